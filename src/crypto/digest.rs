@@ -1,0 +1,1 @@
+//! BLAKE3 of the object, from the chaining values of its blocks.

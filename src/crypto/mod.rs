@@ -1,0 +1,3 @@
+//! L1: cryptography; for now the digests.
+
+pub mod digest;

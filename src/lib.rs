@@ -1,0 +1,27 @@
+//! `mcp`: the same bytes onto many machines at once.
+
+pub mod limits;
+pub mod ranges;
+pub mod status;
+pub mod time;
+pub mod units;
+
+pub mod crypto;
+pub mod fec;
+pub mod layout;
+pub mod pacing;
+pub mod wire;
+
+pub mod protocol;
+
+pub mod net;
+pub mod storage;
+pub mod tasks;
+
+pub mod engine;
+
+pub mod cli;
+pub mod ui;
+
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;

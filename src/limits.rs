@@ -1,0 +1,78 @@
+//! L0: every bound the program keeps, with the relations between them asserted at compile time.
+//!
+//! A number that limits what a peer can make us allocate, queue, send or wait for lives here and
+//! nowhere else, so that the memory and bandwidth statements in `docs/architecture.md` can be
+//! checked against one page.
+
+use std::time::Duration;
+
+/// Version of the wire format (`docs/protocol.md`).
+pub const WIRE_VERSION: u8 = 1;
+/// UDP port of announcements and data unless `--port` says otherwise.
+pub const DEFAULT_PORT: u16 = 7417;
+/// Bytes of the common header of every datagram.
+pub const HEADER_LEN: usize = 20;
+/// Bytes before a symbol's payload: the common header, block index and symbol id.
+pub const SYMBOL_HEADER_LEN: usize = HEADER_LEN + 8;
+/// Bytes kept free behind a symbol for the authentication tag that sealed sessions will carry.
+pub const TAG_RESERVE: usize = 16;
+/// Symbol sizes are multiples of this (alignment of RaptorQ's vector kernels).
+pub const SYMBOL_ALIGN: u16 = 64;
+/// Smallest symbol size.
+pub const MIN_SYMBOL_SIZE: u16 = 64;
+/// Largest symbol size: a 9000-byte jumbo frame with room for header, tag and IPv6.
+pub const MAX_SYMBOL_SIZE: u16 = 8896;
+/// Symbol size for the usual MTU of 1500.
+pub const DEFAULT_SYMBOL_SIZE: u16 = 1408;
+/// Largest datagram of any kind: the largest symbol with its header and tag.
+pub const MAX_DATAGRAM: usize = MAX_SYMBOL_SIZE as usize + SYMBOL_HEADER_LEN + TAG_RESERVE;
+/// Largest control message (everything but symbols): fits the smallest IPv6 MTU of 1280.
+pub const MAX_CONTROL: usize = 1200;
+/// Largest number of source symbols in a block (RFC 6330, section 5.1.2: K'_max).
+pub const MAX_SOURCE_SYMBOLS: u32 = 56_403;
+/// Largest symbol id (RFC 6330: the encoding symbol id has 24 bits).
+pub const MAX_SYMBOL_ID: u32 = (1 << 24) - 1;
+/// log2 of the smallest block: one BLAKE3 chunk.
+pub const MIN_BLOCK_LOG2: u8 = 10;
+/// log2 of the usual block: 1 MiB.
+pub const DEFAULT_BLOCK_LOG2: u8 = 20;
+/// log2 of the largest block.
+pub const MAX_BLOCK_LOG2: u8 = 26;
+/// Largest object, in bytes.
+pub const MAX_OBJECT_SIZE: u64 = 1 << 63;
+/// Longest object name on the wire, in bytes of UTF-8.
+pub const MAX_NAME: usize = 255;
+/// Longest device label, in bytes of UTF-8.
+pub const MAX_LABEL: usize = 64;
+/// Longest reason text in an abort, in bytes of UTF-8.
+pub const MAX_REASON: usize = 200;
+/// Chaining values in one hash page.
+pub const HASHES_PER_PAGE: u32 = 32;
+/// Devices one session serves.
+pub const MAX_DEVICES: usize = 16_384;
+/// Feedback datagrams per second that all devices together may send (I10).
+pub const FEEDBACK_PER_SECOND: u32 = 1_000;
+/// Share of the rate that unicast repair sessions may take while the group still has work (I3).
+pub const UNICAST_SHARE_PERCENT: u64 = 10;
+/// Bytes of block buffers a receiver holds, those inside jobs included.
+pub const RECEIVER_BUFFER_BYTES: usize = 48 << 20;
+/// Bytes of encoded repair symbols a sender holds.
+pub const SENDER_REPAIR_BYTES: usize = 16 << 20;
+/// The sender says something at least this often.
+pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
+/// A receiver that hears nothing from its sender for this long gives up.
+pub const SENDER_SILENCE: Duration = Duration::from_secs(20);
+/// A device unheard of for this long is lost.
+pub const DEVICE_SILENCE: Duration = Duration::from_secs(10);
+
+const _: () = {
+    assert!(MAX_SYMBOL_SIZE.is_multiple_of(SYMBOL_ALIGN));
+    assert!(DEFAULT_SYMBOL_SIZE.is_multiple_of(SYMBOL_ALIGN));
+    assert!(MIN_SYMBOL_SIZE.is_multiple_of(SYMBOL_ALIGN));
+    // A symbol with everything around it fits its MTU over IPv6 (40) and UDP (8).
+    assert!(DEFAULT_SYMBOL_SIZE as usize + SYMBOL_HEADER_LEN + TAG_RESERVE + 48 <= 1500);
+    assert!(MAX_SYMBOL_SIZE as usize + SYMBOL_HEADER_LEN + TAG_RESERVE + 48 <= 9000);
+    assert!(HEADER_LEN + 12 + HASHES_PER_PAGE as usize * 32 <= MAX_CONTROL);
+    assert!(MAX_CONTROL <= MAX_DATAGRAM);
+    assert!(MAX_SOURCE_SYMBOLS < MAX_SYMBOL_ID);
+};

@@ -1,0 +1,52 @@
+//! L3: sockets: the choice of an interface, group membership, batched sending and receiving.
+//! Blind to the protocol. [`Net`] is the port of the engine; the simulated network has its own.
+
+use crate::storage::RawBytes;
+use crate::units::Via;
+use std::io;
+use std::net::SocketAddr;
+
+/// One datagram to send: `head` and then `body`.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'a> {
+    /// Bytes of our own.
+    pub head: &'a [u8],
+    /// What follows them.
+    pub body: Body<'a>,
+}
+
+/// The second part of a [`Segment`].
+#[derive(Clone, Copy, Debug)]
+pub enum Body<'a> {
+    /// Nothing.
+    None,
+    /// Bytes of our own.
+    Bytes(&'a [u8]),
+    /// Bytes of the mapped source, for the kernel only.
+    Raw(RawBytes),
+}
+
+/// Most segments in one [`Net::send`].
+pub const MAX_BATCH: usize = 64;
+
+/// The engine's port to the network.
+pub trait Net {
+    /// Sends the segments to `to`, one datagram each, in order; all but the last are equally
+    /// long and the last is not longer. Returns how many were sent (or given up for lost, as the
+    /// network may); fewer than all means: again when writable.
+    ///
+    /// # Errors
+    /// `EFAULT` when the mapped source has shrunk; otherwise what makes going on pointless. Passing
+    /// troubles (no buffer, unreachable, refused) are counted and not errors.
+    fn send(&mut self, to: SocketAddr, segments: &[Segment<'_>]) -> io::Result<usize>;
+    /// Receives a bounded batch and hands each datagram to `sink` with its sender's address and
+    /// whether it came in by the group socket. Returns how many; 0 when there is nothing more now.
+    ///
+    /// # Errors
+    /// When a socket fails for good.
+    fn receive(&mut self, sink: &mut dyn FnMut(SocketAddr, Via, &[u8])) -> io::Result<usize>;
+    /// Listens to `group` as well (joins it, or re-joins it). Refusals are kept for the log.
+    fn listen(&mut self, group: SocketAddr);
+    /// Datagrams the kernel dropped for want of socket buffer, so far.
+    fn kernel_drops(&self) -> u64;
+}

@@ -1,0 +1,176 @@
+//! What the machines tell the user: events at each change, snapshots for bars and reports.
+
+use crate::status::{DeviceRow, DeviceStatus};
+use crate::units::{DeviceId, Digest, Rate, SessionId, TaskId};
+use crate::wire::{AbortCode, Phase};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Something changed at the sender.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SenderEvent {
+    /// The phase changed.
+    Phase(Phase),
+    /// A device was admitted (or came back).
+    Joined {
+        /// The device.
+        device: DeviceId,
+        /// Its label (untrusted).
+        label: String,
+        /// Its address.
+        address: SocketAddr,
+        /// True if the session had begun without it.
+        late: bool,
+    },
+    /// A device's row in the status table changed its status. The engine writes it to the table.
+    Status(DeviceRow),
+    /// The root hash is known.
+    Hashed(Digest),
+    /// The run is over.
+    Finished(SenderOutcome),
+}
+
+/// How the sender's run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SenderOutcome {
+    /// It came to its end; the status table says who has the object.
+    Ended,
+    /// The user interrupted it.
+    Interrupted,
+    /// The source could not be read or changed.
+    SourceFailed(String),
+    /// A worker died: our bug.
+    Internal(String),
+}
+
+/// The sender at a glance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SenderSnapshot {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Blocks of the object, in all.
+    pub blocks: u32,
+    /// Blocks streamed.
+    pub position: u32,
+    /// Bytes of the object.
+    pub object_size: u64,
+    /// Bytes of the object streamed.
+    pub streamed: u64,
+    /// Pacing rate.
+    pub rate: Rate,
+    /// Bytes put on the wire so far, framing included.
+    pub wire_bytes: u64,
+    /// Source symbols sent once.
+    pub source_symbols: u64,
+    /// Symbols sent to the group beyond that (resent source and fresh repair symbols).
+    pub repair_symbols: u64,
+    /// Symbols sent to single devices.
+    pub unicast_symbols: u64,
+    /// Feedback datagrams received.
+    pub feedback: u64,
+    /// Datagrams ignored because they were malformed or not for this session.
+    pub ignored: u64,
+    /// Devices expected (`--receivers`).
+    pub expected: Option<u32>,
+    /// All devices.
+    pub devices: Vec<DeviceRow>,
+}
+
+impl SenderSnapshot {
+    /// How many devices have a status for which `f` holds.
+    pub fn count(&self, f: impl Fn(&DeviceStatus) -> bool) -> usize {
+        self.devices.iter().filter(|d| f(&d.status)).count()
+    }
+}
+
+/// Something changed at the receiver.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ReceiverEvent {
+    /// A session was found; a join follows.
+    Found {
+        /// The session.
+        session: SessionId,
+        /// Its task.
+        task: TaskId,
+        /// The sender.
+        sender: SocketAddr,
+        /// The object's name (untrusted).
+        name: String,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// The sender admitted us.
+    Admitted,
+    /// The first symbol came.
+    Receiving,
+    /// A block did not agree with its chaining value and is fetched again.
+    BlockRejected(u32),
+    /// All blocks are verified; syncing and renaming.
+    Committing,
+    /// The file is in place and synced; telling the sender.
+    Committed {
+        /// Where it is.
+        path: PathBuf,
+        /// Its BLAKE3 hash.
+        root: Digest,
+    },
+    /// The run is over.
+    Finished(ReceiverOutcome),
+}
+
+/// How the receiver's run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReceiverOutcome {
+    /// Verified and committed; `acknowledged` says whether the sender confirmed that it knows.
+    Complete {
+        /// Whether the sender confirmed.
+        acknowledged: bool,
+    },
+    /// The sender's table says this device already has the object; nothing was written.
+    AlreadyComplete,
+    /// No sender in time.
+    NoSender,
+    /// The sender fell silent.
+    SenderSilent,
+    /// The sender stopped, with its reason (untrusted text).
+    SenderAborted(AbortCode, String),
+    /// The sender turned us away.
+    Refused,
+    /// Our own side failed: disk, name, or hash.
+    Failed(AbortCode, String),
+    /// The user interrupted it.
+    Interrupted,
+}
+
+/// The receiver at a glance.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReceiverSnapshot {
+    /// The object's name (untrusted), once a session is found.
+    pub name: Option<String>,
+    /// The sender.
+    pub sender: Option<SocketAddr>,
+    /// Bytes of the object.
+    pub object_size: u64,
+    /// Bytes of blocks verified.
+    pub verified_bytes: u64,
+    /// Bytes of object data received so far, verified or not (never above the object's size).
+    pub received_bytes: u64,
+    /// Blocks of the object.
+    pub blocks: u32,
+    /// Blocks verified.
+    pub verified: u32,
+    /// Datagrams received on the group channel.
+    pub received: u64,
+    /// Datagrams of the group channel that never came.
+    pub lost: u64,
+    /// Datagrams the kernel dropped.
+    pub kernel_drops: u64,
+    /// Datagrams dropped for want of a free block buffer.
+    pub overrun_drops: u64,
+    /// Datagrams ignored because they were malformed or not for this session.
+    pub ignored: u64,
+    /// The sender's phase.
+    pub phase: Option<Phase>,
+    /// Bytes of block buffers held now.
+    pub buffered: usize,
+}

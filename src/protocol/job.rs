@@ -1,0 +1,113 @@
+//! Work the machines ask for: everything that takes time or touches the disk.
+
+use crate::fec::BlockAssembly;
+use crate::status::DeviceStatus;
+use crate::units::{BlockIndex, DeviceId, Digest, SymbolId};
+use crate::wire::AbortCode;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Work for the sender.
+#[derive(Debug)]
+pub enum SenderJob {
+    /// Read the block and give its chaining value (or the root hash if it is the only block).
+    Hash(BlockIndex),
+    /// Read the block and give repair symbols `first..first + count`.
+    Encode {
+        /// The block.
+        block: BlockIndex,
+        /// Id of the first; at least K.
+        first: SymbolId,
+        /// How many.
+        count: u32,
+    },
+    /// Check that the source is still the file it was (size and modification time).
+    CheckSource,
+    /// Look the device up in the status table.
+    LookUp(DeviceId),
+}
+
+/// What became of a [`SenderJob`].
+#[derive(Debug)]
+pub enum SenderDone {
+    /// The chaining value.
+    Hashed(BlockIndex, Digest),
+    /// The repair symbols, one after the other.
+    Encoded {
+        /// The block.
+        block: BlockIndex,
+        /// Id of the first.
+        first: SymbolId,
+        /// The symbols.
+        symbols: Arc<Vec<u8>>,
+    },
+    /// The source is as it was.
+    SourceChecked,
+    /// The source could not be read, or changed; one clause for people.
+    SourceFailed(String),
+    /// What the table has for the device.
+    LookedUp(DeviceId, Option<DeviceStatus>),
+    /// A worker died: our bug.
+    WorkerDied(String),
+}
+
+/// Work for the receiver.
+#[derive(Debug)]
+pub enum ReceiverJob {
+    /// Choose and check the destination, create and preallocate the part file.
+    Open {
+        /// The object's name (untrusted; the storage layer makes it safe or refuses).
+        name: String,
+        /// Bytes of the object.
+        size: u64,
+    },
+    /// Complete the block (reading back what was spilled, decoding if repair symbols stand in for
+    /// source symbols), hash it, and write it to the part file.
+    Store {
+        /// The symbols held.
+        assembly: BlockAssembly,
+        /// The chaining value, if its page has come: a block that disagrees is not written.
+        expected: Option<Digest>,
+    },
+    /// Write what the assembly holds to the part file and empty its buffer.
+    Spill(BlockAssembly),
+    /// Sync the part file, rename it to its final name, sync the directory.
+    Commit,
+    /// Remove the part file.
+    Discard,
+}
+
+/// What became of a [`ReceiverJob`].
+#[derive(Debug)]
+pub enum ReceiverDone {
+    /// The part file is ready.
+    Opened,
+    /// The block is in the part file; its chaining value, and its buffer for reuse.
+    Stored {
+        /// The block.
+        block: BlockIndex,
+        /// The chaining value of what was written.
+        value: Digest,
+        /// The buffer.
+        buffer: Vec<u8>,
+    },
+    /// The block disagreed with `expected` and was not written.
+    Mismatched {
+        /// The block.
+        block: BlockIndex,
+        /// The buffer.
+        buffer: Vec<u8>,
+    },
+    /// The symbols did not suffice (RaptorQ fails now and then at few extra symbols).
+    Undecodable(BlockAssembly),
+    /// The assembly's contents are in the part file; its buffer is empty and free.
+    Spilled(BlockAssembly),
+    /// The object is in place and synced.
+    Committed(PathBuf),
+    /// The part file is gone.
+    Discarded,
+    /// The disk or the name refused; one clause for people.
+    Failed(AbortCode, String),
+    /// A worker died: our bug.
+    WorkerDied(String),
+}

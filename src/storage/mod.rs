@@ -1,0 +1,87 @@
+//! L3: files: the memory-mapped source, the part file and its commit, names from the network.
+//! Blind to the protocol. The traits are the ports of the engine; the simulated disk has its own
+//! implementations.
+
+use std::path::PathBuf;
+
+/// Why a source cannot be read on; lowercase clauses for people.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The file is not what it was when the task began.
+    #[error("{0}")]
+    Changed(String),
+    /// The system refused to read it.
+    #[error("{0}")]
+    Read(String),
+}
+
+/// The bytes of an object on the sender's side.
+pub trait Source: Send + Sync {
+    /// Bytes of the object; fixed for the life of the task.
+    fn size(&self) -> u64;
+    /// Copies `buf.len()` bytes from `offset` on.
+    ///
+    /// # Errors
+    /// When the file has shrunk or cannot be read.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError>;
+    /// The bytes `offset..offset + len` for handing to the kernel, which answers a page that has
+    /// gone with EFAULT. Nothing else may look at them: a file that shrank would end the program.
+    fn raw(&self, offset: u64, len: usize) -> RawBytes;
+    /// Checks that the file still has the size and modification time it had.
+    ///
+    /// # Errors
+    /// When it has changed.
+    fn check(&self) -> Result<(), SourceError>;
+}
+
+/// Address and length of bytes that only the kernel may read (see [`Source::raw`]); valid for as
+/// long as its [`Source`] lives.
+#[derive(Clone, Copy, Debug)]
+pub struct RawBytes {
+    /// First byte.
+    pub address: *const u8,
+    /// How many.
+    pub len: usize,
+}
+
+/// Why a destination refused; lowercase clauses for people, naming the path.
+#[derive(Debug, thiserror::Error)]
+pub enum DestinationError {
+    /// The name is unusable, or is taken.
+    #[error("{0}")]
+    Name(String),
+    /// The disk is full, read-only or failing.
+    #[error("{0}")]
+    Disk(String),
+}
+
+/// A place where an object may be put on the receiver's side.
+pub trait Destination: Send {
+    /// Chooses and checks the final path for an object called `name` (untrusted) and creates a
+    /// preallocated part file beside it.
+    ///
+    /// # Errors
+    /// When the name is unusable or taken, or the disk refuses.
+    fn create(&mut self, name: &str, size: u64) -> Result<Box<dyn Part>, DestinationError>;
+}
+
+/// An object on its way in. Dropping it uncommitted removes the part file.
+pub trait Part: Send + Sync {
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DestinationError>;
+    /// Reads `buf.len()` bytes from `offset` on.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DestinationError>;
+    /// Syncs the file, gives it its final name and syncs the directory (I1). Returns the path.
+    ///
+    /// # Errors
+    /// When the disk refuses or the name has been taken meanwhile; nothing is left behind.
+    fn commit(&self) -> Result<PathBuf, DestinationError>;
+    /// Removes the part file.
+    fn discard(&self);
+}
