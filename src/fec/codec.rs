@@ -96,6 +96,9 @@ impl Encoder {
     pub fn repair(&self, first: u32, count: u32) -> Vec<u8> {
         assert!(first >= self.k, "repair symbols begin at K");
         let count = count.min((MAX_SYMBOL_ID + 1).saturating_sub(first));
+        if count == 0 {
+            return Vec::new();
+        }
         let mut symbols = Vec::with_capacity(count as usize * self.symbol_size);
         // The crate counts repair symbols from 0; their ids still begin at K (section 5.3.1).
         for packet in self.encoder.repair_packets(first - self.k, count) {
