@@ -46,6 +46,8 @@ impl FilePart {
     }
 
     fn no_room(&self, errno: Errno) -> DestinationError {
+        // What was reserved before the space ran out counts as free; the file goes in any case.
+        let _ = self.file.set_len(0);
         let free = match (errno, rustix::fs::fstatvfs(&self.file)) {
             (Errno::NOSPC, Ok(disk)) => disk.f_bavail.saturating_mul(disk.f_frsize),
             _ => return refused("reserve the space for", &self.target.path, &errno.into()),
