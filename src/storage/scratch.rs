@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// A new empty directory, or a small file system of its own.
 pub struct Scratch {
@@ -29,7 +30,10 @@ impl Scratch {
     }
 
     pub fn remount(&self, options: &str) {
-        assert!(run(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.path)));
+        let done = patiently(|| {
+            run(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.path))
+        });
+        assert!(done, "cannot remount {}", self.path.display());
     }
 
     pub fn path(&self) -> &Path {
@@ -53,7 +57,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if self.mounted && !run(Command::new("umount").arg(&self.path)) {
+        if self.mounted && !patiently(|| run(Command::new("umount").arg(&self.path))) {
             eprintln!("cannot unmount {}", self.path.display());
             return;
         }
@@ -63,4 +67,15 @@ impl Drop for Scratch {
 
 fn run(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// Tries for some seconds: a program that another test is just starting shares our open files
+/// until it runs, and keeps the file system busy meanwhile.
+fn patiently(attempt: impl Fn() -> bool) -> bool {
+    (0..200).any(|_| {
+        attempt() || {
+            std::thread::sleep(Duration::from_millis(20));
+            false
+        }
+    })
 }
