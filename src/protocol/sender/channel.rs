@@ -176,9 +176,7 @@ impl Channel {
     pub fn push(&mut self, block: BlockIndex, kind: PlanKind, first: SymbolId) {
         self.queue.push_back(match kind {
             PlanKind::Resend(runs) => Repair::Resend { block, runs: runs.into() },
-            PlanKind::Fresh(count) => {
-                Repair::Fresh { block, first, count, sent: 0, symbols: Encoded::Not }
-            }
+            PlanKind::Fresh(count) => Repair::Fresh { block, first, count, sent: 0, symbols: Encoded::Not },
         });
     }
 

@@ -109,8 +109,7 @@ impl Sender {
     pub(super) fn looked_up(&mut self, id: DeviceId, status: Option<DeviceStatus>, now: Time) {
         let Some(PendingJoin { join, address }) = self.pending_joins.remove(&id) else { return };
         if status == Some(DeviceStatus::Complete) && self.devices.key(id).is_none() {
-            let admit =
-                Admit { device: id, instance: join.instance, verdict: Verdict::AlreadyComplete };
+            let admit = Admit { device: id, instance: join.instance, verdict: Verdict::AlreadyComplete };
             self.reply(address, &Message::Admit(admit));
             return;
         }
@@ -191,8 +190,7 @@ impl Sender {
         }
         self.devices.get_mut(key).incomplete = Some(nak.incomplete.min(self.config.layout.block_count()));
         let of_group = self.group.has_sent(nak.as_of);
-        let channel =
-            if of_group { &self.group } else { &*self.device_channel(key) };
+        let channel = if of_group { &self.group } else { &*self.device_channel(key) };
         if !channel.has_sent(nak.as_of) {
             return false;
         }
@@ -254,7 +252,8 @@ impl Sender {
     fn device_aborted(&mut self, now: Time, id: DeviceId, code: AbortCode, reason: &str) -> bool {
         let Some(key) = self.heard(id, now) else { return false };
         if self.devices.get(key).status != DeviceStatus::Complete {
-            let reason = if reason.is_empty() { format!("{code:?}").to_lowercase() } else { reason.to_owned() };
+            let reason =
+                if reason.is_empty() { format!("{code:?}").to_lowercase() } else { reason.to_owned() };
             self.set_status(key, DeviceStatus::Failed(reason), now);
         }
         self.to_device(key, &Message::Acknowledge(Acknowledge { device: id }));

@@ -204,8 +204,7 @@ impl Sender {
         const { assert!(MAX_DEVICES < u16::MAX as usize) };
         let device = self.devices.get_mut(key);
         let address = device.address;
-        let channel =
-            device.channel.get_or_insert_with(|| Box::new(Channel::new(key as u16 + 1, address)));
+        let channel = device.channel.get_or_insert_with(|| Box::new(Channel::new(key as u16 + 1, address)));
         channel.to = address;
         channel
     }
@@ -245,8 +244,7 @@ impl Sender {
     fn set_root(&mut self) {
         let values: Option<Vec<Digest>> = self.blocks.iter().map(|b| b.value).collect();
         if let Some(values) = values {
-            let layout = &self.config.layout;
-            let root = crate::crypto::digest::root(layout.object_size(), layout.block_log2(), &values);
+            let root = crate::crypto::digest::root(&values);
             self.root = Some(root);
             self.event(SenderEvent::Hashed(root));
         }

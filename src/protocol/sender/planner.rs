@@ -74,8 +74,7 @@ impl Needs {
     }
 
     fn need(&mut self, block: u32, k: u32, deficit: u32, missing: &[(u32, u32)]) {
-        let need =
-            self.blocks.entry(block).or_insert_with(|| Need { max: 0, union: Some(BitSet::new(k)) });
+        let need = self.blocks.entry(block).or_insert_with(|| Need { max: 0, union: Some(BitSet::new(k)) });
         need.max = need.max.max(deficit);
         let told: u32 = missing.iter().map(|run| run.1).sum();
         if told < deficit {

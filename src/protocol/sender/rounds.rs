@@ -137,8 +137,8 @@ impl Sender {
     fn drive_group(&mut self, now: Time) {
         match self.group.round {
             Round::Open { closes, echo, .. } => {
-                let all_in = self.rounds.probability >= 1.0
-                    && self.group.answers().len() >= self.polled_devices();
+                let all_in =
+                    self.rounds.probability >= 1.0 && self.group.answers().len() >= self.polled_devices();
                 if now >= closes || all_in {
                     self.close_group_round(now);
                 } else if now >= echo {
@@ -223,9 +223,8 @@ impl Sender {
             let device = self.devices.get(*key);
             needs.add(nak, pages, |block| {
                 let info = self.blocks.get(block as usize)?;
-                let counts = block < self.rounds.polled
-                    && device.group_repairs(block)
-                    && info.last_sent <= nak.as_of;
+                let counts =
+                    block < self.rounds.polled && device.group_repairs(block) && info.last_sent <= nak.as_of;
                 counts.then(|| self.config.layout.source_symbols(BlockIndex(block)))
             });
         }
@@ -264,9 +263,7 @@ impl Sender {
             .maxima()
             .map(|(block, max)| (block, max, self.config.layout.source_symbols(BlockIndex(block))))
             // What a block lacks before its first repair is what the way there lost.
-            .filter(|&(block, _, k)| {
-                block >= fresh_from && self.blocks[block as usize].next_repair.0 == k
-            })
+            .filter(|&(block, _, k)| block >= fresh_from && self.blocks[block as usize].next_repair.0 == k)
             .map(|(_, max, k)| f64::from(max) / f64::from(k))
             .collect();
         if !shares.is_empty() {
@@ -305,10 +302,8 @@ impl Sender {
         if polled < 2 {
             return;
         }
-        let mut totals: Vec<(u64, usize)> = answers
-            .iter()
-            .map(|(key, nak)| (self.group_deficit(*key, nak), *key))
-            .collect();
+        let mut totals: Vec<(u64, usize)> =
+            answers.iter().map(|(key, nak)| (self.group_deficit(*key, nak), *key)).collect();
         if self.rounds.probability >= 1.0 {
             // Who was invited and stayed silent lacks nothing.
             totals.extend((totals.len()..polled).map(|_| (0, usize::MAX)));
@@ -337,7 +332,11 @@ impl Sender {
                 u64::from(end.saturating_sub(start)) * u64::from(k)
             }
             Deficit::Symbols { block, symbols, .. } => {
-                if device.group_repairs(block.0) { u64::from(*symbols) } else { 0 }
+                if device.group_repairs(block.0) {
+                    u64::from(*symbols)
+                } else {
+                    0
+                }
             }
         });
         deficits.sum()
@@ -477,10 +476,11 @@ impl Sender {
                     }
                 }
             }
-            [last] if self.devices.len() >= 2
-                && !self.group.has_repairs()
-                && !self.group.is_open()
-                && !self.devices.get(*last).unreachable() =>
+            [last]
+                if self.devices.len() >= 2
+                    && !self.group.has_repairs()
+                    && !self.group.is_open()
+                    && !self.devices.get(*last).unreachable() =>
             {
                 self.devices.get_mut(*last).apart = true;
             }
