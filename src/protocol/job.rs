@@ -1,6 +1,7 @@
 //! Work the machines ask for: everything that takes time or touches the disk.
 
 use crate::fec::BlockAssembly;
+use crate::layout::Layout;
 use crate::status::DeviceStatus;
 use crate::units::{BlockIndex, DeviceId, Digest, SymbolId};
 use crate::wire::AbortCode;
@@ -58,8 +59,8 @@ pub enum ReceiverJob {
     Open {
         /// The object's name (untrusted; the storage layer makes it safe or refuses).
         name: String,
-        /// Bytes of the object.
-        size: u64,
+        /// How the object is cut up, and so its size.
+        layout: Layout,
     },
     /// Complete the block (reading back what was spilled, decoding if repair symbols stand in for
     /// source symbols), hash it, and write it to the part file.
@@ -100,8 +101,13 @@ pub enum ReceiverDone {
     },
     /// The symbols did not suffice (RaptorQ fails now and then at few extra symbols).
     Undecodable(BlockAssembly),
-    /// The assembly's contents are in the part file; its buffer is empty and free.
-    Spilled(BlockAssembly),
+    /// The assembly's contents are in the part file; its buffer for reuse.
+    Spilled {
+        /// What is held of the block, now without a buffer.
+        assembly: BlockAssembly,
+        /// The buffer.
+        buffer: Vec<u8>,
+    },
     /// The object is in place and synced.
     Committed(PathBuf),
     /// The part file is gone.
