@@ -280,7 +280,7 @@ fn ask_receive_buffer(socket: &Socket) -> usize {
     #[cfg(target_os = "linux")]
     let forced = sys::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER_BYTES as i32);
     #[cfg(not(target_os = "linux"))]
-    let forced = Err(io::Error::from(io::ErrorKind::Unsupported));
+    let forced: io::Result<()> = Err(io::ErrorKind::Unsupported.into());
     if forced.is_err() {
         ask(|size| socket.set_recv_buffer_size(size));
     }
@@ -291,7 +291,7 @@ fn ask_send_buffer(socket: &Socket) -> usize {
     #[cfg(target_os = "linux")]
     let forced = sys::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, BUFFER_BYTES as i32);
     #[cfg(not(target_os = "linux"))]
-    let forced = Err(io::Error::from(io::ErrorKind::Unsupported));
+    let forced: io::Result<()> = Err(io::ErrorKind::Unsupported.into());
     if forced.is_err() {
         ask(|size| socket.set_send_buffer_size(size));
     }
