@@ -60,7 +60,7 @@ struct Registration {
 /// UDP sockets as the engine's [`Net`].
 pub struct UdpNet {
     /// The sockets; the index is the token's distance from the first.
-    channels: Vec<Channel>,
+    pub(super) channels: Vec<Channel>,
     /// Which of them sends, by family: IPv4, IPv6.
     senders: [Option<usize>; 2],
     /// Whose turn to receive it is.

@@ -64,6 +64,7 @@ pub(super) struct Channel {
     /// Datagrams dropped by the kernel for want of room.
     pub(super) drops: u64,
     /// The kernel's own count, which wraps.
+    #[cfg(target_os = "linux")]
     drops_seen: u32,
 }
 
@@ -100,6 +101,7 @@ impl Channel {
             send_buffer,
             blocked: false,
             drops: 0,
+            #[cfg(target_os = "linux")]
             drops_seen: 0,
         })
     }

@@ -81,11 +81,13 @@ fn send_message(fd: BorrowedFd<'_>, message: &libc::msghdr) -> io::Result<()> {
 ///
 /// # Errors
 /// What setsockopt(2) says.
+#[cfg(any(target_os = "linux", target_vendor = "apple", target_os = "freebsd"))]
 pub fn set_int(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     set(fd, level, name, &value)
 }
 
 /// `T` is a plain C struct or integer whose padding, if any, the kernel does not mind.
+#[cfg(any(target_os = "linux", target_vendor = "apple", target_os = "freebsd"))]
 fn set<T: Copy>(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {
     // SAFETY: pointer and length describe `value`, which outlives the call and is only read.
     let result = unsafe {

@@ -136,6 +136,24 @@ fn every_way_of_sending_and_receiving_brings_the_same_datagrams() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_kernel_that_refuses_to_segment_is_sent_plain_datagrams() {
+    use std::os::fd::AsFd;
+    let to = destination("239.255.74.21", free_port());
+    let (mut sender, mut receiver) =
+        (Node::sender(&to, Features::default()), Node::receiver(to.addr, Features::default()));
+    // Segmentation needs checksums; without them the kernel answers EINVAL.
+    let socket = sender.net.channels[0].socket.as_fd();
+    sys::set_int(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+    let sent = batch(MAX_BATCH, 1436, 100);
+    for _ in 0..2 {
+        sender.send(to.addr, &sent);
+        assert_eq!(bytes(&receiver.receive(sent.len())), sent);
+        assert_eq!(sender.net.features(), Features { gso: false, ..Features::default() });
+    }
+}
+
+#[test]
 fn lengths_that_break_the_contract_are_still_sent_whole() {
     let to = destination("239.255.74.2", free_port());
     let (mut sender, mut receiver) =
