@@ -19,12 +19,15 @@ Quick start:
 'mcp help send' and 'mcp help recv' say more.";
 
 const SEND_AFTER: &str = "\
+Without -n the stream starts 2 s after the last device joined, with -n when N
+are ready; in both cases at the latest after --wait, or when Enter is pressed.
+
 Examples:
-  mcp send image.iso                           to whoever runs 'mcp recv'; starts 2 s after the last one joins
-  mcp send image.iso -n 30 -w 5m -r 800M       starts with 30 devices, or after 5 minutes with those present
-  mcp send image.iso 239.1.1.1 -i eth1         to a group of your own, by a chosen interface
+  mcp send image.iso                       to whoever runs 'mcp recv'
+  mcp send image.iso -n 30 -w 5m -r 800M   to 30, or those there by then
+  mcp send image.iso 239.1.1.1 -i eth1     to a group and by a card you choose
   mcp send image.iso --linger 10m --report done.json
-  mcp send -- -odd-name                        a file whose name begins with a dash
+  mcp send -- -odd-name                    a name that begins with a dash
 
 Exit codes:
   0    every expected device is complete
@@ -36,10 +39,10 @@ Exit codes:
 
 const RECV_AFTER: &str = "\
 Examples:
-  mcp recv                                     takes what is sent next, into this directory
-  mcp recv -o /srv/images/ --timeout 5m        into another directory; gives up after 5 minutes without a sender
-  mcp recv -o new.iso --force                  under another name, in place of an old file
-  mcp recv 239.1.1.1 --id lab-07 --json        from one group, under a name of your choice, events as JSON
+  mcp recv                                 takes what is sent next, to here
+  mcp recv -o /srv/images --timeout 5m     waits 5 minutes for a sender
+  mcp recv -o new.iso --force              replaces an existing file
+  mcp recv 239.1.1.1 --id lab-07 --json    a group and a name you choose
 
 Exit codes:
   0    the file is verified and in place (or this device already had it)
@@ -55,7 +58,6 @@ Exit codes:
     name = "mcp",
     version,
     after_help = EXAMPLES,
-    disable_help_subcommand = false,
     arg_required_else_help = true,
     max_term_width = 110
 )]

@@ -3,7 +3,7 @@
 use super::exit::Exit;
 use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
 use crate::status::{DeviceRow, DeviceStatus};
-use crate::ui::escape;
+use crate::ui::{device_name, escape};
 use crate::wire::AbortCode;
 use std::io::Write;
 
@@ -81,8 +81,11 @@ pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u
 /// Names the first few devices that did not complete, and counts those that never came.
 fn incomplete(rows: &[DeviceRow], expected: Option<u32>) -> Error {
     const MOST: usize = 5;
-    let open: Vec<&str> =
-        rows.iter().filter(|r| r.status != DeviceStatus::Complete).map(|r| r.label.as_str()).collect();
+    let open: Vec<String> = rows
+        .iter()
+        .filter(|r| r.status != DeviceStatus::Complete)
+        .map(|r| device_name(&r.label, r.device))
+        .collect();
     let absent = (expected.unwrap_or(0) as usize).saturating_sub(rows.len());
     let mut parts = Vec::new();
     if !open.is_empty() {

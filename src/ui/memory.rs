@@ -91,21 +91,33 @@ impl SenderMemory {
     /// What holds a device up, in a few words; empty if nothing does.
     #[must_use]
     pub fn hold(&self, row: &DeviceRow, snapshot: &SenderSnapshot) -> String {
-        let mut parts = Vec::new();
-        if self.late.contains(&row.device) {
-            parts.push("late".to_owned());
-        }
         let group = snapshot.source_symbols + snapshot.repair_symbols;
         // Kernel drops are also missing on the channel; only the rest was lost on the way.
         let lost = row.lost_datagrams.saturating_sub(row.kernel_drops);
         if text::percent(lost, group) >= 0.05 {
-            parts.push(format!("loss {}", text::share(lost, group)));
+            let loss = format!("loss {}", text::share(lost, group));
+            [loss, self.hold_but_loss(row)]
+                .into_iter()
+                .filter(|s| !s.is_empty())
+                .collect::<Vec<_>>()
+                .join(", ")
+        } else {
+            self.hold_but_loss(row)
+        }
+    }
+
+    /// The same for a table that has the loss in a column of its own.
+    #[must_use]
+    pub fn hold_but_loss(&self, row: &DeviceRow) -> String {
+        let mut parts = Vec::new();
+        if self.late.contains(&row.device) {
+            parts.push("late".to_owned());
         }
         if row.kernel_drops > 0 {
             parts.push(format!("kernel dropped {}", text::count(row.kernel_drops)));
         }
         if row.overrun_drops > 0 {
-            parts.push(format!("disk behind, dropped {}", text::count(row.overrun_drops)));
+            parts.push(format!("disk behind (dropped {})", text::count(row.overrun_drops)));
         }
         if row.status == DeviceStatus::Lost {
             parts.push("silent".to_owned());
@@ -228,6 +240,9 @@ impl ReceiverMemory {
     /// The line that sums the run up; none if there is no file.
     #[must_use]
     pub fn summary(&self, now: Time, snapshot: &ReceiverSnapshot) -> Option<String> {
+        if self.outcome == Some(ReceiverOutcome::AlreadyComplete) {
+            return Some("the sender's table says this device has the file; nothing was written".to_owned());
+        }
         self.committed.as_ref()?;
         let time = self.transfer_time(now);
         let mut line = format!(
@@ -294,7 +309,16 @@ mod tests {
                 late: true,
             },
         );
-        assert_eq!(memory.hold(&worse, &s), "late, disk behind, dropped 2k");
+        assert_eq!(memory.hold(&worse, &s), "late, disk behind (dropped 2k)");
+    }
+
+    #[test]
+    fn a_device_that_has_the_file_is_told_so() {
+        let mut memory = ReceiverMemory::default();
+        let s = ReceiverSnapshot::default();
+        assert_eq!(memory.summary(Time::ZERO, &s), None);
+        memory.event(Time::ZERO, &ReceiverEvent::Finished(ReceiverOutcome::AlreadyComplete));
+        assert!(memory.summary(Time::ZERO, &s).unwrap().contains("nothing was written"));
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod memory;
 mod plain;
 mod quiet;
 pub mod report_file;
+mod schema;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -28,7 +29,7 @@ mod text;
 
 pub use exit::Exit;
 pub use file::write_whole;
-pub use text::escape;
+pub use text::{device_name, escape};
 
 use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderSnapshot};
 use crate::time::Time;

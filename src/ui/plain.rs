@@ -44,7 +44,7 @@ impl Lines {
 
 /// What a changed row is worth saying; none for the everyday.
 pub fn status_line(row: &DeviceRow) -> Option<String> {
-    let label = text::escape(&row.label);
+    let label = text::device_name(&row.label, row.device);
     match &row.status {
         DeviceStatus::Complete => Some(format!("{label} is complete after {}", text::duration(row.elapsed))),
         DeviceStatus::Failed(reason) => Some(format!("{label} failed: {}", text::escape(reason))),
@@ -116,9 +116,10 @@ impl SenderView for SenderPlain {
                 let progress = self.progress(s);
                 self.lines.line(now, &progress);
             }
-            SenderEvent::Joined { label, address, late, .. } => {
+            SenderEvent::Joined { device, label, address, late } => {
                 let late = if *late { " late" } else { "" };
-                self.lines.line(now, &format!("{} joined{late} from {address}", text::escape(label)));
+                self.lines
+                    .line(now, &format!("{} joined{late} from {address}", text::device_name(label, *device)));
             }
             SenderEvent::Status(row) => {
                 if let Some(line) = status_line(row) {
@@ -286,7 +287,8 @@ lab-2 failed: disk full
 DEVICE    ADDRESS         STATUS    TIME  LOSS  REASON
 lab-2     10.0.0.7:40000  failed     12s   0 %  disk full
 lab\\u{{7}}  10.0.0.7:40000  complete   12s   0 %
-1 of 2 devices complete in 10s: 100.00 MiB, 83.9 Mbit/s goodput, 5.328 bytes on the wire per byte
+1 of 2 devices complete in 10s
+100.00 MiB, 83.9 Mbit/s goodput, 5.328 bytes on the wire per byte
 {}  image.iso
 ",
                 "01".repeat(32)

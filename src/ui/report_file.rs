@@ -1,7 +1,7 @@
 //! `--report FILE`: the final task status table as one JSON document (`docs/events.md`).
 
-use super::json::{Counters, Row, seconds};
 use super::memory::SenderMemory;
+use super::schema::{Counters, Row, seconds};
 use super::{Exit, SenderIntro, file};
 use crate::protocol::event::SenderSnapshot;
 use crate::units::Digest;

@@ -53,16 +53,17 @@ pub fn summary(
     let time = memory.transfer_time(now);
     let mut line = format!("{complete} of {} devices complete", SenderMemory::wanted(snapshot));
     if snapshot.streamed > 0 || snapshot.wire_bytes > 0 {
-        line.push_str(&format!(" in {}: {}", text::duration(time), text::bytes(snapshot.object_size)));
+        line.push_str(&format!(" in {}", text::duration(time)));
     }
+    let mut lines = vec![line];
     if complete > 0 && snapshot.object_size > 0 {
-        line.push_str(&format!(
-            ", {} goodput, {:.3} bytes on the wire per byte",
+        lines.push(format!(
+            "{}, {} goodput, {:.3} bytes on the wire per byte",
+            text::bytes(snapshot.object_size),
             text::rate(text::bits_per_second(snapshot.object_size, time)),
             snapshot.wire_bytes as f64 / snapshot.object_size as f64,
         ));
     }
-    let mut lines = vec![line];
     if let Some(root) = memory.root {
         lines.push(text::b3sum_line(&root, std::path::Path::new(&text::escape(&intro.name))));
     }
@@ -96,13 +97,13 @@ fn natural(label: &str) -> Vec<(String, u64)> {
 }
 
 fn cells(memory: &SenderMemory, snapshot: &SenderSnapshot, row: &DeviceRow) -> [String; 6] {
-    let label = if row.label.is_empty() { row.device.to_string() } else { text::escape(&row.label) };
+    let label = text::device_name(&row.label, row.device);
     let reason = match &row.status {
         DeviceStatus::Failed(reason) => text::escape(reason),
         DeviceStatus::Complete => String::new(),
         _ => {
             let verified = format!("{} of {} blocks", row.verified_blocks, snapshot.blocks);
-            let hold = memory.hold(row, snapshot);
+            let hold = memory.hold_but_loss(row);
             if hold.is_empty() { verified } else { format!("{verified}, {hold}") }
         }
     };
@@ -209,8 +210,8 @@ lab-10                                   10.0.0.7:40000  complete   12s  5.0 %
             at(60),
             "\
 DEVICE                        STATUS    REASON
-evil\\u{1b}[2J                 failed    disk full: 3 GiB a…
-a-label-that-is-rather-long…  lost      0 of 100 blocks, s…
+evil\\u{1b}[2J                 failed    disk full: 3 GiB ar…
+a-label-that-is-rather-long…  lost      0 of 100 blocks, si…
 lab-2                         complete
 lab-10                        complete
 "
@@ -246,11 +247,9 @@ lab-10                        complete
         let mut s = example();
         s.wire_bytes = 112 << 20;
         let lines = summary(&memory, &sender_intro(), &s, Time::ZERO + Duration::from_secs(2));
-        assert_eq!(
-            lines[0],
-            "2 of 5 devices complete in 2.0s: 100.00 MiB, 419 Mbit/s goodput, 1.120 bytes on the wire per byte"
-        );
-        assert_eq!(lines[1], format!("{}  image.iso", "ab".repeat(32)));
+        assert_eq!(lines[0], "2 of 5 devices complete in 2.0s");
+        assert_eq!(lines[1], "100.00 MiB, 419 Mbit/s goodput, 1.120 bytes on the wire per byte");
+        assert_eq!(lines[2], format!("{}  image.iso", "ab".repeat(32)));
         let mut idle = snapshot(Phase::Gathering);
         (idle.streamed, idle.wire_bytes) = (0, 0);
         let lines = summary(&SenderMemory::default(), &sender_intro(), &idle, Time::ZERO);

@@ -1,5 +1,6 @@
 //! Words and numbers for people: escaping of untrusted text, sizes, rates, durations, widths.
 
+use crate::units::DeviceId;
 use indicatif::HumanBytes;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -22,6 +23,12 @@ pub fn escape(text: &str) -> String {
         }
     }
     out
+}
+
+/// What a device is called: its label made safe, or its identifier if it gave none.
+#[must_use]
+pub fn device_name(label: &str, device: DeviceId) -> String {
+    if label.is_empty() { device.to_string() } else { escape(label) }
 }
 
 /// Bytes with a binary unit: `1.20 GiB`.
@@ -145,6 +152,12 @@ mod tests {
     fn escapes_what_could_harm() {
         assert_eq!(escape("größe Ω 机 -x"), "größe Ω 机 -x");
         assert_eq!(escape("a\x1b[2Jb\n\u{202e}c\u{9b}"), "a\\u{1b}[2Jb\\u{a}\\u{202e}c\\u{9b}");
+    }
+
+    #[test]
+    fn devices_without_a_label() {
+        assert_eq!(device_name("a\n", DeviceId([1; 16])), "a\\u{a}");
+        assert_eq!(device_name("", DeviceId([1; 16])), "01".repeat(16));
     }
 
     #[test]

@@ -100,13 +100,11 @@ impl Screen {
         match bar {
             Some((fraction, parts)) => {
                 let bar = self.bar.get_or_insert_with(|| self.multi.insert(1, ProgressBar::new(STEPS)));
-                // The numbers go first and change their width least; the bar takes the rest, up
-                // to half of the line, and goes if there is no room.
+                // The bar's width depends on the terminal's alone, or it would jump with the numbers.
                 let percent = format!("{:>3.0} %", (fraction * 100.0).floor());
-                let room = columns.saturating_sub(text::width(&percent) + 1);
-                let least_bar = 10.min(room / 3);
-                let told = text::fit(parts, room.saturating_sub(least_bar + 2));
-                let width = room.saturating_sub(text::width(&told) + 2).min(40);
+                let room = columns.saturating_sub(text::width(&percent) + 3);
+                let width = (room / 3).min(40);
+                let told = text::fit(parts, room - width);
                 let colour = if self.colour { ".cyan/dim" } else { "" };
                 bar.set_style(style(&format!("{percent} {{bar:{width}{colour}}}  {{msg}}")));
                 bar.set_position((fraction * STEPS as f64) as u64);

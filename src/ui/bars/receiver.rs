@@ -40,7 +40,7 @@ impl ReceiverBars {
                     head.push(format!("kernel dropped {}", text::count(s.kernel_drops)));
                 }
                 if s.overrun_drops > 0 {
-                    head.push(format!("disk behind, dropped {}", text::count(s.overrun_drops)));
+                    head.push(format!("disk behind (dropped {})", text::count(s.overrun_drops)));
                 }
                 (head, true)
             }

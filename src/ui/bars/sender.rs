@@ -30,10 +30,10 @@ impl SenderBars {
     fn draw(&mut self, now: Time, s: &SenderSnapshot) {
         let devices = s.devices.len();
         let complete = s.count(|status| *status == DeviceStatus::Complete);
-        let lost = s.count(|status| matches!(status, DeviceStatus::Failed(_) | DeviceStatus::Lost));
+        let failed = s.count(|status| matches!(status, DeviceStatus::Failed(_) | DeviceStatus::Lost));
         let columns = self.screen.columns();
         let done = format!("{complete} of {} devices complete", SenderMemory::wanted(s));
-        let gone = if lost > 0 { format!("{lost} lost") } else { String::new() };
+        let gone = if failed > 0 { format!("{failed} failed") } else { String::new() };
         match s.phase {
             Phase::Gathering => {
                 let ready = match s.expected {
@@ -79,7 +79,7 @@ impl SenderBars {
     fn behind(&self, s: &SenderSnapshot, columns: usize) -> Vec<String> {
         let rows = SenderMemory::furthest_behind(s, MOST_BEHIND);
         let labels: Vec<String> =
-            rows.iter().map(|(row, _)| text::cut(&text::escape(&row.label), 24)).collect();
+            rows.iter().map(|(row, _)| text::cut(&text::device_name(&row.label, row.device), 24)).collect();
         let widest = labels.iter().map(|label| text::width(label)).max().unwrap_or(0);
         rows.iter()
             .zip(&labels)
@@ -116,9 +116,10 @@ impl SenderView for SenderBars {
                     }
                 }
             }
-            SenderEvent::Joined { label, address, late, .. } => {
+            SenderEvent::Joined { device, label, address, late } => {
                 let late = if *late { " late" } else { "" };
-                self.screen.note(&format!("{} joined{late} from {address}", text::escape(label)));
+                self.screen
+                    .note(&format!("{} joined{late} from {address}", text::device_name(label, *device)));
             }
             SenderEvent::Phase(_) => self.draw(now, s),
             SenderEvent::Hashed(_) | SenderEvent::Finished(_) => {}
@@ -200,7 +201,7 @@ sending image.iso (100.00 MiB) to 239.1.1.1
 lab-1 failed: disk full
 DEVICE  ADDRESS         STATUS  TIME   LOSS  REASON
 lab-1   10.0.0.7:40000  failed   12s  5.0 %  disk full
-0 of 3 devices complete in 1.4s: 100.00 MiB"
+0 of 3 devices complete in 1.4s"
         );
     }
 

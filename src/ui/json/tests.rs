@@ -1,6 +1,8 @@
 use super::*;
+use crate::status::DeviceStatus;
 use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};
 use crate::units::{Digest, SessionId, TaskId};
+use crate::wire::Phase;
 use serde_json::Value;
 
 fn at(ms: u64) -> Time {
