@@ -91,7 +91,7 @@ impl Run<'_> {
         let cmd = match tool {
             "mcp" => {
                 let channel = Channel::new("239.77.0.1", 7417, "eth0");
-                self.lab.on(host, channel.recv(&format!("h{host}"), self.out(host)).arg("--quiet"))
+                self.lab.on(host, channel.recv(&format!("h{host}"), self.out(host)))
             }
             "udpcast" => {
                 self.on(host, "udp-receiver", "--nokbd --interface eth0 --file").tail(self.copy(host))
@@ -108,7 +108,7 @@ impl Run<'_> {
         let cmd = match tool {
             "mcp" => {
                 let channel = Channel::new("239.77.0.1", 7417, "eth0");
-                let cmd = channel.send(self.source, n).arg("--quiet").args(["--rate", &format!("{rate}M")]);
+                let cmd = channel.send(self.source, n).args(["--rate", &format!("{rate}M")]);
                 self.lab.on(0, cmd)
             }
             "udpcast" => {

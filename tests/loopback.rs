@@ -75,8 +75,11 @@ fn one_receiver() {
     let report = Report::read(&report);
     assert_eq!(report.rows().len(), 1);
     assert_eq!(report.status("desk-1"), "complete");
-    assert!(report.0.to_string().contains(&b3(&source)), "the hash is in the report: {:#}", report.0);
-    assert!(report.0.to_string().contains("image.bin"), "the name is in the report: {:#}", report.0);
+    assert_eq!(report.0["object"]["blake3"], b3(&source), "{:#}", report.0);
+    assert_eq!(report.0["object"]["name"], "image.bin");
+    assert_eq!(report.0["object"]["size"], 3 * MIB + 7);
+    assert_eq!((&report.0["exit"], &report.0["exit_code"]), (&"complete".into(), &0.into()));
+    assert!(report.counter("source_symbols") >= (3 * MIB / SYMBOL) as f64);
 }
 
 #[test]
@@ -284,14 +287,19 @@ fn killed_sender_leaves_nothing_behind() {
     let source = tmp.file("image.bin", 16 * MIB, 10);
     let channel = Channel::loopback();
     let dirs = [tmp.dir("a"), tmp.dir("b")];
-    let mut receivers: Vec<Proc> = dirs.iter().map(|d| channel.recv("r", d)).map(Cmd::spawn).collect();
-    let mut sender = channel.send(&source, 2).args(SLOW).spawn();
-    for receiver in &mut receivers {
-        receiver.event("receiving");
+    let mut streaming = channel.recv("a", &dirs[0]).spawn();
+    let mut sender = channel.send(&source, 1).args(SLOW).spawn();
+    // This one's sender dies before the first byte, still waiting for a second device.
+    let channel = Channel::loopback();
+    let mut gathering = channel.recv("b", &dirs[1]).spawn();
+    let mut gatherer = channel.send(&source, 2).args(SLOW).spawn();
+    streaming.event("receiving");
+    gathering.event("admitted");
+    for sender in [&mut sender, &mut gatherer] {
+        sender.signal("KILL");
+        sender.finish(SOON);
     }
-    sender.signal("KILL");
-    sender.finish(SOON);
-    for (receiver, dir) in receivers.iter_mut().zip(&dirs) {
+    for (receiver, dir) in [&mut streaming, &mut gathering].into_iter().zip(&dirs) {
         // They give up after 20 s of silence.
         let end = receiver.expect(6, Duration::from_secs(40));
         assert!(!end.stderr.trim().is_empty(), "says what happened");

@@ -243,7 +243,8 @@ fn lost_feedback_costs_little_time() {
 
 /// Symbols the group was sent, per source symbol.
 fn group_symbols(report: &Report) -> f64 {
-    (report.number("source_symbols") + report.number("repair_symbols")) / report.number("source_symbols")
+    let source = report.counter("source_symbols");
+    (source + report.counter("repair_symbols")) / source
 }
 
 #[test]

@@ -115,9 +115,10 @@ impl Report {
     pub fn reason(&self, label: &str) -> String {
         self.row(label)["reason"].as_str().unwrap_or_default().to_lowercase()
     }
-    /// A number of the report's head.
+    /// One of the sender's counters.
     #[track_caller]
-    pub fn number(&self, key: &str) -> f64 {
-        self.0[key].as_f64().unwrap_or_else(|| panic!("no number \"{key}\" in the report: {:#}", self.0))
+    pub fn counter(&self, key: &str) -> f64 {
+        let value = self.0["counters"][key].as_f64();
+        value.unwrap_or_else(|| panic!("no counter \"{key}\" in the report: {:#}", self.0))
     }
 }
