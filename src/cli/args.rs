@@ -96,9 +96,9 @@ pub struct SendArgs {
     /// Start when N devices are ready; N are expected to complete
     #[arg(short = 'n', long, value_name = "N", value_parser = parse_receivers)]
     pub receivers: Option<u32>,
-    /// Gather devices at most so long, then start with those present (0: at once)
-    #[arg(short, long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
-    pub wait: Duration,
+    /// Gather devices for so long, then start with those present; -n ends it sooner [default: 10m]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    pub wait: Option<Duration>,
     /// Stay so long after the end to complete late devices
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = parse_duration)]
     pub linger: Duration,

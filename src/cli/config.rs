@@ -11,6 +11,9 @@ use std::time::Duration;
 /// Without `--receivers`, the stream starts so long after the last device joined.
 pub const SETTLE: Duration = Duration::from_secs(2);
 
+/// Without `--wait`, devices are gathered for so long at most.
+pub const WAIT: Duration = Duration::from_secs(600);
+
 /// What `mcp send` runs with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SendConfig {
@@ -106,8 +109,9 @@ impl SendConfig {
             rate: args.rate,
             gather: Gather {
                 expected: args.receivers,
-                at_most: args.wait,
-                settle: SETTLE,
+                at_most: args.wait.unwrap_or(WAIT),
+                // A time that was asked for is waited out.
+                settle: args.wait.unwrap_or(SETTLE),
                 enter: surroundings.stdin_terminal,
             },
             linger: args.linger,

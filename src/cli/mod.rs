@@ -38,3 +38,9 @@ pub fn main() -> Exit {
         Command::Recv(args) => recv::run(config::RecvConfig::new(args, surroundings)),
     }
 }
+
+/// Worker threads for hashing, coding and the disk: one a processor, a few at most, since a
+/// decoding takes several times its block in memory.
+fn worker_count() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).clamp(1, 4)
+}

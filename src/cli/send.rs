@@ -3,11 +3,228 @@
 use super::config::SendConfig;
 use super::exit::Exit;
 use super::report::{self, Error};
+use crate::engine::jobs::run_sender_job;
+use crate::engine::run::{Host, Observer};
+use crate::engine::workers::{Reports, Workers};
+use crate::engine::{Engine, Stream};
+use crate::fec::PlanCache;
+use crate::layout::Layout;
+use crate::limits::{DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, MAX_BLOCKS};
+use crate::net::{Destination, Features, Interface, Kind, UdpNet, choose};
+use crate::protocol::event::{SenderEvent, SenderOutcome};
+use crate::protocol::job::{SenderDone, SenderJob};
+use crate::protocol::sender::{Sender, SenderConfig};
+use crate::storage::{FileSource, Source};
+use crate::tasks::{MemoryStore, TaskTable};
+use crate::time::Time;
+use crate::ui::report_file::Report;
+use crate::ui::{SenderIntro, SenderView, sender_view};
+use crate::units::{Digest, Rate, SessionId, TaskId};
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// The rate where the link's speed is unknown.
+const RATE_UNKNOWN: Rate = Rate(500_000_000);
+/// The rate on loopback.
+const RATE_LOOPBACK: Rate = Rate(1_000_000_000);
+/// The rate by default is the link's, but no higher than this: devices' disks seldom follow.
+const RATE_CEILING: Rate = Rate(1_000_000_000);
+
+type Table = Rc<RefCell<TaskTable<MemoryStore>>>;
 
 /// Sends the file and says how it ended.
 #[must_use]
 pub fn run(config: SendConfig) -> Exit {
-    let file = config.file.to_string_lossy().into_owned();
-    report::error(&Error::Environment(format!("cannot send {file}: this build has no engine")));
-    Exit::Environment
+    match try_run(&config) {
+        Ok(exit) => exit,
+        Err(error) => {
+            report::error(&error);
+            error.exit()
+        }
+    }
+}
+
+/// Where the file goes and how, all defaults resolved.
+struct Route {
+    destination: Destination,
+    interface: Interface,
+    rendezvous: Vec<SocketAddr>,
+    rate: Rate,
+    symbol_size: u16,
+}
+
+fn route(config: &SendConfig) -> Result<Route, Error> {
+    let default = DEFAULT_GROUP_V4.to_string();
+    let group = config.group.as_deref().unwrap_or(&default);
+    let destination = Destination::parse(group, config.port).map_err(|e| Error::Usage(e.to_string()))?;
+    let interface =
+        choose(config.interface.as_deref(), &destination).map_err(|e| Error::Environment(e.to_string()))?;
+    let destination = destination.on(&interface);
+    let v6 = destination.is_v6();
+    let port = destination.addr.port();
+    let rendezvous = match (destination.kind, v6) {
+        (Kind::Multicast, false) => vec![SocketAddr::from((DEFAULT_GROUP_V4, port))],
+        (Kind::Multicast, true) => vec![SocketAddr::from((DEFAULT_GROUP_V6, port))],
+        // Who named a machine, or all of a network, wants nobody else bothered.
+        _ => Vec::new(),
+    };
+    let default_rate = if interface.loopback {
+        RATE_LOOPBACK
+    } else {
+        interface.link_rate().map_or(RATE_UNKNOWN, |rate| rate.min(RATE_CEILING))
+    };
+    let rate = config.rate.unwrap_or(default_rate);
+    let symbol_size = config.symbol_size.unwrap_or_else(|| interface.symbol_size(v6));
+    Ok(Route { destination, interface, rendezvous, rate, symbol_size })
+}
+
+fn try_run(config: &SendConfig) -> Result<Exit, Error> {
+    let environment = |e: &dyn std::fmt::Display| Error::Environment(e.to_string());
+    let source = Arc::new(FileSource::open(&config.file).map_err(|e| environment(&e))?);
+    let route = route(config)?;
+    let layout = Layout::choose(source.size(), route.symbol_size).map_err(|e| environment(&e))?;
+    if layout.block_count() > MAX_BLOCKS {
+        return Err(Error::Environment(format!(
+            "{} is too large: {} blocks are more than {MAX_BLOCKS}; send it in parts",
+            config.file.display(),
+            layout.block_count()
+        )));
+    }
+    let started = SystemTime::now();
+    let random = |e: getrandom::Error| Error::Environment(format!("no randomness from the system: {e}"));
+    let session = SessionId(getrandom::u64().map_err(random)?.max(1));
+    let mut task = TaskId::default();
+    getrandom::fill(&mut task.0).map_err(random)?;
+    let mut host = Host::new(config.gather.enter)
+        .map_err(|e| Error::Environment(format!("cannot wait for signals and sockets: {e}")))?;
+    let net = UdpNet::sender(&route.interface, &route.destination, config.ttl, None, Features::default())
+        .map_err(|e| {
+            Error::Environment(format!(
+                "cannot send to {} on {}: {e}; name another interface with --interface",
+                route.destination.addr, route.interface.name
+            ))
+        })?;
+    let intro = SenderIntro {
+        task,
+        session,
+        name: source.name().to_owned(),
+        size: source.size(),
+        group: route.destination.addr.to_string(),
+        enter_starts: config.gather.enter,
+    };
+    let mut view = sender_view(config.style, intro.clone());
+    for note in [
+        format!("interface {}", route.interface),
+        net.describe(),
+        format!("rate {} bit/s, symbols of {} bytes", route.rate.0, route.symbol_size),
+    ] {
+        view.note(host.now(), &note);
+    }
+    let table: Table = Rc::new(RefCell::new(TaskTable::new(task, MemoryStore::new())));
+    let sender_config = SenderConfig {
+        session,
+        task,
+        name: source.name().to_owned(),
+        layout,
+        data: route.destination.addr,
+        rendezvous: route.rendezvous,
+        rate: route.rate,
+        expected: config.gather.expected,
+        wait: config.gather.at_most,
+        settle: config.gather.settle,
+        linger: config.linger,
+    };
+    let machine = Sender::new(sender_config, host.now());
+    let workers = workers(&host, &source, layout, &table)?;
+    let stream = Stream { session, layout, source };
+    let mut engine = Engine::new(machine, net, workers, Some(stream));
+    let mut show = Show { view, table, root: None, outcome: None };
+    let run = host.run(&mut engine, &mut show);
+    let snapshot = engine.machine().snapshot(host.now());
+    let outcome = match run {
+        Ok(()) => show.outcome.take().unwrap_or(SenderOutcome::Ended),
+        Err(e) => {
+            show.view.finish(host.now(), &snapshot, Exit::Environment);
+            return Err(Error::Environment(e.to_string()));
+        }
+    };
+    let troubles = engine.net().troubles();
+    if let Some(latest) = &troubles.latest {
+        show.view.note(host.now(), &format!("{} datagrams not sent; last: {latest}", troubles.datagrams));
+    }
+    let rows = show.table.borrow().rows();
+    let exit = Exit::of_sender(&outcome, &rows, config.gather.expected);
+    show.view.finish(host.now(), &snapshot, exit);
+    if let Some(error) = report::of_sender(&outcome, &rows, config.gather.expected) {
+        report::error(&error);
+    }
+    let Some(path) = &config.report else { return Ok(exit) };
+    let elapsed = host.now().since(Time::ZERO);
+    let document = Report { intro: &intro, snapshot: &snapshot, root: show.root, started, elapsed, exit };
+    if let Err(e) = document.write(path) {
+        let text = format!("cannot write the report to {}: {e}", path.display());
+        report::error(&Error::Environment(text));
+        return Ok(if exit == Exit::Complete { Exit::Environment } else { exit });
+    }
+    Ok(exit)
+}
+
+/// Worker threads for hashing and encoding; the status table is looked up at once.
+fn workers(
+    host: &Host,
+    source: &Arc<FileSource>,
+    layout: Layout,
+    table: &Table,
+) -> Result<Workers<SenderJob, SenderDone>, Error> {
+    let reports =
+        Reports { worker_died: SenderDone::WorkerDied, source_unreadable: SenderDone::SourceFailed };
+    let plans = Arc::new(PlanCache::default());
+    let source = Arc::clone(source);
+    let workers = Workers::start(super::worker_count(), reports, host.wake(), move || {
+        let (source, plans, mut buffer) = (Arc::clone(&source), Arc::clone(&plans), Vec::new());
+        Box::new(move |job| run_sender_job(job, &*source, &layout, &plans, &mut buffer))
+    });
+    let table = Rc::clone(table);
+    workers
+        .map(|workers| {
+            workers.answering(move |job| match job {
+                SenderJob::LookUp(device) => {
+                    let status = table.borrow().look_up(device).map(|row| row.status);
+                    Ok(SenderDone::LookedUp(device, status))
+                }
+                other => Err(other),
+            })
+        })
+        .map_err(|e| Error::Environment(format!("the system gives no threads: {e}")))
+}
+
+/// Records what the machine says in the status table and shows it.
+struct Show {
+    view: Box<dyn SenderView>,
+    table: Table,
+    root: Option<Digest>,
+    outcome: Option<SenderOutcome>,
+}
+
+impl Observer<Sender> for Show {
+    fn event(&mut self, now: Time, machine: &Sender, event: SenderEvent) {
+        match &event {
+            SenderEvent::Status(row) => {
+                if let Err(e) = self.table.borrow_mut().record(row.clone()) {
+                    self.view.warn(now, &e.to_string());
+                }
+            }
+            SenderEvent::Hashed(root) => self.root = Some(*root),
+            SenderEvent::Finished(outcome) => self.outcome = Some(outcome.clone()),
+            SenderEvent::Phase(_) | SenderEvent::Joined { .. } => {}
+        }
+        self.view.event(now, &event, &machine.snapshot(now));
+    }
+
+    fn tick(&mut self, now: Time, machine: &Sender) {
+        self.view.tick(now, &machine.snapshot(now));
+    }
 }

@@ -31,7 +31,7 @@ fn send_defaults() {
     assert_eq!(args.file, PathBuf::from("image.iso"));
     assert_eq!((args.group, args.interface, args.rate, args.receivers), (None, None, None, None));
     assert_eq!((args.port, args.ttl, args.symbol_size, args.report), (7417, 1, None, None));
-    assert_eq!((args.wait, args.linger), (Duration::from_secs(600), Duration::ZERO));
+    assert_eq!((args.wait, args.linger), (None, Duration::ZERO));
     assert!(!args.output.json && !args.output.quiet && !args.output.verbose);
 }
 
@@ -44,7 +44,7 @@ fn send_in_full() {
     assert_eq!(args.group.as_deref(), Some("239.1.1.1"));
     assert_eq!(args.interface.as_deref(), Some("eth1"));
     assert_eq!((args.rate, args.receivers), (Some(Rate(800_000_000)), Some(30)));
-    assert_eq!((args.wait, args.linger), (Duration::from_secs(60), Duration::from_secs(600)));
+    assert_eq!((args.wait, args.linger), (Some(Duration::from_secs(60)), Duration::from_secs(600)));
     assert_eq!((args.port, args.ttl, args.symbol_size), (9000, 4, Some(1024)));
     assert_eq!(args.report, Some(PathBuf::from("done.json")));
     assert!(args.output.json && args.output.verbose);

@@ -8,8 +8,6 @@ use std::time::Duration;
 /// Everything a [`super::Sender`] needs to know; it draws and looks up nothing itself.
 #[derive(Clone, Debug)]
 pub struct SenderConfig {
-    /// Seed of all its random choices.
-    pub seed: u64,
     /// The session; not 0.
     pub session: SessionId,
     /// The task.
