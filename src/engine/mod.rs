@@ -251,8 +251,12 @@ where
                 }
                 Err(e) if e.raw_os_error() == Some(libc::EFAULT) => {
                     self.pending = None;
-                    let why = "the source file shrank while it was being sent; leave it alone and send again";
-                    let done = self.jobs.source_unreadable(why.to_owned());
+                    let checked = self.stream.as_ref().map(|stream| stream.source.check());
+                    let why = match checked {
+                        Some(Err(e)) => e.to_string(),
+                        _ => "the source file could not be read while it was being sent; send it again".into(),
+                    };
+                    let done = self.jobs.source_unreadable(why);
                     self.machine.handle_job_done(now, done);
                 }
                 Err(e) => return Err(EngineError::Net(e)),

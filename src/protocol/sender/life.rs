@@ -232,9 +232,7 @@ impl Sender {
             }
             return;
         }
-        let complete = self.devices.count(|d| d.status == DeviceStatus::Complete);
-        let all_expected = self.config.expected.is_some_and(|n| complete >= n as usize);
-        if all_expected || self.config.linger.is_zero() {
+        if self.config.linger.is_zero() {
             self.end(now);
             return;
         }
