@@ -48,7 +48,8 @@ pub struct Gather {
     pub expected: Option<u32>,
     /// Start after this at the latest with the devices present; with none, end.
     pub at_most: Duration,
-    /// With no expected number: start so long after the last device joined.
+    /// With no expected number: start so long after the last device joined. As long as `at_most`
+    /// where that was asked for.
     pub settle: Duration,
     /// Whether Enter starts at once (stdin is a terminal).
     pub enter: bool,
@@ -185,7 +186,8 @@ mod tests {
         let gather = |line, terminal| resolve(line, terminal).0.unwrap().gather;
         let usual = Gather { expected: None, at_most: Duration::from_secs(600), settle: SETTLE, enter: true };
         assert_eq!(gather("mcp send f", true), usual);
-        let typed = Gather { expected: Some(3), at_most: Duration::ZERO, settle: SETTLE, enter: false };
+        let none = Duration::ZERO;
+        let typed = Gather { expected: Some(3), at_most: none, settle: none, enter: false };
         assert_eq!(gather("mcp send f -n 3 -w 0", false), typed);
     }
 

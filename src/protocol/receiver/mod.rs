@@ -7,7 +7,7 @@
 //!  finished ◄───────────────────────────┴───────────────────────────────── confirming
 //! ```
 //!
-//! - [`config`]: what it is told. `session`: what the sender announced. `blocks`: what has arrived.
+//! - `config`: what it is told. `session`: what the sender announced. `blocks`: what has arrived.
 //! - `answer`: NAK summaries. `inbound`: messages. `life`: timers, reports, the end.
 
 mod answer;

@@ -7,7 +7,7 @@
 //!             └ nobody came: finished
 //! ```
 //!
-//! - [`config`]: what it is told. `devices`: whom it serves. `gather`: invitations, the start.
+//! - `config`: what it is told. `devices`: whom it serves. `gather`: invitations, the start.
 //! - `stream`: source symbols, hashes ahead of them, and what goes out next at the paced rate.
 //! - `rounds`: polls, and what becomes of their answers. `planner`: the repairs of a round.
 //! - `channel`: a destination with its repairs. `feedback`: what devices say. `life`: timers.
