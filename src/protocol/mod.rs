@@ -3,6 +3,9 @@
 //! their own and do no I/O (I8).
 
 pub mod event;
+#[cfg(any(test, feature = "sim"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod job;
 pub mod receiver;
 pub mod sender;

@@ -266,10 +266,15 @@ pub fn decode(bytes: &[u8]) -> Result<(Header, Message<'_>), DecodeError> {
 pub fn encode(header: Header, message: &Message<'_>) -> Vec<u8> {
     let mut bytes = encode_plain(header, message);
     if message.kind() != Kind::Symbol {
-        let sum = checksum(&bytes);
-        bytes.extend_from_slice(&sum);
+        append_checksum(&mut bytes);
     }
     bytes
+}
+
+/// Puts the checksum behind a message that has none.
+pub(crate) fn append_checksum(plain: &mut Vec<u8>) {
+    let sum = checksum(plain);
+    plain.extend_from_slice(&sum);
 }
 
 /// The first bytes of the BLAKE3 hash of a message.

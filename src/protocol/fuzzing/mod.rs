@@ -1,0 +1,149 @@
+//! The fuzz targets `receiver` and `sender`: each reads its input as a list of operations
+//! (datagrams, steps of time, results of jobs, controls), drives one machine with them and asserts
+//! after each what must hold whatever happens. In the end it stops interfering: the machine must
+//! come to its end by itself (I5).
+//!
+//! The bodies are here and not in `fuzz/`, so that the tests replay the committed corpus.
+
+mod receiver;
+mod sender;
+
+pub use receiver::fuzz_receiver;
+pub use sender::fuzz_sender;
+
+use crate::crypto::digest;
+use crate::fec::{Encoder, PlanCache};
+use crate::layout::Layout;
+use crate::units::{BlockIndex, Digest, SessionId, SymbolId};
+use crate::wire::{self, Header, Kind, Message, PacketNumber};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// Operations taken from one input; the rest is left.
+const MAX_OPERATIONS: usize = 1 << 10;
+/// Times a machine may ask to be woken without time going on: more is a busy loop.
+const MAX_WAKES_AT_ONCE: usize = 64;
+const SESSION: SessionId = SessionId(0x6d63_f022);
+const GROUP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)), 7417);
+
+/// What is left of the input.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*head)
+    }
+    fn u8(&mut self) -> Option<u8> {
+        self.array().map(|[byte]| byte)
+    }
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_be_bytes)
+    }
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+    /// A length byte and as many bytes, or what is left of them.
+    fn run(&mut self) -> Option<&'a [u8]> {
+        let len = usize::from(self.u8()?).min(self.0.len());
+        let (head, rest) = self.0.split_at(len);
+        self.0 = rest;
+        Some(head)
+    }
+}
+
+/// A datagram of the input: sound bytes (without a checksum), some of which are changed.
+#[derive(Default)]
+struct Damage(Vec<(u16, u8)>);
+
+impl Damage {
+    fn add(&mut self, input: &mut Input<'_>) -> Option<()> {
+        let change = (input.u16()?, input.u8()?);
+        // The first bytes decide whether it gets through at all.
+        self.0.push(change);
+        Some(())
+    }
+
+    /// The datagram, damaged; with a checksum that agrees, so that it gets through.
+    fn apply(&mut self, header: Header, message: &Message<'_>) -> Vec<u8> {
+        let mut bytes = wire::encode_plain(header, message);
+        let len = bytes.len();
+        for (at, flip) in self.0.drain(..) {
+            bytes[usize::from(at) % len] ^= flip;
+        }
+        if message.kind() != Kind::Symbol {
+            wire::append_checksum(&mut bytes);
+        }
+        bytes
+    }
+}
+
+/// A datagram with a sound header and checksum, and any body.
+fn any_body(kind: u8, packet_number: PacketNumber, body: &[u8]) -> Vec<u8> {
+    let header = Header { session: SESSION, packet_number };
+    let kind = Kind::ALL[usize::from(kind) % Kind::ALL.len()];
+    // Something with a header, of which only that is kept.
+    let abort = wire::Abort { device: None, code: wire::AbortCode::Finished, reason: String::new() };
+    let mut bytes = wire::encode_plain(header, &abort.into());
+    bytes.truncate(crate::limits::HEADER_LEN);
+    bytes[3] = kind as u8;
+    bytes.extend_from_slice(body);
+    if kind != Kind::Symbol {
+        wire::append_checksum(&mut bytes);
+    }
+    bytes
+}
+
+/// A small object, with all that a sender knows of it.
+struct Object {
+    bytes: Vec<u8>,
+    layout: Layout,
+    values: Vec<Digest>,
+    root: Digest,
+    plans: PlanCache,
+}
+
+impl Object {
+    /// Up to 8 KiB in blocks of 1 or 2 KiB, symbols of 64 to 256 bytes; one input in 256 has none.
+    fn new(input: &mut Input<'_>) -> Option<Self> {
+        let [size, shape] = input.array()?;
+        let size = usize::from(size) * 33;
+        let symbol_size = [64, 128, 192, 256][usize::from(shape >> 1 & 3)];
+        let layout = Layout::new(size as u64, 10 + (shape & 1), symbol_size).ok()?;
+        let mut rng = fastrand::Rng::with_seed(shape.into());
+        let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(size).collect();
+        let blocks = (0..layout.block_count()).map(BlockIndex);
+        let values: Vec<Digest> =
+            blocks.map(|block| value(&layout, block, slice(&layout, &bytes, block))).collect();
+        let root = digest::root(&values);
+        Some(Self { bytes, layout, values, root, plans: PlanCache::default() })
+    }
+
+    fn block(&self, block: BlockIndex) -> &[u8] {
+        slice(&self.layout, &self.bytes, block)
+    }
+
+    fn repair(&self, block: BlockIndex, first: SymbolId, count: u32) -> Vec<u8> {
+        Encoder::new(self.block(block), self.layout.symbol_size(), &self.plans).repair(first.0, count)
+    }
+
+    /// A symbol's true payload; `block` is one of the object's.
+    fn symbol(&self, block: BlockIndex, id: SymbolId) -> Vec<u8> {
+        if id.0 < self.layout.source_symbols(block) {
+            self.block(block)[self.layout.symbol_range(block, id)].to_vec()
+        } else {
+            self.repair(block, id, 1)
+        }
+    }
+}
+
+fn slice<'a>(layout: &Layout, object: &'a [u8], block: BlockIndex) -> &'a [u8] {
+    &object[layout.block_offset(block) as usize..][..layout.block_len(block)]
+}
+
+fn value(layout: &Layout, block: BlockIndex, bytes: &[u8]) -> Digest {
+    digest::chaining_value(layout.block_offset(block), bytes, layout.object_size())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,377 @@
+//! Drives a receiver: a sender that says anything, a disk that may refuse, workers that may die.
+
+use super::{Damage, GROUP, Input, MAX_OPERATIONS, MAX_WAKES_AT_ONCE, Object, SESSION, any_body, value};
+use crate::layout::Layout;
+use crate::limits::{CHECKSUM_LEN, HASHES_PER_PAGE, MAX_CONTROL, MAX_SYMBOL_SIZE};
+use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
+use crate::protocol::job::{ReceiverDone, ReceiverJob};
+use crate::protocol::receiver::{Receiver, ReceiverConfig};
+use crate::protocol::{Control, Machine, Output, Payload};
+use crate::time::Time;
+use crate::units::{BlockIndex, DeviceId, Digest, Rate, SymbolId, TaskId, Via};
+use crate::wire::{
+    self, Abort, AbortCode, Acknowledge, Admit, Announce, HashPage, Header, Invitation, Kind, Message,
+    PacketNumber, Phase, Planned, Poll, Symbol, Verdict,
+};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+const DEVICE: DeviceId = DeviceId([7; 16]);
+const INSTANCE: u64 = 1;
+const SENDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 7418);
+const STRANGER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 7418);
+/// Outputs that one input may bring at the most: a page may judge 32 blocks.
+const MAX_OUTPUTS: usize = 48;
+/// Objects beyond this do not fit the disk.
+const DISK: u64 = 1 << 20;
+/// Inputs that the machine may take to its end, and the time for that.
+const END: (usize, Duration) = (20_000, Duration::from_secs(3600));
+
+/// The part file, all in memory.
+struct Part {
+    layout: Layout,
+    bytes: Vec<u8>,
+}
+
+struct World {
+    receiver: Receiver,
+    now: Time,
+    object: Object,
+    buffer_bytes: usize,
+    damage: Damage,
+    sent: u64,
+    jobs: Vec<ReceiverJob>,
+    part: Option<Part>,
+    /// Root hashes that the sender has announced.
+    roots: Vec<Digest>,
+    /// How many datagrams the receiver has sent.
+    told: u64,
+    over: bool,
+}
+
+/// The body of the fuzz target `receiver`.
+///
+/// # Panics
+/// When the receiver breaks a promise.
+pub fn fuzz_receiver(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let Some(mut world) = World::new(&mut input) else { return };
+    world.drain();
+    for _ in 0..MAX_OPERATIONS {
+        if world.over || world.operate(&mut input).is_none() {
+            break;
+        }
+    }
+    world.end();
+}
+
+impl World {
+    fn new(input: &mut Input<'_>) -> Option<Self> {
+        let object = Object::new(input)?;
+        let buffer_bytes = usize::from(input.u8()?) << 8;
+        let config = ReceiverConfig {
+            seed: 1,
+            device: DEVICE,
+            instance: INSTANCE,
+            label: "fuzzed".into(),
+            timeout: Duration::from_secs(60),
+            groups: vec![GROUP],
+            only: None,
+            buffer_bytes,
+        };
+        Some(Self {
+            receiver: Receiver::new(config, Time::ZERO),
+            now: Time::ZERO,
+            object,
+            buffer_bytes,
+            damage: Damage::default(),
+            sent: 0,
+            jobs: Vec::new(),
+            part: None,
+            roots: Vec::new(),
+            told: 0,
+            over: false,
+        })
+    }
+
+    /// Does the next operation; none at the input's end.
+    fn operate(&mut self, input: &mut Input<'_>) -> Option<()> {
+        match input.u8()? % 16 {
+            0 => self.pass(Duration::from_millis(1 << (input.u8()? & 15))),
+            1 => self.announce(input)?,
+            2 => {
+                let verdict = [Verdict::Admitted, Verdict::AlreadyComplete, Verdict::Full];
+                let verdict = verdict[usize::from(input.u8()? / 64).saturating_sub(1)];
+                self.say(0, &Admit { device: DEVICE, instance: INSTANCE, verdict }.into());
+            }
+            3 => self.symbols(input)?,
+            4 => self.page(input)?,
+            5 => self.poll(input)?,
+            6 => self.say(0, &Acknowledge { device: DEVICE }.into()),
+            7 => {
+                let device = (input.u8()? & 1 == 1).then_some(DEVICE);
+                self.say(0, &Abort { device, code: AbortCode::Source, reason: "fuzzed".into() }.into());
+            }
+            8 => {
+                let (kind, number) = (input.u8()?, PacketNumber(u64::from(input.u32()?)));
+                self.deliver(SENDER, &any_body(kind, number, input.run()?));
+            }
+            9 => self.deliver(SENDER, input.run()?),
+            10 => self.damage.add(input)?,
+            11 | 12 => self.end_job(input.u8()?, 0),
+            13 => self.end_job(input.u8()?, input.u8()?),
+            14 => {
+                let control = if input.u8()? == 0 { Control::Interrupt } else { Control::StartNow };
+                self.receiver.handle_control(self.now, control);
+                self.drain();
+            }
+            _ => {
+                // Numbers leap, and the kernel has dropped something.
+                self.sent = self.sent.wrapping_add(u64::from(input.u32()?) << 20) & PacketNumber::MAX_COUNTER;
+                self.receiver.set_kernel_drops(self.sent);
+            }
+        }
+        Some(())
+    }
+
+    fn announce(&mut self, input: &mut Input<'_>) -> Option<()> {
+        let [phase, probability, flags] = input.array()?;
+        let phases = [Phase::Gathering, Phase::Streaming, Phase::Repairing, Phase::Lingering];
+        let announce = Announce {
+            task: TaskId([3; 16]),
+            phase: phases[usize::from(phase & 3)],
+            object_size: self.object.layout.object_size(),
+            block_log2: self.object.layout.block_log2(),
+            symbol_size: self.object.layout.symbol_size(),
+            data: GROUP,
+            position: BlockIndex(u32::from(phase >> 2)),
+            invitation: invitation(probability),
+            group_size: u32::from(flags >> 2).pow(3),
+            rate: Rate(1_000_000),
+            root: (flags & 1 == 1).then_some(self.object.root),
+            name: "object".into(),
+        };
+        let bytes = self.datagram(0, &announce.into());
+        self.deliver(if flags & 2 == 2 { STRANGER } else { SENDER }, &bytes);
+        Some(())
+    }
+
+    /// Symbols that follow one another, all of one block; the first may be damaged.
+    fn symbols(&mut self, input: &mut Input<'_>) -> Option<()> {
+        let [block, first, count] = input.array()?;
+        let blocks = self.object.layout.block_count();
+        if blocks == 0 {
+            return Some(());
+        }
+        let block = BlockIndex(u32::from(block) % blocks);
+        for id in (u32::from(first)..).take(usize::from(count % 40) + 1) {
+            let payload = self.object.symbol(block, SymbolId(id));
+            let symbol = Symbol { block, id: SymbolId(id), payload: &payload };
+            self.say(count / 128, &symbol.into());
+        }
+        Some(())
+    }
+
+    fn page(&mut self, input: &mut Input<'_>) -> Option<()> {
+        let lie = input.u8()?;
+        let mut values: Vec<Digest> =
+            self.object.values.iter().copied().take(HASHES_PER_PAGE as usize).collect();
+        if let Some(value) = values.get_mut(usize::from(lie)) {
+            value.0[0] ^= 1;
+        }
+        if !values.is_empty() {
+            self.say(0, &HashPage { first: BlockIndex(0), values }.into());
+        }
+        Some(())
+    }
+
+    fn poll(&mut self, input: &mut Input<'_>) -> Option<()> {
+        let [round, position, probability, plan, flags] = input.array()?;
+        let planned = Planned { block: BlockIndex(u32::from(plan & 15)), symbols: u16::from(plan >> 4) };
+        let poll = Poll {
+            round: round.into(),
+            position: BlockIndex(position.into()),
+            invitation: invitation(probability),
+            group_size: flags.into(),
+            want_ids: flags & 1 == 1,
+            planned: if plan == 0 { Vec::new() } else { vec![planned] },
+        };
+        self.say(flags >> 6, &poll.into());
+        Some(())
+    }
+
+    fn datagram(&mut self, channel: u8, message: &Message<'_>) -> Vec<u8> {
+        let packet_number = PacketNumber::new(channel.into(), self.sent);
+        self.sent = (self.sent + 1) & PacketNumber::MAX_COUNTER;
+        self.damage.apply(Header { session: SESSION, packet_number }, message)
+    }
+
+    /// The sender says something.
+    fn say(&mut self, channel: u8, message: &Message<'_>) {
+        let bytes = self.datagram(channel, message);
+        self.deliver(SENDER, &bytes);
+    }
+
+    fn deliver(&mut self, from: SocketAddr, bytes: &[u8]) {
+        if let Ok((_, Message::Announce(Announce { root: Some(root), .. }))) = wire::decode(bytes) {
+            self.roots.push(root);
+        }
+        self.receiver.handle_datagram(self.now, from, Via::Group, bytes);
+        self.drain();
+    }
+
+    /// Lets time go on, with a call whenever the machine wants one.
+    fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        let mut wakes = 0;
+        while self.receiver.next_timeout() <= until {
+            let due = self.receiver.next_timeout();
+            wakes = if due > self.now { 0 } else { wakes + 1 };
+            assert!(wakes < MAX_WAKES_AT_ONCE, "it is awake all the time: {:?}", self.receiver);
+            self.now = self.now.max(due);
+            self.receiver.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now = until;
+    }
+
+    /// Ends the job that `which` picks; `how` = 0: as it should.
+    fn end_job(&mut self, which: u8, how: u8) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let job = self.jobs.remove(usize::from(which) % self.jobs.len());
+        let done = match (how, job) {
+            (1..64, _) => ReceiverDone::WorkerDied("fuzzed".into()),
+            (64..128, ReceiverJob::Open { .. }) => ReceiverDone::Failed(AbortCode::Name, "fuzzed".into()),
+            (64..128, ReceiverJob::Store { .. } | ReceiverJob::Spill(_) | ReceiverJob::Commit) => {
+                ReceiverDone::Failed(AbortCode::Disk, "fuzzed".into())
+            }
+            (128..192, ReceiverJob::Store { assembly, .. }) => ReceiverDone::Undecodable(assembly),
+            (192.., ReceiverJob::Store { mut assembly, .. }) => {
+                ReceiverDone::Mismatched { block: assembly.block(), buffer: assembly.take_buffer() }
+            }
+            (_, job) => self.run(job),
+        };
+        self.receiver.handle_job_done(self.now, done);
+        self.drain();
+    }
+
+    fn run(&mut self, job: ReceiverJob) -> ReceiverDone {
+        match (job, &mut self.part) {
+            (ReceiverJob::Open { layout, .. }, part) => {
+                assert!(part.is_none(), "opened twice");
+                if layout.object_size() > DISK {
+                    return ReceiverDone::Failed(AbortCode::Disk, "no room".into());
+                }
+                *part = Some(Part { layout, bytes: vec![0; layout.object_size() as usize] });
+                ReceiverDone::Opened
+            }
+            (ReceiverJob::Discard, part) => {
+                *part = None;
+                ReceiverDone::Discarded
+            }
+            (_, None) => panic!("a job without a part file"),
+            (ReceiverJob::Commit, part) => {
+                let bytes = part.take().map(|part| part.bytes).unwrap_or_default();
+                let root = Digest(*blake3::hash(&bytes).as_bytes());
+                assert!(self.roots.contains(&root), "it commits what nobody announced");
+                ReceiverDone::Committed("object".into())
+            }
+            (ReceiverJob::Spill(mut assembly), Some(part)) => {
+                let offset = part.layout.block_offset(assembly.block()) as usize;
+                for (start, bytes) in assembly.spans_to_spill() {
+                    part.bytes[offset + start..][..bytes.len()].copy_from_slice(bytes);
+                }
+                let buffer = assembly.mark_spilled();
+                ReceiverDone::Spilled { assembly, buffer }
+            }
+            (ReceiverJob::Store { mut assembly, expected }, Some(part)) => {
+                let block = assembly.block();
+                let offset = part.layout.block_offset(block) as usize;
+                if !assembly.has_buffer() {
+                    assembly.attach(Vec::new());
+                }
+                for (start, len) in assembly.spilled_runs() {
+                    assembly.buffer_mut()[start..start + len]
+                        .copy_from_slice(&part.bytes[offset + start..][..len]);
+                }
+                assembly.mark_restored();
+                if assembly.complete(&self.object.plans).is_err() {
+                    return ReceiverDone::Undecodable(assembly);
+                }
+                let value = value(&part.layout, block, assembly.bytes());
+                if expected.is_some_and(|expected| expected != value) {
+                    return ReceiverDone::Mismatched { block, buffer: assembly.take_buffer() };
+                }
+                part.bytes[offset..][..assembly.bytes().len()].copy_from_slice(assembly.bytes());
+                ReceiverDone::Stored { block, value, buffer: assembly.take_buffer() }
+            }
+        }
+    }
+
+    /// Takes what the machine has to say, and looks at it.
+    fn drain(&mut self) {
+        let mut outputs = 0;
+        while let Some(output) = self.receiver.poll(self.now) {
+            outputs += 1;
+            assert!(outputs <= MAX_OUTPUTS, "it goes on and on");
+            assert!(!self.over, "{output:?} after the end");
+            match output {
+                Output::Transmit(transmit) => {
+                    assert_eq!(transmit.to, SENDER_OR_STRANGER[usize::from(transmit.to == STRANGER)]);
+                    let Payload::Message(bytes) = transmit.payload else { panic!("a device sends symbols") };
+                    assert!(bytes.len() <= MAX_CONTROL + CHECKSUM_LEN);
+                    let (header, message) = wire::decode(&bytes).expect("a sound message");
+                    assert_eq!(header.packet_number, PacketNumber::new(0, self.told));
+                    self.told += 1;
+                    let kinds = [Kind::Join, Kind::Nak, Kind::Progress, Kind::Complete, Kind::Abort];
+                    assert!(kinds.contains(&message.kind()), "{message:?}");
+                }
+                Output::Job(job) => self.jobs.push(job),
+                Output::Listen(_) => {}
+                Output::Event(ReceiverEvent::Finished(outcome)) => {
+                    self.over = true;
+                    let worked = matches!(outcome, ReceiverOutcome::Complete { .. });
+                    assert!(self.part.is_none(), "{outcome:?} leaves a part file (complete: {worked})");
+                }
+                Output::Event(_) => {}
+            }
+        }
+        let seen = self.receiver.snapshot();
+        let block = seen.object_size.min(1 << 25) as usize + usize::from(MAX_SYMBOL_SIZE);
+        assert!(seen.buffered <= self.buffer_bytes.max(4 * block), "{seen:?}");
+        assert!(seen.verified <= seen.blocks && seen.verified_bytes <= seen.object_size, "{seen:?}");
+        assert!(seen.received_bytes <= seen.object_size, "{seen:?}");
+        assert!(self.jobs.len() <= 2 + (self.buffer_bytes / 1024).max(4), "{:?}", self.jobs);
+        assert_eq!(self.receiver.is_finished(), self.over);
+    }
+
+    /// Nothing more is done to it: it ends, and leaves nothing behind.
+    fn end(&mut self) {
+        let began = self.now;
+        for _ in 0..END.0 {
+            while !self.jobs.is_empty() {
+                self.end_job(0, 0);
+            }
+            if self.over {
+                assert!(self.part.is_none());
+                return;
+            }
+            let due = self.receiver.next_timeout();
+            assert!(due != Time::NEVER, "it waits for nothing: {:?}", self.receiver);
+            self.now = self.now.max(due);
+            self.receiver.handle_timeout(self.now);
+            self.drain();
+            assert!(self.now.since(began) < END.1, "it takes too long: {:?}", self.receiver);
+        }
+        panic!("it does not end: {:?}", self.receiver);
+    }
+}
+
+const SENDER_OR_STRANGER: [SocketAddr; 2] = [SENDER, STRANGER];
+
+fn invitation(probability: u8) -> Invitation {
+    let window = Duration::from_millis(u64::from(probability & 15) * 10);
+    Invitation { probability: u16::from(probability) * 257, window }
+}

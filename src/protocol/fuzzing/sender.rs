@@ -1,0 +1,346 @@
+//! Drives a sender: devices that say anything, a source that may fail, workers that may die.
+
+use super::{Damage, GROUP, Input, MAX_OPERATIONS, MAX_WAKES_AT_ONCE, Object, SESSION, any_body};
+use crate::limits::{CHECKSUM_LEN, MAX_CONTROL};
+use crate::protocol::event::SenderEvent;
+use crate::protocol::job::{SenderDone, SenderJob};
+use crate::protocol::sender::{Sender, SenderConfig};
+use crate::protocol::{Control, Machine, Output, Payload, Transmit};
+use crate::status::DeviceStatus;
+use crate::time::Time;
+use crate::units::{BlockIndex, DeviceId, Digest, Rate, TaskId, Via};
+use crate::wire::{
+    self, Abort, AbortCode, Complete, Deficit, Header, Join, Kind, Message, Nak, PacketNumber, PageRange,
+    Progress,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Outputs that one input may bring at the most: goodbyes, polls and announcements to a few devices
+/// each, and what the rate allows at one go.
+const MAX_OUTPUTS: usize = 512;
+/// Jobs that may be under way: four hashes, a check, encodings ahead, and 1024 waiting joins.
+const MAX_JOBS: usize = 1024 + 64;
+/// Inputs that the machine may take to its end, and the time for that.
+const END: (usize, Duration) = (200_000, Duration::from_secs(600));
+
+struct World {
+    sender: Sender,
+    now: Time,
+    object: Object,
+    damage: Damage,
+    jobs: Vec<SenderJob>,
+    /// The next counter of each channel.
+    counters: BTreeMap<u16, u64>,
+    /// The last round polled on each channel.
+    rounds: BTreeMap<u16, u32>,
+    /// Fresh repair symbols sent, as (block, id).
+    fresh: BTreeSet<(u32, u32)>,
+    /// Devices that said they were complete, or of which the table did.
+    claims: BTreeSet<DeviceId>,
+    said: u64,
+    over: bool,
+}
+
+/// The body of the fuzz target `sender`.
+///
+/// # Panics
+/// When the sender breaks a promise.
+pub fn fuzz_sender(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let Some(mut world) = World::new(&mut input) else { return };
+    world.drain();
+    for _ in 0..MAX_OPERATIONS {
+        if world.over || world.operate(&mut input).is_none() {
+            break;
+        }
+    }
+    world.end();
+}
+
+fn device(n: u8) -> DeviceId {
+    DeviceId([n; 16])
+}
+
+/// Where a device speaks from; a few have two addresses.
+fn address(n: u8) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::new(10, 0, n & 1, n >> 1), 40_000))
+}
+
+impl World {
+    fn new(input: &mut Input<'_>) -> Option<Self> {
+        let object = Object::new(input)?;
+        let [people, speed] = input.array()?;
+        let config = SenderConfig {
+            session: SESSION,
+            task: TaskId([3; 16]),
+            name: "object".into(),
+            layout: object.layout,
+            data: GROUP,
+            rendezvous: vec![SocketAddr::from((Ipv4Addr::new(239, 255, 74, 17), 7417))],
+            rate: Rate(1_000_000 << (speed & 7)),
+            expected: (people & 7 != 0).then_some(u32::from(people & 7)),
+            wait: Duration::from_secs(10),
+            settle: Duration::from_millis(u64::from(people >> 3) * 50),
+            linger: Duration::from_secs(u64::from(speed >> 5)),
+        };
+        Some(Self {
+            sender: Sender::new(config, Time::ZERO),
+            now: Time::ZERO,
+            object,
+            damage: Damage::default(),
+            jobs: Vec::new(),
+            counters: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+            fresh: BTreeSet::new(),
+            claims: BTreeSet::new(),
+            said: 0,
+            over: false,
+        })
+    }
+
+    /// Does the next operation; none at the input's end.
+    fn operate(&mut self, input: &mut Input<'_>) -> Option<()> {
+        match input.u8()? % 14 {
+            0 => self.pass(Duration::from_millis(1 << (input.u8()? % 14))),
+            1 => {
+                let [who, instance] = input.array()?;
+                let join =
+                    Join { device: device(who & 15), instance: (instance & 1).into(), label: "d".into() };
+                self.say(who, &join.into());
+            }
+            2 => self.nak(input)?,
+            3 => {
+                let [who, verified, drops] = input.array()?;
+                let report = Progress {
+                    device: device(who & 15),
+                    verified: verified.into(),
+                    received: u64::MAX,
+                    lost: drops.into(),
+                    kernel_drops: u64::from(drops) << 56,
+                    overrun_drops: 0,
+                };
+                self.say(who, &report.into());
+            }
+            4 => {
+                let [who, lie] = input.array()?;
+                let mut root = self.object.root;
+                root.0[0] ^= u8::from(lie & 2 == 2);
+                let device = device(who & 15);
+                let instance = (lie & 1).into();
+                self.say(who, &Complete { device, instance, root, received: 1, lost: 2 }.into());
+            }
+            5 => {
+                let [who, flags] = input.array()?;
+                let device = (flags & 1 == 1).then_some(device(who & 15));
+                self.say(who, &Abort { device, code: AbortCode::Disk, reason: "fuzzed".into() }.into());
+            }
+            6 => {
+                let (who, kind) = (input.u8()?, input.u8()?);
+                let bytes = any_body(kind, PacketNumber(0), input.run()?);
+                self.deliver(who, &bytes);
+            }
+            7 => {
+                let who = input.u8()?;
+                self.deliver(who, input.run()?);
+            }
+            8 => self.damage.add(input)?,
+            9 | 10 => self.end_job(input.u8()?, 0),
+            11 => self.end_job(input.u8()?, input.u8()?),
+            12 => {
+                let control = if input.u8()? == 0 { Control::Interrupt } else { Control::StartNow };
+                self.sender.handle_control(self.now, control);
+                self.drain();
+            }
+            _ => {
+                // All jobs end as they should.
+                for _ in 0..self.jobs.len() {
+                    self.end_job(0, 0);
+                }
+            }
+        }
+        Some(())
+    }
+
+    fn nak(&mut self, input: &mut Input<'_>) -> Option<()> {
+        let [who, channel, back, count] = input.array()?;
+        let channel = u16::from(channel & 15);
+        let counter =
+            self.counters.get(&channel).copied().unwrap_or(0).saturating_sub(1 + u64::from(back >> 4));
+        let round = self.rounds.get(&channel).copied().unwrap_or(0).saturating_sub(u32::from(back & 15));
+        let mut nak = Nak {
+            device: device(who & 15),
+            round,
+            as_of: PacketNumber::new(channel, counter),
+            held_us: u32::from(count) << 8,
+            incomplete: count.into(),
+            pages: (count & 8 == 8).then_some(PageRange { first: 0, count: 1 }).into_iter().collect(),
+            deficits: Vec::new(),
+        };
+        for _ in 0..count & 7 {
+            let [block, symbols, start, len] = input.array()?;
+            let block = BlockIndex(block.into());
+            nak.deficits.push(if symbols == 0 {
+                Deficit::Whole { first: block, count: u32::from(len) + 1 }
+            } else {
+                let missing = if len == 0 { vec![] } else { vec![(start.into(), len.into())] };
+                Deficit::Symbols { block, symbols: symbols.into(), missing }
+            });
+        }
+        self.say(who, &nak.into());
+        Some(())
+    }
+
+    /// A device says something.
+    fn say(&mut self, who: u8, message: &Message<'_>) {
+        let packet_number = PacketNumber::new(0, self.said);
+        self.said += 1;
+        let bytes = self.damage.apply(Header { session: SESSION, packet_number }, message);
+        self.deliver(who, &bytes);
+    }
+
+    fn deliver(&mut self, who: u8, bytes: &[u8]) {
+        if let Ok((_, Message::Complete(Complete { device, root, .. }))) = wire::decode(bytes)
+            && root == self.object.root
+        {
+            self.claims.insert(device);
+        }
+        self.sender.handle_datagram(self.now, address(who & 31), Via::Unicast, bytes);
+        self.drain();
+    }
+
+    /// Lets time go on, with a call whenever the machine wants one.
+    fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        let mut wakes = 0;
+        while self.sender.next_timeout() <= until {
+            let due = self.sender.next_timeout();
+            wakes = if due > self.now { 0 } else { wakes + 1 };
+            assert!(wakes < MAX_WAKES_AT_ONCE, "it is awake all the time: {:?}", self.sender);
+            self.now = self.now.max(due);
+            self.sender.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now = until;
+    }
+
+    /// Ends the job that `which` picks; `how` = 0: as it should.
+    fn end_job(&mut self, which: u8, how: u8) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let job = self.jobs.remove(usize::from(which) % self.jobs.len());
+        let done = match (how, job) {
+            (1..32, _) => SenderDone::WorkerDied("fuzzed".into()),
+            (32..64, SenderJob::Hash(_) | SenderJob::Encode { .. } | SenderJob::CheckSource) => {
+                SenderDone::SourceFailed("fuzzed".into())
+            }
+            (64..128, SenderJob::LookUp(device)) => {
+                self.claims.insert(device);
+                SenderDone::LookedUp(device, Some(DeviceStatus::Complete))
+            }
+            (128.., SenderJob::LookUp(device)) => SenderDone::LookedUp(device, Some(DeviceStatus::Lost)),
+            (_, SenderJob::LookUp(device)) => SenderDone::LookedUp(device, None),
+            (_, SenderJob::CheckSource) => SenderDone::SourceChecked,
+            (_, SenderJob::Hash(block)) => SenderDone::Hashed(block, self.value(block)),
+            (_, SenderJob::Encode { block, first, count }) => {
+                let symbols = Arc::new(self.object.repair(block, first, count));
+                SenderDone::Encoded { block, first, symbols }
+            }
+        };
+        self.sender.handle_job_done(self.now, done);
+        self.drain();
+    }
+
+    fn value(&self, block: BlockIndex) -> Digest {
+        self.object.values[block.0 as usize]
+    }
+
+    /// Takes what the machine has to say, and looks at it.
+    fn drain(&mut self) {
+        let mut outputs = 0;
+        while let Some(output) = self.sender.poll(self.now) {
+            outputs += 1;
+            assert!(outputs <= MAX_OUTPUTS, "it goes on and on");
+            assert!(!self.over, "{output:?} after the end");
+            match output {
+                Output::Transmit(transmit) => self.look_at(&transmit),
+                Output::Job(job) => {
+                    if let SenderJob::Encode { block, first, count } = job {
+                        let k = self.object.layout.source_symbols(block);
+                        assert!(first.0 >= k && (1..=2 * k + 2).contains(&count), "{job:?}");
+                    }
+                    self.jobs.push(job);
+                }
+                Output::Listen(group) => panic!("a sender listens to {group}"),
+                Output::Event(SenderEvent::Status(row)) => {
+                    let claimed = row.status != DeviceStatus::Complete || self.claims.contains(&row.device);
+                    assert!(claimed, "nobody said so (I2): {row:?}");
+                }
+                Output::Event(SenderEvent::Finished(_)) => self.over = true,
+                Output::Event(_) => {}
+            }
+        }
+        let seen = self.sender.snapshot(self.now);
+        assert!(seen.position <= seen.blocks && seen.streamed <= seen.object_size, "{seen:?}");
+        assert!(self.jobs.len() <= MAX_JOBS, "{} jobs", self.jobs.len());
+        assert_eq!(self.sender.is_finished(), self.over);
+    }
+
+    fn look_at(&mut self, transmit: &Transmit) {
+        let layout = &self.object.layout;
+        let (number, count) = match &transmit.payload {
+            Payload::Message(bytes) => {
+                assert!(bytes.len() <= MAX_CONTROL + CHECKSUM_LEN);
+                let (header, message) = wire::decode(bytes).expect("a sound message");
+                assert_eq!(header.session, SESSION);
+                let kinds =
+                    [Kind::Announce, Kind::Admit, Kind::HashPage, Kind::Poll, Kind::Acknowledge, Kind::Abort];
+                assert!(kinds.contains(&message.kind()), "{message:?}");
+                if let Message::Poll(poll) = message {
+                    self.rounds.insert(header.packet_number.channel(), poll.round);
+                }
+                (header.packet_number, 1)
+            }
+            Payload::Source { packet_number, block, ids } => {
+                assert!(ids.start < ids.end && ids.end <= layout.source_symbols(*block), "{transmit:?}");
+                (*packet_number, ids.end - ids.start)
+            }
+            Payload::Repair { packet_number, block, first, symbols, range } => {
+                let size = usize::from(layout.symbol_size());
+                assert!(range.len().is_multiple_of(size) && range.end <= symbols.len(), "{range:?}");
+                let count = (range.len() / size) as u32;
+                assert!(count > 0 && first.0 >= layout.source_symbols(*block), "{transmit:?}");
+                for id in first.0..first.0 + count {
+                    assert!(self.fresh.insert((block.0, id)), "symbol {id} of {block:?} is not fresh");
+                }
+                (*packet_number, count)
+            }
+        };
+        let next = self.counters.entry(number.channel()).or_insert(0);
+        assert_eq!(number.counter(), *next, "packet numbers of channel {} jump", number.channel());
+        *next += u64::from(count);
+    }
+
+    /// Nothing more is done to it: it ends.
+    fn end(&mut self) {
+        let began = self.now;
+        for _ in 0..END.0 {
+            while !self.jobs.is_empty() {
+                self.end_job(0, 0);
+            }
+            if self.over {
+                return;
+            }
+            let due = self.sender.next_timeout();
+            assert!(due != Time::NEVER, "it waits for nothing: {:?}", self.sender);
+            self.now = self.now.max(due);
+            self.sender.handle_timeout(self.now);
+            self.drain();
+            assert!(self.now.since(began) < END.1, "it takes too long: {:?}", self.sender);
+        }
+        panic!("it does not end: {:?}", self.sender);
+    }
+}
