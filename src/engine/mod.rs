@@ -1,1 +1,263 @@
-//! To be built.
+//! L4: THE loop. It joins a protocol machine to its ports and knows nothing of the protocol.
+//!
+//! ```text
+//!            Net::receive        Jobs::finished     the clock        signals, terminal
+//!                 |                    |                |                   |
+//!                 v                    v                v                   v
+//!          handle_datagram      handle_job_done   handle_timeout     handle_control
+//!                 \____________________|________________|___________________/
+//!                                      v
+//!                                  Machine::poll  (until None)
+//!                 _____________________|______________________________
+//!                v                     v              v               v
+//!        render -> Net::send     Jobs::submit    Net::listen      observer
+//! ```
+//!
+//! [`Engine::step`] never blocks: it takes one bounded batch of inputs, drains a bounded number of
+//! outputs and says when it wants to run again. Who waits, and on which clock, is the caller's
+//! business: [`run`] waits for sockets and real time, the simulated world pops its event queue.
+
+pub mod jobs;
+pub mod render;
+pub mod run;
+pub mod workers;
+
+#[cfg(test)]
+mod tests;
+
+use crate::net::Net;
+use crate::protocol::{Control, Machine, Output, Transmit};
+use crate::time::Time;
+use render::Heads;
+pub use render::Stream;
+use std::io;
+
+/// Most jobs a machine may have under way. Machines keep far below it (they bound their buffers);
+/// one that does not would fill the memory, so going beyond is an error and not a longer queue.
+pub const MAX_JOBS: usize = 1024;
+/// Most finished jobs handed to the machine in one step.
+const DONE_PER_STEP: usize = 64;
+/// Most outputs taken from the machine in one step, so that inputs get their turn.
+const OUTPUTS_PER_STEP: usize = 64;
+
+/// The engine's port to whatever executes jobs.
+pub trait Jobs<J, D> {
+    /// Takes a job. Never blocks: the bound on what is queued is the machine's promise, and
+    /// [`MAX_JOBS`] its enforcement. Returns the result if the job could be answered at once.
+    fn submit(&mut self, job: J) -> Option<D>;
+    /// The next finished job, in any order; `None` if none is finished now.
+    fn finished(&mut self) -> Option<D>;
+    /// What to tell the machine when the kernel could not read the mapped source while sending
+    /// (`EFAULT`: the file has shrunk); `why` is one clause for people.
+    fn source_unreadable(&mut self, why: String) -> D;
+}
+
+/// Why the loop cannot go on; each is the environment's fault or a bug, never a peer's doing.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A socket failed for good.
+    #[error("the network failed: {0}; check the interface and try again")]
+    Net(#[source] io::Error),
+    /// The machine broke its promise to bound its jobs.
+    #[error("more than {MAX_JOBS} jobs are under way; this is a bug, please report it")]
+    TooManyJobs,
+    /// The machine asked for object data to be sent, and the engine has no object.
+    #[error("symbols were to be sent without a source; this is a bug, please report it")]
+    NoStream,
+}
+
+/// What a step left to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// When to step again at the latest; not later than the time given if more is waiting.
+    pub wake: Time,
+    /// A transmission is held up: step again when the network is writable.
+    pub writable: bool,
+    /// The run is over.
+    pub finished: bool,
+}
+
+/// A transmission on its way out.
+struct Pending {
+    transmit: Transmit,
+    /// Datagrams of it that are out.
+    sent: usize,
+}
+
+/// A machine with its ports.
+pub struct Engine<M, N, W> {
+    machine: M,
+    net: N,
+    jobs: W,
+    stream: Option<Stream>,
+    pending: Option<Pending>,
+    heads: Box<Heads>,
+    in_flight: usize,
+    kernel_drops: u64,
+}
+
+impl<M, N, W> Engine<M, N, W>
+where
+    M: Machine,
+    N: Net,
+    W: Jobs<M::Job, M::Done>,
+{
+    /// Joins `machine` to its ports. `stream` is what symbols are made of; a machine without it
+    /// sends messages only.
+    pub fn new(machine: M, net: N, jobs: W, stream: Option<Stream>) -> Self {
+        Self {
+            machine,
+            net,
+            jobs,
+            stream,
+            pending: None,
+            heads: Box::new(Heads::default()),
+            in_flight: 0,
+            kernel_drops: 0,
+        }
+    }
+    /// The machine, for snapshots.
+    pub const fn machine(&self) -> &M {
+        &self.machine
+    }
+    /// The network port.
+    pub const fn net(&self) -> &N {
+        &self.net
+    }
+    /// The network port, for registering its sockets or, in the simulation, for its queues.
+    pub const fn net_mut(&mut self) -> &mut N {
+        &mut self.net
+    }
+    /// The job port.
+    pub const fn jobs(&self) -> &W {
+        &self.jobs
+    }
+    /// The job port, which the simulation tells the time.
+    pub const fn jobs_mut(&mut self) -> &mut W {
+        &mut self.jobs
+    }
+    /// Jobs under way.
+    pub const fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+    /// Passes on what the user or the system asks; takes effect with the next step.
+    pub fn control(&mut self, now: Time, control: Control) {
+        self.machine.handle_control(now, control);
+    }
+
+    /// Takes one bounded batch of inputs, then drains a bounded number of outputs.
+    ///
+    /// While a transmission is held up the machine still gets datagrams and finished jobs, but is
+    /// neither polled nor told the time: its pacing must not run ahead of the network.
+    ///
+    /// # Errors
+    /// When the network fails for good, or the machine breaks its contract.
+    pub fn step(
+        &mut self,
+        now: Time,
+        observer: &mut dyn FnMut(Time, &M, M::Event),
+    ) -> Result<Step, EngineError> {
+        let mut more = self.take_inputs(now)?;
+        if self.flush(now)? {
+            if self.machine.next_timeout() <= now {
+                self.machine.handle_timeout(now);
+            }
+            more |= self.drain(now, observer)?;
+        }
+        let blocked = self.pending.is_some();
+        let wake = match (more, blocked) {
+            (true, _) => now,
+            (false, true) => Time::NEVER,
+            (false, false) => self.machine.next_timeout(),
+        };
+        let finished = !more && !blocked && self.machine.is_finished();
+        Ok(Step { wake, writable: blocked, finished })
+    }
+
+    /// Hands the machine what has come in; true if more may be waiting.
+    fn take_inputs(&mut self, now: Time) -> Result<bool, EngineError> {
+        let machine = &mut self.machine;
+        let drops = self.net.kernel_drops();
+        if drops != self.kernel_drops {
+            self.kernel_drops = drops;
+            machine.set_kernel_drops(drops);
+        }
+        let mut more = true;
+        for _ in 0..DONE_PER_STEP {
+            let Some(done) = self.jobs.finished() else {
+                more = false;
+                break;
+            };
+            self.in_flight = self.in_flight.saturating_sub(1);
+            machine.handle_job_done(now, done);
+        }
+        let received = self
+            .net
+            .receive(&mut |from, via, bytes| machine.handle_datagram(now, from, via, bytes))
+            .map_err(EngineError::Net)?;
+        Ok(more || received > 0)
+    }
+
+    /// Polls the machine; true if it may have more to give. Stops where the network does.
+    fn drain(
+        &mut self,
+        now: Time,
+        observer: &mut dyn FnMut(Time, &M, M::Event),
+    ) -> Result<bool, EngineError> {
+        for _ in 0..OUTPUTS_PER_STEP {
+            match self.machine.poll(now) {
+                None => return Ok(false),
+                Some(Output::Transmit(transmit)) => {
+                    self.pending = Some(Pending { transmit, sent: 0 });
+                    if !self.flush(now)? {
+                        return Ok(false);
+                    }
+                }
+                Some(Output::Job(job)) => {
+                    if self.in_flight >= MAX_JOBS {
+                        return Err(EngineError::TooManyJobs);
+                    }
+                    match self.jobs.submit(job) {
+                        Some(done) => self.machine.handle_job_done(now, done),
+                        None => self.in_flight += 1,
+                    }
+                }
+                Some(Output::Listen(group)) => self.net.listen(group),
+                Some(Output::Event(event)) => observer(now, &self.machine, event),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends what is pending; true if nothing is pending any more.
+    fn flush(&mut self, now: Time) -> Result<bool, EngineError> {
+        while let Some(pending) = &mut self.pending {
+            let to = pending.transmit.to;
+            let segments = self
+                .heads
+                .render(&pending.transmit.payload, pending.sent, self.stream.as_ref())
+                .ok_or(EngineError::NoStream)?;
+            let segments = segments.as_slice();
+            if segments.is_empty() {
+                self.pending = None;
+                break;
+            }
+            match self.net.send(to, segments) {
+                Ok(sent) => {
+                    pending.sent += sent;
+                    if sent < segments.len() {
+                        return Ok(false);
+                    }
+                }
+                Err(e) if e.raw_os_error() == Some(libc::EFAULT) => {
+                    self.pending = None;
+                    let why = "the source file shrank while it was being sent; leave it alone and send again";
+                    let done = self.jobs.source_unreadable(why.to_owned());
+                    self.machine.handle_job_done(now, done);
+                }
+                Err(e) => return Err(EngineError::Net(e)),
+            }
+        }
+        Ok(true)
+    }
+}

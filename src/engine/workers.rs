@@ -1,0 +1,179 @@
+//! Worker threads for hashing, coding and the disk, behind the engine's [`Jobs`] port.
+//!
+//! ```text
+//!   loop thread --submit--> [queue] --> worker 1..n --> [done] --wake--> loop thread
+//! ```
+//!
+//! The queue needs no bound of its own: the engine refuses to have more than
+//! [`super::MAX_JOBS`] jobs under way. A worker that panics reports it as a finished job and goes
+//! on, so that its death can not hang the program.
+
+use super::Jobs;
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// Executes one job; each worker has its own, so that it can keep buffers.
+pub type Runner<J, D> = Box<dyn FnMut(J) -> D + Send>;
+/// Answers a job on the loop thread, or gives it back for the workers.
+pub type AtOnce<J, D> = Box<dyn FnMut(J) -> Result<D, J>>;
+
+/// How the results that no job yields are made.
+pub struct Reports<D> {
+    /// From the text of a worker's panic.
+    pub worker_died: fn(String) -> D,
+    /// From the reason why the source could not be read while sending.
+    pub source_unreadable: fn(String) -> D,
+}
+
+impl<D> Clone for Reports<D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<D> Copy for Reports<D> {}
+
+struct Queue<J> {
+    jobs: VecDeque<J>,
+    closed: bool,
+}
+
+struct Shared<J> {
+    queue: Mutex<Queue<J>>,
+    changed: Condvar,
+}
+
+impl<J> Shared<J> {
+    /// No job runs under the lock, so a poisoned one holds nothing half-done.
+    fn lock(&self) -> MutexGuard<'_, Queue<J>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Waits for a job; `None` when the queue is closed.
+    fn take(&self) -> Option<J> {
+        let mut queue = self.lock();
+        loop {
+            if queue.closed {
+                return None;
+            }
+            if let Some(job) = queue.jobs.pop_front() {
+                return Some(job);
+            }
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// A set of worker threads. Dropping it lets each finish the job it is at, forgets the rest and
+/// joins the threads.
+pub struct Workers<J, D> {
+    shared: Arc<Shared<J>>,
+    done: Receiver<D>,
+    threads: Vec<JoinHandle<()>>,
+    at_once: Option<AtOnce<J, D>>,
+    reports: Reports<D>,
+}
+
+impl<J: Send + 'static, D: Send + 'static> Workers<J, D> {
+    /// Starts `count` threads (at least one), each with a runner of its own made by `runner`.
+    /// `wake` is called after each job, by the worker; it makes the loop thread come round.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        count: usize,
+        reports: Reports<D>,
+        wake: impl Fn() + Send + Sync + 'static,
+        runner: impl Fn() -> Runner<J, D> + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let queue = Queue { jobs: VecDeque::new(), closed: false };
+        let shared = Arc::new(Shared { queue: Mutex::new(queue), changed: Condvar::new() });
+        let (sender, done) = channel();
+        let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(wake);
+        let runner: Arc<dyn Fn() -> Runner<J, D> + Send + Sync> = Arc::new(runner);
+        let mut workers = Self { shared, done, threads: Vec::new(), at_once: None, reports };
+        for i in 0..count.max(1) {
+            let (shared, sender) = (Arc::clone(&workers.shared), sender.clone());
+            let (wake, runner) = (Arc::clone(&wake), Arc::clone(&runner));
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{i}"))
+                .spawn(move || work(&shared, &sender, &*wake, &*runner, reports))?;
+            workers.threads.push(thread);
+        }
+        Ok(workers)
+    }
+
+    /// Lets `answer` answer jobs on the loop thread before they go to the workers; it must be
+    /// quick and must not block.
+    #[must_use]
+    pub fn answering(mut self, answer: impl FnMut(J) -> Result<D, J> + 'static) -> Self {
+        self.at_once = Some(Box::new(answer));
+        self
+    }
+}
+
+/// What a worker does all its life.
+fn work<J, D>(
+    shared: &Shared<J>,
+    done: &Sender<D>,
+    wake: &dyn Fn(),
+    runner: &dyn Fn() -> Runner<J, D>,
+    reports: Reports<D>,
+) {
+    let mut run = None;
+    while let Some(job) = shared.take() {
+        let result = catch_unwind(AssertUnwindSafe(|| run.get_or_insert_with(runner)(job)));
+        let result = result.unwrap_or_else(|panic| {
+            // Its buffers may be in any state.
+            run = None;
+            (reports.worker_died)(panic_text(&*panic))
+        });
+        // Nobody listens any more when the engine is being dropped.
+        let _ = done.send(result);
+        wake();
+    }
+}
+
+/// The text of a panic, as far as it has one.
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no reason given".to_owned())
+}
+
+impl<J, D> Jobs<J, D> for Workers<J, D> {
+    fn submit(&mut self, job: J) -> Option<D> {
+        let job = match &mut self.at_once {
+            None => job,
+            Some(answer) => match answer(job) {
+                Ok(done) => return Some(done),
+                Err(job) => job,
+            },
+        };
+        self.shared.lock().jobs.push_back(job);
+        self.shared.changed.notify_one();
+        None
+    }
+    fn finished(&mut self) -> Option<D> {
+        self.done.try_recv().ok()
+    }
+    fn source_unreadable(&mut self, why: String) -> D {
+        (self.reports.source_unreadable)(why)
+    }
+}
+
+impl<J, D> Drop for Workers<J, D> {
+    fn drop(&mut self) {
+        {
+            let mut queue = self.shared.lock();
+            queue.closed = true;
+            queue.jobs.clear();
+        }
+        self.shared.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            // Every panic inside a job has been caught and reported.
+            let _ = thread.join();
+        }
+    }
+}
