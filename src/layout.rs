@@ -1,5 +1,9 @@
 //! L1: object <-> blocks <-> symbols <-> byte ranges: pure arithmetic.
 
+use crate::limits::{
+    COMFORTABLE_BLOCK_COUNT, COMFORTABLE_BLOCK_LOG2, DEFAULT_BLOCK_LOG2, MAX_BLOCK_LOG2, MAX_OBJECT_SIZE,
+    MAX_SOURCE_SYMBOLS, MAX_SYMBOL_SIZE, MIN_BLOCK_LOG2, MIN_SYMBOL_SIZE, SYMBOL_ALIGN,
+};
 use crate::units::{BlockIndex, SymbolId};
 use std::ops::Range;
 
@@ -16,7 +20,10 @@ pub struct Layout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
     /// The object is larger than this symbol size can carry.
-    #[error("object of {0} bytes is too large for symbols of {1} bytes")]
+    #[error(
+        "object of {0} bytes is too large for symbols of {1} bytes (at most {most} bytes): send it in parts",
+        most = largest_object(*.1)
+    )]
     TooLarge(u64, u16),
     /// The symbol size is out of range or not a multiple of 64.
     #[error("symbol size {0} is not a multiple of 64 from 64 to 8896")]
@@ -32,14 +39,36 @@ impl Layout {
     /// # Errors
     /// When the symbol size is invalid or the object too large for it.
     pub fn choose(object_size: u64, symbol_size: u16) -> Result<Self, LayoutError> {
-        todo!("{object_size} {symbol_size}")
+        check_symbol_size(symbol_size)?;
+        let largest = largest_block_log2(symbol_size);
+        let comfortable = largest.min(COMFORTABLE_BLOCK_LOG2);
+        let mut block_log2 = DEFAULT_BLOCK_LOG2;
+        while block_log2 < comfortable && count(object_size, block_log2) > COMFORTABLE_BLOCK_COUNT {
+            block_log2 += 1;
+        }
+        while block_log2 < largest && count(object_size, block_log2) > u64::from(u32::MAX) {
+            block_log2 += 1;
+        }
+        // What is left of wrong here is the size alone, whatever `new` calls it.
+        Self::new(object_size, block_log2, symbol_size)
+            .map_err(|_| LayoutError::TooLarge(object_size, symbol_size))
     }
     /// A layout from its parameters, as they come from the network.
     ///
     /// # Errors
     /// When they do not make a valid layout.
     pub fn new(object_size: u64, block_log2: u8, symbol_size: u16) -> Result<Self, LayoutError> {
-        todo!("{object_size} {block_log2} {symbol_size}")
+        check_symbol_size(symbol_size)?;
+        if object_size > MAX_OBJECT_SIZE {
+            return Err(LayoutError::TooLarge(object_size, symbol_size));
+        }
+        if !(MIN_BLOCK_LOG2..=MAX_BLOCK_LOG2).contains(&block_log2)
+            || full_block_symbols(block_log2, symbol_size) > u64::from(MAX_SOURCE_SYMBOLS)
+            || count(object_size, block_log2) > u64::from(u32::MAX)
+        {
+            return Err(LayoutError::BlockSize(block_log2));
+        }
+        Ok(Self { object_size, block_log2, symbol_size })
     }
     /// Bytes of the object.
     #[must_use]
@@ -59,31 +88,74 @@ impl Layout {
     /// How many blocks; 0 for an empty object.
     #[must_use]
     pub fn block_count(&self) -> u32 {
-        todo!()
+        // `new` has checked that it fits.
+        count(self.object_size, self.block_log2) as u32
     }
     /// Byte offset of a block.
     #[must_use]
     pub fn block_offset(&self, block: BlockIndex) -> u64 {
-        todo!("{block:?}")
+        u64::from(block.0) << self.block_log2
     }
-    /// Bytes of a block: the block size, or what is left for the last one.
+    /// Bytes of a block: the block size, or what is left for the last one; 0 past the last one.
     #[must_use]
     pub fn block_len(&self, block: BlockIndex) -> usize {
-        todo!("{block:?}")
+        let left = self.object_size.saturating_sub(self.block_offset(block));
+        left.min(1 << self.block_log2) as usize
     }
-    /// K: source symbols of a block.
+    /// K: source symbols of a block; 0 past the last one.
     #[must_use]
     pub fn source_symbols(&self, block: BlockIndex) -> u32 {
-        todo!("{block:?}")
+        // At most MAX_SOURCE_SYMBOLS, as `new` has checked for a full block.
+        self.block_len(block).div_ceil(usize::from(self.symbol_size)) as u32
     }
     /// Source symbols of the whole object.
     #[must_use]
     pub fn total_source_symbols(&self) -> u64 {
-        todo!()
+        let Some(last) = self.block_count().checked_sub(1) else { return 0 };
+        u64::from(last) * full_block_symbols(self.block_log2, self.symbol_size)
+            + u64::from(self.source_symbols(BlockIndex(last)))
     }
-    /// Byte range of a source symbol within its block; shorter than a symbol at the block's end.
+    /// Byte range of a source symbol within its block; shorter than a symbol at the block's end,
+    /// and empty there for an id that is not a source symbol's.
     #[must_use]
     pub fn symbol_range(&self, block: BlockIndex, id: SymbolId) -> Range<usize> {
-        todo!("{block:?} {id:?}")
+        let len = self.block_len(block) as u64;
+        let start = u64::from(id.0) * u64::from(self.symbol_size);
+        let end = start + u64::from(self.symbol_size);
+        start.min(len) as usize..end.min(len) as usize
     }
 }
+
+fn check_symbol_size(symbol_size: u16) -> Result<(), LayoutError> {
+    if (MIN_SYMBOL_SIZE..=MAX_SYMBOL_SIZE).contains(&symbol_size) && symbol_size.is_multiple_of(SYMBOL_ALIGN)
+    {
+        Ok(())
+    } else {
+        Err(LayoutError::SymbolSize(symbol_size))
+    }
+}
+
+/// Blocks of an object; may be more than 2^32.
+const fn count(object_size: u64, block_log2: u8) -> u64 {
+    object_size.div_ceil(1 << block_log2)
+}
+
+/// K of a full block; may be more than allowed.
+fn full_block_symbols(block_log2: u8, symbol_size: u16) -> u64 {
+    (1_u64 << block_log2).div_ceil(u64::from(symbol_size))
+}
+
+/// log2 of the largest block that valid symbols of this size can carry.
+fn largest_block_log2(symbol_size: u16) -> u8 {
+    // ceil(2^n / T) <= K_max is 2^n <= K_max * T, as K_max is whole.
+    let bytes = u64::from(MAX_SOURCE_SYMBOLS) * u64::from(symbol_size);
+    (bytes.ilog2() as u8).min(MAX_BLOCK_LOG2)
+}
+
+/// Bytes of the largest object that symbols of this size can carry.
+fn largest_object(symbol_size: u16) -> u64 {
+    (u64::from(u32::MAX) << largest_block_log2(symbol_size.max(1))).min(MAX_OBJECT_SIZE)
+}
+
+#[cfg(test)]
+mod tests;

@@ -36,8 +36,16 @@ pub const MAX_SYMBOL_ID: u32 = (1 << 24) - 1;
 pub const MIN_BLOCK_LOG2: u8 = 10;
 /// log2 of the usual block: 1 MiB.
 pub const DEFAULT_BLOCK_LOG2: u8 = 20;
-/// log2 of the largest block.
-pub const MAX_BLOCK_LOG2: u8 = 26;
+/// log2 of the largest block a sender chooses to keep the number of blocks low: 16 MiB.
+pub const COMFORTABLE_BLOCK_LOG2: u8 = 24;
+/// Number of blocks beyond which a sender chooses larger ones.
+pub const COMFORTABLE_BLOCK_COUNT: u64 = 1 << 16;
+/// log2 of the largest block: the most that [`MAX_SOURCE_SYMBOLS`] of the largest size can carry.
+pub const MAX_BLOCK_LOG2: u8 = 28;
+/// Encoding plans kept at a time: a transfer uses two (its full blocks and its last one).
+pub const MAX_PLANS: usize = 8;
+/// Symbols an assembly holds beside its buffer.
+pub const MAX_EXTRA_SYMBOLS: usize = 16;
 /// Largest object, in bytes.
 pub const MAX_OBJECT_SIZE: u64 = 1 << 63;
 /// Longest object name on the wire, in bytes of UTF-8.
@@ -75,4 +83,10 @@ const _: () = {
     assert!(HEADER_LEN + 12 + HASHES_PER_PAGE as usize * 32 <= MAX_CONTROL);
     assert!(MAX_CONTROL <= MAX_DATAGRAM);
     assert!(MAX_SOURCE_SYMBOLS < MAX_SYMBOL_ID);
+    // The usual block works with every symbol size, the largest with the largest.
+    assert!((1_u64 << DEFAULT_BLOCK_LOG2).div_ceil(MIN_SYMBOL_SIZE as u64) <= MAX_SOURCE_SYMBOLS as u64);
+    assert!((1_u64 << MAX_BLOCK_LOG2).div_ceil(MAX_SYMBOL_SIZE as u64) <= MAX_SOURCE_SYMBOLS as u64);
+    assert!((2_u64 << MAX_BLOCK_LOG2).div_ceil(MAX_SYMBOL_SIZE as u64) > MAX_SOURCE_SYMBOLS as u64);
+    assert!(MIN_BLOCK_LOG2 <= DEFAULT_BLOCK_LOG2 && DEFAULT_BLOCK_LOG2 <= COMFORTABLE_BLOCK_LOG2);
+    assert!(COMFORTABLE_BLOCK_LOG2 <= MAX_BLOCK_LOG2);
 };

@@ -1,1 +1,127 @@
 //! BLAKE3 of the object, from the chaining values of its blocks.
+//!
+//! A block is a power of two long (the last one shorter) and begins at a multiple of its size, so
+//! it is a subtree of the object's BLAKE3 tree. Its chaining value depends on its offset, and the
+//! values of all blocks merge into the hash that `b3sum` gives for the whole file. The exception
+//! is an object of one block: its block is the root itself, which BLAKE3 finalises differently;
+//! there the block's "chaining value" is the object's hash.
+
+use crate::units::Digest;
+use blake3::Hasher;
+use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
+
+/// The chaining value of the block `bytes` that begins at `offset` in an object of `object_size`
+/// bytes; the root hash if it is the whole object.
+///
+/// # Panics
+/// When `offset` is not a multiple of the block size, or `bytes` are empty though the object is
+/// not: there is no such block.
+#[must_use]
+pub fn chaining_value(offset: u64, bytes: &[u8], object_size: u64) -> Digest {
+    if bytes.len() as u64 == object_size {
+        assert_eq!(offset, 0, "a block that is the whole object begins at 0");
+        return Digest(*blake3::hash(bytes).as_bytes());
+    }
+    let mut hasher = Hasher::new();
+    hasher.set_input_offset(offset).update(bytes);
+    Digest(hasher.finalize_non_root())
+}
+
+/// BLAKE3 of the object whose blocks have these chaining values, in order; of no values, that of
+/// the empty object.
+#[must_use]
+pub fn root(values: &[Digest]) -> Digest {
+    match values {
+        [] => Digest(*blake3::hash(&[]).as_bytes()),
+        [only] => *only,
+        _ => {
+            let (left, right) = values.split_at(left_count(values.len()));
+            Digest(*merge_subtrees_root(&merge(left), &merge(right), Mode::Hash).as_bytes())
+        }
+    }
+}
+
+/// The chaining value of a subtree of at least one block; as deep as log2 of their number.
+fn merge(values: &[Digest]) -> ChainingValue {
+    if let [only] = values {
+        return only.0;
+    }
+    let (left, right) = values.split_at(left_count(values.len()));
+    merge_subtrees_non_root(&merge(left), &merge(right), Mode::Hash)
+}
+
+/// How many of `count > 1` blocks are in the left subtree: the largest power of two that leaves
+/// something for the right one (BLAKE3 paper, section 2.1).
+const fn left_count(count: usize) -> usize {
+    1 << (count - 1).ilog2()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(len: usize, seed: u64) -> Vec<u8> {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut bytes = vec![0; len];
+        rng.fill(&mut bytes);
+        bytes
+    }
+
+    fn by_blocks(object: &[u8], block_log2: u8) -> Digest {
+        let values: Vec<Digest> = object
+            .chunks(1 << block_log2)
+            .enumerate()
+            .map(|(i, block)| chaining_value((i as u64) << block_log2, block, object.len() as u64))
+            .collect();
+        root(&values)
+    }
+
+    fn check(len: usize, block_log2: u8, seed: u64) {
+        let object = bytes(len, seed);
+        let expected = Digest(*blake3::hash(&object).as_bytes());
+        assert_eq!(by_blocks(&object, block_log2), expected, "len {len} log2 {block_log2} seed {seed}");
+    }
+
+    #[test]
+    fn equals_b3sum_at_the_edges() {
+        for block_log2 in [10, 11, 14] {
+            let block = 1_usize << block_log2;
+            for len in [0, 1, 63, 64, 65, 1023, 1024, 1025] {
+                check(len, block_log2, 1);
+            }
+            for blocks in 1..=17 {
+                for len in [blocks * block - 1, blocks * block, blocks * block + 1] {
+                    check(len, block_log2, blocks as u64);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn equals_b3sum_at_the_usual_block_size() {
+        for len in [(1 << 20) - 1, 1 << 20, (1 << 20) + 1, (3 << 20) + 12_345] {
+            check(len, 20, 7);
+        }
+    }
+
+    #[test]
+    fn equals_b3sum_at_random() {
+        let mut rng = fastrand::Rng::with_seed(2);
+        for seed in 0..100 {
+            check(rng.usize(0..200_000), rng.u8(10..16), seed);
+        }
+    }
+
+    #[test]
+    fn known_answers() {
+        assert_eq!(root(&[]).to_string(), "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262");
+        assert_eq!(chaining_value(0, b"", 0), root(&[]));
+    }
+
+    #[test]
+    fn the_same_bytes_elsewhere_have_another_value() {
+        let block = bytes(1024, 3);
+        assert_ne!(chaining_value(0, &block, 4096), chaining_value(1024, &block, 4096));
+        assert_ne!(chaining_value(0, &block, 4096), chaining_value(0, &block, 1024));
+    }
+}

@@ -1,22 +1,131 @@
 //! Encoder, decoder and the bounded cache of encoding plans.
+//!
+//! Each block is a source block of its own to `raptorq`: block number 0, one sub-block, so a
+//! symbol is a slice of the block (RFC 6330, section 4.4.1.2, with Z = N = 1).
 
-/// Encoding plans by K, shared by the worker threads and bounded.
-#[derive(Debug, Default)]
-pub struct PlanCache {}
+use crate::limits::{MAX_PLANS, MAX_SOURCE_SYMBOLS, MAX_SYMBOL_ID};
+use raptorq::{
+    EncodingPacket, ObjectTransmissionInformation, PayloadId, SourceBlockDecoder, SourceBlockEncoder,
+    SourceBlockEncodingPlan,
+};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// A plan that is made by the first who needs it; others who need it meanwhile wait for it.
+type SharedPlan = Arc<OnceLock<SourceBlockEncodingPlan>>;
+
+/// Encoding plans by K, shared by the worker threads and bounded: the one that was not used for
+/// the longest time makes room for a new one. A plan takes several times as long to make as a
+/// block takes to encode with it.
+#[derive(Default)]
+pub struct PlanCache {
+    /// The last used is the last.
+    plans: Mutex<Vec<(u16, SharedPlan)>>,
+}
+
+impl PlanCache {
+    /// The place of the plan for blocks of exactly `k` source symbols. It is made outside the
+    /// lock: other workers may need other plans meanwhile.
+    fn entry(&self, k: u16) -> SharedPlan {
+        let mut plans = self.lock();
+        let found = plans.iter().position(|(of, _)| *of == k).map(|i| plans.remove(i).1);
+        let shared = found.unwrap_or_default();
+        if plans.len() == MAX_PLANS {
+            plans.remove(0);
+        }
+        plans.push((k, Arc::clone(&shared)));
+        shared
+    }
+
+    /// A worker that died while it held the lock left nothing half done.
+    fn lock(&self) -> MutexGuard<'_, Vec<(u16, SharedPlan)>> {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(super) fn held(&self) -> Vec<u16> {
+        self.lock().iter().map(|(k, _)| *k).collect()
+    }
+}
+
+impl fmt::Debug for PlanCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.lock().iter().map(|(k, _)| k)).finish()
+    }
+}
 
 /// Makes repair symbols of one block.
-pub struct Encoder {}
+pub struct Encoder {
+    encoder: SourceBlockEncoder,
+    k: u32,
+    symbol_size: usize,
+}
 
 impl Encoder {
     /// An encoder over `block` (1 byte to K symbols; the last symbol is padded with zeros).
+    ///
+    /// # Panics
+    /// When the block is empty or has more symbols than [`MAX_SOURCE_SYMBOLS`], or the symbol size
+    /// is not a multiple of 8: no valid layout has such a block.
     #[must_use]
     pub fn new(block: &[u8], symbol_size: u16, plans: &PlanCache) -> Self {
-        todo!("{} {symbol_size} {plans:?}", block.len())
+        let size = usize::from(symbol_size);
+        let k = block.len().div_ceil(size);
+        assert!((1..=MAX_SOURCE_SYMBOLS as usize).contains(&k), "a block has 1 to 56403 symbols");
+        let k = k as u32;
+        let config = config(k, symbol_size);
+        let shared = plans.entry(k as u16);
+        let plan = shared.get_or_init(|| SourceBlockEncodingPlan::generate(k as u16));
+        let encoder = if block.len().is_multiple_of(size) {
+            SourceBlockEncoder::with_encoding_plan(0, &config, block, plan)
+        } else {
+            let mut padded = Vec::with_capacity(k as usize * size);
+            padded.extend_from_slice(block);
+            padded.resize(k as usize * size, 0);
+            SourceBlockEncoder::with_encoding_plan(0, &config, &padded, plan)
+        };
+        Self { encoder, k, symbol_size: size }
     }
+
     /// Repair symbols with the encoding symbol ids `first..first + count`, one after the other;
-    /// `first` is at least K.
+    /// `first` is at least K. There are none beyond [`MAX_SYMBOL_ID`]: the answer ends there.
+    ///
+    /// # Panics
+    /// When `first` is below K.
     #[must_use]
     pub fn repair(&self, first: u32, count: u32) -> Vec<u8> {
-        todo!("{first} {count}")
+        assert!(first >= self.k, "repair symbols begin at K");
+        let count = count.min((MAX_SYMBOL_ID + 1).saturating_sub(first));
+        if count == 0 {
+            return Vec::new();
+        }
+        let mut symbols = Vec::with_capacity(count as usize * self.symbol_size);
+        // The crate counts repair symbols from 0; their ids still begin at K (section 5.3.1).
+        for packet in self.encoder.repair_packets(first - self.k, count) {
+            symbols.extend_from_slice(packet.data());
+        }
+        symbols
     }
+}
+
+/// Decodes a block of `k` symbols from `symbols` with their ids; the answer has the padding of the
+/// last symbol. `None` if they do not suffice, or cannot be a block's symbols.
+pub(super) fn decode<'a>(
+    k: u32,
+    symbol_size: u16,
+    symbols: impl Iterator<Item = (u32, &'a [u8])>,
+) -> Option<Vec<u8>> {
+    if !(1..=MAX_SOURCE_SYMBOLS).contains(&k) {
+        return None;
+    }
+    let packets: Vec<EncodingPacket> = symbols
+        .filter(|(id, payload)| *id <= MAX_SYMBOL_ID && payload.len() == usize::from(symbol_size))
+        .map(|(id, payload)| EncodingPacket::new(PayloadId::new(0, id), payload.to_vec()))
+        .collect();
+    let length = u64::from(k) * u64::from(symbol_size);
+    SourceBlockDecoder::new(0, &config(k, symbol_size), length).decode(packets)
+}
+
+fn config(k: u32, symbol_size: u16) -> ObjectTransmissionInformation {
+    ObjectTransmissionInformation::new(u64::from(k) * u64::from(symbol_size), symbol_size, 1, 1, 8)
 }

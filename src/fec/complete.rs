@@ -1,0 +1,135 @@
+//! The storage side of an assembly: spilling it to a file, reading it back, decoding it. The
+//! caller does the reading and writing:
+//!
+//! ```text
+//!  spill     for (offset, bytes) in spans_to_spill() { write }   buffer = mark_spilled()
+//!  complete  attach(buffer) if there is none
+//!            for (offset, len) in spilled_runs() { read into buffer_mut()[offset..offset + len] }
+//!            mark_restored()   complete(plans)?   hash and write bytes()   buffer = take_buffer()
+//! ```
+//!
+//! Offsets are within the block. A block may be spilled several times.
+
+use super::PlanCache;
+use super::assembly::BlockAssembly;
+use super::codec;
+use crate::units::BlockIndex;
+
+/// The symbols held do not suffice: more are needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("block {} cannot be decoded yet: it needs {deficit} more symbols", block.0)]
+pub struct Undecodable {
+    /// The block.
+    pub block: BlockIndex,
+    /// How many more it needs; at least 1.
+    pub deficit: u32,
+}
+
+impl BlockAssembly {
+    /// The bytes held in memory only, as maximal `(offset, bytes)` runs, cut at the block's end.
+    /// Free slots and what was spilled before lie between them.
+    pub fn spans_to_spill(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        let buffer = self.bytes();
+        self.in_memory.runs(true).map(move |(first, count)| {
+            let (offset, len) = self.byte_run(first, count);
+            (offset, &buffer[offset..offset + len])
+        })
+    }
+
+    /// Records that all of [`Self::spans_to_spill`] is in the file, and gives the buffer back
+    /// (empty if there was none). The symbols stay held.
+    #[must_use]
+    pub fn mark_spilled(&mut self) -> Vec<u8> {
+        for (first, count) in self.in_memory.runs(true) {
+            for slot in first..first + count {
+                self.spilled.insert(slot);
+            }
+        }
+        self.in_memory.clear();
+        self.buffer.take().unwrap_or_default()
+    }
+
+    /// What is held in the file only, as maximal `(offset, length)` runs.
+    #[must_use]
+    pub fn spilled_runs(&self) -> Vec<(usize, usize)> {
+        self.spilled.runs(true).map(|(first, count)| self.byte_run(first, count)).collect()
+    }
+
+    /// The block's bytes in the buffer, for reading [`Self::spilled_runs`] back into; nothing else
+    /// in them may be changed. Empty without a buffer.
+    #[must_use]
+    pub fn buffer_mut(&mut self) -> &mut [u8] {
+        let len = self.block_len;
+        self.buffer.as_mut().map_or(&mut [], |buffer| &mut buffer[..len])
+    }
+
+    /// Records that all of [`Self::spilled_runs`] has been read back into the buffer.
+    ///
+    /// # Panics
+    /// When there are such runs but no buffer.
+    pub fn mark_restored(&mut self) {
+        assert!(self.has_buffer() || self.spilled.count() == 0, "spilled symbols are read into a buffer");
+        for (first, count) in self.spilled.runs(true) {
+            for slot in first..first + count {
+                self.in_memory.insert(slot);
+            }
+        }
+        self.spilled.clear();
+    }
+
+    /// Puts every source symbol in its slot, so that [`Self::bytes`] is the block. No work if they
+    /// are all there, otherwise it decodes: about a millisecond a MiB.
+    ///
+    /// # Errors
+    /// When the symbols do not suffice. All are still held, and the deficit is at least 1.
+    ///
+    /// # Panics
+    /// When some symbols are in the file only, or there is no buffer though there are symbols.
+    pub fn complete(&mut self, _plans: &PlanCache) -> Result<(), Undecodable> {
+        assert!(self.spilled.count() == 0, "what was spilled is read back before completing");
+        if self.source.is_full() {
+            return Ok(());
+        }
+        let decoded = if self.deficit() == 0 { self.decode() } else { None };
+        let Some(decoded) = decoded else {
+            self.needed = self.needed.max(self.held().saturating_add(1));
+            return Err(Undecodable { block: self.block, deficit: self.deficit() });
+        };
+        for (first, count) in self.source.runs(false) {
+            let (offset, len) = self.byte_run(first, count);
+            if let Some(buffer) = &mut self.buffer {
+                buffer[offset..offset + len].copy_from_slice(&decoded[offset..offset + len]);
+            }
+        }
+        for slot in 0..self.k {
+            self.source.insert(slot);
+            self.in_memory.insert(slot);
+        }
+        self.repairs.clear();
+        self.extras.clear();
+        Ok(())
+    }
+
+    /// The block's bytes as they are in the buffer; they are the block after
+    /// [`Self::complete`]. Empty without a buffer.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.buffer.as_ref().map_or(&[], |buffer| &buffer[..self.block_len])
+    }
+
+    fn decode(&self) -> Option<Vec<u8>> {
+        let buffer = self.buffer.as_ref().expect("symbols are in a buffer");
+        let source = (0..self.k).filter(|id| self.source.contains(*id)).map(|id| (id, id));
+        let repair = self.repairs.iter().filter_map(|r| Some((r.id, r.slot?)));
+        let slots = source.chain(repair).map(|(id, slot)| (id, &buffer[self.slot_range(slot)]));
+        let extras = self.extras.iter().map(|(id, payload)| (*id, &payload[..]));
+        codec::decode(self.k, self.symbol_size, slots.chain(extras))
+    }
+
+    /// Slots as an `(offset, length)` run of bytes of the block.
+    fn byte_run(&self, first: u32, count: u32) -> (usize, usize) {
+        let start = self.slot_range(first).start;
+        let end = self.slot_range(first + count - 1).end.min(self.block_len);
+        (start, end - start)
+    }
+}
