@@ -4,12 +4,20 @@
 //! nowhere else, so that the memory and bandwidth statements in `docs/architecture.md` can be
 //! checked against one page.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// Version of the wire format (`docs/protocol.md`).
 pub const WIRE_VERSION: u8 = 1;
 /// UDP port of announcements and data unless `--port` says otherwise.
 pub const DEFAULT_PORT: u16 = 7417;
+/// UDP port of the sender's own socket, where feedback arrives, unless it is taken.
+pub const FEEDBACK_PORT: u16 = 7418;
+/// Rendezvous group for announcements, and the data group unless one is named: IPv4, from the
+/// organization-local part of RFC 2365.
+pub const DEFAULT_GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 74, 17);
+/// The same for IPv6: transient and site-local (RFC 4291, section 2.7).
+pub const DEFAULT_GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0x4d43, 0x7417);
 /// Bytes of the common header of every datagram.
 pub const HEADER_LEN: usize = 20;
 /// Bytes before a symbol's payload: the common header, block index and symbol id.

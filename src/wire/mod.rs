@@ -2,16 +2,54 @@
 //!
 //! `docs/protocol.md` is the specification. All integers are big-endian. Decoders check every
 //! field against its range and the datagram's length before anything is allocated (I7); whether
-//! a message fits its session is the protocol's business.
+//! a message fits its session is the protocol's business. The encoding is canonical: what decodes
+//! encodes to the same bytes again.
 
-use crate::units::{BlockIndex, DeviceId, Digest, Rate, SessionId, SymbolId, TaskId};
-use std::net::SocketAddr;
-use std::time::Duration;
+mod abort;
+mod acknowledge;
+mod admit;
+mod announce;
+mod complete;
+mod hash_page;
+mod join;
+mod nak;
+mod poll;
+mod progress;
+mod reader;
+mod symbol;
+mod writer;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use abort::{Abort, AbortCode};
+pub use acknowledge::Acknowledge;
+pub use admit::{Admit, Verdict};
+pub use announce::{Announce, Phase};
+pub use complete::Complete;
+pub use hash_page::HashPage;
+pub use join::Join;
+pub use nak::{Deficit, Nak, PageRange};
+pub use poll::{Invitation, Planned, Poll};
+pub use progress::Progress;
+pub use reader::DecodeError;
+pub use symbol::{Symbol, symbol_head};
+
+use crate::limits::{HEADER_LEN, MAX_CONTROL, SYMBOL_HEADER_LEN, WIRE_VERSION};
+use crate::units::SessionId;
+use reader::Reader;
+use std::fmt;
+use writer::Writer;
+
+/// The first two bytes of every datagram.
+const MAGIC: [u8; 2] = *b"mc";
 
 /// What every datagram begins with: magic, version, kind, session, packet number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The session it belongs to.
+    /// The session it belongs to; not 0.
     pub session: SessionId,
     /// 16 bits of channel (0 = the group; each unicast channel and each device has its own) and
     /// 48 bits of counter from 0: the measure of loss, and later the AEAD nonce.
@@ -22,9 +60,133 @@ pub struct Header {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PacketNumber(pub u64);
 
-/// A decoded datagram, borrowing payload and text from it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Message<'a> {
+impl PacketNumber {
+    /// The largest counter: 48 bits, almost nine years at a million datagrams a second.
+    pub const MAX_COUNTER: u64 = (1 << 48) - 1;
+
+    /// The number of a channel's datagram; `counter` is at most [`Self::MAX_COUNTER`].
+    #[must_use]
+    pub const fn new(channel: u16, counter: u64) -> Self {
+        debug_assert!(counter <= Self::MAX_COUNTER);
+        Self((channel as u64) << 48 | counter & Self::MAX_COUNTER)
+    }
+    /// The channel; 0 is the group.
+    #[must_use]
+    pub const fn channel(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+    /// The counter, from 0, by one for each datagram of the channel.
+    #[must_use]
+    pub const fn counter(self) -> u64 {
+        self.0 & Self::MAX_COUNTER
+    }
+}
+
+/// The kinds of message, by their number on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// [`Announce`].
+    Announce = 1,
+    /// [`Join`].
+    Join = 2,
+    /// [`Admit`].
+    Admit = 3,
+    /// [`Symbol`].
+    Symbol = 4,
+    /// [`HashPage`].
+    HashPage = 5,
+    /// [`Poll`].
+    Poll = 6,
+    /// [`Nak`].
+    Nak = 7,
+    /// [`Progress`].
+    Progress = 8,
+    /// [`Complete`].
+    Complete = 9,
+    /// [`Acknowledge`].
+    Acknowledge = 10,
+    /// [`Abort`].
+    Abort = 11,
+}
+
+impl Kind {
+    /// All of them, in the order of their numbers from 1 on.
+    pub const ALL: [Self; 11] = [
+        Self::Announce,
+        Self::Join,
+        Self::Admit,
+        Self::Symbol,
+        Self::HashPage,
+        Self::Poll,
+        Self::Nak,
+        Self::Progress,
+        Self::Complete,
+        Self::Acknowledge,
+        Self::Abort,
+    ];
+
+    /// The word for it, in errors and file names.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Announce => "announce",
+            Self::Join => "join",
+            Self::Admit => "admit",
+            Self::Symbol => "symbol",
+            Self::HashPage => "hash_page",
+            Self::Poll => "poll",
+            Self::Nak => "nak",
+            Self::Progress => "progress",
+            Self::Complete => "complete",
+            Self::Acknowledge => "acknowledge",
+            Self::Abort => "abort",
+        }
+    }
+
+    fn from_wire(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Defines [`Message`] with its conversions and the two tables that lead from it to the files.
+macro_rules! messages {
+    ($($(#[$doc:meta])* $kind:ident($body:ty),)*) => {
+        /// A decoded datagram, borrowing a symbol's payload from it.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Message<'a> {
+            $($(#[$doc])* $kind($body),)*
+        }
+
+        impl<'a> Message<'a> {
+            /// Its kind.
+            #[must_use]
+            pub const fn kind(&self) -> Kind {
+                match self { $(Self::$kind(_) => Kind::$kind,)* }
+            }
+            fn decode(kind: Kind, reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+                match kind { $(Kind::$kind => <$body>::decode(reader).map(Self::$kind),)* }
+            }
+            fn encode(&self, writer: &mut Writer) {
+                match self { $(Self::$kind(body) => body.encode(writer),)* }
+            }
+        }
+
+        $(impl<'a> From<$body> for Message<'a> {
+            fn from(body: $body) -> Self {
+                Self::$kind(body)
+            }
+        })*
+    };
+}
+
+messages! {
     /// Sender to all: here is a session.
     Announce(Announce),
     /// Device to sender: let me in.
@@ -49,256 +211,82 @@ pub enum Message<'a> {
     Abort(Abort),
 }
 
-/// What the session is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Phase {
-    /// Waiting for devices.
-    Gathering = 0,
-    /// Sending source symbols (repairs in between).
-    Streaming = 1,
-    /// All source symbols sent; repairing.
-    Repairing = 2,
-    /// The devices known are done; staying for late ones.
-    Lingering = 3,
+/// Reads header and kind. Magic and version come first, and for good: a datagram of a later
+/// version is known for one even if its header is another.
+fn decode_header(bytes: &[u8]) -> Result<(Header, Kind, &[u8]), DecodeError> {
+    let short = DecodeError::TooShort(bytes.len());
+    let (magic, rest) = bytes.split_first_chunk().ok_or(short)?;
+    if *magic != MAGIC {
+        return Err(DecodeError::BadMagic);
+    }
+    let (&version, rest) = rest.split_first().ok_or(short)?;
+    if version != WIRE_VERSION {
+        return Err(DecodeError::UnsupportedVersion(version));
+    }
+    let (&kind, rest) = rest.split_first().ok_or(short)?;
+    let (session, rest) = rest.split_first_chunk().ok_or(short)?;
+    let (packet_number, body) = rest.split_first_chunk().ok_or(short)?;
+    let kind = Kind::from_wire(kind).ok_or(DecodeError::UnknownKind(kind))?;
+    let session = SessionId(u64::from_be_bytes(*session));
+    if session.0 == 0 {
+        return Err(DecodeError::OutOfRange { message: kind, field: "session" });
+    }
+    let packet_number = PacketNumber(u64::from_be_bytes(*packet_number));
+    Ok((Header { session, packet_number }, kind, body))
 }
 
-/// Who of a set of devices answers, and when: each draws once and answers with
-/// `probability / 65535`, after a uniform delay in `[0, window]`. The sender chooses both so that
-/// the answers stay within [`crate::limits::FEEDBACK_PER_SECOND`] (I10).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Invitation {
-    /// Numerator of the probability, over 65535.
-    pub probability: u16,
-    /// Longest delay; milliseconds on the wire, u16.
-    pub window: Duration,
+/// The header and kind of a datagram, if they are valid; says nothing about the rest.
+#[must_use]
+pub fn peek(bytes: &[u8]) -> Option<(Header, Kind)> {
+    decode_header(bytes).ok().map(|(header, kind, _)| (header, kind))
 }
 
-/// Describes the session; repeated for as long as it lasts, so that joining late is normal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Announce {
-    /// The task.
-    pub task: TaskId,
-    /// What the session is doing.
-    pub phase: Phase,
-    /// Bytes of the object.
-    pub object_size: u64,
-    /// log2 of the block size in bytes.
-    pub block_log2: u8,
-    /// Bytes of a symbol.
-    pub symbol_size: u16,
-    /// Where group data goes: a multicast group, a broadcast address or one host.
-    pub data: SocketAddr,
-    /// Blocks below this have been streamed.
-    pub position: BlockIndex,
-    /// Which devices not yet admitted send a join, and when.
-    pub invitation: Invitation,
-    /// Devices the sender is serving; they spread their unasked reports by it.
-    pub group_size: u32,
-    /// Sending rate; what a device may show and plan by.
-    pub rate: Rate,
-    /// Root hash of the object, once the sender knows it.
-    pub root: Option<Digest>,
-    /// The object's name: a single path component, 1 to 255 bytes of UTF-8. Untrusted.
-    pub name: String,
+/// Decodes a datagram. It allocates no more than a few times the datagram's length, and only
+/// after the lengths within agree with the datagram's.
+///
+/// # Errors
+/// When it is not one whole, valid message; the error names the message and the field.
+pub fn decode(bytes: &[u8]) -> Result<(Header, Message<'_>), DecodeError> {
+    let (header, kind, body) = decode_header(bytes)?;
+    if kind != Kind::Symbol && bytes.len() > MAX_CONTROL {
+        return Err(DecodeError::TooLarge { message: kind, len: bytes.len() });
+    }
+    let mut reader = Reader::new(kind, body);
+    let message = Message::decode(kind, &mut reader)?;
+    reader.finish()?;
+    Ok((header, message))
 }
 
-/// A device asks to be served.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Join {
-    /// Its stable identifier.
-    pub device: DeviceId,
-    /// Drawn at random each time the program starts: tells a reboot.
-    pub instance: u64,
-    /// Its name for people, 0 to 64 bytes of UTF-8. Untrusted.
-    pub label: String,
+/// Encodes a datagram. Labels and reasons that are too long are cut at a character boundary, an
+/// invitation's window to the longest there is, and an IPv6 address loses flow label and scope.
+///
+/// # Panics
+/// In debug builds, when another value is out of its documented range or the message does not fit
+/// [`MAX_CONTROL`]: no receiver would take it.
+#[must_use]
+pub fn encode(header: Header, message: &Message<'_>) -> Vec<u8> {
+    let len = match message {
+        Message::Symbol(symbol) => SYMBOL_HEADER_LEN + symbol.payload.len(),
+        Message::HashPage(page) => HEADER_LEN + 5 + 32 * page.values.len(),
+        Message::Nak(nak) => nak.encoded_len(),
+        Message::Poll(poll) => poll.encoded_len(),
+        // Longer than any other without its texts.
+        _ => 384,
+    };
+    let mut writer = Writer::new(header, message.kind(), len);
+    message.encode(&mut writer);
+    let bytes = writer.into_bytes();
+    debug_assert_eq!(decode(&bytes).err(), None, "a message out of its range: {message:?}");
+    bytes
 }
 
-/// The sender's answer to a join.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admit {
-    /// Whom it answers.
-    pub device: DeviceId,
-    /// The instance it answers.
-    pub instance: u64,
-    /// Its verdict.
-    pub verdict: Verdict,
-}
-
-/// What the status table said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Verdict {
-    /// Take part.
-    Admitted = 0,
-    /// The table says this device already has the object.
-    AlreadyComplete = 1,
-    /// The session serves as many devices as it can.
-    Full = 2,
-}
-
-/// One encoding symbol of a block. `payload` is shorter than the symbol size only for the last
-/// source symbol of the last part of a block (the rest is zero).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Symbol<'a> {
-    /// The block.
-    pub block: BlockIndex,
-    /// The encoding symbol id.
-    pub id: SymbolId,
-    /// 1 to symbol-size bytes.
-    pub payload: &'a [u8],
-}
-
-/// Chaining values of the blocks `first..first + values.len()`; `first` is a multiple of
-/// [`crate::limits::HASHES_PER_PAGE`], 1 to that many values.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HashPage {
-    /// First block of the page.
-    pub first: BlockIndex,
-    /// One chaining value a block.
-    pub values: Vec<Digest>,
-}
-
-/// Asks the devices for what they lack of the blocks below `position`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Poll {
-    /// Counts the polls of the channel.
-    pub round: u32,
-    /// Blocks below this have been streamed.
-    pub position: BlockIndex,
-    /// Who answers and when.
-    pub invitation: Invitation,
-    /// Devices the sender is serving.
-    pub group_size: u32,
-    /// Whether the missing source symbols are worth naming.
-    pub want_ids: bool,
-    /// Repairs already planned or on the way after this poll's packet number: a device lacking
-    /// no more than this need not answer for the block.
-    pub planned: Vec<Planned>,
-}
-
-/// Repair symbols planned for a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Planned {
-    /// The block.
-    pub block: BlockIndex,
-    /// How many fresh symbols.
-    pub symbols: u16,
-}
-
-/// A NAK summary: a device's deficits over many blocks, lowest blocks first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Nak {
-    /// Who lacks it.
-    pub device: DeviceId,
-    /// The round it answers.
-    pub round: u32,
-    /// Highest packet number received on the polled channel: what was sent later is not counted.
-    pub as_of: PacketNumber,
-    /// Blocks the device has not verified, in all (also those not listed).
-    pub incomplete: u32,
-    /// Pages of chaining values that are missing (page = block / HASHES_PER_PAGE).
-    pub pages: Vec<PageRange>,
-    /// What is missing, by block.
-    pub deficits: Vec<Deficit>,
-}
-
-/// Missing hash pages `first..first + count`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageRange {
-    /// First page.
-    pub first: u32,
-    /// How many, at least 1.
-    pub count: u32,
-}
-
-/// What a device lacks of one block, or of a run of blocks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Deficit {
-    /// Nothing at all has arrived of `count` blocks from `first` on.
-    Whole {
-        /// First block.
-        first: BlockIndex,
-        /// How many, at least 1.
-        count: u32,
-    },
-    /// `symbols` more of any kind complete the block.
-    Symbols {
-        /// The block.
-        block: BlockIndex,
-        /// How many more, at least 1.
-        symbols: u16,
-        /// The missing source symbols as `(first, count)` runs, rising and apart; empty if not told.
-        missing: Vec<(u16, u16)>,
-    },
-}
-
-/// A device's report on itself; also proof that it lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Who.
-    pub device: DeviceId,
-    /// Blocks verified.
-    pub verified: u32,
-    /// Datagrams received on the group channel.
-    pub received: u64,
-    /// Datagrams of the group channel that never came.
-    pub lost: u64,
-    /// Datagrams its kernel dropped.
-    pub kernel_drops: u64,
-    /// Datagrams it dropped for want of a free block buffer.
-    pub overrun_drops: u64,
-}
-
-/// A completion receipt (I2). Repeated until acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Complete {
-    /// Who.
-    pub device: DeviceId,
-    /// Its instance.
-    pub instance: u64,
-    /// Root hash of what it committed.
-    pub root: Digest,
-    /// Datagrams received on the group channel.
-    pub received: u64,
-    /// Datagrams of the group channel that never came.
-    pub lost: u64,
-}
-
-/// Ends the repetition of a [`Complete`] or of a device's [`Abort`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Acknowledge {
-    /// Whose message is acknowledged.
-    pub device: DeviceId,
-}
-
-/// Why one side stops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum AbortCode {
-    /// The sender is done; devices that are not complete will not be served any more.
-    Finished = 0,
-    /// Interrupted by its user.
-    Interrupted = 1,
-    /// The source file changed, shrank or could not be read.
-    Source = 2,
-    /// The device's disk refused: full, read-only, or failing.
-    Disk = 3,
-    /// The destination exists, or its name is unusable.
-    Name = 4,
-    /// The object's bytes do not agree with its hash.
-    Mismatch = 5,
-    /// Anything else on its own side.
-    Internal = 6,
-}
-
-/// One side stops.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Abort {
-    /// The device that stops, or none if it is the sender.
-    pub device: Option<DeviceId>,
-    /// Why.
-    pub code: AbortCode,
-    /// One clause for people, 0 to 200 bytes of UTF-8. Untrusted.
-    pub reason: String,
+/// The body of the fuzz target `datagram`, here so that the tests replay its corpus.
+///
+/// # Panics
+/// When `bytes` decode to a message that does not encode to the same bytes.
+#[doc(hidden)]
+pub fn fuzz_datagram(bytes: &[u8]) {
+    let Ok((header, message)) = decode(bytes) else { return };
+    assert_eq!(encode(header, &message), bytes, "not canonical: {message:?}");
+    assert_eq!(peek(bytes), Some((header, message.kind())));
 }

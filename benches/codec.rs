@@ -1,0 +1,66 @@
+//! What the wire codec costs: `cargo bench --bench codec`.
+
+use divan::counter::BytesCount;
+use divan::{Bencher, black_box};
+use mcp::limits::{DEFAULT_SYMBOL_SIZE, MAX_CONTROL};
+use mcp::units::{BlockIndex, DeviceId, SessionId, SymbolId};
+use mcp::wire::{Deficit, Header, Message, Nak, PacketNumber, Symbol, decode, encode, symbol_head};
+
+fn main() {
+    divan::main();
+}
+
+const HEADER: Header = Header { session: SessionId(1), packet_number: PacketNumber::new(0, 1) };
+
+/// A NAK as a device under 1 % loss sends it, as long as it may be.
+fn full_nak() -> Message<'static> {
+    let mut nak = Nak {
+        device: DeviceId([7; 16]),
+        round: 1,
+        as_of: PacketNumber::new(0, 1_000_000),
+        incomplete: 1000,
+        pages: Vec::new(),
+        deficits: Vec::new(),
+    };
+    for block in 0.. {
+        let missing = (0..7).map(|i| (100 * i + 5, 1)).collect();
+        let deficit = Deficit::Symbols { block: BlockIndex(block), symbols: 7, missing };
+        if nak.encoded_len() + deficit.encoded_len() > MAX_CONTROL {
+            break;
+        }
+        nak.deficits.push(deficit);
+    }
+    nak.into()
+}
+
+#[divan::bench]
+fn symbol_head_encode() -> [u8; 28] {
+    symbol_head(black_box(HEADER), black_box(BlockIndex(5)), black_box(SymbolId(77)))
+}
+
+#[divan::bench]
+fn symbol_encode(bencher: Bencher<'_, '_>) {
+    let payload = vec![0x5a; DEFAULT_SYMBOL_SIZE.into()];
+    let symbol = Symbol { block: BlockIndex(5), id: SymbolId(77), payload: &payload };
+    let message = symbol.into();
+    bencher.counter(BytesCount::new(payload.len())).bench(|| encode(HEADER, black_box(&message)));
+}
+
+#[divan::bench]
+fn symbol_decode(bencher: Bencher<'_, '_>) {
+    let payload = vec![0x5a; DEFAULT_SYMBOL_SIZE.into()];
+    let bytes = [&symbol_head(HEADER, BlockIndex(5), SymbolId(77))[..], &payload].concat();
+    bencher.counter(BytesCount::new(bytes.len())).bench(|| decode(black_box(&bytes)).is_ok());
+}
+
+#[divan::bench]
+fn full_nak_encode(bencher: Bencher<'_, '_>) {
+    let nak = full_nak();
+    bencher.bench(|| encode(HEADER, black_box(&nak)));
+}
+
+#[divan::bench]
+fn full_nak_decode(bencher: Bencher<'_, '_>) {
+    let bytes = encode(HEADER, &full_nak());
+    bencher.counter(BytesCount::new(bytes.len())).bench(|| decode(black_box(&bytes)).is_ok());
+}

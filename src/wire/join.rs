@@ -1,0 +1,72 @@
+//! JOIN: a device asks to be served.
+
+use super::reader::{Reader, Result};
+use super::writer::Writer;
+use crate::limits::MAX_LABEL;
+use crate::units::DeviceId;
+
+/// A device asks to be served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// Its stable identifier.
+    pub device: DeviceId,
+    /// Drawn at random each time the program starts: tells a reboot.
+    pub instance: u64,
+    /// Its name for people, 0 to 64 bytes of UTF-8; cut when longer. Untrusted.
+    pub label: String,
+}
+
+impl Join {
+    pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        Ok(Self {
+            device: r.device()?,
+            instance: r.u64("instance")?,
+            label: r.text(MAX_LABEL, "label")?.to_owned(),
+        })
+    }
+
+    pub(super) fn encode(&self, w: &mut Writer) {
+        w.bytes(&self.device.0);
+        w.u64(self.instance);
+        w.text(&self.label, MAX_LABEL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::testing::{DEVICE, HEADER, golden, refuses, takes};
+    use crate::wire::{Kind, Message, decode, encode};
+
+    #[rustfmt::skip]
+    const BODY: [u8; 31] = [
+        0xd0, 0xd1, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xd9, 0xda, 0xdb, 0xdc, 0xdd, 0xde, 0xdf,
+        0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88,
+        6, b'l', b'a', b'b', b'-', b'0', b'7',
+    ];
+
+    #[test]
+    fn golden_bytes() {
+        golden(Join { device: DEVICE, instance: 0x1122_3344_5566_7788, label: "lab-07".into() }, &BODY);
+    }
+
+    #[test]
+    fn each_bad_field_is_named() {
+        takes(Kind::Join, &BODY[..25], 24, &[0]);
+        let mut long = BODY[..24].to_vec();
+        long.push(64);
+        long.extend([b'x'; 64]);
+        takes(Kind::Join, &long, 0, &[]);
+        long.push(b'x');
+        refuses(Kind::Join, &long, 24, &[65], "label");
+        refuses(Kind::Join, &BODY, 30, &[0xc3], "label");
+    }
+
+    #[test]
+    fn a_long_label_is_cut_between_characters() {
+        let label = format!("{}\u{e9}", "x".repeat(63));
+        let bytes = encode(HEADER, &Join { device: DEVICE, instance: 0, label }.into());
+        let Ok((_, Message::Join(join))) = decode(&bytes) else { panic!() };
+        assert_eq!(join.label, "x".repeat(63));
+    }
+}

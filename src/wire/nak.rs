@@ -1,0 +1,302 @@
+//! NAK: a device's deficits over many blocks.
+
+use super::PacketNumber;
+use super::reader::{Reader, Result};
+use super::writer::Writer;
+use crate::limits::{HASHES_PER_PAGE, HEADER_LEN, MAX_SOURCE_SYMBOLS};
+use crate::units::{BlockIndex, DeviceId};
+
+/// A NAK summary: a device's deficits over many blocks, lowest blocks first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nak {
+    /// Who lacks it.
+    pub device: DeviceId,
+    /// The round it answers.
+    pub round: u32,
+    /// Highest packet number received on the polled channel: what was sent later is not counted.
+    pub as_of: PacketNumber,
+    /// Blocks the device has not verified, in all (also those not listed).
+    pub incomplete: u32,
+    /// Pages of chaining values that are missing (page = block / HASHES_PER_PAGE).
+    pub pages: Vec<PageRange>,
+    /// What is missing, by block. With the pages, as many as fit [`crate::limits::MAX_CONTROL`].
+    pub deficits: Vec<Deficit>,
+}
+
+/// Missing hash pages `first..first + count`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRange {
+    /// First page.
+    pub first: u32,
+    /// How many, at least 1.
+    pub count: u32,
+}
+
+/// What a device lacks of one block, or of a run of blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deficit {
+    /// Nothing at all has arrived of `count` blocks from `first` on.
+    Whole {
+        /// First block.
+        first: BlockIndex,
+        /// How many, at least 1.
+        count: u32,
+    },
+    /// `symbols` more of any kind complete the block.
+    Symbols {
+        /// The block.
+        block: BlockIndex,
+        /// How many more, at least 1.
+        symbols: u16,
+        /// The missing source symbols as `(first, count)` runs, rising and apart (no run begins
+        /// where one ends), below [`MAX_SOURCE_SYMBOLS`]; empty if not told.
+        missing: Vec<(u16, u16)>,
+    },
+}
+
+/// One more than the last page there can be.
+const PAGE_END: u32 = u32::MAX / HASHES_PER_PAGE + 1;
+
+/// How a [`Deficit`] begins on the wire.
+const WHOLE: u8 = 0;
+/// See [`WHOLE`].
+const SYMBOLS: u8 = 1;
+/// See [`WHOLE`]: with the missing source symbols.
+const SYMBOLS_NAMED: u8 = 2;
+
+impl PageRange {
+    /// Bytes of an encoded range.
+    pub const LEN: usize = 4 + 4;
+}
+
+impl Deficit {
+    /// Bytes of the shortest encoded deficit.
+    pub const MIN_LEN: usize = 1 + 4 + 2;
+    /// Bytes that the first missing run adds to a deficit of symbols, beside [`Self::RUN_LEN`].
+    pub const RUNS_LEN: usize = 2;
+    /// Bytes of a run of missing source symbols.
+    pub const RUN_LEN: usize = 2 + 2;
+
+    /// Bytes of the encoded deficit.
+    #[must_use]
+    pub const fn encoded_len(&self) -> usize {
+        match self {
+            Self::Whole { .. } => 1 + 4 + 4,
+            Self::Symbols { missing, .. } if missing.is_empty() => Self::MIN_LEN,
+            Self::Symbols { missing, .. } => Self::MIN_LEN + Self::RUNS_LEN + missing.len() * Self::RUN_LEN,
+        }
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        let form = r.u8("deficit form")?;
+        match form {
+            WHOLE => {
+                let first = r.block("whole blocks")?;
+                let count = r.u32("whole blocks")?;
+                r.check(count >= 1 && first.0.checked_add(count).is_some(), "whole blocks")?;
+                Ok(Self::Whole { first, count })
+            }
+            SYMBOLS | SYMBOLS_NAMED => {
+                let block = r.block("deficit block")?;
+                let symbols = r.u16("deficit")?;
+                r.check(symbols >= 1, "deficit")?;
+                let missing = if form == SYMBOLS { Vec::new() } else { decode_runs(r)? };
+                Ok(Self::Symbols { block, symbols, missing })
+            }
+            _ => Err(r.out_of_range("deficit form")),
+        }
+    }
+
+    fn encode(&self, w: &mut Writer) {
+        match self {
+            Self::Whole { first, count } => {
+                w.u8(WHOLE);
+                w.u32(first.0);
+                w.u32(*count);
+            }
+            Self::Symbols { block, symbols, missing } => {
+                w.u8(if missing.is_empty() { SYMBOLS } else { SYMBOLS_NAMED });
+                w.u32(block.0);
+                w.u16(*symbols);
+                if !missing.is_empty() {
+                    w.count(missing.len());
+                }
+                for &(first, count) in missing {
+                    w.u16(first);
+                    w.u16(count);
+                }
+            }
+        }
+    }
+}
+
+fn decode_runs(r: &mut Reader<'_>) -> Result<Vec<(u16, u16)>> {
+    const FIELD: &str = "missing symbols";
+    let count = r.count(Deficit::RUN_LEN, FIELD)?;
+    r.check(count >= 1, FIELD)?;
+    let mut runs = Vec::with_capacity(count);
+    // The end of the run before; a run that begins there would be part of it.
+    let mut end = None;
+    for _ in 0..count {
+        let (first, count) = (r.u16(FIELD)?, r.u16(FIELD)?);
+        let after = u32::from(first) + u32::from(count);
+        let apart = end.is_none_or(|end| u32::from(first) > end);
+        r.check(count >= 1 && apart && after <= MAX_SOURCE_SYMBOLS, FIELD)?;
+        runs.push((first, count));
+        end = Some(after);
+    }
+    Ok(runs)
+}
+
+impl Nak {
+    /// Bytes of an encoded NAK without pages and deficits, the header included.
+    pub const FIXED_LEN: usize = HEADER_LEN + 16 + 4 + 8 + 4 + 2 + 2;
+
+    /// Bytes of the encoded NAK, the header included.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        let deficits: usize = self.deficits.iter().map(Deficit::encoded_len).sum();
+        Self::FIXED_LEN + self.pages.len() * PageRange::LEN + deficits
+    }
+
+    pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        let device = r.device()?;
+        let round = r.u32("round")?;
+        let as_of = PacketNumber(r.u64("packet number")?);
+        let incomplete = r.u32("incomplete blocks")?;
+        let count = r.count(PageRange::LEN, "pages")?;
+        let mut pages = Vec::with_capacity(count);
+        for _ in 0..count {
+            let (first, count) = (r.u32("pages")?, r.u32("pages")?);
+            r.check(count >= 1 && first.checked_add(count).is_some_and(|end| end <= PAGE_END), "pages")?;
+            pages.push(PageRange { first, count });
+        }
+        let count = r.count(Deficit::MIN_LEN, "deficits")?;
+        let mut deficits = Vec::with_capacity(count);
+        for _ in 0..count {
+            deficits.push(Deficit::decode(r)?);
+        }
+        Ok(Self { device, round, as_of, incomplete, pages, deficits })
+    }
+
+    pub(super) fn encode(&self, w: &mut Writer) {
+        w.bytes(&self.device.0);
+        w.u32(self.round);
+        w.u64(self.as_of.0);
+        w.u32(self.incomplete);
+        w.count(self.pages.len());
+        for pages in &self.pages {
+            w.u32(pages.first);
+            w.u32(pages.count);
+        }
+        w.count(self.deficits.len());
+        for deficit in &self.deficits {
+            deficit.encode(w);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::testing::{DEVICE, HEADER, datagram, golden, refuses, takes};
+    use crate::wire::{DecodeError, Kind, decode, encode};
+
+    #[rustfmt::skip]
+    const BODY: [u8; 77] = [
+        0xd0, 0xd1, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xd9, 0xda, 0xdb, 0xdc, 0xdd, 0xde, 0xdf,
+        0, 0, 0, 7,                                     // 16 round
+        0, 1, 0, 0, 0, 0, 0x12, 0x34,                   // 20 as of
+        0, 0, 0, 6,                                     // 28 incomplete
+        0, 1,                                           // 32 pages
+        0, 0, 0, 2, 0, 0, 0, 1,                         // 34
+        0, 3,                                           // 42 deficits
+        1, 0, 0, 0, 5, 0, 3,                            // 44 symbols
+        2, 0, 0, 0, 6, 0, 4, 0, 2,                      // 51 symbols, 2 runs:
+        0, 10, 0, 3,                                    // 60 10..13
+        0, 14, 0, 1,                                    // 64 14..15
+        0, 0, 0, 0, 8, 0, 0, 0, 4,                      // 68 whole
+    ];
+
+    fn nak() -> Nak {
+        Nak {
+            device: DEVICE,
+            round: 7,
+            as_of: PacketNumber::new(1, 0x1234),
+            incomplete: 6,
+            pages: vec![PageRange { first: 2, count: 1 }],
+            deficits: vec![
+                Deficit::Symbols { block: BlockIndex(5), symbols: 3, missing: vec![] },
+                Deficit::Symbols { block: BlockIndex(6), symbols: 4, missing: vec![(10, 3), (14, 1)] },
+                Deficit::Whole { first: BlockIndex(8), count: 4 },
+            ],
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        golden(nak(), &BODY);
+        assert_eq!(nak().encoded_len(), 20 + BODY.len());
+    }
+
+    #[test]
+    fn each_bad_field_is_named() {
+        let no = |at, patch: &[u8], field| refuses(Kind::Nak, &BODY, at, patch, field);
+        let yes = |at, patch: &[u8]| takes(Kind::Nak, &BODY, at, patch);
+        // The last page is 2^27 - 1.
+        yes(34, &[0x07, 0xff, 0xff, 0xff, 0, 0, 0, 1]);
+        no(34, &[0x07, 0xff, 0xff, 0xff, 0, 0, 0, 2], "pages");
+        no(34, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "pages");
+        no(38, &[0, 0, 0, 0], "pages");
+        no(44, &[3], "deficit form");
+        no(45, &[0xff; 4], "deficit block");
+        no(49, &[0, 0], "deficit");
+        yes(49, &[0xff, 0xff]);
+        // Runs: at least one symbol, rising, apart, below 56403.
+        no(62, &[0, 0], "missing symbols");
+        no(62, &[0, 4], "missing symbols");
+        no(62, &[0, 5], "missing symbols");
+        no(64, &[0, 9], "missing symbols");
+        yes(64, &[0xdc, 0x52]);
+        no(64, &[0xdc, 0x53], "missing symbols");
+        no(64, &[0xff, 0xff, 0xff, 0xff], "missing symbols");
+        // Whole blocks: at least one, and their end is a u32.
+        no(73, &[0, 0, 0, 0], "whole blocks");
+        yes(69, &[0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 1]);
+        no(69, &[0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 2], "whole blocks");
+        no(69, &[0xff; 4], "whole blocks");
+        yes(69, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+    }
+
+    #[test]
+    fn an_empty_list_of_runs_is_not_the_canonical_form() {
+        let mut body = BODY[..44].to_vec();
+        body[43] = 1;
+        body.extend([2, 0, 0, 0, 6, 0, 4, 0, 0]);
+        refuses(Kind::Nak, &body, 0, &[], "missing symbols");
+    }
+
+    #[test]
+    fn counts_beyond_the_datagram_are_refused() {
+        for (at, field) in [(32, "pages"), (42, "deficits"), (58, "missing symbols")] {
+            let mut lying = BODY;
+            lying[at..at + 2].copy_from_slice(&[0xff, 0xff]);
+            let error = DecodeError::Truncated { message: Kind::Nak, field };
+            assert_eq!(decode(&datagram(7, &lying)), Err(error));
+        }
+    }
+
+    #[test]
+    fn as_many_as_the_size_helpers_say_fit() {
+        let mut full = nak();
+        full.pages.clear();
+        full.deficits.clear();
+        let room = crate::limits::MAX_CONTROL - Nak::FIXED_LEN;
+        let runs = (room - Deficit::MIN_LEN - Deficit::RUNS_LEN) / Deficit::RUN_LEN;
+        let missing = (0..runs as u16).map(|i| (3 * i, 2)).collect();
+        full.deficits.push(Deficit::Symbols { block: BlockIndex(0), symbols: 600, missing });
+        let bytes = encode(HEADER, &full.clone().into());
+        assert_eq!(bytes.len(), full.encoded_len());
+        assert_eq!(decode(&bytes), Ok((HEADER, full.into())));
+    }
+}

@@ -1,0 +1,174 @@
+//! POLL: asks the devices for what they lack; and the invitation that POLL and ANNOUNCE carry.
+
+use super::reader::{Reader, Result};
+use super::writer::Writer;
+use crate::limits::HEADER_LEN;
+use crate::units::BlockIndex;
+use std::time::Duration;
+
+/// Who of a set of devices answers, and when: each draws once and answers with
+/// `probability / 65535`, after a uniform delay in `[0, window]`. The sender chooses both so that
+/// the answers stay within [`crate::limits::FEEDBACK_PER_SECOND`] (I10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invitation {
+    /// Numerator of the probability, over 65535.
+    pub probability: u16,
+    /// Longest delay; on the wire whole milliseconds, 65535 at most (cut when longer).
+    pub window: Duration,
+}
+
+impl Invitation {
+    /// Bytes of an encoded invitation.
+    pub const LEN: usize = 4;
+
+    pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        let probability = r.u16("probability")?;
+        let window = Duration::from_millis(r.u16("window")?.into());
+        Ok(Self { probability, window })
+    }
+
+    pub(super) fn encode(self, w: &mut Writer) {
+        w.u16(self.probability);
+        w.u16(u16::try_from(self.window.as_millis()).unwrap_or(u16::MAX));
+    }
+}
+
+/// Asks the devices for what they lack of the blocks below `position`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Poll {
+    /// Counts the polls of the channel.
+    pub round: u32,
+    /// Blocks below this have been streamed.
+    pub position: BlockIndex,
+    /// Who answers and when.
+    pub invitation: Invitation,
+    /// Devices the sender is serving.
+    pub group_size: u32,
+    /// Whether the missing source symbols are worth naming.
+    pub want_ids: bool,
+    /// Repairs already planned or on the way after this poll's packet number: a device lacking
+    /// no more than this need not answer for the block. As many as fit
+    /// [`crate::limits::MAX_CONTROL`].
+    pub planned: Vec<Planned>,
+}
+
+/// Repair symbols planned for a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// The block.
+    pub block: BlockIndex,
+    /// How many fresh symbols.
+    pub symbols: u16,
+}
+
+impl Planned {
+    /// Bytes of an encoded plan.
+    pub const LEN: usize = 4 + 2;
+}
+
+impl Poll {
+    /// Bytes of an encoded poll that plans nothing, the header included.
+    pub const FIXED_LEN: usize = HEADER_LEN + 4 + 4 + Invitation::LEN + 4 + 1 + 2;
+
+    /// Bytes of the encoded poll, the header included.
+    #[must_use]
+    pub const fn encoded_len(&self) -> usize {
+        Self::FIXED_LEN + self.planned.len() * Planned::LEN
+    }
+
+    pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        let round = r.u32("round")?;
+        let position = BlockIndex(r.u32("position")?);
+        let invitation = Invitation::decode(r)?;
+        let group_size = r.u32("group size")?;
+        let want_ids = r.flag("want ids")?;
+        let count = r.count(Planned::LEN, "planned")?;
+        let mut planned = Vec::with_capacity(count);
+        for _ in 0..count {
+            planned.push(Planned { block: r.block("planned")?, symbols: r.u16("planned")? });
+        }
+        Ok(Self { round, position, invitation, group_size, want_ids, planned })
+    }
+
+    pub(super) fn encode(&self, w: &mut Writer) {
+        w.u32(self.round);
+        w.u32(self.position.0);
+        self.invitation.encode(w);
+        w.u32(self.group_size);
+        w.u8(self.want_ids.into());
+        w.count(self.planned.len());
+        for planned in &self.planned {
+            w.u32(planned.block.0);
+            w.u16(planned.symbols);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::testing::{HEADER, datagram, golden, refuses, takes};
+    use crate::wire::{DecodeError, Kind, Message, decode, encode};
+
+    #[rustfmt::skip]
+    const BODY: [u8; 31] = [
+        0, 0, 0, 7,                 //  0 round
+        0, 0, 1, 0,                 //  4 position
+        0xff, 0xff, 0x01, 0xf4,     //  8 all, 500 ms
+        0, 0, 0x40, 0,              // 12 group size
+        1,                          // 16 want ids
+        0, 2,                       // 17 planned
+        0, 0, 0, 3, 0, 12,
+        0, 0, 0, 9, 0x01, 0x00,
+    ];
+
+    fn poll() -> Poll {
+        Poll {
+            round: 7,
+            position: BlockIndex(256),
+            invitation: Invitation { probability: 65535, window: Duration::from_millis(500) },
+            group_size: 16384,
+            want_ids: true,
+            planned: vec![
+                Planned { block: BlockIndex(3), symbols: 12 },
+                Planned { block: BlockIndex(9), symbols: 256 },
+            ],
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        golden(poll(), &BODY);
+        assert_eq!(poll().encoded_len(), 20 + BODY.len());
+    }
+
+    #[test]
+    fn each_bad_field_is_named() {
+        refuses(Kind::Poll, &BODY, 16, &[2], "want ids");
+        refuses(Kind::Poll, &BODY, 19, &[0xff; 4], "planned");
+        takes(Kind::Poll, &BODY[..19], 17, &[0, 0]);
+        let mut lying = BODY;
+        lying[17..19].copy_from_slice(&[0xff, 0xff]);
+        let error = DecodeError::Truncated { message: Kind::Poll, field: "planned" };
+        assert_eq!(decode(&datagram(6, &lying)), Err(error));
+    }
+
+    #[test]
+    fn as_many_as_the_size_helpers_say_fit() {
+        let room = crate::limits::MAX_CONTROL - Poll::FIXED_LEN;
+        let mut full = poll();
+        full.planned = vec![Planned { block: BlockIndex(1), symbols: 1 }; room / Planned::LEN];
+        let bytes = encode(HEADER, &full.clone().into());
+        assert_eq!(bytes.len(), full.encoded_len());
+        assert_eq!(decode(&bytes), Ok((HEADER, full.into())));
+    }
+
+    #[test]
+    fn a_window_beyond_the_longest_is_the_longest() {
+        let mut long = poll();
+        long.invitation.window = Duration::from_secs(3600);
+        let bytes = encode(HEADER, &long.into());
+        let Ok((_, Message::Poll(poll))) = decode(&bytes) else { panic!() };
+        assert_eq!(poll.invitation.window, Duration::from_millis(65535));
+    }
+}

@@ -1,0 +1,183 @@
+//! A cursor over a datagram that cannot read past its end, and the errors it gives. Every read
+//! names its field, so that an error says what was wrong with which message.
+
+use super::Kind;
+use crate::limits::{MAX_CONTROL, WIRE_VERSION};
+use crate::units::{BlockIndex, DeviceId, Digest};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Why a datagram is not a message. It is the datagram's fault, never ours: count it and go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Shorter than the common header.
+    #[error("a datagram of {0} bytes is too short for the header")]
+    TooShort(usize),
+    /// Does not begin with `mc`: some other program's.
+    #[error("the datagram does not begin with the magic bytes")]
+    BadMagic,
+    /// Another version of the wire format.
+    #[error(
+        "the other side speaks wire version {0}, this program {WIRE_VERSION}: install the same release on both"
+    )]
+    UnsupportedVersion(u8),
+    /// A message kind that this version does not have.
+    #[error("there is no message of kind {0}")]
+    UnknownKind(u8),
+    /// A control message longer than [`MAX_CONTROL`].
+    #[error("{message}: {len} bytes are more than the {MAX_CONTROL} of a control message")]
+    TooLarge {
+        /// The message.
+        message: Kind,
+        /// Length of the datagram in bytes.
+        len: usize,
+    },
+    /// The datagram ends before the field does.
+    #[error("{message}: the datagram ends within the {field}")]
+    Truncated {
+        /// The message.
+        message: Kind,
+        /// The field.
+        field: &'static str,
+    },
+    /// The field has a value that it must not have.
+    #[error("{message}: the {field} is out of range")]
+    OutOfRange {
+        /// The message.
+        message: Kind,
+        /// The field.
+        field: &'static str,
+    },
+    /// The message is whole, and bytes follow it.
+    #[error("{message}: {extra} bytes follow the message")]
+    Trailing {
+        /// The message.
+        message: Kind,
+        /// How many.
+        extra: usize,
+    },
+}
+
+/// What every read gives.
+pub(super) type Result<T> = std::result::Result<T, DecodeError>;
+
+/// The cursor.
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+    message: Kind,
+}
+
+impl<'a> Reader<'a> {
+    /// A cursor at the beginning of the body of a `message`.
+    pub(super) const fn new(message: Kind, body: &'a [u8]) -> Self {
+        Self { rest: body, message }
+    }
+
+    /// The error for a field that has a value it must not have.
+    pub(super) const fn out_of_range(&self, field: &'static str) -> DecodeError {
+        DecodeError::OutOfRange { message: self.message, field }
+    }
+
+    /// `Ok` if `valid`, else the error of [`Reader::out_of_range`].
+    pub(super) fn check(&self, valid: bool, field: &'static str) -> Result<()> {
+        if valid { Ok(()) } else { Err(self.out_of_range(field)) }
+    }
+
+    const fn truncated(&self, field: &'static str) -> DecodeError {
+        DecodeError::Truncated { message: self.message, field }
+    }
+
+    /// The next `N` bytes.
+    pub(super) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N]> {
+        let (head, rest) = self.rest.split_first_chunk().ok_or(self.truncated(field))?;
+        self.rest = rest;
+        Ok(*head)
+    }
+
+    fn slice(&mut self, len: usize, field: &'static str) -> Result<&'a [u8]> {
+        let (head, rest) = self.rest.split_at_checked(len).ok_or(self.truncated(field))?;
+        self.rest = rest;
+        Ok(head)
+    }
+
+    /// All that is left.
+    pub(super) const fn remainder(&mut self) -> &'a [u8] {
+        let rest = self.rest;
+        self.rest = &[];
+        rest
+    }
+
+    pub(super) fn u8(&mut self, field: &'static str) -> Result<u8> {
+        self.array(field).map(u8::from_be_bytes)
+    }
+
+    pub(super) fn u16(&mut self, field: &'static str) -> Result<u16> {
+        self.array(field).map(u16::from_be_bytes)
+    }
+
+    pub(super) fn u32(&mut self, field: &'static str) -> Result<u32> {
+        self.array(field).map(u32::from_be_bytes)
+    }
+
+    pub(super) fn u64(&mut self, field: &'static str) -> Result<u64> {
+        self.array(field).map(u64::from_be_bytes)
+    }
+
+    /// A byte that is 0 or 1.
+    pub(super) fn flag(&mut self, field: &'static str) -> Result<bool> {
+        match self.u8(field)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(self.out_of_range(field)),
+        }
+    }
+
+    /// The index of a block; `u32::MAX` is none, so that the end of every run of blocks is a u32.
+    pub(super) fn block(&mut self, field: &'static str) -> Result<BlockIndex> {
+        let index = self.u32(field)?;
+        self.check(index != u32::MAX, field)?;
+        Ok(BlockIndex(index))
+    }
+
+    pub(super) fn device(&mut self) -> Result<DeviceId> {
+        self.array("device").map(DeviceId)
+    }
+
+    pub(super) fn digest(&mut self, field: &'static str) -> Result<Digest> {
+        self.array(field).map(Digest)
+    }
+
+    /// A length byte and as many bytes of UTF-8, `max` at most.
+    pub(super) fn text(&mut self, max: usize, field: &'static str) -> Result<&'a str> {
+        let len = usize::from(self.u8(field)?);
+        self.check(len <= max, field)?;
+        let bytes = self.slice(len, field)?;
+        std::str::from_utf8(bytes).map_err(|_| self.out_of_range(field))
+    }
+
+    /// A u16 count of items of at least `item_len` bytes each, which the datagram has room for:
+    /// it is safe to allocate that many.
+    pub(super) fn count(&mut self, item_len: usize, field: &'static str) -> Result<usize> {
+        let count = usize::from(self.u16(field)?);
+        if count * item_len > self.rest.len() { Err(self.truncated(field)) } else { Ok(count) }
+    }
+
+    /// Family (4 or 6), address and port, which is not 0.
+    pub(super) fn socket_addr(&mut self, field: &'static str) -> Result<SocketAddr> {
+        let ip: IpAddr = match self.u8(field)? {
+            4 => Ipv4Addr::from(self.array::<4>(field)?).into(),
+            6 => Ipv6Addr::from(self.array::<16>(field)?).into(),
+            _ => return Err(self.out_of_range(field)),
+        };
+        let port = self.u16(field)?;
+        self.check(port != 0 && !ip.is_unspecified(), field)?;
+        Ok(SocketAddr::new(ip, port))
+    }
+
+    /// Checks that nothing is left.
+    pub(super) const fn finish(self) -> Result<()> {
+        match self.rest.len() {
+            0 => Ok(()),
+            extra => Err(DecodeError::Trailing { message: self.message, extra }),
+        }
+    }
+}

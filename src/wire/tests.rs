@@ -1,0 +1,313 @@
+//! Tests of the header and of all messages together: round trips of random messages, and
+//! mutations of valid datagrams.
+
+use super::testing::{HEADER, datagram};
+use super::*;
+use crate::limits::{
+    HASHES_PER_PAGE, MAX_BLOCK_LOG2, MAX_OBJECT_SIZE, MAX_SOURCE_SYMBOLS, MAX_SYMBOL_ID, MAX_SYMBOL_SIZE,
+    MIN_BLOCK_LOG2,
+};
+use crate::units::{BlockIndex, DeviceId, Digest, Rate, SymbolId, TaskId};
+use fastrand::Rng;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+const ACKNOWLEDGE: [u8; 16] = [7; 16];
+
+#[test]
+fn header_errors_name_what_is_wrong() {
+    let good = datagram(10, &ACKNOWLEDGE);
+    assert!(decode(&good).is_ok());
+    for len in 0..20 {
+        assert_eq!(decode(&good[..len]), Err(DecodeError::TooShort(len)));
+        assert_eq!(peek(&good[..len]), None);
+    }
+    let patched = |at: usize, value: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = value;
+        bytes
+    };
+    assert_eq!(decode(&patched(0, b'M')), Err(DecodeError::BadMagic));
+    assert_eq!(decode(&patched(1, b'd')), Err(DecodeError::BadMagic));
+    for version in [0, 2, 255] {
+        assert_eq!(decode(&patched(2, version)), Err(DecodeError::UnsupportedVersion(version)));
+    }
+    for kind in [0, 12, 255] {
+        assert_eq!(decode(&patched(3, kind)), Err(DecodeError::UnknownKind(kind)));
+    }
+    let mut zero = good.clone();
+    zero[4..12].fill(0);
+    let error = DecodeError::OutOfRange { message: Kind::Acknowledge, field: "session" };
+    assert_eq!(decode(&zero), Err(error));
+    assert_eq!(error.to_string(), "acknowledge: the session is out of range");
+}
+
+#[test]
+fn a_later_version_is_known_by_its_first_three_bytes() {
+    assert_eq!(decode(b"mc\x02"), Err(DecodeError::UnsupportedVersion(2)));
+    assert_eq!(decode(b"XY"), Err(DecodeError::BadMagic));
+    let text = DecodeError::UnsupportedVersion(2).to_string();
+    assert!(text.contains("version 2") && text.contains("same release"), "{text}");
+}
+
+#[test]
+fn peek_tells_header_and_kind() {
+    assert_eq!(peek(&datagram(10, &[])), Some((HEADER, Kind::Acknowledge)));
+    assert_eq!(peek(&datagram(12, &[])), None);
+}
+
+#[test]
+fn kinds_are_numbered_from_1_in_order() {
+    for (i, kind) in Kind::ALL.into_iter().enumerate() {
+        assert_eq!(kind as usize, i + 1);
+        assert_eq!(Kind::from_wire(kind as u8), Some(kind));
+    }
+}
+
+#[test]
+fn packet_numbers_are_channel_and_counter() {
+    let number = PacketNumber::new(0x1234, 0x5678_9abc_def0);
+    assert_eq!(number, PacketNumber(0x1234_5678_9abc_def0));
+    assert_eq!((number.channel(), number.counter()), (0x1234, 0x5678_9abc_def0));
+    assert_eq!(PacketNumber::new(u16::MAX, PacketNumber::MAX_COUNTER), PacketNumber(u64::MAX));
+    assert_eq!(PacketNumber::default(), PacketNumber::new(0, 0));
+}
+
+#[test]
+fn control_messages_beyond_the_largest_are_refused() {
+    for kind in Kind::ALL.into_iter().filter(|&kind| kind != Kind::Symbol) {
+        let bytes = datagram(kind as u8, &[0; MAX_CONTROL - 20 + 1]);
+        assert_eq!(decode(&bytes), Err(DecodeError::TooLarge { message: kind, len: MAX_CONTROL + 1 }));
+    }
+}
+
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "out of its range")]
+fn encoding_a_value_out_of_range_is_a_bug() {
+    let page = HashPage { first: BlockIndex(1), values: vec![Digest::default()] };
+    let _ = encode(HEADER, &page.into());
+}
+
+fn bytes<const N: usize>(rng: &mut Rng) -> [u8; N] {
+    std::array::from_fn(|_| rng.u8(..))
+}
+
+fn text(rng: &mut Rng, min: usize, max: usize) -> String {
+    let len = rng.usize(min..=max);
+    let mut text = String::new();
+    while text.len() < len {
+        let next = if rng.bool() { rng.char('\u{1}'..='\u{7f}') } else { rng.char('\u{1}'..) };
+        if text.len() + next.len_utf8() <= len {
+            text.push(next);
+        }
+    }
+    text
+}
+
+/// Often at an end of the range, where mistakes are.
+fn number(rng: &mut Rng, min: u64, max: u64) -> u64 {
+    match rng.u8(..6) {
+        0 => min,
+        1 => max,
+        2 => rng.u64(min..=max.min(min.saturating_add(300))),
+        _ => rng.u64(min..=max),
+    }
+}
+
+fn block(rng: &mut Rng) -> BlockIndex {
+    BlockIndex(number(rng, 0, u64::from(u32::MAX) - 1) as u32)
+}
+
+fn invitation(rng: &mut Rng) -> Invitation {
+    Invitation { probability: rng.u16(..), window: Duration::from_millis(rng.u16(..).into()) }
+}
+
+fn random_announce(rng: &mut Rng) -> Announce {
+    let ip: IpAddr = if rng.bool() { IpAddr::from(bytes::<4>(rng)) } else { IpAddr::from(bytes::<16>(rng)) };
+    let ip = if ip.is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { ip };
+    Announce {
+        task: TaskId(bytes(rng)),
+        phase: rng.choice([Phase::Gathering, Phase::Streaming, Phase::Repairing, Phase::Lingering]).unwrap(),
+        object_size: number(rng, 0, MAX_OBJECT_SIZE),
+        block_log2: rng.u8(MIN_BLOCK_LOG2..=MAX_BLOCK_LOG2),
+        symbol_size: 64 * rng.u16(1..=MAX_SYMBOL_SIZE / 64),
+        data: SocketAddr::new(ip, rng.u16(1..)),
+        position: BlockIndex(rng.u32(..)),
+        invitation: invitation(rng),
+        group_size: rng.u32(..),
+        rate: Rate(rng.u64(..)),
+        root: rng.bool().then(|| Digest(bytes(rng))),
+        name: text(rng, 1, 255),
+    }
+}
+
+fn random_deficit(rng: &mut Rng, room: usize) -> Deficit {
+    if rng.u8(..3) == 0 {
+        let first = block(rng);
+        return Deficit::Whole { first, count: number(rng, 1, u64::from(u32::MAX - first.0)) as u32 };
+    }
+    let most = room.saturating_sub(Deficit::MIN_LEN + Deficit::RUNS_LEN) / Deficit::RUN_LEN;
+    let runs = if rng.bool() { 0 } else { rng.usize(..=most.min(300)) };
+    let mut missing = Vec::new();
+    let mut from = rng.u32(..100);
+    for _ in 0..runs {
+        if from >= MAX_SOURCE_SYMBOLS {
+            break;
+        }
+        let count = number(rng, 1, u64::from(MAX_SOURCE_SYMBOLS - from).min(200)) as u32;
+        missing.push((from as u16, count as u16));
+        from += count + rng.u32(1..300);
+    }
+    Deficit::Symbols { block: block(rng), symbols: rng.u16(1..), missing }
+}
+
+fn random_nak(rng: &mut Rng, size: usize) -> Nak {
+    let mut nak = Nak {
+        device: DeviceId(bytes(rng)),
+        round: rng.u32(..),
+        as_of: PacketNumber(rng.u64(..)),
+        incomplete: rng.u32(..),
+        pages: Vec::new(),
+        deficits: Vec::new(),
+    };
+    for _ in 0..rng.usize(..=4.min(size)) {
+        let first = rng.u32(..1 << 27);
+        nak.pages.push(PageRange { first, count: number(rng, 1, (1 << 27) - u64::from(first)) as u32 });
+    }
+    for _ in 0..size {
+        let room = MAX_CONTROL - nak.encoded_len();
+        let deficit = random_deficit(rng, room);
+        if deficit.encoded_len() <= room {
+            nak.deficits.push(deficit);
+        }
+    }
+    nak
+}
+
+fn random_poll(rng: &mut Rng) -> Poll {
+    let most = (MAX_CONTROL - Poll::FIXED_LEN) / Planned::LEN;
+    let planned = number(rng, 0, most as u64);
+    Poll {
+        round: rng.u32(..),
+        position: BlockIndex(rng.u32(..)),
+        invitation: invitation(rng),
+        group_size: rng.u32(..),
+        want_ids: rng.bool(),
+        planned: (0..planned).map(|_| Planned { block: block(rng), symbols: rng.u16(..) }).collect(),
+    }
+}
+
+fn random_abort(rng: &mut Rng) -> Abort {
+    use AbortCode::*;
+    let codes = [Finished, Interrupted, Source, Disk, Name, Mismatch, Internal];
+    Abort {
+        device: rng.bool().then(|| DeviceId(bytes(rng))),
+        code: rng.choice(codes).unwrap(),
+        reason: text(rng, 0, 200),
+    }
+}
+
+fn random_message<'a>(rng: &mut Rng, kind: Kind, payload: &'a [u8]) -> Message<'a> {
+    let device = DeviceId(bytes(rng));
+    let instance = rng.u64(..);
+    match kind {
+        Kind::Announce => random_announce(rng).into(),
+        Kind::Join => Join { device, instance, label: text(rng, 0, 64) }.into(),
+        Kind::Admit => {
+            let verdict = rng.choice([Verdict::Admitted, Verdict::AlreadyComplete, Verdict::Full]).unwrap();
+            Admit { device, instance, verdict }.into()
+        }
+        Kind::Symbol => {
+            let id = SymbolId(number(rng, 0, MAX_SYMBOL_ID.into()) as u32);
+            let len = number(rng, 1, payload.len() as u64) as usize;
+            Symbol { block: block(rng), id, payload: &payload[..len] }.into()
+        }
+        Kind::HashPage => {
+            let first = BlockIndex(rng.u32(..u32::MAX / HASHES_PER_PAGE) * HASHES_PER_PAGE);
+            let count = rng.u32(1..=HASHES_PER_PAGE);
+            HashPage { first, values: (0..count).map(|_| Digest(bytes(rng))).collect() }.into()
+        }
+        Kind::Poll => random_poll(rng).into(),
+        Kind::Nak => {
+            let size = rng.usize(..200);
+            random_nak(rng, size).into()
+        }
+        Kind::Progress => Progress {
+            device,
+            verified: rng.u32(..),
+            received: rng.u64(..),
+            lost: rng.u64(..),
+            kernel_drops: rng.u64(..),
+            overrun_drops: rng.u64(..),
+        }
+        .into(),
+        Kind::Complete => {
+            Complete { device, instance, root: Digest(bytes(rng)), received: rng.u64(..), lost: rng.u64(..) }
+                .into()
+        }
+        Kind::Acknowledge => Acknowledge { device }.into(),
+        Kind::Abort => random_abort(rng).into(),
+    }
+}
+
+fn random_header(rng: &mut Rng) -> Header {
+    Header { session: SessionId(rng.u64(1..)), packet_number: PacketNumber(rng.u64(..)) }
+}
+
+#[test]
+fn random_messages_come_back_as_they_were() {
+    let mut rng = Rng::with_seed(0x6d63);
+    let mut payload = vec![0; MAX_SYMBOL_SIZE.into()];
+    rng.fill(&mut payload);
+    for kind in Kind::ALL {
+        for _ in 0..400 {
+            let header = random_header(&mut rng);
+            let message = random_message(&mut rng, kind, &payload);
+            let bytes = encode(header, &message);
+            assert!(kind == Kind::Symbol || bytes.len() <= MAX_CONTROL);
+            match &message {
+                Message::Nak(nak) => assert_eq!(nak.encoded_len(), bytes.len()),
+                Message::Poll(poll) => assert_eq!(poll.encoded_len(), bytes.len()),
+                Message::Symbol(s) => assert!(bytes.starts_with(&symbol_head(header, s.block, s.id))),
+                _ => {}
+            }
+            assert_eq!(decode(&bytes), Ok((header, message)));
+        }
+    }
+}
+
+#[test]
+fn mutated_datagrams_never_panic_and_stay_canonical() {
+    let mut rng = Rng::with_seed(0x6d64);
+    let payload = [0x5a; 300];
+    let valid: Vec<Vec<u8>> = Kind::ALL
+        .into_iter()
+        .flat_map(|kind| [kind; 20])
+        .map(|kind| {
+            let header = random_header(&mut rng);
+            encode(header, &random_message(&mut rng, kind, &payload))
+        })
+        .collect();
+    let mut taken = 0;
+    for _ in 0..100_000 {
+        let mut bytes = rng.choice(&valid).unwrap().clone();
+        for _ in 0..rng.usize(1..4) {
+            // Mostly behind the header, and mostly near the front: lists would take most hits.
+            let end = if rng.bool() { bytes.len().min(90) } else { bytes.len() };
+            let at = if end > 20 && rng.u8(..8) != 0 { rng.usize(20..end) } else { rng.usize(..end.max(1)) };
+            match rng.u8(..8) {
+                0 => bytes.truncate(at),
+                1 => bytes.extend((0..rng.usize(1..20)).map(|_| rng.u8(..))),
+                2 if at < bytes.len() => drop(bytes.remove(at)),
+                3 if at <= bytes.len() => bytes.insert(at, rng.u8(..)),
+                4 if at < bytes.len() => bytes[at] = rng.choice([0, 1, 2, 0x7f, 0x80, 0xfe, 0xff]).unwrap(),
+                _ if at < bytes.len() => bytes[at] ^= 1 << rng.u8(..8),
+                _ => {}
+            }
+        }
+        fuzz_datagram(&bytes);
+        taken += usize::from(decode(&bytes).is_ok());
+    }
+    assert!((10_000..90_000).contains(&taken), "{taken} taken: the mutations miss either side");
+}

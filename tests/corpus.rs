@@ -1,0 +1,109 @@
+//! Replays the committed corpus of the fuzz targets, so that what fuzzing once found stays found
+//! without a fuzzer.
+//!
+//! Files named after a message kind are golden datagrams: they hold the wire format of this
+//! version as it was released. `cargo test --test corpus -- --ignored` writes them anew, which is
+//! right only together with a new `WIRE_VERSION`.
+
+use mcp::units::{BlockIndex, DeviceId, Digest, Rate, SessionId, SymbolId, TaskId};
+use mcp::wire::{
+    Abort, AbortCode, Acknowledge, Admit, Announce, Complete, Deficit, HashPage, Header, Invitation, Join,
+    Kind, Message, Nak, PacketNumber, PageRange, Phase, Planned, Poll, Progress, Symbol, Verdict, decode,
+    encode, fuzz_datagram,
+};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/datagram")
+}
+
+const HEADER: Header = Header { session: SessionId(0x6d63_0001), packet_number: PacketNumber::new(0, 42) };
+
+fn invitation() -> Invitation {
+    Invitation { probability: 65535, window: Duration::from_millis(250) }
+}
+
+/// One message of each kind.
+fn goldens() -> Vec<Message<'static>> {
+    let device = DeviceId(std::array::from_fn(|i| 0xd0 + i as u8));
+    let instance = 0x1122_3344_5566_7788;
+    let root = Digest(std::array::from_fn(|i| i as u8));
+    vec![
+        Announce {
+            task: TaskId([0xa5; 16]),
+            phase: Phase::Repairing,
+            object_size: 5_000_000,
+            block_log2: 20,
+            symbol_size: 1408,
+            data: "[ff15::4d43:7417]:7417".parse().unwrap(),
+            position: BlockIndex(5),
+            invitation: invitation(),
+            group_size: 30,
+            rate: Rate(900_000_000),
+            root: Some(root),
+            name: "image.iso".into(),
+        }
+        .into(),
+        Join { device, instance, label: "lab-07".into() }.into(),
+        Admit { device, instance, verdict: Verdict::Admitted }.into(),
+        Symbol { block: BlockIndex(2), id: SymbolId(745), payload: b"some bytes of a symbol" }.into(),
+        HashPage { first: BlockIndex(32), values: vec![root; 2] }.into(),
+        Poll {
+            round: 3,
+            position: BlockIndex(5),
+            invitation: invitation(),
+            group_size: 30,
+            want_ids: true,
+            planned: vec![Planned { block: BlockIndex(1), symbols: 9 }],
+        }
+        .into(),
+        Nak {
+            device,
+            round: 3,
+            as_of: PacketNumber::new(0, 41),
+            incomplete: 4,
+            pages: vec![PageRange { first: 0, count: 1 }],
+            deficits: vec![
+                Deficit::Symbols { block: BlockIndex(0), symbols: 2, missing: vec![] },
+                Deficit::Symbols { block: BlockIndex(1), symbols: 4, missing: vec![(7, 3), (44, 1)] },
+                Deficit::Whole { first: BlockIndex(3), count: 2 },
+            ],
+        }
+        .into(),
+        Progress { device, verified: 1, received: 3000, lost: 30, kernel_drops: 2, overrun_drops: 1 }.into(),
+        Complete { device, instance, root, received: 3700, lost: 37 }.into(),
+        Acknowledge { device }.into(),
+        Abort { device: Some(device), code: AbortCode::Disk, reason: "no space left".into() }.into(),
+    ]
+}
+
+#[test]
+fn every_file_of_the_corpus_replays() {
+    let mut files = 0;
+    for entry in fs::read_dir(folder()).unwrap() {
+        fuzz_datagram(&fs::read(entry.unwrap().path()).unwrap());
+        files += 1;
+    }
+    assert!(files >= Kind::ALL.len());
+}
+
+#[test]
+fn golden_datagrams_are_as_they_were() {
+    let goldens = goldens();
+    assert_eq!(goldens.iter().map(Message::kind).collect::<Vec<_>>(), Kind::ALL);
+    for message in goldens {
+        let bytes = fs::read(folder().join(message.kind().name())).unwrap();
+        assert_eq!(encode(HEADER, &message), bytes, "{}", message.kind());
+        assert_eq!(decode(&bytes), Ok((HEADER, message)));
+    }
+}
+
+#[test]
+#[ignore = "writes the golden datagrams; only for a new version of the wire format"]
+fn write_golden_datagrams() {
+    for message in goldens() {
+        fs::write(folder().join(message.kind().name()), encode(HEADER, &message)).unwrap();
+    }
+}
