@@ -3,6 +3,7 @@
 pub mod limits;
 pub mod ranges;
 pub mod status;
+pub mod text;
 pub mod time;
 pub mod units;
 

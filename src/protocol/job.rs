@@ -1,6 +1,7 @@
 //! Work the machines ask for: everything that takes time or touches the disk.
 
 use crate::fec::BlockAssembly;
+use crate::layout::Layout;
 use crate::status::DeviceStatus;
 use crate::units::{BlockIndex, DeviceId, Digest, SymbolId};
 use crate::wire::AbortCode;
@@ -58,8 +59,8 @@ pub enum ReceiverJob {
     Open {
         /// The object's name (untrusted; the storage layer makes it safe or refuses).
         name: String,
-        /// Bytes of the object.
-        size: u64,
+        /// How the object is cut up, and so its size.
+        layout: Layout,
     },
     /// Complete the block (reading back what was spilled, decoding if repair symbols stand in for
     /// source symbols), hash it, and write it to the part file.

@@ -2,6 +2,20 @@
 //! Blind to the protocol. The traits are the ports of the engine; the simulated disk has its own
 //! implementations.
 
+mod destination;
+mod mmap;
+mod names;
+mod part;
+mod refusal;
+#[cfg(test)]
+mod scratch;
+mod source;
+
+pub use destination::FileDestination;
+pub use names::{PART_SUFFIX, safe_name};
+pub use part::FilePart;
+pub use source::FileSource;
+
 use std::path::PathBuf;
 
 /// Why a source cannot be read on; lowercase clauses for people.

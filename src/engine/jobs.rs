@@ -1,0 +1,164 @@
+//! What the machines' jobs do, against the storage ports: pure functions of a job and its files,
+//! executed by worker threads or by the simulated world.
+
+use crate::crypto::digest::chaining_value;
+use crate::fec::{BlockAssembly, Encoder, PlanCache};
+use crate::layout::Layout;
+use crate::protocol::job::{ReceiverDone, ReceiverJob, SenderDone, SenderJob};
+use crate::storage::{Destination, DestinationError, Part, Source, SourceError};
+use crate::units::{BlockIndex, Digest};
+use crate::wire::AbortCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Executes a sender's job. `buffer` is scratch space, kept by the caller for the next one.
+///
+/// [`SenderJob::LookUp`] is the driver's to answer, from the status table; where there is none,
+/// nobody is known.
+pub fn run_sender_job(
+    job: SenderJob,
+    source: &dyn Source,
+    layout: &Layout,
+    plans: &PlanCache,
+    buffer: &mut Vec<u8>,
+) -> SenderDone {
+    let done = match job {
+        SenderJob::Hash(block) => read_block(source, layout, block, buffer)
+            .map(|()| SenderDone::Hashed(block, value(layout, block, buffer))),
+        SenderJob::Encode { block, first, count } => read_block(source, layout, block, buffer).map(|()| {
+            let encoder = Encoder::new(buffer, layout.symbol_size(), plans);
+            let symbols = Arc::new(encoder.repair(first.0, count));
+            SenderDone::Encoded { block, first, symbols }
+        }),
+        SenderJob::CheckSource => source.check().map(|()| SenderDone::SourceChecked),
+        SenderJob::LookUp(device) => Ok(SenderDone::LookedUp(device, None)),
+    };
+    done.unwrap_or_else(|e| SenderDone::SourceFailed(e.to_string()))
+}
+
+fn read_block(
+    source: &dyn Source,
+    layout: &Layout,
+    block: BlockIndex,
+    buffer: &mut Vec<u8>,
+) -> Result<(), SourceError> {
+    buffer.resize(layout.block_len(block), 0);
+    source.read_at(layout.block_offset(block), buffer)
+}
+
+fn value(layout: &Layout, block: BlockIndex, bytes: &[u8]) -> Digest {
+    chaining_value(layout.block_offset(block), bytes, layout.object_size())
+}
+
+/// The part file while there is one.
+#[derive(Clone)]
+struct OpenPart {
+    part: Arc<dyn Part>,
+    layout: Layout,
+}
+
+/// What a receiver's jobs work on, shared by its workers. Blocks are stored side by side; the
+/// machine asks for opening, committing and discarding only while no other job is under way.
+pub struct ReceiverFiles {
+    destination: Mutex<Box<dyn Destination>>,
+    open: Mutex<Option<OpenPart>>,
+}
+
+/// Why a job could not be done.
+struct Refusal(AbortCode, String);
+
+impl From<DestinationError> for Refusal {
+    fn from(e: DestinationError) -> Self {
+        let code = match &e {
+            DestinationError::Name(_) => AbortCode::Name,
+            DestinationError::Disk(_) => AbortCode::Disk,
+        };
+        Self(code, e.to_string())
+    }
+}
+
+/// A worker's panic leaves nothing half-done behind these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ReceiverFiles {
+    /// Nothing open yet; the object will go to `destination`.
+    #[must_use]
+    pub fn new(destination: Box<dyn Destination>) -> Self {
+        Self { destination: Mutex::new(destination), open: Mutex::new(None) }
+    }
+
+    fn part(&self) -> Result<OpenPart, Refusal> {
+        let missing = || Refusal(AbortCode::Internal, "no part file is open; please report this".to_owned());
+        lock(&self.open).clone().ok_or_else(missing)
+    }
+}
+
+/// Executes a receiver's job.
+pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCache) -> ReceiverDone {
+    let done = match job {
+        ReceiverJob::Open { name, layout } => open(files, &name, layout),
+        ReceiverJob::Store { assembly, expected } => {
+            files.part().and_then(|open| store(&open, assembly, expected, plans))
+        }
+        ReceiverJob::Spill(assembly) => files.part().and_then(|open| spill(&open, assembly)),
+        ReceiverJob::Commit => commit(files),
+        ReceiverJob::Discard => {
+            if let Some(open) = lock(&files.open).take() {
+                open.part.discard();
+            }
+            Ok(ReceiverDone::Discarded)
+        }
+    };
+    done.unwrap_or_else(|Refusal(code, reason)| ReceiverDone::Failed(code, reason))
+}
+
+fn open(files: &ReceiverFiles, name: &str, layout: Layout) -> Result<ReceiverDone, Refusal> {
+    let part = lock(&files.destination).create(name, layout.object_size())?;
+    *lock(&files.open) = Some(OpenPart { part: Arc::from(part), layout });
+    Ok(ReceiverDone::Opened)
+}
+
+fn store(
+    open: &OpenPart,
+    mut assembly: BlockAssembly,
+    expected: Option<Digest>,
+    plans: &PlanCache,
+) -> Result<ReceiverDone, Refusal> {
+    let block = assembly.block();
+    let offset = open.layout.block_offset(block);
+    if !assembly.has_buffer() {
+        assembly.attach(Vec::new());
+    }
+    for (start, len) in assembly.spilled_runs() {
+        open.part.read_at(offset + start as u64, &mut assembly.buffer_mut()[start..start + len])?;
+    }
+    assembly.mark_restored();
+    if assembly.complete(plans).is_err() {
+        return Ok(ReceiverDone::Undecodable(assembly));
+    }
+    let value = value(&open.layout, block, assembly.bytes());
+    if expected.is_some_and(|expected| expected != value) {
+        return Ok(ReceiverDone::Mismatched { block, buffer: assembly.take_buffer() });
+    }
+    open.part.write_at(offset, assembly.bytes())?;
+    Ok(ReceiverDone::Stored { block, value, buffer: assembly.take_buffer() })
+}
+
+fn spill(open: &OpenPart, mut assembly: BlockAssembly) -> Result<ReceiverDone, Refusal> {
+    let offset = open.layout.block_offset(assembly.block());
+    for (start, bytes) in assembly.spans_to_spill() {
+        open.part.write_at(offset + start as u64, bytes)?;
+    }
+    let buffer = assembly.mark_spilled();
+    // Handed back with the assembly, for the machine to take and use elsewhere.
+    assembly.attach(buffer);
+    Ok(ReceiverDone::Spilled(assembly))
+}
+
+fn commit(files: &ReceiverFiles) -> Result<ReceiverDone, Refusal> {
+    let open = files.part()?;
+    let path = open.part.commit()?;
+    *lock(&files.open) = None;
+    Ok(ReceiverDone::Committed(path))
+}

@@ -1,0 +1,149 @@
+//! Where a received object goes: which directory, which final name, and whether that is free.
+//!
+//! The directory is opened once; everything after that is relative to it, so that swapping a
+//! directory for a symbolic link during a transfer leads nowhere else.
+
+use super::part::FilePart;
+use super::refusal::{refused, shown};
+use super::{Destination, DestinationError, Part, safe_name};
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Puts objects into a directory of the file system, or one object under a name of the user's.
+#[derive(Debug)]
+pub struct FileDestination {
+    output: Option<PathBuf>,
+    force: bool,
+}
+
+/// What the user's output path means.
+enum Place<'a> {
+    /// Into this directory, under the object's own name.
+    Directory(&'a Path),
+    /// Into this directory, under this name.
+    File(&'a Path, &'a OsStr),
+}
+
+/// A final path: an opened directory, a name within it, and the two as text.
+pub(super) struct Target {
+    pub dir: OwnedFd,
+    pub name: OsString,
+    pub path: PathBuf,
+}
+
+impl FileDestination {
+    /// `output` is an existing directory (also: ends in a slash) or a file name; `None` is the
+    /// current directory. With `force`, an existing regular file is replaced at commit.
+    #[must_use]
+    pub const fn new(output: Option<PathBuf>, force: bool) -> Self {
+        Self { output, force }
+    }
+
+    /// Checks what can be known before an object's name is: that the directory exists and may be
+    /// written to, and that a final name chosen by the user is free. For failing early; nothing
+    /// is kept, [`Destination::create`] checks again.
+    ///
+    /// # Errors
+    /// As [`Destination::create`].
+    pub fn check(&self) -> Result<(), DestinationError> {
+        let (dir, name) = match self.place()? {
+            Place::Directory(dir) => (dir, None),
+            Place::File(dir, name) => (dir, Some(name)),
+        };
+        let fd = open_directory(dir)?;
+        rustix::fs::accessat(&fd, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::empty())
+            .map_err(|errno| refused("write into", dir, &errno.into()))?;
+        if let Some(name) = name {
+            require_free(&fd, name, &dir.join(name), self.force)?;
+        }
+        Ok(())
+    }
+
+    fn place(&self) -> Result<Place<'_>, DestinationError> {
+        let here = Path::new(".");
+        let Some(output) = &self.output else {
+            return Ok(Place::Directory(here));
+        };
+        let bytes = output.as_os_str().as_bytes();
+        if bytes.ends_with(b"/") || bytes.ends_with(b"/.") || output.is_dir() {
+            return Ok(Place::Directory(output));
+        }
+        let Some(name) = output.file_name() else {
+            return Err(DestinationError::Name(format!(
+                "the output \"{}\" is neither a directory nor a file name; give one of them with -o",
+                shown(output)
+            )));
+        };
+        let parent = output.parent().filter(|p| !p.as_os_str().is_empty());
+        Ok(Place::File(parent.unwrap_or(here), name))
+    }
+
+    fn target(&self, name: &str) -> Result<Target, DestinationError> {
+        let (dir, name) = match self.place()? {
+            Place::Directory(dir) => (dir, OsStr::new(safe_name(name)?)),
+            Place::File(dir, name) => (dir, name),
+        };
+        Ok(Target { dir: open_directory(dir)?, name: name.to_owned(), path: dir.join(name) })
+    }
+}
+
+impl Destination for FileDestination {
+    fn create(&mut self, name: &str, size: u64) -> Result<Box<dyn Part>, DestinationError> {
+        let target = self.target(name)?;
+        require_free(&target.dir, &target.name, &target.path, self.force)?;
+        Ok(Box::new(FilePart::create(target, size, self.force)?))
+    }
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, DestinationError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::NOENT => DestinationError::Name(format!(
+            "the directory {} does not exist; make it first or give another with -o",
+            shown(path)
+        )),
+        Errno::NOTDIR => DestinationError::Name(format!(
+            "{} is not a directory; give a directory or a file name with -o",
+            shown(path)
+        )),
+        _ => refused("open the directory", path, &errno.into()),
+    })
+}
+
+/// Checks that `name` in `dir` does not exist, or is a regular file and may be replaced
+/// (`replace`). Returns whether there is one.
+pub(super) fn require_free(
+    dir: impl AsFd,
+    name: &OsStr,
+    path: &Path,
+    replace: bool,
+) -> Result<bool, DestinationError> {
+    let kind = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(false),
+        Err(errno) => return Err(refused("look up", path, &errno.into())),
+        Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+    };
+    let what = match kind {
+        FileType::RegularFile if replace => return Ok(true),
+        FileType::RegularFile => {
+            return Err(DestinationError::Name(format!(
+                "{} exists already; use --force to replace it",
+                shown(path)
+            )));
+        }
+        FileType::Directory => "a directory",
+        FileType::Symlink => "a symbolic link",
+        FileType::Fifo => "a pipe",
+        FileType::Socket => "a socket",
+        FileType::BlockDevice | FileType::CharacterDevice => "a device",
+        FileType::Unknown => "not a regular file",
+    };
+    Err(DestinationError::Name(format!(
+        "{} is {what} and is not replaced; give another place with -o",
+        shown(path)
+    )))
+}

@@ -1,0 +1,88 @@
+//! The memory map of a source: an address for the kernel to send from.
+
+#![allow(unsafe_code)]
+
+use super::RawBytes;
+use memmap2::{Advice, Mmap};
+use std::fs::File;
+use std::io;
+use std::ptr;
+
+/// A read-only map of a whole file. Its bytes are never looked at by this program.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    /// `None` for an empty file, which the system refuses to map.
+    map: Option<Mmap>,
+}
+
+impl Mapping {
+    /// Maps the first `size` bytes of `file` for reading in order.
+    ///
+    /// # Errors
+    /// When the system refuses, or the address space cannot hold it.
+    pub fn new(file: &File, size: u64) -> io::Result<Self> {
+        if size == 0 {
+            return Ok(Self { map: None });
+        }
+        let size = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        // SAFETY: the danger of a file mapping is that others change or shorten the file under a
+        // `&[u8]` of it: undefined behaviour, or SIGBUS. No such slice is ever made: the map is
+        // private to this type, which gives out its address only, as `RawBytes`, and the users of
+        // that (the scatter lists of net/sys.rs) hand it to the kernel, which copies what is there
+        // at that moment and answers a page that has gone with EFAULT. Every look of our own goes
+        // through pread (`FileSource::read_at`). `Mmap` unmaps on drop, and outlives each
+        // `RawBytes` by the contract of `Source::raw`.
+        let map = unsafe { memmap2::MmapOptions::new().len(size).map(file)? };
+        // Only a hint; a kernel without it sends all the same.
+        let _ = map.advise(Advice::Sequential);
+        Ok(Self { map: Some(map) })
+    }
+
+    /// Address of the bytes `offset..offset + len`.
+    ///
+    /// # Panics
+    /// When they are not all within the map: the kernel would send other memory of ours.
+    pub fn raw(&self, offset: u64, len: usize) -> RawBytes {
+        let (start, size) = self.map.as_ref().map_or((ptr::dangling(), 0), |m| (m.as_ptr(), m.len()));
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        assert!(
+            offset.checked_add(len).is_some_and(|end| end <= size),
+            "bytes {offset}+{len} are outside a source of {size}"
+        );
+        RawBytes { address: start.wrapping_add(offset), len }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::scratch::Scratch;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixDatagram;
+
+    fn send(socket: &UnixDatagram, bytes: RawBytes) -> io::Result<isize> {
+        // SAFETY: a system call that reads `len` bytes at `address`, which the caller's live
+        // `Mapping` covers; where the file behind it has gone, the kernel answers EFAULT.
+        let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.address.cast(), bytes.len, 0) };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent) }
+    }
+
+    /// What the SAFETY text of [`Mapping::new`] rests on.
+    #[test]
+    fn the_kernel_sends_the_bytes_and_answers_efault_where_the_file_shrank() {
+        let dir = Scratch::new();
+        let bytes: Vec<u8> = (0..16_384u32).map(|i| (i % 253) as u8).collect();
+        std::fs::write(dir.join("x"), &bytes).unwrap();
+        let file = File::options().read(true).write(true).open(dir.join("x")).unwrap();
+        let map = Mapping::new(&file, 16_384).unwrap();
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let mut got = [0; 2_000];
+        assert_eq!(send(&ours, map.raw(9_000, 1408)).unwrap(), 1408);
+        assert_eq!(theirs.recv(&mut got).unwrap(), 1408);
+        assert_eq!(got[..1408], bytes[9_000..][..1408]);
+        file.set_len(4096).unwrap();
+        let error = send(&ours, map.raw(9_000, 1408)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
+        assert_eq!(send(&ours, map.raw(0, 1408)).unwrap(), 1408);
+    }
+}

@@ -1,0 +1,256 @@
+//! A part file: the bytes of an object until they are all there, and how they get their name.
+//!
+//!     .NAME.<random>.mcp-part --write--> --fsync--> --rename--> NAME --fsync of the directory-->
+//!
+//! The final name never holds anything but a finished object (I1). Whatever fails on the way, the
+//! part file is removed.
+
+use super::destination::{Target, require_free};
+use super::names::{PART_SUFFIX, shorten};
+use super::refusal::{refused, shown};
+use super::{DestinationError, Part};
+use crate::limits::MAX_NAME;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Random names tried before giving up: with 64 random bits, a second one already means that
+/// somebody plays tricks.
+const NAME_TRIES: u32 = 8;
+
+/// A preallocated part file beside its final path. Dropping it uncommitted removes it.
+pub struct FilePart {
+    file: File,
+    part_name: String,
+    target: Target,
+    size: u64,
+    force: bool,
+    /// Committed or discarded: there is no part file to write to or to remove any more.
+    closed: AtomicBool,
+}
+
+impl FilePart {
+    /// Creates the part file of `size` bytes for `target`.
+    pub(super) fn create(target: Target, size: u64, force: bool) -> Result<Self, DestinationError> {
+        let (file, part_name) = create_beside(&target)?;
+        // From here on, an error drops the part, which removes the file.
+        let part = Self { file, part_name, target, size, force, closed: AtomicBool::new(false) };
+        preallocate(&part.file, size).map_err(|errno| part.no_room(errno))?;
+        Ok(part)
+    }
+
+    fn no_room(&self, errno: Errno) -> DestinationError {
+        // What was reserved before the space ran out counts as free; the file goes in any case.
+        let _ = self.file.set_len(0);
+        let free = match (errno, rustix::fs::fstatvfs(&self.file)) {
+            (Errno::NOSPC, Ok(disk)) => disk.f_bavail.saturating_mul(disk.f_frsize),
+            _ => return refused("reserve the space for", &self.target.path, &errno.into()),
+        };
+        DestinationError::Disk(format!(
+            "no room for {}: it needs {} bytes and the disk has {free} free; free some space or give another \
+             place with -o",
+            shown(&self.target.path),
+            self.size,
+        ))
+    }
+
+    fn refused(&self, what: &str, error: &io::Error) -> DestinationError {
+        refused(what, &self.target.path, error)
+    }
+
+    fn require_open(&self, what: &str) -> Result<(), DestinationError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(self.over(what));
+        }
+        Ok(())
+    }
+
+    fn over(&self, what: &str) -> DestinationError {
+        DestinationError::Disk(format!(
+            "cannot {what} {}: its transfer is over; start another one",
+            shown(&self.target.path)
+        ))
+    }
+
+    /// Checks that the part file is still ours and whole: other programs can reach it too.
+    fn require_intact(&self) -> Result<(), DestinationError> {
+        let ours = self.file.metadata().map_err(|e| self.refused("look up", &e))?;
+        let named = retry_on_intr(|| {
+            rustix::fs::statat(&self.target.dir, &self.part_name, AtFlags::SYMLINK_NOFOLLOW)
+        })
+        .map_err(|errno| self.refused("finish", &errno.into()))?;
+        if ours.len() != self.size || (ours.dev(), ours.ino()) != (named.st_dev, named.st_ino) {
+            return Err(DestinationError::Disk(format!(
+                "another program changed the unfinished copy of {}; keep it off and try again",
+                shown(&self.target.path)
+            )));
+        }
+        Ok(())
+    }
+
+    /// Syncs the file and gives it its final name. Returns whether that replaced a file.
+    fn publish(&self) -> Result<bool, DestinationError> {
+        let Target { dir, name, path } = &self.target;
+        self.file.sync_all().map_err(|error| self.refused("write", &error))?;
+        self.require_intact()?;
+        let replaces = require_free(dir, name, path, self.force)?;
+        let renamed = if replaces {
+            retry_on_intr(|| rustix::fs::renameat(dir, &self.part_name, dir, name))
+        } else {
+            rename_without_replacing(dir, &self.part_name, name)
+        };
+        match renamed {
+            Ok(()) => Ok(replaces),
+            Err(Errno::EXIST) => Err(DestinationError::Name(format!(
+                "{} was made by another program meanwhile; move it away, or use --force to replace it",
+                shown(path)
+            ))),
+            Err(errno) => Err(self.refused("rename the finished copy to", &errno.into())),
+        }
+    }
+
+    /// Makes the new name survive a power cut.
+    fn sync_directory(&self, replaced: bool) -> Result<(), DestinationError> {
+        match retry_on_intr(|| rustix::fs::fsync(&self.target.dir)) {
+            // Some network file systems cannot sync a directory; their servers do it unasked.
+            Ok(()) | Err(Errno::INVAL) => Ok(()),
+            Err(errno) => {
+                // A replaced file is gone already; its verified successor is better than nothing.
+                if !replaced {
+                    remove(&self.target.dir, &self.target.name);
+                }
+                Err(self.refused("sync the directory of", &errno.into()))
+            }
+        }
+    }
+}
+
+impl Part for FilePart {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DestinationError> {
+        self.require_open("write")?;
+        if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > self.size) {
+            return Err(DestinationError::Disk(format!(
+                "{} bytes at {offset} do not fit {} of {} bytes; please report this",
+                bytes.len(),
+                shown(&self.target.path),
+                self.size
+            )));
+        }
+        self.file.write_all_at(bytes, offset).map_err(|error| self.refused("write", &error))
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DestinationError> {
+        self.file.read_exact_at(buf, offset).map_err(|error| self.refused("read back", &error))
+    }
+
+    fn commit(&self) -> Result<PathBuf, DestinationError> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Err(self.over("finish"));
+        }
+        let replaced = self.publish().inspect_err(|_| remove(&self.target.dir, self.part_name.as_ref()))?;
+        self.sync_directory(replaced)?;
+        Ok(self.target.path.clone())
+    }
+
+    fn discard(&self) {
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            remove(&self.target.dir, self.part_name.as_ref());
+        }
+    }
+}
+
+impl Drop for FilePart {
+    fn drop(&mut self) {
+        self.discard();
+    }
+}
+
+/// Removes a file of ours; if even that fails there is nobody left to be told.
+fn remove(dir: &OwnedFd, name: &OsStr) {
+    let _ = retry_on_intr(|| rustix::fs::unlinkat(dir, name, AtFlags::empty()));
+}
+
+fn create_beside(target: &Target) -> Result<(File, String), DestinationError> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let stem = target.name.to_string_lossy();
+    let mut last = io::Error::from(Errno::EXIST);
+    for _ in 0..NAME_TRIES {
+        let random = getrandom::u64()
+            .map_err(|error| refused("draw a part name for", &target.path, &io::Error::other(error)))?;
+        let name = part_name(&stem, random);
+        // The user's umask takes its share of the mode.
+        match retry_on_intr(|| rustix::fs::openat(&target.dir, &name, flags, Mode::from_raw_mode(0o666))) {
+            Ok(fd) => return Ok((File::from(fd), name)),
+            Err(Errno::EXIST) => last = Errno::EXIST.into(),
+            Err(errno) => return Err(refused("create", &target.path, &errno.into())),
+        }
+    }
+    Err(refused("create", &target.path, &last))
+}
+
+/// `.STEM.<16 hex digits>.mcp-part`, the stem shortened where the whole would exceed
+/// [`MAX_NAME`] bytes.
+fn part_name(stem: &str, random: u64) -> String {
+    let affixes = 1 + 1 + 16 + PART_SUFFIX.len();
+    format!(".{}.{random:016x}{PART_SUFFIX}", shorten(stem, MAX_NAME - affixes))
+}
+
+/// Gives `file` its size, with disk space for it where the file system can reserve any: a disk
+/// that is too small is found now and not at the last block.
+fn preallocate(file: &File, size: u64) -> Result<(), Errno> {
+    if size == 0 {
+        return Ok(());
+    }
+    if i64::try_from(size).is_err() {
+        return Err(Errno::FBIG);
+    }
+    #[cfg(target_os = "linux")]
+    match retry_on_intr(|| rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size)) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+        result => return result,
+    }
+    retry_on_intr(|| rustix::fs::ftruncate(file, size))
+}
+
+/// Renames `from` to `to` within `dir`; fails with `EXIST` if `to` exists.
+fn rename_without_replacing(dir: &OwnedFd, from: &str, to: &OsStr) -> Result<(), Errno> {
+    #[cfg(target_os = "linux")]
+    match retry_on_intr(|| rustix::fs::renameat_with(dir, from, dir, to, rustix::fs::RenameFlags::NOREPLACE))
+    {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+        result => return result,
+    }
+    link_then_unlink(dir, from, to)
+}
+
+/// The same for file systems whose rename cannot refuse to replace (NFS): a hard link never
+/// replaces.
+fn link_then_unlink(dir: &OwnedFd, from: &str, to: &OsStr) -> Result<(), Errno> {
+    match retry_on_intr(|| rustix::fs::linkat(dir, from, dir, to, AtFlags::empty())) {
+        Ok(()) => {
+            remove(dir, from.as_ref());
+            Ok(())
+        }
+        Err(Errno::PERM | Errno::NOSYS | Errno::NOTSUP | Errno::MLINK) => look_then_rename(dir, from, to),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The same for file systems that have no hard links either (some in user space). Another
+/// program that makes the name between the look and the rename loses its file.
+fn look_then_rename(dir: impl AsFd, from: &str, to: &OsStr) -> Result<(), Errno> {
+    match rustix::fs::statat(&dir, to, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => retry_on_intr(|| rustix::fs::renameat(&dir, from, &dir, to)),
+        Err(errno) => Err(errno),
+        Ok(_) => Err(Errno::EXIST),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,360 @@
+//! Part files on real file systems: what is left in the directory after each ending.
+
+use super::*;
+use crate::storage::scratch::Scratch;
+use crate::storage::{Destination, FileDestination};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+fn into(dir: &Path, force: bool) -> FileDestination {
+    FileDestination::new(Some(dir.to_owned()), force)
+}
+
+fn create(output: &Path, force: bool, name: &str, size: u64) -> Result<Box<dyn Part>, DestinationError> {
+    FileDestination::new(Some(output.to_owned()), force).create(name, size)
+}
+
+/// The text of a refusal about names.
+fn name_error<T>(result: Result<T, DestinationError>) -> String {
+    match result {
+        Err(DestinationError::Name(text)) => text,
+        Err(DestinationError::Disk(text)) => panic!("a disk error: {text}"),
+        Ok(_) => panic!("not refused"),
+    }
+}
+
+/// The text of a refusal about the disk.
+fn disk_error<T>(result: Result<T, DestinationError>) -> String {
+    match result {
+        Err(DestinationError::Disk(text)) => text,
+        Err(DestinationError::Name(text)) => panic!("a name error: {text}"),
+        Ok(_) => panic!("not refused"),
+    }
+}
+
+#[test]
+fn a_committed_object_has_its_exact_bytes_and_nothing_else_is_left() {
+    let dir = Scratch::new();
+    let part = create(dir.path(), false, "a b.iso", 10).unwrap();
+    let names = dir.names();
+    assert_eq!(names.len(), 1);
+    assert!(names[0].starts_with(".a b.iso.") && names[0].ends_with(PART_SUFFIX), "{names:?}");
+    assert_eq!(names[0].len(), ".a b.iso.".len() + 16 + PART_SUFFIX.len());
+    assert_eq!(fs::metadata(dir.join(&names[0])).unwrap().len(), 10);
+    part.write_at(5, b"56789").unwrap();
+    part.write_at(0, b"01234").unwrap();
+    let mut back = [0; 4];
+    part.read_at(3, &mut back).unwrap();
+    assert_eq!(&back, b"3456");
+    assert_eq!(part.commit().unwrap(), dir.join("a b.iso"));
+    drop(part);
+    assert_eq!(dir.names(), ["a b.iso"]);
+    assert_eq!(fs::read(dir.join("a b.iso")).unwrap(), b"0123456789");
+    // Ordinary permissions, as any new file gets them.
+    fs::write(dir.join("other"), "").unwrap();
+    let mode = |name: &str| fs::metadata(dir.join(name)).unwrap().permissions().mode();
+    assert_eq!(mode("a b.iso"), mode("other"));
+}
+
+#[test]
+fn an_empty_object_is_an_empty_file() {
+    let dir = Scratch::new();
+    let part = create(dir.path(), false, "empty", 0).unwrap();
+    part.commit().unwrap();
+    assert_eq!(fs::read(dir.join("empty")).unwrap(), b"");
+}
+
+#[test]
+fn drop_and_discard_remove_the_part() {
+    let dir = Scratch::new();
+    drop(create(dir.path(), false, "x", 100).unwrap());
+    assert!(dir.names().is_empty());
+    let part = create(dir.path(), false, "x", 100).unwrap();
+    part.discard();
+    assert!(dir.names().is_empty());
+    assert!(disk_error(part.write_at(0, b"late")).contains("its transfer is over"));
+    assert!(disk_error(part.commit()).contains("its transfer is over"));
+    drop(part);
+    assert!(dir.names().is_empty());
+}
+
+#[test]
+fn a_second_commit_is_refused_and_keeps_the_first() {
+    let dir = Scratch::new();
+    let part = create(dir.path(), false, "x", 1).unwrap();
+    part.write_at(0, b"x").unwrap();
+    part.commit().unwrap();
+    disk_error(part.commit());
+    disk_error(part.write_at(0, b"y"));
+    part.discard();
+    drop(part);
+    assert_eq!(fs::read(dir.join("x")).unwrap(), b"x");
+}
+
+#[test]
+fn writes_and_reads_outside_the_object_are_refused() {
+    let dir = Scratch::new();
+    let part = create(dir.path(), false, "x", 4).unwrap();
+    for (offset, len) in [(0, 5), (4, 1), (u64::MAX, 1)] {
+        disk_error(part.write_at(offset, &vec![0; len]));
+    }
+    part.write_at(4, b"").unwrap();
+    disk_error(part.read_at(2, &mut [0; 3]));
+}
+
+#[test]
+fn the_output_is_a_directory_or_a_file_name() {
+    let dir = Scratch::new();
+    fs::create_dir(dir.join("sub")).unwrap();
+    let commit = |output: &Path| create(output, false, "theirs", 0).unwrap().commit().unwrap();
+    assert_eq!(commit(&dir.join("sub")), dir.join("sub/theirs"));
+    assert_eq!(commit(&dir.join("mine")), dir.join("mine"));
+    // A name of the user's own is not held to the rules for untrusted names.
+    assert_eq!(commit(&dir.join("odd\nname ")), dir.join("odd\nname "));
+    symlink(dir.join("sub"), dir.join("link")).unwrap();
+    assert_eq!(create(&dir.join("link"), false, "2", 0).unwrap().commit().unwrap(), dir.join("link/2"));
+    assert!(dir.join("sub/2").exists());
+
+    let missing = dir.join("missing/");
+    assert!(name_error(create(&missing, false, "x", 0)).contains("does not exist"));
+    assert!(name_error(into(&missing, false).check()).contains("does not exist"));
+    assert!(name_error(create(&dir.join("missing/x"), false, "x", 0)).contains("does not exist"));
+    assert!(name_error(create(&dir.join("mine/x"), false, "x", 0)).contains("is not a directory"));
+    assert!(name_error(create(&dir.join("mine/"), false, "x", 0)).contains("is not a directory"));
+    assert!(name_error(create(&dir.join("missing/.."), false, "x", 0)).contains("neither"));
+    assert!(name_error(create(Path::new(""), false, "x", 0)).contains("neither"));
+    into(dir.path(), false).check().unwrap();
+    into(&dir.join("new"), false).check().unwrap();
+}
+
+#[test]
+fn no_output_is_the_current_directory() {
+    let mut here = FileDestination::new(None, false);
+    here.check().unwrap();
+    // Nothing is created: the name is one that no file may have.
+    name_error(here.create("../x", 0));
+    name_error(here.create("", 0));
+}
+
+#[test]
+fn an_existing_file_is_replaced_only_with_force() {
+    let dir = Scratch::new();
+    let path = dir.join("x");
+    fs::write(&path, "old").unwrap();
+    for text in [
+        name_error(create(dir.path(), false, "x", 3)),
+        name_error(create(&path, false, "theirs", 3)),
+        name_error(into(&path, false).check()),
+    ] {
+        assert!(text.contains("/x exists already; use --force"), "{text}");
+    }
+    assert_eq!(dir.names(), ["x"]);
+    into(&path, true).check().unwrap();
+    let part = create(dir.path(), true, "x", 3).unwrap();
+    part.write_at(0, b"new").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"old");
+    part.commit().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"new");
+    assert_eq!(dir.names(), ["x"]);
+}
+
+#[test]
+fn a_file_that_comes_into_being_meanwhile_is_kept() {
+    let dir = Scratch::new();
+    let part = create(dir.path(), false, "x", 3).unwrap();
+    fs::write(dir.join("x"), "theirs").unwrap();
+    let text = name_error(part.commit());
+    assert!(text.contains("--force"), "{text}");
+    assert_eq!(fs::read(dir.join("x")).unwrap(), b"theirs");
+    assert_eq!(dir.names(), ["x"]);
+}
+
+#[test]
+fn directories_links_and_pipes_are_not_replaced_even_with_force() {
+    let dir = Scratch::new();
+    fs::write(dir.join("target"), "kept").unwrap();
+    symlink("target", dir.join("link")).unwrap();
+    symlink("nowhere", dir.join("dangling")).unwrap();
+    fs::create_dir(dir.join("dir")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        dir.join("pipe"),
+        rustix::fs::FileType::Fifo,
+        Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
+    for (name, what) in
+        [("link", "symbolic link"), ("dangling", "symbolic link"), ("dir", "directory"), ("pipe", "pipe")]
+    {
+        for force in [false, true] {
+            let text = name_error(create(dir.path(), force, name, 1));
+            assert!(text.contains(what) && text.contains("is not replaced"), "{text}");
+        }
+    }
+    assert!(name_error(create(Path::new("/dev/null"), true, "x", 1)).contains("a device"));
+    // One that takes the place during the transfer.
+    let part = create(dir.path(), true, "late", 1).unwrap();
+    symlink("target", dir.join("late")).unwrap();
+    assert!(name_error(part.commit()).contains("symbolic link"));
+    assert_eq!(fs::read(dir.join("target")).unwrap(), b"kept");
+    assert_eq!(dir.names(), ["dangling", "dir", "late", "link", "pipe", "target"]);
+}
+
+#[test]
+fn hostile_names_create_nothing() {
+    let dir = Scratch::new();
+    fs::create_dir(dir.join("in")).unwrap();
+    for name in ["../x", "/tmp/x", "..", ".", "", "a/b", "a\\b", "a\0b", "a\nb", "x\u{202e}y", "nul"] {
+        name_error(create(&dir.join("in"), true, name, 1));
+    }
+    assert!(fs::read_dir(dir.join("in")).unwrap().next().is_none());
+    assert_eq!(dir.names(), ["in"]);
+}
+
+#[test]
+fn a_directory_swapped_during_the_transfer_leads_nowhere_else() {
+    let dir = Scratch::new();
+    fs::create_dir(dir.join("out")).unwrap();
+    fs::create_dir(dir.join("elsewhere")).unwrap();
+    let part = create(&dir.join("out"), false, "x", 1).unwrap();
+    fs::rename(dir.join("out"), dir.join("moved")).unwrap();
+    symlink("elsewhere", dir.join("out")).unwrap();
+    part.commit().unwrap();
+    assert!(dir.join("moved/x").exists());
+    assert!(fs::read_dir(dir.join("elsewhere")).unwrap().next().is_none());
+}
+
+#[test]
+fn a_part_file_that_others_touched_is_not_committed() {
+    let dir = Scratch::new();
+    let part = create(dir.path(), false, "gone", 1).unwrap();
+    fs::remove_file(dir.join(&dir.names()[0])).unwrap();
+    assert!(disk_error(part.commit()).contains("is gone"));
+
+    let part = create(dir.path(), false, "swapped", 1).unwrap();
+    let name = dir.names().remove(0);
+    fs::remove_file(dir.join(&name)).unwrap();
+    fs::write(dir.join(&name), "?").unwrap();
+    assert!(disk_error(part.commit()).contains("another program"));
+
+    let part = create(dir.path(), false, "cut", 8).unwrap();
+    File::options().write(true).open(dir.join(&dir.names()[0])).unwrap().set_len(4).unwrap();
+    assert!(disk_error(part.commit()).contains("another program"));
+    assert!(dir.names().is_empty());
+}
+
+#[test]
+fn the_longest_names_fit() {
+    let dir = Scratch::new();
+    for name in ["x".repeat(255), format!("x{}", "é".repeat(127))] {
+        let part = create(dir.path(), false, &name, 1).unwrap();
+        assert!(dir.names()[0].len() <= 255);
+        part.commit().unwrap();
+        assert_eq!(dir.names(), [name.as_str()]);
+        fs::remove_file(dir.join(&name)).unwrap();
+    }
+    assert_eq!(part_name("a", 0x1f), ".a.000000000000001f.mcp-part");
+    assert_eq!(part_name(&"x".repeat(255), 0).len(), 255);
+    // An own name that no file system takes is a name error too.
+    assert!(name_error(create(&dir.join("x".repeat(256)), false, "x", 1)).contains("names so long"));
+}
+
+#[test]
+fn sizes_beyond_the_file_system_are_refused() {
+    let dir = Scratch::new();
+    for size in [1 << 62, 1 << 63] {
+        disk_error(create(dir.path(), false, "x", size));
+    }
+    assert!(dir.names().is_empty());
+}
+
+#[test]
+fn a_full_disk_is_found_before_the_first_byte() {
+    let Some(disk) = Scratch::mounted("size=1m") else { return };
+    let text = disk_error(create(disk.path(), false, "big", 2 << 20));
+    assert!(text.contains("no room for") && text.contains("/big"), "{text}");
+    assert!(text.contains("needs 2097152 bytes") && text.contains("has 1048576 free"), "{text}");
+    assert!(disk.names().is_empty());
+    // What is reserved stays reserved, whoever fills the rest.
+    let part = create(disk.path(), false, "fits", 512 << 10).unwrap();
+    let filler = create(disk.path(), false, "filler", 512 << 10).unwrap();
+    disk_error(create(disk.path(), false, "more", 4096));
+    part.write_at(0, &vec![7; 512 << 10]).unwrap();
+    part.commit().unwrap();
+    drop(filler);
+    assert_eq!(disk.names(), ["fits"]);
+}
+
+#[test]
+fn a_disk_that_fills_up_without_preallocation_fails_the_write() {
+    let Some(disk) = Scratch::mounted("size=1m") else { return };
+    let part = create(disk.path(), false, "x", 4096).unwrap();
+    // As on a file system that cannot reserve space.
+    let sparse = FilePart {
+        file: File::options().read(true).write(true).create_new(true).open(disk.join("sparse")).unwrap(),
+        part_name: "sparse".into(),
+        target: Target {
+            dir: File::open(disk.path()).unwrap().into(),
+            name: "y".into(),
+            path: disk.join("y"),
+        },
+        size: 2 << 20,
+        force: false,
+        closed: AtomicBool::new(false),
+    };
+    sparse.file.set_len(2 << 20).unwrap();
+    let text = disk_error(sparse.write_at(0, &vec![1; 2 << 20]));
+    assert!(text.contains("/y: the disk is full"), "{text}");
+    drop(sparse);
+    part.commit().unwrap();
+    assert_eq!(disk.names(), ["x"]);
+}
+
+#[test]
+fn a_read_only_disk_is_named() {
+    let Some(disk) = Scratch::mounted("size=1m") else { return };
+    let part = create(disk.path(), false, "late", 1).unwrap();
+    // A file open for writing keeps the disk writable; the directory alone does not.
+    part.discard();
+    drop(part);
+    disk.remount("ro");
+    assert!(disk_error(into(disk.path(), false).check()).contains("is read-only"));
+    let text = disk_error(create(disk.path(), false, "x", 1));
+    assert!(text.contains("cannot create") && text.contains("/x: the disk is read-only"), "{text}");
+}
+
+#[test]
+fn the_ways_round_a_missing_rename_flag_do_not_replace_either() {
+    type Rename = fn(&OwnedFd, &str, &OsStr) -> Result<(), Errno>;
+    let ways: [Rename; 3] =
+        [rename_without_replacing, link_then_unlink, |dir, from, to| look_then_rename(dir, from, to)];
+    for rename in ways {
+        let dir = Scratch::new();
+        let fd = OwnedFd::from(File::open(dir.path()).unwrap());
+        fs::write(dir.join("part"), "new").unwrap();
+        fs::write(dir.join("taken"), "old").unwrap();
+        assert_eq!(rename(&fd, "part", "taken".as_ref()), Err(Errno::EXIST));
+        assert_eq!(fs::read(dir.join("taken")).unwrap(), b"old");
+        rename(&fd, "part", "free".as_ref()).unwrap();
+        assert_eq!(fs::read(dir.join("free")).unwrap(), b"new");
+        assert_eq!(dir.names(), ["free", "taken"]);
+        assert_eq!(rename(&fd, "part", "other".as_ref()), Err(Errno::NOENT));
+    }
+}
+
+#[test]
+fn parts_are_written_from_several_threads() {
+    let dir = Scratch::new();
+    let part = create(dir.path(), false, "x", 4 << 16).unwrap();
+    std::thread::scope(|scope| {
+        for i in 0..4u8 {
+            let part = &part;
+            scope.spawn(move || part.write_at(u64::from(i) << 16, &vec![i; 1 << 16]).unwrap());
+        }
+    });
+    part.commit().unwrap();
+    let bytes = fs::read(dir.join("x")).unwrap();
+    assert!((0..4u8).all(|i| bytes[usize::from(i) << 16..][..1 << 16].iter().all(|b| *b == i)));
+}

@@ -1,0 +1,44 @@
+//! The words for what a file system refuses on the receiver's side.
+
+use super::DestinationError;
+use crate::text::escape;
+use rustix::io::Errno;
+use std::io;
+use std::path::Path;
+
+/// `path` for messages.
+pub(super) fn shown(path: &Path) -> String {
+    escape(&path.to_string_lossy())
+}
+
+/// The system refused `what` (a verb: "write") on `path`: says why, and what to do about it.
+pub(super) fn refused(what: &str, path: &Path, error: &io::Error) -> DestinationError {
+    let path = shown(path);
+    let Some(errno) = Errno::from_io_error(error) else {
+        return DestinationError::Disk(format!("cannot {what} {path} ({error}); check the disk"));
+    };
+    let text = match errno {
+        Errno::NOSPC => format!("cannot {what} {path}: the disk is full; free some space and try again"),
+        Errno::DQUOT => {
+            format!("cannot {what} {path}: the disk quota is used up; free some space and try again")
+        }
+        Errno::ROFS => format!("cannot {what} {path}: the disk is read-only; give a writable place with -o"),
+        Errno::ACCESS | Errno::PERM => {
+            format!("cannot {what} {path}: this user may not; give a writable place with -o")
+        }
+        Errno::FBIG => {
+            format!("cannot {what} {path}: the file system takes no files of that size; give another with -o")
+        }
+        Errno::NAMETOOLONG => {
+            format!(
+                "cannot {what} {path}: the file system takes no names so long; give a shorter one with -o"
+            )
+        }
+        Errno::NOENT => {
+            format!("cannot {what} {path}: the directory or part file is gone; put it back and try again")
+        }
+        _ => format!("cannot {what} {path} ({error}); check the disk"),
+    };
+    // What is wrong with a name is not mended by another disk.
+    if errno == Errno::NAMETOOLONG { DestinationError::Name(text) } else { DestinationError::Disk(text) }
+}

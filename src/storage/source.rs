@@ -1,0 +1,153 @@
+//! A file as the source of an object.
+//!
+//! The file stays open for the whole task, so that replacing it under its name changes nothing.
+//! Two ways lead to its bytes: `pread` for everything this program looks at (hashing, encoding),
+//! which makes a file that shrank an error; and the memory map for what the kernel alone reads.
+
+use super::mmap::Mapping;
+use super::names::{objection, shorten};
+use super::{RawBytes, Source, SourceError};
+use crate::limits::{MAX_NAME, MAX_OBJECT_SIZE};
+use crate::text::escape;
+use std::fs::{self, File, FileType, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// An open, mapped regular file.
+#[derive(Debug)]
+pub struct FileSource {
+    file: File,
+    map: Mapping,
+    size: u64,
+    /// Modification time when opened: seconds and nanoseconds.
+    modified: (i64, i64),
+    /// The path as given, escaped for messages.
+    shown: String,
+    name: String,
+}
+
+impl FileSource {
+    /// Opens the regular file (or symbolic link to one) at `path`. Its size is fixed from here on.
+    ///
+    /// # Errors
+    /// When it is something else than a regular file, cannot be read or mapped, or has a name
+    /// that receivers refuse.
+    pub fn open(path: &Path) -> Result<Self, SourceError> {
+        let shown = escape(&path.to_string_lossy());
+        let refuse = |error: io::Error| unreadable(&shown, &error);
+        // Looked at before opening, because opening alone can already do something to a device.
+        require_regular(fs::metadata(path).map_err(refuse)?.file_type(), &shown)?;
+        // A pipe that took the file's place meanwhile must not make us wait for its writer.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(refuse)?;
+        let meta = file.metadata().map_err(refuse)?;
+        require_regular(meta.file_type(), &shown)?;
+        let size = meta.len();
+        if size > MAX_OBJECT_SIZE {
+            return Err(SourceError::Read(format!("{shown} is larger than 2^63 bytes; split it")));
+        }
+        if size == 0 && file.read_at(&mut [0], 0).map_err(refuse)? != 0 {
+            return Err(SourceError::Read(format!(
+                "{shown} has content but no size, as kernel files do; copy it to a plain file and send that"
+            )));
+        }
+        let name = own_name(path);
+        if let Some(what) = objection(&name) {
+            return Err(SourceError::Read(format!(
+                "{shown} cannot be sent under its name, which {what}; rename it or send a link to it"
+            )));
+        }
+        let map = Mapping::new(&file, size).map_err(|error| {
+            SourceError::Read(format!("cannot map {shown} into memory ({error}); copy it to a local disk"))
+        })?;
+        #[cfg(target_os = "linux")]
+        {
+            // Only a hint, for the reads that do not go through the map.
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
+        }
+        let modified = modified(&meta);
+        Ok(Self { file, map, size, modified, shown, name })
+    }
+
+    /// The file's own name, without directories: what receivers are offered. 1 to 255 bytes; bytes
+    /// that are not UTF-8 are replaced by U+FFFD.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn shrunk(&self) -> SourceError {
+        SourceError::Changed(format!("{} shrank while it was being sent; send it again", self.shown))
+    }
+}
+
+impl Source for FileSource {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+        self.file.read_exact_at(buf, offset).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => self.shrunk(),
+            _ => unreadable(&self.shown, &error),
+        })
+    }
+
+    fn raw(&self, offset: u64, len: usize) -> RawBytes {
+        self.map.raw(offset, len)
+    }
+
+    /// Changes that the file system does not date (within one clock tick of the last one, or
+    /// through another's memory map before it is synced) are left to the block hashes.
+    fn check(&self) -> Result<(), SourceError> {
+        let meta = self.file.metadata().map_err(|error| unreadable(&self.shown, &error))?;
+        if meta.len() < self.size {
+            return Err(self.shrunk());
+        }
+        if meta.len() != self.size || modified(&meta) != self.modified {
+            return Err(SourceError::Changed(format!(
+                "{} changed while it was being sent; send it again",
+                self.shown
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn modified(meta: &Metadata) -> (i64, i64) {
+    (meta.mtime(), meta.mtime_nsec())
+}
+
+fn own_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // Replacement characters are longer than the bytes they stand for.
+    shorten(&name, MAX_NAME).to_owned()
+}
+
+fn require_regular(kind: FileType, shown: &str) -> Result<(), SourceError> {
+    let advice = if kind.is_file() {
+        return Ok(());
+    } else if kind.is_dir() {
+        "is a directory; pack it into one file first, with tar for example"
+    } else if kind.is_fifo() {
+        "is a pipe; write its output to a file and send that"
+    } else if kind.is_block_device() {
+        "is a block device; copy it to an image file and send that"
+    } else {
+        "is not a regular file; send a regular file"
+    };
+    Err(SourceError::Read(format!("{shown} {advice}")))
+}
+
+fn unreadable(shown: &str, error: &io::Error) -> SourceError {
+    SourceError::Read(match error.kind() {
+        io::ErrorKind::NotFound => format!("{shown} does not exist; check the path"),
+        io::ErrorKind::PermissionDenied => {
+            format!("{shown} may not be read by this user; change its permissions")
+        }
+        _ => format!("cannot read {shown} ({error}); check the disk it is on"),
+    })
+}
+
+#[cfg(test)]
+mod tests;
