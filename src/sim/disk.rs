@@ -94,6 +94,8 @@ struct State {
     files: BTreeMap<String, Vec<u8>>,
     parts: BTreeMap<u64, PartFile>,
     made: u64,
+    /// Counts the crashes: a part made before one belongs to nobody.
+    crashes: u64,
     writes: u64,
     written: u64,
     reads: u64,
@@ -160,7 +162,9 @@ impl SimDisk {
     }
     /// The device loses power: what was not synced is kept, lost or torn, each write for itself.
     pub fn crash(&self, rng: &mut fastrand::Rng) {
-        for part in self.state().parts.values_mut() {
+        let mut state = self.state();
+        state.crashes += 1;
+        for part in state.parts.values_mut() {
             for (offset, bytes) in part.unsynced.drain(..) {
                 let kept = [0, bytes.len(), rng.usize(..=bytes.len())][rng.usize(..3)];
                 part.durable[offset as usize..][..kept].copy_from_slice(&bytes[..kept]);
@@ -207,14 +211,15 @@ impl Destination for SimDestination {
         state.made += 1;
         let empty = vec![0; size as usize];
         state.parts.insert(id, PartFile { data: empty.clone(), unsynced: Vec::new(), durable: empty });
-        let (disk, name, force) = (self.disk.clone(), name.to_owned(), self.force);
-        Ok(Box::new(SimPart { disk: disk.clone(), id, name, force }))
+        let (crashes, disk) = (state.crashes, self.disk.clone());
+        Ok(Box::new(SimPart { disk, id, crashes, name: name.to_owned(), force: self.force }))
     }
 }
 
 struct SimPart {
     disk: SimDisk,
     id: u64,
+    crashes: u64,
     name: String,
     force: bool,
 }
@@ -269,7 +274,11 @@ impl Part for SimPart {
         Ok(PathBuf::from(&self.name))
     }
     fn discard(&self) {
-        self.disk.state().parts.remove(&self.id);
+        let mut state = self.disk.state();
+        // A device that crashed clears nothing away.
+        if state.crashes == self.crashes {
+            state.parts.remove(&self.id);
+        }
     }
 }
 
@@ -296,6 +305,7 @@ mod tests {
         let second = SimDestination::new(disk.clone(), true).create("x", 8).unwrap();
         second.write_at(0, b"ABCDEFGH").unwrap();
         disk.crash(&mut fastrand::Rng::with_seed(3));
+        drop(second);
         disk.with_file("x", |file| assert_eq!(file, Some(&b"abcdefgh"[..])));
         assert_eq!(disk.parts(), 1);
         disk.sweep();

@@ -18,9 +18,9 @@ pub mod checks;
 pub mod disk;
 pub mod network;
 pub mod node;
-pub mod runner;
+// pub mod runner;
 pub mod scenario;
-pub mod transfer;
+// pub mod transfer;
 pub mod world;
 
 #[cfg(test)]

@@ -32,15 +32,29 @@ pub fn address(node: NodeId) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, b, c, d)), UNICAST_PORT)
 }
 
-/// A Gilbert-Elliott channel: two states, with loss in the bad one.
+/// A Gilbert-Elliott channel: two states, with loss in the bad one. The states last for times
+/// and not for datagrams, so that a quiet link is not bad for minutes.
 #[derive(Clone, Copy, Debug)]
 pub struct Burst {
-    /// Chance a datagram to go from good to bad.
-    pub enter: f64,
-    /// Chance a datagram to go back.
-    pub leave: f64,
+    /// Mean time between bad periods.
+    pub good: Duration,
+    /// Mean length of a bad period.
+    pub bad: Duration,
     /// Chance a datagram to be lost while bad.
     pub loss: f64,
+}
+
+impl Burst {
+    /// Whether the link is bad at `now`, by its state and the random lengths of its periods.
+    fn is_bad(&self, link: &mut Link, rng: &mut fastrand::Rng, now: Time) -> bool {
+        while link.state_until <= now {
+            link.bad = !link.bad;
+            let mean = if link.bad { self.bad } else { self.good };
+            let length = mean.mul_f64(-(1.0 - rng.f64()).ln());
+            link.state_until = link.state_until + length.max(Duration::from_micros(1));
+        }
+        link.bad
+    }
 }
 
 /// What a link does to datagrams.
@@ -172,10 +186,17 @@ pub struct Arrival {
 }
 
 /// State of one direction of a node's link.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Link {
     bad: bool,
+    state_until: Time,
+    /// When the last datagram that was not overtaken arrives.
     last: Time,
+}
+
+impl Link {
+    /// Its first period is a good one.
+    const NEW: Self = Self { bad: true, state_until: Time::ZERO, last: Time::ZERO };
 }
 
 struct Place {
@@ -221,8 +242,7 @@ impl Network {
     }
     /// Adds a node.
     pub fn attach(&mut self, attachment: Attachment) -> NodeId {
-        let (up, down) = (Link::default(), Link::default());
-        self.places.push(Place { attachment, up, down, listening: Vec::new() });
+        self.places.push(Place { attachment, up: Link::NEW, down: Link::NEW, listening: Vec::new() });
         (self.places.len() - 1) as NodeId
     }
     /// A node's place, to change its quality.
@@ -394,11 +414,7 @@ fn traverse(
         return Fate::Lost;
     }
     if let Some(burst) = &quality.burst {
-        let flip = if link.bad { burst.leave } else { burst.enter };
-        if rng.f64() < flip {
-            link.bad = !link.bad;
-        }
-        if link.bad && rng.f64() < burst.loss {
+        if burst.is_bad(link, rng, now) && rng.f64() < burst.loss {
             counts.burst_lost += 1;
             return Fate::Lost;
         }
@@ -479,14 +495,29 @@ mod tests {
     }
 
     #[test]
+    fn bursts_take_their_share_in_runs() {
+        let burst = Burst { good: Duration::from_millis(90), bad: Duration::from_millis(10), loss: 1.0 };
+        let mut network = pair(Quality { burst: Some(burst), ..Quality::default() });
+        let (mut lost, mut runs, mut before) = (0, 0, false);
+        for i in 0..100_000u64 {
+            let now = send(&mut network, Time(i * 1_000_000), address(1), b"x").is_empty();
+            lost += u32::from(now);
+            runs += u32::from(now && !before);
+            before = now;
+        }
+        assert!((8_000..12_000).contains(&lost), "{lost}");
+        assert!((8..13).contains(&(lost / runs)), "{lost} in {runs} runs");
+    }
+
+    #[test]
     fn a_full_queue_drops_or_holds() {
         let mut network = pair(Quality::default());
         network.attachment(0).egress = Some(Line::new(8_000_000, 3_000, false));
         for _ in 0..10 {
             send(&mut network, Time::ZERO, GROUP, &[0; 934]);
         }
-        // One a millisecond; the queue holds three.
-        assert_eq!((network.counts.delivered, network.counts.tail_dropped), (4, 8));
+        // One a millisecond; the queue holds three. Both receivers get those.
+        assert_eq!((network.counts.delivered, network.counts.tail_dropped), (6, 7));
         network.attachment(0).egress = Some(Line::new(8_000_000, 3_000, true));
         assert_eq!(network.room(0, Time::ZERO), 3_000);
         for _ in 0..3 {
