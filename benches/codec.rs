@@ -18,6 +18,7 @@ fn full_nak() -> Message<'static> {
         device: DeviceId([7; 16]),
         round: 1,
         as_of: PacketNumber::new(0, 1_000_000),
+        held_us: 300,
         incomplete: 1000,
         pages: Vec::new(),
         deficits: Vec::new(),

@@ -13,7 +13,7 @@ use mcp::units::{BlockIndex, SymbolId};
 /// Source symbols of a block: small, the usual 1 MiB, and the usual 16 MiB.
 const KS: [u32; 3] = [64, 745, 11_916];
 /// Lost symbols per thousand.
-const LOSSES: [u32; 5] = [0, 1, 10, 50, 500];
+const LOSSES: [u32; 7] = [0, 1, 10, 20, 30, 50, 500];
 
 fn main() {
     divan::main();

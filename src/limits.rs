@@ -64,6 +64,10 @@ pub const MAX_LABEL: usize = 64;
 pub const MAX_REASON: usize = 200;
 /// Chaining values in one hash page.
 pub const HASHES_PER_PAGE: u32 = 32;
+/// Blocks of an object that this program sends or receives: what bounds the state kept per block.
+pub const MAX_BLOCKS: u32 = 1 << 20;
+/// Most datagrams handed to the kernel at one go.
+pub const MAX_BATCH: usize = 64;
 /// Devices one session serves.
 pub const MAX_DEVICES: usize = 16_384;
 /// Feedback datagrams per second that all devices together may send (I10).
@@ -80,6 +84,30 @@ pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 pub const SENDER_SILENCE: Duration = Duration::from_secs(20);
 /// A device unheard of for this long is lost.
 pub const DEVICE_SILENCE: Duration = Duration::from_secs(10);
+/// A device that is being served but verifies nothing more for this long has failed.
+pub const DEVICE_STALL: Duration = Duration::from_secs(60);
+/// NAK summaries per second that polls may invite.
+pub const NAKS_PER_SECOND: u32 = FEEDBACK_PER_SECOND * 3 / 10;
+/// Joins per second that announces may invite.
+pub const JOINS_PER_SECOND: u32 = FEEDBACK_PER_SECOND / 5;
+/// Completion receipts per second that the devices together may send.
+pub const COMPLETIONS_PER_SECOND: u32 = FEEDBACK_PER_SECOND / 4;
+/// Progress reports per second that the devices together may send.
+pub const REPORTS_PER_SECOND: u32 = FEEDBACK_PER_SECOND / 5;
+/// A device reports its progress this often, or less often where there are many.
+pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often each of `devices` reports its progress.
+#[must_use]
+pub fn report_interval(devices: u32) -> Duration {
+    REPORT_INTERVAL.max(Duration::from_secs(1) * devices / REPORTS_PER_SECOND)
+}
+
+/// How long a device of `devices` may be silent before it is lost.
+#[must_use]
+pub fn device_silence(devices: u32) -> Duration {
+    DEVICE_SILENCE.max(report_interval(devices) * 4)
+}
 
 const _: () = {
     assert!(MAX_SYMBOL_SIZE.is_multiple_of(SYMBOL_ALIGN));
@@ -91,6 +119,11 @@ const _: () = {
     assert!(HEADER_LEN + 12 + HASHES_PER_PAGE as usize * 32 <= MAX_CONTROL);
     assert!(MAX_CONTROL <= MAX_DATAGRAM);
     assert!(MAX_SOURCE_SYMBOLS < MAX_SYMBOL_ID);
+    assert!(
+        NAKS_PER_SECOND + JOINS_PER_SECOND + COMPLETIONS_PER_SECOND + REPORTS_PER_SECOND
+            <= FEEDBACK_PER_SECOND
+    );
+    assert!(ANNOUNCE_INTERVAL.as_secs() < SENDER_SILENCE.as_secs());
     // The usual block works with every symbol size, the largest with the largest.
     assert!((1_u64 << DEFAULT_BLOCK_LOG2).div_ceil(MIN_SYMBOL_SIZE as u64) <= MAX_SOURCE_SYMBOLS as u64);
     assert!((1_u64 << MAX_BLOCK_LOG2).div_ceil(MAX_SYMBOL_SIZE as u64) <= MAX_SOURCE_SYMBOLS as u64);

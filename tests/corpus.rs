@@ -63,6 +63,7 @@ fn goldens() -> Vec<Message<'static>> {
             device,
             round: 3,
             as_of: PacketNumber::new(0, 41),
+            held_us: 300,
             incomplete: 4,
             pages: vec![PageRange { first: 0, count: 1 }],
             deficits: vec![

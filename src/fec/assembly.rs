@@ -6,9 +6,9 @@
 //! write that keeps the repair symbols too.
 //!
 //! ```text
-//!  slot      0     1     2     3     4          extras
-//!          [ s0 ][ r7 ][    ][ s3 ][ s4|        [ r9 ]      K = 5, s1 and s2 are missing
-//!            mem  spilled free  mem   mem        mem
+//!  slot       0        1        2        3       4         extras
+//!         [  s0   |   r7   |        |   s3   |  s4 ]       [  r9   ]
+//!          memory  spilled    free   memory  memory         memory      K = 5; s1, s2 are missing
 //! ```
 //!
 //! A slot is free, in memory or spilled. The slot of a last source symbol that is shorter than a

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 type SharedPlan = Arc<OnceLock<SourceBlockEncodingPlan>>;
 
 /// Encoding plans by K, shared by the worker threads and bounded: the one that was not used for
-/// the longest time makes room for a new one. A plan takes several times as long to make as a
+/// the longest time makes room for a new one. A plan takes longer to make than a
 /// block takes to encode with it.
 #[derive(Default)]
 pub struct PlanCache {

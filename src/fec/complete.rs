@@ -12,7 +12,7 @@
 
 use super::PlanCache;
 use super::assembly::BlockAssembly;
-use super::codec;
+use super::{codec, syndrome};
 use crate::units::BlockIndex;
 
 /// The symbols held do not suffice: more are needed.
@@ -78,28 +78,29 @@ impl BlockAssembly {
     }
 
     /// Puts every source symbol in its slot, so that [`Self::bytes`] is the block. No work if they
-    /// are all there, otherwise it decodes: about a millisecond a MiB.
+    /// are all there, otherwise it decodes: one to two milliseconds a MiB.
     ///
     /// # Errors
     /// When the symbols do not suffice. All are still held, and the deficit is at least 1.
     ///
     /// # Panics
     /// When some symbols are in the file only, or there is no buffer though there are symbols.
-    pub fn complete(&mut self, _plans: &PlanCache) -> Result<(), Undecodable> {
+    pub fn complete(&mut self, plans: &PlanCache) -> Result<(), Undecodable> {
         assert!(self.spilled.count() == 0, "what was spilled is read back before completing");
         if self.source.is_full() {
             return Ok(());
         }
-        let decoded = if self.deficit() == 0 { self.decode() } else { None };
-        let Some(decoded) = decoded else {
+        let decoded = if self.deficit() == 0 { self.decode(plans) } else { None };
+        let (Some(decoded), Some(buffer)) = (decoded, self.buffer.as_mut()) else {
             self.needed = self.needed.max(self.held().saturating_add(1));
             return Err(Undecodable { block: self.block, deficit: self.deficit() });
         };
-        for (first, count) in self.source.runs(false) {
-            let (offset, len) = self.byte_run(first, count);
-            if let Some(buffer) = &mut self.buffer {
-                buffer[offset..offset + len].copy_from_slice(&decoded[offset..offset + len]);
-            }
+        let size = usize::from(self.symbol_size);
+        let missing = self.source.runs(false).flat_map(|(first, count)| first..first + count);
+        for (id, symbol) in missing.zip(decoded.chunks(size)) {
+            let start = id as usize * size;
+            let len = size.min(self.block_len - start);
+            buffer[start..start + len].copy_from_slice(&symbol[..len]);
         }
         for slot in 0..self.k {
             self.source.insert(slot);
@@ -117,13 +118,20 @@ impl BlockAssembly {
         self.buffer.as_ref().map_or(&[], |buffer| &buffer[..self.block_len])
     }
 
-    fn decode(&self) -> Option<Vec<u8>> {
+    /// The missing source symbols, one after the other.
+    fn decode(&self, plans: &PlanCache) -> Option<Vec<u8>> {
         let buffer = self.buffer.as_ref().expect("symbols are in a buffer");
-        let source = (0..self.k).filter(|id| self.source.contains(*id)).map(|id| (id, id));
-        let repair = self.repairs.iter().filter_map(|r| Some((r.id, r.slot?)));
-        let slots = source.chain(repair).map(|(id, slot)| (id, &buffer[self.slot_range(slot)]));
-        let extras = self.extras.iter().map(|(id, payload)| (*id, &payload[..]));
-        codec::decode(self.k, self.symbol_size, slots.chain(extras))
+        let repair = self.repairs.iter().filter_map(|r| Some((r.id, &buffer[self.slot_range(r.slot?)])));
+        let repair = repair.chain(self.extras.iter().map(|(id, payload)| (*id, &payload[..])));
+        let missing: Vec<u32> = (0..self.k).filter(|id| !self.source.contains(*id)).collect();
+        if missing.len() <= syndrome::MAX_MISSING as usize {
+            let repair: Vec<_> = repair.collect();
+            return syndrome::decode(buffer.clone(), self.symbol_size, &missing, &repair, plans);
+        }
+        let source =
+            (0..self.k).filter(|id| self.source.contains(*id)).map(|id| (id, &buffer[self.slot_range(id)]));
+        let block = codec::decode(self.k, self.symbol_size, source.chain(repair))?;
+        Some(missing.iter().flat_map(|id| &block[self.slot_range(*id)]).copied().collect())
     }
 
     /// Slots as an `(offset, length)` run of bytes of the block.

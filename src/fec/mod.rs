@@ -16,6 +16,7 @@
 mod assembly;
 mod codec;
 mod complete;
+mod syndrome;
 
 pub use assembly::{Added, BlockAssembly};
 pub use codec::{Encoder, PlanCache};

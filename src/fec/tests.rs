@@ -395,6 +395,40 @@ fn nonsense_finds_no_room() {
 }
 
 #[test]
+fn both_ways_of_decoding_agree() {
+    let plans = PlanCache::default();
+    for_seeds(400, |rng| {
+        let k = rng.choice([1, 2, 7, 30, 100]).unwrap();
+        let block = Block::of_symbols(k, &plans, rng);
+        let mut padded = block.bytes.clone();
+        padded.resize(k as usize * 64, 0);
+        let mut ids: Vec<u32> = (0..k).collect();
+        rng.shuffle(&mut ids);
+        let mut missing = ids.split_off((k - rng.u32(1..=k.min(syndrome::MAX_MISSING))) as usize);
+        missing.sort_unstable();
+        // Too few now and then; the chance that just enough fail is larger at small K.
+        let count = (missing.len() + rng.usize(0..3)).saturating_sub(1);
+        let repair: Vec<(u32, Vec<u8>)> = (0..count)
+            .map(|i| 100 + 1000 * i as u32 + rng.u32(0..1000))
+            .map(|id| (id, block.symbol(id)))
+            .collect();
+        let repair: Vec<(u32, &[u8])> = repair.iter().map(|(id, symbol)| (*id, &symbol[..])).collect();
+        let source = ids.iter().map(|id| (*id, &padded[*id as usize * 64..][..64]));
+        let usual = decode(k, T, source.chain(repair.iter().copied()));
+        let mut holes = padded.clone();
+        missing.iter().for_each(|id| rng.fill(&mut holes[*id as usize * 64..][..64]));
+        let quick = syndrome::decode(holes, T, &missing, &repair, &plans);
+        assert_eq!(quick.is_some(), usual.is_some());
+        if let (Some(quick), Some(usual)) = (quick, usual) {
+            assert_eq!(usual, padded);
+            for (id, symbol) in missing.iter().zip(quick.chunks(64)) {
+                assert_eq!(symbol, &padded[*id as usize * 64..][..64]);
+            }
+        }
+    });
+}
+
+#[test]
 fn forged_symbols_never_panic() {
     let plans = PlanCache::default();
     for_seeds(40, |rng| {

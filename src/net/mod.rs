@@ -1,6 +1,7 @@
 //! L3: sockets: the choice of an interface, group membership, batched sending and receiving.
 //! Blind to the protocol. [`Net`] is the port of the engine; the simulated network has its own.
 
+pub use crate::limits::MAX_BATCH;
 use crate::storage::RawBytes;
 use crate::units::Via;
 use std::io;
@@ -25,9 +26,6 @@ pub enum Body<'a> {
     /// Bytes of the mapped source, for the kernel only.
     Raw(RawBytes),
 }
-
-/// Most segments in one [`Net::send`].
-pub const MAX_BATCH: usize = 64;
 
 /// The engine's port to the network.
 pub trait Net {

@@ -4,6 +4,8 @@
 
 pub mod event;
 pub mod job;
+pub mod receiver;
+pub mod sender;
 
 use crate::time::Time;
 use crate::units::{BlockIndex, SymbolId, Via};

@@ -167,6 +167,7 @@ fn random_nak(rng: &mut Rng, size: usize) -> Nak {
         device: DeviceId(bytes(rng)),
         round: rng.u32(..),
         as_of: PacketNumber(rng.u64(..)),
+        held_us: rng.u32(..),
         incomplete: rng.u32(..),
         pages: Vec::new(),
         deficits: Vec::new(),

@@ -1,0 +1,137 @@
+//! A token bucket in bytes on the wire.
+
+use crate::time::Time;
+use crate::units::Rate;
+use std::time::Duration;
+
+const NANOS: u128 = 1_000_000_000;
+/// How long a quantum lasts on the wire: datagrams are handed to the kernel in runs of about
+/// this length, which is what a cheap switch must be able to queue.
+const QUANTUM_TIME: Duration = Duration::from_micros(500);
+/// Largest quantum in bytes: one segmented send.
+const MAX_QUANTUM: u64 = 64 << 10;
+
+/// A token bucket. Sending is allowed while a quantum of tokens is there; what is sent is
+/// charged afterwards, so the balance may go below zero by one send.
+#[derive(Clone, Debug)]
+pub struct TokenBucket {
+    rate: u64,
+    quantum: u64,
+    depth: i64,
+    tokens: i64,
+    /// Sub-byte remainder of the last refill, in bits x nanoseconds.
+    remainder: u128,
+    refilled: Time,
+}
+
+impl TokenBucket {
+    /// A full bucket for `rate`; `datagram` is the usual size of one on the wire, in bytes.
+    #[must_use]
+    pub fn new(rate: Rate, datagram: u64, now: Time) -> Self {
+        let per_quantum = bytes_in(rate.0.max(1), QUANTUM_TIME);
+        let quantum = per_quantum.clamp(datagram, MAX_QUANTUM.max(datagram));
+        // Twice the quantum's time makes up for a wake-up that came late.
+        let depth = (2 * per_quantum).max(2 * quantum);
+        let depth = i64::try_from(depth).unwrap_or(i64::MAX);
+        Self { rate: rate.0.max(1), quantum, depth, tokens: depth, remainder: 0, refilled: now }
+    }
+
+    /// How many bytes are sent at one go, about.
+    #[must_use]
+    pub const fn quantum(&self) -> u64 {
+        self.quantum
+    }
+
+    fn refill(&mut self, now: Time) {
+        let elapsed = now.since(self.refilled).as_nanos();
+        self.refilled = self.refilled.max(now);
+        let gained = u128::from(self.rate) * elapsed + self.remainder;
+        let bytes = gained / (8 * NANOS);
+        self.remainder = gained % (8 * NANOS);
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.tokens = self.tokens.saturating_add(bytes);
+        if self.tokens >= self.depth {
+            self.tokens = self.depth;
+            self.remainder = 0;
+        }
+    }
+
+    /// Whether a quantum may be sent now.
+    pub fn ready(&mut self, now: Time) -> bool {
+        self.refill(now);
+        self.tokens >= self.threshold()
+    }
+
+    fn threshold(&self) -> i64 {
+        i64::try_from(self.quantum).unwrap_or(i64::MAX)
+    }
+
+    /// Charges `bytes` on the wire.
+    pub fn charge(&mut self, bytes: u64) {
+        self.tokens = self.tokens.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// When [`TokenBucket::ready`] will hold, if nothing is charged until then.
+    #[must_use]
+    pub fn ready_at(&self) -> Time {
+        let short = self.threshold().saturating_sub(self.tokens);
+        let Ok(short) = u128::try_from(short) else { return self.refilled };
+        let nanos = (short * 8 * NANOS).saturating_sub(self.remainder).div_ceil(u128::from(self.rate));
+        self.refilled + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+fn bytes_in(rate: u64, time: Duration) -> u64 {
+    u64::try_from(u128::from(rate) * time.as_nanos() / (8 * NANOS)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_the_rate_over_a_second_at_many_rates() {
+        for rate in [64_000u64, 1_000_000, 20_000_000, 1_000_000_000, 25_000_000_000] {
+            let mut bucket = TokenBucket::new(Rate(rate), 1500, Time::ZERO);
+            let (mut now, mut sent) = (Time::ZERO, 0u64);
+            let end = Time::ZERO + Duration::from_secs(1);
+            while now < end {
+                if bucket.ready(now) {
+                    let n = bucket.quantum() / 1500 * 1500;
+                    bucket.charge(n);
+                    sent += n;
+                } else {
+                    let at = bucket.ready_at();
+                    assert!(at > now, "rate {rate}: no progress at {now:?}");
+                    now = at;
+                }
+            }
+            let slack = 2 * bytes_in(rate, 2 * QUANTUM_TIME) + 4 * 1500;
+            let exact = rate / 8;
+            assert!(sent <= exact + slack, "rate {rate}: {sent} > {exact} + {slack}");
+            assert!(sent + slack >= exact, "rate {rate}: {sent} < {exact} - {slack}");
+        }
+    }
+
+    #[test]
+    fn an_idle_bucket_saves_up_no_more_than_its_depth() {
+        let mut bucket = TokenBucket::new(Rate(8_000_000), 1000, Time::ZERO);
+        let later = Time::ZERO + Duration::from_secs(3600);
+        let mut burst = 0;
+        while bucket.ready(later) {
+            bucket.charge(1000);
+            burst += 1000;
+        }
+        assert!(burst <= 2 * bucket.quantum() + 1000, "{burst}");
+    }
+
+    #[test]
+    fn debt_is_paid_before_the_next_send() {
+        let mut bucket = TokenBucket::new(Rate(8_000), 100, Time::ZERO);
+        bucket.charge(1_200);
+        assert!(!bucket.ready(Time::ZERO));
+        let at = bucket.ready_at();
+        assert!(at >= Time::ZERO + Duration::from_secs(1), "{at:?}");
+        assert!(bucket.ready(at));
+    }
+}

@@ -1,0 +1,262 @@
+//! A repair channel: a destination, its packet counter, the repairs planned for it, and the state
+//! of its round. The group has one; each device in a unicast repair session has its own.
+
+use super::planner::PlanKind;
+use crate::time::Time;
+use crate::units::{BlockIndex, SymbolId};
+use crate::wire::{Nak, PacketNumber};
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Answers kept in one round, so that a flood of them is bounded; honest rounds invite fewer.
+const MAX_ANSWERS: usize = 1024;
+
+/// Polls whose time is remembered.
+const POLLS_REMEMBERED: usize = 64;
+
+/// Where a channel's round stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Round {
+    /// No poll is open; the next may go out at this time if there is reason for one.
+    Idle {
+        /// Earliest time of the next poll.
+        next: Time,
+    },
+    /// A poll is out and answers are being gathered.
+    Open {
+        /// When it was sent.
+        sent: Time,
+        /// When the answers are planned for.
+        closes: Time,
+        /// When what is planned so far is echoed, so that others need not answer.
+        echo: Time,
+    },
+}
+
+/// A planned repair of one block.
+#[derive(Debug)]
+pub(super) enum Repair {
+    /// Source symbols again.
+    Resend { block: BlockIndex, runs: VecDeque<(u32, u32)> },
+    /// Fresh repair symbols `first..first + count`, of which `sent` have gone out.
+    Fresh { block: BlockIndex, first: SymbolId, count: u32, sent: u32, symbols: Encoded },
+}
+
+/// Whether the symbols of a fresh repair are there.
+#[derive(Debug)]
+pub(super) enum Encoded {
+    /// Not asked for.
+    Not,
+    /// A worker is at it.
+    Asked,
+    /// Here they are.
+    Ready(Arc<Vec<u8>>),
+}
+
+/// Symbols to be sent now.
+#[derive(Debug)]
+pub(super) enum Batch {
+    /// Source symbols.
+    Source { block: BlockIndex, ids: Range<u32> },
+    /// Repair symbols: byte range within `symbols`, the first of which has the id `first`.
+    Repair { block: BlockIndex, first: SymbolId, symbols: Arc<Vec<u8>>, range: Range<usize> },
+}
+
+#[derive(Debug)]
+pub(super) struct Channel {
+    id: u16,
+    pub to: SocketAddr,
+    next_counter: u64,
+    pub round_number: u32,
+    pub round: Round,
+    /// The answers of the open round, by device key.
+    answers: Vec<(usize, Nak)>,
+    queue: VecDeque<Repair>,
+    pages: BTreeSet<u32>,
+    /// When the latest polls went out, by round: late answers too tell the round-trip time.
+    polls: VecDeque<(u32, Time)>,
+    /// The packet number of the last symbol: an answer from before it does not count it.
+    pub last_symbol: PacketNumber,
+}
+
+impl Channel {
+    pub fn new(id: u16, to: SocketAddr) -> Self {
+        Self {
+            id,
+            to,
+            next_counter: 0,
+            round_number: 0,
+            round: Round::Idle { next: Time::ZERO },
+            answers: Vec::new(),
+            queue: VecDeque::new(),
+            pages: BTreeSet::new(),
+            polls: VecDeque::new(),
+            last_symbol: PacketNumber::new(id, 0),
+        }
+    }
+
+    /// Opens a round; its number.
+    pub fn open(&mut self, sent: Time, closes: Time, echo: Time) -> u32 {
+        self.round_number += 1;
+        self.round = Round::Open { sent, closes, echo };
+        if self.polls.len() == POLLS_REMEMBERED {
+            self.polls.pop_front();
+        }
+        self.polls.push_back((self.round_number, sent));
+        self.round_number
+    }
+
+    /// When the poll of a round was sent, if that is remembered.
+    pub fn poll_sent(&self, round: u32) -> Option<Time> {
+        self.polls.iter().find(|(r, _)| *r == round).map(|(_, at)| *at)
+    }
+
+    /// Takes `count` packet numbers and returns the first.
+    pub fn take_numbers(&mut self, count: u32) -> PacketNumber {
+        let first = PacketNumber::new(self.id, self.next_counter);
+        self.next_counter += u64::from(count);
+        first
+    }
+
+    /// Takes packet numbers for `count` symbols and returns the first.
+    pub fn take_symbol_numbers(&mut self, count: u32) -> PacketNumber {
+        let first = self.take_numbers(count);
+        self.last_symbol = PacketNumber::new(self.id, self.next_counter.saturating_sub(1));
+        first
+    }
+
+    /// Whether `number` is one this channel has used.
+    pub fn has_sent(&self, number: PacketNumber) -> bool {
+        number.channel() == self.id && number.counter() < self.next_counter
+    }
+
+    pub fn is_open(&self) -> bool {
+        matches!(self.round, Round::Open { .. })
+    }
+
+    /// Keeps an answer to the open round; the latest of a device counts.
+    pub fn answer(&mut self, device: usize, nak: Nak) {
+        if let Some(slot) = self.answers.iter_mut().find(|(d, _)| *d == device) {
+            slot.1 = nak;
+        } else if self.answers.len() < MAX_ANSWERS {
+            self.answers.push((device, nak));
+        }
+    }
+
+    pub fn answers(&self) -> &[(usize, Nak)] {
+        &self.answers
+    }
+
+    /// Ends the round and hands out its answers.
+    pub fn close(&mut self, next: Time) -> Vec<(usize, Nak)> {
+        self.round = Round::Idle { next };
+        std::mem::take(&mut self.answers)
+    }
+
+    /// Whether symbols or pages are still to go out.
+    pub fn has_repairs(&self) -> bool {
+        !self.queue.is_empty() || !self.pages.is_empty()
+    }
+
+    pub fn add_page(&mut self, page: u32) {
+        self.pages.insert(page);
+    }
+
+    pub fn has_pages(&self) -> bool {
+        !self.pages.is_empty()
+    }
+
+    pub fn take_page(&mut self) -> Option<u32> {
+        self.pages.pop_first()
+    }
+
+    /// Queues a repair; `first` is the first of the fresh ids set aside for it.
+    pub fn push(&mut self, block: BlockIndex, kind: PlanKind, first: SymbolId) {
+        self.queue.push_back(match kind {
+            PlanKind::Resend(runs) => Repair::Resend { block, runs: runs.into() },
+            PlanKind::Fresh(count) => Repair::Fresh { block, first, count, sent: 0, symbols: Encoded::Not },
+        });
+    }
+
+    /// Drops what is planned; returns how many symbols were encoded for nothing.
+    pub fn clear(&mut self) -> u32 {
+        self.pages.clear();
+        let wasted = self.queue.drain(..).map(|repair| match repair {
+            Repair::Fresh { count, symbols: Encoded::Asked | Encoded::Ready(_), .. } => count,
+            _ => 0,
+        });
+        wasted.sum()
+    }
+
+    /// The next fresh repair that is to be encoded, if among the first `ahead` of the queue;
+    /// it counts as asked for from now on.
+    pub fn next_to_encode(&mut self, ahead: usize) -> Option<(BlockIndex, SymbolId, u32)> {
+        self.queue.iter_mut().take(ahead).find_map(|repair| match repair {
+            Repair::Fresh { block, first, count, symbols: symbols @ Encoded::Not, .. } => {
+                *symbols = Encoded::Asked;
+                Some((*block, *first, *count))
+            }
+            _ => None,
+        })
+    }
+
+    /// Takes encoded symbols in; false if nothing here waits for them.
+    pub fn encoded(&mut self, block: BlockIndex, first: SymbolId, bytes: &Arc<Vec<u8>>) -> bool {
+        for repair in &mut self.queue {
+            if let Repair::Fresh { block: b, first: f, symbols: symbols @ Encoded::Asked, .. } = repair
+                && *b == block
+                && *f == first
+            {
+                *symbols = Encoded::Ready(Arc::clone(bytes));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether [`Channel::next_batch`] would give something.
+    pub fn is_ready(&self) -> bool {
+        match self.queue.front() {
+            None | Some(Repair::Fresh { symbols: Encoded::Not | Encoded::Asked, .. }) => false,
+            Some(_) => true,
+        }
+    }
+
+    /// Up to `most` symbols of the repair at the head of the queue, if they are at hand; and how
+    /// many encoded symbols are given up with it, now that all of it has gone out.
+    pub fn next_batch(&mut self, most: u32, symbol_size: u16) -> Option<(Batch, u32)> {
+        let (batch, finished, freed) = match self.queue.front_mut()? {
+            Repair::Resend { block, runs } => {
+                let run = runs.front_mut()?;
+                let n = run.1.min(most.max(1));
+                let ids = run.0..run.0 + n;
+                run.0 += n;
+                run.1 -= n;
+                if run.1 == 0 {
+                    runs.pop_front();
+                }
+                (Batch::Source { block: *block, ids }, runs.is_empty(), 0)
+            }
+            Repair::Fresh { block, first, count, sent, symbols: Encoded::Ready(bytes) } => {
+                let n = (*count - *sent).min(most.max(1));
+                let size = usize::from(symbol_size);
+                let start = *sent as usize * size;
+                let batch = Batch::Repair {
+                    block: *block,
+                    first: SymbolId(first.0 + *sent),
+                    symbols: Arc::clone(bytes),
+                    range: start..start + n as usize * size,
+                };
+                *sent += n;
+                (batch, *sent == *count, *count)
+            }
+            Repair::Fresh { .. } => return None,
+        };
+        if finished {
+            self.queue.pop_front();
+        }
+        Some((batch, if finished { freed } else { 0 }))
+    }
+}

@@ -1,0 +1,35 @@
+//! What the surface tells a sender.
+
+use crate::layout::Layout;
+use crate::units::{Rate, SessionId, TaskId};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Everything a [`super::Sender`] needs to know; it draws and looks up nothing itself.
+#[derive(Clone, Debug)]
+pub struct SenderConfig {
+    /// Seed of all its random choices.
+    pub seed: u64,
+    /// The session; not 0.
+    pub session: SessionId,
+    /// The task.
+    pub task: TaskId,
+    /// The object's name, 1 to 255 bytes.
+    pub name: String,
+    /// How the object is cut.
+    pub layout: Layout,
+    /// Where group data goes: a multicast group, a broadcast address or one host.
+    pub data: SocketAddr,
+    /// Where announcements go besides.
+    pub rendezvous: Vec<SocketAddr>,
+    /// Bits per second on the wire.
+    pub rate: Rate,
+    /// Start as soon as so many devices are ready; also the number expected to complete.
+    pub expected: Option<u32>,
+    /// Gather for at most so long.
+    pub wait: Duration,
+    /// Without `expected`: start when no device has joined for so long (and one has).
+    pub settle: Duration,
+    /// Stay so long for late devices after the known ones are done.
+    pub linger: Duration,
+}

@@ -1,0 +1,125 @@
+//! The devices of a session, as the sender sees them.
+
+use super::channel::Channel;
+use crate::status::{DeviceRow, DeviceStatus};
+use crate::time::Time;
+use crate::units::DeviceId;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// One device.
+#[derive(Debug)]
+pub(super) struct Device {
+    pub id: DeviceId,
+    pub instance: u64,
+    pub label: String,
+    pub address: SocketAddr,
+    pub status: DeviceStatus,
+    pub joined: Time,
+    /// When its status became final.
+    pub ended: Option<Time>,
+    pub last_heard: Time,
+    /// When it last reported more verified blocks than before (or was taken up).
+    pub last_gain: Time,
+    /// Blocks below this went by before it was there: the group does not repair them for it.
+    pub since: u32,
+    /// Its losses are unlike the group's: the group does not repair for it.
+    pub apart: bool,
+    /// It has once been taken into the group of those left over; no second time.
+    pub regrouped: bool,
+    /// Unicast polls in a row that it did not answer although it was heard from.
+    pub unanswered: u32,
+    /// Its unicast repair session; kept once made, so that packet numbers never repeat.
+    pub channel: Option<Box<Channel>>,
+    pub verified: u32,
+    pub incomplete: Option<u32>,
+    pub lost_datagrams: u64,
+    pub kernel_drops: u64,
+    pub overrun_drops: u64,
+    pub unicast_symbols: u64,
+}
+
+/// Unicast polls without an answer after which a device is taken to be out of unicast reach.
+const UNREACHABLE_AFTER: u32 = 6;
+
+impl Device {
+    pub fn is_final(&self) -> bool {
+        self.status.is_final()
+    }
+    /// Whether unicast has proven useless to it.
+    pub fn unreachable(&self) -> bool {
+        self.unanswered >= UNREACHABLE_AFTER
+    }
+    /// Whether the group's rounds serve all it lacks.
+    pub fn in_group(&self) -> bool {
+        !self.is_final() && (self.unreachable() || (!self.apart && self.since == 0))
+    }
+    /// Whether a unicast repair session should serve it.
+    pub fn wants_unicast(&self) -> bool {
+        !self.is_final() && !self.in_group()
+    }
+    /// Whether the group repairs `block` for it.
+    pub fn group_repairs(&self, block: u32) -> bool {
+        self.in_group() || (!self.is_final() && !self.apart && block >= self.since)
+    }
+    pub fn row(&self, now: Time, blocks: u32) -> DeviceRow {
+        let deficit = self.incomplete.unwrap_or_else(|| blocks.saturating_sub(self.verified));
+        DeviceRow {
+            device: self.id,
+            label: self.label.clone(),
+            address: self.address,
+            status: match &self.status {
+                DeviceStatus::Receiving { .. } => DeviceStatus::Receiving { deficit },
+                DeviceStatus::Repairing { .. } => DeviceStatus::Repairing { deficit },
+                other => other.clone(),
+            },
+            verified_blocks: self.verified,
+            lost_datagrams: self.lost_datagrams,
+            kernel_drops: self.kernel_drops,
+            overrun_drops: self.overrun_drops,
+            unicast_symbols: self.unicast_symbols,
+            elapsed: self.ended.unwrap_or(now).since(self.joined),
+        }
+    }
+}
+
+/// All devices, by key (a small number, stable for the session) and by identifier.
+#[derive(Debug, Default)]
+pub(super) struct Devices {
+    list: Vec<Device>,
+    keys: BTreeMap<DeviceId, usize>,
+}
+
+impl Devices {
+    pub fn key(&self, id: DeviceId) -> Option<usize> {
+        self.keys.get(&id).copied()
+    }
+    pub fn insert(&mut self, device: Device) -> usize {
+        let key = self.list.len();
+        self.keys.insert(device.id, key);
+        self.list.push(device);
+        key
+    }
+    pub fn get(&self, key: usize) -> &Device {
+        &self.list[key]
+    }
+    pub fn get_mut(&mut self, key: usize) -> &mut Device {
+        &mut self.list[key]
+    }
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &Device)> {
+        self.list.iter().enumerate()
+    }
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Device)> {
+        self.list.iter_mut().enumerate()
+    }
+    pub fn count(&self, f: impl Fn(&Device) -> bool) -> usize {
+        self.list.iter().filter(|d| f(d)).count()
+    }
+    /// Devices that are still to be served.
+    pub fn open(&self) -> usize {
+        self.count(|d| !d.is_final())
+    }
+}

@@ -1,0 +1,263 @@
+//! What devices say: joins, NAK summaries, reports, receipts, aborts.
+
+use super::devices::Device;
+use super::{PendingJoin, Sender};
+use crate::limits::MAX_DEVICES;
+use crate::protocol::job::SenderJob;
+use crate::status::DeviceStatus;
+use crate::time::Time;
+use crate::units::DeviceId;
+use crate::wire::{
+    self, Abort, AbortCode, Acknowledge, Admit, Complete, Join, Message, Nak, Phase, Progress, Verdict,
+};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Joins that may wait for the status table at a time.
+const MAX_PENDING_JOINS: usize = 1024;
+
+impl Sender {
+    /// Handles one datagram; whatever is not a sound message of this session is counted and dropped.
+    pub(super) fn feedback(&mut self, now: Time, from: SocketAddr, bytes: &[u8]) {
+        let message = match wire::decode(bytes) {
+            Ok((header, message)) if header.session == self.config.session => message,
+            _ => {
+                self.counters.ignored += 1;
+                return;
+            }
+        };
+        self.counters.feedback += 1;
+        let known = match message {
+            Message::Join(join) => {
+                self.join(now, from, join);
+                true
+            }
+            Message::Nak(nak) => self.nak(now, nak),
+            Message::Progress(report) => self.progress(now, report),
+            Message::Complete(receipt) => self.complete(now, receipt),
+            Message::Abort(Abort { device: Some(device), code, reason }) => {
+                self.device_aborted(now, device, code, &reason)
+            }
+            _ => false,
+        };
+        if !known {
+            self.counters.ignored += 1;
+        }
+        self.drive_rounds(now);
+    }
+
+    fn heard(&mut self, id: DeviceId, now: Time) -> Option<usize> {
+        let key = self.devices.key(id)?;
+        let device = self.devices.get_mut(key);
+        device.last_heard = now;
+        if device.status == DeviceStatus::Lost {
+            // It was only out of reach.
+            let status = self.active_status(key);
+            self.take_up(key, now);
+            self.set_status(key, status, now);
+        }
+        Some(key)
+    }
+
+    /// The status of a device that is being served.
+    fn active_status(&self, key: usize) -> DeviceStatus {
+        let device = self.devices.get(key);
+        match self.phase {
+            Phase::Gathering => DeviceStatus::Waiting,
+            _ if device.wants_unicast() => DeviceStatus::Repairing { deficit: 0 },
+            _ => DeviceStatus::Receiving { deficit: 0 },
+        }
+    }
+
+    fn join(&mut self, now: Time, from: SocketAddr, join: Join) {
+        if let Some(key) = self.devices.key(join.device) {
+            let device = self.devices.get(key);
+            let same_run = device.instance == join.instance && device.address == from;
+            if same_run && !matches!(device.status, DeviceStatus::Failed(_)) {
+                self.heard(join.device, now);
+                self.admit(key, from);
+                return;
+            }
+        }
+        if self.pending_joins.len() < MAX_PENDING_JOINS {
+            let device = join.device;
+            let pending = PendingJoin { join, address: from };
+            if self.pending_joins.insert(device, pending).is_none() {
+                self.job(SenderJob::LookUp(device));
+            }
+        }
+    }
+
+    fn admit(&mut self, key: usize, to: SocketAddr) {
+        let device = self.devices.get(key);
+        let verdict = if device.status == DeviceStatus::Complete {
+            Verdict::AlreadyComplete
+        } else {
+            Verdict::Admitted
+        };
+        let admit = Admit { device: device.id, instance: device.instance, verdict };
+        self.reply(to, &Message::Admit(admit));
+    }
+
+    /// Answers an address that has no channel of its own (yet), on a channel kept for that.
+    fn reply(&mut self, to: SocketAddr, message: &Message<'_>) {
+        let number = self.replies.take_numbers(1);
+        self.message(to, number, message);
+    }
+
+    /// The status table has answered for a device that wants to join.
+    pub(super) fn looked_up(&mut self, id: DeviceId, status: Option<DeviceStatus>, now: Time) {
+        let Some(PendingJoin { join, address }) = self.pending_joins.remove(&id) else { return };
+        if status == Some(DeviceStatus::Complete) && self.devices.key(id).is_none() {
+            let admit = Admit { device: id, instance: join.instance, verdict: Verdict::AlreadyComplete };
+            self.reply(address, &Message::Admit(admit));
+            return;
+        }
+        let key = match self.devices.key(id) {
+            Some(key) => key,
+            None if self.devices.len() >= MAX_DEVICES => {
+                let admit = Admit { device: id, instance: join.instance, verdict: Verdict::Full };
+                self.reply(address, &Message::Admit(admit));
+                return;
+            }
+            None => self.devices.insert(Device {
+                id,
+                instance: join.instance,
+                label: String::new(),
+                address,
+                status: DeviceStatus::Lost,
+                joined: now,
+                ended: None,
+                last_heard: now,
+                last_gain: now,
+                since: 0,
+                apart: false,
+                regrouped: false,
+                unanswered: 0,
+                channel: None,
+                verified: 0,
+                incomplete: None,
+                lost_datagrams: 0,
+                kernel_drops: 0,
+                overrun_drops: 0,
+                unicast_symbols: 0,
+            }),
+        };
+        let device = self.devices.get_mut(key);
+        device.instance = join.instance;
+        device.label = join.label;
+        device.address = address;
+        device.last_heard = now;
+        if device.status != DeviceStatus::Complete {
+            device.verified = 0;
+            device.incomplete = None;
+            device.regrouped = false;
+            device.status = DeviceStatus::Lost;
+            let event = super::SenderEvent::Joined {
+                device: id,
+                label: device.label.clone(),
+                address,
+                late: self.phase != Phase::Gathering,
+            };
+            self.event(event);
+            self.take_up(key, now);
+            let status = self.active_status(key);
+            self.set_status(key, status, now);
+            self.gather.joined();
+            self.life.joined(now);
+        }
+        self.admit(key, address);
+        self.start_if_ready(now);
+    }
+
+    /// (Re)starts the service of a device: what has gone by is for a unicast repair session.
+    fn take_up(&mut self, key: usize, now: Time) {
+        let started = self.phase != Phase::Gathering;
+        let gone_by = if self.stream_done() { self.stream.position } else { self.stream.position + 1 };
+        let device = self.devices.get_mut(key);
+        device.ended = None;
+        device.last_gain = now;
+        device.unanswered = 0;
+        device.apart = false;
+        device.since = if started { gone_by } else { 0 };
+        self.life.stay();
+    }
+
+    fn nak(&mut self, now: Time, nak: Nak) -> bool {
+        let Some(key) = self.heard(nak.device, now) else { return false };
+        if self.devices.get(key).is_final() {
+            return false;
+        }
+        self.devices.get_mut(key).incomplete = Some(nak.incomplete.min(self.config.layout.block_count()));
+        let of_group = self.group.has_sent(nak.as_of);
+        let channel = if of_group { &self.group } else { &*self.device_channel(key) };
+        if !channel.has_sent(nak.as_of) {
+            return false;
+        }
+        let held = Duration::from_micros(nak.held_us.into());
+        let sample = channel.poll_sent(nak.round).map(|sent| now.since(sent).saturating_sub(held));
+        // Before its last symbols were sent, it could not count them: the next poll will tell.
+        let current = of_group || (channel.is_open() && nak.as_of >= channel.last_symbol);
+        if let Some(sample) = sample {
+            self.rounds.rtt_sample(sample);
+        }
+        if of_group {
+            if !self.devices.get(key).apart || self.devices.get(key).unreachable() {
+                self.group.answer(key, nak);
+            }
+        } else if current {
+            self.session_answer(key, &nak, now);
+        }
+        true
+    }
+
+    fn progress(&mut self, now: Time, report: Progress) -> bool {
+        let Some(key) = self.heard(report.device, now) else { return false };
+        let blocks = self.config.layout.block_count();
+        let device = self.devices.get_mut(key);
+        if report.verified > device.verified {
+            device.last_gain = now;
+        }
+        device.verified = report.verified.min(blocks);
+        device.incomplete = Some(blocks - device.verified);
+        device.lost_datagrams = report.lost;
+        device.kernel_drops = report.kernel_drops;
+        device.overrun_drops = report.overrun_drops;
+        true
+    }
+
+    fn complete(&mut self, now: Time, receipt: Complete) -> bool {
+        let (Some(key), Some(root)) = (self.heard(receipt.device, now), self.root) else { return false };
+        if self.devices.get(key).instance != receipt.instance {
+            return false;
+        }
+        if receipt.root != root {
+            let reason = "it committed bytes with another hash".to_owned();
+            self.set_status(key, DeviceStatus::Failed(reason.clone()), now);
+            let device = Some(receipt.device);
+            self.to_device(key, &Message::Abort(Abort { device, code: AbortCode::Mismatch, reason }));
+            return true;
+        }
+        let blocks = self.config.layout.block_count();
+        let device = self.devices.get_mut(key);
+        device.verified = blocks;
+        device.incomplete = Some(0);
+        device.lost_datagrams = receipt.lost;
+        self.set_status(key, DeviceStatus::Complete, now);
+        self.to_device(key, &Message::Acknowledge(Acknowledge { device: receipt.device }));
+        self.end_if_done(now);
+        true
+    }
+
+    fn device_aborted(&mut self, now: Time, id: DeviceId, code: AbortCode, reason: &str) -> bool {
+        let Some(key) = self.heard(id, now) else { return false };
+        if self.devices.get(key).status != DeviceStatus::Complete {
+            let reason =
+                if reason.is_empty() { format!("{code:?}").to_lowercase() } else { reason.to_owned() };
+            self.set_status(key, DeviceStatus::Failed(reason), now);
+        }
+        self.to_device(key, &Message::Acknowledge(Acknowledge { device: id }));
+        self.end_if_done(now);
+        true
+    }
+}

@@ -1,0 +1,284 @@
+//! The sender's life as a whole: announces, the start, devices that fall silent, the source's
+//! health, lingering, and the end.
+
+use super::Sender;
+use super::config::SenderConfig;
+use crate::limits::{ANNOUNCE_INTERVAL, DEVICE_STALL, device_silence};
+use crate::protocol::event::{SenderEvent, SenderOutcome};
+use crate::protocol::job::SenderJob;
+use crate::status::DeviceStatus;
+use crate::time::Time;
+use crate::units::{BlockIndex, DeviceId};
+use crate::wire::{Abort, AbortCode, Announce, Message, Phase};
+use std::time::Duration;
+
+/// Announces follow each other so closely while gathering.
+const GATHER_ANNOUNCES: Duration = Duration::from_millis(50);
+/// And so while streaming and later: four steps of invitations a second.
+const LATER_ANNOUNCES: Duration = Duration::from_millis(250);
+/// How often devices are looked over.
+const SWEEP: Duration = Duration::from_millis(500);
+/// How often the source is checked.
+const SOURCE_CHECK: Duration = Duration::from_secs(1);
+/// Goodbyes said at the end, and their distance.
+const GOODBYES: u32 = 4;
+const GOODBYE_EVERY: Duration = Duration::from_millis(40);
+/// Devices that are told goodbye by unicast as well.
+const GOODBYES_BY_UNICAST: usize = 64;
+
+const _: () = assert!(LATER_ANNOUNCES.as_millis() <= ANNOUNCE_INTERVAL.as_millis());
+
+#[derive(Debug)]
+pub(super) struct Life {
+    next_announce: Time,
+    next_sweep: Time,
+    next_check: Time,
+    checking: bool,
+    gather_until: Time,
+    last_join: Option<Time>,
+    linger_until: Option<Time>,
+    closing: Option<Closing>,
+    finished: bool,
+}
+
+#[derive(Debug)]
+struct Closing {
+    outcome: SenderOutcome,
+    code: AbortCode,
+    reason: String,
+    left: u32,
+    next: Time,
+}
+
+impl Life {
+    pub fn new(now: Time, config: &SenderConfig) -> Self {
+        Self {
+            next_announce: now,
+            next_sweep: now + SWEEP,
+            next_check: now + SOURCE_CHECK,
+            checking: false,
+            gather_until: now + config.wait,
+            last_join: None,
+            linger_until: None,
+            closing: None,
+            finished: false,
+        }
+    }
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_some() || self.finished
+    }
+    pub const fn is_finished(&self) -> bool {
+        self.finished
+    }
+    pub fn source_checked(&mut self, now: Time) {
+        self.checking = false;
+        self.next_check = now + SOURCE_CHECK;
+    }
+    pub fn joined(&mut self, now: Time) {
+        self.last_join = Some(now);
+    }
+    /// A device is being served again: no end while it is.
+    pub fn stay(&mut self) {
+        self.linger_until = None;
+    }
+    pub fn close(&mut self, outcome: SenderOutcome, code: AbortCode, reason: &str, now: Time) {
+        if self.is_closing() {
+            return;
+        }
+        let reason: String = reason.chars().take(60).collect();
+        self.closing = Some(Closing { outcome, code, reason, left: GOODBYES, next: now });
+    }
+    pub fn next_timeout(&self) -> Time {
+        match &self.closing {
+            Some(closing) => closing.next,
+            None if self.finished => Time::NEVER,
+            None => self
+                .next_announce
+                .min(self.next_sweep)
+                .min(if self.checking { Time::NEVER } else { self.next_check })
+                .min(self.linger_until.unwrap_or(Time::NEVER)),
+        }
+    }
+}
+
+impl Sender {
+    /// Does what is due at `now`.
+    pub(super) fn live(&mut self, now: Time) {
+        if self.life.is_closing() {
+            self.say_goodbye(now);
+            return;
+        }
+        if now >= self.life.next_announce {
+            self.announce(now);
+        }
+        if now >= self.life.next_sweep {
+            self.life.next_sweep = now + SWEEP;
+            self.sweep(now);
+        }
+        if now >= self.life.next_check && !self.life.checking {
+            self.life.checking = true;
+            self.job(SenderJob::CheckSource);
+        }
+        self.start_if_ready(now);
+        self.end_if_done(now);
+    }
+
+    /// Describes the session to the group and on the rendezvous groups.
+    pub(super) fn announce(&mut self, now: Time) {
+        let gathering = self.phase == Phase::Gathering;
+        self.life.next_announce = now + if gathering { GATHER_ANNOUNCES } else { LATER_ANNOUNCES };
+        let invitation = self.gather.invite(now);
+        let announce = self.announcement(invitation);
+        let message = Message::Announce(announce);
+        self.to_group(&message);
+        for to in self.config.rendezvous.clone() {
+            if to != self.config.data {
+                let number = self.replies.take_numbers(1);
+                self.message(to, number, &message);
+            }
+        }
+    }
+
+    /// The same to one device that is served alone, which may not hear the group.
+    pub(super) fn announce_to(&mut self, key: usize) {
+        let none = crate::wire::Invitation { probability: 0, window: Duration::ZERO };
+        let announce = self.announcement(none);
+        self.to_device(key, &Message::Announce(announce));
+    }
+
+    fn announcement(&self, invitation: crate::wire::Invitation) -> Announce {
+        Announce {
+            task: self.config.task,
+            phase: self.phase,
+            object_size: self.config.layout.object_size(),
+            block_log2: self.config.layout.block_log2(),
+            symbol_size: self.config.layout.symbol_size(),
+            data: self.config.data,
+            position: BlockIndex(self.stream.position),
+            invitation,
+            group_size: u32::try_from(self.devices.open()).unwrap_or(u32::MAX),
+            rate: self.config.rate,
+            root: self.root,
+            name: self.config.name.clone(),
+        }
+    }
+
+    /// Starts the stream when enough devices are ready, or none has joined for a while, or the time
+    /// to gather is over.
+    pub(super) fn start_if_ready(&mut self, now: Time) {
+        if self.phase != Phase::Gathering || self.life.is_closing() {
+            return;
+        }
+        let ready = self.devices.open();
+        let over = now >= self.life.gather_until;
+        let enough = match (self.config.expected, self.life.last_join) {
+            (Some(n), _) => ready >= n as usize,
+            (None, Some(last)) => ready > 0 && now >= last + self.config.settle,
+            (None, None) => false,
+        };
+        if ready > 0 && (enough || over) {
+            self.start(now);
+        } else if over {
+            self.finish(SenderOutcome::Ended, AbortCode::Finished, "no device came in time", now);
+        }
+    }
+
+    pub(super) fn start(&mut self, now: Time) {
+        self.set_phase(Phase::Streaming, now);
+        for key in 0..self.devices.len() {
+            if !self.devices.get(key).is_final() {
+                self.devices.get_mut(key).last_gain = now;
+                self.set_status(key, DeviceStatus::Receiving { deficit: 0 }, now);
+            }
+        }
+        self.drive_rounds(now);
+    }
+
+    /// Looks for devices that fell silent or make no headway.
+    fn sweep(&mut self, now: Time) {
+        let open = u32::try_from(self.devices.open()).unwrap_or(u32::MAX);
+        let (silence, done) = (device_silence(open), self.stream_done());
+        let mut ended: Vec<(usize, DeviceStatus)> = Vec::new();
+        for (key, device) in self.devices.iter_mut().filter(|(_, d)| !d.is_final()) {
+            if !done {
+                device.last_gain = now;
+            }
+            if now.since(device.last_heard) > silence {
+                ended.push((key, DeviceStatus::Lost));
+            } else if now.since(device.last_gain) > DEVICE_STALL.max(silence) {
+                let reason = format!("verified nothing more for {} s", DEVICE_STALL.as_secs());
+                ended.push((key, DeviceStatus::Failed(reason)));
+            }
+        }
+        for (key, status) in ended {
+            self.set_status(key, status, now);
+        }
+    }
+
+    /// Ends, or lingers, when no known device is left to be served.
+    pub(super) fn end_if_done(&mut self, now: Time) {
+        if self.phase == Phase::Gathering || self.devices.open() > 0 || self.life.is_closing() {
+            return;
+        }
+        if !self.stream_done() {
+            self.cut_stream();
+        }
+        if self.root.is_none() {
+            // Still hashing; a device that comes back will need it, and so does the report.
+            if self.config.linger.is_zero() {
+                self.end(now);
+            }
+            return;
+        }
+        let complete = self.devices.count(|d| d.status == DeviceStatus::Complete);
+        let all_expected = self.config.expected.is_some_and(|n| complete >= n as usize);
+        if all_expected || self.config.linger.is_zero() {
+            self.end(now);
+            return;
+        }
+        self.set_phase(Phase::Lingering, now);
+        let until = *self.life.linger_until.get_or_insert(now + self.config.linger);
+        if now >= until {
+            self.end(now);
+        }
+    }
+
+    fn end(&mut self, now: Time) {
+        self.finish(SenderOutcome::Ended, AbortCode::Finished, "the sender is done", now);
+    }
+
+    /// Tells everybody that this is the end, a few times since it may be lost.
+    pub(super) fn say_goodbye(&mut self, now: Time) {
+        let Some(closing) = &mut self.life.closing else { return };
+        if now < closing.next {
+            return;
+        }
+        if closing.left == 0 {
+            let outcome = closing.outcome.clone();
+            self.life.closing = None;
+            self.life.finished = true;
+            self.event(SenderEvent::Finished(outcome));
+            return;
+        }
+        closing.left -= 1;
+        closing.next = now + GOODBYE_EVERY;
+        let abort = Abort { device: None, code: closing.code, reason: closing.reason.clone() };
+        let message = Message::Abort(abort);
+        self.to_group(&message);
+        let open: Vec<usize> = self
+            .devices
+            .iter()
+            .filter(|(_, d)| !d.is_final())
+            .map(|(key, _)| key)
+            .take(GOODBYES_BY_UNICAST)
+            .collect();
+        for key in open {
+            self.to_device(key, &message);
+        }
+    }
+
+    /// The identifiers of all devices, for tests and the simulated world's checks.
+    pub fn device_ids(&self) -> Vec<DeviceId> {
+        self.devices.iter().map(|(_, d)| d.id).collect()
+    }
+}

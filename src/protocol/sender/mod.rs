@@ -1,0 +1,346 @@
+//! The sender's state machine: gather, stream, poll, repair, complete, linger.
+//!
+//! ```text
+//!  join ──► gather ──► stream ──► repair ◄──► linger ──► closing ──► finished
+//!             │           │  polls and repairs of the group run beside the stream
+//!             │           └► unicast repair sessions, within their share of the rate
+//!             └ nobody came: finished
+//! ```
+//!
+//! - [`config`]: what it is told. `devices`: whom it serves. `gather`: invitations, the start.
+//! - `stream`: source symbols, hashes ahead of them, and what goes out next at the paced rate.
+//! - `rounds`: polls, and what becomes of their answers. `planner`: the repairs of a round.
+//! - `channel`: a destination with its repairs. `feedback`: what devices say. `life`: timers.
+
+mod channel;
+mod config;
+mod devices;
+mod feedback;
+mod gather;
+mod life;
+mod planner;
+mod rounds;
+mod stream;
+
+pub use config::SenderConfig;
+
+use super::event::{SenderEvent, SenderOutcome, SenderSnapshot};
+use super::job::{SenderDone, SenderJob};
+use super::{Control, Machine, Output, Payload, Transmit};
+use crate::limits::{MAX_DEVICES, UNICAST_SHARE_PERCENT};
+use crate::pacing::{ETHERNET_OVERHEAD, IPV4_UDP_OVERHEAD, IPV6_UDP_OVERHEAD, TokenBucket};
+use crate::status::DeviceStatus;
+use crate::time::Time;
+use crate::units::{DeviceId, Digest, Rate, SymbolId, Via};
+use crate::wire::{self, AbortCode, Message, PacketNumber, Phase};
+use channel::Channel;
+use devices::Devices;
+use gather::Gather;
+use life::Life;
+use rounds::GroupRounds;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use stream::Stream;
+
+type Out = Output<SenderJob, SenderEvent>;
+
+/// What the sender remembers of a block.
+#[derive(Clone, Debug)]
+struct BlockInfo {
+    /// Its chaining value, once hashed.
+    value: Option<Digest>,
+    /// The next fresh repair symbol's id: no id is ever sent twice as fresh.
+    next_repair: SymbolId,
+    /// The packet number of the last symbol of it on the group channel.
+    last_sent: PacketNumber,
+}
+
+/// A join whose answer waits for the status table.
+#[derive(Clone, Debug)]
+struct PendingJoin {
+    join: wire::Join,
+    address: SocketAddr,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    wire_bytes: u64,
+    source: u64,
+    repair: u64,
+    unicast: u64,
+    feedback: u64,
+    ignored: u64,
+}
+
+/// The sender. See [`Machine`] for how it is driven.
+#[derive(Debug)]
+pub struct Sender {
+    config: SenderConfig,
+    phase: Phase,
+    root: Option<Digest>,
+    blocks: Vec<BlockInfo>,
+    devices: Devices,
+    pending_joins: BTreeMap<DeviceId, PendingJoin>,
+    gather: Gather,
+    stream: Stream,
+    group: Channel,
+    /// Packet numbers of answers to addresses that have no channel of their own yet.
+    replies: Channel,
+    rounds: GroupRounds,
+    /// Keys of the devices with an active unicast repair session, the next to send first.
+    sessions: VecDeque<usize>,
+    pacer: TokenBucket,
+    unicast_share: TokenBucket,
+    /// Symbols that workers are encoding or that wait, encoded, for their turn.
+    encoded_symbols: u32,
+    life: Life,
+    out: VecDeque<Out>,
+    counters: Counters,
+}
+
+impl Sender {
+    /// A sender that starts gathering at `now`.
+    ///
+    /// # Panics
+    /// When the session id is 0, or the layout has more blocks than
+    /// [`crate::limits::MAX_BLOCKS`]: the surface checks both.
+    #[must_use]
+    pub fn new(config: SenderConfig, now: Time) -> Self {
+        assert!(config.session.0 != 0);
+        assert!(config.layout.block_count() <= crate::limits::MAX_BLOCKS);
+        let blocks = (0..config.layout.block_count())
+            .map(|b| BlockInfo {
+                value: None,
+                next_repair: SymbolId(config.layout.source_symbols(crate::units::BlockIndex(b))),
+                last_sent: PacketNumber::new(0, 0),
+            })
+            .collect();
+        let datagram = u64::from(config.layout.symbol_size())
+            + crate::limits::SYMBOL_HEADER_LEN as u64
+            + overhead(config.data);
+        let share = Rate(config.rate.0 * UNICAST_SHARE_PERCENT / 100);
+        let mut sender = Self {
+            phase: Phase::Gathering,
+            root: None,
+            blocks,
+            devices: Devices::default(),
+            pending_joins: BTreeMap::new(),
+            gather: Gather::new(),
+            stream: Stream::default(),
+            group: Channel::new(0, config.data),
+            replies: Channel::new(u16::MAX, config.data),
+            rounds: GroupRounds::new(),
+            sessions: VecDeque::new(),
+            pacer: TokenBucket::new(config.rate, datagram, now),
+            unicast_share: TokenBucket::new(share, datagram, now),
+            encoded_symbols: 0,
+            life: Life::new(now, &config),
+            out: VecDeque::new(),
+            counters: Counters::default(),
+            config,
+        };
+        sender.out.push_back(Output::Event(SenderEvent::Phase(Phase::Gathering)));
+        if sender.blocks.is_empty() {
+            sender.set_root();
+        }
+        sender
+    }
+
+    /// The sender at a glance.
+    #[must_use]
+    pub fn snapshot(&self, now: Time) -> SenderSnapshot {
+        let blocks = self.config.layout.block_count();
+        let position = self.stream.position;
+        SenderSnapshot {
+            phase: self.phase,
+            blocks,
+            position,
+            object_size: self.config.layout.object_size(),
+            streamed: (u64::from(position) << self.config.layout.block_log2())
+                .min(self.config.layout.object_size()),
+            rate: self.config.rate,
+            wire_bytes: self.counters.wire_bytes,
+            source_symbols: self.counters.source,
+            repair_symbols: self.counters.repair,
+            unicast_symbols: self.counters.unicast,
+            feedback: self.counters.feedback,
+            ignored: self.counters.ignored,
+            expected: self.config.expected,
+            devices: self.devices.iter().map(|(_, d)| d.row(now, blocks)).collect(),
+        }
+    }
+
+    /// A control message on a channel's packet number, charged to the rate.
+    fn transmit(&mut self, to: SocketAddr, number: PacketNumber, message: &Message<'_>) -> Transmit {
+        let header = wire::Header { session: self.config.session, packet_number: number };
+        let bytes = wire::encode(header, message);
+        let size = bytes.len() as u64 + overhead(to);
+        self.pacer.charge(size);
+        self.counters.wire_bytes += size;
+        Transmit { to, payload: Payload::Message(bytes) }
+    }
+
+    /// Sends a control message ahead of everything paced.
+    fn message(&mut self, to: SocketAddr, number: PacketNumber, message: &Message<'_>) {
+        let transmit = self.transmit(to, number, message);
+        self.out.push_back(Output::Transmit(transmit));
+    }
+
+    /// Sends a message to the whole group.
+    fn to_group(&mut self, message: &Message<'_>) {
+        let number = self.group.take_numbers(1);
+        self.message(self.config.data, number, message);
+    }
+
+    /// Sends a message to one device.
+    fn to_device(&mut self, key: usize, message: &Message<'_>) {
+        let number = self.device_channel(key).take_numbers(1);
+        let to = self.devices.get(key).address;
+        self.message(to, number, message);
+    }
+
+    /// The channel of one device, made when it is first needed; its id is the device's key + 1.
+    fn device_channel(&mut self, key: usize) -> &mut Channel {
+        const { assert!(MAX_DEVICES < u16::MAX as usize) };
+        let device = self.devices.get_mut(key);
+        let address = device.address;
+        let channel = device.channel.get_or_insert_with(|| Box::new(Channel::new(key as u16 + 1, address)));
+        channel.to = address;
+        channel
+    }
+
+    fn event(&mut self, event: SenderEvent) {
+        self.out.push_back(Output::Event(event));
+    }
+
+    fn job(&mut self, job: SenderJob) {
+        self.out.push_back(Output::Job(job));
+    }
+
+    fn set_phase(&mut self, phase: Phase, now: Time) {
+        if self.phase != phase {
+            self.phase = phase;
+            self.event(SenderEvent::Phase(phase));
+            self.announce(now);
+        }
+    }
+
+    fn set_status(&mut self, key: usize, status: DeviceStatus, now: Time) {
+        let blocks = self.config.layout.block_count();
+        let device = self.devices.get_mut(key);
+        if std::mem::discriminant(&device.status) == std::mem::discriminant(&status) {
+            return;
+        }
+        device.ended = status.is_final().then_some(now);
+        device.status = status;
+        let row = device.row(now, blocks);
+        if row.status.is_final() {
+            self.end_session(key);
+        }
+        self.event(SenderEvent::Status(row));
+    }
+
+    /// All chaining values are known: so is the root hash.
+    fn set_root(&mut self) {
+        let values: Option<Vec<Digest>> = self.blocks.iter().map(|b| b.value).collect();
+        if let Some(values) = values {
+            let root = crate::crypto::digest::root(&values);
+            self.root = Some(root);
+            self.event(SenderEvent::Hashed(root));
+        }
+    }
+
+    fn finish(&mut self, outcome: SenderOutcome, code: AbortCode, reason: &str, now: Time) {
+        self.life.close(outcome, code, reason, now);
+        self.say_goodbye(now);
+    }
+}
+
+/// Bytes around a UDP payload on the wire.
+fn overhead(to: SocketAddr) -> u64 {
+    ETHERNET_OVERHEAD + if to.is_ipv4() { IPV4_UDP_OVERHEAD } else { IPV6_UDP_OVERHEAD }
+}
+
+impl Machine for Sender {
+    type Job = SenderJob;
+    type Done = SenderDone;
+    type Event = SenderEvent;
+
+    fn handle_datagram(&mut self, now: Time, from: SocketAddr, _via: Via, bytes: &[u8]) {
+        if !self.life.is_closing() {
+            self.feedback(now, from, bytes);
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Time) {
+        self.live(now);
+        if !self.life.is_closing() {
+            self.drive_rounds(now);
+        }
+    }
+
+    fn handle_job_done(&mut self, now: Time, done: SenderDone) {
+        if self.life.is_closing() {
+            return;
+        }
+        match done {
+            SenderDone::Hashed(block, value) => self.hashed(block, value, now),
+            SenderDone::Encoded { block, first, symbols } => self.encoded(block, first, symbols),
+            SenderDone::SourceChecked => self.life.source_checked(now),
+            SenderDone::LookedUp(device, status) => self.looked_up(device, status, now),
+            SenderDone::SourceFailed(text) => {
+                self.finish(SenderOutcome::SourceFailed(text.clone()), AbortCode::Source, &text, now);
+            }
+            SenderDone::WorkerDied(text) => {
+                self.finish(SenderOutcome::Internal(text.clone()), AbortCode::Internal, &text, now);
+            }
+        }
+        self.drive_rounds(now);
+    }
+
+    fn handle_control(&mut self, now: Time, control: Control) {
+        match control {
+            Control::StartNow if self.phase == Phase::Gathering && self.devices.open() > 0 => {
+                self.start(now);
+            }
+            Control::StartNow => {}
+            Control::Interrupt => {
+                self.finish(
+                    SenderOutcome::Interrupted,
+                    AbortCode::Interrupted,
+                    "interrupted at the sender",
+                    now,
+                );
+            }
+        }
+    }
+
+    fn set_kernel_drops(&mut self, _drops: u64) {}
+
+    fn poll(&mut self, now: Time) -> Option<Out> {
+        if let Some(out) = self.out.pop_front() {
+            return Some(out);
+        }
+        if self.life.is_closing() {
+            return None;
+        }
+        self.ask_for_jobs();
+        if let Some(out) = self.out.pop_front() {
+            return Some(out);
+        }
+        let sent = self.next_paced(now).map(Output::Transmit);
+        if sent.is_none() {
+            // What was just sent may have been the last of a round.
+            self.drive_rounds(now);
+        }
+        sent.or_else(|| self.out.pop_front())
+    }
+
+    fn next_timeout(&self) -> Time {
+        self.life.next_timeout().min(self.rounds_timeout()).min(self.paced_timeout())
+    }
+
+    fn is_finished(&self) -> bool {
+        self.life.is_finished() && self.out.is_empty()
+    }
+}

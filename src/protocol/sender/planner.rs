@@ -1,0 +1,200 @@
+//! The repair planner: what a round of NAK summaries costs the channel, block by block.
+//!
+//! With M the largest deficit of any device and U the number of distinct missing source symbols,
+//! the channel pays max(M), never the sum (I9): either the U symbols again, where that is cheap
+//! (no encoding, no decoding), or M fresh repair symbols that mend a different loss everywhere.
+
+use crate::ranges::BitSet;
+use crate::wire::{Deficit, Nak};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Blocks that one NAK summary may name as wholly missing; the rest waits for the next round, so
+/// that one datagram cannot make the sender plan for millions.
+const MAX_WHOLE: u32 = 1024;
+
+/// What a set of devices lacks.
+#[derive(Debug, Default)]
+pub(super) struct Needs {
+    blocks: BTreeMap<u32, Need>,
+    pages: BTreeSet<u32>,
+}
+
+/// What a set of devices lacks of one block.
+#[derive(Debug)]
+struct Need {
+    /// M: the largest deficit.
+    max: u32,
+    /// The missing source symbols of all devices, as far as every one of them named its own.
+    union: Option<BitSet>,
+}
+
+/// A repair that the channel will make.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub block: u32,
+    pub kind: PlanKind,
+}
+
+/// How a block is repaired.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum PlanKind {
+    /// These source symbols again, as `(first, count)` runs.
+    Resend(Vec<(u32, u32)>),
+    /// So many fresh repair symbols.
+    Fresh(u32),
+}
+
+impl Needs {
+    /// Adds a device's summary. `symbols_of` gives K of a block below the polled position, or none
+    /// for a block that is not to be counted; unlikely claims are clamped to what is possible.
+    pub fn add(&mut self, nak: &Nak, page_count: u32, symbols_of: impl Fn(u32) -> Option<u32>) {
+        for range in &nak.pages {
+            let end = range.first.saturating_add(range.count).min(page_count);
+            self.pages.extend((range.first..end).take(MAX_WHOLE as usize));
+        }
+        for deficit in &nak.deficits {
+            match deficit {
+                Deficit::Whole { first, count } => {
+                    let end = first.0.saturating_add((*count).min(MAX_WHOLE));
+                    for block in first.0..end {
+                        if let Some(k) = symbols_of(block) {
+                            self.need(block, k, k, &[(0, k)]);
+                        }
+                    }
+                }
+                Deficit::Symbols { block, symbols, missing } => {
+                    if let Some(k) = symbols_of(block.0) {
+                        let runs: Vec<(u32, u32)> =
+                            missing.iter().map(|&(first, count)| (first.into(), count.into())).collect();
+                        self.need(block.0, k, u32::from(*symbols).min(k), &runs);
+                    }
+                }
+            }
+        }
+    }
+
+    fn need(&mut self, block: u32, k: u32, deficit: u32, missing: &[(u32, u32)]) {
+        let need = self.blocks.entry(block).or_insert_with(|| Need { max: 0, union: Some(BitSet::new(k)) });
+        need.max = need.max.max(deficit);
+        let told: u32 = missing.iter().map(|run| run.1).sum();
+        if told < deficit {
+            need.union = None;
+        }
+        if let Some(union) = &mut need.union {
+            for &(first, count) in missing {
+                (first..first.saturating_add(count).min(k)).for_each(|id| {
+                    union.insert(id);
+                });
+            }
+        }
+    }
+
+    /// Pages of chaining values to be sent again.
+    pub fn pages(&self) -> impl Iterator<Item = u32> + '_ {
+        self.pages.iter().copied()
+    }
+
+    /// The largest deficits, by block: what a poll's echo announces as planned.
+    pub fn maxima(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        self.blocks.iter().map(|(&block, need)| (block, need.max))
+    }
+
+    /// The cheapest repair of each block, lowest block first. `loss` is the channel's expected
+    /// share of lost datagrams, 0 to 1: fresh symbols are sent in such number that the device
+    /// furthest behind should have enough after its losses, plus one against decoding failure.
+    pub fn plan(&self, loss: f64) -> Vec<Plan> {
+        self.blocks.iter().map(|(&block, need)| Plan { block, kind: need.plan(loss) }).collect()
+    }
+}
+
+impl Need {
+    fn plan(&self, loss: f64) -> PlanKind {
+        if let Some(union) = &self.union {
+            let distinct = union.count();
+            // U <= 1.5 M, in whole numbers.
+            if distinct * 2 <= self.max * 3 {
+                return PlanKind::Resend(union.runs(true).collect());
+            }
+        }
+        let expected_loss = (f64::from(self.max) * loss.clamp(0.0, 0.5)).ceil();
+        PlanKind::Fresh(self.max + expected_loss as u32 + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::{BlockIndex, DeviceId};
+    use crate::wire::{PacketNumber, PageRange};
+
+    fn nak(deficits: Vec<Deficit>) -> Nak {
+        Nak {
+            device: DeviceId([1; 16]),
+            round: 1,
+            as_of: PacketNumber(0),
+            held_us: 0,
+            incomplete: 0,
+            pages: vec![],
+            deficits,
+        }
+    }
+    fn lacks(block: u32, symbols: u16, missing: &[(u16, u16)]) -> Deficit {
+        Deficit::Symbols { block: BlockIndex(block), symbols, missing: missing.to_vec() }
+    }
+    fn plan(naks: &[Nak], loss: f64) -> Vec<Plan> {
+        let mut needs = Needs::default();
+        for n in naks {
+            needs.add(n, 1, |b| (b < 10).then_some(100));
+        }
+        needs.plan(loss)
+    }
+
+    #[test]
+    fn one_device_gets_its_own_source_symbols_again() {
+        let plans = plan(&[nak(vec![lacks(3, 3, &[(4, 2), (90, 1)])])], 0.01);
+        assert_eq!(plans, [Plan { block: 3, kind: PlanKind::Resend(vec![(4, 2), (90, 1)]) }]);
+    }
+
+    #[test]
+    fn different_losses_are_mended_by_the_maximum_not_the_sum() {
+        let plans = plan(
+            &[
+                nak(vec![lacks(0, 3, &[(0, 3)])]),
+                nak(vec![lacks(0, 4, &[(10, 4)])]),
+                nak(vec![lacks(0, 2, &[(20, 2)])]),
+            ],
+            0.0,
+        );
+        assert_eq!(plans, [Plan { block: 0, kind: PlanKind::Fresh(5) }]);
+    }
+
+    #[test]
+    fn the_same_loss_everywhere_is_resent_once() {
+        let one = nak(vec![lacks(0, 3, &[(7, 3)])]);
+        let plans = plan(&[one.clone(), one.clone(), one], 0.5);
+        assert_eq!(plans, [Plan { block: 0, kind: PlanKind::Resend(vec![(7, 3)]) }]);
+    }
+
+    #[test]
+    fn a_device_that_names_no_ids_gets_fresh_symbols_with_room_for_loss() {
+        let plans = plan(&[nak(vec![lacks(0, 40, &[])]), nak(vec![lacks(0, 2, &[(0, 2)])])], 0.05);
+        assert_eq!(plans, [Plan { block: 0, kind: PlanKind::Fresh(43) }]);
+    }
+
+    #[test]
+    fn impossible_claims_are_clamped() {
+        let mut n = nak(vec![
+            lacks(0, u16::MAX, &[(90, 60000)]),
+            lacks(11, 5, &[]),
+            Deficit::Whole { first: BlockIndex(8), count: u32::MAX },
+        ]);
+        n.pages = vec![PageRange { first: 0, count: u32::MAX }];
+        let mut needs = Needs::default();
+        needs.add(&n, 1, |b| (b < 10).then_some(100));
+        let plans = needs.plan(0.0);
+        let blocks: Vec<u32> = plans.iter().map(|p| p.block).collect();
+        assert_eq!(blocks, [0, 8, 9]);
+        assert_eq!(plans[1].kind, PlanKind::Resend(vec![(0, 100)]));
+        assert_eq!(needs.pages().collect::<Vec<_>>(), [0]);
+    }
+}

@@ -1,0 +1,490 @@
+//! Rounds: a poll invites answers, the answers are planned together, the repairs go out, the next
+//! poll follows. The group has one round at a time, beside its stream; so has each unicast repair
+//! session.
+
+use super::Sender;
+use super::channel::Round;
+use super::planner::{Needs, Plan, PlanKind};
+use crate::limits::{HASHES_PER_PAGE, MAX_CONTROL, MAX_SYMBOL_ID, NAKS_PER_SECOND};
+use crate::status::DeviceStatus;
+use crate::time::Time;
+use crate::units::{BlockIndex, SymbolId};
+use crate::wire::{Deficit, Invitation, Message, Nak, Phase, Planned, Poll};
+use std::time::Duration;
+
+/// Unicast repair sessions at a time while the group has work.
+const MAX_SESSIONS: usize = 16;
+/// Stream time between two polls of the group, at least.
+const POLL_EVERY: Duration = Duration::from_millis(50);
+/// Blocks between two polls of the group while streaming, at least.
+const POLL_BLOCKS: u32 = 4;
+/// Answers that one poll may invite: half a second's worth.
+const ANSWERS_PER_POLL: u32 = NAKS_PER_SECOND / 2;
+/// With more devices than this, what is planned is echoed while the round is open.
+const ECHO_ABOVE: usize = 32;
+/// With at most so many devices, the missing source symbols are worth naming: their union may be
+/// no larger than a repair.
+const WANT_IDS_UP_TO: usize = 4;
+/// Bounds of the estimated round-trip time of the group.
+const RTT_BOUNDS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(2));
+/// Time for the answers beyond the round trip: a busy device's reaction.
+const REACTION: Duration = Duration::from_millis(10);
+/// Longest pause between polls that bring no answer.
+const MAX_PAUSE: Duration = Duration::from_millis(500);
+
+/// What the group's rounds have taught.
+#[derive(Debug)]
+pub(super) struct GroupRounds {
+    /// Largest round-trip time of late, decaying (RFC 5401's GRTT).
+    rtt: Duration,
+    /// Share of datagrams that the device furthest behind loses, smoothed; 0 to 1.
+    loss: f64,
+    /// Position of the last poll, and of the one before the last that moved it.
+    polled: u32,
+    polled_before: u32,
+    /// How many devices are thought to need something.
+    needy: f64,
+    /// The last poll's share of devices invited, 0 to 1.
+    probability: f64,
+    /// Polls in a row that brought nothing to do.
+    quiet: u32,
+}
+
+impl GroupRounds {
+    pub const fn new() -> Self {
+        Self {
+            rtt: Duration::from_millis(50),
+            loss: 0.0,
+            polled: 0,
+            polled_before: 0,
+            needy: 0.0,
+            probability: 1.0,
+            quiet: 0,
+        }
+    }
+
+    pub fn rtt_sample(&mut self, sample: Duration) {
+        let decayed = self.rtt.mul_f64(0.9);
+        self.rtt = sample.max(decayed).clamp(RTT_BOUNDS.0, RTT_BOUNDS.1);
+    }
+
+    fn pause(&self) -> Duration {
+        (self.rtt + REACTION).saturating_mul(1 << self.quiet.min(6)).min(MAX_PAUSE.max(self.rtt * 2))
+    }
+}
+
+impl Sender {
+    /// Devices that answer the group's polls.
+    fn polled_devices(&self) -> usize {
+        self.devices.count(|d| !d.is_final() && (d.unreachable() || !d.apart))
+    }
+
+    /// Whether the group has devices of its own left.
+    pub(super) fn group_is_busy(&self) -> bool {
+        self.devices.count(super::devices::Device::in_group) > 0
+    }
+
+    /// Opens, closes and echoes what is due.
+    pub(super) fn drive_rounds(&mut self, now: Time) {
+        if self.phase == Phase::Gathering || self.life.is_closing() {
+            return;
+        }
+        self.drive_group(now);
+        self.drive_sessions(now);
+        if self.stream_done() {
+            if self.phase == Phase::Streaming {
+                self.set_phase(Phase::Repairing, now);
+            }
+            self.regroup();
+        }
+    }
+
+    /// When a round needs attention next.
+    pub(super) fn rounds_timeout(&self) -> Time {
+        if self.phase == Phase::Gathering || self.life.is_closing() {
+            return Time::NEVER;
+        }
+        let group = match self.group.round {
+            Round::Open { closes, echo, .. } => closes.min(echo),
+            Round::Idle { next } if self.group_poll_is_due() => next,
+            Round::Idle { .. } => Time::NEVER,
+        };
+        let sessions = self.sessions.iter().filter_map(|&key| {
+            let channel = self.devices.get(key).channel.as_ref()?;
+            match channel.round {
+                Round::Open { closes, .. } => Some(closes),
+                Round::Idle { next } => (!channel.has_repairs()).then_some(next),
+            }
+        });
+        sessions.min().unwrap_or(Time::NEVER).min(group)
+    }
+
+    /// Whether there is reason for a poll of the group, once its time has come.
+    fn group_poll_is_due(&self) -> bool {
+        if self.group.has_repairs() || self.polled_devices() == 0 {
+            return false;
+        }
+        let position = self.stream.position;
+        if self.stream_done() {
+            return position > 0 && (self.group_is_busy() || self.rounds.polled < position);
+        }
+        let layout = &self.config.layout;
+        let by_time = (u128::from(self.config.rate.0) * POLL_EVERY.as_millis() / 8000) >> layout.block_log2();
+        let step = POLL_BLOCKS.max(u32::try_from(by_time).unwrap_or(u32::MAX));
+        position >= self.rounds.polled.saturating_add(step)
+    }
+
+    fn drive_group(&mut self, now: Time) {
+        match self.group.round {
+            Round::Open { closes, echo, .. } => {
+                let all_in =
+                    self.rounds.probability >= 1.0 && self.group.answers().len() >= self.polled_devices();
+                if now >= closes || all_in {
+                    self.close_group_round(now);
+                } else if now >= echo {
+                    self.echo_poll();
+                }
+            }
+            Round::Idle { next } => {
+                if now >= next && self.group_poll_is_due() {
+                    self.poll_group(now);
+                }
+            }
+        }
+    }
+
+    fn poll_group(&mut self, now: Time) {
+        let devices = self.polled_devices();
+        let position = self.stream.position;
+        if position > self.rounds.polled {
+            // New blocks: anybody may lack something.
+            self.rounds.polled_before = self.rounds.polled;
+            self.rounds.polled = position;
+            self.rounds.needy = devices as f64;
+            self.rounds.quiet = 0;
+        }
+        let needy = self.rounds.needy.clamp(1.0, devices.max(1) as f64);
+        let probability = (f64::from(ANSWERS_PER_POLL) / needy).min(1.0);
+        let answers = (needy * probability).ceil() as u32;
+        // Half a millisecond each keeps the answers of a small group from meeting in one queue.
+        let window = Duration::from_micros(500) * answers.saturating_sub(1).min(200);
+        let echo = if devices > ECHO_ABOVE { now + window / 2 + self.rounds.rtt } else { Time::NEVER };
+        let closes = now + window + self.rounds.rtt.mul_f64(1.5) + REACTION;
+        self.rounds.probability = probability;
+        let round = self.group.open(now, closes, if echo < closes { echo } else { Time::NEVER });
+        if self.stream_done() {
+            // It may be the root hash that keeps a device from committing.
+            self.announce(now);
+        }
+        let invitation =
+            Invitation { probability: (probability * f64::from(u16::MAX)).ceil() as u16, window };
+        self.send_group_poll(round, invitation, Vec::new());
+    }
+
+    fn send_group_poll(&mut self, round: u32, invitation: Invitation, planned: Vec<Planned>) {
+        let poll = Poll {
+            round,
+            position: BlockIndex(self.rounds.polled),
+            invitation,
+            group_size: u32::try_from(self.devices.open()).unwrap_or(u32::MAX),
+            want_ids: self.polled_devices() <= WANT_IDS_UP_TO,
+            planned,
+        };
+        self.to_group(&Message::Poll(poll));
+    }
+
+    /// Says what the answers so far will bring, so that devices which lack no more stay silent.
+    fn echo_poll(&mut self) {
+        if let Round::Open { echo, .. } = &mut self.group.round {
+            *echo = Time::NEVER;
+        }
+        let needs = self.group_needs(self.group.answers());
+        let room = (MAX_CONTROL - Poll::FIXED_LEN) / Planned::LEN;
+        let loss = self.rounds.loss;
+        let planned: Vec<Planned> = needs
+            .maxima()
+            .take(room)
+            .map(|(block, max)| Planned {
+                block: BlockIndex(block),
+                symbols: u16::try_from(max + (f64::from(max) * loss) as u32).unwrap_or(u16::MAX),
+            })
+            .collect();
+        if !planned.is_empty() {
+            let none = Invitation { probability: 0, window: Duration::ZERO };
+            self.send_group_poll(self.group.round_number, none, planned);
+        }
+    }
+
+    /// What the devices of the group lack, according to `answers`.
+    fn group_needs(&self, answers: &[(usize, Nak)]) -> Needs {
+        let mut needs = Needs::default();
+        let pages = self.config.layout.block_count().div_ceil(HASHES_PER_PAGE);
+        for (key, nak) in answers {
+            let device = self.devices.get(*key);
+            needs.add(nak, pages, |block| {
+                let info = self.blocks.get(block as usize)?;
+                let counts =
+                    block < self.rounds.polled && device.group_repairs(block) && info.last_sent <= nak.as_of;
+                counts.then(|| self.config.layout.source_symbols(BlockIndex(block)))
+            });
+        }
+        needs
+    }
+
+    fn close_group_round(&mut self, now: Time) {
+        let Round::Open { sent, .. } = self.group.round else { return };
+        // The answers of a round may not come faster than their share of the feedback bound.
+        let spacing = Duration::from_secs(1) * (self.group.answers().len() as u32) / NAKS_PER_SECOND;
+        let answers = self.group.close((sent + spacing).max(now));
+        self.set_apart(&answers, now);
+        let needs = self.group_needs(&answers);
+        for page in needs.pages() {
+            self.group.add_page(page);
+        }
+        let plans = needs.plan(self.rounds.loss);
+        self.learn(answers.len(), &needs, &plans);
+        let quiet = plans.is_empty() && !self.group.has_repairs();
+        for plan in plans {
+            let (kind, first) = self.set_aside(plan.block, plan.kind);
+            self.group.push(BlockIndex(plan.block), kind, first);
+        }
+        if quiet && self.stream_done() {
+            self.rounds.quiet += 1;
+            self.group.round = Round::Idle { next: now + self.rounds.pause() };
+        } else if !quiet {
+            self.rounds.quiet = 0;
+        }
+    }
+
+    /// Learns the loss and the number of needy devices from a round.
+    fn learn(&mut self, answers: usize, needs: &Needs, plans: &[Plan]) {
+        let fresh_from = self.rounds.polled_before;
+        let shares: Vec<f64> = needs
+            .maxima()
+            .map(|(block, max)| (block, max, self.config.layout.source_symbols(BlockIndex(block))))
+            // What a block lacks before its first repair is what the way there lost.
+            .filter(|&(block, _, k)| block >= fresh_from && self.blocks[block as usize].next_repair.0 == k)
+            .map(|(_, max, k)| f64::from(max) / f64::from(k))
+            .collect();
+        if !shares.is_empty() {
+            let mean = shares.iter().sum::<f64>() / shares.len() as f64;
+            self.rounds.loss = (0.5 * self.rounds.loss + 0.5 * mean).min(0.5);
+        }
+        let brought = answers as f64 / self.rounds.probability;
+        self.rounds.needy = if plans.is_empty() && answers == 0 {
+            // Nobody of those invited lacks anything: ask four times as many.
+            self.rounds.needy / 4.0
+        } else {
+            brought.max(self.rounds.needy / 4.0)
+        };
+    }
+
+    /// Ids for a plan: fresh symbols get ids that were never used in the block.
+    fn set_aside(&mut self, block: u32, kind: PlanKind) -> (PlanKind, SymbolId) {
+        let k = self.config.layout.source_symbols(BlockIndex(block));
+        let info = &mut self.blocks[block as usize];
+        match kind {
+            PlanKind::Fresh(count) if info.next_repair.0 + count <= MAX_SYMBOL_ID => {
+                let first = info.next_repair;
+                info.next_repair.0 += count;
+                (PlanKind::Fresh(count), first)
+            }
+            PlanKind::Fresh(_) => (PlanKind::Resend(vec![(0, k)]), SymbolId(0)),
+            resend @ PlanKind::Resend(_) => (resend, SymbolId(0)),
+        }
+    }
+
+    /// Sets devices apart whose deficits are unlike the group's: more than three times the median and
+    /// a tenth of what was sent. What they lack is sent to them alone, so that the group pays a
+    /// bounded share for them (I3).
+    fn set_apart(&mut self, answers: &[(usize, Nak)], now: Time) {
+        let polled = self.polled_devices();
+        if polled < 2 {
+            return;
+        }
+        let mut totals: Vec<(u64, usize)> =
+            answers.iter().map(|(key, nak)| (self.group_deficit(*key, nak), *key)).collect();
+        if self.rounds.probability >= 1.0 {
+            // Who was invited and stayed silent lacks nothing.
+            totals.extend((totals.len()..polled).map(|_| (0, usize::MAX)));
+        }
+        totals.sort_unstable();
+        let Some(&(median, _)) = totals.get((totals.len().max(1) - 1) / 2) else { return };
+        let segment = u64::from(self.rounds.polled - self.rounds.polled_before).max(1);
+        let k = u64::from(self.config.layout.source_symbols(BlockIndex(0)));
+        let limit = 3 * median + segment * k / 10 + 16;
+        for (total, key) in totals {
+            if total > limit && key != usize::MAX && !self.devices.get(key).unreachable() {
+                self.devices.get_mut(key).apart = true;
+                self.set_status(key, DeviceStatus::Repairing { deficit: 0 }, now);
+            }
+        }
+    }
+
+    /// Symbols that a device lacks of the blocks the group repairs for it.
+    fn group_deficit(&self, key: usize, nak: &Nak) -> u64 {
+        let device = self.devices.get(key);
+        let deficits = nak.deficits.iter().map(|deficit| match deficit {
+            Deficit::Whole { first, count } => {
+                let end = first.0.saturating_add(*count).min(self.rounds.polled);
+                let start = if device.in_group() { first.0 } else { first.0.max(device.since) };
+                let k = self.config.layout.source_symbols(BlockIndex(0));
+                u64::from(end.saturating_sub(start)) * u64::from(k)
+            }
+            Deficit::Symbols { block, symbols, .. } => {
+                if device.group_repairs(block.0) {
+                    u64::from(*symbols)
+                } else {
+                    0
+                }
+            }
+        });
+        deficits.sum()
+    }
+
+    // --- unicast repair sessions -------------------------------------------------------------
+
+    fn drive_sessions(&mut self, now: Time) {
+        let room = if self.group_is_busy() { MAX_SESSIONS } else { usize::MAX };
+        if self.sessions.len() < room {
+            let wanting: Vec<usize> = self
+                .devices
+                .iter()
+                .filter(|(key, d)| d.wants_unicast() && !self.sessions.contains(key))
+                .map(|(key, _)| key)
+                .take(room.min(MAX_SESSIONS * 4) - self.sessions.len().min(MAX_SESSIONS * 4))
+                .collect();
+            for key in wanting {
+                if self.session_scope(key) > 0 {
+                    self.device_channel(key);
+                    self.sessions.push_back(key);
+                }
+            }
+        }
+        for key in self.sessions.clone() {
+            let channel = self.device_channel(key);
+            match channel.round {
+                Round::Open { closes, .. } if now >= closes => {
+                    channel.close(now);
+                    self.devices.get_mut(key).unanswered += 1;
+                    if self.devices.get(key).unreachable() {
+                        self.end_session(key);
+                    } else {
+                        self.poll_session(key, now);
+                    }
+                }
+                Round::Idle { next } if now >= next && !channel.has_repairs() => {
+                    self.poll_session(key, now);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Blocks below this are repaired by unicast for the device.
+    fn session_scope(&self, key: usize) -> u32 {
+        let device = self.devices.get(key);
+        let position = self.stream.position;
+        if device.apart || !self.group_is_busy() { position } else { device.since.min(position) }
+    }
+
+    fn poll_session(&mut self, key: usize, now: Time) {
+        let patience = (self.rounds.rtt * 3).max(Duration::from_millis(250));
+        let patience = patience * (1 + self.devices.get(key).unanswered);
+        let scope = self.session_scope(key);
+        let group_size = u32::try_from(self.devices.open()).unwrap_or(u32::MAX);
+        let round = self.device_channel(key).open(now, now + patience, Time::NEVER);
+        if self.stream_done() {
+            self.announce_to(key);
+        }
+        let poll = Poll {
+            round,
+            position: BlockIndex(scope),
+            invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
+            group_size,
+            want_ids: true,
+            planned: Vec::new(),
+        };
+        self.to_device(key, &Message::Poll(poll));
+    }
+
+    /// A device has answered the poll of its own session.
+    pub(super) fn session_answer(&mut self, key: usize, nak: &Nak, now: Time) {
+        let scope = self.session_scope(key);
+        let busy = self.group_is_busy();
+        let pages = self.config.layout.block_count().div_ceil(HASHES_PER_PAGE);
+        let mut needs = Needs::default();
+        needs.add(nak, pages, |block| {
+            (block < scope).then(|| self.config.layout.source_symbols(BlockIndex(block)))
+        });
+        let device = self.devices.get_mut(key);
+        device.unanswered = 0;
+        let loss = if device.apart { 0.2 } else { self.rounds.loss };
+        let plans = needs.plan(loss);
+        let idle = plans.is_empty() && needs.pages().next().is_none();
+        if idle && busy {
+            // It has caught up: the group's rounds are enough for it from now on.
+            device.since = 0;
+            device.apart = false;
+            self.end_session(key);
+            self.set_status(key, DeviceStatus::Receiving { deficit: 0 }, now);
+            return;
+        }
+        let pause = self.rounds.rtt.max(Duration::from_millis(20));
+        let channel = self.device_channel(key);
+        channel.close(if idle { now + pause } else { now });
+        for page in needs.pages() {
+            channel.add_page(page);
+        }
+        for plan in plans {
+            let (kind, first) = self.set_aside(plan.block, plan.kind);
+            self.device_channel(key).push(BlockIndex(plan.block), kind, first);
+        }
+    }
+
+    /// Ends a unicast repair session and drops what was planned in it.
+    pub(super) fn end_session(&mut self, key: usize) {
+        self.sessions.retain(|&k| k != key);
+        if let Some(channel) = &mut self.devices.get_mut(key).channel {
+            let wasted = channel.clear();
+            channel.close(Time::ZERO);
+            self.encoded_symbols = self.encoded_symbols.saturating_sub(wasted);
+        }
+    }
+
+    /// When the stream is over and the group is served, the devices left over make a new group if
+    /// there are several (they pay the maximum, not the sum); a last one of several is served alone,
+    /// so that the others are not bothered.
+    fn regroup(&mut self) {
+        let in_group: Vec<usize> =
+            self.devices.iter().filter(|(_, d)| d.in_group()).map(|(key, _)| key).collect();
+        match in_group.as_slice() {
+            [] => {
+                let left: Vec<usize> = self
+                    .devices
+                    .iter()
+                    .filter(|(_, d)| !d.is_final() && !d.regrouped)
+                    .map(|(key, _)| key)
+                    .collect();
+                if left.len() >= 2 {
+                    for key in left {
+                        self.end_session(key);
+                        let device = self.devices.get_mut(key);
+                        device.regrouped = true;
+                        device.apart = false;
+                        device.since = 0;
+                    }
+                }
+            }
+            [last]
+                if self.devices.len() >= 2
+                    && !self.group.has_repairs()
+                    && !self.group.is_open()
+                    && !self.devices.get(*last).unreachable() =>
+            {
+                self.devices.get_mut(*last).apart = true;
+            }
+            _ => {}
+        }
+    }
+}

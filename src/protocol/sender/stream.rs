@@ -1,0 +1,302 @@
+//! The stream and what goes out next: source symbols block after block, hashes ahead of them,
+//! repairs before them, unicast repair sessions within their share.
+
+use super::channel::Batch;
+use super::{Sender, overhead};
+use crate::limits::{HASHES_PER_PAGE, MAX_BATCH, SENDER_REPAIR_BYTES, SYMBOL_HEADER_LEN};
+use crate::protocol::job::SenderJob;
+use crate::protocol::{Payload, Transmit};
+use crate::time::Time;
+use crate::units::{BlockIndex, Digest, SymbolId};
+use crate::wire::{HashPage, Message, Phase};
+use std::sync::Arc;
+
+/// Hash jobs in flight.
+const HASHES_IN_FLIGHT: u32 = 4;
+/// Blocks that are hashed ahead of the stream: two pages, so that a page is there before its blocks.
+const HASH_AHEAD: u32 = 2 * HASHES_PER_PAGE;
+/// Fresh repairs at the head of a queue that are encoded ahead.
+const ENCODE_AHEAD: usize = 8;
+
+/// Where the stream stands.
+#[derive(Debug, Default)]
+pub(super) struct Stream {
+    /// Blocks below this have been streamed.
+    pub position: u32,
+    /// Source symbols of the block at `position` that have been sent.
+    sent: u32,
+    /// Blocks below this have been given to the hash workers.
+    hash_asked: u32,
+    hashes_in_flight: u32,
+    /// Pages below this have all their chaining values.
+    pages_ready: u32,
+    /// Pages below this have been sent for the first time.
+    pages_sent: u32,
+    /// Pages below this have been sent a second time, after their blocks.
+    pages_repeated: u32,
+}
+
+impl Sender {
+    fn block_count(&self) -> u32 {
+        self.config.layout.block_count()
+    }
+
+    pub(super) fn stream_done(&self) -> bool {
+        self.stream.position == self.block_count()
+    }
+
+    /// Nobody is left to stream to: what has not been sent counts as gone by.
+    pub(super) fn cut_stream(&mut self) {
+        self.stream.position = self.block_count();
+        self.stream.sent = 0;
+    }
+
+    /// Asks the workers for what will be needed soon.
+    pub(super) fn ask_for_jobs(&mut self) {
+        // The first pages are hashed while gathering, the rest just ahead of the stream.
+        let end = self.block_count().min(self.stream.position.saturating_add(HASH_AHEAD));
+        while self.stream.hash_asked < end && self.stream.hashes_in_flight < HASHES_IN_FLIGHT {
+            let block = BlockIndex(self.stream.hash_asked);
+            self.stream.hash_asked += 1;
+            self.stream.hashes_in_flight += 1;
+            self.job(SenderJob::Hash(block));
+        }
+        let symbol_size = self.config.layout.symbol_size();
+        let budget = (SENDER_REPAIR_BYTES / usize::from(symbol_size)) as u32;
+        loop {
+            // One repair is always allowed, however large.
+            if self.encoded_symbols >= budget {
+                return;
+            }
+            let next = self.group.next_to_encode(ENCODE_AHEAD).or_else(|| {
+                let front = self.sessions.iter().take(2).copied().collect::<Vec<_>>();
+                front.into_iter().find_map(|key| self.device_channel(key).next_to_encode(2))
+            });
+            let Some((block, first, count)) = next else { return };
+            self.encoded_symbols += count;
+            self.job(SenderJob::Encode { block, first, count });
+        }
+    }
+
+    pub(super) fn hashed(&mut self, block: BlockIndex, value: Digest, now: Time) {
+        self.stream.hashes_in_flight = self.stream.hashes_in_flight.saturating_sub(1);
+        if let Some(info) = self.blocks.get_mut(block.0 as usize) {
+            info.value = Some(value);
+        }
+        self.count_pages();
+        if self.root.is_none() && self.stream.hash_asked == self.block_count() {
+            self.set_root();
+            if self.root.is_some() && self.phase != Phase::Gathering {
+                self.announce(now);
+            }
+        }
+    }
+
+    pub(super) fn encoded(&mut self, block: BlockIndex, first: SymbolId, symbols: Arc<Vec<u8>>) {
+        let count = (symbols.len() / usize::from(self.config.layout.symbol_size())) as u32;
+        if self.group.encoded(block, first, &symbols) {
+            return;
+        }
+        let wanted = self.devices.iter_mut().any(|(_, device)| {
+            device.channel.as_mut().is_some_and(|channel| channel.encoded(block, first, &symbols))
+        });
+        if !wanted {
+            // Its repair was dropped meanwhile.
+            self.encoded_symbols = self.encoded_symbols.saturating_sub(count);
+        }
+    }
+
+    /// The chaining values of a page, if all are known.
+    fn page(&self, page: u32) -> Option<HashPage> {
+        if page >= self.stream.pages_ready {
+            return None;
+        }
+        let first = page * HASHES_PER_PAGE;
+        let end = (first + HASHES_PER_PAGE).min(self.block_count());
+        let values: Option<Vec<Digest>> =
+            self.blocks.get(first as usize..end as usize)?.iter().map(|b| b.value).collect();
+        Some(HashPage { first: BlockIndex(first), values: values? })
+    }
+
+    /// Counts the pages whose chaining values are all known.
+    fn count_pages(&mut self) {
+        let pages = self.block_count().div_ceil(HASHES_PER_PAGE);
+        while self.stream.pages_ready < pages {
+            let first = self.stream.pages_ready * HASHES_PER_PAGE;
+            let end = (first + HASHES_PER_PAGE).min(self.block_count());
+            if !self.blocks[first as usize..end as usize].iter().all(|b| b.value.is_some()) {
+                break;
+            }
+            self.stream.pages_ready += 1;
+        }
+    }
+
+    /// Whether a page is due to be sent a second time, its blocks having been streamed.
+    fn repeat_is_due(&self) -> bool {
+        let after = (self.stream.pages_repeated + 1).saturating_mul(HASHES_PER_PAGE);
+        self.stream.pages_repeated < self.stream.pages_sent
+            && self.stream.position >= after.min(self.block_count())
+    }
+
+    /// The page that is due on the group's channel: each goes out once as soon as its blocks are
+    /// hashed, once more after they were streamed, and again where devices ask.
+    fn next_group_page(&mut self) -> Option<HashPage> {
+        if self.phase == Phase::Gathering {
+            return None;
+        }
+        let page = if self.stream.pages_sent < self.stream.pages_ready {
+            self.stream.pages_sent += 1;
+            self.stream.pages_sent - 1
+        } else if self.repeat_is_due() {
+            self.stream.pages_repeated += 1;
+            self.stream.pages_repeated - 1
+        } else {
+            self.group.take_page()?
+        };
+        self.page(page)
+    }
+
+    fn symbols_at_once(&self) -> u32 {
+        let datagram = u64::from(self.config.layout.symbol_size())
+            + SYMBOL_HEADER_LEN as u64
+            + overhead(self.config.data);
+        (self.pacer.quantum() / datagram).clamp(1, MAX_BATCH as u64) as u32
+    }
+
+    /// What goes out next at the paced rate: the group's repairs before its stream; a unicast
+    /// repair session when its share allows, or when the group has nothing to send.
+    pub(super) fn next_paced(&mut self, now: Time) -> Option<Transmit> {
+        if !self.pacer.ready(now) {
+            return None;
+        }
+        let group_has = self.group_can_send();
+        if (!group_has || self.unicast_share.ready(now))
+            && let Some(transmit) = self.next_unicast()
+        {
+            return Some(transmit);
+        }
+        if !group_has {
+            return None;
+        }
+        if let Some(page) = self.next_group_page() {
+            let number = self.group.take_numbers(1);
+            return Some(self.transmit(self.config.data, number, &Message::HashPage(page)));
+        }
+        let most = self.symbols_at_once();
+        let size = self.config.layout.symbol_size();
+        if let Some((batch, freed)) = self.group.next_batch(most, size) {
+            self.encoded_symbols = self.encoded_symbols.saturating_sub(freed);
+            return Some(self.transmit_group(batch, true));
+        }
+        self.next_source(most).map(|batch| self.transmit_group(batch, false))
+    }
+
+    /// Whether the group has something that could go out now.
+    fn group_can_send(&self) -> bool {
+        self.group.is_ready()
+            || (self.phase != Phase::Gathering
+                && (self.phase == Phase::Streaming && !self.stream_done()
+                    || self.stream.pages_sent < self.stream.pages_ready
+                    || self.repeat_is_due()
+                    || self.group.has_pages()))
+    }
+
+    fn next_source(&mut self, most: u32) -> Option<Batch> {
+        if self.phase != Phase::Streaming || self.stream_done() {
+            return None;
+        }
+        let block = BlockIndex(self.stream.position);
+        let k = self.config.layout.source_symbols(block);
+        let first = self.stream.sent;
+        let end = k.min(first + most);
+        self.stream.sent = end;
+        if end == k {
+            self.stream.position += 1;
+            self.stream.sent = 0;
+        }
+        Some(Batch::Source { block, ids: first..end })
+    }
+
+    fn transmit_group(&mut self, batch: Batch, repair: bool) -> Transmit {
+        let (count, bytes, block) = self.size_of(&batch, self.config.data);
+        let number = self.group.take_symbol_numbers(count);
+        if let Some(info) = self.blocks.get_mut(block.0 as usize) {
+            info.last_sent = crate::wire::PacketNumber(number.0 + u64::from(count) - 1);
+        }
+        let counter = if repair { &mut self.counters.repair } else { &mut self.counters.source };
+        *counter += u64::from(count);
+        self.charge(bytes);
+        Transmit { to: self.config.data, payload: payload(batch, number) }
+    }
+
+    /// The next batch or page of the unicast repair sessions, taking turns.
+    fn next_unicast(&mut self) -> Option<Transmit> {
+        let most = self.symbols_at_once();
+        let size = self.config.layout.symbol_size();
+        for _ in 0..self.sessions.len() {
+            let key = *self.sessions.front()?;
+            self.sessions.rotate_left(1);
+            if let Some(page) = self.device_channel(key).take_page().and_then(|page| self.page(page)) {
+                let number = self.device_channel(key).take_numbers(1);
+                let to = self.devices.get(key).address;
+                return Some(self.transmit(to, number, &Message::HashPage(page)));
+            }
+            let Some((batch, freed)) = self.device_channel(key).next_batch(most, size) else { continue };
+            self.encoded_symbols = self.encoded_symbols.saturating_sub(freed);
+            let to = self.devices.get(key).address;
+            let (count, bytes, _) = self.size_of(&batch, to);
+            let number = self.device_channel(key).take_symbol_numbers(count);
+            self.devices.get_mut(key).unicast_symbols += u64::from(count);
+            self.counters.unicast += u64::from(count);
+            self.unicast_share.charge(bytes);
+            self.charge(bytes);
+            return Some(Transmit { to, payload: payload(batch, number) });
+        }
+        None
+    }
+
+    fn charge(&mut self, bytes: u64) {
+        self.pacer.charge(bytes);
+        self.counters.wire_bytes += bytes;
+    }
+
+    /// Symbols in a batch, their bytes on the wire, and their block.
+    fn size_of(&self, batch: &Batch, to: std::net::SocketAddr) -> (u32, u64, BlockIndex) {
+        let layout = &self.config.layout;
+        let each = SYMBOL_HEADER_LEN as u64 + overhead(to);
+        match batch {
+            Batch::Source { block, ids } => {
+                let payload: usize =
+                    ids.clone().map(|id| layout.symbol_range(*block, SymbolId(id)).len()).sum();
+                let count = ids.end - ids.start;
+                (count, payload as u64 + each * u64::from(count), *block)
+            }
+            Batch::Repair { block, range, .. } => {
+                let count = range.len() / usize::from(layout.symbol_size());
+                (count as u32, range.len() as u64 + each * count as u64, *block)
+            }
+        }
+    }
+
+    /// When something could next be sent at the paced rate; never if there is nothing.
+    pub(super) fn paced_timeout(&self) -> Time {
+        if self.life.is_closing() {
+            return Time::NEVER;
+        }
+        let group = self.group_can_send();
+        let unicast = self.sessions.iter().any(|&key| {
+            self.devices.get(key).channel.as_ref().is_some_and(|c| c.is_ready() || c.has_pages())
+        });
+        // The unicast share only ever delays it; then the group's stream keeps the loop awake.
+        if group || unicast { self.pacer.ready_at() } else { Time::NEVER }
+    }
+}
+
+fn payload(batch: Batch, packet_number: crate::wire::PacketNumber) -> Payload {
+    match batch {
+        Batch::Source { block, ids } => Payload::Source { packet_number, block, ids },
+        Batch::Repair { block, first, symbols, range } => {
+            Payload::Repair { packet_number, block, first, symbols, range }
+        }
+    }
+}

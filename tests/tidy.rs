@@ -1,0 +1,897 @@
+//! The rules of the house that a machine can hold: who may import whom, what the pure layers may
+//! not touch, where `unsafe` may stand, how long a file may be, that every message has its golden
+//! bytes and that every link in the documents leads somewhere.
+//!
+//! Each rule is a function from a [`Tree`] to its violations. The first half of the tests runs
+//! the rules over this repository, the second half over small bad samples, so that a rule which
+//! has stopped biting is noticed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+// ---------------------------------------------------------------------------------------------
+// The table of layers
+
+/// A layer: its modules, and the layers (by index into [`LAYERS`]) whose modules it may import.
+struct Layer {
+    name: &'static str,
+    modules: &'static [&'static str],
+    may_import: &'static [usize],
+}
+
+const LAYERS: &[Layer] = &[
+    Layer {
+        name: "L0 words",
+        modules: &["limits", "units", "time", "ranges", "status", "text"],
+        may_import: &[0],
+    },
+    Layer {
+        name: "L1 pure parts",
+        modules: &["layout", "wire", "crypto", "fec", "pacing"],
+        may_import: &[0],
+    },
+    Layer { name: "L2 protocol", modules: &["protocol"], may_import: &[0, 1] },
+    Layer { name: "L3 effects", modules: &["storage", "tasks", "net"], may_import: &[0] },
+    Layer { name: "L4 engine", modules: &["engine"], may_import: &[0, 1, 2, 3] },
+    Layer { name: "L5 surface", modules: &["ui", "cli", "main"], may_import: &[0, 1, 2, 3, 4, 5] },
+    Layer { name: "test-bed", modules: &["sim"], may_import: &[0, 1, 2, 3, 4, 5, 6] },
+];
+
+/// Imports between modules of layers that otherwise do not see each other, each with its reason.
+const EXCEPTIONS: &[(&str, &str, &str)] = &[
+    ("fec", "layout", "an assembly is sized by the layout of its block"),
+    ("net", "storage", "RawBytes: bytes of the map that only the kernel may read"),
+];
+
+/// The last layer that does no I/O (I8).
+const LAST_PURE: usize = 2;
+
+/// Crates with a single home.
+const HOMES: &[(&str, &str)] = &[("raptorq", "fec"), ("memmap2", "storage")];
+
+/// The only files in which `unsafe` may stand.
+const UNSAFE_FILES: &[&str] = &["src/storage/mmap.rs", "src/net/sys.rs"];
+
+/// Most lines of a file, its tests not counted.
+const MAX_LINES: usize = 500;
+
+fn layer_of(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|l| l.modules.contains(&module))
+}
+
+// ---------------------------------------------------------------------------------------------
+// The files and what is in them
+
+/// Text files by path relative to the repository, with `/` between components.
+struct Tree(BTreeMap<String, String>);
+
+impl Tree {
+    /// The repository's Rust and Markdown files, and the names of all others.
+    fn repository() -> Self {
+        fn walk(root: &Path, dir: &Path, files: &mut BTreeMap<String, String>) {
+            for entry in fs::read_dir(dir).expect("a readable directory") {
+                let path = entry.expect("a readable entry").path();
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                if path.is_dir() {
+                    if !matches!(name.as_str(), "target" | ".git" | "artifacts" | "corpus") {
+                        walk(root, &path, files);
+                    }
+                    continue;
+                }
+                let read = name.ends_with(".rs") || name.ends_with(".md");
+                let text = if read { fs::read_to_string(&path).expect("UTF-8 text") } else { String::new() };
+                let relative = path.strip_prefix(root).expect("below the root");
+                files.insert(relative.to_string_lossy().replace('\\', "/"), text);
+            }
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut files = BTreeMap::new();
+        walk(root, root, &mut files);
+        Self(files)
+    }
+
+    /// A made-up tree.
+    fn sample(files: &[(&str, &str)]) -> Self {
+        Self(files.iter().map(|&(path, text)| (path.to_owned(), text.to_owned())).collect())
+    }
+
+    /// The Rust files below `dir`, analysed.
+    fn rust(&self, dir: &str) -> impl Iterator<Item = Source<'_>> {
+        let dir = dir.to_owned();
+        self.0
+            .iter()
+            .filter(move |(path, _)| path.starts_with(&dir) && path.ends_with(".rs"))
+            .map(|(path, text)| Source::new(path, text))
+    }
+
+    /// The Rust files of the program: those which are tests as a whole are left out.
+    fn program(&self) -> Vec<Source<'_>> {
+        let all: Vec<_> = self.rust("src/").collect();
+        let tests: BTreeSet<String> =
+            all.iter().flat_map(|s| s.test_modules.iter().map(|m| join(&s.module, m))).collect();
+        let is_test = |module: &[String]| {
+            module.last().is_some_and(|m| m == "tests")
+                || (1..=module.len()).any(|n| tests.contains(&module[..n].join("::")))
+        };
+        all.into_iter().filter(|s| !is_test(&s.module)).collect()
+    }
+}
+
+fn join(module: &[String], name: &str) -> String {
+    module.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join("::")
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A word, or `::`, or another single character; a string or character literal is empty.
+    Code(String),
+    Comment(String),
+}
+
+#[derive(Clone, Debug)]
+struct Token {
+    line: usize,
+    kind: Kind,
+}
+
+impl Token {
+    fn code(&self) -> &str {
+        if let Kind::Code(c) = &self.kind { c } else { "" }
+    }
+    fn is_word(&self) -> bool {
+        self.code().starts_with(|c: char| c.is_alphabetic() || c == '_')
+    }
+}
+
+/// Cuts Rust text into words, `::`, other characters and comments. Literals become empty tokens.
+fn lex(text: &str) -> Vec<Token> {
+    let c: Vec<char> = text.chars().collect();
+    let at = |i: usize| c.get(i).copied().unwrap_or('\0');
+    let word = |ch: char| ch.is_alphanumeric() || ch == '_';
+    let (mut i, mut line, mut out) = (0, 1, Vec::new());
+    while i < c.len() {
+        let (start, first_line) = (i, line);
+        let mut kind = None;
+        if c[i].is_whitespace() {
+            i += 1;
+        } else if c[i] == '/' && at(i + 1) == '/' {
+            while i < c.len() && c[i] != '\n' {
+                i += 1;
+            }
+            kind = Some(Kind::Comment(c[start..i].iter().collect()));
+        } else if c[i] == '/' && at(i + 1) == '*' {
+            let mut depth = 0;
+            loop {
+                match (at(i), at(i + 1)) {
+                    ('/', '*') => (depth, i) = (depth + 1, i + 2),
+                    ('*', '/') => (depth, i) = (depth - 1, i + 2),
+                    _ => i += 1,
+                }
+                if depth == 0 || i >= c.len() {
+                    break;
+                }
+            }
+            i = i.min(c.len());
+            kind = Some(Kind::Comment(c[start..i].iter().collect()));
+        } else if let Some(end) = string_end(&c, i) {
+            i = end;
+            kind = Some(Kind::Code(String::new()));
+        } else if c[i] == '\'' {
+            let escaped = at(i + 1) == '\\';
+            if escaped || at(i + 2) == '\'' {
+                i += if escaped { 3 } else { 2 };
+                while i < c.len() && c[i] != '\'' {
+                    i += 1;
+                }
+                i += 1;
+                kind = Some(Kind::Code(String::new()));
+            } else {
+                // A lifetime: skip its name, which is no path.
+                i += 1;
+                while word(at(i)) {
+                    i += 1;
+                }
+            }
+        } else if word(c[i]) {
+            while word(at(i)) {
+                i += 1;
+            }
+            kind = Some(Kind::Code(c[start..i].iter().collect()));
+        } else {
+            i += if c[i] == ':' && at(i + 1) == ':' { 2 } else { 1 };
+            kind = Some(Kind::Code(c[start..i].iter().collect()));
+        }
+        line += c[start..i.min(c.len())].iter().filter(|&&ch| ch == '\n').count();
+        out.extend(kind.map(|kind| Token { line: first_line, kind }));
+    }
+    out
+}
+
+/// Where the string literal (plain, byte, C or raw) that begins at `i` ends, if one does.
+fn string_end(c: &[char], mut i: usize) -> Option<usize> {
+    let at = |i: usize| c.get(i).copied().unwrap_or('\0');
+    if matches!(at(i), 'b' | 'c') && matches!(at(i + 1), '"' | 'r') {
+        i += 1;
+    }
+    let mut hashes = 0;
+    let raw = at(i) == 'r';
+    if raw {
+        i += 1;
+        while at(i) == '#' {
+            (i, hashes) = (i + 1, hashes + 1);
+        }
+    }
+    if at(i) != '"' {
+        return None;
+    }
+    i += 1;
+    while i < c.len() {
+        match c[i] {
+            '\\' if !raw => i += 1,
+            '"' if (1..=hashes).all(|n| at(i + n) == '#') => return Some(i + 1 + hashes),
+            _ => {}
+        }
+        i += 1;
+    }
+    Some(c.len())
+}
+
+/// A Rust file, its tests told apart from the rest.
+struct Source<'a> {
+    path: &'a str,
+    /// Module path within the crate: `["fec", "codec"]`; `["main"]` for the binary.
+    module: Vec<String>,
+    /// Every token.
+    all: Vec<Token>,
+    /// Code outside of tests, without comments.
+    live: Vec<Token>,
+    /// How many lines are not in tests.
+    lines: usize,
+    /// Names of the `mod name;` that are only for tests.
+    test_modules: Vec<String>,
+}
+
+impl<'a> Source<'a> {
+    fn new(path: &'a str, text: &str) -> Self {
+        let all = lex(text);
+        let code: Vec<Token> = all.iter().filter(|t| !matches!(t.kind, Kind::Comment(_))).cloned().collect();
+        let spells = |i: usize, words: &[&str]| {
+            words.iter().enumerate().all(|(n, w)| code.get(i + n).is_some_and(|t| t.code() == *w))
+        };
+        let (mut live, mut test_modules, mut tested, mut i) = (Vec::new(), Vec::new(), 0, 0);
+        while i < code.len() {
+            if spells(i, &["#", "!", "[", "cfg", "(", "test", ")", "]"]) {
+                tested += text.lines().count() + 1 - code[i].line;
+                break;
+            }
+            if spells(i, &["#", "[", "cfg", "(", "test", ")", "]"])
+                || spells(i, &["#", "[", "cfg", "(", "all", "(", "test", ","])
+            {
+                let end = item_end(&code, i);
+                if let Some(m) = (i..end).find(|&m| spells(m, &["mod"]))
+                    && spells(m + 2, &[";"])
+                {
+                    test_modules.push(code[m + 1].code().to_owned());
+                }
+                tested += code[end - 1].line + 1 - code[i].line;
+                i = end;
+            } else {
+                live.push(code[i].clone());
+                i += 1;
+            }
+        }
+        let module = path
+            .trim_start_matches("src/")
+            .trim_end_matches(".rs")
+            .split('/')
+            .filter(|&part| part != "mod" && part != "lib")
+            .map(str::to_owned)
+            .collect();
+        Self { path, module, all, live, lines: text.lines().count().saturating_sub(tested), test_modules }
+    }
+
+    /// The top-level module that the file belongs to.
+    fn top(&self) -> &str {
+        self.module.first().map_or("", String::as_str)
+    }
+
+    /// Every path in the live code with its line; `use` trees are spread out.
+    fn paths(&self) -> Vec<(usize, Vec<String>)> {
+        let (t, mut out, mut i) = (&self.live, Vec::new(), 0);
+        let is = |i: usize, s: &str| t.get(i).is_some_and(|x| x.code() == s);
+        while i < t.len() {
+            if is(i, "use") && !is(i + 1, "<") {
+                i = spread(t, i + 1, &[], &mut out);
+            } else if t[i].is_word() && is(i + 1, "::") {
+                let (line, mut path) = (t[i].line, vec![t[i].code().to_owned()]);
+                while is(i + 1, "::") && t.get(i + 2).is_some_and(Token::is_word) {
+                    i += 2;
+                    path.push(t[i].code().to_owned());
+                }
+                out.push((line, path));
+                i += 1;
+            } else {
+                i += 1;
+            }
+        }
+        out
+    }
+
+    /// The top-level module that a path of this file leads to; none if it leads out of the crate.
+    fn target(&self, path: &[String]) -> Option<String> {
+        let ups = path.iter().take_while(|p| *p == "super").count();
+        match path[0].as_str() {
+            "crate" => path.get(1).cloned(),
+            "mcp" if self.top() == "main" => path.get(1).cloned(),
+            "super" if ups >= self.module.len() => path.get(ups).cloned(),
+            _ => None,
+        }
+    }
+}
+
+/// The index behind the item, field or expression whose first attribute stands at `i`.
+fn item_end(code: &[Token], mut i: usize) -> usize {
+    let mut depth = 0;
+    while i < code.len() && code[i].code() == "#" {
+        loop {
+            match code[i].code() {
+                "[" => depth += 1,
+                "]" => depth -= 1,
+                _ => {}
+            }
+            i += 1;
+            if depth == 0 && code[i - 1].code() == "]" || i >= code.len() {
+                break;
+            }
+        }
+    }
+    const TO_BRACE: [&str; 8] = ["mod", "fn", "impl", "struct", "enum", "trait", "macro_rules", "union"];
+    const TO_SEMICOLON: [&str; 5] = ["use", "static", "type", "let", "extern"];
+    let head: Vec<&str> = code[i..].iter().take(8).map(Token::code).collect();
+    let item = head.iter().any(|w| TO_BRACE.contains(w));
+    let statement = head.first().is_some_and(|w| *w == "const" || TO_SEMICOLON.contains(w))
+        || head.first() == Some(&"pub") && head.iter().any(|w| *w == "const" || TO_SEMICOLON.contains(w));
+    let statement = statement && !head.contains(&"fn");
+    while i < code.len() {
+        match code[i].code() {
+            "{" | "(" | "[" => depth += 1,
+            "}" | ")" | "]" => depth -= 1,
+            _ => {}
+        }
+        i += 1;
+        let last = code[i - 1].code();
+        if depth < 0 {
+            return i - 1;
+        }
+        if depth == 0 && (last == ";" || last == "}" && !statement || last == "," && !item && !statement) {
+            return i;
+        }
+    }
+    i
+}
+
+/// Spreads the `use` tree that begins at `i` out into `out`; the index behind it.
+fn spread(t: &[Token], mut i: usize, prefix: &[String], out: &mut Vec<(usize, Vec<String>)>) -> usize {
+    let (mut path, line) = (prefix.to_vec(), t.get(i).map_or(0, |x| x.line));
+    while i < t.len() {
+        match t[i].code() {
+            "{" => {
+                i += 1;
+                while i < t.len() && t[i].code() != "}" {
+                    i = spread(t, i, &path, out);
+                    i += usize::from(t.get(i).is_some_and(|x| x.code() == ","));
+                }
+                return i + 1;
+            }
+            "," | ";" | "}" => break,
+            "as" => i += 1,
+            "::" => {}
+            segment => path.push(segment.to_owned()),
+        }
+        i += 1;
+    }
+    out.push((line, path));
+    i
+}
+
+// ---------------------------------------------------------------------------------------------
+// The rules
+
+fn at(path: &str, line: usize, says: &str) -> String {
+    format!("{path}:{line}: {says}")
+}
+
+/// Imports point downwards only; effects are blind to the protocol; nothing imports `sim`.
+fn layers(tree: &Tree) -> Vec<String> {
+    let mut bad = Vec::new();
+    for source in tree.program().iter().filter(|s| !s.module.is_empty()) {
+        let from = source.top();
+        let Some(layer) = layer_of(from) else {
+            bad.push(at(
+                source.path,
+                1,
+                &format!("module `{from}` is in no layer: give it one in tests/tidy.rs"),
+            ));
+            continue;
+        };
+        for (line, path) in source.paths() {
+            if let Some((name, home)) = HOMES.iter().find(|(c, home)| path[0] == *c && from != *home) {
+                bad.push(at(source.path, line, &format!("crate `{name}` is used in src/{home} only")));
+            }
+            let Some(to) = source.target(&path) else { continue };
+            let says = match layer_of(&to) {
+                _ if to == from => continue,
+                None => format!("`{to}` is in no layer: import by module, and give new modules a layer"),
+                Some(other) if LAYERS[layer].may_import.contains(&other) => continue,
+                Some(_) if EXCEPTIONS.iter().any(|(f, t, _)| *f == from && *t == to) => continue,
+                Some(other) => format!(
+                    "`{from}` ({}) may not import `{to}` ({}): imports point downwards only, pure parts do not \
+                     see each other, effects do not see the protocol",
+                    LAYERS[layer].name, LAYERS[other].name
+                ),
+            };
+            bad.push(at(source.path, line, &says));
+        }
+    }
+    bad
+}
+
+/// L0 to L2 touch no clock, socket, file, thread, environment, terminal or source of randomness.
+fn purity(tree: &Tree) -> Vec<String> {
+    const WORDS: &[(&str, &str)] = &[
+        ("Instant", "reads a clock: take the time as an argument"),
+        ("SystemTime", "reads a clock: take the time as an argument"),
+        ("UdpSocket", "is a socket: hand datagrams in and out"),
+        ("TcpStream", "is a socket: hand datagrams in and out"),
+        ("TcpListener", "is a socket: hand datagrams in and out"),
+        ("RandomState", "draws randomness: take a seed as an argument"),
+        ("HashMap", "iterates in a random order: use BTreeMap, so that a seed replays its run"),
+        ("HashSet", "iterates in a random order: use BTreeSet, so that a seed replays its run"),
+    ];
+    const PATHS: &[(&str, &str)] = &[
+        ("std::fs", "touches files: make it a job"),
+        ("std::thread", "uses threads: make it a job"),
+        ("std::env", "reads the environment: take it as an argument"),
+        ("std::process", "touches processes: return an outcome"),
+        ("std::os", "is for effects: it belongs to L3"),
+        ("std::io::stdin", "uses the terminal: emit an event"),
+        ("std::io::stdout", "uses the terminal: emit an event"),
+        ("std::io::stderr", "uses the terminal: emit an event"),
+        ("getrandom", "draws randomness: take a seed as an argument"),
+        ("libc", "calls the system: it belongs to L3"),
+        ("rustix", "calls the system: it belongs to L3"),
+        ("mio", "uses sockets: it belongs to L3"),
+        ("socket2", "uses sockets: it belongs to L3"),
+        ("indicatif", "uses the terminal: emit an event"),
+    ];
+    const MACROS: &[&str] = &["println", "print", "eprintln", "eprint", "dbg"];
+    let mut bad = Vec::new();
+    for source in tree.program() {
+        let Some(layer) = layer_of(source.top()).filter(|l| *l <= LAST_PURE) else { continue };
+        let mut say = |line: usize, what: &str, why: &str| {
+            bad.push(at(source.path, line, &format!("`{what}` in {} {why} (I8)", LAYERS[layer].name)));
+        };
+        for (i, token) in source.live.iter().enumerate() {
+            let word = token.code();
+            if let Some((_, why)) = WORDS.iter().find(|(w, _)| *w == word) {
+                say(token.line, word, why);
+            }
+            if MACROS.contains(&word) && source.live.get(i + 1).is_some_and(|t| t.code() == "!") {
+                say(token.line, word, "prints: emit an event");
+            }
+        }
+        for (line, path) in source.paths() {
+            let whole = path.join("::");
+            let below = |p: &str| whole == p || whole.starts_with(&format!("{p}::"));
+            if let Some((_, why)) = PATHS.iter().find(|(p, _)| below(p)) {
+                say(line, &whole, why);
+            }
+            let unseeded = whole.ends_with("Rng::new") || whole.ends_with("Rng::default");
+            if unseeded || path[0] == "fastrand" && path.get(1).is_none_or(|p| p != "Rng") {
+                say(line, &whole, "draws randomness: take a seed as an argument");
+            }
+        }
+    }
+    bad
+}
+
+/// `unsafe` stands in two files only, each with its argument; lints are not switched off.
+fn unsafety(tree: &Tree) -> Vec<String> {
+    let mut bad = Vec::new();
+    for source in ["src/", "tests/", "examples/", "benches/", "fuzz/"].iter().flat_map(|d| tree.rust(d)) {
+        let home = UNSAFE_FILES.contains(&source.path);
+        let code: Vec<&Token> = source.all.iter().filter(|t| !matches!(t.kind, Kind::Comment(_))).collect();
+        for (i, token) in code.iter().enumerate() {
+            let next = |n: usize| code.get(i + n).map_or("", |t| t.code());
+            if token.code() == "unsafe" && !home {
+                bad.push(at(
+                    source.path,
+                    token.line,
+                    "`unsafe` stands only in storage/mmap.rs and net/sys.rs",
+                ));
+            } else if token.code() == "unsafe"
+                && matches!(next(1), "{" | "impl")
+                && !argued(&source, token.line)
+            {
+                bad.push(at(
+                    source.path,
+                    token.line,
+                    "`unsafe` without a `// SAFETY:` comment right before it",
+                ));
+            }
+            let switched_off = matches!(token.code(), "allow" | "expect") && next(1) == "(";
+            let attribute = i > 1 && code[i - 1].code() == "[" && matches!(code[i - 2].code(), "#" | "!");
+            // Modules that several test binaries share are allowed their dead code.
+            let shared = source.path.starts_with("tests/") && next(2) == "dead_code";
+            if switched_off && attribute && !shared && !(home && next(2) == "unsafe_code") {
+                bad.push(at(source.path, token.line, "a lint is switched off: mend what it complains about"));
+            }
+        }
+    }
+    bad
+}
+
+/// Whether a block of comments with `SAFETY:` ends on the line before `line`, or before the
+/// statement that reaches `line` (at most three lines further up).
+fn argued(source: &Source<'_>, line: usize) -> bool {
+    let comments: BTreeMap<usize, &str> = source
+        .all
+        .iter()
+        .filter_map(|t| if let Kind::Comment(text) = &t.kind { Some((t.line, text.as_str())) } else { None })
+        .collect();
+    let Some(mut at) = (line.saturating_sub(4)..=line).rev().find(|l| comments.contains_key(l)) else {
+        return false;
+    };
+    while let Some(text) = comments.get(&at) {
+        if text.contains("SAFETY:") {
+            return true;
+        }
+        at -= 1;
+    }
+    false
+}
+
+/// A file holds one concern: at most [`MAX_LINES`] lines that are not tests.
+fn length(tree: &Tree) -> Vec<String> {
+    let too_long = |s: &Source<'_>| s.lines > MAX_LINES;
+    let says = |s: &Source<'_>| {
+        format!("{} lines beside its tests, {MAX_LINES} allowed: split it by concern", s.lines)
+    };
+    let others = ["examples/", "benches/", "fuzz/"].iter().flat_map(|d| tree.rust(d));
+    tree.program()
+        .into_iter()
+        .chain(others)
+        .filter(too_long)
+        .map(|s| at(s.path, s.lines, &says(&s)))
+        .collect()
+}
+
+/// Every message has a file of its own with golden vectors, so that the format cannot drift.
+fn golden(tree: &Tree) -> Vec<String> {
+    const HOME: &str = "src/wire/mod.rs";
+    let sources: BTreeMap<&str, Source<'_>> = tree.rust("src/wire/").map(|s| (s.path, s)).collect();
+    let Some(home) = sources.get(HOME) else { return vec![at(HOME, 1, "no wire format")] };
+    let code: Vec<&str> = home.live.iter().map(Token::code).collect();
+    let named = |name: &str| code.windows(2).position(|w| w == ["enum", name]);
+    let Some(start) = named("Kind").or_else(|| named("Message")) else {
+        return vec![at(HOME, 1, "no `enum Kind` or `enum Message` to take the messages from")];
+    };
+    let line = home.live[start].line;
+    // The variants are the words after `{` or `,` at the depth of the enum's own braces.
+    let (mut depth, mut messages) = (0, Vec::new());
+    for pair in code[start..].windows(2) {
+        match pair[0] {
+            "{" | "(" => depth += 1,
+            "}" if depth == 1 => break,
+            "}" | ")" => depth -= 1,
+            _ => {}
+        }
+        if depth == 1 && matches!(pair[0], "{" | ",") && pair[1].starts_with(char::is_uppercase) {
+            messages.push(pair[1]);
+        }
+    }
+    let mut bad = Vec::new();
+    if messages.is_empty() {
+        bad.push(at(HOME, line, "the enum of the messages has no variants"));
+    }
+    for message in messages {
+        let mut stem = String::new();
+        for c in message.chars() {
+            if c.is_uppercase() && !stem.is_empty() {
+                stem.push('_');
+            }
+            stem.extend(c.to_lowercase());
+        }
+        let has_golden = |path: String| {
+            sources.get(path.as_str()).is_some_and(|s| {
+                s.all.windows(2).any(|w| w[0].code() == "fn" && w[1].code().contains("golden"))
+            })
+        };
+        let files = [format!("src/wire/{stem}.rs"), format!("src/wire/{stem}/mod.rs")];
+        if !files.iter().any(|f| sources.contains_key(f.as_str())) {
+            bad.push(at(HOME, line, &format!("message `{message}` has no file src/wire/{stem}.rs")));
+        } else if !files.into_iter().chain([format!("src/wire/{stem}/tests.rs")]).any(has_golden) {
+            bad.push(at(
+                &format!("src/wire/{stem}.rs"),
+                1,
+                "no test `*golden*`: pin the message's bytes in both directions",
+            ));
+        }
+    }
+    bad
+}
+
+/// Every relative link in the documents leads to a file, and every `#anchor` to a heading.
+fn links(tree: &Tree) -> Vec<String> {
+    let mut bad = Vec::new();
+    for (path, text) in tree.0.iter().filter(|(p, _)| p.ends_with(".md")) {
+        for (line, target) in link_targets(text) {
+            let (file, anchor) = target.split_once('#').unwrap_or((&target, ""));
+            if file.contains(':') || file.starts_with("//") {
+                continue;
+            }
+            let full = if file.is_empty() { Some(path.clone()) } else { resolve(path, file) };
+            let inside = |dir: &str| tree.0.keys().any(|p| p.starts_with(&format!("{dir}/")));
+            match full.as_deref().and_then(|f| tree.0.get(f)) {
+                None if full.as_deref().is_some_and(inside) => {}
+                None => bad.push(at(path, line, &format!("link to `{target}`: no such file"))),
+                Some(text) if anchor.is_empty() || headings(text).contains(anchor) => {}
+                Some(_) => bad.push(at(path, line, &format!("link to `{target}`: no such heading"))),
+            }
+        }
+    }
+    bad
+}
+
+/// The lines of a Markdown text outside of fenced code, numbered from 1.
+fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut fenced = false;
+    text.lines().enumerate().filter_map(move |(n, line)| {
+        let fence = line.trim_start().starts_with("```");
+        fenced ^= fence;
+        (!fenced && !fence).then_some((n + 1, line))
+    })
+}
+
+/// The targets of `[text](target)` and of `[name]: target`, with their lines.
+fn link_targets(text: &str) -> Vec<(usize, String)> {
+    let mut out = Vec::new();
+    for (n, line) in prose(text) {
+        // Every second piece between backticks is code.
+        let plain: String = line.split('`').step_by(2).collect::<Vec<_>>().join("``");
+        for after in plain.split("](").skip(1) {
+            let target = after.split([')', ' ']).next().unwrap_or("");
+            out.push((n, target.to_owned()));
+        }
+        if let Some((_, target)) = plain.split_once("]: ").filter(|_| plain.starts_with('[')) {
+            out.push((n, target.split(' ').next().unwrap_or("").to_owned()));
+        }
+    }
+    out
+}
+
+/// The anchors of a Markdown text's headings.
+fn headings(text: &str) -> BTreeSet<String> {
+    let slug = |heading: &str| -> String {
+        let kept = heading.trim().to_lowercase();
+        kept.chars()
+            .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+            .map(|c| if c == ' ' { '-' } else { c })
+            .collect()
+    };
+    prose(text).filter(|(_, l)| l.starts_with('#')).map(|(_, l)| slug(l.trim_start_matches('#'))).collect()
+}
+
+/// `link` as seen from the document at `from`; none if it leaves the repository.
+fn resolve(from: &str, link: &str) -> Option<String> {
+    let mut full = PathBuf::from(from);
+    full.pop();
+    for part in Path::new(link).components() {
+        match part {
+            Component::ParentDir if !full.pop() => return None,
+            Component::ParentDir | Component::CurDir => {}
+            Component::Normal(name) => full.push(name),
+            Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(full.to_string_lossy().replace('\\', "/"))
+}
+
+/// Nothing is left for later without a trace outside the code.
+fn unfinished(tree: &Tree) -> Vec<String> {
+    let mut bad = Vec::new();
+    for source in tree.rust("src/") {
+        for pair in source.all.windows(2) {
+            let word = pair[0].code();
+            if matches!(word, "todo" | "unimplemented" | "dbg") && pair[1].code() == "!" {
+                bad.push(at(source.path, pair[0].line, &format!("`{word}!` in src: finish it")));
+            }
+        }
+        for token in &source.all {
+            if let Kind::Comment(text) = &token.kind
+                && let Some(mark) = ["TODO", "FIXME"].iter().find(|m| text.contains(*m))
+            {
+                bad.push(at(
+                    source.path,
+                    token.line,
+                    &format!("`{mark}` in src: finish it, or write an issue"),
+                ));
+            }
+        }
+    }
+    bad
+}
+
+// ---------------------------------------------------------------------------------------------
+// The rules over this repository
+
+#[track_caller]
+fn holds(rule: fn(&Tree) -> Vec<String>) {
+    let bad = rule(&Tree::repository());
+    assert!(bad.is_empty(), "{} violation(s):\n{}", bad.len(), bad.join("\n"));
+}
+
+#[test]
+fn imports_point_downwards() {
+    holds(layers);
+}
+
+#[test]
+fn the_lower_layers_are_pure() {
+    holds(purity);
+}
+
+#[test]
+fn unsafe_stands_in_two_files() {
+    holds(unsafety);
+}
+
+#[test]
+fn files_are_short() {
+    holds(length);
+}
+
+#[test]
+fn every_message_has_golden_bytes() {
+    holds(golden);
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    holds(links);
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    holds(unfinished);
+}
+
+#[test]
+fn the_exceptions_are_in_the_table_and_have_reasons() {
+    for (from, to, why) in EXCEPTIONS {
+        assert!(layer_of(from).is_some() && layer_of(to).is_some() && !why.is_empty(), "{from} -> {to}");
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// The rules over bad samples
+
+/// The rule finds exactly these violations (`path:line`) in the sample.
+#[track_caller]
+fn bites(rule: fn(&Tree) -> Vec<String>, files: &[(&str, &str)], wanted: &[&str]) {
+    let bad = rule(&Tree::sample(files));
+    let places: Vec<String> =
+        bad.iter().map(|b| b.splitn(3, ':').take(2).collect::<Vec<_>>().join(":")).collect();
+    assert_eq!(places, wanted, "{bad:#?}");
+}
+
+#[test]
+fn the_layer_rule_bites() {
+    let net = "use std::io;\nuse crate::{\n    storage::RawBytes,\n    protocol::{job, event},\n};\n";
+    bites(layers, &[("src/net/batch.rs", net)], &["src/net/batch.rs:4", "src/net/batch.rs:4"]);
+    bites(layers, &[("src/fec/codec.rs", "fn f() -> super::super::wire::Nak {}")], &["src/fec/codec.rs:1"]);
+    bites(layers, &[("src/fec/codec.rs", "use super::PlanCache;\nuse crate::layout::Layout;")], &[]);
+    bites(layers, &[("src/engine/mod.rs", "\nfn f(x: &crate::sim::World) {}")], &["src/engine/mod.rs:2"]);
+    bites(layers, &[("src/main.rs", "use mcp::sim::World;")], &["src/main.rs:1"]);
+    bites(layers, &[("src/sim/mod.rs", "use crate::cli::exit;")], &[]);
+    bites(layers, &[("src/stray.rs", "")], &["src/stray.rs:1"]);
+    bites(layers, &[("src/layout.rs", "use crate::Stray;")], &["src/layout.rs:1"]);
+    bites(layers, &[("src/wire/mod.rs", "use raptorq::Encoder;")], &["src/wire/mod.rs:1"]);
+    bites(
+        layers,
+        &[("src/units.rs", "#[cfg(any(test, feature = \"sim\"))]\nuse crate::sim;")],
+        &["src/units.rs:2"],
+    );
+}
+
+#[test]
+fn tests_comments_and_strings_are_not_code() {
+    let text = r##"
+// use crate::cli;
+const S: &str = "crate::cli"; const R: &str = r#"crate::"cli"#; const C: char = '"';
+fn life<'a>(x: &'a str) -> &'a str { x }
+#[cfg(test)]
+use crate::cli::Args;
+#[cfg(test)]
+mod tests { use crate::cli; fn f() { println!("}"); } }
+use crate::engine::Loop;
+"##;
+    bites(layers, &[("src/wire/mod.rs", text)], &["src/wire/mod.rs:9"]);
+    bites(purity, &[("src/wire/mod.rs", text)], &[]);
+    let tests = "use crate::cli; fn f() { std::fs::read(\"x\"); }";
+    let parent = "#[cfg(test)]\nmod world;\n#[cfg(test)] pub(crate) mod tests;";
+    let files = [("src/wire/mod.rs", parent), ("src/wire/world/mod.rs", tests), ("src/wire/tests.rs", tests)];
+    bites(layers, &files, &[]);
+    bites(purity, &files, &[]);
+    let field = "struct S {\n#[cfg(test)]\nclock: std::time::Instant,\nlast: std::time::Instant }";
+    bites(purity, &[("src/layout.rs", field)], &["src/layout.rs:4"]);
+}
+
+#[test]
+fn the_purity_rule_bites() {
+    for line in [
+        "use std::time::{Duration, Instant};",
+        "use std::{fs, net::SocketAddr};",
+        "fn f() { std::thread::yield_now(); }",
+        "fn f() { println!(\"x\"); }",
+        "fn f() { let r = fastrand::Rng::new(); }",
+        "fn f() { let r = fastrand::u8(..); }",
+        "use std::collections::HashMap;",
+        "use socket2::Socket;",
+    ] {
+        bites(purity, &[("src/protocol/sender/mod.rs", line)], &["src/protocol/sender/mod.rs:1"]);
+        bites(purity, &[("src/engine/mod.rs", line)], &[]);
+    }
+    let fine = "use std::time::Duration;\nfn f(seed: u64) { let r = fastrand::Rng::with_seed(seed); }";
+    bites(purity, &[("src/protocol/timer.rs", fine)], &[]);
+}
+
+#[test]
+fn the_unsafe_rule_bites() {
+    let bare = "fn f() {\n    unsafe { g() }\n}";
+    let argued = "#![allow(unsafe_code)]\nfn f() {\n    // SAFETY: g is called once,\n    // right here.\n    unsafe { g() }\n}";
+    bites(unsafety, &[("src/net/batch.rs", argued)], &["src/net/batch.rs:1", "src/net/batch.rs:5"]);
+    bites(unsafety, &[("src/net/sys.rs", bare)], &["src/net/sys.rs:2"]);
+    bites(unsafety, &[("src/net/sys.rs", argued)], &[]);
+    bites(unsafety, &[("tests/x.rs", "unsafe impl Send for X {}")], &["tests/x.rs:1"]);
+    bites(unsafety, &[("src/net/sys.rs", "#[allow(clippy::all)]\nfn f() {}")], &["src/net/sys.rs:1"]);
+    bites(unsafety, &[("tests/support/mod.rs", "#![allow(dead_code, reason = \"shared\")]")], &[]);
+}
+
+#[test]
+fn the_length_rule_bites() {
+    let body = "fn f() {}\n".repeat(MAX_LINES);
+    let tests = format!("{body}#[cfg(test)]\nmod tests {{\n{body}}}\n");
+    let long = format!("{body}// One more.\n");
+    bites(length, &[("src/engine/a.rs", &tests), ("src/engine/tests.rs", &long)], &[]);
+    bites(length, &[("src/engine/b.rs", &long)], &["src/engine/b.rs:501"]);
+}
+
+#[test]
+fn the_golden_rule_bites() {
+    let messages = "pub enum Message<'a> {\n    Poll(Poll),\n    HashPage(HashPage),\n    Nak(Nak<'a>),\n}";
+    let files = [
+        ("src/wire/mod.rs", messages),
+        ("src/wire/poll.rs", "#[test]\nfn golden_bytes() {}"),
+        ("src/wire/nak.rs", "#[test]\nfn round_trip() {}"),
+    ];
+    bites(golden, &files, &["src/wire/mod.rs:1", "src/wire/nak.rs:1"]);
+    let kinds = "\npub enum Kind {\n    /// A.\n    Poll = 1,\n    Nak = 2,\n}\nmessages! { Poll(Poll), }";
+    bites(golden, &[("src/wire/mod.rs", kinds), files[1]], &["src/wire/mod.rs:2"]);
+    bites(golden, &[("src/wire/mod.rs", "")], &["src/wire/mod.rs:1"]);
+}
+
+#[test]
+fn the_link_rule_bites() {
+    let text = "# A title, here\n[a](gone.md) [b](docs/b.md#two-words) `[c](x.md)`\n```\n[d](y.md)\n```\n\
+                [e](#a-title-here) [f](docs/b.md#three) [g](https://h.example/i) [j](docs) [k](../l.md)\n";
+    let files = [("README.md", text), ("docs/b.md", "## Two words\n[r](../README.md)\n")];
+    bites(links, &files, &["README.md:2", "README.md:6", "README.md:6"]);
+}
+
+#[test]
+fn the_unfinished_rule_bites() {
+    let text = "fn f() {\n    // FIXME: later\n    todo!()\n}\nconst S: &str = \"TODO\";\n";
+    bites(unfinished, &[("src/ui/mod.rs", text)], &["src/ui/mod.rs:3", "src/ui/mod.rs:2"]);
+}
