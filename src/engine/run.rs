@@ -193,15 +193,11 @@ impl Host {
                     }
                     controls.dedup();
                 }
-                TERMINAL if self.enter_starts => {
-                    // A background job that reads is stopped by the system; the line is not for us.
-                    if in_foreground() {
-                        match io::stdin().read(&mut bytes) {
-                            Ok(0) | Err(_) => self.enter_starts = false,
-                            Ok(_) => controls.push(Control::StartNow),
-                        }
-                    }
-                }
+                // A background job that reads is stopped by the system; the line is not for it.
+                TERMINAL if self.enter_starts && in_foreground() => match io::stdin().read(&mut bytes) {
+                    Ok(0) | Err(_) => self.enter_starts = false,
+                    Ok(_) => controls.push(Control::StartNow),
+                },
                 _ => {}
             }
         }

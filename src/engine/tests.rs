@@ -84,7 +84,9 @@ impl Net for ToyNet {
             match segment.body {
                 Body::None => {}
                 Body::Bytes(b) => bytes.extend_from_slice(b),
-                Body::Raw(raw) => bytes.extend_from_slice(self.source.as_ref().unwrap().resolve(raw).unwrap()),
+                Body::Raw(raw) => {
+                    bytes.extend_from_slice(self.source.as_ref().unwrap().resolve(raw).unwrap())
+                }
             }
             self.sent.push((to, bytes));
         }
@@ -369,7 +371,8 @@ fn the_real_driver_wakes_for_sockets_workers_timeouts_and_signals() {
     let mut host = Host::new(false).unwrap();
     let socket = mio::net::UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
-    let jobs = Workers::start(1, reports(), host.wake(), || Box::new(|job: u32| format!("did {job}"))).unwrap();
+    let jobs =
+        Workers::start(1, reports(), host.wake(), || Box::new(|job: u32| format!("did {job}"))).unwrap();
     let hello = Output::Transmit(Transmit { to: address, payload: Payload::Message(b"hello".to_vec()) });
     let mut machine = Toy { out: [Output::Job(4), hello].into(), ..Toy::default() };
     machine.timeout = Some(host.now() + Duration::from_millis(120));

@@ -5,7 +5,7 @@
 //! ```text
 //!   scenario  (seed -> sizes, links, faults)        runner (ranges of seeds)
 //!       |                                              |
-//!   transfer  builds senders and receivers, crashes and restarts them
+//!   transfer  starts, crashes and restarts senders and devices (party)
 //!       |                     \
 //!     world  event queue       checks  invariants at every step and at the end
 //!       |        \
@@ -18,9 +18,10 @@ pub mod checks;
 pub mod disk;
 pub mod network;
 pub mod node;
-// pub mod runner;
+pub mod party;
+pub mod runner;
 pub mod scenario;
-// pub mod transfer;
+pub mod transfer;
 pub mod world;
 
 #[cfg(test)]

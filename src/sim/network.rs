@@ -413,11 +413,12 @@ fn traverse(
         counts.partitioned += 1;
         return Fate::Lost;
     }
-    if let Some(burst) = &quality.burst {
-        if burst.is_bad(link, rng, now) && rng.f64() < burst.loss {
-            counts.burst_lost += 1;
-            return Fate::Lost;
-        }
+    if let Some(burst) = &quality.burst
+        && burst.is_bad(link, rng, now)
+        && rng.f64() < burst.loss
+    {
+        counts.burst_lost += 1;
+        return Fate::Lost;
     }
     if quality.loss > 0.0 && rng.f64() < quality.loss {
         counts.lost += 1;

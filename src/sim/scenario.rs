@@ -322,9 +322,8 @@ impl Draw {
         // The first one is there early and well, so that there is a session.
         let fine = index == 0;
         let rough = !fine && self.chance(25);
-        let mut attachment = Attachment::default();
-        attachment.down = self.quality(rough);
-        attachment.up = self.quality(false);
+        let (down, up) = (self.quality(rough), self.quality(false));
+        let mut attachment = Attachment { down, up, ..Attachment::default() };
         if self.chance(15) {
             attachment.up.loss = 0.2;
         }
@@ -365,7 +364,7 @@ impl Draw {
             faults: DiskFaults::default(),
             existing: false,
             force: self.chance(30),
-            buffer_blocks: self.rng.usize(2..40),
+            buffer_blocks: self.rng.usize(4..40),
             timeout: self.between(20_000, 120_000),
             crash: None,
             interrupt: None,
@@ -433,7 +432,9 @@ impl Draw {
         if present.is_none_or(|at| at + handshake > last_call) {
             hopeful(&mut plan);
         }
-        if plan.start + plan.timeout < Time::ZERO + Duration::from_secs(10) || plan.crash.is_some() && !plan.force {
+        if plan.start + plan.timeout < Time::ZERO + Duration::from_secs(10)
+            || plan.crash.is_some() && !plan.force
+        {
             hopeful(&mut plan);
         }
         plan
@@ -470,9 +471,7 @@ impl Planned {
         let count = |f: &dyn Fn(&DevicePlan) -> bool| scenario.devices.iter().filter(|d| f(d)).count() as u64;
         let sender = &scenario.sender;
         Self {
-            rough_links: count(&|d| {
-                d.attachment.down.loss > 0.05 || d.attachment.down.burst.is_some()
-            }),
+            rough_links: count(&|d| d.attachment.down.loss > 0.05 || d.attachment.down.burst.is_some()),
             partitions: count(&|d| !d.attachment.down.partitions.is_empty()),
             device_crashes: count(&|d| d.crash.is_some()),
             device_restarts: count(&|d| d.crash.is_some_and(|c| c.1.is_some())),

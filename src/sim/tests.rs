@@ -167,3 +167,12 @@ fn a_node_that_is_switched_off_is_silent() {
     assert!(world.run(Time(2_000_000_000), &mut witness));
     assert!(world.is_finished(0));
 }
+
+/// A small share of what `examples/simulate.rs` runs.
+#[test]
+fn seeds_of_mixed_faults_break_nothing() {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let summary = super::runner::run_seeds(0..100, threads, None, |_, _| {});
+    let failures = &summary.failures;
+    assert!(failures.is_empty(), "{failures:#?}");
+}

@@ -2,73 +2,31 @@
 //! restarts them, watches every step, and judges the end.
 
 use super::checks::{Checker, Symbols};
-use super::disk::{SimDestination, SimDisk, SimSource};
+use super::disk::{SimDisk, SimSource};
 use super::network::{Counts, NodeId, address};
-use super::node::{Actor, Node, SimJobs, SimNet, Work};
+use super::node::Node;
+use super::party::{self, NAME, Party, Table, device_id, index_of};
 use super::scenario::{Expectation, Planned, Scenario};
 use super::world::{Director, Pace, World};
-use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job};
-use crate::engine::{Engine, EngineError, Step, Stream};
 use crate::fec::PlanCache;
 use crate::protocol::Control;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, SenderEvent, SenderOutcome};
-use crate::protocol::job::{ReceiverDone, SenderDone, SenderJob};
-use crate::protocol::receiver::{Receiver, ReceiverConfig};
-use crate::protocol::sender::{Sender, SenderConfig};
+use crate::protocol::receiver::Receiver;
+use crate::protocol::sender::Sender;
 use crate::status::DeviceStatus;
-use crate::storage::Source;
-use crate::tasks::{MemoryStore, TaskTable};
 use crate::time::Time;
-use crate::units::{DeviceId, Rate, SessionId, TaskId};
-use std::cell::RefCell;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use crate::units::SessionId;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The group that data goes to.
-const DATA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)), 7417);
-/// The group that announcements go to as well.
-const RENDEZVOUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 255, 74, 17)), 7417);
-/// The object's name.
-const NAME: &str = "object.img";
 /// What a device had under that name before, if anything.
 const BEFORE: &[u8] = b"what was there before";
 /// The sender's place in the world.
 const SENDER: NodeId = 0;
 /// Steps of a receiver between two looks at its buffers.
 const BUFFER_LOOK: u64 = 8;
-
-type Table = Rc<RefCell<TaskTable<MemoryStore>>>;
-
-/// A node of either kind.
-pub enum Party {
-    /// The sender.
-    Sender(Box<Node<Sender>>),
-    /// A device.
-    Receiver(Box<Node<Receiver>>),
-}
-
-impl Actor for Party {
-    fn step(&mut self, now: Time) -> Result<Step, EngineError> {
-        match self {
-            Self::Sender(node) => node.step(now),
-            Self::Receiver(node) => node.step(now),
-        }
-    }
-    fn net(&mut self) -> &mut SimNet {
-        match self {
-            Self::Sender(node) => node.net(),
-            Self::Receiver(node) => node.net(),
-        }
-    }
-    fn next_done(&self) -> Time {
-        match self {
-            Self::Sender(node) => node.next_done(),
-            Self::Receiver(node) => node.next_done(),
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug)]
 enum Cue {
@@ -100,7 +58,7 @@ struct Device {
 pub struct Report {
     /// Virtual time it took.
     pub took: Duration,
-    /// Virtual time from the first source symbol to the last completion.
+    /// Engine steps it took.
     pub steps: u64,
     /// Devices, in all.
     pub devices: u64,
@@ -126,7 +84,6 @@ pub struct Report {
 struct Transfer<'a> {
     scenario: &'a Scenario,
     rng: fastrand::Rng,
-    object: Arc<Vec<u8>>,
     source: SimSource,
     plans: Rc<PlanCache>,
     table: Table,
@@ -145,7 +102,7 @@ struct Transfer<'a> {
 #[must_use]
 pub fn run(scenario: &Scenario) -> Report {
     let mut transfer = Transfer::new(scenario);
-    let mut world = World::new(scenario.seed ^ 0x0ff1_ce);
+    let mut world = World::new(scenario.seed ^ 0x0f_f1ce);
     transfer.build(&mut world);
     let ended = world.run(scenario.deadline(), &mut transfer);
     if !ended {
@@ -153,35 +110,6 @@ pub fn run(scenario: &Scenario) -> Report {
     }
     transfer.judge(&world);
     transfer.report(&world)
-}
-
-fn device_id(index: u32) -> DeviceId {
-    let mut id = [0xd0; 16];
-    id[12..].copy_from_slice(&index.to_be_bytes());
-    DeviceId(id)
-}
-
-fn index_of(device: DeviceId) -> u32 {
-    let [.., a, b, c, d] = device.0;
-    u32::from_be_bytes([a, b, c, d])
-}
-
-fn task() -> TaskId {
-    TaskId([7; 16])
-}
-
-fn new_table() -> Table {
-    Rc::new(RefCell::new(TaskTable::new(task(), MemoryStore::default())))
-}
-
-/// How long jobs take: up to `most`, now and then much longer.
-fn job_delay<J>(seed: u64, most: Duration) -> Box<dyn FnMut(&J) -> Duration> {
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let most = most.as_nanos() as u64;
-    Box::new(move |_| {
-        let times = if rng.u8(..50) == 0 { 5 } else { 1 };
-        Duration::from_nanos(rng.u64(..=most) * times)
-    })
 }
 
 impl<'a> Transfer<'a> {
@@ -201,14 +129,13 @@ impl<'a> Transfer<'a> {
             scenario,
             source: SimSource::new(Arc::clone(&object)),
             plans: Rc::new(PlanCache::default()),
-            table: new_table(),
-            checker: Checker::new(Arc::clone(&object), scenario.layout, NAME.to_owned()),
+            table: party::new_table(),
+            checker: Checker::new(object, scenario.layout, NAME.to_owned()),
             cues: Vec::new(),
             devices: devices.collect(),
             sender_outcome: None,
             sender_seen: 0,
             sender_incarnation: 0,
-            object,
             rng,
         }
     }
@@ -240,54 +167,14 @@ impl<'a> Transfer<'a> {
     }
 
     fn sender(&mut self, now: Time) -> Party {
-        let scenario = self.scenario;
         self.sender_incarnation += 1;
         self.sender_seen = 0;
         self.sender_outcome = None;
-        self.table = new_table();
-        let session = SessionId(scenario.seed << 8 | self.sender_incarnation);
-        let config = SenderConfig {
-            seed: self.rng.u64(..),
-            session,
-            task: task(),
-            name: NAME.to_owned(),
-            layout: scenario.layout,
-            data: DATA,
-            rendezvous: vec![RENDEZVOUS],
-            rate: Rate(scenario.rate),
-            expected: scenario.expected,
-            wait: scenario.wait,
-            settle: scenario.settle,
-            linger: scenario.linger,
-        };
-        let source: Arc<dyn Source> = Arc::new(self.source.clone());
-        let (job_source, layout, plans) = (Arc::clone(&source), scenario.layout, Rc::clone(&self.plans));
-        let mut buffer = Vec::new();
-        let table = Rc::clone(&self.table);
-        let work = Work {
-            run: Box::new(move |job| run_sender_job(job, &*job_source, &layout, &plans, &mut buffer)),
-            at_once: Box::new(move |job| match job {
-                SenderJob::LookUp(device) => {
-                    let status = table.borrow().look_up(device).map(|row| row.status);
-                    Ok(SenderDone::LookedUp(device, status))
-                }
-                other => Err(other),
-            }),
-            delay: job_delay(self.rng.u64(..), scenario.sender.job),
-            source_unreadable: SenderDone::SourceFailed,
-        };
-        let net = SimNet::new(65_536, Some(self.source.clone()));
-        let stream = Stream { session, layout, source };
-        let engine = Engine::new(Sender::new(config, now), net, SimJobs::new(2, work), Some(stream));
-        let table = Rc::clone(&self.table);
-        let on_event = Box::new(move |_: Time, _: &Sender, event: &SenderEvent| {
-            if let SenderEvent::Status(row) = event
-                && let Err(e) = table.borrow_mut().record(row.clone())
-            {
-                panic!("the status table refuses a row: {e}");
-            }
-        });
-        Party::Sender(Box::new(Node::new(engine, on_event)))
+        self.table = party::new_table();
+        let session = SessionId(self.scenario.seed << 8 | self.sender_incarnation);
+        let (source, plans) = (self.source.clone(), Rc::clone(&self.plans));
+        let seeds = [self.rng.u64(..), self.rng.u64(..)];
+        party::sender(self.scenario, session, seeds, source, plans, &self.table, now)
     }
 
     fn buffer_bytes(&self, index: u32) -> usize {
@@ -302,26 +189,8 @@ impl<'a> Transfer<'a> {
         device.outcome = None;
         device.seen = 0;
         device.disk.sweep();
-        let config = ReceiverConfig {
-            seed: self.rng.u64(..),
-            device: device_id(index),
-            instance: self.rng.u64(..),
-            label: format!("device {index}"),
-            timeout: plan.timeout,
-            groups: vec![DATA, RENDEZVOUS],
-            buffer_bytes,
-        };
-        let files = ReceiverFiles::new(Box::new(SimDestination::new(device.disk.clone(), plan.force)));
-        let plans = Rc::clone(&self.plans);
-        let work = Work {
-            run: Box::new(move |job| run_receiver_job(job, &files, &plans)),
-            at_once: Box::new(Err),
-            delay: job_delay(self.rng.u64(..), plan.job),
-            source_unreadable: ReceiverDone::WorkerDied,
-        };
-        let net = SimNet::new(plan.socket, None);
-        let engine = Engine::new(Receiver::new(config, now), net, SimJobs::new(2, work), None);
-        Party::Receiver(Box::new(Node::new(engine, Box::new(|_, _, _| {}))))
+        let seeds = [self.rng.u64(..), self.rng.u64(..)];
+        party::receiver(plan, index, seeds, device.disk.clone(), buffer_bytes, Rc::clone(&self.plans), now)
     }
 
     fn look_at_sender(&mut self, now: Time, node: &Node<Sender>) {
@@ -346,7 +215,7 @@ impl<'a> Transfer<'a> {
         let existing = self.scenario.devices[index as usize].existing;
         let device = &mut self.devices[index as usize];
         device.steps += 1;
-        if device.steps % BUFFER_LOOK == 0 {
+        if device.steps.is_multiple_of(BUFFER_LOOK) {
             let buffered = node.engine.machine().snapshot(now).buffered;
             self.checker.check_buffered(index, buffered, bound);
         }
@@ -403,7 +272,9 @@ impl<'a> Transfer<'a> {
             let status = self.table.borrow().look_up(device_id(index)).map(|row| row.status);
             let about = || {
                 let (outcome, start) = (&device.outcome, plan.start);
-                format!("device {index} started at {start:?}: {outcome:?}, table: {status:?}, plan: {plan:#?}")
+                format!(
+                    "device {index} started at {start:?}: {outcome:?}, table: {status:?}, plan: {plan:#?}"
+                )
             };
             let alive = world.actor(index + 1).is_some();
             if alive {
