@@ -4,7 +4,9 @@ use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use mcp::limits::{DEFAULT_SYMBOL_SIZE, MAX_CONTROL};
 use mcp::units::{BlockIndex, DeviceId, SessionId, SymbolId};
-use mcp::wire::{Deficit, Header, Message, Nak, PacketNumber, Symbol, decode, encode, symbol_head};
+use mcp::wire::{
+    Deficit, Header, Message, Nak, PacketNumber, Symbol, decode_plain, encode_plain, symbol_head,
+};
 
 fn main() {
     divan::main();
@@ -44,24 +46,24 @@ fn symbol_encode(bencher: Bencher<'_, '_>) {
     let payload = vec![0x5a; DEFAULT_SYMBOL_SIZE.into()];
     let symbol = Symbol { block: BlockIndex(5), id: SymbolId(77), payload: &payload };
     let message = symbol.into();
-    bencher.counter(BytesCount::new(payload.len())).bench(|| encode(HEADER, black_box(&message)));
+    bencher.counter(BytesCount::new(payload.len())).bench(|| encode_plain(HEADER, black_box(&message)));
 }
 
 #[divan::bench]
 fn symbol_decode(bencher: Bencher<'_, '_>) {
     let payload = vec![0x5a; DEFAULT_SYMBOL_SIZE.into()];
     let bytes = [&symbol_head(HEADER, BlockIndex(5), SymbolId(77))[..], &payload].concat();
-    bencher.counter(BytesCount::new(bytes.len())).bench(|| decode(black_box(&bytes)).is_ok());
+    bencher.counter(BytesCount::new(bytes.len())).bench(|| decode_plain(black_box(&bytes)).is_ok());
 }
 
 #[divan::bench]
 fn full_nak_encode(bencher: Bencher<'_, '_>) {
     let nak = full_nak();
-    bencher.bench(|| encode(HEADER, black_box(&nak)));
+    bencher.bench(|| encode_plain(HEADER, black_box(&nak)));
 }
 
 #[divan::bench]
 fn full_nak_decode(bencher: Bencher<'_, '_>) {
-    let bytes = encode(HEADER, &full_nak());
-    bencher.counter(BytesCount::new(bytes.len())).bench(|| decode(black_box(&bytes)).is_ok());
+    let bytes = encode_plain(HEADER, &full_nak());
+    bencher.counter(BytesCount::new(bytes.len())).bench(|| decode_plain(black_box(&bytes)).is_ok());
 }

@@ -34,8 +34,12 @@ pub const MAX_SYMBOL_SIZE: u16 = 8896;
 pub const DEFAULT_SYMBOL_SIZE: u16 = 1408;
 /// Largest datagram of any kind: the largest symbol with its header and tag.
 pub const MAX_DATAGRAM: usize = MAX_SYMBOL_SIZE as usize + SYMBOL_HEADER_LEN + TAG_RESERVE;
-/// Largest control message (everything but symbols): fits the smallest IPv6 MTU of 1280.
+/// Largest control message (everything but symbols), without its checksum: with it, it fits the
+/// smallest IPv6 MTU of 1280.
 pub const MAX_CONTROL: usize = 1200;
+/// Bytes of the checksum behind every message but symbols: where nothing is authenticated, it keeps
+/// a damaged poll or hash page from being believed (symbols are covered by their block's hash).
+pub const CHECKSUM_LEN: usize = 8;
 /// Largest number of source symbols in a block (RFC 6330, section 5.1.2: K'_max).
 pub const MAX_SOURCE_SYMBOLS: u32 = 56_403;
 /// Largest symbol id (RFC 6330: the encoding symbol id has 24 bits).
@@ -117,7 +121,8 @@ const _: () = {
     assert!(DEFAULT_SYMBOL_SIZE as usize + SYMBOL_HEADER_LEN + TAG_RESERVE + 48 <= 1500);
     assert!(MAX_SYMBOL_SIZE as usize + SYMBOL_HEADER_LEN + TAG_RESERVE + 48 <= 9000);
     assert!(HEADER_LEN + 12 + HASHES_PER_PAGE as usize * 32 <= MAX_CONTROL);
-    assert!(MAX_CONTROL <= MAX_DATAGRAM);
+    assert!(MAX_CONTROL + CHECKSUM_LEN <= MAX_DATAGRAM);
+    assert!(MAX_CONTROL + CHECKSUM_LEN + 48 <= 1280);
     assert!(MAX_SOURCE_SYMBOLS < MAX_SYMBOL_ID);
     assert!(
         NAKS_PER_SECOND + JOINS_PER_SECOND + COMPLETIONS_PER_SECOND + REPORTS_PER_SECOND

@@ -1,1 +1,40 @@
-//! To be built.
+//! L5: the command line: arguments as typed -> resolved configuration -> command -> exit code.
+//!
+//! ```text
+//!   args.rs --> config.rs --> send.rs / recv.rs --> ui::Exit
+//!                                 |       |
+//!                            identity.rs  report.rs (every error and warning)
+//! ```
+
+pub mod args;
+pub mod config;
+pub mod identity;
+pub mod recv;
+pub mod report;
+pub mod send;
+
+pub use crate::ui::exit;
+
+use args::{Cli, Command};
+use clap::Parser;
+use config::Surroundings;
+use exit::Exit;
+
+/// Runs the program with the arguments and the terminal of this process.
+#[must_use]
+pub fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors to clap, but not to a shell. A terminal that is gone
+            // cannot be told anything.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Complete };
+        }
+    };
+    let surroundings = Surroundings::detect();
+    match cli.command {
+        Command::Send(args) => send::run(config::SendConfig::new(args, surroundings)),
+        Command::Recv(args) => recv::run(config::RecvConfig::new(args, surroundings)),
+    }
+}

@@ -2,6 +2,27 @@
 //! Blind to the protocol. [`Net`] is the port of the engine; the simulated network has its own.
 
 pub use crate::limits::MAX_BATCH;
+pub mod choice;
+pub mod destination;
+pub mod endpoint;
+pub mod features;
+pub mod interface;
+mod portable;
+mod routes;
+mod socket;
+mod sys;
+#[cfg(test)]
+mod tests;
+mod transmit;
+pub mod troubles;
+
+pub use choice::{InterfaceError, choose, choose_all_for_receive};
+pub use destination::{Destination, InvalidDestination, Kind};
+pub use endpoint::{Families, UdpNet};
+pub use features::Features;
+pub use interface::{Interface, InterfaceAddress};
+pub use troubles::{Trouble, Troubles};
+
 use crate::storage::RawBytes;
 use crate::units::Via;
 use std::io;
@@ -14,6 +35,25 @@ pub struct Segment<'a> {
     pub head: &'a [u8],
     /// What follows them.
     pub body: Body<'a>,
+}
+
+impl Segment<'_> {
+    /// Bytes of the datagram.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.head.len()
+            + match self.body {
+                Body::None => 0,
+                Body::Bytes(bytes) => bytes.len(),
+                Body::Raw(raw) => raw.len,
+            }
+    }
+
+    /// Whether the datagram has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// The second part of a [`Segment`].

@@ -101,8 +101,13 @@ pub enum ReceiverDone {
     },
     /// The symbols did not suffice (RaptorQ fails now and then at few extra symbols).
     Undecodable(BlockAssembly),
-    /// The assembly's contents are in the part file; its buffer is empty and free.
-    Spilled(BlockAssembly),
+    /// The assembly's contents are in the part file; its buffer for reuse.
+    Spilled {
+        /// What is held of the block, now without a buffer.
+        assembly: BlockAssembly,
+        /// The buffer.
+        buffer: Vec<u8>,
+    },
     /// The object is in place and synced.
     Committed(PathBuf),
     /// The part file is gone.

@@ -74,7 +74,7 @@ impl Abort {
 mod tests {
     use super::*;
     use crate::wire::testing::{DEVICE, HEADER, golden, refuses, takes};
-    use crate::wire::{Kind, Message, decode, encode};
+    use crate::wire::{Kind, Message, decode_plain, encode_plain};
 
     #[rustfmt::skip]
     const DEVICE_STOPS: [u8; 28] = [
@@ -109,8 +109,8 @@ mod tests {
     #[test]
     fn a_long_reason_is_cut_between_characters() {
         let reason = "\u{20ac}".repeat(100);
-        let bytes = encode(HEADER, &Abort { device: None, code: AbortCode::Disk, reason }.into());
-        let Ok((_, Message::Abort(abort))) = decode(&bytes) else { panic!() };
+        let bytes = encode_plain(HEADER, &Abort { device: None, code: AbortCode::Disk, reason }.into());
+        let Ok((_, Message::Abort(abort))) = decode_plain(&bytes) else { panic!() };
         assert_eq!(abort.reason, "\u{20ac}".repeat(66));
     }
 }

@@ -25,7 +25,7 @@ impl Acknowledge {
 mod tests {
     use super::*;
     use crate::wire::testing::{DEVICE, datagram, golden, takes};
-    use crate::wire::{DecodeError, Kind, decode};
+    use crate::wire::{DecodeError, Kind, decode_plain};
 
     #[rustfmt::skip]
     const BODY: [u8; 16] = [
@@ -41,6 +41,6 @@ mod tests {
     fn every_value_is_valid_and_a_missing_field_is_named() {
         takes(Kind::Acknowledge, &BODY, 0, &[0; 16]);
         let error = DecodeError::Truncated { message: Kind::Acknowledge, field: "device" };
-        assert_eq!(decode(&datagram(10, &BODY[..15])), Err(error));
+        assert_eq!(decode_plain(&datagram(10, &BODY[..15])), Err(error));
     }
 }

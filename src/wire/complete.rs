@@ -43,7 +43,7 @@ impl Complete {
 mod tests {
     use super::*;
     use crate::wire::testing::{DEVICE, datagram, golden, takes};
-    use crate::wire::{DecodeError, Kind, decode};
+    use crate::wire::{DecodeError, Kind, decode_plain};
 
     #[rustfmt::skip]
     const BODY: [u8; 72] = [
@@ -72,7 +72,7 @@ mod tests {
             (71, "lost datagrams"),
         ] {
             let error = DecodeError::Truncated { message: Kind::Complete, field };
-            assert_eq!(decode(&datagram(9, &BODY[..len])), Err(error));
+            assert_eq!(decode_plain(&datagram(9, &BODY[..len])), Err(error));
         }
     }
 }

@@ -36,7 +36,7 @@ impl Join {
 mod tests {
     use super::*;
     use crate::wire::testing::{DEVICE, HEADER, golden, refuses, takes};
-    use crate::wire::{Kind, Message, decode, encode};
+    use crate::wire::{Kind, Message, decode_plain, encode_plain};
 
     #[rustfmt::skip]
     const BODY: [u8; 31] = [
@@ -65,8 +65,8 @@ mod tests {
     #[test]
     fn a_long_label_is_cut_between_characters() {
         let label = format!("{}\u{e9}", "x".repeat(63));
-        let bytes = encode(HEADER, &Join { device: DEVICE, instance: 0, label }.into());
-        let Ok((_, Message::Join(join))) = decode(&bytes) else { panic!() };
+        let bytes = encode_plain(HEADER, &Join { device: DEVICE, instance: 0, label }.into());
+        let Ok((_, Message::Join(join))) = decode_plain(&bytes) else { panic!() };
         assert_eq!(join.label, "x".repeat(63));
     }
 }

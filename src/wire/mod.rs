@@ -37,7 +37,7 @@ pub use progress::Progress;
 pub use reader::DecodeError;
 pub use symbol::{Symbol, symbol_head};
 
-use crate::limits::{HEADER_LEN, MAX_CONTROL, SYMBOL_HEADER_LEN, WIRE_VERSION};
+use crate::limits::{CHECKSUM_LEN, HEADER_LEN, MAX_CONTROL, SYMBOL_HEADER_LEN, WIRE_VERSION};
 use crate::units::SessionId;
 use reader::Reader;
 use std::fmt;
@@ -241,12 +241,51 @@ pub fn peek(bytes: &[u8]) -> Option<(Header, Kind)> {
     decode_header(bytes).ok().map(|(header, kind, _)| (header, kind))
 }
 
-/// Decodes a datagram. It allocates no more than a few times the datagram's length, and only
+/// Decodes a datagram as it came from the network: a symbol as it stands, every other message with
+/// its checksum (see [`CHECKSUM_LEN`]).
+///
+/// # Errors
+/// When the checksum disagrees, or as [`decode_plain`].
+pub fn decode(bytes: &[u8]) -> Result<(Header, Message<'_>), DecodeError> {
+    let (_, kind, _) = decode_header(bytes)?;
+    if kind == Kind::Symbol {
+        return decode_plain(bytes);
+    }
+    let (plain, sum) = bytes.split_last_chunk().ok_or(DecodeError::TooShort(bytes.len()))?;
+    if checksum(plain) != *sum {
+        return Err(DecodeError::Damaged(kind));
+    }
+    decode_plain(plain)
+}
+
+/// Encodes a datagram for the network: a symbol as it stands, every other message with its checksum.
+///
+/// # Panics
+/// As [`encode_plain`].
+#[must_use]
+pub fn encode(header: Header, message: &Message<'_>) -> Vec<u8> {
+    let mut bytes = encode_plain(header, message);
+    if message.kind() != Kind::Symbol {
+        let sum = checksum(&bytes);
+        bytes.extend_from_slice(&sum);
+    }
+    bytes
+}
+
+/// The first bytes of the BLAKE3 hash of a message.
+fn checksum(plain: &[u8]) -> [u8; CHECKSUM_LEN] {
+    let hash = blake3::hash(plain);
+    let mut sum = [0; CHECKSUM_LEN];
+    sum.copy_from_slice(&hash.as_bytes()[..CHECKSUM_LEN]);
+    sum
+}
+
+/// Decodes a datagram without a checksum. It allocates no more than a few times the datagram's length, and only
 /// after the lengths within agree with the datagram's.
 ///
 /// # Errors
 /// When it is not one whole, valid message; the error names the message and the field.
-pub fn decode(bytes: &[u8]) -> Result<(Header, Message<'_>), DecodeError> {
+pub fn decode_plain(bytes: &[u8]) -> Result<(Header, Message<'_>), DecodeError> {
     let (header, kind, body) = decode_header(bytes)?;
     if kind != Kind::Symbol && bytes.len() > MAX_CONTROL {
         return Err(DecodeError::TooLarge { message: kind, len: bytes.len() });
@@ -257,14 +296,14 @@ pub fn decode(bytes: &[u8]) -> Result<(Header, Message<'_>), DecodeError> {
     Ok((header, message))
 }
 
-/// Encodes a datagram. Labels and reasons that are too long are cut at a character boundary, an
+/// Encodes a datagram without a checksum. Labels and reasons that are too long are cut at a character boundary, an
 /// invitation's window to the longest there is, and an IPv6 address loses flow label and scope.
 ///
 /// # Panics
 /// In debug builds, when another value is out of its documented range or the message does not fit
 /// [`MAX_CONTROL`]: no receiver would take it.
 #[must_use]
-pub fn encode(header: Header, message: &Message<'_>) -> Vec<u8> {
+pub fn encode_plain(header: Header, message: &Message<'_>) -> Vec<u8> {
     let len = match message {
         Message::Symbol(symbol) => SYMBOL_HEADER_LEN + symbol.payload.len(),
         Message::HashPage(page) => HEADER_LEN + 5 + 32 * page.values.len(),
@@ -276,7 +315,7 @@ pub fn encode(header: Header, message: &Message<'_>) -> Vec<u8> {
     let mut writer = Writer::new(header, message.kind(), len);
     message.encode(&mut writer);
     let bytes = writer.into_bytes();
-    debug_assert_eq!(decode(&bytes).err(), None, "a message out of its range: {message:?}");
+    debug_assert_eq!(decode_plain(&bytes).err(), None, "a message out of its range: {message:?}");
     bytes
 }
 
@@ -286,7 +325,7 @@ pub fn encode(header: Header, message: &Message<'_>) -> Vec<u8> {
 /// When `bytes` decode to a message that does not encode to the same bytes.
 #[doc(hidden)]
 pub fn fuzz_datagram(bytes: &[u8]) {
-    let Ok((header, message)) = decode(bytes) else { return };
-    assert_eq!(encode(header, &message), bytes, "not canonical: {message:?}");
+    let Ok((header, message)) = decode_plain(bytes) else { return };
+    assert_eq!(encode_plain(header, &message), bytes, "not canonical: {message:?}");
     assert_eq!(peek(bytes), Some((header, message.kind())));
 }

@@ -205,7 +205,7 @@ impl Nak {
 mod tests {
     use super::*;
     use crate::wire::testing::{DEVICE, HEADER, datagram, golden, refuses, takes};
-    use crate::wire::{DecodeError, Kind, decode, encode};
+    use crate::wire::{DecodeError, Kind, decode_plain, encode_plain};
 
     #[rustfmt::skip]
     const BODY: [u8; 81] = [
@@ -289,7 +289,7 @@ mod tests {
             let mut lying = BODY;
             lying[at..at + 2].copy_from_slice(&[0xff, 0xff]);
             let error = DecodeError::Truncated { message: Kind::Nak, field };
-            assert_eq!(decode(&datagram(7, &lying)), Err(error));
+            assert_eq!(decode_plain(&datagram(7, &lying)), Err(error));
         }
     }
 
@@ -302,8 +302,8 @@ mod tests {
         let runs = (room - Deficit::MIN_LEN - Deficit::RUNS_LEN) / Deficit::RUN_LEN;
         let missing = (0..runs as u16).map(|i| (3 * i, 2)).collect();
         full.deficits.push(Deficit::Symbols { block: BlockIndex(0), symbols: 600, missing });
-        let bytes = encode(HEADER, &full.clone().into());
+        let bytes = encode_plain(HEADER, &full.clone().into());
         assert_eq!(bytes.len(), full.encoded_len());
-        assert_eq!(decode(&bytes), Ok((HEADER, full.into())));
+        assert_eq!(decode_plain(&bytes), Ok((HEADER, full.into())));
     }
 }

@@ -108,7 +108,7 @@ impl Poll {
 mod tests {
     use super::*;
     use crate::wire::testing::{HEADER, datagram, golden, refuses, takes};
-    use crate::wire::{DecodeError, Kind, Message, decode, encode};
+    use crate::wire::{DecodeError, Kind, Message, decode_plain, encode_plain};
 
     #[rustfmt::skip]
     const BODY: [u8; 31] = [
@@ -150,7 +150,7 @@ mod tests {
         let mut lying = BODY;
         lying[17..19].copy_from_slice(&[0xff, 0xff]);
         let error = DecodeError::Truncated { message: Kind::Poll, field: "planned" };
-        assert_eq!(decode(&datagram(6, &lying)), Err(error));
+        assert_eq!(decode_plain(&datagram(6, &lying)), Err(error));
     }
 
     #[test]
@@ -158,17 +158,17 @@ mod tests {
         let room = crate::limits::MAX_CONTROL - Poll::FIXED_LEN;
         let mut full = poll();
         full.planned = vec![Planned { block: BlockIndex(1), symbols: 1 }; room / Planned::LEN];
-        let bytes = encode(HEADER, &full.clone().into());
+        let bytes = encode_plain(HEADER, &full.clone().into());
         assert_eq!(bytes.len(), full.encoded_len());
-        assert_eq!(decode(&bytes), Ok((HEADER, full.into())));
+        assert_eq!(decode_plain(&bytes), Ok((HEADER, full.into())));
     }
 
     #[test]
     fn a_window_beyond_the_longest_is_the_longest() {
         let mut long = poll();
         long.invitation.window = Duration::from_secs(3600);
-        let bytes = encode(HEADER, &long.into());
-        let Ok((_, Message::Poll(poll))) = decode(&bytes) else { panic!() };
+        let bytes = encode_plain(HEADER, &long.into());
+        let Ok((_, Message::Poll(poll))) = decode_plain(&bytes) else { panic!() };
         assert_eq!(poll.invitation.window, Duration::from_millis(65535));
     }
 }

@@ -47,7 +47,7 @@ impl Progress {
 mod tests {
     use super::*;
     use crate::wire::testing::{DEVICE, datagram, golden, takes};
-    use crate::wire::{DecodeError, Kind, decode};
+    use crate::wire::{DecodeError, Kind, decode_plain};
 
     #[rustfmt::skip]
     const BODY: [u8; 52] = [
@@ -84,7 +84,7 @@ mod tests {
             (51, "overrun drops"),
         ] {
             let error = DecodeError::Truncated { message: Kind::Progress, field };
-            assert_eq!(decode(&datagram(8, &BODY[..len])), Err(error));
+            assert_eq!(decode_plain(&datagram(8, &BODY[..len])), Err(error));
         }
     }
 }

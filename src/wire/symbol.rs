@@ -54,7 +54,7 @@ pub fn symbol_head(header: Header, block: BlockIndex, id: SymbolId) -> [u8; SYMB
 mod tests {
     use super::*;
     use crate::wire::testing::{HEADER, datagram, golden, refuses, takes};
-    use crate::wire::{DecodeError, decode};
+    use crate::wire::{DecodeError, decode_plain};
 
     #[rustfmt::skip]
     const BODY: [u8; 13] = [
@@ -86,7 +86,7 @@ mod tests {
         refuses(Kind::Symbol, &long, 0, &[], "payload");
         for (len, field) in [(0, "block"), (3, "block"), (4, "symbol id"), (7, "symbol id")] {
             let error = DecodeError::Truncated { message: Kind::Symbol, field };
-            assert_eq!(decode(&datagram(4, &BODY[..len])), Err(error));
+            assert_eq!(decode_plain(&datagram(4, &BODY[..len])), Err(error));
         }
     }
 }

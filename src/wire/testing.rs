@@ -1,7 +1,7 @@
 //! What the tests of the message files share: a fixed header, and checks of golden bytes and of
 //! refused values.
 
-use super::{DecodeError, Header, Kind, Message, PacketNumber, decode, encode};
+use super::{DecodeError, Header, Kind, Message, PacketNumber, decode_plain, encode_plain};
 use crate::units::{DeviceId, SessionId};
 
 /// The header of all golden datagrams.
@@ -30,17 +30,17 @@ pub(super) fn golden(message: impl Into<Message<'static>>, body: &[u8]) {
     let message = message.into();
     let kind = message.kind();
     let bytes = datagram(kind as u8, body);
-    assert_eq!(encode(HEADER, &message), bytes);
-    assert_eq!(decode(&bytes), Ok((HEADER, message)));
+    assert_eq!(encode_plain(HEADER, &message), bytes);
+    assert_eq!(decode_plain(&bytes), Ok((HEADER, message)));
     if kind == Kind::Symbol {
         return;
     }
     for end in 20..bytes.len() {
-        let error = decode(&bytes[..end]).unwrap_err();
+        let error = decode_plain(&bytes[..end]).unwrap_err();
         assert!(matches!(error, DecodeError::Truncated { message, .. } if message == kind), "{end}: {error}");
     }
     let longer = [&bytes[..], &[0]].concat();
-    assert_eq!(decode(&longer), Err(DecodeError::Trailing { message: kind, extra: 1 }));
+    assert_eq!(decode_plain(&longer), Err(DecodeError::Trailing { message: kind, extra: 1 }));
 }
 
 /// Checks that `body`, with `patch` laid over it at `at`, is taken.
@@ -48,8 +48,8 @@ pub(super) fn takes(kind: Kind, body: &[u8], at: usize, patch: &[u8]) {
     let mut body = body.to_vec();
     body[at..at + patch.len()].copy_from_slice(patch);
     let bytes = datagram(kind as u8, &body);
-    let (header, message) = decode(&bytes).unwrap();
-    assert_eq!(encode(header, &message), bytes);
+    let (header, message) = decode_plain(&bytes).unwrap();
+    assert_eq!(encode_plain(header, &message), bytes);
 }
 
 /// Checks that `body`, with `patch` laid over it at `at`, is refused because of `field`.
@@ -57,5 +57,5 @@ pub(super) fn refuses(kind: Kind, body: &[u8], at: usize, patch: &[u8], field: &
     let mut body = body.to_vec();
     body[at..at + patch.len()].copy_from_slice(patch);
     let bytes = datagram(kind as u8, &body);
-    assert_eq!(decode(&bytes), Err(DecodeError::OutOfRange { message: kind, field }));
+    assert_eq!(decode_plain(&bytes), Err(DecodeError::OutOfRange { message: kind, field }));
 }

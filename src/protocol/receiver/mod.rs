@@ -1,1 +1,228 @@
-//! The receiver.
+//! The receiver's state machine: find a session, join, receive, commit, confirm.
+//!
+//! ```text
+//!  seeking ──announce──► opening ──part file──► receiving ──all verified──► committing
+//!     │ timeout             │ refused               │ silence, abort            │
+//!     ▼                     └──────► leaving ◄──────┘                           ▼
+//!  finished ◄───────────────────────────┴───────────────────────────────── confirming
+//! ```
+//!
+//! - [`config`]: what it is told. `session`: what the sender announced. `blocks`: what has arrived.
+//! - `answer`: NAK summaries. `inbound`: messages. `life`: timers, reports, the end.
+
+mod answer;
+mod blocks;
+mod config;
+mod inbound;
+mod life;
+mod session;
+
+pub use config::ReceiverConfig;
+
+use super::event::{ReceiverEvent, ReceiverSnapshot};
+use super::job::{ReceiverDone, ReceiverJob};
+use super::{Control, Machine, Output, Payload, Transmit};
+use crate::time::Time;
+use crate::units::{BlockIndex, Via};
+use crate::wire::{self, AbortCode, Message, PacketNumber};
+use answer::PendingAnswer;
+use blocks::{Blocks, Verdict};
+use fastrand::Rng;
+use life::{Confirming, Leaving, Timers};
+use session::Session;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+type Out = Output<ReceiverJob, ReceiverEvent>;
+
+/// Where the run stands.
+#[derive(Debug)]
+enum State {
+    /// No session yet.
+    Seeking,
+    /// A session is found, the part file is being made.
+    Opening,
+    /// Joining, receiving, asking.
+    Receiving,
+    /// All blocks are verified; the file is being synced and renamed.
+    Committing,
+    /// The file is in place; the sender is being told.
+    Confirming(Confirming),
+    /// Going without the file, once the part file is gone and the sender told.
+    Leaving(Leaving),
+    Finished,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    ignored: u64,
+    overrun_drops: u64,
+    kernel_drops: u64,
+    /// Own datagrams: their packet numbers.
+    sent: u64,
+}
+
+/// The receiver. See [`Machine`] for how it is driven.
+#[derive(Debug)]
+pub struct Receiver {
+    config: ReceiverConfig,
+    rng: Rng,
+    state: State,
+    session: Option<Session>,
+    blocks: Option<Blocks>,
+    admitted: bool,
+    /// Why the part file could not be made: told to the sender once it knows us.
+    refusal: Option<(AbortCode, String)>,
+    answer: Option<PendingAnswer>,
+    timers: Timers,
+    jobs_in_flight: u32,
+    committed: Option<PathBuf>,
+    out: VecDeque<Out>,
+    counters: Counters,
+    received_any: bool,
+}
+
+impl Receiver {
+    /// A receiver that starts looking for a session at `now`.
+    #[must_use]
+    pub fn new(config: ReceiverConfig, now: Time) -> Self {
+        let mut out = VecDeque::new();
+        out.extend(config.groups.iter().map(|&group| Output::Listen(group)));
+        Self {
+            rng: Rng::with_seed(config.seed),
+            state: State::Seeking,
+            session: None,
+            blocks: None,
+            admitted: false,
+            refusal: None,
+            answer: None,
+            timers: Timers::new(now, &config),
+            jobs_in_flight: 0,
+            committed: None,
+            out,
+            counters: Counters::default(),
+            received_any: false,
+            config,
+        }
+    }
+
+    /// The receiver at a glance.
+    #[must_use]
+    pub fn snapshot(&self) -> ReceiverSnapshot {
+        let mut snapshot = ReceiverSnapshot {
+            kernel_drops: self.counters.kernel_drops,
+            overrun_drops: self.counters.overrun_drops,
+            ignored: self.counters.ignored,
+            ..ReceiverSnapshot::default()
+        };
+        if let Some(session) = &self.session {
+            snapshot.name = Some(session.name.clone());
+            snapshot.sender = Some(session.sender);
+            snapshot.object_size = session.layout.object_size();
+            snapshot.blocks = session.layout.block_count();
+            snapshot.received = session.group.received;
+            snapshot.lost = session.group.lost();
+            snapshot.phase = Some(session.phase);
+        }
+        if let Some(blocks) = &self.blocks {
+            snapshot.verified_bytes = blocks.verified_bytes();
+            snapshot.received_bytes = blocks.received_bytes();
+            snapshot.verified = blocks.verified();
+            snapshot.buffered = blocks.buffered_bytes();
+        }
+        snapshot
+    }
+
+    fn event(&mut self, event: ReceiverEvent) {
+        self.out.push_back(Output::Event(event));
+    }
+
+    fn job(&mut self, job: ReceiverJob) {
+        self.jobs_in_flight += 1;
+        self.out.push_back(Output::Job(job));
+    }
+
+    /// Sends a message to the session's sender.
+    fn tell(&mut self, message: &Message<'_>) {
+        let Some(session) = &self.session else { return };
+        let packet_number = PacketNumber::new(0, self.counters.sent);
+        self.counters.sent += 1;
+        let bytes = wire::encode(wire::Header { session: session.id, packet_number }, message);
+        let to = session.sender;
+        self.out.push_back(Output::Transmit(Transmit { to, payload: Payload::Message(bytes) }));
+    }
+
+    fn judge(&mut self, block: BlockIndex, verdict: Verdict, now: Time) {
+        match verdict {
+            Verdict::Verified | Verdict::Waiting => {}
+            Verdict::Rejected => self.event(ReceiverEvent::BlockRejected(block.0)),
+            Verdict::Hopeless => {
+                let reason = format!("block {} never agrees with its hash", block.0);
+                self.fail(AbortCode::Mismatch, reason, now);
+            }
+        }
+    }
+
+    /// All blocks are verified and the root hash is known: commit, or refuse.
+    fn commit_if_whole(&mut self, now: Time) {
+        let (State::Receiving, Some(blocks), Some(session)) = (&self.state, &self.blocks, &self.session)
+        else {
+            return;
+        };
+        if self.refusal.is_some() || !blocks.all_verified() || self.jobs_in_flight > 0 || !self.admitted {
+            return;
+        }
+        let (Some(announced), Some(own)) = (session.root, blocks.root()) else { return };
+        if announced != own {
+            self.fail(AbortCode::Mismatch, "the hashes of the blocks do not give the file's".into(), now);
+            return;
+        }
+        self.state = State::Committing;
+        self.answer = None;
+        self.event(ReceiverEvent::Committing);
+        self.job(ReceiverJob::Commit);
+    }
+}
+
+impl Machine for Receiver {
+    type Job = ReceiverJob;
+    type Done = ReceiverDone;
+    type Event = ReceiverEvent;
+
+    fn handle_datagram(&mut self, now: Time, from: SocketAddr, _via: Via, bytes: &[u8]) {
+        self.inbound(now, from, bytes);
+    }
+
+    fn handle_timeout(&mut self, now: Time) {
+        self.live(now);
+    }
+
+    fn handle_job_done(&mut self, now: Time, done: ReceiverDone) {
+        self.jobs_in_flight = self.jobs_in_flight.saturating_sub(1);
+        self.job_done(now, done);
+        self.commit_if_whole(now);
+    }
+
+    fn handle_control(&mut self, now: Time, control: Control) {
+        if control == Control::Interrupt {
+            self.interrupt(now);
+        }
+    }
+
+    fn set_kernel_drops(&mut self, drops: u64) {
+        self.counters.kernel_drops = drops;
+    }
+
+    fn poll(&mut self, _now: Time) -> Option<Out> {
+        self.out.pop_front()
+    }
+
+    fn next_timeout(&self) -> Time {
+        self.next_due()
+    }
+
+    fn is_finished(&self) -> bool {
+        matches!(self.state, State::Finished) && self.out.is_empty()
+    }
+}

@@ -32,11 +32,11 @@ impl Sender {
                 self.join(now, from, join);
                 true
             }
-            Message::Nak(nak) => self.nak(now, nak),
-            Message::Progress(report) => self.progress(now, report),
-            Message::Complete(receipt) => self.complete(now, receipt),
+            Message::Nak(nak) => self.nak(now, from, nak),
+            Message::Progress(report) => self.progress(now, from, report),
+            Message::Complete(receipt) => self.complete(now, from, receipt),
             Message::Abort(Abort { device: Some(device), code, reason }) => {
-                self.device_aborted(now, device, code, &reason)
+                self.device_aborted(now, from, device, code, &reason)
             }
             _ => false,
         };
@@ -46,9 +46,13 @@ impl Sender {
         self.drive_rounds(now);
     }
 
-    fn heard(&mut self, id: DeviceId, now: Time) -> Option<usize> {
+    /// The device that speaks, if it does so from the address it joined from.
+    fn heard(&mut self, id: DeviceId, from: SocketAddr, now: Time) -> Option<usize> {
         let key = self.devices.key(id)?;
         let device = self.devices.get_mut(key);
+        if device.address != from {
+            return None;
+        }
         device.last_heard = now;
         if device.status == DeviceStatus::Lost {
             // It was only out of reach.
@@ -74,7 +78,7 @@ impl Sender {
             let device = self.devices.get(key);
             let same_run = device.instance == join.instance && device.address == from;
             if same_run && !matches!(device.status, DeviceStatus::Failed(_)) {
-                self.heard(join.device, now);
+                self.heard(join.device, from, now);
                 self.admit(key, from);
                 return;
             }
@@ -183,8 +187,8 @@ impl Sender {
         self.life.stay();
     }
 
-    fn nak(&mut self, now: Time, nak: Nak) -> bool {
-        let Some(key) = self.heard(nak.device, now) else { return false };
+    fn nak(&mut self, now: Time, from: SocketAddr, nak: Nak) -> bool {
+        let Some(key) = self.heard(nak.device, from, now) else { return false };
         if self.devices.get(key).is_final() {
             return false;
         }
@@ -211,8 +215,8 @@ impl Sender {
         true
     }
 
-    fn progress(&mut self, now: Time, report: Progress) -> bool {
-        let Some(key) = self.heard(report.device, now) else { return false };
+    fn progress(&mut self, now: Time, from: SocketAddr, report: Progress) -> bool {
+        let Some(key) = self.heard(report.device, from, now) else { return false };
         let blocks = self.config.layout.block_count();
         let device = self.devices.get_mut(key);
         if report.verified > device.verified {
@@ -226,8 +230,10 @@ impl Sender {
         true
     }
 
-    fn complete(&mut self, now: Time, receipt: Complete) -> bool {
-        let (Some(key), Some(root)) = (self.heard(receipt.device, now), self.root) else { return false };
+    fn complete(&mut self, now: Time, from: SocketAddr, receipt: Complete) -> bool {
+        let (Some(key), Some(root)) = (self.heard(receipt.device, from, now), self.root) else {
+            return false;
+        };
         if self.devices.get(key).instance != receipt.instance {
             return false;
         }
@@ -249,8 +255,15 @@ impl Sender {
         true
     }
 
-    fn device_aborted(&mut self, now: Time, id: DeviceId, code: AbortCode, reason: &str) -> bool {
-        let Some(key) = self.heard(id, now) else { return false };
+    fn device_aborted(
+        &mut self,
+        now: Time,
+        from: SocketAddr,
+        id: DeviceId,
+        code: AbortCode,
+        reason: &str,
+    ) -> bool {
+        let Some(key) = self.heard(id, from, now) else { return false };
         if self.devices.get(key).status != DeviceStatus::Complete {
             let reason =
                 if reason.is_empty() { format!("{code:?}").to_lowercase() } else { reason.to_owned() };

@@ -1,0 +1,219 @@
+//! The arguments as typed, checked one by one. What follows from them together is `config.rs`.
+
+use crate::limits::{DEFAULT_PORT, MAX_DEVICES, MAX_LABEL, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN};
+use crate::units::Rate;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Slowest rate that still carries a session's own messages.
+pub const MIN_RATE: Rate = Rate(64_000);
+/// Fastest rate that makes sense of the digits typed.
+pub const MAX_RATE: Rate = Rate(1_000_000_000_000);
+
+const EXAMPLES: &str = "\
+Quick start:
+  mcp recv                     on each machine that is to have the file
+  mcp send image.iso           on the one that has it
+
+'mcp help send' and 'mcp help recv' say more.";
+
+const SEND_AFTER: &str = "\
+Without -n the stream starts 2 s after the last device joined, with -n when N
+are ready; in both cases at the latest after --wait, or when Enter is pressed.
+
+Examples:
+  mcp send image.iso                       to whoever runs 'mcp recv'
+  mcp send image.iso -n 30 -w 5m -r 800M   to 30, or those there by then
+  mcp send image.iso 239.1.1.1 -i eth1     to a group and by a card you choose
+  mcp send image.iso --linger 10m --report done.json
+  mcp send -- -odd-name                    a name that begins with a dash
+
+Exit codes:
+  0    every expected device is complete
+  1    the file, the disk or the network refused, or a bug
+  2    the command line makes no sense
+  3    some devices did not complete
+  4    no device completed, or none came
+  130  interrupted";
+
+const RECV_AFTER: &str = "\
+Examples:
+  mcp recv                                 takes what is sent next, to here
+  mcp recv -o /srv/images --timeout 5m     waits 5 minutes for a sender
+  mcp recv -o new.iso --force              replaces an existing file
+  mcp recv 239.1.1.1 --id lab-07 --json    a group and a name you choose
+
+Exit codes:
+  0    the file is verified and in place (or this device already had it)
+  1    the disk or the network refused, or a bug
+  2    the command line makes no sense
+  5    no sender in time
+  6    the transfer broke off or was refused
+  130  interrupted";
+
+/// Copies one file to many machines at once, by multicast.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mcp",
+    version,
+    after_help = EXAMPLES,
+    arg_required_else_help = true,
+    max_term_width = 110
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Send a file to every device that asks for it
+    Send(SendArgs),
+    /// Receive a file
+    Recv(RecvArgs),
+}
+
+/// `mcp send`.
+#[derive(Debug, Args)]
+#[command(after_help = SEND_AFTER)]
+pub struct SendArgs {
+    /// File to send
+    pub file: PathBuf,
+    /// Multicast group, broadcast address or single host [default: 239.255.74.17]
+    pub group: Option<String>,
+    /// Network interface, by name or by one of its addresses [default: chosen, see -v]
+    #[arg(short, long, value_name = "NAME|ADDR")]
+    pub interface: Option<String>,
+    /// UDP port
+    #[arg(short, long, value_name = "N", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// Rate on the wire in bits per second: 950k, 800M, 2.5G [default: from the link's speed]
+    #[arg(short, long, value_name = "BITS", value_parser = parse_rate)]
+    pub rate: Option<Rate>,
+    /// Start when N devices are ready; N are expected to complete
+    #[arg(short = 'n', long, value_name = "N", value_parser = parse_receivers)]
+    pub receivers: Option<u32>,
+    /// Gather devices at most so long, then start with those present (0: at once)
+    #[arg(short, long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
+    pub wait: Duration,
+    /// Stay so long after the end to complete late devices
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = parse_duration)]
+    pub linger: Duration,
+    /// Routers that multicast may pass, plus one
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub ttl: u8,
+    /// Data bytes in a datagram, a multiple of 64 [default: from the interface's MTU]
+    #[arg(long, value_name = "BYTES", value_parser = parse_symbol_size)]
+    pub symbol_size: Option<u16>,
+    /// Write the final table of devices to FILE as JSON
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// How to show things.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `mcp recv`.
+#[derive(Debug, Args)]
+#[command(after_help = RECV_AFTER)]
+pub struct RecvArgs {
+    /// Multicast group or address to listen on, beside the default [default: 239.255.74.17]
+    pub group: Option<String>,
+    /// Directory to save into, or the file name to save as
+    #[arg(short, long, value_name = "PATH", default_value = ".")]
+    pub output: PathBuf,
+    /// Network interface, by name or by one of its addresses [default: chosen, see -v]
+    #[arg(short, long, value_name = "NAME|ADDR")]
+    pub interface: Option<String>,
+    /// UDP port
+    #[arg(short, long, value_name = "N", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// Name this device is known by [default: a kept identifier, shown as the host name]
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub id: Option<String>,
+    /// Give up when no sender is found in this time
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// Replace an existing file
+    #[arg(long)]
+    pub force: bool,
+    /// How to show things.
+    #[command(flatten)]
+    pub show: OutputArgs,
+}
+
+/// How to show things, for both commands.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct OutputArgs {
+    /// Print one JSON event a line on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Print errors only
+    #[arg(short, long, conflicts_with_all = ["verbose", "json"])]
+    pub quiet: bool,
+    /// Print details: interface, buffers, features
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// Bits per second: digits, perhaps a fraction, and k, M, G or T (decimal, either case).
+fn parse_rate(text: &str) -> Result<Rate, String> {
+    const FORM: &str = "write bits per second, as 950k, 800M or 2.5G";
+    let (digits, scale) = match text.char_indices().next_back() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1e3),
+        Some((at, 'm' | 'M')) => (&text[..at], 1e6),
+        Some((at, 'g' | 'G')) => (&text[..at], 1e9),
+        Some((at, 't' | 'T')) => (&text[..at], 1e12),
+        _ => (text, 1.0),
+    };
+    let number = parse_number(digits).ok_or(FORM)? * scale;
+    if number < MIN_RATE.0 as f64 {
+        return Err(format!("too slow to keep a session alive; at least 64k ({FORM})"));
+    }
+    if number > MAX_RATE.0 as f64 {
+        return Err(format!("faster than any link; at most 1T ({FORM})"));
+    }
+    Ok(Rate(number.round() as u64))
+}
+
+/// Digits, perhaps a point and more digits; nothing else that `f64` takes.
+fn parse_number(text: &str) -> Option<f64> {
+    let plain = text.chars().all(|c| c.is_ascii_digit() || c == '.');
+    text.parse().ok().filter(|n: &f64| plain && n.is_finite())
+}
+
+/// A plain number of seconds, or numbers with units: `90`, `1.5`, `60s`, `1h 30m`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    match parse_number(text) {
+        Some(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| "too long".to_owned()),
+        None => humantime::parse_duration(text)
+            .map_err(|_| "write a number of seconds, or a time as 60s, 10m or 1h30m".to_owned()),
+    }
+}
+
+fn parse_receivers(text: &str) -> Result<u32, String> {
+    let bad = || format!("write a number from 1 to {MAX_DEVICES}");
+    let n: u32 = text.parse().map_err(|_| bad())?;
+    if n == 0 || n as usize > MAX_DEVICES { Err(bad()) } else { Ok(n) }
+}
+
+fn parse_symbol_size(text: &str) -> Result<u16, String> {
+    (text.parse().ok())
+        .filter(|n: &u16| (MIN_SYMBOL_SIZE..=MAX_SYMBOL_SIZE).contains(n) && n.is_multiple_of(SYMBOL_ALIGN))
+        .ok_or_else(|| {
+            format!("write a multiple of {SYMBOL_ALIGN} from {MIN_SYMBOL_SIZE} to {MAX_SYMBOL_SIZE}")
+        })
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > MAX_LABEL || text.chars().any(char::is_control) {
+        return Err(format!("write 1 to {MAX_LABEL} bytes without control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

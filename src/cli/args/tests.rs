@@ -1,0 +1,173 @@
+use super::*;
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+
+fn parse(line: &str) -> Result<Command, clap::Error> {
+    Cli::try_parse_from(std::iter::once("mcp").chain(line.split_whitespace())).map(|cli| cli.command)
+}
+
+fn send(line: &str) -> SendArgs {
+    match parse(line) {
+        Ok(Command::Send(args)) => args,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn recv(line: &str) -> RecvArgs {
+    match parse(line) {
+        Ok(Command::Recv(args)) => args,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn clap_finds_no_fault() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn send_defaults() {
+    let args = send("send image.iso");
+    assert_eq!(args.file, PathBuf::from("image.iso"));
+    assert_eq!((args.group, args.interface, args.rate, args.receivers), (None, None, None, None));
+    assert_eq!((args.port, args.ttl, args.symbol_size, args.report), (7417, 1, None, None));
+    assert_eq!((args.wait, args.linger), (Duration::from_secs(600), Duration::ZERO));
+    assert!(!args.output.json && !args.output.quiet && !args.output.verbose);
+}
+
+#[test]
+fn send_in_full() {
+    let args = send(
+        "send image.iso 239.1.1.1 -n 30 --wait 60s --rate 800M -i eth1 -p 9000 --linger 10m --ttl 4 \
+         --symbol-size 1024 --report done.json --json -v",
+    );
+    assert_eq!(args.group.as_deref(), Some("239.1.1.1"));
+    assert_eq!(args.interface.as_deref(), Some("eth1"));
+    assert_eq!((args.rate, args.receivers), (Some(Rate(800_000_000)), Some(30)));
+    assert_eq!((args.wait, args.linger), (Duration::from_secs(60), Duration::from_secs(600)));
+    assert_eq!((args.port, args.ttl, args.symbol_size), (9000, 4, Some(1024)));
+    assert_eq!(args.report, Some(PathBuf::from("done.json")));
+    assert!(args.output.json && args.output.verbose);
+}
+
+#[test]
+fn names_with_leading_dashes() {
+    assert_eq!(send("send -- -file").file, PathBuf::from("-file"));
+    assert_eq!(send("send -- -file 239.1.1.1").group.as_deref(), Some("239.1.1.1"));
+    assert_eq!(send("send ./-file").file, PathBuf::from("./-file"));
+    assert_eq!(recv("recv -o ./-dir").output, PathBuf::from("./-dir"));
+    assert_eq!(recv("recv --output=-dir").output, PathBuf::from("-dir"));
+    assert!(parse("send -file").is_err());
+}
+
+#[test]
+fn names_that_are_not_unicode() {
+    use std::os::unix::ffi::OsStringExt;
+    let name = std::ffi::OsString::from_vec(b"a\xff".to_vec());
+    let cli = Cli::try_parse_from(["mcp".into(), "send".into(), name.clone()]).unwrap();
+    assert!(matches!(cli.command, Command::Send(args) if args.file == name));
+}
+
+#[test]
+fn recv_as_typed() {
+    let args = recv("recv");
+    assert_eq!((args.group, args.id, args.output), (None, None, PathBuf::from(".")));
+    assert_eq!((args.timeout, args.force, args.port), (Duration::from_secs(86_400), false, 7417));
+    let args = recv("recv ff05::1 -o /srv/images --id lab-07 --timeout 5m --force -q -i 10.0.0.1 -p 1");
+    assert_eq!(args.group.as_deref(), Some("ff05::1"));
+    assert_eq!((args.id.as_deref(), args.output), (Some("lab-07"), PathBuf::from("/srv/images")));
+    assert_eq!((args.timeout, args.force, args.port), (Duration::from_secs(300), true, 1));
+    assert!(args.show.quiet);
+}
+
+#[test]
+fn rates() {
+    let table = [
+        ("64000", 64_000),
+        ("950k", 950_000),
+        ("800M", 800_000_000),
+        ("1G", 1_000_000_000),
+        ("1g", 1_000_000_000),
+        ("2.5G", 2_500_000_000),
+        ("1T", 1_000_000_000_000),
+    ];
+    for (text, bits) in table {
+        assert_eq!(parse_rate(text), Ok(Rate(bits)), "{text}");
+    }
+    for text in
+        ["", "k", "0", "1", "63k", "2T", "-1M", "1MB", "1MiB", "1e9", "inf", "nan", "1..5M", "1 M", "１M"]
+    {
+        assert!(parse_rate(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn durations() {
+    let table = [
+        ("0", 0.0),
+        ("90", 90.0),
+        ("1.5", 1.5),
+        ("60s", 60.0),
+        ("10m", 600.0),
+        ("1h30m", 5400.0),
+        ("1h 30m", 5400.0),
+        ("250ms", 0.25),
+    ];
+    for (text, seconds) in table {
+        assert_eq!(parse_duration(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
+    }
+    for text in ["", "-1", "x", "1x", "1e3", "inf", "99999999999999999999999999"] {
+        assert!(parse_duration(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_usage() {
+    let table = [
+        "",
+        "copy a",
+        "send",
+        "send a b c",
+        "send a -n 0",
+        "send a -n 16385",
+        "send a -n x",
+        "send a -p 0",
+        "send a -p 65536",
+        "send a --ttl 256",
+        "send a --symbol-size 1400",
+        "send a --symbol-size 0",
+        "send a --symbol-size 8960",
+        "send a -r 1MB",
+        "send a --wait soon",
+        "send a -q -v",
+        "send a -q --json",
+        "send a --force",
+        "recv a b",
+        "recv -q -v",
+        "recv --id=",
+        "recv -n 3",
+    ];
+    for line in table {
+        let error = parse(line).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{line}");
+        assert!(error.use_stderr(), "{line}");
+    }
+    let long = "x".repeat(65);
+    assert!(parse_name(&long).is_err() && parse_name("a\tb").is_err() && parse_name(&long[1..]).is_ok());
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for (line, kind) in [
+        ("--version", ErrorKind::DisplayVersion),
+        ("--help", ErrorKind::DisplayHelp),
+        ("help send", ErrorKind::DisplayHelp),
+        ("recv -h", ErrorKind::DisplayHelp),
+    ] {
+        let error = parse(line).unwrap_err();
+        assert_eq!((error.kind(), error.use_stderr()), (kind, false), "{line}");
+    }
+    for (line, code) in [("help send", "130  interrupted"), ("help recv", "5    no sender in time")] {
+        assert!(parse(line).unwrap_err().to_string().contains(code), "{line}");
+    }
+}

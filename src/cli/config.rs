@@ -1,0 +1,203 @@
+//! Arguments resolved into what the commands run with: plain data, no more choices to make but
+//! those that need the network or the disk.
+
+use super::args::{OutputArgs, RecvArgs, SendArgs};
+use crate::ui::{Mode, Style};
+use crate::units::Rate;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Without `--receivers`, the stream starts so long after the last device joined.
+pub const SETTLE: Duration = Duration::from_secs(2);
+
+/// What `mcp send` runs with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SendConfig {
+    /// The file to send.
+    pub file: PathBuf,
+    /// The group or address as typed; none for the default rendezvous group, 239.255.74.17.
+    pub group: Option<String>,
+    /// The interface's name or address as typed; none: to be chosen.
+    pub interface: Option<String>,
+    /// UDP port, not 0.
+    pub port: u16,
+    /// Rate on the wire; none: from the link's speed.
+    pub rate: Option<Rate>,
+    /// When to start.
+    pub gather: Gather,
+    /// How long to stay for late devices.
+    pub linger: Duration,
+    /// Multicast time to live (hop limit).
+    pub ttl: u8,
+    /// Symbol size, a valid one; none: from the interface's MTU.
+    pub symbol_size: Option<u16>,
+    /// Where to write the final table.
+    pub report: Option<PathBuf>,
+    /// How to show things.
+    pub style: Style,
+}
+
+/// When the stream starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gather {
+    /// Start as soon as so many devices are ready; they are also the number expected.
+    pub expected: Option<u32>,
+    /// Start after this at the latest with the devices present; with none, end.
+    pub at_most: Duration,
+    /// With no expected number: start so long after the last device joined.
+    pub settle: Duration,
+    /// Whether Enter starts at once (stdin is a terminal).
+    pub enter: bool,
+}
+
+/// What `mcp recv` runs with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecvConfig {
+    /// The group or address as typed, listened on beside the default rendezvous group; none for
+    /// that group only.
+    pub group: Option<String>,
+    /// The directory, or the file name, to save to.
+    pub output: PathBuf,
+    /// The interface's name or address as typed; none: to be chosen.
+    pub interface: Option<String>,
+    /// UDP port, not 0.
+    pub port: u16,
+    /// The name chosen for this device, 1 to 64 bytes.
+    pub id: Option<String>,
+    /// Give up when no sender was found in this time.
+    pub timeout: Duration,
+    /// Whether an existing file may be replaced.
+    pub force: bool,
+    /// How to show things.
+    pub style: Style,
+}
+
+/// What the process is connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Someone may press Enter.
+    pub stdin_terminal: bool,
+    /// Bars can be drawn on stderr.
+    pub stderr_terminal: bool,
+}
+
+impl Surroundings {
+    /// Asks the operating system.
+    #[must_use]
+    pub fn detect() -> Self {
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self {
+            stdin_terminal: std::io::stdin().is_terminal(),
+            stderr_terminal: std::io::stderr().is_terminal() && !dumb,
+        }
+    }
+}
+
+impl SendConfig {
+    /// Resolves the arguments.
+    #[must_use]
+    pub fn new(args: SendArgs, surroundings: Surroundings) -> Self {
+        Self {
+            file: args.file,
+            group: args.group,
+            interface: args.interface,
+            port: args.port,
+            rate: args.rate,
+            gather: Gather {
+                expected: args.receivers,
+                at_most: args.wait,
+                settle: SETTLE,
+                enter: surroundings.stdin_terminal,
+            },
+            linger: args.linger,
+            ttl: args.ttl,
+            symbol_size: args.symbol_size,
+            report: args.report,
+            style: style(args.output, surroundings),
+        }
+    }
+}
+
+impl RecvConfig {
+    /// Resolves the arguments.
+    #[must_use]
+    pub fn new(args: RecvArgs, surroundings: Surroundings) -> Self {
+        Self {
+            group: args.group,
+            output: args.output,
+            interface: args.interface,
+            port: args.port,
+            id: args.id,
+            timeout: args.timeout,
+            force: args.force,
+            style: style(args.show, surroundings),
+        }
+    }
+}
+
+fn style(args: OutputArgs, surroundings: Surroundings) -> Style {
+    let mode = match (args.json, args.quiet, surroundings.stderr_terminal) {
+        (true, _, _) => Mode::Json,
+        (_, true, _) => Mode::Quiet,
+        (_, _, true) => Mode::Bars,
+        (_, _, false) => Mode::Plain,
+    };
+    Style { mode, verbose: args.verbose }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+    use clap::Parser;
+
+    fn resolve(line: &str, terminal: bool) -> (Option<SendConfig>, Option<RecvConfig>) {
+        let surroundings = Surroundings { stdin_terminal: terminal, stderr_terminal: terminal };
+        match Cli::try_parse_from(line.split_whitespace()).unwrap().command {
+            Command::Send(args) => (Some(SendConfig::new(args, surroundings)), None),
+            Command::Recv(args) => (None, Some(RecvConfig::new(args, surroundings))),
+        }
+    }
+
+    #[test]
+    fn modes() {
+        let table = [
+            ("mcp recv", true, Mode::Bars, false),
+            ("mcp recv", false, Mode::Plain, false),
+            ("mcp recv -v", true, Mode::Bars, true),
+            ("mcp recv -q", true, Mode::Quiet, false),
+            ("mcp recv --json", true, Mode::Json, false),
+            ("mcp recv --json -v", false, Mode::Json, true),
+        ];
+        for (line, terminal, mode, verbose) in table {
+            let style = resolve(line, terminal).1.unwrap().style;
+            assert_eq!(style, Style { mode, verbose }, "{line}");
+        }
+    }
+
+    #[test]
+    fn gathering() {
+        let gather = |line, terminal| resolve(line, terminal).0.unwrap().gather;
+        let usual = Gather { expected: None, at_most: Duration::from_secs(600), settle: SETTLE, enter: true };
+        assert_eq!(gather("mcp send f", true), usual);
+        let typed = Gather { expected: Some(3), at_most: Duration::ZERO, settle: SETTLE, enter: false };
+        assert_eq!(gather("mcp send f -n 3 -w 0", false), typed);
+    }
+
+    #[test]
+    fn everything_arrives() {
+        let c = resolve("mcp send f g -i e -p 9 -r 1M --linger 1 --ttl 0 --symbol-size 64 --report r", true);
+        let c = c.0.unwrap();
+        assert_eq!((c.file, c.group.as_deref(), c.interface.as_deref()), ("f".into(), Some("g"), Some("e")));
+        assert_eq!((c.port, c.rate, c.ttl, c.symbol_size), (9, Some(Rate(1_000_000)), 0, Some(64)));
+        assert_eq!((c.linger, c.report), (Duration::from_secs(1), Some("r".into())));
+        let c = resolve("mcp recv g -o d -i e -p 9 --id n --timeout 7 --force", true).1.unwrap();
+        assert_eq!(
+            (c.group.as_deref(), c.output, c.interface.as_deref()),
+            (Some("g"), "d".into(), Some("e"))
+        );
+        assert_eq!((c.port, c.id.as_deref(), c.force), (9, Some("n"), true));
+        assert_eq!(c.timeout, Duration::from_secs(7));
+    }
+}

@@ -1,0 +1,271 @@
+//! Who this device is: a name chosen by `--id`, or an identifier kept in the state directory.
+//!
+//! The kept one is a file `device-id` of two lines. While a receiver runs it holds an advisory
+//! lock on `device-id.lock` beside it, so that a second receiver on the same machine takes
+//! `device-id.2`, and so on. The lock has a file of its own because the identifier's file is
+//! replaced by renaming, and a lock stays with the file it was taken on.
+
+use crate::limits::MAX_LABEL;
+use crate::ui::write_whole;
+use crate::units::DeviceId;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// Receivers on one machine that get an identifier of their own kept.
+const MAX_SLOTS: u32 = 1024;
+/// First line of the file, with the version of its format.
+const HEADING: &str = "mcp-device-id 1";
+/// Domain of the hash over a chosen name; never changes, or devices would change theirs.
+const CONTEXT: &str = "mcp 2025 device identifier from a chosen name v1";
+
+/// Who this device is.
+#[derive(Debug)]
+pub struct Identity {
+    /// Its stable identifier.
+    pub device: DeviceId,
+    /// Its name for people, 1 to 64 bytes, without control characters.
+    pub label: String,
+    /// What the user should be told (escape before printing).
+    pub warnings: Vec<String>,
+    /// Keeps the identifier to this process for as long as it lives.
+    _lock: Option<File>,
+}
+
+impl Identity {
+    /// The identity by a chosen name (1 to 64 bytes without control characters), or else the one
+    /// kept on this machine. A state directory that cannot be used costs a warning and the
+    /// stability of the identifier, nothing more.
+    ///
+    /// # Errors
+    /// When the operating system has no randomness to give.
+    pub fn find(name: Option<&str>) -> io::Result<Self> {
+        match name {
+            Some(name) => Ok(Self::named(name)),
+            None => Self::kept(state_dir().as_deref(), &host_label()),
+        }
+    }
+
+    /// The identity by a chosen name: the same name gives the same identifier everywhere.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let mut id = [0; 16];
+        id.copy_from_slice(&blake3::derive_key(CONTEXT, name.as_bytes())[..16]);
+        Self { device: DeviceId(id), label: name.to_owned(), warnings: Vec::new(), _lock: None }
+    }
+
+    /// The identity kept in `dir`, labelled with `host`.
+    ///
+    /// # Errors
+    /// When the operating system has no randomness to give.
+    pub fn kept(dir: Option<&Path>, host: &str) -> io::Result<Self> {
+        let mut warnings = Vec::new();
+        let kept = match dir {
+            Some(dir) => in_directory(dir, &mut warnings)
+                .map_err(|e| format!("cannot keep a device identifier in {}: {e}", dir.display())),
+            None => Err("there is no state directory: HOME is not set".to_owned()),
+        };
+        Ok(match kept {
+            Ok((slot, device, lock)) => {
+                Self { device, label: label(host, slot), warnings, _lock: Some(lock) }
+            }
+            Err(why) => {
+                warnings.push(format!("{why}; this run uses a fresh one (set MCP_STATE_DIR or use --id)"));
+                Self { device: random_id()?, label: label(host, 1), warnings, _lock: None }
+            }
+        })
+    }
+}
+
+/// `$MCP_STATE_DIR`, else for root `/var/lib/mcp`, else `$XDG_STATE_HOME/mcp`, else
+/// `~/.local/state/mcp`.
+fn state_dir() -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    choose_dir(rustix::process::geteuid().is_root(), variable)
+}
+
+fn choose_dir(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    if let Some(dir) = variable("MCP_STATE_DIR") {
+        return Some(dir);
+    }
+    if root {
+        return Some(PathBuf::from("/var/lib/mcp"));
+    }
+    // A relative path is to be ignored (XDG base directory specification).
+    let xdg = variable("XDG_STATE_HOME").filter(|dir| dir.is_absolute());
+    xdg.or_else(|| variable("HOME").map(|home| home.join(".local/state"))).map(|dir| dir.join("mcp"))
+}
+
+/// The host name without control characters; `device` if there is none.
+fn host_label() -> String {
+    let name = rustix::system::uname();
+    let name: String = name.nodename().to_string_lossy().chars().filter(|c| !c.is_control()).collect();
+    if name.is_empty() { "device".to_owned() } else { name }
+}
+
+/// `host`, or `host-2` and so on, cut to what a label may have.
+fn label(host: &str, slot: u32) -> String {
+    let suffix = if slot == 1 { String::new() } else { format!("-{slot}") };
+    let mut end = host.len().min(MAX_LABEL - suffix.len());
+    while !host.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{suffix}", &host[..end])
+}
+
+fn random_id() -> io::Result<DeviceId> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|e| io::Error::other(format!("no randomness: {e}")))?;
+    Ok(DeviceId(id))
+}
+
+/// Takes the first free slot of `dir`, and reads or makes its identifier.
+fn in_directory(dir: &Path, warnings: &mut Vec<String>) -> io::Result<(u32, DeviceId, File)> {
+    fs::create_dir_all(dir)?;
+    for slot in 1..=MAX_SLOTS {
+        let name = if slot == 1 { "device-id".to_owned() } else { format!("device-id.{slot}") };
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(dir.join(format!("{name}.lock")))?;
+        match lock.try_lock() {
+            Ok(()) => return Ok((slot, read_or_make(&dir.join(name), warnings)?, lock)),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(e)) => return Err(e),
+        }
+    }
+    Err(io::Error::other(format!("{MAX_SLOTS} receivers run on this machine already")))
+}
+
+/// Reads the identifier, or makes one; a damaged file is set aside. The caller holds the lock.
+fn read_or_make(path: &Path, warnings: &mut Vec<String>) -> io::Result<DeviceId> {
+    let mut text = Vec::new();
+    match File::open(path).and_then(|file| file.take(1024).read_to_end(&mut text)) {
+        Ok(_) => {
+            if let Some(id) = std::str::from_utf8(&text).ok().and_then(parse) {
+                return Ok(id);
+            }
+            let mut aside = path.as_os_str().to_owned();
+            aside.push(".bad");
+            fs::rename(path, &aside)?;
+            let aside = Path::new(&aside).display();
+            warnings.push(format!("the device identifier was damaged and is now {aside}; made a new one"));
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    let id = random_id()?;
+    write_whole(path, format!("{HEADING}\n{id}\n").as_bytes())?;
+    Ok(id)
+}
+
+fn parse(text: &str) -> Option<DeviceId> {
+    let (heading, rest) = text.split_once('\n')?;
+    let hex = rest.strip_suffix('\n').unwrap_or(rest);
+    if heading != HEADING || hex.len() != 32 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    u128::from_str_radix(hex, 16).ok().map(|n| DeviceId(n.to_be_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(dir: &Path) -> Identity {
+        Identity::kept(Some(dir), "lab").unwrap()
+    }
+
+    #[test]
+    fn a_chosen_name_is_the_same_everywhere() {
+        let identity = Identity::named("lab-07");
+        assert_eq!(identity.label, "lab-07");
+        assert_eq!(identity.device, Identity::named("lab-07").device);
+        assert_ne!(identity.device, Identity::named("lab-08").device);
+        // Golden: a change of this would give every named device a new identity.
+        assert_eq!(identity.device.to_string(), "c0f7555e5b6f1023b18a89c2d516abc8");
+    }
+
+    #[test]
+    fn kept_from_run_to_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("a/b");
+        let first = kept(&state);
+        let device = first.device;
+        assert_eq!((first.label.as_str(), first.warnings.len()), ("lab", 0));
+        drop(first);
+        assert_eq!(kept(&state).device, device);
+        let text = fs::read_to_string(state.join("device-id")).unwrap();
+        assert_eq!(text, format!("mcp-device-id 1\n{device}\n"));
+        assert_eq!(fs::read_dir(&state).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn receivers_side_by_side_differ() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = [kept(dir.path()), kept(dir.path()), kept(dir.path())];
+        assert_eq!(all.each_ref().map(|i| i.label.as_str()), ["lab", "lab-2", "lab-3"]);
+        let ids = all.each_ref().map(|i| i.device);
+        assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2]);
+        let [first, second, third] = all;
+        drop(second);
+        let again = kept(dir.path());
+        assert_eq!((again.label.as_str(), again.device), ("lab-2", ids[1]));
+        drop((first, third));
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside() {
+        let good = format!("{HEADING}\n{}\n", "ab".repeat(16));
+        assert!(parse(&good).is_some() && parse(good.trim_end()).is_some());
+        let long = good.clone() + "x";
+        let bad = ["", "x", "mcp-device-id 2\n", "mcp-device-id 1\nabc\n", long.as_str(), "\u{fffd}\n"];
+        for text in bad {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("device-id"), text).unwrap();
+            let identity = kept(dir.path());
+            assert_eq!(identity.warnings.len(), 1, "{text:?}");
+            assert_eq!(fs::read_to_string(dir.path().join("device-id.bad")).unwrap(), text);
+            let device = identity.device;
+            drop(identity);
+            let again = kept(dir.path());
+            assert_eq!((again.device, again.warnings.len()), (device, 0));
+        }
+    }
+
+    #[test]
+    fn an_unusable_directory_costs_a_warning() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        for state in [Some(file.as_path()), Some(Path::new("/proc/absent")), None] {
+            let (a, b) = (Identity::kept(state, "lab").unwrap(), Identity::kept(state, "lab").unwrap());
+            assert_ne!(a.device, b.device);
+            assert_eq!((a.label.as_str(), a.warnings.len()), ("lab", 1));
+            assert!(a.warnings[0].contains("--id"), "{:?}", a.warnings);
+        }
+    }
+
+    #[test]
+    fn labels_fit() {
+        assert_eq!(label("lab", 1), "lab");
+        let long = "ä".repeat(40);
+        assert_eq!(label(&long, 1).len(), 64);
+        assert_eq!(label(&long, 12), format!("{}-12", "ä".repeat(30)));
+        assert!(!host_label().is_empty());
+    }
+
+    #[test]
+    fn directories() {
+        let choose = |root, set: &[(&str, &str)]| {
+            choose_dir(root, |name| set.iter().find(|(n, _)| *n == name).map(|(_, v)| PathBuf::from(v)))
+        };
+        let home = ("HOME", "/home/a");
+        assert_eq!(choose(true, &[home, ("MCP_STATE_DIR", "/x")]), Some("/x".into()));
+        assert_eq!(choose(true, &[home]), Some("/var/lib/mcp".into()));
+        assert_eq!(choose(false, &[home, ("XDG_STATE_HOME", "/s")]), Some("/s/mcp".into()));
+        assert_eq!(choose(false, &[home, ("XDG_STATE_HOME", "s")]), Some("/home/a/.local/state/mcp".into()));
+        assert_eq!(choose(false, &[]), None);
+    }
+}

@@ -1,0 +1,204 @@
+//! Prints every error: one line on stderr, `mcp: <one clause>`, sorted by who is to blame.
+
+use super::exit::Exit;
+use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
+use crate::status::{DeviceRow, DeviceStatus};
+use crate::ui::{device_name, escape};
+use crate::wire::AbortCode;
+use std::io::Write;
+
+/// What went wrong, by blame. The text is one lowercase clause that names the thing and the next
+/// step; it may hold untrusted words, which are escaped when it is printed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The command line.
+    #[error("{0}")]
+    Usage(String),
+    /// This machine: files, disks, interfaces.
+    #[error("{0}")]
+    Environment(String),
+    /// The other side, or the network between.
+    #[error("{0}")]
+    Peer(String),
+    /// Ourselves.
+    #[error("internal error: {0}; please report this as a bug in mcp")]
+    Bug(String),
+}
+
+impl Error {
+    /// The exit code of a command that ends by this error before its machine has run.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) => Exit::Usage,
+            Self::Environment(_) | Self::Bug(_) => Exit::Environment,
+            Self::Peer(_) => Exit::BrokenOff,
+        }
+    }
+
+    /// The line printed for it.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("mcp: {}", escape(&self.to_string()))
+    }
+}
+
+/// Prints the error. A stderr that is gone leaves the exit code to speak.
+pub fn error(error: &Error) {
+    let _ = writeln!(std::io::stderr(), "{}", error.line());
+}
+
+/// Prints a warning, for the time before there is a view to tell.
+pub fn warning(text: &str) {
+    let _ = writeln!(std::io::stderr(), "mcp: warning: {}", escape(text));
+}
+
+/// What is to be said about a sender's end beside its table; nothing if all went well.
+#[must_use]
+pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u32>) -> Option<Error> {
+    match outcome {
+        SenderOutcome::Interrupted => {
+            Some(Error::Environment("interrupted; devices that are not complete have been told".into()))
+        }
+        SenderOutcome::SourceFailed(why) => Some(Error::Environment(why.clone())),
+        SenderOutcome::Internal(why) => Some(Error::Bug(why.clone())),
+        SenderOutcome::Ended => match Exit::of_sender(outcome, rows, expected) {
+            Exit::Complete => None,
+            Exit::NoDevice if rows.is_empty() => Some(Error::Peer(
+                "no device came; run 'mcp recv' on them, and check that multicast and the firewall let \
+                 them through"
+                    .into(),
+            )),
+            Exit::NoDevice => Some(Error::Peer(format!(
+                "none of {} completed; the table says why, send again once that is mended",
+                devices(rows.len())
+            ))),
+            _ => Some(incomplete(rows, expected)),
+        },
+    }
+}
+
+/// Names the first few devices that did not complete, and counts those that never came.
+fn incomplete(rows: &[DeviceRow], expected: Option<u32>) -> Error {
+    const MOST: usize = 5;
+    let open: Vec<String> = rows
+        .iter()
+        .filter(|r| r.status != DeviceStatus::Complete)
+        .map(|r| device_name(&r.label, r.device))
+        .collect();
+    let absent = (expected.unwrap_or(0) as usize).saturating_sub(rows.len());
+    let mut parts = Vec::new();
+    if !open.is_empty() {
+        let more = if open.len() > MOST { ", ..." } else { "" };
+        let named = open[..open.len().min(MOST)].join(", ");
+        parts.push(format!("{} did not complete ({named}{more})", devices(open.len())));
+    }
+    if absent > 0 {
+        parts.push(format!("{} of those expected never came", devices(absent)));
+    }
+    Error::Peer(format!("{}; send again for them", parts.join(" and ")))
+}
+
+fn devices(n: usize) -> String {
+    if n == 1 { "1 device".into() } else { format!("{n} devices") }
+}
+
+/// What is to be said about a receiver's end; nothing if all went well.
+#[must_use]
+pub fn of_receiver(outcome: &ReceiverOutcome) -> Option<Error> {
+    let told = |why: &str| if why.is_empty() { String::new() } else { format!(": {why}") };
+    match outcome {
+        ReceiverOutcome::Complete { .. } | ReceiverOutcome::AlreadyComplete => None,
+        ReceiverOutcome::NoSender => Some(Error::Peer(
+            "no sender was found in time; start 'mcp send', or check the group, the interface and the firewall"
+                .into(),
+        )),
+        ReceiverOutcome::SenderSilent => {
+            Some(Error::Peer("the sender fell silent, nothing was saved; receive again once it is back".into()))
+        }
+        ReceiverOutcome::SenderAborted(code, why) => Some(Error::Peer(match code {
+            AbortCode::Finished => {
+                format!("the sender ended before this device was complete{}; send again", told(why))
+            }
+            AbortCode::Interrupted => "the sender was interrupted, nothing was saved; send again".to_owned(),
+            AbortCode::Source => format!("the sender's file failed{}; nothing was saved, send again", told(why)),
+            _ => format!("the sender gave up{}; nothing was saved, send again", told(why)),
+        })),
+        ReceiverOutcome::Refused => {
+            Some(Error::Peer("the sender serves as many devices as it can; receive again when it is done".into()))
+        }
+        ReceiverOutcome::Failed(AbortCode::Internal, why) => Some(Error::Bug(why.clone())),
+        ReceiverOutcome::Failed(AbortCode::Mismatch, why) => Some(Error::Peer(format!(
+            "the bytes received are not the ones the sender hashed{}; nothing was saved, receive again",
+            told(why)
+        ))),
+        ReceiverOutcome::Failed(_, why) => Some(Error::Environment(why.clone())),
+        ReceiverOutcome::Interrupted => Some(Error::Environment("interrupted, nothing was saved".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ui::testing::row;
+
+    #[test]
+    fn lines() {
+        assert_eq!(Error::Usage("no\x1b group".into()).line(), "mcp: no\\u{1b} group");
+        let bug = Error::Bug("worker died".into()).line();
+        assert_eq!(bug, "mcp: internal error: worker died; please report this as a bug in mcp");
+        let exits =
+            [Error::Usage, Error::Environment, Error::Peer, Error::Bug].map(|e| e(String::new()).exit());
+        assert_eq!(exits, [Exit::Usage, Exit::Environment, Exit::BrokenOff, Exit::Environment]);
+    }
+
+    #[test]
+    fn senders() {
+        let ended = SenderOutcome::Ended;
+        let done = row("lab-1", DeviceStatus::Complete);
+        assert_eq!(of_sender(&ended, std::slice::from_ref(&done), Some(1)), None);
+        let rows = [done, row("lab-2", DeviceStatus::Lost)];
+        assert_eq!(
+            of_sender(&ended, &rows, Some(4)).unwrap().line(),
+            "mcp: 1 device did not complete (lab-2) and 2 devices of those expected never came; send again for them"
+        );
+        assert!(
+            of_sender(&ended, &[], None).unwrap().line().starts_with("mcp: no device came; run 'mcp recv'")
+        );
+        assert!(of_sender(&ended, &rows[1..], None).unwrap().line().contains("none of 1 device completed"));
+        let many: Vec<_> = (0..9).map(|n| row(&format!("d{n}"), DeviceStatus::Lost)).chain(rows).collect();
+        let line = of_sender(&ended, &many, None).unwrap().line();
+        assert!(line.contains("10 devices did not complete (d0, d1, d2, d3, d4, ...);"), "{line}");
+        let failed = SenderOutcome::SourceFailed("it shrank".into());
+        assert_eq!(of_sender(&failed, &many, None), Some(Error::Environment("it shrank".into())));
+    }
+
+    #[test]
+    fn every_receivers_failure_has_a_line() {
+        use ReceiverOutcome as O;
+        assert_eq!(of_receiver(&O::Complete { acknowledged: true }), None);
+        assert_eq!(of_receiver(&O::AlreadyComplete), None);
+        let aborted = O::SenderAborted(AbortCode::Source, "it\x07 shrank".into());
+        assert_eq!(
+            of_receiver(&aborted).unwrap().line(),
+            "mcp: the sender's file failed: it\\u{7} shrank; nothing was saved, send again"
+        );
+        let outcomes = [
+            O::NoSender,
+            O::SenderSilent,
+            O::SenderAborted(AbortCode::Finished, String::new()),
+            O::SenderAborted(AbortCode::Interrupted, String::new()),
+            O::Refused,
+            O::Failed(AbortCode::Disk, "disk full".into()),
+            O::Failed(AbortCode::Internal, "worker died".into()),
+            O::Failed(AbortCode::Mismatch, String::new()),
+            O::Interrupted,
+        ];
+        for outcome in outcomes {
+            let error = of_receiver(&outcome).unwrap();
+            let agrees = error.exit() == Exit::of_receiver(&outcome)
+                || matches!(outcome, O::NoSender | O::Interrupted);
+            assert!(agrees && error.line().len() > 10, "{outcome:?}: {error:?}");
+        }
+    }
+}

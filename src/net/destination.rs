@@ -1,0 +1,263 @@
+//! The GROUP argument: a multicast group, a broadcast address or one machine's address, with an
+//! optional port and, for link-local IPv6, an optional interface (`ff02::1%eth0`).
+
+use super::interface::{Interface, needs_scope};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+
+/// How a destination is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A multicast group.
+    Multicast,
+    /// All machines of a subnet.
+    Broadcast,
+    /// One machine.
+    Unicast,
+}
+
+/// Where a task is sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Address and port; of a link-local IPv6 address with the scope, as far as known.
+    pub addr: SocketAddr,
+    /// How it is reached.
+    pub kind: Kind,
+    /// The port was part of the text.
+    pub port_given: bool,
+}
+
+/// Why a text is no destination.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidDestination(String);
+
+impl Destination {
+    /// Reads `239.1.1.1`, `ff15::1`, `ff02::1%eth0`, `10.0.0.7`, `239.1.1.1:7000` or
+    /// `[ff15::1]:7000`; the port is `default_port` unless given. Looks at the machine's
+    /// interfaces to know broadcast addresses and the index of a named scope.
+    ///
+    /// # Errors
+    /// When the text is no address, or one that nothing can be sent to.
+    pub fn parse(text: &str, default_port: u16) -> Result<Self, InvalidDestination> {
+        // Without a list, broadcast addresses of subnets are taken for single machines; choosing
+        // an interface will fail with the reason.
+        Self::parse_with(text, default_port, &Interface::list().unwrap_or_default())
+    }
+
+    /// [`Self::parse`] with a given list of interfaces.
+    ///
+    /// # Errors
+    /// When the text is no address, or one that nothing can be sent to.
+    pub fn parse_with(
+        text: &str,
+        default_port: u16,
+        interfaces: &[Interface],
+    ) -> Result<Self, InvalidDestination> {
+        let shown = text.escape_debug();
+        let refuse = |why: &str| Err(InvalidDestination(format!("{shown} {why}")));
+        let Some((address, port)) = split_port(text) else {
+            return refuse(
+                "is no address; give a group such as 239.1.1.1, 239.1.1.1:7417 or [ff15::1]:7417, or the address of \
+                 one machine",
+            );
+        };
+        let port = match port.map(str::parse::<u16>) {
+            None => None,
+            Some(Ok(port)) if port != 0 => Some(port),
+            Some(_) => return refuse("has no valid port; give one from 1 to 65535"),
+        };
+        let (address, zone) = match address.split_once('%') {
+            Some((address, zone)) => (address, Some(zone)),
+            None => (address, None),
+        };
+        let Ok(ip) = address.parse::<IpAddr>() else {
+            return refuse(
+                "is no IP address; give a group such as 239.1.1.1 or ff15::1, or the address of one machine",
+            );
+        };
+        if let Some(why) = unusable(ip) {
+            return refuse(why);
+        }
+        let port_given = port.is_some();
+        let port = port.unwrap_or(default_port);
+        let addr = match (ip, zone) {
+            (IpAddr::V4(_), Some(_)) => {
+                return refuse("has a scope, which only IPv6 addresses have; use --interface");
+            }
+            (IpAddr::V4(ip), None) => SocketAddr::from((ip, port)),
+            (IpAddr::V6(ip), None) => SocketAddrV6::new(ip, port, 0, 0).into(),
+            (IpAddr::V6(ip), Some(_)) if !needs_scope(&ip) => {
+                return refuse("has a scope, which only link-local addresses have; use --interface");
+            }
+            (IpAddr::V6(ip), Some(zone)) => match scope(zone, interfaces) {
+                Some(scope) => SocketAddrV6::new(ip, port, 0, scope).into(),
+                None => return refuse("names an interface that does not exist"),
+            },
+        };
+        Ok(Self { addr, kind: kind_of(ip, interfaces), port_given })
+    }
+
+    /// The destination as reached by `interface`: with its index as the scope where the address
+    /// needs one and has none.
+    #[must_use]
+    pub fn on(mut self, interface: &Interface) -> Self {
+        if let SocketAddr::V6(v6) = &mut self.addr
+            && needs_scope(v6.ip())
+            && v6.scope_id() == 0
+        {
+            v6.set_scope_id(interface.index);
+        }
+        self
+    }
+
+    /// Whether it is an IPv6 address.
+    #[must_use]
+    pub fn is_v6(&self) -> bool {
+        self.addr.is_ipv6()
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.addr.fmt(f)
+    }
+}
+
+/// Cuts a port off. A bare IPv6 address has colons and no port; with a port it has brackets.
+fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (address, rest) = rest.split_once(']')?;
+        return match rest.strip_prefix(':') {
+            Some(port) => Some((address, Some(port))),
+            None => rest.is_empty().then_some((address, None)),
+        };
+    }
+    match text.split_once(':') {
+        Some((address, port)) if !port.contains(':') => Some((address, Some(port))),
+        _ => Some((text, None)),
+    }
+}
+
+fn scope(zone: &str, interfaces: &[Interface]) -> Option<u32> {
+    let index = zone.parse().ok();
+    interfaces.iter().find(|i| i.name == zone || Some(i.index) == index).map(|i| i.index)
+}
+
+/// Why nothing can be sent to `ip`.
+fn unusable(ip: IpAddr) -> Option<&'static str> {
+    match ip {
+        IpAddr::V4(ip) => match ip.octets() {
+            [255, 255, 255, 255] => None,
+            [0, ..] => Some("is no address to send to; give a group such as 239.1.1.1"),
+            [240..=255, ..] => Some("is reserved (class E); give a group such as 239.1.1.1"),
+            [224, 0, 0, 0] => Some("is reserved; give a group such as 239.1.1.1"),
+            _ => None,
+        },
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            Some("is no address to send to; give a group such as ff15::1")
+        }
+        IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => {
+            Some("is an IPv4 address in IPv6 clothes; write it as IPv4, such as 239.1.1.1")
+        }
+        // RFC 4291, section 2.7: scopes 0 and F are reserved.
+        IpAddr::V6(ip) if ip.is_multicast() && matches!(ip.segments()[0] & 0xf, 0 | 0xf) => {
+            Some("has a reserved scope; give a group such as ff15::1")
+        }
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn kind_of(ip: IpAddr, interfaces: &[Interface]) -> Kind {
+    let broadcast = |ip: Ipv4Addr| {
+        ip.is_broadcast()
+            || interfaces.iter().flat_map(|i| &i.addresses).any(|a| a.broadcast == Some(ip) && a.ip != ip)
+    };
+    match ip {
+        ip if ip.is_multicast() => Kind::Multicast,
+        IpAddr::V4(ip) if broadcast(ip) => Kind::Broadcast,
+        _ => Kind::Unicast,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::interface::tests::made_up;
+    use super::*;
+
+    fn parse(text: &str) -> Result<Destination, InvalidDestination> {
+        let interfaces =
+            [made_up(1, "lo", &["127.0.0.1", "::1"]), made_up(7, "eth0", &["10.0.0.5", "fe80::5"])];
+        Destination::parse_with(text, 7417, &interfaces)
+    }
+
+    #[test]
+    fn destinations() {
+        use Kind::{Broadcast, Multicast, Unicast};
+        for (text, addr, kind, port_given) in [
+            ("239.1.1.1", "239.1.1.1:7417", Multicast, false),
+            ("224.0.0.1", "224.0.0.1:7417", Multicast, false),
+            ("239.1.1.1:7000", "239.1.1.1:7000", Multicast, true),
+            ("ff15::1", "[ff15::1]:7417", Multicast, false),
+            ("[ff15::1]", "[ff15::1]:7417", Multicast, false),
+            ("[ff15::1]:7000", "[ff15::1]:7000", Multicast, true),
+            ("ff02::1%eth0", "[ff02::1%7]:7417", Multicast, false),
+            ("ff02::1%7", "[ff02::1%7]:7417", Multicast, false),
+            ("[ff12::1%eth0]:9", "[ff12::1%7]:9", Multicast, true),
+            ("ff02::1", "[ff02::1]:7417", Multicast, false),
+            ("255.255.255.255", "255.255.255.255:7417", Broadcast, false),
+            ("10.0.0.255", "10.0.0.255:7417", Broadcast, false),
+            ("10.0.1.255", "10.0.1.255:7417", Unicast, false),
+            ("10.0.0.9:65535", "10.0.0.9:65535", Unicast, true),
+            ("127.0.0.1", "127.0.0.1:7417", Unicast, false),
+            ("fe80::9%eth0", "[fe80::9%7]:7417", Unicast, false),
+            ("2001:db8::9", "[2001:db8::9]:7417", Unicast, false),
+        ] {
+            let d = parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!((d.addr, d.kind, d.port_given), (addr.parse().unwrap(), kind, port_given), "{text}");
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_text_and_the_way_out() {
+        for (text, part) in [
+            ("", "is no IP address"),
+            ("lab", "is no IP address"),
+            ("239.1.1", "is no IP address"),
+            ("239.1.1.256", "is no IP address"),
+            ("\u{1b}[2J", "\\u{1b}[2J is no IP address"),
+            ("0.0.0.0", "no address to send to"),
+            ("0.1.2.3", "no address to send to"),
+            ("240.0.0.1", "class E"),
+            ("255.255.255.254", "class E"),
+            ("224.0.0.0", "reserved"),
+            ("239.1.1.1:0", "port"),
+            ("239.1.1.1:", "port"),
+            ("239.1.1.1:65536", "port"),
+            ("239.1.1.1:http", "port"),
+            ("[ff15::1]:0", "port"),
+            ("[ff15::1", "is no address"),
+            ("[ff15::1]7000", "is no address"),
+            ("::", "no address to send to"),
+            ("::ffff:10.0.0.1", "write it as IPv4"),
+            ("ff00::1", "reserved scope"),
+            ("ff1f::1", "reserved scope"),
+            ("239.1.1.1%eth0", "only IPv6"),
+            ("ff15::1%eth0", "only link-local"),
+            ("ff02::1%eth9", "interface that does not exist"),
+        ] {
+            let e = parse(text).expect_err(text).to_string();
+            assert!(e.contains(part), "{text:?}: {e}");
+        }
+    }
+
+    #[test]
+    fn scope_comes_from_the_interface() {
+        let eth0 = made_up(7, "eth0", &["fe80::5"]);
+        let on = |text: &str| parse(text).unwrap().on(&eth0).to_string();
+        assert_eq!(on("ff02::9"), "[ff02::9%7]:7417");
+        assert_eq!(on("fe80::9"), "[fe80::9%7]:7417");
+        assert_eq!(on("ff15::9"), "[ff15::9]:7417");
+        assert_eq!(on("239.1.1.1"), "239.1.1.1:7417");
+    }
+}

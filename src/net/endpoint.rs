@@ -1,0 +1,381 @@
+//! The real network: [`UdpNet`], for a sender or a receiver.
+//!
+//! ```text
+//! sender    own socket :7418 ──▶ group, and repairs to single devices
+//!                            ◀── feedback of the devices
+//! receiver  group sockets, one per family and port, for receiving only
+//!           own sockets, one per family, any port ──▶ feedback to the sender
+//!                                                 ◀── repairs by unicast
+//! ```
+//!
+//! A receiver sends by its own sockets alone, so that several on one machine have addresses that
+//! can be told apart although they share the group's port.
+
+use super::destination::Destination;
+use super::features::Features;
+use super::interface::Interface;
+use super::socket::{Arena, Channel, Role, is_unavailable};
+use super::transmit::transmit;
+use super::troubles::{Troubles, is_passing};
+use super::{Net, Segment};
+use crate::units::Via;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+
+/// UDP port that a sender receives feedback at, unless it is taken or another is asked for.
+pub const FEEDBACK_PORT: u16 = 7418;
+
+/// How often in a row a passing error of one socket is put up with before the next one's turn.
+const RECEIVE_ATTEMPTS: usize = 4;
+
+/// IP families to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Families {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
+}
+
+impl Families {
+    /// Whichever the machine has.
+    pub const ANY: Self = Self { v4: true, v6: true };
+
+    /// The family of an address only.
+    #[must_use]
+    pub fn of(address: &SocketAddr) -> Self {
+        Self { v4: address.is_ipv4(), v6: address.is_ipv6() }
+    }
+}
+
+struct Registration {
+    registry: Registry,
+    first_token: usize,
+}
+
+/// UDP sockets as the engine's [`Net`].
+pub struct UdpNet {
+    /// The sockets; the index is the token's distance from the first.
+    pub(super) channels: Vec<Channel>,
+    /// Which of them sends, by family: IPv4, IPv6.
+    senders: [Option<usize>; 2],
+    /// Whose turn to receive it is.
+    next: usize,
+    /// Where groups are joined.
+    interfaces: Vec<Interface>,
+    /// Where a sender's task goes; refusals there are the task's end.
+    destination: Option<SocketAddr>,
+    features: Features,
+    arena: Arena,
+    troubles: Troubles,
+    registration: Option<Registration>,
+}
+
+impl UdpNet {
+    /// Most sockets that one has, and so most tokens from the first one on that it uses.
+    pub const MAX_SOCKETS: usize = 16;
+
+    /// For a sender to `destination` by `interface`. `ttl` (hops) holds for multicast. Feedback
+    /// comes in at `port` (0: any free one), which must be free; without one, at [`FEEDBACK_PORT`]
+    /// or, if that is taken, at any.
+    ///
+    /// # Errors
+    /// When the family is not available, the port is taken or the interface has gone.
+    pub fn sender(
+        interface: &Interface,
+        destination: &Destination,
+        ttl: u8,
+        port: Option<u16>,
+        mut features: Features,
+    ) -> io::Result<Self> {
+        let v6 = destination.is_v6();
+        let mut open = |port| Channel::open(v6, port, Role::Own, &mut features);
+        let channel = match port {
+            Some(port) => open(port)?,
+            None => match open(FEEDBACK_PORT) {
+                Err(e) if e.kind() == io::ErrorKind::AddrInUse => open(0)?,
+                other => other?,
+            },
+        };
+        channel.aim(interface, destination, ttl)?;
+        let mut net = Self::empty(std::slice::from_ref(interface), features);
+        net.destination = Some(destination.on(interface).addr);
+        net.senders[usize::from(v6)] = Some(0);
+        net.channels.push(channel);
+        Ok(net)
+    }
+
+    /// For a receiver that listens at `port` and joins groups on each of `interfaces`. A family
+    /// that the machine lacks is left out.
+    ///
+    /// # Errors
+    /// When the machine has none of the families, or another program keeps the port to itself.
+    pub fn receiver(
+        interfaces: &[Interface],
+        port: u16,
+        families: Families,
+        mut features: Features,
+    ) -> io::Result<Self> {
+        let mut channels = Vec::new();
+        let mut senders = [None; 2];
+        let mut lacking = None;
+        for v6 in [false, true] {
+            if !(if v6 { families.v6 } else { families.v4 }) {
+                continue;
+            }
+            let own = match Channel::open(v6, 0, Role::Own, &mut features) {
+                Err(e) if is_unavailable(&e) => {
+                    lacking = Some(e);
+                    continue;
+                }
+                other => other?,
+            };
+            senders[usize::from(v6)] = Some(channels.len());
+            channels.push(own);
+            channels.push(Channel::open(v6, port, Role::Group, &mut features)?);
+        }
+        if channels.is_empty() {
+            return Err(lacking.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT)));
+        }
+        let mut net = Self::empty(interfaces, features);
+        (net.channels, net.senders) = (channels, senders);
+        Ok(net)
+    }
+
+    fn empty(interfaces: &[Interface], features: Features) -> Self {
+        Self {
+            channels: Vec::new(),
+            senders: [None; 2],
+            next: 0,
+            interfaces: interfaces.to_vec(),
+            destination: None,
+            features,
+            arena: Arena::new(),
+            troubles: Troubles::default(),
+            registration: None,
+        }
+    }
+
+    /// Makes `registry`'s poll report the sockets under tokens from `first_token` on, fewer than
+    /// [`Self::MAX_SOCKETS`]; those that [`Net::listen`] opens later as well. Events are
+    /// edge-triggered: after one, receive until it returns 0. Writability is reported after a
+    /// send that would have blocked, only.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn register(&mut self, registry: &Registry, first_token: usize) -> io::Result<()> {
+        let registration = Registration { registry: registry.try_clone()?, first_token };
+        for (i, channel) in self.channels.iter().enumerate() {
+            registration.add(channel, i)?;
+        }
+        self.registration = Some(registration);
+        Ok(())
+    }
+
+    /// The port that the family's own socket is bound to: where a sender gets feedback, and a
+    /// receiver repairs.
+    #[must_use]
+    pub fn own_port(&self, v6: bool) -> Option<u16> {
+        self.senders[usize::from(v6)].map(|i| self.channels[i].port)
+    }
+
+    /// The features that have not been switched off so far.
+    #[must_use]
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Refusals so far that did not matter enough to be errors.
+    #[must_use]
+    pub fn troubles(&self) -> &Troubles {
+        &self.troubles
+    }
+
+    /// Has groups be joined on these interfaces by every [`Net::listen`] from now on, for a
+    /// receiver that started before its network was up.
+    pub fn set_interfaces(&mut self, interfaces: &[Interface]) {
+        self.interfaces = interfaces.to_vec();
+    }
+
+    /// One line for `-v`: interfaces, ports, buffers, features.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        for (i, interface) in self.interfaces.iter().enumerate() {
+            let _ = write!(text, "{}{interface} mtu {}", if i == 0 { "" } else { ", " }, interface.mtu);
+        }
+        for c in &self.channels {
+            let _ = write!(
+                text,
+                "; {} port {} {} (buffers: receive {} KiB, send {} KiB)",
+                if c.v6 { "ipv6" } else { "ipv4" },
+                c.port,
+                if c.via == Via::Group { "shared" } else { "own" },
+                c.receive_buffer >> 10,
+                c.send_buffer >> 10
+            );
+        }
+        let _ = write!(text, "; {}", self.features);
+        text
+    }
+
+    /// What a send that was refused after `sent` of `all` datagrams comes to.
+    pub(super) fn settle(
+        &mut self,
+        channel: usize,
+        to: SocketAddr,
+        (sent, all): (usize, usize),
+        longest: usize,
+        refusal: Option<io::Error>,
+    ) -> io::Result<usize> {
+        let Some(e) = refusal else {
+            self.want_writable(channel, false)?;
+            return Ok(sent);
+        };
+        if e.kind() == io::ErrorKind::WouldBlock {
+            self.want_writable(channel, true)?;
+            return Ok(sent);
+        }
+        if e.raw_os_error() == Some(libc::EFAULT) {
+            return Err(e);
+        }
+        // To a single device everything is passing: its address came from the network, and
+        // whatever is wrong with it must not stop the others.
+        let ours = self.destination.is_some_and(|d| (d.ip(), d.port()) == (to.ip(), to.port()));
+        if !ours || is_passing(&e) {
+            self.troubles.lost(all - sent, to, e);
+            return Ok(all);
+        }
+        if e.raw_os_error() == Some(libc::EMSGSIZE) {
+            let mtu = self.interfaces.first().map_or(0, |i| i.mtu);
+            let text = format!(
+                "a datagram of {longest} bytes does not fit the interface's mtu ({mtu}); choose a smaller \
+                 --symbol-size"
+            );
+            return Err(io::Error::new(e.kind(), text));
+        }
+        Err(io::Error::new(e.kind(), format!("cannot send to {to}: {e}; check the network and --interface")))
+    }
+
+    fn want_writable(&mut self, channel: usize, wanted: bool) -> io::Result<()> {
+        let c = &mut self.channels[channel];
+        if c.blocked == wanted && !wanted {
+            return Ok(());
+        }
+        c.blocked = wanted;
+        // When it is wanted again, the edge has to be armed again.
+        match &self.registration {
+            Some(registration) => registration.change(c, channel),
+            None => Ok(()),
+        }
+    }
+
+    /// The group socket of the family and port, opened if there is none.
+    fn group_channel(&mut self, v6: bool, port: u16) -> io::Result<usize> {
+        let here = |c: &Channel| c.via == Via::Group && c.v6 == v6 && c.port == port;
+        if let Some(i) = self.channels.iter().position(here) {
+            return Ok(i);
+        }
+        let i = self.channels.len();
+        if i == Self::MAX_SOCKETS {
+            return Err(io::Error::other("too many ports to listen at"));
+        }
+        let channel = Channel::open(v6, port, Role::Group, &mut self.features)?;
+        if let Some(registration) = &self.registration {
+            registration.add(&channel, i)?;
+        }
+        self.channels.push(channel);
+        Ok(i)
+    }
+}
+
+impl Registration {
+    fn add(&self, channel: &Channel, i: usize) -> io::Result<()> {
+        let fd = channel.socket.as_raw_fd();
+        self.registry.register(&mut SourceFd(&fd), Token(self.first_token + i), interest(channel))
+    }
+
+    fn change(&self, channel: &Channel, i: usize) -> io::Result<()> {
+        let fd = channel.socket.as_raw_fd();
+        self.registry.reregister(&mut SourceFd(&fd), Token(self.first_token + i), interest(channel))
+    }
+}
+
+/// A UDP socket is writable nearly always, and an edge for each datagram sent would wake the
+/// engine for nothing.
+fn interest(channel: &Channel) -> Interest {
+    if channel.blocked { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE }
+}
+
+impl Net for UdpNet {
+    fn send(&mut self, to: SocketAddr, segments: &[Segment<'_>]) -> io::Result<usize> {
+        let sender = self.senders[usize::from(to.is_ipv6())];
+        // An address that stands for none would be refused in ways that look like other troubles.
+        let (Some(i), false) = (sender, to.port() == 0 || to.ip().is_unspecified()) else {
+            let e = io::Error::from_raw_os_error(if sender.is_none() {
+                libc::EAFNOSUPPORT
+            } else {
+                libc::EDESTADDRREQ
+            });
+            self.troubles.lost(segments.len(), to, e);
+            return Ok(segments.len());
+        };
+        let (sent, refusal) = transmit(&self.channels[i].socket, &to.into(), segments, &mut self.features);
+        let longest = segments.get(sent).map_or(0, Segment::len);
+        self.settle(i, to, (sent, segments.len()), longest, refusal)
+    }
+
+    fn receive(&mut self, sink: &mut dyn FnMut(SocketAddr, Via, &[u8])) -> io::Result<usize> {
+        for _ in 0..self.channels.len() {
+            let at = self.next;
+            self.next = (at + 1) % self.channels.len();
+            let channel = &mut self.channels[at];
+            for _ in 0..RECEIVE_ATTEMPTS {
+                match channel.receive(&mut self.arena, self.features, sink) {
+                    Ok(count) => return Ok(count),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                    // An ICMP answer to something sent, for example.
+                    Err(e) if is_passing(&e) => {
+                        let at = channel.socket.local_addr().map_err(|_| e.kind())?;
+                        self.troubles.refused("receive at", at, e);
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        Ok(0)
+    }
+
+    fn listen(&mut self, group: SocketAddr) {
+        let v6 = group.is_ipv6();
+        let i = match self.group_channel(v6, group.port()) {
+            Ok(i) => i,
+            Err(e) => return self.troubles.refused("listen to", group, e),
+        };
+        if !group.ip().is_multicast() {
+            return;
+        }
+        let mut tried = false;
+        for interface in self.interfaces.iter().filter(|i| i.has_family(v6)) {
+            tried = true;
+            if let Err(e) = self.channels[i].join(group.ip(), interface) {
+                self.troubles.refused("join", group, e);
+            }
+        }
+        if !tried {
+            let e = io::Error::other(format!(
+                "no interface in use has an {} address",
+                if v6 { "IPv6" } else { "IPv4" }
+            ));
+            self.troubles.refused("join", group, e);
+        }
+    }
+
+    fn kernel_drops(&self) -> u64 {
+        self.channels.iter().map(|c| c.drops).sum()
+    }
+}

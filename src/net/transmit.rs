@@ -1,0 +1,132 @@
+//! Getting a batch out by the fastest way the kernel takes: `UDP_SEGMENT`, else `sendmmsg`, else
+//! one by one. The ways are tried downwards while running, because support depends on the kernel, the
+//! driver and the route, and no option tells of all three.
+
+use super::features::Features;
+use super::{Segment, portable};
+use socket2::SockAddr;
+use std::io;
+use std::net::UdpSocket;
+
+/// Most bytes of one segmented send: an IP packet of 65,535 less the headers of IPv6 and UDP.
+#[cfg(target_os = "linux")]
+const MAX_SEGMENTED: usize = 65_535 - 40 - 8;
+
+/// Sends segments until all are sent or one is refused. Returns how many were sent, and the
+/// refusal of the one after them. Switches a feature off if the batch goes through without it.
+pub fn transmit(
+    socket: &UdpSocket,
+    to: &SockAddr,
+    segments: &[Segment<'_>],
+    features: &mut Features,
+) -> (usize, Option<io::Error>) {
+    let mut sent = 0;
+    while sent < segments.len() {
+        match some(socket, to, &segments[sent..], features) {
+            Ok(n) => sent += n,
+            Err(e) => return (sent, Some(e)),
+        }
+    }
+    (sent, None)
+}
+
+/// Sends the first few segments: at least one, or an error that belongs to the first.
+#[cfg(target_os = "linux")]
+fn some(
+    socket: &UdpSocket,
+    to: &SockAddr,
+    segments: &[Segment<'_>],
+    features: &mut Features,
+) -> io::Result<usize> {
+    use super::sys;
+    use std::os::fd::AsFd;
+
+    let size = segments[0].len();
+    let count = if features.gso { run(segments, size) } else { 1 };
+    if count > 1
+        && let Ok(size) = u16::try_from(size)
+    {
+        match sys::send_segmented(socket.as_fd(), to, &segments[..count], size) {
+            Ok(()) => return Ok(count),
+            Err(e) if may_be_unsupported(&e) => {
+                // The same errors have other causes too (a datagram longer than the MTU): only
+                // success without it shows that segmentation is what the kernel minds.
+                let without = Features { gso: false, ..*features };
+                let sent = plain(socket, to, &segments[..count], without)?;
+                *features = without;
+                return Ok(sent);
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    plain(socket, to, segments, *features)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn some(
+    socket: &UdpSocket,
+    to: &SockAddr,
+    segments: &[Segment<'_>],
+    _features: &mut Features,
+) -> io::Result<usize> {
+    portable::send(socket, to, segments)
+}
+
+#[cfg(target_os = "linux")]
+fn plain(
+    socket: &UdpSocket,
+    to: &SockAddr,
+    segments: &[Segment<'_>],
+    features: Features,
+) -> io::Result<usize> {
+    use std::os::fd::AsFd;
+    if features.mmsg && segments.len() > 1 {
+        super::sys::send_many(socket.as_fd(), to, segments)
+    } else {
+        portable::send(socket, to, segments)
+    }
+}
+
+/// How many of the first segments one segmented send may take: equally long, but for the last,
+/// which may be shorter. Counted here, so that a caller's mistake cannot cut datagrams wrongly.
+#[cfg(target_os = "linux")]
+fn run(segments: &[Segment<'_>], size: usize) -> usize {
+    if size == 0 {
+        return 1;
+    }
+    let most = (MAX_SEGMENTED / size).clamp(1, super::MAX_BATCH);
+    let equal = segments.iter().take(most).take_while(|s| s.len() == size).count();
+    let shorter = segments.get(equal).is_some_and(|s| equal < most && (1..size).contains(&s.len()));
+    equal + usize::from(shorter)
+}
+
+/// Errors by which a kernel, a driver or a route says that it cannot segment.
+#[cfg(target_os = "linux")]
+fn may_be_unsupported(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::ENOPROTOOPT | libc::EOPNOTSUPP))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::super::Body;
+    use super::*;
+
+    #[test]
+    fn runs_end_where_the_length_changes() {
+        let bytes = [0u8; 2000];
+        let lens = |lens: &[usize]| {
+            let segments: Vec<_> =
+                lens.iter().map(|&n| Segment { head: &bytes[..n], body: Body::None }).collect();
+            run(&segments, segments[0].len())
+        };
+        assert_eq!(lens(&[5]), 1);
+        assert_eq!(lens(&[5, 5, 5]), 3);
+        assert_eq!(lens(&[5, 5, 3]), 3);
+        assert_eq!(lens(&[5, 5, 3, 3]), 3);
+        assert_eq!(lens(&[5, 5, 6]), 2);
+        assert_eq!(lens(&[5, 5, 0]), 2);
+        assert_eq!(lens(&[0, 0]), 1);
+        assert_eq!(lens(&[2000; 64]), 32);
+        assert_eq!(lens(&[10; 70]), 64);
+    }
+}

@@ -1,0 +1,64 @@
+//! Refusals that do not end a transfer: counted, with the latest kept for the log.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+/// One refusal.
+#[derive(Debug)]
+pub struct Trouble {
+    /// What was refused, such as `send to`.
+    pub what: &'static str,
+    /// The address in question.
+    pub address: SocketAddr,
+    /// What the system said.
+    pub error: io::Error,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {} {}: {}", self.what, self.address, self.error)
+    }
+}
+
+/// Refusals so far.
+#[derive(Debug, Default)]
+pub struct Troubles {
+    /// Datagrams given up for lost.
+    pub datagrams: u64,
+    /// Groups and sockets that were refused.
+    pub refusals: u64,
+    /// The latest of either.
+    pub latest: Option<Trouble>,
+}
+
+impl Troubles {
+    pub(super) fn lost(&mut self, datagrams: usize, to: SocketAddr, error: io::Error) {
+        self.datagrams += datagrams as u64;
+        self.latest = Some(Trouble { what: "send to", address: to, error });
+    }
+
+    pub(super) fn refused(&mut self, what: &'static str, address: SocketAddr, error: io::Error) {
+        self.refusals += 1;
+        self.latest = Some(Trouble { what, address, error });
+    }
+}
+
+/// Whether an error passes by itself or concerns a path only, so that going on makes sense.
+pub(super) fn is_passing(e: &io::Error) -> bool {
+    matches!(
+        e.raw_os_error(),
+        Some(
+            libc::ENOBUFS
+                | libc::ENOMEM
+                | libc::ENETUNREACH
+                | libc::EHOSTUNREACH
+                | libc::ECONNREFUSED
+                | libc::ENETDOWN
+                | libc::EHOSTDOWN
+                | libc::ENETRESET
+                | libc::EPERM
+                | libc::EADDRNOTAVAIL
+        )
+    )
+}

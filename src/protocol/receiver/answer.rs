@@ -1,0 +1,116 @@
+//! The answer to a poll: what is lacking, in one datagram, unless it is covered already.
+
+use super::blocks::{Blocks, Missing};
+use crate::limits::MAX_CONTROL;
+use crate::time::Time;
+use crate::units::{BlockIndex, DeviceId};
+use crate::wire::{Deficit, Nak, PacketNumber, PageRange, Planned, Poll};
+use std::collections::BTreeMap;
+
+/// Deficits up to this many runs of missing source symbols are told with their ids.
+const MAX_RUNS: usize = 24;
+
+/// An answer that waits for its random delay to pass.
+#[derive(Debug)]
+pub(super) struct PendingAnswer {
+    pub due: Time,
+    round: u32,
+    number: PacketNumber,
+    position: u32,
+    want_ids: bool,
+    arrived: Time,
+    /// Fresh symbols that others' answers have already brought about, by block.
+    planned: BTreeMap<u32, u32>,
+}
+
+impl PendingAnswer {
+    pub fn new(poll: &Poll, number: PacketNumber, arrived: Time, due: Time) -> Self {
+        let mut answer = Self {
+            due,
+            round: poll.round,
+            number,
+            position: poll.position.0,
+            want_ids: poll.want_ids,
+            arrived,
+            planned: BTreeMap::new(),
+        };
+        answer.note_planned(poll.round, &poll.planned);
+        answer
+    }
+
+    /// Notes what the sender has planned meanwhile.
+    pub fn note_planned(&mut self, round: u32, planned: &[Planned]) {
+        if round == self.round {
+            self.planned.extend(planned.iter().map(|p| (p.block.0, u32::from(p.symbols))));
+        }
+    }
+
+    fn covers(&self, block: u32, deficit: u32) -> bool {
+        self.planned.get(&block).is_some_and(|&planned| planned >= deficit)
+    }
+
+    /// The summary of what `blocks` lack; none if there is nothing to say and `always` is not set.
+    pub fn nak(&self, device: DeviceId, blocks: &Blocks, now: Time, always: bool) -> Option<Nak> {
+        let held = now.since(self.arrived).as_micros();
+        let mut nak = Nak {
+            device,
+            round: self.round,
+            as_of: self.number,
+            held_us: u32::try_from(held).unwrap_or(u32::MAX),
+            incomplete: blocks.layout().block_count() - blocks.verified(),
+            pages: Vec::new(),
+            deficits: Vec::new(),
+        };
+        let mut room = MAX_CONTROL - Nak::FIXED_LEN;
+        for (first, count) in blocks.missing_pages(self.position) {
+            // Pages may take half the datagram: blocks are what takes time to send.
+            if room < MAX_CONTROL / 2 {
+                break;
+            }
+            room -= PageRange::LEN;
+            nak.pages.push(PageRange { first, count });
+        }
+        blocks.each_missing(self.position, |missing| {
+            let Some(deficit) = self.deficit(&missing, blocks) else { return true };
+            let len = deficit.encoded_len();
+            if len > room {
+                return false;
+            }
+            room -= len;
+            nak.deficits.push(deficit);
+            true
+        });
+        let silent = nak.pages.is_empty() && nak.deficits.is_empty();
+        (always || !silent).then_some(nak)
+    }
+
+    fn deficit(&self, missing: &Missing<'_>, blocks: &Blocks) -> Option<Deficit> {
+        match *missing {
+            Missing::Whole { first, count } => {
+                let covered =
+                    count == 1 && self.covers(first, blocks.layout().source_symbols(BlockIndex(first)));
+                (!covered).then_some(Deficit::Whole { first: BlockIndex(first), count })
+            }
+            Missing::Symbols(assembly) => {
+                let deficit = assembly.deficit().max(1);
+                if self.covers(assembly.block().0, deficit) {
+                    return None;
+                }
+                // With repair symbols in hand, any few of the missing source symbols would do: then
+                // their ids say nothing of what it takes.
+                let named = self.want_ids && assembly.held_repair() == 0;
+                let missing: Vec<(u16, u16)> = if named {
+                    let runs = assembly.missing();
+                    let runs = if runs.len() <= MAX_RUNS { runs } else { Vec::new() };
+                    runs.into_iter()
+                        .filter_map(|(first, count)| Some((first.try_into().ok()?, count.try_into().ok()?)))
+                        .collect()
+                } else {
+                    Vec::new()
+                };
+                let symbols = u16::try_from(deficit).unwrap_or(u16::MAX);
+                Some(Deficit::Symbols { block: assembly.block(), symbols, missing })
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! What the surface tells a receiver.
+
+use crate::units::DeviceId;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Everything a [`super::Receiver`] needs to know; it draws and looks up nothing itself.
+#[derive(Clone, Debug)]
+pub struct ReceiverConfig {
+    /// Seed of all its random choices.
+    pub seed: u64,
+    /// The device's stable identifier.
+    pub device: DeviceId,
+    /// Drawn at random for each run: tells a reboot.
+    pub instance: u64,
+    /// Its name for people; at most 64 bytes.
+    pub label: String,
+    /// No sender by then: give up.
+    pub timeout: Duration,
+    /// Where announces are looked for.
+    pub groups: Vec<SocketAddr>,
+    /// Take part only in a session whose data goes to this address.
+    pub only: Option<IpAddr>,
+    /// Bytes of block buffers, those inside jobs included; four blocks at the least.
+    pub buffer_bytes: usize,
+}

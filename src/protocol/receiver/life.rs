@@ -1,0 +1,370 @@
+//! The receiver's life as a whole: seeking, joining, reporting, the end.
+
+use super::config::ReceiverConfig;
+use super::{Receiver, State};
+use crate::limits::{COMPLETIONS_PER_SECOND, SENDER_SILENCE, report_interval};
+use crate::protocol::Output;
+use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
+use crate::protocol::job::{ReceiverDone, ReceiverJob};
+use crate::time::Time;
+use crate::wire::{Abort, AbortCode, Complete, Join, Message, Progress};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// While nothing is heard, group membership is renewed this often.
+const REJOIN: Duration = Duration::from_secs(5);
+/// An unanswered join is not repeated sooner.
+const JOIN_PATIENCE: Duration = Duration::from_millis(400);
+/// First distance of repeated receipts and aborts, and the longest.
+const REPEAT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+/// Tries to tell the sender that we leave.
+const LEAVE_TRIES: u32 = 6;
+/// How long a device that could not make its part file tries to join, to say so.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Telling the sender that the file is in place.
+#[derive(Debug)]
+pub(super) struct Confirming {
+    next: Time,
+    distance: Duration,
+    until: Time,
+}
+
+/// Going without the file.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    outcome: ReceiverOutcome,
+    /// What the sender is told until it acknowledges, if it is told.
+    farewell: Option<(AbortCode, String)>,
+    tries: u32,
+    next: Time,
+    discarding: bool,
+    discarded: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Timers {
+    /// When to give up seeking.
+    seek_until: Time,
+    rejoin: Time,
+    /// When to send a join; never if none is due.
+    pub join: Time,
+    last_join: Option<Time>,
+    report: Time,
+    refused_at: Time,
+}
+
+impl Timers {
+    pub fn new(now: Time, config: &ReceiverConfig) -> Self {
+        Self {
+            seek_until: now + config.timeout,
+            rejoin: now + REJOIN,
+            join: Time::NEVER,
+            last_join: None,
+            report: Time::NEVER,
+            refused_at: Time::NEVER,
+        }
+    }
+    pub fn session_found(&mut self, now: Time) {
+        self.seek_until = Time::NEVER;
+        self.rejoin = now + REJOIN;
+    }
+    pub fn admitted(&mut self, now: Time) {
+        self.join = Time::NEVER;
+        self.report = now;
+    }
+    pub fn join_is_pending(&self, now: Time) -> bool {
+        self.join != Time::NEVER || self.last_join.is_some_and(|at| now < at + JOIN_PATIENCE)
+    }
+}
+
+impl Receiver {
+    pub(super) fn next_due(&self) -> Time {
+        let timers = &self.timers;
+        let silence = self.session.as_ref().map_or(Time::NEVER, |s| s.last_heard + SENDER_SILENCE);
+        match &self.state {
+            State::Finished => Time::NEVER,
+            State::Seeking => timers.seek_until.min(timers.rejoin),
+            State::Opening | State::Committing => timers.report.min(timers.rejoin),
+            State::Receiving => {
+                let answer = self.answer.as_ref().map_or(Time::NEVER, |a| a.due);
+                let refused = timers.refused_at + REFUSAL_PATIENCE;
+                timers.join.min(timers.report).min(timers.rejoin).min(answer).min(silence).min(refused)
+            }
+            State::Confirming(confirming) => confirming.next.min(confirming.until).min(timers.report),
+            State::Leaving(leaving) if leaving.farewell.is_some() => leaving.next,
+            State::Leaving(_) => Time::NEVER,
+        }
+    }
+
+    /// Does what is due at `now`.
+    pub(super) fn live(&mut self, now: Time) {
+        if now >= self.timers.rejoin {
+            self.rejoin(now);
+        }
+        self.report_if_due(now);
+        match &mut self.state {
+            State::Seeking if now >= self.timers.seek_until => {
+                self.finish(ReceiverOutcome::NoSender);
+            }
+            State::Receiving => self.receiving(now),
+            State::Confirming(confirming) => {
+                if now >= confirming.until {
+                    self.finish(ReceiverOutcome::Complete { acknowledged: false });
+                } else if now >= confirming.next {
+                    confirming.next = now + confirming.distance;
+                    confirming.distance = (confirming.distance * 2).min(REPEAT.1);
+                    self.send_receipt();
+                }
+            }
+            State::Leaving(leaving) if leaving.farewell.is_some() && now >= leaving.next => {
+                leaving.next = now + REPEAT.0;
+                leaving.tries += 1;
+                if leaving.tries > LEAVE_TRIES {
+                    leaving.farewell = None;
+                    self.finish_leaving();
+                } else {
+                    self.send_farewell();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn receiving(&mut self, now: Time) {
+        let silent = self.session.as_ref().is_some_and(|s| now >= s.last_heard + SENDER_SILENCE);
+        if silent {
+            self.leave(ReceiverOutcome::SenderSilent, None, now);
+            return;
+        }
+        if now >= self.timers.refused_at + REFUSAL_PATIENCE
+            && let Some((code, reason)) = self.refusal.take()
+        {
+            self.fail(code, reason, now);
+            return;
+        }
+        if now >= self.timers.join {
+            self.timers.join = Time::NEVER;
+            self.timers.last_join = Some(now);
+            let join = Join {
+                device: self.config.device,
+                instance: self.config.instance,
+                label: self.config.label.clone(),
+            };
+            self.tell(&Message::Join(join));
+        }
+        self.answer_if_due(now);
+    }
+
+    /// Renews group membership: switches forget, and a report may have been lost.
+    fn rejoin(&mut self, now: Time) {
+        self.timers.rejoin = now + REJOIN;
+        match (&self.state, &self.session) {
+            (State::Seeking, _) => {
+                self.out.extend(self.config.groups.iter().map(|&group| Output::Listen(group)));
+            }
+            (_, Some(session)) if now >= session.last_group + REJOIN => {
+                self.out.push_back(Output::Listen(session.data));
+            }
+            _ => {}
+        }
+    }
+
+    fn report_if_due(&mut self, now: Time) {
+        if now < self.timers.report {
+            return;
+        }
+        let alive = matches!(self.state, State::Receiving | State::Committing | State::Confirming(_));
+        let (Some(session), Some(blocks), true) = (&self.session, &self.blocks, alive) else {
+            self.timers.report = Time::NEVER;
+            return;
+        };
+        let interval = report_interval(session.group_size);
+        self.timers.report = now + interval.mul_f64(0.5 + self.rng.f64());
+        let report = Progress {
+            device: self.config.device,
+            verified: blocks.verified(),
+            received: session.group.received,
+            lost: session.group.lost(),
+            kernel_drops: self.counters.kernel_drops,
+            overrun_drops: self.counters.overrun_drops,
+        };
+        self.tell(&Message::Progress(report));
+    }
+
+    fn send_receipt(&mut self) {
+        let (Some(session), Some(blocks)) = (&self.session, &self.blocks) else { return };
+        let Some(root) = blocks.root() else { return };
+        let receipt = Complete {
+            device: self.config.device,
+            instance: self.config.instance,
+            root,
+            received: session.group.received,
+            lost: session.group.lost(),
+        };
+        self.tell(&Message::Complete(receipt));
+    }
+
+    fn send_farewell(&mut self) {
+        if let State::Leaving(Leaving { farewell: Some((code, reason)), .. }) = &self.state {
+            let device = Some(self.config.device);
+            self.tell(&Message::Abort(Abort { device, code: *code, reason: reason.clone() }));
+        }
+    }
+
+    /// A job has ended.
+    pub(super) fn job_done(&mut self, now: Time, done: ReceiverDone) {
+        if let ReceiverDone::WorkerDied(text) = done {
+            self.fail(AbortCode::Internal, text, now);
+            return;
+        }
+        if matches!(self.state, State::Leaving(_)) {
+            if let (ReceiverDone::Discarded, State::Leaving(leaving)) = (&done, &mut self.state) {
+                leaving.discarded = true;
+            }
+            if let (ReceiverDone::Committed(path), State::Leaving(leaving)) = (&done, &mut self.state) {
+                // Too late to leave without it.
+                leaving.outcome = ReceiverOutcome::Complete { acknowledged: false };
+                self.committed = Some(path.clone());
+            }
+            self.discard_when_idle();
+            self.finish_leaving();
+            return;
+        }
+        let Some(blocks) = &mut self.blocks else { return };
+        match done {
+            ReceiverDone::Opened => self.opened(),
+            ReceiverDone::Stored { block, value, buffer } => {
+                let verdict = blocks.stored(block, value, buffer);
+                self.judge(block, verdict, now);
+            }
+            ReceiverDone::Mismatched { block, buffer } => {
+                let verdict = blocks.mismatched(block, buffer);
+                self.judge(block, verdict, now);
+            }
+            ReceiverDone::Undecodable(assembly) => blocks.undecodable(assembly),
+            ReceiverDone::Spilled { assembly, buffer } => blocks.spilled(assembly, buffer),
+            ReceiverDone::Committed(path) => self.confirm(path, now),
+            ReceiverDone::Failed(code, reason) if matches!(self.state, State::Opening) => {
+                // Join all the same: the sender's table is to say why this device fails.
+                self.refusal = Some((code, reason));
+                self.timers.refused_at = now;
+                self.opened();
+            }
+            ReceiverDone::Failed(code, reason) => self.fail(code, reason, now),
+            ReceiverDone::Discarded | ReceiverDone::WorkerDied(_) => {}
+        }
+    }
+
+    /// The part file is there (or refused): join, unless an announce's invitation is waited for.
+    fn opened(&mut self) {
+        self.state = State::Receiving;
+    }
+
+    fn confirm(&mut self, path: PathBuf, now: Time) {
+        let (Some(blocks), Some(session)) = (&self.blocks, &self.session) else { return };
+        let Some(root) = blocks.root() else { return };
+        // Devices complete together; their receipts must not come together (I10).
+        let spread = Duration::from_secs(1) * session.group_size.saturating_sub(1) / COMPLETIONS_PER_SECOND;
+        let next = now + spread.mul_f64(self.rng.f64());
+        self.state = State::Confirming(Confirming {
+            next,
+            distance: REPEAT.0.max(spread),
+            until: next + SENDER_SILENCE.max(spread * 4),
+        });
+        self.committed = Some(path.clone());
+        self.event(ReceiverEvent::Committed { path, root });
+        self.live(now);
+    }
+
+    /// The sender knows what we told it.
+    pub(super) fn acknowledged(&mut self) {
+        match &mut self.state {
+            State::Confirming(_) => self.finish(ReceiverOutcome::Complete { acknowledged: true }),
+            State::Leaving(leaving) => {
+                leaving.farewell = None;
+                self.finish_leaving();
+            }
+            _ => {}
+        }
+    }
+
+    /// The sender stops, or turns us away.
+    pub(super) fn sender_stopped(&mut self, now: Time, abort: Abort) {
+        match &mut self.state {
+            State::Finished | State::Seeking => {}
+            State::Confirming(_) => self.finish(ReceiverOutcome::Complete { acknowledged: false }),
+            State::Leaving(leaving) => {
+                leaving.farewell = None;
+                self.finish_leaving();
+            }
+            State::Committing => {} // What is verified is worth keeping, whoever stops.
+            State::Opening | State::Receiving => {
+                self.leave(ReceiverOutcome::SenderAborted(abort.code, abort.reason), None, now);
+            }
+        }
+    }
+
+    /// Our own side fails: tell the sender, remove the part file, end.
+    pub(super) fn fail(&mut self, code: AbortCode, reason: String, now: Time) {
+        self.leave(ReceiverOutcome::Failed(code, reason.clone()), Some((code, reason)), now);
+    }
+
+    pub(super) fn interrupt(&mut self, now: Time) {
+        match self.state {
+            State::Seeking => self.finish(ReceiverOutcome::Interrupted),
+            State::Confirming(_) => self.finish(ReceiverOutcome::Complete { acknowledged: false }),
+            State::Leaving(_) | State::Finished => {}
+            State::Opening | State::Receiving | State::Committing => {
+                let farewell = Some((AbortCode::Interrupted, "interrupted at the device".to_owned()));
+                self.leave(ReceiverOutcome::Interrupted, farewell, now);
+            }
+        }
+    }
+
+    pub(super) fn leave(
+        &mut self,
+        outcome: ReceiverOutcome,
+        farewell: Option<(AbortCode, String)>,
+        now: Time,
+    ) {
+        if matches!(self.state, State::Leaving(_) | State::Finished) {
+            return;
+        }
+        let farewell = farewell.filter(|_| self.admitted);
+        self.answer = None;
+        self.state = State::Leaving(Leaving {
+            outcome,
+            farewell,
+            tries: 0,
+            next: now,
+            discarding: false,
+            discarded: false,
+        });
+        self.discard_when_idle();
+        self.live(now);
+    }
+
+    /// Removes the part file once no worker is at it.
+    fn discard_when_idle(&mut self) {
+        let idle = self.jobs_in_flight == 0;
+        if let State::Leaving(leaving) = &mut self.state
+            && idle
+            && !leaving.discarding
+        {
+            leaving.discarding = true;
+            self.job(ReceiverJob::Discard);
+        }
+    }
+
+    fn finish_leaving(&mut self) {
+        if let State::Leaving(Leaving { outcome, farewell: None, discarded: true, .. }) = &self.state {
+            self.finish(outcome.clone());
+        }
+    }
+
+    fn finish(&mut self, outcome: ReceiverOutcome) {
+        self.state = State::Finished;
+        self.event(ReceiverEvent::Finished(outcome));
+    }
+}

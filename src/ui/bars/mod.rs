@@ -1,0 +1,153 @@
+//! A terminal: progress bars on stderr by `indicatif`, redrawn at most ten times a second, and
+//! permanent lines above them.
+
+mod receiver;
+mod sender;
+
+pub use receiver::ReceiverBars;
+pub use sender::SenderBars;
+
+use super::text;
+use crate::time::Time;
+use console::Term;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::time::Duration;
+
+/// Time between two drawings.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Positions of a bar: finer than any terminal is wide.
+const STEPS: u64 = 10_000;
+/// Width of a terminal that does not tell.
+const USUAL_COLUMNS: usize = 80;
+
+/// The terminal: permanent lines above, and below them one head line, one bar and a few more
+/// lines, all of which may be absent. Dropping it leaves the permanent lines only.
+pub struct Screen {
+    multi: MultiProgress,
+    head: Option<ProgressBar>,
+    bar: Option<ProgressBar>,
+    below: Vec<ProgressBar>,
+    /// A fixed width for tests.
+    fixed_columns: Option<usize>,
+    colour: bool,
+    verbose: bool,
+    drawn: Option<Time>,
+}
+
+impl Screen {
+    /// The terminal at stderr.
+    #[must_use]
+    pub fn stderr(verbose: bool) -> Self {
+        // The views limit how often they draw.
+        let target = ProgressDrawTarget::stderr();
+        Self::new(target, None, console::colors_enabled_stderr(), verbose)
+    }
+
+    fn new(target: ProgressDrawTarget, fixed_columns: Option<usize>, colour: bool, verbose: bool) -> Self {
+        Self {
+            multi: MultiProgress::with_draw_target(target),
+            head: None,
+            bar: None,
+            below: Vec::new(),
+            fixed_columns,
+            colour,
+            verbose,
+            drawn: None,
+        }
+    }
+
+    /// Columns that a line may take: one less than there are, because some terminals wrap a line
+    /// that fills the last column.
+    fn columns(&self) -> usize {
+        let columns = self.fixed_columns.unwrap_or_else(|| {
+            Term::stderr().size_checked().map_or(USUAL_COLUMNS, |(_, columns)| usize::from(columns))
+        });
+        columns.saturating_sub(1).max(10)
+    }
+
+    /// Whether it is time to draw again.
+    fn due(&mut self, now: Time) -> bool {
+        let due = self.drawn.is_none_or(|t| now.since(t) >= INTERVAL);
+        if due {
+            self.drawn = Some(now);
+        }
+        due
+    }
+
+    /// A permanent line; a terminal that is gone is no reason to stop.
+    fn say(&mut self, line: &str) {
+        let _ = self.multi.println(line);
+        // What is drawn next must not be held back: the line has just pushed the bars away.
+        self.drawn = None;
+    }
+
+    fn note(&mut self, note: &str) {
+        if self.verbose {
+            self.say(&text::escape(note));
+        }
+    }
+
+    fn warn(&mut self, warning: &str) {
+        self.say(&format!("warning: {}", text::escape(warning)));
+    }
+
+    /// Draws the head line, the bar with `parts` beside it, and the lines below.
+    fn draw(&mut self, head: &str, bar: Option<(f64, &[String])>, below: &[String]) {
+        let columns = self.columns();
+        let line = || ProgressBar::new_spinner().with_style(style("{msg}"));
+        let head_bar = self.head.get_or_insert_with(|| self.multi.insert(0, line()));
+        head_bar.set_message(text::cut(head, columns));
+        match bar {
+            Some((fraction, parts)) => {
+                let bar = self.bar.get_or_insert_with(|| self.multi.insert(1, ProgressBar::new(STEPS)));
+                // The bar's width depends on the terminal's alone, or it would jump with the numbers.
+                let percent = format!("{:>3.0} %", (fraction * 100.0).floor());
+                let room = columns.saturating_sub(text::width(&percent) + 3);
+                let width = (room / 3).min(40);
+                let told = text::fit(parts, room - width);
+                let colour = if self.colour { ".cyan/dim" } else { "" };
+                bar.set_style(style(&format!("{percent} {{bar:{width}{colour}}}  {{msg}}")));
+                bar.set_position((fraction * STEPS as f64) as u64);
+                bar.set_message(told);
+                bar.tick();
+            }
+            None => {
+                if let Some(bar) = self.bar.take() {
+                    self.multi.remove(&bar);
+                }
+            }
+        }
+        while self.below.len() > below.len() {
+            if let Some(last) = self.below.pop() {
+                self.multi.remove(&last);
+            }
+        }
+        while self.below.len() < below.len() {
+            self.below.push(self.multi.add(line()));
+        }
+        for (bar, text) in self.below.iter().zip(below) {
+            bar.set_message(text::cut(text, columns));
+        }
+    }
+
+    /// Takes everything but the permanent lines away.
+    fn clear(&mut self) {
+        for bar in self.below.drain(..).chain(self.bar.take()).chain(self.head.take()) {
+            self.multi.remove(&bar);
+        }
+        let _ = self.multi.clear();
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// A style from one of this module's own templates.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━╸─")
+}

@@ -1,0 +1,164 @@
+//! The receiver's bars: waiting, one bar, and the hash at the end.
+
+use super::Screen;
+use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot};
+use crate::time::Time;
+use crate::ui::memory::{ReceiverMemory, Stage};
+use crate::ui::{Exit, Notes, ReceiverIntro, ReceiverView, text};
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+/// A receiver's bars, and its `b3sum` line on another stream.
+pub struct ReceiverBars {
+    screen: Screen,
+    sums: Box<dyn Write>,
+    intro: ReceiverIntro,
+    memory: ReceiverMemory,
+}
+
+impl ReceiverBars {
+    /// Bars on `screen`, the hash of the file to `sums`.
+    pub fn new(screen: Screen, sums: Box<dyn Write>, intro: ReceiverIntro) -> Self {
+        Self { screen, sums, intro, memory: ReceiverMemory::default() }
+    }
+
+    fn draw(&mut self, now: Time, s: &ReceiverSnapshot) {
+        let columns = self.screen.columns();
+        let waited = text::duration(Duration::from_secs(now.since(Time::ZERO).as_secs()));
+        let (head, bar) = match self.memory.stage {
+            Stage::Searching => {
+                let label = format!("as {}", text::escape(&self.intro.label));
+                (vec![format!("waiting for a sender on {}", self.intro.group), label, waited], false)
+            }
+            Stage::Waiting => (vec!["waiting for the sender to start".to_owned(), waited], false),
+            Stage::Receiving => {
+                let mut head = vec![
+                    "receiving".to_owned(),
+                    format!("loss {}", text::share(s.lost, s.lost + s.received)),
+                ];
+                if s.kernel_drops > 0 {
+                    head.push(format!("kernel dropped {}", text::count(s.kernel_drops)));
+                }
+                if s.overrun_drops > 0 {
+                    head.push(format!("disk behind (dropped {})", text::count(s.overrun_drops)));
+                }
+                (head, true)
+            }
+            Stage::Committing => (vec!["verified; syncing to disk".to_owned()], true),
+            Stage::Telling => (vec!["saved; telling the sender".to_owned()], true),
+        };
+        let left = match self.memory.time_left(s) {
+            Some(left) if self.memory.stage == Stage::Receiving => {
+                let seconds = left.as_secs_f64().ceil().min(1e9) as u64;
+                format!("{} left", humantime::format_duration(Duration::from_secs(seconds)))
+            }
+            _ => String::new(),
+        };
+        let parts = [
+            text::rate(self.memory.data.bits_per_second()),
+            format!("{} of {}", text::bytes(s.received_bytes), text::bytes(s.object_size)),
+            left,
+        ];
+        let fraction = text::percent(s.received_bytes, s.object_size.max(1)) / 100.0;
+        let bar = bar.then_some((fraction, &parts[..]));
+        self.screen.draw(&text::fit(&head, columns), bar, &[]);
+    }
+}
+
+impl Notes for ReceiverBars {
+    fn note(&mut self, _: Time, text: &str) {
+        self.screen.note(text);
+    }
+    fn warn(&mut self, _: Time, text: &str) {
+        self.screen.warn(text);
+    }
+}
+
+impl ReceiverView for ReceiverBars {
+    fn event(&mut self, now: Time, event: &ReceiverEvent, s: &ReceiverSnapshot) {
+        self.memory.event(now, event);
+        match event {
+            ReceiverEvent::Found { sender, name, size, .. } => {
+                let (name, size) = (text::escape(name), text::bytes(*size));
+                self.screen.say(&format!("receiving {name} ({size}) from {sender}"));
+            }
+            ReceiverEvent::BlockRejected(block) => {
+                self.screen.note(&format!("block {block} is not what the sender hashed; fetching it again"));
+            }
+            ReceiverEvent::Receiving | ReceiverEvent::Committing | ReceiverEvent::Committed { .. } => {
+                self.draw(now, s);
+            }
+            ReceiverEvent::Admitted | ReceiverEvent::Finished(_) => {}
+        }
+    }
+
+    fn tick(&mut self, now: Time, s: &ReceiverSnapshot) {
+        self.memory.data.record(now, s.received_bytes);
+        if self.screen.due(now) {
+            self.draw(now, s);
+        }
+    }
+
+    fn finish(&mut self, now: Time, s: &ReceiverSnapshot, _: Exit) {
+        self.screen.clear();
+        if let Some(summary) = self.memory.summary(now, s) {
+            self.screen.say(&summary);
+        }
+        if let Some((path, root)) = &self.memory.committed {
+            let line = text::b3sum_line(root, path);
+            // For a program the line is exact; for a person's terminal it is made harmless.
+            let line = if std::io::stdout().is_terminal() { text::escape(&line) } else { line };
+            let _ = writeln!(self.sums, "{line}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::event::ReceiverOutcome;
+    use crate::ui::testing::{Shared, receiver_intro};
+    use crate::units::{Digest, SessionId, TaskId};
+    use indicatif::{InMemoryTerm, ProgressDrawTarget};
+
+    #[test]
+    fn a_whole_run() {
+        let at = |ms: u64| Time::ZERO + Duration::from_millis(ms);
+        let term = InMemoryTerm::new(24, 80);
+        let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
+        let sums = Shared::default();
+        let screen = Screen::new(target, Some(80), false, false);
+        let mut view = ReceiverBars::new(screen, Box::new(sums.clone()), receiver_intro());
+        let mut s = ReceiverSnapshot::default();
+        view.tick(at(3_000), &s);
+        assert_eq!(term.contents(), "waiting for a sender on 239.1.1.1 · as lab-07 · 3.0s");
+        let found = ReceiverEvent::Found {
+            session: SessionId(1),
+            task: TaskId([0; 16]),
+            sender: "10.0.0.1:7417".parse().unwrap(),
+            name: "image\x1b[31m.iso".into(),
+            size: 100 << 20,
+        };
+        view.event(at(4_000), &found, &s);
+        view.event(at(4_000), &ReceiverEvent::Receiving, &s);
+        s.object_size = 100 << 20;
+        view.tick(at(4_100), &s);
+        (s.received_bytes, s.received, s.lost) = (50 << 20, 990, 10);
+        view.tick(at(5_100), &s);
+        let text = term.contents();
+        assert!(
+            text.starts_with("receiving image\\u{1b}[31m.iso (100.00 MiB) from 10.0.0.1:7417\n"),
+            "{text}"
+        );
+        assert!(text.contains("receiving · loss 1.0 %"), "{text}");
+        assert!(text.contains("419 Mbit/s · 50.00 MiB of 100.00 MiB · 1s left"), "{text}");
+        view.event(at(6_000), &ReceiverEvent::Committed { path: "image".into(), root: Digest([1; 32]) }, &s);
+        view.event(at(6_100), &ReceiverEvent::Finished(ReceiverOutcome::Complete { acknowledged: true }), &s);
+        view.finish(at(6_100), &s, Exit::Complete);
+        assert_eq!(
+            term.contents().lines().last().unwrap(),
+            "received 100.00 MiB in 2.0s: 419 Mbit/s, loss 1.0 %"
+        );
+        assert_eq!(sums.text(), format!("{}  image\n", "01".repeat(32)));
+    }
+}

@@ -1,0 +1,180 @@
+//! The exit codes of the commands: a part of the interface, so typed, documented and tested.
+
+use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
+use crate::status::{DeviceRow, DeviceStatus};
+use crate::wire::AbortCode;
+use std::process::ExitCode;
+
+/// How a command ended, as the shell sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: every expected device is complete; `recv`: the file is verified and in place.
+    Complete,
+    /// 1: the environment (file, disk, network) or a bug.
+    Environment,
+    /// 2: the command line makes no sense.
+    Usage,
+    /// 3: some devices did not complete.
+    Incomplete,
+    /// 4: no device completed, or none came.
+    NoDevice,
+    /// 5: `recv`: no sender in time.
+    NoSender,
+    /// 6: `recv`: the transfer broke off or was refused.
+    BrokenOff,
+    /// 130: interrupted by Ctrl-C or SIGTERM.
+    Interrupted,
+}
+
+impl Exit {
+    /// The process exit code.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Complete => 0,
+            Self::Environment => 1,
+            Self::Usage => 2,
+            Self::Incomplete => 3,
+            Self::NoDevice => 4,
+            Self::NoSender => 5,
+            Self::BrokenOff => 6,
+            Self::Interrupted => 130,
+        }
+    }
+
+    /// The word for it in events and reports.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Environment => "environment",
+            Self::Usage => "usage",
+            Self::Incomplete => "incomplete",
+            Self::NoDevice => "no_device",
+            Self::NoSender => "no_sender",
+            Self::BrokenOff => "broken_off",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// How a sender's run ends: from its outcome, the final status table and the number of
+    /// devices expected. Every device that joined counts as expected too, so that one which
+    /// failed is never passed over because another came in its place.
+    #[must_use]
+    pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u32>) -> Self {
+        match outcome {
+            SenderOutcome::Interrupted => Self::Interrupted,
+            SenderOutcome::SourceFailed(_) | SenderOutcome::Internal(_) => Self::Environment,
+            SenderOutcome::Ended => {
+                let complete = rows.iter().filter(|r| r.status == DeviceStatus::Complete).count();
+                let wanted = rows.len().max(expected.map_or(0, |n| n as usize));
+                match complete {
+                    0 => Self::NoDevice,
+                    n if n < wanted => Self::Incomplete,
+                    _ => Self::Complete,
+                }
+            }
+        }
+    }
+
+    /// How a receiver's run ends.
+    #[must_use]
+    pub const fn of_receiver(outcome: &ReceiverOutcome) -> Self {
+        match outcome {
+            ReceiverOutcome::Complete { .. } | ReceiverOutcome::AlreadyComplete => Self::Complete,
+            ReceiverOutcome::NoSender => Self::NoSender,
+            ReceiverOutcome::SenderSilent
+            | ReceiverOutcome::SenderAborted(..)
+            | ReceiverOutcome::Refused
+            | ReceiverOutcome::Failed(AbortCode::Mismatch, _) => Self::BrokenOff,
+            ReceiverOutcome::Failed(AbortCode::Interrupted, _) | ReceiverOutcome::Interrupted => {
+                Self::Interrupted
+            }
+            ReceiverOutcome::Failed(..) => Self::Environment,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ui::testing::row;
+
+    fn rows(statuses: &[DeviceStatus]) -> Vec<DeviceRow> {
+        statuses.iter().map(|s| row("d", s.clone())).collect()
+    }
+
+    #[test]
+    fn sender_table() {
+        use DeviceStatus::{Complete, Failed, Lost, Receiving, Repairing, Waiting};
+        let ended = SenderOutcome::Ended;
+        let table: &[(&SenderOutcome, Vec<DeviceStatus>, Option<u32>, Exit)] = &[
+            (&ended, vec![Complete], None, Exit::Complete),
+            (&ended, vec![Complete, Complete], Some(2), Exit::Complete),
+            (&ended, vec![Complete, Complete], Some(1), Exit::Complete),
+            (&ended, vec![Complete], Some(2), Exit::Incomplete),
+            (&ended, vec![Complete, Lost], None, Exit::Incomplete),
+            (&ended, vec![Complete, Lost], Some(1), Exit::Incomplete),
+            (&ended, vec![Complete, Failed("disk".into())], None, Exit::Incomplete),
+            (&ended, vec![Complete, Receiving { deficit: 1 }], None, Exit::Incomplete),
+            (&ended, vec![Complete, Repairing { deficit: 1 }, Waiting], None, Exit::Incomplete),
+            (&ended, vec![], None, Exit::NoDevice),
+            (&ended, vec![], Some(3), Exit::NoDevice),
+            (&ended, vec![Lost, Failed("x".into())], None, Exit::NoDevice),
+            (&SenderOutcome::Interrupted, vec![Complete], None, Exit::Interrupted),
+            (&SenderOutcome::SourceFailed("x".into()), vec![Complete], None, Exit::Environment),
+            (&SenderOutcome::Internal("x".into()), vec![Complete], None, Exit::Environment),
+        ];
+        for (outcome, statuses, expected, exit) in table {
+            let got = Exit::of_sender(outcome, &rows(statuses), *expected);
+            assert_eq!(got, *exit, "{outcome:?} {statuses:?} {expected:?}");
+        }
+    }
+
+    #[test]
+    fn receiver_table() {
+        use ReceiverOutcome as O;
+        let text = || "x".to_owned();
+        let table = [
+            (O::Complete { acknowledged: true }, Exit::Complete),
+            (O::Complete { acknowledged: false }, Exit::Complete),
+            (O::AlreadyComplete, Exit::Complete),
+            (O::NoSender, Exit::NoSender),
+            (O::SenderSilent, Exit::BrokenOff),
+            (O::SenderAborted(AbortCode::Finished, text()), Exit::BrokenOff),
+            (O::SenderAborted(AbortCode::Interrupted, text()), Exit::BrokenOff),
+            (O::SenderAborted(AbortCode::Source, text()), Exit::BrokenOff),
+            (O::Refused, Exit::BrokenOff),
+            (O::Failed(AbortCode::Disk, text()), Exit::Environment),
+            (O::Failed(AbortCode::Name, text()), Exit::Environment),
+            (O::Failed(AbortCode::Internal, text()), Exit::Environment),
+            (O::Failed(AbortCode::Mismatch, text()), Exit::BrokenOff),
+            (O::Failed(AbortCode::Interrupted, text()), Exit::Interrupted),
+            (O::Interrupted, Exit::Interrupted),
+        ];
+        for (outcome, exit) in table {
+            assert_eq!(Exit::of_receiver(&outcome), exit, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn codes_are_the_documented_ones() {
+        let all = [
+            Exit::Complete,
+            Exit::Environment,
+            Exit::Usage,
+            Exit::Incomplete,
+            Exit::NoDevice,
+            Exit::NoSender,
+            Exit::BrokenOff,
+            Exit::Interrupted,
+        ];
+        assert_eq!(all.map(Exit::code), [0, 1, 2, 3, 4, 5, 6, 130]);
+    }
+}

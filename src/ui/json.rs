@@ -1,0 +1,347 @@
+//! `--json`: one event a line on stdout, for programs. `docs/events.md` is the schema; every
+//! object is flat. Text is as it came (JSON escapes it), not made safe for a terminal.
+
+use super::memory::{ReceiverMemory, SenderMemory};
+use super::schema::{Counters, ReceiverCounters, Row, abort_word, phase_word, seconds};
+use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView};
+use crate::protocol::event::{
+    ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOutcome, SenderSnapshot,
+};
+use crate::time::Time;
+use crate::wire::AbortCode;
+use serde::Serialize;
+use std::io::Write;
+use std::time::Duration;
+
+/// Time between two `progress` events.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Numbers {
+    Sender(Counters),
+    Receiver(ReceiverCounters),
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Event<'a> {
+    Start {
+        command: &'static str,
+        version: &'static str,
+        group: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        task: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        session: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        size: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        device: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        label: Option<&'a str>,
+    },
+    Note {
+        text: &'a str,
+    },
+    Warning {
+        text: &'a str,
+    },
+    Phase {
+        phase: &'static str,
+    },
+    Joined {
+        device: String,
+        label: &'a str,
+        address: String,
+        late: bool,
+    },
+    Status(Row<'a>),
+    Hashed {
+        blake3: String,
+    },
+    Found {
+        session: String,
+        task: String,
+        sender: String,
+        name: &'a str,
+        size: u64,
+    },
+    Admitted,
+    Receiving,
+    BlockRejected {
+        block: u32,
+    },
+    Committing,
+    Committed {
+        path: String,
+        blake3: String,
+    },
+    Progress {
+        phase: Option<&'static str>,
+        bits_per_second: u64,
+        #[serde(flatten)]
+        counters: Numbers,
+    },
+    Device(Row<'a>),
+    Finished {
+        outcome: &'static str,
+        reason: Option<String>,
+        exit: &'static str,
+        exit_code: u8,
+        transfer_seconds: f64,
+        blake3: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<Option<String>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        acknowledged: Option<Option<bool>>,
+        #[serde(flatten)]
+        counters: Numbers,
+    },
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    event: Event<'a>,
+    time: f64,
+}
+
+/// Where the events go. A reader that went away is no reason to stop a transfer.
+pub struct Stream {
+    out: Box<dyn Write>,
+    verbose: bool,
+    last_progress: Option<Time>,
+}
+
+impl Stream {
+    /// Events to `out`, with notes if `verbose`.
+    pub fn new(out: impl Write + 'static, verbose: bool) -> Self {
+        Self { out: Box::new(out), verbose, last_progress: None }
+    }
+
+    fn emit(&mut self, now: Time, event: Event<'_>) {
+        let line = Line { event, time: seconds(now.since(Time::ZERO)) };
+        // Plain data with text keys always serialises.
+        if let Ok(mut bytes) = serde_json::to_vec(&line) {
+            bytes.push(b'\n');
+            let _ = self.out.write_all(&bytes).and_then(|()| self.out.flush());
+        }
+    }
+
+    fn note(&mut self, now: Time, text: &str) {
+        if self.verbose {
+            self.emit(now, Event::Note { text });
+        }
+    }
+
+    fn due(&mut self, now: Time) -> bool {
+        let due = self.last_progress.is_none_or(|t| now.since(t) >= INTERVAL);
+        if due {
+            self.last_progress = Some(now);
+        }
+        due
+    }
+}
+
+/// A sender's events.
+pub struct SenderJson {
+    stream: Stream,
+    memory: SenderMemory,
+}
+
+impl SenderJson {
+    /// A view that writes to `stream`, its `start` event at once.
+    pub fn new(mut stream: Stream, intro: SenderIntro) -> Self {
+        let start = Event::Start {
+            command: "send",
+            version: env!("CARGO_PKG_VERSION"),
+            group: &intro.group,
+            task: Some(intro.task.to_string()),
+            session: Some(intro.session.to_string()),
+            name: Some(&intro.name),
+            size: Some(intro.size),
+            device: None,
+            label: None,
+        };
+        stream.emit(Time::ZERO, start);
+        Self { stream, memory: SenderMemory::default() }
+    }
+}
+
+impl Notes for SenderJson {
+    fn note(&mut self, now: Time, text: &str) {
+        self.stream.note(now, text);
+    }
+    fn warn(&mut self, now: Time, text: &str) {
+        self.stream.emit(now, Event::Warning { text });
+    }
+}
+
+impl SenderView for SenderJson {
+    fn event(&mut self, now: Time, event: &SenderEvent, _: &SenderSnapshot) {
+        self.memory.event(now, event);
+        let event = match event {
+            SenderEvent::Phase(phase) => Event::Phase { phase: phase_word(*phase) },
+            SenderEvent::Joined { device, label, address, late } => {
+                Event::Joined { device: device.to_string(), label, address: address.to_string(), late: *late }
+            }
+            SenderEvent::Status(row) => Event::Status(row.into()),
+            SenderEvent::Hashed(root) => Event::Hashed { blake3: root.to_string() },
+            // `finish` tells it, with the final counters.
+            SenderEvent::Finished(_) => return,
+        };
+        self.stream.emit(now, event);
+    }
+
+    fn tick(&mut self, now: Time, s: &SenderSnapshot) {
+        self.memory.wire.record(now, s.wire_bytes);
+        if self.stream.due(now) {
+            let event = Event::Progress {
+                phase: Some(phase_word(s.phase)),
+                bits_per_second: self.memory.wire.bits_per_second(),
+                counters: Numbers::Sender(s.into()),
+            };
+            self.stream.emit(now, event);
+        }
+    }
+
+    fn finish(&mut self, now: Time, s: &SenderSnapshot, exit: Exit) {
+        for row in &s.devices {
+            self.stream.emit(now, Event::Device(row.into()));
+        }
+        let (outcome, reason) = match self.memory.outcome.take() {
+            Some(SenderOutcome::Ended) => ("ended", None),
+            Some(SenderOutcome::Interrupted) => ("interrupted", None),
+            Some(SenderOutcome::SourceFailed(reason)) => ("source_failed", Some(reason)),
+            Some(SenderOutcome::Internal(reason)) => ("internal", Some(reason)),
+            None => ("internal", Some("the run ended without an outcome".to_owned())),
+        };
+        let event = Event::Finished {
+            outcome,
+            reason,
+            exit: exit.word(),
+            exit_code: exit.code(),
+            transfer_seconds: seconds(self.memory.transfer_time(now)),
+            blake3: self.memory.root.map(|root| root.to_string()),
+            path: None,
+            acknowledged: None,
+            counters: Numbers::Sender(s.into()),
+        };
+        self.stream.emit(now, event);
+    }
+}
+
+/// A receiver's events.
+pub struct ReceiverJson {
+    stream: Stream,
+    memory: ReceiverMemory,
+}
+
+impl ReceiverJson {
+    /// A view that writes to `stream`, its `start` event at once.
+    pub fn new(mut stream: Stream, intro: ReceiverIntro) -> Self {
+        let start = Event::Start {
+            command: "recv",
+            version: env!("CARGO_PKG_VERSION"),
+            group: &intro.group,
+            task: None,
+            session: None,
+            name: None,
+            size: None,
+            device: Some(intro.device.to_string()),
+            label: Some(&intro.label),
+        };
+        stream.emit(Time::ZERO, start);
+        Self { stream, memory: ReceiverMemory::default() }
+    }
+}
+
+impl Notes for ReceiverJson {
+    fn note(&mut self, now: Time, text: &str) {
+        self.stream.note(now, text);
+    }
+    fn warn(&mut self, now: Time, text: &str) {
+        self.stream.emit(now, Event::Warning { text });
+    }
+}
+
+impl ReceiverView for ReceiverJson {
+    fn event(&mut self, now: Time, event: &ReceiverEvent, _: &ReceiverSnapshot) {
+        self.memory.event(now, event);
+        let event = match event {
+            ReceiverEvent::Found { session, task, sender, name, size } => Event::Found {
+                session: session.to_string(),
+                task: task.to_string(),
+                sender: sender.to_string(),
+                name,
+                size: *size,
+            },
+            ReceiverEvent::Admitted => Event::Admitted,
+            ReceiverEvent::Receiving => Event::Receiving,
+            ReceiverEvent::BlockRejected(block) => Event::BlockRejected { block: *block },
+            ReceiverEvent::Committing => Event::Committing,
+            ReceiverEvent::Committed { path, root } => {
+                Event::Committed { path: path.to_string_lossy().into_owned(), blake3: root.to_string() }
+            }
+            // `finish` tells it, with the final counters.
+            ReceiverEvent::Finished(_) => return,
+        };
+        self.stream.emit(now, event);
+    }
+
+    fn tick(&mut self, now: Time, s: &ReceiverSnapshot) {
+        self.memory.data.record(now, s.received_bytes);
+        if self.stream.due(now) {
+            let event = Event::Progress {
+                phase: s.phase.map(phase_word),
+                bits_per_second: self.memory.data.bits_per_second(),
+                counters: Numbers::Receiver(s.into()),
+            };
+            self.stream.emit(now, event);
+        }
+    }
+
+    fn finish(&mut self, now: Time, s: &ReceiverSnapshot, exit: Exit) {
+        let mut acknowledged = None;
+        let (outcome, reason) = match self.memory.outcome.take() {
+            Some(ReceiverOutcome::Complete { acknowledged: known }) => {
+                acknowledged = Some(known);
+                ("complete", None)
+            }
+            Some(ReceiverOutcome::AlreadyComplete) => ("already_complete", None),
+            Some(ReceiverOutcome::NoSender) => ("no_sender", None),
+            Some(ReceiverOutcome::SenderSilent) => ("sender_silent", None),
+            Some(ReceiverOutcome::SenderAborted(code, reason)) => ("sender_aborted", told(code, &reason)),
+            Some(ReceiverOutcome::Refused) => ("refused", None),
+            Some(ReceiverOutcome::Failed(code, reason)) => ("failed", told(code, &reason)),
+            Some(ReceiverOutcome::Interrupted) => ("interrupted", None),
+            None => ("failed", Some("the run ended without an outcome".to_owned())),
+        };
+        let event = Event::Finished {
+            outcome,
+            reason,
+            exit: exit.word(),
+            exit_code: exit.code(),
+            transfer_seconds: seconds(self.memory.transfer_time(now)),
+            blake3: self.memory.committed.as_ref().map(|(_, root)| root.to_string()),
+            path: Some(self.memory.committed.as_ref().map(|(path, _)| path.to_string_lossy().into_owned())),
+            acknowledged: Some(acknowledged),
+            counters: Numbers::Receiver(s.into()),
+        };
+        self.stream.emit(now, event);
+    }
+}
+
+fn told(code: AbortCode, reason: &str) -> Option<String> {
+    Some(if reason.is_empty() {
+        abort_word(code).to_owned()
+    } else {
+        format!("{}: {reason}", abort_word(code))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+use super::*;
+use crate::status::DeviceStatus;
+use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};
+use crate::units::{Digest, SessionId, TaskId};
+use crate::wire::Phase;
+use serde_json::Value;
+
+fn at(ms: u64) -> Time {
+    Time::ZERO + Duration::from_millis(ms)
+}
+
+fn lines(out: &Shared) -> Vec<Value> {
+    let lines: Vec<Value> = out.text().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    for line in &lines {
+        assert!(line["event"].is_string() && line["time"].is_f64(), "{line}");
+        let flat = line.as_object().unwrap().values().all(|v| !v.is_object() && !v.is_array());
+        assert!(flat, "{line}");
+    }
+    lines
+}
+
+fn names(lines: &[Value]) -> Vec<&str> {
+    lines.iter().map(|l| l["event"].as_str().unwrap()).collect()
+}
+
+/// Every event and field named here is described in `docs/events.md`, and the other way round.
+fn check_documented(lines: &[Value], command: &str) {
+    let documentation = include_str!("../../../docs/events.md");
+    for line in lines {
+        let name = line["event"].as_str().unwrap();
+        let example = documentation
+            .lines()
+            .filter_map(|l| serde_json::from_str::<Value>(l).ok())
+            .find(|v| {
+                let ours = matches!(name, "start" | "progress" | "finished");
+                v["event"] == name && (!ours || same_keys(v, line))
+            })
+            .unwrap_or_else(|| panic!("no example of {command} {line}"));
+        assert!(same_keys(&example, line), "{example}\n{line}");
+    }
+}
+
+fn same_keys(a: &Value, b: &Value) -> bool {
+    let keys = |v: &Value| v.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>();
+    keys(a) == keys(b)
+}
+
+#[test]
+fn a_senders_events() {
+    let out = Shared::default();
+    let mut view = SenderJson::new(Stream::new(out.clone(), true), sender_intro());
+    let mut s = snapshot(Phase::Streaming);
+    view.note(at(1), "interface lo");
+    view.warn(at(2), "small buffers");
+    view.event(at(3), &SenderEvent::Phase(Phase::Streaming), &s);
+    let device = row("lab\x1b\"", DeviceStatus::Failed("disk\nfull".into()));
+    let joined = SenderEvent::Joined {
+        device: device.device,
+        label: device.label.clone(),
+        address: device.address,
+        late: true,
+    };
+    view.event(at(4), &joined, &s);
+    s.devices = vec![device.clone(), row("lab-2", DeviceStatus::Repairing { deficit: 7 })];
+    view.event(at(5), &SenderEvent::Status(device), &s);
+    view.event(at(6), &SenderEvent::Hashed(Digest([1; 32])), &s);
+    view.tick(at(10), &s);
+    view.tick(at(500), &s);
+    s.wire_bytes += 1_000_000;
+    view.tick(at(1_010), &s);
+    view.event(at(1_100), &SenderEvent::Finished(SenderOutcome::SourceFailed("it shrank".into())), &s);
+    view.finish(at(1_234), &s, Exit::Environment);
+    let lines = lines(&out);
+    assert_eq!(
+        names(&lines),
+        [
+            "start", "note", "warning", "phase", "joined", "status", "hashed", "progress", "progress",
+            "device", "device", "finished"
+        ]
+    );
+    assert_eq!(lines[0]["command"], "send");
+    assert_eq!(lines[3]["phase"], "streaming");
+    assert_eq!(lines[4]["label"], "lab\x1b\"");
+    assert_eq!(lines[5]["reason"], "disk\nfull");
+    assert_eq!(lines[8]["bits_per_second"], 8_000_000);
+    assert_eq!(lines[8]["devices_failed"], 1);
+    assert_eq!(lines[10]["deficit_blocks"], 7);
+    let last = &lines[11];
+    assert_eq!(
+        (last["outcome"].as_str(), last["reason"].as_str()),
+        (Some("source_failed"), Some("it shrank"))
+    );
+    assert_eq!((last["exit"].as_str(), last["exit_code"].as_u64()), (Some("environment"), Some(1)));
+    assert_eq!((last["time"].as_f64(), last["transfer_seconds"].as_f64()), (Some(1.234), Some(1.231)));
+    assert_eq!(last["blake3"], "01".repeat(32));
+    check_documented(&lines, "send");
+}
+
+#[test]
+fn a_receivers_events() {
+    let out = Shared::default();
+    let mut view = ReceiverJson::new(Stream::new(out.clone(), false), receiver_intro());
+    let s = ReceiverSnapshot { object_size: 5, received: 3, ..ReceiverSnapshot::default() };
+    view.note(at(1), "not shown without -v");
+    let found = ReceiverEvent::Found {
+        session: SessionId(1),
+        task: TaskId([0; 16]),
+        sender: "[fe80::1]:7417".parse().unwrap(),
+        name: "größe".into(),
+        size: 5,
+    };
+    view.event(at(2), &found, &s);
+    view.event(at(3), &ReceiverEvent::Admitted, &s);
+    view.event(at(4), &ReceiverEvent::Receiving, &s);
+    view.event(at(5), &ReceiverEvent::BlockRejected(9), &s);
+    view.tick(at(6), &s);
+    view.event(at(7), &ReceiverEvent::Committing, &s);
+    view.event(at(8), &ReceiverEvent::Committed { path: "/srv/größe".into(), root: Digest([1; 32]) }, &s);
+    view.event(at(9), &ReceiverEvent::Finished(ReceiverOutcome::Complete { acknowledged: true }), &s);
+    view.finish(at(9), &s, Exit::Complete);
+    let lines = lines(&out);
+    assert_eq!(
+        names(&lines),
+        [
+            "start",
+            "found",
+            "admitted",
+            "receiving",
+            "block_rejected",
+            "progress",
+            "committing",
+            "committed",
+            "finished"
+        ]
+    );
+    assert_eq!(lines[0]["label"], "lab-07");
+    assert_eq!(lines[1]["sender"], "[fe80::1]:7417");
+    assert_eq!(lines[7]["path"], "/srv/größe");
+    assert_eq!(lines[8]["acknowledged"], true);
+    assert_eq!(lines[8]["received_datagrams"], 3);
+    check_documented(&lines, "recv");
+}
+
+#[test]
+fn a_receivers_failure_has_its_reason() {
+    let out = Shared::default();
+    let mut view = ReceiverJson::new(Stream::new(out.clone(), false), receiver_intro());
+    let s = ReceiverSnapshot::default();
+    let outcome = ReceiverOutcome::SenderAborted(AbortCode::Source, "the file shrank".into());
+    view.event(at(1), &ReceiverEvent::Finished(outcome), &s);
+    view.finish(at(1), &s, Exit::BrokenOff);
+    let lines = lines(&out);
+    assert_eq!(lines[1]["outcome"], "sender_aborted");
+    assert_eq!(lines[1]["reason"], "source: the file shrank");
+    assert_eq!(lines[1]["exit_code"], 6);
+}

@@ -1,0 +1,335 @@
+//! What every view has to remember between events: phases, hashes, outcomes, and the speed.
+
+use super::text;
+use crate::protocol::event::{
+    ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOutcome, SenderSnapshot,
+};
+use crate::status::{DeviceRow, DeviceStatus};
+use crate::time::Time;
+use crate::units::{DeviceId, Digest};
+use crate::wire::Phase;
+use std::collections::{HashSet, VecDeque};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Speed over the last few seconds, from a count of bytes that only grows.
+#[derive(Debug, Default)]
+pub struct Meter {
+    samples: VecDeque<(Time, u64)>,
+}
+
+impl Meter {
+    const WINDOW: Duration = Duration::from_secs(3);
+    const SPACING: Duration = Duration::from_millis(200);
+
+    /// Takes note of the count now; samples closer than 200 ms to the last are passed over.
+    pub fn record(&mut self, now: Time, bytes: u64) {
+        if self.samples.back().is_some_and(|(t, _)| now.since(*t) < Self::SPACING) {
+            return;
+        }
+        self.samples.push_back((now, bytes));
+        while self.samples.len() > 2 && now.since(self.samples[0].0) > Self::WINDOW {
+            self.samples.pop_front();
+        }
+    }
+
+    /// Bits per second over the window; 0 until there are two samples.
+    #[must_use]
+    pub fn bits_per_second(&self) -> u64 {
+        match (self.samples.front(), self.samples.back()) {
+            (Some((t0, b0)), Some((t1, b1))) => text::bits_per_second(b1.saturating_sub(*b0), t1.since(*t0)),
+            _ => 0,
+        }
+    }
+}
+
+/// What a sender's view remembers.
+#[derive(Debug, Default)]
+pub struct SenderMemory {
+    /// Root hash, once known.
+    pub root: Option<Digest>,
+    /// How the run ended.
+    pub outcome: Option<SenderOutcome>,
+    /// Speed on the wire.
+    pub wire: Meter,
+    streaming_since: Option<Time>,
+    served_until: Option<Time>,
+    late: HashSet<DeviceId>,
+}
+
+impl SenderMemory {
+    /// Takes note of an event.
+    pub fn event(&mut self, now: Time, event: &SenderEvent) {
+        match event {
+            SenderEvent::Phase(Phase::Streaming) => {
+                // The quiet time before would count into the speed.
+                self.wire = Meter::default();
+                self.streaming_since.get_or_insert(now);
+                self.served_until = None;
+            }
+            SenderEvent::Phase(Phase::Repairing) => self.served_until = None,
+            SenderEvent::Phase(Phase::Lingering) => self.served_until = Some(now),
+            SenderEvent::Joined { device, late: true, .. } => {
+                self.late.insert(*device);
+            }
+            SenderEvent::Status(row) if row.status == DeviceStatus::Complete => {
+                // Late devices are served while lingering, too: the last receipt counts.
+                self.served_until = Some(now);
+            }
+            SenderEvent::Hashed(root) => self.root = Some(*root),
+            SenderEvent::Finished(outcome) => self.outcome = Some(outcome.clone()),
+            SenderEvent::Phase(Phase::Gathering) | SenderEvent::Joined { .. } | SenderEvent::Status(_) => {}
+        }
+    }
+
+    /// Time spent on the transfer itself: neither gathering nor lingering with nobody to serve.
+    #[must_use]
+    pub fn transfer_time(&self, now: Time) -> Duration {
+        self.streaming_since.map_or(Duration::ZERO, |t| self.served_until.unwrap_or(now).since(t))
+    }
+
+    /// What holds a device up, in a few words; empty if nothing does.
+    #[must_use]
+    pub fn hold(&self, row: &DeviceRow, snapshot: &SenderSnapshot) -> String {
+        let group = snapshot.source_symbols + snapshot.repair_symbols;
+        // Kernel drops are also missing on the channel; only the rest was lost on the way.
+        let lost = row.lost_datagrams.saturating_sub(row.kernel_drops);
+        if text::percent(lost, group) >= 0.05 {
+            let loss = format!("loss {}", text::share(lost, group));
+            [loss, self.hold_but_loss(row)]
+                .into_iter()
+                .filter(|s| !s.is_empty())
+                .collect::<Vec<_>>()
+                .join(", ")
+        } else {
+            self.hold_but_loss(row)
+        }
+    }
+
+    /// The same for a table that has the loss in a column of its own.
+    #[must_use]
+    pub fn hold_but_loss(&self, row: &DeviceRow) -> String {
+        let mut parts = Vec::new();
+        if self.late.contains(&row.device) {
+            parts.push("late".to_owned());
+        }
+        if row.kernel_drops > 0 {
+            parts.push(format!("kernel dropped {}", text::count(row.kernel_drops)));
+        }
+        if row.overrun_drops > 0 {
+            parts.push(format!("disk behind (dropped {})", text::count(row.overrun_drops)));
+        }
+        if row.status == DeviceStatus::Lost {
+            parts.push("silent".to_owned());
+        }
+        parts.join(", ")
+    }
+
+    /// The devices furthest behind what has been streamed, at most `most`, with how many blocks.
+    #[must_use]
+    pub fn furthest_behind(snapshot: &SenderSnapshot, most: usize) -> Vec<(&DeviceRow, u32)> {
+        // Reports are a moment old: what went out in the last seconds is no reason to name a device.
+        let block = (snapshot.object_size / u64::from(snapshot.blocks.max(1))).max(1);
+        let recent = (snapshot.rate.0 / 8 * 3 / block).clamp(16, 1 << 31) as u32;
+        let slack = if snapshot.phase == Phase::Streaming { recent } else { 0 };
+        let mut rows: Vec<_> = (snapshot.devices.iter())
+            .filter(|row| !row.status.is_final() && row.status != DeviceStatus::Waiting)
+            .map(|row| (row, snapshot.position.saturating_sub(row.verified_blocks)))
+            .filter(|(_, behind)| *behind > slack)
+            .collect();
+        rows.sort_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.label.cmp(&b.label)));
+        rows.truncate(most);
+        rows
+    }
+
+    /// Devices that are still to come or to be waited for count into the whole.
+    #[must_use]
+    pub fn wanted(snapshot: &SenderSnapshot) -> usize {
+        snapshot.devices.len().max(snapshot.expected.unwrap_or(0) as usize)
+    }
+
+    /// Share of the work done in `[0, 1]`: streamed bytes first, then blocks verified by the
+    /// devices that are still being served.
+    #[must_use]
+    pub fn fraction(snapshot: &SenderSnapshot) -> f64 {
+        if snapshot.phase != Phase::Repairing {
+            return text::percent(snapshot.streamed, snapshot.object_size.max(1)) / 100.0;
+        }
+        let mut verified = 0u64;
+        let mut whole = 0u64;
+        for row in snapshot.devices.iter().filter(|row| {
+            matches!(
+                row.status,
+                DeviceStatus::Receiving { .. } | DeviceStatus::Repairing { .. } | DeviceStatus::Complete
+            )
+        }) {
+            let complete = row.status == DeviceStatus::Complete;
+            verified += u64::from(if complete { snapshot.blocks } else { row.verified_blocks });
+            whole += u64::from(snapshot.blocks);
+        }
+        text::percent(verified, whole.max(1)) / 100.0
+    }
+}
+
+/// What a receiver's view remembers.
+#[derive(Debug, Default)]
+pub struct ReceiverMemory {
+    /// Where the file is and its hash, once committed.
+    pub committed: Option<(PathBuf, Digest)>,
+    /// How the run ended.
+    pub outcome: Option<ReceiverOutcome>,
+    /// What it is doing.
+    pub stage: Stage,
+    /// Speed of object data.
+    pub data: Meter,
+    began: Option<Time>,
+    ended: Option<Time>,
+}
+
+/// What a receiver is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// Waiting for a sender.
+    #[default]
+    Searching,
+    /// Found one; waiting to be admitted or for the stream.
+    Waiting,
+    /// Taking the stream.
+    Receiving,
+    /// All there; syncing and renaming.
+    Committing,
+    /// In place; telling the sender.
+    Telling,
+}
+
+impl ReceiverMemory {
+    /// Takes note of an event.
+    pub fn event(&mut self, now: Time, event: &ReceiverEvent) {
+        match event {
+            ReceiverEvent::Found { .. } => self.stage = Stage::Waiting,
+            ReceiverEvent::Admitted | ReceiverEvent::BlockRejected(_) => {}
+            ReceiverEvent::Receiving => {
+                self.stage = Stage::Receiving;
+                self.data = Meter::default();
+                self.began.get_or_insert(now);
+            }
+            ReceiverEvent::Committing => self.stage = Stage::Committing,
+            ReceiverEvent::Committed { path, root } => {
+                self.stage = Stage::Telling;
+                self.ended = Some(now);
+                self.committed = Some((path.clone(), *root));
+            }
+            ReceiverEvent::Finished(outcome) => self.outcome = Some(outcome.clone()),
+        }
+    }
+
+    /// Time from the first symbol to the committed file (or to now).
+    #[must_use]
+    pub fn transfer_time(&self, now: Time) -> Duration {
+        self.began.map_or(Duration::ZERO, |t| self.ended.unwrap_or(now).since(t))
+    }
+
+    /// Time left at the present speed, if there is one.
+    #[must_use]
+    pub fn time_left(&self, snapshot: &ReceiverSnapshot) -> Option<Duration> {
+        let speed = self.data.bits_per_second();
+        let left = snapshot.object_size.saturating_sub(snapshot.received_bytes);
+        (speed > 0).then(|| Duration::from_secs_f64(left as f64 * 8.0 / speed as f64))
+    }
+
+    /// The line that sums the run up; none if there is no file.
+    #[must_use]
+    pub fn summary(&self, now: Time, snapshot: &ReceiverSnapshot) -> Option<String> {
+        if self.outcome == Some(ReceiverOutcome::AlreadyComplete) {
+            return Some("the sender's table says this device has the file; nothing was written".to_owned());
+        }
+        self.committed.as_ref()?;
+        let time = self.transfer_time(now);
+        let mut line = format!(
+            "received {} in {}: {}, loss {}",
+            text::bytes(snapshot.object_size),
+            text::duration(time),
+            text::rate(text::bits_per_second(snapshot.object_size, time)),
+            text::share(snapshot.lost, snapshot.lost + snapshot.received),
+        );
+        if let Some(ReceiverOutcome::Complete { acknowledged: false }) = self.outcome {
+            line.push_str("; the sender did not confirm that it knows");
+        }
+        Some(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ui::testing::{row, snapshot};
+
+    #[test]
+    fn the_meter_forgets_old_samples() {
+        let mut meter = Meter::default();
+        assert_eq!(meter.bits_per_second(), 0);
+        let at = |ms: u64| Time::ZERO + Duration::from_millis(ms);
+        meter.record(at(0), 0);
+        meter.record(at(100), 1_000_000);
+        assert_eq!(meter.bits_per_second(), 0);
+        meter.record(at(1000), 1000);
+        assert_eq!(meter.bits_per_second(), 8000);
+        for s in 2..20 {
+            meter.record(at(s * 1000), 1000);
+        }
+        assert_eq!(meter.bits_per_second(), 0);
+    }
+
+    #[test]
+    fn names_the_furthest_behind_and_why() {
+        let mut s = snapshot(Phase::Repairing);
+        s.position = 100;
+        s.source_symbols = 1000;
+        s.repair_symbols = 0;
+        let mut slow = row("slow", DeviceStatus::Receiving { deficit: 60 });
+        slow.verified_blocks = 40;
+        slow.lost_datagrams = 150;
+        slow.kernel_drops = 100;
+        let mut worse = row("worse", DeviceStatus::Repairing { deficit: 99 });
+        worse.overrun_drops = 2_000;
+        let mut done = row("done", DeviceStatus::Complete);
+        done.verified_blocks = 100;
+        s.devices = vec![done, slow.clone(), worse.clone(), row("gone", DeviceStatus::Lost)];
+        let behind: Vec<_> =
+            SenderMemory::furthest_behind(&s, 4).into_iter().map(|(r, n)| (r.label.clone(), n)).collect();
+        assert_eq!(behind, [("worse".to_owned(), 100), ("slow".to_owned(), 60)]);
+        let mut memory = SenderMemory::default();
+        assert_eq!(memory.hold(&slow, &s), "loss 5.0 %, kernel dropped 100");
+        memory.event(
+            Time::ZERO,
+            &SenderEvent::Joined {
+                device: worse.device,
+                label: "worse".into(),
+                address: worse.address,
+                late: true,
+            },
+        );
+        assert_eq!(memory.hold(&worse, &s), "late, disk behind (dropped 2k)");
+    }
+
+    #[test]
+    fn a_device_that_has_the_file_is_told_so() {
+        let mut memory = ReceiverMemory::default();
+        let s = ReceiverSnapshot::default();
+        assert_eq!(memory.summary(Time::ZERO, &s), None);
+        memory.event(Time::ZERO, &ReceiverEvent::Finished(ReceiverOutcome::AlreadyComplete));
+        assert!(memory.summary(Time::ZERO, &s).unwrap().contains("nothing was written"));
+    }
+
+    #[test]
+    fn transfer_time_leaves_gathering_and_idle_linger_out() {
+        let mut memory = SenderMemory::default();
+        let at = |s: u64| Time::ZERO + Duration::from_secs(s);
+        assert_eq!(memory.transfer_time(at(9)), Duration::ZERO);
+        memory.event(at(10), &SenderEvent::Phase(Phase::Streaming));
+        memory.event(at(20), &SenderEvent::Phase(Phase::Repairing));
+        assert_eq!(memory.transfer_time(at(22)), Duration::from_secs(12));
+        memory.event(at(25), &SenderEvent::Phase(Phase::Lingering));
+        assert_eq!(memory.transfer_time(at(99)), Duration::from_secs(15));
+    }
+}

@@ -1,0 +1,342 @@
+//! Not a terminal: a plain line at each change and every five seconds, for logs.
+
+use super::memory::{ReceiverMemory, SenderMemory, Stage};
+use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView, table, text};
+use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderSnapshot};
+use crate::status::{DeviceRow, DeviceStatus};
+use crate::time::Time;
+use crate::wire::Phase;
+use std::io::Write;
+use std::time::Duration;
+
+/// Time between two lines of progress.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Where the lines go. A log that cannot be written to is no reason to stop a transfer.
+pub struct Lines {
+    out: Box<dyn Write>,
+    verbose: bool,
+    last: Option<Time>,
+}
+
+impl Lines {
+    /// Lines to `out`, with notes if `verbose`.
+    pub fn new(out: impl Write + 'static, verbose: bool) -> Self {
+        Self { out: Box::new(out), verbose, last: None }
+    }
+
+    fn line(&mut self, now: Time, line: &str) {
+        let _ = writeln!(self.out, "{line}");
+        self.last = Some(now);
+    }
+
+    /// Whether nothing was said for a while.
+    fn due(&mut self, now: Time) -> bool {
+        now.since(*self.last.get_or_insert(now)) >= INTERVAL
+    }
+
+    fn note(&mut self, now: Time, note: &str) {
+        if self.verbose {
+            self.line(now, &text::escape(note));
+        }
+    }
+}
+
+/// What a changed row is worth saying; none for the everyday.
+pub fn status_line(row: &DeviceRow) -> Option<String> {
+    let label = text::device_name(&row.label, row.device);
+    match &row.status {
+        DeviceStatus::Complete => Some(format!("{label} is complete after {}", text::duration(row.elapsed))),
+        DeviceStatus::Failed(reason) => Some(format!("{label} failed: {}", text::escape(reason))),
+        DeviceStatus::Lost => Some(format!("{label} is lost: nothing was heard from it for a while")),
+        DeviceStatus::Waiting | DeviceStatus::Receiving { .. } | DeviceStatus::Repairing { .. } => None,
+    }
+}
+
+/// A sender's plain lines.
+pub struct SenderPlain {
+    lines: Lines,
+    intro: SenderIntro,
+    memory: SenderMemory,
+}
+
+impl SenderPlain {
+    /// A view that prints to `lines`.
+    pub fn new(lines: Lines, intro: SenderIntro) -> Self {
+        Self { lines, intro, memory: SenderMemory::default() }
+    }
+
+    fn progress(&self, s: &SenderSnapshot) -> String {
+        let complete = s.count(|status| *status == DeviceStatus::Complete);
+        let devices = s.devices.len();
+        match s.phase {
+            Phase::Gathering => match s.expected {
+                Some(expected) => format!("waiting for devices: {devices} of {expected}"),
+                None => format!("waiting for devices: {devices} ready"),
+            },
+            Phase::Streaming | Phase::Repairing => format!(
+                "{}: {:.0} %, {}, repair {}, {complete} of {} devices complete",
+                if s.phase == Phase::Streaming { "sending" } else { "repairing" },
+                SenderMemory::fraction(s) * 100.0,
+                text::rate(self.memory.wire.bits_per_second()),
+                text::share(s.repair_symbols + s.unicast_symbols, s.source_symbols),
+                SenderMemory::wanted(s),
+            ),
+            Phase::Lingering => format!(
+                "staying for late devices: {complete} of {} devices complete",
+                SenderMemory::wanted(s)
+            ),
+        }
+    }
+}
+
+impl Notes for SenderPlain {
+    fn note(&mut self, now: Time, text: &str) {
+        self.lines.note(now, text);
+    }
+    fn warn(&mut self, now: Time, text: &str) {
+        self.lines.line(now, &format!("warning: {}", text::escape(text)));
+    }
+}
+
+impl SenderView for SenderPlain {
+    fn event(&mut self, now: Time, event: &SenderEvent, s: &SenderSnapshot) {
+        self.memory.event(now, event);
+        let size = text::bytes(self.intro.size);
+        let name = text::escape(&self.intro.name);
+        match event {
+            SenderEvent::Phase(Phase::Gathering) => {
+                let group = &self.intro.group;
+                self.lines.line(now, &format!("waiting for devices on {group} to send {name} ({size})"));
+            }
+            SenderEvent::Phase(Phase::Streaming) => {
+                self.lines.line(now, &format!("sending {name} ({size}) to {} devices", s.devices.len()));
+            }
+            SenderEvent::Phase(Phase::Repairing | Phase::Lingering) => {
+                let progress = self.progress(s);
+                self.lines.line(now, &progress);
+            }
+            SenderEvent::Joined { device, label, address, late } => {
+                let late = if *late { " late" } else { "" };
+                self.lines
+                    .line(now, &format!("{} joined{late} from {address}", text::device_name(label, *device)));
+            }
+            SenderEvent::Status(row) => {
+                if let Some(line) = status_line(row) {
+                    self.lines.line(now, &line);
+                }
+            }
+            SenderEvent::Hashed(_) | SenderEvent::Finished(_) => {}
+        }
+    }
+
+    fn tick(&mut self, now: Time, s: &SenderSnapshot) {
+        self.memory.wire.record(now, s.wire_bytes);
+        if self.lines.due(now) {
+            let progress = self.progress(s);
+            self.lines.line(now, &progress);
+        }
+    }
+
+    fn finish(&mut self, now: Time, s: &SenderSnapshot, _: Exit) {
+        for line in table::table(&self.memory, s, 0, false).lines() {
+            self.lines.line(now, line);
+        }
+        for line in table::summary(&self.memory, &self.intro, s, now) {
+            self.lines.line(now, &line);
+        }
+    }
+}
+
+/// A receiver's plain lines, and its `b3sum` line on another stream.
+pub struct ReceiverPlain {
+    lines: Lines,
+    sums: Box<dyn Write>,
+    intro: ReceiverIntro,
+    memory: ReceiverMemory,
+}
+
+impl ReceiverPlain {
+    /// A view that prints to `lines`, and the hash of the file to `sums`.
+    pub fn new(mut lines: Lines, sums: Box<dyn Write>, intro: ReceiverIntro) -> Self {
+        let label = text::escape(&intro.label);
+        lines.line(Time::ZERO, &format!("waiting for a sender on {} as {label}", intro.group));
+        Self { lines, sums, intro, memory: ReceiverMemory::default() }
+    }
+
+    fn progress(&self, s: &ReceiverSnapshot) -> String {
+        match self.memory.stage {
+            Stage::Searching => format!("waiting for a sender on {}", self.intro.group),
+            Stage::Waiting => "waiting for the sender to start".to_owned(),
+            Stage::Receiving => format!(
+                "receiving: {:.0} %, {}, loss {}",
+                text::percent(s.received_bytes, s.object_size.max(1)).floor(),
+                text::rate(self.memory.data.bits_per_second()),
+                text::share(s.lost, s.lost + s.received),
+            ),
+            Stage::Committing => "syncing to disk".to_owned(),
+            Stage::Telling => "telling the sender".to_owned(),
+        }
+    }
+}
+
+impl Notes for ReceiverPlain {
+    fn note(&mut self, now: Time, text: &str) {
+        self.lines.note(now, text);
+    }
+    fn warn(&mut self, now: Time, text: &str) {
+        self.lines.line(now, &format!("warning: {}", text::escape(text)));
+    }
+}
+
+impl ReceiverView for ReceiverPlain {
+    fn event(&mut self, now: Time, event: &ReceiverEvent, s: &ReceiverSnapshot) {
+        self.memory.event(now, event);
+        match event {
+            ReceiverEvent::Found { sender, name, size, .. } => {
+                let (name, size) = (text::escape(name), text::bytes(*size));
+                self.lines.line(now, &format!("found {name} ({size}) from {sender}"));
+            }
+            ReceiverEvent::Receiving | ReceiverEvent::Committing => {
+                let progress = self.progress(s);
+                self.lines.line(now, &progress);
+            }
+            ReceiverEvent::BlockRejected(block) => {
+                self.lines
+                    .note(now, &format!("block {block} is not what the sender hashed; fetching it again"));
+            }
+            ReceiverEvent::Committed { path, .. } => {
+                self.lines.line(now, &format!("saved {}", text::escape(&path.to_string_lossy())));
+            }
+            ReceiverEvent::Admitted | ReceiverEvent::Finished(_) => {}
+        }
+    }
+
+    fn tick(&mut self, now: Time, s: &ReceiverSnapshot) {
+        self.memory.data.record(now, s.received_bytes);
+        if self.lines.due(now) {
+            let progress = self.progress(s);
+            self.lines.line(now, &progress);
+        }
+    }
+
+    fn finish(&mut self, now: Time, s: &ReceiverSnapshot, _: Exit) {
+        if let Some(summary) = self.memory.summary(now, s) {
+            self.lines.line(now, &summary);
+        }
+        if let Some((path, root)) = &self.memory.committed {
+            let _ = writeln!(self.sums, "{}", text::b3sum_line(root, path));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
+    use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};
+    use crate::units::{Digest, SessionId, TaskId};
+
+    fn at(seconds: u64) -> Time {
+        Time::ZERO + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_senders_log() {
+        let out = Shared::default();
+        let mut view = SenderPlain::new(Lines::new(out.clone(), false), sender_intro());
+        let mut s = snapshot(Phase::Gathering);
+        s.expected = Some(2);
+        view.event(at(0), &SenderEvent::Phase(Phase::Gathering), &s);
+        view.note(at(0), "not shown");
+        view.tick(at(1), &s);
+        view.tick(at(6), &s);
+        let device = row("lab\x07", DeviceStatus::Waiting);
+        let joined = SenderEvent::Joined {
+            device: device.device,
+            label: device.label.clone(),
+            address: device.address,
+            late: false,
+        };
+        s.devices = vec![device, row("lab-2", DeviceStatus::Waiting)];
+        view.event(at(7), &joined, &s);
+        s.phase = Phase::Streaming;
+        view.event(at(8), &SenderEvent::Phase(Phase::Streaming), &s);
+        view.tick(at(9), &s);
+        s.wire_bytes += 500_000_000;
+        view.tick(at(13), &s);
+        s.phase = Phase::Repairing;
+        view.event(at(14), &SenderEvent::Phase(Phase::Repairing), &s);
+        s.devices[0].status = DeviceStatus::Complete;
+        s.devices[1].status = DeviceStatus::Failed("disk full".into());
+        view.event(at(15), &SenderEvent::Status(s.devices[1].clone()), &s);
+        view.event(at(15), &SenderEvent::Hashed(Digest([1; 32])), &s);
+        view.event(at(18), &SenderEvent::Finished(SenderOutcome::Ended), &s);
+        view.finish(at(18), &s, Exit::Incomplete);
+        assert_eq!(
+            out.text(),
+            format!(
+                "\
+waiting for devices on 239.1.1.1 to send image.iso (100.00 MiB)
+waiting for devices: 0 of 2
+lab\\u{{7}} joined from 10.0.0.7:40000
+sending image.iso (100.00 MiB) to 2 devices
+sending: 50 %, 1.00 Gbit/s, repair 1.3 %, 0 of 2 devices complete
+repairing: 0 %, 1.00 Gbit/s, repair 1.3 %, 0 of 2 devices complete
+lab-2 failed: disk full
+DEVICE    ADDRESS         STATUS    TIME  LOSS  REASON
+lab-2     10.0.0.7:40000  failed     12s   0 %  disk full
+lab\\u{{7}}  10.0.0.7:40000  complete   12s   0 %
+1 of 2 devices complete in 10s
+100.00 MiB, 83.9 Mbit/s goodput, 5.328 bytes on the wire per byte
+{}  image.iso
+",
+                "01".repeat(32)
+            )
+        );
+    }
+
+    #[test]
+    fn a_receivers_log() {
+        let (out, sums) = (Shared::default(), Shared::default());
+        let lines = Lines::new(out.clone(), true);
+        let mut view = ReceiverPlain::new(lines, Box::new(sums.clone()), receiver_intro());
+        let mut s = ReceiverSnapshot::default();
+        view.note(at(0), "listening on lo");
+        view.tick(at(6), &s);
+        let found = ReceiverEvent::Found {
+            session: SessionId(1),
+            task: TaskId([0; 16]),
+            sender: "10.0.0.1:7417".parse().unwrap(),
+            name: "a\nb".into(),
+            size: 1 << 20,
+        };
+        view.event(at(7), &found, &s);
+        s.object_size = 1 << 20;
+        view.event(at(8), &ReceiverEvent::Receiving, &s);
+        view.tick(at(8), &s);
+        (s.received, s.lost, s.received_bytes) = (99, 1, 1 << 19);
+        view.tick(at(13), &s);
+        view.event(at(14), &ReceiverEvent::BlockRejected(7), &s);
+        view.event(at(15), &ReceiverEvent::Committing, &s);
+        view.event(at(16), &ReceiverEvent::Committed { path: "/srv/x".into(), root: Digest([2; 32]) }, &s);
+        view.event(at(17), &ReceiverEvent::Finished(ReceiverOutcome::Complete { acknowledged: false }), &s);
+        view.finish(at(17), &s, Exit::Complete);
+        assert_eq!(
+            out.text(),
+            "\
+waiting for a sender on 239.1.1.1 as lab-07
+listening on lo
+waiting for a sender on 239.1.1.1
+found a\\u{a}b (1.00 MiB) from 10.0.0.1:7417
+receiving: 0 %, 0 bit/s, loss 0 %
+receiving: 50 %, 839 kbit/s, loss 1.0 %
+block 7 is not what the sender hashed; fetching it again
+syncing to disk
+saved /srv/x
+received 1.00 MiB in 8.0s: 1.05 Mbit/s, loss 1.0 %; the sender did not confirm that it knows
+"
+        );
+        assert_eq!(sums.text(), format!("{}  /srv/x\n", "02".repeat(32)));
+    }
+}

@@ -1,0 +1,153 @@
+//! The parts of the JSON schema (`docs/events.md`) that events and reports share.
+
+use crate::protocol::event::{ReceiverSnapshot, SenderSnapshot};
+use crate::status::{DeviceRow, DeviceStatus};
+use crate::wire::{AbortCode, Phase};
+use serde::Serialize;
+use std::time::Duration;
+
+/// Seconds with three digits.
+#[must_use]
+pub fn seconds(d: Duration) -> f64 {
+    (d.as_secs_f64() * 1e3).round() / 1e3
+}
+
+/// The word for a phase.
+#[must_use]
+pub const fn phase_word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Gathering => "gathering",
+        Phase::Streaming => "streaming",
+        Phase::Repairing => "repairing",
+        Phase::Lingering => "lingering",
+    }
+}
+
+/// The word for the reason why one side stopped.
+#[must_use]
+pub const fn abort_word(code: AbortCode) -> &'static str {
+    match code {
+        AbortCode::Finished => "finished",
+        AbortCode::Interrupted => "interrupted",
+        AbortCode::Source => "source",
+        AbortCode::Disk => "disk",
+        AbortCode::Name => "name",
+        AbortCode::Mismatch => "mismatch",
+        AbortCode::Internal => "internal",
+    }
+}
+
+/// A row of the status table, as events and reports have it.
+#[derive(Serialize)]
+pub struct Row<'a> {
+    device: String,
+    label: &'a str,
+    address: String,
+    status: &'static str,
+    reason: Option<&'a str>,
+    deficit_blocks: Option<u32>,
+    verified_blocks: u32,
+    lost_datagrams: u64,
+    kernel_drops: u64,
+    overrun_drops: u64,
+    unicast_symbols: u64,
+    seconds: f64,
+}
+
+impl<'a> From<&'a DeviceRow> for Row<'a> {
+    fn from(row: &'a DeviceRow) -> Self {
+        let (reason, deficit_blocks) = match &row.status {
+            DeviceStatus::Failed(reason) => (Some(reason.as_str()), None),
+            DeviceStatus::Receiving { deficit } | DeviceStatus::Repairing { deficit } => {
+                (None, Some(*deficit))
+            }
+            DeviceStatus::Waiting | DeviceStatus::Complete | DeviceStatus::Lost => (None, None),
+        };
+        Self {
+            device: row.device.to_string(),
+            label: &row.label,
+            address: row.address.to_string(),
+            status: row.status.word(),
+            reason,
+            deficit_blocks,
+            verified_blocks: row.verified_blocks,
+            lost_datagrams: row.lost_datagrams,
+            kernel_drops: row.kernel_drops,
+            overrun_drops: row.overrun_drops,
+            unicast_symbols: row.unicast_symbols,
+            seconds: seconds(row.elapsed),
+        }
+    }
+}
+
+/// The sender's counters, as events and reports have them.
+#[derive(Serialize)]
+pub struct Counters {
+    blocks: u32,
+    streamed_blocks: u32,
+    streamed_bytes: u64,
+    wire_bytes: u64,
+    source_symbols: u64,
+    repair_symbols: u64,
+    unicast_symbols: u64,
+    feedback_datagrams: u64,
+    ignored_datagrams: u64,
+    devices: usize,
+    devices_complete: usize,
+    devices_failed: usize,
+    devices_lost: usize,
+}
+
+impl From<&SenderSnapshot> for Counters {
+    fn from(s: &SenderSnapshot) -> Self {
+        Self {
+            blocks: s.blocks,
+            streamed_blocks: s.position,
+            streamed_bytes: s.streamed,
+            wire_bytes: s.wire_bytes,
+            source_symbols: s.source_symbols,
+            repair_symbols: s.repair_symbols,
+            unicast_symbols: s.unicast_symbols,
+            feedback_datagrams: s.feedback,
+            ignored_datagrams: s.ignored,
+            devices: s.devices.len(),
+            devices_complete: s.count(|d| *d == DeviceStatus::Complete),
+            devices_failed: s.count(|d| matches!(d, DeviceStatus::Failed(_))),
+            devices_lost: s.count(|d| *d == DeviceStatus::Lost),
+        }
+    }
+}
+
+/// The receiver's counters, as events have them.
+#[derive(Serialize)]
+pub struct ReceiverCounters {
+    size: u64,
+    verified_bytes: u64,
+    received_bytes: u64,
+    blocks: u32,
+    verified_blocks: u32,
+    received_datagrams: u64,
+    lost_datagrams: u64,
+    kernel_drops: u64,
+    overrun_drops: u64,
+    ignored_datagrams: u64,
+    buffered_bytes: usize,
+}
+
+impl From<&ReceiverSnapshot> for ReceiverCounters {
+    fn from(s: &ReceiverSnapshot) -> Self {
+        Self {
+            size: s.object_size,
+            verified_bytes: s.verified_bytes,
+            received_bytes: s.received_bytes,
+            blocks: s.blocks,
+            verified_blocks: s.verified,
+            received_datagrams: s.received,
+            lost_datagrams: s.lost,
+            kernel_drops: s.kernel_drops,
+            overrun_drops: s.overrun_drops,
+            ignored_datagrams: s.ignored,
+            buffered_bytes: s.buffered,
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The sender's last words: the task status table, one line a device, and a summary.
+
+use super::memory::SenderMemory;
+use super::{SenderIntro, text};
+use crate::protocol::event::SenderSnapshot;
+use crate::status::{DeviceRow, DeviceStatus};
+use crate::time::Time;
+use console::{Style, pad_str};
+
+/// Lines of devices before the rest is only counted.
+const MOST_ROWS: usize = 50;
+const HEADINGS: [&str; 6] = ["DEVICE", "ADDRESS", "STATUS", "TIME", "LOSS", "REASON"];
+const GAP: usize = 2;
+
+/// The table, cut to `columns` (0: as wide as it gets), devices that did not complete first.
+/// Empty if there are no devices. `colour` marks the status words.
+#[must_use]
+pub fn table(memory: &SenderMemory, snapshot: &SenderSnapshot, columns: usize, colour: bool) -> String {
+    let mut rows: Vec<&DeviceRow> = snapshot.devices.iter().collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    rows.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| natural(&a.label).cmp(&natural(&b.label))));
+    let more = rows.len().saturating_sub(MOST_ROWS);
+    rows.truncate(MOST_ROWS);
+    let cells: Vec<[String; 6]> = rows.iter().map(|row| cells(memory, snapshot, row)).collect();
+    let widths = widths(&cells, columns);
+    let mut out = line(&HEADINGS.map(str::to_owned), &widths, columns, &Style::new());
+    for (row, cells) in rows.iter().zip(&cells) {
+        let style = match row.status {
+            _ if !colour => Style::new(),
+            DeviceStatus::Complete => Style::new().green().force_styling(true),
+            DeviceStatus::Failed(_) | DeviceStatus::Lost => Style::new().red().force_styling(true),
+            _ => Style::new().yellow().force_styling(true),
+        };
+        out.push_str(&line(cells, &widths, columns, &style));
+    }
+    if more > 0 {
+        out.push_str(&format!("and {more} more\n"));
+    }
+    out
+}
+
+/// The lines that sum the run up.
+#[must_use]
+pub fn summary(
+    memory: &SenderMemory,
+    intro: &SenderIntro,
+    snapshot: &SenderSnapshot,
+    now: Time,
+) -> Vec<String> {
+    let complete = snapshot.count(|s| *s == DeviceStatus::Complete);
+    let time = memory.transfer_time(now);
+    let mut line = format!("{complete} of {} devices complete", SenderMemory::wanted(snapshot));
+    if snapshot.streamed > 0 || snapshot.wire_bytes > 0 {
+        line.push_str(&format!(" in {}", text::duration(time)));
+    }
+    let mut lines = vec![line];
+    if complete > 0 && snapshot.object_size > 0 {
+        lines.push(format!(
+            "{}, {} goodput, {:.3} bytes on the wire per byte",
+            text::bytes(snapshot.object_size),
+            text::rate(text::bits_per_second(snapshot.object_size, time)),
+            snapshot.wire_bytes as f64 / snapshot.object_size as f64,
+        ));
+    }
+    if let Some(root) = memory.root {
+        lines.push(text::b3sum_line(&root, std::path::Path::new(&text::escape(&intro.name))));
+    }
+    lines
+}
+
+/// What needs attention comes first.
+fn rank(row: &DeviceRow) -> u8 {
+    match row.status {
+        DeviceStatus::Failed(_) => 0,
+        DeviceStatus::Lost => 1,
+        DeviceStatus::Complete => 3,
+        _ => 2,
+    }
+}
+
+/// A sorting key that puts `lab-2` before `lab-10`: text and numbers in turn.
+fn natural(label: &str) -> Vec<(String, u64)> {
+    let mut key = Vec::new();
+    let mut rest = label;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let (word, tail) = rest.split_at(digits);
+        let end = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
+        let (number, tail) = tail.split_at(end);
+        // A number too long to be one sorts last; any order will do there.
+        key.push((word.to_owned(), if number.is_empty() { 0 } else { number.parse().unwrap_or(u64::MAX) }));
+        rest = tail;
+    }
+    key
+}
+
+fn cells(memory: &SenderMemory, snapshot: &SenderSnapshot, row: &DeviceRow) -> [String; 6] {
+    let label = text::device_name(&row.label, row.device);
+    let reason = match &row.status {
+        DeviceStatus::Failed(reason) => text::escape(reason),
+        DeviceStatus::Complete => String::new(),
+        _ => {
+            let verified = format!("{} of {} blocks", row.verified_blocks, snapshot.blocks);
+            let hold = memory.hold_but_loss(row);
+            if hold.is_empty() { verified } else { format!("{verified}, {hold}") }
+        }
+    };
+    [
+        label,
+        row.address.to_string(),
+        row.status.word().to_owned(),
+        text::duration(row.elapsed),
+        text::share(row.lost_datagrams, snapshot.source_symbols + snapshot.repair_symbols),
+        reason,
+    ]
+}
+
+/// Column widths, 0 for a column left out. When it gets narrow the address goes first, then the
+/// time and the loss; a label keeps at least 12 columns, and the reason takes what is left.
+fn widths(cells: &[[String; 6]], columns: usize) -> [usize; 6] {
+    let mut widths = [0; 6];
+    for (i, width) in widths.iter_mut().enumerate() {
+        let widest = cells.iter().map(|row| text::width(&row[i])).max().unwrap_or(0);
+        // A column that says nothing is left out.
+        *width = if widest == 0 { 0 } else { widest.max(HEADINGS[i].len()) };
+    }
+    if columns == 0 {
+        return widths;
+    }
+    let total = |w: &[usize; 6], reason: usize| {
+        let used = w[..5].iter().filter(|n| **n > 0).map(|n| n + GAP).sum::<usize>();
+        used + w[5].min(reason)
+    };
+    // A reason of 40 columns says most of what there is to say.
+    for drop in [1, 3, 4] {
+        if total(&widths, 40) > columns {
+            widths[drop] = 0;
+        }
+    }
+    let over = total(&widths, 20).saturating_sub(columns);
+    widths[0] = widths[0].saturating_sub(over).max(12.min(widths[0]));
+    widths
+}
+
+fn line(cells: &[String; 6], widths: &[usize; 6], columns: usize, status: &Style) -> String {
+    let mut out = String::new();
+    for (i, (cell, width)) in cells.iter().zip(widths).enumerate().filter(|(_, (_, w))| **w > 0) {
+        let cell = text::cut(cell, *width);
+        // Numbers are aligned to the right.
+        let side = if i == 3 || i == 4 { console::Alignment::Right } else { console::Alignment::Left };
+        let cell = pad_str(&cell, *width, side, None).into_owned();
+        out.push_str(&if i == 2 { status.apply_to(cell).to_string() } else { cell });
+        out.push_str("  ");
+    }
+    let line = out.trim_end();
+    format!("{}\n", if columns == 0 { line.to_owned() } else { text::cut(line, columns) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ui::testing::{row, sender_intro, snapshot};
+    use crate::wire::Phase;
+    use std::time::Duration;
+
+    fn example() -> SenderSnapshot {
+        let mut s = snapshot(Phase::Repairing);
+        s.expected = Some(5);
+        s.position = 100;
+        s.streamed = s.object_size;
+        let mut lossy = row("lab-10", DeviceStatus::Complete);
+        lossy.lost_datagrams = 1_900;
+        s.devices = vec![
+            lossy,
+            row("lab-2", DeviceStatus::Complete),
+            row("a-label-that-is-rather-long-for-a-table", DeviceStatus::Lost),
+            row("evil\x1b[2J", DeviceStatus::Failed("disk full: 3 GiB are missing on /srv/images".into())),
+        ];
+        s
+    }
+
+    #[test]
+    fn fits_every_width() {
+        for columns in [20, 60, 80, 120] {
+            let text = table(&SenderMemory::default(), &example(), columns, false);
+            assert_eq!(text.lines().count(), 5);
+            for line in text.lines() {
+                assert!(text::width(line) <= columns, "{columns}: {line}");
+                assert!(!line.contains('\x1b'));
+            }
+        }
+    }
+
+    #[test]
+    fn looks_like_this() {
+        let at = |columns| table(&SenderMemory::default(), &example(), columns, false);
+        assert_eq!(
+            at(120),
+            "\
+DEVICE                                   ADDRESS         STATUS    TIME   LOSS  REASON
+evil\\u{1b}[2J                            10.0.0.7:40000  failed     12s    0 %  disk full: 3 GiB are missing on /srv/im…
+a-label-that-is-rather-long-for-a-table  10.0.0.7:40000  lost       12s    0 %  0 of 100 blocks, silent
+lab-2                                    10.0.0.7:40000  complete   12s    0 %
+lab-10                                   10.0.0.7:40000  complete   12s  5.0 %
+"
+        );
+        assert_eq!(
+            at(60),
+            "\
+DEVICE                        STATUS    REASON
+evil\\u{1b}[2J                 failed    disk full: 3 GiB ar…
+a-label-that-is-rather-long…  lost      0 of 100 blocks, si…
+lab-2                         complete
+lab-10                        complete
+"
+        );
+    }
+
+    #[test]
+    fn colours_only_when_asked() {
+        let text = table(&SenderMemory::default(), &example(), 80, true);
+        assert!(text.contains("\x1b[32mcomplete\x1b[0m"));
+        assert!(text.lines().all(|l| text::width(l) <= 80));
+    }
+
+    #[test]
+    fn counts_what_it_does_not_show() {
+        let mut s = example();
+        s.devices = (0..60).map(|n| row(&format!("lab-{n}"), DeviceStatus::Complete)).collect();
+        s.devices.push(row("z", DeviceStatus::Lost));
+        let text = table(&SenderMemory::default(), &s, 80, false);
+        assert_eq!(text.lines().count(), 52);
+        assert!(text.lines().nth(1).unwrap().starts_with("z "));
+        assert!(text.ends_with("and 11 more\n"));
+        s.devices.clear();
+        assert_eq!(table(&SenderMemory::default(), &s, 80, false), "");
+    }
+
+    #[test]
+    fn sums_up() {
+        let mut memory = SenderMemory::default();
+        let event = crate::protocol::event::SenderEvent::Phase(Phase::Streaming);
+        memory.event(Time::ZERO, &event);
+        memory.root = Some(crate::units::Digest([0xab; 32]));
+        let mut s = example();
+        s.wire_bytes = 112 << 20;
+        let lines = summary(&memory, &sender_intro(), &s, Time::ZERO + Duration::from_secs(2));
+        assert_eq!(lines[0], "2 of 5 devices complete in 2.0s");
+        assert_eq!(lines[1], "100.00 MiB, 419 Mbit/s goodput, 1.120 bytes on the wire per byte");
+        assert_eq!(lines[2], format!("{}  image.iso", "ab".repeat(32)));
+        let mut idle = snapshot(Phase::Gathering);
+        (idle.streamed, idle.wire_bytes) = (0, 0);
+        let lines = summary(&SenderMemory::default(), &sender_intro(), &idle, Time::ZERO);
+        assert_eq!(lines, ["0 of 0 devices complete"]);
+    }
+}

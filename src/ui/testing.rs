@@ -1,0 +1,89 @@
+//! Rows and snapshots for the tests of the views.
+
+use crate::protocol::event::SenderSnapshot;
+use crate::status::{DeviceRow, DeviceStatus};
+use crate::ui::{ReceiverIntro, SenderIntro};
+use crate::units::{DeviceId, Rate, SessionId, TaskId};
+use crate::wire::Phase;
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A row without losses; its identifier is made from the label.
+pub fn row(label: &str, status: DeviceStatus) -> DeviceRow {
+    let mut id = [0; 16];
+    for (to, from) in id.iter_mut().zip(label.bytes()) {
+        *to = from;
+    }
+    DeviceRow {
+        device: DeviceId(id),
+        label: label.to_owned(),
+        address: "10.0.0.7:40000".parse().unwrap(),
+        status,
+        verified_blocks: 0,
+        lost_datagrams: 0,
+        kernel_drops: 0,
+        overrun_drops: 0,
+        unicast_symbols: 0,
+        elapsed: Duration::from_millis(12_300),
+    }
+}
+
+/// A snapshot half-way through 100 blocks of 1 MiB, without devices.
+pub fn snapshot(phase: Phase) -> SenderSnapshot {
+    SenderSnapshot {
+        phase,
+        blocks: 100,
+        position: 50,
+        object_size: 100 << 20,
+        streamed: 50 << 20,
+        rate: Rate(800_000_000),
+        wire_bytes: 56 << 20,
+        source_symbols: 37_300,
+        repair_symbols: 480,
+        unicast_symbols: 3,
+        feedback: 17,
+        ignored: 0,
+        expected: None,
+        devices: Vec::new(),
+    }
+}
+
+/// What a sender's view is told.
+pub fn sender_intro() -> SenderIntro {
+    SenderIntro {
+        task: TaskId([1; 16]),
+        session: SessionId(2),
+        name: "image.iso".into(),
+        size: 100 << 20,
+        group: "239.1.1.1".into(),
+        enter_starts: true,
+    }
+}
+
+/// What a receiver's view is told.
+pub fn receiver_intro() -> ReceiverIntro {
+    ReceiverIntro { device: DeviceId([3; 16]), label: "lab-07".into(), group: "239.1.1.1".into() }
+}
+
+/// A writer whose contents the test can read.
+#[derive(Clone, Default)]
+pub struct Shared(Rc<RefCell<Vec<u8>>>);
+
+impl Shared {
+    /// What was written so far.
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.borrow().clone()).unwrap()
+    }
+}
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,213 @@
+//! Words and numbers for people: escaping of untrusted text, sizes, rates, durations, widths.
+
+use crate::units::DeviceId;
+use indicatif::HumanBytes;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+/// Makes untrusted text safe for a terminal: letters, digits, punctuation and spaces of any
+/// script stay; control characters, and the invisible ones that reorder or hide text, become
+/// `\u{..}`.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let hidden = matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+        if c.is_control() || hidden {
+            let _ = write!(out, "\\u{{{:x}}}", c as u32);
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// What a device is called: its label made safe, or its identifier if it gave none.
+#[must_use]
+pub fn device_name(label: &str, device: DeviceId) -> String {
+    if label.is_empty() { device.to_string() } else { escape(label) }
+}
+
+/// Bytes with a binary unit: `1.20 GiB`.
+#[must_use]
+pub fn bytes(n: u64) -> String {
+    HumanBytes(n).to_string()
+}
+
+/// Bits per second with a decimal unit and three digits: `812 Mbit/s`, `1.25 Gbit/s`.
+#[must_use]
+pub fn rate(bits_per_second: u64) -> String {
+    let mut value = bits_per_second as f64;
+    let mut unit = "bit/s";
+    for larger in ["kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"] {
+        // 999.5 would round to 1000 of the smaller unit.
+        if value < 999.5 {
+            break;
+        }
+        value /= 1000.0;
+        unit = larger;
+    }
+    let digits = match value {
+        _ if unit == "bit/s" => 0,
+        v if v < 9.995 => 2,
+        v if v < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$} {unit}")
+}
+
+/// Bits per second for `bytes` moved in `time`; 0 for no time at all.
+#[must_use]
+pub fn bits_per_second(bytes: u64, time: Duration) -> u64 {
+    let seconds = time.as_secs_f64();
+    if seconds > 0.0 { (bytes as f64 * 8.0 / seconds) as u64 } else { 0 }
+}
+
+/// A duration, rounded to what matters: `2.3s`, `1m 20s`, `3h 5m`.
+#[must_use]
+pub fn duration(d: Duration) -> String {
+    let seconds = d.as_secs_f64();
+    if seconds < 9.95 {
+        return format!("{seconds:.1}s");
+    }
+    let whole = seconds.round() as u64;
+    let whole = if whole >= 3600 { (whole + 30) / 60 * 60 } else { whole };
+    humantime::format_duration(Duration::from_secs(whole)).to_string()
+}
+
+/// `part` of `whole` in percent, 0 if there is no whole, at most 100.
+#[must_use]
+pub fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { (part as f64 / whole as f64 * 100.0).min(100.0) }
+}
+
+/// A share with the digits that matter: `0 %`, `0.03 %`, `1.3 %`, `42 %`.
+#[must_use]
+pub fn share(part: u64, whole: u64) -> String {
+    match percent(part, whole) {
+        0.0 => "0 %".to_owned(),
+        p if p < 0.095 => format!("{:.2} %", p.max(0.01)),
+        p if p < 9.95 => format!("{p:.1} %"),
+        p => format!("{p:.0} %"),
+    }
+}
+
+/// A count with a decimal unit: `950`, `12k`, `3.4M`.
+#[must_use]
+pub fn count(n: u64) -> String {
+    match n {
+        0..1_000 => n.to_string(),
+        1_000..1_000_000 => format!("{}k", n / 1_000),
+        _ => format!("{:.1}M", n as f64 / 1e6),
+    }
+}
+
+/// Columns that `text` takes on a terminal, colour codes not counted.
+#[must_use]
+pub fn width(text: &str) -> usize {
+    console::measure_text_width(text)
+}
+
+/// `text` cut to at most `columns`, with an ellipsis if it was cut.
+#[must_use]
+pub fn cut(text: &str, columns: usize) -> String {
+    console::truncate_str(text, columns, "…").into_owned()
+}
+
+/// As many of `parts` as fit into `columns`, first ones first, joined by middle dots.
+#[must_use]
+pub fn fit(parts: &[String], columns: usize) -> String {
+    let mut out = String::new();
+    for part in parts.iter().filter(|p| !p.is_empty()) {
+        if out.is_empty() {
+            out = cut(part, columns);
+        } else if width(&out) + 3 + width(part) <= columns {
+            out.push_str(" · ");
+            out.push_str(part);
+        } else {
+            break;
+        }
+    }
+    out
+}
+
+/// The line that `b3sum` prints for a file. As there, a name with a line break or a backslash is
+/// escaped and the line begins with a backslash, so that `b3sum --check` takes it.
+#[must_use]
+pub fn b3sum_line(hash: &impl std::fmt::Display, path: &Path) -> String {
+    let name = path.to_string_lossy();
+    let escaped = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
+    let mark = if escaped == name { "" } else { "\\" };
+    format!("{mark}{hash}  {escaped}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_what_could_harm() {
+        assert_eq!(escape("größe Ω 机 -x"), "größe Ω 机 -x");
+        assert_eq!(escape("a\x1b[2Jb\n\u{202e}c\u{9b}"), "a\\u{1b}[2Jb\\u{a}\\u{202e}c\\u{9b}");
+    }
+
+    #[test]
+    fn devices_without_a_label() {
+        assert_eq!(device_name("a\n", DeviceId([1; 16])), "a\\u{a}");
+        assert_eq!(device_name("", DeviceId([1; 16])), "01".repeat(16));
+    }
+
+    #[test]
+    fn rates() {
+        let table = [
+            (0, "0 bit/s"),
+            (999, "999 bit/s"),
+            (1_000, "1.00 kbit/s"),
+            (999_999, "1.00 Mbit/s"),
+            (12_345_678, "12.3 Mbit/s"),
+            (812_400_000, "812 Mbit/s"),
+            (999_700_000, "1.00 Gbit/s"),
+            (2_500_000_000, "2.50 Gbit/s"),
+        ];
+        for (bits, text) in table {
+            assert_eq!(rate(bits), text);
+        }
+        assert_eq!(bits_per_second(1000, Duration::from_millis(500)), 16_000);
+        assert_eq!(bits_per_second(1000, Duration::ZERO), 0);
+    }
+
+    #[test]
+    fn durations() {
+        let table = [(0.0, "0.0s"), (2.34, "2.3s"), (9.96, "10s"), (80.4, "1m 20s"), (11_100.0, "3h 5m")];
+        for (seconds, text) in table {
+            assert_eq!(duration(Duration::from_secs_f64(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn shares_and_counts() {
+        let table = [(0, 0, "0 %"), (1, 1_000_000, "0.01 %"), (13, 1000, "1.3 %"), (42, 100, "42 %")];
+        for (part, whole, text) in table {
+            assert_eq!(share(part, whole), text);
+        }
+        assert_eq!([count(999), count(12_500), count(3_400_000)], ["999", "12k", "3.4M"]);
+    }
+
+    #[test]
+    fn fitting() {
+        let parts = ["42 %".to_owned(), String::new(), "812 Mbit/s".to_owned(), "7s left".to_owned()];
+        assert_eq!(fit(&parts, 80), "42 % · 812 Mbit/s · 7s left");
+        assert_eq!(fit(&parts, 20), "42 % · 812 Mbit/s");
+        assert_eq!(fit(&parts, 3), "42…");
+        assert_eq!(cut("机机机", 5), "机机…");
+    }
+
+    #[test]
+    fn sums_as_b3sum_prints_them() {
+        assert_eq!(b3sum_line(&"ab", Path::new("x y")), "ab  x y");
+        assert_eq!(b3sum_line(&"ab", Path::new("x\ny\\z")), "\\ab  x\\ny\\\\z");
+    }
+}

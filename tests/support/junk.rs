@@ -1,0 +1,72 @@
+//! Noise and spoilt datagrams, thrown at every port of running processes.
+
+use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// UDP ports a process has open, from the kernel's tables.
+fn udp_ports(pid: u32) -> Vec<u16> {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let sockets: Vec<String> = links
+        .filter_map(|fd| fs::read_link(fd.path()).ok())
+        .filter_map(|l| Some(l.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let table = fs::read_to_string("/proc/net/udp").unwrap_or_default()
+        + &fs::read_to_string("/proc/net/udp6").unwrap_or_default();
+    table
+        .lines()
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let inode = *words.get(9)?;
+            let port = u16::from_str_radix(words.get(1)?.rsplit(':').next()?, 16).ok()?;
+            sockets.iter().any(|s| s == inode).then_some(port)
+        })
+        .collect()
+}
+
+/// Listens to the group as a receiver does, and throws noise and spoilt copies of what it hears at
+/// the group and at every port of the processes, until told to stop. Returns how many it threw.
+pub fn throw_junk(group: Ipv4Addr, port: u16, pids: &[u32], stop: &AtomicBool) -> u64 {
+    let ear = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("socket");
+    ear.set_reuse_address(true).expect("reuse");
+    ear.bind(&SocketAddrV4::new(group, port).into()).expect("bind");
+    ear.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(1)).expect("join on lo");
+    ear.set_read_timeout(Some(Duration::from_millis(5))).expect("timeout");
+    let ear = std::net::UdpSocket::from(ear);
+    let mouth = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("socket");
+    mouth.bind(&SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into()).expect("bind");
+    mouth.set_multicast_if_v4(&Ipv4Addr::LOCALHOST).expect("send on lo");
+    let mouth = std::net::UdpSocket::from(mouth);
+
+    let mut rng = fastrand::Rng::with_seed(19);
+    let mut heard = vec![0; 9000];
+    let mut thrown = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let n = ear.recv(&mut heard).unwrap_or(0);
+        let mut junk = heard[..n].to_vec();
+        match rng.u8(..4) {
+            0 => {
+                junk = vec![0; rng.usize(..1500)];
+                rng.fill(&mut junk);
+            }
+            1 => junk.truncate(rng.usize(..=n)),
+            2 => junk.resize(rng.usize(n..9000), rng.u8(..)),
+            _ => {}
+        }
+        for _ in 0..rng.usize(1..8) {
+            if !junk.is_empty() {
+                let at = rng.usize(..junk.len());
+                junk[at] = rng.u8(..);
+            }
+        }
+        let mut to = vec![SocketAddrV4::new(group, port), SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)];
+        let ports = pids.iter().flat_map(|pid| udp_ports(*pid));
+        to.extend(ports.map(|p| SocketAddrV4::new(Ipv4Addr::LOCALHOST, p)));
+        for to in to {
+            thrown += u64::from(mouth.send_to(&junk, to).is_ok());
+        }
+    }
+    thrown
+}

@@ -1,0 +1,186 @@
+//! A small network of its own: one namespace with a bridge, one namespace per host, a veth pair
+//! between each host and the bridge. Host `n` has the addresses 10.77.0.(n+1)/24 and
+//! fd77::(n+1)/64 on its `eth0`. Nothing in it reaches the machine's real network, and everything
+//! goes when the [`Lab`] is dropped, also by a panic.
+//!
+//! Loss is made with nftables at the ingress of a host's `eth0`: each UDP datagram is dropped with
+//! the stated chance, independently of the other hosts. The kernel needs no netem for that. A
+//! sender's segmentation offloads must be off ([`Lab::single_packets`]), or one throw of the dice
+//! takes a whole run of datagrams, and byte counters miss the headers.
+
+use super::files::unique;
+use super::process::Cmd;
+use super::{has_program, is_root, skip};
+use std::process::Command;
+
+/// Begins the names of all namespaces made here.
+const PREFIX: &str = "mcplab";
+
+/// See the module's description.
+pub struct Lab {
+    tag: String,
+    hosts: usize,
+}
+
+/// What the loss rule of a host has seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Loss {
+    /// UDP datagrams that came in, the dropped ones included.
+    pub seen: u64,
+    /// Those it dropped.
+    pub dropped: u64,
+}
+
+impl Lab {
+    /// Builds a network of `hosts` hosts. `None`, said out loud, when the machine does not allow
+    /// it: not root, no `ip`, `nft` or `ethtool`, no namespaces.
+    pub fn new(hosts: usize) -> Option<Self> {
+        if !is_root() {
+            skip("network namespaces need root");
+            return None;
+        }
+        if let Some(missing) = ["ip", "nft", "ethtool", "tc"].iter().find(|p| !has_program(p)) {
+            skip(&format!("network namespaces need the program {missing}"));
+            return None;
+        }
+        sweep();
+        let lab = Self { tag: format!("{PREFIX}-{}-{}", std::process::id(), unique()), hosts };
+        if let Err(why) = run("ip", &["netns", "add", &lab.bridge()]) {
+            skip(&format!("no network namespaces here: {why}"));
+            return None;
+        }
+        lab.build();
+        Some(lab)
+    }
+
+    fn build(&self) {
+        let bridge = self.bridge();
+        // Snooping off: the bridge floods multicast as a switch without IGMP snooping does.
+        let link = ["-n", &bridge, "link", "add", "br0", "type", "bridge"];
+        must("ip", &[&link[..], &["mcast_snooping", "0", "stp_state", "0", "forward_delay", "0"]].concat());
+        must("ip", &["-n", &bridge, "link", "set", "br0", "up"]);
+        for host in 0..self.hosts {
+            let (ns, port) = (self.ns(host), format!("p{host}"));
+            must("ip", &["netns", "add", &ns]);
+            // Duplicate address detection would keep the IPv6 addresses unusable for a second.
+            let dad = "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad 2>/dev/null; true";
+            must("ip", &["netns", "exec", &ns, "sh", "-c", dad]);
+            let pair = ["link", "add", &port, "netns", &bridge, "type", "veth", "peer", "name", "eth0"];
+            must("ip", &[&pair[..], &["netns", &ns]].concat());
+            must("ip", &["-n", &bridge, "link", "set", &port, "master", "br0", "up"]);
+            must("ip", &["-n", &ns, "link", "set", "lo", "up"]);
+            must("ip", &["-n", &ns, "link", "set", "eth0", "up"]);
+            let address = format!("{}/24", self.address(host));
+            must("ip", &["-n", &ns, "address", "add", &address, "broadcast", "+", "dev", "eth0"]);
+            // A machine without IPv6 is fine until a test asks for it.
+            let address = format!("{}/64", self.address6(host));
+            let _ = run("ip", &["-n", &ns, "address", "add", &address, "dev", "eth0", "nodad"]);
+        }
+    }
+
+    fn bridge(&self) -> String {
+        format!("{}-br", self.tag)
+    }
+    /// Name of a host's namespace.
+    pub fn ns(&self, host: usize) -> String {
+        assert!(host < self.hosts, "the lab has {} hosts", self.hosts);
+        format!("{}-h{host}", self.tag)
+    }
+    pub fn hosts(&self) -> usize {
+        self.hosts
+    }
+    pub fn address(&self, host: usize) -> String {
+        format!("10.77.0.{}", host + 1)
+    }
+    pub fn address6(&self, host: usize) -> String {
+        format!("fd77::{:x}", host + 1)
+    }
+    /// Makes a command run on a host. `ip netns exec` replaces itself by it: the process id is the
+    /// command's own.
+    pub fn on(&self, host: usize, cmd: Cmd) -> Cmd {
+        cmd.through(["ip", "netns", "exec", &self.ns(host)])
+    }
+
+    /// Each datagram that reaches `host` is lost with a chance of `per_mille` / 1000. At the
+    /// sender's host that is the loss of feedback.
+    pub fn lose(&self, host: usize, per_mille: u32) {
+        let rules = format!(
+            "table netdev lab {{ }}\ndelete table netdev lab\ntable netdev lab {{\n counter seen {{ }}\n counter dropped {{ }}\n chain ingress {{\n \
+             type filter hook ingress device \"eth0\" priority 0; policy accept;\n \
+             meta l4proto udp counter name \"seen\"\n \
+             meta l4proto udp numgen random mod 1000 < {per_mille} counter name \"dropped\" drop\n }}\n}}\n"
+        );
+        let script = format!("printf '%s' '{rules}' | nft -f -");
+        must("ip", &["netns", "exec", &self.ns(host), "sh", "-c", &script]);
+    }
+    /// What the rule of [`Lab::lose`] has seen so far.
+    pub fn loss(&self, host: usize) -> Loss {
+        let list = must("ip", &["netns", "exec", &self.ns(host), "nft", "list", "counters"]);
+        let packets = |name: &str| {
+            let from = list.find(&format!("counter {name}")).map_or("", |at| &list[at..]);
+            let mut words = from.split_whitespace().skip_while(|w| *w != "packets").skip(1);
+            words.next().and_then(|w| w.parse().ok()).unwrap_or_else(|| panic!("no counter {name}: {list}"))
+        };
+        Loss { seen: packets("seen"), dropped: packets("dropped") }
+    }
+    /// Every datagram crosses the wire by itself, with its own headers, as on a real network.
+    pub fn single_packets(&self, host: usize) {
+        let off = ["tx-udp-segmentation", "off", "gso", "off", "tso", "off", "gro", "off"];
+        must("ip", &[&["netns", "exec", &self.ns(host), "ethtool", "-K", "eth0"][..], &off].concat());
+    }
+    /// Limits the line towards a host, with the queue of a small switch (`rate` as `tc` takes it).
+    pub fn line_rate(&self, host: usize, rate: &str) {
+        let port = format!("p{host}");
+        let tbf = ["root", "tbf", "rate", rate, "burst", "64k", "limit", "256k"];
+        must("tc", &[&["-n", &self.bridge(), "qdisc", "replace", "dev", &port][..], &tbf].concat());
+    }
+    /// Takes a host's line away or gives it back.
+    pub fn line(&self, host: usize, up: bool) {
+        let state = if up { "up" } else { "down" };
+        must("ip", &["-n", &self.bridge(), "link", "set", &format!("p{host}"), state]);
+    }
+    /// Bytes a host has sent, Ethernet headers included.
+    pub fn tx_bytes(&self, host: usize) -> u64 {
+        self.statistic(host, "tx_bytes")
+    }
+    /// One of the counters of a host's `eth0`.
+    pub fn statistic(&self, host: usize, name: &str) -> u64 {
+        let path = format!("/sys/class/net/eth0/statistics/{name}");
+        let text = must("ip", &["netns", "exec", &self.ns(host), "cat", &path]);
+        text.trim().parse().unwrap_or_else(|e| panic!("{path}: {e}: {text}"))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for host in 0..self.hosts {
+            let _ = run("ip", &["netns", "del", &self.ns(host)]);
+        }
+        let _ = run("ip", &["netns", "del", &self.bridge()]);
+    }
+}
+
+/// Removes what earlier runs left behind when they were killed: namespaces with our prefix whose
+/// process is no more.
+fn sweep() {
+    for name in run("ip", &["netns", "list"]).unwrap_or_default().lines() {
+        let name = name.split_whitespace().next().unwrap_or_default();
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').nth(1));
+        if pid.is_some_and(|pid| !std::path::Path::new("/proc").join(pid).exists()) {
+            let _ = run("ip", &["netns", "del", name]);
+        }
+    }
+}
+
+fn run(program: &str, args: &[&str]) -> Result<String, String> {
+    let output = Command::new(program).args(args).output().map_err(|e| format!("{program}: {e}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(format!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+#[track_caller]
+fn must(program: &str, args: &[&str]) -> String {
+    run(program, args).unwrap_or_else(|e| panic!("{e}"))
+}

@@ -1,0 +1,124 @@
+//! `mcp` command lines, its events and its report.
+
+use super::files::unique;
+use super::process::{Cmd, End, Proc};
+use serde_json::Value;
+use std::fs;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::path::Path;
+use std::time::Duration;
+
+/// Long enough for anything short on a busy two-core machine.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// The binary under test.
+pub const MCP: &str = env!("CARGO_BIN_EXE_mcp");
+
+/// Where sender and receivers meet. What is `None` is left to `mcp`.
+#[derive(Clone, Default)]
+pub struct Channel {
+    pub group: Option<String>,
+    pub port: Option<u16>,
+    pub interface: Option<String>,
+}
+
+impl Channel {
+    pub fn new(group: &str, port: u16, interface: &str) -> Self {
+        Self { group: Some(group.into()), port: Some(port), interface: Some(interface.into()) }
+    }
+    /// A group and port of its own on `lo`.
+    pub fn loopback() -> Self {
+        let n = unique();
+        let group = Ipv4Addr::new(239, 77, (std::process::id() % 251) as u8, (n % 250 + 1) as u8);
+        Self::new(&group.to_string(), free_port(), "lo")
+    }
+    fn options(&self, cmd: Cmd) -> Cmd {
+        let mut cmd = cmd;
+        if let Some(interface) = &self.interface {
+            cmd = cmd.args(["-i", interface]);
+        }
+        if let Some(port) = self.port {
+            cmd = cmd.args(["-p", &port.to_string()]);
+        }
+        cmd
+    }
+    fn group(&self, cmd: Cmd) -> Cmd {
+        match &self.group {
+            Some(group) => cmd.tail(group),
+            None => cmd,
+        }
+    }
+    /// `mcp send FILE GROUP -n receivers --json`.
+    pub fn send(&self, file: impl AsRef<Path>, receivers: usize) -> Cmd {
+        let cmd = Cmd::new("sender", MCP).args(["send", "--json", "-n", &receivers.to_string()]);
+        self.group(self.options(cmd).tail("--").tail(file.as_ref()))
+    }
+    /// `mcp recv GROUP -o output --id id --json`; it gives up when no sender comes.
+    pub fn recv(&self, id: &str, output: impl AsRef<Path>) -> Cmd {
+        let cmd = Cmd::new(id, MCP).args(["recv", "--json", "--timeout", "30s", "--id", id]);
+        self.group(self.options(cmd).arg("-o").arg(output.as_ref()).tail("--"))
+    }
+}
+
+/// A UDP port that nobody had a moment ago.
+pub fn free_port() -> u16 {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("bind a UDP socket");
+    socket.local_addr().expect("its address").port()
+}
+
+/// Whether an event line is of this kind.
+pub fn is_event(event: &Value, kind: &str) -> bool {
+    event["event"] == kind
+}
+
+impl Proc {
+    /// Waits for the next event of a kind.
+    #[track_caller]
+    pub fn event(&mut self, kind: &str) -> Value {
+        self.until(&format!("event \"{kind}\""), SOON, |e| is_event(e, kind))
+    }
+}
+
+impl End {
+    /// The last event, which tells how the run ended.
+    #[track_caller]
+    pub fn last_event(&self) -> Value {
+        self.events().pop().unwrap_or_else(|| panic!("no events; standard error: {}", self.stderr))
+    }
+}
+
+/// What `--report FILE` wrote.
+pub struct Report(pub Value);
+
+impl Report {
+    #[track_caller]
+    pub fn read(path: &Path) -> Self {
+        let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
+        Self(serde_json::from_str(&text).unwrap_or_else(|e| panic!("report is not JSON ({e}): {text}")))
+    }
+    pub fn rows(&self) -> &[Value] {
+        self.0["devices"].as_array().map_or(&[], Vec::as_slice)
+    }
+    /// The row of the device that was started with this `--id`.
+    #[track_caller]
+    pub fn row(&self, label: &str) -> &Value {
+        self.rows()
+            .iter()
+            .find(|r| r["label"] == label)
+            .unwrap_or_else(|| panic!("no device {label} in the report: {:#}", self.0))
+    }
+    #[track_caller]
+    pub fn status(&self, label: &str) -> &str {
+        self.row(label)["status"].as_str().unwrap_or_else(|| panic!("no status for {label}: {:#}", self.0))
+    }
+    #[track_caller]
+    pub fn reason(&self, label: &str) -> String {
+        self.row(label)["reason"].as_str().unwrap_or_default().to_lowercase()
+    }
+    /// One of the sender's counters.
+    #[track_caller]
+    pub fn counter(&self, key: &str) -> f64 {
+        let value = self.0["counters"][key].as_f64();
+        value.unwrap_or_else(|| panic!("no counter \"{key}\" in the report: {:#}", self.0))
+    }
+}

@@ -1,0 +1,378 @@
+//! Child processes with deadlines: their lines as they come, their exit, their processor time and
+//! memory. A child never outlives its [`Proc`].
+
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Lines or bytes of output kept for the message of a failed test.
+const KEEP: usize = 32 * 1024;
+/// Linux reports processor time in these (`USER_HZ`, the same on every architecture).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A command line in the making: prefixes (such as `ip netns exec`) go before the program, tail
+/// arguments (positionals) after all others.
+#[derive(Clone)]
+pub struct Cmd {
+    name: String,
+    prefix: Vec<OsString>,
+    program: OsString,
+    args: Vec<OsString>,
+    tail: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    dir: Option<PathBuf>,
+}
+
+impl Cmd {
+    /// `name` is what messages call it.
+    pub fn new(name: &str, program: impl Into<OsString>) -> Self {
+        Self {
+            name: name.into(),
+            prefix: Vec::new(),
+            program: program.into(),
+            args: Vec::new(),
+            tail: Vec::new(),
+            env: Vec::new(),
+            dir: None,
+        }
+    }
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+    pub fn tail(mut self, arg: impl Into<OsString>) -> Self {
+        self.tail.push(arg.into());
+        self
+    }
+    pub fn env(mut self, key: &str, value: impl Into<OsString>) -> Self {
+        self.env.push((key.into(), value.into()));
+        self
+    }
+    pub fn dir(mut self, dir: &Path) -> Self {
+        self.dir = Some(dir.to_owned());
+        self
+    }
+    /// Puts words before the whole command, outermost last.
+    pub fn through<S: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        let mut prefix: Vec<OsString> = words.into_iter().map(|w| w.as_ref().to_owned()).collect();
+        prefix.append(&mut self.prefix);
+        self.prefix = prefix;
+        self
+    }
+    /// Mounts a tmpfs with these options on `dir`, for this process alone: the mount is gone with
+    /// it. Needs root.
+    pub fn with_tmpfs(self, dir: &Path, options: &str) -> Self {
+        let script = format!(
+            "mount -t tmpfs -o {options} none '{}' && exec \"$0\" \"$@\"",
+            dir.to_str().expect("UTF-8 directory")
+        );
+        self.through(["unshare", "--mount", "sh", "-c", &script])
+    }
+    /// The whole command line, as messages show it.
+    pub fn line(&self) -> String {
+        self.words().map(|w| w.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+    }
+    fn words(&self) -> impl Iterator<Item = &OsString> {
+        self.prefix.iter().chain([&self.program]).chain(&self.args).chain(&self.tail)
+    }
+    #[track_caller]
+    pub fn spawn(self) -> Proc {
+        let mut words = self.words();
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words).envs(self.env.iter().cloned());
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let line = self.line();
+        let started = Instant::now();
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("start {line}: {e}"));
+
+        let (tx, lines) = channel();
+        let stdout = BufReader::new(child.stdout.take().expect("piped stdout"));
+        thread::spawn(move || {
+            for line in stdout.split(b'\n') {
+                let Ok(line) = line else { break };
+                if tx.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                    break;
+                }
+            }
+        });
+        let errors = Arc::new(Mutex::new(VecDeque::new()));
+        let kept = Arc::clone(&errors);
+        let mut stderr = child.stderr.take().expect("piped stderr");
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = stderr.read(&mut buffer) {
+                let mut kept = kept.lock().expect("stderr lock");
+                kept.extend(&buffer[..n]);
+                let excess = kept.len().saturating_sub(KEEP);
+                kept.drain(..excess);
+            }
+        });
+        Proc {
+            name: self.name,
+            line,
+            child,
+            lines,
+            seen: Vec::new(),
+            errors,
+            started,
+            done: None,
+            memory: None,
+        }
+    }
+    /// Runs it to its end; the output lines are in [`End::lines`].
+    #[track_caller]
+    pub fn run(self, within: Duration) -> End {
+        self.spawn().finish(within)
+    }
+}
+
+/// How a process ended and what it cost.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// Exit code; `None` when a signal killed it.
+    pub code: Option<i32>,
+    pub status: ExitStatus,
+    /// From its start to the moment its end was noticed.
+    pub elapsed: Duration,
+    /// User and system time in seconds, threads and reaped children included.
+    pub cpu: f64,
+    /// Everything it wrote to standard output.
+    pub lines: Vec<String>,
+    /// The last 32 KiB of what it wrote to standard error.
+    pub stderr: String,
+}
+
+impl End {
+    /// The output lines as JSON.
+    #[track_caller]
+    pub fn events(&self) -> Vec<Value> {
+        self.lines.iter().map(|l| parse(l)).collect()
+    }
+}
+
+#[track_caller]
+fn parse(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|e| panic!("not a line of JSON ({e}): {line}"))
+}
+
+/// Largest resident memory seen while the process ran, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Anonymous pages: what the process itself holds.
+    pub anonymous: u64,
+    /// High-water mark of everything resident, mapped file pages included.
+    pub high_water: u64,
+}
+
+struct Watch {
+    stop: Arc<AtomicBool>,
+    anonymous: Arc<AtomicU64>,
+    high_water: Arc<AtomicU64>,
+}
+
+/// A running child. Killed when dropped, also by a panic.
+pub struct Proc {
+    name: String,
+    line: String,
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+    errors: Arc<Mutex<VecDeque<u8>>>,
+    started: Instant,
+    done: Option<End>,
+    memory: Option<Watch>,
+}
+
+impl Proc {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+    /// Waits for the next output line for which `wanted` holds, as JSON.
+    #[track_caller]
+    pub fn until(&mut self, what: &str, within: Duration, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + within;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.seen.push(line);
+                    let value = parse(self.seen.last().expect("a line"));
+                    if wanted(&value) {
+                        return value;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("no {what} within {within:?}\n{}", self.transcript())
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    thread::sleep(Duration::from_millis(50));
+                    panic!("ended without {what}\n{}", self.transcript())
+                }
+            }
+        }
+    }
+    /// Whether such a line has come by now; takes what is there and does not wait.
+    #[track_caller]
+    pub fn has(&mut self, wanted: impl Fn(&Value) -> bool) -> bool {
+        while let Ok(line) = self.lines.try_recv() {
+            self.seen.push(line);
+        }
+        self.seen.iter().any(|l| wanted(&parse(l)))
+    }
+    /// Sends a signal by its name (`INT`, `KILL`, `STOP` ...).
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("sh").args(["-c", &format!("kill -{signal} {}", self.pid())]).status();
+        assert!(status.is_ok_and(|s| s.success()), "signal {signal} to {}", self.name);
+    }
+    /// Starts to sample the memory of the process, see [`Proc::memory`].
+    pub fn watch_memory(&mut self) {
+        let (stop, anonymous, high_water) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+        self.memory = Some(Watch {
+            stop: Arc::clone(&stop),
+            anonymous: Arc::clone(&anonymous),
+            high_water: Arc::clone(&high_water),
+        });
+        let path = format!("/proc/{}/status", self.pid());
+        thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                let Ok(status) = fs::read_to_string(&path) else { break };
+                anonymous.fetch_max(kib(&status, "RssAnon:") << 10, Ordering::Relaxed);
+                high_water.fetch_max(kib(&status, "VmHWM:") << 10, Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+    }
+    /// The largest memory seen since [`Proc::watch_memory`].
+    pub fn memory(&self) -> Memory {
+        let watch = self.memory.as_ref().expect("watch_memory was called");
+        Memory {
+            anonymous: watch.anonymous.load(Ordering::Relaxed),
+            high_water: watch.high_water.load(Ordering::Relaxed),
+        }
+    }
+    /// Waits for its end; panics with its output when that takes longer than `within`.
+    #[track_caller]
+    pub fn finish(&mut self, within: Duration) -> End {
+        self.try_finish(within)
+            .unwrap_or_else(|| panic!("did not end within {within:?}\n{}", self.transcript()))
+    }
+    /// Waits for its end; `None` when that takes longer than `within` (it then still runs).
+    pub fn try_finish(&mut self, within: Duration) -> Option<End> {
+        if let Some(end) = &self.done {
+            return Some(end.clone());
+        }
+        let deadline = Instant::now() + within;
+        let stat = format!("/proc/{}/stat", self.pid());
+        let mut cpu = 0.0;
+        let status = loop {
+            // Before it is reaped a dead process still shows its processor time in its stat line.
+            // That needs no unsafe call of wait4.
+            match fs::read_to_string(&stat).ok().as_deref().and_then(stat_fields) {
+                Some((state, seconds)) => {
+                    cpu = seconds;
+                    if matches!(state, 'Z' | 'X') {
+                        break self.child.wait().expect("wait for child");
+                    }
+                }
+                None => {
+                    if let Some(status) = self.child.try_wait().expect("wait for child") {
+                        break status;
+                    }
+                }
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            thread::sleep(Duration::from_millis(2));
+        };
+        let elapsed = self.started.elapsed();
+        // The reader sees end of file once the pipe is drained; a grandchild could hold it open.
+        while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(2)) {
+            self.seen.push(line);
+        }
+        let end = End {
+            code: status.code(),
+            status,
+            elapsed,
+            cpu,
+            lines: self.seen.clone(),
+            stderr: self.stderr(),
+        };
+        self.done = Some(end.clone());
+        Some(end)
+    }
+    /// Waits for its end and asserts its exit code.
+    #[track_caller]
+    pub fn expect(&mut self, code: i32, within: Duration) -> End {
+        let end = self.finish(within);
+        if end.code != Some(code) {
+            panic!("should end with {code}: {}\n{}", end.status, self.transcript());
+        }
+        end
+    }
+    fn stderr(&self) -> String {
+        let kept = self.errors.lock().expect("stderr lock");
+        String::from_utf8_lossy(&kept.iter().copied().collect::<Vec<u8>>()).into_owned()
+    }
+    /// What it was and what it said, for the message of a failed test.
+    pub fn transcript(&mut self) -> String {
+        while let Ok(line) = self.lines.try_recv() {
+            self.seen.push(line);
+        }
+        let mut text = format!("--- {}: {}\n", self.name, self.line);
+        let from = self.seen.len().saturating_sub(30);
+        for line in &self.seen[from..] {
+            let _ = writeln!(text, "out: {line}");
+        }
+        for line in self.stderr().lines().rev().take(30).collect::<Vec<_>>().into_iter().rev() {
+            let _ = writeln!(text, "err: {line}");
+        }
+        text
+    }
+}
+
+impl Drop for Proc {
+    fn drop(&mut self) {
+        if let Some(watch) = &self.memory {
+            watch.stop.store(true, Ordering::Relaxed);
+        }
+        if self.done.is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// State and processor seconds out of `/proc/PID/stat` (the name in it may hold blanks and
+/// brackets, so fields count from the last bracket).
+fn stat_fields(stat: &str) -> Option<(char, f64)> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let ticks: f64 = fields.skip(10).take(4).filter_map(|f| f.parse::<f64>().ok()).sum();
+    Some((state, ticks / TICKS_PER_SECOND))
+}
+
+fn kib(status: &str, key: &str) -> u64 {
+    status
+        .lines()
+        .find_map(|l| l.strip_prefix(key))
+        .and_then(|v| v.split_whitespace().next())
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(0)
+}
