@@ -151,9 +151,7 @@ fn spill(open: &OpenPart, mut assembly: BlockAssembly) -> Result<ReceiverDone, R
         open.part.write_at(offset + start as u64, bytes)?;
     }
     let buffer = assembly.mark_spilled();
-    // Handed back with the assembly, for the machine to take and use elsewhere.
-    assembly.attach(buffer);
-    Ok(ReceiverDone::Spilled(assembly))
+    Ok(ReceiverDone::Spilled { assembly, buffer })
 }
 
 fn commit(files: &ReceiverFiles) -> Result<ReceiverDone, Refusal> {

@@ -216,7 +216,7 @@ impl<'a> Transfer<'a> {
         let device = &mut self.devices[index as usize];
         device.steps += 1;
         if device.steps.is_multiple_of(BUFFER_LOOK) {
-            let buffered = node.engine.machine().snapshot(now).buffered;
+            let buffered = node.engine.machine().snapshot().buffered;
             self.checker.check_buffered(index, buffered, bound);
         }
         let version = device.disk.version();
@@ -246,7 +246,7 @@ impl<'a> Transfer<'a> {
                     panic!("I5: the sender is still running: {:#?}", s.engine.machine().snapshot(at))
                 }
                 Some(Party::Receiver(r)) => {
-                    let snapshot = r.engine.machine().snapshot(at);
+                    let snapshot = r.engine.machine().snapshot();
                     panic!("I5: device {} is still running: {snapshot:#?} {:?}", node - 1, r.log)
                 }
                 None => {}

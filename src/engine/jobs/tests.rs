@@ -72,12 +72,10 @@ fn an_object_goes_from_disk_to_disk() {
         if k > 1 {
             // Spilled half-way, with repair symbols in the place of two that are lost.
             bench.add_source(&mut assembly, 0..10);
-            let ReceiverDone::Spilled(mut spilled) = bench.receive(ReceiverJob::Spill(assembly)) else {
-                panic!()
-            };
-            assert_eq!(spilled.take_buffer().len(), spilled.buffer_len());
-            assert_eq!(spilled.held(), 10);
-            spilled.attach(Vec::new());
+            let done = bench.receive(ReceiverJob::Spill(assembly));
+            let ReceiverDone::Spilled { assembly: mut spilled, buffer } = done else { panic!("{done:?}") };
+            assert_eq!((spilled.held(), buffer.len()), (10, spilled.buffer_len()));
+            spilled.attach(buffer);
             bench.add_source(&mut spilled, 12..k);
             for (i, symbol) in (k..).zip(bench.repair(block, 2).chunks(256)) {
                 spilled.add(SymbolId(i), symbol);
