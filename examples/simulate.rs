@@ -8,8 +8,8 @@
 //! The first form draws sizes, links and faults from each seed; the second has loss only.
 
 use clap::Parser;
-use mcp::sim::runner::{Summary, run_seeds};
-use mcp::sim::scenario::Plain;
+use mcp::sim::runner::{Summary, run_seed, run_seeds};
+use mcp::sim::scenario::{Plain, Scenario};
 use std::ops::Range;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -38,9 +38,12 @@ struct Args {
     /// Bits per second of plain runs
     #[arg(long, default_value_t = 200_000_000)]
     rate: u64,
-    /// Stop after so many failed seeds
+    /// Say what broke for so many failed seeds
     #[arg(long, default_value_t = 10)]
     show: usize,
+    /// Print every event and datagram of the first seed, and the plan before them
+    #[arg(long)]
+    trace: bool,
 }
 
 fn parse_range(text: &str) -> Result<Range<u64>, String> {
@@ -57,6 +60,9 @@ fn main() -> ExitCode {
         symbol_size: args.symbol_size,
         rate: args.rate,
     });
+    if args.trace {
+        return trace(args.seeds.start, plain.as_ref());
+    }
     let start = Instant::now();
     let mut last = start;
     let (total, mut done, mut failed) = (args.seeds.end - args.seeds.start, 0u64, 0);
@@ -75,6 +81,20 @@ fn main() -> ExitCode {
     });
     print(&summary, start.elapsed());
     if summary.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn trace(seed: u64, plain: Option<&Plain>) -> ExitCode {
+    println!("{:#?}", plain.map_or_else(|| Scenario::generate(seed), |plain| Scenario::plain(seed, plain)));
+    match run_seed(seed, plain, Some(&mut |line| println!("{line}"))) {
+        Ok(report) => {
+            println!("{report:#?}");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("failed: {}\n  {}", failure.message, failure.replay);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn print(s: &Summary, took: Duration) {

@@ -4,7 +4,7 @@
 use super::checks::Symbols;
 use super::network::Counts;
 use super::scenario::{Plain, Planned, Scenario};
-use super::transfer::{self, Report};
+use super::transfer::{self, Report, Trace};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,13 +81,13 @@ impl Summary {
 ///
 /// # Errors
 /// When an invariant is broken, something hangs or an expectation is not met.
-pub fn run_seed(seed: u64, plain: Option<&Plain>) -> Result<Report, Failure> {
+pub fn run_seed(seed: u64, plain: Option<&Plain>, trace: Option<Trace<'_>>) -> Result<Report, Failure> {
     let run = || {
         let scenario = match plain {
             Some(plain) => Scenario::plain(seed, plain),
             None => Scenario::generate(seed),
         };
-        transfer::run(&scenario)
+        transfer::run(&scenario, trace)
     };
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
         let message = panic.downcast_ref::<String>().cloned();
@@ -119,7 +119,7 @@ pub fn run_seeds(
             scope.spawn(move || {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end || sender.send((seed, run_seed(seed, plain.as_ref()))).is_err() {
+                    if seed >= end || sender.send((seed, run_seed(seed, plain.as_ref(), None))).is_err() {
                         return;
                     }
                 }

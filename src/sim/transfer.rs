@@ -16,6 +16,7 @@ use crate::protocol::sender::Sender;
 use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::units::SessionId;
+use crate::wire::{Message, Symbol, decode};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -81,7 +82,7 @@ pub struct Report {
 }
 
 /// The run of one scenario.
-struct Transfer<'a> {
+struct Transfer<'a, 't> {
     scenario: &'a Scenario,
     rng: fastrand::Rng,
     source: SimSource,
@@ -93,15 +94,19 @@ struct Transfer<'a> {
     sender_outcome: Option<SenderOutcome>,
     sender_seen: usize,
     sender_incarnation: u64,
+    trace: Option<Trace<'t>>,
 }
+
+/// Gets a line for each event and each control message, to follow a run by.
+pub type Trace<'a> = &'a mut (dyn FnMut(std::fmt::Arguments<'_>) + 'a);
 
 /// Runs `scenario` to its end.
 ///
 /// # Panics
 /// When an invariant is broken, something hangs, or an expectation is not met.
 #[must_use]
-pub fn run(scenario: &Scenario) -> Report {
-    let mut transfer = Transfer::new(scenario);
+pub fn run(scenario: &Scenario, trace: Option<Trace<'_>>) -> Report {
+    let mut transfer = Transfer::new(scenario, trace);
     let mut world = World::new(scenario.seed ^ 0x0f_f1ce);
     transfer.build(&mut world);
     let ended = world.run(scenario.deadline(), &mut transfer);
@@ -112,8 +117,12 @@ pub fn run(scenario: &Scenario) -> Report {
     transfer.report(&world)
 }
 
-impl<'a> Transfer<'a> {
-    fn new(scenario: &'a Scenario) -> Self {
+fn seconds(at: Time) -> String {
+    format!("{:11.6}", at.since(Time::ZERO).as_secs_f64())
+}
+
+impl<'a, 't> Transfer<'a, 't> {
+    fn new(scenario: &'a Scenario, trace: Option<Trace<'t>>) -> Self {
         let mut rng = fastrand::Rng::with_seed(scenario.seed);
         let mut object = vec![0; scenario.layout.object_size() as usize];
         rng.fill(&mut object);
@@ -136,6 +145,7 @@ impl<'a> Transfer<'a> {
             sender_outcome: None,
             sender_seen: 0,
             sender_incarnation: 0,
+            trace,
             rng,
         }
     }
@@ -196,6 +206,9 @@ impl<'a> Transfer<'a> {
     fn look_at_sender(&mut self, now: Time, node: &Node<Sender>) {
         let seen = std::mem::replace(&mut self.sender_seen, node.log.len());
         for (_, event) in &node.log[seen..] {
+            if let Some(trace) = &mut self.trace {
+                trace(format_args!("{} sender: {event:?}", seconds(now)));
+            }
             match event {
                 SenderEvent::Status(row) if row.status == DeviceStatus::Complete => {
                     let index = index_of(row.device);
@@ -226,6 +239,9 @@ impl<'a> Transfer<'a> {
         }
         let seen = std::mem::replace(&mut device.seen, node.log.len());
         for (_, event) in &node.log[seen..] {
+            if let Some(trace) = &mut self.trace {
+                trace(format_args!("{} device {index}: {event:?}", seconds(now)));
+            }
             match event {
                 ReceiverEvent::Committed { .. } => self.checker.check_complete(index, &device.disk),
                 ReceiverEvent::Finished(outcome) => {
@@ -325,10 +341,14 @@ impl<'a> Transfer<'a> {
     }
 }
 
-impl Director<Party> for Transfer<'_> {
+impl Director<Party> for Transfer<'_, '_> {
     fn cue(&mut self, world: &mut World<Party>, number: u32) {
         let now = world.now();
-        match self.cues[number as usize] {
+        let cue = self.cues[number as usize];
+        if let Some(trace) = &mut self.trace {
+            trace(format_args!("{} cue: {cue:?}", seconds(now)));
+        }
+        match cue {
             Cue::StartSender => {
                 let sender = self.sender(now);
                 world.start(SENDER, sender);
@@ -366,6 +386,24 @@ impl Director<Party> for Transfer<'_> {
     }
 
     fn sent(&mut self, now: Time, node: NodeId, to: SocketAddr, bytes: &[u8]) {
+        if let Some(trace) = &mut self.trace {
+            match decode(bytes) {
+                Ok((header, Message::Symbol(Symbol { block, id, .. }))) => {
+                    let number = header.packet_number.0;
+                    trace(format_args!(
+                        "{} {node} -> {to}: {number:x} symbol {} of {}",
+                        seconds(now),
+                        id.0,
+                        block.0
+                    ));
+                }
+                Ok((header, message)) => {
+                    let number = header.packet_number.0;
+                    trace(format_args!("{} {node} -> {to}: {number:x} {message:?}", seconds(now)));
+                }
+                Err(_) => {}
+            }
+        }
         if node == SENDER {
             self.checker.sender_sent(to.ip().is_multicast(), bytes);
         } else {
