@@ -6,7 +6,7 @@ use crate::layout::Layout;
 use crate::limits::{FEEDBACK_PER_SECOND, MAX_CONTROL, MAX_DATAGRAM};
 use crate::time::Time;
 use crate::units::{BlockIndex, SessionId};
-use crate::wire::{Message, decode};
+use crate::wire::{Kind, Message, decode};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +51,8 @@ pub struct Checker {
     sessions: HashMap<SessionId, Session>,
     /// Counters of the devices' own channels, by node and incarnation.
     device_counters: HashMap<(u32, u32), (u64, u64)>,
-    feedback: VecDeque<Time>,
+    /// Feedback of the last second: when, and of what kind.
+    feedback: VecDeque<(Time, Kind)>,
     /// Most feedback datagrams in any second.
     pub feedback_max: usize,
     /// Feedback datagrams in all.
@@ -117,7 +118,7 @@ impl Checker {
     /// # Panics
     /// When it is malformed or reuses a packet number, or all devices together send too much (I10).
     pub fn device_sent(&mut self, now: Time, node: u32, incarnation: u32, bytes: &[u8]) {
-        let (header, _) = Self::decoded(bytes);
+        let (header, message) = Self::decoded(bytes);
         let number = header.packet_number.0;
         let session = header.session.0;
         let last = self.device_counters.insert((node, incarnation), (session, number));
@@ -128,13 +129,22 @@ impl Checker {
             );
         }
         self.feedback_total += 1;
-        self.feedback.push_back(now);
-        while self.feedback.front().is_some_and(|&t| t + Duration::from_secs(1) <= now) {
+        self.feedback.push_back((now, message.kind()));
+        while self.feedback.front().is_some_and(|&(t, _)| t + Duration::from_secs(1) <= now) {
             self.feedback.pop_front();
         }
         self.feedback_max = self.feedback_max.max(self.feedback.len());
         let bound = FEEDBACK_PER_SECOND as usize * (100 + FEEDBACK_SLACK_PERCENT) / 100;
-        assert!(self.feedback.len() <= bound, "I10: {} feedback datagrams in a second", self.feedback.len());
+        if self.feedback.len() > bound {
+            let mut kinds = Vec::new();
+            for &(_, kind) in &self.feedback {
+                match kinds.iter_mut().find(|(k, _)| *k == kind) {
+                    Some((_, count)) => *count += 1,
+                    None => kinds.push((kind, 1)),
+                }
+            }
+            panic!("I10: {} feedback datagrams in the second up to {now:?}: {kinds:?}", self.feedback.len());
+        }
     }
 
     fn decoded(bytes: &[u8]) -> (crate::wire::Header, Message<'_>) {

@@ -1,6 +1,7 @@
 //! Virtual files: a source for the sender, a disk for each device. A disk outlives its device's
 //! crashes. It knows what has been synced: a crash loses or tears the rest.
 
+use super::pages::Pages;
 use crate::storage::{Destination, DestinationError, Part, RawBytes, Source, SourceError};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -78,21 +79,14 @@ pub struct DiskFaults {
     pub name_taken_late: bool,
 }
 
-/// A part file.
-#[derive(Default)]
-struct PartFile {
-    data: Vec<u8>,
-    /// Writes since the last sync.
-    unsynced: Vec<(u64, Vec<u8>)>,
-    durable: Vec<u8>,
-}
-
 #[derive(Default)]
 struct State {
     faults: DiskFaults,
     /// Files under their final names; all synced, for a rename happens after the sync.
-    files: BTreeMap<String, Vec<u8>>,
-    parts: BTreeMap<u64, PartFile>,
+    files: BTreeMap<String, Arc<Vec<u8>>>,
+    parts: BTreeMap<u64, Pages>,
+    /// What is expected to come; only to save memory.
+    object: Arc<Vec<u8>>,
     made: u64,
     /// Counts the crashes: a part made before one belongs to nobody.
     crashes: u64,
@@ -105,8 +99,8 @@ struct State {
 
 impl State {
     fn used(&self) -> u64 {
-        let files: usize = self.files.values().map(Vec::len).sum();
-        let parts: usize = self.parts.values().map(|p| p.data.len()).sum();
+        let files: usize = self.files.values().map(|f| f.len()).sum();
+        let parts: usize = self.parts.values().map(Pages::len).sum();
         (files + parts) as u64
     }
     fn refuse<T>(&mut self, text: &str) -> Result<T, DestinationError> {
@@ -120,17 +114,17 @@ impl State {
 pub struct SimDisk(Arc<Mutex<State>>);
 
 impl SimDisk {
-    /// An empty disk with these faults.
+    /// An empty disk with these faults; `object` is what will probably be put on it.
     #[must_use]
-    pub fn new(faults: DiskFaults) -> Self {
-        Self(Arc::new(Mutex::new(State { faults, ..State::default() })))
+    pub fn new(faults: DiskFaults, object: Arc<Vec<u8>>) -> Self {
+        Self(Arc::new(Mutex::new(State { faults, object, ..State::default() })))
     }
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Puts a synced file on it.
     pub fn put(&self, name: &str, bytes: Vec<u8>) {
-        self.state().files.insert(name.to_owned(), bytes);
+        self.state().files.insert(name.to_owned(), Arc::new(bytes));
     }
     /// Takes all faults away.
     pub fn mend(&self) {
@@ -138,7 +132,7 @@ impl SimDisk {
     }
     /// Looks at the file of that name.
     pub fn with_file<T>(&self, name: &str, f: impl FnOnce(Option<&[u8]>) -> T) -> T {
-        f(self.state().files.get(name).map(Vec::as_slice))
+        f(self.state().files.get(name).map(|f| &f[..]))
     }
     /// Names of all files under final names.
     #[must_use]
@@ -164,13 +158,7 @@ impl SimDisk {
     pub fn crash(&self, rng: &mut fastrand::Rng) {
         let mut state = self.state();
         state.crashes += 1;
-        for part in state.parts.values_mut() {
-            for (offset, bytes) in part.unsynced.drain(..) {
-                let kept = [0, bytes.len(), rng.usize(..=bytes.len())][rng.usize(..3)];
-                part.durable[offset as usize..][..kept].copy_from_slice(&bytes[..kept]);
-            }
-            part.data = part.durable.clone();
-        }
+        state.parts.values_mut().for_each(|part| part.crash(rng));
     }
     /// What a restarted device does before anything else: clears away part files left behind.
     pub fn sweep(&self) {
@@ -209,8 +197,8 @@ impl Destination for SimDestination {
         }
         let id = state.made;
         state.made += 1;
-        let empty = vec![0; size as usize];
-        state.parts.insert(id, PartFile { data: empty.clone(), unsynced: Vec::new(), durable: empty });
+        let part = Pages::new(size as usize, Arc::clone(&state.object));
+        state.parts.insert(id, part);
         let (crashes, disk) = (state.crashes, self.disk.clone());
         Ok(Box::new(SimPart { disk, id, crashes, name: name.to_owned(), force: self.force }))
     }
@@ -237,10 +225,7 @@ impl Part for SimPart {
             return state.refuse("no space left on the disk");
         }
         let part = state.parts.get_mut(&self.id).expect("the part file is written while it exists");
-        let at = offset as usize;
-        assert!(at + bytes.len() <= part.data.len(), "write beyond the end of the part file");
-        part.data[at..at + bytes.len()].copy_from_slice(bytes);
-        part.unsynced.push((offset, bytes.to_vec()));
+        part.write(offset as usize, bytes);
         Ok(())
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DestinationError> {
@@ -251,7 +236,7 @@ impl Part for SimPart {
             return state.refuse("reading failed: input/output error");
         }
         let part = state.parts.get(&self.id).expect("the part file is read while it exists");
-        buf.copy_from_slice(&part.data[offset as usize..][..buf.len()]);
+        part.read(offset as usize, buf);
         Ok(())
     }
     fn commit(&self) -> Result<PathBuf, DestinationError> {
@@ -265,11 +250,8 @@ impl Part for SimPart {
             state.failures += 1;
             return Err(DestinationError::Name(format!("{:?} has been taken meanwhile", self.name)));
         }
-        for (offset, bytes) in part.unsynced.drain(..) {
-            part.durable[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
-        }
-        assert!(part.durable == part.data, "what was synced is what was written");
-        state.files.insert(self.name.clone(), part.durable);
+        part.sync();
+        state.files.insert(self.name.clone(), part.content());
         state.version += 1;
         Ok(PathBuf::from(&self.name))
     }
@@ -314,7 +296,7 @@ mod tests {
 
     #[test]
     fn every_fault_refuses() {
-        let with = |faults| SimDisk::new(faults);
+        let with = |faults| SimDisk::new(faults, Arc::default());
         let create = |disk: &SimDisk| SimDestination::new(disk.clone(), false).create("x", 8).map(|_| ());
         assert!(create(&with(DiskFaults { capacity: Some(7), ..DiskFaults::default() })).is_err());
         assert!(create(&with(DiskFaults { read_only: true, ..DiskFaults::default() })).is_err());

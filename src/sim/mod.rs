@@ -18,6 +18,7 @@ pub mod checks;
 pub mod disk;
 pub mod network;
 pub mod node;
+pub mod pages;
 pub mod party;
 pub mod runner;
 pub mod scenario;

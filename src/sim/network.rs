@@ -78,6 +78,18 @@ pub struct Quality {
     pub partitions: Vec<(Time, Time)>,
 }
 
+impl Quality {
+    /// The share of datagrams that are lost in the long run, partitions aside.
+    #[must_use]
+    pub fn mean_loss(&self) -> f64 {
+        let burst = self.burst.map_or(0.0, |b| {
+            let bad = b.bad.as_secs_f64();
+            b.loss * bad / (bad + b.good.as_secs_f64())
+        });
+        1.0 - (1.0 - self.loss) * (1.0 - burst)
+    }
+}
+
 /// A line with a rate and a finite queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Line {

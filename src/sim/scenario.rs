@@ -413,8 +413,12 @@ impl Draw {
         if !scenario.sender.is_steady() {
             hopeful(&mut plan);
         }
-        // Time to get in, with room for many lost announces and joins.
         let (up, down) = (&plan.attachment.up, &plan.attachment.down);
+        if up.mean_loss() > 0.4 || down.mean_loss() > 0.4 {
+            hopeful(&mut plan);
+        }
+        let (up, down) = (&plan.attachment.up, &plan.attachment.down);
+        // Time to get in, with room for many lost announces and joins.
         let quiet = up.loss <= 0.05 && down.loss <= 0.05 && down.burst.is_none();
         let handshake = Duration::from_secs(if quiet { 6 } else { 20 });
         let gathers = match (scenario.expected, scenario.sender.start_now) {

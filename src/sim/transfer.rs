@@ -128,7 +128,7 @@ impl<'a, 't> Transfer<'a, 't> {
         rng.fill(&mut object);
         let object = Arc::new(object);
         let devices = scenario.devices.iter().map(|plan| {
-            let disk = SimDisk::new(plan.faults);
+            let disk = SimDisk::new(plan.faults, Arc::clone(&object));
             if plan.existing {
                 disk.put(NAME, BEFORE.to_vec());
             }
@@ -139,7 +139,7 @@ impl<'a, 't> Transfer<'a, 't> {
             source: SimSource::new(Arc::clone(&object)),
             plans: Rc::new(PlanCache::default()),
             table: party::new_table(),
-            checker: Checker::new(object, scenario.layout, NAME.to_owned()),
+            checker: Checker::new(Arc::clone(&object), scenario.layout, NAME.to_owned()),
             cues: Vec::new(),
             devices: devices.collect(),
             sender_outcome: None,

@@ -16,7 +16,7 @@ struct Bench {
 fn bench(faults: DiskFaults) -> Bench {
     let object: Vec<u8> = (0..SIZE).map(|i| (i * i / 7) as u8).collect();
     let source = SimSource::new(Arc::new(object.clone()));
-    let disk = SimDisk::new(faults);
+    let disk = SimDisk::new(faults, Arc::default());
     let files = ReceiverFiles::new(Box::new(SimDestination::new(disk.clone(), false)));
     let layout = Layout::new(SIZE as u64, 13, 256).unwrap();
     Bench { object, source, layout, plans: PlanCache::default(), disk, files }
