@@ -20,6 +20,7 @@ pub mod network;
 pub mod node;
 pub mod pages;
 pub mod party;
+pub mod planned;
 pub mod runner;
 pub mod scenario;
 pub mod transfer;

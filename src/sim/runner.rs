@@ -3,7 +3,8 @@
 
 use super::checks::Symbols;
 use super::network::Counts;
-use super::scenario::{Plain, Planned, Scenario};
+use super::planned::Planned;
+use super::scenario::{Plain, Scenario};
 use super::transfer::{self, Report, Trace};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
