@@ -3,7 +3,7 @@
 use super::{Damage, GROUP, Input, MAX_OPERATIONS, MAX_WAKES_AT_ONCE, Object, SESSION, any_body, value};
 use crate::layout::Layout;
 use crate::limits::{CHECKSUM_LEN, HASHES_PER_PAGE, MAX_CONTROL, MAX_SYMBOL_SIZE};
-use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
+use crate::protocol::event::ReceiverEvent;
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::{Control, Machine, Output, Payload};
@@ -46,6 +46,7 @@ struct World {
     roots: Vec<Digest>,
     /// How many datagrams the receiver has sent.
     told: u64,
+    discarder_died: bool,
     over: bool,
 }
 
@@ -90,6 +91,7 @@ impl World {
             part: None,
             roots: Vec::new(),
             told: 0,
+            discarder_died: false,
             over: false,
         })
     }
@@ -242,7 +244,10 @@ impl World {
         }
         let job = self.jobs.remove(usize::from(which) % self.jobs.len());
         let done = match (how, job) {
-            (1..64, _) => ReceiverDone::WorkerDied("fuzzed".into()),
+            (1..64, job) => {
+                self.discarder_died |= matches!(job, ReceiverJob::Discard);
+                ReceiverDone::WorkerDied("fuzzed".into())
+            }
             (64..128, ReceiverJob::Open { .. }) => ReceiverDone::Failed(AbortCode::Name, "fuzzed".into()),
             (64..128, ReceiverJob::Store { .. } | ReceiverJob::Spill(_) | ReceiverJob::Commit) => {
                 ReceiverDone::Failed(AbortCode::Disk, "fuzzed".into())
@@ -332,8 +337,8 @@ impl World {
                 Output::Listen(_) => {}
                 Output::Event(ReceiverEvent::Finished(outcome)) => {
                     self.over = true;
-                    let worked = matches!(outcome, ReceiverOutcome::Complete { .. });
-                    assert!(self.part.is_none(), "{outcome:?} leaves a part file (complete: {worked})");
+                    let discarded = self.part.is_none() || self.discarder_died;
+                    assert!(discarded, "{outcome:?} leaves a part file");
                 }
                 Output::Event(_) => {}
             }
@@ -355,7 +360,7 @@ impl World {
                 self.end_job(0, 0);
             }
             if self.over {
-                assert!(self.part.is_none());
+                assert!(self.part.is_none() || self.discarder_died);
                 return;
             }
             let due = self.receiver.next_timeout();

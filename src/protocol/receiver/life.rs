@@ -214,21 +214,20 @@ impl Receiver {
 
     /// A job has ended.
     pub(super) fn job_done(&mut self, now: Time, done: ReceiverDone) {
-        if let ReceiverDone::WorkerDied(text) = done {
-            self.fail(AbortCode::Internal, text, now);
-            return;
-        }
-        if matches!(self.state, State::Leaving(_)) {
-            if let (ReceiverDone::Discarded, State::Leaving(leaving)) = (&done, &mut self.state) {
-                leaving.discarded = true;
-            }
-            if let (ReceiverDone::Committed(path), State::Leaving(leaving)) = (&done, &mut self.state) {
+        if let State::Leaving(leaving) = &mut self.state {
+            // The last job of all: if its worker died, nothing more can be done about the file.
+            leaving.discarded = leaving.discarding;
+            if let ReceiverDone::Committed(path) = done {
                 // Too late to leave without it.
                 leaving.outcome = ReceiverOutcome::Complete { acknowledged: false };
-                self.committed = Some(path.clone());
+                self.committed = Some(path);
             }
             self.discard_when_idle();
             self.finish_leaving();
+            return;
+        }
+        if let ReceiverDone::WorkerDied(text) = done {
+            self.fail(AbortCode::Internal, text, now);
             return;
         }
         let Some(blocks) = &mut self.blocks else { return };
