@@ -3,7 +3,7 @@
 use super::{Damage, GROUP, Input, MAX_OPERATIONS, MAX_WAKES_AT_ONCE, Object, SESSION, any_body, value};
 use crate::layout::Layout;
 use crate::limits::{CHECKSUM_LEN, HASHES_PER_PAGE, MAX_CONTROL, MAX_SYMBOL_SIZE};
-use crate::protocol::event::ReceiverEvent;
+use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::{Control, Machine, Output, Payload};
@@ -33,7 +33,7 @@ struct Part {
     bytes: Vec<u8>,
 }
 
-struct World {
+pub(super) struct World {
     receiver: Receiver,
     now: Time,
     object: Object,
@@ -45,9 +45,12 @@ struct World {
     /// Root hashes that the sender has announced.
     roots: Vec<Digest>,
     /// How many datagrams the receiver has sent.
-    told: u64,
+    pub(super) told: u64,
     discarder_died: bool,
     over: bool,
+    pub(super) outcome: Option<ReceiverOutcome>,
+    pub(super) spills: u32,
+    pub(super) rejected: u32,
 }
 
 /// The body of the fuzz target `receiver`.
@@ -55,8 +58,13 @@ struct World {
 /// # Panics
 /// When the receiver breaks a promise.
 pub fn fuzz_receiver(bytes: &[u8]) {
+    play(bytes);
+}
+
+/// The world at its end; none if the input is too short for one.
+pub(super) fn play(bytes: &[u8]) -> Option<World> {
     let mut input = Input(bytes);
-    let Some(mut world) = World::new(&mut input) else { return };
+    let mut world = World::new(&mut input)?;
     world.drain();
     for _ in 0..MAX_OPERATIONS {
         if world.over || world.operate(&mut input).is_none() {
@@ -64,6 +72,7 @@ pub fn fuzz_receiver(bytes: &[u8]) {
         }
     }
     world.end();
+    Some(world)
 }
 
 impl World {
@@ -93,6 +102,9 @@ impl World {
             told: 0,
             discarder_died: false,
             over: false,
+            outcome: None,
+            spills: 0,
+            rejected: 0,
         })
     }
 
@@ -333,13 +345,18 @@ impl World {
                     let kinds = [Kind::Join, Kind::Nak, Kind::Progress, Kind::Complete, Kind::Abort];
                     assert!(kinds.contains(&message.kind()), "{message:?}");
                 }
-                Output::Job(job) => self.jobs.push(job),
+                Output::Job(job) => {
+                    self.spills += u32::from(matches!(job, ReceiverJob::Spill(_)));
+                    self.jobs.push(job);
+                }
                 Output::Listen(_) => {}
                 Output::Event(ReceiverEvent::Finished(outcome)) => {
                     self.over = true;
                     let discarded = self.part.is_none() || self.discarder_died;
                     assert!(discarded, "{outcome:?} leaves a part file");
+                    self.outcome = Some(outcome);
                 }
+                Output::Event(ReceiverEvent::BlockRejected(_)) => self.rejected += 1,
                 Output::Event(_) => {}
             }
         }

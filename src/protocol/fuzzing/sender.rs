@@ -26,22 +26,22 @@ const MAX_JOBS: usize = 1024 + 64;
 /// Inputs that the machine may take to its end, and the time for that.
 const END: (usize, Duration) = (200_000, Duration::from_secs(600));
 
-struct World {
-    sender: Sender,
-    now: Time,
+pub(super) struct World {
+    pub(super) now: Time,
     object: Object,
     damage: Damage,
     jobs: Vec<SenderJob>,
     /// The next counter of each channel.
-    counters: BTreeMap<u16, u64>,
+    pub(super) counters: BTreeMap<u16, u64>,
     /// The last round polled on each channel.
     rounds: BTreeMap<u16, u32>,
     /// Fresh repair symbols sent, as (block, id).
-    fresh: BTreeSet<(u32, u32)>,
+    pub(super) fresh: BTreeSet<(u32, u32)>,
     /// Devices that said they were complete, or of which the table did.
     claims: BTreeSet<DeviceId>,
     said: u64,
     over: bool,
+    pub(super) sender: Sender,
 }
 
 /// The body of the fuzz target `sender`.
@@ -49,8 +49,13 @@ struct World {
 /// # Panics
 /// When the sender breaks a promise.
 pub fn fuzz_sender(bytes: &[u8]) {
+    play(bytes);
+}
+
+/// The world at its end; none if the input is too short for one.
+pub(super) fn play(bytes: &[u8]) -> Option<World> {
     let mut input = Input(bytes);
-    let Some(mut world) = World::new(&mut input) else { return };
+    let mut world = World::new(&mut input)?;
     world.drain();
     for _ in 0..MAX_OPERATIONS {
         if world.over || world.operate(&mut input).is_none() {
@@ -58,6 +63,7 @@ pub fn fuzz_sender(bytes: &[u8]) {
         }
     }
     world.end();
+    Some(world)
 }
 
 fn device(n: u8) -> DeviceId {

@@ -4,7 +4,7 @@ use super::answer::PendingAnswer;
 use super::blocks::{Blocks, Taken};
 use super::session::Session;
 use super::{Receiver, State};
-use crate::limits::MAX_SYMBOL_ID;
+use crate::limits::{MAX_DEVICES, MAX_SYMBOL_ID};
 use crate::protocol::Output;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::ReceiverJob;
@@ -155,7 +155,7 @@ impl Receiver {
 
     fn polled(&mut self, now: Time, number: PacketNumber, poll: &Poll) {
         let Some(session) = &mut self.session else { return };
-        session.group_size = poll.group_size;
+        session.group_size = poll.group_size.min(MAX_DEVICES as u32);
         if !self.admitted || !matches!(self.state, State::Receiving) {
             return;
         }

@@ -1,7 +1,7 @@
 //! The session a receiver takes part in: what the sender announced, and how well it is heard.
 
 use crate::layout::Layout;
-use crate::limits::{MAX_BLOCKS, RECEIVER_BUFFER_BYTES};
+use crate::limits::{MAX_BLOCKS, MAX_DEVICES, RECEIVER_BUFFER_BYTES};
 use crate::time::Time;
 use crate::units::{Digest, SessionId, TaskId};
 use crate::wire::{Announce, PacketNumber, Phase};
@@ -21,6 +21,7 @@ pub(super) struct Session {
     pub data: SocketAddr,
     pub phase: Phase,
     pub root: Option<Digest>,
+    /// Devices the sender serves, at most as many as one may: what is spread by it must end.
     pub group_size: u32,
     /// When the sender was last heard at all, and on the group's channel.
     pub last_heard: Time,
@@ -43,7 +44,7 @@ impl Session {
             data: announce.data,
             phase: announce.phase,
             root: announce.root,
-            group_size: announce.group_size,
+            group_size: announce.group_size.min(MAX_DEVICES as u32),
             last_heard: now,
             last_group: now,
             group: ChannelLoss::default(),
@@ -61,7 +62,7 @@ impl Session {
     /// Takes over what changes in the course of a session; the root hash only once.
     pub fn update(&mut self, announce: &Announce) {
         self.phase = announce.phase;
-        self.group_size = announce.group_size;
+        self.group_size = announce.group_size.min(MAX_DEVICES as u32);
         self.root = self.root.or(announce.root);
     }
 }
