@@ -3,17 +3,13 @@
 
 use super::disk::SimDisk;
 use crate::layout::Layout;
-use crate::limits::{FEEDBACK_PER_SECOND, MAX_CONTROL, MAX_DATAGRAM};
+use crate::limits::{CHECKSUM_LEN, FEEDBACK_PER_SECOND, MAX_CONTROL, MAX_DATAGRAM};
 use crate::time::Time;
 use crate::units::{BlockIndex, SessionId};
 use crate::wire::{Kind, Message, decode};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// I10 is stated in the mean: devices draw their delays, so a second may see some more than
-/// [`FEEDBACK_PER_SECOND`]. This much in all.
-pub const FEEDBACK_SLACK_PERCENT: usize = 20;
 
 /// What one sender's session has put on the wire.
 #[derive(Default)]
@@ -134,7 +130,7 @@ impl Checker {
             self.feedback.pop_front();
         }
         self.feedback_max = self.feedback_max.max(self.feedback.len());
-        let bound = FEEDBACK_PER_SECOND as usize * (100 + FEEDBACK_SLACK_PERCENT) / 100;
+        let bound = FEEDBACK_PER_SECOND as usize;
         if self.feedback.len() > bound {
             let mut kinds = Vec::new();
             for &(_, kind) in &self.feedback {
@@ -153,7 +149,8 @@ impl Checker {
             Ok(decoded) => decoded,
             Err(e) => panic!("a datagram was sent that cannot be decoded: {e}"),
         };
-        let most = if matches!(message, Message::Symbol(_)) { MAX_DATAGRAM } else { MAX_CONTROL };
+        let most =
+            if matches!(message, Message::Symbol(_)) { MAX_DATAGRAM } else { MAX_CONTROL + CHECKSUM_LEN };
         assert!(bytes.len() <= most, "a datagram of {} bytes: {message:?}", bytes.len());
         (header, message)
     }

@@ -98,7 +98,7 @@ fn job_delay<J>(seed: u64, most: Duration) -> Box<dyn FnMut(&J) -> Duration> {
     })
 }
 
-/// The sender of `scenario`, as started at `now`; one seed is its own and one its workers'.
+/// The sender of `scenario`, as started at `now`; `work_seed` is its workers'.
 ///
 /// # Panics
 /// Later, when the status table refuses a row.
@@ -106,7 +106,7 @@ fn job_delay<J>(seed: u64, most: Duration) -> Box<dyn FnMut(&J) -> Duration> {
 pub fn sender(
     scenario: &Scenario,
     session: SessionId,
-    [seed, work_seed]: [u64; 2],
+    work_seed: u64,
     sim_source: SimSource,
     plans: Rc<PlanCache>,
     table: &Table,
@@ -114,7 +114,6 @@ pub fn sender(
 ) -> Party {
     let layout = scenario.layout;
     let config = SenderConfig {
-        seed,
         session,
         task: task(),
         name: NAME.to_owned(),
@@ -157,7 +156,7 @@ pub fn sender(
     Party::Sender(Box::new(Node::new(engine, on_event)))
 }
 
-/// The device with this number, as started at `now`; one seed is its own and one its workers'.
+/// The device with this number, as started at `now`; `work_seed` is its workers'.
 #[must_use]
 pub fn receiver(
     plan: &DevicePlan,

@@ -184,8 +184,8 @@ impl<'a, 't> Transfer<'a, 't> {
         self.table = party::new_table();
         let session = SessionId(self.scenario.seed << 8 | self.sender_incarnation);
         let (source, plans) = (self.source.clone(), Rc::clone(&self.plans));
-        let seeds = [self.rng.u64(..), self.rng.u64(..)];
-        party::sender(self.scenario, session, seeds, source, plans, &self.table, now)
+        let seed = self.rng.u64(..);
+        party::sender(self.scenario, session, seed, source, plans, &self.table, now)
     }
 
     fn buffer_bytes(&self, index: u32) -> usize {

@@ -234,7 +234,8 @@ impl Sender {
     fn set_status(&mut self, key: usize, status: DeviceStatus, now: Time) {
         let blocks = self.config.layout.block_count();
         let device = self.devices.get_mut(key);
-        if std::mem::discriminant(&device.status) == std::mem::discriminant(&status) {
+        let same = std::mem::discriminant(&device.status) == std::mem::discriminant(&status);
+        if same || device.status == DeviceStatus::Complete {
             return;
         }
         device.ended = status.is_final().then_some(now);

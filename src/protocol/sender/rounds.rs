@@ -412,7 +412,7 @@ impl Sender {
 
     fn poll_session(&mut self, key: usize, now: Time) {
         let patience = (self.rounds.rtt * 3).max(Duration::from_millis(250));
-        let patience = patience * (1 + self.devices.get(key).unanswered);
+        let patience = patience * (1 + self.devices.get(key).unanswered).min(2);
         let scope = self.session_scope(key);
         let group_size = u32::try_from(self.devices.open()).unwrap_or(u32::MAX);
         let round = self.device_channel(key).open(now, now + patience, Time::NEVER);
