@@ -1,5 +1,5 @@
-//! Replays the committed corpus of the fuzz targets, so that what fuzzing once found stays found
-//! without a fuzzer.
+//! Replays the committed corpus of the fuzz target `datagram`, so that what fuzzing once found
+//! stays found without a fuzzer. (Those of whole machines are replayed by their unit tests.)
 //!
 //! Files named after a message kind are golden datagrams: they hold the wire format of this
 //! version as it was released. `cargo test --test corpus -- --ignored` writes them anew, which is
