@@ -72,6 +72,12 @@ pub const HASHES_PER_PAGE: u32 = 32;
 pub const MAX_BLOCKS: u32 = 1 << 20;
 /// Most datagrams handed to the kernel at one go.
 pub const MAX_BATCH: usize = 64;
+/// Most jobs a machine may have under way.
+pub const MAX_JOBS: usize = 1024;
+/// Most block buffers of a receiver, however small its blocks: each may be inside a job.
+pub const MAX_BLOCK_BUFFERS: usize = MAX_JOBS / 2;
+/// Most joins that wait for the status table, each with a job.
+pub const MAX_PENDING_JOINS: usize = MAX_JOBS / 2;
 /// Devices one session serves.
 pub const MAX_DEVICES: usize = 16_384;
 /// Feedback datagrams per second that all devices together may send (I10).

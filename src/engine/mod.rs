@@ -32,9 +32,9 @@ use render::Heads;
 pub use render::Stream;
 use std::io;
 
-/// Most jobs a machine may have under way. Machines keep far below it (they bound their buffers);
-/// one that does not would fill the memory, so going beyond is an error and not a longer queue.
-pub const MAX_JOBS: usize = 1024;
+/// Machines keep far below it (they bound their buffers); one that does not would fill the memory,
+/// so going beyond is an error and not a longer queue.
+pub use crate::limits::MAX_JOBS;
 /// Most finished jobs handed to the machine in one step.
 const DONE_PER_STEP: usize = 64;
 /// Most outputs taken from the machine in one step, so that inputs get their turn.

@@ -1,7 +1,7 @@
 //! Drives a sender: devices that say anything, a source that may fail, workers that may die.
 
 use super::{Damage, GROUP, Input, MAX_OPERATIONS, MAX_WAKES_AT_ONCE, Object, SESSION, any_body};
-use crate::limits::{CHECKSUM_LEN, MAX_CONTROL};
+use crate::limits::{CHECKSUM_LEN, MAX_CONTROL, MAX_JOBS};
 use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{SenderDone, SenderJob};
 use crate::protocol::sender::{Sender, SenderConfig};
@@ -21,8 +21,6 @@ use std::time::Duration;
 /// Outputs that one input may bring at the most: goodbyes, polls and announcements to a few devices
 /// each, and what the rate allows at one go.
 const MAX_OUTPUTS: usize = 512;
-/// Jobs that may be under way: four hashes, a check, encodings ahead, and 1024 waiting joins.
-const MAX_JOBS: usize = 1024 + 64;
 /// Inputs that the machine may take to its end, and the time for that.
 const END: (usize, Duration) = (200_000, Duration::from_secs(600));
 

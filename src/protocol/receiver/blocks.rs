@@ -11,7 +11,7 @@
 
 use crate::fec::{Added, BlockAssembly};
 use crate::layout::Layout;
-use crate::limits::HASHES_PER_PAGE;
+use crate::limits::{HASHES_PER_PAGE, MAX_BLOCK_BUFFERS};
 use crate::protocol::job::ReceiverJob;
 use crate::ranges::BitSet;
 use crate::units::{BlockIndex, Digest, SymbolId};
@@ -73,7 +73,7 @@ impl Blocks {
         let count = layout.block_count();
         let first = BlockIndex(0);
         let size = layout.source_symbols(first) as usize * usize::from(layout.symbol_size());
-        let max_buffers = buffer_bytes.checked_div(size).unwrap_or(0).max(MIN_BUFFERS);
+        let max_buffers = buffer_bytes.checked_div(size).unwrap_or(0).clamp(MIN_BUFFERS, MAX_BLOCK_BUFFERS);
         Self {
             layout,
             settled: BitSet::new(count),

@@ -2,7 +2,7 @@
 
 use super::devices::Device;
 use super::{PendingJoin, Sender};
-use crate::limits::MAX_DEVICES;
+use crate::limits::{MAX_DEVICES, MAX_PENDING_JOINS};
 use crate::protocol::job::SenderJob;
 use crate::status::DeviceStatus;
 use crate::time::Time;
@@ -12,9 +12,6 @@ use crate::wire::{
 };
 use std::net::SocketAddr;
 use std::time::Duration;
-
-/// Joins that may wait for the status table at a time.
-const MAX_PENDING_JOINS: usize = 1024;
 
 impl Sender {
     /// Handles one datagram; whatever is not a sound message of this session is counted and dropped.
