@@ -76,16 +76,16 @@ impl Needs {
     fn need(&mut self, block: u32, k: u32, deficit: u32, missing: &[(u32, u32)]) {
         let need = self.blocks.entry(block).or_insert_with(|| Need { max: 0, union: Some(BitSet::new(k)) });
         need.max = need.max.max(deficit);
-        let told: u32 = missing.iter().map(|run| run.1).sum();
-        if told < deficit {
+        // What is named beyond the block's end is not named: resending it would send nothing.
+        let missing = missing.iter().map(|&(first, count)| first..first.saturating_add(count).min(k));
+        let told: usize = missing.clone().map(|ids| ids.len()).sum();
+        if told < deficit as usize {
             need.union = None;
         }
         if let Some(union) = &mut need.union {
-            for &(first, count) in missing {
-                (first..first.saturating_add(count).min(k)).for_each(|id| {
-                    union.insert(id);
-                });
-            }
+            missing.flatten().for_each(|id| {
+                union.insert(id);
+            });
         }
     }
 
@@ -179,6 +179,14 @@ mod tests {
     fn a_device_that_names_no_ids_gets_fresh_symbols_with_room_for_loss() {
         let plans = plan(&[nak(vec![lacks(0, 40, &[])]), nak(vec![lacks(0, 2, &[(0, 2)])])], 0.05);
         assert_eq!(plans, [Plan { block: 0, kind: PlanKind::Fresh(43) }]);
+    }
+
+    #[test]
+    fn source_symbols_that_there_are_not_are_not_named() {
+        for missing in [(100, 5), (255, 255), (99, 200)] {
+            let plans = plan(&[nak(vec![lacks(0, 5, &[missing])])], 0.0);
+            assert_eq!(plans, [Plan { block: 0, kind: PlanKind::Fresh(6) }], "{missing:?}");
+        }
     }
 
     #[test]
