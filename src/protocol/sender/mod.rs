@@ -9,7 +9,8 @@
 //!
 //! - `config`: what it is told. `devices`: whom it serves. `gather`: invitations, the start.
 //! - `stream`: source symbols, hashes ahead of them, and what goes out next at the paced rate.
-//! - `rounds`: polls, and what becomes of their answers. `planner`: the repairs of a round.
+//! - `rounds`: polls, and what becomes of their answers; `sessions`: those of single devices.
+//!   `planner`: the repairs of a round.
 //! - `channel`: a destination with its repairs. `feedback`: what devices say. `life`: timers.
 
 mod channel;
@@ -20,6 +21,7 @@ mod gather;
 mod life;
 mod planner;
 mod rounds;
+mod sessions;
 mod stream;
 
 pub use config::SenderConfig;
