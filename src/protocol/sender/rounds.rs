@@ -1,6 +1,5 @@
-//! Rounds: a poll invites answers, the answers are planned together, the repairs go out, the next
-//! poll follows. The group has one round at a time, beside its stream; so has each unicast repair
-//! session (`sessions`).
+//! The group's rounds: a poll invites answers, the answers are planned together, the repairs go out,
+//! the next poll follows; one round at a time, beside the stream.
 
 use super::Sender;
 use super::channel::Round;
@@ -360,41 +359,5 @@ impl Sender {
             }
         });
         deficits.sum()
-    }
-
-    /// When the stream is over and the group is served, the devices left over make a new group if
-    /// there are several (they pay the maximum, not the sum); a last one of several is served alone,
-    /// so that the others are not bothered.
-    fn regroup(&mut self) {
-        let in_group: Vec<usize> =
-            self.devices.iter().filter(|(_, d)| d.in_group()).map(|(key, _)| key).collect();
-        match in_group.as_slice() {
-            [] => {
-                let left: Vec<usize> = self
-                    .devices
-                    .iter()
-                    .filter(|(_, d)| !d.is_final() && !d.regrouped)
-                    .map(|(key, _)| key)
-                    .collect();
-                if left.len() >= 2 {
-                    for key in left {
-                        self.end_session(key);
-                        let device = self.devices.get_mut(key);
-                        device.regrouped = true;
-                        device.apart = false;
-                        device.since = 0;
-                    }
-                }
-            }
-            [last]
-                if self.devices.len() >= 2
-                    && !self.group.has_repairs()
-                    && !self.group.is_open()
-                    && !self.devices.get(*last).unreachable() =>
-            {
-                self.devices.get_mut(*last).apart = true;
-            }
-            _ => {}
-        }
     }
 }

@@ -1,8 +1,9 @@
-//! Unicast repair sessions: a device unlike the group is polled and repaired alone, on a channel of
-//! its own, with rounds like the group's.
+//! Unicast repair sessions: polls, answers and repairs for one device at its own address, beside
+//! the group's rounds; and the regrouping of those left over.
 
 use super::Sender;
-use super::channel::{OwnRate, Round};
+use super::channel::Round;
+use super::own_rate::OwnRate;
 use super::planner::Needs;
 use crate::limits::HASHES_PER_PAGE;
 use crate::status::DeviceStatus;
@@ -15,7 +16,6 @@ use std::time::Duration;
 const MAX_SESSIONS: usize = 16;
 
 impl Sender {
-    /// Opens sessions for the devices that want one, closes rounds that got no answer, and polls.
     pub(super) fn drive_sessions(&mut self, now: Time) {
         let room = if self.group_is_busy() { MAX_SESSIONS } else { usize::MAX };
         if self.sessions.len() < room {
@@ -127,6 +127,42 @@ impl Sender {
             let wasted = channel.clear();
             channel.close(Time::ZERO);
             self.encoded_symbols = self.encoded_symbols.saturating_sub(wasted);
+        }
+    }
+
+    /// When the stream is over and the group is served, the devices left over make a new group if
+    /// there are several (they pay the maximum, not the sum); a last one of several is served alone,
+    /// so that the others are not bothered.
+    pub(super) fn regroup(&mut self) {
+        let in_group: Vec<usize> =
+            self.devices.iter().filter(|(_, d)| d.in_group()).map(|(key, _)| key).collect();
+        match in_group.as_slice() {
+            [] => {
+                let left: Vec<usize> = self
+                    .devices
+                    .iter()
+                    .filter(|(_, d)| !d.is_final() && !d.regrouped)
+                    .map(|(key, _)| key)
+                    .collect();
+                if left.len() >= 2 {
+                    for key in left {
+                        self.end_session(key);
+                        let device = self.devices.get_mut(key);
+                        device.regrouped = true;
+                        device.apart = false;
+                        device.since = 0;
+                    }
+                }
+            }
+            [last]
+                if self.devices.len() >= 2
+                    && !self.group.has_repairs()
+                    && !self.group.is_open()
+                    && !self.devices.get(*last).unreachable() =>
+            {
+                self.devices.get_mut(*last).apart = true;
+            }
+            _ => {}
         }
     }
 }
