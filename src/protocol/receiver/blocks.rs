@@ -314,3 +314,22 @@ pub(super) enum Missing<'a> {
     /// Some of this block has come.
     Symbols(&'a BlockAssembly),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{MAX_JOBS, RECEIVER_BUFFER_BYTES};
+
+    #[test]
+    fn jobs_are_bounded_however_small_the_blocks() {
+        let layout = Layout::new(4 << 20, 10, 1024).unwrap();
+        let mut blocks = Blocks::new(layout, RECEIVER_BUFFER_BYTES);
+        // No job ever ends.
+        let symbol = [7; 1024];
+        let jobs = (0..4096).filter_map(|b| blocks.add(BlockIndex(b), SymbolId(0), &symbol).1);
+        let jobs: Vec<ReceiverJob> = jobs.collect();
+        assert_eq!(jobs.len(), MAX_BLOCK_BUFFERS);
+        assert!(jobs.len() < MAX_JOBS);
+        assert_eq!(blocks.buffered_bytes(), MAX_BLOCK_BUFFERS << 10);
+    }
+}

@@ -105,4 +105,28 @@ mod tests {
         }
         assert_eq!((loss.received, loss.lost()), (5, 2));
     }
+
+    #[test]
+    fn a_group_is_no_larger_than_it_can_be() {
+        let mut announce = Announce {
+            task: TaskId([1; 16]),
+            phase: Phase::Gathering,
+            object_size: 1,
+            block_log2: 20,
+            symbol_size: 1408,
+            data: "239.1.1.1:7417".parse().unwrap(),
+            position: crate::units::BlockIndex(0),
+            invitation: crate::wire::Invitation { probability: 0, window: std::time::Duration::ZERO },
+            group_size: u32::MAX,
+            rate: crate::units::Rate(1),
+            root: None,
+            name: "n".into(),
+        };
+        let from = "10.0.0.1:7418".parse().unwrap();
+        let mut session = Session::latch(SessionId(1), from, &announce, Time::ZERO).unwrap();
+        assert_eq!(session.group_size, MAX_DEVICES as u32);
+        announce.group_size = 3;
+        session.update(&announce);
+        assert_eq!(session.group_size, 3);
+    }
 }
