@@ -254,7 +254,9 @@ where
                     let checked = self.stream.as_ref().map(|stream| stream.source.check());
                     let why = match checked {
                         Some(Err(e)) => e.to_string(),
-                        _ => "the source file could not be read while it was being sent; send it again".into(),
+                        _ => {
+                            "the source file could not be read while it was being sent; send it again".into()
+                        }
                     };
                     let done = self.jobs.source_unreadable(why);
                     self.machine.handle_job_done(now, done);
