@@ -16,12 +16,14 @@ use crate::protocol::job::{SenderDone, SenderJob};
 use crate::protocol::sender::{Sender, SenderConfig};
 use crate::storage::{FileSource, Source};
 use crate::tasks::{MemoryStore, TaskTable};
+use crate::text;
 use crate::time::Time;
 use crate::ui::report_file::Report;
-use crate::ui::{SenderIntro, SenderView, sender_view};
+use crate::ui::{SenderIntro, SenderView, check_whole, sender_view};
 use crate::units::{Digest, Rate, SessionId, TaskId};
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -83,7 +85,18 @@ fn route(config: &SendConfig) -> Result<Route, Error> {
 
 fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let environment = |e: &dyn std::fmt::Display| Error::Environment(e.to_string());
+    if let (Some(address), false) = (config.file.to_str(), config.file.exists())
+        && Destination::parse(address, config.port).is_ok()
+    {
+        return Err(Error::Usage(format!(
+            "{address} is no file but an address; the file comes first: mcp send FILE {address}"
+        )));
+    }
     let source = Arc::new(FileSource::open(&config.file).map_err(|e| environment(&e))?);
+    if let Some(path) = &config.report {
+        // Now, and not after an hour's transfer.
+        check_whole(path).map_err(|e| report_refused(path, &e))?;
+    }
     let route = route(config)?;
     let layout = Layout::choose(source.size(), route.symbol_size).map_err(|e| environment(&e))?;
     if layout.block_count() > MAX_BLOCKS {
@@ -116,11 +129,8 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         enter_starts: config.gather.enter,
     };
     let mut view = sender_view(config.style, intro.clone());
-    for note in [
-        format!("interface {}", route.interface),
-        net.describe(),
-        format!("rate {} bit/s, symbols of {} bytes", route.rate.0, route.symbol_size),
-    ] {
+    let pace = format!("rate {}, symbols of {} bytes", text::rate(route.rate.0), route.symbol_size);
+    for note in net.describe().into_iter().chain([pace]) {
         view.note(host.now(), &note);
     }
     let table: Table = Rc::new(RefCell::new(TaskTable::new(task, MemoryStore::new())));
@@ -165,11 +175,14 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let elapsed = host.now().since(Time::ZERO);
     let document = Report { intro: &intro, snapshot: &snapshot, root: show.root, started, elapsed, exit };
     if let Err(e) = document.write(path) {
-        let text = format!("cannot write the report to {}: {e}", path.display());
-        report::error(&Error::Environment(text));
+        report::error(&report_refused(path, &e));
         return Ok(if exit == Exit::Complete { Exit::Environment } else { exit });
     }
     Ok(exit)
+}
+
+fn report_refused(path: &Path, error: &std::io::Error) -> Error {
+    Error::Environment(format!("cannot write the report to {} ({error}); check --report", path.display()))
 }
 
 /// Worker threads for hashing and encoding; the status table is looked up at once.
