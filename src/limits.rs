@@ -90,14 +90,15 @@ pub const SENDER_SILENCE: Duration = Duration::from_secs(20);
 pub const DEVICE_SILENCE: Duration = Duration::from_secs(10);
 /// A device that is being served but verifies nothing more for this long has failed.
 pub const DEVICE_STALL: Duration = Duration::from_secs(60);
-/// NAK summaries per second that polls may invite.
-pub const NAKS_PER_SECOND: u32 = FEEDBACK_PER_SECOND * 3 / 10;
+/// NAK summaries per second that polls may invite. The four shares leave a quarter of the bound
+/// free, since they hold in the mean: devices draw their delays.
+pub const NAKS_PER_SECOND: u32 = FEEDBACK_PER_SECOND / 4;
 /// Joins per second that announces may invite.
-pub const JOINS_PER_SECOND: u32 = FEEDBACK_PER_SECOND / 5;
+pub const JOINS_PER_SECOND: u32 = FEEDBACK_PER_SECOND * 3 / 20;
 /// Completion receipts per second that the devices together may send.
-pub const COMPLETIONS_PER_SECOND: u32 = FEEDBACK_PER_SECOND / 4;
+pub const COMPLETIONS_PER_SECOND: u32 = FEEDBACK_PER_SECOND / 5;
 /// Progress reports per second that the devices together may send.
-pub const REPORTS_PER_SECOND: u32 = FEEDBACK_PER_SECOND / 5;
+pub const REPORTS_PER_SECOND: u32 = FEEDBACK_PER_SECOND * 3 / 20;
 /// A device reports its progress this often, or less often where there are many.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -105,6 +106,18 @@ pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 #[must_use]
 pub fn report_interval(devices: u32) -> Duration {
     REPORT_INTERVAL.max(Duration::from_secs(1) * devices / REPORTS_PER_SECOND)
+}
+
+/// With what probability, over 65535, a device that has heard `announces` announces of a session
+/// before answers one with a join at the most: the sender must have a chance to see a crowd coming.
+#[must_use]
+pub const fn join_ceiling(announces: u32) -> u16 {
+    match announces {
+        0 => u16::MAX >> 6,
+        1 => u16::MAX >> 4,
+        2 => u16::MAX >> 2,
+        _ => u16::MAX,
+    }
 }
 
 /// How long a device of `devices` may be silent before it is lost.
@@ -126,7 +139,7 @@ const _: () = {
     assert!(MAX_SOURCE_SYMBOLS < MAX_SYMBOL_ID);
     assert!(
         NAKS_PER_SECOND + JOINS_PER_SECOND + COMPLETIONS_PER_SECOND + REPORTS_PER_SECOND
-            <= FEEDBACK_PER_SECOND
+            <= FEEDBACK_PER_SECOND * 3 / 4
     );
     assert!(ANNOUNCE_INTERVAL.as_secs() < SENDER_SILENCE.as_secs());
     // The usual block works with every symbol size, the largest with the largest.

@@ -160,3 +160,6 @@ fn commit(files: &ReceiverFiles) -> Result<ReceiverDone, Refusal> {
     *lock(&files.open) = None;
     Ok(ReceiverDone::Committed(path))
 }
+
+#[cfg(test)]
+mod tests;

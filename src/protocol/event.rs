@@ -58,7 +58,8 @@ pub struct SenderSnapshot {
     pub streamed: u64,
     /// Pacing rate.
     pub rate: Rate,
-    /// Bytes put on the wire so far, framing included.
+    /// Bytes put on the wire so far: Ethernet frames as network cards count them (headers, but no
+    /// preamble, check sequence or gap).
     pub wire_bytes: u64,
     /// Source symbols sent once.
     pub source_symbols: u64,

@@ -1,1 +1,30 @@
-//! To be built.
+//! The test-bed: a seeded world on one thread. Its clock, network and disks are virtual; machines,
+//! engine loop and job code are the real ones, driven through the same ports. The same seed and
+//! the same commit replay the same run, byte for byte.
+//!
+//! ```text
+//!   scenario  (seed -> sizes, links, faults)        runner (ranges of seeds)
+//!       |                                              |
+//!   transfer  starts, crashes and restarts senders and devices (party)
+//!       |                     \
+//!     world  event queue       checks  invariants at every step and at the end
+//!       |        \
+//!     node      network  loss, bursts, delay, reordering, duplication, corruption, queues
+//!       |
+//!   engine::Engine (the real one) on SimNet, SimJobs and a SimDisk
+//! ```
+
+pub mod checks;
+pub mod disk;
+pub mod network;
+pub mod node;
+pub mod pages;
+pub mod party;
+pub mod planned;
+pub mod runner;
+pub mod scenario;
+pub mod transfer;
+pub mod world;
+
+#[cfg(test)]
+mod tests;

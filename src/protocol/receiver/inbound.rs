@@ -4,7 +4,7 @@ use super::answer::PendingAnswer;
 use super::blocks::{Blocks, Taken};
 use super::session::Session;
 use super::{Receiver, State};
-use crate::limits::MAX_SYMBOL_ID;
+use crate::limits::{MAX_SYMBOL_ID, join_ceiling};
 use crate::protocol::Output;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::ReceiverJob;
@@ -99,7 +99,9 @@ impl Receiver {
 
     /// An announce invites those not admitted: draw, and join after a random delay.
     fn invited(&mut self, now: Time, invitation: Invitation) {
-        if self.timers.join_is_pending(now) || !self.draw(invitation.probability) {
+        let probability = invitation.probability.min(join_ceiling(self.invitations));
+        self.invitations += 1;
+        if self.timers.join_is_pending(now) || !self.draw(probability) {
             return;
         }
         self.timers.join = now + invitation.window.mul_f64(self.rng.f64());

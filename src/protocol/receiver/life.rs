@@ -2,7 +2,7 @@
 
 use super::config::ReceiverConfig;
 use super::{Receiver, State};
-use crate::limits::{COMPLETIONS_PER_SECOND, SENDER_SILENCE, report_interval};
+use crate::limits::{COMPLETIONS_PER_SECOND, REPORT_INTERVAL, SENDER_SILENCE, report_interval};
 use crate::protocol::Output;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
@@ -71,7 +71,7 @@ impl Timers {
     }
     pub fn admitted(&mut self, now: Time) {
         self.join = Time::NEVER;
-        self.report = now;
+        self.report = now + REPORT_INTERVAL / 4;
     }
     pub fn join_is_pending(&self, now: Time) -> bool {
         self.join != Time::NEVER || self.last_join.is_some_and(|at| now < at + JOIN_PATIENCE)

@@ -72,6 +72,8 @@ pub struct Receiver {
     session: Option<Session>,
     blocks: Option<Blocks>,
     admitted: bool,
+    /// Announces heard while not admitted.
+    invitations: u32,
     /// Why the part file could not be made: told to the sender once it knows us.
     refusal: Option<(AbortCode, String)>,
     answer: Option<PendingAnswer>,
@@ -95,6 +97,7 @@ impl Receiver {
             session: None,
             blocks: None,
             admitted: false,
+            invitations: 0,
             refusal: None,
             answer: None,
             timers: Timers::new(now, &config),

@@ -29,6 +29,10 @@ pub(super) struct Device {
     pub regrouped: bool,
     /// Unicast polls in a row that it did not answer although it was heard from.
     pub unanswered: u32,
+    /// Rounds of the group in a row that brought no answer from it.
+    pub silent_rounds: u32,
+    /// What it lacked at its last answer, as a share of what had been sent since the poll before.
+    pub lacks: Option<f64>,
     /// Its unicast repair session; kept once made, so that packet numbers never repeat.
     pub channel: Option<Box<Channel>>,
     pub verified: u32,

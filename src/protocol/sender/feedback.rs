@@ -138,6 +138,8 @@ impl Sender {
                 apart: false,
                 regrouped: false,
                 unanswered: 0,
+                silent_rounds: 0,
+                lacks: None,
                 channel: None,
                 verified: 0,
                 incomplete: None,

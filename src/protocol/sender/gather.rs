@@ -1,80 +1,71 @@
-//! Gathering: how devices are invited without their answers flooding the sender, and when the
-//! stream starts.
+//! Gathering: how devices are invited without their answers flooding the sender.
 //!
-//! The number of devices out there is unknown. So announces go round in steps which invite a rising
-//! share of them (1/64, 1/16, 1/4, all). As soon as the joins that a step brought show a crowd,
-//! one announce invites all of it over a window that keeps the joins within their share of the
-//! feedback bound (I10), and the round of steps rests until that window is over.
+//! The number of devices out there is unknown, and they may all have been waiting for this sender,
+//! or start at the same moment. So each device begins cautiously by itself: it answers the first
+//! announces it hears with a low probability that rises from one to the next
+//! ([`crate::limits::join_ceiling`]). And the sender watches: as soon as an announce brings more joins
+//! than their share of the feedback bound (I10) allows, it lowers the probability of all.
 
 use crate::limits::JOINS_PER_SECOND;
-use crate::time::Time;
 use crate::wire::Invitation;
 use std::time::Duration;
 
-/// Delay over which an uncrowded step spreads its answers.
-const STEP_WINDOW: Duration = Duration::from_millis(20);
-/// More joins than this may not be expected from one step.
-const CROWD: u32 = 32;
-/// log2 of the divisors of the steps' shares.
-const STEPS: [u32; 4] = [6, 4, 2, 0];
+/// Delay over which the answers to one announce are spread.
+const WINDOW: Duration = Duration::from_millis(20);
 
 /// Decides what each announce invites.
 #[derive(Debug)]
 pub(super) struct Gather {
-    step: usize,
+    probability: f64,
     /// Joins that came since the last announce.
     joins: u32,
-    /// All may be asked to answer again only after this.
-    draining_until: Time,
 }
 
 impl Gather {
     pub const fn new() -> Self {
-        Self { step: 0, joins: 0, draining_until: Time::ZERO }
+        Self { probability: 1.0, joins: 0 }
     }
 
     pub const fn joined(&mut self) {
         self.joins += 1;
     }
 
-    /// The invitation of the announce that goes out now.
-    pub fn invite(&mut self, now: Time) -> Invitation {
-        let joins = std::mem::take(&mut self.joins);
-        if now < self.draining_until {
-            // Those whom the crowd's announce did not reach are invited too, over what is left.
-            return Invitation { probability: u16::MAX, window: self.draining_until.since(now) };
-        }
-        let last = STEPS[(self.step + STEPS.len() - 1) % STEPS.len()];
-        let next = STEPS[self.step];
-        // Joins of the last step, scaled to what all would have brought and to what the next will.
-        let crowd = joins << last;
-        self.step = (self.step + 1) % STEPS.len();
-        if self.step != 1 && (crowd >> next) > CROWD {
-            let window = Duration::from_secs(1) * crowd / JOINS_PER_SECOND;
-            self.draining_until = now + window;
-            self.step = 0;
-            return Invitation { probability: u16::MAX, window };
-        }
-        Invitation { probability: u16::MAX >> next, window: STEP_WINDOW }
+    /// The invitation of the announce that goes out now, `interval` after the one before.
+    pub fn invite(&mut self, interval: Duration) -> Invitation {
+        let joins = f64::from(std::mem::take(&mut self.joins));
+        let target = f64::from(JOINS_PER_SECOND) * interval.as_secs_f64();
+        let factor = if joins > target { target / joins } else { 2.0 };
+        let least = 1.0 / f64::from(u16::MAX);
+        self.probability = (self.probability * factor).clamp(least, 1.0);
+        let probability = (self.probability * f64::from(u16::MAX)).ceil() as u16;
+        Invitation { probability, window: WINDOW }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::FEEDBACK_PER_SECOND;
+    use crate::limits::{FEEDBACK_PER_SECOND, join_ceiling};
+    use crate::time::Time;
 
-    /// Plays `devices` waiting devices against the invitations; returns the most joins in any
-    /// second and the time until all had joined.
-    fn crowd(devices: usize, step: Duration, seed: u64) -> (usize, Duration) {
+    /// Plays `devices` devices, which start within `spread`, against the invitations; returns the
+    /// most joins in any second and the time until all had joined.
+    fn crowd(devices: usize, spread: Duration, seed: u64) -> (usize, Duration) {
+        let step = Duration::from_millis(50);
         let mut rng = fastrand::Rng::with_seed(seed);
         let (mut gather, mut now) = (Gather::new(), Time::ZERO);
+        let starts: Vec<Time> = (0..devices).map(|_| Time::ZERO + spread.mul_f64(rng.f64())).collect();
+        let mut heard = vec![0; devices];
         let mut at: Vec<Option<Time>> = vec![None; devices];
         loop {
-            let invitation = gather.invite(now);
-            for slot in at.iter_mut().filter(|slot| slot.is_none()) {
-                if rng.u16(..) <= invitation.probability {
-                    *slot = Some(now + invitation.window.mul_f64(rng.f64()));
+            let invitation = gather.invite(step);
+            for i in 0..devices {
+                if at[i].is_none() && starts[i] <= now {
+                    let probability = invitation.probability.min(join_ceiling(heard[i]));
+                    heard[i] += 1;
+                    if rng.u16(..) <= probability {
+                        at[i] = Some(now + invitation.window.mul_f64(rng.f64()));
+                    }
                 }
             }
             let next = now + step;
@@ -97,9 +88,9 @@ mod tests {
     }
 
     #[test]
-    fn a_few_devices_are_in_after_one_round_of_steps() {
+    fn a_few_devices_are_in_at_once() {
         for seed in 0..50 {
-            let (_, time) = crowd(4, Duration::from_millis(50), seed);
+            let (_, time) = crowd(4, Duration::ZERO, seed);
             assert!(time <= Duration::from_millis(250), "seed {seed}: {time:?}");
         }
     }
@@ -107,10 +98,12 @@ mod tests {
     #[test]
     fn crowds_of_any_size_stay_within_the_bound() {
         for devices in [50, 300, 1_000, 10_000] {
-            for seed in 0..5 {
-                let (most, time) = crowd(devices, Duration::from_millis(50), seed);
-                assert!(most <= FEEDBACK_PER_SECOND as usize, "seed {seed}, {devices}: {most}/s");
-                assert!(time <= Duration::from_secs(1 + devices as u64 / 50), "{devices}: {time:?}");
+            for (seed, spread) in [0, 1, 500, 3_000].into_iter().enumerate() {
+                let spread = Duration::from_millis(spread);
+                let (most, time) = crowd(devices, spread, seed as u64);
+                let bound = FEEDBACK_PER_SECOND as usize;
+                assert!(most <= bound, "{spread:?}, {devices}: {most}/s");
+                assert!(time <= Duration::from_secs(4 + devices as u64 / 50), "{devices}: {time:?}");
             }
         }
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// Announces follow each other so closely while gathering.
 const GATHER_ANNOUNCES: Duration = Duration::from_millis(50);
-/// And so while streaming and later: four steps of invitations a second.
+/// And so while streaming and later.
 const LATER_ANNOUNCES: Duration = Duration::from_millis(250);
 /// How often devices are looked over.
 const SWEEP: Duration = Duration::from_millis(500);
@@ -31,6 +31,7 @@ const _: () = assert!(LATER_ANNOUNCES.as_millis() <= ANNOUNCE_INTERVAL.as_millis
 
 #[derive(Debug)]
 pub(super) struct Life {
+    last_announce: Time,
     next_announce: Time,
     next_sweep: Time,
     next_check: Time,
@@ -54,6 +55,7 @@ struct Closing {
 impl Life {
     pub fn new(now: Time, config: &SenderConfig) -> Self {
         Self {
+            last_announce: now,
             next_announce: now,
             next_sweep: now + SWEEP,
             next_check: now + SOURCE_CHECK,
@@ -127,8 +129,10 @@ impl Sender {
     /// Describes the session to the group and on the rendezvous groups.
     pub(super) fn announce(&mut self, now: Time) {
         let gathering = self.phase == Phase::Gathering;
-        self.life.next_announce = now + if gathering { GATHER_ANNOUNCES } else { LATER_ANNOUNCES };
-        let invitation = self.gather.invite(now);
+        let interval = if gathering { GATHER_ANNOUNCES } else { LATER_ANNOUNCES };
+        let since = now.since(self.life.last_announce).clamp(GATHER_ANNOUNCES / 2, interval);
+        (self.life.last_announce, self.life.next_announce) = (now, now + interval);
+        let invitation = self.gather.invite(since);
         let announce = self.announcement(invitation);
         let message = Message::Announce(announce);
         self.to_group(&message);
@@ -171,7 +175,8 @@ impl Sender {
         if self.phase != Phase::Gathering || self.life.is_closing() {
             return;
         }
-        let ready = self.devices.open();
+        // An empty object is complete as soon as its device knows of it.
+        let ready = self.devices.count(|d| !d.is_final() || d.status == DeviceStatus::Complete);
         let over = now >= self.life.gather_until;
         let enough = match (self.config.expected, self.life.last_join) {
             (Some(n), _) => ready + self.devices.count(Device::has_failed) >= n as usize,

@@ -28,7 +28,7 @@ use super::event::{SenderEvent, SenderOutcome, SenderSnapshot};
 use super::job::{SenderDone, SenderJob};
 use super::{Control, Machine, Output, Payload, Transmit};
 use crate::limits::{MAX_DEVICES, UNICAST_SHARE_PERCENT};
-use crate::pacing::{ETHERNET_OVERHEAD, IPV4_UDP_OVERHEAD, IPV6_UDP_OVERHEAD, TokenBucket};
+use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, IPV4_UDP_OVERHEAD, IPV6_UDP_OVERHEAD, TokenBucket};
 use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::units::{DeviceId, Digest, Rate, SymbolId, Via};
@@ -64,6 +64,7 @@ struct PendingJoin {
 
 #[derive(Debug, Default)]
 struct Counters {
+    /// Bytes of Ethernet frames without their check sequence.
     wire_bytes: u64,
     source: u64,
     repair: u64,
@@ -175,9 +176,14 @@ impl Sender {
         let header = wire::Header { session: self.config.session, packet_number: number };
         let bytes = wire::encode(header, message);
         let size = bytes.len() as u64 + overhead(to);
-        self.pacer.charge(size);
-        self.counters.wire_bytes += size;
+        self.charge(size, 1);
         Transmit { to, payload: Payload::Message(bytes) }
+    }
+
+    /// Charges datagrams of so many bytes in all, on the wire, to the rate.
+    fn charge(&mut self, bytes: u64, datagrams: u32) {
+        self.pacer.charge(bytes);
+        self.counters.wire_bytes += bytes - (ETHERNET_OVERHEAD - ETHERNET_HEADER) * u64::from(datagrams);
     }
 
     /// Sends a control message ahead of everything paced.
@@ -228,7 +234,8 @@ impl Sender {
     fn set_status(&mut self, key: usize, status: DeviceStatus, now: Time) {
         let blocks = self.config.layout.block_count();
         let device = self.devices.get_mut(key);
-        if std::mem::discriminant(&device.status) == std::mem::discriminant(&status) {
+        let same = std::mem::discriminant(&device.status) == std::mem::discriminant(&status);
+        if same || device.status == DeviceStatus::Complete {
             return;
         }
         device.ended = status.is_final().then_some(now);

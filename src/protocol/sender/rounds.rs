@@ -10,6 +10,7 @@ use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::units::{BlockIndex, SymbolId};
 use crate::wire::{Deficit, Invitation, Message, Nak, Phase, Planned, Poll};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Unicast repair sessions at a time while the group has work.
@@ -25,6 +26,8 @@ const ECHO_ABOVE: usize = 32;
 /// With at most so many devices, the missing source symbols are worth naming: their union may be
 /// no larger than a repair.
 const WANT_IDS_UP_TO: usize = 4;
+/// Rounds in a row without an answer after which a device is taken to lack nothing.
+const SILENCE_MEANS_NOTHING_LACKS: u32 = 2;
 /// Bounds of the estimated round-trip time of the group.
 const RTT_BOUNDS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(2));
 /// Time for the answers beyond the round trip: a busy device's reaction.
@@ -296,26 +299,45 @@ impl Sender {
 
     /// Sets devices apart whose deficits are unlike the group's: more than three times the median and
     /// a tenth of what was sent. What they lack is sent to them alone, so that the group pays a
-    /// bounded share for them (I3).
+    /// bounded share for them (I3). Where too little is known of the others (their answers may be
+    /// late or lost), nobody is set apart.
     fn set_apart(&mut self, answers: &[(usize, Nak)], now: Time) {
         let polled = self.polled_devices();
         if polled < 2 {
             return;
         }
-        let mut totals: Vec<(u64, usize)> =
-            answers.iter().map(|(key, nak)| (self.group_deficit(*key, nak), *key)).collect();
-        if self.rounds.probability >= 1.0 {
-            // Who was invited and stayed silent lacks nothing.
-            totals.extend((totals.len()..polled).map(|_| (0, usize::MAX)));
-        }
-        totals.sort_unstable();
-        let Some(&(median, _)) = totals.get((totals.len().max(1) - 1) / 2) else { return };
         let segment = u64::from(self.rounds.polled - self.rounds.polled_before).max(1);
-        let k = u64::from(self.config.layout.source_symbols(BlockIndex(0)));
-        let limit = 3 * median + segment * k / 10 + 16;
-        for (total, key) in totals {
-            if total > limit && key != usize::MAX && !self.devices.get(key).unreachable() {
-                self.devices.get_mut(key).apart = true;
+        let segment = segment * u64::from(self.config.layout.source_symbols(BlockIndex(0)));
+        let totals: BTreeMap<usize, u64> =
+            answers.iter().map(|(key, nak)| (*key, self.group_deficit(*key, nak))).collect();
+        let everybody = self.rounds.probability >= 1.0;
+        for (key, device) in self.devices.iter_mut().filter(|(_, d)| !d.is_final() && !d.apart) {
+            if let Some(&total) = totals.get(&key) {
+                device.silent_rounds = 0;
+                device.lacks = Some(total as f64 / segment as f64);
+            } else if everybody {
+                device.silent_rounds += 1;
+                if device.silent_rounds >= SILENCE_MEANS_NOTHING_LACKS {
+                    device.lacks = Some(0.0);
+                }
+            }
+        }
+        let mut known: Vec<f64> = self
+            .devices
+            .iter()
+            .filter(|(_, d)| !d.is_final() && !d.apart)
+            .filter_map(|(_, d)| d.lacks)
+            .collect();
+        if known.len() * 2 < polled {
+            return;
+        }
+        known.sort_unstable_by(f64::total_cmp);
+        let Some(median) = known.get((known.len().max(1) - 1) / 2) else { return };
+        let limit = (3.0 * median + 0.1) * segment as f64 + 16.0;
+        for (key, total) in totals {
+            let device = self.devices.get_mut(key);
+            if total as f64 > limit && !device.unreachable() && !device.is_final() {
+                device.apart = true;
                 self.set_status(key, DeviceStatus::Repairing { deficit: 0 }, now);
             }
         }
@@ -390,7 +412,7 @@ impl Sender {
 
     fn poll_session(&mut self, key: usize, now: Time) {
         let patience = (self.rounds.rtt * 3).max(Duration::from_millis(250));
-        let patience = patience * (1 + self.devices.get(key).unanswered);
+        let patience = patience * (1 + self.devices.get(key).unanswered).min(2);
         let scope = self.session_scope(key);
         let group_size = u32::try_from(self.devices.open()).unwrap_or(u32::MAX);
         let round = self.device_channel(key).open(now, now + patience, Time::NEVER);

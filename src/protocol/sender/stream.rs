@@ -225,7 +225,7 @@ impl Sender {
         }
         let counter = if repair { &mut self.counters.repair } else { &mut self.counters.source };
         *counter += u64::from(count);
-        self.charge(bytes);
+        self.charge(bytes, count);
         Transmit { to: self.config.data, payload: payload(batch, number) }
     }
 
@@ -249,15 +249,10 @@ impl Sender {
             self.devices.get_mut(key).unicast_symbols += u64::from(count);
             self.counters.unicast += u64::from(count);
             self.unicast_share.charge(bytes);
-            self.charge(bytes);
+            self.charge(bytes, count);
             return Some(Transmit { to, payload: payload(batch, number) });
         }
         None
-    }
-
-    fn charge(&mut self, bytes: u64) {
-        self.pacer.charge(bytes);
-        self.counters.wire_bytes += bytes;
     }
 
     /// Symbols in a batch, their bytes on the wire, and their block.

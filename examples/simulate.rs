@@ -1,0 +1,122 @@
+//! Runs the simulated world over a range of seeds:
+//!
+//! ```text
+//! cargo run --release --features sim --example simulate -- --seeds 0..10000
+//! cargo run --release --features sim --example simulate -- --seeds 1..2 --devices 1000 --loss 0.01 --size 8388608
+//! ```
+//!
+//! The first form draws sizes, links and faults from each seed; the second has loss only. With
+//! glibc, `MALLOC_MMAP_THRESHOLD_=1073741824` spares a run of a thousand devices most of its time:
+//! block buffers come and go.
+
+use clap::Parser;
+use mcp::sim::runner::{Summary, run_seed, run_seeds};
+use mcp::sim::scenario::{Plain, Scenario};
+use std::ops::Range;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Runs seeds of the simulated world and checks every invariant.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Seeds to run, FIRST..END (without END)
+    #[arg(long, default_value = "0..1000", value_parser = parse_range)]
+    seeds: Range<u64>,
+    /// Seeds at a time
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+    threads: usize,
+    /// Plain runs with this many devices
+    #[arg(long)]
+    devices: Option<u32>,
+    /// Plain runs with this independent loss, 0 to 1
+    #[arg(long)]
+    loss: Option<f64>,
+    /// Plain runs with an object of this many bytes
+    #[arg(long)]
+    size: Option<u64>,
+    /// Symbol size of plain runs
+    #[arg(long, default_value_t = 1408)]
+    symbol_size: u16,
+    /// Bits per second of plain runs
+    #[arg(long, default_value_t = 200_000_000)]
+    rate: u64,
+    /// Say what broke for so many failed seeds
+    #[arg(long, default_value_t = 10)]
+    show: usize,
+    /// Print every event and datagram of the first seed, and the plan before them
+    #[arg(long)]
+    trace: bool,
+}
+
+fn parse_range(text: &str) -> Result<Range<u64>, String> {
+    let parsed = text.split_once("..").and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
+    parsed.filter(|r: &Range<u64>| !r.is_empty()).ok_or_else(|| "give FIRST..END, such as 0..1000".to_owned())
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let plain = (args.devices.is_some() || args.loss.is_some() || args.size.is_some()).then(|| Plain {
+        devices: args.devices.unwrap_or(8),
+        loss: args.loss.unwrap_or(0.01),
+        size: args.size.unwrap_or(1 << 20),
+        symbol_size: args.symbol_size,
+        rate: args.rate,
+    });
+    if args.trace {
+        return trace(args.seeds.start, plain.as_ref());
+    }
+    let start = Instant::now();
+    let mut last = start;
+    let (total, mut done, mut failed) = (args.seeds.end - args.seeds.start, 0u64, 0);
+    let summary = run_seeds(args.seeds, args.threads, plain, |seed, result| {
+        done += 1;
+        if let Err(failure) = result {
+            failed += 1;
+            if failed <= args.show {
+                eprintln!("seed {seed} failed: {}\n  {}", failure.message, failure.replay);
+            }
+        }
+        if last.elapsed() > Duration::from_secs(5) {
+            last = Instant::now();
+            eprintln!("{done} of {total} seeds, {failed} failed, {:.0} s", start.elapsed().as_secs_f64());
+        }
+    });
+    print(&summary, start.elapsed());
+    if summary.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn trace(seed: u64, plain: Option<&Plain>) -> ExitCode {
+    println!("{:#?}", plain.map_or_else(|| Scenario::generate(seed), |plain| Scenario::plain(seed, plain)));
+    match run_seed(seed, plain, Some(&mut |line| println!("{line}"))) {
+        Ok(report) => {
+            println!("{report:#?}");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("failed: {}\n  {}", failure.message, failure.replay);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(s: &Summary, took: Duration) {
+    println!("runs            {} in {:.1} s, {} failed", s.runs, took.as_secs_f64(), s.failures.len());
+    println!("virtual time    {:.0} s in {} engine steps", s.virtual_time.as_secs_f64(), s.steps);
+    println!("devices         {} of {} complete", s.complete, s.devices);
+    println!(
+        "symbols         {} for {} source symbols: {:.4} (group {} + {} repair, unicast {})",
+        s.symbols.total(),
+        s.source_symbols,
+        s.overhead(),
+        s.symbols.group_source,
+        s.symbols.group_repair,
+        s.symbols.unicast
+    );
+    println!("feedback        {} datagrams, at most {} in a second", s.feedback_total, s.feedback_max);
+    println!("network         {:?}", s.network);
+    println!("planned faults  {:?}", s.planned);
+    println!("disk refusals   {}", s.disk_failures);
+    for failure in &s.failures {
+        println!("FAILED seed {}: {}", failure.seed, failure.replay);
+    }
+}

@@ -1,0 +1,203 @@
+//! The invariants, checked at every datagram and every step. A violation panics; the runner adds
+//! the seed.
+
+use super::disk::SimDisk;
+use crate::layout::Layout;
+use crate::limits::{CHECKSUM_LEN, FEEDBACK_PER_SECOND, MAX_CONTROL, MAX_DATAGRAM};
+use crate::time::Time;
+use crate::units::{BlockIndex, SessionId};
+use crate::wire::{Kind, Message, decode};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What one sender's session has put on the wire.
+#[derive(Default)]
+struct Session {
+    /// Repair symbols sent; none is sent twice, to anybody.
+    repairs: HashSet<(u32, u32)>,
+    /// The next counter of each channel may not be below this.
+    counters: HashMap<u16, u64>,
+}
+
+/// Symbols that were sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Symbols {
+    /// Source symbols to the group.
+    pub group_source: u64,
+    /// Repair symbols to the group.
+    pub group_repair: u64,
+    /// Symbols of either kind to one device.
+    pub unicast: u64,
+}
+
+impl Symbols {
+    /// All of them.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.group_source + self.group_repair + self.unicast
+    }
+}
+
+/// Watches a run.
+pub struct Checker {
+    object: Arc<Vec<u8>>,
+    layout: Layout,
+    name: String,
+    sessions: HashMap<SessionId, Session>,
+    /// Counters of the devices' own channels, by node and incarnation.
+    device_counters: HashMap<(u32, u32), (u64, u64)>,
+    /// Feedback of the last second: when, and of what kind.
+    feedback: VecDeque<(Time, Kind)>,
+    /// Most feedback datagrams in any second.
+    pub feedback_max: usize,
+    /// Feedback datagrams in all.
+    pub feedback_total: u64,
+    /// Symbols sent, by kind.
+    pub symbols: Symbols,
+}
+
+impl Checker {
+    /// Watches the sending of `object`, called `name`.
+    #[must_use]
+    pub fn new(object: Arc<Vec<u8>>, layout: Layout, name: String) -> Self {
+        Self {
+            object,
+            layout,
+            name,
+            sessions: HashMap::new(),
+            device_counters: HashMap::new(),
+            feedback: VecDeque::new(),
+            feedback_max: 0,
+            feedback_total: 0,
+            symbols: Symbols::default(),
+        }
+    }
+
+    /// A sender has sent a datagram; `group` says that it goes to all.
+    ///
+    /// # Panics
+    /// When it is malformed, reuses a packet number or a repair symbol's id, or carries source
+    /// bytes that are not the object's.
+    pub fn sender_sent(&mut self, group: bool, bytes: &[u8]) {
+        let (header, message) = Self::decoded(bytes);
+        let session = self.sessions.entry(header.session).or_default();
+        let number = header.packet_number.0;
+        let (channel, counter) = ((number >> 48) as u16, number & ((1 << 48) - 1));
+        let next = session.counters.entry(channel).or_default();
+        assert!(counter >= *next, "packet number {counter} of channel {channel} is used again");
+        *next = counter + 1;
+        let Message::Symbol(symbol) = message else { return };
+        let (block, id) = (symbol.block, symbol.id);
+        assert!(block.0 < self.layout.block_count(), "a symbol of {block:?}, which does not exist");
+        if id.0 < self.layout.source_symbols(block) {
+            let range = self.layout.symbol_range(block, id);
+            let start = self.layout.block_offset(block) as usize + range.start;
+            assert!(
+                self.object[start..start + range.len()] == *symbol.payload,
+                "source symbol {id:?} of {block:?} is not the object's"
+            );
+        } else {
+            assert_eq!(symbol.payload.len(), usize::from(self.layout.symbol_size()));
+            let fresh = session.repairs.insert((block.0, id.0));
+            assert!(fresh, "repair symbol {id:?} of {block:?} is sent a second time");
+        }
+        *match (group, id.0 < self.layout.source_symbols(block)) {
+            (true, true) => &mut self.symbols.group_source,
+            (true, false) => &mut self.symbols.group_repair,
+            (false, _) => &mut self.symbols.unicast,
+        } += 1;
+    }
+
+    /// A device has sent a datagram; `incarnation` counts its starts.
+    ///
+    /// # Panics
+    /// When it is malformed or reuses a packet number, or all devices together send too much (I10).
+    pub fn device_sent(&mut self, now: Time, node: u32, incarnation: u32, bytes: &[u8]) {
+        let (header, message) = Self::decoded(bytes);
+        let number = header.packet_number.0;
+        let session = header.session.0;
+        let last = self.device_counters.insert((node, incarnation), (session, number));
+        if let Some((last_session, last)) = last {
+            assert!(
+                last_session != session || number > last,
+                "device {node} uses packet number {number:x} again"
+            );
+        }
+        self.feedback_total += 1;
+        self.feedback.push_back((now, message.kind()));
+        while self.feedback.front().is_some_and(|&(t, _)| t + Duration::from_secs(1) <= now) {
+            self.feedback.pop_front();
+        }
+        self.feedback_max = self.feedback_max.max(self.feedback.len());
+        let bound = FEEDBACK_PER_SECOND as usize;
+        if self.feedback.len() > bound {
+            let mut kinds = Vec::new();
+            for &(_, kind) in &self.feedback {
+                match kinds.iter_mut().find(|(k, _)| *k == kind) {
+                    Some((_, count)) => *count += 1,
+                    None => kinds.push((kind, 1)),
+                }
+            }
+            panic!("I10: {} feedback datagrams in the second up to {now:?}: {kinds:?}", self.feedback.len());
+        }
+    }
+
+    fn decoded(bytes: &[u8]) -> (crate::wire::Header, Message<'_>) {
+        let decoded = decode(bytes);
+        let (header, message) = match decoded {
+            Ok(decoded) => decoded,
+            Err(e) => panic!("a datagram was sent that cannot be decoded: {e}"),
+        };
+        let most =
+            if matches!(message, Message::Symbol(_)) { MAX_DATAGRAM } else { MAX_CONTROL + CHECKSUM_LEN };
+        assert!(bytes.len() <= most, "a datagram of {} bytes: {message:?}", bytes.len());
+        (header, message)
+    }
+
+    /// I1: under the final name there is the object, or the file that was there before, or nothing.
+    ///
+    /// # Panics
+    /// When there is anything else.
+    pub fn check_disk(&self, device: u32, disk: &SimDisk, before: Option<&[u8]>) {
+        disk.with_file(&self.name, |file| match file {
+            None => assert!(before.is_none(), "I1: device {device} has lost the file it had"),
+            Some(bytes) => assert!(
+                bytes == &self.object[..] || before == Some(bytes),
+                "I1: device {device} has a corrupt file under the final name"
+            ),
+        });
+        let names = disk.names();
+        assert!(names.iter().all(|n| *n == self.name), "I1: device {device} has files {names:?}");
+    }
+
+    /// Whether the object is under its final name.
+    #[must_use]
+    pub fn has_object(&self, disk: &SimDisk) -> bool {
+        disk.with_file(&self.name, |file| file == Some(&self.object[..]))
+    }
+
+    /// I2: a device that the table has as complete has the object, synced.
+    ///
+    /// # Panics
+    /// When it has not.
+    pub fn check_complete(&self, device: u32, disk: &SimDisk) {
+        assert!(self.has_object(disk), "I2: device {device} is complete in the table but has no object");
+    }
+
+    /// I6: what a receiver buffers is within its bound.
+    ///
+    /// # Panics
+    /// When it is beyond.
+    pub fn check_buffered(&self, device: u32, buffered: usize, bound: usize) {
+        assert!(buffered <= bound, "I6: device {device} buffers {buffered} bytes, more than {bound}");
+    }
+
+    /// Bytes that a receiver needs to buffer `blocks` blocks of the object.
+    #[must_use]
+    pub fn buffer_bytes(layout: &Layout, blocks: usize) -> usize {
+        let symbols = layout.source_symbols(BlockIndex(0)).max(1) as usize;
+        let block = if layout.block_count() == 0 { 1 } else { symbols };
+        blocks * block * usize::from(layout.symbol_size())
+    }
+}

@@ -1,0 +1,223 @@
+//! The engine's ports in the virtual world, and a node: an engine with its ports and its log.
+
+use super::disk::SimSource;
+use super::network::FRAMING;
+use crate::engine::{Engine, EngineError, Jobs, Step};
+use crate::net::{Body, Net, Segment};
+use crate::protocol::Machine;
+use crate::time::Time;
+use crate::units::Via;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Most datagrams given out by one [`Net::receive`].
+const RECEIVE_BATCH: usize = 32;
+
+/// A node's sockets. The world fills the inbox and empties the outbox.
+#[derive(Default)]
+pub struct SimNet {
+    inbox: VecDeque<(SocketAddr, Via, Rc<[u8]>)>,
+    /// What was sent and has not been carried yet.
+    pub outbox: Vec<(SocketAddr, Rc<[u8]>)>,
+    /// Groups asked for and not joined yet.
+    pub listens: Vec<SocketAddr>,
+    /// Bytes that may still be sent now.
+    pub room: usize,
+    /// Datagrams the socket buffer holds.
+    capacity: usize,
+    drops: u64,
+    source: Option<SimSource>,
+}
+
+impl SimNet {
+    /// Sockets that buffer `capacity` datagrams; `source` is what a sender's symbols lie in.
+    #[must_use]
+    pub fn new(capacity: usize, source: Option<SimSource>) -> Self {
+        Self { capacity, source, ..Self::default() }
+    }
+    /// Puts a datagram into the socket buffer; false if it is full.
+    pub fn arrive(&mut self, from: SocketAddr, via: Via, bytes: Rc<[u8]>) -> bool {
+        if self.inbox.len() >= self.capacity {
+            self.drops += 1;
+            return false;
+        }
+        self.inbox.push_back((from, via, bytes));
+        true
+    }
+    /// Datagrams waiting to be received.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.inbox.len()
+    }
+}
+
+impl Net for SimNet {
+    fn send(&mut self, to: SocketAddr, segments: &[Segment<'_>]) -> io::Result<usize> {
+        let len = |s: &Segment<'_>| {
+            s.head.len()
+                + match s.body {
+                    Body::None => 0,
+                    Body::Bytes(b) => b.len(),
+                    Body::Raw(r) => r.len,
+                }
+        };
+        for pair in segments.windows(2) {
+            assert!(len(&pair[0]) >= len(&pair[1]), "a batch grows on its way");
+        }
+        if let [first, .., before_last, _] = segments {
+            assert_eq!(len(first), len(before_last), "only the last of a batch may be shorter");
+        }
+        for (i, segment) in segments.iter().enumerate() {
+            if self.room == 0 {
+                return Ok(i);
+            }
+            let mut datagram = Vec::with_capacity(len(segment));
+            datagram.extend_from_slice(segment.head);
+            match segment.body {
+                Body::None => {}
+                Body::Bytes(bytes) => datagram.extend_from_slice(bytes),
+                Body::Raw(raw) => {
+                    let source = self.source.as_ref().expect("raw bytes come from a source");
+                    let bytes = source.resolve(raw).ok_or_else(|| {
+                        // The kernel's answer to a page that is gone.
+                        io::Error::from_raw_os_error(libc::EFAULT)
+                    })?;
+                    datagram.extend_from_slice(bytes);
+                }
+            }
+            self.room = self.room.saturating_sub(datagram.len() + FRAMING);
+            self.outbox.push((to, datagram.into()));
+        }
+        Ok(segments.len())
+    }
+    fn receive(&mut self, sink: &mut dyn FnMut(SocketAddr, Via, &[u8])) -> io::Result<usize> {
+        let count = self.inbox.len().min(RECEIVE_BATCH);
+        for (from, via, bytes) in self.inbox.drain(..count) {
+            sink(from, via, &bytes);
+        }
+        Ok(count)
+    }
+    fn listen(&mut self, group: SocketAddr) {
+        self.listens.push(group);
+    }
+    fn kernel_drops(&self) -> u64 {
+        self.drops
+    }
+}
+
+/// How a node's jobs are executed.
+pub struct Work<J, D> {
+    /// Executes a job.
+    pub run: Box<dyn FnMut(J) -> D>,
+    /// Answers a job at once or gives it back.
+    pub at_once: Box<dyn FnMut(J) -> Result<D, J>>,
+    /// How long a job takes.
+    pub delay: Box<dyn FnMut(&J) -> Duration>,
+    /// What is told when the source is gone.
+    pub source_unreadable: fn(String) -> D,
+}
+
+/// Virtual workers: a job takes effect when it is submitted and is reported after its delay.
+pub struct SimJobs<J, D> {
+    work: Work<J, D>,
+    now: Time,
+    workers: Vec<Time>,
+    running: BTreeMap<(Time, u64), D>,
+    submitted: u64,
+}
+
+impl<J, D> SimJobs<J, D> {
+    /// `workers` virtual worker threads.
+    #[must_use]
+    pub fn new(workers: usize, work: Work<J, D>) -> Self {
+        let workers = vec![Time::ZERO; workers.max(1)];
+        Self { work, now: Time::ZERO, workers, running: BTreeMap::new(), submitted: 0 }
+    }
+    /// When the next job ends.
+    #[must_use]
+    pub fn next_done(&self) -> Time {
+        self.running.first_key_value().map_or(Time::NEVER, |((at, _), _)| *at)
+    }
+    /// Jobs submitted so far.
+    #[must_use]
+    pub const fn submitted(&self) -> u64 {
+        self.submitted
+    }
+}
+
+impl<J, D> Jobs<J, D> for SimJobs<J, D> {
+    fn submit(&mut self, job: J) -> Option<D> {
+        self.submitted += 1;
+        let job = match (self.work.at_once)(job) {
+            Ok(done) => return Some(done),
+            Err(job) => job,
+        };
+        let delay = (self.work.delay)(&job);
+        let worker = self.workers.iter_mut().min().expect("there is at least one worker");
+        *worker = (*worker).max(self.now) + delay;
+        let key = (*worker, self.submitted);
+        let done = (self.work.run)(job);
+        self.running.insert(key, done);
+        None
+    }
+    fn finished(&mut self) -> Option<D> {
+        if self.next_done() <= self.now { self.running.pop_first().map(|(_, done)| done) } else { None }
+    }
+    fn source_unreadable(&mut self, why: String) -> D {
+        (self.work.source_unreadable)(why)
+    }
+}
+
+/// What the world drives.
+pub trait Actor {
+    /// One step of the engine at `now`.
+    ///
+    /// # Errors
+    /// When the engine cannot go on.
+    fn step(&mut self, now: Time) -> Result<Step, EngineError>;
+    /// Its sockets.
+    fn net(&mut self) -> &mut SimNet;
+    /// When its next job ends.
+    fn next_done(&self) -> Time;
+}
+
+/// The engine type of the virtual world.
+pub type SimEngine<M> = Engine<M, SimNet, SimJobs<<M as Machine>::Job, <M as Machine>::Done>>;
+/// What gets a node's events.
+pub type OnEvent<M> = Box<dyn FnMut(Time, &M, &<M as Machine>::Event)>;
+
+/// An engine in the virtual world, with all its machine has said.
+pub struct Node<M: Machine> {
+    /// The engine.
+    pub engine: SimEngine<M>,
+    /// Every event with its time.
+    pub log: Vec<(Time, M::Event)>,
+    on_event: OnEvent<M>,
+}
+
+impl<M: Machine> Node<M> {
+    /// A node around `engine`; `on_event` gets each event before it goes into the log.
+    pub fn new(engine: SimEngine<M>, on_event: OnEvent<M>) -> Self {
+        Self { engine, log: Vec::new(), on_event }
+    }
+}
+
+impl<M: Machine> Actor for Node<M> {
+    fn step(&mut self, now: Time) -> Result<Step, EngineError> {
+        let Self { engine, log, on_event } = self;
+        engine.jobs_mut().now = now;
+        engine.step(now, &mut |at, machine, event| {
+            on_event(at, machine, &event);
+            log.push((at, event));
+        })
+    }
+    fn net(&mut self) -> &mut SimNet {
+        self.engine.net_mut()
+    }
+    fn next_done(&self) -> Time {
+        self.engine.jobs().next_done()
+    }
+}

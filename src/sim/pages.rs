@@ -1,0 +1,173 @@
+//! The bytes of a virtual file, page by page. A page that equals the object being sent is not
+//! stored but named, so that a thousand devices' copies take no memory; every write can be undone.
+
+use std::sync::Arc;
+
+/// Bytes of a page; also what a crash tears writes by.
+const PAGE: usize = 4_096;
+
+#[derive(Clone, PartialEq)]
+enum Page {
+    Zero,
+    /// As in the object at the same place.
+    Object,
+    Own(Box<[u8]>),
+}
+
+/// A file of fixed length, of zeros at first.
+pub struct Pages {
+    len: usize,
+    object: Arc<Vec<u8>>,
+    pages: Vec<Page>,
+    /// What the pages were before each write since the last sync.
+    undo: Vec<Vec<(usize, Page)>>,
+}
+
+impl Pages {
+    /// A file of `len` zeros that is expected to become `object`.
+    #[must_use]
+    pub fn new(len: usize, object: Arc<Vec<u8>>) -> Self {
+        Self { len, object, pages: vec![Page::Zero; len.div_ceil(PAGE)], undo: Vec::new() }
+    }
+    /// Bytes of the file.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+    /// Whether it has no bytes.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+    /// Bytes of the page `index`.
+    fn page_len(&self, index: usize) -> usize {
+        PAGE.min(self.len - index * PAGE)
+    }
+    /// What the object has in the place of the page, if it is as long.
+    fn original(&self, index: usize) -> Option<&[u8]> {
+        self.object.get(index * PAGE..index * PAGE + self.page_len(index))
+    }
+
+    /// Writes `bytes` at `offset`.
+    ///
+    /// # Panics
+    /// When that is beyond the end.
+    pub fn write(&mut self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= self.len, "a write beyond the end of the file");
+        let mut undo = Vec::new();
+        let (mut at, end) = (offset, offset + bytes.len());
+        while at < end {
+            let (index, start) = (at / PAGE, at % PAGE);
+            let count = (PAGE - start).min(end - at);
+            let new = &bytes[at - offset..at - offset + count];
+            let page = if self.original(index) == Some(new) {
+                Page::Object
+            } else {
+                let mut own = vec![0; self.page_len(index)];
+                self.read_page(index, 0, &mut own);
+                own[start..start + count].copy_from_slice(new);
+                if self.original(index) == Some(&own) { Page::Object } else { Page::Own(own.into()) }
+            };
+            undo.push((index, std::mem::replace(&mut self.pages[index], page)));
+            at += count;
+        }
+        self.undo.push(undo);
+    }
+
+    fn read_page(&self, index: usize, start: usize, buf: &mut [u8]) {
+        match &self.pages[index] {
+            Page::Zero => buf.fill(0),
+            Page::Object => buf.copy_from_slice(&self.object[index * PAGE + start..][..buf.len()]),
+            Page::Own(bytes) => buf.copy_from_slice(&bytes[start..start + buf.len()]),
+        }
+    }
+
+    /// Reads `buf.len()` bytes from `offset` on.
+    ///
+    /// # Panics
+    /// When that is beyond the end.
+    pub fn read(&self, offset: usize, buf: &mut [u8]) {
+        assert!(offset + buf.len() <= self.len, "a read beyond the end of the file");
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset + done;
+            let count = (PAGE - at % PAGE).min(buf.len() - done);
+            self.read_page(at / PAGE, at % PAGE, &mut buf[done..done + count]);
+            done += count;
+        }
+    }
+
+    /// Makes all writes durable.
+    pub fn sync(&mut self) {
+        self.undo.clear();
+    }
+
+    /// Keeps, loses or tears each write since the last sync.
+    pub fn crash(&mut self, rng: &mut fastrand::Rng) {
+        for mut write in std::mem::take(&mut self.undo).into_iter().rev() {
+            let kept = [0, write.len(), rng.usize(..=write.len())][rng.usize(..3)];
+            for (index, page) in write.drain(kept..) {
+                self.pages[index] = page;
+            }
+        }
+    }
+
+    /// The whole content; the object itself if it is that.
+    #[must_use]
+    pub fn content(&self) -> Arc<Vec<u8>> {
+        if self.len == self.object.len() && self.pages.iter().all(|p| *p == Page::Object) {
+            return Arc::clone(&self.object);
+        }
+        let mut bytes = vec![0; self.len];
+        self.read(0, &mut bytes);
+        Arc::new(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_a_file() {
+        let mut rng = fastrand::Rng::with_seed(5);
+        let object: Arc<Vec<u8>> = Arc::new((0..20_000).map(|_| rng.u8(..)).collect());
+        let mut pages = Pages::new(object.len(), Arc::clone(&object));
+        let mut plain = vec![0; object.len()];
+        for round in 0..200 {
+            let start = rng.usize(..object.len());
+            let end = rng.usize(start..=object.len());
+            let mut bytes = object[start..end].to_vec();
+            if round % 3 == 0 {
+                bytes.fill(round as u8);
+            }
+            pages.write(start, &bytes);
+            plain[start..end].copy_from_slice(&bytes);
+            let mut read = vec![0; end - start];
+            pages.read(start, &mut read);
+            assert_eq!(read, bytes);
+            assert!(*pages.content() == plain);
+        }
+        for (i, chunk) in object.chunks(64).enumerate() {
+            pages.write(i * 64, chunk);
+        }
+        assert!(Arc::ptr_eq(&pages.content(), &object));
+    }
+
+    #[test]
+    fn a_crash_undoes_only_what_was_not_synced() {
+        let object = Arc::new(vec![7; 3 * PAGE]);
+        let mut torn = 0;
+        for seed in 0..50 {
+            let mut pages = Pages::new(object.len(), Arc::clone(&object));
+            pages.write(0, &[1; PAGE]);
+            pages.sync();
+            pages.write(0, &[2; 3 * PAGE]);
+            pages.crash(&mut fastrand::Rng::with_seed(seed));
+            let content = pages.content();
+            assert!(matches!(content[0], 1 | 2) && matches!(content[PAGE], 0 | 2));
+            torn += u32::from(content[0] == 2 && content[2 * PAGE] == 0);
+        }
+        assert!(torn > 3);
+    }
+}

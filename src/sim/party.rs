@@ -1,0 +1,194 @@
+//! The senders and devices of a transfer, each an engine on virtual ports.
+
+use super::disk::{SimDestination, SimDisk, SimSource};
+use super::node::{Actor, Node, SimJobs, SimNet, Work};
+use super::scenario::{DevicePlan, Scenario};
+use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job};
+use crate::engine::{Engine, EngineError, Step, Stream};
+use crate::fec::PlanCache;
+use crate::protocol::event::SenderEvent;
+use crate::protocol::job::{ReceiverDone, SenderDone, SenderJob};
+use crate::protocol::receiver::{Receiver, ReceiverConfig};
+use crate::protocol::sender::{Sender, SenderConfig};
+use crate::storage::Source;
+use crate::tasks::{MemoryStore, TaskTable};
+use crate::time::Time;
+use crate::units::{DeviceId, Rate, SessionId, TaskId};
+use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The group that data goes to.
+const DATA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)), 7417);
+/// The group that announcements go to as well.
+const RENDEZVOUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 255, 74, 17)), 7417);
+/// The object's name.
+pub const NAME: &str = "object.img";
+/// Datagrams that the sender's socket buffers.
+const SENDER_SOCKET: usize = 65_536;
+/// Virtual worker threads of each node.
+const WORKERS: usize = 2;
+
+/// The status table, which the sender's events fill and its look-ups read.
+pub type Table = Rc<RefCell<TaskTable<MemoryStore>>>;
+
+/// A node of either kind.
+pub enum Party {
+    /// The sender.
+    Sender(Box<Node<Sender>>),
+    /// A device.
+    Receiver(Box<Node<Receiver>>),
+}
+
+impl Actor for Party {
+    fn step(&mut self, now: Time) -> Result<Step, EngineError> {
+        match self {
+            Self::Sender(node) => node.step(now),
+            Self::Receiver(node) => node.step(now),
+        }
+    }
+    fn net(&mut self) -> &mut SimNet {
+        match self {
+            Self::Sender(node) => node.net(),
+            Self::Receiver(node) => node.net(),
+        }
+    }
+    fn next_done(&self) -> Time {
+        match self {
+            Self::Sender(node) => node.next_done(),
+            Self::Receiver(node) => node.next_done(),
+        }
+    }
+}
+
+/// The identifier of the device with this number.
+#[must_use]
+pub fn device_id(index: u32) -> DeviceId {
+    let mut id = [0xd0; 16];
+    id[12..].copy_from_slice(&index.to_be_bytes());
+    DeviceId(id)
+}
+
+/// The number of the device with this identifier.
+#[must_use]
+pub fn index_of(device: DeviceId) -> u32 {
+    let [.., a, b, c, d] = device.0;
+    u32::from_be_bytes([a, b, c, d])
+}
+
+fn task() -> TaskId {
+    TaskId([7; 16])
+}
+
+/// An empty table.
+#[must_use]
+pub fn new_table() -> Table {
+    Rc::new(RefCell::new(TaskTable::new(task(), MemoryStore::default())))
+}
+
+/// How long jobs take: up to `most`, now and then five times as long.
+fn job_delay<J>(seed: u64, most: Duration) -> Box<dyn FnMut(&J) -> Duration> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let most = most.as_nanos() as u64;
+    Box::new(move |_| {
+        let times = if rng.u8(..50) == 0 { 5 } else { 1 };
+        Duration::from_nanos(rng.u64(..=most) * times)
+    })
+}
+
+/// The sender of `scenario`, as started at `now`; `work_seed` is its workers'.
+///
+/// # Panics
+/// Later, when the status table refuses a row.
+#[must_use]
+pub fn sender(
+    scenario: &Scenario,
+    session: SessionId,
+    work_seed: u64,
+    sim_source: SimSource,
+    plans: Rc<PlanCache>,
+    table: &Table,
+    now: Time,
+) -> Party {
+    let layout = scenario.layout;
+    let config = SenderConfig {
+        session,
+        task: task(),
+        name: NAME.to_owned(),
+        layout,
+        data: DATA,
+        rendezvous: vec![RENDEZVOUS],
+        rate: Rate(scenario.rate),
+        expected: scenario.expected,
+        wait: scenario.wait,
+        settle: scenario.settle,
+        linger: scenario.linger,
+    };
+    let source: Arc<dyn Source> = Arc::new(sim_source.clone());
+    let job_source = Arc::clone(&source);
+    let mut buffer = Vec::new();
+    let looked_up = Rc::clone(table);
+    let work = Work {
+        run: Box::new(move |job| run_sender_job(job, &*job_source, &layout, &plans, &mut buffer)),
+        at_once: Box::new(move |job| match job {
+            SenderJob::LookUp(device) => {
+                let status = looked_up.borrow().look_up(device).map(|row| row.status);
+                Ok(SenderDone::LookedUp(device, status))
+            }
+            other => Err(other),
+        }),
+        delay: job_delay(work_seed, scenario.sender.job),
+        source_unreadable: SenderDone::SourceFailed,
+    };
+    let net = SimNet::new(SENDER_SOCKET, Some(sim_source));
+    let stream = Stream { session, layout, source };
+    let engine = Engine::new(Sender::new(config, now), net, SimJobs::new(WORKERS, work), Some(stream));
+    let table = Rc::clone(table);
+    let on_event = Box::new(move |_: Time, _: &Sender, event: &SenderEvent| {
+        if let SenderEvent::Status(row) = event
+            && let Err(e) = table.borrow_mut().record(row.clone())
+        {
+            panic!("the status table refuses a row: {e}");
+        }
+    });
+    Party::Sender(Box::new(Node::new(engine, on_event)))
+}
+
+/// The device with this number, as started at `now`; `work_seed` is its workers'.
+#[must_use]
+pub fn receiver(
+    plan: &DevicePlan,
+    index: u32,
+    [seed, work_seed]: [u64; 2],
+    disk: SimDisk,
+    buffer_bytes: usize,
+    plans: Rc<PlanCache>,
+    now: Time,
+) -> Party {
+    let config = ReceiverConfig {
+        seed,
+        device: device_id(index),
+        instance: fastrand::Rng::with_seed(seed).u64(..),
+        label: format!("device {index}"),
+        timeout: plan.timeout,
+        groups: vec![DATA, RENDEZVOUS],
+        only: None,
+        buffer_bytes,
+    };
+    let files = ReceiverFiles::new(Box::new(SimDestination::new(disk, plan.force)));
+    let work = Work {
+        run: Box::new(move |job| run_receiver_job(job, &files, &plans)),
+        at_once: Box::new(Err),
+        delay: job_delay(work_seed, plan.job),
+        source_unreadable: ReceiverDone::WorkerDied,
+    };
+    let engine = Engine::new(
+        Receiver::new(config, now),
+        SimNet::new(plan.socket, None),
+        SimJobs::new(WORKERS, work),
+        None,
+    );
+    Party::Receiver(Box::new(Node::new(engine, Box::new(|_, _, _| {}))))
+}

@@ -1,0 +1,442 @@
+//! What happens in one run: drawn from a seed, or plain with given numbers. With each device goes
+//! what is expected of it.
+
+use super::disk::DiskFaults;
+use super::network::{Attachment, Burst, Line, Quality};
+use crate::layout::Layout;
+use crate::time::Time;
+use std::time::Duration;
+
+/// What a device must have come to in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expectation {
+    /// It has the object, and the sender knows.
+    Complete,
+    /// It does not have the object, and the sender does not think so.
+    Fails,
+    /// Either; but both sides agree.
+    Any,
+}
+
+/// What is planned for one device.
+#[derive(Clone, Debug)]
+pub struct DevicePlan {
+    /// When it starts.
+    pub start: Time,
+    /// Its place in the network.
+    pub attachment: Attachment,
+    /// Its loop's time for each datagram.
+    pub per_datagram: Duration,
+    /// Datagrams its socket buffers.
+    pub socket: usize,
+    /// Longest time of a job of its workers.
+    pub job: Duration,
+    /// What its disk refuses.
+    pub faults: DiskFaults,
+    /// A file of that name is there already.
+    pub existing: bool,
+    /// It replaces an existing file.
+    pub force: bool,
+    /// Blocks that its buffers hold.
+    pub buffer_blocks: usize,
+    /// It gives up when it has found no sender for so long.
+    pub timeout: Duration,
+    /// It loses power, and perhaps comes back.
+    pub crash: Option<(Time, Option<Time>)>,
+    /// Its user interrupts it.
+    pub interrupt: Option<Time>,
+    /// What must become of it.
+    pub expectation: Expectation,
+}
+
+/// What is planned for the sender.
+#[derive(Clone, Debug, Default)]
+pub struct SenderPlan {
+    /// Its place in the network.
+    pub attachment: Attachment,
+    /// Longest time of a job of its workers.
+    pub job: Duration,
+    /// It loses power, and perhaps comes back with a new session.
+    pub crash: Option<(Time, Option<Time>)>,
+    /// Its user interrupts it.
+    pub interrupt: Option<Time>,
+    /// Its user has it start at once.
+    pub start_now: Option<Time>,
+    /// Its file changes under it.
+    pub source_changes: Option<Time>,
+}
+
+impl SenderPlan {
+    /// Nothing happens to it.
+    #[must_use]
+    pub const fn is_steady(&self) -> bool {
+        self.crash.is_none() && self.interrupt.is_none() && self.source_changes.is_none()
+    }
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// What all its randomness comes from.
+    pub seed: u64,
+    /// How the object is cut.
+    pub layout: Layout,
+    /// Bits per second on the wire.
+    pub rate: u64,
+    /// Devices the sender waits for.
+    pub expected: Option<u32>,
+    /// Longest gathering.
+    pub wait: Duration,
+    /// Shortest gathering when it is not known how many will come.
+    pub settle: Duration,
+    /// How long the sender stays.
+    pub linger: Duration,
+    /// The sender.
+    pub sender: SenderPlan,
+    /// The devices.
+    pub devices: Vec<DevicePlan>,
+}
+
+/// Numbers of a plain run: nothing but loss.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain {
+    /// How many devices.
+    pub devices: u32,
+    /// Independent loss of each, from 0 to 1.
+    pub loss: f64,
+    /// Bytes of the object.
+    pub size: u64,
+    /// Bytes of a symbol.
+    pub symbol_size: u16,
+    /// Bits per second.
+    pub rate: u64,
+}
+
+impl Scenario {
+    /// A run in which every device joins at once and each loses datagrams for itself.
+    ///
+    /// # Panics
+    /// When the symbol size is invalid.
+    #[must_use]
+    pub fn plain(seed: u64, plain: &Plain) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let layout = Layout::choose(plain.size, plain.symbol_size).expect("a valid symbol size");
+        let devices = (0..plain.devices).map(|_| {
+            let delay = Duration::from_micros(rng.u64(100..2_000));
+            let down = Quality { loss: plain.loss, delay, ..Quality::default() };
+            DevicePlan {
+                start: Time(rng.u64(..500_000_000)),
+                attachment: Attachment { down, ..Attachment::default() },
+                per_datagram: Duration::ZERO,
+                socket: 10_000,
+                job: Duration::from_millis(3),
+                faults: DiskFaults::default(),
+                existing: false,
+                force: false,
+                buffer_blocks: 48,
+                timeout: Duration::from_secs(120),
+                crash: None,
+                interrupt: None,
+                expectation: Expectation::Complete,
+            }
+        });
+        Self {
+            seed,
+            layout,
+            rate: plain.rate,
+            expected: Some(plain.devices),
+            wait: Duration::from_secs(60),
+            settle: Duration::from_millis(300),
+            linger: Duration::ZERO,
+            sender: SenderPlan { job: Duration::from_millis(2), ..SenderPlan::default() },
+            devices: devices.collect(),
+        }
+    }
+
+    /// A run with mixed faults.
+    #[must_use]
+    pub fn generate(seed: u64) -> Self {
+        Draw { rng: fastrand::Rng::with_seed(seed ^ 0x5ce_4a10) }.scenario(seed)
+    }
+
+    /// Virtual time by which everything must have come to its end.
+    #[must_use]
+    pub fn deadline(&self) -> Time {
+        let stream = Duration::from_secs_f64(self.stream_seconds());
+        let cues = self.devices.iter().flat_map(|d| [Some(d.start), d.crash.and_then(|c| c.1)]);
+        let last = cues.flatten().max().unwrap_or(Time::ZERO);
+        let last = last.max(self.sender.crash.and_then(|c| c.1).unwrap_or(Time::ZERO));
+        let timeout = self.devices.iter().map(|d| d.timeout).max().unwrap_or_default();
+        last + timeout + self.wait + self.linger * 2 + stream * 30 + Duration::from_secs(300)
+    }
+
+    /// Time the source symbols take at the rate, about.
+    #[must_use]
+    pub fn stream_seconds(&self) -> f64 {
+        let overhead = self.layout.total_source_symbols() * 100;
+        (self.layout.object_size() + overhead) as f64 * 8.0 / self.rate as f64
+    }
+}
+
+struct Draw {
+    rng: fastrand::Rng,
+}
+
+impl Draw {
+    fn chance(&mut self, percent: u32) -> bool {
+        self.rng.u32(..100) < percent
+    }
+    fn between(&mut self, low_ms: u64, high_ms: u64) -> Duration {
+        Duration::from_micros(self.rng.u64(low_ms * 1_000..=high_ms * 1_000))
+    }
+    fn time(&mut self, low_ms: u64, high_ms: u64) -> Time {
+        Time::ZERO + self.between(low_ms, high_ms)
+    }
+
+    fn layout(&mut self) -> Layout {
+        let symbol_size = 64 * [1, 1, 2, 4, 8, 16, 22][self.rng.usize(..7)];
+        let block_log2 = self.rng.u8(13..=16);
+        let (symbol, block) = (u64::from(symbol_size), 1u64 << block_log2);
+        let most = (512 << 10).min(symbol * 2_000);
+        let boundary = match self.rng.u8(..10) {
+            0 => 0,
+            1 => 1,
+            2 => symbol,
+            3 => block,
+            4 => block * self.rng.u64(1..=4),
+            5 => block * self.rng.u64(1..=4) + symbol,
+            // Logarithmically even from 1 byte to the most.
+            _ => (self.rng.f64() * (most as f64).ln()).exp() as u64,
+        };
+        let size = match self.rng.u8(..3) {
+            0 => boundary.saturating_sub(1),
+            1 => boundary,
+            _ => boundary + 1,
+        };
+        Layout::new(size.min(most), block_log2, symbol_size).expect("a valid layout")
+    }
+
+    fn quality(&mut self, rough: bool) -> Quality {
+        let delay = if self.chance(80) { self.between(0, 20) } else { self.between(20, 600) };
+        let mut quality = Quality {
+            loss: [0.0, 0.0, 0.001, 0.01, 0.05][self.rng.usize(..5)],
+            delay: delay + Duration::from_micros(100),
+            ..Quality::default()
+        };
+        if self.chance(40) {
+            quality.jitter = self.between(0, 30);
+        }
+        if self.chance(20) {
+            quality.reorder = self.rng.f64() * 0.1;
+        }
+        if self.chance(20) {
+            quality.duplicate = self.rng.f64() * 0.1;
+        }
+        if rough {
+            quality.loss = self.rng.f64() * 0.3;
+            if self.chance(50) {
+                let (good, bad) = (self.between(100, 2_000), self.between(5, 200));
+                quality.burst = Some(Burst { good, bad, loss: 0.5 + self.rng.f64() / 2.0 });
+            }
+        }
+        quality
+    }
+
+    /// A fault, and whether the device cannot complete with it.
+    fn disk(&mut self, layout: &Layout) -> (DiskFaults, bool) {
+        let size = layout.object_size();
+        let none = DiskFaults::default();
+        match self.rng.u8(..7) {
+            0 if size > 0 => (DiskFaults { capacity: Some(self.rng.u64(..size)), ..none }, true),
+            1 => (DiskFaults { write_error: Some(self.rng.u64(..8)), ..none }, false),
+            2 if size > 1 => (DiskFaults { full_after: Some(self.rng.u64(..size)), ..none }, true),
+            3 => (DiskFaults { read_error: Some(self.rng.u64(..3)), ..none }, false),
+            4 => (DiskFaults { sync_error: true, ..none }, true),
+            5 => (DiskFaults { name_taken_late: true, ..none }, true),
+            _ => (DiskFaults { read_only: true, ..none }, true),
+        }
+    }
+
+    fn sender(&mut self, horizon: u64, rate: u64, weather: u32) -> SenderPlan {
+        let mut sender = SenderPlan { job: self.between(1, 10), ..SenderPlan::default() };
+        if self.chance(20) {
+            sender.attachment.up = Quality { loss: 0.02, ..self.quality(false) };
+        }
+        if self.chance(20) {
+            // A line that is slower than the pacing, with a socket buffer in front of it.
+            let line = rate * self.rng.u64(50..150) / 100;
+            sender.attachment.egress = Some(Line::new(line, self.rng.usize(4_000..200_000), true));
+        }
+        if self.chance(10) {
+            sender.start_now = Some(self.time(100, 3_000));
+        }
+        match weather {
+            0 => {
+                let at = self.time(0, horizon);
+                let back = self.chance(50).then(|| at + self.between(100, 30_000));
+                sender.crash = Some((at, back));
+            }
+            1 => sender.interrupt = Some(self.time(0, horizon)),
+            2 => sender.source_changes = Some(self.time(0, horizon)),
+            _ => {}
+        }
+        sender
+    }
+
+    fn scenario(mut self, seed: u64) -> Scenario {
+        let layout = self.layout();
+        let count = match self.rng.u8(..10) {
+            0 => 1,
+            1..=6 => self.rng.u32(2..=8),
+            _ => self.rng.u32(9..=32),
+        };
+        let rate = self.rng.u64(1_000_000..20_000_000);
+        let seconds = layout.object_size() as f64 * 12.0 / rate as f64;
+        let wait = self.between(8_000, 15_000);
+        let horizon = (wait.as_secs_f64() * 200.0 + 3_000.0 + seconds * 2_000.0) as u64;
+        let weather = self.rng.u32(..30);
+        let sender = self.sender(horizon, rate, weather);
+        let mut scenario = Scenario {
+            seed,
+            layout,
+            rate,
+            expected: self.chance(60).then_some(count),
+            wait,
+            settle: self.between(300, 2_000),
+            linger: if self.chance(40) { self.between(30_000, 60_000) } else { Duration::ZERO },
+            sender,
+            devices: Vec::new(),
+        };
+        for i in 0..count {
+            let device = self.device(&scenario, i, horizon);
+            scenario.devices.push(device);
+        }
+        scenario
+    }
+
+    fn device(&mut self, scenario: &Scenario, index: u32, horizon: u64) -> DevicePlan {
+        // The first one is there early and well, so that there is a session.
+        let fine = index == 0;
+        let rough = !fine && self.chance(25);
+        let (down, up) = (self.quality(rough), self.quality(false));
+        let mut attachment = Attachment { down, up, ..Attachment::default() };
+        if self.chance(15) {
+            attachment.up.loss = 0.2;
+        }
+        // Few damaged ones a block, or hardly any pass over it would be clean.
+        if self.chance(20) {
+            let symbols = (1u32 << scenario.layout.block_log2()) / u32::from(scenario.layout.symbol_size());
+            attachment.down.corrupt = (0.3 / f64::from(symbols)).min(0.01);
+        }
+        if !fine && self.chance(15) {
+            let rate = scenario.rate * self.rng.u64(60..300) / 100;
+            attachment.ingress = Some(Line::new(rate, self.rng.usize(10_000..200_000), false));
+        }
+        let mut expectation = Expectation::Complete;
+        if !fine && self.chance(10) {
+            let from = self.time(0, horizon);
+            let long = self.chance(30);
+            let to = from + if long { self.between(4_000, 40_000) } else { self.between(50, 4_000) };
+            attachment.down.partitions.push((from, to));
+            if self.chance(70) {
+                attachment.up.partitions.push((from, to));
+            }
+            if long || attachment.up.loss > 0.1 || attachment.down.loss > 0.1 {
+                expectation = Expectation::Any;
+            }
+        }
+        let start = match self.rng.u8(..10) {
+            _ if fine => self.time(0, 200),
+            0 => self.time(0, horizon),
+            1 => self.time(0, 2_000 + scenario.linger.as_millis() as u64),
+            _ => self.time(0, 1_000),
+        };
+        let mut plan = DevicePlan {
+            start,
+            attachment,
+            per_datagram: if self.chance(15) { self.between(0, 1) } else { Duration::ZERO },
+            socket: if self.chance(15) { self.rng.usize(8..64) } else { 4_096 },
+            job: if self.chance(15) { self.between(20, 300) } else { self.between(1, 20) },
+            faults: DiskFaults::default(),
+            existing: false,
+            force: self.chance(30),
+            buffer_blocks: self.rng.usize(4..40),
+            timeout: self.between(20_000, 120_000),
+            crash: None,
+            interrupt: None,
+            expectation,
+        };
+        if fine {
+            return self.settled(scenario, plan);
+        }
+        match self.rng.u8(..30) {
+            0 | 1 => {
+                let at = plan.start + self.between(0, horizon);
+                let back = self.chance(70).then(|| at + self.between(50, 25_000));
+                plan.crash = Some((at, back));
+            }
+            2 => {
+                plan.interrupt = Some(plan.start + self.between(0, horizon));
+                plan.expectation = Expectation::Any;
+            }
+            3..=5 => {
+                let (faults, fails) = self.disk(&scenario.layout);
+                plan.faults = faults;
+                plan.expectation = if fails && !(faults.name_taken_late && plan.force) {
+                    Expectation::Fails
+                } else {
+                    Expectation::Any
+                };
+            }
+            6 => {
+                plan.existing = true;
+                if !plan.force {
+                    plan.expectation = Expectation::Fails;
+                }
+            }
+            _ => {}
+        }
+        self.settled(scenario, plan)
+    }
+
+    /// Takes back expectations that the plan's own timing does not warrant.
+    fn settled(&mut self, scenario: &Scenario, mut plan: DevicePlan) -> DevicePlan {
+        let hopeful = |plan: &mut DevicePlan| {
+            if plan.expectation == Expectation::Complete {
+                plan.expectation = Expectation::Any;
+            }
+        };
+        if !scenario.sender.is_steady() {
+            hopeful(&mut plan);
+        }
+        let (up, down) = (&plan.attachment.up, &plan.attachment.down);
+        if up.mean_loss() > 0.4 || down.mean_loss() > 0.4 {
+            hopeful(&mut plan);
+        }
+        let (up, down) = (&plan.attachment.up, &plan.attachment.down);
+        // Time to get in, with room for many lost announces and joins.
+        let quiet = up.loss <= 0.05 && down.loss <= 0.05 && down.burst.is_none();
+        let handshake = Duration::from_secs(if quiet { 6 } else { 20 });
+        let gathers = match (scenario.expected, scenario.sender.start_now) {
+            (_, Some(at)) => at,
+            (Some(_), None) => Time::ZERO + scenario.wait,
+            (None, None) => Time::ZERO + scenario.settle,
+        };
+        // Devices that are gone count as joined, so gathering may end before the last has come
+        // back; but a sender that lingers stays.
+        let last_call = if plan.crash.is_some() { Time::ZERO } else { gathers } + scenario.linger;
+        let present = match plan.crash {
+            None => Some(plan.start),
+            Some((_, back)) => back,
+        };
+        if present.is_none_or(|at| at + handshake > last_call) {
+            hopeful(&mut plan);
+        }
+        if plan.start + plan.timeout < Time::ZERO + Duration::from_secs(10)
+            || plan.crash.is_some() && !plan.force
+        {
+            hopeful(&mut plan);
+        }
+        plan
+    }
+}

@@ -1,0 +1,423 @@
+//! One transfer in the virtual world: builds the sender and the devices of a scenario, crashes and
+//! restarts them, watches every step, and judges the end.
+
+use super::checks::{Checker, Symbols};
+use super::disk::{SimDisk, SimSource};
+use super::network::{Counts, NodeId, address};
+use super::node::Node;
+use super::party::{self, NAME, Party, Table, device_id, index_of};
+use super::planned::Planned;
+use super::scenario::{Expectation, Scenario};
+use super::world::{Director, Pace, World};
+use crate::fec::PlanCache;
+use crate::protocol::Control;
+use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, SenderEvent, SenderOutcome};
+use crate::protocol::receiver::Receiver;
+use crate::protocol::sender::Sender;
+use crate::status::DeviceStatus;
+use crate::time::Time;
+use crate::units::SessionId;
+use crate::wire::{Message, Symbol, decode};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a device had under that name before, if anything.
+const BEFORE: &[u8] = b"what was there before";
+/// The sender's place in the world.
+const SENDER: NodeId = 0;
+/// Steps of a receiver between two looks at its buffers.
+const BUFFER_LOOK: u64 = 8;
+
+#[derive(Clone, Copy, Debug)]
+enum Cue {
+    StartSender,
+    CrashSender,
+    InterruptSender,
+    StartNow,
+    ChangeSource,
+    StartDevice(u32),
+    CrashDevice(u32),
+    InterruptDevice(u32),
+}
+
+/// What became of one device.
+struct Device {
+    disk: SimDisk,
+    /// How often it was started.
+    incarnation: u32,
+    /// What its last incarnation came to.
+    outcome: Option<ReceiverOutcome>,
+    /// Events of its log that were looked at.
+    seen: usize,
+    steps: u64,
+    version: u64,
+}
+
+/// What a run came to, for the summary.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    /// Virtual time it took.
+    pub took: Duration,
+    /// Engine steps it took.
+    pub steps: u64,
+    /// Devices, in all.
+    pub devices: u64,
+    /// Devices that have the object.
+    pub complete: u64,
+    /// Source symbols of the object.
+    pub source_symbols: u64,
+    /// Symbols sent.
+    pub symbols: Symbols,
+    /// Most feedback datagrams in any second.
+    pub feedback_max: usize,
+    /// Feedback datagrams in all.
+    pub feedback_total: u64,
+    /// What the network did.
+    pub network: Counts,
+    /// What was planned.
+    pub planned: Planned,
+    /// How often disks refused.
+    pub disk_failures: u64,
+}
+
+/// The run of one scenario.
+struct Transfer<'a, 't> {
+    scenario: &'a Scenario,
+    rng: fastrand::Rng,
+    source: SimSource,
+    plans: Rc<PlanCache>,
+    table: Table,
+    checker: Checker,
+    cues: Vec<Cue>,
+    devices: Vec<Device>,
+    sender_outcome: Option<SenderOutcome>,
+    sender_seen: usize,
+    sender_incarnation: u64,
+    trace: Option<Trace<'t>>,
+}
+
+/// Gets a line for each event and each control message, to follow a run by.
+pub type Trace<'a> = &'a mut (dyn FnMut(std::fmt::Arguments<'_>) + 'a);
+
+/// Runs `scenario` to its end.
+///
+/// # Panics
+/// When an invariant is broken, something hangs, or an expectation is not met.
+#[must_use]
+pub fn run(scenario: &Scenario, trace: Option<Trace<'_>>) -> Report {
+    let mut transfer = Transfer::new(scenario, trace);
+    let mut world = World::new(scenario.seed ^ 0x0f_f1ce);
+    transfer.build(&mut world);
+    let ended = world.run(scenario.deadline(), &mut transfer);
+    if !ended {
+        transfer.report_hang(&world);
+    }
+    transfer.judge(&world);
+    transfer.report(&world)
+}
+
+fn seconds(at: Time) -> String {
+    format!("{:11.6}", at.since(Time::ZERO).as_secs_f64())
+}
+
+impl<'a, 't> Transfer<'a, 't> {
+    fn new(scenario: &'a Scenario, trace: Option<Trace<'t>>) -> Self {
+        let mut rng = fastrand::Rng::with_seed(scenario.seed);
+        let mut object = vec![0; scenario.layout.object_size() as usize];
+        rng.fill(&mut object);
+        let object = Arc::new(object);
+        let devices = scenario.devices.iter().map(|plan| {
+            let disk = SimDisk::new(plan.faults, Arc::clone(&object));
+            if plan.existing {
+                disk.put(NAME, BEFORE.to_vec());
+            }
+            Device { disk, incarnation: 0, outcome: None, seen: 0, steps: 0, version: 0 }
+        });
+        Self {
+            scenario,
+            source: SimSource::new(Arc::clone(&object)),
+            plans: Rc::new(PlanCache::default()),
+            table: party::new_table(),
+            checker: Checker::new(Arc::clone(&object), scenario.layout, NAME.to_owned()),
+            cues: Vec::new(),
+            devices: devices.collect(),
+            sender_outcome: None,
+            sender_seen: 0,
+            sender_incarnation: 0,
+            trace,
+            rng,
+        }
+    }
+
+    fn cue(&mut self, world: &mut World<Party>, at: Option<Time>, cue: Cue) {
+        if let Some(at) = at {
+            world.cue(at, self.cues.len() as u32);
+            self.cues.push(cue);
+        }
+    }
+
+    fn build(&mut self, world: &mut World<Party>) {
+        let scenario = self.scenario;
+        let sender = &scenario.sender;
+        world.add(sender.attachment.clone(), Pace::default());
+        self.cue(world, Some(Time::ZERO), Cue::StartSender);
+        self.cue(world, sender.crash.map(|c| c.0), Cue::CrashSender);
+        self.cue(world, sender.crash.and_then(|c| c.1), Cue::StartSender);
+        self.cue(world, sender.interrupt, Cue::InterruptSender);
+        self.cue(world, sender.start_now, Cue::StartNow);
+        self.cue(world, sender.source_changes, Cue::ChangeSource);
+        for (i, plan) in (0..).zip(&scenario.devices) {
+            world.add(plan.attachment.clone(), Pace { per_datagram: plan.per_datagram });
+            self.cue(world, Some(plan.start), Cue::StartDevice(i));
+            self.cue(world, plan.crash.map(|c| c.0), Cue::CrashDevice(i));
+            self.cue(world, plan.crash.and_then(|c| c.1), Cue::StartDevice(i));
+            self.cue(world, plan.interrupt, Cue::InterruptDevice(i));
+        }
+    }
+
+    fn sender(&mut self, now: Time) -> Party {
+        self.sender_incarnation += 1;
+        self.sender_seen = 0;
+        self.sender_outcome = None;
+        self.table = party::new_table();
+        let session = SessionId(self.scenario.seed << 8 | self.sender_incarnation);
+        let (source, plans) = (self.source.clone(), Rc::clone(&self.plans));
+        let seed = self.rng.u64(..);
+        party::sender(self.scenario, session, seed, source, plans, &self.table, now)
+    }
+
+    fn buffer_bytes(&self, index: u32) -> usize {
+        Checker::buffer_bytes(&self.scenario.layout, self.scenario.devices[index as usize].buffer_blocks)
+    }
+
+    fn receiver(&mut self, index: u32, now: Time) -> Party {
+        let plan = &self.scenario.devices[index as usize];
+        let buffer_bytes = self.buffer_bytes(index);
+        let device = &mut self.devices[index as usize];
+        device.incarnation += 1;
+        device.outcome = None;
+        device.seen = 0;
+        device.disk.sweep();
+        let seeds = [self.rng.u64(..), self.rng.u64(..)];
+        party::receiver(plan, index, seeds, device.disk.clone(), buffer_bytes, Rc::clone(&self.plans), now)
+    }
+
+    fn look_at_sender(&mut self, now: Time, node: &Node<Sender>) {
+        let seen = std::mem::replace(&mut self.sender_seen, node.log.len());
+        for (_, event) in &node.log[seen..] {
+            if let Some(trace) = &mut self.trace {
+                trace(format_args!("{} sender: {event:?}", seconds(now)));
+            }
+            match event {
+                SenderEvent::Status(row) if row.status == DeviceStatus::Complete => {
+                    let index = index_of(row.device);
+                    self.checker.check_complete(index, &self.devices[index as usize].disk);
+                }
+                SenderEvent::Finished(outcome) => {
+                    assert!(self.sender_outcome.is_none(), "the sender finishes twice at {now:?}");
+                    self.sender_outcome = Some(outcome.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn look_at_device(&mut self, now: Time, index: u32, node: &Node<Receiver>) {
+        let bound = self.buffer_bytes(index);
+        let existing = self.scenario.devices[index as usize].existing;
+        let device = &mut self.devices[index as usize];
+        device.steps += 1;
+        if device.steps.is_multiple_of(BUFFER_LOOK) {
+            let buffered = node.engine.machine().snapshot().buffered;
+            self.checker.check_buffered(index, buffered, bound);
+        }
+        let version = device.disk.version();
+        if device.version != version {
+            device.version = version;
+            self.checker.check_disk(index, &device.disk, existing.then_some(BEFORE));
+        }
+        let seen = std::mem::replace(&mut device.seen, node.log.len());
+        for (_, event) in &node.log[seen..] {
+            if let Some(trace) = &mut self.trace {
+                trace(format_args!("{} device {index}: {event:?}", seconds(now)));
+            }
+            match event {
+                ReceiverEvent::Committed { .. } => self.checker.check_complete(index, &device.disk),
+                ReceiverEvent::Finished(outcome) => {
+                    assert!(device.outcome.is_none(), "device {index} finishes twice at {now:?}");
+                    device.outcome = Some(outcome.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// I5: names what has not come to its end.
+    fn report_hang(&self, world: &World<Party>) {
+        let at = world.now();
+        for node in 0..=self.devices.len() as NodeId {
+            match world.actor(node).filter(|_| !world.is_finished(node)) {
+                Some(Party::Sender(s)) => {
+                    panic!("I5: the sender is still running: {:#?}", s.engine.machine().snapshot(at))
+                }
+                Some(Party::Receiver(r)) => {
+                    let snapshot = r.engine.machine().snapshot();
+                    panic!("I5: device {} is still running: {snapshot:#?} {:?}", node - 1, r.log)
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// The end: everything has ended, both sides agree, and expectations are met.
+    fn judge(&self, world: &World<Party>) {
+        let scenario = self.scenario;
+        let sender_alive = world.actor(SENDER).is_some();
+        if sender_alive {
+            assert!(world.is_finished(SENDER), "I5: the sender never came to its end");
+            let outcome = self.sender_outcome.as_ref().expect("I5: the sender finished with an outcome");
+            if scenario.sender.is_steady() {
+                assert_eq!(*outcome, SenderOutcome::Ended, "nothing happened to the sender");
+            }
+        }
+        for (index, plan) in (0..).zip(&scenario.devices) {
+            let device = &self.devices[index as usize];
+            self.checker.check_disk(index, &device.disk, plan.existing.then_some(BEFORE));
+            let has = self.checker.has_object(&device.disk);
+            let status = self.table.borrow().look_up(device_id(index)).map(|row| row.status);
+            let about = || {
+                let (outcome, start) = (&device.outcome, plan.start);
+                format!(
+                    "device {index} started at {start:?}: {outcome:?}, table: {status:?}, plan: {plan:#?}"
+                )
+            };
+            let alive = world.actor(index + 1).is_some();
+            if alive {
+                assert!(device.outcome.is_some(), "I5: no outcome: {}", about());
+            }
+            if status == Some(DeviceStatus::Complete) {
+                assert!(has, "I2: {}", about());
+            }
+            match &device.outcome {
+                Some(ReceiverOutcome::Complete { acknowledged }) => {
+                    assert!(has, "I1: {}", about());
+                    if *acknowledged && sender_alive && scenario.sender.crash.is_none() {
+                        assert_eq!(status, Some(DeviceStatus::Complete), "{}", about());
+                    }
+                }
+                Some(ReceiverOutcome::AlreadyComplete) => assert!(has, "I2: {}", about()),
+                _ => {}
+            }
+            match plan.expectation {
+                Expectation::Complete => {
+                    assert!(has, "it should be complete: {}", about());
+                    assert_eq!(status, Some(DeviceStatus::Complete), "{}", about());
+                }
+                Expectation::Fails => {
+                    assert!(!has, "it cannot be complete: {}", about());
+                    assert_ne!(status, Some(DeviceStatus::Complete), "{}", about());
+                }
+                Expectation::Any => {}
+            }
+        }
+    }
+
+    fn report(&self, world: &World<Party>) -> Report {
+        let complete = self.devices.iter().filter(|d| self.checker.has_object(&d.disk)).count();
+        Report {
+            took: world.now().since(Time::ZERO),
+            steps: world.steps,
+            devices: self.devices.len() as u64,
+            complete: complete as u64,
+            source_symbols: self.scenario.layout.total_source_symbols(),
+            symbols: self.checker.symbols,
+            feedback_max: self.checker.feedback_max,
+            feedback_total: self.checker.feedback_total,
+            network: world.network.counts,
+            planned: Planned::of(self.scenario),
+            disk_failures: self.devices.iter().map(|d| d.disk.failures()).sum(),
+        }
+    }
+}
+
+impl Director<Party> for Transfer<'_, '_> {
+    fn cue(&mut self, world: &mut World<Party>, number: u32) {
+        let now = world.now();
+        let cue = self.cues[number as usize];
+        if let Some(trace) = &mut self.trace {
+            trace(format_args!("{} cue: {cue:?}", seconds(now)));
+        }
+        match cue {
+            Cue::StartSender => {
+                let sender = self.sender(now);
+                world.start(SENDER, sender);
+            }
+            Cue::CrashSender => drop(world.stop(SENDER)),
+            Cue::InterruptSender => {
+                if let Some(Party::Sender(node)) = world.actor_mut(SENDER) {
+                    node.engine.control(now, Control::Interrupt);
+                }
+            }
+            Cue::StartNow => {
+                if let Some(Party::Sender(node)) = world.actor_mut(SENDER) {
+                    node.engine.control(now, Control::StartNow);
+                }
+            }
+            Cue::ChangeSource => self.source.change(),
+            Cue::StartDevice(index) => {
+                let receiver = self.receiver(index, now);
+                world.start(index + 1, receiver);
+            }
+            Cue::CrashDevice(index) => {
+                let device = &mut self.devices[index as usize];
+                device.disk.crash(&mut self.rng);
+                device.outcome = None;
+                drop(world.stop(index + 1));
+                let before = self.scenario.devices[index as usize].existing.then_some(BEFORE);
+                self.checker.check_disk(index, &self.devices[index as usize].disk, before);
+            }
+            Cue::InterruptDevice(index) => {
+                if let Some(Party::Receiver(node)) = world.actor_mut(index + 1) {
+                    node.engine.control(now, Control::Interrupt);
+                }
+            }
+        }
+    }
+
+    fn sent(&mut self, now: Time, node: NodeId, to: SocketAddr, bytes: &[u8]) {
+        if let Some(trace) = &mut self.trace {
+            match decode(bytes) {
+                Ok((header, Message::Symbol(Symbol { block, id, .. }))) => {
+                    let number = header.packet_number.0;
+                    trace(format_args!(
+                        "{} {node} -> {to}: {number:x} symbol {} of {}",
+                        seconds(now),
+                        id.0,
+                        block.0
+                    ));
+                }
+                Ok((header, message)) => {
+                    let number = header.packet_number.0;
+                    trace(format_args!("{} {node} -> {to}: {number:x} {message:?}", seconds(now)));
+                }
+                Err(_) => {}
+            }
+        }
+        if node == SENDER {
+            self.checker.sender_sent(to.ip().is_multicast(), bytes);
+        } else {
+            assert_eq!(to, address(SENDER), "devices talk to the sender only");
+            let incarnation = self.devices[node as usize - 1].incarnation;
+            self.checker.device_sent(now, node, incarnation, bytes);
+        }
+    }
+
+    fn stepped(&mut self, now: Time, node: NodeId, actor: &Party) {
+        match actor {
+            Party::Sender(sender) => self.look_at_sender(now, sender),
+            Party::Receiver(receiver) => self.look_at_device(now, node - 1, receiver),
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The event queue: what happens next, to whom, until everything has come to its end.
+
+use super::network::{Arrival, Attachment, Network, NodeId};
+use super::node::Actor;
+use crate::time::Time;
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Steps of one node at one instant beyond which it is taken to run in circles.
+const LIVELOCK: u32 = 200_000;
+
+enum Happening {
+    Arrival(Arrival),
+    Wake(NodeId),
+    /// The director's business, by its number.
+    Cue(u32),
+}
+
+struct Event {
+    at: Time,
+    /// Events of one instant happen in the order they were made.
+    order: u64,
+    what: Happening,
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+impl Eq for Event {}
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Event {
+    /// The earliest is the greatest: `BinaryHeap` gives the greatest first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.order).cmp(&(self.at, self.order))
+    }
+}
+
+/// A node's time behaviour.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pace {
+    /// Time its loop takes for each datagram received.
+    pub per_datagram: Duration,
+}
+
+struct Slot<A> {
+    actor: Option<A>,
+    finished: bool,
+    pace: Pace,
+    busy_until: Time,
+    /// When it wants to run.
+    wake: Time,
+    /// The earliest wake event in the queue.
+    queued: Time,
+}
+
+/// Whoever watches and disturbs a world.
+pub trait Director<A> {
+    /// The cue with this number has come.
+    fn cue(&mut self, world: &mut World<A>, number: u32);
+    /// A node has sent a datagram.
+    fn sent(&mut self, now: Time, node: NodeId, to: SocketAddr, bytes: &[u8]);
+    /// A node has made a step.
+    fn stepped(&mut self, now: Time, node: NodeId, actor: &A);
+}
+
+/// The world.
+pub struct World<A> {
+    now: Time,
+    queue: BinaryHeap<Event>,
+    made: u64,
+    slots: Vec<Slot<A>>,
+    /// The network between the nodes.
+    pub network: Network,
+    /// Engine steps made.
+    pub steps: u64,
+}
+
+impl<A: Actor> World<A> {
+    /// An empty world; `seed` drives its network.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let (queue, slots) = (BinaryHeap::new(), Vec::new());
+        Self { now: Time::ZERO, queue, made: 0, slots, network: Network::new(seed), steps: 0 }
+    }
+    /// The time.
+    #[must_use]
+    pub const fn now(&self) -> Time {
+        self.now
+    }
+    /// Adds a place for a node, switched off.
+    pub fn add(&mut self, attachment: Attachment, pace: Pace) -> NodeId {
+        let (busy_until, wake, queued) = (Time::ZERO, Time::NEVER, Time::NEVER);
+        self.slots.push(Slot { actor: None, finished: false, pace, busy_until, wake, queued });
+        self.network.attach(attachment)
+    }
+    /// Switches a node on.
+    pub fn start(&mut self, node: NodeId, actor: A) {
+        let slot = &mut self.slots[node as usize];
+        slot.actor = Some(actor);
+        slot.finished = false;
+        slot.busy_until = self.now;
+        self.wake_at(node, self.now);
+    }
+    /// Switches a node off as it stands, and returns what it was.
+    pub fn stop(&mut self, node: NodeId) -> Option<A> {
+        self.network.leave(node);
+        let slot = &mut self.slots[node as usize];
+        slot.wake = Time::NEVER;
+        slot.actor.take()
+    }
+    /// The node, if it is switched on (or has finished).
+    #[must_use]
+    pub fn actor(&self, node: NodeId) -> Option<&A> {
+        self.slots[node as usize].actor.as_ref()
+    }
+    /// The node, to be told something; it is stepped afterwards.
+    pub fn actor_mut(&mut self, node: NodeId) -> Option<&mut A> {
+        if self.slots[node as usize].actor.is_some() {
+            self.wake_at(node, self.now);
+        }
+        self.slots[node as usize].actor.as_mut()
+    }
+    /// Whether the node's machine has come to its end.
+    #[must_use]
+    pub fn is_finished(&self, node: NodeId) -> bool {
+        self.slots[node as usize].finished
+    }
+    /// Gives the director a cue at `at`.
+    pub fn cue(&mut self, at: Time, number: u32) {
+        self.push(at, Happening::Cue(number));
+    }
+
+    /// Lets things happen until `until`, or until nothing more does; false if something is left.
+    ///
+    /// # Panics
+    /// When an engine fails or a node runs in circles.
+    pub fn run(&mut self, until: Time, director: &mut impl Director<A>) -> bool {
+        while let Some(event) = self.queue.pop() {
+            if event.at > until {
+                self.queue.push(event);
+                self.now = until;
+                return false;
+            }
+            self.now = event.at;
+            match event.what {
+                Happening::Cue(number) => director.cue(self, number),
+                Happening::Arrival(arrival) => self.arrive(arrival, director),
+                Happening::Wake(node) => {
+                    let slot = &mut self.slots[node as usize];
+                    if slot.queued == self.now {
+                        slot.queued = Time::NEVER;
+                    }
+                    if slot.wake <= self.now {
+                        self.step(node, director);
+                    } else if slot.wake < slot.queued {
+                        // It has put its alarm off since.
+                        self.wake_at(node, self.slots[node as usize].wake);
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn push(&mut self, at: Time, what: Happening) {
+        self.made += 1;
+        self.queue.push(Event { at, order: self.made, what });
+    }
+
+    fn wake_at(&mut self, node: NodeId, at: Time) {
+        let slot = &mut self.slots[node as usize];
+        slot.wake = at;
+        if at < slot.queued {
+            slot.queued = at;
+            self.push(at, Happening::Wake(node));
+        }
+    }
+
+    fn arrive(&mut self, arrival: Arrival, director: &mut impl Director<A>) {
+        let node = arrival.node;
+        let slot = &mut self.slots[node as usize];
+        let Some(actor) = slot.actor.as_mut().filter(|_| !slot.finished) else {
+            self.network.counts.unroutable += 1;
+            return;
+        };
+        if !actor.net().arrive(arrival.from, arrival.via, arrival.bytes) {
+            self.network.counts.kernel_drops += 1;
+        }
+        if slot.busy_until <= self.now {
+            self.step(node, director);
+        } else if slot.busy_until < slot.wake {
+            self.wake_at(node, self.slots[node as usize].busy_until);
+        }
+    }
+
+    /// Steps a node until it rests, and carries what it sends.
+    fn step(&mut self, node: NodeId, director: &mut impl Director<A>) {
+        let now = self.now;
+        let slot = &mut self.slots[node as usize];
+        let Some(actor) = slot.actor.as_mut().filter(|_| !slot.finished) else { return };
+        let mut rounds = 0;
+        let step = loop {
+            rounds += 1;
+            assert!(rounds < LIVELOCK, "node {node} runs in circles at {now:?}");
+            self.steps += 1;
+            let net = actor.net();
+            let waiting = net.waiting();
+            net.room = self.network.room(node, now);
+            let step = match actor.step(now) {
+                Ok(step) => step,
+                Err(e) => panic!("the engine of node {node} failed at {now:?}: {e}"),
+            };
+            let net = actor.net();
+            let received = waiting - net.waiting();
+            for group in net.listens.drain(..) {
+                self.network.listen(node, group);
+            }
+            for (to, bytes) in std::mem::take(&mut net.outbox) {
+                director.sent(now, node, to, &bytes);
+                carry(&mut self.network, &mut self.queue, &mut self.made, now, node, to, &bytes);
+            }
+            director.stepped(now, node, actor);
+            slot.busy_until = now + slot.pace.per_datagram * received as u32;
+            if step.finished || step.writable || step.wake > now || slot.busy_until > now {
+                break step;
+            }
+        };
+        slot.finished = step.finished;
+        let mut wake = step.wake.min(actor.next_done());
+        if step.writable {
+            wake = wake.min(self.network.writable_at(node, now).max(Time(now.0 + 1)));
+        }
+        wake = wake.max(slot.busy_until);
+        if step.finished {
+            self.network.leave(node);
+            wake = Time::NEVER;
+        }
+        self.wake_at(node, wake);
+    }
+}
+
+fn carry(
+    network: &mut Network,
+    queue: &mut BinaryHeap<Event>,
+    made: &mut u64,
+    now: Time,
+    node: NodeId,
+    to: SocketAddr,
+    bytes: &Rc<[u8]>,
+) {
+    network.carry(now, node, to, bytes, &mut |at, arrival| {
+        *made += 1;
+        queue.push(Event { at, order: *made, what: Happening::Arrival(arrival) });
+    });
+}
