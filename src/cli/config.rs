@@ -185,8 +185,9 @@ mod tests {
         let gather = |line, terminal| resolve(line, terminal).0.unwrap().gather;
         let usual = Gather { expected: None, at_most: Duration::from_secs(600), settle: SETTLE, enter: true };
         assert_eq!(gather("mcp send f", true), usual);
-        let typed = Gather { expected: Some(3), at_most: Duration::ZERO, settle: SETTLE, enter: false };
-        assert_eq!(gather("mcp send f -n 3 -w 0", false), typed);
+        let minute = Duration::from_secs(60);
+        let typed = Gather { expected: Some(3), at_most: minute, settle: minute, enter: false };
+        assert_eq!(gather("mcp send f -n 3 -w 60", false), typed);
     }
 
     #[test]

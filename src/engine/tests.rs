@@ -240,12 +240,12 @@ fn the_last_symbol_of_a_block_is_cut_short() {
 }
 
 #[test]
-fn a_source_that_shrank_is_told_to_the_machine() {
+fn a_source_that_cannot_be_read_is_told_to_the_machine() {
     let mut engine = engine([symbols(0..2), message(b"after")], 16_384);
     engine.net.fault = Some(libc::EFAULT);
     // The message after it fails with the same fault here; what counts is that nothing ends.
     step(&mut engine, 0);
-    assert!(engine.machine.heard[0].contains("shrank"), "{:?}", engine.machine.heard);
+    assert!(engine.machine.heard[0].contains("could not be read"), "{:?}", engine.machine.heard);
     engine.net.fault = Some(libc::ENODEV);
     engine.machine.out.push_back(message(b"x"));
     assert!(matches!(engine.step(Time(1), &mut |_, _, _| {}), Err(EngineError::Net(_))));

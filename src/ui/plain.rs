@@ -348,7 +348,7 @@ listening on lo
 still waiting for a sender on 239.1.1.1, 1m so far
 found a\\u{a}b (1.00 MiB) from 10.0.0.1:7417
 receiving
-receiving: 50 %, 839 kbit/s, loss 1.0 %, 5s left
+receiving: 50 %, 839 kbit/s, loss 1.0 %, 6s left
 block 7 is not what the sender hashed; fetching it again
 all verified, syncing to disk
 saved /srv/x
