@@ -182,7 +182,12 @@ mod tests {
         assert!(of_sender(&ended, &rows[1..], None).unwrap().line().contains("none of 1 device completed"));
         let many: Vec<_> = (0..9).map(|n| row(&format!("d{n}"), DeviceStatus::Lost)).chain(rows).collect();
         let line = of_sender(&ended, &many, None).unwrap().line();
-        assert!(line.contains("10 devices did not complete (d0: lost, d1: lost, d2: lost, d3: lost, d4: lost, ...);"), "{line}");
+        assert!(
+            line.contains(
+                "10 devices did not complete (d0: lost, d1: lost, d2: lost, d3: lost, d4: lost, ...);"
+            ),
+            "{line}"
+        );
         let failed = SenderOutcome::SourceFailed("it shrank".into());
         assert_eq!(of_sender(&failed, &many, None), Some(Error::Environment("it shrank".into())));
     }
