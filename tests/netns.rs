@@ -394,7 +394,7 @@ fn no_arguments_needed() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 4 * MIB, 1);
     let state = tmp.dir("state");
-    let bare = |name: &str| Cmd::new(name, MCP).env("HOME", &state).env("XDG_STATE_HOME", state.join(name));
+    let bare = |name: &str| Cmd::new(name, MCP).env("HOME", &state).env("MCP_STATE_DIR", state.join(name));
     // The second one starts as the README says; the first is told the group its sender uses.
     let dirs = [tmp.dir("out1"), tmp.dir("out2")];
     let mut first = lab.on(1, bare("r1").arg("recv").dir(&dirs[0])).spawn();

@@ -10,6 +10,7 @@ mod refusal;
 #[cfg(test)]
 mod scratch;
 mod source;
+mod stale;
 
 pub use destination::FileDestination;
 pub use names::{PART_SUFFIX, safe_name};

@@ -8,6 +8,7 @@
 use super::destination::{Target, require_free};
 use super::names::{PART_SUFFIX, shorten};
 use super::refusal::{refused, shown};
+use super::stale;
 use super::{DestinationError, Part};
 use crate::limits::MAX_NAME;
 use crate::text::bytes;
@@ -180,6 +181,7 @@ fn remove(dir: &OwnedFd, name: &OsStr) {
 fn create_beside(target: &Target) -> Result<(File, String), DestinationError> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let stem = target.name.to_string_lossy();
+    stale::sweep(&target.dir, shorten(&stem, MAX_NAME - PART_AFFIXES));
     let mut last = io::Error::from(Errno::EXIST);
     for _ in 0..NAME_TRIES {
         let random = getrandom::u64()
@@ -187,7 +189,12 @@ fn create_beside(target: &Target) -> Result<(File, String), DestinationError> {
         let name = part_name(&stem, random);
         // The user's umask takes its share of the mode.
         match retry_on_intr(|| rustix::fs::openat(&target.dir, &name, flags, Mode::from_raw_mode(0o666))) {
-            Ok(fd) => return Ok((File::from(fd), name)),
+            // A sweep of another receiver may have come between: then it is gone, or still locked.
+            Ok(fd) if !stale::lock(&fd) => last = Errno::EXIST.into(),
+            Ok(fd) => match rustix::fs::statat(&target.dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(_) => return Ok((File::from(fd), name)),
+                Err(errno) => last = errno.into(),
+            },
             Err(Errno::EXIST) => last = Errno::EXIST.into(),
             Err(errno) => return Err(refused("create", &target.path, &errno.into())),
         }
@@ -195,11 +202,13 @@ fn create_beside(target: &Target) -> Result<(File, String), DestinationError> {
     Err(refused("create", &target.path, &last))
 }
 
+/// Bytes of a part name beside its stem.
+const PART_AFFIXES: usize = 1 + 1 + 16 + PART_SUFFIX.len();
+
 /// `.STEM.<16 hex digits>.mcp-part`, the stem shortened where the whole would exceed
 /// [`MAX_NAME`] bytes.
 fn part_name(stem: &str, random: u64) -> String {
-    let affixes = 1 + 1 + 16 + PART_SUFFIX.len();
-    format!(".{}.{random:016x}{PART_SUFFIX}", shorten(stem, MAX_NAME - affixes))
+    format!(".{}.{random:016x}{PART_SUFFIX}", shorten(stem, MAX_NAME - PART_AFFIXES))
 }
 
 /// Gives `file` its size, with disk space for it where the file system can reserve any: a disk

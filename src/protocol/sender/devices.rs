@@ -19,8 +19,10 @@ pub(super) struct Device {
     /// When its status became final.
     pub ended: Option<Time>,
     pub last_heard: Time,
-    /// When it last reported more verified blocks than before (or was taken up).
+    /// When it was last known to have come closer to completion (or was taken up).
     pub last_gain: Time,
+    /// The fewest symbols it ever lacked, as far as its NAK summaries told.
+    pub least_deficit: u64,
     /// Blocks below this went by before it was there: the group does not repair them for it.
     pub since: u32,
     /// Its losses are unlike the group's: the group does not repair for it.

@@ -6,9 +6,10 @@ use crate::limits::MAX_DEVICES;
 use crate::protocol::job::SenderJob;
 use crate::status::DeviceStatus;
 use crate::time::Time;
-use crate::units::DeviceId;
+use crate::units::{BlockIndex, DeviceId};
 use crate::wire::{
-    self, Abort, AbortCode, Acknowledge, Admit, Complete, Join, Message, Nak, Phase, Progress, Verdict,
+    self, Abort, AbortCode, Acknowledge, Admit, Complete, Deficit, Join, Message, Nak, Phase, Progress,
+    Verdict,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -134,6 +135,7 @@ impl Sender {
                 ended: None,
                 last_heard: now,
                 last_gain: now,
+                least_deficit: u64::MAX,
                 since: 0,
                 apart: false,
                 regrouped: false,
@@ -183,6 +185,7 @@ impl Sender {
         let device = self.devices.get_mut(key);
         device.ended = None;
         device.last_gain = now;
+        device.least_deficit = u64::MAX;
         device.unanswered = 0;
         device.apart = false;
         device.since = if started { gone_by } else { 0 };
@@ -194,7 +197,13 @@ impl Sender {
         if self.devices.get(key).is_final() {
             return false;
         }
-        self.devices.get_mut(key).incomplete = Some(nak.incomplete.min(self.config.layout.block_count()));
+        let deficit = self.deficit(&nak);
+        let device = self.devices.get_mut(key);
+        device.incomplete = Some(nak.incomplete.min(self.config.layout.block_count()));
+        if deficit < device.least_deficit {
+            device.least_deficit = deficit;
+            device.last_gain = now;
+        }
         let of_group = self.group.has_sent(nak.as_of);
         let channel = if of_group { &self.group } else { &*self.device_channel(key) };
         if !channel.has_sent(nak.as_of) {
@@ -215,6 +224,20 @@ impl Sender {
             self.session_answer(key, &nak, now);
         }
         true
+    }
+
+    /// Symbols that a summary names as lacking, in blocks there are.
+    pub(super) fn deficit(&self, nak: &Nak) -> u64 {
+        let blocks = self.config.layout.block_count();
+        let k = u64::from(self.config.layout.source_symbols(BlockIndex(0)));
+        let deficits = nak.deficits.iter().map(|deficit| match deficit {
+            Deficit::Whole { first, count } => {
+                let end = first.0.saturating_add(*count).min(blocks);
+                u64::from(end.saturating_sub(first.0)) * k
+            }
+            Deficit::Symbols { symbols, .. } => u64::from(*symbols),
+        });
+        deficits.sum()
     }
 
     fn progress(&mut self, now: Time, from: SocketAddr, report: Progress) -> bool {

@@ -215,7 +215,7 @@ impl Sender {
             if now.since(device.last_heard) > silence {
                 ended.push((key, DeviceStatus::Lost));
             } else if now.since(device.last_gain) > DEVICE_STALL.max(silence) {
-                let reason = format!("verified nothing more for {} s", DEVICE_STALL.as_secs());
+                let reason = format!("came no closer to completion for {} s", DEVICE_STALL.as_secs());
                 ended.push((key, DeviceStatus::Failed(reason)));
             }
         }

@@ -3,7 +3,7 @@
 //! session.
 
 use super::Sender;
-use super::channel::Round;
+use super::channel::{OwnRate, Round};
 use super::planner::{Needs, Plan, PlanKind};
 use crate::limits::{HASHES_PER_PAGE, MAX_CONTROL, MAX_SYMBOL_ID, NAKS_PER_SECOND};
 use crate::status::DeviceStatus;
@@ -378,7 +378,9 @@ impl Sender {
                 .collect();
             for key in wanting {
                 if self.session_scope(key) > 0 {
-                    self.device_channel(key);
+                    let (rate, datagram) = (self.config.rate, self.datagram_on_wire());
+                    let channel = self.device_channel(key);
+                    channel.own_rate.get_or_insert_with(|| OwnRate::new(rate, datagram, now));
                     self.sessions.push_back(key);
                 }
             }
@@ -439,6 +441,10 @@ impl Sender {
         needs.add(nak, pages, |block| {
             (block < scope).then(|| self.config.layout.source_symbols(BlockIndex(block)))
         });
+        let lacks = self.deficit(nak);
+        if let Some(own_rate) = &mut self.device_channel(key).own_rate {
+            own_rate.answered(lacks, now);
+        }
         let device = self.devices.get_mut(key);
         device.unanswered = 0;
         let loss = if device.apart { 0.2 } else { self.rounds.loss };

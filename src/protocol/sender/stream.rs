@@ -4,6 +4,7 @@
 use super::channel::Batch;
 use super::{Sender, overhead};
 use crate::limits::{HASHES_PER_PAGE, MAX_BATCH, SENDER_REPAIR_BYTES, SYMBOL_HEADER_LEN};
+use crate::pacing::TokenBucket;
 use crate::protocol::job::SenderJob;
 use crate::protocol::{Payload, Transmit};
 use crate::time::Time;
@@ -156,11 +157,15 @@ impl Sender {
         self.page(page)
     }
 
-    fn symbols_at_once(&self) -> u32 {
-        let datagram = u64::from(self.config.layout.symbol_size())
-            + SYMBOL_HEADER_LEN as u64
-            + overhead(self.config.data);
-        (self.pacer.quantum() / datagram).clamp(1, MAX_BATCH as u64) as u32
+    /// Bytes of a symbol's datagram on the wire.
+    pub(super) fn datagram_on_wire(&self) -> u64 {
+        let symbol = u64::from(self.config.layout.symbol_size());
+        symbol + SYMBOL_HEADER_LEN as u64 + overhead(self.config.data)
+    }
+
+    /// Symbols that make a quantum of `bucket`.
+    fn symbols_at_once(&self, bucket: &TokenBucket) -> u32 {
+        (bucket.quantum() / self.datagram_on_wire()).clamp(1, MAX_BATCH as u64) as u32
     }
 
     /// What goes out next at the paced rate: the group's repairs before its stream; a unicast
@@ -171,7 +176,7 @@ impl Sender {
         }
         let group_has = self.group_can_send();
         if (!group_has || self.unicast_share.ready(now))
-            && let Some(transmit) = self.next_unicast()
+            && let Some(transmit) = self.next_unicast(now)
         {
             return Some(transmit);
         }
@@ -182,7 +187,7 @@ impl Sender {
             let number = self.group.take_numbers(1);
             return Some(self.transmit(self.config.data, number, &Message::HashPage(page)));
         }
-        let most = self.symbols_at_once();
+        let most = self.symbols_at_once(&self.pacer);
         let size = self.config.layout.symbol_size();
         if let Some((batch, freed)) = self.group.next_batch(most, size) {
             self.encoded_symbols = self.encoded_symbols.saturating_sub(freed);
@@ -230,8 +235,7 @@ impl Sender {
     }
 
     /// The next batch or page of the unicast repair sessions, taking turns.
-    fn next_unicast(&mut self) -> Option<Transmit> {
-        let most = self.symbols_at_once();
+    fn next_unicast(&mut self, now: Time) -> Option<Transmit> {
         let size = self.config.layout.symbol_size();
         for _ in 0..self.sessions.len() {
             let key = *self.sessions.front()?;
@@ -241,11 +245,24 @@ impl Sender {
                 let to = self.devices.get(key).address;
                 return Some(self.transmit(to, number, &Message::HashPage(page)));
             }
+            let mut most = self.symbols_at_once(&self.pacer);
+            if let Some(own_rate) = &mut self.device_channel(key).own_rate {
+                if !own_rate.bucket.ready(now) {
+                    continue;
+                }
+                let own = own_rate.bucket.clone();
+                most = most.min(self.symbols_at_once(&own));
+            }
             let Some((batch, freed)) = self.device_channel(key).next_batch(most, size) else { continue };
             self.encoded_symbols = self.encoded_symbols.saturating_sub(freed);
             let to = self.devices.get(key).address;
             let (count, bytes, _) = self.size_of(&batch, to);
-            let number = self.device_channel(key).take_symbol_numbers(count);
+            let channel = self.device_channel(key);
+            let number = channel.take_symbol_numbers(count);
+            if let Some(own_rate) = &mut channel.own_rate {
+                own_rate.bucket.charge(bytes);
+                own_rate.sent += u64::from(count);
+            }
             self.devices.get_mut(key).unicast_symbols += u64::from(count);
             self.counters.unicast += u64::from(count);
             self.unicast_share.charge(bytes);
@@ -278,12 +295,18 @@ impl Sender {
         if self.life.is_closing() {
             return Time::NEVER;
         }
-        let group = self.group_can_send();
-        let unicast = self.sessions.iter().any(|&key| {
-            self.devices.get(key).channel.as_ref().is_some_and(|c| c.is_ready() || c.has_pages())
-        });
+        let group = if self.group_can_send() { self.pacer.ready_at() } else { Time::NEVER };
         // The unicast share only ever delays it; then the group's stream keeps the loop awake.
-        if group || unicast { self.pacer.ready_at() } else { Time::NEVER }
+        let unicast = self.sessions.iter().filter_map(|&key| {
+            let channel = self.devices.get(key).channel.as_ref()?;
+            let own = channel.own_rate.as_ref().map_or(Time::ZERO, |own| own.bucket.ready_at());
+            match (channel.is_ready(), channel.has_pages()) {
+                (_, true) => Some(self.pacer.ready_at()),
+                (true, false) => Some(self.pacer.ready_at().max(own)),
+                (false, false) => None,
+            }
+        });
+        unicast.min().unwrap_or(Time::NEVER).min(group)
     }
 }
 

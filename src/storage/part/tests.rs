@@ -358,3 +358,21 @@ fn parts_are_written_from_several_threads() {
     let bytes = fs::read(dir.join("x")).unwrap();
     assert!((0..4u8).all(|i| bytes[usize::from(i) << 16..][..1 << 16].iter().all(|b| *b == i)));
 }
+
+#[test]
+fn what_a_killed_receiver_left_is_removed_by_the_next() {
+    let scratch = Scratch::new();
+    let stale = scratch.path().join(".image.iso.0123456789abcdef.mcp-part");
+    let other = scratch.path().join(".other.iso.0123456789abcdef.mcp-part");
+    std::fs::write(&stale, b"left behind").unwrap();
+    std::fs::write(&other, b"of another object").unwrap();
+    let mut destination = FileDestination::new(Some(scratch.path().to_owned()), false);
+    let living = destination.create("image.iso", 10).unwrap();
+    assert!(!stale.exists() && other.exists());
+    // A living receiver's part file is locked.
+    let second = destination.create("image.iso", 10).unwrap();
+    living.write_at(0, b"0123456789").unwrap();
+    living.commit().unwrap();
+    assert_eq!(std::fs::read(scratch.path().join("image.iso")).unwrap(), b"0123456789");
+    drop(second);
+}
