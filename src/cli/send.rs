@@ -10,7 +10,7 @@ use crate::engine::{Engine, Stream};
 use crate::fec::PlanCache;
 use crate::layout::Layout;
 use crate::limits::{DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, MAX_BLOCKS};
-use crate::net::{Destination, Features, Interface, Kind, UdpNet, choose};
+use crate::net::{Destination, Features, Interface, InterfaceError, Kind, UdpNet, choose};
 use crate::protocol::event::{SenderEvent, SenderOutcome};
 use crate::protocol::job::{SenderDone, SenderJob};
 use crate::protocol::sender::{Sender, SenderConfig};
@@ -58,12 +58,29 @@ struct Route {
     symbol_size: u16,
 }
 
+/// Where the file goes, and by which interface: as asked, or to the default group of a family that
+/// the interface has.
+fn meet(config: &SendConfig) -> Result<(Destination, Interface), Error> {
+    let named = config.interface.as_deref();
+    let parse = |group: &str| Destination::parse(group, config.port).map_err(|e| Error::Usage(e.to_string()));
+    let environment = |e: InterfaceError| Error::Environment(e.to_string());
+    if let Some(group) = &config.group {
+        let destination = parse(group)?;
+        return Ok((destination, choose(named, &destination).map_err(environment)?));
+    }
+    let v4 = parse(&DEFAULT_GROUP_V4.to_string())?;
+    match choose(named, &v4) {
+        Ok(interface) => Ok((v4, interface)),
+        Err(lacking @ (InterfaceError::NoAddress { .. } | InterfaceError::Nothing { .. })) => {
+            let v6 = parse(&DEFAULT_GROUP_V6.to_string())?;
+            choose(named, &v6).map(|interface| (v6, interface)).map_err(|_| environment(lacking))
+        }
+        Err(e) => Err(environment(e)),
+    }
+}
+
 fn route(config: &SendConfig) -> Result<Route, Error> {
-    let default = DEFAULT_GROUP_V4.to_string();
-    let group = config.group.as_deref().unwrap_or(&default);
-    let destination = Destination::parse(group, config.port).map_err(|e| Error::Usage(e.to_string()))?;
-    let interface =
-        choose(config.interface.as_deref(), &destination).map_err(|e| Error::Environment(e.to_string()))?;
+    let (destination, interface) = meet(config)?;
     let destination = destination.on(&interface);
     let v6 = destination.is_v6();
     let port = destination.addr.port();

@@ -75,7 +75,7 @@ impl SenderPlain {
             Phase::Gathering => SenderMemory::gathered(s),
             Phase::Streaming | Phase::Repairing => format!(
                 "{}: {:.0} %, {}, repair {}, {complete} of {} devices complete",
-                if s.phase == Phase::Streaming { "sending" } else { "repairing" },
+                if s.phase == Phase::Streaming { "sending" } else { "finishing" },
                 (SenderMemory::fraction(s) * 100.0).floor(),
                 text::rate(self.memory.wire.bits_per_second()),
                 text::share(s.repair_symbols + s.unicast_symbols, s.source_symbols),
@@ -114,11 +114,10 @@ impl SenderView for SenderPlain {
                 self.lines.line(now, &format!("sending {name} ({size}) to {ready} {devices}"));
             }
             SenderEvent::Phase(Phase::Repairing) => {
-                let devices = s.devices.len();
+                let devices = SenderMemory::wanted(s);
                 let complete = s.count(|status| *status == DeviceStatus::Complete);
                 let time = text::duration(self.memory.transfer_time(now));
-                let line =
-                    format!("all sent after {time}, {complete} of {devices} devices complete; repairing");
+                let line = format!("all sent after {time}, {complete} of {devices} devices complete so far");
                 self.lines.line(now, &line);
             }
             SenderEvent::Phase(Phase::Lingering) => {
@@ -299,7 +298,7 @@ waiting for devices: 0 of 2
 lab\\u{{7}} joined from 10.0.0.7:40000
 sending image.iso (100.00 MiB) to 2 devices
 sending: 50 %, 1.00 Gbit/s, repair 1.3 %, 0 of 2 devices complete
-all sent after 6.0s, 0 of 2 devices complete; repairing
+all sent after 6.0s, 0 of 2 devices complete so far
 lab-2 failed: disk full
 DEVICE    ADDRESS         STATUS    TIME  LOSS  REASON
 lab-2     10.0.0.7:40000  failed     12s   0 %  disk full
@@ -325,7 +324,7 @@ lab\\u{{7}}  10.0.0.7:40000  complete   12s   0 %
         let found = ReceiverEvent::Found {
             session: SessionId(1),
             task: TaskId([0; 16]),
-            sender: "10.0.0.1:7417".parse().unwrap(),
+            sender: "10.0.0.1:7418".parse().unwrap(),
             name: "a\nb".into(),
             size: 1 << 20,
         };
@@ -346,7 +345,7 @@ lab\\u{{7}}  10.0.0.7:40000  complete   12s   0 %
 waiting for a sender on 239.1.1.1 as lab-07
 listening on lo
 still waiting for a sender on 239.1.1.1, 1m so far
-found a\\u{a}b (1.00 MiB) from 10.0.0.1:7417
+found a\\u{a}b (1.00 MiB) from 10.0.0.1:7418
 receiving
 receiving: 50 %, 839 kbit/s, loss 1.0 %, 6s left
 block 7 is not what the sender hashed; fetching it again

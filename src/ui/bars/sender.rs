@@ -41,7 +41,7 @@ impl SenderBars {
                 self.screen.draw(&text::fit(&[ready, enter.to_owned(), waited], columns), None, &[]);
             }
             Phase::Streaming | Phase::Repairing => {
-                let word = if s.phase == Phase::Streaming { "sending" } else { "repairing" };
+                let word = if s.phase == Phase::Streaming { "sending" } else { "finishing" };
                 let repair = text::share(s.repair_symbols + s.unicast_symbols, s.source_symbols);
                 let head = [word.to_owned(), done, gone, format!("repair {repair}")];
                 let parts = [
@@ -212,7 +212,7 @@ lab-1   10.0.0.7:40000  failed   12s  5.0 %  disk full
             view.tick(at(2_000), &s);
             // One or more lines for the heading, then exactly three.
             let text = term.contents();
-            let heading = text.lines().position(|l| l.starts_with("repairing")).unwrap();
+            let heading = text.lines().position(|l| l.starts_with("finishing")).unwrap();
             assert_eq!(text.lines().count(), heading + 3, "{columns}:\n{text}");
         }
     }
