@@ -57,6 +57,11 @@ pub fn warning(text: &str) {
 #[must_use]
 pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u32>) -> Option<Error> {
     match outcome {
+        SenderOutcome::Interrupted if rows.iter().all(|r| r.status == DeviceStatus::Complete) => {
+            let who =
+                if rows.is_empty() { "no device had joined" } else { "every device that joined is complete" };
+            Some(Error::Environment(format!("interrupted; {who}")))
+        }
         SenderOutcome::Interrupted => {
             Some(Error::Environment("interrupted; devices that are not complete have been told".into()))
         }
