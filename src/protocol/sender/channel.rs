@@ -1,10 +1,10 @@
 //! A repair channel: a destination, its packet counter, the repairs planned for it, and the state
 //! of its round. The group has one; each device in a unicast repair session has its own.
 
+use super::own_rate::OwnRate;
 use super::planner::PlanKind;
-use crate::pacing::TokenBucket;
 use crate::time::Time;
-use crate::units::{BlockIndex, Rate, SymbolId};
+use crate::units::{BlockIndex, SymbolId};
 use crate::wire::{Nak, PacketNumber};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -16,9 +16,6 @@ const MAX_ANSWERS: usize = 1024;
 
 /// Polls whose time is remembered.
 const POLLS_REMEMBERED: usize = 64;
-
-/// A device is served alone at no less than this.
-const SLOWEST: Rate = Rate(64_000);
 
 /// Where a channel's round stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,50 +54,6 @@ pub(super) enum Encoded {
     Asked,
     /// Here they are.
     Ready(Arc<Vec<u8>>),
-}
-
-/// The rate at which one device is served alone: what arrives of a round's symbols tells what the way
-/// to it carries, and sending faster only loses more.
-#[derive(Debug)]
-pub(super) struct OwnRate {
-    pub bucket: TokenBucket,
-    rate: Rate,
-    ceiling: Rate,
-    datagram: u64,
-    /// Symbols sent since the last answer, and what the device lacked then.
-    pub sent: u64,
-    lacked: u64,
-}
-
-impl OwnRate {
-    /// Starts at the sender's own rate.
-    pub fn new(ceiling: Rate, datagram: u64, now: Time) -> Self {
-        let bucket = TokenBucket::new(ceiling, datagram, now);
-        Self { bucket, rate: ceiling, ceiling, datagram, sent: 0, lacked: 0 }
-    }
-
-    /// The device has answered: it lacks `lacks` symbols now.
-    pub fn answered(&mut self, lacks: u64, now: Time) {
-        let arrived = self.lacked.saturating_sub(lacks) as f64;
-        let sent = std::mem::take(&mut self.sent);
-        self.lacked = lacks;
-        // Fewer say nothing of the rate; they fit any queue.
-        if sent < 16 {
-            return;
-        }
-        let share = arrived / sent as f64;
-        let factor = match share {
-            ..0.5 => share.max(0.25),
-            0.8.. => 1.5,
-            _ => return,
-        };
-        let rate =
-            Rate(((self.rate.0 as f64 * factor) as u64).clamp(SLOWEST.0.min(self.ceiling.0), self.ceiling.0));
-        if rate != self.rate {
-            self.rate = rate;
-            self.bucket = TokenBucket::new(rate, self.datagram, now);
-        }
-    }
 }
 
 /// Symbols to be sent now.

@@ -9,8 +9,9 @@
 //!
 //! - [`config`]: what it is told. `devices`: whom it serves. `gather`: invitations, the start.
 //! - `stream`: source symbols, hashes ahead of them, and what goes out next at the paced rate.
-//! - `rounds`: polls, and what becomes of their answers. `planner`: the repairs of a round.
-//! - `channel`: a destination with its repairs. `feedback`: what devices say. `life`: timers.
+//! - `rounds`: polls of the group, and what becomes of their answers. `planner`: the repairs of a round.
+//! - `sessions`: unicast repair sessions, each at its `own_rate`. `channel`: a destination's repairs.
+//! - `feedback`: what devices say. `life`: announces, silence, the end.
 
 mod channel;
 mod config;
@@ -18,8 +19,10 @@ mod devices;
 mod feedback;
 mod gather;
 mod life;
+mod own_rate;
 mod planner;
 mod rounds;
+mod sessions;
 mod stream;
 
 pub use config::SenderConfig;

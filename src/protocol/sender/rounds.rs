@@ -1,9 +1,8 @@
-//! Rounds: a poll invites answers, the answers are planned together, the repairs go out, the next
-//! poll follows. The group has one round at a time, beside its stream; so has each unicast repair
-//! session.
+//! The group's rounds: a poll invites answers, the answers are planned together, the repairs go out,
+//! the next poll follows; one round at a time, beside the stream.
 
 use super::Sender;
-use super::channel::{OwnRate, Round};
+use super::channel::Round;
 use super::planner::{Needs, Plan, PlanKind};
 use crate::limits::{HASHES_PER_PAGE, MAX_CONTROL, MAX_SYMBOL_ID, NAKS_PER_SECOND};
 use crate::status::DeviceStatus;
@@ -13,8 +12,6 @@ use crate::wire::{Deficit, Invitation, Message, Nak, Phase, Planned, Poll};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Unicast repair sessions at a time while the group has work.
-const MAX_SESSIONS: usize = 16;
 /// Stream time between two polls of the group, at least.
 const POLL_EVERY: Duration = Duration::from_millis(50);
 /// Blocks between two polls of the group while streaming, at least.
@@ -39,9 +36,9 @@ const MAX_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct GroupRounds {
     /// Largest round-trip time of late, decaying (RFC 5401's GRTT).
-    rtt: Duration,
+    pub rtt: Duration,
     /// Share of datagrams that the device furthest behind loses, smoothed; 0 to 1.
-    loss: f64,
+    pub loss: f64,
     /// Position of the last poll, and of the one before the last that moved it.
     polled: u32,
     polled_before: u32,
@@ -283,7 +280,7 @@ impl Sender {
     }
 
     /// Ids for a plan: fresh symbols get ids that were never used in the block.
-    fn set_aside(&mut self, block: u32, kind: PlanKind) -> (PlanKind, SymbolId) {
+    pub(super) fn set_aside(&mut self, block: u32, kind: PlanKind) -> (PlanKind, SymbolId) {
         let k = self.config.layout.source_symbols(BlockIndex(block));
         let info = &mut self.blocks[block as usize];
         match kind {
@@ -362,157 +359,5 @@ impl Sender {
             }
         });
         deficits.sum()
-    }
-
-    // --- unicast repair sessions -------------------------------------------------------------
-
-    fn drive_sessions(&mut self, now: Time) {
-        let room = if self.group_is_busy() { MAX_SESSIONS } else { usize::MAX };
-        if self.sessions.len() < room {
-            let wanting: Vec<usize> = self
-                .devices
-                .iter()
-                .filter(|(key, d)| d.wants_unicast() && !self.sessions.contains(key))
-                .map(|(key, _)| key)
-                .take(room.min(MAX_SESSIONS * 4) - self.sessions.len().min(MAX_SESSIONS * 4))
-                .collect();
-            for key in wanting {
-                if self.session_scope(key) > 0 {
-                    let (rate, datagram) = (self.config.rate, self.datagram_on_wire());
-                    let channel = self.device_channel(key);
-                    channel.own_rate.get_or_insert_with(|| OwnRate::new(rate, datagram, now));
-                    self.sessions.push_back(key);
-                }
-            }
-        }
-        for key in self.sessions.clone() {
-            let channel = self.device_channel(key);
-            match channel.round {
-                Round::Open { closes, .. } if now >= closes => {
-                    channel.close(now);
-                    self.devices.get_mut(key).unanswered += 1;
-                    if self.devices.get(key).unreachable() {
-                        self.end_session(key);
-                    } else {
-                        self.poll_session(key, now);
-                    }
-                }
-                Round::Idle { next } if now >= next && !channel.has_repairs() => {
-                    self.poll_session(key, now);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Blocks below this are repaired by unicast for the device.
-    fn session_scope(&self, key: usize) -> u32 {
-        let device = self.devices.get(key);
-        let position = self.stream.position;
-        if device.apart || !self.group_is_busy() { position } else { device.since.min(position) }
-    }
-
-    fn poll_session(&mut self, key: usize, now: Time) {
-        let patience = (self.rounds.rtt * 3).max(Duration::from_millis(250));
-        let patience = patience * (1 + self.devices.get(key).unanswered).min(2);
-        let scope = self.session_scope(key);
-        let group_size = u32::try_from(self.devices.open()).unwrap_or(u32::MAX);
-        let round = self.device_channel(key).open(now, now + patience, Time::NEVER);
-        if self.stream_done() {
-            self.announce_to(key);
-        }
-        let poll = Poll {
-            round,
-            position: BlockIndex(scope),
-            invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
-            group_size,
-            want_ids: true,
-            planned: Vec::new(),
-        };
-        self.to_device(key, &Message::Poll(poll));
-    }
-
-    /// A device has answered the poll of its own session.
-    pub(super) fn session_answer(&mut self, key: usize, nak: &Nak, now: Time) {
-        let scope = self.session_scope(key);
-        let busy = self.group_is_busy();
-        let pages = self.config.layout.block_count().div_ceil(HASHES_PER_PAGE);
-        let mut needs = Needs::default();
-        needs.add(nak, pages, |block| {
-            (block < scope).then(|| self.config.layout.source_symbols(BlockIndex(block)))
-        });
-        let lacks = self.deficit(nak);
-        if let Some(own_rate) = &mut self.device_channel(key).own_rate {
-            own_rate.answered(lacks, now);
-        }
-        let device = self.devices.get_mut(key);
-        device.unanswered = 0;
-        let loss = if device.apart { 0.2 } else { self.rounds.loss };
-        let plans = needs.plan(loss);
-        let idle = plans.is_empty() && needs.pages().next().is_none();
-        if idle && busy {
-            // It has caught up: the group's rounds are enough for it from now on.
-            device.since = 0;
-            device.apart = false;
-            self.end_session(key);
-            self.set_status(key, DeviceStatus::Receiving { deficit: 0 }, now);
-            return;
-        }
-        let pause = self.rounds.rtt.max(Duration::from_millis(20));
-        let channel = self.device_channel(key);
-        channel.close(if idle { now + pause } else { now });
-        for page in needs.pages() {
-            channel.add_page(page);
-        }
-        for plan in plans {
-            let (kind, first) = self.set_aside(plan.block, plan.kind);
-            self.device_channel(key).push(BlockIndex(plan.block), kind, first);
-        }
-    }
-
-    /// Ends a unicast repair session and drops what was planned in it.
-    pub(super) fn end_session(&mut self, key: usize) {
-        self.sessions.retain(|&k| k != key);
-        if let Some(channel) = &mut self.devices.get_mut(key).channel {
-            let wasted = channel.clear();
-            channel.close(Time::ZERO);
-            self.encoded_symbols = self.encoded_symbols.saturating_sub(wasted);
-        }
-    }
-
-    /// When the stream is over and the group is served, the devices left over make a new group if
-    /// there are several (they pay the maximum, not the sum); a last one of several is served alone,
-    /// so that the others are not bothered.
-    fn regroup(&mut self) {
-        let in_group: Vec<usize> =
-            self.devices.iter().filter(|(_, d)| d.in_group()).map(|(key, _)| key).collect();
-        match in_group.as_slice() {
-            [] => {
-                let left: Vec<usize> = self
-                    .devices
-                    .iter()
-                    .filter(|(_, d)| !d.is_final() && !d.regrouped)
-                    .map(|(key, _)| key)
-                    .collect();
-                if left.len() >= 2 {
-                    for key in left {
-                        self.end_session(key);
-                        let device = self.devices.get_mut(key);
-                        device.regrouped = true;
-                        device.apart = false;
-                        device.since = 0;
-                    }
-                }
-            }
-            [last]
-                if self.devices.len() >= 2
-                    && !self.group.has_repairs()
-                    && !self.group.is_open()
-                    && !self.devices.get(*last).unreachable() =>
-            {
-                self.devices.get_mut(*last).apart = true;
-            }
-            _ => {}
-        }
     }
 }
