@@ -110,7 +110,7 @@ pub fn interface_mtu(_name: &str) -> Option<u32> {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use super::super::MAX_BATCH;
+    use crate::net::MAX_BATCH;
     use super::{
         NO_IOVEC, Segment, body_iovec, empty_message, iovec, message_to, send_message, set, set_int,
     };
