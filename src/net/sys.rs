@@ -110,10 +110,10 @@ pub fn interface_mtu(_name: &str) -> Option<u32> {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use crate::net::MAX_BATCH;
     use super::{
         NO_IOVEC, Segment, body_iovec, empty_message, iovec, message_to, send_message, set, set_int,
     };
+    use crate::net::MAX_BATCH;
     use libc::{c_int, c_void};
     use socket2::{SockAddr, SockAddrStorage};
     use std::io;

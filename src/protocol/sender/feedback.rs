@@ -266,7 +266,7 @@ impl Sender {
             let reason = "it committed bytes with another hash".to_owned();
             self.set_status(key, DeviceStatus::Failed(reason.clone()), now);
             let device = Some(receipt.device);
-            self.to_device(key, &Message::Abort(Abort { device, code: AbortCode::Mismatch, reason }));
+            self.tell_device(key, &Message::Abort(Abort { device, code: AbortCode::Mismatch, reason }));
             return true;
         }
         let blocks = self.config.layout.block_count();
@@ -275,7 +275,7 @@ impl Sender {
         device.incomplete = Some(0);
         device.lost_datagrams = receipt.lost;
         self.set_status(key, DeviceStatus::Complete, now);
-        self.to_device(key, &Message::Acknowledge(Acknowledge { device: receipt.device }));
+        self.tell_device(key, &Message::Acknowledge(Acknowledge { device: receipt.device }));
         self.end_if_done(now);
         true
     }
@@ -294,7 +294,7 @@ impl Sender {
                 if reason.is_empty() { format!("{code:?}").to_lowercase() } else { reason.to_owned() };
             self.set_status(key, DeviceStatus::Failed(reason), now);
         }
-        self.to_device(key, &Message::Acknowledge(Acknowledge { device: id }));
+        self.tell_device(key, &Message::Acknowledge(Acknowledge { device: id }));
         self.end_if_done(now);
         true
     }

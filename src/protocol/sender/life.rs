@@ -135,7 +135,7 @@ impl Sender {
         let invitation = self.gather.invite(since);
         let announce = self.announcement(invitation);
         let message = Message::Announce(announce);
-        self.to_group(&message);
+        self.tell_group(&message);
         for to in self.config.rendezvous.clone() {
             if to != self.config.data {
                 let number = self.replies.take_numbers(1);
@@ -148,7 +148,7 @@ impl Sender {
     pub(super) fn announce_to(&mut self, key: usize) {
         let none = crate::wire::Invitation { probability: 0, window: Duration::ZERO };
         let announce = self.announcement(none);
-        self.to_device(key, &Message::Announce(announce));
+        self.tell_device(key, &Message::Announce(announce));
     }
 
     fn announcement(&self, invitation: crate::wire::Invitation) -> Announce {
@@ -271,7 +271,7 @@ impl Sender {
         closing.next = now + GOODBYE_EVERY;
         let abort = Abort { device: None, code: closing.code, reason: closing.reason.clone() };
         let message = Message::Abort(abort);
-        self.to_group(&message);
+        self.tell_group(&message);
         let open: Vec<usize> = self
             .devices
             .iter()
@@ -280,7 +280,7 @@ impl Sender {
             .take(GOODBYES_BY_UNICAST)
             .collect();
         for key in open {
-            self.to_device(key, &message);
+            self.tell_device(key, &message);
         }
     }
 }

@@ -196,13 +196,13 @@ impl Sender {
     }
 
     /// Sends a message to the whole group.
-    fn to_group(&mut self, message: &Message<'_>) {
+    fn tell_group(&mut self, message: &Message<'_>) {
         let number = self.group.take_numbers(1);
         self.message(self.config.data, number, message);
     }
 
     /// Sends a message to one device.
-    fn to_device(&mut self, key: usize, message: &Message<'_>) {
+    fn tell_device(&mut self, key: usize, message: &Message<'_>) {
         let number = self.device_channel(key).take_numbers(1);
         let to = self.devices.get(key).address;
         self.message(to, number, message);

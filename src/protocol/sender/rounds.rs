@@ -190,7 +190,7 @@ impl Sender {
             want_ids: self.polled_devices() <= WANT_IDS_UP_TO,
             planned,
         };
-        self.to_group(&Message::Poll(poll));
+        self.tell_group(&Message::Poll(poll));
     }
 
     /// Says what the answers so far will bring, so that devices which lack no more stay silent.

@@ -79,7 +79,7 @@ impl Sender {
             want_ids: true,
             planned: Vec::new(),
         };
-        self.to_device(key, &Message::Poll(poll));
+        self.tell_device(key, &Message::Poll(poll));
     }
 
     /// A device has answered the poll of its own session.
