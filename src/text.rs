@@ -1,4 +1,4 @@
-//! L0: making untrusted text fit to print.
+//! L0: making untrusted text fit to print, and numbers fit to read.
 //!
 //! Names, labels and reasons come from the network. Printed as they are, they could move the
 //! cursor, turn the reading direction round or look like another name.
@@ -35,6 +35,44 @@ pub fn escape(text: &str) -> String {
     out
 }
 
+/// Bytes with a binary unit: `512 B`, `1.20 GiB`.
+#[must_use]
+pub fn bytes(n: u64) -> String {
+    let mut value = n as f64;
+    let mut unit = "B";
+    for larger in ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"] {
+        // 1023.995 would round to 1024.00 of the smaller unit.
+        if value < 1023.995 {
+            break;
+        }
+        value /= 1024.0;
+        unit = larger;
+    }
+    if unit == "B" { format!("{n} B") } else { format!("{value:.2} {unit}") }
+}
+
+/// Bits per second with a decimal unit and three digits: `812 Mbit/s`, `1.25 Gbit/s`.
+#[must_use]
+pub fn rate(bits_per_second: u64) -> String {
+    let mut value = bits_per_second as f64;
+    let mut unit = "bit/s";
+    for larger in ["kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"] {
+        // 999.5 would round to 1000 of the smaller unit.
+        if value < 999.5 {
+            break;
+        }
+        value /= 1000.0;
+        unit = larger;
+    }
+    let digits = match value {
+        _ if unit == "bit/s" => 0,
+        v if v < 9.995 => 2,
+        v if v < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$} {unit}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +97,39 @@ mod tests {
             ("\u{e0041}", "\\u{e0041}"),
         ] {
             assert_eq!(escape(text), want);
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        let table = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.00 KiB"),
+            ((1 << 20) - 1, "1.00 MiB"),
+            (300_000_000, "286.10 MiB"),
+            (6 << 30, "6.00 GiB"),
+            (u64::MAX, "16.00 EiB"),
+        ];
+        for (n, text) in table {
+            assert_eq!(bytes(n), text);
+        }
+    }
+
+    #[test]
+    fn rates() {
+        let table = [
+            (0, "0 bit/s"),
+            (999, "999 bit/s"),
+            (1_000, "1.00 kbit/s"),
+            (999_999, "1.00 Mbit/s"),
+            (12_345_678, "12.3 Mbit/s"),
+            (812_400_000, "812 Mbit/s"),
+            (999_700_000, "1.00 Gbit/s"),
+            (2_500_000_000, "2.50 Gbit/s"),
+        ];
+        for (bits, text) in table {
+            assert_eq!(rate(bits), text);
         }
     }
 }

@@ -19,8 +19,9 @@ Quick start:
 'mcp help send' and 'mcp help recv' say more.";
 
 const SEND_AFTER: &str = "\
-Without -n the stream starts 2 s after the last device joined, with -n when N
-are ready; in both cases at the latest after --wait, or when Enter is pressed.
+The stream starts when N devices are ready (-n), when the time to gather is over
+(--wait), or when Enter is pressed. Without -n and --wait it starts 2 s after the
+last device joined.
 
 Examples:
   mcp send image.iso                       to whoever runs 'mcp recv'

@@ -48,8 +48,7 @@ pub struct Gather {
     pub expected: Option<u32>,
     /// Start after this at the latest with the devices present; with none, end.
     pub at_most: Duration,
-    /// With no expected number: start so long after the last device joined. As long as `at_most`
-    /// where that was asked for.
+    /// With no expected number: start so long after the last device joined.
     pub settle: Duration,
     /// Whether Enter starts at once (stdin is a terminal).
     pub enter: bool,
@@ -186,9 +185,9 @@ mod tests {
         let gather = |line, terminal| resolve(line, terminal).0.unwrap().gather;
         let usual = Gather { expected: None, at_most: Duration::from_secs(600), settle: SETTLE, enter: true };
         assert_eq!(gather("mcp send f", true), usual);
-        let none = Duration::ZERO;
-        let typed = Gather { expected: Some(3), at_most: none, settle: none, enter: false };
-        assert_eq!(gather("mcp send f -n 3 -w 0", false), typed);
+        let minute = Duration::from_secs(60);
+        let typed = Gather { expected: Some(3), at_most: minute, settle: minute, enter: false };
+        assert_eq!(gather("mcp send f -n 3 -w 60", false), typed);
     }
 
     #[test]

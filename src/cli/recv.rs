@@ -95,10 +95,9 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
         // It may be mended before a sender comes; if not, the sender is told as well.
         view.warn(host.now(), &e.to_string());
     }
-    for interface in &listening.interfaces {
-        view.note(host.now(), &format!("interface {interface}"));
+    for note in net.describe() {
+        view.note(host.now(), &note);
     }
-    view.note(host.now(), &net.describe());
     let machine = Receiver::new(
         ReceiverConfig {
             seed: getrandom::u64().map_err(random)?,

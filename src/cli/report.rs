@@ -57,6 +57,11 @@ pub fn warning(text: &str) {
 #[must_use]
 pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u32>) -> Option<Error> {
     match outcome {
+        SenderOutcome::Interrupted if rows.iter().all(|r| r.status == DeviceStatus::Complete) => {
+            let who =
+                if rows.is_empty() { "no device had joined" } else { "every device that joined is complete" };
+            Some(Error::Environment(format!("interrupted; {who}")))
+        }
         SenderOutcome::Interrupted => {
             Some(Error::Environment("interrupted; devices that are not complete have been told".into()))
         }
@@ -70,8 +75,9 @@ pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u
                     .into(),
             )),
             Exit::NoDevice => Some(Error::Peer(format!(
-                "none of {} completed; the table says why, send again once that is mended",
-                devices(rows.len())
+                "none of {} completed ({}); send again once that is mended",
+                devices(rows.len()),
+                named(rows)
             ))),
             _ => Some(incomplete(rows, expected)),
         },
@@ -80,23 +86,36 @@ pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u
 
 /// Names the first few devices that did not complete, and counts those that never came.
 fn incomplete(rows: &[DeviceRow], expected: Option<u32>) -> Error {
-    const MOST: usize = 5;
-    let open: Vec<String> = rows
-        .iter()
-        .filter(|r| r.status != DeviceStatus::Complete)
-        .map(|r| device_name(&r.label, r.device))
-        .collect();
+    let open = rows.iter().filter(|r| r.status != DeviceStatus::Complete).count();
     let absent = (expected.unwrap_or(0) as usize).saturating_sub(rows.len());
     let mut parts = Vec::new();
-    if !open.is_empty() {
-        let more = if open.len() > MOST { ", ..." } else { "" };
-        let named = open[..open.len().min(MOST)].join(", ");
-        parts.push(format!("{} did not complete ({named}{more})", devices(open.len())));
+    if open > 0 {
+        parts.push(format!("{} did not complete ({})", devices(open), named(rows)));
     }
     if absent > 0 {
-        parts.push(format!("{} of those expected never came", devices(absent)));
+        parts.push(format!("{absent} of those expected never came"));
     }
     Error::Peer(format!("{}; send again for them", parts.join(" and ")))
+}
+
+/// The first few that did not complete, with their troubles: with `-q` there is no table.
+fn named(rows: &[DeviceRow]) -> String {
+    const MOST: usize = 5;
+    let mut open = rows.iter().filter(|r| r.status != DeviceStatus::Complete);
+    let mut names: Vec<String> = open.by_ref().take(MOST).map(name_and_trouble).collect();
+    if open.next().is_some() {
+        names.push("...".to_owned());
+    }
+    names.join(", ")
+}
+
+fn name_and_trouble(row: &DeviceRow) -> String {
+    let name = device_name(&row.label, row.device);
+    match &row.status {
+        DeviceStatus::Failed(why) => format!("{name}: {}", why.split("; ").next().unwrap_or(why)),
+        DeviceStatus::Lost => format!("{name}: lost"),
+        _ => name,
+    }
 }
 
 fn devices(n: usize) -> String {
@@ -160,7 +179,7 @@ mod tests {
         let rows = [done, row("lab-2", DeviceStatus::Lost)];
         assert_eq!(
             of_sender(&ended, &rows, Some(4)).unwrap().line(),
-            "mcp: 1 device did not complete (lab-2) and 2 devices of those expected never came; send again for them"
+            "mcp: 1 device did not complete (lab-2: lost) and 2 of those expected never came; send again for them"
         );
         assert!(
             of_sender(&ended, &[], None).unwrap().line().starts_with("mcp: no device came; run 'mcp recv'")
@@ -168,7 +187,12 @@ mod tests {
         assert!(of_sender(&ended, &rows[1..], None).unwrap().line().contains("none of 1 device completed"));
         let many: Vec<_> = (0..9).map(|n| row(&format!("d{n}"), DeviceStatus::Lost)).chain(rows).collect();
         let line = of_sender(&ended, &many, None).unwrap().line();
-        assert!(line.contains("10 devices did not complete (d0, d1, d2, d3, d4, ...);"), "{line}");
+        assert!(
+            line.contains(
+                "10 devices did not complete (d0: lost, d1: lost, d2: lost, d3: lost, d4: lost, ...);"
+            ),
+            "{line}"
+        );
         let failed = SenderOutcome::SourceFailed("it shrank".into());
         assert_eq!(of_sender(&failed, &many, None), Some(Error::Environment("it shrank".into())));
     }

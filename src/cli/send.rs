@@ -10,18 +10,20 @@ use crate::engine::{Engine, Stream};
 use crate::fec::PlanCache;
 use crate::layout::Layout;
 use crate::limits::{DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, MAX_BLOCKS};
-use crate::net::{Destination, Features, Interface, Kind, UdpNet, choose};
+use crate::net::{Destination, Features, Interface, InterfaceError, Kind, UdpNet, choose};
 use crate::protocol::event::{SenderEvent, SenderOutcome};
 use crate::protocol::job::{SenderDone, SenderJob};
 use crate::protocol::sender::{Sender, SenderConfig};
 use crate::storage::{FileSource, Source};
 use crate::tasks::{MemoryStore, TaskTable};
+use crate::text;
 use crate::time::Time;
 use crate::ui::report_file::Report;
-use crate::ui::{SenderIntro, SenderView, sender_view};
+use crate::ui::{SenderIntro, SenderView, check_whole, sender_view};
 use crate::units::{Digest, Rate, SessionId, TaskId};
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -56,12 +58,29 @@ struct Route {
     symbol_size: u16,
 }
 
+/// Where the file goes, and by which interface: as asked, or to the default group of a family that
+/// the interface has.
+fn meet(config: &SendConfig) -> Result<(Destination, Interface), Error> {
+    let named = config.interface.as_deref();
+    let parse = |group: &str| Destination::parse(group, config.port).map_err(|e| Error::Usage(e.to_string()));
+    let environment = |e: InterfaceError| Error::Environment(e.to_string());
+    if let Some(group) = &config.group {
+        let destination = parse(group)?;
+        return Ok((destination, choose(named, &destination).map_err(environment)?));
+    }
+    let v4 = parse(&DEFAULT_GROUP_V4.to_string())?;
+    match choose(named, &v4) {
+        Ok(interface) => Ok((v4, interface)),
+        Err(lacking @ (InterfaceError::NoAddress { .. } | InterfaceError::Nothing { .. })) => {
+            let v6 = parse(&DEFAULT_GROUP_V6.to_string())?;
+            choose(named, &v6).map(|interface| (v6, interface)).map_err(|_| environment(lacking))
+        }
+        Err(e) => Err(environment(e)),
+    }
+}
+
 fn route(config: &SendConfig) -> Result<Route, Error> {
-    let default = DEFAULT_GROUP_V4.to_string();
-    let group = config.group.as_deref().unwrap_or(&default);
-    let destination = Destination::parse(group, config.port).map_err(|e| Error::Usage(e.to_string()))?;
-    let interface =
-        choose(config.interface.as_deref(), &destination).map_err(|e| Error::Environment(e.to_string()))?;
+    let (destination, interface) = meet(config)?;
     let destination = destination.on(&interface);
     let v6 = destination.is_v6();
     let port = destination.addr.port();
@@ -83,7 +102,18 @@ fn route(config: &SendConfig) -> Result<Route, Error> {
 
 fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let environment = |e: &dyn std::fmt::Display| Error::Environment(e.to_string());
+    if let (Some(address), false) = (config.file.to_str(), config.file.exists())
+        && Destination::parse(address, config.port).is_ok()
+    {
+        return Err(Error::Usage(format!(
+            "{address} is no file but an address; the file comes first: mcp send FILE {address}"
+        )));
+    }
     let source = Arc::new(FileSource::open(&config.file).map_err(|e| environment(&e))?);
+    if let Some(path) = &config.report {
+        // Now, and not after an hour's transfer.
+        check_whole(path).map_err(|e| report_refused(path, &e))?;
+    }
     let route = route(config)?;
     let layout = Layout::choose(source.size(), route.symbol_size).map_err(|e| environment(&e))?;
     if layout.block_count() > MAX_BLOCKS {
@@ -116,11 +146,8 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         enter_starts: config.gather.enter,
     };
     let mut view = sender_view(config.style, intro.clone());
-    for note in [
-        format!("interface {}", route.interface),
-        net.describe(),
-        format!("rate {} bit/s, symbols of {} bytes", route.rate.0, route.symbol_size),
-    ] {
+    let pace = format!("rate {}, symbols of {} bytes", text::rate(route.rate.0), route.symbol_size);
+    for note in net.describe().into_iter().chain([pace]) {
         view.note(host.now(), &note);
     }
     let table: Table = Rc::new(RefCell::new(TaskTable::new(task, MemoryStore::new())));
@@ -165,11 +192,14 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let elapsed = host.now().since(Time::ZERO);
     let document = Report { intro: &intro, snapshot: &snapshot, root: show.root, started, elapsed, exit };
     if let Err(e) = document.write(path) {
-        let text = format!("cannot write the report to {}: {e}", path.display());
-        report::error(&Error::Environment(text));
+        report::error(&report_refused(path, &e));
         return Ok(if exit == Exit::Complete { Exit::Environment } else { exit });
     }
     Ok(exit)
+}
+
+fn report_refused(path: &Path, error: &std::io::Error) -> Error {
+    Error::Environment(format!("cannot write the report to {} ({error}); check --report", path.display()))
 }
 
 /// Worker threads for hashing and encoding; the status table is looked up at once.

@@ -28,8 +28,6 @@ const WRITABLE_RETRY: Duration = Duration::from_millis(1);
 pub const SHORTEST_SLEEP: Duration = Duration::from_micros(50);
 /// How often signals and the terminal are looked at while the engine never rests.
 const GLANCE: Duration = Duration::from_millis(1);
-/// What a second Ctrl-C ends the process with.
-const EXIT_INTERRUPTED: i32 = 130;
 
 const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
@@ -75,7 +73,8 @@ pub enum RunError {
 /// The process's ties to the system: the poll, the clock, the signals, the terminal.
 ///
 /// The first SIGINT or SIGTERM becomes [`Control::Interrupt`]; the second SIGINT ends the process
-/// at once with 130. When a host has been dropped, SIGINT ends the process at once.
+/// at once, by that signal: the shell sees 130, and sets its terminal right. When a host has been
+/// dropped, SIGINT ends the process at once.
 pub struct Host {
     poll: Poll,
     waker: Arc<Waker>,
@@ -101,7 +100,7 @@ impl Host {
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
         let second_ends = Arc::new(AtomicBool::new(false));
         // The order makes the first signal arm what the second one triggers.
-        flag::register_conditional_shutdown(SIGINT, EXIT_INTERRUPTED, Arc::clone(&second_ends))?;
+        flag::register_conditional_default(SIGINT, Arc::clone(&second_ends))?;
         let mut handlers = Vec::new();
         for signal in [SIGINT, SIGTERM] {
             flag::register(signal, Arc::clone(&second_ends))?;
@@ -222,7 +221,8 @@ impl Drop for Host {
 }
 
 /// Whether this process is in its terminal's foreground group. Assumed where `/proc` does not say.
-fn in_foreground() -> bool {
+#[must_use]
+pub fn in_foreground() -> bool {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The command name before the last `)` may hold anything: state, parent, group, session,
     // terminal and the terminal's foreground group follow it.

@@ -19,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 #[derive(Debug, thiserror::Error)]
 pub enum InterfaceError {
     /// No interface has that name or address.
-    #[error("there is no interface {name}; the machine has {candidates}")]
+    #[error("there is no interface {name}; name one that the machine has: {candidates}")]
     Unknown {
         /// What was asked for, escaped.
         name: String,
@@ -321,7 +321,11 @@ mod tests {
             let e = pick(&all, Some(named), to, &fake).unwrap_err();
             assert!(e.contains(part), "{e}");
         };
-        no("eth7", "239.1.1.1", "there is no interface eth7; the machine has lo (127.0.0.1, ::1), eth0 (");
+        no(
+            "eth7",
+            "239.1.1.1",
+            "there is no interface eth7; name one that the machine has: lo (127.0.0.1, ::1), eth0 (",
+        );
         no("10.5.5.5", "239.1.1.1", "there is no interface 10.5.5.5");
         no("eth9", "239.1.1.1", "is down");
         no("eth1", "ff15::1", "eth1 has no IPv6 address");

@@ -55,7 +55,7 @@ impl Destination {
         interfaces: &[Interface],
     ) -> Result<Self, InvalidDestination> {
         let shown = text.escape_debug();
-        let refuse = |why: &str| Err(InvalidDestination(format!("{shown} {why}")));
+        let refuse = |why: &str| Err(InvalidDestination(format!("\"{shown}\" {why}")));
         let Some((address, port)) = split_port(text) else {
             return refuse(
                 "is no address; give a group such as 239.1.1.1, 239.1.1.1:7417 or [ff15::1]:7417, or the address of \
@@ -225,7 +225,7 @@ mod tests {
             ("lab", "is no IP address"),
             ("239.1.1", "is no IP address"),
             ("239.1.1.256", "is no IP address"),
-            ("\u{1b}[2J", "\\u{1b}[2J is no IP address"),
+            ("\u{1b}[2J", "\"\\u{1b}[2J\" is no IP address"),
             ("0.0.0.0", "no address to send to"),
             ("0.1.2.3", "no address to send to"),
             ("240.0.0.1", "class E"),

@@ -18,10 +18,10 @@ use super::socket::{Arena, Channel, Role, is_unavailable};
 use super::transmit::transmit;
 use super::troubles::{Troubles, is_passing};
 use super::{Net, Segment};
+use crate::text::bytes;
 use crate::units::Via;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -201,26 +201,22 @@ impl UdpNet {
         self.interfaces = interfaces.to_vec();
     }
 
-    /// One line for `-v`: interfaces, ports, buffers, features.
+    /// Lines for `-v`: interfaces, ports, buffers, features.
     #[must_use]
-    pub fn describe(&self) -> String {
-        let mut text = String::new();
-        for (i, interface) in self.interfaces.iter().enumerate() {
-            let _ = write!(text, "{}{interface} mtu {}", if i == 0 { "" } else { ", " }, interface.mtu);
-        }
-        for c in &self.channels {
-            let _ = write!(
-                text,
-                "; {} port {} {} (buffers: receive {} KiB, send {} KiB)",
-                if c.v6 { "ipv6" } else { "ipv4" },
+    pub fn describe(&self) -> Vec<String> {
+        let interfaces = self.interfaces.iter().map(|i| format!("interface {i}, MTU {}", i.mtu));
+        let sockets = self.channels.iter().map(|c| {
+            format!(
+                "UDP port {} ({}, {}), buffers: {} to receive, {} to send",
                 c.port,
+                if c.v6 { "IPv6" } else { "IPv4" },
                 if c.via == Via::Group { "shared" } else { "own" },
-                c.receive_buffer >> 10,
-                c.send_buffer >> 10
-            );
-        }
-        let _ = write!(text, "; {}", self.features);
-        text
+                bytes(c.receive_buffer as u64),
+                bytes(c.send_buffer as u64)
+            )
+        });
+        let features = std::iter::once(format!("kernel features: {}", self.features));
+        interfaces.chain(sockets).chain(features).collect()
     }
 
     /// What a send that was refused after `sent` of `all` datagrams comes to.

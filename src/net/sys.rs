@@ -113,7 +113,7 @@ mod linux {
     use super::{
         NO_IOVEC, Segment, body_iovec, empty_message, iovec, message_to, send_message, set, set_int,
     };
-    use crate::limits::MAX_BATCH;
+    use crate::net::MAX_BATCH;
     use libc::{c_int, c_void};
     use socket2::{SockAddr, SockAddrStorage};
     use std::io;

@@ -87,7 +87,9 @@ impl FileDestination {
             Place::Directory(dir) => (dir, OsStr::new(safe_name(name)?)),
             Place::File(dir, name) => (dir, name),
         };
-        Ok(Target { dir: open_directory(dir)?, name: name.to_owned(), path: dir.join(name) })
+        // Shown as a person would write it.
+        let path = if dir == Path::new(".") { PathBuf::from(name) } else { dir.join(name) };
+        Ok(Target { dir: open_directory(dir)?, name: name.to_owned(), path })
     }
 }
 

@@ -11,6 +11,7 @@ use super::refusal::{refused, shown};
 use super::stale;
 use super::{DestinationError, Part};
 use crate::limits::MAX_NAME;
+use crate::text::bytes;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::ffi::OsStr;
@@ -54,10 +55,10 @@ impl FilePart {
             _ => return refused("reserve the space for", &self.target.path, &errno.into()),
         };
         DestinationError::Disk(format!(
-            "no room for {}: it needs {} bytes and the disk has {free} free; free some space or give another \
-             place with -o",
+            "no room for {}: it needs {} and the disk has {} free; free some space or give another place with -o",
             shown(&self.target.path),
-            self.size,
+            bytes(self.size),
+            bytes(free),
         ))
     }
 

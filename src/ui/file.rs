@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Writes `bytes` to `path` through a temporary file in the same directory, synced and renamed,
 /// so that a reader sees the old contents or the new. A symbolic link is followed; something that
@@ -11,17 +11,9 @@ use std::path::Path;
 /// # Errors
 /// Whatever the file system says; the temporary file is removed.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let path = match fs::metadata(path) {
-        Ok(m) if !m.is_file() => return fs::OpenOptions::new().write(true).open(path)?.write_all(bytes),
-        Ok(_) => fs::canonicalize(path)?,
-        Err(_) => path.to_path_buf(),
+    let Some(Place { path, dir, temporary }) = Place::of(path)? else {
+        return fs::OpenOptions::new().write(true).open(path)?.write_all(bytes);
     };
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
-    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = dir.join(temporary);
     let written = File::create(&temporary).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()?;
@@ -33,6 +25,44 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
         return written;
     }
     File::open(dir)?.sync_all()
+}
+
+/// Whether [`write_whole`] could write to `path` now; leaves everything as it is.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn check_whole(path: &Path) -> io::Result<()> {
+    match Place::of(path)? {
+        Some(place) => File::create(&place.temporary).and_then(|_| fs::remove_file(&place.temporary)),
+        // To open a pipe would be to wait for its reader.
+        None => Ok(()),
+    }
+}
+
+/// Where a file goes and comes from.
+struct Place {
+    path: PathBuf,
+    dir: PathBuf,
+    temporary: PathBuf,
+}
+
+impl Place {
+    /// None for what exists and is neither a regular file nor a directory.
+    fn of(path: &Path) -> io::Result<Option<Self>> {
+        let path = match fs::metadata(path) {
+            Ok(m) if m.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+            Ok(m) if !m.is_file() => return Ok(None),
+            Ok(_) => fs::canonicalize(path)?,
+            Err(_) => path.to_path_buf(),
+        };
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+        let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
+        let mut temporary = std::ffi::OsString::from(".");
+        temporary.push(name);
+        temporary.push(format!(".{}.tmp", std::process::id()));
+        let temporary = dir.join(temporary);
+        Ok(Some(Self { path, dir, temporary }))
+    }
 }
 
 #[cfg(test)]
@@ -57,6 +87,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(write_whole(&dir.path().join("absent/report.json"), b"x").is_err());
         assert!(write_whole(Path::new("/"), b"x").is_err());
+        assert!(check_whole(&dir.path().join("absent/report.json")).is_err());
+        assert!(check_whole(dir.path()).is_err());
+        check_whole(&dir.path().join("report.json")).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         write_whole(Path::new("/dev/null"), b"x").unwrap();
         assert!(!fs::metadata("/dev/null").unwrap().is_file());

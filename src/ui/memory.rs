@@ -1,6 +1,7 @@
 //! What every view has to remember between events: phases, hashes, outcomes, and the speed.
 
 use super::text;
+use crate::limits::report_interval;
 use crate::protocol::event::{
     ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOutcome, SenderSnapshot,
 };
@@ -8,9 +9,12 @@ use crate::status::{DeviceRow, DeviceStatus};
 use crate::time::Time;
 use crate::units::{DeviceId, Digest};
 use crate::wire::Phase;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// A device that reports no more blocks for so long (and two reports) is said to stand still.
+const NO_HEADWAY: Duration = Duration::from_secs(3);
 
 /// Speed over the last few seconds, from a count of bytes that only grows.
 #[derive(Debug, Default)]
@@ -41,6 +45,17 @@ impl Meter {
             _ => 0,
         }
     }
+
+    /// `24s left`: how long so many bytes take at this speed; empty if nobody can say.
+    #[must_use]
+    pub fn time_for(&self, bytes: u64) -> String {
+        let speed = self.bits_per_second();
+        if speed == 0 || bytes == 0 {
+            return String::new();
+        }
+        let seconds = (bytes as f64 * 8.0 / speed as f64).ceil().min(1e9) as u64;
+        format!("{} left", text::clock(seconds))
+    }
 }
 
 /// What a sender's view remembers.
@@ -55,6 +70,8 @@ pub struct SenderMemory {
     streaming_since: Option<Time>,
     served_until: Option<Time>,
     late: HashSet<DeviceId>,
+    /// Blocks that devices had verified, and since when.
+    headway: HashMap<DeviceId, (u32, Time)>,
 }
 
 impl SenderMemory {
@@ -82,6 +99,24 @@ impl SenderMemory {
         }
     }
 
+    /// Takes note of how far the devices are.
+    pub fn watch(&mut self, now: Time, snapshot: &SenderSnapshot) {
+        for row in snapshot.devices.iter().filter(|row| !row.status.is_final()) {
+            let (verified, since) = self.headway.entry(row.device).or_insert((row.verified_blocks, now));
+            if *verified != row.verified_blocks || row.status == DeviceStatus::Waiting {
+                (*verified, *since) = (row.verified_blocks, now);
+            }
+        }
+    }
+
+    /// Since when a device has reported no more blocks, if that is longer than reports take.
+    fn stands_still(&self, row: &DeviceRow, snapshot: &SenderSnapshot, now: Time) -> Option<Duration> {
+        let devices = u32::try_from(snapshot.devices.len()).unwrap_or(u32::MAX);
+        let patience = NO_HEADWAY + 2 * report_interval(devices);
+        let (_, since) = self.headway.get(&row.device)?;
+        Some(now.since(*since)).filter(|still| *still > patience)
+    }
+
     /// Time spent on the transfer itself: neither gathering nor lingering with nobody to serve.
     #[must_use]
     pub fn transfer_time(&self, now: Time) -> Duration {
@@ -90,20 +125,20 @@ impl SenderMemory {
 
     /// What holds a device up, in a few words; empty if nothing does.
     #[must_use]
-    pub fn hold(&self, row: &DeviceRow, snapshot: &SenderSnapshot) -> String {
+    pub fn hold(&self, row: &DeviceRow, snapshot: &SenderSnapshot, now: Time) -> String {
         let group = snapshot.source_symbols + snapshot.repair_symbols;
         // Kernel drops are also missing on the channel; only the rest was lost on the way.
         let lost = row.lost_datagrams.saturating_sub(row.kernel_drops);
-        if text::percent(lost, group) >= 0.05 {
-            let loss = format!("loss {}", text::share(lost, group));
-            [loss, self.hold_but_loss(row)]
-                .into_iter()
-                .filter(|s| !s.is_empty())
-                .collect::<Vec<_>>()
-                .join(", ")
-        } else {
-            self.hold_but_loss(row)
+        let mut parts = Vec::new();
+        if let Some(still) = self.stands_still(row, snapshot, now) {
+            parts.push(format!("nothing new for {}", text::clock(still.as_secs())));
         }
+        if text::percent(lost, group) >= 0.05 {
+            parts.push(format!("loss {}", text::share(lost, group)));
+        }
+        parts.push(self.hold_but_loss(row));
+        parts.retain(|part| !part.is_empty());
+        parts.join(", ")
     }
 
     /// The same for a table that has the loss in a column of its own.
@@ -140,6 +175,20 @@ impl SenderMemory {
         rows.sort_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.label.cmp(&b.label)));
         rows.truncate(most);
         rows
+    }
+
+    /// How gathering goes: those ready of those expected, and those that cannot take part.
+    #[must_use]
+    pub fn gathered(snapshot: &SenderSnapshot) -> String {
+        let ready = snapshot.count(|status| !status.is_final());
+        let gone = match snapshot.devices.len() - ready {
+            0 => String::new(),
+            n => format!(", {n} failed"),
+        };
+        match snapshot.expected {
+            Some(expected) => format!("waiting for devices: {ready} of {expected}{gone}"),
+            None => format!("waiting for devices: {ready} ready{gone}"),
+        }
     }
 
     /// Devices that are still to come or to be waited for count into the whole.
@@ -229,12 +278,10 @@ impl ReceiverMemory {
         self.began.map_or(Duration::ZERO, |t| self.ended.unwrap_or(now).since(t))
     }
 
-    /// Time left at the present speed, if there is one.
+    /// Time left at the present speed; empty if there is none.
     #[must_use]
-    pub fn time_left(&self, snapshot: &ReceiverSnapshot) -> Option<Duration> {
-        let speed = self.data.bits_per_second();
-        let left = snapshot.object_size.saturating_sub(snapshot.received_bytes);
-        (speed > 0).then(|| Duration::from_secs_f64(left as f64 * 8.0 / speed as f64))
+    pub fn time_left(&self, snapshot: &ReceiverSnapshot) -> String {
+        self.data.time_for(snapshot.object_size.saturating_sub(snapshot.received_bytes))
     }
 
     /// The line that sums the run up; none if there is no file.
@@ -299,7 +346,7 @@ mod tests {
             SenderMemory::furthest_behind(&s, 4).into_iter().map(|(r, n)| (r.label.clone(), n)).collect();
         assert_eq!(behind, [("worse".to_owned(), 100), ("slow".to_owned(), 60)]);
         let mut memory = SenderMemory::default();
-        assert_eq!(memory.hold(&slow, &s), "loss 5.0 %, kernel dropped 100");
+        assert_eq!(memory.hold(&slow, &s, Time::ZERO), "loss 5.0 %, kernel dropped 100");
         memory.event(
             Time::ZERO,
             &SenderEvent::Joined {
@@ -309,7 +356,13 @@ mod tests {
                 late: true,
             },
         );
-        assert_eq!(memory.hold(&worse, &s), "late, disk behind (dropped 2k)");
+        assert_eq!(memory.hold(&worse, &s, Time::ZERO), "late, disk behind (dropped 2k)");
+        let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
+        memory.watch(at(1), &s);
+        s.devices[1].verified_blocks += 1;
+        memory.watch(at(20), &s);
+        assert_eq!(memory.hold(&slow, &s, at(21)), "loss 5.0 %, kernel dropped 100");
+        assert_eq!(memory.hold(&worse, &s, at(21)), "nothing new for 20s, late, disk behind (dropped 2k)");
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(crate) mod testing;
 mod text;
 
 pub use exit::Exit;
-pub use file::write_whole;
+pub use file::{check_whole, write_whole};
 pub use text::{device_name, escape};
 
 use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderSnapshot};

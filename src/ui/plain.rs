@@ -1,4 +1,5 @@
-//! Not a terminal: a plain line at each change and every five seconds, for logs.
+//! Not a terminal: a plain line at each change and every five seconds (every minute while waiting),
+//! for logs.
 
 use super::memory::{ReceiverMemory, SenderMemory, Stage};
 use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView, table, text};
@@ -11,6 +12,8 @@ use std::time::Duration;
 
 /// Time between two lines of progress.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// Time between two lines that say that there is nothing to say: somebody is waited for.
+const IDLE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Where the lines go. A log that cannot be written to is no reason to stop a transfer.
 pub struct Lines {
@@ -30,9 +33,9 @@ impl Lines {
         self.last = Some(now);
     }
 
-    /// Whether nothing was said for a while.
-    fn due(&mut self, now: Time) -> bool {
-        now.since(*self.last.get_or_insert(now)) >= INTERVAL
+    /// Whether nothing was said for so long.
+    fn due(&mut self, now: Time, interval: Duration) -> bool {
+        now.since(*self.last.get_or_insert(now)) >= interval
     }
 
     fn note(&mut self, now: Time, note: &str) {
@@ -68,16 +71,12 @@ impl SenderPlain {
 
     fn progress(&self, s: &SenderSnapshot) -> String {
         let complete = s.count(|status| *status == DeviceStatus::Complete);
-        let devices = s.devices.len();
         match s.phase {
-            Phase::Gathering => match s.expected {
-                Some(expected) => format!("waiting for devices: {devices} of {expected}"),
-                None => format!("waiting for devices: {devices} ready"),
-            },
+            Phase::Gathering => SenderMemory::gathered(s),
             Phase::Streaming | Phase::Repairing => format!(
                 "{}: {:.0} %, {}, repair {}, {complete} of {} devices complete",
-                if s.phase == Phase::Streaming { "sending" } else { "repairing" },
-                SenderMemory::fraction(s) * 100.0,
+                if s.phase == Phase::Streaming { "sending" } else { "finishing" },
+                (SenderMemory::fraction(s) * 100.0).floor(),
                 text::rate(self.memory.wire.bits_per_second()),
                 text::share(s.repair_symbols + s.unicast_symbols, s.source_symbols),
                 SenderMemory::wanted(s),
@@ -110,9 +109,18 @@ impl SenderView for SenderPlain {
                 self.lines.line(now, &format!("waiting for devices on {group} to send {name} ({size})"));
             }
             SenderEvent::Phase(Phase::Streaming) => {
-                self.lines.line(now, &format!("sending {name} ({size}) to {} devices", s.devices.len()));
+                let ready = s.count(|status| !status.is_final());
+                let devices = if ready == 1 { "device" } else { "devices" };
+                self.lines.line(now, &format!("sending {name} ({size}) to {ready} {devices}"));
             }
-            SenderEvent::Phase(Phase::Repairing | Phase::Lingering) => {
+            SenderEvent::Phase(Phase::Repairing) => {
+                let devices = SenderMemory::wanted(s);
+                let complete = s.count(|status| *status == DeviceStatus::Complete);
+                let time = text::duration(self.memory.transfer_time(now));
+                let line = format!("all sent after {time}, {complete} of {devices} devices complete so far");
+                self.lines.line(now, &line);
+            }
+            SenderEvent::Phase(Phase::Lingering) => {
                 let progress = self.progress(s);
                 self.lines.line(now, &progress);
             }
@@ -132,7 +140,8 @@ impl SenderView for SenderPlain {
 
     fn tick(&mut self, now: Time, s: &SenderSnapshot) {
         self.memory.wire.record(now, s.wire_bytes);
-        if self.lines.due(now) {
+        let idle = matches!(s.phase, Phase::Gathering | Phase::Lingering);
+        if self.lines.due(now, if idle { IDLE_INTERVAL } else { INTERVAL }) {
             let progress = self.progress(s);
             self.lines.line(now, &progress);
         }
@@ -164,16 +173,23 @@ impl ReceiverPlain {
         Self { lines, sums, intro, memory: ReceiverMemory::default() }
     }
 
-    fn progress(&self, s: &ReceiverSnapshot) -> String {
+    fn progress(&self, now: Time, s: &ReceiverSnapshot) -> String {
         match self.memory.stage {
-            Stage::Searching => format!("waiting for a sender on {}", self.intro.group),
+            Stage::Searching => {
+                let waited = text::clock(now.since(Time::ZERO).as_secs());
+                format!("still waiting for a sender on {}, {waited} so far", self.intro.group)
+            }
             Stage::Waiting => "waiting for the sender to start".to_owned(),
-            Stage::Receiving => format!(
-                "receiving: {:.0} %, {}, loss {}",
-                text::percent(s.received_bytes, s.object_size.max(1)).floor(),
-                text::rate(self.memory.data.bits_per_second()),
-                text::share(s.lost, s.lost + s.received),
-            ),
+            Stage::Receiving => {
+                let parts = [
+                    format!("{:.0} %", text::percent(s.received_bytes, s.object_size.max(1)).floor()),
+                    text::rate(self.memory.data.bits_per_second()),
+                    format!("loss {}", text::share(s.lost, s.lost + s.received)),
+                    self.memory.time_left(s),
+                ];
+                let told: Vec<&str> = parts.iter().map(String::as_str).filter(|p| !p.is_empty()).collect();
+                format!("receiving: {}", told.join(", "))
+            }
             Stage::Committing => "syncing to disk".to_owned(),
             Stage::Telling => "telling the sender".to_owned(),
         }
@@ -190,17 +206,16 @@ impl Notes for ReceiverPlain {
 }
 
 impl ReceiverView for ReceiverPlain {
-    fn event(&mut self, now: Time, event: &ReceiverEvent, s: &ReceiverSnapshot) {
+    fn event(&mut self, now: Time, event: &ReceiverEvent, _: &ReceiverSnapshot) {
         self.memory.event(now, event);
         match event {
             ReceiverEvent::Found { sender, name, size, .. } => {
                 let (name, size) = (text::escape(name), text::bytes(*size));
                 self.lines.line(now, &format!("found {name} ({size}) from {sender}"));
             }
-            ReceiverEvent::Receiving | ReceiverEvent::Committing => {
-                let progress = self.progress(s);
-                self.lines.line(now, &progress);
-            }
+            // There is no speed yet.
+            ReceiverEvent::Receiving => self.lines.line(now, "receiving"),
+            ReceiverEvent::Committing => self.lines.line(now, "all verified, syncing to disk"),
             ReceiverEvent::BlockRejected(block) => {
                 self.lines
                     .note(now, &format!("block {block} is not what the sender hashed; fetching it again"));
@@ -214,8 +229,9 @@ impl ReceiverView for ReceiverPlain {
 
     fn tick(&mut self, now: Time, s: &ReceiverSnapshot) {
         self.memory.data.record(now, s.received_bytes);
-        if self.lines.due(now) {
-            let progress = self.progress(s);
+        let idle = matches!(self.memory.stage, Stage::Searching | Stage::Waiting);
+        if self.lines.due(now, if idle { IDLE_INTERVAL } else { INTERVAL }) {
+            let progress = self.progress(now, s);
             self.lines.line(now, &progress);
         }
     }
@@ -250,7 +266,7 @@ mod tests {
         view.event(at(0), &SenderEvent::Phase(Phase::Gathering), &s);
         view.note(at(0), "not shown");
         view.tick(at(1), &s);
-        view.tick(at(6), &s);
+        view.tick(at(60), &s);
         let device = row("lab\x07", DeviceStatus::Waiting);
         let joined = SenderEvent::Joined {
             device: device.device,
@@ -259,20 +275,20 @@ mod tests {
             late: false,
         };
         s.devices = vec![device, row("lab-2", DeviceStatus::Waiting)];
-        view.event(at(7), &joined, &s);
+        view.event(at(61), &joined, &s);
         s.phase = Phase::Streaming;
-        view.event(at(8), &SenderEvent::Phase(Phase::Streaming), &s);
-        view.tick(at(9), &s);
+        view.event(at(62), &SenderEvent::Phase(Phase::Streaming), &s);
+        view.tick(at(63), &s);
         s.wire_bytes += 500_000_000;
-        view.tick(at(13), &s);
+        view.tick(at(67), &s);
         s.phase = Phase::Repairing;
-        view.event(at(14), &SenderEvent::Phase(Phase::Repairing), &s);
+        view.event(at(68), &SenderEvent::Phase(Phase::Repairing), &s);
         s.devices[0].status = DeviceStatus::Complete;
         s.devices[1].status = DeviceStatus::Failed("disk full".into());
-        view.event(at(15), &SenderEvent::Status(s.devices[1].clone()), &s);
-        view.event(at(15), &SenderEvent::Hashed(Digest([1; 32])), &s);
-        view.event(at(18), &SenderEvent::Finished(SenderOutcome::Ended), &s);
-        view.finish(at(18), &s, Exit::Incomplete);
+        view.event(at(69), &SenderEvent::Status(s.devices[1].clone()), &s);
+        view.event(at(69), &SenderEvent::Hashed(Digest([1; 32])), &s);
+        view.event(at(72), &SenderEvent::Finished(SenderOutcome::Ended), &s);
+        view.finish(at(72), &s, Exit::Incomplete);
         assert_eq!(
             out.text(),
             format!(
@@ -282,7 +298,7 @@ waiting for devices: 0 of 2
 lab\\u{{7}} joined from 10.0.0.7:40000
 sending image.iso (100.00 MiB) to 2 devices
 sending: 50 %, 1.00 Gbit/s, repair 1.3 %, 0 of 2 devices complete
-repairing: 0 %, 1.00 Gbit/s, repair 1.3 %, 0 of 2 devices complete
+all sent after 6.0s, 0 of 2 devices complete so far
 lab-2 failed: disk full
 DEVICE    ADDRESS         STATUS    TIME  LOSS  REASON
 lab-2     10.0.0.7:40000  failed     12s   0 %  disk full
@@ -303,36 +319,37 @@ lab\\u{{7}}  10.0.0.7:40000  complete   12s   0 %
         let mut view = ReceiverPlain::new(lines, Box::new(sums.clone()), receiver_intro());
         let mut s = ReceiverSnapshot::default();
         view.note(at(0), "listening on lo");
-        view.tick(at(6), &s);
+        view.tick(at(59), &s);
+        view.tick(at(60), &s);
         let found = ReceiverEvent::Found {
             session: SessionId(1),
             task: TaskId([0; 16]),
-            sender: "10.0.0.1:7417".parse().unwrap(),
+            sender: "10.0.0.1:7418".parse().unwrap(),
             name: "a\nb".into(),
             size: 1 << 20,
         };
-        view.event(at(7), &found, &s);
+        view.event(at(67), &found, &s);
         s.object_size = 1 << 20;
-        view.event(at(8), &ReceiverEvent::Receiving, &s);
-        view.tick(at(8), &s);
+        view.event(at(68), &ReceiverEvent::Receiving, &s);
+        view.tick(at(68), &s);
         (s.received, s.lost, s.received_bytes) = (99, 1, 1 << 19);
-        view.tick(at(13), &s);
-        view.event(at(14), &ReceiverEvent::BlockRejected(7), &s);
-        view.event(at(15), &ReceiverEvent::Committing, &s);
-        view.event(at(16), &ReceiverEvent::Committed { path: "/srv/x".into(), root: Digest([2; 32]) }, &s);
-        view.event(at(17), &ReceiverEvent::Finished(ReceiverOutcome::Complete { acknowledged: false }), &s);
-        view.finish(at(17), &s, Exit::Complete);
+        view.tick(at(73), &s);
+        view.event(at(74), &ReceiverEvent::BlockRejected(7), &s);
+        view.event(at(75), &ReceiverEvent::Committing, &s);
+        view.event(at(76), &ReceiverEvent::Committed { path: "/srv/x".into(), root: Digest([2; 32]) }, &s);
+        view.event(at(77), &ReceiverEvent::Finished(ReceiverOutcome::Complete { acknowledged: false }), &s);
+        view.finish(at(77), &s, Exit::Complete);
         assert_eq!(
             out.text(),
             "\
 waiting for a sender on 239.1.1.1 as lab-07
 listening on lo
-waiting for a sender on 239.1.1.1
-found a\\u{a}b (1.00 MiB) from 10.0.0.1:7417
-receiving: 0 %, 0 bit/s, loss 0 %
-receiving: 50 %, 839 kbit/s, loss 1.0 %
+still waiting for a sender on 239.1.1.1, 1m so far
+found a\\u{a}b (1.00 MiB) from 10.0.0.1:7418
+receiving
+receiving: 50 %, 839 kbit/s, loss 1.0 %, 6s left
 block 7 is not what the sender hashed; fetching it again
-syncing to disk
+all verified, syncing to disk
 saved /srv/x
 received 1.00 MiB in 8.0s: 1.05 Mbit/s, loss 1.0 %; the sender did not confirm that it knows
 "

@@ -51,11 +51,12 @@ pub fn summary(
 ) -> Vec<String> {
     let complete = snapshot.count(|s| *s == DeviceStatus::Complete);
     let time = memory.transfer_time(now);
-    let mut line = format!("{complete} of {} devices complete", SenderMemory::wanted(snapshot));
-    if snapshot.streamed > 0 || snapshot.wire_bytes > 0 {
-        line.push_str(&format!(" in {}", text::duration(time)));
+    let wanted = SenderMemory::wanted(snapshot);
+    let mut lines = Vec::new();
+    if wanted > 0 {
+        let took = if time.is_zero() { String::new() } else { format!(" in {}", text::duration(time)) };
+        lines.push(format!("{complete} of {wanted} devices complete{took}"));
     }
-    let mut lines = vec![line];
     if complete > 0 && snapshot.object_size > 0 {
         lines.push(format!(
             "{}, {} goodput, {:.3} bytes on the wire per byte",
@@ -253,6 +254,9 @@ lab-10                        complete
         let mut idle = snapshot(Phase::Gathering);
         (idle.streamed, idle.wire_bytes) = (0, 0);
         let lines = summary(&SenderMemory::default(), &sender_intro(), &idle, Time::ZERO);
-        assert_eq!(lines, ["0 of 0 devices complete"]);
+        assert_eq!(lines, [""; 0]);
+        idle.expected = Some(3);
+        let lines = summary(&SenderMemory::default(), &sender_intro(), &idle, Time::ZERO);
+        assert_eq!(lines, ["0 of 3 devices complete"]);
     }
 }

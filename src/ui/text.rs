@@ -1,62 +1,16 @@
-//! Words and numbers for people: escaping of untrusted text, sizes, rates, durations, widths.
+//! Words and numbers for people: durations, shares, counts, widths; sizes, rates and the escaping
+//! of untrusted text are in [`crate::text`].
+
+pub use crate::text::{bytes, escape, rate};
 
 use crate::units::DeviceId;
-use indicatif::HumanBytes;
-use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
-
-/// Makes untrusted text safe for a terminal: letters, digits, punctuation and spaces of any
-/// script stay; control characters, and the invisible ones that reorder or hide text, become
-/// `\u{..}`.
-#[must_use]
-pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        let hidden = matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-        if c.is_control() || hidden {
-            let _ = write!(out, "\\u{{{:x}}}", c as u32);
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
 
 /// What a device is called: its label made safe, or its identifier if it gave none.
 #[must_use]
 pub fn device_name(label: &str, device: DeviceId) -> String {
     if label.is_empty() { device.to_string() } else { escape(label) }
-}
-
-/// Bytes with a binary unit: `1.20 GiB`.
-#[must_use]
-pub fn bytes(n: u64) -> String {
-    HumanBytes(n).to_string()
-}
-
-/// Bits per second with a decimal unit and three digits: `812 Mbit/s`, `1.25 Gbit/s`.
-#[must_use]
-pub fn rate(bits_per_second: u64) -> String {
-    let mut value = bits_per_second as f64;
-    let mut unit = "bit/s";
-    for larger in ["kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"] {
-        // 999.5 would round to 1000 of the smaller unit.
-        if value < 999.5 {
-            break;
-        }
-        value /= 1000.0;
-        unit = larger;
-    }
-    let digits = match value {
-        _ if unit == "bit/s" => 0,
-        v if v < 9.995 => 2,
-        v if v < 99.95 => 1,
-        _ => 0,
-    };
-    format!("{value:.digits$} {unit}")
 }
 
 /// Bits per second for `bytes` moved in `time`; 0 for no time at all.
@@ -76,6 +30,13 @@ pub fn duration(d: Duration) -> String {
     let whole = seconds.round() as u64;
     let whole = if whole >= 3600 { (whole + 30) / 60 * 60 } else { whole };
     humantime::format_duration(Duration::from_secs(whole)).to_string()
+}
+
+/// A time that is counted while it passes, in whole units: `2s`, `1m 20s`, `3h 5m`.
+#[must_use]
+pub fn clock(seconds: u64) -> String {
+    let seconds = if seconds >= 3600 { seconds / 60 * 60 } else { seconds };
+    humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
 
 /// `part` of `whole` in percent, 0 if there is no whole, at most 100.
@@ -149,32 +110,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_what_could_harm() {
-        assert_eq!(escape("größe Ω 机 -x"), "größe Ω 机 -x");
-        assert_eq!(escape("a\x1b[2Jb\n\u{202e}c\u{9b}"), "a\\u{1b}[2Jb\\u{a}\\u{202e}c\\u{9b}");
-    }
-
-    #[test]
     fn devices_without_a_label() {
         assert_eq!(device_name("a\n", DeviceId([1; 16])), "a\\u{a}");
         assert_eq!(device_name("", DeviceId([1; 16])), "01".repeat(16));
     }
 
     #[test]
-    fn rates() {
-        let table = [
-            (0, "0 bit/s"),
-            (999, "999 bit/s"),
-            (1_000, "1.00 kbit/s"),
-            (999_999, "1.00 Mbit/s"),
-            (12_345_678, "12.3 Mbit/s"),
-            (812_400_000, "812 Mbit/s"),
-            (999_700_000, "1.00 Gbit/s"),
-            (2_500_000_000, "2.50 Gbit/s"),
-        ];
-        for (bits, text) in table {
-            assert_eq!(rate(bits), text);
-        }
+    fn speeds() {
         assert_eq!(bits_per_second(1000, Duration::from_millis(500)), 16_000);
         assert_eq!(bits_per_second(1000, Duration::ZERO), 0);
     }
@@ -185,6 +127,7 @@ mod tests {
         for (seconds, text) in table {
             assert_eq!(duration(Duration::from_secs_f64(seconds)), text);
         }
+        assert_eq!([clock(0), clock(80), clock(11_159)], ["0s", "1m 20s", "3h 5m"]);
     }
 
     #[test]

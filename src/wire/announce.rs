@@ -212,8 +212,8 @@ mod tests {
         no(17, &[0x80, 0, 0, 0, 0, 0, 0, 1], "object size");
         yes(25, &[10]);
         no(25, &[9], "block size");
-        yes(25, &[28]);
-        no(25, &[29], "block size");
+        yes(25, &[MAX_BLOCK_LOG2]);
+        no(25, &[MAX_BLOCK_LOG2 + 1], "block size");
         yes(26, &[0, 64]);
         no(26, &[0, 0], "symbol size");
         no(26, &[0, 63], "symbol size");

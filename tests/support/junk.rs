@@ -1,8 +1,10 @@
-//! Noise and spoilt datagrams, thrown at every port of running processes.
+//! Noise and spoilt datagrams, thrown at every port of running processes, and forged announces.
 
+use mcp::units::{BlockIndex, Digest, Rate, SessionId, TaskId};
+use mcp::wire::{Announce, Header, Invitation, PacketNumber, Phase, encode};
 use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -26,6 +28,14 @@ fn udp_ports(pid: u32) -> Vec<u16> {
         .collect()
 }
 
+/// A socket that sends to groups on `lo`.
+fn mouth() -> UdpSocket {
+    let mouth = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("socket");
+    mouth.bind(&SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into()).expect("bind");
+    mouth.set_multicast_if_v4(&Ipv4Addr::LOCALHOST).expect("send on lo");
+    mouth.into()
+}
+
 /// Listens to the group as a receiver does, and throws noise and spoilt copies of what it hears at
 /// the group and at every port of the processes, until told to stop. Returns how many it threw.
 pub fn throw_junk(group: Ipv4Addr, port: u16, pids: &[u32], stop: &AtomicBool) -> u64 {
@@ -34,11 +44,8 @@ pub fn throw_junk(group: Ipv4Addr, port: u16, pids: &[u32], stop: &AtomicBool) -
     ear.bind(&SocketAddrV4::new(group, port).into()).expect("bind");
     ear.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(1)).expect("join on lo");
     ear.set_read_timeout(Some(Duration::from_millis(5))).expect("timeout");
-    let ear = std::net::UdpSocket::from(ear);
-    let mouth = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("socket");
-    mouth.bind(&SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into()).expect("bind");
-    mouth.set_multicast_if_v4(&Ipv4Addr::LOCALHOST).expect("send on lo");
-    let mouth = std::net::UdpSocket::from(mouth);
+    let ear = UdpSocket::from(ear);
+    let mouth = mouth();
 
     let mut rng = fastrand::Rng::with_seed(19);
     let mut heard = vec![0; 9000];
@@ -69,4 +76,38 @@ pub fn throw_junk(group: Ipv4Addr, port: u16, pids: &[u32], stop: &AtomicBool) -
         }
     }
     thrown
+}
+
+/// Announces a session as a sender would, with a name no real sender lets out, until told to stop.
+/// Returns whether anybody answered.
+pub fn announce_forged(group: Ipv4Addr, port: u16, name: &str, stop: &AtomicBool) -> bool {
+    let mouth = mouth();
+    mouth.set_read_timeout(Some(Duration::from_millis(50))).expect("timeout");
+    let (session, task) = (SessionId(u64::from(port) + 1), TaskId([7; 16]));
+    let mut answer = [0; 2048];
+    let mut answered = false;
+    for counter in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let header = Header { session, packet_number: PacketNumber::new(0, counter) };
+        let announce = Announce {
+            task,
+            phase: Phase::Gathering,
+            object_size: 0,
+            block_log2: 20,
+            symbol_size: 1408,
+            data: SocketAddrV4::new(group, port).into(),
+            position: BlockIndex(0),
+            invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
+            group_size: 1,
+            rate: Rate(1_000_000),
+            root: Some(Digest(*blake3::hash(b"").as_bytes())),
+            name: name.into(),
+        };
+        let datagram = encode(header, &announce.into());
+        mouth.send_to(&datagram, SocketAddrV4::new(group, port)).expect("send");
+        answered |= mouth.recv(&mut answer).is_ok();
+    }
+    answered
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Long enough for anything short on a busy two-core machine.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// The binary under test.
 pub const MCP: &str = env!("CARGO_BIN_EXE_mcp");
@@ -55,15 +55,24 @@ impl Channel {
     }
     /// `mcp recv GROUP -o output --id id --json`; it gives up when no sender comes.
     pub fn recv(&self, id: &str, output: impl AsRef<Path>) -> Cmd {
-        let cmd = Cmd::new(id, MCP).args(["recv", "--json", "--timeout", "30s", "--id", id]);
+        self.patient_recv(id, output, SOON)
+    }
+    /// The same, with a time of its own to wait for a sender.
+    pub fn patient_recv(&self, id: &str, output: impl AsRef<Path>, timeout: Duration) -> Cmd {
+        let timeout = format!("{}ms", timeout.as_millis());
+        let cmd = Cmd::new(id, MCP).args(["recv", "--json", "--timeout", &timeout, "--id", id]);
         self.group(self.options(cmd).arg("-o").arg(output.as_ref()).tail("--"))
     }
 }
 
-/// A UDP port that nobody had a moment ago.
+/// A UDP port that nobody had a moment ago. It lies below the range that the system gives out
+/// itself, or the own sockets of another test's processes could take it in the meantime.
 pub fn free_port() -> u16 {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("bind a UDP socket");
-    socket.local_addr().expect("its address").port()
+    let spread = std::process::id().wrapping_mul(97).wrapping_add(unique().wrapping_mul(3));
+    (0..1000u32)
+        .map(|n| 10_000 + (spread.wrapping_add(n * 3) % 20_000) as u16)
+        .find(|port| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok())
+        .expect("a free UDP port")
 }
 
 /// Whether an event line is of this kind.

@@ -115,7 +115,7 @@ impl Cmd {
         let errors = Arc::new(Mutex::new(VecDeque::new()));
         let kept = Arc::clone(&errors);
         let mut stderr = child.stderr.take().expect("piped stderr");
-        thread::spawn(move || {
+        let errors_reader = thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(n @ 1..) = stderr.read(&mut buffer) {
                 let mut kept = kept.lock().expect("stderr lock");
@@ -131,6 +131,7 @@ impl Cmd {
             lines,
             seen: Vec::new(),
             errors,
+            errors_reader,
             started,
             done: None,
             memory: None,
@@ -195,6 +196,7 @@ pub struct Proc {
     lines: Receiver<String>,
     seen: Vec<String>,
     errors: Arc<Mutex<VecDeque<u8>>>,
+    errors_reader: thread::JoinHandle<()>,
     started: Instant,
     done: Option<End>,
     memory: Option<Watch>,
@@ -302,7 +304,11 @@ impl Proc {
             thread::sleep(Duration::from_millis(2));
         };
         let elapsed = self.started.elapsed();
-        // The reader sees end of file once the pipe is drained; a grandchild could hold it open.
+        // The readers see end of file once the pipes are drained; a grandchild could hold them open.
+        let patience = Instant::now() + Duration::from_secs(2);
+        while !self.errors_reader.is_finished() && Instant::now() < patience {
+            thread::sleep(Duration::from_millis(1));
+        }
         while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(2)) {
             self.seen.push(line);
         }

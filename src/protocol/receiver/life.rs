@@ -17,6 +17,8 @@ const REJOIN: Duration = Duration::from_secs(5);
 const JOIN_PATIENCE: Duration = Duration::from_millis(400);
 /// First distance of repeated receipts and aborts, and the longest.
 const REPEAT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+/// How long the answer to a receipt may be under way after the sender's goodbye.
+const LAST_WORD: Duration = Duration::from_millis(300);
 /// Tries to tell the sender that we leave.
 const LEAVE_TRIES: u32 = 6;
 /// How long a device that could not make its part file tries to join, to say so.
@@ -292,7 +294,8 @@ impl Receiver {
     pub(super) fn sender_stopped(&mut self, now: Time, abort: Abort) {
         match &mut self.state {
             State::Finished | State::Seeking => {}
-            State::Confirming(_) => self.finish(ReceiverOutcome::Complete { acknowledged: false }),
+            // Its goodbye to the group may overtake the answer to our receipt: another socket.
+            State::Confirming(confirming) => confirming.until = confirming.until.min(now + LAST_WORD),
             State::Leaving(leaving) => {
                 leaving.farewell = None;
                 self.finish_leaving();

@@ -52,6 +52,10 @@ impl Device {
     pub fn is_final(&self) -> bool {
         self.status.is_final()
     }
+    /// Whether it has said that it cannot take the object.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.status, DeviceStatus::Failed(_))
+    }
     /// Whether unicast has proven useless to it.
     pub fn unreachable(&self) -> bool {
         self.unanswered >= UNREACHABLE_AFTER

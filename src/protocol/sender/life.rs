@@ -3,6 +3,7 @@
 
 use super::Sender;
 use super::config::SenderConfig;
+use super::devices::Device;
 use crate::limits::{ANNOUNCE_INTERVAL, DEVICE_STALL, device_silence};
 use crate::protocol::event::{SenderEvent, SenderOutcome};
 use crate::protocol::job::SenderJob;
@@ -168,7 +169,8 @@ impl Sender {
     }
 
     /// Starts the stream when enough devices are ready, or none has joined for a while, or the time
-    /// to gather is over.
+    /// to gather is over. A device that came and said why it cannot take the object is not waited
+    /// for: the others would pay for its trouble (I3).
     pub(super) fn start_if_ready(&mut self, now: Time) {
         if self.phase != Phase::Gathering || self.life.is_closing() {
             return;
@@ -177,7 +179,7 @@ impl Sender {
         let ready = self.devices.count(|d| !d.is_final() || d.status == DeviceStatus::Complete);
         let over = now >= self.life.gather_until;
         let enough = match (self.config.expected, self.life.last_join) {
-            (Some(n), _) => ready >= n as usize,
+            (Some(n), _) => ready + self.devices.count(Device::has_failed) >= n as usize,
             (None, Some(last)) => ready > 0 && now >= last + self.config.settle,
             (None, None) => false,
         };

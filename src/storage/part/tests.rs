@@ -275,7 +275,7 @@ fn a_full_disk_is_found_before_the_first_byte() {
     let Some(disk) = Scratch::mounted("size=1m") else { return };
     let text = disk_error(create(disk.path(), false, "big", 2 << 20));
     assert!(text.contains("no room for") && text.contains("/big"), "{text}");
-    assert!(text.contains("needs 2097152 bytes") && text.contains("has 1048576 free"), "{text}");
+    assert!(text.contains("needs 2.00 MiB") && text.contains("has 1.00 MiB free"), "{text}");
     assert!(disk.names().is_empty());
     // What is reserved stays reserved, whoever fills the rest.
     let part = create(disk.path(), false, "fits", 512 << 10).unwrap();

@@ -1,6 +1,7 @@
 //! A terminal: progress bars on stderr by `indicatif`, redrawn at most ten times a second, and
 //! permanent lines above them.
 
+mod echo;
 mod receiver;
 mod sender;
 
@@ -10,6 +11,7 @@ pub use sender::SenderBars;
 use super::text;
 use crate::time::Time;
 use console::Term;
+use echo::NoEcho;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ use std::time::Duration;
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Positions of a bar: finer than any terminal is wide.
 const STEPS: u64 = 10_000;
+/// Columns beside a bar for the speed, the bytes and the time left.
+const PARTS: usize = 53;
 /// Width of a terminal that does not tell.
 const USUAL_COLUMNS: usize = 80;
 
@@ -32,6 +36,7 @@ pub struct Screen {
     colour: bool,
     verbose: bool,
     drawn: Option<Time>,
+    no_echo: Option<NoEcho>,
 }
 
 impl Screen {
@@ -40,7 +45,9 @@ impl Screen {
     pub fn stderr(verbose: bool) -> Self {
         // The views limit how often they draw.
         let target = ProgressDrawTarget::stderr();
-        Self::new(target, None, console::colors_enabled_stderr(), verbose)
+        let mut screen = Self::new(target, None, console::colors_enabled_stderr(), verbose);
+        screen.no_echo = NoEcho::start();
+        screen
     }
 
     fn new(target: ProgressDrawTarget, fixed_columns: Option<usize>, colour: bool, verbose: bool) -> Self {
@@ -53,6 +60,7 @@ impl Screen {
             colour,
             verbose,
             drawn: None,
+            no_echo: None,
         }
     }
 
@@ -103,7 +111,7 @@ impl Screen {
                 // The bar's width depends on the terminal's alone, or it would jump with the numbers.
                 let percent = format!("{:>3.0} %", (fraction * 100.0).floor());
                 let room = columns.saturating_sub(text::width(&percent) + 3);
-                let width = (room / 3).min(40);
+                let width = room.saturating_sub(PARTS).max(room / 4).min(40);
                 let told = text::fit(parts, room - width);
                 let colour = if self.colour { ".cyan/dim" } else { "" };
                 bar.set_style(style(&format!("{percent} {{bar:{width}{colour}}}  {{msg}}")));
@@ -136,6 +144,7 @@ impl Screen {
             self.multi.remove(&bar);
         }
         let _ = self.multi.clear();
+        self.no_echo = None;
     }
 }
 

@@ -6,7 +6,6 @@ use crate::time::Time;
 use crate::ui::memory::{ReceiverMemory, Stage};
 use crate::ui::{Exit, Notes, ReceiverIntro, ReceiverView, text};
 use std::io::{IsTerminal, Write};
-use std::time::Duration;
 
 /// A receiver's bars, and its `b3sum` line on another stream.
 pub struct ReceiverBars {
@@ -24,7 +23,7 @@ impl ReceiverBars {
 
     fn draw(&mut self, now: Time, s: &ReceiverSnapshot) {
         let columns = self.screen.columns();
-        let waited = text::duration(Duration::from_secs(now.since(Time::ZERO).as_secs()));
+        let waited = text::clock(now.since(Time::ZERO).as_secs());
         let (head, bar) = match self.memory.stage {
             Stage::Searching => {
                 let label = format!("as {}", text::escape(&self.intro.label));
@@ -47,13 +46,8 @@ impl ReceiverBars {
             Stage::Committing => (vec!["verified; syncing to disk".to_owned()], true),
             Stage::Telling => (vec!["saved; telling the sender".to_owned()], true),
         };
-        let left = match self.memory.time_left(s) {
-            Some(left) if self.memory.stage == Stage::Receiving => {
-                let seconds = left.as_secs_f64().ceil().min(1e9) as u64;
-                format!("{} left", humantime::format_duration(Duration::from_secs(seconds)))
-            }
-            _ => String::new(),
-        };
+        let receiving = self.memory.stage == Stage::Receiving;
+        let left = if receiving { self.memory.time_left(s) } else { String::new() };
         let parts = [
             text::rate(self.memory.data.bits_per_second()),
             format!("{} of {}", text::bytes(s.received_bytes), text::bytes(s.object_size)),
@@ -120,6 +114,7 @@ mod tests {
     use crate::ui::testing::{Shared, receiver_intro};
     use crate::units::{Digest, SessionId, TaskId};
     use indicatif::{InMemoryTerm, ProgressDrawTarget};
+    use std::time::Duration;
 
     #[test]
     fn a_whole_run() {
@@ -131,7 +126,7 @@ mod tests {
         let mut view = ReceiverBars::new(screen, Box::new(sums.clone()), receiver_intro());
         let mut s = ReceiverSnapshot::default();
         view.tick(at(3_000), &s);
-        assert_eq!(term.contents(), "waiting for a sender on 239.1.1.1 · as lab-07 · 3.0s");
+        assert_eq!(term.contents(), "waiting for a sender on 239.1.1.1 · as lab-07 · 3s");
         let found = ReceiverEvent::Found {
             session: SessionId(1),
             task: TaskId([0; 16]),

@@ -28,7 +28,6 @@ impl SenderBars {
     }
 
     fn draw(&mut self, now: Time, s: &SenderSnapshot) {
-        let devices = s.devices.len();
         let complete = s.count(|status| *status == DeviceStatus::Complete);
         let failed = s.count(|status| matches!(status, DeviceStatus::Failed(_) | DeviceStatus::Lost));
         let columns = self.screen.columns();
@@ -36,16 +35,13 @@ impl SenderBars {
         let gone = if failed > 0 { format!("{failed} failed") } else { String::new() };
         match s.phase {
             Phase::Gathering => {
-                let ready = match s.expected {
-                    Some(expected) => format!("waiting for devices: {devices} of {expected}"),
-                    None => format!("waiting for devices: {devices} ready"),
-                };
+                let ready = SenderMemory::gathered(s);
                 let enter = if self.intro.enter_starts { "Enter starts now" } else { "" };
-                let waited = text::duration(std::time::Duration::from_secs(now.since(Time::ZERO).as_secs()));
+                let waited = text::clock(now.since(Time::ZERO).as_secs());
                 self.screen.draw(&text::fit(&[ready, enter.to_owned(), waited], columns), None, &[]);
             }
             Phase::Streaming | Phase::Repairing => {
-                let word = if s.phase == Phase::Streaming { "streaming" } else { "repairing" };
+                let word = if s.phase == Phase::Streaming { "sending" } else { "finishing" };
                 let repair = text::share(s.repair_symbols + s.unicast_symbols, s.source_symbols);
                 let head = [word.to_owned(), done, gone, format!("repair {repair}")];
                 let parts = [
@@ -53,13 +49,13 @@ impl SenderBars {
                     format!("{} of {}", text::bytes(s.streamed), text::bytes(s.object_size)),
                     self.time_left(s),
                 ];
-                let below = self.behind(s, columns);
+                let below = self.behind(now, s, columns);
                 let bar = Some((SenderMemory::fraction(s), &parts[..]));
                 self.screen.draw(&text::fit(&head, columns), bar, &below);
             }
             Phase::Lingering => {
                 let head = ["staying for late devices".to_owned(), done, gone, "Ctrl-C ends".to_owned()];
-                let below = self.behind(s, columns);
+                let below = self.behind(now, s, columns);
                 self.screen.draw(&text::fit(&head, columns), None, &below);
             }
         }
@@ -67,16 +63,14 @@ impl SenderBars {
 
     /// What is left to stream at the present speed.
     fn time_left(&self, s: &SenderSnapshot) -> String {
-        let speed = self.memory.wire.bits_per_second();
-        let left = s.object_size.saturating_sub(s.streamed);
-        if s.phase != Phase::Streaming || speed == 0 || left == 0 {
-            return String::new();
+        if s.phase == Phase::Streaming {
+            self.memory.wire.time_for(s.object_size.saturating_sub(s.streamed))
+        } else {
+            String::new()
         }
-        let seconds = (left as f64 * 8.0 / speed as f64).ceil() as u64;
-        format!("{} left", humantime::format_duration(std::time::Duration::from_secs(seconds)))
     }
 
-    fn behind(&self, s: &SenderSnapshot, columns: usize) -> Vec<String> {
+    fn behind(&self, now: Time, s: &SenderSnapshot, columns: usize) -> Vec<String> {
         let rows = SenderMemory::furthest_behind(s, MOST_BEHIND);
         let labels: Vec<String> =
             rows.iter().map(|(row, _)| text::cut(&text::device_name(&row.label, row.device), 24)).collect();
@@ -86,7 +80,7 @@ impl SenderBars {
             .map(|((row, blocks), label)| {
                 let label = console::pad_str(label, widest, console::Alignment::Left, None);
                 let blocks = format!("{blocks} block{} behind", if *blocks == 1 { "" } else { "s" });
-                let line = format!("  {label}  {blocks:<18}  {}", self.memory.hold(row, s));
+                let line = format!("  {label}  {blocks:<18}  {}", self.memory.hold(row, s, now));
                 text::cut(line.trim_end(), columns)
             })
             .collect()
@@ -128,6 +122,7 @@ impl SenderView for SenderBars {
 
     fn tick(&mut self, now: Time, s: &SenderSnapshot) {
         self.memory.wire.record(now, s.wire_bytes);
+        self.memory.watch(now, s);
         if self.screen.due(now) {
             self.draw(now, s);
         }
@@ -173,7 +168,7 @@ mod tests {
         assert_eq!(
             term.contents(),
             "sending image.iso (100.00 MiB) to 239.1.1.1\n\
-             waiting for devices: 1 of 3 · Enter starts now · 1.0s"
+             waiting for devices: 1 of 3 · Enter starts now · 1s"
         );
         s.phase = Phase::Streaming;
         view.event(at(2_000), &SenderEvent::Phase(Phase::Streaming), &s);
@@ -181,7 +176,7 @@ mod tests {
         s.wire_bytes += 10_000_000;
         view.tick(at(3_100), &s);
         let text = term.contents();
-        assert!(text.contains("streaming · 0 of 3 devices complete · repair 1.3 %"), "{text}");
+        assert!(text.contains("sending · 0 of 3 devices complete · repair 1.3 %"), "{text}");
         assert!(text.contains(" 50 % ━━━━"), "{text}");
         assert!(text.contains("80.0 Mbit/s · 50.00 MiB of 100.00 MiB"), "{text}");
         s.phase = Phase::Repairing;
@@ -217,7 +212,7 @@ lab-1   10.0.0.7:40000  failed   12s  5.0 %  disk full
             view.tick(at(2_000), &s);
             // One or more lines for the heading, then exactly three.
             let text = term.contents();
-            let heading = text.lines().position(|l| l.starts_with("repairing")).unwrap();
+            let heading = text.lines().position(|l| l.starts_with("finishing")).unwrap();
             assert_eq!(text.lines().count(), heading + 3, "{columns}:\n{text}");
         }
     }
