@@ -1,6 +1,8 @@
 //! A part file: the bytes of an object until they are all there, and how they get their name.
 //!
-//!     .NAME.<random>.mcp-part --write--> --fsync--> --rename--> NAME --fsync of the directory-->
+//! ```text
+//! .NAME.<random>.mcp-part --write--> --fsync--> --rename--> NAME --fsync of the directory-->
+//! ```
 //!
 //! The final name never holds anything but a finished object (I1). Whatever fails on the way, the
 //! part file is removed.
