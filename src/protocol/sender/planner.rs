@@ -76,16 +76,16 @@ impl Needs {
     fn need(&mut self, block: u32, k: u32, deficit: u32, missing: &[(u32, u32)]) {
         let need = self.blocks.entry(block).or_insert_with(|| Need { max: 0, union: Some(BitSet::new(k)) });
         need.max = need.max.max(deficit);
-        let told: u32 = missing.iter().map(|run| run.1).sum();
-        if told < deficit {
+        // Symbols that the block does not have are no claim; a repair of nothing would never end.
+        let runs = missing.iter().map(|&(first, count)| first.min(k)..first.saturating_add(count).min(k));
+        let told: usize = runs.clone().map(|run| run.len()).sum();
+        if told < deficit as usize {
             need.union = None;
         }
         if let Some(union) = &mut need.union {
-            for &(first, count) in missing {
-                (first..first.saturating_add(count).min(k)).for_each(|id| {
-                    union.insert(id);
-                });
-            }
+            runs.flatten().for_each(|id| {
+                union.insert(id);
+            });
         }
     }
 
@@ -196,5 +196,8 @@ mod tests {
         assert_eq!(blocks, [0, 8, 9]);
         assert_eq!(plans[1].kind, PlanKind::Resend(vec![(0, 100)]));
         assert_eq!(needs.pages().collect::<Vec<_>>(), [0]);
+        // A symbol beyond the block's last is none: fresh ones instead of a resend of nothing.
+        let plans = plan(&[nak(vec![lacks(0, 1, &[(100, 1)])])], 0.0);
+        assert_eq!(plans, [Plan { block: 0, kind: PlanKind::Fresh(2) }]);
     }
 }

@@ -1,0 +1,133 @@
+//! The sender fed by hand: what single devices can make it do.
+
+use super::*;
+use crate::layout::Layout;
+use crate::units::{BlockIndex, SessionId, TaskId};
+use crate::wire::{Deficit, Header, Join, Nak};
+use std::time::Duration;
+
+const SESSION: SessionId = SessionId(9);
+const K: u32 = 16;
+
+/// A sender whose jobs are done at once, and what it has sent.
+struct Bench {
+    sender: Sender,
+    now: Time,
+    sent: Vec<Transmit>,
+}
+
+impl Bench {
+    /// An object of so many blocks of 16 symbols.
+    fn new(blocks: u64, change: impl FnOnce(&mut SenderConfig)) -> Self {
+        let mut config = SenderConfig {
+            session: SESSION,
+            task: TaskId([1; 16]),
+            name: "f".into(),
+            layout: Layout::new(blocks << 10, 10, 64).unwrap(),
+            data: "239.1.1.1:7417".parse().unwrap(),
+            rendezvous: vec![],
+            rate: Rate(100_000_000),
+            expected: Some(1),
+            wait: Duration::from_secs(10),
+            settle: Duration::from_secs(1),
+            linger: Duration::ZERO,
+        };
+        change(&mut config);
+        let sender = Sender::new(config, Time::ZERO);
+        let mut bench = Self { sender, now: Time::ZERO, sent: vec![] };
+        bench.drain();
+        bench
+    }
+
+    fn drain(&mut self) {
+        for _ in 0..10_000 {
+            let done = match self.sender.poll(self.now) {
+                None => return,
+                Some(Output::Transmit(transmit)) => {
+                    self.sent.push(transmit);
+                    continue;
+                }
+                Some(Output::Job(job)) => self.done(job),
+                Some(_) => continue,
+            };
+            self.sender.handle_job_done(self.now, done);
+        }
+        panic!("there is no end to what it wants");
+    }
+
+    fn done(&self, job: SenderJob) -> SenderDone {
+        match job {
+            SenderJob::Hash(block) => SenderDone::Hashed(block, Digest([block.0 as u8; 32])),
+            SenderJob::Encode { block, first, count } => {
+                SenderDone::Encoded { block, first, symbols: vec![0; count as usize * 64].into() }
+            }
+            SenderJob::CheckSource => SenderDone::SourceChecked,
+            SenderJob::LookUp(device) => SenderDone::LookedUp(device, None),
+        }
+    }
+
+    /// Lets time pass; it must not be called without end at one point in time.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut idle = 0;
+        while self.sender.next_timeout() <= end {
+            let at = self.sender.next_timeout().max(self.now);
+            idle = if at == self.now { idle + 1 } else { 0 };
+            assert!(idle < 100, "it spins at {at:?}");
+            self.now = at;
+            self.sender.handle_timeout(at);
+            self.drain();
+        }
+        self.now = end;
+    }
+
+    fn hear(&mut self, device: u8, message: &Message<'_>) {
+        let header = Header { session: SESSION, packet_number: PacketNumber::new(0, 0) };
+        let bytes = wire::encode(header, message);
+        self.sender.handle_datagram(self.now, address(device), Via::Unicast, &bytes);
+        self.drain();
+    }
+
+    fn join(&mut self, device: u8, instance: u64) {
+        self.hear(device, &Message::Join(Join { device: id(device), instance, label: "d".into() }));
+    }
+
+    /// Answers the group's latest poll.
+    fn nak(&mut self, device: u8, deficits: Vec<Deficit>) {
+        let nak = Nak {
+            device: id(device),
+            round: self.sender.group.round_number,
+            as_of: PacketNumber::new(0, self.sender.group.take_numbers(1).counter()),
+            held_us: 0,
+            incomplete: 1,
+            pages: vec![],
+            deficits,
+        };
+        self.hear(device, &Message::Nak(nak));
+    }
+}
+
+fn id(device: u8) -> DeviceId {
+    DeviceId([device; 16])
+}
+
+fn address(device: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, device], 4000))
+}
+
+fn lacks(block: u32, symbols: u16, missing: &[(u16, u16)]) -> Deficit {
+    Deficit::Symbols { block: BlockIndex(block), symbols, missing: missing.to_vec() }
+}
+
+#[test]
+fn missing_symbols_that_no_block_has_do_not_stop_the_group() {
+    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    bench.join(1, 1);
+    bench.join(2, 1);
+    bench.pass(Duration::from_millis(5));
+    assert!(bench.sender.stream_done() && bench.sender.group.is_open());
+    bench.nak(1, vec![lacks(0, 1, &[(K as u16 + 100, 1)])]);
+    bench.pass(Duration::from_millis(500));
+    let group = &bench.sender.group;
+    assert!(!group.has_repairs(), "a repair of nothing blocks the queue");
+}
