@@ -3,7 +3,7 @@
 use super::*;
 use crate::layout::Layout;
 use crate::units::{BlockIndex, SessionId, TaskId};
-use crate::wire::{Deficit, Header, Join, Nak};
+use crate::wire::{Abort, Complete, Deficit, Header, Join, Nak, Progress};
 use std::time::Duration;
 
 const SESSION: SessionId = SessionId(9);
@@ -14,6 +14,9 @@ struct Bench {
     sender: Sender,
     now: Time,
     sent: Vec<Transmit>,
+    outcome: Option<SenderOutcome>,
+    /// Jobs are kept here instead of being done.
+    held: Option<Vec<SenderJob>>,
 }
 
 impl Bench {
@@ -34,7 +37,7 @@ impl Bench {
         };
         change(&mut config);
         let sender = Sender::new(config, Time::ZERO);
-        let mut bench = Self { sender, now: Time::ZERO, sent: vec![] };
+        let mut bench = Self { sender, now: Time::ZERO, sent: vec![], outcome: None, held: None };
         bench.drain();
         bench
     }
@@ -45,6 +48,14 @@ impl Bench {
                 None => return,
                 Some(Output::Transmit(transmit)) => {
                     self.sent.push(transmit);
+                    continue;
+                }
+                Some(Output::Event(SenderEvent::Finished(outcome))) => {
+                    self.outcome = Some(outcome);
+                    continue;
+                }
+                Some(Output::Job(job @ SenderJob::Encode { .. })) if self.held.is_some() => {
+                    self.held.as_mut().unwrap().push(job);
                     continue;
                 }
                 Some(Output::Job(job)) => self.done(job),
@@ -92,6 +103,30 @@ impl Bench {
         self.hear(device, &Message::Join(Join { device: id(device), instance, label: "d".into() }));
     }
 
+    fn report(&mut self, device: u8, verified: u32) {
+        let report = Progress {
+            device: id(device),
+            verified,
+            received: 1,
+            lost: 0,
+            kernel_drops: 0,
+            overrun_drops: 0,
+        };
+        self.hear(device, &Message::Progress(report));
+    }
+
+    fn complete(&mut self, device: u8, instance: u64) {
+        let root = self.sender.root.unwrap();
+        let receipt = Complete { device: id(device), instance, root, received: 1, lost: 0 };
+        self.hear(device, &Message::Complete(receipt));
+    }
+
+    fn abort(&mut self, device: u8) {
+        let device_id = Some(id(device));
+        let abort = Abort { device: device_id, code: AbortCode::Disk, reason: "disk full".into() };
+        self.hear(device, &Message::Abort(abort));
+    }
+
     /// Answers the group's latest poll.
     fn nak(&mut self, device: u8, deficits: Vec<Deficit>) {
         let nak = Nak {
@@ -104,6 +139,21 @@ impl Bench {
             deficits,
         };
         self.hear(device, &Message::Nak(nak));
+    }
+
+    fn status(&self, device: u8) -> DeviceStatus {
+        let key = self.sender.devices.key(id(device)).unwrap();
+        self.sender.devices.get(key).status.clone()
+    }
+
+    /// Passes time with every one of `devices` reporting twice a second.
+    fn pass_reporting(&mut self, seconds: u32, devices: &[(u8, u32)]) {
+        for _ in 0..2 * seconds {
+            for &(device, verified) in devices {
+                self.report(device, verified);
+            }
+            self.pass(Duration::from_millis(500));
+        }
     }
 }
 
@@ -130,4 +180,28 @@ fn missing_symbols_that_no_block_has_do_not_stop_the_group() {
     bench.pass(Duration::from_millis(500));
     let group = &bench.sender.group;
     assert!(!group.has_repairs(), "a repair of nothing blocks the queue");
+}
+
+#[test]
+fn symbols_encoded_for_nothing_are_given_back_once() {
+    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    bench.join(1, 1);
+    bench.join(2, 1);
+    bench.pass(Duration::from_millis(5));
+    bench.held = Some(vec![]);
+    let key = bench.sender.devices.key(id(2)).unwrap();
+    for block in 0..2 {
+        let (kind, first) = bench.sender.set_aside(block, planner::PlanKind::Fresh(3));
+        let channel = if block == 0 { &mut bench.sender.group } else { bench.sender.device_channel(key) };
+        channel.push(BlockIndex(block), kind, first);
+    }
+    bench.sender.sessions.push_back(key);
+    bench.drain();
+    assert_eq!(bench.sender.encoded_symbols, 6);
+    bench.sender.end_session(key);
+    for job in bench.held.take().unwrap() {
+        let done = bench.done(job);
+        bench.sender.handle_job_done(bench.now, done);
+    }
+    assert_eq!(bench.sender.encoded_symbols, 3, "the group's are still to be sent");
 }
