@@ -244,10 +244,12 @@ impl Sender {
         let Some(key) = self.heard(report.device, from, now) else { return false };
         let blocks = self.config.layout.block_count();
         let device = self.devices.get_mut(key);
-        if report.verified > device.verified {
+        let verified = report.verified.min(blocks);
+        if verified > device.verified {
             device.last_gain = now;
+            // What is verified stays so: a lower figure is an older one, or a lie.
+            device.verified = verified;
         }
-        device.verified = report.verified.min(blocks);
         device.incomplete = Some(blocks - device.verified);
         device.lost_datagrams = report.lost;
         device.kernel_drops = report.kernel_drops;

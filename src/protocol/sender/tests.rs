@@ -183,6 +183,27 @@ fn missing_symbols_that_no_block_has_do_not_stop_the_group() {
 }
 
 #[test]
+fn a_device_that_syncs_for_ever_or_lies_about_its_progress_is_given_up() {
+    for lie in [false, true] {
+        let mut bench = Bench::new(4, |_| {});
+        bench.join(1, 1);
+        for minute in 0..60 {
+            for second in 0..60 {
+                // Either all is verified and the disk never done, or it swings to and fro.
+                bench.report(1, if lie { second % 3 } else { 4 });
+                bench.pass(Duration::from_secs(1));
+            }
+            if bench.outcome.is_some() {
+                assert!(lie || minute > 4, "a large file may take its time to sync");
+                break;
+            }
+        }
+        assert!(matches!(bench.status(1), DeviceStatus::Failed(_)), "lie {lie}: {:?}", bench.status(1));
+        assert_eq!(bench.outcome, Some(SenderOutcome::Ended), "lie {lie}");
+    }
+}
+
+#[test]
 fn symbols_encoded_for_nothing_are_given_back_once() {
     let mut bench = Bench::new(4, |config| config.expected = Some(2));
     bench.join(1, 1);
