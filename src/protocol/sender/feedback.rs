@@ -77,8 +77,9 @@ impl Sender {
     fn join(&mut self, now: Time, from: SocketAddr, join: Join) {
         if let Some(key) = self.devices.key(join.device) {
             let device = self.devices.get(key);
-            let same_run = device.instance == join.instance && device.address == from;
-            if same_run && !matches!(device.status, DeviceStatus::Failed(_)) {
+            // One that failed does not come back in the same run: it has left, or what it lacked still
+            // holds. An overtaken join must not hide its reason.
+            if device.instance == join.instance && device.address == from {
                 self.heard(join.device, from, now);
                 self.admit(key, from);
                 return;

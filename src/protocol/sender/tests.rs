@@ -204,6 +204,28 @@ fn a_device_that_syncs_for_ever_or_lies_about_its_progress_is_given_up() {
 }
 
 #[test]
+fn lingering_ends_although_a_device_cannot_be_told_that_it_is_admitted() {
+    let mut bench = Bench::new(4, |config| config.linger = Duration::from_secs(30));
+    for _ in 0..60 * 20 {
+        // Its joins come through, the answers do not: a firewall lets in the group's port only.
+        bench.join(1, 1);
+        bench.pass(Duration::from_millis(500));
+    }
+    assert_eq!(bench.outcome, Some(SenderOutcome::Ended));
+}
+
+#[test]
+fn a_join_that_comes_late_does_not_hide_why_the_device_failed() {
+    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    bench.join(1, 1);
+    bench.join(2, 1);
+    bench.abort(2);
+    bench.join(2, 1);
+    bench.pass_reporting(30, &[(1, 0)]);
+    assert_eq!(bench.status(2), DeviceStatus::Failed("disk full".into()));
+}
+
+#[test]
 fn symbols_encoded_for_nothing_are_given_back_once() {
     let mut bench = Bench::new(4, |config| config.expected = Some(2));
     bench.join(1, 1);
