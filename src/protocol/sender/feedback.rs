@@ -190,7 +190,6 @@ impl Sender {
         device.unanswered = 0;
         device.apart = false;
         device.since = if started { gone_by } else { 0 };
-        self.life.stay();
     }
 
     fn nak(&mut self, now: Time, from: SocketAddr, nak: Nak) -> bool {
@@ -277,6 +276,9 @@ impl Sender {
         device.verified = blocks;
         device.incomplete = Some(0);
         device.lost_datagrams = receipt.lost;
+        if device.status != DeviceStatus::Complete {
+            self.life.stay();
+        }
         self.set_status(key, DeviceStatus::Complete, now);
         self.tell_device(key, &Message::Acknowledge(Acknowledge { device: receipt.device }));
         self.end_if_done(now);

@@ -80,7 +80,8 @@ impl Life {
     pub fn joined(&mut self, now: Time) {
         self.last_join = Some(now);
     }
-    /// A device is being served again: no end while it is.
+    /// A device has completed: lingering begins anew when no other is left. One that comes and fails,
+    /// perhaps time and again, does not put the end off.
     pub fn stay(&mut self) {
         self.linger_until = None;
     }
@@ -95,11 +96,11 @@ impl Life {
         match &self.closing {
             Some(closing) => closing.next,
             None if self.finished => Time::NEVER,
-            None => self
-                .next_announce
-                .min(self.next_sweep)
-                .min(if self.checking { Time::NEVER } else { self.next_check })
-                .min(self.linger_until.unwrap_or(Time::NEVER)),
+            None => self.next_announce.min(self.next_sweep).min(if self.checking {
+                Time::NEVER
+            } else {
+                self.next_check
+            }),
         }
     }
 }

@@ -215,6 +215,20 @@ fn lingering_ends_although_a_device_cannot_be_told_that_it_is_admitted() {
 }
 
 #[test]
+fn lingering_ends_although_a_device_comes_and_fails_time_and_again() {
+    let mut bench = Bench::new(4, |config| config.linger = Duration::from_secs(30));
+    bench.join(1, 1);
+    bench.pass(Duration::from_secs(1));
+    bench.complete(1, 1);
+    for instance in 0..100 {
+        bench.join(2, instance);
+        bench.abort(2);
+        bench.pass(Duration::from_secs(1));
+    }
+    assert_eq!(bench.outcome, Some(SenderOutcome::Ended));
+}
+
+#[test]
 fn a_join_that_comes_late_does_not_hide_why_the_device_failed() {
     let mut bench = Bench::new(4, |config| config.expected = Some(2));
     bench.join(1, 1);
