@@ -218,6 +218,12 @@ impl Receiver {
     pub(super) fn job_done(&mut self, now: Time, done: ReceiverDone) {
         if let ReceiverDone::WorkerDied(text) = done {
             self.fail(AbortCode::Internal, text, now);
+            if let State::Leaving(leaving) = &mut self.state {
+                // What could not be removed goes, at the latest, with the process.
+                leaving.discarded |= leaving.discarding && self.jobs_in_flight == 0;
+            }
+            self.discard_when_idle();
+            self.finish_leaving();
             return;
         }
         if matches!(self.state, State::Leaving(_)) {
