@@ -230,10 +230,10 @@ impl Receiver {
             if let (ReceiverDone::Discarded, State::Leaving(leaving)) = (&done, &mut self.state) {
                 leaving.discarded = true;
             }
-            if let (ReceiverDone::Committed(path), State::Leaving(leaving)) = (&done, &mut self.state) {
-                // Too late to leave without it.
-                leaving.outcome = ReceiverOutcome::Complete { acknowledged: false };
-                self.committed = Some(path.clone());
+            match done {
+                ReceiverDone::Committed(path) => return self.confirm_and_leave(path, now),
+                ReceiverDone::Failed(..) => self.tell_interrupt(now),
+                _ => {}
             }
             self.discard_when_idle();
             self.finish_leaving();
@@ -285,6 +285,16 @@ impl Receiver {
         self.live(now);
     }
 
+    /// Too late to leave without the file; but who interrupted us does not want to wait for long.
+    fn confirm_and_leave(&mut self, path: PathBuf, now: Time) {
+        self.confirm(path, now);
+        if let State::Confirming(confirming) = &mut self.state {
+            confirming.next = now;
+            confirming.until = confirming.until.min(now + REPEAT.1);
+        }
+        self.live(now);
+    }
+
     /// The sender knows what we told it.
     pub(super) fn acknowledged(&mut self) {
         match &mut self.state {
@@ -324,10 +334,27 @@ impl Receiver {
             State::Seeking => self.finish(ReceiverOutcome::Interrupted),
             State::Confirming(_) => self.finish(ReceiverOutcome::Complete { acknowledged: false }),
             State::Leaving(_) | State::Finished => {}
-            State::Opening | State::Receiving | State::Committing => {
-                let farewell = Some((AbortCode::Interrupted, "interrupted at the device".to_owned()));
-                self.leave(ReceiverOutcome::Interrupted, farewell, now);
+            // Its job tells what came of it; then the sender is told.
+            State::Committing => self.leave(ReceiverOutcome::Interrupted, None, now),
+            State::Opening | State::Receiving => {
+                self.leave(ReceiverOutcome::Interrupted, None, now);
+                self.tell_interrupt(now);
             }
+        }
+    }
+
+    /// Leaving because of an interrupt, has the sender be told so.
+    fn tell_interrupt(&mut self, now: Time) {
+        let reachable = self.admitted;
+        if let State::Leaving(leaving) = &mut self.state
+            && leaving.outcome == ReceiverOutcome::Interrupted
+            && leaving.farewell.is_none()
+            && leaving.tries == 0
+            && reachable
+        {
+            leaving.farewell = Some((AbortCode::Interrupted, "interrupted at the device".to_owned()));
+            leaving.next = now;
+            self.live(now);
         }
     }
 

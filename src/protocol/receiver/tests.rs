@@ -147,3 +147,23 @@ fn workers_that_die_one_after_the_other_do_not_keep_it() {
     let reason = "index out of bounds".to_owned();
     assert_eq!(bench.outcome, Some(ReceiverOutcome::Failed(AbortCode::Internal, reason)));
 }
+
+#[test]
+fn a_file_in_place_is_told_even_after_an_interrupt() {
+    let mut bench = Bench::committing();
+    bench.interrupt();
+    bench.sent.clear();
+    bench.done(ReceiverDone::Committed("f".into()));
+    bench.pass(Duration::from_secs(10));
+    let kinds = bench.kinds();
+    assert!(kinds.contains(&wire::Kind::Complete) && !kinds.contains(&wire::Kind::Abort), "{kinds:?}");
+    assert_eq!(bench.outcome, Some(ReceiverOutcome::Complete { acknowledged: false }));
+
+    let mut bench = Bench::committing();
+    bench.interrupt();
+    bench.done(ReceiverDone::Failed(AbortCode::Disk, "disk full".into()));
+    bench.done(ReceiverDone::Discarded);
+    bench.pass(Duration::from_secs(10));
+    assert!(bench.kinds().contains(&wire::Kind::Abort), "{:?}", bench.kinds());
+    assert_eq!(bench.outcome, Some(ReceiverOutcome::Interrupted));
+}
