@@ -345,7 +345,7 @@ impl Receiver {
 
     /// Leaving because of an interrupt, has the sender be told so.
     fn tell_interrupt(&mut self, now: Time) {
-        let reachable = self.admitted;
+        let reachable = self.may_be_known();
         if let State::Leaving(leaving) = &mut self.state
             && leaving.outcome == ReceiverOutcome::Interrupted
             && leaving.farewell.is_none()
@@ -367,7 +367,7 @@ impl Receiver {
         if matches!(self.state, State::Leaving(_) | State::Finished) {
             return;
         }
-        let farewell = farewell.filter(|_| self.admitted);
+        let farewell = farewell.filter(|_| self.may_be_known());
         self.answer = None;
         self.state = State::Leaving(Leaving {
             outcome,
@@ -379,6 +379,11 @@ impl Receiver {
         });
         self.discard_when_idle();
         self.live(now);
+    }
+
+    /// Whether the sender may have a row for us: the answer to our join can have been lost.
+    const fn may_be_known(&self) -> bool {
+        self.admitted || self.timers.last_join.is_some()
     }
 
     /// Removes the part file once no worker is at it.

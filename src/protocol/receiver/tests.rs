@@ -167,3 +167,11 @@ fn a_file_in_place_is_told_even_after_an_interrupt() {
     assert!(bench.kinds().contains(&wire::Kind::Abort), "{:?}", bench.kinds());
     assert_eq!(bench.outcome, Some(ReceiverOutcome::Interrupted));
 }
+
+#[test]
+fn a_device_that_has_asked_to_join_says_why_it_leaves() {
+    let mut bench = Bench::joined(small_blocks(8), false);
+    whole_block(&mut bench, 0);
+    bench.done(ReceiverDone::Failed(AbortCode::Disk, "disk full".into()));
+    assert!(bench.kinds().contains(&wire::Kind::Abort), "{:?}", bench.kinds());
+}
