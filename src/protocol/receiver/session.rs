@@ -1,7 +1,7 @@
 //! The session a receiver takes part in: what the sender announced, and how well it is heard.
 
 use crate::layout::Layout;
-use crate::limits::{MAX_BLOCKS, RECEIVER_BUFFER_BYTES};
+use crate::limits::{MAX_BLOCKS, MAX_DEVICES, RECEIVER_BUFFER_BYTES};
 use crate::time::Time;
 use crate::units::{Digest, SessionId, TaskId};
 use crate::wire::{Announce, PacketNumber, Phase};
@@ -43,7 +43,7 @@ impl Session {
             data: announce.data,
             phase: announce.phase,
             root: announce.root,
-            group_size: announce.group_size,
+            group_size: sound_group_size(announce.group_size),
             last_heard: now,
             last_group: now,
             group: ChannelLoss::default(),
@@ -61,9 +61,14 @@ impl Session {
     /// Takes over what changes in the course of a session; the root hash only once.
     pub fn update(&mut self, announce: &Announce) {
         self.phase = announce.phase;
-        self.group_size = announce.group_size;
+        self.group_size = sound_group_size(announce.group_size);
         self.root = self.root.or(announce.root);
     }
+}
+
+/// Devices spread their reports and receipts by the group's size: no more than a session serves.
+pub(super) fn sound_group_size(told: u32) -> u32 {
+    told.min(MAX_DEVICES as u32)
 }
 
 /// Losses of one channel, told by its packet numbers.

@@ -175,3 +175,20 @@ fn a_device_that_has_asked_to_join_says_why_it_leaves() {
     bench.done(ReceiverDone::Failed(AbortCode::Disk, "disk full".into()));
     assert!(bench.kinds().contains(&wire::Kind::Abort), "{:?}", bench.kinds());
 }
+
+#[test]
+fn a_group_larger_than_there_can_be_does_not_put_the_receipt_off() {
+    let mut bench = Bench::new(Layout::new(0, 20, 64).unwrap());
+    bench.group_size = u32::MAX;
+    bench.announce();
+    bench.done(ReceiverDone::Opened);
+    while bench.kinds().is_empty() {
+        bench.announce();
+        bench.pass(Duration::from_millis(50));
+    }
+    bench.hear(&Message::Admit(Admit { device: DEVICE, instance: 5, verdict: wire::Verdict::Admitted }));
+    bench.done(ReceiverDone::Committed("f".into()));
+    bench.pass(Duration::from_secs(600));
+    assert!(bench.kinds().contains(&wire::Kind::Complete));
+    assert!(bench.outcome.is_some());
+}
