@@ -80,6 +80,9 @@ pub const FEEDBACK_PER_SECOND: u32 = 1_000;
 pub const UNICAST_SHARE_PERCENT: u64 = 10;
 /// Bytes of block buffers a receiver holds, those inside jobs included.
 pub const RECEIVER_BUFFER_BYTES: usize = 48 << 20;
+/// Most jobs a machine may have under way. Machines keep below it (they bound their buffers); one
+/// that does not would fill the memory, so going beyond is an error and not a longer queue.
+pub const MAX_JOBS: usize = 1024;
 /// Bytes of encoded repair symbols a sender holds.
 pub const SENDER_REPAIR_BYTES: usize = 16 << 20;
 /// The sender says something at least this often.

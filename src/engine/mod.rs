@@ -25,6 +25,7 @@ pub mod workers;
 #[cfg(test)]
 mod tests;
 
+pub use crate::limits::MAX_JOBS;
 use crate::net::Net;
 use crate::protocol::{Control, Machine, Output, Transmit};
 use crate::time::Time;
@@ -32,9 +33,6 @@ use render::Heads;
 pub use render::Stream;
 use std::io;
 
-/// Most jobs a machine may have under way. Machines keep far below it (they bound their buffers);
-/// one that does not would fill the memory, so going beyond is an error and not a longer queue.
-pub const MAX_JOBS: usize = 1024;
 /// Most finished jobs handed to the machine in one step.
 const DONE_PER_STEP: usize = 64;
 /// Most outputs taken from the machine in one step, so that inputs get their turn.

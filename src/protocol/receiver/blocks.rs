@@ -11,7 +11,7 @@
 
 use crate::fec::{Added, BlockAssembly};
 use crate::layout::Layout;
-use crate::limits::HASHES_PER_PAGE;
+use crate::limits::{HASHES_PER_PAGE, MAX_JOBS};
 use crate::protocol::job::ReceiverJob;
 use crate::ranges::BitSet;
 use crate::units::{BlockIndex, Digest, SymbolId};
@@ -20,6 +20,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Fewest buffers, whatever their size.
 const MIN_BUFFERS: usize = 4;
+/// Most buffers, however small: each may be in a job, and the engine bounds those.
+const MAX_BUFFERS: usize = MAX_JOBS / 2;
 /// A block that disagreed with its chaining value so often is not damage on the way.
 const MAX_REJECTIONS: u32 = 16;
 
@@ -73,7 +75,7 @@ impl Blocks {
         let count = layout.block_count();
         let first = BlockIndex(0);
         let size = layout.source_symbols(first) as usize * usize::from(layout.symbol_size());
-        let max_buffers = buffer_bytes.checked_div(size).unwrap_or(0).max(MIN_BUFFERS);
+        let max_buffers = buffer_bytes.checked_div(size).unwrap_or(0).clamp(MIN_BUFFERS, MAX_BUFFERS);
         Self {
             layout,
             settled: BitSet::new(count),

@@ -192,3 +192,10 @@ fn a_group_larger_than_there_can_be_does_not_put_the_receipt_off() {
     assert!(bench.kinds().contains(&wire::Kind::Complete));
     assert!(bench.outcome.is_some());
 }
+
+#[test]
+fn jobs_under_way_stay_within_the_engine_s_bound() {
+    let mut bench = Bench::joined(small_blocks(4_000), true);
+    (0..4_000).for_each(|block| whole_block(&mut bench, block));
+    assert!(bench.jobs.len() < crate::limits::MAX_JOBS, "{}", bench.jobs.len());
+}
