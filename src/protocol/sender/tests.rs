@@ -262,3 +262,21 @@ fn symbols_encoded_for_nothing_are_given_back_once() {
     }
     assert_eq!(bench.sender.encoded_symbols, 3, "the group's are still to be sent");
 }
+
+#[test]
+fn one_bad_device_of_so_many_that_not_all_are_asked_is_set_apart() {
+    let mut bench = Bench::new(4_000, |config| {
+        config.expected = Some(200);
+        config.rate = Rate(2_000_000);
+    });
+    (1..=200).for_each(|device| bench.join(device, 1));
+    let mut answered = 0;
+    for _ in 0..3_000 {
+        bench.pass(Duration::from_millis(1));
+        if bench.sender.group.is_open() && bench.sender.group.round_number > answered {
+            answered = bench.sender.group.round_number;
+            bench.nak(1, vec![Deficit::Whole { first: BlockIndex(0), count: 4_000 }]);
+        }
+    }
+    assert!(matches!(bench.status(1), DeviceStatus::Repairing { .. }), "{:?}", bench.status(1));
+}
