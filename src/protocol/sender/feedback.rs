@@ -197,7 +197,7 @@ impl Sender {
         if self.devices.get(key).is_final() {
             return false;
         }
-        let deficit = self.deficit(&nak);
+        let deficit = self.deficit(&nak, u32::MAX);
         let device = self.devices.get_mut(key);
         device.incomplete = Some(nak.incomplete.min(self.config.layout.block_count()));
         if deficit < device.least_deficit {
@@ -226,16 +226,14 @@ impl Sender {
         true
     }
 
-    /// Symbols that a summary names as lacking, in blocks there are.
-    pub(super) fn deficit(&self, nak: &Nak) -> u64 {
-        let blocks = self.config.layout.block_count();
+    /// Symbols that a summary names as lacking, in blocks there are below `below`.
+    pub(super) fn deficit(&self, nak: &Nak, below: u32) -> u64 {
+        let blocks = self.config.layout.block_count().min(below);
         let k = u64::from(self.config.layout.source_symbols(BlockIndex(0)));
         let deficits = nak.deficits.iter().map(|deficit| match deficit {
-            Deficit::Whole { first, count } => {
-                let end = first.0.saturating_add(*count).min(blocks);
-                u64::from(end.saturating_sub(first.0)) * k
-            }
-            Deficit::Symbols { symbols, .. } => u64::from(*symbols),
+            Deficit::Whole { first, .. } => u64::from(deficit.end().min(blocks).saturating_sub(first.0)) * k,
+            Deficit::Symbols { block, symbols, .. } if block.0 < below => u64::from(*symbols),
+            Deficit::Symbols { .. } => 0,
         });
         deficits.sum()
     }

@@ -280,3 +280,28 @@ fn one_bad_device_of_so_many_that_not_all_are_asked_is_set_apart() {
     }
     assert!(matches!(bench.status(1), DeviceStatus::Repairing { .. }), "{:?}", bench.status(1));
 }
+
+#[test]
+fn the_rate_of_one_device_does_not_fall_because_its_summary_names_other_blocks() {
+    let mut bench = Bench::new(40, |config| config.expected = Some(2));
+    bench.join(1, 1);
+    bench.join(2, 1);
+    bench.pass(Duration::from_millis(500));
+    let key = bench.sender.devices.key(id(2)).unwrap();
+    bench.sender.devices.iter_mut().for_each(|(_, d)| (d.apart, d.regrouped) = (true, true));
+    for first in 0..3 {
+        // Summaries have room for ten blocks: with the first ten mended, the next ten are told.
+        bench.report(2, first * 10);
+        bench.pass(Duration::from_millis(100));
+        let polled = bench.sender.device_channel(key).take_numbers(1);
+        let deficits = (first * 10..first * 10 + 10).map(|block| lacks(block, 8, &[])).collect();
+        let (device, round) = (id(2), bench.sender.device_channel(key).round_number);
+        let (as_of, held_us, incomplete, pages) = (polled, 0, 40, vec![]);
+        bench.hear(2, &Message::Nak(Nak { device, round, as_of, held_us, incomplete, pages, deficits }));
+        bench.pass(Duration::from_millis(100));
+    }
+    let most = bench.sender.config.rate;
+    let own_rate = bench.sender.device_channel(key).own_rate.as_ref().unwrap();
+    assert!(own_rate.sent > 0);
+    assert_eq!(own_rate.rate(), most);
+}
