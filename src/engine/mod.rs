@@ -168,7 +168,8 @@ where
             (false, true) => Time::NEVER,
             (false, false) => self.machine.next_timeout(),
         };
-        let finished = !more && !blocked && self.machine.is_finished();
+        // What still comes in does not matter to a machine that is done: a stream must not keep it.
+        let finished = !blocked && self.machine.is_finished();
         Ok(Step { wake, writable: blocked, finished })
     }
 
