@@ -96,6 +96,8 @@ pub const SENDER_SILENCE: Duration = Duration::from_secs(20);
 pub const DEVICE_SILENCE: Duration = Duration::from_secs(10);
 /// A device that is being served but verifies nothing more for this long has failed.
 pub const DEVICE_STALL: Duration = Duration::from_secs(60);
+/// A device that has verified everything may take this long to sync and rename it.
+pub const DEVICE_SYNC: Duration = Duration::from_secs(15 * 60);
 /// NAK summaries per second that polls may invite. The four shares leave a quarter of the bound
 /// free, since they hold in the mean: devices draw their delays.
 pub const NAKS_PER_SECOND: u32 = FEEDBACK_PER_SECOND / 4;
@@ -148,6 +150,9 @@ const _: () = {
             <= FEEDBACK_PER_SECOND * 3 / 4
     );
     assert!(ANNOUNCE_INTERVAL.as_secs() < SENDER_SILENCE.as_secs());
+    assert!(
+        DEVICE_SILENCE.as_secs() < DEVICE_STALL.as_secs() && DEVICE_STALL.as_secs() < DEVICE_SYNC.as_secs()
+    );
     // The usual block works with every symbol size, the largest with the largest.
     assert!((1_u64 << DEFAULT_BLOCK_LOG2).div_ceil(MIN_SYMBOL_SIZE as u64) <= MAX_SOURCE_SYMBOLS as u64);
     assert!((1_u64 << MAX_BLOCK_LOG2).div_ceil(MAX_SYMBOL_SIZE as u64) <= MAX_SOURCE_SYMBOLS as u64);

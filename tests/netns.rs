@@ -370,6 +370,23 @@ fn ipv6_group() {
 }
 
 #[test]
+fn sender_with_several_addresses() {
+    let _turn = turn();
+    let Some(lab) = Lab::new(2) else { return };
+    let ip = |host, line: &str| {
+        let end = lab.on(host, Cmd::new("ip", "ip").args(line.split(' '))).run(SOON);
+        assert_eq!(end.code, Some(0), "{line}: {}", end.stderr);
+    };
+    // Multicast leaves from the first address; by the routes, answers would come from the second.
+    ip(0, "addr add 10.78.0.1/24 dev eth0");
+    ip(1, "addr add 10.78.0.2/24 dev eth0");
+    ip(1, &format!("addr del {}/24 dev eth0", lab.address(1)));
+    ip(1, "route add 10.77.0.0/24 dev eth0 src 10.78.0.2");
+    let tmp = TempDir::new();
+    Transfer::new(&lab, &tmp, 4 * MIB).all_complete();
+}
+
+#[test]
 fn one_host_instead_of_a_group() {
     let _turn = turn();
     let Some(lab) = Lab::new(2) else { return };

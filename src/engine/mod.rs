@@ -25,6 +25,7 @@ pub mod workers;
 #[cfg(test)]
 mod tests;
 
+pub use crate::limits::MAX_JOBS;
 use crate::net::Net;
 use crate::protocol::{Control, Machine, Output, Transmit};
 use crate::time::Time;
@@ -32,9 +33,6 @@ use render::Heads;
 pub use render::Stream;
 use std::io;
 
-/// Machines keep far below it (they bound their buffers); one that does not would fill the memory,
-/// so going beyond is an error and not a longer queue.
-pub use crate::limits::MAX_JOBS;
 /// Most finished jobs handed to the machine in one step.
 const DONE_PER_STEP: usize = 64;
 /// Most outputs taken from the machine in one step, so that inputs get their turn.
@@ -170,7 +168,8 @@ where
             (false, true) => Time::NEVER,
             (false, false) => self.machine.next_timeout(),
         };
-        let finished = !more && !blocked && self.machine.is_finished();
+        // What still comes in does not matter to a machine that is done: a stream must not keep it.
+        let finished = !blocked && self.machine.is_finished();
         Ok(Step { wake, writable: blocked, finished })
     }
 

@@ -268,6 +268,13 @@ fn broken_promises_are_errors() {
 }
 
 #[test]
+fn a_machine_that_is_done_is_not_kept_by_what_still_comes_in() {
+    let mut engine = engine([], 0);
+    engine.net_mut().inbox.extend([(to(), b"end".to_vec()), (to(), b"more".to_vec())]);
+    assert!(step(&mut engine, 1).finished);
+}
+
+#[test]
 fn one_step_drains_a_bounded_number_of_outputs() {
     let mut engine = engine((0..100).map(|_| message(b"x")), 0);
     assert_eq!(step(&mut engine, 7).wake, Time(7));

@@ -96,7 +96,11 @@ pub enum InterfaceError {
 /// the candidates.
 pub fn choose(named: Option<&str>, destination: &Destination) -> Result<Interface, InterfaceError> {
     let all = Interface::list()?;
-    choose_from(&all, named, destination, &System).cloned()
+    let mut chosen = choose_from(&all, named, destination, &System)?.clone();
+    // Named by one of its addresses, it is that one which the group is to see.
+    let named = named.and_then(|name| name.parse::<IpAddr>().ok());
+    chosen.addresses.sort_by_key(|address| Some(address.ip) != named);
+    Ok(chosen)
 }
 
 /// Chooses the interfaces to receive on: the named one, or all that could carry a group (of

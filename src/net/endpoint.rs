@@ -11,7 +11,7 @@
 //! A receiver sends by its own sockets alone, so that several on one machine have addresses that
 //! can be told apart although they share the group's port.
 
-use super::destination::Destination;
+use super::destination::{Destination, Kind};
 use super::features::Features;
 use super::interface::Interface;
 use super::socket::{Arena, Channel, Role, is_unavailable};
@@ -23,7 +23,7 @@ use crate::units::Via;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 /// UDP port that a sender receives feedback at, unless it is taken or another is asked for.
@@ -93,7 +93,13 @@ impl UdpNet {
         mut features: Features,
     ) -> io::Result<Self> {
         let v6 = destination.is_v6();
-        let mut open = |port| Channel::open(v6, port, Role::Own, &mut features);
+        // Devices believe the address that the announces come from. Answers to single devices would
+        // carry another on a machine with several, as the routes have it.
+        let own = match destination.kind {
+            Kind::Multicast => interface.address_v4().filter(|_| !v6).map(IpAddr::V4),
+            Kind::Broadcast | Kind::Unicast => None,
+        };
+        let mut open = |port| Channel::open(v6, own, port, Role::Own, &mut features);
         let channel = match port {
             Some(port) => open(port)?,
             None => match open(FEEDBACK_PORT) {
@@ -127,7 +133,7 @@ impl UdpNet {
             if !(if v6 { families.v6 } else { families.v4 }) {
                 continue;
             }
-            let own = match Channel::open(v6, 0, Role::Own, &mut features) {
+            let own = match Channel::open(v6, None, 0, Role::Own, &mut features) {
                 Err(e) if is_unavailable(&e) => {
                     lacking = Some(e);
                     continue;
@@ -136,7 +142,7 @@ impl UdpNet {
             };
             senders[usize::from(v6)] = Some(channels.len());
             channels.push(own);
-            channels.push(Channel::open(v6, port, Role::Group, &mut features)?);
+            channels.push(Channel::open(v6, None, port, Role::Group, &mut features)?);
         }
         if channels.is_empty() {
             return Err(lacking.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT)));
@@ -280,7 +286,7 @@ impl UdpNet {
         if i == Self::MAX_SOCKETS {
             return Err(io::Error::other("too many ports to listen at"));
         }
-        let channel = Channel::open(v6, port, Role::Group, &mut self.features)?;
+        let channel = Channel::open(v6, None, port, Role::Group, &mut self.features)?;
         if let Some(registration) = &self.registration {
             registration.add(&channel, i)?;
         }

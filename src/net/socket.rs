@@ -48,7 +48,7 @@ pub(super) enum Role {
     Own,
 }
 
-/// A non-blocking UDP socket of one family, bound to the wildcard address.
+/// A non-blocking UDP socket of one family.
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) socket: UdpSocket,
@@ -69,11 +69,18 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    /// Opens a socket bound to `port` (0: any). Clears features that the kernel lacks.
+    /// Opens a socket bound to `port` (0: any) of `address` (none: of all the machine's). Clears
+    /// features that the kernel lacks.
     ///
     /// # Errors
     /// When the family is not available or the port is taken; see [`is_unavailable`].
-    pub(super) fn open(v6: bool, port: u16, role: Role, features: &mut Features) -> io::Result<Self> {
+    pub(super) fn open(
+        v6: bool,
+        address: Option<IpAddr>,
+        port: u16,
+        role: Role,
+        features: &mut Features,
+    ) -> io::Result<Self> {
         let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
         let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
@@ -88,7 +95,8 @@ impl Channel {
         never_fragment(&socket, v6)?;
         tune(&socket, v6, role, features);
         let any: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-        socket.bind(&SocketAddr::from((any, port)).into()).map_err(|e| explain_bind(e, port))?;
+        let address = address.unwrap_or(any);
+        socket.bind(&SocketAddr::from((address, port)).into()).map_err(|e| explain_bind(e, port))?;
         let socket = UdpSocket::from(socket);
         let port = socket.local_addr()?.port();
         let via = if role == Role::Group { Via::Group } else { Via::Unicast };

@@ -80,6 +80,15 @@ impl Deficit {
     /// Bytes of a run of missing source symbols.
     pub const RUN_LEN: usize = 2 + 2;
 
+    /// The block after its last.
+    #[must_use]
+    pub const fn end(&self) -> u32 {
+        match self {
+            Self::Whole { first, count } => first.0.saturating_add(*count),
+            Self::Symbols { block, .. } => block.0.saturating_add(1),
+        }
+    }
+
     /// Bytes of the encoded deficit.
     #[must_use]
     pub const fn encoded_len(&self) -> usize {

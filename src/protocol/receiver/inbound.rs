@@ -2,9 +2,9 @@
 
 use super::answer::PendingAnswer;
 use super::blocks::{Blocks, Taken};
-use super::session::Session;
+use super::session::{Session, sound_group_size};
 use super::{Receiver, State};
-use crate::limits::{MAX_DEVICES, MAX_SYMBOL_ID, join_ceiling};
+use crate::limits::{MAX_SYMBOL_ID, join_ceiling};
 use crate::protocol::Output;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::ReceiverJob;
@@ -157,7 +157,7 @@ impl Receiver {
 
     fn polled(&mut self, now: Time, number: PacketNumber, poll: &Poll) {
         let Some(session) = &mut self.session else { return };
-        session.group_size = poll.group_size.min(MAX_DEVICES as u32);
+        session.group_size = sound_group_size(poll.group_size);
         if !self.admitted || !matches!(self.state, State::Receiving) {
             return;
         }

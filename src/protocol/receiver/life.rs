@@ -216,20 +216,27 @@ impl Receiver {
 
     /// A job has ended.
     pub(super) fn job_done(&mut self, now: Time, done: ReceiverDone) {
-        if let State::Leaving(leaving) = &mut self.state {
-            // The last job of all: if its worker died, nothing more can be done about the file.
-            leaving.discarded = leaving.discarding;
-            if let ReceiverDone::Committed(path) = done {
-                // Too late to leave without it.
-                leaving.outcome = ReceiverOutcome::Complete { acknowledged: false };
-                self.committed = Some(path);
+        if let ReceiverDone::WorkerDied(text) = done {
+            self.fail(AbortCode::Internal, text, now);
+            if let State::Leaving(leaving) = &mut self.state {
+                // What could not be removed goes, at the latest, with the process.
+                leaving.discarded |= leaving.discarding && self.jobs_in_flight == 0;
             }
             self.discard_when_idle();
             self.finish_leaving();
             return;
         }
-        if let ReceiverDone::WorkerDied(text) = done {
-            self.fail(AbortCode::Internal, text, now);
+        if matches!(self.state, State::Leaving(_)) {
+            if let (ReceiverDone::Discarded, State::Leaving(leaving)) = (&done, &mut self.state) {
+                leaving.discarded = true;
+            }
+            match done {
+                ReceiverDone::Committed(path) => return self.confirm_and_leave(path, now),
+                ReceiverDone::Failed(..) => self.tell_interrupt(now),
+                _ => {}
+            }
+            self.discard_when_idle();
+            self.finish_leaving();
             return;
         }
         let Some(blocks) = &mut self.blocks else { return };
@@ -278,6 +285,16 @@ impl Receiver {
         self.live(now);
     }
 
+    /// Too late to leave without the file; but who interrupted us does not want to wait for long.
+    fn confirm_and_leave(&mut self, path: PathBuf, now: Time) {
+        self.confirm(path, now);
+        if let State::Confirming(confirming) = &mut self.state {
+            confirming.next = now;
+            confirming.until = confirming.until.min(now + REPEAT.1);
+        }
+        self.live(now);
+    }
+
     /// The sender knows what we told it.
     pub(super) fn acknowledged(&mut self) {
         match &mut self.state {
@@ -317,10 +334,27 @@ impl Receiver {
             State::Seeking => self.finish(ReceiverOutcome::Interrupted),
             State::Confirming(_) => self.finish(ReceiverOutcome::Complete { acknowledged: false }),
             State::Leaving(_) | State::Finished => {}
-            State::Opening | State::Receiving | State::Committing => {
-                let farewell = Some((AbortCode::Interrupted, "interrupted at the device".to_owned()));
-                self.leave(ReceiverOutcome::Interrupted, farewell, now);
+            // Its job tells what came of it; then the sender is told.
+            State::Committing => self.leave(ReceiverOutcome::Interrupted, None, now),
+            State::Opening | State::Receiving => {
+                self.leave(ReceiverOutcome::Interrupted, None, now);
+                self.tell_interrupt(now);
             }
+        }
+    }
+
+    /// Leaving because of an interrupt, has the sender be told so.
+    fn tell_interrupt(&mut self, now: Time) {
+        let reachable = self.may_be_known();
+        if let State::Leaving(leaving) = &mut self.state
+            && leaving.outcome == ReceiverOutcome::Interrupted
+            && leaving.farewell.is_none()
+            && leaving.tries == 0
+            && reachable
+        {
+            leaving.farewell = Some((AbortCode::Interrupted, "interrupted at the device".to_owned()));
+            leaving.next = now;
+            self.live(now);
         }
     }
 
@@ -333,7 +367,7 @@ impl Receiver {
         if matches!(self.state, State::Leaving(_) | State::Finished) {
             return;
         }
-        let farewell = farewell.filter(|_| self.admitted);
+        let farewell = farewell.filter(|_| self.may_be_known());
         self.answer = None;
         self.state = State::Leaving(Leaving {
             outcome,
@@ -345,6 +379,11 @@ impl Receiver {
         });
         self.discard_when_idle();
         self.live(now);
+    }
+
+    /// Whether the sender may have a row for us: the answer to our join can have been lost.
+    const fn may_be_known(&self) -> bool {
+        self.admitted || self.timers.last_join.is_some()
     }
 
     /// Removes the part file once no worker is at it.

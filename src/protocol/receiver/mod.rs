@@ -229,3 +229,6 @@ impl Machine for Receiver {
         matches!(self.state, State::Finished) && self.out.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,7 +44,7 @@ impl Session {
             data: announce.data,
             phase: announce.phase,
             root: announce.root,
-            group_size: announce.group_size.min(MAX_DEVICES as u32),
+            group_size: sound_group_size(announce.group_size),
             last_heard: now,
             last_group: now,
             group: ChannelLoss::default(),
@@ -62,9 +62,14 @@ impl Session {
     /// Takes over what changes in the course of a session; the root hash only once.
     pub fn update(&mut self, announce: &Announce) {
         self.phase = announce.phase;
-        self.group_size = announce.group_size.min(MAX_DEVICES as u32);
+        self.group_size = sound_group_size(announce.group_size);
         self.root = self.root.or(announce.root);
     }
+}
+
+/// Devices spread their reports and receipts by the group's size: no more than a session serves.
+pub(super) fn sound_group_size(told: u32) -> u32 {
+    told.min(MAX_DEVICES as u32)
 }
 
 /// Losses of one channel, told by its packet numbers.

@@ -184,11 +184,12 @@ impl Channel {
         });
     }
 
-    /// Drops what is planned; returns how many symbols were encoded for nothing.
+    /// Drops what is planned; returns how many symbols were encoded for nothing. Those that a worker
+    /// is at are found to be unwanted when they come.
     pub fn clear(&mut self) -> u32 {
         self.pages.clear();
         let wasted = self.queue.drain(..).map(|repair| match repair {
-            Repair::Fresh { count, symbols: Encoded::Asked | Encoded::Ready(_), .. } => count,
+            Repair::Fresh { count, symbols: Encoded::Ready(_), .. } => count,
             _ => 0,
         });
         wasted.sum()

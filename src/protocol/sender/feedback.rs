@@ -74,8 +74,9 @@ impl Sender {
     fn join(&mut self, now: Time, from: SocketAddr, join: Join) {
         if let Some(key) = self.devices.key(join.device) {
             let device = self.devices.get(key);
-            let same_run = device.instance == join.instance && device.address == from;
-            if same_run && !matches!(device.status, DeviceStatus::Failed(_)) {
+            // One that failed does not come back in the same run: it has left, or what it lacked still
+            // holds. An overtaken join must not hide its reason.
+            if device.instance == join.instance && device.address == from {
                 self.heard(join.device, from, now);
                 self.admit(key, from);
                 return;
@@ -186,7 +187,6 @@ impl Sender {
         device.unanswered = 0;
         device.apart = false;
         device.since = if started { gone_by } else { 0 };
-        self.life.stay();
     }
 
     fn nak(&mut self, now: Time, from: SocketAddr, nak: Nak) -> bool {
@@ -194,7 +194,7 @@ impl Sender {
         if self.devices.get(key).is_final() {
             return false;
         }
-        let deficit = self.deficit(&nak);
+        let deficit = self.deficit(&nak, u32::MAX);
         let device = self.devices.get_mut(key);
         device.incomplete = Some(nak.incomplete.min(self.config.layout.block_count()));
         if deficit < device.least_deficit {
@@ -223,16 +223,14 @@ impl Sender {
         true
     }
 
-    /// Symbols that a summary names as lacking, in blocks there are.
-    pub(super) fn deficit(&self, nak: &Nak) -> u64 {
-        let blocks = self.config.layout.block_count();
+    /// Symbols that a summary names as lacking, in blocks there are below `below`.
+    pub(super) fn deficit(&self, nak: &Nak, below: u32) -> u64 {
+        let blocks = self.config.layout.block_count().min(below);
         let k = u64::from(self.config.layout.source_symbols(BlockIndex(0)));
         let deficits = nak.deficits.iter().map(|deficit| match deficit {
-            Deficit::Whole { first, count } => {
-                let end = first.0.saturating_add(*count).min(blocks);
-                u64::from(end.saturating_sub(first.0)) * k
-            }
-            Deficit::Symbols { symbols, .. } => u64::from(*symbols),
+            Deficit::Whole { first, .. } => u64::from(deficit.end().min(blocks).saturating_sub(first.0)) * k,
+            Deficit::Symbols { block, symbols, .. } if block.0 < below => u64::from(*symbols),
+            Deficit::Symbols { .. } => 0,
         });
         deficits.sum()
     }
@@ -241,10 +239,12 @@ impl Sender {
         let Some(key) = self.heard(report.device, from, now) else { return false };
         let blocks = self.config.layout.block_count();
         let device = self.devices.get_mut(key);
-        if report.verified > device.verified {
+        let verified = report.verified.min(blocks);
+        if verified > device.verified {
             device.last_gain = now;
+            // What is verified stays so: a lower figure is an older one, or a lie.
+            device.verified = verified;
         }
-        device.verified = report.verified.min(blocks);
         device.incomplete = Some(blocks - device.verified);
         device.lost_datagrams = report.lost;
         device.kernel_drops = report.kernel_drops;
@@ -271,6 +271,9 @@ impl Sender {
         device.verified = blocks;
         device.incomplete = Some(0);
         device.lost_datagrams = receipt.lost;
+        if device.status != DeviceStatus::Complete {
+            self.life.stay();
+        }
         self.set_status(key, DeviceStatus::Complete, now);
         self.tell_device(key, &Message::Acknowledge(Acknowledge { device: receipt.device }));
         self.end_if_done(now);

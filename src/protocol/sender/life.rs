@@ -4,7 +4,7 @@
 use super::Sender;
 use super::config::SenderConfig;
 use super::devices::Device;
-use crate::limits::{ANNOUNCE_INTERVAL, DEVICE_STALL, device_silence};
+use crate::limits::{ANNOUNCE_INTERVAL, DEVICE_STALL, DEVICE_SYNC, device_silence};
 use crate::protocol::event::{SenderEvent, SenderOutcome};
 use crate::protocol::job::SenderJob;
 use crate::status::DeviceStatus;
@@ -80,7 +80,8 @@ impl Life {
     pub fn joined(&mut self, now: Time) {
         self.last_join = Some(now);
     }
-    /// A device is being served again: no end while it is.
+    /// A device has completed: lingering begins anew when no other is left. One that comes and fails,
+    /// perhaps time and again, does not put the end off.
     pub fn stay(&mut self) {
         self.linger_until = None;
     }
@@ -95,11 +96,11 @@ impl Life {
         match &self.closing {
             Some(closing) => closing.next,
             None if self.finished => Time::NEVER,
-            None => self
-                .next_announce
-                .min(self.next_sweep)
-                .min(if self.checking { Time::NEVER } else { self.next_check })
-                .min(self.linger_until.unwrap_or(Time::NEVER)),
+            None => self.next_announce.min(self.next_sweep).min(if self.checking {
+                Time::NEVER
+            } else {
+                self.next_check
+            }),
         }
     }
 }
@@ -208,15 +209,18 @@ impl Sender {
         let blocks = self.config.layout.block_count();
         let mut ended: Vec<(usize, DeviceStatus)> = Vec::new();
         for (key, device) in self.devices.iter_mut().filter(|(_, d)| !d.is_final()) {
-            // Syncing a large file may take its time; before the end of the stream, nothing need gain.
-            if !done || device.verified == blocks {
+            // Before the end of the stream, nothing need gain.
+            if !done {
                 device.last_gain = now;
             }
+            // Syncing a large file may take its time, but a disk that hangs must not keep us for ever.
+            let syncing = blocks > 0 && device.verified == blocks;
+            let patience = if syncing { DEVICE_SYNC } else { DEVICE_STALL.max(silence) };
             if now.since(device.last_heard) > silence {
                 ended.push((key, DeviceStatus::Lost));
-            } else if now.since(device.last_gain) > DEVICE_STALL.max(silence) {
-                let reason = format!("came no closer to completion for {} s", DEVICE_STALL.as_secs());
-                ended.push((key, DeviceStatus::Failed(reason)));
+            } else if now.since(device.last_gain) > patience {
+                let what = if syncing { "did not finish syncing" } else { "came no closer to completion" };
+                ended.push((key, DeviceStatus::Failed(format!("{what} for {} s", patience.as_secs()))));
             }
         }
         for (key, status) in ended {

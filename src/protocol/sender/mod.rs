@@ -354,3 +354,6 @@ impl Machine for Sender {
         self.life.is_finished() && self.out.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,20 +20,29 @@ pub(super) struct OwnRate {
     /// Symbols sent since the last answer, and what the device lacked then.
     pub sent: u64,
     lacked: u64,
+    /// A summary has room for so many blocks: the last answer told of those below this.
+    pub told: u32,
 }
 
 impl OwnRate {
     /// Starts at the sender's own rate.
     pub fn new(ceiling: Rate, datagram: u64, now: Time) -> Self {
         let bucket = TokenBucket::new(ceiling, datagram, now);
-        Self { bucket, rate: ceiling, ceiling, datagram, sent: 0, lacked: 0 }
+        Self { bucket, rate: ceiling, ceiling, datagram, sent: 0, lacked: 0, told: 0 }
     }
 
-    /// The device has answered: it lacks `lacks` symbols now.
-    pub fn answered(&mut self, lacks: u64, now: Time) {
-        let arrived = self.lacked.saturating_sub(lacks) as f64;
+    /// The rate now.
+    #[cfg(test)]
+    pub const fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// The device has answered: it lacks `still` symbols of the blocks that its last answer told of,
+    /// and `lacks` of those that this one does, which are below `told`.
+    pub fn answered(&mut self, still: u64, lacks: u64, told: u32, now: Time) {
+        let arrived = self.lacked.saturating_sub(still) as f64;
         let sent = std::mem::take(&mut self.sent);
-        self.lacked = lacks;
+        (self.lacked, self.told) = (lacks, told);
         if sent < FEWEST {
             return;
         }
@@ -63,11 +72,11 @@ mod tests {
         let (full, now) = (Rate(100_000_000), Time::ZERO + Duration::from_secs(1));
         let mut own = OwnRate::new(full, 1500, now);
         let mut lacks = 1_000_000;
-        own.answered(lacks, now);
+        own.answered(lacks, lacks, 1, now);
         let mut round = |own: &mut OwnRate, line: f64| {
             own.sent = 1000;
             lacks -= (1000.0 * (line / own.rate.0 as f64).min(1.0)) as u64;
-            own.answered(lacks, now);
+            own.answered(lacks, lacks, 1, now);
         };
         for _ in 0..20 {
             round(&mut own, 10_000_000.0);
@@ -78,7 +87,7 @@ mod tests {
         }
         assert_eq!(own.rate, full);
         own.sent = FEWEST - 1;
-        own.answered(lacks, now);
+        own.answered(lacks, lacks, 1, now);
         assert_eq!(own.rate, full, "a handful of symbols says nothing");
     }
 }

@@ -4,6 +4,7 @@
 //! the channel pays max(M), never the sum (I9): either the U symbols again, where that is cheap
 //! (no encoding, no decoding), or M fresh repair symbols that mend a different loss everywhere.
 
+use crate::limits::HASHES_PER_PAGE;
 use crate::ranges::BitSet;
 use crate::wire::{Deficit, Nak};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Blocks that one NAK summary may name as wholly missing; the rest waits for the next round, so
 /// that one datagram cannot make the sender plan for millions.
 const MAX_WHOLE: u32 = 1024;
+/// Pages that one NAK summary may ask for: those of as many blocks.
+const MAX_PAGES: usize = (MAX_WHOLE / HASHES_PER_PAGE) as usize;
 
 /// What a set of devices lacks.
 #[derive(Debug, Default)]
@@ -48,16 +51,21 @@ impl Needs {
     /// Adds a device's summary. `symbols_of` gives K of a block below the polled position, or none
     /// for a block that is not to be counted; unlikely claims are clamped to what is possible.
     pub fn add(&mut self, nak: &Nak, page_count: u32, symbols_of: impl Fn(u32) -> Option<u32>) {
-        for range in &nak.pages {
-            let end = range.first.saturating_add(range.count).min(page_count);
-            self.pages.extend((range.first..end).take(MAX_WHOLE as usize));
-        }
+        let pages = nak
+            .pages
+            .iter()
+            .flat_map(|range| range.first..range.first.saturating_add(range.count).min(page_count));
+        self.pages.extend(pages.take(MAX_PAGES));
+        let mut whole = MAX_WHOLE;
         for deficit in &nak.deficits {
             match deficit {
                 Deficit::Whole { first, count } => {
                     let end = first.0.saturating_add((*count).min(MAX_WHOLE));
                     for block in first.0..end {
-                        if let Some(k) = symbols_of(block) {
+                        if whole > 0
+                            && let Some(k) = symbols_of(block)
+                        {
+                            whole -= 1;
                             self.need(block, k, k, &[(0, k)]);
                         }
                     }
@@ -190,6 +198,17 @@ mod tests {
     }
 
     #[test]
+    fn one_summary_makes_no_more_than_a_bounded_plan() {
+        let whole = |i: u32| Deficit::Whole { first: BlockIndex(i * 5_000), count: 4_000 };
+        let mut n = nak((0..100).map(whole).collect());
+        n.pages = (0..60).map(|i| PageRange { first: i * 1_000, count: 900 }).collect();
+        let mut needs = Needs::default();
+        needs.add(&n, u32::MAX, |_| Some(16));
+        assert_eq!(needs.plan(0.0).len(), MAX_WHOLE as usize);
+        assert_eq!(needs.pages().count(), MAX_PAGES);
+    }
+
+    #[test]
     fn impossible_claims_are_clamped() {
         let mut n = nak(vec![
             lacks(0, u16::MAX, &[(90, 60000)]),
@@ -204,5 +223,8 @@ mod tests {
         assert_eq!(blocks, [0, 8, 9]);
         assert_eq!(plans[1].kind, PlanKind::Resend(vec![(0, 100)]));
         assert_eq!(needs.pages().collect::<Vec<_>>(), [0]);
+        // A symbol beyond the block's last is none: fresh ones instead of a resend of nothing.
+        let plans = plan(&[nak(vec![lacks(0, 1, &[(100, 1)])])], 0.0);
+        assert_eq!(plans, [Plan { block: 0, kind: PlanKind::Fresh(2) }]);
     }
 }

@@ -25,6 +25,9 @@ const ECHO_ABOVE: usize = 32;
 const WANT_IDS_UP_TO: usize = 4;
 /// Rounds in a row without an answer after which a device is taken to lack nothing.
 const SILENCE_MEANS_NOTHING_LACKS: u32 = 2;
+/// Fewer than one device in so many lacking something means that most lack nothing. Devices also keep
+/// silent because others' answers cover them, but not so many.
+const FEW: f64 = 8.0;
 /// Bounds of the estimated round-trip time of the group.
 const RTT_BOUNDS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(2));
 /// Time for the answers beyond the round trip: a busy device's reaction.
@@ -48,6 +51,8 @@ pub(super) struct GroupRounds {
     probability: f64,
     /// Polls in a row that brought nothing to do.
     quiet: u32,
+    /// Polls in a row whose answers came from few, even if not everybody was invited.
+    few: u32,
 }
 
 impl GroupRounds {
@@ -60,6 +65,7 @@ impl GroupRounds {
             needy: 0.0,
             probability: 1.0,
             quiet: 0,
+            few: 0,
         }
     }
 
@@ -319,17 +325,22 @@ impl Sender {
                 }
             }
         }
+        // With only some of the devices invited, their number tells what the others' silence does not.
+        let few = answers.len() as f64 / self.rounds.probability * FEW < polled as f64;
+        self.rounds.few = if few { self.rounds.few + 1 } else { 0 };
         let mut known: Vec<f64> = self
             .devices
             .iter()
             .filter(|(_, d)| !d.is_final() && !d.apart)
             .filter_map(|(_, d)| d.lacks)
             .collect();
-        if known.len() * 2 < polled {
-            return;
-        }
         known.sort_unstable_by(f64::total_cmp);
-        let Some(median) = known.get((known.len().max(1) - 1) / 2) else { return };
+        let median = if known.len() * 2 >= polled {
+            known.get((known.len().max(1) - 1) / 2).copied()
+        } else {
+            (self.rounds.few >= SILENCE_MEANS_NOTHING_LACKS).then_some(0.0)
+        };
+        let Some(median) = median else { return };
         let limit = (3.0 * median + 0.1) * segment as f64 + 16.0;
         for (key, total) in totals {
             let device = self.devices.get_mut(key);

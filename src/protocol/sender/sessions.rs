@@ -9,7 +9,7 @@ use crate::limits::HASHES_PER_PAGE;
 use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::units::BlockIndex;
-use crate::wire::{Invitation, Message, Nak, Poll};
+use crate::wire::{Deficit, Invitation, Message, Nak, Poll};
 use std::time::Duration;
 
 /// Sessions at a time while the group has work.
@@ -91,9 +91,10 @@ impl Sender {
         needs.add(nak, pages, |block| {
             (block < scope).then(|| self.config.layout.source_symbols(BlockIndex(block)))
         });
-        let lacks = self.deficit(nak);
+        let told = self.device_channel(key).own_rate.as_ref().map_or(0, |own_rate| own_rate.told);
+        let (still, lacks) = (self.deficit(nak, told), self.deficit(nak, u32::MAX));
         if let Some(own_rate) = &mut self.device_channel(key).own_rate {
-            own_rate.answered(lacks, now);
+            own_rate.answered(still, lacks, nak.deficits.last().map_or(0, Deficit::end), now);
         }
         let device = self.devices.get_mut(key);
         device.unanswered = 0;

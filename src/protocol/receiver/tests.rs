@@ -1,0 +1,201 @@
+//! The receiver fed by hand: unhappy workers, impatient users, senders that say odd things.
+
+use super::*;
+use crate::layout::Layout;
+use crate::protocol::event::ReceiverOutcome;
+use crate::units::{DeviceId, Rate, SessionId, SymbolId, TaskId};
+use crate::wire::{Admit, Announce, Header, Invitation, Phase, Symbol};
+use std::time::Duration;
+
+const SESSION: SessionId = SessionId(9);
+const DEVICE: DeviceId = DeviceId([7; 16]);
+
+/// A receiver, the jobs it waits for, and what it has said.
+struct Bench {
+    receiver: Receiver,
+    now: Time,
+    sent: Vec<Vec<u8>>,
+    jobs: Vec<ReceiverJob>,
+    outcome: Option<ReceiverOutcome>,
+    layout: Layout,
+    group_size: u32,
+}
+
+impl Bench {
+    fn new(layout: Layout) -> Self {
+        let config = ReceiverConfig {
+            seed: 1,
+            device: DEVICE,
+            instance: 5,
+            label: "d".into(),
+            timeout: Duration::from_secs(60),
+            groups: vec![],
+            only: None,
+            buffer_bytes: 48 << 20,
+        };
+        let receiver = Receiver::new(config, Time::ZERO);
+        let (now, sent, jobs) = (Time::ZERO, vec![], vec![]);
+        Self { receiver, now, sent, jobs, outcome: None, layout, group_size: 1 }
+    }
+
+    /// One that has joined a session, and been admitted or not.
+    fn joined(layout: Layout, admitted: bool) -> Self {
+        let mut bench = Self::new(layout);
+        bench.announce();
+        bench.done(ReceiverDone::Opened);
+        while !bench.kinds().contains(&wire::Kind::Join) {
+            bench.announce();
+            bench.pass(Duration::from_millis(50));
+        }
+        if admitted {
+            let admit = Admit { device: DEVICE, instance: 5, verdict: wire::Verdict::Admitted };
+            bench.hear(&Message::Admit(admit));
+        }
+        bench
+    }
+
+    /// One that has been given an empty object, and is committing it.
+    fn committing() -> Self {
+        let bench = Self::joined(Layout::new(0, 20, 64).unwrap(), true);
+        assert!(matches!(bench.jobs[..], [ReceiverJob::Commit]));
+        bench
+    }
+
+    fn drain(&mut self) {
+        while let Some(out) = self.receiver.poll(self.now) {
+            match out {
+                Output::Transmit(Transmit { payload: Payload::Message(bytes), .. }) => self.sent.push(bytes),
+                Output::Job(job) => self.jobs.push(job),
+                Output::Event(ReceiverEvent::Finished(outcome)) => self.outcome = Some(outcome),
+                _ => {}
+            }
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.receiver.next_timeout() <= end {
+            self.now = self.receiver.next_timeout().max(self.now);
+            self.receiver.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now = end;
+    }
+
+    fn hear(&mut self, message: &Message<'_>) {
+        let header = Header { session: SESSION, packet_number: PacketNumber::new(0, 0) };
+        let bytes = wire::encode(header, message);
+        self.receiver.handle_datagram(self.now, "10.0.0.1:7418".parse().unwrap(), Via::Group, &bytes);
+        self.drain();
+    }
+
+    fn announce(&mut self) {
+        self.hear(&Message::Announce(Announce {
+            task: TaskId([1; 16]),
+            phase: Phase::Gathering,
+            object_size: self.layout.object_size(),
+            block_log2: self.layout.block_log2(),
+            symbol_size: self.layout.symbol_size(),
+            data: "239.1.1.1:7417".parse().unwrap(),
+            position: BlockIndex(0),
+            invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
+            group_size: self.group_size,
+            rate: Rate(1_000_000),
+            root: Some(crate::crypto::digest::root(&[])),
+            name: "f".into(),
+        }));
+    }
+
+    /// The job asked for first ends so.
+    fn done(&mut self, done: ReceiverDone) {
+        self.jobs.remove(0);
+        self.receiver.handle_job_done(self.now, done);
+        self.drain();
+    }
+
+    fn interrupt(&mut self) {
+        self.receiver.handle_control(self.now, Control::Interrupt);
+        self.drain();
+    }
+
+    fn kinds(&self) -> Vec<wire::Kind> {
+        self.sent.iter().filter_map(|bytes| wire::peek(bytes)).map(|(_, kind)| kind).collect()
+    }
+}
+
+/// Blocks of one symbol.
+fn small_blocks(blocks: u64) -> Layout {
+    Layout::new(blocks << 10, 10, 1024).unwrap()
+}
+
+fn whole_block(bench: &mut Bench, block: u32) {
+    let symbol = Symbol { block: BlockIndex(block), id: SymbolId(0), payload: &[0; 1024] };
+    bench.hear(&Message::Symbol(symbol));
+}
+
+#[test]
+fn workers_that_die_one_after_the_other_do_not_keep_it() {
+    let mut bench = Bench::joined(small_blocks(8), true);
+    whole_block(&mut bench, 0);
+    whole_block(&mut bench, 1);
+    for _ in 0..2 {
+        bench.done(ReceiverDone::WorkerDied("index out of bounds".into()));
+    }
+    assert!(matches!(bench.jobs[..], [ReceiverJob::Discard]), "{:?}", bench.jobs);
+    bench.done(ReceiverDone::WorkerDied("again".into()));
+    bench.pass(Duration::from_secs(60));
+    let reason = "index out of bounds".to_owned();
+    assert_eq!(bench.outcome, Some(ReceiverOutcome::Failed(AbortCode::Internal, reason)));
+}
+
+#[test]
+fn a_file_in_place_is_told_even_after_an_interrupt() {
+    let mut bench = Bench::committing();
+    bench.interrupt();
+    bench.sent.clear();
+    bench.done(ReceiverDone::Committed("f".into()));
+    bench.pass(Duration::from_secs(10));
+    let kinds = bench.kinds();
+    assert!(kinds.contains(&wire::Kind::Complete) && !kinds.contains(&wire::Kind::Abort), "{kinds:?}");
+    assert_eq!(bench.outcome, Some(ReceiverOutcome::Complete { acknowledged: false }));
+
+    let mut bench = Bench::committing();
+    bench.interrupt();
+    bench.done(ReceiverDone::Failed(AbortCode::Disk, "disk full".into()));
+    bench.done(ReceiverDone::Discarded);
+    bench.pass(Duration::from_secs(10));
+    assert!(bench.kinds().contains(&wire::Kind::Abort), "{:?}", bench.kinds());
+    assert_eq!(bench.outcome, Some(ReceiverOutcome::Interrupted));
+}
+
+#[test]
+fn a_device_that_has_asked_to_join_says_why_it_leaves() {
+    let mut bench = Bench::joined(small_blocks(8), false);
+    whole_block(&mut bench, 0);
+    bench.done(ReceiverDone::Failed(AbortCode::Disk, "disk full".into()));
+    assert!(bench.kinds().contains(&wire::Kind::Abort), "{:?}", bench.kinds());
+}
+
+#[test]
+fn a_group_larger_than_there_can_be_does_not_put_the_receipt_off() {
+    let mut bench = Bench::new(Layout::new(0, 20, 64).unwrap());
+    bench.group_size = u32::MAX;
+    bench.announce();
+    bench.done(ReceiverDone::Opened);
+    while bench.kinds().is_empty() {
+        bench.announce();
+        bench.pass(Duration::from_millis(50));
+    }
+    bench.hear(&Message::Admit(Admit { device: DEVICE, instance: 5, verdict: wire::Verdict::Admitted }));
+    bench.done(ReceiverDone::Committed("f".into()));
+    bench.pass(Duration::from_secs(600));
+    assert!(bench.kinds().contains(&wire::Kind::Complete));
+    assert!(bench.outcome.is_some());
+}
+
+#[test]
+fn jobs_under_way_stay_within_the_engine_s_bound() {
+    let mut bench = Bench::joined(small_blocks(4_000), true);
+    (0..4_000).for_each(|block| whole_block(&mut bench, block));
+    assert!(bench.jobs.len() < crate::limits::MAX_JOBS, "{}", bench.jobs.len());
+}

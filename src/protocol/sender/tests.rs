@@ -1,0 +1,307 @@
+//! The sender fed by hand: what single devices can make it do.
+
+use super::*;
+use crate::layout::Layout;
+use crate::units::{BlockIndex, SessionId, TaskId};
+use crate::wire::{Abort, Complete, Deficit, Header, Join, Nak, Progress};
+use std::time::Duration;
+
+const SESSION: SessionId = SessionId(9);
+const K: u32 = 16;
+
+/// A sender whose jobs are done at once, and what it has sent.
+struct Bench {
+    sender: Sender,
+    now: Time,
+    sent: Vec<Transmit>,
+    outcome: Option<SenderOutcome>,
+    /// Jobs are kept here instead of being done.
+    held: Option<Vec<SenderJob>>,
+}
+
+impl Bench {
+    /// An object of so many blocks of 16 symbols.
+    fn new(blocks: u64, change: impl FnOnce(&mut SenderConfig)) -> Self {
+        let mut config = SenderConfig {
+            session: SESSION,
+            task: TaskId([1; 16]),
+            name: "f".into(),
+            layout: Layout::new(blocks << 10, 10, 64).unwrap(),
+            data: "239.1.1.1:7417".parse().unwrap(),
+            rendezvous: vec![],
+            rate: Rate(100_000_000),
+            expected: Some(1),
+            wait: Duration::from_secs(10),
+            settle: Duration::from_secs(1),
+            linger: Duration::ZERO,
+        };
+        change(&mut config);
+        let sender = Sender::new(config, Time::ZERO);
+        let mut bench = Self { sender, now: Time::ZERO, sent: vec![], outcome: None, held: None };
+        bench.drain();
+        bench
+    }
+
+    fn drain(&mut self) {
+        for _ in 0..10_000 {
+            let done = match self.sender.poll(self.now) {
+                None => return,
+                Some(Output::Transmit(transmit)) => {
+                    self.sent.push(transmit);
+                    continue;
+                }
+                Some(Output::Event(SenderEvent::Finished(outcome))) => {
+                    self.outcome = Some(outcome);
+                    continue;
+                }
+                Some(Output::Job(job @ SenderJob::Encode { .. })) if self.held.is_some() => {
+                    self.held.as_mut().unwrap().push(job);
+                    continue;
+                }
+                Some(Output::Job(job)) => self.done(job),
+                Some(_) => continue,
+            };
+            self.sender.handle_job_done(self.now, done);
+        }
+        panic!("there is no end to what it wants");
+    }
+
+    fn done(&self, job: SenderJob) -> SenderDone {
+        match job {
+            SenderJob::Hash(block) => SenderDone::Hashed(block, Digest([block.0 as u8; 32])),
+            SenderJob::Encode { block, first, count } => {
+                SenderDone::Encoded { block, first, symbols: vec![0; count as usize * 64].into() }
+            }
+            SenderJob::CheckSource => SenderDone::SourceChecked,
+            SenderJob::LookUp(device) => SenderDone::LookedUp(device, None),
+        }
+    }
+
+    /// Lets time pass; it must not be called without end at one point in time.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut idle = 0;
+        while self.sender.next_timeout() <= end {
+            let at = self.sender.next_timeout().max(self.now);
+            idle = if at == self.now { idle + 1 } else { 0 };
+            assert!(idle < 100, "it spins at {at:?}");
+            self.now = at;
+            self.sender.handle_timeout(at);
+            self.drain();
+        }
+        self.now = end;
+    }
+
+    fn hear(&mut self, device: u8, message: &Message<'_>) {
+        let header = Header { session: SESSION, packet_number: PacketNumber::new(0, 0) };
+        let bytes = wire::encode(header, message);
+        self.sender.handle_datagram(self.now, address(device), Via::Unicast, &bytes);
+        self.drain();
+    }
+
+    fn join(&mut self, device: u8, instance: u64) {
+        self.hear(device, &Message::Join(Join { device: id(device), instance, label: "d".into() }));
+    }
+
+    fn report(&mut self, device: u8, verified: u32) {
+        let report = Progress {
+            device: id(device),
+            verified,
+            received: 1,
+            lost: 0,
+            kernel_drops: 0,
+            overrun_drops: 0,
+        };
+        self.hear(device, &Message::Progress(report));
+    }
+
+    fn complete(&mut self, device: u8, instance: u64) {
+        let root = self.sender.root.unwrap();
+        let receipt = Complete { device: id(device), instance, root, received: 1, lost: 0 };
+        self.hear(device, &Message::Complete(receipt));
+    }
+
+    fn abort(&mut self, device: u8) {
+        let device_id = Some(id(device));
+        let abort = Abort { device: device_id, code: AbortCode::Disk, reason: "disk full".into() };
+        self.hear(device, &Message::Abort(abort));
+    }
+
+    /// Answers the group's latest poll.
+    fn nak(&mut self, device: u8, deficits: Vec<Deficit>) {
+        let nak = Nak {
+            device: id(device),
+            round: self.sender.group.round_number,
+            as_of: PacketNumber::new(0, self.sender.group.take_numbers(1).counter()),
+            held_us: 0,
+            incomplete: 1,
+            pages: vec![],
+            deficits,
+        };
+        self.hear(device, &Message::Nak(nak));
+    }
+
+    fn status(&self, device: u8) -> DeviceStatus {
+        let key = self.sender.devices.key(id(device)).unwrap();
+        self.sender.devices.get(key).status.clone()
+    }
+
+    /// Passes time with every one of `devices` reporting twice a second.
+    fn pass_reporting(&mut self, seconds: u32, devices: &[(u8, u32)]) {
+        for _ in 0..2 * seconds {
+            for &(device, verified) in devices {
+                self.report(device, verified);
+            }
+            self.pass(Duration::from_millis(500));
+        }
+    }
+}
+
+fn id(device: u8) -> DeviceId {
+    DeviceId([device; 16])
+}
+
+fn address(device: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, device], 4000))
+}
+
+fn lacks(block: u32, symbols: u16, missing: &[(u16, u16)]) -> Deficit {
+    Deficit::Symbols { block: BlockIndex(block), symbols, missing: missing.to_vec() }
+}
+
+#[test]
+fn missing_symbols_that_no_block_has_do_not_stop_the_group() {
+    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    bench.join(1, 1);
+    bench.join(2, 1);
+    bench.pass(Duration::from_millis(5));
+    assert!(bench.sender.stream_done() && bench.sender.group.is_open());
+    bench.nak(1, vec![lacks(0, 1, &[(K as u16 + 100, 1)])]);
+    bench.pass(Duration::from_millis(500));
+    let group = &bench.sender.group;
+    assert!(!group.has_repairs(), "a repair of nothing blocks the queue");
+}
+
+#[test]
+fn a_device_that_syncs_for_ever_or_lies_about_its_progress_is_given_up() {
+    for lie in [false, true] {
+        let mut bench = Bench::new(4, |_| {});
+        bench.join(1, 1);
+        for minute in 0..60 {
+            for second in 0..60 {
+                // Either all is verified and the disk never done, or it swings to and fro.
+                bench.report(1, if lie { second % 3 } else { 4 });
+                bench.pass(Duration::from_secs(1));
+            }
+            if bench.outcome.is_some() {
+                assert!(lie || minute > 4, "a large file may take its time to sync");
+                break;
+            }
+        }
+        assert!(matches!(bench.status(1), DeviceStatus::Failed(_)), "lie {lie}: {:?}", bench.status(1));
+        assert_eq!(bench.outcome, Some(SenderOutcome::Ended), "lie {lie}");
+    }
+}
+
+#[test]
+fn lingering_ends_although_a_device_cannot_be_told_that_it_is_admitted() {
+    let mut bench = Bench::new(4, |config| config.linger = Duration::from_secs(30));
+    for _ in 0..60 * 20 {
+        // Its joins come through, the answers do not: a firewall lets in the group's port only.
+        bench.join(1, 1);
+        bench.pass(Duration::from_millis(500));
+    }
+    assert_eq!(bench.outcome, Some(SenderOutcome::Ended));
+}
+
+#[test]
+fn lingering_ends_although_a_device_comes_and_fails_time_and_again() {
+    let mut bench = Bench::new(4, |config| config.linger = Duration::from_secs(30));
+    bench.join(1, 1);
+    bench.pass(Duration::from_secs(1));
+    bench.complete(1, 1);
+    for instance in 0..100 {
+        bench.join(2, instance);
+        bench.abort(2);
+        bench.pass(Duration::from_secs(1));
+    }
+    assert_eq!(bench.outcome, Some(SenderOutcome::Ended));
+}
+
+#[test]
+fn a_join_that_comes_late_does_not_hide_why_the_device_failed() {
+    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    bench.join(1, 1);
+    bench.join(2, 1);
+    bench.abort(2);
+    bench.join(2, 1);
+    bench.pass_reporting(30, &[(1, 0)]);
+    assert_eq!(bench.status(2), DeviceStatus::Failed("disk full".into()));
+}
+
+#[test]
+fn symbols_encoded_for_nothing_are_given_back_once() {
+    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    bench.join(1, 1);
+    bench.join(2, 1);
+    bench.pass(Duration::from_millis(5));
+    bench.held = Some(vec![]);
+    let key = bench.sender.devices.key(id(2)).unwrap();
+    for block in 0..2 {
+        let (kind, first) = bench.sender.set_aside(block, planner::PlanKind::Fresh(3));
+        let channel = if block == 0 { &mut bench.sender.group } else { bench.sender.device_channel(key) };
+        channel.push(BlockIndex(block), kind, first);
+    }
+    bench.sender.sessions.push_back(key);
+    bench.drain();
+    assert_eq!(bench.sender.encoded_symbols, 6);
+    bench.sender.end_session(key);
+    for job in bench.held.take().unwrap() {
+        let done = bench.done(job);
+        bench.sender.handle_job_done(bench.now, done);
+    }
+    assert_eq!(bench.sender.encoded_symbols, 3, "the group's are still to be sent");
+}
+
+#[test]
+fn one_bad_device_of_so_many_that_not_all_are_asked_is_set_apart() {
+    let mut bench = Bench::new(4_000, |config| {
+        config.expected = Some(200);
+        config.rate = Rate(2_000_000);
+    });
+    (1..=200).for_each(|device| bench.join(device, 1));
+    let mut answered = 0;
+    for _ in 0..3_000 {
+        bench.pass(Duration::from_millis(1));
+        if bench.sender.group.is_open() && bench.sender.group.round_number > answered {
+            answered = bench.sender.group.round_number;
+            bench.nak(1, vec![Deficit::Whole { first: BlockIndex(0), count: 4_000 }]);
+        }
+    }
+    assert!(matches!(bench.status(1), DeviceStatus::Repairing { .. }), "{:?}", bench.status(1));
+}
+
+#[test]
+fn the_rate_of_one_device_does_not_fall_because_its_summary_names_other_blocks() {
+    let mut bench = Bench::new(40, |config| config.expected = Some(2));
+    bench.join(1, 1);
+    bench.join(2, 1);
+    bench.pass(Duration::from_millis(500));
+    let key = bench.sender.devices.key(id(2)).unwrap();
+    bench.sender.devices.iter_mut().for_each(|(_, d)| (d.apart, d.regrouped) = (true, true));
+    for first in 0..3 {
+        // Summaries have room for ten blocks: with the first ten mended, the next ten are told.
+        bench.report(2, first * 10);
+        bench.pass(Duration::from_millis(100));
+        let polled = bench.sender.device_channel(key).take_numbers(1);
+        let deficits = (first * 10..first * 10 + 10).map(|block| lacks(block, 8, &[])).collect();
+        let (device, round) = (id(2), bench.sender.device_channel(key).round_number);
+        let (as_of, held_us, incomplete, pages) = (polled, 0, 40, vec![]);
+        bench.hear(2, &Message::Nak(Nak { device, round, as_of, held_us, incomplete, pages, deficits }));
+        bench.pass(Duration::from_millis(100));
+    }
+    let most = bench.sender.config.rate;
+    let own_rate = bench.sender.device_channel(key).own_rate.as_ref().unwrap();
+    assert!(own_rate.sent > 0);
+    assert_eq!(own_rate.rate(), most);
+}
