@@ -1,7 +1,7 @@
 //! The session a receiver takes part in: what the sender announced, and how well it is heard.
 
 use crate::layout::Layout;
-use crate::limits::{MAX_BLOCKS, MAX_DEVICES, RECEIVER_BUFFER_BYTES};
+use crate::limits::{COMFORTABLE_BLOCK_LOG2, MAX_BLOCKS, MAX_DEVICES};
 use crate::time::Time;
 use crate::units::{Digest, SessionId, TaskId};
 use crate::wire::{Announce, PacketNumber, Phase};
@@ -33,8 +33,8 @@ impl Session {
     /// The session that `announce` describes, if it is one that can be received.
     pub fn latch(id: SessionId, from: SocketAddr, announce: &Announce, now: Time) -> Option<Self> {
         let layout = Layout::new(announce.object_size, announce.block_log2, announce.symbol_size).ok()?;
-        let block = 1_u64 << layout.block_log2();
-        let fits = layout.block_count() <= MAX_BLOCKS && block <= RECEIVER_BUFFER_BYTES as u64;
+        // No sender of this program makes larger blocks of an object that it may send.
+        let fits = layout.block_count() <= MAX_BLOCKS && layout.block_log2() <= COMFORTABLE_BLOCK_LOG2;
         fits.then(|| Self {
             id,
             sender: from,

@@ -66,7 +66,9 @@ impl Sender {
         let device = self.devices.get(key);
         match self.phase {
             Phase::Gathering => DeviceStatus::Waiting,
-            _ if device.wants_unicast() => DeviceStatus::Repairing { deficit: 0 },
+            _ if (device.apart || device.since > 0) && !device.unreachable() => {
+                DeviceStatus::Repairing { deficit: 0 }
+            }
             _ => DeviceStatus::Receiving { deficit: 0 },
         }
     }
@@ -210,7 +212,8 @@ impl Sender {
         let sample = channel.poll_sent(nak.round).map(|sent| now.since(sent).saturating_sub(held));
         // Before its last symbols were sent, it could not count them: the next poll will tell.
         let current = of_group || (channel.is_open() && nak.as_of >= channel.last_symbol);
-        if let Some(sample) = sample {
+        // One device may not slow the group's rounds down by what it claims.
+        if let Some(sample) = sample.filter(|_| !self.devices.get(key).apart) {
             self.rounds.rtt_sample(sample);
         }
         if of_group {
@@ -253,12 +256,16 @@ impl Sender {
     }
 
     fn complete(&mut self, now: Time, from: SocketAddr, receipt: Complete) -> bool {
-        let (Some(key), Some(root)) = (self.heard(receipt.device, from, now), self.root) else {
-            return false;
-        };
-        if self.devices.get(key).instance != receipt.instance {
+        let (Some(key), Some(root)) = (self.devices.key(receipt.device), self.root) else { return false };
+        let device = self.devices.get_mut(key);
+        if device.instance != receipt.instance {
             return false;
         }
+        // Instance and hash speak for it even if its address has changed since it joined.
+        if receipt.root == root {
+            device.address = from;
+        }
+        self.heard(receipt.device, from, now);
         if receipt.root != root {
             let reason = "it committed bytes with another hash".to_owned();
             self.set_status(key, DeviceStatus::Failed(reason.clone()), now);

@@ -227,10 +227,15 @@ impl Sender {
         let pages = self.config.layout.block_count().div_ceil(HASHES_PER_PAGE);
         for (key, nak) in answers {
             let device = self.devices.get(*key);
+            // Whoever is out of unicast reach is served by the group, but not at the cost of its stream.
+            let waits =
+                |block| device.unreachable() && (device.apart || block < device.since) && !self.stream_done();
             needs.add(nak, pages, |block| {
                 let info = self.blocks.get(block as usize)?;
-                let counts =
-                    block < self.rounds.polled && device.group_repairs(block) && info.last_sent <= nak.as_of;
+                let counts = block < self.rounds.polled
+                    && device.group_repairs(block)
+                    && !waits(block)
+                    && info.last_sent <= nak.as_of;
                 counts.then(|| self.config.layout.source_symbols(BlockIndex(block)))
             });
         }
