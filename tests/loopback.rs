@@ -35,11 +35,10 @@ fn copy_to_one(channel: &Channel, source: &Path, tmp: &TempDir, name: &str) {
     assert_only_copy(source, &out);
 }
 
-/// Waits until the receiver takes data, and a moment longer.
+/// Waits until the receiver has taken some data in.
 #[track_caller]
 fn midway(receiver: &mut Proc) {
-    receiver.event("receiving");
-    thread::sleep(Duration::from_millis(800));
+    receiver.received(64 << 10);
 }
 
 #[test]

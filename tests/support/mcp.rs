@@ -86,6 +86,15 @@ impl Proc {
     pub fn event(&mut self, kind: &str) -> Value {
         self.until(&format!("event \"{kind}\""), SOON, |e| is_event(e, kind))
     }
+
+    /// Waits until this receiver has told that so many bytes of the object have come.
+    #[track_caller]
+    pub fn received(&mut self, bytes: u64) {
+        let enough = |e: &Value| {
+            is_event(e, "progress") && e["received_bytes"].as_u64().is_some_and(|have| have >= bytes)
+        };
+        self.until(&format!("{bytes} bytes received"), SOON, enough);
+    }
 }
 
 impl End {
