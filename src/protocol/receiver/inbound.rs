@@ -4,7 +4,7 @@ use super::answer::PendingAnswer;
 use super::blocks::{Blocks, Taken};
 use super::session::{Session, sound_group_size};
 use super::{Receiver, State};
-use crate::limits::{MAX_SYMBOL_ID, join_ceiling};
+use crate::limits::{MAX_SYMBOL_ID, join_ceiling, report_interval};
 use crate::protocol::Output;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::ReceiverJob;
@@ -90,6 +90,11 @@ impl Receiver {
     fn announced(&mut self, now: Time, announce: &Announce) -> bool {
         let Some(session) = self.session.as_mut().filter(|s| s.agrees(announce)) else { return false };
         session.update(announce);
+        // In a group that has shrunk, a report drawn for a large one would come after we are given up.
+        let interval = report_interval(session.group_size);
+        if self.timers.report != Time::NEVER && self.timers.report > now + interval * 2 {
+            self.timers.report = now + interval.mul_f64(0.5 + self.rng.f64());
+        }
         if !self.admitted && matches!(self.state, State::Receiving) {
             self.invited(now, announce.invitation);
         }

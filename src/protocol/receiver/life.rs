@@ -22,7 +22,7 @@ const LAST_WORD: Duration = Duration::from_millis(300);
 /// Tries to tell the sender that we leave.
 const LEAVE_TRIES: u32 = 6;
 /// How long a device that could not make its part file tries to join, to say so.
-const REFUSAL_PATIENCE: Duration = Duration::from_secs(5);
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Telling the sender that the file is in place.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(super) struct Timers {
     /// When to send a join; never if none is due.
     pub join: Time,
     last_join: Option<Time>,
-    report: Time,
+    pub report: Time,
     refused_at: Time,
 }
 
