@@ -264,7 +264,7 @@ impl Receiver {
         }
     }
 
-    /// The part file is there (or refused): join, unless an announce's invitation is waited for.
+    /// The part file is there (or refused): the next announce that invites us is answered with a join.
     fn opened(&mut self) {
         self.state = State::Receiving;
     }

@@ -54,9 +54,7 @@ impl Sender {
         device.last_heard = now;
         if device.status == DeviceStatus::Lost {
             // It was only out of reach.
-            let status = self.active_status(key);
             self.take_up(key, now);
-            self.set_status(key, status, now);
         }
         Some(key)
     }
@@ -169,8 +167,6 @@ impl Sender {
             };
             self.event(event);
             self.take_up(key, now);
-            let status = self.active_status(key);
-            self.set_status(key, status, now);
             self.gather.joined();
             self.life.joined(now);
         }
@@ -189,6 +185,8 @@ impl Sender {
         device.unanswered = 0;
         device.apart = false;
         device.since = if started { gone_by } else { 0 };
+        let status = self.active_status(key);
+        self.set_status(key, status, now);
     }
 
     fn nak(&mut self, now: Time, from: SocketAddr, nak: Nak) -> bool {

@@ -305,3 +305,17 @@ fn the_rate_of_one_device_does_not_fall_because_its_summary_names_other_blocks()
     assert!(own_rate.sent > 0);
     assert_eq!(own_rate.rate(), most);
 }
+
+#[test]
+fn a_device_that_was_out_of_reach_is_shown_as_served_alone() {
+    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    bench.join(1, 1);
+    bench.join(2, 1);
+    for _ in 0..15 {
+        bench.pass(Duration::from_secs(1));
+        bench.report(1, 0);
+    }
+    assert_eq!(bench.status(2), DeviceStatus::Lost);
+    bench.report(2, 0);
+    assert!(matches!(bench.status(2), DeviceStatus::Repairing { .. }), "{:?}", bench.status(2));
+}
