@@ -3,6 +3,7 @@
 mod bucket;
 
 pub use bucket::TokenBucket;
+use std::net::SocketAddr;
 
 /// Bytes that Ethernet adds around an IP packet on the wire: preamble and start delimiter 8,
 /// header 14, check sequence 4, gap 12 (IEEE 802.3).
@@ -10,6 +11,12 @@ pub const ETHERNET_OVERHEAD: u64 = 38;
 /// The part of it that network cards and captures count: the header.
 pub const ETHERNET_HEADER: u64 = 14;
 /// Bytes of an IPv4 header without options, and of UDP's.
-pub const IPV4_UDP_OVERHEAD: u64 = 28;
+const IPV4_UDP_OVERHEAD: u64 = 28;
 /// Bytes of an IPv6 header, and of UDP's.
-pub const IPV6_UDP_OVERHEAD: u64 = 48;
+const IPV6_UDP_OVERHEAD: u64 = 48;
+
+/// Bytes around a UDP payload to `to` on the wire.
+#[must_use]
+pub fn udp_overhead(to: SocketAddr) -> u64 {
+    ETHERNET_OVERHEAD + if to.is_ipv4() { IPV4_UDP_OVERHEAD } else { IPV6_UDP_OVERHEAD }
+}

@@ -1,6 +1,8 @@
 //! What the surface tells a sender.
 
 use crate::layout::Layout;
+use crate::limits::SYMBOL_HEADER_LEN;
+use crate::pacing::udp_overhead;
 use crate::units::{Rate, SessionId, TaskId};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -30,4 +32,12 @@ pub struct SenderConfig {
     pub settle: Duration,
     /// Stay so long for late devices after the known ones are done.
     pub linger: Duration,
+}
+
+impl SenderConfig {
+    /// Bytes of a symbol's datagram on the wire.
+    pub(super) fn datagram_on_wire(&self) -> u64 {
+        let symbol = u64::from(self.layout.symbol_size());
+        symbol + SYMBOL_HEADER_LEN as u64 + udp_overhead(self.data)
+    }
 }

@@ -132,4 +132,8 @@ impl Devices {
     pub fn open(&self) -> usize {
         self.count(|d| !d.is_final())
     }
+    /// The same as the devices are told: they spread their reports by it.
+    pub fn group_size(&self) -> u32 {
+        u32::try_from(self.open()).unwrap_or(u32::MAX)
+    }
 }

@@ -162,7 +162,7 @@ impl Sender {
             data: self.config.data,
             position: BlockIndex(self.stream.position),
             invitation,
-            group_size: u32::try_from(self.devices.open()).unwrap_or(u32::MAX),
+            group_size: self.devices.group_size(),
             rate: self.config.rate,
             root: self.root,
             name: self.config.name.clone(),
@@ -204,7 +204,7 @@ impl Sender {
 
     /// Looks for devices that fell silent or make no headway.
     fn sweep(&mut self, now: Time) {
-        let open = u32::try_from(self.devices.open()).unwrap_or(u32::MAX);
+        let open = self.devices.group_size();
         let (silence, done) = (device_silence(open), self.stream_done());
         let blocks = self.config.layout.block_count();
         let mut ended: Vec<(usize, DeviceStatus)> = Vec::new();

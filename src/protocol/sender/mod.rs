@@ -31,7 +31,7 @@ use super::event::{SenderEvent, SenderOutcome, SenderSnapshot};
 use super::job::{SenderDone, SenderJob};
 use super::{Control, Machine, Output, Payload, Transmit};
 use crate::limits::{MAX_DEVICES, UNICAST_SHARE_PERCENT};
-use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, IPV4_UDP_OVERHEAD, IPV6_UDP_OVERHEAD, TokenBucket};
+use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, TokenBucket, udp_overhead};
 use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::units::{DeviceId, Digest, Rate, SymbolId, Via};
@@ -119,9 +119,7 @@ impl Sender {
                 last_sent: PacketNumber::new(0, 0),
             })
             .collect();
-        let datagram = u64::from(config.layout.symbol_size())
-            + crate::limits::SYMBOL_HEADER_LEN as u64
-            + overhead(config.data);
+        let datagram = config.datagram_on_wire();
         let share = Rate(config.rate.0 * UNICAST_SHARE_PERCENT / 100);
         let mut sender = Self {
             phase: Phase::Gathering,
@@ -178,7 +176,7 @@ impl Sender {
     fn transmit(&mut self, to: SocketAddr, number: PacketNumber, message: &Message<'_>) -> Transmit {
         let header = wire::Header { session: self.config.session, packet_number: number };
         let bytes = wire::encode(header, message);
-        let size = bytes.len() as u64 + overhead(to);
+        let size = bytes.len() as u64 + udp_overhead(to);
         self.charge(size, 1);
         Transmit { to, payload: Payload::Message(bytes) }
     }
@@ -264,11 +262,6 @@ impl Sender {
         self.life.close(outcome, code, reason, now);
         self.say_goodbye(now);
     }
-}
-
-/// Bytes around a UDP payload on the wire.
-fn overhead(to: SocketAddr) -> u64 {
-    ETHERNET_OVERHEAD + if to.is_ipv4() { IPV4_UDP_OVERHEAD } else { IPV6_UDP_OVERHEAD }
 }
 
 impl Machine for Sender {

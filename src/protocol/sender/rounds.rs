@@ -4,7 +4,7 @@
 use super::Sender;
 use super::channel::Round;
 use super::planner::{Needs, Plan, PlanKind};
-use crate::limits::{HASHES_PER_PAGE, MAX_CONTROL, MAX_SYMBOL_ID, NAKS_PER_SECOND};
+use crate::limits::{MAX_CONTROL, MAX_SYMBOL_ID, NAKS_PER_SECOND};
 use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::units::{BlockIndex, SymbolId};
@@ -192,7 +192,7 @@ impl Sender {
             round,
             position: BlockIndex(self.rounds.polled),
             invitation,
-            group_size: u32::try_from(self.devices.open()).unwrap_or(u32::MAX),
+            group_size: self.devices.group_size(),
             want_ids: self.polled_devices() <= WANT_IDS_UP_TO,
             planned,
         };
@@ -224,7 +224,7 @@ impl Sender {
     /// What the devices of the group lack, according to `answers`.
     fn group_needs(&self, answers: &[(usize, Nak)]) -> Needs {
         let mut needs = Needs::default();
-        let pages = self.config.layout.block_count().div_ceil(HASHES_PER_PAGE);
+        let pages = self.page_count();
         for (key, nak) in answers {
             let device = self.devices.get(*key);
             // Whoever is out of unicast reach is served by the group, but not at the cost of its stream.

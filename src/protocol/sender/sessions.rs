@@ -5,7 +5,6 @@ use super::Sender;
 use super::channel::Round;
 use super::own_rate::OwnRate;
 use super::planner::Needs;
-use crate::limits::HASHES_PER_PAGE;
 use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::units::BlockIndex;
@@ -66,7 +65,7 @@ impl Sender {
         let patience = (self.rounds.rtt * 3).max(Duration::from_millis(250));
         let patience = patience * (1 + self.devices.get(key).unanswered).min(2);
         let scope = self.session_scope(key);
-        let group_size = u32::try_from(self.devices.open()).unwrap_or(u32::MAX);
+        let group_size = self.devices.group_size();
         let round = self.device_channel(key).open(now, now + patience, Time::NEVER);
         if self.stream_done() {
             self.announce_to(key);
@@ -86,7 +85,7 @@ impl Sender {
     pub(super) fn session_answer(&mut self, key: usize, nak: &Nak, now: Time) {
         let scope = self.session_scope(key);
         let busy = self.group_is_busy();
-        let pages = self.config.layout.block_count().div_ceil(HASHES_PER_PAGE);
+        let pages = self.page_count();
         let mut needs = Needs::default();
         needs.add(nak, pages, |block| {
             (block < scope).then(|| self.config.layout.source_symbols(BlockIndex(block)))

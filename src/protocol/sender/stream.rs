@@ -2,9 +2,9 @@
 //! repairs before them, unicast repair sessions within their share.
 
 use super::channel::Batch;
-use super::{Sender, overhead};
+use super::{BlockInfo, Sender};
 use crate::limits::{HASHES_PER_PAGE, MAX_BATCH, SENDER_REPAIR_BYTES, SYMBOL_HEADER_LEN};
-use crate::pacing::TokenBucket;
+use crate::pacing::udp_overhead;
 use crate::protocol::job::SenderJob;
 use crate::protocol::{Payload, Transmit};
 use crate::time::Time;
@@ -107,27 +107,32 @@ impl Sender {
         }
     }
 
+    /// Pages of chaining values, in all.
+    pub(super) fn page_count(&self) -> u32 {
+        self.block_count().div_ceil(HASHES_PER_PAGE)
+    }
+
+    /// The blocks of a page below the page count.
+    fn page_blocks(&self, page: u32) -> &[BlockInfo] {
+        let first = page * HASHES_PER_PAGE;
+        let end = (first + HASHES_PER_PAGE).min(self.block_count());
+        &self.blocks[first as usize..end as usize]
+    }
+
     /// The chaining values of a page, if all are known.
     fn page(&self, page: u32) -> Option<HashPage> {
         if page >= self.stream.pages_ready {
             return None;
         }
-        let first = page * HASHES_PER_PAGE;
-        let end = (first + HASHES_PER_PAGE).min(self.block_count());
-        let values: Option<Vec<Digest>> =
-            self.blocks.get(first as usize..end as usize)?.iter().map(|b| b.value).collect();
-        Some(HashPage { first: BlockIndex(first), values: values? })
+        let values: Option<Vec<Digest>> = self.page_blocks(page).iter().map(|b| b.value).collect();
+        Some(HashPage { first: BlockIndex(page * HASHES_PER_PAGE), values: values? })
     }
 
     /// Counts the pages whose chaining values are all known.
     fn count_pages(&mut self) {
-        let pages = self.block_count().div_ceil(HASHES_PER_PAGE);
-        while self.stream.pages_ready < pages {
-            let first = self.stream.pages_ready * HASHES_PER_PAGE;
-            let end = (first + HASHES_PER_PAGE).min(self.block_count());
-            if !self.blocks[first as usize..end as usize].iter().all(|b| b.value.is_some()) {
-                break;
-            }
+        while self.stream.pages_ready < self.page_count()
+            && self.page_blocks(self.stream.pages_ready).iter().all(|b| b.value.is_some())
+        {
             self.stream.pages_ready += 1;
         }
     }
@@ -159,13 +164,12 @@ impl Sender {
 
     /// Bytes of a symbol's datagram on the wire.
     pub(super) fn datagram_on_wire(&self) -> u64 {
-        let symbol = u64::from(self.config.layout.symbol_size());
-        symbol + SYMBOL_HEADER_LEN as u64 + overhead(self.config.data)
+        self.config.datagram_on_wire()
     }
 
-    /// Symbols that make a quantum of `bucket`.
-    fn symbols_at_once(&self, bucket: &TokenBucket) -> u32 {
-        (bucket.quantum() / self.datagram_on_wire()).clamp(1, MAX_BATCH as u64) as u32
+    /// Symbols that make a quantum of so many bytes on the wire.
+    fn symbols_at_once(&self, quantum: u64) -> u32 {
+        (quantum / self.datagram_on_wire()).clamp(1, MAX_BATCH as u64) as u32
     }
 
     /// What goes out next at the paced rate: the group's repairs before its stream; a unicast
@@ -187,7 +191,7 @@ impl Sender {
             let number = self.group.take_numbers(1);
             return Some(self.transmit(self.config.data, number, &Message::HashPage(page)));
         }
-        let most = self.symbols_at_once(&self.pacer);
+        let most = self.symbols_at_once(self.pacer.quantum());
         let size = self.config.layout.symbol_size();
         if let Some((batch, freed)) = self.group.next_batch(most, size) {
             self.encoded_symbols = self.encoded_symbols.saturating_sub(freed);
@@ -245,13 +249,13 @@ impl Sender {
                 let to = self.devices.get(key).address;
                 return Some(self.transmit(to, number, &Message::HashPage(page)));
             }
-            let mut most = self.symbols_at_once(&self.pacer);
+            let mut most = self.symbols_at_once(self.pacer.quantum());
             if let Some(own_rate) = &mut self.device_channel(key).own_rate {
                 if !own_rate.bucket.ready(now) {
                     continue;
                 }
-                let own = own_rate.bucket.clone();
-                most = most.min(self.symbols_at_once(&own));
+                let quantum = own_rate.bucket.quantum();
+                most = most.min(self.symbols_at_once(quantum));
             }
             let Some((batch, freed)) = self.device_channel(key).next_batch(most, size) else { continue };
             self.encoded_symbols = self.encoded_symbols.saturating_sub(freed);
@@ -275,7 +279,7 @@ impl Sender {
     /// Symbols in a batch, their bytes on the wire, and their block.
     fn size_of(&self, batch: &Batch, to: std::net::SocketAddr) -> (u32, u64, BlockIndex) {
         let layout = &self.config.layout;
-        let each = SYMBOL_HEADER_LEN as u64 + overhead(to);
+        let each = SYMBOL_HEADER_LEN as u64 + udp_overhead(to);
         match batch {
             Batch::Source { block, ids } => {
                 let payload: usize =
