@@ -53,7 +53,7 @@ fn run(lo: &Interface, features: Features, total: usize) -> Result<(f64, usize),
     let start = Instant::now();
     while sent * usize::from(DEFAULT_SYMBOL_SIZE) < total {
         sent += sender.send(to.addr, &segments)?;
-        while receiver.receive(&mut |_, _, datagram| bytes += datagram.len())? > 0 {}
+        while receiver.receive(&mut |_, datagram| bytes += datagram.len())? > 0 {}
         received = bytes / segments[0].len();
     }
     let seconds = start.elapsed().as_secs_f64();

@@ -107,10 +107,13 @@ pub const JOINS_PER_SECOND: u32 = FEEDBACK_PER_SECOND * 3 / 20;
 pub const COMPLETIONS_PER_SECOND: u32 = FEEDBACK_PER_SECOND / 5;
 /// Progress reports per second that the devices together may send.
 pub const REPORTS_PER_SECOND: u32 = FEEDBACK_PER_SECOND * 3 / 20;
-/// A device reports its progress this often, or less often where there are many.
-pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// While data arrives a device reports this often, or less often where there are many: the rate is
+/// controlled by it.
+pub const REPORT_INTERVAL: Duration = Duration::from_millis(25);
+/// While none arrives, a device reports this often, to say that it lives.
+pub const LIFE_SIGN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often each of `devices` reports its progress.
+/// How often each of `devices` reports its progress while data arrives.
 #[must_use]
 pub fn report_interval(devices: u32) -> Duration {
     REPORT_INTERVAL.max(Duration::from_secs(1) * devices / REPORTS_PER_SECOND)

@@ -1,6 +1,8 @@
 //! L0: the numbers that must not be mixed up, each a type of its own.
 
 use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Index of a block within the object, counted from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +40,26 @@ pub enum Via {
     Group,
     /// The machine's own unicast socket.
     Unicast,
+}
+
+/// How a datagram came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Its sender's address.
+    pub from: SocketAddr,
+    /// By which socket.
+    pub via: Via,
+    /// How long it has waited in the system's queue for us, as far as the system tells; at most a
+    /// second. What is measured of the way must not count it.
+    pub waited: Duration,
+}
+
+impl Arrival {
+    /// One that has not waited.
+    #[must_use]
+    pub const fn at_once(from: SocketAddr, via: Via) -> Self {
+        Self { from, via, waited: Duration::ZERO }
+    }
 }
 
 fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -73,7 +73,16 @@ fn goldens() -> Vec<Message<'static>> {
             ],
         }
         .into(),
-        Progress { device, verified: 1, received: 3000, lost: 30, kernel_drops: 2, overrun_drops: 1 }.into(),
+        Progress {
+            device,
+            verified: 1,
+            received: 3000,
+            lost: 30,
+            kernel_drops: 2,
+            overrun_drops: 1,
+            arrivals: None,
+        }
+        .into(),
         Complete { device, instance, root, received: 3700, lost: 37 }.into(),
         Acknowledge { device }.into(),
         Abort { device: Some(device), code: AbortCode::Disk, reason: "no space left".into() }.into(),

@@ -6,6 +6,26 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// How the rate is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateChoice {
+    /// Found while sending, up to a ceiling (none: the link's speed).
+    Auto(Option<Rate>),
+    /// As given.
+    Fixed(Rate),
+}
+
+/// What becomes of a device far slower than the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Slow {
+    /// The group goes on at the rate the rest carry; the device is served alone.
+    Defer,
+    /// Everybody waits for it.
+    Keep,
+    /// It fails.
+    Drop,
+}
+
 /// Slowest rate that still carries a session's own messages.
 pub const MIN_RATE: Rate = Rate(64_000);
 /// Fastest rate that makes sense of the digits typed.
@@ -91,9 +111,13 @@ pub struct SendArgs {
     /// UDP port
     #[arg(short, long, value_name = "N", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
-    /// Rate on the wire in bits per second: 950k, 800M, 2.5G [default: from the link's speed]
-    #[arg(short, long, value_name = "BITS", value_parser = parse_rate)]
-    pub rate: Option<Rate>,
+    /// Rate on the wire in bits per second: auto, auto:800M (at most so much), or a fixed 800M, 2.5G
+    /// [default: auto, up to the link's speed]
+    #[arg(short, long, value_name = "BITS", value_parser = parse_rate_choice)]
+    pub rate: Option<RateChoice>,
+    /// A device far slower than the rest: served afterwards, kept in step with, or dropped
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Slow::Defer)]
+    pub slow: Slow,
     /// Start when N devices are ready; N are expected to complete
     #[arg(short = 'n', long, value_name = "N", value_parser = parse_receivers)]
     pub receivers: Option<u32>,
@@ -161,6 +185,17 @@ pub struct OutputArgs {
 }
 
 /// Bits per second: digits, perhaps a fraction, and k, M, G or T (decimal, either case).
+fn parse_rate_choice(text: &str) -> Result<RateChoice, String> {
+    match text.strip_prefix("auto") {
+        Some("") => Ok(RateChoice::Auto(None)),
+        Some(rest) => {
+            let ceiling = rest.strip_prefix(':').ok_or("write auto, auto:800M or 800M")?;
+            parse_rate(ceiling).map(|rate| RateChoice::Auto(Some(rate)))
+        }
+        None => parse_rate(text).map(RateChoice::Fixed),
+    }
+}
+
 fn parse_rate(text: &str) -> Result<Rate, String> {
     const FORM: &str = "write bits per second, as 950k, 800M or 2.5G";
     let (digits, scale) = match text.char_indices().next_back() {

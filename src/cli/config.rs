@@ -1,9 +1,8 @@
 //! Arguments resolved into what the commands run with: plain data, no more choices to make but
 //! those that need the network or the disk.
 
-use super::args::{OutputArgs, RecvArgs, SendArgs};
+use super::args::{OutputArgs, RateChoice, RecvArgs, SendArgs, Slow};
 use crate::ui::{Mode, Style};
-use crate::units::Rate;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,8 +24,10 @@ pub struct SendConfig {
     pub interface: Option<String>,
     /// UDP port, not 0.
     pub port: u16,
-    /// Rate on the wire; none: from the link's speed.
-    pub rate: Option<Rate>,
+    /// Rate on the wire.
+    pub rate: RateChoice,
+    /// What becomes of a device far slower than the rest.
+    pub slow: Slow,
     /// When to start.
     pub gather: Gather,
     /// How long to stay for late devices.
@@ -106,7 +107,8 @@ impl SendConfig {
             group: args.group,
             interface: args.interface,
             port: args.port,
-            rate: args.rate,
+            rate: args.rate.unwrap_or(RateChoice::Auto(None)),
+            slow: args.slow,
             gather: Gather {
                 expected: args.receivers,
                 at_most: args.wait.unwrap_or(WAIT),
@@ -154,6 +156,7 @@ fn style(args: OutputArgs, surroundings: Surroundings) -> Style {
 mod tests {
     use super::*;
     use crate::cli::args::{Cli, Command};
+    use crate::units::Rate;
     use clap::Parser;
 
     fn resolve(line: &str, terminal: bool) -> (Option<SendConfig>, Option<RecvConfig>) {
@@ -195,7 +198,10 @@ mod tests {
         let c = resolve("mcp send f g -i e -p 9 -r 1M --linger 1 --ttl 0 --symbol-size 64 --report r", true);
         let c = c.0.unwrap();
         assert_eq!((c.file, c.group.as_deref(), c.interface.as_deref()), ("f".into(), Some("g"), Some("e")));
-        assert_eq!((c.port, c.rate, c.ttl, c.symbol_size), (9, Some(Rate(1_000_000)), 0, Some(64)));
+        assert_eq!(
+            (c.port, c.rate, c.ttl, c.symbol_size),
+            (9, RateChoice::Fixed(Rate(1_000_000)), 0, Some(64))
+        );
         assert_eq!((c.linger, c.report), (Duration::from_secs(1), Some("r".into())));
         let c = resolve("mcp recv g -o d -i e -p 9 --id n --timeout 7 --force", true).1.unwrap();
         assert_eq!(

@@ -1,5 +1,6 @@
 //! `mcp send`: the configuration made into a running sender.
 
+use super::args::{RateChoice, Slow};
 use super::config::SendConfig;
 use super::exit::Exit;
 use super::report::{self, Error};
@@ -11,9 +12,10 @@ use crate::fec::PlanCache;
 use crate::layout::Layout;
 use crate::limits::{DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, MAX_BLOCKS};
 use crate::net::{Destination, Features, Interface, InterfaceError, Kind, UdpNet, choose};
+use crate::pacing::RateMode;
 use crate::protocol::event::{SenderEvent, SenderOutcome};
 use crate::protocol::job::{SenderDone, SenderJob};
-use crate::protocol::sender::{Sender, SenderConfig};
+use crate::protocol::sender::{Sender, SenderConfig, SlowPolicy};
 use crate::storage::{FileSource, Source};
 use crate::tasks::{MemoryStore, TaskTable};
 use crate::text;
@@ -28,12 +30,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// The rate where the link's speed is unknown.
-const RATE_UNKNOWN: Rate = Rate(500_000_000);
-/// The rate on loopback.
-const RATE_LOOPBACK: Rate = Rate(1_000_000_000);
-/// The rate by default is the link's, but no higher than this: devices' disks seldom follow.
-const RATE_CEILING: Rate = Rate(1_000_000_000);
+/// The rate goes no higher than this where the link's speed is unknown.
+const CEILING_UNKNOWN: Rate = Rate(40_000_000_000);
 
 type Table = Rc<RefCell<TaskTable<MemoryStore>>>;
 
@@ -54,7 +52,7 @@ struct Route {
     destination: Destination,
     interface: Interface,
     rendezvous: Vec<SocketAddr>,
-    rate: Rate,
+    rate: RateMode,
     symbol_size: u16,
 }
 
@@ -90,12 +88,12 @@ fn route(config: &SendConfig) -> Result<Route, Error> {
         // Who named a machine, or all of a network, wants nobody else bothered.
         _ => Vec::new(),
     };
-    let default_rate = if interface.loopback {
-        RATE_LOOPBACK
-    } else {
-        interface.link_rate().map_or(RATE_UNKNOWN, |rate| rate.min(RATE_CEILING))
+    let ceiling =
+        if interface.loopback { CEILING_UNKNOWN } else { interface.link_rate().unwrap_or(CEILING_UNKNOWN) };
+    let rate = match config.rate {
+        RateChoice::Fixed(rate) => RateMode::Fixed(rate),
+        RateChoice::Auto(chosen) => RateMode::Auto(chosen.unwrap_or(ceiling)),
     };
-    let rate = config.rate.unwrap_or(default_rate);
     let symbol_size = config.symbol_size.unwrap_or_else(|| interface.symbol_size(v6));
     Ok(Route { destination, interface, rendezvous, rate, symbol_size })
 }
@@ -146,7 +144,11 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         enter_starts: config.gather.enter,
     };
     let mut view = sender_view(config.style, intro.clone());
-    let pace = format!("rate {}, symbols of {} bytes", text::rate(route.rate.0), route.symbol_size);
+    let rate = match route.rate {
+        RateMode::Fixed(rate) => text::rate(rate.0),
+        RateMode::Auto(ceiling) => format!("found while sending, up to {}", text::rate(ceiling.0)),
+    };
+    let pace = format!("rate {rate}, symbols of {} bytes", route.symbol_size);
     for note in net.describe().into_iter().chain([pace]) {
         view.note(host.now(), &note);
     }
@@ -159,6 +161,11 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         data: route.destination.addr,
         rendezvous: route.rendezvous,
         rate: route.rate,
+        slow: match config.slow {
+            Slow::Defer => SlowPolicy::Defer,
+            Slow::Keep => SlowPolicy::Keep,
+            Slow::Drop => SlowPolicy::Drop,
+        },
         expected: config.gather.expected,
         wait: config.gather.at_most,
         settle: config.gather.settle,

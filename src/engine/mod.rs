@@ -192,7 +192,7 @@ where
         }
         let received = self
             .net
-            .receive(&mut |from, via, bytes| machine.handle_datagram(now, from, via, bytes))
+            .receive(&mut |arrival, bytes| machine.handle_datagram(now, arrival, bytes))
             .map_err(EngineError::Net)?;
         Ok(more || received > 0)
     }

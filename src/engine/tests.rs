@@ -5,7 +5,7 @@ use crate::layout::Layout;
 use crate::net::{Body, Segment};
 use crate::protocol::Payload;
 use crate::sim::disk::SimSource;
-use crate::units::{BlockIndex, SessionId, SymbolId, Via};
+use crate::units::{Arrival, BlockIndex, SessionId, SymbolId, Via};
 use crate::wire::{Message, PacketNumber, decode};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -30,8 +30,8 @@ impl Machine for Toy {
     type Done = String;
     type Event = String;
 
-    fn handle_datagram(&mut self, _: Time, from: SocketAddr, _: Via, bytes: &[u8]) {
-        self.heard.push(format!("{} from {}", String::from_utf8_lossy(bytes), from.port()));
+    fn handle_datagram(&mut self, _: Time, arrival: Arrival, bytes: &[u8]) {
+        self.heard.push(format!("{} from {}", String::from_utf8_lossy(bytes), arrival.from.port()));
         self.done |= bytes == b"end";
     }
     fn handle_timeout(&mut self, now: Time) {
@@ -92,9 +92,9 @@ impl Net for ToyNet {
         }
         Ok(count)
     }
-    fn receive(&mut self, sink: &mut dyn FnMut(SocketAddr, Via, &[u8])) -> io::Result<usize> {
+    fn receive(&mut self, sink: &mut dyn FnMut(Arrival, &[u8])) -> io::Result<usize> {
         let Some((from, bytes)) = self.inbox.pop_front() else { return Ok(0) };
-        sink(from, Via::Unicast, &bytes);
+        sink(Arrival::at_once(from, Via::Unicast), &bytes);
         Ok(1)
     }
     fn listen(&mut self, group: SocketAddr) {
@@ -334,11 +334,11 @@ impl Net for OneSocket {
         }
         Ok(segments.len())
     }
-    fn receive(&mut self, sink: &mut dyn FnMut(SocketAddr, Via, &[u8])) -> io::Result<usize> {
+    fn receive(&mut self, sink: &mut dyn FnMut(Arrival, &[u8])) -> io::Result<usize> {
         let mut bytes = [0; 2_000];
         match self.0.recv_from(&mut bytes) {
             Ok((len, from)) => {
-                sink(from, Via::Unicast, &bytes[..len]);
+                sink(Arrival::at_once(from, Via::Unicast), &bytes[..len]);
                 Ok(1)
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(0),

@@ -19,7 +19,7 @@ use super::transmit::transmit;
 use super::troubles::{Troubles, is_passing};
 use super::{Net, Segment};
 use crate::text::bytes;
-use crate::units::Via;
+use crate::units::{Arrival, Via};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use std::io;
@@ -331,7 +331,7 @@ impl Net for UdpNet {
         self.settle(i, to, (sent, segments.len()), longest, refusal)
     }
 
-    fn receive(&mut self, sink: &mut dyn FnMut(SocketAddr, Via, &[u8])) -> io::Result<usize> {
+    fn receive(&mut self, sink: &mut dyn FnMut(Arrival, &[u8])) -> io::Result<usize> {
         for _ in 0..self.channels.len() {
             let at = self.next;
             self.next = (at + 1) % self.channels.len();

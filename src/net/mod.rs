@@ -24,7 +24,7 @@ pub use interface::{Interface, InterfaceAddress};
 pub use troubles::{Trouble, Troubles};
 
 use crate::storage::RawBytes;
-use crate::units::Via;
+use crate::units::Arrival;
 use std::io;
 use std::net::SocketAddr;
 
@@ -77,12 +77,12 @@ pub trait Net {
     /// `EFAULT` when the mapped source has shrunk; otherwise what makes going on pointless. Passing
     /// troubles (no buffer, unreachable, refused) are counted and not errors.
     fn send(&mut self, to: SocketAddr, segments: &[Segment<'_>]) -> io::Result<usize>;
-    /// Receives a bounded batch and hands each datagram to `sink` with its sender's address and
-    /// whether it came in by the group socket. Returns how many; 0 when there is nothing more now.
+    /// Receives a bounded batch and hands each datagram to `sink` with how it came in. Returns
+    /// how many; 0 when there is nothing more now.
     ///
     /// # Errors
     /// When a socket fails for good.
-    fn receive(&mut self, sink: &mut dyn FnMut(SocketAddr, Via, &[u8])) -> io::Result<usize>;
+    fn receive(&mut self, sink: &mut dyn FnMut(Arrival, &[u8])) -> io::Result<usize>;
     /// Listens to `group` as well (joins it, or re-joins it). Refusals are kept for the log.
     fn listen(&mut self, group: SocketAddr);
     /// Datagrams the kernel dropped for want of socket buffer, so far.

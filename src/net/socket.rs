@@ -5,7 +5,7 @@ use super::destination::{Destination, Kind};
 use super::features::Features;
 use super::interface::Interface;
 use super::{portable, routes};
-use crate::units::Via;
+use crate::units::{Arrival, Via};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -16,6 +16,8 @@ use super::sys;
 use crate::limits::MAX_DATAGRAM;
 #[cfg(target_os = "linux")]
 use std::os::fd::AsFd;
+#[cfg(target_os = "linux")]
+use std::time::{Duration, SystemTime};
 
 /// Socket buffers asked for, each way: a tenth of a second at 640 Mbit/s. The system may give less.
 const BUFFER_BYTES: usize = 8 << 20;
@@ -29,6 +31,10 @@ const COALESCED: usize = 64 << 10;
 const SINGLE: usize = 16 << 10;
 /// Bytes of the receive arena: 16 coalesced messages.
 const ARENA: usize = 1 << 20;
+
+/// A longer wait in the socket's buffer than this is not believed.
+#[cfg(target_os = "linux")]
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// The buffer that all sockets of an endpoint receive into.
 pub(super) struct Arena(Vec<u8>);
@@ -178,7 +184,7 @@ impl Channel {
         &mut self,
         arena: &mut Arena,
         features: Features,
-        sink: &mut dyn FnMut(SocketAddr, Via, &[u8]),
+        sink: &mut dyn FnMut(Arrival, &[u8]),
     ) -> io::Result<usize> {
         #[cfg(target_os = "linux")]
         if features.mmsg || features.gro {
@@ -186,7 +192,9 @@ impl Channel {
         }
         let _ = features;
         let via = self.via;
-        portable::receive(&self.socket, &mut arena.0[..SINGLE], &mut |from, bytes| sink(from, via, bytes))
+        portable::receive(&self.socket, &mut arena.0[..SINGLE], &mut |from, bytes| {
+            sink(Arrival::at_once(from, via), bytes);
+        })
     }
 
     #[cfg(target_os = "linux")]
@@ -194,14 +202,14 @@ impl Channel {
         &mut self,
         arena: &mut Arena,
         features: Features,
-        sink: &mut dyn FnMut(SocketAddr, Via, &[u8]),
+        sink: &mut dyn FnMut(Arrival, &[u8]),
     ) -> io::Result<usize> {
         let each = if features.gro { COALESCED } else { SINGLE };
         let most = if features.mmsg { ARENA / each } else { 1 };
         let mut messages = [sys::Received::default(); sys::MAX_RECEIVE];
         let most = most.min(messages.len());
         let count = sys::receive_many(self.socket.as_fd(), &mut arena.0, each, &mut messages[..most])?;
-        let mut datagrams = 0;
+        let (mut datagrams, mut now) = (0, None);
         for (message, room) in messages[..count].iter().zip(arena.0.chunks_exact(each)) {
             if let Some(drops) = message.drops {
                 self.drops += u64::from(drops.wrapping_sub(self.drops_seen));
@@ -213,13 +221,19 @@ impl Channel {
                 datagrams += 1;
                 continue;
             };
+            let waited = message.arrived.map_or(Duration::ZERO, |at| {
+                // A clock that was set meanwhile tells nothing.
+                let now = now.get_or_insert_with(SystemTime::now);
+                now.duration_since(at).unwrap_or_default().min(LONGEST_WAIT)
+            });
+            let arrival = Arrival { from, via: self.via, waited };
             if bytes.is_empty() {
                 datagrams += 1;
-                sink(from, self.via, bytes);
+                sink(arrival, bytes);
             }
             for datagram in bytes.chunks(segment.max(1)) {
                 datagrams += 1;
-                sink(from, self.via, datagram);
+                sink(arrival, datagram);
             }
         }
         Ok(datagrams)
@@ -349,7 +363,7 @@ fn never_fragment(_socket: &Socket, _v6: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// What makes it better and may be lacking: only joined groups, GRO, the count of drops.
+/// What makes it better and may be lacking: only joined groups, GRO, the count of drops, times of arrival.
 #[cfg(target_os = "linux")]
 fn tune(socket: &Socket, v6: bool, role: Role, features: &mut Features) {
     let fd = socket.as_fd();
@@ -361,8 +375,9 @@ fn tune(socket: &Socket, v6: bool, role: Role, features: &mut Features) {
     if features.gro && sys::set_int(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_err() {
         features.gro = false;
     }
-    // Without it, drops are not counted.
+    // Without these, drops are not counted, and what waits for us is taken to be on its way.
     let _ = sys::set_int(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
+    let _ = sys::set_int(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -121,13 +121,14 @@ mod linux {
     use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
     use std::os::fd::{AsRawFd, BorrowedFd};
     use std::ptr;
+    use std::time::{Duration, SystemTime};
 
     /// Most messages that one [`receive_many`] takes.
     pub const MAX_RECEIVE: usize = 32;
 
     /// Room for control messages, aligned as the kernel wants: UDP_GRO and SO_RXQ_OVFL take 24
-    /// bytes each on 64-bit machines.
-    const CONTROL_WORDS: usize = 8;
+    /// bytes each on 64-bit machines, a time 32.
+    const CONTROL_WORDS: usize = 12;
     type Control = [u64; CONTROL_WORDS];
 
     /// The iovecs of a batch, two a segment.
@@ -213,6 +214,8 @@ mod linux {
         pub truncated: bool,
         /// The socket's count of datagrams dropped for want of room, if the kernel told.
         pub drops: Option<u32>,
+        /// When the kernel took it (the first of those put together) from the network, if it told.
+        pub arrived: Option<SystemTime>,
     }
 
     /// Receives messages that are waiting, at most `out.len()` and [`MAX_RECEIVE`], by one
@@ -292,7 +295,7 @@ mod linux {
     fn read_control(header: &libc::msghdr, out: &mut Received) {
         // SAFETY: msg_control and msg_controllen describe what the kernel has written, and the
         // CMSG macros stay within it: every header they yield lies in it whole, and so do the
-        // four bytes of each kind that is read, which the length check makes sure of.
+        // bytes of each kind that is read, which the length checks make sure of.
         unsafe {
             let wanted = libc::CMSG_LEN(4) as usize;
             let mut control = libc::CMSG_FIRSTHDR(header);
@@ -307,12 +310,25 @@ mod linux {
                         (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
                             out.drops = Some(ptr::read_unaligned(data.cast::<u32>()));
                         }
+                        (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS)
+                            if (*control).cmsg_len as usize
+                                >= libc::CMSG_LEN(mem::size_of::<libc::timespec>() as u32) as usize =>
+                        {
+                            let at = ptr::read_unaligned(data.cast::<libc::timespec>());
+                            out.arrived = system_time(&at);
+                        }
                         _ => {}
                     }
                 }
                 control = libc::CMSG_NXTHDR(header, control);
             }
         }
+    }
+
+    /// The kernel's real time as ours; none if it is before 1970 or not a time.
+    fn system_time(at: &libc::timespec) -> Option<SystemTime> {
+        let (secs, nanos) = (u64::try_from(at.tv_sec).ok()?, u32::try_from(at.tv_nsec).ok()?);
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(secs) + Duration::from_nanos(nanos.into()))
     }
 
     /// Chooses the interface (and the source address) of IPv4 multicast by its index.

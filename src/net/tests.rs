@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::MAX_DATAGRAM;
+use crate::units::Via;
 use mio::{Events, Poll};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -60,7 +61,9 @@ impl Node {
     fn drain(&mut self, into: &mut Vec<Datagram>) {
         while self
             .net
-            .receive(&mut |from, via, bytes| into.push(Datagram { from, via, bytes: bytes.into() }))
+            .receive(&mut |arrival, bytes| {
+                into.push(Datagram { from: arrival.from, via: arrival.via, bytes: bytes.into() });
+            })
             .unwrap()
             > 0
         {}
@@ -299,7 +302,7 @@ fn nothing_waiting_is_zero() {
     let to = destination("239.255.74.11", free_port());
     for features in every_feature_set() {
         let mut receiver = Node::receiver(to.addr, features);
-        assert_eq!(receiver.net.receive(&mut |_, _, _| panic!("nothing was sent")).unwrap(), 0);
+        assert_eq!(receiver.net.receive(&mut |_, _| panic!("nothing was sent")).unwrap(), 0);
     }
 }
 

@@ -36,6 +36,14 @@ impl TokenBucket {
         Self { rate: rate.0.max(1), quantum, depth, tokens: depth, remainder: 0, refilled: now }
     }
 
+    /// Goes on at another rate; what is owed or saved up stays, within the new depth.
+    pub fn set_rate(&mut self, rate: Rate, datagram: u64, now: Time) {
+        self.refill(now);
+        let tokens = self.tokens;
+        *self = Self::new(rate, datagram, now);
+        self.tokens = tokens.min(self.depth);
+    }
+
     /// How many bytes are sent at one go, about.
     #[must_use]
     pub const fn quantum(&self) -> u64 {

@@ -1,8 +1,13 @@
-//! L1: pacing: the token bucket that every datagram of a sender is charged to.
+//! L1: pacing: the token bucket that every datagram of a sender is charged to, and what finds its
+//! rate: `path` judges one device's reports, `controller` decides.
 
 mod bucket;
+mod controller;
+mod path;
 
 pub use bucket::TokenBucket;
+pub use controller::{RateController, RateMode};
+pub use path::{Finding, Path, Sample};
 use std::net::SocketAddr;
 
 /// Bytes that Ethernet adds around an IP packet on the wire: preamble and start delimiter 8,

@@ -11,7 +11,7 @@ pub mod receiver;
 pub mod sender;
 
 use crate::time::Time;
-use crate::units::{BlockIndex, SymbolId, Via};
+use crate::units::{Arrival, BlockIndex, SymbolId};
 use crate::wire::PacketNumber;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -90,7 +90,7 @@ pub trait Machine {
     type Event;
 
     /// A datagram has arrived. Anything at all may be in it.
-    fn handle_datagram(&mut self, now: Time, from: SocketAddr, via: Via, bytes: &[u8]);
+    fn handle_datagram(&mut self, now: Time, arrival: Arrival, bytes: &[u8]);
     /// The time [`Machine::next_timeout`] has come.
     fn handle_timeout(&mut self, now: Time);
     /// A job has ended.

@@ -6,7 +6,7 @@ use crate::engine::{Engine, EngineError, Jobs, Step};
 use crate::net::{Body, Net, Segment};
 use crate::protocol::Machine;
 use crate::time::Time;
-use crate::units::Via;
+use crate::units::{Arrival, Via};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -93,10 +93,10 @@ impl Net for SimNet {
         }
         Ok(segments.len())
     }
-    fn receive(&mut self, sink: &mut dyn FnMut(SocketAddr, Via, &[u8])) -> io::Result<usize> {
+    fn receive(&mut self, sink: &mut dyn FnMut(Arrival, &[u8])) -> io::Result<usize> {
         let count = self.inbox.len().min(RECEIVE_BATCH);
         for (from, via, bytes) in self.inbox.drain(..count) {
-            sink(from, via, &bytes);
+            sink(Arrival::at_once(from, via), &bytes);
         }
         Ok(count)
     }

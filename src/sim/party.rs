@@ -9,11 +9,11 @@ use crate::fec::PlanCache;
 use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{ReceiverDone, SenderDone, SenderJob};
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
-use crate::protocol::sender::{Sender, SenderConfig};
+use crate::protocol::sender::{Sender, SenderConfig, SlowPolicy};
 use crate::storage::Source;
 use crate::tasks::{MemoryStore, TaskTable};
 use crate::time::Time;
-use crate::units::{DeviceId, Rate, SessionId, TaskId};
+use crate::units::{DeviceId, SessionId, TaskId};
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -120,7 +120,8 @@ pub fn sender(
         layout,
         data: DATA,
         rendezvous: vec![RENDEZVOUS],
-        rate: Rate(scenario.rate),
+        rate: scenario.rate_mode(),
+        slow: SlowPolicy::default(),
         expected: scenario.expected,
         wait: scenario.wait,
         settle: scenario.settle,

@@ -4,7 +4,9 @@
 use super::disk::DiskFaults;
 use super::network::{Attachment, Burst, Line, Quality};
 use crate::layout::Layout;
+use crate::pacing::RateMode;
 use crate::time::Time;
+use crate::units::Rate;
 use std::time::Duration;
 
 /// What a device must have come to in the end.
@@ -157,6 +159,13 @@ impl Scenario {
     #[must_use]
     pub fn generate(seed: u64) -> Self {
         Draw { rng: fastrand::Rng::with_seed(seed ^ 0x5ce_4a10) }.scenario(seed)
+    }
+
+    /// Half of the seeds find their rate themselves, up to the scenario's.
+    #[must_use]
+    pub const fn rate_mode(&self) -> RateMode {
+        let rate = Rate(self.rate);
+        if self.seed % 2 == 0 { RateMode::Fixed(rate) } else { RateMode::Auto(rate) }
     }
 
     /// Virtual time by which everything must have come to its end.

@@ -4,7 +4,7 @@ use super::world::{Director, Pace, World};
 use crate::engine::Engine;
 use crate::protocol::{Control, Machine, Output, Payload, Transmit};
 use crate::time::Time;
-use crate::units::Via;
+use crate::units::Arrival;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -30,11 +30,11 @@ impl Machine for Pinger {
     type Done = u32;
     type Event = u32;
 
-    fn handle_datagram(&mut self, now: Time, from: SocketAddr, _: Via, bytes: &[u8]) {
+    fn handle_datagram(&mut self, now: Time, arrival: Arrival, bytes: &[u8]) {
         if self.to.is_none() {
             // The answer takes a job.
-            self.out.push_back(Output::Job(u32::from(from.ip().is_ipv6()) + 1));
-            self.send(from, bytes);
+            self.out.push_back(Output::Job(u32::from(arrival.from.ip().is_ipv6()) + 1));
+            self.send(arrival.from, bytes);
         } else if bytes == self.got.to_be_bytes() {
             self.got += 1;
             self.out.push_back(Output::Event(self.got));

@@ -1,5 +1,6 @@
 //! PROGRESS: a device's report on itself.
 
+use super::Arrivals;
 use super::reader::{Reader, Result};
 use super::writer::Writer;
 use crate::units::DeviceId;
@@ -19,6 +20,8 @@ pub struct Progress {
     pub kernel_drops: u64,
     /// Datagrams it dropped for want of a free block buffer.
     pub overrun_drops: u64,
+    /// How datagrams of the group's channel, or of its own, have arrived of late.
+    pub arrivals: Option<Arrivals>,
 }
 
 impl Progress {
@@ -30,6 +33,7 @@ impl Progress {
             lost: r.u64("lost datagrams")?,
             kernel_drops: r.u64("kernel drops")?,
             overrun_drops: r.u64("overrun drops")?,
+            arrivals: Arrivals::decode(r)?,
         })
     }
 
@@ -40,23 +44,30 @@ impl Progress {
         w.u64(self.lost);
         w.u64(self.kernel_drops);
         w.u64(self.overrun_drops);
+        Arrivals::encode(self.arrivals.as_ref(), w);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::testing::{DEVICE, datagram, golden, takes};
-    use crate::wire::{DecodeError, Kind, decode_plain};
+    use crate::wire::testing::{DEVICE, datagram, golden, refuses, takes};
+    use crate::wire::{DecodeError, Kind, PacketNumber, decode_plain};
 
     #[rustfmt::skip]
-    const BODY: [u8; 52] = [
+    const BODY: [u8; 85] = [
         0xd0, 0xd1, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xd9, 0xda, 0xdb, 0xdc, 0xdd, 0xde, 0xdf,
         0, 0, 1, 2,
         0, 0, 0, 0, 0, 1, 0, 0,
         0, 0, 0, 0, 0, 0, 2, 0,
         0, 0, 0, 0, 0, 0, 0, 3,
         0, 0, 0, 0, 0, 0, 0, 4,
+        1,                                  // 52 arrivals
+        0, 0, 0, 0, 0, 0, 1, 0,             // 53 first
+        0, 0, 0, 0, 0, 0, 2, 0,             // 61 last
+        0, 0, 0, 200,                       // 69 received
+        0, 1, 0, 0,                         // 73 elapsed
+        0, 0, 0, 0, 0, 2, 0, 0,             // 77 last at
     ];
 
     #[test]
@@ -68,8 +79,27 @@ mod tests {
             lost: 512,
             kernel_drops: 3,
             overrun_drops: 4,
+            arrivals: Some(Arrivals {
+                first: PacketNumber::new(0, 256),
+                last: PacketNumber::new(0, 512),
+                received: 200,
+                elapsed_us: 65536,
+                last_at_us: 131_072,
+            }),
         };
         golden(progress, &BODY);
+        let mut without = BODY[..53].to_vec();
+        without[52] = 0;
+        golden(Progress { arrivals: None, ..progress }, &without);
+    }
+
+    #[test]
+    fn impossible_arrivals_are_refused() {
+        let no = |at, patch: &[u8]| refuses(Kind::Progress, &BODY, at, patch, "arrivals");
+        no(52, &[2]);
+        no(61, &[0, 0, 0, 0, 0, 0, 1, 0]);
+        no(69, &[0, 0, 0, 1]);
+        no(61, &[0, 1, 0, 0, 0, 0, 2, 0]);
     }
 
     #[test]
@@ -82,6 +112,8 @@ mod tests {
             (35, "lost datagrams"),
             (43, "kernel drops"),
             (51, "overrun drops"),
+            (52, "arrivals"),
+            (84, "arrivals"),
         ] {
             let error = DecodeError::Truncated { message: Kind::Progress, field };
             assert_eq!(decode_plain(&datagram(8, &BODY[..len])), Err(error));

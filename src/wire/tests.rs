@@ -241,6 +241,7 @@ fn random_message<'a>(rng: &mut Rng, kind: Kind, payload: &'a [u8]) -> Message<'
             lost: rng.u64(..),
             kernel_drops: rng.u64(..),
             overrun_drops: rng.u64(..),
+            arrivals: None,
         }
         .into(),
         Kind::Complete => {

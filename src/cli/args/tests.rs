@@ -43,7 +43,7 @@ fn send_in_full() {
     );
     assert_eq!(args.group.as_deref(), Some("239.1.1.1"));
     assert_eq!(args.interface.as_deref(), Some("eth1"));
-    assert_eq!((args.rate, args.receivers), (Some(Rate(800_000_000)), Some(30)));
+    assert_eq!((args.rate, args.receivers), (Some(RateChoice::Fixed(Rate(800_000_000))), Some(30)));
     assert_eq!((args.wait, args.linger), (Some(Duration::from_secs(60)), Duration::from_secs(600)));
     assert_eq!((args.port, args.ttl, args.symbol_size), (9000, 4, Some(1024)));
     assert_eq!(args.report, Some(PathBuf::from("done.json")));

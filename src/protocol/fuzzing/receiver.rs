@@ -8,7 +8,7 @@ use crate::protocol::job::{ReceiverDone, ReceiverJob};
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::{Control, Machine, Output, Payload};
 use crate::time::Time;
-use crate::units::{BlockIndex, DeviceId, Digest, Rate, SymbolId, TaskId, Via};
+use crate::units::{Arrival, BlockIndex, DeviceId, Digest, Rate, SymbolId, TaskId, Via};
 use crate::wire::{
     self, Abort, AbortCode, Acknowledge, Admit, Announce, HashPage, Header, Invitation, Kind, Message,
     PacketNumber, Phase, Planned, Poll, Symbol, Verdict,
@@ -230,7 +230,7 @@ impl World {
         if let Ok((_, Message::Announce(Announce { root: Some(root), .. }))) = wire::decode(bytes) {
             self.roots.push(root);
         }
-        self.receiver.handle_datagram(self.now, from, Via::Group, bytes);
+        self.receiver.handle_datagram(self.now, Arrival::at_once(from, Via::Group), bytes);
         self.drain();
     }
 

@@ -2,16 +2,17 @@
 
 use super::{Damage, GROUP, Input, MAX_OPERATIONS, MAX_WAKES_AT_ONCE, Object, SESSION, any_body};
 use crate::limits::{CHECKSUM_LEN, MAX_CONTROL, MAX_JOBS};
+use crate::pacing::RateMode;
 use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{SenderDone, SenderJob};
-use crate::protocol::sender::{Sender, SenderConfig};
+use crate::protocol::sender::{Sender, SenderConfig, SlowPolicy};
 use crate::protocol::{Control, Machine, Output, Payload, Transmit};
 use crate::status::DeviceStatus;
 use crate::time::Time;
-use crate::units::{BlockIndex, DeviceId, Digest, Rate, TaskId, Via};
+use crate::units::{Arrival, BlockIndex, DeviceId, Digest, Rate, TaskId, Via};
 use crate::wire::{
-    self, Abort, AbortCode, Complete, Deficit, Header, Join, Kind, Message, Nak, PacketNumber, PageRange,
-    Progress,
+    self, Abort, AbortCode, Arrivals, Complete, Deficit, Header, Join, Kind, Message, Nak, PacketNumber,
+    PageRange, Progress,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -84,7 +85,15 @@ impl World {
             layout: object.layout,
             data: GROUP,
             rendezvous: vec![SocketAddr::from((Ipv4Addr::new(239, 255, 74, 17), 7417))],
-            rate: Rate(1_000_000 << (speed & 7)),
+            rate: match Rate(1_000_000 << (speed & 7)) {
+                rate if speed & 8 == 0 => RateMode::Fixed(rate),
+                rate => RateMode::Auto(rate),
+            },
+            slow: match speed >> 3 & 3 {
+                0 | 1 => SlowPolicy::Defer,
+                2 => SlowPolicy::Keep,
+                _ => SlowPolicy::Drop,
+            },
             expected: (people & 7 != 0).then_some(u32::from(people & 7)),
             wait: Duration::from_secs(10),
             settle: Duration::from_millis(u64::from(people >> 3) * 50),
@@ -125,6 +134,16 @@ impl World {
                     lost: drops.into(),
                     kernel_drops: u64::from(drops) << 56,
                     overrun_drops: 0,
+                    // Lies about packet numbers there may or may not have been.
+                    arrivals: (drops & 1 == 1).then(|| Arrivals {
+                        first: PacketNumber(u64::from(verified >> 4)),
+                        last: PacketNumber(
+                            u64::from(verified >> 4) + 1 + (u64::from(drops) << (verified & 15) >> 4),
+                        ),
+                        received: 2 + u32::from(drops >> 2),
+                        elapsed_us: u32::from(drops) << (verified & 7),
+                        last_at_us: u64::from(verified) << (drops & 63),
+                    }),
                 };
                 self.say(who, &report.into());
             }
@@ -211,7 +230,7 @@ impl World {
         {
             self.claims.insert(device);
         }
-        self.sender.handle_datagram(self.now, address(who & 31), Via::Unicast, bytes);
+        self.sender.handle_datagram(self.now, Arrival::at_once(address(who & 31), Via::Unicast), bytes);
         self.drain();
     }
 

@@ -9,14 +9,15 @@ use crate::protocol::Output;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::ReceiverJob;
 use crate::time::Time;
-use crate::units::SymbolId;
+use crate::units::{Arrival, SymbolId};
 use crate::wire::{
     self, Abort, Admit, Announce, Header, Invitation, Message, PacketNumber, Poll, Symbol, Verdict,
 };
 use std::net::SocketAddr;
 
 impl Receiver {
-    pub(super) fn inbound(&mut self, now: Time, from: SocketAddr, bytes: &[u8]) {
+    pub(super) fn inbound(&mut self, now: Time, arrival: Arrival, bytes: &[u8]) {
+        let from = arrival.from;
         let Ok((header, message)) = wire::decode(bytes) else {
             self.counters.ignored += 1;
             return;
@@ -36,7 +37,10 @@ impl Receiver {
         let group = header.packet_number.channel() == 0;
         if group {
             session.last_group = now;
-            session.group.note(header.packet_number);
+            session.group.note(header.packet_number, now - arrival.waited);
+        } else if !matches!(message, Message::Admit(_)) {
+            // Admissions come on a channel that all share.
+            session.own.note(header.packet_number, now - arrival.waited);
         }
         let known = match message {
             Message::Symbol(symbol) => self.symbol(symbol),
@@ -167,7 +171,12 @@ impl Receiver {
             return;
         }
         if number.channel() != 0 {
-            // A poll of our own repair session: answered at once, and always.
+            // A poll of our own repair session: answered at once, and always, after how its symbols
+            // have arrived.
+            let arrivals = session.own.take_arrivals(true);
+            if arrivals.is_some() {
+                self.report(arrivals);
+            }
             let answer = PendingAnswer::new(poll, number, now, now);
             self.send_answer(now, &answer, true);
             return;

@@ -2,12 +2,14 @@
 
 use super::config::ReceiverConfig;
 use super::{Receiver, State};
-use crate::limits::{COMPLETIONS_PER_SECOND, REPORT_INTERVAL, SENDER_SILENCE, report_interval};
+use crate::limits::{
+    COMPLETIONS_PER_SECOND, LIFE_SIGN_INTERVAL, REPORT_INTERVAL, SENDER_SILENCE, report_interval,
+};
 use crate::protocol::Output;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
 use crate::time::Time;
-use crate::wire::{Abort, AbortCode, Complete, Join, Message, Progress};
+use crate::wire::{Abort, AbortCode, Arrivals, Complete, Join, Message, Progress};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,7 +54,10 @@ pub(super) struct Timers {
     /// When to send a join; never if none is due.
     pub join: Time,
     last_join: Option<Time>,
+    /// When to look whether there is something to report.
     pub report: Time,
+    /// When to report although there is nothing new.
+    life_sign: Time,
     refused_at: Time,
 }
 
@@ -64,6 +69,7 @@ impl Timers {
             join: Time::NEVER,
             last_join: None,
             report: Time::NEVER,
+            life_sign: Time::NEVER,
             refused_at: Time::NEVER,
         }
     }
@@ -73,7 +79,8 @@ impl Timers {
     }
     pub fn admitted(&mut self, now: Time) {
         self.join = Time::NEVER;
-        self.report = now + REPORT_INTERVAL / 4;
+        self.report = now + REPORT_INTERVAL;
+        self.life_sign = now + LIFE_SIGN_INTERVAL / 4;
     }
     pub fn join_is_pending(&self, now: Time) -> bool {
         self.join != Time::NEVER || self.last_join.is_some_and(|at| now < at + JOIN_PATIENCE)
@@ -177,12 +184,22 @@ impl Receiver {
             return;
         }
         let alive = matches!(self.state, State::Receiving | State::Committing | State::Confirming(_));
-        let (Some(session), Some(blocks), true) = (&self.session, &self.blocks, alive) else {
+        let (Some(session), true) = (&mut self.session, alive) else {
             self.timers.report = Time::NEVER;
             return;
         };
         let interval = report_interval(session.group_size);
-        self.timers.report = now + interval.mul_f64(0.5 + self.rng.f64());
+        self.timers.report = now + interval.mul_f64(0.75 + 0.5 * self.rng.f64());
+        let arrivals = session.group.take_arrivals(false);
+        if arrivals.is_some() || now >= self.timers.life_sign {
+            self.timers.life_sign = now + LIFE_SIGN_INTERVAL;
+            self.report(arrivals);
+        }
+    }
+
+    /// Reports on ourselves, and how datagrams have arrived.
+    pub(super) fn report(&mut self, arrivals: Option<Arrivals>) {
+        let (Some(session), Some(blocks)) = (&self.session, &self.blocks) else { return };
         let report = Progress {
             device: self.config.device,
             verified: blocks.verified(),
@@ -190,6 +207,7 @@ impl Receiver {
             lost: session.group.lost(),
             kernel_drops: self.counters.kernel_drops,
             overrun_drops: self.counters.overrun_drops,
+            arrivals,
         };
         self.tell(&Message::Progress(report));
     }

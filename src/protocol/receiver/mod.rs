@@ -23,7 +23,7 @@ use super::event::{ReceiverEvent, ReceiverSnapshot};
 use super::job::{ReceiverDone, ReceiverJob};
 use super::{Control, Machine, Output, Payload, Transmit};
 use crate::time::Time;
-use crate::units::{BlockIndex, Via};
+use crate::units::{Arrival, BlockIndex};
 use crate::wire::{self, AbortCode, Message, PacketNumber};
 use answer::PendingAnswer;
 use blocks::{Blocks, Verdict};
@@ -31,7 +31,6 @@ use fastrand::Rng;
 use life::{Confirming, Leaving, Timers};
 use session::Session;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 type Out = Output<ReceiverJob, ReceiverEvent>;
@@ -193,8 +192,8 @@ impl Machine for Receiver {
     type Done = ReceiverDone;
     type Event = ReceiverEvent;
 
-    fn handle_datagram(&mut self, now: Time, from: SocketAddr, _via: Via, bytes: &[u8]) {
-        self.inbound(now, from, bytes);
+    fn handle_datagram(&mut self, now: Time, arrival: Arrival, bytes: &[u8]) {
+        self.inbound(now, arrival, bytes);
     }
 
     fn handle_timeout(&mut self, now: Time) {

@@ -4,11 +4,17 @@ use crate::layout::Layout;
 use crate::limits::{COMFORTABLE_BLOCK_LOG2, MAX_BLOCKS, MAX_DEVICES};
 use crate::time::Time;
 use crate::units::{Digest, SessionId, TaskId};
-use crate::wire::{Announce, PacketNumber, Phase};
+use crate::wire::{Announce, Arrivals, PacketNumber, Phase};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// A packet number that leaps further than this is damage, not loss.
 const MAX_LEAP: u64 = 1 << 22;
+/// Longest stretch of arrivals that is reported on: the sender's rate may change soon.
+const STRETCH: Duration = Duration::from_millis(100);
+/// So many datagrams tell what the way carries, and so many if they are spread over half a stretch.
+const MANY: u32 = 64;
+const ENOUGH: u32 = 25;
 
 /// A session, latched from its first announce: later ones cannot change what it is.
 #[derive(Debug)]
@@ -27,6 +33,8 @@ pub(super) struct Session {
     pub last_heard: Time,
     pub last_group: Time,
     pub group: ChannelLoss,
+    /// The channel of our own unicast repair session.
+    pub own: ChannelLoss,
 }
 
 impl Session {
@@ -48,6 +56,7 @@ impl Session {
             last_heard: now,
             last_group: now,
             group: ChannelLoss::default(),
+            own: ChannelLoss::default(),
         })
     }
 
@@ -72,28 +81,90 @@ pub(super) fn sound_group_size(told: u32) -> u32 {
     told.min(MAX_DEVICES as u32)
 }
 
-/// Losses of one channel, told by its packet numbers.
+/// How one channel is heard, told by its packet numbers.
 #[derive(Debug, Default)]
 pub(super) struct ChannelLoss {
-    first: Option<u64>,
+    first: Option<PacketNumber>,
     highest: u64,
     pub received: u64,
+    /// What has arrived of late, and the stretch before.
+    stretch: Option<Stretch>,
+    before: Option<Stretch>,
+}
+
+/// A stretch of arrivals: first and last number, how many of them came, and when.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    first: PacketNumber,
+    last: PacketNumber,
+    received: u32,
+    first_at: Time,
+    last_at: Time,
+}
+
+impl Stretch {
+    const fn starting(number: PacketNumber, at: Time) -> Self {
+        Self { first: number, last: number, received: 1, first_at: at, last_at: at }
+    }
+    fn elapsed(&self) -> Duration {
+        self.last_at - self.first_at
+    }
+    /// Whether it is enough to tell anything.
+    fn tells(&self) -> bool {
+        self.received >= MANY || self.received >= ENOUGH && self.elapsed() >= STRETCH / 2
+    }
 }
 
 impl ChannelLoss {
-    pub fn note(&mut self, number: PacketNumber) {
+    /// Notes a datagram that reached this machine at `at`. One of another channel begins anew.
+    pub fn note(&mut self, number: PacketNumber, at: Time) {
         let counter = number.counter();
         match self.first {
-            None => (self.first, self.highest) = (Some(counter), counter),
-            Some(_) if counter > self.highest.saturating_add(MAX_LEAP) => return,
-            Some(_) => self.highest = self.highest.max(counter),
+            Some(first) if first.channel() == number.channel() => {
+                if counter > self.highest.saturating_add(MAX_LEAP) {
+                    return;
+                }
+                self.highest = self.highest.max(counter);
+            }
+            _ => *self = Self { first: Some(number), highest: counter, ..Self::default() },
         }
         self.received += 1;
+        match &mut self.stretch {
+            Some(stretch) if number > stretch.last => {
+                stretch.last = number;
+                stretch.last_at = stretch.last_at.max(at);
+                stretch.received = stretch.received.saturating_add(1);
+                if stretch.elapsed() >= STRETCH {
+                    let next = Stretch::starting(number, stretch.last_at);
+                    self.before = self.stretch.replace(next);
+                }
+            }
+            // Reordered: it belongs to this stretch if it was sent within it.
+            Some(stretch) => stretch.received += u32::from(number > stretch.first),
+            None => self.stretch = Some(Stretch::starting(number, at)),
+        }
+    }
+
+    /// How the latest datagrams have arrived, if they are enough to tell anything. They are not told
+    /// of again: the next stretch begins where this one ends, or, with `anew`, with the next datagram.
+    pub fn take_arrivals(&mut self, anew: bool) -> Option<Arrivals> {
+        let stretch = [self.stretch, self.before].into_iter().flatten().find(Stretch::tells)?;
+        let last = self.stretch?;
+        self.stretch = (!anew).then(|| Stretch::starting(last.last, last.last_at));
+        self.before = None;
+        let micros = |d: Duration| d.as_micros();
+        Some(Arrivals {
+            first: stretch.first,
+            last: stretch.last,
+            received: stretch.received,
+            elapsed_us: u32::try_from(micros(stretch.elapsed())).unwrap_or(u32::MAX),
+            last_at_us: u64::try_from(micros(stretch.last_at - Time::ZERO)).unwrap_or(u64::MAX),
+        })
     }
 
     /// Datagrams that never came (a reordered one counts until it does).
     pub fn lost(&self) -> u64 {
-        let sent = self.first.map_or(0, |first| self.highest - first.min(self.highest) + 1);
+        let sent = self.first.map_or(0, |first| self.highest - first.counter().min(self.highest) + 1);
         sent.saturating_sub(self.received)
     }
 }
@@ -106,9 +177,63 @@ mod tests {
     fn losses_are_counted_from_the_first_datagram_heard() {
         let mut loss = ChannelLoss::default();
         for counter in [100, 101, 103, 102, 106, u64::MAX >> 20] {
-            loss.note(PacketNumber::new(0, counter));
+            loss.note(PacketNumber::new(0, counter), Time(counter * 1000));
         }
         assert_eq!((loss.received, loss.lost()), (5, 2));
+    }
+
+    /// Notes counters `from..to` of the group, a millisecond apart from `ms` on.
+    fn run(loss: &mut ChannelLoss, counters: std::ops::Range<u64>, ms: u64) {
+        for (i, counter) in counters.enumerate() {
+            loss.note(PacketNumber::new(0, counter), Time((ms + i as u64) * 1_000_000));
+        }
+    }
+
+    fn arrivals(first: u64, last: u64, received: u32, elapsed: u32, at: u64) -> Option<Arrivals> {
+        let number = |counter| PacketNumber::new(0, counter);
+        Some(Arrivals {
+            first: number(first),
+            last: number(last),
+            received,
+            elapsed_us: elapsed * 1000,
+            last_at_us: at * 1000,
+        })
+    }
+
+    #[test]
+    fn stretches_of_arrivals_follow_one_another() {
+        let mut loss = ChannelLoss::default();
+        assert_eq!(loss.take_arrivals(false), None);
+        run(&mut loss, 100..120, 10);
+        assert_eq!(loss.take_arrivals(false), None, "too few to tell");
+        run(&mut loss, 125..170, 30);
+        // One that was overtaken belongs to it, one from before does not.
+        run(&mut loss, 122..123, 75);
+        run(&mut loss, 99..100, 76);
+        assert_eq!(loss.take_arrivals(false), arrivals(100, 169, 66, 64, 74));
+        assert_eq!(loss.take_arrivals(false), None);
+        run(&mut loss, 170..240, 80);
+        assert_eq!(loss.take_arrivals(true), arrivals(169, 239, 71, 75, 149));
+        run(&mut loss, 250..320, 1000);
+        assert_eq!(loss.take_arrivals(true), arrivals(250, 319, 70, 69, 1069), "begun anew");
+    }
+
+    #[test]
+    fn only_what_came_of_late_is_told() {
+        let mut loss = ChannelLoss::default();
+        run(&mut loss, 0..352, 0);
+        assert_eq!(loss.take_arrivals(false), arrivals(300, 351, 52, 51, 351));
+        run(&mut loss, 352..470, 352);
+        assert_eq!(loss.take_arrivals(false), arrivals(351, 451, 101, 100, 451), "the rest is too short");
+    }
+
+    #[test]
+    fn another_channel_begins_anew() {
+        let mut loss = ChannelLoss::default();
+        run(&mut loss, 0..70, 0);
+        (0..80).for_each(|i| loss.note(PacketNumber::new(3, 500 + i), Time(i * 1_000_000)));
+        assert_eq!((loss.received, loss.lost()), (80, 0));
+        assert_eq!(loss.take_arrivals(false).map(|a| a.first), Some(PacketNumber::new(3, 500)));
     }
 
     #[test]

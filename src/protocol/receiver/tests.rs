@@ -3,7 +3,7 @@
 use super::*;
 use crate::layout::Layout;
 use crate::protocol::event::ReceiverOutcome;
-use crate::units::{DeviceId, Rate, SessionId, SymbolId, TaskId};
+use crate::units::{DeviceId, Rate, SessionId, SymbolId, TaskId, Via};
 use crate::wire::{Admit, Announce, Header, Invitation, Phase, Symbol};
 use std::time::Duration;
 
@@ -85,7 +85,11 @@ impl Bench {
     fn hear(&mut self, message: &Message<'_>) {
         let header = Header { session: SESSION, packet_number: PacketNumber::new(0, 0) };
         let bytes = wire::encode(header, message);
-        self.receiver.handle_datagram(self.now, "10.0.0.1:7418".parse().unwrap(), Via::Group, &bytes);
+        self.receiver.handle_datagram(
+            self.now,
+            Arrival::at_once("10.0.0.1:7418".parse().unwrap(), Via::Group),
+            &bytes,
+        );
         self.drain();
     }
 

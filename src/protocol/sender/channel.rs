@@ -1,7 +1,7 @@
 //! A repair channel: a destination, its packet counter, the repairs planned for it, and the state
 //! of its round. The group has one; each device in a unicast repair session has its own.
 
-use super::own_rate::OwnRate;
+use super::pace::Pace;
 use super::planner::PlanKind;
 use crate::time::Time;
 use crate::units::{BlockIndex, SymbolId};
@@ -78,8 +78,8 @@ pub(super) struct Channel {
     pages: BTreeSet<u32>,
     /// When the latest polls went out, by round: late answers too tell the round-trip time.
     polls: VecDeque<(u32, Time)>,
-    /// The rate at which the one device behind this channel is served, if it is a unicast one.
-    pub own_rate: Option<OwnRate>,
+    /// The pace of the one device behind this channel, if it is one of a unicast repair session.
+    pub pace: Option<Pace>,
     /// The packet number of the last symbol: an answer from before it does not count it.
     pub last_symbol: PacketNumber,
 }
@@ -96,7 +96,7 @@ impl Channel {
             queue: VecDeque::new(),
             pages: BTreeSet::new(),
             polls: VecDeque::new(),
-            own_rate: None,
+            pace: None,
             last_symbol: PacketNumber::new(id, 0),
         }
     }
@@ -129,6 +129,11 @@ impl Channel {
         let first = self.take_numbers(count);
         self.last_symbol = PacketNumber::new(self.id, self.next_counter.saturating_sub(1));
         first
+    }
+
+    /// The counter of the next datagram.
+    pub const fn next_counter(&self) -> u64 {
+        self.next_counter
     }
 
     /// Whether `number` is one this channel has used.

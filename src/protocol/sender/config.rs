@@ -2,10 +2,22 @@
 
 use crate::layout::Layout;
 use crate::limits::SYMBOL_HEADER_LEN;
-use crate::pacing::udp_overhead;
-use crate::units::{Rate, SessionId, TaskId};
+use crate::pacing::{RateMode, udp_overhead};
+use crate::units::{SessionId, TaskId};
 use std::net::SocketAddr;
 use std::time::Duration;
+
+/// What becomes of a device that carries less than half of what the others do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SlowPolicy {
+    /// The group goes on at the rate the rest carry; the device is served alone, afterwards.
+    #[default]
+    Defer,
+    /// Everybody waits for it.
+    Keep,
+    /// It fails.
+    Drop,
+}
 
 /// Everything a [`super::Sender`] needs to know; it draws and looks up nothing itself.
 #[derive(Clone, Debug)]
@@ -22,8 +34,10 @@ pub struct SenderConfig {
     pub data: SocketAddr,
     /// Where announcements go besides.
     pub rendezvous: Vec<SocketAddr>,
-    /// Bits per second on the wire.
-    pub rate: Rate,
+    /// How fast, in bits per second on the wire.
+    pub rate: RateMode,
+    /// What becomes of a device that carries far less than the others.
+    pub slow: SlowPolicy,
     /// Start as soon as so many devices are ready; also the number expected to complete.
     pub expected: Option<u32>,
     /// Gather for at most so long.

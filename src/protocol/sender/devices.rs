@@ -1,6 +1,7 @@
 //! The devices of a session, as the sender sees them.
 
 use super::channel::Channel;
+use crate::pacing::Path;
 use crate::status::{DeviceRow, DeviceStatus};
 use crate::time::Time;
 use crate::units::DeviceId;
@@ -25,8 +26,12 @@ pub(super) struct Device {
     pub least_deficit: u64,
     /// Blocks below this went by before it was there: the group does not repair them for it.
     pub since: u32,
-    /// Its losses are unlike the group's: the group does not repair for it.
+    /// Its losses or its speed are unlike the group's: the group does not repair for it.
     pub apart: bool,
+    /// It is set apart since it is slow: while the stream fills its way, it needs no session.
+    pub slow: bool,
+    /// What its reports say of the way to it.
+    pub path: Path,
     /// It has once been taken into the group of those left over; no second time.
     pub regrouped: bool,
     /// Unicast polls in a row that it did not answer although it was heard from.

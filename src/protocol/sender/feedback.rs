@@ -3,6 +3,7 @@
 use super::devices::Device;
 use super::{PendingJoin, Sender};
 use crate::limits::{MAX_DEVICES, MAX_PENDING_JOINS};
+use crate::pacing::Path;
 use crate::protocol::job::SenderJob;
 use crate::status::DeviceStatus;
 use crate::time::Time;
@@ -136,6 +137,8 @@ impl Sender {
                 least_deficit: u64::MAX,
                 since: 0,
                 apart: false,
+                slow: false,
+                path: Path::default(),
                 regrouped: false,
                 unanswered: 0,
                 silent_rounds: 0,
@@ -183,7 +186,7 @@ impl Sender {
         device.last_gain = now;
         device.least_deficit = u64::MAX;
         device.unanswered = 0;
-        device.apart = false;
+        (device.apart, device.slow) = (false, false);
         device.since = if started { gone_by } else { 0 };
         let status = self.active_status(key);
         self.set_status(key, status, now);
@@ -247,9 +250,14 @@ impl Sender {
             device.verified = verified;
         }
         device.incomplete = Some(blocks - device.verified);
+        let dropped = report.kernel_drops.saturating_add(report.overrun_drops);
+        let overflowed = dropped > device.kernel_drops.saturating_add(device.overrun_drops);
         device.lost_datagrams = report.lost;
         device.kernel_drops = report.kernel_drops;
         device.overrun_drops = report.overrun_drops;
+        if let Some(arrivals) = report.arrivals {
+            self.arrivals(key, &arrivals, overflowed, now);
+        }
         true
     }
 

@@ -163,7 +163,7 @@ impl Sender {
             position: BlockIndex(self.stream.position),
             invitation,
             group_size: self.devices.group_size(),
-            rate: self.config.rate,
+            rate: self.pace.rate(),
             root: self.root,
             name: self.config.name.clone(),
         }

@@ -10,8 +10,9 @@
 //! - `config`: what it is told. `devices`: whom it serves. `gather`: invitations, the start.
 //! - `stream`: source symbols, hashes ahead of them, and what goes out next at the paced rate.
 //! - `rounds`: polls of the group, and what becomes of their answers. `planner`: the repairs of a round.
-//! - `sessions`: unicast repair sessions, each at its `own_rate`. `channel`: a destination's repairs.
-//! - `feedback`: what devices say. `life`: announces, silence, the end.
+//! - `sessions`: unicast repair sessions. `channel`: a destination, its repairs and its `pace`.
+//! - `rate`: what reports of arrivals make of the paces. `feedback`: what devices say.
+//! - `life`: announces, silence, the end.
 
 mod channel;
 mod config;
@@ -19,27 +20,30 @@ mod devices;
 mod feedback;
 mod gather;
 mod life;
-mod own_rate;
+mod pace;
 mod planner;
+mod rate;
 mod rounds;
 mod sessions;
 mod stream;
 
-pub use config::SenderConfig;
+pub use config::{SenderConfig, SlowPolicy};
 
 use super::event::{SenderEvent, SenderOutcome, SenderSnapshot};
 use super::job::{SenderDone, SenderJob};
 use super::{Control, Machine, Output, Payload, Transmit};
-use crate::limits::{MAX_DEVICES, UNICAST_SHARE_PERCENT};
-use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, TokenBucket, udp_overhead};
+use crate::limits::MAX_DEVICES;
+use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, RateController, TokenBucket, udp_overhead};
 use crate::status::DeviceStatus;
 use crate::time::Time;
-use crate::units::{DeviceId, Digest, Rate, SymbolId, Via};
+use crate::units::{Arrival, DeviceId, Digest, SymbolId};
 use crate::wire::{self, AbortCode, Message, PacketNumber, Phase};
 use channel::Channel;
 use devices::Devices;
 use gather::Gather;
 use life::Life;
+use pace::Pace;
+use rate::Epoch;
 use rounds::GroupRounds;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -93,7 +97,8 @@ pub struct Sender {
     rounds: GroupRounds,
     /// Keys of the devices with an active unicast repair session, the next to send first.
     sessions: VecDeque<usize>,
-    pacer: TokenBucket,
+    pace: Pace,
+    epoch: Epoch,
     unicast_share: TokenBucket,
     /// Symbols that workers are encoding or that wait, encoded, for their turn.
     encoded_symbols: u32,
@@ -120,7 +125,8 @@ impl Sender {
             })
             .collect();
         let datagram = config.datagram_on_wire();
-        let share = Rate(config.rate.0 * UNICAST_SHARE_PERCENT / 100);
+        let pace = Pace::new(RateController::new(config.rate), datagram, now);
+        let share = rate::unicast_share(pace.rate());
         let mut sender = Self {
             phase: Phase::Gathering,
             root: None,
@@ -133,7 +139,8 @@ impl Sender {
             replies: Channel::new(u16::MAX, config.data),
             rounds: GroupRounds::new(),
             sessions: VecDeque::new(),
-            pacer: TokenBucket::new(config.rate, datagram, now),
+            pace,
+            epoch: Epoch::default(),
             unicast_share: TokenBucket::new(share, datagram, now),
             encoded_symbols: 0,
             life: Life::new(now, &config),
@@ -160,7 +167,7 @@ impl Sender {
             object_size: self.config.layout.object_size(),
             streamed: (u64::from(position) << self.config.layout.block_log2())
                 .min(self.config.layout.object_size()),
-            rate: self.config.rate,
+            rate: self.pace.rate(),
             wire_bytes: self.counters.wire_bytes,
             source_symbols: self.counters.source,
             repair_symbols: self.counters.repair,
@@ -183,7 +190,7 @@ impl Sender {
 
     /// Charges datagrams of so many bytes in all, on the wire, to the rate.
     fn charge(&mut self, bytes: u64, datagrams: u32) {
-        self.pacer.charge(bytes);
+        self.pace.bucket.charge(bytes);
         self.counters.wire_bytes += bytes - (ETHERNET_OVERHEAD - ETHERNET_HEADER) * u64::from(datagrams);
     }
 
@@ -269,9 +276,9 @@ impl Machine for Sender {
     type Done = SenderDone;
     type Event = SenderEvent;
 
-    fn handle_datagram(&mut self, now: Time, from: SocketAddr, _via: Via, bytes: &[u8]) {
+    fn handle_datagram(&mut self, now: Time, arrival: Arrival, bytes: &[u8]) {
         if !self.life.is_closing() {
-            self.feedback(now, from, bytes);
+            self.feedback(now, arrival.from, bytes);
         }
     }
 

@@ -47,6 +47,32 @@ pub(super) enum PlanKind {
     Fresh(u32),
 }
 
+impl PlanKind {
+    /// The same with no more than `most` symbols.
+    pub fn at_most(self, most: u32) -> Self {
+        match self {
+            Self::Fresh(count) => Self::Fresh(count.min(most)),
+            Self::Resend(runs) => {
+                let mut room = most;
+                let cut = runs.into_iter().map_while(|(first, count)| {
+                    let count = count.min(room);
+                    room -= count;
+                    (count > 0).then_some((first, count))
+                });
+                Self::Resend(cut.collect())
+            }
+        }
+    }
+
+    /// How many symbols it takes.
+    pub fn symbols(&self) -> u32 {
+        match self {
+            Self::Resend(runs) => runs.iter().map(|run| run.1).sum(),
+            Self::Fresh(count) => *count,
+        }
+    }
+}
+
 impl Needs {
     /// Adds a device's summary. `symbols_of` gives K of a block below the polled position, or none
     /// for a block that is not to be counted; unlikely claims are clamped to what is possible.

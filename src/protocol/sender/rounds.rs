@@ -1,9 +1,9 @@
 //! The group's rounds: a poll invites answers, the answers are planned together, the repairs go out,
 //! the next poll follows; one round at a time, beside the stream.
 
-use super::Sender;
 use super::channel::Round;
 use super::planner::{Needs, Plan, PlanKind};
+use super::{Sender, SlowPolicy};
 use crate::limits::{MAX_CONTROL, MAX_SYMBOL_ID, NAKS_PER_SECOND};
 use crate::status::DeviceStatus;
 use crate::time::Time;
@@ -135,7 +135,7 @@ impl Sender {
             return position > 0 && (self.group_is_busy() || self.rounds.polled < position);
         }
         let layout = &self.config.layout;
-        let by_time = (u128::from(self.config.rate.0) * POLL_EVERY.as_millis() / 8000) >> layout.block_log2();
+        let by_time = (u128::from(self.pace.rate().0) * POLL_EVERY.as_millis() / 8000) >> layout.block_log2();
         let step = POLL_BLOCKS.max(u32::try_from(by_time).unwrap_or(u32::MAX));
         position >= self.rounds.polled.saturating_add(step)
     }
@@ -311,7 +311,7 @@ impl Sender {
     /// late or lost), nobody is set apart.
     fn set_apart(&mut self, answers: &[(usize, Nak)], now: Time) {
         let polled = self.polled_devices();
-        if polled < 2 {
+        if polled < 2 || self.config.slow == SlowPolicy::Keep {
             return;
         }
         let segment = u64::from(self.rounds.polled - self.rounds.polled_before).max(1);

@@ -3,12 +3,12 @@
 
 use super::Sender;
 use super::channel::Round;
-use super::own_rate::OwnRate;
+use super::pace::Pace;
 use super::planner::Needs;
 use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::units::BlockIndex;
-use crate::wire::{Deficit, Invitation, Message, Nak, Poll};
+use crate::wire::{Invitation, Message, Nak, Poll};
 use std::time::Duration;
 
 /// Sessions at a time while the group has work.
@@ -21,15 +21,15 @@ impl Sender {
             let wanting: Vec<usize> = self
                 .devices
                 .iter()
-                .filter(|(key, d)| d.wants_unicast() && !self.sessions.contains(key))
+                .filter(|(_, d)| d.wants_unicast() && (!d.slow || self.stream_done()))
+                .filter(|(key, _)| !self.sessions.contains(key))
                 .map(|(key, _)| key)
                 .take(room.min(MAX_SESSIONS * 4) - self.sessions.len().min(MAX_SESSIONS * 4))
                 .collect();
             for key in wanting {
                 if self.session_scope(key) > 0 {
-                    let (rate, datagram) = (self.config.rate, self.datagram_on_wire());
-                    let channel = self.device_channel(key);
-                    channel.own_rate.get_or_insert_with(|| OwnRate::new(rate, datagram, now));
+                    let pace = Pace::new(self.session_controller(key, now), self.datagram_on_wire(), now);
+                    self.device_channel(key).pace.get_or_insert(pace);
                     self.sessions.push_back(key);
                 }
             }
@@ -90,11 +90,6 @@ impl Sender {
         needs.add(nak, pages, |block| {
             (block < scope).then(|| self.config.layout.source_symbols(BlockIndex(block)))
         });
-        let told = self.device_channel(key).own_rate.as_ref().map_or(0, |own_rate| own_rate.told);
-        let (still, lacks) = (self.deficit(nak, told), self.deficit(nak, u32::MAX));
-        if let Some(own_rate) = &mut self.device_channel(key).own_rate {
-            own_rate.answered(still, lacks, nak.deficits.last().map_or(0, Deficit::end), now);
-        }
         let device = self.devices.get_mut(key);
         device.unanswered = 0;
         let loss = if device.apart { 0.2 } else { self.rounds.loss };
@@ -114,8 +109,15 @@ impl Sender {
         for page in needs.pages() {
             channel.add_page(page);
         }
+        let mut room = channel.pace.as_ref().map_or(u64::MAX, |pace| pace.symbols_a_round(pause));
         for plan in plans {
-            let (kind, first) = self.set_aside(plan.block, plan.kind);
+            if room == 0 {
+                // The next round's answer asks for it again.
+                break;
+            }
+            let kind = plan.kind.at_most(u32::try_from(room).unwrap_or(u32::MAX));
+            room -= u64::from(kind.symbols());
+            let (kind, first) = self.set_aside(plan.block, kind);
             self.device_channel(key).push(BlockIndex(plan.block), kind, first);
         }
     }

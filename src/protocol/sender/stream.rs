@@ -175,7 +175,7 @@ impl Sender {
     /// What goes out next at the paced rate: the group's repairs before its stream; a unicast
     /// repair session when its share allows, or when the group has nothing to send.
     pub(super) fn next_paced(&mut self, now: Time) -> Option<Transmit> {
-        if !self.pacer.ready(now) {
+        if !self.pace.bucket.ready(now) {
             return None;
         }
         let group_has = self.group_can_send();
@@ -191,13 +191,13 @@ impl Sender {
             let number = self.group.take_numbers(1);
             return Some(self.transmit(self.config.data, number, &Message::HashPage(page)));
         }
-        let most = self.symbols_at_once(self.pacer.quantum());
+        let most = self.symbols_at_once(self.pace.bucket.quantum());
         let size = self.config.layout.symbol_size();
         if let Some((batch, freed)) = self.group.next_batch(most, size) {
             self.encoded_symbols = self.encoded_symbols.saturating_sub(freed);
-            return Some(self.transmit_group(batch, true));
+            return Some(self.transmit_group(batch, true, now));
         }
-        self.next_source(most).map(|batch| self.transmit_group(batch, false))
+        self.next_source(most).map(|batch| self.transmit_group(batch, false, now))
     }
 
     /// Whether the group has something that could go out now.
@@ -226,9 +226,10 @@ impl Sender {
         Some(Batch::Source { block, ids: first..end })
     }
 
-    fn transmit_group(&mut self, batch: Batch, repair: bool) -> Transmit {
+    fn transmit_group(&mut self, batch: Batch, repair: bool, now: Time) -> Transmit {
         let (count, bytes, block) = self.size_of(&batch, self.config.data);
         let number = self.group.take_symbol_numbers(count);
+        self.pace.note_sent(number.counter(), now);
         if let Some(info) = self.blocks.get_mut(block.0 as usize) {
             info.last_sent = crate::wire::PacketNumber(number.0 + u64::from(count) - 1);
         }
@@ -249,12 +250,12 @@ impl Sender {
                 let to = self.devices.get(key).address;
                 return Some(self.transmit(to, number, &Message::HashPage(page)));
             }
-            let mut most = self.symbols_at_once(self.pacer.quantum());
-            if let Some(own_rate) = &mut self.device_channel(key).own_rate {
-                if !own_rate.bucket.ready(now) {
+            let mut most = self.symbols_at_once(self.pace.bucket.quantum());
+            if let Some(pace) = &mut self.device_channel(key).pace {
+                if !pace.bucket.ready(now) {
                     continue;
                 }
-                let quantum = own_rate.bucket.quantum();
+                let quantum = pace.bucket.quantum();
                 most = most.min(self.symbols_at_once(quantum));
             }
             let Some((batch, freed)) = self.device_channel(key).next_batch(most, size) else { continue };
@@ -263,9 +264,9 @@ impl Sender {
             let (count, bytes, _) = self.size_of(&batch, to);
             let channel = self.device_channel(key);
             let number = channel.take_symbol_numbers(count);
-            if let Some(own_rate) = &mut channel.own_rate {
-                own_rate.bucket.charge(bytes);
-                own_rate.sent += u64::from(count);
+            if let Some(pace) = &mut channel.pace {
+                pace.bucket.charge(bytes);
+                pace.note_sent(number.counter(), now);
             }
             self.devices.get_mut(key).unicast_symbols += u64::from(count);
             self.counters.unicast += u64::from(count);
@@ -299,14 +300,14 @@ impl Sender {
         if self.life.is_closing() {
             return Time::NEVER;
         }
-        let group = if self.group_can_send() { self.pacer.ready_at() } else { Time::NEVER };
+        let group = if self.group_can_send() { self.pace.bucket.ready_at() } else { Time::NEVER };
         // The unicast share only ever delays it; then the group's stream keeps the loop awake.
         let unicast = self.sessions.iter().filter_map(|&key| {
             let channel = self.devices.get(key).channel.as_ref()?;
-            let own = channel.own_rate.as_ref().map_or(Time::ZERO, |own| own.bucket.ready_at());
+            let own = channel.pace.as_ref().map_or(Time::ZERO, |pace| pace.bucket.ready_at());
             match (channel.is_ready(), channel.has_pages()) {
-                (_, true) => Some(self.pacer.ready_at()),
-                (true, false) => Some(self.pacer.ready_at().max(own)),
+                (_, true) => Some(self.pace.bucket.ready_at()),
+                (true, false) => Some(self.pace.bucket.ready_at().max(own)),
                 (false, false) => None,
             }
         });

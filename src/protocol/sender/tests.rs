@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::layout::Layout;
-use crate::units::{BlockIndex, SessionId, TaskId};
+use crate::pacing::RateMode;
+use crate::units::{BlockIndex, Rate, SessionId, TaskId, Via};
 use crate::wire::{Abort, Complete, Deficit, Header, Join, Nak, Progress};
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ impl Bench {
             layout: Layout::new(blocks << 10, 10, 64).unwrap(),
             data: "239.1.1.1:7417".parse().unwrap(),
             rendezvous: vec![],
-            rate: Rate(100_000_000),
+            rate: RateMode::Fixed(Rate(100_000_000)),
+            slow: SlowPolicy::Defer,
             expected: Some(1),
             wait: Duration::from_secs(10),
             settle: Duration::from_secs(1),
@@ -95,7 +97,7 @@ impl Bench {
     fn hear(&mut self, device: u8, message: &Message<'_>) {
         let header = Header { session: SESSION, packet_number: PacketNumber::new(0, 0) };
         let bytes = wire::encode(header, message);
-        self.sender.handle_datagram(self.now, address(device), Via::Unicast, &bytes);
+        self.sender.handle_datagram(self.now, Arrival::at_once(address(device), Via::Unicast), &bytes);
         self.drain();
     }
 
@@ -111,6 +113,7 @@ impl Bench {
             lost: 0,
             kernel_drops: 0,
             overrun_drops: 0,
+            arrivals: None,
         };
         self.hear(device, &Message::Progress(report));
     }
@@ -267,7 +270,7 @@ fn symbols_encoded_for_nothing_are_given_back_once() {
 fn one_bad_device_of_so_many_that_not_all_are_asked_is_set_apart() {
     let mut bench = Bench::new(4_000, |config| {
         config.expected = Some(200);
-        config.rate = Rate(2_000_000);
+        config.rate = RateMode::Fixed(Rate(2_000_000));
     });
     (1..=200).for_each(|device| bench.join(device, 1));
     let mut answered = 0;
@@ -279,31 +282,6 @@ fn one_bad_device_of_so_many_that_not_all_are_asked_is_set_apart() {
         }
     }
     assert!(matches!(bench.status(1), DeviceStatus::Repairing { .. }), "{:?}", bench.status(1));
-}
-
-#[test]
-fn the_rate_of_one_device_does_not_fall_because_its_summary_names_other_blocks() {
-    let mut bench = Bench::new(40, |config| config.expected = Some(2));
-    bench.join(1, 1);
-    bench.join(2, 1);
-    bench.pass(Duration::from_millis(500));
-    let key = bench.sender.devices.key(id(2)).unwrap();
-    bench.sender.devices.iter_mut().for_each(|(_, d)| (d.apart, d.regrouped) = (true, true));
-    for first in 0..3 {
-        // Summaries have room for ten blocks: with the first ten mended, the next ten are told.
-        bench.report(2, first * 10);
-        bench.pass(Duration::from_millis(100));
-        let polled = bench.sender.device_channel(key).take_numbers(1);
-        let deficits = (first * 10..first * 10 + 10).map(|block| lacks(block, 8, &[])).collect();
-        let (device, round) = (id(2), bench.sender.device_channel(key).round_number);
-        let (as_of, held_us, incomplete, pages) = (polled, 0, 40, vec![]);
-        bench.hear(2, &Message::Nak(Nak { device, round, as_of, held_us, incomplete, pages, deficits }));
-        bench.pass(Duration::from_millis(100));
-    }
-    let most = bench.sender.config.rate;
-    let own_rate = bench.sender.device_channel(key).own_rate.as_ref().unwrap();
-    assert!(own_rate.sent > 0);
-    assert_eq!(own_rate.rate(), most);
 }
 
 #[test]

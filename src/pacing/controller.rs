@@ -1,0 +1,156 @@
+//! The rate controller: starts high, finds what the slowest served way carries, stays just below it,
+//! and looks now and then whether it carries more.
+//!
+//! ```text
+//!  starting ── clear: x2 ──► starting             holding ── its time is over: x1.05 ──► probing
+//!     └─ congested: slower ──► checking           probing ── clear: more  ──► probing
+//!  checking ── it was random loss ──► starting    probing ── congested ──► holding
+//!     └─ clear ──► holding at 0.97 of what is carried
+//! ```
+
+use crate::time::Time;
+use crate::units::Rate;
+use std::time::Duration;
+
+/// How the rate is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateMode {
+    /// At the rate given, whatever happens.
+    Fixed(Rate),
+    /// By itself, up to this.
+    Auto(Rate),
+}
+
+/// The rate it starts at, if the ceiling allows: useful at once on a LAN.
+pub const START: Rate = Rate(100_000_000);
+/// It never goes below this; a device that needs less is served alone.
+pub const FLOOR: Rate = Rate(1_000_000);
+/// Pause between two looks whether the way carries more.
+const HOLD: Duration = Duration::from_secs(1);
+/// Share of what is carried that is used.
+const SHARE: f64 = 0.97;
+const STARTING_STEP: f64 = 2.0;
+const CHECKING_STEP: f64 = 0.75;
+/// Steps of a probe: small while the line may be just above, then to where a line has come back to.
+const PROBE_STEPS: [f64; 5] = [1.05, 1.05, 1.15, 1.3, 1.5];
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Starting,
+    /// Slower than need be, to tell congestion from random loss; what is thought to be carried.
+    Checking {
+        carried: f64,
+    },
+    Holding {
+        until: Time,
+    },
+    Probing {
+        steps: usize,
+    },
+}
+
+/// The controller. All rates are bits per second on the wire.
+#[derive(Debug)]
+pub struct RateController {
+    mode: RateMode,
+    rate: f64,
+    state: State,
+}
+
+impl RateController {
+    /// Begins.
+    #[must_use]
+    pub fn new(mode: RateMode) -> Self {
+        let rate = match mode {
+            RateMode::Fixed(rate) => rate,
+            RateMode::Auto(ceiling) => START.min(ceiling),
+        };
+        Self { mode, rate: rate.0 as f64, state: State::Starting }
+    }
+
+    /// Goes on from a rate that is known to be carried.
+    #[must_use]
+    pub fn knowing(mode: RateMode, rate: Rate, now: Time) -> Self {
+        let mut controller = Self::new(mode);
+        controller.state = State::Holding { until: now };
+        controller.set(rate.0 as f64 * SHARE);
+        controller
+    }
+
+    /// The rate to send at.
+    #[must_use]
+    pub const fn rate(&self) -> Rate {
+        Rate(self.rate as u64)
+    }
+
+    /// How the rate is found.
+    #[must_use]
+    pub const fn mode(&self) -> RateMode {
+        self.mode
+    }
+
+    /// Whether the present rate is a try whether more is carried.
+    #[must_use]
+    pub const fn is_raising(&self) -> bool {
+        matches!(self.state, State::Starting | State::Probing { .. })
+    }
+
+    /// All served ways carried what was sent at the present rate, which really was sent; `random` says
+    /// that a loss has turned out to be independent of the rate. True if the rate changes.
+    pub fn clear(&mut self, now: Time, random: bool) -> bool {
+        let step = match self.state {
+            State::Starting => STARTING_STEP,
+            State::Checking { .. } if random => {
+                self.state = State::Starting;
+                STARTING_STEP
+            }
+            State::Checking { carried } => {
+                self.state = State::Holding { until: now + HOLD };
+                return self.set(carried.max(self.rate));
+            }
+            State::Holding { until } if now < until => return false,
+            State::Holding { .. } => {
+                self.state = State::Probing { steps: 1 };
+                PROBE_STEPS[0]
+            }
+            State::Probing { steps } => {
+                self.state = State::Probing { steps: steps + 1 };
+                PROBE_STEPS[steps.min(PROBE_STEPS.len() - 1)]
+            }
+        };
+        self.set(self.rate * step)
+    }
+
+    /// A served way carries no more than `carried` of the `sending` rate. True if the rate changes.
+    pub fn congested(&mut self, now: Time, sending: Rate, carried: f64) -> bool {
+        let holding = matches!(self.state, State::Holding { .. });
+        // What is held is a share already.
+        let share = if holding { 1.0 } else { SHARE };
+        let target = sending.0 as f64 * carried * share;
+        if self.state == State::Starting {
+            self.state = State::Checking { carried: target };
+            return self.set(target.min(self.rate * CHECKING_STEP));
+        }
+        if let State::Checking { carried } = &mut self.state {
+            *carried = carried.min(target);
+            return self.set(target.min(self.rate));
+        }
+        self.state = State::Holding { until: now + HOLD };
+        // Never up: what arrived may have been sent faster than now.
+        self.set(target.min(self.rate))
+    }
+
+    fn set(&mut self, rate: f64) -> bool {
+        let RateMode::Auto(ceiling) = self.mode else { return false };
+        let floor = FLOOR.min(ceiling);
+        let rate = rate.clamp(floor.0 as f64, ceiling.0 as f64);
+        let changes = (rate - self.rate).abs() > self.rate * 0.001;
+        if changes {
+            self.rate = rate;
+        }
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests;

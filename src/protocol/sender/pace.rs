@@ -1,0 +1,129 @@
+//! How fast a channel sends: a token bucket at the rate that its controller has found, and when its
+//! datagrams went out, which is what the devices' reports are held against.
+
+use crate::pacing::{RateController, RateMode, Sample, TokenBucket};
+use crate::time::Time;
+use crate::units::Rate;
+use crate::wire::Arrivals;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Times of sending that are remembered, and how close they lie: two seconds in all.
+const MEMORY: usize = 1 << 13;
+const SPACING: Duration = Duration::from_micros(250);
+/// Below this share of the rate aimed at, the sender itself is what is slow: no reason to raise it.
+const REALLY_SENT: f64 = 0.6;
+/// About how long the symbols of a unicast session's round take, at least.
+const ROUND: Duration = Duration::from_millis(250);
+/// Fewer symbols than this make no round: their answer would tell nothing of the rate.
+const FEWEST: u64 = 64;
+
+/// The pace of a channel.
+#[derive(Debug)]
+pub(super) struct Pace {
+    pub bucket: TokenBucket,
+    controller: RateController,
+    /// Bytes of a symbol's datagram on the wire.
+    datagram: u64,
+    /// Packet counters and when they went out.
+    sent: VecDeque<(u64, Time)>,
+    /// The first packet counter at the present rate.
+    since: u64,
+}
+
+impl Pace {
+    pub fn new(controller: RateController, datagram: u64, now: Time) -> Self {
+        let bucket = TokenBucket::new(controller.rate(), datagram, now);
+        Self { bucket, controller, datagram, sent: VecDeque::new(), since: 0 }
+    }
+
+    /// Bits per second on the wire.
+    pub const fn rate(&self) -> Rate {
+        self.controller.rate()
+    }
+
+    pub const fn mode(&self) -> RateMode {
+        self.controller.mode()
+    }
+
+    pub const fn is_raising(&self) -> bool {
+        self.controller.is_raising()
+    }
+
+    /// So many datagrams a second, in bits per second on the wire.
+    pub fn in_bits(&self, datagrams: f64) -> f64 {
+        datagrams * (self.datagram * 8) as f64
+    }
+
+    /// Notes that the channel's datagrams from `counter` on are sent now.
+    pub fn note_sent(&mut self, counter: u64, now: Time) {
+        let soon = self.sent.back().is_some_and(|&(_, at)| now < at + SPACING);
+        if !soon && matches!(self.mode(), RateMode::Auto(_)) {
+            if self.sent.len() == MEMORY {
+                self.sent.pop_front();
+            }
+            self.sent.push_back((counter, now));
+        }
+    }
+
+    /// When the datagram with this counter was sent, about.
+    fn sent_at(&self, counter: u64) -> Option<Time> {
+        let after = self.sent.partition_point(|&(first, _)| first <= counter);
+        let &(first, at) = self.sent.get(after.checked_sub(1)?)?;
+        let Some(&(next, then)) = self.sent.get(after) else { return Some(at) };
+        let share = (counter - first) as f64 / (next - first).max(1) as f64;
+        // After a pause, what came before it was sent soon after the time noted.
+        Some(at + (then - at).min(SPACING * 2).mul_f64(share))
+    }
+
+    /// A device's report held against what was sent; none if not all of it was sent at the present
+    /// rate, or so long ago that it is forgotten.
+    pub fn sample(&self, arrivals: &Arrivals, overflowed: bool) -> Option<Sample> {
+        let (first, last) = (arrivals.first.counter(), arrivals.last.counter());
+        if first < self.since {
+            return None;
+        }
+        let (first_at, last_at) = (self.sent_at(first)?, self.sent_at(last)?);
+        Some(Sample {
+            sent: last.checked_sub(first)?,
+            received: u64::from(arrivals.received) - 1,
+            sent_in: last_at - first_at,
+            received_in: Duration::from_micros(arrivals.elapsed_us.into()),
+            delay_us: i64::try_from(arrivals.last_at_us).ok()? - i64::try_from(last_at.0 / 1000).ok()?,
+            overflowed,
+        })
+    }
+
+    /// Whether so many bits per second are about what was aimed at.
+    pub fn is_really(&self, sending: f64) -> bool {
+        sending >= REALLY_SENT * self.rate().0 as f64
+    }
+
+    /// What was sent at `sending` bits per second was carried; see [`RateController::clear`].
+    /// `next` is the counter of the channel's next datagram. True if the rate changes.
+    pub fn clear(&mut self, sending: f64, confirmed: bool, next: u64, now: Time) -> bool {
+        let changes = self.is_really(sending) && self.controller.clear(now, confirmed);
+        self.settle(changes, next, now)
+    }
+
+    /// Of `sending` bits per second, `share` is carried. True if the rate changes.
+    pub fn congested(&mut self, sending: f64, share: f64, next: u64, now: Time) -> bool {
+        let changes = self.controller.congested(now, Rate(sending as u64), share);
+        self.settle(changes, next, now)
+    }
+
+    fn settle(&mut self, changes: bool, next: u64, now: Time) -> bool {
+        if changes {
+            self.bucket.set_rate(self.rate(), self.datagram, now);
+            self.since = next;
+        }
+        changes
+    }
+
+    /// Symbols that make up a round of a unicast session: so many that its answer tells something,
+    /// so few that a wrong rate is noticed soon, and the way is not idle for most of the time.
+    pub fn symbols_a_round(&self, rtt: Duration) -> u64 {
+        let bytes = u128::from(self.rate().0 / 8) * ROUND.max(rtt * 2).as_millis() / 1000;
+        (u64::try_from(bytes).unwrap_or(u64::MAX) / self.datagram).max(FEWEST)
+    }
+}

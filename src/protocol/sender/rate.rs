@@ -1,0 +1,180 @@
+//! What the devices' reports of arrivals make of the rates.
+//!
+//! The group: a change of its rate begins an epoch. Stretches of datagrams sent wholly within it are
+//! judged device by device; when enough devices have reported, the epoch ends, and the slowest way
+//! decides. A device that carries less than half of what the others do does not slow them all down,
+//! if the user's policy says so: it is set apart. So no report, true or not, costs the group more than
+//! half of its rate (I3).
+//!
+//! A unicast repair session: the same for its one device alone.
+
+use super::{Sender, SlowPolicy};
+use crate::limits::UNICAST_SHARE_PERCENT;
+use crate::pacing::{Finding, RateController, RateMode};
+use crate::status::DeviceStatus;
+use crate::time::Time;
+use crate::units::Rate;
+use crate::wire::Arrivals;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Devices whose reports make up an epoch, at most.
+const ENOUGH: usize = 16;
+/// An epoch waits no longer than this for the reports of the others.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// A device that carries less than this share of what is usual is too slow for the group.
+const TOO_SLOW: f64 = 0.5;
+
+/// What has been reported in the present epoch.
+#[derive(Debug, Default)]
+pub(super) struct Epoch {
+    reports: BTreeMap<usize, Carried>,
+    first_at: Option<Time>,
+}
+
+/// What a device's latest report in this epoch says, in bits per second.
+#[derive(Clone, Copy, Debug)]
+enum Carried {
+    /// All that was sent, and at its best of late so much; and whether its random loss has just become
+    /// known.
+    All { sending: f64, best: f64, confirmed: bool },
+    /// No more than this share of what was sent.
+    Part { sending: f64, share: f64 },
+}
+
+impl Carried {
+    fn rate(self) -> f64 {
+        match self {
+            Self::All { sending, best, .. } => sending.max(best),
+            Self::Part { sending, share } => sending * share,
+        }
+    }
+}
+
+/// What unicast repair sessions may take of a rate while the group has work.
+pub(super) const fn unicast_share(rate: Rate) -> Rate {
+    Rate(rate.0 * UNICAST_SHARE_PERCENT / 100)
+}
+
+impl Sender {
+    /// A device reports how datagrams of the group's channel or of its own have arrived.
+    pub(super) fn arrivals(&mut self, key: usize, arrivals: &Arrivals, overflowed: bool, now: Time) {
+        if arrivals.last.channel() != 0 {
+            self.session_arrivals(key, arrivals, overflowed, now);
+            return;
+        }
+        if self.devices.get(key).is_final() || !self.group.has_sent(arrivals.last) {
+            return;
+        }
+        let Some(sample) = self.pace.sample(arrivals, overflowed) else { return };
+        let sending = self.pace.in_bits(sample.sent as f64 / sample.sent_in.as_secs_f64().max(1e-6));
+        let raising = self.pace.is_raising();
+        let device = self.devices.get_mut(key);
+        let finding = device.path.observe(now, &sample, raising);
+        if device.apart {
+            return;
+        }
+        let carried = match finding {
+            Finding::Nothing => return,
+            Finding::Clear { confirmed } => {
+                Carried::All { sending, best: self.pace.in_bits(device.path.best()), confirmed }
+            }
+            Finding::Congested(share) => Carried::Part { sending, share },
+        };
+        self.epoch.first_at.get_or_insert(now);
+        self.epoch.reports.insert(key, carried);
+        self.judge_rate(now);
+    }
+
+    /// Ends the epoch if enough is known.
+    fn judge_rate(&mut self, now: Time) {
+        let active = self.devices.count(|d| !d.is_final() && !d.apart).min(ENOUGH);
+        let most = self.epoch.reports.len() * 2 > active;
+        let waited = self.epoch.first_at.is_some_and(|at| now >= at + PATIENCE);
+        let congested = self.epoch.reports.values().any(|c| matches!(c, Carried::Part { .. }));
+        if self.epoch.reports.len() < active && !(waited && (most || congested)) {
+            return;
+        }
+        let reports = std::mem::take(&mut self.epoch).reports;
+        let mut rates: Vec<f64> = reports.values().map(|carried| carried.rate()).collect();
+        rates.sort_unstable_by(f64::total_cmp);
+        // Whoever is slow is so beside the others: too few of them tell nothing.
+        let usual = if most { rates[rates.len() / 2] } else { 0.0 };
+        let mut slowest: Option<(f64, f64)> = None;
+        let (mut least_sent, mut any_confirmed) = (f64::INFINITY, false);
+        for (key, carried) in reports {
+            match carried {
+                Carried::Part { .. } if carried.rate() < usual * TOO_SLOW && self.may_defer(key) => {
+                    self.too_slow(key, now);
+                }
+                Carried::Part { sending, share } => {
+                    if slowest.is_none_or(|(s, h)| sending * share < s * h) {
+                        slowest = Some((sending, share));
+                    }
+                }
+                Carried::All { sending, confirmed, .. } => {
+                    least_sent = least_sent.min(sending);
+                    any_confirmed |= confirmed;
+                }
+            }
+        }
+        let next = self.group.next_counter();
+        let changed = match slowest {
+            Some((sending, share)) => self.pace.congested(sending, share, next, now),
+            None if least_sent.is_finite() => self.pace.clear(least_sent, any_confirmed, next, now),
+            None => false,
+        };
+        if changed {
+            let datagram = self.datagram_on_wire();
+            self.unicast_share.set_rate(unicast_share(self.pace.rate()), datagram, now);
+        }
+    }
+
+    /// Whether a device may be set apart for being slow: once, and only if unicast reaches it.
+    fn may_defer(&self, key: usize) -> bool {
+        let device = self.devices.get(key);
+        self.config.slow != SlowPolicy::Keep && !device.unreachable() && !device.regrouped
+    }
+
+    /// A device that would slow the others down is served alone after the stream, or not at all.
+    /// Meanwhile it takes what the stream brings through its way, which is full anyway.
+    fn too_slow(&mut self, key: usize, now: Time) {
+        if self.config.slow == SlowPolicy::Drop {
+            let reason = "too slow for the group; --slow defer would serve it afterwards".to_owned();
+            self.set_status(key, DeviceStatus::Failed(reason), now);
+            self.end_if_done(now);
+            return;
+        }
+        let device = self.devices.get_mut(key);
+        (device.apart, device.slow) = (true, true);
+        self.set_status(key, DeviceStatus::Repairing { deficit: 0 }, now);
+    }
+
+    /// The controller that a unicast repair session of the device begins with.
+    pub(super) fn session_controller(&self, key: usize, now: Time) -> RateController {
+        let (RateMode::Fixed(most) | RateMode::Auto(most)) = self.pace.mode();
+        let device = self.devices.get(key);
+        let known = device.path.carries().filter(|_| device.slow).map(|carried| self.pace.in_bits(carried));
+        let rate = known.map_or(self.pace.rate(), |rate| Rate(rate as u64));
+        RateController::knowing(RateMode::Auto(most), rate, now)
+    }
+
+    /// How the datagrams of a device's own channel have arrived.
+    fn session_arrivals(&mut self, key: usize, arrivals: &Arrivals, overflowed: bool, now: Time) {
+        let device = self.devices.get_mut(key);
+        let Some(channel) = device.channel.as_mut().filter(|c| c.has_sent(arrivals.last)) else { return };
+        let next = channel.next_counter();
+        let Some(pace) = &mut channel.pace else { return };
+        let Some(sample) = pace.sample(arrivals, overflowed) else { return };
+        let sending = pace.in_bits(sample.sent as f64 / sample.sent_in.as_secs_f64().max(1e-6));
+        match device.path.observe(now, &sample, pace.is_raising()) {
+            Finding::Nothing => {}
+            Finding::Clear { confirmed } => {
+                pace.clear(sending, confirmed, next, now);
+            }
+            Finding::Congested(share) => {
+                pace.congested(sending, share, next, now);
+            }
+        }
+    }
+}
