@@ -3,11 +3,12 @@
 //!
 //! ```text
 //!  starting ── clear: x2 ──► starting             holding ── its time is over: x1.05 ──► probing
-//!     └─ congested: slower ──► checking           probing ── clear: more  ──► probing
-//!  checking ── it was random loss ──► starting    probing ── congested ──► holding
-//!     └─ clear ──► holding at 0.97 of what is carried
+//!     └─ congested ──► draining                   probing ── clear: more  ──► probing
+//!  draining ── it was random loss ──► starting    probing, holding ── congested ──► draining
+//!     └─ the queue is gone ──► holding at 0.97 of what is carried
 //! ```
 
+use super::Clear;
 use crate::time::Time;
 use crate::units::Rate;
 use std::time::Duration;
@@ -30,16 +31,26 @@ const HOLD: Duration = Duration::from_secs(1);
 /// Share of what is carried that is used.
 const SHARE: f64 = 0.97;
 const STARTING_STEP: f64 = 2.0;
-const CHECKING_STEP: f64 = 0.75;
+/// Share of what is carried at which a queue is drained: low after the start, whose queue is long, and
+/// where random loss is told from congestion.
+const DRAINING_START: f64 = 0.75;
+const DRAINING_STEP: f64 = 0.9;
+/// A queue shorter than this is none; and it is drained for no longer than so.
+const DRAINED: Duration = Duration::from_millis(5);
+const DRAINING: Duration = Duration::from_millis(400);
 /// Steps of a probe: small while the line may be just above, then to where a line has come back to.
 const PROBE_STEPS: [f64; 5] = [1.05, 1.05, 1.15, 1.3, 1.5];
+/// The step of a probe once a loss has turned out to be random.
+const BOLD: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     Starting,
-    /// Slower than need be, to tell congestion from random loss; what is thought to be carried.
-    Checking {
+    /// Slower than need be, until `until` at the latest; then what is thought to be carried.
+    Draining {
         carried: f64,
+        starting: bool,
+        until: Time,
     },
     Holding {
         until: Time,
@@ -95,18 +106,23 @@ impl RateController {
         matches!(self.state, State::Starting | State::Probing { .. })
     }
 
-    /// All served ways carried what was sent at the present rate, which really was sent; `random` says
-    /// that a loss has turned out to be independent of the rate. True if the rate changes.
-    pub fn clear(&mut self, now: Time, random: bool) -> bool {
+    /// All served ways carried what was sent at the present rate, which really was sent. True if
+    /// the rate changes.
+    pub fn clear(&mut self, now: Time, Clear { random, queue }: Clear) -> bool {
         let step = match self.state {
             State::Starting => STARTING_STEP,
-            State::Checking { .. } if random => {
+            State::Draining { starting: true, .. } if random => {
                 self.state = State::Starting;
                 STARTING_STEP
             }
-            State::Checking { carried } => {
+            State::Draining { .. } if random => {
+                self.state = State::Probing { steps: BOLD };
+                1.0 / DRAINING_STEP
+            }
+            State::Draining { until, .. } if queue > DRAINED && now < until => return false,
+            State::Draining { carried, .. } => {
                 self.state = State::Holding { until: now + HOLD };
-                return self.set(carried.max(self.rate));
+                return self.set(carried);
             }
             State::Holding { until } if now < until => return false,
             State::Holding { .. } => {
@@ -121,23 +137,21 @@ impl RateController {
         self.set(self.rate * step)
     }
 
-    /// A served way carries no more than `carried` of the `sending` rate. True if the rate changes.
+    /// A served way carries no more than the share `carried` of what was sent at the rate `sending`.
+    /// True if the rate changes.
     pub fn congested(&mut self, now: Time, sending: Rate, carried: f64) -> bool {
         let holding = matches!(self.state, State::Holding { .. });
         // What is held is a share already.
         let share = if holding { 1.0 } else { SHARE };
         let target = sending.0 as f64 * carried * share;
-        if self.state == State::Starting {
-            self.state = State::Checking { carried: target };
-            return self.set(target.min(self.rate * CHECKING_STEP));
-        }
-        if let State::Checking { carried } = &mut self.state {
-            *carried = carried.min(target);
-            return self.set(target.min(self.rate));
-        }
-        self.state = State::Holding { until: now + HOLD };
-        // Never up: what arrived may have been sent faster than now.
-        self.set(target.min(self.rate))
+        let (carried, starting) = match self.state {
+            State::Draining { carried, starting, .. } => (carried.min(target), starting),
+            // Never up: what arrived may have been sent faster than now.
+            _ => (target.min(self.rate), self.state == State::Starting),
+        };
+        self.state = State::Draining { carried, starting, until: now + DRAINING };
+        let step = if starting { DRAINING_START } else { DRAINING_STEP };
+        self.set((carried * step).min(self.rate))
     }
 
     fn set(&mut self, rate: f64) -> bool {

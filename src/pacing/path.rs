@@ -1,9 +1,8 @@
 //! What one device's reports say of the way to it: whether it is congested, and what it carries.
 //!
 //! Loss that does not depend on the rate is no reason to slow down. So the loss at rates that are known
-//! to be carried is the way's own; what a faster try loses beyond it, or loses together with a queue
-//! that has grown or with a socket that has overflowed, is congestion, and so is a long queue alone.
-//! Then what still arrives, per second, is what the way carries. A heavy loss out of the blue is
+//! to be carried is the way's own; what is lost beyond it together with a queue that has grown, or
+//! with a socket that has overflowed, is congestion, and so is a long queue alone. Then what still arrives, per second, is what the way carries. A heavy loss out of the blue is
 //! suspected to be congestion too, until it has stayed at a lower rate.
 
 use crate::time::Time;
@@ -30,7 +29,7 @@ const GENTLY: f64 = 0.85;
 /// What arrives of what is sent when no queue grows.
 const KEEPS_UP: f64 = 0.95;
 /// A queue that has grown by so much is congestion together with loss.
-const QUEUE_WITH_LOSS: Duration = Duration::from_millis(4);
+const QUEUE_WITH_LOSS: Duration = Duration::from_millis(2);
 /// Loss beyond the way's own that is suspected to be congestion even at a rate that was fine before,
 /// and with no queue to be seen.
 const LOSS_ALONE: f64 = 0.1;
@@ -60,15 +59,28 @@ pub struct Sample {
 pub enum Finding {
     /// Too short to say.
     Nothing,
-    /// The way carried it, but for the losses it has at any rate; `confirmed` says that these have just
-    /// been told from congestion.
-    Clear {
-        /// Whether the way's own loss has just become known.
-        confirmed: bool,
-    },
+    /// The way carried it, but for the losses it has at any rate.
+    Clear(Clear),
     /// It did not: of every second's worth sent, this share of the sending rate is carried
     /// (losses of its own not counted), above 0 and at most 1.
     Congested(f64),
+}
+
+/// How well what was sent was carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clear {
+    /// Losses that the way has at any rate have just been told from congestion.
+    pub random: bool,
+    /// The queue on the way, as far as it has grown of late.
+    pub queue: Duration,
+}
+
+impl Clear {
+    /// What two ways have in common.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { random: self.random || other.random, queue: self.queue.max(other.queue) }
+    }
 }
 
 /// The least of the values of late.
@@ -127,17 +139,20 @@ impl Path {
         let loss = 1.0 - (sample.received as f64 / sample.sent as f64).min(1.0);
         let rate = sample.sent as f64 / sample.sent_in.as_secs_f64();
         let delay = sample.delay_us as f64;
-        self.delay_us.note(now, delay);
+        let grown = sample.received_in.as_secs_f64() - sample.sent_in.as_secs_f64();
+        // The first of the stretch may have met a shorter queue.
+        self.delay_us.note(now, delay - (grown * 1e6).max(0.0));
         let queue_us = delay - self.delay_us.get().unwrap_or(delay);
         let queue = Duration::from_micros(queue_us.max(0.0) as u64);
-        let mut confirmed = false;
+        let mut random = false;
         if let Some((suspect_rate, suspect_loss)) = self.suspicion
             && rate <= SLOWER * suspect_rate
-            && loss >= STAYS * suspect_loss
+            && loss >= STAYS * suspect_loss.max(LOSS_MARGIN)
+            && queue <= QUEUE_GROWING
             && !sample.overflowed
         {
-            // It stays when the rate falls: that is the way's own loss.
-            (self.own, confirmed) = (loss, true);
+            // It stays when the rate falls, and nothing overflows: that is the way's own loss.
+            (self.own, random) = (loss, true);
         }
         // A false alarm costs little while trying, and much otherwise.
         let sigmas = if raising { SIGMAS_RAISING } else { SIGMAS };
@@ -149,7 +164,7 @@ impl Path {
         let growing = queue > QUEUE_GROWING && carried < KEEPS_UP;
         let congested = queue > QUEUE_LIMIT
             || growing
-            || counts && (raising || queue > QUEUE_WITH_LOSS || sample.overflowed)
+            || counts && (queue > QUEUE_WITH_LOSS || sample.overflowed)
             || excess > LOSS_ALONE + chance;
         self.carries = Some(rate * carried.clamp(0.0, 1.0));
         if !congested {
@@ -158,13 +173,13 @@ impl Path {
             if !raising {
                 self.own += 0.15 * (loss - self.own);
             }
-            return Finding::Clear { confirmed };
+            return Finding::Clear(Clear { random, queue });
         }
         if self.suspicion.is_none_or(|(suspect_rate, _)| rate > suspect_rate) {
             self.suspicion = Some((rate, loss));
         }
-        // A queue without loss is drained gently: it may be a busy machine's scheduling.
-        let least = if counts { 0.01 } else { GENTLY };
+        // A queue without loss is drained gently: it may be a busy machine's scheduling. Not so a try.
+        let least = if counts || raising { 0.01 } else { GENTLY };
         Finding::Congested(carried.clamp(least, 1.0))
     }
 }
@@ -203,7 +218,7 @@ mod tests {
         assert_eq!(path.observe(now, &sample(1000, 700), false), Finding::Congested(0.7));
         assert_eq!(path.observe(now, &sample(700, 490), false), Finding::Congested(0.7));
         assert_eq!((path.carries().map(f64::round), path.best()), (Some(490.0), 0.0));
-        assert_eq!(path.observe(now, &sample(400, 400), false), Finding::Clear { confirmed: false });
+        assert_eq!(path.observe(now, &sample(400, 400), false), Finding::Clear(Clear::default()));
         assert_eq!((path.carries(), path.best()), (Some(400.0), 400.0));
     }
 }

@@ -57,8 +57,8 @@ fn run(
         let finding = path.observe(now, &sample, controller.is_raising());
         match finding {
             Finding::Nothing => {}
-            Finding::Clear { confirmed } => {
-                controller.clear(now, confirmed);
+            Finding::Clear(clear) => {
+                controller.clear(now, clear);
             }
             Finding::Congested(share) => {
                 controller.congested(now, sending, share);

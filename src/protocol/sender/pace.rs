@@ -1,7 +1,7 @@
 //! How fast a channel sends: a token bucket at the rate that its controller has found, and when its
 //! datagrams went out, which is what the devices' reports are held against.
 
-use crate::pacing::{RateController, RateMode, Sample, TokenBucket};
+use crate::pacing::{Clear, RateController, RateMode, Sample, TokenBucket};
 use crate::time::Time;
 use crate::units::Rate;
 use crate::wire::Arrivals;
@@ -101,8 +101,8 @@ impl Pace {
 
     /// What was sent at `sending` bits per second was carried; see [`RateController::clear`].
     /// `next` is the counter of the channel's next datagram. True if the rate changes.
-    pub fn clear(&mut self, sending: f64, confirmed: bool, next: u64, now: Time) -> bool {
-        let changes = self.is_really(sending) && self.controller.clear(now, confirmed);
+    pub fn clear(&mut self, sending: f64, clear: Clear, next: u64, now: Time) -> bool {
+        let changes = self.is_really(sending) && self.controller.clear(now, clear);
         self.settle(changes, next, now)
     }
 

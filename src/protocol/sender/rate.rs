@@ -10,7 +10,7 @@
 
 use super::{Sender, SlowPolicy};
 use crate::limits::UNICAST_SHARE_PERCENT;
-use crate::pacing::{Finding, RateController, RateMode};
+use crate::pacing::{Clear, Finding, RateController, RateMode};
 use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::units::Rate;
@@ -35,9 +35,8 @@ pub(super) struct Epoch {
 /// What a device's latest report in this epoch says, in bits per second.
 #[derive(Clone, Copy, Debug)]
 enum Carried {
-    /// All that was sent, and at its best of late so much; and whether its random loss has just become
-    /// known.
-    All { sending: f64, best: f64, confirmed: bool },
+    /// All that was sent, and at its best of late so much.
+    All { sending: f64, best: f64, clear: Clear },
     /// No more than this share of what was sent.
     Part { sending: f64, share: f64 },
 }
@@ -76,8 +75,8 @@ impl Sender {
         }
         let carried = match finding {
             Finding::Nothing => return,
-            Finding::Clear { confirmed } => {
-                Carried::All { sending, best: self.pace.in_bits(device.path.best()), confirmed }
+            Finding::Clear(clear) => {
+                Carried::All { sending, best: self.pace.in_bits(device.path.best()), clear }
             }
             Finding::Congested(share) => Carried::Part { sending, share },
         };
@@ -101,7 +100,7 @@ impl Sender {
         // Whoever is slow is so beside the others: too few of them tell nothing.
         let usual = if most { rates[rates.len() / 2] } else { 0.0 };
         let mut slowest: Option<(f64, f64)> = None;
-        let (mut least_sent, mut any_confirmed) = (f64::INFINITY, false);
+        let (mut least_sent, mut all) = (f64::INFINITY, Clear::default());
         for (key, carried) in reports {
             match carried {
                 Carried::Part { .. } if carried.rate() < usual * TOO_SLOW && self.may_defer(key) => {
@@ -112,16 +111,16 @@ impl Sender {
                         slowest = Some((sending, share));
                     }
                 }
-                Carried::All { sending, confirmed, .. } => {
+                Carried::All { sending, clear, .. } => {
                     least_sent = least_sent.min(sending);
-                    any_confirmed |= confirmed;
+                    all = all.and(clear);
                 }
             }
         }
         let next = self.group.next_counter();
         let changed = match slowest {
             Some((sending, share)) => self.pace.congested(sending, share, next, now),
-            None if least_sent.is_finite() => self.pace.clear(least_sent, any_confirmed, next, now),
+            None if least_sent.is_finite() => self.pace.clear(least_sent, all, next, now),
             None => false,
         };
         if changed {
@@ -169,8 +168,8 @@ impl Sender {
         let sending = pace.in_bits(sample.sent as f64 / sample.sent_in.as_secs_f64().max(1e-6));
         match device.path.observe(now, &sample, pace.is_raising()) {
             Finding::Nothing => {}
-            Finding::Clear { confirmed } => {
-                pace.clear(sending, confirmed, next, now);
+            Finding::Clear(clear) => {
+                pace.clear(sending, clear, next, now);
             }
             Finding::Congested(share) => {
                 pace.congested(sending, share, next, now);
