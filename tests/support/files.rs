@@ -18,7 +18,11 @@ pub struct TempDir(PathBuf);
 
 impl TempDir {
     pub fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("mcp-test-{}-{}", std::process::id(), unique()));
+        Self::within(&std::env::temp_dir())
+    }
+    /// In another place than the system's.
+    pub fn within(parent: &Path) -> Self {
+        let path = parent.join(format!("mcp-test-{}-{}", std::process::id(), unique()));
         fs::create_dir_all(&path).expect("temporary directory");
         Self(path)
     }
