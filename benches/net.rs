@@ -1,64 +1,68 @@
 //! Batches of datagrams over loopback multicast, sent and received by one thread, in every
-//! permutation of segmentation (GSO), coalescing (GRO) and many datagrams a system call (mmsg).
+//! permutation of segmentation (GSO), coalescing (GRO) and many datagrams a system call (mmsg):
+//! `cargo bench --bench net`.
 //!
-//! Prints Gbit/s of payload for the sender and the receiver together on one core. Run with
-//! `cargo bench --bench net`, or `cargo bench --bench net -- 64` for 64 MiB a permutation in
-//! place of 256.
+//! Throughput is that of the payload, for sending and receiving together on one core.
 
+use divan::Bencher;
+use divan::counter::BytesCount;
 use mcp::limits::{DEFAULT_SYMBOL_SIZE, SYMBOL_HEADER_LEN};
 use mcp::net::{Body, Destination, Families, Features, Interface, MAX_BATCH, Net, Segment, UdpNet};
-use std::error::Error;
-use std::time::Instant;
+use std::fmt;
+use std::io;
 
 const GROUP: &str = "239.255.74.100:7499";
-const MIB_A_PERMUTATION: usize = 256;
+const SYMBOL: usize = DEFAULT_SYMBOL_SIZE as usize;
+/// Batches an iteration: long enough that the clock does not matter.
+const BATCHES: usize = 16;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    // Cargo adds `--bench` to the arguments.
-    let mib = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(MIB_A_PERMUTATION);
+fn main() {
+    divan::main();
+}
+
+/// One way of using the kernel.
+struct Way(Features);
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |on: bool, word: &'static str| if on { word } else { "-" };
+        let Features { gso, gro, mmsg } = self.0;
+        write!(f, "{:<4}{:<4}{:<4}", word(gso, "gso"), word(gro, "gro"), word(mmsg, "mmsg"))
+    }
+}
+
+/// All eight.
+fn ways() -> impl Iterator<Item = Way> {
+    (0..8).map(|n| Way(Features { mmsg: n & 1 != 0, gro: n & 2 != 0, gso: n & 4 != 0 }))
+}
+
+/// A sender and a receiver on `lo`.
+fn pair(features: Features) -> io::Result<(UdpNet, UdpNet, Destination)> {
     let all = Interface::list()?;
-    let lo = all.iter().find(|i| i.loopback).ok_or("no loopback interface")?;
-    println!(
-        "{mib} MiB in datagrams of {} bytes over {lo}",
-        SYMBOL_HEADER_LEN + usize::from(DEFAULT_SYMBOL_SIZE)
-    );
-    println!("{:>5} {:>5} {:>5} {:>8} {:>8}", "gso", "gro", "mmsg", "Gbit/s", "lost");
-    for n in 0..8 {
-        let features = Features { mmsg: n & 1 != 0, gro: n & 2 != 0, gso: n & 4 != 0 };
-        let (rate, lost) = run(lo, features, mib << 20)?;
-        let Features { gso, gro, mmsg } = features;
-        println!("{:>5} {:>5} {:>5} {rate:>8.2} {lost:>8}", mark(gso), mark(gro), mark(mmsg));
-    }
-    Ok(())
-}
-
-fn mark(on: bool) -> &'static str {
-    if on { "on" } else { "-" }
-}
-
-/// Sends `total` bytes and receives after every batch. Returns Gbit/s and datagrams lost.
-fn run(lo: &Interface, features: Features, total: usize) -> Result<(f64, usize), Box<dyn Error>> {
-    let to = Destination::parse(GROUP, 0)?;
-    let mut sender = UdpNet::sender(lo, &to, 1, Some(0), features)?;
-    let mut receiver =
-        UdpNet::receiver(std::slice::from_ref(lo), to.addr.port(), Families::of(&to.addr), features)?;
+    let lo = all.iter().find(|i| i.loopback).ok_or_else(|| io::Error::other("no loopback interface"))?;
+    let to = Destination::parse(GROUP, 0).map_err(io::Error::other)?;
+    let sender = UdpNet::sender(lo, &to, 1, Some(0), features)?;
+    let families = Families::of(&to.addr);
+    let mut receiver = UdpNet::receiver(std::slice::from_ref(lo), to.addr.port(), families, features)?;
     receiver.listen(to.addr);
-    let symbols = vec![0x5a; usize::from(DEFAULT_SYMBOL_SIZE) * MAX_BATCH];
+    Ok((sender, receiver, to))
+}
+
+#[divan::bench(args = ways(), sample_count = 200)]
+fn batches(bencher: Bencher, way: &Way) {
+    let (mut sender, mut receiver, to) = pair(way.0).expect("sockets on the loopback interface");
+    let symbols = vec![0x5a; SYMBOL * MAX_BATCH];
     let head = [0; SYMBOL_HEADER_LEN];
-    let segments: Vec<_> = symbols
-        .chunks(usize::from(DEFAULT_SYMBOL_SIZE))
-        .map(|body| Segment { head: &head, body: Body::Bytes(body) })
-        .collect();
-    let (mut sent, mut received, mut bytes) = (0, 0, 0);
-    let start = Instant::now();
-    while sent * usize::from(DEFAULT_SYMBOL_SIZE) < total {
-        sent += sender.send(to.addr, &segments)?;
-        while receiver.receive(&mut |_, _, datagram| bytes += datagram.len())? > 0 {}
-        received = bytes / segments[0].len();
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    if sender.features() != features || receiver.features() != features {
-        return Err(format!("the kernel refused one of: {features}").into());
-    }
-    Ok((bytes as f64 * 8.0 / 1e9 / seconds, sent - received))
+    let segments: Vec<_> =
+        symbols.chunks(SYMBOL).map(|body| Segment { head: &head, body: Body::Bytes(body) }).collect();
+    bencher.counter(BytesCount::new(BATCHES * symbols.len())).bench_local(|| {
+        let mut received = 0;
+        for _ in 0..BATCHES {
+            assert_eq!(sender.send(to.addr, &segments).expect("to send"), MAX_BATCH);
+            // Loopback delivers before a send returns.
+            while receiver.receive(&mut |_, _, _| received += 1).expect("to receive") > 0 {}
+        }
+        assert_eq!(received, BATCHES * MAX_BATCH, "datagrams were lost");
+    });
+    assert_eq!((sender.features(), receiver.features()), (way.0, way.0), "the kernel refused one");
 }

@@ -62,8 +62,8 @@ pub struct Options {
     /// Line of the other scenarios, in Mbit/s
     #[arg(long, default_value_t = 100, value_name = "MBIT")]
     line: u64,
-    /// Seconds that the file takes at the line's full rate
-    #[arg(long, default_value_t = 10)]
+    /// Seconds that the file takes at the line's full rate; "halving" takes a third for each part
+    #[arg(long, default_value_t = 12)]
     seconds: u64,
     /// mcp's --rate: "auto" (none is given), a share of the line such as "95%", or as mcp takes it
     #[arg(long, default_value = "auto")]
@@ -74,6 +74,9 @@ pub struct Options {
     /// The mcp to measure
     #[arg(long, value_name = "PATH", env = "MCP_BENCH_BINARY", default_value = MCP)]
     mcp: PathBuf,
+    /// Congestion control of the TCP flow
+    #[arg(long, default_value = "cubic")]
+    tcp_control: String,
     /// Share of the payload limit at which a line counts as found [default: 0.92; 0.88 with loss]
     #[arg(long)]
     hold: Option<f64>,

@@ -176,8 +176,8 @@ pub fn tenth(options: &Options) -> Result {
 /// mcp and one TCP flow on the same line.
 pub fn tcp(options: &Options) -> Result {
     let mbit = options.line;
-    let control = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
-    println!("tcp: a line of {mbit} Mbit/s, TCP by {}; Mbit/s of payload", control.trim());
+    let control = &options.tcp_control;
+    println!("tcp: a line of {mbit} Mbit/s, TCP by {control}; Mbit/s of payload");
     let lab = lab(1, mbit)?;
     let (place, source) = file(options, mbit as f64, 1);
     let words = options.rate_words(mbit)?;
@@ -192,7 +192,7 @@ pub fn tcp(options: &Options) -> Result {
     let alone = rounds(options, "mcp alone", &plan(false), &place);
     let flows: Vec<f64> = (0..options.rounds)
         .map(|_| {
-            let flow = Flow::start(&lab);
+            let flow = Flow::start(&lab, control);
             let start = unix_now();
             thread::sleep(Duration::from_secs(TCP_ALONE));
             flow.stop(start + 2.0, unix_now())

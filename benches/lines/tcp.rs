@@ -1,5 +1,6 @@
 //! One TCP flow: a client that sends all it can, and a server that tells how much came.
 
+use socket2::SockRef;
 use std::error::Error;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,7 +16,12 @@ const EVERY: Duration = Duration::from_millis(100);
 #[command(hide = true)]
 pub enum Role {
     /// Sends to an address until the server goes or it is killed.
-    Pour { address: String },
+    Pour {
+        /// Its congestion control.
+        #[arg(long)]
+        control: String,
+        address: String,
+    },
     /// Takes one connection; prints every 100 ms how many bytes have come.
     Drain,
 }
@@ -24,15 +30,17 @@ impl Role {
     /// Runs until the other end has gone.
     pub fn play(&self) -> Result<(), Box<dyn Error>> {
         match self {
-            Self::Pour { address } => {
+            Self::Pour { control, address } => {
                 let mut to = TcpStream::connect((address.as_str(), PORT))?;
+                SockRef::from(&to).set_tcp_congestion(control.as_bytes())?;
                 let chunk = vec![0x5a; CHUNK];
                 while to.write_all(&chunk).is_ok() {}
             }
             Self::Drain => {
                 let (mut from, _) = TcpListener::bind(("0.0.0.0", PORT))?.accept()?;
                 from.set_read_timeout(Some(EVERY))?;
-                let (mut chunk, mut bytes, mut told) = (vec![0; CHUNK], 0_u64, Instant::now());
+                let (mut chunk, mut bytes) = (vec![0; CHUNK], 0_u64);
+                let mut told = Instant::now();
                 loop {
                     match from.read(&mut chunk) {
                         Ok(0) => break,

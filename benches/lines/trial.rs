@@ -52,11 +52,13 @@ pub struct Flow {
 
 impl Flow {
     /// Starts it.
-    pub fn start(lab: &Lab) -> Self {
+    pub fn start(lab: &Lab, control: &str) -> Self {
         let own = || std::env::current_exe().expect("the path of this program");
         let server = lab.on(1, Cmd::new("server", own()).arg("drain")).spawn();
         thread::sleep(Duration::from_millis(300));
-        let client = lab.on(0, Cmd::new("client", own()).arg("pour").arg(lab.address(1))).spawn();
+        let client = lab
+            .on(0, Cmd::new("client", own()).args(["pour", "--control", control]).arg(lab.address(1)))
+            .spawn();
         Self { client, server }
     }
 
@@ -90,7 +92,7 @@ impl Plan<'_> {
                 self.lab.on(h, mcp(channel.recv(&name, dirs.dir(&name)))).spawn()
             })
             .collect();
-        let flow = self.tcp.then(|| Flow::start(self.lab));
+        let flow = self.tcp.then(|| Flow::start(self.lab, &self.options.tcp_control));
         // They must listen, and TCP be at its full rate.
         thread::sleep(Duration::from_millis(if self.tcp { 3000 } else { 500 }));
         let pids: Vec<u32> = devices.iter().map(Proc::pid).collect();
