@@ -96,27 +96,40 @@ fn complete(bencher: Bencher, k: u32, lost: u32) {
 struct Lost {
     k: u32,
     lost: u32,
+    /// How many it is, for people.
+    text: String,
 }
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}", self.lost, self.k)
+        write!(f, "{}: {}", self.k, self.text)
     }
 }
 
-/// Completing a block, by the symbols it lost per thousand.
-#[divan::bench(args = DECODED.iter().flat_map(|&k| LOSSES.map(|loss| (k, loss))).map(by_share), sample_count = 20)]
+/// By share, where that makes a symbol.
+fn shares() -> impl Iterator<Item = Lost> {
+    let all = DECODED.iter().flat_map(|&k| LOSSES.map(|loss| (k, loss)));
+    all.filter(|(k, loss)| *loss == 0 || k * loss >= 1000).map(|(k, loss)| Lost {
+        k,
+        lost: k * loss / 1000,
+        text: format!("{:.1} %", f64::from(loss) / 10.0),
+    })
+}
+
+/// By number.
+fn few() -> impl Iterator<Item = Lost> {
+    DECODED.iter().flat_map(|&k| FEW.map(|lost| Lost { k, lost, text: lost.to_string() }))
+}
+
+/// Completing a block, by K and the share of its symbols that were lost.
+#[divan::bench(args = shares(), sample_count = 20)]
 fn decode(bencher: Bencher, lost: &Lost) {
     complete(bencher, lost.k, lost.lost);
 }
 
-fn by_share((k, loss): (u32, u32)) -> Lost {
-    Lost { k, lost: if loss == 0 { 0 } else { (k * loss / 1000).max(1) } }
-}
-
-/// Completing a block that lost few symbols: this is where the block's syndromes are decoded in the
-/// place of the whole block, and where that ends to be the quicker way.
-#[divan::bench(args = DECODED.iter().flat_map(|&k| FEW.map(|lost| Lost { k, lost })), sample_count = 20)]
+/// Completing a block that lost few symbols, by K and their number: up to 16 the syndromes are decoded
+/// in the place of the whole block.
+#[divan::bench(args = few(), sample_count = 20)]
 fn decode_few(bencher: Bencher, lost: &Lost) {
     complete(bencher, lost.k, lost.lost);
 }
