@@ -1,7 +1,6 @@
 //! What the samples of a transfer say.
 
 use super::sample::Sample;
-use mcp::limits::{DEFAULT_SYMBOL_SIZE, SYMBOL_HEADER_LEN};
 
 /// Samples of the window over which a share has to hold: half a second.
 const WINDOW: usize = 5;
@@ -9,13 +8,6 @@ const WINDOW: usize = 5;
 const SETTLING: f64 = 2.0;
 /// Most packets that the bucket may drop of a line that is held well.
 const MAX_DROPS: f64 = 0.01;
-
-/// The part of a packet that is payload: the rest is our own header, those of IPv4 and UDP, and what the
-/// bucket counts of Ethernet's.
-pub fn payload_share() -> f64 {
-    let payload = f64::from(DEFAULT_SYMBOL_SIZE);
-    payload / (payload + SYMBOL_HEADER_LEN as f64 + 28.0 + 14.0)
-}
 
 /// A time in which the line does not change.
 #[derive(Clone, Copy, Debug)]

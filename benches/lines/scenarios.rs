@@ -1,10 +1,10 @@
 //! The scenarios and their tables.
 
 use super::Options;
-use super::judge::{Span, Verdict, judge, payload_share};
+use super::judge::{Span, Verdict, judge};
 use super::support::files::TempDir;
 use super::support::lab::Lab;
-use super::support::measure::{median, roomy};
+use super::support::measure::{median, payload_share, roomy};
 use super::tcp::unix_now;
 use super::trial::{Flow, Plan, Trial};
 use std::error::Error;

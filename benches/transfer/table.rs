@@ -40,8 +40,9 @@ impl Series {
         median(self.of(tool).into_iter().flatten().flatten().map(figure))
     }
 
-    /// A line a tool with medians over its good runs, and a line a tool with ratios.
-    pub fn print(&self, bytes: u64) {
+    /// A line a tool with medians over its good runs, and a line a tool with ratios. `limit`: Mbit/s of
+    /// the file that the line allows, if there is one.
+    pub fn print(&self, bytes: u64, limit: Option<f64>) {
         println!("{} receiver(s) of {} bytes; CPU in s/GiB, memory in MiB: own/all", self.receivers, bytes);
         println!(
             "{:<9}{:>8}{:>8}{:>8}{:>8}{:>9}{:>9}{:>12}{:>12}{:>7}{:>9}{:>7}{:>8}",
@@ -83,6 +84,14 @@ impl Series {
             );
         }
         self.print_ratios();
+        if let Some(limit) = limit {
+            let share = |tool: &Tool| {
+                let of = |figure: Figure| shown(self.median_of(*tool, figure) / limit, 3);
+                format!("{tool} {} (stream {})", of(|f| f.goodput), of(|f| f.stream))
+            };
+            let shares: Vec<String> = self.tools.iter().map(share).collect();
+            println!("of the {limit:.1} Mbit/s that the line allows: {}", shares.join(", "));
+        }
         println!();
     }
 

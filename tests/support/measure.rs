@@ -1,5 +1,6 @@
 //! What the benches of whole transfers share.
 
+use mcp::limits::{DEFAULT_SYMBOL_SIZE, SYMBOL_HEADER_LEN};
 use std::path::{Path, PathBuf};
 
 /// The middle of the values, or of the two in the middle; NaN of none.
@@ -12,6 +13,13 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
         n if n % 2 == 1 => values[middle],
         _ => f64::midpoint(values[middle - 1], values[middle]),
     }
+}
+
+/// The part of a packet that is payload: the rest is our own header, those of IPv4 and UDP, and what the
+/// bucket counts of Ethernet's.
+pub fn payload_share() -> f64 {
+    let payload = f64::from(DEFAULT_SYMBOL_SIZE);
+    payload / (payload + SYMBOL_HEADER_LEN as f64 + 28.0 + 14.0)
 }
 
 /// Where files of `bytes` in all are put: in memory if there is room, or waiting for the disk
