@@ -24,6 +24,9 @@
 //!   ones. The second has the mapped file in it, which is page cache.
 //! - wire: bytes the sender put on the wire, Ethernet headers included, per byte of the file. Only
 //!   with segmentation offload off: otherwise the counters miss headers.
+//! - packets: packets that the sender's kernel gave to the card per MiB: with offload on, each holds many
+//!   datagrams (745 a MiB). The kernel's cost per receiver goes by them: `--batch` gives the blaster as
+//!   many datagrams a packet as mcp has.
 //! - lost: datagrams of the blaster that its slowest receiver did not get.
 //!
 //! With a line, the goodput is also shown as a share of what line and loss allow: the line's rate, times

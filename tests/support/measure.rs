@@ -1,5 +1,6 @@
 //! What the benches of whole transfers share.
 
+use super::files::sweep;
 use mcp::limits::{DEFAULT_SYMBOL_SIZE, SYMBOL_HEADER_LEN};
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,8 @@ pub fn payload_share() -> f64 {
 /// would be most of what is measured. Otherwise where temporary files go.
 pub fn roomy(bytes: u64) -> PathBuf {
     let memory = Path::new("/dev/shm");
+    // A bench that was killed must not keep its memory for good.
+    sweep(memory);
     let free = |at: &Path| rustix::fs::statvfs(at).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize));
     // Files in memory share it with the processes.
     if free(memory) / 2 > bytes { memory.into() } else { std::env::temp_dir() }
