@@ -9,11 +9,18 @@ use mcp::fec::{Added, BlockAssembly, Encoder, PlanCache};
 use mcp::layout::Layout;
 use mcp::limits::{DEFAULT_BLOCK_LOG2, DEFAULT_SYMBOL_SIZE};
 use mcp::units::{BlockIndex, SymbolId};
+use std::fmt;
 
 /// Source symbols of a block: small, the usual 1 MiB, and the usual 16 MiB.
 const KS: [u32; 3] = [64, 745, 11_916];
+/// Those that are decoded. The last symbol of the largest would be one too many for 16 MiB.
+const DECODED: [u32; 3] = [64, 745, 11_915];
 /// Lost symbols per thousand.
-const LOSSES: [u32; 7] = [0, 1, 10, 20, 30, 50, 500];
+const LOSSES: [u32; 6] = [0, 1, 10, 20, 50, 500];
+/// Lost symbols, few of them.
+const FEW: [u32; 8] = [1, 2, 4, 8, 16, 17, 32, 64];
+/// Bytes that are hashed at a time: a datagram's, and longer runs.
+const CHUNKS: [usize; 4] = [1400, 16 << 10, 64 << 10, 1 << 20];
 
 fn main() {
     divan::main();
@@ -57,14 +64,14 @@ fn repair(bencher: Bencher, k: u32) {
         .bench(|| encoder.repair(black_box(k + 1000), 100));
 }
 
-fn decode_block(bencher: Bencher, k: u32, loss: u32) {
+/// Completing a block of `k` source symbols of which `lost` were lost.
+fn complete(bencher: Bencher, k: u32, lost: u32) {
     let (block, plans) = (block(k), PlanCache::default());
     let layout = Layout::new(block.len() as u64, 24, DEFAULT_SYMBOL_SIZE).expect("a valid layout");
-    let lost = if loss == 0 { 0 } else { (k * loss / 1000).max(1) };
     // One symbol more than lost, as a try may fail without.
     let repair = Encoder::new(&block, DEFAULT_SYMBOL_SIZE, &plans).repair(k, lost + 1);
     let received = || {
-        let mut rng = fastrand::Rng::with_seed(u64::from(loss));
+        let mut rng = fastrand::Rng::with_seed(u64::from(lost));
         let mut ids: Vec<u32> = (0..k).collect();
         rng.shuffle(&mut ids);
         let mut assembly = BlockAssembly::new(&layout, BlockIndex(0));
@@ -85,25 +92,49 @@ fn decode_block(bencher: Bencher, k: u32, loss: u32) {
     });
 }
 
-/// Completing a block of 1 MiB, by symbols lost per thousand.
-#[divan::bench(args = LOSSES)]
-fn decode(bencher: Bencher, loss: u32) {
-    decode_block(bencher, 745, loss);
+/// Source symbols and how many of them a block loses.
+struct Lost {
+    k: u32,
+    lost: u32,
+    /// How many it is, for people.
+    text: String,
 }
 
-/// Completing a small block with one symbol in a hundred lost.
-#[divan::bench]
-fn decode_small(bencher: Bencher) {
-    decode_block(bencher, 64, 10);
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.k, self.text)
+    }
 }
 
-/// Completing a block of 16 MiB with one symbol in a hundred lost.
-#[divan::bench(sample_count = 10)]
-fn decode_large(bencher: Bencher) {
-    decode_block(bencher, 11_915, 10);
+/// By share, where that makes a symbol.
+fn shares() -> impl Iterator<Item = Lost> {
+    let all = DECODED.iter().flat_map(|&k| LOSSES.map(|loss| (k, loss)));
+    all.filter(|(k, loss)| *loss == 0 || k * loss >= 1000).map(|(k, loss)| Lost {
+        k,
+        lost: k * loss / 1000,
+        text: format!("{:.1} %", f64::from(loss) / 10.0),
+    })
 }
 
-/// Chaining values of eight blocks and their root.
+/// By number.
+fn few() -> impl Iterator<Item = Lost> {
+    DECODED.iter().flat_map(|&k| FEW.map(|lost| Lost { k, lost, text: lost.to_string() }))
+}
+
+/// Completing a block, by K and the share of its symbols that were lost.
+#[divan::bench(args = shares(), sample_count = 20)]
+fn decode(bencher: Bencher, lost: &Lost) {
+    complete(bencher, lost.k, lost.lost);
+}
+
+/// Completing a block that lost few symbols, by K and their number: up to 16 the syndromes are decoded
+/// in the place of the whole block.
+#[divan::bench(args = few(), sample_count = 20)]
+fn decode_few(bencher: Bencher, lost: &Lost) {
+    complete(bencher, lost.k, lost.lost);
+}
+
+/// Chaining values of eight blocks and their root, by the block's size.
 #[divan::bench(args = [16, DEFAULT_BLOCK_LOG2, 22])]
 fn hash(bencher: Bencher, block_log2: u8) {
     let object = bytes(8 << block_log2);
@@ -114,5 +145,18 @@ fn hash(bencher: Bencher, block_log2: u8) {
             .map(|(i, block)| digest::chaining_value((i as u64) << block_log2, block, object.len() as u64))
             .collect();
         digest::root(&values)
+    });
+}
+
+/// Hashing 16 MiB a chunk at a time.
+#[divan::bench(args = CHUNKS)]
+fn hash_in_chunks(bencher: Bencher, chunk: usize) {
+    let object = bytes(16 << 20);
+    bencher.counter(BytesCount::of_slice(&object)).bench(|| {
+        let mut hasher = blake3::Hasher::new();
+        for chunk in black_box(&object).chunks(chunk) {
+            hasher.update(chunk);
+        }
+        hasher.finalize()
     });
 }

@@ -6,6 +6,9 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// Begins the names of all directories made here.
+const PREFIX: &str = "mcp-test-";
+
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// A number that no other caller in this process gets.
@@ -18,7 +21,11 @@ pub struct TempDir(PathBuf);
 
 impl TempDir {
     pub fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("mcp-test-{}-{}", std::process::id(), unique()));
+        Self::within(&std::env::temp_dir())
+    }
+    /// In another place than the system's.
+    pub fn within(parent: &Path) -> Self {
+        let path = parent.join(format!("{PREFIX}{}-{}", std::process::id(), unique()));
         fs::create_dir_all(&path).expect("temporary directory");
         Self(path)
     }
@@ -45,6 +52,17 @@ impl TempDir {
 impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Removes what the [`TempDir`]s of killed processes left in `parent`.
+pub fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 use super::files::unique;
 use super::process::Cmd;
 use super::{has_program, is_root, skip};
+use serde_json::Value;
 use std::process::Command;
 
 /// Begins the names of all namespaces made here.
@@ -29,6 +30,17 @@ pub struct Loss {
     pub seen: u64,
     /// Those it dropped.
     pub dropped: u64,
+}
+
+/// What the token bucket in front of a host has counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bucket {
+    /// Bytes that went through, Ethernet headers included.
+    pub bytes: u64,
+    /// Packets that went through.
+    pub packets: u64,
+    /// Packets that found the queue full.
+    pub drops: u64,
 }
 
 impl Lab {
@@ -133,6 +145,27 @@ impl Lab {
         let port = format!("p{host}");
         let tbf = ["root", "tbf", "rate", rate, "burst", "64k", "limit", "256k"];
         must("tc", &[&["-n", &self.bridge(), "qdisc", "replace", "dev", &port][..], &tbf].concat());
+    }
+    /// Makes the line towards a host one of `mbit` Mbit/s, or changes it to that: a token bucket of
+    /// 64 KiB in front of a queue of 50 ms. It counts 14 bytes of Ethernet header a packet.
+    pub fn bucket(&self, host: usize, mbit: u64) {
+        let (port, rate) = (format!("p{host}"), format!("{mbit}mbit"));
+        let tbf = ["root", "tbf", "rate", &rate, "burst", "64k", "latency", "50ms"];
+        must("tc", &[&["-n", &self.bridge(), "qdisc", "replace", "dev", &port][..], &tbf].concat());
+    }
+    /// What the buckets of all hosts have seen so far, by host; zeros where there is none.
+    pub fn buckets(&self) -> Vec<Bucket> {
+        let text = must("tc", &["-n", &self.bridge(), "-j", "-s", "qdisc", "show"]);
+        let list: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("tc: {e}: {text}"));
+        let mut all = vec![Bucket::default(); self.hosts];
+        for line in list.as_array().into_iter().flatten().filter(|q| q["kind"] == "tbf") {
+            let host = line["dev"].as_str().and_then(|d| d.strip_prefix('p')?.parse::<usize>().ok());
+            if let Some(bucket) = host.and_then(|h| all.get_mut(h)) {
+                let count = |key: &str| line[key].as_u64().unwrap_or(0);
+                *bucket = Bucket { bytes: count("bytes"), packets: count("packets"), drops: count("drops") };
+            }
+        }
+        all
     }
     /// Takes a host's line away or gives it back.
     pub fn line(&self, host: usize, up: bool) {

@@ -8,6 +8,7 @@ pub mod files;
 pub mod junk;
 pub mod lab;
 pub mod mcp;
+pub mod measure;
 pub mod process;
 
 use std::io::Write;

@@ -1,6 +1,8 @@
 //! Child processes with deadlines: their lines as they come, their exit, their processor time and
 //! memory. A child never outlives its [`Proc`].
 
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -17,8 +19,6 @@ use std::time::{Duration, Instant};
 
 /// Lines or bytes of output kept for the message of a failed test.
 const KEEP: usize = 32 * 1024;
-/// Linux reports processor time in these (`USER_HZ`, the same on every architecture).
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A command line in the making: prefixes (such as `ip netns exec`) go before the program, tail
 /// arguments (positionals) after all others.
@@ -52,6 +52,11 @@ impl Cmd {
     }
     pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+    /// Another program in the place of the one it was made with.
+    pub fn program(mut self, program: impl Into<OsString>) -> Self {
+        self.program = program.into();
         self
     }
     pub fn tail(mut self, arg: impl Into<OsString>) -> Self {
@@ -152,7 +157,7 @@ pub struct End {
     pub status: ExitStatus,
     /// From its start to the moment its end was noticed.
     pub elapsed: Duration,
-    /// User and system time in seconds, threads and reaped children included.
+    /// User and system time of all its threads, in seconds; 0 when it could not be read.
     pub cpu: f64,
     /// Everything it wrote to standard output.
     pub lines: Vec<String>,
@@ -283,15 +288,14 @@ impl Proc {
         let stat = format!("/proc/{}/stat", self.pid());
         let mut cpu = 0.0;
         let status = loop {
-            // Before it is reaped a dead process still shows its processor time in its stat line.
-            // That needs no unsafe call of wait4.
-            match fs::read_to_string(&stat).ok().as_deref().and_then(stat_fields) {
-                Some((state, seconds)) => {
-                    cpu = seconds;
-                    if matches!(state, 'Z' | 'X') {
-                        break self.child.wait().expect("wait for child");
-                    }
+            // Before it is reaped a dead process still has its clock of processor time, to the
+            // nanosecond where the stat line has ticks. That needs no unsafe call of wait4.
+            match fs::read_to_string(&stat).ok().as_deref().and_then(state) {
+                Some('Z' | 'X') => {
+                    cpu = cpu_seconds(self.pid());
+                    break self.child.wait().expect("wait for child");
                 }
+                Some(_) => {}
                 None => {
                     if let Some(status) = self.child.try_wait().expect("wait for child") {
                         break status;
@@ -365,13 +369,17 @@ impl Drop for Proc {
     }
 }
 
-/// State and processor seconds out of `/proc/PID/stat` (the name in it may hold blanks and
-/// brackets, so fields count from the last bracket).
-fn stat_fields(stat: &str) -> Option<(char, f64)> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let ticks: f64 = fields.skip(10).take(4).filter_map(|f| f.parse::<f64>().ok()).sum();
-    Some((state, ticks / TICKS_PER_SECOND))
+/// The state out of `/proc/PID/stat` (the name in it may hold blanks and brackets, so fields count
+/// from the last bracket).
+fn state(stat: &str) -> Option<char> {
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
+/// Processor time of a process so far, in seconds; 0 when it has gone.
+fn cpu_seconds(pid: u32) -> f64 {
+    let clock = i32::try_from(pid).ok().and_then(|pid| clock_getcpuclockid(Pid::from_raw(pid)).ok());
+    let time = clock.and_then(|clock| clock_gettime(clock).ok());
+    time.map_or(0.0, |t| t.tv_sec() as f64 + t.tv_nsec() as f64 / 1e9)
 }
 
 fn kib(status: &str, key: &str) -> u64 {

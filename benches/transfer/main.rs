@@ -1,0 +1,232 @@
+//! Whole transfers, from the start of the sender to its end: `mcp` and, where they are installed,
+//! UDPcast and UFTP, and beside them a bare datagram blaster, in turn, in network namespaces on
+//! this machine. Nothing leaves it. Needs root.
+//!
+//! ```text
+//! cargo bench --bench transfer -- --rounds 5 --receivers 1,4,8 --size 256 --rate none --offload off
+//! cargo bench --bench transfer -- --rate auto --line 200 --loss 50 --receivers 8
+//! cargo bench --bench transfer -- --small 1024 --receivers 4 --tools mcp
+//! cargo bench --bench transfer -- --rate 400 --receivers 1,8 --tools mcp,blaster   (cost of a receiver)
+//! ```
+//!
+//! Each round runs every tool once, so that a busy spell of the machine hits all of them. A run
+//! that does not end in time, or one with a copy that is not the source, counts as failed. The
+//! receivers run and listen before their sender starts.
+//!
+//! - goodput: bits of the file per second of the sender's life, gathering included. Of the blaster,
+//!   which repairs nothing: bits that the slowest receiver got, per second of its getting them.
+//! - stream: the same without gathering, as mcp itself has it (`transfer_seconds`).
+//! - took, all: seconds of the sender's life; seconds from its start until it and its receivers have
+//!   ended (UFTP's never do).
+//! - CPU: seconds of user and system time per GiB of file, at the sender and per receiver. Of the
+//!   blaster's receivers: per GiB received.
+//! - MiB: most memory at the sender and at one receiver: anonymous pages (its own) / all resident
+//!   ones. The second has the mapped file in it, which is page cache.
+//! - wire: bytes the sender put on the wire, Ethernet headers included, per byte of the file. Only
+//!   with segmentation offload off: otherwise the counters miss headers.
+//! - packets: packets that the sender's kernel gave to the card per MiB: with offload on, each holds many
+//!   datagrams (745 a MiB). The kernel's cost per receiver goes by them: `--batch` gives the blaster as
+//!   many datagrams a packet as mcp has.
+//! - lost: datagrams of the blaster that its slowest receiver did not get.
+//!
+//! With a line, the goodput is also shown as a share of what line and loss allow: the line's rate, times
+//! the part of mcp's packets that is payload (1408 of 1478 bytes), times what the loss lets through.
+//!
+//! Ratios are mcp's figure divided by the tool's, as medians over the rounds in which both went well.
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+mod blaster;
+mod run;
+mod table;
+mod tools;
+
+use clap::{Parser, ValueEnum};
+use run::Setting;
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Duration;
+use support::files::{TempDir, b3};
+use support::lab::Lab;
+use support::mcp::MCP;
+use support::measure::{payload_share, roomy};
+use support::{has_program, is_root, skip};
+use table::Series;
+use tools::{Pace, Tool};
+
+/// Compares whole transfers of mcp, UDPcast, UFTP and a bare datagram blaster in network namespaces.
+#[derive(Parser)]
+pub struct Options {
+    /// Rounds; each runs every tool once for every number of receivers
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Numbers of receivers
+    #[arg(long, value_delimiter = ',', default_value = "1,4,8")]
+    receivers: Vec<usize>,
+    /// Size of the file in MiB
+    #[arg(long, default_value_t = 256)]
+    size: u64,
+    /// Size of the file in KiB, in place of --size: 1024 for the cost of starting and ending
+    #[arg(long, value_name = "KIB")]
+    small: Option<u64>,
+    /// Rate of every tool: Mbit/s, "none" (no limit), or "auto" (mcp's own choice, no limit for the
+    /// others)
+    #[arg(long, default_value = "none")]
+    rate: Pace,
+    /// Segmentation offload at the sender's interface
+    #[arg(long, default_value = "off")]
+    offload: Offload,
+    /// A line of so many Mbit/s in front of every receiver
+    #[arg(long, value_name = "MBIT")]
+    line: Option<u64>,
+    /// A line of so many Mbit/s in front of receiver 1
+    #[arg(long, value_name = "MBIT")]
+    slow_line: Option<u64>,
+    /// Independent loss at each receiver, in 1000
+    #[arg(long, default_value_t = 0)]
+    loss: u32,
+    /// Which tools
+    #[arg(long, value_delimiter = ',', default_value = "mcp,udpcast,uftp,blaster")]
+    tools: Vec<Tool>,
+    /// The mcp to measure
+    #[arg(long, value_name = "PATH", env = "MCP_BENCH_BINARY", default_value = MCP)]
+    mcp: PathBuf,
+    /// Further words for `mcp send`
+    #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
+    mcp_args: String,
+    /// Datagrams that the blaster sends at a time
+    #[arg(long, default_value_t = mcp::limits::MAX_BATCH)]
+    batch: usize,
+    /// A run fails after so many seconds
+    #[arg(long, default_value_t = 60)]
+    timeout: u64,
+    /// Say how each run went
+    #[arg(long)]
+    verbose: bool,
+    /// Given by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// What this process is when the bench starts itself on a host of its network
+    #[command(subcommand)]
+    role: Option<blaster::Role>,
+}
+
+/// Whether packets leave the sender's card put together.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Offload {
+    On,
+    Off,
+}
+
+impl Options {
+    fn bytes(&self) -> u64 {
+        self.small.map_or(self.size << 20, |kib| kib << 10)
+    }
+
+    /// Mbit/s of a file that the line and the loss allow; `None` without a line.
+    fn limit(&self) -> Option<f64> {
+        let arriving = 1.0 - f64::from(self.loss) / 1000.0;
+        self.line.map(|mbit| mbit as f64 * payload_share() * arriving)
+    }
+
+    /// What is measured, in a line.
+    fn describe(&self, place: &TempDir) -> String {
+        let size = self.small.map_or(format!("{} MiB", self.size), |kib| format!("{kib} KiB"));
+        let offload = if self.offload == Offload::On { "on" } else { "off" };
+        let line =
+            |name: &str, mbit: Option<u64>| mbit.map_or(String::new(), |m| format!(", {name} {m} Mbit/s"));
+        format!(
+            "{size}, rate {}, segmentation offload {offload}{}{}, loss {} in 1000, {} rounds, files in {}",
+            self.rate,
+            line("line", self.line),
+            line("line of receiver 1", self.slow_line),
+            self.loss,
+            self.rounds,
+            place.path().parent().map_or_else(String::new, |p| p.display().to_string()),
+        )
+    }
+
+    /// A network for so many receivers.
+    fn lab(&self, receivers: usize) -> Option<Lab> {
+        let lab = Lab::new(receivers + 1)?;
+        if self.offload == Offload::Off {
+            lab.single_packets(0);
+        }
+        for host in 1..=receivers {
+            let own = if host == 1 { self.slow_line.or(self.line) } else { self.line };
+            if let Some(mbit) = own {
+                lab.bucket(host, mbit);
+            }
+            if self.loss > 0 {
+                lab.lose(host, self.loss);
+            }
+        }
+        Some(lab)
+    }
+
+    /// Runs every tool once a round.
+    fn series(&self, setting: &Setting<'_>, tools: &[Tool]) -> Series {
+        let mut series = Series::new(setting.receivers, tools);
+        for round in 1..=self.rounds {
+            for (i, &tool) in tools.iter().enumerate() {
+                let what = format!("round {round}: {tool} to {}", setting.receivers);
+                let result = setting.measure(tool);
+                match &result {
+                    Ok(figures) if self.verbose => eprintln!("{what}: {:.3} s", figures.took),
+                    Ok(_) => {}
+                    Err(why) => eprintln!("{what}: failed: {why}"),
+                }
+                series.runs[i].push(result.ok());
+            }
+        }
+        series
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse();
+    if let Some(role) = &options.role {
+        return role.play();
+    }
+    if is_root() {
+        compare(&options);
+    } else {
+        skip("network namespaces need root");
+    }
+    Ok(())
+}
+
+fn compare(options: &Options) {
+    let (tools, missing): (Vec<Tool>, Vec<Tool>) =
+        options.tools.iter().partition(|tool| has_program(tool.program()));
+    for tool in missing {
+        skip(&format!("{tool}: {} is not installed", tool.program()));
+    }
+    let most = options.receivers.iter().max().copied().unwrap_or(0) as u64;
+    let place = TempDir::within(&roomy(options.bytes() * (most + 1)));
+    let source = place.file("image.bin", options.bytes(), 1);
+    let hash = b3(&source);
+    println!("{}\n", options.describe(&place));
+    let mut all = Vec::new();
+    for &receivers in &options.receivers {
+        let Some(lab) = options.lab(receivers) else { return };
+        let setting = Setting {
+            lab: &lab,
+            source: &source,
+            hash: &hash,
+            place: &place,
+            receivers,
+            pace: options.rate,
+            whole_packets: options.offload == Offload::Off,
+            mcp: &options.mcp,
+            mcp_args: &options.mcp_args,
+            batch: options.batch,
+            within: Duration::from_secs(options.timeout),
+        };
+        let series = options.series(&setting, &tools);
+        series.print(options.bytes(), options.limit());
+        all.push(series);
+    }
+    table::print_growth(&all);
+}

@@ -1,0 +1,167 @@
+//! The tools, and how each is told the same things.
+
+use super::run::Setting;
+use super::support::mcp::Channel;
+use super::support::process::{Cmd, Proc};
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Tool {
+    Mcp,
+    Udpcast,
+    Uftp,
+    /// Datagrams without a protocol: what the machine can carry.
+    Blaster,
+}
+
+impl Tool {
+    /// The program that must be there for it.
+    pub fn program(self) -> &'static str {
+        match self {
+            // Comes with the bench.
+            Self::Mcp | Self::Blaster => "ip",
+            Self::Udpcast => "udp-sender",
+            Self::Uftp => "uftp",
+        }
+    }
+}
+
+impl fmt::Display for Tool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Mcp => "mcp",
+            Self::Udpcast => "udpcast",
+            Self::Uftp => "uftp",
+            Self::Blaster => "blaster",
+        })
+    }
+}
+
+/// The rate that a tool is told to keep to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// No limit; mcp, which always has one, gets one that it cannot reach.
+    None,
+    /// What mcp does by itself; no limit for the others.
+    Auto,
+    /// Mbit/s.
+    Mbit(u64),
+}
+
+impl FromStr for Pace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            "auto" => Ok(Self::Auto),
+            _ => match text.parse() {
+                Ok(0) | Err(_) => Err("not \"none\", \"auto\" or a number of Mbit/s".into()),
+                Ok(mbit) => Ok(Self::Mbit(mbit)),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Pace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Auto => f.write_str("auto"),
+            Self::Mbit(mbit) => write!(f, "{mbit} Mbit/s"),
+        }
+    }
+}
+
+impl Pace {
+    fn mbit(self) -> Option<u64> {
+        match self {
+            Self::Mbit(mbit) => Some(mbit),
+            Self::None | Self::Auto => None,
+        }
+    }
+}
+
+fn channel() -> Channel {
+    Channel::new("239.77.0.1", 7417, "eth0")
+}
+
+impl Setting<'_> {
+    /// Where a host's receiver saves into; made if need be.
+    pub fn out(&self, host: usize) -> PathBuf {
+        self.place.dir(&format!("h{host}"))
+    }
+
+    /// Where a host's copy of the file will be.
+    pub fn copy(&self, host: usize) -> PathBuf {
+        self.out(host).join(self.source.file_name().expect("a file's name"))
+    }
+
+    fn on(&self, host: usize, program: &str, words: &str) -> Cmd {
+        self.lab.on(host, Cmd::new(program, program).args(words.split_whitespace()))
+    }
+
+    /// This program on a host, as a part of the blaster.
+    fn blaster(&self, host: usize, role: &str) -> Cmd {
+        let own = std::env::current_exe().expect("the path of this program");
+        self.lab.on(host, Cmd::new(role, own).arg(role))
+    }
+
+    /// Starts the tool's receiver on a host.
+    pub fn receiver(&self, tool: Tool, host: usize) -> Proc {
+        let cmd = match tool {
+            Tool::Mcp => {
+                let cmd = channel().recv(&format!("h{host}"), self.out(host)).program(self.mcp);
+                self.lab.on(host, cmd)
+            }
+            Tool::Udpcast => {
+                self.on(host, "udp-receiver", "--nokbd --interface eth0 --file").tail(self.copy(host))
+            }
+            Tool::Uftp => {
+                let words = "-d -t -I eth0 -D";
+                self.on(host, "uftpd", words).arg(self.out(host)).args(["-B", "4194304"])
+            }
+            Tool::Blaster => self.blaster(host, "catch"),
+        };
+        cmd.spawn()
+    }
+
+    /// Starts the tool's sender.
+    pub fn sender(&self, tool: Tool) -> Proc {
+        let (n, rate) = (self.receivers, self.pace.mbit());
+        let cmd = match tool {
+            Tool::Mcp => {
+                let rate = match self.pace {
+                    Pace::Auto => Vec::new(),
+                    Pace::None => vec!["--rate".into(), "20G".into()],
+                    Pace::Mbit(mbit) => vec!["--rate".into(), format!("{mbit}M")],
+                };
+                let cmd = channel().send(self.source, n).program(self.mcp);
+                self.lab.on(0, cmd.args(rate).args(self.mcp_args.split_whitespace()))
+            }
+            Tool::Udpcast => {
+                let limit = rate.map_or(String::new(), |mbit| format!("--max-bitrate {mbit}m"));
+                let words =
+                    format!("--nokbd --min-receivers {n} --full-duplex --interface eth0 {limit} --file");
+                self.on(0, "udp-sender", &words).tail(self.source)
+            }
+            Tool::Uftp => {
+                // UFTP names its clients by their address. Its announcements are paced by the round
+                // trip it assumes; a tenth of a second shortens its start to what a LAN allows.
+                let clients: Vec<String> = (1..=n).map(|h| format!("0x0A4D00{:02X}", h + 1)).collect();
+                let limit = rate.map_or("-1".into(), |mbit| (mbit * 1000).to_string());
+                let words = format!("-I eth0 -r 0.1 -B 4194304 -R {limit} -H {}", clients.join(","));
+                self.on(0, "uftp", &words).tail(self.source)
+            }
+            Tool::Blaster => {
+                let mbit = rate.unwrap_or(0).to_string();
+                let cmd = self.blaster(0, "blast").args(["--mbit", &mbit]);
+                cmd.args(["--batch", &self.batch.to_string()]).tail(self.source)
+            }
+        };
+        cmd.spawn()
+    }
+}
