@@ -47,6 +47,32 @@ impl DeviceStatus {
     }
 }
 
+/// Why a device is slower than the others, as far as its reports tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The way to it loses or carries less.
+    Network,
+    /// Its kernel drops what it has no time to take.
+    Cpu,
+    /// Its disk does not keep up.
+    Disk,
+    /// Nothing is heard from it, or polls do not reach it.
+    Feedback,
+}
+
+impl Cause {
+    /// The word for it in tables, events and reports.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::Cpu => "cpu",
+            Self::Disk => "disk",
+            Self::Feedback => "feedback",
+        }
+    }
+}
+
 /// One row of the task status table, as shown, reported and stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceRow {
@@ -66,6 +92,8 @@ pub struct DeviceRow {
     pub kernel_drops: u64,
     /// Datagrams the device dropped because its disk or processor lagged behind.
     pub overrun_drops: u64,
+    /// Why it is, or was, served apart from the group; none if it was not.
+    pub cause: Option<Cause>,
     /// Symbols sent to this device alone.
     pub unicast_symbols: u64,
     /// Time from its first join to its completion (or to now).

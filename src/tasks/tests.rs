@@ -22,6 +22,7 @@ fn row(n: usize, status: DeviceStatus) -> DeviceRow {
         lost_datagrams: 0,
         kernel_drops: 0,
         overrun_drops: 0,
+        cause: None,
         unicast_symbols: 0,
         elapsed: Duration::ZERO,
     }

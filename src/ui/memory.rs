@@ -148,6 +148,9 @@ impl SenderMemory {
         if self.late.contains(&row.device) {
             parts.push("late".to_owned());
         }
+        if let Some(cause) = row.cause {
+            parts.push(format!("slow by its {}", cause.word()));
+        }
         if row.kernel_drops > 0 {
             parts.push(format!("kernel dropped {}", text::count(row.kernel_drops)));
         }

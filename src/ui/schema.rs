@@ -1,7 +1,7 @@
 //! The parts of the JSON schema (`docs/events.md`) that events and reports share.
 
 use crate::protocol::event::{ReceiverSnapshot, SenderSnapshot};
-use crate::status::{DeviceRow, DeviceStatus};
+use crate::status::{Cause, DeviceRow, DeviceStatus};
 use crate::wire::{AbortCode, Phase};
 use serde::Serialize;
 use std::time::Duration;
@@ -50,6 +50,7 @@ pub struct Row<'a> {
     lost_datagrams: u64,
     kernel_drops: u64,
     overrun_drops: u64,
+    slow_by: Option<&'static str>,
     unicast_symbols: u64,
     seconds: f64,
 }
@@ -74,6 +75,7 @@ impl<'a> From<&'a DeviceRow> for Row<'a> {
             lost_datagrams: row.lost_datagrams,
             kernel_drops: row.kernel_drops,
             overrun_drops: row.overrun_drops,
+            slow_by: row.cause.map(Cause::word),
             unicast_symbols: row.unicast_symbols,
             seconds: seconds(row.elapsed),
         }

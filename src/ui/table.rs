@@ -101,7 +101,7 @@ fn cells(memory: &SenderMemory, snapshot: &SenderSnapshot, row: &DeviceRow) -> [
     let label = text::device_name(&row.label, row.device);
     let reason = match &row.status {
         DeviceStatus::Failed(reason) => text::escape(reason),
-        DeviceStatus::Complete => String::new(),
+        DeviceStatus::Complete => row.cause.map_or_else(String::new, |c| format!("slow by its {}", c.word())),
         _ => {
             let verified = format!("{} of {} blocks", row.verified_blocks, snapshot.blocks);
             let hold = memory.hold_but_loss(row);

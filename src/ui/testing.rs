@@ -25,6 +25,7 @@ pub fn row(label: &str, status: DeviceStatus) -> DeviceRow {
         lost_datagrams: 0,
         kernel_drops: 0,
         overrun_drops: 0,
+        cause: None,
         unicast_symbols: 0,
         elapsed: Duration::from_millis(12_300),
     }

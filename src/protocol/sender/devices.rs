@@ -2,7 +2,7 @@
 
 use super::channel::Channel;
 use crate::pacing::Path;
-use crate::status::{DeviceRow, DeviceStatus};
+use crate::status::{Cause, DeviceRow, DeviceStatus};
 use crate::time::Time;
 use crate::units::DeviceId;
 use std::collections::BTreeMap;
@@ -30,6 +30,8 @@ pub(super) struct Device {
     pub apart: bool,
     /// It is set apart since it is slow: while the stream fills its way, it needs no session.
     pub slow: bool,
+    /// Why it was last set apart.
+    pub cause: Option<Cause>,
     /// What its reports say of the way to it.
     pub path: Path,
     /// It has once been taken into the group of those left over; no second time.
@@ -77,6 +79,18 @@ impl Device {
     pub fn group_repairs(&self, block: u32) -> bool {
         self.in_group() || (!self.is_final() && !self.apart && block >= self.since)
     }
+    /// Sets it apart from the group, for what most of its losses are due to.
+    pub fn set_apart(&mut self) {
+        let on_the_way = self.lost_datagrams.saturating_sub(self.kernel_drops);
+        let most = self.kernel_drops.max(self.overrun_drops).max(on_the_way);
+        self.apart = true;
+        self.cause = Some(match most {
+            0 => Cause::Network,
+            _ if most == self.overrun_drops => Cause::Disk,
+            _ if most == self.kernel_drops => Cause::Cpu,
+            _ => Cause::Network,
+        });
+    }
     pub fn row(&self, now: Time, blocks: u32) -> DeviceRow {
         let deficit = self.incomplete.unwrap_or_else(|| blocks.saturating_sub(self.verified));
         DeviceRow {
@@ -92,6 +106,11 @@ impl Device {
             lost_datagrams: self.lost_datagrams,
             kernel_drops: self.kernel_drops,
             overrun_drops: self.overrun_drops,
+            cause: if self.status == DeviceStatus::Lost || self.unreachable() {
+                Some(Cause::Feedback)
+            } else {
+                self.cause
+            },
             unicast_symbols: self.unicast_symbols,
             elapsed: self.ended.unwrap_or(now).since(self.joined),
         }

@@ -138,6 +138,7 @@ impl Sender {
                 since: 0,
                 apart: false,
                 slow: false,
+                cause: None,
                 path: Path::default(),
                 regrouped: false,
                 unanswered: 0,

@@ -11,7 +11,7 @@
 use super::{Sender, SlowPolicy};
 use crate::limits::UNICAST_SHARE_PERCENT;
 use crate::pacing::{Clear, Finding, RateController, RateMode};
-use crate::status::DeviceStatus;
+use crate::status::{Cause, DeviceStatus};
 use crate::time::Time;
 use crate::units::Rate;
 use crate::wire::Arrivals;
@@ -138,14 +138,16 @@ impl Sender {
     /// A device that would slow the others down is served alone after the stream, or not at all.
     /// Meanwhile it takes what the stream brings through its way, which is full anyway.
     fn too_slow(&mut self, key: usize, now: Time) {
+        self.devices.get_mut(key).set_apart();
         if self.config.slow == SlowPolicy::Drop {
-            let reason = "too slow for the group; --slow defer would serve it afterwards".to_owned();
+            let cause = self.devices.get(key).cause.map_or("", Cause::word);
+            let reason =
+                format!("too slow for the group ({cause}); without --slow drop it is served afterwards");
             self.set_status(key, DeviceStatus::Failed(reason), now);
             self.end_if_done(now);
             return;
         }
-        let device = self.devices.get_mut(key);
-        (device.apart, device.slow) = (true, true);
+        self.devices.get_mut(key).slow = true;
         self.set_status(key, DeviceStatus::Repairing { deficit: 0 }, now);
     }
 

@@ -350,7 +350,7 @@ impl Sender {
         for (key, total) in totals {
             let device = self.devices.get_mut(key);
             if total as f64 > limit && !device.unreachable() && !device.is_final() {
-                device.apart = true;
+                device.set_apart();
                 self.set_status(key, DeviceStatus::Repairing { deficit: 0 }, now);
             }
         }
