@@ -99,24 +99,27 @@ fn trace(seed: u64, plain: Option<&Plain>) -> ExitCode {
     }
 }
 
-fn print(s: &Summary, took: Duration) {
-    println!("runs            {} in {:.1} s, {} failed", s.runs, took.as_secs_f64(), s.failures.len());
-    println!("virtual time    {:.0} s in {} engine steps", s.virtual_time.as_secs_f64(), s.steps);
-    println!("devices         {} of {} complete", s.complete, s.devices);
+fn print(summary: &Summary, took: Duration) {
+    let t = &summary.totals;
+    let failed = summary.failures.len();
+    println!("runs            {} in {:.1} s, {failed} failed", t.runs, took.as_secs_f64());
+    println!("virtual time    {:.0} s in {} engine steps", t.virtual_time.as_secs_f64(), t.steps);
+    println!("transfer time   {:.1} s", t.transfer_time.as_secs_f64());
+    println!("devices         {} of {} complete", t.complete, t.devices);
     println!(
         "symbols         {} for {} source symbols: {:.4} (group {} + {} repair, unicast {})",
-        s.symbols.total(),
-        s.source_symbols,
-        s.overhead(),
-        s.symbols.group_source,
-        s.symbols.group_repair,
-        s.symbols.unicast
+        t.symbols.total(),
+        t.source_symbols,
+        t.overhead(),
+        t.symbols.group_source,
+        t.symbols.group_repair,
+        t.symbols.unicast
     );
-    println!("feedback        {} datagrams, at most {} in a second", s.feedback_total, s.feedback_max);
-    println!("network         {:?}", s.network);
-    println!("planned faults  {:?}", s.planned);
-    println!("disk refusals   {}", s.disk_failures);
-    for failure in &s.failures {
+    println!("feedback        {} datagrams, at most {} in a second", t.feedback_total, t.feedback_max);
+    println!("network         {:?}", t.network);
+    println!("planned faults  {:?}", t.planned);
+    println!("disk refusals   {}", t.disk_failures);
+    for failure in &summary.failures {
         println!("FAILED seed {}: {}", failure.seed, failure.replay);
     }
 }
