@@ -14,6 +14,7 @@
 //! A slot is free, in memory or spilled. The slot of a last source symbol that is shorter than a
 //! symbol takes no repair symbol, as the file would cut it; the extras do.
 
+use super::Buffer;
 use crate::layout::Layout;
 use crate::limits::{MAX_EXTRA_SYMBOLS, MAX_SYMBOL_ID};
 use crate::ranges::BitSet;
@@ -50,7 +51,7 @@ pub struct BlockAssembly {
     /// How many symbols a try to decode asks for: K, or more after failed tries.
     pub(super) needed: u32,
     /// K symbols long; the padding behind the block's end is zero.
-    pub(super) buffer: Option<Vec<u8>>,
+    pub(super) buffer: Option<Buffer>,
     /// Source symbols held, in memory or spilled.
     pub(super) source: BitSet,
     /// Slots whose symbol is in the buffer.
@@ -109,16 +110,16 @@ impl BlockAssembly {
 
     /// Gives it a buffer (any contents; resized to K symbols). A buffer it has already is dropped,
     /// with the symbols in it.
-    pub fn attach(&mut self, mut buffer: Vec<u8>) {
+    pub fn attach(&mut self, mut buffer: Buffer) {
         drop(self.take_buffer());
-        buffer.resize(self.buffer_len(), 0);
+        buffer.set_len(self.buffer_len());
         buffer[self.block_len..].fill(0);
         self.buffer = Some(buffer);
     }
 
     /// Takes the buffer away (empty if there is none) and forgets the symbols in it. The extras
     /// and what was spilled stay.
-    pub fn take_buffer(&mut self) -> Vec<u8> {
+    pub fn take_buffer(&mut self) -> Buffer {
         for (first, count) in self.in_memory.runs(true) {
             for slot in first..first + count {
                 self.source.remove(slot);

@@ -10,7 +10,7 @@
 //!
 //! Offsets are within the block. A block may be spilled several times.
 
-use super::PlanCache;
+use super::{Buffer, PlanCache};
 use super::assembly::BlockAssembly;
 use super::{codec, syndrome};
 use crate::units::BlockIndex;
@@ -39,7 +39,7 @@ impl BlockAssembly {
     /// Records that all of [`Self::spans_to_spill`] is in the file, and gives the buffer back
     /// (empty if there was none). The symbols stay held.
     #[must_use]
-    pub fn mark_spilled(&mut self) -> Vec<u8> {
+    pub fn mark_spilled(&mut self) -> Buffer {
         for (first, count) in self.in_memory.runs(true) {
             for slot in first..first + count {
                 self.spilled.insert(slot);
@@ -126,7 +126,7 @@ impl BlockAssembly {
         let missing: Vec<u32> = (0..self.k).filter(|id| !self.source.contains(*id)).collect();
         if missing.len() <= syndrome::MAX_MISSING as usize {
             let repair: Vec<_> = repair.collect();
-            return syndrome::decode(buffer.clone(), self.symbol_size, &missing, &repair, plans);
+            return syndrome::decode(buffer.to_vec(), self.symbol_size, &missing, &repair, plans);
         }
         let source =
             (0..self.k).filter(|id| self.source.contains(*id)).map(|id| (id, &buffer[self.slot_range(id)]));

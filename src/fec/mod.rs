@@ -14,11 +14,13 @@
 //! not checked before: ids below 2^24, each once, payloads of one symbol.
 
 mod assembly;
+mod buffer;
 mod codec;
 mod complete;
 mod syndrome;
 
 pub use assembly::{Added, BlockAssembly};
+pub use buffer::Buffer;
 pub use codec::{Encoder, PlanCache};
 pub use complete::Undecodable;
 

@@ -303,11 +303,11 @@ impl World {
                 let buffer = assembly.mark_spilled();
                 ReceiverDone::Spilled { assembly, buffer }
             }
-            (ReceiverJob::Store { mut assembly, expected }, Some(part)) => {
+            (ReceiverJob::Store { mut assembly, expected, .. }, Some(part)) => {
                 let block = assembly.block();
                 let offset = part.layout.block_offset(block) as usize;
                 if !assembly.has_buffer() {
-                    assembly.attach(Vec::new());
+                    assembly.attach(Buffer::default());
                 }
                 for (start, len) in assembly.spilled_runs() {
                     assembly.buffer_mut()[start..start + len]
