@@ -113,8 +113,21 @@ impl BlockAssembly {
     pub fn attach(&mut self, mut buffer: Buffer) {
         drop(self.take_buffer());
         buffer.set_len(self.buffer_len());
-        buffer[self.block_len..].fill(0);
+        if buffer.notes().is_none() {
+            buffer[self.block_len..].fill(0);
+        }
         self.buffer = Some(buffer);
+    }
+
+    /// Gives a buffer that only has notes ([`Buffer::liken`]) its bytes; to be done before anything
+    /// but [`Self::add`].
+    pub fn gather(&mut self) {
+        if let Some(buffer) = &mut self.buffer
+            && buffer.notes().is_some()
+        {
+            buffer.gather();
+            buffer[self.block_len..].fill(0);
+        }
     }
 
     /// Takes the buffer away (empty if there is none) and forgets the symbols in it. The extras
@@ -128,7 +141,9 @@ impl BlockAssembly {
         let in_memory = &self.in_memory;
         self.repairs.retain(|r| !r.slot.is_some_and(|slot| in_memory.contains(slot)));
         self.in_memory.clear();
-        self.buffer.take().unwrap_or_default()
+        let mut buffer = self.buffer.take().unwrap_or_default();
+        buffer.scatter();
+        buffer
     }
 
     /// Forgets all symbols and failed tries, after the block has disagreed with its hash; the
@@ -231,6 +246,18 @@ impl BlockAssembly {
             return false;
         };
         repair.slot = to;
+        if let Some(notes) = buffer.notes() {
+            let mut symbol = vec![0; size];
+            notes.read(slot, &mut symbol);
+            match to {
+                Some(to) => {
+                    notes.write(to, &symbol);
+                    self.in_memory.insert(to);
+                }
+                None => self.extras.push((repair.id, symbol.into())),
+            }
+            return true;
+        }
         match to {
             Some(to) => {
                 buffer.copy_within(from, to as usize * size);
@@ -256,7 +283,10 @@ impl BlockAssembly {
     fn write_slot(&mut self, slot: u32, payload: &[u8]) {
         let start = self.slot_range(slot).start;
         if let Some(buffer) = &mut self.buffer {
-            buffer[start..start + payload.len()].copy_from_slice(payload);
+            match buffer.notes() {
+                Some(notes) => notes.write(slot, payload),
+                None => buffer[start..start + payload.len()].copy_from_slice(payload),
+            }
             self.in_memory.insert(slot);
         }
     }

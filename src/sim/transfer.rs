@@ -10,7 +10,7 @@ use super::planned::Planned;
 use super::scenario::{Expectation, Scenario};
 use super::totals::{Measured, MeasuredDevice, Totals};
 use super::world::{Director, Pace, World};
-use crate::fec::PlanCache;
+use crate::fec::{Likely, PlanCache};
 use crate::protocol::Control;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, SenderEvent, SenderOutcome};
 use crate::protocol::receiver::Receiver;
@@ -64,6 +64,8 @@ struct Transfer<'a, 't> {
     rng: fastrand::Rng,
     source: SimSource,
     plans: Rc<PlanCache>,
+    /// What devices' buffers share.
+    likely: Arc<Likely>,
     table: Table,
     checker: Checker,
     cues: Vec<Cue>,
@@ -130,6 +132,7 @@ impl<'a, 't> Transfer<'a, 't> {
             scenario,
             source: SimSource::new(Arc::clone(&object)),
             plans: Rc::new(PlanCache::default()),
+            likely: Arc::new(Likely::new(Arc::clone(&object))),
             table: party::new_table(),
             checker: Checker::new(Arc::clone(&object), scenario.layout, NAME.to_owned()),
             cues: Vec::new(),
@@ -204,7 +207,8 @@ impl<'a, 't> Transfer<'a, 't> {
         device.seen = 0;
         device.disk.sweep();
         let seeds = [self.rng.u64(..), self.rng.u64(..)];
-        party::receiver(plan, index, seeds, device.disk.clone(), buffer_bytes, Rc::clone(&self.plans), now)
+        let shared = (Rc::clone(&self.plans), Arc::clone(&self.likely));
+        party::receiver(plan, index, seeds, device.disk.clone(), buffer_bytes, shared, now)
     }
 
     fn look_at_sender(&mut self, now: Time, node: &Node<Sender>) {

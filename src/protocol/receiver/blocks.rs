@@ -9,7 +9,7 @@
 //!    └──────── disagrees with its chaining value
 //! ```
 
-use crate::fec::{Added, BlockAssembly, Buffer};
+use crate::fec::{Added, BlockAssembly, Buffer, Likely};
 use crate::layout::Layout;
 use crate::limits::{HASHES_PER_PAGE, MAX_BLOCK_BUFFERS};
 use crate::protocol::job::ReceiverJob;
@@ -17,6 +17,7 @@ use crate::ranges::BitSet;
 use crate::units::{BlockIndex, Digest, SymbolId};
 use crate::wire::HashPage;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// Fewest buffers, whatever their size.
 const MIN_BUFFERS: usize = 4;
@@ -66,6 +67,7 @@ pub(super) struct Blocks {
     rejections: BTreeMap<u32, u32>,
     verified_bytes: u64,
     received_symbols: u64,
+    likely: Option<Arc<Likely>>,
 }
 
 impl Blocks {
@@ -89,7 +91,13 @@ impl Blocks {
             rejections: BTreeMap::new(),
             verified_bytes: 0,
             received_symbols: 0,
+            likely: None,
         }
+    }
+
+    /// From now on, buffers take no memory for symbols that are as in `likely`.
+    pub fn liken(&mut self, likely: Option<Arc<Likely>>) {
+        self.likely = likely;
     }
 
     pub const fn layout(&self) -> &Layout {
@@ -131,6 +139,13 @@ impl Blocks {
                 return (Taken::Overrun, self.spill_oldest());
             };
             let layout = &self.layout;
+            let buffer = match &self.likely {
+                Some(likely) => {
+                    let offset = layout.block_offset(block) as usize;
+                    Buffer::liken(Arc::clone(likely), offset, usize::from(layout.symbol_size()))
+                }
+                None => buffer,
+            };
             let assembly = self.partial.entry(block.0).or_insert_with(|| BlockAssembly::new(layout, block));
             assembly.attach(buffer);
             self.buffered.push_back(block.0);

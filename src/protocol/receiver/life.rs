@@ -53,6 +53,8 @@ pub(super) struct Timers {
     pub join: Time,
     last_join: Option<Time>,
     pub report: Time,
+    /// The interval that the report's time was drawn for.
+    report_interval: Duration,
     refused_at: Time,
 }
 
@@ -64,6 +66,7 @@ impl Timers {
             join: Time::NEVER,
             last_join: None,
             report: Time::NEVER,
+            report_interval: REPORT_INTERVAL,
             refused_at: Time::NEVER,
         }
     }
@@ -74,6 +77,7 @@ impl Timers {
     pub fn admitted(&mut self, now: Time) {
         self.join = Time::NEVER;
         self.report = now + REPORT_INTERVAL / 4;
+        self.report_interval = REPORT_INTERVAL;
     }
     pub fn join_is_pending(&self, now: Time) -> bool {
         self.join != Time::NEVER || self.last_join.is_some_and(|at| now < at + JOIN_PATIENCE)
@@ -183,6 +187,12 @@ impl Receiver {
         };
         let interval = report_interval(session.group_size);
         self.timers.report = now + interval.mul_f64(0.5 + self.rng.f64());
+        // A time drawn for a group that has grown since is too early: a crowd that has just joined
+        // would report at the pace of a few (I10).
+        let drawn_for = std::mem::replace(&mut self.timers.report_interval, interval);
+        if interval > drawn_for * 3 / 2 {
+            return;
+        }
         let report = Progress {
             device: self.config.device,
             verified: blocks.verified(),
