@@ -229,3 +229,59 @@ impl Notes {
         symbols
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Added, BlockAssembly, Buffer};
+    use super::*;
+    use crate::layout::Layout;
+    use crate::units::{BlockIndex, SymbolId};
+
+    #[test]
+    fn buffers_with_notes_are_as_those_without() {
+        const SIZE: u16 = 64;
+        let mut rng = fastrand::Rng::with_seed(11);
+        let object: Arc<Vec<u8>> = Arc::new((0..3_000).map(|_| rng.u8(..)).collect());
+        let (layout, plans) = (Layout::new(3_000, 11, SIZE).unwrap(), PlanCache::default());
+        let likely = Arc::new(Likely::new(Arc::clone(&object)));
+        let (mut decoded, mut failed) = (0, 0);
+        for round in 0..1_500 {
+            let block = BlockIndex(round % 2);
+            let (offset, len) = (layout.block_offset(block) as usize, layout.block_len(block));
+            let bytes = &object[offset..offset + len];
+            let encoder = Encoder::new(bytes, SIZE, &plans);
+            let k = layout.source_symbols(block);
+            let mut noted = BlockAssembly::new(&layout, block);
+            noted.attach(Buffer::liken(Arc::clone(&likely), offset, usize::from(SIZE)));
+            let mut plain = BlockAssembly::new(&layout, block);
+            plain.attach(Buffer::default());
+            // Some are lost and a few damaged; repair symbols come in between.
+            let damaged = rng.u8(..8) == 0;
+            while plain.deficit() > 0 {
+                let id = if rng.u8(..4) == 0 { k + rng.u32(..20) } else { rng.u32(..k) };
+                let mut symbol = if id < k {
+                    bytes[layout.symbol_range(block, SymbolId(id))].to_vec()
+                } else {
+                    encoder.repair(id, 1)
+                };
+                if damaged && rng.u8(..20) == 0 {
+                    symbol[0] ^= 1;
+                }
+                let added: [Added; 2] = [&mut noted, &mut plain].map(|a| a.add(SymbolId(id), &symbol));
+                assert_eq!(added[0], added[1]);
+            }
+            noted.gather();
+            let done = [noted.complete(&plans).is_ok(), plain.complete(&plans).is_ok()];
+            assert_eq!(done[0], done[1], "round {round}");
+            if done[0] {
+                assert_eq!(noted.bytes(), plain.bytes());
+                assert!(damaged || plain.bytes() == bytes);
+                decoded += 1;
+            } else {
+                failed += 1;
+            }
+        }
+        assert!(decoded > 1_000 && failed > 0, "{decoded} {failed}");
+        assert!(likely.known.lock().unwrap().decoded > FULL_AT_FIRST);
+    }
+}
