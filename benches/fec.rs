@@ -75,7 +75,7 @@ fn complete(bencher: Bencher, k: u32, lost: u32) {
         let mut ids: Vec<u32> = (0..k).collect();
         rng.shuffle(&mut ids);
         let mut assembly = BlockAssembly::new(&layout, BlockIndex(0));
-        assembly.attach(Vec::new());
+        assembly.attach(Buffer::default());
         for &id in &ids[lost as usize..] {
             let symbol = &block[layout.symbol_range(BlockIndex(0), SymbolId(id))];
             assert_eq!(assembly.add(SymbolId(id), symbol), Added::New);

@@ -3,11 +3,11 @@
 //! ```text
 //! cargo run --release --features sim --example simulate -- --seeds 0..10000
 //! cargo run --release --features sim --example simulate -- --seeds 1..2 --devices 1000 --loss 0.01 --size 8388608
+//! cargo run --release --features sim --example simulate -- --curve --loss 0.01 --size 67108864
 //! ```
 //!
-//! The first form draws sizes, links and faults from each seed; the second has loss only. With
-//! glibc, `MALLOC_MMAP_THRESHOLD_=1073741824` spares a run of a thousand devices most of its time:
-//! block buffers come and go.
+//! The first form draws sizes, links and faults from each seed; the second has loss only. The third
+//! prints a table of plain runs with 10, 100, 1,000 and 10,000 devices.
 
 use clap::Parser;
 use mcp::sim::runner::{Summary, run_seed, run_seeds};
@@ -40,6 +40,10 @@ struct Args {
     /// Bits per second of plain runs
     #[arg(long, default_value_t = 200_000_000)]
     rate: u64,
+    /// Plain runs with 10, 100, 1,000 and 10,000 devices, or as many as --devices says, each with the
+    /// first seed; prints a table
+    #[arg(long)]
+    curve: bool,
     /// Say what broke for so many failed seeds
     #[arg(long, default_value_t = 10)]
     show: usize,
@@ -55,15 +59,19 @@ fn parse_range(text: &str) -> Result<Range<u64>, String> {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let plain = (args.devices.is_some() || args.loss.is_some() || args.size.is_some()).then(|| Plain {
-        devices: args.devices.unwrap_or(8),
-        loss: args.loss.unwrap_or(0.01),
-        size: args.size.unwrap_or(1 << 20),
-        symbol_size: args.symbol_size,
-        rate: args.rate,
-    });
+    let plain =
+        (args.curve || args.devices.is_some() || args.loss.is_some() || args.size.is_some()).then(|| Plain {
+            devices: args.devices.unwrap_or(8),
+            loss: args.loss.unwrap_or(0.01),
+            size: args.size.unwrap_or(1 << 20),
+            symbol_size: args.symbol_size,
+            rate: args.rate,
+        });
     if args.trace {
         return trace(args.seeds.start, plain.as_ref());
+    }
+    if let Some(plain) = plain.filter(|_| args.curve) {
+        return curve(args.seeds.start, &plain, args.devices.unwrap_or(10_000));
     }
     let start = Instant::now();
     let mut last = start;
@@ -99,24 +107,52 @@ fn trace(seed: u64, plain: Option<&Plain>) -> ExitCode {
     }
 }
 
-fn print(s: &Summary, took: Duration) {
-    println!("runs            {} in {:.1} s, {} failed", s.runs, took.as_secs_f64(), s.failures.len());
-    println!("virtual time    {:.0} s in {} engine steps", s.virtual_time.as_secs_f64(), s.steps);
-    println!("devices         {} of {} complete", s.complete, s.devices);
+fn curve(seed: u64, plain: &Plain, most: u32) -> ExitCode {
+    let Plain { loss, size, symbol_size, rate, .. } = plain;
+    println!("{size} bytes, {loss} loss, symbols of {symbol_size} bytes, {rate} bit/s, seed {seed}");
+    println!("devices  symbols/source  peak feedback/s  transfer s  whole run s  wall time s");
+    let steps = std::iter::successors(Some(10), |n| Some(n * 10)).take_while(|&n| n < most);
+    for devices in steps.chain([most]) {
+        let start = Instant::now();
+        match run_seed(seed, Some(&Plain { devices, ..*plain }), None) {
+            Ok(t) => println!(
+                "{devices:7}  {:14.4}  {:15}  {:10.2}  {:11.1}  {:11.1}",
+                t.overhead(),
+                t.feedback_max,
+                t.transfer_time.as_secs_f64(),
+                t.virtual_time.as_secs_f64(),
+                start.elapsed().as_secs_f64()
+            ),
+            Err(failure) => {
+                println!("{devices:7}  failed: {}\n  {}", failure.message, failure.replay);
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn print(summary: &Summary, took: Duration) {
+    let t = &summary.totals;
+    let failed = summary.failures.len();
+    println!("runs            {} in {:.1} s, {failed} failed", t.runs, took.as_secs_f64());
+    println!("virtual time    {:.0} s in {} engine steps", t.virtual_time.as_secs_f64(), t.steps);
+    println!("transfer time   {:.1} s", t.transfer_time.as_secs_f64());
+    println!("devices         {} of {} complete", t.complete, t.devices);
     println!(
         "symbols         {} for {} source symbols: {:.4} (group {} + {} repair, unicast {})",
-        s.symbols.total(),
-        s.source_symbols,
-        s.overhead(),
-        s.symbols.group_source,
-        s.symbols.group_repair,
-        s.symbols.unicast
+        t.symbols.total(),
+        t.source_symbols,
+        t.overhead(),
+        t.symbols.group_source,
+        t.symbols.group_repair,
+        t.symbols.unicast
     );
-    println!("feedback        {} datagrams, at most {} in a second", s.feedback_total, s.feedback_max);
-    println!("network         {:?}", s.network);
-    println!("planned faults  {:?}", s.planned);
-    println!("disk refusals   {}", s.disk_failures);
-    for failure in &s.failures {
+    println!("feedback        {} datagrams, at most {} in a second", t.feedback_total, t.feedback_max);
+    println!("network         {:?}", t.network);
+    println!("planned faults  {:?}", t.planned);
+    println!("disk refusals   {}", t.disk_failures);
+    for failure in &summary.failures {
         println!("FAILED seed {}: {}", failure.seed, failure.replay);
     }
 }

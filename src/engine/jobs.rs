@@ -2,7 +2,7 @@
 //! executed by worker threads or by the simulated world.
 
 use crate::crypto::digest::chaining_value;
-use crate::fec::{BlockAssembly, Encoder, PlanCache};
+use crate::fec::{BlockAssembly, Buffer, Encoder, PlanCache};
 use crate::layout::Layout;
 use crate::protocol::job::{ReceiverDone, ReceiverJob, SenderDone, SenderJob};
 use crate::storage::{Destination, DestinationError, Part, Source, SourceError};
@@ -98,8 +98,8 @@ impl ReceiverFiles {
 pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCache) -> ReceiverDone {
     let done = match job {
         ReceiverJob::Open { name, layout } => open(files, &name, layout),
-        ReceiverJob::Store { assembly, expected } => {
-            files.part().and_then(|open| store(&open, assembly, expected, plans))
+        ReceiverJob::Store { assembly, expected, pressed } => {
+            files.part().and_then(|open| store(&open, assembly, expected, pressed, plans))
         }
         ReceiverJob::Spill(assembly) => files.part().and_then(|open| spill(&open, assembly)),
         ReceiverJob::Commit => commit(files),
@@ -123,14 +123,19 @@ fn store(
     open: &OpenPart,
     mut assembly: BlockAssembly,
     expected: Option<Digest>,
+    pressed: bool,
     plans: &PlanCache,
 ) -> Result<ReceiverDone, Refusal> {
     let block = assembly.block();
     let offset = open.layout.block_offset(block);
     if !assembly.has_buffer() {
-        assembly.attach(Vec::new());
+        assembly.attach(Buffer::default());
     }
-    for (start, len) in assembly.spilled_runs() {
+    assembly.gather();
+    let spilled = assembly.spilled_runs();
+    // What was spilled is in the page cache most likely, where the rest of the block joins it.
+    let cached = pressed || !spilled.is_empty();
+    for (start, len) in spilled {
         open.part.read_at(offset + start as u64, &mut assembly.buffer_mut()[start..start + len])?;
     }
     assembly.mark_restored();
@@ -141,11 +146,16 @@ fn store(
     if expected.is_some_and(|expected| expected != value) {
         return Ok(ReceiverDone::Mismatched { block, buffer: assembly.take_buffer() });
     }
-    open.part.write_at(offset, assembly.bytes())?;
+    if cached {
+        open.part.write_at(offset, assembly.bytes())?;
+    } else {
+        open.part.write_through(offset, assembly.bytes())?;
+    }
     Ok(ReceiverDone::Stored { block, value, buffer: assembly.take_buffer() })
 }
 
 fn spill(open: &OpenPart, mut assembly: BlockAssembly) -> Result<ReceiverDone, Refusal> {
+    assembly.gather();
     let offset = open.layout.block_offset(assembly.block());
     for (start, bytes) in assembly.spans_to_spill() {
         open.part.write_at(offset + start as u64, bytes)?;

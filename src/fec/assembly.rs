@@ -14,6 +14,7 @@
 //! A slot is free, in memory or spilled. The slot of a last source symbol that is shorter than a
 //! symbol takes no repair symbol, as the file would cut it; the extras do.
 
+use super::Buffer;
 use crate::layout::Layout;
 use crate::limits::{MAX_EXTRA_SYMBOLS, MAX_SYMBOL_ID};
 use crate::ranges::BitSet;
@@ -50,7 +51,7 @@ pub struct BlockAssembly {
     /// How many symbols a try to decode asks for: K, or more after failed tries.
     pub(super) needed: u32,
     /// K symbols long; the padding behind the block's end is zero.
-    pub(super) buffer: Option<Vec<u8>>,
+    pub(super) buffer: Option<Buffer>,
     /// Source symbols held, in memory or spilled.
     pub(super) source: BitSet,
     /// Slots whose symbol is in the buffer.
@@ -109,16 +110,29 @@ impl BlockAssembly {
 
     /// Gives it a buffer (any contents; resized to K symbols). A buffer it has already is dropped,
     /// with the symbols in it.
-    pub fn attach(&mut self, mut buffer: Vec<u8>) {
+    pub fn attach(&mut self, mut buffer: Buffer) {
         drop(self.take_buffer());
-        buffer.resize(self.buffer_len(), 0);
-        buffer[self.block_len..].fill(0);
+        buffer.set_len(self.buffer_len());
+        if buffer.notes().is_none() {
+            buffer[self.block_len..].fill(0);
+        }
         self.buffer = Some(buffer);
+    }
+
+    /// Gives a buffer that only has notes ([`Buffer::liken`]) its bytes; to be done before anything
+    /// but [`Self::add`].
+    pub fn gather(&mut self) {
+        if let Some(buffer) = &mut self.buffer
+            && buffer.notes().is_some()
+        {
+            buffer.gather();
+            buffer[self.block_len..].fill(0);
+        }
     }
 
     /// Takes the buffer away (empty if there is none) and forgets the symbols in it. The extras
     /// and what was spilled stay.
-    pub fn take_buffer(&mut self) -> Vec<u8> {
+    pub fn take_buffer(&mut self) -> Buffer {
         for (first, count) in self.in_memory.runs(true) {
             for slot in first..first + count {
                 self.source.remove(slot);
@@ -127,7 +141,9 @@ impl BlockAssembly {
         let in_memory = &self.in_memory;
         self.repairs.retain(|r| !r.slot.is_some_and(|slot| in_memory.contains(slot)));
         self.in_memory.clear();
-        self.buffer.take().unwrap_or_default()
+        let mut buffer = self.buffer.take().unwrap_or_default();
+        buffer.scatter();
+        buffer
     }
 
     /// Forgets all symbols and failed tries, after the block has disagreed with its hash; the
@@ -230,6 +246,18 @@ impl BlockAssembly {
             return false;
         };
         repair.slot = to;
+        if let Some(notes) = buffer.notes() {
+            let mut symbol = vec![0; size];
+            notes.read(slot, &mut symbol);
+            match to {
+                Some(to) => {
+                    notes.write(to, &symbol);
+                    self.in_memory.insert(to);
+                }
+                None => self.extras.push((repair.id, symbol.into())),
+            }
+            return true;
+        }
         match to {
             Some(to) => {
                 buffer.copy_within(from, to as usize * size);
@@ -255,7 +283,10 @@ impl BlockAssembly {
     fn write_slot(&mut self, slot: u32, payload: &[u8]) {
         let start = self.slot_range(slot).start;
         if let Some(buffer) = &mut self.buffer {
-            buffer[start..start + payload.len()].copy_from_slice(payload);
+            match buffer.notes() {
+                Some(notes) => notes.write(slot, payload),
+                None => buffer[start..start + payload.len()].copy_from_slice(payload),
+            }
             self.in_memory.insert(slot);
         }
     }

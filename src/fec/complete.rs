@@ -10,8 +10,9 @@
 //!
 //! Offsets are within the block. A block may be spilled several times.
 
-use super::PlanCache;
 use super::assembly::BlockAssembly;
+use super::likely::Foreseen;
+use super::{Buffer, PlanCache};
 use super::{codec, syndrome};
 use crate::units::BlockIndex;
 
@@ -39,14 +40,16 @@ impl BlockAssembly {
     /// Records that all of [`Self::spans_to_spill`] is in the file, and gives the buffer back
     /// (empty if there was none). The symbols stay held.
     #[must_use]
-    pub fn mark_spilled(&mut self) -> Vec<u8> {
+    pub fn mark_spilled(&mut self) -> Buffer {
         for (first, count) in self.in_memory.runs(true) {
             for slot in first..first + count {
                 self.spilled.insert(slot);
             }
         }
         self.in_memory.clear();
-        self.buffer.take().unwrap_or_default()
+        let mut buffer = self.buffer.take().unwrap_or_default();
+        buffer.scatter();
+        buffer
     }
 
     /// What is held in the file only, as maximal `(offset, length)` runs.
@@ -126,7 +129,17 @@ impl BlockAssembly {
         let missing: Vec<u32> = (0..self.k).filter(|id| !self.source.contains(*id)).collect();
         if missing.len() <= syndrome::MAX_MISSING as usize {
             let repair: Vec<_> = repair.collect();
-            return syndrome::decode(buffer.clone(), self.symbol_size, &missing, &repair, plans);
+            let notes = buffer.gathered_notes();
+            let foreseen = notes.map_or(Foreseen::Nothing, |notes| {
+                notes.foresee(self.block_len, &self.source, &missing, &repair, plans)
+            });
+            let decode = || syndrome::decode(buffer.to_vec(), self.symbol_size, &missing, &repair, plans);
+            let (Foreseen::Decodable { is, compare }, Some(notes)) = (foreseen, notes) else {
+                return decode();
+            };
+            let answer = is.then(|| notes.likely_symbols(self.block_len, &missing));
+            assert!(!compare || decode() == answer, "decoding is not as it was foreseen");
+            return answer;
         }
         let source =
             (0..self.k).filter(|id| self.source.contains(*id)).map(|id| (id, &buffer[self.slot_range(id)]));

@@ -14,13 +14,17 @@
 //! not checked before: ids below 2^24, each once, payloads of one symbol.
 
 mod assembly;
+mod buffer;
 mod codec;
 mod complete;
+mod likely;
 mod syndrome;
 
 pub use assembly::{Added, BlockAssembly};
+pub use buffer::Buffer;
 pub use codec::{Encoder, PlanCache};
 pub use complete::Undecodable;
+pub use likely::Likely;
 
 #[cfg(test)]
 mod tests;

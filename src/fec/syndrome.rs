@@ -13,7 +13,7 @@ use super::codec::{Encoder, PlanCache};
 pub(super) const MAX_MISSING: u32 = 16;
 
 /// Bytes of the symbols that carry the unit vectors.
-const UNIT_SIZE: u16 = 16;
+pub(super) const UNIT_SIZE: u16 = 16;
 const _: () = assert!(UNIT_SIZE as u32 >= MAX_MISSING && UNIT_SIZE.is_multiple_of(8));
 
 /// An equation: factors of the missing symbols, and the sum.
@@ -49,6 +49,11 @@ pub(super) fn decode(
     });
     let rows = solve(rows.collect(), missing.len())?;
     Some(rows.into_iter().flat_map(|row| row.sum).collect())
+}
+
+/// Whether repair symbols with these factors of the missing symbols, `missing` of them, suffice.
+pub(super) fn suffice(factors: impl Iterator<Item = [u8; UNIT_SIZE as usize]>, missing: usize) -> bool {
+    solve(factors.map(|factors| Row { factors, sum: Vec::new() }).collect(), missing).is_some()
 }
 
 /// Gauss-Jordan elimination: the first `unknowns` rows end as the unknowns in order.

@@ -62,11 +62,14 @@ impl Block {
 }
 
 /// A buffer that has been used before.
-fn dirty() -> Vec<u8> {
-    vec![0xaa; 100_000]
+fn dirty() -> Buffer {
+    let mut buffer = Buffer::default();
+    buffer.set_len(100_000);
+    buffer.fill(0xaa);
+    buffer
 }
 
-fn spill(assembly: &mut BlockAssembly, file: &mut [u8]) -> Vec<u8> {
+fn spill(assembly: &mut BlockAssembly, file: &mut [u8]) -> Buffer {
     for (offset, bytes) in assembly.spans_to_spill() {
         file[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
@@ -148,7 +151,7 @@ fn repair_symbols_alone_suffice() {
         for cut in [0, 1, 63] {
             let block = Block::new(k as usize * 64 - cut, &plans, &mut Rng::with_seed(1));
             let mut assembly = block.assembly();
-            assembly.attach(Vec::new());
+            assembly.attach(Buffer::default());
             let last = MAX_SYMBOL_ID - k - 5;
             let ids: Vec<u32> = (last..=MAX_SYMBOL_ID).rev().collect();
             assert!(fill(&block, &mut assembly, &ids, &plans), "k {k} cut {cut}");
@@ -261,7 +264,7 @@ fn a_failed_try_asks_for_one_more() {
     let block = Block::new(640 - 7, &plans, &mut rng);
     for _ in 0..5000 {
         let mut assembly = block.assembly();
-        assembly.attach(Vec::new());
+        assembly.attach(Buffer::default());
         let first = rng.u32(10..MAX_SYMBOL_ID - 20);
         let symbols = block.encoder.repair(first, 12);
         let add = |assembly: &mut BlockAssembly, i: u32| {
@@ -320,7 +323,7 @@ fn a_source_symbol_takes_the_place_of_a_spilled_repair_symbol() {
     assert_eq!(block.add(&mut assembly, 2), Added::New);
     let _ = spill(&mut assembly, &mut file);
     assert_eq!(assembly.spilled_runs(), [(0, 192)]);
-    assembly.attach(Vec::new());
+    assembly.attach(Buffer::default());
     assert_eq!(block.add(&mut assembly, 3), Added::New);
     restore(&mut assembly, &file);
     assert_eq!(assembly.complete(&plans), Ok(()));
@@ -380,7 +383,7 @@ fn nonsense_finds_no_room() {
     let mut assembly = block.assembly();
     assert_eq!(block.add(&mut assembly, 0), Added::NoRoom);
     assert_eq!(block.add(&mut assembly, MAX_SYMBOL_ID), Added::NoRoom);
-    assembly.attach(Vec::new());
+    assembly.attach(Buffer::default());
     for (id, len) in
         [(0, 63), (0, 65), (0, 0), (9, 64), (9, 62), (10, 63), (MAX_SYMBOL_ID + 1, 64), (u32::MAX, 64)]
     {

@@ -1,6 +1,6 @@
 //! Work the machines ask for: everything that takes time or touches the disk.
 
-use crate::fec::BlockAssembly;
+use crate::fec::{BlockAssembly, Buffer};
 use crate::layout::Layout;
 use crate::status::DeviceStatus;
 use crate::units::{BlockIndex, DeviceId, Digest, SymbolId};
@@ -69,6 +69,9 @@ pub enum ReceiverJob {
         assembly: BlockAssembly,
         /// The chaining value, if its page has come: a block that disagrees is not written.
         expected: Option<Digest>,
+        /// Buffers are scarce: the sooner this one is back the better, even if the page cache has
+        /// to take the block.
+        pressed: bool,
     },
     /// Write what the assembly holds to the part file and empty its buffer.
     Spill(BlockAssembly),
@@ -90,14 +93,14 @@ pub enum ReceiverDone {
         /// The chaining value of what was written.
         value: Digest,
         /// The buffer.
-        buffer: Vec<u8>,
+        buffer: Buffer,
     },
     /// The block disagreed with `expected` and was not written.
     Mismatched {
         /// The block.
         block: BlockIndex,
         /// The buffer.
-        buffer: Vec<u8>,
+        buffer: Buffer,
     },
     /// The symbols did not suffice (RaptorQ fails now and then at few extra symbols).
     Undecodable(BlockAssembly),
@@ -106,7 +109,7 @@ pub enum ReceiverDone {
         /// What is held of the block, now without a buffer.
         assembly: BlockAssembly,
         /// The buffer.
-        buffer: Vec<u8>,
+        buffer: Buffer,
     },
     /// The object is in place and synced.
     Committed(PathBuf),

@@ -32,6 +32,12 @@ pub struct Symbols {
 }
 
 impl Symbols {
+    /// Adds another run's.
+    pub const fn add(&mut self, other: &Self) {
+        self.group_source += other.group_source;
+        self.group_repair += other.group_repair;
+        self.unicast += other.unicast;
+    }
     /// All of them.
     #[must_use]
     pub const fn total(&self) -> u64 {

@@ -9,13 +9,15 @@
 //!       |                     \
 //!     world  event queue       checks  invariants at every step and at the end
 //!       |        \
-//!     node      network  loss, bursts, delay, reordering, duplication, corruption, queues
+//!     node      network  loss, bursts, delay, reordering, duplication, corruption; line: rates, queues, meters
 //!       |
 //!   engine::Engine (the real one) on SimNet, SimJobs and a SimDisk
 //! ```
 
 pub mod checks;
 pub mod disk;
+pub mod line;
+pub mod link;
 pub mod network;
 pub mod node;
 pub mod pages;
@@ -23,6 +25,8 @@ pub mod party;
 pub mod planned;
 pub mod runner;
 pub mod scenario;
+pub mod shape;
+pub mod totals;
 pub mod transfer;
 pub mod world;
 

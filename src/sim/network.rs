@@ -2,15 +2,20 @@
 //! duplicate and corrupt, multicast groups and unicast addresses.
 //!
 //! ```text
-//!   sender's egress line -> sender's up link --+--> device 1's down link -> its ingress line
-//!                                              +--> device 2's down link -> its ingress line
+//!   sender's egress -> its uplink -> its up link --+--> device 1's ingress line -> its down link
+//!    (socket buffer)    (a switch)                 +--> device 2's ingress line -> its down link
 //! ```
 //!
-//! Loss on the sender's up link is shared by the whole group; loss on a down link is one device's
-//! own. A payload is shared by all its receivers; nothing is allocated for each.
+//! Multicast and unicast compete for the same lines. Queues and loss on the sender's side are shared
+//! by the whole group; an ingress line and a down link are one device's own. Links lose and delay what
+//! has passed the lines. What leaves at one instant travels as a [`Volley`], shared by all its
+//! receivers; nothing is allocated for each.
 
+use super::line::{Line, Meters};
+use super::link::{Fate, Link, Quality, traverse};
 use crate::time::Time;
 use crate::units::Via;
+use crate::wire::{Message, decode};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -32,103 +37,13 @@ pub fn address(node: NodeId) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, b, c, d)), UNICAST_PORT)
 }
 
-/// A Gilbert-Elliott channel: two states, with loss in the bad one. The states last for times
-/// and not for datagrams, so that a quiet link is not bad for minutes.
-#[derive(Clone, Copy, Debug)]
-pub struct Burst {
-    /// Mean time between bad periods.
-    pub good: Duration,
-    /// Mean length of a bad period.
-    pub bad: Duration,
-    /// Chance a datagram to be lost while bad.
-    pub loss: f64,
-}
-
-impl Burst {
-    /// Whether the link is bad at `now`, by its state and the random lengths of its periods.
-    fn is_bad(&self, link: &mut Link, rng: &mut fastrand::Rng, now: Time) -> bool {
-        while link.state_until <= now {
-            link.bad = !link.bad;
-            let mean = if link.bad { self.bad } else { self.good };
-            let length = mean.mul_f64(-(1.0 - rng.f64()).ln());
-            link.state_until = link.state_until + length.max(Duration::from_micros(1));
-        }
-        link.bad
-    }
-}
-
-/// What a link does to datagrams.
-#[derive(Clone, Debug, Default)]
-pub struct Quality {
-    /// Chance to be lost, each datagram for itself.
-    pub loss: f64,
-    /// Lossy periods.
-    pub burst: Option<Burst>,
-    /// Shortest delay.
-    pub delay: Duration,
-    /// Up to this much more.
-    pub jitter: Duration,
-    /// Chance to be overtaken.
-    pub reorder: f64,
-    /// Chance to come twice.
-    pub duplicate: f64,
-    /// Chance to be damaged: cut short, or with flipped bits.
-    pub corrupt: f64,
-    /// Nothing passes from the one time to the other.
-    pub partitions: Vec<(Time, Time)>,
-}
-
-impl Quality {
-    /// The share of datagrams that are lost in the long run, partitions aside.
-    #[must_use]
-    pub fn mean_loss(&self) -> f64 {
-        let burst = self.burst.map_or(0.0, |b| {
-            let bad = b.bad.as_secs_f64();
-            b.loss * bad / (bad + b.good.as_secs_f64())
-        });
-        1.0 - (1.0 - self.loss) * (1.0 - burst)
-    }
-}
-
-/// A line with a rate and a finite queue.
-#[derive(Clone, Copy, Debug)]
-pub struct Line {
-    /// Bits per second.
-    pub rate: u64,
-    /// Bytes that may wait.
-    pub queue: usize,
-    /// A full queue holds the sender up (a socket buffer) instead of dropping (a switch).
-    pub holds: bool,
-    free_at: Time,
-}
-
-impl Line {
-    /// A line of `rate` bits per second with a queue of `queue` bytes that drops or holds.
-    #[must_use]
-    pub const fn new(rate: u64, queue: usize, holds: bool) -> Self {
-        Self { rate, queue, holds, free_at: Time::ZERO }
-    }
-    fn backlog(&self, now: Time) -> usize {
-        let bits = self.free_at.since(now).as_nanos() * u128::from(self.rate) / 1_000_000_000;
-        usize::try_from(bits / 8).unwrap_or(usize::MAX)
-    }
-    /// When `bytes` handed in at `now` are through; `None` if the queue is full.
-    fn pass(&mut self, now: Time, bytes: usize) -> Option<Time> {
-        if !self.holds && self.backlog(now) + bytes > self.queue {
-            return None;
-        }
-        let nanos = (bytes + FRAMING) as u128 * 8 * 1_000_000_000 / u128::from(self.rate.max(1));
-        let start = self.free_at.max(now);
-        self.free_at = start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        Some(self.free_at)
-    }
-}
-
 /// One node's place in the network.
 #[derive(Clone, Debug, Default)]
 pub struct Attachment {
     /// The line out of it; none is infinitely fast.
     pub egress: Option<Line>,
+    /// The switch's line behind that: what all it sends has to pass, whoever it is for.
+    pub uplink: Option<Line>,
     /// The line into it.
     pub ingress: Option<Line>,
     /// What happens to what it sends.
@@ -184,31 +99,56 @@ impl Counts {
     }
 }
 
-/// A datagram about to be delivered.
+/// Most datagrams of one volley.
+pub const VOLLEY: usize = 64;
+
+/// Datagrams that left a node at one instant for one address.
+#[derive(Debug)]
+pub struct Volley {
+    /// Their sender.
+    pub from: SocketAddr,
+    /// At most [`VOLLEY`].
+    pub datagrams: Vec<Rc<[u8]>>,
+    /// Bytes of the symbol in each, where somebody measures; 0 for what is no symbol.
+    payloads: Vec<usize>,
+    /// When they left.
+    sent: Time,
+}
+
+impl Volley {
+    fn payload(&self, index: usize) -> usize {
+        self.payloads.get(index).copied().unwrap_or(0)
+    }
+}
+
+/// Some datagrams of a volley on the last part of their way, all at the same time.
 #[derive(Clone, Debug)]
 pub struct Arrival {
     /// To whom.
     pub node: NodeId,
-    /// The sender's address.
-    pub from: SocketAddr,
     /// By which socket.
     pub via: Via,
-    /// Its bytes.
-    pub bytes: Rc<[u8]>,
+    /// Bit i stands for datagram i of the volley.
+    pub which: u64,
+    /// What left the sender.
+    pub volley: Rc<Volley>,
 }
 
-/// State of one direction of a node's link.
-#[derive(Clone, Debug)]
-struct Link {
-    bad: bool,
-    state_until: Time,
-    /// When the last datagram that was not overtaken arrives.
-    last: Time,
+impl Arrival {
+    /// How many datagrams they are.
+    #[must_use]
+    pub const fn count(&self) -> u32 {
+        self.which.count_ones()
+    }
 }
 
-impl Link {
-    /// Its first period is a good one.
-    const NEW: Self = Self { bad: true, state_until: Time::ZERO, last: Time::ZERO };
+/// Where an arrival is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Before the line into its node: it is to be handed to [`Network::enter`].
+    Line,
+    /// At the node's socket.
+    Socket,
 }
 
 struct Place {
@@ -216,6 +156,7 @@ struct Place {
     up: Link,
     down: Link,
     listening: Vec<SocketAddr>,
+    meters: Option<Box<Meters>>,
 }
 
 /// The network.
@@ -223,22 +164,48 @@ pub struct Network {
     rng: fastrand::Rng,
     places: Vec<Place>,
     groups: HashMap<SocketAddr, Vec<NodeId>>,
+    metered: bool,
     /// What has happened.
     pub counts: Counts,
 }
 
-/// What a link made of a datagram.
-enum Fate {
-    Lost,
-    Passed { at: Time, again: Option<Time>, damaged: bool },
+/// Gathers what arrives at the same time.
+struct Gathered<'a> {
+    volley: &'a Rc<Volley>,
+    node: NodeId,
+    via: Via,
+    stage: Stage,
+    at: Time,
+    which: u64,
 }
 
-/// A datagram that has left its sender.
-struct Flight<'a> {
-    now: Time,
-    at: Time,
-    from: NodeId,
-    bytes: &'a Rc<[u8]>,
+impl<'a> Gathered<'a> {
+    const fn new(volley: &'a Rc<Volley>, node: NodeId, via: Via, stage: Stage) -> Self {
+        Self { volley, node, via, stage, at: Time::ZERO, which: 0 }
+    }
+    fn put(&mut self, at: Time, index: usize, deliver: &mut impl FnMut(Time, Stage, Arrival)) {
+        if at != self.at || self.which & 1 << index != 0 {
+            self.flush(deliver);
+            self.at = at;
+        }
+        self.which |= 1 << index;
+    }
+    fn flush(&mut self, deliver: &mut impl FnMut(Time, Stage, Arrival)) {
+        let which = std::mem::take(&mut self.which);
+        if which != 0 {
+            let (node, via, volley) = (self.node, self.via, Rc::clone(self.volley));
+            deliver(self.at, self.stage, Arrival { node, via, which, volley });
+        }
+    }
+}
+
+/// Bits that are set, as indices.
+pub fn bits(mut which: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let index = which.trailing_zeros();
+        which &= which.wrapping_sub(1);
+        (index < u64::BITS).then_some(index as usize)
+    })
 }
 
 impl Network {
@@ -249,12 +216,30 @@ impl Network {
             rng: fastrand::Rng::with_seed(seed),
             places: Vec::new(),
             groups: HashMap::new(),
+            metered: false,
             counts: Counts::default(),
+        }
+    }
+    /// Measures what passes each node that is added from now on.
+    pub const fn measure(&mut self) {
+        self.metered = true;
+    }
+    /// A node's meters, if it has any; they start anew.
+    pub fn take_meters(&mut self, node: NodeId) -> Option<Meters> {
+        self.places[node as usize].meters.as_mut().map(|meters| std::mem::take(&mut **meters))
+    }
+    /// The socket of `node` has dropped `count` datagrams.
+    pub(super) fn socket_dropped(&mut self, now: Time, node: NodeId, count: u32) {
+        self.counts.kernel_drops += u64::from(count);
+        if let Some(meters) = &mut self.places[node as usize].meters {
+            (0..count).for_each(|_| meters.arrived.dropped(now));
         }
     }
     /// Adds a node.
     pub fn attach(&mut self, attachment: Attachment) -> NodeId {
-        self.places.push(Place { attachment, up: Link::NEW, down: Link::NEW, listening: Vec::new() });
+        let meters = self.metered.then(Box::default);
+        let (up, down, listening) = (Link::NEW, Link::NEW, Vec::new());
+        self.places.push(Place { attachment, up, down, listening, meters });
         (self.places.len() - 1) as NodeId
     }
     /// A node's place, to change its quality.
@@ -289,58 +274,92 @@ impl Network {
     #[must_use]
     pub fn writable_at(&self, node: NodeId, now: Time) -> Time {
         match &self.places[node as usize].attachment.egress {
-            Some(line) => {
-                let excess = line.backlog(now).saturating_sub(line.queue / 2) as u64;
-                now + Duration::from_nanos(excess.saturating_mul(8_000_000_000) / line.rate.max(1) + 1)
-            }
+            Some(line) => line.drained_to(line.queue / 2, now) + Duration::from_nanos(1),
             None => now,
         }
     }
 
-    /// Carries a datagram from `from` to the address `to`; `deliver` gets each arrival with its time.
+    /// Carries at most [`VOLLEY`] datagrams from `from` to the address `to`; `deliver` gets what arrives,
+    /// with its time and where it then is.
     pub fn carry(
         &mut self,
         now: Time,
         from: NodeId,
         to: SocketAddr,
-        bytes: &Rc<[u8]>,
-        deliver: &mut impl FnMut(Time, Arrival),
+        mut datagrams: Vec<Rc<[u8]>>,
+        deliver: &mut impl FnMut(Time, Stage, Arrival),
     ) {
-        self.counts.sent += 1;
-        self.counts.wire_bytes += (bytes.len() + FRAMING) as u64;
-        let place = &mut self.places[from as usize];
-        let departs = match &mut place.attachment.egress {
-            None => now,
-            Some(line) => match line.pass(now, bytes.len()) {
-                Some(at) => at,
-                None => {
-                    self.counts.tail_dropped += 1;
-                    return;
-                }
-            },
-        };
-        let fate =
-            traverse(&mut self.rng, &mut self.counts, &place.attachment.up, &mut place.up, now, departs);
-        let Fate::Passed { at, again, damaged } = fate else { return };
-        let bytes = if damaged { self.damage(bytes) } else { Rc::clone(bytes) };
-        for at in std::iter::once(at).chain(again) {
-            self.fan_out(&Flight { now, at, from, bytes: &bytes }, to, deliver);
+        debug_assert!(datagrams.len() <= VOLLEY);
+        let payloads: Vec<usize> =
+            if self.metered { datagrams.iter().map(|d| payload(d)).collect() } else { Vec::new() };
+        let mut flights = Vec::with_capacity(datagrams.len());
+        for (i, datagram) in datagrams.iter_mut().enumerate() {
+            self.counts.sent += 1;
+            self.counts.wire_bytes += (datagram.len() + FRAMING) as u64;
+            let payload = payloads.get(i).copied().unwrap_or(0);
+            let Some(departs) = self.depart(now, from, datagram.len(), payload) else { continue };
+            let Place { attachment, up, .. } = &mut self.places[from as usize];
+            let fate = traverse(&mut self.rng, &mut self.counts, &attachment.up, up, now, departs);
+            let Fate::Passed { at, again, damaged } = fate else { continue };
+            if damaged {
+                *datagram = self.damage(datagram);
+            }
+            flights.extend(std::iter::once(at).chain(again).map(|at| (at, i)));
+        }
+        if !flights.is_empty() {
+            let volley = Rc::new(Volley { from: address(from), datagrams, payloads, sent: now });
+            self.fan_out(&volley, &flights, from, to, deliver);
         }
     }
 
-    fn fan_out(&mut self, flight: &Flight<'_>, to: SocketAddr, deliver: &mut impl FnMut(Time, Arrival)) {
-        let from = flight.from;
+    /// When a datagram is through the lines out of its node; `None` if one dropped it.
+    fn depart(&mut self, now: Time, from: NodeId, bytes: usize, payload: usize) -> Option<Time> {
+        let Place { attachment, meters, .. } = &mut self.places[from as usize];
+        let (egress, uplink) = (&mut attachment.egress, &mut attachment.uplink);
+        let mut meters = meters.as_deref_mut();
+        let mut at = now;
+        for (first, line) in [(true, egress), (false, uplink)] {
+            let (wait, through) = match line {
+                Some(line) => (line.wait(at), line.pass(at, bytes)),
+                // What is sent is metered, line or no line.
+                None if first => (Duration::ZERO, Some(at)),
+                None => continue,
+            };
+            if let Some(meters) = &mut meters {
+                let meter = if first { &mut meters.egress } else { &mut meters.uplink };
+                match through {
+                    Some(through) => meter.passed(through, bytes, payload, wait),
+                    None => meter.dropped(at),
+                }
+            }
+            let Some(through) = through else {
+                self.counts.tail_dropped += 1;
+                return None;
+            };
+            at = through;
+        }
+        Some(at)
+    }
+
+    fn fan_out(
+        &mut self,
+        volley: &Rc<Volley>,
+        flights: &[(Time, usize)],
+        from: NodeId,
+        to: SocketAddr,
+        deliver: &mut impl FnMut(Time, Stage, Arrival),
+    ) {
         if to.ip().is_multicast() {
             // Taken out while in use: delivering does not change the membership.
             let members = self.groups.get_mut(&to).map(std::mem::take).unwrap_or_default();
             for &node in members.iter().filter(|&&n| n != from) {
-                self.hand_over(flight, node, Via::Group, deliver);
+                self.approach(volley, flights, node, Via::Group, deliver);
             }
             self.groups.insert(to, members);
         } else if matches!(to.ip(), IpAddr::V4(ip) if ip.is_broadcast()) {
             for node in 0..self.places.len() as NodeId {
                 if node != from && self.bound(node, to.port()) {
-                    self.hand_over(flight, node, Via::Group, deliver);
+                    self.approach(volley, flights, node, Via::Group, deliver);
                 }
             }
         } else {
@@ -348,15 +367,16 @@ impl Network {
                 IpAddr::V4(ip) => (u32::from(ip) & 0xff_ffff).wrapping_sub(1),
                 IpAddr::V6(_) => NodeId::MAX,
             };
-            if node as usize >= self.places.len() {
-                self.counts.unroutable += 1;
-            } else if to.port() == UNICAST_PORT {
-                self.hand_over(flight, node, Via::Unicast, deliver);
-            } else if self.bound(node, to.port()) {
-                self.hand_over(flight, node, Via::Group, deliver);
-            } else {
-                self.counts.unroutable += 1;
-            }
+            let there = (node as usize) < self.places.len();
+            let via = match to.port() {
+                UNICAST_PORT if there => Via::Unicast,
+                port if there && self.bound(node, port) => Via::Group,
+                _ => {
+                    self.counts.unroutable += flights.len() as u64;
+                    return;
+                }
+            };
+            self.approach(volley, flights, node, via, deliver);
         }
     }
 
@@ -365,32 +385,85 @@ impl Network {
         self.places[node as usize].listening.iter().any(|a| a.port() == port)
     }
 
-    fn hand_over(
+    /// A volley comes to a node: to its line, if it has one, or over its link to its socket.
+    fn approach(
         &mut self,
-        flight: &Flight<'_>,
+        volley: &Rc<Volley>,
+        flights: &[(Time, usize)],
         node: NodeId,
         via: Via,
-        deliver: &mut impl FnMut(Time, Arrival),
+        deliver: &mut impl FnMut(Time, Stage, Arrival),
     ) {
-        let place = &mut self.places[node as usize];
-        let (quality, link) = (&place.attachment.down, &mut place.down);
-        let fate = traverse(&mut self.rng, &mut self.counts, quality, link, flight.now, flight.at);
-        let Fate::Passed { at, again, damaged } = fate else { return };
-        let from = address(flight.from);
-        let bytes = if damaged { self.damage(flight.bytes) } else { Rc::clone(flight.bytes) };
-        for at in std::iter::once(at).chain(again) {
-            let through = match &mut self.places[node as usize].attachment.ingress {
-                None => Some(at),
-                Some(line) => line.pass(at, bytes.len()),
-            };
-            match through {
-                Some(at) => {
-                    self.counts.delivered += 1;
-                    deliver(at, Arrival { node, from, via, bytes: Rc::clone(&bytes) });
+        if self.places[node as usize].attachment.ingress.is_none() {
+            self.hand_over(volley, flights.iter().copied(), node, via, deliver);
+            return;
+        }
+        // Others' datagrams may get there before: each enters when its time has come.
+        let mut gathered = Gathered::new(volley, node, via, Stage::Line);
+        for &(at, i) in flights {
+            gathered.put(at, i, deliver);
+        }
+        gathered.flush(deliver);
+    }
+
+    /// What has come to the line into its node passes that, or is dropped; then it crosses the link.
+    pub fn enter(&mut self, now: Time, arrival: &Arrival, deliver: &mut impl FnMut(Time, Stage, Arrival)) {
+        let Arrival { node, via, which, volley } = arrival;
+        let place = &mut self.places[*node as usize];
+        let mut flights = Vec::with_capacity(arrival.count() as usize);
+        for i in bits(*which) {
+            let Some(line) = &mut place.attachment.ingress else { break };
+            let bytes = volley.datagrams[i].len();
+            let wait = line.wait(now);
+            let through = line.pass(now, bytes);
+            if let Some(meters) = &mut place.meters {
+                match through {
+                    Some(through) => meters.ingress.passed(through, bytes, volley.payload(i), wait),
+                    None => meters.ingress.dropped(now),
                 }
+            }
+            match through {
+                Some(through) => flights.push((through, i)),
                 None => self.counts.tail_dropped += 1,
             }
         }
+        self.hand_over(volley, flights.into_iter(), *node, *via, deliver);
+    }
+
+    /// Carries datagrams of a volley over a node's link to its socket.
+    fn hand_over(
+        &mut self,
+        volley: &Rc<Volley>,
+        flights: impl Iterator<Item = (Time, usize)>,
+        node: NodeId,
+        via: Via,
+        deliver: &mut impl FnMut(Time, Stage, Arrival),
+    ) {
+        let mut gathered = Gathered::new(volley, node, via, Stage::Socket);
+        for (at, i) in flights {
+            let Place { attachment, down, meters, .. } = &mut self.places[node as usize];
+            let fate = traverse(&mut self.rng, &mut self.counts, &attachment.down, down, volley.sent, at);
+            let Fate::Passed { at, again, damaged } = fate else { continue };
+            let times = std::iter::once(at).chain(again);
+            self.counts.delivered += 1 + u64::from(again.is_some());
+            if let Some(meters) = meters {
+                let payload = if damaged { 0 } else { volley.payload(i) };
+                for at in times.clone() {
+                    meters.arrived.passed(at, volley.datagrams[i].len(), payload, Duration::ZERO);
+                }
+            }
+            if !damaged {
+                times.for_each(|at| gathered.put(at, i, deliver));
+                continue;
+            }
+            let copy = self.damage(&volley.datagrams[i]);
+            let (from, sent) = (volley.from, volley.sent);
+            let copy = Rc::new(Volley { from, datagrams: vec![copy], payloads: Vec::new(), sent });
+            for at in times {
+                deliver(at, Stage::Socket, Arrival { node, via, which: 1, volley: Rc::clone(&copy) });
+            }
+        }
+        gathered.flush(deliver);
     }
 
     /// A damaged copy. What a checksum misses is rare but happens in a symbol's payload, where the
@@ -402,8 +475,11 @@ impl Network {
             copy.truncate(self.rng.usize(..bytes.len().max(1)));
             return copy.into();
         }
-        let symbol = matches!(crate::wire::decode(bytes), Ok((_, crate::wire::Message::Symbol(_))));
-        let range = if symbol { SYMBOL_HEAD.min(copy.len() - 1)..copy.len() } else { 0..3.min(copy.len()) };
+        let range = if payload(bytes) > 0 {
+            SYMBOL_HEAD.min(copy.len() - 1)..copy.len()
+        } else {
+            0..3.min(copy.len())
+        };
         for _ in 0..self.rng.usize(1..=3) {
             let at = self.rng.usize(range.clone());
             copy[at] ^= 1 << self.rng.u8(..8);
@@ -412,159 +488,10 @@ impl Network {
     }
 }
 
-/// What a link does to a datagram sent at `now` that reaches it at `at`.
-fn traverse(
-    rng: &mut fastrand::Rng,
-    counts: &mut Counts,
-    quality: &Quality,
-    link: &mut Link,
-    now: Time,
-    at: Time,
-) -> Fate {
-    if quality.partitions.iter().any(|&(from, to)| from <= now && now < to) {
-        counts.partitioned += 1;
-        return Fate::Lost;
-    }
-    if let Some(burst) = &quality.burst
-        && burst.is_bad(link, rng, now)
-        && rng.f64() < burst.loss
-    {
-        counts.burst_lost += 1;
-        return Fate::Lost;
-    }
-    if quality.loss > 0.0 && rng.f64() < quality.loss {
-        counts.lost += 1;
-        return Fate::Lost;
-    }
-    let mut arrives = at + quality.delay;
-    if quality.jitter > Duration::ZERO {
-        arrives = arrives + Duration::from_nanos(rng.u64(..=quality.jitter.as_nanos() as u64));
-    }
-    if quality.reorder > 0.0 && rng.f64() < quality.reorder {
-        counts.reordered += 1;
-        let late = (quality.jitter + Duration::from_millis(1)) * 3;
-        arrives = arrives + Duration::from_nanos(rng.u64(..=late.as_nanos() as u64));
-    } else {
-        arrives = arrives.max(link.last);
-        link.last = arrives;
-    }
-    let mut again = None;
-    if quality.duplicate > 0.0 && rng.f64() < quality.duplicate {
-        counts.duplicated += 1;
-        again = Some(arrives + Duration::from_micros(rng.u64(..5_000)));
-    }
-    let damaged = quality.corrupt > 0.0 && rng.f64() < quality.corrupt;
-    counts.corrupted += u64::from(damaged);
-    Fate::Passed { at: arrives, again, damaged }
+/// Bytes of the symbol that a datagram carries; 0 if it is something else.
+fn payload(bytes: &[u8]) -> usize {
+    if let Ok((_, Message::Symbol(symbol))) = decode(bytes) { symbol.payload.len() } else { 0 }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GROUP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)), 7417);
-
-    fn pair(down: Quality) -> Network {
-        let mut network = Network::new(1);
-        network.attach(Attachment::default());
-        for _ in 0..2 {
-            let node = network.attach(Attachment { down: down.clone(), ..Attachment::default() });
-            network.listen(node, GROUP);
-        }
-        network
-    }
-
-    fn send(network: &mut Network, now: Time, to: SocketAddr, bytes: &[u8]) -> Vec<(Time, Arrival)> {
-        let mut arrivals = Vec::new();
-        network.carry(now, 0, to, &Rc::from(bytes), &mut |at, a| arrivals.push((at, a)));
-        arrivals
-    }
-
-    #[test]
-    fn groups_unicast_and_broadcast_reach_whom_they_should() {
-        let mut network = pair(Quality::default());
-        let to = |network: &mut Network, to| {
-            send(network, Time::ZERO, to, b"x").iter().map(|(_, a)| (a.node, a.via)).collect::<Vec<_>>()
-        };
-        assert_eq!(to(&mut network, GROUP), [(1, Via::Group), (2, Via::Group)]);
-        assert_eq!(to(&mut network, address(2)), [(2, Via::Unicast)]);
-        assert_eq!(to(&mut network, "10.0.0.2:7417".parse().unwrap()), [(1, Via::Group)]);
-        assert_eq!(to(&mut network, "10.0.0.2:9".parse().unwrap()), []);
-        let all = "255.255.255.255:7417".parse().unwrap();
-        assert_eq!(to(&mut network, all), [(1, Via::Group), (2, Via::Group)]);
-        network.leave(1);
-        assert_eq!(to(&mut network, GROUP), [(2, Via::Group)]);
-    }
-
-    #[test]
-    fn loss_is_as_often_as_asked_and_each_for_itself() {
-        let mut network = pair(Quality { loss: 0.1, ..Quality::default() });
-        let mut both = 0;
-        for _ in 0..10_000 {
-            both += u32::from(send(&mut network, Time::ZERO, GROUP, b"x").is_empty());
-        }
-        assert!((1_800..2_200).contains(&network.counts.lost), "{}", network.counts.lost);
-        assert!((60..140).contains(&both), "{both}");
-    }
-
-    #[test]
-    fn bursts_take_their_share_in_runs() {
-        let burst = Burst { good: Duration::from_millis(90), bad: Duration::from_millis(10), loss: 1.0 };
-        let mut network = pair(Quality { burst: Some(burst), ..Quality::default() });
-        let (mut lost, mut runs, mut before) = (0, 0, false);
-        for i in 0..100_000u64 {
-            let now = send(&mut network, Time(i * 1_000_000), address(1), b"x").is_empty();
-            lost += u32::from(now);
-            runs += u32::from(now && !before);
-            before = now;
-        }
-        assert!((8_000..12_000).contains(&lost), "{lost}");
-        assert!((8..13).contains(&(lost / runs)), "{lost} in {runs} runs");
-    }
-
-    #[test]
-    fn a_full_queue_drops_or_holds() {
-        let mut network = pair(Quality::default());
-        network.attachment(0).egress = Some(Line::new(8_000_000, 3_000, false));
-        for _ in 0..10 {
-            send(&mut network, Time::ZERO, GROUP, &[0; 934]);
-        }
-        // One a millisecond; the queue holds three. Both receivers get those.
-        assert_eq!((network.counts.delivered, network.counts.tail_dropped), (6, 7));
-        network.attachment(0).egress = Some(Line::new(8_000_000, 3_000, true));
-        assert_eq!(network.room(0, Time::ZERO), 3_000);
-        for _ in 0..3 {
-            send(&mut network, Time::ZERO, GROUP, &[0; 934]);
-        }
-        assert_eq!(network.room(0, Time::ZERO), 0);
-        let at = network.writable_at(0, Time::ZERO);
-        assert_eq!(at.0 / 1_000, 1_500);
-        assert!(network.room(0, at) >= 1_500);
-    }
-
-    #[test]
-    fn jitter_keeps_the_order_and_reordering_does_not() {
-        let order = |quality| {
-            let mut network = pair(quality);
-            let mut seen: Vec<(Time, u8)> = Vec::new();
-            for i in 0..100u8 {
-                let now = Time(u64::from(i) * 10_000);
-                let arrivals = send(&mut network, now, address(1), &[i]);
-                seen.extend(arrivals.iter().map(|(at, a)| (*at, a.bytes[0])));
-            }
-            seen.sort();
-            seen.iter().map(|(_, i)| *i).collect::<Vec<_>>()
-        };
-        let jitter = Quality { jitter: Duration::from_millis(5), ..Quality::default() };
-        assert!(order(jitter.clone()).is_sorted());
-        assert!(!order(Quality { reorder: 0.2, ..jitter }).is_sorted());
-    }
-
-    #[test]
-    fn a_partition_ends() {
-        let mut network = pair(Quality { partitions: vec![(Time(10), Time(20))], ..Quality::default() });
-        assert_eq!(send(&mut network, Time(9), GROUP, b"x").len(), 2);
-        assert_eq!(send(&mut network, Time(10), GROUP, b"x").len(), 0);
-        assert_eq!(send(&mut network, Time(20), GROUP, b"x").len(), 2);
-    }
-}
+mod tests;

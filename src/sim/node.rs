@@ -1,12 +1,12 @@
 //! The engine's ports in the virtual world, and a node: an engine with its ports and its log.
 
 use super::disk::SimSource;
-use super::network::FRAMING;
+use super::network::{Arrival, FRAMING, bits};
 use crate::engine::{Engine, EngineError, Jobs, Step};
 use crate::net::{Body, Net, Segment};
 use crate::protocol::Machine;
 use crate::time::Time;
-use crate::units::{Arrival, Via};
+use crate::units;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +19,8 @@ const RECEIVE_BATCH: usize = 32;
 /// A node's sockets. The world fills the inbox and empties the outbox.
 #[derive(Default)]
 pub struct SimNet {
-    inbox: VecDeque<(SocketAddr, Via, Rc<[u8]>)>,
+    inbox: VecDeque<Arrival>,
+    waiting: usize,
     /// What was sent and has not been carried yet.
     pub outbox: Vec<(SocketAddr, Rc<[u8]>)>,
     /// Groups asked for and not joined yet.
@@ -38,19 +39,25 @@ impl SimNet {
     pub fn new(capacity: usize, source: Option<SimSource>) -> Self {
         Self { capacity, source, ..Self::default() }
     }
-    /// Puts a datagram into the socket buffer; false if it is full.
-    pub fn arrive(&mut self, from: SocketAddr, via: Via, bytes: Rc<[u8]>) -> bool {
-        if self.inbox.len() >= self.capacity {
-            self.drops += 1;
-            return false;
+    /// Puts datagrams into the socket buffer; how many found no room.
+    pub fn arrive(&mut self, mut arrival: Arrival) -> u32 {
+        let mut dropped = 0;
+        while self.waiting + arrival.count() as usize > self.capacity && arrival.which != 0 {
+            // The last ones find it full.
+            arrival.which &= !(1 << (u64::BITS - 1 - arrival.which.leading_zeros()));
+            dropped += 1;
         }
-        self.inbox.push_back((from, via, bytes));
-        true
+        self.drops += u64::from(dropped);
+        self.waiting += arrival.count() as usize;
+        if arrival.which != 0 {
+            self.inbox.push_back(arrival);
+        }
+        dropped
     }
     /// Datagrams waiting to be received.
     #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.inbox.len()
+    pub const fn waiting(&self) -> usize {
+        self.waiting
     }
 }
 
@@ -93,11 +100,23 @@ impl Net for SimNet {
         }
         Ok(segments.len())
     }
-    fn receive(&mut self, sink: &mut dyn FnMut(Arrival, &[u8])) -> io::Result<usize> {
-        let count = self.inbox.len().min(RECEIVE_BATCH);
-        for (from, via, bytes) in self.inbox.drain(..count) {
-            sink(Arrival::at_once(from, via), &bytes);
+    fn receive(&mut self, sink: &mut dyn FnMut(units::Arrival, &[u8])) -> io::Result<usize> {
+        let count = self.waiting.min(RECEIVE_BATCH);
+        let mut left = count;
+        while left > 0
+            && let Some(arrival) = self.inbox.front_mut()
+        {
+            for i in bits(arrival.which).take(left) {
+                let how = units::Arrival::at_once(arrival.volley.from, arrival.via);
+                sink(how, &arrival.volley.datagrams[i]);
+                arrival.which &= !(1 << i);
+                left -= 1;
+            }
+            if arrival.which == 0 {
+                self.inbox.pop_front();
+            }
         }
+        self.waiting -= count;
         Ok(count)
     }
     fn listen(&mut self, group: SocketAddr) {

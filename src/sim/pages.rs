@@ -1,17 +1,28 @@
 //! The bytes of a virtual file, page by page. A page that equals the object being sent is not
 //! stored but named, so that a thousand devices' copies take no memory; every write can be undone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Bytes of a page; also what a crash tears writes by.
 const PAGE: usize = 4_096;
 
-#[derive(Clone, PartialEq)]
+/// Where a page's bytes are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 enum Page {
     Zero,
     /// As in the object at the same place.
     Object,
-    Own(Box<[u8]>),
+    /// Among the file's own pages.
+    Own,
+}
+
+/// What some pages in a row were before a write.
+struct Undo {
+    first: usize,
+    pages: Vec<Page>,
+    own: Vec<(usize, Box<[u8]>)>,
 }
 
 /// A file of fixed length, of zeros at first.
@@ -19,15 +30,17 @@ pub struct Pages {
     len: usize,
     object: Arc<Vec<u8>>,
     pages: Vec<Page>,
-    /// What the pages were before each write since the last sync.
-    undo: Vec<Vec<(usize, Page)>>,
+    own: BTreeMap<usize, Box<[u8]>>,
+    /// The writes since the last sync.
+    undo: Vec<Undo>,
 }
 
 impl Pages {
     /// A file of `len` zeros that is expected to become `object`.
     #[must_use]
     pub fn new(len: usize, object: Arc<Vec<u8>>) -> Self {
-        Self { len, object, pages: vec![Page::Zero; len.div_ceil(PAGE)], undo: Vec::new() }
+        let pages = vec![Page::Zero; len.div_ceil(PAGE)];
+        Self { len, object, pages, own: BTreeMap::new(), undo: Vec::new() }
     }
     /// Bytes of the file.
     #[must_use]
@@ -54,31 +67,34 @@ impl Pages {
     /// When that is beyond the end.
     pub fn write(&mut self, offset: usize, bytes: &[u8]) {
         assert!(offset + bytes.len() <= self.len, "a write beyond the end of the file");
-        let mut undo = Vec::new();
+        let mut undo = Undo { first: offset / PAGE, pages: Vec::new(), own: Vec::new() };
         let (mut at, end) = (offset, offset + bytes.len());
         while at < end {
             let (index, start) = (at / PAGE, at % PAGE);
             let count = (PAGE - start).min(end - at);
             let new = &bytes[at - offset..at - offset + count];
-            let page = if self.original(index) == Some(new) {
-                Page::Object
+            let own = if self.original(index) == Some(new) {
+                None
             } else {
                 let mut own = vec![0; self.page_len(index)];
                 self.read_page(index, 0, &mut own);
                 own[start..start + count].copy_from_slice(new);
-                if self.original(index) == Some(&own) { Page::Object } else { Page::Own(own.into()) }
+                Some(own).filter(|own| self.original(index) != Some(own))
             };
-            undo.push((index, std::mem::replace(&mut self.pages[index], page)));
+            undo.pages.push(self.pages[index]);
+            undo.own.extend(self.own.remove(&index).map(|page| (index, page)));
+            self.pages[index] = if own.is_some() { Page::Own } else { Page::Object };
+            self.own.extend(own.map(|page| (index, page.into())));
             at += count;
         }
         self.undo.push(undo);
     }
 
     fn read_page(&self, index: usize, start: usize, buf: &mut [u8]) {
-        match &self.pages[index] {
+        match self.pages[index] {
             Page::Zero => buf.fill(0),
             Page::Object => buf.copy_from_slice(&self.object[index * PAGE + start..][..buf.len()]),
-            Page::Own(bytes) => buf.copy_from_slice(&bytes[start..start + buf.len()]),
+            Page::Own => buf.copy_from_slice(&self.own[&index][start..start + buf.len()]),
         }
     }
 
@@ -105,10 +121,13 @@ impl Pages {
     /// Keeps, loses or tears each write since the last sync.
     pub fn crash(&mut self, rng: &mut fastrand::Rng) {
         for mut write in std::mem::take(&mut self.undo).into_iter().rev() {
-            let kept = [0, write.len(), rng.usize(..=write.len())][rng.usize(..3)];
-            for (index, page) in write.drain(kept..) {
+            let kept = [0, write.pages.len(), rng.usize(..=write.pages.len())][rng.usize(..3)];
+            let first = write.first + kept;
+            for (index, page) in (first..).zip(write.pages.drain(kept..)) {
                 self.pages[index] = page;
+                self.own.remove(&index);
             }
+            self.own.extend(write.own.into_iter().filter(|&(index, _)| index >= first));
         }
     }
 

@@ -5,7 +5,7 @@ use super::node::{Actor, Node, SimJobs, SimNet, Work};
 use super::scenario::{DevicePlan, Scenario};
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job};
 use crate::engine::{Engine, EngineError, Step, Stream};
-use crate::fec::PlanCache;
+use crate::fec::{Likely, PlanCache};
 use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{ReceiverDone, SenderDone, SenderJob};
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
@@ -165,7 +165,7 @@ pub fn receiver(
     [seed, work_seed]: [u64; 2],
     disk: SimDisk,
     buffer_bytes: usize,
-    plans: Rc<PlanCache>,
+    (plans, likely): (Rc<PlanCache>, Arc<Likely>),
     now: Time,
 ) -> Party {
     let config = ReceiverConfig {
@@ -186,7 +186,7 @@ pub fn receiver(
         source_unreadable: ReceiverDone::WorkerDied,
     };
     let engine = Engine::new(
-        Receiver::new(config, now),
+        Receiver::new(config, now).with_likely(likely),
         SimNet::new(plan.socket, None),
         SimJobs::new(WORKERS, work),
         None,

@@ -29,6 +29,10 @@ pub struct Planned {
     pub sender_crashes: u64,
     /// Sources that change.
     pub source_changes: u64,
+    /// Lines, on either side.
+    pub lines: u64,
+    /// Lines whose rate changes.
+    pub changing_lines: u64,
 }
 
 impl Planned {
@@ -37,6 +41,8 @@ impl Planned {
     pub fn of(scenario: &Scenario) -> Self {
         let count = |f: &dyn Fn(&DevicePlan) -> bool| scenario.devices.iter().filter(|d| f(d)).count() as u64;
         let sender = &scenario.sender;
+        let attachments = scenario.devices.iter().map(|d| &d.attachment).chain([&sender.attachment]);
+        let lines: Vec<_> = attachments.flat_map(|a| [&a.egress, &a.uplink, &a.ingress]).flatten().collect();
         Self {
             rough_links: count(&|d| d.attachment.down.loss > 0.05 || d.attachment.down.burst.is_some()),
             partitions: count(&|d| !d.attachment.down.partitions.is_empty()),
@@ -47,6 +53,8 @@ impl Planned {
             interrupts: count(&|d| d.interrupt.is_some()) + u64::from(sender.interrupt.is_some()),
             sender_crashes: u64::from(sender.crash.is_some()),
             source_changes: u64::from(sender.source_changes.is_some()),
+            lines: lines.len() as u64,
+            changing_lines: lines.iter().filter(|l| !l.changes.is_empty()).count() as u64,
         }
     }
     /// Adds another run's.
@@ -60,5 +68,7 @@ impl Planned {
         self.interrupts += other.interrupts;
         self.sender_crashes += other.sender_crashes;
         self.source_changes += other.source_changes;
+        self.lines += other.lines;
+        self.changing_lines += other.changing_lines;
     }
 }

@@ -1,16 +1,13 @@
 //! Runs many seeds and adds up what they came to. A seed that fails is named, with the one
 //! command that replays it.
 
-use super::checks::Symbols;
-use super::network::Counts;
-use super::planned::Planned;
 use super::scenario::{Plain, Scenario};
-use super::transfer::{self, Report, Trace};
+use super::totals::Totals;
+use super::transfer::{self, Trace};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
 
 /// A seed whose run broke something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,63 +23,17 @@ pub struct Failure {
 /// What a set of runs came to.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
-    /// Runs.
-    pub runs: u64,
-    /// Devices in them.
-    pub devices: u64,
-    /// Devices that had the object in the end.
-    pub complete: u64,
-    /// Virtual time in all.
-    pub virtual_time: Duration,
-    /// Engine steps.
-    pub steps: u64,
-    /// Source symbols of the objects.
-    pub source_symbols: u64,
-    /// Symbols sent.
-    pub symbols: Symbols,
-    /// Most feedback datagrams in any second of any run.
-    pub feedback_max: usize,
-    /// Feedback datagrams in all.
-    pub feedback_total: u64,
-    /// What the network did.
-    pub network: Counts,
-    /// What was planned.
-    pub planned: Planned,
-    /// How often disks refused.
-    pub disk_failures: u64,
+    /// What those that did not fail add up to.
+    pub totals: Totals,
     /// Seeds that failed, in rising order.
     pub failures: Vec<Failure>,
-}
-
-impl Summary {
-    fn add(&mut self, report: &Report) {
-        self.runs += 1;
-        self.devices += report.devices;
-        self.complete += report.complete;
-        self.virtual_time += report.took;
-        self.steps += report.steps;
-        self.source_symbols += report.source_symbols;
-        self.symbols.group_source += report.symbols.group_source;
-        self.symbols.group_repair += report.symbols.group_repair;
-        self.symbols.unicast += report.symbols.unicast;
-        self.feedback_max = self.feedback_max.max(report.feedback_max);
-        self.feedback_total += report.feedback_total;
-        self.network.add(&report.network);
-        self.planned.add(&report.planned);
-        self.disk_failures += report.disk_failures;
-    }
-    /// Symbols sent for each source symbol.
-    #[must_use]
-    pub fn overhead(&self) -> f64 {
-        self.symbols.total() as f64 / self.source_symbols.max(1) as f64
-    }
 }
 
 /// Runs one seed; mixed faults, or a plain run.
 ///
 /// # Errors
 /// When an invariant is broken, something hangs or an expectation is not met.
-pub fn run_seed(seed: u64, plain: Option<&Plain>, trace: Option<Trace<'_>>) -> Result<Report, Failure> {
+pub fn run_seed(seed: u64, plain: Option<&Plain>, trace: Option<Trace<'_>>) -> Result<Totals, Failure> {
     let run = || {
         let scenario = match plain {
             Some(plain) => Scenario::plain(seed, plain),
@@ -109,7 +60,7 @@ pub fn run_seeds(
     seeds: Range<u64>,
     threads: usize,
     plain: Option<Plain>,
-    mut progress: impl FnMut(u64, &Result<Report, Failure>),
+    mut progress: impl FnMut(u64, &Result<Totals, Failure>),
 ) -> Summary {
     let next = AtomicU64::new(seeds.start);
     let mut summary = Summary::default();
@@ -130,7 +81,7 @@ pub fn run_seeds(
         for (seed, result) in results {
             progress(seed, &result);
             match result {
-                Ok(report) => summary.add(&report),
+                Ok(totals) => summary.totals.add(&totals),
                 Err(failure) => summary.failures.push(failure),
             }
         }

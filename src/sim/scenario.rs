@@ -2,7 +2,9 @@
 //! what is expected of it.
 
 use super::disk::DiskFaults;
-use super::network::{Attachment, Burst, Line, Quality};
+use super::line::Line;
+use super::link::{Burst, Quality};
+use super::network::Attachment;
 use crate::layout::Layout;
 use crate::pacing::RateMode;
 use crate::time::Time;
@@ -158,14 +160,15 @@ impl Scenario {
     /// A run with mixed faults.
     #[must_use]
     pub fn generate(seed: u64) -> Self {
-        Draw { rng: fastrand::Rng::with_seed(seed ^ 0x5ce_4a10) }.scenario(seed)
+        let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x5ce_4a10) }.scenario(seed);
+        Draw { rng: fastrand::Rng::with_seed(seed ^ 0x11_4e5) }.lines(scenario)
     }
 
     /// Half of the seeds find their rate themselves, up to the scenario's.
     #[must_use]
     pub const fn rate_mode(&self) -> RateMode {
         let rate = Rate(self.rate);
-        if self.seed % 2 == 0 { RateMode::Fixed(rate) } else { RateMode::Auto(rate) }
+        if self.seed.is_multiple_of(2) { RateMode::Fixed(rate) } else { RateMode::Auto(rate) }
     }
 
     /// Virtual time by which everything must have come to its end.
@@ -321,6 +324,37 @@ impl Draw {
             scenario.devices.push(device);
         }
         scenario
+    }
+
+    /// Puts more lines into a scenario, and has the rates of some change.
+    fn lines(mut self, mut scenario: Scenario) -> Scenario {
+        let horizon = scenario.wait.as_millis() as u64 + 5_000;
+        let sender = &mut scenario.sender.attachment;
+        if self.chance(15) {
+            let rate = scenario.rate * self.rng.u64(60..300) / 100;
+            sender.uplink = Some(Line::new(rate, self.rng.usize(10_000..300_000), false));
+        }
+        self.change(&mut sender.egress, horizon);
+        self.change(&mut sender.uplink, horizon);
+        for plan in &mut scenario.devices {
+            if self.chance(5) {
+                let (rate, queue) = (self.rng.u64(200_000..5_000_000), self.rng.usize(4_000..60_000));
+                plan.attachment.egress = Some(Line::new(rate, queue, false));
+            }
+            self.change(&mut plan.attachment.ingress, horizon);
+            self.change(&mut plan.attachment.egress, horizon);
+        }
+        scenario
+    }
+
+    /// A third of the lines halve, more or less, and come back.
+    fn change(&mut self, line: &mut Option<Line>, horizon: u64) {
+        if let Some(line) = line.as_mut().filter(|_| self.chance(33)) {
+            let (at, rate) = (self.time(0, horizon), line.rate);
+            let lower = rate * self.rng.u64(30..70) / 100;
+            let back = at + self.between(200, 5_000);
+            *line = line.clone().changing(at, lower).changing(back, rate);
+        }
     }
 
     fn device(&mut self, scenario: &Scenario, index: u32, horizon: u64) -> DevicePlan {

@@ -1,4 +1,6 @@
-use super::network::{Attachment, Line, NodeId, Quality, address};
+use super::line::Line;
+use super::link::Quality;
+use super::network::{Attachment, NodeId, address};
 use super::node::{Node, SimJobs, SimNet, Work};
 use super::world::{Director, Pace, World};
 use crate::engine::Engine;

@@ -1,15 +1,16 @@
 //! One transfer in the virtual world: builds the sender and the devices of a scenario, crashes and
 //! restarts them, watches every step, and judges the end.
 
-use super::checks::{Checker, Symbols};
+use super::checks::Checker;
 use super::disk::{SimDisk, SimSource};
-use super::network::{Counts, NodeId, address};
+use super::network::{NodeId, address};
 use super::node::Node;
 use super::party::{self, NAME, Party, Table, device_id, index_of};
 use super::planned::Planned;
 use super::scenario::{Expectation, Scenario};
+use super::totals::{Measured, MeasuredDevice, Totals};
 use super::world::{Director, Pace, World};
-use crate::fec::PlanCache;
+use crate::fec::{Likely, PlanCache};
 use crate::protocol::Control;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, SenderEvent, SenderOutcome};
 use crate::protocol::receiver::Receiver;
@@ -17,7 +18,7 @@ use crate::protocol::sender::Sender;
 use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::units::SessionId;
-use crate::wire::{Message, Symbol, decode};
+use crate::wire::{Message, Phase, Symbol, decode};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -49,37 +50,12 @@ struct Device {
     incarnation: u32,
     /// What its last incarnation came to.
     outcome: Option<ReceiverOutcome>,
+    /// When it last had the object in place.
+    completed: Option<Time>,
     /// Events of its log that were looked at.
     seen: usize,
     steps: u64,
     version: u64,
-}
-
-/// What a run came to, for the summary.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Report {
-    /// Virtual time it took.
-    pub took: Duration,
-    /// Engine steps it took.
-    pub steps: u64,
-    /// Devices, in all.
-    pub devices: u64,
-    /// Devices that have the object.
-    pub complete: u64,
-    /// Source symbols of the object.
-    pub source_symbols: u64,
-    /// Symbols sent.
-    pub symbols: Symbols,
-    /// Most feedback datagrams in any second.
-    pub feedback_max: usize,
-    /// Feedback datagrams in all.
-    pub feedback_total: u64,
-    /// What the network did.
-    pub network: Counts,
-    /// What was planned.
-    pub planned: Planned,
-    /// How often disks refused.
-    pub disk_failures: u64,
 }
 
 /// The run of one scenario.
@@ -88,11 +64,15 @@ struct Transfer<'a, 't> {
     rng: fastrand::Rng,
     source: SimSource,
     plans: Rc<PlanCache>,
+    /// What devices' buffers share.
+    likely: Arc<Likely>,
     table: Table,
     checker: Checker,
     cues: Vec<Cue>,
     devices: Vec<Device>,
     sender_outcome: Option<SenderOutcome>,
+    /// When the stream first began.
+    started: Option<Time>,
     sender_seen: usize,
     sender_incarnation: u64,
     trace: Option<Trace<'t>>,
@@ -106,16 +86,29 @@ pub type Trace<'a> = &'a mut (dyn FnMut(std::fmt::Arguments<'_>) + 'a);
 /// # Panics
 /// When an invariant is broken, something hangs, or an expectation is not met.
 #[must_use]
-pub fn run(scenario: &Scenario, trace: Option<Trace<'_>>) -> Report {
+pub fn run(scenario: &Scenario, trace: Option<Trace<'_>>) -> Totals {
     let mut transfer = Transfer::new(scenario, trace);
+    let world = transfer.play(World::new(scenario.seed ^ 0x0f_f1ce));
+    transfer.totals(&world)
+}
+
+/// The same with meters on everything that is sent; they take memory.
+///
+/// # Panics
+/// As [`run`].
+#[must_use]
+pub fn measure(scenario: &Scenario) -> Measured {
+    let mut transfer = Transfer::new(scenario, None);
     let mut world = World::new(scenario.seed ^ 0x0f_f1ce);
-    transfer.build(&mut world);
-    let ended = world.run(scenario.deadline(), &mut transfer);
-    if !ended {
-        transfer.report_hang(&world);
-    }
-    transfer.judge(&world);
-    transfer.report(&world)
+    world.network.measure();
+    let mut world = transfer.play(world);
+    let totals = transfer.totals(&world);
+    let mut meters = |node| world.network.take_meters(node).unwrap_or_default();
+    let devices = (1..)
+        .zip(&transfer.devices)
+        .map(|(node, device)| MeasuredDevice { meters: meters(node), completed: device.completed });
+    let devices = devices.collect();
+    Measured { totals, started: transfer.started, sender: meters(SENDER), devices }
 }
 
 fn seconds(at: Time) -> String {
@@ -133,22 +126,35 @@ impl<'a, 't> Transfer<'a, 't> {
             if plan.existing {
                 disk.put(NAME, BEFORE.to_vec());
             }
-            Device { disk, incarnation: 0, outcome: None, seen: 0, steps: 0, version: 0 }
+            Device { disk, incarnation: 0, outcome: None, completed: None, seen: 0, steps: 0, version: 0 }
         });
         Self {
             scenario,
             source: SimSource::new(Arc::clone(&object)),
             plans: Rc::new(PlanCache::default()),
+            likely: Arc::new(Likely::new(Arc::clone(&object))),
             table: party::new_table(),
             checker: Checker::new(Arc::clone(&object), scenario.layout, NAME.to_owned()),
             cues: Vec::new(),
             devices: devices.collect(),
             sender_outcome: None,
+            started: None,
             sender_seen: 0,
             sender_incarnation: 0,
             trace,
             rng,
         }
+    }
+
+    /// Lets it all happen in `world`, and judges the end.
+    fn play(&mut self, mut world: World<Party>) -> World<Party> {
+        self.build(&mut world);
+        let ended = world.run(self.scenario.deadline(), self);
+        if !ended {
+            self.report_hang(&world);
+        }
+        self.judge(&world);
+        world
     }
 
     fn cue(&mut self, world: &mut World<Party>, at: Option<Time>, cue: Cue) {
@@ -201,7 +207,8 @@ impl<'a, 't> Transfer<'a, 't> {
         device.seen = 0;
         device.disk.sweep();
         let seeds = [self.rng.u64(..), self.rng.u64(..)];
-        party::receiver(plan, index, seeds, device.disk.clone(), buffer_bytes, Rc::clone(&self.plans), now)
+        let shared = (Rc::clone(&self.plans), Arc::clone(&self.likely));
+        party::receiver(plan, index, seeds, device.disk.clone(), buffer_bytes, shared, now)
     }
 
     fn look_at_sender(&mut self, now: Time, node: &Node<Sender>) {
@@ -214,6 +221,9 @@ impl<'a, 't> Transfer<'a, 't> {
                 SenderEvent::Status(row) if row.status == DeviceStatus::Complete => {
                     let index = index_of(row.device);
                     self.checker.check_complete(index, &self.devices[index as usize].disk);
+                }
+                SenderEvent::Phase(Phase::Streaming) => {
+                    self.started.get_or_insert(now);
                 }
                 SenderEvent::Finished(outcome) => {
                     assert!(self.sender_outcome.is_none(), "the sender finishes twice at {now:?}");
@@ -244,7 +254,10 @@ impl<'a, 't> Transfer<'a, 't> {
                 trace(format_args!("{} device {index}: {event:?}", seconds(now)));
             }
             match event {
-                ReceiverEvent::Committed { .. } => self.checker.check_complete(index, &device.disk),
+                ReceiverEvent::Committed { .. } => {
+                    self.checker.check_complete(index, &device.disk);
+                    device.completed = Some(now);
+                }
                 ReceiverEvent::Finished(outcome) => {
                     assert!(device.outcome.is_none(), "device {index} finishes twice at {now:?}");
                     device.outcome = Some(outcome.clone());
@@ -324,13 +337,16 @@ impl<'a, 't> Transfer<'a, 't> {
         }
     }
 
-    fn report(&self, world: &World<Party>) -> Report {
+    fn totals(&self, world: &World<Party>) -> Totals {
         let complete = self.devices.iter().filter(|d| self.checker.has_object(&d.disk)).count();
-        Report {
-            took: world.now().since(Time::ZERO),
-            steps: world.steps,
+        let last = self.devices.iter().filter_map(|d| d.completed).max();
+        Totals {
+            runs: 1,
             devices: self.devices.len() as u64,
             complete: complete as u64,
+            virtual_time: world.now().since(Time::ZERO),
+            transfer_time: last.zip(self.started).map_or(Duration::ZERO, |(end, start)| end.since(start)),
+            steps: world.steps,
             source_symbols: self.scenario.layout.total_source_symbols(),
             symbols: self.checker.symbols,
             feedback_max: self.checker.feedback_max,

@@ -1,19 +1,18 @@
 //! The event queue: what happens next, to whom, until everything has come to its end.
 
-use super::network::{Arrival, Attachment, Network, NodeId};
+use super::network::{Arrival, Attachment, Network, NodeId, Stage, VOLLEY};
 use super::node::Actor;
 use crate::time::Time;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
 /// Steps of one node at one instant beyond which it is taken to run in circles.
 const LIVELOCK: u32 = 200_000;
 
 enum Happening {
-    Arrival(Arrival),
+    Arrival(Stage, Arrival),
     Wake(NodeId),
     /// The director's business, by its number.
     Cue(u32),
@@ -153,7 +152,11 @@ impl<A: Actor> World<A> {
             self.now = event.at;
             match event.what {
                 Happening::Cue(number) => director.cue(self, number),
-                Happening::Arrival(arrival) => self.arrive(arrival, director),
+                Happening::Arrival(Stage::Line, arrival) => {
+                    let mut later = Later { queue: &mut self.queue, made: &mut self.made };
+                    self.network.enter(self.now, &arrival, &mut |at, stage, a| later.push(at, stage, a));
+                }
+                Happening::Arrival(Stage::Socket, arrival) => self.arrive(arrival, director),
                 Happening::Wake(node) => {
                     let slot = &mut self.slots[node as usize];
                     if slot.queued == self.now {
@@ -189,11 +192,12 @@ impl<A: Actor> World<A> {
         let node = arrival.node;
         let slot = &mut self.slots[node as usize];
         let Some(actor) = slot.actor.as_mut().filter(|_| !slot.finished) else {
-            self.network.counts.unroutable += 1;
+            self.network.counts.unroutable += u64::from(arrival.count());
             return;
         };
-        if !actor.net().arrive(arrival.from, arrival.via, arrival.bytes) {
-            self.network.counts.kernel_drops += 1;
+        let dropped = actor.net().arrive(arrival);
+        if dropped > 0 {
+            self.network.socket_dropped(self.now, node, dropped);
         }
         if slot.busy_until <= self.now {
             self.step(node, director);
@@ -224,9 +228,17 @@ impl<A: Actor> World<A> {
             for group in net.listens.drain(..) {
                 self.network.listen(node, group);
             }
-            for (to, bytes) in std::mem::take(&mut net.outbox) {
-                director.sent(now, node, to, &bytes);
-                carry(&mut self.network, &mut self.queue, &mut self.made, now, node, to, &bytes);
+            let mut outbox = std::mem::take(&mut net.outbox).into_iter().peekable();
+            while let Some((to, first)) = outbox.next() {
+                let mut volley = vec![first];
+                while volley.len() < VOLLEY
+                    && let Some((_, bytes)) = outbox.next_if(|(next, _)| *next == to)
+                {
+                    volley.push(bytes);
+                }
+                volley.iter().for_each(|bytes| director.sent(now, node, to, bytes));
+                let mut later = Later { queue: &mut self.queue, made: &mut self.made };
+                self.network.carry(now, node, to, volley, &mut |at, stage, a| later.push(at, stage, a));
             }
             director.stepped(now, node, actor);
             slot.busy_until = now + slot.pace.per_datagram * received as u32;
@@ -248,17 +260,15 @@ impl<A: Actor> World<A> {
     }
 }
 
-fn carry(
-    network: &mut Network,
-    queue: &mut BinaryHeap<Event>,
-    made: &mut u64,
-    now: Time,
-    node: NodeId,
-    to: SocketAddr,
-    bytes: &Rc<[u8]>,
-) {
-    network.carry(now, node, to, bytes, &mut |at, arrival| {
-        *made += 1;
-        queue.push(Event { at, order: *made, what: Happening::Arrival(arrival) });
-    });
+/// Takes what the network delivers.
+struct Later<'a> {
+    queue: &'a mut BinaryHeap<Event>,
+    made: &'a mut u64,
+}
+
+impl Later<'_> {
+    fn push(&mut self, at: Time, stage: Stage, arrival: Arrival) {
+        *self.made += 1;
+        self.queue.push(Event { at, order: *self.made, what: Happening::Arrival(stage, arrival) });
+    }
 }

@@ -3,6 +3,7 @@
 //! implementations.
 
 mod destination;
+mod direct;
 mod mmap;
 mod names;
 mod part;
@@ -87,6 +88,15 @@ pub trait Part: Send + Sync {
     /// # Errors
     /// When the disk refuses.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DestinationError>;
+    /// Writes all of `bytes` at `offset` without leaving them in the page cache, where the system
+    /// can do that: they are not read again here, and a large object must not push everything
+    /// else out of memory. It waits for the disk.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    fn write_through(&self, offset: u64, bytes: &[u8]) -> Result<(), DestinationError> {
+        self.write_at(offset, bytes)
+    }
     /// Reads `buf.len()` bytes from `offset` on.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 //! part file is removed.
 
 use super::destination::{Target, require_free};
+use super::direct::Direct;
 use super::names::{PART_SUFFIX, shorten};
 use super::refusal::{refused, shown};
 use super::stale;
@@ -31,6 +32,7 @@ const NAME_TRIES: u32 = 8;
 /// A preallocated part file beside its final path. Dropping it uncommitted removes it.
 pub struct FilePart {
     file: File,
+    direct: Direct,
     part_name: String,
     target: Target,
     size: u64,
@@ -44,7 +46,8 @@ impl FilePart {
     pub(super) fn create(target: Target, size: u64, force: bool) -> Result<Self, DestinationError> {
         let (file, part_name) = create_beside(&target)?;
         // From here on, an error drops the part, which removes the file.
-        let part = Self { file, part_name, target, size, force, closed: AtomicBool::new(false) };
+        let direct = Direct::new(&target.dir, &part_name, &file, size);
+        let part = Self { file, direct, part_name, target, size, force, closed: AtomicBool::new(false) };
         preallocate(&part.file, size).map_err(|errno| part.no_room(errno))?;
         Ok(part)
     }
@@ -71,6 +74,20 @@ impl FilePart {
     fn require_open(&self, what: &str) -> Result<(), DestinationError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(self.over(what));
+        }
+        Ok(())
+    }
+
+    /// Checks that `bytes` may be written at `offset`.
+    fn require_room(&self, offset: u64, bytes: &[u8]) -> Result<(), DestinationError> {
+        self.require_open("write")?;
+        if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > self.size) {
+            return Err(DestinationError::Disk(format!(
+                "{} bytes at {offset} do not fit {} of {} bytes; please report this",
+                bytes.len(),
+                shown(&self.target.path),
+                self.size
+            )));
         }
         Ok(())
     }
@@ -137,16 +154,17 @@ impl FilePart {
 
 impl Part for FilePart {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DestinationError> {
-        self.require_open("write")?;
-        if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > self.size) {
-            return Err(DestinationError::Disk(format!(
-                "{} bytes at {offset} do not fit {} of {} bytes; please report this",
-                bytes.len(),
-                shown(&self.target.path),
-                self.size
-            )));
-        }
+        self.require_room(offset, bytes)?;
         self.file.write_all_at(bytes, offset).map_err(|error| self.refused("write", &error))
+    }
+
+    fn write_through(&self, offset: u64, bytes: &[u8]) -> Result<(), DestinationError> {
+        self.require_room(offset, bytes)?;
+        let written = self.direct.write_at(offset, bytes).map_err(|error| self.refused("write", &error))?;
+        if written == bytes.len() {
+            return Ok(());
+        }
+        self.write_at(offset + written as u64, &bytes[written..])
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DestinationError> {

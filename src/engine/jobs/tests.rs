@@ -56,7 +56,7 @@ impl Bench {
     }
     fn assembly(&self, block: u32) -> BlockAssembly {
         let mut assembly = BlockAssembly::new(&self.layout, BlockIndex(block));
-        assembly.attach(Vec::new());
+        assembly.attach(Buffer::default());
         assembly
     }
 }
@@ -85,7 +85,7 @@ fn an_object_goes_from_disk_to_disk() {
             bench.add_source(&mut assembly, 0..k);
         }
         let expected = bench.value(block);
-        match bench.receive(ReceiverJob::Store { assembly, expected: Some(expected) }) {
+        match bench.receive(ReceiverJob::Store { assembly, expected: Some(expected), pressed: block == 0 }) {
             ReceiverDone::Stored { block: stored, value, buffer } => {
                 assert_eq!((stored.0, value), (block, expected));
                 assert!(!buffer.is_empty());
@@ -103,11 +103,11 @@ fn what_is_wrong_or_too_little_is_not_written() {
     bench.open();
     let mut assembly = bench.assembly(1);
     bench.add_source(&mut assembly, 0..31);
-    let done = bench.receive(ReceiverJob::Store { assembly, expected: None });
+    let done = bench.receive(ReceiverJob::Store { assembly, expected: None, pressed: false });
     let ReceiverDone::Undecodable(mut assembly) = done else { panic!("{done:?}") };
     assert_eq!((assembly.held(), assembly.deficit()), (31, 1));
     assembly.add(SymbolId(31), &[9; 256]);
-    let done = bench.receive(ReceiverJob::Store { assembly, expected: Some(bench.value(1)) });
+    let done = bench.receive(ReceiverJob::Store { assembly, expected: Some(bench.value(1)), pressed: false });
     assert!(matches!(&done, ReceiverDone::Mismatched { block: BlockIndex(1), buffer } if !buffer.is_empty()));
     assert!(matches!(bench.receive(ReceiverJob::Discard), ReceiverDone::Discarded));
     assert_eq!(bench.disk.parts(), 0);
@@ -125,7 +125,7 @@ fn refusals_are_told_with_their_code() {
     failing.open();
     let mut assembly = failing.assembly(3);
     failing.add_source(&mut assembly, 0..1);
-    let done = failing.receive(ReceiverJob::Store { assembly, expected: None });
+    let done = failing.receive(ReceiverJob::Store { assembly, expected: None, pressed: false });
     assert!(matches!(done, ReceiverDone::Failed(AbortCode::Disk, _)), "{done:?}");
     failing.source.change();
     assert!(matches!(failing.send(SenderJob::CheckSource), SenderDone::SourceFailed(_)));

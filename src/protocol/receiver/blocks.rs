@@ -9,7 +9,7 @@
 //!    └──────── disagrees with its chaining value
 //! ```
 
-use crate::fec::{Added, BlockAssembly};
+use crate::fec::{Added, BlockAssembly, Buffer, Likely};
 use crate::layout::Layout;
 use crate::limits::{HASHES_PER_PAGE, MAX_BLOCK_BUFFERS};
 use crate::protocol::job::ReceiverJob;
@@ -17,6 +17,7 @@ use crate::ranges::BitSet;
 use crate::units::{BlockIndex, Digest, SymbolId};
 use crate::wire::HashPage;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// Fewest buffers, whatever their size.
 const MIN_BUFFERS: usize = 4;
@@ -57,7 +58,7 @@ pub(super) struct Blocks {
     partial: BTreeMap<u32, BlockAssembly>,
     /// Partial blocks that hold a buffer, the one begun first in front.
     buffered: VecDeque<u32>,
-    free: Vec<Vec<u8>>,
+    free: Vec<Buffer>,
     /// Buffers in the pool, in partial blocks and with workers.
     buffers: usize,
     max_buffers: usize,
@@ -66,6 +67,7 @@ pub(super) struct Blocks {
     rejections: BTreeMap<u32, u32>,
     verified_bytes: u64,
     received_symbols: u64,
+    likely: Option<Arc<Likely>>,
 }
 
 impl Blocks {
@@ -89,7 +91,13 @@ impl Blocks {
             rejections: BTreeMap::new(),
             verified_bytes: 0,
             received_symbols: 0,
+            likely: None,
         }
+    }
+
+    /// From now on, buffers take no memory for symbols that are as in `likely`.
+    pub fn liken(&mut self, likely: Option<Arc<Likely>>) {
+        self.likely = likely;
     }
 
     pub const fn layout(&self) -> &Layout {
@@ -131,6 +139,13 @@ impl Blocks {
                 return (Taken::Overrun, self.spill_oldest());
             };
             let layout = &self.layout;
+            let buffer = match &self.likely {
+                Some(likely) => {
+                    let offset = layout.block_offset(block) as usize;
+                    Buffer::liken(Arc::clone(likely), offset, usize::from(layout.symbol_size()))
+                }
+                None => buffer,
+            };
             let assembly = self.partial.entry(block.0).or_insert_with(|| BlockAssembly::new(layout, block));
             assembly.attach(buffer);
             self.buffered.push_back(block.0);
@@ -151,10 +166,11 @@ impl Blocks {
         let assembly = self.partial.remove(&block.0)?;
         self.buffered.retain(|&b| b != block.0);
         self.settled.insert(block.0);
-        Some(ReceiverJob::Store { assembly, expected: self.expected(block) })
+        let pressed = self.free_buffers() < self.max_buffers / 2;
+        Some(ReceiverJob::Store { assembly, expected: self.expected(block), pressed })
     }
 
-    fn take_buffer(&mut self) -> Option<Vec<u8>> {
+    fn take_buffer(&mut self) -> Option<Buffer> {
         if let Some(buffer) = self.free.pop() {
             return Some(buffer);
         }
@@ -162,12 +178,16 @@ impl Blocks {
             return None;
         }
         self.buffers += 1;
-        Some(Vec::new())
+        Some(Buffer::default())
     }
 
     /// Whether what is free would not last until a spill is done.
     fn is_short_of_buffers(&self) -> bool {
-        self.free.len() + (self.max_buffers - self.buffers) + self.spilling < (self.max_buffers / 8).max(1)
+        self.free_buffers() + self.spilling < (self.max_buffers / 8).max(1)
+    }
+
+    fn free_buffers(&self) -> usize {
+        self.free.len() + (self.max_buffers - self.buffers)
     }
 
     /// Moves the partial block begun first to the part file.
@@ -187,7 +207,7 @@ impl Blocks {
     }
 
     /// A spill is done; the block takes symbols again.
-    pub fn spilled(&mut self, assembly: BlockAssembly, buffer: Vec<u8>) {
+    pub fn spilled(&mut self, assembly: BlockAssembly, buffer: Buffer) {
         self.spilling = self.spilling.saturating_sub(1);
         self.free.push(buffer);
         let block = assembly.block().0;
@@ -206,7 +226,7 @@ impl Blocks {
     }
 
     /// A block is in the part file.
-    pub fn stored(&mut self, block: BlockIndex, value: Digest, buffer: Vec<u8>) -> Verdict {
+    pub fn stored(&mut self, block: BlockIndex, value: Digest, buffer: Buffer) -> Verdict {
         self.free.push(buffer);
         match self.expected(block) {
             None => {
@@ -229,7 +249,7 @@ impl Blocks {
     }
 
     /// A block disagreed and was not written.
-    pub fn mismatched(&mut self, block: BlockIndex, buffer: Vec<u8>) -> Verdict {
+    pub fn mismatched(&mut self, block: BlockIndex, buffer: Buffer) -> Verdict {
         self.free.push(buffer);
         self.reject(block)
     }

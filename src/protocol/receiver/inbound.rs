@@ -84,7 +84,9 @@ impl Receiver {
             size: session.layout.object_size(),
         });
         self.out.push_back(Output::Listen(session.data));
-        self.blocks = Some(Blocks::new(session.layout, self.config.buffer_bytes));
+        let mut blocks = Blocks::new(session.layout, self.config.buffer_bytes);
+        blocks.liken(self.likely.clone());
+        self.blocks = Some(blocks);
         self.state = State::Opening;
         self.job(ReceiverJob::Open { name: session.name.clone(), layout: session.layout });
         self.session = Some(session);

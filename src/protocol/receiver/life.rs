@@ -58,6 +58,8 @@ pub(super) struct Timers {
     pub report: Time,
     /// When to report although there is nothing new.
     life_sign: Time,
+    /// The interval that the report's time was drawn for.
+    report_interval: Duration,
     refused_at: Time,
 }
 
@@ -70,6 +72,7 @@ impl Timers {
             last_join: None,
             report: Time::NEVER,
             life_sign: Time::NEVER,
+            report_interval: REPORT_INTERVAL,
             refused_at: Time::NEVER,
         }
     }
@@ -81,6 +84,7 @@ impl Timers {
         self.join = Time::NEVER;
         self.report = now + REPORT_INTERVAL;
         self.life_sign = now + LIFE_SIGN_INTERVAL / 4;
+        self.report_interval = REPORT_INTERVAL;
     }
     pub fn join_is_pending(&self, now: Time) -> bool {
         self.join != Time::NEVER || self.last_join.is_some_and(|at| now < at + JOIN_PATIENCE)
@@ -190,6 +194,12 @@ impl Receiver {
         };
         let interval = report_interval(session.group_size);
         self.timers.report = now + interval.mul_f64(0.75 + 0.5 * self.rng.f64());
+        // A time drawn for a group that has grown since is too early: a crowd that has just joined
+        // would report at the pace of a few (I10).
+        let drawn_for = std::mem::replace(&mut self.timers.report_interval, interval);
+        if interval > drawn_for * 3 / 2 {
+            return;
+        }
         let arrivals = session.group.take_arrivals(false);
         if arrivals.is_some() || now >= self.timers.life_sign {
             self.timers.life_sign = now + LIFE_SIGN_INTERVAL;

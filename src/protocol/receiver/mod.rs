@@ -22,6 +22,7 @@ pub use config::ReceiverConfig;
 use super::event::{ReceiverEvent, ReceiverSnapshot};
 use super::job::{ReceiverDone, ReceiverJob};
 use super::{Control, Machine, Output, Payload, Transmit};
+use crate::fec::Likely;
 use crate::time::Time;
 use crate::units::{Arrival, BlockIndex};
 use crate::wire::{self, AbortCode, Message, PacketNumber};
@@ -32,6 +33,7 @@ use life::{Confirming, Leaving, Timers};
 use session::Session;
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 type Out = Output<ReceiverJob, ReceiverEvent>;
 
@@ -82,6 +84,7 @@ pub struct Receiver {
     out: VecDeque<Out>,
     counters: Counters,
     received_any: bool,
+    likely: Option<Arc<Likely>>,
 }
 
 impl Receiver {
@@ -105,8 +108,17 @@ impl Receiver {
             out,
             counters: Counters::default(),
             received_any: false,
+            likely: None,
             config,
         }
+    }
+
+    /// The object will probably consist of bytes that are in memory already: symbols that equal them
+    /// take no more. For worlds with many receivers in one process; to be said before anything comes in.
+    #[must_use]
+    pub fn with_likely(mut self, likely: Arc<Likely>) -> Self {
+        self.likely = Some(likely);
+        self
     }
 
     /// The receiver at a glance.

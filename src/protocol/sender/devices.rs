@@ -117,11 +117,58 @@ impl Device {
     }
 }
 
+/// Devices by what they are, for decisions that every step takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Still to be served.
+    pub open: usize,
+    /// They answer the group's polls.
+    pub polled: usize,
+    /// The group's rounds serve all they lack.
+    pub in_group: usize,
+    pub complete: usize,
+    pub failed: usize,
+}
+
+impl Counts {
+    fn of(device: &Device) -> Self {
+        let open = !device.is_final();
+        Self {
+            open: usize::from(open),
+            polled: usize::from(open && (device.unreachable() || !device.apart)),
+            in_group: usize::from(device.in_group()),
+            complete: usize::from(device.status == DeviceStatus::Complete),
+            failed: usize::from(device.has_failed()),
+        }
+    }
+    fn add(&mut self, other: Self) {
+        self.open += other.open;
+        self.polled += other.polled;
+        self.in_group += other.in_group;
+        self.complete += other.complete;
+        self.failed += other.failed;
+    }
+    fn subtract(&mut self, other: Self) {
+        self.open -= other.open;
+        self.polled -= other.polled;
+        self.in_group -= other.in_group;
+        self.complete -= other.complete;
+        self.failed -= other.failed;
+    }
+}
+
+/// Most devices that are counted anew for each question.
+const MOST_TOUCHED: usize = 8;
+
 /// All devices, by key (a small number, stable for the session) and by identifier.
 #[derive(Debug, Default)]
 pub(super) struct Devices {
     list: Vec<Device>,
     keys: BTreeMap<DeviceId, usize>,
+    /// All but those touched, counted.
+    counted: Counts,
+    /// Keys of devices that may be changing.
+    touched: Vec<usize>,
 }
 
 impl Devices {
@@ -131,6 +178,7 @@ impl Devices {
     pub fn insert(&mut self, device: Device) -> usize {
         let key = self.list.len();
         self.keys.insert(device.id, key);
+        self.counted.add(Counts::of(&device));
         self.list.push(device);
         key
     }
@@ -138,6 +186,15 @@ impl Devices {
         &self.list[key]
     }
     pub fn get_mut(&mut self, key: usize) -> &mut Device {
+        if !self.touched.contains(&key) {
+            if self.touched.len() == MOST_TOUCHED {
+                for key in self.touched.drain(..) {
+                    self.counted.add(Counts::of(&self.list[key]));
+                }
+            }
+            self.touched.push(key);
+            self.counted.subtract(Counts::of(&self.list[key]));
+        }
         &mut self.list[key]
     }
     pub fn len(&self) -> usize {
@@ -146,15 +203,26 @@ impl Devices {
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Device)> {
         self.list.iter().enumerate()
     }
+    /// To change what is not counted: neither the status nor who serves a device.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Device)> {
         self.list.iter_mut().enumerate()
     }
-    pub fn count(&self, f: impl Fn(&Device) -> bool) -> usize {
-        self.list.iter().filter(|d| f(d)).count()
+    /// How many there are of each kind, without looking at them all: with ten thousand, every step
+    /// would.
+    pub fn counts(&self) -> Counts {
+        let mut counts = self.counted;
+        self.touched.iter().for_each(|&key| counts.add(Counts::of(&self.list[key])));
+        debug_assert_eq!(counts, self.count_all());
+        counts
+    }
+    fn count_all(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.list.iter().for_each(|device| counts.add(Counts::of(device)));
+        counts
     }
     /// Devices that are still to be served.
     pub fn open(&self) -> usize {
-        self.count(|d| !d.is_final())
+        self.counts().open
     }
     /// The same as the devices are told: they spread their reports by it.
     pub fn group_size(&self) -> u32 {

@@ -3,7 +3,6 @@
 
 use super::Sender;
 use super::config::SenderConfig;
-use super::devices::Device;
 use crate::limits::{ANNOUNCE_INTERVAL, DEVICE_STALL, DEVICE_SYNC, device_silence};
 use crate::protocol::event::{SenderEvent, SenderOutcome};
 use crate::protocol::job::SenderJob;
@@ -177,10 +176,11 @@ impl Sender {
             return;
         }
         // An empty object is complete as soon as its device knows of it.
-        let ready = self.devices.count(|d| !d.is_final() || d.status == DeviceStatus::Complete);
+        let counts = self.devices.counts();
+        let ready = counts.open + counts.complete;
         let over = now >= self.life.gather_until;
         let enough = match (self.config.expected, self.life.last_join) {
-            (Some(n), _) => ready + self.devices.count(Device::has_failed) >= n as usize,
+            (Some(n), _) => ready + counts.failed >= n as usize,
             (None, Some(last)) => ready > 0 && now >= last + self.config.settle,
             (None, None) => false,
         };

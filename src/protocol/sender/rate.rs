@@ -87,7 +87,7 @@ impl Sender {
 
     /// Ends the epoch if enough is known.
     fn judge_rate(&mut self, now: Time) {
-        let active = self.devices.count(|d| !d.is_final() && !d.apart).min(ENOUGH);
+        let active = self.devices.counts().polled.min(ENOUGH);
         let most = self.epoch.reports.len() * 2 > active;
         let waited = self.epoch.first_at.is_some_and(|at| now >= at + PATIENCE);
         let congested = self.epoch.reports.values().any(|c| matches!(c, Carried::Part { .. }));

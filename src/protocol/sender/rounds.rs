@@ -82,12 +82,12 @@ impl GroupRounds {
 impl Sender {
     /// Devices that answer the group's polls.
     fn polled_devices(&self) -> usize {
-        self.devices.count(|d| !d.is_final() && (d.unreachable() || !d.apart))
+        self.devices.counts().polled
     }
 
     /// Whether the group has devices of its own left.
     pub(super) fn group_is_busy(&self) -> bool {
-        self.devices.count(super::devices::Device::in_group) > 0
+        self.devices.counts().in_group > 0
     }
 
     /// Opens, closes and echoes what is due.

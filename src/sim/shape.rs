@@ -1,0 +1,108 @@
+//! Worlds shaped by hand: lines, delays and losses put on a plain scenario.
+//!
+//! ```
+//! # use mcp::sim::{line::Line, scenario::{Plain, Scenario}, transfer};
+//! # use std::time::Duration;
+//! let plain = Plain { devices: 3, loss: 0.0, size: 1 << 20, symbol_size: 1408, rate: 20_000_000 };
+//! let scenario = Scenario::plain(1, &plain)
+//!     .with_uplink(Line::new(100_000_000, 256 << 10, false))
+//!     .with_lines(2.., &Line::new(10_000_000, 64 << 10, false))
+//!     .with_delay(.., Duration::from_millis(30))
+//!     .with_loss(..2, 0.02);
+//! let measured = transfer::measure(&scenario);
+//! assert!(measured.devices.iter().all(|d| d.completed.is_some()));
+//! assert!(measured.devices[2].meters.ingress.total().drops > 0);
+//! ```
+
+use super::line::Line;
+use super::scenario::{DevicePlan, Scenario};
+use std::ops::RangeBounds;
+use std::time::Duration;
+
+impl Scenario {
+    /// The plans of some devices, to change them.
+    pub fn devices_mut(&mut self, which: impl RangeBounds<usize>) -> impl Iterator<Item = &mut DevicePlan> {
+        let numbered = self.devices.iter_mut().enumerate();
+        numbered.filter(move |(i, _)| which.contains(i)).map(|(_, plan)| plan)
+    }
+    /// All that the sender sends passes a socket buffer and a line that hold it up when they are full.
+    #[must_use]
+    pub fn with_socket_line(mut self, rate: u64, buffer: usize) -> Self {
+        self.sender.attachment.egress = Some(Line::new(rate, buffer, true));
+        self
+    }
+    /// All that the sender sends passes this line of a switch behind it.
+    #[must_use]
+    pub fn with_uplink(mut self, line: Line) -> Self {
+        self.sender.attachment.uplink = Some(line);
+        self
+    }
+    /// Each of these devices has a line like this into it, of its own.
+    #[must_use]
+    pub fn with_lines(mut self, which: impl RangeBounds<usize>, line: &Line) -> Self {
+        self.devices_mut(which).for_each(|plan| plan.attachment.ingress = Some(line.clone()));
+        self
+    }
+    /// Each of these devices has a line like this out of it, of its own.
+    #[must_use]
+    pub fn with_lines_back(mut self, which: impl RangeBounds<usize>, line: &Line) -> Self {
+        self.devices_mut(which).for_each(|plan| plan.attachment.egress = Some(line.clone()));
+        self
+    }
+    /// These devices are so far away, each way: what is carried takes this time beside that in lines.
+    #[must_use]
+    pub fn with_delay(mut self, which: impl RangeBounds<usize>, one_way: Duration) -> Self {
+        for plan in self.devices_mut(which) {
+            plan.attachment.down.delay = one_way;
+            plan.attachment.up.delay = one_way;
+        }
+        self
+    }
+    /// These devices lose this share of what has passed their lines, from 0 to 1, each for itself.
+    #[must_use]
+    pub fn with_loss(mut self, which: impl RangeBounds<usize>, loss: f64) -> Self {
+        self.devices_mut(which).for_each(|plan| plan.attachment.down.loss = loss);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scenario::Plain;
+    use super::super::transfer;
+    use super::*;
+
+    const PLAIN: Plain = Plain { devices: 4, loss: 0.0, size: 4 << 20, symbol_size: 1408, rate: 40_000_000 };
+
+    #[test]
+    fn a_line_that_halves_and_comes_back_is_seen() {
+        let line = |rate| Line::new(rate, 128 << 10, false);
+        let plain = Scenario::plain(5, &PLAIN).with_delay(.., Duration::from_millis(5));
+        let free = transfer::measure(&plain);
+        let start = free.started.unwrap();
+        assert!(free.totals.overhead() < 1.001 && free.totals.transfer_time < Duration::from_secs(2));
+        // From 0.3 s into the stream on for 0.2 s, the line carries half of what is sent.
+        let at = |ms| start + Duration::from_millis(ms);
+        let halved = line(50_000_000).changing(at(300), 20_000_000).changing(at(500), 50_000_000);
+        let met = transfer::measure(&plain.clone().with_lines(1..2, &halved));
+        assert_eq!(met.started, free.started);
+        let ingress = |from, to| met.devices[1].meters.ingress.over(at(from)..at(to));
+        assert_eq!(ingress(0, 300).drops, 0);
+        let (full, half) = (ingress(100, 300), ingress(360, 480));
+        assert!((0.9..1.01).contains(&(full.wire_rate() / 40e6)), "{full:?}");
+        assert!((0.9..1.01).contains(&(half.wire_rate() / 20e6)), "{half:?}");
+        assert!((0.3..0.7).contains(&half.drop_share()), "{half:?}");
+        // 128 KiB at half speed.
+        assert!((45..54).contains(&half.longest_wait.as_millis()), "{half:?}");
+        assert!(met.devices.iter().all(|d| d.completed.is_some()));
+        assert_eq!(met.devices[0].meters.ingress.total().drops, 0);
+    }
+
+    #[test]
+    fn delays_hold_both_ways() {
+        let far = Scenario::plain(6, &PLAIN).with_delay(2.., Duration::from_millis(600));
+        let met = transfer::measure(&far);
+        let done: Vec<_> = met.devices.iter().map(|d| d.completed.unwrap()).collect();
+        assert!(done[2] > done[0] + Duration::from_millis(590), "{done:?}");
+    }
+}

@@ -1,0 +1,127 @@
+//! Writing past the page cache (`O_DIRECT`): what a receiver writes it does not read again, so a
+//! copy in the cache costs time and pushes out what others use. Whatever the file system or the
+//! alignment of a piece does not allow goes through the cache as usual.
+
+use rustix::fs::OFlags;
+use rustix::io::{Errno, retry_on_intr};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What offset, length and address of a direct write are multiples of: no disk asks for more.
+const ALIGN: usize = 4096;
+/// Smaller objects stay in the page cache: they hurt nobody there, and may be wanted at once.
+const SMALLEST: u64 = 16 << 20;
+
+/// A second descriptor of a part file, for direct writing.
+#[derive(Debug, Default)]
+pub(super) struct Direct {
+    file: Option<File>,
+    /// The file system opened it and then did not want it.
+    refused: AtomicBool,
+}
+
+impl Direct {
+    /// For the object of `size` bytes whose part file is open as `file`, and called `name` in `dir`.
+    pub fn new(dir: &OwnedFd, name: &str, file: &File, size: u64) -> Self {
+        let opened = if size < SMALLEST { None } else { open(dir, name, file) };
+        Self { file: opened, refused: AtomicBool::new(false) }
+    }
+
+    /// Writes what it can of `bytes` at `offset`, and returns how many of the first bytes that was:
+    /// all, or none where this is no file or no piece for direct writing.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        let aligned = offset.is_multiple_of(ALIGN as u64) && bytes.as_ptr().align_offset(ALIGN) == 0;
+        let len = bytes.len() - bytes.len() % ALIGN;
+        let Some(file) = self.file.as_ref().filter(|_| aligned && !self.refused.load(Ordering::Relaxed))
+        else {
+            return Ok(0);
+        };
+        let mut written = 0;
+        while written < len {
+            let n = match retry_on_intr(|| {
+                rustix::io::pwrite(file, &bytes[written..len], offset + written as u64)
+            }) {
+                Ok(n) => n - n % ALIGN,
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => 0,
+                Err(errno) => return Err(errno.into()),
+            };
+            if n == 0 {
+                self.refused.store(true, Ordering::Relaxed);
+                break;
+            }
+            written += n;
+        }
+        Ok(written)
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn open(dir: &OwnedFd, name: &str, file: &File) -> Option<File> {
+    let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = retry_on_intr(|| rustix::fs::openat(dir, name, flags, rustix::fs::Mode::empty())).ok()?;
+    let opened = File::from(opened);
+    let (ours, theirs) = (file.metadata().ok()?, opened.metadata().ok()?);
+    // Other programs can reach the name too.
+    ((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())).then_some(opened)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn open(_dir: &OwnedFd, _name: &str, _file: &File) -> Option<File> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::scratch::Scratch;
+    use std::os::unix::fs::FileExt;
+
+    /// A buffer that holds `len` bytes at a page boundary, from the index returned on.
+    fn aligned(len: usize) -> (Vec<u8>, usize) {
+        let bytes: Vec<u8> = (0..len + ALIGN).map(|i| (i % 251) as u8).collect();
+        let start = bytes.as_ptr().align_offset(ALIGN);
+        (bytes, start)
+    }
+
+    #[test]
+    fn what_it_writes_is_in_the_file_and_the_rest_is_left_to_others() {
+        let dir = Scratch::new();
+        let path = dir.join("x");
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        file.set_len(64 << 10).unwrap();
+        let fd = OwnedFd::from(File::open(path.parent().unwrap()).unwrap());
+        let direct = Direct::new(&fd, "x", &file, SMALLEST);
+        let (bytes, at) = aligned(20_000);
+        let block = &bytes[at..at + 20_000];
+        // Spilled through the cache before, as a block may be.
+        file.write_all_at(&[9; 10_000], 4096).unwrap();
+        let written = direct.write_at(4096, block).unwrap();
+        assert!(written == 0 || written == 16_384, "{written}");
+        file.write_all_at(&block[written..], 4096 + written as u64).unwrap();
+        let mut back = vec![0; 20_000];
+        file.read_exact_at(&mut back, 4096).unwrap();
+        assert_eq!(back, block);
+        for (offset, piece) in [(100, block), (4096, &block[1..]), (0, &block[..100]), (0, &[])] {
+            assert_eq!(direct.write_at(offset, piece).unwrap(), 0, "{offset} {}", piece.len());
+        }
+    }
+
+    #[test]
+    fn small_objects_and_other_files_are_not_written_directly() {
+        let dir = Scratch::new();
+        let file = File::create_new(dir.join("x")).unwrap();
+        File::create_new(dir.join("y")).unwrap();
+        let fd = OwnedFd::from(File::open(dir.join("x").parent().unwrap()).unwrap());
+        assert!(Direct::new(&fd, "x", &file, SMALLEST - 1).file.is_none());
+        assert!(Direct::new(&fd, "y", &file, SMALLEST).file.is_none());
+        assert!(Direct::new(&fd, "gone", &file, SMALLEST).file.is_none());
+        let (bytes, at) = aligned(4096);
+        assert_eq!(Direct::default().write_at(0, &bytes[at..at + 4096]).unwrap(), 0);
+    }
+}
