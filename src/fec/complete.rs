@@ -10,8 +10,8 @@
 //!
 //! Offsets are within the block. A block may be spilled several times.
 
-use super::{Buffer, PlanCache};
 use super::assembly::BlockAssembly;
+use super::{Buffer, PlanCache};
 use super::{codec, syndrome};
 use crate::units::BlockIndex;
 

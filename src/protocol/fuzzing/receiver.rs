@@ -1,6 +1,7 @@
 //! Drives a receiver: a sender that says anything, a disk that may refuse, workers that may die.
 
 use super::{Damage, GROUP, Input, MAX_OPERATIONS, MAX_WAKES_AT_ONCE, Object, SESSION, any_body, value};
+use crate::fec::Buffer;
 use crate::layout::Layout;
 use crate::limits::{CHECKSUM_LEN, HASHES_PER_PAGE, MAX_CONTROL, MAX_SYMBOL_SIZE};
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};

@@ -294,6 +294,7 @@ fn a_disk_that_fills_up_without_preallocation_fails_the_write() {
     // As on a file system that cannot reserve space.
     let sparse = FilePart {
         file: File::options().read(true).write(true).create_new(true).open(disk.join("sparse")).unwrap(),
+        direct: Direct::default(),
         part_name: "sparse".into(),
         target: Target {
             dir: File::open(disk.path()).unwrap().into(),
