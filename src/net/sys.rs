@@ -123,7 +123,7 @@ mod linux {
     use std::ptr;
 
     /// Most messages that one [`receive_many`] takes.
-    pub const MAX_RECEIVE: usize = 32;
+    pub const MAX_RECEIVE: usize = 64;
 
     /// Room for control messages, aligned as the kernel wants: UDP_GRO and SO_RXQ_OVFL take 24
     /// bytes each on 64-bit machines.
