@@ -5,7 +5,7 @@
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use mcp::crypto::digest;
-use mcp::fec::{Added, BlockAssembly, Encoder, PlanCache};
+use mcp::fec::{Added, BlockAssembly, Buffer, Encoder, PlanCache};
 use mcp::layout::Layout;
 use mcp::limits::{DEFAULT_BLOCK_LOG2, DEFAULT_SYMBOL_SIZE};
 use mcp::units::{BlockIndex, SymbolId};

@@ -10,6 +10,10 @@ use crate::units::{BlockIndex, Digest};
 use crate::wire::AbortCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Blocks behind the one being hashed that are left in memory. The stream is at most two pages of
+/// hashes (64 blocks) behind the hashing, and most repairs are of the blocks just streamed.
+const KEPT_BLOCKS: u32 = 256;
+
 /// Executes a sender's job. `buffer` is scratch space, kept by the caller for the next one.
 ///
 /// [`SenderJob::LookUp`] is the driver's to answer, from the status table; where there is none,
@@ -22,8 +26,12 @@ pub fn run_sender_job(
     buffer: &mut Vec<u8>,
 ) -> SenderDone {
     let done = match job {
-        SenderJob::Hash(block) => read_block(source, layout, block, buffer)
-            .map(|()| SenderDone::Hashed(block, value(layout, block, buffer))),
+        SenderJob::Hash(block) => read_block(source, layout, block, buffer).map(|()| {
+            if let Some(behind) = block.0.checked_sub(KEPT_BLOCKS).map(BlockIndex) {
+                source.leave_behind(layout.block_offset(behind), layout.block_len(behind));
+            }
+            SenderDone::Hashed(block, value(layout, block, buffer))
+        }),
         SenderJob::Encode { block, first, count } => read_block(source, layout, block, buffer).map(|()| {
             let encoder = Encoder::new(buffer, layout.symbol_size(), plans);
             let symbols = Arc::new(encoder.repair(first.0, count));

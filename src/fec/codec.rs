@@ -11,8 +11,17 @@ use raptorq::{
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// A plan that is made by the first who needs it; others who need it meanwhile wait for it.
-type SharedPlan = Arc<OnceLock<SourceBlockEncodingPlan>>;
+/// What is kept for blocks of one K. Each is made by the first who needs it; others who need it
+/// meanwhile wait for it.
+#[derive(Default)]
+struct Kept {
+    plan: OnceLock<SourceBlockEncodingPlan>,
+    rows: OnceLock<Encoder>,
+}
+type Shared = Arc<Kept>;
+
+/// Largest K whose unit vectors are kept encoded: 2 K * K bytes.
+const MAX_ROWS: usize = 1024;
 
 /// Encoding plans by K, shared by the worker threads and bounded: the one that was not used for
 /// the longest time makes room for a new one. A plan takes longer to make than a
@@ -20,13 +29,13 @@ type SharedPlan = Arc<OnceLock<SourceBlockEncodingPlan>>;
 #[derive(Default)]
 pub struct PlanCache {
     /// The last used is the last.
-    plans: Mutex<Vec<(u16, SharedPlan)>>,
+    plans: Mutex<Vec<(u16, Shared)>>,
 }
 
 impl PlanCache {
     /// The place of the plan for blocks of exactly `k` source symbols. It is made outside the
     /// lock: other workers may need other plans meanwhile.
-    fn entry(&self, k: u16) -> SharedPlan {
+    fn entry(&self, k: u16) -> Shared {
         let mut plans = self.lock();
         let found = plans.iter().position(|(of, _)| *of == k).map(|i| plans.remove(i).1);
         let shared = found.unwrap_or_default();
@@ -37,8 +46,24 @@ impl PlanCache {
         shared
     }
 
+    /// The factors of all source symbols of blocks of `k` symbols in their repair symbols; none if
+    /// `k` is too large for that.
+    pub(super) fn rows(&self, k: usize) -> Option<Rows> {
+        if !(1..=MAX_ROWS).contains(&k) {
+            return None;
+        }
+        let shared = self.entry(k as u16);
+        shared.rows.get_or_init(|| {
+            let width = k.next_multiple_of(8);
+            let mut units = vec![0; k * width];
+            units.iter_mut().step_by(width + 1).for_each(|byte| *byte = 1);
+            Encoder::new(&units, width as u16, self)
+        });
+        Some(Rows(shared))
+    }
+
     /// A worker that died while it held the lock left nothing half done.
-    fn lock(&self) -> MutexGuard<'_, Vec<(u16, SharedPlan)>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(u16, Shared)>> {
         self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -51,6 +76,19 @@ impl PlanCache {
 impl fmt::Debug for PlanCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.lock().iter().map(|(k, _)| k)).finish()
+    }
+}
+
+/// The factors of a block's source symbols in its repair symbols: the repair symbols of a block
+/// whose source symbols are the unit vectors.
+pub(super) struct Rows(Shared);
+
+impl Rows {
+    /// The factors in the repair symbol `id`: the `i`th is that of source symbol `i`. There may be
+    /// some more. None if there is no such repair symbol.
+    pub fn row(&self, id: u32) -> Option<Vec<u8>> {
+        let row = self.0.rows.get()?.repair(id, 1);
+        (!row.is_empty()).then_some(row)
     }
 }
 
@@ -75,7 +113,7 @@ impl Encoder {
         let k = k as u32;
         let config = config(k, symbol_size);
         let shared = plans.entry(k as u16);
-        let plan = shared.get_or_init(|| SourceBlockEncodingPlan::generate(k as u16));
+        let plan = shared.plan.get_or_init(|| SourceBlockEncodingPlan::generate(k as u16));
         let encoder = if block.len().is_multiple_of(size) {
             SourceBlockEncoder::with_encoding_plan(0, &config, block, plan)
         } else {

@@ -2,7 +2,7 @@
 //! devices receive one object in the memory of a few.
 
 use super::codec::{Encoder, PlanCache};
-use super::syndrome::{UNIT_SIZE, suffice};
+use super::syndrome::suffice;
 use crate::ranges::BitSet;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,18 +30,8 @@ pub struct Likely {
 #[derive(Default)]
 struct Known {
     decoded: u64,
-    /// By K.
-    factors: BTreeMap<u32, Factors>,
     /// Repair symbols as they must be, by where their block begins and their id.
     repairs: BTreeMap<usize, Block>,
-}
-
-/// A repair symbol is a sum of source symbols with factors that depend on K and its id alone.
-struct Factors {
-    /// Encoders over unit vectors, for so many source symbols each as a symbol of them has bytes.
-    units: Vec<Encoder>,
-    /// By the id of a repair symbol: the factor of each source symbol.
-    rows: BTreeMap<u32, Vec<u8>>,
 }
 
 struct Block {
@@ -54,24 +44,6 @@ const FULL_AT_FIRST: u64 = 256;
 const THEN_EACH: u64 = 16;
 /// Blocks whose encoders are kept.
 const MOST_BLOCKS: usize = 96;
-
-impl Factors {
-    fn new(k: u32, plans: &PlanCache) -> Self {
-        let unit = usize::from(UNIT_SIZE);
-        let units = (0..k as usize).step_by(unit).map(|first| {
-            let mut block = vec![0; k as usize * unit];
-            for (i, symbol) in block.chunks_mut(unit).skip(first).take(unit).enumerate() {
-                symbol[i] = 1;
-            }
-            Encoder::new(&block, UNIT_SIZE, plans)
-        });
-        Self { units: units.collect(), rows: BTreeMap::new() }
-    }
-    fn row(&mut self, id: u32) -> &[u8] {
-        let units = &self.units;
-        self.rows.entry(id).or_insert_with(|| units.iter().flat_map(|u| u.repair(id, 1)).collect())
-    }
-}
 
 /// What is known of a block without decoding it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +81,7 @@ impl Likely {
             return Foreseen::Nothing;
         }
         let compare = known.decoded.is_multiple_of(THEN_EACH);
-        let Known { factors, repairs, .. } = &mut *known;
+        let repairs = &mut known.repairs;
         if repairs.len() == MOST_BLOCKS && !repairs.contains_key(&offset) {
             repairs.pop_first();
         }
@@ -123,16 +95,7 @@ impl Likely {
                 return Foreseen::Nothing;
             }
         }
-        let k = len.div_ceil(symbol_size) as u32;
-        let factors = factors.entry(k).or_insert_with(|| Factors::new(k, plans));
-        let rows = repair.iter().map(|(id, _)| {
-            let (row, mut of_missing) = (factors.row(*id), [0; UNIT_SIZE as usize]);
-            for (to, id) in of_missing.iter_mut().zip(missing) {
-                *to = row[*id as usize];
-            }
-            of_missing
-        });
-        Foreseen::Decodable { is: suffice(rows, missing.len()), compare }
+        Foreseen::Decodable { is: suffice(len.div_ceil(symbol_size), missing, repair, plans), compare }
     }
     /// Memory for a buffer.
     pub(super) fn take_memory(&self) -> Vec<u8> {

@@ -3,23 +3,24 @@
 //! A repair symbol is a sum of the source symbols with factors from GF(256) that depend on its id
 //! alone. So the block is encoded with zeros for its m missing symbols; what the received repair
 //! symbols differ from the encoded ones (the syndromes) is the missing symbols' share of them. The
-//! factors come from encoding a block of zeros whose missing symbols are unit vectors. What is
-//! left is a system of m unknowns, which has an answer exactly when the usual decoder has one.
+//! factors come from encoding unit vectors: all of a block's once for its K, where K is small, and
+//! otherwise those of the missing symbols. What is left is a system of m unknowns, which has an
+//! answer exactly when the usual decoder has one.
 
 use super::codec::{Encoder, PlanCache};
 
-/// Most missing symbols for which this is the quicker way (`benches/fec.rs`). The last step takes
-/// m * m multiplications of symbols, which are plain table look-ups here.
-pub(super) const MAX_MISSING: u32 = 16;
+/// Most missing symbols for which this is the quicker way (`benches/fec.rs`): the last step takes
+/// some 4 m * m sums of symbols.
+pub(super) const MAX_MISSING: u32 = 64;
 
-/// Bytes of the symbols that carry the unit vectors.
-pub(super) const UNIT_SIZE: u16 = 16;
+/// Bytes of the symbols that carry the unit vectors of the missing symbols.
+const UNIT_SIZE: u16 = 64;
 const _: () = assert!(UNIT_SIZE as u32 >= MAX_MISSING && UNIT_SIZE.is_multiple_of(8));
 
-/// An equation: factors of the missing symbols, and the sum.
+/// An equation: the factors of the missing symbols, and of the syndromes that make up the sum.
 struct Row {
-    factors: [u8; UNIT_SIZE as usize],
-    sum: Vec<u8>,
+    factors: Vec<u8>,
+    sums: Vec<u8>,
 }
 
 /// Finds the symbols `missing` (at most [`MAX_MISSING`] ids below K, rising) of a block; the answer
@@ -33,38 +34,69 @@ pub(super) fn decode(
     plans: &PlanCache,
 ) -> Option<Vec<u8>> {
     let size = usize::from(symbol_size);
-    let unit = usize::from(UNIT_SIZE);
-    let mut units = vec![0; block.len() / size * unit];
-    for (i, id) in missing.iter().map(|id| *id as usize).enumerate() {
+    let factors = factors(block.len() / size, missing, repair, plans)?;
+    let solution = solve(factors, missing.len())?;
+    for id in missing.iter().map(|id| *id as usize) {
         block[id * size..(id + 1) * size].fill(0);
-        units[id * unit + i] = 1;
     }
     let zeroed = Encoder::new(&block, symbol_size, plans);
+    let syndromes: Vec<Vec<u8>> = repair
+        .iter()
+        .enumerate()
+        .map(|(i, (id, symbol))| {
+            // A repair symbol too many takes no part.
+            if solution.iter().all(|sums| sums[i] == 0) {
+                return Vec::new();
+            }
+            let mut syndrome = zeroed.repair(*id, 1);
+            add(&mut syndrome, symbol);
+            syndrome
+        })
+        .collect();
+    let mut found = vec![0; missing.len() * size];
+    for (symbol, sums) in found.chunks_exact_mut(size).zip(&solution) {
+        combine(symbol, sums, &syndromes);
+    }
+    Some(found)
+}
+
+/// Whether these repair symbols suffice to find the symbols `missing` of a block of `k`.
+pub(super) fn suffice(k: usize, missing: &[u32], repair: &[(u32, &[u8])], plans: &PlanCache) -> bool {
+    factors(k, missing, repair, plans).and_then(|factors| solve(factors, missing.len())).is_some()
+}
+
+/// For each repair symbol, the factors of the missing symbols.
+fn factors(k: usize, missing: &[u32], repair: &[(u32, &[u8])], plans: &PlanCache) -> Option<Vec<Vec<u8>>> {
+    if let Some(rows) = plans.rows(k) {
+        let of_missing = |row: Vec<u8>| missing.iter().map(|id| row[*id as usize]).collect();
+        return repair.iter().map(|(id, _)| rows.row(*id).map(of_missing)).collect();
+    }
+    let unit = usize::from(UNIT_SIZE);
+    let mut units = vec![0; k * unit];
+    for (i, id) in missing.iter().enumerate() {
+        units[*id as usize * unit + i] = 1;
+    }
     let units = Encoder::new(&units, UNIT_SIZE, plans);
-    let rows = repair.iter().map(|(id, symbol)| {
-        let mut row = Row { factors: [0; UNIT_SIZE as usize], sum: zeroed.repair(*id, 1) };
-        row.factors.copy_from_slice(&units.repair(*id, 1));
-        row.sum.iter_mut().zip(*symbol).for_each(|(a, b)| *a ^= b);
-        row
-    });
-    let rows = solve(rows.collect(), missing.len())?;
-    Some(rows.into_iter().flat_map(|row| row.sum).collect())
+    Some(repair.iter().map(|(id, _)| units.repair(*id, 1)).collect())
 }
 
-/// Whether repair symbols with these factors of the missing symbols, `missing` of them, suffice.
-pub(super) fn suffice(factors: impl Iterator<Item = [u8; UNIT_SIZE as usize]>, missing: usize) -> bool {
-    solve(factors.map(|factors| Row { factors, sum: Vec::new() }).collect(), missing).is_some()
-}
-
-/// Gauss-Jordan elimination: the first `unknowns` rows end as the unknowns in order.
-fn solve(mut rows: Vec<Row>, unknowns: usize) -> Option<Vec<Row>> {
+/// Gauss-Jordan elimination: for each unknown, the factors of the syndromes that give it.
+fn solve(factors: Vec<Vec<u8>>, unknowns: usize) -> Option<Vec<Vec<u8>>> {
+    let count = factors.len();
+    let unit = |i: usize| {
+        let mut sums = vec![0; count];
+        sums[i] = 1;
+        sums
+    };
+    let rows = factors.into_iter().enumerate().map(|(i, factors)| Row { factors, sums: unit(i) });
+    let mut rows: Vec<Row> = rows.collect();
     for column in 0..unknowns {
-        let pivot = (column..rows.len()).find(|i| rows[*i].factors[column] != 0)?;
+        let pivot = (column..count).find(|i| rows[*i].factors[column] != 0)?;
         rows.swap(column, pivot);
         let (above, rest) = rows.split_at_mut(column);
         let (pivot, below) = rest.split_first_mut()?;
         let inverse = products(inverse(pivot.factors[column]));
-        for byte in pivot.factors.iter_mut().chain(&mut pivot.sum) {
+        for byte in pivot.factors.iter_mut().chain(&mut pivot.sums) {
             *byte = inverse[usize::from(*byte)];
         }
         for row in above.iter_mut().chain(below) {
@@ -72,12 +104,33 @@ fn solve(mut rows: Vec<Row>, unknowns: usize) -> Option<Vec<Row>> {
             if factor != 0 {
                 let products = products(factor);
                 add_products(&mut row.factors, &pivot.factors, &products);
-                add_products(&mut row.sum, &pivot.sum, &products);
+                add_products(&mut row.sums, &pivot.sums, &products);
             }
         }
     }
     rows.truncate(unknowns);
-    Some(rows)
+    Some(rows.into_iter().map(|row| row.sums).collect())
+}
+
+/// The sum of the syndromes, each times its factor, from the factors' highest bit down: plain sums
+/// and doublings, which the compiler turns into vector instructions, as it cannot a table.
+fn combine(symbol: &mut [u8], factors: &[u8], syndromes: &[Vec<u8>]) {
+    for bit in (0..8).rev() {
+        for byte in symbol.iter_mut() {
+            *byte = double(*byte);
+        }
+        for (factor, syndrome) in factors.iter().zip(syndromes) {
+            if factor >> bit & 1 == 1 {
+                add(symbol, syndrome);
+            }
+        }
+    }
+}
+
+fn add(to: &mut [u8], from: &[u8]) {
+    for (a, b) in to.iter_mut().zip(from) {
+        *a ^= b;
+    }
 }
 
 fn add_products(to: &mut [u8], from: &[u8], products: &[u8; 256]) {
@@ -101,7 +154,9 @@ fn products(factor: u8) -> [u8; 256] {
 
 /// Times x modulo x^8 + x^4 + x^3 + x^2 + 1 (RFC 6330, section 5.7.2).
 const fn double(a: u8) -> u8 {
-    (a << 1) ^ (0x1d * (a >> 7))
+    // All ones where the highest bit is set.
+    let carry = (a.cast_signed() >> 7).cast_unsigned();
+    (a << 1) ^ (0x1d & carry)
 }
 
 /// The inverse of a non-zero octet: its 254th power, as the 255th is 1.
@@ -126,5 +181,20 @@ mod tests {
         }
         // RFC 6330, section 5.7.3: 2 to the 8th is the polynomial's rest.
         assert_eq!(double(0x80), 29);
+    }
+
+    #[test]
+    fn sums_are_those_of_the_tables() {
+        let syndromes: Vec<Vec<u8>> =
+            (1..=3_u8).map(|i| (0..=255).map(|b: u8| b ^ (i * 77)).collect()).collect();
+        for factors in [[0, 1, 2], [255, 128, 29], [3, 0, 0x8e]] {
+            let mut expected = vec![0; 256];
+            for (factor, syndrome) in factors.iter().zip(&syndromes) {
+                add_products(&mut expected, syndrome, &products(*factor));
+            }
+            let mut found = vec![0; 256];
+            combine(&mut found, &factors, &syndromes);
+            assert_eq!(found, expected);
+        }
     }
 }

@@ -32,6 +32,9 @@ pub const FEEDBACK_PORT: u16 = 7418;
 /// How often in a row a passing error of one socket is put up with before the next one's turn.
 const RECEIVE_ATTEMPTS: usize = 4;
 
+/// Full batches that one socket may have before the next one's turn.
+const MAX_IN_A_ROW: usize = 8;
+
 /// IP families to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Families {
@@ -65,6 +68,8 @@ pub struct UdpNet {
     senders: [Option<usize>; 2],
     /// Whose turn to receive it is.
     next: usize,
+    /// Batches that it has had without a break.
+    in_a_row: usize,
     /// Where groups are joined.
     interfaces: Vec<Interface>,
     /// Where a sender's task goes; refusals there are the task's end.
@@ -157,6 +162,7 @@ impl UdpNet {
             channels: Vec::new(),
             senders: [None; 2],
             next: 0,
+            in_a_row: 0,
             interfaces: interfaces.to_vec(),
             destination: None,
             features,
@@ -335,11 +341,23 @@ impl Net for UdpNet {
         for _ in 0..self.channels.len() {
             let at = self.next;
             self.next = (at + 1) % self.channels.len();
+            self.in_a_row += 1;
             let channel = &mut self.channels[at];
             for _ in 0..RECEIVE_ATTEMPTS {
                 match channel.receive(&mut self.arena, self.features, sink) {
-                    Ok(count) => return Ok(count),
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                    Ok(batch) => {
+                        // The stream's socket has more most often, and the others nothing.
+                        if batch.full && self.in_a_row < MAX_IN_A_ROW {
+                            self.next = at;
+                        } else {
+                            self.in_a_row = 0;
+                        }
+                        return Ok(batch.datagrams);
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                        self.in_a_row = 0;
+                        break;
+                    }
                     // An ICMP answer to something sent, for example.
                     Err(e) if is_passing(&e) => {
                         let at = channel.socket.local_addr().map_err(|_| e.kind())?;

@@ -24,25 +24,53 @@ const BUFFER_BYTES: usize = 8 << 20;
 /// Below this, a refused buffer size is not halved any more.
 const LEAST_BUFFER_BYTES: usize = 64 << 10;
 
-/// Room for one message that the kernel put together: an IP packet's most.
+/// Room for one message that the kernel put together: an IP packet's most, and a little more, so
+/// that the first lines of all messages do not compete for the same few places in the cache.
 #[cfg(target_os = "linux")]
-const COALESCED: usize = 64 << 10;
+const COALESCED: usize = (64 << 10) + 23 * 64;
 /// Room for one datagram, longer than any that is taken, so that longer ones show.
-const SINGLE: usize = 16 << 10;
-/// Bytes of the receive arena: 16 coalesced messages.
-const ARENA: usize = 1 << 20;
+const SINGLE: usize = (16 << 10) + 23 * 64;
+/// Bytes of the receive arena; those that no message needs are never touched.
+#[cfg(target_os = "linux")]
+const ARENA: usize = COALESCED * sys::MAX_RECEIVE;
+#[cfg(not(target_os = "linux"))]
+const ARENA: usize = SINGLE;
+/// Bytes to be received at one go, about: what the processor's own cache holds until they are
+/// handled.
+#[cfg(target_os = "linux")]
+const BATCH_BYTES: usize = 1 << 20;
+/// Fewest messages asked for at one go.
+#[cfg(target_os = "linux")]
+const LEAST_RECEIVE: usize = 16;
 
 /// A longer wait in the socket's buffer than this is not believed.
 #[cfg(target_os = "linux")]
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// The buffer that all sockets of an endpoint receive into.
-pub(super) struct Arena(Vec<u8>);
+pub(super) struct Arena {
+    bytes: Vec<u8>,
+    /// Length of the messages that came last, on the mean.
+    #[cfg(target_os = "linux")]
+    usual: usize,
+}
 
 impl Arena {
     pub(super) fn new() -> Self {
-        Self(vec![0; ARENA])
+        Self {
+            bytes: vec![0; ARENA],
+            #[cfg(target_os = "linux")]
+            usual: COALESCED,
+        }
     }
+}
+
+/// What one [`Channel::receive`] brought.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Batch {
+    pub(super) datagrams: usize,
+    /// As much as was asked for: more may be waiting.
+    pub(super) full: bool,
 }
 
 /// What a [`Channel`] is for.
@@ -176,7 +204,8 @@ impl Channel {
     }
 
     /// Receives a batch into `arena` and hands each datagram to `sink`; those longer than
-    /// `MAX_DATAGRAM` are left out. Returns how many came, at least one.
+    /// `MAX_DATAGRAM` are left out. Returns how many came, at least one, and whether more seem to
+    /// be waiting.
     ///
     /// # Errors
     /// What the system says, `WouldBlock` when nothing is waiting.
@@ -185,16 +214,17 @@ impl Channel {
         arena: &mut Arena,
         features: Features,
         sink: &mut dyn FnMut(Arrival, &[u8]),
-    ) -> io::Result<usize> {
+    ) -> io::Result<Batch> {
         #[cfg(target_os = "linux")]
         if features.mmsg || features.gro {
             return self.receive_batch(arena, features, sink);
         }
         let _ = features;
         let via = self.via;
-        portable::receive(&self.socket, &mut arena.0[..SINGLE], &mut |from, bytes| {
+        portable::receive(&self.socket, &mut arena.bytes[..SINGLE], &mut |from, bytes| {
             sink(Arrival::at_once(from, via), bytes);
         })
+        .map(|count| Batch { datagrams: count, full: false })
     }
 
     #[cfg(target_os = "linux")]
@@ -203,14 +233,16 @@ impl Channel {
         arena: &mut Arena,
         features: Features,
         sink: &mut dyn FnMut(Arrival, &[u8]),
-    ) -> io::Result<usize> {
+    ) -> io::Result<Batch> {
         let each = if features.gro { COALESCED } else { SINGLE };
-        let most = if features.mmsg { ARENA / each } else { 1 };
+        let most = (BATCH_BYTES / arena.usual.max(1)).clamp(LEAST_RECEIVE, sys::MAX_RECEIVE);
+        let most = if features.mmsg { most } else { 1 };
         let mut messages = [sys::Received::default(); sys::MAX_RECEIVE];
-        let most = most.min(messages.len());
-        let count = sys::receive_many(self.socket.as_fd(), &mut arena.0, each, &mut messages[..most])?;
+        let count = sys::receive_many(self.socket.as_fd(), &mut arena.bytes, each, &mut messages[..most])?;
+        let messages = &messages[..count];
+        arena.usual = messages.iter().map(|m| m.len).sum::<usize>() / count.max(1);
         let (mut datagrams, mut now) = (0, None);
-        for (message, room) in messages[..count].iter().zip(arena.0.chunks_exact(each)) {
+        for (message, room) in messages.iter().zip(arena.bytes.chunks_exact(each)) {
             if let Some(drops) = message.drops {
                 self.drops += u64::from(drops.wrapping_sub(self.drops_seen));
                 self.drops_seen = drops;
@@ -236,7 +268,7 @@ impl Channel {
                 sink(arrival, datagram);
             }
         }
-        Ok(datagrams)
+        Ok(Batch { datagrams, full: count == most })
     }
 
     #[cfg(target_os = "linux")]

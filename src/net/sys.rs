@@ -124,7 +124,7 @@ mod linux {
     use std::time::{Duration, SystemTime};
 
     /// Most messages that one [`receive_many`] takes.
-    pub const MAX_RECEIVE: usize = 32;
+    pub const MAX_RECEIVE: usize = 64;
 
     /// Room for control messages, aligned as the kernel wants: UDP_GRO and SO_RXQ_OVFL take 24
     /// bytes each on 64-bit machines, a time 32.

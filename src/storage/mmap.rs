@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::RawBytes;
-use memmap2::{Advice, Mmap};
+use memmap2::{Advice, Mmap, UncheckedAdvice};
 use std::fs::File;
 use std::io;
 use std::ptr;
@@ -36,6 +36,21 @@ impl Mapping {
         // Only a hint; a kernel without it sends all the same.
         let _ = map.advise(Advice::Sequential);
         Ok(Self { map: Some(map) })
+    }
+
+    /// Gives up the pages of `offset..offset + len` (multiples of the page size, or up to the end);
+    /// they come back when they are sent again.
+    pub fn forget(&self, offset: u64, len: usize) {
+        let Some(map) = &self.map else { return };
+        let Ok(offset) = usize::try_from(offset) else { return };
+        if offset.checked_add(len).is_none_or(|end| end > map.len()) {
+            return;
+        }
+        // SAFETY: MADV_DONTNEED would lose what was written to memory that has no file; this map
+        // is of a file and read-only, so its pages come back from the file with what they had. No
+        // reference into the map exists (see `new`); a send that is under way meanwhile faults the
+        // page in again. Only a hint, so that its failure does not matter.
+        let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, len) };
     }
 
     /// Address of the bytes `offset..offset + len`.

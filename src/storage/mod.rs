@@ -43,6 +43,9 @@ pub trait Source: Send + Sync {
     /// The bytes `offset..offset + len` for handing to the kernel, which answers a page that has
     /// gone with EFAULT. Nothing else may look at them: a file that shrank would end the program.
     fn raw(&self, offset: u64, len: usize) -> RawBytes;
+    /// Says that `offset..offset + len` has been sent and will probably not be read again soon: a
+    /// source too large to stay in memory gives it up. Reading it again is slower, and no more.
+    fn leave_behind(&self, _offset: u64, _len: usize) {}
     /// Checks that the file still has the size and modification time it had.
     ///
     /// # Errors

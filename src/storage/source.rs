@@ -14,12 +14,18 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+/// A file of up to the memory's size by this is left in the page cache, for repairs and for whoever
+/// sends it again; one that is larger is given up piece by piece when it has been sent.
+const KEPT_SHARE: u64 = 2;
+
 /// An open, mapped regular file.
 #[derive(Debug)]
 pub struct FileSource {
     file: File,
     map: Mapping,
     size: u64,
+    /// Too large to be kept in memory while others use it too.
+    large: bool,
     /// Modification time when opened: seconds and nanoseconds.
     modified: (i64, i64),
     /// The path as given, escaped for messages.
@@ -66,7 +72,8 @@ impl FileSource {
             let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
         }
         let modified = modified(&meta);
-        Ok(Self { file, map, size, modified, shown, name })
+        let large = size > memory() / KEPT_SHARE;
+        Ok(Self { file, map, size, large, modified, shown, name })
     }
 
     /// The file's own name, without directories: what receivers are offered. 1 to 255 bytes; bytes
@@ -97,6 +104,19 @@ impl Source for FileSource {
         self.map.raw(offset, len)
     }
 
+    fn leave_behind(&self, offset: u64, len: usize) {
+        if !self.large {
+            return;
+        }
+        // The cache keeps pages that are mapped.
+        self.map.forget(offset, len);
+        #[cfg(target_os = "linux")]
+        {
+            let len = std::num::NonZeroU64::new(len as u64);
+            let _ = rustix::fs::fadvise(&self.file, offset, len, rustix::fs::Advice::DontNeed);
+        }
+    }
+
     /// Changes that the file system does not date (within one clock tick of the last one, or
     /// through another's memory map before it is synced) are left to the block hashes.
     fn check(&self) -> Result<(), SourceError> {
@@ -112,6 +132,18 @@ impl Source for FileSource {
         }
         Ok(())
     }
+}
+
+/// Bytes of memory that the machine has.
+#[cfg(target_os = "linux")]
+fn memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit))
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn memory() -> u64 {
+    u64::MAX
 }
 
 fn modified(meta: &Metadata) -> (i64, i64) {

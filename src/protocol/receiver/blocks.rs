@@ -21,6 +21,9 @@ use std::sync::Arc;
 
 /// Fewest buffers, whatever their size.
 const MIN_BUFFERS: usize = 4;
+/// Buffers are used in turn, about so many bytes of them. Memory that a device has just read is
+/// slow to write to (in virtual machines above all), and is less so when it has rested.
+const ROTATION_BYTES: usize = 16 << 20;
 /// A block that disagreed with its chaining value so often is not damage on the way.
 const MAX_REJECTIONS: u32 = 16;
 
@@ -58,10 +61,13 @@ pub(super) struct Blocks {
     partial: BTreeMap<u32, BlockAssembly>,
     /// Partial blocks that hold a buffer, the one begun first in front.
     buffered: VecDeque<u32>,
-    free: Vec<Buffer>,
+    /// The one that has rested longest in front.
+    free: VecDeque<Buffer>,
     /// Buffers in the pool, in partial blocks and with workers.
     buffers: usize,
     max_buffers: usize,
+    /// Buffers made before one is used again.
+    rotation: usize,
     spilling: usize,
     pages: BTreeMap<u32, Vec<Digest>>,
     rejections: BTreeMap<u32, u32>,
@@ -83,9 +89,10 @@ impl Blocks {
             stored: BTreeMap::new(),
             partial: BTreeMap::new(),
             buffered: VecDeque::new(),
-            free: Vec::new(),
+            free: VecDeque::new(),
             buffers: 0,
             max_buffers,
+            rotation: (ROTATION_BYTES / size.max(1)).min(max_buffers),
             spilling: 0,
             pages: BTreeMap::new(),
             rejections: BTreeMap::new(),
@@ -171,14 +178,11 @@ impl Blocks {
     }
 
     fn take_buffer(&mut self) -> Option<Buffer> {
-        if let Some(buffer) = self.free.pop() {
-            return Some(buffer);
+        if self.buffers < self.rotation || (self.free.is_empty() && self.buffers < self.max_buffers) {
+            self.buffers += 1;
+            return Some(Buffer::default());
         }
-        if self.buffers == self.max_buffers {
-            return None;
-        }
-        self.buffers += 1;
-        Some(Buffer::default())
+        self.free.pop_front()
     }
 
     /// Whether what is free would not last until a spill is done.
@@ -209,7 +213,7 @@ impl Blocks {
     /// A spill is done; the block takes symbols again.
     pub fn spilled(&mut self, assembly: BlockAssembly, buffer: Buffer) {
         self.spilling = self.spilling.saturating_sub(1);
-        self.free.push(buffer);
+        self.free.push_back(buffer);
         let block = assembly.block().0;
         self.settled.remove(block);
         self.partial.insert(block, assembly);
@@ -227,7 +231,7 @@ impl Blocks {
 
     /// A block is in the part file.
     pub fn stored(&mut self, block: BlockIndex, value: Digest, buffer: Buffer) -> Verdict {
-        self.free.push(buffer);
+        self.free.push_back(buffer);
         match self.expected(block) {
             None => {
                 self.stored.insert(block.0, value);
@@ -250,7 +254,7 @@ impl Blocks {
 
     /// A block disagreed and was not written.
     pub fn mismatched(&mut self, block: BlockIndex, buffer: Buffer) -> Verdict {
-        self.free.push(buffer);
+        self.free.push_back(buffer);
         self.reject(block)
     }
 

@@ -4,7 +4,7 @@
 use super::channel::Round;
 use super::planner::{Needs, Plan, PlanKind};
 use super::{Sender, SlowPolicy};
-use crate::limits::{MAX_CONTROL, MAX_SYMBOL_ID, NAKS_PER_SECOND};
+use crate::limits::{MAX_CONTROL, MAX_SYMBOL_ID, NAKS_PER_SECOND, RECEIVER_BUFFER_BYTES};
 use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::units::{BlockIndex, SymbolId};
@@ -16,6 +16,9 @@ use std::time::Duration;
 const POLL_EVERY: Duration = Duration::from_millis(50);
 /// Blocks between two polls of the group while streaming, at least.
 const POLL_BLOCKS: u32 = 4;
+/// Bytes streamed between two polls of the group, at most: devices hold the blocks that wait for
+/// repair in memory, and ought to need no more than half of it while a round is under way.
+const POLL_BYTES: usize = RECEIVER_BUFFER_BYTES / 4;
 /// Answers that one poll may invite: half a second's worth.
 const ANSWERS_PER_POLL: u32 = NAKS_PER_SECOND / 2;
 /// With more devices than this, what is planned is echoed while the round is open.
@@ -136,7 +139,8 @@ impl Sender {
         }
         let layout = &self.config.layout;
         let by_time = (u128::from(self.pace.rate().0) * POLL_EVERY.as_millis() / 8000) >> layout.block_log2();
-        let step = POLL_BLOCKS.max(u32::try_from(by_time).unwrap_or(u32::MAX));
+        let by_room = (POLL_BYTES >> layout.block_log2()) as u32;
+        let step = u32::try_from(by_time).unwrap_or(u32::MAX).min(by_room).max(POLL_BLOCKS);
         position >= self.rounds.polled.saturating_add(step)
     }
 

@@ -151,3 +151,20 @@ fn names_that_are_not_utf8_are_replaced_and_kept_short() {
     fs::write(&long, "x").unwrap();
     assert_eq!(FileSource::open(&long).unwrap().name(), "\u{fffd}".repeat(85));
 }
+
+#[test]
+fn what_is_left_behind_can_be_read_and_sent_again() {
+    let dir = Scratch::new();
+    let bytes: Vec<u8> = (0..300_000_u32).map(|i| (i % 249) as u8).collect();
+    std::fs::write(dir.join("x"), &bytes).unwrap();
+    let mut source = FileSource::open(&dir.join("x")).unwrap();
+    assert!(!source.large);
+    source.large = true;
+    // Beyond the end, unaligned, and as blocks are.
+    for (offset, len) in [(0, 1 << 20), (u64::MAX, 2), (100, 100), (0, 65_536), (65_536, 234_464)] {
+        source.leave_behind(offset, len);
+        let mut read = vec![0; 300_000];
+        source.read_at(0, &mut read).unwrap();
+        assert!(read == bytes, "{offset} {len}");
+    }
+}
