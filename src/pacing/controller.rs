@@ -8,7 +8,7 @@
 //!     └─ the queue is gone ──► holding at 0.97 of what is carried
 //! ```
 
-use super::Clear;
+use super::{Clear, Trial};
 use crate::time::Time;
 use crate::units::Rate;
 use std::time::Duration;
@@ -102,8 +102,12 @@ impl RateController {
 
     /// Whether the present rate is a try whether more is carried.
     #[must_use]
-    pub const fn is_raising(&self) -> bool {
-        matches!(self.state, State::Starting | State::Probing { .. })
+    pub const fn trial(&self) -> Trial {
+        match self.state {
+            State::Starting => Trial::Start,
+            State::Probing { .. } => Trial::Probe,
+            State::Draining { .. } | State::Holding { .. } => Trial::None,
+        }
     }
 
     /// All served ways carried what was sent at the present rate, which really was sent. True if

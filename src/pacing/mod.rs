@@ -7,7 +7,7 @@ mod path;
 
 pub use bucket::TokenBucket;
 pub use controller::{RateController, RateMode};
-pub use path::{Clear, Finding, Path, Sample};
+pub use path::{Clear, Finding, Path, Sample, Trial};
 use std::net::SocketAddr;
 
 /// Bytes that Ethernet adds around an IP packet on the wire: preamble and start delimiter 8,

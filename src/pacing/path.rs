@@ -24,6 +24,8 @@ const SLOWER: f64 = 0.8;
 const QUEUE_LIMIT: Duration = Duration::from_millis(100);
 /// A queue of so much that goes on growing is congestion.
 const QUEUE_GROWING: Duration = Duration::from_millis(15);
+/// So much, if it grows at all, ends a probe.
+const QUEUE_PROBE: Duration = Duration::from_millis(8);
 /// No more than this is taken off at a time for a queue alone.
 const GENTLY: f64 = 0.85;
 /// What arrives of what is sent when no queue grows.
@@ -35,6 +37,17 @@ const QUEUE_WITH_LOSS: Duration = Duration::from_millis(2);
 const LOSS_ALONE: f64 = 0.1;
 /// Fewer datagrams in a stretch say nothing.
 const FEWEST: u64 = 24;
+
+/// Whether a rate is a try whether more is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trial {
+    /// It is not: a false alarm costs much.
+    None,
+    /// At the start: from here it goes up in great steps.
+    Start,
+    /// Now and then, in small steps from what is carried: the least queue ends it, at little cost.
+    Probe,
+}
 
 /// How a stretch of datagrams was sent, and how it arrived.
 #[derive(Clone, Copy, Debug)]
@@ -131,8 +144,9 @@ impl Path {
         self.best.get().map_or(0.0, |best| -best)
     }
 
-    /// Takes a stretch in and says what it means; `raising` says that the rate it was sent at was a try.
-    pub fn observe(&mut self, now: Time, sample: &Sample, raising: bool) -> Finding {
+    /// Takes a stretch in and says what it means; `trial` whether the rate it was sent at was a try.
+    pub fn observe(&mut self, now: Time, sample: &Sample, trial: Trial) -> Finding {
+        let raising = trial != Trial::None;
         if sample.sent < FEWEST || sample.sent_in.is_zero() || sample.received_in.is_zero() {
             return Finding::Nothing;
         }
@@ -161,7 +175,10 @@ impl Path {
         let counts = excess > LOSS_MARGIN + chance;
         let received_rate = sample.received as f64 / sample.received_in.as_secs_f64();
         let carried = received_rate / (1.0 - self.own).max(0.05) / rate;
-        let growing = queue > QUEUE_GROWING && carried < KEEPS_UP;
+        let growing = match trial {
+            Trial::Probe => queue > QUEUE_PROBE && carried < 1.0,
+            Trial::None | Trial::Start => queue > QUEUE_GROWING && carried < KEEPS_UP,
+        };
         let congested = queue > QUEUE_LIMIT
             || growing
             || counts && (queue > QUEUE_WITH_LOSS || sample.overflowed)
@@ -215,10 +232,10 @@ mod tests {
             delay_us: 100,
             overflowed: true,
         };
-        assert_eq!(path.observe(now, &sample(1000, 700), false), Finding::Congested(0.7));
-        assert_eq!(path.observe(now, &sample(700, 490), false), Finding::Congested(0.7));
+        assert_eq!(path.observe(now, &sample(1000, 700), Trial::None), Finding::Congested(0.7));
+        assert_eq!(path.observe(now, &sample(700, 490), Trial::None), Finding::Congested(0.7));
         assert_eq!((path.carries().map(f64::round), path.best()), (Some(490.0), 0.0));
-        assert_eq!(path.observe(now, &sample(400, 400), false), Finding::Clear(Clear::default()));
+        assert_eq!(path.observe(now, &sample(400, 400), Trial::None), Finding::Clear(Clear::default()));
         assert_eq!((path.carries(), path.best()), (Some(400.0), 400.0));
     }
 }

@@ -31,4 +31,6 @@ pub mod transfer;
 pub mod world;
 
 #[cfg(test)]
+mod rates;
+#[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use crate::fec::{Likely, PlanCache};
 use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{ReceiverDone, SenderDone, SenderJob};
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
-use crate::protocol::sender::{Sender, SenderConfig, SlowPolicy};
+use crate::protocol::sender::{Sender, SenderConfig};
 use crate::storage::Source;
 use crate::tasks::{MemoryStore, TaskTable};
 use crate::time::Time;
@@ -121,7 +121,7 @@ pub fn sender(
         data: DATA,
         rendezvous: vec![RENDEZVOUS],
         rate: scenario.rate_mode(),
-        slow: SlowPolicy::default(),
+        slow: scenario.slow,
         expected: scenario.expected,
         wait: scenario.wait,
         settle: scenario.settle,

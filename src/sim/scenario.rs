@@ -7,6 +7,7 @@ use super::link::{Burst, Quality};
 use super::network::Attachment;
 use crate::layout::Layout;
 use crate::pacing::RateMode;
+use crate::protocol::sender::SlowPolicy;
 use crate::time::Time;
 use crate::units::Rate;
 use std::time::Duration;
@@ -87,6 +88,10 @@ pub struct Scenario {
     pub layout: Layout,
     /// Bits per second on the wire.
     pub rate: u64,
+    /// The sender finds its rate itself, up to that.
+    pub finds_rate: bool,
+    /// What becomes of slow devices.
+    pub slow: SlowPolicy,
     /// Devices the sender waits for.
     pub expected: Option<u32>,
     /// Longest gathering.
@@ -148,6 +153,8 @@ impl Scenario {
             seed,
             layout,
             rate: plain.rate,
+            finds_rate: false,
+            slow: SlowPolicy::Defer,
             expected: Some(plain.devices),
             wait: Duration::from_secs(60),
             settle: Duration::from_millis(300),
@@ -164,11 +171,11 @@ impl Scenario {
         Draw { rng: fastrand::Rng::with_seed(seed ^ 0x11_4e5) }.lines(scenario)
     }
 
-    /// Half of the seeds find their rate themselves, up to the scenario's.
+    /// How the sender is told to choose its rate.
     #[must_use]
     pub const fn rate_mode(&self) -> RateMode {
         let rate = Rate(self.rate);
-        if self.seed.is_multiple_of(2) { RateMode::Fixed(rate) } else { RateMode::Auto(rate) }
+        if self.finds_rate { RateMode::Auto(rate) } else { RateMode::Fixed(rate) }
     }
 
     /// Virtual time by which everything must have come to its end.
@@ -312,6 +319,8 @@ impl Draw {
             seed,
             layout,
             rate,
+            finds_rate: !seed.is_multiple_of(2),
+            slow: if seed % 16 == 7 { SlowPolicy::Keep } else { SlowPolicy::Defer },
             expected: self.chance(60).then_some(count),
             wait,
             settle: self.between(300, 2_000),

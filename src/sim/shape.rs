@@ -25,6 +25,12 @@ impl Scenario {
         let numbered = self.devices.iter_mut().enumerate();
         numbered.filter(move |(i, _)| which.contains(i)).map(|(_, plan)| plan)
     }
+    /// The sender finds its rate itself, up to that of the scenario.
+    #[must_use]
+    pub fn finding_its_rate(mut self) -> Self {
+        self.finds_rate = true;
+        self
+    }
     /// All that the sender sends passes a socket buffer and a line that hold it up when they are full.
     #[must_use]
     pub fn with_socket_line(mut self, rate: u64, buffer: usize) -> Self {

@@ -54,7 +54,7 @@ fn run(
             delay_us: (line.queued / line.capacity * 1e6) as i64 + 500,
             overflowed: false,
         };
-        let finding = path.observe(now, &sample, controller.is_raising());
+        let finding = path.observe(now, &sample, controller.trial());
         match finding {
             Finding::Nothing => {}
             Finding::Clear(clear) => {

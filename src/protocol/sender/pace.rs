@@ -1,7 +1,7 @@
 //! How fast a channel sends: a token bucket at the rate that its controller has found, and when its
 //! datagrams went out, which is what the devices' reports are held against.
 
-use crate::pacing::{Clear, RateController, RateMode, Sample, TokenBucket};
+use crate::pacing::{Clear, RateController, RateMode, Sample, TokenBucket, Trial};
 use crate::time::Time;
 use crate::units::Rate;
 use crate::wire::Arrivals;
@@ -46,8 +46,8 @@ impl Pace {
         self.controller.mode()
     }
 
-    pub const fn is_raising(&self) -> bool {
-        self.controller.is_raising()
+    pub const fn trial(&self) -> Trial {
+        self.controller.trial()
     }
 
     /// So many datagrams a second, in bits per second on the wire.

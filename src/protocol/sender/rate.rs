@@ -67,9 +67,9 @@ impl Sender {
         }
         let Some(sample) = self.pace.sample(arrivals, overflowed) else { return };
         let sending = self.pace.in_bits(sample.sent as f64 / sample.sent_in.as_secs_f64().max(1e-6));
-        let raising = self.pace.is_raising();
+        let trial = self.pace.trial();
         let device = self.devices.get_mut(key);
-        let finding = device.path.observe(now, &sample, raising);
+        let finding = device.path.observe(now, &sample, trial);
         if device.apart {
             return;
         }
@@ -168,7 +168,7 @@ impl Sender {
         let Some(pace) = &mut channel.pace else { return };
         let Some(sample) = pace.sample(arrivals, overflowed) else { return };
         let sending = pace.in_bits(sample.sent as f64 / sample.sent_in.as_secs_f64().max(1e-6));
-        match device.path.observe(now, &sample, pace.is_raising()) {
+        match device.path.observe(now, &sample, pace.trial()) {
             Finding::Nothing => {}
             Finding::Clear(clear) => {
                 pace.clear(sending, clear, next, now);
