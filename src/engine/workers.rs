@@ -88,6 +88,7 @@ impl<J: Send + 'static, D: Send + 'static> Workers<J, D> {
         wake: impl Fn() + Send + Sync + 'static,
         runner: impl Fn() -> Runner<J, D> + Send + Sync + 'static,
     ) -> io::Result<Self> {
+        keep_freed_memory();
         let queue = Queue { jobs: VecDeque::new(), closed: false };
         let shared = Arc::new(Shared { queue: Mutex::new(queue), changed: Condvar::new() });
         let (sender, done) = channel();
@@ -112,6 +113,17 @@ impl<J: Send + 'static, D: Send + 'static> Workers<J, D> {
         self.at_once = Some(Box::new(answer));
         self
     }
+}
+
+/// Bytes of the allocation that is freed for its effect.
+const LESSON: usize = 16 << 20;
+
+/// Coding a block takes some megabytes for a millisecond. The GNU allocator would give them back to
+/// the system each time, and the next block would pay for hundreds of page faults. It keeps
+/// twice as much as the largest piece that was ever freed whole: so one is. Other allocators do
+/// not mind.
+fn keep_freed_memory() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(LESSON)));
 }
 
 /// What a worker does all its life.
