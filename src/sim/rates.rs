@@ -57,7 +57,9 @@ fn lines_are_found_within_two_seconds_and_held() {
             let least = if loss > 0.0 { 0.92 * (1.0 - loss) - 0.02 } else { 0.92 };
             let what = format!("seed {seed}: {rate} with {loss} lost, {delay_us} us away");
             assert!(share >= least, "{what}: {share:.3}");
-            assert!(drops <= 0.01, "{what}: {drops:.4} dropped");
+            // A probe that is mistaken for random loss goes a little further.
+            let most = if loss > 0.0 { 0.03 } else { 0.01 };
+            assert!(drops <= most, "{what}: {drops:.4} dropped");
         }
     }
 }
