@@ -73,6 +73,8 @@ pub struct Step {
     pub writable: bool,
     /// The run is over.
     pub finished: bool,
+    /// Datagrams that came in.
+    pub received: usize,
 }
 
 /// A transmission on its way out.
@@ -155,7 +157,7 @@ where
         now: Time,
         observer: &mut dyn FnMut(Time, &M, M::Event),
     ) -> Result<Step, EngineError> {
-        let mut more = self.take_inputs(now)?;
+        let (mut more, received) = self.take_inputs(now)?;
         if self.flush(now)? {
             if self.machine.next_timeout() <= now {
                 self.machine.handle_timeout(now);
@@ -170,11 +172,11 @@ where
         };
         // What still comes in does not matter to a machine that is done: a stream must not keep it.
         let finished = !blocked && self.machine.is_finished();
-        Ok(Step { wake, writable: blocked, finished })
+        Ok(Step { wake, writable: blocked, finished, received })
     }
 
-    /// Hands the machine what has come in; true if more may be waiting.
-    fn take_inputs(&mut self, now: Time) -> Result<bool, EngineError> {
+    /// Hands the machine what has come in; whether more may be waiting, and how many datagrams came.
+    fn take_inputs(&mut self, now: Time) -> Result<(bool, usize), EngineError> {
         let machine = &mut self.machine;
         let drops = self.net.kernel_drops();
         if drops != self.kernel_drops {
@@ -194,7 +196,7 @@ where
             .net
             .receive(&mut |arrival, bytes| machine.handle_datagram(now, arrival, bytes))
             .map_err(EngineError::Net)?;
-        Ok(more || received > 0)
+        Ok((more || received > 0, received))
     }
 
     /// Polls the machine; true if it may have more to give. Stops where the network does.

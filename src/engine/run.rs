@@ -29,6 +29,15 @@ pub const SHORTEST_SLEEP: Duration = Duration::from_micros(50);
 /// How often signals and the terminal are looked at while the engine never rests.
 const GLANCE: Duration = Duration::from_millis(1);
 
+/// Fewer datagrams a second than this are taken as they come.
+const STREAMING: f64 = 4_000.0;
+/// How often they are counted.
+const LULL_WINDOW: Duration = Duration::from_millis(5);
+/// Bounds of a nap between two takes; and it lasts no longer than this part of a receive buffer's room.
+const LONGEST_NAP: Duration = Duration::from_millis(1);
+const SHORTEST_NAP: Duration = Duration::from_micros(100);
+const ROOM_SHARE: u32 = 8;
+
 const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const TERMINAL: Token = Token(2);
@@ -43,9 +52,14 @@ pub trait Pollable: Net {
     /// # Errors
     /// When the system refuses.
     fn register(&mut self, registry: &Registry, first_token: usize) -> io::Result<()>;
+    /// Datagrams that may wait in the smallest receive buffer, about.
+    fn room(&self) -> usize;
 }
 
 impl Pollable for crate::net::UdpNet {
+    fn room(&self) -> usize {
+        Self::room(self)
+    }
     fn register(&mut self, registry: &Registry, first_token: usize) -> io::Result<()> {
         Self::register(self, registry, first_token)
     }
@@ -147,6 +161,7 @@ impl Host {
         engine.net_mut().register(self.poll.registry(), FIRST_SOCKET).map_err(RunError::Poll)?;
         let mut next_tick = Time::ZERO;
         let mut last_poll = self.now();
+        let mut lull = Lull::new(engine.net().room());
         loop {
             let now = self.now();
             let step = engine.step(now, &mut |now, machine, event| observer.event(now, machine, event))?;
@@ -160,6 +175,11 @@ impl Host {
             let mut rest = step.wake.min(next_tick).since(self.now());
             if step.writable {
                 rest = rest.min(WRITABLE_RETRY);
+            }
+            let nap = lull.after(now, step.received);
+            if !nap.is_zero() && nap <= rest {
+                std::thread::sleep(nap);
+                rest = Duration::ZERO;
             }
             let timeout = Duration::from_millis(u64::try_from(rest.as_millis()).unwrap_or(u64::MAX));
             if timeout > Duration::ZERO || now.since(last_poll) >= GLANCE {
@@ -210,6 +230,37 @@ impl Host {
     }
 }
 
+/// While datagrams stream in, a short nap lets them gather, so that a wake-up and a system call serve
+/// many and not one each: with several receivers on a machine, or a weak one, that is most of the cost.
+struct Lull {
+    room: usize,
+    since: Time,
+    count: usize,
+    per_second: f64,
+}
+
+impl Lull {
+    fn new(room: usize) -> Self {
+        Self { room, since: Time::ZERO, count: 0, per_second: 0.0 }
+    }
+
+    /// How long to sleep when `received` datagrams were all there were; zero if not at all.
+    fn after(&mut self, now: Time, received: usize) -> Duration {
+        self.count += received;
+        let elapsed = now.since(self.since);
+        if elapsed >= LULL_WINDOW {
+            self.per_second = self.count as f64 / elapsed.as_secs_f64();
+            (self.since, self.count) = (now, 0);
+        }
+        if self.per_second < STREAMING {
+            return Duration::ZERO;
+        }
+        let fills = Duration::from_secs_f64(self.room as f64 / self.per_second);
+        let nap = (fills / ROOM_SHARE).min(LONGEST_NAP);
+        if nap < SHORTEST_NAP { Duration::ZERO } else { nap }
+    }
+}
+
 impl Drop for Host {
     fn drop(&mut self) {
         for id in self.handlers.drain(..) {
@@ -231,5 +282,29 @@ pub fn in_foreground() -> bool {
     match (fields.get(2), fields.get(5)) {
         (Some(group), Some(foreground)) => group == foreground,
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn naps_while_datagrams_stream_in_and_not_longer_than_the_buffer_allows() {
+        let at = |us| Time::ZERO + Duration::from_micros(us);
+        let after = |room, per_ms: usize| {
+            let mut lull = Lull::new(room);
+            (0..20).fold(Duration::ZERO, |_, ms| lull.after(at(ms * 1000), per_ms))
+        };
+        assert_eq!(after(5000, 2), Duration::ZERO, "too few to gather");
+        assert_eq!(after(9000, 20), LONGEST_NAP);
+        let fast = after(5000, 800);
+        assert!(fast > Duration::from_micros(600) && fast < Duration::from_micros(900), "{fast:?}");
+        assert_eq!(after(60, 80), Duration::ZERO, "a small buffer is full too soon");
+        let mut lull = Lull::new(5000);
+        for ms in 0..20 {
+            lull.after(at(ms * 1000), 20);
+        }
+        assert_eq!(lull.after(at(40_000), 0), Duration::ZERO, "the stream has ended");
     }
 }

@@ -172,13 +172,16 @@ fn inputs_go_in_and_outputs_come_out() {
     engine.jobs.done.push_back("done".to_owned());
     let mut events = Vec::new();
     let first = engine.step(Time(10), &mut |at, _, event| events.push((at, event))).unwrap();
-    assert_eq!(first, Step { wake: Time(10), writable: false, finished: false });
+    assert_eq!(first, Step { wake: Time(10), writable: false, finished: false, received: 1 });
     assert_eq!(engine.machine.heard, ["drops 4", "done", "datagram from 7", "timeout 10", "at once 3"]);
     assert_eq!(events, [(Time(10), "event".to_owned())]);
     assert_eq!(engine.net.sent, [(to(), b"hello".to_vec())]);
     assert_eq!((engine.net.groups.clone(), engine.in_flight()), (vec![group], 1));
     // Nothing is left: it wants to wake never.
-    assert_eq!(step(&mut engine, 11), Step { wake: Time::NEVER, writable: false, finished: false });
+    assert_eq!(
+        step(&mut engine, 11),
+        Step { wake: Time::NEVER, writable: false, finished: false, received: 0 }
+    );
     engine.control(Time(12), Control::Interrupt);
     assert!(step(&mut engine, 12).finished);
 }
@@ -190,9 +193,12 @@ fn a_held_up_transmission_keeps_its_place_and_inputs_still_come_in() {
     engine.machine.timeout = Some(Time(1));
     engine.net.inbox.push_back((to(), b"in".to_vec()));
     let held = step(&mut engine, 0);
-    assert_eq!(held, Step { wake: Time(0), writable: true, finished: false });
+    assert_eq!(held, Step { wake: Time(0), writable: true, finished: false, received: 1 });
     let polls = engine.machine.polls;
-    assert_eq!(step(&mut engine, 5), Step { wake: Time::NEVER, writable: true, finished: false });
+    assert_eq!(
+        step(&mut engine, 5),
+        Step { wake: Time::NEVER, writable: true, finished: false, received: 0 }
+    );
     assert_eq!(engine.machine.polls, polls);
     assert_eq!(engine.machine.heard, ["in from 7"]);
     engine.net.room = usize::MAX;
@@ -254,7 +260,7 @@ fn a_source_that_cannot_be_read_is_told_to_the_machine() {
 #[test]
 fn broken_promises_are_errors() {
     let mut engine = engine((0..2_000).map(|_| Output::Job(2)), 0);
-    let mut last = Ok(Step { wake: Time::ZERO, writable: false, finished: false });
+    let mut last = Ok(Step { wake: Time::ZERO, writable: false, finished: false, received: 0 });
     for _ in 0..40 {
         last = engine.step(Time::ZERO, &mut |_, _, _| {});
         if last.is_err() {
@@ -352,6 +358,9 @@ impl Net for OneSocket {
 }
 
 impl Pollable for OneSocket {
+    fn room(&self) -> usize {
+        1000
+    }
     fn register(&mut self, registry: &mio::Registry, first_token: usize) -> io::Result<()> {
         let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
         registry.register(&mut self.0, mio::Token(first_token), interest)

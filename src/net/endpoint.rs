@@ -319,6 +319,15 @@ fn interest(channel: &Channel) -> Interest {
     if channel.blocked { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE }
 }
 
+impl UdpNet {
+    /// Datagrams that may wait in the smallest receive buffer, about: the kernel counts each with
+    /// some two kilobytes, against twice the bytes that it says it gave.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.channels.iter().map(|c| c.receive_buffer).min().unwrap_or(0) / 1500
+    }
+}
+
 impl Net for UdpNet {
     fn send(&mut self, to: SocketAddr, segments: &[Segment<'_>]) -> io::Result<usize> {
         let sender = self.senders[usize::from(to.is_ipv6())];

@@ -145,9 +145,13 @@ impl RateController {
     /// True if the rate changes.
     pub fn congested(&mut self, now: Time, sending: Rate, carried: f64) -> bool {
         let holding = matches!(self.state, State::Holding { .. });
+        let carried = sending.0 as f64 * carried;
+        if holding && carried >= self.rate {
+            // What is aimed at does get through: for a while more was sent than that.
+            return false;
+        }
         // What is held is a share already.
-        let share = if holding { 1.0 } else { SHARE };
-        let target = sending.0 as f64 * carried * share;
+        let target = if holding { carried } else { carried * SHARE };
         let (carried, starting) = match self.state {
             State::Draining { carried, starting, .. } => (carried.min(target), starting),
             // Never up: what arrived may have been sent faster than now.

@@ -35,6 +35,8 @@ const QUEUE_WITH_LOSS: Duration = Duration::from_millis(2);
 /// Loss beyond the way's own that is suspected to be congestion even at a rate that was fine before,
 /// and with no queue to be seen.
 const LOSS_ALONE: f64 = 0.1;
+/// What a stretch adds to what is known of the way's own loss, at least.
+const LEARNING: f64 = 0.15;
 /// Fewer datagrams in a stretch say nothing.
 const FEWEST: u64 = 24;
 
@@ -121,9 +123,11 @@ impl Least {
 /// The memory of one way.
 #[derive(Debug, Default)]
 pub struct Path {
-    /// Loss at any rate.
+    /// Loss at any rate, and how many stretches it was learnt from.
     own: f64,
-    /// The sending rate (datagrams a second) and the loss at which congestion was suspected first.
+    looks: f64,
+    /// The sending rate (datagrams a second) at which congestion was suspected first, for no reason but
+    /// a loss so much greater than the way's own.
     suspicion: Option<(f64, f64)>,
     delay_us: Least,
     /// What it has carried of late at its best, in datagrams a second, negated.
@@ -159,9 +163,9 @@ impl Path {
         let queue_us = delay - self.delay_us.get().unwrap_or(delay);
         let queue = Duration::from_micros(queue_us.max(0.0) as u64);
         let mut random = false;
-        if let Some((suspect_rate, suspect_loss)) = self.suspicion
+        if let Some((suspect_rate, suspect_excess)) = self.suspicion
             && rate <= SLOWER * suspect_rate
-            && loss >= STAYS * suspect_loss.max(LOSS_MARGIN)
+            && loss - self.own >= STAYS * suspect_excess
             && queue <= QUEUE_GROWING
             && !sample.overflowed
         {
@@ -188,12 +192,15 @@ impl Path {
             self.best.note(now, -rate);
             self.suspicion = None;
             if !raising {
-                self.own += 0.15 * (loss - self.own);
+                // The mean at first, and then that of late.
+                self.looks += 1.0;
+                self.own += (loss - self.own) * LEARNING.max(1.0 / self.looks);
             }
             return Finding::Clear(Clear { random, queue });
         }
-        if self.suspicion.is_none_or(|(suspect_rate, _)| rate > suspect_rate) {
-            self.suspicion = Some((rate, loss));
+        let by_loss_alone = queue <= QUEUE_WITH_LOSS && !sample.overflowed;
+        if by_loss_alone && self.suspicion.is_none_or(|(suspect_rate, _)| rate > suspect_rate) {
+            self.suspicion = Some((rate, excess));
         }
         // A queue without loss is drained gently: it may be a busy machine's scheduling. Not so a try.
         let least = if counts || raising { 0.01 } else { GENTLY };

@@ -185,6 +185,7 @@ impl Sender {
             return Some(transmit);
         }
         if !group_has {
+            self.pace.bucket.rest();
             return None;
         }
         if let Some(page) = self.next_group_page() {
