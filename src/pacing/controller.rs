@@ -2,7 +2,7 @@
 //! and looks now and then whether it carries more.
 //!
 //! ```text
-//!  starting ── clear: x2 ──► starting             holding ── its time is over: x1.05 ──► probing
+//!  starting ── clear: x4 or x2 ─► starting          holding ── its time is over: x1.05 ──► probing
 //!     └─ congested ──► draining                   probing ── clear: more  ──► probing
 //!  draining ── it was random loss ──► starting    probing, holding ── congested ──► draining
 //!     └─ the queue is gone ──► holding at 0.97 of what is carried
@@ -30,7 +30,10 @@ pub const FLOOR: Rate = Rate(1_000_000);
 const HOLD: Duration = Duration::from_secs(1);
 /// Share of what is carried that is used.
 const SHARE: f64 = 0.97;
+/// Steps at the start: where a queue begins to show, and where none does.
 const STARTING_STEP: f64 = 2.0;
+const STARTING_LEAP: f64 = 4.0;
+const QUEUE_SHOWS: Duration = Duration::from_millis(2);
 /// Share of what is carried at which a queue is drained: low after the start, whose queue is long, and
 /// where random loss is told from congestion.
 const DRAINING_START: f64 = 0.75;
@@ -114,6 +117,7 @@ impl RateController {
     /// the rate changes.
     pub fn clear(&mut self, now: Time, Clear { random, queue }: Clear) -> bool {
         let step = match self.state {
+            State::Starting if queue < QUEUE_SHOWS => STARTING_LEAP,
             State::Starting => STARTING_STEP,
             State::Draining { starting: true, .. } if random => {
                 self.state = State::Starting;

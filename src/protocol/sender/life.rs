@@ -22,7 +22,7 @@ const SWEEP: Duration = Duration::from_millis(500);
 const SOURCE_CHECK: Duration = Duration::from_secs(1);
 /// Goodbyes said at the end, and their distance.
 const GOODBYES: u32 = 4;
-const GOODBYE_EVERY: Duration = Duration::from_millis(40);
+const GOODBYE_EVERY: Duration = Duration::from_millis(25);
 /// Devices that are told goodbye by unicast as well.
 const GOODBYES_BY_UNICAST: usize = 64;
 
@@ -264,14 +264,8 @@ impl Sender {
         if now < closing.next {
             return;
         }
-        if closing.left == 0 {
-            let outcome = closing.outcome.clone();
-            self.life.closing = None;
-            self.life.finished = true;
-            self.event(SenderEvent::Finished(outcome));
-            return;
-        }
         closing.left -= 1;
+        let last = (closing.left == 0).then(|| closing.outcome.clone());
         closing.next = now + GOODBYE_EVERY;
         let abort = Abort { device: None, code: closing.code, reason: closing.reason.clone() };
         let message = Message::Abort(abort);
@@ -285,6 +279,11 @@ impl Sender {
             .collect();
         for key in open {
             self.tell_device(key, &message);
+        }
+        if let Some(outcome) = last {
+            self.life.closing = None;
+            self.life.finished = true;
+            self.event(SenderEvent::Finished(outcome));
         }
     }
 }
