@@ -17,6 +17,9 @@ use std::path::Path;
 /// A file of up to the memory's size by this is left in the page cache, for repairs and for whoever
 /// sends it again; one that is larger is given up piece by piece when it has been sent.
 const KEPT_SHARE: u64 = 2;
+/// Longest run of bytes that the page cache keeps or gives up as one.
+#[cfg(target_os = "linux")]
+const LONGEST_FOLIO: u64 = 4 << 20;
 
 /// An open, mapped regular file.
 #[derive(Debug)]
@@ -112,8 +115,10 @@ impl Source for FileSource {
         self.map.forget(offset, len);
         #[cfg(target_os = "linux")]
         {
-            let len = std::num::NonZeroU64::new(len as u64);
-            let _ = rustix::fs::fadvise(&self.file, offset, len, rustix::fs::Advice::DontNeed);
+            // The cache gives up whole folios only, and they may be longer than what is left at a time.
+            let from = offset.saturating_sub(LONGEST_FOLIO);
+            let len = std::num::NonZeroU64::new(offset - from + len as u64);
+            let _ = rustix::fs::fadvise(&self.file, from, len, rustix::fs::Advice::DontNeed);
         }
     }
 
