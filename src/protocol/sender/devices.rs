@@ -30,6 +30,8 @@ pub(super) struct Device {
     pub apart: bool,
     /// It is set apart since it is slow: while the stream fills its way, it needs no session.
     pub slow: bool,
+    /// Epochs of the rate in a row in which it was too slow for the group.
+    pub slow_looks: u32,
     /// Why it was last set apart.
     pub cause: Option<Cause>,
     /// What its reports say of the way to it.

@@ -138,6 +138,7 @@ impl Sender {
                 since: 0,
                 apart: false,
                 slow: false,
+                slow_looks: 0,
                 cause: None,
                 path: Path::default(),
                 regrouped: false,

@@ -24,6 +24,8 @@ const ENOUGH: usize = 16;
 const PATIENCE: Duration = Duration::from_millis(250);
 /// A device that carries less than this share of what is usual is too slow for the group.
 const TOO_SLOW: f64 = 0.5;
+/// In so many epochs in a row.
+const SLOW_LOOKS: u32 = 2;
 
 /// What has been reported in the present epoch.
 #[derive(Debug, Default)]
@@ -102,9 +104,15 @@ impl Sender {
         let mut slowest: Option<(f64, f64)> = None;
         let (mut least_sent, mut all) = (f64::INFINITY, Clear::default());
         for (key, carried) in reports {
+            let slow = matches!(carried, Carried::Part { .. }) && carried.rate() < usual * TOO_SLOW;
+            let looks = &mut self.devices.get_mut(key).slow_looks;
+            *looks = if slow { *looks + 1 } else { 0 };
             match carried {
-                Carried::Part { .. } if carried.rate() < usual * TOO_SLOW && self.may_defer(key) => {
-                    self.too_slow(key, now);
+                Carried::Part { .. } if slow && self.may_defer(key) => {
+                    // Once may have been a hiccup of its own: that is nothing for the others to wait for.
+                    if self.devices.get(key).slow_looks >= SLOW_LOOKS {
+                        self.too_slow(key, now);
+                    }
                 }
                 Carried::Part { sending, share } => {
                     if slowest.is_none_or(|(s, h)| sending * share < s * h) {
