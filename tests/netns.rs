@@ -1,5 +1,5 @@
-//! The real binary in network namespaces: loss, lost feedback, late and returning receivers,
-//! IPv6, broadcast, and the bytes on the sender's wire. Nothing leaves the machine. Needs root and
+//! The real binary in network namespaces: loss, lost feedback, late and returning receivers, lines
+//! whose rate nobody told, slow devices, IPv6, broadcast, and the bytes on the sender's wire. Nothing leaves the machine. Needs root and
 //! `ip`, `nft`, `ethtool`, `tc`; without them each test says so and passes.
 //!
 //! The full sizes are run by hand, in a release build on an idle machine:
@@ -38,7 +38,8 @@ struct Transfer<'a> {
     channel: Channel,
     source: PathBuf,
     tmp: &'a TempDir,
-    rate: &'a str,
+    /// None: the default, which finds itself.
+    rate: Option<&'a str>,
     within: Duration,
 }
 
@@ -52,7 +53,7 @@ struct Outcome {
 impl<'a> Transfer<'a> {
     fn new(lab: &'a Lab, tmp: &'a TempDir, size: u64) -> Self {
         let source = tmp.file("image.bin", size, size);
-        Self { lab, channel: channel(), source, tmp, rate: RATE, within: Duration::from_secs(60) }
+        Self { lab, channel: channel(), source, tmp, rate: Some(RATE), within: Duration::from_secs(60) }
     }
     fn dir(&self, host: usize) -> PathBuf {
         self.tmp.dir(&format!("h{host}"))
@@ -65,7 +66,10 @@ impl<'a> Transfer<'a> {
         self.tmp.join("report.json")
     }
     fn sender(&self, receivers: usize) -> Cmd {
-        let cmd = self.channel.send(&self.source, receivers).args(["--rate", self.rate]);
+        let mut cmd = self.channel.send(&self.source, receivers);
+        if let Some(rate) = self.rate {
+            cmd = cmd.args(["--rate", rate]);
+        }
         self.lab.on(0, cmd.arg("--report").arg(self.report()))
     }
     /// Sends to all other hosts; asserts that every copy is right and every exit code 0.
@@ -107,7 +111,7 @@ fn lossy(size: u64, receivers: usize, per_mille: u32, rate: &str, within: Durati
     if per_mille > 0 {
         (1..=receivers).for_each(|h| lab.lose(h, per_mille));
     }
-    let transfer = Transfer { rate, within, ..Transfer::new(&lab, &tmp, size) };
+    let transfer = Transfer { rate: Some(rate), within, ..Transfer::new(&lab, &tmp, size) };
     let outcome = transfer.all_complete();
     if per_mille > 0 {
         (1..=receivers).for_each(|h| assert_lossy(&lab, h, per_mille.into()));
@@ -252,7 +256,7 @@ fn late_join_at_half() {
     let _turn = turn();
     let Some(lab) = Lab::new(5) else { return };
     let tmp = TempDir::new();
-    let transfer = Transfer { rate: "80M", ..Transfer::new(&lab, &tmp, 32 * MIB) };
+    let transfer = Transfer { rate: Some("80M"), ..Transfer::new(&lab, &tmp, 32 * MIB) };
     let mut receivers: Vec<Proc> = (1..4).map(|h| transfer.receiver(h)).collect();
     let mut sender = transfer.sender(3).spawn();
     receivers[0].received(14 * MIB);
@@ -291,7 +295,7 @@ fn killed_and_back_again() {
     let _turn = turn();
     let Some(lab) = Lab::new(4) else { return };
     let tmp = TempDir::new();
-    let transfer = Transfer { rate: "80M", ..Transfer::new(&lab, &tmp, 32 * MIB) };
+    let transfer = Transfer { rate: Some("80M"), ..Transfer::new(&lab, &tmp, 32 * MIB) };
     let mut others: Vec<Proc> = (1..3).map(|h| transfer.receiver(h)).collect();
     let mut victim = transfer.receiver(3);
     let mut sender = transfer.sender(3).args(["--linger", "30s"]).spawn();
@@ -317,7 +321,7 @@ fn cut_off_for_a_while() {
     let _turn = turn();
     let Some(lab) = Lab::new(3) else { return };
     let tmp = TempDir::new();
-    let transfer = Transfer { rate: "80M", ..Transfer::new(&lab, &tmp, 32 * MIB) };
+    let transfer = Transfer { rate: Some("80M"), ..Transfer::new(&lab, &tmp, 32 * MIB) };
     let mut near = transfer.receiver(1);
     let mut far = transfer.receiver(2);
     let mut sender = transfer.sender(2).spawn();
@@ -330,6 +334,77 @@ fn cut_off_for_a_while() {
     for (host, receiver) in [(1, &mut near), (2, &mut far)] {
         receiver.expect(0, SOON);
         assert_only_copy(&transfer.source, &transfer.dir(host));
+    }
+}
+
+#[test]
+fn finds_the_rate_of_a_line_by_itself() {
+    let _turn = turn();
+    let Some(lab) = Lab::new(3) else { return };
+    let tmp = TempDir::new();
+    (1..3).for_each(|h| lab.bucket(h, 50));
+    let outcome = Transfer { rate: None, ..Transfer::new(&lab, &tmp, 16 * MIB) }.all_complete();
+    let drops: Vec<u64> = lab.buckets().iter().map(|bucket| bucket.drops).collect();
+    println!("{:.3} bytes on the wire per byte, {drops:?} dropped", outcome.wire);
+    // What lies beyond 1.05 is the start above the line, and what it lost.
+    assert_wire(Some(outcome), 1.3);
+}
+
+/// To four receivers, of which the last is behind a line of a tenth, at a rate that finds itself.
+/// The others complete; the last ends as `slow_exit` says, and so does the sender.
+#[track_caller]
+fn one_behind_a_tenth(policy: &str, sender_exit: i32, slow_exit: i32) -> Option<Report> {
+    let _turn = turn();
+    let lab = Lab::new(5)?;
+    let tmp = TempDir::new();
+    lab.single_packets(0);
+    (1..4).for_each(|h| lab.bucket(h, 100));
+    lab.bucket(4, 10);
+    let transfer = Transfer { rate: None, ..Transfer::new(&lab, &tmp, 8 * MIB) };
+    let mut receivers: Vec<Proc> = (1..5).map(|h| transfer.receiver(h)).collect();
+    let mut sender = transfer.sender(4).args(["--slow", policy]).spawn();
+    sender.expect(sender_exit, transfer.within);
+    let report = Report::read(&transfer.report());
+    for (host, receiver) in (1..).zip(&mut receivers) {
+        let exit = if host == 4 { slow_exit } else { 0 };
+        receiver.expect(exit, SOON);
+        if exit == 0 {
+            assert_only_copy(&transfer.source, &transfer.dir(host));
+            assert_eq!(report.status(&format!("h{host}")), "complete");
+        } else {
+            assert!(names(&transfer.dir(host)).is_empty(), "nothing is left of a copy that is not whole");
+        }
+    }
+    Some(report)
+}
+
+/// Seconds from a device's first join to its completion.
+fn seconds(report: &Report, label: &str) -> f64 {
+    report.row(label)["seconds"].as_f64().unwrap_or_else(|| panic!("no seconds: {:#}", report.0))
+}
+
+#[test]
+fn nobody_waits_for_a_slow_device() {
+    let Some(report) = one_behind_a_tenth("defer", 0, 0) else { return };
+    assert_eq!(report.row("h4")["slow_by"], "network", "{:#}", report.0);
+    for label in ["h1", "h2", "h3"] {
+        assert!(seconds(&report, label) * 2.0 < seconds(&report, "h4"), "{label}: {:#}", report.0);
+    }
+}
+
+#[test]
+fn a_slow_device_is_dropped_if_asked_for() {
+    let Some(report) = one_behind_a_tenth("drop", 3, 6) else { return };
+    assert_eq!(report.status("h4"), "failed");
+    assert!(report.reason("h4").contains("too slow for the group (network)"), "{:#}", report.0);
+    assert_eq!(report.row("h4")["slow_by"], "network");
+}
+
+#[test]
+fn everybody_waits_for_a_slow_device_if_asked_for() {
+    let Some(report) = one_behind_a_tenth("keep", 0, 0) else { return };
+    for row in report.rows() {
+        assert!(row["slow_by"].is_null(), "nobody is set apart: {:#}", report.0);
     }
 }
 
@@ -442,7 +517,7 @@ fn full_size_6_gib_sparse() {
     let Some(lab) = Lab::new(2) else { return };
     lab.lose(1, 10);
     let tmp = TempDir::new();
-    let mut transfer = Transfer { rate: "1500M", ..Transfer::new(&lab, &tmp, 0) };
+    let mut transfer = Transfer { rate: Some("1500M"), ..Transfer::new(&lab, &tmp, 0) };
     transfer.source = tmp.join("sparse.img");
     sparse(&transfer.source, 6 << 30, 2);
     let mut receiver = transfer.receiver(1);
