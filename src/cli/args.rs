@@ -15,14 +15,14 @@ pub enum RateChoice {
     Fixed(Rate),
 }
 
-/// What becomes of a device far slower than the rest.
+/// What becomes of a device that carries less than half of what the others do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Slow {
-    /// The group goes on at the rate the rest carry; the device is served alone.
+    /// The group goes on without it; it is served alone afterwards
     Defer,
-    /// Everybody waits for it.
+    /// All go at its pace
     Keep,
-    /// It fails.
+    /// It fails, and the others go on
     Drop,
 }
 
@@ -111,12 +111,19 @@ pub struct SendArgs {
     /// UDP port
     #[arg(short, long, value_name = "N", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
-    /// Rate on the wire in bits per second: auto, auto:800M (at most so much), or a fixed 800M, 2.5G
-    /// [default: auto, up to the link's speed]
-    #[arg(short, long, value_name = "BITS", value_parser = parse_rate_choice)]
+    /// Bits per second on the wire: auto finds what the way to the devices carries, auto:800M the
+    /// same but never above, 800M is fixed [default: auto, up to the link's speed]
+    #[arg(short, long, value_name = "auto[:MAX]|BITS", value_parser = parse_rate_choice)]
     pub rate: Option<RateChoice>,
-    /// A device far slower than the rest: served afterwards, kept in step with, or dropped
-    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Slow::Defer)]
+    /// A device that carries less than half of what the others do: defer serves it alone after the
+    /// stream, keep slows all down to it, drop lets it fail
+    #[arg(
+        long,
+        value_name = "defer|keep|drop",
+        value_enum,
+        default_value_t = Slow::Defer,
+        hide_possible_values = true
+    )]
     pub slow: Slow,
     /// Start when N devices are ready; N are expected to complete
     #[arg(short = 'n', long, value_name = "N", value_parser = parse_receivers)]
@@ -184,20 +191,22 @@ pub struct OutputArgs {
     pub verbose: bool,
 }
 
-/// Bits per second: digits, perhaps a fraction, and k, M, G or T (decimal, either case).
+const RATE_FORM: &str = "write auto, auto:800M, or bits per second as 950k, 800M or 2.5G";
+
+/// `auto`, perhaps with `:` and a rate that it is not to exceed; or a rate to keep to.
 fn parse_rate_choice(text: &str) -> Result<RateChoice, String> {
     match text.strip_prefix("auto") {
         Some("") => Ok(RateChoice::Auto(None)),
         Some(rest) => {
-            let ceiling = rest.strip_prefix(':').ok_or("write auto, auto:800M or 800M")?;
+            let ceiling = rest.strip_prefix(':').ok_or(RATE_FORM)?;
             parse_rate(ceiling).map(|rate| RateChoice::Auto(Some(rate)))
         }
         None => parse_rate(text).map(RateChoice::Fixed),
     }
 }
 
+/// Bits per second: digits, perhaps a fraction, and k, M, G or T (decimal, either case).
 fn parse_rate(text: &str) -> Result<Rate, String> {
-    const FORM: &str = "write bits per second, as 950k, 800M or 2.5G";
     let (digits, scale) = match text.char_indices().next_back() {
         Some((at, 'k' | 'K')) => (&text[..at], 1e3),
         Some((at, 'm' | 'M')) => (&text[..at], 1e6),
@@ -205,12 +214,12 @@ fn parse_rate(text: &str) -> Result<Rate, String> {
         Some((at, 't' | 'T')) => (&text[..at], 1e12),
         _ => (text, 1.0),
     };
-    let number = parse_number(digits).ok_or(FORM)? * scale;
+    let number = parse_number(digits).ok_or(RATE_FORM)? * scale;
     if number < MIN_RATE.0 as f64 {
-        return Err(format!("too slow to keep a session alive; at least 64k ({FORM})"));
+        return Err("too slow to keep a session alive; write 64k or more".to_owned());
     }
     if number > MAX_RATE.0 as f64 {
-        return Err(format!("faster than any link; at most 1T ({FORM})"));
+        return Err("faster than any link; write 1T or less".to_owned());
     }
     Ok(Rate(number.round() as u64))
 }

@@ -194,6 +194,15 @@ mod tests {
     }
 
     #[test]
+    fn rates_and_slow_devices() {
+        let chosen = |line| resolve(line, true).0.map(|c| (c.rate, c.slow)).unwrap();
+        assert_eq!(chosen("mcp send f"), (RateChoice::Auto(None), Slow::Defer));
+        assert_eq!(chosen("mcp send f -r auto --slow keep"), (RateChoice::Auto(None), Slow::Keep));
+        let most = RateChoice::Auto(Some(Rate(800_000_000)));
+        assert_eq!(chosen("mcp send f -r auto:800M --slow drop"), (most, Slow::Drop));
+    }
+
+    #[test]
     fn everything_arrives() {
         let c = resolve("mcp send f g -i e -p 9 -r 1M --linger 1 --ttl 0 --symbol-size 64 --report r", true);
         let c = c.0.unwrap();

@@ -31,7 +31,7 @@ fn send_defaults() {
     assert_eq!(args.file, PathBuf::from("image.iso"));
     assert_eq!((args.group, args.interface, args.rate, args.receivers), (None, None, None, None));
     assert_eq!((args.port, args.ttl, args.symbol_size, args.report), (7417, 1, None, None));
-    assert_eq!((args.wait, args.linger), (None, Duration::ZERO));
+    assert_eq!((args.wait, args.linger, args.slow), (None, Duration::ZERO, Slow::Defer));
     assert!(!args.output.json && !args.output.quiet && !args.output.verbose);
 }
 
@@ -102,6 +102,42 @@ fn rates() {
 }
 
 #[test]
+fn rates_that_find_themselves() {
+    for (text, ceiling) in
+        [("auto", None), ("auto:800M", Some(Rate(800_000_000))), ("auto:64k", Some(Rate(64_000)))]
+    {
+        assert_eq!(send(&format!("send f -r {text}")).rate, Some(RateChoice::Auto(ceiling)), "{text}");
+    }
+    let told = |text: &str| match parse(&format!("send f --rate {text}")) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("{text}"),
+    };
+    let form = "write auto, auto:800M, or bits per second as 950k, 800M or 2.5G";
+    for (text, needle) in [
+        ("auto:", form),
+        ("auto:x", form),
+        ("auto:auto", form),
+        ("autox", form),
+        ("AUTO", form),
+        ("800M:auto", form),
+        ("fast", form),
+        ("auto:1k", "write 64k or more"),
+        ("auto:2T", "write 1T or less"),
+    ] {
+        assert!(told(text).contains(needle), "{}", told(text));
+    }
+}
+
+#[test]
+fn policies_for_slow_devices() {
+    for (text, slow) in [("defer", Slow::Defer), ("keep", Slow::Keep), ("drop", Slow::Drop)] {
+        assert_eq!(send(&format!("send f --slow {text}")).slow, slow);
+    }
+    let error = parse("send f --slow x").unwrap_err().to_string();
+    assert!(error.contains("defer, keep, drop"), "{error}");
+}
+
+#[test]
 fn durations() {
     let table = [
         ("0", 0.0),
@@ -138,6 +174,9 @@ fn what_makes_no_sense_is_usage() {
         "send a --symbol-size 0",
         "send a --symbol-size 8960",
         "send a -r 1MB",
+        "send a -r auto:",
+        "send a --slow x",
+        "send a --slow",
         "send a --wait soon",
         "send a -q -v",
         "send a -q --json",
