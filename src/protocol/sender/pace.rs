@@ -66,6 +66,11 @@ impl Pace {
         }
     }
 
+    /// The channel rests: until it sends again, no times of sending are kept (I6).
+    pub fn forget(&mut self) {
+        self.sent = VecDeque::new();
+    }
+
     /// When the datagram with this counter was sent, about.
     fn sent_at(&self, counter: u64) -> Option<Time> {
         let after = self.sent.partition_point(|&(first, _)| first <= counter);

@@ -128,6 +128,9 @@ impl Sender {
         if let Some(channel) = &mut self.devices.get_mut(key).channel {
             let wasted = channel.clear();
             channel.close(Time::ZERO);
+            if let Some(pace) = &mut channel.pace {
+                pace.forget();
+            }
             self.encoded_symbols = self.encoded_symbols.saturating_sub(wasted);
         }
     }
