@@ -87,6 +87,9 @@ impl Sender {
 
     /// Ends the epoch if enough is known.
     fn judge_rate(&mut self, now: Time) {
+        // Some may have ended, or have been set apart, since they reported.
+        let devices = &self.devices;
+        self.epoch.reports.retain(|&key, _| !devices.get(key).is_final() && !devices.get(key).apart);
         let active = self.devices.counts().polled.min(ENOUGH);
         let most = self.epoch.reports.len() * 2 > active;
         let waited = self.epoch.first_at.is_some_and(|at| now >= at + PATIENCE);

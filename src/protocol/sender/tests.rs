@@ -4,7 +4,7 @@ use super::*;
 use crate::layout::Layout;
 use crate::pacing::RateMode;
 use crate::units::{BlockIndex, Rate, SessionId, TaskId, Via};
-use crate::wire::{Abort, Complete, Deficit, Header, Join, Nak, Progress};
+use crate::wire::{Abort, Arrivals, Complete, Deficit, Header, Join, Nak, Progress};
 use std::time::Duration;
 
 const SESSION: SessionId = SessionId(9);
@@ -142,6 +142,69 @@ impl Bench {
             deficits,
         };
         self.hear(device, &Message::Nak(nak));
+    }
+
+    /// A sender of 4 GiB that finds its rate by itself, and so many devices.
+    fn auto(devices: u8, change: impl FnOnce(&mut SenderConfig)) -> Self {
+        let mut bench = Self::new(1, |config| {
+            config.layout = Layout::new(4 << 30, 20, 1408).unwrap();
+            config.rate = RateMode::Auto(Rate(10_000_000_000));
+            config.expected = Some(devices.into());
+            change(config);
+        });
+        (1..=devices).for_each(|device| bench.join(device, 1));
+        bench
+    }
+
+    /// Bits per second.
+    fn rate(&self) -> f64 {
+        self.sender.pace.rate().0 as f64
+    }
+
+    fn next_number(&self) -> u64 {
+        self.sender.group.next_counter()
+    }
+
+    /// Device says that of what the group was sent since `first`, `time` ago, this share came.
+    fn arrived(&mut self, device: u8, first: u64, time: Duration, share: f64) {
+        let last = self.next_number() - 1;
+        let arrivals = Arrivals {
+            first: PacketNumber::new(0, first),
+            last: PacketNumber::new(0, last),
+            received: 1 + ((last - first) as f64 * share) as u32,
+            elapsed_us: time.as_micros() as u32,
+            last_at_us: self.now.0 / 1000,
+        };
+        let key = self.sender.devices.key(id(device)).unwrap();
+        let report = Progress {
+            device: id(device),
+            verified: 0,
+            received: 1,
+            lost: 0,
+            // What does not come has overflowed.
+            kernel_drops: self.sender.devices.get(key).kernel_drops + u64::from(share < 1.0),
+            overrun_drops: 0,
+            arrivals: Some(arrivals),
+        };
+        self.hear(device, &Message::Progress(report));
+    }
+
+    /// So many times a report's interval passes, and device after device tells what share of the
+    /// bits per second that were sent came. Returns the lowest and the mean rate.
+    fn pass_carrying(&mut self, times: u32, shares: &[&dyn Fn(f64) -> f64]) -> (f64, f64) {
+        let step = Duration::from_millis(25);
+        let (mut lowest, mut sum) = (f64::INFINITY, 0.0);
+        for _ in 0..times {
+            let first = self.next_number();
+            self.pass(step);
+            let sent = self.sender.pace.in_bits((self.next_number() - first) as f64) / step.as_secs_f64();
+            for (device, share) in (1..).zip(shares) {
+                self.arrived(device, first, step, share(sent));
+            }
+            lowest = lowest.min(self.rate());
+            sum += self.rate();
+        }
+        (lowest, sum / f64::from(times))
     }
 
     fn status(&self, device: u8) -> DeviceStatus {
@@ -296,4 +359,21 @@ fn a_device_that_was_out_of_reach_is_shown_as_served_alone() {
     assert_eq!(bench.status(2), DeviceStatus::Lost);
     bench.report(2, 0);
     assert!(matches!(bench.status(2), DeviceStatus::Repairing { .. }), "{:?}", bench.status(2));
+}
+
+/// A line of so many bits per second.
+fn line(bits: f64) -> impl Fn(f64) -> f64 {
+    move |sent| (bits / sent).min(1.0)
+}
+
+#[test]
+fn what_a_device_reported_before_it_failed_does_not_bring_it_back() {
+    let mut bench = Bench::auto(2, |_| {});
+    let (first, step) = (bench.next_number(), Duration::from_millis(25));
+    bench.pass(step);
+    let first = first.max(bench.next_number() - 100);
+    bench.arrived(1, first, step, 0.2);
+    bench.abort(1);
+    bench.arrived(2, first, step, 1.0);
+    assert_eq!(bench.status(1), DeviceStatus::Failed("disk full".into()));
 }
