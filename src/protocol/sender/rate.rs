@@ -20,8 +20,10 @@ use std::time::Duration;
 
 /// Devices whose reports make up an epoch, at most.
 const ENOUGH: usize = 16;
-/// An epoch waits no longer than this for the reports of the others.
+/// An epoch waits no longer than this for the reports of the others, when most have reported ...
 const PATIENCE: Duration = Duration::from_millis(250);
+/// ... and no longer than this when few have: the others may be further away, or silent.
+const LONG_PATIENCE: Duration = Duration::from_secs(1);
 /// A device that carries less than this share of what is usual is too slow for the group.
 const TOO_SLOW: f64 = 0.5;
 
@@ -92,9 +94,9 @@ impl Sender {
         self.epoch.reports.retain(|&key, _| !devices.get(key).is_final() && !devices.get(key).apart);
         let active = self.devices.counts().polled.min(ENOUGH);
         let most = self.epoch.reports.len() * 2 > active;
-        let waited = self.epoch.first_at.is_some_and(|at| now >= at + PATIENCE);
-        let congested = self.epoch.reports.values().any(|c| matches!(c, Carried::Part { .. }));
-        if self.epoch.reports.len() < active && !(waited && (most || congested)) {
+        let patience = if most { PATIENCE } else { LONG_PATIENCE };
+        let waited = self.epoch.first_at.is_some_and(|at| now >= at + patience);
+        if self.epoch.reports.len() < active && !waited {
             return;
         }
         let reports = std::mem::take(&mut self.epoch).reports;

@@ -377,3 +377,10 @@ fn what_a_device_reported_before_it_failed_does_not_bring_it_back() {
     bench.arrived(2, first, step, 1.0);
     assert_eq!(bench.status(1), DeviceStatus::Failed("disk full".into()));
 }
+
+#[test]
+fn devices_that_say_nothing_of_arrivals_do_not_keep_the_rate_where_it_is() {
+    let mut bench = Bench::auto(3, |_| {});
+    bench.pass_carrying(150, &[&|_| 1.0]);
+    assert!(bench.rate() > 200e6, "{}", bench.rate());
+}
