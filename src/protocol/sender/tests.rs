@@ -384,3 +384,18 @@ fn devices_that_say_nothing_of_arrivals_do_not_keep_the_rate_where_it_is() {
     bench.pass_carrying(150, &[&|_| 1.0]);
     assert!(bench.rate() > 200e6, "{}", bench.rate());
 }
+
+#[test]
+fn devices_behind_one_line_that_falls_are_not_set_apart_one_by_one() {
+    let mut bench = Bench::auto(4, |_| {});
+    let before = line(400e6);
+    bench.pass_carrying(80, &[&before, &before, &before, &before]);
+    let after = line(100e6);
+    bench.pass_carrying(2, &[&after, &after, &after, &after]);
+    // The queue of one goes on for a moment.
+    bench.pass_carrying(2, &[&|_| 0.9, &after, &after, &after]);
+    bench.pass_carrying(40, &[&after, &after, &after, &after]);
+    for device in 1..=4 {
+        assert!(matches!(bench.status(device), DeviceStatus::Receiving { .. }), "{device}");
+    }
+}
