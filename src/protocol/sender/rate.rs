@@ -80,7 +80,7 @@ impl Sender {
             Finding::Clear(clear) => {
                 Carried::All { sending, best: self.pace.in_bits(device.path.best()), clear }
             }
-            Finding::Congested(share) => Carried::Part { sending, share },
+            Finding::Congested(share) => Carried::Part { sending: self.pace.burst(sending), share },
         };
         self.epoch.first_at.get_or_insert(now);
         self.epoch.reports.insert(key, carried);
@@ -179,7 +179,7 @@ impl Sender {
                 pace.clear(sending, clear, next, now);
             }
             Finding::Congested(share) => {
-                pace.congested(sending, share, next, now);
+                pace.congested(pace.burst(sending), share, next, now);
             }
         }
     }

@@ -399,3 +399,36 @@ fn devices_behind_one_line_that_falls_are_not_set_apart_one_by_one() {
         assert!(matches!(bench.status(device), DeviceStatus::Receiving { .. }), "{device}");
     }
 }
+
+#[test]
+fn a_loss_while_there_is_little_to_send_makes_no_device_slow() {
+    let mut bench = Bench::auto(3, |config| {
+        config.layout = Layout::new(20 << 20, 20, 1408).unwrap();
+        config.slow = SlowPolicy::Drop;
+    });
+    let honest = |_| 1.0;
+    bench.pass_carrying(4, &[&honest, &honest, &honest]);
+    while bench.sender.phase == Phase::Streaming {
+        bench.pass(Duration::from_millis(5));
+    }
+    let (first, rate) = (bench.next_number(), bench.rate());
+    bench.nak(1, vec![lacks(0, 40, &[(0, 40)])]);
+    let (mut begun, mut number) = (None, bench.next_number());
+    let time = loop {
+        bench.pass(Duration::from_millis(1));
+        let now = bench.now;
+        // Polls and announces go on after the repairs: they must not seem to be long under way.
+        if std::mem::replace(&mut number, bench.next_number()) < number {
+            let time = now - *begun.get_or_insert(now);
+            if time > Duration::from_millis(300) {
+                break time;
+            }
+        }
+    };
+    assert!(number > first + 40 && number < first + 60);
+    for (device, share) in [(1, 0.8), (2, 1.0), (3, 1.0)] {
+        bench.arrived(device, first, time, share);
+    }
+    assert!(matches!(bench.status(1), DeviceStatus::Receiving { .. }), "{:?}", bench.status(1));
+    assert!(bench.rate() > rate * 0.5, "{} of {rate}", bench.rate());
+}
