@@ -10,7 +10,7 @@
 
 use super::{Sender, SlowPolicy};
 use crate::limits::UNICAST_SHARE_PERCENT;
-use crate::pacing::{Clear, Finding, RateController, RateMode};
+use crate::pacing::{Clear, Finding, RateController, RateMode, Trial};
 use crate::status::{Cause, DeviceStatus};
 use crate::time::Time;
 use crate::units::Rate;
@@ -104,14 +104,20 @@ impl Sender {
         rates.sort_unstable_by(f64::total_cmp);
         // Whoever is slow is so beside the others: too few of them tell nothing.
         let usual = if most { rates[rates.len() / 2] } else { 0.0 };
-        let mut slowest: Option<(f64, f64)> = None;
+        let count = reports.len();
+        let (mut slowest, mut slow): (Option<(f64, f64)>, usize) = (None, 0);
         let (mut least_sent, mut all) = (f64::INFINITY, Clear::default());
+        // At the start, nobody knows what the others carry: as long as half of them or more carry all,
+        // it goes on, until a slow one turns out to carry too little beside them, or they do not.
+        let mut outvoted = most && self.pace.trial() == Trial::Start;
         for (key, carried) in reports {
             match carried {
                 Carried::Part { .. } if carried.rate() < usual * TOO_SLOW && self.may_defer(key) => {
                     self.too_slow(key, now);
                 }
                 Carried::Part { sending, share } => {
+                    slow += 1;
+                    outvoted &= self.may_defer(key);
                     if slowest.is_none_or(|(s, h)| sending * share < s * h) {
                         slowest = Some((sending, share));
                     }
@@ -123,7 +129,9 @@ impl Sender {
             }
         }
         let next = self.group.next_counter();
+        outvoted &= slow * 2 <= count && least_sent.is_finite();
         let changed = match slowest {
+            Some(_) if outvoted && self.pace.clear(least_sent, all, next, now) => true,
             Some((sending, share)) => self.pace.congested(sending, share, next, now),
             None if least_sent.is_finite() => self.pace.clear(least_sent, all, next, now),
             None => false,

@@ -432,3 +432,43 @@ fn a_loss_while_there_is_little_to_send_makes_no_device_slow() {
     assert!(matches!(bench.status(1), DeviceStatus::Receiving { .. }), "{:?}", bench.status(1));
     assert!(bench.rate() > rate * 0.5, "{} of {rate}", bench.rate());
 }
+
+#[test]
+fn lying_devices_cost_the_group_no_more_than_half_of_its_rate() {
+    let honest = line(400e6);
+    for lie in [0.51, 0.01, 0.6, 0.9] {
+        let mut bench = Bench::auto(4, |_| {});
+        let (_, alone) = bench.pass_carrying(80, &[&honest, &honest, &honest, &honest]);
+        let (lowest, mean) = bench.pass_carrying(160, &[&honest, &honest, &honest, &|_| lie]);
+        // What drains a queue goes below that for a moment.
+        assert!(lowest > alone * 0.44 && mean > alone * 0.5, "{lie}: {lowest} {mean} of {alone}");
+        if lie < 0.6 {
+            assert!(matches!(bench.status(4), DeviceStatus::Repairing { .. }), "{lie}");
+        }
+        // From the start.
+        let mut bench = Bench::auto(4, |_| {});
+        let (_, mean) = bench.pass_carrying(160, &[&honest, &honest, &honest, &|_| lie]);
+        assert!(mean > alone * 0.5, "{lie}: {mean} of {alone} from the start");
+    }
+}
+
+#[test]
+fn a_device_slower_than_half_is_set_apart_though_it_carries_what_is_begun_with() {
+    let (fast, slow) = (line(1e9), line(150e6));
+    for others in [1, 3] {
+        let mut bench = Bench::auto(others + 1, |_| {});
+        let mut shares: Vec<&dyn Fn(f64) -> f64> = vec![&slow];
+        (0..others).for_each(|_| shares.push(&fast));
+        bench.pass_carrying(120, &shares);
+        assert!(bench.rate() > 700e6, "{others}: {}", bench.rate());
+        assert!(matches!(bench.status(1), DeviceStatus::Repairing { .. }), "{:?}", bench.status(1));
+        assert!(matches!(bench.status(2), DeviceStatus::Receiving { .. }), "{:?}", bench.status(2));
+        // One that is not so much slower is waited for.
+        let mut bench = Bench::auto(others + 1, |_| {});
+        let slow = line(600e6);
+        shares[0] = &slow;
+        bench.pass_carrying(120, &shares);
+        assert!(bench.rate() > 500e6 && bench.rate() < 640e6, "{others}: {}", bench.rate());
+        assert!(matches!(bench.status(1), DeviceStatus::Receiving { .. }), "{:?}", bench.status(1));
+    }
+}
