@@ -142,10 +142,15 @@ impl Sender {
         }
     }
 
-    /// Whether a device may be set apart for being slow: once, and only if unicast reaches it.
+    /// Whether a device may be set apart for being slow: only if unicast reaches it, and, as one of
+    /// those left over, only to be served alone.
     fn may_defer(&self, key: usize) -> bool {
         let device = self.devices.get(key);
-        self.config.slow != SlowPolicy::Keep && !device.unreachable() && !device.regrouped
+        match self.config.slow {
+            SlowPolicy::Keep => false,
+            SlowPolicy::Defer => !device.unreachable(),
+            SlowPolicy::Drop => !device.unreachable() && !device.regrouped,
+        }
     }
 
     /// A device that would slow the others down is served alone after the stream, or not at all.

@@ -472,3 +472,12 @@ fn a_device_slower_than_half_is_set_apart_though_it_carries_what_is_begun_with()
         assert!(matches!(bench.status(1), DeviceStatus::Receiving { .. }), "{:?}", bench.status(1));
     }
 }
+
+#[test]
+fn a_lying_device_among_those_left_over_does_not_slow_them_down() {
+    let mut bench = Bench::auto(4, |_| {});
+    (0..4).for_each(|key| bench.sender.devices.get_mut(key).regrouped = true);
+    let honest = line(400e6);
+    bench.pass_carrying(80, &[&honest, &honest, &honest, &|_| 0.01]);
+    assert!(bench.rate() > 200e6, "{}", bench.rate());
+}
