@@ -142,7 +142,7 @@ impl Path {
         self.carries
     }
 
-    /// The most that it has carried of late without congestion, in datagrams a second sent.
+    /// The most that it has carried of late, since it was last congested, in datagrams a second sent.
     #[must_use]
     pub fn best(&self) -> f64 {
         self.best.get().map_or(0.0, |best| -best)
@@ -198,6 +198,8 @@ impl Path {
             }
             return Finding::Clear(Clear { random, queue });
         }
+        // What it carried before says nothing any more.
+        self.best = Least::default();
         let by_loss_alone = queue <= QUEUE_WITH_LOSS && !sample.overflowed;
         if by_loss_alone && self.suspicion.is_none_or(|(suspect_rate, _)| rate > suspect_rate) {
             self.suspicion = Some((rate, excess));

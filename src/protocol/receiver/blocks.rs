@@ -160,6 +160,8 @@ impl Blocks {
         let Some(assembly) = self.partial.get_mut(&block.0) else { return (Taken::Overrun, None) };
         match assembly.add(id, payload) {
             Added::New => self.received_symbols += 1,
+            // A source symbol in place of a spilled repair symbol may be the last one missing.
+            Added::Duplicate if assembly.deficit() == 0 => {}
             Added::Duplicate => return (Taken::Needless, None),
             Added::NoRoom => return (Taken::Overrun, None),
         }
@@ -342,7 +344,27 @@ pub(super) enum Missing<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fec::PlanCache;
     use crate::limits::{MAX_JOBS, RECEIVER_BUFFER_BYTES};
+
+    #[test]
+    fn a_block_is_stored_when_its_last_source_symbol_replaces_a_spilled_repair_symbol() {
+        let layout = Layout::new(2048, 10, 512).unwrap();
+        let (plans, symbol) = (PlanCache::default(), [7; 512]);
+        let undecodable = |repair| {
+            let mut assembly = BlockAssembly::new(&layout, BlockIndex(0));
+            assembly.attach(Buffer::default());
+            assembly.add(SymbolId(0), &symbol);
+            assembly.add(SymbolId(repair), &symbol);
+            assembly.complete(&plans).is_err().then_some(assembly)
+        };
+        let mut assembly = (2..10_000).find_map(undecodable).unwrap();
+        let buffer = assembly.mark_spilled();
+        let mut blocks = Blocks::new(layout, RECEIVER_BUFFER_BYTES);
+        blocks.spilled(assembly, buffer);
+        let (_, job) = blocks.add(BlockIndex(0), SymbolId(1), &symbol);
+        assert!(matches!(job, Some(ReceiverJob::Store { .. })), "{job:?}");
+    }
 
     #[test]
     fn jobs_are_bounded_however_small_the_blocks() {

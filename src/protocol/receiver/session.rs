@@ -134,7 +134,8 @@ impl ChannelLoss {
                 stretch.last = number;
                 stretch.last_at = stretch.last_at.max(at);
                 stretch.received = stretch.received.saturating_add(1);
-                if stretch.elapsed() >= STRETCH {
+                // On a slow way, it takes longer until it tells anything.
+                if stretch.elapsed() >= STRETCH && stretch.tells() {
                     let next = Stretch::starting(number, stretch.last_at);
                     self.before = self.stretch.replace(next);
                 }
@@ -225,6 +226,13 @@ mod tests {
         assert_eq!(loss.take_arrivals(false), arrivals(300, 351, 52, 51, 351));
         run(&mut loss, 352..470, 352);
         assert_eq!(loss.take_arrivals(false), arrivals(351, 451, 101, 100, 451), "the rest is too short");
+    }
+
+    #[test]
+    fn a_slow_way_is_told_of_too() {
+        let mut loss = ChannelLoss::default();
+        (0..40).for_each(|i| loss.note(PacketNumber::new(0, i * 9), Time(i * 13_000_000)));
+        assert_eq!(loss.take_arrivals(false), arrivals(0, 24 * 9, 25, 24 * 13, 24 * 13));
     }
 
     #[test]

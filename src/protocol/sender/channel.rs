@@ -117,6 +117,15 @@ impl Channel {
         self.polls.iter().find(|(r, _)| *r == round).map(|(_, at)| *at)
     }
 
+    /// Takes the packet number of a message that goes out now on the channel of one device.
+    pub fn number_for_one(&mut self, now: Time) -> PacketNumber {
+        let number = self.take_numbers(1);
+        if let Some(pace) = &mut self.pace {
+            pace.note_sent(number.counter(), now);
+        }
+        number
+    }
+
     /// Takes `count` packet numbers and returns the first.
     pub fn take_numbers(&mut self, count: u32) -> PacketNumber {
         let first = PacketNumber::new(self.id, self.next_counter);

@@ -278,7 +278,7 @@ impl Sender {
             let reason = "it committed bytes with another hash".to_owned();
             self.set_status(key, DeviceStatus::Failed(reason.clone()), now);
             let device = Some(receipt.device);
-            self.tell_device(key, &Message::Abort(Abort { device, code: AbortCode::Mismatch, reason }));
+            self.tell_device(key, &Message::Abort(Abort { device, code: AbortCode::Mismatch, reason }), now);
             return true;
         }
         let blocks = self.config.layout.block_count();
@@ -290,7 +290,7 @@ impl Sender {
             self.life.stay();
         }
         self.set_status(key, DeviceStatus::Complete, now);
-        self.tell_device(key, &Message::Acknowledge(Acknowledge { device: receipt.device }));
+        self.tell_device(key, &Message::Acknowledge(Acknowledge { device: receipt.device }), now);
         self.end_if_done(now);
         true
     }
@@ -309,7 +309,7 @@ impl Sender {
                 if reason.is_empty() { format!("{code:?}").to_lowercase() } else { reason.to_owned() };
             self.set_status(key, DeviceStatus::Failed(reason), now);
         }
-        self.tell_device(key, &Message::Acknowledge(Acknowledge { device: id }));
+        self.tell_device(key, &Message::Acknowledge(Acknowledge { device: id }), now);
         self.end_if_done(now);
         true
     }

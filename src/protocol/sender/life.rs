@@ -135,7 +135,7 @@ impl Sender {
         let invitation = self.gather.invite(since);
         let announce = self.announcement(invitation);
         let message = Message::Announce(announce);
-        self.tell_group(&message);
+        self.tell_group(&message, now);
         for to in self.config.rendezvous.clone() {
             if to != self.config.data {
                 let number = self.replies.take_numbers(1);
@@ -145,10 +145,10 @@ impl Sender {
     }
 
     /// The same to one device that is served alone, which may not hear the group.
-    pub(super) fn announce_to(&mut self, key: usize) {
+    pub(super) fn announce_to(&mut self, key: usize, now: Time) {
         let none = crate::wire::Invitation { probability: 0, window: Duration::ZERO };
         let announce = self.announcement(none);
-        self.tell_device(key, &Message::Announce(announce));
+        self.tell_device(key, &Message::Announce(announce), now);
     }
 
     fn announcement(&self, invitation: crate::wire::Invitation) -> Announce {
@@ -269,7 +269,7 @@ impl Sender {
         closing.next = now + GOODBYE_EVERY;
         let abort = Abort { device: None, code: closing.code, reason: closing.reason.clone() };
         let message = Message::Abort(abort);
-        self.tell_group(&message);
+        self.tell_group(&message, now);
         let open: Vec<usize> = self
             .devices
             .iter()
@@ -278,7 +278,7 @@ impl Sender {
             .take(GOODBYES_BY_UNICAST)
             .collect();
         for key in open {
-            self.tell_device(key, &message);
+            self.tell_device(key, &message, now);
         }
         if let Some(outcome) = last {
             self.life.closing = None;

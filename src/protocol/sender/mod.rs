@@ -201,14 +201,15 @@ impl Sender {
     }
 
     /// Sends a message to the whole group.
-    fn tell_group(&mut self, message: &Message<'_>) {
+    fn tell_group(&mut self, message: &Message<'_>, now: Time) {
         let number = self.group.take_numbers(1);
+        self.pace.note_sent(number.counter(), now);
         self.message(self.config.data, number, message);
     }
 
     /// Sends a message to one device.
-    fn tell_device(&mut self, key: usize, message: &Message<'_>) {
-        let number = self.device_channel(key).take_numbers(1);
+    fn tell_device(&mut self, key: usize, message: &Message<'_>, now: Time) {
+        let number = self.device_channel(key).number_for_one(now);
         let to = self.devices.get(key).address;
         self.message(to, number, message);
     }

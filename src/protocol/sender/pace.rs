@@ -13,6 +13,8 @@ const MEMORY: usize = 1 << 13;
 const SPACING: Duration = Duration::from_micros(250);
 /// Below this share of the rate aimed at, the sender itself is what is slow: no reason to raise it.
 const REALLY_SENT: f64 = 0.6;
+/// More than this share of it is not sent but for moments: the bucket makes up for the time it lost.
+const MOST_SENT: f64 = 1.25;
 /// About how long the symbols of a unicast session's round take, at least.
 const ROUND: Duration = Duration::from_millis(250);
 /// Fewer symbols than this make no round: their answer would tell nothing of the rate.
@@ -89,18 +91,28 @@ impl Pace {
             return None;
         }
         let (first_at, last_at) = (self.sent_at(first)?, self.sent_at(last)?);
+        let sent = last.checked_sub(first)?;
+        // A few that went out at once after a late wake-up are no faster way.
+        let least = self.in_bits(sent as f64) / (MOST_SENT * self.rate().0.max(1) as f64);
         Some(Sample {
-            sent: last.checked_sub(first)?,
+            sent,
             received: u64::from(arrivals.received) - 1,
-            sent_in: last_at - first_at,
+            sent_in: (last_at - first_at).max(Duration::from_secs_f64(least)),
             received_in: Duration::from_micros(arrivals.elapsed_us.into()),
             delay_us: i64::try_from(arrivals.last_at_us).ok()? - i64::try_from(last_at.0 / 1000).ok()?,
             overflowed,
         })
     }
 
+    /// At what rate datagrams went out of which `sending` bits per second were sent on the mean. Where
+    /// there is little to send they go out at the rate all the same, with pauses, which say nothing
+    /// of what the way carries.
+    pub fn burst(&self, sending: f64) -> f64 {
+        if self.is_really(sending) { sending } else { self.rate().0 as f64 }
+    }
+
     /// Whether so many bits per second are about what was aimed at.
-    pub fn is_really(&self, sending: f64) -> bool {
+    fn is_really(&self, sending: f64) -> bool {
         sending >= REALLY_SENT * self.rate().0 as f64
     }
 

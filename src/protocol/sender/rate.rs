@@ -10,7 +10,7 @@
 
 use super::{Sender, SlowPolicy};
 use crate::limits::UNICAST_SHARE_PERCENT;
-use crate::pacing::{Clear, Finding, RateController, RateMode};
+use crate::pacing::{Clear, Finding, RateController, RateMode, Trial};
 use crate::status::{Cause, DeviceStatus};
 use crate::time::Time;
 use crate::units::Rate;
@@ -20,8 +20,10 @@ use std::time::Duration;
 
 /// Devices whose reports make up an epoch, at most.
 const ENOUGH: usize = 16;
-/// An epoch waits no longer than this for the reports of the others.
+/// An epoch waits no longer than this for the reports of the others, when most have reported ...
 const PATIENCE: Duration = Duration::from_millis(250);
+/// ... and no longer than this when few have: the others may be further away, or silent.
+const LONG_PATIENCE: Duration = Duration::from_secs(1);
 /// A device that carries less than this share of what is usual is too slow for the group.
 const TOO_SLOW: f64 = 0.5;
 /// In so many epochs in a row.
@@ -80,7 +82,7 @@ impl Sender {
             Finding::Clear(clear) => {
                 Carried::All { sending, best: self.pace.in_bits(device.path.best()), clear }
             }
-            Finding::Congested(share) => Carried::Part { sending, share },
+            Finding::Congested(share) => Carried::Part { sending: self.pace.burst(sending), share },
         };
         self.epoch.first_at.get_or_insert(now);
         self.epoch.reports.insert(key, carried);
@@ -89,11 +91,14 @@ impl Sender {
 
     /// Ends the epoch if enough is known.
     fn judge_rate(&mut self, now: Time) {
+        // Some may have ended, or have been set apart, since they reported.
+        let devices = &self.devices;
+        self.epoch.reports.retain(|&key, _| !devices.get(key).is_final() && !devices.get(key).apart);
         let active = self.devices.counts().polled.min(ENOUGH);
         let most = self.epoch.reports.len() * 2 > active;
-        let waited = self.epoch.first_at.is_some_and(|at| now >= at + PATIENCE);
-        let congested = self.epoch.reports.values().any(|c| matches!(c, Carried::Part { .. }));
-        if self.epoch.reports.len() < active && !(waited && (most || congested)) {
+        let patience = if most { PATIENCE } else { LONG_PATIENCE };
+        let waited = self.epoch.first_at.is_some_and(|at| now >= at + patience);
+        if self.epoch.reports.len() < active && !waited {
             return;
         }
         let reports = std::mem::take(&mut self.epoch).reports;
@@ -101,8 +106,12 @@ impl Sender {
         rates.sort_unstable_by(f64::total_cmp);
         // Whoever is slow is so beside the others: too few of them tell nothing.
         let usual = if most { rates[rates.len() / 2] } else { 0.0 };
-        let mut slowest: Option<(f64, f64)> = None;
+        let count = reports.len();
+        let (mut slowest, mut slow): (Option<(f64, f64)>, usize) = (None, 0);
         let (mut least_sent, mut all) = (f64::INFINITY, Clear::default());
+        // At the start, nobody knows what the others carry: as long as half of them or more carry all,
+        // it goes on, until a slow one turns out to carry too little beside them, or they do not.
+        let mut outvoted = most && self.pace.trial() == Trial::Start;
         for (key, carried) in reports {
             let slow = matches!(carried, Carried::Part { .. }) && carried.rate() < usual * TOO_SLOW;
             let looks = &mut self.devices.get_mut(key).slow_looks;
@@ -115,6 +124,8 @@ impl Sender {
                     }
                 }
                 Carried::Part { sending, share } => {
+                    slow += 1;
+                    outvoted &= self.may_defer(key);
                     if slowest.is_none_or(|(s, h)| sending * share < s * h) {
                         slowest = Some((sending, share));
                     }
@@ -126,7 +137,9 @@ impl Sender {
             }
         }
         let next = self.group.next_counter();
+        outvoted &= slow * 2 <= count && least_sent.is_finite();
         let changed = match slowest {
+            Some(_) if outvoted && self.pace.clear(least_sent, all, next, now) => true,
             Some((sending, share)) => self.pace.congested(sending, share, next, now),
             None if least_sent.is_finite() => self.pace.clear(least_sent, all, next, now),
             None => false,
@@ -137,10 +150,15 @@ impl Sender {
         }
     }
 
-    /// Whether a device may be set apart for being slow: once, and only if unicast reaches it.
+    /// Whether a device may be set apart for being slow: only if unicast reaches it, and, as one of
+    /// those left over, only to be served alone.
     fn may_defer(&self, key: usize) -> bool {
         let device = self.devices.get(key);
-        self.config.slow != SlowPolicy::Keep && !device.unreachable() && !device.regrouped
+        match self.config.slow {
+            SlowPolicy::Keep => false,
+            SlowPolicy::Defer => !device.unreachable(),
+            SlowPolicy::Drop => !device.unreachable() && !device.regrouped,
+        }
     }
 
     /// A device that would slow the others down is served alone after the stream, or not at all.
@@ -182,7 +200,7 @@ impl Sender {
                 pace.clear(sending, clear, next, now);
             }
             Finding::Congested(share) => {
-                pace.congested(sending, share, next, now);
+                pace.congested(pace.burst(sending), share, next, now);
             }
         }
     }

@@ -152,7 +152,7 @@ impl Sender {
                 if now >= closes || all_in {
                     self.close_group_round(now);
                 } else if now >= echo {
-                    self.echo_poll();
+                    self.echo_poll(now);
                 }
             }
             Round::Idle { next } => {
@@ -188,10 +188,10 @@ impl Sender {
         }
         let invitation =
             Invitation { probability: (probability * f64::from(u16::MAX)).ceil() as u16, window };
-        self.send_group_poll(round, invitation, Vec::new());
+        self.send_group_poll(round, invitation, Vec::new(), now);
     }
 
-    fn send_group_poll(&mut self, round: u32, invitation: Invitation, planned: Vec<Planned>) {
+    fn send_group_poll(&mut self, round: u32, invitation: Invitation, planned: Vec<Planned>, now: Time) {
         let poll = Poll {
             round,
             position: BlockIndex(self.rounds.polled),
@@ -200,11 +200,11 @@ impl Sender {
             want_ids: self.polled_devices() <= WANT_IDS_UP_TO,
             planned,
         };
-        self.tell_group(&Message::Poll(poll));
+        self.tell_group(&Message::Poll(poll), now);
     }
 
     /// Says what the answers so far will bring, so that devices which lack no more stay silent.
-    fn echo_poll(&mut self) {
+    fn echo_poll(&mut self, now: Time) {
         if let Round::Open { echo, .. } = &mut self.group.round {
             *echo = Time::NEVER;
         }
@@ -221,7 +221,7 @@ impl Sender {
             .collect();
         if !planned.is_empty() {
             let none = Invitation { probability: 0, window: Duration::ZERO };
-            self.send_group_poll(self.group.round_number, none, planned);
+            self.send_group_poll(self.group.round_number, none, planned, now);
         }
     }
 

@@ -68,7 +68,7 @@ impl Sender {
         let group_size = self.devices.group_size();
         let round = self.device_channel(key).open(now, now + patience, Time::NEVER);
         if self.stream_done() {
-            self.announce_to(key);
+            self.announce_to(key, now);
         }
         let poll = Poll {
             round,
@@ -78,7 +78,7 @@ impl Sender {
             want_ids: true,
             planned: Vec::new(),
         };
-        self.tell_device(key, &Message::Poll(poll));
+        self.tell_device(key, &Message::Poll(poll), now);
     }
 
     /// A device has answered the poll of its own session.

@@ -190,6 +190,7 @@ impl Sender {
         }
         if let Some(page) = self.next_group_page() {
             let number = self.group.take_numbers(1);
+            self.pace.note_sent(number.counter(), now);
             return Some(self.transmit(self.config.data, number, &Message::HashPage(page)));
         }
         let most = self.symbols_at_once(self.pace.bucket.quantum());
@@ -247,7 +248,7 @@ impl Sender {
             let key = *self.sessions.front()?;
             self.sessions.rotate_left(1);
             if let Some(page) = self.device_channel(key).take_page().and_then(|page| self.page(page)) {
-                let number = self.device_channel(key).take_numbers(1);
+                let number = self.device_channel(key).number_for_one(now);
                 let to = self.devices.get(key).address;
                 return Some(self.transmit(to, number, &Message::HashPage(page)));
             }

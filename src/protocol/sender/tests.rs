@@ -4,7 +4,7 @@ use super::*;
 use crate::layout::Layout;
 use crate::pacing::RateMode;
 use crate::units::{BlockIndex, Rate, SessionId, TaskId, Via};
-use crate::wire::{Abort, Complete, Deficit, Header, Join, Nak, Progress};
+use crate::wire::{Abort, Arrivals, Complete, Deficit, Header, Join, Nak, Progress};
 use std::time::Duration;
 
 const SESSION: SessionId = SessionId(9);
@@ -142,6 +142,69 @@ impl Bench {
             deficits,
         };
         self.hear(device, &Message::Nak(nak));
+    }
+
+    /// A sender of 4 GiB that finds its rate by itself, and so many devices.
+    fn auto(devices: u8, change: impl FnOnce(&mut SenderConfig)) -> Self {
+        let mut bench = Self::new(1, |config| {
+            config.layout = Layout::new(4 << 30, 20, 1408).unwrap();
+            config.rate = RateMode::Auto(Rate(10_000_000_000));
+            config.expected = Some(devices.into());
+            change(config);
+        });
+        (1..=devices).for_each(|device| bench.join(device, 1));
+        bench
+    }
+
+    /// Bits per second.
+    fn rate(&self) -> f64 {
+        self.sender.pace.rate().0 as f64
+    }
+
+    fn next_number(&self) -> u64 {
+        self.sender.group.next_counter()
+    }
+
+    /// Device says that of what the group was sent since `first`, `time` ago, this share came.
+    fn arrived(&mut self, device: u8, first: u64, time: Duration, share: f64) {
+        let last = self.next_number() - 1;
+        let arrivals = Arrivals {
+            first: PacketNumber::new(0, first),
+            last: PacketNumber::new(0, last),
+            received: 1 + ((last - first) as f64 * share) as u32,
+            elapsed_us: time.as_micros() as u32,
+            last_at_us: self.now.0 / 1000,
+        };
+        let key = self.sender.devices.key(id(device)).unwrap();
+        let report = Progress {
+            device: id(device),
+            verified: 0,
+            received: 1,
+            lost: 0,
+            // What does not come has overflowed.
+            kernel_drops: self.sender.devices.get(key).kernel_drops + u64::from(share < 1.0),
+            overrun_drops: 0,
+            arrivals: Some(arrivals),
+        };
+        self.hear(device, &Message::Progress(report));
+    }
+
+    /// So many times a report's interval passes, and device after device tells what share of the
+    /// bits per second that were sent came. Returns the lowest and the mean rate.
+    fn pass_carrying(&mut self, times: u32, shares: &[&dyn Fn(f64) -> f64]) -> (f64, f64) {
+        let step = Duration::from_millis(25);
+        let (mut lowest, mut sum) = (f64::INFINITY, 0.0);
+        for _ in 0..times {
+            let first = self.next_number();
+            self.pass(step);
+            let sent = self.sender.pace.in_bits((self.next_number() - first) as f64) / step.as_secs_f64();
+            for (device, share) in (1..).zip(shares) {
+                self.arrived(device, first, step, share(sent));
+            }
+            lowest = lowest.min(self.rate());
+            sum += self.rate();
+        }
+        (lowest, sum / f64::from(times))
     }
 
     fn status(&self, device: u8) -> DeviceStatus {
@@ -296,4 +359,125 @@ fn a_device_that_was_out_of_reach_is_shown_as_served_alone() {
     assert_eq!(bench.status(2), DeviceStatus::Lost);
     bench.report(2, 0);
     assert!(matches!(bench.status(2), DeviceStatus::Repairing { .. }), "{:?}", bench.status(2));
+}
+
+/// A line of so many bits per second.
+fn line(bits: f64) -> impl Fn(f64) -> f64 {
+    move |sent| (bits / sent).min(1.0)
+}
+
+#[test]
+fn what_a_device_reported_before_it_failed_does_not_bring_it_back() {
+    let mut bench = Bench::auto(2, |_| {});
+    let (first, step) = (bench.next_number(), Duration::from_millis(25));
+    bench.pass(step);
+    let first = first.max(bench.next_number() - 100);
+    bench.arrived(1, first, step, 0.2);
+    bench.abort(1);
+    bench.arrived(2, first, step, 1.0);
+    assert_eq!(bench.status(1), DeviceStatus::Failed("disk full".into()));
+}
+
+#[test]
+fn devices_that_say_nothing_of_arrivals_do_not_keep_the_rate_where_it_is() {
+    let mut bench = Bench::auto(3, |_| {});
+    bench.pass_carrying(150, &[&|_| 1.0]);
+    assert!(bench.rate() > 200e6, "{}", bench.rate());
+}
+
+#[test]
+fn devices_behind_one_line_that_falls_are_not_set_apart_one_by_one() {
+    let mut bench = Bench::auto(4, |_| {});
+    let before = line(400e6);
+    bench.pass_carrying(80, &[&before, &before, &before, &before]);
+    let after = line(100e6);
+    bench.pass_carrying(2, &[&after, &after, &after, &after]);
+    // The queue of one goes on for a moment.
+    bench.pass_carrying(2, &[&|_| 0.9, &after, &after, &after]);
+    bench.pass_carrying(40, &[&after, &after, &after, &after]);
+    for device in 1..=4 {
+        assert!(matches!(bench.status(device), DeviceStatus::Receiving { .. }), "{device}");
+    }
+}
+
+#[test]
+fn a_loss_while_there_is_little_to_send_makes_no_device_slow() {
+    let mut bench = Bench::auto(3, |config| {
+        config.layout = Layout::new(20 << 20, 20, 1408).unwrap();
+        config.slow = SlowPolicy::Drop;
+    });
+    let honest = |_| 1.0;
+    bench.pass_carrying(4, &[&honest, &honest, &honest]);
+    while bench.sender.phase == Phase::Streaming {
+        bench.pass(Duration::from_millis(5));
+    }
+    let (first, rate) = (bench.next_number(), bench.rate());
+    bench.nak(1, vec![lacks(0, 40, &[(0, 40)])]);
+    let (mut begun, mut number) = (None, bench.next_number());
+    let time = loop {
+        bench.pass(Duration::from_millis(1));
+        let now = bench.now;
+        // Polls and announces go on after the repairs: they must not seem to be long under way.
+        if std::mem::replace(&mut number, bench.next_number()) < number {
+            let time = now - *begun.get_or_insert(now);
+            if time > Duration::from_millis(300) {
+                break time;
+            }
+        }
+    };
+    assert!(number > first + 40 && number < first + 60);
+    for (device, share) in [(1, 0.8), (2, 1.0), (3, 1.0)] {
+        bench.arrived(device, first, time, share);
+    }
+    assert!(matches!(bench.status(1), DeviceStatus::Receiving { .. }), "{:?}", bench.status(1));
+    assert!(bench.rate() > rate * 0.5, "{} of {rate}", bench.rate());
+}
+
+#[test]
+fn lying_devices_cost_the_group_no_more_than_half_of_its_rate() {
+    let honest = line(400e6);
+    for lie in [0.51, 0.01, 0.6, 0.9] {
+        let mut bench = Bench::auto(4, |_| {});
+        let (_, alone) = bench.pass_carrying(80, &[&honest, &honest, &honest, &honest]);
+        let (lowest, mean) = bench.pass_carrying(160, &[&honest, &honest, &honest, &|_| lie]);
+        // What drains a queue goes below that for a moment.
+        assert!(lowest > alone * 0.44 && mean > alone * 0.5, "{lie}: {lowest} {mean} of {alone}");
+        if lie < 0.6 {
+            assert!(matches!(bench.status(4), DeviceStatus::Repairing { .. }), "{lie}");
+        }
+        // From the start.
+        let mut bench = Bench::auto(4, |_| {});
+        let (_, mean) = bench.pass_carrying(160, &[&honest, &honest, &honest, &|_| lie]);
+        assert!(mean > alone * 0.5, "{lie}: {mean} of {alone} from the start");
+    }
+}
+
+#[test]
+fn a_device_slower_than_half_is_set_apart_though_it_carries_what_is_begun_with() {
+    let (fast, slow) = (line(1e9), line(150e6));
+    for others in [1, 3] {
+        let mut bench = Bench::auto(others + 1, |_| {});
+        let mut shares: Vec<&dyn Fn(f64) -> f64> = vec![&slow];
+        (0..others).for_each(|_| shares.push(&fast));
+        bench.pass_carrying(120, &shares);
+        assert!(bench.rate() > 700e6, "{others}: {}", bench.rate());
+        assert!(matches!(bench.status(1), DeviceStatus::Repairing { .. }), "{:?}", bench.status(1));
+        assert!(matches!(bench.status(2), DeviceStatus::Receiving { .. }), "{:?}", bench.status(2));
+        // One that is not so much slower is waited for.
+        let mut bench = Bench::auto(others + 1, |_| {});
+        let slow = line(600e6);
+        shares[0] = &slow;
+        bench.pass_carrying(120, &shares);
+        assert!(bench.rate() > 500e6 && bench.rate() < 640e6, "{others}: {}", bench.rate());
+        assert!(matches!(bench.status(1), DeviceStatus::Receiving { .. }), "{:?}", bench.status(1));
+    }
+}
+
+#[test]
+fn a_lying_device_among_those_left_over_does_not_slow_them_down() {
+    let mut bench = Bench::auto(4, |_| {});
+    (0..4).for_each(|key| bench.sender.devices.get_mut(key).regrouped = true);
+    let honest = line(400e6);
+    bench.pass_carrying(80, &[&honest, &honest, &honest, &|_| 0.01]);
+    assert!(bench.rate() > 200e6, "{}", bench.rate());
 }
