@@ -54,6 +54,17 @@ impl Carried {
     }
 }
 
+/// What the reports of an epoch come to.
+#[derive(Debug, Default)]
+struct Weighed {
+    /// Of those that do not carry all: what was sent to the slowest, and the share that it carries.
+    slowest: Option<(f64, f64)>,
+    /// Of those that do: the least that was sent, and what they have in common.
+    clear: Option<(f64, Clear)>,
+    /// At most half do not carry all, and each of them could be served alone.
+    few_are_slower: bool,
+}
+
 /// What unicast repair sessions may take of a rate while the group has work.
 pub(super) const fn unicast_share(rate: Rate) -> Rate {
     Rate(rate.0 * UNICAST_SHARE_PERCENT / 100)
@@ -106,48 +117,55 @@ impl Sender {
         rates.sort_unstable_by(f64::total_cmp);
         // Whoever is slow is so beside the others: too few of them tell nothing.
         let usual = if most { rates[rates.len() / 2] } else { 0.0 };
-        let count = reports.len();
-        let (mut slowest, mut slow): (Option<(f64, f64)>, usize) = (None, 0);
-        let (mut least_sent, mut all) = (f64::INFINITY, Clear::default());
+        let weighed = self.weigh(reports, usual, now);
         // At the start, nobody knows what the others carry: as long as half of them or more carry all,
         // it goes on, until a slow one turns out to carry too little beside them, or they do not.
-        let mut outvoted = most && self.pace.trial() == Trial::Start;
-        for (key, carried) in reports {
-            let slow = matches!(carried, Carried::Part { .. }) && carried.rate() < usual * TOO_SLOW;
-            let looks = &mut self.devices.get_mut(key).slow_looks;
-            *looks = if slow { *looks + 1 } else { 0 };
-            match carried {
-                Carried::Part { .. } if slow && self.may_defer(key) => {
-                    // Once may have been a hiccup of its own: that is nothing for the others to wait for.
-                    if self.devices.get(key).slow_looks >= SLOW_LOOKS {
-                        self.too_slow(key, now);
-                    }
-                }
-                Carried::Part { sending, share } => {
-                    slow += 1;
-                    outvoted &= self.may_defer(key);
-                    if slowest.is_none_or(|(s, h)| sending * share < s * h) {
-                        slowest = Some((sending, share));
-                    }
-                }
-                Carried::All { sending, clear, .. } => {
-                    least_sent = least_sent.min(sending);
-                    all = all.and(clear);
-                }
-            }
-        }
+        let outvoted = most && weighed.few_are_slower && self.pace.trial() == Trial::Start;
         let next = self.group.next_counter();
-        outvoted &= slow * 2 <= count && least_sent.is_finite();
-        let changed = match slowest {
-            Some(_) if outvoted && self.pace.clear(least_sent, all, next, now) => true,
-            Some((sending, share)) => self.pace.congested(sending, share, next, now),
-            None if least_sent.is_finite() => self.pace.clear(least_sent, all, next, now),
-            None => false,
+        let changed = match (weighed.slowest, weighed.clear) {
+            (Some(_), Some((sent, clear))) if outvoted && self.pace.clear(sent, clear, next, now) => true,
+            (Some((sending, share)), _) => self.pace.congested(sending, share, next, now),
+            (None, Some((sent, clear))) => self.pace.clear(sent, clear, next, now),
+            (None, None) => false,
         };
         if changed {
             let datagram = self.datagram_on_wire();
             self.unicast_share.set_rate(unicast_share(self.pace.rate()), datagram, now);
         }
+    }
+
+    /// Sets those apart that are too slow beside the `usual` bits per second, and sums up the others.
+    fn weigh(&mut self, reports: BTreeMap<usize, Carried>, usual: f64, now: Time) -> Weighed {
+        let (count, mut slower, mut may_go) = (reports.len(), 0, true);
+        let mut weighed = Weighed::default();
+        for (key, carried) in reports {
+            let may_defer = self.may_defer(key);
+            let looks = &mut self.devices.get_mut(key).slow_looks;
+            match carried {
+                Carried::Part { .. } if carried.rate() < usual * TOO_SLOW && may_defer => {
+                    // Once may have been a hiccup of its own: that is nothing for the others to wait for.
+                    *looks += 1;
+                    if *looks >= SLOW_LOOKS {
+                        self.too_slow(key, now);
+                    }
+                }
+                Carried::Part { sending, share } => {
+                    *looks = 0;
+                    slower += 1;
+                    may_go &= may_defer;
+                    if weighed.slowest.is_none_or(|(s, h)| sending * share < s * h) {
+                        weighed.slowest = Some((sending, share));
+                    }
+                }
+                Carried::All { sending, clear, .. } => {
+                    *looks = 0;
+                    let (least, all) = weighed.clear.unwrap_or((sending, clear));
+                    weighed.clear = Some((least.min(sending), all.and(clear)));
+                }
+            }
+        }
+        weighed.few_are_slower = may_go && slower * 2 <= count;
+        weighed
     }
 
     /// Whether a device may be set apart for being slow: only if unicast reaches it, and, as one of
