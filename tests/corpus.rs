@@ -7,9 +7,9 @@
 
 use mcp::units::{BlockIndex, DeviceId, Digest, Rate, SessionId, SymbolId, TaskId};
 use mcp::wire::{
-    Abort, AbortCode, Acknowledge, Admit, Announce, Complete, Deficit, HashPage, Header, Invitation, Join,
-    Kind, Message, Nak, PacketNumber, PageRange, Phase, Planned, Poll, Progress, Symbol, Verdict,
-    decode_plain, encode_plain, fuzz_datagram,
+    Abort, AbortCode, Acknowledge, Admit, Announce, Arrivals, Complete, Deficit, HashPage, Header,
+    Invitation, Join, Kind, Message, Nak, PacketNumber, PageRange, Phase, Planned, Poll, Progress, Symbol,
+    Verdict, decode_plain, encode_plain, fuzz_datagram,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -80,7 +80,13 @@ fn goldens() -> Vec<Message<'static>> {
             lost: 30,
             kernel_drops: 2,
             overrun_drops: 1,
-            arrivals: None,
+            arrivals: Some(Arrivals {
+                first: PacketNumber::new(0, 40),
+                last: PacketNumber::new(0, 140),
+                received: 99,
+                elapsed_us: 25_000,
+                last_at_us: 3_000_000,
+            }),
         }
         .into(),
         Complete { device, instance, root, received: 3700, lost: 37 }.into(),
