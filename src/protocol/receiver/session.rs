@@ -8,8 +8,8 @@ use crate::wire::{Announce, Arrivals, PacketNumber, Phase};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A packet number that leaps further than this is damage, not loss.
-const MAX_LEAP: u64 = 1 << 22;
+/// A packet number that leaps further than this is damage, not loss: an hour at a million datagrams a second.
+const MAX_LEAP: u64 = 1 << 32;
 /// Longest stretch of arrivals that is reported on: the sender's rate may change soon.
 const STRETCH: Duration = Duration::from_millis(100);
 /// So many datagrams tell what the way carries, and so many if they are spread over half a stretch.
