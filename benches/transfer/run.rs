@@ -72,6 +72,10 @@ struct Caught {
 impl Setting<'_> {
     /// One run; an error says in a few words how it failed.
     pub fn measure(&self, tool: Tool) -> Result<Figures, String> {
+        for host in 1..=self.receivers {
+            // A run that failed may have left its copies.
+            let _ = fs::remove_file(self.copy(host));
+        }
         let mut receivers: Vec<Proc> = (1..=self.receivers).map(|h| self.receiver(tool, h)).collect();
         // They must listen before their sender asks for them.
         thread::sleep(Duration::from_millis(500));
