@@ -30,8 +30,8 @@ struct Options {
     /// Number of receivers
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     receivers: u8,
-    /// Rate of the sender, in bits per second. All receivers share this machine's processors
-    #[arg(long, default_value = "400M")]
+    /// Rate of the sender, as `mcp send --rate` takes it. All receivers share this machine's processors
+    #[arg(long, default_value = "auto")]
     rate: String,
     /// Give up after so many seconds
     #[arg(long, default_value_t = 120)]

@@ -95,7 +95,7 @@ pub(super) struct Channel {
     pub(super) send_buffer: usize,
     /// Registered for writability as well, since a send would have blocked.
     pub(super) blocked: bool,
-    /// Datagrams dropped by the kernel for want of room.
+    /// Datagrams dropped by the kernel for want of room, about.
     pub(super) drops: u64,
     /// The kernel's own count, which wraps.
     #[cfg(target_os = "linux")]
@@ -243,12 +243,14 @@ impl Channel {
         arena.usual = messages.iter().map(|m| m.len).sum::<usize>() / count.max(1);
         let (mut datagrams, mut now) = (0, None);
         for (message, room) in messages.iter().zip(arena.bytes.chunks_exact(each)) {
-            if let Some(drops) = message.drops {
-                self.drops += u64::from(drops.wrapping_sub(self.drops_seen));
-                self.drops_seen = drops;
-            }
             let bytes = &room[..message.len];
             let segment = if message.segment == 0 { bytes.len() } else { message.segment };
+            if let Some(drops) = message.drops {
+                // The kernel counts what it has put together as one: those dropped were much like this.
+                let alike = bytes.len().div_ceil(segment.max(1)).max(1) as u64;
+                self.drops += u64::from(drops.wrapping_sub(self.drops_seen)) * alike;
+                self.drops_seen = drops;
+            }
             let Some(from) = message.from.filter(|_| !message.truncated && segment <= MAX_DATAGRAM) else {
                 datagrams += 1;
                 continue;
