@@ -5,6 +5,7 @@
 //!
 //! The bodies are here and not in `fuzz/`, so that the tests replay the committed corpus.
 
+mod play;
 mod receiver;
 mod sender;
 
@@ -18,10 +19,6 @@ use crate::units::{BlockIndex, Digest, SessionId, SymbolId};
 use crate::wire::{self, Header, Kind, Message, PacketNumber};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// Operations taken from one input; the rest is left.
-const MAX_OPERATIONS: usize = 1 << 10;
-/// Times a machine may ask to be woken without time going on: more is a busy loop.
-const MAX_WAKES_AT_ONCE: usize = 64;
 const SESSION: SessionId = SessionId(0x6d63_f022);
 const GROUP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)), 7417);
 

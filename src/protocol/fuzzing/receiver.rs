@@ -1,6 +1,7 @@
 //! Drives a receiver: a sender that says anything, a disk that may refuse, workers that may die.
 
-use super::{Damage, GROUP, Input, MAX_OPERATIONS, MAX_WAKES_AT_ONCE, Object, SESSION, any_body, value};
+use super::play::{self, World as _};
+use super::{Damage, GROUP, Input, Object, SESSION, any_body, value};
 use crate::fec::Buffer;
 use crate::layout::Layout;
 use crate::limits::{CHECKSUM_LEN, HASHES_PER_PAGE, MAX_CONTROL, MAX_SYMBOL_SIZE};
@@ -25,8 +26,6 @@ const STRANGER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 
 const MAX_OUTPUTS: usize = 48;
 /// Objects beyond this do not fit the disk.
 const DISK: u64 = 1 << 20;
-/// Inputs that the machine may take to its end, and the time for that.
-const END: (usize, Duration) = (20_000, Duration::from_secs(3600));
 
 /// The part file, all in memory.
 struct Part {
@@ -59,24 +58,13 @@ pub(super) struct World {
 /// # Panics
 /// When the receiver breaks a promise.
 pub fn fuzz_receiver(bytes: &[u8]) {
-    play(bytes);
+    World::play(bytes);
 }
 
-/// The world at its end; none if the input is too short for one.
-pub(super) fn play(bytes: &[u8]) -> Option<World> {
-    let mut input = Input(bytes);
-    let mut world = World::new(&mut input)?;
-    world.drain();
-    for _ in 0..MAX_OPERATIONS {
-        if world.over || world.operate(&mut input).is_none() {
-            break;
-        }
-    }
-    world.end();
-    Some(world)
-}
+impl play::World for World {
+    type Machine = Receiver;
+    const END: (usize, Duration) = (20_000, Duration::from_secs(3600));
 
-impl World {
     fn new(input: &mut Input<'_>) -> Option<Self> {
         let object = Object::new(input)?;
         let buffer_bytes = usize::from(input.u8()?) << 8;
@@ -109,7 +97,19 @@ impl World {
         })
     }
 
-    /// Does the next operation; none at the input's end.
+    fn machine(&mut self) -> &mut Receiver {
+        &mut self.receiver
+    }
+    fn now(&mut self) -> &mut Time {
+        &mut self.now
+    }
+    fn jobs(&mut self) -> &mut Vec<ReceiverJob> {
+        &mut self.jobs
+    }
+    fn is_over(&self) -> bool {
+        self.over
+    }
+
     fn operate(&mut self, input: &mut Input<'_>) -> Option<()> {
         match input.u8()? % 16 {
             0 => self.pass(Duration::from_millis(1 << (input.u8()? & 15))),
@@ -149,6 +149,68 @@ impl World {
         Some(())
     }
 
+    fn execute(&mut self, job: ReceiverJob, how: u8) -> ReceiverDone {
+        match (how, job) {
+            (1..64, job) => {
+                self.discarder_died |= matches!(job, ReceiverJob::Discard);
+                ReceiverDone::WorkerDied("fuzzed".into())
+            }
+            (64..128, ReceiverJob::Open { .. }) => ReceiverDone::Failed(AbortCode::Name, "fuzzed".into()),
+            (64..128, ReceiverJob::Store { .. } | ReceiverJob::Spill(_) | ReceiverJob::Commit) => {
+                ReceiverDone::Failed(AbortCode::Disk, "fuzzed".into())
+            }
+            (128..192, ReceiverJob::Store { assembly, .. }) => ReceiverDone::Undecodable(assembly),
+            (192.., ReceiverJob::Store { mut assembly, .. }) => {
+                ReceiverDone::Mismatched { block: assembly.block(), buffer: assembly.take_buffer() }
+            }
+            (_, job) => self.run(job),
+        }
+    }
+
+    fn drain(&mut self) {
+        let mut outputs = 0;
+        while let Some(output) = self.receiver.poll(self.now) {
+            outputs += 1;
+            assert!(outputs <= MAX_OUTPUTS, "it goes on and on");
+            assert!(!self.over, "{output:?} after the end");
+            match output {
+                Output::Transmit(transmit) => {
+                    assert_eq!(transmit.to, SENDER_OR_STRANGER[usize::from(transmit.to == STRANGER)]);
+                    let Payload::Message(bytes) = transmit.payload else { panic!("a device sends symbols") };
+                    assert!(bytes.len() <= MAX_CONTROL + CHECKSUM_LEN);
+                    let (header, message) = wire::decode(&bytes).expect("a sound message");
+                    assert_eq!(header.packet_number, PacketNumber::new(0, self.told));
+                    self.told += 1;
+                    let kinds = [Kind::Join, Kind::Nak, Kind::Progress, Kind::Complete, Kind::Abort];
+                    assert!(kinds.contains(&message.kind()), "{message:?}");
+                }
+                Output::Job(job) => {
+                    self.spills += u32::from(matches!(job, ReceiverJob::Spill(_)));
+                    self.jobs.push(job);
+                }
+                Output::Listen(_) => {}
+                Output::Event(ReceiverEvent::Finished(outcome)) => {
+                    self.over = true;
+                    let discarded = self.part.is_none() || self.discarder_died;
+                    assert!(discarded, "{outcome:?} leaves a part file");
+                    self.outcome = Some(outcome);
+                }
+                Output::Event(ReceiverEvent::BlockRejected(_)) => self.rejected += 1,
+                Output::Event(_) => {}
+            }
+        }
+        let seen = self.receiver.snapshot();
+        let block = seen.object_size.min(1 << 25) as usize + usize::from(MAX_SYMBOL_SIZE);
+        assert!(seen.buffered <= self.buffer_bytes.max(4 * block), "{seen:?}");
+        assert!(seen.verified <= seen.blocks && seen.verified_bytes <= seen.object_size, "{seen:?}");
+        assert!(seen.received_bytes <= seen.object_size, "{seen:?}");
+        assert!(self.jobs.len() <= 2 + (self.buffer_bytes / 1024).max(4), "{:?}", self.jobs);
+        assert_eq!(self.receiver.is_finished(), self.over);
+        assert!(!self.over || self.part.is_none() || self.discarder_died, "a part file is left");
+    }
+}
+
+impl World {
     fn announce(&mut self, input: &mut Input<'_>) -> Option<()> {
         let [phase, probability, flags] = input.array()?;
         let phases = [Phase::Gathering, Phase::Streaming, Phase::Repairing, Phase::Lingering];
@@ -235,46 +297,6 @@ impl World {
         self.drain();
     }
 
-    /// Lets time go on, with a call whenever the machine wants one.
-    fn pass(&mut self, time: Duration) {
-        let until = self.now + time;
-        let mut wakes = 0;
-        while self.receiver.next_timeout() <= until {
-            let due = self.receiver.next_timeout();
-            wakes = if due > self.now { 0 } else { wakes + 1 };
-            assert!(wakes < MAX_WAKES_AT_ONCE, "it is awake all the time: {:?}", self.receiver);
-            self.now = self.now.max(due);
-            self.receiver.handle_timeout(self.now);
-            self.drain();
-        }
-        self.now = until;
-    }
-
-    /// Ends the job that `which` picks; `how` = 0: as it should.
-    fn end_job(&mut self, which: u8, how: u8) {
-        if self.jobs.is_empty() {
-            return;
-        }
-        let job = self.jobs.remove(usize::from(which) % self.jobs.len());
-        let done = match (how, job) {
-            (1..64, job) => {
-                self.discarder_died |= matches!(job, ReceiverJob::Discard);
-                ReceiverDone::WorkerDied("fuzzed".into())
-            }
-            (64..128, ReceiverJob::Open { .. }) => ReceiverDone::Failed(AbortCode::Name, "fuzzed".into()),
-            (64..128, ReceiverJob::Store { .. } | ReceiverJob::Spill(_) | ReceiverJob::Commit) => {
-                ReceiverDone::Failed(AbortCode::Disk, "fuzzed".into())
-            }
-            (128..192, ReceiverJob::Store { assembly, .. }) => ReceiverDone::Undecodable(assembly),
-            (192.., ReceiverJob::Store { mut assembly, .. }) => {
-                ReceiverDone::Mismatched { block: assembly.block(), buffer: assembly.take_buffer() }
-            }
-            (_, job) => self.run(job),
-        };
-        self.receiver.handle_job_done(self.now, done);
-        self.drain();
-    }
-
     fn run(&mut self, job: ReceiverJob) -> ReceiverDone {
         match (job, &mut self.part) {
             (ReceiverJob::Open { layout, .. }, part) => {
@@ -326,69 +348,6 @@ impl World {
                 ReceiverDone::Stored { block, value, buffer: assembly.take_buffer() }
             }
         }
-    }
-
-    /// Takes what the machine has to say, and looks at it.
-    fn drain(&mut self) {
-        let mut outputs = 0;
-        while let Some(output) = self.receiver.poll(self.now) {
-            outputs += 1;
-            assert!(outputs <= MAX_OUTPUTS, "it goes on and on");
-            assert!(!self.over, "{output:?} after the end");
-            match output {
-                Output::Transmit(transmit) => {
-                    assert_eq!(transmit.to, SENDER_OR_STRANGER[usize::from(transmit.to == STRANGER)]);
-                    let Payload::Message(bytes) = transmit.payload else { panic!("a device sends symbols") };
-                    assert!(bytes.len() <= MAX_CONTROL + CHECKSUM_LEN);
-                    let (header, message) = wire::decode(&bytes).expect("a sound message");
-                    assert_eq!(header.packet_number, PacketNumber::new(0, self.told));
-                    self.told += 1;
-                    let kinds = [Kind::Join, Kind::Nak, Kind::Progress, Kind::Complete, Kind::Abort];
-                    assert!(kinds.contains(&message.kind()), "{message:?}");
-                }
-                Output::Job(job) => {
-                    self.spills += u32::from(matches!(job, ReceiverJob::Spill(_)));
-                    self.jobs.push(job);
-                }
-                Output::Listen(_) => {}
-                Output::Event(ReceiverEvent::Finished(outcome)) => {
-                    self.over = true;
-                    let discarded = self.part.is_none() || self.discarder_died;
-                    assert!(discarded, "{outcome:?} leaves a part file");
-                    self.outcome = Some(outcome);
-                }
-                Output::Event(ReceiverEvent::BlockRejected(_)) => self.rejected += 1,
-                Output::Event(_) => {}
-            }
-        }
-        let seen = self.receiver.snapshot();
-        let block = seen.object_size.min(1 << 25) as usize + usize::from(MAX_SYMBOL_SIZE);
-        assert!(seen.buffered <= self.buffer_bytes.max(4 * block), "{seen:?}");
-        assert!(seen.verified <= seen.blocks && seen.verified_bytes <= seen.object_size, "{seen:?}");
-        assert!(seen.received_bytes <= seen.object_size, "{seen:?}");
-        assert!(self.jobs.len() <= 2 + (self.buffer_bytes / 1024).max(4), "{:?}", self.jobs);
-        assert_eq!(self.receiver.is_finished(), self.over);
-    }
-
-    /// Nothing more is done to it: it ends, and leaves nothing behind.
-    fn end(&mut self) {
-        let began = self.now;
-        for _ in 0..END.0 {
-            while !self.jobs.is_empty() {
-                self.end_job(0, 0);
-            }
-            if self.over {
-                assert!(self.part.is_none() || self.discarder_died);
-                return;
-            }
-            let due = self.receiver.next_timeout();
-            assert!(due != Time::NEVER, "it waits for nothing: {:?}", self.receiver);
-            self.now = self.now.max(due);
-            self.receiver.handle_timeout(self.now);
-            self.drain();
-            assert!(self.now.since(began) < END.1, "it takes too long: {:?}", self.receiver);
-        }
-        panic!("it does not end: {:?}", self.receiver);
     }
 }
 

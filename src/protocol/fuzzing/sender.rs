@@ -1,6 +1,7 @@
 //! Drives a sender: devices that say anything, a source that may fail, workers that may die.
 
-use super::{Damage, GROUP, Input, MAX_OPERATIONS, MAX_WAKES_AT_ONCE, Object, SESSION, any_body};
+use super::play::{self, World as _};
+use super::{Damage, GROUP, Input, Object, SESSION, any_body};
 use crate::limits::{CHECKSUM_LEN, MAX_CONTROL, MAX_JOBS};
 use crate::pacing::RateMode;
 use crate::protocol::event::SenderEvent;
@@ -22,8 +23,6 @@ use std::time::Duration;
 /// Outputs that one input may bring at the most: goodbyes, polls and announcements to a few devices
 /// each, and what the rate allows at one go.
 const MAX_OUTPUTS: usize = 512;
-/// Inputs that the machine may take to its end, and the time for that.
-const END: (usize, Duration) = (200_000, Duration::from_secs(600));
 
 pub(super) struct World {
     pub(super) now: Time,
@@ -48,21 +47,7 @@ pub(super) struct World {
 /// # Panics
 /// When the sender breaks a promise.
 pub fn fuzz_sender(bytes: &[u8]) {
-    play(bytes);
-}
-
-/// The world at its end; none if the input is too short for one.
-pub(super) fn play(bytes: &[u8]) -> Option<World> {
-    let mut input = Input(bytes);
-    let mut world = World::new(&mut input)?;
-    world.drain();
-    for _ in 0..MAX_OPERATIONS {
-        if world.over || world.operate(&mut input).is_none() {
-            break;
-        }
-    }
-    world.end();
-    Some(world)
+    World::play(bytes);
 }
 
 fn device(n: u8) -> DeviceId {
@@ -74,7 +59,10 @@ fn address(n: u8) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(10, 0, n & 1, n >> 1), 40_000))
 }
 
-impl World {
+impl play::World for World {
+    type Machine = Sender;
+    const END: (usize, Duration) = (200_000, Duration::from_secs(600));
+
     fn new(input: &mut Input<'_>) -> Option<Self> {
         let object = Object::new(input)?;
         let [people, speed] = input.array()?;
@@ -114,7 +102,19 @@ impl World {
         })
     }
 
-    /// Does the next operation; none at the input's end.
+    fn machine(&mut self) -> &mut Sender {
+        &mut self.sender
+    }
+    fn now(&mut self) -> &mut Time {
+        &mut self.now
+    }
+    fn jobs(&mut self) -> &mut Vec<SenderJob> {
+        &mut self.jobs
+    }
+    fn is_over(&self) -> bool {
+        self.over
+    }
+
     fn operate(&mut self, input: &mut Input<'_>) -> Option<()> {
         match input.u8()? % 14 {
             0 => self.pass(Duration::from_millis(1 << (input.u8()? % 14))),
@@ -187,6 +187,59 @@ impl World {
         Some(())
     }
 
+    fn execute(&mut self, job: SenderJob, how: u8) -> SenderDone {
+        match (how, job) {
+            (1..32, _) => SenderDone::WorkerDied("fuzzed".into()),
+            (32..64, SenderJob::Hash(_) | SenderJob::Encode { .. } | SenderJob::CheckSource) => {
+                SenderDone::SourceFailed("fuzzed".into())
+            }
+            (64..128, SenderJob::LookUp(device)) => {
+                self.claims.insert(device);
+                SenderDone::LookedUp(device, Some(DeviceStatus::Complete))
+            }
+            (128.., SenderJob::LookUp(device)) => SenderDone::LookedUp(device, Some(DeviceStatus::Lost)),
+            (_, SenderJob::LookUp(device)) => SenderDone::LookedUp(device, None),
+            (_, SenderJob::CheckSource) => SenderDone::SourceChecked,
+            (_, SenderJob::Hash(block)) => SenderDone::Hashed(block, self.value(block)),
+            (_, SenderJob::Encode { block, first, count }) => {
+                let symbols = Arc::new(self.object.repair(block, first, count));
+                SenderDone::Encoded { block, first, symbols }
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        let mut outputs = 0;
+        while let Some(output) = self.sender.poll(self.now) {
+            outputs += 1;
+            assert!(outputs <= MAX_OUTPUTS, "it goes on and on");
+            assert!(!self.over, "{output:?} after the end");
+            match output {
+                Output::Transmit(transmit) => self.look_at(&transmit),
+                Output::Job(job) => {
+                    if let SenderJob::Encode { block, first, count } = job {
+                        let k = self.object.layout.source_symbols(block);
+                        assert!(first.0 >= k && (1..=2 * k + 2).contains(&count), "{job:?}");
+                    }
+                    self.jobs.push(job);
+                }
+                Output::Listen(group) => panic!("a sender listens to {group}"),
+                Output::Event(SenderEvent::Status(row)) => {
+                    let claimed = row.status != DeviceStatus::Complete || self.claims.contains(&row.device);
+                    assert!(claimed, "nobody said so (I2): {row:?}");
+                }
+                Output::Event(SenderEvent::Finished(_)) => self.over = true,
+                Output::Event(_) => {}
+            }
+        }
+        let seen = self.sender.snapshot(self.now);
+        assert!(seen.position <= seen.blocks && seen.streamed <= seen.object_size, "{seen:?}");
+        assert!(self.jobs.len() <= MAX_JOBS, "{} jobs", self.jobs.len());
+        assert_eq!(self.sender.is_finished(), self.over);
+    }
+}
+
+impl World {
     fn nak(&mut self, input: &mut Input<'_>) -> Option<()> {
         let [who, channel, back, count] = input.array()?;
         let channel = u16::from(channel & 15);
@@ -234,82 +287,8 @@ impl World {
         self.drain();
     }
 
-    /// Lets time go on, with a call whenever the machine wants one.
-    fn pass(&mut self, time: Duration) {
-        let until = self.now + time;
-        let mut wakes = 0;
-        while self.sender.next_timeout() <= until {
-            let due = self.sender.next_timeout();
-            wakes = if due > self.now { 0 } else { wakes + 1 };
-            assert!(wakes < MAX_WAKES_AT_ONCE, "it is awake all the time: {:?}", self.sender);
-            self.now = self.now.max(due);
-            self.sender.handle_timeout(self.now);
-            self.drain();
-        }
-        self.now = until;
-    }
-
-    /// Ends the job that `which` picks; `how` = 0: as it should.
-    fn end_job(&mut self, which: u8, how: u8) {
-        if self.jobs.is_empty() {
-            return;
-        }
-        let job = self.jobs.remove(usize::from(which) % self.jobs.len());
-        let done = match (how, job) {
-            (1..32, _) => SenderDone::WorkerDied("fuzzed".into()),
-            (32..64, SenderJob::Hash(_) | SenderJob::Encode { .. } | SenderJob::CheckSource) => {
-                SenderDone::SourceFailed("fuzzed".into())
-            }
-            (64..128, SenderJob::LookUp(device)) => {
-                self.claims.insert(device);
-                SenderDone::LookedUp(device, Some(DeviceStatus::Complete))
-            }
-            (128.., SenderJob::LookUp(device)) => SenderDone::LookedUp(device, Some(DeviceStatus::Lost)),
-            (_, SenderJob::LookUp(device)) => SenderDone::LookedUp(device, None),
-            (_, SenderJob::CheckSource) => SenderDone::SourceChecked,
-            (_, SenderJob::Hash(block)) => SenderDone::Hashed(block, self.value(block)),
-            (_, SenderJob::Encode { block, first, count }) => {
-                let symbols = Arc::new(self.object.repair(block, first, count));
-                SenderDone::Encoded { block, first, symbols }
-            }
-        };
-        self.sender.handle_job_done(self.now, done);
-        self.drain();
-    }
-
     fn value(&self, block: BlockIndex) -> Digest {
         self.object.values[block.0 as usize]
-    }
-
-    /// Takes what the machine has to say, and looks at it.
-    fn drain(&mut self) {
-        let mut outputs = 0;
-        while let Some(output) = self.sender.poll(self.now) {
-            outputs += 1;
-            assert!(outputs <= MAX_OUTPUTS, "it goes on and on");
-            assert!(!self.over, "{output:?} after the end");
-            match output {
-                Output::Transmit(transmit) => self.look_at(&transmit),
-                Output::Job(job) => {
-                    if let SenderJob::Encode { block, first, count } = job {
-                        let k = self.object.layout.source_symbols(block);
-                        assert!(first.0 >= k && (1..=2 * k + 2).contains(&count), "{job:?}");
-                    }
-                    self.jobs.push(job);
-                }
-                Output::Listen(group) => panic!("a sender listens to {group}"),
-                Output::Event(SenderEvent::Status(row)) => {
-                    let claimed = row.status != DeviceStatus::Complete || self.claims.contains(&row.device);
-                    assert!(claimed, "nobody said so (I2): {row:?}");
-                }
-                Output::Event(SenderEvent::Finished(_)) => self.over = true,
-                Output::Event(_) => {}
-            }
-        }
-        let seen = self.sender.snapshot(self.now);
-        assert!(seen.position <= seen.blocks && seen.streamed <= seen.object_size, "{seen:?}");
-        assert!(self.jobs.len() <= MAX_JOBS, "{} jobs", self.jobs.len());
-        assert_eq!(self.sender.is_finished(), self.over);
     }
 
     fn look_at(&mut self, transmit: &Transmit) {
@@ -345,25 +324,5 @@ impl World {
         let next = self.counters.entry(number.channel()).or_insert(0);
         assert_eq!(number.counter(), *next, "packet numbers of channel {} jump", number.channel());
         *next += u64::from(count);
-    }
-
-    /// Nothing more is done to it: it ends.
-    fn end(&mut self) {
-        let began = self.now;
-        for _ in 0..END.0 {
-            while !self.jobs.is_empty() {
-                self.end_job(0, 0);
-            }
-            if self.over {
-                return;
-            }
-            let due = self.sender.next_timeout();
-            assert!(due != Time::NEVER, "it waits for nothing: {:?}", self.sender);
-            self.now = self.now.max(due);
-            self.sender.handle_timeout(self.now);
-            self.drain();
-            assert!(self.now.since(began) < END.1, "it takes too long: {:?}", self.sender);
-        }
-        panic!("it does not end: {:?}", self.sender);
     }
 }

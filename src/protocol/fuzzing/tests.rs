@@ -1,3 +1,4 @@
+use super::play::World as _;
 use super::*;
 use crate::protocol::event::ReceiverOutcome;
 use crate::status::DeviceStatus;
@@ -102,7 +103,7 @@ fn sender_seeds() -> Vec<(&'static str, Vec<u8>)> {
 #[test]
 fn the_receivers_seeds_reach_what_they_are_for() {
     for (name, input) in receiver_seeds() {
-        let world = receiver::play(&input).unwrap();
+        let world = receiver::World::play(&input).unwrap();
         let outcome = world.outcome.unwrap();
         println!(
             "{name}: {outcome:?}, {} told, {} spills, {} rejected",
@@ -121,7 +122,7 @@ fn the_receivers_seeds_reach_what_they_are_for() {
 #[test]
 fn the_senders_seeds_reach_what_they_are_for() {
     for (name, input) in sender_seeds() {
-        let world = sender::play(&input).unwrap();
+        let world = sender::World::play(&input).unwrap();
         let seen = world.sender.snapshot(world.now);
         println!("{name}: {seen:?}");
         let complete = seen.count(|status| *status == DeviceStatus::Complete);
