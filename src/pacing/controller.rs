@@ -2,7 +2,7 @@
 //! and looks now and then whether it carries more.
 //!
 //! ```text
-//!  starting ── clear: x4 or x2 ─► starting          holding ── its time is over: x1.05 ──► probing
+//!  starting ── clear: x4 or x2 ──► starting       holding ── its time is over: x1.05 ──► probing
 //!     └─ congested ──► draining                   probing ── clear: more  ──► probing
 //!  draining ── it was random loss ──► starting    probing, holding ── congested ──► draining
 //!     └─ the queue is gone ──► holding at 0.97 of what is carried

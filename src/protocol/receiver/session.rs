@@ -153,13 +153,12 @@ impl ChannelLoss {
         let last = self.stretch?;
         self.stretch = (!anew).then(|| Stretch::starting(last.last, last.last_at));
         self.before = None;
-        let micros = |d: Duration| d.as_micros();
         Some(Arrivals {
             first: stretch.first,
             last: stretch.last,
             received: stretch.received,
-            elapsed_us: u32::try_from(micros(stretch.elapsed())).unwrap_or(u32::MAX),
-            last_at_us: u64::try_from(micros(stretch.last_at - Time::ZERO)).unwrap_or(u64::MAX),
+            elapsed_us: u32::try_from(stretch.elapsed().as_micros()).unwrap_or(u32::MAX),
+            last_at_us: u64::try_from((stretch.last_at - Time::ZERO).as_micros()).unwrap_or(u64::MAX),
         })
     }
 

@@ -82,16 +82,16 @@ impl Device {
         self.in_group() || (!self.is_final() && !self.apart && block >= self.since)
     }
     /// Sets it apart from the group, for what most of its losses are due to.
-    pub fn set_apart(&mut self) {
+    pub fn set_apart(&mut self) -> Cause {
         let on_the_way = self.lost_datagrams.saturating_sub(self.kernel_drops);
         let most = self.kernel_drops.max(self.overrun_drops).max(on_the_way);
-        self.apart = true;
-        self.cause = Some(match most {
-            0 => Cause::Network,
-            _ if most == self.overrun_drops => Cause::Disk,
-            _ if most == self.kernel_drops => Cause::Cpu,
+        let cause = match most {
+            1.. if most == self.overrun_drops => Cause::Disk,
+            1.. if most == self.kernel_drops => Cause::Cpu,
             _ => Cause::Network,
-        });
+        };
+        (self.apart, self.cause) = (true, Some(cause));
+        cause
     }
     pub fn row(&self, now: Time, blocks: u32) -> DeviceRow {
         let deficit = self.incomplete.unwrap_or_else(|| blocks.saturating_sub(self.verified));

@@ -200,10 +200,16 @@ impl Sender {
         self.out.push_back(Output::Transmit(transmit));
     }
 
-    /// Sends a message to the whole group.
-    fn tell_group(&mut self, message: &Message<'_>, now: Time) {
+    /// Takes the packet number of a message that goes out now to the group.
+    fn group_number(&mut self, now: Time) -> PacketNumber {
         let number = self.group.take_numbers(1);
         self.pace.note_sent(number.counter(), now);
+        number
+    }
+
+    /// Sends a message to the whole group.
+    fn tell_group(&mut self, message: &Message<'_>, now: Time) {
+        let number = self.group_number(now);
         self.message(self.config.data, number, message);
     }
 

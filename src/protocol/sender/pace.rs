@@ -57,6 +57,11 @@ impl Pace {
         datagrams * (self.datagram * 8) as f64
     }
 
+    /// At how many bits per second a stretch was sent, on the mean.
+    pub fn sending(&self, sample: &Sample) -> f64 {
+        self.in_bits(sample.sent as f64 / sample.sent_in.as_secs_f64().max(1e-6))
+    }
+
     /// Notes that the channel's datagrams from `counter` on are sent now.
     pub fn note_sent(&mut self, counter: u64, now: Time) {
         let soon = self.sent.back().is_some_and(|&(_, at)| now < at + SPACING);

@@ -11,7 +11,7 @@
 use super::{Sender, SlowPolicy};
 use crate::limits::UNICAST_SHARE_PERCENT;
 use crate::pacing::{Clear, Finding, RateController, RateMode, Trial};
-use crate::status::{Cause, DeviceStatus};
+use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::units::Rate;
 use crate::wire::Arrivals;
@@ -81,7 +81,7 @@ impl Sender {
             return;
         }
         let Some(sample) = self.pace.sample(arrivals, overflowed) else { return };
-        let sending = self.pace.in_bits(sample.sent as f64 / sample.sent_in.as_secs_f64().max(1e-6));
+        let sending = self.pace.sending(&sample);
         let trial = self.pace.trial();
         let device = self.devices.get_mut(key);
         let finding = device.path.observe(now, &sample, trial);
@@ -182,9 +182,8 @@ impl Sender {
     /// A device that would slow the others down is served alone after the stream, or not at all.
     /// Meanwhile it takes what the stream brings through its way, which is full anyway.
     fn too_slow(&mut self, key: usize, now: Time) {
-        self.devices.get_mut(key).set_apart();
+        let cause = self.devices.get_mut(key).set_apart().word();
         if self.config.slow == SlowPolicy::Drop {
-            let cause = self.devices.get(key).cause.map_or("", Cause::word);
             let reason =
                 format!("too slow for the group ({cause}); without --slow drop it is served afterwards");
             self.set_status(key, DeviceStatus::Failed(reason), now);
@@ -211,7 +210,7 @@ impl Sender {
         let next = channel.next_counter();
         let Some(pace) = &mut channel.pace else { return };
         let Some(sample) = pace.sample(arrivals, overflowed) else { return };
-        let sending = pace.in_bits(sample.sent as f64 / sample.sent_in.as_secs_f64().max(1e-6));
+        let sending = pace.sending(&sample);
         match device.path.observe(now, &sample, pace.trial()) {
             Finding::Nothing => {}
             Finding::Clear(clear) => {

@@ -189,8 +189,7 @@ impl Sender {
             return None;
         }
         if let Some(page) = self.next_group_page() {
-            let number = self.group.take_numbers(1);
-            self.pace.note_sent(number.counter(), now);
+            let number = self.group_number(now);
             return Some(self.transmit(self.config.data, number, &Message::HashPage(page)));
         }
         let most = self.symbols_at_once(self.pace.bucket.quantum());
