@@ -77,7 +77,8 @@ impl play::World for World {
                 rate if speed & 8 == 0 => RateMode::Fixed(rate),
                 rate => RateMode::Auto(rate),
             },
-            slow: match speed >> 3 & 3 {
+            // Bits apart from the rate mode's, so that each policy meets both.
+            slow: match speed >> 4 & 3 {
                 0 | 1 => SlowPolicy::Defer,
                 2 => SlowPolicy::Keep,
                 _ => SlowPolicy::Drop,
