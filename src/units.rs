@@ -29,6 +29,24 @@ pub struct DeviceId(pub [u8; 16]);
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Digest(pub [u8; 32]);
 
+/// A sender's public key (Ed25519): who it is.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SenderKey(pub [u8; 32]);
+
+/// A public half of an agreement (X25519), made anew for each run.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AgreementKey(pub [u8; 32]);
+
+/// How datagrams are sealed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Suite {
+    /// AES-256-GCM (NIST SP 800-38D).
+    #[default]
+    Aes256Gcm,
+    /// ChaCha20-Poly1305 (RFC 8439).
+    ChaCha20Poly1305,
+}
+
 /// Bits per second, counted on the wire (Ethernet framing included).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(pub u64);
@@ -76,7 +94,7 @@ macro_rules! hex_display {
         }
     )*};
 }
-hex_display!(TaskId, DeviceId, Digest);
+hex_display!(TaskId, DeviceId, Digest, SenderKey, AgreementKey);
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

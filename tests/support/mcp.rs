@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Long enough for anything short on a busy two-core machine.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_secs(120);
 
 /// The binary under test.
 pub const MCP: &str = env!("CARGO_BIN_EXE_mcp");

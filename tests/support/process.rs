@@ -363,6 +363,15 @@ impl Drop for Proc {
             watch.stop.store(true, Ordering::Relaxed);
         }
         if self.done.is_none() {
+            if thread::panicking() {
+                // Why one process failed is often told by another.
+                let state = match self.child.try_wait() {
+                    Ok(Some(status)) => format!("had ended: {status}"),
+                    _ => "was still running".into(),
+                };
+                let transcript = self.transcript();
+                eprintln!("beside it, {} {state}\n{transcript}", self.name);
+            }
             let _ = self.child.kill();
             let _ = self.child.wait();
         }

@@ -1,0 +1,162 @@
+//! Who said it: Ed25519 (RFC 8032) over a BLAKE3 hash that is made for this use alone.
+
+use super::derive::Secret;
+use crate::units::SenderKey;
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+
+/// Bytes of a signature.
+pub const SIGNATURE_LEN: usize = 64;
+
+/// Keeps what is signed here apart from whatever else a key might ever sign.
+const CONTEXT: &str = "mcp 2026-11-20 datagram signed by its sender v1";
+
+/// A sender's secret half.
+#[derive(Clone)]
+pub struct Identity(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Real(Box<SigningKey>),
+    #[cfg(any(test, feature = "sim"))]
+    Sham(SenderKey),
+}
+
+impl Identity {
+    /// From its 32 secret bytes.
+    #[must_use]
+    pub fn new(seed: &Secret) -> Self {
+        Self(Kind::Real(Box::new(SigningKey::from_bytes(seed.expose()))))
+    }
+
+    /// The public half, by which others know the sender.
+    #[must_use]
+    pub fn public(&self) -> SenderKey {
+        match &self.0 {
+            Kind::Real(key) => SenderKey(key.verifying_key().to_bytes()),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sham(key) => *key,
+        }
+    }
+
+    /// Signs `bytes`.
+    #[must_use]
+    pub fn sign(&self, bytes: &[u8]) -> [u8; SIGNATURE_LEN] {
+        match &self.0 {
+            Kind::Real(key) => key.sign(&digest(bytes)).to_bytes(),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sham(key) => sham::sign(key, bytes),
+        }
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Identity({})", self.public())
+    }
+}
+
+/// Whether `signature` is of these `bytes` by the sender with this key. Keys and signatures that are
+/// not in the one proper form are refused.
+#[must_use]
+pub fn verify(key: &SenderKey, bytes: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
+    #[cfg(any(test, feature = "sim"))]
+    if let Some(verdict) = sham::verify(key, bytes, signature) {
+        return verdict;
+    }
+    VerifyingKey::from_bytes(&key.0)
+        .is_ok_and(|key| key.verify_strict(&digest(bytes), &Signature::from_bytes(signature)).is_ok())
+}
+
+fn digest(bytes: &[u8]) -> [u8; 32] {
+    *blake3::Hasher::new_derive_key(CONTEXT).update(bytes).finalize().as_bytes()
+}
+
+/// Signatures that anybody can make, for worlds where thousands of devices verify on one thread: the
+/// bookkeeping is the real one, the strength is none. Keys of this kind are known by their first bytes, and
+/// are believed only once [`sham::allow`] was called, which the program itself never does.
+#[cfg(any(test, feature = "sim"))]
+pub mod sham {
+    use super::{Identity, Kind, SIGNATURE_LEN};
+    use crate::units::SenderKey;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    const MARK: &[u8; 8] = b"sham key";
+    static ALLOWED: AtomicBool = AtomicBool::new(false);
+
+    /// Has this process believe sham signatures from now on.
+    pub fn allow() {
+        ALLOWED.store(true, Ordering::Relaxed);
+    }
+
+    /// A sender's identity that costs little; see [`allow`].
+    #[must_use]
+    pub fn identity(seed: u64) -> Identity {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(MARK);
+        key[8..16].copy_from_slice(&seed.to_be_bytes());
+        Identity(Kind::Sham(SenderKey(key)))
+    }
+
+    pub(super) fn sign(key: &SenderKey, bytes: &[u8]) -> [u8; SIGNATURE_LEN] {
+        let mut signature = [0; SIGNATURE_LEN];
+        signature[..32].copy_from_slice(blake3::keyed_hash(&key.0, bytes).as_bytes());
+        signature
+    }
+
+    pub(super) fn verify(key: &SenderKey, bytes: &[u8], signature: &[u8; SIGNATURE_LEN]) -> Option<bool> {
+        (ALLOWED.load(Ordering::Relaxed) && key.0.starts_with(MARK)).then(|| sign(key, bytes) == *signature)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use data_encoding::HEXLOWER;
+
+    /// RFC 8032, section 7.1, test 1: the key pair, and the signature of nothing by the crate in use.
+    #[test]
+    fn known_answer() {
+        let hex = |text: &str| HEXLOWER.decode(text.as_bytes()).unwrap();
+        let seed = hex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60");
+        let key = SigningKey::from_bytes(&seed.clone().try_into().unwrap());
+        let public = hex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
+        assert_eq!(key.verifying_key().to_bytes().to_vec(), public);
+        let signature = hex(concat!(
+            "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555",
+            "fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b"
+        ));
+        assert_eq!(key.sign(b"").to_bytes().to_vec(), signature);
+        let ours = Identity::new(&Secret::new(seed.try_into().unwrap()));
+        assert_eq!(ours.public().0.to_vec(), public);
+    }
+
+    #[test]
+    fn every_bit_counts() {
+        let identity = Identity::new(&Secret::new([5; 32]));
+        let bytes = b"an announce, say".to_vec();
+        let signature = identity.sign(&bytes);
+        assert!(verify(&identity.public(), &bytes, &signature));
+        for bit in 0..bytes.len() * 8 {
+            let mut bytes = bytes.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(!verify(&identity.public(), &bytes, &signature), "bit {bit} of the message");
+        }
+        for bit in 0..SIGNATURE_LEN * 8 {
+            let mut signature = signature;
+            signature[bit / 8] ^= 1 << (bit % 8);
+            assert!(!verify(&identity.public(), &bytes, &signature), "bit {bit} of the signature");
+        }
+        for bit in 0..256 {
+            let mut key = identity.public();
+            key.0[bit / 8] ^= 1 << (bit % 8);
+            assert!(!verify(&key, &bytes, &signature), "bit {bit} of the key");
+        }
+    }
+
+    #[test]
+    fn a_signature_for_another_use_does_not_count() {
+        let seed = Secret::new([5; 32]);
+        let raw = SigningKey::from_bytes(seed.expose()).sign(b"bytes").to_bytes();
+        assert!(!verify(&Identity::new(&seed).public(), b"bytes", &raw));
+    }
+}
