@@ -3,7 +3,7 @@
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use mcp::limits::{DEFAULT_SYMBOL_SIZE, MAX_CONTROL};
-use mcp::units::{BlockIndex, DeviceId, SessionId, SymbolId};
+use mcp::units::{BlockIndex, SessionId, SymbolId};
 use mcp::wire::{
     Deficit, Header, Message, Nak, PacketNumber, Symbol, decode_plain, encode_plain, symbol_head,
 };
@@ -17,7 +17,6 @@ const HEADER: Header = Header { session: SessionId(1), packet_number: PacketNumb
 /// A NAK as a device under 1 % loss sends it, as long as it may be.
 fn full_nak() -> Message<'static> {
     let mut nak = Nak {
-        device: DeviceId([7; 16]),
         round: 1,
         as_of: PacketNumber::new(0, 1_000_000),
         held_us: 300,

@@ -22,8 +22,15 @@ pub const DEFAULT_GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0x4d
 pub const HEADER_LEN: usize = 20;
 /// Bytes before a symbol's payload: the common header, block index and symbol id.
 pub const SYMBOL_HEADER_LEN: usize = HEADER_LEN + 8;
-/// Bytes kept free behind a symbol for the authentication tag that sealed sessions will carry.
+/// Bytes of the authentication tag behind a sealed datagram; kept free behind every symbol.
 pub const TAG_RESERVE: usize = 16;
+/// Bytes of the signature behind what a sender says to all.
+pub const SIGNATURE_RESERVE: usize = 64;
+/// Most bytes behind a control message: a signature, sealed.
+pub const MAX_TRAILER: usize = SIGNATURE_RESERVE + TAG_RESERVE;
+/// Bytes in clear between the header and the sealed body of a join: the device's key, its cookie, its proof of
+/// the group key.
+pub const JOIN_CLEAR: usize = 32 + 16 + 16;
 /// Symbol sizes are multiples of this (alignment of RaptorQ's vector kernels).
 pub const SYMBOL_ALIGN: u16 = 64;
 /// Smallest symbol size.
@@ -34,12 +41,9 @@ pub const MAX_SYMBOL_SIZE: u16 = 8896;
 pub const DEFAULT_SYMBOL_SIZE: u16 = 1408;
 /// Largest datagram of any kind: the largest symbol with its header and tag.
 pub const MAX_DATAGRAM: usize = MAX_SYMBOL_SIZE as usize + SYMBOL_HEADER_LEN + TAG_RESERVE;
-/// Largest control message (everything but symbols), without its checksum: with it, it fits the
+/// Largest control message (everything but symbols), without what protects it: with that, it fits the
 /// smallest IPv6 MTU of 1280.
-pub const MAX_CONTROL: usize = 1200;
-/// Bytes of the checksum behind every message but symbols: where nothing is authenticated, it keeps
-/// a damaged poll or hash page from being believed (symbols are covered by their block's hash).
-pub const CHECKSUM_LEN: usize = 8;
+pub const MAX_CONTROL: usize = 1152;
 /// Largest number of source symbols in a block (RFC 6330, section 5.1.2: K'_max).
 pub const MAX_SOURCE_SYMBOLS: u32 = 56_403;
 /// Largest symbol id (RFC 6330: the encoding symbol id has 24 bits).
@@ -66,6 +70,16 @@ pub const MAX_NAME: usize = 255;
 pub const MAX_LABEL: usize = 64;
 /// Longest reason text in an abort, in bytes of UTF-8.
 pub const MAX_REASON: usize = 200;
+/// Longest name of a group key, in bytes: it is a file's name.
+pub const MAX_KEY_NAME: usize = 32;
+/// Most lines with a key in one key file: the current one and those before it.
+pub const MAX_KEY_LINES: usize = 16;
+/// Largest key file, in bytes, comments included.
+pub const MAX_KEY_FILE: usize = 64 << 10;
+/// Most group keys that a receiver tries, older ones included.
+pub const MAX_GROUP_KEYS: usize = 64;
+/// Most senders that a device remembers.
+pub const MAX_KNOWN_SENDERS: usize = 1024;
 /// Chaining values in one hash page.
 pub const HASHES_PER_PAGE: u32 = 32;
 /// Blocks of an object that this program sends or receives: what bounds the state kept per block.
@@ -76,6 +90,14 @@ pub const MAX_BATCH: usize = 64;
 pub const MAX_JOBS: usize = 1024;
 /// Most block buffers of a receiver, however small its blocks: each may be inside a job.
 pub const MAX_BLOCK_BUFFERS: usize = MAX_JOBS / 2;
+/// Agreements with devices that a sender makes a second, each some 40 us: what joins may cost it.
+pub const AGREEMENTS_PER_SECOND: u32 = 1_000;
+/// Messages of one device that a sender opens a second; an honest one sends a tenth of that.
+pub const DEVICE_MESSAGES_PER_SECOND: u32 = 400;
+/// Signatures that a receiver checks a second, each some 40 us, as long as no seal vouches for their datagrams.
+pub const VERIFICATIONS_PER_SECOND: u32 = 2_000;
+/// Digests in one SYMBOL DIGESTS message.
+pub const DIGESTS_PER_MESSAGE: usize = 64;
 /// Most joins that wait for the status table, each with a job.
 pub const MAX_PENDING_JOINS: usize = MAX_JOBS / 2;
 /// Devices one session serves.
@@ -101,10 +123,10 @@ pub const DEVICE_SYNC: Duration = Duration::from_secs(15 * 60);
 /// NAK summaries per second that polls may invite. The four shares leave a quarter of the bound
 /// free, since they hold in the mean: devices draw their delays.
 pub const NAKS_PER_SECOND: u32 = FEEDBACK_PER_SECOND / 4;
-/// Joins per second that announces may invite.
-pub const JOINS_PER_SECOND: u32 = FEEDBACK_PER_SECOND * 3 / 20;
+/// Joins per second that announces may invite. Each device joins twice: the first time it only gets its cookie.
+pub const JOINS_PER_SECOND: u32 = FEEDBACK_PER_SECOND / 10;
 /// Completion receipts per second that the devices together may send.
-pub const COMPLETIONS_PER_SECOND: u32 = FEEDBACK_PER_SECOND / 5;
+pub const COMPLETIONS_PER_SECOND: u32 = FEEDBACK_PER_SECOND * 3 / 20;
 /// Progress reports per second that the devices together may send.
 pub const REPORTS_PER_SECOND: u32 = FEEDBACK_PER_SECOND * 3 / 20;
 /// While data arrives a device reports this often, or less often where there are many: the rate is
@@ -145,11 +167,11 @@ const _: () = {
     assert!(DEFAULT_SYMBOL_SIZE as usize + SYMBOL_HEADER_LEN + TAG_RESERVE + 48 <= 1500);
     assert!(MAX_SYMBOL_SIZE as usize + SYMBOL_HEADER_LEN + TAG_RESERVE + 48 <= 9000);
     assert!(HEADER_LEN + 12 + HASHES_PER_PAGE as usize * 32 <= MAX_CONTROL);
-    assert!(MAX_CONTROL + CHECKSUM_LEN <= MAX_DATAGRAM);
-    assert!(MAX_CONTROL + CHECKSUM_LEN + 48 <= 1280);
+    assert!(MAX_CONTROL + MAX_TRAILER <= MAX_DATAGRAM);
+    assert!(MAX_CONTROL + MAX_TRAILER + 48 <= 1280);
     assert!(MAX_SOURCE_SYMBOLS < MAX_SYMBOL_ID);
     assert!(
-        NAKS_PER_SECOND + JOINS_PER_SECOND + COMPLETIONS_PER_SECOND + REPORTS_PER_SECOND
+        NAKS_PER_SECOND + 2 * JOINS_PER_SECOND + COMPLETIONS_PER_SECOND + REPORTS_PER_SECOND
             <= FEEDBACK_PER_SECOND * 3 / 4
     );
     assert!(ANNOUNCE_INTERVAL.as_secs() < SENDER_SILENCE.as_secs());

@@ -37,6 +37,10 @@ pub struct SenderKey(pub [u8; 32]);
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AgreementKey(pub [u8; 32]);
 
+/// What an address has to give back to show that it can be reached. Means nothing to anybody but the sender.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cookie(pub [u8; 16]);
+
 /// How datagrams are sealed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Suite {
@@ -46,6 +50,10 @@ pub enum Suite {
     /// ChaCha20-Poly1305 (RFC 8439).
     ChaCha20Poly1305,
 }
+
+/// The first half of a source symbol's BLAKE3 hash: enough that nobody finds another symbol for it.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct SymbolDigest(pub [u8; 16]);
 
 /// Bits per second, counted on the wire (Ethernet framing included).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,7 +102,7 @@ macro_rules! hex_display {
         }
     )*};
 }
-hex_display!(TaskId, DeviceId, Digest, SenderKey, AgreementKey);
+hex_display!(TaskId, DeviceId, Digest, SenderKey, AgreementKey, Cookie, SymbolDigest);
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,11 +5,14 @@
 //! version as it was released. `cargo test --test corpus -- --ignored` writes them anew, which is
 //! right only together with a new `WIRE_VERSION`.
 
-use mcp::units::{BlockIndex, DeviceId, Digest, Rate, SessionId, SymbolId, TaskId};
+use mcp::units::{
+    AgreementKey, BlockIndex, Cookie, DeviceId, Digest, Rate, SenderKey, SessionId, Suite, SymbolDigest,
+    SymbolId, TaskId,
+};
 use mcp::wire::{
     Abort, AbortCode, Acknowledge, Admit, Announce, Arrivals, Complete, Deficit, HashPage, Header,
-    Invitation, Join, Kind, Message, Nak, PacketNumber, PageRange, Phase, Planned, Poll, Progress, Symbol,
-    Verdict, decode_plain, encode_plain, fuzz_datagram,
+    Invitation, Join, Kind, Message, Nak, PacketNumber, PageRange, Phase, Planned, Poll, Progress, Retry,
+    Suspect, Symbol, SymbolDigests, Verdict, decode_plain, encode_plain, fuzz_datagram,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,10 +31,12 @@ fn invitation() -> Invitation {
 /// One message of each kind.
 fn goldens() -> Vec<Message<'static>> {
     let device = DeviceId(std::array::from_fn(|i| 0xd0 + i as u8));
-    let instance = 0x1122_3344_5566_7788;
     let root = Digest(std::array::from_fn(|i| i as u8));
     vec![
         Announce {
+            sender: SenderKey([0x51; 32]),
+            agreement: AgreementKey([0x52; 32]),
+            suite: Suite::ChaCha20Poly1305,
             task: TaskId([0xa5; 16]),
             phase: Phase::Repairing,
             object_size: 5_000_000,
@@ -46,8 +51,8 @@ fn goldens() -> Vec<Message<'static>> {
             name: "image.iso".into(),
         }
         .into(),
-        Join { device, instance, label: "lab-07".into() }.into(),
-        Admit { device, instance, verdict: Verdict::Admitted }.into(),
+        Join { device, holds: true, label: "lab-07".into() }.into(),
+        Admit { verdict: Verdict::Admitted, channel: 7 }.into(),
         Symbol { block: BlockIndex(2), id: SymbolId(745), payload: b"some bytes of a symbol" }.into(),
         HashPage { first: BlockIndex(32), values: vec![root; 2] }.into(),
         Poll {
@@ -60,7 +65,6 @@ fn goldens() -> Vec<Message<'static>> {
         }
         .into(),
         Nak {
-            device,
             round: 3,
             as_of: PacketNumber::new(0, 41),
             held_us: 300,
@@ -74,7 +78,6 @@ fn goldens() -> Vec<Message<'static>> {
         }
         .into(),
         Progress {
-            device,
             verified: 1,
             received: 3000,
             lost: 30,
@@ -89,9 +92,17 @@ fn goldens() -> Vec<Message<'static>> {
             }),
         }
         .into(),
-        Complete { device, instance, root, received: 3700, lost: 37 }.into(),
-        Acknowledge { device }.into(),
-        Abort { device: Some(device), code: AbortCode::Disk, reason: "no space left".into() }.into(),
+        Complete { root, received: 3700, lost: 37 }.into(),
+        Acknowledge.into(),
+        Abort { code: AbortCode::Disk, reason: "no space left".into() }.into(),
+        Retry { agreement: AgreementKey([0x53; 32]), cookie: Cookie([0x54; 16]) }.into(),
+        Suspect { block: BlockIndex(3) }.into(),
+        SymbolDigests {
+            block: BlockIndex(3),
+            first: SymbolId(64),
+            digests: vec![SymbolDigest([0x55; 16]); 3],
+        }
+        .into(),
     ]
 }
 

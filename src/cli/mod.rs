@@ -39,6 +39,14 @@ pub fn main() -> Exit {
     }
 }
 
+/// Bytes that nobody can guess, for a key.
+fn random_bytes() -> Result<[u8; 32], report::Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| report::Error::Environment(format!("no randomness from the system: {e}")))?;
+    Ok(bytes)
+}
+
 /// Worker threads for hashing, coding and the disk: one a processor, a few at most, since a
 /// decoding takes several times its block in memory.
 fn worker_count() -> usize {

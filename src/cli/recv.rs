@@ -3,6 +3,7 @@
 use super::config::RecvConfig;
 use super::exit::Exit;
 use super::identity::Identity;
+use super::random_bytes;
 use super::report::{self, Error};
 use crate::engine::Engine;
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job};
@@ -15,6 +16,7 @@ use crate::net::{Destination, Features, Interface, Kind, UdpNet, choose_all_for_
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::ReceiverDone;
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
+use crate::protocol::trust::Trust;
 use crate::storage::FileDestination;
 use crate::time::Time;
 use crate::ui::{ReceiverIntro, ReceiverView, receiver_view};
@@ -102,12 +104,14 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
         ReceiverConfig {
             seed: getrandom::u64().map_err(random)?,
             device: identity.device,
-            instance: getrandom::u64().map_err(random)?,
             label: identity.label.clone(),
             timeout: config.timeout,
             groups: listening.groups,
             only: listening.group.as_ref().map(|group| group.addr.ip()),
             buffer_bytes: RECEIVER_BUFFER_BYTES,
+            agreement: random_bytes()?,
+            group_keys: Vec::new(),
+            trust: Trust::anybody(),
         },
         host.now(),
     );

@@ -3,7 +3,10 @@
 use super::args::{RateChoice, Slow};
 use super::config::SendConfig;
 use super::exit::Exit;
+use super::random_bytes;
 use super::report::{self, Error};
+use crate::crypto::derive::Secret;
+use crate::crypto::sign::Identity;
 use crate::engine::jobs::run_sender_job;
 use crate::engine::run::{Host, Observer};
 use crate::engine::workers::{Reports, Workers};
@@ -170,10 +173,14 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         wait: config.gather.at_most,
         settle: config.gather.settle,
         linger: config.linger,
+        identity: Identity::new(&Secret::new(random_bytes()?)),
+        agreement: random_bytes()?,
+        group_key: None,
+        suite: crate::crypto::seal::fastest(),
     };
     let machine = Sender::new(sender_config, host.now());
     let workers = workers(&host, &source, layout, &table)?;
-    let stream = Stream { session, layout, source };
+    let stream = Stream { session, layout, source, seal: machine.symbol_seal() };
     let mut engine = Engine::new(machine, net, workers, Some(stream));
     let mut show = Show { view, table, root: None, outcome: None };
     let run = host.run(&mut engine, &mut show);
@@ -256,7 +263,7 @@ impl Observer<Sender> for Show {
             }
             SenderEvent::Hashed(root) => self.root = Some(*root),
             SenderEvent::Finished(outcome) => self.outcome = Some(outcome.clone()),
-            SenderEvent::Phase(_) | SenderEvent::Joined { .. } => {}
+            SenderEvent::Phase(_) | SenderEvent::Joined { .. } | SenderEvent::Twin { .. } => {}
         }
         self.view.event(now, &event, &machine.snapshot(now));
     }

@@ -30,6 +30,12 @@ impl ReplayWindow {
         self.end - counter <= WINDOW && self.seen[word(counter)] & bit(counter) == 0
     }
 
+    /// One above the highest counter seen.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.end
+    }
+
     /// Notes an authentic datagram; false if it has been seen before, or is too old to tell.
     pub fn note(&mut self, counter: u64) -> bool {
         if !self.is_new(counter) {

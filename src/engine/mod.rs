@@ -29,8 +29,8 @@ pub use crate::limits::MAX_JOBS;
 use crate::net::Net;
 use crate::protocol::{Control, Machine, Output, Transmit};
 use crate::time::Time;
-use render::Heads;
 pub use render::Stream;
+use render::{Heads, RenderError};
 use std::io;
 
 /// Most finished jobs handed to the machine in one step.
@@ -234,10 +234,17 @@ where
     fn flush(&mut self, now: Time) -> Result<bool, EngineError> {
         while let Some(pending) = &mut self.pending {
             let to = pending.transmit.to;
-            let segments = self
-                .heads
-                .render(&pending.transmit.payload, pending.sent, self.stream.as_ref())
-                .ok_or(EngineError::NoStream)?;
+            let rendered = self.heads.render(&pending.transmit.payload, pending.sent, self.stream.as_ref());
+            let segments = match rendered {
+                Ok(segments) => segments,
+                Err(RenderError::NoStream) => return Err(EngineError::NoStream),
+                Err(RenderError::Source(e)) => {
+                    self.pending = None;
+                    let done = self.jobs.source_unreadable(e.to_string());
+                    self.machine.handle_job_done(now, done);
+                    break;
+                }
+            };
             let segments = segments.as_slice();
             if segments.is_empty() {
                 self.pending = None;

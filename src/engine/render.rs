@@ -1,12 +1,14 @@
 //! From a [`Payload`] to the segments the network port takes. Nothing is allocated a datagram:
 //! the heads are written into one array that is used again and again, and bodies are borrowed
-//! from the machine's buffers or left in the mapped source.
+//! from the machine's buffers or left in the mapped source. Only where symbols are sealed are they
+//! copied: what is encrypted needs a place of its own.
 
 use crate::layout::Layout;
-use crate::limits::SYMBOL_HEADER_LEN;
+use crate::limits::{HEADER_LEN, SYMBOL_HEADER_LEN, TAG_RESERVE};
 use crate::net::{Body, MAX_BATCH, Segment};
 use crate::protocol::Payload;
-use crate::storage::Source;
+use crate::protocol::envelope::SymbolSeal;
+use crate::storage::{Source, SourceError};
 use crate::units::{BlockIndex, SessionId, SymbolId};
 use crate::wire::{Header, PacketNumber, symbol_head};
 use std::sync::Arc;
@@ -20,17 +22,42 @@ pub struct Stream {
     pub layout: Layout,
     /// The object's bytes.
     pub source: Arc<dyn Source>,
+    /// What they are sealed with, if they are.
+    pub seal: Option<SymbolSeal>,
 }
 
-/// Space for the heads of one batch.
+/// Why there is nothing to send.
+#[derive(Debug)]
+pub enum RenderError {
+    /// Symbols are asked for, and there is no stream to make them of.
+    NoStream,
+    /// The source could not be read.
+    Source(SourceError),
+}
+
+/// Space for one batch.
 pub struct Heads {
     heads: [[u8; SYMBOL_HEADER_LEN]; MAX_BATCH],
+    sealed: Sealed,
 }
 
 impl Default for Heads {
     fn default() -> Self {
-        Self { heads: [[0; SYMBOL_HEADER_LEN]; MAX_BATCH] }
+        Self { heads: [[0; SYMBOL_HEADER_LEN]; MAX_BATCH], sealed: Sealed::default() }
     }
+}
+
+/// Sealed datagrams of one batch, one after the other. They are kept until the next batch: what did not go
+/// out at once is not sealed anew, since the same number must never seal two different texts.
+#[derive(Default)]
+struct Sealed {
+    first: PacketNumber,
+    count: usize,
+    bytes: Vec<u8>,
+    /// Where the next one begins; the last one may be shorter than that.
+    stride: usize,
+    /// Symbols as they are in the source.
+    plain: Vec<u8>,
 }
 
 /// Up to [`MAX_BATCH`] segments.
@@ -47,15 +74,38 @@ impl<'a> Segments<'a> {
     }
 }
 
+/// Symbols that follow one another, the first of them after `skip` others.
+struct Run {
+    number: PacketNumber,
+    block: BlockIndex,
+    first: SymbolId,
+    count: usize,
+}
+
+impl Run {
+    fn new(number: PacketNumber, block: BlockIndex, first: SymbolId, total: usize, skip: usize) -> Self {
+        let after = SymbolId(first.0 + skip as u32);
+        Self { number: PacketNumber(number.0 + skip as u64), block, first: after, count: batch(total, skip) }
+    }
+
+    fn head(&self, session: SessionId, i: usize) -> [u8; SYMBOL_HEADER_LEN] {
+        let header = Header { session, packet_number: PacketNumber(self.number.0 + i as u64) };
+        symbol_head(header, self.block, SymbolId(self.first.0 + i as u32))
+    }
+}
+
 impl Heads {
     /// The datagrams of `payload` from the `skip`th on, [`MAX_BATCH`] at most; empty if there are
-    /// none. `None` if symbols are asked for and there is no `stream` to make them of.
+    /// none.
+    ///
+    /// # Errors
+    /// When symbols are asked for and there is no `stream` to make them of, or its source cannot be read.
     pub fn render<'a>(
         &'a mut self,
         payload: &'a Payload,
         skip: usize,
         stream: Option<&Stream>,
-    ) -> Option<Segments<'a>> {
+    ) -> Result<Segments<'a>, RenderError> {
         let empty = Segment { head: &[], body: Body::None };
         let mut out = Segments { segments: [empty; MAX_BATCH], len: 0 };
         match payload {
@@ -66,25 +116,36 @@ impl Heads {
                 }
             }
             Payload::Source { packet_number, block, ids } => {
-                let stream = stream?;
+                let stream = stream.ok_or(RenderError::NoStream)?;
+                let run = Run::new(*packet_number, *block, SymbolId(ids.start), ids.len(), skip);
+                if let Some(seal) = &stream.seal {
+                    self.sealed.source(&run, stream, seal).map_err(RenderError::Source)?;
+                    self.sealed.hand_out(&run, &mut out);
+                    return Ok(out);
+                }
+                out.len = run.count;
+                self.fill(stream.session, &run);
                 let base = stream.layout.block_offset(*block);
-                let first = SymbolId(ids.start);
-                out.len = batch(ids.len(), skip);
-                self.fill(stream.session, *packet_number, *block, first, skip, out.len);
                 for (i, (segment, head)) in out.segments[..out.len].iter_mut().zip(&self.heads).enumerate() {
-                    let range = stream.layout.symbol_range(*block, SymbolId(first.0 + (skip + i) as u32));
+                    let range = stream.layout.symbol_range(*block, SymbolId(run.first.0 + i as u32));
                     segment.head = head;
                     segment.body =
                         Body::Raw(stream.source.raw(base + range.start as u64, range.end - range.start));
                 }
             }
             Payload::Repair { packet_number, block, first, symbols, range } => {
-                let stream = stream?;
+                let stream = stream.ok_or(RenderError::NoStream)?;
                 let size = usize::from(stream.layout.symbol_size());
                 let symbols = &symbols[range.clone()];
-                out.len = batch(symbols.len() / size, skip);
-                self.fill(stream.session, *packet_number, *block, *first, skip, out.len);
+                let run = Run::new(*packet_number, *block, *first, symbols.len() / size, skip);
                 let bodies = symbols.chunks_exact(size).skip(skip);
+                if let Some(seal) = &stream.seal {
+                    self.sealed.seal(&run, stream.session, seal, bodies);
+                    self.sealed.hand_out(&run, &mut out);
+                    return Ok(out);
+                }
+                out.len = run.count;
+                self.fill(stream.session, &run);
                 for ((segment, head), body) in out.segments[..out.len].iter_mut().zip(&self.heads).zip(bodies)
                 {
                     segment.head = head;
@@ -92,22 +153,74 @@ impl Heads {
                 }
             }
         }
-        Some(out)
+        Ok(out)
     }
 
-    /// Writes the heads of `count` successive symbols, `skip` after the first.
-    fn fill(
+    /// Writes the heads of a run.
+    fn fill(&mut self, session: SessionId, run: &Run) {
+        for (i, head) in self.heads[..run.count].iter_mut().enumerate() {
+            *head = run.head(session, i);
+        }
+    }
+}
+
+impl Sealed {
+    /// Whether the first datagram of a run is here already.
+    fn has(&self, run: &Run) -> bool {
+        (self.first.0..self.first.0 + self.count as u64).contains(&run.number.0)
+    }
+
+    /// Seals source symbols, read as one piece: what they are made of must not change under the seal, as it
+    /// could in the map.
+    fn source(&mut self, run: &Run, stream: &Stream, seal: &SymbolSeal) -> Result<(), SourceError> {
+        if run.count == 0 || self.has(run) {
+            return Ok(());
+        }
+        let layout = &stream.layout;
+        let from = layout.symbol_range(run.block, run.first).start;
+        let to = layout.symbol_range(run.block, SymbolId(run.first.0 + run.count as u32 - 1)).end;
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.resize(to - from, 0);
+        stream.source.read_at(layout.block_offset(run.block) + from as u64, &mut plain)?;
+        self.seal(run, stream.session, seal, plain.chunks(usize::from(layout.symbol_size())));
+        self.plain = plain;
+        Ok(())
+    }
+
+    /// Seals a run of symbols, all but the last equally long.
+    fn seal<'b>(
         &mut self,
+        run: &Run,
         session: SessionId,
-        number: PacketNumber,
-        block: BlockIndex,
-        first: SymbolId,
-        skip: usize,
-        count: usize,
+        seal: &SymbolSeal,
+        bodies: impl Iterator<Item = &'b [u8]>,
     ) {
-        for (i, head) in self.heads[..count].iter_mut().enumerate() {
-            let header = Header { session, packet_number: PacketNumber(number.0 + (skip + i) as u64) };
-            *head = symbol_head(header, block, SymbolId(first.0 + (skip + i) as u32));
+        if run.count == 0 || self.has(run) {
+            return;
+        }
+        self.bytes.clear();
+        self.stride = 0;
+        for (i, body) in bodies.take(run.count).enumerate() {
+            let mut head = run.head(session, i);
+            seal.seals.mark(&mut head);
+            let at = self.bytes.len();
+            self.bytes.extend_from_slice(&head);
+            self.bytes.extend_from_slice(body);
+            let (clear, secret) = self.bytes[at..].split_at_mut(HEADER_LEN);
+            let tag = seal.key.seal(run.number.0 + i as u64, clear, secret);
+            self.bytes.extend_from_slice(&tag);
+            self.stride = self.stride.max(SYMBOL_HEADER_LEN + body.len() + TAG_RESERVE);
+        }
+        (self.first, self.count) = (run.number, run.count);
+    }
+
+    /// Hands out what is here of a run, from its first datagram on.
+    fn hand_out<'a>(&'a self, run: &Run, out: &mut Segments<'a>) {
+        let skip = run.number.0.saturating_sub(self.first.0) as usize;
+        out.len = run.count.min(self.count.saturating_sub(skip));
+        let datagrams = self.bytes.chunks(self.stride.max(1)).skip(skip);
+        for (segment, datagram) in out.segments[..out.len].iter_mut().zip(datagrams) {
+            segment.head = datagram;
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::net::{Body, Segment};
 use crate::protocol::Payload;
 use crate::sim::disk::SimSource;
 use crate::units::{Arrival, BlockIndex, SessionId, SymbolId, Via};
-use crate::wire::{Message, PacketNumber, decode};
+use crate::wire::{Message, PacketNumber, decode_plain};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl Machine for Toy {
     type Done = String;
     type Event = String;
 
-    fn handle_datagram(&mut self, _: Time, arrival: Arrival, bytes: &[u8]) {
+    fn handle_datagram(&mut self, _: Time, arrival: Arrival, bytes: &mut [u8]) {
         self.heard.push(format!("{} from {}", String::from_utf8_lossy(bytes), arrival.from.port()));
         self.done |= bytes == b"end";
     }
@@ -92,9 +92,9 @@ impl Net for ToyNet {
         }
         Ok(count)
     }
-    fn receive(&mut self, sink: &mut dyn FnMut(Arrival, &[u8])) -> io::Result<usize> {
-        let Some((from, bytes)) = self.inbox.pop_front() else { return Ok(0) };
-        sink(Arrival::at_once(from, Via::Unicast), &bytes);
+    fn receive(&mut self, sink: &mut dyn FnMut(Arrival, &mut [u8])) -> io::Result<usize> {
+        let Some((from, mut bytes)) = self.inbox.pop_front() else { return Ok(0) };
+        sink(Arrival::at_once(from, Via::Unicast), &mut bytes);
         Ok(1)
     }
     fn listen(&mut self, group: SocketAddr) {
@@ -134,7 +134,7 @@ fn to() -> SocketAddr {
 fn stream(size: usize) -> (Stream, SimSource) {
     let source = SimSource::new(Arc::new((0..size).map(|i| i as u8).collect()));
     let layout = Layout::new(size as u64, 13, 64).unwrap();
-    (Stream { session: SessionId(5), layout, source: Arc::new(source.clone()) }, source)
+    (Stream { session: SessionId(5), layout, source: Arc::new(source.clone()), seal: None }, source)
 }
 
 fn engine(out: impl IntoIterator<Item = Out>, size: usize) -> ToyEngine {
@@ -206,7 +206,7 @@ fn a_held_up_transmission_keeps_its_place_and_inputs_still_come_in() {
     assert_eq!(engine.machine.heard, ["in from 7", "timeout 6"]);
     assert_eq!(engine.net.sent.len(), 101);
     for (i, (_, bytes)) in engine.net.sent[..100].iter().enumerate() {
-        let (header, decoded) = decode(bytes).unwrap();
+        let (header, decoded) = decode_plain(bytes).unwrap();
         assert_eq!((header.session, header.packet_number), (SessionId(5), PacketNumber(100 + i as u64)));
         let Message::Symbol(symbol) = decoded else { panic!("{decoded:?}") };
         assert_eq!((symbol.block, symbol.id), (BlockIndex(1), SymbolId(i as u32)));
@@ -230,7 +230,7 @@ fn repair_symbols_carry_on_where_the_range_begins() {
     step(&mut engine, 0);
     assert_eq!(engine.net.sent.len(), 78);
     for (i, (_, bytes)) in engine.net.sent.iter().enumerate() {
-        let Ok((header, Message::Symbol(symbol))) = decode(bytes) else { panic!() };
+        let Ok((header, Message::Symbol(symbol))) = decode_plain(bytes) else { panic!() };
         assert_eq!(header.packet_number, PacketNumber(9 + i as u64));
         assert_eq!((symbol.id, symbol.payload), (SymbolId(500 + i as u32), &[i as u8 + 1; 64][..]));
     }
@@ -340,11 +340,11 @@ impl Net for OneSocket {
         }
         Ok(segments.len())
     }
-    fn receive(&mut self, sink: &mut dyn FnMut(Arrival, &[u8])) -> io::Result<usize> {
+    fn receive(&mut self, sink: &mut dyn FnMut(Arrival, &mut [u8])) -> io::Result<usize> {
         let mut bytes = [0; 2_000];
         match self.0.recv_from(&mut bytes) {
             Ok((len, from)) => {
-                sink(Arrival::at_once(from, Via::Unicast), &bytes[..len]);
+                sink(Arrival::at_once(from, Via::Unicast), &mut bytes[..len]);
                 Ok(1)
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(0),

@@ -346,7 +346,7 @@ impl Net for UdpNet {
         self.settle(i, to, (sent, segments.len()), longest, refusal)
     }
 
-    fn receive(&mut self, sink: &mut dyn FnMut(Arrival, &[u8])) -> io::Result<usize> {
+    fn receive(&mut self, sink: &mut dyn FnMut(Arrival, &mut [u8])) -> io::Result<usize> {
         for _ in 0..self.channels.len() {
             let at = self.next;
             self.next = (at + 1) % self.channels.len();

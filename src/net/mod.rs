@@ -77,12 +77,13 @@ pub trait Net {
     /// `EFAULT` when the mapped source has shrunk; otherwise what makes going on pointless. Passing
     /// troubles (no buffer, unreachable, refused) are counted and not errors.
     fn send(&mut self, to: SocketAddr, segments: &[Segment<'_>]) -> io::Result<usize>;
-    /// Receives a bounded batch and hands each datagram to `sink` with how it came in. Returns
+    /// Receives a bounded batch and hands each datagram to `sink` with how it came in; what `sink` makes of
+    /// the bytes is its own business. Returns
     /// how many; 0 when there is nothing more now.
     ///
     /// # Errors
     /// When a socket fails for good.
-    fn receive(&mut self, sink: &mut dyn FnMut(Arrival, &[u8])) -> io::Result<usize>;
+    fn receive(&mut self, sink: &mut dyn FnMut(Arrival, &mut [u8])) -> io::Result<usize>;
     /// Listens to `group` as well (joins it, or re-joins it). Refusals are kept for the log.
     fn listen(&mut self, group: SocketAddr);
     /// Datagrams the kernel dropped for want of socket buffer, so far.

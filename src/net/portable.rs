@@ -35,7 +35,7 @@ pub fn send(socket: &UdpSocket, to: &SockAddr, segments: &[Segment<'_>]) -> io::
 pub fn receive(
     socket: &UdpSocket,
     buffer: &mut [u8],
-    sink: &mut dyn FnMut(SocketAddr, &[u8]),
+    sink: &mut dyn FnMut(SocketAddr, &mut [u8]),
 ) -> io::Result<usize> {
     debug_assert!(buffer.len() > MAX_DATAGRAM);
     let mut count = 0;
@@ -44,7 +44,7 @@ pub fn receive(
             Ok((len, from)) => {
                 count += 1;
                 if len <= MAX_DATAGRAM {
-                    sink(from, &buffer[..len]);
+                    sink(from, &mut buffer[..len]);
                 }
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

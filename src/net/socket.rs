@@ -213,7 +213,7 @@ impl Channel {
         &mut self,
         arena: &mut Arena,
         features: Features,
-        sink: &mut dyn FnMut(Arrival, &[u8]),
+        sink: &mut dyn FnMut(Arrival, &mut [u8]),
     ) -> io::Result<Batch> {
         #[cfg(target_os = "linux")]
         if features.mmsg || features.gro {
@@ -232,7 +232,7 @@ impl Channel {
         &mut self,
         arena: &mut Arena,
         features: Features,
-        sink: &mut dyn FnMut(Arrival, &[u8]),
+        sink: &mut dyn FnMut(Arrival, &mut [u8]),
     ) -> io::Result<Batch> {
         let each = if features.gro { COALESCED } else { SINGLE };
         let most = (BATCH_BYTES / arena.usual.max(1)).clamp(LEAST_RECEIVE, sys::MAX_RECEIVE);
@@ -242,8 +242,8 @@ impl Channel {
         let messages = &messages[..count];
         arena.usual = messages.iter().map(|m| m.len).sum::<usize>() / count.max(1);
         let (mut datagrams, mut now) = (0, None);
-        for (message, room) in messages.iter().zip(arena.bytes.chunks_exact(each)) {
-            let bytes = &room[..message.len];
+        for (message, room) in messages.iter().zip(arena.bytes.chunks_exact_mut(each)) {
+            let bytes = &mut room[..message.len];
             let segment = if message.segment == 0 { bytes.len() } else { message.segment };
             if let Some(drops) = message.drops {
                 // The kernel counts what it has put together as one: those dropped were much like this.
@@ -265,7 +265,7 @@ impl Channel {
                 datagrams += 1;
                 sink(arrival, bytes);
             }
-            for datagram in bytes.chunks(segment.max(1)) {
+            for datagram in bytes.chunks_mut(segment.max(1)) {
                 datagrams += 1;
                 sink(arrival, datagram);
             }

@@ -1,7 +1,8 @@
 //! What the machines tell the user: events at each change, snapshots for bars and reports.
 
+use super::trust::Judgement;
 use crate::status::{DeviceRow, DeviceStatus};
-use crate::units::{DeviceId, Digest, Rate, SessionId, TaskId};
+use crate::units::{DeviceId, Digest, Rate, SenderKey, SessionId, TaskId};
 use crate::wire::{AbortCode, Phase};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,6 +22,15 @@ pub enum SenderEvent {
         address: SocketAddr,
         /// True if the session had begun without it.
         late: bool,
+    },
+    /// Two devices have the same identifier, as cloned machines do. They are served as two.
+    Twin {
+        /// The identifier.
+        device: DeviceId,
+        /// The label of the second one (untrusted).
+        label: String,
+        /// Where they are, the one that was there first before the other.
+        addresses: [SocketAddr; 2],
     },
     /// A device's row in the status table changed its status. The engine writes it to the table.
     Status(DeviceRow),
@@ -100,6 +110,24 @@ pub enum ReceiverEvent {
         /// Its size in bytes.
         size: u64,
     },
+    /// A session's sender has this key, and files are taken from it.
+    SenderTrusted {
+        /// Its key.
+        key: SenderKey,
+        /// Where it is.
+        address: SocketAddr,
+        /// Why it is trusted; an accepted one.
+        judgement: Judgement,
+    },
+    /// A session's sender has this key, and no files are taken from it.
+    SenderRefused {
+        /// Its key.
+        key: SenderKey,
+        /// Where it is.
+        address: SocketAddr,
+        /// Why it is not; no accepted one.
+        judgement: Judgement,
+    },
     /// The sender admitted us.
     Admitted,
     /// The first symbol came.
@@ -150,6 +178,8 @@ pub struct ReceiverSnapshot {
     pub name: Option<String>,
     /// The sender.
     pub sender: Option<SocketAddr>,
+    /// The sender's key, and what is thought of it.
+    pub trusted: Option<(SenderKey, Judgement)>,
     /// Bytes of the object.
     pub object_size: u64,
     /// Bytes of blocks verified.

@@ -2,6 +2,8 @@
 //! jobs, and that hand out datagrams, jobs and events. They read no clock, draw no randomness of
 //! their own and do no I/O (I8).
 
+mod effort;
+pub mod envelope;
 pub mod event;
 #[cfg(any(test, feature = "sim"))]
 #[doc(hidden)]
@@ -9,6 +11,7 @@ pub mod fuzzing;
 pub mod job;
 pub mod receiver;
 pub mod sender;
+pub mod trust;
 
 use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, SymbolId};
@@ -89,8 +92,8 @@ pub trait Machine {
     /// What it tells the user.
     type Event;
 
-    /// A datagram has arrived. Anything at all may be in it.
-    fn handle_datagram(&mut self, now: Time, arrival: Arrival, bytes: &[u8]);
+    /// A datagram has arrived. Anything at all may be in it; it is opened in place.
+    fn handle_datagram(&mut self, now: Time, arrival: Arrival, bytes: &mut [u8]);
     /// The time [`Machine::next_timeout`] has come.
     fn handle_timeout(&mut self, now: Time);
     /// A job has ended.

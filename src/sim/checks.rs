@@ -3,10 +3,10 @@
 
 use super::disk::SimDisk;
 use crate::layout::Layout;
-use crate::limits::{CHECKSUM_LEN, FEEDBACK_PER_SECOND, MAX_CONTROL, MAX_DATAGRAM};
+use crate::limits::{FEEDBACK_PER_SECOND, JOIN_CLEAR, MAX_CONTROL, MAX_DATAGRAM, MAX_TRAILER};
 use crate::time::Time;
 use crate::units::{BlockIndex, SessionId};
-use crate::wire::{Kind, Message, decode};
+use crate::wire::{self, Head, Kind, Message};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,14 +86,14 @@ impl Checker {
     /// When it is malformed, reuses a packet number or a repair symbol's id, or carries source
     /// bytes that are not the object's.
     pub fn sender_sent(&mut self, group: bool, bytes: &[u8]) {
-        let (header, message) = Self::decoded(bytes);
+        let Head { header, .. } = Self::head(bytes);
         let session = self.sessions.entry(header.session).or_default();
         let number = header.packet_number.0;
         let (channel, counter) = ((number >> 48) as u16, number & ((1 << 48) - 1));
         let next = session.counters.entry(channel).or_default();
         assert!(counter >= *next, "packet number {counter} of channel {channel} is used again");
         *next = counter + 1;
-        let Message::Symbol(symbol) = message else { return };
+        let Ok((_, Message::Symbol(symbol))) = wire::decode_plain(bytes) else { return };
         let (block, id) = (symbol.block, symbol.id);
         assert!(block.0 < self.layout.block_count(), "a symbol of {block:?}, which does not exist");
         if id.0 < self.layout.source_symbols(block) {
@@ -120,8 +120,8 @@ impl Checker {
     /// # Panics
     /// When it is malformed or reuses a packet number, or all devices together send too much (I10).
     pub fn device_sent(&mut self, now: Time, node: u32, incarnation: u32, bytes: &[u8]) {
-        let (header, message) = Self::decoded(bytes);
-        let number = header.packet_number.0;
+        let Head { header, kind, .. } = Self::head(bytes);
+        let number = header.packet_number.counter();
         let session = header.session.0;
         let last = self.device_counters.insert((node, incarnation), (session, number));
         if let Some((last_session, last)) = last {
@@ -131,7 +131,7 @@ impl Checker {
             );
         }
         self.feedback_total += 1;
-        self.feedback.push_back((now, message.kind()));
+        self.feedback.push_back((now, kind));
         while self.feedback.front().is_some_and(|&(t, _)| t + Duration::from_secs(1) <= now) {
             self.feedback.pop_front();
         }
@@ -149,16 +149,18 @@ impl Checker {
         }
     }
 
-    fn decoded(bytes: &[u8]) -> (crate::wire::Header, Message<'_>) {
-        let decoded = decode(bytes);
-        let (header, message) = match decoded {
-            Ok(decoded) => decoded,
-            Err(e) => panic!("a datagram was sent that cannot be decoded: {e}"),
+    fn head(bytes: &[u8]) -> Head {
+        let head = match wire::head(bytes) {
+            Ok(head) => head,
+            Err(e) => panic!("a datagram was sent that cannot be read: {e}"),
         };
-        let most =
-            if matches!(message, Message::Symbol(_)) { MAX_DATAGRAM } else { MAX_CONTROL + CHECKSUM_LEN };
-        assert!(bytes.len() <= most, "a datagram of {} bytes: {message:?}", bytes.len());
-        (header, message)
+        let most = match head.kind {
+            Kind::Symbol => MAX_DATAGRAM,
+            Kind::Join => MAX_CONTROL + JOIN_CLEAR + MAX_TRAILER,
+            _ => MAX_CONTROL + MAX_TRAILER,
+        };
+        assert!(bytes.len() <= most, "a datagram of {} bytes: {head:?}", bytes.len());
+        head
     }
 
     /// I1: under the final name there is the object, or the file that was there before, or nothing.

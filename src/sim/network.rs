@@ -15,7 +15,7 @@ use super::line::{Line, Meters};
 use super::link::{Fate, Link, Quality, traverse};
 use crate::time::Time;
 use crate::units::Via;
-use crate::wire::{Message, decode};
+use crate::wire::{Message, decode_plain};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -466,20 +466,17 @@ impl Network {
         gathered.flush(deliver);
     }
 
-    /// A damaged copy. What a checksum misses is rare but happens in a symbol's payload, where the
-    /// block's hash must find it. Control messages are not authenticated yet, so a flip in their
-    /// fields would be a forgery and not an accident: they are cut short or hit in the first bytes.
+    /// A damaged copy. A symbol's payload is hit, where the block's hash must find it; without a group key
+    /// its head is not authenticated, and a flip there would be a forgery and not an accident. All else is signed
+    /// or sealed, and may be hit anywhere.
     fn damage(&mut self, bytes: &Rc<[u8]>) -> Rc<[u8]> {
         let mut copy = bytes.to_vec();
         if copy.is_empty() || self.rng.u8(..3) == 0 {
             copy.truncate(self.rng.usize(..bytes.len().max(1)));
             return copy.into();
         }
-        let range = if payload(bytes) > 0 {
-            SYMBOL_HEAD.min(copy.len() - 1)..copy.len()
-        } else {
-            0..3.min(copy.len())
-        };
+        let range =
+            if payload(bytes) > 0 { SYMBOL_HEAD.min(copy.len() - 1)..copy.len() } else { 0..copy.len() };
         for _ in 0..self.rng.usize(1..=3) {
             let at = self.rng.usize(range.clone());
             copy[at] ^= 1 << self.rng.u8(..8);
@@ -490,7 +487,7 @@ impl Network {
 
 /// Bytes of the symbol that a datagram carries; 0 if it is something else.
 fn payload(bytes: &[u8]) -> usize {
-    if let Ok((_, Message::Symbol(symbol))) = decode(bytes) { symbol.payload.len() } else { 0 }
+    if let Ok((_, Message::Symbol(symbol))) = decode_plain(bytes) { symbol.payload.len() } else { 0 }
 }
 
 #[cfg(test)]

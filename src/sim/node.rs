@@ -21,6 +21,8 @@ const RECEIVE_BATCH: usize = 32;
 pub struct SimNet {
     inbox: VecDeque<Arrival>,
     waiting: usize,
+    /// The datagram that is being received.
+    scratch: Vec<u8>,
     /// What was sent and has not been carried yet.
     pub outbox: Vec<(SocketAddr, Rc<[u8]>)>,
     /// Groups asked for and not joined yet.
@@ -100,7 +102,7 @@ impl Net for SimNet {
         }
         Ok(segments.len())
     }
-    fn receive(&mut self, sink: &mut dyn FnMut(units::Arrival, &[u8])) -> io::Result<usize> {
+    fn receive(&mut self, sink: &mut dyn FnMut(units::Arrival, &mut [u8])) -> io::Result<usize> {
         let count = self.waiting.min(RECEIVE_BATCH);
         let mut left = count;
         while left > 0
@@ -108,7 +110,10 @@ impl Net for SimNet {
         {
             for i in bits(arrival.which).take(left) {
                 let how = units::Arrival::at_once(arrival.volley.from, arrival.via);
-                sink(how, &arrival.volley.datagrams[i]);
+                // All receivers share one copy, and each opens its own.
+                self.scratch.clear();
+                self.scratch.extend_from_slice(&arrival.volley.datagrams[i]);
+                sink(how, &mut self.scratch);
                 arrival.which &= !(1 << i);
                 left -= 1;
             }

@@ -3,6 +3,7 @@
 use super::disk::{SimDestination, SimDisk, SimSource};
 use super::node::{Actor, Node, SimJobs, SimNet, Work};
 use super::scenario::{DevicePlan, Scenario};
+use crate::crypto::sign::sham;
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job};
 use crate::engine::{Engine, EngineError, Step, Stream};
 use crate::fec::{Likely, PlanCache};
@@ -10,10 +11,11 @@ use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{ReceiverDone, SenderDone, SenderJob};
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::sender::{Sender, SenderConfig};
+use crate::protocol::trust::Trust;
 use crate::storage::Source;
 use crate::tasks::{MemoryStore, TaskTable};
 use crate::time::Time;
-use crate::units::{DeviceId, SessionId, TaskId};
+use crate::units::{DeviceId, SessionId, Suite, TaskId};
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -98,6 +100,13 @@ fn job_delay<J>(seed: u64, most: Duration) -> Box<dyn FnMut(&J) -> Duration> {
     })
 }
 
+/// As many bytes as a key has.
+fn random_bytes(seed: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
+    bytes
+}
+
 /// The sender of `scenario`, as started at `now`; `work_seed` is its workers'.
 ///
 /// # Panics
@@ -126,6 +135,10 @@ pub fn sender(
         wait: scenario.wait,
         settle: scenario.settle,
         linger: scenario.linger,
+        identity: sham::identity(1),
+        agreement: random_bytes(work_seed),
+        group_key: None,
+        suite: Suite::default(),
     };
     let source: Arc<dyn Source> = Arc::new(sim_source.clone());
     let job_source = Arc::clone(&source);
@@ -144,8 +157,9 @@ pub fn sender(
         source_unreadable: SenderDone::SourceFailed,
     };
     let net = SimNet::new(SENDER_SOCKET, Some(sim_source));
-    let stream = Stream { session, layout, source };
-    let engine = Engine::new(Sender::new(config, now), net, SimJobs::new(WORKERS, work), Some(stream));
+    let machine = Sender::new(config, now);
+    let stream = Stream { session, layout, source, seal: machine.symbol_seal() };
+    let engine = Engine::new(machine, net, SimJobs::new(WORKERS, work), Some(stream));
     let table = Rc::clone(table);
     let on_event = Box::new(move |_: Time, _: &Sender, event: &SenderEvent| {
         if let SenderEvent::Status(row) = event
@@ -171,12 +185,14 @@ pub fn receiver(
     let config = ReceiverConfig {
         seed,
         device: device_id(index),
-        instance: fastrand::Rng::with_seed(seed).u64(..),
         label: format!("device {index}"),
         timeout: plan.timeout,
         groups: vec![DATA, RENDEZVOUS],
         only: None,
         buffer_bytes,
+        agreement: random_bytes(seed),
+        group_keys: Vec::new(),
+        trust: Trust::anybody(),
     };
     let files = ReceiverFiles::new(Box::new(SimDestination::new(disk, plan.force)));
     let work = Work {

@@ -32,7 +32,7 @@ impl Machine for Pinger {
     type Done = u32;
     type Event = u32;
 
-    fn handle_datagram(&mut self, now: Time, arrival: Arrival, bytes: &[u8]) {
+    fn handle_datagram(&mut self, now: Time, arrival: Arrival, bytes: &mut [u8]) {
         if self.to.is_none() {
             // The answer takes a job.
             self.out.push_back(Output::Job(u32::from(arrival.from.ip().is_ipv6()) + 1));

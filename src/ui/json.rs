@@ -58,6 +58,11 @@ enum Event<'a> {
         address: String,
         late: bool,
     },
+    Twin {
+        device: String,
+        label: &'a str,
+        addresses: [String; 2],
+    },
     Status(Row<'a>),
     Hashed {
         blake3: String,
@@ -188,6 +193,11 @@ impl SenderView for SenderJson {
             SenderEvent::Joined { device, label, address, late } => {
                 Event::Joined { device: device.to_string(), label, address: address.to_string(), late: *late }
             }
+            SenderEvent::Twin { device, label, addresses } => Event::Twin {
+                device: device.to_string(),
+                label,
+                addresses: addresses.map(|address| address.to_string()),
+            },
             SenderEvent::Status(row) => Event::Status(row.into()),
             SenderEvent::Hashed(root) => Event::Hashed { blake3: root.to_string() },
             // `finish` tells it, with the final counters.
@@ -286,6 +296,7 @@ impl ReceiverView for ReceiverJson {
             ReceiverEvent::Committed { path, root } => {
                 Event::Committed { path: path.to_string_lossy().into_owned(), blake3: root.to_string() }
             }
+            ReceiverEvent::SenderTrusted { .. } | ReceiverEvent::SenderRefused { .. } => return,
             // `finish` tells it, with the final counters.
             ReceiverEvent::Finished(_) => return,
         };

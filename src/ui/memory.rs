@@ -95,7 +95,10 @@ impl SenderMemory {
             }
             SenderEvent::Hashed(root) => self.root = Some(*root),
             SenderEvent::Finished(outcome) => self.outcome = Some(outcome.clone()),
-            SenderEvent::Phase(Phase::Gathering) | SenderEvent::Joined { .. } | SenderEvent::Status(_) => {}
+            SenderEvent::Phase(Phase::Gathering)
+            | SenderEvent::Joined { .. }
+            | SenderEvent::Twin { .. }
+            | SenderEvent::Status(_) => {}
         }
     }
 
@@ -259,7 +262,10 @@ impl ReceiverMemory {
     pub fn event(&mut self, now: Time, event: &ReceiverEvent) {
         match event {
             ReceiverEvent::Found { .. } => self.stage = Stage::Waiting,
-            ReceiverEvent::Admitted | ReceiverEvent::BlockRejected(_) => {}
+            ReceiverEvent::Admitted
+            | ReceiverEvent::BlockRejected(_)
+            | ReceiverEvent::SenderTrusted { .. }
+            | ReceiverEvent::SenderRefused { .. } => {}
             ReceiverEvent::Receiving => {
                 self.stage = Stage::Receiving;
                 self.data = Meter::default();

@@ -6,8 +6,10 @@ use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView, t
 use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderSnapshot};
 use crate::status::{DeviceRow, DeviceStatus};
 use crate::time::Time;
+use crate::units::DeviceId;
 use crate::wire::Phase;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Time between two lines of progress.
@@ -54,6 +56,16 @@ pub fn status_line(row: &DeviceRow) -> Option<String> {
         DeviceStatus::Lost => Some(format!("{label} is lost: nothing was heard from it for a while")),
         DeviceStatus::Waiting | DeviceStatus::Receiving { .. } | DeviceStatus::Repairing { .. } => None,
     }
+}
+
+/// Says that two devices have one identifier, and what to do about it.
+pub fn twins(device: DeviceId, label: &str, addresses: &[SocketAddr; 2]) -> String {
+    let [first, second] = addresses.map(|address| address.ip());
+    let name = text::device_name(label, device);
+    format!(
+        "{first} and {second} both say that they are {name}; both are served, but give one another --id, or \
+         remove its device-id file"
+    )
 }
 
 /// A sender's plain lines.
@@ -128,6 +140,9 @@ impl SenderView for SenderPlain {
                 let late = if *late { " late" } else { "" };
                 self.lines
                     .line(now, &format!("{} joined{late} from {address}", text::device_name(label, *device)));
+            }
+            SenderEvent::Twin { device, label, addresses } => {
+                self.lines.line(now, &format!("warning: {}", twins(*device, label, addresses)));
             }
             SenderEvent::Status(row) => {
                 if let Some(line) = status_line(row) {
@@ -223,6 +238,7 @@ impl ReceiverView for ReceiverPlain {
             ReceiverEvent::Committed { path, .. } => {
                 self.lines.line(now, &format!("saved {}", text::escape(&path.to_string_lossy())));
             }
+            ReceiverEvent::SenderTrusted { .. } | ReceiverEvent::SenderRefused { .. } => {}
             ReceiverEvent::Admitted | ReceiverEvent::Finished(_) => {}
         }
     }

@@ -3,7 +3,6 @@
 use super::reader::{Reader, Result};
 use super::writer::Writer;
 use crate::limits::MAX_REASON;
-use crate::units::DeviceId;
 
 /// Why one side stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +39,9 @@ impl AbortCode {
     }
 }
 
-/// One side stops.
+/// One side stops: the sender if it is signed, a device if it is sealed for its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Abort {
-    /// The device that stops, or none if it is the sender.
-    pub device: Option<DeviceId>,
     /// Why.
     pub code: AbortCode,
     /// One clause for people, 0 to 200 bytes of UTF-8; cut when longer. Untrusted.
@@ -53,18 +50,13 @@ pub struct Abort {
 
 impl Abort {
     pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self> {
-        let device = if r.flag("device")? { Some(r.device()?) } else { None };
         let code = r.u8("code")?;
         let code = AbortCode::from_wire(code).ok_or(r.out_of_range("code"))?;
         let reason = r.text(MAX_REASON, "reason")?.to_owned();
-        Ok(Self { device, code, reason })
+        Ok(Self { code, reason })
     }
 
     pub(super) fn encode(&self, w: &mut Writer) {
-        w.u8(self.device.is_some().into());
-        if let Some(device) = self.device {
-            w.bytes(&device.0);
-        }
         w.u8(self.code as u8);
         w.text(&self.reason, MAX_REASON);
     }
@@ -73,43 +65,34 @@ impl Abort {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::testing::{DEVICE, HEADER, golden, refuses, takes};
+    use crate::wire::testing::{HEADER, golden, refuses, takes};
     use crate::wire::{Kind, Message, decode_plain, encode_plain};
 
-    #[rustfmt::skip]
-    const DEVICE_STOPS: [u8; 28] = [
-        1,
-        0xd0, 0xd1, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xd9, 0xda, 0xdb, 0xdc, 0xdd, 0xde, 0xdf,
-        3,
-        9, b'd', b'i', b's', b'k', b' ', b'f', b'u', b'l', b'l',
-    ];
-
-    const SENDER_STOPS: [u8; 3] = [0, 6, 0];
+    const DISK_FULL: [u8; 11] = [3, 9, b'd', b'i', b's', b'k', b' ', b'f', b'u', b'l', b'l'];
+    const NO_REASON: [u8; 2] = [6, 0];
 
     #[test]
     fn golden_bytes() {
-        let code = AbortCode::Disk;
-        golden(Abort { device: Some(DEVICE), code, reason: "disk full".into() }, &DEVICE_STOPS);
-        golden(Abort { device: None, code: AbortCode::Internal, reason: String::new() }, &SENDER_STOPS);
+        golden(Abort { code: AbortCode::Disk, reason: "disk full".into() }, &DISK_FULL);
+        golden(Abort { code: AbortCode::Internal, reason: String::new() }, &NO_REASON);
     }
 
     #[test]
     fn each_bad_field_is_named() {
-        refuses(Kind::Abort, &DEVICE_STOPS, 0, &[2], "device");
-        (0..=6).for_each(|code| takes(Kind::Abort, &SENDER_STOPS, 1, &[code]));
-        refuses(Kind::Abort, &SENDER_STOPS, 1, &[7], "code");
-        refuses(Kind::Abort, &DEVICE_STOPS, 27, &[0x80], "reason");
-        let mut long = vec![0, 1, 200];
+        (0..=6).for_each(|code| takes(Kind::Abort, &NO_REASON, 0, &[code]));
+        refuses(Kind::Abort, &NO_REASON, 0, &[7], "code");
+        refuses(Kind::Abort, &DISK_FULL, 10, &[0x80], "reason");
+        let mut long = vec![1, 200];
         long.extend([b'x'; 200]);
         takes(Kind::Abort, &long, 0, &[]);
         long.push(b'x');
-        refuses(Kind::Abort, &long, 2, &[201], "reason");
+        refuses(Kind::Abort, &long, 1, &[201], "reason");
     }
 
     #[test]
     fn a_long_reason_is_cut_between_characters() {
         let reason = "\u{20ac}".repeat(100);
-        let bytes = encode_plain(HEADER, &Abort { device: None, code: AbortCode::Disk, reason }.into());
+        let bytes = encode_plain(HEADER, &Abort { code: AbortCode::Disk, reason }.into());
         let Ok((_, Message::Abort(abort))) = decode_plain(&bytes) else { panic!() };
         assert_eq!(abort.reason, "\u{20ac}".repeat(66));
     }

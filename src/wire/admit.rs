@@ -2,7 +2,6 @@
 
 use super::reader::{Reader, Result};
 use super::writer::Writer;
-use crate::units::DeviceId;
 
 /// What the status table said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,27 +29,24 @@ impl Verdict {
 /// The sender's answer to a join.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admit {
-    /// Whom it answers.
-    pub device: DeviceId,
-    /// The instance it answers.
-    pub instance: u64,
     /// Its verdict.
     pub verdict: Verdict,
+    /// The channel that the device speaks on from now on, and is spoken to on alone; not 0 if it is admitted.
+    pub channel: u16,
 }
 
 impl Admit {
     pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self> {
-        let device = r.device()?;
-        let instance = r.u64("instance")?;
         let verdict = r.u8("verdict")?;
         let verdict = Verdict::from_wire(verdict).ok_or(r.out_of_range("verdict"))?;
-        Ok(Self { device, instance, verdict })
+        let channel = r.u16("channel")?;
+        r.check((channel != 0) == (verdict == Verdict::Admitted), "channel")?;
+        Ok(Self { verdict, channel })
     }
 
     pub(super) fn encode(&self, w: &mut Writer) {
-        w.bytes(&self.device.0);
-        w.u64(self.instance);
         w.u8(self.verdict as u8);
+        w.u16(self.channel);
     }
 }
 
@@ -58,24 +54,19 @@ impl Admit {
 mod tests {
     use super::*;
     use crate::wire::Kind;
-    use crate::wire::testing::{DEVICE, golden, refuses, takes};
-
-    #[rustfmt::skip]
-    const BODY: [u8; 25] = [
-        0xd0, 0xd1, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xd9, 0xda, 0xdb, 0xdc, 0xdd, 0xde, 0xdf,
-        0, 0, 0, 0, 0, 0, 0, 5,
-        1,
-    ];
+    use crate::wire::testing::{golden, refuses};
 
     #[test]
     fn golden_bytes() {
-        golden(Admit { device: DEVICE, instance: 5, verdict: Verdict::AlreadyComplete }, &BODY);
+        golden(Admit { verdict: Verdict::Admitted, channel: 0x0203 }, &[0, 2, 3]);
+        golden(Admit { verdict: Verdict::AlreadyComplete, channel: 0 }, &[1, 0, 0]);
+        golden(Admit { verdict: Verdict::Full, channel: 0 }, &[2, 0, 0]);
     }
 
     #[test]
     fn each_bad_field_is_named() {
-        takes(Kind::Admit, &BODY, 24, &[0]);
-        takes(Kind::Admit, &BODY, 24, &[2]);
-        refuses(Kind::Admit, &BODY, 24, &[3], "verdict");
+        refuses(Kind::Admit, &[3, 0, 0], 0, &[], "verdict");
+        refuses(Kind::Admit, &[0, 0, 0], 0, &[], "channel");
+        refuses(Kind::Admit, &[1, 0, 1], 0, &[], "channel");
     }
 }

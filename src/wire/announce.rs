@@ -6,7 +6,7 @@ use super::writer::Writer;
 use crate::limits::{
     MAX_BLOCK_LOG2, MAX_NAME, MAX_OBJECT_SIZE, MAX_SYMBOL_SIZE, MIN_BLOCK_LOG2, MIN_SYMBOL_SIZE, SYMBOL_ALIGN,
 };
-use crate::units::{BlockIndex, Digest, Rate, TaskId};
+use crate::units::{AgreementKey, BlockIndex, Digest, Rate, SenderKey, Suite, TaskId};
 use std::net::SocketAddr;
 
 /// What the session is doing.
@@ -38,6 +38,12 @@ impl Phase {
 /// Describes the session; repeated for as long as it lasts, so that joining late is normal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announce {
+    /// Who sends; the message is signed with it.
+    pub sender: SenderKey,
+    /// The sender's half of what it agrees on with each device, made for this session.
+    pub agreement: AgreementKey,
+    /// How datagrams between the sender and single devices are sealed.
+    pub suite: Suite,
     /// The task.
     pub task: TaskId,
     /// What the session is doing.
@@ -68,6 +74,13 @@ pub struct Announce {
 
 impl Announce {
     pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        let sender = SenderKey(r.array("sender")?);
+        let agreement = AgreementKey(r.array("agreement")?);
+        let suite = match r.u8("suite")? {
+            0 => Suite::Aes256Gcm,
+            1 => Suite::ChaCha20Poly1305,
+            _ => return Err(r.out_of_range("suite")),
+        };
         let task = TaskId(r.array("task")?);
         let phase = r.u8("phase")?;
         let phase = Phase::from_wire(phase).ok_or(r.out_of_range("phase"))?;
@@ -88,6 +101,9 @@ impl Announce {
         r.check(!name.is_empty() && !name.contains('\0'), "name")?;
         let name = name.to_owned();
         Ok(Self {
+            sender,
+            agreement,
+            suite,
             task,
             phase,
             object_size,
@@ -104,6 +120,12 @@ impl Announce {
     }
 
     pub(super) fn encode(&self, w: &mut Writer) {
+        w.bytes(&self.sender.0);
+        w.bytes(&self.agreement.0);
+        w.u8(match self.suite {
+            Suite::Aes256Gcm => 0,
+            Suite::ChaCha20Poly1305 => 1,
+        });
         w.bytes(&self.task.0);
         w.u8(self.phase as u8);
         w.u64(self.object_size);
@@ -164,6 +186,12 @@ mod tests {
         3, 0xe2, 0x82, 0xac,                            // 100 name: the euro sign
     ];
 
+    /// What the golden bodies begin with: sender, agreement, suite.
+    fn head(suite: u8) -> Vec<u8> {
+        [&[0x51; 32][..], &[0x52; 32], &[suite]].concat()
+    }
+    const HEAD: usize = 65;
+
     fn task() -> TaskId {
         TaskId(std::array::from_fn(|i| 0xa0 + i as u8))
     }
@@ -171,6 +199,9 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let v4 = Announce {
+            sender: SenderKey([0x51; 32]),
+            agreement: AgreementKey([0x52; 32]),
+            suite: Suite::Aes256Gcm,
             task: task(),
             phase: Phase::Streaming,
             object_size: 0x1_8000_0000,
@@ -184,8 +215,11 @@ mod tests {
             root: None,
             name: "image.iso".into(),
         };
-        golden(v4, &V4);
+        golden(v4, &[&head(0)[..], &V4].concat());
         let v6 = Announce {
+            sender: SenderKey([0x51; 32]),
+            agreement: AgreementKey([0x52; 32]),
+            suite: Suite::ChaCha20Poly1305,
             task: task(),
             phase: Phase::Lingering,
             object_size: MAX_OBJECT_SIZE,
@@ -199,13 +233,15 @@ mod tests {
             root: Some(Digest(std::array::from_fn(|i| i as u8 + 1))),
             name: "\u{20ac}".into(),
         };
-        golden(v6, &V6);
+        golden(v6, &[&head(1)[..], &V6].concat());
     }
 
     #[test]
     fn each_bad_field_is_named() {
-        let no = |at, patch: &[u8], field| refuses(Kind::Announce, &V4, at, patch, field);
-        let yes = |at, patch: &[u8]| takes(Kind::Announce, &V4, at, patch);
+        let body = [&head(0)[..], &V4].concat();
+        refuses(Kind::Announce, &body, HEAD - 1, &[2], "suite");
+        let no = |at, patch: &[u8], field| refuses(Kind::Announce, &body, HEAD + at, patch, field);
+        let yes = |at, patch: &[u8]| takes(Kind::Announce, &body, HEAD + at, patch);
         yes(16, &[3]);
         no(16, &[4], "phase");
         yes(17, &[0x80, 0, 0, 0, 0, 0, 0, 0]);
@@ -226,16 +262,16 @@ mod tests {
         no(57, b"a\0b", "name");
         no(57, &[0xff], "name");
         // The name cut to nothing leaves trailing bytes, so the datagram ends with the length.
-        refuses(Kind::Announce, &V4[..57], 56, &[0], "name");
+        refuses(Kind::Announce, &body[..HEAD + 57], HEAD + 56, &[0], "name");
     }
 
     #[test]
     fn the_longest_announcement_fits() {
-        let mut body = V6.to_vec();
-        body.truncate(100);
+        let mut body = [&head(0)[..], &V6].concat();
+        body.truncate(HEAD + 100);
         body.push(255);
         body.extend([b'n'; 255]);
         takes(Kind::Announce, &body, 0, &[]);
-        assert!(body.len() + 20 <= 384, "the capacity that encode reserves");
+        assert!(body.len() + 20 <= 512, "the capacity that encode reserves");
     }
 }

@@ -5,13 +5,14 @@ use super::writer::Writer;
 use crate::limits::MAX_LABEL;
 use crate::units::DeviceId;
 
-/// A device asks to be served.
+/// A device asks to be served. It travels sealed; before the sealed part stand, in clear, the device's half
+/// of the agreement, its cookie, and in sealed sessions a proof of the group key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Join {
     /// Its stable identifier.
     pub device: DeviceId,
-    /// Drawn at random each time the program starts: tells a reboot.
-    pub instance: u64,
+    /// Whether it holds bytes that may be the object's.
+    pub holds: bool,
     /// Its name for people, 0 to 64 bytes of UTF-8; cut when longer. Untrusted.
     pub label: String,
 }
@@ -20,14 +21,14 @@ impl Join {
     pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self> {
         Ok(Self {
             device: r.device()?,
-            instance: r.u64("instance")?,
+            holds: r.flag("holds")?,
             label: r.text(MAX_LABEL, "label")?.to_owned(),
         })
     }
 
     pub(super) fn encode(&self, w: &mut Writer) {
         w.bytes(&self.device.0);
-        w.u64(self.instance);
+        w.u8(self.holds.into());
         w.text(&self.label, MAX_LABEL);
     }
 }
@@ -39,33 +40,34 @@ mod tests {
     use crate::wire::{Kind, Message, decode_plain, encode_plain};
 
     #[rustfmt::skip]
-    const BODY: [u8; 31] = [
+    const BODY: [u8; 24] = [
         0xd0, 0xd1, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xd9, 0xda, 0xdb, 0xdc, 0xdd, 0xde, 0xdf,
-        0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88,
+        1,
         6, b'l', b'a', b'b', b'-', b'0', b'7',
     ];
 
     #[test]
     fn golden_bytes() {
-        golden(Join { device: DEVICE, instance: 0x1122_3344_5566_7788, label: "lab-07".into() }, &BODY);
+        golden(Join { device: DEVICE, holds: true, label: "lab-07".into() }, &BODY);
     }
 
     #[test]
     fn each_bad_field_is_named() {
-        takes(Kind::Join, &BODY[..25], 24, &[0]);
-        let mut long = BODY[..24].to_vec();
+        takes(Kind::Join, &BODY[..18], 17, &[0]);
+        let mut long = BODY[..17].to_vec();
         long.push(64);
         long.extend([b'x'; 64]);
         takes(Kind::Join, &long, 0, &[]);
         long.push(b'x');
-        refuses(Kind::Join, &long, 24, &[65], "label");
-        refuses(Kind::Join, &BODY, 30, &[0xc3], "label");
+        refuses(Kind::Join, &long, 17, &[65], "label");
+        refuses(Kind::Join, &BODY, 23, &[0xc3], "label");
+        refuses(Kind::Join, &BODY, 16, &[2], "holds");
     }
 
     #[test]
     fn a_long_label_is_cut_between_characters() {
         let label = format!("{}\u{e9}", "x".repeat(63));
-        let bytes = encode_plain(HEADER, &Join { device: DEVICE, instance: 0, label }.into());
+        let bytes = encode_plain(HEADER, &Join { device: DEVICE, holds: false, label }.into());
         let Ok((_, Message::Join(join))) = decode_plain(&bytes) else { panic!() };
         assert_eq!(join.label, "x".repeat(63));
     }

@@ -17,7 +17,10 @@ mod nak;
 mod poll;
 mod progress;
 mod reader;
+mod retry;
+mod suspect;
 mod symbol;
+mod symbol_digests;
 mod writer;
 
 #[cfg(test)]
@@ -37,10 +40,13 @@ pub use nak::{Deficit, Nak, PageRange};
 pub use poll::{Invitation, Planned, Poll};
 pub use progress::Progress;
 pub use reader::DecodeError;
+pub use retry::Retry;
+pub use suspect::Suspect;
 pub use symbol::{Symbol, symbol_head};
+pub use symbol_digests::SymbolDigests;
 
-use crate::limits::{CHECKSUM_LEN, HEADER_LEN, MAX_CONTROL, SYMBOL_HEADER_LEN, WIRE_VERSION};
-use crate::units::SessionId;
+use crate::limits::{HEADER_LEN, MAX_CONTROL, MAX_TRAILER, SYMBOL_HEADER_LEN, WIRE_VERSION};
+use crate::units::{SessionId, Suite};
 use reader::Reader;
 use std::fmt;
 use writer::Writer;
@@ -110,11 +116,17 @@ pub enum Kind {
     Acknowledge = 10,
     /// [`Abort`].
     Abort = 11,
+    /// [`Retry`].
+    Retry = 12,
+    /// [`Suspect`].
+    Suspect = 13,
+    /// [`SymbolDigests`].
+    SymbolDigests = 14,
 }
 
 impl Kind {
     /// All of them, in the order of their numbers from 1 on.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Announce,
         Self::Join,
         Self::Admit,
@@ -126,6 +138,9 @@ impl Kind {
         Self::Complete,
         Self::Acknowledge,
         Self::Abort,
+        Self::Retry,
+        Self::Suspect,
+        Self::SymbolDigests,
     ];
 
     /// The word for it, in errors and file names.
@@ -143,6 +158,9 @@ impl Kind {
             Self::Complete => "complete",
             Self::Acknowledge => "acknowledge",
             Self::Abort => "abort",
+            Self::Retry => "retry",
+            Self::Suspect => "suspect",
+            Self::SymbolDigests => "symbol_digests",
         }
     }
 
@@ -211,11 +229,74 @@ messages! {
     Acknowledge(Acknowledge),
     /// Either way: I stop, and why.
     Abort(Abort),
+    /// Sender to device: show that you can be reached.
+    Retry(Retry),
+    /// Device to sender: a block disagrees with its hash.
+    Suspect(Suspect),
+    /// Sender to device: what a block's source symbols are.
+    SymbolDigests(SymbolDigests),
 }
 
-/// Reads header and kind. Magic and version come first, and for good: a datagram of a later
-/// version is known for one even if its header is another.
-fn decode_header(bytes: &[u8]) -> Result<(Header, Kind, &[u8]), DecodeError> {
+/// How a datagram is protected, beside its signature: told by the upper bits of its kind's byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seals {
+    /// Sealed under the group's key; in a join, the proof of it is there.
+    pub group: bool,
+    /// Sealed between the sender and one device.
+    pub device: bool,
+    /// With what, if sealed.
+    pub suite: Suite,
+}
+
+const SEALED_FOR_GROUP: u8 = 0x80;
+const WITH_CHACHA: u8 = 0x40;
+const SEALED_FOR_DEVICE: u8 = 0x20;
+const KIND_BITS: u8 = 0x1f;
+/// Where in a datagram its kind and seals are.
+const KIND_AT: usize = 3;
+
+impl Seals {
+    fn from_wire(bits: u8) -> Self {
+        let suite = if bits & WITH_CHACHA == 0 { Suite::Aes256Gcm } else { Suite::ChaCha20Poly1305 };
+        Self { group: bits & SEALED_FOR_GROUP != 0, device: bits & SEALED_FOR_DEVICE != 0, suite }
+    }
+
+    fn bits(self) -> u8 {
+        let suite = match self.suite {
+            Suite::Aes256Gcm => 0,
+            Suite::ChaCha20Poly1305 => WITH_CHACHA,
+        };
+        let group = if self.group { SEALED_FOR_GROUP } else { 0 };
+        let device = if self.device { SEALED_FOR_DEVICE } else { 0 };
+        group | device | suite
+    }
+
+    /// Writes the seals into a datagram that has none so far.
+    ///
+    /// # Panics
+    /// When it is shorter than a header.
+    pub fn mark(self, datagram: &mut [u8]) {
+        datagram[KIND_AT] = (datagram[KIND_AT] & KIND_BITS) | self.bits();
+    }
+}
+
+/// All that a datagram shows in clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Session and packet number.
+    pub header: Header,
+    /// What it is.
+    pub kind: Kind,
+    /// What stands between it and its reader.
+    pub seals: Seals,
+}
+
+/// Reads what a datagram shows in clear. Magic and version come first, and for good: a datagram of a
+/// later version is known for one even if its header is another.
+///
+/// # Errors
+/// When it is too short, not one of ours, of another version, or of no known kind.
+pub fn head(bytes: &[u8]) -> Result<Head, DecodeError> {
     let short = DecodeError::TooShort(bytes.len());
     let (magic, rest) = bytes.split_first_chunk().ok_or(short)?;
     if *magic != MAGIC {
@@ -225,86 +306,55 @@ fn decode_header(bytes: &[u8]) -> Result<(Header, Kind, &[u8]), DecodeError> {
     if version != WIRE_VERSION {
         return Err(DecodeError::UnsupportedVersion(version));
     }
-    let (&kind, rest) = rest.split_first().ok_or(short)?;
+    let (&bits, rest) = rest.split_first().ok_or(short)?;
     let (session, rest) = rest.split_first_chunk().ok_or(short)?;
-    let (packet_number, body) = rest.split_first_chunk().ok_or(short)?;
-    let kind = Kind::from_wire(kind).ok_or(DecodeError::UnknownKind(kind))?;
+    let (packet_number, _) = rest.split_first_chunk().ok_or(short)?;
+    let kind = Kind::from_wire(bits & KIND_BITS).ok_or(DecodeError::UnknownKind(bits & KIND_BITS))?;
+    let seals = Seals::from_wire(bits);
     let session = SessionId(u64::from_be_bytes(*session));
     if session.0 == 0 {
         return Err(DecodeError::OutOfRange { message: kind, field: "session" });
     }
     let packet_number = PacketNumber(u64::from_be_bytes(*packet_number));
-    Ok((Header { session, packet_number }, kind, body))
+    Ok(Head { header: Header { session, packet_number }, kind, seals })
 }
 
 /// The header and kind of a datagram, if they are valid; says nothing about the rest.
 #[must_use]
 pub fn peek(bytes: &[u8]) -> Option<(Header, Kind)> {
-    decode_header(bytes).ok().map(|(header, kind, _)| (header, kind))
+    head(bytes).ok().map(|head| (head.header, head.kind))
 }
 
-/// Decodes a datagram as it came from the network: a symbol as it stands, every other message with
-/// its checksum (see [`CHECKSUM_LEN`]).
-///
-/// # Errors
-/// When the checksum disagrees, or as [`decode_plain`].
-pub fn decode(bytes: &[u8]) -> Result<(Header, Message<'_>), DecodeError> {
-    let (_, kind, _) = decode_header(bytes)?;
-    if kind == Kind::Symbol {
-        return decode_plain(bytes);
-    }
-    let (plain, sum) = bytes.split_last_chunk().ok_or(DecodeError::TooShort(bytes.len()))?;
-    if checksum(plain) != *sum {
-        return Err(DecodeError::Damaged(kind));
-    }
-    decode_plain(plain)
-}
-
-/// Encodes a datagram for the network: a symbol as it stands, every other message with its checksum.
-///
-/// # Panics
-/// As [`encode_plain`].
-#[must_use]
-pub fn encode(header: Header, message: &Message<'_>) -> Vec<u8> {
-    let mut bytes = encode_plain(header, message);
-    if message.kind() != Kind::Symbol {
-        append_checksum(&mut bytes);
-    }
-    bytes
-}
-
-/// Puts the checksum behind a message that has none.
-pub(crate) fn append_checksum(plain: &mut Vec<u8>) {
-    let sum = checksum(plain);
-    plain.extend_from_slice(&sum);
-}
-
-/// The first bytes of the BLAKE3 hash of a message.
-fn checksum(plain: &[u8]) -> [u8; CHECKSUM_LEN] {
-    let hash = blake3::hash(plain);
-    let mut sum = [0; CHECKSUM_LEN];
-    sum.copy_from_slice(&hash.as_bytes()[..CHECKSUM_LEN]);
-    sum
-}
-
-/// Decodes a datagram without a checksum. It allocates no more than a few times the datagram's length, and only
-/// after the lengths within agree with the datagram's.
+/// Decodes what follows the header, once whatever protects it has been taken off. It allocates no more
+/// than a few times the length, and only after the lengths within agree with it.
 ///
 /// # Errors
 /// When it is not one whole, valid message; the error names the message and the field.
-pub fn decode_plain(bytes: &[u8]) -> Result<(Header, Message<'_>), DecodeError> {
-    let (header, kind, body) = decode_header(bytes)?;
-    if kind != Kind::Symbol && bytes.len() > MAX_CONTROL {
-        return Err(DecodeError::TooLarge { message: kind, len: bytes.len() });
+pub fn decode_body(kind: Kind, body: &[u8]) -> Result<Message<'_>, DecodeError> {
+    let len = HEADER_LEN + body.len();
+    if kind != Kind::Symbol && len > MAX_CONTROL {
+        return Err(DecodeError::TooLarge { message: kind, len });
     }
     let mut reader = Reader::new(kind, body);
     let message = Message::decode(kind, &mut reader)?;
     reader.finish()?;
-    Ok((header, message))
+    Ok(message)
 }
 
-/// Encodes a datagram without a checksum. Labels and reasons that are too long are cut at a character boundary, an
-/// invitation's window to the longest there is, and an IPv6 address loses flow label and scope.
+/// Decodes a datagram that nothing protects.
+///
+/// # Errors
+/// When it is sealed, or as [`head`] and [`decode_body`].
+pub fn decode_plain(bytes: &[u8]) -> Result<(Header, Message<'_>), DecodeError> {
+    let head = head(bytes)?;
+    if head.seals != Seals::default() {
+        return Err(DecodeError::Sealed(head.kind));
+    }
+    Ok((head.header, decode_body(head.kind, &bytes[HEADER_LEN..])?))
+}
+
+/// Encodes a datagram that nothing protects yet. Labels and reasons that are too long are cut at a character
+/// boundary, an invitation's window to the longest there is, and an IPv6 address loses flow label and scope.
 ///
 /// # Panics
 /// In debug builds, when another value is out of its documented range or the message does not fit
@@ -316,10 +366,11 @@ pub fn encode_plain(header: Header, message: &Message<'_>) -> Vec<u8> {
         Message::HashPage(page) => HEADER_LEN + 5 + 32 * page.values.len(),
         Message::Nak(nak) => nak.encoded_len(),
         Message::Poll(poll) => poll.encoded_len(),
+        Message::SymbolDigests(digests) => HEADER_LEN + 10 + 16 * digests.digests.len(),
         // Longer than any other without its texts.
-        _ => 384,
+        _ => 512,
     };
-    let mut writer = Writer::new(header, message.kind(), len);
+    let mut writer = Writer::new(header, message.kind(), len + MAX_TRAILER);
     message.encode(&mut writer);
     let bytes = writer.into_bytes();
     debug_assert_eq!(decode_plain(&bytes).err(), None, "a message out of its range: {message:?}");

@@ -4,13 +4,11 @@ use super::PacketNumber;
 use super::reader::{Reader, Result};
 use super::writer::Writer;
 use crate::limits::{HASHES_PER_PAGE, HEADER_LEN, MAX_SOURCE_SYMBOLS};
-use crate::units::{BlockIndex, DeviceId};
+use crate::units::BlockIndex;
 
 /// A NAK summary: a device's deficits over many blocks, lowest blocks first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nak {
-    /// Who lacks it.
-    pub device: DeviceId,
     /// The round it answers.
     pub round: u32,
     /// Highest packet number received on the polled channel: what was sent later is not counted.
@@ -162,7 +160,7 @@ fn decode_runs(r: &mut Reader<'_>) -> Result<Vec<(u16, u16)>> {
 
 impl Nak {
     /// Bytes of an encoded NAK without pages and deficits, the header included.
-    pub const FIXED_LEN: usize = HEADER_LEN + 16 + 4 + 8 + 4 + 4 + 2 + 2;
+    pub const FIXED_LEN: usize = HEADER_LEN + 4 + 8 + 4 + 4 + 2 + 2;
 
     /// Bytes of the encoded NAK, the header included.
     #[must_use]
@@ -172,7 +170,6 @@ impl Nak {
     }
 
     pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self> {
-        let device = r.device()?;
         let round = r.u32("round")?;
         let as_of = PacketNumber(r.u64("packet number")?);
         let held_us = r.u32("held")?;
@@ -189,11 +186,10 @@ impl Nak {
         for _ in 0..count {
             deficits.push(Deficit::decode(r)?);
         }
-        Ok(Self { device, round, as_of, held_us, incomplete, pages, deficits })
+        Ok(Self { round, as_of, held_us, incomplete, pages, deficits })
     }
 
     pub(super) fn encode(&self, w: &mut Writer) {
-        w.bytes(&self.device.0);
         w.u32(self.round);
         w.u64(self.as_of.0);
         w.u32(self.held_us);
@@ -213,29 +209,27 @@ impl Nak {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::testing::{DEVICE, HEADER, datagram, golden, refuses, takes};
+    use crate::wire::testing::{HEADER, datagram, golden, refuses, takes};
     use crate::wire::{DecodeError, Kind, decode_plain, encode_plain};
 
     #[rustfmt::skip]
-    const BODY: [u8; 81] = [
-        0xd0, 0xd1, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xd9, 0xda, 0xdb, 0xdc, 0xdd, 0xde, 0xdf,
-        0, 0, 0, 7,                                     // 16 round
-        0, 1, 0, 0, 0, 0, 0x12, 0x34,                   // 20 as of
-        0, 0, 1, 44,                                    // 28 held 300 us
-        0, 0, 0, 6,                                     // 32 incomplete
-        0, 1,                                           // 36 pages
-        0, 0, 0, 2, 0, 0, 0, 1,                         // 38
-        0, 3,                                           // 46 deficits
-        1, 0, 0, 0, 5, 0, 3,                            // 48 symbols
-        2, 0, 0, 0, 6, 0, 4, 0, 2,                      // 55 symbols, 2 runs:
-        0, 10, 0, 3,                                    // 64 10..13
-        0, 14, 0, 1,                                    // 68 14..15
-        0, 0, 0, 0, 8, 0, 0, 0, 4,                      // 72 whole
+    const BODY: [u8; 65] = [
+        0, 0, 0, 7,                                     //  0 round
+        0, 1, 0, 0, 0, 0, 0x12, 0x34,                   //  4 as of
+        0, 0, 1, 44,                                    // 12 held 300 us
+        0, 0, 0, 6,                                     // 16 incomplete
+        0, 1,                                           // 20 pages
+        0, 0, 0, 2, 0, 0, 0, 1,                         // 22
+        0, 3,                                           // 30 deficits
+        1, 0, 0, 0, 5, 0, 3,                            // 32 symbols
+        2, 0, 0, 0, 6, 0, 4, 0, 2,                      // 39 symbols, 2 runs:
+        0, 10, 0, 3,                                    // 48 10..13
+        0, 14, 0, 1,                                    // 52 14..15
+        0, 0, 0, 0, 8, 0, 0, 0, 4,                      // 56 whole
     ];
 
     fn nak() -> Nak {
         Nak {
-            device: DEVICE,
             round: 7,
             as_of: PacketNumber::new(1, 0x1234),
             held_us: 300,
@@ -260,41 +254,41 @@ mod tests {
         let no = |at, patch: &[u8], field| refuses(Kind::Nak, &BODY, at, patch, field);
         let yes = |at, patch: &[u8]| takes(Kind::Nak, &BODY, at, patch);
         // The last page is 2^27 - 1.
-        yes(38, &[0x07, 0xff, 0xff, 0xff, 0, 0, 0, 1]);
-        no(38, &[0x07, 0xff, 0xff, 0xff, 0, 0, 0, 2], "pages");
-        no(38, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "pages");
-        no(42, &[0, 0, 0, 0], "pages");
-        no(48, &[3], "deficit form");
-        no(49, &[0xff; 4], "deficit block");
-        no(53, &[0, 0], "deficit");
-        yes(53, &[0xff, 0xff]);
+        yes(22, &[0x07, 0xff, 0xff, 0xff, 0, 0, 0, 1]);
+        no(22, &[0x07, 0xff, 0xff, 0xff, 0, 0, 0, 2], "pages");
+        no(22, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "pages");
+        no(26, &[0, 0, 0, 0], "pages");
+        no(32, &[3], "deficit form");
+        no(33, &[0xff; 4], "deficit block");
+        no(37, &[0, 0], "deficit");
+        yes(37, &[0xff, 0xff]);
         // Runs: at least one symbol, rising, apart, below 56403.
-        no(66, &[0, 0], "missing symbols");
-        no(66, &[0, 4], "missing symbols");
-        no(66, &[0, 5], "missing symbols");
-        no(68, &[0, 9], "missing symbols");
-        yes(68, &[0xdc, 0x52]);
-        no(68, &[0xdc, 0x53], "missing symbols");
-        no(68, &[0xff, 0xff, 0xff, 0xff], "missing symbols");
+        no(50, &[0, 0], "missing symbols");
+        no(50, &[0, 4], "missing symbols");
+        no(50, &[0, 5], "missing symbols");
+        no(52, &[0, 9], "missing symbols");
+        yes(52, &[0xdc, 0x52]);
+        no(52, &[0xdc, 0x53], "missing symbols");
+        no(52, &[0xff, 0xff, 0xff, 0xff], "missing symbols");
         // Whole blocks: at least one, and their end is a u32.
-        no(77, &[0, 0, 0, 0], "whole blocks");
-        yes(73, &[0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 1]);
-        no(73, &[0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 2], "whole blocks");
-        no(73, &[0xff; 4], "whole blocks");
-        yes(73, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+        no(61, &[0, 0, 0, 0], "whole blocks");
+        yes(57, &[0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 1]);
+        no(57, &[0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 2], "whole blocks");
+        no(57, &[0xff; 4], "whole blocks");
+        yes(57, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
     }
 
     #[test]
     fn an_empty_list_of_runs_is_not_the_canonical_form() {
-        let mut body = BODY[..48].to_vec();
-        body[47] = 1;
+        let mut body = BODY[..32].to_vec();
+        body[31] = 1;
         body.extend([2, 0, 0, 0, 6, 0, 4, 0, 0]);
         refuses(Kind::Nak, &body, 0, &[], "missing symbols");
     }
 
     #[test]
     fn counts_beyond_the_datagram_are_refused() {
-        for (at, field) in [(36, "pages"), (46, "deficits"), (62, "missing symbols")] {
+        for (at, field) in [(20, "pages"), (30, "deficits"), (46, "missing symbols")] {
             let mut lying = BODY;
             lying[at..at + 2].copy_from_slice(&[0xff, 0xff]);
             let error = DecodeError::Truncated { message: Kind::Nak, field };

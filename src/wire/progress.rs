@@ -3,13 +3,10 @@
 use super::Arrivals;
 use super::reader::{Reader, Result};
 use super::writer::Writer;
-use crate::units::DeviceId;
 
 /// A device's report on itself; also proof that it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Who.
-    pub device: DeviceId,
     /// Blocks verified.
     pub verified: u32,
     /// Datagrams received on the group channel.
@@ -27,7 +24,6 @@ pub struct Progress {
 impl Progress {
     pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self> {
         Ok(Self {
-            device: r.device()?,
             verified: r.u32("verified blocks")?,
             received: r.u64("received datagrams")?,
             lost: r.u64("lost datagrams")?,
@@ -38,7 +34,6 @@ impl Progress {
     }
 
     pub(super) fn encode(&self, w: &mut Writer) {
-        w.bytes(&self.device.0);
         w.u32(self.verified);
         w.u64(self.received);
         w.u64(self.lost);
@@ -51,29 +46,27 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::testing::{DEVICE, datagram, golden, refuses, takes};
+    use crate::wire::testing::{datagram, golden, refuses, takes};
     use crate::wire::{DecodeError, Kind, PacketNumber, decode_plain};
 
     #[rustfmt::skip]
-    const BODY: [u8; 85] = [
-        0xd0, 0xd1, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xd9, 0xda, 0xdb, 0xdc, 0xdd, 0xde, 0xdf,
+    const BODY: [u8; 69] = [
         0, 0, 1, 2,
         0, 0, 0, 0, 0, 1, 0, 0,
         0, 0, 0, 0, 0, 0, 2, 0,
         0, 0, 0, 0, 0, 0, 0, 3,
         0, 0, 0, 0, 0, 0, 0, 4,
-        1,                                  // 52 arrivals
-        0, 0, 0, 0, 0, 0, 1, 0,             // 53 first
-        0, 0, 0, 0, 0, 0, 2, 0,             // 61 last
-        0, 0, 0, 200,                       // 69 received
-        0, 1, 0, 0,                         // 73 elapsed
-        0, 0, 0, 0, 0, 2, 0, 0,             // 77 last at
+        1,                                  // 36 arrivals
+        0, 0, 0, 0, 0, 0, 1, 0,             // 37 first
+        0, 0, 0, 0, 0, 0, 2, 0,             // 45 last
+        0, 0, 0, 200,                       // 53 received
+        0, 1, 0, 0,                         // 57 elapsed
+        0, 0, 0, 0, 0, 2, 0, 0,             // 61 last at
     ];
 
     #[test]
     fn golden_bytes() {
         let progress = Progress {
-            device: DEVICE,
             verified: 258,
             received: 65536,
             lost: 512,
@@ -88,32 +81,31 @@ mod tests {
             }),
         };
         golden(progress, &BODY);
-        let mut without = BODY[..53].to_vec();
-        without[52] = 0;
+        let mut without = BODY[..37].to_vec();
+        without[36] = 0;
         golden(Progress { arrivals: None, ..progress }, &without);
     }
 
     #[test]
     fn impossible_arrivals_are_refused() {
         let no = |at, patch: &[u8]| refuses(Kind::Progress, &BODY, at, patch, "arrivals");
-        no(52, &[2]);
-        no(61, &[0, 0, 0, 0, 0, 0, 1, 0]);
-        no(69, &[0, 0, 0, 1]);
-        no(61, &[0, 1, 0, 0, 0, 0, 2, 0]);
+        no(36, &[2]);
+        no(45, &[0, 0, 0, 0, 0, 0, 1, 0]);
+        no(53, &[0, 0, 0, 1]);
+        no(45, &[0, 1, 0, 0, 0, 0, 2, 0]);
     }
 
     #[test]
     fn every_value_is_valid_and_each_missing_field_is_named() {
-        takes(Kind::Progress, &BODY, 16, &[0xff; 36]);
+        takes(Kind::Progress, &BODY, 0, &[0xff; 36]);
         for (len, field) in [
-            (15, "device"),
-            (19, "verified blocks"),
-            (27, "received datagrams"),
-            (35, "lost datagrams"),
-            (43, "kernel drops"),
-            (51, "overrun drops"),
-            (52, "arrivals"),
-            (84, "arrivals"),
+            (3, "verified blocks"),
+            (11, "received datagrams"),
+            (19, "lost datagrams"),
+            (27, "kernel drops"),
+            (35, "overrun drops"),
+            (36, "arrivals"),
+            (68, "arrivals"),
         ] {
             let error = DecodeError::Truncated { message: Kind::Progress, field };
             assert_eq!(decode_plain(&datagram(8, &BODY[..len])), Err(error));

@@ -23,9 +23,9 @@ pub enum DecodeError {
     /// A message kind that this version does not have.
     #[error("there is no message of kind {0}")]
     UnknownKind(u8),
-    /// The checksum disagrees.
-    #[error("{0}: damaged on the way")]
-    Damaged(Kind),
+    /// Still sealed.
+    #[error("{0}: it is sealed")]
+    Sealed(Kind),
     /// A control message longer than [`MAX_CONTROL`].
     #[error("{message}: {len} bytes are more than the {MAX_CONTROL} of a control message")]
     TooLarge {

@@ -4,19 +4,19 @@
 use super::testing::{HEADER, datagram};
 use super::*;
 use crate::limits::{
-    HASHES_PER_PAGE, MAX_BLOCK_LOG2, MAX_OBJECT_SIZE, MAX_SOURCE_SYMBOLS, MAX_SYMBOL_ID, MAX_SYMBOL_SIZE,
-    MIN_BLOCK_LOG2,
+    DIGESTS_PER_MESSAGE, HASHES_PER_PAGE, MAX_BLOCK_LOG2, MAX_OBJECT_SIZE, MAX_SOURCE_SYMBOLS, MAX_SYMBOL_ID,
+    MAX_SYMBOL_SIZE, MIN_BLOCK_LOG2,
 };
-use crate::units::{BlockIndex, DeviceId, Digest, Rate, SymbolId, TaskId};
+use crate::units::{
+    AgreementKey, BlockIndex, Cookie, DeviceId, Digest, Rate, SenderKey, SymbolDigest, SymbolId, TaskId,
+};
 use fastrand::Rng;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-const ACKNOWLEDGE: [u8; 16] = [7; 16];
-
 #[test]
 fn header_errors_name_what_is_wrong() {
-    let good = datagram(10, &ACKNOWLEDGE);
+    let good = datagram(10, &[]);
     assert!(decode_plain(&good).is_ok());
     for len in 0..20 {
         assert_eq!(decode_plain(&good[..len]), Err(DecodeError::TooShort(len)));
@@ -32,8 +32,8 @@ fn header_errors_name_what_is_wrong() {
     for version in [0, 2, 255] {
         assert_eq!(decode_plain(&patched(2, version)), Err(DecodeError::UnsupportedVersion(version)));
     }
-    for kind in [0, 12, 255] {
-        assert_eq!(decode_plain(&patched(3, kind)), Err(DecodeError::UnknownKind(kind)));
+    for kind in [0, 15, 31, 255] {
+        assert_eq!(decode_plain(&patched(3, kind)), Err(DecodeError::UnknownKind(kind & 31)));
     }
     let mut zero = good.clone();
     zero[4..12].fill(0);
@@ -53,7 +53,7 @@ fn a_later_version_is_known_by_its_first_three_bytes() {
 #[test]
 fn peek_tells_header_and_kind() {
     assert_eq!(peek(&datagram(10, &[])), Some((HEADER, Kind::Acknowledge)));
-    assert_eq!(peek(&datagram(12, &[])), None);
+    assert_eq!(peek(&datagram(15, &[])), None);
 }
 
 #[test]
@@ -127,6 +127,9 @@ fn random_announce(rng: &mut Rng) -> Announce {
     let ip: IpAddr = if rng.bool() { IpAddr::from(bytes::<4>(rng)) } else { IpAddr::from(bytes::<16>(rng)) };
     let ip = if ip.is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { ip };
     Announce {
+        sender: SenderKey(bytes(rng)),
+        agreement: AgreementKey(bytes(rng)),
+        suite: if rng.bool() { Suite::Aes256Gcm } else { Suite::ChaCha20Poly1305 },
         task: TaskId(bytes(rng)),
         phase: rng.choice([Phase::Gathering, Phase::Streaming, Phase::Repairing, Phase::Lingering]).unwrap(),
         object_size: number(rng, 0, MAX_OBJECT_SIZE),
@@ -164,7 +167,6 @@ fn random_deficit(rng: &mut Rng, room: usize) -> Deficit {
 
 fn random_nak(rng: &mut Rng, size: usize) -> Nak {
     let mut nak = Nak {
-        device: DeviceId(bytes(rng)),
         round: rng.u32(..),
         as_of: PacketNumber(rng.u64(..)),
         held_us: rng.u32(..),
@@ -202,22 +204,19 @@ fn random_poll(rng: &mut Rng) -> Poll {
 fn random_abort(rng: &mut Rng) -> Abort {
     use AbortCode::*;
     let codes = [Finished, Interrupted, Source, Disk, Name, Mismatch, Internal];
-    Abort {
-        device: rng.bool().then(|| DeviceId(bytes(rng))),
-        code: rng.choice(codes).unwrap(),
-        reason: text(rng, 0, 200),
-    }
+    Abort { code: rng.choice(codes).unwrap(), reason: text(rng, 0, 200) }
 }
 
 fn random_message<'a>(rng: &mut Rng, kind: Kind, payload: &'a [u8]) -> Message<'a> {
-    let device = DeviceId(bytes(rng));
-    let instance = rng.u64(..);
     match kind {
         Kind::Announce => random_announce(rng).into(),
-        Kind::Join => Join { device, instance, label: text(rng, 0, 64) }.into(),
+        Kind::Join => {
+            Join { device: DeviceId(bytes(rng)), holds: rng.bool(), label: text(rng, 0, 64) }.into()
+        }
         Kind::Admit => {
             let verdict = rng.choice([Verdict::Admitted, Verdict::AlreadyComplete, Verdict::Full]).unwrap();
-            Admit { device, instance, verdict }.into()
+            let channel = if verdict == Verdict::Admitted { rng.u16(1..) } else { 0 };
+            Admit { verdict, channel }.into()
         }
         Kind::Symbol => {
             let id = SymbolId(number(rng, 0, MAX_SYMBOL_ID.into()) as u32);
@@ -235,7 +234,6 @@ fn random_message<'a>(rng: &mut Rng, kind: Kind, payload: &'a [u8]) -> Message<'
             random_nak(rng, size).into()
         }
         Kind::Progress => Progress {
-            device,
             verified: rng.u32(..),
             received: rng.u64(..),
             lost: rng.u64(..),
@@ -245,11 +243,18 @@ fn random_message<'a>(rng: &mut Rng, kind: Kind, payload: &'a [u8]) -> Message<'
         }
         .into(),
         Kind::Complete => {
-            Complete { device, instance, root: Digest(bytes(rng)), received: rng.u64(..), lost: rng.u64(..) }
-                .into()
+            Complete { root: Digest(bytes(rng)), received: rng.u64(..), lost: rng.u64(..) }.into()
         }
-        Kind::Acknowledge => Acknowledge { device }.into(),
+        Kind::Acknowledge => Acknowledge.into(),
         Kind::Abort => random_abort(rng).into(),
+        Kind::Retry => Retry { agreement: AgreementKey(bytes(rng)), cookie: Cookie(bytes(rng)) }.into(),
+        Kind::Suspect => Suspect { block: block(rng) }.into(),
+        Kind::SymbolDigests => {
+            let digests: Vec<SymbolDigest> =
+                (0..rng.usize(1..=DIGESTS_PER_MESSAGE)).map(|_| SymbolDigest(bytes(rng))).collect();
+            let first = number(rng, 0, u64::from(MAX_SOURCE_SYMBOLS) - digests.len() as u64) as u32;
+            SymbolDigests { block: block(rng), first: SymbolId(first), digests }.into()
+        }
     }
 }
 
@@ -315,14 +320,17 @@ fn mutated_datagrams_never_panic_and_stay_canonical() {
 }
 
 #[test]
-fn every_flipped_bit_of_a_control_message_is_noticed() {
-    let message = Message::from(Acknowledge { device: DeviceId([7; 16]) });
-    let header = Header { session: SessionId(9), packet_number: PacketNumber::new(1, 2) };
-    let bytes = encode(header, &message);
-    assert_eq!(decode(&bytes), Ok((header, message)));
-    for bit in 32..bytes.len() * 8 {
-        let mut damaged = bytes.clone();
-        damaged[bit / 8] ^= 1 << (bit % 8);
-        assert!(decode(&damaged).is_err(), "bit {bit}");
+fn seals_are_told_by_the_upper_bits_of_the_kind() {
+    for bits in 0..8_u8 {
+        let suite = if bits & 1 == 0 { Suite::Aes256Gcm } else { Suite::ChaCha20Poly1305 };
+        let seals = Seals { group: bits & 4 != 0, device: bits & 2 != 0, suite };
+        let mut bytes = datagram(6, &[]);
+        seals.mark(&mut bytes);
+        let wire = [0, 0x40, 0x20, 0x60, 0x80, 0xc0, 0xa0, 0xe0][usize::from(bits)];
+        assert_eq!(bytes[3], 6 | wire);
+        assert_eq!(head(&bytes), Ok(Head { header: HEADER, kind: Kind::Poll, seals }));
+        if bits != 0 {
+            assert_eq!(decode_plain(&bytes), Err(DecodeError::Sealed(Kind::Poll)));
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! Noise and spoilt datagrams, thrown at every port of running processes, and forged announces.
 
-use mcp::units::{BlockIndex, Digest, Rate, SessionId, TaskId};
-use mcp::wire::{Announce, Header, Invitation, PacketNumber, Phase, encode};
+use mcp::crypto::derive::Secret;
+use mcp::crypto::sign::Identity;
+use mcp::protocol::envelope::SenderSide;
+use mcp::units::{BlockIndex, Digest, Rate, SessionId, Suite, TaskId};
+use mcp::wire::{Announce, Header, Invitation, PacketNumber, Phase};
 use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -84,6 +87,8 @@ pub fn announce_forged(group: Ipv4Addr, port: u16, name: &str, stop: &AtomicBool
     let mouth = mouth();
     mouth.set_read_timeout(Some(Duration::from_millis(50))).expect("timeout");
     let (session, task) = (SessionId(u64::from(port) + 1), TaskId([7; 16]));
+    let identity = Identity::new(&Secret::new([7; 32]));
+    let side = SenderSide::new(session, identity, [8; 32], Suite::Aes256Gcm, None);
     let mut answer = [0; 2048];
     let mut answered = false;
     for counter in 0.. {
@@ -92,6 +97,9 @@ pub fn announce_forged(group: Ipv4Addr, port: u16, name: &str, stop: &AtomicBool
         }
         let header = Header { session, packet_number: PacketNumber::new(0, counter) };
         let announce = Announce {
+            sender: side.key(),
+            agreement: side.agreement(),
+            suite: side.suite(),
             task,
             phase: Phase::Gathering,
             object_size: 0,
@@ -105,7 +113,7 @@ pub fn announce_forged(group: Ipv4Addr, port: u16, name: &str, stop: &AtomicBool
             root: Some(Digest(*blake3::hash(b"").as_bytes())),
             name: name.into(),
         };
-        let datagram = encode(header, &announce.into());
+        let datagram = side.to_all(header, &announce.into());
         mouth.send_to(&datagram, SocketAddrV4::new(group, port)).expect("send");
         answered |= mouth.recv(&mut answer).is_ok();
     }

@@ -16,7 +16,7 @@ use crate::crypto::digest;
 use crate::fec::{Encoder, PlanCache};
 use crate::layout::Layout;
 use crate::units::{BlockIndex, Digest, SessionId, SymbolId};
-use crate::wire::{self, Header, Kind, Message, PacketNumber};
+use crate::wire::{self, Header, Kind, PacketNumber};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 const SESSION: SessionId = SessionId(0x6d63_f022);
@@ -49,7 +49,8 @@ impl<'a> Input<'a> {
     }
 }
 
-/// A datagram of the input: sound bytes (without a checksum), some of which are changed.
+/// What becomes of the next sound datagram: some of its bytes are changed before it is signed or sealed, so
+/// that it gets through.
 #[derive(Default)]
 struct Damage(Vec<(u16, u8)>);
 
@@ -61,34 +62,23 @@ impl Damage {
         Some(())
     }
 
-    /// The datagram, damaged; with a checksum that agrees, so that it gets through.
-    fn apply(&mut self, header: Header, message: &Message<'_>) -> Vec<u8> {
-        let mut bytes = wire::encode_plain(header, message);
-        let len = bytes.len();
+    /// Damages a datagram that nothing protects yet.
+    fn hit(&mut self, plain: &mut [u8]) {
+        let len = plain.len();
         for (at, flip) in self.0.drain(..) {
-            bytes[usize::from(at) % len] ^= flip;
+            plain[usize::from(at) % len] ^= flip;
         }
-        if message.kind() != Kind::Symbol {
-            wire::append_checksum(&mut bytes);
-        }
-        bytes
     }
 }
 
-/// A datagram with a sound header and checksum, and any body.
-fn any_body(kind: u8, packet_number: PacketNumber, body: &[u8]) -> Vec<u8> {
+/// A datagram with a sound header and any body, which nothing protects yet.
+fn any_body(kind: u8, packet_number: PacketNumber, body: &[u8]) -> (Header, Vec<u8>) {
     let header = Header { session: SESSION, packet_number };
     let kind = Kind::ALL[usize::from(kind) % Kind::ALL.len()];
-    // Something with a header, of which only that is kept.
-    let abort = wire::Abort { device: None, code: wire::AbortCode::Finished, reason: String::new() };
-    let mut bytes = wire::encode_plain(header, &abort.into());
-    bytes.truncate(crate::limits::HEADER_LEN);
+    let mut bytes = wire::encode_plain(header, &wire::Acknowledge.into());
     bytes[3] = kind as u8;
     bytes.extend_from_slice(body);
-    if kind != Kind::Symbol {
-        wire::append_checksum(&mut bytes);
-    }
-    bytes
+    (header, bytes)
 }
 
 /// A small object, with all that a sender knows of it.

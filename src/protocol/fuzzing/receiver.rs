@@ -2,24 +2,28 @@
 
 use super::play::{self, World as _};
 use super::{Damage, GROUP, Input, Object, SESSION, any_body, value};
+use crate::crypto::sign::sham;
 use crate::fec::Buffer;
 use crate::layout::Layout;
-use crate::limits::{CHECKSUM_LEN, HASHES_PER_PAGE, MAX_CONTROL, MAX_SYMBOL_SIZE};
+use crate::limits::{HASHES_PER_PAGE, JOIN_CLEAR, MAX_CONTROL, MAX_SYMBOL_SIZE, MAX_TRAILER};
+use crate::protocol::envelope::fakes::FakeSender;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
+use crate::protocol::trust::Trust;
 use crate::protocol::{Control, Machine, Output, Payload};
 use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, DeviceId, Digest, Rate, SymbolId, TaskId, Via};
 use crate::wire::{
-    self, Abort, AbortCode, Acknowledge, Admit, Announce, HashPage, Header, Invitation, Kind, Message,
-    PacketNumber, Phase, Planned, Poll, Symbol, Verdict,
+    self, Abort, AbortCode, Acknowledge, Admit, Announce, HashPage, Invitation, Kind, Message, PacketNumber,
+    Phase, Planned, Poll, Symbol, Verdict,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 const DEVICE: DeviceId = DeviceId([7; 16]);
-const INSTANCE: u64 = 1;
+/// The channel it is given.
+const CHANNEL: u16 = 1;
 const SENDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 7418);
 const STRANGER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 7418);
 /// Outputs that one input may bring at the most: a page may judge 32 blocks.
@@ -39,7 +43,7 @@ pub(super) struct World {
     object: Object,
     buffer_bytes: usize,
     damage: Damage,
-    sent: u64,
+    sender: FakeSender,
     jobs: Vec<ReceiverJob>,
     part: Option<Part>,
     /// Root hashes that the sender has announced.
@@ -68,15 +72,18 @@ impl play::World for World {
     fn new(input: &mut Input<'_>) -> Option<Self> {
         let object = Object::new(input)?;
         let buffer_bytes = usize::from(input.u8()?) << 8;
+        sham::allow();
         let config = ReceiverConfig {
             seed: 1,
             device: DEVICE,
-            instance: INSTANCE,
             label: "fuzzed".into(),
             timeout: Duration::from_secs(60),
             groups: vec![GROUP],
             only: None,
             buffer_bytes,
+            agreement: [2; 32],
+            group_keys: Vec::new(),
+            trust: Trust::anybody(),
         };
         Some(Self {
             receiver: Receiver::new(config, Time::ZERO),
@@ -84,7 +91,7 @@ impl play::World for World {
             object,
             buffer_bytes,
             damage: Damage::default(),
-            sent: 0,
+            sender: FakeSender::new(SESSION),
             jobs: Vec::new(),
             part: None,
             roots: Vec::new(),
@@ -117,21 +124,24 @@ impl play::World for World {
             2 => {
                 let verdict = [Verdict::Admitted, Verdict::AlreadyComplete, Verdict::Full];
                 let verdict = verdict[usize::from(input.u8()? / 64).saturating_sub(1)];
-                self.say(0, &Admit { device: DEVICE, instance: INSTANCE, verdict }.into());
+                let channel = if verdict == Verdict::Admitted { CHANNEL } else { 0 };
+                self.say_alone(&Admit { verdict, channel }.into());
             }
             3 => self.symbols(input)?,
             4 => self.page(input)?,
             5 => self.poll(input)?,
-            6 => self.say(0, &Acknowledge { device: DEVICE }.into()),
+            6 => self.say_alone(&Acknowledge.into()),
             7 => {
-                let device = (input.u8()? & 1 == 1).then_some(DEVICE);
-                self.say(0, &Abort { device, code: AbortCode::Source, reason: "fuzzed".into() }.into());
+                let abort = Abort { code: AbortCode::Source, reason: "fuzzed".into() }.into();
+                if input.u8()? & 1 == 1 { self.say_alone(&abort) } else { self.say(0, &abort) }
             }
             8 => {
                 let (kind, number) = (input.u8()?, PacketNumber(u64::from(input.u32()?)));
-                self.deliver(SENDER, &any_body(kind, number, input.run()?));
+                let (_, plain) = any_body(kind, number, input.run()?);
+                let bytes = self.sender.protect(plain, number.0 & 1 == 1);
+                self.deliver(SENDER, bytes);
             }
-            9 => self.deliver(SENDER, input.run()?),
+            9 => self.deliver(SENDER, input.run()?.to_vec()),
             10 => self.damage.add(input)?,
             11 | 12 => self.end_job(input.u8()?, 0),
             13 => self.end_job(input.u8()?, input.u8()?),
@@ -142,8 +152,9 @@ impl play::World for World {
             }
             _ => {
                 // Numbers leap, and the kernel has dropped something.
-                self.sent = self.sent.wrapping_add(u64::from(input.u32()?) << 20) & PacketNumber::MAX_COUNTER;
-                self.receiver.set_kernel_drops(self.sent);
+                let by = u64::from(input.u32()?) << 20;
+                self.sender.leap(0, by);
+                self.receiver.set_kernel_drops(by);
             }
         }
         Some(())
@@ -177,11 +188,14 @@ impl play::World for World {
                 Output::Transmit(transmit) => {
                     assert_eq!(transmit.to, SENDER_OR_STRANGER[usize::from(transmit.to == STRANGER)]);
                     let Payload::Message(bytes) = transmit.payload else { panic!("a device sends symbols") };
-                    assert!(bytes.len() <= MAX_CONTROL + CHECKSUM_LEN);
-                    let (header, message) = wire::decode(&bytes).expect("a sound message");
-                    assert_eq!(header.packet_number, PacketNumber::new(0, self.told));
+                    assert!(bytes.len() <= MAX_CONTROL + JOIN_CLEAR + MAX_TRAILER);
+                    let (header, plain) = self.sender.hear(OWN, &bytes).expect("a sound message");
+                    let (_, message) = wire::decode_plain(&plain).expect("a sound message");
+                    let channel = if message.kind() == Kind::Join { 0 } else { CHANNEL };
+                    assert_eq!(header.packet_number, PacketNumber::new(channel, self.told));
                     self.told += 1;
-                    let kinds = [Kind::Join, Kind::Nak, Kind::Progress, Kind::Complete, Kind::Abort];
+                    let kinds =
+                        [Kind::Join, Kind::Nak, Kind::Progress, Kind::Complete, Kind::Abort, Kind::Suspect];
                     assert!(kinds.contains(&message.kind()), "{message:?}");
                 }
                 Output::Job(job) => {
@@ -215,6 +229,9 @@ impl World {
         let [phase, probability, flags] = input.array()?;
         let phases = [Phase::Gathering, Phase::Streaming, Phase::Repairing, Phase::Lingering];
         let announce = Announce {
+            sender: Default::default(),
+            agreement: Default::default(),
+            suite: Default::default(),
             task: TaskId([3; 16]),
             phase: phases[usize::from(phase & 3)],
             object_size: self.object.layout.object_size(),
@@ -228,8 +245,9 @@ impl World {
             root: (flags & 1 == 1).then_some(self.object.root),
             name: "object".into(),
         };
+        let announce = self.sender.announce(announce);
         let bytes = self.datagram(0, &announce.into());
-        self.deliver(if flags & 2 == 2 { STRANGER } else { SENDER }, &bytes);
+        self.deliver(if flags & 2 == 2 { STRANGER } else { SENDER }, bytes);
         Some(())
     }
 
@@ -273,27 +291,38 @@ impl World {
             want_ids: flags & 1 == 1,
             planned: if plan == 0 { Vec::new() } else { vec![planned] },
         };
-        self.say(flags >> 6, &poll.into());
+        if flags >> 6 == 0 {
+            self.say(0, &poll.into())
+        } else {
+            self.say_alone(&poll.into())
+        }
         Some(())
     }
 
     fn datagram(&mut self, channel: u8, message: &Message<'_>) -> Vec<u8> {
-        let packet_number = PacketNumber::new(channel.into(), self.sent);
-        self.sent = (self.sent + 1) & PacketNumber::MAX_COUNTER;
-        self.damage.apply(Header { session: SESSION, packet_number }, message)
+        let damage = &mut self.damage;
+        self.sender.to_all(channel.into(), message, |plain| damage.hit(plain))
     }
 
-    /// The sender says something.
+    /// The sender says something to all, or shows it on a device's channel.
     fn say(&mut self, channel: u8, message: &Message<'_>) {
         let bytes = self.datagram(channel, message);
-        self.deliver(SENDER, &bytes);
+        self.deliver(SENDER, bytes);
     }
 
-    fn deliver(&mut self, from: SocketAddr, bytes: &[u8]) {
-        if let Ok((_, Message::Announce(Announce { root: Some(root), .. }))) = wire::decode(bytes) {
+    /// The sender says something to the receiver alone, if it has joined.
+    fn say_alone(&mut self, message: &Message<'_>) {
+        let damage = &mut self.damage;
+        if let Some(bytes) = self.sender.to_one(CHANNEL, message, |plain| damage.hit(plain)) {
+            self.deliver(SENDER, bytes);
+        }
+    }
+
+    fn deliver(&mut self, from: SocketAddr, mut bytes: Vec<u8>) {
+        if let Some(root) = FakeSender::found(&bytes).and_then(|found| found.announce.root) {
             self.roots.push(root);
         }
-        self.receiver.handle_datagram(self.now, Arrival::at_once(from, Via::Group), bytes);
+        self.receiver.handle_datagram(self.now, Arrival::at_once(from, Via::Group), &mut bytes);
         self.drain();
     }
 
@@ -351,6 +380,8 @@ impl World {
     }
 }
 
+/// Where the receiver is.
+const OWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)), 40_000);
 const SENDER_OR_STRANGER: [SocketAddr; 2] = [SENDER, STRANGER];
 
 fn invitation(probability: u8) -> Invitation {

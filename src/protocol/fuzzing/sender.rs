@@ -2,17 +2,20 @@
 
 use super::play::{self, World as _};
 use super::{Damage, GROUP, Input, Object, SESSION, any_body};
-use crate::limits::{CHECKSUM_LEN, MAX_CONTROL, MAX_JOBS};
+use crate::crypto::sign::sham;
+use crate::limits::{MAX_CONTROL, MAX_JOBS, MAX_TRAILER, SIGNATURE_RESERVE};
 use crate::pacing::RateMode;
+use crate::protocol::envelope::SenderSide;
+use crate::protocol::envelope::fakes::{FakeDevice, announce_of};
 use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{SenderDone, SenderJob};
 use crate::protocol::sender::{Sender, SenderConfig, SlowPolicy};
 use crate::protocol::{Control, Machine, Output, Payload, Transmit};
 use crate::status::DeviceStatus;
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, DeviceId, Digest, Rate, TaskId, Via};
+use crate::units::{Arrival, BlockIndex, DeviceId, Digest, Rate, Suite, TaskId, Via};
 use crate::wire::{
-    self, Abort, AbortCode, Arrivals, Complete, Deficit, Header, Join, Kind, Message, Nak, PacketNumber,
+    self, Abort, AbortCode, Announce, Arrivals, Complete, Deficit, Join, Kind, Message, Nak, PacketNumber,
     PageRange, Progress,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,9 +40,13 @@ pub(super) struct World {
     pub(super) fresh: BTreeSet<(u32, u32)>,
     /// Devices that said they were complete, or of which the table did.
     claims: BTreeSet<DeviceId>,
-    said: u64,
     over: bool,
     pub(super) sender: Sender,
+    /// Devices by number and run.
+    fakes: BTreeMap<(u8, bool), FakeDevice>,
+    /// The run that each device is at.
+    current: BTreeMap<u8, bool>,
+    announce: Announce,
 }
 
 /// The body of the fuzz target `sender`.
@@ -66,6 +73,7 @@ impl play::World for World {
     fn new(input: &mut Input<'_>) -> Option<Self> {
         let object = Object::new(input)?;
         let [people, speed] = input.array()?;
+        sham::allow();
         let config = SenderConfig {
             session: SESSION,
             task: TaskId([3; 16]),
@@ -87,8 +95,16 @@ impl play::World for World {
             wait: Duration::from_secs(10),
             settle: Duration::from_millis(u64::from(people >> 3) * 50),
             linger: Duration::from_secs(u64::from(speed >> 5)),
+            identity: sham::identity(1),
+            agreement: [1; 32],
+            group_key: None,
+            suite: Suite::default(),
         };
+        let side = SenderSide::new(SESSION, sham::identity(1), [1; 32], Suite::default(), None);
         Some(Self {
+            fakes: BTreeMap::new(),
+            current: BTreeMap::new(),
+            announce: announce_of(&side),
             sender: Sender::new(config, Time::ZERO),
             now: Time::ZERO,
             object,
@@ -98,7 +114,6 @@ impl play::World for World {
             rounds: BTreeMap::new(),
             fresh: BTreeSet::new(),
             claims: BTreeSet::new(),
-            said: 0,
             over: false,
         })
     }
@@ -120,16 +135,17 @@ impl play::World for World {
         match input.u8()? % 14 {
             0 => self.pass(Duration::from_millis(1 << (input.u8()? % 14))),
             1 => {
-                let [who, instance] = input.array()?;
-                let join =
-                    Join { device: device(who & 15), instance: (instance & 1).into(), label: "d".into() };
-                self.say(who, &join.into());
+                let [who, run] = input.array()?;
+                self.join(who, run & 1 == 1, run & 2 == 2);
+                if run & 4 == 0 {
+                    // With the cookie now, if it got one.
+                    self.join(who, run & 1 == 1, run & 2 == 2);
+                }
             }
             2 => self.nak(input)?,
             3 => {
                 let [who, verified, drops] = input.array()?;
                 let report = Progress {
-                    device: device(who & 15),
                     verified: verified.into(),
                     received: u64::MAX,
                     lost: drops.into(),
@@ -152,23 +168,30 @@ impl play::World for World {
                 let [who, lie] = input.array()?;
                 let mut root = self.object.root;
                 root.0[0] ^= u8::from(lie & 2 == 2);
-                let device = device(who & 15);
-                let instance = (lie & 1).into();
-                self.say(who, &Complete { device, instance, root, received: 1, lost: 2 }.into());
+                if root == self.object.root {
+                    self.claims.insert(device(who & 15));
+                }
+                self.say(who, &Complete { root, received: 1, lost: 2 }.into());
             }
             5 => {
-                let [who, flags] = input.array()?;
-                let device = (flags & 1 == 1).then_some(device(who & 15));
-                self.say(who, &Abort { device, code: AbortCode::Disk, reason: "fuzzed".into() }.into());
+                let [who, _] = input.array()?;
+                self.say(who, &Abort { code: AbortCode::Disk, reason: "fuzzed".into() }.into());
             }
             6 => {
                 let (who, kind) = (input.u8()?, input.u8()?);
-                let bytes = any_body(kind, PacketNumber(0), input.run()?);
-                self.deliver(who, &bytes);
+                let body = input.run()?;
+                self.claims.insert(device(who & 15));
+                let number = PacketNumber::new(self.channel_of(who), u64::from(kind) << 4);
+                let (header, plain) = any_body(kind, number, body);
+                let bytes = match self.fake(who) {
+                    Some(fake) => fake.for_sender(header, plain),
+                    None => plain,
+                };
+                self.deliver(who, bytes);
             }
             7 => {
                 let who = input.u8()?;
-                self.deliver(who, input.run()?);
+                self.deliver(who, input.run()?.to_vec());
             }
             8 => self.damage.add(input)?,
             9 | 10 => self.end_job(input.u8()?, 0),
@@ -226,7 +249,10 @@ impl play::World for World {
                 }
                 Output::Listen(group) => panic!("a sender listens to {group}"),
                 Output::Event(SenderEvent::Status(row)) => {
-                    let claimed = row.status != DeviceStatus::Complete || self.claims.contains(&row.device);
+                    let claimed = row.status != DeviceStatus::Complete
+                        || self.claims.contains(&row.device)
+                        // It has an identifier of its own.
+                        || row.label.contains("(twin");
                     assert!(claimed, "nobody said so (I2): {row:?}");
                 }
                 Output::Event(SenderEvent::Finished(_)) => self.over = true,
@@ -248,7 +274,6 @@ impl World {
             self.counters.get(&channel).copied().unwrap_or(0).saturating_sub(1 + u64::from(back >> 4));
         let round = self.rounds.get(&channel).copied().unwrap_or(0).saturating_sub(u32::from(back & 15));
         let mut nak = Nak {
-            device: device(who & 15),
             round,
             as_of: PacketNumber::new(channel, counter),
             held_us: u32::from(count) << 8,
@@ -270,21 +295,37 @@ impl World {
         Some(())
     }
 
-    /// A device says something.
-    fn say(&mut self, who: u8, message: &Message<'_>) {
-        let packet_number = PacketNumber::new(0, self.said);
-        self.said += 1;
-        let bytes = self.damage.apply(Header { session: SESSION, packet_number }, message);
-        self.deliver(who, &bytes);
+    fn fake(&mut self, who: u8) -> Option<&mut FakeDevice> {
+        let run = *self.current.get(&(who & 15))?;
+        self.fakes.get_mut(&(who & 15, run))
     }
 
-    fn deliver(&mut self, who: u8, bytes: &[u8]) {
-        if let Ok((_, Message::Complete(Complete { device, root, .. }))) = wire::decode(bytes)
-            && root == self.object.root
-        {
-            self.claims.insert(device);
-        }
-        self.sender.handle_datagram(self.now, Arrival::at_once(address(who & 31), Via::Unicast), bytes);
+    fn channel_of(&mut self, who: u8) -> u16 {
+        self.fake(who).map_or(0, |fake| fake.channel())
+    }
+
+    /// A device asks to join.
+    fn join(&mut self, who: u8, run: bool, holds: bool) {
+        self.current.insert(who & 15, run);
+        let announce = &self.announce;
+        let fake = self
+            .fakes
+            .entry((who & 15, run))
+            .or_insert_with(|| FakeDevice::new(SESSION, announce, [who & 15 | u8::from(run) << 6 | 32; 32]));
+        let bytes = fake.join(Join { device: device(who & 15), holds, label: "d".into() });
+        self.deliver(who, bytes);
+    }
+
+    /// A device says something, if it has asked to join.
+    fn say(&mut self, who: u8, message: &Message<'_>) {
+        let mut damage = std::mem::take(&mut self.damage);
+        let Some(fake) = self.fake(who) else { return };
+        let bytes = fake.say(message, |plain| damage.hit(plain));
+        self.deliver(who, bytes);
+    }
+
+    fn deliver(&mut self, who: u8, mut bytes: Vec<u8>) {
+        self.sender.handle_datagram(self.now, Arrival::at_once(address(who & 31), Via::Unicast), &mut bytes);
         self.drain();
     }
 
@@ -296,16 +337,29 @@ impl World {
         let layout = &self.object.layout;
         let (number, count) = match &transmit.payload {
             Payload::Message(bytes) => {
-                assert!(bytes.len() <= MAX_CONTROL + CHECKSUM_LEN);
-                let (header, message) = wire::decode(bytes).expect("a sound message");
-                assert_eq!(header.session, SESSION);
-                let kinds =
-                    [Kind::Announce, Kind::Admit, Kind::HashPage, Kind::Poll, Kind::Acknowledge, Kind::Abort];
-                assert!(kinds.contains(&message.kind()), "{message:?}");
-                if let Message::Poll(poll) = message {
-                    self.rounds.insert(header.packet_number.channel(), poll.round);
+                assert!(bytes.len() <= MAX_CONTROL + MAX_TRAILER);
+                let head = wire::head(bytes).expect("a sound header");
+                assert_eq!(head.header.session, SESSION);
+                let channel = head.header.packet_number.channel();
+                if head.seals.device {
+                    let alone = [Kind::Admit, Kind::Poll, Kind::Acknowledge, Kind::Abort];
+                    assert!(alone.contains(&head.kind), "{head:?}");
+                } else if head.kind == Kind::Retry {
+                    wire::decode_plain(bytes).expect("a sound message");
+                } else {
+                    let all = [Kind::Announce, Kind::HashPage, Kind::Poll, Kind::Abort, Kind::SymbolDigests];
+                    assert!(all.contains(&head.kind), "{head:?}");
+                    let plain = &bytes[..bytes.len() - SIGNATURE_RESERVE];
+                    let (_, message) = wire::decode_plain(plain).expect("a sound message");
+                    if let Message::Poll(poll) = message {
+                        self.rounds.insert(channel, poll.round);
+                    }
                 }
-                (header.packet_number, 1)
+                for fake in self.fakes.values_mut() {
+                    fake.hear(bytes);
+                    self.rounds.append(&mut fake.rounds);
+                }
+                (head.header.packet_number, 1)
             }
             Payload::Source { packet_number, block, ids } => {
                 assert!(ids.start < ids.end && ids.end <= layout.source_symbols(*block), "{transmit:?}");

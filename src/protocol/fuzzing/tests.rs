@@ -36,9 +36,23 @@ const OBJECT: [u8; 2] = [130, 0];
 /// Buffers for 15 blocks, and for four.
 const ROOMY: u8 = 60;
 const TIGHT: u8 = 0;
-/// The receiver's operations up to its admission.
-const ADMITTED: [&[u8]; 8] =
-    [&[1, 0, 255, 0], &[11, 0], &[1, 1, 255, 0], &[0, 9], &[2, 64], &[1, 1, 255, 0], &[4, 255], &[0, 1]];
+/// The receiver's operations up to its admission: the first announces may not make it join.
+const ADMITTED: [&[u8]; 14] = [
+    &[1, 0, 255, 0],
+    &[11, 0],
+    &[1, 1, 255, 0],
+    &[0, 9],
+    &[1, 1, 255, 0],
+    &[0, 9],
+    &[1, 1, 255, 0],
+    &[0, 9],
+    &[1, 1, 255, 0],
+    &[0, 9],
+    &[2, 64],
+    &[1, 1, 255, 0],
+    &[4, 255],
+    &[0, 1],
+];
 /// An announcement with the root hash; then all jobs there may be.
 const ROOT: [&[u8]; 7] = [&[1, 2, 255, 1], &[11, 0], &[11, 0], &[11, 0], &[11, 0], &[11, 0], &[11, 0]];
 

@@ -3,7 +3,7 @@
 use super::blocks::{Blocks, Missing};
 use crate::limits::MAX_CONTROL;
 use crate::time::Time;
-use crate::units::{BlockIndex, DeviceId};
+use crate::units::BlockIndex;
 use crate::wire::{Deficit, Nak, PacketNumber, PageRange, Planned, Poll};
 use std::collections::BTreeMap;
 
@@ -50,10 +50,9 @@ impl PendingAnswer {
     }
 
     /// The summary of what `blocks` lack; none if there is nothing to say and `always` is not set.
-    pub fn nak(&self, device: DeviceId, blocks: &Blocks, now: Time, always: bool) -> Option<Nak> {
+    pub fn nak(&self, blocks: &Blocks, now: Time, always: bool) -> Option<Nak> {
         let held = now.since(self.arrived).as_micros();
         let mut nak = Nak {
-            device,
             round: self.round,
             as_of: self.number,
             held_us: u32::try_from(held).unwrap_or(u32::MAX),

@@ -1,5 +1,7 @@
 //! What the surface tells a receiver.
 
+use crate::crypto::derive::Secret;
+use crate::protocol::trust::Trust;
 use crate::units::DeviceId;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,8 +13,6 @@ pub struct ReceiverConfig {
     pub seed: u64,
     /// The device's stable identifier.
     pub device: DeviceId,
-    /// Drawn at random for each run: tells a reboot.
-    pub instance: u64,
     /// Its name for people; at most 64 bytes.
     pub label: String,
     /// No sender by then: give up.
@@ -23,4 +23,11 @@ pub struct ReceiverConfig {
     pub only: Option<IpAddr>,
     /// Bytes of block buffers, those inside jobs included; four blocks at the least.
     pub buffer_bytes: usize,
+    /// Random bytes, drawn for this run: what the device's half of each agreement comes from. They tell one
+    /// run of a device from another.
+    pub agreement: [u8; 32],
+    /// Group keys to try. If there are any, only sessions sealed with one of them are taken.
+    pub group_keys: Vec<Secret>,
+    /// Whom files are taken from.
+    pub trust: Trust,
 }

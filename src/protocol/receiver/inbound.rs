@@ -4,47 +4,79 @@ use super::answer::PendingAnswer;
 use super::blocks::{Blocks, Taken};
 use super::session::{Session, sound_group_size};
 use super::{Receiver, State};
+use crate::crypto::derive::Secret;
 use crate::limits::{MAX_SYMBOL_ID, join_ceiling, report_interval};
 use crate::protocol::Output;
+use crate::protocol::envelope::{self, Found, ReceiverSide};
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::ReceiverJob;
 use crate::time::Time;
 use crate::units::{Arrival, SymbolId};
 use crate::wire::{
-    self, Abort, Admit, Announce, Header, Invitation, Message, PacketNumber, Poll, Symbol, Verdict,
+    self, Admit, Announce, Head, Invitation, Kind, Message, PacketNumber, Poll, Retry, Symbol, Verdict,
 };
 use std::net::SocketAddr;
 
+/// What a run's random bytes become in one session; used for nothing else.
+const AGREEMENT: &str = "mcp 2026-11-20 device's half of an agreement v1";
+/// Refused senders that are told of.
+const MAX_REFUSED: usize = 16;
+
 impl Receiver {
-    pub(super) fn inbound(&mut self, now: Time, arrival: Arrival, bytes: &[u8]) {
-        let from = arrival.from;
-        let Ok((header, message)) = wire::decode(bytes) else {
-            self.counters.ignored += 1;
-            return;
+    pub(super) fn inbound(&mut self, now: Time, arrival: Arrival, bytes: &mut [u8]) {
+        let known = match wire::head(bytes) {
+            Ok(head) => {
+                if matches!(self.state, State::Seeking) && head.kind == Kind::Announce {
+                    self.consider(now, arrival.from, &head, bytes);
+                }
+                self.take(now, arrival, &head, bytes)
+            }
+            Err(_) => false,
         };
-        if let (State::Seeking, Message::Announce(announce)) = (&self.state, &message) {
-            self.consider(now, from, header, announce);
+        if !known {
+            self.counters.ignored += 1;
         }
-        // The sender's own socket is the only one that speaks for the session.
-        let ours = self.session.as_mut().filter(|s| {
-            s.id == header.session && s.sender.ip() == from.ip() && s.sender.port() == from.port()
-        });
-        let Some(session) = ours else {
-            self.counters.ignored += 1;
-            return;
+    }
+
+    /// Takes a datagram of the session in, if it is one; what costs least is checked first.
+    fn take(&mut self, now: Time, arrival: Arrival, head: &Head, bytes: &mut [u8]) -> bool {
+        let (from, number) = (arrival.from, head.header.packet_number);
+        let Some(session) = self.session.as_mut().filter(|s| s.id == head.header.session) else {
+            return false;
         };
-        session.last_heard = now;
-        let group = header.packet_number.channel() == 0;
+        let home = session.sender.ip() == from.ip() && session.sender.port() == from.port();
+        let effort = &mut self.effort;
+        let Some(opened) = session.side.open(head, bytes, || effort.may(now)) else { return false };
+        // What nothing vouches for must at least seem to come from the sender.
+        if !opened.authentic && !home {
+            return false;
+        }
+        let group = number.channel() == 0;
+        if opened.authentic {
+            session.last_heard = now;
+            if group {
+                session.last_group = now;
+            }
+            if opened.newest && head.kind == Kind::Announce && !home {
+                // Its sender has moved.
+                session.sender = from;
+            }
+        }
         if group {
-            session.last_group = now;
-            session.group.note(header.packet_number, now - arrival.waited);
-        } else if !matches!(message, Message::Admit(_)) {
-            // Admissions come on a channel that all share.
-            session.own.note(header.packet_number, now - arrival.waited);
+            session.group.note(number, now - arrival.waited);
+        } else if number.channel() == session.side.own_channel() {
+            session.own.note(number, now - arrival.waited);
         }
-        let known = match message {
+        let Ok(message) = wire::decode_body(head.kind, opened.body) else { return false };
+        self.heed(now, head, message)
+    }
+
+    /// Does what a message of the sender says.
+    fn heed(&mut self, now: Time, head: &Head, message: Message<'_>) -> bool {
+        match message {
             Message::Symbol(symbol) => self.symbol(symbol),
             Message::Announce(announce) => self.announced(now, &announce),
+            Message::Retry(retry) => self.challenged(now, &retry),
             Message::Admit(admit) => self.admission(now, admit),
             Message::HashPage(page) => {
                 let judged = self.blocks.as_mut().map_or_else(Vec::new, |blocks| blocks.add_page(page));
@@ -54,28 +86,49 @@ impl Receiver {
                 self.commit_if_whole(now);
                 true
             }
-            Message::Poll(poll) => {
-                self.polled(now, header.packet_number, &poll);
+            // The group's is for all and signed; our own is sealed.
+            Message::Poll(poll) if head.seals.device == (head.header.packet_number.channel() != 0) => {
+                self.polled(now, head.header.packet_number, &poll);
                 true
             }
-            Message::Acknowledge(ack) if ack.device == self.config.device => {
+            Message::Acknowledge(_) => {
                 self.acknowledged();
                 true
             }
-            Message::Abort(abort) => self.aborted(now, abort),
+            Message::Abort(abort) => {
+                self.sender_stopped(now, abort);
+                true
+            }
             _ => false,
-        };
-        if !known {
-            self.counters.ignored += 1;
         }
     }
 
-    /// Takes part in a session if it is the kind looked for.
-    fn consider(&mut self, now: Time, from: SocketAddr, header: Header, announce: &Announce) {
+    /// Takes part in a session if it is the kind looked for and its sender one that is trusted.
+    fn consider(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) {
+        if !self.effort.may(now) {
+            return;
+        }
+        let Some(Found { announce, group_key }) = envelope::find(&self.config.group_keys, head, bytes) else {
+            return;
+        };
         if self.config.only.is_some_and(|ip| ip != announce.data.ip()) {
             return;
         }
-        let Some(session) = Session::latch(header.session, from, announce, now) else { return };
+        let (key, judgement) = (announce.sender, self.config.trust.judge(&announce.sender, from.ip()));
+        if !judgement.accepted() {
+            if !self.refused.contains(&key) && self.refused.len() < MAX_REFUSED {
+                self.refused.push(key);
+                self.event(ReceiverEvent::SenderRefused { key, address: from, judgement });
+            }
+            return;
+        }
+        let id = head.header.session;
+        let random = Secret::new(self.config.agreement).derive(AGREEMENT, &[&id.0.to_be_bytes()]);
+        let group = group_key.map(|i| &self.config.group_keys[i]);
+        let Some(side) = ReceiverSide::new(id, &announce, group, *random.expose()) else { return };
+        let Some(session) = Session::latch(side, from, &announce, now) else { return };
+        self.trusted = Some((key, judgement));
+        self.event(ReceiverEvent::SenderTrusted { key, address: from, judgement });
         self.event(ReceiverEvent::Found {
             session: session.id,
             task: session.task,
@@ -91,6 +144,19 @@ impl Receiver {
         self.job(ReceiverJob::Open { name: session.name.clone(), layout: session.layout });
         self.session = Some(session);
         self.timers.session_found(now);
+    }
+
+    /// The sender wants to see that we receive where it thinks we are.
+    fn challenged(&mut self, now: Time, retry: &Retry) -> bool {
+        let Some(session) = self.session.as_mut().filter(|s| s.side.agreement() == retry.agreement) else {
+            return false;
+        };
+        session.cookie = retry.cookie;
+        // A forged one must not make us talk more than we would.
+        if self.timers.may_answer_retry(now) {
+            self.ask_to_join();
+        }
+        true
     }
 
     fn announced(&mut self, now: Time, announce: &Announce) -> bool {
@@ -124,14 +190,25 @@ impl Receiver {
     }
 
     fn admission(&mut self, now: Time, admit: Admit) -> bool {
-        if admit.device != self.config.device || admit.instance != self.config.instance {
-            return false;
+        if self.admitted {
+            return true;
         }
-        if self.admitted || !matches!(self.state, State::Receiving) {
+        if let State::Leaving(_) = self.state {
+            if let (Verdict::Admitted, Some(session)) = (admit.verdict, &mut self.session) {
+                session.side.admitted(admit.channel);
+                self.admitted = true;
+                self.send_farewell();
+            }
+            return true;
+        }
+        if !matches!(self.state, State::Receiving) {
             return true;
         }
         match admit.verdict {
             Verdict::Admitted => {
+                if let Some(session) = &mut self.session {
+                    session.side.admitted(admit.channel);
+                }
                 self.admitted = true;
                 self.timers.admitted(now);
                 self.event(ReceiverEvent::Admitted);
@@ -206,17 +283,9 @@ impl Receiver {
 
     fn send_answer(&mut self, now: Time, answer: &PendingAnswer, always: bool) {
         let Some(blocks) = &self.blocks else { return };
-        if let Some(nak) = answer.nak(self.config.device, blocks, now, always) {
+        if let Some(nak) = answer.nak(blocks, now, always) {
             self.tell(&Message::Nak(nak));
         }
-    }
-
-    fn aborted(&mut self, now: Time, abort: Abort) -> bool {
-        if abort.device.is_some_and(|device| device != self.config.device) {
-            return false;
-        }
-        self.sender_stopped(now, abort);
-        true
     }
 }
 

@@ -9,7 +9,7 @@ use crate::protocol::Output;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
 use crate::time::Time;
-use crate::wire::{Abort, AbortCode, Arrivals, Complete, Join, Message, Progress};
+use crate::wire::{Abort, AbortCode, Arrivals, Complete, Message, Progress};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use std::time::Duration;
 const REJOIN: Duration = Duration::from_secs(5);
 /// An unanswered join is not repeated sooner.
 const JOIN_PATIENCE: Duration = Duration::from_millis(400);
+/// Challenges are not answered more often.
+const RETRY_PATIENCE: Duration = Duration::from_millis(100);
 /// First distance of repeated receipts and aborts, and the longest.
 const REPEAT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// How long the answer to a receipt may be under way after the sender's goodbye.
@@ -54,6 +56,7 @@ pub(super) struct Timers {
     /// When to send a join; never if none is due.
     pub join: Time,
     last_join: Option<Time>,
+    last_retry: Option<Time>,
     /// When to look whether there is something to report.
     pub report: Time,
     /// When to report although there is nothing new.
@@ -70,6 +73,7 @@ impl Timers {
             rejoin: now + REJOIN,
             join: Time::NEVER,
             last_join: None,
+            last_retry: None,
             report: Time::NEVER,
             life_sign: Time::NEVER,
             report_interval: REPORT_INTERVAL,
@@ -85,6 +89,14 @@ impl Timers {
         self.report = now + REPORT_INTERVAL;
         self.life_sign = now + LIFE_SIGN_INTERVAL / 4;
         self.report_interval = REPORT_INTERVAL;
+    }
+    /// Whether a challenge may be answered now; counts it as answered.
+    pub fn may_answer_retry(&mut self, now: Time) -> bool {
+        let may = self.last_retry.is_none_or(|at| now >= at + RETRY_PATIENCE);
+        if may {
+            (self.last_retry, self.last_join) = (Some(now), Some(now));
+        }
+        may
     }
     pub fn join_is_pending(&self, now: Time) -> bool {
         self.join != Time::NEVER || self.last_join.is_some_and(|at| now < at + JOIN_PATIENCE)
@@ -159,12 +171,7 @@ impl Receiver {
         if now >= self.timers.join {
             self.timers.join = Time::NEVER;
             self.timers.last_join = Some(now);
-            let join = Join {
-                device: self.config.device,
-                instance: self.config.instance,
-                label: self.config.label.clone(),
-            };
-            self.tell(&Message::Join(join));
+            self.ask_to_join();
         }
         self.answer_if_due(now);
     }
@@ -211,7 +218,6 @@ impl Receiver {
     pub(super) fn report(&mut self, arrivals: Option<Arrivals>) {
         let (Some(session), Some(blocks)) = (&self.session, &self.blocks) else { return };
         let report = Progress {
-            device: self.config.device,
             verified: blocks.verified(),
             received: session.group.received,
             lost: session.group.lost(),
@@ -225,20 +231,18 @@ impl Receiver {
     fn send_receipt(&mut self) {
         let (Some(session), Some(blocks)) = (&self.session, &self.blocks) else { return };
         let Some(root) = blocks.root() else { return };
-        let receipt = Complete {
-            device: self.config.device,
-            instance: self.config.instance,
-            root,
-            received: session.group.received,
-            lost: session.group.lost(),
-        };
+        let receipt = Complete { root, received: session.group.received, lost: session.group.lost() };
         self.tell(&Message::Complete(receipt));
     }
 
-    fn send_farewell(&mut self) {
+    pub(super) fn send_farewell(&mut self) {
         if let State::Leaving(Leaving { farewell: Some((code, reason)), .. }) = &self.state {
-            let device = Some(self.config.device);
-            self.tell(&Message::Abort(Abort { device, code: *code, reason: reason.clone() }));
+            if self.admitted {
+                self.tell(&Message::Abort(Abort { code: *code, reason: reason.clone() }));
+            } else {
+                // The answer to our join was lost: without it, we have no channel to say it on.
+                self.ask_to_join();
+            }
         }
     }
 

@@ -19,13 +19,16 @@ mod session;
 
 pub use config::ReceiverConfig;
 
+use super::effort::Effort;
 use super::event::{ReceiverEvent, ReceiverSnapshot};
 use super::job::{ReceiverDone, ReceiverJob};
+use super::trust::Judgement;
 use super::{Control, Machine, Output, Payload, Transmit};
 use crate::fec::Likely;
+use crate::limits::VERIFICATIONS_PER_SECOND;
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex};
-use crate::wire::{self, AbortCode, Message, PacketNumber};
+use crate::units::{Arrival, BlockIndex, SenderKey};
+use crate::wire::{AbortCode, Header, Join, Message, PacketNumber};
 use answer::PendingAnswer;
 use blocks::{Blocks, Verdict};
 use fastrand::Rng;
@@ -81,6 +84,11 @@ pub struct Receiver {
     timers: Timers,
     jobs_in_flight: u32,
     committed: Option<PathBuf>,
+    /// Signatures checked of late that nothing vouched for.
+    effort: Effort,
+    /// Senders that were refused, as far as told.
+    refused: Vec<SenderKey>,
+    trusted: Option<(SenderKey, Judgement)>,
     out: VecDeque<Out>,
     counters: Counters,
     received_any: bool,
@@ -105,6 +113,9 @@ impl Receiver {
             timers: Timers::new(now, &config),
             jobs_in_flight: 0,
             committed: None,
+            effort: Effort::new(VERIFICATIONS_PER_SECOND),
+            refused: Vec::new(),
+            trusted: None,
             out,
             counters: Counters::default(),
             received_any: false,
@@ -128,6 +139,7 @@ impl Receiver {
             kernel_drops: self.counters.kernel_drops,
             overrun_drops: self.counters.overrun_drops,
             ignored: self.counters.ignored,
+            trusted: self.trusted,
             ..ReceiverSnapshot::default()
         };
         if let Some(session) = &self.session {
@@ -157,12 +169,23 @@ impl Receiver {
         self.out.push_back(Output::Job(job));
     }
 
-    /// Sends a message to the session's sender.
+    /// Sends a message to the session's sender, which has given us a channel.
     fn tell(&mut self, message: &Message<'_>) {
         let Some(session) = &self.session else { return };
+        let bytes = session.side.message(self.counters.sent, message);
+        self.counters.sent += 1;
+        let to = session.sender;
+        self.out.push_back(Output::Transmit(Transmit { to, payload: Payload::Message(bytes) }));
+    }
+
+    /// Asks the session's sender for a channel.
+    fn ask_to_join(&mut self) {
+        let Some(session) = &self.session else { return };
+        let join = Join { device: self.config.device, holds: false, label: self.config.label.clone() };
         let packet_number = PacketNumber::new(0, self.counters.sent);
         self.counters.sent += 1;
-        let bytes = wire::encode(wire::Header { session: session.id, packet_number }, message);
+        let header = Header { session: session.id, packet_number };
+        let bytes = session.side.join(header, session.cookie, join);
         let to = session.sender;
         self.out.push_back(Output::Transmit(Transmit { to, payload: Payload::Message(bytes) }));
     }
@@ -204,7 +227,7 @@ impl Machine for Receiver {
     type Done = ReceiverDone;
     type Event = ReceiverEvent;
 
-    fn handle_datagram(&mut self, now: Time, arrival: Arrival, bytes: &[u8]) {
+    fn handle_datagram(&mut self, now: Time, arrival: Arrival, bytes: &mut [u8]) {
         self.inbound(now, arrival, bytes);
     }
 

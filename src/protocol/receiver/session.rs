@@ -2,8 +2,9 @@
 
 use crate::layout::Layout;
 use crate::limits::{COMFORTABLE_BLOCK_LOG2, MAX_BLOCKS, MAX_DEVICES};
+use crate::protocol::envelope::ReceiverSide;
 use crate::time::Time;
-use crate::units::{Digest, SessionId, TaskId};
+use crate::units::{Cookie, Digest, SessionId, TaskId};
 use crate::wire::{Announce, Arrivals, PacketNumber, Phase};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,6 +21,10 @@ const ENOUGH: u32 = 25;
 #[derive(Debug)]
 pub(super) struct Session {
     pub id: SessionId,
+    /// What protects what is said.
+    pub side: ReceiverSide,
+    /// What the sender wants to be given back in joins.
+    pub cookie: Cookie,
     pub sender: SocketAddr,
     pub task: TaskId,
     pub layout: Layout,
@@ -39,12 +44,14 @@ pub(super) struct Session {
 
 impl Session {
     /// The session that `announce` describes, if it is one that can be received.
-    pub fn latch(id: SessionId, from: SocketAddr, announce: &Announce, now: Time) -> Option<Self> {
+    pub fn latch(side: ReceiverSide, from: SocketAddr, announce: &Announce, now: Time) -> Option<Self> {
         let layout = Layout::new(announce.object_size, announce.block_log2, announce.symbol_size).ok()?;
         // No sender of this program makes larger blocks of an object that it may send.
         let fits = layout.block_count() <= MAX_BLOCKS && layout.block_log2() <= COMFORTABLE_BLOCK_LOG2;
         fits.then(|| Self {
-            id,
+            id: side.session(),
+            side,
+            cookie: Cookie::default(),
             sender: from,
             task: announce.task,
             layout,
@@ -62,7 +69,8 @@ impl Session {
 
     /// Whether `announce` is of this very session.
     pub fn agrees(&self, announce: &Announce) -> bool {
-        self.task == announce.task
+        self.side.sender() == announce.sender
+            && self.task == announce.task
             && self.layout.object_size() == announce.object_size
             && self.layout.block_log2() == announce.block_log2
             && self.layout.symbol_size() == announce.symbol_size
@@ -246,6 +254,9 @@ mod tests {
     #[test]
     fn a_group_is_no_larger_than_it_can_be() {
         let mut announce = Announce {
+            sender: crate::crypto::sign::sham::identity(1).public(),
+            agreement: crate::crypto::agree::Agreement::new([1; 32]).public(),
+            suite: crate::units::Suite::default(),
             task: TaskId([1; 16]),
             phase: Phase::Gathering,
             object_size: 1,
@@ -260,7 +271,8 @@ mod tests {
             name: "n".into(),
         };
         let from = "10.0.0.1:7418".parse().unwrap();
-        let mut session = Session::latch(SessionId(1), from, &announce, Time::ZERO).unwrap();
+        let side = ReceiverSide::new(SessionId(1), &announce, None, [2; 32]).unwrap();
+        let mut session = Session::latch(side, from, &announce, Time::ZERO).unwrap();
         assert_eq!(session.group_size, MAX_DEVICES as u32);
         announce.group_size = 3;
         session.update(&announce);

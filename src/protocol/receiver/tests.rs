@@ -1,10 +1,14 @@
 //! The receiver fed by hand: unhappy workers, impatient users, senders that say odd things.
 
 use super::*;
+use crate::crypto::sign::sham;
 use crate::layout::Layout;
+use crate::protocol::envelope::fakes::FakeSender;
 use crate::protocol::event::ReceiverOutcome;
+use crate::protocol::trust::Trust;
 use crate::units::{DeviceId, Rate, SessionId, SymbolId, TaskId, Via};
-use crate::wire::{Admit, Announce, Header, Invitation, Phase, Symbol};
+use crate::wire::{self, Admit, Announce, Invitation, Phase, Symbol};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 const SESSION: SessionId = SessionId(9);
@@ -19,23 +23,32 @@ struct Bench {
     outcome: Option<ReceiverOutcome>,
     layout: Layout,
     group_size: u32,
+    sender: FakeSender,
 }
+
+const SENDER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 7418);
+const OWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)), 4000);
+const ADMITTED: Admit = Admit { verdict: wire::Verdict::Admitted, channel: 1 };
 
 impl Bench {
     fn new(layout: Layout) -> Self {
+        sham::allow();
         let config = ReceiverConfig {
             seed: 1,
             device: DEVICE,
-            instance: 5,
             label: "d".into(),
             timeout: Duration::from_secs(60),
             groups: vec![],
             only: None,
             buffer_bytes: 48 << 20,
+            agreement: [2; 32],
+            group_keys: vec![],
+            trust: Trust::anybody(),
         };
         let receiver = Receiver::new(config, Time::ZERO);
         let (now, sent, jobs) = (Time::ZERO, vec![], vec![]);
-        Self { receiver, now, sent, jobs, outcome: None, layout, group_size: 1 }
+        let sender = FakeSender::new(SESSION);
+        Self { receiver, now, sent, jobs, outcome: None, layout, group_size: 1, sender }
     }
 
     /// One that has joined a session, and been admitted or not.
@@ -48,8 +61,7 @@ impl Bench {
             bench.pass(Duration::from_millis(50));
         }
         if admitted {
-            let admit = Admit { device: DEVICE, instance: 5, verdict: wire::Verdict::Admitted };
-            bench.hear(&Message::Admit(admit));
+            bench.hear_alone(&Message::Admit(ADMITTED));
         }
         bench
     }
@@ -82,19 +94,31 @@ impl Bench {
         self.now = end;
     }
 
-    fn hear(&mut self, message: &Message<'_>) {
-        let header = Header { session: SESSION, packet_number: PacketNumber::new(0, 0) };
-        let bytes = wire::encode(header, message);
-        self.receiver.handle_datagram(
-            self.now,
-            Arrival::at_once("10.0.0.1:7418".parse().unwrap(), Via::Group),
-            &bytes,
-        );
+    fn take(&mut self, from: SocketAddr, mut bytes: Vec<u8>) {
+        self.receiver.handle_datagram(self.now, Arrival::at_once(from, Via::Group), &mut bytes);
         self.drain();
     }
 
+    /// The sender says something to all.
+    fn hear(&mut self, message: &Message<'_>) {
+        let bytes = self.sender.to_all(0, message, |_| ());
+        self.take(SENDER, bytes);
+    }
+
+    /// The sender has heard all that we said, and says something to us alone.
+    fn hear_alone(&mut self, message: &Message<'_>) {
+        for bytes in &self.sent {
+            self.sender.hear(OWN, bytes);
+        }
+        let bytes = self.sender.to_one(1, message, |_| ()).expect("we have joined");
+        self.take(SENDER, bytes);
+    }
+
     fn announce(&mut self) {
-        self.hear(&Message::Announce(Announce {
+        let announce = Announce {
+            sender: self.sender.key(),
+            agreement: Default::default(),
+            suite: Default::default(),
             task: TaskId([1; 16]),
             phase: Phase::Gathering,
             object_size: self.layout.object_size(),
@@ -107,7 +131,8 @@ impl Bench {
             rate: Rate(1_000_000),
             root: Some(crate::crypto::digest::root(&[])),
             name: "f".into(),
-        }));
+        };
+        self.hear(&Message::Announce(self.sender.announce(announce)));
     }
 
     /// The job asked for first ends so.
@@ -177,6 +202,10 @@ fn a_device_that_has_asked_to_join_says_why_it_leaves() {
     let mut bench = Bench::joined(small_blocks(8), false);
     whole_block(&mut bench, 0);
     bench.done(ReceiverDone::Failed(AbortCode::Disk, "disk full".into()));
+    // It has no channel to say it on yet, so it asks again.
+    bench.pass(Duration::from_millis(300));
+    assert!(!bench.kinds().contains(&wire::Kind::Abort), "{:?}", bench.kinds());
+    bench.hear_alone(&Message::Admit(ADMITTED));
     assert!(bench.kinds().contains(&wire::Kind::Abort), "{:?}", bench.kinds());
 }
 
@@ -190,7 +219,7 @@ fn a_group_larger_than_there_can_be_does_not_put_the_receipt_off() {
         bench.announce();
         bench.pass(Duration::from_millis(50));
     }
-    bench.hear(&Message::Admit(Admit { device: DEVICE, instance: 5, verdict: wire::Verdict::Admitted }));
+    bench.hear_alone(&Message::Admit(ADMITTED));
     bench.done(ReceiverDone::Committed("f".into()));
     bench.pass(Duration::from_secs(600));
     assert!(bench.kinds().contains(&wire::Kind::Complete));

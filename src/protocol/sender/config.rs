@@ -1,9 +1,11 @@
 //! What the surface tells a sender.
 
+use crate::crypto::derive::Secret;
+use crate::crypto::sign::Identity;
 use crate::layout::Layout;
-use crate::limits::SYMBOL_HEADER_LEN;
+use crate::limits::{SYMBOL_HEADER_LEN, TAG_RESERVE};
 use crate::pacing::{RateMode, udp_overhead};
-use crate::units::{SessionId, TaskId};
+use crate::units::{SessionId, Suite, TaskId};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -24,6 +26,14 @@ pub enum SlowPolicy {
 pub struct SenderConfig {
     /// The session; not 0.
     pub session: SessionId,
+    /// Who sends.
+    pub identity: Identity,
+    /// Random bytes for this session's half of the agreement with each device; used for nothing else.
+    pub agreement: [u8; 32],
+    /// The group's key, if everything is to be sealed for its members.
+    pub group_key: Option<Secret>,
+    /// How datagrams are sealed.
+    pub suite: Suite,
     /// The task.
     pub task: TaskId,
     /// The object's name, 1 to 255 bytes.
@@ -49,9 +59,14 @@ pub struct SenderConfig {
 }
 
 impl SenderConfig {
+    /// Bytes of a symbol's datagram beside its payload, without what the network adds.
+    pub(super) const fn symbol_overhead(&self) -> usize {
+        SYMBOL_HEADER_LEN + if self.group_key.is_some() { TAG_RESERVE } else { 0 }
+    }
+
     /// Bytes of a symbol's datagram on the wire.
     pub(super) fn datagram_on_wire(&self) -> u64 {
         let symbol = u64::from(self.layout.symbol_size());
-        symbol + SYMBOL_HEADER_LEN as u64 + udp_overhead(self.data)
+        symbol + self.symbol_overhead() as u64 + udp_overhead(self.data)
     }
 }

@@ -1,18 +1,34 @@
 //! The devices of a session, as the sender sees them.
 
 use super::channel::Channel;
+use crate::crypto::window::ReplayWindow;
 use crate::pacing::Path;
+use crate::protocol::effort::Effort;
+use crate::protocol::envelope::DeviceKeys;
 use crate::status::{Cause, DeviceRow, DeviceStatus};
 use crate::time::Time;
-use crate::units::DeviceId;
+use crate::units::{AgreementKey, DeviceId};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+
+/// What ties a device's datagrams to one run of it.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub agreement: AgreementKey,
+    pub keys: DeviceKeys,
+    /// What has been heard on its channel.
+    pub window: ReplayWindow,
+    /// How much of late.
+    pub effort: Effort,
+}
 
 /// One device.
 #[derive(Debug)]
 pub(super) struct Device {
     pub id: DeviceId,
-    pub instance: u64,
+    pub link: Link,
+    /// Another run with the same identifier wants to join: which, and since when.
+    pub rival: Option<(AgreementKey, Time)>,
     pub label: String,
     pub address: SocketAddr,
     pub status: DeviceStatus,
@@ -167,6 +183,7 @@ const MOST_TOUCHED: usize = 8;
 pub(super) struct Devices {
     list: Vec<Device>,
     keys: BTreeMap<DeviceId, usize>,
+    runs: BTreeMap<AgreementKey, usize>,
     /// All but those touched, counted.
     counted: Counts,
     /// Keys of devices that may be changing.
@@ -177,8 +194,19 @@ impl Devices {
     pub fn key(&self, id: DeviceId) -> Option<usize> {
         self.keys.get(&id).copied()
     }
+    /// The device that a run belongs to.
+    pub fn of_run(&self, agreement: &AgreementKey) -> Option<usize> {
+        self.runs.get(agreement).copied()
+    }
+    /// A device has begun a new run: the one before speaks for it no longer.
+    pub fn begin_run(&mut self, key: usize, link: Link) {
+        self.runs.remove(&self.list[key].link.agreement);
+        self.runs.insert(link.agreement, key);
+        self.list[key].link = link;
+    }
     pub fn insert(&mut self, device: Device) -> usize {
         let key = self.list.len();
+        self.runs.insert(device.link.agreement, key);
         self.keys.insert(device.id, key);
         self.counted.add(Counts::of(&device));
         self.list.push(device);

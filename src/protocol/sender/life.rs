@@ -148,11 +148,14 @@ impl Sender {
     pub(super) fn announce_to(&mut self, key: usize, now: Time) {
         let none = crate::wire::Invitation { probability: 0, window: Duration::ZERO };
         let announce = self.announcement(none);
-        self.tell_device(key, &Message::Announce(announce), now);
+        self.show_device(key, &Message::Announce(announce), now);
     }
 
     fn announcement(&self, invitation: crate::wire::Invitation) -> Announce {
         Announce {
+            sender: self.side.key(),
+            agreement: self.side.agreement(),
+            suite: self.side.suite(),
             task: self.config.task,
             phase: self.phase,
             object_size: self.config.layout.object_size(),
@@ -267,7 +270,7 @@ impl Sender {
         closing.left -= 1;
         let last = (closing.left == 0).then(|| closing.outcome.clone());
         closing.next = now + GOODBYE_EVERY;
-        let abort = Abort { device: None, code: closing.code, reason: closing.reason.clone() };
+        let abort = Abort { code: closing.code, reason: closing.reason.clone() };
         let message = Message::Abort(abort);
         self.tell_group(&message, now);
         let open: Vec<usize> = self
@@ -278,7 +281,7 @@ impl Sender {
             .take(GOODBYES_BY_UNICAST)
             .collect();
         for key in open {
-            self.tell_device(key, &message, now);
+            self.show_device(key, &message, now);
         }
         if let Some(outcome) = last {
             self.life.closing = None;

@@ -11,12 +11,13 @@
 //! - `stream`: source symbols, hashes ahead of them, and what goes out next at the paced rate.
 //! - `rounds`: polls of the group, and what becomes of their answers. `planner`: the repairs of a round.
 //! - `sessions`: unicast repair sessions. `channel`: a destination, its repairs and its `pace`.
-//! - `rate`: what reports of arrivals make of the paces. `feedback`: what devices say.
+//! - `rate`: what reports of arrivals make of the paces. `doorway`: joins. `feedback`: what devices say.
 //! - `life`: announces, silence, the end.
 
 mod channel;
 mod config;
 mod devices;
+mod doorway;
 mod feedback;
 mod gather;
 mod life;
@@ -29,17 +30,20 @@ mod stream;
 
 pub use config::{SenderConfig, SlowPolicy};
 
+use super::effort::Effort;
+use super::envelope::{SenderSide, SymbolSeal};
 use super::event::{SenderEvent, SenderOutcome, SenderSnapshot};
 use super::job::{SenderDone, SenderJob};
 use super::{Control, Machine, Output, Payload, Transmit};
-use crate::limits::MAX_DEVICES;
+use crate::limits::{AGREEMENTS_PER_SECOND, MAX_DEVICES};
 use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, RateController, TokenBucket, udp_overhead};
 use crate::status::DeviceStatus;
 use crate::time::Time;
-use crate::units::{Arrival, DeviceId, Digest, SymbolId};
-use crate::wire::{self, AbortCode, Message, PacketNumber, Phase};
+use crate::units::{AgreementKey, Arrival, Digest, SymbolId};
+use crate::wire::{AbortCode, Header, Message, PacketNumber, Phase};
 use channel::Channel;
 use devices::Devices;
+use doorway::PendingJoin;
 use gather::Gather;
 use life::Life;
 use pace::Pace;
@@ -62,13 +66,6 @@ struct BlockInfo {
     last_sent: PacketNumber,
 }
 
-/// A join whose answer waits for the status table.
-#[derive(Clone, Debug)]
-struct PendingJoin {
-    join: wire::Join,
-    address: SocketAddr,
-}
-
 #[derive(Debug, Default)]
 struct Counters {
     /// Bytes of Ethernet frames without their check sequence.
@@ -88,7 +85,12 @@ pub struct Sender {
     root: Option<Digest>,
     blocks: Vec<BlockInfo>,
     devices: Devices,
-    pending_joins: BTreeMap<DeviceId, PendingJoin>,
+    /// What protects what is said.
+    side: SenderSide,
+    /// Joins whose answer waits for the status table.
+    pending_joins: BTreeMap<AgreementKey, PendingJoin>,
+    /// Agreements with devices, which cost time, in the present stretch of it.
+    effort: Effort,
     gather: Gather,
     stream: Stream,
     group: Channel,
@@ -132,7 +134,15 @@ impl Sender {
             root: None,
             blocks,
             devices: Devices::default(),
+            side: SenderSide::new(
+                config.session,
+                config.identity.clone(),
+                config.agreement,
+                config.suite,
+                config.group_key.as_ref(),
+            ),
             pending_joins: BTreeMap::new(),
+            effort: Effort::new(AGREEMENTS_PER_SECOND),
             gather: Gather::new(),
             stream: Stream::default(),
             group: Channel::new(0, config.data),
@@ -179,10 +189,24 @@ impl Sender {
         }
     }
 
-    /// A control message on a channel's packet number, charged to the rate.
-    fn transmit(&mut self, to: SocketAddr, number: PacketNumber, message: &Message<'_>) -> Transmit {
-        let header = wire::Header { session: self.config.session, packet_number: number };
-        let bytes = wire::encode(header, message);
+    /// What the symbols of this session are sealed with, if they are.
+    #[must_use]
+    pub fn symbol_seal(&self) -> Option<SymbolSeal> {
+        self.side.symbols()
+    }
+
+    fn header(&self, packet_number: PacketNumber) -> Header {
+        Header { session: self.config.session, packet_number }
+    }
+
+    /// A message that whoever it reaches may read, on a channel's packet number, charged to the rate.
+    fn transmit_open(&mut self, to: SocketAddr, number: PacketNumber, message: &Message<'_>) -> Transmit {
+        let bytes = self.side.to_all(self.header(number), message);
+        self.transmit(to, bytes)
+    }
+
+    /// A datagram, charged to the rate.
+    fn transmit(&mut self, to: SocketAddr, bytes: Vec<u8>) -> Transmit {
         let size = bytes.len() as u64 + udp_overhead(to);
         self.charge(size, 1);
         Transmit { to, payload: Payload::Message(bytes) }
@@ -194,9 +218,9 @@ impl Sender {
         self.counters.wire_bytes += bytes - (ETHERNET_OVERHEAD - ETHERNET_HEADER) * u64::from(datagrams);
     }
 
-    /// Sends a control message ahead of everything paced.
+    /// Sends a message that whoever it reaches may read, ahead of everything paced.
     fn message(&mut self, to: SocketAddr, number: PacketNumber, message: &Message<'_>) {
-        let transmit = self.transmit(to, number, message);
+        let transmit = self.transmit_open(to, number, message);
         self.out.push_back(Output::Transmit(transmit));
     }
 
@@ -213,11 +237,25 @@ impl Sender {
         self.message(self.config.data, number, message);
     }
 
-    /// Sends a message to one device.
-    fn tell_device(&mut self, key: usize, message: &Message<'_>, now: Time) {
+    /// Sends one device, alone, a message that all may read: what is signed speaks for itself.
+    fn show_device(&mut self, key: usize, message: &Message<'_>, now: Time) {
         let number = self.device_channel(key).number_for_one(now);
         let to = self.devices.get(key).address;
         self.message(to, number, message);
+    }
+
+    /// Sends a message that only this device can read.
+    fn tell_device(&mut self, key: usize, message: &Message<'_>, now: Time) {
+        let number = self.device_channel(key).number_for_one(now);
+        self.tell_device_as(key, number, message);
+    }
+
+    fn tell_device_as(&mut self, key: usize, number: PacketNumber, message: &Message<'_>) {
+        let header = self.header(number);
+        let device = self.devices.get(key);
+        let (to, bytes) = (device.address, self.side.to_one(&device.link.keys, header, message));
+        let transmit = self.transmit(to, bytes);
+        self.out.push_back(Output::Transmit(transmit));
     }
 
     /// The channel of one device, made when it is first needed; its id is the device's key + 1.
@@ -283,7 +321,7 @@ impl Machine for Sender {
     type Done = SenderDone;
     type Event = SenderEvent;
 
-    fn handle_datagram(&mut self, now: Time, arrival: Arrival, bytes: &[u8]) {
+    fn handle_datagram(&mut self, now: Time, arrival: Arrival, bytes: &mut [u8]) {
         if !self.life.is_closing() {
             self.feedback(now, arrival.from, bytes);
         }
@@ -304,7 +342,7 @@ impl Machine for Sender {
             SenderDone::Hashed(block, value) => self.hashed(block, value, now),
             SenderDone::Encoded { block, first, symbols } => self.encoded(block, first, symbols),
             SenderDone::SourceChecked => self.life.source_checked(now),
-            SenderDone::LookedUp(device, status) => self.looked_up(device, status, now),
+            SenderDone::LookedUp(device, status) => self.looked_up(device, status.as_ref(), now),
             SenderDone::SourceFailed(text) => {
                 self.finish(SenderOutcome::SourceFailed(text.clone()), AbortCode::Source, &text, now);
             }

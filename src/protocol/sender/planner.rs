@@ -158,19 +158,11 @@ impl Need {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::{BlockIndex, DeviceId};
+    use crate::units::BlockIndex;
     use crate::wire::{PacketNumber, PageRange};
 
     fn nak(deficits: Vec<Deficit>) -> Nak {
-        Nak {
-            device: DeviceId([1; 16]),
-            round: 1,
-            as_of: PacketNumber(0),
-            held_us: 0,
-            incomplete: 0,
-            pages: vec![],
-            deficits,
-        }
+        Nak { round: 1, as_of: PacketNumber(0), held_us: 0, incomplete: 0, pages: vec![], deficits }
     }
     fn lacks(block: u32, symbols: u16, missing: &[(u16, u16)]) -> Deficit {
         Deficit::Symbols { block: BlockIndex(block), symbols, missing: missing.to_vec() }

@@ -3,7 +3,7 @@
 
 use super::channel::Batch;
 use super::{BlockInfo, Sender};
-use crate::limits::{HASHES_PER_PAGE, MAX_BATCH, SENDER_REPAIR_BYTES, SYMBOL_HEADER_LEN};
+use crate::limits::{HASHES_PER_PAGE, MAX_BATCH, SENDER_REPAIR_BYTES};
 use crate::pacing::udp_overhead;
 use crate::protocol::job::SenderJob;
 use crate::protocol::{Payload, Transmit};
@@ -190,7 +190,7 @@ impl Sender {
         }
         if let Some(page) = self.next_group_page() {
             let number = self.group_number(now);
-            return Some(self.transmit(self.config.data, number, &Message::HashPage(page)));
+            return Some(self.transmit_open(self.config.data, number, &Message::HashPage(page)));
         }
         let most = self.symbols_at_once(self.pace.bucket.quantum());
         let size = self.config.layout.symbol_size();
@@ -249,7 +249,7 @@ impl Sender {
             if let Some(page) = self.device_channel(key).take_page().and_then(|page| self.page(page)) {
                 let number = self.device_channel(key).number_for_one(now);
                 let to = self.devices.get(key).address;
-                return Some(self.transmit(to, number, &Message::HashPage(page)));
+                return Some(self.transmit_open(to, number, &Message::HashPage(page)));
             }
             let mut most = self.symbols_at_once(self.pace.bucket.quantum());
             if let Some(pace) = &mut self.device_channel(key).pace {
@@ -281,7 +281,7 @@ impl Sender {
     /// Symbols in a batch, their bytes on the wire, and their block.
     fn size_of(&self, batch: &Batch, to: std::net::SocketAddr) -> (u32, u64, BlockIndex) {
         let layout = &self.config.layout;
-        let each = SYMBOL_HEADER_LEN as u64 + udp_overhead(to);
+        let each = self.config.symbol_overhead() as u64 + udp_overhead(to);
         match batch {
             Batch::Source { block, ids } => {
                 let payload: usize =

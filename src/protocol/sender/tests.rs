@@ -1,10 +1,14 @@
 //! The sender fed by hand: what single devices can make it do.
 
 use super::*;
+use crate::crypto::sign::sham;
 use crate::layout::Layout;
 use crate::pacing::RateMode;
+use crate::protocol::envelope::fakes::{FakeDevice, announce_of};
+use crate::units::DeviceId;
 use crate::units::{BlockIndex, Rate, SessionId, TaskId, Via};
-use crate::wire::{Abort, Arrivals, Complete, Deficit, Header, Join, Nak, Progress};
+use crate::wire::{Abort, Arrivals, Complete, Deficit, Join, Nak, Progress};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const SESSION: SessionId = SessionId(9);
@@ -18,11 +22,16 @@ struct Bench {
     outcome: Option<SenderOutcome>,
     /// Jobs are kept here instead of being done.
     held: Option<Vec<SenderJob>>,
+    /// Devices by number and run.
+    runs: BTreeMap<(u8, u64), FakeDevice>,
+    /// The run that each device is at.
+    current: BTreeMap<u8, u64>,
 }
 
 impl Bench {
     /// An object of so many blocks of 16 symbols.
     fn new(blocks: u64, change: impl FnOnce(&mut SenderConfig)) -> Self {
+        sham::allow();
         let mut config = SenderConfig {
             session: SESSION,
             task: TaskId([1; 16]),
@@ -36,10 +45,16 @@ impl Bench {
             wait: Duration::from_secs(10),
             settle: Duration::from_secs(1),
             linger: Duration::ZERO,
+            identity: sham::identity(1),
+            agreement: [1; 32],
+            group_key: None,
+            suite: crate::units::Suite::default(),
         };
         change(&mut config);
         let sender = Sender::new(config, Time::ZERO);
-        let mut bench = Self { sender, now: Time::ZERO, sent: vec![], outcome: None, held: None };
+        let (runs, current) = (BTreeMap::new(), BTreeMap::new());
+        let (now, sent) = (Time::ZERO, vec![]);
+        let mut bench = Self { sender, now, sent, outcome: None, held: None, runs, current };
         bench.drain();
         bench
     }
@@ -94,46 +109,74 @@ impl Bench {
         self.now = end;
     }
 
-    fn hear(&mut self, device: u8, message: &Message<'_>) {
-        let header = Header { session: SESSION, packet_number: PacketNumber::new(0, 0) };
-        let bytes = wire::encode(header, message);
-        self.sender.handle_datagram(self.now, Arrival::at_once(address(device), Via::Unicast), &bytes);
+    fn take(&mut self, from: SocketAddr, mut bytes: Vec<u8>) {
+        self.sender.handle_datagram(self.now, Arrival::at_once(from, Via::Unicast), &mut bytes);
         self.drain();
     }
 
-    fn join(&mut self, device: u8, instance: u64) {
-        self.hear(device, &Message::Join(Join { device: id(device), instance, label: "d".into() }));
+    fn run(&mut self, device: u8) -> &mut FakeDevice {
+        let run = self.current[&device];
+        self.runs.get_mut(&(device, run)).expect("it has joined")
+    }
+
+    fn hear(&mut self, device: u8, message: &Message<'_>) {
+        let bytes = self.run(device).say(message, |_| ());
+        self.take(address(device), bytes);
+    }
+
+    /// The device's run asks to join, and gets no answer.
+    fn knock(&mut self, device: u8, run: u64, from: SocketAddr) {
+        let announce = announce_of(&self.sender.side);
+        let random = [device ^ 0x55 ^ (run as u8).wrapping_mul(31); 32];
+        let fake =
+            self.runs.entry((device, run)).or_insert_with(|| FakeDevice::new(SESSION, &announce, random));
+        let bytes = fake.join(Join { device: id(device), holds: false, label: "d".into() });
+        self.take(from, bytes);
+    }
+
+    /// What was said to an address since `from` reaches a run.
+    fn answered(&mut self, device: u8, run: u64, at: SocketAddr, from: usize) {
+        let fake = self.runs.get_mut(&(device, run)).expect("it has asked");
+        for transmit in &self.sent[from..] {
+            if let (true, Payload::Message(bytes)) = (transmit.to == at, &transmit.payload) {
+                fake.hear(bytes);
+            }
+        }
+    }
+
+    fn join_from(&mut self, device: u8, run: u64, at: SocketAddr) {
+        for _ in 0..2 {
+            let from = self.sent.len();
+            self.knock(device, run, at);
+            self.answered(device, run, at, from);
+        }
+        self.current.insert(device, run);
+    }
+
+    fn join(&mut self, device: u8, run: u64) {
+        self.join_from(device, run, address(device));
     }
 
     fn report(&mut self, device: u8, verified: u32) {
-        let report = Progress {
-            device: id(device),
-            verified,
-            received: 1,
-            lost: 0,
-            kernel_drops: 0,
-            overrun_drops: 0,
-            arrivals: None,
-        };
+        let report =
+            Progress { verified, received: 1, lost: 0, kernel_drops: 0, overrun_drops: 0, arrivals: None };
         self.hear(device, &Message::Progress(report));
     }
 
-    fn complete(&mut self, device: u8, instance: u64) {
+    fn complete(&mut self, device: u8) {
         let root = self.sender.root.unwrap();
-        let receipt = Complete { device: id(device), instance, root, received: 1, lost: 0 };
+        let receipt = Complete { root, received: 1, lost: 0 };
         self.hear(device, &Message::Complete(receipt));
     }
 
     fn abort(&mut self, device: u8) {
-        let device_id = Some(id(device));
-        let abort = Abort { device: device_id, code: AbortCode::Disk, reason: "disk full".into() };
+        let abort = Abort { code: AbortCode::Disk, reason: "disk full".into() };
         self.hear(device, &Message::Abort(abort));
     }
 
     /// Answers the group's latest poll.
     fn nak(&mut self, device: u8, deficits: Vec<Deficit>) {
         let nak = Nak {
-            device: id(device),
             round: self.sender.group.round_number,
             as_of: PacketNumber::new(0, self.sender.group.take_numbers(1).counter()),
             held_us: 0,
@@ -177,7 +220,6 @@ impl Bench {
         };
         let key = self.sender.devices.key(id(device)).unwrap();
         let report = Progress {
-            device: id(device),
             verified: 0,
             received: 1,
             lost: 0,
@@ -274,7 +316,7 @@ fn lingering_ends_although_a_device_cannot_be_told_that_it_is_admitted() {
     let mut bench = Bench::new(4, |config| config.linger = Duration::from_secs(30));
     for _ in 0..60 * 20 {
         // Its joins come through, the answers do not: a firewall lets in the group's port only.
-        bench.join(1, 1);
+        bench.knock(1, 1, address(1));
         bench.pass(Duration::from_millis(500));
     }
     assert_eq!(bench.outcome, Some(SenderOutcome::Ended));
@@ -285,7 +327,7 @@ fn lingering_ends_although_a_device_comes_and_fails_time_and_again() {
     let mut bench = Bench::new(4, |config| config.linger = Duration::from_secs(30));
     bench.join(1, 1);
     bench.pass(Duration::from_secs(1));
-    bench.complete(1, 1);
+    bench.complete(1);
     for instance in 0..100 {
         bench.join(2, instance);
         bench.abort(2);
@@ -335,7 +377,11 @@ fn one_bad_device_of_so_many_that_not_all_are_asked_is_set_apart() {
         config.expected = Some(200);
         config.rate = RateMode::Fixed(Rate(2_000_000));
     });
-    (1..=200).for_each(|device| bench.join(device, 1));
+    for device in 1..=200 {
+        // So many agreements take their time.
+        bench.join(device, 1);
+        bench.pass(Duration::from_millis(2));
+    }
     let mut answered = 0;
     for _ in 0..3_000 {
         bench.pass(Duration::from_millis(1));

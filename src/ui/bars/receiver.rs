@@ -82,6 +82,7 @@ impl ReceiverView for ReceiverBars {
             ReceiverEvent::Receiving | ReceiverEvent::Committing | ReceiverEvent::Committed { .. } => {
                 self.draw(now, s);
             }
+            ReceiverEvent::SenderTrusted { .. } | ReceiverEvent::SenderRefused { .. } => {}
             ReceiverEvent::Admitted | ReceiverEvent::Finished(_) => {}
         }
     }

@@ -5,7 +5,7 @@ use crate::protocol::event::{SenderEvent, SenderSnapshot};
 use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::ui::memory::SenderMemory;
-use crate::ui::plain::status_line;
+use crate::ui::plain::{status_line, twins};
 use crate::ui::{Exit, Notes, SenderIntro, SenderView, table, text};
 use crate::wire::Phase;
 
@@ -114,6 +114,9 @@ impl SenderView for SenderBars {
                 let late = if *late { " late" } else { "" };
                 self.screen
                     .note(&format!("{} joined{late} from {address}", text::device_name(label, *device)));
+            }
+            SenderEvent::Twin { device, label, addresses } => {
+                self.screen.warn(&twins(*device, label, addresses));
             }
             SenderEvent::Phase(_) => self.draw(now, s),
             SenderEvent::Hashed(_) | SenderEvent::Finished(_) => {}

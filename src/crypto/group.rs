@@ -1,0 +1,313 @@
+//! Group keys as text: a line to carry from machine to machine, and the file that keeps them.
+//!
+//! A line is `mcp-key1-NAME-` and 58 characters ([`super::spell`]). A file has one or more of them, all
+//! of one name: the first is the current key, the others came before it and are still good for
+//! receiving. Blank lines, and lines that begin with `#`, are passed over.
+
+use super::derive::Secret;
+use super::spell::{Kind, LineError, groups};
+use crate::limits::{MAX_KEY_FILE, MAX_KEY_LINES, MAX_KEY_NAME};
+use zeroize::Zeroizing;
+
+const KIND: Kind = Kind { what: "group key", stem: "mcp-key", heading: "mcp-key1-" };
+
+/// Keeps the short identifier apart from all that is derived from the secret for a session.
+const ID: &str = "mcp 2026-11-20 short identifier of a group key v1";
+
+/// A secret that the machines of a group share, and the name it goes by.
+#[derive(Clone, Debug)]
+pub struct GroupKey {
+    name: String,
+    secret: Secret,
+}
+
+impl GroupKey {
+    /// The key `secret` under the name `name`.
+    ///
+    /// # Errors
+    /// When `name` is none; see [`check_name`].
+    pub fn new(name: &str, secret: Secret) -> Result<Self, LineError> {
+        check_name(name)?;
+        Ok(Self { name: name.to_owned(), secret })
+    }
+
+    /// Its name, which is fit to be a file's.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The secret itself.
+    #[must_use]
+    pub const fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// 40 bits of a hash of the secret, as `k7qd-2m4x`: tells keys of one name apart.
+    #[must_use]
+    pub fn id(&self) -> String {
+        groups(self.secret.derive(ID, &[]).expose(), 2)
+    }
+
+    /// Whether both are the same secret, whatever their names.
+    #[must_use]
+    pub fn same_secret(&self, other: &Self) -> bool {
+        self.secret.derive(ID, &[]).expose() == other.secret.derive(ID, &[]).expose()
+    }
+
+    /// The line to carry, without a line break. It *is* the key.
+    #[must_use]
+    pub fn line(&self) -> Zeroizing<String> {
+        KIND.write(&format!("{}-", self.name), self.secret.expose())
+    }
+
+    /// The key in a line, white space around it left out.
+    ///
+    /// # Errors
+    /// When it is something else, cut short or mistyped.
+    pub fn from_line(line: &str) -> Result<Self, LineError> {
+        // The name may have dashes; what is behind it has none.
+        let (name, digits) = KIND.body(line)?.rsplit_once('-').ok_or(LineError::Short { what: KIND.what })?;
+        let secret = KIND.read(&format!("{name}-"), digits)?;
+        Self::new(name, Secret::new(*secret))
+    }
+}
+
+/// Whether `name` can be a group key's: 1 to [`MAX_KEY_NAME`] of a-z, 0-9, `.`, `_` and `-`, the first
+/// of them neither `.` nor `-`. Such a name is a file's name everywhere.
+///
+/// # Errors
+/// When it cannot.
+pub fn check_name(name: &str) -> Result<(), LineError> {
+    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
+    if name.is_empty() || name.len() > MAX_KEY_NAME || name.starts_with(['.', '-']) || !name.bytes().all(fine)
+    {
+        return Err(LineError::Name);
+    }
+    Ok(())
+}
+
+/// Why bytes are not a key file. It never holds a part of them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FileError {
+    /// More bytes than a key file has.
+    #[error("it is larger than a key file can be ({MAX_KEY_FILE} bytes)")]
+    TooLarge,
+    /// More keys than a key file has.
+    #[error("it has more keys than a key file can have ({MAX_KEY_LINES})")]
+    TooMany,
+    /// Not UTF-8.
+    #[error("it is not text")]
+    NotText,
+    /// No key in it.
+    #[error("there is no key in it")]
+    Empty,
+    /// Keys of several names.
+    #[error("line {0} has a key of another name than those before it; keep each in a file of its own")]
+    Mixed(usize),
+    /// A line that is neither key nor comment.
+    #[error("line {0}: {1}")]
+    Line(usize, LineError),
+}
+
+/// The keys of one name: the current one, and those that it took the place of, the latest first.
+#[derive(Clone, Debug)]
+pub struct GroupKeys {
+    current: GroupKey,
+    older: Vec<GroupKey>,
+}
+
+impl GroupKeys {
+    /// One key alone.
+    #[must_use]
+    pub const fn new(current: GroupKey) -> Self {
+        Self { current, older: Vec::new() }
+    }
+
+    /// The key to send with.
+    #[must_use]
+    pub const fn current(&self) -> &GroupKey {
+        &self.current
+    }
+
+    /// Those before it, the latest first.
+    #[must_use]
+    pub fn older(&self) -> &[GroupKey] {
+        &self.older
+    }
+
+    /// All secrets, the current one first.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        std::iter::once(&self.current).chain(&self.older).map(GroupKey::secret)
+    }
+
+    /// Makes `key` the current one, under the name of the others. The oldest goes if there are too
+    /// many; a key that was there already moves to the front.
+    pub fn renew(&mut self, key: GroupKey) {
+        let name = self.current.name.clone();
+        let before = std::mem::replace(&mut self.current, GroupKey { name, ..key });
+        self.older.insert(0, before);
+        let current = &self.current;
+        self.older.retain(|older| !older.same_secret(current));
+        self.older.truncate(MAX_KEY_LINES - 1);
+    }
+
+    /// Drops all but the current key.
+    pub fn drop_older(&mut self) {
+        self.older.clear();
+    }
+
+    /// The key file. It *is* the keys.
+    #[must_use]
+    pub fn text(&self) -> Zeroizing<String> {
+        let lines: Vec<_> = std::iter::once(&self.current).chain(&self.older).map(GroupKey::line).collect();
+        let mut text = Zeroizing::new(String::with_capacity(lines.iter().map(|line| line.len() + 1).sum()));
+        for line in &lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text
+    }
+
+    /// The keys in a key file.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn parse(bytes: &[u8]) -> Result<Self, FileError> {
+        if bytes.len() > MAX_KEY_FILE {
+            return Err(FileError::TooLarge);
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| FileError::NotText)?;
+        let mut keys: Option<Self> = None;
+        for (line, text) in (1..).zip(text.lines()) {
+            if text.trim().is_empty() || text.trim_start().starts_with('#') {
+                continue;
+            }
+            let key = GroupKey::from_line(text).map_err(|e| FileError::Line(line, e))?;
+            match &mut keys {
+                None => keys = Some(Self::new(key)),
+                Some(keys) if keys.current.name != key.name => return Err(FileError::Mixed(line)),
+                Some(keys) if keys.older.len() + 1 == MAX_KEY_LINES => return Err(FileError::TooMany),
+                Some(keys) => keys.older.push(key),
+            }
+        }
+        keys.ok_or(FileError::Empty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str, n: u8) -> GroupKey {
+        GroupKey::new(name, Secret::new([n; 32])).unwrap()
+    }
+
+    const GOLDEN: &str = "mcp-key1-lab-a4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4dtg3m6i4";
+
+    #[test]
+    fn golden() {
+        assert_eq!(key("lab", 7).line().as_str(), GOLDEN);
+        assert_eq!(key("lab", 7).id(), "mifs-inpd");
+        let read = GroupKey::from_line(&format!("\t{GOLDEN} \n")).unwrap();
+        assert_eq!((read.name(), read.secret().expose()), ("lab", &[7; 32]));
+    }
+
+    #[test]
+    fn names() {
+        for name in ["a", "lab", "lab-2", "a.b_c-", "0", &"x".repeat(32)] {
+            let line = key(name, 1).line();
+            assert_eq!(GroupKey::from_line(&line).unwrap().name(), name);
+        }
+        for name in ["", ".", "..", ".a", "-a", "a/b", "A", "a b", "ä", "a\0", &"x".repeat(33)] {
+            assert_eq!(GroupKey::new(name, Secret::new([1; 32])).unwrap_err(), LineError::Name, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let says = |line: &str| GroupKey::from_line(line).unwrap_err();
+        let what = "group key";
+        assert!(matches!(says(""), LineError::Other { .. }));
+        assert!(matches!(says("mcp-sender1-aaaa"), LineError::Other { .. }));
+        assert_eq!(says("mcp-key2-lab-aaaa"), LineError::Version { what });
+        for cut in 9..GOLDEN.len() {
+            assert_eq!(says(&GOLDEN[..cut]), LineError::Short { what }, "{cut}");
+        }
+        assert_eq!(says(&format!("{GOLDEN}{GOLDEN}")), LineError::Mistyped { what });
+        assert_eq!(says(&format!("{GOLDEN}a")), LineError::Long { what });
+        // The name is under the check as well.
+        assert_eq!(says(&GOLDEN.replace("lab", "lob")), LineError::Mistyped { what });
+        assert_eq!(says(&GOLDEN.replace("lab", "../lab")), LineError::Mistyped { what });
+        for at in 13..GOLDEN.len() {
+            for other in ["a", "b", "7", "A", "0", " ", "."] {
+                let mut line = GOLDEN.to_owned();
+                line.replace_range(at..=at, other);
+                assert!(line == GOLDEN || GroupKey::from_line(&line).is_err(), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_secret_is_printed_by_accident() {
+        let printed = format!("{:?}", GroupKeys::new(key("lab", 7)));
+        assert!(printed.contains("Secret(..)") && !printed.contains("07"), "{printed}");
+    }
+
+    #[test]
+    fn files() {
+        let mut keys = GroupKeys::new(key("lab", 1));
+        keys.renew(key("lab", 2));
+        keys.renew(key("other", 3));
+        keys.renew(key("lab", 2));
+        let seconds: Vec<u8> = keys.secrets().map(|s| s.expose()[0]).collect();
+        assert_eq!(seconds, [2, 3, 1]);
+        let text = format!("# the lab's\r\n\r\n  \n{}", keys.text().replace('\n', "\r\n"));
+        let read = GroupKeys::parse(text.as_bytes()).unwrap();
+        assert_eq!(read.secrets().map(|s| s.expose()[0]).collect::<Vec<_>>(), seconds);
+        assert!(read.older().iter().all(|key| key.name() == "lab"));
+        for n in 10..40 {
+            keys.renew(key("lab", n));
+        }
+        assert_eq!((keys.older().len(), keys.current().secret().expose()[0]), (MAX_KEY_LINES - 1, 39));
+        assert!(GroupKeys::parse(keys.text().as_bytes()).is_ok());
+        keys.drop_older();
+        assert_eq!(keys.text().as_str(), format!("{}\n", key("lab", 39).line().as_str()));
+    }
+
+    #[test]
+    fn files_that_are_none() {
+        let says = |bytes: &[u8]| GroupKeys::parse(bytes).unwrap_err();
+        assert_eq!(says(b""), FileError::Empty);
+        assert_eq!(says(b"# nothing\n\n"), FileError::Empty);
+        assert_eq!(says(b"\xff"), FileError::NotText);
+        assert_eq!(says(&vec![b'#'; MAX_KEY_FILE + 1]), FileError::TooLarge);
+        let (a, b) = (key("a", 1).line(), key("b", 1).line());
+        assert_eq!(says(format!("{}\n\n{}\n", a.as_str(), b.as_str()).as_bytes()), FileError::Mixed(3));
+        let broken = format!("{}\n{}", a.as_str(), &a[..20]);
+        assert_eq!(says(broken.as_bytes()), FileError::Line(2, LineError::Short { what: "group key" }));
+        let many = format!("{}\n", a.as_str()).repeat(MAX_KEY_LINES + 1);
+        assert_eq!(says(many.as_bytes()), FileError::TooMany);
+    }
+
+    #[test]
+    fn anything_at_all_is_read_without_harm() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        for _ in 0..20_000 {
+            let mut bytes = GOLDEN.as_bytes().to_vec();
+            for _ in 0..rng.usize(1..6) {
+                let at = rng.usize(..bytes.len());
+                match rng.u8(..3) {
+                    0 => bytes[at] = rng.u8(..),
+                    1 => bytes.truncate(at.max(1)),
+                    _ => bytes.insert(at, rng.u8(..)),
+                }
+            }
+            if bytes != GOLDEN.as_bytes()
+                && let Ok(keys) = GroupKeys::parse(&bytes)
+            {
+                assert_eq!(keys.current().line().as_str(), GOLDEN);
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! A sender's key as text: the whole of it in one line, and a fingerprint for people.
+
+use super::spell::{Kind, LineError, groups};
+use crate::units::SenderKey;
+
+const KIND: Kind = Kind { what: "sender's key", stem: "mcp-sender", heading: "mcp-sender1-" };
+
+/// Domain of the hash behind a fingerprint; never changes, or people would see another one.
+const CONTEXT: &str = "mcp 2026-11-20 fingerprint of a sender's key v1";
+
+impl SenderKey {
+    /// 80 bits of a hash of the key, as `k7qd-2m4x-bfhc-w3pa`: to be compared by eye.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        groups(&blake3::derive_key(CONTEXT, &self.0), 4)
+    }
+
+    /// The whole key in one line, `mcp-sender1-` and 58 characters; [`SenderKey::from_line`] reads it.
+    #[must_use]
+    pub fn line(&self) -> String {
+        KIND.write("", &self.0).to_string()
+    }
+
+    /// The key in such a line, white space around it left out.
+    ///
+    /// # Errors
+    /// When it is something else, cut short or mistyped.
+    pub fn from_line(line: &str) -> Result<Self, LineError> {
+        KIND.read("", KIND.body(line)?).map(|key| Self(*key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden() {
+        let key = SenderKey([7; 32]);
+        assert_eq!(key.line(), GOLDEN_LINE);
+        assert_eq!(key.fingerprint(), GOLDEN_FINGERPRINT);
+        assert_eq!(SenderKey::from_line(&format!(" {GOLDEN_LINE}\r\n")), Ok(key));
+    }
+
+    const GOLDEN_LINE: &str = "mcp-sender1-a4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4droakbhy";
+    const GOLDEN_FINGERPRINT: &str = "ma3i-cc7u-6r2h-7k5c";
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let says = |line: &str| SenderKey::from_line(line).unwrap_err().to_string();
+        assert!(
+            says("").starts_with("this is no sender's key, which is one line that begins with mcp-sender1-")
+        );
+        assert!(says("mcp-key1-lab-aaaa").starts_with("this is no sender's key"));
+        assert!(says("k7qd-2m4x-bfhc-w3pa").starts_with("this is no sender's key"));
+        assert!(says("mcp-sender-x").starts_with("this is no sender's key"));
+        assert!(says("mcp-sender2-x").contains("of a version that this mcp does not know"));
+        assert!(says(&GOLDEN_LINE[..69]).contains("cut short"));
+        assert!(says(&format!("{GOLDEN_LINE}a")).contains("something behind it"));
+    }
+
+    #[test]
+    fn every_mistyped_character_is_noticed() {
+        for at in 12..GOLDEN_LINE.len() {
+            for other in ["a", "b", "7", "A", "0", "-", " ", "."] {
+                let mut line = GOLDEN_LINE.to_owned();
+                line.replace_range(at..=at, other);
+                if line != GOLDEN_LINE {
+                    assert!(SenderKey::from_line(&line).is_err(), "{line}");
+                }
+            }
+        }
+        assert!(SenderKey::from_line(&GOLDEN_LINE.to_ascii_uppercase()).is_err());
+    }
+}

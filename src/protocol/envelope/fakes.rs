@@ -1,0 +1,216 @@
+//! The other side, for tests: it speaks the same protection and says whatever it is told to.
+
+use super::{DeviceKeys, Found, ReceiverSide, SenderSide, find};
+use crate::crypto::sign::sham;
+use crate::limits::HEADER_LEN;
+use crate::units::{Cookie, SenderKey, SessionId, Suite, TaskId};
+use crate::wire::{
+    self, Announce, Header, Invitation, Join, Kind, Message, PacketNumber, Phase, decode_body, encode_plain,
+};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// An announce of nothing much, for its keys.
+#[must_use]
+pub fn announce_of(side: &SenderSide) -> Announce {
+    Announce {
+        sender: side.key(),
+        agreement: side.agreement(),
+        suite: side.suite(),
+        task: TaskId([1; 16]),
+        phase: Phase::Gathering,
+        object_size: 1,
+        block_log2: 20,
+        symbol_size: 1408,
+        data: std::net::SocketAddr::from(([239, 1, 1, 1], 7417)),
+        position: crate::units::BlockIndex(0),
+        invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
+        group_size: 0,
+        rate: crate::units::Rate(1_000_000),
+        root: None,
+        name: "f".into(),
+    }
+}
+
+/// A device as its sender sees it.
+#[derive(Debug)]
+pub struct FakeDevice {
+    side: ReceiverSide,
+    sent: u64,
+    /// What it gives back in joins.
+    pub cookie: Cookie,
+    /// Rounds of the polls that it could read, by channel.
+    pub rounds: BTreeMap<u16, u32>,
+}
+
+impl FakeDevice {
+    /// One that has heard an announce of a sender without a group key.
+    ///
+    /// # Panics
+    /// When `random` makes no key.
+    #[must_use]
+    pub fn new(session: SessionId, announce: &Announce, random: [u8; 32]) -> Self {
+        let side = ReceiverSide::new(session, announce, None, random).expect("a sound announce");
+        Self { side, sent: 0, cookie: Cookie::default(), rounds: BTreeMap::new() }
+    }
+
+    /// Its channel; 0 as long as it is not admitted.
+    #[must_use]
+    pub const fn channel(&self) -> u16 {
+        self.side.own_channel()
+    }
+
+    fn header(&mut self, channel: u16) -> Header {
+        self.sent += 1;
+        Header { session: self.side.session(), packet_number: PacketNumber::new(channel, self.sent - 1) }
+    }
+
+    /// Its join.
+    pub fn join(&mut self, join: Join) -> Vec<u8> {
+        let header = self.header(0);
+        self.side.join(header, self.cookie, join)
+    }
+
+    /// What it says; `damage` may change the datagram before it is protected.
+    pub fn say(&mut self, message: &Message<'_>, damage: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let header = self.header(self.channel());
+        let mut plain = encode_plain(header, message);
+        damage(&mut plain);
+        self.for_sender(header, plain)
+    }
+
+    /// Protects any datagram that nothing protects yet.
+    #[must_use]
+    pub fn for_sender(&self, header: Header, plain: Vec<u8>) -> Vec<u8> {
+        let is_join = wire::peek(&plain).is_some_and(|(_, kind)| kind == Kind::Join);
+        if is_join { self.side.join_of(header, self.cookie, &plain) } else { self.side.for_sender(plain) }
+    }
+
+    /// Listens to a datagram: cookie, channel and rounds are taken from it. What it is, if it is sound.
+    pub fn hear(&mut self, bytes: &[u8]) -> Option<Kind> {
+        let mut bytes = bytes.to_vec();
+        let head = wire::head(&bytes).ok()?;
+        let opened = self.side.open(&head, &mut bytes, || true)?;
+        match decode_body(head.kind, opened.body).ok()? {
+            Message::Retry(retry) if retry.agreement == self.side.agreement() => self.cookie = retry.cookie,
+            Message::Admit(admit) => self.side.admitted(admit.channel),
+            Message::Poll(poll) => {
+                self.rounds.insert(head.header.packet_number.channel(), poll.round);
+            }
+            _ => {}
+        }
+        Some(head.kind)
+    }
+}
+
+/// A sender as its device sees it.
+#[derive(Debug)]
+pub struct FakeSender {
+    side: SenderSide,
+    device: Option<DeviceKeys>,
+    sent: BTreeMap<u16, u64>,
+}
+
+/// Channel of what is said to those who have none.
+const REPLIES: u16 = u16::MAX;
+
+impl FakeSender {
+    /// One without a group key.
+    #[must_use]
+    pub fn new(session: SessionId) -> Self {
+        sham::allow();
+        let side = SenderSide::new(session, sham::identity(1), [1; 32], Suite::default(), None);
+        Self { side, device: None, sent: BTreeMap::new() }
+    }
+
+    /// Its key.
+    #[must_use]
+    pub fn key(&self) -> SenderKey {
+        self.side.key()
+    }
+
+    /// An announce with its keys in it.
+    #[must_use]
+    pub fn announce(&self, announce: Announce) -> Announce {
+        Announce {
+            sender: self.side.key(),
+            agreement: self.side.agreement(),
+            suite: self.side.suite(),
+            ..announce
+        }
+    }
+
+    /// Lets the numbers of a channel leap.
+    pub fn leap(&mut self, channel: u16, by: u64) {
+        let sent = self.sent.entry(channel).or_default();
+        *sent = (*sent + by) & PacketNumber::MAX_COUNTER;
+    }
+
+    fn header(&mut self, channel: u16) -> Header {
+        let sent = self.sent.entry(channel).or_default();
+        let packet_number = PacketNumber::new(channel, *sent);
+        *sent = (*sent + 1) & PacketNumber::MAX_COUNTER;
+        Header { session: self.side.session(), packet_number }
+    }
+
+    /// What it says to all, or shows to one on its channel.
+    pub fn to_all(
+        &mut self,
+        channel: u16,
+        message: &Message<'_>,
+        damage: impl FnOnce(&mut Vec<u8>),
+    ) -> Vec<u8> {
+        let header = self.header(channel);
+        let mut plain = encode_plain(header, message);
+        damage(&mut plain);
+        self.side.for_all(plain)
+    }
+
+    /// Any datagram that nothing protects yet, as it would go to all, or to the device.
+    #[must_use]
+    pub fn protect(&self, plain: Vec<u8>, for_device: bool) -> Vec<u8> {
+        match &self.device {
+            Some(keys) if for_device => self.side.for_one(keys, plain),
+            _ => self.side.for_all(plain),
+        }
+    }
+
+    /// What it says to its device alone; nothing as long as that has not joined. An ADMIT goes where those
+    /// are answered that have no channel.
+    pub fn to_one(
+        &mut self,
+        channel: u16,
+        message: &Message<'_>,
+        damage: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<Vec<u8>> {
+        let header = self.header(if message.kind() == Kind::Admit { REPLIES } else { channel });
+        let mut plain = encode_plain(header, message);
+        damage(&mut plain);
+        Some(self.side.for_one(self.device.as_ref()?, plain))
+    }
+
+    /// Hears its device; the header and the datagram without its protection, if it is sound.
+    pub fn hear(&mut self, from: std::net::SocketAddr, bytes: &[u8]) -> Option<(Header, Vec<u8>)> {
+        let mut bytes = bytes.to_vec();
+        let head = wire::head(&bytes).ok()?;
+        if head.kind == Kind::Join {
+            let clear = self.side.join_clear(from, &bytes)?;
+            self.device = Some(self.side.agree(&clear.agreement)?);
+        }
+        let body = SenderSide::from_one(self.device.as_ref()?, &head, &mut bytes)?;
+        decode_body(head.kind, body).ok()?;
+        let mut plain = encode_plain(head.header, &wire::Acknowledge.into());
+        plain.truncate(HEADER_LEN);
+        plain[3] = head.kind as u8;
+        plain.extend_from_slice(body);
+        Some((head.header, plain))
+    }
+
+    /// What a receiver without group keys makes of an announce.
+    #[must_use]
+    pub fn found(bytes: &[u8]) -> Option<Found> {
+        let mut bytes = bytes.to_vec();
+        let head = wire::head(&bytes).ok()?;
+        find(&[], &head, &mut bytes)
+    }
+}

@@ -1,0 +1,264 @@
+//! A device's side: it checks signatures, opens what is sealed for the group or for itself, and seals what
+//! it says.
+
+use super::{DeviceKeys, Membership, announce_key, clear_len, is_signed, open, seal};
+use crate::crypto::agree::Agreement;
+use crate::crypto::derive::Secret;
+use crate::crypto::sign::{SIGNATURE_LEN, verify};
+use crate::crypto::window::ReplayWindow;
+use crate::limits::HEADER_LEN;
+use crate::units::{AgreementKey, Cookie, SenderKey, SessionId, Suite};
+use crate::wire::{self, Announce, Head, Header, Join, Kind, Message, Seals, decode_body, encode_plain};
+
+/// A session that was announced by whoever has this key.
+#[derive(Debug)]
+pub struct Found {
+    /// The announce, signed by its sender.
+    pub announce: Announce,
+    /// The group key that it was sealed with, by its index.
+    pub group_key: Option<usize>,
+}
+
+/// What a datagram of the session turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened<'a> {
+    /// What follows the header.
+    pub body: &'a [u8],
+    /// Signed or sealed: nobody else can have said it. A plain symbol is not.
+    pub authentic: bool,
+    /// Authentic, and nothing newer has been heard on its channel.
+    pub newest: bool,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct ReceiverSide {
+    session: SessionId,
+    sender: SenderKey,
+    suite: Suite,
+    agreement: AgreementKey,
+    membership: Membership,
+    keys: DeviceKeys,
+    /// By channel: the group's, our own, and what is said to all others.
+    windows: [ReplayWindow; 3],
+    own_channel: u16,
+}
+
+/// Channel on which the sender answers those that have none yet.
+const REPLIES: u16 = u16::MAX;
+
+/// Opens and verifies the announce of a session that is not known yet. With group keys, only sealed ones
+/// count. The caller bounds how often this is tried: it takes some 40 us.
+#[must_use]
+pub fn find(groups: &[Secret], head: &Head, datagram: &mut [u8]) -> Option<Found> {
+    if head.kind != Kind::Announce || head.seals.device || head.seals.group == groups.is_empty() {
+        return None;
+    }
+    if !head.seals.group {
+        let announce = verified_announce(head, datagram)?;
+        return Some(Found { announce, group_key: None });
+    }
+    for (i, group) in groups.iter().enumerate() {
+        // Opening in place destroys what does not open.
+        let mut copy = datagram.to_vec();
+        let key = announce_key(group, head.seals.suite, head.header.session);
+        if let Some(len) =
+            open(&key, head.header.packet_number.0, HEADER_LEN, &mut copy).map(|body| HEADER_LEN + body.len())
+        {
+            Seals::default().mark(&mut copy);
+            let announce = verified_announce(head, &copy[..len])?;
+            return Some(Found { announce, group_key: Some(i) });
+        }
+    }
+    None
+}
+
+/// An unsealed announce that is signed by the key it names.
+fn verified_announce(head: &Head, datagram: &[u8]) -> Option<Announce> {
+    let (plain, signature) = datagram.split_last_chunk::<SIGNATURE_LEN>()?;
+    let Ok(Message::Announce(announce)) = decode_body(head.kind, plain.get(HEADER_LEN..)?) else {
+        return None;
+    };
+    verify(&announce.sender, plain, signature).then_some(announce)
+}
+
+impl ReceiverSide {
+    /// Takes part in the session of an announce that [`find`] gave; `None` if its sender's half of the
+    /// agreement is no good. `random` is drawn for this session and used for nothing else.
+    #[must_use]
+    pub fn new(
+        session: SessionId,
+        announce: &Announce,
+        group: Option<&Secret>,
+        random: [u8; 32],
+    ) -> Option<Self> {
+        let agreement = Agreement::new(random);
+        let shared = agreement.shared(&announce.agreement)?;
+        let membership = Membership::new(group, announce.suite, session, &announce.sender);
+        let own = agreement.public();
+        let keys = DeviceKeys::new(&shared, &membership, announce.suite, (&announce.agreement, &own));
+        Some(Self {
+            session,
+            sender: announce.sender,
+            suite: announce.suite,
+            agreement: own,
+            membership,
+            keys,
+            windows: Default::default(),
+            own_channel: 0,
+        })
+    }
+
+    /// The session.
+    #[must_use]
+    pub const fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Whose session it is.
+    #[must_use]
+    pub const fn sender(&self) -> SenderKey {
+        self.sender
+    }
+
+    /// This run's half of the agreement.
+    #[must_use]
+    pub const fn agreement(&self) -> AgreementKey {
+        self.agreement
+    }
+
+    /// Whether the group's datagrams are sealed.
+    #[must_use]
+    pub const fn is_sealed(&self) -> bool {
+        self.membership.seals.is_some()
+    }
+
+    /// The channel that the sender gave us; 0 as long as it has not.
+    #[must_use]
+    pub const fn own_channel(&self) -> u16 {
+        self.own_channel
+    }
+
+    /// Takes the channel that an ADMIT gave.
+    pub fn admitted(&mut self, channel: u16) {
+        self.own_channel = channel;
+    }
+
+    const fn device_mark(&self) -> Seals {
+        Seals { group: false, device: true, suite: self.suite }
+    }
+
+    /// A join, with the cookie that the sender asked for.
+    #[must_use]
+    pub fn join(&self, header: Header, cookie: Cookie, join: Join) -> Vec<u8> {
+        self.join_of(header, cookie, &encode_plain(header, &join.into()))
+    }
+
+    /// The same of a datagram that nothing protects yet.
+    pub(super) fn join_of(&self, header: Header, cookie: Cookie, plain: &[u8]) -> Vec<u8> {
+        let mut datagram = plain[..HEADER_LEN].to_vec();
+        self.device_mark().mark(&mut datagram);
+        datagram.extend_from_slice(&self.agreement.0);
+        datagram.extend_from_slice(&cookie.0);
+        let proof = self.membership.join.proof(&[&datagram[..HEADER_LEN], &self.agreement.0, &cookie.0]);
+        datagram.extend_from_slice(&proof);
+        datagram.extend_from_slice(&plain[HEADER_LEN..]);
+        let clear = clear_len(Kind::Join);
+        seal(&self.keys.up, header.packet_number.0, self.device_mark(), clear, &mut datagram);
+        datagram
+    }
+
+    /// A message that only the sender can read, and that only we can have said.
+    #[must_use]
+    pub fn message(&self, counter: u64, message: &Message<'_>) -> Vec<u8> {
+        let packet_number = crate::wire::PacketNumber::new(self.own_channel, counter);
+        self.for_sender(encode_plain(Header { session: self.session, packet_number }, message))
+    }
+
+    /// The same of a datagram that nothing protects yet.
+    pub(super) fn for_sender(&self, mut datagram: Vec<u8>) -> Vec<u8> {
+        let Ok(head) = wire::head(&datagram) else { return datagram };
+        seal(&self.keys.up, head.header.packet_number.0, self.device_mark(), HEADER_LEN, &mut datagram);
+        datagram
+    }
+
+    fn window(&mut self, channel: u16) -> Option<&mut ReplayWindow> {
+        match channel {
+            0 => Some(&mut self.windows[0]),
+            REPLIES => Some(&mut self.windows[2]),
+            own if own == self.own_channel => Some(&mut self.windows[1]),
+            _ => None,
+        }
+    }
+
+    /// Opens a datagram of this session and checks its signature: in the order session (the caller's),
+    /// window, seal, signature. `may_verify` is asked before a signature is checked that no seal vouches for.
+    /// `None`: it is forged, replayed, damaged, or not for us.
+    pub fn open<'a>(
+        &mut self,
+        head: &Head,
+        datagram: &'a mut [u8],
+        may_verify: impl FnOnce() -> bool,
+    ) -> Option<Opened<'a>> {
+        let number = head.header.packet_number;
+        let (kind, seals) = (head.kind, head.seals);
+        let symbol_in_clear = kind == Kind::Symbol && !seals.group && !self.is_sealed();
+        if symbol_in_clear {
+            let body = &datagram[HEADER_LEN..];
+            return (!seals.device).then_some(Opened { body, authentic: false, newest: false });
+        }
+        if !self.window(number.channel())?.is_new(number.counter()) {
+            return None;
+        }
+        let mut authentic = true;
+        let len = if seals.device {
+            // What is said to one is not signed, and what is signed is not said to one.
+            let for_one = matches!(kind, Kind::Admit | Kind::Poll | Kind::Acknowledge | Kind::Abort);
+            if seals.group || seals.suite != self.suite || !for_one {
+                return None;
+            }
+            let body = open(&self.keys.down, number.0, HEADER_LEN, datagram)?;
+            HEADER_LEN + body.len()
+        } else {
+            if seals.group != self.is_sealed() || seals.group && seals.suite != self.suite {
+                return None;
+            }
+            let len = match &self.membership.seals {
+                Some(group) => {
+                    let key = if kind == Kind::Announce { &group.announce } else { &*group.stream };
+                    HEADER_LEN + open(key, number.0, HEADER_LEN, datagram)?.len()
+                }
+                None => datagram.len(),
+            };
+            match kind {
+                _ if is_signed(kind) => {
+                    if !seals.group && !may_verify() {
+                        return None;
+                    }
+                    Seals::default().mark(datagram);
+                    let (plain, signature) = datagram[..len].split_last_chunk::<SIGNATURE_LEN>()?;
+                    if plain.len() < HEADER_LEN || !verify(&self.sender, plain, signature) {
+                        return None;
+                    }
+                    plain.len()
+                }
+                // A symbol is checked with its block; a retry is not believed, only given back.
+                Kind::Symbol => len,
+                Kind::Retry => {
+                    authentic = seals.group;
+                    len
+                }
+                _ => return None,
+            }
+        };
+        let mut newest = false;
+        if authentic {
+            let window = self.window(number.channel())?;
+            newest = number.counter() >= window.end();
+            if !window.note(number.counter()) {
+                return None;
+            }
+        }
+        Some(Opened { body: &datagram[HEADER_LEN..len], authentic, newest })
+    }
+}

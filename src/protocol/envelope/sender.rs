@@ -1,0 +1,170 @@
+//! The sender's side: it signs, seals for the group, and seals for and opens from each device.
+
+use super::{DeviceKeys, Membership, clear_len, context, is_signed, open, seal};
+use crate::crypto::agree::Agreement;
+use crate::crypto::derive::{Secret, same};
+use crate::crypto::seal::SealKey;
+use crate::crypto::sign::Identity;
+use crate::limits::{HEADER_LEN, JOIN_CLEAR};
+use crate::units::{AgreementKey, Cookie, SenderKey, SessionId, Suite};
+use crate::wire::{self, Head, Header, Kind, Message, Seals, encode_plain};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// What symbols are sealed with.
+#[derive(Clone, Debug)]
+pub struct SymbolSeal {
+    /// The group's key.
+    pub key: Arc<SealKey>,
+    /// The mark of it in each header.
+    pub seals: Seals,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct SenderSide {
+    session: SessionId,
+    identity: Identity,
+    agreement: Agreement,
+    suite: Suite,
+    membership: Membership,
+    cookies: Secret,
+}
+
+/// The part of a join that travels in clear.
+#[derive(Clone, Copy, Debug)]
+pub struct JoinClear {
+    /// The device's half of the agreement.
+    pub agreement: AgreementKey,
+    /// Whether it has given back the cookie of the address that it speaks from.
+    pub reachable: bool,
+}
+
+impl SenderSide {
+    /// Of a session. `random` is drawn for it and used for nothing else.
+    #[must_use]
+    pub fn new(
+        session: SessionId,
+        identity: Identity,
+        random: [u8; 32],
+        suite: Suite,
+        group: Option<&Secret>,
+    ) -> Self {
+        let membership = Membership::new(group, suite, session, &identity.public());
+        let cookies = Secret::new(random).derive(context::COOKIE, &[]);
+        Self { session, identity, agreement: Agreement::new(random), suite, membership, cookies }
+    }
+
+    /// Who the sender is.
+    #[must_use]
+    pub fn key(&self) -> SenderKey {
+        self.identity.public()
+    }
+
+    /// What devices need to agree with it.
+    #[must_use]
+    pub fn agreement(&self) -> AgreementKey {
+        self.agreement.public()
+    }
+
+    /// How single devices are spoken to.
+    #[must_use]
+    pub const fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// What the group's symbols are sealed with, if the session has a group key.
+    #[must_use]
+    pub fn symbols(&self) -> Option<SymbolSeal> {
+        let seals = self.membership.seals.as_ref()?;
+        Some(SymbolSeal { key: Arc::clone(&seals.stream), seals: self.group_mark() })
+    }
+
+    const fn group_mark(&self) -> Seals {
+        Seals { group: true, device: false, suite: self.suite }
+    }
+
+    /// A message for all, or for one, that whoever it reaches may read.
+    #[must_use]
+    pub fn to_all(&self, header: Header, message: &Message<'_>) -> Vec<u8> {
+        self.for_all(encode_plain(header, message))
+    }
+
+    /// The same of a datagram that nothing protects yet.
+    pub(super) fn for_all(&self, mut datagram: Vec<u8>) -> Vec<u8> {
+        let Ok(head) = wire::head(&datagram) else { return datagram };
+        if is_signed(head.kind) {
+            let signature = self.identity.sign(&datagram);
+            datagram.extend_from_slice(&signature);
+        }
+        if let Some(seals) = &self.membership.seals {
+            let key = if head.kind == Kind::Announce { &seals.announce } else { &*seals.stream };
+            seal(key, head.header.packet_number.0, self.group_mark(), HEADER_LEN, &mut datagram);
+        }
+        datagram
+    }
+
+    /// A message that only the device with these keys can read.
+    #[must_use]
+    pub fn to_one(&self, keys: &DeviceKeys, header: Header, message: &Message<'_>) -> Vec<u8> {
+        self.for_one(keys, encode_plain(header, message))
+    }
+
+    /// The same of a datagram that nothing protects yet.
+    pub(super) fn for_one(&self, keys: &DeviceKeys, mut datagram: Vec<u8>) -> Vec<u8> {
+        let Ok(head) = wire::head(&datagram) else { return datagram };
+        let mark = Seals { group: false, device: true, suite: self.suite };
+        seal(&keys.down, head.header.packet_number.0, mark, HEADER_LEN, &mut datagram);
+        datagram
+    }
+
+    /// The cookie of a device at an address.
+    #[must_use]
+    pub fn cookie(&self, at: SocketAddr, device: &AgreementKey) -> Cookie {
+        let ip = match at.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Cookie(self.cookies.proof(&[&ip.octets(), &at.port().to_be_bytes(), &device.0]))
+    }
+
+    /// Reads what a join shows in clear; `None` if it is too short or does not prove the group key. Costs
+    /// two short hashes: strangers get no further.
+    #[must_use]
+    pub fn join_clear(&self, from: SocketAddr, datagram: &[u8]) -> Option<JoinClear> {
+        let (header, rest) = datagram.split_first_chunk::<HEADER_LEN>()?;
+        let (agreement, rest) = rest.split_first_chunk::<32>()?;
+        let (cookie, rest) = rest.split_first_chunk::<16>()?;
+        let (proof, _) = rest.split_first_chunk::<16>()?;
+        if !same(proof, &self.membership.join.proof(&[header, agreement, cookie])) {
+            return None;
+        }
+        let agreement = AgreementKey(*agreement);
+        let reachable = same(cookie, &self.cookie(from, &agreement).0);
+        Some(JoinClear { agreement, reachable })
+    }
+
+    /// Agrees on keys with a device, which takes some 40 us; `None` for a key that is no good.
+    #[must_use]
+    pub fn agree(&self, device: &AgreementKey) -> Option<DeviceKeys> {
+        let shared = self.agreement.shared(device)?;
+        Some(DeviceKeys::new(&shared, &self.membership, self.suite, (&self.agreement(), device)))
+    }
+
+    /// Opens what the device with these keys says, a join too; the body, if it is what it was.
+    #[must_use]
+    pub fn from_one<'a>(keys: &DeviceKeys, head: &Head, datagram: &'a mut [u8]) -> Option<&'a [u8]> {
+        if !head.seals.device || head.seals.group {
+            return None;
+        }
+        open(&keys.up, head.header.packet_number.0, clear_len(head.kind), datagram).map(|body| &*body)
+    }
+
+    /// The session.
+    #[must_use]
+    pub const fn session(&self) -> SessionId {
+        self.session
+    }
+}
+
+const _: () = assert!(JOIN_CLEAR == 32 + 16 + 16);

@@ -1,0 +1,1 @@
+//! What gets through, and what does not.
