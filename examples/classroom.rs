@@ -73,6 +73,7 @@ fn run(options: &Options, scratch: &Scratch) -> Result<()> {
         .collect::<Result<Vec<Seat>>>()?;
 
     let mut send = Command::new(&mcp);
+    send.env("MCP_STATE_DIR", scratch.path.join("state"));
     send.args(["send", "-i", "lo", "-p", &port.to_string(), "--rate", &options.rate]);
     send.args(["-n", &options.receivers.to_string(), "--wait", "30s"]).arg(&source).arg(&group);
     println!("$ {}\n", line(&send));
@@ -129,6 +130,7 @@ impl Seat {
         fs::create_dir(&dir)?;
         let log = scratch.path.join(format!("{id}.log"));
         let mut recv = Command::new(mcp);
+        recv.env("MCP_STATE_DIR", scratch.path.join("state"));
         recv.args([
             "recv",
             group,

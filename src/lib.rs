@@ -15,6 +15,7 @@ pub mod wire;
 
 pub mod protocol;
 
+pub mod keyring;
 pub mod net;
 pub mod storage;
 pub mod tasks;

@@ -1,7 +1,7 @@
 //! The arguments as typed, checked one by one. What follows from them together is `config.rs`.
 
 use crate::limits::{DEFAULT_PORT, MAX_DEVICES, MAX_LABEL, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN};
-use crate::units::Rate;
+use crate::units::{Rate, SenderKey};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,7 +36,7 @@ Quick start:
   mcp recv                     on each machine that is to have the file
   mcp send image.iso           on the one that has it
 
-'mcp help send' and 'mcp help recv' say more.";
+'mcp help send', 'mcp help recv' and 'mcp help key' say more.";
 
 const SEND_AFTER: &str = "\
 The stream starts when N devices are ready (-n), when the time to gather is over
@@ -63,6 +63,7 @@ Examples:
   mcp recv                                 takes what is sent next, to here
   mcp recv -o /srv/images --timeout 5m     waits 5 minutes for a sender
   mcp recv -o new.iso --force              replaces an existing file
+  mcp recv --from image-1.iso              fetches only what is not in an earlier version
   mcp recv 239.1.1.1 --id lab-07 --json    a group and a name you choose
 
 Exit codes:
@@ -72,6 +73,20 @@ Exit codes:
   5    no sender in time
   6    the transfer broke off or was refused
   130  interrupted";
+
+const KEY_AFTER: &str = "\
+A group key seals a transfer: who does not have it can neither read nor disturb it.
+
+Examples:
+  mcp key new lab              makes one and prints its line
+  mcp key add                  on each other machine: paste the line
+  mcp key show                 this machine's own key as a sender
+  mcp key forget 10.0.0.5      after the sender there was set up anew
+
+Exit codes:
+  0    done
+  1    the disk refused, or a file is damaged
+  2    the command line or the line given makes no sense";
 
 /// Copies one file to many machines at once, by multicast.
 #[derive(Debug, Parser)]
@@ -95,6 +110,8 @@ pub enum Command {
     Send(SendArgs),
     /// Receive a file
     Recv(RecvArgs),
+    /// Make, install and list keys
+    Key(KeyArgs),
 }
 
 /// `mcp send`.
@@ -140,6 +157,10 @@ pub struct SendArgs {
     /// Data bytes in a datagram, a multiple of 64 [default: from the interface's MTU]
     #[arg(long, value_name = "BYTES", value_parser = parse_symbol_size)]
     pub symbol_size: Option<u16>,
+    /// Group key to seal with: an installed one, a key file, or none. MCP_KEY may hold the line itself
+    /// [default: the one that is installed]
+    #[arg(short, long, value_name = "NAME|FILE|none")]
+    pub key: Option<PathBuf>,
     /// Write the final table of devices to FILE as JSON
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -169,12 +190,75 @@ pub struct RecvArgs {
     /// Give up when no sender is found in this time
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
     pub timeout: Duration,
+    /// Take only what is sealed with this group key: an installed one, a key file, or none for what is
+    /// not sealed. MCP_KEY may hold the line itself [default: all that are installed]
+    #[arg(short, long, value_name = "NAME|FILE|none")]
+    pub key: Option<PathBuf>,
+    /// Take files from this sender only, by what 'mcp key show' prints there; may be repeated
+    #[arg(long, value_name = "KEY", value_parser = SenderKey::from_line)]
+    pub sender: Vec<SenderKey>,
+    /// Take files only from senders that are known or given with --sender
+    #[arg(long)]
+    pub require_signed: bool,
     /// Replace an existing file
     #[arg(long)]
     pub force: bool,
+    /// Earlier version of the file (or a disk with it): what has not changed is taken from there
+    #[arg(long, value_name = "OLD")]
+    pub from: Option<PathBuf>,
     /// How to show things.
     #[command(flatten)]
     pub show: OutputArgs,
+}
+
+/// `mcp key`.
+#[derive(Debug, Args)]
+#[command(after_help = KEY_AFTER)]
+pub struct KeyArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: KeyCommand,
+}
+
+/// What can be done with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a group key, install it, and print the line to carry
+    New {
+        /// Name of the key
+        name: String,
+    },
+    /// Install a group key from such a line
+    Add {
+        /// File with the line [default: -, standard input]
+        file: Option<PathBuf>,
+    },
+    /// List the keys and known senders of this machine, without secrets
+    List,
+    /// Print a group key's line; without NAME this machine's own key as a sender
+    Show {
+        /// Name of the group key
+        name: Option<String>,
+    },
+    /// Remove a group key from this machine
+    Remove {
+        /// Name of the key
+        name: String,
+        /// Only what it was before it was renewed
+        #[arg(long)]
+        older: bool,
+    },
+    /// Renew a group key, and print the line to carry; the one before is kept for receiving
+    Rotate {
+        /// Name of the key
+        name: String,
+    },
+    /// Forget a sender that this machine has seen
+    Forget {
+        /// Its address, its key or its fingerprint
+        #[arg(value_name = "ADDRESS|KEY")]
+        sender: String,
+    },
 }
 
 /// How to show things, for both commands.

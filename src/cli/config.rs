@@ -2,7 +2,9 @@
 //! those that need the network or the disk.
 
 use super::args::{OutputArgs, RateChoice, RecvArgs, SendArgs, Slow};
+use crate::protocol::trust::Strangers;
 use crate::ui::{Mode, Style};
+use crate::units::SenderKey;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,6 +38,8 @@ pub struct SendConfig {
     pub ttl: u8,
     /// Symbol size, a valid one; none: from the interface's MTU.
     pub symbol_size: Option<u16>,
+    /// The group key as typed: a name, a file or `none`.
+    pub key: Option<PathBuf>,
     /// Where to write the final table.
     pub report: Option<PathBuf>,
     /// How to show things.
@@ -71,8 +75,16 @@ pub struct RecvConfig {
     pub id: Option<String>,
     /// Give up when no sender was found in this time.
     pub timeout: Duration,
+    /// The group key as typed: a name, a file or `none`.
+    pub key: Option<PathBuf>,
+    /// If there are any, files are taken from these senders only.
+    pub senders: Vec<SenderKey>,
+    /// What becomes of other senders.
+    pub strangers: Strangers,
     /// Whether an existing file may be replaced.
     pub force: bool,
+    /// An earlier version of the file, to take from it what has not changed.
+    pub from: Option<PathBuf>,
     /// How to show things.
     pub style: Style,
 }
@@ -119,6 +131,7 @@ impl SendConfig {
             linger: args.linger,
             ttl: args.ttl,
             symbol_size: args.symbol_size,
+            key: args.key,
             report: args.report,
             style: style(args.output, surroundings),
         }
@@ -129,6 +142,12 @@ impl RecvConfig {
     /// Resolves the arguments.
     #[must_use]
     pub fn new(args: RecvArgs, surroundings: Surroundings) -> Self {
+        // To remember a sender is for somebody to see.
+        let strangers = match (args.require_signed || !args.sender.is_empty(), surroundings.stderr_terminal) {
+            (true, _) => Strangers::Refuse,
+            (false, true) => Strangers::Pin,
+            (false, false) => Strangers::Unverified,
+        };
         Self {
             group: args.group,
             output: args.output,
@@ -136,7 +155,11 @@ impl RecvConfig {
             port: args.port,
             id: args.id,
             timeout: args.timeout,
+            key: args.key,
+            senders: args.sender,
+            strangers,
             force: args.force,
+            from: args.from,
             style: style(args.show, surroundings),
         }
     }
@@ -164,6 +187,7 @@ mod tests {
         match Cli::try_parse_from(line.split_whitespace()).unwrap().command {
             Command::Send(args) => (Some(SendConfig::new(args, surroundings)), None),
             Command::Recv(args) => (None, Some(RecvConfig::new(args, surroundings))),
+            Command::Key(_) => panic!("{line}: no transfer"),
         }
     }
 
@@ -203,21 +227,41 @@ mod tests {
     }
 
     #[test]
+    fn strangers() {
+        let key = SenderKey([7; 32]);
+        let pinned = format!("mcp recv --sender {} --sender {}", key.line(), SenderKey([8; 32]).line());
+        for (line, terminal, strangers) in [
+            ("mcp recv", true, Strangers::Pin),
+            ("mcp recv", false, Strangers::Unverified),
+            ("mcp recv --require-signed", true, Strangers::Refuse),
+            ("mcp recv --require-signed", false, Strangers::Refuse),
+            (&pinned, true, Strangers::Refuse),
+        ] {
+            assert_eq!(resolve(line, terminal).1.unwrap().strangers, strangers, "{line}");
+        }
+        assert_eq!(resolve(&pinned, false).1.unwrap().senders, [key, SenderKey([8; 32])]);
+    }
+
+    #[test]
     fn everything_arrives() {
-        let c = resolve("mcp send f g -i e -p 9 -r 1M --linger 1 --ttl 0 --symbol-size 64 --report r", true);
+        let c = resolve(
+            "mcp send f g -i e -p 9 -r 1M --linger 1 --ttl 0 --symbol-size 64 --report r -k lab",
+            true,
+        );
         let c = c.0.unwrap();
         assert_eq!((c.file, c.group.as_deref(), c.interface.as_deref()), ("f".into(), Some("g"), Some("e")));
         assert_eq!(
             (c.port, c.rate, c.ttl, c.symbol_size),
             (9, RateChoice::Fixed(Rate(1_000_000)), 0, Some(64))
         );
+        assert_eq!(c.key, Some("lab".into()));
         assert_eq!((c.linger, c.report), (Duration::from_secs(1), Some("r".into())));
-        let c = resolve("mcp recv g -o d -i e -p 9 --id n --timeout 7 --force", true).1.unwrap();
+        let c = resolve("mcp recv g -o d -i e -p 9 --id n --timeout 7 --force -k none", true).1.unwrap();
         assert_eq!(
             (c.group.as_deref(), c.output, c.interface.as_deref()),
             (Some("g"), "d".into(), Some("e"))
         );
         assert_eq!((c.port, c.id.as_deref(), c.force), (9, Some("n"), true));
-        assert_eq!(c.timeout, Duration::from_secs(7));
+        assert_eq!((c.timeout, c.key), (Duration::from_secs(7), Some("none".into())));
     }
 }

@@ -6,9 +6,9 @@
 //! replaced by renaming, and a lock stays with the file it was taken on.
 
 use crate::limits::MAX_LABEL;
-use crate::ui::write_whole;
+use crate::storage::{make_private_dir, set_aside, write_whole};
 use crate::units::DeviceId;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -77,9 +77,9 @@ impl Identity {
     }
 }
 
-/// `$MCP_STATE_DIR`, else for root `/var/lib/mcp`, else `$XDG_STATE_HOME/mcp`, else
+/// Where identifiers and keys are kept: `$MCP_STATE_DIR`, else for root `/var/lib/mcp`, else `$XDG_STATE_HOME/mcp`, else
 /// `~/.local/state/mcp`.
-fn state_dir() -> Option<PathBuf> {
+pub fn state_dir() -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     choose_dir(rustix::process::geteuid().is_root(), variable)
 }
@@ -121,7 +121,7 @@ fn random_id() -> io::Result<DeviceId> {
 
 /// Takes the first free slot of `dir`, and reads or makes its identifier.
 fn in_directory(dir: &Path, warnings: &mut Vec<String>) -> io::Result<(u32, DeviceId, File)> {
-    fs::create_dir_all(dir)?;
+    make_private_dir(dir)?;
     for slot in 1..=MAX_SLOTS {
         let name = if slot == 1 { "device-id".to_owned() } else { format!("device-id.{slot}") };
         let lock = OpenOptions::new()
@@ -146,10 +146,8 @@ fn read_or_make(path: &Path, warnings: &mut Vec<String>) -> io::Result<DeviceId>
             if let Some(id) = std::str::from_utf8(&text).ok().and_then(parse) {
                 return Ok(id);
             }
-            let mut aside = path.as_os_str().to_owned();
-            aside.push(".bad");
-            fs::rename(path, &aside)?;
-            let aside = Path::new(&aside).display();
+            let aside = set_aside(path)?;
+            let aside = aside.display();
             warnings.push(format!("the device identifier was damaged and is now {aside}; made a new one"));
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -172,6 +170,7 @@ fn parse(text: &str) -> Option<DeviceId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn kept(dir: &Path) -> Identity {
         Identity::kept(Some(dir), "lab").unwrap()

@@ -2,16 +2,20 @@
 //!
 //! ```text
 //!   args.rs --> config.rs --> send.rs / recv.rs --> ui::Exit
-//!                                 |       |
-//!                            identity.rs  report.rs (every error and warning)
+//!        \                      |  |  |
+//!         `--> key.rs           |  |  report.rs (every error and warning)
+//!                |              |  trust.rs (which keys)
+//!             keyring         identity.rs (which device, and where state is kept)
 //! ```
 
 pub mod args;
 pub mod config;
 pub mod identity;
+pub mod key;
 pub mod recv;
 pub mod report;
 pub mod send;
+pub mod trust;
 
 pub use crate::ui::exit;
 
@@ -19,6 +23,7 @@ use args::{Cli, Command};
 use clap::Parser;
 use config::Surroundings;
 use exit::Exit;
+use zeroize::Zeroizing;
 
 /// Runs the program with the arguments and the terminal of this process.
 #[must_use]
@@ -36,13 +41,14 @@ pub fn main() -> Exit {
     match cli.command {
         Command::Send(args) => send::run(config::SendConfig::new(args, surroundings)),
         Command::Recv(args) => recv::run(config::RecvConfig::new(args, surroundings)),
+        Command::Key(args) => key::run(args),
     }
 }
 
 /// Bytes that nobody can guess, for a key.
-fn random_bytes() -> Result<[u8; 32], report::Error> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)
+fn random_bytes() -> Result<Zeroizing<[u8; 32]>, report::Error> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *bytes)
         .map_err(|e| report::Error::Environment(format!("no randomness from the system: {e}")))?;
     Ok(bytes)
 }

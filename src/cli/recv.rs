@@ -2,27 +2,32 @@
 
 use super::config::RecvConfig;
 use super::exit::Exit;
-use super::identity::Identity;
+use super::identity::{Identity, state_dir};
 use super::random_bytes;
 use super::report::{self, Error};
+use super::trust::{self, Keys};
+use crate::crypto::group::GroupKeys;
 use crate::engine::Engine;
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job};
 use crate::engine::run::{Host, Observer};
 use crate::engine::workers::{Reports, Workers};
 use crate::fec::PlanCache;
+use crate::keyring::{Keyring, KnownSender};
 use crate::limits::{DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, RECEIVER_BUFFER_BYTES};
 use crate::net::endpoint::Families;
 use crate::net::{Destination, Features, Interface, Kind, UdpNet, choose_all_for_receive};
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::ReceiverDone;
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
-use crate::protocol::trust::Trust;
-use crate::storage::FileDestination;
+use crate::protocol::trust::Judgement;
+use crate::storage::{Earlier, EarlierFile, FileDestination};
 use crate::time::Time;
-use crate::ui::{ReceiverIntro, ReceiverView, receiver_view};
+use crate::ui::{ReceiverIntro, ReceiverView, receiver_view, refused};
+use crate::units::SenderKey;
 use crate::wire::AbortCode;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Receives one file and says how it ended.
 #[must_use]
@@ -72,8 +77,16 @@ fn listening(config: &RecvConfig) -> Result<Listening, Error> {
 
 fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
     let listening = listening(config)?;
+    let earlier = config.from.as_deref().map(EarlierFile::open).transpose();
+    let earlier = earlier.map_err(|e| Error::Environment(e.to_string()))?;
     let identity = Identity::find(config.id.as_deref())
         .map_err(|e| Error::Environment(format!("no randomness from the system: {e}")))?;
+    let ring = state_dir().map(Keyring::new);
+    let mut warnings = identity.warnings.clone();
+    let keys =
+        Keys { asked: config.key.as_deref(), variable: std::env::var_os("MCP_KEY"), ring: ring.as_ref() };
+    let keys = keys.for_receiving(&mut warnings)?;
+    let trust = trust::trust(&config.senders, config.strangers, ring.as_ref(), &mut warnings)?;
     let random = |e: getrandom::Error| Error::Environment(format!("no randomness from the system: {e}"));
     let mut host = Host::new(false)
         .map_err(|e| Error::Environment(format!("cannot wait for signals and sockets: {e}")))?;
@@ -87,10 +100,15 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
             })?;
     let destination = FileDestination::new(Some(config.output.clone()), config.force);
     let shown = listening.group.as_ref().map_or(listening.groups[0], |group| group.addr);
-    let intro =
-        ReceiverIntro { device: identity.device, label: identity.label.clone(), group: shown.to_string() };
+    let names = trust::named(keys.iter().map(|keys| keys.current().name()));
+    let intro = ReceiverIntro {
+        device: identity.device,
+        label: identity.label.clone(),
+        group: shown.to_string(),
+        sealed_with: Some(names).filter(|names| !names.is_empty()),
+    };
     let mut view = receiver_view(config.style, intro);
-    for warning in &identity.warnings {
+    for warning in &warnings {
         view.warn(host.now(), warning);
     }
     if let Err(e) = destination.check() {
@@ -109,9 +127,9 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
             groups: listening.groups,
             only: listening.group.as_ref().map(|group| group.addr.ip()),
             buffer_bytes: RECEIVER_BUFFER_BYTES,
-            agreement: random_bytes()?,
-            group_keys: Vec::new(),
-            trust: Trust::anybody(),
+            agreement: *random_bytes()?,
+            group_keys: keys.iter().flat_map(GroupKeys::secrets).cloned().collect(),
+            trust,
         },
         host.now(),
     );
@@ -119,7 +137,8 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
         worker_died: ReceiverDone::WorkerDied,
         source_unreadable: |why| ReceiverDone::Failed(AbortCode::Internal, why),
     };
-    let files = Arc::new(ReceiverFiles::new(Box::new(destination)));
+    let earlier = earlier.map(|file| Box::new(file) as Box<dyn Earlier>);
+    let files = Arc::new(ReceiverFiles::new(Box::new(destination)).with_earlier(earlier));
     let plans = Arc::new(PlanCache::default());
     let workers = Workers::start(super::worker_count(), reports, host.wake(), move || {
         let (files, plans) = (Arc::clone(&files), Arc::clone(&plans));
@@ -127,7 +146,7 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
     })
     .map_err(|e| Error::Environment(format!("the system gives no threads: {e}")))?;
     let mut engine = Engine::new(machine, net, workers, None);
-    let mut show = Show { view, outcome: None };
+    let mut show = Show { view, ring, refused: None, outcome: None };
     let run = host.run(&mut engine, &mut show);
     let snapshot = engine.machine().snapshot();
     let outcome = match run {
@@ -142,8 +161,9 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
     }
     let exit = Exit::of_receiver(&outcome);
     show.view.finish(host.now(), &snapshot, exit);
-    if let Some(error) = report::of_receiver(&outcome) {
-        report::error(&error);
+    match show.refused {
+        Some(why) if outcome == ReceiverOutcome::NoSender => report::error(&report::none_trusted(&why)),
+        _ => report::of_receiver(&outcome, snapshot.kept_bytes).iter().for_each(report::error),
     }
     Ok(exit)
 }
@@ -151,18 +171,78 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
 /// Shows what the machine says.
 struct Show {
     view: Box<dyn ReceiverView>,
+    ring: Option<Keyring>,
+    /// Why the first sender that was refused was refused.
+    refused: Option<String>,
     outcome: Option<ReceiverOutcome>,
+}
+
+impl Show {
+    /// Keeps a sender that was seen for the first time. The one write to the disk that the loop waits
+    /// for, before any data comes.
+    fn remember(&mut self, now: Time, key: SenderKey, address: IpAddr) {
+        let label = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let sender = KnownSender { address, key, label };
+        let mut warnings = Vec::new();
+        let kept = match &self.ring {
+            Some(ring) => ring.remember(sender, &mut warnings).map_err(|e| e.to_string()),
+            None => Err("there is no state directory: HOME is not set (set MCP_STATE_DIR)".to_owned()),
+        };
+        if let Err(why) = kept {
+            warnings.push(format!("{why}; this sender is not remembered"));
+        }
+        for warning in &warnings {
+            self.view.warn(now, warning);
+        }
+    }
 }
 
 impl Observer<Receiver> for Show {
     fn event(&mut self, now: Time, machine: &Receiver, event: ReceiverEvent) {
-        if let ReceiverEvent::Finished(outcome) = &event {
-            self.outcome = Some(outcome.clone());
-        }
         self.view.event(now, &event, &machine.snapshot());
+        match event {
+            ReceiverEvent::Finished(outcome) => self.outcome = Some(outcome),
+            ReceiverEvent::SenderTrusted { key, address, judgement: Judgement::FirstUse } => {
+                self.remember(now, key, address.ip());
+            }
+            ReceiverEvent::SenderRefused { key, address, judgement } => {
+                self.refused.get_or_insert_with(|| refused(&key, address.ip(), judgement));
+            }
+            _ => {}
+        }
     }
 
     fn tick(&mut self, now: Time, machine: &Receiver) {
         self.view.tick(now, &machine.snapshot());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::trust::Strangers;
+    use crate::ui::{Mode, Style};
+    use crate::units::DeviceId;
+
+    #[test]
+    fn a_sender_that_is_seen_for_the_first_time_is_known_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let ring = Keyring::new(dir.path().join("state"));
+        let trust = || trust::trust(&[], Strangers::Pin, Some(&ring), &mut Vec::new()).unwrap();
+        let intro = ReceiverIntro {
+            device: DeviceId([1; 16]),
+            label: "d".into(),
+            group: "g".into(),
+            sealed_with: None,
+        };
+        let view = receiver_view(Style { mode: Mode::Quiet, verbose: false }, intro);
+        let mut show = Show { view, ring: Some(ring.clone()), refused: None, outcome: None };
+        let (key, other, at) = (SenderKey([1; 32]), SenderKey([2; 32]), IpAddr::from([10, 0, 0, 5]));
+        assert_eq!(trust().judge(&key, at), Judgement::FirstUse);
+        show.remember(Time::ZERO, key, at);
+        assert_eq!(trust().judge(&key, at), Judgement::Known);
+        assert_eq!(trust().judge(&other, at), Judgement::Changed { expected: key });
+        ring.forget("10.0.0.5", &mut Vec::new()).unwrap();
+        assert_eq!(trust().judge(&other, at), Judgement::FirstUse);
     }
 }

@@ -3,6 +3,7 @@
 use super::exit::Exit;
 use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
 use crate::status::{DeviceRow, DeviceStatus};
+use crate::text::bytes;
 use crate::ui::{device_name, escape};
 use crate::wire::AbortCode;
 use std::io::Write;
@@ -122,9 +123,20 @@ fn devices(n: usize) -> String {
     if n == 1 { "1 device".into() } else { format!("{n} devices") }
 }
 
-/// What is to be said about a receiver's end; nothing if all went well.
+/// What is to be said where no sender came but such as were refused; `why` is what was said of the first.
 #[must_use]
-pub fn of_receiver(outcome: &ReceiverOutcome) -> Option<Error> {
+pub fn none_trusted(why: &str) -> Error {
+    Error::Peer(format!("no sender that is trusted was found in time; {why}"))
+}
+
+/// What is to be said about a receiver's end that left `kept` bytes in the part file; nothing if all
+/// went well.
+#[must_use]
+pub fn of_receiver(outcome: &ReceiverOutcome, kept: u64) -> Option<Error> {
+    let saved = match kept {
+        0 => "nothing was saved".to_owned(),
+        kept => format!("{} are kept and the next 'mcp recv' goes on from them", bytes(kept)),
+    };
     let told = |why: &str| if why.is_empty() { String::new() } else { format!(": {why}") };
     match outcome {
         ReceiverOutcome::Complete { .. } | ReceiverOutcome::AlreadyComplete => None,
@@ -133,15 +145,15 @@ pub fn of_receiver(outcome: &ReceiverOutcome) -> Option<Error> {
                 .into(),
         )),
         ReceiverOutcome::SenderSilent => {
-            Some(Error::Peer("the sender fell silent, nothing was saved; receive again once it is back".into()))
+            Some(Error::Peer(format!("the sender fell silent, {saved}; receive again once it is back")))
         }
         ReceiverOutcome::SenderAborted(code, why) => Some(Error::Peer(match code {
             AbortCode::Finished => {
-                format!("the sender ended before this device was complete{}; send again", told(why))
+                format!("the sender ended before this device was complete{}, {saved}; send again", told(why))
             }
-            AbortCode::Interrupted => "the sender was interrupted, nothing was saved; send again".to_owned(),
-            AbortCode::Source => format!("the sender's file failed{}; nothing was saved, send again", told(why)),
-            _ => format!("the sender gave up{}; nothing was saved, send again", told(why)),
+            AbortCode::Interrupted => format!("the sender was interrupted, {saved}; send again"),
+            AbortCode::Source => format!("the sender's file failed{}; {saved}, send again", told(why)),
+            _ => format!("the sender gave up{}; {saved}, send again", told(why)),
         })),
         ReceiverOutcome::Refused => {
             Some(Error::Peer("the sender serves as many devices as it can; receive again when it is done".into()))
@@ -152,7 +164,7 @@ pub fn of_receiver(outcome: &ReceiverOutcome) -> Option<Error> {
             told(why)
         ))),
         ReceiverOutcome::Failed(_, why) => Some(Error::Environment(why.clone())),
-        ReceiverOutcome::Interrupted => Some(Error::Environment("interrupted, nothing was saved".into())),
+        ReceiverOutcome::Interrupted => Some(Error::Environment(format!("interrupted, {saved}"))),
     }
 }
 
@@ -200,12 +212,17 @@ mod tests {
     #[test]
     fn every_receivers_failure_has_a_line() {
         use ReceiverOutcome as O;
-        assert_eq!(of_receiver(&O::Complete { acknowledged: true }), None);
-        assert_eq!(of_receiver(&O::AlreadyComplete), None);
+        assert_eq!(of_receiver(&O::Complete { acknowledged: true }, 0), None);
+        assert_eq!(of_receiver(&O::AlreadyComplete, 0), None);
         let aborted = O::SenderAborted(AbortCode::Source, "it\x07 shrank".into());
         assert_eq!(
-            of_receiver(&aborted).unwrap().line(),
+            of_receiver(&aborted, 0).unwrap().line(),
             "mcp: the sender's file failed: it\\u{7} shrank; nothing was saved, send again"
+        );
+        assert_eq!(
+            of_receiver(&O::SenderSilent, 37 << 20).unwrap().line(),
+            "mcp: the sender fell silent, 37.00 MiB are kept and the next 'mcp recv' goes on from them; \
+             receive again once it is back"
         );
         let outcomes = [
             O::NoSender,
@@ -219,7 +236,7 @@ mod tests {
             O::Interrupted,
         ];
         for outcome in outcomes {
-            let error = of_receiver(&outcome).unwrap();
+            let error = of_receiver(&outcome, 0).unwrap();
             let agrees = error.exit() == Exit::of_receiver(&outcome)
                 || matches!(outcome, O::NoSender | O::Interrupted);
             assert!(agrees && error.line().len() > 10, "{outcome:?}: {error:?}");

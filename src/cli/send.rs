@@ -3,15 +3,16 @@
 use super::args::{RateChoice, Slow};
 use super::config::SendConfig;
 use super::exit::Exit;
+use super::identity::state_dir;
 use super::random_bytes;
 use super::report::{self, Error};
-use crate::crypto::derive::Secret;
-use crate::crypto::sign::Identity;
+use super::trust::{self, Keys};
 use crate::engine::jobs::run_sender_job;
 use crate::engine::run::{Host, Observer};
 use crate::engine::workers::{Reports, Workers};
 use crate::engine::{Engine, Stream};
 use crate::fec::PlanCache;
+use crate::keyring::Keyring;
 use crate::layout::Layout;
 use crate::limits::{DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, MAX_BLOCKS};
 use crate::net::{Destination, Features, Interface, InterfaceError, Kind, UdpNet, choose};
@@ -19,12 +20,12 @@ use crate::pacing::RateMode;
 use crate::protocol::event::{SenderEvent, SenderOutcome};
 use crate::protocol::job::{SenderDone, SenderJob};
 use crate::protocol::sender::{Sender, SenderConfig, SlowPolicy};
-use crate::storage::{FileSource, Source};
+use crate::storage::{FileSource, Source, check_whole};
 use crate::tasks::{MemoryStore, TaskTable};
 use crate::text;
 use crate::time::Time;
 use crate::ui::report_file::Report;
-use crate::ui::{SenderIntro, SenderView, check_whole, sender_view};
+use crate::ui::{SenderIntro, SenderView, sender_view};
 use crate::units::{Digest, Rate, SessionId, TaskId};
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -124,6 +125,12 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
             layout.block_count()
         )));
     }
+    let ring = state_dir().map(Keyring::new);
+    let mut warnings = Vec::new();
+    let keys =
+        Keys { asked: config.key.as_deref(), variable: std::env::var_os("MCP_KEY"), ring: ring.as_ref() };
+    let group_key = keys.for_sending(&mut warnings)?;
+    let identity = trust::identity(ring.as_ref(), &mut warnings)?;
     let started = SystemTime::now();
     let random = |e: getrandom::Error| Error::Environment(format!("no randomness from the system: {e}"));
     let session = SessionId(getrandom::u64().map_err(random)?.max(1));
@@ -145,8 +152,13 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         size: source.size(),
         group: route.destination.addr.to_string(),
         enter_starts: config.gather.enter,
+        sender: identity.public(),
+        sealed_with: group_key.as_ref().map(|key| key.name().to_owned()),
     };
     let mut view = sender_view(config.style, intro.clone());
+    for warning in &warnings {
+        view.warn(host.now(), warning);
+    }
     let rate = match route.rate {
         RateMode::Fixed(rate) => text::rate(rate.0),
         RateMode::Auto(ceiling) => format!("found while sending, up to {}", text::rate(ceiling.0)),
@@ -173,9 +185,9 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         wait: config.gather.at_most,
         settle: config.gather.settle,
         linger: config.linger,
-        identity: Identity::new(&Secret::new(random_bytes()?)),
-        agreement: random_bytes()?,
-        group_key: None,
+        identity,
+        agreement: *random_bytes()?,
+        group_key: group_key.map(|key| key.secret().clone()),
         suite: crate::crypto::seal::fastest(),
     };
     let machine = Sender::new(sender_config, host.now());

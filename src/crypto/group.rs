@@ -1,6 +1,6 @@
 //! Group keys as text: a line to carry from machine to machine, and the file that keeps them.
 //!
-//! A line is `mcp-key1-NAME-` and 58 characters ([`super::spell`]). A file has one or more of them, all
+//! A line is `mcp-key1-NAME-` and 58 characters (`spell` has the coding). A file has one or more of them, all
 //! of one name: the first is the current key, the others came before it and are still good for
 //! receiving. Blank lines, and lines that begin with `#`, are passed over.
 
@@ -74,13 +74,18 @@ impl GroupKey {
 }
 
 /// Whether `name` can be a group key's: 1 to [`MAX_KEY_NAME`] of a-z, 0-9, `.`, `_` and `-`, the first
-/// of them neither `.` nor `-`. Such a name is a file's name everywhere.
+/// of them neither `.` nor `-`; and not `none`, which stands for no key. Such a name is a file's name
+/// everywhere.
 ///
 /// # Errors
 /// When it cannot.
 pub fn check_name(name: &str) -> Result<(), LineError> {
     let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
-    if name.is_empty() || name.len() > MAX_KEY_NAME || name.starts_with(['.', '-']) || !name.bytes().all(fine)
+    if name.is_empty()
+        || name == "none"
+        || name.len() > MAX_KEY_NAME
+        || name.starts_with(['.', '-'])
+        || !name.bytes().all(fine)
     {
         return Err(LineError::Name);
     }
@@ -152,6 +157,25 @@ impl GroupKeys {
         self.older.truncate(MAX_KEY_LINES - 1);
     }
 
+    /// Takes in the keys of another file of the same name. A current key that is new becomes the current
+    /// one; one that is here already changes nothing, so that an old line does not undo a rotation.
+    pub fn merge(&mut self, other: Self) {
+        let known = |keys: &Self, key: &GroupKey| {
+            std::iter::once(&keys.current).chain(&keys.older).any(|have| have.same_secret(key))
+        };
+        let front = !known(self, &other.current);
+        let mut new: Vec<_> = other.older.into_iter().filter(|key| !known(self, key)).collect();
+        if front {
+            for key in new.drain(..).rev() {
+                self.renew(key);
+            }
+            self.renew(other.current);
+        } else {
+            self.older.append(&mut new);
+            self.older.truncate(MAX_KEY_LINES - 1);
+        }
+    }
+
     /// Drops all but the current key.
     pub fn drop_older(&mut self) {
         self.older.clear();
@@ -219,7 +243,7 @@ mod tests {
             let line = key(name, 1).line();
             assert_eq!(GroupKey::from_line(&line).unwrap().name(), name);
         }
-        for name in ["", ".", "..", ".a", "-a", "a/b", "A", "a b", "ä", "a\0", &"x".repeat(33)] {
+        for name in ["none", "", ".", "..", ".a", "-a", "a/b", "A", "a b", "ä", "a\0", &"x".repeat(33)] {
             assert_eq!(GroupKey::new(name, Secret::new([1; 32])).unwrap_err(), LineError::Name, "{name:?}");
         }
     }
@@ -273,6 +297,27 @@ mod tests {
         assert!(GroupKeys::parse(keys.text().as_bytes()).is_ok());
         keys.drop_older();
         assert_eq!(keys.text().as_str(), format!("{}\n", key("lab", 39).line().as_str()));
+    }
+
+    #[test]
+    fn merging() {
+        let keys = |seconds: &[u8]| {
+            let text: Vec<String> = seconds.iter().map(|n| key("lab", *n).line().to_string()).collect();
+            GroupKeys::parse(text.join("\n").as_bytes()).unwrap()
+        };
+        for (have, add, want) in [
+            (&[1][..], &[1][..], &[1][..]),
+            (&[1], &[2], &[2, 1]),
+            (&[2, 1], &[1], &[2, 1]),
+            (&[2, 1], &[3, 2, 1], &[3, 2, 1]),
+            (&[1], &[3, 2, 1], &[3, 2, 1]),
+            (&[3], &[3, 2, 1], &[3, 2, 1]),
+        ] {
+            let mut keys_here = keys(have);
+            keys_here.merge(keys(add));
+            let got: Vec<u8> = keys_here.secrets().map(|s| s.expose()[0]).collect();
+            assert_eq!(got, want, "{have:?} and {add:?}");
+        }
     }
 
     #[test]

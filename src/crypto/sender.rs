@@ -1,9 +1,14 @@
-//! A sender's key as text: the whole of it in one line, and a fingerprint for people.
+//! A sender's key as text: the whole of it in one line, a fingerprint for people, and the secret half
+//! for its file.
 
+use super::derive::Secret;
 use super::spell::{Kind, LineError, groups};
 use crate::units::SenderKey;
+use zeroize::Zeroizing;
 
 const KIND: Kind = Kind { what: "sender's key", stem: "mcp-sender", heading: "mcp-sender1-" };
+
+const SEED: Kind = Kind { what: "sender's secret", stem: "mcp-identity", heading: "mcp-identity1-" };
 
 /// Domain of the hash behind a fingerprint; never changes, or people would see another one.
 const CONTEXT: &str = "mcp 2026-11-20 fingerprint of a sender's key v1";
@@ -28,6 +33,20 @@ impl SenderKey {
     pub fn from_line(line: &str) -> Result<Self, LineError> {
         KIND.read("", KIND.body(line)?).map(|key| Self(*key))
     }
+}
+
+/// The secret half as one line for its file. It *is* the identity.
+#[must_use]
+pub fn seed_line(seed: &Secret) -> Zeroizing<String> {
+    SEED.write("", seed.expose())
+}
+
+/// The secret half in such a line, white space around it left out.
+///
+/// # Errors
+/// When it is something else, cut short or damaged.
+pub fn seed_from_line(line: &str) -> Result<Secret, LineError> {
+    SEED.read("", SEED.body(line)?).map(|seed| Secret::new(*seed))
 }
 
 #[cfg(test)]
@@ -57,6 +76,16 @@ mod tests {
         assert!(says("mcp-sender2-x").contains("of a version that this mcp does not know"));
         assert!(says(&GOLDEN_LINE[..69]).contains("cut short"));
         assert!(says(&format!("{GOLDEN_LINE}a")).contains("something behind it"));
+    }
+
+    #[test]
+    fn secret_halves() {
+        let line = seed_line(&Secret::new([9; 32]));
+        assert!(line.starts_with("mcp-identity1-"));
+        assert_eq!(seed_from_line(&format!("{}\n", line.as_str())).unwrap().expose(), &[9; 32]);
+        assert!(seed_from_line(&line[..50]).is_err());
+        // The check covers what it is.
+        assert!(SenderKey::from_line(&line.replace("identity", "sender")).is_err());
     }
 
     #[test]

@@ -49,7 +49,9 @@ pub enum LineError {
         what: &'static str,
     },
     /// The name of a group key is not one.
-    #[error("a key's name has 1 to 32 of a-z, 0-9, '.', '_' and '-', and begins with none of '.' and '-'")]
+    #[error(
+        "a key's name has 1 to 32 of a-z, 0-9, '.', '_' and '-', does not begin with '.' or '-', and is not 'none'"
+    )]
     Name,
 }
 

@@ -5,7 +5,8 @@ use crate::crypto::digest::chaining_value;
 use crate::fec::{BlockAssembly, Buffer, Encoder, PlanCache};
 use crate::layout::Layout;
 use crate::protocol::job::{ReceiverDone, ReceiverJob, SenderDone, SenderJob};
-use crate::storage::{Destination, DestinationError, Part, Source, SourceError};
+use crate::ranges::BitSet;
+use crate::storage::{Destination, DestinationError, Earlier, Part, Source, SourceError};
 use crate::units::{BlockIndex, Digest};
 use crate::wire::AbortCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,6 +70,7 @@ struct OpenPart {
 pub struct ReceiverFiles {
     destination: Mutex<Box<dyn Destination>>,
     open: Mutex<Option<OpenPart>>,
+    earlier: Option<Box<dyn Earlier>>,
 }
 
 /// Why a job could not be done.
@@ -93,7 +95,14 @@ impl ReceiverFiles {
     /// Nothing open yet; the object will go to `destination`.
     #[must_use]
     pub fn new(destination: Box<dyn Destination>) -> Self {
-        Self { destination: Mutex::new(destination), open: Mutex::new(None) }
+        Self { destination: Mutex::new(destination), open: Mutex::new(None), earlier: None }
+    }
+
+    /// Blocks that have not changed since are taken from `earlier`.
+    #[must_use]
+    pub fn with_earlier(mut self, earlier: Option<Box<dyn Earlier>>) -> Self {
+        self.earlier = earlier;
+        self
     }
 
     fn part(&self) -> Result<OpenPart, Refusal> {
@@ -110,6 +119,9 @@ pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCac
             files.part().and_then(|open| store(&open, assembly, expected, pressed, plans))
         }
         ReceiverJob::Spill(assembly) => files.part().and_then(|open| spill(&open, assembly)),
+        ReceiverJob::Check { block, expected, in_part } => {
+            files.part().and_then(|open| check(&open, files, block, expected, in_part))
+        }
         ReceiverJob::Commit => commit(files),
         ReceiverJob::Discard => {
             if let Some(open) = lock(&files.open).take() {
@@ -117,14 +129,68 @@ pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCac
             }
             Ok(ReceiverDone::Discarded)
         }
+        ReceiverJob::Keep => Ok(match lock(&files.open).take() {
+            Some(_) => ReceiverDone::Kept,
+            None => ReceiverDone::Discarded,
+        }),
     };
     done.unwrap_or_else(|Refusal(code, reason)| ReceiverDone::Failed(code, reason))
 }
 
 fn open(files: &ReceiverFiles, name: &str, layout: Layout) -> Result<ReceiverDone, Refusal> {
     let part = lock(&files.destination).create(name, layout.object_size())?;
+    let written = written_blocks(&*part, &layout);
+    let size = files.earlier.as_ref().map_or(0, |earlier| earlier.size());
+    // Only what it has whole can agree; its last block may be shorter, as the object's.
+    let earlier = if size >= layout.object_size() {
+        layout.block_count()
+    } else {
+        (size >> layout.block_log2()) as u32
+    };
     *lock(&files.open) = Some(OpenPart { part: Arc::from(part), layout });
-    Ok(ReceiverDone::Opened)
+    Ok(ReceiverDone::Opened { written, earlier })
+}
+
+/// The blocks of which the part file holds something.
+fn written_blocks(part: &dyn Part, layout: &Layout) -> BitSet {
+    let mut blocks = BitSet::new(layout.block_count());
+    let mut from = 0;
+    while let Some(range) = part.next_written(from).filter(|range| range.start < layout.object_size()) {
+        let first = (range.start >> layout.block_log2()) as u32;
+        let last = ((range.end - 1) >> layout.block_log2()) as u32;
+        (first..=last).for_each(|block| {
+            blocks.insert(block);
+        });
+        // The rest of the last block may be as full of holes as it likes.
+        from = layout.block_offset(BlockIndex(last)) + (1 << layout.block_log2());
+    }
+    blocks
+}
+
+/// A block that cannot be read is not there: it is fetched.
+fn check(
+    open: &OpenPart,
+    files: &ReceiverFiles,
+    block: BlockIndex,
+    expected: Digest,
+    in_part: bool,
+) -> Result<ReceiverDone, Refusal> {
+    let offset = open.layout.block_offset(block);
+    let mut buffer = Buffer::default();
+    buffer.set_len(open.layout.block_len(block));
+    if in_part
+        && open.part.read_at(offset, &mut buffer).is_ok()
+        && value(&open.layout, block, &buffer) == expected
+    {
+        return Ok(ReceiverDone::Checked { block, agrees: true });
+    }
+    let agrees = files.earlier.as_ref().is_some_and(|earlier| {
+        earlier.read_at(offset, &mut buffer).is_ok() && value(&open.layout, block, &buffer) == expected
+    });
+    if agrees {
+        open.part.write_through(offset, &buffer)?;
+    }
+    Ok(ReceiverDone::Checked { block, agrees })
 }
 
 fn store(

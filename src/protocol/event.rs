@@ -64,8 +64,10 @@ pub struct SenderSnapshot {
     pub position: u32,
     /// Bytes of the object.
     pub object_size: u64,
-    /// Bytes of the object streamed.
+    /// Bytes of the object streamed, or gone by.
     pub streamed: u64,
+    /// Bytes of them that were not sent to the group, since every device had them.
+    pub skipped: u64,
     /// Pacing rate.
     pub rate: Rate,
     /// Bytes put on the wire so far: Ethernet frames as network cards count them (headers, but no
@@ -132,6 +134,11 @@ pub enum ReceiverEvent {
     Admitted,
     /// The first symbol came.
     Receiving,
+    /// All that might have been here already has been looked at.
+    Held {
+        /// Bytes of blocks that agree: they need not be received.
+        bytes: u64,
+    },
     /// A block did not agree with its chaining value and is fetched again.
     BlockRejected(u32),
     /// All blocks are verified; syncing and renaming.
@@ -186,6 +193,10 @@ pub struct ReceiverSnapshot {
     pub verified_bytes: u64,
     /// Bytes of object data received so far, verified or not (never above the object's size).
     pub received_bytes: u64,
+    /// Bytes of verified blocks that were here already, from an earlier run or in an earlier version.
+    pub held_bytes: u64,
+    /// Bytes left in the part file for the next run, once this one has ended without the object.
+    pub kept_bytes: u64,
     /// Blocks of the object.
     pub blocks: u32,
     /// Blocks verified.

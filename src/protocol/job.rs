@@ -2,6 +2,7 @@
 
 use crate::fec::{BlockAssembly, Buffer};
 use crate::layout::Layout;
+use crate::ranges::BitSet;
 use crate::status::DeviceStatus;
 use crate::units::{BlockIndex, DeviceId, Digest, SymbolId};
 use crate::wire::AbortCode;
@@ -55,7 +56,7 @@ pub enum SenderDone {
 /// Work for the receiver.
 #[derive(Debug)]
 pub enum ReceiverJob {
-    /// Choose and check the destination, create and preallocate the part file.
+    /// Choose and check the destination, take over or create the part file.
     Open {
         /// The object's name (untrusted; the storage layer makes it safe or refuses).
         name: String,
@@ -75,17 +76,34 @@ pub enum ReceiverJob {
     },
     /// Write what the assembly holds to the part file and empty its buffer.
     Spill(BlockAssembly),
+    /// Look whether the device has the block already: in the part file that an earlier run has left, or
+    /// in an earlier version of the object, from which it is copied if it agrees.
+    Check {
+        /// The block.
+        block: BlockIndex,
+        /// Its chaining value.
+        expected: Digest,
+        /// Whether the part file may have it.
+        in_part: bool,
+    },
     /// Sync the part file, rename it to its final name, sync the directory.
     Commit,
     /// Remove the part file.
     Discard,
+    /// Leave the part file to the next run.
+    Keep,
 }
 
 /// What became of a [`ReceiverJob`].
 #[derive(Debug)]
 pub enum ReceiverDone {
     /// The part file is ready.
-    Opened,
+    Opened {
+        /// Blocks of which it may hold something from an earlier run.
+        written: BitSet,
+        /// Blocks below this are in an earlier version of the object, changed or not.
+        earlier: u32,
+    },
     /// The block is in the part file; its chaining value, and its buffer for reuse.
     Stored {
         /// The block.
@@ -111,10 +129,19 @@ pub enum ReceiverDone {
         /// The buffer.
         buffer: Buffer,
     },
+    /// The block was looked for; if it agrees it is in the part file.
+    Checked {
+        /// The block.
+        block: BlockIndex,
+        /// Whether it has the chaining value.
+        agrees: bool,
+    },
     /// The object is in place and synced.
     Committed(PathBuf),
     /// The part file is gone.
     Discarded,
+    /// The part file is left to the next run.
+    Kept,
     /// The disk or the name refused; one clause for people.
     Failed(AbortCode, String),
     /// A worker died: our bug.

@@ -22,7 +22,7 @@ pub enum Strangers {
 pub struct Trust {
     /// If there are any, these senders and no others.
     pub pinned: Vec<SenderKey>,
-    /// Senders seen before, by the address they were last seen at.
+    /// Senders seen before, by the address they were seen at.
     pub known: BTreeMap<IpAddr, SenderKey>,
     /// What becomes of others.
     pub strangers: Strangers,

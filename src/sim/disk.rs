@@ -2,8 +2,10 @@
 //! crashes. It knows what has been synced: a crash loses or tears the rest.
 
 use super::pages::Pages;
-use crate::storage::{Destination, DestinationError, Part, RawBytes, Source, SourceError};
-use std::collections::BTreeMap;
+use crate::storage::{Destination, DestinationError, Earlier, Part, RawBytes, Source, SourceError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -85,11 +87,11 @@ struct State {
     /// Files under their final names; all synced, for a rename happens after the sync.
     files: BTreeMap<String, Arc<Vec<u8>>>,
     parts: BTreeMap<u64, Pages>,
+    /// Part files whose device is at work on them; another may be taken over.
+    owned: BTreeSet<u64>,
     /// What is expected to come; only to save memory.
     object: Arc<Vec<u8>>,
     made: u64,
-    /// Counts the crashes: a part made before one belongs to nobody.
-    crashes: u64,
     writes: u64,
     written: u64,
     reads: u64,
@@ -157,12 +159,9 @@ impl SimDisk {
     /// The device loses power: what was not synced is kept, lost or torn, each write for itself.
     pub fn crash(&self, rng: &mut fastrand::Rng) {
         let mut state = self.state();
-        state.crashes += 1;
+        // Who comes to clean up after that does so in vain.
+        state.owned.clear();
         state.parts.values_mut().for_each(|part| part.crash(rng));
-    }
-    /// What a restarted device does before anything else: clears away part files left behind.
-    pub fn sweep(&self) {
-        self.state().parts.clear();
     }
 }
 
@@ -192,22 +191,29 @@ impl Destination for SimDestination {
         if state.faults.read_only {
             return state.refuse("the disk is read-only");
         }
-        if state.faults.capacity.is_some_and(|c| state.used() + size > c) {
+        let orphan =
+            state.parts.iter().find(|(id, part)| part.len() as u64 == size && !state.owned.contains(id));
+        let orphan = orphan.map(|(&id, _)| id);
+        if orphan.is_none() && state.faults.capacity.is_some_and(|c| state.used() + size > c) {
             return state.refuse("no space left on the disk");
         }
+        // A number is given once: who has lost a part to a crash must not reach its successor.
         let id = state.made;
         state.made += 1;
-        let part = Pages::new(size as usize, Arc::clone(&state.object));
+        let part = orphan.and_then(|id| state.parts.remove(&id));
+        let adopted = part.is_some();
+        let part = part.unwrap_or_else(|| Pages::new(size as usize, Arc::clone(&state.object)));
         state.parts.insert(id, part);
-        let (crashes, disk) = (state.crashes, self.disk.clone());
-        Ok(Box::new(SimPart { disk, id, crashes, name: name.to_owned(), force: self.force }))
+        state.owned.insert(id);
+        let disk = self.disk.clone();
+        Ok(Box::new(SimPart { disk, id, adopted, name: name.to_owned(), force: self.force }))
     }
 }
 
 struct SimPart {
     disk: SimDisk,
     id: u64,
-    crashes: u64,
+    adopted: bool,
     name: String,
     force: bool,
 }
@@ -239,6 +245,11 @@ impl Part for SimPart {
         part.read(offset as usize, buf);
         Ok(())
     }
+    fn next_written(&self, from: u64) -> Option<Range<u64>> {
+        let state = self.disk.state();
+        let part = state.parts.get(&self.id).filter(|_| self.adopted)?;
+        part.next_written(from as usize).map(|range| range.start as u64..range.end as u64)
+    }
     fn commit(&self) -> Result<PathBuf, DestinationError> {
         let mut state = self.disk.state();
         let mut part = state.parts.remove(&self.id).expect("a part file is committed once");
@@ -258,7 +269,7 @@ impl Part for SimPart {
     fn discard(&self) {
         let mut state = self.disk.state();
         // A device that crashed clears nothing away.
-        if state.crashes == self.crashes {
+        if state.owned.remove(&self.id) {
             state.parts.remove(&self.id);
         }
     }
@@ -266,7 +277,21 @@ impl Part for SimPart {
 
 impl Drop for SimPart {
     fn drop(&mut self) {
-        self.discard();
+        self.disk.state().owned.remove(&self.id);
+    }
+}
+
+/// An earlier version of an object, in memory.
+pub struct SimEarlier(pub Arc<Vec<u8>>);
+
+impl Earlier for SimEarlier {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let from = self.0.get(offset as usize..).and_then(|rest| rest.get(..buf.len()));
+        buf.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
     }
 }
 
@@ -290,7 +315,14 @@ mod tests {
         drop(second);
         disk.with_file("x", |file| assert_eq!(file, Some(&b"abcdefgh"[..])));
         assert_eq!(disk.parts(), 1);
-        disk.sweep();
+        // The next run takes over what is left; who was switched off does not reach it any more.
+        let third = SimDestination::new(disk.clone(), true).create("x", 8).unwrap();
+        third.write_at(0, b"ABCDEFGH").unwrap();
+        assert_eq!(disk.parts(), 1);
+        drop(third);
+        let fourth = SimDestination::new(disk.clone(), true).create("x", 8).unwrap();
+        assert_eq!((disk.parts(), fourth.next_written(0)), (1, Some(0..8)));
+        fourth.discard();
         assert_eq!(disk.parts(), 0);
     }
 

@@ -33,4 +33,6 @@ pub mod world;
 #[cfg(test)]
 mod rates;
 #[cfg(test)]
+mod resume;
+#[cfg(test)]
 mod tests;

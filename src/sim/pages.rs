@@ -113,6 +113,16 @@ impl Pages {
         }
     }
 
+    /// The first range at or after `from` that was written, by whole pages.
+    #[must_use]
+    pub fn next_written(&self, from: usize) -> Option<std::ops::Range<usize>> {
+        let pages = self.pages.iter().skip(from / PAGE);
+        let start = from / PAGE + pages.clone().position(|page| *page != Page::Zero)?;
+        let rest = self.pages.iter().skip(start);
+        let end = start + rest.take_while(|page| **page != Page::Zero).count();
+        Some((start * PAGE).max(from)..(end * PAGE).min(self.len))
+    }
+
     /// Makes all writes durable.
     pub fn sync(&mut self) {
         self.undo.clear();

@@ -1,6 +1,6 @@
 //! The senders and devices of a transfer, each an engine on virtual ports.
 
-use super::disk::{SimDestination, SimDisk, SimSource};
+use super::disk::{SimDestination, SimDisk, SimEarlier, SimSource};
 use super::node::{Actor, Node, SimJobs, SimNet, Work};
 use super::scenario::{DevicePlan, Scenario};
 use crate::crypto::sign::sham;
@@ -12,7 +12,7 @@ use crate::protocol::job::{ReceiverDone, SenderDone, SenderJob};
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::sender::{Sender, SenderConfig};
 use crate::protocol::trust::Trust;
-use crate::storage::Source;
+use crate::storage::{Earlier, Source};
 use crate::tasks::{MemoryStore, TaskTable};
 use crate::time::Time;
 use crate::units::{DeviceId, SessionId, Suite, TaskId};
@@ -177,7 +177,7 @@ pub fn receiver(
     plan: &DevicePlan,
     index: u32,
     [seed, work_seed]: [u64; 2],
-    disk: SimDisk,
+    (disk, earlier): (SimDisk, Option<Arc<Vec<u8>>>),
     buffer_bytes: usize,
     (plans, likely): (Rc<PlanCache>, Arc<Likely>),
     now: Time,
@@ -194,7 +194,8 @@ pub fn receiver(
         group_keys: Vec::new(),
         trust: Trust::anybody(),
     };
-    let files = ReceiverFiles::new(Box::new(SimDestination::new(disk, plan.force)));
+    let earlier = earlier.map(|bytes| Box::new(SimEarlier(bytes)) as Box<dyn Earlier>);
+    let files = ReceiverFiles::new(Box::new(SimDestination::new(disk, plan.force))).with_earlier(earlier);
     let work = Work {
         run: Box::new(move |job| run_receiver_job(job, &files, &plans)),
         at_once: Box::new(Err),

@@ -42,6 +42,8 @@ pub struct DevicePlan {
     pub existing: bool,
     /// It replaces an existing file.
     pub force: bool,
+    /// It has an earlier version of the object, of which so many percent of the blocks are as they were.
+    pub earlier: Option<u8>,
     /// Blocks that its buffers hold.
     pub buffer_blocks: usize,
     /// It gives up when it has found no sender for so long.
@@ -142,6 +144,7 @@ impl Scenario {
                 faults: DiskFaults::default(),
                 existing: false,
                 force: false,
+                earlier: None,
                 buffer_blocks: 48,
                 timeout: Duration::from_secs(120),
                 crash: None,
@@ -168,7 +171,8 @@ impl Scenario {
     #[must_use]
     pub fn generate(seed: u64) -> Self {
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x5ce_4a10) }.scenario(seed);
-        Draw { rng: fastrand::Rng::with_seed(seed ^ 0x11_4e5) }.lines(scenario)
+        let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x11_4e5) }.lines(scenario);
+        Draw { rng: fastrand::Rng::with_seed(seed ^ 0x01d_f11e) }.earlier(scenario)
     }
 
     /// How the sender is told to choose its rate.
@@ -356,6 +360,17 @@ impl Draw {
         scenario
     }
 
+    /// In a third of the runs, all devices or some of them have an earlier version.
+    fn earlier(&mut self, mut scenario: Scenario) -> Scenario {
+        if self.chance(33) {
+            let share = if self.chance(50) { 100 } else { 60 };
+            for plan in &mut scenario.devices {
+                plan.earlier = self.chance(share).then(|| self.rng.u8(0..=100));
+            }
+        }
+        scenario
+    }
+
     /// A third of the lines halve, more or less, and come back.
     fn change(&mut self, line: &mut Option<Line>, horizon: u64) {
         if let Some(line) = line.as_mut().filter(|_| self.chance(33)) {
@@ -412,6 +427,7 @@ impl Draw {
             faults: DiskFaults::default(),
             existing: false,
             force: self.chance(30),
+            earlier: None,
             buffer_blocks: self.rng.usize(4..40),
             timeout: self.between(20_000, 120_000),
             crash: None,

@@ -64,6 +64,12 @@ impl Scenario {
         }
         self
     }
+    /// These devices have an earlier version, with so many percent of the blocks as they are now.
+    #[must_use]
+    pub fn with_earlier(mut self, which: impl RangeBounds<usize>, percent: u8) -> Self {
+        self.devices_mut(which).for_each(|plan| plan.earlier = Some(percent));
+        self
+    }
     /// These devices lose this share of what has passed their lines, from 0 to 1, each for itself.
     #[must_use]
     pub fn with_loss(mut self, which: impl RangeBounds<usize>, loss: f64) -> Self {

@@ -18,7 +18,7 @@ use crate::protocol::receiver::Receiver;
 use crate::protocol::sender::Sender;
 use crate::status::DeviceStatus;
 use crate::time::Time;
-use crate::units::SessionId;
+use crate::units::{BlockIndex, SessionId};
 use crate::wire::{self, Message, Phase, Symbol};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -63,6 +63,7 @@ struct Device {
 struct Transfer<'a, 't> {
     scenario: &'a Scenario,
     rng: fastrand::Rng,
+    object: Arc<Vec<u8>>,
     source: SimSource,
     plans: Rc<PlanCache>,
     /// What devices' buffers share.
@@ -133,6 +134,7 @@ impl<'a, 't> Transfer<'a, 't> {
         });
         Self {
             scenario,
+            object: Arc::clone(&object),
             source: SimSource::new(Arc::clone(&object)),
             plans: Rc::new(PlanCache::default()),
             likely: Arc::new(Likely::new(Arc::clone(&object))),
@@ -197,6 +199,21 @@ impl<'a, 't> Transfer<'a, 't> {
         party::sender(self.scenario, session, seed, source, plans, &self.table, now)
     }
 
+    /// An earlier version of the object: `percent` of the blocks are the same, and where two devices have
+    /// as much, it is the same blocks.
+    fn earlier(&self, percent: u8) -> Arc<Vec<u8>> {
+        let layout = &self.scenario.layout;
+        let mut bytes = self.object.to_vec();
+        let mut rng = fastrand::Rng::with_seed(self.scenario.seed ^ 0xeaf);
+        for block in (0..layout.block_count()).map(BlockIndex) {
+            if rng.u8(..100) >= percent {
+                let at = layout.block_offset(block) as usize + rng.usize(..layout.block_len(block));
+                bytes[at] ^= 0x55;
+            }
+        }
+        Arc::new(bytes)
+    }
+
     fn buffer_bytes(&self, index: u32) -> usize {
         Checker::buffer_bytes(&self.scenario.layout, self.scenario.devices[index as usize].buffer_blocks)
     }
@@ -204,14 +221,15 @@ impl<'a, 't> Transfer<'a, 't> {
     fn receiver(&mut self, index: u32, now: Time) -> Party {
         let plan = &self.scenario.devices[index as usize];
         let buffer_bytes = self.buffer_bytes(index);
+        let earlier = plan.earlier.map(|percent| self.earlier(percent));
         let device = &mut self.devices[index as usize];
         device.incarnation += 1;
         device.outcome = None;
         device.seen = 0;
-        device.disk.sweep();
         let seeds = [self.rng.u64(..), self.rng.u64(..)];
         let shared = (Rc::clone(&self.plans), Arc::clone(&self.likely));
-        party::receiver(plan, index, seeds, device.disk.clone(), buffer_bytes, shared, now)
+        let disks = (device.disk.clone(), earlier);
+        party::receiver(plan, index, seeds, disks, buffer_bytes, shared, now)
     }
 
     fn look_at_sender(&mut self, now: Time, node: &Node<Sender>) {

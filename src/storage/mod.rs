@@ -4,6 +4,7 @@
 
 mod destination;
 mod direct;
+mod earlier;
 mod mmap;
 mod names;
 mod part;
@@ -12,12 +13,17 @@ mod refusal;
 mod scratch;
 mod source;
 mod stale;
+mod whole;
 
 pub use destination::FileDestination;
+pub use earlier::EarlierFile;
 pub use names::{PART_SUFFIX, safe_name};
 pub use part::FilePart;
 pub use source::FileSource;
+pub use whole::{check_whole, make_private_dir, set_aside, write_private, write_whole};
 
+use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// Why a source cannot be read on; lowercase clauses for people.
@@ -76,15 +82,16 @@ pub enum DestinationError {
 
 /// A place where an object may be put on the receiver's side.
 pub trait Destination: Send {
-    /// Chooses and checks the final path for an object called `name` (untrusted) and creates a
-    /// preallocated part file beside it.
+    /// Chooses and checks the final path for an object called `name` (untrusted), and takes over the
+    /// part file that an earlier run has left beside it, or creates a preallocated one.
     ///
     /// # Errors
     /// When the name is unusable or taken, or the disk refuses.
     fn create(&mut self, name: &str, size: u64) -> Result<Box<dyn Part>, DestinationError>;
 }
 
-/// An object on its way in. Dropping it uncommitted removes the part file.
+/// An object on its way in. Dropping it neither committed nor discarded keeps the part file for the
+/// next run (also when that is by a panic).
 pub trait Part: Send + Sync {
     /// Writes all of `bytes` at `offset`.
     ///
@@ -105,6 +112,11 @@ pub trait Part: Send + Sync {
     /// # Errors
     /// When the disk refuses.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DestinationError>;
+    /// The first range of bytes at or after `from` that an earlier run may have written; none where
+    /// nothing was, and in a new part file. Whatever is in it may be torn, lost or stale.
+    fn next_written(&self, _from: u64) -> Option<Range<u64>> {
+        None
+    }
     /// Syncs the file, gives it its final name and syncs the directory (I1). Returns the path.
     ///
     /// # Errors
@@ -112,4 +124,15 @@ pub trait Part: Send + Sync {
     fn commit(&self) -> Result<PathBuf, DestinationError>;
     /// Removes the part file.
     fn discard(&self);
+}
+
+/// An earlier version of an object, from which blocks that have not changed are taken.
+pub trait Earlier: Send + Sync {
+    /// Its bytes.
+    fn size(&self) -> u64;
+    /// Reads `buf.len()` bytes from `offset` on.
+    ///
+    /// # Errors
+    /// When they are not there (any more), or the disk refuses.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 }

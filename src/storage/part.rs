@@ -4,8 +4,9 @@
 //! .NAME.<random>.mcp-part --write--> --fsync--> --rename--> NAME --fsync of the directory-->
 //! ```
 //!
-//! The final name never holds anything but a finished object (I1). Whatever fails on the way, the
-//! part file is removed.
+//! The final name never holds anything but a finished object (I1). When the disk refuses, the part file
+//! is removed; a run that ends for another reason may keep it, and the next one of the same name takes
+//! it over (`stale.rs`).
 
 use super::destination::{Target, require_free};
 use super::direct::Direct;
@@ -20,6 +21,7 @@ use rustix::io::{Errno, retry_on_intr};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
@@ -29,7 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// somebody plays tricks.
 const NAME_TRIES: u32 = 8;
 
-/// A preallocated part file beside its final path. Dropping it uncommitted removes it.
+/// A preallocated part file beside its final path. Dropping it keeps it, unless it was discarded.
 pub struct FilePart {
     file: File,
     direct: Direct,
@@ -37,24 +39,39 @@ pub struct FilePart {
     target: Target,
     size: u64,
     force: bool,
+    /// It was begun by an earlier run.
+    adopted: bool,
     /// Committed or discarded: there is no part file to write to or to remove any more.
     closed: AtomicBool,
 }
 
 impl FilePart {
-    /// Creates the part file of `size` bytes for `target`.
+    /// Takes over the part file that an earlier run left for `target`, or creates one, and makes it
+    /// `size` bytes long.
     pub(super) fn create(target: Target, size: u64, force: bool) -> Result<Self, DestinationError> {
-        let (file, part_name) = create_beside(&target)?;
-        // From here on, an error drops the part, which removes the file.
+        let stem = target.name.to_string_lossy();
+        let orphan = stale::adopt(&target.dir, shorten(&stem, MAX_NAME - PART_AFFIXES));
+        let adopted = orphan.is_some();
+        let (file, part_name) = orphan.map_or_else(|| create_beside(&target), Ok)?;
         let direct = Direct::new(&target.dir, &part_name, &file, size);
-        let part = Self { file, direct, part_name, target, size, force, closed: AtomicBool::new(false) };
-        preallocate(&part.file, size).map_err(|errno| part.no_room(errno))?;
+        let closed = AtomicBool::new(false);
+        let part = Self { file, direct, part_name, target, size, force, adopted, closed };
+        if adopted {
+            // What it holds stays, whether there is room for the rest or not.
+            cut(&part.file, size)
+                .and_then(|()| preallocate(&part.file, size))
+                .map_err(|errno| part.no_room(errno))?;
+        } else if let Err(errno) = preallocate(&part.file, size) {
+            // What was reserved before the space ran out counts as free; the file goes in any case.
+            let _ = part.file.set_len(0);
+            let error = part.no_room(errno);
+            part.discard();
+            return Err(error);
+        }
         Ok(part)
     }
 
     fn no_room(&self, errno: Errno) -> DestinationError {
-        // What was reserved before the space ran out counts as free; the file goes in any case.
-        let _ = self.file.set_len(0);
         let free = match (errno, rustix::fs::fstatvfs(&self.file)) {
             (Errno::NOSPC, Ok(disk)) => disk.f_bavail.saturating_mul(disk.f_frsize),
             _ => return refused("reserve the space for", &self.target.path, &errno.into()),
@@ -171,6 +188,10 @@ impl Part for FilePart {
         self.file.read_exact_at(buf, offset).map_err(|error| self.refused("read back", &error))
     }
 
+    fn next_written(&self, from: u64) -> Option<Range<u64>> {
+        if self.adopted && from < self.size { written(&self.file, from, self.size) } else { None }
+    }
+
     fn commit(&self) -> Result<PathBuf, DestinationError> {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Err(self.over("finish"));
@@ -187,12 +208,6 @@ impl Part for FilePart {
     }
 }
 
-impl Drop for FilePart {
-    fn drop(&mut self) {
-        self.discard();
-    }
-}
-
 /// Removes a file of ours; if even that fails there is nobody left to be told.
 fn remove(dir: &OwnedFd, name: &OsStr) {
     let _ = retry_on_intr(|| rustix::fs::unlinkat(dir, name, AtFlags::empty()));
@@ -201,7 +216,6 @@ fn remove(dir: &OwnedFd, name: &OsStr) {
 fn create_beside(target: &Target) -> Result<(File, String), DestinationError> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let stem = target.name.to_string_lossy();
-    stale::sweep(&target.dir, shorten(&stem, MAX_NAME - PART_AFFIXES));
     let mut last = io::Error::from(Errno::EXIST);
     for _ in 0..NAME_TRIES {
         let random = getrandom::u64()
@@ -209,7 +223,7 @@ fn create_beside(target: &Target) -> Result<(File, String), DestinationError> {
         let name = part_name(&stem, random);
         // The user's umask takes its share of the mode.
         match retry_on_intr(|| rustix::fs::openat(&target.dir, &name, flags, Mode::from_raw_mode(0o666))) {
-            // A sweep of another receiver may have come between: then it is gone, or still locked.
+            // Another receiver may have taken it over already: then it is locked, or gone.
             Ok(fd) if !stale::lock(&fd) => last = Errno::EXIST.into(),
             Ok(fd) => match rustix::fs::statat(&target.dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(_) => return Ok((File::from(fd), name)),
@@ -246,6 +260,32 @@ fn preallocate(file: &File, size: u64) -> Result<(), Errno> {
         result => return result,
     }
     retry_on_intr(|| rustix::fs::ftruncate(file, size))
+}
+
+/// Cuts off what is beyond `size`.
+fn cut(file: &File, size: u64) -> Result<(), Errno> {
+    if rustix::fs::fstat(file)?.st_size as u64 > size {
+        retry_on_intr(|| rustix::fs::ftruncate(file, size))?;
+    }
+    Ok(())
+}
+
+/// The first range at or after `from` and before `end` that is no hole; space that was only reserved
+/// is one. Where nobody knows of holes there are none.
+#[cfg(target_os = "linux")]
+fn written(file: &File, from: u64, end: u64) -> Option<Range<u64>> {
+    use rustix::fs::{SeekFrom, seek};
+    let start = match seek(file, SeekFrom::Data(from)) {
+        Err(Errno::NXIO) => return None,
+        start => start.unwrap_or(from),
+    };
+    let stop = seek(file, SeekFrom::Hole(start)).unwrap_or(end).min(end);
+    (start < stop).then_some(start..stop)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn written(_file: &File, from: u64, end: u64) -> Option<Range<u64>> {
+    Some(from..end)
 }
 
 /// Renames `from` to `to` within `dir`; fails with `EXIST` if `to` exists.

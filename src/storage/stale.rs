@@ -1,12 +1,16 @@
-//! Part files that a killed receiver left behind.
+//! Part files that a receiver left behind: killed, interrupted, or without its sender.
 //!
 //! A part file is locked (flock) for as long as its receiver lives; the system drops the lock when
 //! the process ends, however it ends. So a part file of the same object whose lock is free belongs to
-//! nobody, and the next receiver of that object removes it.
+//! nobody, and the next receiver of that object takes it over. Nothing says which of its bytes are
+//! good: they are all hashed again before they count.
 
 use super::names::PART_SUFFIX;
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
+use rustix::io::retry_on_intr;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 /// Locks a part file for the life of its descriptor; false if somebody else has it. File systems
 /// without locks count as locked by nobody and by us.
@@ -17,23 +21,48 @@ pub(super) fn lock(file: impl AsFd) -> bool {
     )
 }
 
-/// Removes the part files of `stem` in `dir` that belong to no living receiver. What cannot be
-/// listed, opened or locked is left alone: it only takes space.
-pub(super) fn sweep(dir: &OwnedFd, stem: &str) {
-    let Ok(entries) = Dir::read_from(dir) else { return };
-    for entry in entries.flatten() {
+/// A part file that belongs to no living receiver, now locked by us.
+struct Orphan {
+    file: File,
+    name: String,
+    /// When it was last written to: seconds and nanoseconds.
+    modified: (i64, i64),
+}
+
+/// Takes over the part file of `stem` in `dir` that was written to last, of those that belong to no
+/// living receiver; the others are removed. What cannot be listed, opened or locked, or was not made
+/// by this user, is left alone: it only takes space.
+pub(super) fn adopt(dir: &OwnedFd, stem: &str) -> Option<(File, String)> {
+    let mut best: Option<Orphan> = None;
+    for entry in Dir::read_from(dir).ok()?.flatten() {
         let Ok(name) = entry.file_name().to_str() else { continue };
         if !is_part_of(name, stem) {
             continue;
         }
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let Ok(file) = rustix::fs::openat(dir, name, flags, Mode::empty()) else { continue };
-        let free = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if free {
+        let Some(orphan) = take(dir, name) else { continue };
+        let newer = best.as_ref().is_none_or(|best| best.modified < orphan.modified);
+        let other = if newer { best.replace(orphan) } else { Some(orphan) };
+        if let Some(other) = other {
             // If even that fails there is nobody left to be told.
-            let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
+            let _ = rustix::fs::unlinkat(dir, &other.name, AtFlags::empty());
         }
     }
+    best.map(|best| (best.file, best.name))
+}
+
+fn take(dir: &OwnedFd, name: &str) -> Option<Orphan> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::openat(dir, name, flags, Mode::empty()).ok()?);
+    // Where nobody can lock, nobody can tell whether its receiver lives.
+    retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)).ok()?;
+    let meta = file.metadata().ok()?;
+    // Who plants a file (or a second name for one) could write to it when it has been verified.
+    let ours = meta.is_file() && meta.nlink() == 1 && meta.uid() == rustix::process::geteuid().as_raw();
+    // Between opening and locking, its receiver may have given it its final name.
+    let named = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let same = (named.st_dev, named.st_ino) == (meta.dev(), meta.ino());
+    let modified = (meta.mtime(), meta.mtime_nsec());
+    (ours && same).then(|| Orphan { file, name: name.to_owned(), modified })
 }
 
 /// Whether `name` is `.STEM.<16 hex digits>.mcp-part`.

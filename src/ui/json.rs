@@ -7,6 +7,7 @@ use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView};
 use crate::protocol::event::{
     ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOutcome, SenderSnapshot,
 };
+use crate::protocol::trust::Judgement;
 use crate::time::Time;
 use crate::wire::AbortCode;
 use serde::Serialize;
@@ -42,6 +43,11 @@ enum Event<'a> {
         device: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         label: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fingerprint: Option<String>,
+        sealed_with: Option<&'a str>,
     },
     Note {
         text: &'a str,
@@ -74,8 +80,25 @@ enum Event<'a> {
         name: &'a str,
         size: u64,
     },
+    SenderTrusted {
+        key: String,
+        fingerprint: String,
+        address: String,
+        judgement: &'static str,
+    },
+    SenderRefused {
+        key: String,
+        fingerprint: String,
+        address: String,
+        judgement: &'static str,
+        expected: Option<String>,
+    },
     Admitted,
     Receiving,
+    Held {
+        bytes: u64,
+        percent: f64,
+    },
     BlockRejected {
         block: u32,
     },
@@ -102,6 +125,10 @@ enum Event<'a> {
         path: Option<Option<String>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         acknowledged: Option<Option<bool>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sender_key: Option<Option<String>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sender_judgement: Option<Option<&'static str>>,
         #[serde(flatten)]
         counters: Numbers,
     },
@@ -170,6 +197,9 @@ impl SenderJson {
             size: Some(intro.size),
             device: None,
             label: None,
+            key: Some(intro.sender.line()),
+            fingerprint: Some(intro.sender.fingerprint()),
+            sealed_with: intro.sealed_with.as_deref(),
         };
         stream.emit(Time::ZERO, start);
         Self { stream, memory: SenderMemory::default() }
@@ -238,6 +268,8 @@ impl SenderView for SenderJson {
             blake3: self.memory.root.map(|root| root.to_string()),
             path: None,
             acknowledged: None,
+            sender_key: None,
+            sender_judgement: None,
             counters: Numbers::Sender(s.into()),
         };
         self.stream.emit(now, event);
@@ -263,6 +295,9 @@ impl ReceiverJson {
             size: None,
             device: Some(intro.device.to_string()),
             label: Some(&intro.label),
+            key: None,
+            fingerprint: None,
+            sealed_with: intro.sealed_with.as_deref(),
         };
         stream.emit(Time::ZERO, start);
         Self { stream, memory: ReceiverMemory::default() }
@@ -279,7 +314,7 @@ impl Notes for ReceiverJson {
 }
 
 impl ReceiverView for ReceiverJson {
-    fn event(&mut self, now: Time, event: &ReceiverEvent, _: &ReceiverSnapshot) {
+    fn event(&mut self, now: Time, event: &ReceiverEvent, s: &ReceiverSnapshot) {
         self.memory.event(now, event);
         let event = match event {
             ReceiverEvent::Found { session, task, sender, name, size } => Event::Found {
@@ -291,12 +326,36 @@ impl ReceiverView for ReceiverJson {
             },
             ReceiverEvent::Admitted => Event::Admitted,
             ReceiverEvent::Receiving => Event::Receiving,
+            ReceiverEvent::Held { bytes } => {
+                let percent = super::text::percent(*bytes, s.object_size.max(1));
+                Event::Held { bytes: *bytes, percent: (percent * 10.0).round() / 10.0 }
+            }
             ReceiverEvent::BlockRejected(block) => Event::BlockRejected { block: *block },
             ReceiverEvent::Committing => Event::Committing,
             ReceiverEvent::Committed { path, root } => {
                 Event::Committed { path: path.to_string_lossy().into_owned(), blake3: root.to_string() }
             }
-            ReceiverEvent::SenderTrusted { .. } | ReceiverEvent::SenderRefused { .. } => return,
+            ReceiverEvent::SenderTrusted { key, address, judgement } => Event::SenderTrusted {
+                key: key.line(),
+                fingerprint: key.fingerprint(),
+                address: address.to_string(),
+                judgement: judgement.word(),
+            },
+            ReceiverEvent::SenderRefused { key, address, judgement } => {
+                if !self.memory.tells_refusal(key) {
+                    return;
+                }
+                Event::SenderRefused {
+                    key: key.line(),
+                    fingerprint: key.fingerprint(),
+                    address: address.to_string(),
+                    judgement: judgement.word(),
+                    expected: match judgement {
+                        Judgement::Changed { expected } => Some(expected.line()),
+                        _ => None,
+                    },
+                }
+            }
             // `finish` tells it, with the final counters.
             ReceiverEvent::Finished(_) => return,
         };
@@ -340,6 +399,8 @@ impl ReceiverView for ReceiverJson {
             blake3: self.memory.committed.as_ref().map(|(_, root)| root.to_string()),
             path: Some(self.memory.committed.as_ref().map(|(path, _)| path.to_string_lossy().into_owned())),
             acknowledged: Some(acknowledged),
+            sender_key: Some(s.trusted.map(|(key, _)| key.line())),
+            sender_judgement: Some(s.trusted.map(|(_, judgement)| judgement.word())),
             counters: Numbers::Receiver(s.into()),
         };
         self.stream.emit(now, event);

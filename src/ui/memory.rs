@@ -7,7 +7,7 @@ use crate::protocol::event::{
 };
 use crate::status::{DeviceRow, DeviceStatus};
 use crate::time::Time;
-use crate::units::{DeviceId, Digest};
+use crate::units::{DeviceId, Digest, SenderKey};
 use crate::wire::Phase;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
@@ -15,6 +15,9 @@ use std::time::Duration;
 
 /// A device that reports no more blocks for so long (and two reports) is said to stand still.
 const NO_HEADWAY: Duration = Duration::from_secs(3);
+
+/// Senders refused that are told of.
+const MOST_REFUSALS: usize = 16;
 
 /// Speed over the last few seconds, from a count of bytes that only grows.
 #[derive(Debug, Default)]
@@ -239,6 +242,7 @@ pub struct ReceiverMemory {
     pub data: Meter,
     began: Option<Time>,
     ended: Option<Time>,
+    refused: Vec<SenderKey>,
 }
 
 /// What a receiver is doing.
@@ -263,6 +267,7 @@ impl ReceiverMemory {
         match event {
             ReceiverEvent::Found { .. } => self.stage = Stage::Waiting,
             ReceiverEvent::Admitted
+            | ReceiverEvent::Held { .. }
             | ReceiverEvent::BlockRejected(_)
             | ReceiverEvent::SenderTrusted { .. }
             | ReceiverEvent::SenderRefused { .. } => {}
@@ -281,16 +286,32 @@ impl ReceiverMemory {
         }
     }
 
+    /// Whether to tell of a sender that was refused: once for each, and of so many only that nobody can
+    /// fill a log with them.
+    pub fn tells_refusal(&mut self, key: &SenderKey) -> bool {
+        let tells = self.refused.len() < MOST_REFUSALS && !self.refused.contains(key);
+        if tells {
+            self.refused.push(*key);
+        }
+        tells
+    }
+
     /// Time from the first symbol to the committed file (or to now).
     #[must_use]
     pub fn transfer_time(&self, now: Time) -> Duration {
         self.began.map_or(Duration::ZERO, |t| self.ended.unwrap_or(now).since(t))
     }
 
+    /// Bytes of the object that are here: received, or held already.
+    #[must_use]
+    pub fn here(snapshot: &ReceiverSnapshot) -> u64 {
+        (snapshot.received_bytes + snapshot.held_bytes).min(snapshot.object_size)
+    }
+
     /// Time left at the present speed; empty if there is none.
     #[must_use]
     pub fn time_left(&self, snapshot: &ReceiverSnapshot) -> String {
-        self.data.time_for(snapshot.object_size.saturating_sub(snapshot.received_bytes))
+        self.data.time_for(snapshot.object_size.saturating_sub(Self::here(snapshot)))
     }
 
     /// The line that sums the run up; none if there is no file.
@@ -301,13 +322,19 @@ impl ReceiverMemory {
         }
         self.committed.as_ref()?;
         let time = self.transfer_time(now);
+        let held = snapshot.held_bytes;
+        let came = snapshot.object_size.saturating_sub(held);
+        let of = if held > 0 { format!(" of {}", text::bytes(snapshot.object_size)) } else { String::new() };
         let mut line = format!(
-            "received {} in {}: {}, loss {}",
-            text::bytes(snapshot.object_size),
+            "received {}{of} in {}: {}, loss {}",
+            text::bytes(came),
             text::duration(time),
-            text::rate(text::bits_per_second(snapshot.object_size, time)),
+            text::rate(text::bits_per_second(came, time)),
             text::share(snapshot.lost, snapshot.lost + snapshot.received),
         );
+        if held > 0 {
+            line.push_str(&format!("; {}", text::held(held, snapshot.object_size)));
+        }
         if let Some(ReceiverOutcome::Complete { acknowledged: false }) = self.outcome {
             line.push_str("; the sender did not confirm that it knows");
         }

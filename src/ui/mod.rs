@@ -15,7 +15,6 @@
 
 mod bars;
 pub mod exit;
-mod file;
 mod json;
 mod memory;
 mod plain;
@@ -26,14 +25,15 @@ mod table;
 #[cfg(test)]
 pub(crate) mod testing;
 mod text;
+mod trust;
 
 pub use exit::Exit;
-pub use file::{check_whole, write_whole};
 pub use text::{device_name, escape};
+pub use trust::refused;
 
 use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderSnapshot};
 use crate::time::Time;
-use crate::units::{DeviceId, SessionId, TaskId};
+use crate::units::{DeviceId, SenderKey, SessionId, TaskId};
 use std::io;
 
 /// How to show things.
@@ -73,6 +73,10 @@ pub struct SenderIntro {
     pub group: String,
     /// Whether Enter starts the stream (stdin is a terminal).
     pub enter_starts: bool,
+    /// Who this machine is as a sender.
+    pub sender: SenderKey,
+    /// Name of the group key that the session is sealed with.
+    pub sealed_with: Option<String>,
 }
 
 /// What a receiver's view is told at the start.
@@ -84,6 +88,9 @@ pub struct ReceiverIntro {
     pub label: String,
     /// Where it listens, for people.
     pub group: String,
+    /// Names of the group keys that sessions are taken with, joined by commas; none: only sessions that
+    /// are not sealed.
+    pub sealed_with: Option<String>,
 }
 
 /// Text that is not an event of the protocol.

@@ -2,7 +2,7 @@
 //! for logs.
 
 use super::memory::{ReceiverMemory, SenderMemory, Stage};
-use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView, table, text};
+use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView, table, text, trust};
 use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderSnapshot};
 use crate::status::{DeviceRow, DeviceStatus};
 use crate::time::Time;
@@ -119,6 +119,8 @@ impl SenderView for SenderPlain {
             SenderEvent::Phase(Phase::Gathering) => {
                 let group = &self.intro.group;
                 self.lines.line(now, &format!("waiting for devices on {group} to send {name} ({size})"));
+                let sealed_with = self.intro.sealed_with.as_deref();
+                self.lines.line(now, &trust::introduction(&self.intro.sender, sealed_with));
             }
             SenderEvent::Phase(Phase::Streaming) => {
                 let ready = s.count(|status| !status.is_final());
@@ -184,7 +186,9 @@ impl ReceiverPlain {
     /// A view that prints to `lines`, and the hash of the file to `sums`.
     pub fn new(mut lines: Lines, sums: Box<dyn Write>, intro: ReceiverIntro) -> Self {
         let label = text::escape(&intro.label);
-        lines.line(Time::ZERO, &format!("waiting for a sender on {} as {label}", intro.group));
+        let sealed =
+            intro.sealed_with.as_ref().map_or(String::new(), |names| format!(", sealed with {names}"));
+        lines.line(Time::ZERO, &format!("waiting for a sender on {} as {label}{sealed}", intro.group));
         Self { lines, sums, intro, memory: ReceiverMemory::default() }
     }
 
@@ -197,7 +201,7 @@ impl ReceiverPlain {
             Stage::Waiting => "waiting for the sender to start".to_owned(),
             Stage::Receiving => {
                 let parts = [
-                    format!("{:.0} %", text::percent(s.received_bytes, s.object_size.max(1)).floor()),
+                    format!("{:.0} %", text::percent(ReceiverMemory::here(s), s.object_size.max(1)).floor()),
                     text::rate(self.memory.data.bits_per_second()),
                     format!("loss {}", text::share(s.lost, s.lost + s.received)),
                     self.memory.time_left(s),
@@ -221,7 +225,7 @@ impl Notes for ReceiverPlain {
 }
 
 impl ReceiverView for ReceiverPlain {
-    fn event(&mut self, now: Time, event: &ReceiverEvent, _: &ReceiverSnapshot) {
+    fn event(&mut self, now: Time, event: &ReceiverEvent, s: &ReceiverSnapshot) {
         self.memory.event(now, event);
         match event {
             ReceiverEvent::Found { sender, name, size, .. } => {
@@ -230,6 +234,7 @@ impl ReceiverView for ReceiverPlain {
             }
             // There is no speed yet.
             ReceiverEvent::Receiving => self.lines.line(now, "receiving"),
+            ReceiverEvent::Held { bytes } => self.lines.line(now, &text::held(*bytes, s.object_size)),
             ReceiverEvent::Committing => self.lines.line(now, "all verified, syncing to disk"),
             ReceiverEvent::BlockRejected(block) => {
                 self.lines
@@ -238,7 +243,14 @@ impl ReceiverView for ReceiverPlain {
             ReceiverEvent::Committed { path, .. } => {
                 self.lines.line(now, &format!("saved {}", text::escape(&path.to_string_lossy())));
             }
-            ReceiverEvent::SenderTrusted { .. } | ReceiverEvent::SenderRefused { .. } => {}
+            ReceiverEvent::SenderTrusted { key, address, judgement } => {
+                self.lines.line(now, &trust::trusted(key, address.ip(), *judgement));
+            }
+            ReceiverEvent::SenderRefused { key, address, judgement } => {
+                if self.memory.tells_refusal(key) {
+                    self.warn(now, &trust::refused(key, address.ip(), *judgement));
+                }
+            }
             ReceiverEvent::Admitted | ReceiverEvent::Finished(_) => {}
         }
     }
@@ -266,8 +278,9 @@ impl ReceiverView for ReceiverPlain {
 mod tests {
     use super::*;
     use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
+    use crate::protocol::trust::Judgement;
     use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};
-    use crate::units::{Digest, SessionId, TaskId};
+    use crate::units::{Digest, SenderKey, SessionId, TaskId};
 
     fn at(seconds: u64) -> Time {
         Time::ZERO + Duration::from_secs(seconds)
@@ -310,6 +323,7 @@ mod tests {
             format!(
                 "\
 waiting for devices on 239.1.1.1 to send image.iso (100.00 MiB)
+this sender is ma3i-cc7u-6r2h-7k5c, sealed with key lab
 waiting for devices: 0 of 2
 lab\\u{{7}} joined from 10.0.0.7:40000
 sending image.iso (100.00 MiB) to 2 devices
@@ -332,7 +346,8 @@ lab\\u{{7}}  10.0.0.7:40000  complete   12s   0 %
     fn a_receivers_log() {
         let (out, sums) = (Shared::default(), Shared::default());
         let lines = Lines::new(out.clone(), true);
-        let mut view = ReceiverPlain::new(lines, Box::new(sums.clone()), receiver_intro());
+        let intro = ReceiverIntro { sealed_with: Some("lab, attic".into()), ..receiver_intro() };
+        let mut view = ReceiverPlain::new(lines, Box::new(sums.clone()), intro);
         let mut s = ReceiverSnapshot::default();
         view.note(at(0), "listening on lo");
         view.tick(at(59), &s);
@@ -344,6 +359,13 @@ lab\\u{{7}}  10.0.0.7:40000  complete   12s   0 %
             name: "a\nb".into(),
             size: 1 << 20,
         };
+        let address = "10.0.0.1:7418".parse().unwrap();
+        let (key, judgement) = (SenderKey([8; 32]), Judgement::Stranger);
+        for _ in 0..3 {
+            view.event(at(66), &ReceiverEvent::SenderRefused { key, address, judgement }, &s);
+        }
+        let (key, judgement) = (SenderKey([7; 32]), Judgement::Unverified);
+        view.event(at(67), &ReceiverEvent::SenderTrusted { key, address, judgement }, &s);
         view.event(at(67), &found, &s);
         s.object_size = 1 << 20;
         view.event(at(68), &ReceiverEvent::Receiving, &s);
@@ -357,18 +379,23 @@ lab\\u{{7}}  10.0.0.7:40000  complete   12s   0 %
         view.finish(at(77), &s, Exit::Complete);
         assert_eq!(
             out.text(),
-            "\
-waiting for a sender on 239.1.1.1 as lab-07
+            format!(
+                "\
+waiting for a sender on 239.1.1.1 as lab-07, sealed with lab, attic
 listening on lo
 still waiting for a sender on 239.1.1.1, 1m so far
-found a\\u{a}b (1.00 MiB) from 10.0.0.1:7418
+warning: {}
+sender unverified: ma3i-cc7u-6r2h-7k5c at 10.0.0.1; name it with --sender to be sure
+found a\\u{{a}}b (1.00 MiB) from 10.0.0.1:7418
 receiving
 receiving: 50 %, 839 kbit/s, loss 1.0 %, 6s left
 block 7 is not what the sender hashed; fetching it again
 all verified, syncing to disk
 saved /srv/x
 received 1.00 MiB in 8.0s: 1.05 Mbit/s, loss 1.0 %; the sender did not confirm that it knows
-"
+",
+                trust::refused(&SenderKey([8; 32]), address.ip(), Judgement::Stranger)
+            )
         );
         assert_eq!(sums.text(), format!("{}  /srv/x\n", "02".repeat(32)));
     }

@@ -2,8 +2,9 @@
 
 use super::memory::SenderMemory;
 use super::schema::{Counters, Row, seconds};
-use super::{Exit, SenderIntro, file};
+use super::{Exit, SenderIntro};
 use crate::protocol::event::SenderSnapshot;
+use crate::storage::write_whole;
 use crate::units::Digest;
 use serde::Serialize;
 use std::io;
@@ -34,6 +35,8 @@ struct Document<'a> {
     session: String,
     object: Object<'a>,
     group: &'a str,
+    sender_key: String,
+    sealed_with: Option<&'a str>,
     started: String,
     ended: String,
     seconds: f64,
@@ -67,6 +70,8 @@ impl Report<'_> {
                 blake3: self.root.map(|root| root.to_string()),
             },
             group: &self.intro.group,
+            sender_key: self.intro.sender.line(),
+            sealed_with: self.intro.sealed_with.as_deref(),
             started: time(self.started),
             ended: time(self.started + self.elapsed),
             seconds: seconds(self.elapsed),
@@ -86,7 +91,7 @@ impl Report<'_> {
     /// # Errors
     /// Whatever the file system says.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        file::write_whole(path, self.to_json().as_bytes())
+        write_whole(path, self.to_json().as_bytes())
     }
 }
 

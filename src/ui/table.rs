@@ -65,6 +65,9 @@ pub fn summary(
             snapshot.wire_bytes as f64 / snapshot.object_size as f64,
         ));
     }
+    if snapshot.skipped > 0 {
+        lines.push(format!("{} were not sent: every device had them", text::bytes(snapshot.skipped)));
+    }
     if let Some(root) = memory.root {
         lines.push(text::b3sum_line(&root, std::path::Path::new(&text::escape(&intro.name))));
     }

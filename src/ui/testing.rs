@@ -3,7 +3,7 @@
 use crate::protocol::event::SenderSnapshot;
 use crate::status::{DeviceRow, DeviceStatus};
 use crate::ui::{ReceiverIntro, SenderIntro};
-use crate::units::{DeviceId, Rate, SessionId, TaskId};
+use crate::units::{DeviceId, Rate, SenderKey, SessionId, TaskId};
 use crate::wire::Phase;
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -39,6 +39,7 @@ pub fn snapshot(phase: Phase) -> SenderSnapshot {
         position: 50,
         object_size: 100 << 20,
         streamed: 50 << 20,
+        skipped: 0,
         rate: Rate(800_000_000),
         wire_bytes: 56 << 20,
         source_symbols: 37_300,
@@ -60,12 +61,19 @@ pub fn sender_intro() -> SenderIntro {
         size: 100 << 20,
         group: "239.1.1.1".into(),
         enter_starts: true,
+        sender: SenderKey([7; 32]),
+        sealed_with: Some("lab".into()),
     }
 }
 
 /// What a receiver's view is told.
 pub fn receiver_intro() -> ReceiverIntro {
-    ReceiverIntro { device: DeviceId([3; 16]), label: "lab-07".into(), group: "239.1.1.1".into() }
+    ReceiverIntro {
+        device: DeviceId([3; 16]),
+        label: "lab-07".into(),
+        group: "239.1.1.1".into(),
+        sealed_with: None,
+    }
 }
 
 /// A writer whose contents the test can read.

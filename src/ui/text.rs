@@ -105,6 +105,12 @@ pub fn b3sum_line(hash: &impl std::fmt::Display, path: &Path) -> String {
     format!("{mark}{hash}  {escaped}")
 }
 
+/// `held 61.0 % already`: how much of `size` bytes was here before the transfer.
+#[must_use]
+pub fn held(bytes: u64, size: u64) -> String {
+    format!("held {} already", share(bytes, size))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -98,6 +98,9 @@ impl Cmd {
     pub fn spawn(self) -> Proc {
         let mut words = self.words();
         let mut command = Command::new(words.next().expect("a program"));
+        // Never the user's own state, and never a key of theirs.
+        command.env("MCP_STATE_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("mcp-state"));
+        command.env_remove("MCP_KEY");
         command.args(words).envs(self.env.iter().cloned());
         if let Some(dir) = &self.dir {
             command.current_dir(dir);

@@ -65,7 +65,7 @@ impl Bench {
 fn an_object_goes_from_disk_to_disk() {
     let bench = bench(DiskFaults::default());
     assert!(matches!(bench.send(SenderJob::CheckSource), SenderDone::SourceChecked));
-    assert!(matches!(bench.open(), ReceiverDone::Opened));
+    assert!(matches!(bench.open(), ReceiverDone::Opened { .. }));
     for block in 0..bench.layout.block_count() {
         let k = bench.layout.source_symbols(BlockIndex(block));
         let mut assembly = bench.assembly(block);

@@ -12,6 +12,7 @@ use crate::protocol::job::{ReceiverDone, ReceiverJob};
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::trust::Trust;
 use crate::protocol::{Control, Machine, Output, Payload};
+use crate::ranges::BitSet;
 use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, DeviceId, Digest, Rate, SymbolId, TaskId, Via};
 use crate::wire::{
@@ -163,10 +164,12 @@ impl play::World for World {
     fn execute(&mut self, job: ReceiverJob, how: u8) -> ReceiverDone {
         match (how, job) {
             (1..64, job) => {
-                self.discarder_died |= matches!(job, ReceiverJob::Discard);
+                self.discarder_died |= matches!(job, ReceiverJob::Discard | ReceiverJob::Keep);
                 ReceiverDone::WorkerDied("fuzzed".into())
             }
             (64..128, ReceiverJob::Open { .. }) => ReceiverDone::Failed(AbortCode::Name, "fuzzed".into()),
+            (128.., ReceiverJob::Open { layout, .. }) => self.reopen(layout),
+            (64..128, ReceiverJob::Check { block, .. }) => ReceiverDone::Checked { block, agrees: false },
             (64..128, ReceiverJob::Store { .. } | ReceiverJob::Spill(_) | ReceiverJob::Commit) => {
                 ReceiverDone::Failed(AbortCode::Disk, "fuzzed".into())
             }
@@ -218,7 +221,7 @@ impl play::World for World {
         assert!(seen.buffered <= self.buffer_bytes.max(4 * block), "{seen:?}");
         assert!(seen.verified <= seen.blocks && seen.verified_bytes <= seen.object_size, "{seen:?}");
         assert!(seen.received_bytes <= seen.object_size, "{seen:?}");
-        assert!(self.jobs.len() <= 2 + (self.buffer_bytes / 1024).max(4), "{:?}", self.jobs);
+        assert!(self.jobs.len() <= 6 + (self.buffer_bytes / 1024).max(4), "{:?}", self.jobs);
         assert_eq!(self.receiver.is_finished(), self.over);
         assert!(!self.over || self.part.is_none() || self.discarder_died, "a part file is left");
     }
@@ -326,6 +329,21 @@ impl World {
         self.drain();
     }
 
+    /// Opens a part file that an earlier run has left: every second block is as it should be.
+    fn reopen(&mut self, layout: Layout) -> ReceiverDone {
+        let done = self.run(ReceiverJob::Open { name: "object".into(), layout });
+        let Some(part) = self.part.as_mut().filter(|_| layout == self.object.layout) else { return done };
+        let mut written = BitSet::new(layout.block_count());
+        for block in (0..layout.block_count()).map(BlockIndex) {
+            written.insert(block.0);
+            if block.0 % 2 == 0 {
+                let bytes = self.object.block(block);
+                part.bytes[layout.block_offset(block) as usize..][..bytes.len()].copy_from_slice(bytes);
+            }
+        }
+        ReceiverDone::Opened { written, earlier: 0 }
+    }
+
     fn run(&mut self, job: ReceiverJob) -> ReceiverDone {
         match (job, &mut self.part) {
             (ReceiverJob::Open { layout, .. }, part) => {
@@ -334,11 +352,15 @@ impl World {
                     return ReceiverDone::Failed(AbortCode::Disk, "no room".into());
                 }
                 *part = Some(Part { layout, bytes: vec![0; layout.object_size() as usize] });
-                ReceiverDone::Opened
+                ReceiverDone::Opened { written: BitSet::default(), earlier: 0 }
             }
             (ReceiverJob::Discard, part) => {
                 *part = None;
                 ReceiverDone::Discarded
+            }
+            (ReceiverJob::Keep, part) => {
+                *part = None;
+                ReceiverDone::Kept
             }
             (_, None) => panic!("a job without a part file"),
             (ReceiverJob::Commit, part) => {
@@ -346,6 +368,11 @@ impl World {
                 let root = Digest(*blake3::hash(&bytes).as_bytes());
                 assert!(self.roots.contains(&root), "it commits what nobody announced");
                 ReceiverDone::Committed("object".into())
+            }
+            (ReceiverJob::Check { block, expected, .. }, Some(part)) => {
+                let offset = part.layout.block_offset(block) as usize;
+                let bytes = &part.bytes[offset..][..part.layout.block_len(block)];
+                ReceiverDone::Checked { block, agrees: value(&part.layout, block, bytes) == expected }
             }
             (ReceiverJob::Spill(mut assembly), Some(part)) => {
                 let offset = part.layout.block_offset(assembly.block()) as usize;

@@ -8,7 +8,9 @@
 //!    │              spilled ◄─────────────┤
 //!    └──────── disagrees with its chaining value
 //! ```
+//! Blocks that the device may hold already are in `held`: they are not asked for until it is known.
 
+use super::held::{Held, Judged};
 use crate::fec::{Added, BlockAssembly, Buffer, Likely};
 use crate::layout::Layout;
 use crate::limits::{HASHES_PER_PAGE, MAX_BLOCK_BUFFERS};
@@ -73,6 +75,9 @@ pub(super) struct Blocks {
     rejections: BTreeMap<u32, u32>,
     verified_bytes: u64,
     received_symbols: u64,
+    held: Held,
+    /// Bytes of verified blocks that were here already.
+    held_bytes: u64,
     likely: Option<Arc<Likely>>,
 }
 
@@ -98,8 +103,53 @@ impl Blocks {
             rejections: BTreeMap::new(),
             verified_bytes: 0,
             received_symbols: 0,
+            held: Held::default(),
+            held_bytes: 0,
             likely: None,
         }
+    }
+
+    /// Blocks that may be here already; of those whose page has come, those that are known for certain
+    /// count at once.
+    pub fn hold(&mut self, held: Held) {
+        self.held = held;
+        for page in self.pages.keys().copied().collect::<Vec<_>>() {
+            self.judge_held(page);
+        }
+    }
+
+    /// Goes on with the same part file in another session of the same object and block size: what is
+    /// verified or stored is a candidate there whose value is known. No job may be under way.
+    pub fn carry_over(self, layout: Layout, buffer_bytes: usize) -> Self {
+        let mut next = Self::new(layout, buffer_bytes);
+        let verified = self.verified.runs(true).flat_map(|(first, count)| first..first + count);
+        let verified = verified.filter_map(|block| Some((block, self.expected(BlockIndex(block))?)));
+        let mut known = self.stored.clone();
+        known.extend(verified);
+        next.held = self.held.carry_over(known);
+        next.held_bytes = self.held_bytes;
+        let received = self.received_symbols * u64::from(self.layout.symbol_size());
+        next.received_symbols = received / u64::from(layout.symbol_size());
+        next.likely = self.likely;
+        next
+    }
+
+    /// Whether the device may hold anything: then the sender need not stream all of it.
+    pub const fn holds_any(&self) -> bool {
+        self.held.count() > 0 || self.verified.count() > 0
+    }
+    /// Candidates that are not judged yet.
+    pub const fn candidates(&self) -> u32 {
+        self.held.count()
+    }
+    /// Bytes in the part file that the next run would probably not have to fetch.
+    pub fn worth_keeping(&self) -> u64 {
+        let unjudged = u64::from(self.held.count_in_part()) << self.layout.block_log2();
+        (self.verified_bytes + unjudged).min(self.layout.object_size())
+    }
+    /// Bytes of verified blocks that were here already.
+    pub const fn held_bytes(&self) -> u64 {
+        self.held_bytes
     }
 
     /// From now on, buffers take no memory for symbols that are as in `likely`.
@@ -118,7 +168,7 @@ impl Blocks {
     }
     pub fn received_bytes(&self) -> u64 {
         let bytes = self.received_symbols * u64::from(self.layout.symbol_size());
-        bytes.min(self.layout.object_size()).max(self.verified_bytes)
+        bytes.min(self.layout.object_size()).max(self.verified_bytes.saturating_sub(self.held_bytes))
     }
     pub const fn all_verified(&self) -> bool {
         self.verified.is_full()
@@ -175,8 +225,61 @@ impl Blocks {
         let assembly = self.partial.remove(&block.0)?;
         self.buffered.retain(|&b| b != block.0);
         self.settled.insert(block.0);
-        let pressed = self.free_buffers() < self.max_buffers / 2;
-        Some(ReceiverJob::Store { assembly, expected: self.expected(block), pressed })
+        self.held.give_up(block.0);
+        Some(ReceiverJob::Store { assembly, expected: self.expected(block), pressed: self.is_pressed() })
+    }
+
+    /// Whether buffers are scarce.
+    fn is_pressed(&self) -> bool {
+        self.free_buffers() < self.max_buffers / 2
+    }
+
+    /// The next candidate to be looked at, if it is time for one.
+    pub fn next_check(&mut self) -> Option<ReceiverJob> {
+        let pressed = self.is_pressed();
+        while let Some((block, in_part)) = self.held.next_check(pressed) {
+            match self.expected(block).filter(|_| !self.verified.contains(block.0)) {
+                Some(expected) => return Some(ReceiverJob::Check { block, expected, in_part }),
+                None => self.held.checked(block),
+            }
+        }
+        None
+    }
+
+    /// A candidate was looked at.
+    pub fn checked(&mut self, block: BlockIndex, agrees: bool) {
+        self.held.checked(block);
+        if agrees && self.verify(block) {
+            self.held_bytes += self.layout.block_len(block) as u64;
+        }
+    }
+
+    /// The block is in the part file as it should be, however that came; true if that is new.
+    fn verify(&mut self, block: BlockIndex) -> bool {
+        self.settled.insert(block.0);
+        self.rejections.remove(&block.0);
+        if let Some(mut assembly) = self.partial.remove(&block.0)
+            && assembly.has_buffer()
+        {
+            self.buffered.retain(|&b| b != block.0);
+            self.free.push_back(assembly.take_buffer());
+        }
+        let new = self.verified.insert(block.0);
+        if new {
+            self.verified_bytes += self.layout.block_len(block) as u64;
+        }
+        new
+    }
+
+    /// Judges the candidates of a page that is there now.
+    fn judge_held(&mut self, page: u32) {
+        let first = page * HASHES_PER_PAGE;
+        let values = self.pages.get(&page).cloned().unwrap_or_default();
+        for (block, expected) in (first..).zip(values) {
+            if self.held.expect(block, expected) == Judged::Agrees {
+                self.verify(BlockIndex(block));
+            }
+        }
     }
 
     fn take_buffer(&mut self) -> Option<Buffer> {
@@ -201,11 +304,11 @@ impl Blocks {
         if self.spilling >= (self.max_buffers / 4).max(1) {
             return None;
         }
-        // The block that is arriving now stays.
-        if self.buffered.len() < 2 {
-            return None;
-        }
-        let block = self.buffered.pop_front()?;
+        // The block that is arriving now stays, and so does one whose place in the file is being read.
+        let older = self.buffered.len().saturating_sub(1);
+        let at = self.buffered.iter().take(older).position(|&block| !self.held.is_checking(block))?;
+        let block = self.buffered.remove(at)?;
+        self.held.give_up(block);
         self.spilling += 1;
         // Nothing is taken or asked for until it is back.
         self.settled.insert(block);
@@ -222,8 +325,12 @@ impl Blocks {
     }
 
     /// The symbols of a block did not suffice.
-    pub fn undecodable(&mut self, assembly: BlockAssembly) {
+    pub fn undecodable(&mut self, mut assembly: BlockAssembly) {
         let block = assembly.block().0;
+        if self.verified.contains(block) {
+            self.free.push_back(assembly.take_buffer());
+            return;
+        }
         self.settled.remove(block);
         if assembly.has_buffer() {
             self.buffered.push_back(block);
@@ -247,10 +354,7 @@ impl Blocks {
         if value != expected {
             return self.reject(block);
         }
-        if self.verified.insert(block.0) {
-            self.verified_bytes += self.layout.block_len(block) as u64;
-        }
-        self.rejections.remove(&block.0);
+        self.verify(block);
         Verdict::Verified
     }
 
@@ -261,6 +365,10 @@ impl Blocks {
     }
 
     fn reject(&mut self, block: BlockIndex) -> Verdict {
+        if self.verified.contains(block.0) {
+            // It was here already.
+            return Verdict::Verified;
+        }
         self.settled.remove(block.0);
         let k = u64::from(self.layout.source_symbols(block));
         self.received_symbols = self.received_symbols.saturating_sub(k);
@@ -291,7 +399,9 @@ impl Blocks {
             let expected = self.expected(BlockIndex(block))?;
             Some((BlockIndex(block), self.compare(BlockIndex(block), value, expected)))
         });
-        judged.collect()
+        let judged = judged.collect();
+        self.judge_held(index);
+        judged
     }
 
     /// Missing pages of the blocks below `position`, as `(first, count)`.
@@ -313,7 +423,12 @@ impl Blocks {
         let end = position.min(self.layout.block_count());
         let mut block = 0;
         while let Some(open) = self.settled.next(block, false).filter(|&b| b < end) {
+            if self.held.contains(open) {
+                block = self.held.next(open, false).unwrap_or(end);
+                continue;
+            }
             let next_settled = self.settled.next(open, true).unwrap_or(end).min(end);
+            let next_settled = self.held.next(open, true).unwrap_or(end).min(next_settled);
             let next_partial = self.partial.range(open..next_settled).next();
             let go_on = match next_partial {
                 Some((&at, assembly)) if at == open => {

@@ -10,6 +10,7 @@ use crate::protocol::Output;
 use crate::protocol::envelope::{self, Found, ReceiverSide};
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::ReceiverJob;
+use crate::protocol::trust::Judgement;
 use crate::time::Time;
 use crate::units::{Arrival, SymbolId};
 use crate::wire::{
@@ -26,8 +27,11 @@ impl Receiver {
     pub(super) fn inbound(&mut self, now: Time, arrival: Arrival, bytes: &mut [u8]) {
         let known = match wire::head(bytes) {
             Ok(head) => {
-                if matches!(self.state, State::Seeking) && head.kind == Kind::Announce {
-                    self.consider(now, arrival.from, &head, bytes);
+                if head.kind == Kind::Announce {
+                    match self.state {
+                        State::Seeking => self.consider(now, arrival.from, &head, bytes),
+                        _ => self.go_over(now, arrival.from, &head, bytes),
+                    }
                 }
                 self.take(now, arrival, &head, bytes)
             }
@@ -83,6 +87,7 @@ impl Receiver {
                 for (block, verdict) in judged {
                     self.judge(block, verdict, now);
                 }
+                self.check_held();
                 self.commit_if_whole(now);
                 true
             }
@@ -103,16 +108,20 @@ impl Receiver {
         }
     }
 
-    /// Takes part in a session if it is the kind looked for and its sender one that is trusted.
-    fn consider(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) {
+    /// The session that an announce is of, if it is the kind looked for and its sender one that is trusted.
+    pub(super) fn meet(
+        &mut self,
+        now: Time,
+        from: SocketAddr,
+        head: &Head,
+        bytes: &mut [u8],
+    ) -> Option<(Session, Judgement)> {
         if !self.effort.may(now) {
-            return;
+            return None;
         }
-        let Some(Found { announce, group_key }) = envelope::find(&self.config.group_keys, head, bytes) else {
-            return;
-        };
+        let Found { announce, group_key } = envelope::find(&self.config.group_keys, head, bytes)?;
         if self.config.only.is_some_and(|ip| ip != announce.data.ip()) {
-            return;
+            return None;
         }
         let (key, judgement) = (announce.sender, self.config.trust.judge(&announce.sender, from.ip()));
         if !judgement.accepted() {
@@ -120,13 +129,19 @@ impl Receiver {
                 self.refused.push(key);
                 self.event(ReceiverEvent::SenderRefused { key, address: from, judgement });
             }
-            return;
+            return None;
         }
         let id = head.header.session;
         let random = Secret::new(self.config.agreement).derive(AGREEMENT, &[&id.0.to_be_bytes()]);
         let group = group_key.map(|i| &self.config.group_keys[i]);
-        let Some(side) = ReceiverSide::new(id, &announce, group, *random.expose()) else { return };
-        let Some(session) = Session::latch(side, from, &announce, now) else { return };
+        let side = ReceiverSide::new(id, &announce, group, *random.expose())?;
+        Some((Session::latch(side, from, &announce, now)?, judgement))
+    }
+
+    /// Takes part in the session of an announce, if it is one to take part in.
+    fn consider(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) {
+        let Some((session, judgement)) = self.meet(now, from, head, bytes) else { return };
+        let key = session.side.sender();
         self.trusted = Some((key, judgement));
         self.event(ReceiverEvent::SenderTrusted { key, address: from, judgement });
         self.event(ReceiverEvent::Found {

@@ -1,6 +1,7 @@
 //! The receiver's life as a whole: seeking, joining, reporting, the end.
 
 use super::config::ReceiverConfig;
+use super::held::Held;
 use super::{Receiver, State};
 use crate::limits::{
     COMPLETIONS_PER_SECOND, LIFE_SIGN_INTERVAL, REPORT_INTERVAL, SENDER_SILENCE, report_interval,
@@ -44,8 +45,23 @@ pub(super) struct Leaving {
     farewell: Option<(AbortCode, String)>,
     tries: u32,
     next: Time,
+    /// The part file is being removed, or left to the next run.
     discarding: bool,
     discarded: bool,
+}
+
+impl Leaving {
+    /// Whether the part file can be of use to a later run.
+    const fn keeps(&self) -> bool {
+        match &self.outcome {
+            ReceiverOutcome::SenderSilent | ReceiverOutcome::Refused | ReceiverOutcome::Interrupted => true,
+            ReceiverOutcome::SenderAborted(code, _) => {
+                !matches!(code, AbortCode::Source | AbortCode::Mismatch)
+            }
+            ReceiverOutcome::Failed(code, _) => matches!(code, AbortCode::Internal),
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -83,6 +99,11 @@ impl Timers {
     pub fn session_found(&mut self, now: Time) {
         self.seek_until = Time::NEVER;
         self.rejoin = now + REJOIN;
+    }
+    pub fn session_changed(&mut self, now: Time) {
+        self.session_found(now);
+        (self.join, self.last_join) = (Time::NEVER, None);
+        (self.report, self.life_sign) = (Time::NEVER, Time::NEVER);
     }
     pub fn admitted(&mut self, now: Time) {
         self.join = Time::NEVER;
@@ -251,7 +272,7 @@ impl Receiver {
         if let ReceiverDone::WorkerDied(text) = done {
             self.fail(AbortCode::Internal, text, now);
             if let State::Leaving(leaving) = &mut self.state {
-                // What could not be removed goes, at the latest, with the process.
+                // What could not be removed is taken over by the next run.
                 leaving.discarded |= leaving.discarding && self.jobs_in_flight == 0;
             }
             self.discard_when_idle();
@@ -259,10 +280,15 @@ impl Receiver {
             return;
         }
         if matches!(self.state, State::Leaving(_)) {
-            if let (ReceiverDone::Discarded, State::Leaving(leaving)) = (&done, &mut self.state) {
+            if let (ReceiverDone::Discarded | ReceiverDone::Kept, State::Leaving(leaving)) =
+                (&done, &mut self.state)
+            {
                 leaving.discarded = true;
             }
             match done {
+                ReceiverDone::Kept => {
+                    self.kept = self.blocks.as_ref().map_or(0, |blocks| blocks.worth_keeping());
+                }
                 ReceiverDone::Committed(path) => return self.confirm_and_leave(path, now),
                 ReceiverDone::Failed(..) => self.tell_interrupt(now),
                 _ => {}
@@ -273,7 +299,12 @@ impl Receiver {
         }
         let Some(blocks) = &mut self.blocks else { return };
         match done {
-            ReceiverDone::Opened => self.opened(),
+            ReceiverDone::Opened { written, earlier } => {
+                blocks.hold(Held::new(written, earlier, blocks.layout().block_count()));
+                self.told_held = blocks.candidates() == 0;
+                self.opened();
+            }
+            ReceiverDone::Checked { block, agrees } => blocks.checked(block, agrees),
             ReceiverDone::Stored { block, value, buffer } => {
                 let verdict = blocks.stored(block, value, buffer);
                 self.judge(block, verdict, now);
@@ -292,7 +323,7 @@ impl Receiver {
                 self.opened();
             }
             ReceiverDone::Failed(code, reason) => self.fail(code, reason, now),
-            ReceiverDone::Discarded | ReceiverDone::WorkerDied(_) => {}
+            ReceiverDone::Discarded | ReceiverDone::Kept | ReceiverDone::WorkerDied(_) => {}
         }
     }
 
@@ -356,7 +387,7 @@ impl Receiver {
         }
     }
 
-    /// Our own side fails: tell the sender, remove the part file, end.
+    /// Our own side fails: tell the sender, give up the part file, end.
     pub(super) fn fail(&mut self, code: AbortCode, reason: String, now: Time) {
         self.leave(ReceiverOutcome::Failed(code, reason.clone()), Some((code, reason)), now);
     }
@@ -418,7 +449,7 @@ impl Receiver {
         self.admitted || self.timers.last_join.is_some()
     }
 
-    /// Removes the part file once no worker is at it.
+    /// Removes the part file once no worker is at it, or leaves it to the next run.
     fn discard_when_idle(&mut self) {
         let idle = self.jobs_in_flight == 0;
         if let State::Leaving(leaving) = &mut self.state
@@ -426,7 +457,8 @@ impl Receiver {
             && !leaving.discarding
         {
             leaving.discarding = true;
-            self.job(ReceiverJob::Discard);
+            let keeps = leaving.keeps() && self.blocks.as_ref().is_some_and(|b| b.worth_keeping() > 0);
+            self.job(if keeps { ReceiverJob::Keep } else { ReceiverJob::Discard });
         }
     }
 

@@ -8,13 +8,16 @@
 //! ```
 //!
 //! - `config`: what it is told. `session`: what the sender announced. `blocks`: what has arrived.
+//!   `held`: what was here already. `over`: the sender comes back with another session.
 //! - `answer`: NAK summaries. `inbound`: messages. `life`: timers, reports, the end.
 
 mod answer;
 mod blocks;
 mod config;
+mod held;
 mod inbound;
 mod life;
+mod over;
 mod session;
 
 pub use config::ReceiverConfig;
@@ -92,6 +95,10 @@ pub struct Receiver {
     out: VecDeque<Out>,
     counters: Counters,
     received_any: bool,
+    /// The user has been told how much was here already.
+    told_held: bool,
+    /// Bytes that are left for the next run in the part file.
+    kept: u64,
     likely: Option<Arc<Likely>>,
 }
 
@@ -119,6 +126,8 @@ impl Receiver {
             out,
             counters: Counters::default(),
             received_any: false,
+            told_held: true,
+            kept: 0,
             likely: None,
             config,
         }
@@ -140,6 +149,7 @@ impl Receiver {
             overrun_drops: self.counters.overrun_drops,
             ignored: self.counters.ignored,
             trusted: self.trusted,
+            kept_bytes: self.kept,
             ..ReceiverSnapshot::default()
         };
         if let Some(session) = &self.session {
@@ -154,6 +164,7 @@ impl Receiver {
         if let Some(blocks) = &self.blocks {
             snapshot.verified_bytes = blocks.verified_bytes();
             snapshot.received_bytes = blocks.received_bytes();
+            snapshot.held_bytes = blocks.held_bytes();
             snapshot.verified = blocks.verified();
             snapshot.buffered = blocks.buffered_bytes();
         }
@@ -181,7 +192,8 @@ impl Receiver {
     /// Asks the session's sender for a channel.
     fn ask_to_join(&mut self) {
         let Some(session) = &self.session else { return };
-        let join = Join { device: self.config.device, holds: false, label: self.config.label.clone() };
+        let holds = self.blocks.as_ref().is_some_and(Blocks::holds_any);
+        let join = Join { device: self.config.device, holds, label: self.config.label.clone() };
         let packet_number = PacketNumber::new(0, self.counters.sent);
         self.counters.sent += 1;
         let header = Header { session: session.id, packet_number };
@@ -198,6 +210,22 @@ impl Receiver {
                 let reason = format!("block {} never agrees with its hash", block.0);
                 self.fail(AbortCode::Mismatch, reason, now);
             }
+        }
+    }
+
+    /// Has candidates looked at, as many as is good at a time.
+    fn check_held(&mut self) {
+        if !matches!(self.state, State::Receiving) {
+            return;
+        }
+        while let Some(job) = self.blocks.as_mut().and_then(Blocks::next_check) {
+            self.job(job);
+        }
+        if let Some(blocks) = self.blocks.as_ref().filter(|blocks| blocks.candidates() == 0)
+            && !std::mem::replace(&mut self.told_held, true)
+        {
+            let bytes = blocks.held_bytes();
+            self.event(ReceiverEvent::Held { bytes });
         }
     }
 
@@ -238,6 +266,7 @@ impl Machine for Receiver {
     fn handle_job_done(&mut self, now: Time, done: ReceiverDone) {
         self.jobs_in_flight = self.jobs_in_flight.saturating_sub(1);
         self.job_done(now, done);
+        self.check_held();
         self.commit_if_whole(now);
     }
 

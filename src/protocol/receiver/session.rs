@@ -76,6 +76,14 @@ impl Session {
             && self.layout.symbol_size() == announce.symbol_size
     }
 
+    /// Whether this is another session of what is probably the same object, cut into the same blocks.
+    pub fn continues(&self, old: &Self) -> bool {
+        self.side.sender() == old.side.sender()
+            && self.name == old.name
+            && self.layout.object_size() == old.layout.object_size()
+            && self.layout.block_log2() == old.layout.block_log2()
+    }
+
     /// Takes over what changes in the course of a session; the root hash only once.
     pub fn update(&mut self, announce: &Announce) {
         self.phase = announce.phase;

@@ -55,7 +55,7 @@ impl Bench {
     fn joined(layout: Layout, admitted: bool) -> Self {
         let mut bench = Self::new(layout);
         bench.announce();
-        bench.done(ReceiverDone::Opened);
+        bench.done(opened());
         while !bench.kinds().contains(&wire::Kind::Join) {
             bench.announce();
             bench.pass(Duration::from_millis(50));
@@ -152,6 +152,11 @@ impl Bench {
     }
 }
 
+/// The part file is there, and nothing is in it.
+fn opened() -> ReceiverDone {
+    ReceiverDone::Opened { written: crate::ranges::BitSet::default(), earlier: 0 }
+}
+
 /// Blocks of one symbol.
 fn small_blocks(blocks: u64) -> Layout {
     Layout::new(blocks << 10, 10, 1024).unwrap()
@@ -214,7 +219,7 @@ fn a_group_larger_than_there_can_be_does_not_put_the_receipt_off() {
     let mut bench = Bench::new(Layout::new(0, 20, 64).unwrap());
     bench.group_size = u32::MAX;
     bench.announce();
-    bench.done(ReceiverDone::Opened);
+    bench.done(opened());
     while bench.kinds().is_empty() {
         bench.announce();
         bench.pass(Duration::from_millis(50));

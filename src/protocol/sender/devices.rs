@@ -42,6 +42,8 @@ pub(super) struct Device {
     pub least_deficit: u64,
     /// Blocks below this went by before it was there: the group does not repair them for it.
     pub since: u32,
+    /// It joined with some of the object.
+    pub holds: bool,
     /// Its losses or its speed are unlike the group's: the group does not repair for it.
     pub apart: bool,
     /// It is set apart since it is slow: while the stream fills its way, it needs no session.
@@ -140,6 +142,8 @@ impl Device {
 pub(super) struct Counts {
     /// Still to be served.
     pub open: usize,
+    /// Those of them that joined with some of the object.
+    pub holding: usize,
     /// They answer the group's polls.
     pub polled: usize,
     /// The group's rounds serve all they lack.
@@ -153,6 +157,7 @@ impl Counts {
         let open = !device.is_final();
         Self {
             open: usize::from(open),
+            holding: usize::from(open && device.holds),
             polled: usize::from(open && (device.unreachable() || !device.apart)),
             in_group: usize::from(device.in_group()),
             complete: usize::from(device.status == DeviceStatus::Complete),
@@ -161,6 +166,7 @@ impl Counts {
     }
     fn add(&mut self, other: Self) {
         self.open += other.open;
+        self.holding += other.holding;
         self.polled += other.polled;
         self.in_group += other.in_group;
         self.complete += other.complete;
@@ -168,6 +174,7 @@ impl Counts {
     }
     fn subtract(&mut self, other: Self) {
         self.open -= other.open;
+        self.holding -= other.holding;
         self.polled -= other.polled;
         self.in_group -= other.in_group;
         self.complete -= other.complete;

@@ -160,6 +160,7 @@ impl Sender {
         };
         let device = self.devices.get_mut(key);
         device.label = label;
+        device.holds = pending.join.holds;
         device.address = pending.address;
         device.last_heard = now;
         device.rival = None;
@@ -258,6 +259,7 @@ fn newcomer(id: DeviceId, link: Link, address: SocketAddr, now: Time) -> Device 
         last_gain: now,
         least_deficit: u64::MAX,
         since: 0,
+        holds: false,
         apart: false,
         slow: false,
         slow_looks: 0,

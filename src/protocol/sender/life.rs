@@ -195,6 +195,7 @@ impl Sender {
     }
 
     pub(super) fn start(&mut self, now: Time) {
+        self.decide_on_skipping();
         self.set_phase(Phase::Streaming, now);
         for key in 0..self.devices.len() {
             if !self.devices.get(key).is_final() {

@@ -8,6 +8,7 @@
 //! ```
 //!
 //! - `config`: what it is told. `devices`: whom it serves. `gather`: invitations, the start.
+//! - `skip`: sending only what is missing, where all hold some of it already.
 //! - `stream`: source symbols, hashes ahead of them, and what goes out next at the paced rate.
 //! - `rounds`: polls of the group, and what becomes of their answers. `planner`: the repairs of a round.
 //! - `sessions`: unicast repair sessions. `channel`: a destination, its repairs and its `pace`.
@@ -26,6 +27,7 @@ mod planner;
 mod rate;
 mod rounds;
 mod sessions;
+mod skip;
 mod stream;
 
 pub use config::{SenderConfig, SlowPolicy};
@@ -62,6 +64,8 @@ struct BlockInfo {
     value: Option<Digest>,
     /// The next fresh repair symbol's id: no id is ever sent twice as fresh.
     next_repair: SymbolId,
+    /// Source symbols below this have been sent to the group.
+    streamed: u32,
     /// The packet number of the last symbol of it on the group channel.
     last_sent: PacketNumber,
 }
@@ -123,6 +127,7 @@ impl Sender {
             .map(|b| BlockInfo {
                 value: None,
                 next_repair: SymbolId(config.layout.source_symbols(crate::units::BlockIndex(b))),
+                streamed: 0,
                 last_sent: PacketNumber::new(0, 0),
             })
             .collect();
@@ -177,6 +182,7 @@ impl Sender {
             object_size: self.config.layout.object_size(),
             streamed: (u64::from(position) << self.config.layout.block_log2())
                 .min(self.config.layout.object_size()),
+            skipped: self.skipped(),
             rate: self.pace.rate(),
             wire_bytes: self.counters.wire_bytes,
             source_symbols: self.counters.source,

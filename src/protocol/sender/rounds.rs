@@ -77,7 +77,7 @@ impl GroupRounds {
         self.rtt = sample.max(decayed).clamp(RTT_BOUNDS.0, RTT_BOUNDS.1);
     }
 
-    fn pause(&self) -> Duration {
+    pub fn pause(&self) -> Duration {
         (self.rtt + REACTION).saturating_mul(1 << self.quiet.min(6)).min(MAX_PAUSE.max(self.rtt * 2))
     }
 }
@@ -265,7 +265,7 @@ impl Sender {
         }
         if quiet && self.stream_done() {
             self.rounds.quiet += 1;
-            self.group.round = Round::Idle { next: now + self.rounds.pause() };
+            self.group.round = Round::Idle { next: now + self.quiet_pause() };
         } else if !quiet {
             self.rounds.quiet = 0;
         }
@@ -279,6 +279,7 @@ impl Sender {
             .map(|(block, max)| (block, max, self.config.layout.source_symbols(BlockIndex(block))))
             // What a block lacks before its first repair is what the way there lost.
             .filter(|&(block, _, k)| block >= fresh_from && self.blocks[block as usize].next_repair.0 == k)
+            .filter(|&(block, ..)| self.was_sent(block))
             .map(|(_, max, k)| f64::from(max) / f64::from(k))
             .collect();
         if !shares.is_empty() {
@@ -368,7 +369,7 @@ impl Sender {
                 let end = first.0.saturating_add(*count).min(self.rounds.polled);
                 let start = if device.in_group() { first.0 } else { first.0.max(device.since) };
                 let k = self.config.layout.source_symbols(BlockIndex(0));
-                u64::from(end.saturating_sub(start)) * u64::from(k)
+                self.blocks_lost(start, end) * u64::from(k)
             }
             Deficit::Symbols { block, symbols, .. } => {
                 if device.group_repairs(block.0) {

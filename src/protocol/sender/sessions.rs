@@ -95,7 +95,9 @@ impl Sender {
         let loss = if device.apart { 0.2 } else { self.rounds.loss };
         let plans = needs.plan(loss);
         let idle = plans.is_empty() && needs.pages().next().is_none();
-        if idle && busy {
+        // What it is still looking for in its own file it does not ask for yet.
+        let looking = device.holds && nak.incomplete > self.config.layout.block_count() - scope;
+        if idle && busy && !looking {
             // It has caught up: the group's rounds are enough for it from now on.
             device.since = 0;
             device.apart = false;

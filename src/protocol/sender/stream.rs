@@ -32,9 +32,13 @@ pub(super) struct Stream {
     /// Pages below this have all their chaining values.
     pages_ready: u32,
     /// Pages below this have been sent for the first time.
-    pages_sent: u32,
+    pub pages_sent: u32,
     /// Pages below this have been sent a second time, after their blocks.
     pages_repeated: u32,
+    /// Nothing is streamed: every device holds some of the object, and says what it lacks.
+    pub skipping: bool,
+    /// Blocks of which something was sent to the group.
+    pub touched: u32,
 }
 
 impl Sender {
@@ -55,7 +59,8 @@ impl Sender {
     /// Asks the workers for what will be needed soon.
     pub(super) fn ask_for_jobs(&mut self) {
         // The first pages are hashed while gathering, the rest just ahead of the stream.
-        let end = self.block_count().min(self.stream.position.saturating_add(HASH_AHEAD));
+        let ahead = if self.tells_values_first() { u32::MAX } else { HASH_AHEAD };
+        let end = self.block_count().min(self.stream.position.saturating_add(ahead));
         while self.stream.hash_asked < end && self.stream.hashes_in_flight < HASHES_IN_FLIGHT {
             let block = BlockIndex(self.stream.hash_asked);
             self.stream.hash_asked += 1;
@@ -147,11 +152,12 @@ impl Sender {
     /// The page that is due on the group's channel: each goes out once as soon as its blocks are
     /// hashed, once more after they were streamed, and again where devices ask.
     fn next_group_page(&mut self) -> Option<HashPage> {
-        if self.phase == Phase::Gathering {
+        if self.phase == Phase::Gathering && !self.tells_values_first() {
             return None;
         }
         let page = if self.stream.pages_sent < self.stream.pages_ready {
             self.stream.pages_sent += 1;
+            self.skip_ahead();
             self.stream.pages_sent - 1
         } else if self.repeat_is_due() {
             self.stream.pages_repeated += 1;
@@ -196,23 +202,24 @@ impl Sender {
         let size = self.config.layout.symbol_size();
         if let Some((batch, freed)) = self.group.next_batch(most, size) {
             self.encoded_symbols = self.encoded_symbols.saturating_sub(freed);
-            return Some(self.transmit_group(batch, true, now));
+            return Some(self.transmit_group(batch, now));
         }
-        self.next_source(most).map(|batch| self.transmit_group(batch, false, now))
+        self.next_source(most).map(|batch| self.transmit_group(batch, now))
     }
 
     /// Whether the group has something that could go out now.
     fn group_can_send(&self) -> bool {
+        let streams = self.phase == Phase::Streaming && !self.stream_done() && !self.stream.skipping;
         self.group.is_ready()
-            || (self.phase != Phase::Gathering
-                && (self.phase == Phase::Streaming && !self.stream_done()
-                    || self.stream.pages_sent < self.stream.pages_ready
+            || streams
+            || ((self.phase != Phase::Gathering || self.tells_values_first())
+                && (self.stream.pages_sent < self.stream.pages_ready
                     || self.repeat_is_due()
                     || self.group.has_pages()))
     }
 
     fn next_source(&mut self, most: u32) -> Option<Batch> {
-        if self.phase != Phase::Streaming || self.stream_done() {
+        if self.phase != Phase::Streaming || self.stream_done() || self.stream.skipping {
             return None;
         }
         let block = BlockIndex(self.stream.position);
@@ -227,14 +234,18 @@ impl Sender {
         Some(Batch::Source { block, ids: first..end })
     }
 
-    fn transmit_group(&mut self, batch: Batch, repair: bool, now: Time) -> Transmit {
+    fn transmit_group(&mut self, batch: Batch, now: Time) -> Transmit {
+        let first_time = match &batch {
+            Batch::Source { block, ids } => self.note_source(*block, ids.start, ids.end),
+            Batch::Repair { .. } => false,
+        };
         let (count, bytes, block) = self.size_of(&batch, self.config.data);
         let number = self.group.take_symbol_numbers(count);
         self.pace.note_sent(number.counter(), now);
         if let Some(info) = self.blocks.get_mut(block.0 as usize) {
             info.last_sent = crate::wire::PacketNumber(number.0 + u64::from(count) - 1);
         }
-        let counter = if repair { &mut self.counters.repair } else { &mut self.counters.source };
+        let counter = if first_time { &mut self.counters.source } else { &mut self.counters.repair };
         *counter += u64::from(count);
         self.charge(bytes, count);
         Transmit { to: self.config.data, payload: payload(batch, number) }

@@ -126,11 +126,15 @@ impl Bench {
 
     /// The device's run asks to join, and gets no answer.
     fn knock(&mut self, device: u8, run: u64, from: SocketAddr) {
+        self.knock_with(device, run, from, false);
+    }
+
+    fn knock_with(&mut self, device: u8, run: u64, from: SocketAddr, holds: bool) {
         let announce = announce_of(&self.sender.side);
         let random = [device ^ 0x55 ^ (run as u8).wrapping_mul(31); 32];
         let fake =
             self.runs.entry((device, run)).or_insert_with(|| FakeDevice::new(SESSION, &announce, random));
-        let bytes = fake.join(Join { device: id(device), holds: false, label: "d".into() });
+        let bytes = fake.join(Join { device: id(device), holds, label: "d".into() });
         self.take(from, bytes);
     }
 
@@ -144,17 +148,21 @@ impl Bench {
         }
     }
 
-    fn join_from(&mut self, device: u8, run: u64, at: SocketAddr) {
+    fn join_from(&mut self, device: u8, run: u64, at: SocketAddr, holds: bool) {
         for _ in 0..2 {
             let from = self.sent.len();
-            self.knock(device, run, at);
+            self.knock_with(device, run, at, holds);
             self.answered(device, run, at, from);
         }
         self.current.insert(device, run);
     }
 
+    fn join_with(&mut self, device: u8, run: u64, holds: bool) {
+        self.join_from(device, run, address(device), holds);
+    }
+
     fn join(&mut self, device: u8, run: u64) {
-        self.join_from(device, run, address(device));
+        self.join_with(device, run, false);
     }
 
     fn report(&mut self, device: u8, verified: u32) {

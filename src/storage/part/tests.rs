@@ -66,10 +66,8 @@ fn an_empty_object_is_an_empty_file() {
 }
 
 #[test]
-fn drop_and_discard_remove_the_part() {
+fn discard_removes_the_part() {
     let dir = Scratch::new();
-    drop(create(dir.path(), false, "x", 100).unwrap());
-    assert!(dir.names().is_empty());
     let part = create(dir.path(), false, "x", 100).unwrap();
     part.discard();
     assert!(dir.names().is_empty());
@@ -277,13 +275,22 @@ fn a_full_disk_is_found_before_the_first_byte() {
     assert!(text.contains("no room for") && text.contains("/big"), "{text}");
     assert!(text.contains("needs 2.00 MiB") && text.contains("has 1.00 MiB free"), "{text}");
     assert!(disk.names().is_empty());
+    // What a part file that is taken over has stays, though there is no room for the rest.
+    let part = create(disk.path(), false, "grows", 4096).unwrap();
+    part.write_at(0, &[7; 4096]).unwrap();
+    drop(part);
+    assert!(disk_error(create(disk.path(), false, "grows", 2 << 20)).contains("no room for"));
+    let part = create(disk.path(), false, "grows", 4096).unwrap();
+    assert_eq!(part.next_written(0), Some(0..4096));
+    part.discard();
+    drop(part);
     // What is reserved stays reserved, whoever fills the rest.
     let part = create(disk.path(), false, "fits", 512 << 10).unwrap();
     let filler = create(disk.path(), false, "filler", 512 << 10).unwrap();
     disk_error(create(disk.path(), false, "more", 4096));
     part.write_at(0, &vec![7; 512 << 10]).unwrap();
     part.commit().unwrap();
-    drop(filler);
+    filler.discard();
     assert_eq!(disk.names(), ["fits"]);
 }
 
@@ -303,12 +310,13 @@ fn a_disk_that_fills_up_without_preallocation_fails_the_write() {
         },
         size: 2 << 20,
         force: false,
+        adopted: false,
         closed: AtomicBool::new(false),
     };
     sparse.file.set_len(2 << 20).unwrap();
     let text = disk_error(sparse.write_at(0, &vec![1; 2 << 20]));
     assert!(text.contains("/y: the disk is full"), "{text}");
-    drop(sparse);
+    sparse.discard();
     part.commit().unwrap();
     assert_eq!(disk.names(), ["x"]);
 }
@@ -361,19 +369,101 @@ fn parts_are_written_from_several_threads() {
 }
 
 #[test]
-fn what_a_killed_receiver_left_is_removed_by_the_next() {
-    let scratch = Scratch::new();
-    let stale = scratch.path().join(".image.iso.0123456789abcdef.mcp-part");
-    let other = scratch.path().join(".other.iso.0123456789abcdef.mcp-part");
-    std::fs::write(&stale, b"left behind").unwrap();
-    std::fs::write(&other, b"of another object").unwrap();
-    let mut destination = FileDestination::new(Some(scratch.path().to_owned()), false);
-    let living = destination.create("image.iso", 10).unwrap();
-    assert!(!stale.exists() && other.exists());
-    // A living receiver's part file is locked.
-    let second = destination.create("image.iso", 10).unwrap();
-    living.write_at(0, b"0123456789").unwrap();
-    living.commit().unwrap();
-    assert_eq!(std::fs::read(scratch.path().join("image.iso")).unwrap(), b"0123456789");
-    drop(second);
+fn what_a_killed_receiver_left_is_taken_over_by_the_next() {
+    let dir = Scratch::new();
+    let first = create(dir.path(), false, "image.iso", 3 << 20).unwrap();
+    assert_eq!(first.next_written(0), None, "a new one has nothing");
+    first.write_at(1 << 20, &vec![7; 1 << 20]).unwrap();
+    assert_eq!(first.next_written(0), None);
+    let name = dir.names().remove(0);
+    // Neither committed nor discarded: it stays, and is nobody's.
+    drop(first);
+    let other = dir.join(".other.iso.0123456789abcdef.mcp-part");
+    fs::write(&other, b"of another object").unwrap();
+
+    let second = create(dir.path(), false, "image.iso", 3 << 20).unwrap();
+    assert_eq!(dir.names().len(), 2);
+    let mut back = vec![0; 1 << 20];
+    second.read_at(1 << 20, &mut back).unwrap();
+    assert_eq!(back, vec![7; 1 << 20]);
+    let written = second.next_written(0).unwrap();
+    assert!(written.start <= 1 << 20 && written.end >= 2 << 20, "{written:?}");
+    assert_eq!(second.next_written(3 << 20), None);
+    // While it lives nobody else gets it.
+    let third = create(dir.path(), false, "image.iso", 3 << 20).unwrap();
+    assert_eq!((dir.names().len(), third.next_written(0)), (3, None));
+    third.discard();
+    second.commit().unwrap();
+    assert!(!dir.join(&name).exists() && other.exists());
+    assert_eq!(fs::metadata(dir.join("image.iso")).unwrap().len(), 3 << 20);
+}
+
+#[test]
+fn the_latest_of_several_is_taken_over_and_made_as_long_as_the_object() {
+    let dir = Scratch::new();
+    let stale = |random: &str, content: &[u8], age: u64| {
+        let path = dir.join(format!(".x.{random}.mcp-part"));
+        fs::write(&path, content).unwrap();
+        let time = std::time::SystemTime::now() - std::time::Duration::from_secs(age);
+        File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    };
+    stale("0000000000000001", b"older", 20);
+    stale("0000000000000002", b"latest, and longer than the object", 10);
+    stale("0000000000000003", b"oldest", 30);
+    let part = create(dir.path(), false, "x", 6).unwrap();
+    assert_eq!(dir.names(), [".x.0000000000000002.mcp-part"]);
+    assert_eq!(part.next_written(0), Some(0..6));
+    part.commit().unwrap();
+    assert_eq!(fs::read(dir.join("x")).unwrap(), b"latest");
+    fs::remove_file(dir.join("x")).unwrap();
+
+    stale("0000000000000004", b"short", 1);
+    let part = create(dir.path(), false, "x", 1 << 20).unwrap();
+    assert_eq!(fs::metadata(dir.join(".x.0000000000000004.mcp-part")).unwrap().len(), 1 << 20);
+    assert!(part.next_written(0).is_some_and(|range| range.start == 0));
+}
+
+#[test]
+fn what_others_planted_is_not_taken_over() {
+    let dir = Scratch::new();
+    let name = |n: u8| dir.join(format!(".x.000000000000000{n}.mcp-part"));
+    // A second name for another file, a link, a pipe; and, for root, somebody else's file.
+    fs::write(dir.join("precious"), "precious").unwrap();
+    fs::hard_link(dir.join("precious"), name(1)).unwrap();
+    symlink("precious", name(2)).unwrap();
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, name(3), fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    fs::write(name(4), "theirs").unwrap();
+    if std::os::unix::fs::chown(name(4), Some(12_345), None).is_err() {
+        fs::remove_file(name(4)).unwrap();
+    }
+    let before = dir.names().len();
+    let part = create(dir.path(), false, "x", 8).unwrap();
+    assert_eq!((dir.names().len(), part.next_written(0)), (before + 1, None));
+    part.write_at(0, b"verified").unwrap();
+    part.commit().unwrap();
+    assert_eq!(fs::read(dir.join("precious")).unwrap(), b"precious");
+}
+
+#[test]
+fn receivers_that_share_a_directory_never_share_a_part_file() {
+    let dir = Scratch::new();
+    for round in 0..20 {
+        for n in 0..3 {
+            fs::write(dir.join(format!(".x.{round:015x}{n}.mcp-part")), "left behind").unwrap();
+        }
+        let parts: Vec<_> = std::thread::scope(|scope| {
+            let create = || create(dir.path(), true, "x", 11).unwrap();
+            let all: Vec<_> = (0..4).map(|_| scope.spawn(create)).collect();
+            all.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for (n, part) in (0u8..).zip(&parts) {
+            part.write_at(0, &[n; 11]).unwrap();
+        }
+        for (n, part) in (0u8..).zip(&parts) {
+            part.commit().unwrap();
+            assert_eq!(fs::read(dir.join("x")).unwrap(), [n; 11]);
+        }
+        assert_eq!(dir.names(), ["x"]);
+    }
 }

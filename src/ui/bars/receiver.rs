@@ -4,7 +4,7 @@ use super::Screen;
 use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot};
 use crate::time::Time;
 use crate::ui::memory::{ReceiverMemory, Stage};
-use crate::ui::{Exit, Notes, ReceiverIntro, ReceiverView, text};
+use crate::ui::{Exit, Notes, ReceiverIntro, ReceiverView, text, trust};
 use std::io::{IsTerminal, Write};
 
 /// A receiver's bars, and its `b3sum` line on another stream.
@@ -27,7 +27,9 @@ impl ReceiverBars {
         let (head, bar) = match self.memory.stage {
             Stage::Searching => {
                 let label = format!("as {}", text::escape(&self.intro.label));
-                (vec![format!("waiting for a sender on {}", self.intro.group), label, waited], false)
+                let sealed = self.intro.sealed_with.as_ref().map(|names| format!("sealed with {names}"));
+                let waiting = format!("waiting for a sender on {}", self.intro.group);
+                (vec![waiting, label, waited, sealed.unwrap_or_default()], false)
             }
             Stage::Waiting => (vec!["waiting for the sender to start".to_owned(), waited], false),
             Stage::Receiving => {
@@ -50,10 +52,10 @@ impl ReceiverBars {
         let left = if receiving { self.memory.time_left(s) } else { String::new() };
         let parts = [
             text::rate(self.memory.data.bits_per_second()),
-            format!("{} of {}", text::bytes(s.received_bytes), text::bytes(s.object_size)),
+            format!("{} of {}", text::bytes(ReceiverMemory::here(s)), text::bytes(s.object_size)),
             left,
         ];
-        let fraction = text::percent(s.received_bytes, s.object_size.max(1)) / 100.0;
+        let fraction = text::percent(ReceiverMemory::here(s), s.object_size.max(1)) / 100.0;
         let bar = bar.then_some((fraction, &parts[..]));
         self.screen.draw(&text::fit(&head, columns), bar, &[]);
     }
@@ -76,13 +78,24 @@ impl ReceiverView for ReceiverBars {
                 let (name, size) = (text::escape(name), text::bytes(*size));
                 self.screen.say(&format!("receiving {name} ({size}) from {sender}"));
             }
+            ReceiverEvent::Held { bytes } => {
+                self.screen.say(&text::held(*bytes, s.object_size));
+                self.draw(now, s);
+            }
             ReceiverEvent::BlockRejected(block) => {
                 self.screen.note(&format!("block {block} is not what the sender hashed; fetching it again"));
             }
             ReceiverEvent::Receiving | ReceiverEvent::Committing | ReceiverEvent::Committed { .. } => {
                 self.draw(now, s);
             }
-            ReceiverEvent::SenderTrusted { .. } | ReceiverEvent::SenderRefused { .. } => {}
+            ReceiverEvent::SenderTrusted { key, address, judgement } => {
+                self.screen.say(&trust::trusted(key, address.ip(), *judgement));
+            }
+            ReceiverEvent::SenderRefused { key, address, judgement } => {
+                if self.memory.tells_refusal(key) {
+                    self.screen.warn(&trust::refused(key, address.ip(), *judgement));
+                }
+            }
             ReceiverEvent::Admitted | ReceiverEvent::Finished(_) => {}
         }
     }
@@ -112,8 +125,9 @@ impl ReceiverView for ReceiverBars {
 mod tests {
     use super::*;
     use crate::protocol::event::ReceiverOutcome;
+    use crate::protocol::trust::Judgement;
     use crate::ui::testing::{Shared, receiver_intro};
-    use crate::units::{Digest, SessionId, TaskId};
+    use crate::units::{Digest, SenderKey, SessionId, TaskId};
     use indicatif::{InMemoryTerm, ProgressDrawTarget};
     use std::time::Duration;
 
@@ -135,6 +149,19 @@ mod tests {
             name: "image\x1b[31m.iso".into(),
             size: 100 << 20,
         };
+        let address = "10.0.0.1:7418".parse().unwrap();
+        let (key, judgement) = (SenderKey([7; 32]), Judgement::FirstUse);
+        view.event(at(3_500), &ReceiverEvent::SenderTrusted { key, address, judgement }, &s);
+        assert!(
+            term.contents().contains("sender ma3i-cc7u-6r2h-7k5c at 10.0.0.1, seen for"),
+            "{}",
+            term.contents()
+        );
+        let (key, judgement) = (SenderKey([8; 32]), Judgement::Changed { expected: key });
+        view.event(at(3_600), &ReceiverEvent::SenderRefused { key, address, judgement }, &s);
+        view.event(at(3_700), &ReceiverEvent::SenderRefused { key, address, judgement }, &s);
+        let text = term.contents();
+        assert_eq!(text.matches("warning: refused the sender at 10.0.0.1").count(), 1, "{text}");
         view.event(at(4_000), &found, &s);
         view.event(at(4_000), &ReceiverEvent::Receiving, &s);
         s.object_size = 100 << 20;
@@ -143,7 +170,7 @@ mod tests {
         view.tick(at(5_100), &s);
         let text = term.contents();
         assert!(
-            text.starts_with("receiving image\\u{1b}[31m.iso (100.00 MiB) from 10.0.0.1:7417\n"),
+            text.contains("\nreceiving image\\u{1b}[31m.iso (100.00 MiB) from 10.0.0.1:7417\n"),
             "{text}"
         );
         assert!(text.contains("receiving · loss 1.0 %"), "{text}");

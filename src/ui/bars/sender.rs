@@ -6,7 +6,7 @@ use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::ui::memory::SenderMemory;
 use crate::ui::plain::{status_line, twins};
-use crate::ui::{Exit, Notes, SenderIntro, SenderView, table, text};
+use crate::ui::{Exit, Notes, SenderIntro, SenderView, table, text, trust};
 use crate::wire::Phase;
 
 /// Devices named below the bar.
@@ -24,6 +24,7 @@ impl SenderBars {
     pub fn new(mut screen: Screen, intro: SenderIntro) -> Self {
         let (name, size) = (text::escape(&intro.name), text::bytes(intro.size));
         screen.say(&format!("sending {name} ({size}) to {}", intro.group));
+        screen.say(&trust::introduction(&intro.sender, intro.sealed_with.as_deref()));
         Self { screen, intro, memory: SenderMemory::default() }
     }
 
@@ -171,6 +172,7 @@ mod tests {
         assert_eq!(
             term.contents(),
             "sending image.iso (100.00 MiB) to 239.1.1.1\n\
+             this sender is ma3i-cc7u-6r2h-7k5c, sealed with key lab\n\
              waiting for devices: 1 of 3 · Enter starts now · 1s"
         );
         s.phase = Phase::Streaming;
@@ -196,6 +198,7 @@ mod tests {
             term.contents(),
             "\
 sending image.iso (100.00 MiB) to 239.1.1.1
+this sender is ma3i-cc7u-6r2h-7k5c, sealed with key lab
 lab-1 failed: disk full
 DEVICE  ADDRESS         STATUS  TIME   LOSS  REASON
 lab-1   10.0.0.7:40000  failed   12s  5.0 %  disk full
@@ -225,6 +228,9 @@ lab-1   10.0.0.7:40000  failed   12s  5.0 %  disk full
         let (term, mut view) = bars(80);
         view.tick(at(1_000), &snapshot(Phase::Streaming));
         drop(view);
-        assert_eq!(term.contents(), "sending image.iso (100.00 MiB) to 239.1.1.1");
+        assert_eq!(
+            term.contents(),
+            "sending image.iso (100.00 MiB) to 239.1.1.1\nthis sender is ma3i-cc7u-6r2h-7k5c, sealed with key lab"
+        );
     }
 }

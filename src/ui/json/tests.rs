@@ -1,7 +1,7 @@
 use super::*;
 use crate::status::DeviceStatus;
 use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};
-use crate::units::{Digest, SessionId, TaskId};
+use crate::units::{Digest, SenderKey, SessionId, TaskId};
 use crate::wire::Phase;
 use serde_json::Value;
 
@@ -79,6 +79,8 @@ fn a_senders_events() {
         ]
     );
     assert_eq!(lines[0]["command"], "send");
+    assert_eq!(lines[0]["key"], SenderKey([7; 32]).line());
+    assert_eq!(lines[0]["sealed_with"], "lab");
     assert_eq!(lines[3]["phase"], "streaming");
     assert_eq!(lines[4]["label"], "lab\x1b\"");
     assert_eq!(lines[5]["reason"], "disk\nfull");
@@ -100,8 +102,22 @@ fn a_senders_events() {
 fn a_receivers_events() {
     let out = Shared::default();
     let mut view = ReceiverJson::new(Stream::new(out.clone(), false), receiver_intro());
-    let s = ReceiverSnapshot { object_size: 5, received: 3, ..ReceiverSnapshot::default() };
+    let (known, stranger) = (SenderKey([7; 32]), SenderKey([8; 32]));
+    let s = ReceiverSnapshot {
+        object_size: 5,
+        received: 3,
+        trusted: Some((known, Judgement::Known)),
+        ..ReceiverSnapshot::default()
+    };
     view.note(at(1), "not shown without -v");
+    let address = "10.0.0.1:7418".parse().unwrap();
+    let judgement = Judgement::Changed { expected: known };
+    // Said once, however often it announces itself.
+    for _ in 0..3 {
+        view.event(at(1), &ReceiverEvent::SenderRefused { key: stranger, address, judgement }, &s);
+    }
+    let judgement = Judgement::Known;
+    view.event(at(2), &ReceiverEvent::SenderTrusted { key: known, address, judgement }, &s);
     let found = ReceiverEvent::Found {
         session: SessionId(1),
         task: TaskId([0; 16]),
@@ -112,6 +128,7 @@ fn a_receivers_events() {
     view.event(at(2), &found, &s);
     view.event(at(3), &ReceiverEvent::Admitted, &s);
     view.event(at(4), &ReceiverEvent::Receiving, &s);
+    view.event(at(4), &ReceiverEvent::Held { bytes: 3 }, &s);
     view.event(at(5), &ReceiverEvent::BlockRejected(9), &s);
     view.tick(at(6), &s);
     view.event(at(7), &ReceiverEvent::Committing, &s);
@@ -123,9 +140,12 @@ fn a_receivers_events() {
         names(&lines),
         [
             "start",
+            "sender_refused",
+            "sender_trusted",
             "found",
             "admitted",
             "receiving",
+            "held",
             "block_rejected",
             "progress",
             "committing",
@@ -134,10 +154,16 @@ fn a_receivers_events() {
         ]
     );
     assert_eq!(lines[0]["label"], "lab-07");
-    assert_eq!(lines[1]["sender"], "[fe80::1]:7417");
-    assert_eq!(lines[7]["path"], "/srv/größe");
-    assert_eq!(lines[8]["acknowledged"], true);
-    assert_eq!(lines[8]["received_datagrams"], 3);
+    assert_eq!(lines[1]["expected"], known.line());
+    assert_eq!(lines[1]["judgement"], "changed");
+    assert_eq!(lines[2]["fingerprint"], known.fingerprint());
+    assert_eq!(lines[3]["sender"], "[fe80::1]:7417");
+    assert_eq!((&lines[6]["bytes"], &lines[6]["percent"]), (&3.into(), &60.0.into()));
+    assert_eq!(lines[10]["path"], "/srv/größe");
+    assert_eq!(lines[11]["acknowledged"], true);
+    assert_eq!(lines[11]["received_datagrams"], 3);
+    assert_eq!(lines[11]["sender_key"], known.line());
+    assert_eq!(lines[11]["sender_judgement"], "known");
     check_documented(&lines, "recv");
 }
 

@@ -1,7 +1,8 @@
-//! Small files that appear whole or not at all: reports and the device identifier.
+//! Small files that appear whole or not at all: reports, and what is kept in the state directory.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Writes `bytes` to `path` through a temporary file in the same directory, synced and renamed,
@@ -11,10 +12,25 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// Whatever the file system says; the temporary file is removed.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_with(path, bytes, 0o666)
+}
+
+/// The same for what only this user may read: the file has the mode 0600 from its first byte on.
+///
+/// # Errors
+/// Whatever the file system says; the temporary file is removed.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_with(path, bytes, 0o600)
+}
+
+fn write_with(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let Some(Place { path, dir, temporary }) = Place::of(path)? else {
-        return fs::OpenOptions::new().write(true).open(path)?.write_all(bytes);
+        return OpenOptions::new().write(true).open(path)?.write_all(bytes);
     };
-    let written = File::create(&temporary).and_then(|mut file| {
+    // One that a run before left behind might have another mode.
+    let _ = fs::remove_file(&temporary);
+    let create = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary);
+    let written = create.and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, &path)
@@ -37,6 +53,25 @@ pub fn check_whole(path: &Path) -> io::Result<()> {
         // To open a pipe would be to wait for its reader.
         None => Ok(()),
     }
+}
+
+/// Makes `dir` and what is missing above it, for this user alone. One that is there stays as it is.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn make_private_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Renames a damaged file to its name with `.bad` behind it, for somebody to look at; returns that.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".bad");
+    fs::rename(path, &aside)?;
+    Ok(aside.into())
 }
 
 /// Where a file goes and comes from.
@@ -80,6 +115,23 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn private_from_the_first_byte_on() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state/sender.key");
+        make_private_dir(path.parent().unwrap()).unwrap();
+        make_private_dir(path.parent().unwrap()).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        write_private(&path, b"new").unwrap();
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        let aside = set_aside(&path).unwrap();
+        assert_eq!(aside, dir.path().join("state/sender.key.bad"));
+        assert_eq!((fs::read(&aside).unwrap(), path.exists()), (b"new".to_vec(), false));
     }
 
     #[test]

@@ -1,0 +1,324 @@
+//! The keys that a transfer runs with: who this machine is as a sender, what seals, whom it takes files
+//! from. From the options, the variable `MCP_KEY` and the keyring.
+
+use super::report::Error;
+use crate::crypto::derive::Secret;
+use crate::crypto::group::{GroupKey, GroupKeys, check_name};
+use crate::crypto::sign::Identity;
+use crate::keyring::{Keyring, KeyringError, read_private};
+use crate::limits::{MAX_GROUP_KEYS, MAX_KEY_FILE};
+use crate::protocol::trust::{Strangers, Trust};
+use crate::units::SenderKey;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use zeroize::Zeroizing;
+
+/// Where keys come from.
+pub struct Keys<'a> {
+    /// `--key`, as typed.
+    pub asked: Option<&'a Path>,
+    /// The variable `MCP_KEY`: lines of a key file.
+    pub variable: Option<OsString>,
+    /// The keyring; none without a state directory.
+    pub ring: Option<&'a Keyring>,
+}
+
+/// What that comes to.
+enum Chosen {
+    /// Expressly none.
+    Plain,
+    /// These.
+    Keys(GroupKeys),
+    /// Nothing was said: those that are installed, by name.
+    Installed(Vec<String>),
+}
+
+impl Keys<'_> {
+    /// The key to seal a session with, if any.
+    ///
+    /// # Errors
+    /// When there are several to choose from, or the one chosen is unusable.
+    pub fn for_sending(self, warnings: &mut Vec<String>) -> Result<Option<GroupKey>, Error> {
+        let ring = self.ring;
+        let keys = match self.choose(warnings)? {
+            Chosen::Plain => return Ok(None),
+            Chosen::Keys(keys) => keys,
+            Chosen::Installed(names) => match (&names[..], ring) {
+                ([], _) | (_, None) => return Ok(None),
+                ([name], Some(ring)) => ring.keys(name, warnings)?,
+                (several, _) => {
+                    return Err(Error::Usage(format!(
+                        "several keys are installed ({}); name one with --key, or --key none to send in the clear",
+                        several.join(", ")
+                    )));
+                }
+            },
+        };
+        Ok(Some(keys.current().clone()))
+    }
+
+    /// The keys that a session may be sealed with; if there are none, it is taken in the clear.
+    ///
+    /// # Errors
+    /// When there are too many, or one of them is unusable: to go on without it would be to receive
+    /// in the clear.
+    pub fn for_receiving(self, warnings: &mut Vec<String>) -> Result<Vec<GroupKeys>, Error> {
+        let ring = self.ring;
+        let keys: Vec<GroupKeys> = match self.choose(warnings)? {
+            Chosen::Plain => Vec::new(),
+            Chosen::Keys(keys) => vec![keys],
+            Chosen::Installed(names) => {
+                let read = names.iter().filter_map(|name| ring.map(|ring| ring.keys(name, warnings)));
+                read.collect::<Result<_, KeyringError>>()?
+            }
+        };
+        let count = keys.iter().flat_map(GroupKeys::secrets).count();
+        if count > MAX_GROUP_KEYS {
+            return Err(Error::Usage(format!(
+                "{count} keys are installed, older ones included, and at most {MAX_GROUP_KEYS} can be tried; name \
+                 one with --key, or drop older ones with 'mcp key remove --older'"
+            )));
+        }
+        Ok(keys)
+    }
+
+    fn choose(self, warnings: &mut Vec<String>) -> Result<Chosen, Error> {
+        let installed = self.ring.map_or(Ok(Vec::new()), Keyring::names)?;
+        if let Some(asked) = self.asked {
+            let text = asked.to_str().unwrap_or_default();
+            if text == "none" {
+                return Ok(Chosen::Plain);
+            }
+            if text.starts_with("mcp-key") && !asked.exists() {
+                return Err(Error::Usage(
+                    "a key on the command line can be seen by everybody on this machine; put the line into a file \
+                     or into MCP_KEY, or install it with 'mcp key add'"
+                        .into(),
+                ));
+            }
+            return match self.ring {
+                Some(ring) if installed.iter().any(|name| name == text) => {
+                    Ok(Chosen::Keys(ring.keys(text, warnings)?))
+                }
+                _ => file(asked, warnings).map(Chosen::Keys),
+            };
+        }
+        match self.variable.map(|lines| Zeroizing::new(lines.into_vec())) {
+            Some(lines) if !lines.trim_ascii().is_empty() => GroupKeys::parse(&lines)
+                .map(Chosen::Keys)
+                .map_err(|e| Error::Usage(format!("the key in MCP_KEY is unusable: {e}"))),
+            _ => Ok(Chosen::Installed(installed)),
+        }
+    }
+}
+
+/// The keys in a file that was named.
+fn file(path: &Path, warnings: &mut Vec<String>) -> Result<GroupKeys, Error> {
+    let shown = path.display();
+    let Some(bytes) = read_private(path, MAX_KEY_FILE, None, warnings)? else {
+        let what = match path.to_str().map(check_name) {
+            Some(Ok(())) => "neither an installed key nor a file",
+            _ => "no file",
+        };
+        return Err(Error::Usage(format!(
+            "--key {shown}: that is {what}; 'mcp key list' shows what is installed"
+        )));
+    };
+    GroupKeys::parse(&bytes).map_err(|e| Error::Environment(format!("the key file {shown} is unusable: {e}")))
+}
+
+/// Names of keys for people; empty if there are none.
+#[must_use]
+pub fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// Who this machine is as a sender. Where that cannot be kept it costs a warning, and devices that
+/// have seen the sender before do not know it again.
+///
+/// # Errors
+/// When the operating system has no randomness to give.
+pub fn identity(ring: Option<&Keyring>, warnings: &mut Vec<String>) -> Result<Identity, Error> {
+    let kept = match ring {
+        Some(ring) => ring.sender(warnings).map_err(|e| e.to_string()),
+        None => Err("there is no state directory: HOME is not set (set MCP_STATE_DIR)".to_owned()),
+    };
+    let seed = match kept {
+        Ok(seed) => seed,
+        Err(why) => {
+            warnings.push(format!("{why}; this run has a sender's key of its own, which no device knows"));
+            Secret::new(*super::random_bytes()?)
+        }
+    };
+    Ok(Identity::new(&seed))
+}
+
+/// Whom files are taken from.
+///
+/// # Errors
+/// When the list of known senders cannot be read: without it another sender could take the place of a
+/// known one.
+pub fn trust(
+    pinned: &[SenderKey],
+    strangers: Strangers,
+    ring: Option<&Keyring>,
+    warnings: &mut Vec<String>,
+) -> Result<Trust, Error> {
+    let known = match ring {
+        // Keys given by hand leave nothing to look up.
+        Some(ring) if pinned.is_empty() => ring.known_senders(warnings)?,
+        _ => Vec::new(),
+    };
+    let known = known.into_iter().map(|known| (known.address, known.key)).collect();
+    Ok(Trust { pinned: pinned.to_vec(), known, strangers })
+}
+
+impl From<KeyringError> for Error {
+    fn from(error: KeyringError) -> Self {
+        match error {
+            KeyringError::Name(..)
+            | KeyringError::Absent(_)
+            | KeyringError::Exists(_)
+            | KeyringError::TooMany => Self::Usage(error.to_string()),
+            KeyringError::File { .. } | KeyringError::Random(_) | KeyringError::Damaged { .. } => {
+                Self::Environment(error.to_string())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A keyring with keys of these names, and a directory beside it.
+    fn ring(names: &[&str]) -> (tempfile::TempDir, Keyring) {
+        let dir = tempfile::tempdir().unwrap();
+        let ring = Keyring::new(dir.path().join("state"));
+        for name in names {
+            ring.create(name).unwrap();
+        }
+        (dir, ring)
+    }
+
+    fn sending(
+        ring: &Keyring,
+        asked: Option<&str>,
+        variable: Option<&str>,
+    ) -> Result<Option<String>, String> {
+        let keys = Keys { asked: asked.map(Path::new), variable: variable.map(Into::into), ring: Some(ring) };
+        let key = keys.for_sending(&mut Vec::new()).map_err(|e| e.to_string())?;
+        Ok(key.map(|key| key.name().to_owned()))
+    }
+
+    fn receiving(ring: &Keyring, asked: Option<&str>, variable: Option<&str>) -> Result<String, String> {
+        let keys = Keys { asked: asked.map(Path::new), variable: variable.map(Into::into), ring: Some(ring) };
+        let keys = keys.for_receiving(&mut Vec::new()).map_err(|e| e.to_string())?;
+        Ok(named(keys.iter().map(|keys| keys.current().name())))
+    }
+
+    #[test]
+    fn without_a_word_what_is_installed_is_used() {
+        let (_tmp, none) = ring(&[]);
+        assert_eq!((sending(&none, None, None), receiving(&none, None, None)), (Ok(None), Ok(String::new())));
+        let (_tmp, one) = ring(&["lab"]);
+        assert_eq!(sending(&one, None, Some(" ")), Ok(Some("lab".into())));
+        assert_eq!(receiving(&one, None, Some("")), Ok("lab".into()));
+        let (_tmp, two) = ring(&["lab", "attic"]);
+        assert!(sending(&two, None, None).unwrap_err().contains("(attic, lab)"));
+        assert_eq!(receiving(&two, None, None), Ok("attic, lab".into()));
+    }
+
+    #[test]
+    fn what_is_asked_for_is_used_alone() {
+        let (dir, ring) = ring(&["lab", "attic"]);
+        let other = GroupKey::new("other", Secret::new([1; 32])).unwrap().line();
+        let path = dir.path().join("carried");
+        std::fs::write(&path, other.as_str()).unwrap();
+        let path = path.to_str().unwrap();
+        for (asked, variable, want) in [
+            (Some("none"), None, None),
+            (Some("none"), Some(other.as_str()), None),
+            (Some("lab"), Some(other.as_str()), Some("lab")),
+            (Some(path), None, Some("other")),
+            (None, Some(other.as_str()), Some("other")),
+        ] {
+            assert_eq!(sending(&ring, asked, variable), Ok(want.map(str::to_owned)), "{asked:?}");
+            assert_eq!(
+                receiving(&ring, asked, variable),
+                Ok(want.unwrap_or_default().to_owned()),
+                "{asked:?}"
+            );
+        }
+        let says = |asked, variable| receiving(&ring, asked, variable).unwrap_err();
+        assert!(says(Some("lob"), None).contains("neither an installed key nor a file"));
+        assert!(says(Some("./lob"), None).contains("that is no file"));
+        let line = says(Some(other.as_str()), None);
+        assert!(line.contains("can be seen by everybody") && !line.contains(&other[20..]), "{line}");
+        let cut = says(None, Some(&other[..30]));
+        assert!(
+            cut.contains("MCP_KEY") && cut.contains("cut short") && !cut.contains(&other[20..30]),
+            "{cut}"
+        );
+        std::fs::write(dir.path().join("junk"), "junk").unwrap();
+        assert!(
+            says(dir.path().join("junk").to_str(), None)
+                .contains("is unusable: line 1: this is no group key")
+        );
+    }
+
+    #[test]
+    fn older_keys_are_for_receiving_only() {
+        let (_tmp, ring) = ring(&["lab"]);
+        let new = ring.rotate("lab", &mut Vec::new()).unwrap();
+        let keys = || Keys { asked: None, variable: None, ring: Some(&ring) };
+        let sent = keys().for_sending(&mut Vec::new()).unwrap().unwrap();
+        assert!(sent.same_secret(&new));
+        let received = keys().for_receiving(&mut Vec::new()).unwrap();
+        assert_eq!(received.iter().flat_map(GroupKeys::secrets).count(), 2);
+    }
+
+    #[test]
+    fn a_file_that_others_read_costs_a_warning_and_keeps_its_mode() {
+        use std::os::unix::fs::PermissionsExt;
+        let (dir, ring) = ring(&[]);
+        let path = dir.path().join("carried");
+        std::fs::write(&path, GroupKey::new("a", Secret::new([1; 32])).unwrap().line().as_str()).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        let mut warnings = Vec::new();
+        let keys = Keys { asked: Some(&path), variable: None, ring: Some(&ring) };
+        assert!(keys.for_sending(&mut warnings).unwrap().is_some());
+        assert!(warnings.len() == 1 && warnings[0].contains("chmod 600"), "{warnings:?}");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+    }
+
+    #[test]
+    fn a_damaged_key_is_not_passed_over() {
+        let (dir, ring) = ring(&["lab"]);
+        std::fs::write(dir.path().join("state/keys/lab.key"), "").unwrap();
+        assert!(sending(&ring, None, None).unwrap_err().contains("mcp key remove lab"));
+        assert!(receiving(&ring, None, None).unwrap_err().contains("mcp key remove lab"));
+        assert_eq!(receiving(&ring, Some("none"), None), Ok(String::new()));
+    }
+
+    #[test]
+    fn an_identity_is_kept_or_costs_a_warning() {
+        let (dir, ring) = ring(&[]);
+        let mut warnings = Vec::new();
+        let kept = identity(Some(&ring), &mut warnings).unwrap().public();
+        assert_eq!(identity(Some(&ring), &mut warnings).unwrap().public(), kept);
+        assert!(warnings.is_empty(), "{warnings:?}");
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let unusable = Keyring::new(dir.path().join("file"));
+        for ring in [Some(&unusable), None] {
+            let mut warnings = Vec::new();
+            assert_ne!(identity(ring, &mut warnings).unwrap().public(), kept);
+            assert!(warnings.len() == 1 && warnings[0].contains("MCP_STATE_DIR"), "{warnings:?}");
+            // Nothing can be installed there, which is no reason not to run.
+            let keys = Keys { asked: None, variable: None, ring };
+            assert!(keys.for_receiving(&mut warnings).unwrap().is_empty());
+            assert_eq!(trust(&[], Strangers::Pin, ring, &mut warnings).unwrap().known.len(), 0);
+        }
+    }
+}

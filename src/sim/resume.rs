@@ -1,0 +1,91 @@
+//! Devices that have some of the object already, and what it costs to give them the rest.
+
+use super::scenario::{Plain, Scenario};
+use super::totals::Totals;
+use super::transfer;
+use crate::time::Time;
+use std::time::Duration;
+
+/// 64 blocks of 1 MiB, 7 s long.
+const PLAIN: Plain = Plain { devices: 1, loss: 0.0, size: 64 << 20, symbol_size: 1408, rate: 80_000_000 };
+
+fn at(ms: u64) -> Time {
+    Time::ZERO + Duration::from_millis(ms)
+}
+
+fn symbols(totals: &Totals) -> f64 {
+    totals.symbols.total() as f64 / totals.source_symbols as f64
+}
+
+/// The share of the object that is sent to devices of which each has an earlier version.
+fn share(seed: u64, plain: &Plain, percent: u8) -> f64 {
+    let totals = transfer::run(&Scenario::plain(seed, plain).with_earlier(.., percent), None);
+    assert_eq!(totals.complete, totals.devices);
+    symbols(&totals)
+}
+
+#[test]
+fn only_what_changed_is_sent_however_many_devices() {
+    for devices in [1, 8, 40] {
+        let plain = Plain { devices, ..PLAIN };
+        // How many blocks the seed changes, and all of them for everybody.
+        let changed = share(3, &plain, 90);
+        assert!((0.03..0.20).contains(&changed), "{devices} devices: {changed}");
+        assert!(share(3, &plain, 100) < 1e-9, "{devices} devices");
+        let lossy = share(3, &Plain { loss: 0.02, ..plain }, 90);
+        assert!(lossy < changed * 1.3 + 0.01, "{devices} devices: {changed} without and {lossy} with loss");
+    }
+}
+
+#[test]
+fn a_group_with_different_versions_pays_for_the_union_only() {
+    let plain = Plain { devices: 6, ..PLAIN };
+    let scenario = Scenario::plain(4, &plain).with_earlier(..3, 95).with_earlier(3.., 50);
+    let totals = transfer::run(&scenario, None);
+    assert_eq!(totals.complete, 6);
+    // What the half lacks covers what the others lack.
+    assert!((0.3..0.75).contains(&symbols(&totals)), "{}", symbols(&totals));
+    // The rate is used: it takes little more than the symbols' time at 80 Mbit/s.
+    let least = Duration::from_secs_f64(symbols(&totals) * 64.0 * 1.05 * 8.4 / 80.0);
+    assert!(totals.transfer_time < least * 5 / 4, "{:?} of {least:?}", totals.transfer_time);
+}
+
+#[test]
+fn one_that_has_nothing_gets_it_all() {
+    // At the start: the stream is for all.
+    let plain = Plain { devices: 4, ..PLAIN };
+    let totals = transfer::run(&Scenario::plain(5, &plain).with_earlier(..3, 95), None);
+    assert_eq!(totals.complete, 4);
+    assert!((1.0..1.02).contains(&symbols(&totals)), "{}", symbols(&totals));
+    // Later: the others are not kept by it.
+    let mut late = Scenario::plain(5, &plain).with_earlier(..3, 60);
+    late.expected = Some(3);
+    late.linger = Duration::from_secs(20);
+    late.devices[3].start = at(3_500);
+    let totals = transfer::run(&late, None);
+    assert_eq!(totals.complete, 4);
+}
+
+#[test]
+fn a_device_that_comes_back_receives_the_rest_only() {
+    let plain = Plain { devices: 2, ..PLAIN };
+    let mut scenario = Scenario::plain(6, &plain);
+    scenario.linger = Duration::from_secs(30);
+    scenario.devices[1].crash = Some((at(5_000), Some(at(5_500))));
+    let totals = transfer::run(&scenario, None);
+    assert_eq!(totals.complete, 2);
+    // It had half an object, of which the crash took some; it would have cost another one.
+    assert!(symbols(&totals) < 1.5, "{}", symbols(&totals));
+}
+
+#[test]
+fn devices_go_over_to_a_sender_that_comes_back() {
+    let plain = Plain { devices: 5, ..PLAIN };
+    let mut scenario = Scenario::plain(7, &plain);
+    scenario.sender.crash = Some((at(5_000), Some(at(7_000))));
+    let measured = transfer::measure(&scenario);
+    assert!(measured.devices.iter().all(|d| d.completed.is_some()), "none had to be started again");
+    // Half before the crash, half after it.
+    let sent = symbols(&measured.totals);
+    assert!((0.95..1.2).contains(&sent), "{sent}");
+}

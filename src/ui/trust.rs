@@ -1,0 +1,72 @@
+//! What people are told about a sender's key.
+
+use crate::protocol::trust::Judgement;
+use crate::units::SenderKey;
+use std::net::IpAddr;
+
+/// What is said of a sender that files are taken from.
+#[must_use]
+pub fn trusted(key: &SenderKey, address: IpAddr, judgement: Judgement) -> String {
+    let fingerprint = key.fingerprint();
+    match judgement {
+        Judgement::Pinned => format!("sender {fingerprint} at {address}, as given with --sender"),
+        Judgement::Known => format!("sender {fingerprint} at {address}, known from before"),
+        Judgement::FirstUse => format!(
+            "sender {fingerprint} at {address}, seen for the first time and remembered; if it shows another key \
+             there, interrupt and run 'mcp key forget {address}'"
+        ),
+        _ => format!("sender unverified: {fingerprint} at {address}; name it with --sender to be sure"),
+    }
+}
+
+/// Why no files are taken from a sender, and what to do about it.
+#[must_use]
+pub fn refused(key: &SenderKey, address: IpAddr, judgement: Judgement) -> String {
+    let fingerprint = key.fingerprint();
+    match judgement {
+        Judgement::Changed { expected } => format!(
+            "refused the sender at {address}: its key is {fingerprint} now and was {}; it was set up anew, or another \
+             machine has its address, or somebody poses as it: if you know why, run 'mcp key forget {address}'",
+            expected.fingerprint()
+        ),
+        _ => format!(
+            "refused the sender at {address}: its key {fingerprint} is not one that is taken here; to take it, say \
+             --sender {}",
+            key.line()
+        ),
+    }
+}
+
+/// Who this machine is as a sender, and what its sessions are sealed with.
+#[must_use]
+pub fn introduction(key: &SenderKey, sealed_with: Option<&str>) -> String {
+    let sealed = match sealed_with {
+        Some(name) => format!("sealed with key {name}"),
+        None => "not sealed: anyone on the network can read it".to_owned(),
+    };
+    format!("this sender is {}, {sealed}", key.fingerprint())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_judgement_has_its_words() {
+        let (key, expected, at) = (SenderKey([1; 32]), SenderKey([2; 32]), IpAddr::from([10, 0, 0, 5]));
+        let all = [Judgement::Pinned, Judgement::Known, Judgement::FirstUse, Judgement::Unverified];
+        for (judgement, words) in
+            all.into_iter().zip(["--sender", "known", "first time", "sender unverified"])
+        {
+            let line = trusted(&key, at, judgement);
+            assert!(line.contains(words) && line.contains(&key.fingerprint()), "{line}");
+        }
+        let changed = refused(&key, at, Judgement::Changed { expected });
+        for part in [&key.fingerprint(), &expected.fingerprint(), "mcp key forget 10.0.0.5"] {
+            assert!(changed.contains(part), "{changed}");
+        }
+        assert!(refused(&key, at, Judgement::Stranger).contains(&format!("--sender {}", key.line())));
+        assert!(introduction(&key, None).ends_with("not sealed: anyone on the network can read it"));
+        assert!(introduction(&key, Some("lab")).ends_with(", sealed with key lab"));
+    }
+}
