@@ -151,7 +151,11 @@ fn print(summary: &Summary, took: Duration) {
     println!("feedback        {} datagrams, at most {} in a second", t.feedback_total, t.feedback_max);
     println!("network         {:?}", t.network);
     println!("planned faults  {:?}", t.planned);
-    println!("disk refusals   {}", t.disk_failures);
+    let faults = t.faults.classes();
+    println!("faults          {} transfers, {} faults of {} classes", t.runs, t.faults.total(), faults.len());
+    for (class, times) in faults {
+        println!("  {times:>12}  {class}");
+    }
     for failure in &summary.failures {
         println!("FAILED seed {}: {}", failure.seed, failure.replay);
     }

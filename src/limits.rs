@@ -110,6 +110,10 @@ pub const UNICAST_SHARE_PERCENT: u64 = 10;
 pub const RECEIVER_BUFFER_BYTES: usize = 48 << 20;
 /// Bytes of encoded repair symbols a sender holds.
 pub const SENDER_REPAIR_BYTES: usize = 16 << 20;
+/// Bytes of the chaining values that a sender keeps of files it has sent; those of the largest object fit.
+pub const HASH_CACHE_BYTES: u64 = 64 << 20;
+/// And files that it keeps them of.
+pub const HASH_CACHE_FILES: usize = 256;
 /// The sender says something at least this often.
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 /// A receiver that hears nothing from its sender for this long gives up.
@@ -170,6 +174,7 @@ const _: () = {
     assert!(MAX_CONTROL + MAX_TRAILER <= MAX_DATAGRAM);
     assert!(MAX_CONTROL + MAX_TRAILER + 48 <= 1280);
     assert!(MAX_SOURCE_SYMBOLS < MAX_SYMBOL_ID);
+    assert!(MAX_BLOCKS as u64 * 32 < HASH_CACHE_BYTES);
     assert!(
         NAKS_PER_SECOND + 2 * JOINS_PER_SECOND + COMPLETIONS_PER_SECOND + REPORTS_PER_SECOND
             <= FEEDBACK_PER_SECOND * 3 / 4

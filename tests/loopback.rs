@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::files::{TempDir, assert_empty, assert_only_copy, b3, seeded};
+use support::files::{TempDir, assert_empty, assert_only_copy, assert_only_part, b3, seeded};
 use support::junk::{announce_forged, throw_junk};
 use support::mcp::{Channel, MCP, Report, SOON, is_event};
 use support::process::{Cmd, Proc};
@@ -173,6 +173,9 @@ fn hostile_names_cannot_leave_the_directory() {
         "gpj.\u{202e}exe",
         "new\nline",
         "x.mcp-part",
+        "NUL.txt",
+        "ends in a dot.",
+        "stream::$DATA",
         &absolute,
     ];
     thread::scope(|scope| {
@@ -370,7 +373,8 @@ fn interrupted_sender_tells_its_receivers() {
         a.expect(6, SOON);
         b.expect(6, SOON);
         assert!(told.elapsed() < Duration::from_secs(15), "took {:?}", told.elapsed());
-        dirs.iter().for_each(|d| assert_empty(d));
+        // Perhaps a part file is kept for the next run, and nothing else.
+        dirs.iter().for_each(|d| assert_only_part(d));
     }
 }
 
@@ -386,7 +390,7 @@ fn interrupted_receiver_tells_its_sender() {
     midway(&mut goes);
     goes.signal("INT");
     goes.expect(130, SOON);
-    assert_empty(&goes_dir);
+    assert_only_part(&goes_dir);
     stays.expect(0, SOON);
     assert_only_copy(&source, &stays_dir);
     // It was told: it does not wait out the ten seconds after which a silent device is lost.
@@ -451,46 +455,6 @@ fn wrong_usage_is_told_apart_from_a_wrong_environment() {
     {
         assert_eq!(Cmd::new("help", MCP).args(args).run(SOON).code, Some(0), "{args:?}");
     }
-}
-
-/// Sends a file while `harm` comes over it: both ends must break off and say so.
-fn source_harmed(seed: u64, harm: impl Fn(&Path)) {
-    let tmp = TempDir::new();
-    let source = tmp.file("image.bin", 12 * MIB, seed);
-    let out = tmp.dir("out");
-    let channel = Channel::loopback();
-    let mut receiver = channel.recv("r", &out).spawn();
-    let mut sender = channel.send(&source, 1).args(SLOW).spawn();
-    midway(&mut receiver);
-    harm(&source);
-    let end = sender.expect(1, SOON);
-    assert!(end.stderr.contains("image.bin"), "names the file: {}", end.stderr);
-    let end = receiver.expect(6, SOON);
-    assert!(!end.stderr.trim().is_empty(), "says what happened");
-    assert_empty(&out);
-}
-
-#[test]
-fn source_that_shrinks_is_noticed() {
-    source_harmed(15, |path| {
-        fs::OpenOptions::new().write(true).open(path).and_then(|f| f.set_len(MIB)).expect("truncate");
-    });
-}
-
-#[test]
-fn source_that_is_emptied_is_noticed() {
-    source_harmed(16, |path| {
-        fs::OpenOptions::new().write(true).truncate(true).open(path).expect("truncate");
-    });
-}
-
-#[test]
-fn source_that_is_written_to_is_noticed() {
-    source_harmed(17, |path| {
-        use std::os::unix::fs::FileExt;
-        let file = fs::OpenOptions::new().write(true).open(path).expect("open");
-        file.write_all_at(b"changed", 11 * MIB).expect("write");
-    });
 }
 
 #[test]

@@ -77,7 +77,7 @@ impl Identity {
     }
 }
 
-/// Where identifiers and keys are kept: `$MCP_STATE_DIR`, else for root `/var/lib/mcp`, else `$XDG_STATE_HOME/mcp`, else
+/// Where this machine keeps what it has to remember: `$MCP_STATE_DIR`, else for root `/var/lib/mcp`, else `$XDG_STATE_HOME/mcp`, else
 /// `~/.local/state/mcp`.
 pub fn state_dir() -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);

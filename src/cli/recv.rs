@@ -15,7 +15,7 @@ use crate::fec::PlanCache;
 use crate::keyring::{Keyring, KnownSender};
 use crate::limits::{DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, RECEIVER_BUFFER_BYTES};
 use crate::net::endpoint::Families;
-use crate::net::{Destination, Features, Interface, Kind, UdpNet, choose_all_for_receive};
+use crate::net::{Destination, Features, Interface, InterfaceError, Kind, ReceiveChoice, UdpNet};
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::ReceiverDone;
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
@@ -45,6 +45,10 @@ pub fn run(config: RecvConfig) -> Exit {
 struct Listening {
     group: Option<Destination>,
     interfaces: Vec<Interface>,
+    /// To be made again when the network changes.
+    choice: ReceiveChoice,
+    /// Why there is no interface yet.
+    lacking: Option<InterfaceError>,
     groups: Vec<SocketAddr>,
     families: Families,
     port: u16,
@@ -55,8 +59,13 @@ fn listening(config: &RecvConfig) -> Result<Listening, Error> {
         None => None,
         Some(text) => Some(Destination::parse(text, config.port).map_err(|e| Error::Usage(e.to_string()))?),
     };
-    let interfaces = choose_all_for_receive(config.interface.as_deref(), group.as_ref())
-        .map_err(|e| Error::Environment(e.to_string()))?;
+    let mut choice = ReceiveChoice::new(config.interface.clone(), group);
+    let (interfaces, lacking) = match choice.choose() {
+        Ok(interfaces) => (interfaces, None),
+        // A machine that starts may be quicker than its network.
+        Err(e) if e.may_pass() => (Vec::new(), Some(e)),
+        Err(e) => return Err(Error::Environment(e.to_string())),
+    };
     let port = group.as_ref().map_or(config.port, |group| group.addr.port());
     let families = group.as_ref().map_or(Families::ANY, |group| Families::of(&group.addr));
     let mut groups = Vec::new();
@@ -72,7 +81,7 @@ fn listening(config: &RecvConfig) -> Result<Listening, Error> {
     {
         groups.push(group.addr);
     }
-    Ok(Listening { group, interfaces, groups, families, port })
+    Ok(Listening { group, interfaces, choice, lacking, groups, families, port })
 }
 
 fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
@@ -90,7 +99,7 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
     let random = |e: getrandom::Error| Error::Environment(format!("no randomness from the system: {e}"));
     let mut host = Host::new(false)
         .map_err(|e| Error::Environment(format!("cannot wait for signals and sockets: {e}")))?;
-    let net =
+    let mut net =
         UdpNet::receiver(&listening.interfaces, listening.port, listening.families, Features::default())
             .map_err(|e| {
                 Error::Environment(format!(
@@ -98,6 +107,7 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
                     listening.port
                 ))
             })?;
+    net.follow(listening.choice);
     let destination = FileDestination::new(Some(config.output.clone()), config.force);
     let shown = listening.group.as_ref().map_or(listening.groups[0], |group| group.addr);
     let names = trust::named(keys.iter().map(|keys| keys.current().name()));
@@ -110,6 +120,9 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
     let mut view = receiver_view(config.style, intro);
     for warning in &warnings {
         view.warn(host.now(), warning);
+    }
+    if let Some(e) = listening.lacking {
+        view.warn(host.now(), &format!("{e}; waiting for it"));
     }
     if let Err(e) = destination.check() {
         // It may be mended before a sender comes; if not, the sender is told as well.
@@ -210,6 +223,10 @@ impl Observer<Receiver> for Show {
             }
             _ => {}
         }
+    }
+
+    fn warn(&mut self, now: Time, text: &str) {
+        self.view.warn(now, text);
     }
 
     fn tick(&mut self, now: Time, machine: &Receiver) {

@@ -20,7 +20,8 @@ use crate::pacing::RateMode;
 use crate::protocol::event::{SenderEvent, SenderOutcome};
 use crate::protocol::job::{SenderDone, SenderJob};
 use crate::protocol::sender::{Sender, SenderConfig, SlowPolicy};
-use crate::storage::{FileSource, Source, check_whole};
+use crate::status::DeviceStatus;
+use crate::storage::{FileSource, HashCache, Source, check_whole};
 use crate::tasks::{MemoryStore, TaskTable};
 use crate::text;
 use crate::time::Time;
@@ -190,7 +191,14 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         group_key: group_key.map(|key| key.secret().clone()),
         suite: crate::crypto::seal::fastest(),
     };
-    let machine = Sender::new(sender_config, host.now());
+    let mut machine = Sender::new(sender_config, host.now());
+    let hashes = Hashes::of(&source, layout);
+    let known = hashes.as_ref().and_then(Hashes::load);
+    let from_cache = known.is_some();
+    if let Some(values) = known {
+        view.note(host.now(), "the file has been hashed before and has not changed since");
+        machine = machine.with_values(values);
+    }
     let workers = workers(&host, &source, layout, &table)?;
     let stream = Stream { session, layout, source, seal: machine.symbol_seal() };
     let mut engine = Engine::new(machine, net, workers, Some(stream));
@@ -209,6 +217,12 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         show.view.note(host.now(), &format!("{} datagrams not sent; last: {latest}", troubles.datagrams));
     }
     let rows = show.table.borrow().rows();
+    if let Some(hashes) = hashes {
+        let failed = rows.iter().any(|row| matches!(row.status, DeviceStatus::Failed(_)));
+        if let Err(e) = hashes.keep(from_cache, failed, engine.machine()) {
+            show.view.note(host.now(), &format!("cannot remember the hashes of the file: {e}"));
+        }
+    }
     let exit = Exit::of_sender(&outcome, &rows, config.gather.expected);
     show.view.finish(host.now(), &snapshot, exit);
     if let Some(error) = report::of_sender(&outcome, &rows, config.gather.expected) {
@@ -226,6 +240,43 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
 
 fn report_refused(path: &Path, error: &std::io::Error) -> Error {
     Error::Environment(format!("cannot write the report to {} ({error}); check --report", path.display()))
+}
+
+/// A smaller file is hashed in no time.
+const WORTH_REMEMBERING: u64 = 16 << 20;
+
+/// What is remembered of the file's hashes from run to run.
+struct Hashes {
+    cache: HashCache,
+    source: Arc<FileSource>,
+    layout: Layout,
+}
+
+impl Hashes {
+    fn of(source: &Arc<FileSource>, layout: Layout) -> Option<Self> {
+        let cache = HashCache::new(&state_dir().filter(|_| source.size() >= WORTH_REMEMBERING)?);
+        Some(Self { cache, source: Arc::clone(source), layout })
+    }
+
+    fn load(&self) -> Option<Vec<Digest>> {
+        self.cache.load(self.source.identity(), self.layout.block_log2(), self.layout.block_count())
+    }
+
+    /// Keeps what the run has hashed. If it worked from memory and a device has failed, that may be
+    /// because the file is not what it was though nothing tells so: it is hashed again the next time.
+    fn keep(&self, from_cache: bool, failed: bool, machine: &Sender) -> std::io::Result<()> {
+        let (file, log2) = (self.source.identity(), self.layout.block_log2());
+        if from_cache {
+            if failed {
+                self.cache.forget(file, log2);
+            }
+            return Ok(());
+        }
+        match machine.values().filter(|_| self.source.check().is_ok()) {
+            Some(values) => self.cache.store(file, log2, &values),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Worker threads for hashing and encoding; the status table is looked up at once.
@@ -278,6 +329,10 @@ impl Observer<Sender> for Show {
             SenderEvent::Phase(_) | SenderEvent::Joined { .. } | SenderEvent::Twin { .. } => {}
         }
         self.view.event(now, &event, &machine.snapshot(now));
+    }
+
+    fn warn(&mut self, now: Time, text: &str) {
+        self.view.warn(now, text);
     }
 
     fn tick(&mut self, now: Time, machine: &Sender) {

@@ -32,11 +32,17 @@ use crate::time::Time;
 pub use render::Stream;
 use render::{Heads, RenderError};
 use std::io;
+use std::time::Duration;
 
 /// Most finished jobs handed to the machine in one step.
 const DONE_PER_STEP: usize = 64;
 /// Most outputs taken from the machine in one step, so that inputs get their turn.
 const OUTPUTS_PER_STEP: usize = 64;
+/// From so much time on in which the machine could do nothing, it is told.
+pub const ABSENCE: Duration = Duration::from_secs(2);
+/// After an interrupt, no transmission is held up for longer: whoever waits for the end does not wait
+/// for the network.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The engine's port to whatever executes jobs.
 pub trait Jobs<J, D> {
@@ -91,6 +97,10 @@ pub struct Engine<M, N, W> {
     jobs: W,
     stream: Option<Stream>,
     pending: Option<Pending>,
+    /// Since when transmissions are held up.
+    held: Option<Time>,
+    /// From when on a transmission that is held up is given up.
+    hurry: Time,
     heads: Box<Heads>,
     in_flight: usize,
     kernel_drops: u64,
@@ -111,6 +121,8 @@ where
             jobs,
             stream,
             pending: None,
+            held: None,
+            hurry: Time::NEVER,
             heads: Box::new(Heads::default()),
             in_flight: 0,
             kernel_drops: 0,
@@ -140,8 +152,17 @@ where
     pub const fn in_flight(&self) -> usize {
         self.in_flight
     }
+    /// Tells the machine that until `now` nobody has run it for `away`.
+    pub fn absent(&mut self, now: Time, away: Duration) {
+        // That time is not counted once more when what is held up goes out.
+        self.held = self.held.map(|since| (since + away).min(now));
+        self.machine.handle_absence(now, away);
+    }
     /// Passes on what the user or the system asks; takes effect with the next step.
     pub fn control(&mut self, now: Time, control: Control) {
+        if control == Control::Interrupt {
+            self.hurry = self.hurry.min(now + LAST_PATIENCE);
+        }
         self.machine.handle_control(now, control);
     }
 
@@ -159,12 +180,16 @@ where
     ) -> Result<Step, EngineError> {
         let (mut more, received) = self.take_inputs(now)?;
         if self.flush(now)? {
+            if let Some(away) = self.held.take().map(|since| now.since(since)).filter(|d| *d >= ABSENCE) {
+                self.machine.handle_absence(now, away);
+            }
             if self.machine.next_timeout() <= now {
                 self.machine.handle_timeout(now);
             }
             more |= self.drain(now, observer)?;
         }
         let blocked = self.pending.is_some();
+        self.held = blocked.then(|| self.held.unwrap_or(now));
         let wake = match (more, blocked) {
             (true, _) => now,
             (false, true) => Time::NEVER,
@@ -254,7 +279,10 @@ where
                 Ok(sent) => {
                     pending.sent += sent;
                     if sent < segments.len() {
-                        return Ok(false);
+                        if now < self.hurry {
+                            return Ok(false);
+                        }
+                        self.pending = None;
                     }
                 }
                 Err(e) if e.raw_os_error() == Some(libc::EFAULT) => {

@@ -3,8 +3,10 @@
 //! `epoll` counts in milliseconds, too coarse for pacing. Whole milliseconds are spent in the poll;
 //! the rest is slept with `std::thread::sleep` (some 50 us late on Linux, which the token bucket
 //! makes good), and a rest below [`SHORTEST_SLEEP`] is yielded away. Meanwhile sockets buffer.
+//!
+//! The clock is monotonic. A turn that took [`ABSENCE`] or longer was no turn: the process was stopped.
 
-use super::{Engine, EngineError, Jobs};
+use super::{ABSENCE, Engine, EngineError, Jobs};
 use crate::net::Net;
 use crate::protocol::{Control, Machine};
 use crate::time::Time;
@@ -52,6 +54,9 @@ pub trait Pollable: Net {
     /// # Errors
     /// When the system refuses.
     fn register(&mut self, registry: &Registry, first_token: usize) -> io::Result<()>;
+    /// Looks after what the system may have changed; comes every [`TICK`]. Returns what the user should
+    /// know of it, one clause each.
+    fn tend(&mut self) -> Vec<String>;
     /// Datagrams that may wait in the smallest receive buffer, about.
     fn room(&self) -> usize;
 }
@@ -59,6 +64,9 @@ pub trait Pollable: Net {
 impl Pollable for crate::net::UdpNet {
     fn room(&self) -> usize {
         Self::room(self)
+    }
+    fn tend(&mut self) -> Vec<String> {
+        Self::tend(self)
     }
     fn register(&mut self, registry: &Registry, first_token: usize) -> io::Result<()> {
         Self::register(self, registry, first_token)
@@ -69,6 +77,8 @@ impl Pollable for crate::net::UdpNet {
 pub trait Observer<M: Machine> {
     /// The machine has said something.
     fn event(&mut self, now: Time, machine: &M, event: M::Event);
+    /// The user should know this though the run goes on.
+    fn warn(&mut self, now: Time, text: &str);
     /// Comes every [`TICK`] and once at the end; time to redraw.
     fn tick(&mut self, now: Time, machine: &M);
 }
@@ -120,6 +130,8 @@ impl Host {
             flag::register(signal, Arc::clone(&second_ends))?;
             handlers.push(low_level::pipe::register(signal, write.try_clone()?)?);
         }
+        // A write beyond the limit of file sizes is to be an error that can be told, not the end.
+        handlers.push(flag::register(libc::SIGXFSZ, Arc::default())?);
         let mut enter_starts = enter_starts && io::stdin().is_terminal();
         if enter_starts {
             let stdin = io::stdin().as_raw_fd();
@@ -162,11 +174,21 @@ impl Host {
         let mut next_tick = Time::ZERO;
         let mut last_poll = self.now();
         let mut lull = Lull::new(engine.net().room());
+        let mut last_turn = last_poll;
         loop {
             let now = self.now();
+            let away = now.since(std::mem::replace(&mut last_turn, now));
+            if away >= ABSENCE {
+                // Stopped, or kept from running: the others cannot be blamed for it.
+                engine.absent(now, away);
+                observer.warn(now, &format!("this process stood still for {:.1} s", away.as_secs_f64()));
+            }
             let step = engine.step(now, &mut |now, machine, event| observer.event(now, machine, event))?;
             if now >= next_tick || step.finished {
                 observer.tick(now, engine.machine());
+                for text in engine.net_mut().tend() {
+                    observer.warn(now, &text);
+                }
                 next_tick = now + TICK;
             }
             if step.finished {

@@ -41,6 +41,9 @@ impl Machine for Toy {
     fn handle_job_done(&mut self, _: Time, done: String) {
         self.heard.push(done);
     }
+    fn handle_absence(&mut self, _: Time, away: Duration) {
+        self.heard.push(format!("away {away:?}"));
+    }
     fn handle_control(&mut self, _: Time, control: Control) {
         self.heard.push(format!("{control:?}"));
         self.done = true;
@@ -217,6 +220,37 @@ fn a_held_up_transmission_keeps_its_place_and_inputs_still_come_in() {
 }
 
 #[test]
+fn time_in_which_nothing_could_be_done_is_told() {
+    let second = 1_000_000_000;
+    let mut engine = engine([message(b"a"), message(b"b"), message(b"c")], 0);
+    engine.net.room = 0;
+    assert!(step(&mut engine, 0).writable);
+    // Each time one goes out and the next is held up.
+    for (at, heard) in [(1, None), (8, Some("away 7s"))] {
+        engine.net.room = 1;
+        assert!(step(&mut engine, at * second).writable);
+        assert_eq!(engine.machine.heard.pop().as_deref(), heard);
+    }
+    // A stop meanwhile is told at once, and not once more.
+    engine.absent(Time(14 * second), Duration::from_secs(6));
+    assert_eq!(engine.machine.heard.pop().as_deref(), Some("away 6s"));
+    engine.net.room = 1;
+    assert!(!step(&mut engine, 15 * second).writable);
+    assert!(engine.machine.heard.is_empty(), "{:?}", engine.machine.heard);
+}
+
+#[test]
+fn after_an_interrupt_nothing_is_held_up_for_long() {
+    let mut engine = engine([symbols(0..100), message(b"goodbye")], 16_384);
+    engine.net.room = 0;
+    engine.control(Time(0), Control::Interrupt);
+    assert!(step(&mut engine, 0).writable);
+    assert!(step(&mut engine, 1_900_000_000).writable);
+    assert!(step(&mut engine, 2_000_000_000).finished);
+    assert!(engine.net.sent.is_empty());
+}
+
+#[test]
 fn repair_symbols_carry_on_where_the_range_begins() {
     let symbols: Vec<u8> = (0..80u8).flat_map(|i| [i; 64]).collect();
     let payload = Payload::Repair {
@@ -361,6 +395,9 @@ impl Pollable for OneSocket {
     fn room(&self) -> usize {
         1000
     }
+    fn tend(&mut self) -> Vec<String> {
+        vec!["tended".to_owned()]
+    }
     fn register(&mut self, registry: &mio::Registry, first_token: usize) -> io::Result<()> {
         let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
         registry.register(&mut self.0, mio::Token(first_token), interest)
@@ -370,12 +407,16 @@ impl Pollable for OneSocket {
 #[derive(Default)]
 struct Log {
     ticks: usize,
+    warnings: Vec<String>,
     events: Vec<String>,
 }
 
 impl Observer<Toy> for Log {
     fn event(&mut self, _: Time, _: &Toy, event: String) {
         self.events.push(event);
+    }
+    fn warn(&mut self, _: Time, text: &str) {
+        self.warnings.push(text.to_owned());
     }
     fn tick(&mut self, _: Time, _: &Toy) {
         self.ticks += 1;
@@ -408,4 +449,5 @@ fn the_real_driver_wakes_for_sockets_workers_timeouts_and_signals() {
     assert_eq!(heard.last().map(String::as_str), Some("Interrupt"));
     assert_eq!(log.events, ["event"]);
     assert!((3..=5).contains(&log.ticks), "{}", log.ticks);
+    assert_eq!(log.warnings, vec!["tended"; log.ticks]);
 }

@@ -131,7 +131,7 @@ impl BlockAssembly {
             let repair: Vec<_> = repair.collect();
             let notes = buffer.gathered_notes();
             let foreseen = notes.map_or(Foreseen::Nothing, |notes| {
-                notes.foresee(self.block_len, &self.source, &missing, &repair, plans)
+                notes.foresee(&buffer[..self.block_len], &self.source, &missing, &repair, plans)
             });
             let decode = || syndrome::decode(buffer.to_vec(), self.symbol_size, &missing, &repair, plans);
             let (Foreseen::Decodable { is, compare }, Some(notes)) = (foreseen, notes) else {

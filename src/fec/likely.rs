@@ -168,19 +168,23 @@ impl Notes {
         }
     }
     /// Foresees what decoding gives with these source symbols missing and these repair symbols held;
-    /// the block has `len` bytes.
+    /// `block` has the source symbols held. They are looked at as they are there: what was spilled
+    /// and read back is not noted.
     pub fn foresee(
         &self,
-        len: usize,
+        block: &[u8],
         source: &BitSet,
         missing: &[u32],
         repair: &[(u32, &[u8])],
         plans: &PlanCache,
     ) -> Foreseen {
-        if self.own.keys().any(|slot| source.contains(*slot)) {
+        let likely = |(slot, held): (u32, &[u8])| {
+            !source.contains(slot) || self.likely_bytes(slot, held.len()) == Some(held)
+        };
+        if !(0..).zip(block.chunks(self.symbol_size)).all(likely) {
             return Foreseen::Nothing;
         }
-        self.likely.foresee((self.offset, len, self.symbol_size), missing, repair, plans)
+        self.likely.foresee((self.offset, block.len(), self.symbol_size), missing, repair, plans)
     }
     /// The likely source symbols with these ids, one after the other, filled up with zeros.
     pub fn likely_symbols(&self, len: usize, ids: &[u32]) -> Vec<u8> {
@@ -220,7 +224,18 @@ mod tests {
             plain.attach(Buffer::default());
             // Some are lost and a few damaged; repair symbols come in between.
             let damaged = rng.u8(..8) == 0;
+            let mut file = vec![0; len];
             while plain.deficit() > 0 {
+                if rng.u8(..64) == 0 {
+                    noted.gather();
+                    for assembly in [&mut noted, &mut plain] {
+                        for (start, span) in assembly.spans_to_spill() {
+                            file[start..start + span.len()].copy_from_slice(span);
+                        }
+                        let buffer = assembly.mark_spilled();
+                        assembly.attach(buffer);
+                    }
+                }
                 let id = if rng.u8(..4) == 0 { k + rng.u32(..20) } else { rng.u32(..k) };
                 let mut symbol = if id < k {
                     bytes[layout.symbol_range(block, SymbolId(id))].to_vec()
@@ -234,6 +249,12 @@ mod tests {
                 assert_eq!(added[0], added[1]);
             }
             noted.gather();
+            for assembly in [&mut noted, &mut plain] {
+                for (start, len) in assembly.spilled_runs() {
+                    assembly.buffer_mut()[start..start + len].copy_from_slice(&file[start..start + len]);
+                }
+                assembly.mark_restored();
+            }
             let done = [noted.complete(&plans).is_ok(), plain.complete(&plans).is_ok()];
             assert_eq!(done[0], done[1], "round {round}");
             if done[0] {

@@ -89,6 +89,14 @@ pub enum InterfaceError {
     System(#[from] io::Error),
 }
 
+impl InterfaceError {
+    /// Whether it may be otherwise in a while, with nobody doing anything about the command.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Down { .. } | Self::NoAddress { .. } | Self::Nothing { .. })
+    }
+}
+
 /// Chooses the interface for sending to `destination`; `named` is a name or an address of one.
 ///
 /// # Errors
@@ -114,6 +122,34 @@ pub fn choose_all_for_receive(
 ) -> Result<Vec<Interface>, InterfaceError> {
     let all = Interface::list()?;
     Ok(receivers_from(&all, named, group)?.into_iter().cloned().collect())
+}
+
+/// The choice of the interfaces to receive on, to be made again as the network changes.
+#[derive(Clone, Debug)]
+pub struct ReceiveChoice {
+    named: Option<String>,
+    group: Option<Destination>,
+}
+
+impl ReceiveChoice {
+    /// A choice as [`choose_all_for_receive`] makes it.
+    #[must_use]
+    pub const fn new(named: Option<String>, group: Option<Destination>) -> Self {
+        Self { named, group }
+    }
+
+    /// The interfaces as they are now. One that was named by an address is known by its name from then
+    /// on: the address may change.
+    ///
+    /// # Errors
+    /// Those of [`choose_all_for_receive`].
+    pub fn choose(&mut self) -> Result<Vec<Interface>, InterfaceError> {
+        let found = choose_all_for_receive(self.named.as_deref(), self.group.as_ref())?;
+        if let (Some(named), [only]) = (&mut self.named, found.as_slice()) {
+            named.clone_from(&only.name);
+        }
+        Ok(found)
+    }
 }
 
 /// What the choice asks of the kernel.

@@ -13,7 +13,9 @@
 
 use super::destination::{Destination, Kind};
 use super::features::Features;
+use super::follow::Follow;
 use super::interface::Interface;
+use super::outage::{Aim, Outage, is_outage};
 use super::socket::{Arena, Channel, Role, is_unavailable};
 use super::transmit::transmit;
 use super::troubles::{Troubles, is_passing};
@@ -65,16 +67,30 @@ pub struct UdpNet {
     /// The sockets; the index is the token's distance from the first.
     pub(super) channels: Vec<Channel>,
     /// Which of them sends, by family: IPv4, IPv6.
-    senders: [Option<usize>; 2],
+    pub(super) senders: [Option<usize>; 2],
     /// Whose turn to receive it is.
     next: usize,
     /// Batches that it has had without a break.
     in_a_row: usize,
-    /// Where groups are joined.
-    interfaces: Vec<Interface>,
+    /// Where groups are joined, or the one a sender sends by.
+    pub(super) interfaces: Vec<Interface>,
+    /// Groups that were asked for.
+    pub(super) groups: Vec<SocketAddr>,
+    /// How a receiver follows its network.
+    pub(super) follow: Option<Follow>,
+    /// Datagrams that have come in since a receiver last looked at its interfaces, and whether it should
+    /// look in any case.
+    pub(super) heard: usize,
+    pub(super) look: bool,
     /// Where a sender's task goes; refusals there are the task's end.
-    destination: Option<SocketAddr>,
-    features: Features,
+    pub(super) destination: Option<SocketAddr>,
+    pub(super) aim: Option<Aim>,
+    /// A sender's interface is away, or its queue takes nothing.
+    pub(super) outage: Option<Outage>,
+    pub(super) stuck: Option<Outage>,
+    /// What a person should know.
+    pub(super) notices: Vec<String>,
+    pub(super) features: Features,
     arena: Arena,
     troubles: Troubles,
     registration: Option<Registration>,
@@ -115,6 +131,12 @@ impl UdpNet {
         channel.aim(interface, destination, ttl)?;
         let mut net = Self::empty(std::slice::from_ref(interface), features);
         net.destination = Some(destination.on(interface).addr);
+        net.aim = Some(Aim {
+            interface: interface.name.clone(),
+            destination: *destination,
+            ttl,
+            bound: own.is_some(),
+        });
         net.senders[usize::from(v6)] = Some(0);
         net.channels.push(channel);
         Ok(net)
@@ -164,7 +186,15 @@ impl UdpNet {
             next: 0,
             in_a_row: 0,
             interfaces: interfaces.to_vec(),
+            groups: Vec::new(),
+            follow: None,
+            heard: 0,
+            look: false,
             destination: None,
+            aim: None,
+            outage: None,
+            stuck: None,
+            notices: Vec::new(),
             features,
             arena: Arena::new(),
             troubles: Troubles::default(),
@@ -207,12 +237,6 @@ impl UdpNet {
         &self.troubles
     }
 
-    /// Has groups be joined on these interfaces by every [`Net::listen`] from now on, for a
-    /// receiver that started before its network was up.
-    pub fn set_interfaces(&mut self, interfaces: &[Interface]) {
-        self.interfaces = interfaces.to_vec();
-    }
-
     /// Lines for `-v`: interfaces, ports, buffers, features.
     #[must_use]
     pub fn describe(&self) -> Vec<String> {
@@ -240,11 +264,17 @@ impl UdpNet {
         longest: usize,
         refusal: Option<io::Error>,
     ) -> io::Result<usize> {
+        if sent > 0 {
+            self.sends_again();
+        }
         let Some(e) = refusal else {
             self.want_writable(channel, false)?;
             return Ok(sent);
         };
         if e.kind() == io::ErrorKind::WouldBlock {
+            if sent == 0 {
+                self.is_stuck()?;
+            }
             self.want_writable(channel, true)?;
             return Ok(sent);
         }
@@ -253,7 +283,11 @@ impl UdpNet {
         }
         // To a single device everything is passing: its address came from the network, and
         // whatever is wrong with it must not stop the others.
-        let ours = self.destination.is_some_and(|d| (d.ip(), d.port()) == (to.ip(), to.port()));
+        let ours = self.of_the_task(to).is_some();
+        if ours && is_outage(&e) {
+            self.refused_here(&e);
+            return Ok(sent);
+        }
         if !ours || is_passing(&e) {
             self.troubles.lost(all - sent, to, e);
             return Ok(all);
@@ -282,8 +316,45 @@ impl UdpNet {
         }
     }
 
+    /// Joins a group, or renews its membership, on all interfaces in use.
+    pub(super) fn join(&mut self, group: SocketAddr) {
+        let v6 = group.is_ipv6();
+        let i = match self.group_channel(v6, group.port()) {
+            Ok(i) => i,
+            Err(e) => return self.troubles.refused("listen to", group, e),
+        };
+        if !group.ip().is_multicast() {
+            return;
+        }
+        let mut tried = false;
+        for interface in self.interfaces.iter().filter(|i| i.has_family(v6)) {
+            tried = true;
+            if let Err(e) = self.channels[i].join(group.ip(), interface) {
+                self.troubles.refused("join", group, e);
+            }
+        }
+        if !tried {
+            let e = io::Error::other(format!(
+                "no interface in use has an {} address",
+                if v6 { "IPv6" } else { "IPv4" }
+            ));
+            self.troubles.refused("join", group, e);
+        }
+    }
+
+    /// Puts a socket into the place of another.
+    pub(super) fn replace(&mut self, at: usize, channel: Channel) -> io::Result<()> {
+        if let Some(registration) = &self.registration {
+            let fd = self.channels[at].socket.as_raw_fd();
+            registration.registry.deregister(&mut SourceFd(&fd))?;
+            registration.add(&channel, at)?;
+        }
+        self.channels[at] = channel;
+        Ok(())
+    }
+
     /// The group socket of the family and port, opened if there is none.
-    fn group_channel(&mut self, v6: bool, port: u16) -> io::Result<usize> {
+    pub(super) fn group_channel(&mut self, v6: bool, port: u16) -> io::Result<usize> {
         let here = |c: &Channel| c.via == Via::Group && c.v6 == v6 && c.port == port;
         if let Some(i) = self.channels.iter().position(here) {
             return Ok(i);
@@ -341,7 +412,12 @@ impl Net for UdpNet {
             self.troubles.lost(segments.len(), to, e);
             return Ok(segments.len());
         };
-        let (sent, refusal) = transmit(&self.channels[i].socket, &to.into(), segments, &mut self.features);
+        if !self.may_send()? {
+            return Ok(0);
+        }
+        let address = self.of_the_task(to).unwrap_or(to);
+        let (sent, refusal) =
+            transmit(&self.channels[i].socket, &address.into(), segments, &mut self.features);
         let longest = segments.get(sent).map_or(0, Segment::len);
         self.settle(i, to, (sent, segments.len()), longest, refusal)
     }
@@ -361,6 +437,7 @@ impl Net for UdpNet {
                         } else {
                             self.in_a_row = 0;
                         }
+                        self.heard += batch.datagrams;
                         return Ok(batch.datagrams);
                     }
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -380,28 +457,12 @@ impl Net for UdpNet {
     }
 
     fn listen(&mut self, group: SocketAddr) {
-        let v6 = group.is_ipv6();
-        let i = match self.group_channel(v6, group.port()) {
-            Ok(i) => i,
-            Err(e) => return self.troubles.refused("listen to", group, e),
-        };
-        if !group.ip().is_multicast() {
-            return;
+        // Asked for again when nothing of use is heard.
+        self.look = true;
+        if !self.groups.contains(&group) {
+            self.groups.push(group);
         }
-        let mut tried = false;
-        for interface in self.interfaces.iter().filter(|i| i.has_family(v6)) {
-            tried = true;
-            if let Err(e) = self.channels[i].join(group.ip(), interface) {
-                self.troubles.refused("join", group, e);
-            }
-        }
-        if !tried {
-            let e = io::Error::other(format!(
-                "no interface in use has an {} address",
-                if v6 { "IPv6" } else { "IPv4" }
-            ));
-            self.troubles.refused("join", group, e);
-        }
+        self.join(group);
     }
 
     fn kernel_drops(&self) -> u64 {

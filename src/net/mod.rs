@@ -6,7 +6,9 @@ pub mod choice;
 pub mod destination;
 pub mod endpoint;
 pub mod features;
+mod follow;
 pub mod interface;
+mod outage;
 mod portable;
 mod routes;
 mod socket;
@@ -16,7 +18,7 @@ mod tests;
 mod transmit;
 pub mod troubles;
 
-pub use choice::{InterfaceError, choose, choose_all_for_receive};
+pub use choice::{InterfaceError, ReceiveChoice, choose, choose_all_for_receive};
 pub use destination::{Destination, InvalidDestination, Kind};
 pub use endpoint::{Families, UdpNet};
 pub use features::Features;
@@ -75,7 +77,8 @@ pub trait Net {
     ///
     /// # Errors
     /// `EFAULT` when the mapped source has shrunk; otherwise what makes going on pointless. Passing
-    /// troubles (no buffer, unreachable, refused) are counted and not errors.
+    /// troubles (no buffer, unreachable, refused) are counted and not errors; while our own interface is
+    /// away, nothing is sent for a while.
     fn send(&mut self, to: SocketAddr, segments: &[Segment<'_>]) -> io::Result<usize>;
     /// Receives a bounded batch and hands each datagram to `sink` with how it came in; what `sink` makes of
     /// the bytes is its own business. Returns

@@ -17,7 +17,7 @@ use crate::limits::MAX_DATAGRAM;
 #[cfg(target_os = "linux")]
 use std::os::fd::AsFd;
 #[cfg(target_os = "linux")]
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Socket buffers asked for, each way: a tenth of a second at 640 Mbit/s. The system may give less.
 const BUFFER_BYTES: usize = 8 << 20;
@@ -42,10 +42,6 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Fewest messages asked for at one go.
 #[cfg(target_os = "linux")]
 const LEAST_RECEIVE: usize = 16;
-
-/// A longer wait in the socket's buffer than this is not believed.
-#[cfg(target_os = "linux")]
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// The buffer that all sockets of an endpoint receive into.
 pub(super) struct Arena {
@@ -100,6 +96,9 @@ pub(super) struct Channel {
     /// The kernel's own count, which wraps.
     #[cfg(target_os = "linux")]
     drops_seen: u32,
+    /// When nothing was waiting, last.
+    #[cfg(target_os = "linux")]
+    emptied: Instant,
 }
 
 impl Channel {
@@ -145,6 +144,8 @@ impl Channel {
             drops: 0,
             #[cfg(target_os = "linux")]
             drops_seen: 0,
+            #[cfg(target_os = "linux")]
+            emptied: Instant::now(),
         })
     }
 
@@ -203,6 +204,18 @@ impl Channel {
         }
     }
 
+    /// Leaves `group` on the interface, if it was joined.
+    pub(super) fn leave(&self, group: IpAddr, interface: &Interface) {
+        let socket = SockRef::from(&self.socket);
+        // The interface has gone, most often, and with it what could be left there.
+        let _ = match group {
+            IpAddr::V4(group) => {
+                socket.leave_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface.index))
+            }
+            IpAddr::V6(group) => socket.leave_multicast_v6(&group, interface.index),
+        };
+    }
+
     /// Receives a batch into `arena` and hands each datagram to `sink`; those longer than
     /// `MAX_DATAGRAM` are left out. Returns how many came, at least one, and whether more seem to
     /// be waiting.
@@ -238,7 +251,13 @@ impl Channel {
         let most = (BATCH_BYTES / arena.usual.max(1)).clamp(LEAST_RECEIVE, sys::MAX_RECEIVE);
         let most = if features.mmsg { most } else { 1 };
         let mut messages = [sys::Received::default(); sys::MAX_RECEIVE];
-        let count = sys::receive_many(self.socket.as_fd(), &mut arena.bytes, each, &mut messages[..most])?;
+        let asked = Instant::now();
+        let received = sys::receive_many(self.socket.as_fd(), &mut arena.bytes, each, &mut messages[..most]);
+        let longest = asked.saturating_duration_since(self.emptied);
+        if received.as_ref().map_or(true, |&count| count < most) {
+            self.emptied = asked;
+        }
+        let count = received?;
         let messages = &messages[..count];
         arena.usual = messages.iter().map(|m| m.len).sum::<usize>() / count.max(1);
         let (mut datagrams, mut now) = (0, None);
@@ -255,11 +274,9 @@ impl Channel {
                 datagrams += 1;
                 continue;
             };
-            let waited = message.arrived.map_or(Duration::ZERO, |at| {
-                // A clock that was set meanwhile tells nothing.
-                let now = now.get_or_insert_with(SystemTime::now);
-                now.duration_since(at).unwrap_or_default().min(LONGEST_WAIT)
-            });
+            let waited = message
+                .arrived
+                .map_or(Duration::ZERO, |at| waited(at, *now.get_or_insert_with(SystemTime::now), longest));
             let arrival = Arrival { from, via: self.via, waited };
             if bytes.is_empty() {
                 datagrams += 1;
@@ -303,6 +320,14 @@ pub(super) fn is_unavailable(e: &io::Error) -> bool {
         e.raw_os_error(),
         Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT | libc::EPFNOSUPPORT | libc::EADDRNOTAVAIL)
     )
+}
+
+/// How long a datagram has waited that the kernel took at `arrived`. The clock may have been set
+/// meanwhile, to any time; but what waits came after the socket was last found empty, `longest` ago by
+/// a clock that nobody sets.
+#[cfg(target_os = "linux")]
+fn waited(arrived: SystemTime, now: SystemTime, longest: Duration) -> Duration {
+    now.duration_since(arrived).unwrap_or_default().min(longest)
 }
 
 fn explain_bind(e: io::Error, port: u16) -> io::Error {
@@ -416,3 +441,19 @@ fn tune(socket: &Socket, v6: bool, role: Role, features: &mut Features) {
 
 #[cfg(not(target_os = "linux"))]
 fn tune(_socket: &Socket, _v6: bool, _role: Role, _features: &mut Features) {}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_costs_no_more_than_the_time_since_the_socket_was_empty() {
+        let (now, ms) = (SystemTime::now(), Duration::from_millis);
+        let hours = Duration::from_secs(7 * 3600);
+        assert_eq!(waited(now, now + ms(3), ms(40)), ms(3));
+        assert_eq!(waited(now, now + hours, ms(40)), ms(40), "set forward");
+        assert_eq!(waited(now, now - hours, ms(40)), Duration::ZERO, "set back");
+        // A process that was stopped believes a long wait.
+        assert_eq!(waited(now, now + ms(8000), ms(8020)), ms(8000));
+    }
+}

@@ -385,12 +385,35 @@ fn passing_troubles_are_counted_and_others_are_errors() {
     let to = destination("239.255.74.16", free_port());
     let mut sender = Node::sender(&to, Features::default());
     let refusal = |errno| Some(io::Error::from_raw_os_error(errno));
-    for errno in [libc::ENOBUFS, libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ECONNREFUSED, libc::EPERM] {
+    for errno in [libc::ENOBUFS, libc::EHOSTUNREACH, libc::ECONNREFUSED, libc::EPERM] {
         assert_eq!(sender.net.settle(0, to.addr, (3, 8), 100, refusal(errno)).unwrap(), 8);
     }
-    assert_eq!(sender.net.troubles().datagrams, 25);
-    let e = sender.net.settle(0, to.addr, (3, 8), 100, refusal(libc::ENODEV)).unwrap_err().to_string();
+    assert_eq!(sender.net.troubles().datagrams, 20);
+    let e = sender.net.settle(0, to.addr, (3, 8), 100, refusal(libc::EIO)).unwrap_err().to_string();
     assert!(e.contains("cannot send to 239.255.74.16") && e.contains("--interface"), "{e}");
+}
+
+#[test]
+fn a_missing_interface_is_waited_for_and_concerns_the_task_only() {
+    let to = destination("239.255.74.21", free_port());
+    let mut sender = Node::sender(&to, Features::default());
+    let refusal = |errno| Some(io::Error::from_raw_os_error(errno));
+    let device = "127.0.0.1:9".parse().unwrap();
+    assert_eq!(sender.net.settle(0, device, (0, 2), 100, refusal(libc::ENETUNREACH)).unwrap(), 2);
+    assert_eq!((sender.net.troubles().datagrams, sender.net.outage.is_none()), (2, true));
+    for errno in [libc::ENETDOWN, libc::ENETUNREACH, libc::EADDRNOTAVAIL, libc::ENODEV] {
+        assert_eq!(sender.net.settle(0, to.addr, (3, 8), 100, refusal(errno)).unwrap(), 3, "{errno}");
+        let sent = batch(1, 40, 40);
+        assert_eq!(sender.net.send(to.addr, &[segment(&sent[0])]).unwrap(), 0, "too soon to try again");
+        let deadline = Instant::now() + PATIENCE;
+        while sender.net.send(to.addr, &[segment(&sent[0])]).unwrap() == 0 {
+            assert!(Instant::now() < deadline, "{errno}");
+            std::thread::yield_now();
+        }
+        assert!(sender.net.outage.is_none());
+    }
+    assert_eq!(sender.net.troubles().datagrams, 2, "nothing of the task's is given up");
+    assert!(sender.net.tend().is_empty(), "nothing worth saying: it was there at the next look");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::wire::PacketNumber;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a person or the operating system asks of a running machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +99,9 @@ pub trait Machine {
     fn handle_timeout(&mut self, now: Time);
     /// A job has ended.
     fn handle_job_done(&mut self, now: Time, done: Self::Done);
+    /// Until `now`, nobody has run the machine for `away`, or nothing could be sent: what was not heard
+    /// in that time is no sign of silence.
+    fn handle_absence(&mut self, now: Time, away: Duration);
     /// The user or the system asks for something.
     fn handle_control(&mut self, now: Time, control: Control);
     /// The kernel has dropped so many datagrams in all for want of socket buffer.

@@ -191,6 +191,7 @@ impl Checker {
     /// When it has not.
     pub fn check_complete(&self, device: u32, disk: &SimDisk) {
         assert!(self.has_object(disk), "I2: device {device} is complete in the table but has no object");
+        assert!(disk.is_settled(), "I2: device {device} is complete, and a power cut could undo it");
     }
 
     /// I6: what a receiver buffers is within its bound.

@@ -1,6 +1,9 @@
 //! Virtual files: a source for the sender, a disk for each device. A disk outlives its device's
-//! crashes. It knows what has been synced: a crash loses or tears the rest.
+//! crashes. It knows what has been synced, of bytes and of names: a crash loses or tears the rest.
+//! What it refuses, and at which operation its device loses power, is said in advance ([`DiskFaults`]).
 
+use super::faults::Faults;
+use super::misfortune::{DiskError, DiskFaults, Op};
 use super::pages::Pages;
 use crate::storage::{Destination, DestinationError, Earlier, Part, RawBytes, Source, SourceError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,41 +65,34 @@ impl Source for SimSource {
     }
 }
 
-/// What a disk refuses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DiskFaults {
-    /// Bytes it has room for, if it is not unlimited; a part file is preallocated.
-    pub capacity: Option<u64>,
-    /// Nothing can be created.
-    pub read_only: bool,
-    /// The write with this number (from 0) fails.
-    pub write_error: Option<u64>,
-    /// Writes fail as on a full disk after so many bytes written, though there was room.
-    pub full_after: Option<u64>,
-    /// The read with this number (from 0) fails.
-    pub read_error: Option<u64>,
-    /// Syncing fails.
-    pub sync_error: bool,
-    /// The final name is taken while the object is being received.
-    pub name_taken_late: bool,
+/// A change of a name that no sync of the directory has made durable yet.
+struct Change {
+    name: String,
+    before: Option<Arc<Vec<u8>>>,
+    /// The part file that got the name, if it did.
+    part: Option<(u64, Pages)>,
 }
 
 #[derive(Default)]
 struct State {
     faults: DiskFaults,
-    /// Files under their final names; all synced, for a rename happens after the sync.
+    /// Files under their final names, with durable bytes: a rename happens after the sync.
     files: BTreeMap<String, Arc<Vec<u8>>>,
+    /// Changes of `files` since the directory was last synced.
+    unsynced: Vec<Change>,
     parts: BTreeMap<u64, Pages>,
     /// Part files whose device is at work on them; another may be taken over.
     owned: BTreeSet<u64>,
     /// What is expected to come; only to save memory.
     object: Arc<Vec<u8>>,
     made: u64,
-    writes: u64,
+    /// How often each operation was begun.
+    begun: [u64; Op::ALL.len()],
     written: u64,
-    reads: u64,
     version: u64,
-    failures: u64,
+    /// The power went at an operation, and nobody has asked yet.
+    power_lost: bool,
+    struck: Faults,
 }
 
 impl State {
@@ -105,9 +101,77 @@ impl State {
         let parts: usize = self.parts.values().map(Pages::len).sum();
         (files + parts) as u64
     }
-    fn refuse<T>(&mut self, text: &str) -> Result<T, DestinationError> {
-        self.failures += 1;
-        Err(DestinationError::Disk(text.to_owned()))
+    fn refuse<T>(&mut self, op: Op, error: DiskError) -> Result<T, DestinationError> {
+        self.struck.count(op.refused(error));
+        Err(DestinationError::Disk(error.text(op)))
+    }
+    /// Does `act` as the operation `op` on the part file `part`, if there is one yet, unless the
+    /// operation is to fail or the power goes. Whose part file was lost in a crash has no power.
+    fn operate<T>(
+        &mut self,
+        op: Op,
+        part: Option<u64>,
+        act: impl FnOnce(&mut Self) -> T,
+    ) -> Result<T, DestinationError> {
+        let off = || Err(DestinationError::Disk("the power is off".to_owned()));
+        if part.is_some_and(|id| !self.owned.contains(&id)) {
+            return off();
+        }
+        let number = self.begun[op as usize];
+        self.begun[op as usize] += 1;
+        let cut = self.faults.power_cut.filter(|cut| cut.op == op && cut.nth == number);
+        if let Some(cut) = cut.filter(|cut| !cut.after) {
+            self.cut_power(op.cut(false), cut.seed);
+            return off();
+        }
+        if let Some((_, _, error)) = self.faults.error.filter(|&(o, nth, _)| o == op && nth == number) {
+            return self.refuse(op, error);
+        }
+        let done = act(self);
+        if let Some(cut) = cut {
+            self.cut_power(op.cut(true), cut.seed);
+            return off();
+        }
+        Ok(done)
+    }
+    fn part(&mut self, id: u64) -> &mut Pages {
+        self.parts.get_mut(&id).expect("the part file is used while it exists")
+    }
+    fn cut_power(&mut self, class: &'static str, seed: u64) {
+        self.struck.count(class);
+        self.power_lost = true;
+        self.crash(&mut fastrand::Rng::with_seed(seed));
+    }
+    fn crash(&mut self, rng: &mut fastrand::Rng) {
+        // Who comes to clean up after that does so in vain.
+        self.owned.clear();
+        self.parts.values_mut().for_each(|part| part.crash(rng));
+        // Changes of names reach the disk in their order, up to any of them.
+        let kept = rng.usize(..=self.unsynced.len());
+        let lost: Vec<Change> = self.unsynced.drain(kept..).collect();
+        self.unsynced.clear();
+        for change in lost.into_iter().rev() {
+            self.version += 1;
+            self.parts.extend(change.part);
+            match change.before {
+                Some(before) => self.files.insert(change.name, before),
+                None => self.files.remove(&change.name),
+            };
+        }
+    }
+    /// The part file `id` gets a name, or what had the name goes (`None`); not durable yet.
+    fn rename(&mut self, id: Option<u64>, name: &str) {
+        let part = id.and_then(|id| Some((id, self.parts.remove(&id)?)));
+        let content = part.as_ref().map(|(_, pages)| {
+            assert!(pages.is_synced(), "a part file gets its final name before it is synced");
+            pages.content()
+        });
+        let before = match content {
+            Some(content) => self.files.insert(name.to_owned(), content),
+            None => self.files.remove(name),
+        };
+        self.unsynced.push(Change { name: name.to_owned(), before, part });
+        self.version += 1;
     }
 }
 
@@ -141,6 +205,11 @@ impl SimDisk {
     pub fn names(&self) -> Vec<String> {
         self.state().files.keys().cloned().collect()
     }
+    /// Whether all names would survive a power cut right now.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.state().unsynced.is_empty()
+    }
     /// Counts the changes to files under final names.
     #[must_use]
     pub fn version(&self) -> u64 {
@@ -151,17 +220,19 @@ impl SimDisk {
     pub fn parts(&self) -> usize {
         self.state().parts.len()
     }
-    /// How often it refused something.
+    /// What it refused, and where its power went.
     #[must_use]
-    pub fn failures(&self) -> u64 {
-        self.state().failures
+    pub fn struck(&self) -> Faults {
+        self.state().struck.clone()
     }
     /// The device loses power: what was not synced is kept, lost or torn, each write for itself.
     pub fn crash(&self, rng: &mut fastrand::Rng) {
-        let mut state = self.state();
-        // Who comes to clean up after that does so in vain.
-        state.owned.clear();
-        state.parts.values_mut().for_each(|part| part.crash(rng));
+        self.state().crash(rng);
+    }
+    /// Whether the power went at an operation since the last time this was asked.
+    #[must_use]
+    pub fn take_power_loss(&self) -> bool {
+        std::mem::take(&mut self.state().power_lost)
     }
 }
 
@@ -189,22 +260,25 @@ impl Destination for SimDestination {
             return Err(DestinationError::Name(format!("{name:?} exists; choose another directory")));
         }
         if state.faults.read_only {
-            return state.refuse("the disk is read-only");
+            return state.refuse(Op::Create, DiskError::ReadOnly);
         }
         let orphan =
             state.parts.iter().find(|(id, part)| part.len() as u64 == size && !state.owned.contains(id));
         let orphan = orphan.map(|(&id, _)| id);
         if orphan.is_none() && state.faults.capacity.is_some_and(|c| state.used() + size > c) {
-            return state.refuse("no space left on the disk");
+            return state.refuse(Op::Create, DiskError::Full);
         }
-        // A number is given once: who has lost a part to a crash must not reach its successor.
-        let id = state.made;
-        state.made += 1;
-        let part = orphan.and_then(|id| state.parts.remove(&id));
-        let adopted = part.is_some();
-        let part = part.unwrap_or_else(|| Pages::new(size as usize, Arc::clone(&state.object)));
-        state.parts.insert(id, part);
-        state.owned.insert(id);
+        let (id, adopted) = state.operate(Op::Create, None, |state| {
+            // A number is given once: who has lost a part to a crash must not reach its successor.
+            let id = state.made;
+            state.made += 1;
+            let part = orphan.and_then(|id| state.parts.remove(&id));
+            let adopted = part.is_some();
+            let part = part.unwrap_or_else(|| Pages::new(size as usize, Arc::clone(&state.object)));
+            state.parts.insert(id, part);
+            state.owned.insert(id);
+            (id, adopted)
+        })?;
         let disk = self.disk.clone();
         Ok(Box::new(SimPart { disk, id, adopted, name: name.to_owned(), force: self.force }))
     }
@@ -218,32 +292,46 @@ struct SimPart {
     force: bool,
 }
 
+impl SimPart {
+    /// Sync, rename, sync of the directory, each of which can fail or be the last.
+    fn publish(&self, state: &mut State) -> Result<PathBuf, DestinationError> {
+        let id = self.id;
+        state.operate(Op::Sync, Some(id), |state| state.part(id).sync())?;
+        if state.faults.name_taken_late && !self.force {
+            // Somebody else's file, of which the checks know.
+            state.struck.count("name taken late");
+            return Err(DestinationError::Name(format!("{:?} has been taken meanwhile", self.name)));
+        }
+        let replaces = state.files.contains_key(&self.name);
+        state.operate(Op::Rename, Some(id), |state| state.rename(Some(id), &self.name))?;
+        let synced = state.operate(Op::SyncDirectory, Some(id), |state| state.unsynced.clear());
+        if synced.is_err() && state.owned.contains(&id) && !replaces {
+            state.rename(None, &self.name);
+        }
+        synced.map(|()| PathBuf::from(&self.name))
+    }
+}
+
 impl Part for SimPart {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DestinationError> {
         let mut state = self.disk.state();
-        let number = state.writes;
-        state.writes += 1;
+        let (id, offset, before) = (self.id, offset as usize, state.written);
         state.written += bytes.len() as u64;
-        if state.faults.write_error == Some(number) {
-            return state.refuse("writing failed: input/output error");
+        let limit = state.faults.full_after.filter(|&limit| state.written > limit);
+        let done = match limit {
+            Some(_) if state.owned.contains(&id) => state.refuse(Op::Write, DiskError::Full),
+            _ => state.operate(Op::Write, Some(id), |state| state.part(id).write(offset, bytes)),
+        };
+        if done.is_err() && state.owned.contains(&id) {
+            // A write that fails has written a beginning: what there was room for, or some of it.
+            let begun = limit.map_or(bytes.len() / 2, |limit| limit.saturating_sub(before) as usize);
+            state.part(id).write(offset, &bytes[..begun.min(bytes.len())]);
         }
-        if state.faults.full_after.is_some_and(|limit| state.written > limit) {
-            return state.refuse("no space left on the disk");
-        }
-        let part = state.parts.get_mut(&self.id).expect("the part file is written while it exists");
-        part.write(offset as usize, bytes);
-        Ok(())
+        done
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DestinationError> {
         let mut state = self.disk.state();
-        let number = state.reads;
-        state.reads += 1;
-        if state.faults.read_error == Some(number) {
-            return state.refuse("reading failed: input/output error");
-        }
-        let part = state.parts.get(&self.id).expect("the part file is read while it exists");
-        part.read(offset as usize, buf);
-        Ok(())
+        state.operate(Op::Read, Some(self.id), |state| state.part(self.id).read(offset as usize, buf))
     }
     fn next_written(&self, from: u64) -> Option<Range<u64>> {
         let state = self.disk.state();
@@ -252,19 +340,11 @@ impl Part for SimPart {
     }
     fn commit(&self) -> Result<PathBuf, DestinationError> {
         let mut state = self.disk.state();
-        let mut part = state.parts.remove(&self.id).expect("a part file is committed once");
-        if state.faults.sync_error {
-            return state.refuse("syncing failed: input/output error");
+        let done = self.publish(&mut state);
+        if state.owned.remove(&self.id) && done.is_err() {
+            state.parts.remove(&self.id);
         }
-        if state.faults.name_taken_late && !self.force {
-            // Somebody else's file, of which the checks know.
-            state.failures += 1;
-            return Err(DestinationError::Name(format!("{:?} has been taken meanwhile", self.name)));
-        }
-        part.sync();
-        state.files.insert(self.name.clone(), part.content());
-        state.version += 1;
-        Ok(PathBuf::from(&self.name))
+        done
     }
     fn discard(&self) {
         let mut state = self.disk.state();
@@ -298,6 +378,7 @@ impl Earlier for SimEarlier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::misfortune::PowerCut;
 
     fn part(disk: &SimDisk) -> Box<dyn Part> {
         SimDestination::new(disk.clone(), false).create("x", 8).expect("room for a part")
@@ -332,16 +413,74 @@ mod tests {
         let create = |disk: &SimDisk| SimDestination::new(disk.clone(), false).create("x", 8).map(|_| ());
         assert!(create(&with(DiskFaults { capacity: Some(7), ..DiskFaults::default() })).is_err());
         assert!(create(&with(DiskFaults { read_only: true, ..DiskFaults::default() })).is_err());
-        let disk = with(DiskFaults { write_error: Some(1), ..DiskFaults::default() });
-        let file = part(&disk);
-        assert!(file.write_at(0, b"a").is_ok() && file.write_at(0, b"a").is_err());
-        let file = part(&with(DiskFaults { full_after: Some(1), ..DiskFaults::default() }));
-        assert!(file.write_at(0, b"a").is_ok() && file.write_at(0, b"a").is_err());
-        let disk = with(DiskFaults { sync_error: true, ..DiskFaults::default() });
-        assert!(part(&disk).commit().is_err());
-        assert!(disk.names().is_empty() && disk.parts() == 0 && disk.failures() == 1);
+        let failing = |op, nth| {
+            with(DiskFaults { error: Some((op, nth, DiskError::InputOutput)), ..DiskFaults::default() })
+        };
+        assert!(create(&failing(Op::Create, 0)).is_err());
+        let file = part(&failing(Op::Write, 1));
+        assert!(file.write_at(0, b"abcd").is_ok() && file.write_at(0, b"ABCD").is_err());
+        let mut back = [0; 4];
+        file.read_at(0, &mut back).unwrap();
+        assert_eq!(&back, b"ABcd");
+        let file = part(&with(DiskFaults { full_after: Some(3), ..DiskFaults::default() }));
+        assert!(file.write_at(0, b"ab").is_ok() && file.write_at(2, b"cd").is_err());
+        file.read_at(0, &mut back).unwrap();
+        assert_eq!(&back, b"abc\0");
+        assert!(part(&failing(Op::Read, 0)).read_at(0, &mut back).is_err());
+        for op in [Op::Sync, Op::Rename, Op::SyncDirectory] {
+            let disk = failing(op, 0);
+            assert!(part(&disk).commit().is_err());
+            assert!(disk.names().is_empty() && disk.parts() == 0 && disk.struck().total() == 1, "{op:?}");
+            let second = failing(op, 1);
+            assert!(part(&second).commit().is_ok());
+        }
         let disk = with(DiskFaults { name_taken_late: true, ..DiskFaults::default() });
         assert!(matches!(part(&disk).commit(), Err(DestinationError::Name(_))));
+    }
+
+    #[test]
+    fn the_power_goes_before_and_after_each_operation() {
+        for op in Op::ALL {
+            let (mut old, mut new) = (0, 0);
+            for seed in 0..40 {
+                let power_cut = Some(PowerCut { op, nth: 0, after: seed % 2 == 1, seed });
+                let disk = SimDisk::new(DiskFaults { power_cut, ..DiskFaults::default() }, Arc::default());
+                disk.put("x", b"previous".to_vec());
+                let outcome = SimDestination::new(disk.clone(), true).create("x", 8).and_then(|part| {
+                    part.write_at(0, b"contents")?;
+                    part.read_at(0, &mut [0; 8])?;
+                    part.commit()
+                });
+                // Whoever is without power learns nothing.
+                assert!(outcome.is_err() && disk.take_power_loss() && !disk.take_power_loss());
+                assert!(disk.is_settled() && disk.struck().total() == 1);
+                disk.with_file("x", |file| match file {
+                    Some(b"previous") => old += 1,
+                    Some(b"contents") => new += 1,
+                    other => panic!("{op:?} {seed}: {other:?}"),
+                });
+                let after_sync = op == Op::SyncDirectory && seed % 2 == 1;
+                assert!(!after_sync || new > 0, "a synced name is lost");
+                // What was not renamed, or lost its new name again, is a part file.
+                let renamed = disk.with_file("x", |file| file == Some(b"contents"));
+                let made = op != Op::Create || seed % 2 == 1;
+                assert_eq!(disk.parts(), usize::from(made && !renamed), "{op:?} {seed}");
+            }
+            let both = matches!(op, Op::Rename | Op::SyncDirectory);
+            assert!(old > 0 && (new > 0) == both, "{op:?}: {old} old, {new} new");
+        }
+    }
+
+    #[test]
+    fn a_name_is_durable_only_after_the_sync_of_its_directory() {
+        let error = Some((Op::SyncDirectory, 0, DiskError::InputOutput));
+        let disk = SimDisk::new(DiskFaults { error, ..DiskFaults::default() }, Arc::default());
+        disk.put("x", b"previous".to_vec());
+        let file = SimDestination::new(disk.clone(), true).create("x", 8).unwrap();
+        file.write_at(0, b"contents").unwrap();
+        assert!(file.commit().is_err());
+        disk.with_file("x", |file| assert_eq!(file, Some(&b"contents"[..])));
+        assert!(!disk.is_settled());
     }
 
     #[test]

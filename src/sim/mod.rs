@@ -3,7 +3,7 @@
 //! the same commit replay the same run, byte for byte.
 //!
 //! ```text
-//!   scenario  (seed -> sizes, links, faults)        runner (ranges of seeds)
+//!   scenario, misfortune  (seed -> sizes, links, faults)        runner (ranges of seeds)
 //!       |                                              |
 //!   transfer  starts, crashes and restarts senders and devices (party)
 //!       |                     \
@@ -16,8 +16,10 @@
 
 pub mod checks;
 pub mod disk;
+pub mod faults;
 pub mod line;
 pub mod link;
+pub mod misfortune;
 pub mod network;
 pub mod node;
 pub mod pages;

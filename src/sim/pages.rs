@@ -4,8 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Bytes of a page; also what a crash tears writes by.
+/// Bytes of a page.
 const PAGE: usize = 4_096;
+/// Bytes that a disk writes as one: what a crash tears writes by.
+const SECTOR: usize = 512;
+/// Sectors of a page.
+const SECTORS: usize = PAGE / SECTOR;
 
 /// Where a page's bytes are.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,16 +132,49 @@ impl Pages {
         self.undo.clear();
     }
 
-    /// Keeps, loses or tears each write since the last sync.
+    /// Whether all writes are durable.
+    #[must_use]
+    pub const fn is_synced(&self) -> bool {
+        self.undo.is_empty()
+    }
+
+    /// Of each write since the last sync, keeps all, nothing, a beginning, or some sectors.
     pub fn crash(&mut self, rng: &mut fastrand::Rng) {
         for mut write in std::mem::take(&mut self.undo).into_iter().rev() {
-            let kept = [0, write.pages.len(), rng.usize(..=write.pages.len())][rng.usize(..3)];
-            let first = write.first + kept;
-            for (index, page) in (first..).zip(write.pages.drain(kept..)) {
-                self.pages[index] = page;
-                self.own.remove(&index);
+            let sectors = write.pages.len() * SECTORS;
+            let (fate, beginning) = (rng.u8(..4), rng.usize(..=sectors));
+            let mut own: BTreeMap<usize, Box<[u8]>> = write.own.drain(..).collect();
+            for (i, before) in write.pages.into_iter().enumerate() {
+                let kept: [bool; SECTORS] = std::array::from_fn(|sector| match fate {
+                    0 => true,
+                    1 => false,
+                    2 => i * SECTORS + sector < beginning,
+                    _ => rng.bool(),
+                });
+                self.revert(write.first + i, before, own.remove(&(write.first + i)), &kept);
             }
-            self.own.extend(write.own.into_iter().filter(|&(index, _)| index >= first));
+        }
+    }
+
+    /// Makes a page what it was before a write, but for the sectors that are `kept`.
+    fn revert(&mut self, index: usize, before: Page, own: Option<Box<[u8]>>, kept: &[bool; SECTORS]) {
+        if kept.iter().all(|kept| *kept) {
+            return;
+        }
+        let mut now = vec![0; self.page_len(index)];
+        self.read_page(index, 0, &mut now);
+        self.pages[index] = before;
+        self.own.remove(&index);
+        self.own.extend(own.map(|page| (index, page)));
+        if kept.iter().any(|kept| *kept) {
+            let mut mixed = vec![0; now.len()];
+            self.read_page(index, 0, &mut mixed);
+            let sectors = mixed.chunks_mut(SECTOR).zip(now.chunks(SECTOR)).zip(kept);
+            for ((mixed, now), _) in sectors.filter(|(_, kept)| **kept) {
+                mixed.copy_from_slice(now);
+            }
+            self.pages[index] = Page::Own;
+            self.own.insert(index, mixed.into());
         }
     }
 
@@ -186,17 +223,34 @@ mod tests {
     #[test]
     fn a_crash_undoes_only_what_was_not_synced() {
         let object = Arc::new(vec![7; 3 * PAGE]);
-        let mut torn = 0;
-        for seed in 0..50 {
+        let (mut kept, mut lost, mut begun, mut torn) = (0, 0, 0, 0);
+        for seed in 0..100 {
             let mut pages = Pages::new(object.len(), Arc::clone(&object));
             pages.write(0, &[1; PAGE]);
             pages.sync();
+            assert!(pages.is_synced());
             pages.write(0, &[2; 3 * PAGE]);
+            assert!(!pages.is_synced());
             pages.crash(&mut fastrand::Rng::with_seed(seed));
+            assert!(pages.is_synced());
             let content = pages.content();
-            assert!(matches!(content[0], 1 | 2) && matches!(content[PAGE], 0 | 2));
-            torn += u32::from(content[0] == 2 && content[2 * PAGE] == 0);
+            let sectors: Vec<bool> = content
+                .chunks(SECTOR)
+                .enumerate()
+                .map(|(i, sector)| {
+                    let before = u8::from(i < SECTORS);
+                    assert!(sector.iter().all(|b| *b == sector[0]) && [before, 2].contains(&sector[0]));
+                    sector[0] == 2
+                })
+                .collect();
+            let first = sectors.iter().take_while(|kept| **kept).count();
+            match sectors.iter().filter(|kept| **kept).count() {
+                24 => kept += 1,
+                0 => lost += 1,
+                n if n == first => begun += 1,
+                _ => torn += 1,
+            }
         }
-        assert!(torn > 3);
+        assert!([kept, lost, begun, torn].iter().all(|n| *n > 10), "{kept} {lost} {begun} {torn}");
     }
 }

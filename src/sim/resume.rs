@@ -74,8 +74,9 @@ fn a_device_that_comes_back_receives_the_rest_only() {
     scenario.devices[1].crash = Some((at(5_000), Some(at(5_500))));
     let totals = transfer::run(&scenario, None);
     assert_eq!(totals.complete, 2);
-    // It had half an object, of which the crash took some; it would have cost another one.
-    assert!(symbols(&totals) < 1.5, "{}", symbols(&totals));
+    // It had half an object, of which the crash took some, and misses what goes by until its former run is
+    // known to be over; it would have cost another one.
+    assert!(symbols(&totals) < 1.7, "{}", symbols(&totals));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! What happens in one run: drawn from a seed, or plain with given numbers. With each device goes
 //! what is expected of it.
 
-use super::disk::DiskFaults;
 use super::line::Line;
 use super::link::{Burst, Quality};
+use super::misfortune::DiskFaults;
 use super::network::Attachment;
 use crate::layout::Layout;
 use crate::pacing::RateMode;
@@ -19,6 +19,8 @@ pub enum Expectation {
     Complete,
     /// It does not have the object, and the sender does not think so.
     Fails,
+    /// Whatever it has, the sender does not take it for complete.
+    Unconfirmed,
     /// Either; but both sides agree.
     Any,
 }
@@ -50,6 +52,8 @@ pub struct DevicePlan {
     pub timeout: Duration,
     /// It loses power, and perhaps comes back.
     pub crash: Option<(Time, Option<Time>)>,
+    /// After a power cut at an operation of its disk, it comes back so much later.
+    pub back: Option<Duration>,
     /// Its user interrupts it.
     pub interrupt: Option<Time>,
     /// What must become of it.
@@ -148,6 +152,7 @@ impl Scenario {
                 buffer_blocks: 48,
                 timeout: Duration::from_secs(120),
                 crash: None,
+                back: None,
                 interrupt: None,
                 expectation: Expectation::Complete,
             }
@@ -172,7 +177,8 @@ impl Scenario {
     pub fn generate(seed: u64) -> Self {
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x5ce_4a10) }.scenario(seed);
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x11_4e5) }.lines(scenario);
-        Draw { rng: fastrand::Rng::with_seed(seed ^ 0x01d_f11e) }.earlier(scenario)
+        let scenario = scenario.with_some_earlier(fastrand::Rng::with_seed(seed ^ 0x01d_f11e));
+        Draw { rng: fastrand::Rng::with_seed(seed ^ 0xd15c) }.misfortune(scenario)
     }
 
     /// How the sender is told to choose its rate.
@@ -201,15 +207,16 @@ impl Scenario {
     }
 }
 
-struct Draw {
-    rng: fastrand::Rng,
+/// Draws what happens.
+pub(super) struct Draw {
+    pub(super) rng: fastrand::Rng,
 }
 
 impl Draw {
-    fn chance(&mut self, percent: u32) -> bool {
+    pub(super) fn chance(&mut self, percent: u32) -> bool {
         self.rng.u32(..100) < percent
     }
-    fn between(&mut self, low_ms: u64, high_ms: u64) -> Duration {
+    pub(super) fn between(&mut self, low_ms: u64, high_ms: u64) -> Duration {
         Duration::from_micros(self.rng.u64(low_ms * 1_000..=high_ms * 1_000))
     }
     fn time(&mut self, low_ms: u64, high_ms: u64) -> Time {
@@ -263,21 +270,6 @@ impl Draw {
             }
         }
         quality
-    }
-
-    /// A fault, and whether the device cannot complete with it.
-    fn disk(&mut self, layout: &Layout) -> (DiskFaults, bool) {
-        let size = layout.object_size();
-        let none = DiskFaults::default();
-        match self.rng.u8(..7) {
-            0 if size > 0 => (DiskFaults { capacity: Some(self.rng.u64(..size)), ..none }, true),
-            1 => (DiskFaults { write_error: Some(self.rng.u64(..8)), ..none }, false),
-            2 if size > 1 => (DiskFaults { full_after: Some(self.rng.u64(..size)), ..none }, true),
-            3 => (DiskFaults { read_error: Some(self.rng.u64(..3)), ..none }, false),
-            4 => (DiskFaults { sync_error: true, ..none }, true),
-            5 => (DiskFaults { name_taken_late: true, ..none }, true),
-            _ => (DiskFaults { read_only: true, ..none }, true),
-        }
     }
 
     fn sender(&mut self, horizon: u64, rate: u64, weather: u32) -> SenderPlan {
@@ -360,17 +352,6 @@ impl Draw {
         scenario
     }
 
-    /// In a third of the runs, all devices or some of them have an earlier version.
-    fn earlier(&mut self, mut scenario: Scenario) -> Scenario {
-        if self.chance(33) {
-            let share = if self.chance(50) { 100 } else { 60 };
-            for plan in &mut scenario.devices {
-                plan.earlier = self.chance(share).then(|| self.rng.u8(0..=100));
-            }
-        }
-        scenario
-    }
-
     /// A third of the lines halve, more or less, and come back.
     fn change(&mut self, line: &mut Option<Line>, horizon: u64) {
         if let Some(line) = line.as_mut().filter(|_| self.chance(33)) {
@@ -431,6 +412,7 @@ impl Draw {
             buffer_blocks: self.rng.usize(4..40),
             timeout: self.between(20_000, 120_000),
             crash: None,
+            back: None,
             interrupt: None,
             expectation,
         };

@@ -70,6 +70,17 @@ impl Scenario {
         self.devices_mut(which).for_each(|plan| plan.earlier = Some(percent));
         self
     }
+    /// In a third of the runs, all devices or some of them have an earlier version.
+    #[must_use]
+    pub fn with_some_earlier(mut self, mut rng: fastrand::Rng) -> Self {
+        if rng.u8(..3) == 0 {
+            let of_ten = if rng.bool() { 10 } else { 6 };
+            self.devices.iter_mut().for_each(|plan| {
+                plan.earlier = (rng.u8(..10) < of_ten).then(|| rng.u8(0..=100));
+            });
+        }
+        self
+    }
     /// These devices lose this share of what has passed their lines, from 0 to 1, each for itself.
     #[must_use]
     pub fn with_loss(mut self, which: impl RangeBounds<usize>, loss: f64) -> Self {

@@ -54,6 +54,7 @@ impl Machine for Pinger {
     fn handle_job_done(&mut self, _: Time, done: u32) {
         self.out.push_back(Output::Event(done));
     }
+    fn handle_absence(&mut self, _: Time, _: Duration) {}
     fn handle_control(&mut self, _: Time, _: Control) {
         self.wanted = 0;
     }
@@ -86,6 +87,8 @@ fn node(to: Option<SocketAddr>, wanted: u32) -> Node<Pinger> {
 struct Witness {
     sent: Vec<(Time, NodeId)>,
     cues: Vec<(Time, u32)>,
+    power_cut: Option<(Time, NodeId)>,
+    died: Vec<(Time, NodeId)>,
 }
 
 impl Director<Node<Pinger>> for Witness {
@@ -98,7 +101,13 @@ impl Director<Node<Pinger>> for Witness {
     fn sent(&mut self, now: Time, node: NodeId, _: SocketAddr, _: &[u8]) {
         self.sent.push((now, node));
     }
-    fn stepped(&mut self, _: Time, _: NodeId, _: &Node<Pinger>) {}
+    fn stepped(&mut self, now: Time, node: NodeId, _: &Node<Pinger>) -> bool {
+        self.power_cut != Some((now, node))
+    }
+    fn died(&mut self, world: &mut World<Node<Pinger>>, node: NodeId) {
+        assert!(world.actor(node).is_none());
+        self.died.push((world.now(), node));
+    }
 }
 
 fn world(seed: u64, quality: &Quality) -> World<Node<Pinger>> {
@@ -177,4 +186,19 @@ fn seeds_of_mixed_faults_break_nothing() {
     let summary = super::runner::run_seeds(0..100, threads, None, |_, _| {});
     let failures = &summary.failures;
     assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn a_node_whose_power_goes_is_switched_off_at_that_step() {
+    let mut world = world(1, &Quality { delay: Duration::from_millis(2), ..Quality::default() });
+    // The other one gets the first datagram some 4 ms after it was sent.
+    let mut witness = Witness::default();
+    assert!(!world.run(Time(100_000_000), &mut witness) && world.is_running(1));
+    let last = witness.sent.iter().rev().find(|(_, node)| *node == 1).expect("an answer").0;
+    let mut again = self::world(1, &Quality { delay: Duration::from_millis(2), ..Quality::default() });
+    let mut witness = Witness { power_cut: Some((last, 1)), ..Witness::default() };
+    assert!(!again.run(Time(100_000_000), &mut witness));
+    assert_eq!(witness.died, [(last, 1)]);
+    assert!(!again.is_running(1) && again.is_running(0));
+    assert!(witness.sent.iter().all(|&(at, node)| node == 0 || at <= last));
 }

@@ -1,6 +1,7 @@
 //! What runs came to: the counters of one run, which add up over many, and what was measured in one.
 
 use super::checks::Symbols;
+use super::faults::Faults;
 use super::line::Meters;
 use super::network::Counts;
 use super::planned::Planned;
@@ -8,7 +9,7 @@ use crate::time::Time;
 use std::time::Duration;
 
 /// What a run, or a set of runs, came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Runs.
     pub runs: u64,
@@ -34,8 +35,8 @@ pub struct Totals {
     pub network: Counts,
     /// What was planned.
     pub planned: Planned,
-    /// How often disks refused.
-    pub disk_failures: u64,
+    /// What struck, by class.
+    pub faults: Faults,
 }
 
 impl Totals {
@@ -53,7 +54,7 @@ impl Totals {
         self.feedback_total += other.feedback_total;
         self.network.add(&other.network);
         self.planned.add(&other.planned);
-        self.disk_failures += other.disk_failures;
+        self.faults.add(&other.faults);
     }
     /// Symbols sent for each source symbol.
     #[must_use]

@@ -67,8 +67,11 @@ pub trait Director<A> {
     fn cue(&mut self, world: &mut World<A>, number: u32);
     /// A node has sent a datagram.
     fn sent(&mut self, now: Time, node: NodeId, to: SocketAddr, bytes: &[u8]);
-    /// A node has made a step.
-    fn stepped(&mut self, now: Time, node: NodeId, actor: &A);
+    /// A node has made a step. Returns whether it goes on; if not, its power has gone: it is
+    /// switched off as it stands, and [`Director::died`] follows.
+    fn stepped(&mut self, now: Time, node: NodeId, actor: &A) -> bool;
+    /// A node whose power had gone is switched off.
+    fn died(&mut self, world: &mut World<A>, node: NodeId);
 }
 
 /// The world.
@@ -132,6 +135,11 @@ impl<A: Actor> World<A> {
     #[must_use]
     pub fn is_finished(&self, node: NodeId) -> bool {
         self.slots[node as usize].finished
+    }
+    /// Whether the node is switched on and its machine has not come to its end.
+    #[must_use]
+    pub fn is_running(&self, node: NodeId) -> bool {
+        self.actor(node).is_some() && !self.is_finished(node)
     }
     /// Gives the director a cue at `at`.
     pub fn cue(&mut self, at: Time, number: u32) {
@@ -240,7 +248,11 @@ impl<A: Actor> World<A> {
                 let mut later = Later { queue: &mut self.queue, made: &mut self.made };
                 self.network.carry(now, node, to, volley, &mut |at, stage, a| later.push(at, stage, a));
             }
-            director.stepped(now, node, actor);
+            if !director.stepped(now, node, actor) {
+                drop(self.stop(node));
+                director.died(self, node);
+                return;
+            }
             slot.busy_until = now + slot.pace.per_datagram * received as u32;
             if step.finished || step.writable || step.wake > now || slot.busy_until > now {
                 break step;

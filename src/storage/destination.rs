@@ -1,13 +1,14 @@
 //! Where a received object goes: which directory, which final name, and whether that is free.
 //!
 //! The directory is opened once; everything after that is relative to it, so that swapping a
-//! directory for a symbolic link during a transfer leads nowhere else.
+//! directory for a symbolic link during a transfer leads nowhere else. At the end it must still be
+//! found under its path.
 
 use super::part::FilePart;
 use super::refusal::{refused, shown};
 use super::{Destination, DestinationError, Part, safe_name};
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -28,9 +29,10 @@ enum Place<'a> {
     File(&'a Path, &'a OsStr),
 }
 
-/// A final path: an opened directory, a name within it, and the two as text.
+/// A final path: an opened directory and its path, a name within it, and the two joined.
 pub(super) struct Target {
     pub dir: OwnedFd,
+    pub dir_path: PathBuf,
     pub name: OsString,
     pub path: PathBuf,
 }
@@ -89,7 +91,7 @@ impl FileDestination {
         };
         // Shown as a person would write it.
         let path = if dir == Path::new(".") { PathBuf::from(name) } else { dir.join(name) };
-        Ok(Target { dir: open_directory(dir)?, name: name.to_owned(), path })
+        Ok(Target { dir: open_directory(dir)?, dir_path: dir.to_owned(), name: name.to_owned(), path })
     }
 }
 
@@ -98,6 +100,28 @@ impl Destination for FileDestination {
         let target = self.target(name)?;
         require_free(&target.dir, &target.name, &target.path, self.force)?;
         Ok(Box::new(FilePart::create(target, size, self.force)?))
+    }
+}
+
+impl Target {
+    /// Checks that the directory is still where it was: what is said to be at [`Self::path`] must be
+    /// found there, and whoever put another in its place does not get a file out of sight.
+    pub(super) fn require_in_place(&self) -> Result<(), DestinationError> {
+        let of = |errno: Errno| refused("look up", &self.dir_path, &errno.into());
+        let ours = retry_on_intr(|| rustix::fs::fstat(&self.dir)).map_err(of)?;
+        let there = match retry_on_intr(|| rustix::fs::stat(&self.dir_path)) {
+            Ok(stat) => Some((stat.st_dev, stat.st_ino)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => None,
+            Err(errno) => return Err(of(errno)),
+        };
+        if there == Some((ours.st_dev, ours.st_ino)) && ours.st_nlink > 0 {
+            return Ok(());
+        }
+        let what = if there.is_some() { "was replaced by another" } else { "is gone" };
+        Err(DestinationError::Disk(format!(
+            "cannot finish {}: its directory {what} meanwhile; leave it in place and try again",
+            shown(&self.path)
+        )))
     }
 }
 

@@ -42,23 +42,33 @@ impl Direct {
         else {
             return Ok(0);
         };
-        let mut written = 0;
-        while written < len {
-            let n = match retry_on_intr(|| {
-                rustix::io::pwrite(file, &bytes[written..len], offset + written as u64)
-            }) {
-                Ok(n) => n - n % ALIGN,
-                Err(Errno::INVAL | Errno::OPNOTSUPP) => 0,
-                Err(errno) => return Err(errno.into()),
-            };
-            if n == 0 {
-                self.refused.store(true, Ordering::Relaxed);
-                break;
-            }
-            written += n;
+        let (written, wanted) =
+            pages(len, |from| rustix::io::pwrite(file, &bytes[from..len], offset + from as u64))?;
+        if !wanted {
+            self.refused.store(true, Ordering::Relaxed);
         }
         Ok(written)
     }
+}
+
+/// Writes whole pages up to `len` with `write`, which is told how many bytes are written already and
+/// returns how many of the next it took. Returns how many of the first bytes were written, and
+/// whether the file system wants such writes.
+fn pages(len: usize, mut write: impl FnMut(usize) -> Result<usize, Errno>) -> io::Result<(usize, bool)> {
+    let mut written = 0;
+    while written < len {
+        let n = match retry_on_intr(|| write(written)) {
+            // The rest of a page begun is written again, with all of it.
+            Ok(n) => n - n % ALIGN,
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => 0,
+            Err(errno) => return Err(errno.into()),
+        };
+        if n == 0 {
+            return Ok((written, false));
+        }
+        written += n;
+    }
+    Ok((written, true))
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -110,6 +120,30 @@ mod tests {
         for (offset, piece) in [(100, block), (4096, &block[1..]), (0, &block[..100]), (0, &[])] {
             assert_eq!(direct.write_at(offset, piece).unwrap(), 0, "{offset} {}", piece.len());
         }
+    }
+
+    #[test]
+    fn short_and_interrupted_writes_are_gone_on_with() {
+        let play = |len: usize, answers: &[Result<usize, Errno>]| {
+            let (mut answers, mut asked) = (answers.iter(), Vec::new());
+            let done = pages(len, |from| {
+                asked.push(from);
+                answers.next().copied().unwrap_or(Ok(len - from))
+            });
+            (done.map_err(|error| Errno::from_io_error(&error)), asked)
+        };
+        const P: usize = ALIGN;
+        assert_eq!(play(4 * P, &[]), (Ok((4 * P, true)), vec![0]));
+        let short = [Ok(P), Err(Errno::INTR), Ok(2 * P + 100)];
+        assert_eq!(play(4 * P, &short), (Ok((4 * P, true)), vec![0, P, P, 3 * P]));
+        // Less than a page, nothing at all, or no such writes here: somebody else's business.
+        for answer in [Ok(P - 1), Ok(0), Err(Errno::INVAL), Err(Errno::OPNOTSUPP)] {
+            assert_eq!(play(2 * P, &[Ok(P), answer]), (Ok((P, false)), vec![0, P]));
+        }
+        for errno in [Errno::IO, Errno::NOSPC, Errno::ROFS] {
+            assert_eq!(play(2 * P, &[Ok(P), Err(errno)]), (Err(Some(errno)), vec![0, P]));
+        }
+        assert_eq!(play(0, &[]), (Ok((0, true)), vec![]));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod destination;
 mod direct;
 mod earlier;
+mod hashes;
 mod mmap;
 mod names;
 mod part;
@@ -17,6 +18,7 @@ mod whole;
 
 pub use destination::FileDestination;
 pub use earlier::EarlierFile;
+pub use hashes::{FileIdentity, HashCache};
 pub use names::{PART_SUFFIX, safe_name};
 pub use part::FilePart;
 pub use source::FileSource;

@@ -12,8 +12,8 @@ const DEVICES: [&str; 6] = ["con", "prn", "aux", "nul", "conin$", "conout$"];
 
 /// Returns `name` if it is safe as a file name within a directory: one path component of 1 to
 /// [`MAX_NAME`] bytes, without separators, control, bidi or invisible characters, that is not
-/// one of our own part files, and that Windows shares take as well (no device names, no dot or
-/// space at the end). Leading dots and dashes, spaces and other UTF-8 are fine.
+/// one of our own part files, and that Windows shares take as well (no device names, no streams of
+/// files, no dot or space at the end). Leading dots and dashes, spaces and other UTF-8 are fine.
 ///
 /// # Errors
 /// [`DestinationError::Name`] with the first thing that is wrong.
@@ -49,6 +49,10 @@ pub(super) fn objection(name: &str) -> Option<&'static str> {
     }
     if name.to_ascii_lowercase().ends_with(PART_SUFFIX) {
         return Some("is that of an unfinished copy");
+    }
+    // `x::$DATA` would be the content of `x`, whose name is taken and looks free.
+    if name.contains(":$") {
+        return Some("is that of a stream of another file on Windows");
     }
     is_device(name).then_some("is that of a device on Windows")
 }
@@ -104,6 +108,8 @@ mod tests {
             "👩\u{200d}💻.png",
             "❤\u{fe0f}",
             "a:b",
+            "2026-11-20T10:00:00.img",
+            "$a",
             "*?<>|\"",
             "~",
             "$HOME",
@@ -138,6 +144,23 @@ mod tests {
             "a/",
             "./a",
             "..\\x",
+            "a/..",
+            "a/../../b",
+            "a/./b",
+            "//a",
+            "/",
+            "~/.ssh/../x",
+            "..\u{200d}/x",
+            "..\0",
+            ".. ",
+            "...",
+            ". .",
+            "x\0.img",
+            "C:..\\x",
+            "\\\\?\\C:\\x",
+            "x::$DATA",
+            "x:y:$DATA",
+            "x:$I30:$INDEX_ALLOCATION",
             "C:\\x",
             "\\\\host\\share",
             "\0",
@@ -180,6 +203,15 @@ mod tests {
             "CONIN$",
             "conout$.x",
             "nul:x",
+            "nul .x",
+            "NUL:",
+            "LPT\u{b9}.txt",
+            "a\u{202a}b",
+            "a\u{202b}b",
+            "a\u{202c}b",
+            "a\u{202d}b",
+            "\u{2067}a",
+            "\u{2068}a",
             ".a.0123456789abcdef.mcp-part",
             "a.mcp-part",
             "A.MCP-PART",

@@ -134,8 +134,9 @@ impl FilePart {
 
     /// Syncs the file and gives it its final name. Returns whether that replaced a file.
     fn publish(&self) -> Result<bool, DestinationError> {
-        let Target { dir, name, path } = &self.target;
+        let Target { dir, name, path, .. } = &self.target;
         self.file.sync_all().map_err(|error| self.refused("write", &error))?;
+        self.target.require_in_place()?;
         self.require_intact()?;
         let replaces = require_free(dir, name, path, self.force)?;
         let renamed = if replaces {

@@ -4,6 +4,7 @@
 //! Two ways lead to its bytes: `pread` for everything this program looks at (hashing, encoding),
 //! which makes a file that shrank an error; and the memory map for what the kernel alone reads.
 
+use super::hashes::FileIdentity;
 use super::mmap::Mapping;
 use super::names::{objection, shorten};
 use super::{RawBytes, Source, SourceError};
@@ -13,6 +14,7 @@ use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::SystemTime;
 
 /// A file of up to the memory's size by this is left in the page cache, for repairs and for whoever
 /// sends it again; one that is larger is given up piece by piece when it has been sent.
@@ -31,6 +33,7 @@ pub struct FileSource {
     large: bool,
     /// Modification time when opened: seconds and nanoseconds.
     modified: (i64, i64),
+    identity: FileIdentity,
     /// The path as given, escaped for messages.
     shown: String,
     name: String,
@@ -75,8 +78,9 @@ impl FileSource {
             let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
         }
         let modified = modified(&meta);
+        let identity = FileIdentity::new(path, &meta, SystemTime::now());
         let large = size > memory() / KEPT_SHARE;
-        Ok(Self { file, map, size, large, modified, shown, name })
+        Ok(Self { file, map, size, large, modified, identity, shown, name })
     }
 
     /// The file's own name, without directories: what receivers are offered. 1 to 255 bytes; bytes
@@ -84,6 +88,12 @@ impl FileSource {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Which file it is, for remembering its hashes.
+    #[must_use]
+    pub const fn identity(&self) -> &FileIdentity {
+        &self.identity
     }
 
     fn shrunk(&self) -> SourceError {

@@ -127,3 +127,11 @@ pub fn assert_only_copy(source: &Path, dir: &Path) {
 pub fn assert_empty(dir: &Path) {
     assert_eq!(names(dir), Vec::<String>::new(), "left over in {}", dir.display());
 }
+
+/// Asserts that a directory has nothing but a part file that is kept for the next run, if that.
+#[track_caller]
+pub fn assert_only_part(dir: &Path) {
+    let names = names(dir);
+    let part = |name: &String| name.starts_with('.') && name.ends_with(".mcp-part");
+    assert!(names.len() <= 1 && names.iter().all(part), "left over in {}: {names:?}", dir.display());
+}

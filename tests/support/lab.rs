@@ -72,22 +72,61 @@ impl Lab {
         must("ip", &[&link[..], &["mcast_snooping", "0", "stp_state", "0", "forward_delay", "0"]].concat());
         must("ip", &["-n", &bridge, "link", "set", "br0", "up"]);
         for host in 0..self.hosts {
-            let (ns, port) = (self.ns(host), format!("p{host}"));
+            let ns = self.ns(host);
             must("ip", &["netns", "add", &ns]);
             // Duplicate address detection would keep the IPv6 addresses unusable for a second.
             let dad = "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad 2>/dev/null; true";
             must("ip", &["netns", "exec", &ns, "sh", "-c", dad]);
-            let pair = ["link", "add", &port, "netns", &bridge, "type", "veth", "peer", "name", "eth0"];
-            must("ip", &[&pair[..], &["netns", &ns]].concat());
-            must("ip", &["-n", &bridge, "link", "set", &port, "master", "br0", "up"]);
             must("ip", &["-n", &ns, "link", "set", "lo", "up"]);
-            must("ip", &["-n", &ns, "link", "set", "eth0", "up"]);
-            let address = format!("{}/24", self.address(host));
-            must("ip", &["-n", &ns, "address", "add", &address, "broadcast", "+", "dev", "eth0"]);
-            // A machine without IPv6 is fine until a test asks for it.
-            let address = format!("{}/64", self.address6(host));
-            let _ = run("ip", &["-n", &ns, "address", "add", &address, "dev", "eth0", "nodad"]);
+            self.plug(host);
         }
+    }
+
+    /// Gives a host its `eth0`: new, up, and with its addresses.
+    pub fn plug(&self, host: usize) {
+        let (bridge, ns, port) = (self.bridge(), self.ns(host), format!("p{host}"));
+        let pair = ["link", "add", &port, "netns", &bridge, "type", "veth", "peer", "name", "eth0"];
+        must("ip", &[&pair[..], &["netns", &ns]].concat());
+        must("ip", &["-n", &bridge, "link", "set", &port, "master", "br0", "up"]);
+        // The same card each time: the others still know it.
+        self.ip(host, &format!("link set eth0 address 02:77:00:00:00:{:02x}", host + 1));
+        self.ip(host, "link set eth0 up");
+        self.ip(host, &format!("address add {}/24 broadcast + dev eth0", self.address(host)));
+        // A machine without IPv6 is fine until a test asks for it.
+        let address = format!("{}/64", self.address6(host));
+        let _ = run("ip", &["-n", &ns, "address", "add", &address, "dev", "eth0", "nodad"]);
+    }
+    /// Takes a host's `eth0` away altogether.
+    pub fn unplug(&self, host: usize) {
+        self.ip(host, "link delete eth0");
+    }
+    /// Runs `ip` on a host, with words between blanks.
+    #[track_caller]
+    pub fn ip(&self, host: usize, words: &str) -> String {
+        let ns = self.ns(host);
+        must("ip", &["-n", &ns].into_iter().chain(words.split(' ')).collect::<Vec<_>>())
+    }
+    /// The kernel's index of a host's `eth0`.
+    pub fn index(&self, host: usize) -> String {
+        let ns = self.ns(host);
+        must("ip", &["netns", "exec", &ns, "cat", "/sys/class/net/eth0/ifindex"]).trim().to_owned()
+    }
+    /// Makes the bridge learn from IGMP who wants which group, as a switch with snooping does, and
+    /// ask for it itself. Groups that nobody wants go nowhere.
+    pub fn snoop(&self) {
+        let bridge = self.bridge();
+        let link = ["-n", &bridge, "link", "set", "br0", "type", "bridge", "mcast_snooping", "1"];
+        // Without a querier the bridge floods, and a new one listens for ten seconds before it trusts itself.
+        must("ip", &[&link[..], &["mcast_query_response_interval", "10", "mcast_querier", "1"]].concat());
+    }
+    /// Makes the bridge forget that a host wants `group`; whether it knew.
+    pub fn forget(&self, host: usize, group: &str) -> bool {
+        let (bridge, port) = (self.bridge(), format!("p{host}"));
+        run("bridge", &["-n", &bridge, "mdb", "del", "dev", "br0", "port", &port, "grp", group]).is_ok()
+    }
+    /// Nothing that is sent to a group reaches `host` from now on; all else does.
+    pub fn no_groups(&self, host: usize) {
+        self.ingress(host, "ip daddr 224.0.0.0/4 drop");
     }
 
     fn bridge(&self) -> String {
@@ -116,11 +155,18 @@ impl Lab {
     /// Each datagram that reaches `host` is lost with a chance of `per_mille` / 1000. At the
     /// sender's host that is the loss of feedback.
     pub fn lose(&self, host: usize, per_mille: u32) {
+        let udp = "meta l4proto udp";
+        let dice = format!("numgen random mod 1000 < {per_mille}");
+        self.ingress(
+            host,
+            &format!("{udp} counter name \"seen\"\n {udp} {dice} counter name \"dropped\" drop"),
+        );
+    }
+    /// Has what reaches `host` go through these rules, and no others.
+    fn ingress(&self, host: usize, rules: &str) {
         let rules = format!(
             "table netdev lab {{ }}\ndelete table netdev lab\ntable netdev lab {{\n counter seen {{ }}\n counter dropped {{ }}\n chain ingress {{\n \
-             type filter hook ingress device \"eth0\" priority 0; policy accept;\n \
-             meta l4proto udp counter name \"seen\"\n \
-             meta l4proto udp numgen random mod 1000 < {per_mille} counter name \"dropped\" drop\n }}\n}}\n"
+             type filter hook ingress device \"eth0\" priority 0; policy accept;\n {rules}\n }}\n}}\n"
         );
         let script = format!("printf '%s' '{rules}' | nft -f -");
         must("ip", &["netns", "exec", &self.ns(host), "sh", "-c", &script]);
@@ -152,6 +198,11 @@ impl Lab {
         let (port, rate) = (format!("p{host}"), format!("{mbit}mbit"));
         let tbf = ["root", "tbf", "rate", &rate, "burst", "64k", "latency", "50ms"];
         must("tc", &[&["-n", &self.bridge(), "qdisc", "replace", "dev", &port][..], &tbf].concat());
+    }
+    /// Lets next to nothing out of a host, which queues what it has to send without end.
+    pub fn hold(&self, host: usize) {
+        let tbf = ["root", "tbf", "rate", "8kbit", "burst", "3kb", "limit", "1gb"];
+        must("tc", &[&["-n", &self.ns(host), "qdisc", "add", "dev", "eth0"][..], &tbf].concat());
     }
     /// What the buckets of all hosts have seen so far, by host; zeros where there is none.
     pub fn buckets(&self) -> Vec<Bucket> {

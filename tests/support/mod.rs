@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "every test binary compiles this module and uses its own part of it")]
 
 pub mod files;
+pub mod inject;
 pub mod junk;
 pub mod lab;
 pub mod mcp;

@@ -73,6 +73,7 @@ fn recv_as_typed() {
     let args = recv("recv");
     assert_eq!((args.group, args.id, args.output), (None, None, PathBuf::from(".")));
     assert_eq!((args.timeout, args.force, args.port), (Duration::from_secs(86_400), false, 7417));
+    assert_eq!((args.from, recv("recv --from old.iso").from), (None, Some(PathBuf::from("old.iso"))));
     let args = recv("recv ff05::1 -o /srv/images --id lab-07 --timeout 5m --force -q -i 10.0.0.1 -p 1");
     assert_eq!(args.group.as_deref(), Some("ff05::1"));
     assert_eq!((args.id.as_deref(), args.output), (Some("lab-07"), PathBuf::from("/srv/images")));

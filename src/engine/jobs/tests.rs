@@ -1,5 +1,6 @@
 use super::*;
-use crate::sim::disk::{DiskFaults, SimDestination, SimDisk, SimSource};
+use crate::sim::disk::{SimDestination, SimDisk, SimEarlier, SimSource};
+use crate::sim::misfortune::{DiskError, DiskFaults, Op};
 use crate::units::{DeviceId, SymbolId};
 
 const SIZE: usize = 3 * 8_192 + 100;
@@ -121,7 +122,8 @@ fn refusals_are_told_with_their_code() {
     taken.disk.put("x", Vec::new());
     assert!(matches!(taken.open(), ReceiverDone::Failed(AbortCode::Name, _)));
     assert!(matches!(taken.receive(ReceiverJob::Commit), ReceiverDone::Failed(AbortCode::Internal, _)));
-    let failing = bench(DiskFaults { write_error: Some(0), ..DiskFaults::default() });
+    let failing =
+        bench(DiskFaults { error: Some((Op::Write, 0, DiskError::InputOutput)), ..DiskFaults::default() });
     failing.open();
     let mut assembly = failing.assembly(3);
     failing.add_source(&mut assembly, 0..1);
@@ -132,4 +134,63 @@ fn refusals_are_told_with_their_code() {
     assert!(matches!(failing.send(SenderJob::Hash(BlockIndex(0))), SenderDone::SourceFailed(_)));
     let nobody = failing.send(SenderJob::LookUp(DeviceId([1; 16])));
     assert!(matches!(nobody, SenderDone::LookedUp(_, None)));
+}
+
+/// Whether the block is found, in the part file or in an earlier version.
+fn found(bench: &Bench, block: u32, in_part: bool) -> bool {
+    let (block, expected) = (BlockIndex(block), bench.value(block));
+    match bench.receive(ReceiverJob::Check { block, expected, in_part }) {
+        ReceiverDone::Checked { block: checked, agrees } if checked == block => agrees,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_an_earlier_run_has_left_is_found_if_it_is_as_it_should_be() {
+    let mut bench =
+        bench(DiskFaults { error: Some((Op::Read, 3, DiskError::InputOutput)), ..DiskFaults::default() });
+    assert!(matches!(bench.open(), ReceiverDone::Opened { written, earlier: 0 } if written.count() == 0));
+    for block in [0, 2] {
+        let mut assembly = bench.assembly(block);
+        bench.add_source(&mut assembly, 0..bench.layout.source_symbols(BlockIndex(block)));
+        bench.receive(ReceiverJob::Store { assembly, expected: None, pressed: false });
+    }
+    assert!(matches!(bench.receive(ReceiverJob::Keep), ReceiverDone::Kept));
+    assert!(matches!(bench.receive(ReceiverJob::Keep), ReceiverDone::Discarded), "there is none any more");
+    bench.files = ReceiverFiles::new(Box::new(SimDestination::new(bench.disk.clone(), false)));
+    let ReceiverDone::Opened { written, earlier: 0 } = bench.open() else { panic!("not opened") };
+    assert_eq!((written.contains(0), written.contains(1), written.contains(2)), (true, false, true));
+    assert!(found(&bench, 0, true) && !found(&bench, 1, true) && found(&bench, 2, true));
+    // The disk fails the next read: the block is not there, and that is all.
+    assert!(!found(&bench, 0, true));
+    assert!(found(&bench, 0, true));
+}
+
+#[test]
+fn blocks_that_have_not_changed_are_copied_from_an_earlier_version() {
+    let mut bench = bench(DiskFaults::default());
+    let mut old = bench.object.clone();
+    old[8_192 + 77] ^= 1;
+    let with = |bench: &mut Bench, old: &[u8]| {
+        let earlier = Box::new(SimEarlier(Arc::new(old.to_vec())));
+        let destination = SimDestination::new(bench.disk.clone(), false);
+        bench.files = ReceiverFiles::new(Box::new(destination)).with_earlier(Some(earlier));
+        match bench.open() {
+            ReceiverDone::Opened { earlier, .. } => earlier,
+            other => panic!("{other:?}"),
+        }
+    };
+    // One that is shorter has fewer whole blocks; a longer one has all.
+    assert_eq!(with(&mut bench, &old[..8_192 * 2 + 1]), 2);
+    assert!(found(&bench, 0, false) && !found(&bench, 1, true) && !found(&bench, 2, false));
+    old.push(7);
+    assert_eq!(with(&mut bench, &old), 4);
+    for block in 0..4 {
+        assert_eq!(found(&bench, block, false), block != 1, "block {block}");
+    }
+    let mut assembly = bench.assembly(1);
+    bench.add_source(&mut assembly, 0..32);
+    bench.receive(ReceiverJob::Store { assembly, expected: None, pressed: false });
+    assert!(matches!(bench.receive(ReceiverJob::Commit), ReceiverDone::Committed(_)));
+    bench.disk.with_file("x", |file| assert!(file == Some(&bench.object[..])));
 }

@@ -177,6 +177,17 @@ impl Receiver {
         }
     }
 
+    /// Time in which we were not there, or could say nothing, is nobody's silence.
+    pub(super) fn absent(&mut self, now: Time, away: Duration) {
+        self.timers.seek_until = self.timers.seek_until + away;
+        if let Some(session) = &mut self.session {
+            session.last_heard = (session.last_heard + away).min(now);
+        }
+        if let State::Confirming(confirming) = &mut self.state {
+            confirming.until = confirming.until + away;
+        }
+    }
+
     fn receiving(&mut self, now: Time) {
         let silent = self.session.as_ref().is_some_and(|s| now >= s.last_heard + SENDER_SILENCE);
         if silent {
@@ -285,12 +296,18 @@ impl Receiver {
             {
                 leaving.discarded = true;
             }
-            match done {
-                ReceiverDone::Kept => {
-                    self.kept = self.blocks.as_ref().map_or(0, |blocks| blocks.worth_keeping());
+            match (done, &mut self.blocks) {
+                (ReceiverDone::Kept, Some(blocks)) => self.kept = blocks.worth_keeping(),
+                // What is good in the part file decides whether it is kept.
+                (ReceiverDone::Opened { written, earlier }, Some(blocks)) => {
+                    blocks.hold(Held::new(written, earlier, blocks.layout().block_count()));
                 }
-                ReceiverDone::Committed(path) => return self.confirm_and_leave(path, now),
-                ReceiverDone::Failed(..) => self.tell_interrupt(now),
+                (ReceiverDone::Checked { block, agrees }, Some(blocks)) => blocks.checked(block, agrees),
+                (ReceiverDone::Stored { block, value, buffer }, Some(blocks)) => {
+                    blocks.stored(block, value, buffer);
+                }
+                (ReceiverDone::Committed(path), _) => return self.confirm_and_leave(path, now),
+                (ReceiverDone::Failed(..), _) => self.tell_interrupt(now),
                 _ => {}
             }
             self.discard_when_idle();

@@ -40,6 +40,7 @@ use session::Session;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 type Out = Output<ReceiverJob, ReceiverEvent>;
 
@@ -268,6 +269,10 @@ impl Machine for Receiver {
         self.job_done(now, done);
         self.check_held();
         self.commit_if_whole(now);
+    }
+
+    fn handle_absence(&mut self, now: Time, away: Duration) {
+        self.absent(now, away);
     }
 
     fn handle_control(&mut self, now: Time, control: Control) {

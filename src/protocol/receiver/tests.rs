@@ -105,6 +105,12 @@ impl Bench {
         self.take(SENDER, bytes);
     }
 
+    /// What we said, without its protection.
+    fn said(&mut self) -> Vec<Vec<u8>> {
+        let said = self.sent.iter().filter_map(|bytes| self.sender.hear(OWN, bytes));
+        said.map(|(_, plain)| plain).collect()
+    }
+
     /// The sender has heard all that we said, and says something to us alone.
     fn hear_alone(&mut self, message: &Message<'_>) {
         for bytes in &self.sent {
@@ -236,4 +242,168 @@ fn jobs_under_way_stay_within_the_engine_s_bound() {
     let mut bench = Bench::joined(small_blocks(4_000), true);
     (0..4_000).for_each(|block| whole_block(&mut bench, block));
     assert!(bench.jobs.len() < crate::limits::MAX_JOBS, "{}", bench.jobs.len());
+}
+
+/// Blocks that the part file has something of.
+fn written(blocks: &[u32], count: u32) -> ReceiverDone {
+    let mut written = crate::ranges::BitSet::new(count);
+    blocks.iter().for_each(|&block| {
+        written.insert(block);
+    });
+    ReceiverDone::Opened { written, earlier: 0 }
+}
+
+impl Bench {
+    /// One that has taken over a part file with these blocks, and been admitted.
+    fn holding(layout: Layout, blocks: &[u32]) -> Self {
+        let mut bench = Self::new(layout);
+        bench.announce();
+        bench.done(written(blocks, layout.block_count()));
+        while !bench.kinds().contains(&wire::Kind::Join) {
+            bench.announce();
+            bench.pass(Duration::from_millis(50));
+        }
+        bench.hear_alone(&Message::Admit(ADMITTED));
+        bench
+    }
+
+    fn page(&mut self) {
+        let values = (0..self.layout.block_count()).map(|b| crate::units::Digest([b as u8; 32])).collect();
+        self.hear(&Message::HashPage(wire::HashPage { first: BlockIndex(0), values }));
+    }
+
+    /// The deficits that it names when polled.
+    fn lacks(&mut self) -> Vec<wire::Deficit> {
+        self.sent.clear();
+        self.hear(&Message::Poll(wire::Poll {
+            round: 1,
+            position: BlockIndex(u32::MAX - 1),
+            invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
+            group_size: 1,
+            want_ids: true,
+            planned: vec![],
+        }));
+        let said = self.said();
+        let naks = said.iter().filter_map(|bytes| match wire::decode_plain(bytes) {
+            Ok((_, Message::Nak(nak))) => Some(nak.deficits),
+            _ => None,
+        });
+        naks.flatten().collect()
+    }
+
+    /// The check of this block ends so.
+    fn checked(&mut self, block: u32, agrees: bool) {
+        let at = self
+            .jobs
+            .iter()
+            .position(|job| matches!(job, ReceiverJob::Check { block: checked, .. } if checked.0 == block));
+        self.jobs.swap(0, at.expect("a check of the block"));
+        self.done(ReceiverDone::Checked { block: BlockIndex(block), agrees });
+    }
+}
+
+fn whole(first: u32, count: u32) -> wire::Deficit {
+    wire::Deficit::Whole { first: BlockIndex(first), count }
+}
+
+#[test]
+fn what_may_be_here_is_not_asked_for_until_it_is_known() {
+    let mut bench = Bench::holding(small_blocks(8), &[1, 2, 5]);
+    let first = &bench.said()[0];
+    let Ok((_, Message::Join(join))) = wire::decode_plain(first) else { panic!("{:?}", bench.kinds()) };
+    assert!(join.holds);
+    assert_eq!(bench.lacks(), [whole(0, 1), whole(3, 2), whole(6, 2)]);
+    assert!(bench.jobs.is_empty(), "there is nothing to compare with yet");
+    bench.page();
+    assert_eq!(bench.jobs.len(), 3);
+    bench.checked(1, true);
+    bench.checked(2, false);
+    assert_eq!(bench.lacks(), [whole(0, 1), whole(2, 3), whole(6, 2)]);
+    // What comes while it is being looked at is taken; it counts once.
+    whole_block(&mut bench, 5);
+    bench.checked(5, true);
+    assert!(matches!(bench.jobs[..], [ReceiverJob::Store { .. }]), "{:?}", bench.jobs);
+    bench.done(ReceiverDone::Mismatched { block: BlockIndex(5), buffer: crate::fec::Buffer::default() });
+    assert_eq!(bench.lacks(), [whole(0, 1), whole(2, 3), whole(6, 2)]);
+    let snapshot = bench.receiver.snapshot();
+    assert_eq!((snapshot.verified, snapshot.held_bytes, snapshot.verified_bytes), (2, 2048, 2048));
+}
+
+#[test]
+fn what_is_verified_is_kept_for_the_next_run_unless_it_is_of_no_use() {
+    let mut bench = Bench::holding(small_blocks(8), &[1]);
+    bench.page();
+    bench.checked(1, true);
+    bench.interrupt();
+    assert!(matches!(bench.jobs[..], [ReceiverJob::Keep]), "{:?}", bench.jobs);
+    bench.done(ReceiverDone::Kept);
+    bench.pass(Duration::from_secs(10));
+    assert_eq!(bench.outcome, Some(ReceiverOutcome::Interrupted));
+    assert_eq!(bench.receiver.snapshot().kept_bytes, 1024);
+    // Not looked at yet, but perhaps good.
+    let mut bench = Bench::holding(small_blocks(8), &[1]);
+    bench.pass(crate::limits::SENDER_SILENCE);
+    assert!(matches!(bench.jobs[..], [ReceiverJob::Keep]), "{:?}", bench.jobs);
+    let mut bench = Bench::joined(small_blocks(8), true);
+    bench.interrupt();
+    assert!(matches!(bench.jobs[..], [ReceiverJob::Discard]), "{:?}", bench.jobs);
+    // Interrupted while it is being opened.
+    let mut bench = Bench::new(small_blocks(8));
+    bench.announce();
+    bench.interrupt();
+    bench.done(written(&[3], 8));
+    assert!(matches!(bench.jobs[..], [ReceiverJob::Keep]), "{:?}", bench.jobs);
+    for (code, keeps) in [(AbortCode::Finished, true), (AbortCode::Source, false)] {
+        let mut bench = Bench::holding(small_blocks(8), &[1]);
+        bench.hear(&Message::Abort(crate::wire::Abort { code, reason: String::new() }));
+        assert_eq!(matches!(bench.jobs[..], [ReceiverJob::Keep]), keeps, "{:?}", bench.jobs);
+    }
+}
+
+#[test]
+fn a_sender_that_comes_back_is_followed_once_the_old_one_is_silent() {
+    let mut bench = Bench::holding(small_blocks(8), &[1, 2]);
+    bench.page();
+    bench.checked(1, true);
+    let announce = |bench: &mut Bench, session, name: &str| {
+        let mut sender = FakeSender::new(SessionId(session));
+        let announce = Announce {
+            sender: sender.key(),
+            agreement: Default::default(),
+            suite: Default::default(),
+            task: TaskId([2; 16]),
+            phase: Phase::Gathering,
+            object_size: bench.layout.object_size(),
+            block_log2: bench.layout.block_log2(),
+            symbol_size: 512,
+            data: "239.1.1.1:7417".parse().unwrap(),
+            position: BlockIndex(0),
+            invitation: Invitation { probability: 0, window: Duration::ZERO },
+            group_size: 1,
+            rate: Rate(1_000_000),
+            root: None,
+            name: name.into(),
+        };
+        let bytes = sender.to_all(0, &sender.announce(announce).into(), |_| ());
+        bench.take("10.0.0.1:7419".parse().unwrap(), bytes);
+        bench.receiver.session.as_ref().unwrap().id == SessionId(session)
+    };
+    assert!(!announce(&mut bench, 10, "f"), "the old one is not silent");
+    bench.pass(Duration::from_secs(2));
+    assert!(!announce(&mut bench, 10, "another"), "it sends something else");
+    assert!(!announce(&mut bench, 10, "f"), "a worker is at it");
+    bench.checked(2, false);
+    assert!(announce(&mut bench, 10, "f"));
+    // Nothing is read again: the value of what was verified is known.
+    assert_eq!(bench.receiver.blocks.as_ref().unwrap().candidates(), 1);
+    let page = |first: u8| {
+        let values = (0..8).map(|n| crate::units::Digest([n + first; 32])).collect();
+        Message::HashPage(wire::HashPage { first: BlockIndex(0), values })
+    };
+    let mut sender = FakeSender::new(SessionId(10));
+    sender.leap(0, 1);
+    let bytes = sender.to_all(0, &page(0), |_| ());
+    bench.take("10.0.0.1:7419".parse().unwrap(), bytes);
+    assert!(bench.jobs.is_empty());
+    assert_eq!(bench.receiver.snapshot().verified, 1);
 }

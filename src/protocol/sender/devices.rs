@@ -8,8 +8,10 @@ use crate::protocol::envelope::DeviceKeys;
 use crate::status::{Cause, DeviceRow, DeviceStatus};
 use crate::time::Time;
 use crate::units::{AgreementKey, DeviceId};
+use crate::wire::Progress;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// What ties a device's datagrams to one run of it.
 #[derive(Debug)]
@@ -64,12 +66,50 @@ pub(super) struct Device {
     pub lacks: Option<f64>,
     /// Its unicast repair session; kept once made, so that packet numbers never repeat.
     pub channel: Option<Box<Channel>>,
+    /// What it hears of the group.
+    pub hearing: Hearing,
     pub verified: u32,
     pub incomplete: Option<u32>,
     pub lost_datagrams: u64,
     pub kernel_drops: u64,
     pub overrun_drops: u64,
     pub unicast_symbols: u64,
+}
+
+/// What a device hears of the group, as its reports tell.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hearing {
+    /// Datagrams of the group that it has received, and when that figure last rose.
+    received: u64,
+    pub rose: Time,
+    /// Reports in a row that told the same figure.
+    same: u32,
+    /// Nothing of the group reaches it although it speaks to us: a switch has forgotten its membership,
+    /// perhaps. What it lacks has to come by unicast.
+    pub deaf: bool,
+    /// When it was last told by unicast that we are here.
+    pub told: Time,
+}
+
+/// Without a datagram of the group for so long, with announcements going out all the while, and
+/// without one in so many reports, a device is deaf to the group.
+const DEAF_AFTER: (Duration, u32) = (Duration::from_secs(3), 3);
+
+impl Hearing {
+    pub const fn new(now: Time) -> Self {
+        Self { received: 0, rose: now, same: 0, deaf: false, told: now }
+    }
+    /// A report tells how many it has received, and perhaps how. Whether it has just turned out to be deaf.
+    pub fn report(&mut self, report: &Progress, now: Time) -> bool {
+        let arrivals = report.arrivals.is_some_and(|arrivals| arrivals.first.channel() == 0);
+        if report.received > self.received || arrivals {
+            *self = Self { received: report.received, ..Self::new(now) };
+            return false;
+        }
+        self.same += 1;
+        let deaf = now.since(self.rose) >= DEAF_AFTER.0 && self.same >= DEAF_AFTER.1;
+        deaf && !std::mem::replace(&mut self.deaf, true)
+    }
 }
 
 /// Unicast polls without an answer after which a device is taken to be out of unicast reach.

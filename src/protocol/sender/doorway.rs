@@ -6,7 +6,7 @@
 //!  JOIN with the cookie ──► agree, open ──► status table ──► ADMIT
 //! ```
 
-use super::devices::{Device, Link};
+use super::devices::{Device, Hearing, Link};
 use super::{Sender, SenderEvent};
 use crate::crypto::window::ReplayWindow;
 use crate::limits::{
@@ -196,14 +196,14 @@ impl Sender {
         if device.is_final() {
             return Rival::Successor;
         }
+        if now.since(device.last_heard) >= LIFE_SIGN_INTERVAL.max(report_interval(group_size)) * 2 {
+            return Rival::Successor;
+        }
         match device.rival {
             Some((run, since)) if run == agreement => {
-                let patience = LIFE_SIGN_INTERVAL.max(report_interval(group_size)) * 2;
                 if device.last_heard > since {
                     device.rival = None;
                     Rival::Twin
-                } else if now.since(since) >= patience {
-                    Rival::Successor
                 } else {
                     Rival::Unclear
                 }
@@ -238,6 +238,7 @@ impl Sender {
         device.last_gain = now;
         device.least_deficit = u64::MAX;
         device.unanswered = 0;
+        device.hearing = Hearing::new(now);
         (device.apart, device.slow) = (false, false);
         device.since = if started { gone_by } else { 0 };
         let status = self.active_status(key);
@@ -270,6 +271,7 @@ fn newcomer(id: DeviceId, link: Link, address: SocketAddr, now: Time) -> Device 
         silent_rounds: 0,
         lacks: None,
         channel: None,
+        hearing: Hearing::new(now),
         verified: 0,
         incomplete: None,
         lost_datagrams: 0,

@@ -2,11 +2,11 @@
 
 use super::Sender;
 use crate::protocol::envelope::SenderSide;
-use crate::status::DeviceStatus;
+use crate::status::{Cause, DeviceStatus};
 use crate::time::Time;
 use crate::units::BlockIndex;
 use crate::wire::{
-    self, Abort, AbortCode, Acknowledge, Complete, Deficit, Head, Kind, Message, Nak, Progress,
+    self, Abort, AbortCode, Acknowledge, Complete, Deficit, Head, Kind, Message, Nak, Phase, Progress,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -132,10 +132,23 @@ impl Sender {
         device.lost_datagrams = report.lost;
         device.kernel_drops = report.kernel_drops;
         device.overrun_drops = report.overrun_drops;
+        if device.hearing.report(&report, now) {
+            self.went_deaf(key, now);
+        }
         if let Some(arrivals) = report.arrivals {
             self.arrivals(key, &arrivals, overflowed, now);
         }
         true
+    }
+
+    /// Nothing of the group reaches a device any more: it is served alone, if there is anything to serve.
+    fn went_deaf(&mut self, key: usize, now: Time) {
+        let device = self.devices.get_mut(key);
+        if self.phase == Phase::Gathering || device.is_final() || device.apart {
+            return;
+        }
+        (device.apart, device.cause) = (true, Some(Cause::Network));
+        self.set_status(key, DeviceStatus::Repairing { deficit: 0 }, now);
     }
 
     fn complete(&mut self, now: Time, key: usize, receipt: Complete) -> bool {

@@ -3,6 +3,7 @@
 
 use super::Sender;
 use super::config::SenderConfig;
+use super::devices::Device;
 use crate::limits::{ANNOUNCE_INTERVAL, DEVICE_STALL, DEVICE_SYNC, device_silence};
 use crate::protocol::event::{SenderEvent, SenderOutcome};
 use crate::protocol::job::SenderJob;
@@ -20,6 +21,9 @@ const LATER_ANNOUNCES: Duration = Duration::from_millis(250);
 const SWEEP: Duration = Duration::from_millis(500);
 /// How often the source is checked.
 const SOURCE_CHECK: Duration = Duration::from_secs(1);
+/// How often devices that are deaf to the group are told that we are here.
+const GREETING: Duration = Duration::from_secs(5);
+const GREETED_AT_ONCE: usize = 64;
 /// Goodbyes said at the end, and their distance.
 const GOODBYES: u32 = 4;
 const GOODBYE_EVERY: Duration = Duration::from_millis(25);
@@ -88,7 +92,7 @@ impl Life {
         if self.is_closing() {
             return;
         }
-        let reason: String = reason.chars().take(60).collect();
+        let reason = reason.to_owned();
         self.closing = Some(Closing { outcome, code, reason, left: GOODBYES, next: now });
     }
     pub fn next_timeout(&self) -> Time {
@@ -206,6 +210,18 @@ impl Sender {
         self.drive_rounds(now);
     }
 
+    /// Time in which we were not there, or could send nothing, is nobody's silence; and whoever was to
+    /// come in it could not.
+    pub(super) fn absent(&mut self, now: Time, away: Duration) {
+        for (_, device) in self.devices.iter_mut() {
+            device.last_heard = (device.last_heard + away).min(now);
+            device.last_gain = (device.last_gain + away).min(now);
+            device.hearing.rose = (device.hearing.rose + away).min(now);
+        }
+        self.life.gather_until = self.life.gather_until + away;
+        self.life.linger_until = self.life.linger_until.map(|until| until + away);
+    }
+
     /// Looks for devices that fell silent or make no headway.
     fn sweep(&mut self, now: Time) {
         let open = self.devices.group_size();
@@ -229,6 +245,18 @@ impl Sender {
         }
         for (key, status) in ended {
             self.set_status(key, status, now);
+        }
+        self.greet_the_deaf(now);
+    }
+
+    /// Devices that do not hear the group, and wait for a unicast session, would take us for gone.
+    fn greet_the_deaf(&mut self, now: Time) {
+        let waiting = |d: &Device| !d.is_final() && d.hearing.deaf && now >= d.hearing.told + GREETING;
+        let waiting = self.devices.iter().filter(|(_, d)| waiting(d)).map(|(key, _)| key);
+        let keys: Vec<usize> = waiting.take(GREETED_AT_ONCE).collect();
+        for key in keys {
+            self.devices.get_mut(key).hearing.told = now;
+            self.announce_to(key, now);
         }
     }
 

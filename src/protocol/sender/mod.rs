@@ -53,6 +53,7 @@ use rate::Epoch;
 use rounds::GroupRounds;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::time::Duration;
 use stream::Stream;
 
 type Out = Output<SenderJob, SenderEvent>;
@@ -168,6 +169,22 @@ impl Sender {
             sender.set_root();
         }
         sender
+    }
+
+    /// The chaining values are known from before: nothing need be hashed. Values of another number than
+    /// the blocks are left alone. To be said before anything else.
+    #[must_use]
+    pub fn with_values(mut self, values: Vec<Digest>) -> Self {
+        if values.len() == self.blocks.len() && self.root.is_none() {
+            self.know_values(values);
+        }
+        self
+    }
+
+    /// The chaining values of all blocks, once they are known.
+    #[must_use]
+    pub fn values(&self) -> Option<Vec<Digest>> {
+        self.blocks.iter().map(|block| block.value).collect()
     }
 
     /// The sender at a glance.
@@ -308,8 +325,7 @@ impl Sender {
 
     /// All chaining values are known: so is the root hash.
     fn set_root(&mut self) {
-        let values: Option<Vec<Digest>> = self.blocks.iter().map(|b| b.value).collect();
-        if let Some(values) = values {
+        if let Some(values) = self.values() {
             let root = crate::crypto::digest::root(&values);
             self.root = Some(root);
             self.event(SenderEvent::Hashed(root));
@@ -357,6 +373,10 @@ impl Machine for Sender {
             }
         }
         self.drive_rounds(now);
+    }
+
+    fn handle_absence(&mut self, now: Time, away: Duration) {
+        self.absent(now, away);
     }
 
     fn handle_control(&mut self, now: Time, control: Control) {

@@ -97,7 +97,8 @@ impl Sender {
         let idle = plans.is_empty() && needs.pages().next().is_none();
         // What it is still looking for in its own file it does not ask for yet.
         let looking = device.holds && nak.incomplete > self.config.layout.block_count() - scope;
-        if idle && busy && !looking {
+        let deaf = device.hearing.deaf;
+        if idle && busy && !looking && !deaf {
             // It has caught up: the group's rounds are enough for it from now on.
             device.since = 0;
             device.apart = false;
@@ -105,7 +106,8 @@ impl Sender {
             self.set_status(key, DeviceStatus::Receiving { deficit: 0 }, now);
             return;
         }
-        let pause = self.rounds.rtt.max(Duration::from_millis(20));
+        let least = Duration::from_millis(if idle && deaf { 250 } else { 20 });
+        let pause = self.rounds.rtt.max(least);
         let channel = self.device_channel(key);
         channel.close(if idle { now + pause } else { now });
         for page in needs.pages() {
@@ -148,7 +150,7 @@ impl Sender {
                 let left: Vec<usize> = self
                     .devices
                     .iter()
-                    .filter(|(_, d)| !d.is_final() && !d.regrouped)
+                    .filter(|(_, d)| !d.is_final() && !d.regrouped && !d.hearing.deaf)
                     .map(|(key, _)| key)
                     .collect();
                 if left.len() >= 2 {

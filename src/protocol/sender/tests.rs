@@ -535,3 +535,63 @@ fn a_lying_device_among_those_left_over_does_not_slow_them_down() {
     bench.pass_carrying(80, &[&honest, &honest, &honest, &|_| 0.01]);
     assert!(bench.rate() > 200e6, "{}", bench.rate());
 }
+
+#[test]
+fn a_group_that_holds_something_is_told_all_values_first_and_sent_only_what_it_asks_for() {
+    let mut bench = Bench::new(100, |config| config.expected = Some(2));
+    bench.join_with(1, 1, true);
+    // All of them are hashed and told while it waits for the other.
+    bench.pass(Duration::from_millis(200));
+    assert_eq!(bench.sender.stream.pages_sent, 4);
+    bench.join_with(2, 1, true);
+    bench.pass(Duration::from_millis(20));
+    assert!(bench.sender.stream_done());
+    assert_eq!(bench.sender.counters.source, 0);
+    let whole = |first| vec![Deficit::Whole { first: BlockIndex(first), count: 1 }];
+    bench.nak(1, whole(7));
+    bench.nak(2, [whole(7), whole(93)].concat());
+    bench.pass(Duration::from_millis(200));
+    let snapshot = bench.sender.snapshot(bench.now);
+    assert_eq!((snapshot.source_symbols, snapshot.repair_symbols), (2 * u64::from(K), 0));
+    assert_eq!((snapshot.streamed, snapshot.skipped), (100 << 10, 98 << 10));
+    assert_eq!((bench.sender.rounds.loss, snapshot.unicast_symbols), (0.0, 0));
+}
+
+#[test]
+fn one_device_that_holds_nothing_has_all_streamed() {
+    let mut bench = Bench::new(100, |config| config.expected = Some(2));
+    bench.join_with(1, 1, true);
+    bench.join_with(2, 1, false);
+    bench.pass(Duration::from_millis(500));
+    let snapshot = bench.sender.snapshot(bench.now);
+    assert_eq!((snapshot.source_symbols, snapshot.skipped), (100 * u64::from(K), 0));
+}
+
+#[test]
+fn a_device_that_lacks_much_of_what_was_never_sent_stays_in_the_group() {
+    let mut bench = Bench::new(100, |config| config.expected = Some(3));
+    (1..=3).for_each(|device| bench.join_with(device, 1, true));
+    bench.pass(Duration::from_millis(50));
+    bench.nak(1, vec![Deficit::Whole { first: BlockIndex(3), count: 1 }]);
+    bench.nak(2, vec![Deficit::Whole { first: BlockIndex(3), count: 1 }]);
+    bench.nak(3, vec![Deficit::Whole { first: BlockIndex(0), count: 90 }]);
+    bench.pass(Duration::from_millis(300));
+    let key = bench.sender.devices.key(id(3)).unwrap();
+    assert!(!bench.sender.devices.get(key).apart);
+    let snapshot = bench.sender.snapshot(bench.now);
+    assert_eq!((snapshot.source_symbols, snapshot.unicast_symbols), (90 * u64::from(K), 0));
+}
+
+#[test]
+fn known_values_are_not_hashed_again() {
+    let values: Vec<Digest> = (0..100).map(|n| Digest([n; 32])).collect();
+    let hashed = Bench::new(100, |config| config.expected = Some(1));
+    let config = hashed.sender.config.clone();
+    let mut sender = Sender::new(config.clone(), Time::ZERO).with_values(values.clone());
+    assert!(sender.root.is_some() && sender.values() == Some(values.clone()));
+    while let Some(out) = sender.poll(Time::ZERO) {
+        assert!(!matches!(out, Output::Job(SenderJob::Hash(_))), "{out:?}");
+    }
+    let other = Sender::new(config, Time::ZERO).with_values(values[..99].to_vec());
+    assert!(other.root.is_none() && other.values().is_none());
+}

@@ -6,6 +6,7 @@ use crate::storage::{Destination, FileDestination};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
 fn into(dir: &Path, force: bool) -> FileDestination {
     FileDestination::new(Some(dir.to_owned()), force)
@@ -212,16 +213,117 @@ fn hostile_names_create_nothing() {
 }
 
 #[test]
+fn names_of_every_shape_stay_in_their_directory() {
+    let dir = Scratch::new();
+    fs::create_dir(dir.join("in")).unwrap();
+    fs::write(dir.join("file"), "kept").unwrap();
+    symlink(dir.join("file"), dir.join("in/link")).unwrap();
+    symlink("..", dir.join("in/up")).unwrap();
+    let around = dir.names();
+    // What up to three of these make, one after the other.
+    let pieces = [
+        "..",
+        ".",
+        "/",
+        "\\",
+        "~",
+        "\0",
+        "\n",
+        " ",
+        "a",
+        "A",
+        "link",
+        "up",
+        "file",
+        "nul",
+        "C:",
+        "::$DATA",
+        "\u{202e}",
+        "\u{ff0f}",
+        "\u{2215}",
+        "%2e%2e%2f",
+        ".mcp-part",
+    ];
+    let (mut made, mut refused) = (0, 0);
+    let join = |parts: &[&str]| parts.concat();
+    let two = pieces.iter().flat_map(|a| pieces.map(|b| join(&[a, b])));
+    let three = pieces
+        .iter()
+        .flat_map(|a| pieces.iter().flat_map(|b| pieces.map(|c| join(&[a, b, c]))).collect::<Vec<_>>());
+    // Each is synced, which takes its time: a ninth of the many will do.
+    for name in pieces.map(str::to_owned).into_iter().chain(two).chain(three.step_by(9)) {
+        match create(&dir.join("in"), true, &name, 0) {
+            Ok(part) => {
+                let path = part.commit().unwrap();
+                let (parent, last) = (path.parent().unwrap(), path.file_name().unwrap());
+                assert_eq!((parent, last), (dir.join("in").as_path(), name.as_ref()));
+                assert!(fs::symlink_metadata(&path).unwrap().is_file(), "{name:?}");
+                fs::remove_file(path).unwrap();
+                made += 1;
+            }
+            Err(error) => {
+                assert!(matches!(error, DestinationError::Name(_)), "{name:?}: {error}");
+                assert!(!error.to_string().contains(char::is_control), "{name:?}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(made > 100 && refused > 500, "{made} made, {refused} refused");
+    assert_eq!(dir.names(), around);
+    assert_eq!(fs::read(dir.join("file")).unwrap(), b"kept");
+    let mut left: Vec<_> = fs::read_dir(dir.join("in")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["link", "up"]);
+}
+
+#[test]
+fn a_name_that_differs_in_case_only_is_taken_where_case_does_not_count() {
+    // Few kernels have a file system at hand that folds case.
+    let Some(disk) = Scratch::mounted("size=1m,casefold") else { return };
+    fs::create_dir(disk.join("in")).unwrap();
+    let folds = Command::new("chattr").arg("+F").arg(disk.join("in")).status().is_ok_and(|s| s.success());
+    assert!(folds, "chattr +F");
+    fs::write(disk.join("in/image.bin"), "old").unwrap();
+    for name in ["IMAGE.BIN", "Image.bin"] {
+        assert!(name_error(create(&disk.join("in"), false, name, 1)).contains("exists already"));
+    }
+    // One that comes into being meanwhile.
+    let part = create(&disk.join("in"), false, "OTHER", 1).unwrap();
+    fs::write(disk.join("in/other"), "theirs").unwrap();
+    assert!(name_error(part.commit()).contains("--force"));
+    assert_eq!(fs::read(disk.join("in/image.bin")).unwrap(), b"old");
+    assert_eq!(fs::read(disk.join("in/other")).unwrap(), b"theirs");
+}
+
+#[test]
 fn a_directory_swapped_during_the_transfer_leads_nowhere_else() {
     let dir = Scratch::new();
     fs::create_dir(dir.join("out")).unwrap();
     fs::create_dir(dir.join("elsewhere")).unwrap();
+    let text = |part: Box<dyn Part>| disk_error(part.commit());
     let part = create(&dir.join("out"), false, "x", 1).unwrap();
     fs::rename(dir.join("out"), dir.join("moved")).unwrap();
-    symlink("elsewhere", dir.join("out")).unwrap();
-    part.commit().unwrap();
-    assert!(dir.join("moved/x").exists());
-    assert!(fs::read_dir(dir.join("elsewhere")).unwrap().next().is_none());
+    assert!(text(part).contains("/out/x: its directory is gone"));
+    for replace in [true, false] {
+        fs::create_dir(dir.join("out")).unwrap();
+        let part = create(&dir.join("out"), replace, "x", 1).unwrap();
+        fs::rename(dir.join("out"), dir.join("moved")).unwrap();
+        symlink("elsewhere", dir.join("out")).unwrap();
+        assert!(text(part).contains("/out/x: its directory was replaced"));
+        fs::remove_file(dir.join("out")).unwrap();
+    }
+    fs::create_dir(dir.join("out")).unwrap();
+    let part = create(&dir.join("out"), false, "x", 1).unwrap();
+    fs::remove_dir_all(dir.join("out")).unwrap();
+    assert!(text(part).contains("is gone"));
+    assert!(!dir.join("out").exists());
+    for dir in [dir.join("moved"), dir.join("elsewhere")] {
+        assert!(fs::read_dir(dir).unwrap().next().is_none());
+    }
+    // A link that was there before is fine.
+    symlink("elsewhere", dir.join("link")).unwrap();
+    create(&dir.join("link"), false, "x", 1).unwrap().commit().unwrap();
+    assert!(dir.join("elsewhere/x").exists());
 }
 
 #[test]
@@ -305,6 +407,7 @@ fn a_disk_that_fills_up_without_preallocation_fails_the_write() {
         part_name: "sparse".into(),
         target: Target {
             dir: File::open(disk.path()).unwrap().into(),
+            dir_path: disk.path().to_owned(),
             name: "y".into(),
             path: disk.join("y"),
         },

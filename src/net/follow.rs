@@ -1,0 +1,100 @@
+//! A receiver that follows its network: while nothing is heard, the interfaces are chosen anew, and groups
+//! joined where that makes a difference: an interface that was made anew has another index, and one that
+//! came late was not there when the groups were joined.
+
+use super::choice::ReceiveChoice;
+use super::endpoint::UdpNet;
+use super::interface::Interface;
+use std::mem;
+use std::time::{Duration, Instant};
+
+/// How often the interfaces are looked at, at most.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How a receiver follows.
+#[derive(Debug)]
+pub(super) struct Follow {
+    choice: ReceiveChoice,
+    looked: Instant,
+    /// The choice was not possible when it was made last.
+    missing: bool,
+}
+
+/// Whether groups that are joined on `before` are joined on `now` as well.
+fn same(before: &[Interface], now: &[Interface]) -> bool {
+    let what = |i: &Interface| (i.index, i.has_family(false), i.has_family(true));
+    before.iter().map(what).eq(now.iter().map(what))
+}
+
+impl UdpNet {
+    /// Has the interfaces be chosen anew by `choice` from now on, for as long as nothing is heard.
+    pub fn follow(&mut self, choice: ReceiveChoice) {
+        self.follow = Some(Follow { choice, looked: Instant::now(), missing: self.interfaces.is_empty() });
+    }
+
+    /// Looks after what the system may have changed; to be called often. Returns what a person should
+    /// know of it, one clause each.
+    pub fn tend(&mut self) -> Vec<String> {
+        if let Some(mut follow) = self.follow.take() {
+            if follow.looked.elapsed() >= LOOK_EVERY {
+                follow.looked = Instant::now();
+                let silent = mem::take(&mut self.heard) == 0;
+                if mem::take(&mut self.look) || silent {
+                    self.choose_anew(&mut follow);
+                }
+            }
+            self.follow = Some(follow);
+        }
+        mem::take(&mut self.notices)
+    }
+
+    fn choose_anew(&mut self, follow: &mut Follow) {
+        match follow.choice.choose() {
+            Ok(found) => {
+                let back = mem::take(&mut follow.missing);
+                if back || !same(&self.interfaces, &found) {
+                    let names = |all: &[Interface]| all.iter().map(|i| i.name.clone()).collect::<Vec<_>>();
+                    if back || names(&self.interfaces) != names(&found) {
+                        let list: Vec<String> = found.iter().map(Interface::to_string).collect();
+                        self.notices.push(format!("listening on {} now", list.join(", ")));
+                    }
+                    self.move_to(found);
+                }
+            }
+            Err(e) => {
+                if !mem::replace(&mut follow.missing, true) {
+                    self.notices.push(format!("{e}; waiting for it"));
+                }
+            }
+        }
+    }
+
+    /// Leaves the groups on interfaces that are used no more, and joins them on those that are.
+    fn move_to(&mut self, found: Vec<Interface>) {
+        let before = mem::replace(&mut self.interfaces, found);
+        for group in self.groups.clone() {
+            if let Ok(at) = self.group_channel(group.is_ipv6(), group.port()) {
+                for gone in before.iter().filter(|b| self.interfaces.iter().all(|i| i.index != b.index)) {
+                    self.channels[at].leave(group.ip(), gone);
+                }
+            }
+            self.join(group);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::interface::tests::made_up;
+    use super::*;
+
+    #[test]
+    fn what_makes_a_difference_is_the_index_and_the_families() {
+        let eth0 = made_up(2, "eth0", &["10.0.0.5"]);
+        let same = |other: Interface| same(std::slice::from_ref(&eth0), &[other]);
+        assert!(same(made_up(2, "eth0", &["10.0.0.6", "10.0.0.7"])));
+        assert!(!same(made_up(3, "eth0", &["10.0.0.5"])), "made anew");
+        assert!(!same(made_up(2, "eth0", &["10.0.0.5", "fe80::1"])));
+        assert!(!same(made_up(2, "eth0", &[])));
+    }
+}

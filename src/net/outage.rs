@@ -1,0 +1,221 @@
+//! A sender that cannot send: its interface is down, has gone, or has lost its address, or its queue takes
+//! nothing. Such things pass, most often, so they are waited out for a while. What comes back may have
+//! another index or another address, and the socket is made to fit it.
+
+use super::destination::{Destination, Kind};
+use super::endpoint::UdpNet;
+use super::interface::Interface;
+use super::socket::{Channel, Role};
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// How long an interface may be away, or a queue full.
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+/// How often it is looked for.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Where a sender sends, as it was asked to.
+#[derive(Clone, Debug)]
+pub(super) struct Aim {
+    /// Name of the interface: the index may change.
+    pub interface: String,
+    pub destination: Destination,
+    pub ttl: u8,
+    /// The socket is bound to an address of the interface.
+    pub bound: bool,
+}
+
+/// Time in which nothing went out.
+#[derive(Debug)]
+pub(super) struct Outage {
+    why: String,
+    waited: Duration,
+    tried: Instant,
+    said: bool,
+}
+
+impl Outage {
+    pub fn new(why: String, now: Instant) -> Self {
+        Self { why, waited: Duration::ZERO, tried: now, said: false }
+    }
+    /// Whether it is time for another try. What counts as waiting is the time between tries: a process
+    /// that was stopped has not waited.
+    pub fn due(&mut self, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.tried);
+        let due = elapsed >= RETRY;
+        if due {
+            self.waited += elapsed.min(RETRY * 2);
+            self.tried = now;
+        }
+        due
+    }
+    /// The error that ends it, if it has lasted too long.
+    pub fn over(&self) -> Option<io::Error> {
+        (self.waited >= PATIENCE).then(|| {
+            io::Error::other(format!("{}, and nothing could be sent for {} s", self.why, PATIENCE.as_secs()))
+        })
+    }
+}
+
+/// Errors by which the system says that our own end of the way is missing.
+pub(super) fn is_outage(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::ENETDOWN | libc::ENETUNREACH | libc::EADDRNOTAVAIL | libc::ENODEV))
+}
+
+/// The interface as it is now, if it can send to the aim; otherwise, why not.
+fn find(aim: &Aim, all: Vec<Interface>) -> Result<Interface, String> {
+    let name = aim.interface.escape_debug();
+    let v6 = aim.destination.is_v6();
+    match all.into_iter().find(|i| i.name == aim.interface) {
+        None => Err(format!("interface {name} has gone")),
+        Some(i) if !i.up => Err(format!("interface {name} is down")),
+        Some(i) if !i.has_family(v6) => {
+            Err(format!("interface {name} has no {} address", if v6 { "IPv6" } else { "IPv4" }))
+        }
+        Some(i) => Ok(i),
+    }
+}
+
+impl UdpNet {
+    /// Whether a sender may try to send now. While its interface is away: now and then, once the
+    /// interface is there again.
+    ///
+    /// # Errors
+    /// When it has been away for too long.
+    pub(super) fn may_send(&mut self) -> io::Result<bool> {
+        let Some(outage) = &mut self.outage else { return Ok(true) };
+        if !outage.due(Instant::now()) {
+            return Ok(false);
+        }
+        if let Some(over) = outage.over() {
+            return Err(over);
+        }
+        match self.mend() {
+            Ok(()) => Ok(true),
+            Err(why) => {
+                self.still_out(why);
+                Ok(false)
+            }
+        }
+    }
+
+    /// A send to the task's destination was refused by an error that [`is_outage`].
+    pub(super) fn refused_here(&mut self, e: &io::Error) {
+        let name = self.aim.as_ref().map_or("", |aim| aim.interface.as_str()).escape_debug();
+        let why = format!("cannot send by interface {name} ({e})");
+        match &self.outage {
+            None => self.outage = Some(Outage::new(why, Instant::now())),
+            // It was there again, as it seemed.
+            Some(_) => self.still_out(why),
+        }
+    }
+
+    fn still_out(&mut self, why: String) {
+        let Some(outage) = &mut self.outage else { return };
+        outage.why = why;
+        if !outage.said {
+            outage.said = true;
+            self.notices.push(format!("{}; waiting up to {} s for it", outage.why, PATIENCE.as_secs()));
+        }
+    }
+
+    /// Something has been sent.
+    pub(super) fn sends_again(&mut self) {
+        self.stuck = None;
+        if let Some(Outage { said: true, .. }) = self.outage.take()
+            && let Some(interface) = self.interfaces.first()
+        {
+            self.notices.push(format!("interface {interface} is back"));
+        }
+    }
+
+    /// The queue has taken nothing.
+    ///
+    /// # Errors
+    /// When that has lasted for too long.
+    pub(super) fn is_stuck(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        let name = self.interfaces.first().map_or("", |i| i.name.as_str()).escape_debug();
+        let stuck = self
+            .stuck
+            .get_or_insert_with(|| Outage::new(format!("the queue of interface {name} takes nothing"), now));
+        stuck.due(now);
+        stuck.over().map_or(Ok(()), Err)
+    }
+
+    /// Makes the socket fit the interface as it is now. The clause says why that cannot be.
+    fn mend(&mut self) -> Result<(), String> {
+        let (Some(aim), Some(at)) = (self.aim.clone(), self.senders.iter().flatten().copied().next()) else {
+            return Ok(());
+        };
+        let interface = match find(&aim, Interface::list().map_err(|e| e.to_string())?) {
+            Ok(interface) => interface,
+            // The routes may lead to a single machine by another interface.
+            Err(_) if aim.destination.kind == Kind::Unicast => return Ok(()),
+            Err(why) => return Err(why),
+        };
+        let refused = |e: io::Error| format!("cannot send by interface {interface} ({e})");
+        let local = self.channels[at].socket.local_addr().map(|a| a.ip()).map_err(refused)?;
+        if aim.bound && !interface.addresses.iter().any(|a| a.ip == local) {
+            let own = interface.address(aim.destination.is_v6());
+            let port = self.channels[at].port;
+            let mut open =
+                |port| Channel::open(aim.destination.is_v6(), own, port, Role::Own, &mut self.features);
+            let channel = open(port).or_else(|_| open(0)).map_err(refused)?;
+            self.replace(at, channel).map_err(refused)?;
+            self.notices.push(format!("sending from another address now: interface {interface}"));
+        }
+        self.channels[at].aim(&interface, &aim.destination, aim.ttl).map_err(refused)?;
+        self.destination = Some(aim.destination.on(&interface).addr);
+        self.interfaces = vec![interface];
+        Ok(())
+    }
+
+    /// Whether `to` is the task's destination; refusals there are not a single device's trouble. The
+    /// address to use for it: the scope may have changed with the interface's index.
+    pub(super) fn of_the_task(&self, to: SocketAddr) -> Option<SocketAddr> {
+        self.destination.filter(|d| (d.ip(), d.port()) == (to.ip(), to.port()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::interface::tests::made_up;
+    use super::*;
+
+    fn aim(to: &str) -> Aim {
+        let destination = Destination::parse_with(to, 7417, &[]).unwrap();
+        Aim { interface: "eth0".into(), destination, ttl: 1, bound: true }
+    }
+
+    #[test]
+    fn waiting_is_bounded_and_a_leap_of_the_clock_is_not_waiting() {
+        let start = Instant::now();
+        let mut outage = Outage::new("interface eth0 is down".into(), start);
+        assert!(!outage.due(start) && !outage.due(start + RETRY / 2));
+        let mut now = start + Duration::from_secs(3600);
+        assert!(outage.due(now) && outage.over().is_none(), "stopped for an hour");
+        let mut tries = 0;
+        while outage.over().is_none() {
+            now += RETRY;
+            assert!(outage.due(now));
+            tries += 1;
+        }
+        assert!((140..=150).contains(&tries), "{tries}");
+        let text = outage.over().unwrap().to_string();
+        assert_eq!(text, "interface eth0 is down, and nothing could be sent for 15 s");
+    }
+
+    #[test]
+    fn the_interface_is_known_by_its_name() {
+        let find = |to, all: &[Interface]| find(&aim(to), all.to_vec());
+        let there = made_up(7, "eth0", &["10.0.0.9"]);
+        let mut down = there.clone();
+        down.up = false;
+        assert_eq!(find("239.1.1.1", &[made_up(1, "lo", &["127.0.0.1"]), there.clone()]), Ok(there.clone()));
+        assert_eq!(find("239.1.1.1", &[made_up(1, "lo", &[])]).unwrap_err(), "interface eth0 has gone");
+        assert_eq!(find("239.1.1.1", &[down]).unwrap_err(), "interface eth0 is down");
+        assert_eq!(find("ff15::1", &[there]).unwrap_err(), "interface eth0 has no IPv6 address");
+    }
+}

@@ -1,0 +1,52 @@
+//! How often each class of fault struck, as opposed to how often it was planned.
+
+use std::collections::BTreeMap;
+
+/// Counts of faults by class. A class is a short name for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Faults(BTreeMap<&'static str, u64>);
+
+impl Faults {
+    /// One of this class has struck.
+    pub fn count(&mut self, class: &'static str) {
+        self.many(class, 1);
+    }
+    /// As many of this class have struck; a class without any does not appear.
+    pub fn many(&mut self, class: &'static str, times: u64) {
+        if times > 0 {
+            *self.0.entry(class).or_default() += times;
+        }
+    }
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Self) {
+        other.classes().for_each(|(class, times)| self.many(class, times));
+    }
+    /// Each class that struck, by name, and how often.
+    pub fn classes(&self) -> impl ExactSizeIterator<Item = (&'static str, u64)> {
+        self.0.iter().map(|(&class, &times)| (class, times))
+    }
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_add_up() {
+        let mut faults = Faults::default();
+        faults.many("loss", 0);
+        assert_eq!((faults.total(), faults.classes().len()), (0, 0));
+        faults.many("loss", 3);
+        let mut other = Faults::default();
+        other.count("crash");
+        other.count("loss");
+        faults.add(&other);
+        assert_eq!(faults.classes().collect::<Vec<_>>(), [("crash", 1), ("loss", 4)]);
+        assert_eq!(faults.total(), 5);
+    }
+}
