@@ -213,6 +213,34 @@ fn errors_at_each_change_of_the_disk() {
 }
 
 #[test]
+fn errors_past_the_page_cache() {
+    if !can_inject() {
+        return;
+    }
+    let tmp = TempDir::new();
+    // Large enough for direct writing, where the file system has it.
+    let source = tmp.file(NAME, 17 << 20, 5);
+    let write = Call { name: "pwrite64".into(), nth: 5 };
+    let case = |fate: &str| Case::new(&tmp, &write, fate, false);
+    let failing = ["error=EIO", "error=ENOSPC"].map(case);
+    let harmless = ["error=EINTR"].map(case);
+    let channel = Channel::loopback();
+    let mut failed = failing.each_ref().map(|case| case.spawn(&channel, &tmp));
+    let mut fine = harmless.each_ref().map(|case| case.spawn(&channel, &tmp));
+    let mut sender = channel.send(&source, 3).args(["--rate", "100M"]).spawn();
+    sender.expect(3, SOON);
+    for (case, receiver) in failing.iter().zip(&mut failed) {
+        let end = receiver.expect(1, SOON);
+        assert!(end.stderr.contains(NAME), "{}: {}", case.id, end.stderr);
+        assert_empty(&case.out);
+    }
+    for (case, receiver) in harmless.iter().zip(&mut fine) {
+        receiver.expect(0, SOON);
+        assert_only_copy(&source, &case.out);
+    }
+}
+
+#[test]
 fn errors_while_replacing_a_file() {
     if !can_inject() {
         return;

@@ -1,5 +1,6 @@
 //! How often each class of fault struck, as opposed to how often it was planned.
 
+use super::network::Counts;
 use std::collections::BTreeMap;
 
 /// Counts of faults by class. A class is a short name for people.
@@ -15,6 +16,21 @@ impl Faults {
     pub fn many(&mut self, class: &'static str, times: u64) {
         if times > 0 {
             *self.0.entry(class).or_default() += times;
+        }
+    }
+    /// Adds what a network did to datagrams.
+    pub fn of_network(&mut self, counts: &Counts) {
+        for (class, times) in [
+            ("datagram lost", counts.lost),
+            ("datagram lost in a burst", counts.burst_lost),
+            ("datagram lost in a partition", counts.partitioned),
+            ("datagram dropped by a full queue", counts.tail_dropped),
+            ("datagram dropped by a full socket", counts.kernel_drops),
+            ("datagram duplicated", counts.duplicated),
+            ("datagram reordered", counts.reordered),
+            ("datagram damaged", counts.corrupted),
+        ] {
+            self.many(class, times);
         }
     }
     /// Adds another run's.

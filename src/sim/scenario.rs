@@ -177,8 +177,8 @@ impl Scenario {
     pub fn generate(seed: u64) -> Self {
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x5ce_4a10) }.scenario(seed);
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x11_4e5) }.lines(scenario);
-        let scenario = scenario.with_some_earlier(fastrand::Rng::with_seed(seed ^ 0x01d_f11e));
-        Draw { rng: fastrand::Rng::with_seed(seed ^ 0xd15c) }.misfortune(scenario)
+        let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0xd15c) }.misfortune(scenario);
+        scenario.with_some_earlier(fastrand::Rng::with_seed(seed ^ 0x01d_f11e))
     }
 
     /// How the sender is told to choose its rate.

@@ -307,19 +307,7 @@ impl<'a, 't> Transfer<'a, 't> {
     fn struck(&self, world: &World<Party>) -> Faults {
         let mut faults = self.faults.clone();
         self.devices.iter().for_each(|device| faults.add(&device.disk.struck()));
-        let counts = &world.network.counts;
-        for (class, times) in [
-            ("datagram lost", counts.lost),
-            ("datagram lost in a burst", counts.burst_lost),
-            ("datagram lost in a partition", counts.partitioned),
-            ("datagram dropped by a full queue", counts.tail_dropped),
-            ("datagram dropped by a full socket", counts.kernel_drops),
-            ("datagram duplicated", counts.duplicated),
-            ("datagram reordered", counts.reordered),
-            ("datagram damaged", counts.corrupted),
-        ] {
-            faults.many(class, times);
-        }
+        faults.of_network(&world.network.counts);
         faults
     }
 

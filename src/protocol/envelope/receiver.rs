@@ -55,6 +55,9 @@ pub fn find(groups: &[Secret], head: &Head, datagram: &mut [u8]) -> Option<Found
         return None;
     }
     if !head.seals.group {
+        if head.seals != Seals::default() {
+            return None;
+        }
         let announce = verified_announce(head, datagram)?;
         return Some(Found { announce, group_key: None });
     }
@@ -205,7 +208,8 @@ impl ReceiverSide {
         let symbol_in_clear = kind == Kind::Symbol && !seals.group && !self.is_sealed();
         if symbol_in_clear {
             let body = &datagram[HEADER_LEN..];
-            return (!seals.device).then_some(Opened { body, authentic: false, newest: false });
+            let plain = seals == Seals::default();
+            return plain.then_some(Opened { body, authentic: false, newest: false });
         }
         if !self.window(number.channel())?.is_new(number.counter()) {
             return None;
@@ -220,7 +224,11 @@ impl ReceiverSide {
             let body = open(&self.keys.down, number.0, HEADER_LEN, datagram)?;
             HEADER_LEN + body.len()
         } else {
-            if seals.group != self.is_sealed() || seals.group && seals.suite != self.suite {
+            let expected = match self.is_sealed() {
+                true => Seals { group: true, device: false, suite: self.suite },
+                false => Seals::default(),
+            };
+            if seals != expected {
                 return None;
             }
             let len = match &self.membership.seals {

@@ -1,1 +1,236 @@
-//! What gets through, and what does not.
+//! What gets through, and what does not: with a group key and without.
+
+use super::fakes::announce_of;
+use super::*;
+use crate::crypto::sign::Identity;
+use crate::units::{BlockIndex, Cookie, DeviceId, Digest, SymbolId};
+use crate::wire::{
+    self, Abort, AbortCode, Acknowledge, Admit, HashPage, Header, Invitation, Join, Message, PacketNumber,
+    Poll, Retry, Symbol, Verdict,
+};
+use std::time::Duration;
+
+const SESSION: SessionId = SessionId(0x5e55);
+
+fn group(seed: u8) -> Secret {
+    Secret::new([seed; 32])
+}
+
+fn header(channel: u16, counter: u64) -> Header {
+    Header { session: SESSION, packet_number: PacketNumber::new(channel, counter) }
+}
+
+fn sender(key: Option<&Secret>, suite: Suite) -> SenderSide {
+    SenderSide::new(SESSION, Identity::new(&Secret::new([1; 32])), [2; 32], suite, key)
+}
+
+fn receiver(sender: &SenderSide, key: Option<&Secret>) -> ReceiverSide {
+    let mut side = ReceiverSide::new(SESSION, &announce_of(sender), key, [3; 32]).unwrap();
+    side.admitted(1);
+    side
+}
+
+/// What a receiver makes of a datagram: its body, if it takes it.
+fn opened(side: &mut ReceiverSide, bytes: &[u8]) -> Option<(Vec<u8>, bool)> {
+    let mut bytes = bytes.to_vec();
+    let head = wire::head(&bytes).ok()?;
+    if head.header.session != SESSION {
+        return None;
+    }
+    side.open(&head, &mut bytes, || true).map(|opened| (opened.body.to_vec(), opened.authentic))
+}
+
+fn messages() -> Vec<Message<'static>> {
+    vec![
+        HashPage { first: BlockIndex(0), values: vec![Digest([9; 32]); 2] }.into(),
+        Poll {
+            round: 1,
+            position: BlockIndex(3),
+            invitation: Invitation { probability: 7, window: Duration::ZERO },
+            group_size: 2,
+            want_ids: false,
+            planned: vec![],
+        }
+        .into(),
+        Abort { code: AbortCode::Finished, reason: "done".into() }.into(),
+    ]
+}
+
+/// The group's sessions there are: without a key, and with one by both suites.
+fn sessions() -> [(Option<Secret>, Suite); 3] {
+    [(None, Suite::Aes256Gcm), (Some(group(7)), Suite::Aes256Gcm), (Some(group(7)), Suite::ChaCha20Poly1305)]
+}
+
+#[test]
+fn every_changed_bit_of_what_is_said_to_all_is_noticed() {
+    for (key, suite) in sessions() {
+        let from = sender(key.as_ref(), suite);
+        for (n, message) in (0..).zip(messages()) {
+            let sound = from.to_all(header(0, n), &message);
+            let mut side = receiver(&from, key.as_ref());
+            for bit in 0..sound.len() * 8 {
+                let mut damaged = sound.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                let taken = opened(&mut side, &damaged).is_some_and(|(_, authentic)| authentic);
+                assert!(!taken, "{suite:?} {message:?}: bit {bit}");
+            }
+            for len in 0..sound.len() {
+                assert!(opened(&mut side, &sound[..len]).is_none_or(|(_, authentic)| !authentic));
+            }
+            // None of them has moved the window.
+            let plain = wire::encode_plain(header(0, n), &message);
+            assert_eq!(opened(&mut side, &sound), Some((plain[HEADER_LEN..].to_vec(), true)));
+            assert_eq!(opened(&mut side, &sound), None, "a replay");
+        }
+    }
+}
+
+#[test]
+fn every_changed_bit_of_what_is_said_to_one_is_noticed() {
+    for (key, suite) in sessions() {
+        let from = sender(key.as_ref(), suite);
+        let mut side = receiver(&from, key.as_ref());
+        let keys = from.agree(&side.agreement()).unwrap();
+        let admit = Admit { verdict: Verdict::Admitted, channel: 1 };
+        let said = [(u16::MAX, 5, admit.into()), (1, 5, Acknowledge.into()), (1, 6, messages().remove(1))];
+        for (channel, counter, message) in said {
+            let sound = from.to_one(&keys, header(channel, counter), &message);
+            for bit in 0..sound.len() * 8 {
+                let mut damaged = sound.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(opened(&mut side, &damaged), None, "{message:?}: bit {bit}");
+            }
+            let plain = wire::encode_plain(header(channel, counter), &message);
+            assert_eq!(opened(&mut side, &sound), Some((plain[HEADER_LEN..].to_vec(), true)));
+        }
+        // It is for this device alone.
+        let mut other = ReceiverSide::new(SESSION, &announce_of(&from), key.as_ref(), [4; 32]).unwrap();
+        other.admitted(1);
+        assert_eq!(opened(&mut other, &from.to_one(&keys, header(1, 9), &Acknowledge.into())), None);
+    }
+}
+
+#[test]
+fn announces_are_found_by_members_and_believed_only_as_they_were_signed() {
+    let announce = |side: &SenderSide| side.to_all(header(0, 0), &announce_of(side).into());
+    let found = |groups: &[Secret], bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        let head = wire::head(&bytes).ok()?;
+        find(groups, &head, &mut bytes).map(|found| found.group_key)
+    };
+    let plain = announce(&sender(None, Suite::Aes256Gcm));
+    assert_eq!(found(&[], &plain), Some(None));
+    assert_eq!(found(&[group(1)], &plain), None, "one with keys takes sealed ones only");
+    for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
+        let sealed = announce(&sender(Some(&group(7)), suite));
+        assert_eq!(found(&[group(1), group(7)], &sealed), Some(Some(1)));
+        assert_eq!(found(&[group(1)], &sealed), None);
+        assert_eq!(found(&[], &sealed), None);
+        for bit in 0..sealed.len() * 8 {
+            let mut damaged = sealed.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(found(&[group(7)], &damaged), None, "bit {bit}");
+        }
+    }
+    for bit in 0..plain.len() * 8 {
+        let mut damaged = plain.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(found(&[], &damaged), None, "bit {bit}");
+    }
+}
+
+#[test]
+fn a_member_cannot_pass_for_the_sender() {
+    let key = group(7);
+    let from = sender(Some(&key), Suite::Aes256Gcm);
+    let mut side = receiver(&from, Some(&key));
+    // It has all the keys of the group, and signs with an identity of its own.
+    let membership = Membership::new(Some(&key), Suite::Aes256Gcm, SESSION, &from.key());
+    let seals = membership.seals.unwrap();
+    let identity = Identity::new(&Secret::new([66; 32]));
+    let forge = |number: Header, message: &Message<'_>| {
+        let mut datagram = wire::encode_plain(number, message);
+        if message.kind() != Kind::Symbol {
+            let signature = identity.sign(&datagram);
+            datagram.extend_from_slice(&signature);
+        }
+        let mark = Seals { group: true, device: false, suite: Suite::Aes256Gcm };
+        seal(&seals.stream, number.packet_number.0, mark, HEADER_LEN, &mut datagram);
+        datagram
+    };
+    for (n, message) in (0..).zip(messages()) {
+        assert_eq!(opened(&mut side, &forge(header(0, n), &message)), None, "{message:?}");
+    }
+    // Symbols it can forge: they count for nothing until their block agrees with its value.
+    let symbol = Symbol { block: BlockIndex(0), id: SymbolId(0), payload: b"forged" };
+    assert!(opened(&mut side, &forge(header(0, 99), &symbol.into())).is_some());
+}
+
+#[test]
+fn symbols_are_sealed_for_the_group_or_vouched_for_by_nobody() {
+    let symbol = Message::from(Symbol { block: BlockIndex(2), id: SymbolId(3), payload: b"some bytes" });
+    for (key, suite) in sessions() {
+        let from = sender(key.as_ref(), suite);
+        let mut side = receiver(&from, key.as_ref());
+        let bytes = from.to_all(header(0, 4), &symbol);
+        let clear = bytes.windows(10).any(|w| w == b"some bytes");
+        assert_eq!(clear, key.is_none());
+        let plain = wire::encode_plain(header(0, 4), &symbol);
+        assert_eq!(opened(&mut side, &bytes), Some((plain[HEADER_LEN..].to_vec(), key.is_some())));
+        // Without a key it may come again, and moves no window; with one it may not.
+        assert_eq!(opened(&mut side, &bytes).is_some(), key.is_none());
+        if key.is_some() {
+            assert_eq!(opened(&mut side, &plain), None, "a plain symbol in a sealed session");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_for_one_to_say_is_not_heard() {
+    let from = sender(None, Suite::Aes256Gcm);
+    let mut side = receiver(&from, None);
+    // Unsigned and unsealed, whatever it is.
+    for message in messages().into_iter().chain([Acknowledge.into()]) {
+        let plain = wire::encode_plain(header(0, 1), &message);
+        assert_eq!(opened(&mut side, &plain), None, "{message:?}");
+        let mut marked = plain.clone();
+        Seals { group: true, device: true, suite: Suite::Aes256Gcm }.mark(&mut marked);
+        assert_eq!(opened(&mut side, &marked), None, "{message:?}");
+    }
+    // A retry is anybody's to say, and proves nothing.
+    let retry = Retry { agreement: side.agreement(), cookie: Cookie([1; 16]) };
+    let (_, authentic) = opened(&mut side, &from.to_all(header(u16::MAX, 0), &retry.into())).unwrap();
+    assert!(!authentic);
+    // On a channel that is not ours.
+    assert_eq!(opened(&mut side, &from.to_all(header(2, 1), &messages()[0])), None);
+    // As often as may be verified, and no more.
+    let mut bytes = from.to_all(header(0, 1), &messages()[0]);
+    let head = wire::head(&bytes).unwrap();
+    assert!(side.open(&head, &mut bytes, || false).is_none());
+}
+
+#[test]
+fn joins_prove_membership_before_anything_costly_is_done() {
+    let key = group(7);
+    let from = sender(Some(&key), Suite::Aes256Gcm);
+    let at = "10.0.0.9:4000".parse().unwrap();
+    let join = Join { device: DeviceId([5; 16]), holds: true, label: "d".into() };
+    let member = receiver(&from, Some(&key));
+    let mut bytes = member.join(header(0, 0), Cookie::default(), join.clone());
+    let clear = from.join_clear(at, &bytes).unwrap();
+    assert!(!clear.reachable && clear.agreement == member.agreement());
+    for stranger in [receiver(&from, None), receiver(&from, Some(&group(8)))] {
+        let bytes = stranger.join(header(0, 0), Cookie::default(), join.clone());
+        assert!(from.join_clear(at, &bytes).is_none());
+    }
+    let cookie = from.cookie(at, &member.agreement());
+    bytes = member.join(header(0, 1), cookie, join);
+    assert!(from.join_clear(at, &bytes).unwrap().reachable);
+    for elsewhere in ["10.0.0.9:4001", "10.0.0.8:4000", "[::1]:4000"] {
+        assert!(!from.join_clear(elsewhere.parse().unwrap(), &bytes).unwrap().reachable);
+    }
+    let keys = from.agree(&member.agreement()).unwrap();
+    let head = wire::head(&bytes).unwrap();
+    assert!(SenderSide::from_one(&keys, &head, &mut bytes.clone()).is_some());
+    assert!(from.agree(&AgreementKey([0; 32])).is_none(), "a key that is everybody's");
+}

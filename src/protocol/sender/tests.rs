@@ -1,5 +1,7 @@
 //! The sender fed by hand: what single devices can make it do.
 
+mod doorway;
+
 use super::*;
 use crate::crypto::sign::sham;
 use crate::layout::Layout;

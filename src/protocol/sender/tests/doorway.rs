@@ -1,0 +1,194 @@
+//! Who is let in, and what those can do who are not.
+
+use super::*;
+
+/// Bytes that were sent to an address since the `from`th transmission.
+fn sent_to(bench: &Bench, to: SocketAddr, from: usize) -> usize {
+    let to_it = bench.sent[from..].iter().filter(|transmit| transmit.to == to);
+    to_it
+        .map(|transmit| match &transmit.payload {
+            Payload::Message(bytes) => bytes.len(),
+            _ => panic!("symbols to one that has not joined"),
+        })
+        .sum()
+}
+
+fn keys(bench: &Bench, device: u8) -> Option<usize> {
+    bench.sender.devices.key(id(device))
+}
+
+#[test]
+fn nothing_is_done_for_one_that_cannot_be_reached_and_less_is_sent_than_came() {
+    let mut bench = Bench::new(4, |config| config.wait = Duration::from_secs(100));
+    let at = address(1);
+    for run in 0..50 {
+        let from = bench.sent.len();
+        bench.knock(1, run, at);
+        let (sent, join) = (sent_to(&bench, at, from), 20 + 64 + 16 + 2 + 1 + 16);
+        assert!(sent > 0 && sent < join, "{sent} bytes for a join of about {join}");
+        // Nor later on: not a poll, not a goodbye.
+        let from = bench.sent.len();
+        bench.pass(Duration::from_millis(500));
+        assert_eq!(sent_to(&bench, at, from), 0);
+    }
+    assert_eq!((bench.sender.devices.len(), bench.sender.pending_joins.len()), (0, 0));
+}
+
+#[test]
+fn the_cookie_of_one_address_is_worth_nothing_at_another() {
+    let mut bench = Bench::new(4, |_| {});
+    let from = bench.sent.len();
+    bench.knock(1, 1, address(1));
+    bench.answered(1, 1, address(1), from);
+    bench.knock(1, 1, address(2));
+    assert_eq!(bench.sender.devices.len(), 0, "the cookie went to another address");
+    bench.knock(1, 1, address(1));
+    assert_eq!(bench.sender.devices.len(), 1);
+}
+
+#[test]
+fn agreements_are_made_so_often_a_second_and_no_more() {
+    let mut bench = Bench::new(4, |config| config.wait = Duration::from_secs(100));
+    let mut tries = 0;
+    for device in 0..=255 {
+        for run in 0..4 {
+            let from = bench.sent.len();
+            bench.knock(device, run, address(device));
+            bench.answered(device, run, address(device), from);
+            bench.knock(device, run, address(device));
+            tries += 1;
+        }
+    }
+    assert_eq!(tries, 1024);
+    let most = AGREEMENTS_PER_SECOND as usize / 10;
+    assert!(bench.sender.devices.len() <= most, "{}", bench.sender.devices.len());
+}
+
+#[test]
+fn what_a_device_says_again_is_not_heard_again() {
+    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    bench.join(1, 1);
+    bench.join(2, 1);
+    let abort = Abort { code: AbortCode::Disk, reason: "disk full".into() };
+    let report =
+        Progress { verified: 2, received: 1, lost: 0, kernel_drops: 0, overrun_drops: 0, arrivals: None };
+    let report = bench.run(1).say(&report.into(), |_| ());
+    let heard = bench.sender.counters.feedback;
+    bench.take(address(1), report.clone());
+    assert_eq!(bench.sender.counters.feedback, heard + 1);
+    for at in [address(1), address(2), address(9)] {
+        let from = bench.sent.len();
+        bench.take(at, report.clone());
+        assert_eq!(bench.sender.counters.feedback, heard + 1, "a replay is heard");
+        assert_eq!(bench.sent.len(), from, "a replay is answered");
+    }
+    // Another device's words under this one's channel open with no key of it.
+    let mut forged = bench.run(2).say(&abort.into(), |_| ());
+    forged[12..14].copy_from_slice(&1_u16.to_be_bytes());
+    bench.take(address(1), forged);
+    assert!(!bench.status(1).is_final());
+}
+
+#[test]
+fn every_changed_bit_of_what_a_device_says_is_noticed() {
+    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    bench.join(1, 1);
+    let abort = Abort { code: AbortCode::Disk, reason: String::new() };
+    let said = bench.run(1).say(&abort.into(), |_| ());
+    for bit in 0..said.len() * 8 {
+        let mut damaged = said.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        bench.pass(Duration::from_millis(5));
+        bench.take(address(1), damaged);
+        assert!(!bench.status(1).is_final(), "bit {bit}");
+    }
+    bench.take(address(1), said);
+    assert!(bench.status(1).is_final());
+    // The same of a join, with its cookie.
+    let from = bench.sent.len();
+    bench.knock(2, 1, address(2));
+    bench.answered(2, 1, address(2), from);
+    let fake = bench.runs.get_mut(&(2, 1)).unwrap();
+    let join = fake.join(Join { device: id(2), holds: false, label: "d".into() });
+    for bit in 0..join.len() * 8 {
+        let mut damaged = join.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        bench.pass(Duration::from_millis(5));
+        bench.take(address(2), damaged);
+        assert_eq!(bench.sender.devices.len(), 1, "bit {bit}");
+    }
+    bench.take(address(2), join);
+    assert_eq!(bench.sender.devices.len(), 2);
+}
+
+#[test]
+fn a_device_that_moves_is_served_where_it_is_once_it_has_shown_that_it_is_there() {
+    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    bench.join(1, 1);
+    let (old, new) = (address(1), address(77));
+    let report = |bench: &mut Bench, at| {
+        let report =
+            Progress { verified: 0, received: 1, lost: 0, kernel_drops: 0, overrun_drops: 0, arrivals: None };
+        let bytes = bench.run(1).say(&report.into(), |_| ());
+        bench.take(at, bytes);
+    };
+    let from = bench.sent.len();
+    report(&mut bench, new);
+    let key = keys(&bench, 1).unwrap();
+    assert_eq!(bench.sender.devices.get(key).address, old, "it has not shown that it receives there");
+    assert!(sent_to(&bench, new, from) > 0);
+    bench.answered(1, 1, new, from);
+    bench.knock(1, 1, new);
+    assert_eq!(bench.sender.devices.get(key).address, new);
+    assert_eq!(bench.sender.devices.len(), 1);
+}
+
+#[test]
+fn a_device_that_starts_again_takes_its_place_and_a_clone_gets_one_of_its_own() {
+    // Started again: its former run is silent.
+    let mut bench = Bench::new(4, |config| config.expected = Some(9));
+    bench.join(1, 1);
+    bench.pass(Duration::from_millis(500));
+    for _ in 0..10 {
+        bench.join(1, 2);
+        bench.pass(Duration::from_millis(400));
+    }
+    assert_eq!(bench.sender.devices.len(), 1);
+    let run = bench.run(1);
+    assert_eq!(run.channel(), 1);
+    bench.abort(1);
+    assert!(bench.status(1).is_final(), "the new run speaks for it");
+
+    // A clone: both go on speaking.
+    let mut bench = Bench::new(4, |config| config.expected = Some(9));
+    bench.join(1, 1);
+    for _ in 0..5 {
+        bench.pass(Duration::from_millis(400));
+        bench.current.insert(1, 1);
+        bench.report(1, 0);
+        bench.join_from(1, 2, address(2), false);
+    }
+    assert_eq!(bench.sender.devices.len(), 2, "they are two");
+    let rows = bench.sender.snapshot(bench.now).devices;
+    assert_ne!(rows[0].device, rows[1].device);
+    assert!(rows[1].label.contains("twin"), "{}", rows[1].label);
+    // What one says is not the other's.
+    bench.current.insert(1, 2);
+    let abort = Abort { code: AbortCode::Disk, reason: "disk full".into() };
+    let bytes = bench.run(1).say(&abort.into(), |_| ());
+    bench.take(address(2), bytes);
+    let rows = bench.sender.snapshot(bench.now).devices;
+    assert!(!rows[0].status.is_final() && rows[1].status.is_final());
+}
+
+#[test]
+fn a_device_that_floods_is_heard_no_more_often_than_it_may() {
+    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    bench.join(1, 1);
+    let before = bench.sender.counters.feedback;
+    for _ in 0..20_000 {
+        bench.report(1, 0);
+    }
+    let heard = bench.sender.counters.feedback - before;
+    assert!(heard <= u64::from(crate::limits::DEVICE_MESSAGES_PER_SECOND), "{heard}");
+}
