@@ -4,6 +4,7 @@
 //! nowhere else, so that the memory and bandwidth statements in `docs/architecture.md` can be
 //! checked against one page.
 
+use crate::units::Rate;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -96,12 +97,24 @@ pub const AGREEMENTS_PER_SECOND: u32 = 1_000;
 pub const DEVICE_MESSAGES_PER_SECOND: u32 = 400;
 /// Signatures that a receiver checks a second, each some 40 us, as long as no seal vouches for their datagrams.
 pub const VERIFICATIONS_PER_SECOND: u32 = 2_000;
+/// The same of what does not come from the session's sender: it may have moved.
+pub const VERIFICATIONS_FOR_STRANGERS: u32 = 200;
+/// Blocks that a device looks into at a time because they disagree with their hash; the others wait.
+pub const MAX_SUSPECTS: usize = 32;
+/// Symbols of them whose digests a device holds, at 16 bytes each; one block is always allowed.
+pub const MAX_SUSPECT_SYMBOLS: usize = 1 << 18;
+/// Suspect blocks whose digests a sender has been asked for, for all devices.
+pub const MAX_INQUIRIES: usize = 512;
+/// Bits per second of symbol digests that a sender sends at the most: each datagram takes a signature.
+pub const DIGEST_RATE: Rate = Rate(20_000_000);
 /// Digests in one SYMBOL DIGESTS message.
 pub const DIGESTS_PER_MESSAGE: usize = 64;
 /// Most joins that wait for the status table, each with a job.
 pub const MAX_PENDING_JOINS: usize = MAX_JOBS / 2;
 /// Devices one session serves.
 pub const MAX_DEVICES: usize = 16_384;
+/// Runs of devices that are over, which a sender remembers: it looks through them at each new join.
+pub const MAX_FORMER_RUNS: usize = 1024;
 /// Feedback datagrams per second that all devices together may send (I10).
 pub const FEEDBACK_PER_SECOND: u32 = 1_000;
 /// Share of the rate that unicast repair sessions may take while the group still has work (I3).
@@ -124,13 +137,15 @@ pub const DEVICE_SILENCE: Duration = Duration::from_secs(10);
 pub const DEVICE_STALL: Duration = Duration::from_secs(60);
 /// A device that has verified everything may take this long to sync and rename it.
 pub const DEVICE_SYNC: Duration = Duration::from_secs(15 * 60);
-/// NAK summaries per second that polls may invite. The four shares leave a quarter of the bound
+/// NAK summaries per second that polls may invite. The five shares leave a fifth of the bound
 /// free, since they hold in the mean: devices draw their delays.
 pub const NAKS_PER_SECOND: u32 = FEEDBACK_PER_SECOND / 4;
 /// Joins per second that announces may invite. Each device joins twice: the first time it only gets its cookie.
 pub const JOINS_PER_SECOND: u32 = FEEDBACK_PER_SECOND / 10;
 /// Completion receipts per second that the devices together may send.
 pub const COMPLETIONS_PER_SECOND: u32 = FEEDBACK_PER_SECOND * 3 / 20;
+/// Messages about suspect blocks per second that the devices together may send.
+pub const SUSPECTS_PER_SECOND: u32 = FEEDBACK_PER_SECOND / 20;
 /// Progress reports per second that the devices together may send.
 pub const REPORTS_PER_SECOND: u32 = FEEDBACK_PER_SECOND * 3 / 20;
 /// While data arrives a device reports this often, or less often where there are many: the rate is
@@ -176,8 +191,12 @@ const _: () = {
     assert!(MAX_SOURCE_SYMBOLS < MAX_SYMBOL_ID);
     assert!(MAX_BLOCKS as u64 * 32 < HASH_CACHE_BYTES);
     assert!(
-        NAKS_PER_SECOND + 2 * JOINS_PER_SECOND + COMPLETIONS_PER_SECOND + REPORTS_PER_SECOND
-            <= FEEDBACK_PER_SECOND * 3 / 4
+        NAKS_PER_SECOND
+            + 2 * JOINS_PER_SECOND
+            + COMPLETIONS_PER_SECOND
+            + REPORTS_PER_SECOND
+            + SUSPECTS_PER_SECOND
+            <= FEEDBACK_PER_SECOND * 4 / 5
     );
     assert!(ANNOUNCE_INTERVAL.as_secs() < SENDER_SILENCE.as_secs());
     assert!(

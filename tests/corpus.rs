@@ -1,10 +1,16 @@
-//! Replays the committed corpus of the fuzz target `datagram`, so that what fuzzing once found
-//! stays found without a fuzzer. (Those of whole machines are replayed by their unit tests.)
+//! Replays the committed corpora of the fuzz targets, so that what fuzzing once found stays found without a
+//! fuzzer. (Those of whole machines are replayed by their unit tests.)
 //!
 //! Files named after a message kind are golden datagrams: they hold the wire format of this
 //! version as it was released. `cargo test --test corpus -- --ignored` writes them anew, which is
 //! right only together with a new `WIRE_VERSION`.
 
+#[path = "../fuzz/src/lib.rs"]
+mod bodies;
+
+use bodies::{fuzz_arguments, fuzz_keys, fuzz_names, fuzz_state};
+use mcp::crypto::derive::Secret;
+use mcp::crypto::group::GroupKey;
 use mcp::units::{
     AgreementKey, BlockIndex, Cookie, DeviceId, Digest, Rate, SenderKey, SessionId, Suite, SymbolDigest,
     SymbolId, TaskId,
@@ -18,8 +24,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/datagram")
+fn folder(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
 }
 
 const HEADER: Header = Header { session: SessionId(0x6d63_0001), packet_number: PacketNumber::new(0, 42) };
@@ -96,7 +102,7 @@ fn goldens() -> Vec<Message<'static>> {
         Acknowledge.into(),
         Abort { code: AbortCode::Disk, reason: "no space left".into() }.into(),
         Retry { agreement: AgreementKey([0x53; 32]), cookie: Cookie([0x54; 16]) }.into(),
-        Suspect { block: BlockIndex(3) }.into(),
+        Suspect { blocks: vec![BlockIndex(3), BlockIndex(9)] }.into(),
         SymbolDigests {
             block: BlockIndex(3),
             first: SymbolId(64),
@@ -106,14 +112,162 @@ fn goldens() -> Vec<Message<'static>> {
     ]
 }
 
-#[test]
-fn every_file_of_the_corpus_replays() {
+#[track_caller]
+fn replay(target: &str, body: fn(&[u8])) -> usize {
     let mut files = 0;
-    for entry in fs::read_dir(folder()).unwrap() {
-        fuzz_datagram(&fs::read(entry.unwrap().path()).unwrap());
+    for entry in fs::read_dir(folder(target)).unwrap() {
+        let path = entry.unwrap().path();
+        println!("{}", path.display());
+        body(&fs::read(path).unwrap());
         files += 1;
     }
-    assert!(files >= Kind::ALL.len());
+    assert!(files > 0);
+    files
+}
+
+#[test]
+fn every_datagram_replays() {
+    assert!(replay("datagram", fuzz_datagram) >= Kind::ALL.len());
+}
+
+#[test]
+fn all_other_corpora_replay() {
+    replay("names", fuzz_names);
+    replay("state", fuzz_state);
+    replay("keys", fuzz_keys);
+    replay("arguments", fuzz_arguments);
+}
+
+/// The first files of the corpora: what is sound, and what is nearly so.
+fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
+    let line = GroupKey::new("lab", Secret::new([7; 32])).unwrap().line().to_string();
+    let sender = SenderKey([7; 32]).line();
+    // Whether files may be replaced; a name; what is there already.
+    let names: [(u8, &[u8]); 16] = [
+        (0, b"image.iso"),
+        (0, b"image.iso\0other"),
+        (0, b"image.iso\0image.iso"),
+        (1, b"image.iso\0image.iso"),
+        (2, b"image.iso\0.image.iso.0123456789abcdef.mcp-part"),
+        (0, b"..\0.."),
+        (0, b"a/../../outside"),
+        (0, b"..\\outside"),
+        (0, b"nul.txt"),
+        (0, b"x::$DATA"),
+        (0, b"a.mcp-part"),
+        (0, "\u{202e}gpj.exe".as_bytes()),
+        (0, "\u{1f469}\u{200d}\u{1f4bb}".as_bytes()),
+        (0, &[b'x'; 255]),
+        (0, &[b'x'; 256]),
+        (0, b"\xff\xfe \x1b[2J"),
+    ];
+    let names = names.iter().map(|(choice, name)| [&[*choice], *name].concat());
+    // Which file, and what the rest is: the file as it is, edits of a sound one, or what gets a check.
+    let (damaged, checked) = (0x80, 0x40);
+    let list = format!("mcp-known-senders 1\n10.0.0.5 {sender} 2026-11-20T09:30:00Z\n::1 {sender} \n");
+    let list = list.as_bytes();
+    let state: [(u8, &[u8]); 19] = [
+        (0, b""),
+        (0, b"# nothing\n"),
+        (damaged, b""),
+        (damaged, &[0, 0, 100, 1]),
+        (1, line.as_bytes()),
+        (1, b"mcp-key2-lab-aaaa"),
+        (1 | damaged, b""),
+        (1 | damaged, &[1, 0, 100, 0]),
+        (2, list),
+        (2 | checked, list),
+        (2 | damaged, b""),
+        (2 | damaged, &[0, 0, 30, 2]),
+        (3, b"mcp-device-id 1\nabababababababababababababababab\n"),
+        (3 | damaged, &[2, 0, 4, 9]),
+        (4 | 2 << 3, b"mcp-hashes 1\n"),
+        (4 | damaged | 2 << 3, b""),
+        (4 | damaged | 2 << 3, &[0, 0, 40, 1]),
+        (4 | damaged | 2 << 3, &[0, 0, 150, 1]),
+        (4 | damaged | checked | 2 << 3, &[0, 0, 130, 1, 3, 0, 131, 0]),
+    ];
+    // Modulo five, the upper bits choose the file too.
+    let state = state.iter().map(|(choice, rest)| {
+        let (which, upper) = (choice & 7, choice & !7);
+        let lower = (0..8).find(|lower| (upper | lower) % 5 == which).unwrap();
+        [&[upper | lower], *rest].concat()
+    });
+    let (secret, name) = ([7; 32], &[3, b'l', b'a', b'b'][..]);
+    let keys = [
+        [&[0], line.as_bytes()].concat(),
+        [&[0], sender.as_bytes()].concat(),
+        [b"\0# the lab's\r\n\r\n  \n", line.as_bytes(), b"\r\n", line.as_bytes()].concat(),
+        b"\0mcp-key1-lab-".to_vec(),
+        b"\0mcp-sender2-x".to_vec(),
+        [&[1], &secret[..], name].concat(),
+        [&[1], &secret[..], name, &[0, 0, 20, 1]].concat(),
+        [&[1], &secret[..], &[4, b'n', b'o', b'n', b'e']].concat(),
+        [&[1], &secret[..], name, &[2, 0, 12, b'-', 2, 0, 0, b' ']].concat(),
+        [&[2], &secret[..]].concat(),
+        [&[2], &secret[..], &[3, 0, 30, 0]].concat(),
+        [&[3], &[0, 5, 1, 6, 2, 0, 3, 0, 6, 9, 7, 1, 4, 0][..]].concat(),
+        [&[3], &[[0, 1], [0, 2], [0, 3], [2, 0], [3, 0]].concat().repeat(6)[..]].concat(),
+    ];
+    let arguments: [&str; 22] = [
+        "\0send\nimage.iso",
+        "\x03send\nimage.iso\n239.1.1.1:7000\n-i\neth1\n-r\nauto:800M\n-n\n30\n-w\n1h 30m\n--slow\nkeep",
+        "\0send\nf\n-r\n2.5G\n--ttl\n255\n--linger\n1e9\n--symbol-size\n1408\n--report\nr\n-k\nnone",
+        "\0send\nf\n-r\n63999\n",
+        "\0send\nf\n-r\n1.5.5k",
+        "\0send\nf\n-w\n99999999999999999999",
+        "\0send\nf\n--linger\n584554531y",
+        "\0send\n--\n-odd-name",
+        "\0send\nf\n[ff02::1%25]:1",
+        "\0send\nf\nff02::1%eth0",
+        "\0send\nf\n239.1.1.1:0",
+        "\0send\nf\n--port=0",
+        "\0send\nf\n--symbol-size=65",
+        "\0send\nf\n-n0",
+        "\x02recv\n-o\n/srv/images\n--timeout\n5m\n--force\n--from\nold\n--require-signed",
+        "\x01recv\n--id\nlab-07\n--json\n-v",
+        "\0recv\n-q\n--json",
+        "\0recv\n--id\n\u{7f}",
+        "\0key\nrotate\nlab",
+        "\0key\nremove\nlab\n--older",
+        "\0help\nsend",
+        "\0--version",
+    ];
+    let mut arguments: Vec<Vec<u8>> = arguments.iter().map(|line| line.as_bytes().to_vec()).collect();
+    arguments.push(format!("\0recv\n--sender\n{sender}\n--sender={sender}").into_bytes());
+    arguments.push(b"\0send\n\xff\xfe\n\xff".to_vec());
+    vec![
+        ("names", names.collect()),
+        ("state", state.collect()),
+        ("keys", keys.to_vec()),
+        ("arguments", arguments),
+    ]
+}
+
+#[test]
+fn all_seeds_keep_their_promises() {
+    for (target, seeds) in seeds() {
+        for seed in seeds {
+            println!("{target}: {}", seed.escape_ascii());
+            match target {
+                "names" => fuzz_names(&seed),
+                "state" => fuzz_state(&seed),
+                "keys" => fuzz_keys(&seed),
+                _ => fuzz_arguments(&seed),
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "writes the first files of the corpora"]
+fn write_seeds() {
+    for (target, seeds) in seeds() {
+        fs::create_dir_all(folder(target)).unwrap();
+        for (n, seed) in seeds.iter().enumerate() {
+            fs::write(folder(target).join(format!("seed_{n:02}")), seed).unwrap();
+        }
+    }
 }
 
 #[test]
@@ -121,7 +275,7 @@ fn golden_datagrams_are_as_they_were() {
     let goldens = goldens();
     assert_eq!(goldens.iter().map(Message::kind).collect::<Vec<_>>(), Kind::ALL);
     for message in goldens {
-        let bytes = fs::read(folder().join(message.kind().name())).unwrap();
+        let bytes = fs::read(folder("datagram").join(message.kind().name())).unwrap();
         assert_eq!(encode_plain(HEADER, &message), bytes, "{}", message.kind());
         assert_eq!(decode_plain(&bytes), Ok((HEADER, message)));
     }
@@ -131,6 +285,6 @@ fn golden_datagrams_are_as_they_were() {
 #[ignore = "writes the golden datagrams; only for a new version of the wire format"]
 fn write_golden_datagrams() {
     for message in goldens() {
-        fs::write(folder().join(message.kind().name()), encode_plain(HEADER, &message)).unwrap();
+        fs::write(folder("datagram").join(message.kind().name()), encode_plain(HEADER, &message)).unwrap();
     }
 }

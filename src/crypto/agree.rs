@@ -6,33 +6,103 @@ use x25519_dalek::{PublicKey, StaticSecret};
 
 /// One side's half.
 #[derive(Clone)]
-pub struct Agreement(StaticSecret);
+pub struct Agreement(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Real(StaticSecret),
+    #[cfg(any(test, feature = "sim"))]
+    Sham(AgreementKey),
+}
 
 impl Agreement {
     /// From 32 random bytes.
     #[must_use]
     pub fn new(random: [u8; 32]) -> Self {
-        Self(StaticSecret::from(random))
+        #[cfg(any(test, feature = "sim"))]
+        if sham::is_one(&random) {
+            return Self(Kind::Sham(sham::public(&random)));
+        }
+        Self(Kind::Real(StaticSecret::from(random)))
+    }
+
+    /// The same, to agree with this peer.
+    #[must_use]
+    pub fn facing(peer: &AgreementKey, random: [u8; 32]) -> Self {
+        #[cfg(any(test, feature = "sim"))]
+        if sham::is_one(&peer.0) {
+            return Self(Kind::Sham(sham::public(&random)));
+        }
+        #[cfg(not(any(test, feature = "sim")))]
+        let _ = peer;
+        Self::new(random)
     }
 
     /// What the other side needs.
     #[must_use]
     pub fn public(&self) -> AgreementKey {
-        AgreementKey(PublicKey::from(&self.0).to_bytes())
+        match &self.0 {
+            Kind::Real(secret) => AgreementKey(PublicKey::from(secret).to_bytes()),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sham(own) => *own,
+        }
     }
 
     /// The shared secret; `None` for a peer's key that would make it the same for everybody (RFC 7748,
     /// section 6.1).
     #[must_use]
     pub fn shared(&self, peer: &AgreementKey) -> Option<Secret> {
-        let shared = self.0.diffie_hellman(&PublicKey::from(peer.0));
-        shared.was_contributory().then(|| Secret::new(*shared.as_bytes()))
+        match &self.0 {
+            Kind::Real(secret) => {
+                let shared = secret.diffie_hellman(&PublicKey::from(peer.0));
+                shared.was_contributory().then(|| Secret::new(*shared.as_bytes()))
+            }
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Sham(own) => sham::is_one(&peer.0).then(|| sham::shared(own, peer)),
+        }
     }
 }
 
 impl std::fmt::Debug for Agreement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Agreement({:?})", self.public())
+    }
+}
+
+/// Agreements that anybody who hears them can follow, for worlds where thousands of devices join on one
+/// thread. Keys of this kind are known by their first bytes, and are believed only once
+/// [`crate::crypto::sign::sham::allow`] was called, which the program itself never does.
+#[cfg(any(test, feature = "sim"))]
+pub mod sham {
+    use super::{AgreementKey, Secret};
+    use crate::crypto::sign;
+
+    const MARK: &[u8; 8] = b"sham agr";
+
+    /// What a sham half is made from, by [`super::Agreement::new`]; its peers follow.
+    #[must_use]
+    pub fn random(seed: u64) -> [u8; 32] {
+        let mut random = [0; 32];
+        random[..8].copy_from_slice(MARK);
+        random[8..16].copy_from_slice(&seed.to_be_bytes());
+        random
+    }
+
+    pub(super) fn is_one(bytes: &[u8; 32]) -> bool {
+        bytes.starts_with(MARK) && sign::sham::allowed()
+    }
+
+    pub(super) fn public(random: &[u8; 32]) -> AgreementKey {
+        let mut key = *blake3::hash(random).as_bytes();
+        key[..8].copy_from_slice(MARK);
+        AgreementKey(key)
+    }
+
+    /// The same for both sides.
+    pub(super) fn shared(one: &AgreementKey, other: &AgreementKey) -> Secret {
+        let mut both = [one.0, other.0];
+        both.sort_unstable();
+        Secret::new(*blake3::hash(both.as_flattened()).as_bytes())
     }
 }
 
@@ -63,5 +133,19 @@ mod tests {
         let mut one = [0; 32];
         one[0] = 1;
         assert!(Agreement::new([9; 32]).shared(&AgreementKey(one)).is_none());
+    }
+
+    #[test]
+    fn sham_halves_agree_with_each_other_only() {
+        crate::crypto::sign::sham::allow();
+        let sender = Agreement::new(sham::random(1));
+        let device = Agreement::facing(&sender.public(), [9; 32]);
+        let other = Agreement::facing(&sender.public(), [8; 32]);
+        let secret = |one: &Agreement, two: &Agreement| *one.shared(&two.public()).unwrap().expose();
+        assert_eq!(secret(&sender, &device), secret(&device, &sender));
+        assert_ne!(secret(&sender, &device), secret(&sender, &other));
+        let real = Agreement::new([9; 32]);
+        assert!(sender.shared(&real.public()).is_none());
+        assert_eq!(Agreement::facing(&real.public(), [7; 32]).public(), Agreement::new([7; 32]).public());
     }
 }

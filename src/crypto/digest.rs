@@ -6,7 +6,7 @@
 //! is an object of one block: its block is the root itself, which BLAKE3 finalises differently;
 //! there the block's "chaining value" is the object's hash.
 
-use crate::units::Digest;
+use crate::units::{Digest, SymbolDigest};
 use blake3::Hasher;
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 
@@ -25,6 +25,14 @@ pub fn chaining_value(offset: u64, bytes: &[u8], object_size: u64) -> Digest {
     let mut hasher = Hasher::new();
     hasher.set_input_offset(offset).update(bytes);
     Digest(hasher.finalize_non_root())
+}
+
+/// What tells a source symbol from a forged one; `payload` as it is sent, without padding.
+#[must_use]
+pub fn symbol_digest(payload: &[u8]) -> SymbolDigest {
+    let hash = blake3::hash(payload);
+    let (half, _) = hash.as_bytes().split_first_chunk().unwrap_or((&[0; 16], &[]));
+    SymbolDigest(*half)
 }
 
 /// BLAKE3 of the object whose blocks have these chaining values, in order; of no values, that of

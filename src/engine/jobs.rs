@@ -1,13 +1,13 @@
 //! What the machines' jobs do, against the storage ports: pure functions of a job and its files,
 //! executed by worker threads or by the simulated world.
 
-use crate::crypto::digest::chaining_value;
+use crate::crypto::digest::{chaining_value, symbol_digest};
 use crate::fec::{BlockAssembly, Buffer, Encoder, PlanCache};
 use crate::layout::Layout;
 use crate::protocol::job::{ReceiverDone, ReceiverJob, SenderDone, SenderJob};
 use crate::ranges::BitSet;
 use crate::storage::{Destination, DestinationError, Earlier, Part, Source, SourceError};
-use crate::units::{BlockIndex, Digest};
+use crate::units::{BlockIndex, Digest, SymbolDigest};
 use crate::wire::AbortCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -37,6 +37,10 @@ pub fn run_sender_job(
             let encoder = Encoder::new(buffer, layout.symbol_size(), plans);
             let symbols = Arc::new(encoder.repair(first.0, count));
             SenderDone::Encoded { block, first, symbols }
+        }),
+        SenderJob::Digest(block) => read_block(source, layout, block, buffer).map(|()| {
+            let symbols = buffer.chunks(usize::from(layout.symbol_size()));
+            SenderDone::Digested(block, symbols.map(symbol_digest).collect())
         }),
         SenderJob::CheckSource => source.check().map(|()| SenderDone::SourceChecked),
         SenderJob::LookUp(device) => Ok(SenderDone::LookedUp(device, None)),
@@ -115,8 +119,11 @@ impl ReceiverFiles {
 pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCache) -> ReceiverDone {
     let done = match job {
         ReceiverJob::Open { name, layout } => open(files, &name, layout),
-        ReceiverJob::Store { assembly, expected, pressed } => {
-            files.part().and_then(|open| store(&open, assembly, expected, pressed, plans))
+        ReceiverJob::Store { assembly, expected, keep, pressed } => {
+            files.part().and_then(|open| store(&open, assembly, (expected, keep), pressed, plans))
+        }
+        ReceiverJob::Sift { block, digests, expected } => {
+            files.part().and_then(|open| sift(&open, block, &digests, expected))
         }
         ReceiverJob::Spill(assembly) => files.part().and_then(|open| spill(&open, assembly)),
         ReceiverJob::Check { block, expected, in_part } => {
@@ -196,7 +203,7 @@ fn check(
 fn store(
     open: &OpenPart,
     mut assembly: BlockAssembly,
-    expected: Option<Digest>,
+    (expected, keep): (Option<Digest>, bool),
     pressed: bool,
     plans: &PlanCache,
 ) -> Result<ReceiverDone, Refusal> {
@@ -213,12 +220,18 @@ fn store(
         open.part.read_at(offset + start as u64, &mut assembly.buffer_mut()[start..start + len])?;
     }
     assembly.mark_restored();
+    // Decoding fills up what is missing.
+    let received = (!assembly.sources().is_full()).then(|| assembly.sources().clone());
     if assembly.complete(plans).is_err() {
         return Ok(ReceiverDone::Undecodable(assembly));
     }
     let value = value(&open.layout, block, assembly.bytes());
     if expected.is_some_and(|expected| expected != value) {
-        return Ok(ReceiverDone::Mismatched { block, buffer: assembly.take_buffer() });
+        if keep {
+            open.part.write_at(offset, assembly.bytes())?;
+        }
+        let kept = keep.then(|| received.unwrap_or_else(|| assembly.sources().clone()));
+        return Ok(ReceiverDone::Mismatched { block, buffer: assembly.take_buffer(), kept });
     }
     if cached {
         open.part.write_at(offset, assembly.bytes())?;
@@ -226,6 +239,24 @@ fn store(
         open.part.write_through(offset, assembly.bytes())?;
     }
     Ok(ReceiverDone::Stored { block, value, buffer: assembly.take_buffer() })
+}
+
+fn sift(
+    open: &OpenPart,
+    block: BlockIndex,
+    digests: &[SymbolDigest],
+    expected: Digest,
+) -> Result<ReceiverDone, Refusal> {
+    let mut buffer = Buffer::default();
+    buffer.set_len(open.layout.block_len(block));
+    open.part.read_at(open.layout.block_offset(block), &mut buffer)?;
+    let mut right = BitSet::new(open.layout.source_symbols(block));
+    let symbols = buffer.chunks(usize::from(open.layout.symbol_size()));
+    for (id, _) in (0..).zip(symbols.zip(digests)).filter(|(_, (s, digest))| symbol_digest(s) == **digest) {
+        right.insert(id);
+    }
+    let agrees = right.is_full() && value(&open.layout, block, &buffer) == expected;
+    Ok(ReceiverDone::Sifted { block, right, agrees })
 }
 
 fn spill(open: &OpenPart, mut assembly: BlockAssembly) -> Result<ReceiverDone, Refusal> {

@@ -84,6 +84,14 @@ impl BlockAssembly {
         }
     }
 
+    /// An assembly without a buffer, of whose symbols these source symbols are in the file.
+    #[must_use]
+    pub fn with_sources(layout: &Layout, block: BlockIndex, sources: BitSet) -> Self {
+        let assembly = Self::new(layout, block);
+        debug_assert_eq!(sources.capacity(), assembly.k);
+        Self { source: sources.clone(), spilled: sources, ..assembly }
+    }
+
     /// Its block.
     #[must_use]
     pub fn block(&self) -> BlockIndex {
@@ -193,6 +201,12 @@ impl BlockAssembly {
     #[must_use]
     pub fn deficit(&self) -> u32 {
         if self.source.is_full() { 0 } else { self.needed.saturating_sub(self.held()) }
+    }
+
+    /// The source symbols held, in memory and spilled.
+    #[must_use]
+    pub const fn sources(&self) -> &BitSet {
+        &self.source
     }
 
     /// The missing source symbols as `(first, count)` runs.

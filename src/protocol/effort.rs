@@ -3,30 +3,32 @@
 use crate::time::Time;
 use std::time::Duration;
 
-/// Stretch of time over which it is counted.
-const STRETCH: Duration = Duration::from_millis(100);
+/// What may be done at once, as time at the rate that is allowed.
+const BURST: Duration = Duration::from_millis(100);
 
-/// Counts how often something was done of late.
+/// Allows something so often (the generic cell rate algorithm of ITU-T I.371). It is refilled evenly: were it
+/// all at once, what comes in step with that would never get its turn in a flood.
 #[derive(Debug)]
 pub(super) struct Effort {
-    most: u32,
-    since: Time,
-    done: u32,
+    each: Duration,
+    /// When all that was allowed so far would have been done at the rate.
+    paid: Time,
 }
 
 impl Effort {
     /// Something that may be done so often a second, in bursts of a tenth of that.
-    pub(super) const fn new(per_second: u32) -> Self {
-        Self { most: per_second / 10, since: Time::ZERO, done: 0 }
+    pub(super) fn new(per_second: u32) -> Self {
+        Self { each: Duration::from_secs(1) / per_second, paid: Time::ZERO }
     }
 
-    /// Whether it may be done now; counts it as done.
+    /// Whether it may be done now; counts it as done if so.
     pub(super) fn may(&mut self, now: Time) -> bool {
-        if now.since(self.since) >= STRETCH {
-            (self.since, self.done) = (now, 0);
+        let begins = self.paid.max(now);
+        if begins.since(now) + self.each > BURST {
+            return false;
         }
-        self.done += 1;
-        self.done <= self.most
+        self.paid = begins + self.each;
+        true
     }
 }
 
@@ -34,14 +36,30 @@ impl Effort {
 mod tests {
     use super::*;
 
+    fn at(us: u64) -> Time {
+        Time::ZERO + Duration::from_micros(us)
+    }
+
     #[test]
     fn no_more_than_so_often() {
         let mut effort = Effort::new(50);
-        let mut times = |from: u64, to: u64| {
-            (from..to).filter(|ms| effort.may(Time::ZERO + Duration::from_millis(*ms))).count()
-        };
-        assert_eq!(times(0, 100), 5);
-        assert_eq!(times(100, 103), 3);
-        assert_eq!(times(103, 1103), 5 * 10 - 3 + 3);
+        assert_eq!((0..20).filter(|_| effort.may(at(0))).count(), 5);
+        assert_eq!((0..20).filter(|_| effort.may(at(40_000))).count(), 2);
+        assert_eq!((0..100_000).filter(|i| effort.may(at(1_000_000 + i * 10))).count(), 5 + 49);
+    }
+
+    #[test]
+    fn in_a_flood_everybody_has_a_chance_whatever_the_pace() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        for pace in [50_000, 100_000, 250_000] {
+            let (mut effort, mut own) = (Effort::new(2_000), 0);
+            for i in 0..100 * pace / 100 {
+                // Nine forgeries a millisecond, and one of ours at each pace.
+                let now = at(i * 100 + rng.u64(..30));
+                let allowed = effort.may(now);
+                own += u32::from(allowed && i % (pace / 100) == 0);
+            }
+            assert!((5..60).contains(&own), "{own} of 100 at {pace}");
+        }
     }
 }

@@ -83,6 +83,8 @@ pub struct SenderSnapshot {
     pub feedback: u64,
     /// Datagrams ignored because they were malformed or not for this session.
     pub ignored: u64,
+    /// Inquiries of devices about blocks that disagreed with their hashes.
+    pub suspects: u64,
     /// Devices expected (`--receivers`).
     pub expected: Option<u32>,
     /// All devices.
@@ -139,8 +141,15 @@ pub enum ReceiverEvent {
         /// Bytes of blocks that agree: they need not be received.
         bytes: u64,
     },
-    /// A block did not agree with its chaining value and is fetched again.
+    /// A block did not agree with its chaining value: what is wrong in it is fetched again.
     BlockRejected(u32),
+    /// Symbols of a block were not what the sender has signed, and were thrown away: forged, or damaged.
+    ForgedSymbols {
+        /// The block.
+        block: u32,
+        /// How many, at least 1.
+        symbols: u32,
+    },
     /// All blocks are verified; syncing and renaming.
     Committing,
     /// The file is in place and synced; telling the sender.
@@ -211,6 +220,8 @@ pub struct ReceiverSnapshot {
     pub overrun_drops: u64,
     /// Datagrams ignored because they were malformed or not for this session.
     pub ignored: u64,
+    /// Symbols thrown away because they were not what the sender has signed: forged, or damaged on the way.
+    pub forged_symbols: u64,
     /// The sender's phase.
     pub phase: Option<Phase>,
     /// Bytes of block buffers held now.

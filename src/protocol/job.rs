@@ -4,7 +4,7 @@ use crate::fec::{BlockAssembly, Buffer};
 use crate::layout::Layout;
 use crate::ranges::BitSet;
 use crate::status::DeviceStatus;
-use crate::units::{BlockIndex, DeviceId, Digest, SymbolId};
+use crate::units::{BlockIndex, DeviceId, Digest, SymbolDigest, SymbolId};
 use crate::wire::AbortCode;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +23,8 @@ pub enum SenderJob {
         /// How many.
         count: u32,
     },
+    /// Read the block and give the digests of its source symbols.
+    Digest(BlockIndex),
     /// Check that the source is still the file it was (size and modification time).
     CheckSource,
     /// Look the device up in the status table.
@@ -43,6 +45,8 @@ pub enum SenderDone {
         /// The symbols.
         symbols: Arc<Vec<u8>>,
     },
+    /// The digests of a block's source symbols, all of them.
+    Digested(BlockIndex, Vec<SymbolDigest>),
     /// The source is as it was.
     SourceChecked,
     /// The source could not be read, or changed; one clause for people.
@@ -68,14 +72,26 @@ pub enum ReceiverJob {
     Store {
         /// The symbols held.
         assembly: BlockAssembly,
-        /// The chaining value, if its page has come: a block that disagrees is not written.
+        /// The chaining value, if its page has come.
         expected: Option<Digest>,
+        /// Whether a block that disagrees is written all the same, for a [`ReceiverJob::Sift`].
+        keep: bool,
         /// Buffers are scarce: the sooner this one is back the better, even if the page cache has
         /// to take the block.
         pressed: bool,
     },
     /// Write what the assembly holds to the part file and empty its buffer.
     Spill(BlockAssembly),
+    /// Read a block that disagrees with its chaining value from the part file, and tell which of its source
+    /// symbols are right.
+    Sift {
+        /// The block.
+        block: BlockIndex,
+        /// The digests of all its source symbols.
+        digests: Arc<Vec<SymbolDigest>>,
+        /// Its chaining value.
+        expected: Digest,
+    },
     /// Look whether the device has the block already: in the part file that an earlier run has left, or
     /// in an earlier version of the object, from which it is copied if it agrees.
     Check {
@@ -99,7 +115,7 @@ pub enum ReceiverJob {
 pub enum ReceiverDone {
     /// The part file is ready.
     Opened {
-        /// Blocks of which it may hold something from an earlier run.
+        /// Blocks of which it may hold something from an earlier run; a set with room for all of the object's.
         written: BitSet,
         /// Blocks below this are in an earlier version of the object, changed or not.
         earlier: u32,
@@ -113,12 +129,23 @@ pub enum ReceiverDone {
         /// The buffer.
         buffer: Buffer,
     },
-    /// The block disagreed with `expected` and was not written.
+    /// The block disagreed with `expected`.
     Mismatched {
         /// The block.
         block: BlockIndex,
         /// The buffer.
         buffer: Buffer,
+        /// The source symbols that were received, if the block is in the part file; the others were decoded.
+        kept: Option<BitSet>,
+    },
+    /// A block was sifted.
+    Sifted {
+        /// The block.
+        block: BlockIndex,
+        /// Its source symbols in the part file that have their digests.
+        right: BitSet,
+        /// All have, and the block has its chaining value.
+        agrees: bool,
     },
     /// The symbols did not suffice (RaptorQ fails now and then at few extra symbols).
     Undecodable(BlockAssembly),

@@ -2,12 +2,15 @@
 //! the seed.
 
 use super::disk::SimDisk;
+use super::hostile::is_nobody;
 use crate::layout::Layout;
-use crate::limits::{FEEDBACK_PER_SECOND, JOIN_CLEAR, MAX_CONTROL, MAX_DATAGRAM, MAX_TRAILER};
+use crate::limits::{FEEDBACK_PER_SECOND, HEADER_LEN, JOIN_CLEAR, MAX_CONTROL, MAX_DATAGRAM, MAX_TRAILER};
+use crate::protocol::envelope::SenderSide;
 use crate::time::Time;
 use crate::units::{BlockIndex, SessionId};
-use crate::wire::{self, Head, Kind, Message};
+use crate::wire::{self, Head, Kind, Message, Seals};
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +45,67 @@ impl Symbols {
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.group_source + self.group_repair + self.unicast
+    }
+}
+
+/// An address that has not given back a cookie gets no more bytes than this for each that came from it.
+const AMPLIFICATION: u64 = 3;
+
+/// What one address and the sender have sent each other.
+#[derive(Clone, Copy, Default)]
+struct Account {
+    came: u64,
+    went: u64,
+    /// A join with the right cookie has come from it.
+    reachable: bool,
+}
+
+/// Who has shown that it can be reached, and what was sent to those who have not. For one run of a sender.
+pub struct Ledger {
+    /// The sender's secrets: they tell a cookie.
+    side: SenderSide,
+    accounts: HashMap<SocketAddr, Account>,
+}
+
+impl Ledger {
+    /// Of a sender with these secrets.
+    #[must_use]
+    pub fn new(side: SenderSide) -> Self {
+        Self { side, accounts: HashMap::new() }
+    }
+    /// The sender has received a datagram.
+    pub fn came(&mut self, from: SocketAddr, bytes: &[u8]) {
+        let account = self.accounts.entry(from).or_default();
+        account.came += bytes.len() as u64;
+        if !account.reachable && !is_nobody(from) && wire::head(bytes).is_ok_and(|h| h.kind == Kind::Join) {
+            account.reachable = self.side.join_clear(from, bytes).is_some_and(|clear| clear.reachable);
+        }
+    }
+    /// The sender has sent a datagram.
+    ///
+    /// # Panics
+    /// When it goes to an address that has not shown that it can be reached, and is too much for it.
+    pub fn went(&mut self, to: SocketAddr, bytes: usize) {
+        if to.ip().is_multicast() {
+            return;
+        }
+        let account = self.accounts.entry(to).or_default();
+        account.went += bytes as u64;
+        let Account { came, went, reachable } = *account;
+        assert!(
+            reachable || went <= came * AMPLIFICATION,
+            "amplification: {went} bytes to {to}, which has sent {came} and given back no cookie"
+        );
+    }
+    /// Opens a symbol that is sealed for the group.
+    fn symbol(&self, head: &Head, bytes: &[u8]) -> Option<Vec<u8>> {
+        let seal = self.side.symbols().filter(|_| head.seals.group && head.kind == Kind::Symbol)?;
+        let (clear, sealed) = bytes.split_at(HEADER_LEN);
+        let mut sealed = sealed.to_vec();
+        let body = seal.key.open(head.header.packet_number.0, clear, &mut sealed)?;
+        let mut plain = [clear, body].concat();
+        Seals::default().mark(&mut plain);
+        Some(plain)
     }
 }
 
@@ -85,15 +149,18 @@ impl Checker {
     /// # Panics
     /// When it is malformed, reuses a packet number or a repair symbol's id, or carries source
     /// bytes that are not the object's.
-    pub fn sender_sent(&mut self, group: bool, bytes: &[u8]) {
-        let Head { header, .. } = Self::head(bytes);
+    pub fn sender_sent(&mut self, group: bool, bytes: &[u8], ledger: &Ledger) {
+        let head = Self::head(bytes);
+        let header = head.header;
         let session = self.sessions.entry(header.session).or_default();
         let number = header.packet_number.0;
         let (channel, counter) = ((number >> 48) as u16, number & ((1 << 48) - 1));
         let next = session.counters.entry(channel).or_default();
         assert!(counter >= *next, "packet number {counter} of channel {channel} is used again");
         *next = counter + 1;
-        let Ok((_, Message::Symbol(symbol))) = wire::decode_plain(bytes) else { return };
+        let plain = ledger.symbol(&head, bytes);
+        let plain = plain.as_deref().unwrap_or(bytes);
+        let Ok((_, Message::Symbol(symbol))) = wire::decode_plain(plain) else { return };
         let (block, id) = (symbol.block, symbol.id);
         assert!(block.0 < self.layout.block_count(), "a symbol of {block:?}, which does not exist");
         if id.0 < self.layout.source_symbols(block) {

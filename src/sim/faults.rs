@@ -29,6 +29,7 @@ impl Faults {
             ("datagram duplicated", counts.duplicated),
             ("datagram reordered", counts.reordered),
             ("datagram damaged", counts.corrupted),
+            ("symbol forged", counts.forged),
         ] {
             self.many(class, times);
         }

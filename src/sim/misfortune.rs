@@ -163,6 +163,9 @@ impl Draw {
                 _ => {}
             }
         }
+        if self.chance(4) {
+            scenario.forger = self.rng.f64();
+        }
         scenario
     }
 

@@ -3,7 +3,7 @@
 //! the same commit replay the same run, byte for byte.
 //!
 //! ```text
-//!   scenario, misfortune  (seed -> sizes, links, faults)        runner (ranges of seeds)
+//!   scenario, misfortune, hostile  (seed -> sizes, links, faults, enemies)   runner (ranges of seeds)
 //!       |                                              |
 //!   transfer  starts, crashes and restarts senders and devices (party)
 //!       |                     \
@@ -17,6 +17,7 @@
 pub mod checks;
 pub mod disk;
 pub mod faults;
+pub mod hostile;
 pub mod line;
 pub mod link;
 pub mod misfortune;
@@ -32,6 +33,8 @@ pub mod totals;
 pub mod transfer;
 pub mod world;
 
+#[cfg(test)]
+mod poison;
 #[cfg(test)]
 mod rates;
 #[cfg(test)]

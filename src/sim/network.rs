@@ -11,6 +11,8 @@
 //! has passed the lines. What leaves at one instant travels as a [`Volley`], shared by all its
 //! receivers; nothing is allocated for each.
 
+pub mod forger;
+
 use super::line::{Line, Meters};
 use super::link::{Fate, Link, Quality, traverse};
 use crate::time::Time;
@@ -75,6 +77,8 @@ pub struct Counts {
     pub reordered: u64,
     /// Damaged.
     pub corrupted: u64,
+    /// Forged.
+    pub forged: u64,
     /// Nobody there.
     pub unroutable: u64,
     /// Dropped by a receiver's full socket buffer.
@@ -94,6 +98,7 @@ impl Counts {
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
         self.corrupted += other.corrupted;
+        self.forged += other.forged;
         self.unroutable += other.unroutable;
         self.kernel_drops += other.kernel_drops;
     }
@@ -165,6 +170,7 @@ pub struct Network {
     places: Vec<Place>,
     groups: HashMap<SocketAddr, Vec<NodeId>>,
     metered: bool,
+    forger: Option<forger::Forger>,
     /// What has happened.
     pub counts: Counts,
 }
@@ -217,6 +223,7 @@ impl Network {
             places: Vec::new(),
             groups: HashMap::new(),
             metered: false,
+            forger: None,
             counts: Counts::default(),
         }
     }
@@ -279,12 +286,12 @@ impl Network {
         }
     }
 
-    /// Carries at most [`VOLLEY`] datagrams from `from` to the address `to`; `deliver` gets what arrives,
-    /// with its time and where it then is.
+    /// Carries at most [`VOLLEY`] datagrams from a node to the address `to`, with the source address that they
+    /// bear; `deliver` gets what arrives, with its time and where it then is.
     pub fn carry(
         &mut self,
         now: Time,
-        from: NodeId,
+        (from, source): (NodeId, SocketAddr),
         to: SocketAddr,
         mut datagrams: Vec<Rc<[u8]>>,
         deliver: &mut impl FnMut(Time, Stage, Arrival),
@@ -307,7 +314,8 @@ impl Network {
             flights.extend(std::iter::once(at).chain(again).map(|at| (at, i)));
         }
         if !flights.is_empty() {
-            let volley = Rc::new(Volley { from: address(from), datagrams, payloads, sent: now });
+            let volley = Rc::new(Volley { from: source, datagrams, payloads, sent: now });
+            self.forge(&volley, flights[0].0, (from, to), deliver);
             self.fan_out(&volley, &flights, from, to, deliver);
         }
     }

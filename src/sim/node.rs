@@ -1,5 +1,6 @@
 //! The engine's ports in the virtual world, and a node: an engine with its ports and its log.
 
+use super::checks::Ledger;
 use super::disk::SimSource;
 use super::network::{Arrival, FRAMING, bits};
 use crate::engine::{Engine, EngineError, Jobs, Step};
@@ -7,6 +8,7 @@ use crate::net::{Body, Net, Segment};
 use crate::protocol::Machine;
 use crate::time::Time;
 use crate::units;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +18,16 @@ use std::time::Duration;
 /// Most datagrams given out by one [`Net::receive`].
 const RECEIVE_BATCH: usize = 32;
 
+/// A datagram on its way out.
+pub struct Sent {
+    /// The address that it seems to come from, if that is not the node's own.
+    pub spoofed: Option<SocketAddr>,
+    /// Where it goes.
+    pub to: SocketAddr,
+    /// What it is.
+    pub bytes: Rc<[u8]>,
+}
+
 /// A node's sockets. The world fills the inbox and empties the outbox.
 #[derive(Default)]
 pub struct SimNet {
@@ -24,7 +36,7 @@ pub struct SimNet {
     /// The datagram that is being received.
     scratch: Vec<u8>,
     /// What was sent and has not been carried yet.
-    pub outbox: Vec<(SocketAddr, Rc<[u8]>)>,
+    pub outbox: Vec<Sent>,
     /// Groups asked for and not joined yet.
     pub listens: Vec<SocketAddr>,
     /// Bytes that may still be sent now.
@@ -33,6 +45,8 @@ pub struct SimNet {
     capacity: usize,
     drops: u64,
     source: Option<SimSource>,
+    /// Gets all that is received.
+    pub ledger: Option<Rc<RefCell<Ledger>>>,
 }
 
 impl SimNet {
@@ -98,7 +112,7 @@ impl Net for SimNet {
                 }
             }
             self.room = self.room.saturating_sub(datagram.len() + FRAMING);
-            self.outbox.push((to, datagram.into()));
+            self.outbox.push(Sent { spoofed: None, to, bytes: datagram.into() });
         }
         Ok(segments.len())
     }
@@ -113,6 +127,9 @@ impl Net for SimNet {
                 // All receivers share one copy, and each opens its own.
                 self.scratch.clear();
                 self.scratch.extend_from_slice(&arrival.volley.datagrams[i]);
+                if let Some(ledger) = &self.ledger {
+                    ledger.borrow_mut().came(how.from, &self.scratch);
+                }
                 sink(how, &mut self.scratch);
                 arrival.which &= !(1 << i);
                 left -= 1;

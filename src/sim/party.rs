@@ -1,12 +1,16 @@
-//! The senders and devices of a transfer, each an engine on virtual ports.
+//! The senders and devices of a transfer, each an engine on virtual ports; and those who mean harm.
 
+use super::checks::Ledger;
 use super::disk::{SimDestination, SimDisk, SimEarlier, SimSource};
+use super::hostile::{self, Hostile};
 use super::node::{Actor, Node, SimJobs, SimNet, Work};
 use super::scenario::{DevicePlan, Scenario};
+use crate::crypto::agree;
 use crate::crypto::sign::sham;
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job};
 use crate::engine::{Engine, EngineError, Step, Stream};
 use crate::fec::{Likely, PlanCache};
+use crate::protocol::envelope::SenderSide;
 use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{ReceiverDone, SenderDone, SenderJob};
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
@@ -23,9 +27,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The group that data goes to.
-const DATA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)), 7417);
+pub(super) const DATA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)), 7417);
 /// The group that announcements go to as well.
-const RENDEZVOUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 255, 74, 17)), 7417);
+pub(super) const RENDEZVOUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 255, 74, 17)), 7417);
 /// The object's name.
 pub const NAME: &str = "object.img";
 /// Datagrams that the sender's socket buffers.
@@ -42,6 +46,8 @@ pub enum Party {
     Sender(Box<Node<Sender>>),
     /// A device.
     Receiver(Box<Node<Receiver>>),
+    /// Somebody who means harm.
+    Hostile(Box<Hostile>),
 }
 
 impl Actor for Party {
@@ -49,18 +55,21 @@ impl Actor for Party {
         match self {
             Self::Sender(node) => node.step(now),
             Self::Receiver(node) => node.step(now),
+            Self::Hostile(hostile) => hostile.step(now),
         }
     }
     fn net(&mut self) -> &mut SimNet {
         match self {
             Self::Sender(node) => node.net(),
             Self::Receiver(node) => node.net(),
+            Self::Hostile(hostile) => hostile.net(),
         }
     }
     fn next_done(&self) -> Time {
         match self {
             Self::Sender(node) => node.next_done(),
             Self::Receiver(node) => node.next_done(),
+            Self::Hostile(hostile) => hostile.next_done(),
         }
     }
 }
@@ -107,7 +116,7 @@ fn random_bytes(seed: u64) -> [u8; 32] {
     bytes
 }
 
-/// The sender of `scenario`, as started at `now`; `work_seed` is its workers'.
+/// The sender of `scenario`, as started at `now`, and the ledger of what goes to whom; `work_seed` is its workers'.
 ///
 /// # Panics
 /// Later, when the status table refuses a row.
@@ -120,7 +129,7 @@ pub fn sender(
     plans: Rc<PlanCache>,
     table: &Table,
     now: Time,
-) -> Party {
+) -> (Party, Ledger) {
     let layout = scenario.layout;
     let config = SenderConfig {
         session,
@@ -136,10 +145,12 @@ pub fn sender(
         settle: scenario.settle,
         linger: scenario.linger,
         identity: sham::identity(1),
-        agreement: random_bytes(work_seed),
-        group_key: None,
+        agreement: agree::sham::random(work_seed),
+        group_key: scenario.group_key.then(hostile::group_key),
         suite: Suite::default(),
     };
+    let (identity, random) = (config.identity.clone(), config.agreement);
+    let side = SenderSide::new(session, identity, random, config.suite, config.group_key.as_ref());
     let source: Arc<dyn Source> = Arc::new(sim_source.clone());
     let job_source = Arc::clone(&source);
     let mut buffer = Vec::new();
@@ -168,7 +179,7 @@ pub fn sender(
             panic!("the status table refuses a row: {e}");
         }
     });
-    Party::Sender(Box::new(Node::new(engine, on_event)))
+    (Party::Sender(Box::new(Node::new(engine, on_event))), Ledger::new(side))
 }
 
 /// The device with this number, as started at `now`; `work_seed` is its workers'.
@@ -180,8 +191,10 @@ pub fn receiver(
     (disk, earlier): (SimDisk, Option<Arc<Vec<u8>>>),
     buffer_bytes: usize,
     (plans, likely): (Rc<PlanCache>, Arc<Likely>),
-    now: Time,
+    (grouped, now): (bool, Time),
 ) -> Party {
+    // Whoever has the group's key and signs is believed; without one, the sender's key is known.
+    let pinned = if grouped { Vec::new() } else { vec![sham::identity(1).public()] };
     let config = ReceiverConfig {
         seed,
         device: device_id(index),
@@ -191,8 +204,8 @@ pub fn receiver(
         only: None,
         buffer_bytes,
         agreement: random_bytes(seed),
-        group_keys: Vec::new(),
-        trust: Trust::anybody(),
+        group_keys: grouped.then(hostile::group_key).into_iter().collect(),
+        trust: Trust { pinned, ..Trust::anybody() },
     };
     let earlier = earlier.map(|bytes| Box::new(SimEarlier(bytes)) as Box<dyn Earlier>);
     let files = ReceiverFiles::new(Box::new(SimDestination::new(disk, plan.force))).with_earlier(earlier);

@@ -1,6 +1,7 @@
 //! What happens in one run: drawn from a seed, or plain with given numbers. With each device goes
 //! what is expected of it.
 
+use super::hostile::HostilePlan;
 use super::line::Line;
 use super::link::{Burst, Quality};
 use super::misfortune::DiskFaults;
@@ -11,6 +12,8 @@ use crate::protocol::sender::SlowPolicy;
 use crate::time::Time;
 use crate::units::Rate;
 use std::time::Duration;
+
+mod devices;
 
 /// What a device must have come to in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,10 +109,16 @@ pub struct Scenario {
     pub settle: Duration,
     /// How long the sender stays.
     pub linger: Duration,
+    /// Forged symbols for each true one.
+    pub forger: f64,
     /// The sender.
     pub sender: SenderPlan,
     /// The devices.
     pub devices: Vec<DevicePlan>,
+    /// The session has a group key.
+    pub group_key: bool,
+    /// Those who mean harm.
+    pub hostile: Vec<HostilePlan>,
 }
 
 /// Numbers of a plain run: nothing but loss.
@@ -167,8 +176,11 @@ impl Scenario {
             wait: Duration::from_secs(60),
             settle: Duration::from_millis(300),
             linger: Duration::ZERO,
+            forger: 0.0,
             sender: SenderPlan { job: Duration::from_millis(2), ..SenderPlan::default() },
             devices: devices.collect(),
+            group_key: false,
+            hostile: Vec::new(),
         }
     }
 
@@ -178,6 +190,7 @@ impl Scenario {
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x5ce_4a10) }.scenario(seed);
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x11_4e5) }.lines(scenario);
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0xd15c) }.misfortune(scenario);
+        let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x0bad_cafe) }.hostility(scenario);
         scenario.with_some_earlier(fastrand::Rng::with_seed(seed ^ 0x01d_f11e))
     }
 
@@ -196,7 +209,9 @@ impl Scenario {
         let last = cues.flatten().max().unwrap_or(Time::ZERO);
         let last = last.max(self.sender.crash.and_then(|c| c.1).unwrap_or(Time::ZERO));
         let timeout = self.devices.iter().map(|d| d.timeout).max().unwrap_or_default();
-        last + timeout + self.wait + self.linger * 2 + stream * 30 + Duration::from_secs(300)
+        // Whoever is attacked may take three times as long.
+        let times = if self.hostile.is_empty() { 1 } else { 3 };
+        last + timeout + self.wait + self.linger * 2 + (stream * 30 + Duration::from_secs(300)) * times
     }
 
     /// Time the source symbols take at the rate, about.
@@ -321,8 +336,11 @@ impl Draw {
             wait,
             settle: self.between(300, 2_000),
             linger: if self.chance(40) { self.between(30_000, 60_000) } else { Duration::ZERO },
+            forger: 0.0,
             sender,
             devices: Vec::new(),
+            group_key: false,
+            hostile: Vec::new(),
         };
         for i in 0..count {
             let device = self.device(&scenario, i, horizon);
@@ -360,133 +378,5 @@ impl Draw {
             let back = at + self.between(200, 5_000);
             *line = line.clone().changing(at, lower).changing(back, rate);
         }
-    }
-
-    fn device(&mut self, scenario: &Scenario, index: u32, horizon: u64) -> DevicePlan {
-        // The first one is there early and well, so that there is a session.
-        let fine = index == 0;
-        let rough = !fine && self.chance(25);
-        let (down, up) = (self.quality(rough), self.quality(false));
-        let mut attachment = Attachment { down, up, ..Attachment::default() };
-        if self.chance(15) {
-            attachment.up.loss = 0.2;
-        }
-        // Few damaged ones a block, or hardly any pass over it would be clean.
-        if self.chance(20) {
-            let symbols = (1u32 << scenario.layout.block_log2()) / u32::from(scenario.layout.symbol_size());
-            attachment.down.corrupt = (0.3 / f64::from(symbols)).min(0.01);
-        }
-        if !fine && self.chance(15) {
-            let rate = scenario.rate * self.rng.u64(60..300) / 100;
-            attachment.ingress = Some(Line::new(rate, self.rng.usize(10_000..200_000), false));
-        }
-        let mut expectation = Expectation::Complete;
-        if !fine && self.chance(10) {
-            let from = self.time(0, horizon);
-            let long = self.chance(30);
-            let to = from + if long { self.between(4_000, 40_000) } else { self.between(50, 4_000) };
-            attachment.down.partitions.push((from, to));
-            if self.chance(70) {
-                attachment.up.partitions.push((from, to));
-            }
-            if long || attachment.up.loss > 0.1 || attachment.down.loss > 0.1 {
-                expectation = Expectation::Any;
-            }
-        }
-        let start = match self.rng.u8(..10) {
-            _ if fine => self.time(0, 200),
-            0 => self.time(0, horizon),
-            1 => self.time(0, 2_000 + scenario.linger.as_millis() as u64),
-            _ => self.time(0, 1_000),
-        };
-        let mut plan = DevicePlan {
-            start,
-            attachment,
-            per_datagram: if self.chance(15) { self.between(0, 1) } else { Duration::ZERO },
-            socket: if self.chance(15) { self.rng.usize(8..64) } else { 4_096 },
-            job: if self.chance(15) { self.between(20, 300) } else { self.between(1, 20) },
-            faults: DiskFaults::default(),
-            existing: false,
-            force: self.chance(30),
-            earlier: None,
-            buffer_blocks: self.rng.usize(4..40),
-            timeout: self.between(20_000, 120_000),
-            crash: None,
-            back: None,
-            interrupt: None,
-            expectation,
-        };
-        if fine {
-            return self.settled(scenario, plan);
-        }
-        match self.rng.u8(..30) {
-            0 | 1 => {
-                let at = plan.start + self.between(0, horizon);
-                let back = self.chance(70).then(|| at + self.between(50, 25_000));
-                plan.crash = Some((at, back));
-            }
-            2 => {
-                plan.interrupt = Some(plan.start + self.between(0, horizon));
-                plan.expectation = Expectation::Any;
-            }
-            3..=5 => {
-                let (faults, fails) = self.disk(&scenario.layout);
-                plan.faults = faults;
-                plan.expectation = if fails && !(faults.name_taken_late && plan.force) {
-                    Expectation::Fails
-                } else {
-                    Expectation::Any
-                };
-            }
-            6 => {
-                plan.existing = true;
-                if !plan.force {
-                    plan.expectation = Expectation::Fails;
-                }
-            }
-            _ => {}
-        }
-        self.settled(scenario, plan)
-    }
-
-    /// Takes back expectations that the plan's own timing does not warrant.
-    fn settled(&mut self, scenario: &Scenario, mut plan: DevicePlan) -> DevicePlan {
-        let hopeful = |plan: &mut DevicePlan| {
-            if plan.expectation == Expectation::Complete {
-                plan.expectation = Expectation::Any;
-            }
-        };
-        if !scenario.sender.is_steady() {
-            hopeful(&mut plan);
-        }
-        let (up, down) = (&plan.attachment.up, &plan.attachment.down);
-        if up.mean_loss() > 0.4 || down.mean_loss() > 0.4 {
-            hopeful(&mut plan);
-        }
-        let (up, down) = (&plan.attachment.up, &plan.attachment.down);
-        // Time to get in, with room for many lost announces and joins.
-        let quiet = up.loss <= 0.05 && down.loss <= 0.05 && down.burst.is_none();
-        let handshake = Duration::from_secs(if quiet { 6 } else { 20 });
-        let gathers = match (scenario.expected, scenario.sender.start_now) {
-            (_, Some(at)) => at,
-            (Some(_), None) => Time::ZERO + scenario.wait,
-            (None, None) => Time::ZERO + scenario.settle,
-        };
-        // Devices that are gone count as joined, so gathering may end before the last has come
-        // back; but a sender that lingers stays.
-        let last_call = if plan.crash.is_some() { Time::ZERO } else { gathers } + scenario.linger;
-        let present = match plan.crash {
-            None => Some(plan.start),
-            Some((_, back)) => back,
-        };
-        if present.is_none_or(|at| at + handshake > last_call) {
-            hopeful(&mut plan);
-        }
-        if plan.start + plan.timeout < Time::ZERO + Duration::from_secs(10)
-            || plan.crash.is_some() && !plan.force
-        {
-            hopeful(&mut plan);
-        }
-        plan
     }
 }

@@ -1,12 +1,14 @@
 //! One transfer in the virtual world: builds the sender and the devices of a scenario, crashes and
 //! restarts them, watches every step, and judges the end.
 
-use super::checks::Checker;
+use super::checks::{Checker, Ledger};
 use super::disk::{SimDisk, SimSource};
 use super::faults::Faults;
+use super::hostile::Air;
+use super::network::forger::Forger;
 use super::network::{NodeId, address};
-use super::node::Node;
-use super::party::{self, NAME, Party, Table, index_of};
+use super::node::{Actor, Node};
+use super::party::{self, NAME, Party, Table};
 use super::planned::Planned;
 use super::scenario::Scenario;
 use super::totals::{Measured, MeasuredDevice, Totals};
@@ -21,6 +23,7 @@ use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::units::{BlockIndex, SessionId};
 use crate::wire::{self, Message, Phase, Symbol};
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,6 +36,7 @@ const SENDER: NodeId = 0;
 /// Steps of a receiver between two looks at its buffers.
 const BUFFER_LOOK: u64 = 8;
 
+mod attack;
 mod judge;
 
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +49,7 @@ enum Cue {
     StartDevice(u32),
     CrashDevice(u32),
     InterruptDevice(u32),
+    StartHostile(u32),
 }
 
 /// What became of one device.
@@ -73,6 +78,10 @@ struct Transfer<'a, 't> {
     likely: Arc<Likely>,
     table: Table,
     checker: Checker,
+    /// What the present sender has sent to whom.
+    ledger: Rc<RefCell<Ledger>>,
+    /// What hostile parties overhear.
+    air: Rc<RefCell<Air>>,
     cues: Vec<Cue>,
     devices: Vec<Device>,
     sender_outcome: Option<SenderOutcome>,
@@ -145,6 +154,8 @@ impl<'a, 't> Transfer<'a, 't> {
             likely: Arc::new(Likely::new(Arc::clone(&object))),
             table: party::new_table(),
             checker: Checker::new(Arc::clone(&object), scenario.layout, NAME.to_owned()),
+            ledger: attack::no_ledger(),
+            air: attack::air(scenario, &object),
             cues: Vec::new(),
             devices: devices.collect(),
             sender_outcome: None,
@@ -178,6 +189,9 @@ impl<'a, 't> Transfer<'a, 't> {
     fn build(&mut self, world: &mut World<Party>) {
         let scenario = self.scenario;
         let sender = &scenario.sender;
+        if scenario.forger > 0.0 {
+            world.network.suffer(Forger::new(scenario.seed, scenario.layout, scenario.forger));
+        }
         world.add(sender.attachment.clone(), Pace::default());
         self.cue(world, Some(Time::ZERO), Cue::StartSender);
         self.cue(world, sender.crash.map(|c| c.0), Cue::CrashSender);
@@ -192,6 +206,10 @@ impl<'a, 't> Transfer<'a, 't> {
             self.cue(world, plan.crash.and_then(|c| c.1), Cue::StartDevice(i));
             self.cue(world, plan.interrupt, Cue::InterruptDevice(i));
         }
+        for (i, plan) in (0..).zip(&scenario.hostile) {
+            world.add(plan.attachment.clone(), Pace::default());
+            self.cue(world, Some(plan.start), Cue::StartHostile(i));
+        }
     }
 
     fn sender(&mut self, now: Time) -> Party {
@@ -202,7 +220,11 @@ impl<'a, 't> Transfer<'a, 't> {
         let session = SessionId(self.scenario.seed << 8 | self.sender_incarnation);
         let (source, plans) = (self.source.clone(), Rc::clone(&self.plans));
         let seed = self.rng.u64(..);
-        party::sender(self.scenario, session, seed, source, plans, &self.table, now)
+        let (mut party, ledger) =
+            party::sender(self.scenario, session, seed, source, plans, &self.table, now);
+        self.ledger = Rc::new(RefCell::new(ledger));
+        party.net().ledger = Some(Rc::clone(&self.ledger));
+        party
     }
 
     /// An earlier version of the object: `percent` of the blocks are the same, and where two devices have
@@ -235,7 +257,7 @@ impl<'a, 't> Transfer<'a, 't> {
         let seeds = [self.rng.u64(..), self.rng.u64(..)];
         let shared = (Rc::clone(&self.plans), Arc::clone(&self.likely));
         let disks = (device.disk.clone(), earlier);
-        party::receiver(plan, index, seeds, disks, buffer_bytes, shared, now)
+        party::receiver(plan, index, seeds, disks, buffer_bytes, shared, (self.scenario.group_key, now))
     }
 
     /// A device is without power: what is on its disk is what will be there.
@@ -255,13 +277,16 @@ impl<'a, 't> Transfer<'a, 't> {
             }
             match event {
                 SenderEvent::Status(row) if row.status == DeviceStatus::Complete => {
-                    let index = index_of(row.device);
+                    // A liar harms itself.
+                    let Some(index) = self.honest_at(row.address) else { continue };
                     self.checker.check_complete(index, &self.devices[index as usize].disk);
                 }
                 SenderEvent::Phase(Phase::Streaming) => {
                     self.started.get_or_insert(now);
                 }
+                SenderEvent::Twin { addresses, .. } => self.check_twins(addresses),
                 SenderEvent::Finished(outcome) => {
+                    self.air.borrow_mut().over = self.scenario.sender.crash.is_none();
                     assert!(self.sender_outcome.is_none(), "the sender finishes twice at {now:?}");
                     self.sender_outcome = Some(outcome.clone());
                 }
@@ -308,6 +333,7 @@ impl<'a, 't> Transfer<'a, 't> {
         let mut faults = self.faults.clone();
         self.devices.iter().for_each(|device| faults.add(&device.disk.struck()));
         faults.of_network(&world.network.counts);
+        faults.add(&self.air.borrow().struck);
         faults
     }
 
@@ -342,7 +368,7 @@ impl Director<Party> for Transfer<'_, '_> {
             Cue::ChangeSource => Some((SENDER, "source changed")),
             Cue::CrashDevice(index) => Some((index + 1, "device crashed")),
             Cue::InterruptDevice(index) => Some((index + 1, "device interrupted")),
-            Cue::StartSender | Cue::StartNow | Cue::StartDevice(_) => None,
+            Cue::StartSender | Cue::StartNow | Cue::StartDevice(_) | Cue::StartHostile(_) => None,
         };
         if let Some((_, class)) = class.filter(|&(node, _)| world.is_running(node)) {
             self.faults.count(class);
@@ -376,6 +402,10 @@ impl Director<Party> for Transfer<'_, '_> {
                 drop(world.stop(index + 1));
                 self.bury(index);
             }
+            Cue::StartHostile(index) => {
+                let (node, hostile) = self.hostile(index);
+                world.start(node, hostile);
+            }
             Cue::InterruptDevice(index) => {
                 if let Some(Party::Receiver(node)) = world.actor_mut(index + 1) {
                     node.engine.control(now, Control::Interrupt);
@@ -405,10 +435,22 @@ impl Director<Party> for Transfer<'_, '_> {
                 }
             }
         }
+        if self.is_hostile(node) {
+            return;
+        }
+        if !self.scenario.hostile.is_empty() {
+            self.air.borrow_mut().overhear(address(node), to, bytes);
+        }
         if node == SENDER {
-            self.checker.sender_sent(to.ip().is_multicast(), bytes);
+            let mut ledger = self.ledger.borrow_mut();
+            ledger.went(to, bytes.len());
+            self.checker.sender_sent(to.ip().is_multicast(), bytes, &ledger);
         } else {
-            assert_eq!(to, address(SENDER), "devices talk to the sender only");
+            if self.scenario.hostile.is_empty() {
+                assert_eq!(to, address(SENDER), "devices talk to the sender only");
+            } else if to != address(SENDER) {
+                self.faults.count("outsider: word to the sender lured elsewhere");
+            }
             let incarnation = self.devices[node as usize - 1].incarnation;
             self.checker.device_sent(now, node, incarnation, bytes);
         }
@@ -421,6 +463,7 @@ impl Director<Party> for Transfer<'_, '_> {
                 self.look_at_device(now, node - 1, receiver);
                 return !self.devices[node as usize - 1].disk.take_power_loss();
             }
+            Party::Hostile(_) => {}
         }
         true
     }

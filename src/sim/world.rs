@@ -1,7 +1,7 @@
 //! The event queue: what happens next, to whom, until everything has come to its end.
 
-use super::network::{Arrival, Attachment, Network, NodeId, Stage, VOLLEY};
-use super::node::Actor;
+use super::network::{Arrival, Attachment, Network, NodeId, Stage, VOLLEY, address};
+use super::node::{Actor, Sent};
 use crate::time::Time;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -237,16 +237,17 @@ impl<A: Actor> World<A> {
                 self.network.listen(node, group);
             }
             let mut outbox = std::mem::take(&mut net.outbox).into_iter().peekable();
-            while let Some((to, first)) = outbox.next() {
-                let mut volley = vec![first];
+            while let Some(Sent { spoofed, to, bytes }) = outbox.next() {
+                let mut volley = vec![bytes];
                 while volley.len() < VOLLEY
-                    && let Some((_, bytes)) = outbox.next_if(|(next, _)| *next == to)
+                    && let Some(next) = outbox.next_if(|next| (next.spoofed, next.to) == (spoofed, to))
                 {
-                    volley.push(bytes);
+                    volley.push(next.bytes);
                 }
+                let from = (node, spoofed.unwrap_or_else(|| address(node)));
                 volley.iter().for_each(|bytes| director.sent(now, node, to, bytes));
                 let mut later = Later { queue: &mut self.queue, made: &mut self.made };
-                self.network.carry(now, node, to, volley, &mut |at, stage, a| later.push(at, stage, a));
+                self.network.carry(now, from, to, volley, &mut |at, stage, a| later.push(at, stage, a));
             }
             if !director.stepped(now, node, actor) {
                 drop(self.stop(node));

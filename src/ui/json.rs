@@ -102,6 +102,10 @@ enum Event<'a> {
     BlockRejected {
         block: u32,
     },
+    ForgedSymbols {
+        block: u32,
+        symbols: u32,
+    },
     Committing,
     Committed {
         path: String,
@@ -331,6 +335,9 @@ impl ReceiverView for ReceiverJson {
                 Event::Held { bytes: *bytes, percent: (percent * 10.0).round() / 10.0 }
             }
             ReceiverEvent::BlockRejected(block) => Event::BlockRejected { block: *block },
+            ReceiverEvent::ForgedSymbols { block, symbols } => {
+                Event::ForgedSymbols { block: *block, symbols: *symbols }
+            }
             ReceiverEvent::Committing => Event::Committing,
             ReceiverEvent::Committed { path, root } => {
                 Event::Committed { path: path.to_string_lossy().into_owned(), blake3: root.to_string() }

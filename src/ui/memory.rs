@@ -229,6 +229,12 @@ impl SenderMemory {
     }
 }
 
+/// So many wrong symbols in one run are no accident.
+const SURELY_FORGED: u64 = 16;
+/// What is said then.
+pub const FORGERY: &str =
+    "somebody on the network forges data; it costs time, and what is saved is right all the same";
+
 /// What a receiver's view remembers.
 #[derive(Debug, Default)]
 pub struct ReceiverMemory {
@@ -243,6 +249,7 @@ pub struct ReceiverMemory {
     began: Option<Time>,
     ended: Option<Time>,
     refused: Vec<SenderKey>,
+    told_forgery: bool,
 }
 
 /// What a receiver is doing.
@@ -269,6 +276,7 @@ impl ReceiverMemory {
             ReceiverEvent::Admitted
             | ReceiverEvent::Held { .. }
             | ReceiverEvent::BlockRejected(_)
+            | ReceiverEvent::ForgedSymbols { .. }
             | ReceiverEvent::SenderTrusted { .. }
             | ReceiverEvent::SenderRefused { .. } => {}
             ReceiverEvent::Receiving => {
@@ -294,6 +302,12 @@ impl ReceiverMemory {
             self.refused.push(*key);
         }
         tells
+    }
+
+    /// Whether to tell that somebody forges data, after so many symbols that were not the sender's: once, and not
+    /// for what may well be damage on the way.
+    pub fn tells_forgery(&mut self, symbols: u64) -> bool {
+        symbols >= SURELY_FORGED && !std::mem::replace(&mut self.told_forgery, true)
     }
 
     /// Time from the first symbol to the committed file (or to now).

@@ -1,7 +1,7 @@
 //! Not a terminal: a plain line at each change and every five seconds (every minute while waiting),
 //! for logs.
 
-use super::memory::{ReceiverMemory, SenderMemory, Stage};
+use super::memory::{FORGERY, ReceiverMemory, SenderMemory, Stage};
 use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView, table, text, trust};
 use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderSnapshot};
 use crate::status::{DeviceRow, DeviceStatus};
@@ -236,6 +236,11 @@ impl ReceiverView for ReceiverPlain {
             ReceiverEvent::Receiving => self.lines.line(now, "receiving"),
             ReceiverEvent::Held { bytes } => self.lines.line(now, &text::held(*bytes, s.object_size)),
             ReceiverEvent::Committing => self.lines.line(now, "all verified, syncing to disk"),
+            ReceiverEvent::ForgedSymbols { .. } => {
+                if self.memory.tells_forgery(s.forged_symbols) {
+                    self.warn(now, FORGERY);
+                }
+            }
             ReceiverEvent::BlockRejected(block) => {
                 self.lines
                     .note(now, &format!("block {block} is not what the sender hashed; fetching it again"));

@@ -95,6 +95,7 @@ pub struct Counters {
     unicast_symbols: u64,
     feedback_datagrams: u64,
     ignored_datagrams: u64,
+    suspect_blocks: u64,
     devices: usize,
     devices_complete: usize,
     devices_failed: usize,
@@ -114,6 +115,7 @@ impl From<&SenderSnapshot> for Counters {
             unicast_symbols: s.unicast_symbols,
             feedback_datagrams: s.feedback,
             ignored_datagrams: s.ignored,
+            suspect_blocks: s.suspects,
             devices: s.devices.len(),
             devices_complete: s.count(|d| *d == DeviceStatus::Complete),
             devices_failed: s.count(|d| matches!(d, DeviceStatus::Failed(_))),
@@ -137,6 +139,7 @@ pub struct ReceiverCounters {
     kernel_drops: u64,
     overrun_drops: u64,
     ignored_datagrams: u64,
+    forged_symbols: u64,
     buffered_bytes: usize,
 }
 
@@ -155,6 +158,7 @@ impl From<&ReceiverSnapshot> for ReceiverCounters {
             kernel_drops: s.kernel_drops,
             overrun_drops: s.overrun_drops,
             ignored_datagrams: s.ignored,
+            forged_symbols: s.forged_symbols,
             buffered_bytes: s.buffered,
         }
     }

@@ -47,6 +47,7 @@ pub fn snapshot(phase: Phase) -> SenderSnapshot {
         unicast_symbols: 3,
         feedback: 17,
         ignored: 0,
+        suspects: 0,
         expected: None,
         devices: Vec::new(),
     }

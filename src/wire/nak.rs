@@ -53,6 +53,13 @@ pub enum Deficit {
         /// where one ends), below [`MAX_SOURCE_SYMBOLS`]; empty if not told.
         missing: Vec<(u16, u16)>,
     },
+    /// Symbols of the block were forged: of what comes now, nothing counts but these source symbols.
+    Sources {
+        /// The block.
+        block: BlockIndex,
+        /// The missing source symbols, as in [`Deficit::Symbols`], but at least one run.
+        missing: Vec<(u16, u16)>,
+    },
 }
 
 /// One more than the last page there can be.
@@ -64,6 +71,8 @@ const WHOLE: u8 = 0;
 const SYMBOLS: u8 = 1;
 /// See [`WHOLE`]: with the missing source symbols.
 const SYMBOLS_NAMED: u8 = 2;
+/// See [`WHOLE`]: nothing else helps.
+const SOURCES: u8 = 3;
 
 impl PageRange {
     /// Bytes of an encoded range.
@@ -75,6 +84,8 @@ impl Deficit {
     pub const MIN_LEN: usize = 1 + 4 + 2;
     /// Bytes that the first missing run adds to a deficit of symbols, beside [`Self::RUN_LEN`].
     pub const RUNS_LEN: usize = 2;
+    /// Bytes of a deficit of source symbols, beside its runs.
+    pub const SOURCES_LEN: usize = 1 + 4 + 2;
     /// Bytes of a run of missing source symbols.
     pub const RUN_LEN: usize = 2 + 2;
 
@@ -83,7 +94,7 @@ impl Deficit {
     pub const fn end(&self) -> u32 {
         match self {
             Self::Whole { first, count } => first.0.saturating_add(*count),
-            Self::Symbols { block, .. } => block.0.saturating_add(1),
+            Self::Symbols { block, .. } | Self::Sources { block, .. } => block.0.saturating_add(1),
         }
     }
 
@@ -94,6 +105,7 @@ impl Deficit {
             Self::Whole { .. } => 1 + 4 + 4,
             Self::Symbols { missing, .. } if missing.is_empty() => Self::MIN_LEN,
             Self::Symbols { missing, .. } => Self::MIN_LEN + Self::RUNS_LEN + missing.len() * Self::RUN_LEN,
+            Self::Sources { missing, .. } => Self::SOURCES_LEN + missing.len() * Self::RUN_LEN,
         }
     }
 
@@ -113,6 +125,10 @@ impl Deficit {
                 let missing = if form == SYMBOLS { Vec::new() } else { decode_runs(r)? };
                 Ok(Self::Symbols { block, symbols, missing })
             }
+            SOURCES => {
+                let block = r.block("deficit block")?;
+                Ok(Self::Sources { block, missing: decode_runs(r)? })
+            }
             _ => Err(r.out_of_range("deficit form")),
         }
     }
@@ -129,14 +145,23 @@ impl Deficit {
                 w.u32(block.0);
                 w.u16(*symbols);
                 if !missing.is_empty() {
-                    w.count(missing.len());
-                }
-                for &(first, count) in missing {
-                    w.u16(first);
-                    w.u16(count);
+                    encode_runs(missing, w);
                 }
             }
+            Self::Sources { block, missing } => {
+                w.u8(SOURCES);
+                w.u32(block.0);
+                encode_runs(missing, w);
+            }
         }
+    }
+}
+
+fn encode_runs(runs: &[(u16, u16)], w: &mut Writer) {
+    w.count(runs.len());
+    for &(first, count) in runs {
+        w.u16(first);
+        w.u16(count);
     }
 }
 
@@ -258,7 +283,7 @@ mod tests {
         no(22, &[0x07, 0xff, 0xff, 0xff, 0, 0, 0, 2], "pages");
         no(22, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "pages");
         no(26, &[0, 0, 0, 0], "pages");
-        no(32, &[3], "deficit form");
+        no(32, &[4], "deficit form");
         no(33, &[0xff; 4], "deficit block");
         no(37, &[0, 0], "deficit");
         yes(37, &[0xff, 0xff]);
@@ -276,6 +301,20 @@ mod tests {
         no(57, &[0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 2], "whole blocks");
         no(57, &[0xff; 4], "whole blocks");
         yes(57, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+    }
+
+    #[test]
+    fn sources_alone() {
+        let mut body = BODY[..32].to_vec();
+        body[31] = 1;
+        body.extend([3, 0, 0, 0, 6, 0, 2, 0, 10, 0, 3, 0, 14, 0, 1]);
+        let deficit = Deficit::Sources { block: BlockIndex(6), missing: vec![(10, 3), (14, 1)] };
+        let nak = Nak { deficits: vec![deficit], ..nak() };
+        assert_eq!(nak.encoded_len(), 20 + body.len());
+        golden(nak, &body);
+        refuses(Kind::Nak, &body, 33, &[0xff; 4], "deficit block");
+        refuses(Kind::Nak, &body, 37, &[0, 0], "missing symbols");
+        refuses(Kind::Nak, &body, 43, &[0, 13], "missing symbols");
     }
 
     #[test]

@@ -4,8 +4,8 @@
 use super::testing::{HEADER, datagram};
 use super::*;
 use crate::limits::{
-    DIGESTS_PER_MESSAGE, HASHES_PER_PAGE, MAX_BLOCK_LOG2, MAX_OBJECT_SIZE, MAX_SOURCE_SYMBOLS, MAX_SYMBOL_ID,
-    MAX_SYMBOL_SIZE, MIN_BLOCK_LOG2,
+    DIGESTS_PER_MESSAGE, HASHES_PER_PAGE, MAX_BLOCK_LOG2, MAX_OBJECT_SIZE, MAX_SOURCE_SYMBOLS, MAX_SUSPECTS,
+    MAX_SYMBOL_ID, MAX_SYMBOL_SIZE, MIN_BLOCK_LOG2,
 };
 use crate::units::{
     AgreementKey, BlockIndex, Cookie, DeviceId, Digest, Rate, SenderKey, SymbolDigest, SymbolId, TaskId,
@@ -162,6 +162,9 @@ fn random_deficit(rng: &mut Rng, room: usize) -> Deficit {
         missing.push((from as u16, count as u16));
         from += count + rng.u32(1..300);
     }
+    if !missing.is_empty() && rng.bool() {
+        return Deficit::Sources { block: block(rng), missing };
+    }
     Deficit::Symbols { block: block(rng), symbols: rng.u16(1..), missing }
 }
 
@@ -248,7 +251,12 @@ fn random_message<'a>(rng: &mut Rng, kind: Kind, payload: &'a [u8]) -> Message<'
         Kind::Acknowledge => Acknowledge.into(),
         Kind::Abort => random_abort(rng).into(),
         Kind::Retry => Retry { agreement: AgreementKey(bytes(rng)), cookie: Cookie(bytes(rng)) }.into(),
-        Kind::Suspect => Suspect { block: block(rng) }.into(),
+        Kind::Suspect => {
+            let mut blocks: Vec<BlockIndex> = (0..rng.usize(1..=MAX_SUSPECTS)).map(|_| block(rng)).collect();
+            blocks.sort_unstable();
+            blocks.dedup();
+            Suspect { blocks }.into()
+        }
         Kind::SymbolDigests => {
             let digests: Vec<SymbolDigest> =
                 (0..rng.usize(1..=DIGESTS_PER_MESSAGE)).map(|_| SymbolDigest(bytes(rng))).collect();

@@ -2,9 +2,9 @@
 
 use mcp::crypto::derive::Secret;
 use mcp::crypto::sign::Identity;
-use mcp::protocol::envelope::SenderSide;
+use mcp::protocol::envelope::{Found, ReceiverSide, SenderSide, find};
 use mcp::units::{BlockIndex, Digest, Rate, SessionId, Suite, TaskId};
-use mcp::wire::{Announce, Header, Invitation, PacketNumber, Phase};
+use mcp::wire::{self, Acknowledge, Announce, Header, Invitation, Kind, PacketNumber, Phase, encode_plain};
 use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -39,16 +39,62 @@ fn mouth() -> UdpSocket {
     mouth.into()
 }
 
-/// Listens to the group as a receiver does, and throws noise and spoilt copies of what it hears at
-/// the group and at every port of the processes, until told to stop. Returns how many it threw.
-pub fn throw_junk(group: Ipv4Addr, port: u16, pids: &[u32], stop: &AtomicBool) -> u64 {
+/// A socket that hears the group on `lo` beside others.
+fn ear(group: Ipv4Addr, port: u16) -> UdpSocket {
     let ear = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("socket");
     ear.set_reuse_address(true).expect("reuse");
     ear.bind(&SocketAddrV4::new(group, port).into()).expect("bind");
     ear.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(1)).expect("join on lo");
     ear.set_read_timeout(Some(Duration::from_millis(5))).expect("timeout");
-    let ear = UdpSocket::from(ear);
-    let mouth = mouth();
+    ear.into()
+}
+
+/// A member of the group who forges symbols: listens as a receiver does and, for each symbol that it hears,
+/// sends copies of it with a bit flipped, as that symbol and as one of a block that is still to come, until told
+/// to stop. Returns how many it sent.
+pub fn forge_symbols(group: Ipv4Addr, port: u16, key: &Secret, stop: &AtomicBool) -> u64 {
+    let (ear, mouth) = (ear(group, port), mouth());
+    let groups = [Secret::new(*key.expose())];
+    let mut member: Option<ReceiverSide> = None;
+    let mut heard = vec![0; 9000];
+    let mut forged = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(n) = ear.recv(&mut heard) else { continue };
+        let datagram = &mut heard[..n];
+        let Ok(head) = wire::head(datagram) else { continue };
+        let Some(side) = &mut member else {
+            if let Some(Found { announce, group_key: Some(at) }) = find(&groups, &head, datagram) {
+                let random = [3; 32];
+                member = ReceiverSide::new(head.header.session, &announce, Some(&groups[at]), random);
+            }
+            continue;
+        };
+        let seal = side.symbols().expect("a group key");
+        let Some(opened) = side.open(&head, datagram, || true) else { continue };
+        if head.kind != Kind::Symbol {
+            continue;
+        }
+        for ahead in [0, 3] {
+            let mut body = opened.body.to_vec();
+            body[3] = body[3].wrapping_add(ahead);
+            *body.last_mut().expect("a payload") ^= 4;
+            let number = PacketNumber(head.header.packet_number.0 + 10_000 * (1 + u64::from(ahead)));
+            let mut copy = encode_plain(Header { packet_number: number, ..head.header }, &Acknowledge.into());
+            copy[3] = Kind::Symbol as u8;
+            seal.seals.mark(&mut copy);
+            let tag = seal.key.seal(number.0, &copy, &mut body);
+            copy.extend_from_slice(&body);
+            copy.extend_from_slice(&tag);
+            forged += u64::from(mouth.send_to(&copy, SocketAddrV4::new(group, port)).is_ok());
+        }
+    }
+    forged
+}
+
+/// Listens to the group as a receiver does, and throws noise and spoilt copies of what it hears at
+/// the group and at every port of the processes, until told to stop. Returns how many it threw.
+pub fn throw_junk(group: Ipv4Addr, port: u16, pids: &[u32], stop: &AtomicBool) -> u64 {
+    let (ear, mouth) = (ear(group, port), mouth());
 
     let mut rng = fastrand::Rng::with_seed(19);
     let mut heard = vec![0; 9000];

@@ -86,7 +86,12 @@ fn an_object_goes_from_disk_to_disk() {
             bench.add_source(&mut assembly, 0..k);
         }
         let expected = bench.value(block);
-        match bench.receive(ReceiverJob::Store { assembly, expected: Some(expected), pressed: block == 0 }) {
+        match bench.receive(ReceiverJob::Store {
+            assembly,
+            expected: Some(expected),
+            keep: true,
+            pressed: block == 0,
+        }) {
             ReceiverDone::Stored { block: stored, value, buffer } => {
                 assert_eq!((stored.0, value), (block, expected));
                 assert!(!buffer.is_empty());
@@ -104,12 +109,55 @@ fn what_is_wrong_or_too_little_is_not_written() {
     bench.open();
     let mut assembly = bench.assembly(1);
     bench.add_source(&mut assembly, 0..31);
-    let done = bench.receive(ReceiverJob::Store { assembly, expected: None, pressed: false });
+    let done = bench.receive(ReceiverJob::Store { assembly, expected: None, keep: true, pressed: false });
     let ReceiverDone::Undecodable(mut assembly) = done else { panic!("{done:?}") };
     assert_eq!((assembly.held(), assembly.deficit()), (31, 1));
     assembly.add(SymbolId(31), &[9; 256]);
-    let done = bench.receive(ReceiverJob::Store { assembly, expected: Some(bench.value(1)), pressed: false });
-    assert!(matches!(&done, ReceiverDone::Mismatched { block: BlockIndex(1), buffer } if !buffer.is_empty()));
+    let done = bench.receive(ReceiverJob::Store {
+        assembly,
+        expected: Some(bench.value(1)),
+        keep: true,
+        pressed: false,
+    });
+    let ReceiverDone::Mismatched { block: BlockIndex(1), buffer, kept: Some(received) } = &done else {
+        panic!("{done:?}")
+    };
+    assert!(!buffer.is_empty() && received.is_full());
+    // The one symbol that is not the sender's is found by its digest.
+    let done = bench.send(SenderJob::Digest(BlockIndex(1)));
+    let SenderDone::Digested(BlockIndex(1), mut digests) = done else { panic!("{done:?}") };
+    assert_eq!(digests.len(), 32);
+    let expected = bench.value(1);
+    let sift = |digests: &[SymbolDigest], expected| {
+        let digests = Arc::new(digests.to_vec());
+        match bench.receive(ReceiverJob::Sift { block: BlockIndex(1), digests, expected }) {
+            ReceiverDone::Sifted { right, agrees, .. } => (right.runs(false).collect::<Vec<_>>(), agrees),
+            done => panic!("{done:?}"),
+        }
+    };
+    assert_eq!(sift(&digests, expected), (vec![(31, 1)], false));
+    // Digests that do not give the chaining value are the sender's fault.
+    digests[31] = symbol_digest(&[9; 256]);
+    assert_eq!(sift(&digests, expected), (vec![], false));
+    // Nothing is written over what a worker may be reading.
+    let mut assembly = bench.assembly(0);
+    assembly.attach(Buffer::default());
+    (0..32).for_each(|id| {
+        assembly.add(SymbolId(id), &[9; 256]);
+    });
+    let done = bench.receive(ReceiverJob::Store {
+        assembly,
+        expected: Some(bench.value(0)),
+        keep: false,
+        pressed: false,
+    });
+    assert!(matches!(done, ReceiverDone::Mismatched { kept: None, .. }), "{done:?}");
+    let done = bench.receive(ReceiverJob::Check {
+        block: BlockIndex(0),
+        expected: value(&bench.layout, BlockIndex(0), &[0; 8192]),
+        in_part: true,
+    });
+    assert!(matches!(done, ReceiverDone::Checked { agrees: true, .. }), "it is still empty: {done:?}");
     assert!(matches!(bench.receive(ReceiverJob::Discard), ReceiverDone::Discarded));
     assert_eq!(bench.disk.parts(), 0);
 }
@@ -127,7 +175,7 @@ fn refusals_are_told_with_their_code() {
     failing.open();
     let mut assembly = failing.assembly(3);
     failing.add_source(&mut assembly, 0..1);
-    let done = failing.receive(ReceiverJob::Store { assembly, expected: None, pressed: false });
+    let done = failing.receive(ReceiverJob::Store { assembly, expected: None, keep: true, pressed: false });
     assert!(matches!(done, ReceiverDone::Failed(AbortCode::Disk, _)), "{done:?}");
     failing.source.change();
     assert!(matches!(failing.send(SenderJob::CheckSource), SenderDone::SourceFailed(_)));
@@ -153,7 +201,7 @@ fn what_an_earlier_run_has_left_is_found_if_it_is_as_it_should_be() {
     for block in [0, 2] {
         let mut assembly = bench.assembly(block);
         bench.add_source(&mut assembly, 0..bench.layout.source_symbols(BlockIndex(block)));
-        bench.receive(ReceiverJob::Store { assembly, expected: None, pressed: false });
+        bench.receive(ReceiverJob::Store { assembly, expected: None, keep: true, pressed: false });
     }
     assert!(matches!(bench.receive(ReceiverJob::Keep), ReceiverDone::Kept));
     assert!(matches!(bench.receive(ReceiverJob::Keep), ReceiverDone::Discarded), "there is none any more");
@@ -190,7 +238,7 @@ fn blocks_that_have_not_changed_are_copied_from_an_earlier_version() {
     }
     let mut assembly = bench.assembly(1);
     bench.add_source(&mut assembly, 0..32);
-    bench.receive(ReceiverJob::Store { assembly, expected: None, pressed: false });
+    bench.receive(ReceiverJob::Store { assembly, expected: None, keep: true, pressed: false });
     assert!(matches!(bench.receive(ReceiverJob::Commit), ReceiverDone::Committed(_)));
     bench.disk.with_file("x", |file| assert!(file == Some(&bench.object[..])));
 }

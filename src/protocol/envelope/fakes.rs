@@ -1,7 +1,8 @@
 //! The other side, for tests: it speaks the same protection and says whatever it is told to.
 
 use super::{DeviceKeys, Found, ReceiverSide, SenderSide, find};
-use crate::crypto::sign::sham;
+use crate::crypto::derive::Secret;
+use crate::crypto::sign::{Identity, sham};
 use crate::limits::HEADER_LEN;
 use crate::units::{Cookie, SenderKey, SessionId, Suite, TaskId};
 use crate::wire::{
@@ -50,8 +51,30 @@ impl FakeDevice {
     /// When `random` makes no key.
     #[must_use]
     pub fn new(session: SessionId, announce: &Announce, random: [u8; 32]) -> Self {
-        let side = ReceiverSide::new(session, announce, None, random).expect("a sound announce");
-        Self { side, sent: 0, cookie: Cookie::default(), rounds: BTreeMap::new() }
+        Self::of(session, announce, None, random).expect("a sound announce")
+    }
+
+    /// One with a group key, or without; `None` for an announce with a half that is no good.
+    #[must_use]
+    pub fn of(
+        session: SessionId,
+        announce: &Announce,
+        group: Option<&Secret>,
+        random: [u8; 32],
+    ) -> Option<Self> {
+        let side = ReceiverSide::new(session, announce, group, random)?;
+        Some(Self { side, sent: 0, cookie: Cookie::default(), rounds: BTreeMap::new() })
+    }
+
+    /// Its session.
+    #[must_use]
+    pub const fn session(&self) -> SessionId {
+        self.side.session()
+    }
+
+    /// Speaks on this channel from now on, whether it is its own or not.
+    pub fn take_channel(&mut self, channel: u16) {
+        self.side.admitted(channel);
     }
 
     /// Its channel; 0 as long as it is not admitted.
@@ -119,8 +142,20 @@ impl FakeSender {
     #[must_use]
     pub fn new(session: SessionId) -> Self {
         sham::allow();
-        let side = SenderSide::new(session, sham::identity(1), [1; 32], Suite::default(), None);
+        Self::of(session, sham::identity(1), [1; 32], None)
+    }
+
+    /// One with a key of its own, and a group key or none.
+    #[must_use]
+    pub fn of(session: SessionId, identity: Identity, random: [u8; 32], group: Option<&Secret>) -> Self {
+        let side = SenderSide::new(session, identity, random, Suite::default(), group);
         Self { side, device: None, sent: BTreeMap::new() }
+    }
+
+    /// An announce of nothing much.
+    #[must_use]
+    pub fn any_announce(&self) -> Announce {
+        announce_of(&self.side)
     }
 
     /// Its key.

@@ -13,6 +13,9 @@
 
 #[cfg(any(test, feature = "sim"))]
 pub mod fakes;
+#[cfg(any(test, feature = "sim"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod receiver;
 mod sender;
 

@@ -1,7 +1,7 @@
 //! A device's side: it checks signatures, opens what is sealed for the group or for itself, and seals what
 //! it says.
 
-use super::{DeviceKeys, Membership, announce_key, clear_len, is_signed, open, seal};
+use super::{DeviceKeys, Membership, SymbolSeal, announce_key, clear_len, is_signed, open, seal};
 use crate::crypto::agree::Agreement;
 use crate::crypto::derive::Secret;
 use crate::crypto::sign::{SIGNATURE_LEN, verify};
@@ -9,6 +9,7 @@ use crate::crypto::window::ReplayWindow;
 use crate::limits::HEADER_LEN;
 use crate::units::{AgreementKey, Cookie, SenderKey, SessionId, Suite};
 use crate::wire::{self, Announce, Head, Header, Join, Kind, Message, Seals, decode_body, encode_plain};
+use std::sync::Arc;
 
 /// A session that was announced by whoever has this key.
 #[derive(Debug)]
@@ -95,7 +96,7 @@ impl ReceiverSide {
         group: Option<&Secret>,
         random: [u8; 32],
     ) -> Option<Self> {
-        let agreement = Agreement::new(random);
+        let agreement = Agreement::facing(&announce.agreement, random);
         let shared = agreement.shared(&announce.agreement)?;
         let membership = Membership::new(group, announce.suite, session, &announce.sender);
         let own = agreement.public();
@@ -145,6 +146,15 @@ impl ReceiverSide {
     /// Takes the channel that an ADMIT gave.
     pub fn admitted(&mut self, channel: u16) {
         self.own_channel = channel;
+    }
+
+    /// What the group's symbols are sealed with, if they are: any member can forge them. For tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn symbols(&self) -> Option<SymbolSeal> {
+        let seals = self.membership.seals.as_ref()?;
+        let mark = Seals { group: true, device: false, suite: self.suite };
+        Some(SymbolSeal { key: Arc::clone(&seals.stream), seals: mark })
     }
 
     const fn device_mark(&self) -> Seals {
@@ -260,7 +270,13 @@ impl ReceiverSide {
             }
         };
         let mut newest = false;
-        if authentic {
+        if kind == Kind::Symbol {
+            // Any member of the group can forge one: it must not push what the sender signs out of the window.
+            let window = self.window(number.channel())?;
+            if number.counter() < window.end() && !window.note(number.counter()) {
+                return None;
+            }
+        } else if authentic {
             let window = self.window(number.channel())?;
             newest = number.counter() >= window.end();
             if !window.note(number.counter()) {
@@ -268,5 +284,38 @@ impl ReceiverSide {
             }
         }
         Some(Opened { body: &datagram[HEADER_LEN..len], authentic, newest })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::SenderSide;
+    use super::super::fakes::announce_of;
+    use super::*;
+    use crate::crypto::sign::sham;
+    use crate::units::{BlockIndex, SymbolId};
+    use crate::wire::{PacketNumber, Symbol, head};
+
+    #[test]
+    fn a_members_forged_symbol_does_not_push_what_the_sender_says_out_of_the_window() {
+        sham::allow();
+        let (session, group) = (SessionId(3), Secret::new([5; 32]));
+        let sender = SenderSide::new(session, sham::identity(1), [1; 32], Suite::default(), Some(&group));
+        let mut side = ReceiverSide::new(session, &announce_of(&sender), Some(&group), [2; 32]).unwrap();
+        let mut hears = |counter, message: Message<'_>| {
+            let packet_number = PacketNumber::new(0, counter);
+            let mut bytes = sender.to_all(Header { session, packet_number }, &message);
+            let head = head(&bytes).unwrap();
+            side.open(&head, &mut bytes, || true).is_some()
+        };
+        let symbol = || Symbol { block: BlockIndex(0), id: SymbolId(0), payload: &[7; 64] }.into();
+        let announce = || announce_of(&sender).into();
+        assert!(hears(10, announce()));
+        assert!(hears(PacketNumber::MAX_COUNTER, symbol()));
+        assert!(hears(11, announce()));
+        // What is sure to be sent already is not taken twice.
+        assert!(hears(9, symbol()) && !hears(9, symbol()));
+        assert!(!hears(11, announce()));
+        assert!(hears(9_000, announce()) && !hears(12, symbol()));
     }
 }

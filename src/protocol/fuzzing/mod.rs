@@ -5,17 +5,20 @@
 //!
 //! The bodies are here and not in `fuzz/`, so that the tests replay the committed corpus.
 
+mod layouts;
 mod play;
 mod receiver;
 mod sender;
 
+pub use super::envelope::fuzzing::fuzz_envelope;
+pub use layouts::{fuzz_announce, fuzz_hash_page};
 pub use receiver::fuzz_receiver;
 pub use sender::fuzz_sender;
 
 use crate::crypto::digest;
 use crate::fec::{Encoder, PlanCache};
 use crate::layout::Layout;
-use crate::units::{BlockIndex, Digest, SessionId, SymbolId};
+use crate::units::{BlockIndex, Digest, SessionId, SymbolDigest, SymbolId};
 use crate::wire::{self, Header, Kind, PacketNumber};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -112,6 +115,12 @@ impl Object {
 
     fn repair(&self, block: BlockIndex, first: SymbolId, count: u32) -> Vec<u8> {
         Encoder::new(self.block(block), self.layout.symbol_size(), &self.plans).repair(first.0, count)
+    }
+
+    /// The digests of a block's source symbols.
+    fn digests(&self, block: BlockIndex) -> Vec<SymbolDigest> {
+        let symbols = self.block(block).chunks(usize::from(self.layout.symbol_size()));
+        symbols.map(digest::symbol_digest).collect()
     }
 
     /// A symbol's true payload; `block` is one of the object's.

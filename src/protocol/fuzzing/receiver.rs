@@ -2,10 +2,13 @@
 
 use super::play::{self, World as _};
 use super::{Damage, GROUP, Input, Object, SESSION, any_body, value};
+use crate::crypto::digest::symbol_digest;
 use crate::crypto::sign::sham;
 use crate::fec::Buffer;
 use crate::layout::Layout;
-use crate::limits::{HASHES_PER_PAGE, JOIN_CLEAR, MAX_CONTROL, MAX_SYMBOL_SIZE, MAX_TRAILER};
+use crate::limits::{
+    DIGESTS_PER_MESSAGE, HASHES_PER_PAGE, JOIN_CLEAR, MAX_CONTROL, MAX_SYMBOL_SIZE, MAX_TRAILER,
+};
 use crate::protocol::envelope::fakes::FakeSender;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
@@ -14,13 +17,15 @@ use crate::protocol::trust::Trust;
 use crate::protocol::{Control, Machine, Output, Payload};
 use crate::ranges::BitSet;
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, DeviceId, Digest, Rate, SymbolId, TaskId, Via};
+use crate::units::{Arrival, BlockIndex, DeviceId, Digest, Rate, SessionId, SymbolId, TaskId, Via};
 use crate::wire::{
     self, Abort, AbortCode, Acknowledge, Admit, Announce, HashPage, Invitation, Kind, Message, PacketNumber,
-    Phase, Planned, Poll, Symbol, Verdict,
+    Phase, Planned, Poll, Symbol, SymbolDigests, Verdict,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
+
+mod disk;
 
 const DEVICE: DeviceId = DeviceId([7; 16]);
 /// The channel it is given.
@@ -29,8 +34,15 @@ const SENDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)
 const STRANGER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 7418);
 /// Outputs that one input may bring at the most: a page may judge 32 blocks.
 const MAX_OUTPUTS: usize = 48;
+/// Times that the sender is started, at the most.
+const MAX_SESSIONS: usize = 4;
 /// Objects beyond this do not fit the disk.
 const DISK: u64 = 1 << 20;
+
+/// The session of the sender's `n`th start.
+fn session(n: usize) -> SessionId {
+    SessionId(SESSION.0 + n as u64)
+}
 
 /// The part file, all in memory.
 struct Part {
@@ -44,7 +56,10 @@ pub(super) struct World {
     object: Object,
     buffer_bytes: usize,
     damage: Damage,
-    sender: FakeSender,
+    /// Its sender, and what came of that when it was started again: of sessions that follow one another.
+    senders: Vec<FakeSender>,
+    /// A signed announce gave another's half of the agreement: nobody can read what is said to it.
+    unreadable: bool,
     jobs: Vec<ReceiverJob>,
     part: Option<Part>,
     /// Root hashes that the sender has announced.
@@ -56,6 +71,7 @@ pub(super) struct World {
     pub(super) outcome: Option<ReceiverOutcome>,
     pub(super) spills: u32,
     pub(super) rejected: u32,
+    pub(super) sifted: u32,
     /// Bytes that were here already.
     pub(super) held: u64,
 }
@@ -94,7 +110,8 @@ impl play::World for World {
             object,
             buffer_bytes,
             damage: Damage::default(),
-            sender: FakeSender::new(SESSION),
+            senders: vec![FakeSender::new(SESSION)],
+            unreadable: false,
             jobs: Vec::new(),
             part: None,
             roots: Vec::new(),
@@ -104,6 +121,7 @@ impl play::World for World {
             outcome: None,
             spills: 0,
             rejected: 0,
+            sifted: 0,
             held: 0,
         })
     }
@@ -122,7 +140,7 @@ impl play::World for World {
     }
 
     fn operate(&mut self, input: &mut Input<'_>) -> Option<()> {
-        match input.u8()? % 16 {
+        match input.u8()? % 17 {
             0 => self.pass(Duration::from_millis(1 << (input.u8()? & 15))),
             1 => self.announce(input)?,
             2 => {
@@ -142,22 +160,34 @@ impl play::World for World {
             8 => {
                 let (kind, number) = (input.u8()?, PacketNumber(u64::from(input.u32()?)));
                 let (_, plain) = any_body(kind, number, input.run()?);
-                let bytes = self.sender.protect(plain, number.0 & 1 == 1);
+                let bytes = self.sender().protect(plain, number.0 & 1 == 1);
                 self.deliver(SENDER, bytes);
             }
             9 => self.deliver(SENDER, input.run()?.to_vec()),
             10 => self.damage.add(input)?,
             11 | 12 => self.end_job(input.u8()?, 0),
             13 => self.end_job(input.u8()?, input.u8()?),
+            16 => self.digests(input)?,
             14 => {
-                let control = if input.u8()? == 0 { Control::Interrupt } else { Control::StartNow };
-                self.receiver.handle_control(self.now, control);
+                match input.u8()? {
+                    0 => self.receiver.handle_control(self.now, Control::Interrupt),
+                    // The sender is started again.
+                    1..128 if self.senders.len() < MAX_SESSIONS => {
+                        self.senders.push(FakeSender::new(session(self.senders.len())));
+                    }
+                    1..128 => {}
+                    away => {
+                        let away = Duration::from_millis(1 << (away & 15));
+                        self.now = self.now + away;
+                        self.receiver.handle_absence(self.now, away);
+                    }
+                }
                 self.drain();
             }
             _ => {
                 // Numbers leap, and the kernel has dropped something.
                 let by = u64::from(input.u32()?) << 20;
-                self.sender.leap(0, by);
+                self.sender().leap(0, by);
                 self.receiver.set_kernel_drops(by);
             }
         }
@@ -177,9 +207,11 @@ impl play::World for World {
                 ReceiverDone::Failed(AbortCode::Disk, "fuzzed".into())
             }
             (128..192, ReceiverJob::Store { assembly, .. }) => ReceiverDone::Undecodable(assembly),
-            (192.., ReceiverJob::Store { mut assembly, .. }) => {
-                ReceiverDone::Mismatched { block: assembly.block(), buffer: assembly.take_buffer() }
-            }
+            (192.., ReceiverJob::Store { mut assembly, .. }) => ReceiverDone::Mismatched {
+                block: assembly.block(),
+                buffer: assembly.take_buffer(),
+                kept: None,
+            },
             (_, job) => self.run(job),
         }
     }
@@ -195,13 +227,19 @@ impl play::World for World {
                     assert_eq!(transmit.to, SENDER_OR_STRANGER[usize::from(transmit.to == STRANGER)]);
                     let Payload::Message(bytes) = transmit.payload else { panic!("a device sends symbols") };
                     assert!(bytes.len() <= MAX_CONTROL + JOIN_CLEAR + MAX_TRAILER);
-                    let (header, plain) = self.sender.hear(OWN, &bytes).expect("a sound message");
-                    let (_, message) = wire::decode_plain(&plain).expect("a sound message");
-                    let number = header.packet_number;
+                    let head = wire::head(&bytes).expect("a sound header");
+                    let number = head.header.packet_number;
                     assert_eq!(number.counter(), self.told);
                     // An ADMIT may have been damaged before it was sealed, and give it any channel.
-                    assert_eq!(number.channel() == 0, message.kind() == Kind::Join, "{message:?}");
+                    assert_eq!(number.channel() == 0, head.kind == Kind::Join, "{head:?}");
                     self.told += 1;
+                    let at = self.senders.len() - 1;
+                    let hears = (0..=at).find(|&i| session(i) == head.header.session).expect("a session");
+                    let Some((_, plain)) = self.senders[hears].hear(OWN, &bytes) else {
+                        assert!(self.unreadable, "nobody can read {head:?}");
+                        continue;
+                    };
+                    let (_, message) = wire::decode_plain(&plain).expect("a sound message");
                     let kinds =
                         [Kind::Join, Kind::Nak, Kind::Progress, Kind::Complete, Kind::Abort, Kind::Suspect];
                     assert!(kinds.contains(&message.kind()), "{message:?}");
@@ -234,6 +272,11 @@ impl play::World for World {
 }
 
 impl World {
+    /// The one that is running.
+    fn sender(&mut self) -> &mut FakeSender {
+        self.senders.last_mut().expect("there is always one")
+    }
+
     fn announce(&mut self, input: &mut Input<'_>) -> Option<()> {
         let [phase, probability, flags] = input.array()?;
         let phases = [Phase::Gathering, Phase::Streaming, Phase::Repairing, Phase::Lingering];
@@ -254,7 +297,7 @@ impl World {
             root: (flags & 1 == 1).then_some(self.object.root),
             name: "object".into(),
         };
-        let announce = self.sender.announce(announce);
+        let announce = self.sender().announce(announce);
         let bytes = self.datagram(0, &announce.into());
         self.deliver(if flags & 2 == 2 { STRANGER } else { SENDER }, bytes);
         Some(())
@@ -289,6 +332,24 @@ impl World {
         Some(())
     }
 
+    /// Digests of some blocks, of which one may be a lie.
+    fn digests(&mut self, input: &mut Input<'_>) -> Option<()> {
+        let [first, count, lie, flags] = input.array()?;
+        let blocks = self.object.layout.block_count();
+        for block in (u32::from(first)..blocks).take(usize::from(count % 8) + 1).map(BlockIndex) {
+            let mut digests = self.object.digests(block);
+            if let Some(digest) = digests.get_mut(usize::from(lie)) {
+                digest.0[0] ^= 1;
+            }
+            for (i, digests) in digests.chunks(DIGESTS_PER_MESSAGE).enumerate() {
+                let first = SymbolId((i * DIGESTS_PER_MESSAGE) as u32 + u32::from(flags & 2));
+                let message = SymbolDigests { block, first, digests: digests.to_vec() };
+                self.say(flags & 1, &message.into());
+            }
+        }
+        Some(())
+    }
+
     fn poll(&mut self, input: &mut Input<'_>) -> Option<()> {
         let [round, position, probability, plan, flags] = input.array()?;
         let planned = Planned { block: BlockIndex(u32::from(plan & 15)), symbols: u16::from(plan >> 4) };
@@ -309,8 +370,8 @@ impl World {
     }
 
     fn datagram(&mut self, channel: u8, message: &Message<'_>) -> Vec<u8> {
-        let damage = &mut self.damage;
-        self.sender.to_all(channel.into(), message, |plain| damage.hit(plain))
+        let mut damage = std::mem::take(&mut self.damage);
+        self.sender().to_all(channel.into(), message, |plain| damage.hit(plain))
     }
 
     /// The sender says something to all, or shows it on a device's channel.
@@ -321,95 +382,20 @@ impl World {
 
     /// The sender says something to the receiver alone, if it has joined.
     fn say_alone(&mut self, message: &Message<'_>) {
-        let damage = &mut self.damage;
-        if let Some(bytes) = self.sender.to_one(CHANNEL, message, |plain| damage.hit(plain)) {
+        let mut damage = std::mem::take(&mut self.damage);
+        if let Some(bytes) = self.sender().to_one(CHANNEL, message, |plain| damage.hit(plain)) {
             self.deliver(SENDER, bytes);
         }
     }
 
     fn deliver(&mut self, from: SocketAddr, mut bytes: Vec<u8>) {
-        if let Some(root) = FakeSender::found(&bytes).and_then(|found| found.announce.root) {
-            self.roots.push(root);
+        if let Some(found) = FakeSender::found(&bytes) {
+            let announce = found.announce;
+            self.unreadable |= self.sender().announce(announce.clone()) != announce;
+            self.roots.extend(announce.root);
         }
         self.receiver.handle_datagram(self.now, Arrival::at_once(from, Via::Group), &mut bytes);
         self.drain();
-    }
-
-    /// Opens a part file that an earlier run has left: every second block is as it should be.
-    fn reopen(&mut self, layout: Layout) -> ReceiverDone {
-        let done = self.run(ReceiverJob::Open { name: "object".into(), layout });
-        let Some(part) = self.part.as_mut().filter(|_| layout == self.object.layout) else { return done };
-        let mut written = BitSet::new(layout.block_count());
-        for block in (0..layout.block_count()).map(BlockIndex) {
-            written.insert(block.0);
-            if block.0 % 2 == 0 {
-                let bytes = self.object.block(block);
-                part.bytes[layout.block_offset(block) as usize..][..bytes.len()].copy_from_slice(bytes);
-            }
-        }
-        ReceiverDone::Opened { written, earlier: 0 }
-    }
-
-    fn run(&mut self, job: ReceiverJob) -> ReceiverDone {
-        match (job, &mut self.part) {
-            (ReceiverJob::Open { layout, .. }, part) => {
-                assert!(part.is_none(), "opened twice");
-                if layout.object_size() > DISK {
-                    return ReceiverDone::Failed(AbortCode::Disk, "no room".into());
-                }
-                *part = Some(Part { layout, bytes: vec![0; layout.object_size() as usize] });
-                ReceiverDone::Opened { written: BitSet::default(), earlier: 0 }
-            }
-            (ReceiverJob::Discard, part) => {
-                *part = None;
-                ReceiverDone::Discarded
-            }
-            (ReceiverJob::Keep, part) => {
-                *part = None;
-                ReceiverDone::Kept
-            }
-            (_, None) => panic!("a job without a part file"),
-            (ReceiverJob::Commit, part) => {
-                let bytes = part.take().map(|part| part.bytes).unwrap_or_default();
-                let root = Digest(*blake3::hash(&bytes).as_bytes());
-                assert!(self.roots.contains(&root), "it commits what nobody announced");
-                ReceiverDone::Committed("object".into())
-            }
-            (ReceiverJob::Check { block, expected, .. }, Some(part)) => {
-                let offset = part.layout.block_offset(block) as usize;
-                let bytes = &part.bytes[offset..][..part.layout.block_len(block)];
-                ReceiverDone::Checked { block, agrees: value(&part.layout, block, bytes) == expected }
-            }
-            (ReceiverJob::Spill(mut assembly), Some(part)) => {
-                let offset = part.layout.block_offset(assembly.block()) as usize;
-                for (start, bytes) in assembly.spans_to_spill() {
-                    part.bytes[offset + start..][..bytes.len()].copy_from_slice(bytes);
-                }
-                let buffer = assembly.mark_spilled();
-                ReceiverDone::Spilled { assembly, buffer }
-            }
-            (ReceiverJob::Store { mut assembly, expected, .. }, Some(part)) => {
-                let block = assembly.block();
-                let offset = part.layout.block_offset(block) as usize;
-                if !assembly.has_buffer() {
-                    assembly.attach(Buffer::default());
-                }
-                for (start, len) in assembly.spilled_runs() {
-                    assembly.buffer_mut()[start..start + len]
-                        .copy_from_slice(&part.bytes[offset + start..][..len]);
-                }
-                assembly.mark_restored();
-                if assembly.complete(&self.object.plans).is_err() {
-                    return ReceiverDone::Undecodable(assembly);
-                }
-                let value = value(&part.layout, block, assembly.bytes());
-                if expected.is_some_and(|expected| expected != value) {
-                    return ReceiverDone::Mismatched { block, buffer: assembly.take_buffer() };
-                }
-                part.bytes[offset..][..assembly.bytes().len()].copy_from_slice(assembly.bytes());
-                ReceiverDone::Stored { block, value, buffer: assembly.take_buffer() }
-            }
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::play::{self, World as _};
 use super::{Damage, GROUP, Input, Object, SESSION, any_body};
 use crate::crypto::sign::sham;
-use crate::limits::{MAX_CONTROL, MAX_JOBS, MAX_TRAILER, SIGNATURE_RESERVE};
+use crate::limits::{MAX_CONTROL, MAX_JOBS, MAX_SUSPECTS, MAX_TRAILER, SIGNATURE_RESERVE};
 use crate::pacing::RateMode;
 use crate::protocol::envelope::SenderSide;
 use crate::protocol::envelope::fakes::{FakeDevice, announce_of};
@@ -16,7 +16,7 @@ use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, DeviceId, Digest, Rate, Suite, TaskId, Via};
 use crate::wire::{
     self, Abort, AbortCode, Announce, Arrivals, Complete, Deficit, Join, Kind, Message, Nak, PacketNumber,
-    PageRange, Progress,
+    PageRange, Progress, Suspect,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -132,7 +132,7 @@ impl play::World for World {
     }
 
     fn operate(&mut self, input: &mut Input<'_>) -> Option<()> {
-        match input.u8()? % 14 {
+        match input.u8()? % 15 {
             0 => self.pass(Duration::from_millis(1 << (input.u8()? % 14))),
             1 => {
                 let [who, run] = input.array()?;
@@ -196,9 +196,21 @@ impl play::World for World {
             8 => self.damage.add(input)?,
             9 | 10 => self.end_job(input.u8()?, 0),
             11 => self.end_job(input.u8()?, input.u8()?),
+            14 => {
+                let [who, first, count] = input.array()?;
+                let blocks = (u32::from(first)..).take(usize::from(count) % MAX_SUSPECTS + 1);
+                self.say(who, &Suspect { blocks: blocks.map(BlockIndex).collect() }.into());
+            }
             12 => {
-                let control = if input.u8()? == 0 { Control::Interrupt } else { Control::StartNow };
-                self.sender.handle_control(self.now, control);
+                match input.u8()? {
+                    0 => self.sender.handle_control(self.now, Control::Interrupt),
+                    1..128 => self.sender.handle_control(self.now, Control::StartNow),
+                    away => {
+                        let away = Duration::from_millis(1 << (away & 15));
+                        self.now = self.now + away;
+                        self.sender.handle_absence(self.now, away);
+                    }
+                }
                 self.drain();
             }
             _ => {
@@ -214,9 +226,10 @@ impl play::World for World {
     fn execute(&mut self, job: SenderJob, how: u8) -> SenderDone {
         match (how, job) {
             (1..32, _) => SenderDone::WorkerDied("fuzzed".into()),
-            (32..64, SenderJob::Hash(_) | SenderJob::Encode { .. } | SenderJob::CheckSource) => {
-                SenderDone::SourceFailed("fuzzed".into())
-            }
+            (
+                32..64,
+                SenderJob::Hash(_) | SenderJob::Encode { .. } | SenderJob::Digest(_) | SenderJob::CheckSource,
+            ) => SenderDone::SourceFailed("fuzzed".into()),
             (64..128, SenderJob::LookUp(device)) => {
                 self.claims.insert(device);
                 SenderDone::LookedUp(device, Some(DeviceStatus::Complete))
@@ -225,6 +238,7 @@ impl play::World for World {
             (_, SenderJob::LookUp(device)) => SenderDone::LookedUp(device, None),
             (_, SenderJob::CheckSource) => SenderDone::SourceChecked,
             (_, SenderJob::Hash(block)) => SenderDone::Hashed(block, self.value(block)),
+            (_, SenderJob::Digest(block)) => SenderDone::Digested(block, self.object.digests(block)),
             (_, SenderJob::Encode { block, first, count }) => {
                 let symbols = Arc::new(self.object.repair(block, first, count));
                 SenderDone::Encoded { block, first, symbols }
@@ -288,6 +302,10 @@ impl World {
                 Deficit::Whole { first: block, count: u32::from(len) + 1 }
             } else {
                 let missing = if len == 0 { vec![] } else { vec![(start.into(), len.into())] };
+                if symbols == 1 && len > 0 {
+                    nak.deficits.push(Deficit::Sources { block, missing });
+                    continue;
+                }
                 Deficit::Symbols { block, symbols: symbols.into(), missing }
             });
         }

@@ -10,6 +10,15 @@ use std::collections::BTreeMap;
 /// Deficits up to this many runs of missing source symbols are told with their ids.
 const MAX_RUNS: usize = 24;
 
+/// And where nothing else helps, this many of the runs, whatever their number.
+const MAX_SOURCE_RUNS: usize = 128;
+
+/// Runs as they are told, up to `most`.
+fn named(runs: Vec<(u32, u32)>, most: usize) -> Vec<(u16, u16)> {
+    let runs = runs.into_iter().take(most);
+    runs.filter_map(|(first, count)| Some((first.try_into().ok()?, count.try_into().ok()?))).collect()
+}
+
 /// An answer that waits for its random delay to pass.
 #[derive(Debug)]
 pub(super) struct PendingAnswer {
@@ -90,6 +99,11 @@ impl PendingAnswer {
                     count == 1 && self.covers(first, blocks.layout().source_symbols(BlockIndex(first)));
                 (!covered).then_some(Deficit::Whole { first: BlockIndex(first), count })
             }
+            Missing::Sources(assembly) => {
+                // As many as fit with room to spare; the rest is asked for when these have come.
+                let missing = named(assembly.missing(), MAX_SOURCE_RUNS);
+                (!missing.is_empty()).then(|| Deficit::Sources { block: assembly.block(), missing })
+            }
             Missing::Symbols(assembly) => {
                 let deficit = assembly.deficit().max(1);
                 if self.covers(assembly.block().0, deficit) {
@@ -97,16 +111,9 @@ impl PendingAnswer {
                 }
                 // With repair symbols in hand, any few of the missing source symbols would do: then
                 // their ids say nothing of what it takes.
-                let named = self.want_ids && assembly.held_repair() == 0;
-                let missing: Vec<(u16, u16)> = if named {
-                    let runs = assembly.missing();
-                    let runs = if runs.len() <= MAX_RUNS { runs } else { Vec::new() };
-                    runs.into_iter()
-                        .filter_map(|(first, count)| Some((first.try_into().ok()?, count.try_into().ok()?)))
-                        .collect()
-                } else {
-                    Vec::new()
-                };
+                let wanted = self.want_ids && assembly.held_repair() == 0;
+                let runs = if wanted { assembly.missing() } else { Vec::new() };
+                let missing = if runs.len() <= MAX_RUNS { named(runs, MAX_RUNS) } else { Vec::new() };
                 let symbols = u16::try_from(deficit).unwrap_or(u16::MAX);
                 Some(Deficit::Symbols { block: assembly.block(), symbols, missing })
             }

@@ -3,12 +3,15 @@
 //!
 //! ```text
 //!  empty ──symbol──► partial ──enough──► job ──stored──► verified
-//!    ▲                 │  ▲               │  └ its page has not come: waits with its value
-//!    │                 ▼  │ undecodable   │
-//!    │              spilled ◄─────────────┤
-//!    └──────── disagrees with its chaining value
+//!                      │  ▲  ▲            │  └ its page has not come: waits with its value
+//!                      ▼  │  │undecodable │
+//!                    spilled └────────────┤
+//!                         ▲               ▼ disagrees with its chaining value
+//!                         └─ sifted ── suspect
 //! ```
 //! Blocks that the device may hold already are in `held`: they are not asked for until it is known.
+
+mod suspects;
 
 use super::held::{Held, Judged};
 use crate::fec::{Added, BlockAssembly, Buffer, Likely};
@@ -20,6 +23,7 @@ use crate::units::{BlockIndex, Digest, SymbolId};
 use crate::wire::HashPage;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use suspects::Suspects;
 
 /// Fewest buffers, whatever their size.
 const MIN_BUFFERS: usize = 4;
@@ -36,6 +40,8 @@ pub(super) enum Taken {
     New,
     /// Not needed (any more).
     Needless,
+    /// It disagrees with its digest, or has none where only those that have count.
+    Forged,
     /// There was no buffer for it.
     Overrun,
 }
@@ -46,7 +52,7 @@ pub(super) enum Verdict {
     Verified,
     /// Its page has not come.
     Waiting,
-    /// It disagreed and is fetched again.
+    /// It disagreed: what is wrong in it is fetched again.
     Rejected,
     /// It disagrees time and again.
     Hopeless,
@@ -79,6 +85,7 @@ pub(super) struct Blocks {
     /// Bytes of verified blocks that were here already.
     held_bytes: u64,
     likely: Option<Arc<Likely>>,
+    suspects: Suspects,
 }
 
 impl Blocks {
@@ -106,6 +113,7 @@ impl Blocks {
             held: Held::default(),
             held_bytes: 0,
             likely: None,
+            suspects: Suspects::default(),
         }
     }
 
@@ -131,6 +139,7 @@ impl Blocks {
         let received = self.received_symbols * u64::from(self.layout.symbol_size());
         next.received_symbols = received / u64::from(layout.symbol_size());
         next.likely = self.likely;
+        next.suspects.forged = self.suspects.forged;
         next
     }
 
@@ -191,6 +200,9 @@ impl Blocks {
         if self.settled.contains(block.0) {
             return (Taken::Needless, None);
         }
+        if !self.suspects.admits(block, id, payload) {
+            return (Taken::Forged, None);
+        }
         if !self.partial.get(&block.0).is_some_and(BlockAssembly::has_buffer) {
             let Some(buffer) = self.take_buffer() else {
                 return (Taken::Overrun, self.spill_oldest());
@@ -226,7 +238,10 @@ impl Blocks {
         self.buffered.retain(|&b| b != block.0);
         self.settled.insert(block.0);
         self.held.give_up(block.0);
-        Some(ReceiverJob::Store { assembly, expected: self.expected(block), pressed: self.is_pressed() })
+        // What a worker is reading stays as it is.
+        let keep = !self.held.is_checking(block.0);
+        let (expected, pressed) = (self.expected(block), self.is_pressed());
+        Some(ReceiverJob::Store { assembly, expected, keep, pressed })
     }
 
     /// Whether buffers are scarce.
@@ -258,6 +273,7 @@ impl Blocks {
     fn verify(&mut self, block: BlockIndex) -> bool {
         self.settled.insert(block.0);
         self.rejections.remove(&block.0);
+        self.suspects.clear(block.0);
         if let Some(mut assembly) = self.partial.remove(&block.0)
             && assembly.has_buffer()
         {
@@ -352,24 +368,31 @@ impl Blocks {
 
     fn compare(&mut self, block: BlockIndex, value: Digest, expected: Digest) -> Verdict {
         if value != expected {
-            return self.reject(block);
+            // Which of its symbols were received is not known any more.
+            return self.reject(block, Some(BitSet::new(self.layout.source_symbols(block))));
         }
         self.verify(block);
         Verdict::Verified
     }
 
-    /// A block disagreed and was not written.
-    pub fn mismatched(&mut self, block: BlockIndex, buffer: Buffer) -> Verdict {
+    /// A block disagreed; `kept` says which of its symbols were received, if it is in the part file.
+    pub fn mismatched(&mut self, block: BlockIndex, buffer: Buffer, kept: Option<BitSet>) -> Verdict {
         self.free.push_back(buffer);
-        self.reject(block)
+        self.reject(block, kept)
     }
 
-    fn reject(&mut self, block: BlockIndex) -> Verdict {
+    fn reject(&mut self, block: BlockIndex, kept: Option<BitSet>) -> Verdict {
         if self.verified.contains(block.0) {
             // It was here already.
             return Verdict::Verified;
         }
-        self.settled.remove(block.0);
+        match kept {
+            // Nothing is taken or asked for until it is known which of its symbols are right.
+            Some(received) => self.suspects.suspect(block.0, received),
+            None => {
+                self.settled.remove(block.0);
+            }
+        }
         let k = u64::from(self.layout.source_symbols(block));
         self.received_symbols = self.received_symbols.saturating_sub(k);
         let rejections = self.rejections.entry(block.0).or_insert(0);
@@ -433,7 +456,11 @@ impl Blocks {
             let go_on = match next_partial {
                 Some((&at, assembly)) if at == open => {
                     block = open + 1;
-                    more(Missing::Symbols(assembly))
+                    more(if self.suspects.is_choosy(open) {
+                        Missing::Sources(assembly)
+                    } else {
+                        Missing::Symbols(assembly)
+                    })
                 }
                 other => {
                     block = other.map_or(next_settled, |(&at, _)| at);
@@ -454,6 +481,8 @@ pub(super) enum Missing<'a> {
     Whole { first: u32, count: u32 },
     /// Some of this block has come.
     Symbols(&'a BlockAssembly),
+    /// Some of this block was forged, and only its missing source symbols count.
+    Sources(&'a BlockAssembly),
 }
 
 #[cfg(test)]

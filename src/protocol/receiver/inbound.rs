@@ -48,10 +48,20 @@ impl Receiver {
         let Some(session) = self.session.as_mut().filter(|s| s.id == head.header.session) else {
             return false;
         };
-        let home = session.sender.ip() == from.ip() && session.sender.port() == from.port();
-        let effort = &mut self.effort;
+        let home = session.came_from(from, head.kind == Kind::Announce, now);
+        // Where no seal vouches for it, what comes from elsewhere must not take the time for what comes from
+        // the sender: only that it has moved can be news.
+        if !home
+            && !session.side.is_sealed()
+            && !matches!(head.kind, Kind::Announce | Kind::Retry)
+            && !head.seals.device
+        {
+            return false;
+        }
+        let effort = if home { &mut self.effort } else { &mut self.effort_for_strangers };
         let Some(opened) = session.side.open(head, bytes, || effort.may(now)) else { return false };
         // What nothing vouches for must at least seem to come from the sender.
+        let home = home || head.kind == Kind::Retry && session.challenged_from(from);
         if !opened.authentic && !home {
             return false;
         }
@@ -62,8 +72,7 @@ impl Receiver {
                 session.last_group = now;
             }
             if opened.newest && head.kind == Kind::Announce && !home {
-                // Its sender has moved.
-                session.sender = from;
+                session.announced_elsewhere(from, now);
             }
         }
         if group {
@@ -88,7 +97,16 @@ impl Receiver {
                     self.judge(block, verdict, now);
                 }
                 self.check_held();
+                self.inquire(now);
                 self.commit_if_whole(now);
+                true
+            }
+            Message::SymbolDigests(digests) => {
+                if self.blocks.as_mut().is_some_and(|blocks| blocks.add_digests(&digests)) {
+                    self.timers.inquiry.answered(now);
+                    self.sift();
+                    self.inquire(now);
+                }
                 true
             }
             // The group's is for all and signed; our own is sealed.

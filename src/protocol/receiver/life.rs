@@ -1,11 +1,8 @@
 //! The receiver's life as a whole: seeking, joining, reporting, the end.
 
-use super::config::ReceiverConfig;
 use super::held::Held;
 use super::{Receiver, State};
-use crate::limits::{
-    COMPLETIONS_PER_SECOND, LIFE_SIGN_INTERVAL, REPORT_INTERVAL, SENDER_SILENCE, report_interval,
-};
+use crate::limits::{COMPLETIONS_PER_SECOND, LIFE_SIGN_INTERVAL, SENDER_SILENCE, report_interval};
 use crate::protocol::Output;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
@@ -15,11 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// While nothing is heard, group membership is renewed this often.
-const REJOIN: Duration = Duration::from_secs(5);
-/// An unanswered join is not repeated sooner.
-const JOIN_PATIENCE: Duration = Duration::from_millis(400);
-/// Challenges are not answered more often.
-const RETRY_PATIENCE: Duration = Duration::from_millis(100);
+pub(super) const REJOIN: Duration = Duration::from_secs(5);
 /// First distance of repeated receipts and aborts, and the longest.
 const REPEAT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 /// How long the answer to a receipt may be under way after the sender's goodbye.
@@ -64,66 +57,6 @@ impl Leaving {
     }
 }
 
-#[derive(Debug)]
-pub(super) struct Timers {
-    /// When to give up seeking.
-    seek_until: Time,
-    rejoin: Time,
-    /// When to send a join; never if none is due.
-    pub join: Time,
-    last_join: Option<Time>,
-    last_retry: Option<Time>,
-    /// When to look whether there is something to report.
-    pub report: Time,
-    /// When to report although there is nothing new.
-    life_sign: Time,
-    /// The interval that the report's time was drawn for.
-    report_interval: Duration,
-    refused_at: Time,
-}
-
-impl Timers {
-    pub fn new(now: Time, config: &ReceiverConfig) -> Self {
-        Self {
-            seek_until: now + config.timeout,
-            rejoin: now + REJOIN,
-            join: Time::NEVER,
-            last_join: None,
-            last_retry: None,
-            report: Time::NEVER,
-            life_sign: Time::NEVER,
-            report_interval: REPORT_INTERVAL,
-            refused_at: Time::NEVER,
-        }
-    }
-    pub fn session_found(&mut self, now: Time) {
-        self.seek_until = Time::NEVER;
-        self.rejoin = now + REJOIN;
-    }
-    pub fn session_changed(&mut self, now: Time) {
-        self.session_found(now);
-        (self.join, self.last_join) = (Time::NEVER, None);
-        (self.report, self.life_sign) = (Time::NEVER, Time::NEVER);
-    }
-    pub fn admitted(&mut self, now: Time) {
-        self.join = Time::NEVER;
-        self.report = now + REPORT_INTERVAL;
-        self.life_sign = now + LIFE_SIGN_INTERVAL / 4;
-        self.report_interval = REPORT_INTERVAL;
-    }
-    /// Whether a challenge may be answered now; counts it as answered.
-    pub fn may_answer_retry(&mut self, now: Time) -> bool {
-        let may = self.last_retry.is_none_or(|at| now >= at + RETRY_PATIENCE);
-        if may {
-            (self.last_retry, self.last_join) = (Some(now), Some(now));
-        }
-        may
-    }
-    pub fn join_is_pending(&self, now: Time) -> bool {
-        self.join != Time::NEVER || self.last_join.is_some_and(|at| now < at + JOIN_PATIENCE)
-    }
-}
-
 impl Receiver {
     pub(super) fn next_due(&self) -> Time {
         let timers = &self.timers;
@@ -135,7 +68,8 @@ impl Receiver {
             State::Receiving => {
                 let answer = self.answer.as_ref().map_or(Time::NEVER, |a| a.due);
                 let refused = timers.refused_at + REFUSAL_PATIENCE;
-                timers.join.min(timers.report).min(timers.rejoin).min(answer).min(silence).min(refused)
+                let other = timers.inquiry.due().min(answer).min(silence).min(refused);
+                timers.join.min(timers.report).min(timers.rejoin).min(other)
             }
             State::Confirming(confirming) => confirming.next.min(confirming.until).min(timers.report),
             State::Leaving(leaving) if leaving.farewell.is_some() => leaving.next,
@@ -202,10 +136,14 @@ impl Receiver {
         }
         if now >= self.timers.join {
             self.timers.join = Time::NEVER;
-            self.timers.last_join = Some(now);
+            let again = self.timers.last_join.replace(now).is_some();
+            if let Some(session) = self.session.as_mut().filter(|_| again) {
+                session.try_elsewhere();
+            }
             self.ask_to_join();
         }
         self.answer_if_due(now);
+        self.inquire(now);
     }
 
     /// Renews group membership: switches forget, and a report may have been lost.
@@ -326,10 +264,11 @@ impl Receiver {
                 let verdict = blocks.stored(block, value, buffer);
                 self.judge(block, verdict, now);
             }
-            ReceiverDone::Mismatched { block, buffer } => {
-                let verdict = blocks.mismatched(block, buffer);
+            ReceiverDone::Mismatched { block, buffer, kept } => {
+                let verdict = blocks.mismatched(block, buffer, kept);
                 self.judge(block, verdict, now);
             }
+            ReceiverDone::Sifted { block, right, agrees } => self.sifted(block, right, agrees, now),
             ReceiverDone::Undecodable(assembly) => blocks.undecodable(assembly),
             ReceiverDone::Spilled { assembly, buffer } => blocks.spilled(assembly, buffer),
             ReceiverDone::Committed(path) => self.confirm(path, now),

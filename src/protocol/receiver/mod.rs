@@ -9,16 +9,18 @@
 //!
 //! - `config`: what it is told. `session`: what the sender announced. `blocks`: what has arrived.
 //!   `held`: what was here already. `over`: the sender comes back with another session.
-//! - `answer`: NAK summaries. `inbound`: messages. `life`: timers, reports, the end.
+//! - `answer`: NAK summaries. `inquiry`: when suspect blocks are asked about. `inbound`: messages. `life`: timers, reports, the end.
 
 mod answer;
 mod blocks;
 mod config;
 mod held;
 mod inbound;
+mod inquiry;
 mod life;
 mod over;
 mod session;
+mod timers;
 
 pub use config::ReceiverConfig;
 
@@ -28,19 +30,21 @@ use super::job::{ReceiverDone, ReceiverJob};
 use super::trust::Judgement;
 use super::{Control, Machine, Output, Payload, Transmit};
 use crate::fec::Likely;
-use crate::limits::VERIFICATIONS_PER_SECOND;
+use crate::limits::{VERIFICATIONS_FOR_STRANGERS, VERIFICATIONS_PER_SECOND};
+use crate::ranges::BitSet;
 use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, SenderKey};
-use crate::wire::{AbortCode, Header, Join, Message, PacketNumber};
+use crate::wire::{AbortCode, Header, Join, Message, PacketNumber, Suspect};
 use answer::PendingAnswer;
 use blocks::{Blocks, Verdict};
 use fastrand::Rng;
-use life::{Confirming, Leaving, Timers};
+use life::{Confirming, Leaving};
 use session::Session;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use timers::Timers;
 
 type Out = Output<ReceiverJob, ReceiverEvent>;
 
@@ -90,6 +94,8 @@ pub struct Receiver {
     committed: Option<PathBuf>,
     /// Signatures checked of late that nothing vouched for.
     effort: Effort,
+    /// The same of what came from elsewhere than from the sender.
+    effort_for_strangers: Effort,
     /// Senders that were refused, as far as told.
     refused: Vec<SenderKey>,
     trusted: Option<(SenderKey, Judgement)>,
@@ -122,6 +128,7 @@ impl Receiver {
             jobs_in_flight: 0,
             committed: None,
             effort: Effort::new(VERIFICATIONS_PER_SECOND),
+            effort_for_strangers: Effort::new(VERIFICATIONS_FOR_STRANGERS),
             refused: Vec::new(),
             trusted: None,
             out,
@@ -167,6 +174,7 @@ impl Receiver {
             snapshot.received_bytes = blocks.received_bytes();
             snapshot.held_bytes = blocks.held_bytes();
             snapshot.verified = blocks.verified();
+            snapshot.forged_symbols = blocks.forged_symbols();
             snapshot.buffered = blocks.buffered_bytes();
         }
         snapshot
@@ -201,6 +209,38 @@ impl Receiver {
         let bytes = session.side.join(header, session.cookie, join);
         let to = session.sender;
         self.out.push_back(Output::Transmit(Transmit { to, payload: Payload::Message(bytes) }));
+    }
+
+    /// Asks for the digests of suspect blocks, when it is time to.
+    fn inquire(&mut self, now: Time) {
+        let (State::Receiving, Some(blocks), true) = (&self.state, &self.blocks, self.admitted) else {
+            return;
+        };
+        let blocks = blocks.suspects();
+        let group = self.session.as_ref().map_or(0, |session| session.group_size);
+        let inquiry = &mut self.timers.inquiry;
+        if inquiry.is_due(!blocks.is_empty(), group, now, &mut self.rng) {
+            self.tell(&Message::Suspect(Suspect { blocks }));
+        }
+    }
+
+    /// Has a suspect block sifted whose digests have all come.
+    fn sift(&mut self) {
+        if let (State::Receiving, Some(blocks)) = (&self.state, &mut self.blocks)
+            && let Some(job) = blocks.next_sift()
+        {
+            self.job(job);
+        }
+    }
+
+    /// A suspect block was sifted.
+    fn sifted(&mut self, block: BlockIndex, right: BitSet, agrees: bool, now: Time) {
+        let Some(blocks) = &mut self.blocks else { return };
+        let (verdict, symbols) = blocks.sifted(block, right, agrees);
+        if symbols > 0 {
+            self.event(ReceiverEvent::ForgedSymbols { block: block.0, symbols });
+        }
+        self.judge(block, verdict, now);
     }
 
     fn judge(&mut self, block: BlockIndex, verdict: Verdict, now: Time) {
@@ -268,6 +308,8 @@ impl Machine for Receiver {
         self.jobs_in_flight = self.jobs_in_flight.saturating_sub(1);
         self.job_done(now, done);
         self.check_held();
+        self.sift();
+        self.inquire(now);
         self.commit_if_whole(now);
     }
 

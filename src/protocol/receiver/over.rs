@@ -1,7 +1,8 @@
 //! Going over to another session of the same object: the sender was killed and started again.
 //!
 //! The part file stays open, and what is verified in it is a candidate of the new session whose value
-//! is known: nothing is read again.
+//! is known: nothing is read again. Own packet numbers go on: an announcement may lead back to a session that
+//! was left, whose keys are the same again, and no number may be used twice under them.
 
 use super::{Receiver, State};
 use crate::protocol::Output;
@@ -42,7 +43,6 @@ impl Receiver {
         self.admitted = false;
         self.invitations = 0;
         self.answer = None;
-        self.counters.sent = 0;
         self.timers.session_changed(now);
     }
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 const MAX_LEAP: u64 = 1 << 32;
 /// Longest stretch of arrivals that is reported on: the sender's rate may change soon.
 const STRETCH: Duration = Duration::from_millis(100);
+/// A sender that is heard from another address, and not from its own for so long, has moved.
+const MOVED_AFTER: Duration = Duration::from_secs(1);
 /// So many datagrams tell what the way carries, and so many if they are spread over half a stretch.
 const MANY: u32 = 64;
 const ENOUGH: u32 = 25;
@@ -26,6 +28,10 @@ pub(super) struct Session {
     /// What the sender wants to be given back in joins.
     pub cookie: Cookie,
     pub sender: SocketAddr,
+    /// When anything came from there, genuine or not.
+    pub home_heard: Time,
+    /// Another address that its announces came from.
+    pub elsewhere: Option<SocketAddr>,
     pub task: TaskId,
     pub layout: Layout,
     pub name: String,
@@ -53,6 +59,8 @@ impl Session {
             side,
             cookie: Cookie::default(),
             sender: from,
+            home_heard: now,
+            elsewhere: None,
             task: announce.task,
             layout,
             name: announce.name.clone(),
@@ -82,6 +90,40 @@ impl Session {
             && self.name == old.name
             && self.layout.object_size() == old.layout.object_size()
             && self.layout.block_log2() == old.layout.block_log2()
+    }
+
+    /// A datagram of the session has come from this address; whether that is the sender's.
+    pub fn came_from(&mut self, from: SocketAddr, is_announce: bool, now: Time) -> bool {
+        let home = self.sender.ip() == from.ip() && self.sender.port() == from.port();
+        if home {
+            self.home_heard = now;
+        } else if is_announce {
+            self.elsewhere = Some(from);
+        }
+        home
+    }
+
+    /// A challenge has come: whether it may be the sender's, who then is there.
+    pub fn challenged_from(&mut self, from: SocketAddr) -> bool {
+        if self.elsewhere.is_some_and(|at| at.ip() == from.ip() && at.port() == from.port()) {
+            self.try_elsewhere();
+        }
+        self.sender.ip() == from.ip() && self.sender.port() == from.port()
+    }
+
+    /// An authentic announce that is news has come from another address than the sender's. It has moved there if
+    /// nothing comes from where it was: anybody can pass on what was said to all, and be the first.
+    pub fn announced_elsewhere(&mut self, from: SocketAddr, now: Time) {
+        if now >= self.home_heard + MOVED_AFTER {
+            (self.sender, self.home_heard) = (from, now);
+        }
+    }
+
+    /// A join was not answered: whoever passed on the first announce may have been another.
+    pub fn try_elsewhere(&mut self) {
+        if let Some(elsewhere) = &mut self.elsewhere {
+            std::mem::swap(elsewhere, &mut self.sender);
+        }
     }
 
     /// Takes over what changes in the course of a session; the root hash only once.

@@ -323,7 +323,8 @@ fn what_may_be_here_is_not_asked_for_until_it_is_known() {
     whole_block(&mut bench, 5);
     bench.checked(5, true);
     assert!(matches!(bench.jobs[..], [ReceiverJob::Store { .. }]), "{:?}", bench.jobs);
-    bench.done(ReceiverDone::Mismatched { block: BlockIndex(5), buffer: crate::fec::Buffer::default() });
+    let buffer = crate::fec::Buffer::default();
+    bench.done(ReceiverDone::Mismatched { block: BlockIndex(5), buffer, kept: None });
     assert_eq!(bench.lacks(), [whole(0, 1), whole(2, 3), whole(6, 2)]);
     let snapshot = bench.receiver.snapshot();
     assert_eq!((snapshot.verified, snapshot.held_bytes, snapshot.verified_bytes), (2, 2048, 2048));
@@ -393,7 +394,10 @@ fn a_sender_that_comes_back_is_followed_once_the_old_one_is_silent() {
     assert!(!announce(&mut bench, 10, "another"), "it sends something else");
     assert!(!announce(&mut bench, 10, "f"), "a worker is at it");
     bench.checked(2, false);
+    let sent = bench.receiver.counters.sent;
     assert!(announce(&mut bench, 10, "f"));
+    // It might be led back to the old one, with the same keys: no number is used twice.
+    assert!(sent > 0 && bench.receiver.counters.sent == sent);
     // Nothing is read again: the value of what was verified is known.
     assert_eq!(bench.receiver.blocks.as_ref().unwrap().candidates(), 1);
     let page = |first: u8| {
@@ -406,4 +410,66 @@ fn a_sender_that_comes_back_is_followed_once_the_old_one_is_silent() {
     bench.take("10.0.0.1:7419".parse().unwrap(), bytes);
     assert!(bench.jobs.is_empty());
     assert_eq!(bench.receiver.snapshot().verified, 1);
+}
+
+#[test]
+fn a_block_that_disagrees_is_taken_apart_with_the_senders_digests() {
+    let layout = Layout::new(2048, 10, 512).unwrap();
+    let mut bench = Bench::joined(layout, true);
+    bench.page();
+    for id in 0..2 {
+        let payload = [id as u8; 512];
+        bench.hear(&Symbol { block: BlockIndex(1), id: SymbolId(id), payload: &payload }.into());
+    }
+    let ReceiverJob::Store { keep: true, .. } = bench.jobs[0] else { panic!("{:?}", bench.jobs) };
+    bench.sent.clear();
+    let mut received = crate::ranges::BitSet::new(2);
+    (0..2).for_each(|id| {
+        received.insert(id);
+    });
+    let buffer = crate::fec::Buffer::default();
+    bench.done(ReceiverDone::Mismatched { block: BlockIndex(1), buffer, kept: Some(received) });
+    let suspects = |bench: &mut Bench| {
+        let said = bench.said();
+        let asked = said.iter().filter_map(|bytes| match wire::decode_plain(bytes) {
+            Ok((_, Message::Suspect(suspect))) => Some(suspect.blocks),
+            _ => None,
+        });
+        asked.collect::<Vec<_>>()
+    };
+    assert_eq!(suspects(&mut bench), [[BlockIndex(1)]]);
+    assert_eq!(bench.lacks(), [whole(0, 1)], "it is not asked for yet");
+    // The answer is lost: the question comes again, ever more patiently.
+    bench.sent.clear();
+    bench.pass(Duration::from_secs(8));
+    assert!((3..=8).contains(&suspects(&mut bench).len()), "{:?}", suspects(&mut bench));
+    let digests = |id: u8| crate::crypto::digest::symbol_digest(&[id; 512]);
+    let message = wire::SymbolDigests {
+        block: BlockIndex(1),
+        first: SymbolId(0),
+        digests: vec![digests(0), digests(7)],
+    };
+    // Nobody else can say it.
+    let mut liar = bench.sender.to_all(0, &message.clone().into(), |_| ());
+    let last = liar.len() - 1;
+    liar[last] ^= 1;
+    bench.take(SENDER, liar);
+    assert!(bench.jobs.is_empty());
+    bench.hear(&message.into());
+    assert!(matches!(bench.jobs[..], [ReceiverJob::Sift { block: BlockIndex(1), .. }]), "{:?}", bench.jobs);
+    let mut right = crate::ranges::BitSet::new(2);
+    right.insert(0);
+    bench.done(ReceiverDone::Sifted { block: BlockIndex(1), right, agrees: false });
+    let sources = wire::Deficit::Sources { block: BlockIndex(1), missing: vec![(1, 1)] };
+    assert_eq!(bench.lacks(), [whole(0, 1), sources]);
+    bench.sent.clear();
+    bench.pass(Duration::from_secs(5));
+    assert!(suspects(&mut bench).is_empty());
+    // Forged ones are refused, and the true one completes the block.
+    for payload in [[1; 512], [7; 512]] {
+        assert!(bench.jobs.is_empty());
+        bench.hear(&Symbol { block: BlockIndex(1), id: SymbolId(1), payload: &payload }.into());
+    }
+    assert!(matches!(bench.jobs[..], [ReceiverJob::Store { .. }]), "{:?}", bench.jobs);
+    assert_eq!(bench.receiver.snapshot().forged_symbols, 2);
 }

@@ -2,6 +2,7 @@
 
 use super::channel::Channel;
 use crate::crypto::window::ReplayWindow;
+use crate::limits::MAX_FORMER_RUNS;
 use crate::pacing::Path;
 use crate::protocol::effort::Effort;
 use crate::protocol::envelope::DeviceKeys;
@@ -9,7 +10,7 @@ use crate::status::{Cause, DeviceRow, DeviceStatus};
 use crate::time::Time;
 use crate::units::{AgreementKey, DeviceId};
 use crate::wire::Progress;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub(super) struct Link {
     pub window: ReplayWindow,
     /// How much of late.
     pub effort: Effort,
+    /// Its joins count up to here: an older one is said again by somebody else.
+    pub joins: u64,
 }
 
 /// One device.
@@ -231,6 +234,8 @@ pub(super) struct Devices {
     list: Vec<Device>,
     keys: BTreeMap<DeviceId, usize>,
     runs: BTreeMap<AgreementKey, usize>,
+    /// Runs that are over, the oldest first. Their joins can be replayed by anybody, from any address.
+    former: VecDeque<AgreementKey>,
     /// All but those touched, counted.
     counted: Counts,
     /// Keys of devices that may be changing.
@@ -245,9 +250,18 @@ impl Devices {
     pub fn of_run(&self, agreement: &AgreementKey) -> Option<usize> {
         self.runs.get(agreement).copied()
     }
+    /// Whether a run is known to be over.
+    pub fn is_former(&self, agreement: &AgreementKey) -> bool {
+        self.former.contains(agreement)
+    }
     /// A device has begun a new run: the one before speaks for it no longer.
     pub fn begin_run(&mut self, key: usize, link: Link) {
-        self.runs.remove(&self.list[key].link.agreement);
+        let former = self.list[key].link.agreement;
+        self.runs.remove(&former);
+        if self.former.len() == MAX_FORMER_RUNS {
+            self.former.pop_front();
+        }
+        self.former.push_back(former);
         self.runs.insert(link.agreement, key);
         self.list[key].link = link;
     }

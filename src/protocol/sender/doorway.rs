@@ -28,6 +28,8 @@ pub(super) struct PendingJoin {
     join: Join,
     address: SocketAddr,
     keys: DeviceKeys,
+    /// Counter of the join.
+    number: u64,
 }
 
 /// What a join of a device that is known by another run comes to.
@@ -50,16 +52,22 @@ impl Sender {
             return true;
         }
         if let Some(key) = self.devices.of_run(&clear.agreement) {
-            let keys = &self.devices.get(key).link.keys;
-            if SenderSide::from_one(keys, head, bytes).is_none() {
+            let link = &self.devices.get(key).link;
+            let number = head.header.packet_number.counter();
+            // What anybody can say again is no sign of life.
+            if number < link.joins || SenderSide::from_one(&link.keys, head, bytes).is_none() {
                 return false;
             }
+            self.devices.get_mut(key).link.joins = number + 1;
             // One that failed does not come back in the same run: it has left, or what it lacked still
             // holds. An overtaken join must not hide its reason.
             self.devices.get_mut(key).address = from;
             self.heard(key, now);
             self.admit(key);
             return true;
+        }
+        if self.devices.is_former(&clear.agreement) {
+            return false;
         }
         if self.pending_joins.contains_key(&clear.agreement) {
             return true;
@@ -70,8 +78,8 @@ impl Sender {
         let Some(keys) = self.side.agree(&clear.agreement) else { return false };
         let Some(body) = SenderSide::from_one(&keys, head, bytes) else { return false };
         let Ok(Message::Join(join)) = wire::decode_body(head.kind, body) else { return false };
-        let device = join.device;
-        self.pending_joins.insert(clear.agreement, PendingJoin { join, address: from, keys });
+        let (device, number) = (join.device, head.header.packet_number.counter());
+        self.pending_joins.insert(clear.agreement, PendingJoin { join, address: from, keys, number });
         self.job(SenderJob::LookUp(device));
         true
     }
@@ -150,6 +158,7 @@ impl Sender {
             keys: pending.keys,
             window: ReplayWindow::default(),
             effort: Effort::new(DEVICE_MESSAGES_PER_SECOND),
+            joins: pending.number + 1,
         };
         let key = match key {
             Some(key) => {

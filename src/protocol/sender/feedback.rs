@@ -34,15 +34,16 @@ impl Sender {
         else {
             return false;
         };
-        // A device that floods is heard no more often than one that does not.
         let link = &mut self.devices.get_mut(key).link;
-        if !link.effort.may(now) {
-            return false;
-        }
         if !link.window.is_new(number.counter()) {
             return false;
         }
         let Some(body) = SenderSide::from_one(&link.keys, head, bytes) else { return false };
+        // A device that floods is heard no more often than one that does not. Nobody else can make it seem
+        // to flood.
+        if !link.effort.may(now) {
+            return false;
+        }
         let Ok(message) = wire::decode_body(head.kind, body) else { return false };
         self.counters.feedback += 1;
         self.devices.get_mut(key).link.window.note(number.counter());
@@ -54,6 +55,7 @@ impl Sender {
         }
         match message {
             Message::Nak(nak) => self.nak(now, key, nak),
+            Message::Suspect(suspect) => self.suspect(key, &suspect),
             Message::Progress(report) => self.progress(now, key, report),
             Message::Complete(receipt) => self.complete(now, key, receipt),
             Message::Abort(Abort { code, reason }) => self.device_aborted(now, key, code, &reason),
@@ -112,7 +114,10 @@ impl Sender {
         let deficits = nak.deficits.iter().map(|deficit| match deficit {
             Deficit::Whole { first, .. } => u64::from(deficit.end().min(blocks).saturating_sub(first.0)) * k,
             Deficit::Symbols { block, symbols, .. } if block.0 < below => u64::from(*symbols),
-            Deficit::Symbols { .. } => 0,
+            Deficit::Sources { block, missing } if block.0 < below => {
+                missing.iter().map(|run| u64::from(run.1)).sum()
+            }
+            Deficit::Symbols { .. } | Deficit::Sources { .. } => 0,
         });
         deficits.sum()
     }

@@ -12,6 +12,7 @@
 //! - `stream`: source symbols, hashes ahead of them, and what goes out next at the paced rate.
 //! - `rounds`: polls of the group, and what becomes of their answers. `planner`: the repairs of a round.
 //! - `sessions`: unicast repair sessions. `channel`: a destination, its repairs and its `pace`.
+//! - `inquiries`: digests for devices that were told lies.
 //! - `rate`: what reports of arrivals make of the paces. `doorway`: joins. `feedback`: what devices say.
 //! - `life`: announces, silence, the end.
 
@@ -21,6 +22,7 @@ mod devices;
 mod doorway;
 mod feedback;
 mod gather;
+mod inquiries;
 mod life;
 mod pace;
 mod planner;
@@ -47,6 +49,7 @@ use channel::Channel;
 use devices::Devices;
 use doorway::PendingJoin;
 use gather::Gather;
+use inquiries::Inquiries;
 use life::Life;
 use pace::Pace;
 use rate::Epoch;
@@ -107,6 +110,7 @@ pub struct Sender {
     pace: Pace,
     epoch: Epoch,
     unicast_share: TokenBucket,
+    inquiries: Inquiries,
     /// Symbols that workers are encoding or that wait, encoded, for their turn.
     encoded_symbols: u32,
     life: Life,
@@ -158,6 +162,7 @@ impl Sender {
             pace,
             epoch: Epoch::default(),
             unicast_share: TokenBucket::new(share, datagram, now),
+            inquiries: Inquiries::new(now),
             encoded_symbols: 0,
             life: Life::new(now, &config),
             out: VecDeque::new(),
@@ -207,6 +212,7 @@ impl Sender {
             unicast_symbols: self.counters.unicast,
             feedback: self.counters.feedback,
             ignored: self.counters.ignored,
+            suspects: self.inquiries.count,
             expected: self.config.expected,
             devices: self.devices.iter().map(|(_, d)| d.row(now, blocks)).collect(),
         }
@@ -363,6 +369,7 @@ impl Machine for Sender {
         match done {
             SenderDone::Hashed(block, value) => self.hashed(block, value, now),
             SenderDone::Encoded { block, first, symbols } => self.encoded(block, first, symbols),
+            SenderDone::Digested(block, digests) => self.inquiries.digested(block, digests),
             SenderDone::SourceChecked => self.life.source_checked(now),
             SenderDone::LookedUp(device, status) => self.looked_up(device, status.as_ref(), now),
             SenderDone::SourceFailed(text) => {

@@ -29,6 +29,8 @@ struct Need {
     max: u32,
     /// The missing source symbols of all devices, as far as every one of them named its own.
     union: Option<BitSet>,
+    /// Source symbols that nothing else can stand in for.
+    sources: Option<BitSet>,
 }
 
 /// A repair that the channel will make.
@@ -96,6 +98,17 @@ impl Needs {
                         }
                     }
                 }
+                Deficit::Sources { block, missing } => {
+                    if let Some(k) = symbols_of(block.0) {
+                        let sources = self.entry(block.0, k).sources.get_or_insert_with(|| BitSet::new(k));
+                        for &(first, count) in missing {
+                            let first = u32::from(first);
+                            (first..(first + u32::from(count)).min(k)).for_each(|id| {
+                                sources.insert(id);
+                            });
+                        }
+                    }
+                }
                 Deficit::Symbols { block, symbols, missing } => {
                     if let Some(k) = symbols_of(block.0) {
                         let runs: Vec<(u32, u32)> =
@@ -107,8 +120,13 @@ impl Needs {
         }
     }
 
+    fn entry(&mut self, block: u32, k: u32) -> &mut Need {
+        let none = || Need { max: 0, union: Some(BitSet::new(k)), sources: None };
+        self.blocks.entry(block).or_insert_with(none)
+    }
+
     fn need(&mut self, block: u32, k: u32, deficit: u32, missing: &[(u32, u32)]) {
-        let need = self.blocks.entry(block).or_insert_with(|| Need { max: 0, union: Some(BitSet::new(k)) });
+        let need = self.entry(block, k);
         need.max = need.max.max(deficit);
         // What is named beyond the block's end is not named: resending it would send nothing.
         let missing = missing.iter().map(|&(first, count)| first..first.saturating_add(count).min(k));
@@ -130,28 +148,44 @@ impl Needs {
 
     /// The largest deficits, by block: what a poll's echo announces as planned.
     pub fn maxima(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
-        self.blocks.iter().map(|(&block, need)| (block, need.max))
+        self.blocks.iter().filter(|(_, need)| need.max > 0).map(|(&block, need)| (block, need.max))
     }
 
     /// The cheapest repair of each block, lowest block first. `loss` is the channel's expected
     /// share of lost datagrams, 0 to 1: fresh symbols are sent in such number that the device
     /// furthest behind should have enough after its losses, plus one against decoding failure.
     pub fn plan(&self, loss: f64) -> Vec<Plan> {
-        self.blocks.iter().map(|(&block, need)| Plan { block, kind: need.plan(loss) }).collect()
+        let plans = |(&block, need): (&u32, &Need)| {
+            need.plan(loss).into_iter().map(move |kind| Plan { block, kind }).collect::<Vec<_>>()
+        };
+        self.blocks.iter().flat_map(plans).collect()
     }
 }
 
 impl Need {
-    fn plan(&self, loss: f64) -> PlanKind {
-        if let Some(union) = &self.union {
-            let distinct = union.count();
-            // U <= 1.5 M, in whole numbers.
-            if distinct * 2 <= self.max * 3 {
-                return PlanKind::Resend(union.runs(true).collect());
+    /// What is named must go out again; the others' deficits are met in whatever way is cheaper.
+    fn plan(&self, loss: f64) -> Vec<PlanKind> {
+        let mut plans = Vec::new();
+        let mut again = self.sources.clone();
+        if self.max > 0 {
+            match &self.union {
+                // U <= 1.5 M, in whole numbers.
+                Some(union) if union.count() * 2 <= self.max * 3 => match &mut again {
+                    Some(again) => union.runs(true).flat_map(|(first, n)| first..first + n).for_each(|id| {
+                        again.insert(id);
+                    }),
+                    None => again = Some(union.clone()),
+                },
+                _ => {
+                    let expected_loss = (f64::from(self.max) * loss.clamp(0.0, 0.5)).ceil();
+                    plans.push(PlanKind::Fresh(self.max + expected_loss as u32 + 1));
+                }
             }
         }
-        let expected_loss = (f64::from(self.max) * loss.clamp(0.0, 0.5)).ceil();
-        PlanKind::Fresh(self.max + expected_loss as u32 + 1)
+        if let Some(again) = again.filter(|again| again.count() > 0) {
+            plans.insert(0, PlanKind::Resend(again.runs(true).collect()));
+        }
+        plans
     }
 }
 
@@ -205,6 +239,25 @@ mod tests {
     fn a_device_that_names_no_ids_gets_fresh_symbols_with_room_for_loss() {
         let plans = plan(&[nak(vec![lacks(0, 40, &[])]), nak(vec![lacks(0, 2, &[(0, 2)])])], 0.05);
         assert_eq!(plans, [Plan { block: 0, kind: PlanKind::Fresh(43) }]);
+    }
+
+    #[test]
+    fn where_only_source_symbols_help_they_are_what_is_sent() {
+        let sources =
+            |missing: &[(u16, u16)]| Deficit::Sources { block: BlockIndex(2), missing: missing.to_vec() };
+        let resend = |runs: &[(u32, u32)]| Plan { block: 2, kind: PlanKind::Resend(runs.to_vec()) };
+        let plans = plan(&[nak(vec![sources(&[(0, 30), (98, 9)])]), nak(vec![sources(&[(5, 40)])])], 0.1);
+        assert_eq!(plans, [resend(&[(0, 45), (98, 2)])]);
+        // Others lack symbols of any kind.
+        let plans = plan(&[nak(vec![sources(&[(0, 3)])]), nak(vec![lacks(2, 4, &[(10, 4)])])], 0.0);
+        assert_eq!(plans, [resend(&[(0, 3), (10, 4)])]);
+        let plans = plan(&[nak(vec![lacks(2, 40, &[])]), nak(vec![sources(&[(0, 3)])])], 0.0);
+        assert_eq!(plans, [resend(&[(0, 3)]), Plan { block: 2, kind: PlanKind::Fresh(41) }]);
+        // There are no such symbols.
+        assert_eq!(plan(&[nak(vec![sources(&[(100, 7)])])], 0.0), []);
+        let mut needs = Needs::default();
+        needs.add(&nak(vec![sources(&[(0, 3)])]), 1, |_| Some(100));
+        assert_eq!(needs.maxima().count(), 0, "a forger's work is not the way's loss");
     }
 
     #[test]

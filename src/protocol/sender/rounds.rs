@@ -77,6 +77,11 @@ impl GroupRounds {
         self.rtt = sample.max(decayed).clamp(RTT_BOUNDS.0, RTT_BOUNDS.1);
     }
 
+    /// Somebody will have something to say soon.
+    pub fn stir(&mut self) {
+        self.quiet = 0;
+    }
+
     pub fn pause(&self) -> Duration {
         (self.rtt + REACTION).saturating_mul(1 << self.quiet.min(6)).min(MAX_PAUSE.max(self.rtt * 2))
     }
@@ -371,13 +376,9 @@ impl Sender {
                 let k = self.config.layout.source_symbols(BlockIndex(0));
                 self.blocks_lost(start, end) * u64::from(k)
             }
-            Deficit::Symbols { block, symbols, .. } => {
-                if device.group_repairs(block.0) {
-                    u64::from(*symbols)
-                } else {
-                    0
-                }
-            }
+            Deficit::Symbols { block, symbols, .. } if device.group_repairs(block.0) => u64::from(*symbols),
+            // What a forger does to a device says nothing of the way to it.
+            Deficit::Symbols { .. } | Deficit::Sources { .. } => 0,
         });
         deficits.sum()
     }

@@ -67,6 +67,7 @@ impl Sender {
             self.stream.hashes_in_flight += 1;
             self.job(SenderJob::Hash(block));
         }
+        self.ask_for_digests();
         let symbol_size = self.config.layout.symbol_size();
         let budget = (SENDER_REPAIR_BYTES / usize::from(symbol_size)) as u32;
         loop {
@@ -196,7 +197,7 @@ impl Sender {
         }
         let group_has = self.group_can_send();
         if (!group_has || self.unicast_share.ready(now))
-            && let Some(transmit) = self.next_unicast(now)
+            && let Some(transmit) = self.next_digests(now).or_else(|| self.next_unicast(now))
         {
             return Some(transmit);
         }
@@ -333,7 +334,8 @@ impl Sender {
                 (false, false) => None,
             }
         });
-        unicast.min().unwrap_or(Time::NEVER).min(group)
+        let digests = self.inquiries.ready_at().max(self.pace.bucket.ready_at());
+        unicast.min().unwrap_or(Time::NEVER).min(group).min(digests)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::layout::Layout;
 use crate::pacing::RateMode;
 use crate::protocol::envelope::fakes::{FakeDevice, announce_of};
 use crate::units::DeviceId;
-use crate::units::{BlockIndex, Rate, SessionId, TaskId, Via};
+use crate::units::{BlockIndex, Rate, SessionId, SymbolDigest, TaskId, Via};
 use crate::wire::{Abort, Arrivals, Complete, Deficit, Join, Nak, Progress};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -90,6 +90,9 @@ impl Bench {
             SenderJob::Hash(block) => SenderDone::Hashed(block, Digest([block.0 as u8; 32])),
             SenderJob::Encode { block, first, count } => {
                 SenderDone::Encoded { block, first, symbols: vec![0; count as usize * 64].into() }
+            }
+            SenderJob::Digest(block) => {
+                SenderDone::Digested(block, vec![SymbolDigest([block.0 as u8; 16]); K as usize])
             }
             SenderJob::CheckSource => SenderDone::SourceChecked,
             SenderJob::LookUp(device) => SenderDone::LookedUp(device, None),
@@ -596,4 +599,73 @@ fn known_values_are_not_hashed_again() {
     }
     let other = Sender::new(config, Time::ZERO).with_values(values[..99].to_vec());
     assert!(other.root.is_none() && other.values().is_none());
+}
+
+impl Bench {
+    /// Digests sent since `from`: whether to all, and of which block.
+    fn digests(&self, from: usize) -> Vec<(bool, u32)> {
+        let messages = self.sent[from..].iter().filter_map(|transmit| {
+            let Payload::Message(bytes) = &transmit.payload else { return None };
+            let plain = bytes.get(..bytes.len().checked_sub(crate::limits::SIGNATURE_RESERVE)?)?;
+            match crate::wire::decode_plain(plain) {
+                Ok((_, Message::SymbolDigests(digests))) => {
+                    assert_eq!(digests.digests.len(), K as usize);
+                    Some((transmit.to == self.sender.config.data, digests.block.0))
+                }
+                _ => None,
+            }
+        });
+        messages.collect()
+    }
+
+    fn suspect(&mut self, device: u8, blocks: &[u32]) {
+        let blocks = blocks.iter().map(|&block| BlockIndex(block)).collect();
+        self.hear(device, &Message::Suspect(crate::wire::Suspect { blocks }));
+    }
+}
+
+#[test]
+fn who_suspects_a_block_gets_its_digests_and_then_its_source_symbols() {
+    let mut bench = Bench::new(8, |config| config.expected = Some(2));
+    bench.join(1, 1);
+    bench.join(2, 1);
+    bench.pass(Duration::from_millis(10));
+    let from = bench.sent.len();
+    bench.suspect(1, &[2, 5, 800]);
+    bench.pass(Duration::from_millis(50));
+    assert_eq!(bench.digests(from), [(false, 2), (false, 5)]);
+    assert_eq!(bench.sender.snapshot(bench.now).suspects, 2);
+    // No fresh symbols, whatever it costs.
+    let from = bench.sent.len();
+    let missing = vec![(0, 3), (7, 9)];
+    bench.nak(1, vec![Deficit::Sources { block: BlockIndex(2), missing }]);
+    bench.nak(2, vec![]);
+    bench.pass(Duration::from_millis(100));
+    let again = bench.sent[from..].iter().filter_map(|transmit| match &transmit.payload {
+        Payload::Source { block: BlockIndex(2), ids, .. } => Some(ids.clone()),
+        Payload::Message(_) => None,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(again.flatten().collect::<Vec<_>>(), [0, 1, 2, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+}
+
+#[test]
+fn a_flood_of_suspicions_costs_no_more_than_its_share() {
+    let mut bench = Bench::new(4_096, |config| {
+        config.expected = Some(2);
+        config.rate = RateMode::Fixed(Rate(100_000_000));
+    });
+    bench.join(1, 1);
+    bench.join(2, 1);
+    let (from, first) = (bench.sent.len(), bench.now);
+    for round in 0..40 {
+        let blocks: Vec<u32> = (0..32).map(|i| (round * 32 + i) % 4_096).collect();
+        bench.suspect(1, &blocks);
+        bench.suspect(2, &blocks);
+        bench.pass(Duration::from_millis(5));
+        assert!(!bench.sender.stream_done(), "it has something better to do");
+    }
+    let bytes: usize = bench.digests(from).len() * (16 * K as usize + 94 + 66);
+    let share = bytes as f64 * 8.0 / (bench.now - first).as_secs_f64() / 100_000_000.0;
+    assert!((0.01..0.13).contains(&share), "{share}");
 }

@@ -24,7 +24,7 @@ fn volley(
     datagrams: Vec<Rc<[u8]>>,
 ) -> Vec<(Time, Arrival)> {
     let mut arrivals = Vec::new();
-    network.carry(now, 0, to, datagrams, &mut |at, stage, a| arrivals.push((at, stage, a)));
+    network.carry(now, (0, address(0)), to, datagrams, &mut |at, stage, a| arrivals.push((at, stage, a)));
     let mut there = Vec::new();
     for (at, stage, arrival) in arrivals {
         match stage {

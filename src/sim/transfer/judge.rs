@@ -1,6 +1,6 @@
 //! The end of a transfer: everything has ended, both sides agree, and expectations are met.
 
-use super::super::network::NodeId;
+use super::super::network::{NodeId, address};
 use super::super::party::{Party, device_id};
 use super::super::scenario::Expectation;
 use super::super::world::World;
@@ -21,9 +21,19 @@ impl Transfer<'_, '_> {
                     let snapshot = r.engine.machine().snapshot();
                     panic!("I5: device {} is still running: {snapshot:#?} {:?}", node - 1, r.log)
                 }
-                None => {}
+                Some(Party::Hostile(_)) | None => {}
             }
         }
+        panic!("I5: a hostile party is still there at {at:?}");
+    }
+
+    /// What the table says of a device. Where another one came with its identifier first, its runs have other
+    /// rows, and are known by their address.
+    fn status_of(&self, index: u32) -> Option<DeviceStatus> {
+        let rows = self.table.borrow().rows();
+        let mut own: Vec<_> = rows.iter().filter(|row| row.address == address(index + 1)).collect();
+        own.sort_by_key(|row| (row.status != DeviceStatus::Complete, row.device != device_id(index)));
+        own.first().map(|row| row.status.clone())
     }
 
     /// The end: everything has ended, both sides agree, and expectations are met.
@@ -41,7 +51,7 @@ impl Transfer<'_, '_> {
             let device = &self.devices[index as usize];
             self.checker.check_disk(index, &device.disk, plan.existing.then_some(BEFORE));
             let has = self.checker.has_object(&device.disk);
-            let status = self.table.borrow().look_up(device_id(index)).map(|row| row.status);
+            let status = self.status_of(index);
             let about = || {
                 let (outcome, start) = (&device.outcome, plan.start);
                 format!(

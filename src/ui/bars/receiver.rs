@@ -3,7 +3,7 @@
 use super::Screen;
 use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot};
 use crate::time::Time;
-use crate::ui::memory::{ReceiverMemory, Stage};
+use crate::ui::memory::{FORGERY, ReceiverMemory, Stage};
 use crate::ui::{Exit, Notes, ReceiverIntro, ReceiverView, text, trust};
 use std::io::{IsTerminal, Write};
 
@@ -81,6 +81,11 @@ impl ReceiverView for ReceiverBars {
             ReceiverEvent::Held { bytes } => {
                 self.screen.say(&text::held(*bytes, s.object_size));
                 self.draw(now, s);
+            }
+            ReceiverEvent::ForgedSymbols { .. } => {
+                if self.memory.tells_forgery(s.forged_symbols) {
+                    self.screen.warn(FORGERY);
+                }
             }
             ReceiverEvent::BlockRejected(block) => {
                 self.screen.note(&format!("block {block} is not what the sender hashed; fetching it again"));

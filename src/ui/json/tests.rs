@@ -130,6 +130,7 @@ fn a_receivers_events() {
     view.event(at(4), &ReceiverEvent::Receiving, &s);
     view.event(at(4), &ReceiverEvent::Held { bytes: 3 }, &s);
     view.event(at(5), &ReceiverEvent::BlockRejected(9), &s);
+    view.event(at(5), &ReceiverEvent::ForgedSymbols { block: 9, symbols: 2 }, &s);
     view.tick(at(6), &s);
     view.event(at(7), &ReceiverEvent::Committing, &s);
     view.event(at(8), &ReceiverEvent::Committed { path: "/srv/größe".into(), root: Digest([1; 32]) }, &s);
@@ -147,6 +148,7 @@ fn a_receivers_events() {
             "receiving",
             "held",
             "block_rejected",
+            "forged_symbols",
             "progress",
             "committing",
             "committed",
@@ -159,11 +161,11 @@ fn a_receivers_events() {
     assert_eq!(lines[2]["fingerprint"], known.fingerprint());
     assert_eq!(lines[3]["sender"], "[fe80::1]:7417");
     assert_eq!((&lines[6]["bytes"], &lines[6]["percent"]), (&3.into(), &60.0.into()));
-    assert_eq!(lines[10]["path"], "/srv/größe");
-    assert_eq!(lines[11]["acknowledged"], true);
-    assert_eq!(lines[11]["received_datagrams"], 3);
-    assert_eq!(lines[11]["sender_key"], known.line());
-    assert_eq!(lines[11]["sender_judgement"], "known");
+    assert_eq!(lines[11]["path"], "/srv/größe");
+    assert_eq!(lines[12]["acknowledged"], true);
+    assert_eq!(lines[12]["received_datagrams"], 3);
+    assert_eq!(lines[12]["sender_key"], known.line());
+    assert_eq!(lines[12]["sender_judgement"], "known");
     check_documented(&lines, "recv");
 }
 

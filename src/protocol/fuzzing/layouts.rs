@@ -1,0 +1,423 @@
+//! The fuzz targets `announce` and `hash_page`: a receiver hears of objects of any size, in blocks and symbols
+//! of any size, and then pages, symbols and polls that may lie anywhere in them or beyond. There is no
+//! object behind it: what workers find is made up. Whatever the numbers, what it keeps stays within bounds.
+
+use super::play::{self, World as _};
+use super::{GROUP, Input, SESSION};
+use crate::crypto::sign::sham;
+use crate::layout::Layout;
+use crate::limits::{
+    HASHES_PER_PAGE, HEADER_LEN, JOIN_CLEAR, MAX_BLOCK_BUFFERS, MAX_BLOCKS, MAX_CONTROL, MAX_JOBS,
+    MAX_SYMBOL_ID, MAX_TRAILER,
+};
+use crate::protocol::envelope::fakes::FakeSender;
+use crate::protocol::event::ReceiverEvent;
+use crate::protocol::job::{ReceiverDone, ReceiverJob};
+use crate::protocol::receiver::{Receiver, ReceiverConfig};
+use crate::protocol::trust::Trust;
+use crate::protocol::{Machine, Output, Payload};
+use crate::ranges::BitSet;
+use crate::time::Time;
+use crate::units::{Arrival, BlockIndex, DeviceId, Digest, Rate, SessionId, SymbolId, TaskId, Via};
+use crate::wire::{
+    self, AbortCode, Admit, Announce, HashPage, Invitation, Kind, Message, Phase, Planned, Poll, Symbol,
+    Verdict,
+};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+const SENDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 7418);
+const OWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)), 40_000);
+const CHANNEL: u16 = 1;
+/// Outputs that one input may bring at the most: a page may judge 32 blocks.
+const MAX_OUTPUTS: usize = 48;
+/// Where an announce has the object's size, then its block and symbol size.
+const SIZE_AT: usize = HEADER_LEN + 32 + 32 + 1 + 16 + 1;
+/// Set in an input's first byte: the receiver is in a session already.
+const LATCHED: u8 = 1;
+
+/// The body of the fuzz target `announce`.
+///
+/// # Panics
+/// When the receiver breaks a promise.
+pub fn fuzz_announce(bytes: &[u8]) {
+    let mut bytes = bytes.to_vec();
+    bytes.first_mut().into_iter().for_each(|first| *first &= !LATCHED);
+    World::play(&bytes);
+}
+
+/// The body of the fuzz target `hash_page`.
+///
+/// # Panics
+/// When the receiver breaks a promise.
+pub fn fuzz_hash_page(bytes: &[u8]) {
+    let mut bytes = bytes.to_vec();
+    bytes.first_mut().into_iter().for_each(|first| *first |= LATCHED);
+    World::play(&bytes);
+}
+
+/// What an announce says of its object, sound or not.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    size: u64,
+    block_log2: u8,
+    symbol_size: u16,
+}
+
+pub(super) struct World {
+    pub(super) receiver: Receiver,
+    now: Time,
+    sender: FakeSender,
+    sessions: u64,
+    shape: Shape,
+    buffer_bytes: usize,
+    jobs: Vec<ReceiverJob>,
+    joined: bool,
+    over: bool,
+    pub(super) told: u64,
+    pub(super) checks: u32,
+}
+
+impl play::World for World {
+    type Machine = Receiver;
+    const END: (usize, Duration) = (20_000, Duration::from_secs(3600));
+
+    fn new(input: &mut Input<'_>) -> Option<Self> {
+        let [start, buffers] = input.array()?;
+        let buffer_bytes = usize::from(buffers) << 12;
+        sham::allow();
+        let config = ReceiverConfig {
+            seed: 1,
+            device: DeviceId([7; 16]),
+            label: "fuzzed".into(),
+            timeout: Duration::from_secs(60),
+            groups: vec![GROUP],
+            only: None,
+            buffer_bytes,
+            agreement: [2; 32],
+            group_keys: Vec::new(),
+            trust: Trust::anybody(),
+        };
+        let mut world = Self {
+            receiver: Receiver::new(config, Time::ZERO),
+            now: Time::ZERO,
+            sender: FakeSender::new(SESSION),
+            sessions: 0,
+            shape: Shape::new(input)?,
+            buffer_bytes,
+            jobs: Vec::new(),
+            joined: false,
+            over: false,
+            told: 0,
+            checks: 0,
+        };
+        world.drain();
+        if start & LATCHED != 0 {
+            world.join(start);
+        }
+        Some(world)
+    }
+
+    fn machine(&mut self) -> &mut Receiver {
+        &mut self.receiver
+    }
+    fn now(&mut self) -> &mut Time {
+        &mut self.now
+    }
+    fn jobs(&mut self) -> &mut Vec<ReceiverJob> {
+        &mut self.jobs
+    }
+    fn is_over(&self) -> bool {
+        self.over
+    }
+
+    fn operate(&mut self, input: &mut Input<'_>) -> Option<()> {
+        match input.u8()? % 12 {
+            0 => self.pass(Duration::from_millis(1 << (input.u8()? & 15))),
+            1 => self.announce(input.array()?),
+            2 => {
+                self.shape = Shape::new(input)?;
+                self.announce(input.array()?);
+            }
+            3 | 4 => self.page(input)?,
+            5 => self.symbols(input)?,
+            6 => self.poll(input)?,
+            7 => self.admit(),
+            8 | 9 => self.end_job(input.u8()?, 0),
+            10 => self.end_job(input.u8()?, input.u8()?),
+            _ => {
+                // Its sender is started again.
+                self.sessions += 1;
+                self.sender = FakeSender::new(SessionId(SESSION.0 + self.sessions));
+                self.announce(input.array()?);
+            }
+        }
+        Some(())
+    }
+
+    fn execute(&mut self, job: ReceiverJob, how: u8) -> ReceiverDone {
+        match (how, job) {
+            (1..16, ReceiverJob::Open { .. } | ReceiverJob::Store { .. } | ReceiverJob::Spill(_)) => {
+                ReceiverDone::Failed(AbortCode::Disk, "fuzzed".into())
+            }
+            (_, ReceiverJob::Open { layout, .. }) => opened(&layout, how),
+            (64..128, ReceiverJob::Store { assembly, .. }) => ReceiverDone::Undecodable(assembly),
+            (128..192, ReceiverJob::Store { mut assembly, expected: Some(_), .. }) => {
+                let (block, buffer) = (assembly.block(), assembly.take_buffer());
+                ReceiverDone::Mismatched { block, buffer, kept: None }
+            }
+            (_, ReceiverJob::Store { mut assembly, expected, .. }) => {
+                let block = assembly.block();
+                let lie = if expected.is_none() { how & 1 } else { 0 };
+                let value = expected.unwrap_or(value(block, lie));
+                ReceiverDone::Stored { block, value, buffer: assembly.take_buffer() }
+            }
+            (_, ReceiverJob::Spill(mut assembly)) => {
+                let buffer = assembly.mark_spilled();
+                ReceiverDone::Spilled { assembly, buffer }
+            }
+            (_, ReceiverJob::Check { block, expected, .. }) => {
+                self.checks += 1;
+                ReceiverDone::Checked { block, agrees: how & 1 == 0 && expected == value(block, 0) }
+            }
+            (_, ReceiverJob::Sift { block, digests, .. }) => {
+                let mut right = BitSet::new(digests.len() as u32);
+                (0..digests.len() as u32).filter(|id| id % 256 != u32::from(how)).for_each(|id| {
+                    right.insert(id);
+                });
+                ReceiverDone::Sifted { block, agrees: right.is_full(), right }
+            }
+            (_, ReceiverJob::Commit) => ReceiverDone::Committed("object".into()),
+            (_, ReceiverJob::Discard) => ReceiverDone::Discarded,
+            (_, ReceiverJob::Keep) => ReceiverDone::Kept,
+        }
+    }
+
+    fn drain(&mut self) {
+        let mut outputs = 0;
+        while let Some(output) = self.receiver.poll(self.now) {
+            outputs += 1;
+            assert!(outputs <= MAX_OUTPUTS, "it goes on and on");
+            match output {
+                Output::Transmit(transmit) => {
+                    let Payload::Message(bytes) = transmit.payload else { panic!("a device sends symbols") };
+                    assert!(bytes.len() <= MAX_CONTROL + JOIN_CLEAR + MAX_TRAILER);
+                    self.told += 1;
+                    // What is said to a sender that is no more is lost.
+                    if let Some((_, plain)) = self.sender.hear(OWN, &bytes) {
+                        let (_, message) = wire::decode_plain(&plain).expect("a sound message");
+                        self.joined |= message.kind() == Kind::Join;
+                    }
+                }
+                Output::Job(job) => self.jobs.push(job),
+                Output::Event(ReceiverEvent::Finished(_)) => self.over = true,
+                Output::Listen(_) | Output::Event(_) => {}
+            }
+        }
+        let seen = self.receiver.snapshot();
+        assert!(seen.blocks <= MAX_BLOCKS, "{seen:?}");
+        assert!(seen.verified <= seen.blocks && seen.verified_bytes <= seen.object_size, "{seen:?}");
+        assert!(seen.received_bytes <= seen.object_size && seen.held_bytes <= seen.object_size, "{seen:?}");
+        // Four buffers at the least, each of a block and what fills up its last symbol.
+        let block = (1 << 24) + (1 << 14);
+        assert!(seen.buffered <= self.buffer_bytes.max(4 * block), "{seen:?}");
+        assert!(self.jobs.len() <= (MAX_BLOCK_BUFFERS + 8).min(MAX_JOBS), "{} jobs", self.jobs.len());
+        assert_eq!(self.receiver.is_finished(), self.over);
+    }
+}
+
+impl Shape {
+    /// Of any size; small numbers, and those just off a power of two, are as likely as large ones.
+    fn new(input: &mut Input<'_>) -> Option<Self> {
+        let [shift, add, block_log2, symbols] = input.array()?;
+        let exact = input.u32()?;
+        let size = match shift >> 6 {
+            0 => u64::from(exact),
+            1 => 1_u64.wrapping_shl(u32::from(shift & 63)).wrapping_add_signed(i64::from(add as i8)),
+            2 => u64::from(exact) << (shift & 63) | u64::from(add),
+            // As many blocks as there may be, more or less.
+            _ => (u64::from(MAX_BLOCKS) << (block_log2 & 63)).wrapping_add_signed(i64::from(add as i8)),
+        };
+        let symbol_size = if symbols == u8::MAX { exact as u16 } else { u16::from(symbols) * 64 };
+        Some(Self { size, block_log2, symbol_size })
+    }
+
+    fn layout(self) -> Option<Layout> {
+        Layout::new(self.size, self.block_log2, self.symbol_size).ok()
+    }
+}
+
+impl World {
+    /// Announces until the receiver asks to join, and lets it.
+    fn join(&mut self, start: u8) {
+        for round in 0..16 {
+            self.announce([u8::MAX, 0, 0]);
+            if round == 0 {
+                self.end_job(0, start & !LATCHED);
+            }
+            if self.joined || self.over || self.receiver.snapshot().name.is_none() {
+                break;
+            }
+            self.pass(Duration::from_millis(500));
+        }
+        self.admit();
+    }
+
+    fn announce(&mut self, [probability, position, flags]: [u8; 3]) {
+        let phases = [Phase::Gathering, Phase::Streaming, Phase::Repairing, Phase::Lingering];
+        let announce = self.sender.announce(Announce {
+            sender: Default::default(),
+            agreement: Default::default(),
+            suite: Default::default(),
+            task: TaskId([3; 16]),
+            phase: phases[usize::from(flags & 3)],
+            object_size: 0,
+            block_log2: 20,
+            symbol_size: 64,
+            data: GROUP,
+            position: BlockIndex(u32::from(position) << (flags & 24)),
+            invitation: invitation(probability),
+            group_size: if flags & 4 == 4 { u32::MAX } else { u32::from(flags) },
+            rate: Rate(u64::MAX),
+            root: (flags & 32 == 32).then_some(Digest([flags; 32])),
+            name: "object".into(),
+        });
+        let shape = self.shape;
+        // Beyond what may be encoded.
+        let bytes = self.sender.to_all(0, &announce.into(), |plain| {
+            plain[SIZE_AT..][..8].copy_from_slice(&shape.size.to_be_bytes());
+            plain[SIZE_AT + 8] = shape.block_log2;
+            plain[SIZE_AT + 9..][..2].copy_from_slice(&shape.symbol_size.to_be_bytes());
+        });
+        self.deliver(bytes);
+    }
+
+    /// A page: within the object or not, whole or not, true or not.
+    fn page(&mut self, input: &mut Input<'_>) -> Option<()> {
+        let [how, count] = input.array()?;
+        let page = self.number(how, input, HASHES_PER_PAGE)?.min((u32::MAX >> 5) - 1);
+        let first = page * HASHES_PER_PAGE;
+        let blocks = self.shape.layout().map_or(0, |layout| layout.block_count());
+        // Mostly as many as belong into it.
+        let count = match count {
+            128.. => u32::from(count & 31) + 1,
+            _ => blocks.saturating_sub(first).clamp(1, HASHES_PER_PAGE),
+        };
+        let lie = how >> 3 & 7;
+        let values =
+            (first..first + count).map(|block| value(BlockIndex(block), lie & block as u8)).collect();
+        self.say(&HashPage { first: BlockIndex(first), values }.into());
+        Some(())
+    }
+
+    /// A number of a block (`of` = 1) or a page of so many: one of the first or the last, just beyond, or any.
+    fn number(&self, how: u8, input: &mut Input<'_>, of: u32) -> Option<u32> {
+        let count = self.shape.layout().map_or(0, |layout| layout.block_count()).div_ceil(of);
+        Some(match how & 7 {
+            0..3 => u32::from(input.u8()?),
+            3 | 4 => count.wrapping_sub(u32::from(input.u8()? & 15)),
+            5 => count.saturating_add(u32::from(input.u8()?)),
+            6 => input.u32()?.checked_rem(count).unwrap_or(0),
+            _ => input.u32()?,
+        })
+    }
+
+    /// Symbols that follow one another, all of one block.
+    fn symbols(&mut self, input: &mut Input<'_>) -> Option<()> {
+        let [how, count] = input.array()?;
+        let block = BlockIndex(self.number(how, input, 1)?);
+        let Some(layout) = self.shape.layout() else { return Some(()) };
+        let k = layout.source_symbols(block);
+        let first = match how >> 3 & 3 {
+            0 => 0,
+            1 => k.saturating_sub(u32::from(input.u8()?)),
+            2 => k.saturating_add(u32::from(input.u8()?)),
+            _ => input.u32()?,
+        };
+        for id in (first..=u32::MAX).take(usize::from(count & 63) + 1).map(SymbolId) {
+            let own = layout.symbol_range(block, id).len();
+            let len = match (how >> 5, id.0 < k) {
+                (0, _) => usize::from(count),
+                (_, true) => own,
+                (_, false) => usize::from(layout.symbol_size()),
+            };
+            // Not every number can be encoded.
+            if id.0 <= MAX_SYMBOL_ID && block.0 < u32::MAX {
+                self.say(&Symbol { block, id, payload: &vec![0; len.max(1)] }.into());
+            }
+        }
+        Some(())
+    }
+
+    fn poll(&mut self, input: &mut Input<'_>) -> Option<()> {
+        let [how, round, plans, flags] = input.array()?;
+        let position = self.number(how, input, 1)?;
+        let planned = (0..u32::from(plans & 15)).map(|i| {
+            let block = BlockIndex(position.wrapping_sub(i).min(u32::MAX - 2));
+            Planned { block, symbols: u16::from(plans) << (flags & 7) | 1 }
+        });
+        let poll = Poll {
+            round: u32::from(round),
+            position: BlockIndex(position.min(u32::MAX - 1)),
+            invitation: invitation(flags),
+            group_size: u32::from(flags).pow(4),
+            want_ids: flags & 1 == 1,
+            planned: planned.collect(),
+        };
+        if flags & 128 == 0 {
+            self.say(&poll.into());
+        } else if let Some(bytes) = self.sender.to_one(CHANNEL, &poll.into(), |_| ()) {
+            self.deliver(bytes);
+        }
+        Some(())
+    }
+
+    fn admit(&mut self) {
+        let admit = Admit { verdict: Verdict::Admitted, channel: CHANNEL }.into();
+        if let Some(bytes) = self.sender.to_one(CHANNEL, &admit, |_| ()) {
+            self.deliver(bytes);
+        }
+    }
+
+    fn say(&mut self, message: &Message<'_>) {
+        let bytes = self.sender.to_all(0, message, |_| ());
+        self.deliver(bytes);
+    }
+
+    fn deliver(&mut self, mut bytes: Vec<u8>) {
+        self.receiver.handle_datagram(self.now, Arrival::at_once(SENDER, Via::Group), &mut bytes);
+        self.drain();
+    }
+}
+
+/// The chaining value of a block, true (`lie` = 0) or not.
+fn value(block: BlockIndex, lie: u8) -> Digest {
+    let mut value = [lie; 32];
+    value[..4].copy_from_slice(&block.0.to_be_bytes());
+    Digest(value)
+}
+
+/// What an earlier run has left, and how much of an earlier version is there.
+fn opened(layout: &Layout, how: u8) -> ReceiverDone {
+    let count = layout.block_count();
+    // Of the largest objects less is here, or each input would take long.
+    let most = count.min(1 << 14);
+    let (range, step) = match how >> 4 & 3 {
+        0 => (0..0, 1),
+        1 => (0..most, 1),
+        2 => (0..most, 3),
+        _ => (count - count.min(40)..count, 1),
+    };
+    let mut written = BitSet::new(count);
+    for block in range.step_by(step) {
+        written.insert(block);
+    }
+    let all = if most == count { u32::MAX } else { most };
+    let earlier = [0, 1, most / 2, all][usize::from(how >> 6)];
+    ReceiverDone::Opened { written, earlier }
+}
+
+fn invitation(probability: u8) -> Invitation {
+    let window = Duration::from_millis(u64::from(probability & 15) * 10);
+    Invitation { probability: u16::from(probability) * 257, window }
+}

@@ -1,0 +1,235 @@
+//! Suspect blocks that devices ask about: a worker makes the digests of their source symbols, and they go out
+//! signed, to the device that asked, or to the group if several did meanwhile.
+//!
+//! Whatever devices ask, the digests take no more than their own rate and, beside the group's work, the
+//! unicast share; what does not fit the queue is asked for again.
+
+use super::Sender;
+use crate::limits::{DIGEST_RATE, DIGESTS_PER_MESSAGE, MAX_INQUIRIES, MAX_SUSPECTS};
+use crate::pacing::TokenBucket;
+use crate::protocol::Transmit;
+use crate::protocol::job::SenderJob;
+use crate::time::Time;
+use crate::units::{BlockIndex, SymbolDigest, SymbolId};
+use crate::wire::{Message, Suspect, SymbolDigests};
+use std::collections::VecDeque;
+
+/// Blocks at the head of the queue whose digests are made.
+const AHEAD: usize = 2;
+/// Bytes of a full message on the wire.
+const DATAGRAM: u64 = 1200;
+
+/// Who is to get digests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum To {
+    Device(usize),
+    Group,
+}
+
+#[derive(Debug)]
+enum Digests {
+    Not,
+    Asked,
+    /// Those from the given index on are still to be sent.
+    Ready(Vec<SymbolDigest>, usize),
+}
+
+#[derive(Debug)]
+struct Inquiry {
+    block: BlockIndex,
+    to: To,
+    digests: Digests,
+}
+
+/// What is asked for.
+#[derive(Debug)]
+pub(super) struct Inquiries {
+    queue: VecDeque<Inquiry>,
+    bucket: TokenBucket,
+    /// How many there were in all.
+    pub count: u64,
+}
+
+impl Inquiries {
+    pub fn new(now: Time) -> Self {
+        Self { queue: VecDeque::new(), bucket: TokenBucket::new(DIGEST_RATE, DATAGRAM, now), count: 0 }
+    }
+
+    /// A device asks for the digests of a block.
+    fn ask(&mut self, key: usize, block: BlockIndex) {
+        let own = self.queue.iter().filter(|inquiry| inquiry.to == To::Device(key)).count();
+        let room = self.queue.len() < MAX_INQUIRIES && own < MAX_SUSPECTS;
+        match self.queue.iter_mut().find(|inquiry| inquiry.block == block) {
+            Some(inquiry) if inquiry.to == To::Device(key) => {}
+            Some(inquiry) => {
+                self.count += u64::from(inquiry.to != To::Group);
+                // What has gone to the first one alone goes out once more.
+                inquiry.to = To::Group;
+                if let Digests::Ready(_, next) = &mut inquiry.digests {
+                    *next = 0;
+                }
+            }
+            None if room => {
+                self.count += 1;
+                self.queue.push_back(Inquiry { block, to: To::Device(key), digests: Digests::Not });
+            }
+            None => {}
+        }
+    }
+
+    /// The next block whose digests are to be made; it counts as asked for from now on.
+    fn next_job(&mut self) -> Option<BlockIndex> {
+        let mut ahead = self.queue.iter_mut().take(AHEAD);
+        let next = ahead.find(|inquiry| matches!(inquiry.digests, Digests::Not))?;
+        next.digests = Digests::Asked;
+        Some(next.block)
+    }
+
+    /// The digests of a block are there.
+    pub fn digested(&mut self, block: BlockIndex, digests: Vec<SymbolDigest>) {
+        let of_block = |inquiry: &&mut Inquiry| inquiry.block == block;
+        if let Some(inquiry) = self.queue.iter_mut().find(of_block)
+            && matches!(inquiry.digests, Digests::Asked)
+        {
+            inquiry.digests = Digests::Ready(digests, 0);
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.queue.front().is_some_and(|inquiry| matches!(inquiry.digests, Digests::Ready(..)))
+    }
+
+    /// The next message and whom it is for.
+    fn next(&mut self) -> Option<(To, SymbolDigests)> {
+        let Inquiry { block, to, digests: Digests::Ready(digests, next) } = self.queue.front_mut()? else {
+            return None;
+        };
+        let end = digests.len().min(*next + DIGESTS_PER_MESSAGE);
+        let message = SymbolDigests {
+            block: *block,
+            first: SymbolId(*next as u32),
+            digests: digests[*next..end].to_vec(),
+        };
+        let (to, over) = (*to, end == digests.len());
+        *next = end;
+        if over {
+            self.queue.pop_front();
+        }
+        Some((to, message))
+    }
+
+    /// When something could go out; never if there is nothing.
+    pub fn ready_at(&self) -> Time {
+        if self.is_ready() { self.bucket.ready_at() } else { Time::NEVER }
+    }
+}
+
+impl Sender {
+    /// A device suspects blocks.
+    pub(super) fn suspect(&mut self, key: usize, suspect: &Suspect) -> bool {
+        if self.devices.get(key).is_final() {
+            return false;
+        }
+        let count = self.config.layout.block_count();
+        for &block in suspect.blocks.iter().filter(|block| block.0 < count) {
+            self.inquiries.ask(key, block);
+        }
+        // It will soon know what it lacks.
+        self.rounds.stir();
+        true
+    }
+
+    /// Asks the workers for the digests that go out next.
+    pub(super) fn ask_for_digests(&mut self) {
+        while let Some(block) = self.inquiries.next_job() {
+            self.job(SenderJob::Digest(block));
+        }
+    }
+
+    /// The next digests, if they may go out now.
+    pub(super) fn next_digests(&mut self, now: Time) -> Option<Transmit> {
+        if !self.inquiries.is_ready() || !self.inquiries.bucket.ready(now) {
+            return None;
+        }
+        loop {
+            let (to, message) = self.inquiries.next()?;
+            let message = Message::SymbolDigests(message);
+            let before = self.counters.wire_bytes;
+            let transmit = match to {
+                To::Group => {
+                    let number = self.group_number(now);
+                    self.transmit_open(self.config.data, number, &message)
+                }
+                // It needs them no more.
+                To::Device(key) if self.devices.get(key).is_final() => continue,
+                To::Device(key) => {
+                    let number = self.device_channel(key).number_for_one(now);
+                    self.transmit_open(self.devices.get(key).address, number, &message)
+                }
+            };
+            let bytes = self.counters.wire_bytes - before;
+            self.inquiries.bucket.charge(bytes);
+            self.unicast_share.charge(bytes);
+            return Some(transmit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::ZERO;
+
+    /// All that goes out, the digests of each block being `k` times its number.
+    fn play(inquiries: &mut Inquiries, k: usize) -> Vec<(To, u32, u32, usize)> {
+        let mut out = Vec::new();
+        loop {
+            while let Some(block) = inquiries.next_job() {
+                inquiries.digested(block, vec![SymbolDigest([block.0 as u8; 16]); k]);
+            }
+            let Some((to, message)) = inquiries.next() else { return out };
+            out.push((to, message.block.0, message.first.0, message.digests.len()));
+        }
+    }
+
+    #[test]
+    fn one_is_answered_alone_and_several_together() {
+        let mut inquiries = Inquiries::new(NOW);
+        inquiries.ask(0, BlockIndex(3));
+        inquiries.ask(0, BlockIndex(3));
+        inquiries.ask(1, BlockIndex(7));
+        inquiries.ask(2, BlockIndex(7));
+        let all = DIGESTS_PER_MESSAGE;
+        let expected = [
+            (To::Device(0), 3, 0, all),
+            (To::Device(0), 3, all as u32, 6),
+            (To::Group, 7, 0, all),
+            (To::Group, 7, all as u32, 6),
+        ];
+        assert_eq!(play(&mut inquiries, all + 6), expected);
+        assert_eq!(inquiries.count, 3);
+        // One that asks when the first has got half begins anew.
+        inquiries.ask(0, BlockIndex(1));
+        inquiries.next_job();
+        inquiries.digested(BlockIndex(1), vec![SymbolDigest::default(); all * 2]);
+        assert_eq!(inquiries.next().unwrap().0, To::Device(0));
+        inquiries.ask(4, BlockIndex(1));
+        assert_eq!(play(&mut inquiries, 1), [(To::Group, 1, 0, all), (To::Group, 1, all as u32, all)]);
+    }
+
+    #[test]
+    fn a_flood_of_questions_is_bounded() {
+        let mut inquiries = Inquiries::new(NOW);
+        (0..1_000).for_each(|block| inquiries.ask(0, BlockIndex(block)));
+        assert_eq!(inquiries.queue.len(), MAX_SUSPECTS);
+        // The next device has its turn.
+        inquiries.ask(1, BlockIndex(5_000));
+        assert_eq!(inquiries.queue.len(), MAX_SUSPECTS + 1);
+        (2..100).for_each(|key| (0..100).for_each(|i| inquiries.ask(key, BlockIndex(key as u32 * 100 + i))));
+        assert_eq!(inquiries.queue.len(), MAX_INQUIRIES);
+        let jobs = std::iter::from_fn(|| inquiries.next_job()).count();
+        assert_eq!(jobs, AHEAD);
+        assert_eq!(inquiries.ready_at(), Time::NEVER);
+    }
+}

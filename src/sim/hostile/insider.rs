@@ -1,0 +1,182 @@
+//! Let in, with keys, and lying.
+
+use super::actor::Means;
+use super::{Attack, group_key};
+use crate::crypto::sign::sham;
+use crate::protocol::envelope::fakes::FakeDevice;
+use crate::protocol::envelope::find;
+use crate::sim::network::{NodeId, address};
+use crate::sim::party::device_id;
+use crate::time::Time;
+use crate::units::{BlockIndex, DeviceId, Digest, SessionId};
+use crate::wire::{
+    self, Abort, AbortCode, Announce, Arrivals, Complete, Deficit, Join, Kind, Message, Nak, PacketNumber,
+    PageRange, Progress,
+};
+use std::time::Duration;
+
+/// Joins are repeated after so long.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Identifiers that a crowd comes under.
+const CROWD: u32 = 12;
+
+/// A hostile device.
+pub(super) struct Insider {
+    node: NodeId,
+    session: Option<(SessionId, Announce)>,
+    device: Option<FakeDevice>,
+    /// How often it has begun anew.
+    run: u32,
+    joined: Option<Time>,
+    /// The newest datagram of the group.
+    newest: PacketNumber,
+    /// It was let in and has said what it had to say.
+    said: u32,
+}
+
+impl Insider {
+    pub fn new(node: NodeId) -> Self {
+        let newest = PacketNumber::new(0, 0);
+        Self { node, session: None, device: None, run: 0, joined: None, newest, said: 0 }
+    }
+
+    /// Takes in what was sent to it or to the group.
+    pub fn hear(&mut self, means: &mut Means, bytes: &[u8]) {
+        let Ok(head) = wire::head(bytes) else { return };
+        let (session, number) = (head.header.session, head.header.packet_number);
+        if head.kind == Kind::Announce && self.session.as_ref().is_none_or(|(id, _)| *id != session) {
+            let groups: Vec<_> = means.grouped.then(group_key).into_iter().collect();
+            let found = find(&groups, &head, &mut bytes.to_vec());
+            let Some(found) = found.filter(|f| f.announce.sender == sham::identity(1).public()) else {
+                return;
+            };
+            self.session = Some((session, found.announce));
+            self.begin(means);
+        }
+        let Some(device) = self.device.as_mut().filter(|device| device.session() == session) else { return };
+        if number.channel() == 0 && number > self.newest {
+            self.newest = number;
+        }
+        if head.kind == Kind::Symbol {
+            return;
+        }
+        match device.hear(bytes) {
+            Some(Kind::Retry) => self.join(means),
+            Some(Kind::Poll) if means.attack == Attack::Needs && device.channel() != 0 => self.say(means),
+            _ => {}
+        }
+    }
+
+    /// Begins another run.
+    fn begin(&mut self, means: &mut Means) {
+        let Some((session, announce)) = &self.session else { return };
+        self.run += 1;
+        self.joined = None;
+        let mut random = [0; 32];
+        means.rng.fill(&mut random);
+        let group = means.grouped.then(group_key);
+        self.device = FakeDevice::of(*session, announce, group.as_ref(), random);
+    }
+
+    fn join(&mut self, means: &mut Means) {
+        let id = match means.attack {
+            Attack::Twin(victim) => device_id(victim),
+            Attack::Crowd => DeviceId([(self.run % CROWD) as u8 + 1; 16]),
+            _ => DeviceId([0xee - self.node as u8; 16]),
+        };
+        let label = "\u{1b}[2J\u{202e}hostile ".repeat(3);
+        if let Some(device) = &mut self.device {
+            let bytes = device.join(Join { device: id, holds: means.rng.bool(), label });
+            means.send(None, address(0), bytes);
+        }
+    }
+
+    pub fn act(&mut self, means: &mut Means, now: Time) {
+        let Some(device) = &self.device else { return };
+        if device.channel() == 0 {
+            if self.joined.is_none_or(|at| now >= at + PATIENCE) {
+                self.joined = Some(now);
+                self.join(means);
+            }
+            return;
+        }
+        match means.attack {
+            Attack::Silent => {}
+            Attack::Reruns => {
+                self.begin(means);
+                self.join(means);
+            }
+            Attack::Crowd if self.run < CROWD => {
+                self.begin(means);
+                self.join(means);
+            }
+            _ => self.say(means),
+        }
+    }
+
+    fn say(&mut self, means: &mut Means) {
+        let Some(mut device) = self.device.take() else { return };
+        self.said += 1;
+        let message = self.lie(means, &device);
+        let bytes = device.say(&message, |_| ());
+        means.send(None, address(0), bytes);
+        self.device = Some(device);
+    }
+
+    fn lie(&self, means: &mut Means, device: &FakeDevice) -> Message<'static> {
+        let (root, blocks) = {
+            let air = means.air.borrow();
+            (air.root, air.blocks)
+        };
+        let rng = &mut means.rng;
+        match means.attack {
+            Attack::Needs => {
+                let channel = if rng.bool() { 0 } else { device.channel() };
+                let round = device.rounds.get(&channel).copied().unwrap_or(rng.u32(..));
+                let own = PacketNumber::new(device.channel(), rng.u64(..100));
+                let as_of = [self.newest, self.newest, own, PacketNumber(rng.u64(..))][rng.usize(..4)];
+                let (first, count) =
+                    if rng.bool() { (0, blocks.max(1)) } else { (rng.u32(..1 << 31), 1 << 30) };
+                let whole = Deficit::Whole { first: BlockIndex(first), count };
+                let block = BlockIndex(rng.u32(..blocks * 2 + 1));
+                let missing = if rng.bool() { vec![(0, 1), (5, 60), (50_000, 6_000)] } else { Vec::new() };
+                let part = Deficit::Symbols { block, symbols: rng.u16(1..), missing };
+                Message::Nak(Nak {
+                    round,
+                    as_of,
+                    held_us: rng.u32(..),
+                    incomplete: rng.u32(..),
+                    pages: vec![PageRange { first: rng.u32(..1 << 20), count: rng.u32(1..1 << 20) }],
+                    deficits: if rng.bool() { vec![whole] } else { vec![part.clone(), part] },
+                })
+            }
+            Attack::WrongReceipt => {
+                Message::Complete(Complete { root: Digest([5; 32]), received: 0, lost: 0 })
+            }
+            Attack::FalseReceipt | Attack::Crowd => {
+                Message::Complete(Complete { root, received: u64::MAX, lost: 0 })
+            }
+            Attack::Leaver => {
+                Message::Abort(Abort { code: AbortCode::Disk, reason: "\r\n\u{7}\u{9b}2J ".repeat(20) })
+            }
+            _ => {
+                let first = PacketNumber(self.newest.0.saturating_sub(rng.u64(1..200)));
+                let arrivals = Arrivals {
+                    first,
+                    last: PacketNumber(first.0 + rng.u64(1..200)),
+                    received: rng.u32(2..),
+                    elapsed_us: rng.u32(..) >> rng.u8(..32),
+                    last_at_us: rng.u64(..),
+                };
+                Message::Progress(Progress {
+                    verified: rng.u32(..) >> rng.u8(..32),
+                    received: rng.u64(..),
+                    lost: rng.u64(..),
+                    kernel_drops: rng.u64(..),
+                    overrun_drops: rng.u64(..) >> rng.u8(..64),
+                    arrivals: rng.bool().then_some(arrivals),
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Without keys: hears everything, sends from any address, and signs as somebody else.
+
+use super::actor::Means;
+use super::{Attack, Heard, nobody, other_key};
+use crate::crypto::agree;
+use crate::crypto::derive::Secret;
+use crate::crypto::sign::sham;
+use crate::limits::MAX_DATAGRAM;
+use crate::protocol::envelope::fakes::{FakeDevice, FakeSender};
+use crate::sim::network::address;
+use crate::sim::party::{DATA, RENDEZVOUS};
+use crate::units::{AgreementKey, BlockIndex, Cookie, DeviceId, Digest, SessionId};
+use crate::wire::{
+    Abort, AbortCode, Acknowledge, Admit, Announce, Complete, HashPage, Header, Invitation, Join, Kind,
+    Message, Nak, PacketNumber, Poll, Progress, Retry, Verdict, encode_plain, peek,
+};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What it has of its own.
+pub(super) struct Outsider {
+    seed: u64,
+    /// It belongs to another group, if there are groups.
+    group: Option<Secret>,
+    /// Itself in the sender's place, in the session that it last heard.
+    sender: Option<(SessionId, FakeSender)>,
+    made: u64,
+    /// Announces that it has passed on.
+    passed: [Option<Rc<[u8]>>; 2],
+}
+
+const SENDER: u32 = 0;
+
+impl Outsider {
+    pub fn new(seed: u64, grouped: bool) -> Self {
+        Self { seed, group: grouped.then(other_key), sender: None, made: 0, passed: [None, None] }
+    }
+
+    pub fn act(&mut self, means: &mut Means) {
+        let Some(session) = means.air.borrow().session else { return };
+        match means.attack {
+            Attack::Junk => junk(means),
+            Attack::Headed => headed(means, session),
+            Attack::Replay => replay(means),
+            Attack::Altered => altered(means),
+            Attack::Relay => self.relay(means),
+            Attack::Announces => self.announce(means, session),
+            Attack::Impostor => self.impostor(means, session),
+            Attack::Mimic => self.mimic(means, session),
+            Attack::Knocks => self.knock(means, session),
+            _ => {}
+        }
+    }
+
+    /// As a sender of this session, or of another one.
+    fn sender(&mut self, session: SessionId) -> &mut FakeSender {
+        if self.sender.as_ref().is_none_or(|(id, _)| *id != session) {
+            let identity = sham::identity(self.seed | 1 << 63);
+            let random = agree::sham::random(self.seed);
+            let mut sender = FakeSender::of(session, identity, random, self.group.as_ref());
+            // Ahead of whatever the true one has said.
+            sender.leap(0, 1 << 20);
+            self.sender = Some((session, sender));
+        }
+        let (_, sender) = self.sender.get_or_insert_with(|| unreachable!());
+        sender
+    }
+
+    fn relay(&mut self, means: &mut Means) {
+        let both = {
+            let air = means.air.borrow();
+            [air.announce_before.clone(), air.announce.clone()]
+        };
+        for bytes in both.iter().flatten() {
+            if self.passed.iter().flatten().all(|old| !Rc::ptr_eq(old, bytes)) {
+                let spoofed = self.seed.is_multiple_of(2).then(|| nobody(self.seed as u16));
+                means.send(spoofed, DATA, bytes.to_vec());
+            }
+        }
+        self.passed = both;
+    }
+
+    fn announce(&mut self, means: &mut Means, session: SessionId) {
+        // The session's own identifier, or another one.
+        let id = if means.rng.bool() { session } else { SessionId(self.seed | 1) };
+        let honest = (means.air.borrow().announce.as_deref()).and_then(FakeSender::found);
+        let size = means.rng.u64(..100_000);
+        let sender = self.sender(id);
+        let plain = sender.any_announce();
+        let announce = Announce {
+            object_size: size,
+            position: BlockIndex(u32::MAX - 1),
+            group_size: u32::MAX,
+            root: Some(Digest([7; 32])),
+            name: "../object.img".into(),
+            ..honest.map_or(plain, |found| found.announce)
+        };
+        let announce = sender.announce(announce);
+        let bytes = sender.to_all(0, &Message::Announce(announce), |_| ());
+        let spoofed = means.rng.bool().then(|| address(SENDER));
+        let to = if means.rng.bool() { DATA } else { RENDEZVOUS };
+        means.send(spoofed, to, bytes);
+    }
+
+    fn impostor(&mut self, means: &mut Means, session: SessionId) {
+        let which = means.rng.u8(..6);
+        let to = if means.rng.bool() { DATA } else { means.any_device() };
+        let channel = if to == DATA { 0 } else { 1 + means.rng.u16(..40) };
+        let key = (means.air.borrow().heard.iter().rev()).find_map(join_key).unwrap_or(AgreementKey([3; 32]));
+        let everybody = Invitation { probability: u16::MAX, window: Duration::ZERO };
+        let sender = self.sender(session);
+        let bytes = match which {
+            0 => {
+                let poll = Poll {
+                    round: u32::MAX,
+                    position: BlockIndex(u32::MAX - 1),
+                    invitation: everybody,
+                    group_size: 0,
+                    want_ids: true,
+                    planned: Vec::new(),
+                };
+                sender.to_all(channel, &Message::Poll(poll), |_| ())
+            }
+            1 => {
+                let abort = Abort { code: AbortCode::Finished, reason: "go home".into() };
+                sender.to_all(channel, &Message::Abort(abort), |_| ())
+            }
+            2 => {
+                let page = HashPage { first: BlockIndex(0), values: vec![Digest([1; 32]); 32] };
+                sender.to_all(channel, &Message::HashPage(page), |_| ())
+            }
+            3 => {
+                let retry = Retry { agreement: key, cookie: Cookie([9; 16]) };
+                sender.to_all(u16::MAX, &Message::Retry(retry), |_| ())
+            }
+            4 => {
+                let admit = Admit { verdict: Verdict::AlreadyComplete, channel: 0 };
+                sender.to_all(u16::MAX, &Message::Admit(admit), |_| ())
+            }
+            _ => sender.to_all(channel, &Message::Acknowledge(Acknowledge), |_| ()),
+        };
+        means.send(Some(address(SENDER)), to, bytes);
+    }
+
+    /// A fresh device, by the announce that it can read.
+    fn device(&mut self, means: &Means, session: SessionId) -> Option<FakeDevice> {
+        let honest = (means.air.borrow().announce.as_deref()).and_then(FakeSender::found);
+        let announce = honest.map_or_else(|| self.sender(session).any_announce(), |found| found.announce);
+        self.made += 1;
+        let mut random = [0; 32];
+        random[..8].copy_from_slice(&self.seed.to_be_bytes());
+        random[8..16].copy_from_slice(&self.made.to_be_bytes());
+        FakeDevice::of(session, &announce, self.group.as_ref(), random)
+    }
+
+    fn mimic(&mut self, means: &mut Means, session: SessionId) {
+        let Some(mut device) = self.device(means, session) else { return };
+        let honest = means.air.borrow().honest as u16;
+        device.take_channel(means.rng.u16(1..=honest + 1));
+        let root = means.air.borrow().root;
+        let message = match means.rng.u8(..4) {
+            0 => Message::Nak(Nak {
+                round: 1,
+                as_of: PacketNumber::new(0, 0),
+                held_us: 0,
+                incomplete: u32::MAX,
+                pages: Vec::new(),
+                deficits: Vec::new(),
+            }),
+            1 => Message::Complete(Complete { root, received: 0, lost: 0 }),
+            2 => Message::Abort(Abort { code: AbortCode::Disk, reason: "full".into() }),
+            _ => Message::Progress(Progress {
+                verified: 0,
+                received: 0,
+                lost: u64::MAX,
+                kernel_drops: 0,
+                overrun_drops: 0,
+                arrivals: None,
+            }),
+        };
+        let bytes = device.say(&message, |_| ());
+        let from = means.any_device();
+        means.send(Some(from), address(SENDER), bytes);
+    }
+
+    fn knock(&mut self, means: &mut Means, session: SessionId) {
+        let Some(mut device) = self.device(means, session) else { return };
+        device.cookie = Cookie([means.rng.u8(..); 16]);
+        let join = Join { device: DeviceId([means.rng.u8(..); 16]), holds: true, label: String::new() };
+        let bytes = device.join(join);
+        let from = nobody(means.rng.u16(..));
+        means.send(Some(from), address(SENDER), bytes);
+    }
+}
+
+/// The device's half of the agreement, from a join that was overheard.
+fn join_key(heard: &Heard) -> Option<AgreementKey> {
+    let (_, kind) = peek(&heard.bytes)?;
+    let key = heard.bytes.get(20..52).filter(|_| kind == Kind::Join)?;
+    Some(AgreementKey(key.try_into().ok()?))
+}
+
+/// Somebody to be bothered: mostly the sender, who has to take it.
+fn somebody(means: &mut Means) -> SocketAddr {
+    match means.rng.u8(..4) {
+        0 => DATA,
+        1 => means.any_device(),
+        _ => address(SENDER),
+    }
+}
+
+fn spoofed(means: &mut Means) -> Option<SocketAddr> {
+    match means.rng.u8(..4) {
+        0 => None,
+        1 => Some(address(SENDER)),
+        2 => Some(nobody(means.rng.u16(..))),
+        _ => Some(means.any_device()),
+    }
+}
+
+fn junk(means: &mut Means) {
+    let len = if means.rng.bool() { means.rng.usize(1..120) } else { means.rng.usize(1..=MAX_DATAGRAM / 4) };
+    let mut bytes = vec![0; len];
+    means.rng.fill(&mut bytes);
+    let (from, to) = (spoofed(means), somebody(means));
+    means.send(from, to, bytes);
+}
+
+fn headed(means: &mut Means, session: SessionId) {
+    let honest = means.air.borrow().honest as u16;
+    let channel = match means.rng.u8(..4) {
+        0 => 0,
+        1 => u16::MAX,
+        _ => means.rng.u16(..honest + 2),
+    };
+    let packet_number = PacketNumber::new(channel, means.rng.u64(..1 << 40));
+    let mut bytes = encode_plain(Header { session, packet_number }, &Acknowledge.into());
+    // All kinds but symbols: without a group key those are taken from anybody.
+    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Symbol).collect();
+    bytes[3] = kinds[means.rng.usize(..kinds.len())] as u8 | [0, 0x40, 0x80, 0xc0][means.rng.usize(..4)];
+    let body = means.rng.usize(..200);
+    bytes.extend((0..body).map(|_| means.rng.u8(..)));
+    let to = if means.rng.u8(..8) == 0 { somebody(means) } else { address(SENDER) };
+    let from = spoofed(means);
+    means.send(from, to, bytes);
+}
+
+fn heard(means: &mut Means) -> Option<Heard> {
+    let air = means.air.borrow();
+    let last = air.heard.len().checked_sub(1)?;
+    // What was just said, or anything.
+    let back = if means.rng.bool() { means.rng.usize(..=last.min(3)) } else { means.rng.usize(..=last) };
+    air.heard.get(last - back).cloned()
+}
+
+fn replay(means: &mut Means) {
+    let Some(heard) = heard(means) else { return };
+    let from = match means.rng.u8(..4) {
+        0 => None,
+        1 => Some(nobody(means.rng.u16(..))),
+        _ => Some(heard.from),
+    };
+    let to = if means.rng.u8(..4) == 0 { somebody(means) } else { heard.to };
+    means.send(from, to, heard.bytes.to_vec());
+}
+
+fn altered(means: &mut Means) {
+    let Some(heard) = heard(means) else { return };
+    let grouped = means.grouped;
+    if !grouped && peek(&heard.bytes).is_some_and(|(_, kind)| kind == Kind::Symbol) {
+        // Forged symbols are another matter.
+        return;
+    }
+    let mut bytes = heard.bytes.to_vec();
+    for _ in 0..means.rng.usize(1..=3) {
+        let at = means.rng.usize(..bytes.len());
+        bytes[at] ^= 1 << means.rng.u8(..8);
+    }
+    if !grouped && peek(&bytes).is_some_and(|(_, kind)| kind == Kind::Symbol) {
+        return;
+    }
+    means.send(Some(heard.from), heard.to, bytes);
+}

@@ -1,0 +1,55 @@
+//! Hostile parties in a transfer: who is one, and what they may not bring about.
+
+use super::super::checks::Ledger;
+use super::super::hostile::{Air, Attack, Hostile};
+use super::super::network::{NodeId, address};
+use super::super::party::Party;
+use super::super::scenario::Scenario;
+use super::Transfer;
+use crate::crypto::sign::sham;
+use crate::protocol::envelope::SenderSide;
+use crate::units::{Digest, SessionId, Suite};
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+/// The ledger of nobody, before a sender starts.
+pub(super) fn no_ledger() -> Rc<RefCell<Ledger>> {
+    let side = SenderSide::new(SessionId(1), sham::identity(0), [1; 32], Suite::default(), None);
+    Rc::new(RefCell::new(Ledger::new(side)))
+}
+
+/// What hostile parties know from the beginning.
+pub(super) fn air(scenario: &Scenario, object: &[u8]) -> Rc<RefCell<Air>> {
+    let root = Digest(*blake3::hash(object).as_bytes());
+    let air = Air::new(root, scenario.layout.block_count(), scenario.devices.len() as NodeId);
+    Rc::new(RefCell::new(air))
+}
+
+impl Transfer<'_, '_> {
+    pub(super) fn is_hostile(&self, node: NodeId) -> bool {
+        node as usize > self.devices.len()
+    }
+
+    /// The hostile party with this number, and its place.
+    pub(super) fn hostile(&mut self, index: u32) -> (NodeId, Party) {
+        let node = self.devices.len() as NodeId + 1 + index;
+        let plan = self.scenario.hostile[index as usize].clone();
+        // Not drawn from the run's own numbers: with and without enemies it is the same run.
+        let seed = (self.scenario.seed << 3 | u64::from(index)) ^ 0xe71;
+        let hostile = Hostile::new(plan, node, seed, self.scenario.group_key, Rc::clone(&self.air));
+        (node, Party::Hostile(Box::new(hostile)))
+    }
+
+    /// The honest device at an address, if it is one's.
+    pub(super) fn honest_at(&self, at: SocketAddr) -> Option<u32> {
+        (0..self.devices.len() as u32).find(|index| address(index + 1) == at)
+    }
+
+    /// Two devices with one identifier are said to be there.
+    pub(super) fn check_twins(&self, addresses: &[SocketAddr; 2]) {
+        let planned = self.scenario.hostile.iter().any(|plan| matches!(plan.attack, Attack::Twin(_)));
+        let honest = addresses.iter().all(|at| self.honest_at(*at).is_some());
+        assert!(planned || !honest, "twins are reported at {addresses:?}, and there are none");
+    }
+}

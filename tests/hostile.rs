@@ -1,0 +1,50 @@
+//! Members of the group that mean harm, against the real binary over `lo`.
+
+mod support;
+
+use mcp::crypto::derive::Secret;
+use mcp::crypto::group::GroupKey;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use support::files::{TempDir, assert_only_copy};
+use support::junk::forge_symbols;
+use support::mcp::{Channel, Report, SOON, is_event};
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn a_member_that_forges_symbols_costs_time_and_nothing_else() {
+    let tmp = TempDir::new();
+    let source = tmp.file("image.bin", 12 * MIB + 77, 5);
+    let secret = Secret::new([9; 32]);
+    let key = GroupKey::new("lab", Secret::new(*secret.expose())).expect("a key");
+    let file = tmp.join("lab.key");
+    fs::write(&file, &*key.line()).expect("write the key");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("for its owner alone");
+    let (dirs, report) = ([tmp.dir("a"), tmp.dir("b")], tmp.join("report.json"));
+    let channel = Channel::loopback();
+    let group: Ipv4Addr = channel.group.as_deref().and_then(|g| g.parse().ok()).expect("an IPv4 group");
+    let port = channel.port.expect("a port");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let forger = scope.spawn(|| forge_symbols(group, port, &secret, &stop));
+        let with_key = |cmd: support::process::Cmd| cmd.arg("--key").arg(&file);
+        let mut receivers =
+            [("a", &dirs[0]), ("b", &dirs[1])].map(|(id, dir)| with_key(channel.recv(id, dir)).spawn());
+        let sender = with_key(channel.send(&source, 2)).args(["--rate", "40M"]);
+        let mut sender = sender.arg("--report").arg(&report).spawn();
+        for (receiver, dir) in receivers.iter_mut().zip(&dirs) {
+            let end = receiver.expect(0, SOON);
+            assert_only_copy(&source, dir);
+            let found = end.events().into_iter().filter(|e| is_event(e, "forged_symbols")).count();
+            assert!(found > 0, "nothing was forged: {}", end.last_event());
+            assert!(end.last_event()["forged_symbols"].as_u64() >= Some(found as u64));
+        }
+        sender.expect(0, SOON);
+        stop.store(true, Ordering::Relaxed);
+        assert!(forger.join().expect("the forger") > 1_000);
+    });
+    assert!(Report::read(&report).counter("suspect_blocks") > 0.0);
+}
