@@ -5,6 +5,7 @@
 //! ```text
 //! cargo bench --bench transfer -- --rounds 5 --receivers 1,4,8 --size 256 --rate none --offload off
 //! cargo bench --bench transfer -- --rate auto --line 200 --loss 50 --receivers 8
+//! cargo bench --bench transfer -- --rate auto --receivers 1 --tools mcp,sealed                 (cost of a group key)
 //! cargo bench --bench transfer -- --small 1024 --receivers 4 --tools mcp
 //! cargo bench --bench transfer -- --rate 400 --receivers 1,8 --tools mcp,blaster   (cost of a receiver)
 //! ```

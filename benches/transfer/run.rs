@@ -107,7 +107,7 @@ impl Setting<'_> {
                 let slowest = caught.iter().map(|c| mbit(c.bytes, c.seconds)).fold(f64::INFINITY, f64::min);
                 (slowest, slowest, caught.iter().map(|c| c.bytes).sum::<f64>())
             }
-            Tool::Mcp => {
+            Tool::Mcp | Tool::Sealed => {
                 let seconds = end.last_event()["transfer_seconds"].as_f64().unwrap_or(f64::NAN);
                 (mbit(size, took), mbit(size, seconds), size * self.receivers as f64)
             }

@@ -3,6 +3,8 @@
 use super::run::Setting;
 use super::support::mcp::Channel;
 use super::support::process::{Cmd, Proc};
+use mcp::crypto::derive::Secret;
+use mcp::crypto::group::GroupKey;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,6 +13,8 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Tool {
     Mcp,
+    /// mcp with a group key.
+    Sealed,
     Udpcast,
     Uftp,
     /// Datagrams without a protocol: what the machine can carry.
@@ -22,7 +26,7 @@ impl Tool {
     pub fn program(self) -> &'static str {
         match self {
             // Comes with the bench.
-            Self::Mcp | Self::Blaster => "ip",
+            Self::Mcp | Self::Sealed | Self::Blaster => "ip",
             Self::Udpcast => "udp-sender",
             Self::Uftp => "uftp",
         }
@@ -33,11 +37,21 @@ impl fmt::Display for Tool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Mcp => "mcp",
+            Self::Sealed => "sealed",
             Self::Udpcast => "udpcast",
             Self::Uftp => "uftp",
             Self::Blaster => "blaster",
         })
     }
+}
+
+/// Gives mcp a group key, if it is to have one.
+fn with_key(tool: Tool, cmd: Cmd) -> Cmd {
+    if tool != Tool::Sealed {
+        return cmd;
+    }
+    let key = GroupKey::new("bench", Secret::new([1; 32])).expect("a name");
+    cmd.env("MCP_KEY", key.line().as_str())
 }
 
 /// The rate that a tool is told to keep to.
@@ -113,9 +127,9 @@ impl Setting<'_> {
     /// Starts the tool's receiver on a host.
     pub fn receiver(&self, tool: Tool, host: usize) -> Proc {
         let cmd = match tool {
-            Tool::Mcp => {
+            Tool::Mcp | Tool::Sealed => {
                 let cmd = channel().recv(&format!("h{host}"), self.out(host)).program(self.mcp);
-                self.lab.on(host, cmd)
+                self.lab.on(host, with_key(tool, cmd))
             }
             Tool::Udpcast => {
                 self.on(host, "udp-receiver", "--nokbd --interface eth0 --file").tail(self.copy(host))
@@ -133,14 +147,15 @@ impl Setting<'_> {
     pub fn sender(&self, tool: Tool) -> Proc {
         let (n, rate) = (self.receivers, self.pace.mbit());
         let cmd = match tool {
-            Tool::Mcp => {
+            Tool::Mcp | Tool::Sealed => {
                 let rate = match self.pace {
                     Pace::Auto => Vec::new(),
                     Pace::None => vec!["--rate".into(), "20G".into()],
                     Pace::Mbit(mbit) => vec!["--rate".into(), format!("{mbit}M")],
                 };
                 let cmd = channel().send(self.source, n).program(self.mcp);
-                self.lab.on(0, cmd.args(rate).args(self.mcp_args.split_whitespace()))
+                let cmd = cmd.args(rate).args(self.mcp_args.split_whitespace());
+                self.lab.on(0, with_key(tool, cmd))
             }
             Tool::Udpcast => {
                 let limit = rate.map_or(String::new(), |mbit| format!("--max-bitrate {mbit}m"));

@@ -196,7 +196,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let known = hashes.as_ref().and_then(Hashes::load);
     let from_cache = known.is_some();
     if let Some(values) = known {
-        view.note(host.now(), "the file has been hashed before and has not changed since");
+        view.note(host.now(), "the file has been hashed before; what has not changed since need not be sent to those who have it");
         machine = machine.with_values(values);
     }
     let workers = workers(&host, &source, layout, &table)?;

@@ -38,10 +38,13 @@ pub fn run_sender_job(
             let symbols = Arc::new(encoder.repair(first.0, count));
             SenderDone::Encoded { block, first, symbols }
         }),
-        SenderJob::Digest(block) => read_block(source, layout, block, buffer).map(|()| {
-            let symbols = buffer.chunks(usize::from(layout.symbol_size()));
-            SenderDone::Digested(block, symbols.map(symbol_digest).collect())
-        }),
+        // A device disagrees with what the block was when it was hashed: perhaps the file does too.
+        SenderJob::Digest(block) => {
+            source.check().and_then(|()| read_block(source, layout, block, buffer)).map(|()| {
+                let symbols = buffer.chunks(usize::from(layout.symbol_size()));
+                SenderDone::Digested(block, symbols.map(symbol_digest).collect())
+            })
+        }
         SenderJob::CheckSource => source.check().map(|()| SenderDone::SourceChecked),
         SenderJob::LookUp(device) => Ok(SenderDone::LookedUp(device, None)),
     };

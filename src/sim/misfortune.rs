@@ -202,8 +202,8 @@ impl Draw {
         plan.back = self.chance(80).then(|| self.between(50, 4_000));
         // The sender stays long enough after the last of the others.
         let awaited = steady && plan.force && plan.back.is_some() && linger >= Duration::from_secs(30);
-        if !awaited && plan.expectation == Expectation::Complete {
-            plan.expectation = Expectation::Any;
+        if !awaited {
+            plan.hope();
         }
     }
 }

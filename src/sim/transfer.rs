@@ -270,6 +270,7 @@ impl<'a, 't> Transfer<'a, 't> {
     }
 
     fn look_at_sender(&mut self, now: Time, node: &Node<Sender>) {
+        self.check_population(node.engine.machine().population());
         let seen = std::mem::replace(&mut self.sender_seen, node.log.len());
         for (_, event) in &node.log[seen..] {
             if let Some(trace) = &mut self.trace {

@@ -49,7 +49,10 @@ fn write_with(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// Whatever the file system says.
 pub fn check_whole(path: &Path) -> io::Result<()> {
     match Place::of(path)? {
-        Some(place) => File::create(&place.temporary).and_then(|_| fs::remove_file(&place.temporary)),
+        Some(place) => {
+            let _ = fs::remove_file(&place.temporary);
+            File::create_new(&place.temporary).and_then(|_| fs::remove_file(&place.temporary))
+        }
         // To open a pipe would be to wait for its reader.
         None => Ok(()),
     }
@@ -145,5 +148,16 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         write_whole(Path::new("/dev/null"), b"x").unwrap();
         assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    }
+
+    #[test]
+    fn to_check_a_place_does_not_write_through_a_link_that_somebody_planted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (victim, report) = (dir.path().join("victim"), dir.path().join("report.json"));
+        fs::write(&victim, "precious").unwrap();
+        let planted = dir.path().join(format!(".report.json.{}.tmp", std::process::id()));
+        std::os::unix::fs::symlink(&victim, planted).unwrap();
+        let _ = check_whole(&report);
+        assert_eq!(fs::read(&victim).unwrap(), b"precious");
     }
 }

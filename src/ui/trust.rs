@@ -12,8 +12,8 @@ pub fn trusted(key: &SenderKey, address: IpAddr, judgement: Judgement) -> String
         Judgement::Pinned => format!("sender {fingerprint} at {address}, as given with --sender"),
         Judgement::Known => format!("sender {fingerprint} at {address}, known from before"),
         Judgement::FirstUse => format!(
-            "sender {fingerprint} at {address}, seen for the first time and remembered; if it shows another key \
-             there, interrupt and run 'mcp key forget {address}'"
+            "sender {fingerprint} at {address}, seen for the first time and remembered; if the sender's own \
+             screen shows another one, interrupt and run 'mcp key forget {address}'"
         ),
         _ => format!("sender unverified: {fingerprint} at {address}; name it with --sender to be sure"),
     }

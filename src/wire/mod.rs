@@ -60,7 +60,7 @@ pub struct Header {
     /// The session it belongs to; not 0.
     pub session: SessionId,
     /// 16 bits of channel (0 = the group; each unicast channel and each device has its own) and
-    /// 48 bits of counter from 0: the measure of loss, and later the AEAD nonce.
+    /// 48 bits of counter from 0: the measure of loss, and the nonce of the seals.
     pub packet_number: PacketNumber,
 }
 
@@ -233,7 +233,7 @@ messages! {
     Retry(Retry),
     /// Device to sender: a block disagrees with its hash.
     Suspect(Suspect),
-    /// Sender to device: what a block's source symbols are.
+    /// Sender to device or to all: what a block's source symbols are.
     SymbolDigests(SymbolDigests),
 }
 

@@ -263,7 +263,8 @@ impl ReceiverSide {
                 // A symbol is checked with its block; a retry is not believed, only given back.
                 Kind::Symbol => len,
                 Kind::Retry => {
-                    authentic = seals.group;
+                    // Any member can seal one: it must not move the window either.
+                    authentic = false;
                     len
                 }
                 _ => return None,
@@ -317,5 +318,31 @@ mod tests {
         assert!(hears(9, symbol()) && !hears(9, symbol()));
         assert!(!hears(11, announce()));
         assert!(hears(9_000, announce()) && !hears(12, symbol()));
+    }
+
+    /// Whoever has the group key can seal a RETRY; nobody signs it.
+    #[test]
+    fn a_members_forged_retry_does_not_push_what_the_sender_says_out_of_the_window() {
+        sham::allow();
+        let (session, group) = (SessionId(3), Secret::new([5; 32]));
+        let sender = SenderSide::new(session, sham::identity(1), [1; 32], Suite::default(), Some(&group));
+        let announce = announce_of(&sender);
+        // The member has the group key and no other.
+        let member = Membership::new(Some(&group), Suite::default(), session, &announce.sender);
+        let mut side = ReceiverSide::new(session, &announce, Some(&group), [2; 32]).unwrap();
+        for channel in [0, REPLIES] {
+            let packet_number = PacketNumber::new(channel, PacketNumber::MAX_COUNTER);
+            let retry = crate::wire::Retry { agreement: AgreementKey([9; 32]), cookie: Cookie::default() };
+            let mut forged = encode_plain(Header { session, packet_number }, &retry.into());
+            let seals = Seals { group: true, device: false, suite: Suite::default() };
+            let key = &member.seals.as_ref().unwrap().stream;
+            seal(key, packet_number.0, seals, HEADER_LEN, &mut forged);
+            let forged_head = head(&forged).unwrap();
+            let _ = side.open(&forged_head, &mut forged, || true);
+            let packet_number = PacketNumber::new(channel, 7);
+            let mut genuine = sender.to_all(Header { session, packet_number }, &announce.clone().into());
+            let genuine_head = head(&genuine).unwrap();
+            assert!(side.open(&genuine_head, &mut genuine, || true).is_some(), "channel {channel}");
+        }
     }
 }

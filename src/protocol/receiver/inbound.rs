@@ -61,12 +61,14 @@ impl Receiver {
         let effort = if home { &mut self.effort } else { &mut self.effort_for_strangers };
         let Some(opened) = session.side.open(head, bytes, || effort.may(now)) else { return false };
         // What nothing vouches for must at least seem to come from the sender.
-        let home = home || head.kind == Kind::Retry && session.challenged_from(from);
-        if !opened.authentic && !home {
+        if !opened.authentic && !home && head.kind != Kind::Retry {
             return false;
         }
         let group = number.channel() == 0;
         if opened.authentic {
+            if head.seals.device {
+                session.spoken_to_from(from, home, now);
+            }
             session.last_heard = now;
             if group {
                 session.last_group = now;
@@ -81,6 +83,11 @@ impl Receiver {
             session.own.note(number, now - arrival.waited);
         }
         let Ok(message) = wire::decode_body(head.kind, opened.body) else { return false };
+        if let (Message::Retry(retry), false) = (&message, home)
+            && (self.admitted || !self.session.as_mut().is_some_and(|s| s.challenged_from(from, retry)))
+        {
+            return false;
+        }
         self.heed(now, head, message)
     }
 
@@ -134,7 +141,8 @@ impl Receiver {
         head: &Head,
         bytes: &mut [u8],
     ) -> Option<(Session, Judgement)> {
-        if !self.effort.may(now) {
+        // What cannot count costs nothing.
+        if head.seals.group == self.config.group_keys.is_empty() || !self.effort.may(now) {
             return None;
         }
         let Found { announce, group_key } = envelope::find(&self.config.group_keys, head, bytes)?;

@@ -5,7 +5,7 @@ use crate::limits::{COMFORTABLE_BLOCK_LOG2, MAX_BLOCKS, MAX_DEVICES};
 use crate::protocol::envelope::ReceiverSide;
 use crate::time::Time;
 use crate::units::{Cookie, Digest, SessionId, TaskId};
-use crate::wire::{Announce, Arrivals, PacketNumber, Phase};
+use crate::wire::{Announce, Arrivals, PacketNumber, Phase, Retry};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ pub(super) struct Session {
     pub sender: SocketAddr,
     /// When anything came from there, genuine or not.
     pub home_heard: Time,
+    /// When it last said something from there that was for us alone.
+    pub home_spoke: Option<Time>,
     /// Another address that its announces came from.
     pub elsewhere: Option<SocketAddr>,
     pub task: TaskId,
@@ -60,6 +62,7 @@ impl Session {
             cookie: Cookie::default(),
             sender: from,
             home_heard: now,
+            home_spoke: None,
             elsewhere: None,
             task: announce.task,
             layout,
@@ -104,18 +107,28 @@ impl Session {
     }
 
     /// A challenge has come: whether it may be the sender's, who then is there.
-    pub fn challenged_from(&mut self, from: SocketAddr) -> bool {
-        if self.elsewhere.is_some_and(|at| at.ip() == from.ip() && at.port() == from.port()) {
+    pub fn challenged_from(&mut self, from: SocketAddr, retry: &Retry) -> bool {
+        let there = self.elsewhere.is_some_and(|at| at.ip() == from.ip() && at.port() == from.port());
+        let known = there && retry.agreement == self.side.agreement();
+        if known {
             self.try_elsewhere();
         }
-        self.sender.ip() == from.ip() && self.sender.port() == from.port()
+        known
+    }
+
+    /// What nobody else can read has come. Whoever says such things to us is the sender, unless it does so from
+    /// where we think it is: such a datagram too can be passed on by somebody who is faster.
+    pub fn spoken_to_from(&mut self, from: SocketAddr, home: bool, now: Time) {
+        if home || self.home_spoke.is_none_or(|at| now >= at + MOVED_AFTER) {
+            (self.sender, self.home_heard, self.home_spoke) = (from, now, Some(now));
+        }
     }
 
     /// An authentic announce that is news has come from another address than the sender's. It has moved there if
     /// nothing comes from where it was: anybody can pass on what was said to all, and be the first.
     pub fn announced_elsewhere(&mut self, from: SocketAddr, now: Time) {
         if now >= self.home_heard + MOVED_AFTER {
-            (self.sender, self.home_heard) = (from, now);
+            (self.sender, self.home_heard, self.home_spoke) = (from, now, None);
         }
     }
 

@@ -121,6 +121,11 @@ impl Bench {
     }
 
     fn announce(&mut self) {
+        let announce = self.announce_now();
+        self.hear(&Message::Announce(announce));
+    }
+
+    fn announce_now(&self) -> Announce {
         let announce = Announce {
             sender: self.sender.key(),
             agreement: Default::default(),
@@ -138,7 +143,20 @@ impl Bench {
             root: Some(crate::crypto::digest::root(&[])),
             name: "f".into(),
         };
-        self.hear(&Message::Announce(self.sender.announce(announce)));
+        self.sender.announce(announce)
+    }
+
+    /// Somebody elsewhere passes an announce on before it gets here.
+    fn overtaken_announce(&mut self, elsewhere: SocketAddr) {
+        let announce = self.announce_now();
+        let bytes = self.sender.to_all(0, &Message::Announce(announce), |_| ());
+        self.take(elsewhere, bytes.clone());
+        self.take(SENDER, bytes);
+        self.pass(Duration::from_millis(50));
+    }
+
+    fn senders_address(&self) -> SocketAddr {
+        self.receiver.session.as_ref().unwrap().sender
     }
 
     /// The job asked for first ends so.
@@ -413,6 +431,43 @@ fn a_sender_that_comes_back_is_followed_once_the_old_one_is_silent() {
 }
 
 #[test]
+fn whoever_passes_on_announces_does_not_become_the_sender() {
+    let elsewhere: SocketAddr = "10.0.0.66:7418".parse().unwrap();
+    let mut bench = Bench::joined(small_blocks(4), true);
+    for _ in 0..100 {
+        bench.overtaken_announce(elsewhere);
+        assert_eq!(bench.senders_address(), SENDER);
+    }
+    // But one that is not heard from where it was has moved.
+    bench.pass(Duration::from_secs(1));
+    let announce = bench.announce_now();
+    let bytes = bench.sender.to_all(0, &Message::Announce(announce), |_| ());
+    bench.take(elsewhere, bytes);
+    assert_eq!(bench.senders_address(), elsewhere);
+    // What the sender says to us alone shows where it is, however many there are who pass things on.
+    bench.overtaken_announce("10.0.0.67:7418".parse().unwrap());
+    bench.receiver.session.as_mut().unwrap().elsewhere = None;
+    bench.hear_alone(&Message::Acknowledge(wire::Acknowledge));
+    assert_eq!(bench.senders_address(), SENDER);
+}
+
+#[test]
+fn a_join_without_an_answer_goes_elsewhere_next() {
+    let elsewhere: SocketAddr = "10.0.0.66:7418".parse().unwrap();
+    let mut bench = Bench::new(small_blocks(4));
+    bench.overtaken_announce(elsewhere);
+    bench.done(opened());
+    while bench.sent.is_empty() {
+        bench.overtaken_announce(elsewhere);
+    }
+    assert_eq!(bench.senders_address(), elsewhere);
+    while bench.sent.len() == 1 {
+        bench.overtaken_announce(elsewhere);
+    }
+    assert_eq!(bench.senders_address(), SENDER);
+}
+
+#[test]
 fn a_block_that_disagrees_is_taken_apart_with_the_senders_digests() {
     let layout = Layout::new(2048, 10, 512).unwrap();
     let mut bench = Bench::joined(layout, true);
@@ -472,4 +527,32 @@ fn a_block_that_disagrees_is_taken_apart_with_the_senders_digests() {
     }
     assert!(matches!(bench.jobs[..], [ReceiverJob::Store { .. }]), "{:?}", bench.jobs);
     assert_eq!(bench.receiver.snapshot().forged_symbols, 2);
+}
+
+/// A flood of announces that are not sealed is nothing that a device with a group key looks at.
+#[test]
+fn announces_that_are_not_sealed_do_not_take_the_time_for_those_that_are() {
+    let mut bench = Bench::new(small_blocks(8));
+    let group = crate::crypto::derive::Secret::new([5; 32]);
+    let groups = vec![group.clone()];
+    bench.receiver =
+        Receiver::new(ReceiverConfig { group_keys: groups, ..bench.receiver.config.clone() }, Time::ZERO);
+    bench.sender = FakeSender::of(SESSION, crate::crypto::sign::sham::identity(1), [1; 32], Some(&group));
+    let mut stranger = FakeSender::of(SessionId(8), crate::crypto::sign::sham::identity(2), [3; 32], None);
+    for _ in 0..100_000 {
+        let announce = stranger.any_announce();
+        let junk = stranger.to_all(0, &announce.into(), |_| ());
+        bench.take(OWN, junk);
+        bench.now = bench.now + Duration::from_micros(10);
+    }
+    for _ in 0..10 {
+        // All at one point in time, right after the flood took what there was.
+        for _ in 0..300 {
+            let announce = stranger.any_announce();
+            let junk = stranger.to_all(0, &announce.into(), |_| ());
+            bench.take(OWN, junk);
+        }
+        bench.announce();
+    }
+    assert!(bench.receiver.session.is_some(), "not one of ten announces was looked at");
 }

@@ -234,8 +234,9 @@ pub(super) struct Devices {
     list: Vec<Device>,
     keys: BTreeMap<DeviceId, usize>,
     runs: BTreeMap<AgreementKey, usize>,
-    /// Runs that are over, the oldest first. Their joins can be replayed by anybody, from any address.
-    former: VecDeque<AgreementKey>,
+    /// Runs that another took the place of, the oldest first, and one above the highest number of their joins:
+    /// those up to there can be replayed by anybody, from any address.
+    former: VecDeque<(AgreementKey, u64)>,
     /// All but those touched, counted.
     counted: Counts,
     /// Keys of devices that may be changing.
@@ -250,14 +251,14 @@ impl Devices {
     pub fn of_run(&self, agreement: &AgreementKey) -> Option<usize> {
         self.runs.get(agreement).copied()
     }
-    /// Whether a run is known to be over.
-    pub fn is_former(&self, agreement: &AgreementKey) -> bool {
-        self.former.contains(agreement)
+    /// Whether a join of a run is one from before another took its place. A later one says that it lives.
+    pub fn is_former(&self, agreement: &AgreementKey, number: u64) -> bool {
+        self.former.iter().any(|(run, joins)| run == agreement && number < *joins)
     }
     /// A device has begun a new run: the one before speaks for it no longer.
     pub fn begin_run(&mut self, key: usize, link: Link) {
-        let former = self.list[key].link.agreement;
-        self.runs.remove(&former);
+        let former = (self.list[key].link.agreement, self.list[key].link.joins);
+        self.runs.remove(&former.0);
         if self.former.len() == MAX_FORMER_RUNS {
             self.former.pop_front();
         }

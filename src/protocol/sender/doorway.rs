@@ -66,7 +66,7 @@ impl Sender {
             self.admit(key);
             return true;
         }
-        if self.devices.is_former(&clear.agreement) {
+        if self.devices.is_former(&clear.agreement, head.header.packet_number.counter()) {
             return false;
         }
         if self.pending_joins.contains_key(&clear.agreement) {

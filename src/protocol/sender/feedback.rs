@@ -39,8 +39,8 @@ impl Sender {
             return false;
         }
         let Some(body) = SenderSide::from_one(&link.keys, head, bytes) else { return false };
-        // A device that floods is heard no more often than one that does not. Nobody else can make it seem
-        // to flood.
+        // A device that floods is heard no more often than one that does not. What it did not say is not
+        // counted: strangers would silence it.
         if !link.effort.may(now) {
             return false;
         }

@@ -60,9 +60,9 @@ impl Inquiries {
         let own = self.queue.iter().filter(|inquiry| inquiry.to == To::Device(key)).count();
         let room = self.queue.len() < MAX_INQUIRIES && own < MAX_SUSPECTS;
         match self.queue.iter_mut().find(|inquiry| inquiry.block == block) {
-            Some(inquiry) if inquiry.to == To::Device(key) => {}
+            Some(inquiry) if inquiry.to == To::Device(key) || inquiry.to == To::Group => {}
             Some(inquiry) => {
-                self.count += u64::from(inquiry.to != To::Group);
+                self.count += 1;
                 // What has gone to the first one alone goes out once more.
                 inquiry.to = To::Group;
                 if let Digests::Ready(_, next) = &mut inquiry.digests {
@@ -231,5 +231,24 @@ mod tests {
         let jobs = std::iter::from_fn(|| inquiries.next_job()).count();
         assert_eq!(jobs, AHEAD);
         assert_eq!(inquiries.ready_at(), Time::NEVER);
+    }
+
+    #[test]
+    fn questions_that_keep_coming_do_not_keep_the_digests_from_going_out() {
+        let mut inquiries = Inquiries::new(NOW);
+        // A block of 16 MiB: 187 messages, 90 ms of them. Fifty questions a second are what devices may ask.
+        let k = DIGESTS_PER_MESSAGE * 187;
+        inquiries.ask(0, BlockIndex(1));
+        let block = inquiries.next_job().unwrap();
+        inquiries.digested(block, vec![SymbolDigest::default(); k]);
+        let mut last = 0;
+        for message in 0..10_000 {
+            if message % 40 == 0 {
+                inquiries.ask(message / 40 % 20, BlockIndex(1));
+            }
+            let Some((_, digests)) = inquiries.next() else { return };
+            last = last.max(digests.first.0);
+        }
+        panic!("the head of the queue never leaves it: it never got beyond digest {last} of {k}");
     }
 }

@@ -218,6 +218,12 @@ impl Sender {
         }
     }
 
+    /// What grows with what others say: devices, and joins that wait for the status table.
+    #[must_use]
+    pub fn population(&self) -> (usize, usize) {
+        (self.devices.len(), self.pending_joins.len())
+    }
+
     /// What the symbols of this session are sealed with, if they are.
     #[must_use]
     pub fn symbol_seal(&self) -> Option<SymbolSeal> {

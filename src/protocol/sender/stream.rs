@@ -5,11 +5,12 @@ use super::channel::Batch;
 use super::{BlockInfo, Sender};
 use crate::limits::{HASHES_PER_PAGE, MAX_BATCH, SENDER_REPAIR_BYTES};
 use crate::pacing::udp_overhead;
+use crate::protocol::event::SenderOutcome;
 use crate::protocol::job::SenderJob;
 use crate::protocol::{Payload, Transmit};
 use crate::time::Time;
 use crate::units::{BlockIndex, Digest, SymbolId};
-use crate::wire::{HashPage, Message, Phase};
+use crate::wire::{AbortCode, HashPage, Message, Phase};
 use std::sync::Arc;
 
 /// Hash jobs in flight.
@@ -87,11 +88,18 @@ impl Sender {
 
     pub(super) fn hashed(&mut self, block: BlockIndex, value: Digest, now: Time) {
         self.stream.hashes_in_flight = self.stream.hashes_in_flight.saturating_sub(1);
-        if let Some(info) = self.blocks.get_mut(block.0 as usize) {
-            info.value = Some(value);
+        if let Some(info) = self.blocks.get_mut(block.0 as usize)
+            && info.value.replace(value).is_some_and(|known| known != value)
+        {
+            // What writes through a map need not show in the file's times.
+            let text = "the file is not what it was when it was hashed last; send it again".to_owned();
+            let outcome = SenderOutcome::SourceFailed(text.clone());
+            self.finish(outcome, AbortCode::Source, &text, now);
+            return;
         }
         self.count_pages();
-        if self.root.is_none() && self.stream.hash_asked == self.block_count() {
+        let all_hashed = self.stream.hash_asked == self.block_count() && self.stream.hashes_in_flight == 0;
+        if self.root.is_none() && all_hashed {
             self.set_root();
             if self.root.is_some() && self.phase != Phase::Gathering {
                 self.announce(now);
@@ -99,14 +107,13 @@ impl Sender {
         }
     }
 
-    /// Takes in what need not be hashed.
+    /// Takes in the values that the object had when it was hashed last. They say what devices need not be
+    /// sent; it is hashed all the same before its root is told, and nothing is committed before that.
     pub(super) fn know_values(&mut self, values: Vec<Digest>) {
-        self.stream.hash_asked = self.block_count();
         for (info, value) in self.blocks.iter_mut().zip(values) {
             info.value = Some(value);
         }
         self.count_pages();
-        self.set_root();
     }
 
     pub(super) fn encoded(&mut self, block: BlockIndex, first: SymbolId, symbols: Arc<Vec<u8>>) {

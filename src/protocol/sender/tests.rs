@@ -588,17 +588,65 @@ fn a_device_that_lacks_much_of_what_was_never_sent_stays_in_the_group() {
 }
 
 #[test]
-fn known_values_are_not_hashed_again() {
+fn known_values_are_told_at_once_and_checked_before_the_root_is() {
     let values: Vec<Digest> = (0..100).map(|n| Digest([n; 32])).collect();
-    let hashed = Bench::new(100, |config| config.expected = Some(1));
-    let config = hashed.sender.config.clone();
-    let mut sender = Sender::new(config.clone(), Time::ZERO).with_values(values.clone());
-    assert!(sender.root.is_some() && sender.values() == Some(values.clone()));
-    while let Some(out) = sender.poll(Time::ZERO) {
-        assert!(!matches!(out, Output::Job(SenderJob::Hash(_))), "{out:?}");
+    for changed in [None, Some(70)] {
+        let mut bench = Bench::new(100, |config| config.expected = Some(1));
+        let config = bench.sender.config.clone();
+        let mut known = values.clone();
+        // The file was written to since, without a trace in its times.
+        changed.iter().for_each(|&block: &usize| known[block] = Digest([200; 32]));
+        bench.sender = Sender::new(config.clone(), Time::ZERO).with_values(known);
+        assert!(bench.sender.root.is_none() && bench.sender.values().is_some());
+        bench.join_with(1, 1, true);
+        bench.pass(Duration::from_millis(300));
+        assert_eq!(bench.sender.root.is_some(), changed.is_none());
+        assert_eq!(matches!(bench.outcome, Some(SenderOutcome::SourceFailed(_))), changed.is_some());
+        let other = Sender::new(config, Time::ZERO).with_values(values[..99].to_vec());
+        assert!(other.root.is_none() && other.values().is_none());
     }
-    let other = Sender::new(config, Time::ZERO).with_values(values[..99].to_vec());
-    assert!(other.root.is_none() && other.values().is_none());
+}
+
+#[test]
+fn joins_that_are_said_again_by_others_are_no_sign_of_life() {
+    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    bench.join(1, 1);
+    let from = bench.sent.len();
+    // The join that was answered, overheard.
+    let announce = announce_of(&bench.sender.side);
+    let mut overheard = FakeDevice::new(SESSION, &announce, [1 ^ 0x55 ^ 31; 32]);
+    overheard.cookie = bench.run(1).cookie;
+    let join = overheard.join(Join { device: id(1), holds: false, label: "d".into() });
+    bench.pass(Duration::from_secs(2));
+    bench.take(address(1), join.clone());
+    let last_heard = bench.sender.devices.get(0).last_heard;
+    assert_eq!(last_heard, Time::ZERO, "it is the device's first number again");
+    assert!(!bench.sent[from..].iter().any(|sent| sent.to == address(1)), "nor is it answered");
+    // Nor does it bring back a run that is over.
+    bench.join(1, 2);
+    bench.pass(Duration::from_millis(2_500));
+    for _ in 0..3 {
+        bench.take(address(1), join.clone());
+        bench.report(1, 0);
+    }
+    assert_eq!(bench.sender.devices.len(), 1);
+    assert_eq!(bench.sender.devices.get(0).last_heard, bench.now, "the new run is still heard");
+}
+
+#[test]
+fn forgeries_on_a_device_s_channel_do_not_keep_it_from_being_heard() {
+    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    bench.join(1, 1);
+    bench.pass(Duration::from_millis(500));
+    let mut forger = FakeDevice::new(SESSION, &announce_of(&bench.sender.side), [99; 32]);
+    forger.take_channel(bench.run(1).channel());
+    for _ in 0..2 * crate::limits::DEVICE_MESSAGES_PER_SECOND {
+        let abort = Abort { code: AbortCode::Disk, reason: String::new() };
+        let bytes = forger.say(&Message::Abort(abort), |_| ());
+        bench.take(address(1), bytes);
+    }
+    bench.report(1, 1);
+    assert_eq!(bench.sender.devices.get(0).verified, 1);
 }
 
 impl Bench {

@@ -126,7 +126,7 @@ impl Insider {
     fn lie(&self, means: &mut Means, device: &FakeDevice) -> Message<'static> {
         let (root, blocks) = {
             let air = means.air.borrow();
-            (air.root, air.blocks)
+            (air.root, air.layout.block_count())
         };
         let rng = &mut means.rng;
         match means.attack {

@@ -9,8 +9,8 @@
 //!     air  what was overheard       insider   lying NAKs and reports, twins, runs without end
 //! ```
 //!
-//! What they do stays below what is documented as not defended: they do not fill links, and without a
-//! group key they forge no symbols and no challenges by the hundred.
+//! What they do stays below what is documented as not defended: they do not fill links, and forge neither
+//! symbols nor challenges by the hundred.
 
 mod actor;
 mod insider;
@@ -21,8 +21,9 @@ pub use actor::Hostile;
 use super::faults::Faults;
 use super::misfortune::DiskFaults;
 use super::network::{Attachment, NodeId};
-use super::scenario::{Draw, Expectation, Scenario};
+use super::scenario::{Draw, Scenario};
 use crate::crypto::derive::Secret;
+use crate::layout::Layout;
 use crate::protocol::sender::SlowPolicy;
 use crate::time::Time;
 use crate::units::{Digest, SessionId};
@@ -51,6 +52,8 @@ pub enum Attack {
     Impostor,
     /// What devices say, without their keys.
     Mimic,
+    /// Symbols of the session with other bytes: from outside, or with a group key from inside.
+    Symbols,
     /// Joins with fresh keys from addresses where nobody is.
     Knocks,
     /// A device that lacks what there is and what there is not.
@@ -74,7 +77,7 @@ pub enum Attack {
 }
 
 impl Attack {
-    const OUTSIDERS: [Self; 9] = [
+    const OUTSIDERS: [Self; 10] = [
         Self::Junk,
         Self::Headed,
         Self::Replay,
@@ -83,6 +86,7 @@ impl Attack {
         Self::Announces,
         Self::Impostor,
         Self::Mimic,
+        Self::Symbols,
         Self::Knocks,
     ];
     const INSIDERS: [Self; 9] = [
@@ -108,6 +112,7 @@ impl Attack {
             Self::Announces => "outsider: announce of its own",
             Self::Impostor => "outsider: forged word of the sender",
             Self::Mimic => "outsider: forged word of a device",
+            Self::Symbols => "forged symbol",
             Self::Knocks => "outsider: join with a fresh key, from nowhere",
             Self::Needs => "hostile device: false needs",
             Self::Reports => "hostile device: false report",
@@ -121,7 +126,8 @@ impl Attack {
         }
     }
     /// Whether it needs to be let in.
-    const fn is_insider(self) -> bool {
+    #[must_use]
+    pub const fn is_insider(self) -> bool {
         matches!(
             self,
             Self::Needs
@@ -207,8 +213,8 @@ impl Draw {
             let away = plan.crash.is_some()
                 || plan.faults != DiskFaults::default()
                 || !plan.attachment.down.partitions.is_empty();
-            if away && plan.expectation == Expectation::Complete {
-                plan.expectation = Expectation::Any;
+            if away {
+                plan.hope();
             }
         }
         let start = Time::ZERO + self.between(0, 2_000);
@@ -249,13 +255,15 @@ pub struct Air {
     root: Digest,
     /// Devices that are no enemies.
     honest: NodeId,
-    /// Blocks of the object.
-    blocks: u32,
+    /// How the object is cut.
+    layout: Layout,
     heard: VecDeque<Heard>,
     /// The newest announce of the sender, and the one before: to its group and to the rendezvous.
     announce: Option<Rc<[u8]>>,
     announce_before: Option<Rc<[u8]>>,
     session: Option<SessionId>,
+    /// The newest number of the group's channel.
+    newest: u64,
     seen: u32,
     /// Nobody is left to be harmed.
     pub over: bool,
@@ -264,17 +272,18 @@ pub struct Air {
 }
 
 impl Air {
-    /// Of a session with an object of so many blocks and this hash, and so many honest devices.
+    /// Of a session with an object cut so and with this hash, and so many honest devices.
     #[must_use]
-    pub fn new(root: Digest, blocks: u32, honest: NodeId) -> Self {
+    pub fn new(root: Digest, layout: Layout, honest: NodeId) -> Self {
         Self {
             root,
             honest,
-            blocks,
+            layout,
             heard: VecDeque::new(),
             announce: None,
             announce_before: None,
             session: None,
+            newest: 0,
             seen: 0,
             over: false,
             struck: Faults::default(),
@@ -285,6 +294,9 @@ impl Air {
     pub fn overhear(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let Some((header, kind)) = wire::peek(bytes) else { return };
         self.session = Some(header.session);
+        if to.ip().is_multicast() && header.packet_number.channel() == 0 {
+            self.newest = header.packet_number.counter();
+        }
         self.seen = self.seen.wrapping_add(1);
         // Symbols are many; the rest is what matters.
         if kind == Kind::Symbol && !self.seen.is_multiple_of(16) {

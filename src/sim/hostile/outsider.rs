@@ -1,7 +1,7 @@
 //! Without keys: hears everything, sends from any address, and signs as somebody else.
 
 use super::actor::Means;
-use super::{Attack, Heard, nobody, other_key};
+use super::{Attack, Heard, group_key, nobody, other_key};
 use crate::crypto::agree;
 use crate::crypto::derive::Secret;
 use crate::crypto::sign::sham;
@@ -9,10 +9,10 @@ use crate::limits::MAX_DATAGRAM;
 use crate::protocol::envelope::fakes::{FakeDevice, FakeSender};
 use crate::sim::network::address;
 use crate::sim::party::{DATA, RENDEZVOUS};
-use crate::units::{AgreementKey, BlockIndex, Cookie, DeviceId, Digest, SessionId};
+use crate::units::{AgreementKey, BlockIndex, Cookie, DeviceId, Digest, SessionId, SymbolId};
 use crate::wire::{
     Abort, AbortCode, Acknowledge, Admit, Announce, Complete, HashPage, Header, Invitation, Join, Kind,
-    Message, Nak, PacketNumber, Poll, Progress, Retry, Verdict, encode_plain, peek,
+    Message, Nak, PacketNumber, Poll, Progress, Retry, Symbol, Verdict, encode_plain, peek,
 };
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -48,6 +48,7 @@ impl Outsider {
             Attack::Announces => self.announce(means, session),
             Attack::Impostor => self.impostor(means, session),
             Attack::Mimic => self.mimic(means, session),
+            Attack::Symbols => self.symbol(means, session),
             Attack::Knocks => self.knock(means, session),
             _ => {}
         }
@@ -79,6 +80,28 @@ impl Outsider {
             }
         }
         self.passed = both;
+    }
+
+    /// A symbol of some block. Whoever has the group's key can seal it as the sender does.
+    fn symbol(&mut self, means: &mut Means, session: SessionId) {
+        let layout = means.air.borrow().layout;
+        if layout.block_count() == 0 {
+            return;
+        }
+        let block = BlockIndex(means.rng.u32(..layout.block_count()));
+        let k = layout.source_symbols(block);
+        let id = SymbolId(means.rng.u32(..k + 8));
+        let full = usize::from(layout.symbol_size());
+        let len = if id.0 < k { layout.symbol_range(block, id).len() } else { full };
+        let payload = vec![means.rng.u8(..); len];
+        let symbol = Message::Symbol(Symbol { block, id, payload: &payload });
+        let newest = means.air.borrow().newest;
+        let (random, group) = (agree::sham::random(self.seed), means.grouped.then(group_key));
+        let mut sender = FakeSender::of(session, sham::identity(1), random, group.as_ref());
+        sender.leap(0, newest + means.rng.u64(..4_000));
+        let bytes = sender.to_all(0, &symbol, |_| ());
+        let to = if means.rng.bool() { DATA } else { means.any_device() };
+        means.send(Some(address(SENDER)), to, bytes);
     }
 
     fn announce(&mut self, means: &mut Means, session: SessionId) {

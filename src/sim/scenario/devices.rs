@@ -2,6 +2,15 @@
 
 use super::*;
 
+impl DevicePlan {
+    /// It may fail where it was to complete.
+    pub(in crate::sim) fn hope(&mut self) {
+        if self.expectation == Expectation::Complete {
+            self.expectation = Expectation::Any;
+        }
+    }
+}
+
 impl Draw {
     pub(super) fn device(&mut self, scenario: &Scenario, index: u32, horizon: u64) -> DevicePlan {
         // The first one is there early and well, so that there is a session.
@@ -92,11 +101,7 @@ impl Draw {
 
     /// Takes back expectations that the plan's own timing does not warrant.
     fn settled(&mut self, scenario: &Scenario, mut plan: DevicePlan) -> DevicePlan {
-        let hopeful = |plan: &mut DevicePlan| {
-            if plan.expectation == Expectation::Complete {
-                plan.expectation = Expectation::Any;
-            }
-        };
+        let hopeful = DevicePlan::hope;
         if !scenario.sender.is_steady() {
             hopeful(&mut plan);
         }

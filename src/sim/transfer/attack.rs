@@ -7,6 +7,7 @@ use super::super::party::Party;
 use super::super::scenario::Scenario;
 use super::Transfer;
 use crate::crypto::sign::sham;
+use crate::limits::MAX_PENDING_JOINS;
 use crate::protocol::envelope::SenderSide;
 use crate::units::{Digest, SessionId, Suite};
 use std::cell::RefCell;
@@ -22,7 +23,7 @@ pub(super) fn no_ledger() -> Rc<RefCell<Ledger>> {
 /// What hostile parties know from the beginning.
 pub(super) fn air(scenario: &Scenario, object: &[u8]) -> Rc<RefCell<Air>> {
     let root = Digest(*blake3::hash(object).as_bytes());
-    let air = Air::new(root, scenario.layout.block_count(), scenario.devices.len() as NodeId);
+    let air = Air::new(root, scenario.layout, scenario.devices.len() as NodeId);
     Rc::new(RefCell::new(air))
 }
 
@@ -44,6 +45,15 @@ impl Transfer<'_, '_> {
     /// The honest device at an address, if it is one's.
     pub(super) fn honest_at(&self, at: SocketAddr) -> Option<u32> {
         (0..self.devices.len() as u32).find(|index| address(index + 1) == at)
+    }
+
+    /// I6: who has no keys takes up no room at the sender, and who has takes what is due to a device.
+    pub(super) fn check_population(&self, (devices, joins): (usize, usize)) {
+        let insiders = self.scenario.hostile.iter().filter(|plan| plan.attack.is_insider()).count();
+        // Twins of devices that are started again have rows of their own.
+        let most = if insiders == 0 { self.devices.len() } else { self.devices.len() * 4 + insiders * 20 };
+        assert!(devices <= most, "I6: {devices} devices, and {} are there", self.devices.len());
+        assert!(joins <= MAX_PENDING_JOINS, "I6: {joins} joins wait");
     }
 
     /// Two devices with one identifier are said to be there.

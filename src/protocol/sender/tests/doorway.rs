@@ -192,3 +192,47 @@ fn a_device_that_floods_is_heard_no_more_often_than_it_may() {
     let heard = bench.sender.counters.feedback - before;
     assert!(heard <= u64::from(crate::limits::DEVICE_MESSAGES_PER_SECOND), "{heard}");
 }
+
+/// Junk costs a stranger no key: the session and the channels are in clear.
+#[test]
+fn junk_on_a_devices_channel_does_not_silence_the_device() {
+    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    bench.join(1, 1);
+    let before = bench.sender.counters.feedback;
+    let mut junk = bench.run(1).say(&crate::wire::Acknowledge.into(), |_| ());
+    let last = junk.len() - 1;
+    junk[last] ^= 1;
+    let mut number = 1_u64 << 40;
+    for _ in 0..100 {
+        // 10000 a second, from anywhere, beside ten reports a second.
+        for _ in 0..1000 {
+            number += 1;
+            junk[14..20].copy_from_slice(&number.to_be_bytes()[2..]);
+            bench.pass(Duration::from_micros(100));
+            bench.take(address(99), junk.clone());
+        }
+        bench.report(1, 0);
+    }
+    let heard = bench.sender.counters.feedback - before;
+    assert!(heard >= 50, "{heard} of 100 reports heard");
+}
+
+/// A join is heard again however old it is: whoever has recorded one keeps a dead device alive.
+#[test]
+fn a_replayed_join_does_not_keep_a_device_alive() {
+    let mut bench = Bench::new(4, |config| config.expected = Some(1));
+    let from = bench.sent.len();
+    bench.knock(1, 1, address(1));
+    bench.answered(1, 1, address(1), from);
+    bench.current.insert(1, 1);
+    let join = bench.run(1).join(Join { device: id(1), holds: false, label: "d".into() });
+    bench.take(address(1), join.clone());
+    assert_eq!(bench.sender.devices.len(), 1);
+    // The device dies; its datagram lives on.
+    for _ in 0..30 {
+        bench.pass(Duration::from_secs(1));
+        bench.take(address(1), join.clone());
+    }
+    let status = bench.status(1);
+    assert!(status.is_final() || status == DeviceStatus::Lost, "{status:?} after 30 s of silence");
+}
