@@ -7,6 +7,7 @@ pub mod text;
 pub mod time;
 pub mod units;
 
+pub mod content;
 pub mod crypto;
 pub mod fec;
 pub mod layout;

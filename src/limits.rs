@@ -67,6 +67,12 @@ pub const MAX_EXTRA_SYMBOLS: usize = 16;
 pub const MAX_OBJECT_SIZE: u64 = 1 << 63;
 /// Longest object name on the wire, in bytes of UTF-8.
 pub const MAX_NAME: usize = 255;
+/// Largest encoding of a manifest, in bytes.
+pub const MAX_MANIFEST: usize = 64 << 10;
+/// Largest manifest that travels in an announce; a larger one is an object of its own.
+pub const MAX_INLINE_MANIFEST: usize = 512;
+/// Most objects in one session.
+pub const MAX_OBJECTS: usize = 4;
 /// Longest device label, in bytes of UTF-8.
 pub const MAX_LABEL: usize = 64;
 /// Longest reason text in an abort, in bytes of UTF-8.
@@ -187,6 +193,7 @@ const _: () = {
     assert!(MAX_SYMBOL_SIZE as usize + SYMBOL_HEADER_LEN + TAG_RESERVE + 48 <= 9000);
     assert!(HEADER_LEN + 12 + HASHES_PER_PAGE as usize * 32 <= MAX_CONTROL);
     assert!(MAX_CONTROL + MAX_TRAILER <= MAX_DATAGRAM);
+    assert!(MAX_INLINE_MANIFEST <= MAX_CONTROL / 2 && MAX_INLINE_MANIFEST <= MAX_MANIFEST);
     assert!(MAX_CONTROL + MAX_TRAILER + 48 <= 1280);
     assert!(MAX_SOURCE_SYMBOLS < MAX_SYMBOL_ID);
     assert!(MAX_BLOCKS as u64 * 32 < HASH_CACHE_BYTES);

@@ -8,7 +8,7 @@
 #[path = "../fuzz/src/lib.rs"]
 mod bodies;
 
-use bodies::{fuzz_arguments, fuzz_keys, fuzz_names, fuzz_state};
+use bodies::{fuzz_arguments, fuzz_keys, fuzz_manifest, fuzz_names, fuzz_state};
 use mcp::crypto::derive::Secret;
 use mcp::crypto::group::GroupKey;
 use mcp::units::{
@@ -135,6 +135,7 @@ fn all_other_corpora_replay() {
     replay("names", fuzz_names);
     replay("state", fuzz_state);
     replay("keys", fuzz_keys);
+    replay("manifest", fuzz_manifest);
     replay("arguments", fuzz_arguments);
 }
 
