@@ -115,6 +115,8 @@ pub const MAX_INQUIRIES: usize = 512;
 pub const DIGEST_RATE: Rate = Rate(20_000_000);
 /// Digests in one SYMBOL DIGESTS message.
 pub const DIGESTS_PER_MESSAGE: usize = 64;
+/// Sessions that a device considers at a time, as long as none has admitted it.
+pub const MAX_PROVISIONAL_SESSIONS: usize = 8;
 /// Most joins that wait for the status table, each with a job.
 pub const MAX_PENDING_JOINS: usize = MAX_JOBS / 2;
 /// Devices one session serves.

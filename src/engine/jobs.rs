@@ -1,12 +1,12 @@
 //! What the machines' jobs do, against the storage ports: pure functions of a job and its files,
 //! executed by worker threads or by the simulated world.
 
-use crate::crypto::digest::{chaining_value, symbol_digest};
+use crate::crypto::digest::{chaining_value, root, symbol_digest};
 use crate::fec::{BlockAssembly, Buffer, Encoder, PlanCache};
 use crate::layout::Layout;
-use crate::protocol::job::{ReceiverDone, ReceiverJob, SenderDone, SenderJob};
+use crate::protocol::job::{Holding, ReceiverDone, ReceiverJob, SenderDone, SenderJob};
 use crate::ranges::BitSet;
-use crate::storage::{Earlier, Part, Sink, SinkError, Source, SourceError};
+use crate::storage::{Earlier, Found, Part, Sink, SinkError, Source, SourceError};
 use crate::units::{BlockIndex, Digest, SymbolDigest};
 use crate::wire::AbortCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,6 +77,8 @@ struct OpenPart {
 pub struct ReceiverFiles {
     sink: Mutex<Box<dyn Sink>>,
     open: Mutex<Option<OpenPart>>,
+    /// The file in place that was last found to be of an object's size, by the object's name.
+    whole: Mutex<Option<(String, Box<dyn Part>)>>,
     earlier: Option<Box<dyn Earlier>>,
 }
 
@@ -102,7 +104,7 @@ impl ReceiverFiles {
     /// Nothing open yet; the object will go to `sink`.
     #[must_use]
     pub fn new(sink: Box<dyn Sink>) -> Self {
-        Self { sink: Mutex::new(sink), open: Mutex::new(None), earlier: None }
+        Self { sink: Mutex::new(sink), open: Mutex::new(None), whole: Mutex::new(None), earlier: None }
     }
 
     /// Blocks that have not changed since are taken from `earlier`.
@@ -121,6 +123,10 @@ impl ReceiverFiles {
 /// Executes a receiver's job.
 pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCache) -> ReceiverDone {
     let done = match job {
+        ReceiverJob::Probe { session, name, layout } => {
+            Ok(ReceiverDone::Probed { session, holding: probe(files, &name, &layout) })
+        }
+        ReceiverJob::Adopt { name } => adopt(files, &name),
         ReceiverJob::Open { name, layout } => open(files, &name, layout),
         ReceiverJob::Store { assembly, expected, keep, pressed } => {
             files.part().and_then(|open| store(&open, assembly, (expected, keep), pressed, plans))
@@ -145,6 +151,36 @@ pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCac
         }),
     };
     done.unwrap_or_else(|Refusal(code, reason)| ReceiverDone::Failed(code, reason))
+}
+
+/// What cannot be read is not held.
+fn probe(files: &ReceiverFiles, name: &str, layout: &Layout) -> Holding {
+    let found = lock(&files.sink).probe(name, layout.object_size());
+    if let Found::Whole(file) = found {
+        let Some(root) = hash(&*file, layout) else { return Holding::Nothing };
+        *lock(&files.whole) = Some((name.to_owned(), file));
+        return Holding::All(root);
+    }
+    let earlier = files.earlier.as_ref().is_some_and(|earlier| earlier.size() > 0);
+    if earlier || matches!(found, Found::Part) { Holding::Some } else { Holding::Nothing }
+}
+
+/// The root hash of a whole object.
+fn hash(file: &dyn Part, layout: &Layout) -> Option<Digest> {
+    let mut buffer = Buffer::default();
+    let values = (0..layout.block_count()).map(BlockIndex).map(|block| {
+        buffer.set_len(layout.block_len(block));
+        file.read_at(layout.block_offset(block), &mut buffer).ok()?;
+        Some(value(layout, block, &buffer))
+    });
+    Some(root(&values.collect::<Option<Vec<Digest>>>()?))
+}
+
+fn adopt(files: &ReceiverFiles, name: &str) -> Result<ReceiverDone, Refusal> {
+    let whole = lock(&files.whole).take().filter(|(found, _)| found == name);
+    let missing = || Refusal(AbortCode::Internal, "no file in place is known; please report this".to_owned());
+    let (_, file) = whole.ok_or_else(missing)?;
+    Ok(ReceiverDone::Committed(file.commit()?))
 }
 
 fn open(files: &ReceiverFiles, name: &str, layout: Layout) -> Result<ReceiverDone, Refusal> {

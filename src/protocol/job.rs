@@ -4,7 +4,7 @@ use crate::fec::{BlockAssembly, Buffer};
 use crate::layout::Layout;
 use crate::ranges::BitSet;
 use crate::status::DeviceStatus;
-use crate::units::{BlockIndex, DeviceId, Digest, Esi, SymbolDigest};
+use crate::units::{BlockIndex, DeviceId, Digest, Esi, SessionId, SymbolDigest};
 use crate::wire::AbortCode;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,9 +57,34 @@ pub enum SenderDone {
     WorkerDied(String),
 }
 
+/// What a device holds of an object before it takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// Nothing that is known of.
+    Nothing,
+    /// Perhaps some blocks: a part file, or an earlier version.
+    Some,
+    /// A file of that name and size under its final name, with this hash.
+    All(Digest),
+}
+
 /// Work for the receiver.
 #[derive(Debug)]
 pub enum ReceiverJob {
+    /// Look up what the device holds of an object. Nothing on the disk changes.
+    Probe {
+        /// The session that asks.
+        session: SessionId,
+        /// The object's name (untrusted).
+        name: String,
+        /// How the object is cut up, and so its size.
+        layout: Layout,
+    },
+    /// Sync the file that [`ReceiverJob::Probe`] found to be the whole object, if it is still there.
+    Adopt {
+        /// The object's name (untrusted).
+        name: String,
+    },
     /// Choose and check the destination, take over or create the part file.
     Open {
         /// The object's name (untrusted; the storage layer makes it safe or refuses).
@@ -113,6 +138,13 @@ pub enum ReceiverJob {
 /// What became of a [`ReceiverJob`].
 #[derive(Debug)]
 pub enum ReceiverDone {
+    /// What the device holds was looked up.
+    Probed {
+        /// The session that asked.
+        session: SessionId,
+        /// What it holds.
+        holding: Holding,
+    },
     /// The part file is ready.
     Opened {
         /// Blocks of which it may hold something from an earlier run; a set with room for all of the object's.

@@ -249,6 +249,15 @@ impl Checker {
         assert!(names.iter().all(|n| *n == self.name), "I1: device {device} has files {names:?}");
     }
 
+    /// Nothing on a disk changes for a session that has not admitted its device.
+    ///
+    /// # Panics
+    /// When more was changed than `before`, and no session has admitted it.
+    pub fn check_untouched(&self, device: u32, disk: &SimDisk, before: Option<u64>) {
+        let Some(before) = before else { return };
+        assert_eq!(disk.changes(), before, "device {device} changes its disk before it is admitted");
+    }
+
     /// Whether the object is under its final name.
     #[must_use]
     pub fn has_object(&self, disk: &SimDisk) -> bool {

@@ -65,6 +65,8 @@ struct Device {
     seen: usize,
     steps: u64,
     version: u64,
+    /// Changes of its disk before its last incarnation, until a session admits that.
+    untouched: Option<u64>,
 }
 
 /// The run of one scenario.
@@ -144,7 +146,16 @@ impl<'a, 't> Transfer<'a, 't> {
             if plan.existing {
                 disk.put(NAME, BEFORE.to_vec());
             }
-            Device { disk, incarnation: 0, outcome: None, completed: None, seen: 0, steps: 0, version: 0 }
+            Device {
+                disk,
+                incarnation: 0,
+                outcome: None,
+                completed: None,
+                seen: 0,
+                steps: 0,
+                version: 0,
+                untouched: None,
+            }
         });
         Self {
             scenario,
@@ -254,6 +265,7 @@ impl<'a, 't> Transfer<'a, 't> {
         device.incarnation += 1;
         device.outcome = None;
         device.seen = 0;
+        device.untouched = Some(device.disk.changes());
         let seeds = [self.rng.u64(..), self.rng.u64(..)];
         let shared = (Rc::clone(&self.plans), Arc::clone(&self.likely));
         let disks = (device.disk.clone(), earlier);
@@ -316,6 +328,7 @@ impl<'a, 't> Transfer<'a, 't> {
                 trace(format_args!("{} device {index}: {event:?}", seconds(now)));
             }
             match event {
+                ReceiverEvent::Admitted => device.untouched = None,
                 ReceiverEvent::Committed { .. } => {
                     self.checker.check_complete(index, &device.disk);
                     device.completed = Some(now);
@@ -327,6 +340,7 @@ impl<'a, 't> Transfer<'a, 't> {
                 _ => {}
             }
         }
+        self.checker.check_untouched(index, &device.disk, device.untouched);
     }
 
     /// All that struck in the run.

@@ -11,7 +11,7 @@ use crate::limits::{
     MAX_TRAILER,
 };
 use crate::protocol::event::ReceiverEvent;
-use crate::protocol::job::{ReceiverDone, ReceiverJob};
+use crate::protocol::job::{Holding, ReceiverDone, ReceiverJob};
 use crate::protocol::packet_protection::fakes::FakeSender;
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::trust::Trust;
@@ -29,8 +29,9 @@ use std::time::Duration;
 const SENDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 7418);
 const OWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)), 40_000);
 const CHANNEL: ChannelId = ChannelId(1);
-/// Outputs that one input may bring at the most: a page may judge 32 blocks.
-const MAX_OUTPUTS: usize = 48;
+/// Outputs that one input may bring at the most: a page may judge 32 blocks, and what came before the part file
+/// was there is stored at once.
+const MAX_OUTPUTS: usize = 48 + MAX_BLOCK_BUFFERS;
 /// Where an announce has the object's size, then its block and symbol size.
 const SIZE_AT: usize = HEADER_LEN + 32 + 32 + 1 + 16 + 1;
 /// Set in an input's first byte: the receiver is in a session already.
@@ -76,6 +77,8 @@ pub(super) struct World {
     over: bool,
     pub(super) told: u64,
     pub(super) checks: u32,
+    /// Blocks of the largest object that it has considered.
+    pub(super) blocks: u32,
 }
 
 impl play::World for World {
@@ -110,6 +113,7 @@ impl play::World for World {
             over: false,
             told: 0,
             checks: 0,
+            blocks: 0,
         };
         world.drain();
         if start & LATCHED != 0 {
@@ -160,6 +164,11 @@ impl play::World for World {
             (1..16, ReceiverJob::Open { .. } | ReceiverJob::Store { .. } | ReceiverJob::Spill(_)) => {
                 ReceiverDone::Failed(AbortCode::Disk, "fuzzed".into())
             }
+            (_, ReceiverJob::Probe { session, .. }) => {
+                let holding = [Holding::Nothing, Holding::Some, Holding::All(Digest([how; 32]))];
+                ReceiverDone::Probed { session, holding: holding[usize::from(how % 3)] }
+            }
+            (_, ReceiverJob::Adopt { .. }) => ReceiverDone::Committed("object".into()),
             (_, ReceiverJob::Open { layout, .. }) => opened(&layout, how),
             (64..128, ReceiverJob::Store { assembly, .. }) => ReceiverDone::Undecodable(assembly),
             (128..192, ReceiverJob::Store { mut assembly, expected: Some(_), .. }) => {
@@ -215,6 +224,7 @@ impl play::World for World {
             }
         }
         let seen = self.receiver.snapshot();
+        self.blocks = self.blocks.max(seen.blocks);
         assert!(seen.blocks <= MAX_BLOCKS, "{seen:?}");
         assert!(seen.verified <= seen.blocks && seen.verified_bytes <= seen.object_size, "{seen:?}");
         assert!(
@@ -256,7 +266,7 @@ impl World {
         for round in 0..16 {
             self.announce([u8::MAX, 0, 0]);
             if round == 0 {
-                self.end_job(0, start & !LATCHED);
+                self.end_job(0, 0);
             }
             if self.joined || self.over || self.receiver.snapshot().name.is_none() {
                 break;
@@ -264,6 +274,7 @@ impl World {
             self.pass(Duration::from_millis(500));
         }
         self.admit();
+        self.end_job(0, start & !LATCHED);
     }
 
     fn announce(&mut self, [probability, position, flags]: [u8; 3]) {

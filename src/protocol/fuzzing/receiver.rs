@@ -32,8 +32,9 @@ const DEVICE: DeviceId = DeviceId([7; 16]);
 const CHANNEL: ChannelId = ChannelId(1);
 const SENDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 7418);
 const STRANGER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 7418);
-/// Outputs that one input may bring at the most: a page may judge 32 blocks.
-const MAX_OUTPUTS: usize = 48;
+/// Outputs that one input may bring at the most: a page may judge 32 blocks, and what came before the part file
+/// was there is stored at once.
+const MAX_OUTPUTS: usize = 48 + 64;
 /// Times that the sender is started, at the most.
 const MAX_SESSIONS: usize = 4;
 /// Objects beyond this do not fit the disk.

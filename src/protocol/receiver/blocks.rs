@@ -11,6 +11,7 @@
 //! ```
 //! Blocks that the device may hold already are in `resume`: they are not asked for until it is known.
 
+mod provisional;
 mod suspects;
 
 use super::resume::{CandidateCheck, Candidates};
@@ -86,6 +87,8 @@ pub(super) struct Blocks {
     resumed_bytes: u64,
     likely: Option<Arc<Likely>>,
     suspects: Suspects,
+    /// There is no part file yet: what arrives stays in the buffers.
+    provisional: bool,
 }
 
 impl Blocks {
@@ -114,6 +117,7 @@ impl Blocks {
             resumed_bytes: 0,
             likely: None,
             suspects: Suspects::default(),
+            provisional: false,
         }
     }
 
@@ -203,9 +207,13 @@ impl Blocks {
         if !self.suspects.admits(block, id, payload) {
             return (Taken::Forged, None);
         }
-        if !self.partial.get(&block.0).is_some_and(BlockAssembly::has_buffer) {
+        let begun = self.partial.get(&block.0);
+        if self.provisional && begun.is_some_and(|assembly| assembly.deficit() == 0) {
+            return (Taken::Needless, None);
+        }
+        if !begun.is_some_and(BlockAssembly::has_buffer) {
             let Some(buffer) = self.take_buffer() else {
-                return (Taken::Overrun, self.spill_oldest());
+                return (Taken::Overrun, if self.provisional { None } else { self.spill_oldest() });
             };
             let layout = &self.layout;
             let buffer = match &self.likely {
@@ -226,6 +234,9 @@ impl Blocks {
             Added::Duplicate if assembly.deficit() == 0 => {}
             Added::Duplicate => return (Taken::Needless, None),
             Added::NoRoom => return (Taken::Overrun, None),
+        }
+        if self.provisional {
+            return (Taken::New, None);
         }
         if assembly.deficit() == 0 {
             return (Taken::New, self.store(block));

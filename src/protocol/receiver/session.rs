@@ -1,11 +1,13 @@
 //! The session a receiver takes part in: what the sender announced, and how well it is heard.
 
+use super::Verifications;
 use crate::layout::Layout;
 use crate::limits::{COMFORTABLE_BLOCK_LOG2, MAX_BLOCKS, MAX_DEVICES};
+use crate::protocol::event::ReceiverEvent;
 use crate::protocol::packet_protection::ReceiverSide;
 use crate::time::Time;
-use crate::units::{Cookie, Digest, SessionId, TaskId};
-use crate::wire::{Announce, Arrivals, PacketNumber, Phase, Retry};
+use crate::units::{Arrival, ChannelId, Cookie, Digest, SessionId, TaskId};
+use crate::wire::{self, Announce, Arrivals, Head, Message, MessageKind, PacketNumber, Phase, Retry};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -87,12 +89,83 @@ impl Session {
             && self.layout.symbol_size() == announce.symbol_size
     }
 
+    /// What the user is told of it.
+    pub fn found_event(&self) -> ReceiverEvent {
+        ReceiverEvent::Found {
+            session: self.id,
+            task: self.task,
+            sender: self.sender,
+            name: self.name.clone(),
+            size: self.layout.object_size(),
+        }
+    }
+
     /// Whether this is another session of what is probably the same object, cut into the same blocks.
     pub fn continues(&self, old: &Self) -> bool {
         self.side.sender() == old.side.sender()
             && self.name == old.name
             && self.layout.object_size() == old.layout.object_size()
             && self.layout.block_log2() == old.layout.block_log2()
+    }
+
+    /// Opens a datagram of the session, and notes how and from where it came; what costs least is checked first.
+    /// `None` if it is damaged, forged, replayed, or not for us.
+    pub fn open<'a>(
+        &mut self,
+        now: Time,
+        arrival: &Arrival,
+        head: &Head,
+        bytes: &'a mut [u8],
+        limits: &mut Verifications,
+    ) -> Option<Message<'a>> {
+        let (from, number) = (arrival.from, head.header.packet_number);
+        let home = self.came_from(from, head.kind == MessageKind::Announce, now);
+        // Where no seal vouches for it, what comes from elsewhere must not take the time for what comes from
+        // the sender: only that it has moved can be news.
+        if !home
+            && !self.side.is_sealed()
+            && !matches!(head.kind, MessageKind::Announce | MessageKind::Retry)
+            && !head.seals.device
+        {
+            return None;
+        }
+        let limit = if home { &mut limits.home } else { &mut limits.strangers };
+        let opened = self.side.open(head, bytes, || limit.allow(now))?;
+        // What nothing vouches for must at least seem to come from the sender.
+        if !opened.authentic && !home && head.kind != MessageKind::Retry {
+            return None;
+        }
+        let group = number.channel() == ChannelId::GROUP;
+        if opened.authentic {
+            if head.seals.device {
+                self.spoken_to_from(from, home, now);
+            }
+            self.last_heard = now;
+            if group {
+                self.last_group = now;
+            }
+            if opened.newest && head.kind == MessageKind::Announce && !home {
+                self.announced_elsewhere(from, now);
+            }
+        }
+        if group {
+            self.group.note(number, now - arrival.waited);
+        } else if number.channel() == self.side.own_channel() {
+            self.own.note(number, now - arrival.waited);
+        }
+        let message = wire::decode_body(head.kind, opened.body).ok()?;
+        let admitted = self.side.own_channel() != ChannelId::GROUP;
+        if let (Message::Retry(retry), false) = (&message, home)
+            && (admitted || !self.challenged_from(from, retry))
+        {
+            return None;
+        }
+        Some(message)
+    }
+
+    /// From now on, more is listened to than announces: what was missed until now was not lost.
+    pub fn listen_anew(&mut self) {
+        self.group = ChannelLoss::default();
     }
 
     /// A datagram of the session has come from this address; whether that is the sender's.

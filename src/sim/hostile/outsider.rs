@@ -7,7 +7,7 @@ use crate::crypto::derive::Secret;
 use crate::crypto::sign::sham;
 use crate::limits::MAX_DATAGRAM;
 use crate::protocol::packet_protection::fakes::{FakeDevice, FakeSender};
-use crate::sim::actors::{DATA, RENDEZVOUS};
+use crate::sim::actors::{DATA, NAME, RENDEZVOUS};
 use crate::sim::network::address;
 use crate::units::{AgreementKey, BlockIndex, ChannelId, Cookie, DeviceId, Digest, Esi, SessionId};
 use crate::wire::{
@@ -28,16 +28,31 @@ pub(super) struct Outsider {
     made: u64,
     /// Announces that it has passed on.
     passed: [Option<Rc<[u8]>>; 2],
+    /// Sessions of the sender that are over, as they would be played back.
+    past: Vec<FakeSender>,
 }
+
+/// How many of them were recorded.
+const PAST: u64 = 4;
 
 const SENDER: u32 = 0;
 
 impl Outsider {
     pub fn new(seed: u64, grouped: bool) -> Self {
-        Self { seed, group: grouped.then(other_key), sender: None, made: 0, passed: [None, None] }
+        Self {
+            seed,
+            group: grouped.then(other_key),
+            sender: None,
+            made: 0,
+            passed: [None, None],
+            past: Vec::new(),
+        }
     }
 
     pub fn act(&mut self, means: &mut Means) {
+        if means.attack == Attack::Past {
+            return self.past(means);
+        }
         let Some(session) = means.air.borrow().session else { return };
         match means.attack {
             Attack::Junk => junk(means),
@@ -124,6 +139,54 @@ impl Outsider {
         let spoofed = means.rng.bool().then(|| address(SENDER));
         let to = if means.rng.bool() { DATA } else { RENDEZVOUS };
         means.send(spoofed, to, bytes);
+    }
+
+    /// A datagram of a session that is over. It was the sender's, with its keys and under its name, of another
+    /// version of the object.
+    fn past(&mut self, means: &mut Means) {
+        let layout = means.air.borrow().layout;
+        if self.past.is_empty() {
+            let group = means.grouped.then(group_key);
+            self.past.extend((0..PAST).map(|n| {
+                let random = agree::sham::random(self.seed ^ n);
+                let session = SessionId(self.seed.wrapping_add(n) | 1 << 62);
+                FakeSender::of(session, sham::signing_key(1), random, group.as_ref())
+            }));
+        }
+        let (which, what) = (means.rng.usize(..PAST as usize), means.rng.u8(..10));
+        let probability = if means.rng.bool() { u16::MAX } else { 0 };
+        let invitation = Invitation { probability, window: Duration::ZERO };
+        let block = BlockIndex(means.rng.u32(..layout.block_count().max(1)));
+        let symbol = vec![7; layout.symbol_range(block, Esi(0)).len()];
+        let sender = &mut self.past[which];
+        let count = layout.block_count().min(32) as usize;
+        let message = match what {
+            0..5 => Message::Announce(sender.announce(Announce {
+                object_size: layout.object_size(),
+                block_log2: layout.block_log2(),
+                symbol_size: layout.symbol_size(),
+                data: DATA,
+                invitation,
+                root: Some(Digest([5; 32])),
+                name: NAME.into(),
+                ..sender.any_announce()
+            })),
+            5 | 6 if count > 0 => Symbol { block, esi: Esi(0), payload: &symbol }.into(),
+            7 if count > 0 => HashPage { first: BlockIndex(0), values: vec![Digest([6; 32]); count] }.into(),
+            8 => Message::Poll(Poll {
+                round: 1,
+                position: block,
+                invitation,
+                gsize: 1,
+                want_esis: true,
+                advertised: Vec::new(),
+            }),
+            _ => Message::Abort(Abort { code: AbortCode::Finished, reason: "all devices are served".into() }),
+        };
+        let bytes = sender.to_all(ChannelId::GROUP, &message, |_| ());
+        let from = if means.rng.u8(..4) == 0 { nobody(self.seed as u16) } else { address(SENDER) };
+        let to = if means.rng.bool() { DATA } else { RENDEZVOUS };
+        means.send(Some(from), to, bytes);
     }
 
     fn impostor(&mut self, means: &mut Means, session: SessionId) {
