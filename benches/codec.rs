@@ -3,7 +3,7 @@
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use mcp::limits::{DEFAULT_SYMBOL_SIZE, MAX_CONTROL};
-use mcp::units::{BlockIndex, SessionId, SymbolId};
+use mcp::units::{BlockIndex, ChannelId, Esi, SessionId};
 use mcp::wire::{
     Deficit, Header, Message, Nak, PacketNumber, Symbol, decode_plain, encode_plain, symbol_head,
 };
@@ -12,14 +12,15 @@ fn main() {
     divan::main();
 }
 
-const HEADER: Header = Header { session: SessionId(1), packet_number: PacketNumber::new(0, 1) };
+const HEADER: Header =
+    Header { session: SessionId(1), packet_number: PacketNumber::new(ChannelId::GROUP, 1) };
 
 /// A NAK as a device under 1 % loss sends it, as long as it may be.
 fn full_nak() -> Message<'static> {
     let mut nak = Nak {
         round: 1,
-        as_of: PacketNumber::new(0, 1_000_000),
-        held_us: 300,
+        largest_received: PacketNumber::new(ChannelId::GROUP, 1_000_000),
+        ack_delay_us: 300,
         incomplete: 1000,
         pages: Vec::new(),
         deficits: Vec::new(),
@@ -37,13 +38,13 @@ fn full_nak() -> Message<'static> {
 
 #[divan::bench]
 fn symbol_head_encode() -> [u8; 28] {
-    symbol_head(black_box(HEADER), black_box(BlockIndex(5)), black_box(SymbolId(77)))
+    symbol_head(black_box(HEADER), black_box(BlockIndex(5)), black_box(Esi(77)))
 }
 
 #[divan::bench]
 fn symbol_encode(bencher: Bencher<'_, '_>) {
     let payload = vec![0x5a; DEFAULT_SYMBOL_SIZE.into()];
-    let symbol = Symbol { block: BlockIndex(5), id: SymbolId(77), payload: &payload };
+    let symbol = Symbol { block: BlockIndex(5), esi: Esi(77), payload: &payload };
     let message = symbol.into();
     bencher.counter(BytesCount::new(payload.len())).bench(|| encode_plain(HEADER, black_box(&message)));
 }
@@ -51,7 +52,7 @@ fn symbol_encode(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn symbol_decode(bencher: Bencher<'_, '_>) {
     let payload = vec![0x5a; DEFAULT_SYMBOL_SIZE.into()];
-    let bytes = [&symbol_head(HEADER, BlockIndex(5), SymbolId(77))[..], &payload].concat();
+    let bytes = [&symbol_head(HEADER, BlockIndex(5), Esi(77))[..], &payload].concat();
     bencher.counter(BytesCount::new(bytes.len())).bench(|| decode_plain(black_box(&bytes)).is_ok());
 }
 

@@ -8,7 +8,7 @@ use mcp::crypto::digest;
 use mcp::fec::{Added, BlockAssembly, Buffer, Encoder, PlanCache};
 use mcp::layout::Layout;
 use mcp::limits::{DEFAULT_BLOCK_LOG2, DEFAULT_SYMBOL_SIZE};
-use mcp::units::{BlockIndex, SymbolId};
+use mcp::units::{BlockIndex, Esi};
 use std::fmt;
 
 /// Source symbols of a block: small, the usual 1 MiB, and the usual 16 MiB.
@@ -77,11 +77,11 @@ fn complete(bencher: Bencher, k: u32, lost: u32) {
         let mut assembly = BlockAssembly::new(&layout, BlockIndex(0));
         assembly.attach(Buffer::default());
         for &id in &ids[lost as usize..] {
-            let symbol = &block[layout.symbol_range(BlockIndex(0), SymbolId(id))];
-            assert_eq!(assembly.add(SymbolId(id), symbol), Added::New);
+            let symbol = &block[layout.symbol_range(BlockIndex(0), Esi(id))];
+            assert_eq!(assembly.add(Esi(id), symbol), Added::New);
         }
         for (id, symbol) in (k..).zip(repair.chunks(usize::from(DEFAULT_SYMBOL_SIZE))) {
-            assembly.add(SymbolId(id), symbol);
+            assembly.add(Esi(id), symbol);
         }
         assembly
     };

@@ -4,7 +4,7 @@ use crate::limits::{
     COMFORTABLE_BLOCK_COUNT, COMFORTABLE_BLOCK_LOG2, DEFAULT_BLOCK_LOG2, MAX_BLOCK_LOG2, MAX_OBJECT_SIZE,
     MAX_SOURCE_SYMBOLS, MAX_SYMBOL_SIZE, MIN_BLOCK_LOG2, MIN_SYMBOL_SIZE, SYMBOL_ALIGN,
 };
-use crate::units::{BlockIndex, SymbolId};
+use crate::units::{BlockIndex, Esi};
 use std::ops::Range;
 
 /// How an object is cut up. Blocks are a power of two long (the last one shorter), so that each
@@ -118,7 +118,7 @@ impl Layout {
     /// Byte range of a source symbol within its block; shorter than a symbol at the block's end,
     /// and empty there for an id that is not a source symbol's.
     #[must_use]
-    pub fn symbol_range(&self, block: BlockIndex, id: SymbolId) -> Range<usize> {
+    pub fn symbol_range(&self, block: BlockIndex, id: Esi) -> Range<usize> {
         let len = self.block_len(block) as u64;
         let start = u64::from(id.0) * u64::from(self.symbol_size);
         let end = start + u64::from(self.symbol_size);

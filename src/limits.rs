@@ -48,7 +48,7 @@ pub const MAX_CONTROL: usize = 1152;
 /// Largest number of source symbols in a block (RFC 6330, section 5.1.2: K'_max).
 pub const MAX_SOURCE_SYMBOLS: u32 = 56_403;
 /// Largest symbol id (RFC 6330: the encoding symbol id has 24 bits).
-pub const MAX_SYMBOL_ID: u32 = (1 << 24) - 1;
+pub const MAX_ESI: u32 = (1 << 24) - 1;
 /// log2 of the smallest block: one BLAKE3 chunk.
 pub const MIN_BLOCK_LOG2: u8 = 10;
 /// log2 of the usual block: 1 MiB.
@@ -117,7 +117,7 @@ pub const MAX_DEVICES: usize = 16_384;
 pub const MAX_FORMER_RUNS: usize = 1024;
 /// Feedback datagrams per second that all devices together may send (I10).
 pub const FEEDBACK_PER_SECOND: u32 = 1_000;
-/// Share of the rate that unicast repair sessions may take while the group still has work (I3).
+/// Share of the rate that unicast repairs may take while the group still has work (I3).
 pub const UNICAST_SHARE_PERCENT: u64 = 10;
 /// Bytes of block buffers a receiver holds, those inside jobs included.
 pub const RECEIVER_BUFFER_BYTES: usize = 48 << 20;
@@ -152,7 +152,7 @@ pub const REPORTS_PER_SECOND: u32 = FEEDBACK_PER_SECOND * 3 / 20;
 /// controlled by it.
 pub const REPORT_INTERVAL: Duration = Duration::from_millis(25);
 /// While none arrives, a device reports this often, to say that it lives.
-pub const LIFE_SIGN_INTERVAL: Duration = Duration::from_secs(1);
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often each of `devices` reports its progress while data arrives.
 #[must_use]
@@ -188,7 +188,7 @@ const _: () = {
     assert!(HEADER_LEN + 12 + HASHES_PER_PAGE as usize * 32 <= MAX_CONTROL);
     assert!(MAX_CONTROL + MAX_TRAILER <= MAX_DATAGRAM);
     assert!(MAX_CONTROL + MAX_TRAILER + 48 <= 1280);
-    assert!(MAX_SOURCE_SYMBOLS < MAX_SYMBOL_ID);
+    assert!(MAX_SOURCE_SYMBOLS < MAX_ESI);
     assert!(MAX_BLOCKS as u64 * 32 < HASH_CACHE_BYTES);
     assert!(
         NAKS_PER_SECOND

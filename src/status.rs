@@ -14,7 +14,7 @@ pub enum DeviceStatus {
         /// Blocks not yet verified.
         deficit: u32,
     },
-    /// Unlike the group (late, lossy, slow, rebooted): served by a unicast repair session.
+    /// Unlike the group (late, lossy, slow, rebooted): served by unicast repair.
     Repairing {
         /// Blocks not yet verified.
         deficit: u32,
@@ -50,7 +50,7 @@ impl DeviceStatus {
 /// Why a device is slower than the others, as far as its reports tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The way to it loses or carries less.
+    /// The path to it loses or carries less.
     Network,
     /// Its kernel drops what it has no time to take.
     Cpu,

@@ -9,9 +9,9 @@ use std::time::Duration;
 pub struct BlockIndex(pub u32);
 
 /// Encoding symbol id within a block (RFC 6330, 5.1.2): below K a source symbol, from K on a
-/// repair symbol. At most [`crate::limits::MAX_SYMBOL_ID`].
+/// repair symbol. At most [`crate::limits::MAX_ESI`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SymbolId(pub u32);
+pub struct Esi(pub u32);
 
 /// One run of a sender, drawn at random when it starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +24,47 @@ pub struct TaskId(pub [u8; 16]);
 /// A device's stable identifier.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceId(pub [u8; 16]);
+
+/// Index of a device in a sender's device table: the order of first admission, stable for the session.
+/// Below [`crate::limits::MAX_DEVICES`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceIndex(pub u16);
+
+impl DeviceIndex {
+    /// Its place in the table.
+    #[must_use]
+    pub const fn position(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A channel: a packet-number space within a session, numbered by the upper 16 bits of a packet number.
+/// 0 is the group's, 65535 that of replies to addresses without a channel, the others are single devices'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelId(pub u16);
+
+impl ChannelId {
+    /// The group's channel. An ADMIT that gives no channel carries it too.
+    pub const GROUP: Self = Self(0);
+    /// The channel of the sender's replies to addresses that have no channel of their own yet.
+    pub const REPLIES: Self = Self(u16::MAX);
+
+    /// The channel of one device.
+    #[must_use]
+    pub const fn of_device(index: DeviceIndex) -> Self {
+        const { assert!(crate::limits::MAX_DEVICES < u16::MAX as usize) };
+        Self(index.0 + 1)
+    }
+
+    /// The device whose channel this would be; none for the group's. The session may have fewer devices.
+    #[must_use]
+    pub const fn device(self) -> Option<DeviceIndex> {
+        match self.0.checked_sub(1) {
+            Some(index) => Some(DeviceIndex(index)),
+            None => None,
+        }
+    }
+}
 
 /// A BLAKE3 output: an object's root hash or a block's chaining value.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -76,7 +117,7 @@ pub struct Arrival {
     /// By which socket.
     pub via: Via,
     /// How long it has waited in the system's queue for us, as far as the system tells; at most a
-    /// second. What is measured of the way must not count it.
+    /// second. What is measured of the path must not count it.
     pub waited: Duration,
 }
 
@@ -103,6 +144,12 @@ macro_rules! hex_display {
     )*};
 }
 hex_display!(TaskId, DeviceId, Digest, SenderKey, AgreementKey, Cookie, SymbolDigest);
+
+impl fmt::Display for ChannelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use support::files::{TempDir, assert_only_copy};
 use support::lab::Lab;
-use support::mcp::{Channel, Report, SOON, is_event};
+use support::mcp::{Network, Report, SOON, is_event};
 use support::process::{Cmd, Proc};
 
 const MIB: u64 = 1 << 20;
@@ -23,7 +23,7 @@ struct Scene {
     lab: Lab,
     tmp: TempDir,
     source: PathBuf,
-    channel: Channel,
+    network: Network,
 }
 
 impl Scene {
@@ -31,13 +31,13 @@ impl Scene {
         let lab = Lab::new(hosts)?;
         let tmp = TempDir::new();
         let source = tmp.file("image.bin", size, size);
-        Some(Self { lab, tmp, source, channel: Channel::new(GROUP, 7417, "eth0") })
+        Some(Self { lab, tmp, source, network: Network::new(GROUP, 7417, "eth0") })
     }
     fn dir(&self, host: usize) -> PathBuf {
         self.tmp.dir(&format!("h{host}"))
     }
     fn receiver(&self, host: usize) -> Proc {
-        self.lab.on(host, self.channel.recv(&format!("h{host}"), self.dir(host))).spawn()
+        self.lab.on(host, self.network.recv(&format!("h{host}"), self.dir(host))).spawn()
     }
     fn receivers(&self) -> Vec<Proc> {
         (1..self.lab.hosts()).map(|host| self.receiver(host)).collect()
@@ -46,7 +46,7 @@ impl Scene {
         self.sender_at(RATE)
     }
     fn sender_at(&self, rate: &str) -> Cmd {
-        let cmd = self.channel.send(&self.source, self.lab.hosts() - 1).args(["--rate", rate]);
+        let cmd = self.network.send(&self.source, self.lab.hosts() - 1).args(["--rate", rate]);
         self.lab.on(0, cmd.arg("--report").arg(self.tmp.join("report.json")))
     }
     #[track_caller]
@@ -93,7 +93,7 @@ fn receiver_off_the_network_for_a_while() {
 #[test]
 fn ipv6_off_the_network_for_a_while() {
     let Some(mut scene) = Scene::new(3, 8 * MIB) else { return };
-    scene.channel.group = Some("ff15::77:3".into());
+    scene.network.group = Some("ff15::77:3".into());
     let mut receivers = scene.receivers();
     let mut sender = scene.sender().spawn();
     receivers[1].received(2 * MIB);
@@ -134,7 +134,7 @@ fn receivers_that_start_before_their_network() {
         scene.lab.ip(host, "address flush dev eth0");
     }
     scene.lab.ip(2, "link set eth0 down");
-    let anywhere = Channel { interface: None, ..scene.channel.clone() };
+    let anywhere = Network { interface: None, ..scene.network.clone() };
     let mut named = scene.receiver(1);
     let mut any = scene.lab.on(2, anywhere.recv("h2", scene.dir(2))).spawn();
     warned(&mut named, "interface eth0 has no IPv4 address");
@@ -238,23 +238,23 @@ fn membership_that_the_switch_forgets() {
 
 /// Groups do not reach the devices any more, from early in the stream on.
 #[track_caller]
-fn deaf_to_the_group(hosts: usize, deaf: std::ops::RangeInclusive<usize>) {
+fn unreachable_by_the_group(hosts: usize, unreachable: std::ops::RangeInclusive<usize>) {
     let Some(scene) = Scene::new(hosts, 8 * MIB) else { return };
     let mut receivers = scene.receivers();
     let mut sender = scene.sender().spawn();
     receivers[0].received(MIB);
-    deaf.for_each(|host| scene.lab.no_groups(host));
+    unreachable.for_each(|host| scene.lab.no_groups(host));
     scene.all_complete(&mut receivers, &mut sender);
 }
 
 #[test]
 fn groups_that_do_not_reach_some_any_more() {
-    deaf_to_the_group(4, 2..=3);
+    unreachable_by_the_group(4, 2..=3);
 }
 
 #[test]
 fn groups_that_do_not_reach_the_only_device_any_more() {
-    deaf_to_the_group(2, 1..=1);
+    unreachable_by_the_group(2, 1..=1);
 }
 
 /// Most of the time nothing runs in these: together they take no longer than the longest.

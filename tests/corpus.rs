@@ -12,13 +12,13 @@ use bodies::{fuzz_arguments, fuzz_keys, fuzz_names, fuzz_state};
 use mcp::crypto::derive::Secret;
 use mcp::crypto::group::GroupKey;
 use mcp::units::{
-    AgreementKey, BlockIndex, Cookie, DeviceId, Digest, Rate, SenderKey, SessionId, Suite, SymbolDigest,
-    SymbolId, TaskId,
+    AgreementKey, BlockIndex, ChannelId, Cookie, DeviceId, Digest, Esi, Rate, SenderKey, SessionId, Suite,
+    SymbolDigest, TaskId,
 };
 use mcp::wire::{
-    Abort, AbortCode, Acknowledge, Admit, Announce, Arrivals, Complete, Deficit, HashPage, Header,
-    Invitation, Join, Kind, Message, Nak, PacketNumber, PageRange, Phase, Planned, Poll, Progress, Retry,
-    Suspect, Symbol, SymbolDigests, Verdict, decode_plain, encode_plain, fuzz_datagram,
+    Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, Arrivals, Complete, Deficit, HashPage,
+    Header, Invitation, Join, Message, MessageKind, Nak, PacketNumber, PageRange, Phase, Poll, Progress,
+    RepairAdvertisement, Retry, Suspect, Symbol, SymbolDigests, decode_plain, encode_plain, fuzz_datagram,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,8 @@ fn folder(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
 }
 
-const HEADER: Header = Header { session: SessionId(0x6d63_0001), packet_number: PacketNumber::new(0, 42) };
+const HEADER: Header =
+    Header { session: SessionId(0x6d63_0001), packet_number: PacketNumber::new(ChannelId::GROUP, 42) };
 
 fn invitation() -> Invitation {
     Invitation { probability: 65535, window: Duration::from_millis(250) }
@@ -51,29 +52,29 @@ fn goldens() -> Vec<Message<'static>> {
             data: "[ff15::4d43:7417]:7417".parse().unwrap(),
             position: BlockIndex(5),
             invitation: invitation(),
-            group_size: 30,
+            gsize: 30,
             rate: Rate(900_000_000),
             root: Some(root),
             name: "image.iso".into(),
         }
         .into(),
         Join { device, holds: true, label: "lab-07".into() }.into(),
-        Admit { verdict: Verdict::Admitted, channel: 7 }.into(),
-        Symbol { block: BlockIndex(2), id: SymbolId(745), payload: b"some bytes of a symbol" }.into(),
+        Admit { verdict: AdmitVerdict::Admitted, channel: ChannelId(7) }.into(),
+        Symbol { block: BlockIndex(2), esi: Esi(745), payload: b"some bytes of a symbol" }.into(),
         HashPage { first: BlockIndex(32), values: vec![root; 2] }.into(),
         Poll {
             round: 3,
             position: BlockIndex(5),
             invitation: invitation(),
-            group_size: 30,
-            want_ids: true,
-            planned: vec![Planned { block: BlockIndex(1), symbols: 9 }],
+            gsize: 30,
+            want_esis: true,
+            advertised: vec![RepairAdvertisement { block: BlockIndex(1), symbols: 9 }],
         }
         .into(),
         Nak {
             round: 3,
-            as_of: PacketNumber::new(0, 41),
-            held_us: 300,
+            largest_received: PacketNumber::new(ChannelId::GROUP, 41),
+            ack_delay_us: 300,
             incomplete: 4,
             pages: vec![PageRange { first: 0, count: 1 }],
             deficits: vec![
@@ -90,8 +91,8 @@ fn goldens() -> Vec<Message<'static>> {
             kernel_drops: 2,
             overrun_drops: 1,
             arrivals: Some(Arrivals {
-                first: PacketNumber::new(0, 40),
-                last: PacketNumber::new(0, 140),
+                first: PacketNumber::new(ChannelId::GROUP, 40),
+                last: PacketNumber::new(ChannelId::GROUP, 140),
                 received: 99,
                 elapsed_us: 25_000,
                 last_at_us: 3_000_000,
@@ -105,7 +106,7 @@ fn goldens() -> Vec<Message<'static>> {
         Suspect { blocks: vec![BlockIndex(3), BlockIndex(9)] }.into(),
         SymbolDigests {
             block: BlockIndex(3),
-            first: SymbolId(64),
+            first_esi: Esi(64),
             digests: vec![SymbolDigest([0x55; 16]); 3],
         }
         .into(),
@@ -127,7 +128,7 @@ fn replay(target: &str, body: fn(&[u8])) -> usize {
 
 #[test]
 fn every_datagram_replays() {
-    assert!(replay("datagram", fuzz_datagram) >= Kind::ALL.len());
+    assert!(replay("datagram", fuzz_datagram) >= MessageKind::ALL.len());
 }
 
 #[test]
@@ -273,7 +274,7 @@ fn write_seeds() {
 #[test]
 fn golden_datagrams_are_as_they_were() {
     let goldens = goldens();
-    assert_eq!(goldens.iter().map(Message::kind).collect::<Vec<_>>(), Kind::ALL);
+    assert_eq!(goldens.iter().map(Message::kind).collect::<Vec<_>>(), MessageKind::ALL);
     for message in goldens {
         let bytes = fs::read(folder("datagram").join(message.kind().name())).unwrap();
         assert_eq!(encode_plain(HEADER, &message), bytes, "{}", message.kind());

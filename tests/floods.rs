@@ -8,9 +8,9 @@ mod support;
 
 use mcp::crypto::derive::Secret;
 use mcp::crypto::group::GroupKey;
-use mcp::protocol::envelope::{Found, ReceiverSide, find};
-use mcp::units::{Cookie, DeviceId};
-use mcp::wire::{self, Header, Join, Kind, Message, Nak, PacketNumber};
+use mcp::protocol::packet_protection::{Found, ReceiverSide, find};
+use mcp::units::{ChannelId, Cookie, DeviceId};
+use mcp::wire::{self, Header, Join, Message, MessageKind, Nak, PacketNumber};
 use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::path::Path;
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use support::files::{TempDir, assert_only_copy};
-use support::mcp::{Channel, SOON, is_event};
+use support::mcp::{Network, SOON, is_event};
 
 const MIB: u64 = 1 << 20;
 /// Datagrams a second that a flood is to have.
@@ -46,8 +46,8 @@ type Flood = fn(SocketAddrV4, &AtomicBool, &AtomicU64);
 
 /// Sends `source` to one receiver beside a flood, and checks the copy, the exit codes and the memory.
 fn transfer(tmp: &TempDir, source: &Path, name: &str, rate: &str, sealed: bool, flood: Option<Flood>) -> Run {
-    let channel = Channel::loopback();
-    let group = SocketAddrV4::new(channel.group.clone().unwrap().parse().unwrap(), channel.port.unwrap());
+    let network = Network::loopback();
+    let group = SocketAddrV4::new(network.group.clone().unwrap().parse().unwrap(), network.port.unwrap());
     let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let flooder = flood.map(|flood| {
         let (stop, count) = (Arc::clone(&stop), Arc::clone(&count));
@@ -55,9 +55,9 @@ fn transfer(tmp: &TempDir, source: &Path, name: &str, rate: &str, sealed: bool, 
     });
     let out = tmp.dir(name);
     let with_key = |cmd: support::process::Cmd| if sealed { cmd.env("MCP_KEY", key()) } else { cmd };
-    let mut receiver = with_key(channel.recv("r", &out)).spawn();
+    let mut receiver = with_key(network.recv("r", &out)).spawn();
     receiver.watch_memory();
-    let mut sender = with_key(channel.send(source, 1)).args(["--rate", rate]).spawn();
+    let mut sender = with_key(network.send(source, 1)).args(["--rate", rate]).spawn();
     sender.watch_memory();
     let began = Instant::now();
     sender.event("joined");
@@ -128,7 +128,7 @@ fn junk(group: SocketAddrV4, stop: &AtomicBool, count: &AtomicU64) {
                 _ => {
                     // Of this session, of any kind, with a number that comes next.
                     let mut bytes = heard[rng.usize(..heard.len())].clone();
-                    bytes[3] = rng.u8(1..=Kind::ALL.len() as u8);
+                    bytes[3] = rng.u8(1..=MessageKind::ALL.len() as u8);
                     bytes[14..20].copy_from_slice(&rng.u64(..).to_be_bytes()[2..]);
                     let len = bytes.len();
                     bytes[rng.usize(20..len)] ^= 1;
@@ -184,7 +184,10 @@ fn naks(group: SocketAddrV4, stop: &AtomicBool, count: &AtomicU64) {
         let Some(since) = admitted else {
             if last_join.elapsed() > Duration::from_millis(20) {
                 last_join = Instant::now();
-                let header = Header { session: first.session, packet_number: PacketNumber::new(0, sent) };
+                let header = Header {
+                    session: first.session,
+                    packet_number: PacketNumber::new(ChannelId::GROUP, sent),
+                };
                 let join = Join { device: DeviceId([66; 16]), holds: false, label: "chatty".into() };
                 let _ = mouth.send_to(&side.join(header, cookie, join), at);
                 sent += 1;
@@ -196,8 +199,8 @@ fn naks(group: SocketAddrV4, stop: &AtomicBool, count: &AtomicU64) {
         for n in flood..flood + batch {
             let nak = Nak {
                 round: (n % 64) as u32,
-                as_of: PacketNumber::new(0, n),
-                held_us: 0,
+                largest_received: PacketNumber::new(ChannelId::GROUP, n),
+                ack_delay_us: 0,
                 incomplete: u32::MAX,
                 pages: vec![wire::PageRange { first: 0, count: 1 << 20 }],
                 deficits: vec![wire::Deficit::Whole { first: mcp::units::BlockIndex(0), count: 1 << 20 }],
@@ -230,17 +233,17 @@ fn junk_does_not_stop_a_sealed_transfer() {
 fn a_member_that_never_stops_asking_does_not_stop_the_others() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 24 * MIB, 3);
-    let channel = Channel::loopback();
-    let group = SocketAddrV4::new(channel.group.clone().unwrap().parse().unwrap(), channel.port.unwrap());
+    let network = Network::loopback();
+    let group = SocketAddrV4::new(network.group.clone().unwrap().parse().unwrap(), network.port.unwrap());
     let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let flooder = {
         let (stop, count) = (Arc::clone(&stop), Arc::clone(&count));
         thread::spawn(move || naks(group, &stop, &count))
     };
     let out = tmp.dir("out");
-    let mut receiver = channel.recv("honest", &out).env("MCP_KEY", key()).spawn();
+    let mut receiver = network.recv("honest", &out).env("MCP_KEY", key()).spawn();
     // It goes on to serve the chatty one, for it seems to lack everything: the honest one is not kept by that.
-    let mut sender = channel.send(&source, 2).env("MCP_KEY", key()).args(["--rate", "200M"]).spawn();
+    let mut sender = network.send(&source, 2).env("MCP_KEY", key()).args(["--rate", "200M"]).spawn();
     receiver.expect(0, SOON);
     assert_only_copy(&source, &out);
     assert!(count.load(Ordering::Relaxed) > 1_000);

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 use support::files::{TempDir, assert_empty, assert_only_copy, b3, names, seeded};
-use support::mcp::{Channel, Report, SOON, is_event};
+use support::mcp::{Network, Report, SOON, is_event};
 use support::process::{Cmd, Proc};
 use support::{has_program, is_root, skip};
 
@@ -29,9 +29,9 @@ fn breaks_off(seed: u64, why: &str, harm: impl Fn(&Path)) {
     let tmp = TempDir::new();
     let source = tmp.file(NAME, 12 * MIB, seed);
     let dirs = [tmp.dir("a"), tmp.dir("b")];
-    let channel = Channel::loopback();
-    let mut receivers = ["a", "b"].map(|id| channel.recv(id, tmp.join(id)).spawn());
-    let mut sender = channel.send(&source, 2).args(SLOW).spawn();
+    let network = Network::loopback();
+    let mut receivers = ["a", "b"].map(|id| network.recv(id, tmp.join(id)).spawn());
+    let mut sender = network.send(&source, 2).args(SLOW).spawn();
     midway(&mut receivers[0]);
     harm(&source);
     let end = sender.expect(1, SOON);
@@ -51,9 +51,9 @@ fn goes_on(seed: u64, harm: impl Fn(&Path)) {
     let source = tmp.file(NAME, 6 * MIB, seed);
     let before = b3(&source);
     let out = tmp.dir("out");
-    let channel = Channel::loopback();
-    let mut receiver = channel.recv("r", &out).spawn();
-    let mut sender = channel.send(&source, 1).args(SLOW).spawn();
+    let network = Network::loopback();
+    let mut receiver = network.recv("r", &out).spawn();
+    let mut sender = network.send(&source, 1).args(SLOW).spawn();
     midway(&mut receiver);
     harm(&source);
     sender.expect(0, SOON);
@@ -128,12 +128,12 @@ fn a_limit_of_file_sizes_is_told() {
     let source = tmp.file(NAME, 4 * MIB, 11);
     let report = tmp.join("report.json");
     let (limited, fine) = (tmp.dir("limited"), tmp.dir("fine"));
-    let channel = Channel::loopback();
+    let network = Network::loopback();
     // In blocks of 512 bytes: 1 MiB.
     let limit = ["sh", "-c", "ulimit -f 2048; exec \"$0\" \"$@\""];
-    let mut on_limited = channel.recv("limited", &limited).through(limit).spawn();
-    let mut on_fine = channel.recv("fine", &fine).spawn();
-    let mut sender = channel.send(&source, 2).args(["--rate", "400M", "--report"]).arg(&report).spawn();
+    let mut on_limited = network.recv("limited", &limited).through(limit).spawn();
+    let mut on_fine = network.recv("fine", &fine).spawn();
+    let mut sender = network.send(&source, 2).args(["--rate", "400M", "--report"]).arg(&report).spawn();
     sender.expect(3, SOON);
     on_fine.expect(0, SOON);
     let end = on_limited.expect(1, SOON);
@@ -160,13 +160,13 @@ fn directories_taken_away_fail_alone() {
     let tmp = TempDir::new();
     let source = tmp.file(NAME, 8 * MIB, 10);
     let report = tmp.join("report.json");
-    let channel = Channel::loopback();
+    let network = Network::loopback();
     let elsewhere = tmp.dir("elsewhere");
     let ids = ["removed", "moved", "swapped", "locked"];
-    let mut receivers = ids.map(|id| bound_by_permissions(channel.recv(id, tmp.dir(id))).spawn());
+    let mut receivers = ids.map(|id| bound_by_permissions(network.recv(id, tmp.dir(id))).spawn());
     let fine_dir = tmp.dir("fine");
-    let mut fine = channel.recv("fine", &fine_dir).spawn();
-    let mut sender = channel.send(&source, 5).args(SLOW).arg("--report").arg(&report).spawn();
+    let mut fine = network.recv("fine", &fine_dir).spawn();
+    let mut sender = network.send(&source, 5).args(SLOW).arg("--report").arg(&report).spawn();
     receivers.iter_mut().for_each(midway);
 
     fs::remove_dir_all(tmp.join("removed")).expect("remove");

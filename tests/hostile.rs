@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::files::{TempDir, assert_only_copy};
 use support::junk::forge_symbols;
-use support::mcp::{Channel, Report, SOON, is_event};
+use support::mcp::{Network, Report, SOON, is_event};
 
 const MIB: u64 = 1 << 20;
 
@@ -24,16 +24,16 @@ fn a_member_that_forges_symbols_costs_time_and_nothing_else() {
     fs::write(&file, &*key.line()).expect("write the key");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("for its owner alone");
     let (dirs, report) = ([tmp.dir("a"), tmp.dir("b")], tmp.join("report.json"));
-    let channel = Channel::loopback();
-    let group: Ipv4Addr = channel.group.as_deref().and_then(|g| g.parse().ok()).expect("an IPv4 group");
-    let port = channel.port.expect("a port");
+    let network = Network::loopback();
+    let group: Ipv4Addr = network.group.as_deref().and_then(|g| g.parse().ok()).expect("an IPv4 group");
+    let port = network.port.expect("a port");
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let forger = scope.spawn(|| forge_symbols(group, port, &secret, &stop));
         let with_key = |cmd: support::process::Cmd| cmd.arg("--key").arg(&file);
         let mut receivers =
-            [("a", &dirs[0]), ("b", &dirs[1])].map(|(id, dir)| with_key(channel.recv(id, dir)).spawn());
-        let sender = with_key(channel.send(&source, 2)).args(["--rate", "40M"]);
+            [("a", &dirs[0]), ("b", &dirs[1])].map(|(id, dir)| with_key(network.recv(id, dir)).spawn());
+        let sender = with_key(network.send(&source, 2)).args(["--rate", "40M"]);
         let mut sender = sender.arg("--report").arg(&report).spawn();
         for (receiver, dir) in receivers.iter_mut().zip(&dirs) {
             let end = receiver.expect(0, SOON);

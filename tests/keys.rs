@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use support::files::{TempDir, names};
-use support::mcp::{Channel, MCP, SOON};
+use support::mcp::{MCP, Network, SOON};
 
 /// A machine: a state directory that does not exist yet.
 struct Machine {
@@ -165,14 +165,14 @@ fn a_sender_has_a_key_of_its_own() {
 fn which_key_a_transfer_uses() {
     let machine = Machine::new();
     let source = machine.tmp.file("image.bin", 1000, 1);
-    let channel = Channel::loopback();
+    let network = Network::loopback();
     let out = machine.tmp.dir("out");
     let recv = |args: &[&str]| {
-        let recv = channel.patient_recv("desk", &out, std::time::Duration::from_millis(50));
+        let recv = network.patient_recv("desk", &out, std::time::Duration::from_millis(50));
         recv.env("MCP_STATE_DIR", &machine.state).args(args).spawn().finish(SOON)
     };
     let send = |args: &[&str]| {
-        let send = channel.send(&source, 1).args(["--wait", "50ms"]).args(args);
+        let send = network.send(&source, 1).args(["--wait", "50ms"]).args(args);
         send.env("MCP_STATE_DIR", &machine.state).spawn().finish(SOON)
     };
     let sealed_with = |end: &support::process::End| end.events()[0]["sealed_with"].clone();

@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use support::files::{TempDir, assert_empty, assert_only_copy, b3, names};
 use support::inject::{Call, calls, can_inject};
-use support::mcp::{Channel, Report, SOON, is_event};
+use support::mcp::{Network, Report, SOON, is_event};
 use support::process::{Cmd, Proc};
 
 /// Slow enough for two dozen traced receivers on one processor.
@@ -40,26 +40,26 @@ impl Case {
         }
         Self { id, out, forced, fault: call.meets(fate), call: call.clone() }
     }
-    fn command(&self, channel: &Channel) -> Cmd {
-        let command = channel.recv(&self.id, &self.out);
+    fn command(&self, network: &Network) -> Cmd {
+        let command = network.recv(&self.id, &self.out);
         if self.forced { command.arg("--force") } else { command }
     }
-    fn spawn(&self, channel: &Channel, tmp: &TempDir) -> Proc {
+    fn spawn(&self, network: &Network, tmp: &TempDir) -> Proc {
         let log = tmp.join(format!("{}.log", self.id));
-        self.command(channel).injected(&log, std::slice::from_ref(&self.fault)).spawn()
+        self.command(network).injected(&log, std::slice::from_ref(&self.fault)).spawn()
     }
 }
 
 /// Receives once with nothing injected; the calls that the disk saw.
 fn clean_run(source: &Path, tmp: &TempDir, forced: bool) -> Vec<Call> {
-    let channel = Channel::loopback();
+    let network = Network::loopback();
     let out = tmp.dir(if forced { "clean-forced" } else { "clean" });
     if forced {
         fs::write(out.join(NAME), OLD).expect("old file");
     }
     let log = tmp.join(if forced { "clean-forced.log" } else { "clean.log" });
-    let mut receiver = channel.recv("clean", &out).arg("--force").injected(&log, &[]).spawn();
-    let mut sender = channel.send(source, 1).args(RATE).spawn();
+    let mut receiver = network.recv("clean", &out).arg("--force").injected(&log, &[]).spawn();
+    let mut sender = network.send(source, 1).args(RATE).spawn();
     sender.expect(0, SOON);
     receiver.expect(0, SOON);
     assert_only_copy(source, &out);
@@ -117,11 +117,11 @@ fn killed_at_each_change_of_the_disk() {
     }
     assert!(cases.len() > 10, "the calls were not seen");
 
-    let channel = Channel::loopback();
-    let mut receivers: Vec<Proc> = cases.iter().map(|case| case.spawn(&channel, &tmp)).collect();
+    let network = Network::loopback();
+    let mut receivers: Vec<Proc> = cases.iter().map(|case| case.spawn(&network, &tmp)).collect();
     // Those that die before the first write have not joined yet.
     let joining = cases.iter().filter(|case| !["flock", "fallocate"].contains(&&case.call.name[..])).count();
-    let sender = channel.send(&source, joining).args(RATE).args(["-w", "10s"]).spawn();
+    let sender = network.send(&source, joining).args(RATE).args(["-w", "10s"]).spawn();
     let mut found = Vec::with_capacity(cases.len());
     for (case, receiver) in cases.iter().zip(&mut receivers) {
         let end = receiver.finish(SOON);
@@ -133,14 +133,14 @@ fn killed_at_each_change_of_the_disk() {
     sender.signal("KILL");
 
     // The same machines come back, to another sender.
-    let channel = Channel::loopback();
+    let network = Network::loopback();
     let restart = |(case, has): (&Case, &bool)| {
-        let command = case.command(&channel);
+        let command = case.command(&network);
         // Killed after the rename, it does not know that the file is its own.
         if *has && !case.forced { command.arg("--force").spawn() } else { command.spawn() }
     };
     let mut receivers: Vec<Proc> = cases.iter().zip(&found).map(restart).collect();
-    let mut sender = channel.send(&source, cases.len()).args(RATE).spawn();
+    let mut sender = network.send(&source, cases.len()).args(RATE).spawn();
     for (case, receiver) in cases.iter().zip(&mut receivers) {
         receiver.expect(0, SOON);
         assert_only_copy(&source, &case.out);
@@ -178,11 +178,11 @@ fn errors_at_each_change_of_the_disk() {
     harmless.push(case(rename, "error=EINVAL"));
     harmless.push(case(sync_directory, "error=EINVAL"));
 
-    let (channel, report) = (Channel::loopback(), tmp.join("report.json"));
-    let mut failed: Vec<Proc> = failing.iter().map(|case| case.spawn(&channel, &tmp)).collect();
-    let mut fine: Vec<Proc> = harmless.iter().map(|case| case.spawn(&channel, &tmp)).collect();
+    let (network, report) = (Network::loopback(), tmp.join("report.json"));
+    let mut failed: Vec<Proc> = failing.iter().map(|case| case.spawn(&network, &tmp)).collect();
+    let mut fine: Vec<Proc> = harmless.iter().map(|case| case.spawn(&network, &tmp)).collect();
     let count = failing.len() + harmless.len();
-    let mut sender = channel.send(&source, count).args(RATE).arg("--report").arg(&report).spawn();
+    let mut sender = network.send(&source, count).args(RATE).arg("--report").arg(&report).spawn();
     sender.expect(3, SOON);
     for (case, receiver) in failing.iter().zip(&mut failed) {
         let end = receiver.expect(1, SOON);
@@ -224,10 +224,10 @@ fn errors_past_the_page_cache() {
     let case = |fate: &str| Case::new(&tmp, &write, fate, false);
     let failing = ["error=EIO", "error=ENOSPC"].map(case);
     let harmless = ["error=EINTR"].map(case);
-    let channel = Channel::loopback();
-    let mut failed = failing.each_ref().map(|case| case.spawn(&channel, &tmp));
-    let mut fine = harmless.each_ref().map(|case| case.spawn(&channel, &tmp));
-    let mut sender = channel.send(&source, 3).args(["--rate", "100M"]).spawn();
+    let network = Network::loopback();
+    let mut failed = failing.each_ref().map(|case| case.spawn(&network, &tmp));
+    let mut fine = harmless.each_ref().map(|case| case.spawn(&network, &tmp));
+    let mut sender = network.send(&source, 3).args(["--rate", "100M"]).spawn();
     sender.expect(3, SOON);
     for (case, receiver) in failing.iter().zip(&mut failed) {
         let end = receiver.expect(1, SOON);
@@ -250,9 +250,9 @@ fn errors_while_replacing_a_file() {
     let calls = clean_run(&source, &tmp, true);
     let cases: Vec<Case> =
         ending(&calls).iter().map(|&at| Case::new(&tmp, &calls[at], "error=EIO", true)).collect();
-    let (channel, report) = (Channel::loopback(), tmp.join("report.json"));
-    let mut receivers: Vec<Proc> = cases.iter().map(|case| case.spawn(&channel, &tmp)).collect();
-    let mut sender = channel.send(&source, cases.len()).args(RATE).arg("--report").arg(&report).spawn();
+    let (network, report) = (Network::loopback(), tmp.join("report.json"));
+    let mut receivers: Vec<Proc> = cases.iter().map(|case| case.spawn(&network, &tmp)).collect();
+    let mut sender = network.send(&source, cases.len()).args(RATE).arg("--report").arg(&report).spawn();
     // Nobody is complete, whatever lies under the name.
     sender.expect(4, SOON);
     let report = Report::read(&report);
@@ -274,10 +274,10 @@ fn a_source_that_cannot_be_read_ends_the_transfer() {
     let tmp = TempDir::new();
     let source = tmp.file(NAME, SIZE, 4);
     let out = tmp.dir("out");
-    let channel = Channel::loopback();
-    let mut receiver = channel.recv("r", &out).spawn();
+    let network = Network::loopback();
+    let mut receiver = network.recv("r", &out).spawn();
     let fault = ["pread64:error=EIO:when=4+".to_owned()];
-    let sender = channel.send(&source, 1).args(["--rate", "20M"]);
+    let sender = network.send(&source, 1).args(["--rate", "20M"]);
     let mut sender = sender.injected_at(&source, &tmp.join("send.log"), "pread64", &fault).spawn();
     let end = sender.expect(1, SOON);
     assert!(end.stderr.contains("cannot read") && end.stderr.contains(NAME), "{}", end.stderr);

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use support::files::{TempDir, assert_empty, assert_only_copy, assert_only_part, b3, seeded};
 use support::junk::{announce_forged, throw_junk};
-use support::mcp::{Channel, MCP, Report, SOON, is_event};
+use support::mcp::{MCP, Network, Report, SOON, is_event};
 use support::process::{Cmd, Proc};
 use support::{has_program, is_root, skip};
 
@@ -26,10 +26,10 @@ const SLOW: [&str; 2] = ["--rate", "20M"];
 
 /// Sends `source` to one receiver with an output directory of its own; asserts the copy.
 #[track_caller]
-fn copy_to_one(channel: &Channel, source: &Path, tmp: &TempDir, name: &str) {
+fn copy_to_one(network: &Network, source: &Path, tmp: &TempDir, name: &str) {
     let out = tmp.dir(name);
-    let mut receiver = channel.recv(name, &out).spawn();
-    let mut sender = channel.send(source, 1).args(RATE).args(["--symbol-size", "1408"]).spawn();
+    let mut receiver = network.recv(name, &out).spawn();
+    let mut sender = network.send(source, 1).args(RATE).args(["--symbol-size", "1408"]).spawn();
     sender.expect(0, SOON);
     receiver.expect(0, SOON);
     assert_only_copy(source, &out);
@@ -46,10 +46,10 @@ fn one_receiver() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 3 * MIB + 7, 1);
     let (out, report) = (tmp.dir("out"), tmp.join("report.json"));
-    let channel = Channel::loopback();
-    let mut receiver = channel.recv("desk-1", &out).spawn();
+    let network = Network::loopback();
+    let mut receiver = network.recv("desk-1", &out).spawn();
     let size = ["--symbol-size", "1408"];
-    let mut sender = channel.send(&source, 1).args(RATE).args(size).arg("--report").arg(&report).spawn();
+    let mut sender = network.send(&source, 1).args(RATE).args(size).arg("--report").arg(&report).spawn();
     let sent = sender.expect(0, SOON);
     let received = receiver.expect(0, SOON);
     assert_only_copy(&source, &out);
@@ -86,15 +86,15 @@ fn one_receiver() {
 fn four_receivers() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 6 * MIB + 12_345, 2);
-    let channel = Channel::loopback();
+    let network = Network::loopback();
     let report = tmp.join("report.json");
     let mut receivers: Vec<(Proc, _)> = (0..4)
         .map(|n| {
             let (id, out) = (format!("r{n}"), tmp.dir(&format!("out{n}")));
-            (channel.recv(&id, &out).spawn(), out)
+            (network.recv(&id, &out).spawn(), out)
         })
         .collect();
-    let mut sender = channel.send(&source, 4).args(["--rate", "200M", "--report"]).arg(&report).spawn();
+    let mut sender = network.send(&source, 4).args(["--rate", "200M", "--report"]).arg(&report).spawn();
     sender.expect(0, SOON);
     for (receiver, out) in &mut receivers {
         receiver.expect(0, SOON);
@@ -110,9 +110,9 @@ fn four_receivers() {
 fn one_host_instead_of_a_group() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 2 * MIB + 1, 3);
-    let at = Channel::loopback();
-    let to = Channel { group: Some("127.0.0.1".into()), ..at.clone() };
-    let listen = Channel { group: None, ..at };
+    let at = Network::loopback();
+    let to = Network { group: Some("127.0.0.1".into()), ..at.clone() };
+    let listen = Network { group: None, ..at };
     let out = tmp.dir("out");
     let mut receiver = listen.recv("host", &out).spawn();
     let mut sender = to.send(&source, 1).args(RATE).spawn();
@@ -130,7 +130,7 @@ fn sizes_around_every_edge() {
             let tmp = &tmp;
             scope.spawn(move || {
                 let source = tmp.file(format!("size-{size}"), size, n);
-                copy_to_one(&Channel::loopback(), &source, tmp, &format!("out-{size}"));
+                copy_to_one(&Network::loopback(), &source, tmp, &format!("out-{size}"));
             });
         }
     });
@@ -146,10 +146,10 @@ fn names_of_all_kinds() {
             scope.spawn(move || {
                 let dir = tmp.dir(&format!("in-{n}"));
                 seeded(&dir.join(name), 10_000, n);
-                let (out, channel) = (tmp.dir(&format!("out-{n}")), Channel::loopback());
-                let mut receiver = channel.recv("r", &out).spawn();
+                let (out, network) = (tmp.dir(&format!("out-{n}")), Network::loopback());
+                let mut receiver = network.recv("r", &out).spawn();
                 // A bare relative name, so that it does begin with a dash.
-                let mut sender = channel.send(name, 1).args(RATE).dir(&dir).spawn();
+                let mut sender = network.send(name, 1).args(RATE).dir(&dir).spawn();
                 sender.expect(0, SOON);
                 receiver.expect(0, SOON);
                 assert_only_copy(&dir.join(name), &out);
@@ -180,14 +180,14 @@ fn hostile_names_cannot_leave_the_directory() {
     ];
     thread::scope(|scope| {
         for (n, name) in names.iter().enumerate() {
-            let (tmp, channel) = (&tmp, Channel::loopback());
+            let (tmp, network) = (&tmp, Network::loopback());
             scope.spawn(move || {
                 let out = tmp.dir(&format!("box-{n}/out"));
-                let mut receiver = channel.recv("r", &out).spawn();
+                let mut receiver = network.recv("r", &out).spawn();
                 let stop = Arc::new(AtomicBool::new(false));
                 let forger = {
-                    let group = channel.group.as_ref().and_then(|g| g.parse().ok()).expect("group");
-                    let port = channel.port.expect("port");
+                    let group = network.group.as_ref().and_then(|g| g.parse().ok()).expect("group");
+                    let port = network.port.expect("port");
                     let (stop, name) = (Arc::clone(&stop), (*name).to_owned());
                     thread::spawn(move || announce_forged(group, port, &name, &stop))
                 };
@@ -211,9 +211,9 @@ fn hostile_names_cannot_leave_the_directory() {
 fn output_may_name_a_file() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 5_000, 4);
-    let (out, channel) = (tmp.dir("out"), Channel::loopback());
-    let mut receiver = channel.recv("r", out.join("other name.img")).spawn();
-    let mut sender = channel.send(&source, 1).args(RATE).spawn();
+    let (out, network) = (tmp.dir("out"), Network::loopback());
+    let mut receiver = network.recv("r", out.join("other name.img")).spawn();
+    let mut sender = network.send(&source, 1).args(RATE).spawn();
     sender.expect(0, SOON);
     receiver.expect(0, SOON);
     assert_eq!(support::files::names(&out), ["other name.img"]);
@@ -225,15 +225,15 @@ fn existing_file_is_kept_unless_forced() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 2 * MIB, 5);
     let report = tmp.join("report.json");
-    let channel = Channel::loopback();
+    let network = Network::loopback();
     let (kept, forced, fresh) = (tmp.dir("kept"), tmp.dir("forced"), tmp.dir("fresh"));
     for dir in [&kept, &forced] {
         fs::write(dir.join("image.bin"), "old contents").expect("write");
     }
-    let mut refuses = channel.recv("refuses", &kept).spawn();
-    let mut replaces = channel.recv("replaces", &forced).arg("--force").spawn();
-    let mut writes = channel.recv("writes", &fresh).spawn();
-    let mut sender = channel.send(&source, 3).args(RATE).arg("--report").arg(&report).spawn();
+    let mut refuses = network.recv("refuses", &kept).spawn();
+    let mut replaces = network.recv("replaces", &forced).arg("--force").spawn();
+    let mut writes = network.recv("writes", &fresh).spawn();
+    let mut sender = network.send(&source, 3).args(RATE).arg("--report").arg(&report).spawn();
     sender.expect(3, SOON);
     let refused = refuses.expect(1, SOON);
     assert!(refused.stderr.contains("--force"), "names the next step: {}", refused.stderr);
@@ -256,18 +256,18 @@ fn two_senders_on_one_group() {
     let tmp = TempDir::new();
     let first = tmp.file("first.bin", 4 * MIB, 6);
     let second = tmp.file("second.bin", 3 * MIB, 7);
-    let channel = Channel::loopback();
+    let network = Network::loopback();
     let mut receivers = Vec::new();
     let receive = |n: usize| {
         let out = tmp.dir(&format!("out{n}"));
-        (channel.recv(&format!("r{n}"), &out).spawn(), out)
+        (network.recv(&format!("r{n}"), &out).spawn(), out)
     };
     receivers.push(receive(0));
-    let mut a = channel.send(&first, 1).args(["--rate", "8M"]).spawn();
+    let mut a = network.send(&first, 1).args(["--rate", "8M"]).spawn();
     receivers[0].0.event("receiving");
     // The first one streams for another four seconds. Whom a later receiver hears first is chance;
     // one by one they come until one of them is the second sender's.
-    let mut b = channel.send(&second, 1).args(["--rate", "100M", "-w", "25s"]).spawn();
+    let mut b = network.send(&second, 1).args(["--rate", "100M", "-w", "25s"]).spawn();
     while !b.has(|e| is_event(e, "joined")) {
         assert!(receivers.len() < 40, "nobody joins the second sender\n{}", b.transcript());
         receivers.push(receive(receivers.len()));
@@ -290,12 +290,12 @@ fn late_receiver_is_completed_while_lingering() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 2 * MIB, 8);
     let (early_dir, late_dir, report) = (tmp.dir("early"), tmp.dir("late"), tmp.join("report.json"));
-    let channel = Channel::loopback();
-    let mut early = channel.recv("early", &early_dir).spawn();
+    let network = Network::loopback();
+    let mut early = network.recv("early", &early_dir).spawn();
     let mut sender =
-        channel.send(&source, 1).args(RATE).args(["--linger", "5s", "--report"]).arg(&report).spawn();
+        network.send(&source, 1).args(RATE).args(["--linger", "5s", "--report"]).arg(&report).spawn();
     early.expect(0, SOON);
-    let mut late = channel.recv("late", &late_dir).spawn();
+    let mut late = network.recv("late", &late_dir).spawn();
     late.expect(0, SOON);
     sender.expect(0, SOON);
     assert_only_copy(&source, &early_dir);
@@ -309,12 +309,12 @@ fn killed_receiver_does_not_hold_up_the_others() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 8 * MIB, 9);
     let report = tmp.join("report.json");
-    let channel = Channel::loopback();
+    let network = Network::loopback();
     let dirs = [tmp.dir("a"), tmp.dir("b"), tmp.dir("victim")];
-    let mut a = channel.recv("a", &dirs[0]).spawn();
-    let mut b = channel.recv("b", &dirs[1]).spawn();
-    let mut victim = channel.recv("victim", &dirs[2]).spawn();
-    let mut sender = channel.send(&source, 3).args(SLOW).arg("--report").arg(&report).spawn();
+    let mut a = network.recv("a", &dirs[0]).spawn();
+    let mut b = network.recv("b", &dirs[1]).spawn();
+    let mut victim = network.recv("victim", &dirs[2]).spawn();
+    let mut sender = network.send(&source, 3).args(SLOW).arg("--report").arg(&report).spawn();
     midway(&mut victim);
     victim.signal("KILL");
     let killed = Instant::now();
@@ -334,14 +334,14 @@ fn killed_receiver_does_not_hold_up_the_others() {
 fn killed_sender_leaves_nothing_behind() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 16 * MIB, 10);
-    let channel = Channel::loopback();
+    let network = Network::loopback();
     let dirs = [tmp.dir("a"), tmp.dir("b")];
-    let mut streaming = channel.recv("a", &dirs[0]).spawn();
-    let mut sender = channel.send(&source, 1).args(SLOW).spawn();
+    let mut streaming = network.recv("a", &dirs[0]).spawn();
+    let mut sender = network.send(&source, 1).args(SLOW).spawn();
     // This one's sender dies before the first byte, still waiting for a second device.
-    let channel = Channel::loopback();
-    let mut gathering = channel.recv("b", &dirs[1]).spawn();
-    let mut gatherer = channel.send(&source, 2).args(SLOW).spawn();
+    let network = Network::loopback();
+    let mut gathering = network.recv("b", &dirs[1]).spawn();
+    let mut gatherer = network.send(&source, 2).args(SLOW).spawn();
     streaming.event("receiving");
     gathering.event("admitted");
     for sender in [&mut sender, &mut gatherer] {
@@ -360,12 +360,12 @@ fn killed_sender_leaves_nothing_behind() {
 fn interrupted_sender_tells_its_receivers() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 16 * MIB, 11);
-    let channel = Channel::loopback();
+    let network = Network::loopback();
     for signal in ["INT", "TERM"] {
         let dirs = [tmp.dir(&format!("a-{signal}")), tmp.dir(&format!("b-{signal}"))];
-        let mut a = channel.recv("a", &dirs[0]).spawn();
-        let mut b = channel.recv("b", &dirs[1]).spawn();
-        let mut sender = channel.send(&source, 2).args(SLOW).spawn();
+        let mut a = network.recv("a", &dirs[0]).spawn();
+        let mut b = network.recv("b", &dirs[1]).spawn();
+        let mut sender = network.send(&source, 2).args(SLOW).spawn();
         midway(&mut a);
         sender.signal(signal);
         let told = Instant::now();
@@ -383,10 +383,10 @@ fn interrupted_receiver_tells_its_sender() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 8 * MIB, 12);
     let (stays_dir, goes_dir, report) = (tmp.dir("stays"), tmp.dir("goes"), tmp.join("report.json"));
-    let channel = Channel::loopback();
-    let mut stays = channel.recv("stays", &stays_dir).spawn();
-    let mut goes = channel.recv("goes", &goes_dir).spawn();
-    let mut sender = channel.send(&source, 2).args(SLOW).arg("--report").arg(&report).spawn();
+    let network = Network::loopback();
+    let mut stays = network.recv("stays", &stays_dir).spawn();
+    let mut goes = network.recv("goes", &goes_dir).spawn();
+    let mut sender = network.send(&source, 2).args(SLOW).arg("--report").arg(&report).spawn();
     midway(&mut goes);
     goes.signal("INT");
     goes.expect(130, SOON);
@@ -403,7 +403,7 @@ fn interrupted_receiver_tells_its_sender() {
 fn nobody_comes() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 1000, 13);
-    let mut sender = Channel::loopback().send(&source, 2).args(["-w", "1s"]).spawn();
+    let mut sender = Network::loopback().send(&source, 2).args(["-w", "1s"]).spawn();
     let end = sender.expect(4, SOON);
     assert!(end.elapsed < Duration::from_secs(15), "took {:?}", end.elapsed);
     assert!(!end.stderr.trim().is_empty(), "says what to do");
@@ -412,8 +412,8 @@ fn nobody_comes() {
 #[test]
 fn no_sender_comes() {
     let tmp = TempDir::new();
-    let channel = Channel::loopback();
-    let mut receiver = channel.patient_recv("r", tmp.path(), Duration::from_secs(1)).spawn();
+    let network = Network::loopback();
+    let mut receiver = network.patient_recv("r", tmp.path(), Duration::from_secs(1)).spawn();
     let end = receiver.expect(5, SOON);
     assert!(end.elapsed < Duration::from_secs(15), "took {:?}", end.elapsed);
     assert!(!end.stderr.trim().is_empty(), "says what to do");
@@ -466,11 +466,11 @@ fn full_and_read_only_disks_fail_alone() {
     let source = tmp.file("image.bin", 4 * MIB, 18);
     let (full, readonly, fine, report) =
         (tmp.dir("full"), tmp.dir("readonly"), tmp.dir("fine"), tmp.join("report.json"));
-    let channel = Channel::loopback();
-    let mut on_full = channel.recv("full", &full).with_tmpfs(&full, "size=1m").spawn();
-    let mut on_readonly = channel.recv("readonly", &readonly).with_tmpfs(&readonly, "ro").spawn();
-    let mut on_fine = channel.recv("fine", &fine).spawn();
-    let mut sender = channel.send(&source, 3).args(RATE).arg("--report").arg(&report).spawn();
+    let network = Network::loopback();
+    let mut on_full = network.recv("full", &full).with_tmpfs(&full, "size=1m").spawn();
+    let mut on_readonly = network.recv("readonly", &readonly).with_tmpfs(&readonly, "ro").spawn();
+    let mut on_fine = network.recv("fine", &fine).spawn();
+    let mut sender = network.send(&source, 3).args(RATE).arg("--report").arg(&report).spawn();
     sender.expect(3, SOON);
     on_fine.expect(0, SOON);
     assert_only_copy(&source, &fine);
@@ -489,15 +489,15 @@ fn full_and_read_only_disks_fail_alone() {
 fn junk_changes_nothing() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 12 * MIB, 20);
-    let channel = Channel::loopback();
+    let network = Network::loopback();
     let dirs = [tmp.dir("a"), tmp.dir("b")];
-    let mut a = channel.recv("a", &dirs[0]).spawn();
-    let mut b = channel.recv("b", &dirs[1]).spawn();
-    let mut sender = channel.send(&source, 2).args(["--rate", "40M"]).spawn();
+    let mut a = network.recv("a", &dirs[0]).spawn();
+    let mut b = network.recv("b", &dirs[1]).spawn();
+    let mut sender = network.send(&source, 2).args(["--rate", "40M"]).spawn();
     let stop = Arc::new(AtomicBool::new(false));
     let thrower = {
-        let group = channel.group.as_ref().and_then(|g| g.parse().ok()).expect("group");
-        let port = channel.port.expect("port");
+        let group = network.group.as_ref().and_then(|g| g.parse().ok()).expect("group");
+        let port = network.port.expect("port");
         let (stop, pids) = (Arc::clone(&stop), [sender.pid(), a.pid(), b.pid()]);
         thread::spawn(move || throw_junk(group, port, &pids, &stop))
     };

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use support::files::{TempDir, assert_only_copy, names, sparse};
 use support::lab::Lab;
-use support::mcp::{Channel, MCP, Report, SOON};
+use support::mcp::{MCP, Network, Report, SOON};
 use support::process::{Cmd, End, Proc};
 
 const MIB: u64 = 1 << 20;
@@ -28,14 +28,14 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn channel() -> Channel {
-    Channel::new("239.77.0.1", 7417, "eth0")
+fn network() -> Network {
+    Network::new("239.77.0.1", 7417, "eth0")
 }
 
 /// One transfer from host 0 to receivers on the hosts from 1 on, each with a directory of its own.
 struct Transfer<'a> {
     lab: &'a Lab,
-    channel: Channel,
+    network: Network,
     source: PathBuf,
     tmp: &'a TempDir,
     /// None: the default, which finds itself.
@@ -53,20 +53,20 @@ struct Outcome {
 impl<'a> Transfer<'a> {
     fn new(lab: &'a Lab, tmp: &'a TempDir, size: u64) -> Self {
         let source = tmp.file("image.bin", size, size);
-        Self { lab, channel: channel(), source, tmp, rate: Some(RATE), within: Duration::from_secs(60) }
+        Self { lab, network: network(), source, tmp, rate: Some(RATE), within: Duration::from_secs(60) }
     }
     fn dir(&self, host: usize) -> PathBuf {
         self.tmp.dir(&format!("h{host}"))
     }
     #[track_caller]
     fn receiver(&self, host: usize) -> Proc {
-        self.lab.on(host, self.channel.recv(&format!("h{host}"), self.dir(host))).spawn()
+        self.lab.on(host, self.network.recv(&format!("h{host}"), self.dir(host))).spawn()
     }
     fn report(&self) -> PathBuf {
         self.tmp.join("report.json")
     }
     fn sender(&self, receivers: usize) -> Cmd {
-        let mut cmd = self.channel.send(&self.source, receivers);
+        let mut cmd = self.network.send(&self.source, receivers);
         if let Some(rate) = self.rate {
             cmd = cmd.args(["--rate", rate]);
         }
@@ -406,7 +406,7 @@ fn a_slow_device_is_dropped_if_asked_for() {
 fn everybody_waits_for_a_slow_device_if_asked_for() {
     let Some(report) = one_behind_a_tenth("keep", 0, 0) else { return };
     for row in report.rows() {
-        assert!(row["slow_by"].is_null(), "nobody is set apart: {:#}", report.0);
+        assert!(row["slow_by"].is_null(), "nobody is moved to unicast: {:#}", report.0);
     }
 }
 
@@ -416,9 +416,9 @@ fn broadcast_instead_of_a_group() {
     let Some(lab) = Lab::new(3) else { return };
     for address in ["10.77.0.255", "255.255.255.255"] {
         let tmp = TempDir::new();
-        let to = Channel { group: Some(address.into()), ..channel() };
-        let listen = Channel { group: None, ..channel() };
-        let transfer = Transfer { channel: listen, ..Transfer::new(&lab, &tmp, 4 * MIB) };
+        let to = Network { group: Some(address.into()), ..network() };
+        let listen = Network { group: None, ..network() };
+        let transfer = Transfer { network: listen, ..Transfer::new(&lab, &tmp, 4 * MIB) };
         let mut receivers: Vec<Proc> = (1..3).map(|h| transfer.receiver(h)).collect();
         let mut sender = lab.on(0, to.send(&transfer.source, 2).args(["--rate", RATE])).spawn();
         sender.expect(0, SOON);
@@ -438,8 +438,8 @@ fn ipv6_group() {
     }
     let tmp = TempDir::new();
     (1..4).for_each(|h| lab.lose(h, 10));
-    let channel = Channel::new("ff15::77:1", 7417, "eth0");
-    Transfer { channel, ..Transfer::new(&lab, &tmp, 8 * MIB) }.all_complete();
+    let network = Network::new("ff15::77:1", 7417, "eth0");
+    Transfer { network, ..Transfer::new(&lab, &tmp, 8 * MIB) }.all_complete();
 }
 
 #[test]
@@ -466,9 +466,9 @@ fn one_host_instead_of_a_group() {
     lab.lose(1, 20);
     for address in [lab.address(1), lab.address6(1)] {
         let tmp = TempDir::new();
-        let to = Channel { group: Some(address), ..channel() };
-        let listen = Channel { group: None, ..channel() };
-        let transfer = Transfer { channel: listen, ..Transfer::new(&lab, &tmp, 4 * MIB) };
+        let to = Network { group: Some(address), ..network() };
+        let listen = Network { group: None, ..network() };
+        let transfer = Transfer { network: listen, ..Transfer::new(&lab, &tmp, 4 * MIB) };
         let mut receiver = transfer.receiver(1);
         let mut sender = lab.on(0, to.send(&transfer.source, 1).args(["--rate", RATE])).spawn();
         sender.expect(0, SOON);

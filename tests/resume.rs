@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use support::files::{TempDir, assert_only_copy, names};
-use support::mcp::{Channel, Report, SOON, is_event};
+use support::mcp::{Network, Report, SOON, is_event};
 use support::process::{End, Proc};
 
 const MIB: u64 = 1 << 20;
@@ -53,28 +53,28 @@ fn a_killed_receiver_that_is_started_again_receives_only_the_rest() {
     let source = tmp.file("image.bin", 16 * MIB + 4321, 1);
     let out = tmp.dir("out");
     // With the same sender still at it, and with another one.
-    let channel = Channel::loopback();
-    let mut first = channel.recv("r", &out).spawn();
-    let mut sender = channel.send(&source, 1).args(SLOW).args(["--linger", "20s"]).spawn();
+    let network = Network::loopback();
+    let mut first = network.recv("r", &out).spawn();
+    let mut sender = network.send(&source, 1).args(SLOW).args(["--linger", "20s"]).spawn();
     verified(&mut first, 7 * MIB);
     first.signal("KILL");
     first.finish(SOON);
     assert_eq!(names(&out).len(), 1, "the part file stays");
-    let mut second = channel.recv("r", &out).spawn();
+    let mut second = network.recv("r", &out).spawn();
     verified(&mut second, 10 * MIB);
     second.signal("KILL");
     second.finish(SOON);
     sender.signal("INT");
     sender.finish(SOON);
 
-    let mut sender = channel.send(&source, 1).args(SLOW).spawn();
-    let mut third = channel.recv("r", &out).spawn();
+    let mut sender = network.send(&source, 1).args(SLOW).spawn();
+    let mut third = network.recv("r", &out).spawn();
     let end = third.expect(0, SOON);
     sender.expect(0, SOON);
     assert_only_copy(&source, &out);
     let share = received(&end);
     assert!(share < 0.7, "received {share} of the object again: {}", end.last_event());
-    let held = end.events().into_iter().find(|e| is_event(e, "held")).expect("it says what it had");
+    let held = end.events().into_iter().find(|e| is_event(e, "resumed")).expect("it says what it had");
     assert!(number(&held, "percent") > 30.0, "{held}");
 }
 
@@ -83,13 +83,13 @@ fn receivers_go_on_with_a_killed_sender_that_is_started_again() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 16 * MIB, 2);
     let (dirs, report) = ([tmp.dir("a"), tmp.dir("b")], tmp.join("report.json"));
-    let channel = Channel::loopback();
-    let mut receivers = [channel.recv("a", &dirs[0]).spawn(), channel.recv("b", &dirs[1]).spawn()];
-    let mut sender = channel.send(&source, 2).args(SLOW).spawn();
+    let network = Network::loopback();
+    let mut receivers = [network.recv("a", &dirs[0]).spawn(), network.recv("b", &dirs[1]).spawn()];
+    let mut sender = network.send(&source, 2).args(SLOW).spawn();
     receivers.iter_mut().for_each(|receiver| verified(receiver, 6 * MIB));
     sender.signal("KILL");
     sender.finish(SOON);
-    let mut sender = channel.send(&source, 2).args(SLOW).arg("--report").arg(&report).spawn();
+    let mut sender = network.send(&source, 2).args(SLOW).arg("--report").arg(&report).spawn();
     for (receiver, dir) in receivers.iter_mut().zip(&dirs) {
         let found = receiver.expect(0, SOON).events().into_iter().filter(|e| is_event(e, "found")).count();
         assert_eq!(found, 2, "it found the sender twice");
@@ -105,11 +105,11 @@ fn receivers_go_on_with_a_killed_sender_that_is_started_again() {
 fn interrupted_on_either_side_it_is_kept_and_said() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 16 * MIB, 3);
-    let channel = Channel::loopback();
+    let network = Network::loopback();
     let dirs = [tmp.dir("theirs"), tmp.dir("ours")];
-    let mut stays = channel.recv("stays", &dirs[0]).spawn();
-    let mut goes = channel.recv("goes", &dirs[1]).spawn();
-    let mut sender = channel.send(&source, 2).args(SLOW).spawn();
+    let mut stays = network.recv("stays", &dirs[0]).spawn();
+    let mut goes = network.recv("goes", &dirs[1]).spawn();
+    let mut sender = network.send(&source, 2).args(SLOW).spawn();
     verified(&mut goes, 3 * MIB);
     goes.signal("INT");
     let gone = goes.expect(130, SOON);
@@ -120,11 +120,11 @@ fn interrupted_on_either_side_it_is_kept_and_said() {
         assert!(end.stderr.contains("MiB are kept and the next 'mcp recv' goes on"), "{}", end.stderr);
         assert!(number(&end.last_event(), "kept_bytes") >= least as f64, "{}", end.last_event());
     }
-    let mut sender = channel.send(&source, 2).args(RATE).spawn();
-    let mut receivers = [channel.recv("stays", &dirs[0]).spawn(), channel.recv("goes", &dirs[1]).spawn()];
+    let mut sender = network.send(&source, 2).args(RATE).spawn();
+    let mut receivers = [network.recv("stays", &dirs[0]).spawn(), network.recv("goes", &dirs[1]).spawn()];
     for (receiver, dir) in receivers.iter_mut().zip(&dirs) {
         let end = receiver.expect(0, SOON);
-        assert!(number(&end.last_event(), "held_bytes") >= (3 * MIB) as f64, "{}", end.last_event());
+        assert!(number(&end.last_event(), "resumed_bytes") >= (3 * MIB) as f64, "{}", end.last_event());
         assert_only_copy(&source, dir);
     }
     sender.expect(0, SOON);
@@ -139,17 +139,17 @@ fn wire_share_of_five_percent(tmp: &TempDir, receivers: usize) -> f64 {
     fastrand::Rng::with_seed(5).shuffle(&mut blocks);
     let new = changed(&old, tmp.join("image.bin"), blocks.into_iter().take(BLOCKS as usize / 20));
     let report = tmp.join("report.json");
-    let channel = Channel::loopback();
+    let network = Network::loopback();
     let receive = |n: usize| {
         let out = tmp.dir(&format!("out{n}"));
-        (channel.recv(&format!("r{n}"), &out).arg("--from").arg(&old).spawn(), out)
+        (network.recv(&format!("r{n}"), &out).arg("--from").arg(&old).spawn(), out)
     };
     let mut all: Vec<_> = (0..receivers).map(receive).collect();
-    let mut sender = channel.send(&new, receivers).args(["--rate", "200M", "--report"]).arg(&report).spawn();
+    let mut sender = network.send(&new, receivers).args(["--rate", "200M", "--report"]).arg(&report).spawn();
     sender.expect(0, SOON);
     for (receiver, out) in &mut all {
         let end = receiver.expect(0, SOON);
-        assert!(number(&end.last_event(), "held_bytes") >= (240 * MIB) as f64, "{}", end.last_event());
+        assert!(number(&end.last_event(), "resumed_bytes") >= (240 * MIB) as f64, "{}", end.last_event());
         assert_only_copy(&new, out);
         fs::remove_dir_all(out).expect("make room");
     }
@@ -171,7 +171,7 @@ fn an_image_of_which_5_percent_changed_costs_little_more_than_that() {
 fn an_earlier_version_that_cannot_be_read_is_named_at_once() {
     let tmp = TempDir::new();
     let missing = tmp.join("missing.iso");
-    let end = Channel::loopback().recv("r", tmp.path()).arg("--from").arg(&missing).run(SOON);
+    let end = Network::loopback().recv("r", tmp.path()).arg("--from").arg(&missing).run(SOON);
     assert_eq!(end.code, Some(1));
     assert!(end.stderr.contains("missing.iso does not exist"), "{}", end.stderr);
 }
@@ -183,11 +183,11 @@ fn hashes_are_remembered_and_a_damaged_memory_is_set_aside() {
     let state = tmp.dir("state");
     let settled = SystemTime::now() - Duration::from_secs(60);
     fs::File::options().write(true).open(&source).expect("open").set_modified(settled).expect("date");
-    let channel = Channel::loopback();
+    let network = Network::loopback();
     let known = |n: u32| {
         let out = tmp.dir(&format!("out{n}"));
-        let mut receiver = channel.recv("r", &out).spawn();
-        let sender = channel.send(&source, 1).args(RATE).arg("-v");
+        let mut receiver = network.recv("r", &out).spawn();
+        let sender = network.send(&source, 1).args(RATE).arg("-v");
         let mut sender = sender.env("MCP_STATE_DIR", &state).spawn();
         let end = sender.expect(0, SOON);
         receiver.expect(0, SOON);

@@ -576,8 +576,8 @@ fn golden(tree: &Tree) -> Vec<String> {
     let Some(home) = sources.get(HOME) else { return vec![at(HOME, 1, "no wire format")] };
     let code: Vec<&str> = home.live.iter().map(Token::code).collect();
     let named = |name: &str| code.windows(2).position(|w| w == ["enum", name]);
-    let Some(start) = named("Kind").or_else(|| named("Message")) else {
-        return vec![at(HOME, 1, "no `enum Kind` or `enum Message` to take the messages from")];
+    let Some(start) = named("MessageKind").or_else(|| named("Message")) else {
+        return vec![at(HOME, 1, "no `enum MessageKind` or `enum Message` to take the messages from")];
     };
     let line = home.live[start].line;
     // The variants are the words after `{` or `,` at the depth of the enum's own braces.
@@ -879,7 +879,8 @@ fn the_golden_rule_bites() {
         ("src/wire/nak.rs", "#[test]\nfn round_trip() {}"),
     ];
     bites(golden, &files, &["src/wire/mod.rs:1", "src/wire/nak.rs:1"]);
-    let kinds = "\npub enum Kind {\n    /// A.\n    Poll = 1,\n    Nak = 2,\n}\nmessages! { Poll(Poll), }";
+    let kinds =
+        "\npub enum MessageKind {\n    /// A.\n    Poll = 1,\n    Nak = 2,\n}\nmessages! { Poll(Poll), }";
     bites(golden, &[("src/wire/mod.rs", kinds), files[1]], &["src/wire/mod.rs:2"]);
     bites(golden, &[("src/wire/mod.rs", "")], &["src/wire/mod.rs:1"]);
 }

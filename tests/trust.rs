@@ -5,7 +5,7 @@ mod support;
 
 use mcp::crypto::derive::Secret;
 use mcp::crypto::group::GroupKey;
-use mcp::crypto::sign::Identity;
+use mcp::crypto::sign::SigningKey;
 use mcp::keyring::{Keyring, KnownSender};
 use mcp::units::SenderKey;
 use serde_json::Value;
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 use support::files::{TempDir, assert_empty, assert_only_copy};
-use support::mcp::{Channel, SOON, is_event};
+use support::mcp::{Network, SOON, is_event};
 use support::process::Cmd;
 
 const RATE: [&str; 2] = ["--rate", "200M"];
@@ -49,7 +49,7 @@ impl Keyed for Cmd {
 fn machine(tmp: &TempDir, name: &str) -> (PathBuf, String) {
     let state = tmp.join(name);
     let seed = Keyring::new(state.clone()).sender(&mut Vec::new()).expect("a key");
-    let line = Identity::new(&seed).public().line();
+    let line = SigningKey::new(&seed).public().line();
     (state, line)
 }
 
@@ -57,18 +57,18 @@ fn machine(tmp: &TempDir, name: &str) -> (PathBuf, String) {
 fn members_read_and_others_do_not_even_see_the_name() {
     let tmp = TempDir::new();
     let source = tmp.file("secret-plans.bin", 3 * MIB + 11, 1);
-    let channel = Channel::loopback();
-    let (group, port) = (channel.group.clone().unwrap().parse().unwrap(), channel.port.unwrap());
+    let network = Network::loopback();
+    let (group, port) = (network.group.clone().unwrap().parse().unwrap(), network.port.unwrap());
     let stop = Arc::new(AtomicBool::new(false));
     let listener = {
         let stop = Arc::clone(&stop);
         thread::spawn(move || eavesdrop(group, port, &stop))
     };
     let (in_dir, out_dir, plain_dir) = (tmp.dir("member"), tmp.dir("other"), tmp.dir("plain"));
-    let mut member = channel.recv("member", &in_dir).key(&key(1)).spawn();
-    let mut other = channel.patient_recv("other", &out_dir, BRIEF).key(&key(2)).spawn();
-    let mut plain = channel.patient_recv("plain", &plain_dir, BRIEF).spawn();
-    let mut sender = channel.send(&source, 1).args(RATE).key(&key(1)).spawn();
+    let mut member = network.recv("member", &in_dir).key(&key(1)).spawn();
+    let mut other = network.patient_recv("other", &out_dir, BRIEF).key(&key(2)).spawn();
+    let mut plain = network.patient_recv("plain", &plain_dir, BRIEF).spawn();
+    let mut sender = network.send(&source, 1).args(RATE).key(&key(1)).spawn();
     let sent = sender.expect(0, SOON);
     member.expect(0, SOON);
     assert_only_copy(&source, &in_dir);
@@ -112,10 +112,10 @@ fn eavesdrop(group: Ipv4Addr, port: u16, stop: &AtomicBool) -> Vec<u8> {
 fn one_that_has_a_key_takes_nothing_plain_unless_told_to() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", MIB, 2);
-    let (channel, out, bare) = (Channel::loopback(), tmp.dir("out"), tmp.dir("bare"));
-    let mut keyed = channel.patient_recv("keyed", &out, BRIEF).key(&key(1)).spawn();
-    let mut told = channel.recv("told", &bare).key(&key(1)).args(["--key", "none"]).spawn();
-    let mut sender = channel.send(&source, 1).args(RATE).spawn();
+    let (network, out, bare) = (Network::loopback(), tmp.dir("out"), tmp.dir("bare"));
+    let mut keyed = network.patient_recv("keyed", &out, BRIEF).key(&key(1)).spawn();
+    let mut told = network.recv("told", &bare).key(&key(1)).args(["--key", "none"]).spawn();
+    let mut sender = network.send(&source, 1).args(RATE).spawn();
     sender.expect(0, SOON);
     told.expect(0, SOON);
     assert_only_copy(&source, &bare);
@@ -134,9 +134,9 @@ fn a_key_that_was_rotated_still_opens_what_it_sealed() {
     let keys = mcp::crypto::group::GroupKeys::parse(line.as_bytes()).expect("keys");
     ring.add(keys, &mut Vec::new()).expect("added");
     ring.rotate("lab", &mut Vec::new()).expect("rotated");
-    let (channel, out) = (Channel::loopback(), tmp.dir("out"));
-    let mut receiver = channel.recv("r", &out).state(&receiver_state).spawn();
-    let mut sender = channel.send(&source, 1).args(RATE).state(&sender_state).spawn();
+    let (network, out) = (Network::loopback(), tmp.dir("out"));
+    let mut receiver = network.recv("r", &out).state(&receiver_state).spawn();
+    let mut sender = network.send(&source, 1).args(RATE).state(&sender_state).spawn();
     sender.expect(0, SOON);
     receiver.expect(0, SOON);
     assert_only_copy(&source, &out);
@@ -148,18 +148,18 @@ fn only_senders_that_were_named_are_taken() {
     let source = tmp.file("image.bin", MIB, 4);
     let (state, line) = machine(&tmp, "sender");
     let (_, stranger) = machine(&tmp, "stranger");
-    let channel = Channel::loopback();
+    let network = Network::loopback();
     let (right, wrong) = (tmp.dir("right"), tmp.dir("wrong"));
-    let mut takes = channel.recv("takes", &right).args(["--sender", &stranger, "--sender", &line]).spawn();
-    let mut refuses = channel.patient_recv("refuses", &wrong, BRIEF).args(["--sender", &stranger]).spawn();
-    let mut sender = channel.send(&source, 1).args(RATE).state(&state).spawn();
+    let mut takes = network.recv("takes", &right).args(["--sender", &stranger, "--sender", &line]).spawn();
+    let mut refuses = network.patient_recv("refuses", &wrong, BRIEF).args(["--sender", &stranger]).spawn();
+    let mut sender = network.send(&source, 1).args(RATE).state(&state).spawn();
     let sent = sender.expect(0, SOON);
     assert_eq!(sent.last_event()["devices"], 1, "one that refuses reports nothing");
     let trusted = takes.expect(0, SOON).events().into_iter().find(|e| is_event(e, "sender_trusted"));
-    assert_eq!(trusted.expect("trusted")["judgement"], "pinned");
+    assert_eq!(trusted.expect("trusted")["decision"], "pinned");
     assert_only_copy(&source, &right);
     let end = refuses.finish(SOON);
-    assert!(end.events().iter().any(|e| is_event(e, "sender_refused") && e["judgement"] == "stranger"));
+    assert!(end.events().iter().any(|e| is_event(e, "sender_refused") && e["decision"] == "stranger"));
     assert!(end.stderr.contains("no sender that is trusted"), "{}", end.stderr);
     assert_empty(&wrong);
 }
@@ -168,14 +168,14 @@ fn only_senders_that_were_named_are_taken() {
 fn where_nobody_watches_a_stranger_is_said_to_be_unverified_or_refused() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", MIB, 5);
-    let channel = Channel::loopback();
+    let network = Network::loopback();
     let (out, strict) = (tmp.dir("out"), tmp.dir("strict"));
-    let mut receiver = channel.recv("r", &out).state(&tmp.join("r")).spawn();
-    let mut careful = channel.patient_recv("c", &strict, BRIEF).arg("--require-signed").spawn();
-    let mut sender = channel.send(&source, 1).args(RATE).spawn();
+    let mut receiver = network.recv("r", &out).state(&tmp.join("r")).spawn();
+    let mut careful = network.patient_recv("c", &strict, BRIEF).arg("--require-signed").spawn();
+    let mut sender = network.send(&source, 1).args(RATE).spawn();
     sender.expect(0, SOON);
     let end = receiver.expect(0, SOON);
-    assert_eq!(end.last_event()["sender_judgement"], "unverified");
+    assert_eq!(end.last_event()["sender_trust"], "unverified");
     assert_only_copy(&source, &out);
     let end = careful.finish(SOON);
     assert_eq!(end.last_event()["outcome"], "no_sender");
@@ -193,9 +193,9 @@ fn a_sender_that_shows_another_key_than_before_is_refused_with_an_explanation() 
     fs::create_dir_all(&ours).expect("state");
     remember(&ours, &line);
     let run = |state: &Path, code: i32, name: &str| -> Vec<Value> {
-        let (channel, out) = (Channel::loopback(), tmp.dir(name));
-        let mut receiver = channel.patient_recv("r", &out, BRIEF).state(&ours).spawn();
-        let mut sender = channel.send(&source, 1).args(RATE).args(["--wait", "2s"]).state(state).spawn();
+        let (network, out) = (Network::loopback(), tmp.dir(name));
+        let mut receiver = network.patient_recv("r", &out, BRIEF).state(&ours).spawn();
+        let mut sender = network.send(&source, 1).args(RATE).args(["--wait", "2s"]).state(state).spawn();
         let end = receiver.finish(SOON);
         assert_eq!(end.code == Some(0), code == 0, "{}", receiver.transcript());
         sender.finish(SOON);
@@ -208,10 +208,10 @@ fn a_sender_that_shows_another_key_than_before_is_refused_with_an_explanation() 
         end.events()
     };
     let events = run(&first, 0, "known");
-    assert!(events.iter().any(|e| is_event(e, "sender_trusted") && e["judgement"] == "known"), "{events:?}");
+    assert!(events.iter().any(|e| is_event(e, "sender_trusted") && e["decision"] == "known"), "{events:?}");
     let events = run(&second, 1, "changed");
     let refused = events.iter().find(|e| is_event(e, "sender_refused")).expect("refused");
-    assert_eq!((&refused["judgement"], &refused["expected"]), (&"changed".into(), &line.as_str().into()));
+    assert_eq!((&refused["decision"], &refused["expected"]), (&"changed".into(), &line.as_str().into()));
 }
 
 /// Has the machine know a sender at 127.0.0.1, as a terminal user's first `mcp recv` would.

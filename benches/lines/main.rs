@@ -32,7 +32,7 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-mod judge;
+mod evaluate;
 mod sample;
 mod scenarios;
 mod tcp;

@@ -1,7 +1,7 @@
 //! The scenarios and their tables.
 
 use super::Options;
-use super::judge::{Span, Verdict, judge};
+use super::evaluate::{Evaluation, Span, evaluate};
 use super::support::files::TempDir;
 use super::support::lab::Lab;
 use super::support::measure::{median, payload_share, roomy};
@@ -55,9 +55,10 @@ fn shown(value: f64, digits: usize) -> String {
 }
 
 /// How many of the rounds saw what did not happen in all of them.
-fn seen(verdicts: &[Verdict], value: impl Fn(&Verdict) -> f64) -> String {
-    let finite: Vec<f64> = verdicts.iter().map(value).filter(|v| v.is_finite()).collect();
-    let of_all = if finite.len() == verdicts.len() { String::new() } else { format!(" ({})", finite.len()) };
+fn seen(evaluations: &[Evaluation], value: impl Fn(&Evaluation) -> f64) -> String {
+    let finite: Vec<f64> = evaluations.iter().map(value).filter(|v| v.is_finite()).collect();
+    let of_all =
+        if finite.len() == evaluations.len() { String::new() } else { format!(" ({})", finite.len()) };
     format!("{}{of_all}", shown(median(finite), 2))
 }
 
@@ -82,14 +83,15 @@ pub fn steady(options: &Options) -> Result {
             let loss = f64::from(loss) / 1000.0;
             let hold = options.hold.unwrap_or(if loss > 0.0 { 0.88 } else { 0.92 });
             let span = |t: &Trial| Span { from: t.streaming, to: t.streamed, mbit, loss, hold };
-            let verdicts: Vec<Verdict> = trials.iter().map(|t| judge(&t.samples, &span(t))).collect();
+            let evaluations: Vec<Evaluation> =
+                trials.iter().map(|t| evaluate(&t.samples, &span(t))).collect();
             println!(
                 "{mbit:>7}{:>7}{:>12}{:>12}{:>8}{:>9}{:>8}{:>8}",
                 shown(100.0 * loss, 1),
-                seen(&verdicts, |v| v.found),
-                seen(&verdicts, |v| v.settled),
-                shown(of(&verdicts, |v| v.share), 3),
-                shown(100.0 * of(&verdicts, |v| v.drops), 2),
+                seen(&evaluations, |v| v.found),
+                seen(&evaluations, |v| v.settled),
+                shown(of(&evaluations, |v| v.share), 3),
+                shown(100.0 * of(&evaluations, |v| v.drops), 2),
                 shown(of(&trials, |t| t.goodput / (mbit as f64 * payload_share())), 3),
                 options.rounds - trials.len(),
             );
@@ -120,12 +122,12 @@ pub fn halving(options: &Options) -> Result {
     for (i, (_, mbit)) in plan.lines.iter().enumerate() {
         let edges = |t: &Trial| -> Vec<f64> { [&[t.streaming][..], &t.changes, &[t.streamed]].concat() };
         let span = |t: &Trial| Span { from: edges(t)[i], to: edges(t)[i + 1], mbit: *mbit, loss: 0.0, hold };
-        let verdicts: Vec<Verdict> = trials.iter().map(|t| judge(&t.samples, &span(t))).collect();
+        let evaluations: Vec<Evaluation> = trials.iter().map(|t| evaluate(&t.samples, &span(t))).collect();
         println!(
             "{mbit:>7}{:>12}{:>8}{:>9}",
-            seen(&verdicts, |v| v.settled),
-            shown(of(&verdicts, |v| v.share), 3),
-            shown(100.0 * of(&verdicts, |v| v.drops), 2),
+            seen(&evaluations, |v| v.settled),
+            shown(of(&evaluations, |v| v.share), 3),
+            shown(100.0 * of(&evaluations, |v| v.drops), 2),
         );
     }
     println!("failed: {}", options.rounds - trials.len());

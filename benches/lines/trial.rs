@@ -1,10 +1,10 @@
 //! One transfer over lines, watched.
 
-use super::judge::between;
+use super::evaluate::between;
 use super::sample::{Sample, sample};
 use super::support::files::TempDir;
 use super::support::lab::Lab;
-use super::support::mcp::{Channel, is_event};
+use super::support::mcp::{Network, is_event};
 use super::support::process::{Cmd, End, Proc};
 use super::{Options, tcp};
 use std::path::Path;
@@ -83,13 +83,13 @@ impl Plan<'_> {
     /// Runs it; an error says in a few words how it failed.
     pub fn run(&self, place: &TempDir) -> Result<Trial, String> {
         let receivers = self.lab.hosts() - 1;
-        let channel = Channel::new("239.77.0.1", 7417, "eth0");
+        let network = Network::new("239.77.0.1", 7417, "eth0");
         let mcp = |cmd: Cmd| cmd.program(&self.options.mcp);
         let dirs = TempDir::within(place.path());
         let mut devices: Vec<Proc> = (1..=receivers)
             .map(|h| {
                 let name = format!("h{h}");
-                self.lab.on(h, mcp(channel.recv(&name, dirs.dir(&name)))).spawn()
+                self.lab.on(h, mcp(network.recv(&name, dirs.dir(&name)))).spawn()
             })
             .collect();
         let flow = self.tcp.then(|| Flow::start(self.lab, &self.options.tcp_control));
@@ -97,7 +97,7 @@ impl Plan<'_> {
         thread::sleep(Duration::from_millis(if self.tcp { 3000 } else { 500 }));
         let pids: Vec<u32> = devices.iter().map(Proc::pid).collect();
         let (origin, unix) = (Instant::now(), tcp::unix_now());
-        let mut sender = self.lab.on(0, mcp(channel.send(self.source, receivers)).args(&self.words)).spawn();
+        let mut sender = self.lab.on(0, mcp(network.send(self.source, receivers)).args(&self.words)).spawn();
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             let sampler = scope.spawn(|| sample(self.lab, &pids, origin, &stop));

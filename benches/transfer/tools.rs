@@ -1,7 +1,7 @@
 //! The tools, and how each is told the same things.
 
 use super::run::Setting;
-use super::support::mcp::Channel;
+use super::support::mcp::Network;
 use super::support::process::{Cmd, Proc};
 use mcp::crypto::derive::Secret;
 use mcp::crypto::group::GroupKey;
@@ -102,8 +102,8 @@ impl Pace {
     }
 }
 
-fn channel() -> Channel {
-    Channel::new("239.77.0.1", 7417, "eth0")
+fn network() -> Network {
+    Network::new("239.77.0.1", 7417, "eth0")
 }
 
 impl Setting<'_> {
@@ -136,7 +136,7 @@ impl Setting<'_> {
     pub fn receiver(&self, tool: Tool, host: usize) -> Proc {
         let cmd = match tool {
             Tool::Mcp | Tool::Sealed | Tool::Other => {
-                let cmd = channel().recv(&format!("h{host}"), self.out(host)).program(self.program(tool));
+                let cmd = network().recv(&format!("h{host}"), self.out(host)).program(self.program(tool));
                 self.lab.on(host, with_key(tool, cmd))
             }
             Tool::Udpcast => {
@@ -161,7 +161,7 @@ impl Setting<'_> {
                     Pace::None => vec!["--rate".into(), "20G".into()],
                     Pace::Mbit(mbit) => vec!["--rate".into(), format!("{mbit}M")],
                 };
-                let cmd = channel().send(self.source, n).program(self.program(tool));
+                let cmd = network().send(self.source, n).program(self.program(tool));
                 let cmd = cmd.args(rate).args(self.mcp_args.split_whitespace());
                 self.lab.on(0, with_key(tool, cmd))
             }

@@ -4,7 +4,7 @@
 use clap::Parser as _;
 use mcp::cli::args::{Cli, Command, MAX_RATE, MIN_RATE, RateChoice};
 use mcp::cli::config::{RecvConfig, SendConfig, Surroundings};
-use mcp::cli::identity::Identity;
+use mcp::cli::identity::DeviceIdentity;
 use mcp::limits::{MAX_DEVICES, MAX_LABEL, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN};
 use mcp::net::Destination;
 use mcp::protocol::trust::Strangers;
@@ -58,7 +58,7 @@ fn sender(config: &SendConfig, around: Surroundings) {
 fn receiver(config: &RecvConfig, around: Surroundings) {
     if let Some(id) = &config.id {
         assert!((1..=MAX_LABEL).contains(&id.len()) && !id.chars().any(char::is_control), "{id:?}");
-        assert_eq!(Identity::named(id).label, *id);
+        assert_eq!(DeviceIdentity::named(id).label, *id);
     }
     assert!(config.senders.is_empty() || config.strangers == Strangers::Refuse, "{config:?}");
     // Nobody sees what is remembered where there is no terminal.

@@ -3,7 +3,7 @@
 
 use super::scratch::Scratch;
 use mcp::limits::MAX_NAME;
-use mcp::storage::{Destination, FileDestination, PART_SUFFIX, safe_name};
+use mcp::storage::{FileSink, PART_SUFFIX, Sink, safe_name};
 use mcp::text::{escape, is_hidden};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -51,9 +51,9 @@ pub fn fuzz_names(bytes: &[u8]) {
         assert!(!error.to_string().chars().any(is_hidden), "{error}");
     }
     // Without a place the object's own name counts; there might be one by the same name as the object.
-    let mut destination = FileDestination::new(Some(out.clone()), force);
+    let mut sink = FileSink::new(Some(out.clone()), force);
     let taken = there.contains_key(OsStr::new(&*name));
-    match destination.create(&name, CONTENT.len() as u64) {
+    match sink.create(&name, CONTENT.len() as u64) {
         Err(error) => {
             assert!(safe.is_err() || taken && !force, "{error}");
             assert!(!error.to_string().chars().any(is_hidden), "{error}");

@@ -3,7 +3,7 @@
 
 use super::edits::edit;
 use super::scratch::Scratch;
-use mcp::cli::identity::Identity;
+use mcp::cli::identity::DeviceIdentity;
 use mcp::crypto::derive::Secret;
 use mcp::crypto::group::{GroupKey, GroupKeys};
 use mcp::keyring::{Added, Keyring, KeyringError, KnownSender, SendersError};
@@ -169,7 +169,7 @@ fn device_id(scratch: &Scratch, choice: u8, rest: &[u8]) {
     let path = scratch.join("device-id");
     // Both are there to see: the identifier, and whether something was said.
     let kept = || {
-        let identity = Identity::kept(Some(scratch.path()), "lab").expect("randomness");
+        let identity = DeviceIdentity::kept(Some(scratch.path()), "lab").expect("randomness");
         assert_eq!(identity.label, "lab");
         (identity.device, identity.warnings.len())
     };
@@ -195,9 +195,9 @@ fn hashes(scratch: &Scratch, choice: u8, rest: &[u8]) {
     let cache = HashCache::new(scratch.path());
     let values: Vec<Digest> = (0..choice >> 3 & 3).map(|n| Digest([n; 32])).collect();
     let count = values.len() as u32;
-    let load = |count| cache.load(source.identity(), BLOCK_LOG2, count);
+    let load = |count| cache.load(source.file_id(), BLOCK_LOG2, count);
     assert_eq!(load(count), None);
-    cache.store(source.identity(), BLOCK_LOG2, &values).expect("room");
+    cache.store(source.file_id(), BLOCK_LOG2, &values).expect("room");
     assert_eq!(load(count).as_ref(), Some(&values));
     assert_eq!(load(count + 1), None);
 
@@ -231,8 +231,8 @@ fn hashes(scratch: &Scratch, choice: u8, rest: &[u8]) {
     assert_eq!(path.exists(), sound);
     require_kept(&path, sound, &content);
     // It does not stay in the way.
-    cache.store(source.identity(), BLOCK_LOG2, &values).expect("room");
+    cache.store(source.file_id(), BLOCK_LOG2, &values).expect("room");
     assert_eq!(load(count), Some(values));
-    cache.forget(source.identity(), BLOCK_LOG2);
+    cache.forget(source.file_id(), BLOCK_LOG2);
     assert_eq!(load(count), None);
 }

@@ -128,7 +128,7 @@ pub struct SendArgs {
     /// UDP port
     #[arg(short, long, value_name = "N", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
-    /// Bits per second on the wire: auto finds what the way to the devices carries, auto:800M the
+    /// Bits per second on the wire: auto finds what the path to the devices carries, auto:800M the
     /// same but never above, 800M is fixed [default: auto, up to the link's speed]
     #[arg(short, long, value_name = "auto[:MAX]|BITS", value_parser = parse_rate_choice)]
     pub rate: Option<RateChoice>,

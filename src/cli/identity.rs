@@ -21,7 +21,7 @@ const CONTEXT: &str = "mcp 2025 device identifier from a chosen name v1";
 
 /// Who this device is.
 #[derive(Debug)]
-pub struct Identity {
+pub struct DeviceIdentity {
     /// Its stable identifier.
     pub device: DeviceId,
     /// Its name for people, 1 to 64 bytes, without control characters.
@@ -32,7 +32,7 @@ pub struct Identity {
     _lock: Option<File>,
 }
 
-impl Identity {
+impl DeviceIdentity {
     /// The identity by a chosen name (1 to 64 bytes without control characters), or else the one
     /// kept on this machine. A state directory that cannot be used costs a warning and the
     /// stability of the identifier, nothing more.
@@ -172,16 +172,16 @@ mod tests {
     use super::*;
     use std::fs;
 
-    fn kept(dir: &Path) -> Identity {
-        Identity::kept(Some(dir), "lab").unwrap()
+    fn kept(dir: &Path) -> DeviceIdentity {
+        DeviceIdentity::kept(Some(dir), "lab").unwrap()
     }
 
     #[test]
     fn a_chosen_name_is_the_same_everywhere() {
-        let identity = Identity::named("lab-07");
+        let identity = DeviceIdentity::named("lab-07");
         assert_eq!(identity.label, "lab-07");
-        assert_eq!(identity.device, Identity::named("lab-07").device);
-        assert_ne!(identity.device, Identity::named("lab-08").device);
+        assert_eq!(identity.device, DeviceIdentity::named("lab-07").device);
+        assert_ne!(identity.device, DeviceIdentity::named("lab-08").device);
         // Golden: a change of this would give every named device a new identity.
         assert_eq!(identity.device.to_string(), "c0f7555e5b6f1023b18a89c2d516abc8");
     }
@@ -239,7 +239,8 @@ mod tests {
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         for state in [Some(file.as_path()), Some(Path::new("/proc/absent")), None] {
-            let (a, b) = (Identity::kept(state, "lab").unwrap(), Identity::kept(state, "lab").unwrap());
+            let (a, b) =
+                (DeviceIdentity::kept(state, "lab").unwrap(), DeviceIdentity::kept(state, "lab").unwrap());
             assert_ne!(a.device, b.device);
             assert_eq!((a.label.as_str(), a.warnings.len()), ("lab", 1));
             assert!(a.warnings[0].contains("--id"), "{:?}", a.warnings);

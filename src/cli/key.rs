@@ -6,7 +6,7 @@ use super::exit::Exit;
 use super::identity::state_dir;
 use super::report::{self, Error};
 use crate::crypto::group::{GroupKey, GroupKeys};
-use crate::crypto::sign::Identity;
+use crate::crypto::sign::SigningKey;
 use crate::keyring::{Added, Keyring, SendersError};
 use crate::limits::MAX_KEY_FILE;
 use crate::ui::escape;
@@ -61,7 +61,7 @@ fn try_run(command: KeyCommand, warnings: &mut Vec<String>) -> Result<(), Error>
         KeyCommand::List => list(&ring, warnings)?,
         KeyCommand::Show { name: Some(name) } => carry(ring.keys(&name, warnings)?.current())?,
         KeyCommand::Show { name: None } => {
-            let key = Identity::new(&ring.sender(warnings)?).public();
+            let key = SigningKey::new(&ring.sender(warnings)?).public();
             print(&key.line())?;
             tell(&format!("this machine as a sender: {}; for 'mcp recv --sender'", key.fingerprint()));
         }

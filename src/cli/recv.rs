@@ -2,7 +2,7 @@
 
 use super::config::RecvConfig;
 use super::exit::Exit;
-use super::identity::{Identity, state_dir};
+use super::identity::{DeviceIdentity, state_dir};
 use super::random_bytes;
 use super::report::{self, Error};
 use super::trust::{self, Keys};
@@ -10,17 +10,17 @@ use crate::crypto::group::GroupKeys;
 use crate::engine::Engine;
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job};
 use crate::engine::run::{Host, Observer};
-use crate::engine::workers::{Reports, Workers};
+use crate::engine::workers::{FailureResults, Workers};
 use crate::fec::PlanCache;
 use crate::keyring::{Keyring, KnownSender};
 use crate::limits::{DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, RECEIVER_BUFFER_BYTES};
 use crate::net::endpoint::Families;
-use crate::net::{Destination, Features, Interface, InterfaceError, Kind, ReceiveChoice, UdpNet};
+use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, ReceiveChoice, UdpNet};
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::ReceiverDone;
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
-use crate::protocol::trust::Judgement;
-use crate::storage::{Earlier, EarlierFile, FileDestination};
+use crate::protocol::trust::TrustDecision;
+use crate::storage::{Earlier, EarlierFile, FileSink};
 use crate::time::Time;
 use crate::ui::{ReceiverIntro, ReceiverView, receiver_view, refused};
 use crate::units::SenderKey;
@@ -76,7 +76,7 @@ fn listening(config: &RecvConfig) -> Result<Listening, Error> {
         groups.push(SocketAddr::from((DEFAULT_GROUP_V6, port)));
     }
     if let Some(group) = &group
-        && group.kind == Kind::Multicast
+        && group.kind == AddressKind::Multicast
         && !groups.contains(&group.addr)
     {
         groups.push(group.addr);
@@ -88,7 +88,7 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
     let listening = listening(config)?;
     let earlier = config.from.as_deref().map(EarlierFile::open).transpose();
     let earlier = earlier.map_err(|e| Error::Environment(e.to_string()))?;
-    let identity = Identity::find(config.id.as_deref())
+    let identity = DeviceIdentity::find(config.id.as_deref())
         .map_err(|e| Error::Environment(format!("no randomness from the system: {e}")))?;
     let ring = state_dir().map(Keyring::new);
     let mut warnings = identity.warnings.clone();
@@ -107,8 +107,8 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
                     listening.port
                 ))
             })?;
-    net.follow(listening.choice);
-    let destination = FileDestination::new(Some(config.output.clone()), config.force);
+    net.rebind(listening.choice);
+    let sink = FileSink::new(Some(config.output.clone()), config.force);
     let shown = listening.group.as_ref().map_or(listening.groups[0], |group| group.addr);
     let names = trust::named(keys.iter().map(|keys| keys.current().name()));
     let intro = ReceiverIntro {
@@ -124,7 +124,7 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
     if let Some(e) = listening.lacking {
         view.warn(host.now(), &format!("{e}; waiting for it"));
     }
-    if let Err(e) = destination.check() {
+    if let Err(e) = sink.check() {
         // It may be mended before a sender comes; if not, the sender is told as well.
         view.warn(host.now(), &e.to_string());
     }
@@ -146,14 +146,14 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
         },
         host.now(),
     );
-    let reports = Reports {
+    let failure_results = FailureResults {
         worker_died: ReceiverDone::WorkerDied,
         source_unreadable: |why| ReceiverDone::Failed(AbortCode::Internal, why),
     };
     let earlier = earlier.map(|file| Box::new(file) as Box<dyn Earlier>);
-    let files = Arc::new(ReceiverFiles::new(Box::new(destination)).with_earlier(earlier));
+    let files = Arc::new(ReceiverFiles::new(Box::new(sink)).with_earlier(earlier));
     let plans = Arc::new(PlanCache::default());
-    let workers = Workers::start(super::worker_count(), reports, host.wake(), move || {
+    let workers = Workers::start(super::worker_count(), failure_results, host.wake(), move || {
         let (files, plans) = (Arc::clone(&files), Arc::clone(&plans));
         Box::new(move |job| run_receiver_job(job, &files, &plans))
     })
@@ -169,8 +169,8 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
             return Err(Error::Environment(e.to_string()));
         }
     };
-    if let Some(latest) = &engine.net().troubles().latest {
-        show.view.note(host.now(), &format!("the last trouble on the network: {latest}"));
+    if let Some(latest) = &engine.net().send_errors().latest {
+        show.view.note(host.now(), &format!("the last network error: {latest}"));
     }
     let exit = Exit::of_receiver(&outcome);
     show.view.finish(host.now(), &snapshot, exit);
@@ -215,11 +215,11 @@ impl Observer<Receiver> for Show {
         self.view.event(now, &event, &machine.snapshot());
         match event {
             ReceiverEvent::Finished(outcome) => self.outcome = Some(outcome),
-            ReceiverEvent::SenderTrusted { key, address, judgement: Judgement::FirstUse } => {
+            ReceiverEvent::SenderTrusted { key, address, decision: TrustDecision::FirstUse } => {
                 self.remember(now, key, address.ip());
             }
-            ReceiverEvent::SenderRefused { key, address, judgement } => {
-                self.refused.get_or_insert_with(|| refused(&key, address.ip(), judgement));
+            ReceiverEvent::SenderRefused { key, address, decision } => {
+                self.refused.get_or_insert_with(|| refused(&key, address.ip(), decision));
             }
             _ => {}
         }
@@ -255,11 +255,11 @@ mod tests {
         let view = receiver_view(Style { mode: Mode::Quiet, verbose: false }, intro);
         let mut show = Show { view, ring: Some(ring.clone()), refused: None, outcome: None };
         let (key, other, at) = (SenderKey([1; 32]), SenderKey([2; 32]), IpAddr::from([10, 0, 0, 5]));
-        assert_eq!(trust().judge(&key, at), Judgement::FirstUse);
+        assert_eq!(trust().decide(&key, at), TrustDecision::FirstUse);
         show.remember(Time::ZERO, key, at);
-        assert_eq!(trust().judge(&key, at), Judgement::Known);
-        assert_eq!(trust().judge(&other, at), Judgement::Changed { expected: key });
+        assert_eq!(trust().decide(&key, at), TrustDecision::Known);
+        assert_eq!(trust().decide(&other, at), TrustDecision::Changed { expected: key });
         ring.forget("10.0.0.5", &mut Vec::new()).unwrap();
-        assert_eq!(trust().judge(&other, at), Judgement::FirstUse);
+        assert_eq!(trust().decide(&other, at), TrustDecision::FirstUse);
     }
 }

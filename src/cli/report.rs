@@ -99,18 +99,18 @@ fn incomplete(rows: &[DeviceRow], expected: Option<u32>) -> Error {
     Error::Peer(format!("{}; send again for them", parts.join(" and ")))
 }
 
-/// The first few that did not complete, with their troubles: with `-q` there is no table.
+/// The first few that did not complete, with their reasons: with `-q` there is no table.
 fn named(rows: &[DeviceRow]) -> String {
     const MOST: usize = 5;
     let mut open = rows.iter().filter(|r| r.status != DeviceStatus::Complete);
-    let mut names: Vec<String> = open.by_ref().take(MOST).map(name_and_trouble).collect();
+    let mut names: Vec<String> = open.by_ref().take(MOST).map(name_and_reason).collect();
     if open.next().is_some() {
         names.push("...".to_owned());
     }
     names.join(", ")
 }
 
-fn name_and_trouble(row: &DeviceRow) -> String {
+fn name_and_reason(row: &DeviceRow) -> String {
     let name = device_name(&row.label, row.device);
     match &row.status {
         DeviceStatus::Failed(why) => format!("{name}: {}", why.split("; ").next().unwrap_or(why)),

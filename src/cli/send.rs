@@ -9,13 +9,13 @@ use super::report::{self, Error};
 use super::trust::{self, Keys};
 use crate::engine::jobs::run_sender_job;
 use crate::engine::run::{Host, Observer};
-use crate::engine::workers::{Reports, Workers};
+use crate::engine::workers::{FailureResults, Workers};
 use crate::engine::{Engine, Stream};
 use crate::fec::PlanCache;
 use crate::keyring::Keyring;
 use crate::layout::Layout;
 use crate::limits::{DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, MAX_BLOCKS};
-use crate::net::{Destination, Features, Interface, InterfaceError, Kind, UdpNet, choose};
+use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, UdpNet, choose};
 use crate::pacing::RateMode;
 use crate::protocol::event::{SenderEvent, SenderOutcome};
 use crate::protocol::job::{SenderDone, SenderJob};
@@ -88,8 +88,8 @@ fn route(config: &SendConfig) -> Result<Route, Error> {
     let v6 = destination.is_v6();
     let port = destination.addr.port();
     let rendezvous = match (destination.kind, v6) {
-        (Kind::Multicast, false) => vec![SocketAddr::from((DEFAULT_GROUP_V4, port))],
-        (Kind::Multicast, true) => vec![SocketAddr::from((DEFAULT_GROUP_V6, port))],
+        (AddressKind::Multicast, false) => vec![SocketAddr::from((DEFAULT_GROUP_V4, port))],
+        (AddressKind::Multicast, true) => vec![SocketAddr::from((DEFAULT_GROUP_V6, port))],
         // Who named a machine, or all of a network, wants nobody else bothered.
         _ => Vec::new(),
     };
@@ -131,7 +131,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let keys =
         Keys { asked: config.key.as_deref(), variable: std::env::var_os("MCP_KEY"), ring: ring.as_ref() };
     let group_key = keys.for_sending(&mut warnings)?;
-    let identity = trust::identity(ring.as_ref(), &mut warnings)?;
+    let signing_key = trust::signing_key(ring.as_ref(), &mut warnings)?;
     let started = SystemTime::now();
     let random = |e: getrandom::Error| Error::Environment(format!("no randomness from the system: {e}"));
     let session = SessionId(getrandom::u64().map_err(random)?.max(1));
@@ -153,7 +153,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         size: source.size(),
         group: route.destination.addr.to_string(),
         enter_starts: config.gather.enter,
-        sender: identity.public(),
+        sender: signing_key.public(),
         sealed_with: group_key.as_ref().map(|key| key.name().to_owned()),
     };
     let mut view = sender_view(config.style, intro.clone());
@@ -186,7 +186,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         wait: config.gather.at_most,
         settle: config.gather.settle,
         linger: config.linger,
-        identity,
+        signing_key,
         agreement: *random_bytes()?,
         group_key: group_key.map(|key| key.secret().clone()),
         suite: crate::crypto::seal::fastest(),
@@ -212,9 +212,9 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
             return Err(Error::Environment(e.to_string()));
         }
     };
-    let troubles = engine.net().troubles();
-    if let Some(latest) = &troubles.latest {
-        show.view.note(host.now(), &format!("{} datagrams not sent; last: {latest}", troubles.datagrams));
+    let errors = engine.net().send_errors();
+    if let Some(latest) = &errors.latest {
+        show.view.note(host.now(), &format!("{} datagrams not sent; last: {latest}", errors.datagrams));
     }
     let rows = show.table.borrow().rows();
     if let Some(hashes) = hashes {
@@ -259,13 +259,13 @@ impl Hashes {
     }
 
     fn load(&self) -> Option<Vec<Digest>> {
-        self.cache.load(self.source.identity(), self.layout.block_log2(), self.layout.block_count())
+        self.cache.load(self.source.file_id(), self.layout.block_log2(), self.layout.block_count())
     }
 
     /// Keeps what the run has hashed. If it worked from memory and a device has failed, that may be
     /// because the file is not what it was though nothing tells so: it is hashed again the next time.
     fn keep(&self, from_cache: bool, failed: bool, machine: &Sender) -> std::io::Result<()> {
-        let (file, log2) = (self.source.identity(), self.layout.block_log2());
+        let (file, log2) = (self.source.file_id(), self.layout.block_log2());
         if from_cache {
             if failed {
                 self.cache.forget(file, log2);
@@ -286,11 +286,11 @@ fn workers(
     layout: Layout,
     table: &Table,
 ) -> Result<Workers<SenderJob, SenderDone>, Error> {
-    let reports =
-        Reports { worker_died: SenderDone::WorkerDied, source_unreadable: SenderDone::SourceFailed };
+    let failure_results =
+        FailureResults { worker_died: SenderDone::WorkerDied, source_unreadable: SenderDone::SourceFailed };
     let plans = Arc::new(PlanCache::default());
     let source = Arc::clone(source);
-    let workers = Workers::start(super::worker_count(), reports, host.wake(), move || {
+    let workers = Workers::start(super::worker_count(), failure_results, host.wake(), move || {
         let (source, plans, mut buffer) = (Arc::clone(&source), Arc::clone(&plans), Vec::new());
         Box::new(move |job| run_sender_job(job, &*source, &layout, &plans, &mut buffer))
     });
@@ -326,7 +326,7 @@ impl Observer<Sender> for Show {
             }
             SenderEvent::Hashed(root) => self.root = Some(*root),
             SenderEvent::Finished(outcome) => self.outcome = Some(outcome.clone()),
-            SenderEvent::Phase(_) | SenderEvent::Joined { .. } | SenderEvent::Twin { .. } => {}
+            SenderEvent::Phase(_) | SenderEvent::Joined { .. } | SenderEvent::DuplicateId { .. } => {}
         }
         self.view.event(now, &event, &machine.snapshot(now));
     }

@@ -4,7 +4,7 @@
 use super::report::Error;
 use crate::crypto::derive::Secret;
 use crate::crypto::group::{GroupKey, GroupKeys, check_name};
-use crate::crypto::sign::Identity;
+use crate::crypto::sign::SigningKey;
 use crate::keyring::{Keyring, KeyringError, read_private};
 use crate::limits::{MAX_GROUP_KEYS, MAX_KEY_FILE};
 use crate::protocol::trust::{Strangers, Trust};
@@ -139,7 +139,7 @@ pub fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
 ///
 /// # Errors
 /// When the operating system has no randomness to give.
-pub fn identity(ring: Option<&Keyring>, warnings: &mut Vec<String>) -> Result<Identity, Error> {
+pub fn signing_key(ring: Option<&Keyring>, warnings: &mut Vec<String>) -> Result<SigningKey, Error> {
     let kept = match ring {
         Some(ring) => ring.sender(warnings).map_err(|e| e.to_string()),
         None => Err("there is no state directory: HOME is not set (set MCP_STATE_DIR)".to_owned()),
@@ -151,7 +151,7 @@ pub fn identity(ring: Option<&Keyring>, warnings: &mut Vec<String>) -> Result<Id
             Secret::new(*super::random_bytes()?)
         }
     };
-    Ok(Identity::new(&seed))
+    Ok(SigningKey::new(&seed))
 }
 
 /// Whom files are taken from.
@@ -306,14 +306,14 @@ mod tests {
     fn an_identity_is_kept_or_costs_a_warning() {
         let (dir, ring) = ring(&[]);
         let mut warnings = Vec::new();
-        let kept = identity(Some(&ring), &mut warnings).unwrap().public();
-        assert_eq!(identity(Some(&ring), &mut warnings).unwrap().public(), kept);
+        let kept = signing_key(Some(&ring), &mut warnings).unwrap().public();
+        assert_eq!(signing_key(Some(&ring), &mut warnings).unwrap().public(), kept);
         assert!(warnings.is_empty(), "{warnings:?}");
         std::fs::write(dir.path().join("file"), "").unwrap();
         let unusable = Keyring::new(dir.path().join("file"));
         for ring in [Some(&unusable), None] {
             let mut warnings = Vec::new();
-            assert_ne!(identity(ring, &mut warnings).unwrap().public(), kept);
+            assert_ne!(signing_key(ring, &mut warnings).unwrap().public(), kept);
             assert!(warnings.len() == 1 && warnings[0].contains("MCP_STATE_DIR"), "{warnings:?}");
             // Nothing can be installed there, which is no reason not to run.
             let keys = Keys { asked: None, variable: None, ring };

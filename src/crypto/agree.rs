@@ -6,10 +6,10 @@ use x25519_dalek::{PublicKey, StaticSecret};
 
 /// One side's half.
 #[derive(Clone)]
-pub struct Agreement(Kind);
+pub struct Agreement(Backend);
 
 #[derive(Clone)]
-enum Kind {
+enum Backend {
     Real(StaticSecret),
     #[cfg(any(test, feature = "sim"))]
     Sham(AgreementKey),
@@ -21,9 +21,9 @@ impl Agreement {
     pub fn new(random: [u8; 32]) -> Self {
         #[cfg(any(test, feature = "sim"))]
         if sham::is_one(&random) {
-            return Self(Kind::Sham(sham::public(&random)));
+            return Self(Backend::Sham(sham::public(&random)));
         }
-        Self(Kind::Real(StaticSecret::from(random)))
+        Self(Backend::Real(StaticSecret::from(random)))
     }
 
     /// The same, to agree with this peer.
@@ -31,7 +31,7 @@ impl Agreement {
     pub fn facing(peer: &AgreementKey, random: [u8; 32]) -> Self {
         #[cfg(any(test, feature = "sim"))]
         if sham::is_one(&peer.0) {
-            return Self(Kind::Sham(sham::public(&random)));
+            return Self(Backend::Sham(sham::public(&random)));
         }
         #[cfg(not(any(test, feature = "sim")))]
         let _ = peer;
@@ -42,9 +42,9 @@ impl Agreement {
     #[must_use]
     pub fn public(&self) -> AgreementKey {
         match &self.0 {
-            Kind::Real(secret) => AgreementKey(PublicKey::from(secret).to_bytes()),
+            Backend::Real(secret) => AgreementKey(PublicKey::from(secret).to_bytes()),
             #[cfg(any(test, feature = "sim"))]
-            Kind::Sham(own) => *own,
+            Backend::Sham(own) => *own,
         }
     }
 
@@ -53,12 +53,12 @@ impl Agreement {
     #[must_use]
     pub fn shared(&self, peer: &AgreementKey) -> Option<Secret> {
         match &self.0 {
-            Kind::Real(secret) => {
+            Backend::Real(secret) => {
                 let shared = secret.diffie_hellman(&PublicKey::from(peer.0));
                 shared.was_contributory().then(|| Secret::new(*shared.as_bytes()))
             }
             #[cfg(any(test, feature = "sim"))]
-            Kind::Sham(own) => sham::is_one(&peer.0).then(|| sham::shared(own, peer)),
+            Backend::Sham(own) => sham::is_one(&peer.0).then(|| sham::shared(own, peer)),
         }
     }
 }

@@ -1,15 +1,15 @@
 //! Group keys as text: a line to carry from machine to machine, and the file that keeps them.
 //!
-//! A line is `mcp-key1-NAME-` and 58 characters (`spell` has the coding). A file has one or more of them, all
+//! A line is `mcp-key1-NAME-` and 58 characters (`key_text` has the coding). A file has one or more of them, all
 //! of one name: the first is the current key, the others came before it and are still good for
 //! receiving. Blank lines, and lines that begin with `#`, are passed over.
 
 use super::derive::Secret;
-use super::spell::{Kind, LineError, groups};
+use super::key_text::{LineError, LineKind, groups};
 use crate::limits::{MAX_KEY_FILE, MAX_KEY_LINES, MAX_KEY_NAME};
 use zeroize::Zeroizing;
 
-const KIND: Kind = Kind { what: "group key", stem: "mcp-key", heading: "mcp-key1-" };
+const KIND: LineKind = LineKind { what: "group key", stem: "mcp-key", heading: "mcp-key1-" };
 
 /// Keeps the short identifier apart from all that is derived from the secret for a session.
 const ID: &str = "mcp 2026-11-20 short identifier of a group key v1";

@@ -4,16 +4,16 @@
 //! - `sign`: who the sender is (Ed25519). `agree`: a secret that two share (X25519).
 //! - `seal`: one datagram kept secret and unforged (AES-256-GCM or ChaCha20-Poly1305).
 //! - `window`: packet numbers that have been seen.
-//! - `group`, `sender`: keys as text that people carry (`spell`: how it is written and checked).
+//! - `group`, `sender`: keys as text that people carry (`key_text`: how it is written and checked).
 
 pub mod agree;
 pub mod derive;
 pub mod digest;
 pub mod group;
+mod key_text;
 pub mod seal;
 pub mod sender;
 pub mod sign;
-mod spell;
 pub mod window;
 
-pub use spell::LineError;
+pub use key_text::LineError;

@@ -2,13 +2,13 @@
 //! for its file.
 
 use super::derive::Secret;
-use super::spell::{Kind, LineError, groups};
+use super::key_text::{LineError, LineKind, groups};
 use crate::units::SenderKey;
 use zeroize::Zeroizing;
 
-const KIND: Kind = Kind { what: "sender's key", stem: "mcp-sender", heading: "mcp-sender1-" };
+const KIND: LineKind = LineKind { what: "sender's key", stem: "mcp-sender", heading: "mcp-sender1-" };
 
-const SEED: Kind = Kind { what: "sender's secret", stem: "mcp-identity", heading: "mcp-identity1-" };
+const SEED: LineKind = LineKind { what: "sender's secret", stem: "mcp-identity", heading: "mcp-identity1-" };
 
 /// Domain of the hash behind a fingerprint; never changes, or people would see another one.
 const CONTEXT: &str = "mcp 2026-11-20 fingerprint of a sender's key v1";

@@ -2,7 +2,7 @@
 
 use super::derive::Secret;
 use crate::units::SenderKey;
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signature, Signer, SigningKey as Ed25519Key, VerifyingKey};
 
 /// Bytes of a signature.
 pub const SIGNATURE_LEN: usize = 64;
@@ -12,29 +12,29 @@ const CONTEXT: &str = "mcp 2026-11-20 datagram signed by its sender v1";
 
 /// A sender's secret half.
 #[derive(Clone)]
-pub struct Identity(Kind);
+pub struct SigningKey(Backend);
 
 #[derive(Clone)]
-enum Kind {
-    Real(Box<SigningKey>),
+enum Backend {
+    Real(Box<Ed25519Key>),
     #[cfg(any(test, feature = "sim"))]
     Sham(SenderKey),
 }
 
-impl Identity {
+impl SigningKey {
     /// From its 32 secret bytes.
     #[must_use]
     pub fn new(seed: &Secret) -> Self {
-        Self(Kind::Real(Box::new(SigningKey::from_bytes(seed.expose()))))
+        Self(Backend::Real(Box::new(Ed25519Key::from_bytes(seed.expose()))))
     }
 
     /// The public half, by which others know the sender.
     #[must_use]
     pub fn public(&self) -> SenderKey {
         match &self.0 {
-            Kind::Real(key) => SenderKey(key.verifying_key().to_bytes()),
+            Backend::Real(key) => SenderKey(key.verifying_key().to_bytes()),
             #[cfg(any(test, feature = "sim"))]
-            Kind::Sham(key) => *key,
+            Backend::Sham(key) => *key,
         }
     }
 
@@ -42,16 +42,16 @@ impl Identity {
     #[must_use]
     pub fn sign(&self, bytes: &[u8]) -> [u8; SIGNATURE_LEN] {
         match &self.0 {
-            Kind::Real(key) => key.sign(&digest(bytes)).to_bytes(),
+            Backend::Real(key) => key.sign(&digest(bytes)).to_bytes(),
             #[cfg(any(test, feature = "sim"))]
-            Kind::Sham(key) => sham::sign(key, bytes),
+            Backend::Sham(key) => sham::sign(key, bytes),
         }
     }
 }
 
-impl std::fmt::Debug for Identity {
+impl std::fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Identity({})", self.public())
+        write!(f, "SigningKey({})", self.public())
     }
 }
 
@@ -76,7 +76,7 @@ fn digest(bytes: &[u8]) -> [u8; 32] {
 /// are believed only once [`sham::allow`] was called, which the program itself never does.
 #[cfg(any(test, feature = "sim"))]
 pub mod sham {
-    use super::{Identity, Kind, SIGNATURE_LEN};
+    use super::{Backend, SIGNATURE_LEN, SigningKey};
     use crate::units::SenderKey;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -92,13 +92,13 @@ pub mod sham {
         ALLOWED.load(Ordering::Relaxed)
     }
 
-    /// A sender's identity that costs little; see [`allow`].
+    /// A sender's signing_key that costs little; see [`allow`].
     #[must_use]
-    pub fn identity(seed: u64) -> Identity {
+    pub fn signing_key(seed: u64) -> SigningKey {
         let mut key = [0; 32];
         key[..8].copy_from_slice(MARK);
         key[8..16].copy_from_slice(&seed.to_be_bytes());
-        Identity(Kind::Sham(SenderKey(key)))
+        SigningKey(Backend::Sham(SenderKey(key)))
     }
 
     pub(super) fn sign(key: &SenderKey, bytes: &[u8]) -> [u8; SIGNATURE_LEN] {
@@ -122,7 +122,7 @@ mod tests {
     fn known_answer() {
         let hex = |text: &str| HEXLOWER.decode(text.as_bytes()).unwrap();
         let seed = hex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60");
-        let key = SigningKey::from_bytes(&seed.clone().try_into().unwrap());
+        let key = Ed25519Key::from_bytes(&seed.clone().try_into().unwrap());
         let public = hex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
         assert_eq!(key.verifying_key().to_bytes().to_vec(), public);
         let signature = hex(concat!(
@@ -130,28 +130,28 @@ mod tests {
             "fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b"
         ));
         assert_eq!(key.sign(b"").to_bytes().to_vec(), signature);
-        let ours = Identity::new(&Secret::new(seed.try_into().unwrap()));
+        let ours = SigningKey::new(&Secret::new(seed.try_into().unwrap()));
         assert_eq!(ours.public().0.to_vec(), public);
     }
 
     #[test]
     fn every_bit_counts() {
-        let identity = Identity::new(&Secret::new([5; 32]));
+        let signing_key = SigningKey::new(&Secret::new([5; 32]));
         let bytes = b"an announce, say".to_vec();
-        let signature = identity.sign(&bytes);
-        assert!(verify(&identity.public(), &bytes, &signature));
+        let signature = signing_key.sign(&bytes);
+        assert!(verify(&signing_key.public(), &bytes, &signature));
         for bit in 0..bytes.len() * 8 {
             let mut bytes = bytes.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(!verify(&identity.public(), &bytes, &signature), "bit {bit} of the message");
+            assert!(!verify(&signing_key.public(), &bytes, &signature), "bit {bit} of the message");
         }
         for bit in 0..SIGNATURE_LEN * 8 {
             let mut signature = signature;
             signature[bit / 8] ^= 1 << (bit % 8);
-            assert!(!verify(&identity.public(), &bytes, &signature), "bit {bit} of the signature");
+            assert!(!verify(&signing_key.public(), &bytes, &signature), "bit {bit} of the signature");
         }
         for bit in 0..256 {
-            let mut key = identity.public();
+            let mut key = signing_key.public();
             key.0[bit / 8] ^= 1 << (bit % 8);
             assert!(!verify(&key, &bytes, &signature), "bit {bit} of the key");
         }
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_signature_for_another_use_does_not_count() {
         let seed = Secret::new([5; 32]);
-        let raw = SigningKey::from_bytes(seed.expose()).sign(b"bytes").to_bytes();
-        assert!(!verify(&Identity::new(&seed).public(), b"bytes", &raw));
+        let raw = Ed25519Key::from_bytes(seed.expose()).sign(b"bytes").to_bytes();
+        assert!(!verify(&SigningKey::new(&seed).public(), b"bytes", &raw));
     }
 }

@@ -6,7 +6,7 @@ use crate::fec::{BlockAssembly, Buffer, Encoder, PlanCache};
 use crate::layout::Layout;
 use crate::protocol::job::{ReceiverDone, ReceiverJob, SenderDone, SenderJob};
 use crate::ranges::BitSet;
-use crate::storage::{Destination, DestinationError, Earlier, Part, Source, SourceError};
+use crate::storage::{Earlier, Part, Sink, SinkError, Source, SourceError};
 use crate::units::{BlockIndex, Digest, SymbolDigest};
 use crate::wire::AbortCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -75,7 +75,7 @@ struct OpenPart {
 /// What a receiver's jobs work on, shared by its workers. Blocks are stored side by side; the
 /// machine asks for opening, committing and discarding only while no other job is under way.
 pub struct ReceiverFiles {
-    destination: Mutex<Box<dyn Destination>>,
+    sink: Mutex<Box<dyn Sink>>,
     open: Mutex<Option<OpenPart>>,
     earlier: Option<Box<dyn Earlier>>,
 }
@@ -83,11 +83,11 @@ pub struct ReceiverFiles {
 /// Why a job could not be done.
 struct Refusal(AbortCode, String);
 
-impl From<DestinationError> for Refusal {
-    fn from(e: DestinationError) -> Self {
+impl From<SinkError> for Refusal {
+    fn from(e: SinkError) -> Self {
         let code = match &e {
-            DestinationError::Name(_) => AbortCode::Name,
-            DestinationError::Disk(_) => AbortCode::Disk,
+            SinkError::Name(_) => AbortCode::Name,
+            SinkError::Disk(_) => AbortCode::Disk,
         };
         Self(code, e.to_string())
     }
@@ -99,10 +99,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl ReceiverFiles {
-    /// Nothing open yet; the object will go to `destination`.
+    /// Nothing open yet; the object will go to `sink`.
     #[must_use]
-    pub fn new(destination: Box<dyn Destination>) -> Self {
-        Self { destination: Mutex::new(destination), open: Mutex::new(None), earlier: None }
+    pub fn new(sink: Box<dyn Sink>) -> Self {
+        Self { sink: Mutex::new(sink), open: Mutex::new(None), earlier: None }
     }
 
     /// Blocks that have not changed since are taken from `earlier`.
@@ -148,7 +148,7 @@ pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCac
 }
 
 fn open(files: &ReceiverFiles, name: &str, layout: Layout) -> Result<ReceiverDone, Refusal> {
-    let part = lock(&files.destination).create(name, layout.object_size())?;
+    let part = lock(&files.sink).create(name, layout.object_size())?;
     let written = written_blocks(&*part, &layout);
     let size = files.earlier.as_ref().map_or(0, |earlier| earlier.size());
     // Only what it has whole can agree; its last block may be shorter, as the object's.

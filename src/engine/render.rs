@@ -7,9 +7,9 @@ use crate::layout::Layout;
 use crate::limits::{HEADER_LEN, SYMBOL_HEADER_LEN, TAG_RESERVE};
 use crate::net::{Body, MAX_BATCH, Segment};
 use crate::protocol::Payload;
-use crate::protocol::envelope::SymbolSeal;
+use crate::protocol::packet_protection::SymbolSeal;
 use crate::storage::{Source, SourceError};
-use crate::units::{BlockIndex, SessionId, SymbolId};
+use crate::units::{BlockIndex, Esi, SessionId};
 use crate::wire::{Header, PacketNumber, symbol_head};
 use std::sync::Arc;
 
@@ -78,19 +78,19 @@ impl<'a> Segments<'a> {
 struct Run {
     number: PacketNumber,
     block: BlockIndex,
-    first: SymbolId,
+    first: Esi,
     count: usize,
 }
 
 impl Run {
-    fn new(number: PacketNumber, block: BlockIndex, first: SymbolId, total: usize, skip: usize) -> Self {
-        let after = SymbolId(first.0 + skip as u32);
+    fn new(number: PacketNumber, block: BlockIndex, first: Esi, total: usize, skip: usize) -> Self {
+        let after = Esi(first.0 + skip as u32);
         Self { number: PacketNumber(number.0 + skip as u64), block, first: after, count: batch(total, skip) }
     }
 
     fn head(&self, session: SessionId, i: usize) -> [u8; SYMBOL_HEADER_LEN] {
         let header = Header { session, packet_number: PacketNumber(self.number.0 + i as u64) };
-        symbol_head(header, self.block, SymbolId(self.first.0 + i as u32))
+        symbol_head(header, self.block, Esi(self.first.0 + i as u32))
     }
 }
 
@@ -117,7 +117,7 @@ impl Heads {
             }
             Payload::Source { packet_number, block, ids } => {
                 let stream = stream.ok_or(RenderError::NoStream)?;
-                let run = Run::new(*packet_number, *block, SymbolId(ids.start), ids.len(), skip);
+                let run = Run::new(*packet_number, *block, Esi(ids.start), ids.len(), skip);
                 if let Some(seal) = &stream.seal {
                     self.sealed.source(&run, stream, seal).map_err(RenderError::Source)?;
                     self.sealed.hand_out(&run, &mut out);
@@ -127,7 +127,7 @@ impl Heads {
                 self.fill(stream.session, &run);
                 let base = stream.layout.block_offset(*block);
                 for (i, (segment, head)) in out.segments[..out.len].iter_mut().zip(&self.heads).enumerate() {
-                    let range = stream.layout.symbol_range(*block, SymbolId(run.first.0 + i as u32));
+                    let range = stream.layout.symbol_range(*block, Esi(run.first.0 + i as u32));
                     segment.head = head;
                     segment.body =
                         Body::Raw(stream.source.raw(base + range.start as u64, range.end - range.start));
@@ -178,7 +178,7 @@ impl Sealed {
         }
         let layout = &stream.layout;
         let from = layout.symbol_range(run.block, run.first).start;
-        let to = layout.symbol_range(run.block, SymbolId(run.first.0 + run.count as u32 - 1)).end;
+        let to = layout.symbol_range(run.block, Esi(run.first.0 + run.count as u32 - 1)).end;
         let mut plain = std::mem::take(&mut self.plain);
         plain.resize(to - from, 0);
         stream.source.read_at(layout.block_offset(run.block) + from as u64, &mut plain)?;

@@ -1,11 +1,11 @@
 use super::run::{Host, Observer, Pollable};
-use super::workers::{Reports, Workers};
+use super::workers::{FailureResults, Workers};
 use super::*;
 use crate::layout::Layout;
 use crate::net::{Body, Segment};
 use crate::protocol::Payload;
 use crate::sim::disk::SimSource;
-use crate::units::{Arrival, BlockIndex, SessionId, SymbolId, Via};
+use crate::units::{Arrival, BlockIndex, Esi, SessionId, Via};
 use crate::wire::{Message, PacketNumber, decode_plain};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -212,7 +212,7 @@ fn a_held_up_transmission_keeps_its_place_and_inputs_still_come_in() {
         let (header, decoded) = decode_plain(bytes).unwrap();
         assert_eq!((header.session, header.packet_number), (SessionId(5), PacketNumber(100 + i as u64)));
         let Message::Symbol(symbol) = decoded else { panic!("{decoded:?}") };
-        assert_eq!((symbol.block, symbol.id), (BlockIndex(1), SymbolId(i as u32)));
+        assert_eq!((symbol.block, symbol.esi), (BlockIndex(1), Esi(i as u32)));
         let expected: Vec<u8> = (8_192 + i * 64..).take(64).map(|b| b as u8).collect();
         assert_eq!(symbol.payload, expected);
     }
@@ -256,7 +256,7 @@ fn repair_symbols_carry_on_where_the_range_begins() {
     let payload = Payload::Repair {
         packet_number: PacketNumber(9),
         block: BlockIndex(0),
-        first: SymbolId(500),
+        first: Esi(500),
         symbols: Arc::new(symbols),
         range: 64..79 * 64,
     };
@@ -266,7 +266,7 @@ fn repair_symbols_carry_on_where_the_range_begins() {
     for (i, (_, bytes)) in engine.net.sent.iter().enumerate() {
         let Ok((header, Message::Symbol(symbol))) = decode_plain(bytes) else { panic!() };
         assert_eq!(header.packet_number, PacketNumber(9 + i as u64));
-        assert_eq!((symbol.id, symbol.payload), (SymbolId(500 + i as u32), &[i as u8 + 1; 64][..]));
+        assert_eq!((symbol.esi, symbol.payload), (Esi(500 + i as u32), &[i as u8 + 1; 64][..]));
     }
 }
 
@@ -323,8 +323,8 @@ fn one_step_drains_a_bounded_number_of_outputs() {
     assert_eq!(engine.net.sent.len(), 100);
 }
 
-fn reports() -> Reports<String> {
-    Reports { worker_died: |why| format!("died: {why}"), source_unreadable: |why| why }
+fn failure_results() -> FailureResults<String> {
+    FailureResults { worker_died: |why| format!("died: {why}"), source_unreadable: |why| why }
 }
 
 #[test]
@@ -335,7 +335,7 @@ fn workers_work_survive_panics_and_are_joined() {
     let wake = move || {
         wakes.fetch_add(1, Ordering::SeqCst);
     };
-    let mut workers = Workers::start(2, reports(), wake, move || {
+    let mut workers = Workers::start(2, failure_results(), wake, move || {
         counter.fetch_add(1, Ordering::SeqCst);
         Box::new(|job: u32| {
             assert_ne!(job, 13, "thirteen");
@@ -429,7 +429,8 @@ fn the_real_driver_wakes_for_sockets_workers_timeouts_and_signals() {
     let socket = mio::net::UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
     let jobs =
-        Workers::start(1, reports(), host.wake(), || Box::new(|job: u32| format!("did {job}"))).unwrap();
+        Workers::start(1, failure_results(), host.wake(), || Box::new(|job: u32| format!("did {job}")))
+            .unwrap();
     let hello = Output::Transmit(Transmit { to: address, payload: Payload::Message(b"hello".to_vec()) });
     let mut machine = Toy { out: [Output::Job(4), hello].into(), ..Toy::default() };
     machine.timeout = Some(host.now() + Duration::from_millis(120));

@@ -21,20 +21,20 @@ pub type Runner<J, D> = Box<dyn FnMut(J) -> D + Send>;
 /// Answers a job on the loop thread, or gives it back for the workers.
 pub type AtOnce<J, D> = Box<dyn FnMut(J) -> Result<D, J>>;
 
-/// How the results that no job yields are made.
-pub struct Reports<D> {
+/// Builds the results that are not returned by a job: a worker's panic, an unreadable source.
+pub struct FailureResults<D> {
     /// From the text of a worker's panic.
     pub worker_died: fn(String) -> D,
     /// From the reason why the source could not be read while sending.
     pub source_unreadable: fn(String) -> D,
 }
 
-impl<D> Clone for Reports<D> {
+impl<D> Clone for FailureResults<D> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<D> Copy for Reports<D> {}
+impl<D> Copy for FailureResults<D> {}
 
 struct Queue<J> {
     jobs: VecDeque<J>,
@@ -73,7 +73,7 @@ pub struct Workers<J, D> {
     done: Receiver<D>,
     threads: Vec<JoinHandle<()>>,
     at_once: Option<AtOnce<J, D>>,
-    reports: Reports<D>,
+    failure_results: FailureResults<D>,
 }
 
 impl<J: Send + 'static, D: Send + 'static> Workers<J, D> {
@@ -84,7 +84,7 @@ impl<J: Send + 'static, D: Send + 'static> Workers<J, D> {
     /// When the system gives no thread.
     pub fn start(
         count: usize,
-        reports: Reports<D>,
+        failure_results: FailureResults<D>,
         wake: impl Fn() + Send + Sync + 'static,
         runner: impl Fn() -> Runner<J, D> + Send + Sync + 'static,
     ) -> io::Result<Self> {
@@ -94,13 +94,13 @@ impl<J: Send + 'static, D: Send + 'static> Workers<J, D> {
         let (sender, done) = channel();
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(wake);
         let runner: Arc<dyn Fn() -> Runner<J, D> + Send + Sync> = Arc::new(runner);
-        let mut workers = Self { shared, done, threads: Vec::new(), at_once: None, reports };
+        let mut workers = Self { shared, done, threads: Vec::new(), at_once: None, failure_results };
         for i in 0..count.max(1) {
             let (shared, sender) = (Arc::clone(&workers.shared), sender.clone());
             let (wake, runner) = (Arc::clone(&wake), Arc::clone(&runner));
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{i}"))
-                .spawn(move || work(&shared, &sender, &*wake, &*runner, reports))?;
+                .spawn(move || work(&shared, &sender, &*wake, &*runner, failure_results))?;
             workers.threads.push(thread);
         }
         Ok(workers)
@@ -115,15 +115,15 @@ impl<J: Send + 'static, D: Send + 'static> Workers<J, D> {
     }
 }
 
-/// Bytes of the allocation that is freed for its effect.
-const LESSON: usize = 16 << 20;
+/// Bytes of the allocation that is freed at the start of a worker, see [`keep_freed_memory`].
+const FREED_AT_START: usize = 16 << 20;
 
 /// Coding a block takes some megabytes for a millisecond. The GNU allocator would give them back to
 /// the system each time, and the next block would pay for hundreds of page faults. It keeps
 /// twice as much as the largest piece that was ever freed whole: so one is. Other allocators do
 /// not mind.
 fn keep_freed_memory() {
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(LESSON)));
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(FREED_AT_START)));
 }
 
 /// What a worker does all its life.
@@ -132,7 +132,7 @@ fn work<J, D>(
     done: &Sender<D>,
     wake: &dyn Fn(),
     runner: &dyn Fn() -> Runner<J, D>,
-    reports: Reports<D>,
+    failure_results: FailureResults<D>,
 ) {
     let mut run = None;
     while let Some(job) = shared.take() {
@@ -140,7 +140,7 @@ fn work<J, D>(
         let result = result.unwrap_or_else(|panic| {
             // Its buffers may be in any state.
             run = None;
-            (reports.worker_died)(panic_text(&*panic))
+            (failure_results.worker_died)(panic_text(&*panic))
         });
         // Nobody listens any more when the engine is being dropped.
         let _ = done.send(result);
@@ -171,7 +171,7 @@ impl<J, D> Jobs<J, D> for Workers<J, D> {
         self.done.try_recv().ok()
     }
     fn source_unreadable(&mut self, why: String) -> D {
-        (self.reports.source_unreadable)(why)
+        (self.failure_results.source_unreadable)(why)
     }
 }
 

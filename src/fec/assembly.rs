@@ -16,9 +16,9 @@
 
 use super::Buffer;
 use crate::layout::Layout;
-use crate::limits::{MAX_EXTRA_SYMBOLS, MAX_SYMBOL_ID};
+use crate::limits::{MAX_ESI, MAX_EXTRA_SYMBOLS};
 use crate::ranges::BitSet;
-use crate::units::{BlockIndex, SymbolId};
+use crate::units::{BlockIndex, Esi};
 use std::fmt;
 use std::ops::Range;
 
@@ -168,15 +168,12 @@ impl BlockAssembly {
     /// Takes a symbol: `payload` has been checked to be as long as the symbol `id` must be (one
     /// that is not, or an id that is too large, finds no room). Once the deficit is 0 nothing more
     /// is taken.
-    pub fn add(&mut self, id: SymbolId, payload: &[u8]) -> Added {
+    pub fn add(&mut self, id: Esi, payload: &[u8]) -> Added {
         let id = id.0;
         if self.holds(id) {
             return Added::Duplicate;
         }
-        if id > MAX_SYMBOL_ID
-            || payload.len() != self.payload_len(id)
-            || self.deficit() == 0
-            || !self.has_buffer()
+        if id > MAX_ESI || payload.len() != self.payload_len(id) || self.deficit() == 0 || !self.has_buffer()
         {
             return Added::NoRoom;
         }

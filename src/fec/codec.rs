@@ -3,7 +3,7 @@
 //! Each block is a source block of its own to `raptorq`: block number 0, one sub-block, so a
 //! symbol is a slice of the block (RFC 6330, section 4.4.1.2, with Z = N = 1).
 
-use crate::limits::{MAX_PLANS, MAX_SOURCE_SYMBOLS, MAX_SYMBOL_ID};
+use crate::limits::{MAX_ESI, MAX_PLANS, MAX_SOURCE_SYMBOLS};
 use raptorq::{
     EncodingPacket, ObjectTransmissionInformation, PayloadId, SourceBlockDecoder, SourceBlockEncoder,
     SourceBlockEncodingPlan,
@@ -126,14 +126,14 @@ impl Encoder {
     }
 
     /// Repair symbols with the encoding symbol ids `first..first + count`, one after the other;
-    /// `first` is at least K. There are none beyond [`MAX_SYMBOL_ID`]: the answer ends there.
+    /// `first` is at least K. There are none beyond [`MAX_ESI`]: the answer ends there.
     ///
     /// # Panics
     /// When `first` is below K.
     #[must_use]
     pub fn repair(&self, first: u32, count: u32) -> Vec<u8> {
         assert!(first >= self.k, "repair symbols begin at K");
-        let count = count.min((MAX_SYMBOL_ID + 1).saturating_sub(first));
+        let count = count.min((MAX_ESI + 1).saturating_sub(first));
         if count == 0 {
             return Vec::new();
         }
@@ -157,7 +157,7 @@ pub(super) fn decode<'a>(
         return None;
     }
     let packets: Vec<EncodingPacket> = symbols
-        .filter(|(id, payload)| *id <= MAX_SYMBOL_ID && payload.len() == usize::from(symbol_size))
+        .filter(|(id, payload)| *id <= MAX_ESI && payload.len() == usize::from(symbol_size))
         .map(|(id, payload)| EncodingPacket::new(PayloadId::new(0, id), payload.to_vec()))
         .collect();
     let length = u64::from(k) * u64::from(symbol_size);

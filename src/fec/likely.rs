@@ -202,7 +202,7 @@ mod tests {
     use super::super::{Added, BlockAssembly, Buffer};
     use super::*;
     use crate::layout::Layout;
-    use crate::units::{BlockIndex, SymbolId};
+    use crate::units::{BlockIndex, Esi};
 
     #[test]
     fn buffers_with_notes_are_as_those_without() {
@@ -238,14 +238,14 @@ mod tests {
                 }
                 let id = if rng.u8(..4) == 0 { k + rng.u32(..20) } else { rng.u32(..k) };
                 let mut symbol = if id < k {
-                    bytes[layout.symbol_range(block, SymbolId(id))].to_vec()
+                    bytes[layout.symbol_range(block, Esi(id))].to_vec()
                 } else {
                     encoder.repair(id, 1)
                 };
                 if damaged && rng.u8(..20) == 0 {
                     symbol[0] ^= 1;
                 }
-                let added: [Added; 2] = [&mut noted, &mut plain].map(|a| a.add(SymbolId(id), &symbol));
+                let added: [Added; 2] = [&mut noted, &mut plain].map(|a| a.add(Esi(id), &symbol));
                 assert_eq!(added[0], added[1]);
             }
             noted.gather();

@@ -1,8 +1,8 @@
 use super::codec::decode;
 use super::*;
 use crate::layout::Layout;
-use crate::limits::{MAX_EXTRA_SYMBOLS, MAX_PLANS, MAX_SYMBOL_ID};
-use crate::units::{BlockIndex, SymbolId};
+use crate::limits::{MAX_ESI, MAX_EXTRA_SYMBOLS, MAX_PLANS};
+use crate::units::{BlockIndex, Esi};
 use fastrand::Rng;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -46,7 +46,7 @@ impl Block {
 
     fn symbol(&self, id: u32) -> Vec<u8> {
         if id < self.k {
-            self.bytes[self.layout.symbol_range(ONLY, SymbolId(id))].to_vec()
+            self.bytes[self.layout.symbol_range(ONLY, Esi(id))].to_vec()
         } else {
             self.encoder.repair(id, 1)
         }
@@ -57,7 +57,7 @@ impl Block {
     }
 
     fn add(&self, assembly: &mut BlockAssembly, id: u32) -> Added {
-        assembly.add(SymbolId(id), &self.symbol(id))
+        assembly.add(Esi(id), &self.symbol(id))
     }
 }
 
@@ -152,8 +152,8 @@ fn repair_symbols_alone_suffice() {
             let block = Block::new(k as usize * 64 - cut, &plans, &mut Rng::with_seed(1));
             let mut assembly = block.assembly();
             assembly.attach(Buffer::default());
-            let last = MAX_SYMBOL_ID - k - 5;
-            let ids: Vec<u32> = (last..=MAX_SYMBOL_ID).rev().collect();
+            let last = MAX_ESI - k - 5;
+            let ids: Vec<u32> = (last..=MAX_ESI).rev().collect();
             assert!(fill(&block, &mut assembly, &ids, &plans), "k {k} cut {cut}");
             assert_eq!(assembly.bytes(), block.bytes, "k {k} cut {cut}");
         }
@@ -167,7 +167,7 @@ fn source_symbols_alone_need_no_decoding() {
     let mut assembly = block.assembly();
     assembly.attach(dirty());
     // A forged repair symbol would spoil a decoding.
-    assert_eq!(assembly.add(SymbolId(99), &[7; 64]), Added::New);
+    assert_eq!(assembly.add(Esi(99), &[7; 64]), Added::New);
     for id in 0..10 {
         assert_eq!(assembly.deficit(), 9 - id);
         assert_eq!(block.add(&mut assembly, id), if id < 9 { Added::New } else { Added::NoRoom });
@@ -265,10 +265,10 @@ fn a_failed_try_asks_for_one_more() {
     for _ in 0..5000 {
         let mut assembly = block.assembly();
         assembly.attach(Buffer::default());
-        let first = rng.u32(10..MAX_SYMBOL_ID - 20);
+        let first = rng.u32(10..MAX_ESI - 20);
         let symbols = block.encoder.repair(first, 12);
         let add = |assembly: &mut BlockAssembly, i: u32| {
-            assembly.add(SymbolId(first + i), &symbols[i as usize * 64..][..64])
+            assembly.add(Esi(first + i), &symbols[i as usize * 64..][..64])
         };
         for i in 0..10 {
             assert_eq!(add(&mut assembly, i), Added::New);
@@ -382,18 +382,17 @@ fn nonsense_finds_no_room() {
     let block = Block::new(640 - 1, &plans, &mut Rng::with_seed(1));
     let mut assembly = block.assembly();
     assert_eq!(block.add(&mut assembly, 0), Added::NoRoom);
-    assert_eq!(block.add(&mut assembly, MAX_SYMBOL_ID), Added::NoRoom);
+    assert_eq!(block.add(&mut assembly, MAX_ESI), Added::NoRoom);
     assembly.attach(Buffer::default());
-    for (id, len) in
-        [(0, 63), (0, 65), (0, 0), (9, 64), (9, 62), (10, 63), (MAX_SYMBOL_ID + 1, 64), (u32::MAX, 64)]
+    for (id, len) in [(0, 63), (0, 65), (0, 0), (9, 64), (9, 62), (10, 63), (MAX_ESI + 1, 64), (u32::MAX, 64)]
     {
-        assert_eq!(assembly.add(SymbolId(id), &vec![0; len]), Added::NoRoom, "{id} {len}");
+        assert_eq!(assembly.add(Esi(id), &vec![0; len]), Added::NoRoom, "{id} {len}");
     }
     assert_eq!(assembly.held(), 0);
     // A block past the end of the object has no symbols.
     let mut none = BlockAssembly::new(&block.layout, BlockIndex(7));
     none.attach(dirty());
-    assert_eq!(none.add(SymbolId(0), &[0; 64]), Added::NoRoom);
+    assert_eq!(none.add(Esi(0), &[0; 64]), Added::NoRoom);
     assert_eq!((none.deficit(), none.complete(&plans), none.bytes().len()), (0, Ok(()), 0));
 }
 
@@ -443,7 +442,7 @@ fn forged_symbols_never_panic() {
             let id = rng.u32(..) >> rng.u32(0..32);
             let mut payload = vec![0; if rng.bool() { 64 } else { rng.usize(0..80) }];
             rng.fill(&mut payload);
-            let _ = assembly.add(SymbolId(id), &payload);
+            let _ = assembly.add(Esi(id), &payload);
             let _ = assembly.complete(&plans);
         }
     });
@@ -468,8 +467,8 @@ fn repair_ids_are_those_of_the_standard() {
     for (id, symbol) in (11..).zip(run.chunks(64)) {
         assert_eq!(symbol, block.encoder.repair(id, 1));
     }
-    assert_eq!(block.encoder.repair(MAX_SYMBOL_ID, 5).len(), 64);
-    assert_eq!(block.encoder.repair(MAX_SYMBOL_ID + 1, u32::MAX).len(), 0);
+    assert_eq!(block.encoder.repair(MAX_ESI, 5).len(), 64);
+    assert_eq!(block.encoder.repair(MAX_ESI + 1, u32::MAX).len(), 0);
     assert_eq!(block.encoder.repair(u32::MAX, 1).len(), 0);
     assert_eq!(block.encoder.repair(11, 0).len(), 0);
 }

@@ -2,7 +2,7 @@
 //! or not at all; changes hold a lock.
 //!
 //! ```text
-//!  sender.key        who this machine is as a sender; made on first use      identity.rs
+//!  sender.key        who this machine is as a sender; made on first use      sender_key.rs
 //!  keys/NAME.key     group keys (crypto::group has the format)               this file
 //!  known-senders     senders seen before: address, key, when                 senders.rs
 //!  keyring.lock
@@ -13,7 +13,7 @@
 //! A secret that others may read is taken all the same, with a warning, and its mode is mended: whoever
 //! wanted to read it has done so, and to refuse would stop a whole lab for what a new key must mend.
 
-mod identity;
+mod sender_key;
 mod senders;
 
 pub use senders::{KnownSender, SendersError, parse as parse_known_senders};

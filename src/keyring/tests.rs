@@ -1,5 +1,5 @@
 use super::*;
-use crate::crypto::sign::Identity;
+use crate::crypto::sign::SigningKey;
 use crate::units::SenderKey;
 use std::net::IpAddr;
 
@@ -21,10 +21,10 @@ fn seconds(keys: &GroupKeys) -> Vec<[u8; 32]> {
 fn a_senders_key_is_made_once_and_is_private() {
     let (_tmp, keyring) = keyring();
     let mut warnings = Vec::new();
-    let first = Identity::new(&keyring.sender(&mut warnings).unwrap()).public();
+    let first = SigningKey::new(&keyring.sender(&mut warnings).unwrap()).public();
     let path = keyring.dir.join("sender.key");
     assert_eq!((mode(&path), mode(&keyring.dir)), (0o600, 0o700));
-    assert_eq!(Identity::new(&keyring.sender(&mut warnings).unwrap()).public(), first);
+    assert_eq!(SigningKey::new(&keyring.sender(&mut warnings).unwrap()).public(), first);
     assert!(warnings.is_empty(), "{warnings:?}");
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.starts_with("# ") && text.contains("\nmcp-identity1-"), "{text}");

@@ -27,7 +27,7 @@ fn check(layout: &Layout, context: &str) {
         assert!((1..=MAX_SOURCE_SYMBOLS).contains(&k), "{context}");
         let mut at = 0;
         for id in 0..k {
-            let range = layout.symbol_range(block, SymbolId(id));
+            let range = layout.symbol_range(block, Esi(id));
             assert_eq!(range.start, at, "{context}");
             assert!(range.len() == usize::from(layout.symbol_size()) || id == k - 1, "{context}");
             assert!(!range.is_empty(), "{context}");
@@ -35,7 +35,7 @@ fn check(layout: &Layout, context: &str) {
         }
         assert_eq!(at, len, "{context}");
         for id in [k, k + 1, u32::MAX] {
-            assert_eq!(layout.symbol_range(block, SymbolId(id)), len..len, "{context}");
+            assert_eq!(layout.symbol_range(block, Esi(id)), len..len, "{context}");
         }
         total += u64::from(k);
     }
@@ -46,7 +46,7 @@ fn check(layout: &Layout, context: &str) {
     for b in [count, u32::MAX].into_iter().filter(|b| *b >= count) {
         assert_eq!(layout.block_len(BlockIndex(b)), 0, "{context}");
         assert_eq!(layout.source_symbols(BlockIndex(b)), 0, "{context}");
-        assert!(layout.symbol_range(BlockIndex(b), SymbolId(0)).is_empty(), "{context}");
+        assert!(layout.symbol_range(BlockIndex(b), Esi(0)).is_empty(), "{context}");
     }
 }
 

@@ -8,7 +8,7 @@
 //! - To a broadcast or plain address, not named: the one the kernel's routing uses.
 //! - To receive, not named: every interface that could carry a group; loopback if there is none.
 
-use super::destination::{Destination, Kind};
+use super::destination::{AddressKind, Destination};
 use super::interface::{Interface, needs_scope};
 use super::routes;
 use std::fmt::Write as _;
@@ -191,7 +191,7 @@ fn choose_from<'a>(
         return usable(scope, v6);
     }
     match destination.kind {
-        Kind::Multicast => {
+        AddressKind::Multicast => {
             let able: Vec<&Interface> =
                 all.iter().filter(|i| carries_groups(i) && i.has_family(v6)).collect();
             match able[..] {
@@ -203,7 +203,7 @@ fn choose_from<'a>(
                 }),
             }
         }
-        Kind::Broadcast | Kind::Unicast => {
+        AddressKind::Broadcast | AddressKind::Unicast => {
             if let SocketAddr::V6(a) = destination.addr
                 && needs_scope(a.ip())
             {

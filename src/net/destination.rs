@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 
 /// How a destination is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum AddressKind {
     /// A multicast group.
     Multicast,
     /// All machines of a subnet.
@@ -22,7 +22,7 @@ pub struct Destination {
     /// Address and port; of a link-local IPv6 address with the scope, as far as known.
     pub addr: SocketAddr,
     /// How it is reached.
-    pub kind: Kind,
+    pub kind: AddressKind,
     /// The port was part of the text.
     pub port_given: bool,
 }
@@ -168,15 +168,15 @@ fn unusable(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
-fn kind_of(ip: IpAddr, interfaces: &[Interface]) -> Kind {
+fn kind_of(ip: IpAddr, interfaces: &[Interface]) -> AddressKind {
     let broadcast = |ip: Ipv4Addr| {
         ip.is_broadcast()
             || interfaces.iter().flat_map(|i| &i.addresses).any(|a| a.broadcast == Some(ip) && a.ip != ip)
     };
     match ip {
-        ip if ip.is_multicast() => Kind::Multicast,
-        IpAddr::V4(ip) if broadcast(ip) => Kind::Broadcast,
-        _ => Kind::Unicast,
+        ip if ip.is_multicast() => AddressKind::Multicast,
+        IpAddr::V4(ip) if broadcast(ip) => AddressKind::Broadcast,
+        _ => AddressKind::Unicast,
     }
 }
 
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn destinations() {
-        use Kind::{Broadcast, Multicast, Unicast};
+        use AddressKind::{Broadcast, Multicast, Unicast};
         for (text, addr, kind, port_given) in [
             ("239.1.1.1", "239.1.1.1:7417", Multicast, false),
             ("224.0.0.1", "224.0.0.1:7417", Multicast, false),

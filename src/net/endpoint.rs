@@ -11,14 +11,14 @@
 //! A receiver sends by its own sockets alone, so that several on one machine have addresses that
 //! can be told apart although they share the group's port.
 
-use super::destination::{Destination, Kind};
+use super::destination::{AddressKind, Destination};
 use super::features::Features;
-use super::follow::Follow;
 use super::interface::Interface;
 use super::outage::{Aim, Outage, is_outage};
-use super::socket::{Arena, Channel, Role, is_unavailable};
+use super::rebind::Rebind;
+use super::send_errors::{SendErrors, is_passing};
+use super::socket::{Arena, Role, Socket, is_unavailable};
 use super::transmit::transmit;
-use super::troubles::{Troubles, is_passing};
 use super::{Net, Segment};
 use crate::text::bytes;
 use crate::units::{Arrival, Via};
@@ -65,7 +65,7 @@ struct Registration {
 /// UDP sockets as the engine's [`Net`].
 pub struct UdpNet {
     /// The sockets; the index is the token's distance from the first.
-    pub(super) channels: Vec<Channel>,
+    pub(super) sockets: Vec<Socket>,
     /// Which of them sends, by family: IPv4, IPv6.
     pub(super) senders: [Option<usize>; 2],
     /// Whose turn to receive it is.
@@ -77,7 +77,7 @@ pub struct UdpNet {
     /// Groups that were asked for.
     pub(super) groups: Vec<SocketAddr>,
     /// How a receiver follows its network.
-    pub(super) follow: Option<Follow>,
+    pub(super) rebind: Option<Rebind>,
     /// Datagrams that have come in since a receiver last looked at its interfaces, and whether it should
     /// look in any case.
     pub(super) heard: usize,
@@ -92,7 +92,7 @@ pub struct UdpNet {
     pub(super) notices: Vec<String>,
     pub(super) features: Features,
     arena: Arena,
-    troubles: Troubles,
+    send_errors: SendErrors,
     registration: Option<Registration>,
 }
 
@@ -117,18 +117,18 @@ impl UdpNet {
         // Devices believe the address that the announces come from. Answers to single devices would
         // carry another on a machine with several, as the routes have it.
         let own = match destination.kind {
-            Kind::Multicast => interface.address_v4().filter(|_| !v6).map(IpAddr::V4),
-            Kind::Broadcast | Kind::Unicast => None,
+            AddressKind::Multicast => interface.address_v4().filter(|_| !v6).map(IpAddr::V4),
+            AddressKind::Broadcast | AddressKind::Unicast => None,
         };
-        let mut open = |port| Channel::open(v6, own, port, Role::Own, &mut features);
-        let channel = match port {
+        let mut open = |port| Socket::open(v6, own, port, Role::Own, &mut features);
+        let socket = match port {
             Some(port) => open(port)?,
             None => match open(FEEDBACK_PORT) {
                 Err(e) if e.kind() == io::ErrorKind::AddrInUse => open(0)?,
                 other => other?,
             },
         };
-        channel.aim(interface, destination, ttl)?;
+        socket.aim(interface, destination, ttl)?;
         let mut net = Self::empty(std::slice::from_ref(interface), features);
         net.destination = Some(destination.on(interface).addr);
         net.aim = Some(Aim {
@@ -138,7 +138,7 @@ impl UdpNet {
             bound: own.is_some(),
         });
         net.senders[usize::from(v6)] = Some(0);
-        net.channels.push(channel);
+        net.sockets.push(socket);
         Ok(net)
     }
 
@@ -153,41 +153,41 @@ impl UdpNet {
         families: Families,
         mut features: Features,
     ) -> io::Result<Self> {
-        let mut channels = Vec::new();
+        let mut sockets = Vec::new();
         let mut senders = [None; 2];
         let mut lacking = None;
         for v6 in [false, true] {
             if !(if v6 { families.v6 } else { families.v4 }) {
                 continue;
             }
-            let own = match Channel::open(v6, None, 0, Role::Own, &mut features) {
+            let own = match Socket::open(v6, None, 0, Role::Own, &mut features) {
                 Err(e) if is_unavailable(&e) => {
                     lacking = Some(e);
                     continue;
                 }
                 other => other?,
             };
-            senders[usize::from(v6)] = Some(channels.len());
-            channels.push(own);
-            channels.push(Channel::open(v6, None, port, Role::Group, &mut features)?);
+            senders[usize::from(v6)] = Some(sockets.len());
+            sockets.push(own);
+            sockets.push(Socket::open(v6, None, port, Role::Group, &mut features)?);
         }
-        if channels.is_empty() {
+        if sockets.is_empty() {
             return Err(lacking.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT)));
         }
         let mut net = Self::empty(interfaces, features);
-        (net.channels, net.senders) = (channels, senders);
+        (net.sockets, net.senders) = (sockets, senders);
         Ok(net)
     }
 
     fn empty(interfaces: &[Interface], features: Features) -> Self {
         Self {
-            channels: Vec::new(),
+            sockets: Vec::new(),
             senders: [None; 2],
             next: 0,
             in_a_row: 0,
             interfaces: interfaces.to_vec(),
             groups: Vec::new(),
-            follow: None,
+            rebind: None,
             heard: 0,
             look: false,
             destination: None,
@@ -197,7 +197,7 @@ impl UdpNet {
             notices: Vec::new(),
             features,
             arena: Arena::new(),
-            troubles: Troubles::default(),
+            send_errors: SendErrors::default(),
             registration: None,
         }
     }
@@ -211,8 +211,8 @@ impl UdpNet {
     /// When the system refuses.
     pub fn register(&mut self, registry: &Registry, first_token: usize) -> io::Result<()> {
         let registration = Registration { registry: registry.try_clone()?, first_token };
-        for (i, channel) in self.channels.iter().enumerate() {
-            registration.add(channel, i)?;
+        for (i, socket) in self.sockets.iter().enumerate() {
+            registration.add(socket, i)?;
         }
         self.registration = Some(registration);
         Ok(())
@@ -222,7 +222,7 @@ impl UdpNet {
     /// receiver repairs.
     #[must_use]
     pub fn own_port(&self, v6: bool) -> Option<u16> {
-        self.senders[usize::from(v6)].map(|i| self.channels[i].port)
+        self.senders[usize::from(v6)].map(|i| self.sockets[i].port)
     }
 
     /// The features that have not been switched off so far.
@@ -233,15 +233,15 @@ impl UdpNet {
 
     /// Refusals so far that did not matter enough to be errors.
     #[must_use]
-    pub fn troubles(&self) -> &Troubles {
-        &self.troubles
+    pub fn send_errors(&self) -> &SendErrors {
+        &self.send_errors
     }
 
     /// Lines for `-v`: interfaces, ports, buffers, features.
     #[must_use]
     pub fn describe(&self) -> Vec<String> {
         let interfaces = self.interfaces.iter().map(|i| format!("interface {i}, MTU {}", i.mtu));
-        let sockets = self.channels.iter().map(|c| {
+        let sockets = self.sockets.iter().map(|c| {
             format!(
                 "UDP port {} ({}, {}), buffers: {} to receive, {} to send",
                 c.port,
@@ -258,7 +258,7 @@ impl UdpNet {
     /// What a send that was refused after `sent` of `all` datagrams comes to.
     pub(super) fn settle(
         &mut self,
-        channel: usize,
+        socket: usize,
         to: SocketAddr,
         (sent, all): (usize, usize),
         longest: usize,
@@ -268,14 +268,14 @@ impl UdpNet {
             self.sends_again();
         }
         let Some(e) = refusal else {
-            self.want_writable(channel, false)?;
+            self.want_writable(socket, false)?;
             return Ok(sent);
         };
         if e.kind() == io::ErrorKind::WouldBlock {
             if sent == 0 {
                 self.is_stuck()?;
             }
-            self.want_writable(channel, true)?;
+            self.want_writable(socket, true)?;
             return Ok(sent);
         }
         if e.raw_os_error() == Some(libc::EFAULT) {
@@ -289,7 +289,7 @@ impl UdpNet {
             return Ok(sent);
         }
         if !ours || is_passing(&e) {
-            self.troubles.lost(all - sent, to, e);
+            self.send_errors.lost(all - sent, to, e);
             return Ok(all);
         }
         if e.raw_os_error() == Some(libc::EMSGSIZE) {
@@ -303,15 +303,15 @@ impl UdpNet {
         Err(io::Error::new(e.kind(), format!("cannot send to {to}: {e}; check the network and --interface")))
     }
 
-    fn want_writable(&mut self, channel: usize, wanted: bool) -> io::Result<()> {
-        let c = &mut self.channels[channel];
+    fn want_writable(&mut self, socket: usize, wanted: bool) -> io::Result<()> {
+        let c = &mut self.sockets[socket];
         if c.blocked == wanted && !wanted {
             return Ok(());
         }
         c.blocked = wanted;
         // When it is wanted again, the edge has to be armed again.
         match &self.registration {
-            Some(registration) => registration.change(c, channel),
+            Some(registration) => registration.change(c, socket),
             None => Ok(()),
         }
     }
@@ -321,7 +321,7 @@ impl UdpNet {
         let v6 = group.is_ipv6();
         let i = match self.group_channel(v6, group.port()) {
             Ok(i) => i,
-            Err(e) => return self.troubles.refused("listen to", group, e),
+            Err(e) => return self.send_errors.refused("listen to", group, e),
         };
         if !group.ip().is_multicast() {
             return;
@@ -329,8 +329,8 @@ impl UdpNet {
         let mut tried = false;
         for interface in self.interfaces.iter().filter(|i| i.has_family(v6)) {
             tried = true;
-            if let Err(e) = self.channels[i].join(group.ip(), interface) {
-                self.troubles.refused("join", group, e);
+            if let Err(e) = self.sockets[i].join(group.ip(), interface) {
+                self.send_errors.refused("join", group, e);
             }
         }
         if !tried {
@@ -338,56 +338,56 @@ impl UdpNet {
                 "no interface in use has an {} address",
                 if v6 { "IPv6" } else { "IPv4" }
             ));
-            self.troubles.refused("join", group, e);
+            self.send_errors.refused("join", group, e);
         }
     }
 
     /// Puts a socket into the place of another.
-    pub(super) fn replace(&mut self, at: usize, channel: Channel) -> io::Result<()> {
+    pub(super) fn replace(&mut self, at: usize, socket: Socket) -> io::Result<()> {
         if let Some(registration) = &self.registration {
-            let fd = self.channels[at].socket.as_raw_fd();
+            let fd = self.sockets[at].socket.as_raw_fd();
             registration.registry.deregister(&mut SourceFd(&fd))?;
-            registration.add(&channel, at)?;
+            registration.add(&socket, at)?;
         }
-        self.channels[at] = channel;
+        self.sockets[at] = socket;
         Ok(())
     }
 
     /// The group socket of the family and port, opened if there is none.
     pub(super) fn group_channel(&mut self, v6: bool, port: u16) -> io::Result<usize> {
-        let here = |c: &Channel| c.via == Via::Group && c.v6 == v6 && c.port == port;
-        if let Some(i) = self.channels.iter().position(here) {
+        let here = |c: &Socket| c.via == Via::Group && c.v6 == v6 && c.port == port;
+        if let Some(i) = self.sockets.iter().position(here) {
             return Ok(i);
         }
-        let i = self.channels.len();
+        let i = self.sockets.len();
         if i == Self::MAX_SOCKETS {
             return Err(io::Error::other("too many ports to listen at"));
         }
-        let channel = Channel::open(v6, None, port, Role::Group, &mut self.features)?;
+        let socket = Socket::open(v6, None, port, Role::Group, &mut self.features)?;
         if let Some(registration) = &self.registration {
-            registration.add(&channel, i)?;
+            registration.add(&socket, i)?;
         }
-        self.channels.push(channel);
+        self.sockets.push(socket);
         Ok(i)
     }
 }
 
 impl Registration {
-    fn add(&self, channel: &Channel, i: usize) -> io::Result<()> {
-        let fd = channel.socket.as_raw_fd();
-        self.registry.register(&mut SourceFd(&fd), Token(self.first_token + i), interest(channel))
+    fn add(&self, socket: &Socket, i: usize) -> io::Result<()> {
+        let fd = socket.socket.as_raw_fd();
+        self.registry.register(&mut SourceFd(&fd), Token(self.first_token + i), interest(socket))
     }
 
-    fn change(&self, channel: &Channel, i: usize) -> io::Result<()> {
-        let fd = channel.socket.as_raw_fd();
-        self.registry.reregister(&mut SourceFd(&fd), Token(self.first_token + i), interest(channel))
+    fn change(&self, socket: &Socket, i: usize) -> io::Result<()> {
+        let fd = socket.socket.as_raw_fd();
+        self.registry.reregister(&mut SourceFd(&fd), Token(self.first_token + i), interest(socket))
     }
 }
 
 /// A UDP socket is writable nearly always, and an edge for each datagram sent would wake the
 /// engine for nothing.
-fn interest(channel: &Channel) -> Interest {
-    if channel.blocked { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE }
+fn interest(socket: &Socket) -> Interest {
+    if socket.blocked { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE }
 }
 
 impl UdpNet {
@@ -395,7 +395,7 @@ impl UdpNet {
     /// some two kilobytes, against twice the bytes that it says it gave.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.channels.iter().map(|c| c.receive_buffer).min().unwrap_or(0) / 1500
+        self.sockets.iter().map(|c| c.receive_buffer).min().unwrap_or(0) / 1500
     }
 }
 
@@ -409,7 +409,7 @@ impl Net for UdpNet {
             } else {
                 libc::EDESTADDRREQ
             });
-            self.troubles.lost(segments.len(), to, e);
+            self.send_errors.lost(segments.len(), to, e);
             return Ok(segments.len());
         };
         if !self.may_send()? {
@@ -417,19 +417,19 @@ impl Net for UdpNet {
         }
         let address = self.of_the_task(to).unwrap_or(to);
         let (sent, refusal) =
-            transmit(&self.channels[i].socket, &address.into(), segments, &mut self.features);
+            transmit(&self.sockets[i].socket, &address.into(), segments, &mut self.features);
         let longest = segments.get(sent).map_or(0, Segment::len);
         self.settle(i, to, (sent, segments.len()), longest, refusal)
     }
 
     fn receive(&mut self, sink: &mut dyn FnMut(Arrival, &mut [u8])) -> io::Result<usize> {
-        for _ in 0..self.channels.len() {
+        for _ in 0..self.sockets.len() {
             let at = self.next;
-            self.next = (at + 1) % self.channels.len();
+            self.next = (at + 1) % self.sockets.len();
             self.in_a_row += 1;
-            let channel = &mut self.channels[at];
+            let socket = &mut self.sockets[at];
             for _ in 0..RECEIVE_ATTEMPTS {
-                match channel.receive(&mut self.arena, self.features, sink) {
+                match socket.receive(&mut self.arena, self.features, sink) {
                     Ok(batch) => {
                         // The stream's socket has more most often, and the others nothing.
                         if batch.full && self.in_a_row < MAX_IN_A_ROW {
@@ -446,8 +446,8 @@ impl Net for UdpNet {
                     }
                     // An ICMP answer to something sent, for example.
                     Err(e) if is_passing(&e) => {
-                        let at = channel.socket.local_addr().map_err(|_| e.kind())?;
-                        self.troubles.refused("receive at", at, e);
+                        let at = socket.socket.local_addr().map_err(|_| e.kind())?;
+                        self.send_errors.refused("receive at", at, e);
                     }
                     Err(e) => return Err(e),
                 }
@@ -466,6 +466,6 @@ impl Net for UdpNet {
     }
 
     fn kernel_drops(&self) -> u64 {
-        self.channels.iter().map(|c| c.drops).sum()
+        self.sockets.iter().map(|c| c.drops).sum()
     }
 }

@@ -6,24 +6,24 @@ pub mod choice;
 pub mod destination;
 pub mod endpoint;
 pub mod features;
-mod follow;
 pub mod interface;
 mod outage;
 mod portable;
+mod rebind;
 mod routes;
+pub mod send_errors;
 mod socket;
 mod sys;
 #[cfg(test)]
 mod tests;
 mod transmit;
-pub mod troubles;
 
 pub use choice::{InterfaceError, ReceiveChoice, choose, choose_all_for_receive};
-pub use destination::{Destination, InvalidDestination, Kind};
+pub use destination::{AddressKind, Destination, InvalidDestination};
 pub use endpoint::{Families, UdpNet};
 pub use features::Features;
 pub use interface::{Interface, InterfaceAddress};
-pub use troubles::{Trouble, Troubles};
+pub use send_errors::{SendError, SendErrors};
 
 use crate::storage::RawBytes;
 use crate::units::Arrival;

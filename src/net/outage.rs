@@ -2,10 +2,10 @@
 //! nothing. Such things pass, most often, so they are waited out for a while. What comes back may have
 //! another index or another address, and the socket is made to fit it.
 
-use super::destination::{Destination, Kind};
+use super::destination::{AddressKind, Destination};
 use super::endpoint::UdpNet;
 use super::interface::Interface;
-use super::socket::{Channel, Role};
+use super::socket::{Role, Socket};
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -58,7 +58,7 @@ impl Outage {
     }
 }
 
-/// Errors by which the system says that our own end of the way is missing.
+/// Errors by which the system says that our own end of the path is missing.
 pub(super) fn is_outage(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::ENETDOWN | libc::ENETUNREACH | libc::EADDRNOTAVAIL | libc::ENODEV))
 }
@@ -152,21 +152,21 @@ impl UdpNet {
         let interface = match find(&aim, Interface::list().map_err(|e| e.to_string())?) {
             Ok(interface) => interface,
             // The routes may lead to a single machine by another interface.
-            Err(_) if aim.destination.kind == Kind::Unicast => return Ok(()),
+            Err(_) if aim.destination.kind == AddressKind::Unicast => return Ok(()),
             Err(why) => return Err(why),
         };
         let refused = |e: io::Error| format!("cannot send by interface {interface} ({e})");
-        let local = self.channels[at].socket.local_addr().map(|a| a.ip()).map_err(refused)?;
+        let local = self.sockets[at].socket.local_addr().map(|a| a.ip()).map_err(refused)?;
         if aim.bound && !interface.addresses.iter().any(|a| a.ip == local) {
             let own = interface.address(aim.destination.is_v6());
-            let port = self.channels[at].port;
+            let port = self.sockets[at].port;
             let mut open =
-                |port| Channel::open(aim.destination.is_v6(), own, port, Role::Own, &mut self.features);
-            let channel = open(port).or_else(|_| open(0)).map_err(refused)?;
-            self.replace(at, channel).map_err(refused)?;
+                |port| Socket::open(aim.destination.is_v6(), own, port, Role::Own, &mut self.features);
+            let socket = open(port).or_else(|_| open(0)).map_err(refused)?;
+            self.replace(at, socket).map_err(refused)?;
             self.notices.push(format!("sending from another address now: interface {interface}"));
         }
-        self.channels[at].aim(&interface, &aim.destination, aim.ttl).map_err(refused)?;
+        self.sockets[at].aim(&interface, &aim.destination, aim.ttl).map_err(refused)?;
         self.destination = Some(aim.destination.on(&interface).addr);
         self.interfaces = vec![interface];
         Ok(())

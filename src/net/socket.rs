@@ -1,12 +1,12 @@
 //! One UDP socket with everything it should have: buffers, path MTU rules, GRO, the drop count,
 //! memberships; and receiving a batch from it.
 
-use super::destination::{Destination, Kind};
+use super::destination::{AddressKind, Destination};
 use super::features::Features;
 use super::interface::Interface;
 use super::{portable, routes};
 use crate::units::{Arrival, Via};
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -61,7 +61,7 @@ impl Arena {
     }
 }
 
-/// What one [`Channel::receive`] brought.
+/// What one [`Socket::receive`] brought.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Batch {
     pub(super) datagrams: usize,
@@ -69,7 +69,7 @@ pub(super) struct Batch {
     pub(super) full: bool,
 }
 
-/// What a [`Channel`] is for.
+/// What a [`Socket`] is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// Shares a well-known port with other programs and joins groups.
@@ -80,7 +80,7 @@ pub(super) enum Role {
 
 /// A non-blocking UDP socket of one family.
 #[derive(Debug)]
-pub(super) struct Channel {
+pub(super) struct Socket {
     pub(super) socket: UdpSocket,
     pub(super) via: Via,
     pub(super) v6: bool,
@@ -101,7 +101,7 @@ pub(super) struct Channel {
     emptied: Instant,
 }
 
-impl Channel {
+impl Socket {
     /// Opens a socket bound to `port` (0: any) of `address` (none: of all the machine's). Clears
     /// features that the kernel lacks.
     ///
@@ -115,7 +115,7 @@ impl Channel {
         features: &mut Features,
     ) -> io::Result<Self> {
         let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
-        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        let socket = socket2::Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
         if v6 {
             socket.set_only_v6(true)?;
@@ -157,25 +157,25 @@ impl Channel {
     pub(super) fn aim(&self, interface: &Interface, destination: &Destination, ttl: u8) -> io::Result<()> {
         let socket = SockRef::from(&self.socket);
         match destination.kind {
-            Kind::Multicast if self.v6 => {
+            AddressKind::Multicast if self.v6 => {
                 socket.set_multicast_if_v6(interface.index)?;
                 socket.set_multicast_hops_v6(u32::from(ttl))?;
                 // Receivers on this machine are receivers like others.
                 socket.set_multicast_loop_v6(true)
             }
-            Kind::Multicast => {
+            AddressKind::Multicast => {
                 self.multicast_by_v4(interface)?;
                 socket.set_multicast_ttl_v4(u32::from(ttl))?;
                 socket.set_multicast_loop_v4(true)
             }
-            Kind::Broadcast => {
+            AddressKind::Broadcast => {
                 self.socket.set_broadcast(true)?;
                 self.unicast_by(interface)
             }
             // Only against the routes is the interface forced, because that holds for the answers
             // to devices elsewhere as well.
-            Kind::Unicast if routed_by(interface, destination) => Ok(()),
-            Kind::Unicast => self.unicast_by(interface),
+            AddressKind::Unicast if routed_by(interface, destination) => Ok(()),
+            AddressKind::Unicast => self.unicast_by(interface),
         }
     }
 
@@ -314,7 +314,7 @@ impl Channel {
     }
 }
 
-/// Whether an error of [`Channel::open`] says that the machine does not have the family.
+/// Whether an error of [`Socket::open`] says that the machine does not have the family.
 pub(super) fn is_unavailable(e: &io::Error) -> bool {
     matches!(
         e.raw_os_error(),
@@ -351,14 +351,14 @@ fn routed_by(interface: &Interface, destination: &Destination) -> bool {
 
 /// Lets several programs have the port and all get the group's datagrams. On Linux that takes
 /// SO_REUSEADDR; SO_REUSEPORT would deal them out instead.
-fn share_port(socket: &Socket) -> io::Result<()> {
+fn share_port(socket: &socket2::Socket) -> io::Result<()> {
     socket.set_reuse_address(true)?;
     #[cfg(not(target_os = "linux"))]
     socket.set_reuse_port(true)?;
     Ok(())
 }
 
-fn ask_receive_buffer(socket: &Socket) -> usize {
+fn ask_receive_buffer(socket: &socket2::Socket) -> usize {
     // Root may go over the system's limit.
     #[cfg(target_os = "linux")]
     let forced = sys::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER_BYTES as i32);
@@ -370,7 +370,7 @@ fn ask_receive_buffer(socket: &Socket) -> usize {
     usable(socket.recv_buffer_size())
 }
 
-fn ask_send_buffer(socket: &Socket) -> usize {
+fn ask_send_buffer(socket: &socket2::Socket) -> usize {
     #[cfg(target_os = "linux")]
     let forced = sys::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, BUFFER_BYTES as i32);
     #[cfg(not(target_os = "linux"))]
@@ -398,7 +398,7 @@ fn usable(told: io::Result<usize>) -> usize {
 /// is ignored on purpose (PROBE): one path with a small MTU, or a forged ICMP message, must not
 /// stop the others.
 #[cfg(target_os = "linux")]
-fn never_fragment(socket: &Socket, v6: bool) -> io::Result<()> {
+fn never_fragment(socket: &socket2::Socket, v6: bool) -> io::Result<()> {
     let fd = socket.as_fd();
     if v6 {
         sys::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
@@ -409,7 +409,7 @@ fn never_fragment(socket: &Socket, v6: bool) -> io::Result<()> {
 }
 
 #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
-fn never_fragment(socket: &Socket, v6: bool) -> io::Result<()> {
+fn never_fragment(socket: &socket2::Socket, v6: bool) -> io::Result<()> {
     use std::os::fd::AsFd;
     let (level, name) =
         if v6 { (libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG) } else { (libc::IPPROTO_IP, libc::IP_DONTFRAG) };
@@ -418,13 +418,13 @@ fn never_fragment(socket: &Socket, v6: bool) -> io::Result<()> {
 
 /// No such option; symbols are chosen to fit the MTU.
 #[cfg(not(any(target_os = "linux", target_vendor = "apple", target_os = "freebsd")))]
-fn never_fragment(_socket: &Socket, _v6: bool) -> io::Result<()> {
+fn never_fragment(_socket: &socket2::Socket, _v6: bool) -> io::Result<()> {
     Ok(())
 }
 
 /// What makes it better and may be lacking: only joined groups, GRO, the count of drops, times of arrival.
 #[cfg(target_os = "linux")]
-fn tune(socket: &Socket, v6: bool, role: Role, features: &mut Features) {
+fn tune(socket: &socket2::Socket, v6: bool, role: Role, features: &mut Features) {
     let fd = socket.as_fd();
     if role == Role::Group {
         // Otherwise groups that other programs joined come in as well. Older kernels lack it for
@@ -440,7 +440,7 @@ fn tune(socket: &Socket, v6: bool, role: Role, features: &mut Features) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn tune(_socket: &Socket, _v6: bool, _role: Role, _features: &mut Features) {}
+fn tune(_socket: &socket2::Socket, _v6: bool, _role: Role, _features: &mut Features) {}
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {

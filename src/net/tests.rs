@@ -50,7 +50,7 @@ impl Node {
         let families = Families::of(&group);
         let mut node = Self::new(UdpNet::receiver(&[lo()], group.port(), families, features).unwrap());
         node.net.listen(group);
-        assert!(node.net.troubles().latest.is_none(), "{:?}", node.net.troubles());
+        assert!(node.net.send_errors().latest.is_none(), "{:?}", node.net.send_errors());
         node
     }
 
@@ -87,7 +87,7 @@ impl Node {
     fn send(&mut self, to: SocketAddr, datagrams: &[Vec<u8>]) {
         let segments: Vec<_> = datagrams.iter().map(|d| segment(d)).collect();
         assert_eq!(self.net.send(to, &segments).unwrap(), datagrams.len());
-        assert_eq!(self.net.troubles().datagrams, 0, "{:?}", self.net.troubles());
+        assert_eq!(self.net.send_errors().datagrams, 0, "{:?}", self.net.send_errors());
     }
 }
 
@@ -146,7 +146,7 @@ fn a_kernel_that_refuses_to_segment_is_sent_plain_datagrams() {
     let (mut sender, mut receiver) =
         (Node::sender(&to, Features::default()), Node::receiver(to.addr, Features::default()));
     // Segmentation needs checksums; without them the kernel answers EINVAL.
-    let socket = sender.net.channels[0].socket.as_fd();
+    let socket = sender.net.sockets[0].socket.as_fd();
     sys::set_int(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
     let sent = batch(MAX_BATCH, 1436, 100);
     for _ in 0..2 {
@@ -250,7 +250,7 @@ fn broadcast_and_plain_addresses_in_place_of_a_group() {
         assert_eq!(bytes(&got), sent);
         assert!(got.iter().all(|d| d.via == Via::Group), "{ip}");
     }
-    assert_eq!(destination("127.255.255.255", 1).kind, Kind::Broadcast);
+    assert_eq!(destination("127.255.255.255", 1).kind, AddressKind::Broadcast);
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn a_second_group_and_port_and_a_rejoin_while_polled() {
     for to in [second, third, first, first] {
         receiver.net.listen(to.addr);
     }
-    assert_eq!(receiver.net.troubles().refusals, 0);
+    assert_eq!(receiver.net.send_errors().refusals, 0);
     for to in [first, second, third] {
         let sent = batch(5, 800, 10);
         Node::sender(&to, Features::default()).send(to.addr, &sent);
@@ -293,7 +293,7 @@ fn a_vanished_page_is_efault_and_nothing_else() {
             let e = sender.net.send(to.addr, &segments).unwrap_err();
             assert_eq!(e.raw_os_error(), Some(libc::EFAULT), "{features}");
         }
-        assert_eq!((sender.net.features(), sender.net.troubles().datagrams), (features, 0));
+        assert_eq!((sender.net.features(), sender.net.send_errors().datagrams), (features, 0));
     }
 }
 
@@ -322,7 +322,7 @@ fn too_long_datagrams_are_left_out_and_too_long_ones_of_ours_named() {
         // To anyone else it is a datagram lost.
         let other = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
         assert_eq!(sender.net.send(other, &[segment(&huge)]).unwrap(), 1);
-        assert_eq!(sender.net.troubles().datagrams, 1);
+        assert_eq!(sender.net.send_errors().datagrams, 1);
     }
 }
 
@@ -335,10 +335,10 @@ fn senseless_addresses_cost_a_datagram_and_no_feature() {
     let addresses = ["127.0.0.1:0", "0.0.0.0:9", "[::1]:9", "127.255.255.255:9"];
     for (n, address) in addresses.iter().enumerate() {
         assert_eq!(sender.net.send(address.parse().unwrap(), &segments).unwrap(), 3, "{address}");
-        assert_eq!(sender.net.troubles().datagrams, 3 * (n as u64 + 1), "{address}");
+        assert_eq!(sender.net.send_errors().datagrams, 3 * (n as u64 + 1), "{address}");
     }
     assert_eq!(sender.net.features(), Features::default());
-    let latest = sender.net.troubles().latest.as_ref().unwrap().to_string();
+    let latest = sender.net.send_errors().latest.as_ref().unwrap().to_string();
     assert!(latest.starts_with("cannot send to 127.255.255.255:9: "), "{latest}");
 }
 
@@ -381,14 +381,14 @@ fn would_block_is_fewer_and_reports_when_writable() {
 }
 
 #[test]
-fn passing_troubles_are_counted_and_others_are_errors() {
+fn passing_send_errors_are_counted_and_others_are_errors() {
     let to = destination("239.255.74.16", free_port());
     let mut sender = Node::sender(&to, Features::default());
     let refusal = |errno| Some(io::Error::from_raw_os_error(errno));
     for errno in [libc::ENOBUFS, libc::EHOSTUNREACH, libc::ECONNREFUSED, libc::EPERM] {
         assert_eq!(sender.net.settle(0, to.addr, (3, 8), 100, refusal(errno)).unwrap(), 8);
     }
-    assert_eq!(sender.net.troubles().datagrams, 20);
+    assert_eq!(sender.net.send_errors().datagrams, 20);
     let e = sender.net.settle(0, to.addr, (3, 8), 100, refusal(libc::EIO)).unwrap_err().to_string();
     assert!(e.contains("cannot send to 239.255.74.16") && e.contains("--interface"), "{e}");
 }
@@ -400,7 +400,7 @@ fn a_missing_interface_is_waited_for_and_concerns_the_task_only() {
     let refusal = |errno| Some(io::Error::from_raw_os_error(errno));
     let device = "127.0.0.1:9".parse().unwrap();
     assert_eq!(sender.net.settle(0, device, (0, 2), 100, refusal(libc::ENETUNREACH)).unwrap(), 2);
-    assert_eq!((sender.net.troubles().datagrams, sender.net.outage.is_none()), (2, true));
+    assert_eq!((sender.net.send_errors().datagrams, sender.net.outage.is_none()), (2, true));
     for errno in [libc::ENETDOWN, libc::ENETUNREACH, libc::EADDRNOTAVAIL, libc::ENODEV] {
         assert_eq!(sender.net.settle(0, to.addr, (3, 8), 100, refusal(errno)).unwrap(), 3, "{errno}");
         let sent = batch(1, 40, 40);
@@ -412,7 +412,7 @@ fn a_missing_interface_is_waited_for_and_concerns_the_task_only() {
         }
         assert!(sender.net.outage.is_none());
     }
-    assert_eq!(sender.net.troubles().datagrams, 2, "nothing of the task's is given up");
+    assert_eq!(sender.net.send_errors().datagrams, 2, "nothing of the task's is given up");
     assert!(sender.net.tend().is_empty(), "nothing worth saying: it was there at the next look");
 }
 
@@ -443,12 +443,12 @@ fn listening_is_bounded_and_refusals_are_kept() {
     let group = destination("239.255.74.19", free_port());
     let mut receiver = Node::receiver(group.addr, Features::default());
     receiver.net.listen("[ff15::1]:9999".parse().unwrap()); // family not opened at the start: still heard
-    let before = receiver.net.troubles().refusals;
+    let before = receiver.net.send_errors().refusals;
     for _ in 0..UdpNet::MAX_SOCKETS + 2 {
         receiver.net.listen(SocketAddr::from(([239, 255, 74, 19], free_port())));
     }
-    assert!(receiver.net.troubles().refusals > before);
-    assert!(receiver.net.troubles().latest.as_ref().unwrap().to_string().contains("too many ports"));
+    assert!(receiver.net.send_errors().refusals > before);
+    assert!(receiver.net.send_errors().latest.as_ref().unwrap().to_string().contains("too many ports"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The rate controller: starts high, finds what the slowest served way carries, stays just below it,
+//! The rate controller: starts high, finds what the slowest served path carries, stays just below it,
 //! and looks now and then whether it carries more.
 //!
 //! ```text
@@ -26,7 +26,7 @@ pub enum RateMode {
 pub const START: Rate = Rate(100_000_000);
 /// It never goes below this; a device that needs less is served alone.
 pub const FLOOR: Rate = Rate(1_000_000);
-/// Pause between two looks whether the way carries more.
+/// Pause between two looks whether the path carries more.
 const HOLD: Duration = Duration::from_secs(1);
 /// Share of what is carried that is used.
 const SHARE: f64 = 0.97;
@@ -113,7 +113,7 @@ impl RateController {
         }
     }
 
-    /// All served ways carried what was sent at the present rate, which really was sent. True if
+    /// All served paths carried what was sent at the present rate, which really was sent. True if
     /// the rate changes.
     pub fn clear(&mut self, now: Time, Clear { random, queue }: Clear) -> bool {
         let step = match self.state {
@@ -145,7 +145,7 @@ impl RateController {
         self.set(self.rate * step)
     }
 
-    /// A served way carries no more than the share `carried` of what was sent at the rate `sending`.
+    /// A served path carries no more than the share `carried` of what was sent at the rate `sending`.
     /// True if the rate changes.
     pub fn congested(&mut self, now: Time, sending: Rate, carried: f64) -> bool {
         let holding = matches!(self.state, State::Holding { .. });

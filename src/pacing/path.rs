@@ -1,8 +1,8 @@
-//! What one device's reports say of the way to it: whether it is congested, and what it carries.
+//! What one device's reports say of the path to it: whether it is congested, and what it carries.
 //!
 //! Loss that does not depend on the rate is no reason to slow down. So the loss at rates that are known
-//! to be carried is the way's own; what is lost beyond it together with a queue that has grown, or
-//! with a socket that has overflowed, is congestion, and so is a long queue alone. Then what still arrives, per second, is what the way carries. A heavy loss out of the blue is
+//! to be carried is the path's own; what is lost beyond it together with a queue that has grown, or
+//! with a socket that has overflowed, is congestion, and so is a long queue alone. Then what still arrives, per second, is what the path carries. A heavy loss out of the blue is
 //! suspected to be congestion too, until it has stayed at a lower rate.
 
 use crate::time::Time;
@@ -10,13 +10,13 @@ use std::time::Duration;
 
 /// How far back the shortest delay and the best rate are looked for, at least; at most twice as far.
 const MEMORY: Duration = Duration::from_secs(5);
-/// Loss beyond the way's own that is not yet congestion.
+/// Loss beyond the path's own that is not yet congestion.
 const LOSS_MARGIN: f64 = 0.01;
 /// Standard deviations of the loss of a stretch that are put down to chance.
 const SIGMAS: f64 = 3.5;
 /// The same for a try.
 const SIGMAS_RAISING: f64 = 1.5;
-/// A loss is the way's own if this share of it stays ...
+/// A loss is the path's own if this share of it stays ...
 const STAYS: f64 = 0.6;
 /// ... at this share of the rate.
 const SLOWER: f64 = 0.8;
@@ -32,10 +32,10 @@ const GENTLY: f64 = 0.85;
 const KEEPS_UP: f64 = 0.95;
 /// A queue that has grown by so much is congestion together with loss.
 const QUEUE_WITH_LOSS: Duration = Duration::from_millis(2);
-/// Loss beyond the way's own that is suspected to be congestion even at a rate that was fine before,
+/// Loss beyond the path's own that is suspected to be congestion even at a rate that was fine before,
 /// and with no queue to be seen.
 const LOSS_ALONE: f64 = 0.1;
-/// What a stretch adds to what is known of the way's own loss, at least.
+/// What a stretch adds to what is known of the path's own loss, at least.
 const LEARNING: f64 = 0.15;
 /// Fewer datagrams in a stretch say nothing.
 const FEWEST: u64 = 24;
@@ -74,7 +74,7 @@ pub struct Sample {
 pub enum Finding {
     /// Too short to say.
     Nothing,
-    /// The way carried it, but for the losses it has at any rate.
+    /// The path carried it, but for the losses it has at any rate.
     Clear(Clear),
     /// It did not: of every second's worth sent, this share of the sending rate is carried
     /// (losses of its own not counted), above 0 and at most 1.
@@ -84,14 +84,14 @@ pub enum Finding {
 /// How well what was sent was carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clear {
-    /// Losses that the way has at any rate have just been told from congestion.
+    /// Losses that the path has at any rate have just been told from congestion.
     pub random: bool,
-    /// The queue on the way, as far as it has grown of late.
+    /// The queue on the path, as far as it has grown of late.
     pub queue: Duration,
 }
 
 impl Clear {
-    /// What two ways have in common.
+    /// What two paths have in common.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self { random: self.random || other.random, queue: self.queue.max(other.queue) }
@@ -120,14 +120,14 @@ impl Least {
     }
 }
 
-/// The memory of one way.
+/// The memory of one path.
 #[derive(Debug, Default)]
 pub struct Path {
     /// Loss at any rate, and how many stretches it was learnt from.
     own: f64,
     looks: f64,
     /// The sending rate (datagrams a second) at which congestion was suspected first, for no reason but
-    /// a loss so much greater than the way's own.
+    /// a loss so much greater than the path's own.
     suspicion: Option<(f64, f64)>,
     delay_us: Least,
     /// What it has carried of late at its best, in datagrams a second, negated.
@@ -169,7 +169,7 @@ impl Path {
             && queue <= QUEUE_GROWING
             && !sample.overflowed
         {
-            // It stays when the rate falls, and nothing overflows: that is the way's own loss.
+            // It stays when the rate falls, and nothing overflows: that is the path's own loss.
             (self.own, random) = (loss, true);
         }
         // A false alarm costs little while trying, and much otherwise.

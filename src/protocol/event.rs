@@ -1,6 +1,6 @@
 //! What the machines tell the user: events at each change, snapshots for bars and reports.
 
-use super::trust::Judgement;
+use super::trust::TrustDecision;
 use crate::status::{DeviceRow, DeviceStatus};
 use crate::units::{DeviceId, Digest, Rate, SenderKey, SessionId, TaskId};
 use crate::wire::{AbortCode, Phase};
@@ -24,7 +24,7 @@ pub enum SenderEvent {
         late: bool,
     },
     /// Two devices have the same identifier, as cloned machines do. They are served as two.
-    Twin {
+    DuplicateId {
         /// The identifier.
         device: DeviceId,
         /// The label of the second one (untrusted).
@@ -121,7 +121,7 @@ pub enum ReceiverEvent {
         /// Where it is.
         address: SocketAddr,
         /// Why it is trusted; an accepted one.
-        judgement: Judgement,
+        decision: TrustDecision,
     },
     /// A session's sender has this key, and no files are taken from it.
     SenderRefused {
@@ -130,14 +130,14 @@ pub enum ReceiverEvent {
         /// Where it is.
         address: SocketAddr,
         /// Why it is not; no accepted one.
-        judgement: Judgement,
+        decision: TrustDecision,
     },
     /// The sender admitted us.
     Admitted,
     /// The first symbol came.
     Receiving,
     /// All that might have been here already has been looked at.
-    Held {
+    Resumed {
         /// Bytes of blocks that agree: they need not be received.
         bytes: u64,
     },
@@ -195,7 +195,7 @@ pub struct ReceiverSnapshot {
     /// The sender.
     pub sender: Option<SocketAddr>,
     /// The sender's key, and what is thought of it.
-    pub trusted: Option<(SenderKey, Judgement)>,
+    pub trusted: Option<(SenderKey, TrustDecision)>,
     /// Bytes of the object.
     pub object_size: u64,
     /// Bytes of blocks verified.
@@ -203,7 +203,7 @@ pub struct ReceiverSnapshot {
     /// Bytes of object data received so far, verified or not (never above the object's size).
     pub received_bytes: u64,
     /// Bytes of verified blocks that were here already, from an earlier run or in an earlier version.
-    pub held_bytes: u64,
+    pub resumed_bytes: u64,
     /// Bytes left in the part file for the next run, once this one has ended without the object.
     pub kept_bytes: u64,
     /// Blocks of the object.

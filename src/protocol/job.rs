@@ -4,7 +4,7 @@ use crate::fec::{BlockAssembly, Buffer};
 use crate::layout::Layout;
 use crate::ranges::BitSet;
 use crate::status::DeviceStatus;
-use crate::units::{BlockIndex, DeviceId, Digest, SymbolDigest, SymbolId};
+use crate::units::{BlockIndex, DeviceId, Digest, Esi, SymbolDigest};
 use crate::wire::AbortCode;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub enum SenderJob {
         /// The block.
         block: BlockIndex,
         /// Id of the first; at least K.
-        first: SymbolId,
+        first: Esi,
         /// How many.
         count: u32,
     },
@@ -41,7 +41,7 @@ pub enum SenderDone {
         /// The block.
         block: BlockIndex,
         /// Id of the first.
-        first: SymbolId,
+        first: Esi,
         /// The symbols.
         symbols: Arc<Vec<u8>>,
     },

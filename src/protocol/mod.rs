@@ -2,19 +2,19 @@
 //! jobs, and that hand out datagrams, jobs and events. They read no clock, draw no randomness of
 //! their own and do no I/O (I8).
 
-mod effort;
-pub mod envelope;
 pub mod event;
 #[cfg(any(test, feature = "sim"))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod job;
+pub mod packet_protection;
+mod rate_limit;
 pub mod receiver;
 pub mod sender;
 pub mod trust;
 
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, SymbolId};
+use crate::units::{Arrival, BlockIndex, Esi};
 use crate::wire::PacketNumber;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -61,7 +61,7 @@ pub enum Payload {
         /// The block.
         block: BlockIndex,
         /// Id of the first.
-        first: SymbolId,
+        first: Esi,
         /// Whole symbols, one after the other, of which `range` (in bytes) is to be sent; `first`
         /// is the id of the first symbol in `range`.
         symbols: Arc<Vec<u8>>,

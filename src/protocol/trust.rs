@@ -30,7 +30,7 @@ pub struct Trust {
 
 /// What is thought of a sender's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Judgement {
+pub enum TrustDecision {
     /// Given by hand.
     Pinned,
     /// Seen before, here or at another address: a sender that moved is the same sender.
@@ -48,7 +48,7 @@ pub enum Judgement {
     Stranger,
 }
 
-impl Judgement {
+impl TrustDecision {
     /// Whether files are taken from the sender.
     #[must_use]
     pub const fn accepted(self) -> bool {
@@ -78,23 +78,23 @@ impl Trust {
 
     /// What to think of the key `key` at the address `ip`.
     #[must_use]
-    pub fn judge(&self, key: &SenderKey, ip: IpAddr) -> Judgement {
+    pub fn decide(&self, key: &SenderKey, ip: IpAddr) -> TrustDecision {
         if self.pinned.contains(key) {
-            return Judgement::Pinned;
+            return TrustDecision::Pinned;
         }
         if !self.pinned.is_empty() {
-            return Judgement::Stranger;
+            return TrustDecision::Stranger;
         }
         if self.known.values().any(|known| known == key) {
-            return Judgement::Known;
+            return TrustDecision::Known;
         }
         if let Some(&expected) = self.known.get(&ip.to_canonical()) {
-            return Judgement::Changed { expected };
+            return TrustDecision::Changed { expected };
         }
         match self.strangers {
-            Strangers::Pin => Judgement::FirstUse,
-            Strangers::Unverified => Judgement::Unverified,
-            Strangers::Refuse => Judgement::Stranger,
+            Strangers::Pin => TrustDecision::FirstUse,
+            Strangers::Unverified => TrustDecision::Unverified,
+            Strangers::Refuse => TrustDecision::Stranger,
         }
     }
 }
@@ -119,45 +119,46 @@ mod tests {
     fn known_senders_are_known_wherever_they_are() {
         for strangers in [Strangers::Pin, Strangers::Unverified, Strangers::Refuse] {
             let trust = trust(strangers);
-            assert_eq!(trust.judge(&A, ip(1)), Judgement::Known);
-            assert_eq!(trust.judge(&A, ip(9)), Judgement::Known);
+            assert_eq!(trust.decide(&A, ip(1)), TrustDecision::Known);
+            assert_eq!(trust.decide(&A, ip(9)), TrustDecision::Known);
             // Even where another one was.
-            assert_eq!(trust.judge(&A, ip(2)), Judgement::Known);
+            assert_eq!(trust.decide(&A, ip(2)), TrustDecision::Known);
         }
     }
 
     #[test]
     fn another_key_at_a_known_address_is_refused() {
         for strangers in [Strangers::Pin, Strangers::Unverified, Strangers::Refuse] {
-            assert_eq!(trust(strangers).judge(&C, ip(1)), Judgement::Changed { expected: A });
+            assert_eq!(trust(strangers).decide(&C, ip(1)), TrustDecision::Changed { expected: A });
             let mapped = IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0x0a00, 1]);
-            assert_eq!(trust(strangers).judge(&C, mapped), Judgement::Changed { expected: A });
+            assert_eq!(trust(strangers).decide(&C, mapped), TrustDecision::Changed { expected: A });
         }
     }
 
     #[test]
     fn strangers() {
-        let judge = |strangers| trust(strangers).judge(&C, ip(9));
-        assert_eq!(judge(Strangers::Pin), Judgement::FirstUse);
-        assert_eq!(judge(Strangers::Unverified), Judgement::Unverified);
-        assert_eq!(judge(Strangers::Refuse), Judgement::Stranger);
-        assert_eq!(Trust::anybody().judge(&C, ip(1)), Judgement::Unverified);
+        let decide = |strangers| trust(strangers).decide(&C, ip(9));
+        assert_eq!(decide(Strangers::Pin), TrustDecision::FirstUse);
+        assert_eq!(decide(Strangers::Unverified), TrustDecision::Unverified);
+        assert_eq!(decide(Strangers::Refuse), TrustDecision::Stranger);
+        assert_eq!(Trust::anybody().decide(&C, ip(1)), TrustDecision::Unverified);
     }
 
     #[test]
     fn with_keys_given_by_hand_only_those_are_taken() {
         let trust = Trust { pinned: vec![B, C], ..trust(Strangers::Pin) };
-        assert_eq!(trust.judge(&A, ip(1)), Judgement::Stranger);
+        assert_eq!(trust.decide(&A, ip(1)), TrustDecision::Stranger);
         // Given by hand is more than seen before.
-        assert_eq!(trust.judge(&B, ip(2)), Judgement::Pinned);
-        assert_eq!(trust.judge(&C, ip(1)), Judgement::Pinned);
+        assert_eq!(trust.decide(&B, ip(2)), TrustDecision::Pinned);
+        assert_eq!(trust.decide(&C, ip(1)), TrustDecision::Pinned);
     }
 
     #[test]
     fn what_is_accepted() {
-        let refused = [Judgement::Changed { expected: A }, Judgement::Stranger];
-        assert!(refused.iter().all(|judgement| !judgement.accepted()));
-        let taken = [Judgement::Pinned, Judgement::Known, Judgement::FirstUse, Judgement::Unverified];
-        assert!(taken.iter().all(|judgement| judgement.accepted()));
+        let refused = [TrustDecision::Changed { expected: A }, TrustDecision::Stranger];
+        assert!(refused.iter().all(|decision| !decision.accepted()));
+        let taken =
+            [TrustDecision::Pinned, TrustDecision::Known, TrustDecision::FirstUse, TrustDecision::Unverified];
+        assert!(taken.iter().all(|decision| decision.accepted()));
     }
 }

@@ -5,10 +5,10 @@ use super::disk::SimDisk;
 use super::hostile::is_nobody;
 use crate::layout::Layout;
 use crate::limits::{FEEDBACK_PER_SECOND, HEADER_LEN, JOIN_CLEAR, MAX_CONTROL, MAX_DATAGRAM, MAX_TRAILER};
-use crate::protocol::envelope::SenderSide;
+use crate::protocol::packet_protection::SenderSide;
 use crate::time::Time;
 use crate::units::{BlockIndex, SessionId};
-use crate::wire::{self, Head, Kind, Message, Seals};
+use crate::wire::{self, Head, Message, MessageKind, Seals};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -77,7 +77,10 @@ impl Ledger {
     pub fn came(&mut self, from: SocketAddr, bytes: &[u8]) {
         let account = self.accounts.entry(from).or_default();
         account.came += bytes.len() as u64;
-        if !account.reachable && !is_nobody(from) && wire::head(bytes).is_ok_and(|h| h.kind == Kind::Join) {
+        if !account.reachable
+            && !is_nobody(from)
+            && wire::head(bytes).is_ok_and(|h| h.kind == MessageKind::Join)
+        {
             account.reachable = self.side.join_clear(from, bytes).is_some_and(|clear| clear.reachable);
         }
     }
@@ -99,7 +102,7 @@ impl Ledger {
     }
     /// Opens a symbol that is sealed for the group.
     fn symbol(&self, head: &Head, bytes: &[u8]) -> Option<Vec<u8>> {
-        let seal = self.side.symbols().filter(|_| head.seals.group && head.kind == Kind::Symbol)?;
+        let seal = self.side.symbols().filter(|_| head.seals.group && head.kind == MessageKind::Symbol)?;
         let (clear, sealed) = bytes.split_at(HEADER_LEN);
         let mut sealed = sealed.to_vec();
         let body = seal.key.open(head.header.packet_number.0, clear, &mut sealed)?;
@@ -118,7 +121,7 @@ pub struct Checker {
     /// Counters of the devices' own channels, by node and incarnation.
     device_counters: HashMap<(u32, u32), (u64, u64)>,
     /// Feedback of the last second: when, and of what kind.
-    feedback: VecDeque<(Time, Kind)>,
+    feedback: VecDeque<(Time, MessageKind)>,
     /// Most feedback datagrams in any second.
     pub feedback_max: usize,
     /// Feedback datagrams in all.
@@ -161,7 +164,7 @@ impl Checker {
         let plain = ledger.symbol(&head, bytes);
         let plain = plain.as_deref().unwrap_or(bytes);
         let Ok((_, Message::Symbol(symbol))) = wire::decode_plain(plain) else { return };
-        let (block, id) = (symbol.block, symbol.id);
+        let (block, id) = (symbol.block, symbol.esi);
         assert!(block.0 < self.layout.block_count(), "a symbol of {block:?}, which does not exist");
         if id.0 < self.layout.source_symbols(block) {
             let range = self.layout.symbol_range(block, id);
@@ -222,8 +225,8 @@ impl Checker {
             Err(e) => panic!("a datagram was sent that cannot be read: {e}"),
         };
         let most = match head.kind {
-            Kind::Symbol => MAX_DATAGRAM,
-            Kind::Join => MAX_CONTROL + JOIN_CLEAR + MAX_TRAILER,
+            MessageKind::Symbol => MAX_DATAGRAM,
+            MessageKind::Join => MAX_CONTROL + JOIN_CLEAR + MAX_TRAILER,
             _ => MAX_CONTROL + MAX_TRAILER,
         };
         assert!(bytes.len() <= most, "a datagram of {} bytes: {head:?}", bytes.len());

@@ -2,10 +2,10 @@
 //! crashes. It knows what has been synced, of bytes and of names: a crash loses or tears the rest.
 //! What it refuses, and at which operation its device loses power, is said in advance ([`DiskFaults`]).
 
+use super::disk_faults::{DiskError, DiskFaults, Op};
 use super::faults::Faults;
-use super::misfortune::{DiskError, DiskFaults, Op};
 use super::pages::Pages;
-use crate::storage::{Destination, DestinationError, Earlier, Part, RawBytes, Source, SourceError};
+use crate::storage::{Earlier, Part, RawBytes, Sink, SinkError, Source, SourceError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
@@ -101,9 +101,9 @@ impl State {
         let parts: usize = self.parts.values().map(Pages::len).sum();
         (files + parts) as u64
     }
-    fn refuse<T>(&mut self, op: Op, error: DiskError) -> Result<T, DestinationError> {
+    fn refuse<T>(&mut self, op: Op, error: DiskError) -> Result<T, SinkError> {
         self.struck.count(op.refused(error));
-        Err(DestinationError::Disk(error.text(op)))
+        Err(SinkError::Disk(error.text(op)))
     }
     /// Does `act` as the operation `op` on the part file `part`, if there is one yet, unless the
     /// operation is to fail or the power goes. Whose part file was lost in a crash has no power.
@@ -112,8 +112,8 @@ impl State {
         op: Op,
         part: Option<u64>,
         act: impl FnOnce(&mut Self) -> T,
-    ) -> Result<T, DestinationError> {
-        let off = || Err(DestinationError::Disk("the power is off".to_owned()));
+    ) -> Result<T, SinkError> {
+        let off = || Err(SinkError::Disk("the power is off".to_owned()));
         if part.is_some_and(|id| !self.owned.contains(&id)) {
             return off();
         }
@@ -236,28 +236,28 @@ impl SimDisk {
     }
 }
 
-/// The virtual destination: any name that is not taken will do.
-pub struct SimDestination {
+/// The virtual sink: any name that is not taken will do.
+pub struct SimSink {
     disk: SimDisk,
     force: bool,
 }
 
-impl SimDestination {
-    /// A destination on `disk`; `force` replaces an existing file.
+impl SimSink {
+    /// A sink on `disk`; `force` replaces an existing file.
     #[must_use]
     pub const fn new(disk: SimDisk, force: bool) -> Self {
         Self { disk, force }
     }
 }
 
-impl Destination for SimDestination {
-    fn create(&mut self, name: &str, size: u64) -> Result<Box<dyn Part>, DestinationError> {
+impl Sink for SimSink {
+    fn create(&mut self, name: &str, size: u64) -> Result<Box<dyn Part>, SinkError> {
         let mut state = self.disk.state();
         if name.contains(['/', '\0']) || matches!(name, "" | "." | "..") {
-            return Err(DestinationError::Name(format!("{name:?} is no file name")));
+            return Err(SinkError::Name(format!("{name:?} is no file name")));
         }
         if state.files.contains_key(name) && !self.force {
-            return Err(DestinationError::Name(format!("{name:?} exists; choose another directory")));
+            return Err(SinkError::Name(format!("{name:?} exists; choose another directory")));
         }
         if state.faults.read_only {
             return state.refuse(Op::Create, DiskError::ReadOnly);
@@ -294,13 +294,13 @@ struct SimPart {
 
 impl SimPart {
     /// Sync, rename, sync of the directory, each of which can fail or be the last.
-    fn publish(&self, state: &mut State) -> Result<PathBuf, DestinationError> {
+    fn publish(&self, state: &mut State) -> Result<PathBuf, SinkError> {
         let id = self.id;
         state.operate(Op::Sync, Some(id), |state| state.part(id).sync())?;
         if state.faults.name_taken_late && !self.force {
             // Somebody else's file, of which the checks know.
             state.struck.count("name taken late");
-            return Err(DestinationError::Name(format!("{:?} has been taken meanwhile", self.name)));
+            return Err(SinkError::Name(format!("{:?} has been taken meanwhile", self.name)));
         }
         let replaces = state.files.contains_key(&self.name);
         state.operate(Op::Rename, Some(id), |state| state.rename(Some(id), &self.name))?;
@@ -313,7 +313,7 @@ impl SimPart {
 }
 
 impl Part for SimPart {
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DestinationError> {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         let mut state = self.disk.state();
         let (id, offset, before) = (self.id, offset as usize, state.written);
         state.written += bytes.len() as u64;
@@ -329,7 +329,7 @@ impl Part for SimPart {
         }
         done
     }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DestinationError> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SinkError> {
         let mut state = self.disk.state();
         state.operate(Op::Read, Some(self.id), |state| state.part(self.id).read(offset as usize, buf))
     }
@@ -338,7 +338,7 @@ impl Part for SimPart {
         let part = state.parts.get(&self.id).filter(|_| self.adopted)?;
         part.next_written(from as usize).map(|range| range.start as u64..range.end as u64)
     }
-    fn commit(&self) -> Result<PathBuf, DestinationError> {
+    fn commit(&self) -> Result<PathBuf, SinkError> {
         let mut state = self.disk.state();
         let done = self.publish(&mut state);
         if state.owned.remove(&self.id) && done.is_err() {
@@ -378,10 +378,10 @@ impl Earlier for SimEarlier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::misfortune::PowerCut;
+    use crate::sim::disk_faults::PowerCut;
 
     fn part(disk: &SimDisk) -> Box<dyn Part> {
-        SimDestination::new(disk.clone(), false).create("x", 8).expect("room for a part")
+        SimSink::new(disk.clone(), false).create("x", 8).expect("room for a part")
     }
 
     #[test]
@@ -390,18 +390,18 @@ mod tests {
         let first = part(&disk);
         first.write_at(0, b"abcdefgh").unwrap();
         first.commit().unwrap();
-        let second = SimDestination::new(disk.clone(), true).create("x", 8).unwrap();
+        let second = SimSink::new(disk.clone(), true).create("x", 8).unwrap();
         second.write_at(0, b"ABCDEFGH").unwrap();
         disk.crash(&mut fastrand::Rng::with_seed(3));
         drop(second);
         disk.with_file("x", |file| assert_eq!(file, Some(&b"abcdefgh"[..])));
         assert_eq!(disk.parts(), 1);
         // The next run takes over what is left; who was switched off does not reach it any more.
-        let third = SimDestination::new(disk.clone(), true).create("x", 8).unwrap();
+        let third = SimSink::new(disk.clone(), true).create("x", 8).unwrap();
         third.write_at(0, b"ABCDEFGH").unwrap();
         assert_eq!(disk.parts(), 1);
         drop(third);
-        let fourth = SimDestination::new(disk.clone(), true).create("x", 8).unwrap();
+        let fourth = SimSink::new(disk.clone(), true).create("x", 8).unwrap();
         assert_eq!((disk.parts(), fourth.next_written(0)), (1, Some(0..8)));
         fourth.discard();
         assert_eq!(disk.parts(), 0);
@@ -410,7 +410,7 @@ mod tests {
     #[test]
     fn every_fault_refuses() {
         let with = |faults| SimDisk::new(faults, Arc::default());
-        let create = |disk: &SimDisk| SimDestination::new(disk.clone(), false).create("x", 8).map(|_| ());
+        let create = |disk: &SimDisk| SimSink::new(disk.clone(), false).create("x", 8).map(|_| ());
         assert!(create(&with(DiskFaults { capacity: Some(7), ..DiskFaults::default() })).is_err());
         assert!(create(&with(DiskFaults { read_only: true, ..DiskFaults::default() })).is_err());
         let failing = |op, nth| {
@@ -435,7 +435,7 @@ mod tests {
             assert!(part(&second).commit().is_ok());
         }
         let disk = with(DiskFaults { name_taken_late: true, ..DiskFaults::default() });
-        assert!(matches!(part(&disk).commit(), Err(DestinationError::Name(_))));
+        assert!(matches!(part(&disk).commit(), Err(SinkError::Name(_))));
     }
 
     #[test]
@@ -446,7 +446,7 @@ mod tests {
                 let power_cut = Some(PowerCut { op, nth: 0, after: seed % 2 == 1, seed });
                 let disk = SimDisk::new(DiskFaults { power_cut, ..DiskFaults::default() }, Arc::default());
                 disk.put("x", b"previous".to_vec());
-                let outcome = SimDestination::new(disk.clone(), true).create("x", 8).and_then(|part| {
+                let outcome = SimSink::new(disk.clone(), true).create("x", 8).and_then(|part| {
                     part.write_at(0, b"contents")?;
                     part.read_at(0, &mut [0; 8])?;
                     part.commit()
@@ -476,7 +476,7 @@ mod tests {
         let error = Some((Op::SyncDirectory, 0, DiskError::InputOutput));
         let disk = SimDisk::new(DiskFaults { error, ..DiskFaults::default() }, Arc::default());
         disk.put("x", b"previous".to_vec());
-        let file = SimDestination::new(disk.clone(), true).create("x", 8).unwrap();
+        let file = SimSink::new(disk.clone(), true).create("x", 8).unwrap();
         file.write_at(0, b"contents").unwrap();
         assert!(file.commit().is_err());
         disk.with_file("x", |file| assert_eq!(file, Some(&b"contents"[..])));

@@ -3,9 +3,9 @@
 //! the same commit replay the same run, byte for byte.
 //!
 //! ```text
-//!   scenario, misfortune, hostile  (seed -> sizes, links, faults, enemies)   runner (ranges of seeds)
+//!   scenario, disk_faults, hostile  (seed -> sizes, links, faults, enemies)   runner (ranges of seeds)
 //!       |                                              |
-//!   transfer  starts, crashes and restarts senders and devices (party)
+//!   transfer  starts, crashes and restarts senders and devices (actors)
 //!       |                     \
 //!     world  event queue       checks  invariants at every step and at the end
 //!       |        \
@@ -14,17 +14,17 @@
 //!   engine::Engine (the real one) on SimNet, SimJobs and a SimDisk
 //! ```
 
+pub mod actors;
 pub mod checks;
 pub mod disk;
+pub mod disk_faults;
 pub mod faults;
 pub mod hostile;
 pub mod line;
 pub mod link;
-pub mod misfortune;
 pub mod network;
 pub mod node;
 pub mod pages;
-pub mod party;
 pub mod planned;
 pub mod runner;
 pub mod scenario;

@@ -50,7 +50,7 @@ pub struct Attachment {
     pub ingress: Option<Line>,
     /// What happens to what it sends.
     pub up: Quality,
-    /// What happens on the way to it.
+    /// What happens on the path to it.
     pub down: Quality,
 }
 

@@ -1,6 +1,6 @@
 //! Counts what scenarios plan, so that a summary shows what a set of runs has been through.
 
-use super::misfortune::DiskFaults;
+use super::disk_faults::DiskFaults;
 use super::scenario::{DevicePlan, Scenario};
 use crate::time::Time;
 use std::time::Duration;

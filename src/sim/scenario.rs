@@ -1,10 +1,10 @@
 //! What happens in one run: drawn from a seed, or plain with given numbers. With each device goes
 //! what is expected of it.
 
+use super::disk_faults::DiskFaults;
 use super::hostile::HostilePlan;
 use super::line::Line;
 use super::link::{Burst, Quality};
-use super::misfortune::DiskFaults;
 use super::network::Attachment;
 use crate::layout::Layout;
 use crate::pacing::RateMode;
@@ -189,7 +189,7 @@ impl Scenario {
     pub fn generate(seed: u64) -> Self {
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x5ce_4a10) }.scenario(seed);
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x11_4e5) }.lines(scenario);
-        let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0xd15c) }.misfortune(scenario);
+        let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0xd15c) }.disk_faults(scenario);
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x0bad_cafe) }.hostility(scenario);
         scenario.with_some_earlier(fastrand::Rng::with_seed(seed ^ 0x01d_f11e))
     }

@@ -1,6 +1,7 @@
 //! One transfer in the virtual world: builds the sender and the devices of a scenario, crashes and
 //! restarts them, watches every step, and judges the end.
 
+use super::actors::{self, NAME, SimActor, Table};
 use super::checks::{Checker, Ledger};
 use super::disk::{SimDisk, SimSource};
 use super::faults::Faults;
@@ -8,7 +9,6 @@ use super::hostile::Air;
 use super::network::forger::Forger;
 use super::network::{NodeId, address};
 use super::node::{Actor, Node};
-use super::party::{self, NAME, Party, Table};
 use super::planned::Planned;
 use super::scenario::Scenario;
 use super::totals::{Measured, MeasuredDevice, Totals};
@@ -37,7 +37,7 @@ const SENDER: NodeId = 0;
 const BUFFER_LOOK: u64 = 8;
 
 mod attack;
-mod judge;
+mod verdicts;
 
 #[derive(Clone, Copy, Debug)]
 enum Cue {
@@ -80,7 +80,7 @@ struct Transfer<'a, 't> {
     checker: Checker,
     /// What the present sender has sent to whom.
     ledger: Rc<RefCell<Ledger>>,
-    /// What hostile parties overhear.
+    /// What hostile actors overhear.
     air: Rc<RefCell<Air>>,
     cues: Vec<Cue>,
     devices: Vec<Device>,
@@ -152,7 +152,7 @@ impl<'a, 't> Transfer<'a, 't> {
             source: SimSource::new(Arc::clone(&object)),
             plans: Rc::new(PlanCache::default()),
             likely: Arc::new(Likely::new(Arc::clone(&object))),
-            table: party::new_table(),
+            table: actors::new_table(),
             checker: Checker::new(Arc::clone(&object), scenario.layout, NAME.to_owned()),
             ledger: attack::no_ledger(),
             air: attack::air(scenario, &object),
@@ -169,24 +169,24 @@ impl<'a, 't> Transfer<'a, 't> {
     }
 
     /// Lets it all happen in `world`, and judges the end.
-    fn play(&mut self, mut world: World<Party>) -> World<Party> {
+    fn play(&mut self, mut world: World<SimActor>) -> World<SimActor> {
         self.build(&mut world);
         let ended = world.run(self.scenario.deadline(), self);
         if !ended {
             self.report_hang(&world);
         }
-        self.judge(&world);
+        self.check_end(&world);
         world
     }
 
-    fn cue(&mut self, world: &mut World<Party>, at: Option<Time>, cue: Cue) {
+    fn cue(&mut self, world: &mut World<SimActor>, at: Option<Time>, cue: Cue) {
         if let Some(at) = at {
             world.cue(at, self.cues.len() as u32);
             self.cues.push(cue);
         }
     }
 
-    fn build(&mut self, world: &mut World<Party>) {
+    fn build(&mut self, world: &mut World<SimActor>) {
         let scenario = self.scenario;
         let sender = &scenario.sender;
         if scenario.forger > 0.0 {
@@ -212,19 +212,19 @@ impl<'a, 't> Transfer<'a, 't> {
         }
     }
 
-    fn sender(&mut self, now: Time) -> Party {
+    fn sender(&mut self, now: Time) -> SimActor {
         self.sender_incarnation += 1;
         self.sender_seen = 0;
         self.sender_outcome = None;
-        self.table = party::new_table();
+        self.table = actors::new_table();
         let session = SessionId(self.scenario.seed << 8 | self.sender_incarnation);
         let (source, plans) = (self.source.clone(), Rc::clone(&self.plans));
         let seed = self.rng.u64(..);
-        let (mut party, ledger) =
-            party::sender(self.scenario, session, seed, source, plans, &self.table, now);
+        let (mut actor, ledger) =
+            actors::sender(self.scenario, session, seed, source, plans, &self.table, now);
         self.ledger = Rc::new(RefCell::new(ledger));
-        party.net().ledger = Some(Rc::clone(&self.ledger));
-        party
+        actor.net().ledger = Some(Rc::clone(&self.ledger));
+        actor
     }
 
     /// An earlier version of the object: `percent` of the blocks are the same, and where two devices have
@@ -246,7 +246,7 @@ impl<'a, 't> Transfer<'a, 't> {
         Checker::buffer_bytes(&self.scenario.layout, self.scenario.devices[index as usize].buffer_blocks)
     }
 
-    fn receiver(&mut self, index: u32, now: Time) -> Party {
+    fn receiver(&mut self, index: u32, now: Time) -> SimActor {
         let plan = &self.scenario.devices[index as usize];
         let buffer_bytes = self.buffer_bytes(index);
         let earlier = plan.earlier.map(|percent| self.earlier(percent));
@@ -257,7 +257,7 @@ impl<'a, 't> Transfer<'a, 't> {
         let seeds = [self.rng.u64(..), self.rng.u64(..)];
         let shared = (Rc::clone(&self.plans), Arc::clone(&self.likely));
         let disks = (device.disk.clone(), earlier);
-        party::receiver(plan, index, seeds, disks, buffer_bytes, shared, (self.scenario.group_key, now))
+        actors::receiver(plan, index, seeds, disks, buffer_bytes, shared, (self.scenario.group_key, now))
     }
 
     /// A device is without power: what is on its disk is what will be there.
@@ -270,7 +270,7 @@ impl<'a, 't> Transfer<'a, 't> {
     }
 
     fn look_at_sender(&mut self, now: Time, node: &Node<Sender>) {
-        self.check_population(node.engine.machine().population());
+        self.check_table_sizes(node.engine.machine().table_sizes());
         let seen = std::mem::replace(&mut self.sender_seen, node.log.len());
         for (_, event) in &node.log[seen..] {
             if let Some(trace) = &mut self.trace {
@@ -285,7 +285,7 @@ impl<'a, 't> Transfer<'a, 't> {
                 SenderEvent::Phase(Phase::Streaming) => {
                     self.started.get_or_insert(now);
                 }
-                SenderEvent::Twin { addresses, .. } => self.check_twins(addresses),
+                SenderEvent::DuplicateId { addresses, .. } => self.check_twins(addresses),
                 SenderEvent::Finished(outcome) => {
                     self.air.borrow_mut().over = self.scenario.sender.crash.is_none();
                     assert!(self.sender_outcome.is_none(), "the sender finishes twice at {now:?}");
@@ -330,7 +330,7 @@ impl<'a, 't> Transfer<'a, 't> {
     }
 
     /// All that struck in the run.
-    fn struck(&self, world: &World<Party>) -> Faults {
+    fn struck(&self, world: &World<SimActor>) -> Faults {
         let mut faults = self.faults.clone();
         self.devices.iter().for_each(|device| faults.add(&device.disk.struck()));
         faults.of_network(&world.network.counts);
@@ -338,7 +338,7 @@ impl<'a, 't> Transfer<'a, 't> {
         faults
     }
 
-    fn totals(&self, world: &World<Party>) -> Totals {
+    fn totals(&self, world: &World<SimActor>) -> Totals {
         let complete = self.devices.iter().filter(|d| self.checker.has_object(&d.disk)).count();
         let last = self.devices.iter().filter_map(|d| d.completed).max();
         Totals {
@@ -359,8 +359,8 @@ impl<'a, 't> Transfer<'a, 't> {
     }
 }
 
-impl Director<Party> for Transfer<'_, '_> {
-    fn cue(&mut self, world: &mut World<Party>, number: u32) {
+impl Director<SimActor> for Transfer<'_, '_> {
+    fn cue(&mut self, world: &mut World<SimActor>, number: u32) {
         let now = world.now();
         let cue = self.cues[number as usize];
         let class = match cue {
@@ -384,12 +384,12 @@ impl Director<Party> for Transfer<'_, '_> {
             }
             Cue::CrashSender => drop(world.stop(SENDER)),
             Cue::InterruptSender => {
-                if let Some(Party::Sender(node)) = world.actor_mut(SENDER) {
+                if let Some(SimActor::Sender(node)) = world.actor_mut(SENDER) {
                     node.engine.control(now, Control::Interrupt);
                 }
             }
             Cue::StartNow => {
-                if let Some(Party::Sender(node)) = world.actor_mut(SENDER) {
+                if let Some(SimActor::Sender(node)) = world.actor_mut(SENDER) {
                     node.engine.control(now, Control::StartNow);
                 }
             }
@@ -408,7 +408,7 @@ impl Director<Party> for Transfer<'_, '_> {
                 world.start(node, hostile);
             }
             Cue::InterruptDevice(index) => {
-                if let Some(Party::Receiver(node)) = world.actor_mut(index + 1) {
+                if let Some(SimActor::Receiver(node)) = world.actor_mut(index + 1) {
                     node.engine.control(now, Control::Interrupt);
                 }
             }
@@ -418,7 +418,7 @@ impl Director<Party> for Transfer<'_, '_> {
     fn sent(&mut self, now: Time, node: NodeId, to: SocketAddr, bytes: &[u8]) {
         if let Some(trace) = &mut self.trace {
             match wire::decode_plain(bytes) {
-                Ok((header, Message::Symbol(Symbol { block, id, .. }))) => {
+                Ok((header, Message::Symbol(Symbol { block, esi: id, .. }))) => {
                     let number = header.packet_number.0;
                     trace(format_args!(
                         "{} {node} -> {to}: {number:x} symbol {} of {}",
@@ -457,19 +457,19 @@ impl Director<Party> for Transfer<'_, '_> {
         }
     }
 
-    fn stepped(&mut self, now: Time, node: NodeId, actor: &Party) -> bool {
+    fn stepped(&mut self, now: Time, node: NodeId, actor: &SimActor) -> bool {
         match actor {
-            Party::Sender(sender) => self.look_at_sender(now, sender),
-            Party::Receiver(receiver) => {
+            SimActor::Sender(sender) => self.look_at_sender(now, sender),
+            SimActor::Receiver(receiver) => {
                 self.look_at_device(now, node - 1, receiver);
                 return !self.devices[node as usize - 1].disk.take_power_loss();
             }
-            Party::Hostile(_) => {}
+            SimActor::Hostile(_) => {}
         }
         true
     }
 
-    fn died(&mut self, world: &mut World<Party>, node: NodeId) {
+    fn died(&mut self, world: &mut World<SimActor>, node: NodeId) {
         let index = node - 1;
         self.bury(index);
         let back = self.scenario.devices[index as usize].back;

@@ -28,7 +28,7 @@ const DIGEST: usize = 32;
 
 /// Which file it is, down to its last change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileIdentity {
+pub struct FileId {
     path: PathBuf,
     device: u64,
     inode: u64,
@@ -40,7 +40,7 @@ pub struct FileIdentity {
     settled: bool,
 }
 
-impl FileIdentity {
+impl FileId {
     /// Of the file at `path`, which was opened at `now` and then had this metadata.
     pub(super) fn new(path: &Path, meta: &Metadata, now: SystemTime) -> Self {
         let age = meta.modified().ok().and_then(|modified| now.duration_since(modified).ok());
@@ -86,7 +86,7 @@ impl HashCache {
         Self { dir: state.join("hashes") }
     }
 
-    fn entry(&self, file: &FileIdentity, block_log2: u8) -> PathBuf {
+    fn entry(&self, file: &FileId, block_log2: u8) -> PathBuf {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&[block_log2]).update(file.path.as_os_str().as_bytes());
         self.dir.join(format!("{}{SUFFIX}", &hasher.finalize().to_hex()[..32]))
@@ -95,7 +95,7 @@ impl HashCache {
     /// The `count` chaining values of a file in blocks of 2^`block_log2` bytes, if they are known. A
     /// damaged entry is set aside.
     #[must_use]
-    pub fn load(&self, file: &FileIdentity, block_log2: u8, count: u32) -> Option<Vec<Digest>> {
+    pub fn load(&self, file: &FileId, block_log2: u8, count: u32) -> Option<Vec<Digest>> {
         let path = self.entry(file, block_log2);
         let mut opened = File::open(&path).ok()?;
         let mut bytes = Vec::new();
@@ -121,7 +121,7 @@ impl HashCache {
     ///
     /// # Errors
     /// Whatever the file system says; nothing is left behind then.
-    pub fn store(&self, file: &FileIdentity, block_log2: u8, values: &[Digest]) -> io::Result<()> {
+    pub fn store(&self, file: &FileId, block_log2: u8, values: &[Digest]) -> io::Result<()> {
         if !file.settled || values.len() > MAX_BLOCKS as usize {
             return Ok(());
         }
@@ -145,7 +145,7 @@ impl HashCache {
     }
 
     /// Gives up what is known of a file.
-    pub fn forget(&self, file: &FileIdentity, block_log2: u8) {
+    pub fn forget(&self, file: &FileId, block_log2: u8) {
         // One that is not there is forgotten.
         let _ = fs::remove_file(self.entry(file, block_log2));
     }
@@ -183,10 +183,10 @@ mod tests {
     use super::*;
     use crate::storage::scratch::Scratch;
 
-    fn file(dir: &Scratch, name: &str) -> FileIdentity {
+    fn file(dir: &Scratch, name: &str) -> FileId {
         let path = dir.join(name);
         let meta = fs::metadata(&path).unwrap();
-        FileIdentity::new(&path, &meta, SystemTime::now() + SETTLED)
+        FileId::new(&path, &meta, SystemTime::now() + SETTLED)
     }
 
     fn values(count: u8) -> Vec<Digest> {
@@ -207,11 +207,11 @@ mod tests {
         fs::hard_link(dir.join("a"), dir.join("b")).unwrap();
         assert_eq!(cache.load(&file(&dir, "b"), 20, 3), None);
         for change in [
-            |a: &mut FileIdentity| a.inode += 1,
-            |a: &mut FileIdentity| a.size += 1,
-            |a: &mut FileIdentity| a.modified.1 += 1,
-            |a: &mut FileIdentity| a.changed.1 += 1,
-            |a: &mut FileIdentity| a.device += 1,
+            |a: &mut FileId| a.inode += 1,
+            |a: &mut FileId| a.size += 1,
+            |a: &mut FileId| a.modified.1 += 1,
+            |a: &mut FileId| a.changed.1 += 1,
+            |a: &mut FileId| a.device += 1,
         ] {
             let mut other = a.clone();
             change(&mut other);
@@ -229,7 +229,7 @@ mod tests {
         let meta = fs::metadata(dir.join("a")).unwrap();
         let modified = meta.modified().unwrap();
         for now in [modified, modified + SETTLED / 2, modified - SETTLED * 2] {
-            let file = FileIdentity::new(&dir.join("a"), &meta, now);
+            let file = FileId::new(&dir.join("a"), &meta, now);
             cache.store(&file, 20, &values(1)).unwrap();
             assert_eq!(cache.load(&file, 20, 1), None);
         }
@@ -266,7 +266,7 @@ mod tests {
         let cache = HashCache::new(dir.path());
         fs::write(dir.join("a"), "one").unwrap();
         let a = file(&dir, "a");
-        let named = |n: usize| FileIdentity { path: format!("/{n}").into(), ..a.clone() };
+        let named = |n: usize| FileId { path: format!("/{n}").into(), ..a.clone() };
         for n in 0..HASH_CACHE_FILES + 3 {
             cache.store(&named(n), 20, &values(1)).unwrap();
             let entry = File::open(cache.entry(&named(n), 20)).unwrap();

@@ -2,27 +2,27 @@
 //! Blind to the protocol. The traits are the ports of the engine; the simulated disk has its own
 //! implementations.
 
-mod destination;
+mod atomic_write;
 mod direct;
 mod earlier;
 mod hashes;
 mod mmap;
 mod names;
+mod orphaned_part;
 mod part;
 mod refusal;
 #[cfg(test)]
 mod scratch;
+mod sink;
 mod source;
-mod stale;
-mod whole;
 
-pub use destination::FileDestination;
+pub use atomic_write::{check_whole, make_private_dir, set_aside, write_private, write_whole};
 pub use earlier::EarlierFile;
-pub use hashes::{FileIdentity, HashCache};
+pub use hashes::{FileId, HashCache};
 pub use names::{PART_SUFFIX, safe_name};
 pub use part::FilePart;
+pub use sink::FileSink;
 pub use source::FileSource;
-pub use whole::{check_whole, make_private_dir, set_aside, write_private, write_whole};
 
 use std::io;
 use std::ops::Range;
@@ -71,9 +71,9 @@ pub struct RawBytes {
     pub len: usize,
 }
 
-/// Why a destination refused; lowercase clauses for people, naming the path.
+/// Why a sink refused; lowercase clauses for people, naming the path.
 #[derive(Debug, thiserror::Error)]
-pub enum DestinationError {
+pub enum SinkError {
     /// The name is unusable, or is taken.
     #[error("{0}")]
     Name(String),
@@ -83,13 +83,13 @@ pub enum DestinationError {
 }
 
 /// A place where an object may be put on the receiver's side.
-pub trait Destination: Send {
+pub trait Sink: Send {
     /// Chooses and checks the final path for an object called `name` (untrusted), and takes over the
     /// part file that an earlier run has left beside it, or creates a preallocated one.
     ///
     /// # Errors
     /// When the name is unusable or taken, or the disk refuses.
-    fn create(&mut self, name: &str, size: u64) -> Result<Box<dyn Part>, DestinationError>;
+    fn create(&mut self, name: &str, size: u64) -> Result<Box<dyn Part>, SinkError>;
 }
 
 /// An object on its way in. Dropping it neither committed nor discarded keeps the part file for the
@@ -99,21 +99,21 @@ pub trait Part: Send + Sync {
     ///
     /// # Errors
     /// When the disk refuses.
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DestinationError>;
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError>;
     /// Writes all of `bytes` at `offset` without leaving them in the page cache, where the system
     /// can do that: they are not read again here, and a large object must not push everything
     /// else out of memory. It waits for the disk.
     ///
     /// # Errors
     /// When the disk refuses.
-    fn write_through(&self, offset: u64, bytes: &[u8]) -> Result<(), DestinationError> {
+    fn write_through(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         self.write_at(offset, bytes)
     }
     /// Reads `buf.len()` bytes from `offset` on.
     ///
     /// # Errors
     /// When the disk refuses.
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DestinationError>;
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SinkError>;
     /// The first range of bytes at or after `from` that an earlier run may have written; none where
     /// nothing was, and in a new part file. Whatever is in it may be torn, lost or stale.
     fn next_written(&self, _from: u64) -> Option<Range<u64>> {
@@ -123,7 +123,7 @@ pub trait Part: Send + Sync {
     ///
     /// # Errors
     /// When the disk refuses or the name has been taken meanwhile; nothing is left behind.
-    fn commit(&self) -> Result<PathBuf, DestinationError>;
+    fn commit(&self) -> Result<PathBuf, SinkError>;
     /// Removes the part file.
     fn discard(&self);
 }

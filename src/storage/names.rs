@@ -1,6 +1,6 @@
 //! What an untrusted object name must be like before a file may carry it.
 
-use super::DestinationError;
+use super::SinkError;
 use crate::limits::MAX_NAME;
 use crate::text::{escape, is_hidden};
 
@@ -16,11 +16,11 @@ const DEVICES: [&str; 6] = ["con", "prn", "aux", "nul", "conin$", "conout$"];
 /// files, no dot or space at the end). Leading dots and dashes, spaces and other UTF-8 are fine.
 ///
 /// # Errors
-/// [`DestinationError::Name`] with the first thing that is wrong.
-pub fn safe_name(name: &str) -> Result<&str, DestinationError> {
+/// [`SinkError::Name`] with the first thing that is wrong.
+pub fn safe_name(name: &str) -> Result<&str, SinkError> {
     match objection(name) {
         None => Ok(name),
-        Some(what) => Err(DestinationError::Name(format!(
+        Some(what) => Err(SinkError::Name(format!(
             "the name \"{}\" {what}; give a file name with -o, or have the source renamed",
             escape(name)
         ))),
@@ -219,7 +219,7 @@ mod tests {
             &long_utf8,
         ] {
             let error = safe_name(name).expect_err(name);
-            assert!(matches!(error, DestinationError::Name(_)));
+            assert!(matches!(error, SinkError::Name(_)));
             assert!(!error.to_string().chars().any(is_hidden), "{error}");
         }
     }

@@ -6,14 +6,14 @@
 //!
 //! The final name never holds anything but a finished object (I1). When the disk refuses, the part file
 //! is removed; a run that ends for another reason may keep it, and the next one of the same name takes
-//! it over (`stale.rs`).
+//! it over (`orphaned_part.rs`).
 
-use super::destination::{Target, require_free};
 use super::direct::Direct;
 use super::names::{PART_SUFFIX, shorten};
+use super::orphaned_part;
 use super::refusal::{refused, shown};
-use super::stale;
-use super::{DestinationError, Part};
+use super::sink::{Target, require_free};
+use super::{Part, SinkError};
 use crate::limits::MAX_NAME;
 use crate::text::bytes;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -48,9 +48,9 @@ pub struct FilePart {
 impl FilePart {
     /// Takes over the part file that an earlier run left for `target`, or creates one, and makes it
     /// `size` bytes long.
-    pub(super) fn create(target: Target, size: u64, force: bool) -> Result<Self, DestinationError> {
+    pub(super) fn create(target: Target, size: u64, force: bool) -> Result<Self, SinkError> {
         let stem = target.name.to_string_lossy();
-        let orphan = stale::adopt(&target.dir, shorten(&stem, MAX_NAME - PART_AFFIXES));
+        let orphan = orphaned_part::adopt(&target.dir, shorten(&stem, MAX_NAME - PART_AFFIXES));
         let adopted = orphan.is_some();
         let (file, part_name) = orphan.map_or_else(|| create_beside(&target), Ok)?;
         let direct = Direct::new(&target.dir, &part_name, &file, size);
@@ -71,12 +71,12 @@ impl FilePart {
         Ok(part)
     }
 
-    fn no_room(&self, errno: Errno) -> DestinationError {
+    fn no_room(&self, errno: Errno) -> SinkError {
         let free = match (errno, rustix::fs::fstatvfs(&self.file)) {
             (Errno::NOSPC, Ok(disk)) => disk.f_bavail.saturating_mul(disk.f_frsize),
             _ => return refused("reserve the space for", &self.target.path, &errno.into()),
         };
-        DestinationError::Disk(format!(
+        SinkError::Disk(format!(
             "no room for {}: it needs {} and the disk has {} free; free some space or give another place with -o",
             shown(&self.target.path),
             bytes(self.size),
@@ -84,11 +84,11 @@ impl FilePart {
         ))
     }
 
-    fn refused(&self, what: &str, error: &io::Error) -> DestinationError {
+    fn refused(&self, what: &str, error: &io::Error) -> SinkError {
         refused(what, &self.target.path, error)
     }
 
-    fn require_open(&self, what: &str) -> Result<(), DestinationError> {
+    fn require_open(&self, what: &str) -> Result<(), SinkError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(self.over(what));
         }
@@ -96,10 +96,10 @@ impl FilePart {
     }
 
     /// Checks that `bytes` may be written at `offset`.
-    fn require_room(&self, offset: u64, bytes: &[u8]) -> Result<(), DestinationError> {
+    fn require_room(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         self.require_open("write")?;
         if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > self.size) {
-            return Err(DestinationError::Disk(format!(
+            return Err(SinkError::Disk(format!(
                 "{} bytes at {offset} do not fit {} of {} bytes; please report this",
                 bytes.len(),
                 shown(&self.target.path),
@@ -109,22 +109,22 @@ impl FilePart {
         Ok(())
     }
 
-    fn over(&self, what: &str) -> DestinationError {
-        DestinationError::Disk(format!(
+    fn over(&self, what: &str) -> SinkError {
+        SinkError::Disk(format!(
             "cannot {what} {}: its transfer is over; start another one",
             shown(&self.target.path)
         ))
     }
 
     /// Checks that the part file is still ours and whole: other programs can reach it too.
-    fn require_intact(&self) -> Result<(), DestinationError> {
+    fn require_intact(&self) -> Result<(), SinkError> {
         let ours = self.file.metadata().map_err(|e| self.refused("look up", &e))?;
         let named = retry_on_intr(|| {
             rustix::fs::statat(&self.target.dir, &self.part_name, AtFlags::SYMLINK_NOFOLLOW)
         })
         .map_err(|errno| self.refused("finish", &errno.into()))?;
         if ours.len() != self.size || (ours.dev(), ours.ino()) != (named.st_dev, named.st_ino) {
-            return Err(DestinationError::Disk(format!(
+            return Err(SinkError::Disk(format!(
                 "another program changed the unfinished copy of {}; keep it off and try again",
                 shown(&self.target.path)
             )));
@@ -133,7 +133,7 @@ impl FilePart {
     }
 
     /// Syncs the file and gives it its final name. Returns whether that replaced a file.
-    fn publish(&self) -> Result<bool, DestinationError> {
+    fn publish(&self) -> Result<bool, SinkError> {
         let Target { dir, name, path, .. } = &self.target;
         self.file.sync_all().map_err(|error| self.refused("write", &error))?;
         self.target.require_in_place()?;
@@ -146,7 +146,7 @@ impl FilePart {
         };
         match renamed {
             Ok(()) => Ok(replaces),
-            Err(Errno::EXIST) => Err(DestinationError::Name(format!(
+            Err(Errno::EXIST) => Err(SinkError::Name(format!(
                 "{} was made by another program meanwhile; move it away, or use --force to replace it",
                 shown(path)
             ))),
@@ -155,7 +155,7 @@ impl FilePart {
     }
 
     /// Makes the new name survive a power cut.
-    fn sync_directory(&self, replaced: bool) -> Result<(), DestinationError> {
+    fn sync_directory(&self, replaced: bool) -> Result<(), SinkError> {
         match retry_on_intr(|| rustix::fs::fsync(&self.target.dir)) {
             // Some network file systems cannot sync a directory; their servers do it unasked.
             Ok(()) | Err(Errno::INVAL) => Ok(()),
@@ -171,12 +171,12 @@ impl FilePart {
 }
 
 impl Part for FilePart {
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), DestinationError> {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         self.require_room(offset, bytes)?;
         self.file.write_all_at(bytes, offset).map_err(|error| self.refused("write", &error))
     }
 
-    fn write_through(&self, offset: u64, bytes: &[u8]) -> Result<(), DestinationError> {
+    fn write_through(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         self.require_room(offset, bytes)?;
         let written = self.direct.write_at(offset, bytes).map_err(|error| self.refused("write", &error))?;
         if written == bytes.len() {
@@ -185,7 +185,7 @@ impl Part for FilePart {
         self.write_at(offset + written as u64, &bytes[written..])
     }
 
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DestinationError> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SinkError> {
         self.file.read_exact_at(buf, offset).map_err(|error| self.refused("read back", &error))
     }
 
@@ -193,7 +193,7 @@ impl Part for FilePart {
         if self.adopted && from < self.size { written(&self.file, from, self.size) } else { None }
     }
 
-    fn commit(&self) -> Result<PathBuf, DestinationError> {
+    fn commit(&self) -> Result<PathBuf, SinkError> {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Err(self.over("finish"));
         }
@@ -214,7 +214,7 @@ fn remove(dir: &OwnedFd, name: &OsStr) {
     let _ = retry_on_intr(|| rustix::fs::unlinkat(dir, name, AtFlags::empty()));
 }
 
-fn create_beside(target: &Target) -> Result<(File, String), DestinationError> {
+fn create_beside(target: &Target) -> Result<(File, String), SinkError> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let stem = target.name.to_string_lossy();
     let mut last = io::Error::from(Errno::EXIST);
@@ -225,7 +225,7 @@ fn create_beside(target: &Target) -> Result<(File, String), DestinationError> {
         // The user's umask takes its share of the mode.
         match retry_on_intr(|| rustix::fs::openat(&target.dir, &name, flags, Mode::from_raw_mode(0o666))) {
             // Another receiver may have taken it over already: then it is locked, or gone.
-            Ok(fd) if !stale::lock(&fd) => last = Errno::EXIST.into(),
+            Ok(fd) if !orphaned_part::lock(&fd) => last = Errno::EXIST.into(),
             Ok(fd) => match rustix::fs::statat(&target.dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(_) => return Ok((File::from(fd), name)),
                 Err(errno) => last = errno.into(),

@@ -1,6 +1,6 @@
 //! The words for what a file system refuses on the receiver's side.
 
-use super::DestinationError;
+use super::SinkError;
 use crate::text::escape;
 use rustix::io::Errno;
 use std::io;
@@ -12,10 +12,10 @@ pub(super) fn shown(path: &Path) -> String {
 }
 
 /// The system refused `what` (a verb: "write") on `path`: says why, and what to do about it.
-pub(super) fn refused(what: &str, path: &Path, error: &io::Error) -> DestinationError {
+pub(super) fn refused(what: &str, path: &Path, error: &io::Error) -> SinkError {
     let path = shown(path);
     let Some(errno) = Errno::from_io_error(error) else {
-        return DestinationError::Disk(format!("cannot {what} {path} ({error}); check the disk"));
+        return SinkError::Disk(format!("cannot {what} {path} ({error}); check the disk"));
     };
     let text = match errno {
         Errno::NOSPC => format!("cannot {what} {path}: the disk is full; free some space and try again"),
@@ -40,5 +40,5 @@ pub(super) fn refused(what: &str, path: &Path, error: &io::Error) -> Destination
         _ => format!("cannot {what} {path} ({error}); check the disk"),
     };
     // What is wrong with a name is not mended by another disk.
-    if errno == Errno::NAMETOOLONG { DestinationError::Name(text) } else { DestinationError::Disk(text) }
+    if errno == Errno::NAMETOOLONG { SinkError::Name(text) } else { SinkError::Disk(text) }
 }

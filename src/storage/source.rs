@@ -4,7 +4,7 @@
 //! Two ways lead to its bytes: `pread` for everything this program looks at (hashing, encoding),
 //! which makes a file that shrank an error; and the memory map for what the kernel alone reads.
 
-use super::hashes::FileIdentity;
+use super::hashes::FileId;
 use super::mmap::Mapping;
 use super::names::{objection, shorten};
 use super::{RawBytes, Source, SourceError};
@@ -33,7 +33,7 @@ pub struct FileSource {
     large: bool,
     /// Modification time when opened: seconds and nanoseconds.
     modified: (i64, i64),
-    identity: FileIdentity,
+    file_id: FileId,
     /// The path as given, escaped for messages.
     shown: String,
     name: String,
@@ -78,9 +78,9 @@ impl FileSource {
             let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
         }
         let modified = modified(&meta);
-        let identity = FileIdentity::new(path, &meta, SystemTime::now());
+        let file_id = FileId::new(path, &meta, SystemTime::now());
         let large = size > memory() / KEPT_SHARE;
-        Ok(Self { file, map, size, large, modified, identity, shown, name })
+        Ok(Self { file, map, size, large, modified, file_id, shown, name })
     }
 
     /// The file's own name, without directories: what receivers are offered. 1 to 255 bytes; bytes
@@ -92,8 +92,8 @@ impl FileSource {
 
     /// Which file it is, for remembering its hashes.
     #[must_use]
-    pub const fn identity(&self) -> &FileIdentity {
-        &self.identity
+    pub const fn file_id(&self) -> &FileId {
+        &self.file_id
     }
 
     fn shrunk(&self) -> SourceError {

@@ -60,7 +60,7 @@ pub struct Summary {
     pub waiting: usize,
     /// Taking the group's stream.
     pub receiving: usize,
-    /// Served by a unicast repair session.
+    /// Served by unicast repair.
     pub repairing: usize,
     /// Verified and committed.
     pub complete: usize,

@@ -7,7 +7,7 @@ use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView};
 use crate::protocol::event::{
     ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOutcome, SenderSnapshot,
 };
-use crate::protocol::trust::Judgement;
+use crate::protocol::trust::TrustDecision;
 use crate::time::Time;
 use crate::wire::AbortCode;
 use serde::Serialize;
@@ -64,7 +64,7 @@ enum Event<'a> {
         address: String,
         late: bool,
     },
-    Twin {
+    DuplicateId {
         device: String,
         label: &'a str,
         addresses: [String; 2],
@@ -84,18 +84,18 @@ enum Event<'a> {
         key: String,
         fingerprint: String,
         address: String,
-        judgement: &'static str,
+        decision: &'static str,
     },
     SenderRefused {
         key: String,
         fingerprint: String,
         address: String,
-        judgement: &'static str,
+        decision: &'static str,
         expected: Option<String>,
     },
     Admitted,
     Receiving,
-    Held {
+    Resumed {
         bytes: u64,
         percent: f64,
     },
@@ -132,7 +132,7 @@ enum Event<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         sender_key: Option<Option<String>>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        sender_judgement: Option<Option<&'static str>>,
+        sender_trust: Option<Option<&'static str>>,
         #[serde(flatten)]
         counters: Numbers,
     },
@@ -227,7 +227,7 @@ impl SenderView for SenderJson {
             SenderEvent::Joined { device, label, address, late } => {
                 Event::Joined { device: device.to_string(), label, address: address.to_string(), late: *late }
             }
-            SenderEvent::Twin { device, label, addresses } => Event::Twin {
+            SenderEvent::DuplicateId { device, label, addresses } => Event::DuplicateId {
                 device: device.to_string(),
                 label,
                 addresses: addresses.map(|address| address.to_string()),
@@ -273,7 +273,7 @@ impl SenderView for SenderJson {
             path: None,
             acknowledged: None,
             sender_key: None,
-            sender_judgement: None,
+            sender_trust: None,
             counters: Numbers::Sender(s.into()),
         };
         self.stream.emit(now, event);
@@ -330,9 +330,9 @@ impl ReceiverView for ReceiverJson {
             },
             ReceiverEvent::Admitted => Event::Admitted,
             ReceiverEvent::Receiving => Event::Receiving,
-            ReceiverEvent::Held { bytes } => {
+            ReceiverEvent::Resumed { bytes } => {
                 let percent = super::text::percent(*bytes, s.object_size.max(1));
-                Event::Held { bytes: *bytes, percent: (percent * 10.0).round() / 10.0 }
+                Event::Resumed { bytes: *bytes, percent: (percent * 10.0).round() / 10.0 }
             }
             ReceiverEvent::BlockRejected(block) => Event::BlockRejected { block: *block },
             ReceiverEvent::ForgedSymbols { block, symbols } => {
@@ -342,13 +342,13 @@ impl ReceiverView for ReceiverJson {
             ReceiverEvent::Committed { path, root } => {
                 Event::Committed { path: path.to_string_lossy().into_owned(), blake3: root.to_string() }
             }
-            ReceiverEvent::SenderTrusted { key, address, judgement } => Event::SenderTrusted {
+            ReceiverEvent::SenderTrusted { key, address, decision } => Event::SenderTrusted {
                 key: key.line(),
                 fingerprint: key.fingerprint(),
                 address: address.to_string(),
-                judgement: judgement.word(),
+                decision: decision.word(),
             },
-            ReceiverEvent::SenderRefused { key, address, judgement } => {
+            ReceiverEvent::SenderRefused { key, address, decision } => {
                 if !self.memory.tells_refusal(key) {
                     return;
                 }
@@ -356,9 +356,9 @@ impl ReceiverView for ReceiverJson {
                     key: key.line(),
                     fingerprint: key.fingerprint(),
                     address: address.to_string(),
-                    judgement: judgement.word(),
-                    expected: match judgement {
-                        Judgement::Changed { expected } => Some(expected.line()),
+                    decision: decision.word(),
+                    expected: match decision {
+                        TrustDecision::Changed { expected } => Some(expected.line()),
                         _ => None,
                     },
                 }
@@ -407,7 +407,7 @@ impl ReceiverView for ReceiverJson {
             path: Some(self.memory.committed.as_ref().map(|(path, _)| path.to_string_lossy().into_owned())),
             acknowledged: Some(acknowledged),
             sender_key: Some(s.trusted.map(|(key, _)| key.line())),
-            sender_judgement: Some(s.trusted.map(|(_, judgement)| judgement.word())),
+            sender_trust: Some(s.trusted.map(|(_, decision)| decision.word())),
             counters: Numbers::Receiver(s.into()),
         };
         self.stream.emit(now, event);

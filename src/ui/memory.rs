@@ -100,7 +100,7 @@ impl SenderMemory {
             SenderEvent::Finished(outcome) => self.outcome = Some(outcome.clone()),
             SenderEvent::Phase(Phase::Gathering)
             | SenderEvent::Joined { .. }
-            | SenderEvent::Twin { .. }
+            | SenderEvent::DuplicateId { .. }
             | SenderEvent::Status(_) => {}
         }
     }
@@ -274,7 +274,7 @@ impl ReceiverMemory {
         match event {
             ReceiverEvent::Found { .. } => self.stage = Stage::Waiting,
             ReceiverEvent::Admitted
-            | ReceiverEvent::Held { .. }
+            | ReceiverEvent::Resumed { .. }
             | ReceiverEvent::BlockRejected(_)
             | ReceiverEvent::ForgedSymbols { .. }
             | ReceiverEvent::SenderTrusted { .. }
@@ -319,7 +319,7 @@ impl ReceiverMemory {
     /// Bytes of the object that are here: received, or held already.
     #[must_use]
     pub fn here(snapshot: &ReceiverSnapshot) -> u64 {
-        (snapshot.received_bytes + snapshot.held_bytes).min(snapshot.object_size)
+        (snapshot.received_bytes + snapshot.resumed_bytes).min(snapshot.object_size)
     }
 
     /// Time left at the present speed; empty if there is none.
@@ -336,7 +336,7 @@ impl ReceiverMemory {
         }
         self.committed.as_ref()?;
         let time = self.transfer_time(now);
-        let held = snapshot.held_bytes;
+        let held = snapshot.resumed_bytes;
         let came = snapshot.object_size.saturating_sub(held);
         let of = if held > 0 { format!(" of {}", text::bytes(snapshot.object_size)) } else { String::new() };
         let mut line = format!(

@@ -59,7 +59,7 @@ pub fn status_line(row: &DeviceRow) -> Option<String> {
 }
 
 /// Says that two devices have one identifier, and what to do about it.
-pub fn twins(device: DeviceId, label: &str, addresses: &[SocketAddr; 2]) -> String {
+pub fn duplicate_id(device: DeviceId, label: &str, addresses: &[SocketAddr; 2]) -> String {
     let [first, second] = addresses.map(|address| address.ip());
     let name = text::device_name(label, device);
     format!(
@@ -143,8 +143,8 @@ impl SenderView for SenderPlain {
                 self.lines
                     .line(now, &format!("{} joined{late} from {address}", text::device_name(label, *device)));
             }
-            SenderEvent::Twin { device, label, addresses } => {
-                self.lines.line(now, &format!("warning: {}", twins(*device, label, addresses)));
+            SenderEvent::DuplicateId { device, label, addresses } => {
+                self.lines.line(now, &format!("warning: {}", duplicate_id(*device, label, addresses)));
             }
             SenderEvent::Status(row) => {
                 if let Some(line) = status_line(row) {
@@ -234,7 +234,7 @@ impl ReceiverView for ReceiverPlain {
             }
             // There is no speed yet.
             ReceiverEvent::Receiving => self.lines.line(now, "receiving"),
-            ReceiverEvent::Held { bytes } => self.lines.line(now, &text::held(*bytes, s.object_size)),
+            ReceiverEvent::Resumed { bytes } => self.lines.line(now, &text::held(*bytes, s.object_size)),
             ReceiverEvent::Committing => self.lines.line(now, "all verified, syncing to disk"),
             ReceiverEvent::ForgedSymbols { .. } => {
                 if self.memory.tells_forgery(s.forged_symbols) {
@@ -248,12 +248,12 @@ impl ReceiverView for ReceiverPlain {
             ReceiverEvent::Committed { path, .. } => {
                 self.lines.line(now, &format!("saved {}", text::escape(&path.to_string_lossy())));
             }
-            ReceiverEvent::SenderTrusted { key, address, judgement } => {
-                self.lines.line(now, &trust::trusted(key, address.ip(), *judgement));
+            ReceiverEvent::SenderTrusted { key, address, decision } => {
+                self.lines.line(now, &trust::trusted(key, address.ip(), *decision));
             }
-            ReceiverEvent::SenderRefused { key, address, judgement } => {
+            ReceiverEvent::SenderRefused { key, address, decision } => {
                 if self.memory.tells_refusal(key) {
-                    self.warn(now, &trust::refused(key, address.ip(), *judgement));
+                    self.warn(now, &trust::refused(key, address.ip(), *decision));
                 }
             }
             ReceiverEvent::Admitted | ReceiverEvent::Finished(_) => {}
@@ -283,7 +283,7 @@ impl ReceiverView for ReceiverPlain {
 mod tests {
     use super::*;
     use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
-    use crate::protocol::trust::Judgement;
+    use crate::protocol::trust::TrustDecision;
     use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};
     use crate::units::{Digest, SenderKey, SessionId, TaskId};
 
@@ -365,12 +365,12 @@ lab\\u{{7}}  10.0.0.7:40000  complete   12s   0 %
             size: 1 << 20,
         };
         let address = "10.0.0.1:7418".parse().unwrap();
-        let (key, judgement) = (SenderKey([8; 32]), Judgement::Stranger);
+        let (key, decision) = (SenderKey([8; 32]), TrustDecision::Stranger);
         for _ in 0..3 {
-            view.event(at(66), &ReceiverEvent::SenderRefused { key, address, judgement }, &s);
+            view.event(at(66), &ReceiverEvent::SenderRefused { key, address, decision }, &s);
         }
-        let (key, judgement) = (SenderKey([7; 32]), Judgement::Unverified);
-        view.event(at(67), &ReceiverEvent::SenderTrusted { key, address, judgement }, &s);
+        let (key, decision) = (SenderKey([7; 32]), TrustDecision::Unverified);
+        view.event(at(67), &ReceiverEvent::SenderTrusted { key, address, decision }, &s);
         view.event(at(67), &found, &s);
         s.object_size = 1 << 20;
         view.event(at(68), &ReceiverEvent::Receiving, &s);
@@ -399,7 +399,7 @@ all verified, syncing to disk
 saved /srv/x
 received 1.00 MiB in 8.0s: 1.05 Mbit/s, loss 1.0 %; the sender did not confirm that it knows
 ",
-                trust::refused(&SenderKey([8; 32]), address.ip(), Judgement::Stranger)
+                trust::refused(&SenderKey([8; 32]), address.ip(), TrustDecision::Stranger)
             )
         );
         assert_eq!(sums.text(), format!("{}  /srv/x\n", "02".repeat(32)));

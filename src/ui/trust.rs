@@ -1,17 +1,17 @@
 //! What people are told about a sender's key.
 
-use crate::protocol::trust::Judgement;
+use crate::protocol::trust::TrustDecision;
 use crate::units::SenderKey;
 use std::net::IpAddr;
 
 /// What is said of a sender that files are taken from.
 #[must_use]
-pub fn trusted(key: &SenderKey, address: IpAddr, judgement: Judgement) -> String {
+pub fn trusted(key: &SenderKey, address: IpAddr, decision: TrustDecision) -> String {
     let fingerprint = key.fingerprint();
-    match judgement {
-        Judgement::Pinned => format!("sender {fingerprint} at {address}, as given with --sender"),
-        Judgement::Known => format!("sender {fingerprint} at {address}, known from before"),
-        Judgement::FirstUse => format!(
+    match decision {
+        TrustDecision::Pinned => format!("sender {fingerprint} at {address}, as given with --sender"),
+        TrustDecision::Known => format!("sender {fingerprint} at {address}, known from before"),
+        TrustDecision::FirstUse => format!(
             "sender {fingerprint} at {address}, seen for the first time and remembered; if the sender's own \
              screen shows another one, interrupt and run 'mcp key forget {address}'"
         ),
@@ -21,10 +21,10 @@ pub fn trusted(key: &SenderKey, address: IpAddr, judgement: Judgement) -> String
 
 /// Why no files are taken from a sender, and what to do about it.
 #[must_use]
-pub fn refused(key: &SenderKey, address: IpAddr, judgement: Judgement) -> String {
+pub fn refused(key: &SenderKey, address: IpAddr, decision: TrustDecision) -> String {
     let fingerprint = key.fingerprint();
-    match judgement {
-        Judgement::Changed { expected } => format!(
+    match decision {
+        TrustDecision::Changed { expected } => format!(
             "refused the sender at {address}: its key is {fingerprint} now and was {}; it was set up anew, or another \
              machine has its address, or somebody poses as it: if you know why, run 'mcp key forget {address}'",
             expected.fingerprint()
@@ -54,18 +54,18 @@ mod tests {
     #[test]
     fn every_judgement_has_its_words() {
         let (key, expected, at) = (SenderKey([1; 32]), SenderKey([2; 32]), IpAddr::from([10, 0, 0, 5]));
-        let all = [Judgement::Pinned, Judgement::Known, Judgement::FirstUse, Judgement::Unverified];
-        for (judgement, words) in
-            all.into_iter().zip(["--sender", "known", "first time", "sender unverified"])
+        let all =
+            [TrustDecision::Pinned, TrustDecision::Known, TrustDecision::FirstUse, TrustDecision::Unverified];
+        for (decision, words) in all.into_iter().zip(["--sender", "known", "first time", "sender unverified"])
         {
-            let line = trusted(&key, at, judgement);
+            let line = trusted(&key, at, decision);
             assert!(line.contains(words) && line.contains(&key.fingerprint()), "{line}");
         }
-        let changed = refused(&key, at, Judgement::Changed { expected });
+        let changed = refused(&key, at, TrustDecision::Changed { expected });
         for part in [&key.fingerprint(), &expected.fingerprint(), "mcp key forget 10.0.0.5"] {
             assert!(changed.contains(part), "{changed}");
         }
-        assert!(refused(&key, at, Judgement::Stranger).contains(&format!("--sender {}", key.line())));
+        assert!(refused(&key, at, TrustDecision::Stranger).contains(&format!("--sender {}", key.line())));
         assert!(introduction(&key, None).ends_with("not sealed: anyone on the network can read it"));
         assert!(introduction(&key, Some("lab")).ends_with(", sealed with key lab"));
     }

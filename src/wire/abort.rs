@@ -66,7 +66,7 @@ impl Abort {
 mod tests {
     use super::*;
     use crate::wire::testing::{HEADER, golden, refuses, takes};
-    use crate::wire::{Kind, Message, decode_plain, encode_plain};
+    use crate::wire::{Message, MessageKind, decode_plain, encode_plain};
 
     const DISK_FULL: [u8; 11] = [3, 9, b'd', b'i', b's', b'k', b' ', b'f', b'u', b'l', b'l'];
     const NO_REASON: [u8; 2] = [6, 0];
@@ -79,14 +79,14 @@ mod tests {
 
     #[test]
     fn each_bad_field_is_named() {
-        (0..=6).for_each(|code| takes(Kind::Abort, &NO_REASON, 0, &[code]));
-        refuses(Kind::Abort, &NO_REASON, 0, &[7], "code");
-        refuses(Kind::Abort, &DISK_FULL, 10, &[0x80], "reason");
+        (0..=6).for_each(|code| takes(MessageKind::Abort, &NO_REASON, 0, &[code]));
+        refuses(MessageKind::Abort, &NO_REASON, 0, &[7], "code");
+        refuses(MessageKind::Abort, &DISK_FULL, 10, &[0x80], "reason");
         let mut long = vec![1, 200];
         long.extend([b'x'; 200]);
-        takes(Kind::Abort, &long, 0, &[]);
+        takes(MessageKind::Abort, &long, 0, &[]);
         long.push(b'x');
-        refuses(Kind::Abort, &long, 1, &[201], "reason");
+        refuses(MessageKind::Abort, &long, 1, &[201], "reason");
     }
 
     #[test]

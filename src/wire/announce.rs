@@ -63,7 +63,7 @@ pub struct Announce {
     /// Which devices not yet admitted send a join, and when.
     pub invitation: Invitation,
     /// Devices the sender is serving; they spread their unasked reports by it.
-    pub group_size: u32,
+    pub gsize: u32,
     /// Sending rate; what a device may show and plan by.
     pub rate: Rate,
     /// Root hash of the object, once the sender knows it.
@@ -94,7 +94,7 @@ impl Announce {
         let data = r.socket_addr("data address")?;
         let position = BlockIndex(r.u32("position")?);
         let invitation = Invitation::decode(r)?;
-        let group_size = r.u32("group size")?;
+        let gsize = r.u32("gsize")?;
         let rate = Rate(r.u64("rate")?);
         let root = if r.flag("root")? { Some(r.digest("root")?) } else { None };
         let name = r.text(MAX_NAME, "name")?;
@@ -112,7 +112,7 @@ impl Announce {
             data,
             position,
             invitation,
-            group_size,
+            gsize,
             rate,
             root,
             name,
@@ -134,7 +134,7 @@ impl Announce {
         w.socket_addr(self.data);
         w.u32(self.position.0);
         self.invitation.encode(w);
-        w.u32(self.group_size);
+        w.u32(self.gsize);
         w.u64(self.rate.0);
         w.u8(self.root.is_some().into());
         if let Some(root) = self.root {
@@ -148,7 +148,7 @@ impl Announce {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Kind;
+    use crate::wire::MessageKind;
     use crate::wire::testing::{golden, refuses, takes};
     use std::time::Duration;
 
@@ -162,7 +162,7 @@ mod tests {
         4, 239, 255, 74, 17, 0x1c, 0xf9,                // 28 data, port 7417
         0, 0, 2, 1,                                     // 35 position
         0x80, 0, 0x03, 0xe8,                            // 39 invitation
-        0, 0, 0, 30,                                    // 43 group size
+        0, 0, 0, 30,                                    // 43 gsize
         0, 0, 0, 0, 0x3b, 0x9a, 0xca, 0,                // 47 rate 1e9
         0,                                              // 55 no root
         9, b'i', b'm', b'a', b'g', b'e', b'.', b'i', b's', b'o',
@@ -210,7 +210,7 @@ mod tests {
             data: "239.255.74.17:7417".parse().unwrap(),
             position: BlockIndex(0x201),
             invitation: Invitation { probability: 0x8000, window: Duration::from_secs(1) },
-            group_size: 30,
+            gsize: 30,
             rate: Rate(1_000_000_000),
             root: None,
             name: "image.iso".into(),
@@ -228,7 +228,7 @@ mod tests {
             data: "[ff15::4d43:7417]:7417".parse().unwrap(),
             position: BlockIndex(u32::MAX),
             invitation: Invitation { probability: 0, window: Duration::ZERO },
-            group_size: 0,
+            gsize: 0,
             rate: Rate(0),
             root: Some(Digest(std::array::from_fn(|i| i as u8 + 1))),
             name: "\u{20ac}".into(),
@@ -239,9 +239,9 @@ mod tests {
     #[test]
     fn each_bad_field_is_named() {
         let body = [&head(0)[..], &V4].concat();
-        refuses(Kind::Announce, &body, HEAD - 1, &[2], "suite");
-        let no = |at, patch: &[u8], field| refuses(Kind::Announce, &body, HEAD + at, patch, field);
-        let yes = |at, patch: &[u8]| takes(Kind::Announce, &body, HEAD + at, patch);
+        refuses(MessageKind::Announce, &body, HEAD - 1, &[2], "suite");
+        let no = |at, patch: &[u8], field| refuses(MessageKind::Announce, &body, HEAD + at, patch, field);
+        let yes = |at, patch: &[u8]| takes(MessageKind::Announce, &body, HEAD + at, patch);
         yes(16, &[3]);
         no(16, &[4], "phase");
         yes(17, &[0x80, 0, 0, 0, 0, 0, 0, 0]);
@@ -262,7 +262,7 @@ mod tests {
         no(57, b"a\0b", "name");
         no(57, &[0xff], "name");
         // The name cut to nothing leaves trailing bytes, so the datagram ends with the length.
-        refuses(Kind::Announce, &body[..HEAD + 57], HEAD + 56, &[0], "name");
+        refuses(MessageKind::Announce, &body[..HEAD + 57], HEAD + 56, &[0], "name");
     }
 
     #[test]
@@ -271,7 +271,7 @@ mod tests {
         body.truncate(HEAD + 100);
         body.push(255);
         body.extend([b'n'; 255]);
-        takes(Kind::Announce, &body, 0, &[]);
+        takes(MessageKind::Announce, &body, 0, &[]);
         assert!(body.len() + 20 <= 512, "the capacity that encode reserves");
     }
 }

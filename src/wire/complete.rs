@@ -35,7 +35,7 @@ impl Complete {
 mod tests {
     use super::*;
     use crate::wire::testing::{datagram, golden, takes};
-    use crate::wire::{DecodeError, Kind, decode_plain};
+    use crate::wire::{DecodeError, MessageKind, decode_plain};
 
     #[rustfmt::skip]
     const BODY: [u8; 48] = [
@@ -53,9 +53,9 @@ mod tests {
 
     #[test]
     fn every_value_is_valid_and_each_missing_field_is_named() {
-        takes(Kind::Complete, &BODY, 0, &[0xff; 48]);
+        takes(MessageKind::Complete, &BODY, 0, &[0xff; 48]);
         for (len, field) in [(31, "root"), (39, "received datagrams"), (47, "lost datagrams")] {
-            let error = DecodeError::Truncated { message: Kind::Complete, field };
+            let error = DecodeError::Truncated { message: MessageKind::Complete, field };
             assert_eq!(decode_plain(&datagram(9, &BODY[..len])), Err(error));
         }
     }

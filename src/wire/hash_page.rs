@@ -38,7 +38,7 @@ impl HashPage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Kind;
+    use crate::wire::MessageKind;
     use crate::wire::testing::{golden, refuses, takes};
 
     #[rustfmt::skip]
@@ -56,17 +56,17 @@ mod tests {
 
     #[test]
     fn each_bad_field_is_named() {
-        takes(Kind::HashPage, &BODY, 0, &[0, 0, 0, 0]);
-        takes(Kind::HashPage, &BODY, 0, &[0xff, 0xff, 0xff, 0xe0]);
-        refuses(Kind::HashPage, &BODY, 0, &[0, 0, 0, 0x41], "first block");
-        refuses(Kind::HashPage, &BODY, 0, &[0xff; 4], "first block");
-        refuses(Kind::HashPage, &BODY[..5], 4, &[0], "count");
+        takes(MessageKind::HashPage, &BODY, 0, &[0, 0, 0, 0]);
+        takes(MessageKind::HashPage, &BODY, 0, &[0xff, 0xff, 0xff, 0xe0]);
+        refuses(MessageKind::HashPage, &BODY, 0, &[0, 0, 0, 0x41], "first block");
+        refuses(MessageKind::HashPage, &BODY, 0, &[0xff; 4], "first block");
+        refuses(MessageKind::HashPage, &BODY[..5], 4, &[0], "count");
         let mut full = BODY[..5].to_vec();
         full[4] = 32;
         full.extend([7; 32 * 32]);
-        takes(Kind::HashPage, &full, 0, &[]);
-        refuses(Kind::HashPage, &full, 0, &[0xff, 0xff, 0xff, 0xe0], "count");
+        takes(MessageKind::HashPage, &full, 0, &[]);
+        refuses(MessageKind::HashPage, &full, 0, &[0xff, 0xff, 0xff, 0xe0], "count");
         full.extend([7; 32]);
-        refuses(Kind::HashPage, &full, 4, &[33], "count");
+        refuses(MessageKind::HashPage, &full, 4, &[33], "count");
     }
 }

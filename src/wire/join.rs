@@ -37,7 +37,7 @@ impl Join {
 mod tests {
     use super::*;
     use crate::wire::testing::{DEVICE, HEADER, golden, refuses, takes};
-    use crate::wire::{Kind, Message, decode_plain, encode_plain};
+    use crate::wire::{Message, MessageKind, decode_plain, encode_plain};
 
     #[rustfmt::skip]
     const BODY: [u8; 24] = [
@@ -53,15 +53,15 @@ mod tests {
 
     #[test]
     fn each_bad_field_is_named() {
-        takes(Kind::Join, &BODY[..18], 17, &[0]);
+        takes(MessageKind::Join, &BODY[..18], 17, &[0]);
         let mut long = BODY[..17].to_vec();
         long.push(64);
         long.extend([b'x'; 64]);
-        takes(Kind::Join, &long, 0, &[]);
+        takes(MessageKind::Join, &long, 0, &[]);
         long.push(b'x');
-        refuses(Kind::Join, &long, 17, &[65], "label");
-        refuses(Kind::Join, &BODY, 23, &[0xc3], "label");
-        refuses(Kind::Join, &BODY, 16, &[2], "holds");
+        refuses(MessageKind::Join, &long, 17, &[65], "label");
+        refuses(MessageKind::Join, &BODY, 23, &[0xc3], "label");
+        refuses(MessageKind::Join, &BODY, 16, &[2], "holds");
     }
 
     #[test]

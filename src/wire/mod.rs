@@ -30,14 +30,14 @@ mod tests;
 
 pub use abort::{Abort, AbortCode};
 pub use acknowledge::Acknowledge;
-pub use admit::{Admit, Verdict};
+pub use admit::{Admit, AdmitVerdict};
 pub use announce::{Announce, Phase};
 pub use arrivals::Arrivals;
 pub use complete::Complete;
 pub use hash_page::HashPage;
 pub use join::Join;
 pub use nak::{Deficit, Nak, PageRange};
-pub use poll::{Invitation, Planned, Poll};
+pub use poll::{Invitation, Poll, RepairAdvertisement};
 pub use progress::Progress;
 pub use reader::DecodeError;
 pub use retry::Retry;
@@ -46,7 +46,7 @@ pub use symbol::{Symbol, symbol_head};
 pub use symbol_digests::SymbolDigests;
 
 use crate::limits::{HEADER_LEN, MAX_CONTROL, MAX_TRAILER, SYMBOL_HEADER_LEN, WIRE_VERSION};
-use crate::units::{SessionId, Suite};
+use crate::units::{ChannelId, SessionId, Suite};
 use reader::Reader;
 use std::fmt;
 use writer::Writer;
@@ -74,14 +74,14 @@ impl PacketNumber {
 
     /// The number of a channel's datagram; `counter` is at most [`Self::MAX_COUNTER`].
     #[must_use]
-    pub const fn new(channel: u16, counter: u64) -> Self {
+    pub const fn new(channel: ChannelId, counter: u64) -> Self {
         debug_assert!(counter <= Self::MAX_COUNTER);
-        Self((channel as u64) << 48 | counter & Self::MAX_COUNTER)
+        Self((channel.0 as u64) << 48 | counter & Self::MAX_COUNTER)
     }
     /// The channel; 0 is the group.
     #[must_use]
-    pub const fn channel(self) -> u16 {
-        (self.0 >> 48) as u16
+    pub const fn channel(self) -> ChannelId {
+        ChannelId((self.0 >> 48) as u16)
     }
     /// The counter, from 0, by one for each datagram of the channel.
     #[must_use]
@@ -93,7 +93,7 @@ impl PacketNumber {
 /// The kinds of message, by their number on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum Kind {
+pub enum MessageKind {
     /// [`Announce`].
     Announce = 1,
     /// [`Join`].
@@ -124,7 +124,7 @@ pub enum Kind {
     SymbolDigests = 14,
 }
 
-impl Kind {
+impl MessageKind {
     /// All of them, in the order of their numbers from 1 on.
     pub const ALL: [Self; 14] = [
         Self::Announce,
@@ -169,7 +169,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for MessageKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -187,11 +187,11 @@ macro_rules! messages {
         impl<'a> Message<'a> {
             /// Its kind.
             #[must_use]
-            pub const fn kind(&self) -> Kind {
-                match self { $(Self::$kind(_) => Kind::$kind,)* }
+            pub const fn kind(&self) -> MessageKind {
+                match self { $(Self::$kind(_) => MessageKind::$kind,)* }
             }
-            fn decode(kind: Kind, reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
-                match kind { $(Kind::$kind => <$body>::decode(reader).map(Self::$kind),)* }
+            fn decode(kind: MessageKind, reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+                match kind { $(MessageKind::$kind => <$body>::decode(reader).map(Self::$kind),)* }
             }
             fn encode(&self, writer: &mut Writer) {
                 match self { $(Self::$kind(body) => body.encode(writer),)* }
@@ -286,7 +286,7 @@ pub struct Head {
     /// Session and packet number.
     pub header: Header,
     /// What it is.
-    pub kind: Kind,
+    pub kind: MessageKind,
     /// What stands between it and its reader.
     pub seals: Seals,
 }
@@ -309,7 +309,7 @@ pub fn head(bytes: &[u8]) -> Result<Head, DecodeError> {
     let (&bits, rest) = rest.split_first().ok_or(short)?;
     let (session, rest) = rest.split_first_chunk().ok_or(short)?;
     let (packet_number, _) = rest.split_first_chunk().ok_or(short)?;
-    let kind = Kind::from_wire(bits & KIND_BITS).ok_or(DecodeError::UnknownKind(bits & KIND_BITS))?;
+    let kind = MessageKind::from_wire(bits & KIND_BITS).ok_or(DecodeError::UnknownKind(bits & KIND_BITS))?;
     let seals = Seals::from_wire(bits);
     let session = SessionId(u64::from_be_bytes(*session));
     if session.0 == 0 {
@@ -321,7 +321,7 @@ pub fn head(bytes: &[u8]) -> Result<Head, DecodeError> {
 
 /// The header and kind of a datagram, if they are valid; says nothing about the rest.
 #[must_use]
-pub fn peek(bytes: &[u8]) -> Option<(Header, Kind)> {
+pub fn peek(bytes: &[u8]) -> Option<(Header, MessageKind)> {
     head(bytes).ok().map(|head| (head.header, head.kind))
 }
 
@@ -330,9 +330,9 @@ pub fn peek(bytes: &[u8]) -> Option<(Header, Kind)> {
 ///
 /// # Errors
 /// When it is not one whole, valid message; the error names the message and the field.
-pub fn decode_body(kind: Kind, body: &[u8]) -> Result<Message<'_>, DecodeError> {
+pub fn decode_body(kind: MessageKind, body: &[u8]) -> Result<Message<'_>, DecodeError> {
     let len = HEADER_LEN + body.len();
-    if kind != Kind::Symbol && len > MAX_CONTROL {
+    if kind != MessageKind::Symbol && len > MAX_CONTROL {
         return Err(DecodeError::TooLarge { message: kind, len });
     }
     let mut reader = Reader::new(kind, body);

@@ -12,10 +12,10 @@ pub struct Nak {
     /// The round it answers.
     pub round: u32,
     /// Highest packet number received on the polled channel: what was sent later is not counted.
-    pub as_of: PacketNumber,
-    /// How long the device has held the poll before answering, in microseconds, so that the sender
+    pub largest_received: PacketNumber,
+    /// The delay between the poll and this answer, in microseconds (as the ACK Delay of RFC 9000), so that the sender
     /// learns the round-trip time.
-    pub held_us: u32,
+    pub ack_delay_us: u32,
     /// Blocks the device has not verified, in all (also those not listed).
     pub incomplete: u32,
     /// Pages of chaining values that are missing (page = block / HASHES_PER_PAGE).
@@ -196,8 +196,8 @@ impl Nak {
 
     pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self> {
         let round = r.u32("round")?;
-        let as_of = PacketNumber(r.u64("packet number")?);
-        let held_us = r.u32("held")?;
+        let largest_received = PacketNumber(r.u64("largest received")?);
+        let ack_delay_us = r.u32("ack delay")?;
         let incomplete = r.u32("incomplete blocks")?;
         let count = r.count(PageRange::LEN, "pages")?;
         let mut pages = Vec::with_capacity(count);
@@ -211,13 +211,13 @@ impl Nak {
         for _ in 0..count {
             deficits.push(Deficit::decode(r)?);
         }
-        Ok(Self { round, as_of, held_us, incomplete, pages, deficits })
+        Ok(Self { round, largest_received, ack_delay_us, incomplete, pages, deficits })
     }
 
     pub(super) fn encode(&self, w: &mut Writer) {
         w.u32(self.round);
-        w.u64(self.as_of.0);
-        w.u32(self.held_us);
+        w.u64(self.largest_received.0);
+        w.u32(self.ack_delay_us);
         w.u32(self.incomplete);
         w.count(self.pages.len());
         for pages in &self.pages {
@@ -234,8 +234,9 @@ impl Nak {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::ChannelId;
     use crate::wire::testing::{HEADER, datagram, golden, refuses, takes};
-    use crate::wire::{DecodeError, Kind, decode_plain, encode_plain};
+    use crate::wire::{DecodeError, MessageKind, decode_plain, encode_plain};
 
     #[rustfmt::skip]
     const BODY: [u8; 65] = [
@@ -256,8 +257,8 @@ mod tests {
     fn nak() -> Nak {
         Nak {
             round: 7,
-            as_of: PacketNumber::new(1, 0x1234),
-            held_us: 300,
+            largest_received: PacketNumber::new(ChannelId(1), 0x1234),
+            ack_delay_us: 300,
             incomplete: 6,
             pages: vec![PageRange { first: 2, count: 1 }],
             deficits: vec![
@@ -276,8 +277,8 @@ mod tests {
 
     #[test]
     fn each_bad_field_is_named() {
-        let no = |at, patch: &[u8], field| refuses(Kind::Nak, &BODY, at, patch, field);
-        let yes = |at, patch: &[u8]| takes(Kind::Nak, &BODY, at, patch);
+        let no = |at, patch: &[u8], field| refuses(MessageKind::Nak, &BODY, at, patch, field);
+        let yes = |at, patch: &[u8]| takes(MessageKind::Nak, &BODY, at, patch);
         // The last page is 2^27 - 1.
         yes(22, &[0x07, 0xff, 0xff, 0xff, 0, 0, 0, 1]);
         no(22, &[0x07, 0xff, 0xff, 0xff, 0, 0, 0, 2], "pages");
@@ -312,9 +313,9 @@ mod tests {
         let nak = Nak { deficits: vec![deficit], ..nak() };
         assert_eq!(nak.encoded_len(), 20 + body.len());
         golden(nak, &body);
-        refuses(Kind::Nak, &body, 33, &[0xff; 4], "deficit block");
-        refuses(Kind::Nak, &body, 37, &[0, 0], "missing symbols");
-        refuses(Kind::Nak, &body, 43, &[0, 13], "missing symbols");
+        refuses(MessageKind::Nak, &body, 33, &[0xff; 4], "deficit block");
+        refuses(MessageKind::Nak, &body, 37, &[0, 0], "missing symbols");
+        refuses(MessageKind::Nak, &body, 43, &[0, 13], "missing symbols");
     }
 
     #[test]
@@ -322,7 +323,7 @@ mod tests {
         let mut body = BODY[..32].to_vec();
         body[31] = 1;
         body.extend([2, 0, 0, 0, 6, 0, 4, 0, 0]);
-        refuses(Kind::Nak, &body, 0, &[], "missing symbols");
+        refuses(MessageKind::Nak, &body, 0, &[], "missing symbols");
     }
 
     #[test]
@@ -330,7 +331,7 @@ mod tests {
         for (at, field) in [(20, "pages"), (30, "deficits"), (46, "missing symbols")] {
             let mut lying = BODY;
             lying[at..at + 2].copy_from_slice(&[0xff, 0xff]);
-            let error = DecodeError::Truncated { message: Kind::Nak, field };
+            let error = DecodeError::Truncated { message: MessageKind::Nak, field };
             assert_eq!(decode_plain(&datagram(7, &lying)), Err(error));
         }
     }

@@ -43,63 +43,64 @@ pub struct Poll {
     /// Who answers and when.
     pub invitation: Invitation,
     /// Devices the sender is serving.
-    pub group_size: u32,
+    pub gsize: u32,
     /// Whether the missing source symbols are worth naming.
-    pub want_ids: bool,
-    /// Repairs already planned or on the way after this poll's packet number: a device lacking
+    pub want_esis: bool,
+    /// Repair advertisements: what is planned or on its way after this poll's packet number: a device lacking
     /// no more than this need not answer for the block. As many as fit
     /// [`crate::limits::MAX_CONTROL`].
-    pub planned: Vec<Planned>,
+    pub advertised: Vec<RepairAdvertisement>,
 }
 
-/// Repair symbols planned for a block.
+/// A repair advertisement: how many symbols the sender is about to send for a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Planned {
+pub struct RepairAdvertisement {
     /// The block.
     pub block: BlockIndex,
     /// How many fresh symbols.
     pub symbols: u16,
 }
 
-impl Planned {
-    /// Bytes of an encoded plan.
+impl RepairAdvertisement {
+    /// Bytes of an encoded repair advertisement.
     pub const LEN: usize = 4 + 2;
 }
 
 impl Poll {
-    /// Bytes of an encoded poll that plans nothing, the header included.
+    /// Bytes of an encoded poll without repair advertisements, the header included.
     pub const FIXED_LEN: usize = HEADER_LEN + 4 + 4 + Invitation::LEN + 4 + 1 + 2;
 
     /// Bytes of the encoded poll, the header included.
     #[must_use]
     pub const fn encoded_len(&self) -> usize {
-        Self::FIXED_LEN + self.planned.len() * Planned::LEN
+        Self::FIXED_LEN + self.advertised.len() * RepairAdvertisement::LEN
     }
 
     pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self> {
         let round = r.u32("round")?;
         let position = BlockIndex(r.u32("position")?);
         let invitation = Invitation::decode(r)?;
-        let group_size = r.u32("group size")?;
-        let want_ids = r.flag("want ids")?;
-        let count = r.count(Planned::LEN, "planned")?;
-        let mut planned = Vec::with_capacity(count);
+        let gsize = r.u32("gsize")?;
+        let want_esis = r.flag("want ESIs")?;
+        let count = r.count(RepairAdvertisement::LEN, "advertised")?;
+        let mut advertised = Vec::with_capacity(count);
         for _ in 0..count {
-            planned.push(Planned { block: r.block("planned")?, symbols: r.u16("planned")? });
+            advertised
+                .push(RepairAdvertisement { block: r.block("advertised")?, symbols: r.u16("advertised")? });
         }
-        Ok(Self { round, position, invitation, group_size, want_ids, planned })
+        Ok(Self { round, position, invitation, gsize, want_esis, advertised })
     }
 
     pub(super) fn encode(&self, w: &mut Writer) {
         w.u32(self.round);
         w.u32(self.position.0);
         self.invitation.encode(w);
-        w.u32(self.group_size);
-        w.u8(self.want_ids.into());
-        w.count(self.planned.len());
-        for planned in &self.planned {
-            w.u32(planned.block.0);
-            w.u16(planned.symbols);
+        w.u32(self.gsize);
+        w.u8(self.want_esis.into());
+        w.count(self.advertised.len());
+        for advertised in &self.advertised {
+            w.u32(advertised.block.0);
+            w.u16(advertised.symbols);
         }
     }
 }
@@ -108,16 +109,16 @@ impl Poll {
 mod tests {
     use super::*;
     use crate::wire::testing::{HEADER, datagram, golden, refuses, takes};
-    use crate::wire::{DecodeError, Kind, Message, decode_plain, encode_plain};
+    use crate::wire::{DecodeError, Message, MessageKind, decode_plain, encode_plain};
 
     #[rustfmt::skip]
     const BODY: [u8; 31] = [
         0, 0, 0, 7,                 //  0 round
         0, 0, 1, 0,                 //  4 position
         0xff, 0xff, 0x01, 0xf4,     //  8 all, 500 ms
-        0, 0, 0x40, 0,              // 12 group size
-        1,                          // 16 want ids
-        0, 2,                       // 17 planned
+        0, 0, 0x40, 0,              // 12 gsize
+        1,                          // 16 want ESIs
+        0, 2,                       // 17 advertised
         0, 0, 0, 3, 0, 12,
         0, 0, 0, 9, 0x01, 0x00,
     ];
@@ -127,11 +128,11 @@ mod tests {
             round: 7,
             position: BlockIndex(256),
             invitation: Invitation { probability: 65535, window: Duration::from_millis(500) },
-            group_size: 16384,
-            want_ids: true,
-            planned: vec![
-                Planned { block: BlockIndex(3), symbols: 12 },
-                Planned { block: BlockIndex(9), symbols: 256 },
+            gsize: 16384,
+            want_esis: true,
+            advertised: vec![
+                RepairAdvertisement { block: BlockIndex(3), symbols: 12 },
+                RepairAdvertisement { block: BlockIndex(9), symbols: 256 },
             ],
         }
     }
@@ -144,12 +145,12 @@ mod tests {
 
     #[test]
     fn each_bad_field_is_named() {
-        refuses(Kind::Poll, &BODY, 16, &[2], "want ids");
-        refuses(Kind::Poll, &BODY, 19, &[0xff; 4], "planned");
-        takes(Kind::Poll, &BODY[..19], 17, &[0, 0]);
+        refuses(MessageKind::Poll, &BODY, 16, &[2], "want ESIs");
+        refuses(MessageKind::Poll, &BODY, 19, &[0xff; 4], "advertised");
+        takes(MessageKind::Poll, &BODY[..19], 17, &[0, 0]);
         let mut lying = BODY;
         lying[17..19].copy_from_slice(&[0xff, 0xff]);
-        let error = DecodeError::Truncated { message: Kind::Poll, field: "planned" };
+        let error = DecodeError::Truncated { message: MessageKind::Poll, field: "advertised" };
         assert_eq!(decode_plain(&datagram(6, &lying)), Err(error));
     }
 
@@ -157,7 +158,8 @@ mod tests {
     fn as_many_as_the_size_helpers_say_fit() {
         let room = crate::limits::MAX_CONTROL - Poll::FIXED_LEN;
         let mut full = poll();
-        full.planned = vec![Planned { block: BlockIndex(1), symbols: 1 }; room / Planned::LEN];
+        full.advertised =
+            vec![RepairAdvertisement { block: BlockIndex(1), symbols: 1 }; room / RepairAdvertisement::LEN];
         let bytes = encode_plain(HEADER, &full.clone().into());
         assert_eq!(bytes.len(), full.encoded_len());
         assert_eq!(decode_plain(&bytes), Ok((HEADER, full.into())));

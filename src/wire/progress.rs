@@ -46,8 +46,9 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::ChannelId;
     use crate::wire::testing::{datagram, golden, refuses, takes};
-    use crate::wire::{DecodeError, Kind, PacketNumber, decode_plain};
+    use crate::wire::{DecodeError, MessageKind, PacketNumber, decode_plain};
 
     #[rustfmt::skip]
     const BODY: [u8; 69] = [
@@ -73,8 +74,8 @@ mod tests {
             kernel_drops: 3,
             overrun_drops: 4,
             arrivals: Some(Arrivals {
-                first: PacketNumber::new(0, 256),
-                last: PacketNumber::new(0, 512),
+                first: PacketNumber::new(ChannelId::GROUP, 256),
+                last: PacketNumber::new(ChannelId::GROUP, 512),
                 received: 200,
                 elapsed_us: 65536,
                 last_at_us: 131_072,
@@ -88,7 +89,7 @@ mod tests {
 
     #[test]
     fn impossible_arrivals_are_refused() {
-        let no = |at, patch: &[u8]| refuses(Kind::Progress, &BODY, at, patch, "arrivals");
+        let no = |at, patch: &[u8]| refuses(MessageKind::Progress, &BODY, at, patch, "arrivals");
         no(36, &[2]);
         no(45, &[0, 0, 0, 0, 0, 0, 1, 0]);
         no(53, &[0, 0, 0, 1]);
@@ -97,7 +98,7 @@ mod tests {
 
     #[test]
     fn every_value_is_valid_and_each_missing_field_is_named() {
-        takes(Kind::Progress, &BODY, 0, &[0xff; 36]);
+        takes(MessageKind::Progress, &BODY, 0, &[0xff; 36]);
         for (len, field) in [
             (3, "verified blocks"),
             (11, "received datagrams"),
@@ -107,7 +108,7 @@ mod tests {
             (36, "arrivals"),
             (68, "arrivals"),
         ] {
-            let error = DecodeError::Truncated { message: Kind::Progress, field };
+            let error = DecodeError::Truncated { message: MessageKind::Progress, field };
             assert_eq!(decode_plain(&datagram(8, &BODY[..len])), Err(error));
         }
     }

@@ -1,7 +1,7 @@
 //! A cursor over a datagram that cannot read past its end, and the errors it gives. Every read
 //! names its field, so that an error says what was wrong with which message.
 
-use super::Kind;
+use super::MessageKind;
 use crate::limits::{MAX_CONTROL, WIRE_VERSION};
 use crate::units::{BlockIndex, DeviceId, Digest};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,12 +25,12 @@ pub enum DecodeError {
     UnknownKind(u8),
     /// Still sealed.
     #[error("{0}: it is sealed")]
-    Sealed(Kind),
+    Sealed(MessageKind),
     /// A control message longer than [`MAX_CONTROL`].
     #[error("{message}: {len} bytes are more than the {MAX_CONTROL} of a control message")]
     TooLarge {
         /// The message.
-        message: Kind,
+        message: MessageKind,
         /// Length of the datagram in bytes.
         len: usize,
     },
@@ -38,7 +38,7 @@ pub enum DecodeError {
     #[error("{message}: the datagram ends within the {field}")]
     Truncated {
         /// The message.
-        message: Kind,
+        message: MessageKind,
         /// The field.
         field: &'static str,
     },
@@ -46,7 +46,7 @@ pub enum DecodeError {
     #[error("{message}: the {field} is out of range")]
     OutOfRange {
         /// The message.
-        message: Kind,
+        message: MessageKind,
         /// The field.
         field: &'static str,
     },
@@ -54,7 +54,7 @@ pub enum DecodeError {
     #[error("{message}: {extra} bytes follow the message")]
     Trailing {
         /// The message.
-        message: Kind,
+        message: MessageKind,
         /// How many.
         extra: usize,
     },
@@ -66,12 +66,12 @@ pub(super) type Result<T> = std::result::Result<T, DecodeError>;
 /// The cursor.
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
-    message: Kind,
+    message: MessageKind,
 }
 
 impl<'a> Reader<'a> {
     /// A cursor at the beginning of the body of a `message`.
-    pub(super) const fn new(message: Kind, body: &'a [u8]) -> Self {
+    pub(super) const fn new(message: MessageKind, body: &'a [u8]) -> Self {
         Self { rest: body, message }
     }
 

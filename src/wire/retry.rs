@@ -29,7 +29,7 @@ impl Retry {
 mod tests {
     use super::*;
     use crate::wire::testing::{datagram, golden, takes};
-    use crate::wire::{DecodeError, Kind, decode_plain};
+    use crate::wire::{DecodeError, MessageKind, decode_plain};
 
     fn body() -> Vec<u8> {
         [[0x61; 32].as_slice(), &[0x62; 16]].concat()
@@ -42,9 +42,9 @@ mod tests {
 
     #[test]
     fn every_value_is_valid_and_each_missing_field_is_named() {
-        takes(Kind::Retry, &body(), 0, &[0; 48]);
+        takes(MessageKind::Retry, &body(), 0, &[0; 48]);
         for (len, field) in [(31, "agreement"), (47, "cookie")] {
-            let error = DecodeError::Truncated { message: Kind::Retry, field };
+            let error = DecodeError::Truncated { message: MessageKind::Retry, field };
             assert_eq!(decode_plain(&datagram(12, &body()[..len])), Err(error));
         }
     }

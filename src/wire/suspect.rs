@@ -37,7 +37,7 @@ impl Suspect {
 mod tests {
     use super::*;
     use crate::wire::testing::{datagram, golden, refuses, takes};
-    use crate::wire::{DecodeError, Kind, decode_plain};
+    use crate::wire::{DecodeError, MessageKind, decode_plain};
 
     const BODY: [u8; 10] = [0, 2, 1, 2, 3, 4, 1, 2, 3, 5];
 
@@ -49,15 +49,15 @@ mod tests {
 
     #[test]
     fn each_bad_field_is_named() {
-        refuses(Kind::Suspect, &[0, 0], 0, &[], "blocks");
-        refuses(Kind::Suspect, &BODY, 6, &[0xff; 4], "blocks");
+        refuses(MessageKind::Suspect, &[0, 0], 0, &[], "blocks");
+        refuses(MessageKind::Suspect, &BODY, 6, &[0xff; 4], "blocks");
         // Rising, and none twice.
-        refuses(Kind::Suspect, &BODY, 6, &[1, 2, 3, 4], "blocks");
-        takes(Kind::Suspect, &BODY, 6, &[0xff, 0xff, 0xff, 0xfe]);
+        refuses(MessageKind::Suspect, &BODY, 6, &[1, 2, 3, 4], "blocks");
+        takes(MessageKind::Suspect, &BODY, 6, &[0xff, 0xff, 0xff, 0xfe]);
         let many = |count: u8| [0, count].into_iter().chain((0..count).flat_map(|i| [0, 0, 0, i]));
-        takes(Kind::Suspect, &many(MAX_SUSPECTS as u8).collect::<Vec<_>>(), 0, &[]);
-        refuses(Kind::Suspect, &many(MAX_SUSPECTS as u8 + 1).collect::<Vec<_>>(), 0, &[], "blocks");
-        let error = DecodeError::Truncated { message: Kind::Suspect, field: "blocks" };
+        takes(MessageKind::Suspect, &many(MAX_SUSPECTS as u8).collect::<Vec<_>>(), 0, &[]);
+        refuses(MessageKind::Suspect, &many(MAX_SUSPECTS as u8 + 1).collect::<Vec<_>>(), 0, &[], "blocks");
+        let error = DecodeError::Truncated { message: MessageKind::Suspect, field: "blocks" };
         assert_eq!(decode_plain(&datagram(13, &[0, 9, 0, 0, 0, 1])), Err(error));
     }
 }

@@ -2,9 +2,9 @@
 
 use super::reader::{Reader, Result};
 use super::writer::{Writer, header_bytes};
-use super::{Header, Kind};
-use crate::limits::{HEADER_LEN, MAX_SYMBOL_ID, MAX_SYMBOL_SIZE, SYMBOL_HEADER_LEN};
-use crate::units::{BlockIndex, SymbolId};
+use super::{Header, MessageKind};
+use crate::limits::{HEADER_LEN, MAX_ESI, MAX_SYMBOL_SIZE, SYMBOL_HEADER_LEN};
+use crate::units::{BlockIndex, Esi};
 
 /// One encoding symbol of a block. `payload` is shorter than the symbol size only for the last
 /// source symbol of the last part of a block (the rest is zero).
@@ -12,8 +12,8 @@ use crate::units::{BlockIndex, SymbolId};
 pub struct Symbol<'a> {
     /// The block.
     pub block: BlockIndex,
-    /// The encoding symbol id, at most [`MAX_SYMBOL_ID`].
-    pub id: SymbolId,
+    /// The encoding symbol id, at most [`MAX_ESI`].
+    pub esi: Esi,
     /// 1 to symbol-size bytes; here checked against [`MAX_SYMBOL_SIZE`] only.
     pub payload: &'a [u8],
 }
@@ -21,32 +21,32 @@ pub struct Symbol<'a> {
 impl<'a> Symbol<'a> {
     pub(super) fn decode(r: &mut Reader<'a>) -> Result<Self> {
         let block = r.block("block")?;
-        let id = SymbolId(r.u32("symbol id")?);
-        r.check(id.0 <= MAX_SYMBOL_ID, "symbol id")?;
+        let esi = Esi(r.u32("esi")?);
+        r.check(esi.0 <= MAX_ESI, "esi")?;
         let payload = r.remainder();
         r.check((1..=usize::from(MAX_SYMBOL_SIZE)).contains(&payload.len()), "payload")?;
-        Ok(Self { block, id, payload })
+        Ok(Self { block, esi, payload })
     }
 
     pub(super) fn encode(&self, w: &mut Writer) {
         w.u32(self.block.0);
-        w.u32(self.id.0);
+        w.u32(self.esi.0);
         w.bytes(self.payload);
     }
 }
 
-/// What goes before the payload of a symbol: header, block and id, for sending the payload from
+/// What goes before the payload of a symbol: header, block and ESI, for sending the payload from
 /// where it lies.
 ///
 /// # Panics
-/// In debug builds, when the session is 0 or the block or the id out of range.
+/// In debug builds, when the session is 0 or the block or the ESI out of range.
 #[must_use]
-pub fn symbol_head(header: Header, block: BlockIndex, id: SymbolId) -> [u8; SYMBOL_HEADER_LEN] {
-    debug_assert!(header.session.0 != 0 && block.0 != u32::MAX && id.0 <= MAX_SYMBOL_ID);
+pub fn symbol_head(header: Header, block: BlockIndex, esi: Esi) -> [u8; SYMBOL_HEADER_LEN] {
+    debug_assert!(header.session.0 != 0 && block.0 != u32::MAX && esi.0 <= MAX_ESI);
     let mut head = [0; SYMBOL_HEADER_LEN];
-    head[..HEADER_LEN].copy_from_slice(&header_bytes(header, Kind::Symbol));
+    head[..HEADER_LEN].copy_from_slice(&header_bytes(header, MessageKind::Symbol));
     head[HEADER_LEN..HEADER_LEN + 4].copy_from_slice(&block.0.to_be_bytes());
-    head[HEADER_LEN + 4..].copy_from_slice(&id.0.to_be_bytes());
+    head[HEADER_LEN + 4..].copy_from_slice(&esi.0.to_be_bytes());
     head
 }
 
@@ -65,27 +65,27 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let symbol = Symbol { block: BlockIndex(0x1_0203), id: SymbolId(0x11_2233), payload: b"bytes" };
+        let symbol = Symbol { block: BlockIndex(0x1_0203), esi: Esi(0x11_2233), payload: b"bytes" };
         golden(symbol, &BODY);
-        let head = symbol_head(HEADER, symbol.block, symbol.id);
+        let head = symbol_head(HEADER, symbol.block, symbol.esi);
         assert_eq!([&head[..], b"bytes"].concat(), datagram(4, &BODY));
     }
 
     #[test]
     fn each_bad_field_is_named() {
-        takes(Kind::Symbol, &BODY, 0, &[0xff, 0xff, 0xff, 0xfe]);
-        refuses(Kind::Symbol, &BODY, 0, &[0xff; 4], "block");
-        takes(Kind::Symbol, &BODY, 4, &[0, 0xff, 0xff, 0xff]);
-        refuses(Kind::Symbol, &BODY, 4, &[1, 0, 0, 0], "symbol id");
-        refuses(Kind::Symbol, &BODY[..8], 0, &[], "payload");
-        takes(Kind::Symbol, &BODY[..9], 0, &[]);
+        takes(MessageKind::Symbol, &BODY, 0, &[0xff, 0xff, 0xff, 0xfe]);
+        refuses(MessageKind::Symbol, &BODY, 0, &[0xff; 4], "block");
+        takes(MessageKind::Symbol, &BODY, 4, &[0, 0xff, 0xff, 0xff]);
+        refuses(MessageKind::Symbol, &BODY, 4, &[1, 0, 0, 0], "esi");
+        refuses(MessageKind::Symbol, &BODY[..8], 0, &[], "payload");
+        takes(MessageKind::Symbol, &BODY[..9], 0, &[]);
         let mut long = BODY[..8].to_vec();
         long.resize(8 + 8896, 0xee);
-        takes(Kind::Symbol, &long, 0, &[]);
+        takes(MessageKind::Symbol, &long, 0, &[]);
         long.push(0);
-        refuses(Kind::Symbol, &long, 0, &[], "payload");
-        for (len, field) in [(0, "block"), (3, "block"), (4, "symbol id"), (7, "symbol id")] {
-            let error = DecodeError::Truncated { message: Kind::Symbol, field };
+        refuses(MessageKind::Symbol, &long, 0, &[], "payload");
+        for (len, field) in [(0, "block"), (3, "block"), (4, "esi"), (7, "esi")] {
+            let error = DecodeError::Truncated { message: MessageKind::Symbol, field };
             assert_eq!(decode_plain(&datagram(4, &BODY[..len])), Err(error));
         }
     }

@@ -3,15 +3,15 @@
 use super::reader::{Reader, Result};
 use super::writer::Writer;
 use crate::limits::{DIGESTS_PER_MESSAGE, MAX_SOURCE_SYMBOLS};
-use crate::units::{BlockIndex, SymbolDigest, SymbolId};
+use crate::units::{BlockIndex, Esi, SymbolDigest};
 
-/// Digests of source symbols `first..` of a block; see [`SymbolDigest`].
+/// Digests of source symbols `first_esi..` of a block; see [`SymbolDigest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SymbolDigests {
     /// The block.
     pub block: BlockIndex,
-    /// The first symbol.
-    pub first: SymbolId,
+    /// ESI of the first symbol.
+    pub first_esi: Esi,
     /// Of it and those that follow, 1 to [`DIGESTS_PER_MESSAGE`]; none beyond [`MAX_SOURCE_SYMBOLS`].
     pub digests: Vec<SymbolDigest>,
 }
@@ -19,21 +19,21 @@ pub struct SymbolDigests {
 impl SymbolDigests {
     pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self> {
         let block = r.block("block")?;
-        let first = SymbolId(r.u32("first symbol")?);
+        let first_esi = Esi(r.u32("first esi")?);
         let count = r.count(16, "digests")?;
         r.check((1..=DIGESTS_PER_MESSAGE).contains(&count), "digests")?;
-        let end = first.0.checked_add(count as u32);
-        r.check(end.is_some_and(|end| end <= MAX_SOURCE_SYMBOLS), "first symbol")?;
+        let end = first_esi.0.checked_add(count as u32);
+        r.check(end.is_some_and(|end| end <= MAX_SOURCE_SYMBOLS), "first esi")?;
         let mut digests = Vec::with_capacity(count);
         for _ in 0..count {
             digests.push(SymbolDigest(r.array("digests")?));
         }
-        Ok(Self { block, first, digests })
+        Ok(Self { block, first_esi, digests })
     }
 
     pub(super) fn encode(&self, w: &mut Writer) {
         w.u32(self.block.0);
-        w.u32(self.first.0);
+        w.u32(self.first_esi.0);
         w.count(self.digests.len());
         for digest in &self.digests {
             w.bytes(&digest.0);
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
     use crate::limits::MAX_CONTROL;
     use crate::wire::testing::{datagram, golden, refuses, takes};
-    use crate::wire::{DecodeError, Kind, decode_plain};
+    use crate::wire::{DecodeError, MessageKind, decode_plain};
 
     fn body(count: u8) -> Vec<u8> {
         let mut body = vec![0, 0, 0, 7, 0, 0, 0, 64, 0, count];
@@ -57,28 +57,28 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let digests = vec![SymbolDigest([0; 16]), SymbolDigest([1; 16])];
-        golden(SymbolDigests { block: BlockIndex(7), first: SymbolId(64), digests }, &body(2));
+        golden(SymbolDigests { block: BlockIndex(7), first_esi: Esi(64), digests }, &body(2));
     }
 
     #[test]
     fn each_bad_field_is_named() {
-        refuses(Kind::SymbolDigests, &body(1), 0, &[0xff; 4], "block");
-        refuses(Kind::SymbolDigests, &body(0), 0, &[], "digests");
-        refuses(Kind::SymbolDigests, &body(DIGESTS_PER_MESSAGE as u8 + 1), 0, &[], "digests");
-        refuses(Kind::SymbolDigests, &body(2), 4, &[0xff; 4], "first symbol");
+        refuses(MessageKind::SymbolDigests, &body(1), 0, &[0xff; 4], "block");
+        refuses(MessageKind::SymbolDigests, &body(0), 0, &[], "digests");
+        refuses(MessageKind::SymbolDigests, &body(DIGESTS_PER_MESSAGE as u8 + 1), 0, &[], "digests");
+        refuses(MessageKind::SymbolDigests, &body(2), 4, &[0xff; 4], "first esi");
         let last = MAX_SOURCE_SYMBOLS - 2;
-        takes(Kind::SymbolDigests, &body(2), 4, &last.to_be_bytes());
-        refuses(Kind::SymbolDigests, &body(2), 4, &(last + 1).to_be_bytes(), "first symbol");
+        takes(MessageKind::SymbolDigests, &body(2), 4, &last.to_be_bytes());
+        refuses(MessageKind::SymbolDigests, &body(2), 4, &(last + 1).to_be_bytes(), "first esi");
         let mut lying = body(2);
         lying[8] = 0xff;
-        let error = DecodeError::Truncated { message: Kind::SymbolDigests, field: "digests" };
+        let error = DecodeError::Truncated { message: MessageKind::SymbolDigests, field: "digests" };
         assert_eq!(decode_plain(&datagram(14, &lying)), Err(error));
     }
 
     #[test]
     fn the_most_fit() {
         let full = body(DIGESTS_PER_MESSAGE as u8);
-        takes(Kind::SymbolDigests, &full, 0, &[]);
+        takes(MessageKind::SymbolDigests, &full, 0, &[]);
         assert!(full.len() + 20 <= MAX_CONTROL);
     }
 }

@@ -1,7 +1,7 @@
 //! What the tests of the message files share: a fixed header, and checks of golden bytes and of
 //! refused values.
 
-use super::{DecodeError, Header, Kind, Message, PacketNumber, decode_plain, encode_plain};
+use super::{DecodeError, Header, Message, MessageKind, PacketNumber, decode_plain, encode_plain};
 use crate::units::{DeviceId, SessionId};
 
 /// The header of all golden datagrams.
@@ -32,7 +32,7 @@ pub(super) fn golden(message: impl Into<Message<'static>>, body: &[u8]) {
     let bytes = datagram(kind as u8, body);
     assert_eq!(encode_plain(HEADER, &message), bytes);
     assert_eq!(decode_plain(&bytes), Ok((HEADER, message)));
-    if kind == Kind::Symbol {
+    if kind == MessageKind::Symbol {
         return;
     }
     for end in 20..bytes.len() {
@@ -44,7 +44,7 @@ pub(super) fn golden(message: impl Into<Message<'static>>, body: &[u8]) {
 }
 
 /// Checks that `body`, with `patch` laid over it at `at`, is taken.
-pub(super) fn takes(kind: Kind, body: &[u8], at: usize, patch: &[u8]) {
+pub(super) fn takes(kind: MessageKind, body: &[u8], at: usize, patch: &[u8]) {
     let mut body = body.to_vec();
     body[at..at + patch.len()].copy_from_slice(patch);
     let bytes = datagram(kind as u8, &body);
@@ -53,7 +53,7 @@ pub(super) fn takes(kind: Kind, body: &[u8], at: usize, patch: &[u8]) {
 }
 
 /// Checks that `body`, with `patch` laid over it at `at`, is refused because of `field`.
-pub(super) fn refuses(kind: Kind, body: &[u8], at: usize, patch: &[u8], field: &'static str) {
+pub(super) fn refuses(kind: MessageKind, body: &[u8], at: usize, patch: &[u8], field: &'static str) {
     let mut body = body.to_vec();
     body[at..at + patch.len()].copy_from_slice(patch);
     let bytes = datagram(kind as u8, &body);

@@ -4,11 +4,11 @@
 use super::testing::{HEADER, datagram};
 use super::*;
 use crate::limits::{
-    DIGESTS_PER_MESSAGE, HASHES_PER_PAGE, MAX_BLOCK_LOG2, MAX_OBJECT_SIZE, MAX_SOURCE_SYMBOLS, MAX_SUSPECTS,
-    MAX_SYMBOL_ID, MAX_SYMBOL_SIZE, MIN_BLOCK_LOG2,
+    DIGESTS_PER_MESSAGE, HASHES_PER_PAGE, MAX_BLOCK_LOG2, MAX_ESI, MAX_OBJECT_SIZE, MAX_SOURCE_SYMBOLS,
+    MAX_SUSPECTS, MAX_SYMBOL_SIZE, MIN_BLOCK_LOG2,
 };
 use crate::units::{
-    AgreementKey, BlockIndex, Cookie, DeviceId, Digest, Rate, SenderKey, SymbolDigest, SymbolId, TaskId,
+    AgreementKey, BlockIndex, ChannelId, Cookie, DeviceId, Digest, Esi, Rate, SenderKey, SymbolDigest, TaskId,
 };
 use fastrand::Rng;
 use std::net::{IpAddr, SocketAddr};
@@ -37,7 +37,7 @@ fn header_errors_name_what_is_wrong() {
     }
     let mut zero = good.clone();
     zero[4..12].fill(0);
-    let error = DecodeError::OutOfRange { message: Kind::Acknowledge, field: "session" };
+    let error = DecodeError::OutOfRange { message: MessageKind::Acknowledge, field: "session" };
     assert_eq!(decode_plain(&zero), Err(error));
     assert_eq!(error.to_string(), "acknowledge: the session is out of range");
 }
@@ -52,30 +52,30 @@ fn a_later_version_is_known_by_its_first_three_bytes() {
 
 #[test]
 fn peek_tells_header_and_kind() {
-    assert_eq!(peek(&datagram(10, &[])), Some((HEADER, Kind::Acknowledge)));
+    assert_eq!(peek(&datagram(10, &[])), Some((HEADER, MessageKind::Acknowledge)));
     assert_eq!(peek(&datagram(15, &[])), None);
 }
 
 #[test]
 fn kinds_are_numbered_from_1_in_order() {
-    for (i, kind) in Kind::ALL.into_iter().enumerate() {
+    for (i, kind) in MessageKind::ALL.into_iter().enumerate() {
         assert_eq!(kind as usize, i + 1);
-        assert_eq!(Kind::from_wire(kind as u8), Some(kind));
+        assert_eq!(MessageKind::from_wire(kind as u8), Some(kind));
     }
 }
 
 #[test]
 fn packet_numbers_are_channel_and_counter() {
-    let number = PacketNumber::new(0x1234, 0x5678_9abc_def0);
+    let number = PacketNumber::new(ChannelId(0x1234), 0x5678_9abc_def0);
     assert_eq!(number, PacketNumber(0x1234_5678_9abc_def0));
-    assert_eq!((number.channel(), number.counter()), (0x1234, 0x5678_9abc_def0));
-    assert_eq!(PacketNumber::new(u16::MAX, PacketNumber::MAX_COUNTER), PacketNumber(u64::MAX));
-    assert_eq!(PacketNumber::default(), PacketNumber::new(0, 0));
+    assert_eq!((number.channel(), number.counter()), (ChannelId(0x1234), 0x5678_9abc_def0));
+    assert_eq!(PacketNumber::new(ChannelId::REPLIES, PacketNumber::MAX_COUNTER), PacketNumber(u64::MAX));
+    assert_eq!(PacketNumber::default(), PacketNumber::new(ChannelId::GROUP, 0));
 }
 
 #[test]
 fn control_messages_beyond_the_largest_are_refused() {
-    for kind in Kind::ALL.into_iter().filter(|&kind| kind != Kind::Symbol) {
+    for kind in MessageKind::ALL.into_iter().filter(|&kind| kind != MessageKind::Symbol) {
         let bytes = datagram(kind as u8, &[0; MAX_CONTROL - 20 + 1]);
         assert_eq!(decode_plain(&bytes), Err(DecodeError::TooLarge { message: kind, len: MAX_CONTROL + 1 }));
     }
@@ -138,7 +138,7 @@ fn random_announce(rng: &mut Rng) -> Announce {
         data: SocketAddr::new(ip, rng.u16(1..)),
         position: BlockIndex(rng.u32(..)),
         invitation: invitation(rng),
-        group_size: rng.u32(..),
+        gsize: rng.u32(..),
         rate: Rate(rng.u64(..)),
         root: rng.bool().then(|| Digest(bytes(rng))),
         name: text(rng, 1, 255),
@@ -171,8 +171,8 @@ fn random_deficit(rng: &mut Rng, room: usize) -> Deficit {
 fn random_nak(rng: &mut Rng, size: usize) -> Nak {
     let mut nak = Nak {
         round: rng.u32(..),
-        as_of: PacketNumber(rng.u64(..)),
-        held_us: rng.u32(..),
+        largest_received: PacketNumber(rng.u64(..)),
+        ack_delay_us: rng.u32(..),
         incomplete: rng.u32(..),
         pages: Vec::new(),
         deficits: Vec::new(),
@@ -192,15 +192,17 @@ fn random_nak(rng: &mut Rng, size: usize) -> Nak {
 }
 
 fn random_poll(rng: &mut Rng) -> Poll {
-    let most = (MAX_CONTROL - Poll::FIXED_LEN) / Planned::LEN;
-    let planned = number(rng, 0, most as u64);
+    let most = (MAX_CONTROL - Poll::FIXED_LEN) / RepairAdvertisement::LEN;
+    let advertised = number(rng, 0, most as u64);
     Poll {
         round: rng.u32(..),
         position: BlockIndex(rng.u32(..)),
         invitation: invitation(rng),
-        group_size: rng.u32(..),
-        want_ids: rng.bool(),
-        planned: (0..planned).map(|_| Planned { block: block(rng), symbols: rng.u16(..) }).collect(),
+        gsize: rng.u32(..),
+        want_esis: rng.bool(),
+        advertised: (0..advertised)
+            .map(|_| RepairAdvertisement { block: block(rng), symbols: rng.u16(..) })
+            .collect(),
     }
 }
 
@@ -210,33 +212,36 @@ fn random_abort(rng: &mut Rng) -> Abort {
     Abort { code: rng.choice(codes).unwrap(), reason: text(rng, 0, 200) }
 }
 
-fn random_message<'a>(rng: &mut Rng, kind: Kind, payload: &'a [u8]) -> Message<'a> {
+fn random_message<'a>(rng: &mut Rng, kind: MessageKind, payload: &'a [u8]) -> Message<'a> {
     match kind {
-        Kind::Announce => random_announce(rng).into(),
-        Kind::Join => {
+        MessageKind::Announce => random_announce(rng).into(),
+        MessageKind::Join => {
             Join { device: DeviceId(bytes(rng)), holds: rng.bool(), label: text(rng, 0, 64) }.into()
         }
-        Kind::Admit => {
-            let verdict = rng.choice([Verdict::Admitted, Verdict::AlreadyComplete, Verdict::Full]).unwrap();
-            let channel = if verdict == Verdict::Admitted { rng.u16(1..) } else { 0 };
+        MessageKind::Admit => {
+            let verdict = rng
+                .choice([AdmitVerdict::Admitted, AdmitVerdict::AlreadyComplete, AdmitVerdict::Full])
+                .unwrap();
+            let channel =
+                if verdict == AdmitVerdict::Admitted { ChannelId(rng.u16(1..)) } else { ChannelId::GROUP };
             Admit { verdict, channel }.into()
         }
-        Kind::Symbol => {
-            let id = SymbolId(number(rng, 0, MAX_SYMBOL_ID.into()) as u32);
+        MessageKind::Symbol => {
+            let id = Esi(number(rng, 0, MAX_ESI.into()) as u32);
             let len = number(rng, 1, payload.len() as u64) as usize;
-            Symbol { block: block(rng), id, payload: &payload[..len] }.into()
+            Symbol { block: block(rng), esi: id, payload: &payload[..len] }.into()
         }
-        Kind::HashPage => {
+        MessageKind::HashPage => {
             let first = BlockIndex(rng.u32(..u32::MAX / HASHES_PER_PAGE) * HASHES_PER_PAGE);
             let count = rng.u32(1..=HASHES_PER_PAGE);
             HashPage { first, values: (0..count).map(|_| Digest(bytes(rng))).collect() }.into()
         }
-        Kind::Poll => random_poll(rng).into(),
-        Kind::Nak => {
+        MessageKind::Poll => random_poll(rng).into(),
+        MessageKind::Nak => {
             let size = rng.usize(..200);
             random_nak(rng, size).into()
         }
-        Kind::Progress => Progress {
+        MessageKind::Progress => Progress {
             verified: rng.u32(..),
             received: rng.u64(..),
             lost: rng.u64(..),
@@ -245,23 +250,25 @@ fn random_message<'a>(rng: &mut Rng, kind: Kind, payload: &'a [u8]) -> Message<'
             arrivals: None,
         }
         .into(),
-        Kind::Complete => {
+        MessageKind::Complete => {
             Complete { root: Digest(bytes(rng)), received: rng.u64(..), lost: rng.u64(..) }.into()
         }
-        Kind::Acknowledge => Acknowledge.into(),
-        Kind::Abort => random_abort(rng).into(),
-        Kind::Retry => Retry { agreement: AgreementKey(bytes(rng)), cookie: Cookie(bytes(rng)) }.into(),
-        Kind::Suspect => {
+        MessageKind::Acknowledge => Acknowledge.into(),
+        MessageKind::Abort => random_abort(rng).into(),
+        MessageKind::Retry => {
+            Retry { agreement: AgreementKey(bytes(rng)), cookie: Cookie(bytes(rng)) }.into()
+        }
+        MessageKind::Suspect => {
             let mut blocks: Vec<BlockIndex> = (0..rng.usize(1..=MAX_SUSPECTS)).map(|_| block(rng)).collect();
             blocks.sort_unstable();
             blocks.dedup();
             Suspect { blocks }.into()
         }
-        Kind::SymbolDigests => {
+        MessageKind::SymbolDigests => {
             let digests: Vec<SymbolDigest> =
                 (0..rng.usize(1..=DIGESTS_PER_MESSAGE)).map(|_| SymbolDigest(bytes(rng))).collect();
             let first = number(rng, 0, u64::from(MAX_SOURCE_SYMBOLS) - digests.len() as u64) as u32;
-            SymbolDigests { block: block(rng), first: SymbolId(first), digests }.into()
+            SymbolDigests { block: block(rng), first_esi: Esi(first), digests }.into()
         }
     }
 }
@@ -275,16 +282,16 @@ fn random_messages_come_back_as_they_were() {
     let mut rng = Rng::with_seed(0x6d63);
     let mut payload = vec![0; MAX_SYMBOL_SIZE.into()];
     rng.fill(&mut payload);
-    for kind in Kind::ALL {
+    for kind in MessageKind::ALL {
         for _ in 0..400 {
             let header = random_header(&mut rng);
             let message = random_message(&mut rng, kind, &payload);
             let bytes = encode_plain(header, &message);
-            assert!(kind == Kind::Symbol || bytes.len() <= MAX_CONTROL);
+            assert!(kind == MessageKind::Symbol || bytes.len() <= MAX_CONTROL);
             match &message {
                 Message::Nak(nak) => assert_eq!(nak.encoded_len(), bytes.len()),
                 Message::Poll(poll) => assert_eq!(poll.encoded_len(), bytes.len()),
-                Message::Symbol(s) => assert!(bytes.starts_with(&symbol_head(header, s.block, s.id))),
+                Message::Symbol(s) => assert!(bytes.starts_with(&symbol_head(header, s.block, s.esi))),
                 _ => {}
             }
             assert_eq!(decode_plain(&bytes), Ok((header, message)));
@@ -296,7 +303,7 @@ fn random_messages_come_back_as_they_were() {
 fn mutated_datagrams_never_panic_and_stay_canonical() {
     let mut rng = Rng::with_seed(0x6d64);
     let payload = [0x5a; 300];
-    let valid: Vec<Vec<u8>> = Kind::ALL
+    let valid: Vec<Vec<u8>> = MessageKind::ALL
         .into_iter()
         .flat_map(|kind| [kind; 20])
         .map(|kind| {
@@ -336,9 +343,9 @@ fn seals_are_told_by_the_upper_bits_of_the_kind() {
         seals.mark(&mut bytes);
         let wire = [0, 0x40, 0x20, 0x60, 0x80, 0xc0, 0xa0, 0xe0][usize::from(bits)];
         assert_eq!(bytes[3], 6 | wire);
-        assert_eq!(head(&bytes), Ok(Head { header: HEADER, kind: Kind::Poll, seals }));
+        assert_eq!(head(&bytes), Ok(Head { header: HEADER, kind: MessageKind::Poll, seals }));
         if bits != 0 {
-            assert_eq!(decode_plain(&bytes), Err(DecodeError::Sealed(Kind::Poll)));
+            assert_eq!(decode_plain(&bytes), Err(DecodeError::Sealed(MessageKind::Poll)));
         }
     }
 }

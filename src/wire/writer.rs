@@ -2,7 +2,7 @@
 //! [`super::encode`] asserts that what was written decodes.
 
 use super::Header;
-use super::Kind;
+use super::MessageKind;
 use crate::limits::{HEADER_LEN, WIRE_VERSION};
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,7 +12,7 @@ pub(super) struct Writer {
 }
 
 /// The common header.
-pub(super) fn header_bytes(header: Header, kind: Kind) -> [u8; HEADER_LEN] {
+pub(super) fn header_bytes(header: Header, kind: MessageKind) -> [u8; HEADER_LEN] {
     let mut bytes = [0; HEADER_LEN];
     bytes[..2].copy_from_slice(&super::MAGIC);
     bytes[2] = WIRE_VERSION;
@@ -24,7 +24,7 @@ pub(super) fn header_bytes(header: Header, kind: Kind) -> [u8; HEADER_LEN] {
 
 impl Writer {
     /// A datagram that has its header and room for `len` bytes in all.
-    pub(super) fn new(header: Header, kind: Kind, len: usize) -> Self {
+    pub(super) fn new(header: Header, kind: MessageKind, len: usize) -> Self {
         let mut bytes = Vec::with_capacity(len);
         bytes.extend_from_slice(&header_bytes(header, kind));
         Self { bytes }

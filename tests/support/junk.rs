@@ -1,10 +1,12 @@
 //! Noise and spoilt datagrams, thrown at every port of running processes, and forged announces.
 
 use mcp::crypto::derive::Secret;
-use mcp::crypto::sign::Identity;
-use mcp::protocol::envelope::{Found, ReceiverSide, SenderSide, find};
-use mcp::units::{BlockIndex, Digest, Rate, SessionId, Suite, TaskId};
-use mcp::wire::{self, Acknowledge, Announce, Header, Invitation, Kind, PacketNumber, Phase, encode_plain};
+use mcp::crypto::sign::SigningKey;
+use mcp::protocol::packet_protection::{Found, ReceiverSide, SenderSide, find};
+use mcp::units::{BlockIndex, ChannelId, Digest, Rate, SessionId, Suite, TaskId};
+use mcp::wire::{
+    self, Acknowledge, Announce, Header, Invitation, MessageKind, PacketNumber, Phase, encode_plain,
+};
 use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -71,7 +73,7 @@ pub fn forge_symbols(group: Ipv4Addr, port: u16, key: &Secret, stop: &AtomicBool
         };
         let seal = side.symbols().expect("a group key");
         let Some(opened) = side.open(&head, datagram, || true) else { continue };
-        if head.kind != Kind::Symbol {
+        if head.kind != MessageKind::Symbol {
             continue;
         }
         for ahead in [0, 3] {
@@ -80,7 +82,7 @@ pub fn forge_symbols(group: Ipv4Addr, port: u16, key: &Secret, stop: &AtomicBool
             *body.last_mut().expect("a payload") ^= 4;
             let number = PacketNumber(head.header.packet_number.0 + 10_000 * (1 + u64::from(ahead)));
             let mut copy = encode_plain(Header { packet_number: number, ..head.header }, &Acknowledge.into());
-            copy[3] = Kind::Symbol as u8;
+            copy[3] = MessageKind::Symbol as u8;
             seal.seals.mark(&mut copy);
             let tag = seal.key.seal(number.0, &copy, &mut body);
             copy.extend_from_slice(&body);
@@ -133,15 +135,15 @@ pub fn announce_forged(group: Ipv4Addr, port: u16, name: &str, stop: &AtomicBool
     let mouth = mouth();
     mouth.set_read_timeout(Some(Duration::from_millis(50))).expect("timeout");
     let (session, task) = (SessionId(u64::from(port) + 1), TaskId([7; 16]));
-    let identity = Identity::new(&Secret::new([7; 32]));
-    let side = SenderSide::new(session, identity, [8; 32], Suite::Aes256Gcm, None);
+    let signing_key = SigningKey::new(&Secret::new([7; 32]));
+    let side = SenderSide::new(session, signing_key, [8; 32], Suite::Aes256Gcm, None);
     let mut answer = [0; 2048];
     let mut answered = false;
     for counter in 0.. {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        let header = Header { session, packet_number: PacketNumber::new(0, counter) };
+        let header = Header { session, packet_number: PacketNumber::new(ChannelId::GROUP, counter) };
         let announce = Announce {
             sender: side.key(),
             agreement: side.agreement(),
@@ -154,7 +156,7 @@ pub fn announce_forged(group: Ipv4Addr, port: u16, name: &str, stop: &AtomicBool
             data: SocketAddrV4::new(group, port).into(),
             position: BlockIndex(0),
             invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
-            group_size: 1,
+            gsize: 1,
             rate: Rate(1_000_000),
             root: Some(Digest(*blake3::hash(b"").as_bytes())),
             name: name.into(),

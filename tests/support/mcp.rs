@@ -16,13 +16,13 @@ pub const MCP: &str = env!("CARGO_BIN_EXE_mcp");
 
 /// Where sender and receivers meet. What is `None` is left to `mcp`.
 #[derive(Clone, Default)]
-pub struct Channel {
+pub struct Network {
     pub group: Option<String>,
     pub port: Option<u16>,
     pub interface: Option<String>,
 }
 
-impl Channel {
+impl Network {
     pub fn new(group: &str, port: u16, interface: &str) -> Self {
         Self { group: Some(group.into()), port: Some(port), interface: Some(interface.into()) }
     }

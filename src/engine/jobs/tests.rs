@@ -1,7 +1,7 @@
 use super::*;
-use crate::sim::disk::{SimDestination, SimDisk, SimEarlier, SimSource};
-use crate::sim::misfortune::{DiskError, DiskFaults, Op};
-use crate::units::{DeviceId, SymbolId};
+use crate::sim::disk::{SimDisk, SimEarlier, SimSink, SimSource};
+use crate::sim::disk_faults::{DiskError, DiskFaults, Op};
+use crate::units::{DeviceId, Esi};
 
 const SIZE: usize = 3 * 8_192 + 100;
 
@@ -18,7 +18,7 @@ fn bench(faults: DiskFaults) -> Bench {
     let object: Vec<u8> = (0..SIZE).map(|i| (i * i / 7) as u8).collect();
     let source = SimSource::new(Arc::new(object.clone()));
     let disk = SimDisk::new(faults, Arc::default());
-    let files = ReceiverFiles::new(Box::new(SimDestination::new(disk.clone(), false)));
+    let files = ReceiverFiles::new(Box::new(SimSink::new(disk.clone(), false)));
     let layout = Layout::new(SIZE as u64, 13, 256).unwrap();
     Bench { object, source, layout, plans: PlanCache::default(), disk, files }
 }
@@ -41,7 +41,7 @@ impl Bench {
     }
     fn repair(&self, block: u32, count: u32) -> Arc<Vec<u8>> {
         let block = BlockIndex(block);
-        let first = SymbolId(self.layout.source_symbols(block));
+        let first = Esi(self.layout.source_symbols(block));
         match self.send(SenderJob::Encode { block, first, count }) {
             SenderDone::Encoded { symbols, .. } => symbols,
             other => panic!("{other:?}"),
@@ -51,8 +51,8 @@ impl Bench {
         let block = assembly.block();
         let start = self.layout.block_offset(block) as usize;
         for id in ids {
-            let range = self.layout.symbol_range(block, SymbolId(id));
-            assembly.add(SymbolId(id), &self.object[start + range.start..start + range.end]);
+            let range = self.layout.symbol_range(block, Esi(id));
+            assembly.add(Esi(id), &self.object[start + range.start..start + range.end]);
         }
     }
     fn assembly(&self, block: u32) -> BlockAssembly {
@@ -79,7 +79,7 @@ fn an_object_goes_from_disk_to_disk() {
             spilled.attach(buffer);
             bench.add_source(&mut spilled, 12..k);
             for (i, symbol) in (k..).zip(bench.repair(block, 2).chunks(256)) {
-                spilled.add(SymbolId(i), symbol);
+                spilled.add(Esi(i), symbol);
             }
             assembly = spilled;
         } else {
@@ -112,7 +112,7 @@ fn what_is_wrong_or_too_little_is_not_written() {
     let done = bench.receive(ReceiverJob::Store { assembly, expected: None, keep: true, pressed: false });
     let ReceiverDone::Undecodable(mut assembly) = done else { panic!("{done:?}") };
     assert_eq!((assembly.held(), assembly.deficit()), (31, 1));
-    assembly.add(SymbolId(31), &[9; 256]);
+    assembly.add(Esi(31), &[9; 256]);
     let done = bench.receive(ReceiverJob::Store {
         assembly,
         expected: Some(bench.value(1)),
@@ -143,7 +143,7 @@ fn what_is_wrong_or_too_little_is_not_written() {
     let mut assembly = bench.assembly(0);
     assembly.attach(Buffer::default());
     (0..32).for_each(|id| {
-        assembly.add(SymbolId(id), &[9; 256]);
+        assembly.add(Esi(id), &[9; 256]);
     });
     let done = bench.receive(ReceiverJob::Store {
         assembly,
@@ -205,7 +205,7 @@ fn what_an_earlier_run_has_left_is_found_if_it_is_as_it_should_be() {
     }
     assert!(matches!(bench.receive(ReceiverJob::Keep), ReceiverDone::Kept));
     assert!(matches!(bench.receive(ReceiverJob::Keep), ReceiverDone::Discarded), "there is none any more");
-    bench.files = ReceiverFiles::new(Box::new(SimDestination::new(bench.disk.clone(), false)));
+    bench.files = ReceiverFiles::new(Box::new(SimSink::new(bench.disk.clone(), false)));
     let ReceiverDone::Opened { written, earlier: 0 } = bench.open() else { panic!("not opened") };
     assert_eq!((written.contains(0), written.contains(1), written.contains(2)), (true, false, true));
     assert!(found(&bench, 0, true) && !found(&bench, 1, true) && found(&bench, 2, true));
@@ -221,8 +221,8 @@ fn blocks_that_have_not_changed_are_copied_from_an_earlier_version() {
     old[8_192 + 77] ^= 1;
     let with = |bench: &mut Bench, old: &[u8]| {
         let earlier = Box::new(SimEarlier(Arc::new(old.to_vec())));
-        let destination = SimDestination::new(bench.disk.clone(), false);
-        bench.files = ReceiverFiles::new(Box::new(destination)).with_earlier(Some(earlier));
+        let sink = SimSink::new(bench.disk.clone(), false);
+        bench.files = ReceiverFiles::new(Box::new(sink)).with_earlier(Some(earlier));
         match bench.open() {
             ReceiverDone::Opened { earlier, .. } => earlier,
             other => panic!("{other:?}"),

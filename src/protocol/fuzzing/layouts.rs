@@ -7,28 +7,28 @@ use super::{GROUP, Input, SESSION};
 use crate::crypto::sign::sham;
 use crate::layout::Layout;
 use crate::limits::{
-    HASHES_PER_PAGE, HEADER_LEN, JOIN_CLEAR, MAX_BLOCK_BUFFERS, MAX_BLOCKS, MAX_CONTROL, MAX_JOBS,
-    MAX_SYMBOL_ID, MAX_TRAILER,
+    HASHES_PER_PAGE, HEADER_LEN, JOIN_CLEAR, MAX_BLOCK_BUFFERS, MAX_BLOCKS, MAX_CONTROL, MAX_ESI, MAX_JOBS,
+    MAX_TRAILER,
 };
-use crate::protocol::envelope::fakes::FakeSender;
 use crate::protocol::event::ReceiverEvent;
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
+use crate::protocol::packet_protection::fakes::FakeSender;
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::trust::Trust;
 use crate::protocol::{Machine, Output, Payload};
 use crate::ranges::BitSet;
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, DeviceId, Digest, Rate, SessionId, SymbolId, TaskId, Via};
+use crate::units::{Arrival, BlockIndex, ChannelId, DeviceId, Digest, Esi, Rate, SessionId, TaskId, Via};
 use crate::wire::{
-    self, AbortCode, Admit, Announce, HashPage, Invitation, Kind, Message, Phase, Planned, Poll, Symbol,
-    Verdict,
+    self, AbortCode, Admit, AdmitVerdict, Announce, HashPage, Invitation, Message, MessageKind, Phase, Poll,
+    RepairAdvertisement, Symbol,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 const SENDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 7418);
 const OWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)), 40_000);
-const CHANNEL: u16 = 1;
+const CHANNEL: ChannelId = ChannelId(1);
 /// Outputs that one input may bring at the most: a page may judge 32 blocks.
 const MAX_OUTPUTS: usize = 48;
 /// Where an announce has the object's size, then its block and symbol size.
@@ -206,7 +206,7 @@ impl play::World for World {
                     // What is said to a sender that is no more is lost.
                     if let Some((_, plain)) = self.sender.hear(OWN, &bytes) {
                         let (_, message) = wire::decode_plain(&plain).expect("a sound message");
-                        self.joined |= message.kind() == Kind::Join;
+                        self.joined |= message.kind() == MessageKind::Join;
                     }
                 }
                 Output::Job(job) => self.jobs.push(job),
@@ -217,7 +217,10 @@ impl play::World for World {
         let seen = self.receiver.snapshot();
         assert!(seen.blocks <= MAX_BLOCKS, "{seen:?}");
         assert!(seen.verified <= seen.blocks && seen.verified_bytes <= seen.object_size, "{seen:?}");
-        assert!(seen.received_bytes <= seen.object_size && seen.held_bytes <= seen.object_size, "{seen:?}");
+        assert!(
+            seen.received_bytes <= seen.object_size && seen.resumed_bytes <= seen.object_size,
+            "{seen:?}"
+        );
         // Four buffers at the least, each of a block and what fills up its last symbol.
         let block = (1 << 24) + (1 << 14);
         assert!(seen.buffered <= self.buffer_bytes.max(4 * block), "{seen:?}");
@@ -277,14 +280,14 @@ impl World {
             data: GROUP,
             position: BlockIndex(u32::from(position) << (flags & 24)),
             invitation: invitation(probability),
-            group_size: if flags & 4 == 4 { u32::MAX } else { u32::from(flags) },
+            gsize: if flags & 4 == 4 { u32::MAX } else { u32::from(flags) },
             rate: Rate(u64::MAX),
             root: (flags & 32 == 32).then_some(Digest([flags; 32])),
             name: "object".into(),
         });
         let shape = self.shape;
         // Beyond what may be encoded.
-        let bytes = self.sender.to_all(0, &announce.into(), |plain| {
+        let bytes = self.sender.to_all(ChannelId::GROUP, &announce.into(), |plain| {
             plain[SIZE_AT..][..8].copy_from_slice(&shape.size.to_be_bytes());
             plain[SIZE_AT + 8] = shape.block_log2;
             plain[SIZE_AT + 9..][..2].copy_from_slice(&shape.symbol_size.to_be_bytes());
@@ -306,7 +309,7 @@ impl World {
         let lie = how >> 3 & 7;
         let values =
             (first..first + count).map(|block| value(BlockIndex(block), lie & block as u8)).collect();
-        self.say(&HashPage { first: BlockIndex(first), values }.into());
+        self.send(&HashPage { first: BlockIndex(first), values }.into());
         Some(())
     }
 
@@ -334,7 +337,7 @@ impl World {
             2 => k.saturating_add(u32::from(input.u8()?)),
             _ => input.u32()?,
         };
-        for id in (first..=u32::MAX).take(usize::from(count & 63) + 1).map(SymbolId) {
+        for id in (first..=u32::MAX).take(usize::from(count & 63) + 1).map(Esi) {
             let own = layout.symbol_range(block, id).len();
             let len = match (how >> 5, id.0 < k) {
                 (0, _) => usize::from(count),
@@ -342,8 +345,8 @@ impl World {
                 (_, false) => usize::from(layout.symbol_size()),
             };
             // Not every number can be encoded.
-            if id.0 <= MAX_SYMBOL_ID && block.0 < u32::MAX {
-                self.say(&Symbol { block, id, payload: &vec![0; len.max(1)] }.into());
+            if id.0 <= MAX_ESI && block.0 < u32::MAX {
+                self.send(&Symbol { block, esi: id, payload: &vec![0; len.max(1)] }.into());
             }
         }
         Some(())
@@ -352,20 +355,20 @@ impl World {
     fn poll(&mut self, input: &mut Input<'_>) -> Option<()> {
         let [how, round, plans, flags] = input.array()?;
         let position = self.number(how, input, 1)?;
-        let planned = (0..u32::from(plans & 15)).map(|i| {
+        let advertised = (0..u32::from(plans & 15)).map(|i| {
             let block = BlockIndex(position.wrapping_sub(i).min(u32::MAX - 2));
-            Planned { block, symbols: u16::from(plans) << (flags & 7) | 1 }
+            RepairAdvertisement { block, symbols: u16::from(plans) << (flags & 7) | 1 }
         });
         let poll = Poll {
             round: u32::from(round),
             position: BlockIndex(position.min(u32::MAX - 1)),
             invitation: invitation(flags),
-            group_size: u32::from(flags).pow(4),
-            want_ids: flags & 1 == 1,
-            planned: planned.collect(),
+            gsize: u32::from(flags).pow(4),
+            want_esis: flags & 1 == 1,
+            advertised: advertised.collect(),
         };
         if flags & 128 == 0 {
-            self.say(&poll.into());
+            self.send(&poll.into());
         } else if let Some(bytes) = self.sender.to_one(CHANNEL, &poll.into(), |_| ()) {
             self.deliver(bytes);
         }
@@ -373,14 +376,14 @@ impl World {
     }
 
     fn admit(&mut self) {
-        let admit = Admit { verdict: Verdict::Admitted, channel: CHANNEL }.into();
+        let admit = Admit { verdict: AdmitVerdict::Admitted, channel: CHANNEL }.into();
         if let Some(bytes) = self.sender.to_one(CHANNEL, &admit, |_| ()) {
             self.deliver(bytes);
         }
     }
 
-    fn say(&mut self, message: &Message<'_>) {
-        let bytes = self.sender.to_all(0, message, |_| ());
+    fn send(&mut self, message: &Message<'_>) {
+        let bytes = self.sender.to_all(ChannelId::GROUP, message, |_| ());
         self.deliver(bytes);
     }
 

@@ -10,7 +10,7 @@ mod play;
 mod receiver;
 mod sender;
 
-pub use super::envelope::fuzzing::fuzz_envelope;
+pub use super::packet_protection::fuzzing::fuzz_packet_protection;
 pub use layouts::{fuzz_announce, fuzz_hash_page};
 pub use receiver::fuzz_receiver;
 pub use sender::fuzz_sender;
@@ -18,8 +18,8 @@ pub use sender::fuzz_sender;
 use crate::crypto::digest;
 use crate::fec::{Encoder, PlanCache};
 use crate::layout::Layout;
-use crate::units::{BlockIndex, Digest, SessionId, SymbolDigest, SymbolId};
-use crate::wire::{self, Header, Kind, PacketNumber};
+use crate::units::{BlockIndex, Digest, Esi, SessionId, SymbolDigest};
+use crate::wire::{self, Header, MessageKind, PacketNumber};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 const SESSION: SessionId = SessionId(0x6d63_f022);
@@ -77,7 +77,7 @@ impl Damage {
 /// A datagram with a sound header and any body, which nothing protects yet.
 fn any_body(kind: u8, packet_number: PacketNumber, body: &[u8]) -> (Header, Vec<u8>) {
     let header = Header { session: SESSION, packet_number };
-    let kind = Kind::ALL[usize::from(kind) % Kind::ALL.len()];
+    let kind = MessageKind::ALL[usize::from(kind) % MessageKind::ALL.len()];
     let mut bytes = wire::encode_plain(header, &wire::Acknowledge.into());
     bytes[3] = kind as u8;
     bytes.extend_from_slice(body);
@@ -113,7 +113,7 @@ impl Object {
         slice(&self.layout, &self.bytes, block)
     }
 
-    fn repair(&self, block: BlockIndex, first: SymbolId, count: u32) -> Vec<u8> {
+    fn repair(&self, block: BlockIndex, first: Esi, count: u32) -> Vec<u8> {
         Encoder::new(self.block(block), self.layout.symbol_size(), &self.plans).repair(first.0, count)
     }
 
@@ -124,7 +124,7 @@ impl Object {
     }
 
     /// A symbol's true payload; `block` is one of the object's.
-    fn symbol(&self, block: BlockIndex, id: SymbolId) -> Vec<u8> {
+    fn symbol(&self, block: BlockIndex, id: Esi) -> Vec<u8> {
         if id.0 < self.layout.source_symbols(block) {
             self.block(block)[self.layout.symbol_range(block, id)].to_vec()
         } else {

@@ -9,18 +9,18 @@ use crate::layout::Layout;
 use crate::limits::{
     DIGESTS_PER_MESSAGE, HASHES_PER_PAGE, JOIN_CLEAR, MAX_CONTROL, MAX_SYMBOL_SIZE, MAX_TRAILER,
 };
-use crate::protocol::envelope::fakes::FakeSender;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
+use crate::protocol::packet_protection::fakes::FakeSender;
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::trust::Trust;
 use crate::protocol::{Control, Machine, Output, Payload};
 use crate::ranges::BitSet;
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, DeviceId, Digest, Rate, SessionId, SymbolId, TaskId, Via};
+use crate::units::{Arrival, BlockIndex, ChannelId, DeviceId, Digest, Esi, Rate, SessionId, TaskId, Via};
 use crate::wire::{
-    self, Abort, AbortCode, Acknowledge, Admit, Announce, HashPage, Invitation, Kind, Message, PacketNumber,
-    Phase, Planned, Poll, Symbol, SymbolDigests, Verdict,
+    self, Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, HashPage, Invitation, Message,
+    MessageKind, PacketNumber, Phase, Poll, RepairAdvertisement, Symbol, SymbolDigests,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -29,7 +29,7 @@ mod disk;
 
 const DEVICE: DeviceId = DeviceId([7; 16]);
 /// The channel it is given.
-const CHANNEL: u16 = 1;
+const CHANNEL: ChannelId = ChannelId(1);
 const SENDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 7418);
 const STRANGER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 7418);
 /// Outputs that one input may bring at the most: a page may judge 32 blocks.
@@ -144,18 +144,18 @@ impl play::World for World {
             0 => self.pass(Duration::from_millis(1 << (input.u8()? & 15))),
             1 => self.announce(input)?,
             2 => {
-                let verdict = [Verdict::Admitted, Verdict::AlreadyComplete, Verdict::Full];
+                let verdict = [AdmitVerdict::Admitted, AdmitVerdict::AlreadyComplete, AdmitVerdict::Full];
                 let verdict = verdict[usize::from(input.u8()? / 64).saturating_sub(1)];
-                let channel = if verdict == Verdict::Admitted { CHANNEL } else { 0 };
-                self.say_alone(&Admit { verdict, channel }.into());
+                let channel = if verdict == AdmitVerdict::Admitted { CHANNEL } else { ChannelId::GROUP };
+                self.send_alone(&Admit { verdict, channel }.into());
             }
             3 => self.symbols(input)?,
             4 => self.page(input)?,
             5 => self.poll(input)?,
-            6 => self.say_alone(&Acknowledge.into()),
+            6 => self.send_alone(&Acknowledge.into()),
             7 => {
                 let abort = Abort { code: AbortCode::Source, reason: "fuzzed".into() }.into();
-                if input.u8()? & 1 == 1 { self.say_alone(&abort) } else { self.say(0, &abort) }
+                if input.u8()? & 1 == 1 { self.send_alone(&abort) } else { self.send(0, &abort) }
             }
             8 => {
                 let (kind, number) = (input.u8()?, PacketNumber(u64::from(input.u32()?)));
@@ -187,7 +187,7 @@ impl play::World for World {
             _ => {
                 // Numbers leap, and the kernel has dropped something.
                 let by = u64::from(input.u32()?) << 20;
-                self.sender().leap(0, by);
+                self.sender().leap(ChannelId::GROUP, by);
                 self.receiver.set_kernel_drops(by);
             }
         }
@@ -231,7 +231,11 @@ impl play::World for World {
                     let number = head.header.packet_number;
                     assert_eq!(number.counter(), self.told);
                     // An ADMIT may have been damaged before it was sealed, and give it any channel.
-                    assert_eq!(number.channel() == 0, head.kind == Kind::Join, "{head:?}");
+                    assert_eq!(
+                        number.channel() == ChannelId::GROUP,
+                        head.kind == MessageKind::Join,
+                        "{head:?}"
+                    );
                     self.told += 1;
                     let at = self.senders.len() - 1;
                     let hears = (0..=at).find(|&i| session(i) == head.header.session).expect("a session");
@@ -240,8 +244,14 @@ impl play::World for World {
                         continue;
                     };
                     let (_, message) = wire::decode_plain(&plain).expect("a sound message");
-                    let kinds =
-                        [Kind::Join, Kind::Nak, Kind::Progress, Kind::Complete, Kind::Abort, Kind::Suspect];
+                    let kinds = [
+                        MessageKind::Join,
+                        MessageKind::Nak,
+                        MessageKind::Progress,
+                        MessageKind::Complete,
+                        MessageKind::Abort,
+                        MessageKind::Suspect,
+                    ];
                     assert!(kinds.contains(&message.kind()), "{message:?}");
                 }
                 Output::Job(job) => {
@@ -255,7 +265,7 @@ impl play::World for World {
                     assert!(discarded, "{outcome:?} leaves a part file");
                     self.outcome = Some(outcome);
                 }
-                Output::Event(ReceiverEvent::Held { bytes }) => self.held = bytes,
+                Output::Event(ReceiverEvent::Resumed { bytes }) => self.held = bytes,
                 Output::Event(ReceiverEvent::BlockRejected(_)) => self.rejected += 1,
                 Output::Event(_) => {}
             }
@@ -292,7 +302,7 @@ impl World {
             data: GROUP,
             position: BlockIndex(u32::from(phase >> 2)),
             invitation: invitation(probability),
-            group_size: u32::from(flags >> 2).pow(3),
+            gsize: u32::from(flags >> 2).pow(3),
             rate: Rate(1_000_000),
             root: (flags & 1 == 1).then_some(self.object.root),
             name: "object".into(),
@@ -312,9 +322,9 @@ impl World {
         }
         let block = BlockIndex(u32::from(block) % blocks);
         for id in (u32::from(first)..).take(usize::from(count % 40) + 1) {
-            let payload = self.object.symbol(block, SymbolId(id));
-            let symbol = Symbol { block, id: SymbolId(id), payload: &payload };
-            self.say(count / 128, &symbol.into());
+            let payload = self.object.symbol(block, Esi(id));
+            let symbol = Symbol { block, esi: Esi(id), payload: &payload };
+            self.send(count / 128, &symbol.into());
         }
         Some(())
     }
@@ -327,7 +337,7 @@ impl World {
             value.0[0] ^= 1;
         }
         if !values.is_empty() {
-            self.say(0, &HashPage { first: BlockIndex(0), values }.into());
+            self.send(0, &HashPage { first: BlockIndex(0), values }.into());
         }
         Some(())
     }
@@ -342,9 +352,9 @@ impl World {
                 digest.0[0] ^= 1;
             }
             for (i, digests) in digests.chunks(DIGESTS_PER_MESSAGE).enumerate() {
-                let first = SymbolId((i * DIGESTS_PER_MESSAGE) as u32 + u32::from(flags & 2));
-                let message = SymbolDigests { block, first, digests: digests.to_vec() };
-                self.say(flags & 1, &message.into());
+                let first = Esi((i * DIGESTS_PER_MESSAGE) as u32 + u32::from(flags & 2));
+                let message = SymbolDigests { block, first_esi: first, digests: digests.to_vec() };
+                self.send(flags & 1, &message.into());
             }
         }
         Some(())
@@ -352,36 +362,37 @@ impl World {
 
     fn poll(&mut self, input: &mut Input<'_>) -> Option<()> {
         let [round, position, probability, plan, flags] = input.array()?;
-        let planned = Planned { block: BlockIndex(u32::from(plan & 15)), symbols: u16::from(plan >> 4) };
+        let advertised =
+            RepairAdvertisement { block: BlockIndex(u32::from(plan & 15)), symbols: u16::from(plan >> 4) };
         let poll = Poll {
             round: round.into(),
             position: BlockIndex(position.into()),
             invitation: invitation(probability),
-            group_size: flags.into(),
-            want_ids: flags & 1 == 1,
-            planned: if plan == 0 { Vec::new() } else { vec![planned] },
+            gsize: flags.into(),
+            want_esis: flags & 1 == 1,
+            advertised: if plan == 0 { Vec::new() } else { vec![advertised] },
         };
         if flags >> 6 == 0 {
-            self.say(0, &poll.into())
+            self.send(0, &poll.into())
         } else {
-            self.say_alone(&poll.into())
+            self.send_alone(&poll.into())
         }
         Some(())
     }
 
     fn datagram(&mut self, channel: u8, message: &Message<'_>) -> Vec<u8> {
         let mut damage = std::mem::take(&mut self.damage);
-        self.sender().to_all(channel.into(), message, |plain| damage.hit(plain))
+        self.sender().to_all(ChannelId(channel.into()), message, |plain| damage.hit(plain))
     }
 
     /// The sender says something to all, or shows it on a device's channel.
-    fn say(&mut self, channel: u8, message: &Message<'_>) {
+    fn send(&mut self, channel: u8, message: &Message<'_>) {
         let bytes = self.datagram(channel, message);
         self.deliver(SENDER, bytes);
     }
 
     /// The sender says something to the receiver alone, if it has joined.
-    fn say_alone(&mut self, message: &Message<'_>) {
+    fn send_alone(&mut self, message: &Message<'_>) {
         let mut damage = std::mem::take(&mut self.damage);
         if let Some(bytes) = self.sender().to_one(CHANNEL, message, |plain| damage.hit(plain)) {
             self.deliver(SENDER, bytes);

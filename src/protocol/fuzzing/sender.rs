@@ -5,18 +5,18 @@ use super::{Damage, GROUP, Input, Object, SESSION, any_body};
 use crate::crypto::sign::sham;
 use crate::limits::{MAX_CONTROL, MAX_JOBS, MAX_SUSPECTS, MAX_TRAILER, SIGNATURE_RESERVE};
 use crate::pacing::RateMode;
-use crate::protocol::envelope::SenderSide;
-use crate::protocol::envelope::fakes::{FakeDevice, announce_of};
 use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{SenderDone, SenderJob};
+use crate::protocol::packet_protection::SenderSide;
+use crate::protocol::packet_protection::fakes::{FakeDevice, announce_of};
 use crate::protocol::sender::{Sender, SenderConfig, SlowPolicy};
 use crate::protocol::{Control, Machine, Output, Payload, Transmit};
 use crate::status::DeviceStatus;
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, DeviceId, Digest, Rate, Suite, TaskId, Via};
+use crate::units::{Arrival, BlockIndex, ChannelId, DeviceId, Digest, Rate, Suite, TaskId, Via};
 use crate::wire::{
-    self, Abort, AbortCode, Announce, Arrivals, Complete, Deficit, Join, Kind, Message, Nak, PacketNumber,
-    PageRange, Progress, Suspect,
+    self, Abort, AbortCode, Announce, Arrivals, Complete, Deficit, Join, Message, MessageKind, Nak,
+    PacketNumber, PageRange, Progress, Suspect,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,9 +33,9 @@ pub(super) struct World {
     damage: Damage,
     jobs: Vec<SenderJob>,
     /// The next counter of each channel.
-    pub(super) counters: BTreeMap<u16, u64>,
+    pub(super) counters: BTreeMap<ChannelId, u64>,
     /// The last round polled on each channel.
-    rounds: BTreeMap<u16, u32>,
+    rounds: BTreeMap<ChannelId, u32>,
     /// Fresh repair symbols sent, as (block, id).
     pub(super) fresh: BTreeSet<(u32, u32)>,
     /// Devices that said they were complete, or of which the table did.
@@ -95,12 +95,12 @@ impl play::World for World {
             wait: Duration::from_secs(10),
             settle: Duration::from_millis(u64::from(people >> 3) * 50),
             linger: Duration::from_secs(u64::from(speed >> 5)),
-            identity: sham::identity(1),
+            signing_key: sham::signing_key(1),
             agreement: [1; 32],
             group_key: None,
             suite: Suite::default(),
         };
-        let side = SenderSide::new(SESSION, sham::identity(1), [1; 32], Suite::default(), None);
+        let side = SenderSide::new(SESSION, sham::signing_key(1), [1; 32], Suite::default(), None);
         Some(Self {
             fakes: BTreeMap::new(),
             current: BTreeMap::new(),
@@ -162,7 +162,7 @@ impl play::World for World {
                         last_at_us: u64::from(verified) << (drops & 63),
                     }),
                 };
-                self.say(who, &report.into());
+                self.send(who, &report.into());
             }
             4 => {
                 let [who, lie] = input.array()?;
@@ -171,11 +171,11 @@ impl play::World for World {
                 if root == self.object.root {
                     self.claims.insert(device(who & 15));
                 }
-                self.say(who, &Complete { root, received: 1, lost: 2 }.into());
+                self.send(who, &Complete { root, received: 1, lost: 2 }.into());
             }
             5 => {
                 let [who, _] = input.array()?;
-                self.say(who, &Abort { code: AbortCode::Disk, reason: "fuzzed".into() }.into());
+                self.send(who, &Abort { code: AbortCode::Disk, reason: "fuzzed".into() }.into());
             }
             6 => {
                 let (who, kind) = (input.u8()?, input.u8()?);
@@ -199,7 +199,7 @@ impl play::World for World {
             14 => {
                 let [who, first, count] = input.array()?;
                 let blocks = (u32::from(first)..).take(usize::from(count) % MAX_SUSPECTS + 1);
-                self.say(who, &Suspect { blocks: blocks.map(BlockIndex).collect() }.into());
+                self.send(who, &Suspect { blocks: blocks.map(BlockIndex).collect() }.into());
             }
             12 => {
                 match input.u8()? {
@@ -266,7 +266,7 @@ impl play::World for World {
                     let claimed = row.status != DeviceStatus::Complete
                         || self.claims.contains(&row.device)
                         // It has an identifier of its own.
-                        || row.label.contains("(twin");
+                        || row.label.contains("(duplicate");
                     assert!(claimed, "nobody said so (I2): {row:?}");
                 }
                 Output::Event(SenderEvent::Finished(_)) => self.over = true,
@@ -283,14 +283,14 @@ impl play::World for World {
 impl World {
     fn nak(&mut self, input: &mut Input<'_>) -> Option<()> {
         let [who, channel, back, count] = input.array()?;
-        let channel = u16::from(channel & 15);
+        let channel = ChannelId(u16::from(channel & 15));
         let counter =
             self.counters.get(&channel).copied().unwrap_or(0).saturating_sub(1 + u64::from(back >> 4));
         let round = self.rounds.get(&channel).copied().unwrap_or(0).saturating_sub(u32::from(back & 15));
         let mut nak = Nak {
             round,
-            as_of: PacketNumber::new(channel, counter),
-            held_us: u32::from(count) << 8,
+            largest_received: PacketNumber::new(channel, counter),
+            ack_delay_us: u32::from(count) << 8,
             incomplete: count.into(),
             pages: (count & 8 == 8).then_some(PageRange { first: 0, count: 1 }).into_iter().collect(),
             deficits: Vec::new(),
@@ -309,7 +309,7 @@ impl World {
                 Deficit::Symbols { block, symbols: symbols.into(), missing }
             });
         }
-        self.say(who, &nak.into());
+        self.send(who, &nak.into());
         Some(())
     }
 
@@ -318,8 +318,8 @@ impl World {
         self.fakes.get_mut(&(who & 15, run))
     }
 
-    fn channel_of(&mut self, who: u8) -> u16 {
-        self.fake(who).map_or(0, |fake| fake.channel())
+    fn channel_of(&mut self, who: u8) -> ChannelId {
+        self.fake(who).map_or(ChannelId::GROUP, |fake| fake.channel())
     }
 
     /// A device asks to join.
@@ -335,10 +335,10 @@ impl World {
     }
 
     /// A device says something, if it has asked to join.
-    fn say(&mut self, who: u8, message: &Message<'_>) {
+    fn send(&mut self, who: u8, message: &Message<'_>) {
         let mut damage = std::mem::take(&mut self.damage);
         let Some(fake) = self.fake(who) else { return };
-        let bytes = fake.say(message, |plain| damage.hit(plain));
+        let bytes = fake.seal_message(message, |plain| damage.hit(plain));
         self.deliver(who, bytes);
     }
 
@@ -360,12 +360,19 @@ impl World {
                 assert_eq!(head.header.session, SESSION);
                 let channel = head.header.packet_number.channel();
                 if head.seals.device {
-                    let alone = [Kind::Admit, Kind::Poll, Kind::Acknowledge, Kind::Abort];
+                    let alone =
+                        [MessageKind::Admit, MessageKind::Poll, MessageKind::Acknowledge, MessageKind::Abort];
                     assert!(alone.contains(&head.kind), "{head:?}");
-                } else if head.kind == Kind::Retry {
+                } else if head.kind == MessageKind::Retry {
                     wire::decode_plain(bytes).expect("a sound message");
                 } else {
-                    let all = [Kind::Announce, Kind::HashPage, Kind::Poll, Kind::Abort, Kind::SymbolDigests];
+                    let all = [
+                        MessageKind::Announce,
+                        MessageKind::HashPage,
+                        MessageKind::Poll,
+                        MessageKind::Abort,
+                        MessageKind::SymbolDigests,
+                    ];
                     assert!(all.contains(&head.kind), "{head:?}");
                     let plain = &bytes[..bytes.len() - SIGNATURE_RESERVE];
                     let (_, message) = wire::decode_plain(plain).expect("a sound message");

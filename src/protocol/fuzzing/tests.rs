@@ -1,8 +1,8 @@
 use super::play::World as _;
 use super::*;
 use crate::limits::MAX_BLOCKS;
-use crate::protocol::envelope::fuzzing::play;
 use crate::protocol::event::ReceiverOutcome;
+use crate::protocol::packet_protection::fuzzing::play;
 use crate::status::DeviceStatus;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,8 +40,8 @@ fn the_corpora_of_announce_and_hash_page_replay() {
 }
 
 #[test]
-fn the_corpus_of_envelope_replays() {
-    replay("envelope", fuzz_envelope);
+fn the_corpus_of_packet_protection_replays() {
+    replay("packet_protection", fuzz_packet_protection);
 }
 
 /// A header: 4290 bytes in five blocks of 1 KiB, symbols of 64 bytes.
@@ -150,14 +150,14 @@ fn sender_seeds() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// The first byte of `envelope`: the sender's group key, those of the device, its suite; it is admitted.
+/// The first byte of `packet_protection`: the sender's group key, those of the device, its suite; it is admitted.
 const NO_KEY: u8 = 32;
 const KEY: u8 = 32 | 1 | 1 << 2;
 const OTHER_KEY: u8 = 32 | 1 | 2 << 2;
 const SECOND_KEY: u8 = 32 | 1 | 3 << 2;
 const CHACHA: u8 = 16;
 
-fn envelope_seeds() -> Vec<(&'static str, Vec<u8>)> {
+fn packet_protection_seeds() -> Vec<(&'static str, Vec<u8>)> {
     // Everything either of them may say: an announce, a poll, a page, a symbol, a retry to all; an admit and a
     // poll to one; a join, a deficit.
     let kinds =
@@ -205,8 +205,8 @@ fn envelope_seeds() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn the_envelopes_seeds_reach_what_they_are_for() {
-    for (name, input) in envelope_seeds() {
+fn the_packet_protection_seeds_reach_what_they_are_for() {
+    for (name, input) in packet_protection_seeds() {
         let passed = play(&input);
         println!("{name}: {passed:?}");
         let want = match name {
@@ -352,7 +352,7 @@ fn write_seeds() {
     let all = [
         ("receiver", receiver_seeds()),
         ("sender", sender_seeds()),
-        ("envelope", envelope_seeds()),
+        ("packet_protection", packet_protection_seeds()),
         ("announce", announce_seeds()),
         ("hash_page", hash_page_seeds()),
     ];
@@ -366,7 +366,7 @@ fn write_seeds() {
 
 #[test]
 fn random_inputs_keep_all_other_promises() {
-    random(0..200, fuzz_envelope);
+    random(0..200, fuzz_packet_protection);
     random(0..100, fuzz_announce);
     random(0..100, fuzz_hash_page);
 }

@@ -4,7 +4,7 @@ use super::blocks::{Blocks, Missing};
 use crate::limits::MAX_CONTROL;
 use crate::time::Time;
 use crate::units::BlockIndex;
-use crate::wire::{Deficit, Nak, PacketNumber, PageRange, Planned, Poll};
+use crate::wire::{Deficit, Nak, PacketNumber, PageRange, Poll, RepairAdvertisement};
 use std::collections::BTreeMap;
 
 /// Deficits up to this many runs of missing source symbols are told with their ids.
@@ -26,10 +26,10 @@ pub(super) struct PendingAnswer {
     round: u32,
     number: PacketNumber,
     position: u32,
-    want_ids: bool,
+    want_esis: bool,
     arrived: Time,
     /// Fresh symbols that others' answers have already brought about, by block.
-    planned: BTreeMap<u32, u32>,
+    advertised: BTreeMap<u32, u32>,
 }
 
 impl PendingAnswer {
@@ -39,32 +39,32 @@ impl PendingAnswer {
             round: poll.round,
             number,
             position: poll.position.0,
-            want_ids: poll.want_ids,
+            want_esis: poll.want_esis,
             arrived,
-            planned: BTreeMap::new(),
+            advertised: BTreeMap::new(),
         };
-        answer.note_planned(poll.round, &poll.planned);
+        answer.note_advertised(poll.round, &poll.advertised);
         answer
     }
 
-    /// Notes what the sender has planned meanwhile.
-    pub fn note_planned(&mut self, round: u32, planned: &[Planned]) {
+    /// Notes what the sender has advertised meanwhile.
+    pub fn note_advertised(&mut self, round: u32, advertised: &[RepairAdvertisement]) {
         if round == self.round {
-            self.planned.extend(planned.iter().map(|p| (p.block.0, u32::from(p.symbols))));
+            self.advertised.extend(advertised.iter().map(|p| (p.block.0, u32::from(p.symbols))));
         }
     }
 
     fn covers(&self, block: u32, deficit: u32) -> bool {
-        self.planned.get(&block).is_some_and(|&planned| planned >= deficit)
+        self.advertised.get(&block).is_some_and(|&advertised| advertised >= deficit)
     }
 
     /// The summary of what `blocks` lack; none if there is nothing to say and `always` is not set.
     pub fn nak(&self, blocks: &Blocks, now: Time, always: bool) -> Option<Nak> {
-        let held = now.since(self.arrived).as_micros();
+        let ack_delay = now.since(self.arrived).as_micros();
         let mut nak = Nak {
             round: self.round,
-            as_of: self.number,
-            held_us: u32::try_from(held).unwrap_or(u32::MAX),
+            largest_received: self.number,
+            ack_delay_us: u32::try_from(ack_delay).unwrap_or(u32::MAX),
             incomplete: blocks.layout().block_count() - blocks.verified(),
             pages: Vec::new(),
             deficits: Vec::new(),
@@ -111,7 +111,7 @@ impl PendingAnswer {
                 }
                 // With repair symbols in hand, any few of the missing source symbols would do: then
                 // their ids say nothing of what it takes.
-                let wanted = self.want_ids && assembly.held_repair() == 0;
+                let wanted = self.want_esis && assembly.held_repair() == 0;
                 let runs = if wanted { assembly.missing() } else { Vec::new() };
                 let missing = if runs.len() <= MAX_RUNS { named(runs, MAX_RUNS) } else { Vec::new() };
                 let symbols = u16::try_from(deficit).unwrap_or(u16::MAX);

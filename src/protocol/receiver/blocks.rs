@@ -9,17 +9,17 @@
 //!                         ▲               ▼ disagrees with its chaining value
 //!                         └─ sifted ── suspect
 //! ```
-//! Blocks that the device may hold already are in `held`: they are not asked for until it is known.
+//! Blocks that the device may hold already are in `resume`: they are not asked for until it is known.
 
 mod suspects;
 
-use super::held::{Held, Judged};
+use super::resume::{CandidateCheck, Candidates};
 use crate::fec::{Added, BlockAssembly, Buffer, Likely};
 use crate::layout::Layout;
 use crate::limits::{HASHES_PER_PAGE, MAX_BLOCK_BUFFERS};
 use crate::protocol::job::ReceiverJob;
 use crate::ranges::BitSet;
-use crate::units::{BlockIndex, Digest, SymbolId};
+use crate::units::{BlockIndex, Digest, Esi};
 use crate::wire::HashPage;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub(super) enum Taken {
 
 /// What became of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum BlockCheck {
     Verified,
     /// Its page has not come.
     Waiting,
@@ -81,9 +81,9 @@ pub(super) struct Blocks {
     rejections: BTreeMap<u32, u32>,
     verified_bytes: u64,
     received_symbols: u64,
-    held: Held,
+    resume: Candidates,
     /// Bytes of verified blocks that were here already.
-    held_bytes: u64,
+    resumed_bytes: u64,
     likely: Option<Arc<Likely>>,
     suspects: Suspects,
 }
@@ -110,8 +110,8 @@ impl Blocks {
             rejections: BTreeMap::new(),
             verified_bytes: 0,
             received_symbols: 0,
-            held: Held::default(),
-            held_bytes: 0,
+            resume: Candidates::default(),
+            resumed_bytes: 0,
             likely: None,
             suspects: Suspects::default(),
         }
@@ -119,8 +119,8 @@ impl Blocks {
 
     /// Blocks that may be here already; of those whose page has come, those that are known for certain
     /// count at once.
-    pub fn hold(&mut self, held: Held) {
-        self.held = held;
+    pub fn resume_from(&mut self, candidates: Candidates) {
+        self.resume = candidates;
         for page in self.pages.keys().copied().collect::<Vec<_>>() {
             self.judge_held(page);
         }
@@ -134,8 +134,8 @@ impl Blocks {
         let verified = verified.filter_map(|block| Some((block, self.expected(BlockIndex(block))?)));
         let mut known = self.stored.clone();
         known.extend(verified);
-        next.held = self.held.carry_over(known);
-        next.held_bytes = self.held_bytes;
+        next.resume = self.resume.carry_over(known);
+        next.resumed_bytes = self.resumed_bytes;
         let received = self.received_symbols * u64::from(self.layout.symbol_size());
         next.received_symbols = received / u64::from(layout.symbol_size());
         next.likely = self.likely;
@@ -144,21 +144,21 @@ impl Blocks {
     }
 
     /// Whether the device may hold anything: then the sender need not stream all of it.
-    pub const fn holds_any(&self) -> bool {
-        self.held.count() > 0 || self.verified.count() > 0
+    pub const fn has_any(&self) -> bool {
+        self.resume.count() > 0 || self.verified.count() > 0
     }
-    /// Candidates that are not judged yet.
+    /// Candidates that are not checked yet.
     pub const fn candidates(&self) -> u32 {
-        self.held.count()
+        self.resume.count()
     }
     /// Bytes in the part file that the next run would probably not have to fetch.
     pub fn worth_keeping(&self) -> u64 {
-        let unjudged = u64::from(self.held.count_in_part()) << self.layout.block_log2();
+        let unjudged = u64::from(self.resume.count_in_part()) << self.layout.block_log2();
         (self.verified_bytes + unjudged).min(self.layout.object_size())
     }
     /// Bytes of verified blocks that were here already.
-    pub const fn held_bytes(&self) -> u64 {
-        self.held_bytes
+    pub const fn resumed_bytes(&self) -> u64 {
+        self.resumed_bytes
     }
 
     /// From now on, buffers take no memory for symbols that are as in `likely`.
@@ -177,7 +177,7 @@ impl Blocks {
     }
     pub fn received_bytes(&self) -> u64 {
         let bytes = self.received_symbols * u64::from(self.layout.symbol_size());
-        bytes.min(self.layout.object_size()).max(self.verified_bytes.saturating_sub(self.held_bytes))
+        bytes.min(self.layout.object_size()).max(self.verified_bytes.saturating_sub(self.resumed_bytes))
     }
     pub const fn all_verified(&self) -> bool {
         self.verified.is_full()
@@ -196,7 +196,7 @@ impl Blocks {
 
     /// Takes a symbol in; its length has been checked. The job to be done if it made its block
     /// complete, or if room must be made.
-    pub fn add(&mut self, block: BlockIndex, id: SymbolId, payload: &[u8]) -> (Taken, Option<ReceiverJob>) {
+    pub fn add(&mut self, block: BlockIndex, id: Esi, payload: &[u8]) -> (Taken, Option<ReceiverJob>) {
         if self.settled.contains(block.0) {
             return (Taken::Needless, None);
         }
@@ -237,9 +237,9 @@ impl Blocks {
         let assembly = self.partial.remove(&block.0)?;
         self.buffered.retain(|&b| b != block.0);
         self.settled.insert(block.0);
-        self.held.give_up(block.0);
+        self.resume.give_up(block.0);
         // What a worker is reading stays as it is.
-        let keep = !self.held.is_checking(block.0);
+        let keep = !self.resume.is_checking(block.0);
         let (expected, pressed) = (self.expected(block), self.is_pressed());
         Some(ReceiverJob::Store { assembly, expected, keep, pressed })
     }
@@ -252,10 +252,10 @@ impl Blocks {
     /// The next candidate to be looked at, if it is time for one.
     pub fn next_check(&mut self) -> Option<ReceiverJob> {
         let pressed = self.is_pressed();
-        while let Some((block, in_part)) = self.held.next_check(pressed) {
+        while let Some((block, in_part)) = self.resume.next_check(pressed) {
             match self.expected(block).filter(|_| !self.verified.contains(block.0)) {
                 Some(expected) => return Some(ReceiverJob::Check { block, expected, in_part }),
-                None => self.held.checked(block),
+                None => self.resume.checked(block),
             }
         }
         None
@@ -263,9 +263,9 @@ impl Blocks {
 
     /// A candidate was looked at.
     pub fn checked(&mut self, block: BlockIndex, agrees: bool) {
-        self.held.checked(block);
+        self.resume.checked(block);
         if agrees && self.verify(block) {
-            self.held_bytes += self.layout.block_len(block) as u64;
+            self.resumed_bytes += self.layout.block_len(block) as u64;
         }
     }
 
@@ -292,7 +292,7 @@ impl Blocks {
         let first = page * HASHES_PER_PAGE;
         let values = self.pages.get(&page).cloned().unwrap_or_default();
         for (block, expected) in (first..).zip(values) {
-            if self.held.expect(block, expected) == Judged::Agrees {
+            if self.resume.expect(block, expected) == CandidateCheck::Agrees {
                 self.verify(BlockIndex(block));
             }
         }
@@ -322,9 +322,9 @@ impl Blocks {
         }
         // The block that is arriving now stays, and so does one whose place in the file is being read.
         let older = self.buffered.len().saturating_sub(1);
-        let at = self.buffered.iter().take(older).position(|&block| !self.held.is_checking(block))?;
+        let at = self.buffered.iter().take(older).position(|&block| !self.resume.is_checking(block))?;
         let block = self.buffered.remove(at)?;
-        self.held.give_up(block);
+        self.resume.give_up(block);
         self.spilling += 1;
         // Nothing is taken or asked for until it is back.
         self.settled.insert(block);
@@ -355,36 +355,36 @@ impl Blocks {
     }
 
     /// A block is in the part file.
-    pub fn stored(&mut self, block: BlockIndex, value: Digest, buffer: Buffer) -> Verdict {
+    pub fn stored(&mut self, block: BlockIndex, value: Digest, buffer: Buffer) -> BlockCheck {
         self.free.push_back(buffer);
         match self.expected(block) {
             None => {
                 self.stored.insert(block.0, value);
-                Verdict::Waiting
+                BlockCheck::Waiting
             }
             Some(expected) => self.compare(block, value, expected),
         }
     }
 
-    fn compare(&mut self, block: BlockIndex, value: Digest, expected: Digest) -> Verdict {
+    fn compare(&mut self, block: BlockIndex, value: Digest, expected: Digest) -> BlockCheck {
         if value != expected {
             // Which of its symbols were received is not known any more.
             return self.reject(block, Some(BitSet::new(self.layout.source_symbols(block))));
         }
         self.verify(block);
-        Verdict::Verified
+        BlockCheck::Verified
     }
 
     /// A block disagreed; `kept` says which of its symbols were received, if it is in the part file.
-    pub fn mismatched(&mut self, block: BlockIndex, buffer: Buffer, kept: Option<BitSet>) -> Verdict {
+    pub fn mismatched(&mut self, block: BlockIndex, buffer: Buffer, kept: Option<BitSet>) -> BlockCheck {
         self.free.push_back(buffer);
         self.reject(block, kept)
     }
 
-    fn reject(&mut self, block: BlockIndex, kept: Option<BitSet>) -> Verdict {
+    fn reject(&mut self, block: BlockIndex, kept: Option<BitSet>) -> BlockCheck {
         if self.verified.contains(block.0) {
             // It was here already.
-            return Verdict::Verified;
+            return BlockCheck::Verified;
         }
         match kept {
             // Nothing is taken or asked for until it is known which of its symbols are right.
@@ -397,7 +397,7 @@ impl Blocks {
         self.received_symbols = self.received_symbols.saturating_sub(k);
         let rejections = self.rejections.entry(block.0).or_insert(0);
         *rejections += 1;
-        if *rejections < MAX_REJECTIONS { Verdict::Rejected } else { Verdict::Hopeless }
+        if *rejections < MAX_REJECTIONS { BlockCheck::Rejected } else { BlockCheck::Hopeless }
     }
 
     fn expected(&self, block: BlockIndex) -> Option<Digest> {
@@ -406,7 +406,7 @@ impl Blocks {
     }
 
     /// Takes a page in, the first of its kind; what became of the blocks that waited for it.
-    pub fn add_page(&mut self, page: HashPage) -> Vec<(BlockIndex, Verdict)> {
+    pub fn add_page(&mut self, page: HashPage) -> Vec<(BlockIndex, BlockCheck)> {
         let count = self.layout.block_count();
         let end = page.first.0.saturating_add(HASHES_PER_PAGE).min(count);
         let whole = page.first.0 < count && page.values.len() == (end - page.first.0) as usize;
@@ -417,14 +417,14 @@ impl Blocks {
         self.pages.insert(index, page.values);
         let waiting: Vec<(u32, Digest)> =
             self.stored.range(page.first.0..end).map(|(&block, &value)| (block, value)).collect();
-        let judged = waiting.into_iter().filter_map(|(block, value)| {
+        let checked = waiting.into_iter().filter_map(|(block, value)| {
             self.stored.remove(&block);
             let expected = self.expected(BlockIndex(block))?;
             Some((BlockIndex(block), self.compare(BlockIndex(block), value, expected)))
         });
-        let judged = judged.collect();
+        let checked = checked.collect();
         self.judge_held(index);
-        judged
+        checked
     }
 
     /// Missing pages of the blocks below `position`, as `(first, count)`.
@@ -446,12 +446,12 @@ impl Blocks {
         let end = position.min(self.layout.block_count());
         let mut block = 0;
         while let Some(open) = self.settled.next(block, false).filter(|&b| b < end) {
-            if self.held.contains(open) {
-                block = self.held.next(open, false).unwrap_or(end);
+            if self.resume.contains(open) {
+                block = self.resume.next(open, false).unwrap_or(end);
                 continue;
             }
             let next_settled = self.settled.next(open, true).unwrap_or(end).min(end);
-            let next_settled = self.held.next(open, true).unwrap_or(end).min(next_settled);
+            let next_settled = self.resume.next(open, true).unwrap_or(end).min(next_settled);
             let next_partial = self.partial.range(open..next_settled).next();
             let go_on = match next_partial {
                 Some((&at, assembly)) if at == open => {
@@ -498,15 +498,15 @@ mod tests {
         let undecodable = |repair| {
             let mut assembly = BlockAssembly::new(&layout, BlockIndex(0));
             assembly.attach(Buffer::default());
-            assembly.add(SymbolId(0), &symbol);
-            assembly.add(SymbolId(repair), &symbol);
+            assembly.add(Esi(0), &symbol);
+            assembly.add(Esi(repair), &symbol);
             assembly.complete(&plans).is_err().then_some(assembly)
         };
         let mut assembly = (2..10_000).find_map(undecodable).unwrap();
         let buffer = assembly.mark_spilled();
         let mut blocks = Blocks::new(layout, RECEIVER_BUFFER_BYTES);
         blocks.spilled(assembly, buffer);
-        let (_, job) = blocks.add(BlockIndex(0), SymbolId(1), &symbol);
+        let (_, job) = blocks.add(BlockIndex(0), Esi(1), &symbol);
         assert!(matches!(job, Some(ReceiverJob::Store { .. })), "{job:?}");
     }
 
@@ -516,7 +516,7 @@ mod tests {
         let mut blocks = Blocks::new(layout, RECEIVER_BUFFER_BYTES);
         // No job ever ends.
         let symbol = [7; 1024];
-        let jobs = (0..4096).filter_map(|b| blocks.add(BlockIndex(b), SymbolId(0), &symbol).1);
+        let jobs = (0..4096).filter_map(|b| blocks.add(BlockIndex(b), Esi(0), &symbol).1);
         let jobs: Vec<ReceiverJob> = jobs.collect();
         assert_eq!(jobs.len(), MAX_BLOCK_BUFFERS);
         assert!(jobs.len() < MAX_JOBS);

@@ -5,16 +5,17 @@ use super::blocks::{Blocks, Taken};
 use super::session::{Session, sound_group_size};
 use super::{Receiver, State};
 use crate::crypto::derive::Secret;
-use crate::limits::{MAX_SYMBOL_ID, join_ceiling, report_interval};
+use crate::limits::{MAX_ESI, join_ceiling, report_interval};
 use crate::protocol::Output;
-use crate::protocol::envelope::{self, Found, ReceiverSide};
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::ReceiverJob;
-use crate::protocol::trust::Judgement;
+use crate::protocol::packet_protection::{self, Found, ReceiverSide};
+use crate::protocol::trust::TrustDecision;
 use crate::time::Time;
-use crate::units::{Arrival, SymbolId};
+use crate::units::{Arrival, ChannelId, Esi};
 use crate::wire::{
-    self, Admit, Announce, Head, Invitation, Kind, Message, PacketNumber, Poll, Retry, Symbol, Verdict,
+    self, Admit, AdmitVerdict, Announce, Head, Invitation, Message, MessageKind, PacketNumber, Poll, Retry,
+    Symbol,
 };
 use std::net::SocketAddr;
 
@@ -27,7 +28,7 @@ impl Receiver {
     pub(super) fn inbound(&mut self, now: Time, arrival: Arrival, bytes: &mut [u8]) {
         let known = match wire::head(bytes) {
             Ok(head) => {
-                if head.kind == Kind::Announce {
+                if head.kind == MessageKind::Announce {
                     match self.state {
                         State::Seeking => self.consider(now, arrival.from, &head, bytes),
                         _ => self.go_over(now, arrival.from, &head, bytes),
@@ -48,23 +49,23 @@ impl Receiver {
         let Some(session) = self.session.as_mut().filter(|s| s.id == head.header.session) else {
             return false;
         };
-        let home = session.came_from(from, head.kind == Kind::Announce, now);
+        let home = session.came_from(from, head.kind == MessageKind::Announce, now);
         // Where no seal vouches for it, what comes from elsewhere must not take the time for what comes from
         // the sender: only that it has moved can be news.
         if !home
             && !session.side.is_sealed()
-            && !matches!(head.kind, Kind::Announce | Kind::Retry)
+            && !matches!(head.kind, MessageKind::Announce | MessageKind::Retry)
             && !head.seals.device
         {
             return false;
         }
-        let effort = if home { &mut self.effort } else { &mut self.effort_for_strangers };
-        let Some(opened) = session.side.open(head, bytes, || effort.may(now)) else { return false };
+        let rate_limit = if home { &mut self.rate_limit } else { &mut self.rate_limit_for_strangers };
+        let Some(opened) = session.side.open(head, bytes, || rate_limit.allow(now)) else { return false };
         // What nothing vouches for must at least seem to come from the sender.
-        if !opened.authentic && !home && head.kind != Kind::Retry {
+        if !opened.authentic && !home && head.kind != MessageKind::Retry {
             return false;
         }
-        let group = number.channel() == 0;
+        let group = number.channel() == ChannelId::GROUP;
         if opened.authentic {
             if head.seals.device {
                 session.spoken_to_from(from, home, now);
@@ -73,7 +74,7 @@ impl Receiver {
             if group {
                 session.last_group = now;
             }
-            if opened.newest && head.kind == Kind::Announce && !home {
+            if opened.newest && head.kind == MessageKind::Announce && !home {
                 session.announced_elsewhere(from, now);
             }
         }
@@ -99,11 +100,11 @@ impl Receiver {
             Message::Retry(retry) => self.challenged(now, &retry),
             Message::Admit(admit) => self.admission(now, admit),
             Message::HashPage(page) => {
-                let judged = self.blocks.as_mut().map_or_else(Vec::new, |blocks| blocks.add_page(page));
-                for (block, verdict) in judged {
-                    self.judge(block, verdict, now);
+                let checked = self.blocks.as_mut().map_or_else(Vec::new, |blocks| blocks.add_page(page));
+                for (block, verdict) in checked {
+                    self.block_checked(block, verdict, now);
                 }
-                self.check_held();
+                self.check_candidates();
                 self.inquire(now);
                 self.commit_if_whole(now);
                 true
@@ -117,7 +118,9 @@ impl Receiver {
                 true
             }
             // The group's is for all and signed; our own is sealed.
-            Message::Poll(poll) if head.seals.device == (head.header.packet_number.channel() != 0) => {
+            Message::Poll(poll)
+                if head.seals.device == (head.header.packet_number.channel() != ChannelId::GROUP) =>
+            {
                 self.polled(now, head.header.packet_number, &poll);
                 true
             }
@@ -140,20 +143,20 @@ impl Receiver {
         from: SocketAddr,
         head: &Head,
         bytes: &mut [u8],
-    ) -> Option<(Session, Judgement)> {
+    ) -> Option<(Session, TrustDecision)> {
         // What cannot count costs nothing.
-        if head.seals.group == self.config.group_keys.is_empty() || !self.effort.may(now) {
+        if head.seals.group == self.config.group_keys.is_empty() || !self.rate_limit.allow(now) {
             return None;
         }
-        let Found { announce, group_key } = envelope::find(&self.config.group_keys, head, bytes)?;
+        let Found { announce, group_key } = packet_protection::find(&self.config.group_keys, head, bytes)?;
         if self.config.only.is_some_and(|ip| ip != announce.data.ip()) {
             return None;
         }
-        let (key, judgement) = (announce.sender, self.config.trust.judge(&announce.sender, from.ip()));
-        if !judgement.accepted() {
+        let (key, decision) = (announce.sender, self.config.trust.decide(&announce.sender, from.ip()));
+        if !decision.accepted() {
             if !self.refused.contains(&key) && self.refused.len() < MAX_REFUSED {
                 self.refused.push(key);
-                self.event(ReceiverEvent::SenderRefused { key, address: from, judgement });
+                self.event(ReceiverEvent::SenderRefused { key, address: from, decision });
             }
             return None;
         }
@@ -161,15 +164,15 @@ impl Receiver {
         let random = Secret::new(self.config.agreement).derive(AGREEMENT, &[&id.0.to_be_bytes()]);
         let group = group_key.map(|i| &self.config.group_keys[i]);
         let side = ReceiverSide::new(id, &announce, group, *random.expose())?;
-        Some((Session::latch(side, from, &announce, now)?, judgement))
+        Some((Session::latch(side, from, &announce, now)?, decision))
     }
 
     /// Takes part in the session of an announce, if it is one to take part in.
     fn consider(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) {
-        let Some((session, judgement)) = self.meet(now, from, head, bytes) else { return };
+        let Some((session, decision)) = self.meet(now, from, head, bytes) else { return };
         let key = session.side.sender();
-        self.trusted = Some((key, judgement));
-        self.event(ReceiverEvent::SenderTrusted { key, address: from, judgement });
+        self.trusted = Some((key, decision));
+        self.event(ReceiverEvent::SenderTrusted { key, address: from, decision });
         self.event(ReceiverEvent::Found {
             session: session.id,
             task: session.task,
@@ -204,7 +207,7 @@ impl Receiver {
         let Some(session) = self.session.as_mut().filter(|s| s.agrees(announce)) else { return false };
         session.update(announce);
         // In a group that has shrunk, a report drawn for a large one would come after we are given up.
-        let interval = report_interval(session.group_size);
+        let interval = report_interval(session.gsize);
         if self.timers.report != Time::NEVER && self.timers.report > now + interval * 2 {
             self.timers.report = now + interval.mul_f64(0.5 + self.rng.f64());
         }
@@ -235,7 +238,7 @@ impl Receiver {
             return true;
         }
         if let State::Leaving(_) = self.state {
-            if let (Verdict::Admitted, Some(session)) = (admit.verdict, &mut self.session) {
+            if let (AdmitVerdict::Admitted, Some(session)) = (admit.verdict, &mut self.session) {
                 session.side.admitted(admit.channel);
                 self.admitted = true;
                 self.send_farewell();
@@ -246,7 +249,7 @@ impl Receiver {
             return true;
         }
         match admit.verdict {
-            Verdict::Admitted => {
+            AdmitVerdict::Admitted => {
                 if let Some(session) = &mut self.session {
                     session.side.admitted(admit.channel);
                 }
@@ -259,8 +262,8 @@ impl Receiver {
                     self.commit_if_whole(now);
                 }
             }
-            Verdict::AlreadyComplete => self.leave(ReceiverOutcome::AlreadyComplete, None, now),
-            Verdict::Full => self.leave(ReceiverOutcome::Refused, None, now),
+            AdmitVerdict::AlreadyComplete => self.leave(ReceiverOutcome::AlreadyComplete, None, now),
+            AdmitVerdict::Full => self.leave(ReceiverOutcome::Refused, None, now),
         }
         true
     }
@@ -270,7 +273,7 @@ impl Receiver {
         if self.refusal.is_some() || !is_sound(blocks, &symbol) {
             return self.refusal.is_some();
         }
-        let (taken, job) = blocks.add(symbol.block, symbol.id, symbol.payload);
+        let (taken, job) = blocks.add(symbol.block, symbol.esi, symbol.payload);
         if taken == Taken::Overrun {
             self.counters.overrun_drops += 1;
         }
@@ -286,11 +289,11 @@ impl Receiver {
 
     fn polled(&mut self, now: Time, number: PacketNumber, poll: &Poll) {
         let Some(session) = &mut self.session else { return };
-        session.group_size = sound_group_size(poll.group_size);
+        session.gsize = sound_group_size(poll.gsize);
         if !self.admitted || !matches!(self.state, State::Receiving) {
             return;
         }
-        if number.channel() != 0 {
+        if number.channel() != ChannelId::GROUP {
             // A poll of our own repair session: answered at once, and always, after how its symbols
             // have arrived.
             let arrivals = session.own.take_arrivals(true);
@@ -303,7 +306,7 @@ impl Receiver {
         }
         if poll.invitation.probability == 0 {
             if let Some(answer) = &mut self.answer {
-                answer.note_planned(poll.round, &poll.planned);
+                answer.note_advertised(poll.round, &poll.advertised);
             }
             return;
         }
@@ -325,7 +328,7 @@ impl Receiver {
     fn send_answer(&mut self, now: Time, answer: &PendingAnswer, always: bool) {
         let Some(blocks) = &self.blocks else { return };
         if let Some(nak) = answer.nak(blocks, now, always) {
-            self.tell(&Message::Nak(nak));
+            self.send(&Message::Nak(nak));
         }
     }
 }
@@ -333,12 +336,12 @@ impl Receiver {
 /// Whether a symbol fits its block: an id there can be, and the length that belongs to it.
 fn is_sound(blocks: &Blocks, symbol: &Symbol<'_>) -> bool {
     let layout = blocks.layout();
-    if symbol.block.0 >= layout.block_count() || symbol.id.0 > MAX_SYMBOL_ID {
+    if symbol.block.0 >= layout.block_count() || symbol.esi.0 > MAX_ESI {
         return false;
     }
-    let source = symbol.id < SymbolId(layout.source_symbols(symbol.block));
+    let source = symbol.esi < Esi(layout.source_symbols(symbol.block));
     let expected = if source {
-        layout.symbol_range(symbol.block, symbol.id).len()
+        layout.symbol_range(symbol.block, symbol.esi).len()
     } else {
         usize::from(layout.symbol_size())
     };

@@ -8,38 +8,41 @@
 //! ```
 //!
 //! - `config`: what it is told. `session`: what the sender announced. `blocks`: what has arrived.
-//!   `held`: what was here already. `over`: the sender comes back with another session.
-//! - `answer`: NAK summaries. `inquiry`: when suspect blocks are asked about. `inbound`: messages. `life`: timers, reports, the end.
+//!   `resume`: what was here already. `failover`: the sender comes back with another session.
+//! - `answer`: NAK summaries. `inquiry`: when suspect blocks are asked about. `inbound`: messages. `finished_jobs`: what workers have done.
+//! - `liveness`: timers, joins, reports. `shutdown`: confirming, leaving, interrupts.
 
 mod answer;
 mod blocks;
 mod config;
-mod held;
+mod failover;
+mod finished_jobs;
 mod inbound;
 mod inquiry;
-mod life;
-mod over;
+mod liveness;
+mod resume;
 mod session;
+mod shutdown;
 mod timers;
 
 pub use config::ReceiverConfig;
 
-use super::effort::Effort;
 use super::event::{ReceiverEvent, ReceiverSnapshot};
 use super::job::{ReceiverDone, ReceiverJob};
-use super::trust::Judgement;
+use super::rate_limit::RateLimit;
+use super::trust::TrustDecision;
 use super::{Control, Machine, Output, Payload, Transmit};
 use crate::fec::Likely;
 use crate::limits::{VERIFICATIONS_FOR_STRANGERS, VERIFICATIONS_PER_SECOND};
 use crate::ranges::BitSet;
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, SenderKey};
+use crate::units::{Arrival, BlockIndex, ChannelId, SenderKey};
 use crate::wire::{AbortCode, Header, Join, Message, PacketNumber, Suspect};
 use answer::PendingAnswer;
-use blocks::{Blocks, Verdict};
+use blocks::{BlockCheck, Blocks};
 use fastrand::Rng;
-use life::{Confirming, Leaving};
 use session::Session;
+use shutdown::{Confirming, Leaving};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -93,17 +96,17 @@ pub struct Receiver {
     jobs_in_flight: u32,
     committed: Option<PathBuf>,
     /// Signatures checked of late that nothing vouched for.
-    effort: Effort,
+    rate_limit: RateLimit,
     /// The same of what came from elsewhere than from the sender.
-    effort_for_strangers: Effort,
+    rate_limit_for_strangers: RateLimit,
     /// Senders that were refused, as far as told.
     refused: Vec<SenderKey>,
-    trusted: Option<(SenderKey, Judgement)>,
+    trusted: Option<(SenderKey, TrustDecision)>,
     out: VecDeque<Out>,
     counters: Counters,
     received_any: bool,
     /// The user has been told how much was here already.
-    told_held: bool,
+    resume_reported: bool,
     /// Bytes that are left for the next run in the part file.
     kept: u64,
     likely: Option<Arc<Likely>>,
@@ -127,14 +130,14 @@ impl Receiver {
             timers: Timers::new(now, &config),
             jobs_in_flight: 0,
             committed: None,
-            effort: Effort::new(VERIFICATIONS_PER_SECOND),
-            effort_for_strangers: Effort::new(VERIFICATIONS_FOR_STRANGERS),
+            rate_limit: RateLimit::new(VERIFICATIONS_PER_SECOND),
+            rate_limit_for_strangers: RateLimit::new(VERIFICATIONS_FOR_STRANGERS),
             refused: Vec::new(),
             trusted: None,
             out,
             counters: Counters::default(),
             received_any: false,
-            told_held: true,
+            resume_reported: true,
             kept: 0,
             likely: None,
             config,
@@ -172,7 +175,7 @@ impl Receiver {
         if let Some(blocks) = &self.blocks {
             snapshot.verified_bytes = blocks.verified_bytes();
             snapshot.received_bytes = blocks.received_bytes();
-            snapshot.held_bytes = blocks.held_bytes();
+            snapshot.resumed_bytes = blocks.resumed_bytes();
             snapshot.verified = blocks.verified();
             snapshot.forged_symbols = blocks.forged_symbols();
             snapshot.buffered = blocks.buffered_bytes();
@@ -190,7 +193,7 @@ impl Receiver {
     }
 
     /// Sends a message to the session's sender, which has given us a channel.
-    fn tell(&mut self, message: &Message<'_>) {
+    fn send(&mut self, message: &Message<'_>) {
         let Some(session) = &self.session else { return };
         let bytes = session.side.message(self.counters.sent, message);
         self.counters.sent += 1;
@@ -201,9 +204,9 @@ impl Receiver {
     /// Asks the session's sender for a channel.
     fn ask_to_join(&mut self) {
         let Some(session) = &self.session else { return };
-        let holds = self.blocks.as_ref().is_some_and(Blocks::holds_any);
+        let holds = self.blocks.as_ref().is_some_and(Blocks::has_any);
         let join = Join { device: self.config.device, holds, label: self.config.label.clone() };
-        let packet_number = PacketNumber::new(0, self.counters.sent);
+        let packet_number = PacketNumber::new(ChannelId::GROUP, self.counters.sent);
         self.counters.sent += 1;
         let header = Header { session: session.id, packet_number };
         let bytes = session.side.join(header, session.cookie, join);
@@ -217,10 +220,10 @@ impl Receiver {
             return;
         };
         let blocks = blocks.suspects();
-        let group = self.session.as_ref().map_or(0, |session| session.group_size);
+        let group = self.session.as_ref().map_or(0, |session| session.gsize);
         let inquiry = &mut self.timers.inquiry;
         if inquiry.is_due(!blocks.is_empty(), group, now, &mut self.rng) {
-            self.tell(&Message::Suspect(Suspect { blocks }));
+            self.send(&Message::Suspect(Suspect { blocks }));
         }
     }
 
@@ -240,14 +243,14 @@ impl Receiver {
         if symbols > 0 {
             self.event(ReceiverEvent::ForgedSymbols { block: block.0, symbols });
         }
-        self.judge(block, verdict, now);
+        self.block_checked(block, verdict, now);
     }
 
-    fn judge(&mut self, block: BlockIndex, verdict: Verdict, now: Time) {
+    fn block_checked(&mut self, block: BlockIndex, verdict: BlockCheck, now: Time) {
         match verdict {
-            Verdict::Verified | Verdict::Waiting => {}
-            Verdict::Rejected => self.event(ReceiverEvent::BlockRejected(block.0)),
-            Verdict::Hopeless => {
+            BlockCheck::Verified | BlockCheck::Waiting => {}
+            BlockCheck::Rejected => self.event(ReceiverEvent::BlockRejected(block.0)),
+            BlockCheck::Hopeless => {
                 let reason = format!("block {} never agrees with its hash", block.0);
                 self.fail(AbortCode::Mismatch, reason, now);
             }
@@ -255,7 +258,7 @@ impl Receiver {
     }
 
     /// Has candidates looked at, as many as is good at a time.
-    fn check_held(&mut self) {
+    fn check_candidates(&mut self) {
         if !matches!(self.state, State::Receiving) {
             return;
         }
@@ -263,10 +266,10 @@ impl Receiver {
             self.job(job);
         }
         if let Some(blocks) = self.blocks.as_ref().filter(|blocks| blocks.candidates() == 0)
-            && !std::mem::replace(&mut self.told_held, true)
+            && !std::mem::replace(&mut self.resume_reported, true)
         {
-            let bytes = blocks.held_bytes();
-            self.event(ReceiverEvent::Held { bytes });
+            let bytes = blocks.resumed_bytes();
+            self.event(ReceiverEvent::Resumed { bytes });
         }
     }
 
@@ -301,13 +304,13 @@ impl Machine for Receiver {
     }
 
     fn handle_timeout(&mut self, now: Time) {
-        self.live(now);
+        self.run_due(now);
     }
 
     fn handle_job_done(&mut self, now: Time, done: ReceiverDone) {
         self.jobs_in_flight = self.jobs_in_flight.saturating_sub(1);
         self.job_done(now, done);
-        self.check_held();
+        self.check_candidates();
         self.sift();
         self.inquire(now);
         self.commit_if_whole(now);

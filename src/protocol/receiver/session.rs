@@ -2,7 +2,7 @@
 
 use crate::layout::Layout;
 use crate::limits::{COMFORTABLE_BLOCK_LOG2, MAX_BLOCKS, MAX_DEVICES};
-use crate::protocol::envelope::ReceiverSide;
+use crate::protocol::packet_protection::ReceiverSide;
 use crate::time::Time;
 use crate::units::{Cookie, Digest, SessionId, TaskId};
 use crate::wire::{Announce, Arrivals, PacketNumber, Phase, Retry};
@@ -15,7 +15,7 @@ const MAX_LEAP: u64 = 1 << 32;
 const STRETCH: Duration = Duration::from_millis(100);
 /// A sender that is heard from another address, and not from its own for so long, has moved.
 const MOVED_AFTER: Duration = Duration::from_secs(1);
-/// So many datagrams tell what the way carries, and so many if they are spread over half a stretch.
+/// So many datagrams tell what the path carries, and so many if they are spread over half a stretch.
 const MANY: u32 = 64;
 const ENOUGH: u32 = 25;
 
@@ -41,12 +41,12 @@ pub(super) struct Session {
     pub phase: Phase,
     pub root: Option<Digest>,
     /// Devices the sender serves, at most as many as one may: what is spread by it must end.
-    pub group_size: u32,
+    pub gsize: u32,
     /// When the sender was last heard at all, and on the group's channel.
     pub last_heard: Time,
     pub last_group: Time,
     pub group: ChannelLoss,
-    /// The channel of our own unicast repair session.
+    /// The channel of our own unicast repair.
     pub own: ChannelLoss,
 }
 
@@ -70,7 +70,7 @@ impl Session {
             data: announce.data,
             phase: announce.phase,
             root: announce.root,
-            group_size: sound_group_size(announce.group_size),
+            gsize: sound_group_size(announce.gsize),
             last_heard: now,
             last_group: now,
             group: ChannelLoss::default(),
@@ -142,7 +142,7 @@ impl Session {
     /// Takes over what changes in the course of a session; the root hash only once.
     pub fn update(&mut self, announce: &Announce) {
         self.phase = announce.phase;
-        self.group_size = sound_group_size(announce.group_size);
+        self.gsize = sound_group_size(announce.gsize);
         self.root = self.root.or(announce.root);
     }
 }
@@ -205,7 +205,7 @@ impl ChannelLoss {
                 stretch.last = number;
                 stretch.last_at = stretch.last_at.max(at);
                 stretch.received = stretch.received.saturating_add(1);
-                // On a slow way, it takes longer until it tells anything.
+                // On a slow path, it takes longer until it tells anything.
                 if stretch.elapsed() >= STRETCH && stretch.tells() {
                     let next = Stretch::starting(number, stretch.last_at);
                     self.before = self.stretch.replace(next);
@@ -243,12 +243,13 @@ impl ChannelLoss {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::ChannelId;
 
     #[test]
     fn losses_are_counted_from_the_first_datagram_heard() {
         let mut loss = ChannelLoss::default();
         for counter in [100, 101, 103, 102, 106, u64::MAX >> 20] {
-            loss.note(PacketNumber::new(0, counter), Time(counter * 1000));
+            loss.note(PacketNumber::new(ChannelId::GROUP, counter), Time(counter * 1000));
         }
         assert_eq!((loss.received, loss.lost()), (5, 2));
     }
@@ -256,12 +257,12 @@ mod tests {
     /// Notes counters `from..to` of the group, a millisecond apart from `ms` on.
     fn run(loss: &mut ChannelLoss, counters: std::ops::Range<u64>, ms: u64) {
         for (i, counter) in counters.enumerate() {
-            loss.note(PacketNumber::new(0, counter), Time((ms + i as u64) * 1_000_000));
+            loss.note(PacketNumber::new(ChannelId::GROUP, counter), Time((ms + i as u64) * 1_000_000));
         }
     }
 
     fn arrivals(first: u64, last: u64, received: u32, elapsed: u32, at: u64) -> Option<Arrivals> {
-        let number = |counter| PacketNumber::new(0, counter);
+        let number = |counter| PacketNumber::new(ChannelId::GROUP, counter);
         Some(Arrivals {
             first: number(first),
             last: number(last),
@@ -299,9 +300,9 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_way_is_told_of_too() {
+    fn a_slow_path_is_told_of_too() {
         let mut loss = ChannelLoss::default();
-        (0..40).for_each(|i| loss.note(PacketNumber::new(0, i * 9), Time(i * 13_000_000)));
+        (0..40).for_each(|i| loss.note(PacketNumber::new(ChannelId::GROUP, i * 9), Time(i * 13_000_000)));
         assert_eq!(loss.take_arrivals(false), arrivals(0, 24 * 9, 25, 24 * 13, 24 * 13));
     }
 
@@ -309,15 +310,15 @@ mod tests {
     fn another_channel_begins_anew() {
         let mut loss = ChannelLoss::default();
         run(&mut loss, 0..70, 0);
-        (0..80).for_each(|i| loss.note(PacketNumber::new(3, 500 + i), Time(i * 1_000_000)));
+        (0..80).for_each(|i| loss.note(PacketNumber::new(ChannelId(3), 500 + i), Time(i * 1_000_000)));
         assert_eq!((loss.received, loss.lost()), (80, 0));
-        assert_eq!(loss.take_arrivals(false).map(|a| a.first), Some(PacketNumber::new(3, 500)));
+        assert_eq!(loss.take_arrivals(false).map(|a| a.first), Some(PacketNumber::new(ChannelId(3), 500)));
     }
 
     #[test]
     fn a_group_is_no_larger_than_it_can_be() {
         let mut announce = Announce {
-            sender: crate::crypto::sign::sham::identity(1).public(),
+            sender: crate::crypto::sign::sham::signing_key(1).public(),
             agreement: crate::crypto::agree::Agreement::new([1; 32]).public(),
             suite: crate::units::Suite::default(),
             task: TaskId([1; 16]),
@@ -328,7 +329,7 @@ mod tests {
             data: "239.1.1.1:7417".parse().unwrap(),
             position: crate::units::BlockIndex(0),
             invitation: crate::wire::Invitation { probability: 0, window: std::time::Duration::ZERO },
-            group_size: u32::MAX,
+            gsize: u32::MAX,
             rate: crate::units::Rate(1),
             root: None,
             name: "n".into(),
@@ -336,9 +337,9 @@ mod tests {
         let from = "10.0.0.1:7418".parse().unwrap();
         let side = ReceiverSide::new(SessionId(1), &announce, None, [2; 32]).unwrap();
         let mut session = Session::latch(side, from, &announce, Time::ZERO).unwrap();
-        assert_eq!(session.group_size, MAX_DEVICES as u32);
-        announce.group_size = 3;
+        assert_eq!(session.gsize, MAX_DEVICES as u32);
+        announce.gsize = 3;
         session.update(&announce);
-        assert_eq!(session.group_size, 3);
+        assert_eq!(session.gsize, 3);
     }
 }

@@ -3,10 +3,10 @@
 use super::*;
 use crate::crypto::sign::sham;
 use crate::layout::Layout;
-use crate::protocol::envelope::fakes::FakeSender;
 use crate::protocol::event::ReceiverOutcome;
+use crate::protocol::packet_protection::fakes::FakeSender;
 use crate::protocol::trust::Trust;
-use crate::units::{DeviceId, Rate, SessionId, SymbolId, TaskId, Via};
+use crate::units::{ChannelId, DeviceId, Esi, Rate, SessionId, TaskId, Via};
 use crate::wire::{self, Admit, Announce, Invitation, Phase, Symbol};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,13 +22,13 @@ struct Bench {
     jobs: Vec<ReceiverJob>,
     outcome: Option<ReceiverOutcome>,
     layout: Layout,
-    group_size: u32,
+    gsize: u32,
     sender: FakeSender,
 }
 
 const SENDER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 7418);
 const OWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)), 4000);
-const ADMITTED: Admit = Admit { verdict: wire::Verdict::Admitted, channel: 1 };
+const ADMITTED: Admit = Admit { verdict: wire::AdmitVerdict::Admitted, channel: ChannelId(1) };
 
 impl Bench {
     fn new(layout: Layout) -> Self {
@@ -48,7 +48,7 @@ impl Bench {
         let receiver = Receiver::new(config, Time::ZERO);
         let (now, sent, jobs) = (Time::ZERO, vec![], vec![]);
         let sender = FakeSender::new(SESSION);
-        Self { receiver, now, sent, jobs, outcome: None, layout, group_size: 1, sender }
+        Self { receiver, now, sent, jobs, outcome: None, layout, gsize: 1, sender }
     }
 
     /// One that has joined a session, and been admitted or not.
@@ -56,7 +56,7 @@ impl Bench {
         let mut bench = Self::new(layout);
         bench.announce();
         bench.done(opened());
-        while !bench.kinds().contains(&wire::Kind::Join) {
+        while !bench.kinds().contains(&wire::MessageKind::Join) {
             bench.announce();
             bench.pass(Duration::from_millis(50));
         }
@@ -101,7 +101,7 @@ impl Bench {
 
     /// The sender says something to all.
     fn hear(&mut self, message: &Message<'_>) {
-        let bytes = self.sender.to_all(0, message, |_| ());
+        let bytes = self.sender.to_all(ChannelId::GROUP, message, |_| ());
         self.take(SENDER, bytes);
     }
 
@@ -116,7 +116,7 @@ impl Bench {
         for bytes in &self.sent {
             self.sender.hear(OWN, bytes);
         }
-        let bytes = self.sender.to_one(1, message, |_| ()).expect("we have joined");
+        let bytes = self.sender.to_one(ChannelId(1), message, |_| ()).expect("we have joined");
         self.take(SENDER, bytes);
     }
 
@@ -138,7 +138,7 @@ impl Bench {
             data: "239.1.1.1:7417".parse().unwrap(),
             position: BlockIndex(0),
             invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
-            group_size: self.group_size,
+            gsize: self.gsize,
             rate: Rate(1_000_000),
             root: Some(crate::crypto::digest::root(&[])),
             name: "f".into(),
@@ -149,7 +149,7 @@ impl Bench {
     /// Somebody elsewhere passes an announce on before it gets here.
     fn overtaken_announce(&mut self, elsewhere: SocketAddr) {
         let announce = self.announce_now();
-        let bytes = self.sender.to_all(0, &Message::Announce(announce), |_| ());
+        let bytes = self.sender.to_all(ChannelId::GROUP, &Message::Announce(announce), |_| ());
         self.take(elsewhere, bytes.clone());
         self.take(SENDER, bytes);
         self.pass(Duration::from_millis(50));
@@ -171,7 +171,7 @@ impl Bench {
         self.drain();
     }
 
-    fn kinds(&self) -> Vec<wire::Kind> {
+    fn kinds(&self) -> Vec<wire::MessageKind> {
         self.sent.iter().filter_map(|bytes| wire::peek(bytes)).map(|(_, kind)| kind).collect()
     }
 }
@@ -187,7 +187,7 @@ fn small_blocks(blocks: u64) -> Layout {
 }
 
 fn whole_block(bench: &mut Bench, block: u32) {
-    let symbol = Symbol { block: BlockIndex(block), id: SymbolId(0), payload: &[0; 1024] };
+    let symbol = Symbol { block: BlockIndex(block), esi: Esi(0), payload: &[0; 1024] };
     bench.hear(&Message::Symbol(symbol));
 }
 
@@ -214,7 +214,10 @@ fn a_file_in_place_is_told_even_after_an_interrupt() {
     bench.done(ReceiverDone::Committed("f".into()));
     bench.pass(Duration::from_secs(10));
     let kinds = bench.kinds();
-    assert!(kinds.contains(&wire::Kind::Complete) && !kinds.contains(&wire::Kind::Abort), "{kinds:?}");
+    assert!(
+        kinds.contains(&wire::MessageKind::Complete) && !kinds.contains(&wire::MessageKind::Abort),
+        "{kinds:?}"
+    );
     assert_eq!(bench.outcome, Some(ReceiverOutcome::Complete { acknowledged: false }));
 
     let mut bench = Bench::committing();
@@ -222,7 +225,7 @@ fn a_file_in_place_is_told_even_after_an_interrupt() {
     bench.done(ReceiverDone::Failed(AbortCode::Disk, "disk full".into()));
     bench.done(ReceiverDone::Discarded);
     bench.pass(Duration::from_secs(10));
-    assert!(bench.kinds().contains(&wire::Kind::Abort), "{:?}", bench.kinds());
+    assert!(bench.kinds().contains(&wire::MessageKind::Abort), "{:?}", bench.kinds());
     assert_eq!(bench.outcome, Some(ReceiverOutcome::Interrupted));
 }
 
@@ -233,15 +236,15 @@ fn a_device_that_has_asked_to_join_says_why_it_leaves() {
     bench.done(ReceiverDone::Failed(AbortCode::Disk, "disk full".into()));
     // It has no channel to say it on yet, so it asks again.
     bench.pass(Duration::from_millis(300));
-    assert!(!bench.kinds().contains(&wire::Kind::Abort), "{:?}", bench.kinds());
+    assert!(!bench.kinds().contains(&wire::MessageKind::Abort), "{:?}", bench.kinds());
     bench.hear_alone(&Message::Admit(ADMITTED));
-    assert!(bench.kinds().contains(&wire::Kind::Abort), "{:?}", bench.kinds());
+    assert!(bench.kinds().contains(&wire::MessageKind::Abort), "{:?}", bench.kinds());
 }
 
 #[test]
 fn a_group_larger_than_there_can_be_does_not_put_the_receipt_off() {
     let mut bench = Bench::new(Layout::new(0, 20, 64).unwrap());
-    bench.group_size = u32::MAX;
+    bench.gsize = u32::MAX;
     bench.announce();
     bench.done(opened());
     while bench.kinds().is_empty() {
@@ -251,7 +254,7 @@ fn a_group_larger_than_there_can_be_does_not_put_the_receipt_off() {
     bench.hear_alone(&Message::Admit(ADMITTED));
     bench.done(ReceiverDone::Committed("f".into()));
     bench.pass(Duration::from_secs(600));
-    assert!(bench.kinds().contains(&wire::Kind::Complete));
+    assert!(bench.kinds().contains(&wire::MessageKind::Complete));
     assert!(bench.outcome.is_some());
 }
 
@@ -277,7 +280,7 @@ impl Bench {
         let mut bench = Self::new(layout);
         bench.announce();
         bench.done(written(blocks, layout.block_count()));
-        while !bench.kinds().contains(&wire::Kind::Join) {
+        while !bench.kinds().contains(&wire::MessageKind::Join) {
             bench.announce();
             bench.pass(Duration::from_millis(50));
         }
@@ -297,9 +300,9 @@ impl Bench {
             round: 1,
             position: BlockIndex(u32::MAX - 1),
             invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
-            group_size: 1,
-            want_ids: true,
-            planned: vec![],
+            gsize: 1,
+            want_esis: true,
+            advertised: vec![],
         }));
         let said = self.said();
         let naks = said.iter().filter_map(|bytes| match wire::decode_plain(bytes) {
@@ -345,7 +348,7 @@ fn what_may_be_here_is_not_asked_for_until_it_is_known() {
     bench.done(ReceiverDone::Mismatched { block: BlockIndex(5), buffer, kept: None });
     assert_eq!(bench.lacks(), [whole(0, 1), whole(2, 3), whole(6, 2)]);
     let snapshot = bench.receiver.snapshot();
-    assert_eq!((snapshot.verified, snapshot.held_bytes, snapshot.verified_bytes), (2, 2048, 2048));
+    assert_eq!((snapshot.verified, snapshot.resumed_bytes, snapshot.verified_bytes), (2, 2048, 2048));
 }
 
 #[test]
@@ -398,12 +401,12 @@ fn a_sender_that_comes_back_is_followed_once_the_old_one_is_silent() {
             data: "239.1.1.1:7417".parse().unwrap(),
             position: BlockIndex(0),
             invitation: Invitation { probability: 0, window: Duration::ZERO },
-            group_size: 1,
+            gsize: 1,
             rate: Rate(1_000_000),
             root: None,
             name: name.into(),
         };
-        let bytes = sender.to_all(0, &sender.announce(announce).into(), |_| ());
+        let bytes = sender.to_all(ChannelId::GROUP, &sender.announce(announce).into(), |_| ());
         bench.take("10.0.0.1:7419".parse().unwrap(), bytes);
         bench.receiver.session.as_ref().unwrap().id == SessionId(session)
     };
@@ -423,8 +426,8 @@ fn a_sender_that_comes_back_is_followed_once_the_old_one_is_silent() {
         Message::HashPage(wire::HashPage { first: BlockIndex(0), values })
     };
     let mut sender = FakeSender::new(SessionId(10));
-    sender.leap(0, 1);
-    let bytes = sender.to_all(0, &page(0), |_| ());
+    sender.leap(ChannelId::GROUP, 1);
+    let bytes = sender.to_all(ChannelId::GROUP, &page(0), |_| ());
     bench.take("10.0.0.1:7419".parse().unwrap(), bytes);
     assert!(bench.jobs.is_empty());
     assert_eq!(bench.receiver.snapshot().verified, 1);
@@ -441,7 +444,7 @@ fn whoever_passes_on_announces_does_not_become_the_sender() {
     // But one that is not heard from where it was has moved.
     bench.pass(Duration::from_secs(1));
     let announce = bench.announce_now();
-    let bytes = bench.sender.to_all(0, &Message::Announce(announce), |_| ());
+    let bytes = bench.sender.to_all(ChannelId::GROUP, &Message::Announce(announce), |_| ());
     bench.take(elsewhere, bytes);
     assert_eq!(bench.senders_address(), elsewhere);
     // What the sender says to us alone shows where it is, however many there are who pass things on.
@@ -474,7 +477,7 @@ fn a_block_that_disagrees_is_taken_apart_with_the_senders_digests() {
     bench.page();
     for id in 0..2 {
         let payload = [id as u8; 512];
-        bench.hear(&Symbol { block: BlockIndex(1), id: SymbolId(id), payload: &payload }.into());
+        bench.hear(&Symbol { block: BlockIndex(1), esi: Esi(id), payload: &payload }.into());
     }
     let ReceiverJob::Store { keep: true, .. } = bench.jobs[0] else { panic!("{:?}", bench.jobs) };
     bench.sent.clear();
@@ -501,11 +504,11 @@ fn a_block_that_disagrees_is_taken_apart_with_the_senders_digests() {
     let digests = |id: u8| crate::crypto::digest::symbol_digest(&[id; 512]);
     let message = wire::SymbolDigests {
         block: BlockIndex(1),
-        first: SymbolId(0),
+        first_esi: Esi(0),
         digests: vec![digests(0), digests(7)],
     };
     // Nobody else can say it.
-    let mut liar = bench.sender.to_all(0, &message.clone().into(), |_| ());
+    let mut liar = bench.sender.to_all(ChannelId::GROUP, &message.clone().into(), |_| ());
     let last = liar.len() - 1;
     liar[last] ^= 1;
     bench.take(SENDER, liar);
@@ -523,7 +526,7 @@ fn a_block_that_disagrees_is_taken_apart_with_the_senders_digests() {
     // Forged ones are refused, and the true one completes the block.
     for payload in [[1; 512], [7; 512]] {
         assert!(bench.jobs.is_empty());
-        bench.hear(&Symbol { block: BlockIndex(1), id: SymbolId(1), payload: &payload }.into());
+        bench.hear(&Symbol { block: BlockIndex(1), esi: Esi(1), payload: &payload }.into());
     }
     assert!(matches!(bench.jobs[..], [ReceiverJob::Store { .. }]), "{:?}", bench.jobs);
     assert_eq!(bench.receiver.snapshot().forged_symbols, 2);
@@ -537,11 +540,11 @@ fn announces_that_are_not_sealed_do_not_take_the_time_for_those_that_are() {
     let groups = vec![group.clone()];
     bench.receiver =
         Receiver::new(ReceiverConfig { group_keys: groups, ..bench.receiver.config.clone() }, Time::ZERO);
-    bench.sender = FakeSender::of(SESSION, crate::crypto::sign::sham::identity(1), [1; 32], Some(&group));
-    let mut stranger = FakeSender::of(SessionId(8), crate::crypto::sign::sham::identity(2), [3; 32], None);
+    bench.sender = FakeSender::of(SESSION, crate::crypto::sign::sham::signing_key(1), [1; 32], Some(&group));
+    let mut stranger = FakeSender::of(SessionId(8), crate::crypto::sign::sham::signing_key(2), [3; 32], None);
     for _ in 0..100_000 {
         let announce = stranger.any_announce();
-        let junk = stranger.to_all(0, &announce.into(), |_| ());
+        let junk = stranger.to_all(ChannelId::GROUP, &announce.into(), |_| ());
         bench.take(OWN, junk);
         bench.now = bench.now + Duration::from_micros(10);
     }
@@ -549,7 +552,7 @@ fn announces_that_are_not_sealed_do_not_take_the_time_for_those_that_are() {
         // All at one point in time, right after the flood took what there was.
         for _ in 0..300 {
             let announce = stranger.any_announce();
-            let junk = stranger.to_all(0, &announce.into(), |_| ());
+            let junk = stranger.to_all(ChannelId::GROUP, &announce.into(), |_| ());
             bench.take(OWN, junk);
         }
         bench.announce();

@@ -2,8 +2,8 @@
 
 use super::config::ReceiverConfig;
 use super::inquiry::Inquiry;
-use super::life::REJOIN;
-use crate::limits::{LIFE_SIGN_INTERVAL, REPORT_INTERVAL};
+use super::liveness::REJOIN;
+use crate::limits::{KEEPALIVE_INTERVAL, REPORT_INTERVAL};
 use crate::time::Time;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub(super) struct Timers {
     /// When to look whether there is something to report.
     pub report: Time,
     /// When to report although there is nothing new.
-    pub life_sign: Time,
+    pub keepalive: Time,
     /// The interval that the report's time was drawn for.
     pub report_interval: Duration,
     pub refused_at: Time,
@@ -40,7 +40,7 @@ impl Timers {
             last_join: None,
             last_retry: None,
             report: Time::NEVER,
-            life_sign: Time::NEVER,
+            keepalive: Time::NEVER,
             report_interval: REPORT_INTERVAL,
             refused_at: Time::NEVER,
             inquiry: Inquiry::default(),
@@ -54,12 +54,12 @@ impl Timers {
         self.session_found(now);
         self.inquiry = Inquiry::default();
         (self.join, self.last_join) = (Time::NEVER, None);
-        (self.report, self.life_sign) = (Time::NEVER, Time::NEVER);
+        (self.report, self.keepalive) = (Time::NEVER, Time::NEVER);
     }
     pub fn admitted(&mut self, now: Time) {
         self.join = Time::NEVER;
         self.report = now + REPORT_INTERVAL;
-        self.life_sign = now + LIFE_SIGN_INTERVAL / 4;
+        self.keepalive = now + KEEPALIVE_INTERVAL / 4;
         self.report_interval = REPORT_INTERVAL;
     }
     /// Whether a challenge may be answered now; counts it as answered.

@@ -1,10 +1,10 @@
 //! A repair channel: a destination, its packet counter, the repairs planned for it, and the state
-//! of its round. The group has one; each device in a unicast repair session has its own.
+//! of its round. The group has one; each device in unicast repair has its own.
 
 use super::pace::Pace;
 use super::planner::PlanKind;
 use crate::time::Time;
-use crate::units::{BlockIndex, SymbolId};
+use crate::units::{BlockIndex, ChannelId, DeviceIndex, Esi};
 use crate::wire::{Nak, PacketNumber};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -42,7 +42,7 @@ pub(super) enum Repair {
     /// Source symbols again.
     Resend { block: BlockIndex, runs: VecDeque<(u32, u32)> },
     /// Fresh repair symbols `first..first + count`, of which `sent` have gone out.
-    Fresh { block: BlockIndex, first: SymbolId, count: u32, sent: u32, symbols: Encoded },
+    Fresh { block: BlockIndex, first: Esi, count: u32, sent: u32, symbols: Encoded },
 }
 
 /// Whether the symbols of a fresh repair are there.
@@ -62,30 +62,30 @@ pub(super) enum Batch {
     /// Source symbols.
     Source { block: BlockIndex, ids: Range<u32> },
     /// Repair symbols: byte range within `symbols`, the first of which has the id `first`.
-    Repair { block: BlockIndex, first: SymbolId, symbols: Arc<Vec<u8>>, range: Range<usize> },
+    Repair { block: BlockIndex, first: Esi, symbols: Arc<Vec<u8>>, range: Range<usize> },
 }
 
 #[derive(Debug)]
 pub(super) struct Channel {
-    id: u16,
+    id: ChannelId,
     pub to: SocketAddr,
     next_counter: u64,
     pub round_number: u32,
     pub round: Round,
     /// The answers of the open round, by device key.
-    answers: Vec<(usize, Nak)>,
+    answers: Vec<(DeviceIndex, Nak)>,
     queue: VecDeque<Repair>,
     pages: BTreeSet<u32>,
     /// When the latest polls went out, by round: late answers too tell the round-trip time.
     polls: VecDeque<(u32, Time)>,
-    /// The pace of the one device behind this channel, if it is one of a unicast repair session.
+    /// The pace of the one device behind this channel, if it is one of unicast repair.
     pub pace: Option<Pace>,
     /// The packet number of the last symbol: an answer from before it does not count it.
     pub last_symbol: PacketNumber,
 }
 
 impl Channel {
-    pub fn new(id: u16, to: SocketAddr) -> Self {
+    pub fn new(id: ChannelId, to: SocketAddr) -> Self {
         Self {
             id,
             to,
@@ -155,7 +155,7 @@ impl Channel {
     }
 
     /// Keeps an answer to the open round; the latest of a device counts.
-    pub fn answer(&mut self, device: usize, nak: Nak) {
+    pub fn answer(&mut self, device: DeviceIndex, nak: Nak) {
         if let Some(slot) = self.answers.iter_mut().find(|(d, _)| *d == device) {
             slot.1 = nak;
         } else if self.answers.len() < MAX_ANSWERS {
@@ -163,12 +163,12 @@ impl Channel {
         }
     }
 
-    pub fn answers(&self) -> &[(usize, Nak)] {
+    pub fn answers(&self) -> &[(DeviceIndex, Nak)] {
         &self.answers
     }
 
     /// Ends the round and hands out its answers.
-    pub fn close(&mut self, next: Time) -> Vec<(usize, Nak)> {
+    pub fn close(&mut self, next: Time) -> Vec<(DeviceIndex, Nak)> {
         self.round = Round::Idle { next };
         std::mem::take(&mut self.answers)
     }
@@ -191,7 +191,7 @@ impl Channel {
     }
 
     /// Queues a repair; `first` is the first of the fresh ids set aside for it.
-    pub fn push(&mut self, block: BlockIndex, kind: PlanKind, first: SymbolId) {
+    pub fn push(&mut self, block: BlockIndex, kind: PlanKind, first: Esi) {
         self.queue.push_back(match kind {
             PlanKind::Resend(runs) => Repair::Resend { block, runs: runs.into() },
             PlanKind::Fresh(count) => Repair::Fresh { block, first, count, sent: 0, symbols: Encoded::Not },
@@ -211,7 +211,7 @@ impl Channel {
 
     /// The next fresh repair that is to be encoded, if among the first `ahead` of the queue;
     /// it counts as asked for from now on.
-    pub fn next_to_encode(&mut self, ahead: usize) -> Option<(BlockIndex, SymbolId, u32)> {
+    pub fn next_to_encode(&mut self, ahead: usize) -> Option<(BlockIndex, Esi, u32)> {
         self.queue.iter_mut().take(ahead).find_map(|repair| match repair {
             Repair::Fresh { block, first, count, symbols: symbols @ Encoded::Not, .. } => {
                 *symbols = Encoded::Asked;
@@ -222,7 +222,7 @@ impl Channel {
     }
 
     /// Takes encoded symbols in; false if nothing here waits for them.
-    pub fn encoded(&mut self, block: BlockIndex, first: SymbolId, bytes: &Arc<Vec<u8>>) -> bool {
+    pub fn encoded(&mut self, block: BlockIndex, first: Esi, bytes: &Arc<Vec<u8>>) -> bool {
         for repair in &mut self.queue {
             if let Repair::Fresh { block: b, first: f, symbols: symbols @ Encoded::Asked, .. } = repair
                 && *b == block
@@ -264,7 +264,7 @@ impl Channel {
                 let start = *sent as usize * size;
                 let batch = Batch::Repair {
                     block: *block,
-                    first: SymbolId(first.0 + *sent),
+                    first: Esi(first.0 + *sent),
                     symbols: Arc::clone(bytes),
                     range: start..start + n as usize * size,
                 };

@@ -1,7 +1,7 @@
 //! What the surface tells a sender.
 
 use crate::crypto::derive::Secret;
-use crate::crypto::sign::Identity;
+use crate::crypto::sign::SigningKey;
 use crate::layout::Layout;
 use crate::limits::{SYMBOL_HEADER_LEN, TAG_RESERVE};
 use crate::pacing::{RateMode, udp_overhead};
@@ -27,7 +27,7 @@ pub struct SenderConfig {
     /// The session; not 0.
     pub session: SessionId,
     /// Who sends.
-    pub identity: Identity,
+    pub signing_key: SigningKey,
     /// Random bytes for this session's half of the agreement with each device; used for nothing else.
     pub agreement: [u8; 32],
     /// The group's key, if everything is to be sealed for its members.

@@ -4,11 +4,11 @@ use super::channel::Channel;
 use crate::crypto::window::ReplayWindow;
 use crate::limits::MAX_FORMER_RUNS;
 use crate::pacing::Path;
-use crate::protocol::effort::Effort;
-use crate::protocol::envelope::DeviceKeys;
+use crate::protocol::packet_protection::DeviceKeys;
+use crate::protocol::rate_limit::RateLimit;
 use crate::status::{Cause, DeviceRow, DeviceStatus};
 use crate::time::Time;
-use crate::units::{AgreementKey, DeviceId};
+use crate::units::{AgreementKey, ChannelId, DeviceId, DeviceIndex};
 use crate::wire::Progress;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ pub(super) struct Link {
     /// What has been heard on its channel.
     pub window: ReplayWindow,
     /// How much of late.
-    pub effort: Effort,
+    pub rate_limit: RateLimit,
     /// Its joins count up to here: an older one is said again by somebody else.
     pub joins: u64,
 }
@@ -33,7 +33,7 @@ pub(super) struct Device {
     pub id: DeviceId,
     pub link: Link,
     /// Another run with the same identifier wants to join: which, and since when.
-    pub rival: Option<(AgreementKey, Time)>,
+    pub duplicate: Option<(AgreementKey, Time)>,
     pub label: String,
     pub address: SocketAddr,
     pub status: DeviceStatus,
@@ -50,14 +50,14 @@ pub(super) struct Device {
     /// It joined with some of the object.
     pub holds: bool,
     /// Its losses or its speed are unlike the group's: the group does not repair for it.
-    pub apart: bool,
-    /// It is set apart since it is slow: while the stream fills its way, it needs no session.
+    pub unicast_only: bool,
+    /// It is moved to unicast since it is slow: while the stream fills its path, it needs no session.
     pub slow: bool,
     /// Epochs of the rate in a row in which it was too slow for the group.
     pub slow_looks: u32,
-    /// Why it was last set apart.
+    /// Why it was last moved to unicast.
     pub cause: Option<Cause>,
-    /// What its reports say of the way to it.
+    /// What its reports say of the path to it.
     pub path: Path,
     /// It has once been taken into the group of those left over; no second time.
     pub regrouped: bool,
@@ -67,10 +67,10 @@ pub(super) struct Device {
     pub silent_rounds: u32,
     /// What it lacked at its last answer, as a share of what had been sent since the poll before.
     pub lacks: Option<f64>,
-    /// Its unicast repair session; kept once made, so that packet numbers never repeat.
+    /// Its unicast repair; kept once made, so that packet numbers never repeat.
     pub channel: Option<Box<Channel>>,
-    /// What it hears of the group.
-    pub hearing: Hearing,
+    /// Whether the group reaches it.
+    pub group: GroupReachability,
     pub verified: u32,
     pub incomplete: Option<u32>,
     pub lost_datagrams: u64,
@@ -79,9 +79,9 @@ pub(super) struct Device {
     pub unicast_symbols: u64,
 }
 
-/// What a device hears of the group, as its reports tell.
+/// Whether the group reaches a device, as its reports tell.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Hearing {
+pub(super) struct GroupReachability {
     /// Datagrams of the group that it has received, and when that figure last rose.
     received: u64,
     pub rose: Time,
@@ -89,29 +89,30 @@ pub(super) struct Hearing {
     same: u32,
     /// Nothing of the group reaches it although it speaks to us: a switch has forgotten its membership,
     /// perhaps. What it lacks has to come by unicast.
-    pub deaf: bool,
+    pub unreachable: bool,
     /// When it was last told by unicast that we are here.
     pub told: Time,
 }
 
 /// Without a datagram of the group for so long, with announcements going out all the while, and
-/// without one in so many reports, a device is deaf to the group.
-const DEAF_AFTER: (Duration, u32) = (Duration::from_secs(3), 3);
+/// without one in so many reports, a device is unreachable by the group.
+const UNREACHABLE_GROUP_AFTER: (Duration, u32) = (Duration::from_secs(3), 3);
 
-impl Hearing {
+impl GroupReachability {
     pub const fn new(now: Time) -> Self {
-        Self { received: 0, rose: now, same: 0, deaf: false, told: now }
+        Self { received: 0, rose: now, same: 0, unreachable: false, told: now }
     }
-    /// A report tells how many it has received, and perhaps how. Whether it has just turned out to be deaf.
+    /// A report tells how many it has received, and perhaps how. Whether it has just become unreachable by the group.
     pub fn report(&mut self, report: &Progress, now: Time) -> bool {
-        let arrivals = report.arrivals.is_some_and(|arrivals| arrivals.first.channel() == 0);
+        let arrivals = report.arrivals.is_some_and(|arrivals| arrivals.first.channel() == ChannelId::GROUP);
         if report.received > self.received || arrivals {
             *self = Self { received: report.received, ..Self::new(now) };
             return false;
         }
         self.same += 1;
-        let deaf = now.since(self.rose) >= DEAF_AFTER.0 && self.same >= DEAF_AFTER.1;
-        deaf && !std::mem::replace(&mut self.deaf, true)
+        let unreachable =
+            now.since(self.rose) >= UNREACHABLE_GROUP_AFTER.0 && self.same >= UNREACHABLE_GROUP_AFTER.1;
+        unreachable && !std::mem::replace(&mut self.unreachable, true)
     }
 }
 
@@ -132,18 +133,18 @@ impl Device {
     }
     /// Whether the group's rounds serve all it lacks.
     pub fn in_group(&self) -> bool {
-        !self.is_final() && (self.unreachable() || (!self.apart && self.since == 0))
+        !self.is_final() && (self.unreachable() || (!self.unicast_only && self.since == 0))
     }
-    /// Whether a unicast repair session should serve it.
+    /// Whether unicast repair should serve it.
     pub fn wants_unicast(&self) -> bool {
         !self.is_final() && !self.in_group()
     }
     /// Whether the group repairs `block` for it.
     pub fn group_repairs(&self, block: u32) -> bool {
-        self.in_group() || (!self.is_final() && !self.apart && block >= self.since)
+        self.in_group() || (!self.is_final() && !self.unicast_only && block >= self.since)
     }
-    /// Sets it apart from the group, for what most of its losses are due to.
-    pub fn set_apart(&mut self) -> Cause {
+    /// Moves it from the group to unicast, for what most of its losses are due to.
+    pub fn move_to_unicast(&mut self) -> Cause {
         let on_the_way = self.lost_datagrams.saturating_sub(self.kernel_drops);
         let most = self.kernel_drops.max(self.overrun_drops).max(on_the_way);
         let cause = match most {
@@ -151,7 +152,7 @@ impl Device {
             1.. if most == self.kernel_drops => Cause::Cpu,
             _ => Cause::Network,
         };
-        (self.apart, self.cause) = (true, Some(cause));
+        (self.unicast_only, self.cause) = (true, Some(cause));
         cause
     }
     pub fn row(&self, now: Time, blocks: u32) -> DeviceRow {
@@ -201,7 +202,7 @@ impl Counts {
         Self {
             open: usize::from(open),
             holding: usize::from(open && device.holds),
-            polled: usize::from(open && (device.unreachable() || !device.apart)),
+            polled: usize::from(open && (device.unreachable() || !device.unicast_only)),
             in_group: usize::from(device.in_group()),
             complete: usize::from(device.status == DeviceStatus::Complete),
             failed: usize::from(device.has_failed()),
@@ -228,27 +229,27 @@ impl Counts {
 /// Most devices that are counted anew for each question.
 const MOST_TOUCHED: usize = 8;
 
-/// All devices, by key (a small number, stable for the session) and by identifier.
+/// All devices, by index and by identifier.
 #[derive(Debug, Default)]
 pub(super) struct Devices {
     list: Vec<Device>,
-    keys: BTreeMap<DeviceId, usize>,
-    runs: BTreeMap<AgreementKey, usize>,
+    by_id: BTreeMap<DeviceId, DeviceIndex>,
+    runs: BTreeMap<AgreementKey, DeviceIndex>,
     /// Runs that another took the place of, the oldest first, and one above the highest number of their joins:
     /// those up to there can be replayed by anybody, from any address.
     former: VecDeque<(AgreementKey, u64)>,
     /// All but those touched, counted.
     counted: Counts,
-    /// Keys of devices that may be changing.
-    touched: Vec<usize>,
+    /// Devices that may be changing.
+    touched: Vec<DeviceIndex>,
 }
 
 impl Devices {
-    pub fn key(&self, id: DeviceId) -> Option<usize> {
-        self.keys.get(&id).copied()
+    pub fn index_of(&self, id: DeviceId) -> Option<DeviceIndex> {
+        self.by_id.get(&id).copied()
     }
     /// The device that a run belongs to.
-    pub fn of_run(&self, agreement: &AgreementKey) -> Option<usize> {
+    pub fn of_run(&self, agreement: &AgreementKey) -> Option<DeviceIndex> {
         self.runs.get(agreement).copied()
     }
     /// Whether a join of a run is one from before another took its place. A later one says that it lives.
@@ -256,54 +257,59 @@ impl Devices {
         self.former.iter().any(|(run, joins)| run == agreement && number < *joins)
     }
     /// A device has begun a new run: the one before speaks for it no longer.
-    pub fn begin_run(&mut self, key: usize, link: Link) {
-        let former = (self.list[key].link.agreement, self.list[key].link.joins);
+    pub fn begin_run(&mut self, index: DeviceIndex, link: Link) {
+        let former = (self.list[index.position()].link.agreement, self.list[index.position()].link.joins);
         self.runs.remove(&former.0);
         if self.former.len() == MAX_FORMER_RUNS {
             self.former.pop_front();
         }
         self.former.push_back(former);
-        self.runs.insert(link.agreement, key);
-        self.list[key].link = link;
+        self.runs.insert(link.agreement, index);
+        self.list[index.position()].link = link;
     }
-    pub fn insert(&mut self, device: Device) -> usize {
-        let key = self.list.len();
-        self.runs.insert(device.link.agreement, key);
-        self.keys.insert(device.id, key);
+    /// Adds a device. There must be room: fewer than [`crate::limits::MAX_DEVICES`].
+    pub fn insert(&mut self, device: Device) -> DeviceIndex {
+        let index = DeviceIndex(self.list.len() as u16);
+        self.runs.insert(device.link.agreement, index);
+        self.by_id.insert(device.id, index);
         self.counted.add(Counts::of(&device));
         self.list.push(device);
-        key
+        index
     }
-    pub fn get(&self, key: usize) -> &Device {
-        &self.list[key]
+    pub fn get(&self, index: DeviceIndex) -> &Device {
+        &self.list[index.position()]
     }
-    pub fn get_mut(&mut self, key: usize) -> &mut Device {
-        if !self.touched.contains(&key) {
+    pub fn get_mut(&mut self, index: DeviceIndex) -> &mut Device {
+        if !self.touched.contains(&index) {
             if self.touched.len() == MOST_TOUCHED {
-                for key in self.touched.drain(..) {
-                    self.counted.add(Counts::of(&self.list[key]));
+                for index in self.touched.drain(..) {
+                    self.counted.add(Counts::of(&self.list[index.position()]));
                 }
             }
-            self.touched.push(key);
-            self.counted.subtract(Counts::of(&self.list[key]));
+            self.touched.push(index);
+            self.counted.subtract(Counts::of(&self.list[index.position()]));
         }
-        &mut self.list[key]
+        &mut self.list[index.position()]
     }
     pub fn len(&self) -> usize {
         self.list.len()
     }
-    pub fn iter(&self) -> impl Iterator<Item = (usize, &Device)> {
-        self.list.iter().enumerate()
+    /// The index of each device.
+    pub fn indices(&self) -> impl Iterator<Item = DeviceIndex> + use<> {
+        (0..self.list.len() as u16).map(DeviceIndex)
+    }
+    pub fn iter(&self) -> impl Iterator<Item = (DeviceIndex, &Device)> {
+        self.indices().zip(&self.list)
     }
     /// To change what is not counted: neither the status nor who serves a device.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Device)> {
-        self.list.iter_mut().enumerate()
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (DeviceIndex, &mut Device)> {
+        self.indices().zip(&mut self.list)
     }
     /// How many there are of each kind, without looking at them all: with ten thousand, every step
     /// would.
     pub fn counts(&self) -> Counts {
         let mut counts = self.counted;
-        self.touched.iter().for_each(|&key| counts.add(Counts::of(&self.list[key])));
+        self.touched.iter().for_each(|&index| counts.add(Counts::of(&self.list[index.position()])));
         debug_assert_eq!(counts, self.count_all());
         counts
     }
@@ -317,7 +323,7 @@ impl Devices {
         self.counts().open
     }
     /// The same as the devices are told: they spread their reports by it.
-    pub fn group_size(&self) -> u32 {
+    pub fn gsize(&self) -> u32 {
         u32::try_from(self.open()).unwrap_or(u32::MAX)
     }
 }

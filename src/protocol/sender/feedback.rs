@@ -1,12 +1,12 @@
 //! What admitted devices say: NAK summaries, reports, receipts, aborts.
 
 use super::Sender;
-use crate::protocol::envelope::SenderSide;
+use crate::protocol::packet_protection::SenderSide;
 use crate::status::{Cause, DeviceStatus};
 use crate::time::Time;
-use crate::units::BlockIndex;
+use crate::units::{BlockIndex, DeviceIndex};
 use crate::wire::{
-    self, Abort, AbortCode, Acknowledge, Complete, Deficit, Head, Kind, Message, Nak, Phase, Progress,
+    self, Abort, AbortCode, Acknowledge, Complete, Deficit, Head, Message, MessageKind, Nak, Phase, Progress,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,8 +17,8 @@ impl Sender {
     pub(super) fn feedback(&mut self, now: Time, from: SocketAddr, bytes: &mut [u8]) {
         let known = match wire::head(bytes) {
             Ok(head) if head.header.session != self.config.session => false,
-            Ok(head) if head.kind == Kind::Join => self.knock(now, from, &head, bytes),
-            Ok(head) => self.said(now, from, &head, bytes),
+            Ok(head) if head.kind == MessageKind::Join => self.join(now, from, &head, bytes),
+            Ok(head) => self.device_message(now, from, &head, bytes),
             Err(_) => false,
         };
         if !known {
@@ -28,81 +28,81 @@ impl Sender {
     }
 
     /// A message of a device that has a channel.
-    fn said(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) -> bool {
+    fn device_message(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) -> bool {
         let number = head.header.packet_number;
-        let Some(key) = usize::from(number.channel()).checked_sub(1).filter(|&key| key < self.devices.len())
+        let Some(index) = number.channel().device().filter(|index| index.position() < self.devices.len())
         else {
             return false;
         };
-        let link = &mut self.devices.get_mut(key).link;
+        let link = &mut self.devices.get_mut(index).link;
         if !link.window.is_new(number.counter()) {
             return false;
         }
         let Some(body) = SenderSide::from_one(&link.keys, head, bytes) else { return false };
         // A device that floods is heard no more often than one that does not. What it did not say is not
         // counted: strangers would silence it.
-        if !link.effort.may(now) {
+        if !link.rate_limit.allow(now) {
             return false;
         }
         let Ok(message) = wire::decode_body(head.kind, body) else { return false };
         self.counters.feedback += 1;
-        self.devices.get_mut(key).link.window.note(number.counter());
-        self.heard(key, now);
-        if self.devices.get(key).address != from {
+        self.devices.get_mut(index).link.window.note(number.counter());
+        self.heard(index, now);
+        if self.devices.get(index).address != from {
             // It may have moved. That it can be reached there is for it to show.
-            let agreement = self.devices.get(key).link.agreement;
+            let agreement = self.devices.get(index).link.agreement;
             self.retry(from, agreement);
         }
         match message {
-            Message::Nak(nak) => self.nak(now, key, nak),
-            Message::Suspect(suspect) => self.suspect(key, &suspect),
-            Message::Progress(report) => self.progress(now, key, report),
-            Message::Complete(receipt) => self.complete(now, key, receipt),
-            Message::Abort(Abort { code, reason }) => self.device_aborted(now, key, code, &reason),
+            Message::Nak(nak) => self.nak(now, index, nak),
+            Message::Suspect(suspect) => self.suspect(index, &suspect),
+            Message::Progress(report) => self.progress(now, index, report),
+            Message::Complete(receipt) => self.complete(now, index, receipt),
+            Message::Abort(Abort { code, reason }) => self.device_aborted(now, index, code, &reason),
             _ => false,
         }
     }
 
     /// A device has spoken.
-    pub(super) fn heard(&mut self, key: usize, now: Time) {
-        let device = self.devices.get_mut(key);
+    pub(super) fn heard(&mut self, index: DeviceIndex, now: Time) {
+        let device = self.devices.get_mut(index);
         device.last_heard = now;
         if device.status == DeviceStatus::Lost {
             // It was only out of reach.
-            self.take_up(key, now);
+            self.take_up(index, now);
         }
     }
 
-    fn nak(&mut self, now: Time, key: usize, nak: Nak) -> bool {
-        if self.devices.get(key).is_final() {
+    fn nak(&mut self, now: Time, index: DeviceIndex, nak: Nak) -> bool {
+        if self.devices.get(index).is_final() {
             return false;
         }
         let deficit = self.deficit(&nak, u32::MAX);
-        let device = self.devices.get_mut(key);
+        let device = self.devices.get_mut(index);
         device.incomplete = Some(nak.incomplete.min(self.config.layout.block_count()));
         if deficit < device.least_deficit {
             device.least_deficit = deficit;
             device.last_gain = now;
         }
-        let of_group = self.group.has_sent(nak.as_of);
-        let channel = if of_group { &self.group } else { &*self.device_channel(key) };
-        if !channel.has_sent(nak.as_of) {
+        let of_group = self.group.has_sent(nak.largest_received);
+        let channel = if of_group { &self.group } else { &*self.device_channel(index) };
+        if !channel.has_sent(nak.largest_received) {
             return false;
         }
-        let held = Duration::from_micros(nak.held_us.into());
-        let sample = channel.poll_sent(nak.round).map(|sent| now.since(sent).saturating_sub(held));
+        let ack_delay = Duration::from_micros(nak.ack_delay_us.into());
+        let sample = channel.poll_sent(nak.round).map(|sent| now.since(sent).saturating_sub(ack_delay));
         // Before its last symbols were sent, it could not count them: the next poll will tell.
-        let current = of_group || (channel.is_open() && nak.as_of >= channel.last_symbol);
+        let current = of_group || (channel.is_open() && nak.largest_received >= channel.last_symbol);
         // One device may not slow the group's rounds down by what it claims.
-        if let Some(sample) = sample.filter(|_| !self.devices.get(key).apart) {
+        if let Some(sample) = sample.filter(|_| !self.devices.get(index).unicast_only) {
             self.rounds.rtt_sample(sample);
         }
         if of_group {
-            if !self.devices.get(key).apart || self.devices.get(key).unreachable() {
-                self.group.answer(key, nak);
+            if !self.devices.get(index).unicast_only || self.devices.get(index).unreachable() {
+                self.group.answer(index, nak);
             }
         } else if current {
-            self.session_answer(key, &nak, now);
+            self.unicast_answer(index, &nak, now);
         }
         true
     }
@@ -122,9 +122,9 @@ impl Sender {
         deficits.sum()
     }
 
-    fn progress(&mut self, now: Time, key: usize, report: Progress) -> bool {
+    fn progress(&mut self, now: Time, index: DeviceIndex, report: Progress) -> bool {
         let blocks = self.config.layout.block_count();
-        let device = self.devices.get_mut(key);
+        let device = self.devices.get_mut(index);
         let verified = report.verified.min(blocks);
         if verified > device.verified {
             device.last_gain = now;
@@ -137,54 +137,54 @@ impl Sender {
         device.lost_datagrams = report.lost;
         device.kernel_drops = report.kernel_drops;
         device.overrun_drops = report.overrun_drops;
-        if device.hearing.report(&report, now) {
-            self.went_deaf(key, now);
+        if device.group.report(&report, now) {
+            self.group_became_unreachable(index, now);
         }
         if let Some(arrivals) = report.arrivals {
-            self.arrivals(key, &arrivals, overflowed, now);
+            self.arrivals(index, &arrivals, overflowed, now);
         }
         true
     }
 
     /// Nothing of the group reaches a device any more: it is served alone, if there is anything to serve.
-    fn went_deaf(&mut self, key: usize, now: Time) {
-        let device = self.devices.get_mut(key);
-        if self.phase == Phase::Gathering || device.is_final() || device.apart {
+    fn group_became_unreachable(&mut self, index: DeviceIndex, now: Time) {
+        let device = self.devices.get_mut(index);
+        if self.phase == Phase::Gathering || device.is_final() || device.unicast_only {
             return;
         }
-        (device.apart, device.cause) = (true, Some(Cause::Network));
-        self.set_status(key, DeviceStatus::Repairing { deficit: 0 }, now);
+        (device.unicast_only, device.cause) = (true, Some(Cause::Network));
+        self.set_status(index, DeviceStatus::Repairing { deficit: 0 }, now);
     }
 
-    fn complete(&mut self, now: Time, key: usize, receipt: Complete) -> bool {
+    fn complete(&mut self, now: Time, index: DeviceIndex, receipt: Complete) -> bool {
         let Some(root) = self.root else { return false };
         if receipt.root != root {
             let reason = "it committed bytes with another hash".to_owned();
-            self.set_status(key, DeviceStatus::Failed(reason.clone()), now);
-            self.tell_device(key, &Message::Abort(Abort { code: AbortCode::Mismatch, reason }), now);
+            self.set_status(index, DeviceStatus::Failed(reason.clone()), now);
+            self.send_to_device(index, &Message::Abort(Abort { code: AbortCode::Mismatch, reason }), now);
             return true;
         }
         let blocks = self.config.layout.block_count();
-        let device = self.devices.get_mut(key);
+        let device = self.devices.get_mut(index);
         device.verified = blocks;
         device.incomplete = Some(0);
         device.lost_datagrams = receipt.lost;
         if device.status != DeviceStatus::Complete {
-            self.life.stay();
+            self.shutdown.restart_linger();
         }
-        self.set_status(key, DeviceStatus::Complete, now);
-        self.tell_device(key, &Message::Acknowledge(Acknowledge), now);
+        self.set_status(index, DeviceStatus::Complete, now);
+        self.send_to_device(index, &Message::Acknowledge(Acknowledge), now);
         self.end_if_done(now);
         true
     }
 
-    fn device_aborted(&mut self, now: Time, key: usize, code: AbortCode, reason: &str) -> bool {
-        if self.devices.get(key).status != DeviceStatus::Complete {
+    fn device_aborted(&mut self, now: Time, index: DeviceIndex, code: AbortCode, reason: &str) -> bool {
+        if self.devices.get(index).status != DeviceStatus::Complete {
             let reason =
                 if reason.is_empty() { format!("{code:?}").to_lowercase() } else { reason.to_owned() };
-            self.set_status(key, DeviceStatus::Failed(reason), now);
+            self.set_status(index, DeviceStatus::Failed(reason), now);
         }
-        self.tell_device(key, &Message::Acknowledge(Acknowledge), now);
+        self.send_to_device(index, &Message::Acknowledge(Acknowledge), now);
         self.end_if_done(now);
         true
     }

@@ -6,8 +6,12 @@
 //! ([`crate::limits::join_ceiling`]). And the sender watches: as soon as an announce brings more joins
 //! than their share of the feedback bound (I10) allows, it lowers the probability of all.
 
+use super::Sender;
 use crate::limits::JOINS_PER_SECOND;
-use crate::wire::Invitation;
+use crate::protocol::event::SenderOutcome;
+use crate::status::DeviceStatus;
+use crate::time::Time;
+use crate::wire::{AbortCode, Invitation, Phase};
 use std::time::Duration;
 
 /// Delay over which the answers to one announce are spread.
@@ -19,15 +23,19 @@ pub(super) struct Gather {
     probability: f64,
     /// Joins that came since the last announce.
     joins: u32,
+    /// When gathering ends at the latest.
+    pub until: Time,
+    last_join: Option<Time>,
 }
 
 impl Gather {
-    pub const fn new() -> Self {
-        Self { probability: 1.0, joins: 0 }
+    pub const fn new(until: Time) -> Self {
+        Self { probability: 1.0, joins: 0, until, last_join: None }
     }
 
-    pub const fn joined(&mut self) {
+    pub const fn joined(&mut self, now: Time) {
         self.joins += 1;
+        self.last_join = Some(now);
     }
 
     /// The invitation of the announce that goes out now, `interval` after the one before.
@@ -42,6 +50,43 @@ impl Gather {
     }
 }
 
+impl Sender {
+    /// Starts the stream when enough devices are ready, or none has joined for a while, or the time
+    /// to gather is over. A device that came and said why it cannot take the object is not waited
+    /// for: the others would pay for its trouble (I3).
+    pub(super) fn start_if_ready(&mut self, now: Time) {
+        if self.phase != Phase::Gathering || self.shutdown.is_closing() {
+            return;
+        }
+        // An empty object is complete as soon as its device knows of it.
+        let counts = self.devices.counts();
+        let ready = counts.open + counts.complete;
+        let over = now >= self.gather.until;
+        let enough = match (self.config.expected, self.gather.last_join) {
+            (Some(n), _) => ready + counts.failed >= n as usize,
+            (None, Some(last)) => ready > 0 && now >= last + self.config.settle,
+            (None, None) => false,
+        };
+        if ready > 0 && (enough || over) {
+            self.start(now);
+        } else if over {
+            self.finish(SenderOutcome::Ended, AbortCode::Finished, "no device came in time", now);
+        }
+    }
+
+    pub(super) fn start(&mut self, now: Time) {
+        self.decide_on_skipping();
+        self.set_phase(Phase::Streaming, now);
+        for index in self.devices.indices() {
+            if !self.devices.get(index).is_final() {
+                self.devices.get_mut(index).last_gain = now;
+                self.set_status(index, DeviceStatus::Receiving { deficit: 0 }, now);
+            }
+        }
+        self.drive_rounds(now);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,7 +98,7 @@ mod tests {
     fn crowd(devices: usize, spread: Duration, seed: u64) -> (usize, Duration) {
         let step = Duration::from_millis(50);
         let mut rng = fastrand::Rng::with_seed(seed);
-        let (mut gather, mut now) = (Gather::new(), Time::ZERO);
+        let (mut gather, mut now) = (Gather::new(Time::NEVER), Time::ZERO);
         let starts: Vec<Time> = (0..devices).map(|_| Time::ZERO + spread.mul_f64(rng.f64())).collect();
         let mut heard = vec![0; devices];
         let mut at: Vec<Option<Time>> = vec![None; devices];
@@ -70,7 +115,7 @@ mod tests {
             }
             let next = now + step;
             let came = at.iter().flatten().filter(|&&t| t >= now && t < next).count();
-            (0..came).for_each(|_| gather.joined());
+            (0..came).for_each(|_| gather.joined(now));
             now = next;
             if at.iter().all(|t| t.is_some_and(|t| t < now)) {
                 break;

@@ -10,7 +10,7 @@ use crate::pacing::TokenBucket;
 use crate::protocol::Transmit;
 use crate::protocol::job::SenderJob;
 use crate::time::Time;
-use crate::units::{BlockIndex, SymbolDigest, SymbolId};
+use crate::units::{BlockIndex, DeviceIndex, Esi, SymbolDigest};
 use crate::wire::{Message, Suspect, SymbolDigests};
 use std::collections::VecDeque;
 
@@ -22,7 +22,7 @@ const DATAGRAM: u64 = 1200;
 /// Who is to get digests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum To {
-    Device(usize),
+    Device(DeviceIndex),
     Group,
 }
 
@@ -56,11 +56,11 @@ impl Inquiries {
     }
 
     /// A device asks for the digests of a block.
-    fn ask(&mut self, key: usize, block: BlockIndex) {
-        let own = self.queue.iter().filter(|inquiry| inquiry.to == To::Device(key)).count();
+    fn ask(&mut self, index: DeviceIndex, block: BlockIndex) {
+        let own = self.queue.iter().filter(|inquiry| inquiry.to == To::Device(index)).count();
         let room = self.queue.len() < MAX_INQUIRIES && own < MAX_SUSPECTS;
         match self.queue.iter_mut().find(|inquiry| inquiry.block == block) {
-            Some(inquiry) if inquiry.to == To::Device(key) || inquiry.to == To::Group => {}
+            Some(inquiry) if inquiry.to == To::Device(index) || inquiry.to == To::Group => {}
             Some(inquiry) => {
                 self.count += 1;
                 // What has gone to the first one alone goes out once more.
@@ -71,7 +71,7 @@ impl Inquiries {
             }
             None if room => {
                 self.count += 1;
-                self.queue.push_back(Inquiry { block, to: To::Device(key), digests: Digests::Not });
+                self.queue.push_back(Inquiry { block, to: To::Device(index), digests: Digests::Not });
             }
             None => {}
         }
@@ -107,7 +107,7 @@ impl Inquiries {
         let end = digests.len().min(*next + DIGESTS_PER_MESSAGE);
         let message = SymbolDigests {
             block: *block,
-            first: SymbolId(*next as u32),
+            first_esi: Esi(*next as u32),
             digests: digests[*next..end].to_vec(),
         };
         let (to, over) = (*to, end == digests.len());
@@ -126,13 +126,13 @@ impl Inquiries {
 
 impl Sender {
     /// A device suspects blocks.
-    pub(super) fn suspect(&mut self, key: usize, suspect: &Suspect) -> bool {
-        if self.devices.get(key).is_final() {
+    pub(super) fn suspect(&mut self, index: DeviceIndex, suspect: &Suspect) -> bool {
+        if self.devices.get(index).is_final() {
             return false;
         }
         let count = self.config.layout.block_count();
         for &block in suspect.blocks.iter().filter(|block| block.0 < count) {
-            self.inquiries.ask(key, block);
+            self.inquiries.ask(index, block);
         }
         // It will soon know what it lacks.
         self.rounds.stir();
@@ -161,10 +161,10 @@ impl Sender {
                     self.transmit_open(self.config.data, number, &message)
                 }
                 // It needs them no more.
-                To::Device(key) if self.devices.get(key).is_final() => continue,
-                To::Device(key) => {
-                    let number = self.device_channel(key).number_for_one(now);
-                    self.transmit_open(self.devices.get(key).address, number, &message)
+                To::Device(index) if self.devices.get(index).is_final() => continue,
+                To::Device(index) => {
+                    let number = self.device_channel(index).number_for_one(now);
+                    self.transmit_open(self.devices.get(index).address, number, &message)
                 }
             };
             let bytes = self.counters.wire_bytes - before;
@@ -189,44 +189,46 @@ mod tests {
                 inquiries.digested(block, vec![SymbolDigest([block.0 as u8; 16]); k]);
             }
             let Some((to, message)) = inquiries.next() else { return out };
-            out.push((to, message.block.0, message.first.0, message.digests.len()));
+            out.push((to, message.block.0, message.first_esi.0, message.digests.len()));
         }
     }
 
     #[test]
     fn one_is_answered_alone_and_several_together() {
         let mut inquiries = Inquiries::new(NOW);
-        inquiries.ask(0, BlockIndex(3));
-        inquiries.ask(0, BlockIndex(3));
-        inquiries.ask(1, BlockIndex(7));
-        inquiries.ask(2, BlockIndex(7));
+        inquiries.ask(DeviceIndex(0), BlockIndex(3));
+        inquiries.ask(DeviceIndex(0), BlockIndex(3));
+        inquiries.ask(DeviceIndex(1), BlockIndex(7));
+        inquiries.ask(DeviceIndex(2), BlockIndex(7));
         let all = DIGESTS_PER_MESSAGE;
         let expected = [
-            (To::Device(0), 3, 0, all),
-            (To::Device(0), 3, all as u32, 6),
+            (To::Device(DeviceIndex(0)), 3, 0, all),
+            (To::Device(DeviceIndex(0)), 3, all as u32, 6),
             (To::Group, 7, 0, all),
             (To::Group, 7, all as u32, 6),
         ];
         assert_eq!(play(&mut inquiries, all + 6), expected);
         assert_eq!(inquiries.count, 3);
         // One that asks when the first has got half begins anew.
-        inquiries.ask(0, BlockIndex(1));
+        inquiries.ask(DeviceIndex(0), BlockIndex(1));
         inquiries.next_job();
         inquiries.digested(BlockIndex(1), vec![SymbolDigest::default(); all * 2]);
-        assert_eq!(inquiries.next().unwrap().0, To::Device(0));
-        inquiries.ask(4, BlockIndex(1));
+        assert_eq!(inquiries.next().unwrap().0, To::Device(DeviceIndex(0)));
+        inquiries.ask(DeviceIndex(4), BlockIndex(1));
         assert_eq!(play(&mut inquiries, 1), [(To::Group, 1, 0, all), (To::Group, 1, all as u32, all)]);
     }
 
     #[test]
     fn a_flood_of_questions_is_bounded() {
         let mut inquiries = Inquiries::new(NOW);
-        (0..1_000).for_each(|block| inquiries.ask(0, BlockIndex(block)));
+        (0..1_000).for_each(|block| inquiries.ask(DeviceIndex(0), BlockIndex(block)));
         assert_eq!(inquiries.queue.len(), MAX_SUSPECTS);
         // The next device has its turn.
-        inquiries.ask(1, BlockIndex(5_000));
+        inquiries.ask(DeviceIndex(1), BlockIndex(5_000));
         assert_eq!(inquiries.queue.len(), MAX_SUSPECTS + 1);
-        (2..100).for_each(|key| (0..100).for_each(|i| inquiries.ask(key, BlockIndex(key as u32 * 100 + i))));
+        (2..100).for_each(|index| {
+            (0..100).for_each(|i| inquiries.ask(DeviceIndex(index), BlockIndex(u32::from(index) * 100 + i)))
+        });
         assert_eq!(inquiries.queue.len(), MAX_INQUIRIES);
         let jobs = std::iter::from_fn(|| inquiries.next_job()).count();
         assert_eq!(jobs, AHEAD);
@@ -238,16 +240,16 @@ mod tests {
         let mut inquiries = Inquiries::new(NOW);
         // A block of 16 MiB: 187 messages, 90 ms of them. Fifty questions a second are what devices may ask.
         let k = DIGESTS_PER_MESSAGE * 187;
-        inquiries.ask(0, BlockIndex(1));
+        inquiries.ask(DeviceIndex(0), BlockIndex(1));
         let block = inquiries.next_job().unwrap();
         inquiries.digested(block, vec![SymbolDigest::default(); k]);
         let mut last = 0;
         for message in 0..10_000 {
             if message % 40 == 0 {
-                inquiries.ask(message / 40 % 20, BlockIndex(1));
+                inquiries.ask(DeviceIndex((message / 40 % 20) as u16), BlockIndex(1));
             }
             let Some((_, digests)) = inquiries.next() else { return };
-            last = last.max(digests.first.0);
+            last = last.max(digests.first_esi.0);
         }
         panic!("the head of the queue never leaves it: it never got beyond digest {last} of {k}");
     }

@@ -3,57 +3,61 @@
 //! ```text
 //!  join ──► gather ──► stream ──► repair ◄──► linger ──► closing ──► finished
 //!             │           │  polls and repairs of the group run beside the stream
-//!             │           └► unicast repair sessions, within their share of the rate
+//!             │           └► unicast repairs, within their share of the rate
 //!             └ nobody came: finished
 //! ```
 //!
 //! - `config`: what it is told. `devices`: whom it serves. `gather`: invitations, the start.
-//! - `skip`: sending only what is missing, where all hold some of it already.
+//! - `delta`: sending only what is missing, where all hold some of it already.
 //! - `stream`: source symbols, hashes ahead of them, and what goes out next at the paced rate.
 //! - `rounds`: polls of the group, and what becomes of their answers. `planner`: the repairs of a round.
-//! - `sessions`: unicast repair sessions. `channel`: a destination, its repairs and its `pace`.
+//! - `unicast_repair`: unicast repairs. `channel`: a destination, its repairs and its `pace`.
 //! - `inquiries`: digests for devices that were told lies.
-//! - `rate`: what reports of arrivals make of the paces. `doorway`: joins. `feedback`: what devices say.
-//! - `life`: announces, silence, the end.
+//! - `rate`: what reports of arrivals make of the paces. `admission`: joins. `feedback`: what devices say.
+//! - `announce`: descriptions of the session. `liveness`: devices that fall silent. `shutdown`: lingering, the end.
 
+mod admission;
+mod announce;
 mod channel;
 mod config;
+mod delta;
 mod devices;
-mod doorway;
 mod feedback;
 mod gather;
 mod inquiries;
-mod life;
+mod liveness;
 mod pace;
 mod planner;
 mod rate;
 mod rounds;
-mod sessions;
-mod skip;
+mod shutdown;
 mod stream;
+mod unicast_repair;
 
 pub use config::{SenderConfig, SlowPolicy};
 
-use super::effort::Effort;
-use super::envelope::{SenderSide, SymbolSeal};
 use super::event::{SenderEvent, SenderOutcome, SenderSnapshot};
 use super::job::{SenderDone, SenderJob};
+use super::packet_protection::{SenderSide, SymbolSeal};
+use super::rate_limit::RateLimit;
 use super::{Control, Machine, Output, Payload, Transmit};
 use crate::limits::{AGREEMENTS_PER_SECOND, MAX_DEVICES};
 use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, RateController, TokenBucket, udp_overhead};
 use crate::status::DeviceStatus;
 use crate::time::Time;
-use crate::units::{AgreementKey, Arrival, Digest, SymbolId};
+use crate::units::{AgreementKey, Arrival, ChannelId, DeviceIndex, Digest, Esi};
 use crate::wire::{AbortCode, Header, Message, PacketNumber, Phase};
+use admission::PendingJoin;
+use announce::AnnounceTimer;
 use channel::Channel;
 use devices::Devices;
-use doorway::PendingJoin;
 use gather::Gather;
 use inquiries::Inquiries;
-use life::Life;
+use liveness::Liveness;
 use pace::Pace;
 use rate::Epoch;
 use rounds::GroupRounds;
+use shutdown::Shutdown;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -67,7 +71,7 @@ struct BlockInfo {
     /// Its chaining value, once hashed.
     value: Option<Digest>,
     /// The next fresh repair symbol's id: no id is ever sent twice as fresh.
-    next_repair: SymbolId,
+    next_repair: Esi,
     /// Source symbols below this have been sent to the group.
     streamed: u32,
     /// The packet number of the last symbol of it on the group channel.
@@ -98,22 +102,24 @@ pub struct Sender {
     /// Joins whose answer waits for the status table.
     pending_joins: BTreeMap<AgreementKey, PendingJoin>,
     /// Agreements with devices, which cost time, in the present stretch of it.
-    effort: Effort,
+    rate_limit: RateLimit,
     gather: Gather,
     stream: Stream,
     group: Channel,
     /// Packet numbers of answers to addresses that have no channel of their own yet.
     replies: Channel,
     rounds: GroupRounds,
-    /// Keys of the devices with an active unicast repair session, the next to send first.
-    sessions: VecDeque<usize>,
+    /// Keys of the devices with an active unicast repair, the next to send first.
+    unicast_repairs: VecDeque<DeviceIndex>,
     pace: Pace,
     epoch: Epoch,
     unicast_share: TokenBucket,
     inquiries: Inquiries,
     /// Symbols that workers are encoding or that wait, encoded, for their turn.
     encoded_symbols: u32,
-    life: Life,
+    announces: AnnounceTimer,
+    liveness: Liveness,
+    shutdown: Shutdown,
     out: VecDeque<Out>,
     counters: Counters,
 }
@@ -131,9 +137,9 @@ impl Sender {
         let blocks = (0..config.layout.block_count())
             .map(|b| BlockInfo {
                 value: None,
-                next_repair: SymbolId(config.layout.source_symbols(crate::units::BlockIndex(b))),
+                next_repair: Esi(config.layout.source_symbols(crate::units::BlockIndex(b))),
                 streamed: 0,
-                last_sent: PacketNumber::new(0, 0),
+                last_sent: PacketNumber::new(ChannelId::GROUP, 0),
             })
             .collect();
         let datagram = config.datagram_on_wire();
@@ -146,25 +152,27 @@ impl Sender {
             devices: Devices::default(),
             side: SenderSide::new(
                 config.session,
-                config.identity.clone(),
+                config.signing_key.clone(),
                 config.agreement,
                 config.suite,
                 config.group_key.as_ref(),
             ),
             pending_joins: BTreeMap::new(),
-            effort: Effort::new(AGREEMENTS_PER_SECOND),
-            gather: Gather::new(),
+            rate_limit: RateLimit::new(AGREEMENTS_PER_SECOND),
+            gather: Gather::new(now + config.wait),
             stream: Stream::default(),
-            group: Channel::new(0, config.data),
-            replies: Channel::new(u16::MAX, config.data),
+            group: Channel::new(ChannelId::GROUP, config.data),
+            replies: Channel::new(ChannelId::REPLIES, config.data),
             rounds: GroupRounds::new(),
-            sessions: VecDeque::new(),
+            unicast_repairs: VecDeque::new(),
             pace,
             epoch: Epoch::default(),
             unicast_share: TokenBucket::new(share, datagram, now),
             inquiries: Inquiries::new(now),
             encoded_symbols: 0,
-            life: Life::new(now, &config),
+            announces: AnnounceTimer::new(now),
+            liveness: Liveness::new(now),
+            shutdown: Shutdown::default(),
             out: VecDeque::new(),
             counters: Counters::default(),
             config,
@@ -220,7 +228,7 @@ impl Sender {
 
     /// What grows with what others say: devices, and joins that wait for the status table.
     #[must_use]
-    pub fn population(&self) -> (usize, usize) {
+    pub fn table_sizes(&self) -> (usize, usize) {
         (self.devices.len(), self.pending_joins.len())
     }
 
@@ -267,38 +275,40 @@ impl Sender {
     }
 
     /// Sends a message to the whole group.
-    fn tell_group(&mut self, message: &Message<'_>, now: Time) {
+    fn send_to_group(&mut self, message: &Message<'_>, now: Time) {
         let number = self.group_number(now);
         self.message(self.config.data, number, message);
     }
 
     /// Sends one device, alone, a message that all may read: what is signed speaks for itself.
-    fn show_device(&mut self, key: usize, message: &Message<'_>, now: Time) {
-        let number = self.device_channel(key).number_for_one(now);
-        let to = self.devices.get(key).address;
+    fn send_signed_to_device(&mut self, index: DeviceIndex, message: &Message<'_>, now: Time) {
+        let number = self.device_channel(index).number_for_one(now);
+        let to = self.devices.get(index).address;
         self.message(to, number, message);
     }
 
     /// Sends a message that only this device can read.
-    fn tell_device(&mut self, key: usize, message: &Message<'_>, now: Time) {
-        let number = self.device_channel(key).number_for_one(now);
-        self.tell_device_as(key, number, message);
+    fn send_to_device(&mut self, index: DeviceIndex, message: &Message<'_>, now: Time) {
+        let number = self.device_channel(index).number_for_one(now);
+        self.send_to_device_as(index, number, message);
     }
 
-    fn tell_device_as(&mut self, key: usize, number: PacketNumber, message: &Message<'_>) {
+    fn send_to_device_as(&mut self, index: DeviceIndex, number: PacketNumber, message: &Message<'_>) {
         let header = self.header(number);
-        let device = self.devices.get(key);
+        let device = self.devices.get(index);
         let (to, bytes) = (device.address, self.side.to_one(&device.link.keys, header, message));
         let transmit = self.transmit(to, bytes);
         self.out.push_back(Output::Transmit(transmit));
     }
 
     /// The channel of one device, made when it is first needed; its id is the device's key + 1.
-    fn device_channel(&mut self, key: usize) -> &mut Channel {
+    fn device_channel(&mut self, index: DeviceIndex) -> &mut Channel {
         const { assert!(MAX_DEVICES < u16::MAX as usize) };
-        let device = self.devices.get_mut(key);
+        let device = self.devices.get_mut(index);
         let address = device.address;
-        let channel = device.channel.get_or_insert_with(|| Box::new(Channel::new(key as u16 + 1, address)));
+        let channel = device
+            .channel
+            .get_or_insert_with(|| Box::new(Channel::new(ChannelId::of_device(index), address)));
         channel.to = address;
         channel
     }
@@ -319,9 +329,9 @@ impl Sender {
         }
     }
 
-    fn set_status(&mut self, key: usize, status: DeviceStatus, now: Time) {
+    fn set_status(&mut self, index: DeviceIndex, status: DeviceStatus, now: Time) {
         let blocks = self.config.layout.block_count();
-        let device = self.devices.get_mut(key);
+        let device = self.devices.get_mut(index);
         let same = std::mem::discriminant(&device.status) == std::mem::discriminant(&status);
         if same || device.status == DeviceStatus::Complete {
             return;
@@ -330,7 +340,7 @@ impl Sender {
         device.status = status;
         let row = device.row(now, blocks);
         if row.status.is_final() {
-            self.end_session(key);
+            self.end_unicast_repair(index);
         }
         self.event(SenderEvent::Status(row));
     }
@@ -345,8 +355,8 @@ impl Sender {
     }
 
     fn finish(&mut self, outcome: SenderOutcome, code: AbortCode, reason: &str, now: Time) {
-        self.life.close(outcome, code, reason, now);
-        self.say_goodbye(now);
+        self.shutdown.close(outcome, code, reason, now);
+        self.send_goodbye(now);
     }
 }
 
@@ -356,27 +366,27 @@ impl Machine for Sender {
     type Event = SenderEvent;
 
     fn handle_datagram(&mut self, now: Time, arrival: Arrival, bytes: &mut [u8]) {
-        if !self.life.is_closing() {
+        if !self.shutdown.is_closing() {
             self.feedback(now, arrival.from, bytes);
         }
     }
 
     fn handle_timeout(&mut self, now: Time) {
-        self.live(now);
-        if !self.life.is_closing() {
+        self.run_due(now);
+        if !self.shutdown.is_closing() {
             self.drive_rounds(now);
         }
     }
 
     fn handle_job_done(&mut self, now: Time, done: SenderDone) {
-        if self.life.is_closing() {
+        if self.shutdown.is_closing() {
             return;
         }
         match done {
             SenderDone::Hashed(block, value) => self.hashed(block, value, now),
             SenderDone::Encoded { block, first, symbols } => self.encoded(block, first, symbols),
             SenderDone::Digested(block, digests) => self.inquiries.digested(block, digests),
-            SenderDone::SourceChecked => self.life.source_checked(now),
+            SenderDone::SourceChecked => self.liveness.source_checked(now),
             SenderDone::LookedUp(device, status) => self.looked_up(device, status.as_ref(), now),
             SenderDone::SourceFailed(text) => {
                 self.finish(SenderOutcome::SourceFailed(text.clone()), AbortCode::Source, &text, now);
@@ -415,7 +425,7 @@ impl Machine for Sender {
         if let Some(out) = self.out.pop_front() {
             return Some(out);
         }
-        if self.life.is_closing() {
+        if self.shutdown.is_closing() {
             return None;
         }
         self.ask_for_jobs();
@@ -431,11 +441,13 @@ impl Machine for Sender {
     }
 
     fn next_timeout(&self) -> Time {
-        self.life.next_timeout().min(self.rounds_timeout()).min(self.paced_timeout())
+        let machine = self.announces.next.min(self.liveness.next_timeout());
+        let own = self.shutdown.next_timeout().unwrap_or(machine);
+        own.min(self.rounds_timeout()).min(self.paced_timeout())
     }
 
     fn is_finished(&self) -> bool {
-        self.life.is_finished() && self.out.is_empty()
+        self.shutdown.is_finished() && self.out.is_empty()
     }
 }
 

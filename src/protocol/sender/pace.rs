@@ -15,7 +15,7 @@ const SPACING: Duration = Duration::from_micros(250);
 const REALLY_SENT: f64 = 0.6;
 /// More than this share of it is not sent but for moments: the bucket makes up for the time it lost.
 const MOST_SENT: f64 = 1.25;
-/// About how long the symbols of a unicast session's round take, at least.
+/// About how long the symbols of unicast repair's round take, at least.
 const ROUND: Duration = Duration::from_millis(250);
 /// Fewer symbols than this make no round: their answer would tell nothing of the rate.
 const FEWEST: u64 = 64;
@@ -97,7 +97,7 @@ impl Pace {
         }
         let (first_at, last_at) = (self.sent_at(first)?, self.sent_at(last)?);
         let sent = last.checked_sub(first)?;
-        // A few that went out at once after a late wake-up are no faster way.
+        // A few that went out at once after a late wake-up are no faster path.
         let least = self.in_bits(sent as f64) / (MOST_SENT * self.rate().0.max(1) as f64);
         Some(Sample {
             sent,
@@ -111,7 +111,7 @@ impl Pace {
 
     /// At what rate datagrams went out of which `sending` bits per second were sent on the mean. Where
     /// there is little to send they go out at the rate all the same, with pauses, which say nothing
-    /// of what the way carries.
+    /// of what the path carries.
     pub fn burst(&self, sending: f64) -> f64 {
         if self.is_really(sending) { sending } else { self.rate().0 as f64 }
     }
@@ -142,8 +142,8 @@ impl Pace {
         changes
     }
 
-    /// Symbols that make up a round of a unicast session: so many that its answer tells something,
-    /// so few that a wrong rate is noticed soon, and the way is not idle for most of the time.
+    /// Symbols that make up a round of unicast repair: so many that its answer tells something,
+    /// so few that a wrong rate is noticed soon, and the path is not idle for most of the time.
     pub fn symbols_a_round(&self, rtt: Duration) -> u64 {
         let bytes = u128::from(self.rate().0 / 8) * ROUND.max(rtt * 2).as_millis() / 1000;
         (u64::try_from(bytes).unwrap_or(u64::MAX) / self.datagram).max(FEWEST)

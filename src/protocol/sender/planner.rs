@@ -146,7 +146,7 @@ impl Needs {
         self.pages.iter().copied()
     }
 
-    /// The largest deficits, by block: what a poll's echo announces as planned.
+    /// The largest deficits, by block: what a poll's echo advertises.
     pub fn maxima(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
         self.blocks.iter().filter(|(_, need)| need.max > 0).map(|(&block, need)| (block, need.max))
     }
@@ -196,7 +196,14 @@ mod tests {
     use crate::wire::{PacketNumber, PageRange};
 
     fn nak(deficits: Vec<Deficit>) -> Nak {
-        Nak { round: 1, as_of: PacketNumber(0), held_us: 0, incomplete: 0, pages: vec![], deficits }
+        Nak {
+            round: 1,
+            largest_received: PacketNumber(0),
+            ack_delay_us: 0,
+            incomplete: 0,
+            pages: vec![],
+            deficits,
+        }
     }
     fn lacks(block: u32, symbols: u16, missing: &[(u16, u16)]) -> Deficit {
         Deficit::Symbols { block: BlockIndex(block), symbols, missing: missing.to_vec() }
@@ -257,7 +264,7 @@ mod tests {
         assert_eq!(plan(&[nak(vec![sources(&[(100, 7)])])], 0.0), []);
         let mut needs = Needs::default();
         needs.add(&nak(vec![sources(&[(0, 3)])]), 1, |_| Some(100));
-        assert_eq!(needs.maxima().count(), 0, "a forger's work is not the way's loss");
+        assert_eq!(needs.maxima().count(), 0, "a forger's work is not the path's loss");
     }
 
     #[test]

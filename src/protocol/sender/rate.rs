@@ -1,19 +1,19 @@
 //! What the devices' reports of arrivals make of the rates.
 //!
 //! The group: a change of its rate begins an epoch. Stretches of datagrams sent wholly within it are
-//! judged device by device; when enough devices have reported, the epoch ends, and the slowest way
+//! judged device by device; when enough devices have reported, the epoch ends, and the slowest path
 //! decides. A device that carries less than half of what the others do does not slow them all down,
-//! if the user's policy says so: it is set apart. So no report, true or not, costs the group more than
+//! if the user's policy says so: it is moved to unicast. So no report, true or not, costs the group more than
 //! half of its rate (I3).
 //!
-//! A unicast repair session: the same for its one device alone.
+//! Unicast repair: the same for its one device alone.
 
 use super::{Sender, SlowPolicy};
 use crate::limits::UNICAST_SHARE_PERCENT;
 use crate::pacing::{Clear, Finding, RateController, RateMode, Trial};
 use crate::status::DeviceStatus;
 use crate::time::Time;
-use crate::units::Rate;
+use crate::units::{ChannelId, DeviceIndex, Rate};
 use crate::wire::Arrivals;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,7 +32,7 @@ const SLOW_LOOKS: u32 = 2;
 /// What has been reported in the present epoch.
 #[derive(Debug, Default)]
 pub(super) struct Epoch {
-    reports: BTreeMap<usize, Carried>,
+    reports: BTreeMap<DeviceIndex, Carried>,
     first_at: Option<Time>,
 }
 
@@ -65,27 +65,27 @@ struct Weighed {
     few_are_slower: bool,
 }
 
-/// What unicast repair sessions may take of a rate while the group has work.
+/// What unicast repairs may take of a rate while the group has work.
 pub(super) const fn unicast_share(rate: Rate) -> Rate {
     Rate(rate.0 * UNICAST_SHARE_PERCENT / 100)
 }
 
 impl Sender {
     /// A device reports how datagrams of the group's channel or of its own have arrived.
-    pub(super) fn arrivals(&mut self, key: usize, arrivals: &Arrivals, overflowed: bool, now: Time) {
-        if arrivals.last.channel() != 0 {
-            self.session_arrivals(key, arrivals, overflowed, now);
+    pub(super) fn arrivals(&mut self, index: DeviceIndex, arrivals: &Arrivals, overflowed: bool, now: Time) {
+        if arrivals.last.channel() != ChannelId::GROUP {
+            self.unicast_arrivals(index, arrivals, overflowed, now);
             return;
         }
-        if self.devices.get(key).is_final() || !self.group.has_sent(arrivals.last) {
+        if self.devices.get(index).is_final() || !self.group.has_sent(arrivals.last) {
             return;
         }
         let Some(sample) = self.pace.sample(arrivals, overflowed) else { return };
         let sending = self.pace.sending(&sample);
         let trial = self.pace.trial();
-        let device = self.devices.get_mut(key);
+        let device = self.devices.get_mut(index);
         let finding = device.path.observe(now, &sample, trial);
-        if device.apart {
+        if device.unicast_only {
             return;
         }
         let carried = match finding {
@@ -96,15 +96,17 @@ impl Sender {
             Finding::Congested(share) => Carried::Part { sending: self.pace.burst(sending), share },
         };
         self.epoch.first_at.get_or_insert(now);
-        self.epoch.reports.insert(key, carried);
+        self.epoch.reports.insert(index, carried);
         self.judge_rate(now);
     }
 
     /// Ends the epoch if enough is known.
     fn judge_rate(&mut self, now: Time) {
-        // Some may have ended, or have been set apart, since they reported.
+        // Some may have ended, or have been moved to unicast, since they reported.
         let devices = &self.devices;
-        self.epoch.reports.retain(|&key, _| !devices.get(key).is_final() && !devices.get(key).apart);
+        self.epoch
+            .reports
+            .retain(|&index, _| !devices.get(index).is_final() && !devices.get(index).unicast_only);
         let active = self.devices.counts().polled.min(ENOUGH);
         let most = self.epoch.reports.len() * 2 > active;
         let patience = if most { PATIENCE } else { LONG_PATIENCE };
@@ -134,19 +136,19 @@ impl Sender {
         }
     }
 
-    /// Sets those apart that are too slow beside the `usual` bits per second, and sums up the others.
-    fn weigh(&mut self, reports: BTreeMap<usize, Carried>, usual: f64, now: Time) -> Weighed {
+    /// Moves those to unicast that are too slow beside the `usual` bits per second, and sums up the others.
+    fn weigh(&mut self, reports: BTreeMap<DeviceIndex, Carried>, usual: f64, now: Time) -> Weighed {
         let (count, mut slower, mut may_go) = (reports.len(), 0, true);
         let mut weighed = Weighed::default();
-        for (key, carried) in reports {
-            let may_defer = self.may_defer(key);
-            let looks = &mut self.devices.get_mut(key).slow_looks;
+        for (index, carried) in reports {
+            let may_defer = self.may_defer(index);
+            let looks = &mut self.devices.get_mut(index).slow_looks;
             match carried {
                 Carried::Part { .. } if carried.rate() < usual * TOO_SLOW && may_defer => {
                     // Once may have been a hiccup of its own: that is nothing for the others to wait for.
                     *looks += 1;
                     if *looks >= SLOW_LOOKS {
-                        self.too_slow(key, now);
+                        self.too_slow(index, now);
                     }
                 }
                 Carried::Part { sending, share } => {
@@ -168,10 +170,10 @@ impl Sender {
         weighed
     }
 
-    /// Whether a device may be set apart for being slow: only if unicast reaches it, and, as one of
+    /// Whether a device may be moved to unicast for being slow: only if unicast reaches it, and, as one of
     /// those left over, only to be served alone.
-    fn may_defer(&self, key: usize) -> bool {
-        let device = self.devices.get(key);
+    fn may_defer(&self, index: DeviceIndex) -> bool {
+        let device = self.devices.get(index);
         match self.config.slow {
             SlowPolicy::Keep => false,
             SlowPolicy::Defer => !device.unreachable(),
@@ -180,32 +182,32 @@ impl Sender {
     }
 
     /// A device that would slow the others down is served alone after the stream, or not at all.
-    /// Meanwhile it takes what the stream brings through its way, which is full anyway.
-    fn too_slow(&mut self, key: usize, now: Time) {
-        let cause = self.devices.get_mut(key).set_apart().word();
+    /// Meanwhile it takes what the stream brings through its path, which is full anyway.
+    fn too_slow(&mut self, index: DeviceIndex, now: Time) {
+        let cause = self.devices.get_mut(index).move_to_unicast().word();
         if self.config.slow == SlowPolicy::Drop {
             let reason =
                 format!("too slow for the group ({cause}); without --slow drop it is served afterwards");
-            self.set_status(key, DeviceStatus::Failed(reason), now);
+            self.set_status(index, DeviceStatus::Failed(reason), now);
             self.end_if_done(now);
             return;
         }
-        self.devices.get_mut(key).slow = true;
-        self.set_status(key, DeviceStatus::Repairing { deficit: 0 }, now);
+        self.devices.get_mut(index).slow = true;
+        self.set_status(index, DeviceStatus::Repairing { deficit: 0 }, now);
     }
 
-    /// The controller that a unicast repair session of the device begins with.
-    pub(super) fn session_controller(&self, key: usize, now: Time) -> RateController {
+    /// The controller that unicast repair of the device begins with.
+    pub(super) fn unicast_controller(&self, index: DeviceIndex, now: Time) -> RateController {
         let (RateMode::Fixed(most) | RateMode::Auto(most)) = self.pace.mode();
-        let device = self.devices.get(key);
+        let device = self.devices.get(index);
         let known = device.path.carries().filter(|_| device.slow).map(|carried| self.pace.in_bits(carried));
         let rate = known.map_or(self.pace.rate(), |rate| Rate(rate as u64));
         RateController::knowing(RateMode::Auto(most), rate, now)
     }
 
     /// How the datagrams of a device's own channel have arrived.
-    fn session_arrivals(&mut self, key: usize, arrivals: &Arrivals, overflowed: bool, now: Time) {
-        let device = self.devices.get_mut(key);
+    fn unicast_arrivals(&mut self, index: DeviceIndex, arrivals: &Arrivals, overflowed: bool, now: Time) {
+        let device = self.devices.get_mut(index);
         let Some(channel) = device.channel.as_mut().filter(|c| c.has_sent(arrivals.last)) else { return };
         let next = channel.next_counter();
         let Some(pace) = &mut channel.pace else { return };

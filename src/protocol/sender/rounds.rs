@@ -4,11 +4,11 @@
 use super::channel::Round;
 use super::planner::{Needs, Plan, PlanKind};
 use super::{Sender, SlowPolicy};
-use crate::limits::{MAX_CONTROL, MAX_SYMBOL_ID, NAKS_PER_SECOND, RECEIVER_BUFFER_BYTES};
+use crate::limits::{MAX_CONTROL, MAX_ESI, NAKS_PER_SECOND, RECEIVER_BUFFER_BYTES};
 use crate::status::DeviceStatus;
 use crate::time::Time;
-use crate::units::{BlockIndex, SymbolId};
-use crate::wire::{Deficit, Invitation, Message, Nak, Phase, Planned, Poll};
+use crate::units::{BlockIndex, DeviceIndex, Esi};
+use crate::wire::{Deficit, Invitation, Message, Nak, Phase, Poll, RepairAdvertisement};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ const SILENCE_MEANS_NOTHING_LACKS: u32 = 2;
 /// silent because others' answers cover them, but not so many.
 const FEW: f64 = 8.0;
 /// Bounds of the estimated round-trip time of the group.
-const RTT_BOUNDS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(2));
+const GRTT_BOUNDS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(2));
 /// Time for the answers beyond the round trip: a busy device's reaction.
 const REACTION: Duration = Duration::from_millis(10);
 /// Longest pause between polls that bring no answer.
@@ -42,7 +42,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct GroupRounds {
     /// Largest round-trip time of late, decaying (RFC 5401's GRTT).
-    pub rtt: Duration,
+    pub grtt: Duration,
     /// Share of datagrams that the device furthest behind loses, smoothed; 0 to 1.
     pub loss: f64,
     /// Position of the last poll, and of the one before the last that moved it.
@@ -61,7 +61,7 @@ pub(super) struct GroupRounds {
 impl GroupRounds {
     pub const fn new() -> Self {
         Self {
-            rtt: Duration::from_millis(50),
+            grtt: Duration::from_millis(50),
             loss: 0.0,
             polled: 0,
             polled_before: 0,
@@ -73,8 +73,8 @@ impl GroupRounds {
     }
 
     pub fn rtt_sample(&mut self, sample: Duration) {
-        let decayed = self.rtt.mul_f64(0.9);
-        self.rtt = sample.max(decayed).clamp(RTT_BOUNDS.0, RTT_BOUNDS.1);
+        let decayed = self.grtt.mul_f64(0.9);
+        self.grtt = sample.max(decayed).clamp(GRTT_BOUNDS.0, GRTT_BOUNDS.1);
     }
 
     /// Somebody will have something to say soon.
@@ -83,7 +83,7 @@ impl GroupRounds {
     }
 
     pub fn pause(&self) -> Duration {
-        (self.rtt + REACTION).saturating_mul(1 << self.quiet.min(6)).min(MAX_PAUSE.max(self.rtt * 2))
+        (self.grtt + REACTION).saturating_mul(1 << self.quiet.min(6)).min(MAX_PAUSE.max(self.grtt * 2))
     }
 }
 
@@ -100,11 +100,11 @@ impl Sender {
 
     /// Opens, closes and echoes what is due.
     pub(super) fn drive_rounds(&mut self, now: Time) {
-        if self.phase == Phase::Gathering || self.life.is_closing() {
+        if self.phase == Phase::Gathering || self.shutdown.is_closing() {
             return;
         }
         self.drive_group(now);
-        self.drive_sessions(now);
+        self.drive_unicast_repairs(now);
         if self.stream_done() {
             if self.phase == Phase::Streaming {
                 self.set_phase(Phase::Repairing, now);
@@ -115,7 +115,7 @@ impl Sender {
 
     /// When a round needs attention next.
     pub(super) fn rounds_timeout(&self) -> Time {
-        if self.phase == Phase::Gathering || self.life.is_closing() {
+        if self.phase == Phase::Gathering || self.shutdown.is_closing() {
             return Time::NEVER;
         }
         let group = match self.group.round {
@@ -123,14 +123,14 @@ impl Sender {
             Round::Idle { next } if self.group_poll_is_due() => next,
             Round::Idle { .. } => Time::NEVER,
         };
-        let sessions = self.sessions.iter().filter_map(|&key| {
-            let channel = self.devices.get(key).channel.as_ref()?;
+        let unicast_repairs = self.unicast_repairs.iter().filter_map(|&index| {
+            let channel = self.devices.get(index).channel.as_ref()?;
             match channel.round {
                 Round::Open { closes, .. } => Some(closes),
                 Round::Idle { next } => (!channel.has_repairs()).then_some(next),
             }
         });
-        sessions.min().unwrap_or(Time::NEVER).min(group)
+        unicast_repairs.min().unwrap_or(Time::NEVER).min(group)
     }
 
     /// Whether there is reason for a poll of the group, once its time has come.
@@ -183,8 +183,8 @@ impl Sender {
         let answers = (needy * probability).ceil() as u32;
         // Half a millisecond each keeps the answers of a small group from meeting in one queue.
         let window = Duration::from_micros(500) * answers.saturating_sub(1).min(200);
-        let echo = if devices > ECHO_ABOVE { now + window / 2 + self.rounds.rtt } else { Time::NEVER };
-        let closes = now + window + self.rounds.rtt.mul_f64(1.5) + REACTION;
+        let echo = if devices > ECHO_ABOVE { now + window / 2 + self.rounds.grtt } else { Time::NEVER };
+        let closes = now + window + self.rounds.grtt.mul_f64(1.5) + REACTION;
         self.rounds.probability = probability;
         let round = self.group.open(now, closes, if echo < closes { echo } else { Time::NEVER });
         if self.stream_done() {
@@ -196,16 +196,22 @@ impl Sender {
         self.send_group_poll(round, invitation, Vec::new(), now);
     }
 
-    fn send_group_poll(&mut self, round: u32, invitation: Invitation, planned: Vec<Planned>, now: Time) {
+    fn send_group_poll(
+        &mut self,
+        round: u32,
+        invitation: Invitation,
+        advertised: Vec<RepairAdvertisement>,
+        now: Time,
+    ) {
         let poll = Poll {
             round,
             position: BlockIndex(self.rounds.polled),
             invitation,
-            group_size: self.devices.group_size(),
-            want_ids: self.polled_devices() <= WANT_IDS_UP_TO,
-            planned,
+            gsize: self.devices.gsize(),
+            want_esis: self.polled_devices() <= WANT_IDS_UP_TO,
+            advertised,
         };
-        self.tell_group(&Message::Poll(poll), now);
+        self.send_to_group(&Message::Poll(poll), now);
     }
 
     /// Says what the answers so far will bring, so that devices which lack no more stay silent.
@@ -214,37 +220,38 @@ impl Sender {
             *echo = Time::NEVER;
         }
         let needs = self.group_needs(self.group.answers());
-        let room = (MAX_CONTROL - Poll::FIXED_LEN) / Planned::LEN;
+        let room = (MAX_CONTROL - Poll::FIXED_LEN) / RepairAdvertisement::LEN;
         let loss = self.rounds.loss;
-        let planned: Vec<Planned> = needs
+        let advertised: Vec<RepairAdvertisement> = needs
             .maxima()
             .take(room)
-            .map(|(block, max)| Planned {
+            .map(|(block, max)| RepairAdvertisement {
                 block: BlockIndex(block),
                 symbols: u16::try_from(max + (f64::from(max) * loss) as u32).unwrap_or(u16::MAX),
             })
             .collect();
-        if !planned.is_empty() {
+        if !advertised.is_empty() {
             let none = Invitation { probability: 0, window: Duration::ZERO };
-            self.send_group_poll(self.group.round_number, none, planned, now);
+            self.send_group_poll(self.group.round_number, none, advertised, now);
         }
     }
 
     /// What the devices of the group lack, according to `answers`.
-    fn group_needs(&self, answers: &[(usize, Nak)]) -> Needs {
+    fn group_needs(&self, answers: &[(DeviceIndex, Nak)]) -> Needs {
         let mut needs = Needs::default();
         let pages = self.page_count();
-        for (key, nak) in answers {
-            let device = self.devices.get(*key);
+        for (index, nak) in answers {
+            let device = self.devices.get(*index);
             // Whoever is out of unicast reach is served by the group, but not at the cost of its stream.
-            let waits =
-                |block| device.unreachable() && (device.apart || block < device.since) && !self.stream_done();
+            let waits = |block| {
+                device.unreachable() && (device.unicast_only || block < device.since) && !self.stream_done()
+            };
             needs.add(nak, pages, |block| {
                 let info = self.blocks.get(block as usize)?;
                 let counts = block < self.rounds.polled
                     && device.group_repairs(block)
                     && !waits(block)
-                    && info.last_sent <= nak.as_of;
+                    && info.last_sent <= nak.largest_received;
                 counts.then(|| self.config.layout.source_symbols(BlockIndex(block)))
             });
         }
@@ -256,7 +263,7 @@ impl Sender {
         // The answers of a round may not come faster than their share of the feedback bound.
         let spacing = Duration::from_secs(1) * (self.group.answers().len() as u32) / NAKS_PER_SECOND;
         let answers = self.group.close((sent + spacing).max(now));
-        self.set_apart(&answers, now);
+        self.move_to_unicast(&answers, now);
         let needs = self.group_needs(&answers);
         for page in needs.pages() {
             self.group.add_page(page);
@@ -282,7 +289,7 @@ impl Sender {
         let shares: Vec<f64> = needs
             .maxima()
             .map(|(block, max)| (block, max, self.config.layout.source_symbols(BlockIndex(block))))
-            // What a block lacks before its first repair is what the way there lost.
+            // What a block lacks before its first repair is what the path there lost.
             .filter(|&(block, _, k)| block >= fresh_from && self.blocks[block as usize].next_repair.0 == k)
             .filter(|&(block, ..)| self.was_sent(block))
             .map(|(_, max, k)| f64::from(max) / f64::from(k))
@@ -301,36 +308,36 @@ impl Sender {
     }
 
     /// Ids for a plan: fresh symbols get ids that were never used in the block.
-    pub(super) fn set_aside(&mut self, block: u32, kind: PlanKind) -> (PlanKind, SymbolId) {
+    pub(super) fn set_aside(&mut self, block: u32, kind: PlanKind) -> (PlanKind, Esi) {
         let k = self.config.layout.source_symbols(BlockIndex(block));
         let info = &mut self.blocks[block as usize];
         match kind {
-            PlanKind::Fresh(count) if info.next_repair.0 + count <= MAX_SYMBOL_ID => {
+            PlanKind::Fresh(count) if info.next_repair.0 + count <= MAX_ESI => {
                 let first = info.next_repair;
                 info.next_repair.0 += count;
                 (PlanKind::Fresh(count), first)
             }
-            PlanKind::Fresh(_) => (PlanKind::Resend(vec![(0, k)]), SymbolId(0)),
-            resend @ PlanKind::Resend(_) => (resend, SymbolId(0)),
+            PlanKind::Fresh(_) => (PlanKind::Resend(vec![(0, k)]), Esi(0)),
+            resend @ PlanKind::Resend(_) => (resend, Esi(0)),
         }
     }
 
-    /// Sets devices apart whose deficits are unlike the group's: more than three times the median and
+    /// Moves devices to unicast whose deficits are unlike the group's: more than three times the median and
     /// a tenth of what was sent. What they lack is sent to them alone, so that the group pays a
     /// bounded share for them (I3). Where too little is known of the others (their answers may be
-    /// late or lost), nobody is set apart.
-    fn set_apart(&mut self, answers: &[(usize, Nak)], now: Time) {
+    /// late or lost), nobody is moved to unicast.
+    fn move_to_unicast(&mut self, answers: &[(DeviceIndex, Nak)], now: Time) {
         let polled = self.polled_devices();
         if polled < 2 || self.config.slow == SlowPolicy::Keep {
             return;
         }
         let segment = u64::from(self.rounds.polled - self.rounds.polled_before).max(1);
         let segment = segment * u64::from(self.config.layout.source_symbols(BlockIndex(0)));
-        let totals: BTreeMap<usize, u64> =
-            answers.iter().map(|(key, nak)| (*key, self.group_deficit(*key, nak))).collect();
+        let totals: BTreeMap<DeviceIndex, u64> =
+            answers.iter().map(|(index, nak)| (*index, self.group_deficit(*index, nak))).collect();
         let everybody = self.rounds.probability >= 1.0;
-        for (key, device) in self.devices.iter_mut().filter(|(_, d)| !d.is_final() && !d.apart) {
-            if let Some(&total) = totals.get(&key) {
+        for (index, device) in self.devices.iter_mut().filter(|(_, d)| !d.is_final() && !d.unicast_only) {
+            if let Some(&total) = totals.get(&index) {
                 device.silent_rounds = 0;
                 device.lacks = Some(total as f64 / segment as f64);
             } else if everybody {
@@ -346,7 +353,7 @@ impl Sender {
         let mut known: Vec<f64> = self
             .devices
             .iter()
-            .filter(|(_, d)| !d.is_final() && !d.apart)
+            .filter(|(_, d)| !d.is_final() && !d.unicast_only)
             .filter_map(|(_, d)| d.lacks)
             .collect();
         known.sort_unstable_by(f64::total_cmp);
@@ -357,18 +364,18 @@ impl Sender {
         };
         let Some(median) = median else { return };
         let limit = (3.0 * median + 0.1) * segment as f64 + 16.0;
-        for (key, total) in totals {
-            let device = self.devices.get_mut(key);
+        for (index, total) in totals {
+            let device = self.devices.get_mut(index);
             if total as f64 > limit && !device.unreachable() && !device.is_final() {
-                device.set_apart();
-                self.set_status(key, DeviceStatus::Repairing { deficit: 0 }, now);
+                device.move_to_unicast();
+                self.set_status(index, DeviceStatus::Repairing { deficit: 0 }, now);
             }
         }
     }
 
     /// Symbols that a device lacks of the blocks the group repairs for it.
-    fn group_deficit(&self, key: usize, nak: &Nak) -> u64 {
-        let device = self.devices.get(key);
+    fn group_deficit(&self, index: DeviceIndex, nak: &Nak) -> u64 {
+        let device = self.devices.get(index);
         let deficits = nak.deficits.iter().map(|deficit| match deficit {
             Deficit::Whole { first, count } => {
                 let end = first.0.saturating_add(*count).min(self.rounds.polled);
@@ -377,7 +384,7 @@ impl Sender {
                 self.blocks_lost(start, end) * u64::from(k)
             }
             Deficit::Symbols { block, symbols, .. } if device.group_repairs(block.0) => u64::from(*symbols),
-            // What a forger does to a device says nothing of the way to it.
+            // What a forger does to a device says nothing of the path to it.
             Deficit::Symbols { .. } | Deficit::Sources { .. } => 0,
         });
         deficits.sum()

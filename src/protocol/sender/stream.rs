@@ -1,5 +1,5 @@
 //! The stream and what goes out next: source symbols block after block, hashes ahead of them,
-//! repairs before them, unicast repair sessions within their share.
+//! repairs before them, unicast repairs within their share.
 
 use super::channel::Batch;
 use super::{BlockInfo, Sender};
@@ -9,7 +9,7 @@ use crate::protocol::event::SenderOutcome;
 use crate::protocol::job::SenderJob;
 use crate::protocol::{Payload, Transmit};
 use crate::time::Time;
-use crate::units::{BlockIndex, Digest, SymbolId};
+use crate::units::{BlockIndex, Digest, Esi};
 use crate::wire::{AbortCode, HashPage, Message, Phase};
 use std::sync::Arc;
 
@@ -77,8 +77,8 @@ impl Sender {
                 return;
             }
             let next = self.group.next_to_encode(ENCODE_AHEAD).or_else(|| {
-                let front = self.sessions.iter().take(2).copied().collect::<Vec<_>>();
-                front.into_iter().find_map(|key| self.device_channel(key).next_to_encode(2))
+                let front = self.unicast_repairs.iter().take(2).copied().collect::<Vec<_>>();
+                front.into_iter().find_map(|index| self.device_channel(index).next_to_encode(2))
             });
             let Some((block, first, count)) = next else { return };
             self.encoded_symbols += count;
@@ -116,7 +116,7 @@ impl Sender {
         self.count_pages();
     }
 
-    pub(super) fn encoded(&mut self, block: BlockIndex, first: SymbolId, symbols: Arc<Vec<u8>>) {
+    pub(super) fn encoded(&mut self, block: BlockIndex, first: Esi, symbols: Arc<Vec<u8>>) {
         let count = (symbols.len() / usize::from(self.config.layout.symbol_size())) as u32;
         if self.group.encoded(block, first, &symbols) {
             return;
@@ -269,36 +269,36 @@ impl Sender {
         Transmit { to: self.config.data, payload: payload(batch, number) }
     }
 
-    /// The next batch or page of the unicast repair sessions, taking turns.
+    /// The next batch or page of the unicast repairs, taking turns.
     fn next_unicast(&mut self, now: Time) -> Option<Transmit> {
         let size = self.config.layout.symbol_size();
-        for _ in 0..self.sessions.len() {
-            let key = *self.sessions.front()?;
-            self.sessions.rotate_left(1);
-            if let Some(page) = self.device_channel(key).take_page().and_then(|page| self.page(page)) {
-                let number = self.device_channel(key).number_for_one(now);
-                let to = self.devices.get(key).address;
+        for _ in 0..self.unicast_repairs.len() {
+            let index = *self.unicast_repairs.front()?;
+            self.unicast_repairs.rotate_left(1);
+            if let Some(page) = self.device_channel(index).take_page().and_then(|page| self.page(page)) {
+                let number = self.device_channel(index).number_for_one(now);
+                let to = self.devices.get(index).address;
                 return Some(self.transmit_open(to, number, &Message::HashPage(page)));
             }
             let mut most = self.symbols_at_once(self.pace.bucket.quantum());
-            if let Some(pace) = &mut self.device_channel(key).pace {
+            if let Some(pace) = &mut self.device_channel(index).pace {
                 if !pace.bucket.ready(now) {
                     continue;
                 }
                 let quantum = pace.bucket.quantum();
                 most = most.min(self.symbols_at_once(quantum));
             }
-            let Some((batch, freed)) = self.device_channel(key).next_batch(most, size) else { continue };
+            let Some((batch, freed)) = self.device_channel(index).next_batch(most, size) else { continue };
             self.encoded_symbols = self.encoded_symbols.saturating_sub(freed);
-            let to = self.devices.get(key).address;
+            let to = self.devices.get(index).address;
             let (count, bytes, _) = self.size_of(&batch, to);
-            let channel = self.device_channel(key);
+            let channel = self.device_channel(index);
             let number = channel.take_symbol_numbers(count);
             if let Some(pace) = &mut channel.pace {
                 pace.bucket.charge(bytes);
                 pace.note_sent(number.counter(), now);
             }
-            self.devices.get_mut(key).unicast_symbols += u64::from(count);
+            self.devices.get_mut(index).unicast_symbols += u64::from(count);
             self.counters.unicast += u64::from(count);
             self.unicast_share.charge(bytes);
             self.charge(bytes, count);
@@ -313,8 +313,7 @@ impl Sender {
         let each = self.config.symbol_overhead() as u64 + udp_overhead(to);
         match batch {
             Batch::Source { block, ids } => {
-                let payload: usize =
-                    ids.clone().map(|id| layout.symbol_range(*block, SymbolId(id)).len()).sum();
+                let payload: usize = ids.clone().map(|id| layout.symbol_range(*block, Esi(id)).len()).sum();
                 let count = ids.end - ids.start;
                 (count, payload as u64 + each * u64::from(count), *block)
             }
@@ -327,13 +326,13 @@ impl Sender {
 
     /// When something could next be sent at the paced rate; never if there is nothing.
     pub(super) fn paced_timeout(&self) -> Time {
-        if self.life.is_closing() {
+        if self.shutdown.is_closing() {
             return Time::NEVER;
         }
         let group = if self.group_can_send() { self.pace.bucket.ready_at() } else { Time::NEVER };
         // The unicast share only ever delays it; then the group's stream keeps the loop awake.
-        let unicast = self.sessions.iter().filter_map(|&key| {
-            let channel = self.devices.get(key).channel.as_ref()?;
+        let unicast = self.unicast_repairs.iter().filter_map(|&index| {
+            let channel = self.devices.get(index).channel.as_ref()?;
             let own = channel.pace.as_ref().map_or(Time::ZERO, |pace| pace.bucket.ready_at());
             match (channel.is_ready(), channel.has_pages()) {
                 (_, true) => Some(self.pace.bucket.ready_at()),

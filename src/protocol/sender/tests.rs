@@ -1,14 +1,14 @@
 //! The sender fed by hand: what single devices can make it do.
 
-mod doorway;
+mod admission;
 
 use super::*;
 use crate::crypto::sign::sham;
 use crate::layout::Layout;
 use crate::pacing::RateMode;
-use crate::protocol::envelope::fakes::{FakeDevice, announce_of};
-use crate::units::DeviceId;
+use crate::protocol::packet_protection::fakes::{FakeDevice, announce_of};
 use crate::units::{BlockIndex, Rate, SessionId, SymbolDigest, TaskId, Via};
+use crate::units::{ChannelId, DeviceId, DeviceIndex};
 use crate::wire::{Abort, Arrivals, Complete, Deficit, Join, Nak, Progress};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl Bench {
             wait: Duration::from_secs(10),
             settle: Duration::from_secs(1),
             linger: Duration::ZERO,
-            identity: sham::identity(1),
+            signing_key: sham::signing_key(1),
             agreement: [1; 32],
             group_key: None,
             suite: crate::units::Suite::default(),
@@ -125,16 +125,16 @@ impl Bench {
     }
 
     fn hear(&mut self, device: u8, message: &Message<'_>) {
-        let bytes = self.run(device).say(message, |_| ());
+        let bytes = self.run(device).seal_message(message, |_| ());
         self.take(address(device), bytes);
     }
 
     /// The device's run asks to join, and gets no answer.
-    fn knock(&mut self, device: u8, run: u64, from: SocketAddr) {
-        self.knock_with(device, run, from, false);
+    fn send_join(&mut self, device: u8, run: u64, from: SocketAddr) {
+        self.send_join_with(device, run, from, false);
     }
 
-    fn knock_with(&mut self, device: u8, run: u64, from: SocketAddr, holds: bool) {
+    fn send_join_with(&mut self, device: u8, run: u64, from: SocketAddr, holds: bool) {
         let announce = announce_of(&self.sender.side);
         let random = [device ^ 0x55 ^ (run as u8).wrapping_mul(31); 32];
         let fake =
@@ -156,7 +156,7 @@ impl Bench {
     fn join_from(&mut self, device: u8, run: u64, at: SocketAddr, holds: bool) {
         for _ in 0..2 {
             let from = self.sent.len();
-            self.knock_with(device, run, at, holds);
+            self.send_join_with(device, run, at, holds);
             self.answered(device, run, at, from);
         }
         self.current.insert(device, run);
@@ -191,8 +191,11 @@ impl Bench {
     fn nak(&mut self, device: u8, deficits: Vec<Deficit>) {
         let nak = Nak {
             round: self.sender.group.round_number,
-            as_of: PacketNumber::new(0, self.sender.group.take_numbers(1).counter()),
-            held_us: 0,
+            largest_received: PacketNumber::new(
+                ChannelId::GROUP,
+                self.sender.group.take_numbers(1).counter(),
+            ),
+            ack_delay_us: 0,
             incomplete: 1,
             pages: vec![],
             deficits,
@@ -225,19 +228,19 @@ impl Bench {
     fn arrived(&mut self, device: u8, first: u64, time: Duration, share: f64) {
         let last = self.next_number() - 1;
         let arrivals = Arrivals {
-            first: PacketNumber::new(0, first),
-            last: PacketNumber::new(0, last),
+            first: PacketNumber::new(ChannelId::GROUP, first),
+            last: PacketNumber::new(ChannelId::GROUP, last),
             received: 1 + ((last - first) as f64 * share) as u32,
             elapsed_us: time.as_micros() as u32,
             last_at_us: self.now.0 / 1000,
         };
-        let key = self.sender.devices.key(id(device)).unwrap();
+        let index = self.sender.devices.index_of(id(device)).unwrap();
         let report = Progress {
             verified: 0,
             received: 1,
             lost: 0,
             // What does not come has overflowed.
-            kernel_drops: self.sender.devices.get(key).kernel_drops + u64::from(share < 1.0),
+            kernel_drops: self.sender.devices.get(index).kernel_drops + u64::from(share < 1.0),
             overrun_drops: 0,
             arrivals: Some(arrivals),
         };
@@ -263,8 +266,8 @@ impl Bench {
     }
 
     fn status(&self, device: u8) -> DeviceStatus {
-        let key = self.sender.devices.key(id(device)).unwrap();
-        self.sender.devices.get(key).status.clone()
+        let index = self.sender.devices.index_of(id(device)).unwrap();
+        self.sender.devices.get(index).status.clone()
     }
 
     /// Passes time with every one of `devices` reporting twice a second.
@@ -329,7 +332,7 @@ fn lingering_ends_although_a_device_cannot_be_told_that_it_is_admitted() {
     let mut bench = Bench::new(4, |config| config.linger = Duration::from_secs(30));
     for _ in 0..60 * 20 {
         // Its joins come through, the answers do not: a firewall lets in the group's port only.
-        bench.knock(1, 1, address(1));
+        bench.send_join(1, 1, address(1));
         bench.pass(Duration::from_millis(500));
     }
     assert_eq!(bench.outcome, Some(SenderOutcome::Ended));
@@ -367,16 +370,16 @@ fn symbols_encoded_for_nothing_are_given_back_once() {
     bench.join(2, 1);
     bench.pass(Duration::from_millis(5));
     bench.held = Some(vec![]);
-    let key = bench.sender.devices.key(id(2)).unwrap();
+    let index = bench.sender.devices.index_of(id(2)).unwrap();
     for block in 0..2 {
         let (kind, first) = bench.sender.set_aside(block, planner::PlanKind::Fresh(3));
-        let channel = if block == 0 { &mut bench.sender.group } else { bench.sender.device_channel(key) };
+        let channel = if block == 0 { &mut bench.sender.group } else { bench.sender.device_channel(index) };
         channel.push(BlockIndex(block), kind, first);
     }
-    bench.sender.sessions.push_back(key);
+    bench.sender.unicast_repairs.push_back(index);
     bench.drain();
     assert_eq!(bench.sender.encoded_symbols, 6);
-    bench.sender.end_session(key);
+    bench.sender.end_unicast_repair(index);
     for job in bench.held.take().unwrap() {
         let done = bench.done(job);
         bench.sender.handle_job_done(bench.now, done);
@@ -385,7 +388,7 @@ fn symbols_encoded_for_nothing_are_given_back_once() {
 }
 
 #[test]
-fn one_bad_device_of_so_many_that_not_all_are_asked_is_set_apart() {
+fn one_bad_device_of_so_many_that_not_all_are_asked_is_moved_to_unicast() {
     let mut bench = Bench::new(4_000, |config| {
         config.expected = Some(200);
         config.rate = RateMode::Fixed(Rate(2_000_000));
@@ -445,7 +448,7 @@ fn devices_that_say_nothing_of_arrivals_do_not_keep_the_rate_where_it_is() {
 }
 
 #[test]
-fn devices_behind_one_line_that_falls_are_not_set_apart_one_by_one() {
+fn devices_behind_one_line_that_falls_are_not_moved_to_unicast_one_by_one() {
     let mut bench = Bench::auto(4, |_| {});
     let before = line(400e6);
     bench.pass_carrying(80, &[&before, &before, &before, &before]);
@@ -512,7 +515,7 @@ fn lying_devices_cost_the_group_no_more_than_half_of_its_rate() {
 }
 
 #[test]
-fn a_device_slower_than_half_is_set_apart_though_it_carries_what_is_begun_with() {
+fn a_device_slower_than_half_is_moved_to_unicast_though_it_carries_what_is_begun_with() {
     let (fast, slow) = (line(1e9), line(150e6));
     for others in [1, 3] {
         let mut bench = Bench::auto(others + 1, |_| {});
@@ -535,7 +538,7 @@ fn a_device_slower_than_half_is_set_apart_though_it_carries_what_is_begun_with()
 #[test]
 fn a_lying_device_among_those_left_over_does_not_slow_them_down() {
     let mut bench = Bench::auto(4, |_| {});
-    (0..4).for_each(|key| bench.sender.devices.get_mut(key).regrouped = true);
+    (0..4).for_each(|index| bench.sender.devices.get_mut(DeviceIndex(index)).regrouped = true);
     let honest = line(400e6);
     bench.pass_carrying(80, &[&honest, &honest, &honest, &|_| 0.01]);
     assert!(bench.rate() > 200e6, "{}", bench.rate());
@@ -581,8 +584,8 @@ fn a_device_that_lacks_much_of_what_was_never_sent_stays_in_the_group() {
     bench.nak(2, vec![Deficit::Whole { first: BlockIndex(3), count: 1 }]);
     bench.nak(3, vec![Deficit::Whole { first: BlockIndex(0), count: 90 }]);
     bench.pass(Duration::from_millis(300));
-    let key = bench.sender.devices.key(id(3)).unwrap();
-    assert!(!bench.sender.devices.get(key).apart);
+    let index = bench.sender.devices.index_of(id(3)).unwrap();
+    assert!(!bench.sender.devices.get(index).unicast_only);
     let snapshot = bench.sender.snapshot(bench.now);
     assert_eq!((snapshot.source_symbols, snapshot.unicast_symbols), (90 * u64::from(K), 0));
 }
@@ -619,7 +622,7 @@ fn joins_that_are_said_again_by_others_are_no_sign_of_life() {
     let join = overheard.join(Join { device: id(1), holds: false, label: "d".into() });
     bench.pass(Duration::from_secs(2));
     bench.take(address(1), join.clone());
-    let last_heard = bench.sender.devices.get(0).last_heard;
+    let last_heard = bench.sender.devices.get(DeviceIndex(0)).last_heard;
     assert_eq!(last_heard, Time::ZERO, "it is the device's first number again");
     assert!(!bench.sent[from..].iter().any(|sent| sent.to == address(1)), "nor is it answered");
     // Nor does it bring back a run that is over.
@@ -630,7 +633,7 @@ fn joins_that_are_said_again_by_others_are_no_sign_of_life() {
         bench.report(1, 0);
     }
     assert_eq!(bench.sender.devices.len(), 1);
-    assert_eq!(bench.sender.devices.get(0).last_heard, bench.now, "the new run is still heard");
+    assert_eq!(bench.sender.devices.get(DeviceIndex(0)).last_heard, bench.now, "the new run is still heard");
 }
 
 #[test]
@@ -642,11 +645,11 @@ fn forgeries_on_a_device_s_channel_do_not_keep_it_from_being_heard() {
     forger.take_channel(bench.run(1).channel());
     for _ in 0..2 * crate::limits::DEVICE_MESSAGES_PER_SECOND {
         let abort = Abort { code: AbortCode::Disk, reason: String::new() };
-        let bytes = forger.say(&Message::Abort(abort), |_| ());
+        let bytes = forger.seal_message(&Message::Abort(abort), |_| ());
         bench.take(address(1), bytes);
     }
     bench.report(1, 1);
-    assert_eq!(bench.sender.devices.get(0).verified, 1);
+    assert_eq!(bench.sender.devices.get(DeviceIndex(0)).verified, 1);
 }
 
 impl Bench {

@@ -1,17 +1,17 @@
 //! Let in, with keys, and lying.
 
-use super::actor::Means;
+use super::actors::Means;
 use super::{Attack, group_key};
 use crate::crypto::sign::sham;
-use crate::protocol::envelope::fakes::FakeDevice;
-use crate::protocol::envelope::find;
+use crate::protocol::packet_protection::fakes::FakeDevice;
+use crate::protocol::packet_protection::find;
+use crate::sim::actors::device_id;
 use crate::sim::network::{NodeId, address};
-use crate::sim::party::device_id;
 use crate::time::Time;
-use crate::units::{BlockIndex, DeviceId, Digest, SessionId};
+use crate::units::{BlockIndex, ChannelId, DeviceId, Digest, SessionId};
 use crate::wire::{
-    self, Abort, AbortCode, Announce, Arrivals, Complete, Deficit, Join, Kind, Message, Nak, PacketNumber,
-    PageRange, Progress,
+    self, Abort, AbortCode, Announce, Arrivals, Complete, Deficit, Join, Message, MessageKind, Nak,
+    PacketNumber, PageRange, Progress,
 };
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub(super) struct Insider {
 
 impl Insider {
     pub fn new(node: NodeId) -> Self {
-        let newest = PacketNumber::new(0, 0);
+        let newest = PacketNumber::new(ChannelId::GROUP, 0);
         Self { node, session: None, device: None, run: 0, joined: None, newest, said: 0 }
     }
 
@@ -44,25 +44,29 @@ impl Insider {
     pub fn hear(&mut self, means: &mut Means, bytes: &[u8]) {
         let Ok(head) = wire::head(bytes) else { return };
         let (session, number) = (head.header.session, head.header.packet_number);
-        if head.kind == Kind::Announce && self.session.as_ref().is_none_or(|(id, _)| *id != session) {
+        if head.kind == MessageKind::Announce && self.session.as_ref().is_none_or(|(id, _)| *id != session) {
             let groups: Vec<_> = means.grouped.then(group_key).into_iter().collect();
             let found = find(&groups, &head, &mut bytes.to_vec());
-            let Some(found) = found.filter(|f| f.announce.sender == sham::identity(1).public()) else {
+            let Some(found) = found.filter(|f| f.announce.sender == sham::signing_key(1).public()) else {
                 return;
             };
             self.session = Some((session, found.announce));
             self.begin(means);
         }
         let Some(device) = self.device.as_mut().filter(|device| device.session() == session) else { return };
-        if number.channel() == 0 && number > self.newest {
+        if number.channel() == ChannelId::GROUP && number > self.newest {
             self.newest = number;
         }
-        if head.kind == Kind::Symbol {
+        if head.kind == MessageKind::Symbol {
             return;
         }
         match device.hear(bytes) {
-            Some(Kind::Retry) => self.join(means),
-            Some(Kind::Poll) if means.attack == Attack::Needs && device.channel() != 0 => self.say(means),
+            Some(MessageKind::Retry) => self.join(means),
+            Some(MessageKind::Poll)
+                if means.attack == Attack::Needs && device.channel() != ChannelId::GROUP =>
+            {
+                self.send(means)
+            }
             _ => {}
         }
     }
@@ -80,7 +84,7 @@ impl Insider {
 
     fn join(&mut self, means: &mut Means) {
         let id = match means.attack {
-            Attack::Twin(victim) => device_id(victim),
+            Attack::DuplicateId(victim) => device_id(victim),
             Attack::Crowd => DeviceId([(self.run % CROWD) as u8 + 1; 16]),
             _ => DeviceId([0xee - self.node as u8; 16]),
         };
@@ -93,7 +97,7 @@ impl Insider {
 
     pub fn act(&mut self, means: &mut Means, now: Time) {
         let Some(device) = &self.device else { return };
-        if device.channel() == 0 {
+        if device.channel() == ChannelId::GROUP {
             if self.joined.is_none_or(|at| now >= at + PATIENCE) {
                 self.joined = Some(now);
                 self.join(means);
@@ -110,15 +114,15 @@ impl Insider {
                 self.begin(means);
                 self.join(means);
             }
-            _ => self.say(means),
+            _ => self.send(means),
         }
     }
 
-    fn say(&mut self, means: &mut Means) {
+    fn send(&mut self, means: &mut Means) {
         let Some(mut device) = self.device.take() else { return };
         self.said += 1;
         let message = self.lie(means, &device);
-        let bytes = device.say(&message, |_| ());
+        let bytes = device.seal_message(&message, |_| ());
         means.send(None, address(0), bytes);
         self.device = Some(device);
     }
@@ -131,10 +135,11 @@ impl Insider {
         let rng = &mut means.rng;
         match means.attack {
             Attack::Needs => {
-                let channel = if rng.bool() { 0 } else { device.channel() };
+                let channel = if rng.bool() { ChannelId::GROUP } else { device.channel() };
                 let round = device.rounds.get(&channel).copied().unwrap_or(rng.u32(..));
                 let own = PacketNumber::new(device.channel(), rng.u64(..100));
-                let as_of = [self.newest, self.newest, own, PacketNumber(rng.u64(..))][rng.usize(..4)];
+                let largest_received =
+                    [self.newest, self.newest, own, PacketNumber(rng.u64(..))][rng.usize(..4)];
                 let (first, count) =
                     if rng.bool() { (0, blocks.max(1)) } else { (rng.u32(..1 << 31), 1 << 30) };
                 let whole = Deficit::Whole { first: BlockIndex(first), count };
@@ -143,8 +148,8 @@ impl Insider {
                 let part = Deficit::Symbols { block, symbols: rng.u16(1..), missing };
                 Message::Nak(Nak {
                     round,
-                    as_of,
-                    held_us: rng.u32(..),
+                    largest_received,
+                    ack_delay_us: rng.u32(..),
                     incomplete: rng.u32(..),
                     pages: vec![PageRange { first: rng.u32(..1 << 20), count: rng.u32(1..1 << 20) }],
                     deficits: if rng.bool() { vec![whole] } else { vec![part.clone(), part] },

@@ -1,4 +1,4 @@
-//! Parties that mean harm: outsiders without keys, who hear everything and send from any address, and
+//! Actors that mean harm: outsiders without keys, who hear everything and send from any address, and
 //! devices that are let in and lie.
 //!
 //! ```text
@@ -6,34 +6,34 @@
 //!      |                           /
 //!   actor  when, how much, to whom
 //!      |                           \
-//!     air  what was overheard       insider   lying NAKs and reports, twins, runs without end
+//!     air  what was overheard       insider   lying NAKs and reports, duplicate identifiers, runs without end
 //! ```
 //!
 //! What they do stays below what is documented as not defended: they do not fill links, and forge neither
 //! symbols nor challenges by the hundred.
 
-mod actor;
+mod actors;
 mod insider;
 mod outsider;
 
-pub use actor::Hostile;
+pub use actors::Hostile;
 
+use super::disk_faults::DiskFaults;
 use super::faults::Faults;
-use super::misfortune::DiskFaults;
 use super::network::{Attachment, NodeId};
 use super::scenario::{Draw, Scenario};
 use crate::crypto::derive::Secret;
 use crate::layout::Layout;
 use crate::protocol::sender::SlowPolicy;
 use crate::time::Time;
-use crate::units::{Digest, SessionId};
-use crate::wire::{self, Kind};
+use crate::units::{ChannelId, Digest, SessionId};
+use crate::wire::{self, MessageKind};
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What a hostile party does.
+/// What a hostile actor does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attack {
     /// Random bytes of all lengths.
@@ -55,7 +55,7 @@ pub enum Attack {
     /// Symbols of the session with other bytes: from outside, or with a group key from inside.
     Symbols,
     /// Joins with fresh keys from addresses where nobody is.
-    Knocks,
+    FreshJoins,
     /// A device that lacks what there is and what there is not.
     Needs,
     /// A device whose reports make no sense.
@@ -69,7 +69,7 @@ pub enum Attack {
     /// A device that comes under many identifiers.
     Crowd,
     /// A device with the identifier of the one with this number.
-    Twin(u32),
+    DuplicateId(u32),
     /// A device that joins and says nothing more.
     Silent,
     /// A device that leaves again and again, with long reasons.
@@ -87,7 +87,7 @@ impl Attack {
         Self::Impostor,
         Self::Mimic,
         Self::Symbols,
-        Self::Knocks,
+        Self::FreshJoins,
     ];
     const INSIDERS: [Self; 9] = [
         Self::Needs,
@@ -96,7 +96,7 @@ impl Attack {
         Self::FalseReceipt,
         Self::Reruns,
         Self::Crowd,
-        Self::Twin(0),
+        Self::DuplicateId(0),
         Self::Silent,
         Self::Leaver,
     ];
@@ -113,14 +113,14 @@ impl Attack {
             Self::Impostor => "outsider: forged word of the sender",
             Self::Mimic => "outsider: forged word of a device",
             Self::Symbols => "forged symbol",
-            Self::Knocks => "outsider: join with a fresh key, from nowhere",
+            Self::FreshJoins => "outsider: join with a fresh key, from nowhere",
             Self::Needs => "hostile device: false needs",
             Self::Reports => "hostile device: false report",
             Self::WrongReceipt => "hostile device: receipt of another file",
             Self::FalseReceipt => "hostile device: receipt without the file",
             Self::Reruns => "hostile device: another run",
             Self::Crowd => "hostile device: another identifier",
-            Self::Twin(_) => "hostile device: twin",
+            Self::DuplicateId(_) => "hostile device: duplicate identifier",
             Self::Silent => "hostile device: silence",
             Self::Leaver => "hostile device: leaves again",
         }
@@ -136,14 +136,14 @@ impl Attack {
                 | Self::FalseReceipt
                 | Self::Reruns
                 | Self::Crowd
-                | Self::Twin(_)
+                | Self::DuplicateId(_)
                 | Self::Silent
                 | Self::Leaver
         )
     }
 }
 
-/// What is planned for one hostile party.
+/// What is planned for one hostile actor.
 #[derive(Clone, Debug)]
 pub struct HostilePlan {
     /// What it does.
@@ -184,7 +184,7 @@ pub fn is_nobody(at: SocketAddr) -> bool {
 }
 
 impl Draw {
-    /// Mixes hostile parties into a share of the runs, and gives a share of them a group key.
+    /// Mixes hostile actors into a share of the runs, and gives a share of them a group key.
     pub(in crate::sim) fn hostility(mut self, mut scenario: Scenario) -> Scenario {
         scenario.group_key = self.chance(30);
         if !self.chance(45) {
@@ -206,7 +206,7 @@ impl Draw {
     fn hostile(&mut self, scenario: &mut Scenario) -> HostilePlan {
         let attacks: &[Attack] = if self.chance(60) { &Attack::OUTSIDERS } else { &Attack::INSIDERS };
         let mut attack = attacks[self.rng.usize(..attacks.len())];
-        if let Attack::Twin(victim) = &mut attack {
+        if let Attack::DuplicateId(victim) = &mut attack {
             *victim = self.rng.u32(..scenario.devices.len() as u32);
             let plan = &mut scenario.devices[*victim as usize];
             // Whoever is away for a while is taken for the one that is there.
@@ -221,7 +221,9 @@ impl Draw {
         let end = start + self.between(500, 12_000);
         let (every, burst) = match attack {
             // As fast as it likes where only the sender gets it.
-            Attack::Headed | Attack::Mimic | Attack::Knocks if self.chance(30) => (self.between(5, 20), 10),
+            Attack::Headed | Attack::Mimic | Attack::FreshJoins if self.chance(30) => {
+                (self.between(5, 20), 10)
+            }
             Attack::Needs | Attack::Reports if self.chance(30) => (self.between(5, 20), 10),
             Attack::Relay => (self.between(1, 4), 1),
             Attack::Announces | Attack::Impostor | Attack::Crowd => (self.between(40, 400), 1),
@@ -249,7 +251,7 @@ struct Heard {
 /// Datagrams that are kept.
 const KEPT: usize = 400;
 
-/// What hostile parties know, by whatever means.
+/// What hostile actors know, by whatever means.
 pub struct Air {
     /// Hash of the object.
     root: Digest,
@@ -290,20 +292,20 @@ impl Air {
         }
     }
 
-    /// An honest party has sent a datagram.
+    /// An honest actor has sent a datagram.
     pub fn overhear(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let Some((header, kind)) = wire::peek(bytes) else { return };
         self.session = Some(header.session);
-        if to.ip().is_multicast() && header.packet_number.channel() == 0 {
+        if to.ip().is_multicast() && header.packet_number.channel() == ChannelId::GROUP {
             self.newest = header.packet_number.counter();
         }
         self.seen = self.seen.wrapping_add(1);
         // Symbols are many; the rest is what matters.
-        if kind == Kind::Symbol && !self.seen.is_multiple_of(16) {
+        if kind == MessageKind::Symbol && !self.seen.is_multiple_of(16) {
             return;
         }
         let bytes: Rc<[u8]> = bytes.into();
-        if kind == Kind::Announce {
+        if kind == MessageKind::Announce {
             self.announce_before = self.announce.replace(Rc::clone(&bytes));
         }
         if self.heard.len() == KEPT {

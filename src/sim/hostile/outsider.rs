@@ -1,18 +1,18 @@
 //! Without keys: hears everything, sends from any address, and signs as somebody else.
 
-use super::actor::Means;
+use super::actors::Means;
 use super::{Attack, Heard, group_key, nobody, other_key};
 use crate::crypto::agree;
 use crate::crypto::derive::Secret;
 use crate::crypto::sign::sham;
 use crate::limits::MAX_DATAGRAM;
-use crate::protocol::envelope::fakes::{FakeDevice, FakeSender};
+use crate::protocol::packet_protection::fakes::{FakeDevice, FakeSender};
+use crate::sim::actors::{DATA, RENDEZVOUS};
 use crate::sim::network::address;
-use crate::sim::party::{DATA, RENDEZVOUS};
-use crate::units::{AgreementKey, BlockIndex, Cookie, DeviceId, Digest, SessionId, SymbolId};
+use crate::units::{AgreementKey, BlockIndex, ChannelId, Cookie, DeviceId, Digest, Esi, SessionId};
 use crate::wire::{
-    Abort, AbortCode, Acknowledge, Admit, Announce, Complete, HashPage, Header, Invitation, Join, Kind,
-    Message, Nak, PacketNumber, Poll, Progress, Retry, Symbol, Verdict, encode_plain, peek,
+    Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, Complete, HashPage, Header, Invitation,
+    Join, Message, MessageKind, Nak, PacketNumber, Poll, Progress, Retry, Symbol, encode_plain, peek,
 };
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -49,7 +49,7 @@ impl Outsider {
             Attack::Impostor => self.impostor(means, session),
             Attack::Mimic => self.mimic(means, session),
             Attack::Symbols => self.symbol(means, session),
-            Attack::Knocks => self.knock(means, session),
+            Attack::FreshJoins => self.fresh_join(means, session),
             _ => {}
         }
     }
@@ -57,11 +57,11 @@ impl Outsider {
     /// As a sender of this session, or of another one.
     fn sender(&mut self, session: SessionId) -> &mut FakeSender {
         if self.sender.as_ref().is_none_or(|(id, _)| *id != session) {
-            let identity = sham::identity(self.seed | 1 << 63);
+            let signing_key = sham::signing_key(self.seed | 1 << 63);
             let random = agree::sham::random(self.seed);
-            let mut sender = FakeSender::of(session, identity, random, self.group.as_ref());
+            let mut sender = FakeSender::of(session, signing_key, random, self.group.as_ref());
             // Ahead of whatever the true one has said.
-            sender.leap(0, 1 << 20);
+            sender.leap(ChannelId::GROUP, 1 << 20);
             self.sender = Some((session, sender));
         }
         let (_, sender) = self.sender.get_or_insert_with(|| unreachable!());
@@ -90,16 +90,16 @@ impl Outsider {
         }
         let block = BlockIndex(means.rng.u32(..layout.block_count()));
         let k = layout.source_symbols(block);
-        let id = SymbolId(means.rng.u32(..k + 8));
+        let id = Esi(means.rng.u32(..k + 8));
         let full = usize::from(layout.symbol_size());
         let len = if id.0 < k { layout.symbol_range(block, id).len() } else { full };
         let payload = vec![means.rng.u8(..); len];
-        let symbol = Message::Symbol(Symbol { block, id, payload: &payload });
+        let symbol = Message::Symbol(Symbol { block, esi: id, payload: &payload });
         let newest = means.air.borrow().newest;
         let (random, group) = (agree::sham::random(self.seed), means.grouped.then(group_key));
-        let mut sender = FakeSender::of(session, sham::identity(1), random, group.as_ref());
-        sender.leap(0, newest + means.rng.u64(..4_000));
-        let bytes = sender.to_all(0, &symbol, |_| ());
+        let mut sender = FakeSender::of(session, sham::signing_key(1), random, group.as_ref());
+        sender.leap(ChannelId::GROUP, newest + means.rng.u64(..4_000));
+        let bytes = sender.to_all(ChannelId::GROUP, &symbol, |_| ());
         let to = if means.rng.bool() { DATA } else { means.any_device() };
         means.send(Some(address(SENDER)), to, bytes);
     }
@@ -114,13 +114,13 @@ impl Outsider {
         let announce = Announce {
             object_size: size,
             position: BlockIndex(u32::MAX - 1),
-            group_size: u32::MAX,
+            gsize: u32::MAX,
             root: Some(Digest([7; 32])),
             name: "../object.img".into(),
             ..honest.map_or(plain, |found| found.announce)
         };
         let announce = sender.announce(announce);
-        let bytes = sender.to_all(0, &Message::Announce(announce), |_| ());
+        let bytes = sender.to_all(ChannelId::GROUP, &Message::Announce(announce), |_| ());
         let spoofed = means.rng.bool().then(|| address(SENDER));
         let to = if means.rng.bool() { DATA } else { RENDEZVOUS };
         means.send(spoofed, to, bytes);
@@ -129,7 +129,7 @@ impl Outsider {
     fn impostor(&mut self, means: &mut Means, session: SessionId) {
         let which = means.rng.u8(..6);
         let to = if means.rng.bool() { DATA } else { means.any_device() };
-        let channel = if to == DATA { 0 } else { 1 + means.rng.u16(..40) };
+        let channel = if to == DATA { ChannelId::GROUP } else { ChannelId(1 + means.rng.u16(..40)) };
         let key = (means.air.borrow().heard.iter().rev()).find_map(join_key).unwrap_or(AgreementKey([3; 32]));
         let everybody = Invitation { probability: u16::MAX, window: Duration::ZERO };
         let sender = self.sender(session);
@@ -139,9 +139,9 @@ impl Outsider {
                     round: u32::MAX,
                     position: BlockIndex(u32::MAX - 1),
                     invitation: everybody,
-                    group_size: 0,
-                    want_ids: true,
-                    planned: Vec::new(),
+                    gsize: 0,
+                    want_esis: true,
+                    advertised: Vec::new(),
                 };
                 sender.to_all(channel, &Message::Poll(poll), |_| ())
             }
@@ -155,11 +155,11 @@ impl Outsider {
             }
             3 => {
                 let retry = Retry { agreement: key, cookie: Cookie([9; 16]) };
-                sender.to_all(u16::MAX, &Message::Retry(retry), |_| ())
+                sender.to_all(ChannelId::REPLIES, &Message::Retry(retry), |_| ())
             }
             4 => {
-                let admit = Admit { verdict: Verdict::AlreadyComplete, channel: 0 };
-                sender.to_all(u16::MAX, &Message::Admit(admit), |_| ())
+                let admit = Admit { verdict: AdmitVerdict::AlreadyComplete, channel: ChannelId::GROUP };
+                sender.to_all(ChannelId::REPLIES, &Message::Admit(admit), |_| ())
             }
             _ => sender.to_all(channel, &Message::Acknowledge(Acknowledge), |_| ()),
         };
@@ -180,13 +180,13 @@ impl Outsider {
     fn mimic(&mut self, means: &mut Means, session: SessionId) {
         let Some(mut device) = self.device(means, session) else { return };
         let honest = means.air.borrow().honest as u16;
-        device.take_channel(means.rng.u16(1..=honest + 1));
+        device.take_channel(ChannelId(means.rng.u16(1..=honest + 1)));
         let root = means.air.borrow().root;
         let message = match means.rng.u8(..4) {
             0 => Message::Nak(Nak {
                 round: 1,
-                as_of: PacketNumber::new(0, 0),
-                held_us: 0,
+                largest_received: PacketNumber::new(ChannelId::GROUP, 0),
+                ack_delay_us: 0,
                 incomplete: u32::MAX,
                 pages: Vec::new(),
                 deficits: Vec::new(),
@@ -202,12 +202,12 @@ impl Outsider {
                 arrivals: None,
             }),
         };
-        let bytes = device.say(&message, |_| ());
+        let bytes = device.seal_message(&message, |_| ());
         let from = means.any_device();
         means.send(Some(from), address(SENDER), bytes);
     }
 
-    fn knock(&mut self, means: &mut Means, session: SessionId) {
+    fn fresh_join(&mut self, means: &mut Means, session: SessionId) {
         let Some(mut device) = self.device(means, session) else { return };
         device.cookie = Cookie([means.rng.u8(..); 16]);
         let join = Join { device: DeviceId([means.rng.u8(..); 16]), holds: true, label: String::new() };
@@ -220,7 +220,7 @@ impl Outsider {
 /// The device's half of the agreement, from a join that was overheard.
 fn join_key(heard: &Heard) -> Option<AgreementKey> {
     let (_, kind) = peek(&heard.bytes)?;
-    let key = heard.bytes.get(20..52).filter(|_| kind == Kind::Join)?;
+    let key = heard.bytes.get(20..52).filter(|_| kind == MessageKind::Join)?;
     Some(AgreementKey(key.try_into().ok()?))
 }
 
@@ -257,10 +257,11 @@ fn headed(means: &mut Means, session: SessionId) {
         1 => u16::MAX,
         _ => means.rng.u16(..honest + 2),
     };
-    let packet_number = PacketNumber::new(channel, means.rng.u64(..1 << 40));
+    let packet_number = PacketNumber::new(ChannelId(channel), means.rng.u64(..1 << 40));
     let mut bytes = encode_plain(Header { session, packet_number }, &Acknowledge.into());
     // All kinds but symbols: without a group key those are taken from anybody.
-    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Symbol).collect();
+    let kinds: Vec<MessageKind> =
+        MessageKind::ALL.into_iter().filter(|kind| *kind != MessageKind::Symbol).collect();
     bytes[3] = kinds[means.rng.usize(..kinds.len())] as u8 | [0, 0x40, 0x80, 0xc0][means.rng.usize(..4)];
     let body = means.rng.usize(..200);
     bytes.extend((0..body).map(|_| means.rng.u8(..)));
@@ -291,7 +292,7 @@ fn replay(means: &mut Means) {
 fn altered(means: &mut Means) {
     let Some(heard) = heard(means) else { return };
     let grouped = means.grouped;
-    if !grouped && peek(&heard.bytes).is_some_and(|(_, kind)| kind == Kind::Symbol) {
+    if !grouped && peek(&heard.bytes).is_some_and(|(_, kind)| kind == MessageKind::Symbol) {
         // Forged symbols are another matter.
         return;
     }
@@ -300,7 +301,7 @@ fn altered(means: &mut Means) {
         let at = means.rng.usize(..bytes.len());
         bytes[at] ^= 1 << means.rng.u8(..8);
     }
-    if !grouped && peek(&bytes).is_some_and(|(_, kind)| kind == Kind::Symbol) {
+    if !grouped && peek(&bytes).is_some_and(|(_, kind)| kind == MessageKind::Symbol) {
         return;
     }
     means.send(Some(heard.from), heard.to, bytes);

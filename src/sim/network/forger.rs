@@ -4,7 +4,7 @@
 use super::{Arrival, Network, NodeId, Stage, VOLLEY, Volley};
 use crate::layout::Layout;
 use crate::time::Time;
-use crate::units::{BlockIndex, SymbolId};
+use crate::units::{BlockIndex, Esi};
 use crate::wire::{Header, Message, PacketNumber, Symbol, decode_plain, encode_plain};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -32,11 +32,11 @@ impl Forger {
             let mut payload = true_one.payload.to_vec();
             let at = rng.usize(..payload.len());
             payload[at] ^= 1 << rng.u8(..8);
-            (true_one.block, true_one.id, payload)
+            (true_one.block, true_one.esi, payload)
         } else {
             let block = BlockIndex(rng.u32(..layout.block_count()));
             let k = layout.source_symbols(block);
-            let id = SymbolId(if rng.u8(..3) == 0 { k + rng.u32(..1_000) } else { rng.u32(..k) });
+            let id = Esi(if rng.u8(..3) == 0 { k + rng.u32(..1_000) } else { rng.u32(..k) });
             let len = if id.0 < k {
                 layout.symbol_range(block, id).len()
             } else {
@@ -49,7 +49,7 @@ impl Forger {
         let number = header.packet_number;
         let counter = (number.counter() + rng.u64(..64)).min(PacketNumber::MAX_COUNTER);
         let header = Header { packet_number: PacketNumber::new(number.channel(), counter), ..header };
-        encode_plain(header, &Symbol { block, id, payload: &payload }.into()).into()
+        encode_plain(header, &Symbol { block, esi: id, payload: &payload }.into()).into()
     }
 }
 

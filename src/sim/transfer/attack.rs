@@ -1,14 +1,14 @@
-//! Hostile parties in a transfer: who is one, and what they may not bring about.
+//! Hostile actors in a transfer: who is one, and what they may not bring about.
 
+use super::super::actors::SimActor;
 use super::super::checks::Ledger;
 use super::super::hostile::{Air, Attack, Hostile};
 use super::super::network::{NodeId, address};
-use super::super::party::Party;
 use super::super::scenario::Scenario;
 use super::Transfer;
 use crate::crypto::sign::sham;
 use crate::limits::MAX_PENDING_JOINS;
-use crate::protocol::envelope::SenderSide;
+use crate::protocol::packet_protection::SenderSide;
 use crate::units::{Digest, SessionId, Suite};
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -16,11 +16,11 @@ use std::rc::Rc;
 
 /// The ledger of nobody, before a sender starts.
 pub(super) fn no_ledger() -> Rc<RefCell<Ledger>> {
-    let side = SenderSide::new(SessionId(1), sham::identity(0), [1; 32], Suite::default(), None);
+    let side = SenderSide::new(SessionId(1), sham::signing_key(0), [1; 32], Suite::default(), None);
     Rc::new(RefCell::new(Ledger::new(side)))
 }
 
-/// What hostile parties know from the beginning.
+/// What hostile actors know from the beginning.
 pub(super) fn air(scenario: &Scenario, object: &[u8]) -> Rc<RefCell<Air>> {
     let root = Digest(*blake3::hash(object).as_bytes());
     let air = Air::new(root, scenario.layout, scenario.devices.len() as NodeId);
@@ -32,14 +32,14 @@ impl Transfer<'_, '_> {
         node as usize > self.devices.len()
     }
 
-    /// The hostile party with this number, and its place.
-    pub(super) fn hostile(&mut self, index: u32) -> (NodeId, Party) {
+    /// The hostile actor with this number, and its place.
+    pub(super) fn hostile(&mut self, index: u32) -> (NodeId, SimActor) {
         let node = self.devices.len() as NodeId + 1 + index;
         let plan = self.scenario.hostile[index as usize].clone();
         // Not drawn from the run's own numbers: with and without enemies it is the same run.
         let seed = (self.scenario.seed << 3 | u64::from(index)) ^ 0xe71;
         let hostile = Hostile::new(plan, node, seed, self.scenario.group_key, Rc::clone(&self.air));
-        (node, Party::Hostile(Box::new(hostile)))
+        (node, SimActor::Hostile(Box::new(hostile)))
     }
 
     /// The honest device at an address, if it is one's.
@@ -48,9 +48,9 @@ impl Transfer<'_, '_> {
     }
 
     /// I6: who has no keys takes up no room at the sender, and who has takes what is due to a device.
-    pub(super) fn check_population(&self, (devices, joins): (usize, usize)) {
+    pub(super) fn check_table_sizes(&self, (devices, joins): (usize, usize)) {
         let insiders = self.scenario.hostile.iter().filter(|plan| plan.attack.is_insider()).count();
-        // Twins of devices that are started again have rows of their own.
+        // Duplicates of devices that are started again have rows of their own.
         let most = if insiders == 0 { self.devices.len() } else { self.devices.len() * 4 + insiders * 20 };
         assert!(devices <= most, "I6: {devices} devices, and {} are there", self.devices.len());
         assert!(joins <= MAX_PENDING_JOINS, "I6: {joins} joins wait");
@@ -58,8 +58,8 @@ impl Transfer<'_, '_> {
 
     /// Two devices with one identifier are said to be there.
     pub(super) fn check_twins(&self, addresses: &[SocketAddr; 2]) {
-        let planned = self.scenario.hostile.iter().any(|plan| matches!(plan.attack, Attack::Twin(_)));
+        let planned = self.scenario.hostile.iter().any(|plan| matches!(plan.attack, Attack::DuplicateId(_)));
         let honest = addresses.iter().all(|at| self.honest_at(*at).is_some());
-        assert!(planned || !honest, "twins are reported at {addresses:?}, and there are none");
+        assert!(planned || !honest, "duplicates are reported at {addresses:?}, and there are none");
     }
 }

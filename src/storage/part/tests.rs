@@ -2,34 +2,34 @@
 
 use super::*;
 use crate::storage::scratch::Scratch;
-use crate::storage::{Destination, FileDestination};
+use crate::storage::{FileSink, Sink};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-fn into(dir: &Path, force: bool) -> FileDestination {
-    FileDestination::new(Some(dir.to_owned()), force)
+fn into(dir: &Path, force: bool) -> FileSink {
+    FileSink::new(Some(dir.to_owned()), force)
 }
 
-fn create(output: &Path, force: bool, name: &str, size: u64) -> Result<Box<dyn Part>, DestinationError> {
-    FileDestination::new(Some(output.to_owned()), force).create(name, size)
+fn create(output: &Path, force: bool, name: &str, size: u64) -> Result<Box<dyn Part>, SinkError> {
+    FileSink::new(Some(output.to_owned()), force).create(name, size)
 }
 
 /// The text of a refusal about names.
-fn name_error<T>(result: Result<T, DestinationError>) -> String {
+fn name_error<T>(result: Result<T, SinkError>) -> String {
     match result {
-        Err(DestinationError::Name(text)) => text,
-        Err(DestinationError::Disk(text)) => panic!("a disk error: {text}"),
+        Err(SinkError::Name(text)) => text,
+        Err(SinkError::Disk(text)) => panic!("a disk error: {text}"),
         Ok(_) => panic!("not refused"),
     }
 }
 
 /// The text of a refusal about the disk.
-fn disk_error<T>(result: Result<T, DestinationError>) -> String {
+fn disk_error<T>(result: Result<T, SinkError>) -> String {
     match result {
-        Err(DestinationError::Disk(text)) => text,
-        Err(DestinationError::Name(text)) => panic!("a name error: {text}"),
+        Err(SinkError::Disk(text)) => text,
+        Err(SinkError::Name(text)) => panic!("a name error: {text}"),
         Ok(_) => panic!("not refused"),
     }
 }
@@ -129,7 +129,7 @@ fn the_output_is_a_directory_or_a_file_name() {
 
 #[test]
 fn no_output_is_the_current_directory() {
-    let mut here = FileDestination::new(None, false);
+    let mut here = FileSink::new(None, false);
     here.check().unwrap();
     // Nothing is created: the name is one that no file may have.
     name_error(here.create("../x", 0));
@@ -262,7 +262,7 @@ fn names_of_every_shape_stay_in_their_directory() {
                 made += 1;
             }
             Err(error) => {
-                assert!(matches!(error, DestinationError::Name(_)), "{name:?}: {error}");
+                assert!(matches!(error, SinkError::Name(_)), "{name:?}: {error}");
                 assert!(!error.to_string().contains(char::is_control), "{name:?}");
                 refused += 1;
             }

@@ -78,7 +78,7 @@ impl ReceiverView for ReceiverBars {
                 let (name, size) = (text::escape(name), text::bytes(*size));
                 self.screen.say(&format!("receiving {name} ({size}) from {sender}"));
             }
-            ReceiverEvent::Held { bytes } => {
+            ReceiverEvent::Resumed { bytes } => {
                 self.screen.say(&text::held(*bytes, s.object_size));
                 self.draw(now, s);
             }
@@ -93,12 +93,12 @@ impl ReceiverView for ReceiverBars {
             ReceiverEvent::Receiving | ReceiverEvent::Committing | ReceiverEvent::Committed { .. } => {
                 self.draw(now, s);
             }
-            ReceiverEvent::SenderTrusted { key, address, judgement } => {
-                self.screen.say(&trust::trusted(key, address.ip(), *judgement));
+            ReceiverEvent::SenderTrusted { key, address, decision } => {
+                self.screen.say(&trust::trusted(key, address.ip(), *decision));
             }
-            ReceiverEvent::SenderRefused { key, address, judgement } => {
+            ReceiverEvent::SenderRefused { key, address, decision } => {
                 if self.memory.tells_refusal(key) {
-                    self.screen.warn(&trust::refused(key, address.ip(), *judgement));
+                    self.screen.warn(&trust::refused(key, address.ip(), *decision));
                 }
             }
             ReceiverEvent::Admitted | ReceiverEvent::Finished(_) => {}
@@ -130,7 +130,7 @@ impl ReceiverView for ReceiverBars {
 mod tests {
     use super::*;
     use crate::protocol::event::ReceiverOutcome;
-    use crate::protocol::trust::Judgement;
+    use crate::protocol::trust::TrustDecision;
     use crate::ui::testing::{Shared, receiver_intro};
     use crate::units::{Digest, SenderKey, SessionId, TaskId};
     use indicatif::{InMemoryTerm, ProgressDrawTarget};
@@ -155,16 +155,16 @@ mod tests {
             size: 100 << 20,
         };
         let address = "10.0.0.1:7418".parse().unwrap();
-        let (key, judgement) = (SenderKey([7; 32]), Judgement::FirstUse);
-        view.event(at(3_500), &ReceiverEvent::SenderTrusted { key, address, judgement }, &s);
+        let (key, decision) = (SenderKey([7; 32]), TrustDecision::FirstUse);
+        view.event(at(3_500), &ReceiverEvent::SenderTrusted { key, address, decision }, &s);
         assert!(
             term.contents().contains("sender ma3i-cc7u-6r2h-7k5c at 10.0.0.1, seen for"),
             "{}",
             term.contents()
         );
-        let (key, judgement) = (SenderKey([8; 32]), Judgement::Changed { expected: key });
-        view.event(at(3_600), &ReceiverEvent::SenderRefused { key, address, judgement }, &s);
-        view.event(at(3_700), &ReceiverEvent::SenderRefused { key, address, judgement }, &s);
+        let (key, decision) = (SenderKey([8; 32]), TrustDecision::Changed { expected: key });
+        view.event(at(3_600), &ReceiverEvent::SenderRefused { key, address, decision }, &s);
+        view.event(at(3_700), &ReceiverEvent::SenderRefused { key, address, decision }, &s);
         let text = term.contents();
         assert_eq!(text.matches("warning: refused the sender at 10.0.0.1").count(), 1, "{text}");
         view.event(at(4_000), &found, &s);

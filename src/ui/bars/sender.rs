@@ -5,7 +5,7 @@ use crate::protocol::event::{SenderEvent, SenderSnapshot};
 use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::ui::memory::SenderMemory;
-use crate::ui::plain::{status_line, twins};
+use crate::ui::plain::{duplicate_id, status_line};
 use crate::ui::{Exit, Notes, SenderIntro, SenderView, table, text, trust};
 use crate::wire::Phase;
 
@@ -116,8 +116,8 @@ impl SenderView for SenderBars {
                 self.screen
                     .note(&format!("{} joined{late} from {address}", text::device_name(label, *device)));
             }
-            SenderEvent::Twin { device, label, addresses } => {
-                self.screen.warn(&twins(*device, label, addresses));
+            SenderEvent::DuplicateId { device, label, addresses } => {
+                self.screen.warn(&duplicate_id(*device, label, addresses));
             }
             SenderEvent::Phase(_) => self.draw(now, s),
             SenderEvent::Hashed(_) | SenderEvent::Finished(_) => {}

@@ -106,18 +106,18 @@ fn a_receivers_events() {
     let s = ReceiverSnapshot {
         object_size: 5,
         received: 3,
-        trusted: Some((known, Judgement::Known)),
+        trusted: Some((known, TrustDecision::Known)),
         ..ReceiverSnapshot::default()
     };
     view.note(at(1), "not shown without -v");
     let address = "10.0.0.1:7418".parse().unwrap();
-    let judgement = Judgement::Changed { expected: known };
+    let decision = TrustDecision::Changed { expected: known };
     // Said once, however often it announces itself.
     for _ in 0..3 {
-        view.event(at(1), &ReceiverEvent::SenderRefused { key: stranger, address, judgement }, &s);
+        view.event(at(1), &ReceiverEvent::SenderRefused { key: stranger, address, decision }, &s);
     }
-    let judgement = Judgement::Known;
-    view.event(at(2), &ReceiverEvent::SenderTrusted { key: known, address, judgement }, &s);
+    let decision = TrustDecision::Known;
+    view.event(at(2), &ReceiverEvent::SenderTrusted { key: known, address, decision }, &s);
     let found = ReceiverEvent::Found {
         session: SessionId(1),
         task: TaskId([0; 16]),
@@ -128,7 +128,7 @@ fn a_receivers_events() {
     view.event(at(2), &found, &s);
     view.event(at(3), &ReceiverEvent::Admitted, &s);
     view.event(at(4), &ReceiverEvent::Receiving, &s);
-    view.event(at(4), &ReceiverEvent::Held { bytes: 3 }, &s);
+    view.event(at(4), &ReceiverEvent::Resumed { bytes: 3 }, &s);
     view.event(at(5), &ReceiverEvent::BlockRejected(9), &s);
     view.event(at(5), &ReceiverEvent::ForgedSymbols { block: 9, symbols: 2 }, &s);
     view.tick(at(6), &s);
@@ -146,7 +146,7 @@ fn a_receivers_events() {
             "found",
             "admitted",
             "receiving",
-            "held",
+            "resumed",
             "block_rejected",
             "forged_symbols",
             "progress",
@@ -157,7 +157,7 @@ fn a_receivers_events() {
     );
     assert_eq!(lines[0]["label"], "lab-07");
     assert_eq!(lines[1]["expected"], known.line());
-    assert_eq!(lines[1]["judgement"], "changed");
+    assert_eq!(lines[1]["decision"], "changed");
     assert_eq!(lines[2]["fingerprint"], known.fingerprint());
     assert_eq!(lines[3]["sender"], "[fe80::1]:7417");
     assert_eq!((&lines[6]["bytes"], &lines[6]["percent"]), (&3.into(), &60.0.into()));
@@ -165,7 +165,7 @@ fn a_receivers_events() {
     assert_eq!(lines[12]["acknowledged"], true);
     assert_eq!(lines[12]["received_datagrams"], 3);
     assert_eq!(lines[12]["sender_key"], known.line());
-    assert_eq!(lines[12]["sender_judgement"], "known");
+    assert_eq!(lines[12]["sender_trust"], "known");
     check_documented(&lines, "recv");
 }
 

@@ -10,13 +10,13 @@
 //! have their digests are taken for it, so nothing forged can enter any more, however much comes. A number of
 //! blocks are looked into at a time, since their digests take memory; the others wait.
 
-use super::{Blocks, Verdict};
+use super::{BlockCheck, Blocks};
 use crate::crypto::digest::symbol_digest;
 use crate::fec::BlockAssembly;
 use crate::limits::{MAX_SUSPECT_SYMBOLS, MAX_SUSPECTS};
 use crate::protocol::job::ReceiverJob;
 use crate::ranges::BitSet;
-use crate::units::{BlockIndex, SymbolDigest, SymbolId};
+use crate::units::{BlockIndex, Esi, SymbolDigest};
 use crate::wire::SymbolDigests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -101,7 +101,7 @@ impl Suspects {
     }
 
     /// Whether a symbol may be taken.
-    pub fn admits(&mut self, block: BlockIndex, id: SymbolId, payload: &[u8]) -> bool {
+    pub fn admits(&mut self, block: BlockIndex, id: Esi, payload: &[u8]) -> bool {
         let Some(Suspect { stage: Stage::Choosy(digests), .. }) = self.open.get(&block.0) else {
             return true;
         };
@@ -130,10 +130,10 @@ impl Blocks {
     pub fn add_digests(&mut self, message: &SymbolDigests) -> bool {
         let Some(suspect) = self.suspects.open.get_mut(&message.block.0) else { return false };
         let Stage::Asking { digests, known } = &mut suspect.stage else { return false };
-        let start = message.first.0 as usize;
+        let start = message.first_esi.0 as usize;
         let Some(slots) = digests.get_mut(start..start + message.digests.len()) else { return false };
         let before = known.count();
-        for ((id, slot), digest) in (message.first.0..).zip(slots).zip(&message.digests) {
+        for ((id, slot), digest) in (message.first_esi.0..).zip(slots).zip(&message.digests) {
             // The first counts: the sender has signed them all.
             if known.insert(id) {
                 *slot = *digest;
@@ -167,17 +167,17 @@ impl Blocks {
     }
 
     /// A block was sifted; what became of it, and how many symbols were thrown away as forged.
-    pub fn sifted(&mut self, block: BlockIndex, right: BitSet, agrees: bool) -> (Verdict, u32) {
+    pub fn sifted(&mut self, block: BlockIndex, right: BitSet, agrees: bool) -> (BlockCheck, u32) {
         self.suspects.sifting = false;
-        let Some(suspect) = self.suspects.open.get_mut(&block.0) else { return (Verdict::Verified, 0) };
-        let Stage::Sifting { digests, .. } = &suspect.stage else { return (Verdict::Verified, 0) };
+        let Some(suspect) = self.suspects.open.get_mut(&block.0) else { return (BlockCheck::Verified, 0) };
+        let Stage::Sifting { digests, .. } = &suspect.stage else { return (BlockCheck::Verified, 0) };
         if agrees {
             self.verify(block);
-            return (Verdict::Verified, 0);
+            return (BlockCheck::Verified, 0);
         }
         if right.is_full() {
             // All is as the sender says, and yet it is not.
-            return (Verdict::Hopeless, 0);
+            return (BlockCheck::Hopeless, 0);
         }
         suspect.stage = Stage::Choosy(Arc::clone(digests));
         let runs = suspect.received.runs(true);
@@ -189,7 +189,7 @@ impl Blocks {
         self.settled.remove(block.0);
         let assembly = BlockAssembly::with_sources(&self.layout, block, right);
         self.partial.insert(block.0, assembly);
-        (Verdict::Waiting, forged)
+        (BlockCheck::Waiting, forged)
     }
 }
 

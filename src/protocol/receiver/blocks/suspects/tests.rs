@@ -27,7 +27,7 @@ fn symbol(id: u32) -> [u8; SIZE] {
 
 fn digests(block: u32, first: u32, count: u32) -> SymbolDigests {
     let digests = (first..first + count).map(|id| symbol_digest(&symbol(id))).collect();
-    SymbolDigests { block: BlockIndex(block), first: SymbolId(first), digests }
+    SymbolDigests { block: BlockIndex(block), first_esi: Esi(first), digests }
 }
 
 fn bits(ids: impl IntoIterator<Item = u32>) -> BitSet {
@@ -42,11 +42,11 @@ fn bits(ids: impl IntoIterator<Item = u32>) -> BitSet {
 fn spoil(blocks: &mut Blocks, block: u32) {
     let mut job = None;
     for id in 0..K {
-        job = blocks.add(BlockIndex(block), SymbolId(id), &symbol(id)).1;
+        job = blocks.add(BlockIndex(block), Esi(id), &symbol(id)).1;
     }
     assert!(matches!(job, Some(ReceiverJob::Store { keep: true, .. })), "{job:?}");
     let verdict = blocks.mismatched(BlockIndex(block), Buffer::default(), Some(bits(0..K)));
-    assert_eq!(verdict, Verdict::Rejected);
+    assert_eq!(verdict, BlockCheck::Rejected);
 }
 
 /// The blocks that something is missing of, and whether only source symbols count.
@@ -69,7 +69,7 @@ fn forged_symbols_are_found_and_nothing_forged_gets_in_again() {
     spoil(&mut blocks, 1);
     // What may be right is not asked for, and not taken, until it is known.
     assert_eq!(missing(&blocks), [(0, false)]);
-    assert_eq!(blocks.add(BlockIndex(1), SymbolId(3), &symbol(3)).0, Taken::Needless);
+    assert_eq!(blocks.add(BlockIndex(1), Esi(3), &symbol(3)).0, Taken::Needless);
     assert_eq!(blocks.suspects(), [BlockIndex(1)]);
     assert!(blocks.add_digests(&digests(1, 0, 10)));
     assert!(!blocks.add_digests(&digests(1, 2, 8)), "nothing new");
@@ -81,17 +81,17 @@ fn forged_symbols_are_found_and_nothing_forged_gets_in_again() {
     let Some(ReceiverJob::Sift { block: BlockIndex(1), .. }) = blocks.next_sift() else { panic!() };
     assert!(blocks.next_sift().is_none());
     let verdict = blocks.sifted(BlockIndex(1), bits((0..K).filter(|id| ![3, 9].contains(id))), false);
-    assert_eq!(verdict, (Verdict::Waiting, 2));
+    assert_eq!(verdict, (BlockCheck::Waiting, 2));
     assert_eq!(missing(&blocks), [(0, false), (1, true)]);
     // Forged ones and repair symbols are refused, however many come.
     for id in 0..200 {
-        assert_eq!(blocks.add(BlockIndex(1), SymbolId(id), &[0xee; SIZE]).0, Taken::Forged);
+        assert_eq!(blocks.add(BlockIndex(1), Esi(id), &[0xee; SIZE]).0, Taken::Forged);
     }
     assert_eq!(blocks.forged_symbols(), 2 + u64::from(K));
-    assert!(matches!(blocks.add(BlockIndex(1), SymbolId(9), &symbol(9)), (Taken::New, None)));
-    let (taken, job) = blocks.add(BlockIndex(1), SymbolId(3), &symbol(3));
+    assert!(matches!(blocks.add(BlockIndex(1), Esi(9), &symbol(9)), (Taken::New, None)));
+    let (taken, job) = blocks.add(BlockIndex(1), Esi(3), &symbol(3));
     assert!(taken == Taken::New && matches!(job, Some(ReceiverJob::Store { .. })), "{job:?}");
-    assert_eq!(blocks.stored(BlockIndex(1), Digest::default(), Buffer::default()), Verdict::Verified);
+    assert_eq!(blocks.stored(BlockIndex(1), Digest::default(), Buffer::default()), BlockCheck::Verified);
     assert!(blocks.suspects.open.is_empty() && blocks.suspects.symbols == 0);
 }
 
@@ -101,7 +101,7 @@ fn digests_that_do_not_give_the_value_are_the_senders_fault() {
     spoil(&mut blocks, 0);
     blocks.add_digests(&digests(0, 0, K));
     assert!(blocks.next_sift().is_some());
-    assert_eq!(blocks.sifted(BlockIndex(0), bits(0..K), false), (Verdict::Hopeless, 0));
+    assert_eq!(blocks.sifted(BlockIndex(0), bits(0..K), false), (BlockCheck::Hopeless, 0));
 }
 
 #[test]
@@ -112,16 +112,16 @@ fn a_block_that_is_spoilt_again_on_the_disk_is_sifted_again_with_the_same_digest
     for _ in 0..3 {
         assert!(blocks.next_sift().is_some());
         let (verdict, _) = blocks.sifted(BlockIndex(0), bits(1..K), false);
-        assert_eq!(verdict, Verdict::Waiting);
-        let (_, job) = blocks.add(BlockIndex(0), SymbolId(0), &symbol(0));
+        assert_eq!(verdict, BlockCheck::Waiting);
+        let (_, job) = blocks.add(BlockIndex(0), Esi(0), &symbol(0));
         assert!(matches!(job, Some(ReceiverJob::Store { .. })), "{job:?}");
         let verdict = blocks.mismatched(BlockIndex(0), Buffer::default(), Some(bits(0..K)));
-        assert_eq!(verdict, Verdict::Rejected);
+        assert_eq!(verdict, BlockCheck::Rejected);
         assert!(blocks.suspects().is_empty());
     }
     // The last write was good after all.
     assert!(blocks.next_sift().is_some());
-    assert_eq!(blocks.sifted(BlockIndex(0), bits(0..K), true), (Verdict::Verified, 0));
+    assert_eq!(blocks.sifted(BlockIndex(0), bits(0..K), true), (BlockCheck::Verified, 0));
     assert!(blocks.all_verified());
 }
 
@@ -130,16 +130,16 @@ fn a_block_whose_page_comes_late_is_taken_apart_too() {
     let layout = Layout::new(1 << 10, 10, SIZE as u16).unwrap();
     let mut blocks = Blocks::new(layout, RECEIVER_BUFFER_BYTES);
     (0..K).for_each(|id| {
-        blocks.add(BlockIndex(0), SymbolId(id), &symbol(id));
+        blocks.add(BlockIndex(0), Esi(id), &symbol(id));
     });
-    assert_eq!(blocks.stored(BlockIndex(0), Digest([7; 32]), Buffer::default()), Verdict::Waiting);
-    let judged = blocks.add_page(HashPage { first: BlockIndex(0), values: vec![Digest::default()] });
-    assert_eq!(judged, [(BlockIndex(0), Verdict::Rejected)]);
+    assert_eq!(blocks.stored(BlockIndex(0), Digest([7; 32]), Buffer::default()), BlockCheck::Waiting);
+    let checked = blocks.add_page(HashPage { first: BlockIndex(0), values: vec![Digest::default()] });
+    assert_eq!(checked, [(BlockIndex(0), BlockCheck::Rejected)]);
     assert_eq!(blocks.suspects(), [BlockIndex(0)]);
     blocks.add_digests(&digests(0, 0, K));
     assert!(blocks.next_sift().is_some());
     // Nobody knows which of them were forged, and which were decoded from what was.
-    assert_eq!(blocks.sifted(BlockIndex(0), bits(8..K), false), (Verdict::Waiting, 1));
+    assert_eq!(blocks.sifted(BlockIndex(0), bits(8..K), false), (BlockCheck::Waiting, 1));
 }
 
 #[test]

@@ -148,7 +148,7 @@ impl Draw {
 
     /// Gives a share of the devices to which nothing happens a disk that fails at an operation, or
     /// a power cut at one.
-    pub(super) fn misfortune(mut self, mut scenario: Scenario) -> Scenario {
+    pub(super) fn disk_faults(mut self, mut scenario: Scenario) -> Scenario {
         let (steady, linger) = (scenario.sender.is_steady(), scenario.linger);
         // The first one is to have a quiet life, so that there is a session.
         for plan in scenario.devices.iter_mut().skip(1) {

@@ -6,20 +6,20 @@
 //!  JOIN with the cookie ──► agree, open ──► status table ──► ADMIT
 //! ```
 
-use super::devices::{Device, Hearing, Link};
+use super::devices::{Device, GroupReachability, Link};
 use super::{Sender, SenderEvent};
 use crate::crypto::window::ReplayWindow;
 use crate::limits::{
-    DEVICE_MESSAGES_PER_SECOND, LIFE_SIGN_INTERVAL, MAX_DEVICES, MAX_PENDING_JOINS, report_interval,
+    DEVICE_MESSAGES_PER_SECOND, KEEPALIVE_INTERVAL, MAX_DEVICES, MAX_PENDING_JOINS, report_interval,
 };
 use crate::pacing::Path;
-use crate::protocol::effort::Effort;
-use crate::protocol::envelope::{DeviceKeys, SenderSide};
 use crate::protocol::job::SenderJob;
+use crate::protocol::packet_protection::{DeviceKeys, SenderSide};
+use crate::protocol::rate_limit::RateLimit;
 use crate::status::DeviceStatus;
 use crate::time::Time;
-use crate::units::{AgreementKey, DeviceId};
-use crate::wire::{self, Admit, Head, Join, Message, Phase, Retry, Verdict};
+use crate::units::{AgreementKey, ChannelId, DeviceId, DeviceIndex};
+use crate::wire::{self, Admit, AdmitVerdict, Head, Join, Message, Phase, Retry};
 use std::net::SocketAddr;
 
 /// A join whose answer waits for the status table.
@@ -33,37 +33,37 @@ pub(super) struct PendingJoin {
 }
 
 /// What a join of a device that is known by another run comes to.
-enum Rival {
+enum Claim {
     /// It takes the place of the run before.
     Successor,
     /// Both are there: two devices with one identifier.
-    Twin,
+    DuplicateId,
     /// Not clear yet; it will ask again.
     Unclear,
 }
 
 impl Sender {
     /// A join has come in; false if it is not a sound one.
-    pub(super) fn knock(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) -> bool {
+    pub(super) fn join(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) -> bool {
         let Some(clear) = self.side.join_clear(from, bytes) else { return false };
         self.counters.feedback += 1;
         if !clear.reachable {
             self.retry(from, clear.agreement);
             return true;
         }
-        if let Some(key) = self.devices.of_run(&clear.agreement) {
-            let link = &self.devices.get(key).link;
+        if let Some(index) = self.devices.of_run(&clear.agreement) {
+            let link = &self.devices.get(index).link;
             let number = head.header.packet_number.counter();
             // What anybody can say again is no sign of life.
             if number < link.joins || SenderSide::from_one(&link.keys, head, bytes).is_none() {
                 return false;
             }
-            self.devices.get_mut(key).link.joins = number + 1;
+            self.devices.get_mut(index).link.joins = number + 1;
             // One that failed does not come back in the same run: it has left, or what it lacked still
             // holds. An overtaken join must not hide its reason.
-            self.devices.get_mut(key).address = from;
-            self.heard(key, now);
-            self.admit(key);
+            self.devices.get_mut(index).address = from;
+            self.heard(index, now);
+            self.admit(index);
             return true;
         }
         if self.devices.is_former(&clear.agreement, head.header.packet_number.counter()) {
@@ -72,7 +72,7 @@ impl Sender {
         if self.pending_joins.contains_key(&clear.agreement) {
             return true;
         }
-        if self.pending_joins.len() >= MAX_PENDING_JOINS || !self.effort.may(now) {
+        if self.pending_joins.len() >= MAX_PENDING_JOINS || !self.rate_limit.allow(now) {
             return false;
         }
         let Some(keys) = self.side.agree(&clear.agreement) else { return false };
@@ -91,20 +91,20 @@ impl Sender {
         self.message(to, number, &Message::Retry(retry));
     }
 
-    fn admit(&mut self, key: usize) {
-        let admit = if self.devices.get(key).status == DeviceStatus::Complete {
-            Admit { verdict: Verdict::AlreadyComplete, channel: 0 }
+    fn admit(&mut self, index: DeviceIndex) {
+        let admit = if self.devices.get(index).status == DeviceStatus::Complete {
+            Admit { verdict: AdmitVerdict::AlreadyComplete, channel: ChannelId::GROUP }
         } else {
-            Admit { verdict: Verdict::Admitted, channel: key as u16 + 1 }
+            Admit { verdict: AdmitVerdict::Admitted, channel: ChannelId::of_device(index) }
         };
         let number = self.replies.take_numbers(1);
-        self.tell_device_as(key, number, &Message::Admit(admit));
+        self.send_to_device_as(index, number, &Message::Admit(admit));
     }
 
     /// Answers a join that gets no place.
-    fn turn_away(&mut self, pending: &PendingJoin, verdict: Verdict) {
+    fn turn_away(&mut self, pending: &PendingJoin, verdict: AdmitVerdict) {
         let number = self.replies.take_numbers(1);
-        let admit = Message::Admit(Admit { verdict, channel: 0 });
+        let admit = Message::Admit(Admit { verdict, channel: ChannelId::GROUP });
         let bytes = self.side.to_one(&pending.keys, self.header(number), &admit);
         let transmit = self.transmit(pending.address, bytes);
         self.out.push_back(super::Output::Transmit(transmit));
@@ -130,49 +130,49 @@ impl Sender {
     ) {
         let mut id = pending.join.device;
         let mut label = pending.join.label.clone();
-        let key = match self.devices.key(id) {
+        let index = match self.devices.index_of(id) {
             None if status == Some(&DeviceStatus::Complete) => {
-                return self.turn_away(&pending, Verdict::AlreadyComplete);
+                return self.turn_away(&pending, AdmitVerdict::AlreadyComplete);
             }
             None => None,
-            Some(key) => match self.rival(key, agreement, &pending, now) {
-                Rival::Unclear => return,
-                Rival::Successor => Some(key),
-                Rival::Twin => {
-                    let first = self.devices.get(key);
-                    self.event(SenderEvent::Twin {
+            Some(index) => match self.claim(index, agreement, &pending, now) {
+                Claim::Unclear => return,
+                Claim::Successor => Some(index),
+                Claim::DuplicateId => {
+                    let first = self.devices.get(index);
+                    self.event(SenderEvent::DuplicateId {
                         device: id,
                         label: label.clone(),
                         addresses: [first.address, pending.address],
                     });
-                    (id, label) = twin(id, &label, &agreement);
+                    (id, label) = duplicate_of(id, &label, &agreement);
                     None
                 }
             },
         };
-        if key.is_none() && self.devices.len() >= MAX_DEVICES {
-            return self.turn_away(&pending, Verdict::Full);
+        if index.is_none() && self.devices.len() >= MAX_DEVICES {
+            return self.turn_away(&pending, AdmitVerdict::Full);
         }
         let link = Link {
             agreement,
             keys: pending.keys,
             window: ReplayWindow::default(),
-            effort: Effort::new(DEVICE_MESSAGES_PER_SECOND),
+            rate_limit: RateLimit::new(DEVICE_MESSAGES_PER_SECOND),
             joins: pending.number + 1,
         };
-        let key = match key {
-            Some(key) => {
-                self.devices.begin_run(key, link);
-                key
+        let index = match index {
+            Some(index) => {
+                self.devices.begin_run(index, link);
+                index
             }
             None => self.devices.insert(newcomer(id, link, pending.address, now)),
         };
-        let device = self.devices.get_mut(key);
+        let device = self.devices.get_mut(index);
         device.label = label;
         device.holds = pending.join.holds;
         device.address = pending.address;
         device.last_heard = now;
-        device.rival = None;
+        device.duplicate = None;
         if device.status != DeviceStatus::Complete {
             device.verified = 0;
             device.incomplete = None;
@@ -185,73 +185,78 @@ impl Sender {
                 late: self.phase != Phase::Gathering,
             };
             self.event(event);
-            self.take_up(key, now);
-            self.gather.joined();
-            self.life.joined(now);
+            self.take_up(index, now);
+            self.gather.joined(now);
         }
-        self.admit(key);
+        self.admit(index);
     }
 
     /// A run that is not the known one wants to be the device at `key`. A device that was started again has
     /// fallen silent in its former run; a machine with a cloned identifier has not.
-    fn rival(&mut self, key: usize, agreement: AgreementKey, pending: &PendingJoin, now: Time) -> Rival {
-        let group_size = self.devices.group_size();
-        let device = self.devices.get_mut(key);
+    fn claim(
+        &mut self,
+        index: DeviceIndex,
+        agreement: AgreementKey,
+        pending: &PendingJoin,
+        now: Time,
+    ) -> Claim {
+        let gsize = self.devices.gsize();
+        let device = self.devices.get_mut(index);
         if device.status == DeviceStatus::Complete {
             // What is complete is not heard from any more. Elsewhere, it is another machine.
             let moved = device.address.ip() != pending.address.ip();
-            return if moved { Rival::Twin } else { Rival::Successor };
+            return if moved { Claim::DuplicateId } else { Claim::Successor };
         }
         if device.is_final() {
-            return Rival::Successor;
+            return Claim::Successor;
         }
-        if now.since(device.last_heard) >= LIFE_SIGN_INTERVAL.max(report_interval(group_size)) * 2 {
-            return Rival::Successor;
+        if now.since(device.last_heard) >= KEEPALIVE_INTERVAL.max(report_interval(gsize)) * 2 {
+            return Claim::Successor;
         }
-        match device.rival {
+        match device.duplicate {
             Some((run, since)) if run == agreement => {
                 if device.last_heard > since {
-                    device.rival = None;
-                    Rival::Twin
+                    device.duplicate = None;
+                    Claim::DuplicateId
                 } else {
-                    Rival::Unclear
+                    Claim::Unclear
                 }
             }
             // Of several, the first one is looked at first.
-            Some((_, since)) if now.since(since) < LIFE_SIGN_INTERVAL * 4 => Rival::Unclear,
+            Some((_, since)) if now.since(since) < KEEPALIVE_INTERVAL * 4 => Claim::Unclear,
             _ => {
-                device.rival = Some((agreement, now));
-                Rival::Unclear
+                device.duplicate = Some((agreement, now));
+                Claim::Unclear
             }
         }
     }
 
     /// The status of a device that is being served.
-    fn active_status(&self, key: usize) -> DeviceStatus {
-        let device = self.devices.get(key);
+    fn active_status(&self, index: DeviceIndex) -> DeviceStatus {
+        let device = self.devices.get(index);
         match self.phase {
             Phase::Gathering => DeviceStatus::Waiting,
-            _ if (device.apart || device.since > 0) && !device.unreachable() => {
+            _ if (device.unicast_only || device.since > 0) && !device.unreachable() => {
                 DeviceStatus::Repairing { deficit: 0 }
             }
             _ => DeviceStatus::Receiving { deficit: 0 },
         }
     }
 
-    /// (Re)starts the service of a device: what has gone by is for a unicast repair session.
-    pub(super) fn take_up(&mut self, key: usize, now: Time) {
+    /// (Re)starts the service of a device: what has gone by is for unicast repair.
+    pub(super) fn take_up(&mut self, index: DeviceIndex, now: Time) {
         let started = self.phase != Phase::Gathering;
         let gone_by = if self.stream_done() { self.stream.position } else { self.stream.position + 1 };
-        let device = self.devices.get_mut(key);
+        let device = self.devices.get_mut(index);
         device.ended = None;
         device.last_gain = now;
         device.least_deficit = u64::MAX;
         device.unanswered = 0;
-        device.hearing = Hearing::new(now);
-        (device.apart, device.slow) = (false, false);
+        device.group = GroupReachability::new(now);
+        (device.unicast_only, device.slow) = (false, false);
         device.since = if started { gone_by } else { 0 };
-        let status = self.active_status(key);
-        self.set_status(key, status, now);
+        let status = self.active_status(index);
+        self.set_status(index, status, now);
     }
 }
 
@@ -259,7 +264,7 @@ fn newcomer(id: DeviceId, link: Link, address: SocketAddr, now: Time) -> Device 
     Device {
         id,
         link,
-        rival: None,
+        duplicate: None,
         label: String::new(),
         address,
         status: DeviceStatus::Lost,
@@ -270,7 +275,7 @@ fn newcomer(id: DeviceId, link: Link, address: SocketAddr, now: Time) -> Device 
         least_deficit: u64::MAX,
         since: 0,
         holds: false,
-        apart: false,
+        unicast_only: false,
         slow: false,
         slow_looks: 0,
         cause: None,
@@ -280,7 +285,7 @@ fn newcomer(id: DeviceId, link: Link, address: SocketAddr, now: Time) -> Device 
         silent_rounds: 0,
         lacks: None,
         channel: None,
-        hearing: Hearing::new(now),
+        group: GroupReachability::new(now),
         verified: 0,
         incomplete: None,
         lost_datagrams: 0,
@@ -291,11 +296,11 @@ fn newcomer(id: DeviceId, link: Link, address: SocketAddr, now: Time) -> Device 
 }
 
 /// Identifier and label of a second device with the same ones: its own for as long as it runs.
-fn twin(id: DeviceId, label: &str, agreement: &AgreementKey) -> (DeviceId, String) {
+fn duplicate_of(id: DeviceId, label: &str, agreement: &AgreementKey) -> (DeviceId, String) {
     let mut own = DeviceId::default();
     for (i, byte) in own.0.iter_mut().enumerate() {
         // The agreement's key is as good as random.
         *byte = id.0[i] ^ agreement.0[i] ^ agreement.0[16 + i];
     }
-    (own, format!("{label} (twin {:02x}{:02x})", own.0[0], own.0[1]))
+    (own, format!("{label} (duplicate {:02x}{:02x})", own.0[0], own.0[1]))
 }

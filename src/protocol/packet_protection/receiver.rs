@@ -7,8 +7,10 @@ use crate::crypto::derive::Secret;
 use crate::crypto::sign::{SIGNATURE_LEN, verify};
 use crate::crypto::window::ReplayWindow;
 use crate::limits::HEADER_LEN;
-use crate::units::{AgreementKey, Cookie, SenderKey, SessionId, Suite};
-use crate::wire::{self, Announce, Head, Header, Join, Kind, Message, Seals, decode_body, encode_plain};
+use crate::units::{AgreementKey, ChannelId, Cookie, SenderKey, SessionId, Suite};
+use crate::wire::{
+    self, Announce, Head, Header, Join, Message, MessageKind, Seals, decode_body, encode_plain,
+};
 use std::sync::Arc;
 
 /// A session that was announced by whoever has this key.
@@ -42,17 +44,14 @@ pub struct ReceiverSide {
     keys: DeviceKeys,
     /// By channel: the group's, our own, and what is said to all others.
     windows: [ReplayWindow; 3],
-    own_channel: u16,
+    own_channel: ChannelId,
 }
-
-/// Channel on which the sender answers those that have none yet.
-const REPLIES: u16 = u16::MAX;
 
 /// Opens and verifies the announce of a session that is not known yet. With group keys, only sealed ones
 /// count. The caller bounds how often this is tried: it takes some 40 us.
 #[must_use]
 pub fn find(groups: &[Secret], head: &Head, datagram: &mut [u8]) -> Option<Found> {
-    if head.kind != Kind::Announce || head.seals.device || head.seals.group == groups.is_empty() {
+    if head.kind != MessageKind::Announce || head.seals.device || head.seals.group == groups.is_empty() {
         return None;
     }
     if !head.seals.group {
@@ -109,7 +108,7 @@ impl ReceiverSide {
             membership,
             keys,
             windows: Default::default(),
-            own_channel: 0,
+            own_channel: ChannelId::GROUP,
         })
     }
 
@@ -139,12 +138,12 @@ impl ReceiverSide {
 
     /// The channel that the sender gave us; 0 as long as it has not.
     #[must_use]
-    pub const fn own_channel(&self) -> u16 {
+    pub const fn own_channel(&self) -> ChannelId {
         self.own_channel
     }
 
     /// Takes the channel that an ADMIT gave.
-    pub fn admitted(&mut self, channel: u16) {
+    pub fn admitted(&mut self, channel: ChannelId) {
         self.own_channel = channel;
     }
 
@@ -176,7 +175,7 @@ impl ReceiverSide {
         let proof = self.membership.join.proof(&[&datagram[..HEADER_LEN], &self.agreement.0, &cookie.0]);
         datagram.extend_from_slice(&proof);
         datagram.extend_from_slice(&plain[HEADER_LEN..]);
-        let clear = clear_len(Kind::Join);
+        let clear = clear_len(MessageKind::Join);
         seal(&self.keys.up, header.packet_number.0, self.device_mark(), clear, &mut datagram);
         datagram
     }
@@ -195,10 +194,10 @@ impl ReceiverSide {
         datagram
     }
 
-    fn window(&mut self, channel: u16) -> Option<&mut ReplayWindow> {
+    fn window(&mut self, channel: ChannelId) -> Option<&mut ReplayWindow> {
         match channel {
-            0 => Some(&mut self.windows[0]),
-            REPLIES => Some(&mut self.windows[2]),
+            ChannelId::GROUP => Some(&mut self.windows[0]),
+            ChannelId::REPLIES => Some(&mut self.windows[2]),
             own if own == self.own_channel => Some(&mut self.windows[1]),
             _ => None,
         }
@@ -215,7 +214,7 @@ impl ReceiverSide {
     ) -> Option<Opened<'a>> {
         let number = head.header.packet_number;
         let (kind, seals) = (head.kind, head.seals);
-        let symbol_in_clear = kind == Kind::Symbol && !seals.group && !self.is_sealed();
+        let symbol_in_clear = kind == MessageKind::Symbol && !seals.group && !self.is_sealed();
         if symbol_in_clear {
             let body = &datagram[HEADER_LEN..];
             let plain = seals == Seals::default();
@@ -227,7 +226,10 @@ impl ReceiverSide {
         let mut authentic = true;
         let len = if seals.device {
             // What is said to one is not signed, and what is signed is not said to one.
-            let for_one = matches!(kind, Kind::Admit | Kind::Poll | Kind::Acknowledge | Kind::Abort);
+            let for_one = matches!(
+                kind,
+                MessageKind::Admit | MessageKind::Poll | MessageKind::Acknowledge | MessageKind::Abort
+            );
             if seals.group || seals.suite != self.suite || !for_one {
                 return None;
             }
@@ -243,7 +245,7 @@ impl ReceiverSide {
             }
             let len = match &self.membership.seals {
                 Some(group) => {
-                    let key = if kind == Kind::Announce { &group.announce } else { &*group.stream };
+                    let key = if kind == MessageKind::Announce { &group.announce } else { &*group.stream };
                     HEADER_LEN + open(key, number.0, HEADER_LEN, datagram)?.len()
                 }
                 None => datagram.len(),
@@ -261,8 +263,8 @@ impl ReceiverSide {
                     plain.len()
                 }
                 // A symbol is checked with its block; a retry is not believed, only given back.
-                Kind::Symbol => len,
-                Kind::Retry => {
+                MessageKind::Symbol => len,
+                MessageKind::Retry => {
                     // Any member can seal one: it must not move the window either.
                     authentic = false;
                     len
@@ -271,7 +273,7 @@ impl ReceiverSide {
             }
         };
         let mut newest = false;
-        if kind == Kind::Symbol {
+        if kind == MessageKind::Symbol {
             // Any member of the group can forge one: it must not push what the sender signs out of the window.
             let window = self.window(number.channel())?;
             if number.counter() < window.end() && !window.note(number.counter()) {
@@ -294,22 +296,22 @@ mod tests {
     use super::super::fakes::announce_of;
     use super::*;
     use crate::crypto::sign::sham;
-    use crate::units::{BlockIndex, SymbolId};
+    use crate::units::{BlockIndex, Esi};
     use crate::wire::{PacketNumber, Symbol, head};
 
     #[test]
     fn a_members_forged_symbol_does_not_push_what_the_sender_says_out_of_the_window() {
         sham::allow();
         let (session, group) = (SessionId(3), Secret::new([5; 32]));
-        let sender = SenderSide::new(session, sham::identity(1), [1; 32], Suite::default(), Some(&group));
+        let sender = SenderSide::new(session, sham::signing_key(1), [1; 32], Suite::default(), Some(&group));
         let mut side = ReceiverSide::new(session, &announce_of(&sender), Some(&group), [2; 32]).unwrap();
         let mut hears = |counter, message: Message<'_>| {
-            let packet_number = PacketNumber::new(0, counter);
+            let packet_number = PacketNumber::new(ChannelId::GROUP, counter);
             let mut bytes = sender.to_all(Header { session, packet_number }, &message);
             let head = head(&bytes).unwrap();
             side.open(&head, &mut bytes, || true).is_some()
         };
-        let symbol = || Symbol { block: BlockIndex(0), id: SymbolId(0), payload: &[7; 64] }.into();
+        let symbol = || Symbol { block: BlockIndex(0), esi: Esi(0), payload: &[7; 64] }.into();
         let announce = || announce_of(&sender).into();
         assert!(hears(10, announce()));
         assert!(hears(PacketNumber::MAX_COUNTER, symbol()));
@@ -325,12 +327,12 @@ mod tests {
     fn a_members_forged_retry_does_not_push_what_the_sender_says_out_of_the_window() {
         sham::allow();
         let (session, group) = (SessionId(3), Secret::new([5; 32]));
-        let sender = SenderSide::new(session, sham::identity(1), [1; 32], Suite::default(), Some(&group));
+        let sender = SenderSide::new(session, sham::signing_key(1), [1; 32], Suite::default(), Some(&group));
         let announce = announce_of(&sender);
         // The member has the group key and no other.
         let member = Membership::new(Some(&group), Suite::default(), session, &announce.sender);
         let mut side = ReceiverSide::new(session, &announce, Some(&group), [2; 32]).unwrap();
-        for channel in [0, REPLIES] {
+        for channel in [ChannelId::GROUP, ChannelId::REPLIES] {
             let packet_number = PacketNumber::new(channel, PacketNumber::MAX_COUNTER);
             let retry = crate::wire::Retry { agreement: AgreementKey([9; 32]), cookie: Cookie::default() };
             let mut forged = encode_plain(Header { session, packet_number }, &retry.into());

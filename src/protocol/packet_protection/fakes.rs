@@ -2,11 +2,12 @@
 
 use super::{DeviceKeys, Found, ReceiverSide, SenderSide, find};
 use crate::crypto::derive::Secret;
-use crate::crypto::sign::{Identity, sham};
+use crate::crypto::sign::{SigningKey, sham};
 use crate::limits::HEADER_LEN;
-use crate::units::{Cookie, SenderKey, SessionId, Suite, TaskId};
+use crate::units::{ChannelId, Cookie, SenderKey, SessionId, Suite, TaskId};
 use crate::wire::{
-    self, Announce, Header, Invitation, Join, Kind, Message, PacketNumber, Phase, decode_body, encode_plain,
+    self, Announce, Header, Invitation, Join, Message, MessageKind, PacketNumber, Phase, decode_body,
+    encode_plain,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,7 +27,7 @@ pub fn announce_of(side: &SenderSide) -> Announce {
         data: std::net::SocketAddr::from(([239, 1, 1, 1], 7417)),
         position: crate::units::BlockIndex(0),
         invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
-        group_size: 0,
+        gsize: 0,
         rate: crate::units::Rate(1_000_000),
         root: None,
         name: "f".into(),
@@ -41,7 +42,7 @@ pub struct FakeDevice {
     /// What it gives back in joins.
     pub cookie: Cookie,
     /// Rounds of the polls that it could read, by channel.
-    pub rounds: BTreeMap<u16, u32>,
+    pub rounds: BTreeMap<ChannelId, u32>,
 }
 
 impl FakeDevice {
@@ -73,29 +74,29 @@ impl FakeDevice {
     }
 
     /// Speaks on this channel from now on, whether it is its own or not.
-    pub fn take_channel(&mut self, channel: u16) {
+    pub fn take_channel(&mut self, channel: ChannelId) {
         self.side.admitted(channel);
     }
 
     /// Its channel; 0 as long as it is not admitted.
     #[must_use]
-    pub const fn channel(&self) -> u16 {
+    pub const fn channel(&self) -> ChannelId {
         self.side.own_channel()
     }
 
-    fn header(&mut self, channel: u16) -> Header {
+    fn header(&mut self, channel: ChannelId) -> Header {
         self.sent += 1;
         Header { session: self.side.session(), packet_number: PacketNumber::new(channel, self.sent - 1) }
     }
 
     /// Its join.
     pub fn join(&mut self, join: Join) -> Vec<u8> {
-        let header = self.header(0);
+        let header = self.header(ChannelId::GROUP);
         self.side.join(header, self.cookie, join)
     }
 
     /// What it says; `damage` may change the datagram before it is protected.
-    pub fn say(&mut self, message: &Message<'_>, damage: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    pub fn seal_message(&mut self, message: &Message<'_>, damage: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let header = self.header(self.channel());
         let mut plain = encode_plain(header, message);
         damage(&mut plain);
@@ -105,12 +106,12 @@ impl FakeDevice {
     /// Protects any datagram that nothing protects yet.
     #[must_use]
     pub fn for_sender(&self, header: Header, plain: Vec<u8>) -> Vec<u8> {
-        let is_join = wire::peek(&plain).is_some_and(|(_, kind)| kind == Kind::Join);
+        let is_join = wire::peek(&plain).is_some_and(|(_, kind)| kind == MessageKind::Join);
         if is_join { self.side.join_of(header, self.cookie, &plain) } else { self.side.for_sender(plain) }
     }
 
     /// Listens to a datagram: cookie, channel and rounds are taken from it. What it is, if it is sound.
-    pub fn hear(&mut self, bytes: &[u8]) -> Option<Kind> {
+    pub fn hear(&mut self, bytes: &[u8]) -> Option<MessageKind> {
         let mut bytes = bytes.to_vec();
         let head = wire::head(&bytes).ok()?;
         let opened = self.side.open(&head, &mut bytes, || true)?;
@@ -131,24 +132,21 @@ impl FakeDevice {
 pub struct FakeSender {
     side: SenderSide,
     device: Option<DeviceKeys>,
-    sent: BTreeMap<u16, u64>,
+    sent: BTreeMap<ChannelId, u64>,
 }
-
-/// Channel of what is said to those who have none.
-const REPLIES: u16 = u16::MAX;
 
 impl FakeSender {
     /// One without a group key.
     #[must_use]
     pub fn new(session: SessionId) -> Self {
         sham::allow();
-        Self::of(session, sham::identity(1), [1; 32], None)
+        Self::of(session, sham::signing_key(1), [1; 32], None)
     }
 
     /// One with a key of its own, and a group key or none.
     #[must_use]
-    pub fn of(session: SessionId, identity: Identity, random: [u8; 32], group: Option<&Secret>) -> Self {
-        let side = SenderSide::new(session, identity, random, Suite::default(), group);
+    pub fn of(session: SessionId, signing_key: SigningKey, random: [u8; 32], group: Option<&Secret>) -> Self {
+        let side = SenderSide::new(session, signing_key, random, Suite::default(), group);
         Self { side, device: None, sent: BTreeMap::new() }
     }
 
@@ -176,12 +174,12 @@ impl FakeSender {
     }
 
     /// Lets the numbers of a channel leap.
-    pub fn leap(&mut self, channel: u16, by: u64) {
+    pub fn leap(&mut self, channel: ChannelId, by: u64) {
         let sent = self.sent.entry(channel).or_default();
         *sent = (*sent + by) & PacketNumber::MAX_COUNTER;
     }
 
-    fn header(&mut self, channel: u16) -> Header {
+    fn header(&mut self, channel: ChannelId) -> Header {
         let sent = self.sent.entry(channel).or_default();
         let packet_number = PacketNumber::new(channel, *sent);
         *sent = (*sent + 1) & PacketNumber::MAX_COUNTER;
@@ -191,7 +189,7 @@ impl FakeSender {
     /// What it says to all, or shows to one on its channel.
     pub fn to_all(
         &mut self,
-        channel: u16,
+        channel: ChannelId,
         message: &Message<'_>,
         damage: impl FnOnce(&mut Vec<u8>),
     ) -> Vec<u8> {
@@ -214,11 +212,12 @@ impl FakeSender {
     /// are answered that have no channel.
     pub fn to_one(
         &mut self,
-        channel: u16,
+        channel: ChannelId,
         message: &Message<'_>,
         damage: impl FnOnce(&mut Vec<u8>),
     ) -> Option<Vec<u8>> {
-        let header = self.header(if message.kind() == Kind::Admit { REPLIES } else { channel });
+        let header =
+            self.header(if message.kind() == MessageKind::Admit { ChannelId::REPLIES } else { channel });
         let mut plain = encode_plain(header, message);
         damage(&mut plain);
         Some(self.side.for_one(self.device.as_ref()?, plain))
@@ -228,7 +227,7 @@ impl FakeSender {
     pub fn hear(&mut self, from: std::net::SocketAddr, bytes: &[u8]) -> Option<(Header, Vec<u8>)> {
         let mut bytes = bytes.to_vec();
         let head = wire::head(&bytes).ok()?;
-        if head.kind == Kind::Join {
+        if head.kind == MessageKind::Join {
             let clear = self.side.join_clear(from, &bytes)?;
             self.device = Some(self.side.agree(&clear.agreement)?);
         }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 /// One refusal.
 #[derive(Debug)]
-pub struct Trouble {
+pub struct SendError {
     /// What was refused, such as `send to`.
     pub what: &'static str,
     /// The address in question.
@@ -15,7 +15,7 @@ pub struct Trouble {
     pub error: io::Error,
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot {} {}: {}", self.what, self.address, self.error)
     }
@@ -23,24 +23,24 @@ impl fmt::Display for Trouble {
 
 /// Refusals so far.
 #[derive(Debug, Default)]
-pub struct Troubles {
+pub struct SendErrors {
     /// Datagrams given up for lost.
     pub datagrams: u64,
     /// Groups and sockets that were refused.
     pub refusals: u64,
     /// The latest of either.
-    pub latest: Option<Trouble>,
+    pub latest: Option<SendError>,
 }
 
-impl Troubles {
+impl SendErrors {
     pub(super) fn lost(&mut self, datagrams: usize, to: SocketAddr, error: io::Error) {
         self.datagrams += datagrams as u64;
-        self.latest = Some(Trouble { what: "send to", address: to, error });
+        self.latest = Some(SendError { what: "send to", address: to, error });
     }
 
     pub(super) fn refused(&mut self, what: &'static str, address: SocketAddr, error: io::Error) {
         self.refusals += 1;
-        self.latest = Some(Trouble { what, address, error });
+        self.latest = Some(SendError { what, address, error });
     }
 }
 

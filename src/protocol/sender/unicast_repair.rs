@@ -7,47 +7,50 @@ use super::pace::Pace;
 use super::planner::Needs;
 use crate::status::DeviceStatus;
 use crate::time::Time;
-use crate::units::BlockIndex;
+use crate::units::{BlockIndex, DeviceIndex};
 use crate::wire::{Invitation, Message, Nak, Poll};
 use std::time::Duration;
 
 /// Sessions at a time while the group has work.
-const MAX_SESSIONS: usize = 16;
+const MAX_UNICAST_REPAIRS: usize = 16;
 
 impl Sender {
-    pub(super) fn drive_sessions(&mut self, now: Time) {
-        let room = if self.group_is_busy() { MAX_SESSIONS } else { usize::MAX };
-        if self.sessions.len() < room {
-            let wanting: Vec<usize> = self
+    pub(super) fn drive_unicast_repairs(&mut self, now: Time) {
+        let room = if self.group_is_busy() { MAX_UNICAST_REPAIRS } else { usize::MAX };
+        if self.unicast_repairs.len() < room {
+            let wanting: Vec<DeviceIndex> = self
                 .devices
                 .iter()
                 .filter(|(_, d)| d.wants_unicast() && (!d.slow || self.stream_done()))
-                .filter(|(key, _)| !self.sessions.contains(key))
-                .map(|(key, _)| key)
-                .take(room.min(MAX_SESSIONS * 4) - self.sessions.len().min(MAX_SESSIONS * 4))
+                .filter(|(index, _)| !self.unicast_repairs.contains(index))
+                .map(|(index, _)| index)
+                .take(
+                    room.min(MAX_UNICAST_REPAIRS * 4)
+                        - self.unicast_repairs.len().min(MAX_UNICAST_REPAIRS * 4),
+                )
                 .collect();
-            for key in wanting {
-                if self.session_scope(key) > 0 {
-                    let pace = Pace::new(self.session_controller(key, now), self.datagram_on_wire(), now);
-                    self.device_channel(key).pace.get_or_insert(pace);
-                    self.sessions.push_back(key);
+            for index in wanting {
+                if self.unicast_scope(index) > 0 {
+                    let pace = Pace::new(self.unicast_controller(index, now), self.datagram_on_wire(), now);
+                    self.device_channel(index).pace.get_or_insert(pace);
+                    self.unicast_repairs.push_back(index);
                 }
             }
         }
-        for key in self.sessions.clone() {
-            let channel = self.device_channel(key);
+        for index in self.unicast_repairs.clone() {
+            let channel = self.device_channel(index);
             match channel.round {
                 Round::Open { closes, .. } if now >= closes => {
                     channel.close(now);
-                    self.devices.get_mut(key).unanswered += 1;
-                    if self.devices.get(key).unreachable() {
-                        self.end_session(key);
+                    self.devices.get_mut(index).unanswered += 1;
+                    if self.devices.get(index).unreachable() {
+                        self.end_unicast_repair(index);
                     } else {
-                        self.poll_session(key, now);
+                        self.poll_unicast(index, now);
                     }
                 }
                 Round::Idle { next } if now >= next && !channel.has_repairs() => {
-                    self.poll_session(key, now);
+                    self.poll_unicast(index, now);
                 }
                 _ => {}
             }
@@ -55,60 +58,60 @@ impl Sender {
     }
 
     /// Blocks below this are repaired by unicast for the device.
-    fn session_scope(&self, key: usize) -> u32 {
-        let device = self.devices.get(key);
+    fn unicast_scope(&self, index: DeviceIndex) -> u32 {
+        let device = self.devices.get(index);
         let position = self.stream.position;
-        if device.apart || !self.group_is_busy() { position } else { device.since.min(position) }
+        if device.unicast_only || !self.group_is_busy() { position } else { device.since.min(position) }
     }
 
-    fn poll_session(&mut self, key: usize, now: Time) {
-        let patience = (self.rounds.rtt * 3).max(Duration::from_millis(250));
-        let patience = patience * (1 + self.devices.get(key).unanswered).min(2);
-        let scope = self.session_scope(key);
-        let group_size = self.devices.group_size();
-        let round = self.device_channel(key).open(now, now + patience, Time::NEVER);
+    fn poll_unicast(&mut self, index: DeviceIndex, now: Time) {
+        let patience = (self.rounds.grtt * 3).max(Duration::from_millis(250));
+        let patience = patience * (1 + self.devices.get(index).unanswered).min(2);
+        let scope = self.unicast_scope(index);
+        let gsize = self.devices.gsize();
+        let round = self.device_channel(index).open(now, now + patience, Time::NEVER);
         if self.stream_done() {
-            self.announce_to(key, now);
+            self.announce_to(index, now);
         }
         let poll = Poll {
             round,
             position: BlockIndex(scope),
             invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
-            group_size,
-            want_ids: true,
-            planned: Vec::new(),
+            gsize,
+            want_esis: true,
+            advertised: Vec::new(),
         };
-        self.tell_device(key, &Message::Poll(poll), now);
+        self.send_to_device(index, &Message::Poll(poll), now);
     }
 
     /// A device has answered the poll of its own session.
-    pub(super) fn session_answer(&mut self, key: usize, nak: &Nak, now: Time) {
-        let scope = self.session_scope(key);
+    pub(super) fn unicast_answer(&mut self, index: DeviceIndex, nak: &Nak, now: Time) {
+        let scope = self.unicast_scope(index);
         let busy = self.group_is_busy();
         let pages = self.page_count();
         let mut needs = Needs::default();
         needs.add(nak, pages, |block| {
             (block < scope).then(|| self.config.layout.source_symbols(BlockIndex(block)))
         });
-        let device = self.devices.get_mut(key);
+        let device = self.devices.get_mut(index);
         device.unanswered = 0;
-        let loss = if device.apart { 0.2 } else { self.rounds.loss };
+        let loss = if device.unicast_only { 0.2 } else { self.rounds.loss };
         let plans = needs.plan(loss);
         let idle = plans.is_empty() && needs.pages().next().is_none();
         // What it is still looking for in its own file it does not ask for yet.
         let looking = device.holds && nak.incomplete > self.config.layout.block_count() - scope;
-        let deaf = device.hearing.deaf;
-        if idle && busy && !looking && !deaf {
+        let unreachable = device.group.unreachable;
+        if idle && busy && !looking && !unreachable {
             // It has caught up: the group's rounds are enough for it from now on.
             device.since = 0;
-            device.apart = false;
-            self.end_session(key);
-            self.set_status(key, DeviceStatus::Receiving { deficit: 0 }, now);
+            device.unicast_only = false;
+            self.end_unicast_repair(index);
+            self.set_status(index, DeviceStatus::Receiving { deficit: 0 }, now);
             return;
         }
-        let least = Duration::from_millis(if idle && deaf { 250 } else { 20 });
-        let pause = self.rounds.rtt.max(least);
-        let channel = self.device_channel(key);
+        let least = Duration::from_millis(if idle && unreachable { 250 } else { 20 });
+        let pause = self.rounds.grtt.max(least);
+        let channel = self.device_channel(index);
         channel.close(if idle { now + pause } else { now });
         for page in needs.pages() {
             channel.add_page(page);
@@ -122,14 +125,14 @@ impl Sender {
             let kind = plan.kind.at_most(u32::try_from(room).unwrap_or(u32::MAX));
             room -= u64::from(kind.symbols());
             let (kind, first) = self.set_aside(plan.block, kind);
-            self.device_channel(key).push(BlockIndex(plan.block), kind, first);
+            self.device_channel(index).push(BlockIndex(plan.block), kind, first);
         }
     }
 
-    /// Ends a unicast repair session and drops what was planned in it.
-    pub(super) fn end_session(&mut self, key: usize) {
-        self.sessions.retain(|&k| k != key);
-        if let Some(channel) = &mut self.devices.get_mut(key).channel {
+    /// Ends unicast repair and drops what was planned in it.
+    pub(super) fn end_unicast_repair(&mut self, index: DeviceIndex) {
+        self.unicast_repairs.retain(|&k| k != index);
+        if let Some(channel) = &mut self.devices.get_mut(index).channel {
             let wasted = channel.clear();
             channel.close(Time::ZERO);
             if let Some(pace) = &mut channel.pace {
@@ -143,22 +146,22 @@ impl Sender {
     /// there are several (they pay the maximum, not the sum); a last one of several is served alone,
     /// so that the others are not bothered.
     pub(super) fn regroup(&mut self) {
-        let in_group: Vec<usize> =
-            self.devices.iter().filter(|(_, d)| d.in_group()).map(|(key, _)| key).collect();
+        let in_group: Vec<DeviceIndex> =
+            self.devices.iter().filter(|(_, d)| d.in_group()).map(|(index, _)| index).collect();
         match in_group.as_slice() {
             [] => {
-                let left: Vec<usize> = self
+                let left: Vec<DeviceIndex> = self
                     .devices
                     .iter()
-                    .filter(|(_, d)| !d.is_final() && !d.regrouped && !d.hearing.deaf)
-                    .map(|(key, _)| key)
+                    .filter(|(_, d)| !d.is_final() && !d.regrouped && !d.group.unreachable)
+                    .map(|(index, _)| index)
                     .collect();
                 if left.len() >= 2 {
-                    for key in left {
-                        self.end_session(key);
-                        let device = self.devices.get_mut(key);
+                    for index in left {
+                        self.end_unicast_repair(index);
+                        let device = self.devices.get_mut(index);
                         device.regrouped = true;
-                        device.apart = false;
+                        device.unicast_only = false;
                         device.since = 0;
                     }
                 }
@@ -169,7 +172,7 @@ impl Sender {
                     && !self.group.is_open()
                     && !self.devices.get(*last).unreachable() =>
             {
-                self.devices.get_mut(*last).apart = true;
+                self.devices.get_mut(*last).unicast_only = true;
             }
             _ => {}
         }

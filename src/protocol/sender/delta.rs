@@ -44,7 +44,7 @@ impl Sender {
     /// The pause between polls that bring nothing to do.
     pub(super) fn quiet_pause(&self) -> Duration {
         let pause = self.rounds.pause();
-        if self.stream.skipping { pause.min(PAUSE.max(self.rounds.rtt * 2)) } else { pause }
+        if self.stream.skipping { pause.min(PAUSE.max(self.rounds.grtt * 2)) } else { pause }
     }
 
     /// Of some blocks of which a device has nothing, how many it has lost: what was not sent to the

@@ -1,6 +1,7 @@
 //! Who is let in, and what those can do who are not.
 
 use super::*;
+use crate::units::{ChannelId, DeviceIndex};
 
 /// Bytes that were sent to an address since the `from`th transmission.
 fn sent_to(bench: &Bench, to: SocketAddr, from: usize) -> usize {
@@ -13,8 +14,8 @@ fn sent_to(bench: &Bench, to: SocketAddr, from: usize) -> usize {
         .sum()
 }
 
-fn keys(bench: &Bench, device: u8) -> Option<usize> {
-    bench.sender.devices.key(id(device))
+fn keys(bench: &Bench, device: u8) -> Option<DeviceIndex> {
+    bench.sender.devices.index_of(id(device))
 }
 
 #[test]
@@ -23,7 +24,7 @@ fn nothing_is_done_for_one_that_cannot_be_reached_and_less_is_sent_than_came() {
     let at = address(1);
     for run in 0..50 {
         let from = bench.sent.len();
-        bench.knock(1, run, at);
+        bench.send_join(1, run, at);
         let (sent, join) = (sent_to(&bench, at, from), 20 + 64 + 16 + 2 + 1 + 16);
         assert!(sent > 0 && sent < join, "{sent} bytes for a join of about {join}");
         // Nor later on: not a poll, not a goodbye.
@@ -38,11 +39,11 @@ fn nothing_is_done_for_one_that_cannot_be_reached_and_less_is_sent_than_came() {
 fn the_cookie_of_one_address_is_worth_nothing_at_another() {
     let mut bench = Bench::new(4, |_| {});
     let from = bench.sent.len();
-    bench.knock(1, 1, address(1));
+    bench.send_join(1, 1, address(1));
     bench.answered(1, 1, address(1), from);
-    bench.knock(1, 1, address(2));
+    bench.send_join(1, 1, address(2));
     assert_eq!(bench.sender.devices.len(), 0, "the cookie went to another address");
-    bench.knock(1, 1, address(1));
+    bench.send_join(1, 1, address(1));
     assert_eq!(bench.sender.devices.len(), 1);
 }
 
@@ -53,9 +54,9 @@ fn agreements_are_made_so_often_a_second_and_no_more() {
     for device in 0..=255 {
         for run in 0..4 {
             let from = bench.sent.len();
-            bench.knock(device, run, address(device));
+            bench.send_join(device, run, address(device));
             bench.answered(device, run, address(device), from);
-            bench.knock(device, run, address(device));
+            bench.send_join(device, run, address(device));
             tries += 1;
         }
     }
@@ -72,7 +73,7 @@ fn what_a_device_says_again_is_not_heard_again() {
     let abort = Abort { code: AbortCode::Disk, reason: "disk full".into() };
     let report =
         Progress { verified: 2, received: 1, lost: 0, kernel_drops: 0, overrun_drops: 0, arrivals: None };
-    let report = bench.run(1).say(&report.into(), |_| ());
+    let report = bench.run(1).seal_message(&report.into(), |_| ());
     let heard = bench.sender.counters.feedback;
     bench.take(address(1), report.clone());
     assert_eq!(bench.sender.counters.feedback, heard + 1);
@@ -83,7 +84,7 @@ fn what_a_device_says_again_is_not_heard_again() {
         assert_eq!(bench.sent.len(), from, "a replay is answered");
     }
     // Another device's words under this one's channel open with no key of it.
-    let mut forged = bench.run(2).say(&abort.into(), |_| ());
+    let mut forged = bench.run(2).seal_message(&abort.into(), |_| ());
     forged[12..14].copy_from_slice(&1_u16.to_be_bytes());
     bench.take(address(1), forged);
     assert!(!bench.status(1).is_final());
@@ -94,7 +95,7 @@ fn every_changed_bit_of_what_a_device_says_is_noticed() {
     let mut bench = Bench::new(4, |config| config.expected = Some(2));
     bench.join(1, 1);
     let abort = Abort { code: AbortCode::Disk, reason: String::new() };
-    let said = bench.run(1).say(&abort.into(), |_| ());
+    let said = bench.run(1).seal_message(&abort.into(), |_| ());
     for bit in 0..said.len() * 8 {
         let mut damaged = said.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
@@ -106,7 +107,7 @@ fn every_changed_bit_of_what_a_device_says_is_noticed() {
     assert!(bench.status(1).is_final());
     // The same of a join, with its cookie.
     let from = bench.sent.len();
-    bench.knock(2, 1, address(2));
+    bench.send_join(2, 1, address(2));
     bench.answered(2, 1, address(2), from);
     let fake = bench.runs.get_mut(&(2, 1)).unwrap();
     let join = fake.join(Join { device: id(2), holds: false, label: "d".into() });
@@ -129,17 +130,17 @@ fn a_device_that_moves_is_served_where_it_is_once_it_has_shown_that_it_is_there(
     let report = |bench: &mut Bench, at| {
         let report =
             Progress { verified: 0, received: 1, lost: 0, kernel_drops: 0, overrun_drops: 0, arrivals: None };
-        let bytes = bench.run(1).say(&report.into(), |_| ());
+        let bytes = bench.run(1).seal_message(&report.into(), |_| ());
         bench.take(at, bytes);
     };
     let from = bench.sent.len();
     report(&mut bench, new);
-    let key = keys(&bench, 1).unwrap();
-    assert_eq!(bench.sender.devices.get(key).address, old, "it has not shown that it receives there");
+    let index = keys(&bench, 1).unwrap();
+    assert_eq!(bench.sender.devices.get(index).address, old, "it has not shown that it receives there");
     assert!(sent_to(&bench, new, from) > 0);
     bench.answered(1, 1, new, from);
-    bench.knock(1, 1, new);
-    assert_eq!(bench.sender.devices.get(key).address, new);
+    bench.send_join(1, 1, new);
+    assert_eq!(bench.sender.devices.get(index).address, new);
     assert_eq!(bench.sender.devices.len(), 1);
 }
 
@@ -155,7 +156,7 @@ fn a_device_that_starts_again_takes_its_place_and_a_clone_gets_one_of_its_own() 
     }
     assert_eq!(bench.sender.devices.len(), 1);
     let run = bench.run(1);
-    assert_eq!(run.channel(), 1);
+    assert_eq!(run.channel(), ChannelId(1));
     bench.abort(1);
     assert!(bench.status(1).is_final(), "the new run speaks for it");
 
@@ -171,11 +172,11 @@ fn a_device_that_starts_again_takes_its_place_and_a_clone_gets_one_of_its_own() 
     assert_eq!(bench.sender.devices.len(), 2, "they are two");
     let rows = bench.sender.snapshot(bench.now).devices;
     assert_ne!(rows[0].device, rows[1].device);
-    assert!(rows[1].label.contains("twin"), "{}", rows[1].label);
+    assert!(rows[1].label.contains("duplicate"), "{}", rows[1].label);
     // What one says is not the other's.
     bench.current.insert(1, 2);
     let abort = Abort { code: AbortCode::Disk, reason: "disk full".into() };
-    let bytes = bench.run(1).say(&abort.into(), |_| ());
+    let bytes = bench.run(1).seal_message(&abort.into(), |_| ());
     bench.take(address(2), bytes);
     let rows = bench.sender.snapshot(bench.now).devices;
     assert!(!rows[0].status.is_final() && rows[1].status.is_final());
@@ -199,7 +200,7 @@ fn junk_on_a_devices_channel_does_not_silence_the_device() {
     let mut bench = Bench::new(4, |config| config.expected = Some(2));
     bench.join(1, 1);
     let before = bench.sender.counters.feedback;
-    let mut junk = bench.run(1).say(&crate::wire::Acknowledge.into(), |_| ());
+    let mut junk = bench.run(1).seal_message(&crate::wire::Acknowledge.into(), |_| ());
     let last = junk.len() - 1;
     junk[last] ^= 1;
     let mut number = 1_u64 << 40;
@@ -222,7 +223,7 @@ fn junk_on_a_devices_channel_does_not_silence_the_device() {
 fn a_replayed_join_does_not_keep_a_device_alive() {
     let mut bench = Bench::new(4, |config| config.expected = Some(1));
     let from = bench.sent.len();
-    bench.knock(1, 1, address(1));
+    bench.send_join(1, 1, address(1));
     bench.answered(1, 1, address(1), from);
     bench.current.insert(1, 1);
     let join = bench.run(1).join(Join { device: id(1), holds: false, label: "d".into() });

@@ -1,18 +1,18 @@
-//! A hostile party: when it acts, and what it sends by.
+//! A hostile actor: when it acts, and what it sends by.
 
 use super::insider::Insider;
 use super::outsider::Outsider;
 use super::{Air, Attack, HostilePlan};
 use crate::engine::{EngineError, Step};
+use crate::sim::actors::{DATA, RENDEZVOUS};
 use crate::sim::network::{NodeId, address};
 use crate::sim::node::{Actor, Sent, SimNet};
-use crate::sim::party::{DATA, RENDEZVOUS};
 use crate::time::Time;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-/// Most datagrams that one party sends in a run.
+/// Most datagrams that one actor sends in a run.
 const MOST: u32 = 4_000;
 
 enum Role {
@@ -20,7 +20,7 @@ enum Role {
     Insider(Box<Insider>),
 }
 
-/// What a party acts with.
+/// What an actor acts with.
 pub(super) struct Means {
     pub rng: fastrand::Rng,
     pub air: Rc<RefCell<Air>>,

@@ -27,7 +27,7 @@ use crate::crypto::seal::{SealKey, TAG_LEN};
 use crate::crypto::sign::SIGNATURE_LEN;
 use crate::limits::{HEADER_LEN, JOIN_CLEAR, SIGNATURE_RESERVE, TAG_RESERVE};
 use crate::units::{AgreementKey, SenderKey, SessionId, Suite};
-use crate::wire::{Kind, Seals};
+use crate::wire::{MessageKind, Seals};
 use std::sync::Arc;
 
 const _: () = assert!(SIGNATURE_LEN == SIGNATURE_RESERVE && TAG_LEN == TAG_RESERVE);
@@ -44,8 +44,15 @@ mod context {
 }
 
 /// Whether a message of this kind is signed when its sender says it to all.
-const fn is_signed(kind: Kind) -> bool {
-    matches!(kind, Kind::Announce | Kind::HashPage | Kind::Poll | Kind::Abort | Kind::SymbolDigests)
+const fn is_signed(kind: MessageKind) -> bool {
+    matches!(
+        kind,
+        MessageKind::Announce
+            | MessageKind::HashPage
+            | MessageKind::Poll
+            | MessageKind::Abort
+            | MessageKind::SymbolDigests
+    )
 }
 
 /// What a session's datagrams to the group are sealed with.
@@ -108,9 +115,9 @@ impl DeviceKeys {
 }
 
 /// Where the body of a datagram begins that is sealed between two.
-const fn clear_len(kind: Kind) -> usize {
+const fn clear_len(kind: MessageKind) -> usize {
     match kind {
-        Kind::Join => HEADER_LEN + JOIN_CLEAR,
+        MessageKind::Join => HEADER_LEN + JOIN_CLEAR,
         _ => HEADER_LEN,
     }
 }

@@ -1,7 +1,7 @@
 //! The end of a transfer: everything has ended, both sides agree, and expectations are met.
 
+use super::super::actors::{SimActor, device_id};
 use super::super::network::{NodeId, address};
-use super::super::party::{Party, device_id};
 use super::super::scenario::Expectation;
 use super::super::world::World;
 use super::{BEFORE, SENDER, Transfer};
@@ -10,21 +10,21 @@ use crate::status::DeviceStatus;
 
 impl Transfer<'_, '_> {
     /// I5: names what has not come to its end.
-    pub(super) fn report_hang(&self, world: &World<Party>) {
+    pub(super) fn report_hang(&self, world: &World<SimActor>) {
         let at = world.now();
         for node in 0..=self.devices.len() as NodeId {
             match world.actor(node).filter(|_| !world.is_finished(node)) {
-                Some(Party::Sender(s)) => {
+                Some(SimActor::Sender(s)) => {
                     panic!("I5: the sender is still running: {:#?}", s.engine.machine().snapshot(at))
                 }
-                Some(Party::Receiver(r)) => {
+                Some(SimActor::Receiver(r)) => {
                     let snapshot = r.engine.machine().snapshot();
                     panic!("I5: device {} is still running: {snapshot:#?} {:?}", node - 1, r.log)
                 }
-                Some(Party::Hostile(_)) | None => {}
+                Some(SimActor::Hostile(_)) | None => {}
             }
         }
-        panic!("I5: a hostile party is still there at {at:?}");
+        panic!("I5: a hostile actor is still there at {at:?}");
     }
 
     /// What the table says of a device. Where another one came with its identifier first, its runs have other
@@ -37,7 +37,7 @@ impl Transfer<'_, '_> {
     }
 
     /// The end: everything has ended, both sides agree, and expectations are met.
-    pub(super) fn judge(&self, world: &World<Party>) {
+    pub(super) fn check_end(&self, world: &World<SimActor>) {
         let scenario = self.scenario;
         let sender_alive = world.actor(SENDER).is_some();
         if sender_alive {

@@ -4,10 +4,10 @@ use super::{DeviceKeys, Membership, clear_len, context, is_signed, open, seal};
 use crate::crypto::agree::Agreement;
 use crate::crypto::derive::{Secret, same};
 use crate::crypto::seal::SealKey;
-use crate::crypto::sign::Identity;
+use crate::crypto::sign::SigningKey;
 use crate::limits::{HEADER_LEN, JOIN_CLEAR};
 use crate::units::{AgreementKey, Cookie, SenderKey, SessionId, Suite};
-use crate::wire::{self, Head, Header, Kind, Message, Seals, encode_plain};
+use crate::wire::{self, Head, Header, Message, MessageKind, Seals, encode_plain};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct SymbolSeal {
 #[derive(Debug)]
 pub struct SenderSide {
     session: SessionId,
-    identity: Identity,
+    signing_key: SigningKey,
     agreement: Agreement,
     suite: Suite,
     membership: Membership,
@@ -45,20 +45,20 @@ impl SenderSide {
     #[must_use]
     pub fn new(
         session: SessionId,
-        identity: Identity,
+        signing_key: SigningKey,
         random: [u8; 32],
         suite: Suite,
         group: Option<&Secret>,
     ) -> Self {
-        let membership = Membership::new(group, suite, session, &identity.public());
+        let membership = Membership::new(group, suite, session, &signing_key.public());
         let cookies = Secret::new(random).derive(context::COOKIE, &[]);
-        Self { session, identity, agreement: Agreement::new(random), suite, membership, cookies }
+        Self { session, signing_key, agreement: Agreement::new(random), suite, membership, cookies }
     }
 
     /// Who the sender is.
     #[must_use]
     pub fn key(&self) -> SenderKey {
-        self.identity.public()
+        self.signing_key.public()
     }
 
     /// What devices need to agree with it.
@@ -94,11 +94,11 @@ impl SenderSide {
     pub(super) fn for_all(&self, mut datagram: Vec<u8>) -> Vec<u8> {
         let Ok(head) = wire::head(&datagram) else { return datagram };
         if is_signed(head.kind) {
-            let signature = self.identity.sign(&datagram);
+            let signature = self.signing_key.sign(&datagram);
             datagram.extend_from_slice(&signature);
         }
         if let Some(seals) = &self.membership.seals {
-            let key = if head.kind == Kind::Announce { &seals.announce } else { &*seals.stream };
+            let key = if head.kind == MessageKind::Announce { &seals.announce } else { &*seals.stream };
             seal(key, head.header.packet_number.0, self.group_mark(), HEADER_LEN, &mut datagram);
         }
         datagram

@@ -56,7 +56,7 @@ pub enum LineError {
 }
 
 /// What a line holds.
-pub(super) struct Kind {
+pub(super) struct LineKind {
     /// For people.
     pub what: &'static str,
     /// How every version of it begins.
@@ -65,7 +65,7 @@ pub(super) struct Kind {
     pub heading: &'static str,
 }
 
-impl Kind {
+impl LineKind {
     /// What follows the heading of a line, white space around it left out.
     pub(super) fn body<'a>(&self, line: &'a str) -> Result<&'a str, LineError> {
         let line = line.trim();

@@ -1,4 +1,4 @@
-//! The fuzz target `envelope`: a sender, a device, and somebody between them who holds back, damages,
+//! The fuzz target `packet_protection`: a sender, a device, and somebody between them who holds back, damages,
 //! joins, repeats and makes up datagrams. Whatever gets through as authentic is, byte for byte, what
 //! the other side has made, and comes through once (but for symbols ahead of the window); what was not
 //! touched does get through. Signatures and seals are the real ones.
@@ -6,19 +6,18 @@
 use super::fakes::announce_of;
 use super::{DeviceKeys, ReceiverSide, SenderSide, find, is_signed};
 use crate::crypto::derive::Secret;
-use crate::crypto::sign::Identity;
+use crate::crypto::sign::SigningKey;
 use crate::crypto::window::WINDOW;
 use crate::limits::{HEADER_LEN, JOIN_CLEAR};
-use crate::units::{AgreementKey, Cookie, SessionId, Suite};
-use crate::wire::{self, Head, Header, Kind, PacketNumber, encode_plain};
+use crate::units::{AgreementKey, ChannelId, Cookie, SessionId, Suite};
+use crate::wire::{self, Head, Header, MessageKind, PacketNumber, encode_plain};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 const SESSION: SessionId = SessionId(0x6d63_f0e4);
 const FROM: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)), 40_000);
 /// The device's channel, if it has one, and that on which those are answered who have none.
-const CHANNEL: u16 = 1;
-const REPLIES: u16 = u16::MAX;
+const CHANNEL: ChannelId = ChannelId(1);
 const MAX_OPERATIONS: usize = 64;
 
 /// Somebody's datagram as it was made.
@@ -50,11 +49,11 @@ struct World {
     passed: [u32; 2],
 }
 
-/// The body of the fuzz target `envelope`.
+/// The body of the fuzz target `packet_protection`.
 ///
 /// # Panics
 /// When something forged gets through, or something genuine does not.
-pub fn fuzz_envelope(bytes: &[u8]) {
+pub fn fuzz_packet_protection(bytes: &[u8]) {
     play(bytes);
 }
 
@@ -96,8 +95,8 @@ impl World {
             _ => vec![b, a],
         };
         let suite = if choice & 16 == 0 { Suite::Aes256Gcm } else { Suite::ChaCha20Poly1305 };
-        let identity = Identity::new(&Secret::new([5; 32]));
-        let sender = SenderSide::new(SESSION, identity, [1; 32], suite, group.as_ref());
+        let signing_key = SigningKey::new(&Secret::new([5; 32]));
+        let sender = SenderSide::new(SESSION, signing_key, [1; 32], suite, group.as_ref());
         let own = known.iter().find(|own| group.as_ref().is_some_and(|g| g.expose() == own.expose()));
         let together = own.is_some() || group.is_none() && known.is_empty();
         let own = own.or(known.first());
@@ -130,11 +129,12 @@ impl World {
         match take::<1>(input)?[0] % 8 {
             op @ 0..4 => {
                 let [kind, channel, high, low] = take(input)?;
-                let kind = Kind::ALL[usize::from(kind) % Kind::ALL.len()];
-                let channel = [0, CHANNEL, REPLIES, 7][usize::from(channel & 3)];
+                let kind = MessageKind::ALL[usize::from(kind) % MessageKind::ALL.len()];
+                let channel =
+                    [ChannelId::GROUP, CHANNEL, ChannelId::REPLIES, ChannelId(7)][usize::from(channel & 3)];
                 // Far enough apart to fall out of the window.
                 let counter = u64::from(u16::from_be_bytes([high, low]));
-                let kind = if op == 2 { Kind::Join } else { kind };
+                let kind = if op == 2 { MessageKind::Join } else { kind };
                 self.make(op, kind, PacketNumber::new(channel, counter), run(input)?);
             }
             4 => self.deliver(run(input)?),
@@ -171,11 +171,11 @@ impl World {
     }
 
     /// The sender or the device makes a datagram, with any body; nothing of it arrives by itself.
-    fn make(&mut self, how: u8, kind: Kind, packet_number: PacketNumber, body: &[u8]) {
+    fn make(&mut self, how: u8, kind: MessageKind, packet_number: PacketNumber, body: &[u8]) {
         let header = Header { session: SESSION, packet_number };
         let announce = announce_of(&self.sender).into();
         let mut plain = match kind {
-            Kind::Announce if body.is_empty() => encode_plain(header, &announce),
+            MessageKind::Announce if body.is_empty() => encode_plain(header, &announce),
             _ => [&encode_plain(header, &wire::Acknowledge.into())[..], body].concat(),
         };
         plain[3] = kind as u8;
@@ -197,7 +197,7 @@ impl World {
                 self.up.push(Made { bytes, body, alone: true });
             }
             // A join has more in clear than what this makes.
-            _ if kind == Kind::Join => {}
+            _ if kind == MessageKind::Join => {}
             _ => {
                 let bytes = self.device.for_sender(plain);
                 self.up.push(Made { bytes, body, alone: true });
@@ -220,7 +220,7 @@ impl World {
         let genuine = self.down.iter().find(|made| made.bytes == bytes && !made.alone);
         let announce = announce_of(&self.sender);
         let sound = genuine.filter(|made| {
-            head.kind == Kind::Announce
+            head.kind == MessageKind::Announce
                 && wire::decode_body(head.kind, &made.body) == Ok(announce.clone().into())
         });
         assert!(found.is_none() || genuine.is_some(), "a forged session is found: {found:?}");
@@ -229,7 +229,8 @@ impl World {
 
     fn reach_device(&mut self, head: &Head, bytes: &[u8]) {
         let (kind, number) = (head.kind, head.header.packet_number);
-        let known = matches!(number.channel(), 0 | REPLIES) || self.admitted && number.channel() == CHANNEL;
+        let known = matches!(number.channel(), ChannelId::GROUP | ChannelId::REPLIES)
+            || self.admitted && number.channel() == CHANNEL;
         let channel = self.taken.range(PacketNumber::new(number.channel(), 0)..);
         let newest = channel.take_while(|n| n.channel() == number.channel()).last();
         let in_window = newest.is_none_or(|newest| number.counter() + WINDOW > newest.counter());
@@ -242,8 +243,8 @@ impl World {
         if let Some(opened) = opened.filter(|opened| !opened.authentic) {
             // A retry proves nothing, whoever sealed it for the group.
             let anybodys = match kind {
-                Kind::Retry => !head.seals.device && head.seals.group == sealed,
-                Kind::Symbol => !head.seals.group && !head.seals.device && !sealed,
+                MessageKind::Retry => !head.seals.device && head.seals.group == sealed,
+                MessageKind::Symbol => !head.seals.group && !head.seals.device && !sealed,
                 _ => false,
             };
             assert!(anybodys && !opened.newest, "{head:?}");
@@ -254,16 +255,19 @@ impl World {
             return;
         };
         let may_be = if made.alone {
-            matches!(kind, Kind::Admit | Kind::Poll | Kind::Acknowledge | Kind::Abort)
+            matches!(
+                kind,
+                MessageKind::Admit | MessageKind::Poll | MessageKind::Acknowledge | MessageKind::Abort
+            )
         } else {
-            is_signed(kind) || self.group.is_some() && kind == Kind::Symbol
+            is_signed(kind) || self.group.is_some() && kind == MessageKind::Symbol
         };
         assert_eq!(authentic, may_be && is_new, "{head:?}");
         if let Some(opened) = opened.filter(|opened| opened.authentic) {
             assert_eq!(opened.body, made.body);
             let ahead = newest.is_none_or(|newest| number > *newest);
             // A sealed symbol does not move the window: a member could forge one far ahead.
-            let moves = kind != Kind::Symbol;
+            let moves = kind != MessageKind::Symbol;
             assert_eq!(opened.newest, moves && ahead);
             if moves || !ahead {
                 self.taken.insert(number);
@@ -274,7 +278,7 @@ impl World {
 
     fn reach_sender(&mut self, head: &Head, bytes: &[u8]) {
         let genuine = self.up.iter().find(|made| made.bytes == bytes).filter(|_| self.together);
-        if head.kind == Kind::Join {
+        if head.kind == MessageKind::Join {
             let clear = self.sender.join_clear(FROM, bytes);
             let shown = bytes.get(..HEADER_LEN + JOIN_CLEAR);
             let proven = shown.is_some_and(|shown| {
@@ -296,7 +300,7 @@ impl World {
 }
 
 fn is_join(bytes: &[u8]) -> bool {
-    wire::peek(bytes).is_some_and(|(_, kind)| kind == Kind::Join)
+    wire::peek(bytes).is_some_and(|(_, kind)| kind == MessageKind::Join)
 }
 
 /// Flips bits, cuts, lengthens, leaves out.

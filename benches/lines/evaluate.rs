@@ -26,7 +26,7 @@ pub struct Span {
 
 /// What became of the line in a span. Seconds are from its start, NaN for never.
 #[derive(Clone, Copy, Debug)]
-pub struct Verdict {
+pub struct Evaluation {
     pub found: f64,
     pub settled: f64,
     pub share: f64,
@@ -45,8 +45,8 @@ pub fn between(a: &Sample, b: &Sample, mbit: u64, loss: f64) -> (f64, f64) {
     (share, drops.fold(0.0, f64::max))
 }
 
-/// Judges one span of the samples.
-pub fn judge(samples: &[Sample], span: &Span) -> Verdict {
+/// Evaluates one span of the samples.
+pub fn evaluate(samples: &[Sample], span: &Span) -> Evaluation {
     let within: Vec<&Sample> = samples.iter().filter(|s| (span.from..=span.to).contains(&s.at)).collect();
     let windows = || {
         within.windows(WINDOW + 1).map(|w| {
@@ -61,7 +61,7 @@ pub fn judge(samples: &[Sample], span: &Span) -> Verdict {
         [first, .., last] if settled.len() > WINDOW => between(first, last, span.mbit, span.loss),
         _ => (f64::NAN, f64::NAN),
     };
-    Verdict {
+    Evaluation {
         found: first(windows().find(|(_, share, _)| holds(*share))),
         settled: first(windows().find(|(_, share, drops)| holds(*share) && *drops < MAX_DROPS)),
         share,

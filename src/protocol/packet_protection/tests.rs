@@ -2,11 +2,11 @@
 
 use super::fakes::announce_of;
 use super::*;
-use crate::crypto::sign::Identity;
-use crate::units::{BlockIndex, Cookie, DeviceId, Digest, SymbolId};
+use crate::crypto::sign::SigningKey;
+use crate::units::{BlockIndex, ChannelId, Cookie, DeviceId, Digest, Esi};
 use crate::wire::{
-    self, Abort, AbortCode, Acknowledge, Admit, HashPage, Header, Invitation, Join, Message, PacketNumber,
-    Poll, Retry, Symbol, Verdict,
+    self, Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, HashPage, Header, Invitation, Join, Message,
+    PacketNumber, Poll, Retry, Symbol,
 };
 use std::time::Duration;
 
@@ -17,16 +17,16 @@ fn group(seed: u8) -> Secret {
 }
 
 fn header(channel: u16, counter: u64) -> Header {
-    Header { session: SESSION, packet_number: PacketNumber::new(channel, counter) }
+    Header { session: SESSION, packet_number: PacketNumber::new(ChannelId(channel), counter) }
 }
 
 fn sender(key: Option<&Secret>, suite: Suite) -> SenderSide {
-    SenderSide::new(SESSION, Identity::new(&Secret::new([1; 32])), [2; 32], suite, key)
+    SenderSide::new(SESSION, SigningKey::new(&Secret::new([1; 32])), [2; 32], suite, key)
 }
 
 fn receiver(sender: &SenderSide, key: Option<&Secret>) -> ReceiverSide {
     let mut side = ReceiverSide::new(SESSION, &announce_of(sender), key, [3; 32]).unwrap();
-    side.admitted(1);
+    side.admitted(ChannelId(1));
     side
 }
 
@@ -47,9 +47,9 @@ fn messages() -> Vec<Message<'static>> {
             round: 1,
             position: BlockIndex(3),
             invitation: Invitation { probability: 7, window: Duration::ZERO },
-            group_size: 2,
-            want_ids: false,
-            planned: vec![],
+            gsize: 2,
+            want_esis: false,
+            advertised: vec![],
         }
         .into(),
         Abort { code: AbortCode::Finished, reason: "done".into() }.into(),
@@ -91,7 +91,7 @@ fn every_changed_bit_of_what_is_said_to_one_is_noticed() {
         let from = sender(key.as_ref(), suite);
         let mut side = receiver(&from, key.as_ref());
         let keys = from.agree(&side.agreement()).unwrap();
-        let admit = Admit { verdict: Verdict::Admitted, channel: 1 };
+        let admit = Admit { verdict: AdmitVerdict::Admitted, channel: ChannelId(1) };
         let said = [(u16::MAX, 5, admit.into()), (1, 5, Acknowledge.into()), (1, 6, messages().remove(1))];
         for (channel, counter, message) in said {
             let sound = from.to_one(&keys, header(channel, counter), &message);
@@ -105,7 +105,7 @@ fn every_changed_bit_of_what_is_said_to_one_is_noticed() {
         }
         // It is for this device alone.
         let mut other = ReceiverSide::new(SESSION, &announce_of(&from), key.as_ref(), [4; 32]).unwrap();
-        other.admitted(1);
+        other.admitted(ChannelId(1));
         assert_eq!(opened(&mut other, &from.to_one(&keys, header(1, 9), &Acknowledge.into())), None);
     }
 }
@@ -144,14 +144,14 @@ fn a_member_cannot_pass_for_the_sender() {
     let key = group(7);
     let from = sender(Some(&key), Suite::Aes256Gcm);
     let mut side = receiver(&from, Some(&key));
-    // It has all the keys of the group, and signs with an identity of its own.
+    // It has all the keys of the group, and signs with an signing_key of its own.
     let membership = Membership::new(Some(&key), Suite::Aes256Gcm, SESSION, &from.key());
     let seals = membership.seals.unwrap();
-    let identity = Identity::new(&Secret::new([66; 32]));
+    let signing_key = SigningKey::new(&Secret::new([66; 32]));
     let forge = |number: Header, message: &Message<'_>| {
         let mut datagram = wire::encode_plain(number, message);
-        if message.kind() != Kind::Symbol {
-            let signature = identity.sign(&datagram);
+        if message.kind() != MessageKind::Symbol {
+            let signature = signing_key.sign(&datagram);
             datagram.extend_from_slice(&signature);
         }
         let mark = Seals { group: true, device: false, suite: Suite::Aes256Gcm };
@@ -162,13 +162,13 @@ fn a_member_cannot_pass_for_the_sender() {
         assert_eq!(opened(&mut side, &forge(header(0, n), &message)), None, "{message:?}");
     }
     // Symbols it can forge: they count for nothing until their block agrees with its value.
-    let symbol = Symbol { block: BlockIndex(0), id: SymbolId(0), payload: b"forged" };
+    let symbol = Symbol { block: BlockIndex(0), esi: Esi(0), payload: b"forged" };
     assert!(opened(&mut side, &forge(header(0, 99), &symbol.into())).is_some());
 }
 
 #[test]
 fn symbols_are_sealed_for_the_group_or_vouched_for_by_nobody() {
-    let symbol = Message::from(Symbol { block: BlockIndex(2), id: SymbolId(3), payload: b"some bytes" });
+    let symbol = Message::from(Symbol { block: BlockIndex(2), esi: Esi(3), payload: b"some bytes" });
     for (key, suite) in sessions() {
         let from = sender(key.as_ref(), suite);
         let mut side = receiver(&from, key.as_ref());

@@ -13,7 +13,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How a receiver follows.
 #[derive(Debug)]
-pub(super) struct Follow {
+pub(super) struct Rebind {
     choice: ReceiveChoice,
     looked: Instant,
     /// The choice was not possible when it was made last.
@@ -28,30 +28,30 @@ fn same(before: &[Interface], now: &[Interface]) -> bool {
 
 impl UdpNet {
     /// Has the interfaces be chosen anew by `choice` from now on, for as long as nothing is heard.
-    pub fn follow(&mut self, choice: ReceiveChoice) {
-        self.follow = Some(Follow { choice, looked: Instant::now(), missing: self.interfaces.is_empty() });
+    pub fn rebind(&mut self, choice: ReceiveChoice) {
+        self.rebind = Some(Rebind { choice, looked: Instant::now(), missing: self.interfaces.is_empty() });
     }
 
     /// Looks after what the system may have changed; to be called often. Returns what a person should
     /// know of it, one clause each.
     pub fn tend(&mut self) -> Vec<String> {
-        if let Some(mut follow) = self.follow.take() {
-            if follow.looked.elapsed() >= LOOK_EVERY {
-                follow.looked = Instant::now();
+        if let Some(mut rebind) = self.rebind.take() {
+            if rebind.looked.elapsed() >= LOOK_EVERY {
+                rebind.looked = Instant::now();
                 let silent = mem::take(&mut self.heard) == 0;
                 if mem::take(&mut self.look) || silent {
-                    self.choose_anew(&mut follow);
+                    self.choose_anew(&mut rebind);
                 }
             }
-            self.follow = Some(follow);
+            self.rebind = Some(rebind);
         }
         mem::take(&mut self.notices)
     }
 
-    fn choose_anew(&mut self, follow: &mut Follow) {
-        match follow.choice.choose() {
+    fn choose_anew(&mut self, rebind: &mut Rebind) {
+        match rebind.choice.choose() {
             Ok(found) => {
-                let back = mem::take(&mut follow.missing);
+                let back = mem::take(&mut rebind.missing);
                 if back || !same(&self.interfaces, &found) {
                     let names = |all: &[Interface]| all.iter().map(|i| i.name.clone()).collect::<Vec<_>>();
                     if back || names(&self.interfaces) != names(&found) {
@@ -62,7 +62,7 @@ impl UdpNet {
                 }
             }
             Err(e) => {
-                if !mem::replace(&mut follow.missing, true) {
+                if !mem::replace(&mut rebind.missing, true) {
                     self.notices.push(format!("{e}; waiting for it"));
                 }
             }
@@ -75,7 +75,7 @@ impl UdpNet {
         for group in self.groups.clone() {
             if let Ok(at) = self.group_channel(group.is_ipv6(), group.port()) {
                 for gone in before.iter().filter(|b| self.interfaces.iter().all(|i| i.index != b.index)) {
-                    self.channels[at].leave(group.ip(), gone);
+                    self.sockets[at].leave(group.ip(), gone);
                 }
             }
             self.join(group);

@@ -9,20 +9,20 @@ const BURST: Duration = Duration::from_millis(100);
 /// Allows something so often (the generic cell rate algorithm of ITU-T I.371). It is refilled evenly: were it
 /// all at once, what comes in step with that would never get its turn in a flood.
 #[derive(Debug)]
-pub(super) struct Effort {
+pub(super) struct RateLimit {
     each: Duration,
     /// When all that was allowed so far would have been done at the rate.
     paid: Time,
 }
 
-impl Effort {
+impl RateLimit {
     /// Something that may be done so often a second, in bursts of a tenth of that.
     pub(super) fn new(per_second: u32) -> Self {
         Self { each: Duration::from_secs(1) / per_second, paid: Time::ZERO }
     }
 
     /// Whether it may be done now; counts it as done if so.
-    pub(super) fn may(&mut self, now: Time) -> bool {
+    pub(super) fn allow(&mut self, now: Time) -> bool {
         let begins = self.paid.max(now);
         if begins.since(now) + self.each > BURST {
             return false;
@@ -42,21 +42,21 @@ mod tests {
 
     #[test]
     fn no_more_than_so_often() {
-        let mut effort = Effort::new(50);
-        assert_eq!((0..20).filter(|_| effort.may(at(0))).count(), 5);
-        assert_eq!((0..20).filter(|_| effort.may(at(40_000))).count(), 2);
-        assert_eq!((0..100_000).filter(|i| effort.may(at(1_000_000 + i * 10))).count(), 5 + 49);
+        let mut rate_limit = RateLimit::new(50);
+        assert_eq!((0..20).filter(|_| rate_limit.allow(at(0))).count(), 5);
+        assert_eq!((0..20).filter(|_| rate_limit.allow(at(40_000))).count(), 2);
+        assert_eq!((0..100_000).filter(|i| rate_limit.allow(at(1_000_000 + i * 10))).count(), 5 + 49);
     }
 
     #[test]
     fn in_a_flood_everybody_has_a_chance_whatever_the_pace() {
         let mut rng = fastrand::Rng::with_seed(1);
         for pace in [50_000, 100_000, 250_000] {
-            let (mut effort, mut own) = (Effort::new(2_000), 0);
+            let (mut rate_limit, mut own) = (RateLimit::new(2_000), 0);
             for i in 0..100 * pace / 100 {
                 // Nine forgeries a millisecond, and one of ours at each pace.
                 let now = at(i * 100 + rng.u64(..30));
-                let allowed = effort.may(now);
+                let allowed = rate_limit.allow(now);
                 own += u32::from(allowed && i % (pace / 100) == 0);
             }
             assert!((5..60).contains(&own), "{own} of 100 at {pace}");

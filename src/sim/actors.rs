@@ -1,7 +1,7 @@
 //! The senders and devices of a transfer, each an engine on virtual ports; and those who mean harm.
 
 use super::checks::Ledger;
-use super::disk::{SimDestination, SimDisk, SimEarlier, SimSource};
+use super::disk::{SimDisk, SimEarlier, SimSink, SimSource};
 use super::hostile::{self, Hostile};
 use super::node::{Actor, Node, SimJobs, SimNet, Work};
 use super::scenario::{DevicePlan, Scenario};
@@ -10,9 +10,9 @@ use crate::crypto::sign::sham;
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job};
 use crate::engine::{Engine, EngineError, Step, Stream};
 use crate::fec::{Likely, PlanCache};
-use crate::protocol::envelope::SenderSide;
 use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{ReceiverDone, SenderDone, SenderJob};
+use crate::protocol::packet_protection::SenderSide;
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::sender::{Sender, SenderConfig};
 use crate::protocol::trust::Trust;
@@ -41,7 +41,7 @@ const WORKERS: usize = 2;
 pub type Table = Rc<RefCell<TaskTable<MemoryStore>>>;
 
 /// A node of either kind.
-pub enum Party {
+pub enum SimActor {
     /// The sender.
     Sender(Box<Node<Sender>>),
     /// A device.
@@ -50,7 +50,7 @@ pub enum Party {
     Hostile(Box<Hostile>),
 }
 
-impl Actor for Party {
+impl Actor for SimActor {
     fn step(&mut self, now: Time) -> Result<Step, EngineError> {
         match self {
             Self::Sender(node) => node.step(now),
@@ -129,7 +129,7 @@ pub fn sender(
     plans: Rc<PlanCache>,
     table: &Table,
     now: Time,
-) -> (Party, Ledger) {
+) -> (SimActor, Ledger) {
     let layout = scenario.layout;
     let config = SenderConfig {
         session,
@@ -144,13 +144,13 @@ pub fn sender(
         wait: scenario.wait,
         settle: scenario.settle,
         linger: scenario.linger,
-        identity: sham::identity(1),
+        signing_key: sham::signing_key(1),
         agreement: agree::sham::random(work_seed),
         group_key: scenario.group_key.then(hostile::group_key),
         suite: Suite::default(),
     };
-    let (identity, random) = (config.identity.clone(), config.agreement);
-    let side = SenderSide::new(session, identity, random, config.suite, config.group_key.as_ref());
+    let (signing_key, random) = (config.signing_key.clone(), config.agreement);
+    let side = SenderSide::new(session, signing_key, random, config.suite, config.group_key.as_ref());
     let source: Arc<dyn Source> = Arc::new(sim_source.clone());
     let job_source = Arc::clone(&source);
     let mut buffer = Vec::new();
@@ -179,7 +179,7 @@ pub fn sender(
             panic!("the status table refuses a row: {e}");
         }
     });
-    (Party::Sender(Box::new(Node::new(engine, on_event))), Ledger::new(side))
+    (SimActor::Sender(Box::new(Node::new(engine, on_event))), Ledger::new(side))
 }
 
 /// The device with this number, as started at `now`; `work_seed` is its workers'.
@@ -192,9 +192,9 @@ pub fn receiver(
     buffer_bytes: usize,
     (plans, likely): (Rc<PlanCache>, Arc<Likely>),
     (grouped, now): (bool, Time),
-) -> Party {
+) -> SimActor {
     // Whoever has the group's key and signs is believed; without one, the sender's key is known.
-    let pinned = if grouped { Vec::new() } else { vec![sham::identity(1).public()] };
+    let pinned = if grouped { Vec::new() } else { vec![sham::signing_key(1).public()] };
     let config = ReceiverConfig {
         seed,
         device: device_id(index),
@@ -208,7 +208,7 @@ pub fn receiver(
         trust: Trust { pinned, ..Trust::anybody() },
     };
     let earlier = earlier.map(|bytes| Box::new(SimEarlier(bytes)) as Box<dyn Earlier>);
-    let files = ReceiverFiles::new(Box::new(SimDestination::new(disk, plan.force))).with_earlier(earlier);
+    let files = ReceiverFiles::new(Box::new(SimSink::new(disk, plan.force))).with_earlier(earlier);
     let work = Work {
         run: Box::new(move |job| run_receiver_job(job, &files, &plans)),
         at_once: Box::new(Err),
@@ -221,5 +221,5 @@ pub fn receiver(
         SimJobs::new(WORKERS, work),
         None,
     );
-    Party::Receiver(Box::new(Node::new(engine, Box::new(|_, _, _| {}))))
+    SimActor::Receiver(Box::new(Node::new(engine, Box::new(|_, _, _| {}))))
 }

@@ -19,8 +19,8 @@ const CHECKS_WHEN_PRESSED: usize = 1;
 
 /// The candidates of a session.
 #[derive(Debug, Default)]
-pub(super) struct Held {
-    /// Those that are not judged yet.
+pub(super) struct Candidates {
+    /// Those that are not checked yet.
     candidates: BitSet,
     /// Blocks of which the part file had something when it was opened.
     in_part: BitSet,
@@ -33,7 +33,7 @@ pub(super) struct Held {
 
 /// What became of a candidate when its page came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Judged {
+pub(super) enum CandidateCheck {
     /// It is none, or has to be read.
     NotYet,
     /// It agrees.
@@ -42,7 +42,7 @@ pub(super) enum Judged {
     Disagrees,
 }
 
-impl Held {
+impl Candidates {
     /// The candidates of a part file with something of the blocks `in_part`, and of an earlier version
     /// that has the first `earlier` blocks of `count`.
     pub fn new(in_part: BitSet, earlier: u32, count: u32) -> Self {
@@ -53,7 +53,7 @@ impl Held {
         Self { candidates, in_part, ..Self::default() }
     }
 
-    /// The same for another session of the same object: what is not judged yet, and the values of what
+    /// The same for another session of the same object: what is not checked yet, and the values of what
     /// the part file holds for certain. No check may be under way.
     pub fn carry_over(mut self, known: BTreeMap<u32, Digest>) -> Self {
         debug_assert!(self.checking.is_empty());
@@ -66,7 +66,7 @@ impl Held {
         self
     }
 
-    /// Candidates that are not judged yet.
+    /// Candidates that are not checked yet.
     pub const fn count(&self) -> u32 {
         self.candidates.count()
     }
@@ -75,7 +75,7 @@ impl Held {
         let blocks = self.candidates.runs(true).flat_map(|(first, count)| first..first + count);
         blocks.filter(|&block| self.in_part.contains(block)).count() as u32
     }
-    /// Whether the block is a candidate that is not judged yet.
+    /// Whether the block is a candidate that is not checked yet.
     pub fn contains(&self, block: u32) -> bool {
         self.candidates.contains(block)
     }
@@ -89,18 +89,18 @@ impl Held {
     }
 
     /// The value of a block is known now.
-    pub fn expect(&mut self, block: u32, expected: Digest) -> Judged {
+    pub fn expect(&mut self, block: u32, expected: Digest) -> CandidateCheck {
         if !self.candidates.contains(block) {
-            return Judged::NotYet;
+            return CandidateCheck::NotYet;
         }
         match self.known.remove(&block) {
             None => {
                 self.ready.insert(block);
-                Judged::NotYet
+                CandidateCheck::NotYet
             }
             Some(value) => {
                 self.candidates.remove(block);
-                if value == expected { Judged::Agrees } else { Judged::Disagrees }
+                if value == expected { CandidateCheck::Agrees } else { CandidateCheck::Disagrees }
             }
         }
     }
@@ -145,38 +145,44 @@ mod tests {
 
     #[test]
     fn candidates_are_checked_when_their_value_is_known_a_few_at_a_time() {
-        let mut held = Held::new(set(&[1, 50]), 40, 100);
-        assert_eq!((held.count(), held.count_in_part()), (41, 2));
-        assert_eq!(held.next_check(false), None);
-        (0..100).for_each(|block| assert_eq!(held.expect(block, Digest([0; 32])), Judged::NotYet));
-        let started: Vec<_> = std::iter::from_fn(|| held.next_check(false)).collect();
+        let mut candidates = Candidates::new(set(&[1, 50]), 40, 100);
+        assert_eq!((candidates.count(), candidates.count_in_part()), (41, 2));
+        assert_eq!(candidates.next_check(false), None);
+        (0..100)
+            .for_each(|block| assert_eq!(candidates.expect(block, Digest([0; 32])), CandidateCheck::NotYet));
+        let started: Vec<_> = std::iter::from_fn(|| candidates.next_check(false)).collect();
         assert_eq!(started.len(), CHECKS);
         assert_eq!(started[..2], [(BlockIndex(0), false), (BlockIndex(1), true)]);
-        held.checked(BlockIndex(0));
-        assert_eq!(held.next_check(true), None);
+        candidates.checked(BlockIndex(0));
+        assert_eq!(candidates.next_check(true), None);
         // What a worker is reading stays its business.
-        held.give_up(1);
-        held.give_up(50);
-        assert!(held.is_checking(1) && held.contains(1) && !held.contains(50) && !held.contains(0));
-        (1..4).for_each(|block| held.checked(BlockIndex(block)));
+        candidates.give_up(1);
+        candidates.give_up(50);
+        assert!(
+            candidates.is_checking(1)
+                && candidates.contains(1)
+                && !candidates.contains(50)
+                && !candidates.contains(0)
+        );
+        (1..4).for_each(|block| candidates.checked(BlockIndex(block)));
         let rest = std::iter::from_fn(|| {
-            let next = held.next_check(true)?;
-            held.checked(next.0);
+            let next = candidates.next_check(true)?;
+            candidates.checked(next.0);
             Some(next)
         });
         assert_eq!(rest.collect::<Vec<_>>().len(), 36);
-        assert_eq!(held.count(), 0);
+        assert_eq!(candidates.count(), 0);
     }
 
     #[test]
     fn what_is_known_of_a_session_before_is_not_read_again() {
-        let held = Held::new(set(&[3]), 0, 100);
+        let candidates = Candidates::new(set(&[3]), 0, 100);
         let known = [(1, Digest([1; 32])), (2, Digest([2; 32]))];
-        let mut held = held.carry_over(known.into_iter().collect());
-        assert_eq!(held.count(), 3);
-        assert_eq!(held.expect(1, Digest([1; 32])), Judged::Agrees);
-        assert_eq!(held.expect(2, Digest([9; 32])), Judged::Disagrees);
-        assert_eq!(held.expect(3, Digest([3; 32])), Judged::NotYet);
-        assert_eq!(held.next_check(false), Some((BlockIndex(3), true)));
+        let mut candidates = candidates.carry_over(known.into_iter().collect());
+        assert_eq!(candidates.count(), 3);
+        assert_eq!(candidates.expect(1, Digest([1; 32])), CandidateCheck::Agrees);
+        assert_eq!(candidates.expect(2, Digest([9; 32])), CandidateCheck::Disagrees);
+        assert_eq!(candidates.expect(3, Digest([3; 32])), CandidateCheck::NotYet);
+        assert_eq!(candidates.next_check(false), Some((BlockIndex(3), true)));
     }
 }

@@ -6,7 +6,7 @@
 
 use super::part::FilePart;
 use super::refusal::{refused, shown};
-use super::{Destination, DestinationError, Part, safe_name};
+use super::{Part, Sink, SinkError, safe_name};
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::ffi::{OsStr, OsString};
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 /// Puts objects into a directory of the file system, or one object under a name of the user's.
 #[derive(Debug)]
-pub struct FileDestination {
+pub struct FileSink {
     output: Option<PathBuf>,
     force: bool,
 }
@@ -37,7 +37,7 @@ pub(super) struct Target {
     pub path: PathBuf,
 }
 
-impl FileDestination {
+impl FileSink {
     /// `output` is an existing directory (also: ends in a slash) or a file name; `None` is the
     /// current directory. With `force`, an existing regular file is replaced at commit.
     #[must_use]
@@ -47,11 +47,11 @@ impl FileDestination {
 
     /// Checks what can be known before an object's name is: that the directory exists and may be
     /// written to, and that a final name chosen by the user is free. For failing early; nothing
-    /// is kept, [`Destination::create`] checks again.
+    /// is kept, [`Sink::create`] checks again.
     ///
     /// # Errors
-    /// As [`Destination::create`].
-    pub fn check(&self) -> Result<(), DestinationError> {
+    /// As [`Sink::create`].
+    pub fn check(&self) -> Result<(), SinkError> {
         let (dir, name) = match self.place()? {
             Place::Directory(dir) => (dir, None),
             Place::File(dir, name) => (dir, Some(name)),
@@ -65,7 +65,7 @@ impl FileDestination {
         Ok(())
     }
 
-    fn place(&self) -> Result<Place<'_>, DestinationError> {
+    fn place(&self) -> Result<Place<'_>, SinkError> {
         let here = Path::new(".");
         let Some(output) = &self.output else {
             return Ok(Place::Directory(here));
@@ -75,7 +75,7 @@ impl FileDestination {
             return Ok(Place::Directory(output));
         }
         let Some(name) = output.file_name() else {
-            return Err(DestinationError::Name(format!(
+            return Err(SinkError::Name(format!(
                 "the output \"{}\" is neither a directory nor a file name; give one of them with -o",
                 shown(output)
             )));
@@ -84,7 +84,7 @@ impl FileDestination {
         Ok(Place::File(parent.unwrap_or(here), name))
     }
 
-    fn target(&self, name: &str) -> Result<Target, DestinationError> {
+    fn target(&self, name: &str) -> Result<Target, SinkError> {
         let (dir, name) = match self.place()? {
             Place::Directory(dir) => (dir, OsStr::new(safe_name(name)?)),
             Place::File(dir, name) => (dir, name),
@@ -95,8 +95,8 @@ impl FileDestination {
     }
 }
 
-impl Destination for FileDestination {
-    fn create(&mut self, name: &str, size: u64) -> Result<Box<dyn Part>, DestinationError> {
+impl Sink for FileSink {
+    fn create(&mut self, name: &str, size: u64) -> Result<Box<dyn Part>, SinkError> {
         let target = self.target(name)?;
         require_free(&target.dir, &target.name, &target.path, self.force)?;
         Ok(Box::new(FilePart::create(target, size, self.force)?))
@@ -106,7 +106,7 @@ impl Destination for FileDestination {
 impl Target {
     /// Checks that the directory is still where it was: what is said to be at [`Self::path`] must be
     /// found there, and whoever put another in its place does not get a file out of sight.
-    pub(super) fn require_in_place(&self) -> Result<(), DestinationError> {
+    pub(super) fn require_in_place(&self) -> Result<(), SinkError> {
         let of = |errno: Errno| refused("look up", &self.dir_path, &errno.into());
         let ours = retry_on_intr(|| rustix::fs::fstat(&self.dir)).map_err(of)?;
         let there = match retry_on_intr(|| rustix::fs::stat(&self.dir_path)) {
@@ -118,21 +118,21 @@ impl Target {
             return Ok(());
         }
         let what = if there.is_some() { "was replaced by another" } else { "is gone" };
-        Err(DestinationError::Disk(format!(
+        Err(SinkError::Disk(format!(
             "cannot finish {}: its directory {what} meanwhile; leave it in place and try again",
             shown(&self.path)
         )))
     }
 }
 
-fn open_directory(path: &Path) -> Result<OwnedFd, DestinationError> {
+fn open_directory(path: &Path) -> Result<OwnedFd, SinkError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
-        Errno::NOENT => DestinationError::Name(format!(
+        Errno::NOENT => SinkError::Name(format!(
             "the directory {} does not exist; make it first or give another with -o",
             shown(path)
         )),
-        Errno::NOTDIR => DestinationError::Name(format!(
+        Errno::NOTDIR => SinkError::Name(format!(
             "{} is not a directory; give a directory or a file name with -o",
             shown(path)
         )),
@@ -147,7 +147,7 @@ pub(super) fn require_free(
     name: &OsStr,
     path: &Path,
     replace: bool,
-) -> Result<bool, DestinationError> {
+) -> Result<bool, SinkError> {
     let kind = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(false),
         Err(errno) => return Err(refused("look up", path, &errno.into())),
@@ -156,7 +156,7 @@ pub(super) fn require_free(
     let what = match kind {
         FileType::RegularFile if replace => return Ok(true),
         FileType::RegularFile => {
-            return Err(DestinationError::Name(format!(
+            return Err(SinkError::Name(format!(
                 "{} exists already; use --force to replace it",
                 shown(path)
             )));
@@ -168,8 +168,5 @@ pub(super) fn require_free(
         FileType::BlockDevice | FileType::CharacterDevice => "a device",
         FileType::Unknown => "not a regular file",
     };
-    Err(DestinationError::Name(format!(
-        "{} is {what} and is not replaced; give another place with -o",
-        shown(path)
-    )))
+    Err(SinkError::Name(format!("{} is {what} and is not replaced; give another place with -o", shown(path))))
 }

@@ -1,6 +1,0 @@
-//! A sender, a device, and somebody between them: nothing forged gets through, everything genuine does.
-//! Run with `cargo +nightly fuzz run envelope`.
-
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| mcp::protocol::fuzzing::fuzz_envelope(bytes));

@@ -1,0 +1,82 @@
+//! What the receiver makes of finished jobs.
+
+use super::resume::Candidates;
+use super::{Receiver, State};
+use crate::protocol::job::ReceiverDone;
+use crate::time::Time;
+use crate::wire::AbortCode;
+
+impl Receiver {
+    /// A job has ended.
+    pub(super) fn job_done(&mut self, now: Time, done: ReceiverDone) {
+        if let ReceiverDone::WorkerDied(text) = done {
+            self.fail(AbortCode::Internal, text, now);
+            if let State::Leaving(leaving) = &mut self.state
+                && self.jobs_in_flight == 0
+            {
+                leaving.give_up_discarding();
+            }
+            self.discard_when_idle();
+            self.finish_leaving();
+            return;
+        }
+        if matches!(self.state, State::Leaving(_)) {
+            if let (ReceiverDone::Discarded | ReceiverDone::Kept, State::Leaving(leaving)) =
+                (&done, &mut self.state)
+            {
+                leaving.part_file_settled();
+            }
+            match (done, &mut self.blocks) {
+                (ReceiverDone::Kept, Some(blocks)) => self.kept = blocks.worth_keeping(),
+                // What is good in the part file decides whether it is kept.
+                (ReceiverDone::Opened { written, earlier }, Some(blocks)) => {
+                    blocks.resume_from(Candidates::new(written, earlier, blocks.layout().block_count()));
+                }
+                (ReceiverDone::Checked { block, agrees }, Some(blocks)) => blocks.checked(block, agrees),
+                (ReceiverDone::Stored { block, value, buffer }, Some(blocks)) => {
+                    blocks.stored(block, value, buffer);
+                }
+                (ReceiverDone::Committed(path), _) => return self.confirm_and_leave(path, now),
+                (ReceiverDone::Failed(..), _) => self.report_interrupt(now),
+                _ => {}
+            }
+            self.discard_when_idle();
+            self.finish_leaving();
+            return;
+        }
+        let Some(blocks) = &mut self.blocks else { return };
+        match done {
+            ReceiverDone::Opened { written, earlier } => {
+                blocks.resume_from(Candidates::new(written, earlier, blocks.layout().block_count()));
+                self.resume_reported = blocks.candidates() == 0;
+                self.opened();
+            }
+            ReceiverDone::Checked { block, agrees } => blocks.checked(block, agrees),
+            ReceiverDone::Stored { block, value, buffer } => {
+                let verdict = blocks.stored(block, value, buffer);
+                self.block_checked(block, verdict, now);
+            }
+            ReceiverDone::Mismatched { block, buffer, kept } => {
+                let verdict = blocks.mismatched(block, buffer, kept);
+                self.block_checked(block, verdict, now);
+            }
+            ReceiverDone::Sifted { block, right, agrees } => self.sifted(block, right, agrees, now),
+            ReceiverDone::Undecodable(assembly) => blocks.undecodable(assembly),
+            ReceiverDone::Spilled { assembly, buffer } => blocks.spilled(assembly, buffer),
+            ReceiverDone::Committed(path) => self.confirm(path, now),
+            ReceiverDone::Failed(code, reason) if matches!(self.state, State::Opening) => {
+                // Join all the same: the sender's table is to say why this device fails.
+                self.refusal = Some((code, reason));
+                self.timers.refused_at = now;
+                self.opened();
+            }
+            ReceiverDone::Failed(code, reason) => self.fail(code, reason, now),
+            ReceiverDone::Discarded | ReceiverDone::Kept | ReceiverDone::WorkerDied(_) => {}
+        }
+    }
+
+    /// The part file is there (or refused): the next announce that invites us is answered with a join.
+    fn opened(&mut self) {
+        self.state = State::Receiving;
+    }
+}

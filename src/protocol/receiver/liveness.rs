@@ -1,0 +1,137 @@
+//! Liveness: when something is due, joins, renewed group memberships, reports, and the sender's silence.
+
+use super::{Receiver, State};
+use crate::limits::{KEEPALIVE_INTERVAL, SENDER_SILENCE, report_interval};
+use crate::protocol::Output;
+use crate::protocol::event::ReceiverOutcome;
+use crate::time::Time;
+use crate::wire::{Arrivals, Message, Progress};
+use std::time::Duration;
+
+/// While nothing is heard, group membership is renewed this often.
+pub(super) const REJOIN: Duration = Duration::from_secs(5);
+/// How long a device that could not make its part file tries to join, to say so.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(15);
+
+impl Receiver {
+    pub(super) fn next_due(&self) -> Time {
+        let timers = &self.timers;
+        let silence = self.session.as_ref().map_or(Time::NEVER, |s| s.last_heard + SENDER_SILENCE);
+        match &self.state {
+            State::Finished => Time::NEVER,
+            State::Seeking => timers.seek_until.min(timers.rejoin),
+            State::Opening | State::Committing => timers.report.min(timers.rejoin),
+            State::Receiving => {
+                let answer = self.answer.as_ref().map_or(Time::NEVER, |a| a.due);
+                let refused = timers.refused_at + REFUSAL_PATIENCE;
+                let other = timers.inquiry.due().min(answer).min(silence).min(refused);
+                timers.join.min(timers.report).min(timers.rejoin).min(other)
+            }
+            State::Confirming(confirming) => confirming.due().min(timers.report),
+            State::Leaving(leaving) => leaving.due(),
+        }
+    }
+
+    /// Does what is due at `now`.
+    pub(super) fn run_due(&mut self, now: Time) {
+        if now >= self.timers.rejoin {
+            self.rejoin(now);
+        }
+        self.report_if_due(now);
+        match &self.state {
+            State::Seeking if now >= self.timers.seek_until => {
+                self.finish(ReceiverOutcome::NoSender);
+            }
+            State::Receiving => self.receiving(now),
+            State::Confirming(_) | State::Leaving(_) => self.shut_down(now),
+            _ => {}
+        }
+    }
+
+    /// Time in which we were not there, or could say nothing, is nobody's silence.
+    pub(super) fn absent(&mut self, now: Time, away: Duration) {
+        self.timers.seek_until = self.timers.seek_until + away;
+        if let Some(session) = &mut self.session {
+            session.last_heard = (session.last_heard + away).min(now);
+        }
+        if let State::Confirming(confirming) = &mut self.state {
+            confirming.put_off(away);
+        }
+    }
+
+    fn receiving(&mut self, now: Time) {
+        let silent = self.session.as_ref().is_some_and(|s| now >= s.last_heard + SENDER_SILENCE);
+        if silent {
+            self.leave(ReceiverOutcome::SenderSilent, None, now);
+            return;
+        }
+        if now >= self.timers.refused_at + REFUSAL_PATIENCE
+            && let Some((code, reason)) = self.refusal.take()
+        {
+            self.fail(code, reason, now);
+            return;
+        }
+        if now >= self.timers.join {
+            self.timers.join = Time::NEVER;
+            let again = self.timers.last_join.replace(now).is_some();
+            if let Some(session) = self.session.as_mut().filter(|_| again) {
+                session.try_elsewhere();
+            }
+            self.ask_to_join();
+        }
+        self.answer_if_due(now);
+        self.inquire(now);
+    }
+
+    /// Renews group membership: switches forget, and a report may have been lost.
+    fn rejoin(&mut self, now: Time) {
+        self.timers.rejoin = now + REJOIN;
+        match (&self.state, &self.session) {
+            (State::Seeking, _) => {
+                self.out.extend(self.config.groups.iter().map(|&group| Output::Listen(group)));
+            }
+            (_, Some(session)) if now >= session.last_group + REJOIN => {
+                self.out.push_back(Output::Listen(session.data));
+            }
+            _ => {}
+        }
+    }
+
+    fn report_if_due(&mut self, now: Time) {
+        if now < self.timers.report {
+            return;
+        }
+        let alive = matches!(self.state, State::Receiving | State::Committing | State::Confirming(_));
+        let (Some(session), true) = (&mut self.session, alive) else {
+            self.timers.report = Time::NEVER;
+            return;
+        };
+        let interval = report_interval(session.gsize);
+        self.timers.report = now + interval.mul_f64(0.75 + 0.5 * self.rng.f64());
+        // A time drawn for a group that has grown since is too early: a crowd that has just joined
+        // would report at the pace of a few (I10).
+        let drawn_for = std::mem::replace(&mut self.timers.report_interval, interval);
+        if interval > drawn_for * 3 / 2 {
+            return;
+        }
+        let arrivals = session.group.take_arrivals(false);
+        if arrivals.is_some() || now >= self.timers.keepalive {
+            self.timers.keepalive = now + KEEPALIVE_INTERVAL;
+            self.report(arrivals);
+        }
+    }
+
+    /// Reports on ourselves, and how datagrams have arrived.
+    pub(super) fn report(&mut self, arrivals: Option<Arrivals>) {
+        let (Some(session), Some(blocks)) = (&self.session, &self.blocks) else { return };
+        let report = Progress {
+            verified: blocks.verified(),
+            received: session.group.received,
+            lost: session.group.lost(),
+            kernel_drops: self.counters.kernel_drops,
+            overrun_drops: self.counters.overrun_drops,
+            arrivals,
+        };
+        self.send(&Message::Progress(report));
+    }
+}

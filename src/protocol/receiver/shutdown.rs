@@ -1,0 +1,262 @@
+//! Shutdown: confirming that the file is in place, leaving without it, and interrupts.
+
+use super::{Receiver, State};
+use crate::limits::{COMPLETIONS_PER_SECOND, SENDER_SILENCE};
+use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
+use crate::protocol::job::ReceiverJob;
+use crate::time::Time;
+use crate::wire::{Abort, AbortCode, Complete, Message};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// First distance of repeated receipts and aborts, and the longest.
+const REPEAT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+/// How long the answer to a receipt may be under way after the sender's goodbye.
+const LAST_WORD: Duration = Duration::from_millis(300);
+/// Tries to tell the sender that we leave.
+const LEAVE_TRIES: u32 = 6;
+
+/// Telling the sender that the file is in place.
+#[derive(Debug)]
+pub(super) struct Confirming {
+    next: Time,
+    distance: Duration,
+    until: Time,
+}
+
+/// Going without the file.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    outcome: ReceiverOutcome,
+    /// What the sender is told until it acknowledges, if it is told.
+    farewell: Option<(AbortCode, String)>,
+    tries: u32,
+    next: Time,
+    /// The part file is being removed, or left to the next run.
+    discarding: bool,
+    discarded: bool,
+}
+
+impl Confirming {
+    /// When the next receipt is due, or the end.
+    pub fn due(&self) -> Time {
+        self.next.min(self.until)
+    }
+    /// Puts the end off by the time in which nothing could be heard.
+    pub fn put_off(&mut self, away: Duration) {
+        self.until = self.until + away;
+    }
+}
+
+impl Leaving {
+    /// When the next farewell is due, if there is one to be sent.
+    pub fn due(&self) -> Time {
+        if self.farewell.is_some() { self.next } else { Time::NEVER }
+    }
+    /// The part file has been removed, or left to the next run.
+    pub fn part_file_settled(&mut self) {
+        self.discarded = true;
+    }
+    /// No worker can remove the part file any more: what could not be removed, the next run takes over.
+    pub fn give_up_discarding(&mut self) {
+        self.discarded |= self.discarding;
+    }
+    /// Whether the part file can be of use to a later run.
+    const fn keeps(&self) -> bool {
+        match &self.outcome {
+            ReceiverOutcome::SenderSilent | ReceiverOutcome::Refused | ReceiverOutcome::Interrupted => true,
+            ReceiverOutcome::SenderAborted(code, _) => {
+                !matches!(code, AbortCode::Source | AbortCode::Mismatch)
+            }
+            ReceiverOutcome::Failed(code, _) => matches!(code, AbortCode::Internal),
+            _ => false,
+        }
+    }
+}
+
+impl Receiver {
+    /// Repeats the receipt or the farewell when it is due, and ends when it has been tried long enough.
+    pub(super) fn shut_down(&mut self, now: Time) {
+        match &mut self.state {
+            State::Confirming(confirming) => {
+                if now >= confirming.until {
+                    self.finish(ReceiverOutcome::Complete { acknowledged: false });
+                } else if now >= confirming.next {
+                    confirming.next = now + confirming.distance;
+                    confirming.distance = (confirming.distance * 2).min(REPEAT.1);
+                    self.send_receipt();
+                }
+            }
+            State::Leaving(leaving) if leaving.farewell.is_some() && now >= leaving.next => {
+                leaving.next = now + REPEAT.0;
+                leaving.tries += 1;
+                if leaving.tries > LEAVE_TRIES {
+                    leaving.farewell = None;
+                    self.finish_leaving();
+                } else {
+                    self.send_farewell();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn send_receipt(&mut self) {
+        let (Some(session), Some(blocks)) = (&self.session, &self.blocks) else { return };
+        let Some(root) = blocks.root() else { return };
+        let receipt = Complete { root, received: session.group.received, lost: session.group.lost() };
+        self.send(&Message::Complete(receipt));
+    }
+
+    pub(super) fn send_farewell(&mut self) {
+        if let State::Leaving(Leaving { farewell: Some((code, reason)), .. }) = &self.state {
+            if self.admitted {
+                self.send(&Message::Abort(Abort { code: *code, reason: reason.clone() }));
+            } else {
+                // The answer to our join was lost: without it, we have no channel to say it on.
+                self.ask_to_join();
+            }
+        }
+    }
+
+    pub(super) fn confirm(&mut self, path: PathBuf, now: Time) {
+        let (Some(blocks), Some(session)) = (&self.blocks, &self.session) else { return };
+        let Some(root) = blocks.root() else { return };
+        // Devices complete together; their receipts must not come together (I10).
+        let spread = Duration::from_secs(1) * session.gsize.saturating_sub(1) / COMPLETIONS_PER_SECOND;
+        let next = now + spread.mul_f64(self.rng.f64());
+        self.state = State::Confirming(Confirming {
+            next,
+            distance: REPEAT.0.max(spread),
+            until: next + SENDER_SILENCE.max(spread * 4),
+        });
+        self.committed = Some(path.clone());
+        self.event(ReceiverEvent::Committed { path, root });
+        self.run_due(now);
+    }
+
+    /// Too late to leave without the file; but who interrupted us does not want to wait for long.
+    pub(super) fn confirm_and_leave(&mut self, path: PathBuf, now: Time) {
+        self.confirm(path, now);
+        if let State::Confirming(confirming) = &mut self.state {
+            confirming.next = now;
+            confirming.until = confirming.until.min(now + REPEAT.1);
+        }
+        self.run_due(now);
+    }
+
+    /// The sender knows what we told it.
+    pub(super) fn acknowledged(&mut self) {
+        match &mut self.state {
+            State::Confirming(_) => self.finish(ReceiverOutcome::Complete { acknowledged: true }),
+            State::Leaving(leaving) => {
+                leaving.farewell = None;
+                self.finish_leaving();
+            }
+            _ => {}
+        }
+    }
+
+    /// The sender stops, or turns us away.
+    pub(super) fn sender_stopped(&mut self, now: Time, abort: Abort) {
+        match &mut self.state {
+            State::Finished | State::Seeking => {}
+            // Its goodbye to the group may overtake the answer to our receipt: another socket.
+            State::Confirming(confirming) => confirming.until = confirming.until.min(now + LAST_WORD),
+            State::Leaving(leaving) => {
+                leaving.farewell = None;
+                self.finish_leaving();
+            }
+            State::Committing => {} // What is verified is worth keeping, whoever stops.
+            State::Opening | State::Receiving => {
+                self.leave(ReceiverOutcome::SenderAborted(abort.code, abort.reason), None, now);
+            }
+        }
+    }
+
+    /// Our own side fails: tell the sender, give up the part file, end.
+    pub(super) fn fail(&mut self, code: AbortCode, reason: String, now: Time) {
+        self.leave(ReceiverOutcome::Failed(code, reason.clone()), Some((code, reason)), now);
+    }
+
+    pub(super) fn interrupt(&mut self, now: Time) {
+        match self.state {
+            State::Seeking => self.finish(ReceiverOutcome::Interrupted),
+            State::Confirming(_) => self.finish(ReceiverOutcome::Complete { acknowledged: false }),
+            State::Leaving(_) | State::Finished => {}
+            // Its job tells what came of it; then the sender is told.
+            State::Committing => self.leave(ReceiverOutcome::Interrupted, None, now),
+            State::Opening | State::Receiving => {
+                self.leave(ReceiverOutcome::Interrupted, None, now);
+                self.report_interrupt(now);
+            }
+        }
+    }
+
+    /// Leaving because of an interrupt, has the sender be told so.
+    pub(super) fn report_interrupt(&mut self, now: Time) {
+        let reachable = self.may_be_known();
+        if let State::Leaving(leaving) = &mut self.state
+            && leaving.outcome == ReceiverOutcome::Interrupted
+            && leaving.farewell.is_none()
+            && leaving.tries == 0
+            && reachable
+        {
+            leaving.farewell = Some((AbortCode::Interrupted, "interrupted at the device".to_owned()));
+            leaving.next = now;
+            self.run_due(now);
+        }
+    }
+
+    pub(super) fn leave(
+        &mut self,
+        outcome: ReceiverOutcome,
+        farewell: Option<(AbortCode, String)>,
+        now: Time,
+    ) {
+        if matches!(self.state, State::Leaving(_) | State::Finished) {
+            return;
+        }
+        let farewell = farewell.filter(|_| self.may_be_known());
+        self.answer = None;
+        self.state = State::Leaving(Leaving {
+            outcome,
+            farewell,
+            tries: 0,
+            next: now,
+            discarding: false,
+            discarded: false,
+        });
+        self.discard_when_idle();
+        self.run_due(now);
+    }
+
+    /// Whether the sender may have a row for us: the answer to our join can have been lost.
+    const fn may_be_known(&self) -> bool {
+        self.admitted || self.timers.last_join.is_some()
+    }
+
+    /// Removes the part file once no worker is at it, or leaves it to the next run.
+    pub(super) fn discard_when_idle(&mut self) {
+        let idle = self.jobs_in_flight == 0;
+        if let State::Leaving(leaving) = &mut self.state
+            && idle
+            && !leaving.discarding
+        {
+            leaving.discarding = true;
+            let keeps = leaving.keeps() && self.blocks.as_ref().is_some_and(|b| b.worth_keeping() > 0);
+            self.job(if keeps { ReceiverJob::Keep } else { ReceiverJob::Discard });
+        }
+    }
+
+    pub(super) fn finish_leaving(&mut self) {
+        if let State::Leaving(Leaving { outcome, farewell: None, discarded: true, .. }) = &self.state {
+            self.finish(outcome.clone());
+        }
+    }
+
+    pub(super) fn finish(&mut self, outcome: ReceiverOutcome) {
+        self.state = State::Finished;
+        self.event(ReceiverEvent::Finished(outcome));
+    }
+}

@@ -1,0 +1,112 @@
+//! Liveness: devices that fall silent or make no headway, and whether the source is still sound.
+
+use super::Sender;
+use super::devices::Device;
+use crate::limits::{DEVICE_STALL, DEVICE_SYNC, device_silence};
+use crate::protocol::job::SenderJob;
+use crate::status::DeviceStatus;
+use crate::time::Time;
+use crate::units::DeviceIndex;
+use std::time::Duration;
+
+/// How often the devices are checked.
+const SWEEP: Duration = Duration::from_millis(500);
+/// How often the source is checked.
+const SOURCE_CHECK: Duration = Duration::from_secs(1);
+/// How often devices that the group does not reach get an announce by unicast.
+const GREETING: Duration = Duration::from_secs(5);
+const GREETED_AT_ONCE: usize = 64;
+
+/// When the devices and the source are checked next.
+#[derive(Debug)]
+pub(super) struct Liveness {
+    next_sweep: Time,
+    next_check: Time,
+    checking: bool,
+}
+
+impl Liveness {
+    pub fn new(now: Time) -> Self {
+        Self { next_sweep: now + SWEEP, next_check: now + SOURCE_CHECK, checking: false }
+    }
+    pub fn source_checked(&mut self, now: Time) {
+        self.checking = false;
+        self.next_check = now + SOURCE_CHECK;
+    }
+    pub fn next_timeout(&self) -> Time {
+        self.next_sweep.min(if self.checking { Time::NEVER } else { self.next_check })
+    }
+}
+
+impl Sender {
+    /// Does what is due at `now`.
+    pub(super) fn run_due(&mut self, now: Time) {
+        if self.shutdown.is_closing() {
+            self.send_goodbye(now);
+            return;
+        }
+        if now >= self.announces.next {
+            self.announce(now);
+        }
+        if now >= self.liveness.next_sweep {
+            self.liveness.next_sweep = now + SWEEP;
+            self.sweep(now);
+        }
+        if now >= self.liveness.next_check && !self.liveness.checking {
+            self.liveness.checking = true;
+            self.job(SenderJob::CheckSource);
+        }
+        self.start_if_ready(now);
+        self.end_if_done(now);
+    }
+
+    /// Time in which we were not there, or could send nothing, is nobody's silence; and whoever was to
+    /// come in it could not.
+    pub(super) fn absent(&mut self, now: Time, away: Duration) {
+        for (_, device) in self.devices.iter_mut() {
+            device.last_heard = (device.last_heard + away).min(now);
+            device.last_gain = (device.last_gain + away).min(now);
+            device.group.rose = (device.group.rose + away).min(now);
+        }
+        self.gather.until = self.gather.until + away;
+        self.shutdown.put_off(away);
+    }
+
+    /// Looks for devices that fell silent or make no headway.
+    fn sweep(&mut self, now: Time) {
+        let open = self.devices.gsize();
+        let (silence, done) = (device_silence(open), self.stream_done());
+        let blocks = self.config.layout.block_count();
+        let mut ended: Vec<(DeviceIndex, DeviceStatus)> = Vec::new();
+        for (index, device) in self.devices.iter_mut().filter(|(_, d)| !d.is_final()) {
+            // Before the end of the stream, nothing need gain.
+            if !done {
+                device.last_gain = now;
+            }
+            // Syncing a large file may take its time, but a disk that hangs must not keep us for ever.
+            let syncing = blocks > 0 && device.verified == blocks;
+            let patience = if syncing { DEVICE_SYNC } else { DEVICE_STALL.max(silence) };
+            if now.since(device.last_heard) > silence {
+                ended.push((index, DeviceStatus::Lost));
+            } else if now.since(device.last_gain) > patience {
+                let what = if syncing { "did not finish syncing" } else { "came no closer to completion" };
+                ended.push((index, DeviceStatus::Failed(format!("{what} for {} s", patience.as_secs()))));
+            }
+        }
+        for (index, status) in ended {
+            self.set_status(index, status, now);
+        }
+        self.greet_the_group_unreachable(now);
+    }
+
+    /// Devices that do not hear the group, and wait for unicast repair, would take us for gone.
+    fn greet_the_group_unreachable(&mut self, now: Time) {
+        let waiting = |d: &Device| !d.is_final() && d.group.unreachable && now >= d.group.told + GREETING;
+        let waiting = self.devices.iter().filter(|(_, d)| waiting(d)).map(|(index, _)| index);
+        let keys: Vec<DeviceIndex> = waiting.take(GREETED_AT_ONCE).collect();
+        for index in keys {
+            self.devices.get_mut(index).group.told = now;
+            self.announce_to(index, now);
+        }
+    }
+}

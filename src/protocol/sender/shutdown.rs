@@ -1,0 +1,124 @@
+//! Shutdown: lingering for late devices, and the goodbye.
+
+use super::Sender;
+use crate::protocol::event::{SenderEvent, SenderOutcome};
+use crate::time::Time;
+use crate::units::DeviceIndex;
+use crate::wire::{Abort, AbortCode, Message, Phase};
+use std::time::Duration;
+
+/// Goodbyes sent at the end, and their distance.
+const GOODBYES: u32 = 4;
+const GOODBYE_EVERY: Duration = Duration::from_millis(25);
+/// Devices that get the goodbye by unicast as well.
+const GOODBYES_BY_UNICAST: usize = 64;
+
+/// How the session comes to its end.
+#[derive(Debug, Default)]
+pub(super) struct Shutdown {
+    linger_until: Option<Time>,
+    closing: Option<Closing>,
+    finished: bool,
+}
+
+#[derive(Debug)]
+struct Closing {
+    outcome: SenderOutcome,
+    code: AbortCode,
+    reason: String,
+    left: u32,
+    next: Time,
+}
+
+impl Shutdown {
+    pub const fn is_closing(&self) -> bool {
+        self.closing.is_some() || self.finished
+    }
+    pub const fn is_finished(&self) -> bool {
+        self.finished
+    }
+    /// A device has completed: lingering begins anew when no other is left. One that comes and fails,
+    /// perhaps time and again, does not put the end off.
+    pub fn restart_linger(&mut self) {
+        self.linger_until = None;
+    }
+    /// Puts the end of lingering off by the time in which nobody could come.
+    pub fn put_off(&mut self, away: Duration) {
+        self.linger_until = self.linger_until.map(|until| until + away);
+    }
+    pub fn close(&mut self, outcome: SenderOutcome, code: AbortCode, reason: &str, now: Time) {
+        if self.is_closing() {
+            return;
+        }
+        let reason = reason.to_owned();
+        self.closing = Some(Closing { outcome, code, reason, left: GOODBYES, next: now });
+    }
+    /// When the next goodbye is due, never if it is over; none while the session goes on.
+    pub fn next_timeout(&self) -> Option<Time> {
+        match &self.closing {
+            Some(closing) => Some(closing.next),
+            None => self.finished.then_some(Time::NEVER),
+        }
+    }
+}
+
+impl Sender {
+    /// Ends, or lingers, when no known device is left to be served.
+    pub(super) fn end_if_done(&mut self, now: Time) {
+        if self.phase == Phase::Gathering || self.devices.open() > 0 || self.shutdown.is_closing() {
+            return;
+        }
+        if !self.stream_done() {
+            self.cut_stream();
+        }
+        if self.root.is_none() {
+            // Still hashing; a device that comes back will need it, and so does the report.
+            if self.config.linger.is_zero() {
+                self.end(now);
+            }
+            return;
+        }
+        if self.config.linger.is_zero() {
+            self.end(now);
+            return;
+        }
+        self.set_phase(Phase::Lingering, now);
+        let until = *self.shutdown.linger_until.get_or_insert(now + self.config.linger);
+        if now >= until {
+            self.end(now);
+        }
+    }
+
+    fn end(&mut self, now: Time) {
+        self.finish(SenderOutcome::Ended, AbortCode::Finished, "the sender is done", now);
+    }
+
+    /// Tells everybody that this is the end, a few times since it may be lost.
+    pub(super) fn send_goodbye(&mut self, now: Time) {
+        let Some(closing) = &mut self.shutdown.closing else { return };
+        if now < closing.next {
+            return;
+        }
+        closing.left -= 1;
+        let last = (closing.left == 0).then(|| closing.outcome.clone());
+        closing.next = now + GOODBYE_EVERY;
+        let abort = Abort { code: closing.code, reason: closing.reason.clone() };
+        let message = Message::Abort(abort);
+        self.send_to_group(&message, now);
+        let open: Vec<DeviceIndex> = self
+            .devices
+            .iter()
+            .filter(|(_, d)| !d.is_final())
+            .map(|(index, _)| index)
+            .take(GOODBYES_BY_UNICAST)
+            .collect();
+        for index in open {
+            self.send_signed_to_device(index, &message, now);
+        }
+        if let Some(outcome) = last {
+            self.shutdown.closing = None;
+            self.shutdown.finished = true;
+            self.event(SenderEvent::Finished(outcome));
+        }
+    }
+}
