@@ -19,7 +19,7 @@ use crate::protocol::trust::Trust;
 use crate::storage::{Earlier, Source};
 use crate::tasks::{MemoryStore, TaskTable};
 use crate::time::Time;
-use crate::units::{DeviceId, SessionId, Suite, TaskId};
+use crate::units::{Counter, DeviceId, Suite, TaskId};
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -123,7 +123,7 @@ fn random_bytes(seed: u64) -> [u8; 32] {
 #[must_use]
 pub fn sender(
     scenario: &Scenario,
-    session: SessionId,
+    counter: Counter,
     work_seed: u64,
     sim_source: SimSource,
     plans: Rc<PlanCache>,
@@ -132,9 +132,10 @@ pub fn sender(
 ) -> (SimActor, Ledger) {
     let layout = scenario.layout;
     let config = SenderConfig {
-        session,
+        counter,
         task: task(),
         name: NAME.to_owned(),
+        manifest: Vec::new(),
         layout,
         data: DATA,
         rendezvous: vec![RENDEZVOUS],
@@ -150,7 +151,8 @@ pub fn sender(
         suite: Suite::default(),
     };
     let (signing_key, random) = (config.signing_key.clone(), config.agreement);
-    let side = SenderSide::new(session, signing_key, random, config.suite, config.group_key.as_ref());
+    let side = SenderSide::new(counter, signing_key, random, config.suite, config.group_key.as_ref());
+    let session = side.session();
     let source: Arc<dyn Source> = Arc::new(sim_source.clone());
     let job_source = Arc::clone(&source);
     let mut buffer = Vec::new();

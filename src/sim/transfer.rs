@@ -21,7 +21,7 @@ use crate::protocol::receiver::Receiver;
 use crate::protocol::sender::Sender;
 use crate::status::DeviceStatus;
 use crate::time::Time;
-use crate::units::{BlockIndex, SessionId};
+use crate::units::{BlockIndex, Counter};
 use crate::wire::{self, Message, Phase, Symbol};
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -217,11 +217,11 @@ impl<'a, 't> Transfer<'a, 't> {
         self.sender_seen = 0;
         self.sender_outcome = None;
         self.table = actors::new_table();
-        let session = SessionId(self.scenario.seed << 8 | self.sender_incarnation);
+        let counter = Counter(self.scenario.seed << 8 | self.sender_incarnation);
         let (source, plans) = (self.source.clone(), Rc::clone(&self.plans));
         let seed = self.rng.u64(..);
         let (mut actor, ledger) =
-            actors::sender(self.scenario, session, seed, source, plans, &self.table, now);
+            actors::sender(self.scenario, counter, seed, source, plans, &self.table, now);
         self.ledger = Rc::new(RefCell::new(ledger));
         actor.net().ledger = Some(Rc::clone(&self.ledger));
         actor

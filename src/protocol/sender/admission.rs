@@ -19,7 +19,7 @@ use crate::protocol::rate_limit::RateLimit;
 use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::units::{AgreementKey, ChannelId, DeviceId, DeviceIndex};
-use crate::wire::{self, Admit, AdmitVerdict, Head, Join, Message, Phase, Retry};
+use crate::wire::{self, Admit, AdmitVerdict, Capabilities, Head, Holdings, Join, Message, Phase, Retry};
 use std::net::SocketAddr;
 
 /// A join whose answer waits for the status table.
@@ -30,6 +30,8 @@ pub(super) struct PendingJoin {
     keys: DeviceKeys,
     /// Counter of the join.
     number: u64,
+    /// Version and capabilities that both sides have.
+    chosen: (u8, Capabilities),
 }
 
 /// What a join of a device that is known by another run comes to.
@@ -77,9 +79,26 @@ impl Sender {
         }
         let Some(keys) = self.side.agree(&clear.agreement) else { return false };
         let Some(body) = SenderSide::from_one(&keys, head, bytes) else { return false };
-        let Ok(Message::Join(join)) = wire::decode_body(head.kind, body) else { return false };
+        let join = match wire::decode_body(head.kind, body) {
+            Ok(Message::Join(join)) => join,
+            Ok(_) => return false,
+            Err(error) => {
+                self.not_understood(error);
+                return false;
+            }
+        };
         let (device, number) = (join.device, head.header.packet_number.counter());
-        self.pending_joins.insert(clear.agreement, PendingJoin { join, address: from, keys, number });
+        let announced = self.announced();
+        let missing = announced.required.without(join.supported);
+        let version = join.versions.common(announced.versions).filter(|_| missing.is_empty());
+        let capabilities = announced.required.or(announced.optional).and(join.supported);
+        let chosen = (version.unwrap_or(0), capabilities);
+        let pending = PendingJoin { join, address: from, keys, number, chosen };
+        if version.is_none() {
+            self.turn_away(&pending, AdmitVerdict::Unsupported);
+            return true;
+        }
+        self.pending_joins.insert(clear.agreement, pending);
         self.job(SenderJob::LookUp(device));
         true
     }
@@ -93,9 +112,17 @@ impl Sender {
 
     fn admit(&mut self, index: DeviceIndex) {
         let admit = if self.devices.get(index).status == DeviceStatus::Complete {
-            Admit { verdict: AdmitVerdict::AlreadyComplete, channel: ChannelId::GROUP }
+            Admit::turned_away(AdmitVerdict::AlreadyComplete)
         } else {
-            Admit { verdict: AdmitVerdict::Admitted, channel: ChannelId::of_device(index) }
+            let link = &self.devices.get(index).link;
+            let (version, capabilities) = link.chosen;
+            Admit {
+                verdict: AdmitVerdict::Admitted,
+                channel: ChannelId::of_device(index),
+                version,
+                capabilities,
+                ticket: Some(self.side.ticket(&link.agreement)),
+            }
         };
         let number = self.replies.take_numbers(1);
         self.send_to_device_as(index, number, &Message::Admit(admit));
@@ -104,7 +131,7 @@ impl Sender {
     /// Answers a join that gets no place.
     fn turn_away(&mut self, pending: &PendingJoin, verdict: AdmitVerdict) {
         let number = self.replies.take_numbers(1);
-        let admit = Message::Admit(Admit { verdict, channel: ChannelId::GROUP });
+        let admit = Message::Admit(Admit::turned_away(verdict));
         let bytes = self.side.to_one(&pending.keys, self.header(number), &admit);
         let transmit = self.transmit(pending.address, bytes);
         self.out.push_back(super::Output::Transmit(transmit));
@@ -159,6 +186,7 @@ impl Sender {
             window: ReplayWindow::default(),
             rate_limit: RateLimit::new(DEVICE_MESSAGES_PER_SECOND),
             joins: pending.number + 1,
+            chosen: pending.chosen,
         };
         let index = match index {
             Some(index) => {
@@ -169,7 +197,7 @@ impl Sender {
         };
         let device = self.devices.get_mut(index);
         device.label = label;
-        device.holds = pending.join.holds;
+        device.holds = pending.join.holdings != Holdings::Nothing;
         device.address = pending.address;
         device.last_heard = now;
         device.duplicate = None;

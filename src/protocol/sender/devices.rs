@@ -9,7 +9,7 @@ use crate::protocol::rate_limit::RateLimit;
 use crate::status::{Cause, DeviceRow, DeviceStatus};
 use crate::time::Time;
 use crate::units::{AgreementKey, ChannelId, DeviceId, DeviceIndex};
-use crate::wire::Progress;
+use crate::wire::{Capabilities, Progress};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,6 +25,8 @@ pub(super) struct Link {
     pub rate_limit: RateLimit,
     /// Its joins count up to here: an older one is said again by somebody else.
     pub joins: u64,
+    /// Version and capabilities that both sides have.
+    pub chosen: (u8, Capabilities),
 }
 
 /// One device.

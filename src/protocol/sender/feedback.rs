@@ -6,7 +6,8 @@ use crate::status::{Cause, DeviceStatus};
 use crate::time::Time;
 use crate::units::{BlockIndex, DeviceIndex};
 use crate::wire::{
-    self, Abort, AbortCode, Acknowledge, Complete, Deficit, Head, Message, MessageKind, Nak, Phase, Progress,
+    self, Abort, AbortCode, Acknowledge, Complete, DecodeError, Deficit, Head, Message, MessageKind, Nak,
+    Phase, Progress,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,15 +17,27 @@ impl Sender {
     /// costs least is checked first: the session, the channel, the replay window, the seal, the message.
     pub(super) fn feedback(&mut self, now: Time, from: SocketAddr, bytes: &mut [u8]) {
         let known = match wire::head(bytes) {
-            Ok(head) if head.header.session != self.config.session => false,
+            Ok(head) if head.header.session != self.side.session() => false,
             Ok(head) if head.kind == MessageKind::Join => self.join(now, from, &head, bytes),
             Ok(head) => self.device_message(now, from, &head, bytes),
-            Err(_) => false,
+            Err(error) => {
+                self.not_understood(error);
+                false
+            }
         };
         if !known {
             self.counters.ignored += 1;
         }
         self.drive_rounds(now);
+    }
+
+    /// Counts what a later program may have said.
+    pub(super) fn not_understood(&mut self, error: DecodeError) {
+        match error {
+            DecodeError::UnknownKind(_) => self.counters.unknown_kinds += 1,
+            error if error.is_not_understood() => self.counters.not_understood += 1,
+            _ => {}
+        }
     }
 
     /// A message of a device that has a channel.
@@ -44,7 +57,13 @@ impl Sender {
         if !link.rate_limit.allow(now) {
             return false;
         }
-        let Ok(message) = wire::decode_body(head.kind, body) else { return false };
+        let message = match wire::decode_body(head.kind, body) {
+            Ok(message) => message,
+            Err(error) => {
+                self.not_understood(error);
+                return false;
+            }
+        };
         self.counters.feedback += 1;
         self.devices.get_mut(index).link.window.note(number.counter());
         self.heard(index, now);

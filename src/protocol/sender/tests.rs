@@ -6,14 +6,13 @@ use super::*;
 use crate::crypto::sign::sham;
 use crate::layout::Layout;
 use crate::pacing::RateMode;
-use crate::protocol::packet_protection::fakes::{FakeDevice, announce_of};
-use crate::units::{BlockIndex, Rate, SessionId, SymbolDigest, TaskId, Via};
-use crate::units::{ChannelId, DeviceId, DeviceIndex};
-use crate::wire::{Abort, Arrivals, Complete, Deficit, Join, Nak, Progress};
+use crate::protocol::packet_protection::fakes::{FakeDevice, any_join, any_report};
+use crate::units::{BlockIndex, Rate, SymbolDigest, TaskId, Via};
+use crate::units::{Counter, DeviceId};
+use crate::wire::{Abort, Arrivals, Complete, Deficit, Holdings, Nak, Progress};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-const SESSION: SessionId = SessionId(9);
 const K: u32 = 16;
 
 /// A sender whose jobs are done at once, and what it has sent.
@@ -35,7 +34,8 @@ impl Bench {
     fn new(blocks: u64, change: impl FnOnce(&mut SenderConfig)) -> Self {
         sham::allow();
         let mut config = SenderConfig {
-            session: SESSION,
+            counter: Counter(9),
+            manifest: Vec::new(),
             task: TaskId([1; 16]),
             name: "f".into(),
             layout: Layout::new(blocks << 10, 10, 64).unwrap(),
@@ -135,11 +135,10 @@ impl Bench {
     }
 
     fn send_join_with(&mut self, device: u8, run: u64, from: SocketAddr, holds: bool) {
-        let announce = announce_of(&self.sender.side);
+        let announce = self.sender.announced();
         let random = [device ^ 0x55 ^ (run as u8).wrapping_mul(31); 32];
-        let fake =
-            self.runs.entry((device, run)).or_insert_with(|| FakeDevice::new(SESSION, &announce, random));
-        let bytes = fake.join(Join { device: id(device), holds, label: "d".into() });
+        let fake = self.runs.entry((device, run)).or_insert_with(|| FakeDevice::new(&announce, random));
+        let bytes = fake.join(any_join(id(device), if holds { Holdings::Some } else { Holdings::Nothing }));
         self.take(from, bytes);
     }
 
@@ -171,14 +170,13 @@ impl Bench {
     }
 
     fn report(&mut self, device: u8, verified: u32) {
-        let report =
-            Progress { verified, received: 1, lost: 0, kernel_drops: 0, overrun_drops: 0, arrivals: None };
+        let report = any_report(verified);
         self.hear(device, &Message::Progress(report));
     }
 
     fn complete(&mut self, device: u8) {
         let root = self.sender.root.unwrap();
-        let receipt = Complete { root, received: 1, lost: 0 };
+        let receipt = Complete::named(root, 1, 0);
         self.hear(device, &Message::Complete(receipt));
     }
 
@@ -242,6 +240,8 @@ impl Bench {
             // What does not come has overflowed.
             kernel_drops: self.sender.devices.get(index).kernel_drops + u64::from(share < 1.0),
             overrun_drops: 0,
+            storage_delay_us: 0,
+            room: BlockIndex(u32::MAX),
             arrivals: Some(arrivals),
         };
         self.hear(device, &Message::Progress(report));
@@ -616,10 +616,10 @@ fn joins_that_are_said_again_by_others_are_no_sign_of_life() {
     bench.join(1, 1);
     let from = bench.sent.len();
     // The join that was answered, overheard.
-    let announce = announce_of(&bench.sender.side);
-    let mut overheard = FakeDevice::new(SESSION, &announce, [1 ^ 0x55 ^ 31; 32]);
+    let announce = bench.sender.announced();
+    let mut overheard = FakeDevice::new(&announce, [1 ^ 0x55 ^ 31; 32]);
     overheard.cookie = bench.run(1).cookie;
-    let join = overheard.join(Join { device: id(1), holds: false, label: "d".into() });
+    let join = overheard.join(any_join(id(1), Holdings::Nothing));
     bench.pass(Duration::from_secs(2));
     bench.take(address(1), join.clone());
     let last_heard = bench.sender.devices.get(DeviceIndex(0)).last_heard;
@@ -641,7 +641,7 @@ fn forgeries_on_a_device_s_channel_do_not_keep_it_from_being_heard() {
     let mut bench = Bench::new(4, |config| config.expected = Some(2));
     bench.join(1, 1);
     bench.pass(Duration::from_millis(500));
-    let mut forger = FakeDevice::new(SESSION, &announce_of(&bench.sender.side), [99; 32]);
+    let mut forger = FakeDevice::new(&bench.sender.announced(), [99; 32]);
     forger.take_channel(bench.run(1).channel());
     for _ in 0..2 * crate::limits::DEVICE_MESSAGES_PER_SECOND {
         let abort = Abort { code: AbortCode::Disk, reason: String::new() };
@@ -657,9 +657,10 @@ impl Bench {
     fn digests(&self, from: usize) -> Vec<(bool, u32)> {
         let messages = self.sent[from..].iter().filter_map(|transmit| {
             let Payload::Message(bytes) = &transmit.payload else { return None };
-            let plain = bytes.get(..bytes.len().checked_sub(crate::limits::SIGNATURE_RESERVE)?)?;
-            match crate::wire::decode_plain(plain) {
-                Ok((_, Message::SymbolDigests(digests))) => {
+            let end = bytes.len().checked_sub(crate::limits::SIGNATURE_RESERVE)?;
+            let head = crate::wire::head(bytes).ok()?;
+            match crate::wire::decode_body(head.kind, bytes.get(crate::limits::HEADER_LEN..end)?) {
+                Ok(Message::SymbolDigests(digests)) => {
                     assert_eq!(digests.digests.len(), K as usize);
                     Some((transmit.to == self.sender.config.data, digests.block.0))
                 }

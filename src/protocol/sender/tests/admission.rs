@@ -25,7 +25,7 @@ fn nothing_is_done_for_one_that_cannot_be_reached_and_less_is_sent_than_came() {
     for run in 0..50 {
         let from = bench.sent.len();
         bench.send_join(1, run, at);
-        let (sent, join) = (sent_to(&bench, at, from), 20 + 64 + 16 + 2 + 1 + 16);
+        let (sent, join) = (sent_to(&bench, at, from), crate::limits::HEADER_LEN + 64 + 16 + 2 + 1 + 16);
         assert!(sent > 0 && sent < join, "{sent} bytes for a join of about {join}");
         // Nor later on: not a poll, not a goodbye.
         let from = bench.sent.len();
@@ -71,8 +71,7 @@ fn what_a_device_says_again_is_not_heard_again() {
     bench.join(1, 1);
     bench.join(2, 1);
     let abort = Abort { code: AbortCode::Disk, reason: "disk full".into() };
-    let report =
-        Progress { verified: 2, received: 1, lost: 0, kernel_drops: 0, overrun_drops: 0, arrivals: None };
+    let report = any_report(2);
     let report = bench.run(1).seal_message(&report.into(), |_| ());
     let heard = bench.sender.counters.feedback;
     bench.take(address(1), report.clone());
@@ -85,7 +84,7 @@ fn what_a_device_says_again_is_not_heard_again() {
     }
     // Another device's words under this one's channel open with no key of it.
     let mut forged = bench.run(2).seal_message(&abort.into(), |_| ());
-    forged[12..14].copy_from_slice(&1_u16.to_be_bytes());
+    forged[13..15].copy_from_slice(&1_u16.to_be_bytes());
     bench.take(address(1), forged);
     assert!(!bench.status(1).is_final());
 }
@@ -110,7 +109,7 @@ fn every_changed_bit_of_what_a_device_says_is_noticed() {
     bench.send_join(2, 1, address(2));
     bench.answered(2, 1, address(2), from);
     let fake = bench.runs.get_mut(&(2, 1)).unwrap();
-    let join = fake.join(Join { device: id(2), holds: false, label: "d".into() });
+    let join = fake.join(any_join(id(2), Holdings::Nothing));
     for bit in 0..join.len() * 8 {
         let mut damaged = join.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
@@ -128,8 +127,7 @@ fn a_device_that_moves_is_served_where_it_is_once_it_has_shown_that_it_is_there(
     bench.join(1, 1);
     let (old, new) = (address(1), address(77));
     let report = |bench: &mut Bench, at| {
-        let report =
-            Progress { verified: 0, received: 1, lost: 0, kernel_drops: 0, overrun_drops: 0, arrivals: None };
+        let report = any_report(0);
         let bytes = bench.run(1).seal_message(&report.into(), |_| ());
         bench.take(at, bytes);
     };
@@ -226,7 +224,7 @@ fn a_replayed_join_does_not_keep_a_device_alive() {
     bench.send_join(1, 1, address(1));
     bench.answered(1, 1, address(1), from);
     bench.current.insert(1, 1);
-    let join = bench.run(1).join(Join { device: id(1), holds: false, label: "d".into() });
+    let join = bench.run(1).join(any_join(id(1), Holdings::Nothing));
     bench.take(address(1), join.clone());
     assert_eq!(bench.sender.devices.len(), 1);
     // The device dies; its datagram lives on.
