@@ -11,6 +11,7 @@ pub mod crypto;
 pub mod fec;
 pub mod layout;
 pub mod pacing;
+pub mod task;
 pub mod wire;
 
 pub mod protocol;
@@ -18,6 +19,7 @@ pub mod protocol;
 pub mod keyring;
 pub mod net;
 pub mod storage;
+pub mod store;
 pub mod tasks;
 
 pub mod engine;
