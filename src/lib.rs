@@ -2,7 +2,6 @@
 
 pub mod limits;
 pub mod ranges;
-pub mod status;
 pub mod text;
 pub mod time;
 pub mod units;
@@ -20,7 +19,6 @@ pub mod keyring;
 pub mod net;
 pub mod storage;
 pub mod store;
-pub mod tasks;
 
 pub mod engine;
 

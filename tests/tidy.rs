@@ -21,18 +21,14 @@ struct Layer {
 }
 
 const LAYERS: &[Layer] = &[
-    Layer {
-        name: "L0 words",
-        modules: &["limits", "units", "time", "ranges", "status", "text"],
-        may_import: &[0],
-    },
+    Layer { name: "L0 words", modules: &["limits", "units", "time", "ranges", "text"], may_import: &[0] },
     Layer {
         name: "L1 pure parts",
         modules: &["layout", "wire", "crypto", "fec", "pacing", "task"],
         may_import: &[0],
     },
     Layer { name: "L2 protocol", modules: &["protocol"], may_import: &[0, 1] },
-    Layer { name: "L3 effects", modules: &["storage", "store", "tasks", "net", "keyring"], may_import: &[0] },
+    Layer { name: "L3 effects", modules: &["storage", "store", "net", "keyring"], may_import: &[0] },
     Layer { name: "L4 engine", modules: &["engine"], may_import: &[0, 1, 2, 3] },
     Layer { name: "L5 surface", modules: &["ui", "cli", "main"], may_import: &[0, 1, 2, 3, 4, 5] },
     Layer { name: "test-bed", modules: &["sim"], may_import: &[0, 1, 2, 3, 4, 5, 6] },

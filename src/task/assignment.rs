@@ -220,3 +220,23 @@ impl Summary {
         }
     }
 }
+
+impl std::ops::AddAssign for Summary {
+    fn add_assign(&mut self, other: Self) {
+        self.pending += other.pending;
+        self.active += other.active;
+        self.complete += other.complete;
+        self.failed += other.failed;
+        self.lost += other.lost;
+    }
+}
+
+impl std::ops::SubAssign for Summary {
+    fn sub_assign(&mut self, other: Self) {
+        self.pending -= other.pending;
+        self.active -= other.active;
+        self.complete -= other.complete;
+        self.failed -= other.failed;
+        self.lost -= other.lost;
+    }
+}

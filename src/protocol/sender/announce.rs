@@ -58,7 +58,7 @@ impl Sender {
             sender: self.side.key(),
             agreement: self.side.agreement(),
             suite: self.side.suite(),
-            task: self.config.task,
+            task: self.config.task.id,
             phase: self.phase,
             object_size: self.config.layout.object_size(),
             block_log2: self.config.layout.block_log2(),
@@ -69,7 +69,7 @@ impl Sender {
             gsize: self.devices.gsize(),
             rate: self.pace.rate(),
             root: self.root,
-            name: self.config.name.clone(),
+            name: self.config.task.name.clone(),
         }
     }
 }
