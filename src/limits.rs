@@ -113,8 +113,12 @@ pub const MAX_INQUIRIES: usize = 512;
 pub const DIGEST_RATE: Rate = Rate(20_000_000);
 /// Digests in one SYMBOL DIGESTS message.
 pub const DIGESTS_PER_MESSAGE: usize = 64;
-/// Most joins that wait for the status table, each with a job.
-pub const MAX_PENDING_JOINS: usize = MAX_JOBS / 2;
+/// Most joins that wait for the store.
+pub const MAX_PENDING_JOINS: usize = 512;
+/// Most devices in one request to the store.
+pub const MAX_STORE_BATCH: usize = 512;
+/// A store that has failed, or not answered, for this long is given up.
+pub const STORE_PATIENCE: Duration = Duration::from_secs(60);
 /// Devices one session serves.
 pub const MAX_DEVICES: usize = 16_384;
 /// Runs of devices that are over, which a sender remembers: it looks through them at each new join.

@@ -1,8 +1,9 @@
 //! What the machines tell the user: events at each change, snapshots for bars and reports.
 
 use super::need::Need;
+use super::statistics::DeviceRow;
 use super::trust::TrustDecision;
-use crate::status::{DeviceRow, DeviceStatus};
+use crate::task::Summary;
 use crate::units::{DeviceId, Digest, Rate, SenderKey, SessionId, TaskId};
 use crate::wire::{AbortCode, Phase};
 use std::net::SocketAddr;
@@ -33,8 +34,12 @@ pub enum SenderEvent {
         /// Where they are, the one that was there first before the other.
         addresses: [SocketAddr; 2],
     },
-    /// A device's row in the status table changed its status. The engine writes it to the table.
-    Status(DeviceRow),
+    /// A device has come to another state, and the store has it; or something else is done for it.
+    Device(DeviceRow),
+    /// The store fails, for this reason (one clause). Receipts and joins wait for it.
+    StoreFails(String),
+    /// The store answers again.
+    StoreAnswers,
     /// The root hash is known.
     Hashed(Digest),
     /// The run is over.
@@ -44,19 +49,21 @@ pub enum SenderEvent {
 /// How the sender's run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SenderOutcome {
-    /// It came to its end; the status table says who has the object.
+    /// It came to its end; the store says who has the object.
     Ended,
     /// The user interrupted it.
     Interrupted,
     /// The source could not be read or changed.
     SourceFailed(String),
+    /// The store failed for so long that it was given up: what became of some devices may not be in it.
+    StoreFailed(String),
     /// A worker died: our bug.
     Internal(String),
 }
 
-/// The sender at a glance.
+/// The sender at a glance, without its devices.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SenderSnapshot {
+pub struct SenderOverview {
     /// What it is doing.
     pub phase: Phase,
     /// Blocks of the object, in all.
@@ -92,14 +99,35 @@ pub struct SenderSnapshot {
     pub suspects: u64,
     /// Devices expected (`--receivers`).
     pub expected: Option<u32>,
+    /// How many devices are how far, as the store has it; those that it does not have yet are pending.
+    pub devices: Summary,
+}
+
+impl SenderOverview {
+    /// How many devices have to complete: those that joined, or those expected if these are more.
+    #[must_use]
+    pub fn wanted(&self) -> usize {
+        self.devices.total().max(self.expected.unwrap_or(0) as usize)
+    }
+}
+
+/// The sender at a glance, with a row for each device. With many devices it takes time to make: it is made when
+/// somebody asks for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SenderSnapshot {
+    /// Everything but the devices.
+    pub overview: SenderOverview,
     /// All devices.
     pub devices: Vec<DeviceRow>,
 }
 
 impl SenderSnapshot {
-    /// How many devices have a status for which `f` holds.
-    pub fn count(&self, f: impl Fn(&DeviceStatus) -> bool) -> usize {
-        self.devices.iter().filter(|d| f(&d.status)).count()
+    /// The same with `rows` for devices, which are the store's last word.
+    #[must_use]
+    pub fn with_devices(mut self, rows: Vec<DeviceRow>) -> Self {
+        self.overview.devices = Summary::of(rows.iter().map(|row| row.assignment.state()));
+        self.devices = rows;
+        self
     }
 }
 

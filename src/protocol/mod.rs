@@ -12,6 +12,7 @@ pub mod packet_protection;
 mod rate_limit;
 pub mod receiver;
 pub mod sender;
+pub mod statistics;
 pub mod trust;
 
 use crate::time::Time;

@@ -10,7 +10,7 @@ use crate::protocol::job::{SenderDone, SenderJob};
 use crate::protocol::packet_protection::fakes::{FakeDevice, any_join};
 use crate::protocol::sender::{Sender, SenderConfig, SlowPolicy};
 use crate::protocol::{Control, Machine, Output, Payload, Transmit};
-use crate::status::DeviceStatus;
+use crate::task::{Assignment, State, Step, Task, TaskOptions};
 use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, ChannelId, Counter, DeviceId, Digest, Rate, Suite, TaskId, Via};
 use crate::wire::{
@@ -56,6 +56,8 @@ pub fn fuzz_sender(bytes: &[u8]) {
     World::play(bytes);
 }
 
+const TASK: TaskId = TaskId([3; 16]);
+
 fn device(n: u8) -> DeviceId {
     DeviceId([n; 16])
 }
@@ -73,11 +75,11 @@ impl play::World for World {
         let object = Object::new(input)?;
         let [people, speed] = input.array()?;
         sham::allow();
+        let expected = (people & 7 != 0).then_some(u32::from(people & 7));
         let config = SenderConfig {
             counter: Counter(COUNTER),
             manifest: Vec::new(),
-            task: TaskId([3; 16]),
-            name: "object".into(),
+            task: Task { options: TaskOptions { expected }, ..Task::copy(TASK, "object") },
             layout: object.layout,
             data: GROUP,
             rendezvous: vec![SocketAddr::from((Ipv4Addr::new(239, 255, 74, 17), 7417))],
@@ -91,7 +93,6 @@ impl play::World for World {
                 2 => SlowPolicy::Keep,
                 _ => SlowPolicy::Drop,
             },
-            expected: (people & 7 != 0).then_some(u32::from(people & 7)),
             wait: Duration::from_secs(10),
             settle: Duration::from_millis(u64::from(people >> 3) * 50),
             linger: Duration::from_secs(u64::from(speed >> 5)),
@@ -232,12 +233,20 @@ impl play::World for World {
                 32..64,
                 SenderJob::Hash(_) | SenderJob::Encode { .. } | SenderJob::Digest(_) | SenderJob::CheckSource,
             ) => SenderDone::SourceFailed("fuzzed".into()),
-            (64..128, SenderJob::LookUp(device)) => {
-                self.claims.insert(device);
-                SenderDone::LookedUp(device, Some(DeviceStatus::Complete))
+            (32..64, SenderJob::LookUp(_)) => SenderDone::LookedUp(Err("fuzzed".into())),
+            (_, SenderJob::LookUp(devices)) => {
+                let known = |&device: &DeviceId| (device, self.known(device, how));
+                SenderDone::LookedUp(Ok(devices.iter().map(known).collect()))
             }
-            (128.., SenderJob::LookUp(device)) => SenderDone::LookedUp(device, Some(DeviceStatus::Lost)),
-            (_, SenderJob::LookUp(device)) => SenderDone::LookedUp(device, None),
+            (32..64, SenderJob::Record(_)) => SenderDone::Recorded(Err("fuzzed".into())),
+            (_, SenderJob::Record(mut assignments)) => {
+                // Another session has been there.
+                for assignment in assignments.iter_mut().filter(|_| how >= 64) {
+                    let known = self.known(assignment.device, how);
+                    *assignment = known.unwrap_or_else(|| assignment.clone());
+                }
+                SenderDone::Recorded(Ok(assignments))
+            }
             (_, SenderJob::CheckSource) => SenderDone::SourceChecked,
             (_, SenderJob::Hash(block)) => SenderDone::Hashed(block, self.value(block)),
             (_, SenderJob::Digest(block)) => SenderDone::Digested(block, self.object.digests(block)),
@@ -264,18 +273,19 @@ impl play::World for World {
                     self.jobs.push(job);
                 }
                 Output::Listen(group) => panic!("a sender listens to {group}"),
-                Output::Event(SenderEvent::Status(row)) => {
-                    let claimed = row.status != DeviceStatus::Complete
-                        || self.claims.contains(&row.device)
+                Output::Event(SenderEvent::Device(row)) => {
+                    let assignment = &row.assignment;
+                    let claimed = !assignment.is_complete()
+                        || self.claims.contains(&assignment.device)
                         // It has an identifier of its own.
-                        || row.label.contains("(duplicate");
+                        || assignment.label.contains("(duplicate");
                     assert!(claimed, "nobody said so (I2): {row:?}");
                 }
                 Output::Event(SenderEvent::Finished(_)) => self.over = true,
                 Output::Event(_) => {}
             }
         }
-        let seen = self.sender.snapshot(self.now);
+        let seen = self.sender.overview();
         assert!(seen.position <= seen.blocks && seen.streamed <= seen.object_size, "{seen:?}");
         assert!(self.jobs.len() <= MAX_JOBS, "{} jobs", self.jobs.len());
         assert_eq!(self.sender.is_finished(), self.over);
@@ -313,6 +323,23 @@ impl World {
         }
         self.send(who, &nak.into());
         Some(())
+    }
+
+    /// What the store has of a device.
+    fn known(&mut self, device: DeviceId, how: u8) -> Option<Assignment> {
+        let mut known = Assignment::new(TASK, device, "known".into());
+        (0..how & 3).for_each(|_| known.take_up());
+        match how {
+            ..64 => return None,
+            64..128 => {
+                self.claims.insert(device);
+                known.complete(vec![Step::Transfer]).ok()?;
+            }
+            128.. => {
+                known.set(State::Lost).ok()?;
+            }
+        }
+        Some(known)
     }
 
     fn fake(&mut self, who: u8) -> Option<&mut FakeDevice> {

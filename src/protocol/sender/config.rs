@@ -6,7 +6,8 @@ use crate::layout::Layout;
 use crate::limits::{SYMBOL_HEADER_LEN, TAG_RESERVE};
 use crate::pacing::{RateMode, udp_overhead};
 use crate::protocol::packet_protection::SenderSide;
-use crate::units::{Counter, SessionId, Suite, TaskId};
+use crate::task::Task;
+use crate::units::{Counter, SessionId, Suite};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -35,10 +36,8 @@ pub struct SenderConfig {
     pub group_key: Option<Secret>,
     /// How datagrams are sealed.
     pub suite: Suite,
-    /// The task.
-    pub task: TaskId,
-    /// The object's name, 1 to 255 bytes.
-    pub name: String,
+    /// The task. Its `expected`: start as soon as so many devices are ready.
+    pub task: Task,
     /// Its manifest, if it fits in the announce; at most [`crate::limits::MAX_MANIFEST`] bytes.
     pub manifest: Vec<u8>,
     /// How the object is cut.
@@ -51,11 +50,9 @@ pub struct SenderConfig {
     pub rate: RateMode,
     /// What becomes of a device that carries far less than the others.
     pub slow: SlowPolicy,
-    /// Start as soon as so many devices are ready; also the number expected to complete.
-    pub expected: Option<u32>,
     /// Gather for at most so long.
     pub wait: Duration,
-    /// Without `expected`: start when no device has joined for so long (and one has).
+    /// Without a number of devices to expect: start when no device has joined for so long (and one has).
     pub settle: Duration,
     /// Stay so long for late devices after the known ones are done.
     pub linger: Duration,

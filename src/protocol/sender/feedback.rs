@@ -2,12 +2,12 @@
 
 use super::Sender;
 use crate::protocol::packet_protection::SenderSide;
-use crate::status::{Cause, DeviceStatus};
+use crate::protocol::statistics::Cause;
+use crate::task::{State, Step};
 use crate::time::Time;
 use crate::units::{BlockIndex, DeviceIndex};
 use crate::wire::{
-    self, Abort, AbortCode, Acknowledge, Complete, DecodeError, Deficit, Head, Message, MessageKind, Nak,
-    Phase, Progress,
+    self, Abort, AbortCode, Complete, DecodeError, Deficit, Head, Message, MessageKind, Nak, Phase, Progress,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -86,7 +86,7 @@ impl Sender {
     pub(super) fn heard(&mut self, index: DeviceIndex, now: Time) {
         let device = self.devices.get_mut(index);
         device.last_heard = now;
-        if device.status == DeviceStatus::Lost {
+        if *device.assignment.state() == State::Lost {
             // It was only out of reach.
             self.take_up(index, now);
         }
@@ -172,14 +172,14 @@ impl Sender {
             return;
         }
         (device.unicast_only, device.cause) = (true, Some(Cause::Network));
-        self.set_status(index, DeviceStatus::Repairing { deficit: 0 }, now);
+        self.tell_if_changed(index, now);
     }
 
     fn complete(&mut self, now: Time, index: DeviceIndex, receipt: Complete) -> bool {
         let Some(root) = self.root else { return false };
         if receipt.root != root {
             let reason = "it committed bytes with another hash".to_owned();
-            self.set_status(index, DeviceStatus::Failed(reason.clone()), now);
+            self.set_state(index, State::Failed(reason.clone()), now);
             self.send_to_device(index, &Message::Abort(Abort { code: AbortCode::Mismatch, reason }), now);
             return true;
         }
@@ -188,23 +188,39 @@ impl Sender {
         device.verified = blocks;
         device.incomplete = Some(0);
         device.lost_datagrams = receipt.lost;
-        if device.status != DeviceStatus::Complete {
+        if !device.assignment.is_complete() {
             self.shutdown.restart_linger();
+            self.completed(index, now);
         }
-        self.set_status(index, DeviceStatus::Complete, now);
-        self.send_to_device(index, &Message::Acknowledge(Acknowledge), now);
-        self.end_if_done(now);
+        self.ended(index, now);
         true
     }
 
-    fn device_aborted(&mut self, now: Time, index: DeviceIndex, code: AbortCode, reason: &str) -> bool {
-        if self.devices.get(index).status != DeviceStatus::Complete {
-            let reason =
-                if reason.is_empty() { format!("{code:?}").to_lowercase() } else { reason.to_owned() };
-            self.set_status(index, DeviceStatus::Failed(reason), now);
+    /// A device has verified and synced the object, and has just said so.
+    fn completed(&mut self, index: DeviceIndex, now: Time) {
+        let device = self.devices.get_mut(index);
+        if device.is_final() {
+            // It was given up, and came through all the same.
+            device.assignment.take_up();
         }
-        self.send_to_device(index, &Message::Acknowledge(Acknowledge), now);
-        self.end_if_done(now);
+        device.ended = Some(now);
+        if device.assignment.complete(vec![Step::Transfer]) == Ok(true) {
+            self.records.changed(index);
+        }
+        self.end_unicast_repair(index);
+    }
+
+    fn device_aborted(&mut self, now: Time, index: DeviceIndex, code: AbortCode, reason: &str) -> bool {
+        let reason = if reason.is_empty() { format!("{code:?}").to_lowercase() } else { reason.to_owned() };
+        self.set_state(index, State::Failed(reason), now);
+        self.ended(index, now);
         true
+    }
+
+    /// A device has said how it ended. It is answered once that is in the store, which may be now.
+    fn ended(&mut self, index: DeviceIndex, now: Time) {
+        self.devices.get_mut(index).reported_end = true;
+        self.acknowledge_if_recorded(index, now);
+        self.end_if_done(now);
     }
 }
