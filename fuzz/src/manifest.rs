@@ -2,7 +2,7 @@
 //! And any entries: what can be said comes through.
 
 use mcp::content::{Entry, Extents, Manifest, Modified, OptionalField};
-use mcp::limits::{MAX_INLINE_MANIFEST, MAX_MANIFEST, MAX_OBJECT_SIZE};
+use mcp::limits::{MAX_MANIFEST, MAX_MANIFEST_OBJECT, MAX_OBJECT_SIZE};
 
 /// The first byte says what the rest is: an encoding, or what entries are made of.
 ///
@@ -40,7 +40,7 @@ fn entry(bytes: &[u8]) -> Option<Entry> {
 }
 
 fn check(manifest: &Manifest) {
-    assert!(manifest.encoded().len() <= MAX_MANIFEST && manifest.content_size() <= MAX_OBJECT_SIZE);
+    assert!(manifest.encoded().len() <= MAX_MANIFEST_OBJECT && manifest.content_size() <= MAX_OBJECT_SIZE);
     assert_eq!(manifest.digest().0, *blake3::hash(manifest.encoded()).as_bytes());
     assert!(manifest.entries().windows(2).all(|pair| pair[0].path() < pair[1].path()));
     for entry in manifest.entries() {
@@ -59,6 +59,6 @@ fn check(manifest: &Manifest) {
         && file.optional().is_empty()
         && file.extents().is_solid()
     {
-        assert!(!file.path().contains(&b'/') && manifest.encoded().len() <= MAX_INLINE_MANIFEST);
+        assert!(!file.path().contains(&b'/') && manifest.encoded().len() <= MAX_MANIFEST);
     }
 }

@@ -7,7 +7,7 @@ use super::identity::state_dir;
 use super::random_bytes;
 use super::report::{self, Error};
 use super::trust::{self, Keys};
-use crate::engine::jobs::run_sender_job;
+use crate::engine::jobs::{final_snapshot, run_sender_job, run_store_job};
 use crate::engine::run::{Host, Observer};
 use crate::engine::workers::{FailureResults, Workers};
 use crate::engine::{Engine, Stream};
@@ -20,25 +20,21 @@ use crate::pacing::RateMode;
 use crate::protocol::event::{SenderEvent, SenderOutcome};
 use crate::protocol::job::{SenderDone, SenderJob};
 use crate::protocol::sender::{Sender, SenderConfig, SlowPolicy};
-use crate::status::DeviceStatus;
 use crate::storage::{FileSource, HashCache, Source, check_whole};
-use crate::tasks::{MemoryStore, TaskTable};
+use crate::store::SharedStore;
+use crate::task::{State, Task};
 use crate::text;
 use crate::time::Time;
 use crate::ui::report_file::Report;
 use crate::ui::{SenderIntro, SenderView, sender_view};
-use crate::units::{Digest, Rate, SessionId, TaskId};
-use std::cell::RefCell;
+use crate::units::{Counter, Digest, Rate, TaskId};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 /// The rate goes no higher than this where the link's speed is unknown.
 const CEILING_UNKNOWN: Rate = Rate(40_000_000_000);
-
-type Table = Rc<RefCell<TaskTable<MemoryStore>>>;
 
 /// Sends the file and says how it ended.
 #[must_use]
@@ -134,7 +130,9 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let signing_key = trust::signing_key(ring.as_ref(), &mut warnings)?;
     let started = SystemTime::now();
     let random = |e: getrandom::Error| Error::Environment(format!("no randomness from the system: {e}"));
-    let session = SessionId(getrandom::u64().map_err(random)?.max(1));
+    let counter = Counter(trust::session_counter(ring.as_ref(), &mut warnings));
+    let agreement = *random_bytes()?;
+    let session = SenderConfig::session(&signing_key, agreement, counter);
     let mut task = TaskId::default();
     getrandom::fill(&mut task.0).map_err(random)?;
     let mut host = Host::new(config.gather.enter)
@@ -168,11 +166,13 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     for note in net.describe().into_iter().chain([pace]) {
         view.note(host.now(), &note);
     }
-    let table: Table = Rc::new(RefCell::new(TaskTable::new(task, MemoryStore::new())));
+    let store = SharedStore::default();
+    let mut what = Task::copy(task, source.name());
+    what.options.expected = config.gather.expected;
     let sender_config = SenderConfig {
-        session,
-        task,
-        name: source.name().to_owned(),
+        counter,
+        task: what,
+        manifest: Vec::new(),
         layout,
         data: route.destination.addr,
         rendezvous: route.rendezvous,
@@ -182,12 +182,11 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
             Slow::Keep => SlowPolicy::Keep,
             Slow::Drop => SlowPolicy::Drop,
         },
-        expected: config.gather.expected,
         wait: config.gather.at_most,
         settle: config.gather.settle,
         linger: config.linger,
         signing_key,
-        agreement: *random_bytes()?,
+        agreement,
         group_key: group_key.map(|key| key.secret().clone()),
         suite: crate::crypto::seal::fastest(),
     };
@@ -199,12 +198,12 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         view.note(host.now(), "the file has been hashed before; what has not changed since need not be sent to those who have it");
         machine = machine.with_values(values);
     }
-    let workers = workers(&host, &source, layout, &table)?;
+    let workers = workers(&host, &source, layout, (task, &store))?;
     let stream = Stream { session, layout, source, seal: machine.symbol_seal() };
     let mut engine = Engine::new(machine, net, workers, Some(stream));
-    let mut show = Show { view, table, root: None, outcome: None };
+    let mut show = Show { view, root: None, outcome: None };
     let run = host.run(&mut engine, &mut show);
-    let snapshot = engine.machine().snapshot(host.now());
+    let snapshot = final_snapshot(engine.machine(), task, &store, host.now());
     let outcome = match run {
         Ok(()) => show.outcome.take().unwrap_or(SenderOutcome::Ended),
         Err(e) => {
@@ -216,16 +215,16 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     if let Some(latest) = &errors.latest {
         show.view.note(host.now(), &format!("{} datagrams not sent; last: {latest}", errors.datagrams));
     }
-    let rows = show.table.borrow().rows();
+    let rows = &snapshot.devices;
     if let Some(hashes) = hashes {
-        let failed = rows.iter().any(|row| matches!(row.status, DeviceStatus::Failed(_)));
+        let failed = rows.iter().any(|row| matches!(row.assignment.state(), State::Failed(_)));
         if let Err(e) = hashes.keep(from_cache, failed, engine.machine()) {
             show.view.note(host.now(), &format!("cannot remember the hashes of the file: {e}"));
         }
     }
-    let exit = Exit::of_sender(&outcome, &rows, config.gather.expected);
+    let exit = Exit::of_sender(&outcome, rows, config.gather.expected);
     show.view.finish(host.now(), &snapshot, exit);
-    if let Some(error) = report::of_sender(&outcome, &rows, config.gather.expected) {
+    if let Some(error) = report::of_sender(&outcome, rows, config.gather.expected) {
         report::error(&error);
     }
     let Some(path) = &config.report else { return Ok(exit) };
@@ -279,39 +278,33 @@ impl Hashes {
     }
 }
 
-/// Worker threads for hashing and encoding; the status table is looked up at once.
+/// Worker threads for hashing and encoding, and one for the store.
 fn workers(
     host: &Host,
     source: &Arc<FileSource>,
     layout: Layout,
-    table: &Table,
+    (task, store): (TaskId, &SharedStore),
 ) -> Result<Workers<SenderJob, SenderDone>, Error> {
-    let failure_results =
+    let failures =
         FailureResults { worker_died: SenderDone::WorkerDied, source_unreadable: SenderDone::SourceFailed };
     let plans = Arc::new(PlanCache::default());
-    let source = Arc::clone(source);
-    let workers = Workers::start(super::worker_count(), failure_results, host.wake(), move || {
+    let (source, store) = (Arc::clone(source), store.clone());
+    Workers::start(super::worker_count(), failures, host.wake(), move || {
         let (source, plans, mut buffer) = (Arc::clone(&source), Arc::clone(&plans), Vec::new());
         Box::new(move |job| run_sender_job(job, &*source, &layout, &plans, &mut buffer))
-    });
-    let table = Rc::clone(table);
-    workers
-        .map(|workers| {
-            workers.answering(move |job| match job {
-                SenderJob::LookUp(device) => {
-                    let status = table.borrow().look_up(device).map(|row| row.status);
-                    Ok(SenderDone::LookedUp(device, status))
-                }
-                other => Err(other),
-            })
+    })
+    .and_then(|workers| {
+        workers.with_lane("store", SenderJob::is_for_store, move || {
+            let store = store.clone();
+            Box::new(move |job| run_store_job(job, task, &store))
         })
-        .map_err(|e| Error::Environment(format!("the system gives no threads: {e}")))
+    })
+    .map_err(|e| Error::Environment(format!("the system gives no threads: {e}")))
 }
 
-/// Records what the machine says in the status table and shows it.
+/// Shows what the machine says.
 struct Show {
     view: Box<dyn SenderView>,
-    table: Table,
     root: Option<Digest>,
     outcome: Option<SenderOutcome>,
 }
@@ -319,16 +312,11 @@ struct Show {
 impl Observer<Sender> for Show {
     fn event(&mut self, now: Time, machine: &Sender, event: SenderEvent) {
         match &event {
-            SenderEvent::Status(row) => {
-                if let Err(e) = self.table.borrow_mut().record(row.clone()) {
-                    self.view.warn(now, &e.to_string());
-                }
-            }
             SenderEvent::Hashed(root) => self.root = Some(*root),
             SenderEvent::Finished(outcome) => self.outcome = Some(outcome.clone()),
-            SenderEvent::Phase(_) | SenderEvent::Joined { .. } | SenderEvent::DuplicateId { .. } => {}
+            _ => {}
         }
-        self.view.event(now, &event, &machine.snapshot(now));
+        self.view.event(now, &event, &machine.overview());
     }
 
     fn warn(&mut self, now: Time, text: &str) {

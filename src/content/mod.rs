@@ -14,7 +14,7 @@ mod extents;
 pub use entry::{Entry, EntryError, Modified, OptionalField};
 pub use extents::{Extent, ExtentKind, Extents};
 
-use crate::limits::MAX_MANIFEST;
+use crate::limits::MAX_MANIFEST_OBJECT;
 use crate::units::Digest;
 
 /// Version of the manifest's format.
@@ -62,7 +62,7 @@ impl Manifest {
             return Err(EntryError::Size.into());
         }
         let encoded = encoding::encode(&entries);
-        if encoded.len() > MAX_MANIFEST {
+        if encoded.len() > MAX_MANIFEST_OBJECT {
             return Err(ManifestError::TooLarge(encoded.len()));
         }
         Ok(Self { entries, encoded })
@@ -73,7 +73,7 @@ impl Manifest {
     /// # Errors
     /// When they are not exactly what [`Manifest::encoded`] gives for it.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
-        if bytes.len() > MAX_MANIFEST {
+        if bytes.len() > MAX_MANIFEST_OBJECT {
             return Err(ManifestError::TooLarge(bytes.len()));
         }
         let manifest = Self::new(encoding::decode(bytes)?)?;

@@ -111,10 +111,13 @@ fn its_size_is_bounded() {
     let entries = |count| (0..count).map(|i| entry(&format!("{i:0250}"), 1)).collect::<Vec<_>>();
     assert!(Manifest::new(entries(200)).is_ok());
     assert!(matches!(Manifest::new(entries(300)), Err(ManifestError::TooLarge(_))));
-    assert_eq!(Manifest::decode(&[0; MAX_MANIFEST + 1]), Err(ManifestError::TooLarge(MAX_MANIFEST + 1)));
+    assert_eq!(
+        Manifest::decode(&[0; MAX_MANIFEST_OBJECT + 1]),
+        Err(ManifestError::TooLarge(MAX_MANIFEST_OBJECT + 1))
+    );
     // The longest name of a single file leaves room in an announce.
     let longest = Manifest::new(vec![entry(&"x".repeat(255), 1 << 63)]).unwrap();
-    assert!(longest.encoded().len() <= crate::limits::MAX_INLINE_MANIFEST, "{}", longest.encoded().len());
+    assert!(longest.encoded().len() <= crate::limits::MAX_MANIFEST, "{}", longest.encoded().len());
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use crate::fec::{BlockAssembly, Buffer};
 use crate::layout::Layout;
 use crate::ranges::BitSet;
-use crate::status::DeviceStatus;
+use crate::task::Assignment;
 use crate::units::{BlockIndex, DeviceId, Digest, Esi, SessionId, SymbolDigest};
-use crate::wire::AbortCode;
+use crate::wire::{AbortCode, Holdings};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -27,8 +27,19 @@ pub enum SenderJob {
     Digest(BlockIndex),
     /// Check that the source is still the file it was (size and modification time).
     CheckSource,
-    /// Look the device up in the status table.
-    LookUp(DeviceId),
+    /// Look up what the store has of these devices; see [`SenderJob::is_for_store`].
+    LookUp(Vec<DeviceId>),
+    /// Have the store keep these assignments.
+    Record(Vec<Assignment>),
+}
+
+impl SenderJob {
+    /// Whether it is for the store. Such jobs may take as long as they like: they must not keep the others
+    /// from being done.
+    #[must_use]
+    pub const fn is_for_store(&self) -> bool {
+        matches!(self, Self::LookUp(_) | Self::Record(_))
+    }
 }
 
 /// What became of a [`SenderJob`].
@@ -51,21 +62,12 @@ pub enum SenderDone {
     SourceChecked,
     /// The source could not be read, or changed; one clause for people.
     SourceFailed(String),
-    /// What the table has for the device.
-    LookedUp(DeviceId, Option<DeviceStatus>),
+    /// What the store has of each device; or why it does not say, one clause for people.
+    LookedUp(Result<Vec<(DeviceId, Option<Assignment>)>, String>),
+    /// What the store has now of each assignment it was to keep; or why it does not keep them.
+    Recorded(Result<Vec<Assignment>, String>),
     /// A worker died: our bug.
     WorkerDied(String),
-}
-
-/// What a device holds of an object before it takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holding {
-    /// Nothing that is known of.
-    Nothing,
-    /// Perhaps some blocks: a part file, or an earlier version.
-    Some,
-    /// A file of that name and size under its final name, with this hash.
-    All(Digest),
 }
 
 /// Work for the receiver.
@@ -143,7 +145,7 @@ pub enum ReceiverDone {
         /// The session that asked.
         session: SessionId,
         /// What it holds.
-        holding: Holding,
+        holding: Holdings,
     },
     /// The part file is ready.
     Opened {

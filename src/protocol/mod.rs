@@ -7,10 +7,12 @@ pub mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod job;
+pub mod need;
 pub mod packet_protection;
 mod rate_limit;
 pub mod receiver;
 pub mod sender;
+pub mod statistics;
 pub mod trust;
 
 use crate::time::Time;

@@ -5,22 +5,22 @@ use super::disk::{SimDisk, SimEarlier, SimSink, SimSource};
 use super::hostile::{self, Hostile};
 use super::node::{Actor, Node, SimJobs, SimNet, Work};
 use super::scenario::{DevicePlan, Scenario};
+use super::store::{SimStore, StoreClock};
 use crate::crypto::agree;
 use crate::crypto::sign::sham;
-use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job};
+use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job, run_store_job};
 use crate::engine::{Engine, EngineError, Step, Stream};
 use crate::fec::{Likely, PlanCache};
-use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{ReceiverDone, SenderDone, SenderJob};
 use crate::protocol::packet_protection::SenderSide;
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::sender::{Sender, SenderConfig};
 use crate::protocol::trust::Trust;
 use crate::storage::{Earlier, Source};
-use crate::tasks::{MemoryStore, TaskTable};
+use crate::store::SharedStore;
+use crate::task::{Task, TaskOptions};
 use crate::time::Time;
-use crate::units::{DeviceId, SessionId, Suite, TaskId};
-use std::cell::RefCell;
+use crate::units::{Counter, DeviceId, Suite, TaskId};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,9 +36,6 @@ pub const NAME: &str = "object.img";
 const SENDER_SOCKET: usize = 65_536;
 /// Virtual worker threads of each node.
 const WORKERS: usize = 2;
-
-/// The status table, which the sender's events fill and its look-ups read.
-pub type Table = Rc<RefCell<TaskTable<MemoryStore>>>;
 
 /// A node of either kind.
 pub enum SimActor {
@@ -89,21 +86,21 @@ pub fn index_of(device: DeviceId) -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
-fn task() -> TaskId {
-    TaskId([7; 16])
-}
+/// The task of every sender.
+pub const TASK: TaskId = TaskId([7; 16]);
 
-/// An empty table.
+/// A store as `scenario` has it, and what tells it the time.
 #[must_use]
-pub fn new_table() -> Table {
-    Rc::new(RefCell::new(TaskTable::new(task(), MemoryStore::default())))
+pub fn new_store(scenario: &Scenario) -> (SharedStore, StoreClock) {
+    let clock = StoreClock::default();
+    (SharedStore::new(SimStore::new(scenario.sender.store, clock.clone())), clock)
 }
 
 /// How long jobs take: up to `most`, now and then five times as long.
-fn job_delay<J>(seed: u64, most: Duration) -> Box<dyn FnMut(&J) -> Duration> {
+fn job_delay<J>(seed: u64, most: Duration) -> Box<dyn FnMut(&J, Time) -> Duration> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let most = most.as_nanos() as u64;
-    Box::new(move |_| {
+    Box::new(move |_, _| {
         let times = if rng.u8(..50) == 0 { 5 } else { 1 };
         Duration::from_nanos(rng.u64(..=most) * times)
     })
@@ -117,30 +114,26 @@ fn random_bytes(seed: u64) -> [u8; 32] {
 }
 
 /// The sender of `scenario`, as started at `now`, and the ledger of what goes to whom; `work_seed` is its workers'.
-///
-/// # Panics
-/// Later, when the status table refuses a row.
 #[must_use]
 pub fn sender(
     scenario: &Scenario,
-    session: SessionId,
+    counter: Counter,
     work_seed: u64,
     sim_source: SimSource,
     plans: Rc<PlanCache>,
-    table: &Table,
+    (store, clock): (SharedStore, StoreClock),
     now: Time,
 ) -> (SimActor, Ledger) {
     let layout = scenario.layout;
     let config = SenderConfig {
-        session,
-        task: task(),
-        name: NAME.to_owned(),
+        counter,
+        task: Task { options: TaskOptions { expected: scenario.expected }, ..Task::copy(TASK, NAME) },
+        manifest: Vec::new(),
         layout,
         data: DATA,
         rendezvous: vec![RENDEZVOUS],
         rate: scenario.rate_mode(),
         slow: scenario.slow,
-        expected: scenario.expected,
         wait: scenario.wait,
         settle: scenario.settle,
         linger: scenario.linger,
@@ -150,36 +143,32 @@ pub fn sender(
         suite: Suite::default(),
     };
     let (signing_key, random) = (config.signing_key.clone(), config.agreement);
-    let side = SenderSide::new(session, signing_key, random, config.suite, config.group_key.as_ref());
+    let side = SenderSide::new(counter, signing_key, random, config.suite, config.group_key.as_ref());
+    let session = side.session();
     let source: Arc<dyn Source> = Arc::new(sim_source.clone());
     let job_source = Arc::clone(&source);
     let mut buffer = Vec::new();
-    let looked_up = Rc::clone(table);
+    let (plan, mut usual) = (scenario.sender.store, job_delay(work_seed, scenario.sender.job));
     let work = Work {
-        run: Box::new(move |job| run_sender_job(job, &*job_source, &layout, &plans, &mut buffer)),
-        at_once: Box::new(move |job| match job {
-            SenderJob::LookUp(device) => {
-                let status = looked_up.borrow().look_up(device).map(|row| row.status);
-                Ok(SenderDone::LookedUp(device, status))
+        run: Box::new(move |job: SenderJob, now| {
+            clock.set(now);
+            if job.is_for_store() {
+                return run_store_job(job, TASK, &store);
             }
-            other => Err(other),
+            run_sender_job(job, &*job_source, &layout, &plans, &mut buffer)
         }),
-        delay: job_delay(work_seed, scenario.sender.job),
+        lane: SenderJob::is_for_store,
+        delay: Box::new(move |job, now| {
+            let store = if job.is_for_store() { plan.delay(now) } else { Duration::ZERO };
+            usual(job, now) + store
+        }),
         source_unreadable: SenderDone::SourceFailed,
     };
     let net = SimNet::new(SENDER_SOCKET, Some(sim_source));
     let machine = Sender::new(config, now);
     let stream = Stream { session, layout, source, seal: machine.symbol_seal() };
     let engine = Engine::new(machine, net, SimJobs::new(WORKERS, work), Some(stream));
-    let table = Rc::clone(table);
-    let on_event = Box::new(move |_: Time, _: &Sender, event: &SenderEvent| {
-        if let SenderEvent::Status(row) = event
-            && let Err(e) = table.borrow_mut().record(row.clone())
-        {
-            panic!("the status table refuses a row: {e}");
-        }
-    });
-    (SimActor::Sender(Box::new(Node::new(engine, on_event))), Ledger::new(side))
+    (SimActor::Sender(Box::new(Node::new(engine, Box::new(|_, _, _| {})))), Ledger::new(side))
 }
 
 /// The device with this number, as started at `now`; `work_seed` is its workers'.
@@ -210,8 +199,8 @@ pub fn receiver(
     let earlier = earlier.map(|bytes| Box::new(SimEarlier(bytes)) as Box<dyn Earlier>);
     let files = ReceiverFiles::new(Box::new(SimSink::new(disk, plan.force))).with_earlier(earlier);
     let work = Work {
-        run: Box::new(move |job| run_receiver_job(job, &files, &plans)),
-        at_once: Box::new(Err),
+        run: Box::new(move |job, _| run_receiver_job(job, &files, &plans)),
+        lane: |_| false,
         delay: job_delay(work_seed, plan.job),
         source_unreadable: ReceiverDone::WorkerDied,
     };

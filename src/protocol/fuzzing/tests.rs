@@ -3,7 +3,6 @@ use super::*;
 use crate::limits::MAX_BLOCKS;
 use crate::protocol::event::ReceiverOutcome;
 use crate::protocol::packet_protection::fuzzing::play;
-use crate::status::DeviceStatus;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -340,9 +339,9 @@ fn the_receivers_seeds_reach_what_they_are_for() {
 fn the_senders_seeds_reach_what_they_are_for() {
     for (name, input) in sender_seeds() {
         let world = sender::World::play(&input).unwrap();
-        let seen = world.sender.snapshot(world.now);
+        let seen = world.sender.overview();
         println!("{name}: {seen:?}");
-        let complete = seen.count(|status| *status == DeviceStatus::Complete);
+        let complete = seen.devices.complete;
         assert_eq!(complete, if name == "source_fails" { 0 } else { 2 }, "{name}");
         assert_eq!(seen.skipped > 0, name == "skipped", "{name}");
         assert_eq!(world.fresh.is_empty(), name != "repaired", "{name}");

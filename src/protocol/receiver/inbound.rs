@@ -2,9 +2,10 @@
 
 use super::answer::PendingAnswer;
 use super::blocks::{Blocks, Taken};
+use super::provisional::origin_is_sound;
 use super::session::sound_group_size;
 use super::{Receiver, State};
-use crate::limits::{MAX_ESI, report_interval};
+use crate::limits::MAX_ESI;
 use crate::protocol::event::ReceiverEvent;
 use crate::time::Time;
 use crate::units::{Arrival, ChannelId, Esi};
@@ -21,7 +22,10 @@ impl Receiver {
                 }
                 self.take(now, arrival, &head, bytes) || self.take_provisional(now, arrival, &head, bytes)
             }
-            Err(_) => false,
+            Err(error) => {
+                self.not_understood(error, arrival.from);
+                false
+            }
         };
         if !known {
             self.counters.ignored += 1;
@@ -68,7 +72,8 @@ impl Receiver {
             }
             // The group's is for all and signed; our own is sealed.
             Message::Poll(poll)
-                if head.seals.device == (head.header.packet_number.channel() != ChannelId::GROUP) =>
+                if head.protection.is_device()
+                    == (head.header.packet_number.channel() != ChannelId::GROUP) =>
             {
                 self.polled(now, head.header.packet_number, &poll);
                 true
@@ -100,9 +105,13 @@ impl Receiver {
 
     fn announced(&mut self, now: Time, announce: &Announce) -> bool {
         let Some(session) = self.session.as_mut().filter(|s| s.agrees(announce)) else { return false };
+        // What was checked before need not be again.
+        if session.origin != announce.origin && !origin_is_sound(announce) {
+            return false;
+        }
         session.update(announce);
         // In a group that has shrunk, a report drawn for a large one would come after we are given up.
-        let interval = report_interval(session.gsize);
+        let interval = session.report_interval();
         if self.timers.report != Time::NEVER && self.timers.report > now + interval * 2 {
             self.timers.report = now + interval.mul_f64(0.5 + self.rng.f64());
         }
@@ -120,9 +129,11 @@ impl Receiver {
 
     /// Our own session admits us again, or once we are leaving: then it can be told why.
     fn admission(&mut self, admit: Admit) -> bool {
-        if let (State::Leaving(_), false, Some(session)) = (&self.state, self.admitted, &mut self.session)
-            && admit.verdict == AdmitVerdict::Admitted
-        {
+        let Some(session) = &mut self.session else { return false };
+        if admit.verdict != AdmitVerdict::Admitted || !session.may_be_chosen(&admit) {
+            return self.admitted;
+        }
+        if let (State::Leaving(_), false) = (&self.state, self.admitted) {
             session.side.admitted(admit.channel);
             self.admitted = true;
             self.send_farewell();

@@ -32,15 +32,18 @@ pub use config::ReceiverConfig;
 
 use super::event::{ReceiverEvent, ReceiverSnapshot};
 use super::job::{ReceiverDone, ReceiverJob};
+use super::need::Need;
 use super::rate_limit::RateLimit;
 use super::trust::TrustDecision;
 use super::{Control, Machine, Output, Payload, Transmit};
 use crate::fec::Likely;
-use crate::limits::{VERIFICATIONS_FOR_STRANGERS, VERIFICATIONS_PER_SECOND};
+use crate::limits::{FeedbackBudget, VERIFICATIONS_FOR_STRANGERS, VERIFICATIONS_PER_SECOND};
 use crate::ranges::BitSet;
 use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, ChannelId, Digest, SenderKey, SessionId};
-use crate::wire::{AbortCode, Header, Join, Message, PacketNumber, Suspect};
+use crate::wire::{
+    AbortCode, Capabilities, Header, Holdings, Join, Message, PacketNumber, Suspect, Versions,
+};
 use answer::PendingAnswer;
 use blocks::{BlockCheck, Blocks};
 use fastrand::Rng;
@@ -48,6 +51,7 @@ use provisional_sessions::ProvisionalSessions;
 use session::Session;
 use shutdown::{Confirming, Leaving};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +88,8 @@ struct Verifications {
 #[derive(Debug, Default)]
 struct Counters {
     ignored: u64,
+    unknown_kinds: u64,
+    not_understood: u64,
     overrun_drops: u64,
     kernel_drops: u64,
     /// Own datagrams: their packet numbers.
@@ -114,6 +120,8 @@ pub struct Receiver {
     limits: Verifications,
     /// Senders that were refused, as far as told.
     refused: Vec<SenderKey>,
+    /// What senders need that this program does not have, by their addresses.
+    needs: Vec<(IpAddr, Need)>,
     trusted: Option<(SenderKey, TrustDecision)>,
     out: VecDeque<Out>,
     counters: Counters,
@@ -150,6 +158,7 @@ impl Receiver {
                 strangers: RateLimit::new(VERIFICATIONS_FOR_STRANGERS),
             },
             refused: Vec::new(),
+            needs: Vec::new(),
             trusted: None,
             out,
             counters: Counters::default(),
@@ -176,6 +185,8 @@ impl Receiver {
             kernel_drops: self.counters.kernel_drops,
             overrun_drops: self.counters.overrun_drops,
             ignored: self.counters.ignored,
+            unknown_kinds: self.counters.unknown_kinds,
+            not_understood: self.counters.not_understood,
             trusted: self.trusted,
             kept_bytes: self.kept,
             ..ReceiverSnapshot::default()
@@ -224,13 +235,21 @@ impl Receiver {
     fn ask_to_join(&mut self) {
         let Some(session) = &self.session else { return };
         let holds = self.blocks.as_ref().is_some_and(Blocks::has_any);
-        let join = self.join(holds);
+        let holdings = if holds { Holdings::Some } else { Holdings::Nothing };
+        let join = self.join(session, holdings);
         let datagram = self.join_datagram(session, join);
         self.send_join(datagram);
     }
 
-    fn join(&self, holds: bool) -> Join {
-        Join { device: self.config.device, holds, label: self.config.label.clone() }
+    fn join(&self, session: &Session, holdings: Holdings) -> Join {
+        Join {
+            device: self.config.device,
+            versions: Versions::OURS,
+            supported: Capabilities::OURS,
+            holdings,
+            label: self.config.label.clone(),
+            ticket: session.ticket,
+        }
     }
 
     /// A join under the next packet number.
@@ -252,7 +271,7 @@ impl Receiver {
             return;
         };
         let blocks = blocks.suspects();
-        let group = self.session.as_ref().map_or(0, |session| session.gsize);
+        let group = self.session.as_ref().map_or((0, FeedbackBudget::default()), |s| (s.gsize, s.feedback));
         let inquiry = &mut self.timers.inquiry;
         if inquiry.is_due(!blocks.is_empty(), group, now, &mut self.rng) {
             self.send(&Message::Suspect(Suspect { blocks }));

@@ -7,16 +7,19 @@ use super::provisional_sessions::ProvisionalSession;
 use super::session::{Session, sound_group_size};
 use super::{Receiver, State};
 use crate::crypto::derive::Secret;
+use crate::crypto::origin::Origin;
 use crate::limits::join_ceiling;
 use crate::protocol::Output;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
-use crate::protocol::job::{Holding, ReceiverJob};
-use crate::protocol::packet_protection::{self, Found, ReceiverSide};
+use crate::protocol::job::ReceiverJob;
+use crate::protocol::need::Need;
+use crate::protocol::packet_protection::{self, FindError, Found, ReceiverSide};
 use crate::protocol::trust::TrustDecision;
 use crate::time::Time;
 use crate::units::{Arrival, SessionId};
 use crate::wire::{
-    Admit, AdmitVerdict, Announce, HashPage, Head, Invitation, Message, MessageKind, Retry, Symbol,
+    Admit, AdmitVerdict, Announce, DecodeError, HashPage, Head, Holdings, Invitation, Message, MessageKind,
+    Retry, Symbol,
 };
 use std::net::SocketAddr;
 
@@ -28,6 +31,27 @@ const MAX_REFUSED: usize = 16;
 const MAX_FOUND: usize = 64;
 
 impl Receiver {
+    /// A datagram is of a kind, a protection or a version that this program does not know.
+    pub(super) fn not_understood(&mut self, error: DecodeError, from: SocketAddr) {
+        match error {
+            DecodeError::UnknownKind(_) => self.counters.unknown_kinds += 1,
+            error if error.is_not_understood() => self.counters.not_understood += 1,
+            _ => {}
+        }
+        if matches!(error, DecodeError::UnsupportedVersion(_)) {
+            self.tell_need(Need::of_error(error), from);
+        }
+    }
+
+    /// Tells the user, once of each address, why the session that is announced there is none for us.
+    fn tell_need(&mut self, need: Option<Need>, from: SocketAddr) {
+        let Some(need) = need.filter(|_| matches!(self.state, State::Seeking)) else { return };
+        if self.needs.len() < MAX_REFUSED && self.needs.iter().all(|(ip, _)| *ip != from.ip()) {
+            self.needs.push((from.ip(), need));
+            self.event(ReceiverEvent::SenderNeeds { need, address: from });
+        }
+    }
+
     /// The session that an announce is of, if it is the kind looked for and its sender one that is trusted.
     fn meet(
         &mut self,
@@ -37,10 +61,19 @@ impl Receiver {
         bytes: &mut [u8],
     ) -> Option<(Session, TrustDecision)> {
         // What cannot count costs nothing.
-        if head.seals.group == self.config.group_keys.is_empty() || !self.limits.home.allow(now) {
+        if head.protection.is_group() == self.config.group_keys.is_empty() || !self.limits.home.allow(now) {
             return None;
         }
-        let Found { announce, group_key } = packet_protection::find(&self.config.group_keys, head, bytes)?;
+        let found = packet_protection::examine(&self.config.group_keys, head, bytes);
+        let Found { announce, group_key } = match found {
+            Ok(found) => found,
+            Err(FindError::NotUnderstood(_, error) | FindError::SignedOtherwise(error)) => {
+                self.counters.not_understood += 1;
+                self.tell_need(Need::of_error(error), from);
+                return None;
+            }
+            Err(FindError::Ignored) => return None,
+        };
         if self.config.only.is_some_and(|ip| ip != announce.data.ip()) {
             return None;
         }
@@ -50,6 +83,13 @@ impl Receiver {
                 self.refused.push(key);
                 self.event(ReceiverEvent::SenderRefused { key, address: from, decision });
             }
+            return None;
+        }
+        if let Some(need) = Need::of_announce(&announce) {
+            self.tell_need(Some(need), from);
+            return None;
+        }
+        if !origin_is_sound(&announce) {
             return None;
         }
         let id = head.header.session;
@@ -62,8 +102,7 @@ impl Receiver {
     /// Makes a provisional session of the session of an announce, if one is looked for and it is none yet.
     pub(super) fn consider(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) {
         let id = head.header.session;
-        if !self.looks_for(now, id) || self.provisional.position(id).is_some() || !self.provisional.has_room()
-        {
+        if !self.looks_for(now, id) || self.provisional.position(id).is_some() {
             return;
         }
         let Some((session, decision)) = self.meet(now, from, head, bytes) else { return };
@@ -71,7 +110,7 @@ impl Receiver {
             return;
         }
         // What is verified is known already.
-        let holding = self.session.as_ref().map(|_| Holding::Some);
+        let holding = self.session.as_ref().map(|_| Holdings::Some);
         if self.provisional.add(ProvisionalSession::new(session, decision, holding, now), now) {
             self.turn_begins();
         }
@@ -105,7 +144,7 @@ impl Receiver {
     }
 
     /// It was looked up.
-    pub(super) fn probed(&mut self, session: SessionId, holding: Holding) {
+    pub(super) fn probed(&mut self, session: SessionId, holding: Holdings) {
         self.provisional.probing = None;
         if let Some(provisional) = self.provisional.get_mut(session) {
             provisional.holding = Some(holding);
@@ -134,7 +173,7 @@ impl Receiver {
     /// Asks the sender of the provisional session that has its turn for a channel.
     fn join_provisional(&mut self, now: Time) {
         let Some(ProvisionalSession { session, holding, .. }) = self.provisional.current() else { return };
-        let join = self.join(!matches!(holding, None | Some(Holding::Nothing)));
+        let join = self.join(session, holding.unwrap_or_default());
         let datagram = self.join_datagram(session, join);
         self.send_join(datagram);
         self.provisional.joined(now);
@@ -165,7 +204,7 @@ impl Receiver {
         let Some(provisional) = self.provisional.get_mut(id) else { return false };
         let opened = provisional.session.open(now, &arrival, head, bytes, &mut self.limits);
         let Some(message) = opened else { return false };
-        if head.seals.device {
+        if head.protection.is_device() {
             provisional.spoke(now);
         }
         match message {
@@ -227,6 +266,10 @@ impl Receiver {
         let Some(provisional) = self.provisional.get_mut(id).filter(|c| c.session.agrees(announce)) else {
             return false;
         };
+        // What was checked before need not be again.
+        if provisional.session.origin != announce.origin && !origin_is_sound(announce) {
+            return false;
+        }
         provisional.session.update(announce);
         if current && provisional.holding.is_some() {
             self.invited(now, announce.invitation);
@@ -265,6 +308,11 @@ impl Receiver {
 
     /// A session answers our join: it is live, for nobody else can have sealed this to us.
     fn provisional_admits(&mut self, now: Time, id: SessionId, admit: &Admit) {
+        // What was not announced, or we did not offer, cannot have been chosen.
+        let possible = self.provisional.get_mut(id).is_some_and(|p| p.session.may_be_chosen(admit));
+        if admit.verdict == AdmitVerdict::Admitted && !possible {
+            return;
+        }
         match (&self.state, admit.verdict) {
             (State::Seeking, _) => {
                 if let Some(provisional) = self.provisional.take(id) {
@@ -274,6 +322,7 @@ impl Receiver {
             (State::Receiving, AdmitVerdict::Admitted) => {
                 if let Some(provisional) = self.provisional.get_mut(id) {
                     provisional.session.side.admitted(admit.channel);
+                    provisional.session.ticket = admit.ticket;
                     provisional.admitted = true;
                 }
                 self.go_over(now);
@@ -292,6 +341,7 @@ impl Receiver {
         self.known = true;
         if admit.verdict == AdmitVerdict::Admitted {
             session.side.admitted(admit.channel);
+            session.ticket = admit.ticket;
             self.admitted = true;
         }
         let blocks = blocks.unwrap_or_else(|| Blocks::provisional(session.layout, self.config.buffer_bytes));
@@ -305,12 +355,16 @@ impl Receiver {
                 self.timers.admitted(now);
                 self.event(ReceiverEvent::Admitted);
                 self.state = State::Opening;
-                if let Some(Holding::All(root)) = holding {
+                if let Some(Holdings::All(root)) = holding {
                     self.adoptable = Some(root);
                 }
                 self.open_or_adopt();
             }
             AdmitVerdict::AlreadyComplete => self.leave(ReceiverOutcome::AlreadyComplete, None, now),
+            AdmitVerdict::Unsupported => {
+                let need = Need::Feature("a version or a capability");
+                self.leave(ReceiverOutcome::SenderNeeds(need), None, now);
+            }
             AdmitVerdict::Full => self.leave(ReceiverOutcome::Refused, None, now),
         }
     }
@@ -334,4 +388,15 @@ impl Receiver {
             self.job(ReceiverJob::Open { name, layout });
         }
     }
+}
+
+/// Whether an announce has a proof of its origin that holds, or none. A proof is of objects whose root is known.
+pub(super) fn origin_is_sound(announce: &Announce) -> bool {
+    let Some(proof) = &announce.origin else { return true };
+    let [object] = announce.objects[..] else { return false };
+    object.root.is_some_and(|root| {
+        let (name, manifest) = (&announce.name, &announce.manifest);
+        let origin = Origin { block_log2: object.block_log2, size: object.size, root, name, manifest };
+        origin.verify(&proof.key, &proof.signature)
+    })
 }

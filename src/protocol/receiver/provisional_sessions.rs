@@ -13,10 +13,10 @@
 use super::blocks::Blocks;
 use super::session::Session;
 use crate::limits::{MAX_PROVISIONAL_SESSIONS, SENDER_SILENCE};
-use crate::protocol::job::Holding;
 use crate::protocol::trust::TrustDecision;
 use crate::time::Time;
 use crate::units::SessionId;
+use crate::wire::Holdings;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub(super) struct ProvisionalSession {
     pub session: Session,
     pub decision: TrustDecision,
     /// What the device holds of its object, once that has been looked up.
-    pub holding: Option<Holding>,
+    pub holding: Option<Holdings>,
     /// What has arrived of its object during its turn.
     pub blocks: Option<Blocks>,
     /// Announces heard during its turns.
@@ -53,7 +53,7 @@ pub(super) struct ProvisionalSession {
 }
 
 impl ProvisionalSession {
-    pub fn new(session: Session, decision: TrustDecision, holding: Option<Holding>, now: Time) -> Self {
+    pub fn new(session: Session, decision: TrustDecision, holding: Option<Holdings>, now: Time) -> Self {
         Self {
             session,
             decision,
@@ -122,25 +122,24 @@ impl ProvisionalSessions {
         self.list.iter_mut().find(|provisional| provisional.session.id == session)
     }
 
-    /// Whether a session that is none yet could become one.
-    pub fn has_room(&self) -> bool {
-        self.list.len() < MAX_PROVISIONAL_SESSIONS || self.weakest().is_some()
-    }
-
-    /// The one that had most turns in vain, and is not having one.
-    fn weakest(&self) -> Option<usize> {
-        let waiting = self.list.iter().enumerate().skip(1).filter(|(_, provisional)| provisional.turns > 0);
-        waiting.max_by_key(|(_, provisional)| provisional.turns).map(|(at, _)| at)
-    }
-
-    /// Takes a session in, in place of one that had its turn in vain if there are too many. True if its turn
-    /// begins at once.
+    /// Takes a session in. One with a higher counter than others of its sender comes before them: they are probably
+    /// older. It is no more than an order, for a sender that lost its counter is not to be locked out. If there are
+    /// too many, it takes the place of one that is older, or else of one that had its turn in vain; without one, it
+    /// is not taken. True if its turn begins at once.
     pub fn add(&mut self, provisional: ProvisionalSession, now: Time) -> bool {
+        let session = &provisional.session;
+        let older = |other: &ProvisionalSession| {
+            other.session.side.sender() == session.side.sender() && other.session.counter < session.counter
+        };
         if self.list.len() >= MAX_PROVISIONAL_SESSIONS {
-            let Some(weakest) = self.weakest() else { return false };
-            self.list.remove(weakest);
+            let waiting = || self.list.iter().enumerate().skip(1);
+            let oldest = waiting().filter(|(_, other)| older(other)).min_by_key(|(_, o)| o.session.counter);
+            let tried = waiting().filter(|(_, other)| other.turns > 0).max_by_key(|(_, other)| other.turns);
+            let Some((place, _)) = oldest.or(tried) else { return false };
+            self.list.remove(place);
         }
-        self.list.push_back(provisional);
+        let next = self.list.iter().skip(1).position(older).map_or(self.list.len(), |at| at + 1);
+        self.list.insert(next, provisional);
         self.list.len() == 1 && self.begin_turn(now)
     }
 

@@ -4,17 +4,16 @@ use super::*;
 use crate::crypto::sign::sham;
 use crate::layout::Layout;
 use crate::protocol::event::ReceiverOutcome;
-use crate::protocol::job::Holding;
-use crate::protocol::packet_protection::fakes::FakeSender;
+use crate::protocol::packet_protection::fakes::{FakeSender, any_admit};
 use crate::protocol::trust::Trust;
-use crate::units::{ChannelId, DeviceId, Esi, Rate, SessionId, TaskId, Via};
-use crate::wire::{self, Admit, Announce, Invitation, Phase, Symbol};
+use crate::units::{ChannelId, DeviceId, Esi, Via};
+use crate::wire::{self, Admit, Announce, Invitation, Object, Symbol};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 mod provisional;
 
-const SESSION: SessionId = SessionId(9);
+const COUNTER: u64 = 9;
 const DEVICE: DeviceId = DeviceId([7; 16]);
 
 /// A receiver, the jobs it waits for, and what it has said.
@@ -33,7 +32,7 @@ struct Bench {
 
 const SENDER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 7418);
 const OWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)), 4000);
-const ADMITTED: Admit = Admit { verdict: wire::AdmitVerdict::Admitted, channel: ChannelId(1) };
+const ADMITTED: Admit = any_admit(ChannelId(1));
 
 impl Bench {
     fn new(layout: Layout) -> Self {
@@ -52,14 +51,14 @@ impl Bench {
         };
         let receiver = Receiver::new(config, Time::ZERO);
         let (now, sent, jobs) = (Time::ZERO, vec![], vec![]);
-        let sender = FakeSender::new(SESSION);
+        let sender = FakeSender::new(COUNTER);
         let root = Some(crate::crypto::digest::root(&[]));
         Self { receiver, now, sent, jobs, outcome: None, layout, gsize: 1, sender, name: "f", root }
     }
 
     /// One that has joined a session, and been admitted or not.
     fn joined(layout: Layout, admitted: bool) -> Self {
-        let mut bench = Self::asking(layout, Holding::Nothing);
+        let mut bench = Self::asking(layout, Holdings::Nothing);
         if admitted {
             bench.hear_alone(&Message::Admit(ADMITTED));
             bench.done(opened());
@@ -68,7 +67,7 @@ impl Bench {
     }
 
     /// One that holds this of the object, and has asked to join its session.
-    fn asking(layout: Layout, holding: Holding) -> Self {
+    fn asking(layout: Layout, holding: Holdings) -> Self {
         let mut bench = Self::new(layout);
         bench.announce();
         bench.ask(holding);
@@ -76,7 +75,7 @@ impl Bench {
     }
 
     /// What it holds has been looked up, and then it joins the session that is announced.
-    fn ask(&mut self, holding: Holding) {
+    fn ask(&mut self, holding: Holdings) {
         self.probed(holding);
         let sent = self.sent.len();
         while self.sent.len() == sent {
@@ -85,7 +84,7 @@ impl Bench {
         }
     }
 
-    fn probed(&mut self, holding: Holding) {
+    fn probed(&mut self, holding: Holdings) {
         let ReceiverJob::Probe { session, .. } = self.jobs[0] else { panic!("{:?}", self.jobs) };
         self.done(ReceiverDone::Probed { session, holding });
     }
@@ -150,22 +149,14 @@ impl Bench {
     }
 
     fn announce_now(&self) -> Announce {
+        let object =
+            Object { root: self.root, ..Object::file(self.layout.object_size(), self.layout.block_log2()) };
         let announce = Announce {
-            sender: self.sender.key(),
-            agreement: Default::default(),
-            suite: Default::default(),
-            task: TaskId([1; 16]),
-            phase: Phase::Gathering,
-            object_size: self.layout.object_size(),
-            block_log2: self.layout.block_log2(),
             symbol_size: self.layout.symbol_size(),
-            data: "239.1.1.1:7417".parse().unwrap(),
-            position: BlockIndex(0),
-            invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
             gsize: self.gsize,
-            rate: Rate(1_000_000),
-            root: self.root,
+            objects: vec![object],
             name: self.name.into(),
+            ..self.sender.any_announce()
         };
         self.sender.announce(announce)
     }
@@ -271,7 +262,7 @@ fn a_group_larger_than_there_can_be_does_not_put_the_receipt_off() {
     let mut bench = Bench::new(Layout::new(0, 20, 64).unwrap());
     bench.gsize = u32::MAX;
     bench.announce();
-    bench.ask(Holding::Nothing);
+    bench.ask(Holdings::Nothing);
     bench.hear_alone(&Message::Admit(ADMITTED));
     bench.done(opened());
     bench.done(ReceiverDone::Committed("f".into()));
@@ -299,15 +290,18 @@ fn written(blocks: &[u32], count: u32) -> ReceiverDone {
 impl Bench {
     /// One that has taken over a part file with these blocks, and been admitted.
     fn holding(layout: Layout, blocks: &[u32]) -> Self {
-        let mut bench = Self::asking(layout, Holding::Some);
+        let mut bench = Self::asking(layout, Holdings::Some);
         bench.hear_alone(&Message::Admit(ADMITTED));
         bench.done(written(blocks, layout.block_count()));
         bench
     }
 
     fn page(&mut self) {
-        let values = (0..self.layout.block_count()).map(|b| crate::units::Digest([b as u8; 32])).collect();
-        self.hear(&Message::HashPage(wire::HashPage { first: BlockIndex(0), values }));
+        let symbols = |b| self.layout.source_symbols(BlockIndex(b));
+        let values =
+            (0..self.layout.block_count()).map(|b| (crate::units::Digest([b as u8; 32]), symbols(b)));
+        let page = wire::HashPage::raw(BlockIndex(0), values);
+        self.hear(&Message::HashPage(page));
     }
 
     /// The deficits that it names when polled.
@@ -349,7 +343,7 @@ fn what_may_be_here_is_not_asked_for_until_it_is_known() {
     let mut bench = Bench::holding(small_blocks(8), &[1, 2, 5]);
     let first = &bench.said()[0];
     let Ok((_, Message::Join(join))) = wire::decode_plain(first) else { panic!("{:?}", bench.kinds()) };
-    assert!(join.holds);
+    assert_eq!(join.holdings, wire::Holdings::Some);
     assert_eq!(bench.lacks(), [whole(0, 1), whole(3, 2), whole(6, 2)]);
     assert!(bench.jobs.is_empty(), "there is nothing to compare with yet");
     bench.page();
@@ -401,15 +395,16 @@ fn what_is_verified_is_kept_for_the_next_run_unless_it_is_of_no_use() {
 
 #[test]
 fn a_sender_that_comes_back_is_followed_once_the_old_one_is_silent() {
-    const NEXT: SessionId = SessionId(10);
     let mut bench = Bench::holding(small_blocks(8), &[1, 2]);
     bench.page();
     bench.checked(1, true);
-    bench.sender = FakeSender::new(NEXT);
+    let old = bench.sender.session();
+    bench.sender = FakeSender::new(COUNTER + 1);
+    let next = bench.sender.session();
     let announce = |bench: &mut Bench, name| {
         bench.name = name;
         bench.announce();
-        bench.receiver.provisional.position(NEXT).is_some()
+        bench.receiver.provisional.position(next).is_some()
     };
     let session = |bench: &Bench| bench.receiver.session.as_ref().unwrap().id;
     assert!(!announce(&mut bench, "f"), "the old one is not silent");
@@ -420,11 +415,11 @@ fn a_sender_that_comes_back_is_followed_once_the_old_one_is_silent() {
         assert!(announce(&mut bench, "f"));
         bench.pass(Duration::from_millis(50));
     }
-    assert_eq!(session(&bench), SESSION, "nothing shows that the new one is live");
+    assert_eq!(session(&bench), old, "nothing shows that the new one is live");
     bench.hear_alone(&Message::Admit(ADMITTED));
-    assert_eq!(session(&bench), SESSION, "a worker is at it");
+    assert_eq!(session(&bench), old, "a worker is at it");
     bench.checked(2, false);
-    assert_eq!(session(&bench), NEXT);
+    assert_eq!(session(&bench), next);
     // It might be led back to the old one, with the same keys: no number is used twice.
     assert!(bench.receiver.counters.sent >= bench.sent.len() as u64);
     // Nothing is read again: the value of what was verified is known.
@@ -460,7 +455,7 @@ fn a_join_without_an_answer_goes_elsewhere_next() {
     let elsewhere: SocketAddr = "10.0.0.66:7418".parse().unwrap();
     let mut bench = Bench::new(small_blocks(4));
     bench.overtaken_announce(elsewhere);
-    bench.probed(Holding::Nothing);
+    bench.probed(Holdings::Nothing);
     while bench.sent.is_empty() {
         bench.overtaken_announce(elsewhere);
     }
@@ -541,8 +536,8 @@ fn announces_that_are_not_sealed_do_not_take_the_time_for_those_that_are() {
     let groups = vec![group.clone()];
     bench.receiver =
         Receiver::new(ReceiverConfig { group_keys: groups, ..bench.receiver.config.clone() }, Time::ZERO);
-    bench.sender = FakeSender::of(SESSION, crate::crypto::sign::sham::signing_key(1), [1; 32], Some(&group));
-    let mut stranger = FakeSender::of(SessionId(8), crate::crypto::sign::sham::signing_key(2), [3; 32], None);
+    bench.sender = FakeSender::of(COUNTER, crate::crypto::sign::sham::signing_key(1), [1; 32], Some(&group));
+    let mut stranger = FakeSender::of(8, crate::crypto::sign::sham::signing_key(2), [3; 32], None);
     for _ in 0..100_000 {
         let announce = stranger.any_announce();
         let junk = stranger.to_all(ChannelId::GROUP, &announce.into(), |_| ());

@@ -6,8 +6,13 @@ use crate::wire::{Abort, AdmitVerdict, MessageKind, Retry};
 
 impl Bench {
     /// Another session is announced from now on; the sender of the one before is given back.
-    fn other(&mut self, session: u64) -> FakeSender {
-        std::mem::replace(&mut self.sender, FakeSender::new(SessionId(session)))
+    fn other(&mut self, counter: u64) -> FakeSender {
+        std::mem::replace(&mut self.sender, FakeSender::new(counter))
+    }
+
+    /// Whether the session with this counter is a provisional one.
+    fn considers(&self, counter: u64) -> bool {
+        self.receiver.provisional.position(FakeSender::new(counter).session()).is_some()
     }
 
     fn abort(&mut self) {
@@ -15,9 +20,9 @@ impl Bench {
         self.hear(&abort.into());
     }
 
-    /// The session that has its turn.
+    /// The counter of the session that has its turn.
     fn current(&self) -> Option<u64> {
-        self.receiver.provisional.current().map(|provisional| provisional.session.id.0)
+        self.receiver.provisional.current().map(|provisional| provisional.session.counter.0)
     }
 
     fn joins(&self) -> usize {
@@ -27,7 +32,7 @@ impl Bench {
 
 #[test]
 fn an_abort_drops_one_session_and_ends_nobody() {
-    let mut bench = Bench::asking(small_blocks(8), Holding::Nothing);
+    let mut bench = Bench::asking(small_blocks(8), Holdings::Nothing);
     bench.abort();
     assert_eq!((bench.current(), &bench.outcome), (None, &None));
     // The same when it has not been asked yet, and while it is being looked up what is held.
@@ -38,13 +43,13 @@ fn an_abort_drops_one_session_and_ends_nobody() {
     bench.announce();
     bench.sender = second;
     bench.abort();
-    assert_eq!(bench.current(), Some(SESSION.0), "the other one's turn has begun");
+    assert_eq!(bench.current(), Some(COUNTER), "the other one's turn has begun");
     assert!(bench.outcome.is_none());
     assert_eq!(bench.jobs.len(), 1, "one look at a time: {:?}", bench.jobs);
-    bench.probed(Holding::Nothing);
-    bench.sender = FakeSender::new(SESSION);
+    bench.probed(Holdings::Nothing);
+    bench.sender = FakeSender::new(COUNTER);
     bench.sender.leap(ChannelId::GROUP, 1_000);
-    bench.ask(Holding::Nothing);
+    bench.ask(Holdings::Nothing);
     bench.hear_alone(&Message::Admit(ADMITTED));
     assert!(matches!(bench.jobs[..], [ReceiverJob::Open { .. }]), "{:?}", bench.jobs);
 }
@@ -56,7 +61,7 @@ fn it_goes_on_waiting_until_its_time_is_up_whatever_is_played_back() {
         bench.other(session);
         bench.announce();
         while let Some(ReceiverJob::Probe { .. }) = bench.jobs.first() {
-            bench.probed(Holding::Nothing);
+            bench.probed(Holdings::Nothing);
         }
         whole_block(&mut bench, 0);
         bench.page();
@@ -74,18 +79,18 @@ fn it_goes_on_waiting_until_its_time_is_up_whatever_is_played_back() {
 
 #[test]
 fn one_session_after_the_other_is_asked() {
-    let mut bench = Bench::asking(small_blocks(8), Holding::Nothing);
+    let mut bench = Bench::asking(small_blocks(8), Holdings::Nothing);
     assert_eq!(bench.joins(), 1);
     let mut past = bench.other(10);
     bench.announce();
-    assert_eq!(bench.current(), Some(SESSION.0), "its turn is not over");
+    assert_eq!(bench.current(), Some(COUNTER), "its turn is not over");
     bench.pass(Duration::from_millis(1_100));
     assert_eq!(bench.current(), Some(10));
-    bench.ask(Holding::Nothing);
+    bench.ask(Holdings::Nothing);
     assert_eq!(bench.joins(), 2);
     // Neither answers: it is the first one's turn again.
     bench.pass(Duration::from_millis(1_100));
-    assert_eq!(bench.current(), Some(SESSION.0));
+    assert_eq!(bench.current(), Some(COUNTER));
     // One that says nothing that could be answered has a turn too, and no more.
     bench.pass(Duration::from_millis(2_100));
     assert_eq!(bench.current(), Some(10));
@@ -95,42 +100,53 @@ fn one_session_after_the_other_is_asked() {
     }
     let admit = past.to_one(ChannelId(1), &Message::Admit(ADMITTED), |_| ()).unwrap();
     bench.take(SENDER, admit);
-    assert_eq!(bench.receiver.session.as_ref().map(|session| session.id), Some(SESSION));
+    assert_eq!(bench.receiver.session.as_ref().map(|session| session.id), Some(past.session()));
     assert!(matches!(bench.jobs[..], [ReceiverJob::Open { .. }]), "{:?}", bench.jobs);
     assert_eq!(bench.current(), None);
 }
 
 #[test]
 fn a_provisional_session_lasts_so_long_and_no_longer_whatever_it_says_to_all() {
-    let mut bench = Bench::asking(small_blocks(8), Holding::Nothing);
+    let mut bench = Bench::asking(small_blocks(8), Holdings::Nothing);
     for _ in 0..100 {
         bench.pass(SENDER_SILENCE / 110);
         bench.announce();
     }
-    assert_eq!(bench.current(), Some(SESSION.0));
+    assert_eq!(bench.current(), Some(COUNTER));
     bench.pass(SENDER_SILENCE / 10);
     assert_eq!(bench.current(), None);
     bench.announce();
-    assert_eq!(bench.current(), Some(SESSION.0), "it may be live after all");
+    assert_eq!(bench.current(), Some(COUNTER), "it may be live after all");
 }
 
 #[test]
-fn provisional_sessions_are_few_and_a_new_one_takes_the_place_of_one_that_was_asked() {
+fn provisional_sessions_are_few_and_the_newest_of_a_sender_comes_next() {
     let mut bench = Bench::new(small_blocks(8));
-    let most = MAX_PROVISIONAL_SESSIONS as u64;
-    for session in 1..=most {
-        bench.other(session);
+    let most = 10 + MAX_PROVISIONAL_SESSIONS as u64;
+    for counter in 10..most {
+        bench.other(counter);
         bench.announce();
     }
+    assert_eq!(bench.current(), Some(10));
+    bench.other(1);
+    bench.announce();
+    assert!(!bench.considers(1), "nobody has had a turn, and it is older");
+    bench.sender = FakeSender::of(1, sham::signing_key(2), [9; 32], None);
+    let stranger = bench.sender.session();
+    bench.announce();
+    assert!(bench.receiver.provisional.position(stranger).is_none(), "nobody has had a turn");
     bench.other(100);
     bench.announce();
-    assert!(bench.receiver.provisional.position(SessionId(100)).is_none(), "nobody has had a turn yet");
+    assert!(bench.considers(100) && !bench.considers(11) && bench.considers(10));
+    assert_eq!(bench.current(), Some(10), "the turn goes on");
     bench.pass(Duration::from_millis(2_100));
-    assert_eq!(bench.current(), Some(2));
+    assert_eq!(bench.current(), Some(100));
+    // Now one has had its turn in vain, and gives way to whoever comes.
+    bench.other(1);
     bench.announce();
-    assert!(bench.receiver.provisional.position(SessionId(100)).is_some());
-    assert!(bench.receiver.provisional.position(SessionId(1)).is_none());
-    assert_eq!(bench.current(), Some(2), "the turn goes on");
+    assert!(bench.considers(1) && !bench.considers(10) && bench.considers(most - 1));
+    bench.pass(Duration::from_millis(2_100));
+    assert_eq!(bench.current(), Some(most - 1));
 }
 
 #[test]
@@ -186,7 +202,7 @@ fn a_file_that_is_in_place_already_is_confirmed_if_it_is_the_object() {
         let mut bench = Bench::new(small_blocks(8));
         bench.root = known.then_some(root);
         bench.announce();
-        bench.ask(Holding::All(holding));
+        bench.ask(Holdings::All(holding));
         bench.hear_alone(&Message::Admit(ADMITTED));
         if !known {
             assert!(bench.jobs.is_empty(), "it is not known which file it is: {:?}", bench.jobs);
@@ -208,7 +224,7 @@ fn a_file_that_is_in_place_already_is_confirmed_if_it_is_the_object() {
     let mut bench = Bench::new(small_blocks(8));
     bench.root = None;
     bench.announce();
-    bench.ask(Holding::All(root));
+    bench.ask(Holdings::All(root));
     bench.hear_alone(&Message::Admit(ADMITTED));
     bench.pass(SENDER_SILENCE);
     bench.done(ReceiverDone::Discarded);
@@ -223,7 +239,7 @@ fn only_what_is_sealed_to_this_run_admits_it() {
     bench.hear(&retry.into());
     for verdict in [AdmitVerdict::Admitted, AdmitVerdict::AlreadyComplete, AdmitVerdict::Full] {
         let channel = if verdict == AdmitVerdict::Admitted { ChannelId(1) } else { ChannelId::GROUP };
-        let admit = Admit { verdict, channel };
+        let admit = Admit { verdict, ..any_admit(channel) };
         // Signed, but to all.
         bench.hear(&Message::Admit(admit.clone()));
         let bytes = bench.sender.to_all(ChannelId::REPLIES, &Message::Admit(admit), |_| ());
