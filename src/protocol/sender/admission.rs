@@ -6,7 +6,8 @@
 //!  JOIN with the cookie ──► agree, open ──► store ──► ADMIT
 //! ```
 
-use super::devices::{Device, GroupReachability, Link};
+use super::devices::{Compared, Device, GroupReachability, Link, Reported};
+use super::service::Service;
 use super::{Sender, SenderEvent};
 use crate::crypto::window::ReplayWindow;
 use crate::limits::{
@@ -184,8 +185,8 @@ impl Sender {
         device.last_heard = now;
         device.duplicate = None;
         if !device.assignment.is_complete() {
-            device.verified = 0;
-            device.incomplete = None;
+            device.reported.verified = 0;
+            device.reported.incomplete = None;
             device.regrouped = false;
             let event = SenderEvent::Joined {
                 device: id,
@@ -245,13 +246,14 @@ impl Sender {
         let started = self.phase != Phase::Gathering;
         let gone_by = if self.stream_done() { self.stream.position } else { self.stream.position + 1 };
         let device = self.devices.get_mut(index);
-        device.ended = None;
         device.last_gain = now;
         device.least_deficit = u64::MAX;
-        device.unanswered = 0;
+        if let Some(channel) = &mut device.channel {
+            channel.unanswered = 0;
+        }
         device.group = GroupReachability::new(now);
-        (device.unicast_only, device.slow) = (false, false);
-        device.since = if started { gone_by } else { 0 };
+        device.compared = Compared::new(self.rounds.everybody);
+        device.service = Service::of_newcomer(if started { gone_by } else { 0 });
         device.reported_end = false;
         device.assignment.take_up();
         self.records.changed(index);
@@ -279,28 +281,18 @@ fn newcomer(
         duplicate: None,
         address,
         joined: now,
-        ended: None,
         last_heard: now,
         last_gain: now,
         least_deficit: u64::MAX,
-        since: 0,
+        service: Service::Group,
         holds: false,
-        unicast_only: false,
-        slow: false,
-        slow_looks: 0,
+        compared: Compared::default(),
         cause: None,
         path: Path::default(),
         regrouped: false,
-        unanswered: 0,
-        silent_rounds: 0,
-        lacks: None,
         channel: None,
         group: GroupReachability::new(now),
-        verified: 0,
-        incomplete: None,
-        lost_datagrams: 0,
-        kernel_drops: 0,
-        overrun_drops: 0,
+        reported: Reported::default(),
         unicast_symbols: 0,
     }
 }

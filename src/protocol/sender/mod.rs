@@ -31,6 +31,7 @@ mod planner;
 mod rate;
 mod records;
 mod rounds;
+mod service;
 mod shutdown;
 mod stream;
 mod unicast_repair;
@@ -60,6 +61,7 @@ use pace::Pace;
 use rate::Epoch;
 use records::Records;
 use rounds::GroupRounds;
+use service::Service;
 use shutdown::Shutdown;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -248,6 +250,12 @@ impl Sender {
         (self.devices.len(), self.pending_joins.len())
     }
 
+    /// How often a device was looked at so far: what devices cost the loop's thread is measured by it.
+    #[must_use]
+    pub const fn device_looks(&self) -> u64 {
+        self.devices.looks()
+    }
+
     /// What the symbols of this session are sealed with, if they are.
     #[must_use]
     pub fn symbol_seal(&self) -> Option<SymbolSeal> {
@@ -353,7 +361,9 @@ impl Sender {
         if device.assignment.set(state) != Ok(true) {
             return;
         }
-        device.ended = ends.then_some(now);
+        if ends {
+            device.service = Service::Ended { at: now };
+        }
         self.records.changed(index);
         if ends {
             self.end_unicast_repair(index);

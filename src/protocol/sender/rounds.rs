@@ -2,7 +2,9 @@
 //! the next poll follows; one round at a time, beside the stream.
 
 use super::channel::Round;
+use super::devices::SILENCE_MEANS_NOTHING_LACKS;
 use super::planner::{Needs, Plan, PlanKind};
+use super::service::Unlike;
 use super::{Sender, SlowPolicy};
 use crate::limits::{MAX_CONTROL, MAX_ESI, NAKS_PER_SECOND, RECEIVER_BUFFER_BYTES};
 use crate::time::Time;
@@ -25,8 +27,6 @@ const ECHO_ABOVE: usize = 32;
 /// With at most so many devices, the missing source symbols are worth naming: their union may be
 /// no larger than a repair.
 const WANT_IDS_UP_TO: usize = 4;
-/// Rounds in a row without an answer after which a device is taken to lack nothing.
-const SILENCE_MEANS_NOTHING_LACKS: u32 = 2;
 /// Fewer than one device in so many lacking something means that most lack nothing. Devices also keep
 /// silent because others' answers cover them, but not so many.
 const FEW: f64 = 8.0;
@@ -53,6 +53,8 @@ pub(super) struct GroupRounds {
     probability: f64,
     /// Polls in a row that brought nothing to do.
     quiet: u32,
+    /// Rounds that invited everybody.
+    pub everybody: u32,
     /// Polls in a row whose answers came from few, even if not everybody was invited.
     few: u32,
 }
@@ -67,6 +69,7 @@ impl GroupRounds {
             needy: 0.0,
             probability: 1.0,
             quiet: 0,
+            everybody: 0,
             few: 0,
         }
     }
@@ -236,19 +239,17 @@ impl Sender {
     }
 
     /// What the devices of the group lack, according to `answers`.
-    fn group_needs(&self, answers: &[(DeviceIndex, Nak)]) -> Needs {
+    fn group_needs(&self, answers: &BTreeMap<DeviceIndex, Nak>) -> Needs {
         let mut needs = Needs::default();
         let pages = self.page_count();
         for (index, nak) in answers {
             let device = self.devices.get(*index);
             // Whoever is out of unicast reach is served by the group, but not at the cost of its stream.
-            let waits = |block| {
-                device.unreachable() && (device.unicast_only || block < device.since) && !self.stream_done()
-            };
+            let waits = |block| device.service.waits_for(block) && !self.stream_done();
             needs.add(nak, pages, |block| {
                 let info = self.blocks.get(block as usize)?;
                 let counts = block < self.rounds.polled
-                    && device.group_repairs(block)
+                    && device.service.group_repairs(block)
                     && !waits(block)
                     && info.last_sent <= nak.largest_received;
                 counts.then(|| self.config.layout.source_symbols(BlockIndex(block)))
@@ -325,7 +326,7 @@ impl Sender {
     /// a tenth of what was sent. What they lack is sent to them alone, so that the group pays a
     /// bounded share for them (I3). Where too little is known of the others (their answers may be
     /// late or lost), nobody is moved to unicast.
-    fn move_to_unicast(&mut self, answers: &[(DeviceIndex, Nak)], now: Time) {
+    fn move_to_unicast(&mut self, answers: &BTreeMap<DeviceIndex, Nak>, now: Time) {
         let polled = self.polled_devices();
         if polled < 2 || self.config.slow == SlowPolicy::Keep {
             return;
@@ -335,26 +336,24 @@ impl Sender {
         let totals: BTreeMap<DeviceIndex, u64> =
             answers.iter().map(|(index, nak)| (*index, self.group_deficit(*index, nak))).collect();
         let everybody = self.rounds.probability >= 1.0;
-        for (index, device) in self.devices.iter_mut().filter(|(_, d)| !d.is_final() && !d.unicast_only) {
-            if let Some(&total) = totals.get(&index) {
-                device.silent_rounds = 0;
-                device.lacks = Some(total as f64 / segment as f64);
-            } else if everybody {
-                device.silent_rounds += 1;
-                if device.silent_rounds >= SILENCE_MEANS_NOTHING_LACKS {
-                    device.lacks = Some(0.0);
-                }
+        self.rounds.everybody += u32::from(everybody);
+        let rounds = self.rounds.everybody;
+        for (&index, &total) in &totals {
+            let device = self.devices.get_mut(index);
+            if device.service.shapes_group() {
+                device.compared.answered(total as f64 / segment as f64, rounds);
             }
         }
         // With only some of the devices invited, their number tells what the others' silence does not.
         let few = answers.len() as f64 / self.rounds.probability * FEW < polled as f64;
         self.rounds.few = if few { self.rounds.few + 1 } else { 0 };
-        let mut known: Vec<f64> = self
-            .devices
-            .iter()
-            .filter(|(_, d)| !d.is_final() && !d.unicast_only)
-            .filter_map(|(_, d)| d.lacks)
-            .collect();
+        // Nobody lacks so much that it could be unlike the others, whatever they lack.
+        let least = 0.1 * segment as f64 + 16.0;
+        if totals.values().all(|&total| total as f64 <= least) {
+            return;
+        }
+        let shaping = self.devices.iter().filter(|(_, device)| device.service.shapes_group());
+        let mut known: Vec<f64> = shaping.filter_map(|(_, device)| device.compared.lacks(rounds)).collect();
         known.sort_unstable_by(f64::total_cmp);
         let median = if known.len() * 2 >= polled {
             known.get((known.len().max(1) - 1) / 2).copied()
@@ -365,8 +364,11 @@ impl Sender {
         let limit = (3.0 * median + 0.1) * segment as f64 + 16.0;
         for (index, total) in totals {
             let device = self.devices.get_mut(index);
-            if total as f64 > limit && !device.unreachable() && !device.is_final() {
-                device.move_to_unicast();
+            if total as f64 > limit
+                && device.service.answers_group()
+                && !device.service.is_unicast_unreachable()
+            {
+                device.move_to_unicast(Unlike::Lossy);
                 self.tell_if_changed(index, now);
             }
         }
@@ -378,11 +380,13 @@ impl Sender {
         let deficits = nak.deficits.iter().map(|deficit| match deficit {
             Deficit::Whole { first, count } => {
                 let end = first.0.saturating_add(*count).min(self.rounds.polled);
-                let start = if device.in_group() { first.0 } else { first.0.max(device.since) };
+                let start = first.0.max(device.service.group_from());
                 let k = self.config.layout.source_symbols(BlockIndex(0));
                 self.blocks_lost(start, end) * u64::from(k)
             }
-            Deficit::Symbols { block, symbols, .. } if device.group_repairs(block.0) => u64::from(*symbols),
+            Deficit::Symbols { block, symbols, .. } if device.service.group_repairs(block.0) => {
+                u64::from(*symbols)
+            }
             // What a forger does to a device says nothing of the path to it.
             Deficit::Symbols { .. } | Deficit::Sources { .. } => 0,
         });

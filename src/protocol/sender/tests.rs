@@ -1,6 +1,7 @@
 //! The sender fed by hand: what single devices can make it do.
 
 mod admission;
+mod scale;
 mod store;
 
 use super::*;
@@ -38,6 +39,8 @@ struct Bench {
     store: MemoryStore,
     /// What the store does with a request.
     store_is: StoreIs,
+    /// How much the sender has handed out.
+    outputs: u64,
     /// Requests that it was asked for.
     asked: Vec<SenderJob>,
     /// And of those answered late, for how many devices each was.
@@ -84,6 +87,7 @@ impl Bench {
             outcome: None,
             store: MemoryStore::new(),
             store_is: StoreIs::Sound,
+            outputs: 0,
             asked: vec![],
             answered: vec![],
             store_told: vec![],
@@ -97,7 +101,9 @@ impl Bench {
 
     fn drain(&mut self) {
         for _ in 0..10_000 {
-            let done = match self.sender.poll(self.now) {
+            let output = self.sender.poll(self.now);
+            self.outputs += u64::from(output.is_some());
+            let done = match output {
                 None => return,
                 Some(Output::Transmit(transmit)) => {
                     self.sent.push(transmit);
@@ -182,6 +188,7 @@ impl Bench {
             self.drain();
         }
         self.now = end;
+        assert!(self.sender.devices.len() > 300 || self.sender.devices.is_consistent());
     }
 
     fn take(&mut self, from: SocketAddr, mut bytes: Vec<u8>) {
@@ -310,7 +317,7 @@ impl Bench {
             received: 1,
             lost: 0,
             // What does not come has overflowed.
-            kernel_drops: self.sender.devices.get(index).kernel_drops + u64::from(share < 1.0),
+            kernel_drops: self.sender.devices.get(index).reported.kernel_drops + u64::from(share < 1.0),
             overrun_drops: 0,
             arrivals: Some(arrivals),
         };
@@ -666,7 +673,7 @@ fn a_device_that_lacks_much_of_what_was_never_sent_stays_in_the_group() {
     bench.nak(3, vec![Deficit::Whole { first: BlockIndex(0), count: 90 }]);
     bench.pass(Duration::from_millis(300));
     let index = bench.sender.devices.index_of(id(3)).unwrap();
-    assert!(!bench.sender.devices.get(index).unicast_only);
+    assert!(!bench.sender.devices.get(index).service.is_unicast_only());
     let overview = bench.sender.overview();
     assert_eq!((overview.source_symbols, overview.unicast_symbols), (90 * u64::from(K), 0));
 }
@@ -730,7 +737,7 @@ fn forgeries_on_a_device_s_channel_do_not_keep_it_from_being_heard() {
         bench.take(address(1), bytes);
     }
     bench.report(1, 1);
-    assert_eq!(bench.sender.devices.get(DeviceIndex(0)).verified, 1);
+    assert_eq!(bench.sender.devices.get(DeviceIndex(0)).reported.verified, 1);
 }
 
 impl Bench {
