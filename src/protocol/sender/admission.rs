@@ -201,8 +201,9 @@ impl Sender {
         self.admit(index);
     }
 
-    /// A run that is not the known one wants to be the device at `key`. A device that was started again has
-    /// fallen silent in its former run; a machine with a cloned identifier has not.
+    /// A run that is not the known one wants to be the device at `index`. A device that was started again has
+    /// fallen silent in its former run, and is where it was; a machine with a cloned identifier is elsewhere, or
+    /// the first one goes on speaking.
     fn claim(
         &mut self,
         index: DeviceIndex,
@@ -212,15 +213,11 @@ impl Sender {
     ) -> Claim {
         let gsize = self.devices.gsize();
         let device = self.devices.get_mut(index);
-        if device.assignment.is_complete() {
-            // What is complete is not heard from any more. Elsewhere, it is another machine.
-            let moved = device.address.ip() != pending.address.ip();
-            return if moved { Claim::DuplicateId } else { Claim::Successor };
+        if device.address.ip() != pending.address.ip() {
+            return Claim::DuplicateId;
         }
-        if device.is_final() {
-            return Claim::Successor;
-        }
-        if now.since(device.last_heard) >= KEEPALIVE_INTERVAL.max(report_interval(gsize)) * 2 {
+        let silence = KEEPALIVE_INTERVAL.max(report_interval(gsize)) * 2;
+        if device.is_final() || now.since(device.last_heard) >= silence {
             return Claim::Successor;
         }
         match device.duplicate {

@@ -150,7 +150,8 @@ impl Sender {
     /// Nothing of the group reaches a device any more: it is served alone, if there is anything to serve.
     fn group_became_unreachable(&mut self, index: DeviceIndex, now: Time) {
         let device = self.devices.get_mut(index);
-        if self.phase == Phase::Gathering || device.is_final() || device.service.is_unicast_only() {
+        let none = self.config.repair.unicast_repairs == 0 || self.phase == Phase::Gathering;
+        if none || device.is_final() || device.service.is_unicast_only() {
             return;
         }
         device.move_to_unicast(Unlike::GroupUnreachable);

@@ -28,6 +28,7 @@ mod inquiries;
 mod liveness;
 mod pace;
 mod planner;
+mod policy;
 mod rate;
 mod records;
 mod rounds;
@@ -36,7 +37,8 @@ mod shutdown;
 mod stream;
 mod unicast_repair;
 
-pub use config::{SenderConfig, SlowPolicy};
+pub use config::SenderConfig;
+pub use policy::{Passes, PollPolicy, RepairPolicy, SlowPolicy};
 
 use super::event::{SenderEvent, SenderOutcome, SenderOverview, SenderSnapshot};
 use super::job::{SenderDone, SenderJob};
@@ -58,6 +60,7 @@ use gather::Gather;
 use inquiries::Inquiries;
 use liveness::Liveness;
 use pace::Pace;
+use policy::PassState;
 use rate::Epoch;
 use records::Records;
 use rounds::GroupRounds;
@@ -114,6 +117,7 @@ pub struct Sender {
     /// Packet numbers of answers to addresses that have no channel of their own yet.
     replies: Channel,
     rounds: GroupRounds,
+    passes: PassState,
     /// Keys of the devices with an active unicast repair, the next to send first.
     unicast_repairs: VecDeque<DeviceIndex>,
     pace: Pace,
@@ -170,6 +174,7 @@ impl Sender {
             group: Channel::new(ChannelId::GROUP, config.data),
             replies: Channel::new(ChannelId::REPLIES, config.data),
             rounds: GroupRounds::new(),
+            passes: PassState::default(),
             unicast_repairs: VecDeque::new(),
             pace,
             epoch: Epoch::default(),

@@ -173,7 +173,7 @@ impl Sender {
     /// those left over, only to be served alone.
     fn may_defer(&self, index: DeviceIndex) -> bool {
         let device = self.devices.get(index);
-        match self.config.slow {
+        match self.config.repair.slow {
             SlowPolicy::Keep => false,
             SlowPolicy::Defer => !device.service.is_unicast_unreachable(),
             SlowPolicy::Drop => !device.service.is_unicast_unreachable() && !device.regrouped,
@@ -184,7 +184,7 @@ impl Sender {
     /// Meanwhile it takes what the stream brings through its path, which is full anyway.
     fn too_slow(&mut self, index: DeviceIndex, now: Time) {
         let cause = self.devices.get_mut(index).move_to_unicast(Unlike::Slow).word();
-        if self.config.slow == SlowPolicy::Drop {
+        if self.config.repair.slow == SlowPolicy::Drop {
             let reason =
                 format!("too slow for the group ({cause}); without --slow drop it is served afterwards");
             self.set_state(index, State::Failed(reason), now);

@@ -1,27 +1,18 @@
 //! The group's rounds: a poll invites answers, the answers are planned together, the repairs go out,
 //! the next poll follows; one round at a time, beside the stream.
 
+use super::Sender;
 use super::channel::Round;
 use super::devices::SILENCE_MEANS_NOTHING_LACKS;
 use super::planner::{Needs, Plan, PlanKind};
 use super::service::Unlike;
-use super::{Sender, SlowPolicy};
-use crate::limits::{MAX_CONTROL, MAX_ESI, NAKS_PER_SECOND, RECEIVER_BUFFER_BYTES};
+use crate::limits::{MAX_CONTROL, MAX_ESI, NAKS_PER_SECOND};
 use crate::time::Time;
 use crate::units::{BlockIndex, DeviceIndex, Esi};
 use crate::wire::{Deficit, Invitation, Message, Nak, Phase, Poll, RepairAdvertisement};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Stream time between two polls of the group, at least.
-const POLL_EVERY: Duration = Duration::from_millis(50);
-/// Blocks between two polls of the group while streaming, at least.
-const POLL_BLOCKS: u32 = 4;
-/// Bytes streamed between two polls of the group, at most: devices hold the blocks that wait for
-/// repair in memory, and ought to need no more than half of it while a round is under way.
-const POLL_BYTES: usize = RECEIVER_BUFFER_BYTES / 4;
-/// Answers that one poll may invite: half a second's worth.
-const ANSWERS_PER_POLL: u32 = NAKS_PER_SECOND / 2;
 /// With more devices than this, what is planned is echoed while the round is open.
 const ECHO_ABOVE: usize = 32;
 /// With at most so many devices, the missing source symbols are worth naming: their union may be
@@ -112,6 +103,7 @@ impl Sender {
                 self.set_phase(Phase::Repairing, now);
             }
             self.regroup();
+            self.plan_passes();
         }
     }
 
@@ -137,6 +129,7 @@ impl Sender {
 
     /// Whether there is reason for a poll of the group, once its time has come.
     fn group_poll_is_due(&self) -> bool {
+        let Some(polls) = self.config.repair.polls else { return false };
         if self.group.has_repairs() || self.polled_devices() == 0 {
             return false;
         }
@@ -144,10 +137,7 @@ impl Sender {
         if self.stream_done() {
             return position > 0 && (self.group_is_busy() || self.rounds.polled < position);
         }
-        let layout = &self.config.layout;
-        let by_time = (u128::from(self.pace.rate().0) * POLL_EVERY.as_millis() / 8000) >> layout.block_log2();
-        let by_room = (POLL_BYTES >> layout.block_log2()) as u32;
-        let step = u32::try_from(by_time).unwrap_or(u32::MAX).min(by_room).max(POLL_BLOCKS);
+        let step = polls.step(self.pace.rate().0, self.config.layout.block_log2());
         position >= self.rounds.polled.saturating_add(step)
     }
 
@@ -181,7 +171,8 @@ impl Sender {
             self.rounds.quiet = 0;
         }
         let needy = self.rounds.needy.clamp(1.0, devices.max(1) as f64);
-        let probability = (f64::from(ANSWERS_PER_POLL) / needy).min(1.0);
+        let most = self.config.repair.polls.map_or(0, |polls| polls.answers);
+        let probability = (f64::from(most) / needy).min(1.0);
         let answers = (needy * probability).ceil() as u32;
         // Half a millisecond each keeps the answers of a small group from meeting in one queue.
         let window = Duration::from_micros(500) * answers.saturating_sub(1).min(200);
@@ -328,7 +319,7 @@ impl Sender {
     /// late or lost), nobody is moved to unicast.
     fn move_to_unicast(&mut self, answers: &BTreeMap<DeviceIndex, Nak>, now: Time) {
         let polled = self.polled_devices();
-        if polled < 2 || self.config.slow == SlowPolicy::Keep {
+        if polled < 2 || !self.config.repair.sets_apart() {
             return;
         }
         let segment = u64::from(self.rounds.polled - self.rounds.polled_before).max(1);

@@ -66,7 +66,7 @@ impl Bench {
             data: "239.1.1.1:7417".parse().unwrap(),
             rendezvous: vec![],
             rate: RateMode::Fixed(Rate(100_000_000)),
-            slow: SlowPolicy::Defer,
+            repair: RepairPolicy::default(),
             wait: Duration::from_secs(10),
             settle: Duration::from_secs(1),
             linger: Duration::ZERO,
@@ -554,7 +554,7 @@ fn devices_behind_one_line_that_falls_are_not_moved_to_unicast_one_by_one() {
 fn a_loss_while_there_is_little_to_send_makes_no_device_slow() {
     let mut bench = Bench::auto(3, |config| {
         config.layout = Layout::new(20 << 20, 20, 1408).unwrap();
-        config.slow = SlowPolicy::Drop;
+        config.repair.slow = SlowPolicy::Drop;
     });
     let honest = |_| 1.0;
     bench.pass_carrying(4, &[&honest, &honest, &honest]);
@@ -807,4 +807,39 @@ fn a_flood_of_suspicions_costs_no_more_than_its_share() {
     let bytes: usize = bench.digests(from).len() * (16 * K as usize + 94 + 66);
     let share = bytes as f64 * 8.0 / (bench.now - first).as_secs_f64() / 100_000_000.0;
     assert!((0.01..0.13).contains(&share), "{share}");
+}
+
+#[test]
+fn a_carousel_asks_nobody_and_repairs_all_the_same() {
+    let passes = Passes { count: 2, per_mille: 200 };
+    let mut bench = Bench::new(40, |config| {
+        config.task.options.expected = Some(2);
+        config.repair = RepairPolicy::carousel(passes);
+    });
+    bench.join(1, 1);
+    bench.join(2, 1);
+    bench.pass_reporting(5, &[(1, 1), (2, 1)]);
+    let overview = bench.sender.overview();
+    // 16 source symbols of each block once, and 4 fresh ones (3.2, rounded up) in each pass.
+    assert_eq!((overview.source_symbols, overview.repair_symbols), (40 * 16, 40 * 4 * 2));
+    assert_eq!(overview.unicast_symbols, 0);
+    let fresh = |transmit: &Transmit| match &transmit.payload {
+        Payload::Repair { block, first, range, .. } => Some((*block, *first, range.len() / 64)),
+        _ => None,
+    };
+    let mut fresh: Vec<_> = bench.sent.iter().filter_map(fresh).collect();
+    fresh.sort_unstable();
+    assert!(fresh.iter().map(|(_, _, count)| count).sum::<usize>() == 320, "{fresh:?}");
+    assert!(fresh.windows(2).all(|pair| (pair[0].0, pair[0].1) != (pair[1].0, pair[1].1)), "{fresh:?}");
+    let polls = bench.sent.iter().filter(|transmit| match &transmit.payload {
+        Payload::Message(bytes) => {
+            crate::wire::head(bytes).is_ok_and(|head| head.kind == crate::wire::MessageKind::Poll)
+        }
+        _ => false,
+    });
+    assert_eq!(polls.count(), 0);
+    bench.complete(1);
+    bench.complete(2);
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.outcome, Some(SenderOutcome::Ended));
 }

@@ -12,16 +12,15 @@ use crate::units::{BlockIndex, DeviceIndex};
 use crate::wire::{Invitation, Message, Nak, Poll};
 use std::time::Duration;
 
-/// Sessions at a time while the group has work.
-const MAX_UNICAST_REPAIRS: usize = 16;
 /// Polls without an answer after which a device is taken to be out of unicast reach.
 const UNREACHABLE_AFTER: u32 = 6;
 
 impl Sender {
     pub(super) fn drive_unicast_repairs(&mut self, now: Time) {
-        let room = if self.group_is_busy() { MAX_UNICAST_REPAIRS } else { usize::MAX };
+        let most = self.config.repair.unicast_repairs;
+        let room = if self.group_is_busy() { most } else { most * 4 };
         if self.unicast_repairs.len() < room {
-            let free = room.min(MAX_UNICAST_REPAIRS * 4).saturating_sub(self.unicast_repairs.len());
+            let free = room - self.unicast_repairs.len();
             let mut wanting = self.without_unicast(Class::Unicast, free);
             if self.stream_done() {
                 wanting.extend(self.without_unicast(Class::SlowUnicast, free - wanting.len()));
@@ -151,6 +150,9 @@ impl Sender {
     /// there are several (they pay the maximum, not the sum); a last one of several is served alone,
     /// so that the others are not bothered.
     pub(super) fn regroup(&mut self) {
+        if self.config.repair.unicast_repairs == 0 {
+            return;
+        }
         let (several, group) = (self.devices.len() >= 2, self.devices.of(Class::Group));
         match (group.len(), group.first().copied()) {
             (0, _) => {

@@ -54,6 +54,7 @@ fn play(count: u32) -> Cost {
         bench.take(address(n), bytes);
         bench.pass(Duration::from_millis(5));
     }
+    bench.pass(Duration::from_millis(200));
     let receipts = (bench.sender.device_looks() - before.0, bench.outputs - before.1);
     assert_eq!(bench.sender.overview().devices.complete, count as usize);
     assert_eq!(bench.outcome, Some(SenderOutcome::Ended));
