@@ -1,13 +1,16 @@
 //! The other side, for tests: it speaks the same protection and says whatever it is told to.
 
-use super::{DeviceKeys, Found, Membership, ReceiverSide, SenderSide, find, session_id};
+use super::{
+    DeviceKeys, Found, Membership, ReceiverSide, SenderSide, announce_key, find, open, seal, session_id,
+};
 use crate::crypto::derive::Secret;
 use crate::crypto::sign::{SigningKey, sham};
 use crate::limits::{FEEDBACK_PER_SECOND, HEADER_LEN, WIRE_VERSION};
 use crate::units::{BlockIndex, ChannelId, Cookie, Counter, DeviceId, SenderKey, SessionId, Suite, TaskId};
 use crate::wire::{
     self, Admit, AdmitVerdict, Announce, Capabilities, Header, Holdings, Invitation, Join, Message,
-    MessageKind, Object, PacketNumber, Phase, Progress, TaskKind, Versions, decode_body, encode_plain,
+    MessageKind, Object, PacketNumber, Phase, Progress, Protection, TaskKind, Versions, decode_body,
+    encode_plain,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -79,6 +82,31 @@ pub const fn any_report(verified: u32) -> Progress {
         room: BlockIndex(u32::MAX),
         arrivals: None,
     }
+}
+
+/// An announce that a member of one group has opened, or heard in the clear, and sealed for another one, or laid
+/// bare: all that can be done without its sender's key. `None` if it is not of the first group.
+#[must_use]
+pub fn moved_to_group(announce: &[u8], from: Option<&Secret>, to: Option<&Secret>) -> Option<Vec<u8>> {
+    let head = wire::head(announce).ok()?;
+    let (mut bytes, session, number) = (announce.to_vec(), head.header.session, head.header.packet_number.0);
+    match (head.protection, from) {
+        (Protection::Signed, None) => {}
+        (Protection::Group(suite), Some(group)) => {
+            let len = open(&announce_key(group, suite, session), number, HEADER_LEN, &mut bytes)?.len();
+            bytes.truncate(HEADER_LEN + len);
+        }
+        _ => return None,
+    }
+    match to {
+        None => Protection::Signed.mark(&mut bytes),
+        Some(group) => {
+            let suite = Suite::default();
+            Protection::Group(suite).mark(&mut bytes);
+            seal(&announce_key(group, suite, session), number, HEADER_LEN, &mut bytes);
+        }
+    }
+    Some(bytes)
 }
 
 /// A device as its sender sees it.
