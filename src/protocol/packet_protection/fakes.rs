@@ -116,6 +116,8 @@ pub struct FakeDevice {
     sent: u64,
     /// What it gives back in joins.
     pub cookie: Cookie,
+    /// The last answer to one of its joins.
+    pub admit: Option<Admit>,
     /// Rounds of the polls that it could read, by channel.
     pub rounds: BTreeMap<ChannelId, u32>,
 }
@@ -140,7 +142,7 @@ impl FakeDevice {
         random: [u8; 32],
     ) -> Option<Self> {
         let side = ReceiverSide::new(session, announce, group, random)?;
-        Some(Self { side, sent: 0, cookie: Cookie::default(), rounds: BTreeMap::new() })
+        Some(Self { side, sent: 0, cookie: Cookie::default(), admit: None, rounds: BTreeMap::new() })
     }
 
     /// Its session.
@@ -167,8 +169,15 @@ impl FakeDevice {
 
     /// Its join.
     pub fn join(&mut self, join: Join) -> Vec<u8> {
+        self.join_with(join, |_| ())
+    }
+
+    /// The same; `damage` may change it before it is protected.
+    pub fn join_with(&mut self, join: Join, damage: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let header = self.header(ChannelId::GROUP);
-        self.side.join(header, self.cookie, join)
+        let mut plain = encode_plain(header, &join.into());
+        damage(&mut plain);
+        self.side.join_of(header, self.cookie, &plain)
     }
 
     /// What it says; `damage` may change the datagram before it is protected.
@@ -193,7 +202,10 @@ impl FakeDevice {
         let opened = self.side.open(&head, &mut bytes, || true)?;
         match decode_body(head.kind, opened.body).ok()? {
             Message::Retry(retry) if retry.agreement == self.side.agreement() => self.cookie = retry.cookie,
-            Message::Admit(admit) => self.side.admitted(admit.channel),
+            Message::Admit(admit) => {
+                self.side.admitted(admit.channel);
+                self.admit = Some(admit);
+            }
             Message::Poll(poll) => {
                 self.rounds.insert(head.header.packet_number.channel(), poll.round);
             }

@@ -88,7 +88,13 @@ impl Receiver {
         } else if number.channel() == session.side.own_channel() {
             session.own.note(number, now - arrival.waited);
         }
-        let Ok(message) = wire::decode_body(head.kind, opened.body) else { return false };
+        let message = match wire::decode_body(head.kind, opened.body) {
+            Ok(message) => message,
+            Err(error) => {
+                self.not_understood(error, from);
+                return false;
+            }
+        };
         if let (Message::Retry(retry), false) = (&message, home)
             && (self.admitted || !self.session.as_mut().is_some_and(|s| s.challenged_from(from, retry)))
         {

@@ -1,6 +1,7 @@
 //! The sender fed by hand: what single devices can make it do.
 
 mod admission;
+mod later;
 
 use super::*;
 use crate::crypto::sign::sham;
