@@ -151,6 +151,10 @@ pub fn of_receiver(outcome: &ReceiverOutcome, kept: u64) -> Option<Error> {
             "no sender was found in time; start 'mcp send', or check the group, the interface and the firewall"
                 .into(),
         )),
+        ReceiverOutcome::SenderNeeds(need) => Some(Error::Peer(format!(
+            "no sender that this mcp understands was found in time, but one that needs {need}; install the \
+             release of mcp that it runs"
+        ))),
         ReceiverOutcome::SenderSilent => {
             Some(Error::Peer(format!("the sender fell silent, {saved}; receive again once it is back")))
         }
@@ -178,6 +182,7 @@ pub fn of_receiver(outcome: &ReceiverOutcome, kept: u64) -> Option<Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::need::Need;
     use crate::ui::testing::row;
 
     #[test]
@@ -237,6 +242,7 @@ mod tests {
         );
         let outcomes = [
             O::NoSender,
+            O::SenderNeeds(Need::Version(2)),
             O::SenderSilent,
             O::SenderAborted(AbortCode::Finished, String::new()),
             O::SenderAborted(AbortCode::Interrupted, String::new()),
@@ -249,7 +255,7 @@ mod tests {
         for outcome in outcomes {
             let error = of_receiver(&outcome, 0).unwrap();
             let agrees = error.exit() == Exit::of_receiver(&outcome)
-                || matches!(outcome, O::NoSender | O::Interrupted);
+                || matches!(outcome, O::NoSender | O::SenderNeeds(_) | O::Interrupted);
             assert!(agrees && error.line().len() > 10, "{outcome:?}: {error:?}");
         }
     }

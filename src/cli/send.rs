@@ -27,7 +27,7 @@ use crate::text;
 use crate::time::Time;
 use crate::ui::report_file::Report;
 use crate::ui::{SenderIntro, SenderView, sender_view};
-use crate::units::{Digest, Rate, SessionId, TaskId};
+use crate::units::{Counter, Digest, Rate, TaskId};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -130,7 +130,9 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let signing_key = trust::signing_key(ring.as_ref(), &mut warnings)?;
     let started = SystemTime::now();
     let random = |e: getrandom::Error| Error::Environment(format!("no randomness from the system: {e}"));
-    let session = SessionId(getrandom::u64().map_err(random)?.max(1));
+    let counter = Counter(trust::session_counter(ring.as_ref(), &mut warnings));
+    let agreement = *random_bytes()?;
+    let session = SenderConfig::session(&signing_key, agreement, counter);
     let mut task = TaskId::default();
     getrandom::fill(&mut task.0).map_err(random)?;
     let mut host = Host::new(config.gather.enter)
@@ -168,8 +170,9 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let mut what = Task::copy(task, source.name());
     what.options.expected = config.gather.expected;
     let sender_config = SenderConfig {
-        session,
+        counter,
         task: what,
+        manifest: Vec::new(),
         layout,
         data: route.destination.addr,
         rendezvous: route.rendezvous,
@@ -183,7 +186,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         settle: config.gather.settle,
         linger: config.linger,
         signing_key,
-        agreement: *random_bytes()?,
+        agreement,
         group_key: group_key.map(|key| key.secret().clone()),
         suite: crate::crypto::seal::fastest(),
     };

@@ -1,5 +1,6 @@
 //! What the machines tell the user: events at each change, snapshots for bars and reports.
 
+use super::need::Need;
 use super::statistics::DeviceRow;
 use super::trust::TrustDecision;
 use crate::task::Summary;
@@ -90,6 +91,10 @@ pub struct SenderOverview {
     pub feedback: u64,
     /// Datagrams ignored because they were malformed or not for this session.
     pub ignored: u64,
+    /// Datagrams of kinds that this program does not know; counted among the ignored ones too.
+    pub unknown_kinds: u64,
+    /// Datagrams that a later program may understand; counted among the ignored ones too.
+    pub not_understood: u64,
     /// Inquiries of devices about blocks that disagreed with their hashes.
     pub suspects: u64,
     /// Devices expected (`--receivers`).
@@ -160,6 +165,14 @@ pub enum ReceiverEvent {
         /// Why it is not; no accepted one.
         decision: TrustDecision,
     },
+    /// A sender asks for something that this program does not have; it goes on looking for others. Told once of
+    /// each address.
+    SenderNeeds {
+        /// What.
+        need: Need,
+        /// Where the sender is. Of a version of the wire format, anybody can claim it.
+        address: SocketAddr,
+    },
     /// The sender admitted us.
     Admitted,
     /// The first symbol came.
@@ -203,6 +216,8 @@ pub enum ReceiverOutcome {
     AlreadyComplete,
     /// No sender in time.
     NoSender,
+    /// The same; but there was one that asks for something that this program does not have.
+    SenderNeeds(Need),
     /// The sender fell silent.
     SenderSilent,
     /// The sender stopped, with its reason (untrusted text).
@@ -248,6 +263,10 @@ pub struct ReceiverSnapshot {
     pub overrun_drops: u64,
     /// Datagrams ignored because they were malformed or not for this session.
     pub ignored: u64,
+    /// Datagrams of kinds that this program does not know; counted among the ignored ones too.
+    pub unknown_kinds: u64,
+    /// Datagrams that a later program may understand; counted among the ignored ones too.
+    pub not_understood: u64,
     /// Symbols thrown away because they were not what the sender has signed: forged, or damaged on the way.
     pub forged_symbols: u64,
     /// The sender's phase.

@@ -7,6 +7,7 @@ pub mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod job;
+pub mod need;
 pub mod packet_protection;
 mod rate_limit;
 pub mod receiver;

@@ -20,7 +20,7 @@ use crate::storage::{Earlier, Source};
 use crate::store::SharedStore;
 use crate::task::{Task, TaskOptions};
 use crate::time::Time;
-use crate::units::{DeviceId, SessionId, Suite, TaskId};
+use crate::units::{Counter, DeviceId, Suite, TaskId};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -117,7 +117,7 @@ fn random_bytes(seed: u64) -> [u8; 32] {
 #[must_use]
 pub fn sender(
     scenario: &Scenario,
-    session: SessionId,
+    counter: Counter,
     work_seed: u64,
     sim_source: SimSource,
     plans: Rc<PlanCache>,
@@ -126,8 +126,9 @@ pub fn sender(
 ) -> (SimActor, Ledger) {
     let layout = scenario.layout;
     let config = SenderConfig {
-        session,
+        counter,
         task: Task { options: TaskOptions { expected: scenario.expected }, ..Task::copy(TASK, NAME) },
+        manifest: Vec::new(),
         layout,
         data: DATA,
         rendezvous: vec![RENDEZVOUS],
@@ -142,7 +143,8 @@ pub fn sender(
         suite: Suite::default(),
     };
     let (signing_key, random) = (config.signing_key.clone(), config.agreement);
-    let side = SenderSide::new(session, signing_key, random, config.suite, config.group_key.as_ref());
+    let side = SenderSide::new(counter, signing_key, random, config.suite, config.group_key.as_ref());
+    let session = side.session();
     let source: Arc<dyn Source> = Arc::new(sim_source.clone());
     let job_source = Arc::clone(&source);
     let mut buffer = Vec::new();

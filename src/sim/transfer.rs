@@ -22,7 +22,7 @@ use crate::protocol::receiver::Receiver;
 use crate::protocol::sender::Sender;
 use crate::store::SharedStore;
 use crate::time::Time;
-use crate::units::{BlockIndex, SessionId};
+use crate::units::{BlockIndex, Counter};
 use crate::wire::{self, Message, Phase, Symbol};
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -219,11 +219,11 @@ impl<'a, 't> Transfer<'a, 't> {
         self.sender_seen = 0;
         self.sender_outcome = None;
         self.store = actors::new_store(self.scenario);
-        let session = SessionId(self.scenario.seed << 8 | self.sender_incarnation);
+        let counter = Counter(self.scenario.seed << 8 | self.sender_incarnation);
         let (source, plans) = (self.source.clone(), Rc::clone(&self.plans));
         let seed = self.rng.u64(..);
         let (mut actor, ledger) =
-            actors::sender(self.scenario, session, seed, source, plans, self.store.clone(), now);
+            actors::sender(self.scenario, counter, seed, source, plans, self.store.clone(), now);
         self.ledger = Rc::new(RefCell::new(ledger));
         actor.net().ledger = Some(Rc::clone(&self.ledger));
         actor

@@ -84,7 +84,7 @@ impl Exit {
     pub const fn of_receiver(outcome: &ReceiverOutcome) -> Self {
         match outcome {
             ReceiverOutcome::Complete { .. } | ReceiverOutcome::AlreadyComplete => Self::Complete,
-            ReceiverOutcome::NoSender => Self::NoSender,
+            ReceiverOutcome::NoSender | ReceiverOutcome::SenderNeeds(_) => Self::NoSender,
             ReceiverOutcome::SenderSilent
             | ReceiverOutcome::SenderAborted(..)
             | ReceiverOutcome::Refused
@@ -106,6 +106,7 @@ impl From<Exit> for ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::need::Need;
     use crate::task::State;
     use crate::ui::testing::row;
 
@@ -150,6 +151,7 @@ mod tests {
             (O::Complete { acknowledged: false }, Exit::Complete),
             (O::AlreadyComplete, Exit::Complete),
             (O::NoSender, Exit::NoSender),
+            (O::SenderNeeds(Need::Version(2)), Exit::NoSender),
             (O::SenderSilent, Exit::BrokenOff),
             (O::SenderAborted(AbortCode::Finished, text()), Exit::BrokenOff),
             (O::SenderAborted(AbortCode::Interrupted, text()), Exit::BrokenOff),

@@ -98,6 +98,10 @@ enum Event<'a> {
         decision: &'static str,
         expected: Option<String>,
     },
+    SenderNeeds {
+        address: String,
+        need: String,
+    },
     Admitted,
     Receiving,
     Resumed {
@@ -371,6 +375,9 @@ impl ReceiverView for ReceiverJson {
                     },
                 }
             }
+            ReceiverEvent::SenderNeeds { need, address } => {
+                Event::SenderNeeds { address: address.to_string(), need: need.to_string() }
+            }
             // `finish` tells it, with the final counters.
             ReceiverEvent::Finished(_) => return,
         };
@@ -398,6 +405,7 @@ impl ReceiverView for ReceiverJson {
             }
             Some(ReceiverOutcome::AlreadyComplete) => ("already_complete", None),
             Some(ReceiverOutcome::NoSender) => ("no_sender", None),
+            Some(ReceiverOutcome::SenderNeeds(need)) => ("no_sender", Some(format!("a sender needs {need}"))),
             Some(ReceiverOutcome::SenderSilent) => ("sender_silent", None),
             Some(ReceiverOutcome::SenderAborted(code, reason)) => ("sender_aborted", told(code, &reason)),
             Some(ReceiverOutcome::Refused) => ("refused", None),

@@ -282,7 +282,8 @@ impl ReceiverMemory {
             | ReceiverEvent::BlockRejected(_)
             | ReceiverEvent::ForgedSymbols { .. }
             | ReceiverEvent::SenderTrusted { .. }
-            | ReceiverEvent::SenderRefused { .. } => {}
+            | ReceiverEvent::SenderRefused { .. }
+            | ReceiverEvent::SenderNeeds { .. } => {}
             ReceiverEvent::Receiving => {
                 self.stage = Stage::Receiving;
                 self.data = Meter::default();

@@ -274,6 +274,9 @@ impl ReceiverView for ReceiverPlain {
                     self.warn(now, &trust::refused(key, address.ip(), *decision));
                 }
             }
+            ReceiverEvent::SenderNeeds { need, address } => {
+                self.warn(now, &trust::needs(need, address.ip()));
+            }
             ReceiverEvent::Admitted | ReceiverEvent::Finished(_) => {}
         }
     }

@@ -46,6 +46,8 @@ pub fn snapshot(phase: Phase) -> SenderSnapshot {
         unicast_symbols: 3,
         feedback: 17,
         ignored: 0,
+        unknown_kinds: 0,
+        not_understood: 0,
         suspects: 0,
         expected: None,
         devices: Summary::default(),

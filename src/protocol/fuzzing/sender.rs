@@ -1,22 +1,21 @@
 //! Drives a sender: devices that say anything, a source that may fail, workers that may die.
 
 use super::play::{self, World as _};
-use super::{Damage, GROUP, Input, Object, SESSION, any_body};
+use super::{COUNTER, Damage, GROUP, Input, Object, any_body};
 use crate::crypto::sign::sham;
-use crate::limits::{MAX_CONTROL, MAX_JOBS, MAX_SUSPECTS, MAX_TRAILER, SIGNATURE_RESERVE};
+use crate::limits::{HEADER_LEN, MAX_CONTROL, MAX_JOBS, MAX_SUSPECTS, MAX_TRAILER, SIGNATURE_RESERVE};
 use crate::pacing::RateMode;
 use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{SenderDone, SenderJob};
-use crate::protocol::packet_protection::SenderSide;
-use crate::protocol::packet_protection::fakes::{FakeDevice, announce_of};
+use crate::protocol::packet_protection::fakes::{FakeDevice, any_join};
 use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig, SlowPolicy};
 use crate::protocol::{Control, Machine, Output, Payload, Transmit};
 use crate::task::{Assignment, State, Step, Task, TaskOptions};
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, ChannelId, DeviceId, Digest, Rate, Suite, TaskId, Via};
+use crate::units::{Arrival, BlockIndex, ChannelId, Counter, DeviceId, Digest, Rate, Suite, TaskId, Via};
 use crate::wire::{
-    self, Abort, AbortCode, Announce, Arrivals, Complete, Deficit, Join, Message, MessageKind, Nak,
-    PacketNumber, PageRange, Progress, Suspect,
+    self, Abort, AbortCode, Announce, Arrivals, Complete, DecodeError, Deficit, Holdings, Message,
+    MessageKind, Nak, PacketNumber, PageRange, Progress, Protection, Suspect,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -78,7 +77,8 @@ impl play::World for World {
         sham::allow();
         let expected = (people & 7 != 0).then_some(u32::from(people & 7));
         let config = SenderConfig {
-            session: SESSION,
+            counter: Counter(COUNTER),
+            manifest: Vec::new(),
             task: Task { options: TaskOptions { expected }, ..Task::copy(TASK, "object") },
             layout: object.layout,
             data: GROUP,
@@ -101,12 +101,12 @@ impl play::World for World {
             group_key: None,
             suite: Suite::default(),
         };
-        let side = SenderSide::new(SESSION, sham::signing_key(1), [1; 32], Suite::default(), None);
+        let sender = Sender::new(config, Time::ZERO);
         Some(Self {
             fakes: BTreeMap::new(),
             current: BTreeMap::new(),
-            announce: announce_of(&side),
-            sender: Sender::new(config, Time::ZERO),
+            announce: sender.announced(),
+            sender,
             now: Time::ZERO,
             object,
             damage: Damage::default(),
@@ -152,6 +152,8 @@ impl play::World for World {
                     lost: drops.into(),
                     kernel_drops: u64::from(drops) << 56,
                     overrun_drops: 0,
+                    storage_delay_us: 0,
+                    room: BlockIndex(u32::MAX),
                     // Lies about packet numbers there may or may not have been.
                     arrivals: (drops & 1 == 1).then(|| Arrivals {
                         first: PacketNumber(u64::from(verified >> 4)),
@@ -172,7 +174,7 @@ impl play::World for World {
                 if root == self.object.root {
                     self.claims.insert(device(who & 15));
                 }
-                self.send(who, &Complete { root, received: 1, lost: 2 }.into());
+                self.send(who, &Complete::named(root, 1, 2).into());
             }
             5 => {
                 let [who, _] = input.array()?;
@@ -183,7 +185,7 @@ impl play::World for World {
                 let body = input.run()?;
                 self.claims.insert(device(who & 15));
                 let number = PacketNumber::new(self.channel_of(who), u64::from(kind) << 4);
-                let (header, plain) = any_body(kind, number, body);
+                let (header, plain) = any_body(self.sender.session(), kind, number, body);
                 let bytes = match self.fake(who) {
                     Some(fake) => fake.for_sender(header, plain),
                     None => plain,
@@ -356,8 +358,9 @@ impl World {
         let fake = self
             .fakes
             .entry((who & 15, run))
-            .or_insert_with(|| FakeDevice::new(SESSION, announce, [who & 15 | u8::from(run) << 6 | 32; 32]));
-        let bytes = fake.join(Join { device: device(who & 15), holds, label: "d".into() });
+            .or_insert_with(|| FakeDevice::new(announce, [who & 15 | u8::from(run) << 6 | 32; 32]));
+        let bytes =
+            fake.join(any_join(device(who & 15), if holds { Holdings::Some } else { Holdings::Nothing }));
         self.deliver(who, bytes);
     }
 
@@ -383,10 +386,18 @@ impl World {
         let (number, count) = match &transmit.payload {
             Payload::Message(bytes) => {
                 assert!(bytes.len() <= MAX_CONTROL + MAX_TRAILER);
-                let head = wire::head(bytes).expect("a sound header");
-                assert_eq!(head.header.session, SESSION);
+                let head = match wire::head(bytes) {
+                    Ok(head) => head,
+                    // What means nothing has a number all the same.
+                    Err(DecodeError::UnknownKind(kind)) if wire::is_grease(kind.into()) => {
+                        *self.counters.entry(ChannelId::REPLIES).or_insert(0) += 1;
+                        return;
+                    }
+                    Err(error) => panic!("{error}"),
+                };
+                assert_eq!(head.header.session, self.sender.session());
                 let channel = head.header.packet_number.channel();
-                if head.seals.device {
+                if head.protection.is_device() {
                     let alone =
                         [MessageKind::Admit, MessageKind::Poll, MessageKind::Acknowledge, MessageKind::Abort];
                     assert!(alone.contains(&head.kind), "{head:?}");
@@ -401,8 +412,9 @@ impl World {
                         MessageKind::SymbolDigests,
                     ];
                     assert!(all.contains(&head.kind), "{head:?}");
-                    let plain = &bytes[..bytes.len() - SIGNATURE_RESERVE];
-                    let (_, message) = wire::decode_plain(plain).expect("a sound message");
+                    assert_eq!(head.protection, Protection::Signed);
+                    let body = &bytes[HEADER_LEN..bytes.len() - SIGNATURE_RESERVE];
+                    let message = wire::decode_body(head.kind, body).expect("a sound message");
                     if let Message::Poll(poll) = message {
                         self.rounds.insert(channel, poll.round);
                     }

@@ -20,7 +20,7 @@ use crate::limits::{HASHES_PER_PAGE, MAX_BLOCK_BUFFERS};
 use crate::protocol::job::ReceiverJob;
 use crate::ranges::BitSet;
 use crate::units::{BlockIndex, Digest, Esi};
-use crate::wire::HashPage;
+use crate::wire::{Coding, HashPage};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use suspects::Suspects;
@@ -409,12 +409,17 @@ impl Blocks {
     pub fn add_page(&mut self, page: HashPage) -> Vec<(BlockIndex, BlockCheck)> {
         let count = self.layout.block_count();
         let end = page.first.0.saturating_add(HASHES_PER_PAGE).min(count);
-        let whole = page.first.0 < count && page.values.len() == (end - page.first.0) as usize;
+        let whole = page.first.0 < count && page.blocks.len() == (end - page.first.0) as usize;
+        // Other forms are for those who have the capability.
+        let raw = (page.first.0..).zip(&page.blocks).all(|(block, entry)| {
+            entry.coding == Coding::Raw
+                && u32::from(entry.coded_k) == self.layout.source_symbols(BlockIndex(block))
+        });
         let index = page.first.0 / HASHES_PER_PAGE;
-        if !whole || self.pages.contains_key(&index) {
+        if !whole || !raw || self.pages.contains_key(&index) {
             return Vec::new();
         }
-        self.pages.insert(index, page.values);
+        self.pages.insert(index, page.blocks.iter().map(|entry| entry.value).collect());
         let waiting: Vec<(u32, Digest)> =
             self.stored.range(page.first.0..end).map(|(&block, &value)| (block, value)).collect();
         let checked = waiting.into_iter().filter_map(|(block, value)| {

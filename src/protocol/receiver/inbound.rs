@@ -5,17 +5,19 @@ use super::blocks::{Blocks, Taken};
 use super::session::{Session, sound_group_size};
 use super::{Receiver, State};
 use crate::crypto::derive::Secret;
-use crate::limits::{MAX_ESI, join_ceiling, report_interval};
+use crate::crypto::origin::Origin;
+use crate::limits::{MAX_ESI, join_ceiling};
 use crate::protocol::Output;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::ReceiverJob;
-use crate::protocol::packet_protection::{self, Found, ReceiverSide};
+use crate::protocol::need::Need;
+use crate::protocol::packet_protection::{self, FindError, Found, ReceiverSide};
 use crate::protocol::trust::TrustDecision;
 use crate::time::Time;
 use crate::units::{Arrival, ChannelId, Esi};
 use crate::wire::{
-    self, Admit, AdmitVerdict, Announce, Head, Invitation, Message, MessageKind, PacketNumber, Poll, Retry,
-    Symbol,
+    self, Admit, AdmitVerdict, Announce, DecodeError, Head, Invitation, Message, MessageKind, PacketNumber,
+    Poll, Retry, Symbol,
 };
 use std::net::SocketAddr;
 
@@ -36,7 +38,10 @@ impl Receiver {
                 }
                 self.take(now, arrival, &head, bytes)
             }
-            Err(_) => false,
+            Err(error) => {
+                self.not_understood(error, arrival.from);
+                false
+            }
         };
         if !known {
             self.counters.ignored += 1;
@@ -55,7 +60,7 @@ impl Receiver {
         if !home
             && !session.side.is_sealed()
             && !matches!(head.kind, MessageKind::Announce | MessageKind::Retry)
-            && !head.seals.device
+            && !head.protection.is_device()
         {
             return false;
         }
@@ -67,7 +72,7 @@ impl Receiver {
         }
         let group = number.channel() == ChannelId::GROUP;
         if opened.authentic {
-            if head.seals.device {
+            if head.protection.is_device() {
                 session.spoken_to_from(from, home, now);
             }
             session.last_heard = now;
@@ -83,7 +88,13 @@ impl Receiver {
         } else if number.channel() == session.side.own_channel() {
             session.own.note(number, now - arrival.waited);
         }
-        let Ok(message) = wire::decode_body(head.kind, opened.body) else { return false };
+        let message = match wire::decode_body(head.kind, opened.body) {
+            Ok(message) => message,
+            Err(error) => {
+                self.not_understood(error, from);
+                return false;
+            }
+        };
         if let (Message::Retry(retry), false) = (&message, home)
             && (self.admitted || !self.session.as_mut().is_some_and(|s| s.challenged_from(from, retry)))
         {
@@ -119,7 +130,8 @@ impl Receiver {
             }
             // The group's is for all and signed; our own is sealed.
             Message::Poll(poll)
-                if head.seals.device == (head.header.packet_number.channel() != ChannelId::GROUP) =>
+                if head.protection.is_device()
+                    == (head.header.packet_number.channel() != ChannelId::GROUP) =>
             {
                 self.polled(now, head.header.packet_number, &poll);
                 true
@@ -136,6 +148,27 @@ impl Receiver {
         }
     }
 
+    /// A datagram is of a kind, a protection or a version that this program does not know.
+    fn not_understood(&mut self, error: DecodeError, from: SocketAddr) {
+        match error {
+            DecodeError::UnknownKind(_) => self.counters.unknown_kinds += 1,
+            error if error.is_not_understood() => self.counters.not_understood += 1,
+            _ => {}
+        }
+        if matches!(error, DecodeError::UnsupportedVersion(_)) {
+            self.tell_need(Need::of_error(error), from);
+        }
+    }
+
+    /// Tells the user, once of each address, why the session that is announced there is none for us.
+    fn tell_need(&mut self, need: Option<Need>, from: SocketAddr) {
+        let Some(need) = need.filter(|_| matches!(self.state, State::Seeking)) else { return };
+        if self.needs.len() < MAX_REFUSED && self.needs.iter().all(|(ip, _)| *ip != from.ip()) {
+            self.needs.push((from.ip(), need));
+            self.event(ReceiverEvent::SenderNeeds { need, address: from });
+        }
+    }
+
     /// The session that an announce is of, if it is the kind looked for and its sender one that is trusted.
     pub(super) fn meet(
         &mut self,
@@ -145,10 +178,19 @@ impl Receiver {
         bytes: &mut [u8],
     ) -> Option<(Session, TrustDecision)> {
         // What cannot count costs nothing.
-        if head.seals.group == self.config.group_keys.is_empty() || !self.rate_limit.allow(now) {
+        if head.protection.is_group() == self.config.group_keys.is_empty() || !self.rate_limit.allow(now) {
             return None;
         }
-        let Found { announce, group_key } = packet_protection::find(&self.config.group_keys, head, bytes)?;
+        let found = packet_protection::examine(&self.config.group_keys, head, bytes);
+        let Found { announce, group_key } = match found {
+            Ok(found) => found,
+            Err(FindError::NotUnderstood(_, error) | FindError::SignedOtherwise(error)) => {
+                self.counters.not_understood += 1;
+                self.tell_need(Need::of_error(error), from);
+                return None;
+            }
+            Err(FindError::Ignored) => return None,
+        };
         if self.config.only.is_some_and(|ip| ip != announce.data.ip()) {
             return None;
         }
@@ -158,6 +200,13 @@ impl Receiver {
                 self.refused.push(key);
                 self.event(ReceiverEvent::SenderRefused { key, address: from, decision });
             }
+            return None;
+        }
+        if let Some(need) = Need::of_announce(&announce) {
+            self.tell_need(Some(need), from);
+            return None;
+        }
+        if !origin_is_sound(&announce) {
             return None;
         }
         let id = head.header.session;
@@ -205,9 +254,13 @@ impl Receiver {
 
     fn announced(&mut self, now: Time, announce: &Announce) -> bool {
         let Some(session) = self.session.as_mut().filter(|s| s.agrees(announce)) else { return false };
+        // What was checked before need not be again.
+        if session.origin != announce.origin && !origin_is_sound(announce) {
+            return false;
+        }
         session.update(announce);
         // In a group that has shrunk, a report drawn for a large one would come after we are given up.
-        let interval = report_interval(session.gsize);
+        let interval = session.report_interval();
         if self.timers.report != Time::NEVER && self.timers.report > now + interval * 2 {
             self.timers.report = now + interval.mul_f64(0.5 + self.rng.f64());
         }
@@ -237,6 +290,11 @@ impl Receiver {
         if self.admitted {
             return true;
         }
+        // What was not announced, or we did not offer, cannot have been chosen.
+        let possible = self.session.as_ref().is_some_and(|session| session.may_be_chosen(&admit));
+        if admit.verdict == AdmitVerdict::Admitted && !possible {
+            return false;
+        }
         if let State::Leaving(_) = self.state {
             if let (AdmitVerdict::Admitted, Some(session)) = (admit.verdict, &mut self.session) {
                 session.side.admitted(admit.channel);
@@ -252,6 +310,7 @@ impl Receiver {
             AdmitVerdict::Admitted => {
                 if let Some(session) = &mut self.session {
                     session.side.admitted(admit.channel);
+                    session.ticket = admit.ticket;
                 }
                 self.admitted = true;
                 self.timers.admitted(now);
@@ -263,6 +322,10 @@ impl Receiver {
                 }
             }
             AdmitVerdict::AlreadyComplete => self.leave(ReceiverOutcome::AlreadyComplete, None, now),
+            AdmitVerdict::Unsupported => {
+                let need = Need::Feature("a version or a capability");
+                self.leave(ReceiverOutcome::SenderNeeds(need), None, now);
+            }
             AdmitVerdict::Full => self.leave(ReceiverOutcome::Refused, None, now),
         }
         true
@@ -331,6 +394,17 @@ impl Receiver {
             self.send(&Message::Nak(nak));
         }
     }
+}
+
+/// Whether an announce has a proof of its origin that holds, or none. A proof is of objects whose root is known.
+fn origin_is_sound(announce: &Announce) -> bool {
+    let Some(proof) = &announce.origin else { return true };
+    let [object] = announce.objects[..] else { return false };
+    object.root.is_some_and(|root| {
+        let (name, manifest) = (&announce.name, &announce.manifest);
+        let origin = Origin { block_log2: object.block_log2, size: object.size, root, name, manifest };
+        origin.verify(&proof.key, &proof.signature)
+    })
 }
 
 /// Whether a symbol fits its block: an id there can be, and the length that belongs to it.

@@ -1,10 +1,11 @@
 //! Liveness: when something is due, joins, renewed group memberships, reports, and the sender's silence.
 
 use super::{Receiver, State};
-use crate::limits::{KEEPALIVE_INTERVAL, SENDER_SILENCE, report_interval};
+use crate::limits::{KEEPALIVE_INTERVAL, SENDER_SILENCE};
 use crate::protocol::Output;
 use crate::protocol::event::ReceiverOutcome;
 use crate::time::Time;
+use crate::units::BlockIndex;
 use crate::wire::{Arrivals, Message, Progress};
 use std::time::Duration;
 
@@ -40,7 +41,8 @@ impl Receiver {
         self.report_if_due(now);
         match &self.state {
             State::Seeking if now >= self.timers.seek_until => {
-                self.finish(ReceiverOutcome::NoSender);
+                let need = self.needs.first().map(|(_, need)| *need);
+                self.finish(need.map_or(ReceiverOutcome::NoSender, ReceiverOutcome::SenderNeeds));
             }
             State::Receiving => self.receiving(now),
             State::Confirming(_) | State::Leaving(_) => self.shut_down(now),
@@ -106,7 +108,7 @@ impl Receiver {
             self.timers.report = Time::NEVER;
             return;
         };
-        let interval = report_interval(session.gsize);
+        let interval = session.report_interval();
         self.timers.report = now + interval.mul_f64(0.75 + 0.5 * self.rng.f64());
         // A time drawn for a group that has grown since is too early: a crowd that has just joined
         // would report at the pace of a few (I10).
@@ -130,6 +132,8 @@ impl Receiver {
             lost: session.group.lost(),
             kernel_drops: self.counters.kernel_drops,
             overrun_drops: self.counters.overrun_drops,
+            storage_delay_us: 0,
+            room: BlockIndex(u32::MAX),
             arrivals,
         };
         self.send(&Message::Progress(report));

@@ -29,21 +29,25 @@ pub use config::ReceiverConfig;
 
 use super::event::{ReceiverEvent, ReceiverSnapshot};
 use super::job::{ReceiverDone, ReceiverJob};
+use super::need::Need;
 use super::rate_limit::RateLimit;
 use super::trust::TrustDecision;
 use super::{Control, Machine, Output, Payload, Transmit};
 use crate::fec::Likely;
-use crate::limits::{VERIFICATIONS_FOR_STRANGERS, VERIFICATIONS_PER_SECOND};
+use crate::limits::{FeedbackBudget, VERIFICATIONS_FOR_STRANGERS, VERIFICATIONS_PER_SECOND};
 use crate::ranges::BitSet;
 use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, ChannelId, SenderKey};
-use crate::wire::{AbortCode, Header, Join, Message, PacketNumber, Suspect};
+use crate::wire::{
+    AbortCode, Capabilities, Header, Holdings, Join, Message, PacketNumber, Suspect, Versions,
+};
 use answer::PendingAnswer;
 use blocks::{BlockCheck, Blocks};
 use fastrand::Rng;
 use session::Session;
 use shutdown::{Confirming, Leaving};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +76,8 @@ enum State {
 #[derive(Debug, Default)]
 struct Counters {
     ignored: u64,
+    unknown_kinds: u64,
+    not_understood: u64,
     overrun_drops: u64,
     kernel_drops: u64,
     /// Own datagrams: their packet numbers.
@@ -101,6 +107,8 @@ pub struct Receiver {
     rate_limit_for_strangers: RateLimit,
     /// Senders that were refused, as far as told.
     refused: Vec<SenderKey>,
+    /// What senders need that this program does not have, by their addresses.
+    needs: Vec<(IpAddr, Need)>,
     trusted: Option<(SenderKey, TrustDecision)>,
     out: VecDeque<Out>,
     counters: Counters,
@@ -133,6 +141,7 @@ impl Receiver {
             rate_limit: RateLimit::new(VERIFICATIONS_PER_SECOND),
             rate_limit_for_strangers: RateLimit::new(VERIFICATIONS_FOR_STRANGERS),
             refused: Vec::new(),
+            needs: Vec::new(),
             trusted: None,
             out,
             counters: Counters::default(),
@@ -159,6 +168,8 @@ impl Receiver {
             kernel_drops: self.counters.kernel_drops,
             overrun_drops: self.counters.overrun_drops,
             ignored: self.counters.ignored,
+            unknown_kinds: self.counters.unknown_kinds,
+            not_understood: self.counters.not_understood,
             trusted: self.trusted,
             kept_bytes: self.kept,
             ..ReceiverSnapshot::default()
@@ -205,7 +216,14 @@ impl Receiver {
     fn ask_to_join(&mut self) {
         let Some(session) = &self.session else { return };
         let holds = self.blocks.as_ref().is_some_and(Blocks::has_any);
-        let join = Join { device: self.config.device, holds, label: self.config.label.clone() };
+        let join = Join {
+            device: self.config.device,
+            versions: Versions::OURS,
+            supported: Capabilities::OURS,
+            holdings: if holds { Holdings::Some } else { Holdings::Nothing },
+            label: self.config.label.clone(),
+            ticket: session.ticket,
+        };
         let packet_number = PacketNumber::new(ChannelId::GROUP, self.counters.sent);
         self.counters.sent += 1;
         let header = Header { session: session.id, packet_number };
@@ -220,7 +238,7 @@ impl Receiver {
             return;
         };
         let blocks = blocks.suspects();
-        let group = self.session.as_ref().map_or(0, |session| session.gsize);
+        let group = self.session.as_ref().map_or((0, FeedbackBudget::default()), |s| (s.gsize, s.feedback));
         let inquiry = &mut self.timers.inquiry;
         if inquiry.is_due(!blocks.is_empty(), group, now, &mut self.rng) {
             self.send(&Message::Suspect(Suspect { blocks }));

@@ -1,11 +1,13 @@
 //! The session a receiver takes part in: what the sender announced, and how well it is heard.
 
 use crate::layout::Layout;
-use crate::limits::{COMFORTABLE_BLOCK_LOG2, MAX_BLOCKS, MAX_DEVICES};
+use crate::limits::{COMFORTABLE_BLOCK_LOG2, FeedbackBudget, MAX_BLOCKS, MAX_DEVICES};
 use crate::protocol::packet_protection::ReceiverSide;
 use crate::time::Time;
-use crate::units::{Cookie, Digest, SessionId, TaskId};
-use crate::wire::{Announce, Arrivals, PacketNumber, Phase, Retry};
+use crate::units::{Cookie, Digest, SessionId, TaskId, Ticket};
+use crate::wire::{
+    Admit, Announce, Arrivals, Capabilities, OriginProof, PacketNumber, Phase, Retry, Versions,
+};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -42,6 +44,14 @@ pub(super) struct Session {
     pub root: Option<Digest>,
     /// Devices the sender serves, at most as many as one may: what is spread by it must end.
     pub gsize: u32,
+    /// What they may all say together.
+    pub feedback: FeedbackBudget,
+    /// What gives us our row back.
+    pub ticket: Option<Ticket>,
+    /// Capabilities that the sender announced.
+    capabilities: [Capabilities; 2],
+    /// Who made the object, as was checked.
+    pub origin: Option<OriginProof>,
     /// When the sender was last heard at all, and on the group's channel.
     pub last_heard: Time,
     pub last_group: Time,
@@ -53,7 +63,8 @@ pub(super) struct Session {
 impl Session {
     /// The session that `announce` describes, if it is one that can be received.
     pub fn latch(side: ReceiverSide, from: SocketAddr, announce: &Announce, now: Time) -> Option<Self> {
-        let layout = Layout::new(announce.object_size, announce.block_log2, announce.symbol_size).ok()?;
+        let [object] = announce.objects[..] else { return None };
+        let layout = Layout::new(object.size, object.block_log2, announce.symbol_size).ok()?;
         // No sender of this program makes larger blocks of an object that it may send.
         let fits = layout.block_count() <= MAX_BLOCKS && layout.block_log2() <= COMFORTABLE_BLOCK_LOG2;
         fits.then(|| Self {
@@ -69,8 +80,12 @@ impl Session {
             name: announce.name.clone(),
             data: announce.data,
             phase: announce.phase,
-            root: announce.root,
+            root: object.root,
             gsize: sound_group_size(announce.gsize),
+            feedback: FeedbackBudget::announced(announce.feedback_budget),
+            ticket: None,
+            capabilities: [announce.required, announce.optional],
+            origin: announce.origin,
             last_heard: now,
             last_group: now,
             group: ChannelLoss::default(),
@@ -80,11 +95,19 @@ impl Session {
 
     /// Whether `announce` is of this very session.
     pub fn agrees(&self, announce: &Announce) -> bool {
-        self.side.sender() == announce.sender
-            && self.task == announce.task
-            && self.layout.object_size() == announce.object_size
-            && self.layout.block_log2() == announce.block_log2
-            && self.layout.symbol_size() == announce.symbol_size
+        self.side.agrees(announce)
+    }
+
+    /// Whether the version and the capabilities of an ADMIT are such as both sides offered.
+    pub fn may_be_chosen(&self, admit: &Admit) -> bool {
+        let [required, optional] = self.capabilities;
+        let chosen = required.or(optional).and(Capabilities::OURS);
+        (Versions::OURS.min..=Versions::OURS.max).contains(&admit.version) && admit.capabilities == chosen
+    }
+
+    /// How often each device reports while data arrives.
+    pub fn report_interval(&self) -> Duration {
+        self.feedback.report_interval(self.gsize)
     }
 
     /// Whether this is another session of what is probably the same object, cut into the same blocks.
@@ -143,7 +166,9 @@ impl Session {
     pub fn update(&mut self, announce: &Announce) {
         self.phase = announce.phase;
         self.gsize = sound_group_size(announce.gsize);
-        self.root = self.root.or(announce.root);
+        self.origin = self.origin.or(announce.origin);
+        self.feedback = FeedbackBudget::announced(announce.feedback_budget);
+        self.root = self.root.or(announce.objects.first().and_then(|object| object.root));
     }
 }
 
@@ -243,6 +268,7 @@ impl ChannelLoss {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::packet_protection::fakes::FakeSender;
     use crate::units::ChannelId;
 
     #[test]
@@ -317,29 +343,16 @@ mod tests {
 
     #[test]
     fn a_group_is_no_larger_than_it_can_be() {
-        let mut announce = Announce {
-            sender: crate::crypto::sign::sham::signing_key(1).public(),
-            agreement: crate::crypto::agree::Agreement::new([1; 32]).public(),
-            suite: crate::units::Suite::default(),
-            task: TaskId([1; 16]),
-            phase: Phase::Gathering,
-            object_size: 1,
-            block_log2: 20,
-            symbol_size: 1408,
-            data: "239.1.1.1:7417".parse().unwrap(),
-            position: crate::units::BlockIndex(0),
-            invitation: crate::wire::Invitation { probability: 0, window: std::time::Duration::ZERO },
-            gsize: u32::MAX,
-            rate: crate::units::Rate(1),
-            root: None,
-            name: "n".into(),
-        };
+        let sender = FakeSender::new(1);
+        let mut announce = Announce { gsize: u32::MAX, feedback_budget: 0, ..sender.any_announce() };
         let from = "10.0.0.1:7418".parse().unwrap();
-        let side = ReceiverSide::new(SessionId(1), &announce, None, [2; 32]).unwrap();
+        let side = ReceiverSide::new(sender.session(), &announce, None, [2; 32]).unwrap();
         let mut session = Session::latch(side, from, &announce, Time::ZERO).unwrap();
         assert_eq!(session.gsize, MAX_DEVICES as u32);
-        announce.gsize = 3;
+        assert_eq!(session.feedback, FeedbackBudget::announced(100));
+        (announce.gsize, announce.feedback_budget) = (3, u16::MAX);
         session.update(&announce);
         assert_eq!(session.gsize, 3);
+        assert_eq!(session.feedback, FeedbackBudget::announced(10_000));
     }
 }

@@ -1,7 +1,7 @@
 //! Shutdown: confirming that the file is in place, leaving without it, and interrupts.
 
 use super::{Receiver, State};
-use crate::limits::{COMPLETIONS_PER_SECOND, SENDER_SILENCE};
+use crate::limits::SENDER_SILENCE;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::ReceiverJob;
 use crate::time::Time;
@@ -104,7 +104,7 @@ impl Receiver {
     fn send_receipt(&mut self) {
         let (Some(session), Some(blocks)) = (&self.session, &self.blocks) else { return };
         let Some(root) = blocks.root() else { return };
-        let receipt = Complete { root, received: session.group.received, lost: session.group.lost() };
+        let receipt = Complete::named(root, session.group.received, session.group.lost());
         self.send(&Message::Complete(receipt));
     }
 
@@ -123,7 +123,8 @@ impl Receiver {
         let (Some(blocks), Some(session)) = (&self.blocks, &self.session) else { return };
         let Some(root) = blocks.root() else { return };
         // Devices complete together; their receipts must not come together (I10).
-        let spread = Duration::from_secs(1) * session.gsize.saturating_sub(1) / COMPLETIONS_PER_SECOND;
+        let spread =
+            Duration::from_secs(1) * session.gsize.saturating_sub(1) / session.feedback.completions();
         let next = now + spread.mul_f64(self.rng.f64());
         self.state = State::Confirming(Confirming {
             next,

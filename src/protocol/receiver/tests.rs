@@ -1,17 +1,19 @@
 //! The receiver fed by hand: unhappy workers, impatient users, senders that say odd things.
 
+mod later;
+
 use super::*;
 use crate::crypto::sign::sham;
 use crate::layout::Layout;
 use crate::protocol::event::ReceiverOutcome;
-use crate::protocol::packet_protection::fakes::FakeSender;
+use crate::protocol::packet_protection::fakes::{FakeSender, any_admit};
 use crate::protocol::trust::Trust;
-use crate::units::{ChannelId, DeviceId, Esi, Rate, SessionId, TaskId, Via};
-use crate::wire::{self, Admit, Announce, Invitation, Phase, Symbol};
+use crate::units::{ChannelId, DeviceId, Esi, TaskId, Via};
+use crate::wire::{self, Admit, Announce, Invitation, Object, Symbol};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-const SESSION: SessionId = SessionId(9);
+const COUNTER: u64 = 9;
 const DEVICE: DeviceId = DeviceId([7; 16]);
 
 /// A receiver, the jobs it waits for, and what it has said.
@@ -28,7 +30,7 @@ struct Bench {
 
 const SENDER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 7418);
 const OWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)), 4000);
-const ADMITTED: Admit = Admit { verdict: wire::AdmitVerdict::Admitted, channel: ChannelId(1) };
+const ADMITTED: Admit = any_admit(ChannelId(1));
 
 impl Bench {
     fn new(layout: Layout) -> Self {
@@ -47,7 +49,7 @@ impl Bench {
         };
         let receiver = Receiver::new(config, Time::ZERO);
         let (now, sent, jobs) = (Time::ZERO, vec![], vec![]);
-        let sender = FakeSender::new(SESSION);
+        let sender = FakeSender::new(COUNTER);
         Self { receiver, now, sent, jobs, outcome: None, layout, gsize: 1, sender }
     }
 
@@ -126,22 +128,13 @@ impl Bench {
     }
 
     fn announce_now(&self) -> Announce {
+        let root = Some(crate::crypto::digest::root(&[]));
+        let object = Object { root, ..Object::file(self.layout.object_size(), self.layout.block_log2()) };
         let announce = Announce {
-            sender: self.sender.key(),
-            agreement: Default::default(),
-            suite: Default::default(),
-            task: TaskId([1; 16]),
-            phase: Phase::Gathering,
-            object_size: self.layout.object_size(),
-            block_log2: self.layout.block_log2(),
             symbol_size: self.layout.symbol_size(),
-            data: "239.1.1.1:7417".parse().unwrap(),
-            position: BlockIndex(0),
-            invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
             gsize: self.gsize,
-            rate: Rate(1_000_000),
-            root: Some(crate::crypto::digest::root(&[])),
-            name: "f".into(),
+            objects: vec![object],
+            ..self.sender.any_announce()
         };
         self.sender.announce(announce)
     }
@@ -289,8 +282,11 @@ impl Bench {
     }
 
     fn page(&mut self) {
-        let values = (0..self.layout.block_count()).map(|b| crate::units::Digest([b as u8; 32])).collect();
-        self.hear(&Message::HashPage(wire::HashPage { first: BlockIndex(0), values }));
+        let symbols = |b| self.layout.source_symbols(BlockIndex(b));
+        let values =
+            (0..self.layout.block_count()).map(|b| (crate::units::Digest([b as u8; 32]), symbols(b)));
+        let page = wire::HashPage::raw(BlockIndex(0), values);
+        self.hear(&Message::HashPage(page));
     }
 
     /// The deficits that it names when polled.
@@ -332,7 +328,7 @@ fn what_may_be_here_is_not_asked_for_until_it_is_known() {
     let mut bench = Bench::holding(small_blocks(8), &[1, 2, 5]);
     let first = &bench.said()[0];
     let Ok((_, Message::Join(join))) = wire::decode_plain(first) else { panic!("{:?}", bench.kinds()) };
-    assert!(join.holds);
+    assert_eq!(join.holdings, wire::Holdings::Some);
     assert_eq!(bench.lacks(), [whole(0, 1), whole(3, 2), whole(6, 2)]);
     assert!(bench.jobs.is_empty(), "there is nothing to compare with yet");
     bench.page();
@@ -388,27 +384,18 @@ fn a_sender_that_comes_back_is_followed_once_the_old_one_is_silent() {
     bench.page();
     bench.checked(1, true);
     let announce = |bench: &mut Bench, session, name: &str| {
-        let mut sender = FakeSender::new(SessionId(session));
+        let mut sender = FakeSender::new(session);
         let announce = Announce {
-            sender: sender.key(),
-            agreement: Default::default(),
-            suite: Default::default(),
             task: TaskId([2; 16]),
-            phase: Phase::Gathering,
-            object_size: bench.layout.object_size(),
-            block_log2: bench.layout.block_log2(),
             symbol_size: 512,
-            data: "239.1.1.1:7417".parse().unwrap(),
-            position: BlockIndex(0),
             invitation: Invitation { probability: 0, window: Duration::ZERO },
-            gsize: 1,
-            rate: Rate(1_000_000),
-            root: None,
+            objects: vec![Object::file(bench.layout.object_size(), bench.layout.block_log2())],
             name: name.into(),
+            ..sender.any_announce()
         };
         let bytes = sender.to_all(ChannelId::GROUP, &sender.announce(announce).into(), |_| ());
         bench.take("10.0.0.1:7419".parse().unwrap(), bytes);
-        bench.receiver.session.as_ref().unwrap().id == SessionId(session)
+        bench.receiver.session.as_ref().unwrap().id == sender.session()
     };
     assert!(!announce(&mut bench, 10, "f"), "the old one is not silent");
     bench.pass(Duration::from_secs(2));
@@ -422,10 +409,10 @@ fn a_sender_that_comes_back_is_followed_once_the_old_one_is_silent() {
     // Nothing is read again: the value of what was verified is known.
     assert_eq!(bench.receiver.blocks.as_ref().unwrap().candidates(), 1);
     let page = |first: u8| {
-        let values = (0..8).map(|n| crate::units::Digest([n + first; 32])).collect();
-        Message::HashPage(wire::HashPage { first: BlockIndex(0), values })
+        let values = (0..8).map(|n| (crate::units::Digest([n + first; 32]), 2));
+        Message::HashPage(wire::HashPage::raw(BlockIndex(0), values))
     };
-    let mut sender = FakeSender::new(SessionId(10));
+    let mut sender = FakeSender::new(10);
     sender.leap(ChannelId::GROUP, 1);
     let bytes = sender.to_all(ChannelId::GROUP, &page(0), |_| ());
     bench.take("10.0.0.1:7419".parse().unwrap(), bytes);
@@ -540,8 +527,8 @@ fn announces_that_are_not_sealed_do_not_take_the_time_for_those_that_are() {
     let groups = vec![group.clone()];
     bench.receiver =
         Receiver::new(ReceiverConfig { group_keys: groups, ..bench.receiver.config.clone() }, Time::ZERO);
-    bench.sender = FakeSender::of(SESSION, crate::crypto::sign::sham::signing_key(1), [1; 32], Some(&group));
-    let mut stranger = FakeSender::of(SessionId(8), crate::crypto::sign::sham::signing_key(2), [3; 32], None);
+    bench.sender = FakeSender::of(COUNTER, crate::crypto::sign::sham::signing_key(1), [1; 32], Some(&group));
+    let mut stranger = FakeSender::of(8, crate::crypto::sign::sham::signing_key(2), [3; 32], None);
     for _ in 0..100_000 {
         let announce = stranger.any_announce();
         let junk = stranger.to_all(ChannelId::GROUP, &announce.into(), |_| ());

@@ -19,7 +19,7 @@ use crate::protocol::rate_limit::RateLimit;
 use crate::task::{Assignment, State};
 use crate::time::Time;
 use crate::units::{AgreementKey, ChannelId, DeviceId, DeviceIndex, TaskId};
-use crate::wire::{self, Admit, AdmitVerdict, Head, Join, Message, Phase, Retry};
+use crate::wire::{self, Admit, AdmitVerdict, Capabilities, Head, Holdings, Join, Message, Phase, Retry};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -31,6 +31,8 @@ pub(super) struct PendingJoin {
     keys: DeviceKeys,
     /// Counter of the join.
     number: u64,
+    /// Version and capabilities that both sides have.
+    chosen: (u8, Capabilities),
 }
 
 /// What a join of a device that is known by another run comes to.
@@ -78,9 +80,26 @@ impl Sender {
         }
         let Some(keys) = self.side.agree(&clear.agreement) else { return false };
         let Some(body) = SenderSide::from_one(&keys, head, bytes) else { return false };
-        let Ok(Message::Join(join)) = wire::decode_body(head.kind, body) else { return false };
+        let join = match wire::decode_body(head.kind, body) {
+            Ok(Message::Join(join)) => join,
+            Ok(_) => return false,
+            Err(error) => {
+                self.not_understood(error);
+                return false;
+            }
+        };
         let (device, number) = (join.device, head.header.packet_number.counter());
-        self.pending_joins.insert(clear.agreement, PendingJoin { join, address: from, keys, number });
+        let announced = self.announced();
+        let missing = announced.required.without(join.supported);
+        let version = join.versions.common(announced.versions).filter(|_| missing.is_empty());
+        let capabilities = announced.required.or(announced.optional).and(join.supported);
+        let chosen = (version.unwrap_or(0), capabilities);
+        let pending = PendingJoin { join, address: from, keys, number, chosen };
+        if version.is_none() {
+            self.turn_away(&pending, AdmitVerdict::Unsupported);
+            return true;
+        }
+        self.pending_joins.insert(clear.agreement, pending);
         self.records.look_up(device);
         true
     }
@@ -99,9 +118,17 @@ impl Sender {
             return;
         }
         let admit = if device.assignment.is_complete() {
-            Admit { verdict: AdmitVerdict::AlreadyComplete, channel: ChannelId::GROUP }
+            Admit::turned_away(AdmitVerdict::AlreadyComplete)
         } else {
-            Admit { verdict: AdmitVerdict::Admitted, channel: ChannelId::of_device(index) }
+            let link = &self.devices.get(index).link;
+            let (version, capabilities) = link.chosen;
+            Admit {
+                verdict: AdmitVerdict::Admitted,
+                channel: ChannelId::of_device(index),
+                version,
+                capabilities,
+                ticket: Some(link.ticket),
+            }
         };
         let number = self.replies.take_numbers(1);
         self.send_to_device_as(index, number, &Message::Admit(admit));
@@ -110,7 +137,7 @@ impl Sender {
     /// Answers a join that gets no place.
     fn turn_away(&mut self, pending: &PendingJoin, verdict: AdmitVerdict) {
         let number = self.replies.take_numbers(1);
-        let admit = Message::Admit(Admit { verdict, channel: ChannelId::GROUP });
+        let admit = Message::Admit(Admit::turned_away(verdict));
         let bytes = self.side.to_one(&pending.keys, self.header(number), &admit);
         let transmit = self.transmit(pending.address, bytes);
         self.out.push_back(super::Output::Transmit(transmit));
@@ -138,11 +165,14 @@ impl Sender {
     ) {
         let mut id = pending.join.device;
         let mut label = pending.join.label.clone();
-        let index = match self.devices.index_of(id) {
+        let by_ticket = pending.join.ticket.and_then(|ticket| self.devices.of_ticket(&ticket));
+        let index = match by_ticket.or_else(|| self.devices.index_of(id)) {
             None if known.as_ref().is_some_and(Assignment::is_complete) => {
                 return self.turn_away(&pending, AdmitVerdict::AlreadyComplete);
             }
             None => None,
+            // It is the device that was given this row: nobody else knows the ticket.
+            Some(index) if by_ticket.is_some() => Some(index),
             Some(index) => match self.claim(index, agreement, &pending, now) {
                 Claim::Unclear => return,
                 Claim::Successor => Some(index),
@@ -163,10 +193,12 @@ impl Sender {
         }
         let link = Link {
             agreement,
+            ticket: self.side.ticket(&agreement),
             keys: pending.keys,
             window: ReplayWindow::default(),
             rate_limit: RateLimit::new(DEVICE_MESSAGES_PER_SECOND),
             joins: pending.number + 1,
+            chosen: pending.chosen,
         };
         let index = match index {
             Some(index) => {
@@ -179,8 +211,11 @@ impl Sender {
             }
         };
         let device = self.devices.get_mut(index);
-        device.assignment.label = label;
-        device.holds = pending.join.holds;
+        if device.assignment.device == id {
+            // A duplicate keeps the label that tells it from the first.
+            device.assignment.label = label;
+        }
+        device.holds = pending.join.holdings != Holdings::Nothing;
         device.address = pending.address;
         device.last_heard = now;
         device.duplicate = None;
@@ -189,7 +224,7 @@ impl Sender {
             device.reported.incomplete = None;
             device.regrouped = false;
             let event = SenderEvent::Joined {
-                device: id,
+                device: device.assignment.device,
                 label: device.assignment.label.clone(),
                 address: device.address,
                 late: self.phase != Phase::Gathering,
@@ -201,7 +236,7 @@ impl Sender {
         self.admit(index);
     }
 
-    /// A run that is not the known one wants to be the device at `index`. A device that was started again has
+    /// A run without a ticket, and not the known one, wants to be the device at `index`. A device that was started again has
     /// fallen silent in its former run, and is where it was; a machine with a cloned identifier is elsewhere, or
     /// the first one goes on speaking.
     fn claim(

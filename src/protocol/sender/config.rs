@@ -6,16 +6,17 @@ use crate::crypto::sign::SigningKey;
 use crate::layout::Layout;
 use crate::limits::{SYMBOL_HEADER_LEN, TAG_RESERVE};
 use crate::pacing::{RateMode, udp_overhead};
+use crate::protocol::packet_protection::SenderSide;
 use crate::task::Task;
-use crate::units::{SessionId, Suite};
+use crate::units::{Counter, SessionId, Suite};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Everything a [`super::Sender`] needs to know; it draws and looks up nothing itself.
 #[derive(Clone, Debug)]
 pub struct SenderConfig {
-    /// The session; not 0.
-    pub session: SessionId,
+    /// Rises from session to session: with the keys, it gives the session's identifier.
+    pub counter: Counter,
     /// Who sends.
     pub signing_key: SigningKey,
     /// Random bytes for this session's half of the agreement with each device; used for nothing else.
@@ -26,6 +27,8 @@ pub struct SenderConfig {
     pub suite: Suite,
     /// The task. Its `expected`: start as soon as so many devices are ready.
     pub task: Task,
+    /// The object's manifest, if it fits in the announce; at most [`crate::limits::MAX_MANIFEST`] bytes.
+    pub manifest: Vec<u8>,
     /// How the object is cut.
     pub layout: Layout,
     /// Where group data goes: a multicast group, a broadcast address or one host.
@@ -45,6 +48,13 @@ pub struct SenderConfig {
 }
 
 impl SenderConfig {
+    /// The identifier of the session that a sender begins with these.
+    #[must_use]
+    pub fn session(signing_key: &SigningKey, agreement: [u8; 32], counter: Counter) -> SessionId {
+        let side = SenderSide::new(counter, signing_key.clone(), agreement, Suite::default(), None);
+        side.session()
+    }
+
     /// Bytes of a symbol's datagram beside its payload, without what the network adds.
     pub(super) const fn symbol_overhead(&self) -> usize {
         SYMBOL_HEADER_LEN + if self.group_key.is_some() { TAG_RESERVE } else { 0 }

@@ -10,8 +10,8 @@ use crate::protocol::rate_limit::RateLimit;
 use crate::protocol::statistics::{Activity, Cause, DeviceRow, TransferStatistics};
 use crate::task::{Assignment, State, Summary};
 use crate::time::Time;
-use crate::units::{AgreementKey, ChannelId, DeviceId, DeviceIndex};
-use crate::wire::Progress;
+use crate::units::{AgreementKey, ChannelId, DeviceId, DeviceIndex, Ticket};
+use crate::wire::{Capabilities, Progress};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -21,6 +21,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Link {
     pub agreement: AgreementKey,
+    /// What it has been given to show that it is this device, if it comes again.
+    pub ticket: Ticket,
     pub keys: DeviceKeys,
     /// What has been heard on its channel.
     pub window: ReplayWindow,
@@ -28,6 +30,8 @@ pub(super) struct Link {
     pub rate_limit: RateLimit,
     /// Its joins count up to here: an older one is said again by somebody else.
     pub joins: u64,
+    /// Version and capabilities that both sides have.
+    pub chosen: (u8, Capabilities),
 }
 
 /// One device.
@@ -331,6 +335,7 @@ pub(super) struct Devices {
     list: Vec<Device>,
     by_id: BTreeMap<DeviceId, DeviceIndex>,
     runs: BTreeMap<AgreementKey, DeviceIndex>,
+    tickets: BTreeMap<Ticket, DeviceIndex>,
     /// Runs that another took the place of, and one above the highest number of their joins: those up to there
     /// can be replayed by anybody, from any address.
     former: BTreeMap<AgreementKey, u64>,
@@ -363,6 +368,10 @@ impl Devices {
     pub fn of_run(&self, agreement: &AgreementKey) -> Option<DeviceIndex> {
         self.runs.get(agreement).copied()
     }
+    /// The device whose latest run was given this ticket.
+    pub fn of_ticket(&self, ticket: &Ticket) -> Option<DeviceIndex> {
+        self.tickets.get(ticket).copied()
+    }
     /// Whether a join of a run is one from before another took its place. A later one says that it lives.
     pub fn is_former(&self, agreement: &AgreementKey, number: u64) -> bool {
         self.former.get(agreement).is_some_and(|joins| number < *joins)
@@ -371,6 +380,7 @@ impl Devices {
     pub fn begin_run(&mut self, index: DeviceIndex, link: Link) {
         let former = &self.list[index.position()].link;
         self.runs.remove(&former.agreement);
+        self.tickets.remove(&former.ticket);
         if self.former_order.len() == MAX_FORMER_RUNS
             && let Some(oldest) = self.former_order.pop_front()
         {
@@ -380,12 +390,14 @@ impl Devices {
             self.former_order.push_back(former.agreement);
         }
         self.runs.insert(link.agreement, index);
+        self.tickets.insert(link.ticket, index);
         self.list[index.position()].link = link;
     }
     /// Adds a device. There must be room: fewer than [`crate::limits::MAX_DEVICES`].
     pub fn insert(&mut self, device: Device) -> DeviceIndex {
         let index = DeviceIndex(self.list.len() as u16);
         self.runs.insert(device.link.agreement, index);
+        self.tickets.insert(device.link.ticket, index);
         self.by_id.insert(device.assignment.device, index);
         self.list.push(device);
         self.filed.push(0);

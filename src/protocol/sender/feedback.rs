@@ -7,7 +7,7 @@ use crate::task::{State, Step};
 use crate::time::Time;
 use crate::units::{BlockIndex, DeviceIndex};
 use crate::wire::{
-    self, Abort, AbortCode, Complete, Deficit, Head, Message, MessageKind, Nak, Phase, Progress,
+    self, Abort, AbortCode, Complete, DecodeError, Deficit, Head, Message, MessageKind, Nak, Phase, Progress,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,15 +17,27 @@ impl Sender {
     /// costs least is checked first: the session, the channel, the replay window, the seal, the message.
     pub(super) fn feedback(&mut self, now: Time, from: SocketAddr, bytes: &mut [u8]) {
         let known = match wire::head(bytes) {
-            Ok(head) if head.header.session != self.config.session => false,
+            Ok(head) if head.header.session != self.side.session() => false,
             Ok(head) if head.kind == MessageKind::Join => self.join(now, from, &head, bytes),
             Ok(head) => self.device_message(now, from, &head, bytes),
-            Err(_) => false,
+            Err(error) => {
+                self.not_understood(error);
+                false
+            }
         };
         if !known {
             self.counters.ignored += 1;
         }
         self.drive_rounds(now);
+    }
+
+    /// Counts what a later program may have said.
+    pub(super) fn not_understood(&mut self, error: DecodeError) {
+        match error {
+            DecodeError::UnknownKind(_) => self.counters.unknown_kinds += 1,
+            error if error.is_not_understood() => self.counters.not_understood += 1,
+            _ => {}
+        }
     }
 
     /// A message of a device that has a channel.
@@ -45,7 +57,13 @@ impl Sender {
         if !link.rate_limit.allow(now) {
             return false;
         }
-        let Ok(message) = wire::decode_body(head.kind, body) else { return false };
+        let message = match wire::decode_body(head.kind, body) {
+            Ok(message) => message,
+            Err(error) => {
+                self.not_understood(error);
+                return false;
+            }
+        };
         self.counters.feedback += 1;
         self.devices.get_mut(index).link.window.note(number.counter());
         self.heard(index, now);
@@ -173,21 +191,22 @@ impl Sender {
         device.reported.lost_datagrams = receipt.lost;
         if !device.assignment.is_complete() {
             self.shutdown.restart_linger();
-            self.completed(index, now);
+            self.completed(index, &receipt, now);
         }
         self.ended(index, now);
         true
     }
 
     /// A device has verified and synced the object, and has just said so.
-    fn completed(&mut self, index: DeviceIndex, now: Time) {
+    fn completed(&mut self, index: DeviceIndex, receipt: &Complete, now: Time) {
         let device = self.devices.get_mut(index);
         if device.is_final() {
             // It was given up, and came through all the same.
             device.assignment.take_up();
         }
         device.service = Service::Ended { at: now };
-        if device.assignment.complete(vec![Step::Transfer]) == Ok(true) {
+        let steps = [Some(Step::Transfer), receipt.command.map(Step::Command), receipt.hook.map(Step::Hook)];
+        if device.assignment.complete(steps.into_iter().flatten().collect()) == Ok(true) {
             self.records.changed(index);
         }
         self.end_unicast_repair(index);

@@ -46,12 +46,13 @@ use super::packet_protection::{SenderSide, SymbolSeal};
 use super::rate_limit::RateLimit;
 use super::statistics::DeviceRow;
 use super::{Control, Machine, Output, Payload, Transmit};
+use crate::crypto::origin::Origin;
 use crate::limits::{AGREEMENTS_PER_SECOND, MAX_DEVICES};
 use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, RateController, TokenBucket, udp_overhead};
 use crate::task::State;
 use crate::time::Time;
-use crate::units::{AgreementKey, Arrival, ChannelId, DeviceIndex, Digest, Esi};
-use crate::wire::{AbortCode, Header, Message, PacketNumber, Phase};
+use crate::units::{AgreementKey, Arrival, ChannelId, DeviceIndex, Digest, Esi, SessionId};
+use crate::wire::{AbortCode, Header, Message, OriginProof, PacketNumber, Phase};
 use admission::PendingJoin;
 use announce::AnnounceTimer;
 use channel::Channel;
@@ -95,6 +96,8 @@ struct Counters {
     unicast: u64,
     feedback: u64,
     ignored: u64,
+    unknown_kinds: u64,
+    not_understood: u64,
 }
 
 /// The sender. See [`Machine`] for how it is driven.
@@ -103,6 +106,7 @@ pub struct Sender {
     config: SenderConfig,
     phase: Phase,
     root: Option<Digest>,
+    origin: Option<OriginProof>,
     blocks: Vec<BlockInfo>,
     devices: Devices,
     /// What protects what is said.
@@ -138,11 +142,9 @@ impl Sender {
     /// A sender that starts gathering at `now`.
     ///
     /// # Panics
-    /// When the session id is 0, or the layout has more blocks than
-    /// [`crate::limits::MAX_BLOCKS`]: the surface checks both.
+    /// When the layout has more blocks than [`crate::limits::MAX_BLOCKS`]: the surface checks it.
     #[must_use]
     pub fn new(config: SenderConfig, now: Time) -> Self {
-        assert!(config.session.0 != 0);
         assert!(config.layout.block_count() <= crate::limits::MAX_BLOCKS);
         let blocks = (0..config.layout.block_count())
             .map(|b| BlockInfo {
@@ -158,10 +160,11 @@ impl Sender {
         let mut sender = Self {
             phase: Phase::Gathering,
             root: None,
+            origin: None,
             blocks,
             devices: Devices::default(),
             side: SenderSide::new(
-                config.session,
+                config.counter,
                 config.signing_key.clone(),
                 config.agreement,
                 config.suite,
@@ -189,6 +192,8 @@ impl Sender {
             counters: Counters::default(),
             config,
         };
+        let announce = sender.announced();
+        sender.side.announce(&announce);
         sender.out.push_back(Output::Event(SenderEvent::Phase(Phase::Gathering)));
         if sender.blocks.is_empty() {
             sender.set_root();
@@ -231,6 +236,8 @@ impl Sender {
             unicast_symbols: self.counters.unicast,
             feedback: self.counters.feedback,
             ignored: self.counters.ignored,
+            unknown_kinds: self.counters.unknown_kinds,
+            not_understood: self.counters.not_understood,
             suspects: self.inquiries.count,
             expected: self.config.task.options.expected,
             devices: self.devices.counts().recorded,
@@ -261,6 +268,12 @@ impl Sender {
         self.devices.looks()
     }
 
+    /// The session's identifier.
+    #[must_use]
+    pub const fn session(&self) -> SessionId {
+        self.side.session()
+    }
+
     /// What the symbols of this session are sealed with, if they are.
     #[must_use]
     pub fn symbol_seal(&self) -> Option<SymbolSeal> {
@@ -268,7 +281,7 @@ impl Sender {
     }
 
     fn header(&self, packet_number: PacketNumber) -> Header {
-        Header { session: self.config.session, packet_number }
+        Header { session: self.side.session(), packet_number }
     }
 
     /// A message that whoever it reaches may read, on a channel's packet number, charged to the rate.
@@ -396,6 +409,16 @@ impl Sender {
         if let Some(values) = self.values() {
             let root = crate::crypto::digest::root(&values);
             self.root = Some(root);
+            let layout = &self.config.layout;
+            let origin = Origin {
+                block_log2: layout.block_log2(),
+                size: layout.object_size(),
+                root,
+                name: &self.config.task.name,
+                manifest: &self.config.manifest,
+            };
+            let key = &self.config.signing_key;
+            self.origin = Some(OriginProof { key: key.public(), signature: origin.sign(key) });
             self.event(SenderEvent::Hashed(root));
         }
     }

@@ -1,6 +1,7 @@
 //! The sender fed by hand: what single devices can make it do.
 
 mod admission;
+mod later;
 mod scale;
 mod store;
 
@@ -8,17 +9,16 @@ use super::*;
 use crate::crypto::sign::sham;
 use crate::layout::Layout;
 use crate::pacing::RateMode;
-use crate::protocol::packet_protection::fakes::{FakeDevice, announce_of};
+use crate::protocol::packet_protection::fakes::{FakeDevice, any_join, any_report};
 use crate::protocol::statistics::Activity;
 use crate::store::{MemoryStore, TaskStore};
 use crate::task::Task;
-use crate::units::{BlockIndex, Rate, SessionId, SymbolDigest, TaskId, Via};
-use crate::units::{ChannelId, DeviceId, DeviceIndex};
-use crate::wire::{Abort, Arrivals, Complete, Deficit, Join, Nak, Progress};
+use crate::units::{BlockIndex, Rate, SymbolDigest, TaskId, Via};
+use crate::units::{ChannelId, Counter, DeviceId, DeviceIndex};
+use crate::wire::{Abort, Arrivals, Complete, Deficit, Holdings, Nak, Progress};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-const SESSION: SessionId = SessionId(9);
 const TASK: TaskId = TaskId([1; 16]);
 const K: u32 = 16;
 
@@ -60,7 +60,8 @@ impl Bench {
     fn new(blocks: u64, change: impl FnOnce(&mut SenderConfig)) -> Self {
         sham::allow();
         let mut config = SenderConfig {
-            session: SESSION,
+            counter: Counter(9),
+            manifest: Vec::new(),
             task: Task::copy(TASK, "f"),
             layout: Layout::new(blocks << 10, 10, 64).unwrap(),
             data: "239.1.1.1:7417".parse().unwrap(),
@@ -212,11 +213,10 @@ impl Bench {
     }
 
     fn send_join_with(&mut self, device: u8, run: u64, from: SocketAddr, holds: bool) {
-        let announce = announce_of(&self.sender.side);
+        let announce = self.sender.announced();
         let random = [device ^ 0x55 ^ (run as u8).wrapping_mul(31); 32];
-        let fake =
-            self.runs.entry((device, run)).or_insert_with(|| FakeDevice::new(SESSION, &announce, random));
-        let bytes = fake.join(Join { device: id(device), holds, label: "d".into() });
+        let fake = self.runs.entry((device, run)).or_insert_with(|| FakeDevice::new(&announce, random));
+        let bytes = fake.join(any_join(id(device), if holds { Holdings::Some } else { Holdings::Nothing }));
         self.take(from, bytes);
     }
 
@@ -248,14 +248,13 @@ impl Bench {
     }
 
     fn report(&mut self, device: u8, verified: u32) {
-        let report =
-            Progress { verified, received: 1, lost: 0, kernel_drops: 0, overrun_drops: 0, arrivals: None };
+        let report = any_report(verified);
         self.hear(device, &Message::Progress(report));
     }
 
     fn complete(&mut self, device: u8) {
         let root = self.sender.root.unwrap();
-        let receipt = Complete { root, received: 1, lost: 0 };
+        let receipt = Complete::named(root, 1, 0);
         self.hear(device, &Message::Complete(receipt));
     }
 
@@ -319,6 +318,8 @@ impl Bench {
             // What does not come has overflowed.
             kernel_drops: self.sender.devices.get(index).reported.kernel_drops + u64::from(share < 1.0),
             overrun_drops: 0,
+            storage_delay_us: 0,
+            room: BlockIndex(u32::MAX),
             arrivals: Some(arrivals),
         };
         self.hear(device, &Message::Progress(report));
@@ -704,10 +705,10 @@ fn joins_that_are_said_again_by_others_are_no_sign_of_life() {
     bench.join(1, 1);
     let from = bench.sent.len();
     // The join that was answered, overheard.
-    let announce = announce_of(&bench.sender.side);
-    let mut overheard = FakeDevice::new(SESSION, &announce, [1 ^ 0x55 ^ 31; 32]);
+    let announce = bench.sender.announced();
+    let mut overheard = FakeDevice::new(&announce, [1 ^ 0x55 ^ 31; 32]);
     overheard.cookie = bench.run(1).cookie;
-    let join = overheard.join(Join { device: id(1), holds: false, label: "d".into() });
+    let join = overheard.join(any_join(id(1), Holdings::Nothing));
     bench.pass(Duration::from_secs(2));
     bench.take(address(1), join.clone());
     let last_heard = bench.sender.devices.get(DeviceIndex(0)).last_heard;
@@ -729,7 +730,7 @@ fn forgeries_on_a_device_s_channel_do_not_keep_it_from_being_heard() {
     let mut bench = Bench::new(4, |config| config.task.options.expected = Some(2));
     bench.join(1, 1);
     bench.pass(Duration::from_millis(500));
-    let mut forger = FakeDevice::new(SESSION, &announce_of(&bench.sender.side), [99; 32]);
+    let mut forger = FakeDevice::new(&bench.sender.announced(), [99; 32]);
     forger.take_channel(bench.run(1).channel());
     for _ in 0..2 * crate::limits::DEVICE_MESSAGES_PER_SECOND {
         let abort = Abort { code: AbortCode::Disk, reason: String::new() };
@@ -745,9 +746,10 @@ impl Bench {
     fn digests(&self, from: usize) -> Vec<(bool, u32)> {
         let messages = self.sent[from..].iter().filter_map(|transmit| {
             let Payload::Message(bytes) = &transmit.payload else { return None };
-            let plain = bytes.get(..bytes.len().checked_sub(crate::limits::SIGNATURE_RESERVE)?)?;
-            match crate::wire::decode_plain(plain) {
-                Ok((_, Message::SymbolDigests(digests))) => {
+            let end = bytes.len().checked_sub(crate::limits::SIGNATURE_RESERVE)?;
+            let head = crate::wire::head(bytes).ok()?;
+            match crate::wire::decode_body(head.kind, bytes.get(crate::limits::HEADER_LEN..end)?) {
+                Ok(Message::SymbolDigests(digests)) => {
                     assert_eq!(digests.digests.len(), K as usize);
                     Some((transmit.to == self.sender.config.data, digests.block.0))
                 }

@@ -1,7 +1,9 @@
 //! Who is let in, and what those can do who are not.
 
 use super::*;
+use crate::units::Ticket;
 use crate::units::{ChannelId, DeviceIndex};
+use crate::wire::Join;
 
 /// Bytes that were sent to an address since the `from`th transmission.
 fn sent_to(bench: &Bench, to: SocketAddr, from: usize) -> usize {
@@ -25,7 +27,7 @@ fn nothing_is_done_for_one_that_cannot_be_reached_and_less_is_sent_than_came() {
     for run in 0..50 {
         let from = bench.sent.len();
         bench.send_join(1, run, at);
-        let (sent, join) = (sent_to(&bench, at, from), 20 + 64 + 16 + 2 + 1 + 16);
+        let (sent, join) = (sent_to(&bench, at, from), crate::limits::HEADER_LEN + 64 + 16 + 2 + 1 + 16);
         assert!(sent > 0 && sent < join, "{sent} bytes for a join of about {join}");
         // Nor later on: not a poll, not a goodbye.
         let from = bench.sent.len();
@@ -71,8 +73,7 @@ fn what_a_device_says_again_is_not_heard_again() {
     bench.join(1, 1);
     bench.join(2, 1);
     let abort = Abort { code: AbortCode::Disk, reason: "disk full".into() };
-    let report =
-        Progress { verified: 2, received: 1, lost: 0, kernel_drops: 0, overrun_drops: 0, arrivals: None };
+    let report = any_report(2);
     let report = bench.run(1).seal_message(&report.into(), |_| ());
     let heard = bench.sender.counters.feedback;
     bench.take(address(1), report.clone());
@@ -85,7 +86,7 @@ fn what_a_device_says_again_is_not_heard_again() {
     }
     // Another device's words under this one's channel open with no key of it.
     let mut forged = bench.run(2).seal_message(&abort.into(), |_| ());
-    forged[12..14].copy_from_slice(&1_u16.to_be_bytes());
+    forged[13..15].copy_from_slice(&1_u16.to_be_bytes());
     bench.take(address(1), forged);
     assert!(!bench.state(1).is_final());
 }
@@ -110,7 +111,7 @@ fn every_changed_bit_of_what_a_device_says_is_noticed() {
     bench.send_join(2, 1, address(2));
     bench.answered(2, 1, address(2), from);
     let fake = bench.runs.get_mut(&(2, 1)).unwrap();
-    let join = fake.join(Join { device: id(2), holds: false, label: "d".into() });
+    let join = fake.join(any_join(id(2), Holdings::Nothing));
     for bit in 0..join.len() * 8 {
         let mut damaged = join.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
@@ -128,8 +129,7 @@ fn a_device_that_moves_is_served_where_it_is_once_it_has_shown_that_it_is_there(
     bench.join(1, 1);
     let (old, new) = (address(1), address(77));
     let report = |bench: &mut Bench, at| {
-        let report =
-            Progress { verified: 0, received: 1, lost: 0, kernel_drops: 0, overrun_drops: 0, arrivals: None };
+        let report = any_report(0);
         let bytes = bench.run(1).seal_message(&report.into(), |_| ());
         bench.take(at, bytes);
     };
@@ -226,7 +226,7 @@ fn a_replayed_join_does_not_keep_a_device_alive() {
     bench.send_join(1, 1, address(1));
     bench.answered(1, 1, address(1), from);
     bench.current.insert(1, 1);
-    let join = bench.run(1).join(Join { device: id(1), holds: false, label: "d".into() });
+    let join = bench.run(1).join(any_join(id(1), Holdings::Nothing));
     bench.take(address(1), join.clone());
     assert_eq!(bench.sender.devices.len(), 1);
     // The device dies; its datagram lives on.
@@ -236,4 +236,73 @@ fn a_replayed_join_does_not_keep_a_device_alive() {
     }
     let status = bench.state(1);
     assert!(status.is_final() || status == State::Lost, "{status:?} after 30 s of silence");
+}
+
+/// Joins by a new run from an address, with the cookie that it was given there.
+fn join_with_ticket(bench: &mut Bench, run: u64, at: SocketAddr, ticket: Option<Ticket>) {
+    let from = bench.sent.len();
+    bench.send_join(1, run, at);
+    bench.answered(1, run, at, from);
+    let fake = bench.runs.get_mut(&(1, run)).unwrap();
+    let bytes = fake.join(Join { ticket, ..any_join(id(1), Holdings::Nothing) });
+    let from = bench.sent.len();
+    bench.take(at, bytes);
+    bench.answered(1, run, at, from);
+}
+
+fn ticket_of(bench: &Bench, run: u64) -> Option<Ticket> {
+    bench.runs[&(1, run)].admit.as_ref()?.ticket
+}
+
+#[test]
+fn whoever_presents_its_ticket_takes_its_row_at_once() {
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(9));
+    bench.join(1, 1);
+    let first = ticket_of(&bench, 1);
+    assert!(first.is_some());
+    bench.report(1, 2);
+    // From elsewhere, and though the former run has just been heard.
+    join_with_ticket(&mut bench, 2, address(50), first);
+    let rows = bench.sender.snapshot(bench.now).devices;
+    assert_eq!((rows.len(), rows[0].assignment.attempts), (1, 2));
+    assert_eq!(rows[0].transfer.address, Some(address(50)));
+    let second = ticket_of(&bench, 2);
+    assert!(second.is_some() && second != first);
+    // A ticket is good for one time, and one that was made up never.
+    join_with_ticket(&mut bench, 3, address(51), first);
+    join_with_ticket(&mut bench, 4, address(52), Some(Ticket([7; 16])));
+    let rows = bench.sender.snapshot(bench.now).devices;
+    assert_eq!(rows.len(), 3, "they are others");
+    // A duplicate, too, has its own row back.
+    let third = ticket_of(&bench, 3);
+    join_with_ticket(&mut bench, 5, address(53), third);
+    let rows = bench.sender.snapshot(bench.now).devices;
+    assert_eq!((rows.len(), rows[1].transfer.address), (3, Some(address(53))));
+    assert!(rows[1].assignment.label.contains("duplicate"));
+}
+
+#[test]
+fn without_a_ticket_only_silence_and_the_same_address_make_a_successor() {
+    for (same, silent) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut bench = Bench::new(4, |config| config.task.options.expected = Some(9));
+        bench.join(1, 1);
+        let at = if same { address(1) } else { address(60) };
+        for _ in 0..6 {
+            bench.pass(Duration::from_millis(400));
+            if !silent {
+                bench.current.insert(1, 1);
+                bench.report(1, 0);
+            }
+        }
+        for _ in 0..3 {
+            bench.join_from(1, 2, at, false);
+            bench.pass(Duration::from_millis(400));
+            if !silent {
+                bench.current.insert(1, 1);
+                bench.report(1, 0);
+            }
+        }
+        let devices = bench.sender.devices.len();
+        assert_eq!(devices, if same && silent { 1 } else { 2 }, "same {same}, silent {silent}");
+    }
 }

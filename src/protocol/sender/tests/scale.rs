@@ -20,15 +20,15 @@ fn address(n: u32) -> SocketAddr {
 
 fn play(count: u32) -> Cost {
     let mut bench = Bench::new(4, |config| config.task.options.expected = Some(count));
-    let announce = announce_of(&bench.sender.side);
+    let announce = bench.sender.announced();
     let mut fakes = Vec::new();
     for n in 0..count {
         let mut random = [0x5a; 32];
         random[..4].copy_from_slice(&n.to_be_bytes());
-        let mut fake = FakeDevice::new(SESSION, &announce, random);
+        let mut fake = FakeDevice::new(&announce, random);
         for _ in 0..2 {
             bench.sent.clear();
-            let bytes = fake.join(Join { device: id(n), holds: false, label: "d".into() });
+            let bytes = fake.join(any_join(id(n), Holdings::Nothing));
             bench.take(address(n), bytes);
             for transmit in bench.sent.iter().filter(|transmit| transmit.to == address(n)) {
                 if let Payload::Message(bytes) = &transmit.payload {
@@ -49,7 +49,7 @@ fn play(count: u32) -> Cost {
     let root = bench.sender.root.unwrap();
     for (n, fake) in (0..).zip(&mut fakes) {
         bench.sent.clear();
-        let receipt = Complete { root, received: 1, lost: 0 };
+        let receipt = Complete::named(root, 1, 0);
         let bytes = fake.seal_message(&Message::Complete(receipt), |_| ());
         bench.take(address(n), bytes);
         bench.pass(Duration::from_millis(5));
