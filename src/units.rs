@@ -87,7 +87,7 @@ pub struct Cookie(pub [u8; 16]);
 pub struct Counter(pub u64);
 
 /// What gives a device its row back, if it comes again. Means nothing to anybody but the sender.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub [u8; 16]);
 
 /// How datagrams are sealed.

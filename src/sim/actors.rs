@@ -14,7 +14,7 @@ use crate::fec::{Likely, PlanCache};
 use crate::protocol::job::{ReceiverDone, SenderDone, SenderJob};
 use crate::protocol::packet_protection::SenderSide;
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
-use crate::protocol::sender::{Sender, SenderConfig};
+use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig};
 use crate::protocol::trust::Trust;
 use crate::storage::{Earlier, Source};
 use crate::store::SharedStore;
@@ -133,7 +133,7 @@ pub fn sender(
         data: DATA,
         rendezvous: vec![RENDEZVOUS],
         rate: scenario.rate_mode(),
-        slow: scenario.slow,
+        repair: RepairPolicy::interactive(scenario.slow),
         wait: scenario.wait,
         settle: scenario.settle,
         linger: scenario.linger,

@@ -8,7 +8,7 @@ use crate::limits::{FEEDBACK_PER_SECOND, HEADER_LEN, JOIN_CLEAR, MAX_CONTROL, MA
 use crate::protocol::packet_protection::SenderSide;
 use crate::time::Time;
 use crate::units::{BlockIndex, SessionId};
-use crate::wire::{self, Head, Message, MessageKind, Protection};
+use crate::wire::{self, DecodeError, Head, Message, MessageKind, Protection};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -129,6 +129,8 @@ pub struct Checker {
     pub feedback_total: u64,
     /// Symbols sent, by kind.
     pub symbols: Symbols,
+    /// Datagrams that mean nothing.
+    pub grease: u64,
 }
 
 impl Checker {
@@ -145,6 +147,7 @@ impl Checker {
             feedback_max: 0,
             feedback_total: 0,
             symbols: Symbols::default(),
+            grease: 0,
         }
     }
 
@@ -154,6 +157,11 @@ impl Checker {
     /// When it is malformed, reuses a packet number or a repair symbol's id, or carries source
     /// bytes that are not the object's.
     pub fn sender_sent(&mut self, group: bool, bytes: &[u8], ledger: &Ledger) {
+        if let Err(DecodeError::UnknownKind(kind)) = wire::head(bytes) {
+            assert!(wire::is_grease(kind.into()) && bytes.len() <= MAX_CONTROL, "a datagram of kind {kind}");
+            self.grease += 1;
+            return;
+        }
         let head = Self::head(bytes);
         let header = head.header;
         let session = self.sessions.entry(header.session).or_default();

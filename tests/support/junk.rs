@@ -36,7 +36,7 @@ fn udp_ports(pid: u32) -> Vec<u16> {
 }
 
 /// A socket that sends to groups on `lo`.
-fn mouth() -> UdpSocket {
+pub fn mouth() -> UdpSocket {
     let mouth = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("socket");
     mouth.bind(&SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into()).expect("bind");
     mouth.set_multicast_if_v4(&Ipv4Addr::LOCALHOST).expect("send on lo");
@@ -131,6 +131,35 @@ pub fn throw_junk(group: Ipv4Addr, port: u16, pids: &[u32], stop: &AtomicBool) -
     thrown
 }
 
+/// The announce of an empty file, by a sender that is gathering.
+pub fn announce_of(side: &SenderSide, group: Ipv4Addr, port: u16, name: &str) -> Announce {
+    let root = Some(Digest(*blake3::hash(b"").as_bytes()));
+    Announce {
+        versions: Versions::OURS,
+        required: Capabilities::default(),
+        optional: Capabilities::default(),
+        sender: side.key(),
+        agreement: side.agreement(),
+        counter: side.counter(),
+        suite: side.suite(),
+        task: TaskId([7; 16]),
+        task_kind: TaskKind::COPY,
+        phase: Phase::Gathering,
+        symbol_size: 1408,
+        data: SocketAddrV4::new(group, port).into(),
+        position: BlockIndex(0),
+        invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
+        gsize: 1,
+        rate: Rate(1_000_000),
+        feedback_budget: 1000,
+        objects: vec![Object { root, ..Object::file(0, 20) }],
+        name: name.into(),
+        manifest: Vec::new(),
+        one_way: None,
+        origin: None,
+    }
+}
+
 /// Announces a session and admits devices as a sender would, with a name no real sender lets out, until told to stop.
 /// Returns whether anybody answered.
 pub fn announce_forged(group: Ipv4Addr, port: u16, name: &str, stop: &AtomicBool) -> bool {
@@ -146,31 +175,7 @@ pub fn announce_forged(group: Ipv4Addr, port: u16, name: &str, stop: &AtomicBool
             break;
         }
         let header = Header { session, packet_number: PacketNumber::new(ChannelId::GROUP, counter) };
-        let root = Some(Digest(*blake3::hash(b"").as_bytes()));
-        let announce = Announce {
-            versions: Versions::OURS,
-            required: Capabilities::default(),
-            optional: Capabilities::default(),
-            sender: side.key(),
-            agreement: side.agreement(),
-            counter: side.counter(),
-            suite: side.suite(),
-            task: TaskId([7; 16]),
-            task_kind: TaskKind::COPY,
-            phase: Phase::Gathering,
-            symbol_size: 1408,
-            data: SocketAddrV4::new(group, port).into(),
-            position: BlockIndex(0),
-            invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
-            gsize: 1,
-            rate: Rate(1_000_000),
-            feedback_budget: 1000,
-            objects: vec![Object { root, ..Object::file(0, 20) }],
-            name: name.into(),
-            manifest: Vec::new(),
-            one_way: None,
-            origin: None,
-        };
+        let announce = announce_of(&side, group, port, name);
         side.announce(&announce);
         let datagram = side.to_all(header, &announce.into());
         mouth.send_to(&datagram, SocketAddrV4::new(group, port)).expect("send");

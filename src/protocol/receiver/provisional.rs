@@ -202,8 +202,14 @@ impl Receiver {
             return true;
         }
         let Some(provisional) = self.provisional.get_mut(id) else { return false };
-        let opened = provisional.session.open(now, &arrival, head, bytes, &mut self.limits);
-        let Some(message) = opened else { return false };
+        let message = match provisional.session.open(now, &arrival, head, bytes, &mut self.limits) {
+            Ok(Some(message)) => message,
+            Ok(None) => return false,
+            Err(error) => {
+                self.not_understood(error, arrival.from);
+                return false;
+            }
+        };
         if head.protection.is_device() {
             provisional.spoke(now);
         }

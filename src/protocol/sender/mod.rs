@@ -28,14 +28,17 @@ mod inquiries;
 mod liveness;
 mod pace;
 mod planner;
+mod policy;
 mod rate;
 mod records;
 mod rounds;
+mod service;
 mod shutdown;
 mod stream;
 mod unicast_repair;
 
-pub use config::{SenderConfig, SlowPolicy};
+pub use config::SenderConfig;
+pub use policy::{Passes, PollPolicy, RepairPolicy, SlowPolicy};
 
 use super::event::{SenderEvent, SenderOutcome, SenderOverview, SenderSnapshot};
 use super::job::{SenderDone, SenderJob};
@@ -58,9 +61,11 @@ use gather::Gather;
 use inquiries::Inquiries;
 use liveness::Liveness;
 use pace::Pace;
+use policy::PassState;
 use rate::Epoch;
 use records::Records;
 use rounds::GroupRounds;
+use service::Service;
 use shutdown::Shutdown;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -116,6 +121,7 @@ pub struct Sender {
     /// Packet numbers of answers to addresses that have no channel of their own yet.
     replies: Channel,
     rounds: GroupRounds,
+    passes: PassState,
     /// Keys of the devices with an active unicast repair, the next to send first.
     unicast_repairs: VecDeque<DeviceIndex>,
     pace: Pace,
@@ -171,6 +177,7 @@ impl Sender {
             group: Channel::new(ChannelId::GROUP, config.data),
             replies: Channel::new(ChannelId::REPLIES, config.data),
             rounds: GroupRounds::new(),
+            passes: PassState::default(),
             unicast_repairs: VecDeque::new(),
             pace,
             epoch: Epoch::default(),
@@ -253,6 +260,12 @@ impl Sender {
     #[must_use]
     pub fn table_sizes(&self) -> (usize, usize) {
         (self.devices.len(), self.pending_joins.len())
+    }
+
+    /// How often a device was looked at so far: what devices cost the loop's thread is measured by it.
+    #[must_use]
+    pub const fn device_looks(&self) -> u64 {
+        self.devices.looks()
     }
 
     /// The session's identifier.
@@ -366,7 +379,9 @@ impl Sender {
         if device.assignment.set(state) != Ok(true) {
             return;
         }
-        device.ended = ends.then_some(now);
+        if ends {
+            device.service = Service::Ended { at: now };
+        }
         self.records.changed(index);
         if ends {
             self.end_unicast_repair(index);

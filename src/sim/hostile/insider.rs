@@ -10,8 +10,8 @@ use crate::sim::network::{NodeId, address};
 use crate::time::Time;
 use crate::units::{BlockIndex, ChannelId, DeviceId, Digest, SessionId};
 use crate::wire::{
-    self, Abort, AbortCode, Announce, Arrivals, Complete, Deficit, Holdings, Join, Message, MessageKind, Nak,
-    PacketNumber, PageRange, Progress,
+    self, Abort, AbortCode, Announce, Arrivals, Capabilities, Complete, Deficit, Holdings, Join, Message,
+    MessageKind, Nak, PacketNumber, PageRange, Progress, Versions,
 };
 use std::time::Duration;
 
@@ -91,7 +91,13 @@ impl Insider {
         let label = "\u{1b}[2J\u{202e}hostile ".repeat(3);
         if let Some(device) = &mut self.device {
             let holdings = if means.rng.bool() { Holdings::Some } else { Holdings::Nothing };
-            let bytes = device.join(Join { label, ..any_join(id, holdings) });
+            // A crowd is of all versions.
+            let versions = match means.attack {
+                Attack::Crowd if self.run.is_multiple_of(4) => Versions { min: 2, max: 9 },
+                _ => Versions::OURS,
+            };
+            let supported = Capabilities(means.rng.u32(..));
+            let bytes = device.join(Join { label, versions, supported, ..any_join(id, holdings) });
             means.send(None, address(0), bytes);
         }
     }

@@ -54,6 +54,12 @@ pub enum Attack {
     Impostor,
     /// What devices say, without their keys.
     Mimic,
+    /// The sender's announces with other versions, capabilities, algorithms or extensions, signed as they were or by
+    /// somebody else.
+    Downgrade,
+    /// What the sender has signed for no group, sealed for this one by a member; or what it has signed for this
+    /// one, laid bare.
+    Regroup,
     /// Symbols of the session with other bytes: from outside, or with a group key from inside.
     Symbols,
     /// Joins with fresh keys from addresses where nobody is.
@@ -79,7 +85,7 @@ pub enum Attack {
 }
 
 impl Attack {
-    const OUTSIDERS: [Self; 11] = [
+    const OUTSIDERS: [Self; 13] = [
         Self::Junk,
         Self::Headed,
         Self::Replay,
@@ -89,6 +95,8 @@ impl Attack {
         Self::Past,
         Self::Impostor,
         Self::Mimic,
+        Self::Downgrade,
+        Self::Regroup,
         Self::Symbols,
         Self::FreshJoins,
     ];
@@ -116,6 +124,8 @@ impl Attack {
             Self::Past => "outsider: a session from the past",
             Self::Impostor => "outsider: forged word of the sender",
             Self::Mimic => "outsider: forged word of a device",
+            Self::Downgrade => "outsider: announce of other abilities",
+            Self::Regroup => "member: announce moved to another group",
             Self::Symbols => "forged symbol",
             Self::FreshJoins => "outsider: join with a fresh key, from nowhere",
             Self::Needs => "hostile device: false needs",
@@ -234,7 +244,9 @@ impl Draw {
             }
             Attack::Needs | Attack::Reports if self.chance(30) => (self.between(5, 20), 10),
             Attack::Relay => (self.between(1, 4), 1),
-            Attack::Announces | Attack::Impostor | Attack::Crowd => (self.between(40, 400), 1),
+            Attack::Announces | Attack::Downgrade | Attack::Regroup | Attack::Impostor | Attack::Crowd => {
+                (self.between(40, 400), 1)
+            }
             _ => (self.between(20, 300), self.rng.u32(1..=4)),
         };
         let mut attachment = Attachment::default();
