@@ -7,7 +7,7 @@ use super::identity::state_dir;
 use super::random_bytes;
 use super::report::{self, Error};
 use super::trust::{self, Keys};
-use crate::engine::jobs::{final_snapshot, run_sender_job, run_store_job};
+use crate::engine::jobs::{final_snapshot, manifest_of, run_sender_job, run_store_job};
 use crate::engine::run::{Host, Observer};
 use crate::engine::workers::{FailureResults, Workers};
 use crate::engine::{Engine, Stream};
@@ -172,7 +172,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let sender_config = SenderConfig {
         counter,
         task: what,
-        manifest: Vec::new(),
+        manifest: manifest_of(&*source, source.name()),
         layout,
         data: route.destination.addr,
         rendezvous: route.rendezvous,

@@ -1,6 +1,7 @@
 //! What the machines' jobs do, against the storage ports: pure functions of a job and its files,
 //! executed by worker threads or by the simulated world.
 
+use crate::content::{Entry, Extents, Manifest, Modified};
 use crate::crypto::digest::{chaining_value, root, symbol_digest};
 use crate::fec::{BlockAssembly, Buffer, Encoder, PlanCache};
 use crate::layout::Layout;
@@ -9,7 +10,7 @@ use crate::protocol::job::{ReceiverDone, ReceiverJob, SenderDone, SenderJob};
 use crate::protocol::sender::Sender;
 use crate::protocol::statistics::DeviceRow;
 use crate::ranges::BitSet;
-use crate::storage::{Earlier, Found, Part, Sink, SinkError, Source, SourceError};
+use crate::storage::{Attributes, Earlier, Found, Part, Sink, SinkError, Source, SourceError};
 use crate::store::SharedStore;
 use crate::time::Time;
 use crate::units::{BlockIndex, Digest, SymbolDigest, TaskId};
@@ -164,7 +165,7 @@ pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCac
             Ok(ReceiverDone::Probed { session, holding: probe(files, &name, &layout) })
         }
         ReceiverJob::Adopt { name } => adopt(files, &name),
-        ReceiverJob::Open { name, layout } => open(files, &name, layout),
+        ReceiverJob::Open { name, layout, entry } => open(files, &name, layout, entry.as_ref()),
         ReceiverJob::Store { assembly, expected, keep, pressed } => {
             files.part().and_then(|open| store(&open, assembly, (expected, keep), pressed, plans))
         }
@@ -188,6 +189,19 @@ pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCac
         }),
     };
     done.unwrap_or_else(|Refusal(code, reason)| ReceiverDone::Failed(code, reason))
+}
+
+/// The manifest of a source that is one file called `name`, as it goes into the announce; empty if the source has no
+/// attributes, or the name is unusable.
+#[must_use]
+pub fn manifest_of(source: &dyn Source, name: &str) -> Vec<u8> {
+    let Some(Attributes { mode, modified: (seconds, nanoseconds) }) = source.attributes() else {
+        return Vec::new();
+    };
+    let modified = Modified { seconds, nanoseconds };
+    let entry = Entry::file(name.as_bytes(), mode, modified, Extents::solid(source.size()));
+    let manifest = entry.map_err(Into::into).and_then(|entry| Manifest::new(vec![entry]));
+    manifest.map_or_else(|_| Vec::new(), |manifest| manifest.encoded().to_vec())
 }
 
 /// What cannot be read is not held.
@@ -220,8 +234,17 @@ fn adopt(files: &ReceiverFiles, name: &str) -> Result<ReceiverDone, Refusal> {
     Ok(ReceiverDone::Committed(file.commit()?))
 }
 
-fn open(files: &ReceiverFiles, name: &str, layout: Layout) -> Result<ReceiverDone, Refusal> {
+fn open(
+    files: &ReceiverFiles,
+    name: &str,
+    layout: Layout,
+    entry: Option<&Entry>,
+) -> Result<ReceiverDone, Refusal> {
     let part = lock(&files.sink).create(name, layout.object_size())?;
+    if let Some(entry) = entry {
+        let Modified { seconds, nanoseconds } = entry.modified();
+        part.describe(Attributes { mode: entry.mode(), modified: (seconds, nanoseconds) });
+    }
     let written = written_blocks(&*part, &layout);
     let size = files.earlier.as_ref().map_or(0, |earlier| earlier.size());
     // Only what it has whole can agree; its last block may be shorter, as the object's.

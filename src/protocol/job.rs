@@ -1,5 +1,6 @@
 //! Work the machines ask for: everything that takes time or touches the disk.
 
+use crate::content::Entry;
 use crate::fec::{BlockAssembly, Buffer};
 use crate::layout::Layout;
 use crate::ranges::BitSet;
@@ -93,6 +94,8 @@ pub enum ReceiverJob {
         name: String,
         /// How the object is cut up, and so its size.
         layout: Layout,
+        /// What its manifest says of it, if that is known.
+        entry: Option<Entry>,
     },
     /// Complete the block (reading back what was spilled, decoding if repair symbols stand in for
     /// source symbols), hash it, and write it to the part file.

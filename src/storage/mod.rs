@@ -3,6 +3,7 @@
 //! implementations.
 
 mod atomic_write;
+mod attributes;
 mod direct;
 mod earlier;
 mod existing;
@@ -18,6 +19,7 @@ mod sink;
 mod source;
 
 pub use atomic_write::{check_whole, make_private_dir, set_aside, write_private, write_whole};
+pub use attributes::Attributes;
 pub use earlier::EarlierFile;
 pub use hashes::{FileId, HashCache};
 pub use names::{PART_SUFFIX, safe_name};
@@ -44,6 +46,10 @@ pub enum SourceError {
 pub trait Source: Send + Sync {
     /// Bytes of the object; fixed for the life of the task.
     fn size(&self) -> u64;
+    /// Mode and modification time, as they were when the task began; none if it has none.
+    fn attributes(&self) -> Option<Attributes> {
+        None
+    }
     /// Copies `buf.len()` bytes from `offset` on.
     ///
     /// # Errors
@@ -110,6 +116,9 @@ pub trait Sink: Send {
 /// An object on its way in. Dropping it neither committed nor discarded keeps the part file for the
 /// next run (also when that is by a panic).
 pub trait Part: Send + Sync {
+    /// Says which mode and modification time the object gets together with its final name. Call before
+    /// [`Part::commit`]; without it, the object is a new file like any other.
+    fn describe(&self, _attributes: Attributes) {}
     /// Writes all of `bytes` at `offset`.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use super::names::{PART_SUFFIX, shorten};
 use super::orphaned_part;
 use super::refusal::{refused, shown};
 use super::sink::{Target, require_free};
-use super::{Part, SinkError};
+use super::{Attributes, Part, SinkError};
 use crate::limits::MAX_NAME;
 use crate::text::bytes;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -25,6 +25,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Random names tried before giving up: with 64 random bits, a second one already means that
@@ -43,6 +44,8 @@ pub struct FilePart {
     adopted: bool,
     /// Committed or discarded: there is no part file to write to or to remove any more.
     closed: AtomicBool,
+    /// What it gets at the end.
+    attributes: OnceLock<Attributes>,
 }
 
 impl FilePart {
@@ -55,7 +58,17 @@ impl FilePart {
         let (file, part_name) = orphan.map_or_else(|| create_beside(&target), Ok)?;
         let direct = Direct::new(&target.dir, &part_name, &file, size);
         let closed = AtomicBool::new(false);
-        let part = Self { file, direct, part_name, target, size, force, adopted, closed };
+        let part = Self {
+            file,
+            direct,
+            part_name,
+            target,
+            size,
+            force,
+            adopted,
+            closed,
+            attributes: OnceLock::new(),
+        };
         if adopted {
             // What it holds stays, whether there is room for the rest or not.
             cut(&part.file, size)
@@ -135,6 +148,9 @@ impl FilePart {
     /// Syncs the file and gives it its final name. Returns whether that replaced a file.
     fn publish(&self) -> Result<bool, SinkError> {
         let Target { dir, name, path, .. } = &self.target;
+        if let Some(attributes) = self.attributes.get() {
+            attributes.apply(&self.file);
+        }
         self.file.sync_all().map_err(|error| self.refused("write", &error))?;
         self.target.require_in_place()?;
         self.require_intact()?;
@@ -170,6 +186,11 @@ impl FilePart {
 }
 
 impl Part for FilePart {
+    fn describe(&self, attributes: Attributes) {
+        // The first word counts.
+        let _ = self.attributes.set(attributes);
+    }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         self.require_room(offset, bytes)?;
         self.file.write_all_at(bytes, offset).map_err(|error| self.refused("write", &error))

@@ -7,7 +7,7 @@
 use super::hashes::FileId;
 use super::mmap::Mapping;
 use super::names::{objection, shorten};
-use super::{RawBytes, Source, SourceError};
+use super::{Attributes, RawBytes, Source, SourceError};
 use crate::limits::{MAX_NAME, MAX_OBJECT_SIZE};
 use crate::text::escape;
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
@@ -33,6 +33,7 @@ pub struct FileSource {
     large: bool,
     /// Modification time when opened: seconds and nanoseconds.
     modified: (i64, i64),
+    attributes: Attributes,
     file_id: FileId,
     /// The path as given, escaped for messages.
     shown: String,
@@ -77,10 +78,10 @@ impl FileSource {
             // Only a hint, for the reads that do not go through the map.
             let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
         }
-        let modified = modified(&meta);
+        let (modified, attributes) = (modified(&meta), Attributes::of(&meta));
         let file_id = FileId::new(path, &meta, SystemTime::now());
         let large = size > memory() / KEPT_SHARE;
-        Ok(Self { file, map, size, large, modified, file_id, shown, name })
+        Ok(Self { file, map, size, large, modified, attributes, file_id, shown, name })
     }
 
     /// The file's own name, without directories: what receivers are offered. 1 to 255 bytes; bytes
@@ -102,6 +103,10 @@ impl FileSource {
 }
 
 impl Source for FileSource {
+    fn attributes(&self) -> Option<Attributes> {
+        Some(self.attributes)
+    }
+
     fn size(&self) -> u64 {
         self.size
     }

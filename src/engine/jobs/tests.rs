@@ -32,7 +32,7 @@ impl Bench {
         run_receiver_job(job, &self.files, &self.plans)
     }
     fn open(&self) -> ReceiverDone {
-        self.receive(ReceiverJob::Open { name: "x".to_owned(), layout: self.layout })
+        self.receive(ReceiverJob::Open { name: "x".to_owned(), layout: self.layout, entry: None })
     }
     fn value(&self, block: u32) -> Digest {
         match self.send(SenderJob::Hash(BlockIndex(block))) {

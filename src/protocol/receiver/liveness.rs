@@ -138,7 +138,8 @@ impl Receiver {
             lost: session.group.lost(),
             kernel_drops: self.counters.kernel_drops,
             overrun_drops: self.counters.overrun_drops,
-            storage_delay_us: 0,
+            storage_delay_us: self.storage_delay.micros(),
+            // A file takes blocks in any order.
             room: BlockIndex(u32::MAX),
             arrivals,
         };

@@ -26,6 +26,7 @@ mod provisional_sessions;
 mod resume;
 mod session;
 mod shutdown;
+mod storage_delay;
 mod timers;
 
 pub use config::ReceiverConfig;
@@ -55,6 +56,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use storage_delay::StorageDelay;
 use timers::Timers;
 
 type Out = Output<ReceiverJob, ReceiverEvent>;
@@ -118,6 +120,7 @@ pub struct Receiver {
     jobs_in_flight: u32,
     committed: Option<PathBuf>,
     limits: Verifications,
+    storage_delay: StorageDelay,
     /// Senders that were refused, as far as told.
     refused: Vec<SenderKey>,
     /// What senders need that this program does not have, by their addresses.
@@ -157,6 +160,7 @@ impl Receiver {
                 home: RateLimit::new(VERIFICATIONS_PER_SECOND),
                 strangers: RateLimit::new(VERIFICATIONS_FOR_STRANGERS),
             },
+            storage_delay: StorageDelay::default(),
             refused: Vec::new(),
             needs: Vec::new(),
             trusted: None,
@@ -361,6 +365,7 @@ impl Machine for Receiver {
 
     fn handle_job_done(&mut self, now: Time, done: ReceiverDone) {
         self.jobs_in_flight = self.jobs_in_flight.saturating_sub(1);
+        self.storage_delay.ends(&done, now);
         self.job_done(now, done);
         self.check_candidates();
         self.sift();
@@ -383,8 +388,12 @@ impl Machine for Receiver {
         self.counters.kernel_drops = drops;
     }
 
-    fn poll(&mut self, _now: Time) -> Option<Out> {
-        self.out.pop_front()
+    fn poll(&mut self, now: Time) -> Option<Out> {
+        let out = self.out.pop_front();
+        if let Some(Output::Job(job)) = &out {
+            self.storage_delay.begins(job, now);
+        }
+        out
     }
 
     fn next_timeout(&self) -> Time {

@@ -379,7 +379,7 @@ impl Receiver {
     /// As long as the sender has not said which hash that is, it waits.
     pub(super) fn open_or_adopt(&mut self) {
         let Some(session) = &self.session else { return };
-        let (name, layout) = (session.name.clone(), session.layout);
+        let (name, layout, entry) = (session.name.clone(), session.layout, session.entry.clone());
         let (own, root) = (self.adoptable, session.root);
         if own.is_some() && root.is_none() {
             return;
@@ -391,7 +391,7 @@ impl Receiver {
             self.event(ReceiverEvent::Committing);
             self.job(ReceiverJob::Adopt { name });
         } else {
-            self.job(ReceiverJob::Open { name, layout });
+            self.job(ReceiverJob::Open { name, layout, entry });
         }
     }
 }

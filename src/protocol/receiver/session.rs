@@ -1,6 +1,7 @@
 //! The session a receiver takes part in: what the sender announced, and how well it is heard.
 
 use super::Verifications;
+use crate::content::{Entry, Manifest};
 use crate::layout::Layout;
 use crate::limits::{COMFORTABLE_BLOCK_LOG2, FeedbackBudget, MAX_BLOCKS, MAX_DEVICES};
 use crate::protocol::event::ReceiverEvent;
@@ -44,6 +45,8 @@ pub(super) struct Session {
     pub task: TaskId,
     pub layout: Layout,
     pub name: String,
+    /// What the manifest says of the object, if that is one file and the manifest came with the announce.
+    pub entry: Option<Entry>,
     pub data: SocketAddr,
     pub phase: Phase,
     pub root: Option<Digest>,
@@ -84,6 +87,7 @@ impl Session {
             task: announce.task,
             layout,
             name: announce.name.clone(),
+            entry: described(announce, object.size),
             data: announce.data,
             phase: announce.phase,
             root: object.root,
@@ -250,6 +254,13 @@ impl Session {
         self.feedback = FeedbackBudget::announced(announce.feedback_budget);
         self.root = self.root.or(announce.objects.first().and_then(|object| object.root));
     }
+}
+
+/// What the manifest in an announce says of its object. One that is not understood, or is of something else, says
+/// nothing.
+fn described(announce: &Announce, size: u64) -> Option<Entry> {
+    let manifest = Manifest::decode(&announce.manifest).ok()?;
+    manifest.single().filter(|entry| entry.size() == size).cloned()
 }
 
 /// Devices spread their reports and receipts by the group's size: no more than a session serves.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::storage::scratch::Scratch;
-use crate::storage::{FileSink, Sink};
+use crate::storage::{FileSink, Found, Sink};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -415,6 +415,7 @@ fn a_disk_that_fills_up_without_preallocation_fails_the_write() {
         force: false,
         adopted: false,
         closed: AtomicBool::new(false),
+        attributes: OnceLock::new(),
     };
     sparse.file.set_len(2 << 20).unwrap();
     let text = disk_error(sparse.write_at(0, &vec![1; 2 << 20]));
@@ -569,4 +570,45 @@ fn receivers_that_share_a_directory_never_share_a_part_file() {
         }
         assert_eq!(dir.names(), ["x"]);
     }
+}
+
+#[test]
+fn mode_and_modification_time_come_with_the_name() {
+    use crate::storage::Attributes;
+    use std::os::unix::fs::MetadataExt;
+    let dir = Scratch::new();
+    for (name, mode) in [("script", 0o755), ("private", 0o6600)] {
+        let part = create(dir.path(), false, name, 4).unwrap();
+        part.write_at(0, b"abcd").unwrap();
+        part.describe(Attributes { mode, modified: (1_500_000_000, 123_000_000) });
+        let meta = fs::metadata(part.commit().unwrap()).unwrap();
+        assert_eq!((meta.mtime(), meta.mtime_nsec()), (1_500_000_000, 123_000_000));
+        // Whatever the umask is, it takes no rights of the owner, and nobody gets more than the sender's file gives.
+        assert_eq!(meta.mode() & 0o7700, u32::from(mode) & 0o700, "{name}");
+        assert_eq!(meta.mode() & 0o077 & !u32::from(mode), 0, "{name}");
+    }
+}
+
+#[test]
+fn a_file_in_place_is_found_and_made_sure_of() {
+    let dir = Scratch::new();
+    let path = dir.join("image.iso");
+    let probe = |force, size| FileSink::new(Some(dir.path().to_owned()), force).probe("image.iso", size);
+    assert!(matches!(probe(false, 4), Found::Nothing));
+    drop(create(dir.path(), false, "image.iso", 4).unwrap());
+    assert!(matches!(probe(false, 4), Found::Part));
+    fs::write(&path, b"abcd").unwrap();
+    assert!(matches!(probe(true, 4), Found::Part), "it would be replaced");
+    assert!(matches!(probe(false, 5), Found::Part));
+    let Found::Whole(file) = probe(false, 4) else { panic!("the file in place") };
+    let mut bytes = [0; 4];
+    file.read_at(0, &mut bytes).unwrap();
+    assert_eq!((&bytes, file.next_written(0), file.next_written(4)), (b"abcd", Some(0..4), None));
+    assert!(file.write_at(0, b"x").is_err());
+    file.discard();
+    assert_eq!(file.commit().unwrap(), path);
+    fs::write(&path, b"abce").unwrap();
+    assert!(file.commit().is_err(), "it has changed since");
+    fs::remove_file(&path).unwrap();
+    assert!(file.commit().is_err(), "it is gone");
 }

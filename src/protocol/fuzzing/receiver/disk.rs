@@ -6,7 +6,7 @@ use crate::wire::Holdings;
 impl World {
     /// Opens a part file that an earlier run has left: every second block is as it should be.
     pub(super) fn reopen(&mut self, layout: Layout) -> ReceiverDone {
-        let done = self.run(ReceiverJob::Open { name: "object".into(), layout });
+        let done = self.run(ReceiverJob::Open { name: "object".into(), layout, entry: None });
         let Some(part) = self.part.as_mut().filter(|_| layout == self.object.layout) else { return done };
         let mut written = BitSet::new(layout.block_count());
         for block in (0..layout.block_count()).map(BlockIndex) {

@@ -237,9 +237,8 @@ fn only_what_is_sealed_to_this_run_admits_it() {
     let agreement = bench.receiver.provisional.current().unwrap().session.side.agreement();
     let retry = Retry { agreement, cookie: crate::units::Cookie([1; 16]) };
     bench.hear(&retry.into());
-    for verdict in [AdmitVerdict::Admitted, AdmitVerdict::AlreadyComplete, AdmitVerdict::Full] {
-        let channel = if verdict == AdmitVerdict::Admitted { ChannelId(1) } else { ChannelId::GROUP };
-        let admit = Admit { verdict, ..any_admit(channel) };
+    let turned_away = [AdmitVerdict::AlreadyComplete, AdmitVerdict::Full, AdmitVerdict::Unsupported];
+    for admit in turned_away.map(Admit::turned_away).into_iter().chain([any_admit(ChannelId(1))]) {
         // Signed, but to all.
         bench.hear(&Message::Admit(admit.clone()));
         let bytes = bench.sender.to_all(ChannelId::REPLIES, &Message::Admit(admit), |_| ());
