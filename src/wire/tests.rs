@@ -36,7 +36,7 @@ fn header_errors_name_what_is_wrong() {
     for kind in [0, 15, 27, 255] {
         assert_eq!(decode_plain(&patched(3, kind)), Err(DecodeError::UnknownKind(kind)));
     }
-    for protection in [1, 0x20, 0x13, 0x23, 0x50, 0xff] {
+    for protection in [1, 2, 0x11, 0x20, 0x13, 0x23, 0x40, 0x50, 0xff] {
         assert_eq!(decode_plain(&patched(4, protection)), Err(DecodeError::UnknownProtection(protection)));
     }
     let mut zero = good.clone();
