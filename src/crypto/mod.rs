@@ -1,10 +1,11 @@
-//! L1: cryptography, every primitive from a reviewed crate.
+//! L1: cryptography. Every primitive is from a reviewed crate. `protocol` uses it to protect packets,
+//! `keyring` to store keys.
 //!
-//! - `digest`: BLAKE3 of the object by its blocks. `derive`: keys from secrets (BLAKE3's KDF).
-//! - `sign`: who the sender is (Ed25519). `agree`: a secret that two share (X25519).
-//! - `seal`: one datagram kept secret and unforged (AES-256-GCM or ChaCha20-Poly1305).
-//! - `window`: packet numbers that have been seen.
-//! - `group`, `sender`: keys as text that people carry (`key_text`: how it is written and checked).
+//! - `digest`: BLAKE3 of the object from its blocks. `derive`: keys from secrets (BLAKE3's KDF).
+//! - `sign`: signatures of a sender (Ed25519). `agree`: key agreement of two sides (X25519).
+//! - `seal`: authenticated encryption of one datagram (AES-256-GCM or ChaCha20-Poly1305).
+//! - `window`: replay protection by packet numbers.
+//! - `group`, `sender`: keys as text that people carry (`key_text`: its coding and check).
 
 pub mod agree;
 pub mod derive;

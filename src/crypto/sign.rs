@@ -1,4 +1,4 @@
-//! Who said it: Ed25519 (RFC 8032) over a BLAKE3 hash that is made for this use alone.
+//! Signatures of a sender: Ed25519 (RFC 8032) over a BLAKE3 hash with a context of its own.
 
 use super::derive::Secret;
 use crate::units::SenderKey;
@@ -7,7 +7,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey as Ed25519Key, VerifyingKey};
 /// Bytes of a signature.
 pub const SIGNATURE_LEN: usize = 64;
 
-/// Keeps what is signed here apart from whatever else a key might ever sign.
+/// Separates these signatures from any other use of a key.
 const CONTEXT: &str = "mcp 2026-11-20 datagram signed by its sender v1";
 
 /// A sender's secret half.
@@ -22,13 +22,13 @@ enum Backend {
 }
 
 impl SigningKey {
-    /// From its 32 secret bytes.
+    /// The signing key with these 32 secret bytes.
     #[must_use]
     pub fn new(seed: &Secret) -> Self {
         Self(Backend::Real(Box::new(Ed25519Key::from_bytes(seed.expose()))))
     }
 
-    /// The public half, by which others know the sender.
+    /// The public key, which identifies the sender.
     #[must_use]
     pub fn public(&self) -> SenderKey {
         match &self.0 {
@@ -55,8 +55,8 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
-/// Whether `signature` is of these `bytes` by the sender with this key. Keys and signatures that are
-/// not in the one proper form are refused.
+/// Whether `signature` is a signature of `bytes` under this key. Refuses keys and signatures that are not
+/// in canonical form.
 #[must_use]
 pub fn verify(key: &SenderKey, bytes: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
     #[cfg(any(test, feature = "sim"))]
@@ -71,9 +71,9 @@ fn digest(bytes: &[u8]) -> [u8; 32] {
     *blake3::Hasher::new_derive_key(CONTEXT).update(bytes).finalize().as_bytes()
 }
 
-/// Signatures that anybody can make, for worlds where thousands of devices verify on one thread: the
-/// bookkeeping is the real one, the strength is none. Keys of this kind are known by their first bytes, and
-/// are believed only once [`sham::allow`] was called, which the program itself never does.
+/// Stand-ins for signatures, for simulations where thousands of devices verify on one thread. The
+/// bookkeeping is real, but anybody can make such a signature. The first bytes of a key mark it as a
+/// stand-in. It is accepted only after [`sham::allow`] was called, which the program itself never does.
 #[cfg(any(test, feature = "sim"))]
 pub mod sham {
     use super::{Backend, SIGNATURE_LEN, SigningKey};
@@ -83,7 +83,7 @@ pub mod sham {
     const MARK: &[u8; 8] = b"sham key";
     static ALLOWED: AtomicBool = AtomicBool::new(false);
 
-    /// Has this process believe sham signatures from now on.
+    /// Makes this process accept stand-in signatures from now on.
     pub fn allow() {
         ALLOWED.store(true, Ordering::Relaxed);
     }
@@ -92,7 +92,7 @@ pub mod sham {
         ALLOWED.load(Ordering::Relaxed)
     }
 
-    /// A sender's signing_key that costs little; see [`allow`].
+    /// A sender's signing key that is cheap to use; see [`allow`].
     #[must_use]
     pub fn signing_key(seed: u64) -> SigningKey {
         let mut key = [0; 32];
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use data_encoding::HEXLOWER;
 
-    /// RFC 8032, section 7.1, test 1: the key pair, and the signature of nothing by the crate in use.
+    /// RFC 8032, section 7.1, test 1: the key pair, and the crate's signature of the empty message.
     #[test]
     fn known_answer() {
         let hex = |text: &str| HEXLOWER.decode(text.as_bytes()).unwrap();
