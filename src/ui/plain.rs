@@ -1,5 +1,5 @@
-//! Not a terminal: a plain line at each change and every five seconds (every minute while waiting),
-//! for logs.
+//! Output without a terminal, for logs: a plain line at each change and every five seconds (every minute
+//! while waiting).
 
 use super::memory::{FORGERY, ReceiverMemory, SenderMemory, Stage};
 use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView, table, text, trust};
@@ -14,10 +14,10 @@ use std::time::Duration;
 
 /// Time between two lines of progress.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Time between two lines that say that there is nothing to say: somebody is waited for.
+/// Time between two lines while waiting.
 const IDLE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Where the lines go. A log that cannot be written to is no reason to stop a transfer.
+/// The output for lines. Ignores errors: a log that cannot be written does not stop a transfer.
 pub struct Lines {
     out: Box<dyn Write>,
     verbose: bool,
@@ -25,7 +25,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Lines to `out`, with notes if `verbose`.
+    /// Prints lines to `out`, with notes if `verbose`.
     pub fn new(out: impl Write + 'static, verbose: bool) -> Self {
         Self { out: Box::new(out), verbose, last: None }
     }
@@ -35,7 +35,7 @@ impl Lines {
         self.last = Some(now);
     }
 
-    /// Whether nothing was said for so long.
+    /// Whether no line was printed for `interval`.
     fn due(&mut self, now: Time, interval: Duration) -> bool {
         now.since(*self.last.get_or_insert(now)) >= interval
     }
@@ -47,7 +47,7 @@ impl Lines {
     }
 }
 
-/// What a changed row is worth saying; none for the everyday.
+/// The line for a changed row; `None` for routine changes.
 pub fn status_line(row: &DeviceRow) -> Option<String> {
     let label = text::device_name(&row.label, row.device);
     match &row.status {
@@ -58,7 +58,7 @@ pub fn status_line(row: &DeviceRow) -> Option<String> {
     }
 }
 
-/// Says that two devices have one identifier, and what to do about it.
+/// Describes two devices with one identifier, and what the user can do.
 pub fn duplicate_id(device: DeviceId, label: &str, addresses: &[SocketAddr; 2]) -> String {
     let [first, second] = addresses.map(|address| address.ip());
     let name = text::device_name(label, device);
@@ -183,7 +183,7 @@ pub struct ReceiverPlain {
 }
 
 impl ReceiverPlain {
-    /// A view that prints to `lines`, and the hash of the file to `sums`.
+    /// A view that prints to `lines`, and prints the hash of the file to `sums`.
     pub fn new(mut lines: Lines, sums: Box<dyn Write>, intro: ReceiverIntro) -> Self {
         let label = text::escape(&intro.label);
         let sealed =
@@ -232,7 +232,7 @@ impl ReceiverView for ReceiverPlain {
                 let (name, size) = (text::escape(name), text::bytes(*size));
                 self.lines.line(now, &format!("found {name} ({size}) from {sender}"));
             }
-            // There is no speed yet.
+            // The speed is not known yet.
             ReceiverEvent::Receiving => self.lines.line(now, "receiving"),
             ReceiverEvent::Resumed { bytes } => self.lines.line(now, &text::held(*bytes, s.object_size)),
             ReceiverEvent::Committing => self.lines.line(now, "all verified, syncing to disk"),

@@ -1,4 +1,4 @@
-//! The sender's bars: gathering, one bar for the whole, and the devices furthest behind.
+//! The sender's bars: gathering, one bar for the whole transfer, and the devices furthest behind.
 
 use super::Screen;
 use crate::protocol::event::{SenderEvent, SenderSnapshot};
@@ -9,7 +9,7 @@ use crate::ui::plain::{duplicate_id, status_line};
 use crate::ui::{Exit, Notes, SenderIntro, SenderView, table, text, trust};
 use crate::wire::Phase;
 
-/// Devices named below the bar.
+/// Most devices named below the bar.
 const MOST_BEHIND: usize = 4;
 
 /// A sender's bars.
@@ -20,7 +20,7 @@ pub struct SenderBars {
 }
 
 impl SenderBars {
-    /// Bars on `screen`.
+    /// Draws bars on `screen`.
     pub fn new(mut screen: Screen, intro: SenderIntro) -> Self {
         let (name, size) = (text::escape(&intro.name), text::bytes(intro.size));
         screen.say(&format!("sending {name} ({size}) to {}", intro.group));
@@ -62,7 +62,7 @@ impl SenderBars {
         }
     }
 
-    /// What is left to stream at the present speed.
+    /// The time to stream the rest at the present speed.
     fn time_left(&self, s: &SenderSnapshot) -> String {
         if s.phase == Phase::Streaming {
             self.memory.wire.time_for(s.object_size.saturating_sub(s.streamed))
@@ -102,7 +102,7 @@ impl SenderView for SenderBars {
         self.memory.event(now, event);
         match event {
             SenderEvent::Status(row) => {
-                // With many devices completions are a number; troubles are always told.
+                // With many devices, completions are only counted; problems are always printed.
                 if let Some(line) = status_line(row) {
                     if row.status == DeviceStatus::Complete {
                         self.screen.note(&line);
