@@ -156,7 +156,9 @@ pub fn of_receiver(outcome: &ReceiverOutcome, kept: u64) -> Option<Error> {
             _ => format!("the sender gave up{}; {saved}, send again", told(why)),
         })),
         ReceiverOutcome::Refused => {
-            Some(Error::Peer("the sender already serves its maximum number of devices; receive again when it has finished".into()))
+            Some(Error::Peer(
+                "the sender already serves its maximum number of devices; receive again when it has finished".into(),
+            ))
         }
         ReceiverOutcome::Failed(AbortCode::Internal, why) => Some(Error::Bug(why.clone())),
         ReceiverOutcome::Failed(AbortCode::Mismatch, why) => Some(Error::Peer(format!(

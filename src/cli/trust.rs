@@ -76,8 +76,8 @@ impl Keys<'_> {
         let count = keys.iter().flat_map(GroupKeys::secrets).count();
         if count > MAX_GROUP_KEYS {
             return Err(Error::Usage(format!(
-                "{count} keys are installed, previous versions included, and at most {MAX_GROUP_KEYS} can be tried; name \
-                 one with --key, or remove previous versions with 'mcp key remove --older'"
+                "{count} keys are installed, previous versions included, and at most {MAX_GROUP_KEYS} can be tried; \
+                 name one with --key, or remove previous versions with 'mcp key remove --older'"
             )));
         }
         Ok(keys)

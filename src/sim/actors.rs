@@ -1,4 +1,5 @@
-//! The senders and devices of a transfer, each an engine on virtual ports; and those who mean harm.
+//! Makes the senders, the devices and the hostile actors of a transfer. Each sender and device is an
+//! engine on virtual ports.
 
 use super::checks::Ledger;
 use super::disk::{SimDisk, SimEarlier, SimSink, SimSource};
@@ -26,27 +27,27 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The group that data goes to.
+/// The group for data.
 pub(super) const DATA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)), 7417);
-/// The group that announcements go to as well.
+/// The default group, which also gets announcements.
 pub(super) const RENDEZVOUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 255, 74, 17)), 7417);
 /// The object's name.
 pub const NAME: &str = "object.img";
-/// Datagrams that the sender's socket buffers.
+/// Size of the sender's socket buffer in datagrams.
 const SENDER_SOCKET: usize = 65_536;
 /// Virtual worker threads of each node.
 const WORKERS: usize = 2;
 
-/// The status table, which the sender's events fill and its look-ups read.
+/// The status table. The sender's events fill it and its look-ups read it.
 pub type Table = Rc<RefCell<TaskTable<MemoryStore>>>;
 
-/// A node of either kind.
+/// An actor of any kind.
 pub enum SimActor {
     /// The sender.
     Sender(Box<Node<Sender>>),
     /// A device.
     Receiver(Box<Node<Receiver>>),
-    /// Somebody who means harm.
+    /// A hostile actor.
     Hostile(Box<Hostile>),
 }
 
@@ -99,7 +100,7 @@ pub fn new_table() -> Table {
     Rc::new(RefCell::new(TaskTable::new(task(), MemoryStore::default())))
 }
 
-/// How long jobs take: up to `most`, now and then five times as long.
+/// Draws the duration of jobs: up to `most`, and sometimes five times as long.
 fn job_delay<J>(seed: u64, most: Duration) -> Box<dyn FnMut(&J) -> Duration> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let most = most.as_nanos() as u64;
@@ -109,17 +110,18 @@ fn job_delay<J>(seed: u64, most: Duration) -> Box<dyn FnMut(&J) -> Duration> {
     })
 }
 
-/// As many bytes as a key has.
+/// Random bytes for a key.
 fn random_bytes(seed: u64) -> [u8; 32] {
     let mut bytes = [0; 32];
     fastrand::Rng::with_seed(seed).fill(&mut bytes);
     bytes
 }
 
-/// The sender of `scenario`, as started at `now`, and the ledger of what goes to whom; `work_seed` is its workers'.
+/// The sender of `scenario`, started at `now`, and the ledger of its traffic. `work_seed` is for its
+/// workers.
 ///
 /// # Panics
-/// Later, when the status table refuses a row.
+/// Later, if the status table rejects a row.
 #[must_use]
 pub fn sender(
     scenario: &Scenario,
@@ -182,7 +184,7 @@ pub fn sender(
     (SimActor::Sender(Box::new(Node::new(engine, on_event))), Ledger::new(side))
 }
 
-/// The device with this number, as started at `now`; `work_seed` is its workers'.
+/// The device with this number, started at `now`. `work_seed` is for its workers.
 #[must_use]
 pub fn receiver(
     plan: &DevicePlan,
@@ -193,7 +195,7 @@ pub fn receiver(
     (plans, likely): (Rc<PlanCache>, Arc<Likely>),
     (grouped, now): (bool, Time),
 ) -> SimActor {
-    // Whoever has the group's key and signs is believed; without one, the sender's key is known.
+    // With a group key, any signing member is trusted. Without one, the sender's key is pinned.
     let pinned = if grouped { Vec::new() } else { vec![sham::signing_key(1).public()] };
     let config = ReceiverConfig {
         seed,

@@ -27,9 +27,9 @@ pub fn refused(key: &SenderKey, address: IpAddr, decision: TrustDecision) -> Str
     let fingerprint = key.fingerprint();
     match decision {
         TrustDecision::Changed { expected } => format!(
-            "refused the sender at {address}: its key changed from {} to {fingerprint}: the machine was reinstalled, its \
-             address was reassigned, or someone is impersonating it; if you expected this, run 'mcp key forget \
-             {address}'",
+            "refused the sender at {address}, whose key changed from {} to {fingerprint}: the machine was \
+             reinstalled, its address was reassigned, or someone is impersonating it; if you expected this, run \
+             'mcp key forget {address}'",
             expected.fingerprint()
         ),
         _ => format!(

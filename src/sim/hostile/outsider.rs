@@ -1,4 +1,4 @@
-//! Without keys: hears everything, sends from any address, and signs as somebody else.
+//! Hostile actors without keys: they hear everything, send from any address, and sign with another key.
 
 use super::actors::Means;
 use super::{Attack, Heard, group_key, nobody, other_key};
@@ -18,15 +18,15 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What it has of its own.
+/// The outsider's own state.
 pub(super) struct Outsider {
     seed: u64,
-    /// It belongs to another group, if there are groups.
+    /// Its group key, which belongs to another group, if there are groups.
     group: Option<Secret>,
-    /// Itself in the sender's place, in the session that it last heard.
+    /// Its impersonation of the sender, in the last session that it heard.
     sender: Option<(SessionId, FakeSender)>,
     made: u64,
-    /// Announces that it has passed on.
+    /// Announces that it has relayed.
     passed: [Option<Rc<[u8]>>; 2],
 }
 
@@ -54,13 +54,13 @@ impl Outsider {
         }
     }
 
-    /// As a sender of this session, or of another one.
+    /// Its impersonation of the sender of this session, or of another one.
     fn sender(&mut self, session: SessionId) -> &mut FakeSender {
         if self.sender.as_ref().is_none_or(|(id, _)| *id != session) {
             let signing_key = sham::signing_key(self.seed | 1 << 63);
             let random = agree::sham::random(self.seed);
             let mut sender = FakeSender::of(session, signing_key, random, self.group.as_ref());
-            // Ahead of whatever the true one has said.
+            // Ahead of all numbers of the genuine sender.
             sender.leap(ChannelId::GROUP, 1 << 20);
             self.sender = Some((session, sender));
         }
@@ -82,7 +82,7 @@ impl Outsider {
         self.passed = both;
     }
 
-    /// A symbol of some block. Whoever has the group's key can seal it as the sender does.
+    /// A symbol of some block. With the group's key it is sealed as the sender's.
     fn symbol(&mut self, means: &mut Means, session: SessionId) {
         let layout = means.air.borrow().layout;
         if layout.block_count() == 0 {
@@ -166,7 +166,7 @@ impl Outsider {
         means.send(Some(address(SENDER)), to, bytes);
     }
 
-    /// A fresh device, by the announce that it can read.
+    /// A fresh device, made from an announce that it can read.
     fn device(&mut self, means: &Means, session: SessionId) -> Option<FakeDevice> {
         let honest = (means.air.borrow().announce.as_deref()).and_then(FakeSender::found);
         let announce = honest.map_or_else(|| self.sender(session).any_announce(), |found| found.announce);
@@ -217,14 +217,14 @@ impl Outsider {
     }
 }
 
-/// The device's half of the agreement, from a join that was overheard.
+/// The device's public key from an overheard join.
 fn join_key(heard: &Heard) -> Option<AgreementKey> {
     let (_, kind) = peek(&heard.bytes)?;
     let key = heard.bytes.get(20..52).filter(|_| kind == MessageKind::Join)?;
     Some(AgreementKey(key.try_into().ok()?))
 }
 
-/// Somebody to be bothered: mostly the sender, who has to take it.
+/// A victim: mostly the sender, which has to accept all datagrams.
 fn somebody(means: &mut Means) -> SocketAddr {
     match means.rng.u8(..4) {
         0 => DATA,
@@ -259,7 +259,7 @@ fn headed(means: &mut Means, session: SessionId) {
     };
     let packet_number = PacketNumber::new(ChannelId(channel), means.rng.u64(..1 << 40));
     let mut bytes = encode_plain(Header { session, packet_number }, &Acknowledge.into());
-    // All kinds but symbols: without a group key those are taken from anybody.
+    // All kinds but symbols: without a group key, a device accepts symbols from anybody.
     let kinds: Vec<MessageKind> =
         MessageKind::ALL.into_iter().filter(|kind| *kind != MessageKind::Symbol).collect();
     bytes[3] = kinds[means.rng.usize(..kinds.len())] as u8 | [0, 0x40, 0x80, 0xc0][means.rng.usize(..4)];
@@ -273,7 +273,7 @@ fn headed(means: &mut Means, session: SessionId) {
 fn heard(means: &mut Means) -> Option<Heard> {
     let air = means.air.borrow();
     let last = air.heard.len().checked_sub(1)?;
-    // What was just said, or anything.
+    // A recent datagram, or any.
     let back = if means.rng.bool() { means.rng.usize(..=last.min(3)) } else { means.rng.usize(..=last) };
     air.heard.get(last - back).cloned()
 }
@@ -293,7 +293,7 @@ fn altered(means: &mut Means) {
     let Some(heard) = heard(means) else { return };
     let grouped = means.grouped;
     if !grouped && peek(&heard.bytes).is_some_and(|(_, kind)| kind == MessageKind::Symbol) {
-        // Forged symbols are another matter.
+        // Forged symbols are handled elsewhere.
         return;
     }
     let mut bytes = heard.bytes.to_vec();

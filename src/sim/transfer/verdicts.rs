@@ -1,4 +1,4 @@
-//! The end of a transfer: everything has ended, both sides agree, and expectations are met.
+//! Checks the end of a transfer: all nodes have ended, both sides agree, and expectations are met.
 
 use super::super::actors::{SimActor, device_id};
 use super::super::network::{NodeId, address};
@@ -9,7 +9,7 @@ use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
 use crate::status::DeviceStatus;
 
 impl Transfer<'_, '_> {
-    /// I5: names what has not come to its end.
+    /// I5: names the nodes that have not ended.
     pub(super) fn report_hang(&self, world: &World<SimActor>) {
         let at = world.now();
         for node in 0..=self.devices.len() as NodeId {
@@ -27,8 +27,8 @@ impl Transfer<'_, '_> {
         panic!("I5: a hostile actor is still there at {at:?}");
     }
 
-    /// What the table says of a device. Where another one came with its identifier first, its runs have other
-    /// rows, and are known by their address.
+    /// The table's status of a device. If another device used its identifier first, its runs have other
+    /// rows, which are identified by their address.
     fn status_of(&self, index: u32) -> Option<DeviceStatus> {
         let rows = self.table.borrow().rows();
         let mut own: Vec<_> = rows.iter().filter(|row| row.address == address(index + 1)).collect();
@@ -36,7 +36,7 @@ impl Transfer<'_, '_> {
         own.first().map(|row| row.status.clone())
     }
 
-    /// The end: everything has ended, both sides agree, and expectations are met.
+    /// Checks the end: all nodes have ended, both sides agree, and expectations are met.
     pub(super) fn check_end(&self, world: &World<SimActor>) {
         let scenario = self.scenario;
         let sender_alive = world.actor(SENDER).is_some();
