@@ -1,4 +1,4 @@
-//! Noise and spoilt datagrams, thrown at every port of running processes, and forged announces.
+//! Sends noise and damaged datagrams to every port of running processes, and forged announces.
 
 use mcp::crypto::derive::Secret;
 use mcp::crypto::sign::SigningKey;
@@ -15,7 +15,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// UDP ports a process has open, from the kernel's tables.
+/// The open UDP ports of a process, from the kernel's tables.
 fn udp_ports(pid: u32) -> Vec<u16> {
     let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let sockets: Vec<String> = links
@@ -43,7 +43,7 @@ pub fn mouth() -> UdpSocket {
     mouth.into()
 }
 
-/// A socket that hears the group on `lo` beside others.
+/// A socket that receives the group on `lo`, beside other sockets.
 fn ear(group: Ipv4Addr, port: u16) -> UdpSocket {
     let ear = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("socket");
     ear.set_reuse_address(true).expect("reuse");
@@ -53,9 +53,9 @@ fn ear(group: Ipv4Addr, port: u16) -> UdpSocket {
     ear.into()
 }
 
-/// A member of the group who forges symbols: listens as a receiver does and, for each symbol that it hears,
-/// sends copies of it with a bit flipped, as that symbol and as one of a block that is still to come, until told
-/// to stop. Returns how many it sent.
+/// A member of the group that forges symbols until told to stop. It listens like a receiver. For each
+/// symbol that it hears, it sends copies with a flipped bit, as that symbol and as a symbol of a later
+/// block. Returns the number of copies.
 pub fn forge_symbols(group: Ipv4Addr, port: u16, key: &Secret, stop: &AtomicBool) -> u64 {
     let (ear, mouth) = (ear(group, port), mouth());
     let groups = [Secret::new(*key.expose())];
@@ -95,8 +95,8 @@ pub fn forge_symbols(group: Ipv4Addr, port: u16, key: &Secret, stop: &AtomicBool
     forged
 }
 
-/// Listens to the group as a receiver does, and throws noise and spoilt copies of what it hears at
-/// the group and at every port of the processes, until told to stop. Returns how many it threw.
+/// Listens to the group like a receiver. Sends noise, and damaged copies of the datagrams that it hears,
+/// to the group and to every port of the processes, until told to stop. Returns the number of datagrams.
 pub fn throw_junk(group: Ipv4Addr, port: u16, pids: &[u32], stop: &AtomicBool) -> u64 {
     let (ear, mouth) = (ear(group, port), mouth());
 

@@ -1,4 +1,4 @@
-//! Without keys: hears everything, sends from any address, and signs as somebody else.
+//! Hostile actors without keys: they hear everything, send from any address, and sign with another key.
 
 use super::actors::Means;
 use super::{Attack, Heard, group_key, nobody, other_key};
@@ -21,15 +21,15 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What it has of its own.
+/// The outsider's own state.
 pub(super) struct Outsider {
     seed: u64,
-    /// It belongs to another group, if there are groups.
+    /// Its group key, which belongs to another group, if there are groups.
     group: Option<Secret>,
     /// Itself in the sender's place, in the session that it last heard.
     sender: Option<(Option<SessionId>, FakeSender)>,
     made: u64,
-    /// Announces that it has passed on.
+    /// Announces that it has relayed.
     passed: [Option<Rc<[u8]>>; 2],
     /// Sessions of the sender that are over, as they would be played back.
     past: Vec<FakeSender>,
@@ -272,7 +272,7 @@ impl Outsider {
         means.send(Some(address(SENDER)), to, bytes);
     }
 
-    /// A fresh device, by the announce that it can read.
+    /// A fresh device, made from an announce that it can read.
     fn device(&mut self, means: &Means, session: SessionId) -> Option<FakeDevice> {
         let honest = (means.air.borrow().announce.as_deref()).and_then(FakeSender::found);
         let announce =
@@ -354,7 +354,7 @@ fn join_key(heard: &Heard) -> Option<AgreementKey> {
     Some(AgreementKey(key.try_into().ok()?))
 }
 
-/// Somebody to be bothered: mostly the sender, who has to take it.
+/// A victim: mostly the sender, which has to accept all datagrams.
 fn somebody(means: &mut Means) -> SocketAddr {
     match means.rng.u8(..4) {
         0 => DATA,
@@ -389,7 +389,7 @@ fn headed(means: &mut Means, session: SessionId) {
     };
     let packet_number = PacketNumber::new(ChannelId(channel), means.rng.u64(..1 << 40));
     let mut bytes = encode_plain(Header { session, packet_number }, &Acknowledge.into());
-    // All kinds but symbols: without a group key those are taken from anybody.
+    // All kinds but symbols: without a group key, a device accepts symbols from anybody.
     let kinds: Vec<MessageKind> =
         MessageKind::ALL.into_iter().filter(|kind| *kind != MessageKind::Symbol).collect();
     bytes[3] = kinds[means.rng.usize(..kinds.len())] as u8;
@@ -408,7 +408,7 @@ fn headed(means: &mut Means, session: SessionId) {
 fn heard(means: &mut Means) -> Option<Heard> {
     let air = means.air.borrow();
     let last = air.heard.len().checked_sub(1)?;
-    // What was just said, or anything.
+    // A recent datagram, or any.
     let back = if means.rng.bool() { means.rng.usize(..=last.min(3)) } else { means.rng.usize(..=last) };
     air.heard.get(last - back).cloned()
 }
@@ -428,7 +428,7 @@ fn altered(means: &mut Means) {
     let Some(heard) = heard(means) else { return };
     let grouped = means.grouped;
     if !grouped && peek(&heard.bytes).is_some_and(|(_, kind)| kind == MessageKind::Symbol) {
-        // Forged symbols are another matter.
+        // Forged symbols are handled elsewhere.
         return;
     }
     let mut bytes = heard.bytes.to_vec();
