@@ -101,7 +101,7 @@ impl Sender {
             name: self.config.name.clone(),
             manifest: self.config.manifest.clone(),
             one_way: None,
-            origin: self.origin,
+            origin: self.origin.clone(),
         }
     }
 }
