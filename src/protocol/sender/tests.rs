@@ -12,7 +12,7 @@ use crate::pacing::RateMode;
 use crate::protocol::packet_protection::fakes::{FakeDevice, any_join, any_report};
 use crate::protocol::statistics::Activity;
 use crate::store::{MemoryStore, TaskStore};
-use crate::task::Task;
+use crate::task::{State, Task};
 use crate::units::{BlockIndex, Rate, SymbolDigest, TaskId, Via};
 use crate::units::{ChannelId, Counter, DeviceId, DeviceIndex};
 use crate::wire::{Abort, Arrivals, Complete, Deficit, Holdings, Nak, Progress};
