@@ -21,6 +21,7 @@ pub mod storage;
 pub mod tasks;
 
 pub mod engine;
+pub mod session;
 
 pub mod cli;
 pub mod ui;

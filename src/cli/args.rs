@@ -1,19 +1,12 @@
 //! The arguments as typed, checked one by one. What follows from them together is `config.rs`.
 
 use crate::limits::{DEFAULT_PORT, MAX_DEVICES, MAX_LABEL, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN};
+use crate::protocol::sender::SlowPolicy;
+pub use crate::session::RateChoice;
 use crate::units::{Rate, SenderKey};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// How the rate is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RateChoice {
-    /// Found while sending, up to a ceiling (none: the link's speed).
-    Auto(Option<Rate>),
-    /// As given.
-    Fixed(Rate),
-}
 
 /// What becomes of a device that carries less than half of what the others do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -24,6 +17,16 @@ pub enum Slow {
     Keep,
     /// It fails, and the others go on
     Drop,
+}
+
+impl From<Slow> for SlowPolicy {
+    fn from(slow: Slow) -> Self {
+        match slow {
+            Slow::Defer => Self::Defer,
+            Slow::Keep => Self::Keep,
+            Slow::Drop => Self::Drop,
+        }
+    }
 }
 
 /// Slowest rate that still carries a session's own messages.

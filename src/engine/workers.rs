@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 /// Executes one job; each worker has its own, so that it can keep buffers.
 pub type Runner<J, D> = Box<dyn FnMut(J) -> D + Send>;
 /// Answers a job on the loop thread, or gives it back for the workers.
-pub type AtOnce<J, D> = Box<dyn FnMut(J) -> Result<D, J>>;
+pub type AtOnce<J, D> = Box<dyn FnMut(J) -> Result<D, J> + Send>;
 
 /// Builds the results that are not returned by a job: a worker's panic, an unreadable source.
 pub struct FailureResults<D> {
@@ -109,7 +109,7 @@ impl<J: Send + 'static, D: Send + 'static> Workers<J, D> {
     /// Lets `answer` answer jobs on the loop thread before they go to the workers; it must be
     /// quick and must not block.
     #[must_use]
-    pub fn answering(mut self, answer: impl FnMut(J) -> Result<D, J> + 'static) -> Self {
+    pub fn answering(mut self, answer: impl FnMut(J) -> Result<D, J> + Send + 'static) -> Self {
         self.at_once = Some(Box::new(answer));
         self
     }

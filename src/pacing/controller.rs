@@ -69,6 +69,8 @@ pub struct RateController {
     mode: RateMode,
     rate: f64,
     state: State,
+    /// No more than this can be sent at present.
+    most: f64,
 }
 
 impl RateController {
@@ -79,7 +81,7 @@ impl RateController {
             RateMode::Fixed(rate) => rate,
             RateMode::Auto(ceiling) => START.min(ceiling),
         };
-        Self { mode, rate: rate.0 as f64, state: State::Starting }
+        Self { mode, rate: rate.0 as f64, state: State::Starting, most: f64::INFINITY }
     }
 
     /// Goes on from a rate that is known to be carried.
@@ -101,6 +103,12 @@ impl RateController {
     #[must_use]
     pub const fn mode(&self) -> RateMode {
         self.mode
+    }
+
+    /// No more than `most` can be sent at present, for reasons that are not the way's: the rate does not
+    /// climb above it, since nobody would know whether that is carried. It does not fall either.
+    pub const fn set_most(&mut self, most: Rate) {
+        self.most = most.0 as f64;
     }
 
     /// Whether the present rate is a try whether more is carried.
@@ -169,7 +177,7 @@ impl RateController {
     fn set(&mut self, rate: f64) -> bool {
         let RateMode::Auto(ceiling) = self.mode else { return false };
         let floor = FLOOR.min(ceiling);
-        let rate = rate.clamp(floor.0 as f64, ceiling.0 as f64);
+        let rate = rate.clamp(floor.0 as f64, ceiling.0 as f64).min(self.most.max(self.rate));
         let changes = (rate - self.rate).abs() > self.rate * 0.001;
         if changes {
             self.rate = rate;

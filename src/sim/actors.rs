@@ -8,18 +8,20 @@ use super::scenario::{DevicePlan, Scenario};
 use crate::crypto::agree;
 use crate::crypto::sign::sham;
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job};
-use crate::engine::{Engine, EngineError, Step, Stream};
+use crate::engine::{Egress, Engine, EngineError, Step, Stream};
 use crate::fec::{Likely, PlanCache};
+use crate::pacing::START;
 use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{ReceiverDone, SenderDone, SenderJob};
 use crate::protocol::packet_protection::SenderSide;
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::sender::{Sender, SenderConfig};
 use crate::protocol::trust::Trust;
+use crate::session::EgressBudget;
 use crate::storage::{Earlier, Source};
 use crate::tasks::{MemoryStore, TaskTable};
 use crate::time::Time;
-use crate::units::{DeviceId, SessionId, Suite, TaskId};
+use crate::units::{DeviceId, Rate, SessionId, TaskId};
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -132,11 +134,6 @@ pub fn sender(
 ) -> (SimActor, Ledger) {
     let layout = scenario.layout;
     let config = SenderConfig {
-        session,
-        task: task(),
-        name: NAME.to_owned(),
-        layout,
-        data: DATA,
         rendezvous: vec![RENDEZVOUS],
         rate: scenario.rate_mode(),
         slow: scenario.slow,
@@ -144,10 +141,13 @@ pub fn sender(
         wait: scenario.wait,
         settle: scenario.settle,
         linger: scenario.linger,
-        signing_key: sham::signing_key(1),
-        agreement: agree::sham::random(work_seed),
         group_key: scenario.group_key.then(hostile::group_key),
-        suite: Suite::default(),
+        ..SenderConfig::new(
+            (session, task()),
+            (NAME.to_owned(), layout),
+            DATA,
+            (sham::signing_key(1), agree::sham::random(work_seed)),
+        )
     };
     let (signing_key, random) = (config.signing_key.clone(), config.agreement);
     let side = SenderSide::new(session, signing_key, random, config.suite, config.group_key.as_ref());
@@ -170,9 +170,19 @@ pub fn sender(
     let net = SimNet::new(SENDER_SOCKET, Some(sim_source));
     let machine = Sender::new(config, now);
     let stream = Stream { session, layout, source, seal: machine.symbol_seal() };
-    let engine = Engine::new(machine, net, SimJobs::new(WORKERS, work), Some(stream));
+    let engine = Engine::new(machine, net, SimJobs::new(WORKERS, work), Some(stream)).with_egress(
+        scenario.budget.map(|rate| {
+            let share = EgressBudget::new(Rate(rate)).virtual_share();
+            Box::new(share) as Box<dyn Egress>
+        }),
+    );
     let table = Rc::clone(table);
-    let on_event = Box::new(move |_: Time, _: &Sender, event: &SenderEvent| {
+    let most = scenario.budget.map(|budget| START.0.max(budget * 11 / 10));
+    let on_event = Box::new(move |now: Time, sender: &Sender, event: &SenderEvent| {
+        if let Some(most) = most {
+            let rate = sender.snapshot(now).rate;
+            assert!(rate.0 <= most, "what cannot be sent is aimed at: {rate:?}");
+        }
         if let SenderEvent::Status(row) = event
             && let Err(e) = table.borrow_mut().record(row.clone())
         {
@@ -195,17 +205,13 @@ pub fn receiver(
 ) -> SimActor {
     // Whoever has the group's key and signs is believed; without one, the sender's key is known.
     let pinned = if grouped { Vec::new() } else { vec![sham::signing_key(1).public()] };
+    let device = (device_id(index), format!("device {index}"));
     let config = ReceiverConfig {
-        seed,
-        device: device_id(index),
-        label: format!("device {index}"),
         timeout: plan.timeout,
-        groups: vec![DATA, RENDEZVOUS],
-        only: None,
         buffer_bytes,
-        agreement: random_bytes(seed),
         group_keys: grouped.then(hostile::group_key).into_iter().collect(),
         trust: Trust { pinned, ..Trust::anybody() },
+        ..ReceiverConfig::new(device, vec![DATA, RENDEZVOUS], (seed, random_bytes(seed)))
     };
     let earlier = earlier.map(|bytes| Box::new(SimEarlier(bytes)) as Box<dyn Earlier>);
     let files = ReceiverFiles::new(Box::new(SimSink::new(disk, plan.force))).with_earlier(earlier);

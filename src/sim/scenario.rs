@@ -99,6 +99,8 @@ pub struct Scenario {
     pub rate: u64,
     /// The sender finds its rate itself, up to that.
     pub finds_rate: bool,
+    /// What the sender's process may send by its interface, if that is bounded.
+    pub budget: Option<u64>,
     /// What becomes of slow devices.
     pub slow: SlowPolicy,
     /// Devices the sender waits for.
@@ -171,6 +173,7 @@ impl Scenario {
             layout,
             rate: plain.rate,
             finds_rate: false,
+            budget: None,
             slow: SlowPolicy::Defer,
             expected: Some(plain.devices),
             wait: Duration::from_secs(60),
@@ -331,6 +334,7 @@ impl Draw {
             layout,
             rate,
             finds_rate: !seed.is_multiple_of(2),
+            budget: None,
             slow: if seed % 16 == 7 { SlowPolicy::Keep } else { SlowPolicy::Defer },
             expected: self.chance(60).then_some(count),
             wait,

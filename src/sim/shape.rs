@@ -31,6 +31,12 @@ impl Scenario {
         self.finds_rate = true;
         self
     }
+    /// The sender's process may send so many bits per second.
+    #[must_use]
+    pub const fn with_budget(mut self, budget: u64) -> Self {
+        self.budget = Some(budget);
+        self
+    }
     /// All that the sender sends passes a socket buffer and a line that hold it up when they are full.
     #[must_use]
     pub fn with_socket_line(mut self, rate: u64, buffer: usize) -> Self {

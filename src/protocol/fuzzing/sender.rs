@@ -74,12 +74,10 @@ impl play::World for World {
         let object = Object::new(input)?;
         let [people, speed] = input.array()?;
         sham::allow();
+        let who = (sham::signing_key(1), [1; 32]);
+        let config =
+            SenderConfig::new((SESSION, TaskId([3; 16])), ("object".into(), object.layout), GROUP, who);
         let config = SenderConfig {
-            session: SESSION,
-            task: TaskId([3; 16]),
-            name: "object".into(),
-            layout: object.layout,
-            data: GROUP,
             rendezvous: vec![SocketAddr::from((Ipv4Addr::new(239, 255, 74, 17), 7417))],
             rate: match Rate(1_000_000 << (speed & 7)) {
                 rate if speed & 8 == 0 => RateMode::Fixed(rate),
@@ -92,13 +90,9 @@ impl play::World for World {
                 _ => SlowPolicy::Drop,
             },
             expected: (people & 7 != 0).then_some(u32::from(people & 7)),
-            wait: Duration::from_secs(10),
             settle: Duration::from_millis(u64::from(people >> 3) * 50),
             linger: Duration::from_secs(u64::from(speed >> 5)),
-            signing_key: sham::signing_key(1),
-            agreement: [1; 32],
-            group_key: None,
-            suite: Suite::default(),
+            ..config
         };
         let side = SenderSide::new(SESSION, sham::signing_key(1), [1; 32], Suite::default(), None);
         Some(Self {

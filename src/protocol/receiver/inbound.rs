@@ -169,6 +169,9 @@ impl Receiver {
 
     /// Takes part in the session of an announce, if it is one to take part in.
     fn consider(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) {
+        if self.config.wanted.is_some_and(|id| id != head.header.session) {
+            return;
+        }
         let Some((session, decision)) = self.meet(now, from, head, bytes) else { return };
         let key = session.side.sender();
         self.trusted = Some((key, decision));

@@ -31,7 +31,7 @@ use super::event::{ReceiverEvent, ReceiverSnapshot};
 use super::job::{ReceiverDone, ReceiverJob};
 use super::rate_limit::RateLimit;
 use super::trust::TrustDecision;
-use super::{Control, Machine, Output, Payload, Transmit};
+use super::{Control, Machine, Output, Payload, Sessions, Transmit};
 use crate::fec::Likely;
 use crate::limits::{VERIFICATIONS_FOR_STRANGERS, VERIFICATIONS_PER_SECOND};
 use crate::ranges::BitSet;
@@ -324,6 +324,10 @@ impl Machine for Receiver {
         if control == Control::Interrupt {
             self.interrupt(now);
         }
+    }
+
+    fn sessions(&self) -> Sessions {
+        self.session.iter().map(|session| session.id).collect()
     }
 
     fn set_kernel_drops(&mut self, drops: u64) {

@@ -5,7 +5,7 @@ use crate::crypto::sign::SigningKey;
 use crate::layout::Layout;
 use crate::limits::{SYMBOL_HEADER_LEN, TAG_RESERVE};
 use crate::pacing::{RateMode, udp_overhead};
-use crate::units::{SessionId, Suite, TaskId};
+use crate::units::{Rate, SessionId, Suite, TaskId};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -59,6 +59,36 @@ pub struct SenderConfig {
 }
 
 impl SenderConfig {
+    /// What a sender cannot do without: its session and task, the object's name and layout, where data goes,
+    /// who sends, and the random bytes for its agreements. The rest has its default: nothing announced
+    /// elsewhere, a rate found by itself, nobody expected, nothing sealed.
+    #[must_use]
+    pub fn new(
+        (session, task): (SessionId, TaskId),
+        (name, layout): (String, Layout),
+        data: SocketAddr,
+        (signing_key, agreement): (SigningKey, [u8; 32]),
+    ) -> Self {
+        Self {
+            session,
+            signing_key,
+            agreement,
+            group_key: None,
+            suite: Suite::default(),
+            task,
+            name,
+            layout,
+            data,
+            rendezvous: Vec::new(),
+            rate: RateMode::Auto(Rate(1_000_000_000)),
+            slow: SlowPolicy::default(),
+            expected: None,
+            wait: Duration::from_secs(10),
+            settle: Duration::from_secs(1),
+            linger: Duration::ZERO,
+        }
+    }
+
     /// Bytes of a symbol's datagram beside its payload, without what the network adds.
     pub(super) const fn symbol_overhead(&self) -> usize {
         SYMBOL_HEADER_LEN + if self.group_key.is_some() { TAG_RESERVE } else { 0 }

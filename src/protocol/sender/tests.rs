@@ -34,24 +34,14 @@ impl Bench {
     /// An object of so many blocks of 16 symbols.
     fn new(blocks: u64, change: impl FnOnce(&mut SenderConfig)) -> Self {
         sham::allow();
-        let mut config = SenderConfig {
-            session: SESSION,
-            task: TaskId([1; 16]),
-            name: "f".into(),
-            layout: Layout::new(blocks << 10, 10, 64).unwrap(),
-            data: "239.1.1.1:7417".parse().unwrap(),
-            rendezvous: vec![],
-            rate: RateMode::Fixed(Rate(100_000_000)),
-            slow: SlowPolicy::Defer,
-            expected: Some(1),
-            wait: Duration::from_secs(10),
-            settle: Duration::from_secs(1),
-            linger: Duration::ZERO,
-            signing_key: sham::signing_key(1),
-            agreement: [1; 32],
-            group_key: None,
-            suite: crate::units::Suite::default(),
-        };
+        let mut config = SenderConfig::new(
+            (SESSION, TaskId([1; 16])),
+            ("f".into(), Layout::new(blocks << 10, 10, 64).unwrap()),
+            "239.1.1.1:7417".parse().unwrap(),
+            (sham::signing_key(1), [1; 32]),
+        );
+        config.rate = RateMode::Fixed(Rate(100_000_000));
+        config.expected = Some(1);
         change(&mut config);
         let sender = Sender::new(config, Time::ZERO);
         let (runs, current) = (BTreeMap::new(), BTreeMap::new());

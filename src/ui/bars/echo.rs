@@ -1,7 +1,7 @@
 //! Keys typed while bars are drawn (Enter, Ctrl-C) are not shown: their echo would move the cursor,
 //! and the bars would be drawn anew one line too low.
 
-use crate::engine::run::in_foreground;
+use crate::cli::console::in_foreground;
 use rustix::stdio::stdin;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
