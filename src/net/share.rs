@@ -15,11 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// While something came in within this time, a group that others have joined is not joined anew: for a
+/// While something came in within this time, a group that others have joined is seldom joined anew: for a
 /// moment nothing would come in.
 const HEARD: Duration = Duration::from_secs(1);
+/// So often all the same, for whoever asks again: what came in may be another group's.
+const SELDOM: Duration = Duration::from_secs(30);
 
 /// What a port is shared by: family, number, and for groups the interfaces.
 type Key = (bool, u16, Option<Vec<u32>>);
@@ -32,7 +34,14 @@ pub(super) struct Port {
     /// Those that are bound to it.
     sockets: Mutex<Vec<Weak<Inner>>>,
     /// Who has joined which group on which interface.
-    joined: Mutex<BTreeMap<(IpAddr, u32), BTreeSet<MemberId>>>,
+    joined: Mutex<BTreeMap<(IpAddr, u32), Joined>>,
+}
+
+/// Who has joined a group, and when it was joined last.
+#[derive(Debug)]
+struct Joined {
+    members: BTreeSet<MemberId>,
+    at: Instant,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -89,32 +98,42 @@ impl Member {
 
     /// Notes that the session wants `group` on an interface; whether it is to be joined, or joined anew.
     pub fn wants(&self, group: IpAddr, interface: &Interface, socket: &Socket) -> bool {
-        let mut joined = lock(&self.port.joined);
-        let members = joined.entry((group, interface.index)).or_default();
-        members.insert(self.id);
-        members.len() == 1 || socket.silent_for() >= HEARD
+        let mut all = lock(&self.port.joined);
+        let joined = all
+            .entry((group, interface.index))
+            .or_insert_with(|| Joined { members: BTreeSet::new(), at: Instant::now() });
+        let first = joined.members.insert(self.id);
+        let alone = joined.members.len() == 1;
+        let due = alone || !first && (socket.silent_for() >= HEARD || joined.at.elapsed() >= SELDOM);
+        if due {
+            joined.at = Instant::now();
+        }
+        due
     }
 
     /// Notes that the session does not want `group` on that interface any more; whether nobody does.
     pub fn unwants(&self, group: IpAddr, interface: &Interface) -> bool {
-        let mut joined = lock(&self.port.joined);
-        let Some(members) = joined.get_mut(&(group, interface.index)) else { return true };
-        members.remove(&self.id);
-        let none = members.is_empty();
+        let mut all = lock(&self.port.joined);
+        let Some(joined) = all.get_mut(&(group, interface.index)) else { return true };
+        joined.members.remove(&self.id);
+        let none = joined.members.is_empty();
         if none {
-            joined.remove(&(group, interface.index));
+            all.remove(&(group, interface.index));
         }
         none
     }
 
     /// Ends the session's part in the groups; those that nobody wants any more.
     pub fn forget(&self) -> Vec<(IpAddr, u32)> {
-        let mut joined = lock(&self.port.joined);
-        for members in joined.values_mut() {
-            members.remove(&self.id);
-        }
-        let gone = joined.iter().filter(|(_, members)| members.is_empty()).map(|(&what, _)| what).collect();
-        joined.retain(|_, members| !members.is_empty());
+        let mut all = lock(&self.port.joined);
+        let mut gone = Vec::new();
+        all.retain(|&what, joined| {
+            joined.members.remove(&self.id);
+            if joined.members.is_empty() {
+                gone.push(what);
+            }
+            !joined.members.is_empty()
+        });
         gone
     }
 }

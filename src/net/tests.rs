@@ -599,3 +599,26 @@ fn the_one_that_most_is_for_receives() {
     b.poll.poll(&mut events, Some(PATIENCE)).unwrap();
     assert!(!events.is_empty());
 }
+
+#[test]
+fn a_group_that_others_hear_is_not_joined_anew_for_one_more() {
+    let to = destination("239.255.74.26", free_port());
+    let mut a = shared_receiver(to.addr, &[1]);
+    let mut b = shared_receiver(to.addr, &[2]);
+    let joins = |node: &Node, ip: &str| {
+        let socket = node.net.sockets.iter().find(|s| s.via == Via::Group).unwrap();
+        let share = socket.share.as_ref().unwrap();
+        share.wants(ip.parse().unwrap(), &lo(), socket)
+    };
+    assert!(joins(&b, "239.255.74.26"), "asked again, and nothing has been heard yet");
+    Node::sender(&to, Features::default()).send(to.addr, &[vec![1; 50], vec![2; 50]]);
+    receive_all([&mut a, &mut b], [1, 1]);
+    assert!(!joins(&a, "239.255.74.26") && !joins(&b, "239.255.74.26"), "it would be a gap for the other");
+    assert!(joins(&b, "239.255.74.27") && joins(&b, "239.255.74.27"), "nobody else's");
+    assert!(!joins(&a, "239.255.74.27"), "joined already");
+    let groups: std::collections::BTreeSet<_> =
+        b.net.sockets.iter().flat_map(|s| s.share.iter()).flat_map(|s| s.forget()).collect();
+    assert!(groups.is_empty(), "all are the other's too: {groups:?}");
+    let left: Vec<_> = a.net.sockets.iter().flat_map(|s| s.share.iter()).flat_map(|s| s.forget()).collect();
+    assert_eq!(left.len(), 2);
+}

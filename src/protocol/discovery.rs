@@ -50,6 +50,8 @@ pub struct Discovered {
     pub data: SocketAddr,
     /// What the sender is doing.
     pub phase: Phase,
+    /// The announce, as it came: who takes part in the session need not wait for the next one.
+    pub announce: Vec<u8>,
 }
 
 /// Something changed.
@@ -105,6 +107,7 @@ impl Discovery {
         if head.seals.group == self.config.group_keys.is_empty() || !self.verifications.allow(now) {
             return None;
         }
+        let as_it_came = bytes.to_vec();
         let Found { announce, .. } = packet_protection::find(&self.config.group_keys, &head, bytes)?;
         let id = head.header.session;
         self.next_join = now + REJOIN;
@@ -113,6 +116,7 @@ impl Discovery {
             if heard.session.sender == announce.sender {
                 heard.last = now;
                 heard.session.address = from;
+                heard.session.announce = as_it_came;
                 if std::mem::replace(&mut heard.session.phase, announce.phase) != announce.phase {
                     self.out.push_back(Output::Event(DiscoveryEvent::Phase(id, announce.phase)));
                 }
@@ -131,6 +135,7 @@ impl Discovery {
             size: announce.object_size,
             data: announce.data,
             phase: announce.phase,
+            announce: as_it_came,
         };
         self.out.push_back(Output::Event(DiscoveryEvent::Found(session.clone())));
         self.heard.insert(id, Heard { session, last: now });

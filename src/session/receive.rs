@@ -13,14 +13,14 @@ use crate::engine::workers::{FailureResults, Workers};
 use crate::fec::PlanCache;
 use crate::limits::DEFAULT_PORT;
 use crate::net::{Destination, UdpNet};
-use crate::protocol::Control;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, ReceiverSnapshot};
 use crate::protocol::job::ReceiverDone;
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::trust::Trust;
+use crate::protocol::{Control, Machine};
 use crate::storage::{Earlier, Sink};
 use crate::time::Time;
-use crate::units::DeviceId;
+use crate::units::{Arrival, DeviceId, Via};
 use crate::wire::AbortCode;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -221,7 +221,11 @@ impl ReceiveSession {
             Wanted::First => None,
             Wanted::This(discovered) => Some(discovered.session),
         };
-        let machine = Receiver::new(config, desk.host.now());
+        let mut machine = Receiver::new(config, desk.host.now());
+        if let Wanted::This(discovered) = self.wanted {
+            let arrival = Arrival::at_once(discovered.address, Via::Group);
+            machine.handle_datagram(desk.host.now(), arrival, &mut discovered.announce.clone());
+        }
         let reports = FailureResults {
             worker_died: ReceiverDone::WorkerDied,
             source_unreadable: |why| ReceiverDone::Failed(AbortCode::Internal, why),
