@@ -148,7 +148,7 @@ fn eight_at_once_to_groups_hosts_and_everybody() {
         let found = found.expect("it is announced");
         assert_eq!((found.size, found.name.as_str()), (2 * MIB + n, format!("f-{n}").as_str()));
         let sink = FileSink::new(Some(out.clone()), false);
-        let receiver = ReceiveSession::builder(Wanted::This(Box::new(found)), sink)
+        let receiver = ReceiveSession::builder(Wanted::This(found), sink)
             .port(port)
             .interface(Some("lo".into()))
             .timeout(PATIENCE)

@@ -58,7 +58,7 @@ pub struct Discovered {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiscoveryEvent {
     /// A session is announced.
-    Found(Discovered),
+    Found(Box<Discovered>),
     /// A session that was announced goes on to another phase.
     Phase(SessionId, Phase),
     /// A session is not announced any more.
@@ -137,7 +137,7 @@ impl Discovery {
             phase: announce.phase,
             announce: as_it_came,
         };
-        self.out.push_back(Output::Event(DiscoveryEvent::Found(session.clone())));
+        self.out.push_back(Output::Event(DiscoveryEvent::Found(Box::new(session.clone()))));
         self.heard.insert(id, Heard { session, last: now });
         Some(())
     }

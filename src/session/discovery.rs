@@ -48,7 +48,7 @@ impl DiscoveryHandle {
         let events = self.events();
         std::iter::from_fn(|| events.next()).find_map(|event| match event.what {
             super::events::What::Changed(DiscoveryEvent::Found(session)) if session.decision.accepted() => {
-                Some(session)
+                Some(*session)
             }
             _ => None,
         })
