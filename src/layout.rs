@@ -1,5 +1,9 @@
 //! L1: object <-> blocks <-> symbols <-> byte ranges: pure arithmetic.
 
+mod session;
+
+pub use session::{SessionLayout, SessionLayoutError};
+
 use crate::limits::{
     COMFORTABLE_BLOCK_COUNT, COMFORTABLE_BLOCK_LOG2, DEFAULT_BLOCK_LOG2, MAX_BLOCK_LOG2, MAX_OBJECT_SIZE,
     MAX_SOURCE_SYMBOLS, MAX_SYMBOL_SIZE, MIN_BLOCK_LOG2, MIN_SYMBOL_SIZE, SYMBOL_ALIGN,

@@ -2,15 +2,16 @@
 
 pub mod limits;
 pub mod ranges;
-pub mod status;
 pub mod text;
 pub mod time;
 pub mod units;
 
+pub mod content;
 pub mod crypto;
 pub mod fec;
 pub mod layout;
 pub mod pacing;
+pub mod task;
 pub mod wire;
 
 pub mod protocol;
@@ -18,7 +19,7 @@ pub mod protocol;
 pub mod keyring;
 pub mod net;
 pub mod storage;
-pub mod tasks;
+pub mod store;
 
 pub mod engine;
 pub mod session;

@@ -20,9 +20,9 @@ pub const DEFAULT_GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 74, 17);
 /// The same for IPv6: transient and site-local (RFC 4291, section 2.7).
 pub const DEFAULT_GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0x4d43, 0x7417);
 /// Bytes of the common header of every datagram.
-pub const HEADER_LEN: usize = 20;
+pub const HEADER_LEN: usize = 21;
 /// Bytes before a symbol's payload: the common header, block index and symbol id.
-pub const SYMBOL_HEADER_LEN: usize = HEADER_LEN + 8;
+pub const SYMBOL_HEADER_LEN: usize = HEADER_LEN + 4 + 3;
 /// Bytes of the authentication tag behind a sealed datagram; kept free behind every symbol.
 pub const TAG_RESERVE: usize = 16;
 /// Bytes of the signature behind what a sender says to all.
@@ -67,6 +67,12 @@ pub const MAX_EXTRA_SYMBOLS: usize = 16;
 pub const MAX_OBJECT_SIZE: u64 = 1 << 63;
 /// Longest object name on the wire, in bytes of UTF-8.
 pub const MAX_NAME: usize = 255;
+/// Longest manifest within an ANNOUNCE, in bytes; a longer one is an object.
+pub const MAX_MANIFEST: usize = 512;
+/// Longest manifest that is an object, in bytes.
+pub const MAX_MANIFEST_OBJECT: usize = 64 << 10;
+/// Most objects of a session.
+pub const MAX_OBJECTS: usize = 4;
 /// Longest device label, in bytes of UTF-8.
 pub const MAX_LABEL: usize = 64;
 /// Longest reason text in an abort, in bytes of UTF-8.
@@ -81,8 +87,6 @@ pub const MAX_KEY_FILE: usize = 64 << 10;
 pub const MAX_GROUP_KEYS: usize = 64;
 /// Most senders that a device remembers.
 pub const MAX_KNOWN_SENDERS: usize = 1024;
-/// Sessions that a device considers at a time before one has admitted it.
-pub const MAX_CANDIDATES: usize = 8;
 /// Sessions that discovery lists.
 pub const MAX_DISCOVERED: usize = 256;
 /// Bytes of datagrams that other sessions of the process have handed over and that wait: what a socket would
@@ -116,8 +120,14 @@ pub const MAX_INQUIRIES: usize = 512;
 pub const DIGEST_RATE: Rate = Rate(20_000_000);
 /// Digests in one SYMBOL DIGESTS message.
 pub const DIGESTS_PER_MESSAGE: usize = 64;
-/// Most joins that wait for the status table, each with a job.
-pub const MAX_PENDING_JOINS: usize = MAX_JOBS / 2;
+/// Sessions that a device considers at a time, as long as none has admitted it.
+pub const MAX_PROVISIONAL_SESSIONS: usize = 8;
+/// Most joins that wait for the store.
+pub const MAX_PENDING_JOINS: usize = 512;
+/// Most devices in one request to the store.
+pub const MAX_STORE_BATCH: usize = 512;
+/// A store that has failed, or not answered, for this long is given up.
+pub const STORE_PATIENCE: Duration = Duration::from_secs(60);
 /// Devices one session serves.
 pub const MAX_DEVICES: usize = 16_384;
 /// Runs of devices that are over, which a sender remembers: it looks through them at each new join.
@@ -161,10 +171,60 @@ pub const REPORT_INTERVAL: Duration = Duration::from_millis(25);
 /// While none arrives, a device reports this often, to say that it lives.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often each of `devices` reports its progress while data arrives.
+/// Least budget of feedback that a device believes, in datagrams a second.
+pub const MIN_FEEDBACK_BUDGET: u32 = 100;
+/// And the largest.
+pub const MAX_FEEDBACK_BUDGET: u32 = 10_000;
+
+/// Feedback datagrams a second that all devices of a session may send, as its sender announces it. Each kind of
+/// feedback has a fixed share of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedbackBudget(u32);
+
+impl Default for FeedbackBudget {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl FeedbackBudget {
+    /// That of this program's sender.
+    pub const DEFAULT: Self = Self(FEEDBACK_PER_SECOND);
+
+    /// As announced, as far as a device believes it.
+    #[must_use]
+    pub fn announced(datagrams: u16) -> Self {
+        Self(u32::from(datagrams).clamp(MIN_FEEDBACK_BUDGET, MAX_FEEDBACK_BUDGET))
+    }
+
+    const fn share(self, of_default: u32) -> u32 {
+        // At most 10,000 times 1,000.
+        self.0 * of_default / FEEDBACK_PER_SECOND
+    }
+
+    /// Receipts a second.
+    #[must_use]
+    pub const fn completions(self) -> u32 {
+        self.share(COMPLETIONS_PER_SECOND)
+    }
+
+    /// Messages about suspect blocks a second.
+    #[must_use]
+    pub const fn suspects(self) -> u32 {
+        self.share(SUSPECTS_PER_SECOND)
+    }
+
+    /// How often each of `devices` reports its progress while data arrives.
+    #[must_use]
+    pub fn report_interval(self, devices: u32) -> Duration {
+        REPORT_INTERVAL.max(Duration::from_secs(1) * devices / self.share(REPORTS_PER_SECOND))
+    }
+}
+
+/// How often each of `devices` of this program's sender reports its progress while data arrives.
 #[must_use]
 pub fn report_interval(devices: u32) -> Duration {
-    REPORT_INTERVAL.max(Duration::from_secs(1) * devices / REPORTS_PER_SECOND)
+    FeedbackBudget::default().report_interval(devices)
 }
 
 /// With what probability, over 65535, a device that has heard `announces` announces of a session
@@ -192,8 +252,9 @@ const _: () = {
     // A symbol with everything around it fits its MTU over IPv6 (40) and UDP (8).
     assert!(DEFAULT_SYMBOL_SIZE as usize + SYMBOL_HEADER_LEN + TAG_RESERVE + 48 <= 1500);
     assert!(MAX_SYMBOL_SIZE as usize + SYMBOL_HEADER_LEN + TAG_RESERVE + 48 <= 9000);
-    assert!(HEADER_LEN + 12 + HASHES_PER_PAGE as usize * 32 <= MAX_CONTROL);
+    assert!(HEADER_LEN + 5 + HASHES_PER_PAGE as usize * 35 <= MAX_CONTROL);
     assert!(MAX_CONTROL + MAX_TRAILER <= MAX_DATAGRAM);
+    assert!(MAX_MANIFEST <= MAX_CONTROL / 2 && MAX_MANIFEST <= MAX_MANIFEST_OBJECT);
     assert!(MAX_CONTROL + MAX_TRAILER + 48 <= 1280);
     assert!(MAX_SOURCE_SYMBOLS < MAX_ESI);
     assert!(MAX_BLOCKS as u64 * 32 < HASH_CACHE_BYTES);
@@ -205,6 +266,9 @@ const _: () = {
             + SUSPECTS_PER_SECOND
             <= FEEDBACK_PER_SECOND * 4 / 5
     );
+    // No share of the least budget is nothing.
+    assert!(MIN_FEEDBACK_BUDGET * SUSPECTS_PER_SECOND >= FEEDBACK_PER_SECOND);
+    assert!(MIN_FEEDBACK_BUDGET <= FEEDBACK_PER_SECOND && FEEDBACK_PER_SECOND <= MAX_FEEDBACK_BUDGET);
     assert!(ANNOUNCE_INTERVAL.as_secs() < SENDER_SILENCE.as_secs());
     assert!(
         DEVICE_SILENCE.as_secs() < DEVICE_STALL.as_secs() && DEVICE_STALL.as_secs() < DEVICE_SYNC.as_secs()

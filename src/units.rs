@@ -82,6 +82,14 @@ pub struct AgreementKey(pub [u8; 32]);
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cookie(pub [u8; 16]);
 
+/// What tells a sender's sessions apart: it rises from one to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Counter(pub u64);
+
+/// What gives a device its row back, if it comes again. Means nothing to anybody but the sender.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ticket(pub [u8; 16]);
+
 /// How datagrams are sealed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Suite {
@@ -90,6 +98,27 @@ pub enum Suite {
     Aes256Gcm,
     /// ChaCha20-Poly1305 (RFC 8439).
     ChaCha20Poly1305,
+}
+
+impl Suite {
+    /// Its number on the wire; 0 is none.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Aes256Gcm => 1,
+            Self::ChaCha20Poly1305 => 2,
+        }
+    }
+
+    /// The suite with this number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Aes256Gcm),
+            2 => Some(Self::ChaCha20Poly1305),
+            _ => None,
+        }
+    }
 }
 
 /// The first half of a source symbol's BLAKE3 hash: enough that nobody finds another symbol for it.
@@ -143,7 +172,7 @@ macro_rules! hex_display {
         }
     )*};
 }
-hex_display!(TaskId, DeviceId, Digest, SenderKey, AgreementKey, Cookie, SymbolDigest);
+hex_display!(TaskId, DeviceId, Digest, SenderKey, AgreementKey, Cookie, SymbolDigest, Ticket);
 
 impl fmt::Display for ChannelId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,17 +8,19 @@
 #[path = "../fuzz/src/lib.rs"]
 mod bodies;
 
-use bodies::{fuzz_arguments, fuzz_keys, fuzz_names, fuzz_state};
+use bodies::{fuzz_arguments, fuzz_keys, fuzz_manifest, fuzz_names, fuzz_state};
 use mcp::crypto::derive::Secret;
 use mcp::crypto::group::GroupKey;
 use mcp::units::{
-    AgreementKey, BlockIndex, ChannelId, Cookie, DeviceId, Digest, Esi, Rate, SenderKey, SessionId, Suite,
-    SymbolDigest, TaskId,
+    AgreementKey, BlockIndex, ChannelId, Cookie, Counter, DeviceId, Digest, Esi, Rate, SenderKey, SessionId,
+    Suite, SymbolDigest, TaskId, Ticket,
 };
 use mcp::wire::{
-    Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, Arrivals, Complete, Deficit, HashPage,
-    Header, Invitation, Join, Message, MessageKind, Nak, PacketNumber, PageRange, Phase, Poll, Progress,
-    RepairAdvertisement, Retry, Suspect, Symbol, SymbolDigests, decode_plain, encode_plain, fuzz_datagram,
+    Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, Arrivals, BlockEntry, Capabilities, Coding,
+    Complete, Deficit, HashPage, Header, Holdings, Invitation, Join, Message, MessageKind, Nak, Object,
+    ObjectKind, OneWay, OriginProof, PacketNumber, PageRange, Phase, Poll, Progress, RepairAdvertisement,
+    Retry, SinkEnd, Suspect, Symbol, SymbolDigests, TaskKind, Versions, decode_plain, encode_plain,
+    fuzz_datagram,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,27 +43,60 @@ fn goldens() -> Vec<Message<'static>> {
     let root = Digest(std::array::from_fn(|i| i as u8));
     vec![
         Announce {
+            versions: Versions { min: 1, max: 2 },
+            required: Capabilities::default(),
+            optional: Capabilities::CODED_BLOCKS,
             sender: SenderKey([0x51; 32]),
             agreement: AgreementKey([0x52; 32]),
+            counter: Counter(1_763_740_800_000),
             suite: Suite::ChaCha20Poly1305,
             task: TaskId([0xa5; 16]),
+            task_kind: TaskKind::UPDATE,
             phase: Phase::Repairing,
-            object_size: 5_000_000,
-            block_log2: 20,
             symbol_size: 1408,
             data: "[ff15::4d43:7417]:7417".parse().unwrap(),
             position: BlockIndex(5),
             invitation: invitation(),
             gsize: 30,
             rate: Rate(900_000_000),
-            root: Some(root),
+            feedback_budget: 1000,
+            objects: vec![
+                Object { kind: ObjectKind::Manifest, root: Some(root), ..Object::file(900, 10) },
+                Object { kind: ObjectKind::Stream, sealed: false, ..Object::file(5_000_000, 20) },
+            ],
             name: "image.iso".into(),
+            manifest: Vec::new(),
+            one_way: Some(OneWay { pass: 1, overhead_per_mille: 250 }),
+            origin: Some(OriginProof { key: SenderKey([0x56; 32]), signature: [0x57; 64] }),
         }
         .into(),
-        Join { device, holds: true, label: "lab-07".into() }.into(),
-        Admit { verdict: AdmitVerdict::Admitted, channel: ChannelId(7) }.into(),
+        Join {
+            device,
+            versions: Versions { min: 1, max: 1 },
+            supported: Capabilities::CODED_BLOCKS,
+            holdings: Holdings::All(root),
+            label: "lab-07".into(),
+            ticket: Some(Ticket([0x58; 16])),
+        }
+        .into(),
+        Admit {
+            verdict: AdmitVerdict::Admitted,
+            channel: ChannelId(7),
+            version: 1,
+            capabilities: Capabilities::CODED_BLOCKS,
+            ticket: Some(Ticket([0x58; 16])),
+        }
+        .into(),
         Symbol { block: BlockIndex(2), esi: Esi(745), payload: b"some bytes of a symbol" }.into(),
-        HashPage { first: BlockIndex(32), values: vec![root; 2] }.into(),
+        HashPage {
+            first: BlockIndex(32),
+            blocks: vec![
+                BlockEntry { value: root, coding: Coding::Raw, coded_k: 745 },
+                BlockEntry { value: root, coding: Coding::Zero, coded_k: 0 },
+                BlockEntry { value: root, coding: Coding::Zstd, coded_k: 211 },
+            ],
+        }
+        .into(),
         Poll {
             round: 3,
             position: BlockIndex(5),
@@ -90,6 +125,8 @@ fn goldens() -> Vec<Message<'static>> {
             lost: 30,
             kernel_drops: 2,
             overrun_drops: 1,
+            storage_delay_us: 1_500,
+            room: BlockIndex(64),
             arrivals: Some(Arrivals {
                 first: PacketNumber::new(ChannelId::GROUP, 40),
                 last: PacketNumber::new(ChannelId::GROUP, 140),
@@ -99,7 +136,13 @@ fn goldens() -> Vec<Message<'static>> {
             }),
         }
         .into(),
-        Complete { root, received: 3700, lost: 37 }.into(),
+        Complete {
+            sink: SinkEnd::Piped,
+            command: Some(0),
+            hook: Some(-1),
+            ..Complete::named(root, 3700, 37)
+        }
+        .into(),
         Acknowledge.into(),
         Abort { code: AbortCode::Disk, reason: "no space left".into() }.into(),
         Retry { agreement: AgreementKey([0x53; 32]), cookie: Cookie([0x54; 16]) }.into(),
@@ -136,6 +179,7 @@ fn all_other_corpora_replay() {
     replay("names", fuzz_names);
     replay("state", fuzz_state);
     replay("keys", fuzz_keys);
+    replay("manifest", fuzz_manifest);
     replay("arguments", fuzz_arguments);
 }
 

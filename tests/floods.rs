@@ -10,7 +10,9 @@ use mcp::crypto::derive::Secret;
 use mcp::crypto::group::GroupKey;
 use mcp::protocol::packet_protection::{Found, ReceiverSide, find};
 use mcp::units::{ChannelId, Cookie, DeviceId};
-use mcp::wire::{self, Header, Join, Message, MessageKind, Nak, PacketNumber};
+use mcp::wire::{
+    self, Capabilities, Header, Holdings, Join, Message, MessageKind, Nak, PacketNumber, Versions,
+};
 use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::path::Path;
@@ -129,9 +131,9 @@ fn junk(group: SocketAddrV4, stop: &AtomicBool, count: &AtomicU64) {
                     // Of this session, of any kind, with a number that comes next.
                     let mut bytes = heard[rng.usize(..heard.len())].clone();
                     bytes[3] = rng.u8(1..=MessageKind::ALL.len() as u8);
-                    bytes[14..20].copy_from_slice(&rng.u64(..).to_be_bytes()[2..]);
+                    bytes[15..21].copy_from_slice(&rng.u64(..).to_be_bytes()[2..]);
                     let len = bytes.len();
-                    bytes[rng.usize(20..len)] ^= 1;
+                    bytes[rng.usize(21..len)] ^= 1;
                     bytes
                 }
             };
@@ -188,7 +190,14 @@ fn naks(group: SocketAddrV4, stop: &AtomicBool, count: &AtomicU64) {
                     session: first.session,
                     packet_number: PacketNumber::new(ChannelId::GROUP, sent),
                 };
-                let join = Join { device: DeviceId([66; 16]), holds: false, label: "chatty".into() };
+                let join = Join {
+                    device: DeviceId([66; 16]),
+                    versions: Versions::OURS,
+                    supported: Capabilities::OURS,
+                    holdings: Holdings::Nothing,
+                    label: "chatty".into(),
+                    ticket: None,
+                };
                 let _ = mouth.send_to(&side.join(header, cookie, join), at);
                 sent += 1;
             }

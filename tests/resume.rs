@@ -50,7 +50,7 @@ fn changed(source: &Path, to: PathBuf, blocks: impl Iterator<Item = u64>) -> Pat
 #[test]
 fn a_killed_receiver_that_is_started_again_receives_only_the_rest() {
     let tmp = TempDir::new();
-    let source = tmp.file("image.bin", 16 * MIB + 4321, 1);
+    let source = tmp.file("image.bin", 32 * MIB + 4321, 1);
     let out = tmp.dir("out");
     // With the same sender still at it, and with another one.
     let network = Network::loopback();

@@ -10,7 +10,6 @@ use mcp::session::{
     Discovery, EgressBudget, RateChoice, ReceiveHandle, ReceiveSession, SendHandle, SendSession, Target,
     Wanted, What,
 };
-use mcp::status::DeviceStatus;
 use mcp::storage::{FileSink, FileSource};
 use mcp::units::Rate;
 use std::fs;
@@ -53,8 +52,8 @@ fn receive(out: &Path, group: Destination) -> ReceiveSession {
 fn both_complete(sender: SendHandle, receiver: ReceiveHandle, source: &Path, out: &Path) {
     let sent = sender.wait().expect("no error");
     assert_eq!(sent.outcome, SenderOutcome::Ended);
-    assert!(sent.rows.iter().all(|row| row.status == DeviceStatus::Complete), "{:?}", sent.rows);
-    assert_eq!(sent.rows.len(), 1);
+    assert!(sent.rows().iter().all(|row| row.assignment.is_complete()), "{:?}", sent.rows());
+    assert_eq!(sent.rows().len(), 1);
     let received = receiver.wait().expect("no error");
     assert_eq!(received.outcome, ReceiverOutcome::Complete { acknowledged: true });
     assert_only_copy(source, out);
@@ -63,7 +62,7 @@ fn both_complete(sender: SendHandle, receiver: ReceiveHandle, source: &Path, out
 /// Whether the stream has begun, by what the sender says.
 fn until_streaming(sender: &SendHandle) {
     let end = Instant::now() + PATIENCE;
-    while sender.snapshot().is_none_or(|s| s.sender.source_symbols == 0) {
+    while sender.snapshot().is_none_or(|s| s.sender.overview.source_symbols == 0) {
         assert!(Instant::now() < end && !sender.is_over(), "no stream");
         thread::sleep(Duration::from_millis(5));
     }
@@ -88,14 +87,13 @@ fn two_and_two_on_one_budget() {
     all.iter().for_each(|(sender, ..)| until_streaming(sender));
     let wire = || {
         let snapshots = all.iter().map(|(sender, ..)| sender.snapshot().unwrap());
-        (Instant::now(), snapshots.map(|s| s.sender.wire_bytes).collect::<Vec<_>>())
+        (Instant::now(), snapshots.map(|s| s.sender.overview.wire_bytes).collect::<Vec<_>>())
     };
     let (since, from) = wire();
     let mut last = (since, from.clone());
-    while all
-        .iter()
-        .all(|(sender, ..)| !sender.is_over() && sender.snapshot().unwrap().sender.streamed < 44 * MIB)
-    {
+    while all.iter().all(|(sender, ..)| {
+        !sender.is_over() && sender.snapshot().unwrap().sender.overview.streamed < 44 * MIB
+    }) {
         last = wire();
         thread::sleep(Duration::from_millis(20));
     }
@@ -199,11 +197,11 @@ fn controls_and_snapshots() {
         thread::sleep(Duration::from_millis(10));
     }
     // A second one is waited for, but not if somebody says so.
-    assert_eq!(sender.snapshot().unwrap().sender.source_symbols, 0);
+    assert_eq!(sender.snapshot().unwrap().sender.overview.source_symbols, 0);
     sender.start_now();
     assert_eq!(receiver.wait().unwrap().outcome, ReceiverOutcome::Complete { acknowledged: true });
     let sent = sender.wait().unwrap();
-    assert_eq!((sent.rows.len(), sent.outcome), (1, SenderOutcome::Ended));
+    assert_eq!((sent.rows().len(), sent.outcome), (1, SenderOutcome::Ended));
     assert_only_copy(&source, &out);
 
     let sender = send(&source, group).start().unwrap();

@@ -8,6 +8,7 @@
 //! cargo bench --bench transfer -- --rate auto --receivers 1 --tools mcp,sealed                 (cost of a group key)
 //! cargo bench --bench transfer -- --small 1024 --receivers 4 --tools mcp
 //! cargo bench --bench transfer -- --rate 400 --receivers 1,8 --tools mcp,blaster   (cost of a receiver)
+//! cargo bench --bench transfer -- --rounds 11 --tools mcp --other OLD/mcp          (against another build)
 //! ```
 //!
 //! Each round runs every tool once, so that a busy spell of the machine hits all of them. A run
@@ -93,6 +94,9 @@ pub struct Options {
     /// The mcp to measure
     #[arg(long, value_name = "PATH", env = "MCP_BENCH_BINARY", default_value = MCP)]
     mcp: PathBuf,
+    /// Another build of mcp to measure beside it; every pair of runs is printed
+    #[arg(long, value_name = "PATH")]
+    other: Option<PathBuf>,
     /// Further words for `mcp send`
     #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
     mcp_args: String,
@@ -199,8 +203,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn compare(options: &Options) {
-    let (tools, missing): (Vec<Tool>, Vec<Tool>) =
-        options.tools.iter().partition(|tool| has_program(tool.program()));
+    let wanted = options.tools.iter().chain(options.other.is_some().then_some(&Tool::Other));
+    let (tools, missing): (Vec<Tool>, Vec<Tool>) = wanted.partition(|tool| has_program(tool.program()));
     for tool in missing {
         skip(&format!("{tool}: {} is not installed", tool.program()));
     }
@@ -221,6 +225,7 @@ fn compare(options: &Options) {
             pace: options.rate,
             whole_packets: options.offload == Offload::Off,
             mcp: &options.mcp,
+            other: options.other.as_ref().unwrap_or(&options.mcp),
             mcp_args: &options.mcp_args,
             batch: options.batch,
             within: Duration::from_secs(options.timeout),

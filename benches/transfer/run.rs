@@ -28,6 +28,8 @@ pub struct Setting<'a> {
     pub whole_packets: bool,
     /// The mcp to measure.
     pub mcp: &'a Path,
+    /// The mcp that [`Tool::Other`] stands for.
+    pub other: &'a Path,
     /// Further words for `mcp send`.
     pub mcp_args: &'a str,
     /// Datagrams that the blaster sends at a time.
@@ -107,7 +109,7 @@ impl Setting<'_> {
                 let slowest = caught.iter().map(|c| mbit(c.bytes, c.seconds)).fold(f64::INFINITY, f64::min);
                 (slowest, slowest, caught.iter().map(|c| c.bytes).sum::<f64>())
             }
-            Tool::Mcp | Tool::Sealed => {
+            Tool::Mcp | Tool::Sealed | Tool::Other => {
                 let seconds = end.last_event()["transfer_seconds"].as_f64().unwrap_or(f64::NAN);
                 (mbit(size, took), mbit(size, seconds), size * self.receivers as f64)
             }

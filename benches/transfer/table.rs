@@ -107,6 +107,9 @@ impl Series {
                 })
                 .collect();
             println!("mcp : {tool:<9}{}", ratios.join(", "));
+            if *tool == Tool::Other {
+                println!("goodput of each pair, mcp/other: {}", pairs_of(ours, theirs).join(" "));
+            }
         }
     }
 }
@@ -127,6 +130,12 @@ pub fn print_growth(all: &[Series]) {
         println!("  {tool:<9}{:.3} to {:.3}: {:+.3}", cost(few, tool), cost(many, tool), growth(tool));
     }
     println!("  mcp's grows by {:+.1} % of itself beyond the blaster's", 100.0 * beyond);
+}
+
+/// The goodputs of each round, and a dash where one of the two failed.
+fn pairs_of(ours: &[Option<Figures>], theirs: &[Option<Figures>]) -> Vec<String> {
+    let goodput = |run: &Option<Figures>| shown(run.as_ref().map_or(f64::NAN, |f| f.goodput), 0);
+    ours.iter().zip(theirs).map(|(a, b)| format!("{}/{}", goodput(a), goodput(b))).collect()
 }
 
 /// A number, or a dash in the place of none.

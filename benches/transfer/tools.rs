@@ -6,7 +6,7 @@ use super::support::process::{Cmd, Proc};
 use mcp::crypto::derive::Secret;
 use mcp::crypto::group::GroupKey;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// What can be measured.
@@ -15,6 +15,8 @@ pub enum Tool {
     Mcp,
     /// mcp with a group key.
     Sealed,
+    /// Another build of mcp.
+    Other,
     Udpcast,
     Uftp,
     /// Datagrams without a protocol: what the machine can carry.
@@ -26,7 +28,7 @@ impl Tool {
     pub fn program(self) -> &'static str {
         match self {
             // Comes with the bench.
-            Self::Mcp | Self::Sealed | Self::Blaster => "ip",
+            Self::Mcp | Self::Sealed | Self::Other | Self::Blaster => "ip",
             Self::Udpcast => "udp-sender",
             Self::Uftp => "uftp",
         }
@@ -38,6 +40,7 @@ impl fmt::Display for Tool {
         f.pad(match self {
             Self::Mcp => "mcp",
             Self::Sealed => "sealed",
+            Self::Other => "other",
             Self::Udpcast => "udpcast",
             Self::Uftp => "uftp",
             Self::Blaster => "blaster",
@@ -114,6 +117,11 @@ impl Setting<'_> {
         self.out(host).join(self.source.file_name().expect("a file's name"))
     }
 
+    /// The build of mcp that a tool stands for.
+    fn program(&self, tool: Tool) -> &Path {
+        if tool == Tool::Other { self.other } else { self.mcp }
+    }
+
     fn on(&self, host: usize, program: &str, words: &str) -> Cmd {
         self.lab.on(host, Cmd::new(program, program).args(words.split_whitespace()))
     }
@@ -127,8 +135,8 @@ impl Setting<'_> {
     /// Starts the tool's receiver on a host.
     pub fn receiver(&self, tool: Tool, host: usize) -> Proc {
         let cmd = match tool {
-            Tool::Mcp | Tool::Sealed => {
-                let cmd = network().recv(&format!("h{host}"), self.out(host)).program(self.mcp);
+            Tool::Mcp | Tool::Sealed | Tool::Other => {
+                let cmd = network().recv(&format!("h{host}"), self.out(host)).program(self.program(tool));
                 self.lab.on(host, with_key(tool, cmd))
             }
             Tool::Udpcast => {
@@ -147,13 +155,13 @@ impl Setting<'_> {
     pub fn sender(&self, tool: Tool) -> Proc {
         let (n, rate) = (self.receivers, self.pace.mbit());
         let cmd = match tool {
-            Tool::Mcp | Tool::Sealed => {
+            Tool::Mcp | Tool::Sealed | Tool::Other => {
                 let rate = match self.pace {
                     Pace::Auto => Vec::new(),
                     Pace::None => vec!["--rate".into(), "20G".into()],
                     Pace::Mbit(mbit) => vec!["--rate".into(), format!("{mbit}M")],
                 };
-                let cmd = network().send(self.source, n).program(self.mcp);
+                let cmd = network().send(self.source, n).program(self.program(tool));
                 let cmd = cmd.args(rate).args(self.mcp_args.split_whitespace());
                 self.lab.on(0, with_key(tool, cmd))
             }

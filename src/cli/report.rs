@@ -2,7 +2,8 @@
 
 use super::exit::Exit;
 use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
-use crate::status::{DeviceRow, DeviceStatus};
+use crate::protocol::statistics::DeviceRow;
+use crate::task::State;
 use crate::text::bytes;
 use crate::ui::{device_name, escape};
 use crate::wire::AbortCode;
@@ -63,7 +64,7 @@ pub fn warning(text: &str) {
 #[must_use]
 pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u32>) -> Option<Error> {
     match outcome {
-        SenderOutcome::Interrupted if rows.iter().all(|r| r.status == DeviceStatus::Complete) => {
+        SenderOutcome::Interrupted if rows.iter().all(|row| row.assignment.is_complete()) => {
             let who =
                 if rows.is_empty() { "no device had joined" } else { "every device that joined is complete" };
             Some(Error::Environment(format!("interrupted; {who}")))
@@ -71,6 +72,12 @@ pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u
         SenderOutcome::Interrupted => {
             Some(Error::Environment("interrupted; devices that are not complete have been told".into()))
         }
+        SenderOutcome::StoreFailed(why) => Some(Error::Environment(format!(
+            "the task store failed: {why}; it has {} of {} as complete, and others may be so too: mend it and \
+             send again",
+            rows.iter().filter(|row| row.assignment.is_complete()).count(),
+            devices(rows.len())
+        ))),
         SenderOutcome::SourceFailed(why) => Some(Error::Environment(why.clone())),
         SenderOutcome::Internal(why) => Some(Error::Bug(why.clone())),
         SenderOutcome::Ended => match Exit::of_sender(outcome, rows, expected) {
@@ -92,7 +99,7 @@ pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u
 
 /// Names the first few devices that did not complete, and counts those that never came.
 fn incomplete(rows: &[DeviceRow], expected: Option<u32>) -> Error {
-    let open = rows.iter().filter(|r| r.status != DeviceStatus::Complete).count();
+    let open = rows.iter().filter(|row| !row.assignment.is_complete()).count();
     let absent = (expected.unwrap_or(0) as usize).saturating_sub(rows.len());
     let mut parts = Vec::new();
     if open > 0 {
@@ -107,7 +114,7 @@ fn incomplete(rows: &[DeviceRow], expected: Option<u32>) -> Error {
 /// The first few that did not complete, with their reasons: with `-q` there is no table.
 fn named(rows: &[DeviceRow]) -> String {
     const MOST: usize = 5;
-    let mut open = rows.iter().filter(|r| r.status != DeviceStatus::Complete);
+    let mut open = rows.iter().filter(|row| !row.assignment.is_complete());
     let mut names: Vec<String> = open.by_ref().take(MOST).map(name_and_reason).collect();
     if open.next().is_some() {
         names.push("...".to_owned());
@@ -116,10 +123,10 @@ fn named(rows: &[DeviceRow]) -> String {
 }
 
 fn name_and_reason(row: &DeviceRow) -> String {
-    let name = device_name(&row.label, row.device);
-    match &row.status {
-        DeviceStatus::Failed(why) => format!("{name}: {}", why.split("; ").next().unwrap_or(why)),
-        DeviceStatus::Lost => format!("{name}: lost"),
+    let name = device_name(&row.assignment.label, row.assignment.device);
+    match row.assignment.state() {
+        State::Failed(why) => format!("{name}: {}", why.split("; ").next().unwrap_or(why)),
+        State::Lost => format!("{name}: lost"),
         _ => name,
     }
 }
@@ -149,6 +156,10 @@ pub fn of_receiver(outcome: &ReceiverOutcome, kept: u64) -> Option<Error> {
             "no sender was found in time; start 'mcp send', or check the group, the interface and the firewall"
                 .into(),
         )),
+        ReceiverOutcome::SenderNeeds(need) => Some(Error::Peer(format!(
+            "no sender that this mcp understands was found in time, but one that needs {need}; install the \
+             release of mcp that it runs"
+        ))),
         ReceiverOutcome::SenderSilent => {
             Some(Error::Peer(format!("the sender fell silent, {saved}; receive again once it is back")))
         }
@@ -176,6 +187,7 @@ pub fn of_receiver(outcome: &ReceiverOutcome, kept: u64) -> Option<Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::need::Need;
     use crate::ui::testing::row;
 
     #[test]
@@ -191,9 +203,9 @@ mod tests {
     #[test]
     fn senders() {
         let ended = SenderOutcome::Ended;
-        let done = row("lab-1", DeviceStatus::Complete);
+        let done = row("lab-1", State::Complete);
         assert_eq!(of_sender(&ended, std::slice::from_ref(&done), Some(1)), None);
-        let rows = [done, row("lab-2", DeviceStatus::Lost)];
+        let rows = [done, row("lab-2", State::Lost)];
         assert_eq!(
             of_sender(&ended, &rows, Some(4)).unwrap().line(),
             "mcp: 1 device did not complete (lab-2: lost) and 2 of those expected never came; send again for them"
@@ -202,7 +214,7 @@ mod tests {
             of_sender(&ended, &[], None).unwrap().line().starts_with("mcp: no device came; run 'mcp recv'")
         );
         assert!(of_sender(&ended, &rows[1..], None).unwrap().line().contains("none of 1 device completed"));
-        let many: Vec<_> = (0..9).map(|n| row(&format!("d{n}"), DeviceStatus::Lost)).chain(rows).collect();
+        let many: Vec<_> = (0..9).map(|n| row(&format!("d{n}"), State::Lost)).chain(rows).collect();
         let line = of_sender(&ended, &many, None).unwrap().line();
         assert!(
             line.contains(
@@ -210,6 +222,10 @@ mod tests {
             ),
             "{line}"
         );
+        let gone = SenderOutcome::StoreFailed("it does not answer".into());
+        let line = of_sender(&gone, &many, None).unwrap().line();
+        let expected = "mcp: the task store failed: it does not answer; it has 1 of 11 devices as complete,";
+        assert!(line.starts_with(expected), "{line}");
         let failed = SenderOutcome::SourceFailed("it shrank".into());
         assert_eq!(of_sender(&failed, &many, None), Some(Error::Environment("it shrank".into())));
     }
@@ -231,6 +247,7 @@ mod tests {
         );
         let outcomes = [
             O::NoSender,
+            O::SenderNeeds(Need::Version(2)),
             O::SenderSilent,
             O::SenderAborted(AbortCode::Finished, String::new()),
             O::SenderAborted(AbortCode::Interrupted, String::new()),
@@ -243,7 +260,7 @@ mod tests {
         for outcome in outcomes {
             let error = of_receiver(&outcome, 0).unwrap();
             let agrees = error.exit() == Exit::of_receiver(&outcome)
-                || matches!(outcome, O::NoSender | O::Interrupted);
+                || matches!(outcome, O::NoSender | O::SenderNeeds(_) | O::Interrupted);
             assert!(agrees && error.line().len() > 10, "{outcome:?}: {error:?}");
         }
     }

@@ -13,6 +13,7 @@ use crate::session::{SendHandle, SendSession, SendSnapshot, SessionEvent, Target
 use crate::storage::{FileSource, check_whole};
 use crate::ui::report_file::Report;
 use crate::ui::{SenderIntro, SenderView, sender_view};
+use crate::units::Counter;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -55,6 +56,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         Keys { asked: config.key.as_deref(), variable: std::env::var_os("MCP_KEY"), ring: ring.as_ref() };
     let group_key = keys.for_sending(&mut warnings)?;
     let signing_key = trust::signing_key(ring.as_ref(), &mut warnings)?;
+    let counter = Counter(trust::session_counter(ring.as_ref(), &mut warnings));
     let started = SystemTime::now();
     let mut console = Console::new(config.gather.enter)
         .map_err(|e| Error::Environment(format!("cannot wait for signals: {e}")))?;
@@ -68,7 +70,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         .ttl(config.ttl)
         .symbol_size(config.symbol_size)
         .group_key(group_key)
-        .signing_key(signing_key)
+        .signing_key(signing_key, counter)
         .remember_in(state_dir())
         .start()
         .map_err(|e| environment(&e))?;
@@ -90,9 +92,9 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         }
     };
     let snapshot = &end.snapshot.sender;
-    let exit = Exit::of_sender(&end.outcome, &end.rows, config.gather.expected);
+    let exit = Exit::of_sender(&end.outcome, end.rows(), config.gather.expected);
     view.finish(now, snapshot, exit);
-    if let Some(error) = report::of_sender(&end.outcome, &end.rows, config.gather.expected) {
+    if let Some(error) = report::of_sender(&end.outcome, end.rows(), config.gather.expected) {
         report::error(&error);
     }
     let Some(path) = &config.report else { return Ok(exit) };
@@ -127,7 +129,7 @@ fn watch(session: &SendHandle, console: &mut Console, view: &mut dyn SenderView)
     let show = |events: Vec<SessionEvent<SenderEvent>>, snapshot: &SendSnapshot, tick| {
         for event in events {
             match event.what {
-                What::Changed(changed) => view.event(event.at, &changed, &snapshot.sender),
+                What::Changed(changed) => view.event(event.at, &changed, &snapshot.sender.overview),
                 What::Warning(text) => view.warn(event.at, &text),
                 What::Note(text) => view.note(event.at, &text),
             }

@@ -5,7 +5,7 @@ use super::report::Error;
 use crate::crypto::derive::Secret;
 use crate::crypto::group::{GroupKey, GroupKeys, check_name};
 use crate::crypto::sign::SigningKey;
-use crate::keyring::{Keyring, KeyringError, read_private};
+use crate::keyring::{Keyring, KeyringError, read_private, unrecorded_session_counter};
 use crate::limits::{MAX_GROUP_KEYS, MAX_KEY_FILE};
 use crate::protocol::trust::{Strangers, Trust};
 use crate::units::SenderKey;
@@ -132,6 +132,15 @@ fn file(path: &Path, warnings: &mut Vec<String>) -> Result<GroupKeys, Error> {
 #[must_use]
 pub fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.collect::<Vec<_>>().join(", ")
+}
+
+/// What tells this session from others of this machine. It never ends a run: where it cannot be kept, the clock
+/// has to do.
+#[must_use]
+pub fn session_counter(ring: Option<&Keyring>, warnings: &mut Vec<String>) -> u64 {
+    ring.map_or_else(unrecorded_session_counter, |ring| {
+        ring.next_session_counter(warnings).unwrap_or_else(|_| unrecorded_session_counter())
+    })
 }
 
 /// Who this machine is as a sender. Where that cannot be kept it costs a warning, and devices that

@@ -26,6 +26,16 @@ impl Agreement {
         Self(Backend::Real(StaticSecret::from(random)))
     }
 
+    /// From a secret that other keys are derived from too: `context` keeps them apart.
+    #[must_use]
+    pub fn derived(seed: [u8; 32], context: &'static str) -> Self {
+        #[cfg(any(test, feature = "sim"))]
+        if sham::is_one(&seed) {
+            return Self::new(seed);
+        }
+        Self::new(*Secret::new(seed).derive(context, &[]).expose())
+    }
+
     /// The same, to agree with this peer.
     #[must_use]
     pub fn facing(peer: &AgreementKey, random: [u8; 32]) -> Self {

@@ -56,6 +56,16 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// A hash of public `parts`, each of them kept apart from the next by its length, for one use.
+#[must_use]
+pub fn bind(context: &'static str, parts: &[&[u8]]) -> [u8; KEY_LEN] {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_be_bytes()).update(part);
+    }
+    *hasher.finalize().as_bytes()
+}
+
 /// Whether two proofs are the same, in a time that does not tell where they differ.
 #[must_use]
 pub fn same(a: &[u8; 16], b: &[u8; 16]) -> bool {

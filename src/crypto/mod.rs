@@ -2,6 +2,7 @@
 //!
 //! - `digest`: BLAKE3 of the object by its blocks. `derive`: keys from secrets (BLAKE3's KDF).
 //! - `sign`: who the sender is (Ed25519). `agree`: a secret that two share (X25519).
+//! - `origin`: who made an object, whoever sends it.
 //! - `seal`: one datagram kept secret and unforged (AES-256-GCM or ChaCha20-Poly1305).
 //! - `window`: packet numbers that have been seen.
 //! - `group`, `sender`: keys as text that people carry (`key_text`: how it is written and checked).
@@ -11,6 +12,7 @@ pub mod derive;
 pub mod digest;
 pub mod group;
 mod key_text;
+pub mod origin;
 pub mod seal;
 pub mod sender;
 pub mod sign;

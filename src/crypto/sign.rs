@@ -7,8 +7,23 @@ use ed25519_dalek::{Signature, Signer, SigningKey as Ed25519Key, VerifyingKey};
 /// Bytes of a signature.
 pub const SIGNATURE_LEN: usize = 64;
 
-/// Keeps what is signed here apart from whatever else a key might ever sign.
-const CONTEXT: &str = "mcp 2026-11-20 datagram signed by its sender v1";
+/// What a signature is for. Each purpose has a context of its own, so that none passes for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A datagram and the identity of the group that it is for.
+    Datagram,
+    /// An object and its manifest, independent of the session (`origin`).
+    Origin,
+}
+
+impl Purpose {
+    const fn context(self) -> &'static str {
+        match self {
+            Self::Datagram => "mcp 2026-11-21 datagram signed by its sender v1",
+            Self::Origin => "mcp 2026-11-21 object signed by its origin v1",
+        }
+    }
+}
 
 /// A sender's secret half.
 #[derive(Clone)]
@@ -38,13 +53,14 @@ impl SigningKey {
         }
     }
 
-    /// Signs `bytes`.
+    /// Signs `parts`, one after the other.
     #[must_use]
-    pub fn sign(&self, bytes: &[u8]) -> [u8; SIGNATURE_LEN] {
+    pub fn sign(&self, purpose: Purpose, parts: &[&[u8]]) -> [u8; SIGNATURE_LEN] {
+        let digest = digest(purpose, parts);
         match &self.0 {
-            Backend::Real(key) => key.sign(&digest(bytes)).to_bytes(),
+            Backend::Real(key) => key.sign(&digest).to_bytes(),
             #[cfg(any(test, feature = "sim"))]
-            Backend::Sham(key) => sham::sign(key, bytes),
+            Backend::Sham(key) => sham::sign(key, &digest),
         }
     }
 }
@@ -55,20 +71,25 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
-/// Whether `signature` is of these `bytes` by the sender with this key. Keys and signatures that are
+/// Whether `signature` is of these `parts` by the sender with this key. Keys and signatures that are
 /// not in the one proper form are refused.
 #[must_use]
-pub fn verify(key: &SenderKey, bytes: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
+pub fn verify(key: &SenderKey, purpose: Purpose, parts: &[&[u8]], signature: &[u8; SIGNATURE_LEN]) -> bool {
+    let digest = digest(purpose, parts);
     #[cfg(any(test, feature = "sim"))]
-    if let Some(verdict) = sham::verify(key, bytes, signature) {
+    if let Some(verdict) = sham::verify(key, &digest, signature) {
         return verdict;
     }
     VerifyingKey::from_bytes(&key.0)
-        .is_ok_and(|key| key.verify_strict(&digest(bytes), &Signature::from_bytes(signature)).is_ok())
+        .is_ok_and(|key| key.verify_strict(&digest, &Signature::from_bytes(signature)).is_ok())
 }
 
-fn digest(bytes: &[u8]) -> [u8; 32] {
-    *blake3::Hasher::new_derive_key(CONTEXT).update(bytes).finalize().as_bytes()
+fn digest(purpose: Purpose, parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key(purpose.context());
+    parts.iter().for_each(|part| {
+        hasher.update(part);
+    });
+    *hasher.finalize().as_bytes()
 }
 
 /// Signatures that anybody can make, for worlds where thousands of devices verify on one thread: the
@@ -101,14 +122,18 @@ pub mod sham {
         SigningKey(Backend::Sham(SenderKey(key)))
     }
 
-    pub(super) fn sign(key: &SenderKey, bytes: &[u8]) -> [u8; SIGNATURE_LEN] {
+    pub(super) fn sign(key: &SenderKey, digest: &[u8; 32]) -> [u8; SIGNATURE_LEN] {
         let mut signature = [0; SIGNATURE_LEN];
-        signature[..32].copy_from_slice(blake3::keyed_hash(&key.0, bytes).as_bytes());
+        signature[..32].copy_from_slice(blake3::keyed_hash(&key.0, digest).as_bytes());
         signature
     }
 
-    pub(super) fn verify(key: &SenderKey, bytes: &[u8], signature: &[u8; SIGNATURE_LEN]) -> Option<bool> {
-        (allowed() && key.0.starts_with(MARK)).then(|| sign(key, bytes) == *signature)
+    pub(super) fn verify(
+        key: &SenderKey,
+        digest: &[u8; 32],
+        signature: &[u8; SIGNATURE_LEN],
+    ) -> Option<bool> {
+        (allowed() && key.0.starts_with(MARK)).then(|| sign(key, digest) == *signature)
     }
 }
 
@@ -138,22 +163,28 @@ mod tests {
     fn every_bit_counts() {
         let signing_key = SigningKey::new(&Secret::new([5; 32]));
         let bytes = b"an announce, say".to_vec();
-        let signature = signing_key.sign(&bytes);
-        assert!(verify(&signing_key.public(), &bytes, &signature));
+        let signature = signing_key.sign(Purpose::Datagram, &[&bytes]);
+        assert!(verify(&signing_key.public(), Purpose::Datagram, &[&bytes], &signature));
         for bit in 0..bytes.len() * 8 {
             let mut bytes = bytes.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(!verify(&signing_key.public(), &bytes, &signature), "bit {bit} of the message");
+            assert!(
+                !verify(&signing_key.public(), Purpose::Datagram, &[&bytes], &signature),
+                "bit {bit} of the message"
+            );
         }
         for bit in 0..SIGNATURE_LEN * 8 {
             let mut signature = signature;
             signature[bit / 8] ^= 1 << (bit % 8);
-            assert!(!verify(&signing_key.public(), &bytes, &signature), "bit {bit} of the signature");
+            assert!(
+                !verify(&signing_key.public(), Purpose::Datagram, &[&bytes], &signature),
+                "bit {bit} of the signature"
+            );
         }
         for bit in 0..256 {
             let mut key = signing_key.public();
             key.0[bit / 8] ^= 1 << (bit % 8);
-            assert!(!verify(&key, &bytes, &signature), "bit {bit} of the key");
+            assert!(!verify(&key, Purpose::Datagram, &[&bytes], &signature), "bit {bit} of the key");
         }
     }
 
@@ -161,6 +192,10 @@ mod tests {
     fn a_signature_for_another_use_does_not_count() {
         let seed = Secret::new([5; 32]);
         let raw = Ed25519Key::from_bytes(seed.expose()).sign(b"bytes").to_bytes();
-        assert!(!verify(&SigningKey::new(&seed).public(), b"bytes", &raw));
+        let key = SigningKey::new(&seed);
+        let takes = |purpose, signature: &_| verify(&key.public(), purpose, &[b"bytes"], signature);
+        assert!(!takes(Purpose::Datagram, &raw));
+        let datagram = key.sign(Purpose::Datagram, &[b"bytes"]);
+        assert!(takes(Purpose::Datagram, &datagram) && !takes(Purpose::Origin, &datagram));
     }
 }

@@ -1,24 +1,60 @@
 //! What the machines' jobs do, against the storage ports: pure functions of a job and its files,
 //! executed by worker threads or by the simulated world.
 
-use crate::crypto::digest::{chaining_value, symbol_digest};
+use crate::crypto::digest::{chaining_value, root, symbol_digest};
 use crate::fec::{BlockAssembly, Buffer, Encoder, PlanCache};
 use crate::layout::Layout;
+use crate::protocol::event::SenderSnapshot;
 use crate::protocol::job::{ReceiverDone, ReceiverJob, SenderDone, SenderJob};
+use crate::protocol::sender::Sender;
+use crate::protocol::statistics::DeviceRow;
 use crate::ranges::BitSet;
-use crate::storage::{Earlier, Part, Sink, SinkError, Source, SourceError};
-use crate::units::{BlockIndex, Digest, SymbolDigest};
-use crate::wire::AbortCode;
+use crate::storage::{Earlier, Found, Part, Sink, SinkError, Source, SourceError};
+use crate::store::SharedStore;
+use crate::time::Time;
+use crate::units::{BlockIndex, Digest, SymbolDigest, TaskId};
+use crate::wire::{AbortCode, Holdings};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Blocks behind the one being hashed that are left in memory. The stream is at most two pages of
 /// hashes (64 blocks) behind the hashing, and most repairs are of the blocks just streamed.
 const KEPT_BLOCKS: u32 = 256;
 
+/// What a job for the store is told by those who have none.
+const NO_STORE: &str = "this worker has no store; please report this";
+
+/// Executes a sender's job for the store ([`SenderJob::is_for_store`]), which keeps what becomes of `task`.
+/// Others are passed over.
+pub fn run_store_job(job: SenderJob, task: TaskId, store: &SharedStore) -> SenderDone {
+    match job {
+        SenderJob::LookUp(devices) => {
+            let found = store.with(|store| store.look_up(task, &devices));
+            let found = found.map(|found| devices.into_iter().zip(found).collect());
+            SenderDone::LookedUp(found.map_err(|e| e.to_string()))
+        }
+        SenderJob::Record(assignments) => {
+            let kept = store.with(|store| store.record(&assignments));
+            SenderDone::Recorded(kept.map_err(|e| e.to_string()))
+        }
+        SenderJob::Hash(_) | SenderJob::Encode { .. } | SenderJob::Digest(_) | SenderJob::CheckSource => {
+            SenderDone::WorkerDied("the store was asked for something else".to_owned())
+        }
+    }
+}
+
+/// The last word on a sender's devices, once it has finished: what the store has of `task`; or, if the store
+/// cannot be asked, what it was last known to have. The exit code, the table and the report are made from it.
+pub fn final_snapshot(sender: &Sender, task: TaskId, store: &SharedStore, now: Time) -> SenderSnapshot {
+    let snapshot = sender.snapshot(now);
+    let kept = if sender.is_recorded() { store.with(|store| store.assignments(task)).ok() } else { None };
+    let kept = kept.unwrap_or_else(|| sender.recorded_assignments());
+    let rows = DeviceRow::join(kept, snapshot.devices.clone());
+    snapshot.with_devices(rows)
+}
+
 /// Executes a sender's job. `buffer` is scratch space, kept by the caller for the next one.
 ///
-/// [`SenderJob::LookUp`] is the driver's to answer, from the status table; where there is none,
-/// nobody is known.
+/// Those for the store are [`run_store_job`]'s; here there is none.
 pub fn run_sender_job(
     job: SenderJob,
     source: &dyn Source,
@@ -46,7 +82,8 @@ pub fn run_sender_job(
             })
         }
         SenderJob::CheckSource => source.check().map(|()| SenderDone::SourceChecked),
-        SenderJob::LookUp(device) => Ok(SenderDone::LookedUp(device, None)),
+        SenderJob::LookUp(_) => Ok(SenderDone::LookedUp(Err(NO_STORE.to_owned()))),
+        SenderJob::Record(_) => Ok(SenderDone::Recorded(Err(NO_STORE.to_owned()))),
     };
     done.unwrap_or_else(|e| SenderDone::SourceFailed(e.to_string()))
 }
@@ -77,6 +114,8 @@ struct OpenPart {
 pub struct ReceiverFiles {
     sink: Mutex<Box<dyn Sink>>,
     open: Mutex<Option<OpenPart>>,
+    /// The file in place that was last found to be of an object's size, by the object's name.
+    whole: Mutex<Option<(String, Box<dyn Part>)>>,
     earlier: Option<Box<dyn Earlier>>,
 }
 
@@ -102,7 +141,7 @@ impl ReceiverFiles {
     /// Nothing open yet; the object will go to `sink`.
     #[must_use]
     pub fn new(sink: Box<dyn Sink>) -> Self {
-        Self { sink: Mutex::new(sink), open: Mutex::new(None), earlier: None }
+        Self { sink: Mutex::new(sink), open: Mutex::new(None), whole: Mutex::new(None), earlier: None }
     }
 
     /// Blocks that have not changed since are taken from `earlier`.
@@ -121,6 +160,10 @@ impl ReceiverFiles {
 /// Executes a receiver's job.
 pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCache) -> ReceiverDone {
     let done = match job {
+        ReceiverJob::Probe { session, name, layout } => {
+            Ok(ReceiverDone::Probed { session, holding: probe(files, &name, &layout) })
+        }
+        ReceiverJob::Adopt { name } => adopt(files, &name),
         ReceiverJob::Open { name, layout } => open(files, &name, layout),
         ReceiverJob::Store { assembly, expected, keep, pressed } => {
             files.part().and_then(|open| store(&open, assembly, (expected, keep), pressed, plans))
@@ -145,6 +188,36 @@ pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCac
         }),
     };
     done.unwrap_or_else(|Refusal(code, reason)| ReceiverDone::Failed(code, reason))
+}
+
+/// What cannot be read is not held.
+fn probe(files: &ReceiverFiles, name: &str, layout: &Layout) -> Holdings {
+    let found = lock(&files.sink).probe(name, layout.object_size());
+    if let Found::Whole(file) = found {
+        let Some(root) = hash(&*file, layout) else { return Holdings::Nothing };
+        *lock(&files.whole) = Some((name.to_owned(), file));
+        return Holdings::All(root);
+    }
+    let earlier = files.earlier.as_ref().is_some_and(|earlier| earlier.size() > 0);
+    if earlier || matches!(found, Found::Part) { Holdings::Some } else { Holdings::Nothing }
+}
+
+/// The root hash of a whole object.
+fn hash(file: &dyn Part, layout: &Layout) -> Option<Digest> {
+    let mut buffer = Buffer::default();
+    let values = (0..layout.block_count()).map(BlockIndex).map(|block| {
+        buffer.set_len(layout.block_len(block));
+        file.read_at(layout.block_offset(block), &mut buffer).ok()?;
+        Some(value(layout, block, &buffer))
+    });
+    Some(root(&values.collect::<Option<Vec<Digest>>>()?))
+}
+
+fn adopt(files: &ReceiverFiles, name: &str) -> Result<ReceiverDone, Refusal> {
+    let whole = lock(&files.whole).take().filter(|(found, _)| found == name);
+    let missing = || Refusal(AbortCode::Internal, "no file in place is known; please report this".to_owned());
+    let (_, file) = whole.ok_or_else(missing)?;
+    Ok(ReceiverDone::Committed(file.commit()?))
 }
 
 fn open(files: &ReceiverFiles, name: &str, layout: Layout) -> Result<ReceiverDone, Refusal> {

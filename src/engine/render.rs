@@ -202,7 +202,7 @@ impl Sealed {
         self.stride = 0;
         for (i, body) in bodies.take(run.count).enumerate() {
             let mut head = run.head(session, i);
-            seal.seals.mark(&mut head);
+            seal.protection.mark(&mut head);
             let at = self.bytes.len();
             self.bytes.extend_from_slice(&head);
             self.bytes.extend_from_slice(body);

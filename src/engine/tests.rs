@@ -346,8 +346,21 @@ fn workers_work_survive_panics_and_are_joined() {
         })
     })
     .unwrap()
-    .answering(|job| if job == 7 { Ok("at once".to_owned()) } else { Err(job) });
-    assert_eq!(workers.submit(7).as_deref(), Some("at once"));
+    .with_lane(
+        "slow",
+        |job| *job == 7,
+        || {
+            Box::new(|job| {
+                std::thread::sleep(Duration::from_secs(3600));
+                format!("did {job}")
+            })
+        },
+    )
+    .unwrap();
+    // Several that hang keep nobody from working, nor from leaving.
+    for _ in 0..3 {
+        assert_eq!(workers.submit(7), None);
+    }
     for job in [1, 13, 2, 3] {
         assert_eq!(workers.submit(job), None);
     }

@@ -18,8 +18,6 @@ use std::thread::JoinHandle;
 
 /// Executes one job; each worker has its own, so that it can keep buffers.
 pub type Runner<J, D> = Box<dyn FnMut(J) -> D + Send>;
-/// Answers a job on the loop thread, or gives it back for the workers.
-pub type AtOnce<J, D> = Box<dyn FnMut(J) -> Result<D, J> + Send>;
 
 /// Builds the results that are not returned by a job: a worker's panic, an unreadable source.
 pub struct FailureResults<D> {
@@ -46,10 +44,25 @@ struct Shared<J> {
     changed: Condvar,
 }
 
+impl<J> Default for Shared<J> {
+    fn default() -> Self {
+        let queue = Queue { jobs: VecDeque::new(), closed: false };
+        Self { queue: Mutex::new(queue), changed: Condvar::new() }
+    }
+}
+
 impl<J> Shared<J> {
     /// No job runs under the lock, so a poisoned one holds nothing half-done.
     fn lock(&self) -> MutexGuard<'_, Queue<J>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Forgets what is queued, and has the threads end.
+    fn close(&self) {
+        let mut queue = self.lock();
+        queue.closed = true;
+        queue.jobs.clear();
+        drop(queue);
+        self.changed.notify_all();
     }
     /// Waits for a job; `None` when the queue is closed.
     fn take(&self) -> Option<J> {
@@ -66,14 +79,23 @@ impl<J> Shared<J> {
     }
 }
 
+/// Jobs with threads of their own.
+struct Lane<J> {
+    /// Which jobs go here.
+    takes: fn(&J) -> bool,
+    shared: Arc<Shared<J>>,
+}
+
 /// A set of worker threads. Dropping it lets each finish the job it is at, forgets the rest and
-/// joins the threads.
+/// joins the threads; but not that of a lane of its own, which may wait for something that never answers.
 pub struct Workers<J, D> {
     shared: Arc<Shared<J>>,
+    sender: Sender<D>,
     done: Receiver<D>,
+    wake: Arc<dyn Fn() + Send + Sync>,
     threads: Vec<JoinHandle<()>>,
-    at_once: Option<AtOnce<J, D>>,
-    failure_results: FailureResults<D>,
+    lane: Option<Lane<J>>,
+    failures: FailureResults<D>,
 }
 
 impl<J: Send + 'static, D: Send + 'static> Workers<J, D> {
@@ -84,34 +106,49 @@ impl<J: Send + 'static, D: Send + 'static> Workers<J, D> {
     /// When the system gives no thread.
     pub fn start(
         count: usize,
-        failure_results: FailureResults<D>,
+        failures: FailureResults<D>,
         wake: impl Fn() + Send + Sync + 'static,
         runner: impl Fn() -> Runner<J, D> + Send + Sync + 'static,
     ) -> io::Result<Self> {
         keep_freed_memory();
-        let queue = Queue { jobs: VecDeque::new(), closed: false };
-        let shared = Arc::new(Shared { queue: Mutex::new(queue), changed: Condvar::new() });
         let (sender, done) = channel();
-        let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(wake);
-        let runner: Arc<dyn Fn() -> Runner<J, D> + Send + Sync> = Arc::new(runner);
-        let mut workers = Self { shared, done, threads: Vec::new(), at_once: None, failure_results };
+        let (shared, wake, threads) = (Arc::default(), Arc::new(wake), Vec::new());
+        let mut workers = Self { shared, sender, done, wake, threads, lane: None, failures };
+        let runner = Arc::new(runner);
         for i in 0..count.max(1) {
-            let (shared, sender) = (Arc::clone(&workers.shared), sender.clone());
-            let (wake, runner) = (Arc::clone(&wake), Arc::clone(&runner));
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{i}"))
-                .spawn(move || work(&shared, &sender, &*wake, &*runner, failure_results))?;
+            let shared = Arc::clone(&workers.shared);
+            let thread = workers.spawn(&format!("worker-{i}"), shared, Arc::clone(&runner))?;
             workers.threads.push(thread);
         }
         Ok(workers)
     }
 
-    /// Lets `answer` answer jobs on the loop thread before they go to the workers; it must be
-    /// quick and must not block.
-    #[must_use]
-    pub fn answering(mut self, answer: impl FnMut(J) -> Result<D, J> + Send + 'static) -> Self {
-        self.at_once = Some(Box::new(answer));
-        self
+    /// Has the jobs that `takes` accepts done one after the other on a thread of their own: they may take long,
+    /// and keep no other job from being done.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn with_lane(
+        mut self,
+        name: &str,
+        takes: fn(&J) -> bool,
+        runner: impl Fn() -> Runner<J, D> + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let shared = Arc::default();
+        self.spawn(name, Arc::clone(&shared), Arc::new(runner))?;
+        self.lane = Some(Lane { takes, shared });
+        Ok(self)
+    }
+
+    fn spawn(
+        &self,
+        name: &str,
+        shared: Arc<Shared<J>>,
+        runner: Arc<impl Fn() -> Runner<J, D> + Send + Sync + 'static>,
+    ) -> io::Result<JoinHandle<()>> {
+        let (sender, wake, failures) = (self.sender.clone(), Arc::clone(&self.wake), self.failures);
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        thread.spawn(move || work(&shared, &sender, &*wake, &*runner, failures))
     }
 }
 
@@ -156,33 +193,26 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 
 impl<J, D> Jobs<J, D> for Workers<J, D> {
     fn submit(&mut self, job: J) -> Option<D> {
-        let job = match &mut self.at_once {
-            None => job,
-            Some(answer) => match answer(job) {
-                Ok(done) => return Some(done),
-                Err(job) => job,
-            },
-        };
-        self.shared.lock().jobs.push_back(job);
-        self.shared.changed.notify_one();
+        let lane = self.lane.as_ref().filter(|lane| (lane.takes)(&job));
+        let shared = lane.map_or(&self.shared, |lane| &lane.shared);
+        shared.lock().jobs.push_back(job);
+        shared.changed.notify_one();
         None
     }
     fn finished(&mut self) -> Option<D> {
         self.done.try_recv().ok()
     }
     fn source_unreadable(&mut self, why: String) -> D {
-        (self.failure_results.source_unreadable)(why)
+        (self.failures.source_unreadable)(why)
     }
 }
 
 impl<J, D> Drop for Workers<J, D> {
     fn drop(&mut self) {
-        {
-            let mut queue = self.shared.lock();
-            queue.closed = true;
-            queue.jobs.clear();
+        if let Some(lane) = &self.lane {
+            lane.shared.close();
         }
-        self.shared.changed.notify_all();
+        self.shared.close();
         for thread in self.threads.drain(..) {
             // Every panic inside a job has been caught and reported.
             let _ = thread.join();

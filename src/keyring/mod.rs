@@ -13,9 +13,11 @@
 //! A secret that others may read is taken all the same, with a warning, and its mode is mended: whoever
 //! wanted to read it has done so, and to refuse would stop a whole lab for what a new key must mend.
 
+mod counter;
 mod sender_key;
 mod senders;
 
+pub use counter::unrecorded_session_counter;
 pub use senders::{KnownSender, SendersError, parse as parse_known_senders};
 
 use crate::crypto::LineError;

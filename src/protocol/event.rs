@@ -1,7 +1,9 @@
 //! What the machines tell the user: events at each change, snapshots for bars and reports.
 
+use super::need::Need;
+use super::statistics::DeviceRow;
 use super::trust::TrustDecision;
-use crate::status::{DeviceRow, DeviceStatus};
+use crate::task::Summary;
 use crate::units::{DeviceId, Digest, Rate, SenderKey, SessionId, TaskId};
 use crate::wire::{AbortCode, Phase};
 use std::net::SocketAddr;
@@ -32,8 +34,12 @@ pub enum SenderEvent {
         /// Where they are, the one that was there first before the other.
         addresses: [SocketAddr; 2],
     },
-    /// A device's row in the status table changed its status. The engine writes it to the table.
-    Status(DeviceRow),
+    /// A device has come to another state, and the store has it; or something else is done for it.
+    Device(DeviceRow),
+    /// The store fails, for this reason (one clause). Receipts and joins wait for it.
+    StoreFails(String),
+    /// The store answers again.
+    StoreAnswers,
     /// The root hash is known.
     Hashed(Digest),
     /// The run is over.
@@ -43,19 +49,21 @@ pub enum SenderEvent {
 /// How the sender's run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SenderOutcome {
-    /// It came to its end; the status table says who has the object.
+    /// It came to its end; the store says who has the object.
     Ended,
     /// The user interrupted it.
     Interrupted,
     /// The source could not be read or changed.
     SourceFailed(String),
+    /// The store failed for so long that it was given up: what became of some devices may not be in it.
+    StoreFailed(String),
     /// A worker died: our bug.
     Internal(String),
 }
 
-/// The sender at a glance.
+/// The sender at a glance, without its devices.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SenderSnapshot {
+pub struct SenderOverview {
     /// What it is doing.
     pub phase: Phase,
     /// Blocks of the object, in all.
@@ -83,18 +91,43 @@ pub struct SenderSnapshot {
     pub feedback: u64,
     /// Datagrams ignored because they were malformed or not for this session.
     pub ignored: u64,
+    /// Datagrams of kinds that this program does not know; counted among the ignored ones too.
+    pub unknown_kinds: u64,
+    /// Datagrams that a later program may understand; counted among the ignored ones too.
+    pub not_understood: u64,
     /// Inquiries of devices about blocks that disagreed with their hashes.
     pub suspects: u64,
     /// Devices expected (`--receivers`).
     pub expected: Option<u32>,
+    /// How many devices are how far, as the store has it; those that it does not have yet are pending.
+    pub devices: Summary,
+}
+
+impl SenderOverview {
+    /// How many devices have to complete: those that joined, or those expected if these are more.
+    #[must_use]
+    pub fn wanted(&self) -> usize {
+        self.devices.total().max(self.expected.unwrap_or(0) as usize)
+    }
+}
+
+/// The sender at a glance, with a row for each device. With many devices it takes time to make: it is made when
+/// somebody asks for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SenderSnapshot {
+    /// Everything but the devices.
+    pub overview: SenderOverview,
     /// All devices.
     pub devices: Vec<DeviceRow>,
 }
 
 impl SenderSnapshot {
-    /// How many devices have a status for which `f` holds.
-    pub fn count(&self, f: impl Fn(&DeviceStatus) -> bool) -> usize {
-        self.devices.iter().filter(|d| f(&d.status)).count()
+    /// The same with `rows` for devices, which are the store's last word.
+    #[must_use]
+    pub fn with_devices(mut self, rows: Vec<DeviceRow>) -> Self {
+        self.overview.devices = Summary::of(rows.iter().map(|row| row.assignment.state()));
+        self.devices = rows;
+        self
     }
 }
 
@@ -131,6 +164,14 @@ pub enum ReceiverEvent {
         address: SocketAddr,
         /// Why it is not; no accepted one.
         decision: TrustDecision,
+    },
+    /// A sender asks for something that this program does not have; it goes on looking for others. Told once of
+    /// each address.
+    SenderNeeds {
+        /// What.
+        need: Need,
+        /// Where the sender is. Of a version of the wire format, anybody can claim it.
+        address: SocketAddr,
     },
     /// The sender admitted us.
     Admitted,
@@ -175,6 +216,8 @@ pub enum ReceiverOutcome {
     AlreadyComplete,
     /// No sender in time.
     NoSender,
+    /// The same; but there was one that asks for something that this program does not have.
+    SenderNeeds(Need),
     /// The sender fell silent.
     SenderSilent,
     /// The sender stopped, with its reason (untrusted text).
@@ -220,6 +263,10 @@ pub struct ReceiverSnapshot {
     pub overrun_drops: u64,
     /// Datagrams ignored because they were malformed or not for this session.
     pub ignored: u64,
+    /// Datagrams of kinds that this program does not know; counted among the ignored ones too.
+    pub unknown_kinds: u64,
+    /// Datagrams that a later program may understand; counted among the ignored ones too.
+    pub not_understood: u64,
     /// Symbols thrown away because they were not what the sender has signed: forged, or damaged on the way.
     pub forged_symbols: u64,
     /// The sender's phase.

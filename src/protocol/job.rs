@@ -3,9 +3,9 @@
 use crate::fec::{BlockAssembly, Buffer};
 use crate::layout::Layout;
 use crate::ranges::BitSet;
-use crate::status::DeviceStatus;
-use crate::units::{BlockIndex, DeviceId, Digest, Esi, SymbolDigest};
-use crate::wire::AbortCode;
+use crate::task::Assignment;
+use crate::units::{BlockIndex, DeviceId, Digest, Esi, SessionId, SymbolDigest};
+use crate::wire::{AbortCode, Holdings};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -27,8 +27,19 @@ pub enum SenderJob {
     Digest(BlockIndex),
     /// Check that the source is still the file it was (size and modification time).
     CheckSource,
-    /// Look the device up in the status table.
-    LookUp(DeviceId),
+    /// Look up what the store has of these devices; see [`SenderJob::is_for_store`].
+    LookUp(Vec<DeviceId>),
+    /// Have the store keep these assignments.
+    Record(Vec<Assignment>),
+}
+
+impl SenderJob {
+    /// Whether it is for the store. Such jobs may take as long as they like: they must not keep the others
+    /// from being done.
+    #[must_use]
+    pub const fn is_for_store(&self) -> bool {
+        matches!(self, Self::LookUp(_) | Self::Record(_))
+    }
 }
 
 /// What became of a [`SenderJob`].
@@ -51,8 +62,10 @@ pub enum SenderDone {
     SourceChecked,
     /// The source could not be read, or changed; one clause for people.
     SourceFailed(String),
-    /// What the table has for the device.
-    LookedUp(DeviceId, Option<DeviceStatus>),
+    /// What the store has of each device; or why it does not say, one clause for people.
+    LookedUp(Result<Vec<(DeviceId, Option<Assignment>)>, String>),
+    /// What the store has now of each assignment it was to keep; or why it does not keep them.
+    Recorded(Result<Vec<Assignment>, String>),
     /// A worker died: our bug.
     WorkerDied(String),
 }
@@ -60,6 +73,20 @@ pub enum SenderDone {
 /// Work for the receiver.
 #[derive(Debug)]
 pub enum ReceiverJob {
+    /// Look up what the device holds of an object. Nothing on the disk changes.
+    Probe {
+        /// The session that asks.
+        session: SessionId,
+        /// The object's name (untrusted).
+        name: String,
+        /// How the object is cut up, and so its size.
+        layout: Layout,
+    },
+    /// Sync the file that [`ReceiverJob::Probe`] found to be the whole object, if it is still there.
+    Adopt {
+        /// The object's name (untrusted).
+        name: String,
+    },
     /// Choose and check the destination, take over or create the part file.
     Open {
         /// The object's name (untrusted; the storage layer makes it safe or refuses).
@@ -113,6 +140,13 @@ pub enum ReceiverJob {
 /// What became of a [`ReceiverJob`].
 #[derive(Debug)]
 pub enum ReceiverDone {
+    /// What the device holds was looked up.
+    Probed {
+        /// The session that asked.
+        session: SessionId,
+        /// What it holds.
+        holding: Holdings,
+    },
     /// The part file is ready.
     Opened {
         /// Blocks of which it may hold something from an earlier run; a set with room for all of the object's.

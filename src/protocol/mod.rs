@@ -8,13 +8,15 @@ pub mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod job;
+pub mod need;
 pub mod packet_protection;
 mod rate_limit;
 pub mod receiver;
 pub mod sender;
+pub mod statistics;
 pub mod trust;
 
-use crate::limits::MAX_CANDIDATES;
+use crate::limits::MAX_PROVISIONAL_SESSIONS;
 use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, Esi, Rate, SessionId};
 use crate::wire::PacketNumber;
@@ -85,10 +87,13 @@ pub enum Output<J, E> {
     Event(E),
 }
 
+/// A device's session, and those that it would go over to.
+const MOST_SESSIONS: usize = MAX_PROVISIONAL_SESSIONS + 1;
+
 /// A few sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sessions {
-    ids: [SessionId; MAX_CANDIDATES],
+    ids: [SessionId; MOST_SESSIONS],
     count: usize,
 }
 
@@ -100,7 +105,7 @@ impl Sessions {
     }
 }
 
-/// Of more than [`MAX_CANDIDATES`], the first ones.
+/// Of more than fit, the first ones.
 impl FromIterator<SessionId> for Sessions {
     fn from_iter<I: IntoIterator<Item = SessionId>>(all: I) -> Self {
         let mut sessions = Self::default();

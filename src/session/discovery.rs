@@ -143,9 +143,7 @@ struct Listing;
 impl Part<Machine> for Listing {
     type Snapshot = Vec<Discovered>;
 
-    fn note(&mut self, _: &DiscoveryEvent) -> Option<String> {
-        None
-    }
+    fn note(&mut self, _: &DiscoveryEvent) {}
     fn snapshot(&self, _: Time, machine: &Machine) -> Vec<Discovered> {
         machine.sessions()
     }

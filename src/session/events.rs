@@ -59,7 +59,8 @@ impl Weigh for SenderEvent {
         match self {
             Self::Phase(_) | Self::Hashed(_) | Self::Finished(_) => Weight::Kept,
             Self::Joined { device, .. } => Weight::Latest((1, device.0)),
-            Self::Status(row) => Weight::Latest((2, row.device.0)),
+            Self::Device(row) => Weight::Latest((2, row.assignment.device.0)),
+            Self::StoreFails(_) | Self::StoreAnswers => Weight::Latest((4, [0; 16])),
             Self::DuplicateId { .. } => Weight::Passing,
         }
     }
@@ -68,9 +69,10 @@ impl Weigh for SenderEvent {
 impl Weigh for ReceiverEvent {
     fn weight(&self) -> Weight {
         match self {
-            Self::BlockRejected(_) | Self::ForgedSymbols { .. } | Self::SenderRefused { .. } => {
-                Weight::Passing
-            }
+            Self::BlockRejected(_)
+            | Self::ForgedSymbols { .. }
+            | Self::SenderRefused { .. }
+            | Self::SenderNeeds { .. } => Weight::Passing,
             _ => Weight::Kept,
         }
     }

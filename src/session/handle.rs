@@ -116,7 +116,7 @@ pub(super) trait Part<M: Machine> {
     /// The session at a glance.
     type Snapshot: Clone;
     /// Takes note of an event before anybody else is told.
-    fn note(&mut self, event: &M::Event) -> Option<String>;
+    fn note(&mut self, event: &M::Event);
     fn snapshot(&self, now: Time, machine: &M) -> Self::Snapshot;
 }
 
@@ -135,9 +135,7 @@ where
     P: Part<M>,
 {
     fn event(&mut self, now: Time, _: &M, event: M::Event) {
-        if let Some(warning) = self.part.note(&event) {
-            self.warn_of(now, warning);
-        }
+        self.part.note(&event);
         self.events.send(now, What::Changed(event));
     }
 

@@ -39,7 +39,7 @@
 //!
 //! let sent = sender.wait()?;
 //! receiver.wait()?;
-//! assert_eq!(sent.rows.len(), 1);
+//! assert_eq!(sent.rows().len(), 1);
 //! assert_eq!(std::fs::read(copy)?, vec![7; 100_000]);
 //! # Ok(())
 //! # }
@@ -63,7 +63,7 @@ pub use send::{RateChoice, SendHandle, SendInfo, SendOutcome, SendSession, SendS
 use crate::limits::DEFAULT_PORT;
 use crate::net::{Destination, InterfaceError, Label};
 use crate::units::SessionId;
-use crate::wire;
+use crate::wire::{self, DecodeError};
 use std::io;
 use zeroize::Zeroizing;
 
@@ -115,7 +115,8 @@ fn read_label(bytes: &[u8]) -> Option<Label> {
             let for_all = head.kind == wire::MessageKind::Announce;
             Some(Label { session: head.header.session, for_all })
         }
-        Err(_) => bytes.starts_with(b"mc").then_some(Label { session: SessionId(0), for_all: true }),
+        Err(DecodeError::UnsupportedVersion(_)) => Some(Label { session: SessionId(0), for_all: true }),
+        Err(_) => None,
     }
 }
 

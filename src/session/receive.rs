@@ -265,11 +265,10 @@ struct ReceiverPart {
 impl Part<Receiver> for ReceiverPart {
     type Snapshot = ReceiverSnapshot;
 
-    fn note(&mut self, event: &ReceiverEvent) -> Option<String> {
+    fn note(&mut self, event: &ReceiverEvent) {
         if let ReceiverEvent::Finished(outcome) = event {
             self.outcome = Some(outcome.clone());
         }
-        None
     }
 
     fn snapshot(&self, _: Time, machine: &Receiver) -> ReceiverSnapshot {

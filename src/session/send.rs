@@ -5,10 +5,11 @@ use super::events::Events;
 use super::handle::{Desk, Part, Running};
 use super::hashes::Hashes;
 use super::{StartError, Target, random_bytes, read_label, worker_count};
+use crate::crypto::derive::Secret;
 use crate::crypto::group::GroupKey;
 use crate::crypto::seal::fastest;
 use crate::crypto::sign::SigningKey;
-use crate::engine::jobs::run_sender_job;
+use crate::engine::jobs::{final_snapshot, run_sender_job, run_store_job};
 use crate::engine::run::RunError;
 use crate::engine::workers::{FailureResults, Workers};
 use crate::engine::{Egress, Engine, Stream};
@@ -21,15 +22,16 @@ use crate::protocol::Control;
 use crate::protocol::event::{SenderEvent, SenderOutcome, SenderSnapshot};
 use crate::protocol::job::{SenderDone, SenderJob};
 use crate::protocol::sender::{Sender, SenderConfig, SlowPolicy};
-use crate::status::{DeviceRow, DeviceStatus};
+use crate::protocol::statistics::DeviceRow;
 use crate::storage::{FileSource, Source};
-use crate::tasks::{MemoryStore, TaskTable};
+use crate::store::SharedStore;
+use crate::task::{State, Task};
 use crate::text;
 use crate::time::Time;
-use crate::units::{Digest, Rate, SenderKey, SessionId, TaskId};
+use crate::units::{Counter, Digest, Rate, SenderKey, SessionId, TaskId};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The rate goes no higher than this where the link's speed is unknown.
@@ -62,7 +64,8 @@ pub struct SendSession {
     ttl: u8,
     symbol_size: Option<u16>,
     group_key: Option<GroupKey>,
-    signing_key: Option<SigningKey>,
+    signing_key: Option<(SigningKey, Counter)>,
+    store: SharedStore,
     budget: Option<EgressBudget>,
     state_dir: Option<PathBuf>,
 }
@@ -102,14 +105,20 @@ pub struct SendSnapshot {
 pub struct SendOutcome {
     /// How the run ended.
     pub outcome: SenderOutcome,
-    /// The status table: who has the object.
-    pub rows: Vec<DeviceRow>,
     /// Root hash of the object, if it became known.
     pub root: Option<Digest>,
     /// How long it ran.
     pub elapsed: Duration,
-    /// The session at its end.
+    /// The session at its end; its devices as the store has them: who has the object.
     pub snapshot: SendSnapshot,
+}
+
+impl SendOutcome {
+    /// Who has the object.
+    #[must_use]
+    pub fn rows(&self) -> &[DeviceRow] {
+        &self.snapshot.sender.devices
+    }
 }
 
 /// A send session that runs; see [`SendSession::start`]. Dropping it stops the session and waits for its end.
@@ -188,6 +197,7 @@ impl SendSession {
             symbol_size: None,
             group_key: None,
             signing_key: None,
+            store: SharedStore::default(),
             budget: None,
             state_dir: None,
         }
@@ -248,10 +258,17 @@ impl SendSession {
         self.group_key = key;
         self
     }
-    /// Who sends [default: a key of this session's own, which no device knows].
+    /// Who sends, and a number that rises from session to session of this key [default: a key of this session's
+    /// own, which no device knows].
     #[must_use]
-    pub fn signing_key(mut self, key: SigningKey) -> Self {
-        self.signing_key = Some(key);
+    pub fn signing_key(mut self, key: SigningKey, counter: Counter) -> Self {
+        self.signing_key = Some((key, counter));
+        self
+    }
+    /// Keep what becomes of the devices in this store [default: in memory, for this session].
+    #[must_use]
+    pub fn store(mut self, store: SharedStore) -> Self {
+        self.store = store;
         self
     }
     /// What may be sent, together with others that have the same budget [default: the rate of the interface's
@@ -322,13 +339,14 @@ impl SendSession {
                 layout.block_count()
             )));
         }
-        let signing_key = match self.signing_key {
-            Some(key) => key,
-            None => SigningKey::new(&crate::crypto::derive::Secret::new(*random_bytes()?)),
+        let (signing_key, counter) = match self.signing_key {
+            Some(known) => known,
+            None => (SigningKey::new(&Secret::new(*random_bytes()?)), Counter(1)),
         };
-        let session = SessionId(getrandom::u64().map_err(StartError::no_randomness)?.max(1));
-        let mut task = TaskId::default();
-        getrandom::fill(&mut task.0).map_err(StartError::no_randomness)?;
+        let agreement = *random_bytes()?;
+        let session = SenderConfig::session(&signing_key, agreement, counter);
+        let mut id = TaskId::default();
+        getrandom::fill(&mut id.0).map_err(StartError::no_randomness)?;
         let desk = Desk::new().map_err(StartError::cannot_wait)?;
         let net = UdpNet::sender(
             &route.interface,
@@ -344,7 +362,7 @@ impl SendSession {
             ))
         })?;
         let info = SendInfo {
-            task,
+            task: id,
             session,
             name: source.name().to_owned(),
             size: source.size(),
@@ -353,16 +371,13 @@ impl SendSession {
             sender: signing_key.public(),
             sealed_with: self.group_key.as_ref().map(|key| key.name().to_owned()),
         };
-        let mut config = SenderConfig::new(
-            (session, task),
-            (info.name.clone(), layout),
-            route.destination.addr,
-            (signing_key, *random_bytes()?),
-        );
+        let mut task = Task::copy(id, source.name());
+        task.options.expected = self.expected;
+        let who = (signing_key, agreement, counter);
+        let mut config = SenderConfig::new(task, layout, route.destination.addr, who);
         config.rendezvous = route.rendezvous;
         config.rate = route.rate;
         config.slow = self.slow;
-        config.expected = self.expected;
         (config.wait, config.settle, config.linger) = (self.wait, self.settle, self.linger);
         config.group_key = self.group_key.map(|key| key.secret().clone());
         config.suite = fastest();
@@ -391,10 +406,10 @@ impl SendSession {
         if let Some(values) = known {
             machine = machine.with_values(values);
         }
-        let table = Arc::new(Mutex::new(TaskTable::new(task, MemoryStore::new())));
-        let workers = workers(desk.host.wake(), &source, layout, &table)?;
+        let store = self.store;
+        let workers = workers(desk.host.wake(), &source, layout, (id, &store))?;
         let stream = Stream { session, layout, source, seal: machine.symbol_seal() };
-        let part = SenderPart { table, egress: egress.clone(), root: None, outcome: None };
+        let part = SenderPart { egress: egress.clone(), root: None, outcome: None };
         let running = desk.run(
             format!("send {}", info.name),
             part,
@@ -407,19 +422,22 @@ impl SendSession {
                 if let Some(latest) = &errors.latest {
                     side.tell(now, format!("{} datagrams not sent; last: {latest}", errors.datagrams));
                 }
-                let rows = lock(&side.part.table).rows();
+                let sender = final_snapshot(engine.machine(), id, &store, now);
                 if let Some(hashes) = hashes.filter(|_| run.is_ok()) {
-                    let failed = rows.iter().any(|row| matches!(row.status, DeviceStatus::Failed(_)));
+                    let failed =
+                        sender.devices.iter().any(|row| matches!(row.assignment.state(), State::Failed(_)));
                     if let Err(e) = hashes.keep(from_cache, failed, engine.machine()) {
                         side.tell(now, format!("cannot remember the hashes of the file: {e}"));
                     }
                 }
                 run.map(|()| SendOutcome {
                     outcome: side.part.outcome.take().unwrap_or(SenderOutcome::Ended),
-                    rows,
                     root: side.part.root,
                     elapsed: now.since(Time::ZERO),
-                    snapshot: side.part.snapshot(now, engine.machine()),
+                    snapshot: SendSnapshot {
+                        sender,
+                        egress: side.part.egress.as_ref().map(EgressShare::view),
+                    },
                 })
             },
         );
@@ -428,15 +446,8 @@ impl SendSession {
     }
 }
 
-type Table = Arc<Mutex<TaskTable<MemoryStore>>>;
-
-fn lock(table: &Table) -> MutexGuard<'_, TaskTable<MemoryStore>> {
-    table.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Keeps the status table and what is told at the end.
+/// Keeps what is told at the end.
 struct SenderPart {
-    table: Table,
     egress: Option<EgressShare>,
     root: Option<Digest>,
     outcome: Option<SenderOutcome>,
@@ -445,16 +456,12 @@ struct SenderPart {
 impl Part<Sender> for SenderPart {
     type Snapshot = SendSnapshot;
 
-    fn note(&mut self, event: &SenderEvent) -> Option<String> {
+    fn note(&mut self, event: &SenderEvent) {
         match event {
-            SenderEvent::Status(row) => {
-                return lock(&self.table).record(row.clone()).err().map(|e| e.to_string());
-            }
             SenderEvent::Hashed(root) => self.root = Some(*root),
             SenderEvent::Finished(outcome) => self.outcome = Some(outcome.clone()),
-            SenderEvent::Phase(_) | SenderEvent::Joined { .. } | SenderEvent::DuplicateId { .. } => {}
+            _ => {}
         }
-        None
     }
 
     fn snapshot(&self, now: Time, machine: &Sender) -> SendSnapshot {
@@ -462,29 +469,26 @@ impl Part<Sender> for SenderPart {
     }
 }
 
-/// Worker threads for hashing and encoding; the status table is looked up at once.
+/// Worker threads for hashing and encoding, and one for the store.
 fn workers(
     wake: impl Fn() + Send + Sync + 'static,
     source: &Arc<FileSource>,
     layout: Layout,
-    table: &Table,
+    (task, store): (TaskId, &SharedStore),
 ) -> Result<Workers<SenderJob, SenderDone>, StartError> {
-    let reports =
+    let failures =
         FailureResults { worker_died: SenderDone::WorkerDied, source_unreadable: SenderDone::SourceFailed };
     let plans = Arc::new(PlanCache::default());
-    let source = Arc::clone(source);
-    let workers = Workers::start(worker_count(), reports, wake, move || {
+    let (source, store) = (Arc::clone(source), store.clone());
+    Workers::start(worker_count(), failures, wake, move || {
         let (source, plans, mut buffer) = (Arc::clone(&source), Arc::clone(&plans), Vec::new());
         Box::new(move |job| run_sender_job(job, &*source, &layout, &plans, &mut buffer))
-    });
-    let table = Arc::clone(table);
-    workers.map_err(StartError::no_thread).map(|workers| {
-        workers.answering(move |job| match job {
-            SenderJob::LookUp(device) => {
-                let status = lock(&table).look_up(device).map(|row| row.status);
-                Ok(SenderDone::LookedUp(device, status))
-            }
-            other => Err(other),
+    })
+    .and_then(|workers| {
+        workers.with_lane("store", SenderJob::is_for_store, move || {
+            let store = store.clone();
+            Box::new(move |job| run_store_job(job, task, &store))
         })
     })
+    .map_err(StartError::no_thread)
 }

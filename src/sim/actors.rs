@@ -5,9 +5,10 @@ use super::disk::{SimDisk, SimEarlier, SimSink, SimSource};
 use super::hostile::{self, Hostile};
 use super::node::{Actor, Node, SimJobs, SimNet, Work};
 use super::scenario::{DevicePlan, Scenario};
+use super::store::{SimStore, StoreClock};
 use crate::crypto::agree;
 use crate::crypto::sign::sham;
-use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job};
+use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job, run_store_job};
 use crate::engine::{Egress, Engine, EngineError, Step, Stream};
 use crate::fec::{Likely, PlanCache};
 use crate::pacing::START;
@@ -19,10 +20,10 @@ use crate::protocol::sender::{Sender, SenderConfig};
 use crate::protocol::trust::Trust;
 use crate::session::EgressBudget;
 use crate::storage::{Earlier, Source};
-use crate::tasks::{MemoryStore, TaskTable};
+use crate::store::SharedStore;
+use crate::task::{Task, TaskOptions};
 use crate::time::Time;
-use crate::units::{DeviceId, Rate, SessionId, TaskId};
-use std::cell::RefCell;
+use crate::units::{Counter, DeviceId, Rate, TaskId};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,9 +39,6 @@ pub const NAME: &str = "object.img";
 const SENDER_SOCKET: usize = 65_536;
 /// Virtual worker threads of each node.
 const WORKERS: usize = 2;
-
-/// The status table, which the sender's events fill and its look-ups read.
-pub type Table = Rc<RefCell<TaskTable<MemoryStore>>>;
 
 /// A node of either kind.
 pub enum SimActor {
@@ -91,21 +89,21 @@ pub fn index_of(device: DeviceId) -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
-fn task() -> TaskId {
-    TaskId([7; 16])
-}
+/// The task of every sender.
+pub const TASK: TaskId = TaskId([7; 16]);
 
-/// An empty table.
+/// A store as `scenario` has it, and what tells it the time.
 #[must_use]
-pub fn new_table() -> Table {
-    Rc::new(RefCell::new(TaskTable::new(task(), MemoryStore::default())))
+pub fn new_store(scenario: &Scenario) -> (SharedStore, StoreClock) {
+    let clock = StoreClock::default();
+    (SharedStore::new(SimStore::new(scenario.sender.store, clock.clone())), clock)
 }
 
 /// How long jobs take: up to `most`, now and then five times as long.
-fn job_delay<J>(seed: u64, most: Duration) -> Box<dyn FnMut(&J) -> Duration> {
+fn job_delay<J>(seed: u64, most: Duration) -> Box<dyn FnMut(&J, Time) -> Duration> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let most = most.as_nanos() as u64;
-    Box::new(move |_| {
+    Box::new(move |_, _| {
         let times = if rng.u8(..50) == 0 { 5 } else { 1 };
         Duration::from_nanos(rng.u64(..=most) * times)
     })
@@ -119,52 +117,49 @@ fn random_bytes(seed: u64) -> [u8; 32] {
 }
 
 /// The sender of `scenario`, as started at `now`, and the ledger of what goes to whom; `work_seed` is its workers'.
-///
-/// # Panics
-/// Later, when the status table refuses a row.
 #[must_use]
 pub fn sender(
     scenario: &Scenario,
-    session: SessionId,
+    counter: Counter,
     work_seed: u64,
     sim_source: SimSource,
     plans: Rc<PlanCache>,
-    table: &Table,
+    (store, clock): (SharedStore, StoreClock),
     now: Time,
 ) -> (SimActor, Ledger) {
     let layout = scenario.layout;
+    let task = Task { options: TaskOptions { expected: scenario.expected }, ..Task::copy(TASK, NAME) };
+    let who = (sham::signing_key(1), agree::sham::random(work_seed), counter);
     let config = SenderConfig {
         rendezvous: vec![RENDEZVOUS],
         rate: scenario.rate_mode(),
         slow: scenario.slow,
-        expected: scenario.expected,
         wait: scenario.wait,
         settle: scenario.settle,
         linger: scenario.linger,
         group_key: scenario.group_key.then(hostile::group_key),
-        ..SenderConfig::new(
-            (session, task()),
-            (NAME.to_owned(), layout),
-            DATA,
-            (sham::signing_key(1), agree::sham::random(work_seed)),
-        )
+        ..SenderConfig::new(task, layout, DATA, who)
     };
     let (signing_key, random) = (config.signing_key.clone(), config.agreement);
-    let side = SenderSide::new(session, signing_key, random, config.suite, config.group_key.as_ref());
+    let side = SenderSide::new(counter, signing_key, random, config.suite, config.group_key.as_ref());
+    let session = side.session();
     let source: Arc<dyn Source> = Arc::new(sim_source.clone());
     let job_source = Arc::clone(&source);
     let mut buffer = Vec::new();
-    let looked_up = Rc::clone(table);
+    let (plan, mut usual) = (scenario.sender.store, job_delay(work_seed, scenario.sender.job));
     let work = Work {
-        run: Box::new(move |job| run_sender_job(job, &*job_source, &layout, &plans, &mut buffer)),
-        at_once: Box::new(move |job| match job {
-            SenderJob::LookUp(device) => {
-                let status = looked_up.borrow().look_up(device).map(|row| row.status);
-                Ok(SenderDone::LookedUp(device, status))
+        run: Box::new(move |job: SenderJob, now| {
+            clock.set(now);
+            if job.is_for_store() {
+                return run_store_job(job, TASK, &store);
             }
-            other => Err(other),
+            run_sender_job(job, &*job_source, &layout, &plans, &mut buffer)
         }),
-        delay: job_delay(work_seed, scenario.sender.job),
+        lane: SenderJob::is_for_store,
+        delay: Box::new(move |job, now| {
+            let store = if job.is_for_store() { plan.delay(now) } else { Duration::ZERO };
+            usual(job, now) + store
+        }),
         source_unreadable: SenderDone::SourceFailed,
     };
     let net = SimNet::new(SENDER_SOCKET, Some(sim_source));
@@ -176,17 +171,11 @@ pub fn sender(
             Box::new(share) as Box<dyn Egress>
         }),
     );
-    let table = Rc::clone(table);
     let most = scenario.budget.map(|budget| START.0.max(budget * 11 / 10));
-    let on_event = Box::new(move |now: Time, sender: &Sender, event: &SenderEvent| {
+    let on_event = Box::new(move |_: Time, sender: &Sender, _: &SenderEvent| {
         if let Some(most) = most {
-            let rate = sender.snapshot(now).rate;
+            let rate = sender.overview().rate;
             assert!(rate.0 <= most, "what cannot be sent is aimed at: {rate:?}");
-        }
-        if let SenderEvent::Status(row) = event
-            && let Err(e) = table.borrow_mut().record(row.clone())
-        {
-            panic!("the status table refuses a row: {e}");
         }
     });
     (SimActor::Sender(Box::new(Node::new(engine, on_event))), Ledger::new(side))
@@ -216,8 +205,8 @@ pub fn receiver(
     let earlier = earlier.map(|bytes| Box::new(SimEarlier(bytes)) as Box<dyn Earlier>);
     let files = ReceiverFiles::new(Box::new(SimSink::new(disk, plan.force))).with_earlier(earlier);
     let work = Work {
-        run: Box::new(move |job| run_receiver_job(job, &files, &plans)),
-        at_once: Box::new(Err),
+        run: Box::new(move |job, _| run_receiver_job(job, &files, &plans)),
+        lane: |_| false,
         delay: job_delay(work_seed, plan.job),
         source_unreadable: ReceiverDone::WorkerDied,
     };

@@ -8,7 +8,7 @@ use crate::limits::{FEEDBACK_PER_SECOND, HEADER_LEN, JOIN_CLEAR, MAX_CONTROL, MA
 use crate::protocol::packet_protection::SenderSide;
 use crate::time::Time;
 use crate::units::{BlockIndex, SessionId};
-use crate::wire::{self, Head, Message, MessageKind, Seals};
+use crate::wire::{self, Head, Message, MessageKind, Protection};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -102,12 +102,13 @@ impl Ledger {
     }
     /// Opens a symbol that is sealed for the group.
     fn symbol(&self, head: &Head, bytes: &[u8]) -> Option<Vec<u8>> {
-        let seal = self.side.symbols().filter(|_| head.seals.group && head.kind == MessageKind::Symbol)?;
+        let seal =
+            self.side.symbols().filter(|_| head.protection.is_group() && head.kind == MessageKind::Symbol)?;
         let (clear, sealed) = bytes.split_at(HEADER_LEN);
         let mut sealed = sealed.to_vec();
         let body = seal.key.open(head.header.packet_number.0, clear, &mut sealed)?;
         let mut plain = [clear, body].concat();
-        Seals::default().mark(&mut plain);
+        Protection::Clear.mark(&mut plain);
         Some(plain)
     }
 }
@@ -247,6 +248,15 @@ impl Checker {
         });
         let names = disk.names();
         assert!(names.iter().all(|n| *n == self.name), "I1: device {device} has files {names:?}");
+    }
+
+    /// Nothing on a disk changes for a session that has not admitted its device.
+    ///
+    /// # Panics
+    /// When more was changed than `before`, and no session has admitted it.
+    pub fn check_untouched(&self, device: u32, disk: &SimDisk, before: Option<u64>) {
+        let Some(before) = before else { return };
+        assert_eq!(disk.changes(), before, "device {device} changes its disk before it is admitted");
     }
 
     /// Whether the object is under its final name.

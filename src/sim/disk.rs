@@ -5,7 +5,7 @@
 use super::disk_faults::{DiskError, DiskFaults, Op};
 use super::faults::Faults;
 use super::pages::Pages;
-use crate::storage::{Earlier, Part, RawBytes, Sink, SinkError, Source, SourceError};
+use crate::storage::{Earlier, Found, Part, RawBytes, Sink, SinkError, Source, SourceError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
@@ -90,6 +90,7 @@ struct State {
     begun: [u64; Op::ALL.len()],
     written: u64,
     version: u64,
+    changes: u64,
     /// The power went at an operation, and nobody has asked yet.
     power_lost: bool,
     struck: Faults,
@@ -119,6 +120,7 @@ impl State {
         }
         let number = self.begun[op as usize];
         self.begun[op as usize] += 1;
+        self.changes += u64::from(op != Op::Read);
         let cut = self.faults.power_cut.filter(|cut| cut.op == op && cut.nth == number);
         if let Some(cut) = cut.filter(|cut| !cut.after) {
             self.cut_power(op.cut(false), cut.seed);
@@ -215,6 +217,11 @@ impl SimDisk {
     pub fn version(&self) -> u64 {
         self.state().version
     }
+    /// Counts all that changes it, or was to.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.state().changes
+    }
     /// How many part files there are.
     #[must_use]
     pub fn parts(&self) -> usize {
@@ -251,6 +258,16 @@ impl SimSink {
 }
 
 impl Sink for SimSink {
+    fn probe(&mut self, name: &str, size: u64) -> Found {
+        let state = self.disk.state();
+        let orphan =
+            state.parts.iter().any(|(id, part)| part.len() as u64 == size && !state.owned.contains(id));
+        match state.files.get(name).filter(|file| file.len() as u64 == size && !self.force) {
+            Some(_) => Found::Whole(Box::new(SimWhole { disk: self.disk.clone(), name: name.to_owned() })),
+            None if orphan => Found::Part,
+            None => Found::Nothing,
+        }
+    }
     fn create(&mut self, name: &str, size: u64) -> Result<Box<dyn Part>, SinkError> {
         let mut state = self.disk.state();
         if name.contains(['/', '\0']) || matches!(name, "" | "." | "..") {
@@ -282,6 +299,31 @@ impl Sink for SimSink {
         let disk = self.disk.clone();
         Ok(Box::new(SimPart { disk, id, adopted, name: name.to_owned(), force: self.force }))
     }
+}
+
+/// A file in place.
+struct SimWhole {
+    disk: SimDisk,
+    name: String,
+}
+
+impl Part for SimWhole {
+    fn write_at(&self, _offset: u64, _bytes: &[u8]) -> Result<(), SinkError> {
+        panic!("a file in place is written to")
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SinkError> {
+        self.disk.with_file(&self.name, |file| {
+            let bytes = file.and_then(|file| file.get(offset as usize..)?.get(..buf.len()));
+            let gone = || SinkError::Disk("the file is gone".to_owned());
+            bytes.map(|bytes| buf.copy_from_slice(bytes)).ok_or_else(gone)
+        })
+    }
+    fn commit(&self) -> Result<PathBuf, SinkError> {
+        let mut state = self.disk.state();
+        state.operate(Op::SyncDirectory, None, |state| state.unsynced.clear())?;
+        Ok(PathBuf::from(&self.name))
+    }
+    fn discard(&self) {}
 }
 
 struct SimPart {
@@ -348,6 +390,7 @@ impl Part for SimPart {
     }
     fn discard(&self) {
         let mut state = self.disk.state();
+        state.changes += 1;
         // A device that crashed clears nothing away.
         if state.owned.remove(&self.id) {
             state.parts.remove(&self.id);

@@ -29,6 +29,7 @@ pub mod planned;
 pub mod runner;
 pub mod scenario;
 pub mod shape;
+pub mod store;
 pub mod totals;
 pub mod transfer;
 pub mod world;

@@ -151,12 +151,12 @@ impl Net for SimNet {
 
 /// How a node's jobs are executed.
 pub struct Work<J, D> {
-    /// Executes a job.
-    pub run: Box<dyn FnMut(J) -> D>,
-    /// Answers a job at once or gives it back.
-    pub at_once: Box<dyn FnMut(J) -> Result<D, J>>,
-    /// How long a job takes.
-    pub delay: Box<dyn FnMut(&J) -> Duration>,
+    /// Executes a job at this time.
+    pub run: Box<dyn FnMut(J, Time) -> D>,
+    /// Which jobs have a worker of their own.
+    pub lane: fn(&J) -> bool,
+    /// How long a job that begins now takes.
+    pub delay: Box<dyn FnMut(&J, Time) -> Duration>,
     /// What is told when the source is gone.
     pub source_unreadable: fn(String) -> D,
 }
@@ -166,6 +166,7 @@ pub struct SimJobs<J, D> {
     work: Work<J, D>,
     now: Time,
     workers: Vec<Time>,
+    lane: Time,
     running: BTreeMap<(Time, u64), D>,
     submitted: u64,
 }
@@ -175,7 +176,8 @@ impl<J, D> SimJobs<J, D> {
     #[must_use]
     pub fn new(workers: usize, work: Work<J, D>) -> Self {
         let workers = vec![Time::ZERO; workers.max(1)];
-        Self { work, now: Time::ZERO, workers, running: BTreeMap::new(), submitted: 0 }
+        let (now, lane) = (Time::ZERO, Time::ZERO);
+        Self { work, now, workers, lane, running: BTreeMap::new(), submitted: 0 }
     }
     /// When the next job ends.
     #[must_use]
@@ -192,15 +194,15 @@ impl<J, D> SimJobs<J, D> {
 impl<J, D> Jobs<J, D> for SimJobs<J, D> {
     fn submit(&mut self, job: J) -> Option<D> {
         self.submitted += 1;
-        let job = match (self.work.at_once)(job) {
-            Ok(done) => return Some(done),
-            Err(job) => job,
+        let delay = (self.work.delay)(&job, self.now);
+        let worker = if (self.work.lane)(&job) {
+            &mut self.lane
+        } else {
+            self.workers.iter_mut().min().expect("there is at least one worker")
         };
-        let delay = (self.work.delay)(&job);
-        let worker = self.workers.iter_mut().min().expect("there is at least one worker");
         *worker = (*worker).max(self.now) + delay;
         let key = (*worker, self.submitted);
-        let done = (self.work.run)(job);
+        let done = (self.work.run)(job, self.now);
         self.running.insert(key, done);
         None
     }

@@ -6,6 +6,7 @@ use super::hostile::HostilePlan;
 use super::line::Line;
 use super::link::{Burst, Quality};
 use super::network::Attachment;
+use super::store::StorePlan;
 use crate::layout::Layout;
 use crate::pacing::RateMode;
 use crate::protocol::sender::SlowPolicy;
@@ -78,13 +79,18 @@ pub struct SenderPlan {
     pub start_now: Option<Time>,
     /// Its file changes under it.
     pub source_changes: Option<Time>,
+    /// What is wrong with its store.
+    pub store: StorePlan,
 }
 
 impl SenderPlan {
     /// Nothing happens to it.
     #[must_use]
-    pub const fn is_steady(&self) -> bool {
-        self.crash.is_none() && self.interrupt.is_none() && self.source_changes.is_none()
+    pub fn is_steady(&self) -> bool {
+        self.crash.is_none()
+            && self.interrupt.is_none()
+            && self.source_changes.is_none()
+            && self.store.comes_back()
     }
 }
 
@@ -194,6 +200,7 @@ impl Scenario {
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x11_4e5) }.lines(scenario);
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0xd15c) }.disk_faults(scenario);
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x0bad_cafe) }.hostility(scenario);
+        let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0xdba5e) }.store_trouble(scenario);
         scenario.with_some_earlier(fastrand::Rng::with_seed(seed ^ 0x01d_f11e))
     }
 

@@ -74,9 +74,9 @@ fn node(to: Option<SocketAddr>, wanted: u32) -> Node<Pinger> {
     let next = if to.is_some() { Time::ZERO } else { Time::NEVER };
     let machine = Pinger { to, wanted, got: 0, next, out: VecDeque::new() };
     let work = Work {
-        run: Box::new(|job| job * 100),
-        at_once: Box::new(Err),
-        delay: Box::new(|_| Duration::from_millis(3)),
+        run: Box::new(|job, _| job * 100),
+        lane: |_| false,
+        delay: Box::new(|_, _| Duration::from_millis(3)),
         source_unreadable: |_| 0,
     };
     let engine = Engine::new(machine, SimNet::new(4, None), SimJobs::new(1, work), None);

@@ -1,7 +1,7 @@
 //! One transfer in the virtual world: builds the sender and the devices of a scenario, crashes and
 //! restarts them, watches every step, and judges the end.
 
-use super::actors::{self, NAME, SimActor, Table};
+use super::actors::{self, NAME, SimActor};
 use super::checks::{Checker, Ledger};
 use super::disk::{SimDisk, SimSource};
 use super::faults::Faults;
@@ -11,6 +11,7 @@ use super::network::{NodeId, address};
 use super::node::{Actor, Node};
 use super::planned::Planned;
 use super::scenario::Scenario;
+use super::store::StoreClock;
 use super::totals::{Measured, MeasuredDevice, Totals};
 use super::world::{Director, Pace, World};
 use crate::crypto::sign::sham;
@@ -19,9 +20,9 @@ use crate::protocol::Control;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, SenderEvent, SenderOutcome};
 use crate::protocol::receiver::Receiver;
 use crate::protocol::sender::Sender;
-use crate::status::DeviceStatus;
+use crate::store::SharedStore;
 use crate::time::Time;
-use crate::units::{BlockIndex, SessionId};
+use crate::units::{BlockIndex, Counter};
 use crate::wire::{self, Message, Phase, Symbol};
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ const SENDER: NodeId = 0;
 /// Steps of a receiver between two looks at its buffers.
 const BUFFER_LOOK: u64 = 8;
 
+mod agreement;
 mod attack;
 mod verdicts;
 
@@ -65,6 +67,8 @@ struct Device {
     seen: usize,
     steps: u64,
     version: u64,
+    /// Changes of its disk before its last incarnation, until a session admits that.
+    untouched: Option<u64>,
 }
 
 /// The run of one scenario.
@@ -76,7 +80,7 @@ struct Transfer<'a, 't> {
     plans: Rc<PlanCache>,
     /// What devices' buffers share.
     likely: Arc<Likely>,
-    table: Table,
+    store: (SharedStore, StoreClock),
     checker: Checker,
     /// What the present sender has sent to whom.
     ledger: Rc<RefCell<Ledger>>,
@@ -144,7 +148,16 @@ impl<'a, 't> Transfer<'a, 't> {
             if plan.existing {
                 disk.put(NAME, BEFORE.to_vec());
             }
-            Device { disk, incarnation: 0, outcome: None, completed: None, seen: 0, steps: 0, version: 0 }
+            Device {
+                disk,
+                incarnation: 0,
+                outcome: None,
+                completed: None,
+                seen: 0,
+                steps: 0,
+                version: 0,
+                untouched: None,
+            }
         });
         Self {
             scenario,
@@ -152,7 +165,7 @@ impl<'a, 't> Transfer<'a, 't> {
             source: SimSource::new(Arc::clone(&object)),
             plans: Rc::new(PlanCache::default()),
             likely: Arc::new(Likely::new(Arc::clone(&object))),
-            table: actors::new_table(),
+            store: actors::new_store(scenario),
             checker: Checker::new(Arc::clone(&object), scenario.layout, NAME.to_owned()),
             ledger: attack::no_ledger(),
             air: attack::air(scenario, &object),
@@ -216,12 +229,12 @@ impl<'a, 't> Transfer<'a, 't> {
         self.sender_incarnation += 1;
         self.sender_seen = 0;
         self.sender_outcome = None;
-        self.table = actors::new_table();
-        let session = SessionId(self.scenario.seed << 8 | self.sender_incarnation);
+        self.store = actors::new_store(self.scenario);
+        let counter = Counter(self.scenario.seed << 8 | self.sender_incarnation);
         let (source, plans) = (self.source.clone(), Rc::clone(&self.plans));
         let seed = self.rng.u64(..);
         let (mut actor, ledger) =
-            actors::sender(self.scenario, session, seed, source, plans, &self.table, now);
+            actors::sender(self.scenario, counter, seed, source, plans, self.store.clone(), now);
         self.ledger = Rc::new(RefCell::new(ledger));
         actor.net().ledger = Some(Rc::clone(&self.ledger));
         actor
@@ -254,6 +267,7 @@ impl<'a, 't> Transfer<'a, 't> {
         device.incarnation += 1;
         device.outcome = None;
         device.seen = 0;
+        device.untouched = Some(device.disk.changes());
         let seeds = [self.rng.u64(..), self.rng.u64(..)];
         let shared = (Rc::clone(&self.plans), Arc::clone(&self.likely));
         let disks = (device.disk.clone(), earlier);
@@ -277,16 +291,21 @@ impl<'a, 't> Transfer<'a, 't> {
                 trace(format_args!("{} sender: {event:?}", seconds(now)));
             }
             match event {
-                SenderEvent::Status(row) if row.status == DeviceStatus::Complete => {
+                SenderEvent::Device(row) if row.assignment.is_complete() => {
                     // A liar harms itself.
-                    let Some(index) = self.honest_at(row.address) else { continue };
+                    let address = row.transfer.address.expect("it has joined");
+                    let Some(index) = self.honest_at(address) else { continue };
                     self.checker.check_complete(index, &self.devices[index as usize].disk);
                 }
                 SenderEvent::Phase(Phase::Streaming) => {
                     self.started.get_or_insert(now);
                 }
                 SenderEvent::DuplicateId { addresses, .. } => self.check_twins(addresses),
+                SenderEvent::StoreFails(_) => self.faults.count("store: failed"),
                 SenderEvent::Finished(outcome) => {
+                    if matches!(outcome, SenderOutcome::StoreFailed(_)) {
+                        self.faults.count("store: given up");
+                    }
                     self.air.borrow_mut().over = self.scenario.sender.crash.is_none();
                     assert!(self.sender_outcome.is_none(), "the sender finishes twice at {now:?}");
                     self.sender_outcome = Some(outcome.clone());
@@ -316,6 +335,7 @@ impl<'a, 't> Transfer<'a, 't> {
                 trace(format_args!("{} device {index}: {event:?}", seconds(now)));
             }
             match event {
+                ReceiverEvent::Admitted => device.untouched = None,
                 ReceiverEvent::Committed { .. } => {
                     self.checker.check_complete(index, &device.disk);
                     device.completed = Some(now);
@@ -327,6 +347,7 @@ impl<'a, 't> Transfer<'a, 't> {
                 _ => {}
             }
         }
+        self.checker.check_untouched(index, &device.disk, device.untouched);
     }
 
     /// All that struck in the run.

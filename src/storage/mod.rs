@@ -5,6 +5,7 @@
 mod atomic_write;
 mod direct;
 mod earlier;
+mod existing;
 mod hashes;
 mod mmap;
 mod names;
@@ -82,8 +83,22 @@ pub enum SinkError {
     Disk(String),
 }
 
+/// What is there of an object before anything of it is received.
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// A part file, perhaps of an earlier run.
+    Part,
+    /// A file of its size under its final name, which would not be replaced. Committing it changes nothing but
+    /// makes it durable; nothing can be written to it.
+    Whole(Box<dyn Part>),
+}
+
 /// A place where an object may be put on the receiver's side.
 pub trait Sink: Send {
+    /// Looks up what is there of an object called `name` (untrusted). Nothing on the disk changes; what cannot be
+    /// looked up is not there.
+    fn probe(&mut self, name: &str, size: u64) -> Found;
     /// Chooses and checks the final path for an object called `name` (untrusted), and takes over the
     /// part file that an earlier run has left beside it, or creates a preallocated one.
     ///

@@ -50,6 +50,12 @@ pub(super) fn adopt(dir: &OwnedFd, stem: &str) -> Option<(File, String)> {
     best.map(|best| (best.file, best.name))
 }
 
+/// Whether there is a part file of `stem` in `dir`, whoever it belongs to.
+pub(super) fn exists(dir: &OwnedFd, stem: &str) -> bool {
+    let entries = Dir::read_from(dir).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.file_name().to_str().is_ok_and(|name| is_part_of(name, stem)))
+}
+
 fn take(dir: &OwnedFd, name: &str) -> Option<Orphan> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::openat(dir, name, flags, Mode::empty()).ok()?);

@@ -156,9 +156,8 @@ impl FilePart {
 
     /// Makes the new name survive a power cut.
     fn sync_directory(&self, replaced: bool) -> Result<(), SinkError> {
-        match retry_on_intr(|| rustix::fs::fsync(&self.target.dir)) {
-            // Some network file systems cannot sync a directory; their servers do it unasked.
-            Ok(()) | Err(Errno::INVAL) => Ok(()),
+        match sync_directory(&self.target.dir) {
+            Ok(()) => Ok(()),
             Err(errno) => {
                 // A replaced file is gone already; its verified successor is better than nothing.
                 if !replaced {
@@ -207,6 +206,20 @@ impl Part for FilePart {
             remove(&self.target.dir, self.part_name.as_ref());
         }
     }
+}
+
+/// Makes the names in a directory survive a power cut.
+pub(super) fn sync_directory(dir: &OwnedFd) -> Result<(), Errno> {
+    match retry_on_intr(|| rustix::fs::fsync(dir)) {
+        // Some network file systems cannot sync a directory; their servers do it unasked.
+        Err(Errno::INVAL) => Ok(()),
+        done => done,
+    }
+}
+
+/// Whether an earlier run has left a part file for `target`, as far as that can be seen without touching it.
+pub(super) fn has_orphan(target: &Target) -> bool {
+    orphaned_part::exists(&target.dir, shorten(&target.name.to_string_lossy(), MAX_NAME - PART_AFFIXES))
 }
 
 /// Removes a file of ours; if even that fails there is nobody left to be told.

@@ -4,9 +4,10 @@
 //! directory for a symbolic link during a transfer leads nowhere else. At the end it must still be
 //! found under its path.
 
-use super::part::FilePart;
+use super::existing::ExistingFile;
+use super::part::{FilePart, has_orphan};
 use super::refusal::{refused, shown};
-use super::{Part, Sink, SinkError, safe_name};
+use super::{Found, Part, Sink, SinkError, safe_name};
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::ffi::{OsStr, OsString};
@@ -96,6 +97,17 @@ impl FileSink {
 }
 
 impl Sink for FileSink {
+    fn probe(&mut self, name: &str, size: u64) -> Found {
+        let Ok(target) = self.target(name) else { return Found::Nothing };
+        let orphan = has_orphan(&target);
+        let whole = if self.force { None } else { ExistingFile::open(target, size) };
+        match whole {
+            Some(file) => Found::Whole(Box::new(file)),
+            None if orphan => Found::Part,
+            None => Found::Nothing,
+        }
+    }
+
     fn create(&mut self, name: &str, size: u64) -> Result<Box<dyn Part>, SinkError> {
         let target = self.target(name)?;
         require_free(&target.dir, &target.name, &target.path, self.force)?;

@@ -1,7 +1,7 @@
 //! The exit codes of the commands: a part of the interface, so typed, documented and tested.
 
 use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
-use crate::status::{DeviceRow, DeviceStatus};
+use crate::protocol::statistics::DeviceRow;
 use crate::wire::AbortCode;
 use std::process::ExitCode;
 
@@ -64,9 +64,11 @@ impl Exit {
     pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u32>) -> Self {
         match outcome {
             SenderOutcome::Interrupted => Self::Interrupted,
-            SenderOutcome::SourceFailed(_) | SenderOutcome::Internal(_) => Self::Environment,
+            SenderOutcome::SourceFailed(_) | SenderOutcome::StoreFailed(_) | SenderOutcome::Internal(_) => {
+                Self::Environment
+            }
             SenderOutcome::Ended => {
-                let complete = rows.iter().filter(|r| r.status == DeviceStatus::Complete).count();
+                let complete = rows.iter().filter(|row| row.assignment.is_complete()).count();
                 let wanted = rows.len().max(expected.map_or(0, |n| n as usize));
                 match complete {
                     0 => Self::NoDevice,
@@ -82,7 +84,7 @@ impl Exit {
     pub const fn of_receiver(outcome: &ReceiverOutcome) -> Self {
         match outcome {
             ReceiverOutcome::Complete { .. } | ReceiverOutcome::AlreadyComplete => Self::Complete,
-            ReceiverOutcome::NoSender => Self::NoSender,
+            ReceiverOutcome::NoSender | ReceiverOutcome::SenderNeeds(_) => Self::NoSender,
             ReceiverOutcome::SenderSilent
             | ReceiverOutcome::SenderAborted(..)
             | ReceiverOutcome::Refused
@@ -104,17 +106,19 @@ impl From<Exit> for ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::need::Need;
+    use crate::task::State;
     use crate::ui::testing::row;
 
-    fn rows(statuses: &[DeviceStatus]) -> Vec<DeviceRow> {
-        statuses.iter().map(|s| row("d", s.clone())).collect()
+    fn rows(states: &[State]) -> Vec<DeviceRow> {
+        states.iter().map(|s| row("d", s.clone())).collect()
     }
 
     #[test]
     fn sender_table() {
-        use DeviceStatus::{Complete, Failed, Lost, Receiving, Repairing, Waiting};
+        use State::{Active, Complete, Failed, Lost, Pending};
         let ended = SenderOutcome::Ended;
-        let table: &[(&SenderOutcome, Vec<DeviceStatus>, Option<u32>, Exit)] = &[
+        let table: &[(&SenderOutcome, Vec<State>, Option<u32>, Exit)] = &[
             (&ended, vec![Complete], None, Exit::Complete),
             (&ended, vec![Complete, Complete], Some(2), Exit::Complete),
             (&ended, vec![Complete, Complete], Some(1), Exit::Complete),
@@ -122,13 +126,14 @@ mod tests {
             (&ended, vec![Complete, Lost], None, Exit::Incomplete),
             (&ended, vec![Complete, Lost], Some(1), Exit::Incomplete),
             (&ended, vec![Complete, Failed("disk".into())], None, Exit::Incomplete),
-            (&ended, vec![Complete, Receiving { deficit: 1 }], None, Exit::Incomplete),
-            (&ended, vec![Complete, Repairing { deficit: 1 }, Waiting], None, Exit::Incomplete),
+            (&ended, vec![Complete, Active], None, Exit::Incomplete),
+            (&ended, vec![Complete, Active, Pending], None, Exit::Incomplete),
             (&ended, vec![], None, Exit::NoDevice),
             (&ended, vec![], Some(3), Exit::NoDevice),
             (&ended, vec![Lost, Failed("x".into())], None, Exit::NoDevice),
             (&SenderOutcome::Interrupted, vec![Complete], None, Exit::Interrupted),
             (&SenderOutcome::SourceFailed("x".into()), vec![Complete], None, Exit::Environment),
+            (&SenderOutcome::StoreFailed("x".into()), vec![Complete], None, Exit::Environment),
             (&SenderOutcome::Internal("x".into()), vec![Complete], None, Exit::Environment),
         ];
         for (outcome, statuses, expected, exit) in table {
@@ -146,6 +151,7 @@ mod tests {
             (O::Complete { acknowledged: false }, Exit::Complete),
             (O::AlreadyComplete, Exit::Complete),
             (O::NoSender, Exit::NoSender),
+            (O::SenderNeeds(Need::Version(2)), Exit::NoSender),
             (O::SenderSilent, Exit::BrokenOff),
             (O::SenderAborted(AbortCode::Finished, text()), Exit::BrokenOff),
             (O::SenderAborted(AbortCode::Interrupted, text()), Exit::BrokenOff),

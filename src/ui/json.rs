@@ -5,7 +5,8 @@ use super::memory::{ReceiverMemory, SenderMemory};
 use super::schema::{Counters, ReceiverCounters, Row, abort_word, phase_word, seconds};
 use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView};
 use crate::protocol::event::{
-    ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOutcome, SenderSnapshot,
+    ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOutcome, SenderOverview,
+    SenderSnapshot,
 };
 use crate::protocol::trust::TrustDecision;
 use crate::time::Time;
@@ -70,6 +71,10 @@ enum Event<'a> {
         addresses: [String; 2],
     },
     Status(Row<'a>),
+    StoreFails {
+        reason: &'a str,
+    },
+    StoreAnswers,
     Hashed {
         blake3: String,
     },
@@ -92,6 +97,10 @@ enum Event<'a> {
         address: String,
         decision: &'static str,
         expected: Option<String>,
+    },
+    SenderNeeds {
+        address: String,
+        need: String,
     },
     Admitted,
     Receiving,
@@ -220,7 +229,7 @@ impl Notes for SenderJson {
 }
 
 impl SenderView for SenderJson {
-    fn event(&mut self, now: Time, event: &SenderEvent, _: &SenderSnapshot) {
+    fn event(&mut self, now: Time, event: &SenderEvent, _: &SenderOverview) {
         self.memory.event(now, event);
         let event = match event {
             SenderEvent::Phase(phase) => Event::Phase { phase: phase_word(*phase) },
@@ -232,7 +241,9 @@ impl SenderView for SenderJson {
                 label,
                 addresses: addresses.map(|address| address.to_string()),
             },
-            SenderEvent::Status(row) => Event::Status(row.into()),
+            SenderEvent::Device(row) => Event::Status(row.into()),
+            SenderEvent::StoreFails(reason) => Event::StoreFails { reason },
+            SenderEvent::StoreAnswers => Event::StoreAnswers,
             SenderEvent::Hashed(root) => Event::Hashed { blake3: root.to_string() },
             // `finish` tells it, with the final counters.
             SenderEvent::Finished(_) => return,
@@ -241,12 +252,12 @@ impl SenderView for SenderJson {
     }
 
     fn tick(&mut self, now: Time, s: &SenderSnapshot) {
-        self.memory.wire.record(now, s.wire_bytes);
+        self.memory.wire.record(now, s.overview.wire_bytes);
         if self.stream.due(now) {
             let event = Event::Progress {
-                phase: Some(phase_word(s.phase)),
+                phase: Some(phase_word(s.overview.phase)),
                 bits_per_second: self.memory.wire.bits_per_second(),
-                counters: Numbers::Sender(s.into()),
+                counters: Numbers::Sender((&s.overview).into()),
             };
             self.stream.emit(now, event);
         }
@@ -260,6 +271,7 @@ impl SenderView for SenderJson {
             Some(SenderOutcome::Ended) => ("ended", None),
             Some(SenderOutcome::Interrupted) => ("interrupted", None),
             Some(SenderOutcome::SourceFailed(reason)) => ("source_failed", Some(reason)),
+            Some(SenderOutcome::StoreFailed(reason)) => ("store_failed", Some(reason)),
             Some(SenderOutcome::Internal(reason)) => ("internal", Some(reason)),
             None => ("internal", Some("the run ended without an outcome".to_owned())),
         };
@@ -274,7 +286,7 @@ impl SenderView for SenderJson {
             acknowledged: None,
             sender_key: None,
             sender_trust: None,
-            counters: Numbers::Sender(s.into()),
+            counters: Numbers::Sender((&s.overview).into()),
         };
         self.stream.emit(now, event);
     }
@@ -363,6 +375,9 @@ impl ReceiverView for ReceiverJson {
                     },
                 }
             }
+            ReceiverEvent::SenderNeeds { need, address } => {
+                Event::SenderNeeds { address: address.to_string(), need: need.to_string() }
+            }
             // `finish` tells it, with the final counters.
             ReceiverEvent::Finished(_) => return,
         };
@@ -390,6 +405,7 @@ impl ReceiverView for ReceiverJson {
             }
             Some(ReceiverOutcome::AlreadyComplete) => ("already_complete", None),
             Some(ReceiverOutcome::NoSender) => ("no_sender", None),
+            Some(ReceiverOutcome::SenderNeeds(need)) => ("no_sender", Some(format!("a sender needs {need}"))),
             Some(ReceiverOutcome::SenderSilent) => ("sender_silent", None),
             Some(ReceiverOutcome::SenderAborted(code, reason)) => ("sender_aborted", told(code, &reason)),
             Some(ReceiverOutcome::Refused) => ("refused", None),

@@ -3,9 +3,11 @@
 use super::text;
 use crate::limits::report_interval;
 use crate::protocol::event::{
-    ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOutcome, SenderSnapshot,
+    ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOutcome, SenderOverview,
+    SenderSnapshot,
 };
-use crate::status::{DeviceRow, DeviceStatus};
+use crate::protocol::statistics::{Activity, DeviceRow};
+use crate::task::State;
 use crate::time::Time;
 use crate::units::{DeviceId, Digest, SenderKey};
 use crate::wire::Phase;
@@ -92,7 +94,7 @@ impl SenderMemory {
             SenderEvent::Joined { device, late: true, .. } => {
                 self.late.insert(*device);
             }
-            SenderEvent::Status(row) if row.status == DeviceStatus::Complete => {
+            SenderEvent::Device(row) if row.assignment.is_complete() => {
                 // Late devices are served while lingering, too: the last receipt counts.
                 self.served_until = Some(now);
             }
@@ -101,16 +103,19 @@ impl SenderMemory {
             SenderEvent::Phase(Phase::Gathering)
             | SenderEvent::Joined { .. }
             | SenderEvent::DuplicateId { .. }
-            | SenderEvent::Status(_) => {}
+            | SenderEvent::StoreFails(_)
+            | SenderEvent::StoreAnswers
+            | SenderEvent::Device(_) => {}
         }
     }
 
     /// Takes note of how far the devices are.
     pub fn watch(&mut self, now: Time, snapshot: &SenderSnapshot) {
-        for row in snapshot.devices.iter().filter(|row| !row.status.is_final()) {
-            let (verified, since) = self.headway.entry(row.device).or_insert((row.verified_blocks, now));
-            if *verified != row.verified_blocks || row.status == DeviceStatus::Waiting {
-                (*verified, *since) = (row.verified_blocks, now);
+        for row in snapshot.devices.iter().filter(|row| !row.assignment.state().is_final()) {
+            let verified = row.transfer.verified_blocks;
+            let (known, since) = self.headway.entry(row.assignment.device).or_insert((verified, now));
+            if *known != verified || row.transfer.activity == Some(Activity::Waiting) {
+                (*known, *since) = (verified, now);
             }
         }
     }
@@ -119,7 +124,7 @@ impl SenderMemory {
     fn stands_still(&self, row: &DeviceRow, snapshot: &SenderSnapshot, now: Time) -> Option<Duration> {
         let devices = u32::try_from(snapshot.devices.len()).unwrap_or(u32::MAX);
         let patience = NO_HEADWAY + 2 * report_interval(devices);
-        let (_, since) = self.headway.get(&row.device)?;
+        let (_, since) = self.headway.get(&row.assignment.device)?;
         Some(now.since(*since)).filter(|still| *still > patience)
     }
 
@@ -132,9 +137,9 @@ impl SenderMemory {
     /// What holds a device up, in a few words; empty if nothing does.
     #[must_use]
     pub fn hold(&self, row: &DeviceRow, snapshot: &SenderSnapshot, now: Time) -> String {
-        let group = snapshot.source_symbols + snapshot.repair_symbols;
+        let group = snapshot.overview.source_symbols + snapshot.overview.repair_symbols;
         // Kernel drops are also missing on the channel; only the rest was lost on the way.
-        let lost = row.lost_datagrams.saturating_sub(row.kernel_drops);
+        let lost = row.transfer.lost_datagrams.saturating_sub(row.transfer.kernel_drops);
         let mut parts = Vec::new();
         if let Some(still) = self.stands_still(row, snapshot, now) {
             parts.push(format!("nothing new for {}", text::clock(still.as_secs())));
@@ -151,19 +156,23 @@ impl SenderMemory {
     #[must_use]
     pub fn hold_but_loss(&self, row: &DeviceRow) -> String {
         let mut parts = Vec::new();
-        if self.late.contains(&row.device) {
+        let transfer = &row.transfer;
+        if self.late.contains(&row.assignment.device) {
             parts.push("late".to_owned());
         }
-        if let Some(cause) = row.cause {
+        if let Some(cause) = transfer.cause {
             parts.push(format!("slow by its {}", cause.word()));
         }
-        if row.kernel_drops > 0 {
-            parts.push(format!("kernel dropped {}", text::count(row.kernel_drops)));
+        if transfer.kernel_drops > 0 {
+            parts.push(format!("kernel dropped {}", text::count(transfer.kernel_drops)));
         }
-        if row.overrun_drops > 0 {
-            parts.push(format!("disk behind (dropped {})", text::count(row.overrun_drops)));
+        if transfer.overrun_drops > 0 {
+            parts.push(format!("disk behind (dropped {})", text::count(transfer.overrun_drops)));
         }
-        if row.status == DeviceStatus::Lost {
+        if transfer.activity == Some(Activity::Recording) {
+            parts.push("ended, not recorded".to_owned());
+        }
+        if *row.assignment.state() == State::Lost {
             parts.push("silent".to_owned());
         }
         parts.join(", ")
@@ -172,58 +181,53 @@ impl SenderMemory {
     /// The devices furthest behind what has been streamed, at most `most`, with how many blocks.
     #[must_use]
     pub fn furthest_behind(snapshot: &SenderSnapshot, most: usize) -> Vec<(&DeviceRow, u32)> {
+        let overview = &snapshot.overview;
         // Reports are a moment old: what went out in the last seconds is no reason to name a device.
-        let block = (snapshot.object_size / u64::from(snapshot.blocks.max(1))).max(1);
-        let recent = (snapshot.rate.0 / 8 * 3 / block).clamp(16, 1 << 31) as u32;
-        let slack = if snapshot.phase == Phase::Streaming { recent } else { 0 };
-        let mut rows: Vec<_> = (snapshot.devices.iter())
-            .filter(|row| !row.status.is_final() && row.status != DeviceStatus::Waiting)
-            .map(|row| (row, snapshot.position.saturating_sub(row.verified_blocks)))
+        let block = (overview.object_size / u64::from(overview.blocks.max(1))).max(1);
+        let recent = (overview.rate.0 / 8 * 3 / block).clamp(16, 1 << 31) as u32;
+        let slack = if overview.phase == Phase::Streaming { recent } else { 0 };
+        let served = |row: &&DeviceRow| {
+            matches!(row.transfer.activity, Some(Activity::Receiving | Activity::Repairing))
+        };
+        let mut rows: Vec<_> = (snapshot.devices.iter().filter(served))
+            .map(|row| (row, overview.position.saturating_sub(row.transfer.verified_blocks)))
             .filter(|(_, behind)| *behind > slack)
             .collect();
-        rows.sort_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.label.cmp(&b.label)));
+        rows.sort_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.assignment.label.cmp(&b.assignment.label)));
         rows.truncate(most);
         rows
     }
 
     /// How gathering goes: those ready of those expected, and those that cannot take part.
     #[must_use]
-    pub fn gathered(snapshot: &SenderSnapshot) -> String {
-        let ready = snapshot.count(|status| !status.is_final());
-        let gone = match snapshot.devices.len() - ready {
+    pub fn gathered(overview: &SenderOverview) -> String {
+        let ready = overview.devices.open();
+        let gone = match overview.devices.total() - ready {
             0 => String::new(),
             n => format!(", {n} failed"),
         };
-        match snapshot.expected {
+        match overview.expected {
             Some(expected) => format!("waiting for devices: {ready} of {expected}{gone}"),
             None => format!("waiting for devices: {ready} ready{gone}"),
         }
-    }
-
-    /// Devices that are still to come or to be waited for count into the whole.
-    #[must_use]
-    pub fn wanted(snapshot: &SenderSnapshot) -> usize {
-        snapshot.devices.len().max(snapshot.expected.unwrap_or(0) as usize)
     }
 
     /// Share of the work done in `[0, 1]`: streamed bytes first, then blocks verified by the
     /// devices that are still being served.
     #[must_use]
     pub fn fraction(snapshot: &SenderSnapshot) -> f64 {
-        if snapshot.phase != Phase::Repairing {
-            return text::percent(snapshot.streamed, snapshot.object_size.max(1)) / 100.0;
+        let overview = &snapshot.overview;
+        if overview.phase != Phase::Repairing {
+            return text::percent(overview.streamed, overview.object_size.max(1)) / 100.0;
         }
-        let mut verified = 0u64;
-        let mut whole = 0u64;
-        for row in snapshot.devices.iter().filter(|row| {
-            matches!(
-                row.status,
-                DeviceStatus::Receiving { .. } | DeviceStatus::Repairing { .. } | DeviceStatus::Complete
-            )
-        }) {
-            let complete = row.status == DeviceStatus::Complete;
-            verified += u64::from(if complete { snapshot.blocks } else { row.verified_blocks });
-            whole += u64::from(snapshot.blocks);
+        let (mut verified, mut whole) = (0, 0);
+        for row in snapshot.devices.iter() {
+            verified += match row.assignment.state() {
+                State::Failed(_) | State::Lost => continue,
+                State::Complete => u64::from(overview.blocks),
+                State::Pending | State::Active => u64::from(row.transfer.verified_blocks),
+            };
+            whole += u64::from(overview.blocks);
         }
         text::percent(verified, whole.max(1)) / 100.0
     }
@@ -278,7 +282,8 @@ impl ReceiverMemory {
             | ReceiverEvent::BlockRejected(_)
             | ReceiverEvent::ForgedSymbols { .. }
             | ReceiverEvent::SenderTrusted { .. }
-            | ReceiverEvent::SenderRefused { .. } => {}
+            | ReceiverEvent::SenderRefused { .. }
+            | ReceiverEvent::SenderNeeds { .. } => {}
             ReceiverEvent::Receiving => {
                 self.stage = Stage::Receiving;
                 self.data = Meter::default();
@@ -380,36 +385,40 @@ mod tests {
     #[test]
     fn names_the_furthest_behind_and_why() {
         let mut s = snapshot(Phase::Repairing);
-        s.position = 100;
-        s.source_symbols = 1000;
-        s.repair_symbols = 0;
-        let mut slow = row("slow", DeviceStatus::Receiving { deficit: 60 });
-        slow.verified_blocks = 40;
-        slow.lost_datagrams = 150;
-        slow.kernel_drops = 100;
-        let mut worse = row("worse", DeviceStatus::Repairing { deficit: 99 });
-        worse.overrun_drops = 2_000;
-        let mut done = row("done", DeviceStatus::Complete);
-        done.verified_blocks = 100;
-        s.devices = vec![done, slow.clone(), worse.clone(), row("gone", DeviceStatus::Lost)];
-        let behind: Vec<_> =
-            SenderMemory::furthest_behind(&s, 4).into_iter().map(|(r, n)| (r.label.clone(), n)).collect();
+        s.overview.position = 100;
+        s.overview.source_symbols = 1000;
+        s.overview.repair_symbols = 0;
+        let mut slow = row("slow", State::Active);
+        slow.transfer.activity = Some(Activity::Receiving);
+        slow.transfer.verified_blocks = 40;
+        slow.transfer.lost_datagrams = 150;
+        slow.transfer.kernel_drops = 100;
+        let mut worse = row("worse", State::Active);
+        worse.transfer.activity = Some(Activity::Repairing);
+        worse.transfer.overrun_drops = 2_000;
+        let mut done = row("done", State::Complete);
+        done.transfer.verified_blocks = 100;
+        s.devices = vec![done, slow.clone(), worse.clone(), row("gone", State::Lost)];
+        let behind: Vec<_> = SenderMemory::furthest_behind(&s, 4)
+            .into_iter()
+            .map(|(r, n)| (r.assignment.label.clone(), n))
+            .collect();
         assert_eq!(behind, [("worse".to_owned(), 100), ("slow".to_owned(), 60)]);
         let mut memory = SenderMemory::default();
         assert_eq!(memory.hold(&slow, &s, Time::ZERO), "loss 5.0 %, kernel dropped 100");
         memory.event(
             Time::ZERO,
             &SenderEvent::Joined {
-                device: worse.device,
+                device: worse.assignment.device,
                 label: "worse".into(),
-                address: worse.address,
+                address: worse.transfer.address.unwrap(),
                 late: true,
             },
         );
         assert_eq!(memory.hold(&worse, &s, Time::ZERO), "late, disk behind (dropped 2k)");
         let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
         memory.watch(at(1), &s);
-        s.devices[1].verified_blocks += 1;
+        s.devices[1].transfer.verified_blocks += 1;
         memory.watch(at(20), &s);
         assert_eq!(memory.hold(&slow, &s, at(21)), "loss 5.0 %, kernel dropped 100");
         assert_eq!(memory.hold(&worse, &s, at(21)), "nothing new for 20s, late, disk behind (dropped 2k)");

@@ -31,7 +31,7 @@ pub use exit::Exit;
 pub use text::{device_name, escape};
 pub use trust::refused;
 
-use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderSnapshot};
+use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderOverview, SenderSnapshot};
 use crate::time::Time;
 use crate::units::{DeviceId, SenderKey, SessionId, TaskId};
 use std::io;
@@ -104,7 +104,7 @@ pub trait Notes {
 /// Shows a sender's run.
 pub trait SenderView: Notes {
     /// Something changed.
-    fn event(&mut self, now: Time, event: &SenderEvent, snapshot: &SenderSnapshot);
+    fn event(&mut self, now: Time, event: &SenderEvent, overview: &SenderOverview);
     /// Time passes.
     fn tick(&mut self, now: Time, snapshot: &SenderSnapshot);
     /// The run is over; leaves a clean terminal and prints the results.
@@ -119,6 +119,12 @@ pub trait ReceiverView: Notes {
     fn tick(&mut self, now: Time, snapshot: &ReceiverSnapshot);
     /// The run is over; leaves a clean terminal and prints the results.
     fn finish(&mut self, now: Time, snapshot: &ReceiverSnapshot, exit: Exit);
+}
+
+/// The status table as a finished sender's views print it, as wide as it gets.
+#[must_use]
+pub fn final_table(snapshot: &SenderSnapshot) -> String {
+    table::table(&memory::SenderMemory::default(), snapshot, 0, false)
 }
 
 /// The view of a sender.

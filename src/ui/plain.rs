@@ -3,8 +3,9 @@
 
 use super::memory::{FORGERY, ReceiverMemory, SenderMemory, Stage};
 use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView, table, text, trust};
-use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderSnapshot};
-use crate::status::{DeviceRow, DeviceStatus};
+use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderOverview, SenderSnapshot};
+use crate::protocol::statistics::DeviceRow;
+use crate::task::State;
 use crate::time::Time;
 use crate::units::DeviceId;
 use crate::wire::Phase;
@@ -49,14 +50,26 @@ impl Lines {
 
 /// What a changed row is worth saying; none for the everyday.
 pub fn status_line(row: &DeviceRow) -> Option<String> {
-    let label = text::device_name(&row.label, row.device);
-    match &row.status {
-        DeviceStatus::Complete => Some(format!("{label} is complete after {}", text::duration(row.elapsed))),
-        DeviceStatus::Failed(reason) => Some(format!("{label} failed: {}", text::escape(reason))),
-        DeviceStatus::Lost => Some(format!("{label} is lost: nothing was heard from it for a while")),
-        DeviceStatus::Waiting | DeviceStatus::Receiving { .. } | DeviceStatus::Repairing { .. } => None,
+    let label = text::device_name(&row.assignment.label, row.assignment.device);
+    match row.assignment.state() {
+        State::Complete => {
+            Some(format!("{label} is complete after {}", text::duration(row.transfer.elapsed)))
+        }
+        State::Failed(reason) => Some(format!("{label} failed: {}", text::escape(reason))),
+        State::Lost => Some(format!("{label} is lost: nothing was heard from it for a while")),
+        State::Pending | State::Active => None,
     }
 }
+
+/// Says that the store fails.
+pub fn store_fails(why: &str) -> String {
+    let why = text::escape(why);
+    format!(
+        "the task store fails: {why}; the transfer goes on, and devices wait for the answer to their receipts"
+    )
+}
+/// And that it answers again.
+pub const STORE_ANSWERS: &str = "the task store answers again";
 
 /// Says that two devices have one identifier, and what to do about it.
 pub fn duplicate_id(device: DeviceId, label: &str, addresses: &[SocketAddr; 2]) -> String {
@@ -82,23 +95,26 @@ impl SenderPlain {
     }
 
     fn progress(&self, s: &SenderSnapshot) -> String {
-        let complete = s.count(|status| *status == DeviceStatus::Complete);
-        match s.phase {
-            Phase::Gathering => SenderMemory::gathered(s),
+        let overview = &s.overview;
+        match overview.phase {
+            Phase::Gathering => SenderMemory::gathered(overview),
             Phase::Streaming | Phase::Repairing => format!(
-                "{}: {:.0} %, {}, repair {}, {complete} of {} devices complete",
-                if s.phase == Phase::Streaming { "sending" } else { "finishing" },
+                "{}: {:.0} %, {}, repair {}, {} of {} devices complete",
+                if overview.phase == Phase::Streaming { "sending" } else { "finishing" },
                 (SenderMemory::fraction(s) * 100.0).floor(),
                 text::rate(self.memory.wire.bits_per_second()),
-                text::share(s.repair_symbols + s.unicast_symbols, s.source_symbols),
-                SenderMemory::wanted(s),
+                text::share(overview.repair_symbols + overview.unicast_symbols, overview.source_symbols),
+                overview.devices.complete,
+                overview.wanted(),
             ),
-            Phase::Lingering => format!(
-                "staying for late devices: {complete} of {} devices complete",
-                SenderMemory::wanted(s)
-            ),
+            Phase::Lingering => lingering(overview),
         }
     }
+}
+
+fn lingering(overview: &SenderOverview) -> String {
+    let (complete, wanted) = (overview.devices.complete, overview.wanted());
+    format!("staying for late devices: {complete} of {wanted} devices complete")
 }
 
 impl Notes for SenderPlain {
@@ -111,7 +127,7 @@ impl Notes for SenderPlain {
 }
 
 impl SenderView for SenderPlain {
-    fn event(&mut self, now: Time, event: &SenderEvent, s: &SenderSnapshot) {
+    fn event(&mut self, now: Time, event: &SenderEvent, s: &SenderOverview) {
         self.memory.event(now, event);
         let size = text::bytes(self.intro.size);
         let name = text::escape(&self.intro.name);
@@ -123,20 +139,18 @@ impl SenderView for SenderPlain {
                 self.lines.line(now, &trust::introduction(&self.intro.sender, sealed_with));
             }
             SenderEvent::Phase(Phase::Streaming) => {
-                let ready = s.count(|status| !status.is_final());
+                let ready = s.devices.open();
                 let devices = if ready == 1 { "device" } else { "devices" };
                 self.lines.line(now, &format!("sending {name} ({size}) to {ready} {devices}"));
             }
             SenderEvent::Phase(Phase::Repairing) => {
-                let devices = SenderMemory::wanted(s);
-                let complete = s.count(|status| *status == DeviceStatus::Complete);
+                let (devices, complete) = (s.wanted(), s.devices.complete);
                 let time = text::duration(self.memory.transfer_time(now));
                 let line = format!("all sent after {time}, {complete} of {devices} devices complete so far");
                 self.lines.line(now, &line);
             }
             SenderEvent::Phase(Phase::Lingering) => {
-                let progress = self.progress(s);
-                self.lines.line(now, &progress);
+                self.lines.line(now, &lingering(s));
             }
             SenderEvent::Joined { device, label, address, late } => {
                 let late = if *late { " late" } else { "" };
@@ -146,18 +160,22 @@ impl SenderView for SenderPlain {
             SenderEvent::DuplicateId { device, label, addresses } => {
                 self.lines.line(now, &format!("warning: {}", duplicate_id(*device, label, addresses)));
             }
-            SenderEvent::Status(row) => {
+            SenderEvent::Device(row) => {
                 if let Some(line) = status_line(row) {
                     self.lines.line(now, &line);
                 }
             }
+            SenderEvent::StoreFails(why) => {
+                self.lines.line(now, &format!("warning: {}", store_fails(why)));
+            }
+            SenderEvent::StoreAnswers => self.lines.line(now, STORE_ANSWERS),
             SenderEvent::Hashed(_) | SenderEvent::Finished(_) => {}
         }
     }
 
     fn tick(&mut self, now: Time, s: &SenderSnapshot) {
-        self.memory.wire.record(now, s.wire_bytes);
-        let idle = matches!(s.phase, Phase::Gathering | Phase::Lingering);
+        self.memory.wire.record(now, s.overview.wire_bytes);
+        let idle = matches!(s.overview.phase, Phase::Gathering | Phase::Lingering);
         if self.lines.due(now, if idle { IDLE_INTERVAL } else { INTERVAL }) {
             let progress = self.progress(s);
             self.lines.line(now, &progress);
@@ -256,6 +274,9 @@ impl ReceiverView for ReceiverPlain {
                     self.warn(now, &trust::refused(key, address.ip(), *decision));
                 }
             }
+            ReceiverEvent::SenderNeeds { need, address } => {
+                self.warn(now, &trust::needs(need, address.ip()));
+            }
             ReceiverEvent::Admitted | ReceiverEvent::Finished(_) => {}
         }
     }
@@ -296,32 +317,34 @@ mod tests {
         let out = Shared::default();
         let mut view = SenderPlain::new(Lines::new(out.clone(), false), sender_intro());
         let mut s = snapshot(Phase::Gathering);
-        s.expected = Some(2);
-        view.event(at(0), &SenderEvent::Phase(Phase::Gathering), &s);
+        s.overview.expected = Some(2);
+        view.event(at(0), &SenderEvent::Phase(Phase::Gathering), &s.overview);
         view.note(at(0), "not shown");
         view.tick(at(1), &s);
         view.tick(at(60), &s);
-        let device = row("lab\x07", DeviceStatus::Waiting);
+        let device = row("lab\x07", State::Pending);
         let joined = SenderEvent::Joined {
-            device: device.device,
-            label: device.label.clone(),
-            address: device.address,
+            device: device.assignment.device,
+            label: device.assignment.label.clone(),
+            address: device.transfer.address.unwrap(),
             late: false,
         };
-        s.devices = vec![device, row("lab-2", DeviceStatus::Waiting)];
-        view.event(at(61), &joined, &s);
-        s.phase = Phase::Streaming;
-        view.event(at(62), &SenderEvent::Phase(Phase::Streaming), &s);
+        s = s.with_devices(vec![device, row("lab-2", State::Pending)]);
+        view.event(at(61), &joined, &s.overview);
+        s.overview.phase = Phase::Streaming;
+        view.event(at(62), &SenderEvent::Phase(Phase::Streaming), &s.overview);
         view.tick(at(63), &s);
-        s.wire_bytes += 500_000_000;
+        s.overview.wire_bytes += 500_000_000;
         view.tick(at(67), &s);
-        s.phase = Phase::Repairing;
-        view.event(at(68), &SenderEvent::Phase(Phase::Repairing), &s);
-        s.devices[0].status = DeviceStatus::Complete;
-        s.devices[1].status = DeviceStatus::Failed("disk full".into());
-        view.event(at(69), &SenderEvent::Status(s.devices[1].clone()), &s);
-        view.event(at(69), &SenderEvent::Hashed(Digest([1; 32])), &s);
-        view.event(at(72), &SenderEvent::Finished(SenderOutcome::Ended), &s);
+        s.overview.phase = Phase::Repairing;
+        view.event(at(68), &SenderEvent::Phase(Phase::Repairing), &s.overview);
+        view.event(at(68), &SenderEvent::StoreFails("disk\x07 full".into()), &s.overview);
+        view.event(at(69), &SenderEvent::StoreAnswers, &s.overview);
+        let failed = row("lab-2", State::Failed("disk full".into()));
+        s = s.with_devices(vec![row("lab\x07", State::Complete), failed]);
+        view.event(at(69), &SenderEvent::Device(s.devices[1].clone()), &s.overview);
+        view.event(at(69), &SenderEvent::Hashed(Digest([1; 32])), &s.overview);
+        view.event(at(72), &SenderEvent::Finished(SenderOutcome::Ended), &s.overview);
         view.finish(at(72), &s, Exit::Incomplete);
         assert_eq!(
             out.text(),
@@ -334,6 +357,8 @@ lab\\u{{7}} joined from 10.0.0.7:40000
 sending image.iso (100.00 MiB) to 2 devices
 sending: 50 %, 1.00 Gbit/s, repair 1.3 %, 0 of 2 devices complete
 all sent after 6.0s, 0 of 2 devices complete so far
+warning: the task store fails: disk\\u{{7}} full; the transfer goes on, and devices wait for the answer to their receipts
+the task store answers again
 lab-2 failed: disk full
 DEVICE    ADDRESS         STATUS    TIME  LOSS  REASON
 lab-2     10.0.0.7:40000  failed     12s   0 %  disk full

@@ -1,7 +1,7 @@
 //! `--quiet`: nothing. Errors are printed by `cli::report`.
 
 use super::{Exit, Notes, ReceiverView, SenderView};
-use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderSnapshot};
+use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderOverview, SenderSnapshot};
 use crate::time::Time;
 
 /// Shows nothing.
@@ -13,7 +13,7 @@ impl Notes for Quiet {
 }
 
 impl SenderView for Quiet {
-    fn event(&mut self, _: Time, _: &SenderEvent, _: &SenderSnapshot) {}
+    fn event(&mut self, _: Time, _: &SenderEvent, _: &SenderOverview) {}
     fn tick(&mut self, _: Time, _: &SenderSnapshot) {}
     fn finish(&mut self, _: Time, _: &SenderSnapshot, _: Exit) {}
 }

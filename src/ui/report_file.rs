@@ -1,6 +1,5 @@
 //! `--report FILE`: the final task status table as one JSON document (`docs/events.md`).
 
-use super::memory::SenderMemory;
 use super::schema::{Counters, Row, seconds};
 use super::{Exit, SenderIntro};
 use crate::protocol::event::SenderSnapshot;
@@ -77,9 +76,9 @@ impl Report<'_> {
             seconds: seconds(self.elapsed),
             exit: self.exit.word(),
             exit_code: self.exit.code(),
-            expected: self.snapshot.expected,
-            wanted: SenderMemory::wanted(self.snapshot),
-            counters: self.snapshot.into(),
+            expected: self.snapshot.overview.expected,
+            wanted: self.snapshot.overview.wanted(),
+            counters: (&self.snapshot.overview).into(),
             devices: self.snapshot.devices.iter().map(Row::from).collect(),
         };
         // Plain data with text keys always serialises.
@@ -98,7 +97,7 @@ impl Report<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::DeviceStatus;
+    use crate::task::State;
     use crate::ui::testing::{row, sender_intro, snapshot};
     use crate::wire::Phase;
 
@@ -106,11 +105,11 @@ mod tests {
     fn says_what_became_of_every_device() {
         let intro = sender_intro();
         let mut s = snapshot(Phase::Lingering);
-        s.expected = Some(3);
-        s.devices = vec![
-            row("lab-1", DeviceStatus::Complete),
-            row("lab-2\x1b", DeviceStatus::Failed("disk full".into())),
-        ];
+        s.overview.expected = Some(3);
+        let s = s.with_devices(vec![
+            row("lab-1", State::Complete),
+            row("lab-2\x1b", State::Failed("disk full".into())),
+        ]);
         let report = Report {
             intro: &intro,
             snapshot: &s,

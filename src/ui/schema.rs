@@ -1,7 +1,8 @@
 //! The parts of the JSON schema (`docs/events.md`) that events and reports share.
 
-use crate::protocol::event::{ReceiverSnapshot, SenderSnapshot};
-use crate::status::{Cause, DeviceRow, DeviceStatus};
+use crate::protocol::event::{ReceiverSnapshot, SenderOverview};
+use crate::protocol::statistics::{Activity, Cause, DeviceRow};
+use crate::task::State;
 use crate::wire::{AbortCode, Phase};
 use serde::Serialize;
 use std::time::Duration;
@@ -42,9 +43,11 @@ pub const fn abort_word(code: AbortCode) -> &'static str {
 pub struct Row<'a> {
     device: String,
     label: &'a str,
-    address: String,
+    address: Option<String>,
     status: &'static str,
     reason: Option<&'a str>,
+    attempts: u32,
+    activity: Option<&'static str>,
     deficit_blocks: Option<u32>,
     verified_blocks: u32,
     lost_datagrams: u64,
@@ -57,27 +60,27 @@ pub struct Row<'a> {
 
 impl<'a> From<&'a DeviceRow> for Row<'a> {
     fn from(row: &'a DeviceRow) -> Self {
-        let (reason, deficit_blocks) = match &row.status {
-            DeviceStatus::Failed(reason) => (Some(reason.as_str()), None),
-            DeviceStatus::Receiving { deficit } | DeviceStatus::Repairing { deficit } => {
-                (None, Some(*deficit))
-            }
-            DeviceStatus::Waiting | DeviceStatus::Complete | DeviceStatus::Lost => (None, None),
+        let DeviceRow { assignment, transfer } = row;
+        let reason = match assignment.state() {
+            State::Failed(reason) => Some(reason.as_str()),
+            State::Pending | State::Active | State::Complete | State::Lost => None,
         };
         Self {
-            device: row.device.to_string(),
-            label: &row.label,
-            address: row.address.to_string(),
-            status: row.status.word(),
+            device: assignment.device.to_string(),
+            label: &assignment.label,
+            address: transfer.address.map(|address| address.to_string()),
+            status: assignment.state().word(),
             reason,
-            deficit_blocks,
-            verified_blocks: row.verified_blocks,
-            lost_datagrams: row.lost_datagrams,
-            kernel_drops: row.kernel_drops,
-            overrun_drops: row.overrun_drops,
-            slow_by: row.cause.map(Cause::word),
-            unicast_symbols: row.unicast_symbols,
-            seconds: seconds(row.elapsed),
+            attempts: assignment.attempts,
+            activity: transfer.activity.map(Activity::word),
+            deficit_blocks: transfer.deficit,
+            verified_blocks: transfer.verified_blocks,
+            lost_datagrams: transfer.lost_datagrams,
+            kernel_drops: transfer.kernel_drops,
+            overrun_drops: transfer.overrun_drops,
+            slow_by: transfer.cause.map(Cause::word),
+            unicast_symbols: transfer.unicast_symbols,
+            seconds: seconds(transfer.elapsed),
         }
     }
 }
@@ -102,8 +105,8 @@ pub struct Counters {
     devices_lost: usize,
 }
 
-impl From<&SenderSnapshot> for Counters {
-    fn from(s: &SenderSnapshot) -> Self {
+impl From<&SenderOverview> for Counters {
+    fn from(s: &SenderOverview) -> Self {
         Self {
             blocks: s.blocks,
             streamed_blocks: s.position,
@@ -116,10 +119,10 @@ impl From<&SenderSnapshot> for Counters {
             feedback_datagrams: s.feedback,
             ignored_datagrams: s.ignored,
             suspect_blocks: s.suspects,
-            devices: s.devices.len(),
-            devices_complete: s.count(|d| *d == DeviceStatus::Complete),
-            devices_failed: s.count(|d| matches!(d, DeviceStatus::Failed(_))),
-            devices_lost: s.count(|d| *d == DeviceStatus::Lost),
+            devices: s.devices.total(),
+            devices_complete: s.devices.complete,
+            devices_failed: s.devices.failed,
+            devices_lost: s.devices.lost,
         }
     }
 }

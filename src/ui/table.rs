@@ -3,7 +3,8 @@
 use super::memory::SenderMemory;
 use super::{SenderIntro, text};
 use crate::protocol::event::SenderSnapshot;
-use crate::status::{DeviceRow, DeviceStatus};
+use crate::protocol::statistics::DeviceRow;
+use crate::task::State;
 use crate::time::Time;
 use console::{Style, pad_str};
 
@@ -20,17 +21,19 @@ pub fn table(memory: &SenderMemory, snapshot: &SenderSnapshot, columns: usize, c
     if rows.is_empty() {
         return String::new();
     }
-    rows.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| natural(&a.label).cmp(&natural(&b.label))));
+    rows.sort_by(|a, b| {
+        rank(a).cmp(&rank(b)).then_with(|| natural(&a.assignment.label).cmp(&natural(&b.assignment.label)))
+    });
     let more = rows.len().saturating_sub(MOST_ROWS);
     rows.truncate(MOST_ROWS);
     let cells: Vec<[String; 6]> = rows.iter().map(|row| cells(memory, snapshot, row)).collect();
     let widths = widths(&cells, columns);
     let mut out = line(&HEADINGS.map(str::to_owned), &widths, columns, &Style::new());
     for (row, cells) in rows.iter().zip(&cells) {
-        let style = match row.status {
+        let style = match row.assignment.state() {
             _ if !colour => Style::new(),
-            DeviceStatus::Complete => Style::new().green().force_styling(true),
-            DeviceStatus::Failed(_) | DeviceStatus::Lost => Style::new().red().force_styling(true),
+            State::Complete => Style::new().green().force_styling(true),
+            State::Failed(_) | State::Lost => Style::new().red().force_styling(true),
             _ => Style::new().yellow().force_styling(true),
         };
         out.push_str(&line(cells, &widths, columns, &style));
@@ -49,9 +52,10 @@ pub fn summary(
     snapshot: &SenderSnapshot,
     now: Time,
 ) -> Vec<String> {
-    let complete = snapshot.count(|s| *s == DeviceStatus::Complete);
+    let snapshot = &snapshot.overview;
+    let complete = snapshot.devices.complete;
     let time = memory.transfer_time(now);
-    let wanted = SenderMemory::wanted(snapshot);
+    let wanted = snapshot.wanted();
     let mut lines = Vec::new();
     if wanted > 0 {
         let took = if time.is_zero() { String::new() } else { format!(" in {}", text::duration(time)) };
@@ -76,10 +80,10 @@ pub fn summary(
 
 /// What needs attention comes first.
 fn rank(row: &DeviceRow) -> u8 {
-    match row.status {
-        DeviceStatus::Failed(_) => 0,
-        DeviceStatus::Lost => 1,
-        DeviceStatus::Complete => 3,
+    match row.assignment.state() {
+        State::Failed(_) => 0,
+        State::Lost => 1,
+        State::Complete => 3,
         _ => 2,
     }
 }
@@ -101,22 +105,23 @@ fn natural(label: &str) -> Vec<(String, u64)> {
 }
 
 fn cells(memory: &SenderMemory, snapshot: &SenderSnapshot, row: &DeviceRow) -> [String; 6] {
-    let label = text::device_name(&row.label, row.device);
-    let reason = match &row.status {
-        DeviceStatus::Failed(reason) => text::escape(reason),
-        DeviceStatus::Complete => row.cause.map_or_else(String::new, |c| format!("slow by its {}", c.word())),
+    let (overview, transfer) = (&snapshot.overview, &row.transfer);
+    let label = text::device_name(&row.assignment.label, row.assignment.device);
+    let reason = match row.assignment.state() {
+        State::Failed(reason) => text::escape(reason),
+        State::Complete => transfer.cause.map_or_else(String::new, |c| format!("slow by its {}", c.word())),
         _ => {
-            let verified = format!("{} of {} blocks", row.verified_blocks, snapshot.blocks);
+            let verified = format!("{} of {} blocks", transfer.verified_blocks, overview.blocks);
             let hold = memory.hold_but_loss(row);
             if hold.is_empty() { verified } else { format!("{verified}, {hold}") }
         }
     };
     [
         label,
-        row.address.to_string(),
-        row.status.word().to_owned(),
-        text::duration(row.elapsed),
-        text::share(row.lost_datagrams, snapshot.source_symbols + snapshot.repair_symbols),
+        transfer.address.map_or_else(String::new, |address| address.to_string()),
+        row.assignment.state().word().to_owned(),
+        text::duration(transfer.elapsed),
+        text::share(transfer.lost_datagrams, overview.source_symbols + overview.repair_symbols),
         reason,
     ]
 }
@@ -171,18 +176,17 @@ mod tests {
 
     fn example() -> SenderSnapshot {
         let mut s = snapshot(Phase::Repairing);
-        s.expected = Some(5);
-        s.position = 100;
-        s.streamed = s.object_size;
-        let mut lossy = row("lab-10", DeviceStatus::Complete);
-        lossy.lost_datagrams = 1_900;
-        s.devices = vec![
+        s.overview.expected = Some(5);
+        s.overview.position = 100;
+        s.overview.streamed = s.overview.object_size;
+        let mut lossy = row("lab-10", State::Complete);
+        lossy.transfer.lost_datagrams = 1_900;
+        s.with_devices(vec![
             lossy,
-            row("lab-2", DeviceStatus::Complete),
-            row("a-label-that-is-rather-long-for-a-table", DeviceStatus::Lost),
-            row("evil\x1b[2J", DeviceStatus::Failed("disk full: 3 GiB are missing on /srv/images".into())),
-        ];
-        s
+            row("lab-2", State::Complete),
+            row("a-label-that-is-rather-long-for-a-table", State::Lost),
+            row("evil\x1b[2J", State::Failed("disk full: 3 GiB are missing on /srv/images".into())),
+        ])
     }
 
     #[test]
@@ -232,8 +236,8 @@ lab-10                        complete
     #[test]
     fn counts_what_it_does_not_show() {
         let mut s = example();
-        s.devices = (0..60).map(|n| row(&format!("lab-{n}"), DeviceStatus::Complete)).collect();
-        s.devices.push(row("z", DeviceStatus::Lost));
+        s.devices = (0..60).map(|n| row(&format!("lab-{n}"), State::Complete)).collect();
+        s.devices.push(row("z", State::Lost));
         let text = table(&SenderMemory::default(), &s, 80, false);
         assert_eq!(text.lines().count(), 52);
         assert!(text.lines().nth(1).unwrap().starts_with("z "));
@@ -249,16 +253,16 @@ lab-10                        complete
         memory.event(Time::ZERO, &event);
         memory.root = Some(crate::units::Digest([0xab; 32]));
         let mut s = example();
-        s.wire_bytes = 112 << 20;
+        s.overview.wire_bytes = 112 << 20;
         let lines = summary(&memory, &sender_intro(), &s, Time::ZERO + Duration::from_secs(2));
         assert_eq!(lines[0], "2 of 5 devices complete in 2.0s");
         assert_eq!(lines[1], "100.00 MiB, 419 Mbit/s goodput, 1.120 bytes on the wire per byte");
         assert_eq!(lines[2], format!("{}  image.iso", "ab".repeat(32)));
         let mut idle = snapshot(Phase::Gathering);
-        (idle.streamed, idle.wire_bytes) = (0, 0);
+        (idle.overview.streamed, idle.overview.wire_bytes) = (0, 0);
         let lines = summary(&SenderMemory::default(), &sender_intro(), &idle, Time::ZERO);
         assert_eq!(lines, [""; 0]);
-        idle.expected = Some(3);
+        idle.overview.expected = Some(3);
         let lines = summary(&SenderMemory::default(), &sender_intro(), &idle, Time::ZERO);
         assert_eq!(lines, ["0 of 3 devices complete"]);
     }

@@ -1,7 +1,8 @@
 //! Rows and snapshots for the tests of the views.
 
-use crate::protocol::event::SenderSnapshot;
-use crate::status::{DeviceRow, DeviceStatus};
+use crate::protocol::event::{SenderOverview, SenderSnapshot};
+use crate::protocol::statistics::{DeviceRow, TransferStatistics};
+use crate::task::{Assignment, State, Summary};
 use crate::ui::{ReceiverIntro, SenderIntro};
 use crate::units::{DeviceId, Rate, SenderKey, SessionId, TaskId};
 use crate::wire::Phase;
@@ -11,29 +12,27 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// A row without losses; its identifier is made from the label.
-pub fn row(label: &str, status: DeviceStatus) -> DeviceRow {
+pub fn row(label: &str, state: State) -> DeviceRow {
     let mut id = [0; 16];
     for (to, from) in id.iter_mut().zip(label.bytes()) {
         *to = from;
     }
+    let mut assignment = Assignment::new(TaskId([1; 16]), DeviceId(id), label.to_owned());
+    assignment.take_up();
+    assignment.set(state).unwrap();
     DeviceRow {
-        device: DeviceId(id),
-        label: label.to_owned(),
-        address: "10.0.0.7:40000".parse().unwrap(),
-        status,
-        verified_blocks: 0,
-        lost_datagrams: 0,
-        kernel_drops: 0,
-        overrun_drops: 0,
-        cause: None,
-        unicast_symbols: 0,
-        elapsed: Duration::from_millis(12_300),
+        assignment,
+        transfer: TransferStatistics {
+            address: Some("10.0.0.7:40000".parse().unwrap()),
+            elapsed: Duration::from_millis(12_300),
+            ..TransferStatistics::default()
+        },
     }
 }
 
 /// A snapshot half-way through 100 blocks of 1 MiB, without devices.
 pub fn snapshot(phase: Phase) -> SenderSnapshot {
-    SenderSnapshot {
+    let overview = SenderOverview {
         phase,
         blocks: 100,
         position: 50,
@@ -47,10 +46,13 @@ pub fn snapshot(phase: Phase) -> SenderSnapshot {
         unicast_symbols: 3,
         feedback: 17,
         ignored: 0,
+        unknown_kinds: 0,
+        not_understood: 0,
         suspects: 0,
         expected: None,
-        devices: Vec::new(),
-    }
+        devices: Summary::default(),
+    };
+    SenderSnapshot { overview, devices: Vec::new() }
 }
 
 /// What a sender's view is told.

@@ -1,5 +1,6 @@
 //! What people are told about a sender's key.
 
+use crate::protocol::need::Need;
 use crate::protocol::trust::TrustDecision;
 use crate::units::SenderKey;
 use std::net::IpAddr;
@@ -35,6 +36,14 @@ pub fn refused(key: &SenderKey, address: IpAddr, decision: TrustDecision) -> Str
             key.line()
         ),
     }
+}
+
+/// Why nothing is taken from a sender that this program does not understand.
+#[must_use]
+pub fn needs(need: &Need, address: IpAddr) -> String {
+    format!(
+        "the sender at {address} needs {need}: install the release of mcp that it runs; still looking for others"
+    )
 }
 
 /// Who this machine is as a sender, and what its sessions are sealed with.

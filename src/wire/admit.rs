@@ -1,8 +1,10 @@
 //! ADMIT: the sender's answer to a join.
 
+use super::Capabilities;
+use super::extension::{self, TICKET};
 use super::reader::{Reader, Result};
 use super::writer::Writer;
-use crate::units::ChannelId;
+use crate::units::{ChannelId, Ticket};
 
 /// What the status table said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub enum AdmitVerdict {
     AlreadyComplete = 1,
     /// The session serves as many devices as it can.
     Full = 2,
+    /// The device speaks no version that the sender does, or lacks a capability that it must have.
+    Unsupported = 3,
 }
 
 impl AdmitVerdict {
@@ -22,6 +26,7 @@ impl AdmitVerdict {
             0 => Self::Admitted,
             1 => Self::AlreadyComplete,
             2 => Self::Full,
+            3 => Self::Unsupported,
             _ => return None,
         })
     }
@@ -32,42 +37,91 @@ impl AdmitVerdict {
 pub struct Admit {
     /// Its verdict.
     pub verdict: AdmitVerdict,
-    /// The channel that the device speaks on from now on, and is spoken to on alone; not 0 if it is admitted.
+    /// The channel that the device speaks on from now on, and is spoken to on alone. This and what follows is 0
+    /// unless the device is admitted; the channel is not 0 then.
     pub channel: ChannelId,
+    /// The version that both speak from now on; at least 1.
+    pub version: u8,
+    /// The announced capabilities that the device has.
+    pub capabilities: Capabilities,
+    /// What gives the device its row back, if it comes again.
+    pub ticket: Option<Ticket>,
 }
 
 impl Admit {
+    /// An answer that gives no place.
+    #[must_use]
+    pub const fn turned_away(verdict: AdmitVerdict) -> Self {
+        Self { verdict, channel: ChannelId::GROUP, version: 0, capabilities: Capabilities(0), ticket: None }
+    }
+
     pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self> {
         let verdict = r.u8("verdict")?;
         let verdict = AdmitVerdict::from_wire(verdict).ok_or(r.out_of_range("verdict"))?;
+        let admitted = verdict == AdmitVerdict::Admitted;
         let channel = ChannelId(r.u16("channel")?);
-        r.check((channel != ChannelId::GROUP) == (verdict == AdmitVerdict::Admitted), "channel")?;
-        Ok(Self { verdict, channel })
+        r.check((channel != ChannelId::GROUP) == admitted, "channel")?;
+        let version = r.u8("version")?;
+        r.check((version != 0) == admitted, "version")?;
+        let capabilities = Capabilities::decode(r, "capabilities")?;
+        r.check(admitted || capabilities.is_empty(), "capabilities")?;
+        Ok(Self { verdict, channel, version, capabilities, ticket: None })
+    }
+
+    /// Takes an extension in, if it is one of this message.
+    pub(super) fn extension(&mut self, number: u16, r: &mut Reader<'_>) -> Result<bool> {
+        if number == TICKET {
+            self.ticket = Some(extension::decode_ticket(r)?);
+        }
+        Ok(number == TICKET)
     }
 
     pub(super) fn encode(&self, w: &mut Writer) {
         w.u8(self.verdict as u8);
         w.u16(self.channel.0);
+        w.u8(self.version);
+        self.capabilities.encode(w);
+        if let Some(ticket) = self.ticket {
+            extension::encode_ticket(ticket, w);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::MessageKind;
-    use crate::wire::testing::{golden, refuses};
+    use crate::wire::testing::{HEADER, datagram, golden, refuses};
+    use crate::wire::{MessageKind, decode_plain, encode_plain};
+
+    const BODY: [u8; 8] = [0, 2, 3, 1, 0, 0, 0, 5];
 
     #[test]
     fn golden_bytes() {
-        golden(Admit { verdict: AdmitVerdict::Admitted, channel: ChannelId(0x0203) }, &[0, 2, 3]);
-        golden(Admit { verdict: AdmitVerdict::AlreadyComplete, channel: ChannelId::GROUP }, &[1, 0, 0]);
-        golden(Admit { verdict: AdmitVerdict::Full, channel: ChannelId::GROUP }, &[2, 0, 0]);
+        let admit = Admit {
+            verdict: AdmitVerdict::Admitted,
+            channel: ChannelId(0x0203),
+            version: 1,
+            capabilities: Capabilities(5),
+            ticket: None,
+        };
+        golden(admit.clone(), &BODY);
+        for verdict in [AdmitVerdict::AlreadyComplete, AdmitVerdict::Full, AdmitVerdict::Unsupported] {
+            golden(Admit::turned_away(verdict), &[verdict as u8, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        let with_ticket = Admit { ticket: Some(Ticket([9; 16])), ..admit };
+        let bytes = datagram(MessageKind::Admit as u8, &[&BODY[..], &[0, 3, 0, 16], &[9; 16]].concat());
+        assert_eq!(encode_plain(HEADER, &with_ticket.clone().into()), bytes);
+        assert_eq!(decode_plain(&bytes), Ok((HEADER, with_ticket.into())));
     }
 
     #[test]
     fn each_bad_field_is_named() {
-        refuses(MessageKind::Admit, &[3, 0, 0], 0, &[], "verdict");
-        refuses(MessageKind::Admit, &[0, 0, 0], 0, &[], "channel");
-        refuses(MessageKind::Admit, &[1, 0, 1], 0, &[], "channel");
+        refuses(MessageKind::Admit, &BODY, 0, &[4], "verdict");
+        refuses(MessageKind::Admit, &BODY, 1, &[0, 0], "channel");
+        refuses(MessageKind::Admit, &BODY, 3, &[0], "version");
+        let away = [1, 0, 0, 0, 0, 0, 0, 0];
+        refuses(MessageKind::Admit, &away, 2, &[1], "channel");
+        refuses(MessageKind::Admit, &away, 3, &[1], "version");
+        refuses(MessageKind::Admit, &away, 7, &[1], "capabilities");
     }
 }

@@ -1,12 +1,12 @@
 //! ANNOUNCE: describes the session.
 
-use super::Invitation;
+use super::extension::{ONE_WAY, ORIGIN, OneWay, OriginProof};
+use super::object;
 use super::reader::{Reader, Result};
 use super::writer::Writer;
-use crate::limits::{
-    MAX_BLOCK_LOG2, MAX_NAME, MAX_OBJECT_SIZE, MAX_SYMBOL_SIZE, MIN_BLOCK_LOG2, MIN_SYMBOL_SIZE, SYMBOL_ALIGN,
-};
-use crate::units::{AgreementKey, BlockIndex, Digest, Rate, SenderKey, Suite, TaskId};
+use super::{Capabilities, Invitation, Object, Versions};
+use crate::limits::{MAX_MANIFEST, MAX_NAME, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN};
+use crate::units::{AgreementKey, BlockIndex, Counter, Rate, SenderKey, Suite, TaskId};
 use std::net::SocketAddr;
 
 /// What the session is doing.
@@ -35,23 +35,47 @@ impl Phase {
     }
 }
 
+/// What is to be done with the object at the devices. A number; see `docs/protocol.md`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskKind(pub u16);
+
+impl TaskKind {
+    /// Copy it.
+    pub const COPY: Self = Self(0);
+    /// Install it.
+    pub const INSTALL: Self = Self(1);
+    /// Update something with it.
+    pub const UPDATE: Self = Self(2);
+    /// Run it.
+    pub const BATCH: Self = Self(3);
+}
+
 /// Describes the session; repeated for as long as it lasts, so that joining late is normal.
+///
+/// It also says by which algorithms: Ed25519 for signatures, X25519 for agreements, BLAKE3 for hashes and RaptorQ
+/// for repair. They have numbers on the wire, and others than these are refused as not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announce {
+    /// Versions that the sender speaks.
+    pub versions: Versions,
+    /// Capabilities that a device must have.
+    pub required: Capabilities,
+    /// Capabilities that are used with devices that have them.
+    pub optional: Capabilities,
+    /// How datagrams between the sender and single devices are sealed.
+    pub suite: Suite,
     /// Who sends; the message is signed with it.
     pub sender: SenderKey,
     /// The sender's half of what it agrees on with each device, made for this session.
     pub agreement: AgreementKey,
-    /// How datagrams between the sender and single devices are sealed.
-    pub suite: Suite,
+    /// Rises from session to session of a sender. With the two keys it gives the session's identifier.
+    pub counter: Counter,
     /// The task.
     pub task: TaskId,
+    /// What is to be done.
+    pub task_kind: TaskKind,
     /// What the session is doing.
     pub phase: Phase,
-    /// Bytes of the object, at most [`MAX_OBJECT_SIZE`].
-    pub object_size: u64,
-    /// log2 of the block size in bytes, from [`MIN_BLOCK_LOG2`] to [`MAX_BLOCK_LOG2`].
-    pub block_log2: u8,
     /// Bytes of a symbol: a multiple of [`SYMBOL_ALIGN`] from [`MIN_SYMBOL_SIZE`] to
     /// [`MAX_SYMBOL_SIZE`].
     pub symbol_size: u16,
@@ -66,212 +90,429 @@ pub struct Announce {
     pub gsize: u32,
     /// Sending rate; what a device may show and plan by.
     pub rate: Rate,
-    /// Root hash of the object, once the sender knows it.
-    pub root: Option<Digest>,
-    /// The object's name: a single path component, 1 to 255 bytes of UTF-8 without NUL. Untrusted.
+    /// Datagrams a second that all devices together may send.
+    pub feedback_budget: u16,
+    /// What is sent, 1 to [`crate::limits::MAX_OBJECTS`], block numbers following one another.
+    pub objects: Vec<Object>,
+    /// The name of it all, to choose by: 1 to 255 bytes of UTF-8 without NUL. Untrusted.
     pub name: String,
+    /// The manifest, 0 to [`MAX_MANIFEST`] bytes; empty if it is an object, or there is none.
+    pub manifest: Vec<u8>,
+    /// The session takes no feedback.
+    pub one_way: Option<OneWay>,
+    /// Who made the object.
+    pub origin: Option<OriginProof>,
+}
+
+/// Numbers of the algorithms that there are.
+const ED25519: u8 = 1;
+/// See [`ED25519`].
+const X25519: u8 = 1;
+/// See [`ED25519`].
+const BLAKE3: u8 = 1;
+/// See [`ED25519`]: the FEC Encoding ID of RaptorQ (RFC 6330, section 5.1).
+const RAPTORQ: u8 = 6;
+
+/// An algorithm's number, which must be this one.
+fn algorithm(r: &mut Reader<'_>, field: &'static str, known: u8) -> Result<()> {
+    let number = r.u8(field)?;
+    if number == known { Ok(()) } else { Err(r.not_supported(field, number.into())) }
 }
 
 impl Announce {
     pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        let versions = Versions::decode(r)?;
+        let required = Capabilities::decode(r, "required capabilities")?;
+        let optional = Capabilities::decode(r, "optional capabilities")?;
+        r.check(required.and(optional).is_empty(), "optional capabilities")?;
+        algorithm(r, "signature algorithm", ED25519)?;
+        algorithm(r, "agreement algorithm", X25519)?;
+        algorithm(r, "hash algorithm", BLAKE3)?;
+        algorithm(r, "FEC encoding", RAPTORQ)?;
+        let suite = r.u8("suite")?;
+        let suite = Suite::from_number(suite).ok_or(r.not_supported("suite", suite.into()))?;
         let sender = SenderKey(r.array("sender")?);
         let agreement = AgreementKey(r.array("agreement")?);
-        let suite = match r.u8("suite")? {
-            0 => Suite::Aes256Gcm,
-            1 => Suite::ChaCha20Poly1305,
-            _ => return Err(r.out_of_range("suite")),
-        };
+        let counter = Counter(r.u64("counter")?);
         let task = TaskId(r.array("task")?);
+        let task_kind = TaskKind(r.u16("task kind")?);
         let phase = r.u8("phase")?;
         let phase = Phase::from_wire(phase).ok_or(r.out_of_range("phase"))?;
-        let object_size = r.u64("object size")?;
-        r.check(object_size <= MAX_OBJECT_SIZE, "object size")?;
-        let block_log2 = r.u8("block size")?;
-        r.check((MIN_BLOCK_LOG2..=MAX_BLOCK_LOG2).contains(&block_log2), "block size")?;
         let symbol_size = r.u16("symbol size")?;
         let in_range = (MIN_SYMBOL_SIZE..=MAX_SYMBOL_SIZE).contains(&symbol_size);
         r.check(in_range && symbol_size.is_multiple_of(SYMBOL_ALIGN), "symbol size")?;
         let data = r.socket_addr("data address")?;
         let position = BlockIndex(r.u32("position")?);
         let invitation = Invitation::decode(r)?;
-        let gsize = r.u32("gsize")?;
+        let gsize = r.u32("group size")?;
         let rate = Rate(r.u64("rate")?);
-        let root = if r.flag("root")? { Some(r.digest("root")?) } else { None };
+        let feedback_budget = r.u16("feedback budget")?;
+        let objects = object::decode(r)?;
         let name = r.text(MAX_NAME, "name")?;
         r.check(!name.is_empty() && !name.contains('\0'), "name")?;
         let name = name.to_owned();
+        let manifest = r.bytes(MAX_MANIFEST, "manifest")?.to_vec();
         Ok(Self {
+            versions,
+            required,
+            optional,
+            suite,
             sender,
             agreement,
-            suite,
+            counter,
             task,
+            task_kind,
             phase,
-            object_size,
-            block_log2,
             symbol_size,
             data,
             position,
             invitation,
             gsize,
             rate,
-            root,
+            feedback_budget,
+            objects,
             name,
+            manifest,
+            one_way: None,
+            origin: None,
         })
     }
 
+    /// Takes an extension in, if it is one of this message.
+    pub(super) fn extension(&mut self, number: u16, r: &mut Reader<'_>) -> Result<bool> {
+        match number {
+            ONE_WAY => self.one_way = Some(OneWay::decode(r)?),
+            ORIGIN => self.origin = Some(OriginProof::decode(r)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
     pub(super) fn encode(&self, w: &mut Writer) {
+        self.versions.encode(w);
+        self.required.encode(w);
+        self.optional.encode(w);
+        w.bytes(&[ED25519, X25519, BLAKE3, RAPTORQ, self.suite.number()]);
         w.bytes(&self.sender.0);
         w.bytes(&self.agreement.0);
-        w.u8(match self.suite {
-            Suite::Aes256Gcm => 0,
-            Suite::ChaCha20Poly1305 => 1,
-        });
+        w.u64(self.counter.0);
         w.bytes(&self.task.0);
+        w.u16(self.task_kind.0);
         w.u8(self.phase as u8);
-        w.u64(self.object_size);
-        w.u8(self.block_log2);
         w.u16(self.symbol_size);
         w.socket_addr(self.data);
         w.u32(self.position.0);
         self.invitation.encode(w);
         w.u32(self.gsize);
         w.u64(self.rate.0);
-        w.u8(self.root.is_some().into());
-        if let Some(root) = self.root {
-            w.bytes(&root.0);
-        }
+        w.u16(self.feedback_budget);
+        object::encode(&self.objects, w);
         debug_assert!(self.name.len() <= MAX_NAME);
         w.text(&self.name, MAX_NAME);
+        w.u16(self.manifest.len().min(usize::from(u16::MAX)) as u16);
+        w.bytes(&self.manifest);
+        if let Some(one_way) = self.one_way {
+            one_way.encode(w);
+        }
+        if let Some(origin) = &self.origin {
+            origin.encode(w);
+        }
     }
+
+    /// What does not change in the course of a session, encoded: it goes into the keys that the sender shares with
+    /// each device, so that nobody can change any of it between them. What changes is left at zero: phase,
+    /// position, invitation, rate, size and state of what still grows, root hashes, and the extensions.
+    #[must_use]
+    pub fn constants(&self) -> Vec<u8> {
+        let objects = self.objects.iter().map(|object| Object {
+            size: if object.sealed { object.size } else { 0 },
+            root: None,
+            ..*object
+        });
+        let constant = Self {
+            phase: Phase::Gathering,
+            position: BlockIndex(0),
+            invitation: Invitation { probability: 0, window: std::time::Duration::ZERO },
+            gsize: 0,
+            rate: Rate(0),
+            feedback_budget: 0,
+            objects: objects.collect(),
+            one_way: None,
+            origin: None,
+            ..self.clone()
+        };
+        let mut w = Writer::bare();
+        constant.encode(&mut w);
+        w.into_bytes()
+    }
+}
+
+/// What the beginning of an ANNOUNCE's body says of its signature, for one that cannot be understood as a whole: the
+/// sender's key, if the signature is of a kind that can be checked.
+#[must_use]
+pub fn signer(body: &[u8]) -> Option<SenderKey> {
+    /// Before it: versions, capabilities.
+    const ALGORITHM_AT: usize = 2 + 4 + 4;
+    const KEY_AT: usize = ALGORITHM_AT + 5;
+    let algorithm = *body.get(ALGORITHM_AT)?;
+    let key = body.get(KEY_AT..KEY_AT + 32)?;
+    (algorithm == ED25519).then_some(SenderKey(key.try_into().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::MessageKind;
-    use crate::wire::testing::{golden, refuses, takes};
+    use crate::limits::{HEADER_LEN, MAX_BLOCK_LOG2, MAX_CONTROL, MAX_OBJECT_SIZE};
+    use crate::units::Digest;
+    use crate::wire::testing::{HEADER, datagram, golden, refuses, takes};
+    use crate::wire::{DecodeError, MessageKind, ObjectKind, decode_plain, encode_plain};
     use std::time::Duration;
 
     #[rustfmt::skip]
-    const V4: [u8; 66] = [
-        0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf,
-        1,                                              // 16 phase: streaming
-        0, 0, 0, 1, 0x80, 0, 0, 0,                      // 17 object size
-        20,                                             // 25 block size
-        0x05, 0x80,                                     // 26 symbol size 1408
-        4, 239, 255, 74, 17, 0x1c, 0xf9,                // 28 data, port 7417
-        0, 0, 2, 1,                                     // 35 position
-        0x80, 0, 0x03, 0xe8,                            // 39 invitation
-        0, 0, 0, 30,                                    // 43 gsize
-        0, 0, 0, 0, 0x3b, 0x9a, 0xca, 0,                // 47 rate 1e9
-        0,                                              // 55 no root
-        9, b'i', b'm', b'a', b'g', b'e', b'.', b'i', b's', b'o',
+    const FIRST: [u8; 15] = [
+        1, 1,                                           //  0 versions
+        0, 0, 0, 0,                                     //  2 required
+        0, 0, 0, 1,                                     //  6 optional
+        1, 1, 1, 6,                                     // 10 Ed25519, X25519, BLAKE3, RaptorQ
+        1,                                              // 14 AES-256-GCM
     ];
-
     #[rustfmt::skip]
-    const V6: [u8; 104] = [
+    const V4: [u8; 90] = [
+        0, 0, 0, 0, 0, 0, 1, 0,                         // 79 counter
         0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf,
-        3,
-        0x80, 0, 0, 0, 0, 0, 0, 0,
-        26,
-        0x22, 0xc0,
-        6, 0xff, 0x15, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x4d, 0x43, 0x74, 0x17, 0x1c, 0xf9,
-        0xff, 0xff, 0xff, 0xff,
-        0, 0, 0, 0,
-        0, 0, 0, 0,
-        0, 0, 0, 0, 0, 0, 0, 0,
-        1,
-        1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16,
-        17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32,
-        3, 0xe2, 0x82, 0xac,                            // 100 name: the euro sign
+        0, 0,                                           // 103 copy
+        1,                                              // 105 streaming
+        0x05, 0x80,                                     // 106 symbol size 1408
+        4, 239, 255, 74, 17, 0x1c, 0xf9,                // 108 data, port 7417
+        0, 0, 2, 1,                                     // 115 position
+        0x80, 0, 0x03, 0xe8,                            // 119 invitation
+        0, 0, 0, 30,                                    // 123 group size
+        0, 0, 0, 0, 0x3b, 0x9a, 0xca, 0,                // 127 rate 1e9
+        0x03, 0xe8,                                     // 135 feedback budget
+        1,                                              // 137 objects:
+        1, 20, 0, 0, 0, 1, 0x80, 0, 0, 0, 1, 0,         // 138 a file, sealed, no root
+        9, b'i', b'm', b'a', b'g', b'e', b'.', b'i', b's', b'o', // 150
+        0, 5, 1, 2, 3, 4, 5,                            // 160 manifest
+        0, 0,                                           // 167 no extension
     ];
+    const KEYS: usize = 15;
+    const REST: usize = KEYS + 64;
 
-    /// What the golden bodies begin with: sender, agreement, suite.
-    fn head(suite: u8) -> Vec<u8> {
-        [&[0x51; 32][..], &[0x52; 32], &[suite]].concat()
-    }
-    const HEAD: usize = 65;
-
-    fn task() -> TaskId {
-        TaskId(std::array::from_fn(|i| 0xa0 + i as u8))
+    fn body() -> Vec<u8> {
+        [&FIRST[..], &[0x51; 32], &[0x52; 32], &V4[..V4.len() - 2]].concat()
     }
 
-    #[test]
-    fn golden_bytes() {
-        let v4 = Announce {
+    fn v4() -> Announce {
+        Announce {
+            versions: Versions::OURS,
+            required: Capabilities::default(),
+            optional: Capabilities::CODED_BLOCKS,
+            suite: Suite::Aes256Gcm,
             sender: SenderKey([0x51; 32]),
             agreement: AgreementKey([0x52; 32]),
-            suite: Suite::Aes256Gcm,
-            task: task(),
+            counter: Counter(256),
+            task: TaskId(std::array::from_fn(|i| 0xa0 + i as u8)),
+            task_kind: TaskKind::COPY,
             phase: Phase::Streaming,
-            object_size: 0x1_8000_0000,
-            block_log2: 20,
             symbol_size: 1408,
             data: "239.255.74.17:7417".parse().unwrap(),
             position: BlockIndex(0x201),
             invitation: Invitation { probability: 0x8000, window: Duration::from_secs(1) },
             gsize: 30,
             rate: Rate(1_000_000_000),
-            root: None,
+            feedback_budget: 1000,
+            objects: vec![Object::file(0x1_8000_0000, 20)],
             name: "image.iso".into(),
-        };
-        golden(v4, &[&head(0)[..], &V4].concat());
-        let v6 = Announce {
-            sender: SenderKey([0x51; 32]),
-            agreement: AgreementKey([0x52; 32]),
+            manifest: vec![1, 2, 3, 4, 5],
+            one_way: None,
+            origin: None,
+        }
+    }
+
+    /// A manifest of one block and a stream so far, over IPv6, one way, with an origin.
+    fn v6() -> (Announce, Vec<u8>) {
+        let root = Digest(std::array::from_fn(|i| i as u8 + 1));
+        let announce = Announce {
+            versions: Versions { min: 1, max: 7 },
+            required: Capabilities(1 << 31),
             suite: Suite::ChaCha20Poly1305,
-            task: task(),
+            task_kind: TaskKind(0x0203),
             phase: Phase::Lingering,
-            object_size: MAX_OBJECT_SIZE,
-            block_log2: 26,
             symbol_size: 8896,
             data: "[ff15::4d43:7417]:7417".parse().unwrap(),
             position: BlockIndex(u32::MAX),
-            invitation: Invitation { probability: 0, window: Duration::ZERO },
-            gsize: 0,
-            rate: Rate(0),
-            root: Some(Digest(std::array::from_fn(|i| i as u8 + 1))),
+            objects: vec![
+                Object {
+                    kind: ObjectKind::Manifest,
+                    block_log2: 10,
+                    size: 900,
+                    sealed: true,
+                    root: Some(root),
+                },
+                Object { kind: ObjectKind::Stream, block_log2: 20, size: 1 << 20, sealed: false, root: None },
+            ],
             name: "\u{20ac}".into(),
+            manifest: Vec::new(),
+            one_way: Some(OneWay { pass: 2, overhead_per_mille: 150 }),
+            origin: Some(OriginProof { key: SenderKey([0x53; 32]), signature: [0x54; 64] }),
+            ..v4()
         };
-        golden(v6, &[&head(1)[..], &V6].concat());
+        let mut body = body()[..REST + 24].to_vec();
+        body[1] = 7;
+        body[2] = 0x80;
+        body[14] = 2;
+        body.extend([2, 3, 3, 0x22, 0xc0]);
+        body.extend([6, 0xff, 0x15, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x4d, 0x43, 0x74, 0x17, 0x1c, 0xf9]);
+        body.extend([0xff, 0xff, 0xff, 0xff]);
+        body.extend(&V4[40..58]);
+        body.extend([2, 0, 10, 0, 0, 0, 0, 0, 0, 0x03, 0x84, 1, 1]);
+        body.extend(root.0);
+        body.extend([4, 20, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0]);
+        body.extend([3, 0xe2, 0x82, 0xac, 0, 0]);
+        body.extend([0x80, 1, 0, 6, 0, 0, 0, 2, 0, 150]);
+        body.extend([0, 2, 0, 96]);
+        body.extend([0x53; 32]);
+        body.extend([0x54; 64]);
+        (announce, body)
+    }
+
+    #[test]
+    fn golden_bytes() {
+        golden(v4(), &body());
+        let (announce, body) = v6();
+        let bytes = datagram(MessageKind::Announce as u8, &body);
+        assert_eq!(encode_plain(HEADER, &announce.clone().into()), bytes);
+        assert_eq!(decode_plain(&bytes), Ok((HEADER, announce.into())));
     }
 
     #[test]
     fn each_bad_field_is_named() {
-        let body = [&head(0)[..], &V4].concat();
-        refuses(MessageKind::Announce, &body, HEAD - 1, &[2], "suite");
-        let no = |at, patch: &[u8], field| refuses(MessageKind::Announce, &body, HEAD + at, patch, field);
-        let yes = |at, patch: &[u8]| takes(MessageKind::Announce, &body, HEAD + at, patch);
-        yes(16, &[3]);
-        no(16, &[4], "phase");
-        yes(17, &[0x80, 0, 0, 0, 0, 0, 0, 0]);
-        no(17, &[0x80, 0, 0, 0, 0, 0, 0, 1], "object size");
-        yes(25, &[10]);
-        no(25, &[9], "block size");
-        yes(25, &[MAX_BLOCK_LOG2]);
-        no(25, &[MAX_BLOCK_LOG2 + 1], "block size");
-        yes(26, &[0, 64]);
-        no(26, &[0, 0], "symbol size");
-        no(26, &[0, 63], "symbol size");
-        no(26, &[0x05, 0x81], "symbol size");
-        no(26, &[0x23, 0x00], "symbol size");
-        no(28, &[5], "data address");
-        no(29, &[0, 0, 0, 0], "data address");
-        no(33, &[0, 0], "data address");
-        no(55, &[2], "root");
-        no(57, b"a\0b", "name");
-        no(57, &[0xff], "name");
-        // The name cut to nothing leaves trailing bytes, so the datagram ends with the length.
-        refuses(MessageKind::Announce, &body[..HEAD + 57], HEAD + 56, &[0], "name");
+        let body = body();
+        let no = |at, patch: &[u8], field| refuses(MessageKind::Announce, &body, at, patch, field);
+        let yes = |at, patch: &[u8]| takes(MessageKind::Announce, &body, at, patch);
+        no(0, &[0], "lowest version");
+        yes(0, &[1, 255]);
+        no(0, &[2, 1], "highest version");
+        no(2, &[0, 0, 0, 1], "optional capabilities");
+        yes(103, &[0xff, 0xff]);
+        yes(105, &[3]);
+        no(105, &[4], "phase");
+        yes(106, &[0, 64]);
+        no(106, &[0, 0], "symbol size");
+        no(106, &[0, 63], "symbol size");
+        no(106, &[0x05, 0x81], "symbol size");
+        no(106, &[0x23, 0x00], "symbol size");
+        no(108, &[5], "data address");
+        no(109, &[0, 0, 0, 0], "data address");
+        no(113, &[0, 0], "data address");
+        no(137, &[0], "object count");
+        no(137, &[5], "object count");
+        yes(138, &[0]);
+        yes(139, &[MAX_BLOCK_LOG2]);
+        no(139, &[9], "block size");
+        no(139, &[MAX_BLOCK_LOG2 + 1], "block size");
+        yes(139, &[28, 0, 0x10, 0, 0, 0, 0, 0, 0]);
+        // More blocks than have a number; more bytes than there may be.
+        no(140, &[0, 0x10, 0, 0, 0, 0, 0, 0], "object size");
+        no(139, &[28, 0x80, 0, 0, 0, 0, 0, 0, 1], "object size");
+        assert_eq!(MAX_OBJECT_SIZE, 1 << 63);
+        yes(148, &[0]);
+        no(148, &[2], "object state");
+        no(149, &[2], "root");
+        no(152, b"a\0b", "name");
+        no(152, &[0xff], "name");
+        no(160, &[2, 1], "manifest");
+        refuses(MessageKind::Announce, &body[..152], 150, &[0], "name");
+        let (_, body) = v6();
+        let first = REST + 24 + 5 + 19 + 4 + 18;
+        let no = |at: usize, patch: &[u8], field| refuses(MessageKind::Announce, &body, at, patch, field);
+        // The last object alone may grow, and has no root then; the first alone may be a manifest.
+        no(first + 11, &[0], "root");
+        no(first + 45, &[0], "object kind");
+        takes(MessageKind::Announce, &body, first + 45, &[2]);
+        no(body.len() - 110, &[0], "extensions");
+        no(body.len() - 100, &[0x80], "extensions");
+    }
+
+    #[test]
+    fn what_a_later_program_may_know_is_not_understood() {
+        let body = body();
+        let cases = [
+            (10, "signature algorithm"),
+            (11, "agreement algorithm"),
+            (12, "hash algorithm"),
+            (13, "FEC encoding"),
+            (14, "suite"),
+            (138, "object kind"),
+        ];
+        for (at, field) in cases {
+            let mut body = body.clone();
+            body[at] = 77;
+            let error = decode_plain(&datagram(MessageKind::Announce as u8, &body)).unwrap_err();
+            assert_eq!(
+                error,
+                DecodeError::NotSupported { message: MessageKind::Announce, field, number: 77 }
+            );
+            assert!(error.is_not_understood() && error.to_string().contains("77"), "{error}");
+            assert_eq!(signer(&body), (at != 10).then_some(SenderKey([0x51; 32])));
+        }
     }
 
     #[test]
     fn the_longest_announcement_fits() {
-        let mut body = [&head(0)[..], &V6].concat();
-        body.truncate(HEAD + 100);
-        body.push(255);
-        body.extend([b'n'; 255]);
-        takes(MessageKind::Announce, &body, 0, &[]);
-        assert!(body.len() + 20 <= 512, "the capacity that encode reserves");
+        let full = Announce {
+            data: "[ff15::4d43:7417]:7417".parse().unwrap(),
+            objects: vec![Object { root: Some(Digest([1; 32])), ..Object::file(1, 20) }],
+            name: "n".repeat(255),
+            manifest: vec![0; MAX_MANIFEST],
+            one_way: Some(OneWay { pass: 0, overhead_per_mille: 0 }),
+            origin: Some(OriginProof { key: SenderKey([0x53; 32]), signature: [0x54; 64] }),
+            ..v4()
+        };
+        let bytes = encode_plain(HEADER, &full.into());
+        assert!(bytes.len() <= MAX_CONTROL && bytes.len() > MAX_CONTROL - 100, "{}", bytes.len());
+        assert!(bytes.len() > HEADER_LEN);
+    }
+
+    #[test]
+    fn the_constants_are_what_does_not_change() {
+        let announce = v4();
+        let same = Announce {
+            phase: Phase::Repairing,
+            position: BlockIndex(9),
+            invitation: Invitation { probability: 3, window: Duration::ZERO },
+            gsize: 7,
+            rate: Rate(8),
+            feedback_budget: 100,
+            objects: vec![Object { root: Some(Digest([1; 32])), ..announce.objects[0] }],
+            one_way: Some(OneWay { pass: 1, overhead_per_mille: 2 }),
+            ..announce.clone()
+        };
+        assert_eq!(announce.constants(), same.constants());
+        let others = [
+            Announce { versions: Versions { min: 1, max: 2 }, ..v4() },
+            Announce { required: Capabilities(2), ..v4() },
+            Announce { optional: Capabilities(0), ..v4() },
+            Announce { suite: Suite::ChaCha20Poly1305, ..v4() },
+            Announce { sender: SenderKey([1; 32]), ..v4() },
+            Announce { agreement: AgreementKey([1; 32]), ..v4() },
+            Announce { counter: Counter(1), ..v4() },
+            Announce { task: TaskId([1; 16]), ..v4() },
+            Announce { task_kind: TaskKind::UPDATE, ..v4() },
+            Announce { symbol_size: 64, ..v4() },
+            Announce { data: "239.255.74.17:7418".parse().unwrap(), ..v4() },
+            Announce { objects: vec![Object::file(1, 20)], ..v4() },
+            Announce { objects: vec![Object::file(0x1_8000_0000, 21)], ..v4() },
+            Announce { objects: vec![v4().objects[0]; 2], ..v4() },
+            Announce { name: "x".into(), ..v4() },
+            Announce { manifest: vec![], ..v4() },
+        ];
+        for other in others {
+            assert_ne!(announce.constants(), other.constants(), "{other:?}");
+        }
+        let (growing, _) = v6();
+        let mut grown = growing.clone();
+        grown.objects[1].size = 9 << 20;
+        assert_eq!(growing.constants(), grown.constants());
     }
 }

@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn golden_bytes() {
         golden(nak(), &BODY);
-        assert_eq!(nak().encoded_len(), 20 + BODY.len());
+        assert_eq!(nak().encoded_len(), HEADER_LEN + BODY.len());
     }
 
     #[test]
@@ -311,7 +311,7 @@ mod tests {
         body.extend([3, 0, 0, 0, 6, 0, 2, 0, 10, 0, 3, 0, 14, 0, 1]);
         let deficit = Deficit::Sources { block: BlockIndex(6), missing: vec![(10, 3), (14, 1)] };
         let nak = Nak { deficits: vec![deficit], ..nak() };
-        assert_eq!(nak.encoded_len(), 20 + body.len());
+        assert_eq!(nak.encoded_len(), HEADER_LEN + body.len());
         golden(nak, &body);
         refuses(MessageKind::Nak, &body, 33, &[0xff; 4], "deficit block");
         refuses(MessageKind::Nak, &body, 37, &[0, 0], "missing symbols");

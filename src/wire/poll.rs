@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn golden_bytes() {
         golden(poll(), &BODY);
-        assert_eq!(poll().encoded_len(), 20 + BODY.len());
+        assert_eq!(poll().encoded_len(), HEADER_LEN + BODY.len());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::Arrivals;
 use super::reader::{Reader, Result};
 use super::writer::Writer;
+use crate::units::BlockIndex;
 
 /// A device's report on itself; also proof that it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,10 @@ pub struct Progress {
     pub kernel_drops: u64,
     /// Datagrams it dropped for want of a free block buffer.
     pub overrun_drops: u64,
+    /// How long it takes to store a block, in microseconds; 0 if that is not known.
+    pub storage_delay_us: u32,
+    /// It has room for the blocks below this one; `u32::MAX` for all.
+    pub room: BlockIndex,
     /// How datagrams of the group's channel, or of its own, have arrived of late.
     pub arrivals: Option<Arrivals>,
 }
@@ -29,6 +34,8 @@ impl Progress {
             lost: r.u64("lost datagrams")?,
             kernel_drops: r.u64("kernel drops")?,
             overrun_drops: r.u64("overrun drops")?,
+            storage_delay_us: r.u32("storage delay")?,
+            room: BlockIndex(r.u32("room")?),
             arrivals: Arrivals::decode(r)?,
         })
     }
@@ -39,6 +46,8 @@ impl Progress {
         w.u64(self.lost);
         w.u64(self.kernel_drops);
         w.u64(self.overrun_drops);
+        w.u32(self.storage_delay_us);
+        w.u32(self.room.0);
         Arrivals::encode(self.arrivals.as_ref(), w);
     }
 }
@@ -51,18 +60,20 @@ mod tests {
     use crate::wire::{DecodeError, MessageKind, PacketNumber, decode_plain};
 
     #[rustfmt::skip]
-    const BODY: [u8; 69] = [
+    const BODY: [u8; 77] = [
         0, 0, 1, 2,
         0, 0, 0, 0, 0, 1, 0, 0,
         0, 0, 0, 0, 0, 0, 2, 0,
         0, 0, 0, 0, 0, 0, 0, 3,
         0, 0, 0, 0, 0, 0, 0, 4,
-        1,                                  // 36 arrivals
-        0, 0, 0, 0, 0, 0, 1, 0,             // 37 first
-        0, 0, 0, 0, 0, 0, 2, 0,             // 45 last
-        0, 0, 0, 200,                       // 53 received
-        0, 1, 0, 0,                         // 57 elapsed
-        0, 0, 0, 0, 0, 2, 0, 0,             // 61 last at
+        0, 0, 0x07, 0xd0,                   // 36 storage delay 2 ms
+        0, 0, 1, 4,                         // 40 room
+        1,                                  // 44 arrivals
+        0, 0, 0, 0, 0, 0, 1, 0,             // 45 first
+        0, 0, 0, 0, 0, 0, 2, 0,             // 53 last
+        0, 0, 0, 200,                       // 61 received
+        0, 1, 0, 0,                         // 65 elapsed
+        0, 0, 0, 0, 0, 2, 0, 0,             // 69 last at
     ];
 
     #[test]
@@ -73,6 +84,8 @@ mod tests {
             lost: 512,
             kernel_drops: 3,
             overrun_drops: 4,
+            storage_delay_us: 2000,
+            room: BlockIndex(260),
             arrivals: Some(Arrivals {
                 first: PacketNumber::new(ChannelId::GROUP, 256),
                 last: PacketNumber::new(ChannelId::GROUP, 512),
@@ -82,31 +95,33 @@ mod tests {
             }),
         };
         golden(progress, &BODY);
-        let mut without = BODY[..37].to_vec();
-        without[36] = 0;
+        let mut without = BODY[..45].to_vec();
+        without[44] = 0;
         golden(Progress { arrivals: None, ..progress }, &without);
     }
 
     #[test]
     fn impossible_arrivals_are_refused() {
         let no = |at, patch: &[u8]| refuses(MessageKind::Progress, &BODY, at, patch, "arrivals");
-        no(36, &[2]);
-        no(45, &[0, 0, 0, 0, 0, 0, 1, 0]);
-        no(53, &[0, 0, 0, 1]);
-        no(45, &[0, 1, 0, 0, 0, 0, 2, 0]);
+        no(44, &[2]);
+        no(53, &[0, 0, 0, 0, 0, 0, 1, 0]);
+        no(61, &[0, 0, 0, 1]);
+        no(53, &[0, 1, 0, 0, 0, 0, 2, 0]);
     }
 
     #[test]
     fn every_value_is_valid_and_each_missing_field_is_named() {
-        takes(MessageKind::Progress, &BODY, 0, &[0xff; 36]);
+        takes(MessageKind::Progress, &BODY, 0, &[0xff; 44]);
         for (len, field) in [
             (3, "verified blocks"),
             (11, "received datagrams"),
             (19, "lost datagrams"),
             (27, "kernel drops"),
             (35, "overrun drops"),
-            (36, "arrivals"),
-            (68, "arrivals"),
+            (39, "storage delay"),
+            (43, "room"),
+            (44, "arrivals"),
+            (76, "arrivals"),
         ] {
             let error = DecodeError::Truncated { message: MessageKind::Progress, field };
             assert_eq!(decode_plain(&datagram(8, &BODY[..len])), Err(error));

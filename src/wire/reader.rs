@@ -23,9 +23,12 @@ pub enum DecodeError {
     /// A message kind that this version does not have.
     #[error("there is no message of kind {0}")]
     UnknownKind(u8),
-    /// Still sealed.
-    #[error("{0}: it is sealed")]
-    Sealed(MessageKind),
+    /// A way of protection that this version does not have.
+    #[error("there is no protection {0:#04x}")]
+    UnknownProtection(u8),
+    /// Still protected.
+    #[error("{0}: its protection has not been taken off")]
+    Protected(MessageKind),
     /// A control message longer than [`MAX_CONTROL`].
     #[error("{message}: {len} bytes are more than the {MAX_CONTROL} of a control message")]
     TooLarge {
@@ -50,14 +53,39 @@ pub enum DecodeError {
         /// The field.
         field: &'static str,
     },
-    /// The message is whole, and bytes follow it.
-    #[error("{message}: {extra} bytes follow the message")]
-    Trailing {
+    /// The message has an extension that its reader must know, and this program does not.
+    #[error("{message}: it needs extension {number}, which this program does not have")]
+    UnknownCritical {
         /// The message.
         message: MessageKind,
-        /// How many.
-        extra: usize,
+        /// The extension's number, without its critical bit.
+        number: u16,
     },
+    /// The field says something that a later program may know: an algorithm, a kind of object.
+    #[error("{message}: it needs {field} {number}, which this program does not have")]
+    NotSupported {
+        /// The message.
+        message: MessageKind,
+        /// The field.
+        field: &'static str,
+        /// What it says.
+        number: u32,
+    },
+}
+
+impl DecodeError {
+    /// Whether a later program may understand the datagram: it is no damage.
+    #[must_use]
+    pub const fn is_not_understood(&self) -> bool {
+        matches!(
+            self,
+            Self::UnsupportedVersion(_)
+                | Self::UnknownKind(_)
+                | Self::UnknownProtection(_)
+                | Self::UnknownCritical { .. }
+                | Self::NotSupported { .. }
+        )
+    }
 }
 
 /// What every read gives.
@@ -115,6 +143,10 @@ impl<'a> Reader<'a> {
 
     pub(super) fn u16(&mut self, field: &'static str) -> Result<u16> {
         self.array(field).map(u16::from_be_bytes)
+    }
+
+    pub(super) fn u24(&mut self, field: &'static str) -> Result<u32> {
+        self.array(field).map(|[a, b, c]| u32::from_be_bytes([0, a, b, c]))
     }
 
     pub(super) fn u32(&mut self, field: &'static str) -> Result<u32> {
@@ -176,11 +208,25 @@ impl<'a> Reader<'a> {
         Ok(SocketAddr::new(ip, port))
     }
 
-    /// Checks that nothing is left.
-    pub(super) const fn finish(self) -> Result<()> {
-        match self.rest.len() {
-            0 => Ok(()),
-            extra => Err(DecodeError::Trailing { message: self.message, extra }),
-        }
+    /// A reader of the next `len` bytes alone.
+    pub(super) fn part(&mut self, len: usize, field: &'static str) -> Result<Self> {
+        Ok(Self { rest: self.slice(len, field)?, message: self.message })
+    }
+
+    /// A u16 length, at most `max`, and as many bytes.
+    pub(super) fn bytes(&mut self, max: usize, field: &'static str) -> Result<&'a [u8]> {
+        let len = usize::from(self.u16(field)?);
+        self.check(len <= max, field)?;
+        self.slice(len, field)
+    }
+
+    /// Whether nothing is left.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// The number of something that later programs may have more of: refused as not understood.
+    pub(super) const fn not_supported(&self, field: &'static str, number: u32) -> DecodeError {
+        DecodeError::NotSupported { message: self.message, field, number }
     }
 }

@@ -1,7 +1,8 @@
 //! SYMBOL: one encoding symbol of a block, the only message that is not a control message.
 
+use super::header::header_bytes;
 use super::reader::{Reader, Result};
-use super::writer::{Writer, header_bytes};
+use super::writer::Writer;
 use super::{Header, MessageKind};
 use crate::limits::{HEADER_LEN, MAX_ESI, MAX_SYMBOL_SIZE, SYMBOL_HEADER_LEN};
 use crate::units::{BlockIndex, Esi};
@@ -21,8 +22,7 @@ pub struct Symbol<'a> {
 impl<'a> Symbol<'a> {
     pub(super) fn decode(r: &mut Reader<'a>) -> Result<Self> {
         let block = r.block("block")?;
-        let esi = Esi(r.u32("esi")?);
-        r.check(esi.0 <= MAX_ESI, "esi")?;
+        let esi = Esi(r.u24("esi")?);
         let payload = r.remainder();
         r.check((1..=usize::from(MAX_SYMBOL_SIZE)).contains(&payload.len()), "payload")?;
         Ok(Self { block, esi, payload })
@@ -30,7 +30,7 @@ impl<'a> Symbol<'a> {
 
     pub(super) fn encode(&self, w: &mut Writer) {
         w.u32(self.block.0);
-        w.u32(self.esi.0);
+        w.u24(self.esi.0);
         w.bytes(self.payload);
     }
 }
@@ -44,9 +44,9 @@ impl<'a> Symbol<'a> {
 pub fn symbol_head(header: Header, block: BlockIndex, esi: Esi) -> [u8; SYMBOL_HEADER_LEN] {
     debug_assert!(header.session.0 != 0 && block.0 != u32::MAX && esi.0 <= MAX_ESI);
     let mut head = [0; SYMBOL_HEADER_LEN];
-    head[..HEADER_LEN].copy_from_slice(&header_bytes(header, MessageKind::Symbol));
+    head[..HEADER_LEN].copy_from_slice(&header_bytes(header, MessageKind::Symbol as u8));
     head[HEADER_LEN..HEADER_LEN + 4].copy_from_slice(&block.0.to_be_bytes());
-    head[HEADER_LEN + 4..].copy_from_slice(&esi.0.to_be_bytes());
+    head[HEADER_LEN + 4..].copy_from_slice(&esi.0.to_be_bytes()[1..]);
     head
 }
 
@@ -57,9 +57,9 @@ mod tests {
     use crate::wire::{DecodeError, decode_plain};
 
     #[rustfmt::skip]
-    const BODY: [u8; 13] = [
+    const BODY: [u8; 12] = [
         0, 1, 2, 3,
-        0, 0x11, 0x22, 0x33,
+        0x11, 0x22, 0x33,
         b'b', b'y', b't', b'e', b's',
     ];
 
@@ -75,16 +75,15 @@ mod tests {
     fn each_bad_field_is_named() {
         takes(MessageKind::Symbol, &BODY, 0, &[0xff, 0xff, 0xff, 0xfe]);
         refuses(MessageKind::Symbol, &BODY, 0, &[0xff; 4], "block");
-        takes(MessageKind::Symbol, &BODY, 4, &[0, 0xff, 0xff, 0xff]);
-        refuses(MessageKind::Symbol, &BODY, 4, &[1, 0, 0, 0], "esi");
-        refuses(MessageKind::Symbol, &BODY[..8], 0, &[], "payload");
-        takes(MessageKind::Symbol, &BODY[..9], 0, &[]);
-        let mut long = BODY[..8].to_vec();
-        long.resize(8 + 8896, 0xee);
+        takes(MessageKind::Symbol, &BODY, 4, &[0xff, 0xff, 0xff]);
+        refuses(MessageKind::Symbol, &BODY[..7], 0, &[], "payload");
+        takes(MessageKind::Symbol, &BODY[..8], 0, &[]);
+        let mut long = BODY[..7].to_vec();
+        long.resize(7 + 8896, 0xee);
         takes(MessageKind::Symbol, &long, 0, &[]);
         long.push(0);
         refuses(MessageKind::Symbol, &long, 0, &[], "payload");
-        for (len, field) in [(0, "block"), (3, "block"), (4, "esi"), (7, "esi")] {
+        for (len, field) in [(0, "block"), (3, "block"), (4, "esi"), (6, "esi")] {
             let error = DecodeError::Truncated { message: MessageKind::Symbol, field };
             assert_eq!(decode_plain(&datagram(4, &BODY[..len])), Err(error));
         }

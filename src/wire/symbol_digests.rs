@@ -79,6 +79,6 @@ mod tests {
     fn the_most_fit() {
         let full = body(DIGESTS_PER_MESSAGE as u8);
         takes(MessageKind::SymbolDigests, &full, 0, &[]);
-        assert!(full.len() + 20 <= MAX_CONTROL);
+        assert!(full.len() + crate::limits::HEADER_LEN <= MAX_CONTROL);
     }
 }

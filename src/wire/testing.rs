@@ -2,6 +2,7 @@
 //! refused values.
 
 use super::{DecodeError, Header, Message, MessageKind, PacketNumber, decode_plain, encode_plain};
+use crate::limits::HEADER_LEN;
 use crate::units::{DeviceId, SessionId};
 
 /// The header of all golden datagrams.
@@ -17,7 +18,7 @@ pub(super) const DEVICE: DeviceId = DeviceId([
 pub(super) fn datagram(kind: u8, body: &[u8]) -> Vec<u8> {
     #[rustfmt::skip]
     let header = [
-        b'm', b'c', 1, kind,
+        b'm', b'c', 1, kind, 0,
         1, 2, 3, 4, 5, 6, 7, 8,
         0, 9, 0, 0, 0, 0, 0, 10,
     ];
@@ -35,12 +36,12 @@ pub(super) fn golden(message: impl Into<Message<'static>>, body: &[u8]) {
     if kind == MessageKind::Symbol {
         return;
     }
-    for end in 20..bytes.len() {
+    for end in HEADER_LEN..bytes.len() {
         let error = decode_plain(&bytes[..end]).unwrap_err();
         assert!(matches!(error, DecodeError::Truncated { message, .. } if message == kind), "{end}: {error}");
     }
     let longer = [&bytes[..], &[0]].concat();
-    assert_eq!(decode_plain(&longer), Err(DecodeError::Trailing { message: kind, extra: 1 }));
+    assert_eq!(decode_plain(&longer), Err(DecodeError::Truncated { message: kind, field: "extensions" }));
 }
 
 /// Checks that `body`, with `patch` laid over it at `at`, is taken.

@@ -4,11 +4,12 @@
 use super::testing::{HEADER, datagram};
 use super::*;
 use crate::limits::{
-    DIGESTS_PER_MESSAGE, HASHES_PER_PAGE, MAX_BLOCK_LOG2, MAX_ESI, MAX_OBJECT_SIZE, MAX_SOURCE_SYMBOLS,
-    MAX_SUSPECTS, MAX_SYMBOL_SIZE, MIN_BLOCK_LOG2,
+    DIGESTS_PER_MESSAGE, HASHES_PER_PAGE, HEADER_LEN, MAX_BLOCK_LOG2, MAX_ESI, MAX_MANIFEST, MAX_OBJECTS,
+    MAX_SOURCE_SYMBOLS, MAX_SUSPECTS, MAX_SYMBOL_SIZE, MIN_BLOCK_LOG2,
 };
 use crate::units::{
-    AgreementKey, BlockIndex, ChannelId, Cookie, DeviceId, Digest, Esi, Rate, SenderKey, SymbolDigest, TaskId,
+    AgreementKey, BlockIndex, ChannelId, Cookie, Counter, DeviceId, Digest, Esi, Rate, SenderKey, SessionId,
+    Suite, SymbolDigest, TaskId, Ticket,
 };
 use fastrand::Rng;
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +19,7 @@ use std::time::Duration;
 fn header_errors_name_what_is_wrong() {
     let good = datagram(10, &[]);
     assert!(decode_plain(&good).is_ok());
-    for len in 0..20 {
+    for len in 0..HEADER_LEN {
         assert_eq!(decode_plain(&good[..len]), Err(DecodeError::TooShort(len)));
         assert_eq!(peek(&good[..len]), None);
     }
@@ -32,11 +33,14 @@ fn header_errors_name_what_is_wrong() {
     for version in [0, 2, 255] {
         assert_eq!(decode_plain(&patched(2, version)), Err(DecodeError::UnsupportedVersion(version)));
     }
-    for kind in [0, 15, 31, 255] {
-        assert_eq!(decode_plain(&patched(3, kind)), Err(DecodeError::UnknownKind(kind & 31)));
+    for kind in [0, 15, 27, 255] {
+        assert_eq!(decode_plain(&patched(3, kind)), Err(DecodeError::UnknownKind(kind)));
+    }
+    for protection in [1, 0x20, 0x13, 0x23, 0x50, 0xff] {
+        assert_eq!(decode_plain(&patched(4, protection)), Err(DecodeError::UnknownProtection(protection)));
     }
     let mut zero = good.clone();
-    zero[4..12].fill(0);
+    zero[5..13].fill(0);
     let error = DecodeError::OutOfRange { message: MessageKind::Acknowledge, field: "session" };
     assert_eq!(decode_plain(&zero), Err(error));
     assert_eq!(error.to_string(), "acknowledge: the session is out of range");
@@ -76,7 +80,7 @@ fn packet_numbers_are_channel_and_counter() {
 #[test]
 fn control_messages_beyond_the_largest_are_refused() {
     for kind in MessageKind::ALL.into_iter().filter(|&kind| kind != MessageKind::Symbol) {
-        let bytes = datagram(kind as u8, &[0; MAX_CONTROL - 20 + 1]);
+        let bytes = datagram(kind as u8, &[0; MAX_CONTROL - HEADER_LEN + 1]);
         assert_eq!(decode_plain(&bytes), Err(DecodeError::TooLarge { message: kind, len: MAX_CONTROL + 1 }));
     }
 }
@@ -85,7 +89,7 @@ fn control_messages_beyond_the_largest_are_refused() {
 #[cfg(debug_assertions)]
 #[should_panic(expected = "out of its range")]
 fn encoding_a_value_out_of_range_is_a_bug() {
-    let page = HashPage { first: BlockIndex(1), values: vec![Digest::default()] };
+    let page = HashPage::raw(BlockIndex(1), [(Digest::default(), 1)]);
     let _ = encode_plain(HEADER, &page.into());
 }
 
@@ -123,25 +127,58 @@ fn invitation(rng: &mut Rng) -> Invitation {
     Invitation { probability: rng.u16(..), window: Duration::from_millis(rng.u16(..).into()) }
 }
 
+fn versions(rng: &mut Rng) -> Versions {
+    let min = rng.u8(1..);
+    Versions { min, max: rng.u8(min..) }
+}
+
+/// One that leaves numbers for the blocks of others.
+fn object(rng: &mut Rng, i: usize, count: usize) -> Object {
+    use ObjectKind::{Device, File, Manifest, Stream, Tree};
+    let kinds = [File, Tree, Device, Stream, Manifest];
+    let block_log2 = rng.u8(MIN_BLOCK_LOG2..=MAX_BLOCK_LOG2);
+    let most = if count == 1 { u64::from(u32::MAX) } else { 1 << 29 };
+    let sealed = i + 1 < count || rng.bool();
+    Object {
+        kind: kinds[rng.usize(..if i == 0 { 5 } else { 4 })],
+        block_log2,
+        size: number(rng, 0, most << block_log2),
+        sealed,
+        root: (sealed && rng.bool()).then(|| Digest(bytes(rng))),
+    }
+}
+
 fn random_announce(rng: &mut Rng) -> Announce {
     let ip: IpAddr = if rng.bool() { IpAddr::from(bytes::<4>(rng)) } else { IpAddr::from(bytes::<16>(rng)) };
     let ip = if ip.is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { ip };
+    let required = Capabilities(rng.u32(..));
+    let count = rng.usize(1..=MAX_OBJECTS);
+    let name = text(rng, 1, 255);
+    // What is longer is for object 0.
+    let most = 1152 - 171 - count * 44 - 1 - name.len() - 2 - 110;
     Announce {
+        versions: versions(rng),
+        required,
+        optional: Capabilities(rng.u32(..)).without(required),
         sender: SenderKey(bytes(rng)),
         agreement: AgreementKey(bytes(rng)),
+        counter: Counter(rng.u64(..)),
         suite: if rng.bool() { Suite::Aes256Gcm } else { Suite::ChaCha20Poly1305 },
         task: TaskId(bytes(rng)),
+        task_kind: TaskKind(rng.u16(..)),
         phase: rng.choice([Phase::Gathering, Phase::Streaming, Phase::Repairing, Phase::Lingering]).unwrap(),
-        object_size: number(rng, 0, MAX_OBJECT_SIZE),
-        block_log2: rng.u8(MIN_BLOCK_LOG2..=MAX_BLOCK_LOG2),
         symbol_size: 64 * rng.u16(1..=MAX_SYMBOL_SIZE / 64),
         data: SocketAddr::new(ip, rng.u16(1..)),
         position: BlockIndex(rng.u32(..)),
         invitation: invitation(rng),
         gsize: rng.u32(..),
         rate: Rate(rng.u64(..)),
-        root: rng.bool().then(|| Digest(bytes(rng))),
-        name: text(rng, 1, 255),
+        feedback_budget: rng.u16(..),
+        objects: (0..count).map(|i| object(rng, i, count)).collect(),
+        name,
+        manifest: vec![rng.u8(..); rng.usize(..=most.min(MAX_MANIFEST))],
+        one_way: rng.bool().then(|| OneWay { pass: rng.u32(..), overhead_per_mille: rng.u16(..) }),
+        origin: rng.bool().then(|| OriginProof { key: SenderKey(bytes(rng)), signature: bytes(rng) }),
     }
 }
 
@@ -216,15 +253,35 @@ fn random_message<'a>(rng: &mut Rng, kind: MessageKind, payload: &'a [u8]) -> Me
     match kind {
         MessageKind::Announce => random_announce(rng).into(),
         MessageKind::Join => {
-            Join { device: DeviceId(bytes(rng)), holds: rng.bool(), label: text(rng, 0, 64) }.into()
+            let holdings = match rng.u8(..3) {
+                0 => Holdings::Nothing,
+                1 => Holdings::Some,
+                _ => Holdings::All(Digest(bytes(rng))),
+            };
+            Join {
+                device: DeviceId(bytes(rng)),
+                versions: versions(rng),
+                supported: Capabilities(rng.u32(..)),
+                holdings,
+                label: text(rng, 0, 64),
+                ticket: rng.bool().then(|| Ticket(bytes(rng))),
+            }
+            .into()
         }
         MessageKind::Admit => {
-            let verdict = rng
-                .choice([AdmitVerdict::Admitted, AdmitVerdict::AlreadyComplete, AdmitVerdict::Full])
-                .unwrap();
-            let channel =
-                if verdict == AdmitVerdict::Admitted { ChannelId(rng.u16(1..)) } else { ChannelId::GROUP };
-            Admit { verdict, channel }.into()
+            use AdmitVerdict::{Admitted, AlreadyComplete, Full, Unsupported};
+            let verdict = rng.choice([Admitted, Admitted, AlreadyComplete, Full, Unsupported]).unwrap();
+            if verdict != Admitted {
+                return Admit::turned_away(verdict).into();
+            }
+            Admit {
+                verdict,
+                channel: ChannelId(rng.u16(1..)),
+                version: rng.u8(1..),
+                capabilities: Capabilities(rng.u32(..)),
+                ticket: rng.bool().then(|| Ticket(bytes(rng))),
+            }
+            .into()
         }
         MessageKind::Symbol => {
             let id = Esi(number(rng, 0, MAX_ESI.into()) as u32);
@@ -234,7 +291,13 @@ fn random_message<'a>(rng: &mut Rng, kind: MessageKind, payload: &'a [u8]) -> Me
         MessageKind::HashPage => {
             let first = BlockIndex(rng.u32(..u32::MAX / HASHES_PER_PAGE) * HASHES_PER_PAGE);
             let count = rng.u32(1..=HASHES_PER_PAGE);
-            HashPage { first, values: (0..count).map(|_| Digest(bytes(rng))).collect() }.into()
+            let entry = |rng: &mut Rng| {
+                let coding = rng.choice([Coding::Raw, Coding::Short, Coding::Zero, Coding::Zstd]).unwrap();
+                let k = number(rng, 1, u64::from(MAX_SOURCE_SYMBOLS)) as u16;
+                let coded_k = if coding == Coding::Zero { 0 } else { k };
+                BlockEntry { value: Digest(bytes(rng)), coding, coded_k }
+            };
+            HashPage { first, blocks: (0..count).map(|_| entry(rng)).collect() }.into()
         }
         MessageKind::Poll => random_poll(rng).into(),
         MessageKind::Nak => {
@@ -247,12 +310,20 @@ fn random_message<'a>(rng: &mut Rng, kind: MessageKind, payload: &'a [u8]) -> Me
             lost: rng.u64(..),
             kernel_drops: rng.u64(..),
             overrun_drops: rng.u64(..),
+            storage_delay_us: rng.u32(..),
+            room: BlockIndex(rng.u32(..)),
             arrivals: None,
         }
         .into(),
-        MessageKind::Complete => {
-            Complete { root: Digest(bytes(rng)), received: rng.u64(..), lost: rng.u64(..) }.into()
+        MessageKind::Complete => Complete {
+            root: Digest(bytes(rng)),
+            sink: rng.choice([SinkEnd::Named, SinkEnd::InPlace, SinkEnd::Piped]).unwrap(),
+            command: rng.bool().then(|| rng.i32(..)),
+            hook: rng.bool().then(|| rng.i32(..)),
+            received: rng.u64(..),
+            lost: rng.u64(..),
         }
+        .into(),
         MessageKind::Acknowledge => Acknowledge.into(),
         MessageKind::Abort => random_abort(rng).into(),
         MessageKind::Retry => {
@@ -317,7 +388,11 @@ fn mutated_datagrams_never_panic_and_stay_canonical() {
         for _ in 0..rng.usize(1..4) {
             // Mostly behind the header, and mostly near the front: lists would take most hits.
             let end = if rng.bool() { bytes.len().min(90) } else { bytes.len() };
-            let at = if end > 20 && rng.u8(..8) != 0 { rng.usize(20..end) } else { rng.usize(..end.max(1)) };
+            let at = if end > HEADER_LEN && rng.u8(..8) != 0 {
+                rng.usize(HEADER_LEN..end)
+            } else {
+                rng.usize(..end.max(1))
+            };
             match rng.u8(..8) {
                 0 => bytes.truncate(at),
                 1 => bytes.extend((0..rng.usize(1..20)).map(|_| rng.u8(..))),
@@ -335,17 +410,16 @@ fn mutated_datagrams_never_panic_and_stay_canonical() {
 }
 
 #[test]
-fn seals_are_told_by_the_upper_bits_of_the_kind() {
-    for bits in 0..8_u8 {
-        let suite = if bits & 1 == 0 { Suite::Aes256Gcm } else { Suite::ChaCha20Poly1305 };
-        let seals = Seals { group: bits & 4 != 0, device: bits & 2 != 0, suite };
+fn the_protection_has_a_byte_of_its_own() {
+    let bytes = [0, 0x10, 0x21, 0x22, 0x31, 0x32, 0x41, 0x42];
+    assert_eq!(Protection::ALL.map(Protection::number), bytes);
+    for protection in Protection::ALL {
         let mut bytes = datagram(6, &[]);
-        seals.mark(&mut bytes);
-        let wire = [0, 0x40, 0x20, 0x60, 0x80, 0xc0, 0xa0, 0xe0][usize::from(bits)];
-        assert_eq!(bytes[3], 6 | wire);
-        assert_eq!(head(&bytes), Ok(Head { header: HEADER, kind: MessageKind::Poll, seals }));
-        if bits != 0 {
-            assert_eq!(decode_plain(&bytes), Err(DecodeError::Sealed(MessageKind::Poll)));
+        protection.mark(&mut bytes);
+        assert_eq!(bytes[3..5], [6, protection.number()]);
+        assert_eq!(head(&bytes), Ok(Head { header: HEADER, kind: MessageKind::Poll, protection }));
+        if protection != Protection::Clear {
+            assert_eq!(decode_plain(&bytes), Err(DecodeError::Protected(MessageKind::Poll)));
         }
     }
 }

@@ -1,9 +1,8 @@
 //! The counterpart of the reader: appends fields to a datagram. It does not check ranges;
 //! [`super::encode`] asserts that what was written decodes.
 
-use super::Header;
-use super::MessageKind;
-use crate::limits::{HEADER_LEN, WIRE_VERSION};
+use super::header::header_bytes;
+use super::{Header, MessageKind};
 use std::net::{IpAddr, SocketAddr};
 
 /// A datagram on its way out.
@@ -11,23 +10,17 @@ pub(super) struct Writer {
     bytes: Vec<u8>,
 }
 
-/// The common header.
-pub(super) fn header_bytes(header: Header, kind: MessageKind) -> [u8; HEADER_LEN] {
-    let mut bytes = [0; HEADER_LEN];
-    bytes[..2].copy_from_slice(&super::MAGIC);
-    bytes[2] = WIRE_VERSION;
-    bytes[3] = kind as u8;
-    bytes[4..12].copy_from_slice(&header.session.0.to_be_bytes());
-    bytes[12..].copy_from_slice(&header.packet_number.0.to_be_bytes());
-    bytes
-}
-
 impl Writer {
     /// A datagram that has its header and room for `len` bytes in all.
     pub(super) fn new(header: Header, kind: MessageKind, len: usize) -> Self {
         let mut bytes = Vec::with_capacity(len);
-        bytes.extend_from_slice(&header_bytes(header, kind));
+        bytes.extend_from_slice(&header_bytes(header, kind as u8));
         Self { bytes }
+    }
+
+    /// No datagram, but bytes that are written as one is.
+    pub(super) const fn bare() -> Self {
+        Self { bytes: Vec::new() }
     }
 
     /// The datagram.
@@ -45,6 +38,11 @@ impl Writer {
 
     pub(super) fn u16(&mut self, value: u16) {
         self.bytes(&value.to_be_bytes());
+    }
+
+    /// The lower 24 bits of `value`.
+    pub(super) fn u24(&mut self, value: u32) {
+        self.bytes(&value.to_be_bytes()[1..]);
     }
 
     pub(super) fn u32(&mut self, value: u32) {
@@ -68,6 +66,18 @@ impl Writer {
     /// A u16 count. More items than that never fit the message, which `encode` asserts.
     pub(super) fn count(&mut self, count: usize) {
         self.u16(count.min(usize::from(u16::MAX)) as u16);
+    }
+
+    /// Makes room for a length that [`Writer::fill_len`] writes.
+    pub(super) fn reserve_u16(&mut self) -> usize {
+        self.u16(0);
+        self.bytes.len()
+    }
+
+    /// Writes how many bytes have been added since [`Writer::reserve_u16`] gave `at`.
+    pub(super) fn fill_len(&mut self, at: usize) {
+        let len = (self.bytes.len() - at) as u16;
+        self.bytes[at - 2..at].copy_from_slice(&len.to_be_bytes());
     }
 
     /// Family, address and port; an IPv6 address loses its flow label and scope.

@@ -2,10 +2,12 @@
 
 use mcp::crypto::derive::Secret;
 use mcp::crypto::sign::SigningKey;
+use mcp::limits::WIRE_VERSION;
 use mcp::protocol::packet_protection::{Found, ReceiverSide, SenderSide, find};
-use mcp::units::{BlockIndex, ChannelId, Digest, Rate, SessionId, Suite, TaskId};
+use mcp::units::{BlockIndex, ChannelId, Counter, Digest, Rate, Suite, TaskId};
 use mcp::wire::{
-    self, Acknowledge, Announce, Header, Invitation, MessageKind, PacketNumber, Phase, encode_plain,
+    self, Acknowledge, Admit, AdmitVerdict, Announce, Capabilities, Header, Invitation, MessageKind, Object,
+    PacketNumber, Phase, TaskKind, Versions, encode_plain,
 };
 use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
 use std::fs;
@@ -83,7 +85,7 @@ pub fn forge_symbols(group: Ipv4Addr, port: u16, key: &Secret, stop: &AtomicBool
             let number = PacketNumber(head.header.packet_number.0 + 10_000 * (1 + u64::from(ahead)));
             let mut copy = encode_plain(Header { packet_number: number, ..head.header }, &Acknowledge.into());
             copy[3] = MessageKind::Symbol as u8;
-            seal.seals.mark(&mut copy);
+            seal.protection.mark(&mut copy);
             let tag = seal.key.seal(number.0, &copy, &mut body);
             copy.extend_from_slice(&body);
             copy.extend_from_slice(&tag);
@@ -129,14 +131,14 @@ pub fn throw_junk(group: Ipv4Addr, port: u16, pids: &[u32], stop: &AtomicBool) -
     thrown
 }
 
-/// Announces a session as a sender would, with a name no real sender lets out, until told to stop.
+/// Announces a session and admits devices as a sender would, with a name no real sender lets out, until told to stop.
 /// Returns whether anybody answered.
 pub fn announce_forged(group: Ipv4Addr, port: u16, name: &str, stop: &AtomicBool) -> bool {
     let mouth = mouth();
     mouth.set_read_timeout(Some(Duration::from_millis(50))).expect("timeout");
-    let (session, task) = (SessionId(u64::from(port) + 1), TaskId([7; 16]));
     let signing_key = SigningKey::new(&Secret::new([7; 32]));
-    let side = SenderSide::new(session, signing_key, [8; 32], Suite::Aes256Gcm, None);
+    let mut side = SenderSide::new(Counter(u64::from(port)), signing_key, [8; 32], Suite::Aes256Gcm, None);
+    let session = side.session();
     let mut answer = [0; 2048];
     let mut answered = false;
     for counter in 0.. {
@@ -144,26 +146,45 @@ pub fn announce_forged(group: Ipv4Addr, port: u16, name: &str, stop: &AtomicBool
             break;
         }
         let header = Header { session, packet_number: PacketNumber::new(ChannelId::GROUP, counter) };
+        let root = Some(Digest(*blake3::hash(b"").as_bytes()));
         let announce = Announce {
+            versions: Versions::OURS,
+            required: Capabilities::default(),
+            optional: Capabilities::default(),
             sender: side.key(),
             agreement: side.agreement(),
+            counter: side.counter(),
             suite: side.suite(),
-            task,
+            task: TaskId([7; 16]),
+            task_kind: TaskKind::COPY,
             phase: Phase::Gathering,
-            object_size: 0,
-            block_log2: 20,
             symbol_size: 1408,
             data: SocketAddrV4::new(group, port).into(),
             position: BlockIndex(0),
             invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
             gsize: 1,
             rate: Rate(1_000_000),
-            root: Some(Digest(*blake3::hash(b"").as_bytes())),
+            feedback_budget: 1000,
+            objects: vec![Object { root, ..Object::file(0, 20) }],
             name: name.into(),
+            manifest: Vec::new(),
+            one_way: None,
+            origin: None,
         };
+        side.announce(&announce);
         let datagram = side.to_all(header, &announce.into());
         mouth.send_to(&datagram, SocketAddrV4::new(group, port)).expect("send");
-        answered |= mouth.recv(&mut answer).is_ok();
+        let Ok((n, from)) = mouth.recv_from(&mut answer) else { continue };
+        answered = true;
+        // Whoever wants to join is admitted.
+        if let Some(keys) = side.join_clear(from, &answer[..n]).and_then(|clear| side.agree(&clear.agreement))
+        {
+            let header = Header { session, packet_number: PacketNumber::new(ChannelId::REPLIES, counter) };
+            let (verdict, channel) = (AdmitVerdict::Admitted, ChannelId(1));
+            let (version, capabilities) = (WIRE_VERSION, Capabilities::default());
+            let admit = Admit { verdict, channel, version, capabilities, ticket: None };
+            mouth.send_to(&side.to_one(&keys, header, &admit.into()), from).expect("send");
+        }
     }
     answered
 }

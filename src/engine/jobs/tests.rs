@@ -1,6 +1,7 @@
 use super::*;
 use crate::sim::disk::{SimDisk, SimEarlier, SimSink, SimSource};
 use crate::sim::disk_faults::{DiskError, DiskFaults, Op};
+use crate::task::Assignment;
 use crate::units::{DeviceId, Esi};
 
 const SIZE: usize = 3 * 8_192 + 100;
@@ -180,8 +181,25 @@ fn refusals_are_told_with_their_code() {
     failing.source.change();
     assert!(matches!(failing.send(SenderJob::CheckSource), SenderDone::SourceFailed(_)));
     assert!(matches!(failing.send(SenderJob::Hash(BlockIndex(0))), SenderDone::SourceFailed(_)));
-    let nobody = failing.send(SenderJob::LookUp(DeviceId([1; 16])));
-    assert!(matches!(nobody, SenderDone::LookedUp(_, None)));
+    // Whoever has no store says so.
+    let nobody = failing.send(SenderJob::LookUp(vec![DeviceId([1; 16])]));
+    assert!(matches!(nobody, SenderDone::LookedUp(Err(_))));
+    assert!(matches!(failing.send(SenderJob::Record(vec![])), SenderDone::Recorded(Err(_))));
+}
+
+#[test]
+fn the_store_is_asked_and_told() {
+    let (store, task) = (SharedStore::default(), TaskId([1; 16]));
+    let mut one = Assignment::new(task, DeviceId([1; 16]), "one".into());
+    one.take_up();
+    let done = run_store_job(SenderJob::Record(vec![one.clone()]), task, &store);
+    assert!(matches!(done, SenderDone::Recorded(Ok(kept)) if kept == [one.clone()]));
+    let ids = [DeviceId([1; 16]), DeviceId([2; 16])];
+    let done = run_store_job(SenderJob::LookUp(ids.to_vec()), task, &store);
+    let expected = [(ids[0], Some(one)), (ids[1], None)];
+    assert!(matches!(done, SenderDone::LookedUp(Ok(found)) if found == expected));
+    let done = run_store_job(SenderJob::LookUp(ids.to_vec()), TaskId([2; 16]), &store);
+    assert!(matches!(done, SenderDone::LookedUp(Ok(found)) if found.iter().all(|(_, kept)| kept.is_none())));
 }
 
 /// Whether the block is found, in the part file or in an earlier version.

@@ -3,7 +3,7 @@
 //! object behind it: what workers find is made up. Whatever the numbers, what it keeps stays within bounds.
 
 use super::play::{self, World as _};
-use super::{GROUP, Input, SESSION};
+use super::{COUNTER, GROUP, Input};
 use crate::crypto::sign::sham;
 use crate::layout::Layout;
 use crate::limits::{
@@ -12,14 +12,14 @@ use crate::limits::{
 };
 use crate::protocol::event::ReceiverEvent;
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
-use crate::protocol::packet_protection::fakes::FakeSender;
+use crate::protocol::packet_protection::fakes::{FakeSender, any_admit};
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::{Machine, Output, Payload};
 use crate::ranges::BitSet;
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, ChannelId, DeviceId, Digest, Esi, Rate, SessionId, TaskId, Via};
+use crate::units::{Arrival, BlockIndex, ChannelId, DeviceId, Digest, Esi, Rate, TaskId, Via};
 use crate::wire::{
-    self, AbortCode, Admit, AdmitVerdict, Announce, HashPage, Invitation, Message, MessageKind, Phase, Poll,
+    self, AbortCode, Announce, HashPage, Holdings, Invitation, Message, MessageKind, Object, Phase, Poll,
     RepairAdvertisement, Symbol,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -28,10 +28,12 @@ use std::time::Duration;
 const SENDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 7418);
 const OWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)), 40_000);
 const CHANNEL: ChannelId = ChannelId(1);
-/// Outputs that one input may bring at the most: a page may judge 32 blocks.
-const MAX_OUTPUTS: usize = 48;
-/// Where an announce has the object's size, then its block and symbol size.
-const SIZE_AT: usize = HEADER_LEN + 32 + 32 + 1 + 16 + 1;
+/// Outputs that one input may bring at the most: a page may judge 32 blocks, and what came before the part file
+/// was there is stored at once.
+const MAX_OUTPUTS: usize = 48 + MAX_BLOCK_BUFFERS;
+/// Where an announce has the size of a symbol, and then of its object's blocks and the object.
+const SYMBOL_SIZE_AT: usize = HEADER_LEN + 106;
+const BLOCK_LOG2_AT: usize = HEADER_LEN + 139;
 /// Set in an input's first byte: the receiver is in a session already.
 const LATCHED: u8 = 1;
 
@@ -75,6 +77,8 @@ pub(super) struct World {
     over: bool,
     pub(super) told: u64,
     pub(super) checks: u32,
+    /// Blocks of the largest object that it has considered.
+    pub(super) blocks: u32,
 }
 
 impl play::World for World {
@@ -91,7 +95,7 @@ impl play::World for World {
         let mut world = Self {
             receiver: Receiver::new(config, Time::ZERO),
             now: Time::ZERO,
-            sender: FakeSender::new(SESSION),
+            sender: FakeSender::new(COUNTER),
             sessions: 0,
             shape: Shape::new(input)?,
             buffer_bytes,
@@ -100,6 +104,7 @@ impl play::World for World {
             over: false,
             told: 0,
             checks: 0,
+            blocks: 0,
         };
         world.drain();
         if start & LATCHED != 0 {
@@ -138,7 +143,7 @@ impl play::World for World {
             _ => {
                 // Its sender is started again.
                 self.sessions += 1;
-                self.sender = FakeSender::new(SessionId(SESSION.0 + self.sessions));
+                self.sender = FakeSender::new(COUNTER + self.sessions);
                 self.announce(input.array()?);
             }
         }
@@ -150,6 +155,11 @@ impl play::World for World {
             (1..16, ReceiverJob::Open { .. } | ReceiverJob::Store { .. } | ReceiverJob::Spill(_)) => {
                 ReceiverDone::Failed(AbortCode::Disk, "fuzzed".into())
             }
+            (_, ReceiverJob::Probe { session, .. }) => {
+                let holding = [Holdings::Nothing, Holdings::Some, Holdings::All(Digest([how; 32]))];
+                ReceiverDone::Probed { session, holding: holding[usize::from(how % 3)] }
+            }
+            (_, ReceiverJob::Adopt { .. }) => ReceiverDone::Committed("object".into()),
             (_, ReceiverJob::Open { layout, .. }) => opened(&layout, how),
             (64..128, ReceiverJob::Store { assembly, .. }) => ReceiverDone::Undecodable(assembly),
             (128..192, ReceiverJob::Store { mut assembly, expected: Some(_), .. }) => {
@@ -205,6 +215,7 @@ impl play::World for World {
             }
         }
         let seen = self.receiver.snapshot();
+        self.blocks = self.blocks.max(seen.blocks);
         assert!(seen.blocks <= MAX_BLOCKS, "{seen:?}");
         assert!(seen.verified <= seen.blocks && seen.verified_bytes <= seen.object_size, "{seen:?}");
         assert!(
@@ -246,7 +257,7 @@ impl World {
         for round in 0..16 {
             self.announce([u8::MAX, 0, 0]);
             if round == 0 {
-                self.end_job(0, start & !LATCHED);
+                self.end_job(0, 0);
             }
             if self.joined || self.over || self.receiver.snapshot().name.is_none() {
                 break;
@@ -254,33 +265,31 @@ impl World {
             self.pass(Duration::from_millis(500));
         }
         self.admit();
+        self.end_job(0, start & !LATCHED);
     }
 
     fn announce(&mut self, [probability, position, flags]: [u8; 3]) {
         let phases = [Phase::Gathering, Phase::Streaming, Phase::Repairing, Phase::Lingering];
-        let announce = self.sender.announce(Announce {
-            sender: Default::default(),
-            agreement: Default::default(),
-            suite: Default::default(),
+        let root = (flags & 32 == 32).then_some(Digest([flags; 32]));
+        let announce = Announce {
             task: TaskId([3; 16]),
             phase: phases[usize::from(flags & 3)],
-            object_size: 0,
-            block_log2: 20,
             symbol_size: 64,
             data: GROUP,
             position: BlockIndex(u32::from(position) << (flags & 24)),
             invitation: invitation(probability),
             gsize: if flags & 4 == 4 { u32::MAX } else { u32::from(flags) },
             rate: Rate(u64::MAX),
-            root: (flags & 32 == 32).then_some(Digest([flags; 32])),
+            objects: vec![Object { root, ..Object::file(0, 20) }],
             name: "object".into(),
-        });
+            ..self.sender.any_announce()
+        };
         let shape = self.shape;
         // Beyond what may be encoded.
         let bytes = self.sender.to_all(ChannelId::GROUP, &announce.into(), |plain| {
-            plain[SIZE_AT..][..8].copy_from_slice(&shape.size.to_be_bytes());
-            plain[SIZE_AT + 8] = shape.block_log2;
-            plain[SIZE_AT + 9..][..2].copy_from_slice(&shape.symbol_size.to_be_bytes());
+            plain[SYMBOL_SIZE_AT..][..2].copy_from_slice(&shape.symbol_size.to_be_bytes());
+            plain[BLOCK_LOG2_AT] = shape.block_log2;
+            plain[BLOCK_LOG2_AT + 1..][..8].copy_from_slice(&shape.size.to_be_bytes());
         });
         self.deliver(bytes);
     }
@@ -297,9 +306,11 @@ impl World {
             _ => blocks.saturating_sub(first).clamp(1, HASHES_PER_PAGE),
         };
         let lie = how >> 3 & 7;
+        let symbols =
+            |block| self.shape.layout().map_or(1, |layout| layout.source_symbols(BlockIndex(block))).max(1);
         let values =
-            (first..first + count).map(|block| value(BlockIndex(block), lie & block as u8)).collect();
-        self.send(&HashPage { first: BlockIndex(first), values }.into());
+            (first..first + count).map(|block| (value(BlockIndex(block), lie & block as u8), symbols(block)));
+        self.send(&HashPage::raw(BlockIndex(first), values).into());
         Some(())
     }
 
@@ -366,7 +377,7 @@ impl World {
     }
 
     fn admit(&mut self) {
-        let admit = Admit { verdict: AdmitVerdict::Admitted, channel: CHANNEL }.into();
+        let admit = any_admit(CHANNEL).into();
         if let Some(bytes) = self.sender.to_one(CHANNEL, &admit, |_| ()) {
             self.deliver(bytes);
         }

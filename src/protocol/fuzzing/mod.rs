@@ -22,7 +22,7 @@ use crate::units::{BlockIndex, Digest, Esi, SessionId, SymbolDigest};
 use crate::wire::{self, Header, MessageKind, PacketNumber};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-const SESSION: SessionId = SessionId(0x6d63_f022);
+const COUNTER: u64 = 0x6d63_f022;
 const GROUP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)), 7417);
 
 /// What is left of the input.
@@ -75,8 +75,8 @@ impl Damage {
 }
 
 /// A datagram with a sound header and any body, which nothing protects yet.
-fn any_body(kind: u8, packet_number: PacketNumber, body: &[u8]) -> (Header, Vec<u8>) {
-    let header = Header { session: SESSION, packet_number };
+fn any_body(session: SessionId, kind: u8, packet_number: PacketNumber, body: &[u8]) -> (Header, Vec<u8>) {
+    let header = Header { session, packet_number };
     let kind = MessageKind::ALL[usize::from(kind) % MessageKind::ALL.len()];
     let mut bytes = wire::encode_plain(header, &wire::Acknowledge.into());
     bytes[3] = kind as u8;

@@ -1,7 +1,7 @@
 //! Drives a receiver: a sender that says anything, a disk that may refuse, workers that may die.
 
 use super::play::{self, World as _};
-use super::{Damage, GROUP, Input, Object, SESSION, any_body, value};
+use super::{COUNTER, Damage, GROUP, Input, Object, any_body, value};
 use crate::crypto::digest::symbol_digest;
 use crate::crypto::sign::sham;
 use crate::fec::Buffer;
@@ -11,12 +11,12 @@ use crate::limits::{
 };
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
-use crate::protocol::packet_protection::fakes::FakeSender;
+use crate::protocol::packet_protection::fakes::{FakeSender, any_admit};
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::{Control, Machine, Output, Payload};
 use crate::ranges::BitSet;
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, ChannelId, DeviceId, Digest, Esi, Rate, SessionId, TaskId, Via};
+use crate::units::{Arrival, BlockIndex, ChannelId, DeviceId, Digest, Esi, TaskId, Via};
 use crate::wire::{
     self, Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, HashPage, Invitation, Message,
     MessageKind, PacketNumber, Phase, Poll, RepairAdvertisement, Symbol, SymbolDigests,
@@ -31,17 +31,13 @@ const DEVICE: DeviceId = DeviceId([7; 16]);
 const CHANNEL: ChannelId = ChannelId(1);
 const SENDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 7418);
 const STRANGER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 7418);
-/// Outputs that one input may bring at the most: a page may judge 32 blocks.
-const MAX_OUTPUTS: usize = 48;
+/// Outputs that one input may bring at the most: a page may judge 32 blocks, and what came before the part file
+/// was there is stored at once.
+const MAX_OUTPUTS: usize = 48 + 64;
 /// Times that the sender is started, at the most.
 const MAX_SESSIONS: usize = 4;
 /// Objects beyond this do not fit the disk.
 const DISK: u64 = 1 << 20;
-
-/// The session of the sender's `n`th start.
-fn session(n: usize) -> SessionId {
-    SessionId(SESSION.0 + n as u64)
-}
 
 /// The part file, all in memory.
 struct Part {
@@ -99,7 +95,7 @@ impl play::World for World {
             object,
             buffer_bytes,
             damage: Damage::default(),
-            senders: vec![FakeSender::new(SESSION)],
+            senders: vec![FakeSender::new(COUNTER)],
             unreadable: false,
             jobs: Vec::new(),
             part: None,
@@ -135,8 +131,11 @@ impl play::World for World {
             2 => {
                 let verdict = [AdmitVerdict::Admitted, AdmitVerdict::AlreadyComplete, AdmitVerdict::Full];
                 let verdict = verdict[usize::from(input.u8()? / 64).saturating_sub(1)];
-                let channel = if verdict == AdmitVerdict::Admitted { CHANNEL } else { ChannelId::GROUP };
-                self.send_alone(&Admit { verdict, channel }.into());
+                let admit = match verdict {
+                    AdmitVerdict::Admitted => any_admit(CHANNEL),
+                    verdict => Admit::turned_away(verdict),
+                };
+                self.send_alone(&admit.into());
             }
             3 => self.symbols(input)?,
             4 => self.page(input)?,
@@ -148,7 +147,7 @@ impl play::World for World {
             }
             8 => {
                 let (kind, number) = (input.u8()?, PacketNumber(u64::from(input.u32()?)));
-                let (_, plain) = any_body(kind, number, input.run()?);
+                let (_, plain) = any_body(self.sender().session(), kind, number, input.run()?);
                 let bytes = self.sender().protect(plain, number.0 & 1 == 1);
                 self.deliver(SENDER, bytes);
             }
@@ -162,7 +161,7 @@ impl play::World for World {
                     0 => self.receiver.handle_control(self.now, Control::Interrupt),
                     // The sender is started again.
                     1..128 if self.senders.len() < MAX_SESSIONS => {
-                        self.senders.push(FakeSender::new(session(self.senders.len())));
+                        self.senders.push(FakeSender::new(COUNTER + self.senders.len() as u64));
                     }
                     1..128 => {}
                     away => {
@@ -227,7 +226,8 @@ impl play::World for World {
                     );
                     self.told += 1;
                     let at = self.senders.len() - 1;
-                    let hears = (0..=at).find(|&i| session(i) == head.header.session).expect("a session");
+                    let of = |i: &usize| self.senders[*i].session() == head.header.session;
+                    let hears = (0..=at).find(of).expect("a session");
                     let Some((_, plain)) = self.senders[hears].hear(OWN, &bytes) else {
                         assert!(self.unreadable, "nobody can read {head:?}");
                         continue;
@@ -279,24 +279,23 @@ impl World {
     fn announce(&mut self, input: &mut Input<'_>) -> Option<()> {
         let [phase, probability, flags] = input.array()?;
         let phases = [Phase::Gathering, Phase::Streaming, Phase::Repairing, Phase::Lingering];
+        let layout = self.object.layout;
+        let root = (flags & 1 == 1).then_some(self.object.root);
         let announce = Announce {
-            sender: Default::default(),
-            agreement: Default::default(),
-            suite: Default::default(),
             task: TaskId([3; 16]),
             phase: phases[usize::from(phase & 3)],
-            object_size: self.object.layout.object_size(),
-            block_log2: self.object.layout.block_log2(),
-            symbol_size: self.object.layout.symbol_size(),
+            symbol_size: layout.symbol_size(),
             data: GROUP,
             position: BlockIndex(u32::from(phase >> 2)),
             invitation: invitation(probability),
             gsize: u32::from(flags >> 2).pow(3),
-            rate: Rate(1_000_000),
-            root: (flags & 1 == 1).then_some(self.object.root),
+            objects: vec![wire::Object {
+                root,
+                ..wire::Object::file(layout.object_size(), layout.block_log2())
+            }],
             name: "object".into(),
+            ..self.sender().any_announce()
         };
-        let announce = self.sender().announce(announce);
         let bytes = self.datagram(0, &announce.into());
         self.deliver(if flags & 2 == 2 { STRANGER } else { SENDER }, bytes);
         Some(())
@@ -326,7 +325,9 @@ impl World {
             value.0[0] ^= 1;
         }
         if !values.is_empty() {
-            self.send(0, &HashPage { first: BlockIndex(0), values }.into());
+            let layout = self.object.layout;
+            let symbols = (0..).map(|block| layout.source_symbols(BlockIndex(block)));
+            self.send(0, &HashPage::raw(BlockIndex(0), values.into_iter().zip(symbols)).into());
         }
         Some(())
     }
@@ -392,7 +393,7 @@ impl World {
         if let Some(found) = FakeSender::found(&bytes) {
             let announce = found.announce;
             self.unreadable |= self.sender().announce(announce.clone()) != announce;
-            self.roots.extend(announce.root);
+            self.roots.extend(announce.objects[0].root);
         }
         self.receiver.handle_datagram(self.now, Arrival::at_once(from, Via::Group), &mut bytes);
         self.drain();

@@ -1,22 +1,21 @@
 //! Drives a sender: devices that say anything, a source that may fail, workers that may die.
 
 use super::play::{self, World as _};
-use super::{Damage, GROUP, Input, Object, SESSION, any_body};
+use super::{COUNTER, Damage, GROUP, Input, Object, any_body};
 use crate::crypto::sign::sham;
-use crate::limits::{MAX_CONTROL, MAX_JOBS, MAX_SUSPECTS, MAX_TRAILER, SIGNATURE_RESERVE};
+use crate::limits::{HEADER_LEN, MAX_CONTROL, MAX_JOBS, MAX_SUSPECTS, MAX_TRAILER, SIGNATURE_RESERVE};
 use crate::pacing::RateMode;
 use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{SenderDone, SenderJob};
-use crate::protocol::packet_protection::SenderSide;
-use crate::protocol::packet_protection::fakes::{FakeDevice, announce_of};
+use crate::protocol::packet_protection::fakes::{FakeDevice, any_join};
 use crate::protocol::sender::{Sender, SenderConfig, SlowPolicy};
 use crate::protocol::{Control, Machine, Output, Payload, Transmit};
-use crate::status::DeviceStatus;
+use crate::task::{Assignment, State, Step, Task};
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, ChannelId, DeviceId, Digest, Rate, Suite, TaskId, Via};
+use crate::units::{Arrival, BlockIndex, ChannelId, Counter, DeviceId, Digest, Rate, TaskId, Via};
 use crate::wire::{
-    self, Abort, AbortCode, Announce, Arrivals, Complete, Deficit, Join, Message, MessageKind, Nak,
-    PacketNumber, PageRange, Progress, Suspect,
+    self, Abort, AbortCode, Announce, Arrivals, Complete, DecodeError, Deficit, Holdings, Message,
+    MessageKind, Nak, PacketNumber, PageRange, Progress, Protection, Suspect,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -57,6 +56,8 @@ pub fn fuzz_sender(bytes: &[u8]) {
     World::play(bytes);
 }
 
+const TASK: TaskId = TaskId([3; 16]);
+
 fn device(n: u8) -> DeviceId {
     DeviceId([n; 16])
 }
@@ -74,9 +75,9 @@ impl play::World for World {
         let object = Object::new(input)?;
         let [people, speed] = input.array()?;
         sham::allow();
-        let who = (sham::signing_key(1), [1; 32]);
-        let config =
-            SenderConfig::new((SESSION, TaskId([3; 16])), ("object".into(), object.layout), GROUP, who);
+        let mut task = Task::copy(TASK, "object");
+        task.options.expected = (people & 7 != 0).then_some(u32::from(people & 7));
+        let who = (sham::signing_key(1), [1; 32], Counter(COUNTER));
         let config = SenderConfig {
             rendezvous: vec![SocketAddr::from((Ipv4Addr::new(239, 255, 74, 17), 7417))],
             rate: match Rate(1_000_000 << (speed & 7)) {
@@ -89,17 +90,16 @@ impl play::World for World {
                 2 => SlowPolicy::Keep,
                 _ => SlowPolicy::Drop,
             },
-            expected: (people & 7 != 0).then_some(u32::from(people & 7)),
             settle: Duration::from_millis(u64::from(people >> 3) * 50),
             linger: Duration::from_secs(u64::from(speed >> 5)),
-            ..config
+            ..SenderConfig::new(task, object.layout, GROUP, who)
         };
-        let side = SenderSide::new(SESSION, sham::signing_key(1), [1; 32], Suite::default(), None);
+        let sender = Sender::new(config, Time::ZERO);
         Some(Self {
             fakes: BTreeMap::new(),
             current: BTreeMap::new(),
-            announce: announce_of(&side),
-            sender: Sender::new(config, Time::ZERO),
+            announce: sender.announced(),
+            sender,
             now: Time::ZERO,
             object,
             damage: Damage::default(),
@@ -145,6 +145,8 @@ impl play::World for World {
                     lost: drops.into(),
                     kernel_drops: u64::from(drops) << 56,
                     overrun_drops: 0,
+                    storage_delay_us: 0,
+                    room: BlockIndex(u32::MAX),
                     // Lies about packet numbers there may or may not have been.
                     arrivals: (drops & 1 == 1).then(|| Arrivals {
                         first: PacketNumber(u64::from(verified >> 4)),
@@ -165,7 +167,7 @@ impl play::World for World {
                 if root == self.object.root {
                     self.claims.insert(device(who & 15));
                 }
-                self.send(who, &Complete { root, received: 1, lost: 2 }.into());
+                self.send(who, &Complete::named(root, 1, 2).into());
             }
             5 => {
                 let [who, _] = input.array()?;
@@ -176,7 +178,7 @@ impl play::World for World {
                 let body = input.run()?;
                 self.claims.insert(device(who & 15));
                 let number = PacketNumber::new(self.channel_of(who), u64::from(kind) << 4);
-                let (header, plain) = any_body(kind, number, body);
+                let (header, plain) = any_body(self.sender.session(), kind, number, body);
                 let bytes = match self.fake(who) {
                     Some(fake) => fake.for_sender(header, plain),
                     None => plain,
@@ -224,12 +226,20 @@ impl play::World for World {
                 32..64,
                 SenderJob::Hash(_) | SenderJob::Encode { .. } | SenderJob::Digest(_) | SenderJob::CheckSource,
             ) => SenderDone::SourceFailed("fuzzed".into()),
-            (64..128, SenderJob::LookUp(device)) => {
-                self.claims.insert(device);
-                SenderDone::LookedUp(device, Some(DeviceStatus::Complete))
+            (32..64, SenderJob::LookUp(_)) => SenderDone::LookedUp(Err("fuzzed".into())),
+            (_, SenderJob::LookUp(devices)) => {
+                let known = |&device: &DeviceId| (device, self.known(device, how));
+                SenderDone::LookedUp(Ok(devices.iter().map(known).collect()))
             }
-            (128.., SenderJob::LookUp(device)) => SenderDone::LookedUp(device, Some(DeviceStatus::Lost)),
-            (_, SenderJob::LookUp(device)) => SenderDone::LookedUp(device, None),
+            (32..64, SenderJob::Record(_)) => SenderDone::Recorded(Err("fuzzed".into())),
+            (_, SenderJob::Record(mut assignments)) => {
+                // Another session has been there.
+                for assignment in assignments.iter_mut().filter(|_| how >= 64) {
+                    let known = self.known(assignment.device, how);
+                    *assignment = known.unwrap_or_else(|| assignment.clone());
+                }
+                SenderDone::Recorded(Ok(assignments))
+            }
             (_, SenderJob::CheckSource) => SenderDone::SourceChecked,
             (_, SenderJob::Hash(block)) => SenderDone::Hashed(block, self.value(block)),
             (_, SenderJob::Digest(block)) => SenderDone::Digested(block, self.object.digests(block)),
@@ -256,18 +266,19 @@ impl play::World for World {
                     self.jobs.push(job);
                 }
                 Output::Listen(group) => panic!("a sender listens to {group}"),
-                Output::Event(SenderEvent::Status(row)) => {
-                    let claimed = row.status != DeviceStatus::Complete
-                        || self.claims.contains(&row.device)
+                Output::Event(SenderEvent::Device(row)) => {
+                    let assignment = &row.assignment;
+                    let claimed = !assignment.is_complete()
+                        || self.claims.contains(&assignment.device)
                         // It has an identifier of its own.
-                        || row.label.contains("(duplicate");
+                        || assignment.label.contains("(duplicate");
                     assert!(claimed, "nobody said so (I2): {row:?}");
                 }
                 Output::Event(SenderEvent::Finished(_)) => self.over = true,
                 Output::Event(_) => {}
             }
         }
-        let seen = self.sender.snapshot(self.now);
+        let seen = self.sender.overview();
         assert!(seen.position <= seen.blocks && seen.streamed <= seen.object_size, "{seen:?}");
         assert!(self.jobs.len() <= MAX_JOBS, "{} jobs", self.jobs.len());
         assert_eq!(self.sender.is_finished(), self.over);
@@ -307,6 +318,23 @@ impl World {
         Some(())
     }
 
+    /// What the store has of a device.
+    fn known(&mut self, device: DeviceId, how: u8) -> Option<Assignment> {
+        let mut known = Assignment::new(TASK, device, "known".into());
+        (0..how & 3).for_each(|_| known.take_up());
+        match how {
+            ..64 => return None,
+            64..128 => {
+                self.claims.insert(device);
+                known.complete(vec![Step::Transfer]).ok()?;
+            }
+            128.. => {
+                known.set(State::Lost).ok()?;
+            }
+        }
+        Some(known)
+    }
+
     fn fake(&mut self, who: u8) -> Option<&mut FakeDevice> {
         let run = *self.current.get(&(who & 15))?;
         self.fakes.get_mut(&(who & 15, run))
@@ -323,8 +351,9 @@ impl World {
         let fake = self
             .fakes
             .entry((who & 15, run))
-            .or_insert_with(|| FakeDevice::new(SESSION, announce, [who & 15 | u8::from(run) << 6 | 32; 32]));
-        let bytes = fake.join(Join { device: device(who & 15), holds, label: "d".into() });
+            .or_insert_with(|| FakeDevice::new(announce, [who & 15 | u8::from(run) << 6 | 32; 32]));
+        let bytes =
+            fake.join(any_join(device(who & 15), if holds { Holdings::Some } else { Holdings::Nothing }));
         self.deliver(who, bytes);
     }
 
@@ -350,10 +379,18 @@ impl World {
         let (number, count) = match &transmit.payload {
             Payload::Message(bytes) => {
                 assert!(bytes.len() <= MAX_CONTROL + MAX_TRAILER);
-                let head = wire::head(bytes).expect("a sound header");
-                assert_eq!(head.header.session, SESSION);
+                let head = match wire::head(bytes) {
+                    Ok(head) => head,
+                    // What means nothing has a number all the same.
+                    Err(DecodeError::UnknownKind(kind)) if wire::is_grease(kind.into()) => {
+                        *self.counters.entry(ChannelId::REPLIES).or_insert(0) += 1;
+                        return;
+                    }
+                    Err(error) => panic!("{error}"),
+                };
+                assert_eq!(head.header.session, self.sender.session());
                 let channel = head.header.packet_number.channel();
-                if head.seals.device {
+                if head.protection.is_device() {
                     let alone =
                         [MessageKind::Admit, MessageKind::Poll, MessageKind::Acknowledge, MessageKind::Abort];
                     assert!(alone.contains(&head.kind), "{head:?}");
@@ -368,8 +405,9 @@ impl World {
                         MessageKind::SymbolDigests,
                     ];
                     assert!(all.contains(&head.kind), "{head:?}");
-                    let plain = &bytes[..bytes.len() - SIGNATURE_RESERVE];
-                    let (_, message) = wire::decode_plain(plain).expect("a sound message");
+                    assert_eq!(head.protection, Protection::Signed);
+                    let body = &bytes[HEADER_LEN..bytes.len() - SIGNATURE_RESERVE];
+                    let message = wire::decode_body(head.kind, body).expect("a sound message");
                     if let Message::Poll(poll) = message {
                         self.rounds.insert(channel, poll.round);
                     }

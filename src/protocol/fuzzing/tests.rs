@@ -3,7 +3,6 @@ use super::*;
 use crate::limits::MAX_BLOCKS;
 use crate::protocol::event::ReceiverOutcome;
 use crate::protocol::packet_protection::fuzzing::play;
-use crate::status::DeviceStatus;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -50,7 +49,7 @@ const OBJECT: [u8; 2] = [130, 0];
 const ROOMY: u8 = 60;
 const TIGHT: u8 = 0;
 /// The receiver's operations up to its admission: the first announces may not make it join.
-const ADMITTED: [&[u8]; 14] = [
+const ADMITTED: [&[u8]; 15] = [
     &[1, 0, 255, 0],
     &[11, 0],
     &[1, 1, 255, 0],
@@ -62,10 +61,13 @@ const ADMITTED: [&[u8]; 14] = [
     &[1, 1, 255, 0],
     &[0, 9],
     &[2, 64],
+    OPENED,
     &[1, 1, 255, 0],
     &[4, 255],
     &[0, 1],
 ];
+/// The part file is there.
+const OPENED: &[u8] = &[11, 0];
 /// An announcement with the root hash; then all jobs there may be.
 const ROOT: [&[u8]; 7] = [&[1, 2, 255, 1], &[11, 0], &[11, 0], &[11, 0], &[11, 0], &[11, 0], &[11, 0]];
 
@@ -108,7 +110,8 @@ fn receiver_seeds() -> Vec<(&'static str, Vec<u8>)> {
     let end = [&ROOT[..], &ack].concat();
     // Every second block is in the part file that is opened; the others are sent.
     let mut opened = ADMITTED;
-    opened[1] = &[13, 0, 200];
+    let at = opened.iter().rposition(|op| *op == OPENED).unwrap();
+    opened[at] = &[13, 0, 200];
     let resumed = [&opened.concat()[..], &job.concat().repeat(6), whole[1], whole[3], &end.concat()];
     let resumed = [&OBJECT[..], &[ROOMY], &resumed.concat()].concat();
     let dead: [&[u8]; 2] = [&[14, 0], &[13, 0, 1]];
@@ -290,7 +293,7 @@ fn hash_page_seeds() -> Vec<(&'static str, Vec<u8>)> {
 #[test]
 fn the_seeds_of_announce_and_hash_page_reach_what_they_are_for() {
     for (name, input) in announce_seeds() {
-        let blocks = layouts::World::play(&input).unwrap().receiver.snapshot().blocks;
+        let blocks = layouts::World::play(&input).unwrap().blocks;
         let want = match name {
             "small" | "another_size" | "restarted" => 5,
             "most" => MAX_BLOCKS,
@@ -336,9 +339,9 @@ fn the_receivers_seeds_reach_what_they_are_for() {
 fn the_senders_seeds_reach_what_they_are_for() {
     for (name, input) in sender_seeds() {
         let world = sender::World::play(&input).unwrap();
-        let seen = world.sender.snapshot(world.now);
+        let seen = world.sender.overview();
         println!("{name}: {seen:?}");
-        let complete = seen.count(|status| *status == DeviceStatus::Complete);
+        let complete = seen.devices.complete;
         assert_eq!(complete, if name == "source_fails" { 0 } else { 2 }, "{name}");
         assert_eq!(seen.skipped > 0, name == "skipped", "{name}");
         assert_eq!(world.fresh.is_empty(), name != "repaired", "{name}");

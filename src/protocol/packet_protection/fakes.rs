@@ -1,13 +1,13 @@
 //! The other side, for tests: it speaks the same protection and says whatever it is told to.
 
-use super::{DeviceKeys, Found, ReceiverSide, SenderSide, find};
+use super::{DeviceKeys, Found, Membership, ReceiverSide, SenderSide, find, session_id};
 use crate::crypto::derive::Secret;
 use crate::crypto::sign::{SigningKey, sham};
-use crate::limits::HEADER_LEN;
-use crate::units::{ChannelId, Cookie, SenderKey, SessionId, Suite, TaskId};
+use crate::limits::{FEEDBACK_PER_SECOND, HEADER_LEN, WIRE_VERSION};
+use crate::units::{BlockIndex, ChannelId, Cookie, Counter, DeviceId, SenderKey, SessionId, Suite, TaskId};
 use crate::wire::{
-    self, Announce, Header, Invitation, Join, Message, MessageKind, PacketNumber, Phase, decode_body,
-    encode_plain,
+    self, Admit, AdmitVerdict, Announce, Capabilities, Header, Holdings, Invitation, Join, Message,
+    MessageKind, Object, PacketNumber, Phase, Progress, TaskKind, Versions, decode_body, encode_plain,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,21 +16,68 @@ use std::time::Duration;
 #[must_use]
 pub fn announce_of(side: &SenderSide) -> Announce {
     Announce {
+        versions: Versions::OURS,
+        required: Capabilities::default(),
+        optional: Capabilities::default(),
         sender: side.key(),
         agreement: side.agreement(),
+        counter: side.counter(),
         suite: side.suite(),
         task: TaskId([1; 16]),
+        task_kind: TaskKind::COPY,
         phase: Phase::Gathering,
-        object_size: 1,
-        block_log2: 20,
         symbol_size: 1408,
         data: std::net::SocketAddr::from(([239, 1, 1, 1], 7417)),
-        position: crate::units::BlockIndex(0),
+        position: BlockIndex(0),
         invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
         gsize: 0,
         rate: crate::units::Rate(1_000_000),
-        root: None,
+        feedback_budget: FEEDBACK_PER_SECOND as u16,
+        objects: vec![Object::file(1, 20)],
         name: "f".into(),
+        manifest: Vec::new(),
+        one_way: None,
+        origin: None,
+    }
+}
+
+/// A join of a device that speaks as this program does.
+#[must_use]
+pub fn any_join(device: DeviceId, holdings: Holdings) -> Join {
+    Join {
+        device,
+        versions: Versions::OURS,
+        supported: Capabilities::OURS,
+        holdings,
+        label: "d".into(),
+        ticket: None,
+    }
+}
+
+/// An ADMIT of a device to this channel.
+#[must_use]
+pub const fn any_admit(channel: ChannelId) -> Admit {
+    Admit {
+        verdict: AdmitVerdict::Admitted,
+        channel,
+        version: WIRE_VERSION,
+        capabilities: Capabilities(0),
+        ticket: None,
+    }
+}
+
+/// A report of a device that has verified so much, and has nothing else to say.
+#[must_use]
+pub const fn any_report(verified: u32) -> Progress {
+    Progress {
+        verified,
+        received: 1,
+        lost: 0,
+        kernel_drops: 0,
+        overrun_drops: 0,
+        storage_delay_us: 0,
+        room: BlockIndex(u32::MAX),
+        arrivals: None,
     }
 }
 
@@ -51,7 +98,8 @@ impl FakeDevice {
     /// # Panics
     /// When `random` makes no key.
     #[must_use]
-    pub fn new(session: SessionId, announce: &Announce, random: [u8; 32]) -> Self {
+    pub fn new(announce: &Announce, random: [u8; 32]) -> Self {
+        let session = session_id(&announce.sender, &announce.agreement, announce.counter);
         Self::of(session, announce, None, random).expect("a sound announce")
     }
 
@@ -132,22 +180,41 @@ impl FakeDevice {
 pub struct FakeSender {
     side: SenderSide,
     device: Option<DeviceKeys>,
+    /// What it has announced: a device holds to the first that it understood.
+    announced: Vec<Announce>,
     sent: BTreeMap<ChannelId, u64>,
 }
+
+/// Announces that are remembered.
+const MAX_ANNOUNCED: usize = 16;
 
 impl FakeSender {
     /// One without a group key.
     #[must_use]
-    pub fn new(session: SessionId) -> Self {
+    pub fn new(counter: u64) -> Self {
         sham::allow();
-        Self::of(session, sham::signing_key(1), [1; 32], None)
+        Self::of(counter, sham::signing_key(1), [1; 32], None)
     }
 
     /// One with a key of its own, and a group key or none.
     #[must_use]
-    pub fn of(session: SessionId, signing_key: SigningKey, random: [u8; 32], group: Option<&Secret>) -> Self {
-        let side = SenderSide::new(session, signing_key, random, Suite::default(), group);
-        Self { side, device: None, sent: BTreeMap::new() }
+    pub fn of(counter: u64, signing_key: SigningKey, random: [u8; 32], group: Option<&Secret>) -> Self {
+        let side = SenderSide::new(Counter(counter), signing_key, random, Suite::default(), group);
+        Self { side, device: None, announced: Vec::new(), sent: BTreeMap::new() }
+    }
+
+    /// One that says that it is the sender of a session which is not its own.
+    #[must_use]
+    pub fn posing(mut self, session: SessionId, group: Option<&Secret>) -> Self {
+        self.side.session = session;
+        self.side.membership = Membership::new(group, self.side.suite(), session, &self.side.key());
+        self
+    }
+
+    /// Its session.
+    #[must_use]
+    pub const fn session(&self) -> SessionId {
+        self.side.session()
     }
 
     /// An announce of nothing much.
@@ -168,6 +235,7 @@ impl FakeSender {
         Announce {
             sender: self.side.key(),
             agreement: self.side.agreement(),
+            counter: self.side.counter(),
             suite: self.side.suite(),
             ..announce
         }
@@ -196,6 +264,12 @@ impl FakeSender {
         let header = self.header(channel);
         let mut plain = encode_plain(header, message);
         damage(&mut plain);
+        if let Ok((_, Message::Announce(announce))) = wire::decode_plain(&plain)
+            && self.announced.len() < MAX_ANNOUNCED
+            && self.announced.iter().all(|known| known.constants() != announce.constants())
+        {
+            self.announced.push(announce);
+        }
         self.side.for_all(plain)
     }
 
@@ -229,7 +303,13 @@ impl FakeSender {
         let head = wire::head(&bytes).ok()?;
         if head.kind == MessageKind::Join {
             let clear = self.side.join_clear(from, &bytes)?;
-            self.device = Some(self.side.agree(&clear.agreement)?);
+            let announced = self.announced.clone();
+            let mut keys = announced.iter().filter_map(|announce| {
+                self.side.announce(announce);
+                self.side.agree(&clear.agreement)
+            });
+            let opens = |keys: &DeviceKeys| SenderSide::from_one(keys, &head, &mut bytes.clone()).is_some();
+            self.device = Some(keys.find(opens)?);
         }
         let body = SenderSide::from_one(self.device.as_ref()?, &head, &mut bytes)?;
         decode_body(head.kind, body).ok()?;

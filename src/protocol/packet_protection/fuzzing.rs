@@ -9,12 +9,12 @@ use crate::crypto::derive::Secret;
 use crate::crypto::sign::SigningKey;
 use crate::crypto::window::WINDOW;
 use crate::limits::{HEADER_LEN, JOIN_CLEAR};
-use crate::units::{AgreementKey, ChannelId, Cookie, SessionId, Suite};
-use crate::wire::{self, Head, Header, MessageKind, PacketNumber, encode_plain};
+use crate::units::{AgreementKey, ChannelId, Cookie, Counter, Suite};
+use crate::wire::{self, Head, Header, MessageKind, PacketNumber, Protection, encode_plain};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-const SESSION: SessionId = SessionId(0x6d63_f0e4);
+const COUNTER: Counter = Counter(0x6d63_f0e4);
 const FROM: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)), 40_000);
 /// The device's channel, if it has one, and that on which those are answered who have none.
 const CHANNEL: ChannelId = ChannelId(1);
@@ -96,11 +96,12 @@ impl World {
         };
         let suite = if choice & 16 == 0 { Suite::Aes256Gcm } else { Suite::ChaCha20Poly1305 };
         let signing_key = SigningKey::new(&Secret::new([5; 32]));
-        let sender = SenderSide::new(SESSION, signing_key, [1; 32], suite, group.as_ref());
+        let mut sender = SenderSide::new(COUNTER, signing_key, [1; 32], suite, group.as_ref());
+        sender.announce(&announce_of(&sender));
         let own = known.iter().find(|own| group.as_ref().is_some_and(|g| g.expose() == own.expose()));
         let together = own.is_some() || group.is_none() && known.is_empty();
         let own = own.or(known.first());
-        let mut device = ReceiverSide::new(SESSION, &announce_of(&sender), own, [2; 32])?;
+        let mut device = ReceiverSide::new(sender.session(), &announce_of(&sender), own, [2; 32])?;
         let admitted = choice & 32 != 0;
         if admitted {
             device.admitted(CHANNEL);
@@ -172,7 +173,7 @@ impl World {
 
     /// The sender or the device makes a datagram, with any body; nothing of it arrives by itself.
     fn make(&mut self, how: u8, kind: MessageKind, packet_number: PacketNumber, body: &[u8]) {
-        let header = Header { session: SESSION, packet_number };
+        let header = Header { session: self.sender.session(), packet_number };
         let announce = announce_of(&self.sender).into();
         let mut plain = match kind {
             MessageKind::Announce if body.is_empty() => encode_plain(header, &announce),
@@ -208,7 +209,7 @@ impl World {
     fn deliver(&mut self, bytes: &[u8]) {
         let Ok(head) = wire::head(bytes) else { return };
         self.seek(&head, bytes);
-        if head.header.session == SESSION {
+        if head.header.session == self.sender.session() {
             self.reach_device(&head, bytes);
             self.reach_sender(&head, bytes);
         }
@@ -243,8 +244,8 @@ impl World {
         if let Some(opened) = opened.filter(|opened| !opened.authentic) {
             // A retry proves nothing, whoever sealed it for the group.
             let anybodys = match kind {
-                MessageKind::Retry => !head.seals.device && head.seals.group == sealed,
-                MessageKind::Symbol => !head.seals.group && !head.seals.device && !sealed,
+                MessageKind::Retry => head.protection.is_group() == sealed,
+                MessageKind::Symbol => head.protection == Protection::Clear && !sealed,
                 _ => false,
             };
             assert!(anybodys && !opened.newest, "{head:?}");

@@ -1,15 +1,18 @@
 //! A device's side: it checks signatures, opens what is sealed for the group or for itself, and seals what
 //! it says.
 
-use super::{DeviceKeys, Membership, SymbolSeal, announce_key, clear_len, is_signed, open, seal};
+use super::{
+    DeviceKeys, GroupIdentity, Membership, SymbolSeal, Transcript, announce_key, clear_len, encode,
+    group_identity, is_signed, open, seal, session_id, to_all, transcript,
+};
 use crate::crypto::agree::Agreement;
 use crate::crypto::derive::Secret;
-use crate::crypto::sign::{SIGNATURE_LEN, verify};
+use crate::crypto::sign::{Purpose, SIGNATURE_LEN, verify};
 use crate::crypto::window::ReplayWindow;
 use crate::limits::HEADER_LEN;
 use crate::units::{AgreementKey, ChannelId, Cookie, SenderKey, SessionId, Suite};
 use crate::wire::{
-    self, Announce, Head, Header, Join, Message, MessageKind, Seals, decode_body, encode_plain,
+    self, Announce, DecodeError, Head, Header, Join, Message, MessageKind, Protection, decode_body,
 };
 use std::sync::Arc;
 
@@ -44,45 +47,76 @@ pub struct ReceiverSide {
     keys: DeviceKeys,
     /// By channel: the group's, our own, and what is said to all others.
     windows: [ReplayWindow; 3],
+    transcript: Transcript,
     own_channel: ChannelId,
+}
+
+/// Why no session was found in a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FindError {
+    /// It is no announce, not meant for us, damaged or forged.
+    Ignored,
+    /// This sender has signed an announce that asks for something that this program does not have.
+    NotUnderstood(SenderKey, DecodeError),
+    /// The same, but the signature is of a kind that cannot be checked.
+    SignedOtherwise(DecodeError),
+}
+
+/// As [`examine`], for those who do not ask why.
+#[must_use]
+pub fn find(groups: &[Secret], head: &Head, datagram: &mut [u8]) -> Option<Found> {
+    examine(groups, head, datagram).ok()
 }
 
 /// Opens and verifies the announce of a session that is not known yet. With group keys, only sealed ones
 /// count. The caller bounds how often this is tried: it takes some 40 us.
-#[must_use]
-pub fn find(groups: &[Secret], head: &Head, datagram: &mut [u8]) -> Option<Found> {
-    if head.kind != MessageKind::Announce || head.seals.device || head.seals.group == groups.is_empty() {
-        return None;
+///
+/// # Errors
+/// When there is no such announce, or none that this program understands.
+pub fn examine(groups: &[Secret], head: &Head, datagram: &mut [u8]) -> Result<Found, FindError> {
+    if head.kind != MessageKind::Announce {
+        return Err(FindError::Ignored);
     }
-    if !head.seals.group {
-        if head.seals != Seals::default() {
-            return None;
+    let suite = match head.protection {
+        Protection::Signed if groups.is_empty() => {
+            let announce = verified_announce(head, datagram, &group_identity(None))?;
+            return Ok(Found { announce, group_key: None });
         }
-        let announce = verified_announce(head, datagram)?;
-        return Some(Found { announce, group_key: None });
-    }
+        Protection::Group(suite) => suite,
+        _ => return Err(FindError::Ignored),
+    };
     for (i, group) in groups.iter().enumerate() {
         // Opening in place destroys what does not open.
         let mut copy = datagram.to_vec();
-        let key = announce_key(group, head.seals.suite, head.header.session);
+        let key = announce_key(group, suite, head.header.session);
         if let Some(len) =
             open(&key, head.header.packet_number.0, HEADER_LEN, &mut copy).map(|body| HEADER_LEN + body.len())
         {
-            Seals::default().mark(&mut copy);
-            let announce = verified_announce(head, &copy[..len])?;
-            return Some(Found { announce, group_key: Some(i) });
+            let announce = verified_announce(head, &copy[..len], &group_identity(Some(group)))?;
+            return Ok(Found { announce, group_key: Some(i) });
         }
     }
-    None
+    Err(FindError::Ignored)
 }
 
-/// An unsealed announce that is signed by the key it names.
-fn verified_announce(head: &Head, datagram: &[u8]) -> Option<Announce> {
-    let (plain, signature) = datagram.split_last_chunk::<SIGNATURE_LEN>()?;
-    let Ok(Message::Announce(announce)) = decode_body(head.kind, plain.get(HEADER_LEN..)?) else {
-        return None;
-    };
-    verify(&announce.sender, plain, signature).then_some(announce)
+/// An unsealed announce that is signed by the key it names, for this group, and whose session is its own.
+fn verified_announce(head: &Head, datagram: &[u8], group: &GroupIdentity) -> Result<Announce, FindError> {
+    let (plain, signature) = datagram.split_last_chunk::<SIGNATURE_LEN>().ok_or(FindError::Ignored)?;
+    let body = plain.get(HEADER_LEN..).ok_or(FindError::Ignored)?;
+    let signed_by = |key| verify(&key, Purpose::Datagram, &[plain, group], signature);
+    match decode_body(head.kind, body) {
+        Ok(Message::Announce(announce)) => {
+            let session = session_id(&announce.sender, &announce.agreement, announce.counter);
+            let sound = session == head.header.session && signed_by(announce.sender);
+            sound.then_some(announce).ok_or(FindError::Ignored)
+        }
+        Err(error) if error.is_not_understood() => match wire::signer(body) {
+            Some(key) if signed_by(key) => Err(FindError::NotUnderstood(key, error)),
+            Some(_) => Err(FindError::Ignored),
+            None => Err(FindError::SignedOtherwise(error)),
+        },
+        _ => Err(FindError::Ignored),
+    }
 }
 
 impl ReceiverSide {
@@ -99,7 +133,9 @@ impl ReceiverSide {
         let shared = agreement.shared(&announce.agreement)?;
         let membership = Membership::new(group, announce.suite, session, &announce.sender);
         let own = agreement.public();
-        let keys = DeviceKeys::new(&shared, &membership, announce.suite, (&announce.agreement, &own));
+        let transcript = transcript(announce);
+        let keys =
+            DeviceKeys::new(&shared, &membership, announce.suite, (&announce.agreement, &own), &transcript);
         Some(Self {
             session,
             sender: announce.sender,
@@ -108,6 +144,7 @@ impl ReceiverSide {
             membership,
             keys,
             windows: Default::default(),
+            transcript,
             own_channel: ChannelId::GROUP,
         })
     }
@@ -122,6 +159,12 @@ impl ReceiverSide {
     #[must_use]
     pub const fn sender(&self) -> SenderKey {
         self.sender
+    }
+
+    /// Whether a later announce describes the same session, in all that does not change.
+    #[must_use]
+    pub fn agrees(&self, announce: &Announce) -> bool {
+        transcript(announce) == self.transcript
     }
 
     /// This run's half of the agreement.
@@ -152,31 +195,26 @@ impl ReceiverSide {
     #[must_use]
     pub fn symbols(&self) -> Option<SymbolSeal> {
         let seals = self.membership.seals.as_ref()?;
-        let mark = Seals { group: true, device: false, suite: self.suite };
-        Some(SymbolSeal { key: Arc::clone(&seals.stream), seals: mark })
-    }
-
-    const fn device_mark(&self) -> Seals {
-        Seals { group: false, device: true, suite: self.suite }
+        Some(SymbolSeal { key: Arc::clone(&seals.stream), protection: Protection::Group(self.suite) })
     }
 
     /// A join, with the cookie that the sender asked for.
     #[must_use]
     pub fn join(&self, header: Header, cookie: Cookie, join: Join) -> Vec<u8> {
-        self.join_of(header, cookie, &encode_plain(header, &join.into()))
+        self.join_of(header, cookie, &encode(header, &join.into()))
     }
 
     /// The same of a datagram that nothing protects yet.
     pub(super) fn join_of(&self, header: Header, cookie: Cookie, plain: &[u8]) -> Vec<u8> {
         let mut datagram = plain[..HEADER_LEN].to_vec();
-        self.device_mark().mark(&mut datagram);
+        Protection::Join(self.suite).mark(&mut datagram);
         datagram.extend_from_slice(&self.agreement.0);
         datagram.extend_from_slice(&cookie.0);
         let proof = self.membership.join.proof(&[&datagram[..HEADER_LEN], &self.agreement.0, &cookie.0]);
         datagram.extend_from_slice(&proof);
         datagram.extend_from_slice(&plain[HEADER_LEN..]);
         let clear = clear_len(MessageKind::Join);
-        seal(&self.keys.up, header.packet_number.0, self.device_mark(), clear, &mut datagram);
+        seal(&self.keys.up, header.packet_number.0, clear, &mut datagram);
         datagram
     }
 
@@ -184,13 +222,14 @@ impl ReceiverSide {
     #[must_use]
     pub fn message(&self, counter: u64, message: &Message<'_>) -> Vec<u8> {
         let packet_number = crate::wire::PacketNumber::new(self.own_channel, counter);
-        self.for_sender(encode_plain(Header { session: self.session, packet_number }, message))
+        self.for_sender(encode(Header { session: self.session, packet_number }, message))
     }
 
     /// The same of a datagram that nothing protects yet.
     pub(super) fn for_sender(&self, mut datagram: Vec<u8>) -> Vec<u8> {
         let Ok(head) = wire::head(&datagram) else { return datagram };
-        seal(&self.keys.up, head.header.packet_number.0, self.device_mark(), HEADER_LEN, &mut datagram);
+        Protection::Device(self.suite).mark(&mut datagram);
+        seal(&self.keys.up, head.header.packet_number.0, HEADER_LEN, &mut datagram);
         datagram
     }
 
@@ -213,34 +252,29 @@ impl ReceiverSide {
         may_verify: impl FnOnce() -> bool,
     ) -> Option<Opened<'a>> {
         let number = head.header.packet_number;
-        let (kind, seals) = (head.kind, head.seals);
-        let symbol_in_clear = kind == MessageKind::Symbol && !seals.group && !self.is_sealed();
-        if symbol_in_clear {
+        let (kind, protection) = (head.kind, head.protection);
+        if kind == MessageKind::Symbol && !self.is_sealed() {
             let body = &datagram[HEADER_LEN..];
-            let plain = seals == Seals::default();
-            return plain.then_some(Opened { body, authentic: false, newest: false });
+            let clear = protection == Protection::Clear;
+            return clear.then_some(Opened { body, authentic: false, newest: false });
         }
         if !self.window(number.channel())?.is_new(number.counter()) {
             return None;
         }
         let mut authentic = true;
-        let len = if seals.device {
+        let len = if protection.is_device() {
             // What is said to one is not signed, and what is signed is not said to one.
             let for_one = matches!(
                 kind,
                 MessageKind::Admit | MessageKind::Poll | MessageKind::Acknowledge | MessageKind::Abort
             );
-            if seals.group || seals.suite != self.suite || !for_one {
+            if protection != Protection::Device(self.suite) || !for_one {
                 return None;
             }
             let body = open(&self.keys.down, number.0, HEADER_LEN, datagram)?;
             HEADER_LEN + body.len()
         } else {
-            let expected = match self.is_sealed() {
-                true => Seals { group: true, device: false, suite: self.suite },
-                false => Seals::default(),
-            };
-            if seals != expected {
+            if protection != to_all(kind, self.is_sealed().then_some(self.suite)) {
                 return None;
             }
             let len = match &self.membership.seals {
@@ -252,12 +286,13 @@ impl ReceiverSide {
             };
             match kind {
                 _ if is_signed(kind) => {
-                    if !seals.group && !may_verify() {
+                    if !protection.is_group() && !may_verify() {
                         return None;
                     }
-                    Seals::default().mark(datagram);
                     let (plain, signature) = datagram[..len].split_last_chunk::<SIGNATURE_LEN>()?;
-                    if plain.len() < HEADER_LEN || !verify(&self.sender, plain, signature) {
+                    let parts = [plain, &self.membership.identity];
+                    if plain.len() < HEADER_LEN || !verify(&self.sender, Purpose::Datagram, &parts, signature)
+                    {
                         return None;
                     }
                     plain.len()
@@ -296,14 +331,16 @@ mod tests {
     use super::super::fakes::announce_of;
     use super::*;
     use crate::crypto::sign::sham;
-    use crate::units::{BlockIndex, Esi};
-    use crate::wire::{PacketNumber, Symbol, head};
+    use crate::units::{BlockIndex, Counter, Esi};
+    use crate::wire::{PacketNumber, Symbol, encode_plain, head};
 
     #[test]
     fn a_members_forged_symbol_does_not_push_what_the_sender_says_out_of_the_window() {
         sham::allow();
-        let (session, group) = (SessionId(3), Secret::new([5; 32]));
-        let sender = SenderSide::new(session, sham::signing_key(1), [1; 32], Suite::default(), Some(&group));
+        let group = Secret::new([5; 32]);
+        let sender =
+            SenderSide::new(Counter(3), sham::signing_key(1), [1; 32], Suite::default(), Some(&group));
+        let session = sender.session();
         let mut side = ReceiverSide::new(session, &announce_of(&sender), Some(&group), [2; 32]).unwrap();
         let mut hears = |counter, message: Message<'_>| {
             let packet_number = PacketNumber::new(ChannelId::GROUP, counter);
@@ -326,8 +363,10 @@ mod tests {
     #[test]
     fn a_members_forged_retry_does_not_push_what_the_sender_says_out_of_the_window() {
         sham::allow();
-        let (session, group) = (SessionId(3), Secret::new([5; 32]));
-        let sender = SenderSide::new(session, sham::signing_key(1), [1; 32], Suite::default(), Some(&group));
+        let group = Secret::new([5; 32]);
+        let sender =
+            SenderSide::new(Counter(3), sham::signing_key(1), [1; 32], Suite::default(), Some(&group));
+        let session = sender.session();
         let announce = announce_of(&sender);
         // The member has the group key and no other.
         let member = Membership::new(Some(&group), Suite::default(), session, &announce.sender);
@@ -336,9 +375,9 @@ mod tests {
             let packet_number = PacketNumber::new(channel, PacketNumber::MAX_COUNTER);
             let retry = crate::wire::Retry { agreement: AgreementKey([9; 32]), cookie: Cookie::default() };
             let mut forged = encode_plain(Header { session, packet_number }, &retry.into());
-            let seals = Seals { group: true, device: false, suite: Suite::default() };
+            Protection::Group(Suite::default()).mark(&mut forged);
             let key = &member.seals.as_ref().unwrap().stream;
-            seal(key, packet_number.0, seals, HEADER_LEN, &mut forged);
+            seal(key, packet_number.0, HEADER_LEN, &mut forged);
             let forged_head = head(&forged).unwrap();
             let _ = side.open(&forged_head, &mut forged, || true);
             let packet_number = PacketNumber::new(channel, 7);

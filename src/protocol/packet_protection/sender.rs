@@ -1,13 +1,16 @@
 //! The sender's side: it signs, seals for the group, and seals for and opens from each device.
 
-use super::{DeviceKeys, Membership, clear_len, context, is_signed, open, seal};
+use super::{
+    DeviceKeys, Membership, Transcript, clear_len, context, encode, is_signed, open, seal, session_id,
+    to_all, transcript,
+};
 use crate::crypto::agree::Agreement;
 use crate::crypto::derive::{Secret, same};
 use crate::crypto::seal::SealKey;
-use crate::crypto::sign::SigningKey;
+use crate::crypto::sign::{Purpose, SigningKey};
 use crate::limits::{HEADER_LEN, JOIN_CLEAR};
-use crate::units::{AgreementKey, Cookie, SenderKey, SessionId, Suite};
-use crate::wire::{self, Head, Header, Message, MessageKind, Seals, encode_plain};
+use crate::units::{AgreementKey, Cookie, Counter, SenderKey, SessionId, Suite, Ticket};
+use crate::wire::{self, Announce, Head, Header, Message, MessageKind, Protection, grease_datagram};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -16,19 +19,22 @@ use std::sync::Arc;
 pub struct SymbolSeal {
     /// The group's key.
     pub key: Arc<SealKey>,
-    /// The mark of it in each header.
-    pub seals: Seals,
+    /// What each header says of it.
+    pub protection: Protection,
 }
 
 /// See the module's description.
 #[derive(Debug)]
 pub struct SenderSide {
-    session: SessionId,
+    pub(super) session: SessionId,
+    counter: Counter,
     signing_key: SigningKey,
     agreement: Agreement,
     suite: Suite,
-    membership: Membership,
+    pub(super) membership: Membership,
+    secret: Secret,
     cookies: Secret,
+    transcript: Transcript,
 }
 
 /// The part of a join that travels in clear.
@@ -41,18 +47,39 @@ pub struct JoinClear {
 }
 
 impl SenderSide {
-    /// Of a session. `random` is drawn for it and used for nothing else.
+    /// Of a session. `random` is drawn for it and used for nothing else; [`SenderSide::announce`] comes next.
     #[must_use]
     pub fn new(
-        session: SessionId,
+        counter: Counter,
         signing_key: SigningKey,
         random: [u8; 32],
         suite: Suite,
         group: Option<&Secret>,
     ) -> Self {
+        let agreement = Agreement::derived(random, context::AGREEMENT);
+        let session = session_id(&signing_key.public(), &agreement.public(), counter);
         let membership = Membership::new(group, suite, session, &signing_key.public());
-        let cookies = Secret::new(random).derive(context::COOKIE, &[]);
-        Self { session, signing_key, agreement: Agreement::new(random), suite, membership, cookies }
+        let secret = Secret::new(random);
+        let cookies = secret.derive(context::COOKIE, &[]);
+        let transcript = Transcript::default();
+        Self { session, counter, signing_key, agreement, suite, membership, secret, cookies, transcript }
+    }
+
+    /// Binds the keys of all devices that join from now on to what the session is announced as.
+    pub fn announce(&mut self, announce: &Announce) {
+        self.transcript = transcript(announce);
+    }
+
+    /// What tells the session apart from others of this sender.
+    #[must_use]
+    pub const fn counter(&self) -> Counter {
+        self.counter
+    }
+
+    /// What gives the row of the device with this key to whoever presents it.
+    #[must_use]
+    pub fn ticket(&self, device: &AgreementKey) -> Ticket {
+        Ticket(self.secret.derive(context::TICKET, &[]).proof(&[&device.0]))
     }
 
     /// Who the sender is.
@@ -77,29 +104,38 @@ impl SenderSide {
     #[must_use]
     pub fn symbols(&self) -> Option<SymbolSeal> {
         let seals = self.membership.seals.as_ref()?;
-        Some(SymbolSeal { key: Arc::clone(&seals.stream), seals: self.group_mark() })
-    }
-
-    const fn group_mark(&self) -> Seals {
-        Seals { group: true, device: false, suite: self.suite }
+        Some(SymbolSeal { key: Arc::clone(&seals.stream), protection: Protection::Group(self.suite) })
     }
 
     /// A message for all, or for one, that whoever it reaches may read.
     #[must_use]
     pub fn to_all(&self, header: Header, message: &Message<'_>) -> Vec<u8> {
-        self.for_all(encode_plain(header, message))
+        self.for_all(encode(header, message))
     }
 
     /// The same of a datagram that nothing protects yet.
     pub(super) fn for_all(&self, mut datagram: Vec<u8>) -> Vec<u8> {
         let Ok(head) = wire::head(&datagram) else { return datagram };
+        to_all(head.kind, self.membership.seals.as_ref().map(|_| self.suite)).mark(&mut datagram);
         if is_signed(head.kind) {
-            let signature = self.signing_key.sign(&datagram);
+            let parts = [&datagram[..], &self.membership.identity];
+            let signature = self.signing_key.sign(Purpose::Datagram, &parts);
             datagram.extend_from_slice(&signature);
         }
         if let Some(seals) = &self.membership.seals {
             let key = if head.kind == MessageKind::Announce { &seals.announce } else { &*seals.stream };
-            seal(key, head.header.packet_number.0, self.group_mark(), HEADER_LEN, &mut datagram);
+            seal(key, head.header.packet_number.0, HEADER_LEN, &mut datagram);
+        }
+        datagram
+    }
+
+    /// A datagram of a kind that means nothing, protected as the others are.
+    #[must_use]
+    pub fn grease(&self, header: Header) -> Vec<u8> {
+        let mut datagram = grease_datagram(header, header.packet_number.counter());
+        if let Some(seals) = &self.membership.seals {
+            Protection::Group(self.suite).mark(&mut datagram);
+            seal(&seals.stream, header.packet_number.0, HEADER_LEN, &mut datagram);
         }
         datagram
     }
@@ -107,14 +143,14 @@ impl SenderSide {
     /// A message that only the device with these keys can read.
     #[must_use]
     pub fn to_one(&self, keys: &DeviceKeys, header: Header, message: &Message<'_>) -> Vec<u8> {
-        self.for_one(keys, encode_plain(header, message))
+        self.for_one(keys, encode(header, message))
     }
 
     /// The same of a datagram that nothing protects yet.
     pub(super) fn for_one(&self, keys: &DeviceKeys, mut datagram: Vec<u8>) -> Vec<u8> {
         let Ok(head) = wire::head(&datagram) else { return datagram };
-        let mark = Seals { group: false, device: true, suite: self.suite };
-        seal(&keys.down, head.header.packet_number.0, mark, HEADER_LEN, &mut datagram);
+        Protection::Device(self.suite).mark(&mut datagram);
+        seal(&keys.down, head.header.packet_number.0, HEADER_LEN, &mut datagram);
         datagram
     }
 
@@ -148,13 +184,23 @@ impl SenderSide {
     #[must_use]
     pub fn agree(&self, device: &AgreementKey) -> Option<DeviceKeys> {
         let shared = self.agreement.shared(device)?;
-        Some(DeviceKeys::new(&shared, &self.membership, self.suite, (&self.agreement(), device)))
+        Some(DeviceKeys::new(
+            &shared,
+            &self.membership,
+            self.suite,
+            (&self.agreement(), device),
+            &self.transcript,
+        ))
     }
 
     /// Opens what the device with these keys says, a join too; the body, if it is what it was.
     #[must_use]
     pub fn from_one<'a>(keys: &DeviceKeys, head: &Head, datagram: &'a mut [u8]) -> Option<&'a [u8]> {
-        if !head.seals.device || head.seals.group {
+        let expected = match head.kind {
+            MessageKind::Join => Protection::Join(keys.suite),
+            _ => Protection::Device(keys.suite),
+        };
+        if head.protection != expected {
             return None;
         }
         open(&keys.up, head.header.packet_number.0, clear_len(head.kind), datagram).map(|body| &*body)

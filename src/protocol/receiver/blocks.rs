@@ -11,6 +11,7 @@
 //! ```
 //! Blocks that the device may hold already are in `resume`: they are not asked for until it is known.
 
+mod provisional;
 mod suspects;
 
 use super::resume::{CandidateCheck, Candidates};
@@ -20,7 +21,7 @@ use crate::limits::{HASHES_PER_PAGE, MAX_BLOCK_BUFFERS};
 use crate::protocol::job::ReceiverJob;
 use crate::ranges::BitSet;
 use crate::units::{BlockIndex, Digest, Esi};
-use crate::wire::HashPage;
+use crate::wire::{Coding, HashPage};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use suspects::Suspects;
@@ -86,6 +87,8 @@ pub(super) struct Blocks {
     resumed_bytes: u64,
     likely: Option<Arc<Likely>>,
     suspects: Suspects,
+    /// There is no part file yet: what arrives stays in the buffers.
+    provisional: bool,
 }
 
 impl Blocks {
@@ -114,6 +117,7 @@ impl Blocks {
             resumed_bytes: 0,
             likely: None,
             suspects: Suspects::default(),
+            provisional: false,
         }
     }
 
@@ -203,9 +207,13 @@ impl Blocks {
         if !self.suspects.admits(block, id, payload) {
             return (Taken::Forged, None);
         }
-        if !self.partial.get(&block.0).is_some_and(BlockAssembly::has_buffer) {
+        let begun = self.partial.get(&block.0);
+        if self.provisional && begun.is_some_and(|assembly| assembly.deficit() == 0) {
+            return (Taken::Needless, None);
+        }
+        if !begun.is_some_and(BlockAssembly::has_buffer) {
             let Some(buffer) = self.take_buffer() else {
-                return (Taken::Overrun, self.spill_oldest());
+                return (Taken::Overrun, if self.provisional { None } else { self.spill_oldest() });
             };
             let layout = &self.layout;
             let buffer = match &self.likely {
@@ -226,6 +234,9 @@ impl Blocks {
             Added::Duplicate if assembly.deficit() == 0 => {}
             Added::Duplicate => return (Taken::Needless, None),
             Added::NoRoom => return (Taken::Overrun, None),
+        }
+        if self.provisional {
+            return (Taken::New, None);
         }
         if assembly.deficit() == 0 {
             return (Taken::New, self.store(block));
@@ -409,12 +420,17 @@ impl Blocks {
     pub fn add_page(&mut self, page: HashPage) -> Vec<(BlockIndex, BlockCheck)> {
         let count = self.layout.block_count();
         let end = page.first.0.saturating_add(HASHES_PER_PAGE).min(count);
-        let whole = page.first.0 < count && page.values.len() == (end - page.first.0) as usize;
+        let whole = page.first.0 < count && page.blocks.len() == (end - page.first.0) as usize;
+        // Other forms are for those who have the capability.
+        let raw = (page.first.0..).zip(&page.blocks).all(|(block, entry)| {
+            entry.coding == Coding::Raw
+                && u32::from(entry.coded_k) == self.layout.source_symbols(BlockIndex(block))
+        });
         let index = page.first.0 / HASHES_PER_PAGE;
-        if !whole || self.pages.contains_key(&index) {
+        if !whole || !raw || self.pages.contains_key(&index) {
             return Vec::new();
         }
-        self.pages.insert(index, page.values);
+        self.pages.insert(index, page.blocks.iter().map(|entry| entry.value).collect());
         let waiting: Vec<(u32, Digest)> =
             self.stored.range(page.first.0..end).map(|(&block, &value)| (block, value)).collect();
         let checked = waiting.into_iter().filter_map(|(block, value)| {

@@ -1,48 +1,42 @@
 //! Going over to another session of the same object: the sender was killed and started again.
 //!
-//! The part file stays open, and what is verified in it is a candidate of the new session whose value
-//! is known: nothing is read again. Own packet numbers go on: an announcement may lead back to a session that
-//! was left, whose keys are the same again, and no number may be used twice under them.
+//! While the sender is silent, other sessions of it are joined as provisional ones without leaving this one.
+//! The first that admits us takes its place: the part file stays open, and what is verified in it is a candidate
+//! of the new session whose value is known, so that nothing is read again. Own packet numbers go on: an
+//! announcement may lead back to a session that was left, whose keys are the same again, and no number may be
+//! used twice under them.
 
 use super::{Receiver, State};
-use crate::protocol::Output;
 use crate::protocol::event::ReceiverEvent;
 use crate::time::Time;
-use crate::wire::Head;
-use std::net::SocketAddr;
+use crate::units::SessionId;
 use std::time::Duration;
 
 /// A sender announces itself four times in this time at the least: one that says nothing may be gone.
 const SUSPICIOUS_SILENCE: Duration = Duration::from_secs(1);
 
 impl Receiver {
-    /// Leaves a session whose sender is silent for another one of the same sender, name and layout, if the
-    /// announcement is of one. Workers must be idle: what they bring would be of the old session. The
-    /// announcement comes again.
-    pub(super) fn go_over(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) {
-        let (State::Receiving, Some(old)) = (&self.state, &self.session) else { return };
-        let silent = now >= old.last_heard + SUSPICIOUS_SILENCE;
-        if !silent || old.id == head.header.session || self.refusal.is_some() || self.jobs_in_flight > 0 {
-            return;
+    /// Whether the session of an announce would be of use: there is none, or its sender is silent.
+    pub(super) fn looks_for(&self, now: Time, session: SessionId) -> bool {
+        match (&self.state, &self.session) {
+            (State::Seeking, _) => true,
+            (State::Receiving, Some(old)) => old.id != session && now >= old.last_heard + SUSPICIOUS_SILENCE,
+            _ => false,
         }
-        let Some((next, _)) = self.meet(now, from, head, bytes) else { return };
-        if self.session.as_ref().is_none_or(|old| !next.continues(old)) {
-            return;
-        }
-        let Some(blocks) = self.blocks.take() else { return };
-        self.blocks = Some(blocks.carry_over(next.layout, self.config.buffer_bytes));
-        self.event(ReceiverEvent::Found {
-            session: next.id,
-            task: next.task,
-            sender: from,
-            name: next.name.clone(),
-            size: next.layout.object_size(),
-        });
-        self.out.push_back(Output::Listen(next.data));
-        self.session = Some(next);
-        self.admitted = false;
-        self.invitations = 0;
+    }
+
+    /// Leaves the session for one that has admitted us, if there is one. Workers must be idle: what they bring
+    /// would be of the old session.
+    pub(super) fn go_over(&mut self, now: Time) {
+        let (State::Receiving, 0) = (&self.state, self.jobs_in_flight) else { return };
+        let Some(id) = self.provisional.admitted() else { return };
+        let (Some(next), Some(blocks)) = (self.provisional.take(id), self.blocks.take()) else { return };
+        self.provisional.clear();
+        self.blocks = Some(blocks.carry_over(next.session.layout, self.config.buffer_bytes));
+        self.event(next.session.found_event());
+        self.event(ReceiverEvent::Admitted);
+        self.session = Some(next.session);
         self.answer = None;
-        self.timers.session_changed(now);
+        self.timers.admitted(now);
     }
 }

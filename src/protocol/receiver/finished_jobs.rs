@@ -1,5 +1,6 @@
 //! What the receiver makes of finished jobs.
 
+use super::blocks::Blocks;
 use super::resume::Candidates;
 use super::{Receiver, State};
 use crate::protocol::job::ReceiverDone;
@@ -18,6 +19,11 @@ impl Receiver {
             }
             self.discard_when_idle();
             self.finish_leaving();
+            return;
+        }
+        if let ReceiverDone::Probed { session, holding } = done {
+            self.probed(session, holding);
+            self.discard_when_idle();
             return;
         }
         if matches!(self.state, State::Leaving(_)) {
@@ -64,19 +70,18 @@ impl Receiver {
             ReceiverDone::Undecodable(assembly) => blocks.undecodable(assembly),
             ReceiverDone::Spilled { assembly, buffer } => blocks.spilled(assembly, buffer),
             ReceiverDone::Committed(path) => self.confirm(path, now),
-            ReceiverDone::Failed(code, reason) if matches!(self.state, State::Opening) => {
-                // Join all the same: the sender's table is to say why this device fails.
-                self.refusal = Some((code, reason));
-                self.timers.refused_at = now;
-                self.opened();
-            }
             ReceiverDone::Failed(code, reason) => self.fail(code, reason, now),
-            ReceiverDone::Discarded | ReceiverDone::Kept | ReceiverDone::WorkerDied(_) => {}
+            ReceiverDone::Probed { .. }
+            | ReceiverDone::Discarded
+            | ReceiverDone::Kept
+            | ReceiverDone::WorkerDied(_) => {}
         }
     }
 
-    /// The part file is there (or refused): the next announce that invites us is answered with a join.
+    /// The part file is there: what has arrived until now goes into it.
     fn opened(&mut self) {
         self.state = State::Receiving;
+        let jobs = self.blocks.as_mut().map_or_else(Vec::new, Blocks::release);
+        jobs.into_iter().for_each(|job| self.job(job));
     }
 }

@@ -2,92 +2,45 @@
 
 use super::answer::PendingAnswer;
 use super::blocks::{Blocks, Taken};
-use super::session::{Session, sound_group_size};
+use super::provisional::origin_is_sound;
+use super::session::sound_group_size;
 use super::{Receiver, State};
-use crate::crypto::derive::Secret;
-use crate::limits::{MAX_ESI, join_ceiling, report_interval};
-use crate::protocol::Output;
-use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
-use crate::protocol::job::ReceiverJob;
-use crate::protocol::packet_protection::{self, Found, ReceiverSide};
-use crate::protocol::trust::TrustDecision;
+use crate::limits::MAX_ESI;
+use crate::protocol::event::ReceiverEvent;
 use crate::time::Time;
 use crate::units::{Arrival, ChannelId, Esi};
 use crate::wire::{
-    self, Admit, AdmitVerdict, Announce, Head, Invitation, Message, MessageKind, PacketNumber, Poll, Retry,
-    Symbol,
+    self, Admit, AdmitVerdict, Announce, Head, Message, MessageKind, PacketNumber, Poll, Retry, Symbol,
 };
-use std::net::SocketAddr;
-
-/// What a run's random bytes become in one session; used for nothing else.
-const AGREEMENT: &str = "mcp 2026-11-20 device's half of an agreement v1";
-/// Refused senders that are told of.
-const MAX_REFUSED: usize = 16;
 
 impl Receiver {
     pub(super) fn inbound(&mut self, now: Time, arrival: Arrival, bytes: &mut [u8]) {
         let known = match wire::head(bytes) {
             Ok(head) => {
                 if head.kind == MessageKind::Announce {
-                    match self.state {
-                        State::Seeking => self.consider(now, arrival.from, &head, bytes),
-                        _ => self.go_over(now, arrival.from, &head, bytes),
-                    }
+                    self.consider(now, arrival.from, &head, bytes);
                 }
-                self.take(now, arrival, &head, bytes)
+                self.take(now, arrival, &head, bytes) || self.take_provisional(now, arrival, &head, bytes)
             }
-            Err(_) => false,
+            Err(error) => {
+                self.not_understood(error, arrival.from);
+                false
+            }
         };
         if !known {
             self.counters.ignored += 1;
         }
     }
 
-    /// Takes a datagram of the session in, if it is one; what costs least is checked first.
+    /// Takes a datagram of our session in, if it is one.
     fn take(&mut self, now: Time, arrival: Arrival, head: &Head, bytes: &mut [u8]) -> bool {
-        let (from, number) = (arrival.from, head.header.packet_number);
         let Some(session) = self.session.as_mut().filter(|s| s.id == head.header.session) else {
             return false;
         };
-        let home = session.came_from(from, head.kind == MessageKind::Announce, now);
-        // Where no seal vouches for it, what comes from elsewhere must not take the time for what comes from
-        // the sender: only that it has moved can be news.
-        if !home
-            && !session.side.is_sealed()
-            && !matches!(head.kind, MessageKind::Announce | MessageKind::Retry)
-            && !head.seals.device
-        {
-            return false;
-        }
-        let rate_limit = if home { &mut self.rate_limit } else { &mut self.rate_limit_for_strangers };
-        let Some(opened) = session.side.open(head, bytes, || rate_limit.allow(now)) else { return false };
-        // What nothing vouches for must at least seem to come from the sender.
-        if !opened.authentic && !home && head.kind != MessageKind::Retry {
-            return false;
-        }
-        let group = number.channel() == ChannelId::GROUP;
-        if opened.authentic {
-            if head.seals.device {
-                session.spoken_to_from(from, home, now);
-            }
-            session.last_heard = now;
-            if group {
-                session.last_group = now;
-            }
-            if opened.newest && head.kind == MessageKind::Announce && !home {
-                session.announced_elsewhere(from, now);
-            }
-        }
-        if group {
-            session.group.note(number, now - arrival.waited);
-        } else if number.channel() == session.side.own_channel() {
-            session.own.note(number, now - arrival.waited);
-        }
-        let Ok(message) = wire::decode_body(head.kind, opened.body) else { return false };
-        if let (Message::Retry(retry), false) = (&message, home)
-            && (self.admitted || !self.session.as_mut().is_some_and(|s| s.challenged_from(from, retry)))
-        {
-            return false;
+        let Some(message) = session.open(now, &arrival, head, bytes, &mut self.limits) else { return false };
+        if session.last_heard == now {
+            // It is there: nobody else is needed.
+            self.provisional.clear();
         }
         self.heed(now, head, message)
     }
@@ -98,7 +51,7 @@ impl Receiver {
             Message::Symbol(symbol) => self.symbol(symbol),
             Message::Announce(announce) => self.announced(now, &announce),
             Message::Retry(retry) => self.challenged(now, &retry),
-            Message::Admit(admit) => self.admission(now, admit),
+            Message::Admit(admit) => self.admission(admit),
             Message::HashPage(page) => {
                 let checked = self.blocks.as_mut().map_or_else(Vec::new, |blocks| blocks.add_page(page));
                 for (block, verdict) in checked {
@@ -119,7 +72,8 @@ impl Receiver {
             }
             // The group's is for all and signed; our own is sealed.
             Message::Poll(poll)
-                if head.seals.device == (head.header.packet_number.channel() != ChannelId::GROUP) =>
+                if head.protection.is_device()
+                    == (head.header.packet_number.channel() != ChannelId::GROUP) =>
             {
                 self.polled(now, head.header.packet_number, &poll);
                 true
@@ -134,63 +88,6 @@ impl Receiver {
             }
             _ => false,
         }
-    }
-
-    /// The session that an announce is of, if it is the kind looked for and its sender one that is trusted.
-    pub(super) fn meet(
-        &mut self,
-        now: Time,
-        from: SocketAddr,
-        head: &Head,
-        bytes: &mut [u8],
-    ) -> Option<(Session, TrustDecision)> {
-        // What cannot count costs nothing.
-        if head.seals.group == self.config.group_keys.is_empty() || !self.rate_limit.allow(now) {
-            return None;
-        }
-        let Found { announce, group_key } = packet_protection::find(&self.config.group_keys, head, bytes)?;
-        if self.config.only.is_some_and(|ip| ip != announce.data.ip()) {
-            return None;
-        }
-        let (key, decision) = (announce.sender, self.config.trust.decide(&announce.sender, from.ip()));
-        if !decision.accepted() {
-            if !self.refused.contains(&key) && self.refused.len() < MAX_REFUSED {
-                self.refused.push(key);
-                self.event(ReceiverEvent::SenderRefused { key, address: from, decision });
-            }
-            return None;
-        }
-        let id = head.header.session;
-        let random = Secret::new(self.config.agreement).derive(AGREEMENT, &[&id.0.to_be_bytes()]);
-        let group = group_key.map(|i| &self.config.group_keys[i]);
-        let side = ReceiverSide::new(id, &announce, group, *random.expose())?;
-        Some((Session::latch(side, from, &announce, now)?, decision))
-    }
-
-    /// Takes part in the session of an announce, if it is one to take part in.
-    fn consider(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) {
-        if self.config.wanted.is_some_and(|id| id != head.header.session) {
-            return;
-        }
-        let Some((session, decision)) = self.meet(now, from, head, bytes) else { return };
-        let key = session.side.sender();
-        self.trusted = Some((key, decision));
-        self.event(ReceiverEvent::SenderTrusted { key, address: from, decision });
-        self.event(ReceiverEvent::Found {
-            session: session.id,
-            task: session.task,
-            sender: from,
-            name: session.name.clone(),
-            size: session.layout.object_size(),
-        });
-        self.out.push_back(Output::Listen(session.data));
-        let mut blocks = Blocks::new(session.layout, self.config.buffer_bytes);
-        blocks.liken(self.likely.clone());
-        self.blocks = Some(blocks);
-        self.state = State::Opening;
-        self.job(ReceiverJob::Open { name: session.name.clone(), layout: session.layout });
-        self.session = Some(session);
-        self.timers.session_found(now);
     }
 
     /// The sender wants to see that we receive where it thinks we are.
@@ -208,73 +105,48 @@ impl Receiver {
 
     fn announced(&mut self, now: Time, announce: &Announce) -> bool {
         let Some(session) = self.session.as_mut().filter(|s| s.agrees(announce)) else { return false };
+        // What was checked before need not be again.
+        if session.origin != announce.origin && !origin_is_sound(announce) {
+            return false;
+        }
         session.update(announce);
         // In a group that has shrunk, a report drawn for a large one would come after we are given up.
-        let interval = report_interval(session.gsize);
+        let interval = session.report_interval();
         if self.timers.report != Time::NEVER && self.timers.report > now + interval * 2 {
             self.timers.report = now + interval.mul_f64(0.5 + self.rng.f64());
         }
-        if !self.admitted && matches!(self.state, State::Receiving) {
-            self.invited(now, announce.invitation);
+        if matches!(self.state, State::Opening) && self.adoptable.is_some() {
+            self.open_or_adopt();
         }
         self.commit_if_whole(now);
         true
     }
 
-    /// An announce invites those not admitted: draw, and join after a random delay.
-    fn invited(&mut self, now: Time, invitation: Invitation) {
-        let probability = invitation.probability.min(join_ceiling(self.invitations));
-        self.invitations += 1;
-        if self.timers.join_is_pending(now) || !self.draw(probability) {
-            return;
-        }
-        self.timers.join = now + invitation.window.mul_f64(self.rng.f64());
-    }
-
     /// True with the probability `numerator` / 65535.
-    fn draw(&mut self, numerator: u16) -> bool {
+    pub(super) fn draw(&mut self, numerator: u16) -> bool {
         numerator > 0 && self.rng.u16(..) <= numerator
     }
 
-    fn admission(&mut self, now: Time, admit: Admit) -> bool {
-        if self.admitted {
-            return true;
+    /// Our own session admits us again, or once we are leaving: then it can be told why.
+    fn admission(&mut self, admit: Admit) -> bool {
+        let Some(session) = &mut self.session else { return false };
+        if admit.verdict != AdmitVerdict::Admitted || !session.may_be_chosen(&admit) {
+            return self.admitted;
         }
-        if let State::Leaving(_) = self.state {
-            if let (AdmitVerdict::Admitted, Some(session)) = (admit.verdict, &mut self.session) {
-                session.side.admitted(admit.channel);
-                self.admitted = true;
-                self.send_farewell();
-            }
-            return true;
-        }
-        if !matches!(self.state, State::Receiving) {
-            return true;
-        }
-        match admit.verdict {
-            AdmitVerdict::Admitted => {
-                if let Some(session) = &mut self.session {
-                    session.side.admitted(admit.channel);
-                }
-                self.admitted = true;
-                self.timers.admitted(now);
-                self.event(ReceiverEvent::Admitted);
-                if let Some((code, reason)) = self.refusal.take() {
-                    self.fail(code, reason, now);
-                } else {
-                    self.commit_if_whole(now);
-                }
-            }
-            AdmitVerdict::AlreadyComplete => self.leave(ReceiverOutcome::AlreadyComplete, None, now),
-            AdmitVerdict::Full => self.leave(ReceiverOutcome::Refused, None, now),
+        if let (State::Leaving(_), false) = (&self.state, self.admitted) {
+            session.side.admitted(admit.channel);
+            self.admitted = true;
+            self.send_farewell();
         }
         true
     }
 
     fn symbol(&mut self, symbol: Symbol<'_>) -> bool {
-        let (State::Receiving, Some(blocks)) = (&self.state, &mut self.blocks) else { return true };
-        if self.refusal.is_some() || !is_sound(blocks, &symbol) {
-            return self.refusal.is_some();
+        let (State::Opening | State::Receiving, Some(blocks)) = (&self.state, &mut self.blocks) else {
+            return true;
+        };
+        if !is_sound(blocks, &symbol) {
+            return false;
         }
         let (taken, job) = blocks.add(symbol.block, symbol.esi, symbol.payload);
         if taken == Taken::Overrun {
@@ -337,7 +209,7 @@ impl Receiver {
 }
 
 /// Whether a symbol fits its block: an id there can be, and the length that belongs to it.
-fn is_sound(blocks: &Blocks, symbol: &Symbol<'_>) -> bool {
+pub(super) fn is_sound(blocks: &Blocks, symbol: &Symbol<'_>) -> bool {
     let layout = blocks.layout();
     if symbol.block.0 >= layout.block_count() || symbol.esi.0 > MAX_ESI {
         return false;

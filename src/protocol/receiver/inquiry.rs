@@ -1,7 +1,7 @@
 //! When suspect blocks are asked about: at once in a small group, with patience, and so seldom in a large
 //! one that all devices together stay within their share of the feedback (I10).
 
-use crate::limits::SUSPECTS_PER_SECOND;
+use crate::limits::FeedbackBudget;
 use crate::time::Time;
 use fastrand::Rng;
 use std::time::Duration;
@@ -41,12 +41,13 @@ impl Inquiry {
     }
 
     /// Whether to ask now, in a group of so many devices; `any` says whether there is something to ask.
-    pub fn is_due(&mut self, any: bool, group: u32, now: Time, rng: &mut Rng) -> bool {
+    pub fn is_due(&mut self, any: bool, group: (u32, FeedbackBudget), now: Time, rng: &mut Rng) -> bool {
         if !any {
             self.due = Time::NEVER;
             return false;
         }
-        let share = Duration::from_secs(1) * group / SUSPECTS_PER_SECOND;
+        let (group, feedback) = group;
+        let share = Duration::from_secs(1) * group / feedback.suspects();
         if self.due == Time::NEVER {
             let spread = if group <= SMALL { Duration::ZERO } else { share.mul_f64(rng.f64()) };
             self.due = (now + spread).max(self.earliest);
@@ -64,6 +65,7 @@ impl Inquiry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::SUSPECTS_PER_SECOND;
 
     #[test]
     fn a_crowd_asks_within_its_share_and_a_few_at_once() {
@@ -73,7 +75,9 @@ mod tests {
             let mut times = Vec::new();
             for ms in 0..seconds * 1000 {
                 let now = Time::ZERO + Duration::from_millis(ms);
-                let due = inquiries.iter_mut().map(|i| i.is_due(true, devices, now, &mut rng));
+                let due = inquiries
+                    .iter_mut()
+                    .map(|i| i.is_due(true, (devices, FeedbackBudget::default()), now, &mut rng));
                 times.push(due.filter(|due| *due).count());
             }
             times
@@ -91,18 +95,19 @@ mod tests {
 
     #[test]
     fn nothing_is_asked_for_nothing_and_an_answer_restores_the_patience() {
+        const ONE: (u32, FeedbackBudget) = (1, FeedbackBudget::DEFAULT);
         let mut rng = Rng::with_seed(4);
         let mut inquiry = Inquiry::default();
-        assert!(!inquiry.is_due(false, 1, Time::ZERO, &mut rng));
+        assert!(!inquiry.is_due(false, ONE, Time::ZERO, &mut rng));
         assert_eq!(inquiry.due(), Time::NEVER);
-        assert!(inquiry.is_due(true, 1, Time::ZERO, &mut rng));
+        assert!(inquiry.is_due(true, ONE, Time::ZERO, &mut rng));
         for _ in 0..5 {
             let now = inquiry.due();
-            assert!(inquiry.is_due(true, 1, now, &mut rng));
+            assert!(inquiry.is_due(true, ONE, now, &mut rng));
         }
         let now = inquiry.due();
         inquiry.answered(now);
-        assert!(!inquiry.is_due(true, 1, now, &mut rng) && inquiry.due() == now + PATIENCE.0 / 2);
-        assert!(!inquiry.is_due(false, 1, now, &mut rng) && inquiry.due() == Time::NEVER);
+        assert!(!inquiry.is_due(true, ONE, now, &mut rng) && inquiry.due() == now + PATIENCE.0 / 2);
+        assert!(!inquiry.is_due(false, ONE, now, &mut rng) && inquiry.due() == Time::NEVER);
     }
 }

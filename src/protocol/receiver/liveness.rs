@@ -1,31 +1,33 @@
 //! Liveness: when something is due, joins, renewed group memberships, reports, and the sender's silence.
 
 use super::{Receiver, State};
-use crate::limits::{KEEPALIVE_INTERVAL, SENDER_SILENCE, report_interval};
+use crate::limits::{KEEPALIVE_INTERVAL, SENDER_SILENCE};
 use crate::protocol::Output;
 use crate::protocol::event::ReceiverOutcome;
 use crate::time::Time;
+use crate::units::BlockIndex;
 use crate::wire::{Arrivals, Message, Progress};
 use std::time::Duration;
 
 /// While nothing is heard, group membership is renewed this often.
 pub(super) const REJOIN: Duration = Duration::from_secs(5);
-/// How long a device that could not make its part file tries to join, to say so.
-const REFUSAL_PATIENCE: Duration = Duration::from_secs(15);
+/// A sender that is silent is given so much longer while another session of it is being joined.
+const FAILOVER_GRACE: Duration = Duration::from_secs(10);
 
 impl Receiver {
     pub(super) fn next_due(&self) -> Time {
         let timers = &self.timers;
-        let silence = self.session.as_ref().map_or(Time::NEVER, |s| s.last_heard + SENDER_SILENCE);
+        let silence = self.silence_ends();
+        let provisional = self.provisional.next_due();
         match &self.state {
             State::Finished => Time::NEVER,
-            State::Seeking => timers.seek_until.min(timers.rejoin),
-            State::Opening | State::Committing => timers.report.min(timers.rejoin),
+            State::Seeking => timers.seek_until.min(timers.rejoin).min(provisional),
+            State::Opening => timers.report.min(timers.rejoin).min(silence),
+            State::Committing => timers.report.min(timers.rejoin),
             State::Receiving => {
                 let answer = self.answer.as_ref().map_or(Time::NEVER, |a| a.due);
-                let refused = timers.refused_at + REFUSAL_PATIENCE;
-                let other = timers.inquiry.due().min(answer).min(silence).min(refused);
-                timers.join.min(timers.report).min(timers.rejoin).min(other)
+                let other = timers.inquiry.due().min(answer).min(silence).min(provisional);
+                timers.report.min(timers.rejoin).min(other)
             }
             State::Confirming(confirming) => confirming.due().min(timers.report),
             State::Leaving(leaving) => leaving.due(),
@@ -40,9 +42,11 @@ impl Receiver {
         self.report_if_due(now);
         match &self.state {
             State::Seeking if now >= self.timers.seek_until => {
-                self.finish(ReceiverOutcome::NoSender);
+                let need = self.needs.first().map(|(_, need)| *need);
+                self.finish(need.map_or(ReceiverOutcome::NoSender, ReceiverOutcome::SenderNeeds));
             }
-            State::Receiving => self.receiving(now),
+            State::Seeking => self.tend_provisional(now),
+            State::Opening | State::Receiving => self.receiving(now),
             State::Confirming(_) | State::Leaving(_) => self.shut_down(now),
             _ => {}
         }
@@ -51,6 +55,7 @@ impl Receiver {
     /// Time in which we were not there, or could say nothing, is nobody's silence.
     pub(super) fn absent(&mut self, now: Time, away: Duration) {
         self.timers.seek_until = self.timers.seek_until + away;
+        self.provisional.absent(away);
         if let Some(session) = &mut self.session {
             session.last_heard = (session.last_heard + away).min(now);
         }
@@ -59,26 +64,24 @@ impl Receiver {
         }
     }
 
+    /// When the sender has been silent for so long that it is given up.
+    fn silence_ends(&self) -> Time {
+        let patience = match self.provisional.current() {
+            Some(_) => SENDER_SILENCE + FAILOVER_GRACE,
+            None => SENDER_SILENCE,
+        };
+        self.session.as_ref().map_or(Time::NEVER, |session| session.last_heard + patience)
+    }
+
     fn receiving(&mut self, now: Time) {
-        let silent = self.session.as_ref().is_some_and(|s| now >= s.last_heard + SENDER_SILENCE);
-        if silent {
+        if now >= self.silence_ends() {
             self.leave(ReceiverOutcome::SenderSilent, None, now);
             return;
         }
-        if now >= self.timers.refused_at + REFUSAL_PATIENCE
-            && let Some((code, reason)) = self.refusal.take()
-        {
-            self.fail(code, reason, now);
+        if matches!(self.state, State::Opening) {
             return;
         }
-        if now >= self.timers.join {
-            self.timers.join = Time::NEVER;
-            let again = self.timers.last_join.replace(now).is_some();
-            if let Some(session) = self.session.as_mut().filter(|_| again) {
-                session.try_elsewhere();
-            }
-            self.ask_to_join();
-        }
+        self.tend_provisional(now);
         self.answer_if_due(now);
         self.inquire(now);
     }
@@ -89,6 +92,8 @@ impl Receiver {
         match (&self.state, &self.session) {
             (State::Seeking, _) => {
                 self.out.extend(self.config.groups.iter().map(|&group| Output::Listen(group)));
+                let data = self.provisional.current().map(|current| current.session.data);
+                self.out.extend(data.map(Output::Listen));
             }
             (_, Some(session)) if now >= session.last_group + REJOIN => {
                 self.out.push_back(Output::Listen(session.data));
@@ -101,12 +106,15 @@ impl Receiver {
         if now < self.timers.report {
             return;
         }
-        let alive = matches!(self.state, State::Receiving | State::Committing | State::Confirming(_));
+        let alive = matches!(
+            self.state,
+            State::Opening | State::Receiving | State::Committing | State::Confirming(_)
+        );
         let (Some(session), true) = (&mut self.session, alive) else {
             self.timers.report = Time::NEVER;
             return;
         };
-        let interval = report_interval(session.gsize);
+        let interval = session.report_interval();
         self.timers.report = now + interval.mul_f64(0.75 + 0.5 * self.rng.f64());
         // A time drawn for a group that has grown since is too early: a crowd that has just joined
         // would report at the pace of a few (I10).
@@ -130,6 +138,8 @@ impl Receiver {
             lost: session.group.lost(),
             kernel_drops: self.counters.kernel_drops,
             overrun_drops: self.counters.overrun_drops,
+            storage_delay_us: 0,
+            room: BlockIndex(u32::MAX),
             arrivals,
         };
         self.send(&Message::Progress(report));

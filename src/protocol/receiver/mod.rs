@@ -1,13 +1,14 @@
 //! The receiver's state machine: find a session, join, receive, commit, confirm.
 //!
 //! ```text
-//!  seeking ──announce──► opening ──part file──► receiving ──all verified──► committing
+//!  seeking ──admitted──► opening ──part file──► receiving ──all verified──► committing
 //!     │ timeout             │ refused               │ silence, abort            │
 //!     ▼                     └──────► leaving ◄──────┘                           ▼
 //!  finished ◄───────────────────────────┴───────────────────────────────── confirming
 //! ```
 //!
-//! - `config`: what it is told. `session`: what the sender announced. `blocks`: what has arrived.
+//! - `config`: what it is told. `provisional_sessions`: those that have not admitted us.
+//!   `provisional`: what they say, and joining them. `session`: what the sender announced. `blocks`: what has arrived.
 //!   `resume`: what was here already. `failover`: the sender comes back with another session.
 //! - `answer`: NAK summaries. `inquiry`: when suspect blocks are asked about. `inbound`: messages. `finished_jobs`: what workers have done.
 //! - `liveness`: timers, joins, reports. `shutdown`: confirming, leaving, interrupts.
@@ -20,6 +21,8 @@ mod finished_jobs;
 mod inbound;
 mod inquiry;
 mod liveness;
+mod provisional;
+mod provisional_sessions;
 mod resume;
 mod session;
 mod shutdown;
@@ -29,21 +32,26 @@ pub use config::ReceiverConfig;
 
 use super::event::{ReceiverEvent, ReceiverSnapshot};
 use super::job::{ReceiverDone, ReceiverJob};
+use super::need::Need;
 use super::rate_limit::RateLimit;
 use super::trust::TrustDecision;
 use super::{Control, Machine, Output, Payload, Sessions, Transmit};
 use crate::fec::Likely;
-use crate::limits::{VERIFICATIONS_FOR_STRANGERS, VERIFICATIONS_PER_SECOND};
+use crate::limits::{FeedbackBudget, VERIFICATIONS_FOR_STRANGERS, VERIFICATIONS_PER_SECOND};
 use crate::ranges::BitSet;
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, ChannelId, SenderKey};
-use crate::wire::{AbortCode, Header, Join, Message, PacketNumber, Suspect};
+use crate::units::{Arrival, BlockIndex, ChannelId, Digest, SenderKey, SessionId};
+use crate::wire::{
+    AbortCode, Capabilities, Header, Holdings, Join, Message, PacketNumber, Suspect, Versions,
+};
 use answer::PendingAnswer;
 use blocks::{BlockCheck, Blocks};
 use fastrand::Rng;
+use provisional_sessions::ProvisionalSessions;
 use session::Session;
 use shutdown::{Confirming, Leaving};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,11 +62,11 @@ type Out = Output<ReceiverJob, ReceiverEvent>;
 /// Where the run stands.
 #[derive(Debug)]
 enum State {
-    /// No session yet.
+    /// No session has admitted us yet.
     Seeking,
-    /// A session is found, the part file is being made.
+    /// We are admitted, and the part file is being made.
     Opening,
-    /// Joining, receiving, asking.
+    /// Receiving, asking.
     Receiving,
     /// All blocks are verified; the file is being synced and renamed.
     Committing,
@@ -69,9 +77,19 @@ enum State {
     Finished,
 }
 
+/// Signatures checked of late that nothing vouched for.
+#[derive(Debug)]
+struct Verifications {
+    home: RateLimit,
+    /// Of what came from elsewhere than from the sender.
+    strangers: RateLimit,
+}
+
 #[derive(Debug, Default)]
 struct Counters {
     ignored: u64,
+    unknown_kinds: u64,
+    not_understood: u64,
     overrun_drops: u64,
     kernel_drops: u64,
     /// Own datagrams: their packet numbers.
@@ -86,21 +104,24 @@ pub struct Receiver {
     state: State,
     session: Option<Session>,
     blocks: Option<Blocks>,
+    /// The session's sender may have a row for us, and whether it has admitted us.
+    known: bool,
     admitted: bool,
-    /// Announces heard while not admitted.
-    invitations: u32,
-    /// Why the part file could not be made: told to the sender once it knows us.
-    refusal: Option<(AbortCode, String)>,
+    /// Sessions that have not admitted us.
+    provisional: ProvisionalSessions,
+    /// Those that the user has been told of.
+    found: VecDeque<SessionId>,
+    /// Hash of the file that is in place already, as long as the sender has not said whether it is the object.
+    adoptable: Option<Digest>,
     answer: Option<PendingAnswer>,
     timers: Timers,
     jobs_in_flight: u32,
     committed: Option<PathBuf>,
-    /// Signatures checked of late that nothing vouched for.
-    rate_limit: RateLimit,
-    /// The same of what came from elsewhere than from the sender.
-    rate_limit_for_strangers: RateLimit,
+    limits: Verifications,
     /// Senders that were refused, as far as told.
     refused: Vec<SenderKey>,
+    /// What senders need that this program does not have, by their addresses.
+    needs: Vec<(IpAddr, Need)>,
     trusted: Option<(SenderKey, TrustDecision)>,
     out: VecDeque<Out>,
     counters: Counters,
@@ -123,16 +144,21 @@ impl Receiver {
             state: State::Seeking,
             session: None,
             blocks: None,
+            known: false,
             admitted: false,
-            invitations: 0,
-            refusal: None,
+            provisional: ProvisionalSessions::default(),
+            found: VecDeque::new(),
+            adoptable: None,
             answer: None,
             timers: Timers::new(now, &config),
             jobs_in_flight: 0,
             committed: None,
-            rate_limit: RateLimit::new(VERIFICATIONS_PER_SECOND),
-            rate_limit_for_strangers: RateLimit::new(VERIFICATIONS_FOR_STRANGERS),
+            limits: Verifications {
+                home: RateLimit::new(VERIFICATIONS_PER_SECOND),
+                strangers: RateLimit::new(VERIFICATIONS_FOR_STRANGERS),
+            },
             refused: Vec::new(),
+            needs: Vec::new(),
             trusted: None,
             out,
             counters: Counters::default(),
@@ -159,11 +185,14 @@ impl Receiver {
             kernel_drops: self.counters.kernel_drops,
             overrun_drops: self.counters.overrun_drops,
             ignored: self.counters.ignored,
+            unknown_kinds: self.counters.unknown_kinds,
+            not_understood: self.counters.not_understood,
             trusted: self.trusted,
             kept_bytes: self.kept,
             ..ReceiverSnapshot::default()
         };
-        if let Some(session) = &self.session {
+        let current = self.provisional.current().filter(|_| self.session.is_none());
+        if let Some(session) = self.session.as_ref().or(current.map(|current| &current.session)) {
             snapshot.name = Some(session.name.clone());
             snapshot.sender = Some(session.sender);
             snapshot.object_size = session.layout.object_size();
@@ -172,7 +201,8 @@ impl Receiver {
             snapshot.lost = session.group.lost();
             snapshot.phase = Some(session.phase);
         }
-        if let Some(blocks) = &self.blocks {
+        let kept = current.and_then(|current| current.blocks.as_ref());
+        if let Some(blocks) = self.blocks.as_ref().or(kept) {
             snapshot.verified_bytes = blocks.verified_bytes();
             snapshot.received_bytes = blocks.received_bytes();
             snapshot.resumed_bytes = blocks.resumed_bytes();
@@ -201,17 +231,38 @@ impl Receiver {
         self.out.push_back(Output::Transmit(Transmit { to, payload: Payload::Message(bytes) }));
     }
 
-    /// Asks the session's sender for a channel.
+    /// Asks the sender of our session for a channel, which it has not given us or has forgotten.
     fn ask_to_join(&mut self) {
         let Some(session) = &self.session else { return };
         let holds = self.blocks.as_ref().is_some_and(Blocks::has_any);
-        let join = Join { device: self.config.device, holds, label: self.config.label.clone() };
+        let holdings = if holds { Holdings::Some } else { Holdings::Nothing };
+        let join = self.join(session, holdings);
+        let datagram = self.join_datagram(session, join);
+        self.send_join(datagram);
+    }
+
+    fn join(&self, session: &Session, holdings: Holdings) -> Join {
+        Join {
+            device: self.config.device,
+            versions: Versions::OURS,
+            supported: Capabilities::OURS,
+            holdings,
+            label: self.config.label.clone(),
+            ticket: session.ticket,
+        }
+    }
+
+    /// A join under the next packet number.
+    fn join_datagram(&self, session: &Session, join: Join) -> Transmit {
         let packet_number = PacketNumber::new(ChannelId::GROUP, self.counters.sent);
-        self.counters.sent += 1;
         let header = Header { session: session.id, packet_number };
         let bytes = session.side.join(header, session.cookie, join);
-        let to = session.sender;
-        self.out.push_back(Output::Transmit(Transmit { to, payload: Payload::Message(bytes) }));
+        Transmit { to: session.sender, payload: Payload::Message(bytes) }
+    }
+
+    fn send_join(&mut self, datagram: Transmit) {
+        self.counters.sent += 1;
+        self.out.push_back(Output::Transmit(datagram));
     }
 
     /// Asks for the digests of suspect blocks, when it is time to.
@@ -220,7 +271,7 @@ impl Receiver {
             return;
         };
         let blocks = blocks.suspects();
-        let group = self.session.as_ref().map_or(0, |session| session.gsize);
+        let group = self.session.as_ref().map_or((0, FeedbackBudget::default()), |s| (s.gsize, s.feedback));
         let inquiry = &mut self.timers.inquiry;
         if inquiry.is_due(!blocks.is_empty(), group, now, &mut self.rng) {
             self.send(&Message::Suspect(Suspect { blocks }));
@@ -259,7 +310,8 @@ impl Receiver {
 
     /// Has candidates looked at, as many as is good at a time.
     fn check_candidates(&mut self) {
-        if !matches!(self.state, State::Receiving) {
+        // Who is about to go over to another session lets its workers come to rest.
+        if !matches!(self.state, State::Receiving) || self.provisional.admitted().is_some() {
             return;
         }
         while let Some(job) = self.blocks.as_mut().and_then(Blocks::next_check) {
@@ -279,7 +331,7 @@ impl Receiver {
         else {
             return;
         };
-        if self.refusal.is_some() || !blocks.all_verified() || self.jobs_in_flight > 0 || !self.admitted {
+        if !blocks.all_verified() || self.jobs_in_flight > 0 || !self.admitted {
             return;
         }
         let (Some(announced), Some(own)) = (session.root, blocks.root()) else { return };
@@ -314,6 +366,7 @@ impl Machine for Receiver {
         self.sift();
         self.inquire(now);
         self.commit_if_whole(now);
+        self.go_over(now);
     }
 
     fn handle_absence(&mut self, now: Time, away: Duration) {
@@ -327,7 +380,7 @@ impl Machine for Receiver {
     }
 
     fn sessions(&self) -> Sessions {
-        self.session.iter().map(|session| session.id).collect()
+        self.session.iter().map(|session| session.id).chain(self.provisional.ids()).collect()
     }
 
     fn set_kernel_drops(&mut self, drops: u64) {

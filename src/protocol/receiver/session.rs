@@ -1,11 +1,16 @@
 //! The session a receiver takes part in: what the sender announced, and how well it is heard.
 
+use super::Verifications;
 use crate::layout::Layout;
-use crate::limits::{COMFORTABLE_BLOCK_LOG2, MAX_BLOCKS, MAX_DEVICES};
+use crate::limits::{COMFORTABLE_BLOCK_LOG2, FeedbackBudget, MAX_BLOCKS, MAX_DEVICES};
+use crate::protocol::event::ReceiverEvent;
 use crate::protocol::packet_protection::ReceiverSide;
 use crate::time::Time;
-use crate::units::{Cookie, Digest, SessionId, TaskId};
-use crate::wire::{Announce, Arrivals, PacketNumber, Phase, Retry};
+use crate::units::{Arrival, ChannelId, Cookie, Counter, Digest, SessionId, TaskId, Ticket};
+use crate::wire::{
+    self, Admit, Announce, Arrivals, Capabilities, Head, Message, MessageKind, OriginProof, PacketNumber,
+    Phase, Retry, Versions,
+};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -23,6 +28,8 @@ const ENOUGH: u32 = 25;
 #[derive(Debug)]
 pub(super) struct Session {
     pub id: SessionId,
+    /// It rises from one session of a sender to the next.
+    pub counter: Counter,
     /// What protects what is said.
     pub side: ReceiverSide,
     /// What the sender wants to be given back in joins.
@@ -42,6 +49,14 @@ pub(super) struct Session {
     pub root: Option<Digest>,
     /// Devices the sender serves, at most as many as one may: what is spread by it must end.
     pub gsize: u32,
+    /// What they may all say together.
+    pub feedback: FeedbackBudget,
+    /// What gives us our row back.
+    pub ticket: Option<Ticket>,
+    /// Capabilities that the sender announced.
+    capabilities: [Capabilities; 2],
+    /// Who made the object, as was checked.
+    pub origin: Option<OriginProof>,
     /// When the sender was last heard at all, and on the group's channel.
     pub last_heard: Time,
     pub last_group: Time,
@@ -53,11 +68,13 @@ pub(super) struct Session {
 impl Session {
     /// The session that `announce` describes, if it is one that can be received.
     pub fn latch(side: ReceiverSide, from: SocketAddr, announce: &Announce, now: Time) -> Option<Self> {
-        let layout = Layout::new(announce.object_size, announce.block_log2, announce.symbol_size).ok()?;
+        let [object] = announce.objects[..] else { return None };
+        let layout = Layout::new(object.size, object.block_log2, announce.symbol_size).ok()?;
         // No sender of this program makes larger blocks of an object that it may send.
         let fits = layout.block_count() <= MAX_BLOCKS && layout.block_log2() <= COMFORTABLE_BLOCK_LOG2;
         fits.then(|| Self {
             id: side.session(),
+            counter: announce.counter,
             side,
             cookie: Cookie::default(),
             sender: from,
@@ -69,8 +86,12 @@ impl Session {
             name: announce.name.clone(),
             data: announce.data,
             phase: announce.phase,
-            root: announce.root,
+            root: object.root,
             gsize: sound_group_size(announce.gsize),
+            feedback: FeedbackBudget::announced(announce.feedback_budget),
+            ticket: None,
+            capabilities: [announce.required, announce.optional],
+            origin: announce.origin,
             last_heard: now,
             last_group: now,
             group: ChannelLoss::default(),
@@ -80,11 +101,30 @@ impl Session {
 
     /// Whether `announce` is of this very session.
     pub fn agrees(&self, announce: &Announce) -> bool {
-        self.side.sender() == announce.sender
-            && self.task == announce.task
-            && self.layout.object_size() == announce.object_size
-            && self.layout.block_log2() == announce.block_log2
-            && self.layout.symbol_size() == announce.symbol_size
+        self.side.agrees(announce)
+    }
+
+    /// Whether the version and the capabilities of an ADMIT are such as both sides offered.
+    pub fn may_be_chosen(&self, admit: &Admit) -> bool {
+        let [required, optional] = self.capabilities;
+        let chosen = required.or(optional).and(Capabilities::OURS);
+        (Versions::OURS.min..=Versions::OURS.max).contains(&admit.version) && admit.capabilities == chosen
+    }
+
+    /// How often each device reports while data arrives.
+    pub fn report_interval(&self) -> Duration {
+        self.feedback.report_interval(self.gsize)
+    }
+
+    /// What the user is told of it.
+    pub fn found_event(&self) -> ReceiverEvent {
+        ReceiverEvent::Found {
+            session: self.id,
+            task: self.task,
+            sender: self.sender,
+            name: self.name.clone(),
+            size: self.layout.object_size(),
+        }
     }
 
     /// Whether this is another session of what is probably the same object, cut into the same blocks.
@@ -93,6 +133,66 @@ impl Session {
             && self.name == old.name
             && self.layout.object_size() == old.layout.object_size()
             && self.layout.block_log2() == old.layout.block_log2()
+    }
+
+    /// Opens a datagram of the session, and notes how and from where it came; what costs least is checked first.
+    /// `None` if it is damaged, forged, replayed, or not for us.
+    pub fn open<'a>(
+        &mut self,
+        now: Time,
+        arrival: &Arrival,
+        head: &Head,
+        bytes: &'a mut [u8],
+        limits: &mut Verifications,
+    ) -> Option<Message<'a>> {
+        let (from, number) = (arrival.from, head.header.packet_number);
+        let home = self.came_from(from, head.kind == MessageKind::Announce, now);
+        // Where no seal vouches for it, what comes from elsewhere must not take the time for what comes from
+        // the sender: only that it has moved can be news.
+        if !home
+            && !self.side.is_sealed()
+            && !matches!(head.kind, MessageKind::Announce | MessageKind::Retry)
+            && !head.protection.is_device()
+        {
+            return None;
+        }
+        let limit = if home { &mut limits.home } else { &mut limits.strangers };
+        let opened = self.side.open(head, bytes, || limit.allow(now))?;
+        // What nothing vouches for must at least seem to come from the sender.
+        if !opened.authentic && !home && head.kind != MessageKind::Retry {
+            return None;
+        }
+        let group = number.channel() == ChannelId::GROUP;
+        if opened.authentic {
+            if head.protection.is_device() {
+                self.spoken_to_from(from, home, now);
+            }
+            self.last_heard = now;
+            if group {
+                self.last_group = now;
+            }
+            if opened.newest && head.kind == MessageKind::Announce && !home {
+                self.announced_elsewhere(from, now);
+            }
+        }
+        if group {
+            self.group.note(number, now - arrival.waited);
+        } else if number.channel() == self.side.own_channel() {
+            self.own.note(number, now - arrival.waited);
+        }
+        let message = wire::decode_body(head.kind, opened.body).ok()?;
+        let admitted = self.side.own_channel() != ChannelId::GROUP;
+        if let (Message::Retry(retry), false) = (&message, home)
+            && (admitted || !self.challenged_from(from, retry))
+        {
+            return None;
+        }
+        Some(message)
+    }
+
+    /// From now on, more is listened to than announces: what was missed until now was not lost.
+    pub fn listen_anew(&mut self) {
+        self.group = ChannelLoss::default();
     }
 
     /// A datagram of the session has come from this address; whether that is the sender's.
@@ -143,7 +243,9 @@ impl Session {
     pub fn update(&mut self, announce: &Announce) {
         self.phase = announce.phase;
         self.gsize = sound_group_size(announce.gsize);
-        self.root = self.root.or(announce.root);
+        self.origin = self.origin.or(announce.origin);
+        self.feedback = FeedbackBudget::announced(announce.feedback_budget);
+        self.root = self.root.or(announce.objects.first().and_then(|object| object.root));
     }
 }
 
@@ -243,6 +345,7 @@ impl ChannelLoss {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::packet_protection::fakes::FakeSender;
     use crate::units::ChannelId;
 
     #[test]
@@ -317,29 +420,16 @@ mod tests {
 
     #[test]
     fn a_group_is_no_larger_than_it_can_be() {
-        let mut announce = Announce {
-            sender: crate::crypto::sign::sham::signing_key(1).public(),
-            agreement: crate::crypto::agree::Agreement::new([1; 32]).public(),
-            suite: crate::units::Suite::default(),
-            task: TaskId([1; 16]),
-            phase: Phase::Gathering,
-            object_size: 1,
-            block_log2: 20,
-            symbol_size: 1408,
-            data: "239.1.1.1:7417".parse().unwrap(),
-            position: crate::units::BlockIndex(0),
-            invitation: crate::wire::Invitation { probability: 0, window: std::time::Duration::ZERO },
-            gsize: u32::MAX,
-            rate: crate::units::Rate(1),
-            root: None,
-            name: "n".into(),
-        };
+        let sender = FakeSender::new(1);
+        let mut announce = Announce { gsize: u32::MAX, feedback_budget: 0, ..sender.any_announce() };
         let from = "10.0.0.1:7418".parse().unwrap();
-        let side = ReceiverSide::new(SessionId(1), &announce, None, [2; 32]).unwrap();
+        let side = ReceiverSide::new(sender.session(), &announce, None, [2; 32]).unwrap();
         let mut session = Session::latch(side, from, &announce, Time::ZERO).unwrap();
         assert_eq!(session.gsize, MAX_DEVICES as u32);
-        announce.gsize = 3;
+        assert_eq!(session.feedback, FeedbackBudget::announced(100));
+        (announce.gsize, announce.feedback_budget) = (3, u16::MAX);
         session.update(&announce);
         assert_eq!(session.gsize, 3);
+        assert_eq!(session.feedback, FeedbackBudget::announced(10_000));
     }
 }

@@ -1,7 +1,7 @@
 //! Shutdown: confirming that the file is in place, leaving without it, and interrupts.
 
 use super::{Receiver, State};
-use crate::limits::{COMPLETIONS_PER_SECOND, SENDER_SILENCE};
+use crate::limits::SENDER_SILENCE;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::ReceiverJob;
 use crate::time::Time;
@@ -102,9 +102,9 @@ impl Receiver {
     }
 
     fn send_receipt(&mut self) {
-        let (Some(session), Some(blocks)) = (&self.session, &self.blocks) else { return };
-        let Some(root) = blocks.root() else { return };
-        let receipt = Complete { root, received: session.group.received, lost: session.group.lost() };
+        let Some(session) = &self.session else { return };
+        let Some(root) = session.root else { return };
+        let receipt = Complete::named(root, session.group.received, session.group.lost());
         self.send(&Message::Complete(receipt));
     }
 
@@ -120,10 +120,12 @@ impl Receiver {
     }
 
     pub(super) fn confirm(&mut self, path: PathBuf, now: Time) {
-        let (Some(blocks), Some(session)) = (&self.blocks, &self.session) else { return };
-        let Some(root) = blocks.root() else { return };
+        let Some(session) = &self.session else { return };
+        // What was committed has this root, or it would not have been.
+        let Some(root) = session.root else { return };
         // Devices complete together; their receipts must not come together (I10).
-        let spread = Duration::from_secs(1) * session.gsize.saturating_sub(1) / COMPLETIONS_PER_SECOND;
+        let spread =
+            Duration::from_secs(1) * session.gsize.saturating_sub(1) / session.feedback.completions();
         let next = now + spread.mul_f64(self.rng.f64());
         self.state = State::Confirming(Confirming {
             next,
@@ -181,7 +183,14 @@ impl Receiver {
 
     pub(super) fn interrupt(&mut self, now: Time) {
         match self.state {
-            State::Seeking => self.finish(ReceiverOutcome::Interrupted),
+            State::Seeking => match self.asked_session() {
+                Some(provisional) => {
+                    (self.session, self.known) = (Some(provisional.session), true);
+                    self.leave(ReceiverOutcome::Interrupted, None, now);
+                    self.report_interrupt(now);
+                }
+                None => self.finish(ReceiverOutcome::Interrupted),
+            },
             State::Confirming(_) => self.finish(ReceiverOutcome::Complete { acknowledged: false }),
             State::Leaving(_) | State::Finished => {}
             // Its job tells what came of it; then the sender is told.
@@ -195,7 +204,7 @@ impl Receiver {
 
     /// Leaving because of an interrupt, has the sender be told so.
     pub(super) fn report_interrupt(&mut self, now: Time) {
-        let reachable = self.may_be_known();
+        let reachable = self.known;
         if let State::Leaving(leaving) = &mut self.state
             && leaving.outcome == ReceiverOutcome::Interrupted
             && leaving.farewell.is_none()
@@ -217,7 +226,7 @@ impl Receiver {
         if matches!(self.state, State::Leaving(_) | State::Finished) {
             return;
         }
-        let farewell = farewell.filter(|_| self.may_be_known());
+        let farewell = farewell.filter(|_| self.known);
         self.answer = None;
         self.state = State::Leaving(Leaving {
             outcome,
@@ -229,11 +238,6 @@ impl Receiver {
         });
         self.discard_when_idle();
         self.run_due(now);
-    }
-
-    /// Whether the sender may have a row for us: the answer to our join can have been lost.
-    const fn may_be_known(&self) -> bool {
-        self.admitted || self.timers.last_join.is_some()
     }
 
     /// Removes the part file once no worker is at it, or leaves it to the next run.

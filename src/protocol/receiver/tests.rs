@@ -4,13 +4,15 @@ use super::*;
 use crate::crypto::sign::sham;
 use crate::layout::Layout;
 use crate::protocol::event::ReceiverOutcome;
-use crate::protocol::packet_protection::fakes::FakeSender;
-use crate::units::{ChannelId, DeviceId, Esi, Rate, SessionId, TaskId, Via};
-use crate::wire::{self, Admit, Announce, Invitation, Phase, Symbol};
+use crate::protocol::packet_protection::fakes::{FakeSender, any_admit};
+use crate::units::{ChannelId, DeviceId, Esi, Via};
+use crate::wire::{self, Admit, Announce, Invitation, Object, Symbol};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-const SESSION: SessionId = SessionId(9);
+mod provisional;
+
+const COUNTER: u64 = 9;
 const DEVICE: DeviceId = DeviceId([7; 16]);
 
 /// A receiver, the jobs it waits for, and what it has said.
@@ -23,11 +25,13 @@ struct Bench {
     layout: Layout,
     gsize: u32,
     sender: FakeSender,
+    name: &'static str,
+    root: Option<Digest>,
 }
 
 const SENDER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 7418);
 const OWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)), 4000);
-const ADMITTED: Admit = Admit { verdict: wire::AdmitVerdict::Admitted, channel: ChannelId(1) };
+const ADMITTED: Admit = any_admit(ChannelId(1));
 
 impl Bench {
     fn new(layout: Layout) -> Self {
@@ -35,23 +39,42 @@ impl Bench {
         let config = ReceiverConfig::new((DEVICE, "d".into()), vec![], (1, [2; 32]));
         let receiver = Receiver::new(config, Time::ZERO);
         let (now, sent, jobs) = (Time::ZERO, vec![], vec![]);
-        let sender = FakeSender::new(SESSION);
-        Self { receiver, now, sent, jobs, outcome: None, layout, gsize: 1, sender }
+        let sender = FakeSender::new(COUNTER);
+        let root = Some(crate::crypto::digest::root(&[]));
+        Self { receiver, now, sent, jobs, outcome: None, layout, gsize: 1, sender, name: "f", root }
     }
 
     /// One that has joined a session, and been admitted or not.
     fn joined(layout: Layout, admitted: bool) -> Self {
-        let mut bench = Self::new(layout);
-        bench.announce();
-        bench.done(opened());
-        while !bench.kinds().contains(&wire::MessageKind::Join) {
-            bench.announce();
-            bench.pass(Duration::from_millis(50));
-        }
+        let mut bench = Self::asking(layout, Holdings::Nothing);
         if admitted {
             bench.hear_alone(&Message::Admit(ADMITTED));
+            bench.done(opened());
         }
         bench
+    }
+
+    /// One that holds this of the object, and has asked to join its session.
+    fn asking(layout: Layout, holding: Holdings) -> Self {
+        let mut bench = Self::new(layout);
+        bench.announce();
+        bench.ask(holding);
+        bench
+    }
+
+    /// What it holds has been looked up, and then it joins the session that is announced.
+    fn ask(&mut self, holding: Holdings) {
+        self.probed(holding);
+        let sent = self.sent.len();
+        while self.sent.len() == sent {
+            self.announce();
+            self.pass(Duration::from_millis(50));
+        }
+    }
+
+    fn probed(&mut self, holding: Holdings) {
+        let ReceiverJob::Probe { session, .. } = self.jobs[0] else { panic!("{:?}", self.jobs) };
+        self.done(ReceiverDone::Probed { session, holding });
     }
 
     /// One that has been given an empty object, and is committing it.
@@ -114,22 +137,14 @@ impl Bench {
     }
 
     fn announce_now(&self) -> Announce {
+        let object =
+            Object { root: self.root, ..Object::file(self.layout.object_size(), self.layout.block_log2()) };
         let announce = Announce {
-            sender: self.sender.key(),
-            agreement: Default::default(),
-            suite: Default::default(),
-            task: TaskId([1; 16]),
-            phase: Phase::Gathering,
-            object_size: self.layout.object_size(),
-            block_log2: self.layout.block_log2(),
             symbol_size: self.layout.symbol_size(),
-            data: "239.1.1.1:7417".parse().unwrap(),
-            position: BlockIndex(0),
-            invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
             gsize: self.gsize,
-            rate: Rate(1_000_000),
-            root: Some(crate::crypto::digest::root(&[])),
-            name: "f".into(),
+            objects: vec![object],
+            name: self.name.into(),
+            ..self.sender.any_announce()
         };
         self.sender.announce(announce)
     }
@@ -144,7 +159,8 @@ impl Bench {
     }
 
     fn senders_address(&self) -> SocketAddr {
-        self.receiver.session.as_ref().unwrap().sender
+        let session = self.receiver.session.as_ref();
+        session.unwrap_or_else(|| &self.receiver.provisional.current().unwrap().session).sender
     }
 
     /// The job asked for first ends so.
@@ -220,8 +236,8 @@ fn a_file_in_place_is_told_even_after_an_interrupt() {
 #[test]
 fn a_device_that_has_asked_to_join_says_why_it_leaves() {
     let mut bench = Bench::joined(small_blocks(8), false);
-    whole_block(&mut bench, 0);
-    bench.done(ReceiverDone::Failed(AbortCode::Disk, "disk full".into()));
+    bench.interrupt();
+    bench.done(ReceiverDone::Discarded);
     // It has no channel to say it on yet, so it asks again.
     bench.pass(Duration::from_millis(300));
     assert!(!bench.kinds().contains(&wire::MessageKind::Abort), "{:?}", bench.kinds());
@@ -234,12 +250,9 @@ fn a_group_larger_than_there_can_be_does_not_put_the_receipt_off() {
     let mut bench = Bench::new(Layout::new(0, 20, 64).unwrap());
     bench.gsize = u32::MAX;
     bench.announce();
-    bench.done(opened());
-    while bench.kinds().is_empty() {
-        bench.announce();
-        bench.pass(Duration::from_millis(50));
-    }
+    bench.ask(Holdings::Nothing);
     bench.hear_alone(&Message::Admit(ADMITTED));
+    bench.done(opened());
     bench.done(ReceiverDone::Committed("f".into()));
     bench.pass(Duration::from_secs(600));
     assert!(bench.kinds().contains(&wire::MessageKind::Complete));
@@ -265,20 +278,18 @@ fn written(blocks: &[u32], count: u32) -> ReceiverDone {
 impl Bench {
     /// One that has taken over a part file with these blocks, and been admitted.
     fn holding(layout: Layout, blocks: &[u32]) -> Self {
-        let mut bench = Self::new(layout);
-        bench.announce();
-        bench.done(written(blocks, layout.block_count()));
-        while !bench.kinds().contains(&wire::MessageKind::Join) {
-            bench.announce();
-            bench.pass(Duration::from_millis(50));
-        }
+        let mut bench = Self::asking(layout, Holdings::Some);
         bench.hear_alone(&Message::Admit(ADMITTED));
+        bench.done(written(blocks, layout.block_count()));
         bench
     }
 
     fn page(&mut self) {
-        let values = (0..self.layout.block_count()).map(|b| crate::units::Digest([b as u8; 32])).collect();
-        self.hear(&Message::HashPage(wire::HashPage { first: BlockIndex(0), values }));
+        let symbols = |b| self.layout.source_symbols(BlockIndex(b));
+        let values =
+            (0..self.layout.block_count()).map(|b| (crate::units::Digest([b as u8; 32]), symbols(b)));
+        let page = wire::HashPage::raw(BlockIndex(0), values);
+        self.hear(&Message::HashPage(page));
     }
 
     /// The deficits that it names when polled.
@@ -320,7 +331,7 @@ fn what_may_be_here_is_not_asked_for_until_it_is_known() {
     let mut bench = Bench::holding(small_blocks(8), &[1, 2, 5]);
     let first = &bench.said()[0];
     let Ok((_, Message::Join(join))) = wire::decode_plain(first) else { panic!("{:?}", bench.kinds()) };
-    assert!(join.holds);
+    assert_eq!(join.holdings, wire::Holdings::Some);
     assert_eq!(bench.lacks(), [whole(0, 1), whole(3, 2), whole(6, 2)]);
     assert!(bench.jobs.is_empty(), "there is nothing to compare with yet");
     bench.page();
@@ -358,8 +369,8 @@ fn what_is_verified_is_kept_for_the_next_run_unless_it_is_of_no_use() {
     bench.interrupt();
     assert!(matches!(bench.jobs[..], [ReceiverJob::Discard]), "{:?}", bench.jobs);
     // Interrupted while it is being opened.
-    let mut bench = Bench::new(small_blocks(8));
-    bench.announce();
+    let mut bench = Bench::joined(small_blocks(8), false);
+    bench.hear_alone(&Message::Admit(ADMITTED));
     bench.interrupt();
     bench.done(written(&[3], 8));
     assert!(matches!(bench.jobs[..], [ReceiverJob::Keep]), "{:?}", bench.jobs);
@@ -375,48 +386,33 @@ fn a_sender_that_comes_back_is_followed_once_the_old_one_is_silent() {
     let mut bench = Bench::holding(small_blocks(8), &[1, 2]);
     bench.page();
     bench.checked(1, true);
-    let announce = |bench: &mut Bench, session, name: &str| {
-        let mut sender = FakeSender::new(SessionId(session));
-        let announce = Announce {
-            sender: sender.key(),
-            agreement: Default::default(),
-            suite: Default::default(),
-            task: TaskId([2; 16]),
-            phase: Phase::Gathering,
-            object_size: bench.layout.object_size(),
-            block_log2: bench.layout.block_log2(),
-            symbol_size: 512,
-            data: "239.1.1.1:7417".parse().unwrap(),
-            position: BlockIndex(0),
-            invitation: Invitation { probability: 0, window: Duration::ZERO },
-            gsize: 1,
-            rate: Rate(1_000_000),
-            root: None,
-            name: name.into(),
-        };
-        let bytes = sender.to_all(ChannelId::GROUP, &sender.announce(announce).into(), |_| ());
-        bench.take("10.0.0.1:7419".parse().unwrap(), bytes);
-        bench.receiver.session.as_ref().unwrap().id == SessionId(session)
+    let old = bench.sender.session();
+    bench.sender = FakeSender::new(COUNTER + 1);
+    let next = bench.sender.session();
+    let announce = |bench: &mut Bench, name| {
+        bench.name = name;
+        bench.announce();
+        bench.receiver.provisional.position(next).is_some()
     };
-    assert!(!announce(&mut bench, 10, "f"), "the old one is not silent");
+    let session = |bench: &Bench| bench.receiver.session.as_ref().unwrap().id;
+    assert!(!announce(&mut bench, "f"), "the old one is not silent");
     bench.pass(Duration::from_secs(2));
-    assert!(!announce(&mut bench, 10, "another"), "it sends something else");
-    assert!(!announce(&mut bench, 10, "f"), "a worker is at it");
+    assert!(!announce(&mut bench, "another"), "it sends something else");
+    bench.sent.clear();
+    while !bench.kinds().contains(&wire::MessageKind::Join) {
+        assert!(announce(&mut bench, "f"));
+        bench.pass(Duration::from_millis(50));
+    }
+    assert_eq!(session(&bench), old, "nothing shows that the new one is live");
+    bench.hear_alone(&Message::Admit(ADMITTED));
+    assert_eq!(session(&bench), old, "a worker is at it");
     bench.checked(2, false);
-    let sent = bench.receiver.counters.sent;
-    assert!(announce(&mut bench, 10, "f"));
+    assert_eq!(session(&bench), next);
     // It might be led back to the old one, with the same keys: no number is used twice.
-    assert!(sent > 0 && bench.receiver.counters.sent == sent);
+    assert!(bench.receiver.counters.sent >= bench.sent.len() as u64);
     // Nothing is read again: the value of what was verified is known.
     assert_eq!(bench.receiver.blocks.as_ref().unwrap().candidates(), 1);
-    let page = |first: u8| {
-        let values = (0..8).map(|n| crate::units::Digest([n + first; 32])).collect();
-        Message::HashPage(wire::HashPage { first: BlockIndex(0), values })
-    };
-    let mut sender = FakeSender::new(SessionId(10));
-    sender.leap(ChannelId::GROUP, 1);
-    let bytes = sender.to_all(ChannelId::GROUP, &page(0), |_| ());
-    bench.take("10.0.0.1:7419".parse().unwrap(), bytes);
+    bench.page();
     assert!(bench.jobs.is_empty());
     assert_eq!(bench.receiver.snapshot().verified, 1);
 }
@@ -447,7 +443,7 @@ fn a_join_without_an_answer_goes_elsewhere_next() {
     let elsewhere: SocketAddr = "10.0.0.66:7418".parse().unwrap();
     let mut bench = Bench::new(small_blocks(4));
     bench.overtaken_announce(elsewhere);
-    bench.done(opened());
+    bench.probed(Holdings::Nothing);
     while bench.sent.is_empty() {
         bench.overtaken_announce(elsewhere);
     }
@@ -528,8 +524,8 @@ fn announces_that_are_not_sealed_do_not_take_the_time_for_those_that_are() {
     let groups = vec![group.clone()];
     bench.receiver =
         Receiver::new(ReceiverConfig { group_keys: groups, ..bench.receiver.config.clone() }, Time::ZERO);
-    bench.sender = FakeSender::of(SESSION, crate::crypto::sign::sham::signing_key(1), [1; 32], Some(&group));
-    let mut stranger = FakeSender::of(SessionId(8), crate::crypto::sign::sham::signing_key(2), [3; 32], None);
+    bench.sender = FakeSender::of(COUNTER, crate::crypto::sign::sham::signing_key(1), [1; 32], Some(&group));
+    let mut stranger = FakeSender::of(8, crate::crypto::sign::sham::signing_key(2), [3; 32], None);
     for _ in 0..100_000 {
         let announce = stranger.any_announce();
         let junk = stranger.to_all(ChannelId::GROUP, &announce.into(), |_| ());
@@ -545,5 +541,5 @@ fn announces_that_are_not_sealed_do_not_take_the_time_for_those_that_are() {
         }
         bench.announce();
     }
-    assert!(bench.receiver.session.is_some(), "not one of ten announces was looked at");
+    assert!(bench.receiver.provisional.current().is_some(), "not one of ten announces was looked at");
 }

@@ -1,9 +1,9 @@
-//! Who is let in: joins, cookies, the status table's answer, devices that come back, and devices that
+//! Who is let in: joins, cookies, the store's answer, devices that come back, and devices that
 //! claim to be the same one.
 //!
 //! ```text
 //!  JOIN ──► RETRY with a cookie            nothing is kept, nothing costly done, less sent than came
-//!  JOIN with the cookie ──► agree, open ──► status table ──► ADMIT
+//!  JOIN with the cookie ──► agree, open ──► store ──► ADMIT
 //! ```
 
 use super::devices::{Device, GroupReachability, Link};
@@ -13,16 +13,16 @@ use crate::limits::{
     DEVICE_MESSAGES_PER_SECOND, KEEPALIVE_INTERVAL, MAX_DEVICES, MAX_PENDING_JOINS, report_interval,
 };
 use crate::pacing::Path;
-use crate::protocol::job::SenderJob;
 use crate::protocol::packet_protection::{DeviceKeys, SenderSide};
 use crate::protocol::rate_limit::RateLimit;
-use crate::status::DeviceStatus;
+use crate::task::{Assignment, State};
 use crate::time::Time;
-use crate::units::{AgreementKey, ChannelId, DeviceId, DeviceIndex};
-use crate::wire::{self, Admit, AdmitVerdict, Head, Join, Message, Phase, Retry};
+use crate::units::{AgreementKey, ChannelId, DeviceId, DeviceIndex, TaskId};
+use crate::wire::{self, Admit, AdmitVerdict, Capabilities, Head, Holdings, Join, Message, Phase, Retry};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-/// A join whose answer waits for the status table.
+/// A join whose answer waits for the store.
 #[derive(Debug)]
 pub(super) struct PendingJoin {
     join: Join,
@@ -30,6 +30,8 @@ pub(super) struct PendingJoin {
     keys: DeviceKeys,
     /// Counter of the join.
     number: u64,
+    /// Version and capabilities that both sides have.
+    chosen: (u8, Capabilities),
 }
 
 /// What a join of a device that is known by another run comes to.
@@ -69,7 +71,7 @@ impl Sender {
         if self.devices.is_former(&clear.agreement, head.header.packet_number.counter()) {
             return false;
         }
-        if self.pending_joins.contains_key(&clear.agreement) {
+        if self.records.given_up().is_some() || self.pending_joins.contains_key(&clear.agreement) {
             return true;
         }
         if self.pending_joins.len() >= MAX_PENDING_JOINS || !self.rate_limit.allow(now) {
@@ -77,10 +79,27 @@ impl Sender {
         }
         let Some(keys) = self.side.agree(&clear.agreement) else { return false };
         let Some(body) = SenderSide::from_one(&keys, head, bytes) else { return false };
-        let Ok(Message::Join(join)) = wire::decode_body(head.kind, body) else { return false };
+        let join = match wire::decode_body(head.kind, body) {
+            Ok(Message::Join(join)) => join,
+            Ok(_) => return false,
+            Err(error) => {
+                self.not_understood(error);
+                return false;
+            }
+        };
         let (device, number) = (join.device, head.header.packet_number.counter());
-        self.pending_joins.insert(clear.agreement, PendingJoin { join, address: from, keys, number });
-        self.job(SenderJob::LookUp(device));
+        let announced = self.announced();
+        let missing = announced.required.without(join.supported);
+        let version = join.versions.common(announced.versions).filter(|_| missing.is_empty());
+        let capabilities = announced.required.or(announced.optional).and(join.supported);
+        let chosen = (version.unwrap_or(0), capabilities);
+        let pending = PendingJoin { join, address: from, keys, number, chosen };
+        if version.is_none() {
+            self.turn_away(&pending, AdmitVerdict::Unsupported);
+            return true;
+        }
+        self.pending_joins.insert(clear.agreement, pending);
+        self.records.look_up(device);
         true
     }
 
@@ -92,10 +111,23 @@ impl Sender {
     }
 
     fn admit(&mut self, index: DeviceIndex) {
-        let admit = if self.devices.get(index).status == DeviceStatus::Complete {
-            Admit { verdict: AdmitVerdict::AlreadyComplete, channel: ChannelId::GROUP }
+        let device = self.devices.get(index);
+        if device.assignment.is_complete() && !device.is_recorded() {
+            // It asks again.
+            return;
+        }
+        let admit = if device.assignment.is_complete() {
+            Admit::turned_away(AdmitVerdict::AlreadyComplete)
         } else {
-            Admit { verdict: AdmitVerdict::Admitted, channel: ChannelId::of_device(index) }
+            let link = &self.devices.get(index).link;
+            let (version, capabilities) = link.chosen;
+            Admit {
+                verdict: AdmitVerdict::Admitted,
+                channel: ChannelId::of_device(index),
+                version,
+                capabilities,
+                ticket: Some(self.side.ticket(&link.agreement)),
+            }
         };
         let number = self.replies.take_numbers(1);
         self.send_to_device_as(index, number, &Message::Admit(admit));
@@ -104,18 +136,20 @@ impl Sender {
     /// Answers a join that gets no place.
     fn turn_away(&mut self, pending: &PendingJoin, verdict: AdmitVerdict) {
         let number = self.replies.take_numbers(1);
-        let admit = Message::Admit(Admit { verdict, channel: ChannelId::GROUP });
+        let admit = Message::Admit(Admit::turned_away(verdict));
         let bytes = self.side.to_one(&pending.keys, self.header(number), &admit);
         let transmit = self.transmit(pending.address, bytes);
         self.out.push_back(super::Output::Transmit(transmit));
     }
 
-    /// The status table has answered for a device that wants to join.
-    pub(super) fn looked_up(&mut self, id: DeviceId, status: Option<&DeviceStatus>, now: Time) {
-        let runs = self.pending_joins.iter().filter(|(_, pending)| pending.join.device == id);
+    /// The store has answered for devices that want to join.
+    pub(super) fn let_in_all(&mut self, found: Vec<(DeviceId, Option<Assignment>)>, now: Time) {
+        let found: BTreeMap<DeviceId, Option<Assignment>> = found.into_iter().collect();
+        let runs = self.pending_joins.iter().filter(|(_, pending)| found.contains_key(&pending.join.device));
         for agreement in runs.map(|(agreement, _)| *agreement).collect::<Vec<_>>() {
             if let Some(pending) = self.pending_joins.remove(&agreement) {
-                self.let_in(agreement, pending, status, now);
+                let known = found.get(&pending.join.device).cloned().flatten();
+                self.let_in(agreement, pending, known, now);
             }
         }
         self.start_if_ready(now);
@@ -125,13 +159,13 @@ impl Sender {
         &mut self,
         agreement: AgreementKey,
         pending: PendingJoin,
-        status: Option<&DeviceStatus>,
+        known: Option<Assignment>,
         now: Time,
     ) {
         let mut id = pending.join.device;
         let mut label = pending.join.label.clone();
         let index = match self.devices.index_of(id) {
-            None if status == Some(&DeviceStatus::Complete) => {
+            None if known.as_ref().is_some_and(Assignment::is_complete) => {
                 return self.turn_away(&pending, AdmitVerdict::AlreadyComplete);
             }
             None => None,
@@ -159,28 +193,31 @@ impl Sender {
             window: ReplayWindow::default(),
             rate_limit: RateLimit::new(DEVICE_MESSAGES_PER_SECOND),
             joins: pending.number + 1,
+            chosen: pending.chosen,
         };
         let index = match index {
             Some(index) => {
                 self.devices.begin_run(index, link);
                 index
             }
-            None => self.devices.insert(newcomer(id, link, pending.address, now)),
+            None => {
+                let known = known.filter(|known| known.device == id);
+                self.devices.insert(newcomer(self.config.task.id, id, known, link, pending.address, now))
+            }
         };
         let device = self.devices.get_mut(index);
-        device.label = label;
-        device.holds = pending.join.holds;
+        device.assignment.label = label;
+        device.holds = pending.join.holdings != Holdings::Nothing;
         device.address = pending.address;
         device.last_heard = now;
         device.duplicate = None;
-        if device.status != DeviceStatus::Complete {
+        if !device.assignment.is_complete() {
             device.verified = 0;
             device.incomplete = None;
             device.regrouped = false;
-            device.status = DeviceStatus::Lost;
             let event = SenderEvent::Joined {
                 device: id,
-                label: device.label.clone(),
+                label: device.assignment.label.clone(),
                 address: device.address,
                 late: self.phase != Phase::Gathering,
             };
@@ -202,7 +239,7 @@ impl Sender {
     ) -> Claim {
         let gsize = self.devices.gsize();
         let device = self.devices.get_mut(index);
-        if device.status == DeviceStatus::Complete {
+        if device.assignment.is_complete() {
             // What is complete is not heard from any more. Elsewhere, it is another machine.
             let moved = device.address.ip() != pending.address.ip();
             return if moved { Claim::DuplicateId } else { Claim::Successor };
@@ -231,18 +268,6 @@ impl Sender {
         }
     }
 
-    /// The status of a device that is being served.
-    fn active_status(&self, index: DeviceIndex) -> DeviceStatus {
-        let device = self.devices.get(index);
-        match self.phase {
-            Phase::Gathering => DeviceStatus::Waiting,
-            _ if (device.unicast_only || device.since > 0) && !device.unreachable() => {
-                DeviceStatus::Repairing { deficit: 0 }
-            }
-            _ => DeviceStatus::Receiving { deficit: 0 },
-        }
-    }
-
     /// (Re)starts the service of a device: what has gone by is for unicast repair.
     pub(super) fn take_up(&mut self, index: DeviceIndex, now: Time) {
         let started = self.phase != Phase::Gathering;
@@ -255,19 +280,32 @@ impl Sender {
         device.group = GroupReachability::new(now);
         (device.unicast_only, device.slow) = (false, false);
         device.since = if started { gone_by } else { 0 };
-        let status = self.active_status(index);
-        self.set_status(index, status, now);
+        device.reported_end = false;
+        device.assignment.take_up();
+        self.records.changed(index);
+        if started {
+            self.set_state(index, State::Active, now);
+        }
+        self.tell_if_changed(index, now);
     }
 }
 
-fn newcomer(id: DeviceId, link: Link, address: SocketAddr, now: Time) -> Device {
+fn newcomer(
+    task: TaskId,
+    id: DeviceId,
+    known: Option<Assignment>,
+    link: Link,
+    address: SocketAddr,
+    now: Time,
+) -> Device {
     Device {
-        id,
+        assignment: known.clone().unwrap_or_else(|| Assignment::new(task, id, String::new())),
+        recorded: known,
+        told: None,
+        reported_end: false,
         link,
         duplicate: None,
-        label: String::new(),
         address,
-        status: DeviceStatus::Lost,
         joined: now,
         ended: None,
         last_heard: now,

@@ -1,10 +1,11 @@
 //! Announces: when the session is described, to whom, and what is said.
 
 use super::Sender;
-use crate::limits::ANNOUNCE_INTERVAL;
+use crate::limits::{ANNOUNCE_INTERVAL, FEEDBACK_PER_SECOND};
+use crate::protocol::Output;
 use crate::time::Time;
 use crate::units::{BlockIndex, DeviceIndex};
-use crate::wire::{Announce, Message, Phase};
+use crate::wire::{Announce, Capabilities, Invitation, Message, Object, Phase, TaskKind, Versions};
 use std::time::Duration;
 
 /// Interval of the announces while gathering.
@@ -12,18 +13,23 @@ const GATHER_ANNOUNCES: Duration = Duration::from_millis(50);
 /// Interval of the announces while streaming and later.
 const LATER_ANNOUNCES: Duration = Duration::from_millis(250);
 
+/// One announce in so many has a datagram after it that means nothing.
+const GREASE_EVERY: u32 = 64;
+
 const _: () = assert!(LATER_ANNOUNCES.as_millis() <= ANNOUNCE_INTERVAL.as_millis());
 
 /// When the session was last announced, and when it is announced next.
 #[derive(Debug)]
 pub(super) struct AnnounceTimer {
+    /// How often it was announced.
+    count: u32,
     last: Time,
     pub next: Time,
 }
 
 impl AnnounceTimer {
     pub const fn new(now: Time) -> Self {
-        Self { last: now, next: now }
+        Self { count: 0, last: now, next: now }
     }
 }
 
@@ -38,6 +44,7 @@ impl Sender {
         let announce = self.announcement(invitation);
         let message = Message::Announce(announce);
         self.send_to_group(&message, now);
+        self.grease();
         for to in self.config.rendezvous.clone() {
             if to != self.config.data {
                 let number = self.replies.take_numbers(1);
@@ -46,30 +53,55 @@ impl Sender {
         }
     }
 
+    /// The session as it is announced now, inviting nobody.
+    #[must_use]
+    pub fn announced(&self) -> Announce {
+        self.announcement(Invitation { probability: 0, window: Duration::ZERO })
+    }
+
     /// The same to one device that is served alone, which may not hear the group.
     pub(super) fn announce_to(&mut self, index: DeviceIndex, now: Time) {
-        let none = crate::wire::Invitation { probability: 0, window: Duration::ZERO };
-        let announce = self.announcement(none);
+        let announce = self.announced();
         self.send_signed_to_device(index, &Message::Announce(announce), now);
     }
 
-    fn announcement(&self, invitation: crate::wire::Invitation) -> Announce {
+    /// Sends a datagram of a kind that means nothing, with every 64th announce.
+    fn grease(&mut self) {
+        self.announces.count += 1;
+        if self.announces.count.is_multiple_of(GREASE_EVERY) {
+            let number = self.replies.take_numbers(1);
+            let datagram = self.side.grease(self.header(number));
+            let transmit = self.transmit(self.config.data, datagram);
+            self.out.push_back(Output::Transmit(transmit));
+        }
+    }
+
+    fn announcement(&self, invitation: Invitation) -> Announce {
+        let layout = &self.config.layout;
+        let object = Object::file(layout.object_size(), layout.block_log2());
         Announce {
+            versions: Versions::OURS,
+            required: Capabilities::default(),
+            optional: Capabilities::OURS,
             sender: self.side.key(),
             agreement: self.side.agreement(),
+            counter: self.side.counter(),
             suite: self.side.suite(),
-            task: self.config.task,
+            task: self.config.task.id,
+            task_kind: TaskKind::COPY,
             phase: self.phase,
-            object_size: self.config.layout.object_size(),
-            block_log2: self.config.layout.block_log2(),
-            symbol_size: self.config.layout.symbol_size(),
+            symbol_size: layout.symbol_size(),
             data: self.config.data,
             position: BlockIndex(self.stream.position),
             invitation,
             gsize: self.devices.gsize(),
             rate: self.pace.rate(),
-            root: self.root,
-            name: self.config.name.clone(),
+            feedback_budget: FEEDBACK_PER_SECOND as u16,
+            objects: vec![Object { root: self.root, ..object }],
+            name: self.config.task.name.clone(),
+            manifest: self.config.manifest.clone(),
+            one_way: None,
+            origin: self.origin,
         }
     }
 }

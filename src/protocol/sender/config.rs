@@ -5,7 +5,9 @@ use crate::crypto::sign::SigningKey;
 use crate::layout::Layout;
 use crate::limits::{SYMBOL_HEADER_LEN, TAG_RESERVE};
 use crate::pacing::{RateMode, udp_overhead};
-use crate::units::{Rate, SessionId, Suite, TaskId};
+use crate::protocol::packet_protection::SenderSide;
+use crate::task::Task;
+use crate::units::{Counter, Rate, SessionId, Suite};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -24,8 +26,8 @@ pub enum SlowPolicy {
 /// Everything a [`super::Sender`] needs to know; it draws and looks up nothing itself.
 #[derive(Clone, Debug)]
 pub struct SenderConfig {
-    /// The session; not 0.
-    pub session: SessionId,
+    /// Rises from session to session: with the keys, it gives the session's identifier.
+    pub counter: Counter,
     /// Who sends.
     pub signing_key: SigningKey,
     /// Random bytes for this session's half of the agreement with each device; used for nothing else.
@@ -34,10 +36,10 @@ pub struct SenderConfig {
     pub group_key: Option<Secret>,
     /// How datagrams are sealed.
     pub suite: Suite,
-    /// The task.
-    pub task: TaskId,
-    /// The object's name, 1 to 255 bytes.
-    pub name: String,
+    /// The task. Its `expected`: start as soon as so many devices are ready.
+    pub task: Task,
+    /// Its manifest, if it fits in the announce; at most [`crate::limits::MAX_MANIFEST`] bytes.
+    pub manifest: Vec<u8>,
     /// How the object is cut.
     pub layout: Layout,
     /// Where group data goes: a multicast group, a broadcast address or one host.
@@ -48,45 +50,49 @@ pub struct SenderConfig {
     pub rate: RateMode,
     /// What becomes of a device that carries far less than the others.
     pub slow: SlowPolicy,
-    /// Start as soon as so many devices are ready; also the number expected to complete.
-    pub expected: Option<u32>,
     /// Gather for at most so long.
     pub wait: Duration,
-    /// Without `expected`: start when no device has joined for so long (and one has).
+    /// Without a number of devices to expect: start when no device has joined for so long (and one has).
     pub settle: Duration,
     /// Stay so long for late devices after the known ones are done.
     pub linger: Duration,
 }
 
 impl SenderConfig {
-    /// What a sender cannot do without: its session and task, the object's name and layout, where data goes,
-    /// who sends, and the random bytes for its agreements. The rest has its default: nothing announced
-    /// elsewhere, a rate found by itself, nobody expected, nothing sealed.
+    /// What a sender cannot do without: its task, the object's layout, where data goes, who sends, the random
+    /// bytes for its agreements, and a number that no session of the same keys has had. The rest has its
+    /// default: nothing announced elsewhere, a rate found by itself, nothing sealed.
     #[must_use]
     pub fn new(
-        (session, task): (SessionId, TaskId),
-        (name, layout): (String, Layout),
+        task: Task,
+        layout: Layout,
         data: SocketAddr,
-        (signing_key, agreement): (SigningKey, [u8; 32]),
+        (signing_key, agreement, counter): (SigningKey, [u8; 32], Counter),
     ) -> Self {
         Self {
-            session,
+            counter,
+            manifest: Vec::new(),
             signing_key,
             agreement,
             group_key: None,
             suite: Suite::default(),
             task,
-            name,
             layout,
             data,
             rendezvous: Vec::new(),
             rate: RateMode::Auto(Rate(1_000_000_000)),
             slow: SlowPolicy::default(),
-            expected: None,
             wait: Duration::from_secs(10),
             settle: Duration::from_secs(1),
             linger: Duration::ZERO,
         }
+    }
+
+    /// The identifier of the session that a sender begins with these.
+    #[must_use]
+    pub fn session(signing_key: &SigningKey, agreement: [u8; 32], counter: Counter) -> SessionId {
+        let side = SenderSide::new(counter, signing_key.clone(), agreement, Suite::default(), None);
+        side.session()
     }
 
     /// Bytes of a symbol's datagram beside its payload, without what the network adds.

@@ -6,10 +6,11 @@ use crate::limits::MAX_FORMER_RUNS;
 use crate::pacing::Path;
 use crate::protocol::packet_protection::DeviceKeys;
 use crate::protocol::rate_limit::RateLimit;
-use crate::status::{Cause, DeviceRow, DeviceStatus};
+use crate::protocol::statistics::{Activity, Cause, DeviceRow, TransferStatistics};
+use crate::task::{Assignment, State, Summary};
 use crate::time::Time;
 use crate::units::{AgreementKey, ChannelId, DeviceId, DeviceIndex};
-use crate::wire::Progress;
+use crate::wire::{Capabilities, Progress};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,20 +26,27 @@ pub(super) struct Link {
     pub rate_limit: RateLimit,
     /// Its joins count up to here: an older one is said again by somebody else.
     pub joins: u64,
+    /// Version and capabilities that both sides have.
+    pub chosen: (u8, Capabilities),
 }
 
 /// One device.
 #[derive(Debug)]
 pub(super) struct Device {
-    pub id: DeviceId,
+    /// How far it is with the task.
+    pub assignment: Assignment,
+    /// What the store is known to have of that.
+    pub recorded: Option<Assignment>,
+    /// What was last told of it: the state that the store has, and the activity.
+    pub told: Option<(State, Option<Activity>)>,
+    /// It has said, in this run, how it ended.
+    pub reported_end: bool,
     pub link: Link,
     /// Another run with the same identifier wants to join: which, and since when.
     pub duplicate: Option<(AgreementKey, Time)>,
-    pub label: String,
     pub address: SocketAddr,
-    pub status: DeviceStatus,
     pub joined: Time,
-    /// When its status became final.
+    /// When its state became final.
     pub ended: Option<Time>,
     pub last_heard: Time,
     /// When it was last known to have come closer to completion (or was taken up).
@@ -121,11 +129,28 @@ const UNREACHABLE_AFTER: u32 = 6;
 
 impl Device {
     pub fn is_final(&self) -> bool {
-        self.status.is_final()
+        self.assignment.state().is_final()
     }
     /// Whether it has said that it cannot take the object.
     pub fn has_failed(&self) -> bool {
-        matches!(self.status, DeviceStatus::Failed(_))
+        matches!(self.assignment.state(), State::Failed(_))
+    }
+    /// Whether the store has it as it is.
+    pub fn is_recorded(&self) -> bool {
+        self.recorded.as_ref() == Some(&self.assignment)
+    }
+    /// What is being done for it.
+    pub fn activity(&self, gathering: bool) -> Option<Activity> {
+        if self.is_final() {
+            return (!self.is_recorded()).then_some(Activity::Recording);
+        }
+        Some(if gathering {
+            Activity::Waiting
+        } else if (self.unicast_only || self.since > 0) && !self.unreachable() {
+            Activity::Repairing
+        } else {
+            Activity::Receiving
+        })
     }
     /// Whether unicast has proven useless to it.
     pub fn unreachable(&self) -> bool {
@@ -155,28 +180,26 @@ impl Device {
         (self.unicast_only, self.cause) = (true, Some(cause));
         cause
     }
-    pub fn row(&self, now: Time, blocks: u32) -> DeviceRow {
-        let deficit = self.incomplete.unwrap_or_else(|| blocks.saturating_sub(self.verified));
+    pub fn row(&self, gathering: bool, blocks: u32, now: Time) -> DeviceRow {
+        let own = &self.assignment;
+        let assignment = self.recorded.clone();
+        let deficit = || self.incomplete.unwrap_or_else(|| blocks.saturating_sub(self.verified));
+        let lost = *own.state() == State::Lost;
         DeviceRow {
-            device: self.id,
-            label: self.label.clone(),
-            address: self.address,
-            status: match &self.status {
-                DeviceStatus::Receiving { .. } => DeviceStatus::Receiving { deficit },
-                DeviceStatus::Repairing { .. } => DeviceStatus::Repairing { deficit },
-                other => other.clone(),
+            assignment: assignment
+                .unwrap_or_else(|| Assignment::new(own.task, own.device, own.label.clone())),
+            transfer: TransferStatistics {
+                address: Some(self.address),
+                activity: self.activity(gathering),
+                deficit: (!gathering && !self.is_final()).then(deficit),
+                verified_blocks: self.verified,
+                lost_datagrams: self.lost_datagrams,
+                kernel_drops: self.kernel_drops,
+                overrun_drops: self.overrun_drops,
+                cause: if lost || self.unreachable() { Some(Cause::Feedback) } else { self.cause },
+                unicast_symbols: self.unicast_symbols,
+                elapsed: self.ended.unwrap_or(now).since(self.joined),
             },
-            verified_blocks: self.verified,
-            lost_datagrams: self.lost_datagrams,
-            kernel_drops: self.kernel_drops,
-            overrun_drops: self.overrun_drops,
-            cause: if self.status == DeviceStatus::Lost || self.unreachable() {
-                Some(Cause::Feedback)
-            } else {
-                self.cause
-            },
-            unicast_symbols: self.unicast_symbols,
-            elapsed: self.ended.unwrap_or(now).since(self.joined),
         }
     }
 }
@@ -194,18 +217,22 @@ pub(super) struct Counts {
     pub in_group: usize,
     pub complete: usize,
     pub failed: usize,
+    /// What the store has of them.
+    pub recorded: Summary,
 }
 
 impl Counts {
     fn of(device: &Device) -> Self {
         let open = !device.is_final();
+        let recorded = device.recorded.as_ref().map_or(&State::Pending, Assignment::state);
         Self {
             open: usize::from(open),
             holding: usize::from(open && device.holds),
             polled: usize::from(open && (device.unreachable() || !device.unicast_only)),
             in_group: usize::from(device.in_group()),
-            complete: usize::from(device.status == DeviceStatus::Complete),
+            complete: usize::from(device.assignment.is_complete()),
             failed: usize::from(device.has_failed()),
+            recorded: Summary::of([recorded]),
         }
     }
     fn add(&mut self, other: Self) {
@@ -215,6 +242,7 @@ impl Counts {
         self.in_group += other.in_group;
         self.complete += other.complete;
         self.failed += other.failed;
+        self.recorded += other.recorded;
     }
     fn subtract(&mut self, other: Self) {
         self.open -= other.open;
@@ -223,6 +251,7 @@ impl Counts {
         self.in_group -= other.in_group;
         self.complete -= other.complete;
         self.failed -= other.failed;
+        self.recorded -= other.recorded;
     }
 }
 
@@ -271,7 +300,7 @@ impl Devices {
     pub fn insert(&mut self, device: Device) -> DeviceIndex {
         let index = DeviceIndex(self.list.len() as u16);
         self.runs.insert(device.link.agreement, index);
-        self.by_id.insert(device.id, index);
+        self.by_id.insert(device.assignment.device, index);
         self.counted.add(Counts::of(&device));
         self.list.push(device);
         index

@@ -2,11 +2,12 @@
 
 use super::Sender;
 use crate::protocol::packet_protection::SenderSide;
-use crate::status::{Cause, DeviceStatus};
+use crate::protocol::statistics::Cause;
+use crate::task::{State, Step};
 use crate::time::Time;
 use crate::units::{BlockIndex, DeviceIndex};
 use crate::wire::{
-    self, Abort, AbortCode, Acknowledge, Complete, Deficit, Head, Message, MessageKind, Nak, Phase, Progress,
+    self, Abort, AbortCode, Complete, DecodeError, Deficit, Head, Message, MessageKind, Nak, Phase, Progress,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,15 +17,27 @@ impl Sender {
     /// costs least is checked first: the session, the channel, the replay window, the seal, the message.
     pub(super) fn feedback(&mut self, now: Time, from: SocketAddr, bytes: &mut [u8]) {
         let known = match wire::head(bytes) {
-            Ok(head) if head.header.session != self.config.session => false,
+            Ok(head) if head.header.session != self.side.session() => false,
             Ok(head) if head.kind == MessageKind::Join => self.join(now, from, &head, bytes),
             Ok(head) => self.device_message(now, from, &head, bytes),
-            Err(_) => false,
+            Err(error) => {
+                self.not_understood(error);
+                false
+            }
         };
         if !known {
             self.counters.ignored += 1;
         }
         self.drive_rounds(now);
+    }
+
+    /// Counts what a later program may have said.
+    pub(super) fn not_understood(&mut self, error: DecodeError) {
+        match error {
+            DecodeError::UnknownKind(_) => self.counters.unknown_kinds += 1,
+            error if error.is_not_understood() => self.counters.not_understood += 1,
+            _ => {}
+        }
     }
 
     /// A message of a device that has a channel.
@@ -44,7 +57,13 @@ impl Sender {
         if !link.rate_limit.allow(now) {
             return false;
         }
-        let Ok(message) = wire::decode_body(head.kind, body) else { return false };
+        let message = match wire::decode_body(head.kind, body) {
+            Ok(message) => message,
+            Err(error) => {
+                self.not_understood(error);
+                return false;
+            }
+        };
         self.counters.feedback += 1;
         self.devices.get_mut(index).link.window.note(number.counter());
         self.heard(index, now);
@@ -67,7 +86,7 @@ impl Sender {
     pub(super) fn heard(&mut self, index: DeviceIndex, now: Time) {
         let device = self.devices.get_mut(index);
         device.last_heard = now;
-        if device.status == DeviceStatus::Lost {
+        if *device.assignment.state() == State::Lost {
             // It was only out of reach.
             self.take_up(index, now);
         }
@@ -153,14 +172,14 @@ impl Sender {
             return;
         }
         (device.unicast_only, device.cause) = (true, Some(Cause::Network));
-        self.set_status(index, DeviceStatus::Repairing { deficit: 0 }, now);
+        self.tell_if_changed(index, now);
     }
 
     fn complete(&mut self, now: Time, index: DeviceIndex, receipt: Complete) -> bool {
         let Some(root) = self.root else { return false };
         if receipt.root != root {
             let reason = "it committed bytes with another hash".to_owned();
-            self.set_status(index, DeviceStatus::Failed(reason.clone()), now);
+            self.set_state(index, State::Failed(reason.clone()), now);
             self.send_to_device(index, &Message::Abort(Abort { code: AbortCode::Mismatch, reason }), now);
             return true;
         }
@@ -169,23 +188,39 @@ impl Sender {
         device.verified = blocks;
         device.incomplete = Some(0);
         device.lost_datagrams = receipt.lost;
-        if device.status != DeviceStatus::Complete {
+        if !device.assignment.is_complete() {
             self.shutdown.restart_linger();
+            self.completed(index, now);
         }
-        self.set_status(index, DeviceStatus::Complete, now);
-        self.send_to_device(index, &Message::Acknowledge(Acknowledge), now);
-        self.end_if_done(now);
+        self.ended(index, now);
         true
     }
 
-    fn device_aborted(&mut self, now: Time, index: DeviceIndex, code: AbortCode, reason: &str) -> bool {
-        if self.devices.get(index).status != DeviceStatus::Complete {
-            let reason =
-                if reason.is_empty() { format!("{code:?}").to_lowercase() } else { reason.to_owned() };
-            self.set_status(index, DeviceStatus::Failed(reason), now);
+    /// A device has verified and synced the object, and has just said so.
+    fn completed(&mut self, index: DeviceIndex, now: Time) {
+        let device = self.devices.get_mut(index);
+        if device.is_final() {
+            // It was given up, and came through all the same.
+            device.assignment.take_up();
         }
-        self.send_to_device(index, &Message::Acknowledge(Acknowledge), now);
-        self.end_if_done(now);
+        device.ended = Some(now);
+        if device.assignment.complete(vec![Step::Transfer]) == Ok(true) {
+            self.records.changed(index);
+        }
+        self.end_unicast_repair(index);
+    }
+
+    fn device_aborted(&mut self, now: Time, index: DeviceIndex, code: AbortCode, reason: &str) -> bool {
+        let reason = if reason.is_empty() { format!("{code:?}").to_lowercase() } else { reason.to_owned() };
+        self.set_state(index, State::Failed(reason), now);
+        self.ended(index, now);
         true
+    }
+
+    /// A device has said how it ended. It is answered once that is in the store, which may be now.
+    fn ended(&mut self, index: DeviceIndex, now: Time) {
+        self.devices.get_mut(index).reported_end = true;
+        self.acknowledge_if_recorded(index, now);
+        self.end_if_done(now);
     }
 }

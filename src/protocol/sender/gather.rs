@@ -9,7 +9,7 @@
 use super::Sender;
 use crate::limits::JOINS_PER_SECOND;
 use crate::protocol::event::SenderOutcome;
-use crate::status::DeviceStatus;
+use crate::task::State;
 use crate::time::Time;
 use crate::wire::{AbortCode, Invitation, Phase};
 use std::time::Duration;
@@ -62,14 +62,16 @@ impl Sender {
         let counts = self.devices.counts();
         let ready = counts.open + counts.complete;
         let over = now >= self.gather.until;
-        let enough = match (self.config.expected, self.gather.last_join) {
+        let enough = match (self.config.task.options.expected, self.gather.last_join) {
             (Some(n), _) => ready + counts.failed >= n as usize,
             (None, Some(last)) => ready > 0 && now >= last + self.config.settle,
             (None, None) => false,
         };
         if ready > 0 && (enough || over) {
             self.start(now);
-        } else if over {
+        } else if ready == 0 && self.end_without_store(now) {
+            // Whoever comes cannot be looked up.
+        } else if over && !self.records.is_looking_up() {
             self.finish(SenderOutcome::Ended, AbortCode::Finished, "no device came in time", now);
         }
     }
@@ -80,7 +82,7 @@ impl Sender {
         for index in self.devices.indices() {
             if !self.devices.get(index).is_final() {
                 self.devices.get_mut(index).last_gain = now;
-                self.set_status(index, DeviceStatus::Receiving { deficit: 0 }, now);
+                self.set_state(index, State::Active, now);
             }
         }
         self.drive_rounds(now);

@@ -4,7 +4,7 @@ use super::Sender;
 use super::devices::Device;
 use crate::limits::{DEVICE_STALL, DEVICE_SYNC, device_silence};
 use crate::protocol::job::SenderJob;
-use crate::status::DeviceStatus;
+use crate::task::State;
 use crate::time::Time;
 use crate::units::DeviceIndex;
 use std::time::Duration;
@@ -45,6 +45,7 @@ impl Sender {
             self.send_goodbye(now);
             return;
         }
+        self.watch_the_store(now);
         if now >= self.announces.next {
             self.announce(now);
         }
@@ -69,6 +70,7 @@ impl Sender {
             device.group.rose = (device.group.rose + away).min(now);
         }
         self.gather.until = self.gather.until + away;
+        self.records.put_off(away);
         self.shutdown.put_off(away);
     }
 
@@ -77,7 +79,7 @@ impl Sender {
         let open = self.devices.gsize();
         let (silence, done) = (device_silence(open), self.stream_done());
         let blocks = self.config.layout.block_count();
-        let mut ended: Vec<(DeviceIndex, DeviceStatus)> = Vec::new();
+        let mut ended: Vec<(DeviceIndex, State)> = Vec::new();
         for (index, device) in self.devices.iter_mut().filter(|(_, d)| !d.is_final()) {
             // Before the end of the stream, nothing need gain.
             if !done {
@@ -87,14 +89,14 @@ impl Sender {
             let syncing = blocks > 0 && device.verified == blocks;
             let patience = if syncing { DEVICE_SYNC } else { DEVICE_STALL.max(silence) };
             if now.since(device.last_heard) > silence {
-                ended.push((index, DeviceStatus::Lost));
+                ended.push((index, State::Lost));
             } else if now.since(device.last_gain) > patience {
                 let what = if syncing { "did not finish syncing" } else { "came no closer to completion" };
-                ended.push((index, DeviceStatus::Failed(format!("{what} for {} s", patience.as_secs()))));
+                ended.push((index, State::Failed(format!("{what} for {} s", patience.as_secs()))));
             }
         }
-        for (index, status) in ended {
-            self.set_status(index, status, now);
+        for (index, state) in ended {
+            self.set_state(index, state, now);
         }
         self.greet_the_group_unreachable(now);
     }

@@ -29,6 +29,7 @@ mod liveness;
 mod pace;
 mod planner;
 mod rate;
+mod records;
 mod rounds;
 mod shutdown;
 mod stream;
@@ -36,17 +37,19 @@ mod unicast_repair;
 
 pub use config::{SenderConfig, SlowPolicy};
 
-use super::event::{SenderEvent, SenderOutcome, SenderSnapshot};
+use super::event::{SenderEvent, SenderOutcome, SenderOverview, SenderSnapshot};
 use super::job::{SenderDone, SenderJob};
 use super::packet_protection::{SenderSide, SymbolSeal};
 use super::rate_limit::RateLimit;
+use super::statistics::DeviceRow;
 use super::{Control, Machine, Output, Payload, Sessions, Transmit};
+use crate::crypto::origin::Origin;
 use crate::limits::{AGREEMENTS_PER_SECOND, MAX_DEVICES};
 use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, RateController, TokenBucket, udp_overhead};
-use crate::status::DeviceStatus;
+use crate::task::State;
 use crate::time::Time;
-use crate::units::{AgreementKey, Arrival, ChannelId, DeviceIndex, Digest, Esi, Rate};
-use crate::wire::{AbortCode, Header, Message, PacketNumber, Phase};
+use crate::units::{AgreementKey, Arrival, ChannelId, DeviceIndex, Digest, Esi, Rate, SessionId};
+use crate::wire::{AbortCode, Header, Message, OriginProof, PacketNumber, Phase};
 use admission::PendingJoin;
 use announce::AnnounceTimer;
 use channel::Channel;
@@ -56,6 +59,7 @@ use inquiries::Inquiries;
 use liveness::Liveness;
 use pace::Pace;
 use rate::Epoch;
+use records::Records;
 use rounds::GroupRounds;
 use shutdown::Shutdown;
 use std::collections::{BTreeMap, VecDeque};
@@ -87,6 +91,8 @@ struct Counters {
     unicast: u64,
     feedback: u64,
     ignored: u64,
+    unknown_kinds: u64,
+    not_understood: u64,
 }
 
 /// The sender. See [`Machine`] for how it is driven.
@@ -95,11 +101,12 @@ pub struct Sender {
     config: SenderConfig,
     phase: Phase,
     root: Option<Digest>,
+    origin: Option<OriginProof>,
     blocks: Vec<BlockInfo>,
     devices: Devices,
     /// What protects what is said.
     side: SenderSide,
-    /// Joins whose answer waits for the status table.
+    /// Joins whose answer waits for the store.
     pending_joins: BTreeMap<AgreementKey, PendingJoin>,
     /// Agreements with devices, which cost time, in the present stretch of it.
     rate_limit: RateLimit,
@@ -115,6 +122,7 @@ pub struct Sender {
     epoch: Epoch,
     unicast_share: TokenBucket,
     inquiries: Inquiries,
+    records: Records,
     /// Symbols that workers are encoding or that wait, encoded, for their turn.
     encoded_symbols: u32,
     announces: AnnounceTimer,
@@ -128,11 +136,9 @@ impl Sender {
     /// A sender that starts gathering at `now`.
     ///
     /// # Panics
-    /// When the session id is 0, or the layout has more blocks than
-    /// [`crate::limits::MAX_BLOCKS`]: the surface checks both.
+    /// When the layout has more blocks than [`crate::limits::MAX_BLOCKS`]: the surface checks it.
     #[must_use]
     pub fn new(config: SenderConfig, now: Time) -> Self {
-        assert!(config.session.0 != 0);
         assert!(config.layout.block_count() <= crate::limits::MAX_BLOCKS);
         let blocks = (0..config.layout.block_count())
             .map(|b| BlockInfo {
@@ -148,10 +154,11 @@ impl Sender {
         let mut sender = Self {
             phase: Phase::Gathering,
             root: None,
+            origin: None,
             blocks,
             devices: Devices::default(),
             side: SenderSide::new(
-                config.session,
+                config.counter,
                 config.signing_key.clone(),
                 config.agreement,
                 config.suite,
@@ -169,6 +176,7 @@ impl Sender {
             epoch: Epoch::default(),
             unicast_share: TokenBucket::new(share, datagram, now),
             inquiries: Inquiries::new(now),
+            records: Records::default(),
             encoded_symbols: 0,
             announces: AnnounceTimer::new(now),
             liveness: Liveness::new(now),
@@ -177,6 +185,8 @@ impl Sender {
             counters: Counters::default(),
             config,
         };
+        let announce = sender.announced();
+        sender.side.announce(&announce);
         sender.out.push_back(Output::Event(SenderEvent::Phase(Phase::Gathering)));
         if sender.blocks.is_empty() {
             sender.set_root();
@@ -200,14 +210,13 @@ impl Sender {
         self.blocks.iter().map(|block| block.value).collect()
     }
 
-    /// The sender at a glance.
+    /// The sender at a glance, without its devices: costs the same however many there are.
     #[must_use]
-    pub fn snapshot(&self, now: Time) -> SenderSnapshot {
-        let blocks = self.config.layout.block_count();
+    pub fn overview(&self) -> SenderOverview {
         let position = self.stream.position;
-        SenderSnapshot {
+        SenderOverview {
             phase: self.phase,
-            blocks,
+            blocks: self.config.layout.block_count(),
             position,
             object_size: self.config.layout.object_size(),
             streamed: (u64::from(position) << self.config.layout.block_log2())
@@ -220,16 +229,36 @@ impl Sender {
             unicast_symbols: self.counters.unicast,
             feedback: self.counters.feedback,
             ignored: self.counters.ignored,
+            unknown_kinds: self.counters.unknown_kinds,
+            not_understood: self.counters.not_understood,
             suspects: self.inquiries.count,
-            expected: self.config.expected,
-            devices: self.devices.iter().map(|(_, d)| d.row(now, blocks)).collect(),
+            expected: self.config.task.options.expected,
+            devices: self.devices.counts().recorded,
         }
     }
 
-    /// What grows with what others say: devices, and joins that wait for the status table.
+    /// The sender at a glance, with a row for each device.
+    #[must_use]
+    pub fn snapshot(&self, now: Time) -> SenderSnapshot {
+        let devices = self.devices.iter().map(|(index, _)| self.row(index, now));
+        SenderSnapshot { overview: self.overview(), devices: devices.collect() }
+    }
+
+    fn row(&self, index: DeviceIndex, now: Time) -> DeviceRow {
+        let gathering = self.phase == Phase::Gathering;
+        self.devices.get(index).row(gathering, self.config.layout.block_count(), now)
+    }
+
+    /// What grows with what others say: devices, and joins that wait for the store.
     #[must_use]
     pub fn table_sizes(&self) -> (usize, usize) {
         (self.devices.len(), self.pending_joins.len())
+    }
+
+    /// The session's identifier.
+    #[must_use]
+    pub const fn session(&self) -> SessionId {
+        self.side.session()
     }
 
     /// What the symbols of this session are sealed with, if they are.
@@ -239,7 +268,7 @@ impl Sender {
     }
 
     fn header(&self, packet_number: PacketNumber) -> Header {
-        Header { session: self.config.session, packet_number }
+        Header { session: self.side.session(), packet_number }
     }
 
     /// A message that whoever it reaches may read, on a channel's packet number, charged to the rate.
@@ -329,20 +358,35 @@ impl Sender {
         }
     }
 
-    fn set_status(&mut self, index: DeviceIndex, status: DeviceStatus, now: Time) {
-        let blocks = self.config.layout.block_count();
+    /// A device comes to another state, if that can follow its present one. It is told once the store has it.
+    fn set_state(&mut self, index: DeviceIndex, state: State, now: Time) {
+        let ends = state.is_final();
         let device = self.devices.get_mut(index);
-        let same = std::mem::discriminant(&device.status) == std::mem::discriminant(&status);
-        if same || device.status == DeviceStatus::Complete {
+        // What cannot follow has been overtaken: a device that is complete is so for good.
+        if device.assignment.set(state) != Ok(true) {
             return;
         }
-        device.ended = status.is_final().then_some(now);
-        device.status = status;
-        let row = device.row(now, blocks);
-        if row.status.is_final() {
+        device.ended = ends.then_some(now);
+        self.records.changed(index);
+        if ends {
             self.end_unicast_repair(index);
         }
-        self.event(SenderEvent::Status(row));
+    }
+
+    /// Tells of a device if what the store has of it, or what is done for it, is not what was told last.
+    fn tell_if_changed(&mut self, index: DeviceIndex, now: Time) {
+        let gathering = self.phase == Phase::Gathering;
+        let device = self.devices.get_mut(index);
+        let Some(recorded) = &device.recorded else { return };
+        if device.is_final() && !device.is_recorded() {
+            return;
+        }
+        let state = Some((recorded.state().clone(), device.activity(gathering)));
+        if device.told != state {
+            device.told = state;
+            let row = self.row(index, now);
+            self.event(SenderEvent::Device(row));
+        }
     }
 
     /// All chaining values are known: so is the root hash.
@@ -350,6 +394,16 @@ impl Sender {
         if let Some(values) = self.values() {
             let root = crate::crypto::digest::root(&values);
             self.root = Some(root);
+            let layout = &self.config.layout;
+            let origin = Origin {
+                block_log2: layout.block_log2(),
+                size: layout.object_size(),
+                root,
+                name: &self.config.task.name,
+                manifest: &self.config.manifest,
+            };
+            let key = &self.config.signing_key;
+            self.origin = Some(OriginProof { key: key.public(), signature: origin.sign(key) });
             self.event(SenderEvent::Hashed(root));
         }
     }
@@ -379,15 +433,14 @@ impl Machine for Sender {
     }
 
     fn handle_job_done(&mut self, now: Time, done: SenderDone) {
-        if self.shutdown.is_closing() {
-            return;
-        }
         match done {
+            SenderDone::LookedUp(found) => self.looked_up(found, now),
+            SenderDone::Recorded(kept) => self.recorded(kept, now),
+            _ if self.shutdown.is_closing() => return,
             SenderDone::Hashed(block, value) => self.hashed(block, value, now),
             SenderDone::Encoded { block, first, symbols } => self.encoded(block, first, symbols),
             SenderDone::Digested(block, digests) => self.inquiries.digested(block, digests),
             SenderDone::SourceChecked => self.liveness.source_checked(now),
-            SenderDone::LookedUp(device, status) => self.looked_up(device, status.as_ref(), now),
             SenderDone::SourceFailed(text) => {
                 self.finish(SenderOutcome::SourceFailed(text.clone()), AbortCode::Source, &text, now);
             }
@@ -422,7 +475,7 @@ impl Machine for Sender {
     fn set_kernel_drops(&mut self, _drops: u64) {}
 
     fn sessions(&self) -> Sessions {
-        [self.config.session].into_iter().collect()
+        [self.side.session()].into_iter().collect()
     }
 
     fn set_most(&mut self, most: Rate) {
@@ -433,8 +486,9 @@ impl Machine for Sender {
         if let Some(out) = self.out.pop_front() {
             return Some(out);
         }
+        self.ask_the_store(now);
         if self.shutdown.is_closing() {
-            return None;
+            return self.out.pop_front();
         }
         self.ask_for_jobs();
         if let Some(out) = self.out.pop_front() {
@@ -450,7 +504,7 @@ impl Machine for Sender {
 
     fn next_timeout(&self) -> Time {
         let machine = self.announces.next.min(self.liveness.next_timeout());
-        let own = self.shutdown.next_timeout().unwrap_or(machine);
+        let own = self.shutdown.next_timeout().unwrap_or(machine.min(self.records.next_timeout()));
         own.min(self.rounds_timeout()).min(self.paced_timeout())
     }
 

@@ -11,7 +11,7 @@
 use super::{Sender, SlowPolicy};
 use crate::limits::UNICAST_SHARE_PERCENT;
 use crate::pacing::{Clear, Finding, RateController, RateMode, Trial};
-use crate::status::DeviceStatus;
+use crate::task::State;
 use crate::time::Time;
 use crate::units::{ChannelId, DeviceIndex, Rate};
 use crate::wire::Arrivals;
@@ -188,12 +188,12 @@ impl Sender {
         if self.config.slow == SlowPolicy::Drop {
             let reason =
                 format!("too slow for the group ({cause}); without --slow drop it is served afterwards");
-            self.set_status(index, DeviceStatus::Failed(reason), now);
+            self.set_state(index, State::Failed(reason), now);
             self.end_if_done(now);
             return;
         }
         self.devices.get_mut(index).slow = true;
-        self.set_status(index, DeviceStatus::Repairing { deficit: 0 }, now);
+        self.tell_if_changed(index, now);
     }
 
     /// The controller that unicast repair of the device begins with.

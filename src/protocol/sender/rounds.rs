@@ -5,7 +5,6 @@ use super::channel::Round;
 use super::planner::{Needs, Plan, PlanKind};
 use super::{Sender, SlowPolicy};
 use crate::limits::{MAX_CONTROL, MAX_ESI, NAKS_PER_SECOND, RECEIVER_BUFFER_BYTES};
-use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::units::{BlockIndex, DeviceIndex, Esi};
 use crate::wire::{Deficit, Invitation, Message, Nak, Phase, Poll, RepairAdvertisement};
@@ -368,7 +367,7 @@ impl Sender {
             let device = self.devices.get_mut(index);
             if total as f64 > limit && !device.unreachable() && !device.is_final() {
                 device.move_to_unicast();
-                self.set_status(index, DeviceStatus::Repairing { deficit: 0 }, now);
+                self.tell_if_changed(index, now);
             }
         }
     }

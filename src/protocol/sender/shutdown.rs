@@ -10,6 +10,8 @@ use std::time::Duration;
 /// Goodbyes sent at the end, and their distance.
 const GOODBYES: u32 = 4;
 const GOODBYE_EVERY: Duration = Duration::from_millis(25);
+/// At the end, the store gets this long to take what it has not.
+const LAST_RECORDS: Duration = Duration::from_secs(2);
 /// Devices that get the goodbye by unicast as well.
 const GOODBYES_BY_UNICAST: usize = 64;
 
@@ -28,6 +30,8 @@ struct Closing {
     reason: String,
     left: u32,
     next: Time,
+    /// How long the store is waited for.
+    until: Time,
 }
 
 impl Shutdown {
@@ -51,7 +55,8 @@ impl Shutdown {
             return;
         }
         let reason = reason.to_owned();
-        self.closing = Some(Closing { outcome, code, reason, left: GOODBYES, next: now });
+        self.closing =
+            Some(Closing { outcome, code, reason, left: GOODBYES, next: now, until: now + LAST_RECORDS });
     }
     /// When the next goodbye is due, never if it is over; none while the session goes on.
     pub fn next_timeout(&self) -> Option<Time> {
@@ -70,6 +75,9 @@ impl Sender {
         }
         if !self.stream_done() {
             self.cut_stream();
+        }
+        if self.end_without_store(now) || !self.records.is_idle() {
+            return;
         }
         if self.root.is_none() {
             // Still hashing; a device that comes back will need it, and so does the report.
@@ -99,9 +107,12 @@ impl Sender {
         if now < closing.next {
             return;
         }
-        closing.left -= 1;
-        let last = (closing.left == 0).then(|| closing.outcome.clone());
         closing.next = now + GOODBYE_EVERY;
+        if closing.left == 0 {
+            self.finish_closing(now);
+            return;
+        }
+        closing.left -= 1;
         let abort = Abort { code: closing.code, reason: closing.reason.clone() };
         let message = Message::Abort(abort);
         self.send_to_group(&message, now);
@@ -115,10 +126,16 @@ impl Sender {
         for index in open {
             self.send_signed_to_device(index, &message, now);
         }
-        if let Some(outcome) = last {
-            self.shutdown.closing = None;
+        self.finish_closing(now);
+    }
+
+    /// Finishes once all goodbyes are said and the store has everything, or has had its time.
+    pub(super) fn finish_closing(&mut self, now: Time) {
+        let store = self.records.is_idle() || self.records.given_up().is_some();
+        let over = |closing: &mut Closing| closing.left == 0 && (store || now >= closing.until);
+        if let Some(closing) = self.shutdown.closing.take_if(over) {
             self.shutdown.finished = true;
-            self.event(SenderEvent::Finished(outcome));
+            self.event(SenderEvent::Finished(closing.outcome));
         }
     }
 }

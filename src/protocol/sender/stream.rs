@@ -148,7 +148,9 @@ impl Sender {
             return None;
         }
         let values: Option<Vec<Digest>> = self.page_blocks(page).iter().map(|b| b.value).collect();
-        Some(HashPage { first: BlockIndex(page * HASHES_PER_PAGE), values: values? })
+        let first = page * HASHES_PER_PAGE;
+        let symbols = (first..).map(|block| self.config.layout.source_symbols(BlockIndex(block)));
+        Some(HashPage::raw(BlockIndex(first), values?.into_iter().zip(symbols)))
     }
 
     /// Counts the pages whose chaining values are all known.

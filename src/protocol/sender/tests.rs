@@ -1,20 +1,32 @@
 //! The sender fed by hand: what single devices can make it do.
 
 mod admission;
+mod store;
 
 use super::*;
 use crate::crypto::sign::sham;
 use crate::layout::Layout;
 use crate::pacing::RateMode;
-use crate::protocol::packet_protection::fakes::{FakeDevice, announce_of};
-use crate::units::{BlockIndex, Rate, SessionId, SymbolDigest, TaskId, Via};
-use crate::units::{ChannelId, DeviceId, DeviceIndex};
-use crate::wire::{Abort, Arrivals, Complete, Deficit, Join, Nak, Progress};
+use crate::protocol::packet_protection::fakes::{FakeDevice, any_join, any_report};
+use crate::protocol::statistics::Activity;
+use crate::store::{MemoryStore, TaskStore};
+use crate::task::Task;
+use crate::units::{BlockIndex, Rate, SymbolDigest, TaskId, Via};
+use crate::units::{ChannelId, Counter, DeviceId, DeviceIndex};
+use crate::wire::{Abort, Arrivals, Complete, Deficit, Holdings, Nak, Progress};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-const SESSION: SessionId = SessionId(9);
+const TASK: TaskId = TaskId([1; 16]);
 const K: u32 = 16;
+
+/// What a store does with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StoreIs {
+    Sound,
+    Failing,
+    Silent,
+}
 
 /// A sender whose jobs are done at once, and what it has sent.
 struct Bench {
@@ -22,6 +34,15 @@ struct Bench {
     now: Time,
     sent: Vec<Transmit>,
     outcome: Option<SenderOutcome>,
+    store: MemoryStore,
+    /// What the store does with a request.
+    store_is: StoreIs,
+    /// Requests that it was asked for.
+    asked: Vec<SenderJob>,
+    /// And of those answered late, for how many devices each was.
+    answered: Vec<usize>,
+    /// What was said of the store: true for failures.
+    store_told: Vec<bool>,
     /// Jobs are kept here instead of being done.
     held: Option<Vec<SenderJob>>,
     /// Devices by number and run.
@@ -35,18 +56,31 @@ impl Bench {
     fn new(blocks: u64, change: impl FnOnce(&mut SenderConfig)) -> Self {
         sham::allow();
         let mut config = SenderConfig::new(
-            (SESSION, TaskId([1; 16])),
-            ("f".into(), Layout::new(blocks << 10, 10, 64).unwrap()),
+            Task::copy(TASK, "f"),
+            Layout::new(blocks << 10, 10, 64).unwrap(),
             "239.1.1.1:7417".parse().unwrap(),
-            (sham::signing_key(1), [1; 32]),
+            (sham::signing_key(1), [1; 32], Counter(9)),
         );
         config.rate = RateMode::Fixed(Rate(100_000_000));
-        config.expected = Some(1);
+        config.task.options.expected = Some(1);
         change(&mut config);
         let sender = Sender::new(config, Time::ZERO);
         let (runs, current) = (BTreeMap::new(), BTreeMap::new());
         let (now, sent) = (Time::ZERO, vec![]);
-        let mut bench = Self { sender, now, sent, outcome: None, held: None, runs, current };
+        let mut bench = Self {
+            sender,
+            now,
+            sent,
+            outcome: None,
+            store: MemoryStore::new(),
+            store_is: StoreIs::Sound,
+            asked: vec![],
+            answered: vec![],
+            store_told: vec![],
+            held: None,
+            runs,
+            current,
+        };
         bench.drain();
         bench
     }
@@ -67,6 +101,18 @@ impl Bench {
                     self.held.as_mut().unwrap().push(job);
                     continue;
                 }
+                Some(Output::Event(SenderEvent::StoreFails(_))) => {
+                    self.store_told.push(true);
+                    continue;
+                }
+                Some(Output::Event(SenderEvent::StoreAnswers)) => {
+                    self.store_told.push(false);
+                    continue;
+                }
+                Some(Output::Job(job)) if job.is_for_store() && self.store_is == StoreIs::Silent => {
+                    self.asked.push(job);
+                    continue;
+                }
                 Some(Output::Job(job)) => self.done(job),
                 Some(_) => continue,
             };
@@ -75,7 +121,8 @@ impl Bench {
         panic!("there is no end to what it wants");
     }
 
-    fn done(&self, job: SenderJob) -> SenderDone {
+    fn done(&mut self, job: SenderJob) -> SenderDone {
+        let fails = (self.store_is == StoreIs::Failing).then(|| "disk full".to_owned());
         match job {
             SenderJob::Hash(block) => SenderDone::Hashed(block, Digest([block.0 as u8; 32])),
             SenderJob::Encode { block, first, count } => {
@@ -85,8 +132,31 @@ impl Bench {
                 SenderDone::Digested(block, vec![SymbolDigest([block.0 as u8; 16]); K as usize])
             }
             SenderJob::CheckSource => SenderDone::SourceChecked,
-            SenderJob::LookUp(device) => SenderDone::LookedUp(device, None),
+            SenderJob::LookUp(devices) => SenderDone::LookedUp(fails.map_or_else(
+                || {
+                    let found = self.store.look_up(TASK, &devices).unwrap();
+                    Ok(devices.into_iter().zip(found).collect())
+                },
+                Err,
+            )),
+            SenderJob::Record(assignments) => {
+                let kept = fails.map_or_else(|| Ok(self.store.record(&assignments).unwrap()), Err);
+                SenderDone::Recorded(kept)
+            }
         }
+    }
+
+    /// The store answers the oldest request that it was silent on.
+    fn answer_store(&mut self) {
+        let job = self.asked.remove(0);
+        self.answered.push(match &job {
+            SenderJob::LookUp(devices) => devices.len(),
+            SenderJob::Record(assignments) => assignments.len(),
+            other => panic!("not for the store: {other:?}"),
+        });
+        let done = self.done(job);
+        self.sender.handle_job_done(self.now, done);
+        self.drain();
     }
 
     /// Lets time pass; it must not be called without end at one point in time.
@@ -125,11 +195,10 @@ impl Bench {
     }
 
     fn send_join_with(&mut self, device: u8, run: u64, from: SocketAddr, holds: bool) {
-        let announce = announce_of(&self.sender.side);
+        let announce = self.sender.announced();
         let random = [device ^ 0x55 ^ (run as u8).wrapping_mul(31); 32];
-        let fake =
-            self.runs.entry((device, run)).or_insert_with(|| FakeDevice::new(SESSION, &announce, random));
-        let bytes = fake.join(Join { device: id(device), holds, label: "d".into() });
+        let fake = self.runs.entry((device, run)).or_insert_with(|| FakeDevice::new(&announce, random));
+        let bytes = fake.join(any_join(id(device), if holds { Holdings::Some } else { Holdings::Nothing }));
         self.take(from, bytes);
     }
 
@@ -161,14 +230,13 @@ impl Bench {
     }
 
     fn report(&mut self, device: u8, verified: u32) {
-        let report =
-            Progress { verified, received: 1, lost: 0, kernel_drops: 0, overrun_drops: 0, arrivals: None };
+        let report = any_report(verified);
         self.hear(device, &Message::Progress(report));
     }
 
     fn complete(&mut self, device: u8) {
         let root = self.sender.root.unwrap();
-        let receipt = Complete { root, received: 1, lost: 0 };
+        let receipt = Complete::named(root, 1, 0);
         self.hear(device, &Message::Complete(receipt));
     }
 
@@ -198,7 +266,7 @@ impl Bench {
         let mut bench = Self::new(1, |config| {
             config.layout = Layout::new(4 << 30, 20, 1408).unwrap();
             config.rate = RateMode::Auto(Rate(10_000_000_000));
-            config.expected = Some(devices.into());
+            config.task.options.expected = Some(devices.into());
             change(config);
         });
         (1..=devices).for_each(|device| bench.join(device, 1));
@@ -232,6 +300,8 @@ impl Bench {
             // What does not come has overflowed.
             kernel_drops: self.sender.devices.get(index).kernel_drops + u64::from(share < 1.0),
             overrun_drops: 0,
+            storage_delay_us: 0,
+            room: BlockIndex(u32::MAX),
             arrivals: Some(arrivals),
         };
         self.hear(device, &Message::Progress(report));
@@ -255,9 +325,20 @@ impl Bench {
         (lowest, sum / f64::from(times))
     }
 
-    fn status(&self, device: u8) -> DeviceStatus {
+    fn state(&self, device: u8) -> State {
         let index = self.sender.devices.index_of(id(device)).unwrap();
-        self.sender.devices.get(index).status.clone()
+        self.sender.devices.get(index).assignment.state().clone()
+    }
+
+    fn activity(&self, device: u8) -> Option<Activity> {
+        let index = self.sender.devices.index_of(id(device)).unwrap();
+        self.sender.devices.get(index).activity(self.sender.phase == Phase::Gathering)
+    }
+
+    /// What the store has of a device.
+    fn kept(&mut self, device: u8) -> Option<State> {
+        let kept = self.store.look_up(TASK, &[id(device)]).unwrap().remove(0);
+        kept.map(|assignment| assignment.state().clone())
     }
 
     /// Passes time with every one of `devices` reporting twice a second.
@@ -285,7 +366,7 @@ fn lacks(block: u32, symbols: u16, missing: &[(u16, u16)]) -> Deficit {
 
 #[test]
 fn missing_symbols_that_no_block_has_do_not_stop_the_group() {
-    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(2));
     bench.join(1, 1);
     bench.join(2, 1);
     bench.pass(Duration::from_millis(5));
@@ -312,7 +393,7 @@ fn a_device_that_syncs_for_ever_or_lies_about_its_progress_is_given_up() {
                 break;
             }
         }
-        assert!(matches!(bench.status(1), DeviceStatus::Failed(_)), "lie {lie}: {:?}", bench.status(1));
+        assert!(matches!(bench.state(1), State::Failed(_)), "lie {lie}: {:?}", bench.state(1));
         assert_eq!(bench.outcome, Some(SenderOutcome::Ended), "lie {lie}");
     }
 }
@@ -344,18 +425,18 @@ fn lingering_ends_although_a_device_comes_and_fails_time_and_again() {
 
 #[test]
 fn a_join_that_comes_late_does_not_hide_why_the_device_failed() {
-    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(2));
     bench.join(1, 1);
     bench.join(2, 1);
     bench.abort(2);
     bench.join(2, 1);
     bench.pass_reporting(30, &[(1, 0)]);
-    assert_eq!(bench.status(2), DeviceStatus::Failed("disk full".into()));
+    assert_eq!(bench.state(2), State::Failed("disk full".into()));
 }
 
 #[test]
 fn symbols_encoded_for_nothing_are_given_back_once() {
-    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(2));
     bench.join(1, 1);
     bench.join(2, 1);
     bench.pass(Duration::from_millis(5));
@@ -380,7 +461,7 @@ fn symbols_encoded_for_nothing_are_given_back_once() {
 #[test]
 fn one_bad_device_of_so_many_that_not_all_are_asked_is_moved_to_unicast() {
     let mut bench = Bench::new(4_000, |config| {
-        config.expected = Some(200);
+        config.task.options.expected = Some(200);
         config.rate = RateMode::Fixed(Rate(2_000_000));
     });
     for device in 1..=200 {
@@ -396,21 +477,21 @@ fn one_bad_device_of_so_many_that_not_all_are_asked_is_moved_to_unicast() {
             bench.nak(1, vec![Deficit::Whole { first: BlockIndex(0), count: 4_000 }]);
         }
     }
-    assert!(matches!(bench.status(1), DeviceStatus::Repairing { .. }), "{:?}", bench.status(1));
+    assert!(bench.activity(1) == Some(Activity::Repairing), "{:?}", bench.activity(1));
 }
 
 #[test]
 fn a_device_that_was_out_of_reach_is_shown_as_served_alone() {
-    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(2));
     bench.join(1, 1);
     bench.join(2, 1);
     for _ in 0..15 {
         bench.pass(Duration::from_secs(1));
         bench.report(1, 0);
     }
-    assert_eq!(bench.status(2), DeviceStatus::Lost);
+    assert_eq!(bench.state(2), State::Lost);
     bench.report(2, 0);
-    assert!(matches!(bench.status(2), DeviceStatus::Repairing { .. }), "{:?}", bench.status(2));
+    assert!(bench.activity(2) == Some(Activity::Repairing), "{:?}", bench.activity(2));
 }
 
 /// A line of so many bits per second.
@@ -427,7 +508,7 @@ fn what_a_device_reported_before_it_failed_does_not_bring_it_back() {
     bench.arrived(1, first, step, 0.2);
     bench.abort(1);
     bench.arrived(2, first, step, 1.0);
-    assert_eq!(bench.status(1), DeviceStatus::Failed("disk full".into()));
+    assert_eq!(bench.state(1), State::Failed("disk full".into()));
 }
 
 #[test]
@@ -448,7 +529,7 @@ fn devices_behind_one_line_that_falls_are_not_moved_to_unicast_one_by_one() {
     bench.pass_carrying(2, &[&|_| 0.9, &after, &after, &after]);
     bench.pass_carrying(40, &[&after, &after, &after, &after]);
     for device in 1..=4 {
-        assert!(matches!(bench.status(device), DeviceStatus::Receiving { .. }), "{device}");
+        assert!(bench.activity(device) == Some(Activity::Receiving), "{device}");
     }
 }
 
@@ -481,7 +562,7 @@ fn a_loss_while_there_is_little_to_send_makes_no_device_slow() {
     for (device, share) in [(1, 0.8), (2, 1.0), (3, 1.0)] {
         bench.arrived(device, first, time, share);
     }
-    assert!(matches!(bench.status(1), DeviceStatus::Receiving { .. }), "{:?}", bench.status(1));
+    assert!(bench.activity(1) == Some(Activity::Receiving), "{:?}", bench.activity(1));
     assert!(bench.rate() > rate * 0.5, "{} of {rate}", bench.rate());
 }
 
@@ -495,7 +576,7 @@ fn lying_devices_cost_the_group_no_more_than_half_of_its_rate() {
         // What drains a queue goes below that for a moment.
         assert!(lowest > alone * 0.44 && mean > alone * 0.5, "{lie}: {lowest} {mean} of {alone}");
         if lie < 0.6 {
-            assert!(matches!(bench.status(4), DeviceStatus::Repairing { .. }), "{lie}");
+            assert!(bench.activity(4) == Some(Activity::Repairing), "{lie}");
         }
         // From the start.
         let mut bench = Bench::auto(4, |_| {});
@@ -513,15 +594,15 @@ fn a_device_slower_than_half_is_moved_to_unicast_though_it_carries_what_is_begun
         (0..others).for_each(|_| shares.push(&fast));
         bench.pass_carrying(120, &shares);
         assert!(bench.rate() > 700e6, "{others}: {}", bench.rate());
-        assert!(matches!(bench.status(1), DeviceStatus::Repairing { .. }), "{:?}", bench.status(1));
-        assert!(matches!(bench.status(2), DeviceStatus::Receiving { .. }), "{:?}", bench.status(2));
+        assert!(bench.activity(1) == Some(Activity::Repairing), "{:?}", bench.activity(1));
+        assert!(bench.activity(2) == Some(Activity::Receiving), "{:?}", bench.activity(2));
         // One that is not so much slower is waited for.
         let mut bench = Bench::auto(others + 1, |_| {});
         let slow = line(600e6);
         shares[0] = &slow;
         bench.pass_carrying(120, &shares);
         assert!(bench.rate() > 500e6 && bench.rate() < 640e6, "{others}: {}", bench.rate());
-        assert!(matches!(bench.status(1), DeviceStatus::Receiving { .. }), "{:?}", bench.status(1));
+        assert!(bench.activity(1) == Some(Activity::Receiving), "{:?}", bench.activity(1));
     }
 }
 
@@ -536,7 +617,7 @@ fn a_lying_device_among_those_left_over_does_not_slow_them_down() {
 
 #[test]
 fn a_group_that_holds_something_is_told_all_values_first_and_sent_only_what_it_asks_for() {
-    let mut bench = Bench::new(100, |config| config.expected = Some(2));
+    let mut bench = Bench::new(100, |config| config.task.options.expected = Some(2));
     bench.join_with(1, 1, true);
     // All of them are hashed and told while it waits for the other.
     bench.pass(Duration::from_millis(200));
@@ -549,25 +630,25 @@ fn a_group_that_holds_something_is_told_all_values_first_and_sent_only_what_it_a
     bench.nak(1, whole(7));
     bench.nak(2, [whole(7), whole(93)].concat());
     bench.pass(Duration::from_millis(200));
-    let snapshot = bench.sender.snapshot(bench.now);
-    assert_eq!((snapshot.source_symbols, snapshot.repair_symbols), (2 * u64::from(K), 0));
-    assert_eq!((snapshot.streamed, snapshot.skipped), (100 << 10, 98 << 10));
-    assert_eq!((bench.sender.rounds.loss, snapshot.unicast_symbols), (0.0, 0));
+    let overview = bench.sender.overview();
+    assert_eq!((overview.source_symbols, overview.repair_symbols), (2 * u64::from(K), 0));
+    assert_eq!((overview.streamed, overview.skipped), (100 << 10, 98 << 10));
+    assert_eq!((bench.sender.rounds.loss, overview.unicast_symbols), (0.0, 0));
 }
 
 #[test]
 fn one_device_that_holds_nothing_has_all_streamed() {
-    let mut bench = Bench::new(100, |config| config.expected = Some(2));
+    let mut bench = Bench::new(100, |config| config.task.options.expected = Some(2));
     bench.join_with(1, 1, true);
     bench.join_with(2, 1, false);
     bench.pass(Duration::from_millis(500));
-    let snapshot = bench.sender.snapshot(bench.now);
-    assert_eq!((snapshot.source_symbols, snapshot.skipped), (100 * u64::from(K), 0));
+    let overview = bench.sender.overview();
+    assert_eq!((overview.source_symbols, overview.skipped), (100 * u64::from(K), 0));
 }
 
 #[test]
 fn a_device_that_lacks_much_of_what_was_never_sent_stays_in_the_group() {
-    let mut bench = Bench::new(100, |config| config.expected = Some(3));
+    let mut bench = Bench::new(100, |config| config.task.options.expected = Some(3));
     (1..=3).for_each(|device| bench.join_with(device, 1, true));
     bench.pass(Duration::from_millis(50));
     bench.nak(1, vec![Deficit::Whole { first: BlockIndex(3), count: 1 }]);
@@ -576,15 +657,15 @@ fn a_device_that_lacks_much_of_what_was_never_sent_stays_in_the_group() {
     bench.pass(Duration::from_millis(300));
     let index = bench.sender.devices.index_of(id(3)).unwrap();
     assert!(!bench.sender.devices.get(index).unicast_only);
-    let snapshot = bench.sender.snapshot(bench.now);
-    assert_eq!((snapshot.source_symbols, snapshot.unicast_symbols), (90 * u64::from(K), 0));
+    let overview = bench.sender.overview();
+    assert_eq!((overview.source_symbols, overview.unicast_symbols), (90 * u64::from(K), 0));
 }
 
 #[test]
 fn known_values_are_told_at_once_and_checked_before_the_root_is() {
     let values: Vec<Digest> = (0..100).map(|n| Digest([n; 32])).collect();
     for changed in [None, Some(70)] {
-        let mut bench = Bench::new(100, |config| config.expected = Some(1));
+        let mut bench = Bench::new(100, |config| config.task.options.expected = Some(1));
         let config = bench.sender.config.clone();
         let mut known = values.clone();
         // The file was written to since, without a trace in its times.
@@ -602,14 +683,14 @@ fn known_values_are_told_at_once_and_checked_before_the_root_is() {
 
 #[test]
 fn joins_that_are_said_again_by_others_are_no_sign_of_life() {
-    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(2));
     bench.join(1, 1);
     let from = bench.sent.len();
     // The join that was answered, overheard.
-    let announce = announce_of(&bench.sender.side);
-    let mut overheard = FakeDevice::new(SESSION, &announce, [1 ^ 0x55 ^ 31; 32]);
+    let announce = bench.sender.announced();
+    let mut overheard = FakeDevice::new(&announce, [1 ^ 0x55 ^ 31; 32]);
     overheard.cookie = bench.run(1).cookie;
-    let join = overheard.join(Join { device: id(1), holds: false, label: "d".into() });
+    let join = overheard.join(any_join(id(1), Holdings::Nothing));
     bench.pass(Duration::from_secs(2));
     bench.take(address(1), join.clone());
     let last_heard = bench.sender.devices.get(DeviceIndex(0)).last_heard;
@@ -628,10 +709,10 @@ fn joins_that_are_said_again_by_others_are_no_sign_of_life() {
 
 #[test]
 fn forgeries_on_a_device_s_channel_do_not_keep_it_from_being_heard() {
-    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(2));
     bench.join(1, 1);
     bench.pass(Duration::from_millis(500));
-    let mut forger = FakeDevice::new(SESSION, &announce_of(&bench.sender.side), [99; 32]);
+    let mut forger = FakeDevice::new(&bench.sender.announced(), [99; 32]);
     forger.take_channel(bench.run(1).channel());
     for _ in 0..2 * crate::limits::DEVICE_MESSAGES_PER_SECOND {
         let abort = Abort { code: AbortCode::Disk, reason: String::new() };
@@ -647,9 +728,10 @@ impl Bench {
     fn digests(&self, from: usize) -> Vec<(bool, u32)> {
         let messages = self.sent[from..].iter().filter_map(|transmit| {
             let Payload::Message(bytes) = &transmit.payload else { return None };
-            let plain = bytes.get(..bytes.len().checked_sub(crate::limits::SIGNATURE_RESERVE)?)?;
-            match crate::wire::decode_plain(plain) {
-                Ok((_, Message::SymbolDigests(digests))) => {
+            let end = bytes.len().checked_sub(crate::limits::SIGNATURE_RESERVE)?;
+            let head = crate::wire::head(bytes).ok()?;
+            match crate::wire::decode_body(head.kind, bytes.get(crate::limits::HEADER_LEN..end)?) {
+                Ok(Message::SymbolDigests(digests)) => {
                     assert_eq!(digests.digests.len(), K as usize);
                     Some((transmit.to == self.sender.config.data, digests.block.0))
                 }
@@ -667,7 +749,7 @@ impl Bench {
 
 #[test]
 fn who_suspects_a_block_gets_its_digests_and_then_its_source_symbols() {
-    let mut bench = Bench::new(8, |config| config.expected = Some(2));
+    let mut bench = Bench::new(8, |config| config.task.options.expected = Some(2));
     bench.join(1, 1);
     bench.join(2, 1);
     bench.pass(Duration::from_millis(10));
@@ -675,7 +757,7 @@ fn who_suspects_a_block_gets_its_digests_and_then_its_source_symbols() {
     bench.suspect(1, &[2, 5, 800]);
     bench.pass(Duration::from_millis(50));
     assert_eq!(bench.digests(from), [(false, 2), (false, 5)]);
-    assert_eq!(bench.sender.snapshot(bench.now).suspects, 2);
+    assert_eq!(bench.sender.overview().suspects, 2);
     // No fresh symbols, whatever it costs.
     let from = bench.sent.len();
     let missing = vec![(0, 3), (7, 9)];
@@ -693,7 +775,7 @@ fn who_suspects_a_block_gets_its_digests_and_then_its_source_symbols() {
 #[test]
 fn a_flood_of_suspicions_costs_no_more_than_its_share() {
     let mut bench = Bench::new(4_096, |config| {
-        config.expected = Some(2);
+        config.task.options.expected = Some(2);
         config.rate = RateMode::Fixed(Rate(100_000_000));
     });
     bench.join(1, 1);

@@ -5,7 +5,6 @@ use super::Sender;
 use super::channel::Round;
 use super::pace::Pace;
 use super::planner::Needs;
-use crate::status::DeviceStatus;
 use crate::time::Time;
 use crate::units::{BlockIndex, DeviceIndex};
 use crate::wire::{Invitation, Message, Nak, Poll};
@@ -106,7 +105,7 @@ impl Sender {
             device.since = 0;
             device.unicast_only = false;
             self.end_unicast_repair(index);
-            self.set_status(index, DeviceStatus::Receiving { deficit: 0 }, now);
+            self.tell_if_changed(index, now);
             return;
         }
         let least = Duration::from_millis(if idle && unreachable { 250 } else { 20 });

@@ -3,14 +3,14 @@
 use super::actors::Means;
 use super::{Attack, group_key};
 use crate::crypto::sign::sham;
-use crate::protocol::packet_protection::fakes::FakeDevice;
+use crate::protocol::packet_protection::fakes::{FakeDevice, any_join};
 use crate::protocol::packet_protection::find;
 use crate::sim::actors::device_id;
 use crate::sim::network::{NodeId, address};
 use crate::time::Time;
 use crate::units::{BlockIndex, ChannelId, DeviceId, Digest, SessionId};
 use crate::wire::{
-    self, Abort, AbortCode, Announce, Arrivals, Complete, Deficit, Join, Message, MessageKind, Nak,
+    self, Abort, AbortCode, Announce, Arrivals, Complete, Deficit, Holdings, Join, Message, MessageKind, Nak,
     PacketNumber, PageRange, Progress,
 };
 use std::time::Duration;
@@ -90,7 +90,8 @@ impl Insider {
         };
         let label = "\u{1b}[2J\u{202e}hostile ".repeat(3);
         if let Some(device) = &mut self.device {
-            let bytes = device.join(Join { device: id, holds: means.rng.bool(), label });
+            let holdings = if means.rng.bool() { Holdings::Some } else { Holdings::Nothing };
+            let bytes = device.join(Join { label, ..any_join(id, holdings) });
             means.send(None, address(0), bytes);
         }
     }
@@ -155,12 +156,8 @@ impl Insider {
                     deficits: if rng.bool() { vec![whole] } else { vec![part.clone(), part] },
                 })
             }
-            Attack::WrongReceipt => {
-                Message::Complete(Complete { root: Digest([5; 32]), received: 0, lost: 0 })
-            }
-            Attack::FalseReceipt | Attack::Crowd => {
-                Message::Complete(Complete { root, received: u64::MAX, lost: 0 })
-            }
+            Attack::WrongReceipt => Message::Complete(Complete::named(Digest([5; 32]), 0, 0)),
+            Attack::FalseReceipt | Attack::Crowd => Message::Complete(Complete::named(root, u64::MAX, 0)),
             Attack::Leaver => {
                 Message::Abort(Abort { code: AbortCode::Disk, reason: "\r\n\u{7}\u{9b}2J ".repeat(20) })
             }
@@ -179,6 +176,8 @@ impl Insider {
                     lost: rng.u64(..),
                     kernel_drops: rng.u64(..),
                     overrun_drops: rng.u64(..) >> rng.u8(..64),
+                    storage_delay_us: rng.u32(..),
+                    room: BlockIndex(rng.u32(..)),
                     arrivals: rng.bool().then_some(arrivals),
                 })
             }

@@ -48,6 +48,8 @@ pub enum Attack {
     Relay,
     /// Announces of its own sessions, and of this one as its own.
     Announces,
+    /// Whole sessions of the sender that are over, played back: announces, symbols, hashes, polls, aborts.
+    Past,
     /// What the sender says, signed by somebody else.
     Impostor,
     /// What devices say, without their keys.
@@ -77,13 +79,14 @@ pub enum Attack {
 }
 
 impl Attack {
-    const OUTSIDERS: [Self; 10] = [
+    const OUTSIDERS: [Self; 11] = [
         Self::Junk,
         Self::Headed,
         Self::Replay,
         Self::Altered,
         Self::Relay,
         Self::Announces,
+        Self::Past,
         Self::Impostor,
         Self::Mimic,
         Self::Symbols,
@@ -110,6 +113,7 @@ impl Attack {
             Self::Altered => "outsider: bits changed",
             Self::Relay => "outsider: announce passed on",
             Self::Announces => "outsider: announce of its own",
+            Self::Past => "outsider: a session from the past",
             Self::Impostor => "outsider: forged word of the sender",
             Self::Mimic => "outsider: forged word of a device",
             Self::Symbols => "forged symbol",
@@ -199,6 +203,10 @@ impl Draw {
             scenario.linger = scenario.linger + scenario.wait + Duration::from_secs(15);
             // With `keep` every device may slow the group down, liars too.
             scenario.slow = SlowPolicy::Defer;
+        }
+        if scenario.hostile.iter().any(|plan| plan.attack == Attack::Past) {
+            // A device tries one session after the other, and may come to the true one when that has begun.
+            scenario.linger = scenario.linger + scenario.wait + Duration::from_secs(30);
         }
         scenario
     }

@@ -5,14 +5,15 @@ use super::{Attack, Heard, group_key, nobody, other_key};
 use crate::crypto::agree;
 use crate::crypto::derive::Secret;
 use crate::crypto::sign::sham;
-use crate::limits::MAX_DATAGRAM;
-use crate::protocol::packet_protection::fakes::{FakeDevice, FakeSender};
-use crate::sim::actors::{DATA, RENDEZVOUS};
+use crate::limits::{HEADER_LEN, MAX_DATAGRAM};
+use crate::protocol::packet_protection::fakes::{FakeDevice, FakeSender, any_join, any_report};
+use crate::sim::actors::{DATA, NAME, RENDEZVOUS};
 use crate::sim::network::address;
 use crate::units::{AgreementKey, BlockIndex, ChannelId, Cookie, DeviceId, Digest, Esi, SessionId};
 use crate::wire::{
-    Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, Complete, HashPage, Header, Invitation,
-    Join, Message, MessageKind, Nak, PacketNumber, Poll, Progress, Retry, Symbol, encode_plain, peek,
+    Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, Complete, HashPage, Header, Holdings,
+    Invitation, Join, Message, MessageKind, Nak, Object, PacketNumber, Poll, Progress, Protection, Retry,
+    Symbol, encode_plain, peek,
 };
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -28,16 +29,31 @@ pub(super) struct Outsider {
     made: u64,
     /// Announces that it has passed on.
     passed: [Option<Rc<[u8]>>; 2],
+    /// Sessions of the sender that are over, as they would be played back.
+    past: Vec<FakeSender>,
 }
+
+/// How many of them were recorded.
+const PAST: u64 = 12;
 
 const SENDER: u32 = 0;
 
 impl Outsider {
     pub fn new(seed: u64, grouped: bool) -> Self {
-        Self { seed, group: grouped.then(other_key), sender: None, made: 0, passed: [None, None] }
+        Self {
+            seed,
+            group: grouped.then(other_key),
+            sender: None,
+            made: 0,
+            passed: [None, None],
+            past: Vec::new(),
+        }
     }
 
     pub fn act(&mut self, means: &mut Means) {
+        if means.attack == Attack::Past {
+            return self.past(means);
+        }
         let Some(session) = means.air.borrow().session else { return };
         match means.attack {
             Attack::Junk => junk(means),
@@ -59,7 +75,8 @@ impl Outsider {
         if self.sender.as_ref().is_none_or(|(id, _)| *id != session) {
             let signing_key = sham::signing_key(self.seed | 1 << 63);
             let random = agree::sham::random(self.seed);
-            let mut sender = FakeSender::of(session, signing_key, random, self.group.as_ref());
+            let group = self.group.as_ref();
+            let mut sender = FakeSender::of(self.seed, signing_key, random, group).posing(session, group);
             // Ahead of whatever the true one has said.
             sender.leap(ChannelId::GROUP, 1 << 20);
             self.sender = Some((session, sender));
@@ -97,7 +114,8 @@ impl Outsider {
         let symbol = Message::Symbol(Symbol { block, esi: id, payload: &payload });
         let newest = means.air.borrow().newest;
         let (random, group) = (agree::sham::random(self.seed), means.grouped.then(group_key));
-        let mut sender = FakeSender::of(session, sham::signing_key(1), random, group.as_ref());
+        let mut sender =
+            FakeSender::of(0, sham::signing_key(1), random, group.as_ref()).posing(session, group.as_ref());
         sender.leap(ChannelId::GROUP, newest + means.rng.u64(..4_000));
         let bytes = sender.to_all(ChannelId::GROUP, &symbol, |_| ());
         let to = if means.rng.bool() { DATA } else { means.any_device() };
@@ -112,10 +130,9 @@ impl Outsider {
         let sender = self.sender(id);
         let plain = sender.any_announce();
         let announce = Announce {
-            object_size: size,
+            objects: vec![Object { root: Some(Digest([7; 32])), ..Object::file(size, 20) }],
             position: BlockIndex(u32::MAX - 1),
             gsize: u32::MAX,
-            root: Some(Digest([7; 32])),
             name: "../object.img".into(),
             ..honest.map_or(plain, |found| found.announce)
         };
@@ -124,6 +141,58 @@ impl Outsider {
         let spoofed = means.rng.bool().then(|| address(SENDER));
         let to = if means.rng.bool() { DATA } else { RENDEZVOUS };
         means.send(spoofed, to, bytes);
+    }
+
+    /// A datagram of a session that is over. It was the sender's, with its keys and under its name, of another
+    /// version of the object.
+    fn past(&mut self, means: &mut Means) {
+        let layout = means.air.borrow().layout;
+        if self.past.is_empty() {
+            let group = means.grouped.then(group_key);
+            self.past.extend((0..PAST).map(|n| {
+                let random = agree::sham::random(self.seed ^ n);
+                FakeSender::of(n, sham::signing_key(1), random, group.as_ref())
+            }));
+        }
+        let (which, what) = (means.rng.usize(..PAST as usize), means.rng.u8(..10));
+        let probability = if means.rng.bool() { u16::MAX } else { 0 };
+        let invitation = Invitation { probability, window: Duration::ZERO };
+        let block = BlockIndex(means.rng.u32(..layout.block_count().max(1)));
+        let symbol = vec![7; layout.symbol_range(block, Esi(0)).len()];
+        let sender = &mut self.past[which];
+        let count = layout.block_count().min(32) as usize;
+        let message = match what {
+            0..5 => Message::Announce(sender.announce(Announce {
+                objects: vec![Object {
+                    root: Some(Digest([5; 32])),
+                    ..Object::file(layout.object_size(), layout.block_log2())
+                }],
+                symbol_size: layout.symbol_size(),
+                data: DATA,
+                invitation,
+                name: NAME.into(),
+                ..sender.any_announce()
+            })),
+            5 | 6 if count > 0 => Symbol { block, esi: Esi(0), payload: &symbol }.into(),
+            7 if count > 0 => {
+                let values = (0..layout.block_count()).map(BlockIndex);
+                let values = values.map(|block| (Digest([6; 32]), layout.source_symbols(block)));
+                HashPage::raw(BlockIndex(0), values.take(32)).into()
+            }
+            8 => Message::Poll(Poll {
+                round: 1,
+                position: block,
+                invitation,
+                gsize: 1,
+                want_esis: true,
+                advertised: Vec::new(),
+            }),
+            _ => Message::Abort(Abort { code: AbortCode::Finished, reason: "all devices are served".into() }),
+        };
+        let bytes = sender.to_all(ChannelId::GROUP, &message, |_| ());
+        let from = if means.rng.u8(..4) == 0 { nobody(self.seed as u16) } else { address(SENDER) };
+        let to = if means.rng.bool() { DATA } else { RENDEZVOUS };
+        means.send(Some(from), to, bytes);
     }
 
     fn impostor(&mut self, means: &mut Means, session: SessionId) {
@@ -150,7 +219,7 @@ impl Outsider {
                 sender.to_all(channel, &Message::Abort(abort), |_| ())
             }
             2 => {
-                let page = HashPage { first: BlockIndex(0), values: vec![Digest([1; 32]); 32] };
+                let page = HashPage::raw(BlockIndex(0), [(Digest([1; 32]), 1); 32]);
                 sender.to_all(channel, &Message::HashPage(page), |_| ())
             }
             3 => {
@@ -158,7 +227,7 @@ impl Outsider {
                 sender.to_all(ChannelId::REPLIES, &Message::Retry(retry), |_| ())
             }
             4 => {
-                let admit = Admit { verdict: AdmitVerdict::AlreadyComplete, channel: ChannelId::GROUP };
+                let admit = Admit::turned_away(AdmitVerdict::AlreadyComplete);
                 sender.to_all(ChannelId::REPLIES, &Message::Admit(admit), |_| ())
             }
             _ => sender.to_all(channel, &Message::Acknowledge(Acknowledge), |_| ()),
@@ -191,16 +260,9 @@ impl Outsider {
                 pages: Vec::new(),
                 deficits: Vec::new(),
             }),
-            1 => Message::Complete(Complete { root, received: 0, lost: 0 }),
+            1 => Message::Complete(Complete::named(root, 0, 0)),
             2 => Message::Abort(Abort { code: AbortCode::Disk, reason: "full".into() }),
-            _ => Message::Progress(Progress {
-                verified: 0,
-                received: 0,
-                lost: u64::MAX,
-                kernel_drops: 0,
-                overrun_drops: 0,
-                arrivals: None,
-            }),
+            _ => Message::Progress(Progress { lost: u64::MAX, ..any_report(0) }),
         };
         let bytes = device.seal_message(&message, |_| ());
         let from = means.any_device();
@@ -210,7 +272,8 @@ impl Outsider {
     fn fresh_join(&mut self, means: &mut Means, session: SessionId) {
         let Some(mut device) = self.device(means, session) else { return };
         device.cookie = Cookie([means.rng.u8(..); 16]);
-        let join = Join { device: DeviceId([means.rng.u8(..); 16]), holds: true, label: String::new() };
+        let device_id = DeviceId([means.rng.u8(..); 16]);
+        let join = Join { label: String::new(), ..any_join(device_id, Holdings::Some) };
         let bytes = device.join(join);
         let from = nobody(means.rng.u16(..));
         means.send(Some(from), address(SENDER), bytes);
@@ -220,7 +283,7 @@ impl Outsider {
 /// The device's half of the agreement, from a join that was overheard.
 fn join_key(heard: &Heard) -> Option<AgreementKey> {
     let (_, kind) = peek(&heard.bytes)?;
-    let key = heard.bytes.get(20..52).filter(|_| kind == MessageKind::Join)?;
+    let key = heard.bytes.get(HEADER_LEN..HEADER_LEN + 32).filter(|_| kind == MessageKind::Join)?;
     Some(AgreementKey(key.try_into().ok()?))
 }
 
@@ -262,7 +325,12 @@ fn headed(means: &mut Means, session: SessionId) {
     // All kinds but symbols: without a group key those are taken from anybody.
     let kinds: Vec<MessageKind> =
         MessageKind::ALL.into_iter().filter(|kind| *kind != MessageKind::Symbol).collect();
-    bytes[3] = kinds[means.rng.usize(..kinds.len())] as u8 | [0, 0x40, 0x80, 0xc0][means.rng.usize(..4)];
+    bytes[3] = kinds[means.rng.usize(..kinds.len())] as u8;
+    // Mostly one that there is.
+    bytes[4] = match means.rng.u8(..8) {
+        0 => means.rng.u8(..),
+        _ => Protection::ALL[means.rng.usize(..Protection::ALL.len())].number(),
+    };
     let body = means.rng.usize(..200);
     bytes.extend((0..body).map(|_| means.rng.u8(..)));
     let to = if means.rng.u8(..8) == 0 { somebody(means) } else { address(SENDER) };

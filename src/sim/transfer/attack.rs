@@ -9,14 +9,14 @@ use super::Transfer;
 use crate::crypto::sign::sham;
 use crate::limits::MAX_PENDING_JOINS;
 use crate::protocol::packet_protection::SenderSide;
-use crate::units::{Digest, SessionId, Suite};
+use crate::units::{Counter, Digest, Suite};
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 /// The ledger of nobody, before a sender starts.
 pub(super) fn no_ledger() -> Rc<RefCell<Ledger>> {
-    let side = SenderSide::new(SessionId(1), sham::signing_key(0), [1; 32], Suite::default(), None);
+    let side = SenderSide::new(Counter(1), sham::signing_key(0), [1; 32], Suite::default(), None);
     Rc::new(RefCell::new(Ledger::new(side)))
 }
 

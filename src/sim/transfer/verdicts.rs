@@ -1,12 +1,12 @@
 //! The end of a transfer: everything has ended, both sides agree, and expectations are met.
 
-use super::super::actors::{SimActor, device_id};
-use super::super::network::{NodeId, address};
+use super::super::actors::SimActor;
+use super::super::network::NodeId;
 use super::super::scenario::Expectation;
 use super::super::world::World;
 use super::{BEFORE, SENDER, Transfer};
 use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
-use crate::status::DeviceStatus;
+use crate::task::State;
 
 impl Transfer<'_, '_> {
     /// I5: names what has not come to its end.
@@ -27,15 +27,6 @@ impl Transfer<'_, '_> {
         panic!("I5: a hostile actor is still there at {at:?}");
     }
 
-    /// What the table says of a device. Where another one came with its identifier first, its runs have other
-    /// rows, and are known by their address.
-    fn status_of(&self, index: u32) -> Option<DeviceStatus> {
-        let rows = self.table.borrow().rows();
-        let mut own: Vec<_> = rows.iter().filter(|row| row.address == address(index + 1)).collect();
-        own.sort_by_key(|row| (row.status != DeviceStatus::Complete, row.device != device_id(index)));
-        own.first().map(|row| row.status.clone())
-    }
-
     /// The end: everything has ended, both sides agree, and expectations are met.
     pub(super) fn check_end(&self, world: &World<SimActor>) {
         let scenario = self.scenario;
@@ -47,29 +38,29 @@ impl Transfer<'_, '_> {
                 assert_eq!(*outcome, SenderOutcome::Ended, "nothing happened to the sender");
             }
         }
+        self.check_agreement(world);
+        let rows = self.last_rows(world);
         for (index, plan) in (0..).zip(&scenario.devices) {
             let device = &self.devices[index as usize];
             self.checker.check_disk(index, &device.disk, plan.existing.then_some(BEFORE));
             let has = self.checker.has_object(&device.disk);
-            let status = self.status_of(index);
+            let state = self.state_of(&rows, index);
             let about = || {
                 let (outcome, start) = (&device.outcome, plan.start);
-                format!(
-                    "device {index} started at {start:?}: {outcome:?}, table: {status:?}, plan: {plan:#?}"
-                )
+                format!("device {index} started at {start:?}: {outcome:?}, table: {state:?}, plan: {plan:#?}")
             };
             let alive = world.actor(index + 1).is_some();
             if alive {
                 assert!(device.outcome.is_some(), "I5: no outcome: {}", about());
             }
-            if status == Some(DeviceStatus::Complete) {
+            if state == Some(State::Complete) {
                 assert!(has, "I2: {}", about());
             }
             match &device.outcome {
                 Some(ReceiverOutcome::Complete { acknowledged }) => {
                     assert!(has, "I1: {}", about());
                     if *acknowledged && sender_alive && scenario.sender.crash.is_none() {
-                        assert_eq!(status, Some(DeviceStatus::Complete), "{}", about());
+                        assert_eq!(state, Some(State::Complete), "{}", about());
                     }
                 }
                 Some(ReceiverOutcome::AlreadyComplete) => assert!(has, "I2: {}", about()),
@@ -78,14 +69,14 @@ impl Transfer<'_, '_> {
             match plan.expectation {
                 Expectation::Complete => {
                     assert!(has, "it should be complete: {}", about());
-                    assert_eq!(status, Some(DeviceStatus::Complete), "{}", about());
+                    assert_eq!(state, Some(State::Complete), "{}", about());
                 }
                 Expectation::Fails => {
                     assert!(!has, "it cannot be complete: {}", about());
-                    assert_ne!(status, Some(DeviceStatus::Complete), "{}", about());
+                    assert_ne!(state, Some(State::Complete), "{}", about());
                 }
                 Expectation::Unconfirmed => {
-                    assert_ne!(status, Some(DeviceStatus::Complete), "{}", about());
+                    assert_ne!(state, Some(State::Complete), "{}", about());
                 }
                 Expectation::Any => {}
             }

@@ -101,6 +101,9 @@ impl ReceiverView for ReceiverBars {
                     self.screen.warn(&trust::refused(key, address.ip(), *decision));
                 }
             }
+            ReceiverEvent::SenderNeeds { need, address } => {
+                self.screen.warn(&trust::needs(need, address.ip()));
+            }
             ReceiverEvent::Admitted | ReceiverEvent::Finished(_) => {}
         }
     }

@@ -1,11 +1,10 @@
 //! The sender's bars: gathering, one bar for the whole, and the devices furthest behind.
 
 use super::Screen;
-use crate::protocol::event::{SenderEvent, SenderSnapshot};
-use crate::status::DeviceStatus;
+use crate::protocol::event::{SenderEvent, SenderOverview, SenderSnapshot};
 use crate::time::Time;
 use crate::ui::memory::SenderMemory;
-use crate::ui::plain::{duplicate_id, status_line};
+use crate::ui::plain::{STORE_ANSWERS, duplicate_id, status_line, store_fails};
 use crate::ui::{Exit, Notes, SenderIntro, SenderView, table, text, trust};
 use crate::wire::Phase;
 
@@ -29,26 +28,27 @@ impl SenderBars {
     }
 
     fn draw(&mut self, now: Time, s: &SenderSnapshot) {
-        let complete = s.count(|status| *status == DeviceStatus::Complete);
-        let failed = s.count(|status| matches!(status, DeviceStatus::Failed(_) | DeviceStatus::Lost));
+        let overview = &s.overview;
+        let failed = overview.devices.failed + overview.devices.lost;
         let columns = self.screen.columns();
-        let done = format!("{complete} of {} devices complete", SenderMemory::wanted(s));
+        let done = format!("{} of {} devices complete", overview.devices.complete, overview.wanted());
         let gone = if failed > 0 { format!("{failed} failed") } else { String::new() };
-        match s.phase {
+        match overview.phase {
             Phase::Gathering => {
-                let ready = SenderMemory::gathered(s);
+                let ready = SenderMemory::gathered(overview);
                 let enter = if self.intro.enter_starts { "Enter starts now" } else { "" };
                 let waited = text::clock(now.since(Time::ZERO).as_secs());
                 self.screen.draw(&text::fit(&[ready, enter.to_owned(), waited], columns), None, &[]);
             }
             Phase::Streaming | Phase::Repairing => {
-                let word = if s.phase == Phase::Streaming { "sending" } else { "finishing" };
-                let repair = text::share(s.repair_symbols + s.unicast_symbols, s.source_symbols);
+                let word = if overview.phase == Phase::Streaming { "sending" } else { "finishing" };
+                let repair =
+                    text::share(overview.repair_symbols + overview.unicast_symbols, overview.source_symbols);
                 let head = [word.to_owned(), done, gone, format!("repair {repair}")];
                 let parts = [
                     text::rate(self.memory.wire.bits_per_second()),
-                    format!("{} of {}", text::bytes(s.streamed), text::bytes(s.object_size)),
-                    self.time_left(s),
+                    format!("{} of {}", text::bytes(overview.streamed), text::bytes(overview.object_size)),
+                    self.time_left(overview),
                 ];
                 let below = self.behind(now, s, columns);
                 let bar = Some((SenderMemory::fraction(s), &parts[..]));
@@ -63,7 +63,7 @@ impl SenderBars {
     }
 
     /// What is left to stream at the present speed.
-    fn time_left(&self, s: &SenderSnapshot) -> String {
+    fn time_left(&self, s: &SenderOverview) -> String {
         if s.phase == Phase::Streaming {
             self.memory.wire.time_for(s.object_size.saturating_sub(s.streamed))
         } else {
@@ -73,8 +73,10 @@ impl SenderBars {
 
     fn behind(&self, now: Time, s: &SenderSnapshot, columns: usize) -> Vec<String> {
         let rows = SenderMemory::furthest_behind(s, MOST_BEHIND);
-        let labels: Vec<String> =
-            rows.iter().map(|(row, _)| text::cut(&text::device_name(&row.label, row.device), 24)).collect();
+        let labels: Vec<String> = rows
+            .iter()
+            .map(|(row, _)| text::cut(&text::device_name(&row.assignment.label, row.assignment.device), 24))
+            .collect();
         let widest = labels.iter().map(|label| text::width(label)).max().unwrap_or(0);
         rows.iter()
             .zip(&labels)
@@ -98,13 +100,13 @@ impl Notes for SenderBars {
 }
 
 impl SenderView for SenderBars {
-    fn event(&mut self, now: Time, event: &SenderEvent, s: &SenderSnapshot) {
+    fn event(&mut self, now: Time, event: &SenderEvent, _: &SenderOverview) {
         self.memory.event(now, event);
         match event {
-            SenderEvent::Status(row) => {
+            SenderEvent::Device(row) => {
                 // With many devices completions are a number; troubles are always told.
                 if let Some(line) = status_line(row) {
-                    if row.status == DeviceStatus::Complete {
+                    if row.assignment.is_complete() {
                         self.screen.note(&line);
                     } else {
                         self.screen.say(&line);
@@ -119,13 +121,16 @@ impl SenderView for SenderBars {
             SenderEvent::DuplicateId { device, label, addresses } => {
                 self.screen.warn(&duplicate_id(*device, label, addresses));
             }
-            SenderEvent::Phase(_) => self.draw(now, s),
+            SenderEvent::StoreFails(why) => self.screen.warn(&store_fails(why)),
+            SenderEvent::StoreAnswers => self.screen.say(STORE_ANSWERS),
+            // The next tick draws it.
+            SenderEvent::Phase(_) => self.screen.drawn = None,
             SenderEvent::Hashed(_) | SenderEvent::Finished(_) => {}
         }
     }
 
     fn tick(&mut self, now: Time, s: &SenderSnapshot) {
-        self.memory.wire.record(now, s.wire_bytes);
+        self.memory.wire.record(now, s.overview.wire_bytes);
         self.memory.watch(now, s);
         if self.screen.due(now) {
             self.draw(now, s);
@@ -147,6 +152,8 @@ impl SenderView for SenderBars {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::statistics::Activity;
+    use crate::task::State;
     use crate::ui::testing::{row, sender_intro, snapshot};
     use indicatif::{InMemoryTerm, ProgressDrawTarget};
     use std::time::Duration;
@@ -166,8 +173,8 @@ mod tests {
     fn a_whole_run() {
         let (term, mut view) = bars(80);
         let mut s = snapshot(Phase::Gathering);
-        s.expected = Some(3);
-        s.devices = vec![row("lab-1", DeviceStatus::Waiting)];
+        s.overview.expected = Some(3);
+        s = s.with_devices(vec![row("lab-1", State::Pending)]);
         view.tick(at(1_000), &s);
         assert_eq!(
             term.contents(),
@@ -175,24 +182,29 @@ mod tests {
              this sender is ma3i-cc7u-6r2h-7k5c, sealed with key lab\n\
              waiting for devices: 1 of 3 · Enter starts now · 1s"
         );
-        s.phase = Phase::Streaming;
-        view.event(at(2_000), &SenderEvent::Phase(Phase::Streaming), &s);
+        s.overview.phase = Phase::Streaming;
+        view.event(at(2_000), &SenderEvent::Phase(Phase::Streaming), &s.overview);
         view.tick(at(2_100), &s);
-        s.wire_bytes += 10_000_000;
+        s.overview.wire_bytes += 10_000_000;
         view.tick(at(3_100), &s);
         let text = term.contents();
         assert!(text.contains("sending · 0 of 3 devices complete · repair 1.3 %"), "{text}");
         assert!(text.contains(" 50 % ━━━━"), "{text}");
         assert!(text.contains("80.0 Mbit/s · 50.00 MiB of 100.00 MiB"), "{text}");
-        s.phase = Phase::Repairing;
-        s.position = 100;
-        s.devices[0].status = DeviceStatus::Repairing { deficit: 100 };
-        s.devices[0].lost_datagrams = 1_900;
-        view.event(at(3_200), &SenderEvent::Phase(Phase::Repairing), &s);
+        s.overview.phase = Phase::Repairing;
+        s.overview.position = 100;
+        let mut lossy = row("lab-1", State::Active);
+        lossy.transfer.activity = Some(Activity::Repairing);
+        lossy.transfer.lost_datagrams = 1_900;
+        s = s.with_devices(vec![lossy]);
+        view.event(at(3_200), &SenderEvent::Phase(Phase::Repairing), &s.overview);
+        view.tick(at(3_200), &s);
         let text = term.contents();
         assert!(text.contains("  lab-1  100 blocks behind   loss 5.0 %"), "{text}");
-        s.devices[0].status = DeviceStatus::Failed("disk full".into());
-        view.event(at(3_300), &SenderEvent::Status(s.devices[0].clone()), &s);
+        let mut failed = row("lab-1", State::Failed("disk full".into()));
+        failed.transfer.lost_datagrams = 1_900;
+        s = s.with_devices(vec![failed]);
+        view.event(at(3_300), &SenderEvent::Device(s.devices[0].clone()), &s.overview);
         view.finish(at(3_400), &s, Exit::NoDevice);
         assert_eq!(
             term.contents(),
@@ -211,10 +223,12 @@ lab-1   10.0.0.7:40000  failed   12s  5.0 %  disk full
         for columns in [20, 30, 40, 60] {
             let (term, mut view) = bars(columns);
             let mut s = snapshot(Phase::Repairing);
-            s.devices = vec![row("a-rather-long-label-for-this", DeviceStatus::Receiving { deficit: 100 })];
-            s.devices[0].kernel_drops = 5;
+            let mut device = row("a-rather-long-label-for-this", State::Active);
+            device.transfer.activity = Some(Activity::Receiving);
+            device.transfer.kernel_drops = 5;
+            s = s.with_devices(vec![device]);
             view.tick(at(1_000), &s);
-            s.wire_bytes += 10_000_000;
+            s.overview.wire_bytes += 10_000_000;
             view.tick(at(2_000), &s);
             // One or more lines for the heading, then exactly three.
             let text = term.contents();

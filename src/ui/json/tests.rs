@@ -1,5 +1,6 @@
 use super::*;
-use crate::status::DeviceStatus;
+use crate::protocol::statistics::Activity;
+use crate::task::State;
 use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};
 use crate::units::{Digest, SenderKey, SessionId, TaskId};
 use crate::wire::Phase;
@@ -52,30 +53,51 @@ fn a_senders_events() {
     let mut s = snapshot(Phase::Streaming);
     view.note(at(1), "interface lo");
     view.warn(at(2), "small buffers");
-    view.event(at(3), &SenderEvent::Phase(Phase::Streaming), &s);
-    let device = row("lab\x1b\"", DeviceStatus::Failed("disk\nfull".into()));
+    view.event(at(3), &SenderEvent::Phase(Phase::Streaming), &s.overview);
+    let device = row("lab\x1b\"", State::Failed("disk\nfull".into()));
     let joined = SenderEvent::Joined {
-        device: device.device,
-        label: device.label.clone(),
-        address: device.address,
+        device: device.assignment.device,
+        label: device.assignment.label.clone(),
+        address: device.transfer.address.unwrap(),
         late: true,
     };
-    view.event(at(4), &joined, &s);
-    s.devices = vec![device.clone(), row("lab-2", DeviceStatus::Repairing { deficit: 7 })];
-    view.event(at(5), &SenderEvent::Status(device), &s);
-    view.event(at(6), &SenderEvent::Hashed(Digest([1; 32])), &s);
+    view.event(at(4), &joined, &s.overview);
+    let mut repaired = row("lab-2", State::Active);
+    repaired.transfer.activity = Some(Activity::Repairing);
+    repaired.transfer.deficit = Some(7);
+    s = s.with_devices(vec![device.clone(), repaired]);
+    view.event(at(5), &SenderEvent::Device(device), &s.overview);
+    view.event(at(6), &SenderEvent::Hashed(Digest([1; 32])), &s.overview);
+    view.event(at(7), &SenderEvent::StoreFails("the database is away".into()), &s.overview);
+    view.event(at(8), &SenderEvent::StoreAnswers, &s.overview);
     view.tick(at(10), &s);
     view.tick(at(500), &s);
-    s.wire_bytes += 1_000_000;
+    s.overview.wire_bytes += 1_000_000;
     view.tick(at(1_010), &s);
-    view.event(at(1_100), &SenderEvent::Finished(SenderOutcome::SourceFailed("it shrank".into())), &s);
+    view.event(
+        at(1_100),
+        &SenderEvent::Finished(SenderOutcome::SourceFailed("it shrank".into())),
+        &s.overview,
+    );
     view.finish(at(1_234), &s, Exit::Environment);
     let lines = lines(&out);
     assert_eq!(
         names(&lines),
         [
-            "start", "note", "warning", "phase", "joined", "status", "hashed", "progress", "progress",
-            "device", "device", "finished"
+            "start",
+            "note",
+            "warning",
+            "phase",
+            "joined",
+            "status",
+            "hashed",
+            "store_fails",
+            "store_answers",
+            "progress",
+            "progress",
+            "device",
+            "device",
+            "finished"
         ]
     );
     assert_eq!(lines[0]["command"], "send");
@@ -84,10 +106,12 @@ fn a_senders_events() {
     assert_eq!(lines[3]["phase"], "streaming");
     assert_eq!(lines[4]["label"], "lab\x1b\"");
     assert_eq!(lines[5]["reason"], "disk\nfull");
-    assert_eq!(lines[8]["bits_per_second"], 8_000_000);
-    assert_eq!(lines[8]["devices_failed"], 1);
-    assert_eq!(lines[10]["deficit_blocks"], 7);
-    let last = &lines[11];
+    assert_eq!((&lines[5]["attempts"], &lines[5]["activity"]), (&Value::from(1), &Value::Null));
+    assert_eq!(lines[10]["bits_per_second"], 8_000_000);
+    assert_eq!(lines[10]["devices_failed"], 1);
+    assert_eq!(lines[12]["deficit_blocks"], 7);
+    assert_eq!((&lines[12]["status"], &lines[12]["activity"]), (&"active".into(), &"repairing".into()));
+    let last = &lines[13];
     assert_eq!(
         (last["outcome"].as_str(), last["reason"].as_str()),
         (Some("source_failed"), Some("it shrank"))

@@ -1,6 +1,7 @@
 //! What becomes of the receiver's jobs on a part file that is all in memory.
 
 use super::*;
+use crate::wire::Holdings;
 
 impl World {
     /// Opens a part file that an earlier run has left: every second block is as it should be.
@@ -20,6 +21,13 @@ impl World {
 
     pub(super) fn run(&mut self, job: ReceiverJob) -> ReceiverDone {
         match (job, &mut self.part) {
+            (ReceiverJob::Probe { session, .. }, _) => {
+                ReceiverDone::Probed { session, holding: Holdings::Nothing }
+            }
+            (ReceiverJob::Adopt { .. }, part) => {
+                assert!(part.is_none(), "a part file beside the whole one");
+                ReceiverDone::Committed("object".into())
+            }
             (ReceiverJob::Open { layout, .. }, part) => {
                 assert!(part.is_none(), "opened twice");
                 if layout.object_size() > DISK {

@@ -25,7 +25,7 @@ fn nothing_is_done_for_one_that_cannot_be_reached_and_less_is_sent_than_came() {
     for run in 0..50 {
         let from = bench.sent.len();
         bench.send_join(1, run, at);
-        let (sent, join) = (sent_to(&bench, at, from), 20 + 64 + 16 + 2 + 1 + 16);
+        let (sent, join) = (sent_to(&bench, at, from), crate::limits::HEADER_LEN + 64 + 16 + 2 + 1 + 16);
         assert!(sent > 0 && sent < join, "{sent} bytes for a join of about {join}");
         // Nor later on: not a poll, not a goodbye.
         let from = bench.sent.len();
@@ -67,12 +67,11 @@ fn agreements_are_made_so_often_a_second_and_no_more() {
 
 #[test]
 fn what_a_device_says_again_is_not_heard_again() {
-    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(2));
     bench.join(1, 1);
     bench.join(2, 1);
     let abort = Abort { code: AbortCode::Disk, reason: "disk full".into() };
-    let report =
-        Progress { verified: 2, received: 1, lost: 0, kernel_drops: 0, overrun_drops: 0, arrivals: None };
+    let report = any_report(2);
     let report = bench.run(1).seal_message(&report.into(), |_| ());
     let heard = bench.sender.counters.feedback;
     bench.take(address(1), report.clone());
@@ -85,14 +84,14 @@ fn what_a_device_says_again_is_not_heard_again() {
     }
     // Another device's words under this one's channel open with no key of it.
     let mut forged = bench.run(2).seal_message(&abort.into(), |_| ());
-    forged[12..14].copy_from_slice(&1_u16.to_be_bytes());
+    forged[13..15].copy_from_slice(&1_u16.to_be_bytes());
     bench.take(address(1), forged);
-    assert!(!bench.status(1).is_final());
+    assert!(!bench.state(1).is_final());
 }
 
 #[test]
 fn every_changed_bit_of_what_a_device_says_is_noticed() {
-    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(2));
     bench.join(1, 1);
     let abort = Abort { code: AbortCode::Disk, reason: String::new() };
     let said = bench.run(1).seal_message(&abort.into(), |_| ());
@@ -101,16 +100,16 @@ fn every_changed_bit_of_what_a_device_says_is_noticed() {
         damaged[bit / 8] ^= 1 << (bit % 8);
         bench.pass(Duration::from_millis(5));
         bench.take(address(1), damaged);
-        assert!(!bench.status(1).is_final(), "bit {bit}");
+        assert!(!bench.state(1).is_final(), "bit {bit}");
     }
     bench.take(address(1), said);
-    assert!(bench.status(1).is_final());
+    assert!(bench.state(1).is_final());
     // The same of a join, with its cookie.
     let from = bench.sent.len();
     bench.send_join(2, 1, address(2));
     bench.answered(2, 1, address(2), from);
     let fake = bench.runs.get_mut(&(2, 1)).unwrap();
-    let join = fake.join(Join { device: id(2), holds: false, label: "d".into() });
+    let join = fake.join(any_join(id(2), Holdings::Nothing));
     for bit in 0..join.len() * 8 {
         let mut damaged = join.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
@@ -124,12 +123,11 @@ fn every_changed_bit_of_what_a_device_says_is_noticed() {
 
 #[test]
 fn a_device_that_moves_is_served_where_it_is_once_it_has_shown_that_it_is_there() {
-    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(2));
     bench.join(1, 1);
     let (old, new) = (address(1), address(77));
     let report = |bench: &mut Bench, at| {
-        let report =
-            Progress { verified: 0, received: 1, lost: 0, kernel_drops: 0, overrun_drops: 0, arrivals: None };
+        let report = any_report(0);
         let bytes = bench.run(1).seal_message(&report.into(), |_| ());
         bench.take(at, bytes);
     };
@@ -147,7 +145,7 @@ fn a_device_that_moves_is_served_where_it_is_once_it_has_shown_that_it_is_there(
 #[test]
 fn a_device_that_starts_again_takes_its_place_and_a_clone_gets_one_of_its_own() {
     // Started again: its former run is silent.
-    let mut bench = Bench::new(4, |config| config.expected = Some(9));
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(9));
     bench.join(1, 1);
     bench.pass(Duration::from_millis(500));
     for _ in 0..10 {
@@ -158,10 +156,10 @@ fn a_device_that_starts_again_takes_its_place_and_a_clone_gets_one_of_its_own() 
     let run = bench.run(1);
     assert_eq!(run.channel(), ChannelId(1));
     bench.abort(1);
-    assert!(bench.status(1).is_final(), "the new run speaks for it");
+    assert!(bench.state(1).is_final(), "the new run speaks for it");
 
     // A clone: both go on speaking.
-    let mut bench = Bench::new(4, |config| config.expected = Some(9));
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(9));
     bench.join(1, 1);
     for _ in 0..5 {
         bench.pass(Duration::from_millis(400));
@@ -171,20 +169,20 @@ fn a_device_that_starts_again_takes_its_place_and_a_clone_gets_one_of_its_own() 
     }
     assert_eq!(bench.sender.devices.len(), 2, "they are two");
     let rows = bench.sender.snapshot(bench.now).devices;
-    assert_ne!(rows[0].device, rows[1].device);
-    assert!(rows[1].label.contains("duplicate"), "{}", rows[1].label);
+    assert_ne!(rows[0].assignment.device, rows[1].assignment.device);
+    assert!(rows[1].assignment.label.contains("duplicate"), "{}", rows[1].assignment.label);
     // What one says is not the other's.
     bench.current.insert(1, 2);
     let abort = Abort { code: AbortCode::Disk, reason: "disk full".into() };
     let bytes = bench.run(1).seal_message(&abort.into(), |_| ());
     bench.take(address(2), bytes);
     let rows = bench.sender.snapshot(bench.now).devices;
-    assert!(!rows[0].status.is_final() && rows[1].status.is_final());
+    assert!(!rows[0].assignment.state().is_final() && rows[1].assignment.state().is_final());
 }
 
 #[test]
 fn a_device_that_floods_is_heard_no_more_often_than_it_may() {
-    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(2));
     bench.join(1, 1);
     let before = bench.sender.counters.feedback;
     for _ in 0..20_000 {
@@ -197,7 +195,7 @@ fn a_device_that_floods_is_heard_no_more_often_than_it_may() {
 /// Junk costs a stranger no key: the session and the channels are in clear.
 #[test]
 fn junk_on_a_devices_channel_does_not_silence_the_device() {
-    let mut bench = Bench::new(4, |config| config.expected = Some(2));
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(2));
     bench.join(1, 1);
     let before = bench.sender.counters.feedback;
     let mut junk = bench.run(1).seal_message(&crate::wire::Acknowledge.into(), |_| ());
@@ -221,12 +219,12 @@ fn junk_on_a_devices_channel_does_not_silence_the_device() {
 /// A join is heard again however old it is: whoever has recorded one keeps a dead device alive.
 #[test]
 fn a_replayed_join_does_not_keep_a_device_alive() {
-    let mut bench = Bench::new(4, |config| config.expected = Some(1));
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(1));
     let from = bench.sent.len();
     bench.send_join(1, 1, address(1));
     bench.answered(1, 1, address(1), from);
     bench.current.insert(1, 1);
-    let join = bench.run(1).join(Join { device: id(1), holds: false, label: "d".into() });
+    let join = bench.run(1).join(any_join(id(1), Holdings::Nothing));
     bench.take(address(1), join.clone());
     assert_eq!(bench.sender.devices.len(), 1);
     // The device dies; its datagram lives on.
@@ -234,6 +232,6 @@ fn a_replayed_join_does_not_keep_a_device_alive() {
         bench.pass(Duration::from_secs(1));
         bench.take(address(1), join.clone());
     }
-    let status = bench.status(1);
-    assert!(status.is_final() || status == DeviceStatus::Lost, "{status:?} after 30 s of silence");
+    let status = bench.state(1);
+    assert!(status.is_final() || status == State::Lost, "{status:?} after 30 s of silence");
 }

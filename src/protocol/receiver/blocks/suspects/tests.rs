@@ -15,8 +15,8 @@ fn blocks(count: u32) -> Blocks {
     let layout = Layout::new(u64::from(count) << 10, 10, SIZE as u16).unwrap();
     let mut blocks = Blocks::new(layout, RECEIVER_BUFFER_BYTES);
     for first in (0..count).step_by(32) {
-        let values = (first..count.min(first + 32)).map(|_| Digest::default()).collect();
-        blocks.add_page(HashPage { first: BlockIndex(first), values });
+        let values = (first..count.min(first + 32)).map(|_| (Digest::default(), K));
+        blocks.add_page(HashPage::raw(BlockIndex(first), values));
     }
     blocks
 }
@@ -133,7 +133,7 @@ fn a_block_whose_page_comes_late_is_taken_apart_too() {
         blocks.add(BlockIndex(0), Esi(id), &symbol(id));
     });
     assert_eq!(blocks.stored(BlockIndex(0), Digest([7; 32]), Buffer::default()), BlockCheck::Waiting);
-    let checked = blocks.add_page(HashPage { first: BlockIndex(0), values: vec![Digest::default()] });
+    let checked = blocks.add_page(HashPage::raw(BlockIndex(0), [(Digest::default(), K)]));
     assert_eq!(checked, [(BlockIndex(0), BlockCheck::Rejected)]);
     assert_eq!(blocks.suspects(), [BlockIndex(0)]);
     blocks.add_digests(&digests(0, 0, K));

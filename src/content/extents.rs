@@ -1,0 +1,82 @@
+//! Extents of a file: where it has data, and where it has holes.
+
+use super::entry::EntryError;
+
+/// What an extent holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExtentKind {
+    /// Bytes that are stored.
+    Data,
+    /// Nothing is stored; it reads as zeros.
+    Hole,
+}
+
+/// A run of a file's bytes of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// What it holds.
+    pub kind: ExtentKind,
+    /// Its first byte.
+    pub start: u64,
+    /// Its bytes; at least 1.
+    pub len: u64,
+}
+
+/// The extents of a file, in order and without a gap. Neighbours are of different kinds, so that there is only
+/// one way to say it: the lengths of data, hole, data and so on. Only the first length may be 0, where the file
+/// begins with a hole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extents {
+    lengths: Vec<u64>,
+}
+
+impl Extents {
+    /// A file of `size` bytes without holes.
+    #[must_use]
+    pub fn solid(size: u64) -> Self {
+        Self { lengths: if size == 0 { Vec::new() } else { vec![size] } }
+    }
+
+    /// Extents from the lengths of data, hole, data and so on.
+    ///
+    /// # Errors
+    /// When a length but the first is 0, nothing follows a first one that is, or the sum overflows.
+    pub fn from_lengths(lengths: Vec<u64>) -> Result<Self, EntryError> {
+        let lone_zero = lengths == [0];
+        if lone_zero || lengths.iter().skip(1).any(|&len| len == 0) {
+            return Err(EntryError::Extents);
+        }
+        lengths.iter().try_fold(0_u64, |sum, &len| sum.checked_add(len)).ok_or(EntryError::Size)?;
+        Ok(Self { lengths })
+    }
+
+    /// Lengths of data, hole, data and so on.
+    #[must_use]
+    pub fn lengths(&self) -> &[u64] {
+        &self.lengths
+    }
+
+    /// Bytes of the file.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        // `from_lengths` has checked that they fit.
+        self.lengths.iter().sum()
+    }
+
+    /// Whether the file has no holes.
+    #[must_use]
+    pub fn is_solid(&self) -> bool {
+        self.lengths.len() < 2
+    }
+
+    /// The extents in order.
+    pub fn iter(&self) -> impl Iterator<Item = Extent> {
+        let kinds = [ExtentKind::Data, ExtentKind::Hole].into_iter().cycle();
+        let extents = self.lengths.iter().zip(kinds).scan(0, |next, (&len, kind)| {
+            let start = *next;
+            *next += len;
+            Some(Extent { kind, start, len })
+        });
+        extents.filter(|extent| extent.len > 0)
+    }
+}

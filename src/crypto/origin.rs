@@ -1,0 +1,86 @@
+//! Who made an object, whoever sends it: a signature over the object and its manifest alone. It names no session and
+//! no group, so that a mirror or a relay can pass the object on with its proof, and it covers everything that the
+//! object is told by, so that it can be used for nothing else.
+//!
+//! The chaining values of the blocks follow from the root: whoever has them all merges them and compares. How blocks
+//! are coded on the way, and an object that still grows, are for the session's own signatures.
+
+use super::derive::bind;
+use super::sign::{Purpose, SIGNATURE_LEN, SigningKey, verify as verify_signature};
+use crate::units::{Digest, SenderKey};
+
+/// Version of what is signed.
+const VERSION: u8 = 1;
+/// BLAKE3, as in the ANNOUNCE.
+const HASH: u8 = 1;
+/// Context of the digest of name and manifest.
+const CONTEXT: &str = "mcp 2026-11-21 name and manifest of an object v1";
+
+/// What is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin<'a> {
+    /// log2 of the block size, which the chaining values depend on.
+    pub block_log2: u8,
+    /// Bytes of the object.
+    pub size: u64,
+    /// Its root hash.
+    pub root: Digest,
+    /// Its name, as announced.
+    pub name: &'a str,
+    /// Its manifest; empty if there is none.
+    pub manifest: &'a [u8],
+}
+
+impl Origin<'_> {
+    /// Version, hash algorithm, log2 of the block size, size, root, digest of name and manifest.
+    fn signed<T>(&self, with: impl FnOnce(&[&[u8]]) -> T) -> T {
+        let described = bind(CONTEXT, &[self.name.as_bytes(), self.manifest]);
+        with(&[&[VERSION, HASH, self.block_log2], &self.size.to_be_bytes(), &self.root.0, &described])
+    }
+
+    /// Signs it as the origin with this key.
+    #[must_use]
+    pub fn sign(&self, key: &SigningKey) -> [u8; SIGNATURE_LEN] {
+        self.signed(|parts| key.sign(Purpose::Origin, parts))
+    }
+
+    /// Whether the origin with this key has signed it.
+    #[must_use]
+    pub fn verify(&self, key: &SenderKey, signature: &[u8; SIGNATURE_LEN]) -> bool {
+        self.signed(|parts| verify_signature(key, Purpose::Origin, parts, signature))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::derive::Secret;
+
+    #[test]
+    fn every_field_counts() {
+        let key = SigningKey::new(&Secret::new([5; 32]));
+        let origin =
+            Origin { block_log2: 20, size: 77, root: Digest([1; 32]), name: "image", manifest: b"m" };
+        let signature = origin.sign(&key);
+        assert!(origin.verify(&key.public(), &signature));
+        let others = [
+            Origin { block_log2: 21, ..origin },
+            Origin { size: 78, ..origin },
+            Origin { root: Digest([2; 32]), ..origin },
+            Origin { name: "imag", ..origin },
+            Origin { manifest: b"", ..origin },
+            Origin { name: "imagem", manifest: b"", ..origin },
+            Origin { name: "", manifest: b"imagem", ..origin },
+        ];
+        for other in others {
+            assert!(!other.verify(&key.public(), &signature), "{other:?}");
+        }
+        let another = SigningKey::new(&Secret::new([6; 32]));
+        assert!(!origin.verify(&another.public(), &signature));
+        for bit in 0..signature.len() * 8 {
+            let mut damaged = signature;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(!origin.verify(&key.public(), &damaged), "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What a session asks of its devices that this program does not have: told to the user, who can then install a
+//! program that has it.
+
+use crate::limits::WIRE_VERSION;
+use crate::wire::{Announce, Capabilities, DecodeError, ObjectKind, Versions};
+use std::fmt;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A version of the wire format.
+    Version(u8),
+    /// Capabilities, those that are missing.
+    Capabilities(Capabilities),
+    /// A field or an extension of its announce that a later program understands.
+    Announce(DecodeError),
+    /// Something that is specified, and that this program does not do.
+    Feature(&'static str),
+}
+
+impl Need {
+    /// What a datagram that was not understood asks for, if that is for a later program to know.
+    #[must_use]
+    pub const fn of_error(error: DecodeError) -> Option<Self> {
+        match error {
+            DecodeError::UnsupportedVersion(version) => Some(Self::Version(version)),
+            error if error.is_not_understood() => Some(Self::Announce(error)),
+            _ => None,
+        }
+    }
+
+    /// What an announce asks for that this program does not have, if there is anything.
+    #[must_use]
+    pub fn of_announce(announce: &Announce) -> Option<Self> {
+        if announce.versions.common(Versions::OURS).is_none() {
+            return Some(Self::Version(announce.versions.min));
+        }
+        let missing = announce.required.without(Capabilities::OURS);
+        if !missing.is_empty() {
+            return Some(Self::Capabilities(missing));
+        }
+        if announce.one_way.is_some() {
+            return Some(Self::Feature("one-way mode"));
+        }
+        match announce.objects[..] {
+            [object] if !object.sealed => Some(Self::Feature("objects that still grow")),
+            [object] if object.kind == ObjectKind::File => None,
+            [_] => Some(Self::Feature("objects that are no files")),
+            _ => Some(Self::Feature("several objects")),
+        }
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(version) => {
+                write!(f, "wire version {version} (this program speaks {WIRE_VERSION})")
+            }
+            Self::Capabilities(missing) => write!(f, "capabilities {:#010x}", missing.0),
+            Self::Announce(DecodeError::UnknownCritical { message, number }) => {
+                write!(f, "extension {number} of {message}")
+            }
+            Self::Announce(DecodeError::NotSupported { field, number, .. }) => write!(f, "{field} {number}"),
+            Self::Announce(error) => error.fmt(f),
+            Self::Feature(feature) => f.write_str(feature),
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! Sessions that have not admitted this device: how they are found and joined, and what is heeded of what they say.
+//! `provisional_sessions` has the rules.
+
+use super::blocks::Blocks;
+use super::inbound::is_sound;
+use super::provisional_sessions::ProvisionalSession;
+use super::session::{Session, sound_group_size};
+use super::{Receiver, State};
+use crate::crypto::derive::Secret;
+use crate::crypto::origin::Origin;
+use crate::limits::join_ceiling;
+use crate::protocol::Output;
+use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
+use crate::protocol::job::ReceiverJob;
+use crate::protocol::need::Need;
+use crate::protocol::packet_protection::{self, FindError, Found, ReceiverSide};
+use crate::protocol::trust::TrustDecision;
+use crate::time::Time;
+use crate::units::{Arrival, SessionId};
+use crate::wire::{
+    Admit, AdmitVerdict, Announce, DecodeError, HashPage, Head, Holdings, Invitation, Message, MessageKind,
+    Retry, Symbol,
+};
+use std::net::SocketAddr;
+
+/// What a run's random bytes become in one session; used for nothing else.
+const AGREEMENT: &str = "mcp 2026-11-20 device's half of an agreement v1";
+/// Refused senders that are told of.
+const MAX_REFUSED: usize = 16;
+/// Sessions that are told of only once.
+const MAX_FOUND: usize = 64;
+
+impl Receiver {
+    /// A datagram is of a kind, a protection or a version that this program does not know.
+    pub(super) fn not_understood(&mut self, error: DecodeError, from: SocketAddr) {
+        match error {
+            DecodeError::UnknownKind(_) => self.counters.unknown_kinds += 1,
+            error if error.is_not_understood() => self.counters.not_understood += 1,
+            _ => {}
+        }
+        if matches!(error, DecodeError::UnsupportedVersion(_)) {
+            self.tell_need(Need::of_error(error), from);
+        }
+    }
+
+    /// Tells the user, once of each address, why the session that is announced there is none for us.
+    fn tell_need(&mut self, need: Option<Need>, from: SocketAddr) {
+        let Some(need) = need.filter(|_| matches!(self.state, State::Seeking)) else { return };
+        if self.needs.len() < MAX_REFUSED && self.needs.iter().all(|(ip, _)| *ip != from.ip()) {
+            self.needs.push((from.ip(), need));
+            self.event(ReceiverEvent::SenderNeeds { need, address: from });
+        }
+    }
+
+    /// The session that an announce is of, if it is the kind looked for and its sender one that is trusted.
+    fn meet(
+        &mut self,
+        now: Time,
+        from: SocketAddr,
+        head: &Head,
+        bytes: &mut [u8],
+    ) -> Option<(Session, TrustDecision)> {
+        // What cannot count costs nothing.
+        if head.protection.is_group() == self.config.group_keys.is_empty() || !self.limits.home.allow(now) {
+            return None;
+        }
+        let found = packet_protection::examine(&self.config.group_keys, head, bytes);
+        let Found { announce, group_key } = match found {
+            Ok(found) => found,
+            Err(FindError::NotUnderstood(_, error) | FindError::SignedOtherwise(error)) => {
+                self.counters.not_understood += 1;
+                self.tell_need(Need::of_error(error), from);
+                return None;
+            }
+            Err(FindError::Ignored) => return None,
+        };
+        if self.config.only.is_some_and(|ip| ip != announce.data.ip()) {
+            return None;
+        }
+        let (key, decision) = (announce.sender, self.config.trust.decide(&announce.sender, from.ip()));
+        if !decision.accepted() {
+            if !self.refused.contains(&key) && self.refused.len() < MAX_REFUSED {
+                self.refused.push(key);
+                self.event(ReceiverEvent::SenderRefused { key, address: from, decision });
+            }
+            return None;
+        }
+        if let Some(need) = Need::of_announce(&announce) {
+            self.tell_need(Some(need), from);
+            return None;
+        }
+        if !origin_is_sound(&announce) {
+            return None;
+        }
+        let id = head.header.session;
+        let random = Secret::new(self.config.agreement).derive(AGREEMENT, &[&id.0.to_be_bytes()]);
+        let group = group_key.map(|i| &self.config.group_keys[i]);
+        let side = ReceiverSide::new(id, &announce, group, *random.expose())?;
+        Some((Session::latch(side, from, &announce, now)?, decision))
+    }
+
+    /// Makes a provisional session of the session of an announce, if one is looked for and it is none yet.
+    pub(super) fn consider(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) {
+        let id = head.header.session;
+        let other = |wanted: SessionId| self.session.is_none() && wanted != id;
+        if self.config.wanted.is_some_and(other)
+            || !self.looks_for(now, id)
+            || self.provisional.position(id).is_some()
+        {
+            return;
+        }
+        let Some((session, decision)) = self.meet(now, from, head, bytes) else { return };
+        if self.session.as_ref().is_some_and(|old| !session.continues(old)) {
+            return;
+        }
+        // What is verified is known already.
+        let holding = self.session.as_ref().map(|_| Holdings::Some);
+        if self.provisional.add(ProvisionalSession::new(session, decision, holding, now), now) {
+            self.turn_begins();
+        }
+    }
+
+    /// A provisional session has its turn now.
+    fn turn_begins(&mut self) {
+        let Some(ProvisionalSession { session, .. }) = self.provisional.current() else { return };
+        self.out.push_back(Output::Listen(session.data));
+        if self.session.is_none() && !self.found.contains(&session.id) {
+            self.found.push_back(session.id);
+            let event = session.found_event();
+            self.event(event);
+            if self.found.len() > MAX_FOUND {
+                self.found.pop_front();
+            }
+        }
+        self.probe();
+    }
+
+    /// Has it looked up what the device holds of the object, one at a time.
+    fn probe(&mut self) {
+        let Some(ProvisionalSession { session, holding: None, .. }) = self.provisional.current() else {
+            return;
+        };
+        if self.provisional.probing.is_none() {
+            let (session, name, layout) = (session.id, session.name.clone(), session.layout);
+            self.provisional.probing = Some(session);
+            self.job(ReceiverJob::Probe { session, name, layout });
+        }
+    }
+
+    /// It was looked up.
+    pub(super) fn probed(&mut self, session: SessionId, holding: Holdings) {
+        self.provisional.probing = None;
+        if let Some(provisional) = self.provisional.get_mut(session) {
+            provisional.holding = Some(holding);
+        }
+        if matches!(self.state, State::Seeking) {
+            self.probe();
+        }
+    }
+
+    /// Goes on to the next provisional session if it is time to, and sends the join that is due.
+    pub(super) fn tend_provisional(&mut self, now: Time) {
+        if self.provisional.tend(now) {
+            self.turn_begins();
+        }
+        if let Some(provisional) = self.provisional.current_mut()
+            && now >= provisional.join
+        {
+            provisional.join = Time::NEVER;
+            if provisional.last_join.replace(now).is_some() {
+                provisional.session.try_elsewhere();
+            }
+            self.join_provisional(now);
+        }
+    }
+
+    /// Asks the sender of the provisional session that has its turn for a channel.
+    fn join_provisional(&mut self, now: Time) {
+        let Some(ProvisionalSession { session, holding, .. }) = self.provisional.current() else { return };
+        let join = self.join(session, holding.unwrap_or_default());
+        let datagram = self.join_datagram(session, join);
+        self.send_join(datagram);
+        self.provisional.joined(now);
+    }
+
+    /// The provisional session that may have a row for us.
+    pub(super) fn asked_session(&mut self) -> Option<ProvisionalSession> {
+        let id = self.provisional.current().filter(|provisional| provisional.last_join.is_some())?.session.id;
+        self.provisional.take(id)
+    }
+
+    /// Takes a datagram of a provisional session in, if it is one.
+    pub(super) fn take_provisional(
+        &mut self,
+        now: Time,
+        arrival: Arrival,
+        head: &Head,
+        bytes: &mut [u8],
+    ) -> bool {
+        let id = head.header.session;
+        let Some(at) = self.provisional.position(id) else { return false };
+        // There is room for what one of them sends, and none while we are in another session.
+        let keeps = at == 0 && matches!(self.state, State::Seeking);
+        let is_kept = matches!(head.kind, MessageKind::Symbol | MessageKind::HashPage);
+        if is_kept && !keeps {
+            return true;
+        }
+        let Some(provisional) = self.provisional.get_mut(id) else { return false };
+        let opened = provisional.session.open(now, &arrival, head, bytes, &mut self.limits);
+        let Some(message) = opened else { return false };
+        if head.protection.is_device() {
+            provisional.spoke(now);
+        }
+        match message {
+            Message::Symbol(symbol) => self.keep_symbol(&symbol),
+            Message::HashPage(page) => self.keep_page(page),
+            Message::Announce(announce) => self.provisional_announced(now, id, &announce),
+            Message::Retry(retry) => self.provisional_challenged(now, id, &retry),
+            Message::Admit(admit) => {
+                self.provisional_admits(now, id, &admit);
+                true
+            }
+            Message::Abort(_) => {
+                self.drop_provisional(now, id);
+                true
+            }
+            Message::Poll(poll) => {
+                provisional.session.gsize = sound_group_size(poll.gsize);
+                true
+            }
+            _ => true,
+        }
+    }
+
+    pub(super) fn drop_provisional(&mut self, now: Time, id: SessionId) {
+        if self.provisional.remove(id, now).is_some_and(|(_, begins)| begins) {
+            self.turn_begins();
+        }
+    }
+
+    /// The buffers of the provisional session that has its turn.
+    fn kept(&mut self) -> Option<&mut Blocks> {
+        let provisional = self.provisional.current_mut()?;
+        Some(provisional.blocks.get_or_insert_with(|| {
+            let mut blocks = Blocks::provisional(provisional.session.layout, self.config.buffer_bytes);
+            blocks.liken(self.likely.clone());
+            blocks
+        }))
+    }
+
+    fn keep_symbol(&mut self, symbol: &Symbol<'_>) -> bool {
+        let Some(blocks) = self.kept() else { return false };
+        let sound = is_sound(blocks, symbol);
+        if sound {
+            // What finds no buffer is fetched again.
+            blocks.add(symbol.block, symbol.esi, symbol.payload);
+        }
+        sound
+    }
+
+    fn keep_page(&mut self, page: HashPage) -> bool {
+        if let Some(blocks) = self.kept() {
+            blocks.add_page(page);
+        }
+        true
+    }
+
+    fn provisional_announced(&mut self, now: Time, id: SessionId, announce: &Announce) -> bool {
+        let current = self.provisional.position(id) == Some(0);
+        let Some(provisional) = self.provisional.get_mut(id).filter(|c| c.session.agrees(announce)) else {
+            return false;
+        };
+        // What was checked before need not be again.
+        if provisional.session.origin != announce.origin && !origin_is_sound(announce) {
+            return false;
+        }
+        provisional.session.update(announce);
+        if current && provisional.holding.is_some() {
+            self.invited(now, announce.invitation);
+        }
+        true
+    }
+
+    /// An announce invites: draw, and join after a random delay.
+    fn invited(&mut self, now: Time, invitation: Invitation) {
+        let Some(provisional) = self.provisional.current_mut() else { return };
+        let probability = invitation.probability.min(join_ceiling(provisional.invitations));
+        provisional.invitations += 1;
+        if provisional.admitted || provisional.join_is_pending(now) || !self.draw(probability) {
+            return;
+        }
+        let join = now + invitation.window.mul_f64(self.rng.f64());
+        if let Some(provisional) = self.provisional.current_mut() {
+            provisional.join = join;
+        }
+    }
+
+    /// A sender wants to see that we receive where it thinks we are.
+    fn provisional_challenged(&mut self, now: Time, id: SessionId, retry: &Retry) -> bool {
+        let current = self.provisional.position(id) == Some(0);
+        let provisional = self.provisional.get_mut(id);
+        let Some(provisional) = provisional.filter(|c| c.session.side.agreement() == retry.agreement) else {
+            return false;
+        };
+        provisional.session.cookie = retry.cookie;
+        // A forged one must not make us talk more than we would.
+        if current && provisional.last_join.is_some() && provisional.may_answer_retry(now) {
+            self.join_provisional(now);
+        }
+        true
+    }
+
+    /// A session answers our join: it is live, for nobody else can have sealed this to us.
+    fn provisional_admits(&mut self, now: Time, id: SessionId, admit: &Admit) {
+        // What was not announced, or we did not offer, cannot have been chosen.
+        let possible = self.provisional.get_mut(id).is_some_and(|p| p.session.may_be_chosen(admit));
+        if admit.verdict == AdmitVerdict::Admitted && !possible {
+            return;
+        }
+        match (&self.state, admit.verdict) {
+            (State::Seeking, _) => {
+                if let Some(provisional) = self.provisional.take(id) {
+                    self.take_part(now, provisional, admit);
+                }
+            }
+            (State::Receiving, AdmitVerdict::Admitted) => {
+                if let Some(provisional) = self.provisional.get_mut(id) {
+                    provisional.session.side.admitted(admit.channel);
+                    provisional.session.ticket = admit.ticket;
+                    provisional.admitted = true;
+                }
+                self.go_over(now);
+            }
+            _ => self.drop_provisional(now, id),
+        }
+    }
+
+    /// Takes part in a session that has shown that it is live, and in no other.
+    fn take_part(&mut self, now: Time, provisional: ProvisionalSession, admit: &Admit) {
+        self.provisional.clear();
+        let ProvisionalSession { mut session, decision, holding, blocks, .. } = provisional;
+        let (key, address) = (session.side.sender(), session.sender);
+        self.trusted = Some((key, decision));
+        self.event(ReceiverEvent::SenderTrusted { key, address, decision });
+        self.known = true;
+        if admit.verdict == AdmitVerdict::Admitted {
+            session.side.admitted(admit.channel);
+            session.ticket = admit.ticket;
+            self.admitted = true;
+        }
+        let blocks = blocks.unwrap_or_else(|| Blocks::provisional(session.layout, self.config.buffer_bytes));
+        self.blocks = Some(blocks);
+        if let Some(blocks) = &mut self.blocks {
+            blocks.liken(self.likely.clone());
+        }
+        self.session = Some(session);
+        match admit.verdict {
+            AdmitVerdict::Admitted => {
+                self.timers.admitted(now);
+                self.event(ReceiverEvent::Admitted);
+                self.state = State::Opening;
+                if let Some(Holdings::All(root)) = holding {
+                    self.adoptable = Some(root);
+                }
+                self.open_or_adopt();
+            }
+            AdmitVerdict::AlreadyComplete => self.leave(ReceiverOutcome::AlreadyComplete, None, now),
+            AdmitVerdict::Unsupported => {
+                let need = Need::Feature("a version or a capability");
+                self.leave(ReceiverOutcome::SenderNeeds(need), None, now);
+            }
+            AdmitVerdict::Full => self.leave(ReceiverOutcome::Refused, None, now),
+        }
+    }
+
+    /// Makes the part file; or, if a file with the object's hash is in place already, makes sure of that one.
+    /// As long as the sender has not said which hash that is, it waits.
+    pub(super) fn open_or_adopt(&mut self) {
+        let Some(session) = &self.session else { return };
+        let (name, layout) = (session.name.clone(), session.layout);
+        let (own, root) = (self.adoptable, session.root);
+        if own.is_some() && root.is_none() {
+            return;
+        }
+        self.adoptable = None;
+        if own.is_some() && own == root {
+            self.state = State::Committing;
+            self.event(ReceiverEvent::Resumed { bytes: layout.object_size() });
+            self.event(ReceiverEvent::Committing);
+            self.job(ReceiverJob::Adopt { name });
+        } else {
+            self.job(ReceiverJob::Open { name, layout });
+        }
+    }
+}
+
+/// Whether an announce has a proof of its origin that holds, or none. A proof is of objects whose root is known.
+pub(super) fn origin_is_sound(announce: &Announce) -> bool {
+    let Some(proof) = &announce.origin else { return true };
+    let [object] = announce.objects[..] else { return false };
+    object.root.is_some_and(|root| {
+        let (name, manifest) = (&announce.name, &announce.manifest);
+        let origin = Origin { block_log2: object.block_log2, size: object.size, root, name, manifest };
+        origin.verify(&proof.key, &proof.signature)
+    })
+}

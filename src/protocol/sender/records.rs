@@ -1,0 +1,317 @@
+//! What the store is asked and told: look-ups of devices that want to join, and records of how far devices are.
+//! Both are jobs, at most one of each at a time; what comes up meanwhile goes into the next one together.
+//!
+//! A store that fails is asked again, ever more seldom. When it has failed, or not answered, for
+//! [`STORE_PATIENCE`], it is given up: devices that are being served go on, nobody else is let in, no receipt is
+//! acknowledged, and the session ends with [`SenderOutcome::StoreFailed`].
+
+use super::Sender;
+use super::devices::Devices;
+use crate::limits::{MAX_STORE_BATCH, STORE_PATIENCE};
+use crate::protocol::event::{SenderEvent, SenderOutcome};
+use crate::protocol::job::SenderJob;
+use crate::task::Assignment;
+use crate::time::Time;
+use crate::units::{DeviceId, DeviceIndex};
+use crate::wire::{AbortCode, Acknowledge, Message, Phase};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Pause after a failure: the first, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// One kind of request to the store, and how it fares.
+#[derive(Debug, Default)]
+struct Line {
+    /// Since when a job is under way.
+    asked: Option<Time>,
+    trouble: Option<Trouble>,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    /// When it began.
+    since: Time,
+    /// When the store is asked again.
+    retry: Time,
+    pause: Duration,
+    /// What it said last.
+    why: String,
+}
+
+impl Line {
+    fn may_ask(&self, now: Time) -> bool {
+        self.asked.is_none() && self.trouble.as_ref().is_none_or(|trouble| now >= trouble.retry)
+    }
+    fn failed(&mut self, why: &str, now: Time) {
+        self.asked = None;
+        let pause = self.trouble.as_ref().map_or(PAUSES.0, |trouble| (trouble.pause * 2).min(PAUSES.1));
+        let since = self.trouble.as_ref().map_or(now, |trouble| trouble.since);
+        self.trouble = Some(Trouble { since, retry: now + pause, pause, why: why.to_owned() });
+    }
+    fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+    /// When there is no hope left; never if nothing is wrong.
+    fn deadline(&self) -> Time {
+        let failing = self.trouble.as_ref().map(|trouble| trouble.since);
+        failing.or(self.asked).map_or(Time::NEVER, |since| since + STORE_PATIENCE)
+    }
+    /// When to act next, if there is something to ask for.
+    fn next_timeout(&self, wanted: bool) -> Time {
+        match &self.trouble {
+            Some(trouble) if wanted && self.asked.is_none() => trouble.retry.min(self.deadline()),
+            _ if wanted || self.asked.is_some() => self.deadline(),
+            _ => Time::NEVER,
+        }
+    }
+    /// Time in which nobody ran us is not the store's.
+    fn put_off(&mut self, away: Duration) {
+        self.asked = self.asked.map(|since| since + away);
+        if let Some(trouble) = &mut self.trouble {
+            trouble.since = trouble.since + away;
+        }
+    }
+}
+
+/// What is between the session and its store.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    /// Devices to be looked up.
+    wanted: BTreeSet<DeviceId>,
+    looking_up: Vec<DeviceId>,
+    look_ups: Line,
+    /// Devices that the store does not have as they are.
+    changed: BTreeSet<DeviceIndex>,
+    recording: Vec<(DeviceIndex, Assignment)>,
+    records: Line,
+    /// The user knows that the store fails.
+    told: bool,
+    given_up: Option<String>,
+}
+
+impl Records {
+    /// A device wants to join.
+    pub fn look_up(&mut self, device: DeviceId) {
+        self.wanted.insert(device);
+    }
+    /// The assignment of a device has changed.
+    pub fn changed(&mut self, index: DeviceIndex) {
+        self.changed.insert(index);
+    }
+    /// Whether the store has everything.
+    pub fn is_idle(&self) -> bool {
+        self.changed.is_empty() && self.recording.is_empty()
+    }
+    /// Whether devices wait for the store's answer.
+    pub fn is_looking_up(&self) -> bool {
+        self.given_up.is_none() && !(self.wanted.is_empty() && self.looking_up.is_empty())
+    }
+    /// Why the store was given up, if it was.
+    pub fn given_up(&self) -> Option<&str> {
+        self.given_up.as_deref()
+    }
+    /// When the store is asked again, or given up.
+    pub fn next_timeout(&self) -> Time {
+        if self.given_up.is_some() {
+            return Time::NEVER;
+        }
+        let look_ups = self.look_ups.next_timeout(!self.wanted.is_empty());
+        look_ups.min(self.records.next_timeout(!self.changed.is_empty()))
+    }
+    /// Puts the deadlines off by time in which nobody ran us.
+    pub fn put_off(&mut self, away: Duration) {
+        self.look_ups.put_off(away);
+        self.records.put_off(away);
+    }
+
+    fn next_look_up(&mut self, now: Time) -> Option<SenderJob> {
+        if self.given_up.is_some() || self.wanted.is_empty() || !self.look_ups.may_ask(now) {
+            return None;
+        }
+        self.look_ups.asked = Some(now);
+        while self.looking_up.len() < MAX_STORE_BATCH
+            && let Some(device) = self.wanted.pop_first()
+        {
+            self.looking_up.push(device);
+        }
+        Some(SenderJob::LookUp(self.looking_up.clone()))
+    }
+
+    fn next_record(&mut self, devices: &Devices, now: Time) -> Option<SenderJob> {
+        if self.given_up.is_some() || self.changed.is_empty() || !self.records.may_ask(now) {
+            return None;
+        }
+        self.records.asked = Some(now);
+        while self.recording.len() < MAX_STORE_BATCH
+            && let Some(index) = self.changed.pop_first()
+        {
+            self.recording.push((index, devices.get(index).assignment.clone()));
+        }
+        Some(SenderJob::Record(self.recording.iter().map(|(_, assignment)| assignment.clone()).collect()))
+    }
+
+    /// What was asked for in vain is asked for again.
+    fn failed(&mut self, look_up: bool, why: &str, now: Time) {
+        if look_up {
+            self.wanted.extend(self.looking_up.drain(..));
+            self.look_ups.failed(why, now);
+        } else {
+            self.changed.extend(self.recording.drain(..).map(|(index, _)| index));
+            self.records.failed(why, now);
+        }
+    }
+
+    fn is_troubled(&self) -> bool {
+        self.look_ups.trouble.is_some() || self.records.trouble.is_some()
+    }
+}
+
+impl Sender {
+    /// Asks the store for what is wanted of it now.
+    pub(super) fn ask_the_store(&mut self, now: Time) {
+        if self.shutdown.is_finished() {
+            return;
+        }
+        let look_up = if self.shutdown.is_closing() { None } else { self.records.next_look_up(now) };
+        let record = self.records.next_record(&self.devices, now);
+        [look_up, record].into_iter().flatten().for_each(|job| self.job(job));
+    }
+
+    /// Gives the store up if it has failed, or not answered, for too long.
+    pub(super) fn watch_the_store(&mut self, now: Time) {
+        let lines = [&self.records.look_ups, &self.records.records];
+        let Some(line) = lines.into_iter().find(|line| now >= line.deadline()) else { return };
+        let why = line.trouble.as_ref().map_or("it does not answer", |trouble| &trouble.why).to_owned();
+        self.give_up_the_store(&why, now);
+    }
+
+    fn give_up_the_store(&mut self, why: &str, now: Time) {
+        if self.records.given_up.is_some() {
+            return;
+        }
+        self.tell_of_the_store(why);
+        self.records.given_up = Some(why.to_owned());
+        // Nobody else is let in.
+        self.pending_joins.clear();
+        self.start_if_ready(now);
+        self.end_if_done(now);
+    }
+
+    fn tell_of_the_store(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.records.told, true) {
+            self.event(SenderEvent::StoreFails(why.to_owned()));
+        }
+    }
+
+    fn store_failed(&mut self, look_up: bool, why: &str, now: Time) {
+        self.records.failed(look_up, why, now);
+        let line = if look_up { &self.records.look_ups } else { &self.records.records };
+        if now >= line.deadline() {
+            self.give_up_the_store(why, now);
+        } else {
+            self.tell_of_the_store(why);
+        }
+    }
+
+    fn store_answered(&mut self) {
+        if self.records.told && !self.records.is_troubled() {
+            self.records.told = false;
+            self.event(SenderEvent::StoreAnswers);
+        }
+    }
+
+    /// The store has answered for devices that want to join, or failed to.
+    pub(super) fn looked_up(
+        &mut self,
+        found: Result<Vec<(DeviceId, Option<Assignment>)>, String>,
+        now: Time,
+    ) {
+        if self.records.given_up.is_some() || self.shutdown.is_finished() {
+            return;
+        }
+        let found = match found {
+            Ok(found) => found,
+            Err(why) => return self.store_failed(true, &why, now),
+        };
+        self.records.looking_up.clear();
+        self.records.look_ups.succeeded();
+        self.store_answered();
+        if !self.shutdown.is_closing() {
+            self.let_in_all(found, now);
+        }
+    }
+
+    /// The store has these assignments now, or failed to take them. Devices whose receipts waited for it are
+    /// answered.
+    pub(super) fn recorded(&mut self, kept: Result<Vec<Assignment>, String>, now: Time) {
+        if self.records.given_up.is_some() || self.shutdown.is_finished() {
+            return;
+        }
+        let kept = match kept {
+            Ok(kept) => kept,
+            Err(why) => return self.store_failed(false, &why, now),
+        };
+        self.records.records.succeeded();
+        self.store_answered();
+        for ((index, sent), kept) in std::mem::take(&mut self.records.recording).into_iter().zip(kept) {
+            if kept != sent {
+                self.overruled(index, &kept, now);
+            }
+            self.devices.get_mut(index).recorded = Some(kept);
+            self.tell_if_changed(index, now);
+            self.acknowledge_if_recorded(index, now);
+        }
+        self.end_if_done(now);
+        self.finish_closing(now);
+    }
+
+    /// The store knows better, since another session wrote to it: the device is complete, or further attempts
+    /// were made.
+    fn overruled(&mut self, index: DeviceIndex, kept: &Assignment, now: Time) {
+        let device = self.devices.get_mut(index);
+        if kept.is_complete() {
+            device.assignment = kept.clone();
+            device.ended.get_or_insert(now);
+            self.end_unicast_repair(index);
+        } else {
+            device.assignment.attempts = device.assignment.attempts.max(kept.attempts.saturating_add(1));
+            self.records.changed(index);
+        }
+    }
+
+    /// Tells a device that it is known how it ended, once that is in the store.
+    pub(super) fn acknowledge_if_recorded(&mut self, index: DeviceIndex, now: Time) {
+        let device = self.devices.get(index);
+        if device.reported_end && device.is_final() && device.is_recorded() {
+            self.send_to_device(index, &Message::Acknowledge(Acknowledge), now);
+        }
+    }
+
+    /// Whether the store has all that has become of the devices.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.records.is_idle() && self.records.given_up.is_none()
+    }
+
+    /// What the store is known to have of this session's devices.
+    #[must_use]
+    pub fn recorded_assignments(&self) -> Vec<Assignment> {
+        let recorded = self.devices.iter().filter_map(|(_, device)| device.recorded.clone());
+        let mut recorded: Vec<Assignment> = recorded.collect();
+        recorded.sort_by_key(|assignment| assignment.device);
+        recorded
+    }
+
+    /// Ends the session since the store is gone, if nobody is being served; true if it does.
+    pub(super) fn end_without_store(&mut self, now: Time) -> bool {
+        let Some(why) = self.records.given_up().filter(|_| self.devices.open() == 0) else { return false };
+        let outcome = SenderOutcome::StoreFailed(why.to_owned());
+        let reason = match self.phase {
+            Phase::Gathering => "the sender cannot look devices up",
+            _ => "the sender is done",
+        };
+        self.finish(outcome, AbortCode::Finished, reason, now);
+        true
+    }
+}

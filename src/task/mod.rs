@@ -1,0 +1,97 @@
+//! L1: tasks and assignments: what is to be done, for which device, and how far that has come. Values, and the
+//! rules of which state follows which; no storage (`store`) and nothing of a transfer (`protocol::statistics`).
+
+mod assignment;
+
+pub use assignment::{Assignment, Illegal, State, Step, Summary};
+
+use crate::units::{Digest, TaskId};
+
+/// What a device does with the object once it has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TaskKind {
+    /// Keeps it as a file.
+    #[default]
+    Copy,
+    /// Installs it.
+    Install,
+    /// Replaces what is installed by it.
+    Update,
+    /// Feeds it to a job of its own.
+    Batch,
+}
+
+impl TaskKind {
+    /// The number on the wire and in stores.
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Copy => 0,
+            Self::Install => 1,
+            Self::Update => 2,
+            Self::Batch => 3,
+        }
+    }
+
+    /// The kind with this number, if there is one.
+    #[must_use]
+    pub const fn from_code(code: u16) -> Option<Self> {
+        match code {
+            0 => Some(Self::Copy),
+            1 => Some(Self::Install),
+            2 => Some(Self::Update),
+            3 => Some(Self::Batch),
+            _ => None,
+        }
+    }
+
+    /// The word for it in tables, events and reports.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::Install => "install",
+            Self::Update => "update",
+            Self::Batch => "batch",
+        }
+    }
+}
+
+/// How a task is to be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskOptions {
+    /// Devices that are to complete it, at least; those that join count as well.
+    pub expected: Option<u32>,
+}
+
+/// One thing to be done by many devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Task {
+    /// Its identifier.
+    pub id: TaskId,
+    /// What is done with the object.
+    pub kind: TaskKind,
+    /// The object's name, 1 to 255 bytes.
+    pub name: String,
+    /// Digest of the object's manifest, if it has one.
+    pub manifest: Option<Digest>,
+    /// How it is to be done.
+    pub options: TaskOptions,
+}
+
+impl Task {
+    /// A task to copy the object `name`, with no options.
+    #[must_use]
+    pub fn copy(id: TaskId, name: &str) -> Self {
+        Self { id, name: name.to_owned(), ..Self::default() }
+    }
+
+    /// How many devices have to complete it, when `assigned` have an assignment.
+    #[must_use]
+    pub fn wanted(&self, assigned: usize) -> usize {
+        assigned.max(self.options.expected.unwrap_or(0) as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Which state follows which, within an attempt and from one to the next.
+
+use super::*;
+use crate::units::DeviceId;
+use State::{Active, Complete, Failed, Lost, Pending};
+
+fn assignment() -> Assignment {
+    Assignment::new(TaskId([7; 16]), DeviceId([1; 16]), "lab-1".into())
+}
+
+fn all() -> [State; 5] {
+    [Pending, Active, Complete, Failed("disk full".into()), Lost]
+}
+
+/// An assignment in its first attempt, in this state.
+fn in_state(state: &State) -> Assignment {
+    let mut assignment = assignment();
+    assignment.take_up();
+    assignment.set(state.clone()).unwrap();
+    assignment
+}
+
+#[test]
+fn within_an_attempt_a_state_moves_to_the_right() {
+    // Row: from; column: to; in the order of `all`.
+    let allowed = [
+        [true, true, true, true, true],
+        [false, true, true, true, true],
+        [false, false, true, false, false],
+        [false, false, false, true, false],
+        [false, false, false, false, true],
+    ];
+    for (from, allowed) in all().iter().zip(allowed) {
+        for (to, allowed) in all().iter().zip(allowed) {
+            let mut now = in_state(from);
+            let result = now.set(to.clone());
+            assert_eq!(in_state(from).may_be_replaced_by(&in_state(to)), allowed, "{from:?} {to:?}");
+            if allowed {
+                assert_eq!((result, now.state()), (Ok(from != to), to));
+            } else {
+                let (from_word, to_word) = (from.word(), to.word());
+                assert_eq!(result, Err(Illegal { device: DeviceId([1; 16]), from: from_word, to: to_word }));
+                assert_eq!(now.state(), from);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_later_attempt_begins_anew_but_what_is_complete_stays_so() {
+    for from in all() {
+        let first = in_state(&from);
+        let mut again = first.clone();
+        again.take_up();
+        let complete = from == Complete;
+        assert_eq!(again.attempts, if complete { 1 } else { 2 });
+        assert_eq!(*again.state(), if complete { Complete } else { Pending });
+        assert!(first.may_be_replaced_by(&again));
+        assert_eq!(again.may_be_replaced_by(&first), complete, "no record of an earlier attempt: {from:?}");
+        for to in all() {
+            let mut later = assignment();
+            (0..2).for_each(|_| later.take_up());
+            later.set(to.clone()).unwrap();
+            // Also when what was in between is left out.
+            assert_eq!(first.may_be_replaced_by(&later), !complete || to == Complete, "{from:?} {to:?}");
+        }
+    }
+    let mut other = in_state(&Active);
+    other.device = DeviceId([2; 16]);
+    assert!(!in_state(&Pending).may_be_replaced_by(&other));
+}
+
+#[test]
+fn steps_are_those_of_the_attempt() {
+    let mut assignment = in_state(&Failed("no room".into()));
+    assert!(assignment.complete(vec![Step::Transfer]).is_err());
+    assert_eq!(assignment.steps(), []);
+    assignment.take_up();
+    assert_eq!(assignment.complete(vec![Step::Transfer, Step::Command(3)]), Ok(true));
+    // A receipt that is repeated, or a later one, changes nothing.
+    assert_eq!(assignment.complete(vec![Step::Hook(1)]), Ok(false));
+    assert_eq!(assignment.steps(), [Step::Transfer, Step::Command(3)]);
+    assert_eq!((assignment.attempts, assignment.is_complete()), (2, true));
+}
+
+#[test]
+fn the_summary_counts_states() {
+    let states = [Pending, Active, Active, Complete, Failed("a".into()), Failed("b".into()), Lost];
+    let summary = Summary::of(&states);
+    assert_eq!(summary, Summary { pending: 1, active: 2, complete: 1, failed: 2, lost: 1 });
+    assert_eq!((summary.total(), summary.open()), (7, 3));
+    assert_eq!(all().map(|s| s.is_final()), [false, false, true, true, true]);
+    assert_eq!(all().map(|s| s.word()), ["pending", "active", "complete", "failed", "lost"]);
+}
+
+#[test]
+fn kinds_have_their_numbers() {
+    for code in 0..100 {
+        assert_eq!(TaskKind::from_code(code).is_some(), code < 4);
+        assert!(TaskKind::from_code(code).is_none_or(|kind| kind.code() == code));
+    }
+    let mut task = Task::copy(TaskId([1; 16]), "image.iso");
+    assert_eq!((task.kind.word(), task.wanted(3)), ("copy", 3));
+    task.options.expected = Some(5);
+    assert_eq!([3, 5, 9].map(|n| task.wanted(n)), [5, 5, 9]);
+}

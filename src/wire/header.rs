@@ -1,0 +1,257 @@
+//! The header that every datagram begins with: magic, version, kind, protection, session, packet number.
+
+use super::DecodeError;
+use crate::limits::{HEADER_LEN, WIRE_VERSION};
+use crate::units::{ChannelId, SessionId, Suite};
+use std::fmt;
+
+/// The first two bytes of every datagram.
+pub(super) const MAGIC: [u8; 2] = *b"mc";
+
+/// Session and packet number of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The session it belongs to; not 0.
+    pub session: SessionId,
+    /// 16 bits of channel (0 = the group; each unicast channel and each device has its own) and
+    /// 48 bits of counter from 0: the measure of loss, and the nonce of the seals.
+    pub packet_number: PacketNumber,
+}
+
+/// Channel and counter of a datagram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PacketNumber(pub u64);
+
+impl PacketNumber {
+    /// The largest counter: 48 bits, almost nine years at a million datagrams a second.
+    pub const MAX_COUNTER: u64 = (1 << 48) - 1;
+
+    /// The number of a channel's datagram; `counter` is at most [`Self::MAX_COUNTER`].
+    #[must_use]
+    pub const fn new(channel: ChannelId, counter: u64) -> Self {
+        debug_assert!(counter <= Self::MAX_COUNTER);
+        Self((channel.0 as u64) << 48 | counter & Self::MAX_COUNTER)
+    }
+    /// The channel; 0 is the group.
+    #[must_use]
+    pub const fn channel(self) -> ChannelId {
+        ChannelId((self.0 >> 48) as u16)
+    }
+    /// The counter, from 0, by one for each datagram of the channel.
+    #[must_use]
+    pub const fn counter(self) -> u64 {
+        self.0 & Self::MAX_COUNTER
+    }
+}
+
+/// The kinds of message, by their number on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum MessageKind {
+    /// [`Announce`].
+    Announce = 1,
+    /// [`Join`].
+    Join = 2,
+    /// [`Admit`].
+    Admit = 3,
+    /// [`Symbol`].
+    Symbol = 4,
+    /// [`HashPage`].
+    HashPage = 5,
+    /// [`Poll`].
+    Poll = 6,
+    /// [`Nak`].
+    Nak = 7,
+    /// [`Progress`].
+    Progress = 8,
+    /// [`Complete`].
+    Complete = 9,
+    /// [`Acknowledge`].
+    Acknowledge = 10,
+    /// [`Abort`].
+    Abort = 11,
+    /// [`Retry`].
+    Retry = 12,
+    /// [`Suspect`].
+    Suspect = 13,
+    /// [`SymbolDigests`].
+    SymbolDigests = 14,
+}
+
+impl MessageKind {
+    /// All of them, in the order of their numbers from 1 on.
+    pub const ALL: [Self; 14] = [
+        Self::Announce,
+        Self::Join,
+        Self::Admit,
+        Self::Symbol,
+        Self::HashPage,
+        Self::Poll,
+        Self::Nak,
+        Self::Progress,
+        Self::Complete,
+        Self::Acknowledge,
+        Self::Abort,
+        Self::Retry,
+        Self::Suspect,
+        Self::SymbolDigests,
+    ];
+
+    /// The word for it, in errors and file names.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Announce => "announce",
+            Self::Join => "join",
+            Self::Admit => "admit",
+            Self::Symbol => "symbol",
+            Self::HashPage => "hash_page",
+            Self::Poll => "poll",
+            Self::Nak => "nak",
+            Self::Progress => "progress",
+            Self::Complete => "complete",
+            Self::Acknowledge => "acknowledge",
+            Self::Abort => "abort",
+            Self::Retry => "retry",
+            Self::Suspect => "suspect",
+            Self::SymbolDigests => "symbol_digests",
+        }
+    }
+
+    pub(super) fn from_wire(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
+    }
+}
+
+impl fmt::Display for MessageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How a datagram is protected. On the wire it is a byte: the upper nibble says how, the lower one with
+/// which AEAD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// By nothing: a symbol or a RETRY of a session without a group key.
+    Clear,
+    /// By the sender's signature at its end.
+    Signed,
+    /// Sealed for the holders of the group key; within the seal, what is signed keeps its signature.
+    Group(Suite),
+    /// Sealed between the sender and one device.
+    Device(Suite),
+    /// A JOIN: a key, a cookie and a proof in clear, the rest sealed for the sender.
+    Join(Suite),
+}
+
+/// Where in a datagram its protection is told.
+const PROTECTION_AT: usize = 4;
+const KIND_AT: usize = 3;
+
+impl Protection {
+    /// All that there are.
+    pub const ALL: [Self; 8] = [
+        Self::Clear,
+        Self::Signed,
+        Self::Group(Suite::Aes256Gcm),
+        Self::Group(Suite::ChaCha20Poly1305),
+        Self::Device(Suite::Aes256Gcm),
+        Self::Device(Suite::ChaCha20Poly1305),
+        Self::Join(Suite::Aes256Gcm),
+        Self::Join(Suite::ChaCha20Poly1305),
+    ];
+
+    /// Its byte on the wire.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Clear => 0,
+            Self::Signed => 0x10,
+            Self::Group(suite) => 0x20 | suite.number(),
+            Self::Device(suite) => 0x30 | suite.number(),
+            Self::Join(suite) => 0x40 | suite.number(),
+        }
+    }
+
+    fn from_wire(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|protection| protection.number() == number)
+    }
+
+    /// Whether it is sealed for the group.
+    #[must_use]
+    pub const fn is_group(self) -> bool {
+        matches!(self, Self::Group(_))
+    }
+
+    /// Whether it is sealed between two.
+    #[must_use]
+    pub const fn is_device(self) -> bool {
+        matches!(self, Self::Device(_))
+    }
+
+    /// Writes it into a datagram's header.
+    ///
+    /// # Panics
+    /// When the datagram is shorter than a header.
+    pub fn mark(self, datagram: &mut [u8]) {
+        datagram[PROTECTION_AT] = self.number();
+    }
+}
+
+/// All that a datagram shows in clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Session and packet number.
+    pub header: Header,
+    /// What it is.
+    pub kind: MessageKind,
+    /// How it is protected.
+    pub protection: Protection,
+}
+
+/// Reads what a datagram shows in clear. Magic and version come first, and for good: a datagram of a
+/// later version is known for one even if its header is another.
+///
+/// # Errors
+/// When it is too short, not one of ours, of another version, or of no known kind or protection.
+pub fn head(bytes: &[u8]) -> Result<Head, DecodeError> {
+    let short = DecodeError::TooShort(bytes.len());
+    let (magic, rest) = bytes.split_first_chunk().ok_or(short)?;
+    if *magic != MAGIC {
+        return Err(DecodeError::BadMagic);
+    }
+    let (&version, rest) = rest.split_first().ok_or(short)?;
+    if version != WIRE_VERSION {
+        return Err(DecodeError::UnsupportedVersion(version));
+    }
+    let ([kind, protection], rest) = rest.split_first_chunk().ok_or(short)?;
+    let (session, rest) = rest.split_first_chunk().ok_or(short)?;
+    let (packet_number, _) = rest.split_first_chunk().ok_or(short)?;
+    let kind = MessageKind::from_wire(*kind).ok_or(DecodeError::UnknownKind(*kind))?;
+    let protection = Protection::from_wire(*protection).ok_or(DecodeError::UnknownProtection(*protection))?;
+    let session = SessionId(u64::from_be_bytes(*session));
+    if session.0 == 0 {
+        return Err(DecodeError::OutOfRange { message: kind, field: "session" });
+    }
+    let packet_number = PacketNumber(u64::from_be_bytes(*packet_number));
+    Ok(Head { header: Header { session, packet_number }, kind, protection })
+}
+
+/// The header and kind of a datagram, if they are valid; says nothing about the rest.
+#[must_use]
+pub fn peek(bytes: &[u8]) -> Option<(Header, MessageKind)> {
+    head(bytes).ok().map(|head| (head.header, head.kind))
+}
+
+/// The header of a datagram that nothing protects.
+pub(super) fn header_bytes(header: Header, kind: u8) -> [u8; HEADER_LEN] {
+    let mut bytes = [0; HEADER_LEN];
+    bytes[..2].copy_from_slice(&MAGIC);
+    bytes[2] = WIRE_VERSION;
+    bytes[KIND_AT] = kind;
+    bytes[PROTECTION_AT] = Protection::Clear.number();
+    bytes[5..13].copy_from_slice(&header.session.0.to_be_bytes());
+    bytes[13..].copy_from_slice(&header.packet_number.0.to_be_bytes());
+    bytes
+}
