@@ -38,9 +38,9 @@ fn mark(on: bool) -> &'static str {
 /// Sends `total` bytes and receives after every batch. Returns Gbit/s and the number of lost datagrams.
 fn run(lo: &Interface, features: Features, total: usize) -> Result<(f64, usize), Box<dyn Error>> {
     let to = Destination::parse(GROUP, 0)?;
-    let mut sender = UdpNet::sender(lo, &to, 1, Some(0), features)?;
+    let mut sender = UdpNet::sender(lo, &to, 1, Some(0), (features, None))?;
     let mut receiver =
-        UdpNet::receiver(std::slice::from_ref(lo), to.addr.port(), Families::of(&to.addr), features)?;
+        UdpNet::receiver(std::slice::from_ref(lo), to.addr.port(), Families::of(&to.addr), (features, None))?;
     receiver.listen(to.addr);
     let symbols = vec![0x5a; usize::from(DEFAULT_SYMBOL_SIZE) * MAX_BATCH];
     let head = [0; SYMBOL_HEADER_LEN];

@@ -22,6 +22,7 @@ pub mod storage;
 pub mod store;
 
 pub mod engine;
+pub mod session;
 
 pub mod cli;
 pub mod ui;

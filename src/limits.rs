@@ -87,6 +87,11 @@ pub const MAX_KEY_FILE: usize = 64 << 10;
 pub const MAX_GROUP_KEYS: usize = 64;
 /// Most senders that a device remembers.
 pub const MAX_KNOWN_SENDERS: usize = 1024;
+/// Sessions that discovery lists.
+pub const MAX_DISCOVERED: usize = 256;
+/// Bytes of datagrams that other sessions of the process have handed over and that wait: what a socket would
+/// buffer.
+pub const MAX_MAILBOX_BYTES: usize = 8 << 20;
 /// Chaining values in one hash page.
 pub const HASHES_PER_PAGE: u32 = 32;
 /// Most blocks of an object that this program sends or receives. Bounds the state per block.

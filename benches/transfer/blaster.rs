@@ -54,7 +54,7 @@ impl Role {
 fn blast(file: &Path, mbit: u64, batch: usize) -> Result<(), Box<dyn Error>> {
     let source = FileSource::open(file)?;
     let to = Destination::parse(GROUP, 0)?;
-    let mut net = UdpNet::sender(&choose(Some("eth0"), &to)?, &to, 1, Some(0), Features::default())?;
+    let mut net = UdpNet::sender(&choose(Some("eth0"), &to)?, &to, 1, Some(0), (Features::default(), None))?;
     let mut poll = Poll::new()?;
     net.register(poll.registry(), 0)?;
     let size = source.size();
@@ -104,8 +104,12 @@ fn catch() -> Result<(), Box<dyn Error>> {
     let to = Destination::parse(GROUP, 0)?;
     let interface = choose(Some("eth0"), &to)?;
     let families = Families::of(&to.addr);
-    let mut net =
-        UdpNet::receiver(std::slice::from_ref(&interface), to.addr.port(), families, Features::default())?;
+    let mut net = UdpNet::receiver(
+        std::slice::from_ref(&interface),
+        to.addr.port(),
+        families,
+        (Features::default(), None),
+    )?;
     net.listen(to.addr);
     let mut poll = Poll::new()?;
     net.register(poll.registry(), Token(0).0)?;

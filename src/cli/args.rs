@@ -1,19 +1,12 @@
 //! The arguments as typed, each checked by itself. `config.rs` derives the configuration from all of them.
 
 use crate::limits::{DEFAULT_PORT, MAX_DEVICES, MAX_LABEL, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN};
+use crate::protocol::sender::SlowPolicy;
+pub use crate::session::RateChoice;
 use crate::units::{Rate, SenderKey};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// How the rate is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RateChoice {
-    /// The sender finds the rate, up to a ceiling (`None`: the link's speed).
-    Auto(Option<Rate>),
-    /// The rate is fixed.
-    Fixed(Rate),
-}
 
 /// Policy for a device whose path carries less than half of what the others' paths carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -24,6 +17,16 @@ pub enum Slow {
     Keep,
     /// The device fails, and the others continue
     Drop,
+}
+
+impl From<Slow> for SlowPolicy {
+    fn from(slow: Slow) -> Self {
+        match slow {
+            Slow::Defer => Self::Defer,
+            Slow::Keep => Self::Keep,
+            Slow::Drop => Self::Drop,
+        }
+    }
 }
 
 /// Slowest rate that still carries a session's own messages.

@@ -3,17 +3,12 @@
 
 use super::args::{OutputArgs, RateChoice, RecvArgs, SendArgs, Slow};
 use crate::protocol::trust::Strangers;
+use crate::session::send::{SETTLE, WAIT};
 use crate::ui::{Mode, Style};
 use crate::units::SenderKey;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// Without `--receivers`, the stream starts so long after the last device joined.
-pub const SETTLE: Duration = Duration::from_secs(2);
-
-/// Without `--wait`, devices are gathered for so long at most.
-pub const WAIT: Duration = Duration::from_secs(600);
 
 /// What `mcp send` runs with.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,8 +1,8 @@
 //! L5: the command line: arguments as typed -> resolved configuration -> command -> exit code.
 //!
 //! ```text
-//!   args.rs --> config.rs --> send.rs / recv.rs --> ui::Exit
-//!        \                      |  |  |
+//!   args.rs --> config.rs --> send.rs / recv.rs --> session --> ui
+//!        \                      |  |  |  `-- console.rs (signals, Enter, time to draw)
 //!         `--> key.rs           |  |  report.rs (every error and warning)
 //!                |              |  trust.rs (which keys)
 //!             keyring         identity.rs (which device, and where state is kept)
@@ -10,6 +10,7 @@
 
 pub mod args;
 pub mod config;
+pub mod console;
 pub mod identity;
 pub mod key;
 pub mod recv;
@@ -51,10 +52,4 @@ fn random_bytes() -> Result<Zeroizing<[u8; 32]>, report::Error> {
     getrandom::fill(&mut *bytes)
         .map_err(|e| report::Error::Environment(format!("no randomness from the system: {e}")))?;
     Ok(bytes)
-}
-
-/// Worker threads for hashing, coding and the disk: one a processor, a few at most, since a
-/// decoding takes several times its block in memory.
-fn worker_count() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).clamp(1, 4)
 }

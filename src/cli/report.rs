@@ -28,6 +28,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Waiting for signals, events or the terminal has failed.
+    pub(super) fn poll(error: std::io::Error) -> Self {
+        Self::Environment(format!("waiting failed: {error}; this should not happen, please report it"))
+    }
+
     /// The exit code of a command that ends with this error before its machine has run.
     #[must_use]
     pub const fn exit(&self) -> Exit {

@@ -1,7 +1,7 @@
 //! L4: THE loop. It joins a protocol machine to its ports and knows nothing of the protocol.
 //!
 //! ```text
-//!            Net::receive        Jobs::finished     the clock        signals, terminal
+//!            Net::receive        Jobs::finished     the clock         the handle
 //!                 |                    |                |                   |
 //!                 v                    v                v                   v
 //!          handle_datagram      handle_job_done   handle_timeout     handle_control
@@ -27,8 +27,10 @@ mod tests;
 
 pub use crate::limits::MAX_JOBS;
 use crate::net::Net;
-use crate::protocol::{Control, Machine, Output, Transmit};
+use crate::pacing::udp_overhead;
+use crate::protocol::{Control, Machine, Output, Sessions, Transmit};
 use crate::time::Time;
+use crate::units::Rate;
 pub use render::Stream;
 use render::{Heads, RenderError};
 use std::io;
@@ -38,6 +40,8 @@ use std::time::Duration;
 const DONE_PER_STEP: usize = 64;
 /// Most outputs taken from the machine in one step, so that inputs get their turn.
 const OUTPUTS_PER_STEP: usize = 64;
+/// How often the machine is told what it makes sense to aim at.
+const AIM_EVERY: Duration = Duration::from_millis(100);
 /// From so much time on in which the machine could do nothing, it is told.
 pub const ABSENCE: Duration = Duration::from_secs(2);
 /// After an interrupt, no transmission is held up for longer: whoever waits for the end does not wait
@@ -54,6 +58,19 @@ pub trait Jobs<J, D> {
     /// What to tell the machine when the kernel could not read the mapped source while sending
     /// (`EFAULT`: the file has shrunk); `why` is one clause for people.
     fn source_unreadable(&mut self, why: String) -> D;
+}
+
+/// The engine's port to what may be sent at all, beside other sessions on the same interface.
+pub trait Egress {
+    /// Whether something may be sent now.
+    ///
+    /// # Errors
+    /// With the time to ask again at, if not.
+    fn ready(&mut self, now: Time) -> Result<(), Time>;
+    /// So many bytes on the wire have been sent.
+    fn charge(&mut self, bytes: u64);
+    /// The rate that it makes sense to aim at just now.
+    fn most(&self) -> Rate;
 }
 
 /// Why the loop cannot go on; each is the environment's fault or a bug, never a peer's doing.
@@ -90,12 +107,27 @@ struct Pending {
     sent: usize,
 }
 
+/// How far the machine's outputs were taken.
+enum Drained {
+    /// It has no more, or the network takes no more.
+    Empty,
+    /// It may have more.
+    MayHaveMore,
+    /// Others have their turn until this time.
+    Waits(Time),
+}
+
 /// A machine with its ports.
 pub struct Engine<M, N, W> {
     machine: M,
     net: N,
     jobs: W,
     stream: Option<Stream>,
+    egress: Option<Box<dyn Egress>>,
+    /// The sessions that the network has been told of.
+    sessions: Sessions,
+    /// When the machine is told next what to aim at.
+    aim: Time,
     pending: Option<Pending>,
     /// Since when transmissions are held up.
     held: Option<Time>,
@@ -120,6 +152,9 @@ where
             net,
             jobs,
             stream,
+            egress: None,
+            sessions: Sessions::default(),
+            aim: Time::ZERO,
             pending: None,
             held: None,
             hurry: Time::NEVER,
@@ -127,6 +162,12 @@ where
             in_flight: 0,
             kernel_drops: 0,
         }
+    }
+    /// Sends no more than `egress` lets through.
+    #[must_use]
+    pub fn with_egress(mut self, egress: Option<Box<dyn Egress>>) -> Self {
+        self.egress = egress;
+        self
     }
     /// The machine, for snapshots.
     pub const fn machine(&self) -> &M {
@@ -168,8 +209,9 @@ where
 
     /// Takes one bounded batch of inputs, then drains a bounded number of outputs.
     ///
-    /// While a transmission is held up the machine still gets datagrams and finished jobs, but is
-    /// neither polled nor told the time: its pacing must not run ahead of the network.
+    /// While a transmission is held up, or other sessions have their turn, the machine still gets
+    /// datagrams and finished jobs, but is neither polled nor told the time: its pacing must not run
+    /// ahead of what is sent.
     ///
     /// # Errors
     /// When the network fails for good, or the machine breaks its contract.
@@ -179,25 +221,49 @@ where
         observer: &mut dyn FnMut(Time, &M, M::Event),
     ) -> Result<Step, EngineError> {
         let (mut more, received) = self.take_inputs(now)?;
-        if self.flush(now)? {
+        let mut turn = self.turn(now);
+        if turn.is_ok() && self.flush(now)? {
             if let Some(away) = self.held.take().map(|since| now.since(since)).filter(|d| *d >= ABSENCE) {
                 self.machine.handle_absence(now, away);
             }
             if self.machine.next_timeout() <= now {
                 self.machine.handle_timeout(now);
             }
-            more |= self.drain(now, observer)?;
+            match self.drain(now, observer)? {
+                Drained::Empty => {}
+                Drained::MayHaveMore => more = true,
+                Drained::Waits(at) => turn = Err(at),
+            }
+        }
+        let sessions = self.machine.sessions();
+        if sessions != self.sessions {
+            self.net.attend(sessions.as_slice());
+            self.sessions = sessions;
         }
         let blocked = self.pending.is_some();
-        self.held = blocked.then(|| self.held.unwrap_or(now));
-        let wake = match (more, blocked) {
-            (true, _) => now,
-            (false, true) => Time::NEVER,
-            (false, false) => self.machine.next_timeout(),
+        self.held = (blocked || turn.is_err()).then(|| self.held.unwrap_or(now));
+        let wake = match (more, turn, blocked) {
+            (true, ..) => now,
+            (false, Err(at), _) => at,
+            (false, Ok(()), true) => Time::NEVER,
+            (false, Ok(()), false) => self.machine.next_timeout(),
         };
         // What still comes in does not matter to a machine that is done: a stream must not keep it.
         let finished = !blocked && self.machine.is_finished();
-        Ok(Step { wake, writable: blocked, finished, received })
+        Ok(Step { wake, writable: blocked && turn.is_ok(), finished, received })
+    }
+
+    /// Whether it is this session's turn to send; otherwise when to ask again.
+    fn turn(&mut self, now: Time) -> Result<(), Time> {
+        let Some(egress) = &mut self.egress else { return Ok(()) };
+        if now >= self.aim {
+            self.aim = now + AIM_EVERY;
+            self.machine.set_most(egress.most());
+        }
+        match egress.ready(now) {
+            Err(at) if now < self.hurry => Err(at),
+            _ => Ok(()),
+        }
     }
 
     /// Hands the machine what has come in; whether more may be waiting, and how many datagrams came.
@@ -224,19 +290,22 @@ where
         Ok((more || received > 0, received))
     }
 
-    /// Polls the machine; true if it may have more to give. Stops where the network does.
+    /// Polls the machine. Stops where the network does, or the session's turn is over.
     fn drain(
         &mut self,
         now: Time,
         observer: &mut dyn FnMut(Time, &M, M::Event),
-    ) -> Result<bool, EngineError> {
+    ) -> Result<Drained, EngineError> {
         for _ in 0..OUTPUTS_PER_STEP {
             match self.machine.poll(now) {
-                None => return Ok(false),
+                None => return Ok(Drained::Empty),
                 Some(Output::Transmit(transmit)) => {
                     self.pending = Some(Pending { transmit, sent: 0 });
                     if !self.flush(now)? {
-                        return Ok(false);
+                        return Ok(Drained::Empty);
+                    }
+                    if let Err(at) = self.turn(now) {
+                        return Ok(Drained::Waits(at));
                     }
                 }
                 Some(Output::Job(job)) => {
@@ -252,7 +321,7 @@ where
                 Some(Output::Event(event)) => observer(now, &self.machine, event),
             }
         }
-        Ok(true)
+        Ok(Drained::MayHaveMore)
     }
 
     /// Sends what is pending; true if nothing is pending any more.
@@ -278,6 +347,10 @@ where
             match self.net.send(to, segments) {
                 Ok(sent) => {
                     pending.sent += sent;
+                    if let Some(egress) = &mut self.egress {
+                        let overhead = udp_overhead(to);
+                        egress.charge(segments[..sent].iter().map(|s| s.len() as u64 + overhead).sum());
+                    }
                     if sent < segments.len() {
                         if now < self.hurry {
                             return Ok(false);

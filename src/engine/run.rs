@@ -1,4 +1,5 @@
-//! Drives an engine on real time: waits for sockets, workers, signals and the terminal.
+//! Drives an engine on real time: waits for sockets, workers, and whoever asks something of the machine.
+//! It knows nothing of signals or a terminal: those are the surface's.
 //!
 //! `epoll` counts in milliseconds, too coarse for pacing. Whole milliseconds are spent in the poll;
 //! the rest is slept with `std::thread::sleep` (some 50 us late on Linux, which the token bucket
@@ -10,26 +11,17 @@ use super::{ABSENCE, Engine, EngineError, Jobs};
 use crate::net::Net;
 use crate::protocol::{Control, Machine};
 use crate::time::Time;
-use mio::net::UnixStream;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
-use signal_hook::SigId;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::{flag, low_level};
-use std::io::{self, IsTerminal, Read};
-use std::os::fd::AsRawFd;
+use mio::{Events, Poll, Registry, Token, Waker};
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often the observer's tick comes, and so the longest wait.
+/// How often the network is looked after, and so the longest wait.
 pub const TICK: Duration = Duration::from_millis(100);
 /// Longest wait for a network that is not writable: not every full queue tells when it is not.
 const WRITABLE_RETRY: Duration = Duration::from_millis(1);
 /// Shorter rests than this are not worth a sleep.
 pub const SHORTEST_SLEEP: Duration = Duration::from_micros(50);
-/// How often signals and the terminal are looked at while the engine never rests.
-const GLANCE: Duration = Duration::from_millis(1);
 
 /// Fewer datagrams a second than this are taken as they come.
 const STREAMING: f64 = 4_000.0;
@@ -41,9 +33,7 @@ const SHORTEST_NAP: Duration = Duration::from_micros(100);
 const ROOM_SHARE: u32 = 8;
 
 const WAKER: Token = Token(0);
-const SIGNALS: Token = Token(1);
-const TERMINAL: Token = Token(2);
-const FIRST_SOCKET: usize = 3;
+const FIRST_SOCKET: usize = 1;
 
 /// A network whose sockets can wake a poll.
 pub trait Pollable: Net {
@@ -54,6 +44,8 @@ pub trait Pollable: Net {
     /// # Errors
     /// When the system refuses.
     fn register(&mut self, registry: &Registry, first_token: usize) -> io::Result<()>;
+    /// Has `wake` called when something has come in by another way than its own sockets.
+    fn wake_by(&mut self, _wake: Box<dyn Fn() + Send + Sync>) {}
     /// Looks after what the system may have changed; comes every [`TICK`]. Returns what the user should
     /// know of it, one clause each.
     fn tend(&mut self) -> Vec<String>;
@@ -71,16 +63,21 @@ impl Pollable for crate::net::UdpNet {
     fn register(&mut self, registry: &Registry, first_token: usize) -> io::Result<()> {
         Self::register(self, registry, first_token)
     }
+    fn wake_by(&mut self, wake: Box<dyn Fn() + Send + Sync>) {
+        Self::wake_by(self, wake);
+    }
 }
 
-/// Whoever shows the user how it goes.
+/// Whoever is told how it goes, and says what is asked of the machine.
 pub trait Observer<M: Machine> {
     /// The machine has said something.
     fn event(&mut self, now: Time, machine: &M, event: M::Event);
     /// The user should know this though the run goes on.
     fn warn(&mut self, now: Time, text: &str);
-    /// Comes every [`TICK`] and once at the end; time to redraw.
-    fn tick(&mut self, now: Time, machine: &M);
+    /// What is asked of the machine, one thing after the other, `None` if nothing is. Comes at each turn of
+    /// the loop, so it must cost next to nothing; who has something to ask wakes the loop up besides
+    /// ([`Host::wake`]).
+    fn control(&mut self, now: Time, machine: &M) -> Option<Control>;
 }
 
 /// Why a run broke off.
@@ -94,56 +91,32 @@ pub enum RunError {
     Engine(#[from] EngineError),
 }
 
-/// The process's ties to the system: the poll, the clock, the signals, the terminal.
-///
-/// The first SIGINT or SIGTERM becomes [`Control::Interrupt`]; the second SIGINT ends the process
-/// at once, by that signal: the shell sees 130, and sets its terminal right. When a host has been
-/// dropped, SIGINT ends the process at once.
+/// What a loop waits with: a poll and a clock.
 pub struct Host {
     poll: Poll,
     waker: Arc<Waker>,
     start: Instant,
-    signals: UnixStream,
-    handlers: Vec<SigId>,
-    second_ends: Arc<AtomicBool>,
-    enter_starts: bool,
 }
 
 impl Host {
-    /// Makes the poll and takes over SIGINT and SIGTERM. With `enter_starts`, a line entered on
-    /// the terminal (if standard input is one) becomes [`Control::StartNow`].
+    /// A poll with nothing in it; its clock starts now.
     ///
     /// # Errors
-    /// When the system refuses a poll, a pipe or a signal handler.
-    pub fn new(enter_starts: bool) -> io::Result<Self> {
+    /// When the system refuses a poll.
+    pub fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let (read, write) = std::os::unix::net::UnixStream::pair()?;
-        read.set_nonblocking(true)?;
-        let mut signals = UnixStream::from_std(read);
-        poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
-        let second_ends = Arc::new(AtomicBool::new(false));
-        // The order makes the first signal arm what the second one triggers.
-        flag::register_conditional_default(SIGINT, Arc::clone(&second_ends))?;
-        let mut handlers = Vec::new();
-        for signal in [SIGINT, SIGTERM] {
-            flag::register(signal, Arc::clone(&second_ends))?;
-            handlers.push(low_level::pipe::register(signal, write.try_clone()?)?);
-        }
-        // A write beyond the limit of file sizes is to be an error that can be told, not the end.
-        handlers.push(flag::register(libc::SIGXFSZ, Arc::default())?);
-        let mut enter_starts = enter_starts && io::stdin().is_terminal();
-        if enter_starts {
-            let stdin = io::stdin().as_raw_fd();
-            // A terminal that cannot be polled is no reason not to run.
-            enter_starts =
-                poll.registry().register(&mut SourceFd(&stdin), TERMINAL, Interest::READABLE).is_ok();
-        }
-        Ok(Self { poll, waker, start: Instant::now(), signals, handlers, second_ends, enter_starts })
+        Ok(Self { poll, waker, start: Instant::now() })
     }
 
-    /// Something for worker threads to call when a job is done.
-    pub fn wake(&self) -> impl Fn() + Send + Sync + 'static {
+    /// When its clock started.
+    #[must_use]
+    pub const fn start(&self) -> Instant {
+        self.start
+    }
+
+    /// Something for worker threads to call when a job is done, and for others who ask something.
+    pub fn wake(&self) -> impl Fn() + Clone + Send + Sync + 'static {
         let waker = Arc::clone(&self.waker);
         // A waker that fails leaves the loop to its next tick.
         move || drop(waker.wake())
@@ -170,11 +143,11 @@ impl Host {
         W: Jobs<M::Job, M::Done>,
     {
         let mut events = Events::with_capacity(64);
+        engine.net_mut().wake_by(Box::new(self.wake()));
         engine.net_mut().register(self.poll.registry(), FIRST_SOCKET).map_err(RunError::Poll)?;
         let mut next_tick = Time::ZERO;
-        let mut last_poll = self.now();
         let mut lull = Lull::new(engine.net().room());
-        let mut last_turn = last_poll;
+        let mut last_turn = self.now();
         loop {
             let now = self.now();
             let away = now.since(std::mem::replace(&mut last_turn, now));
@@ -183,9 +156,11 @@ impl Host {
                 engine.absent(now, away);
                 observer.warn(now, &format!("this process stood still for {:.1} s", away.as_secs_f64()));
             }
+            while let Some(control) = observer.control(now, engine.machine()) {
+                engine.control(now, control);
+            }
             let step = engine.step(now, &mut |now, machine, event| observer.event(now, machine, event))?;
             if now >= next_tick || step.finished {
-                observer.tick(now, engine.machine());
                 for text in engine.net_mut().tend() {
                     observer.warn(now, &text);
                 }
@@ -204,12 +179,8 @@ impl Host {
                 rest = Duration::ZERO;
             }
             let timeout = Duration::from_millis(u64::try_from(rest.as_millis()).unwrap_or(u64::MAX));
-            if timeout > Duration::ZERO || now.since(last_poll) >= GLANCE {
+            if timeout > Duration::ZERO {
                 self.wait(&mut events, timeout).map_err(RunError::Poll)?;
-                last_poll = self.now();
-                for control in self.controls(&events) {
-                    engine.control(last_poll, control);
-                }
             } else if rest >= SHORTEST_SLEEP {
                 std::thread::sleep(rest);
             } else if rest > Duration::ZERO {
@@ -226,29 +197,6 @@ impl Host {
             }
             other => other,
         }
-    }
-
-    /// What the system and the user ask for.
-    fn controls(&mut self, events: &Events) -> Vec<Control> {
-        let mut controls = Vec::new();
-        let mut bytes = [0; 64];
-        for event in events {
-            match event.token() {
-                SIGNALS => {
-                    while matches!(self.signals.read(&mut bytes), Ok(1..)) {
-                        controls.push(Control::Interrupt);
-                    }
-                    controls.dedup();
-                }
-                // A background job that reads is stopped by the system; the line is not for it.
-                TERMINAL if self.enter_starts && in_foreground() => match io::stdin().read(&mut bytes) {
-                    Ok(0) | Err(_) => self.enter_starts = false,
-                    Ok(_) => controls.push(Control::StartNow),
-                },
-                _ => {}
-            }
-        }
-        controls
     }
 }
 
@@ -280,30 +228,6 @@ impl Lull {
         let fills = Duration::from_secs_f64(self.room as f64 / self.per_second);
         let nap = (fills / ROOM_SHARE).min(LONGEST_NAP);
         if nap < SHORTEST_NAP { Duration::ZERO } else { nap }
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        for id in self.handlers.drain(..) {
-            low_level::unregister(id);
-        }
-        // From here on nobody handles an interrupt gracefully any more.
-        self.second_ends.store(true, Ordering::SeqCst);
-    }
-}
-
-/// Whether this process is in its terminal's foreground group. Assumed where `/proc` does not say.
-#[must_use]
-pub fn in_foreground() -> bool {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The command name before the last `)` may hold anything: state, parent, group, session,
-    // terminal and the terminal's foreground group follow it.
-    let fields: Vec<&str> =
-        stat.rsplit_once(')').map_or(Vec::new(), |(_, rest)| rest.split_ascii_whitespace().collect());
-    match (fields.get(2), fields.get(5)) {
-        (Some(group), Some(foreground)) => group == foreground,
-        _ => true,
     }
 }
 

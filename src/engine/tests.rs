@@ -48,6 +48,9 @@ impl Machine for Toy {
         self.heard.push(format!("{control:?}"));
         self.done = true;
     }
+    fn set_most(&mut self, most: Rate) {
+        self.heard.push(format!("most {}", most.0));
+    }
     fn set_kernel_drops(&mut self, drops: u64) {
         self.heard.push(format!("drops {drops}"));
     }
@@ -419,7 +422,7 @@ impl Pollable for OneSocket {
 
 #[derive(Default)]
 struct Log {
-    ticks: usize,
+    asked: Arc<AtomicUsize>,
     warnings: Vec<String>,
     events: Vec<String>,
 }
@@ -431,14 +434,14 @@ impl Observer<Toy> for Log {
     fn warn(&mut self, _: Time, text: &str) {
         self.warnings.push(text.to_owned());
     }
-    fn tick(&mut self, _: Time, _: &Toy) {
-        self.ticks += 1;
+    fn control(&mut self, _: Time, _: &Toy) -> Option<Control> {
+        (self.asked.swap(0, Ordering::Relaxed) > 0).then_some(Control::Interrupt)
     }
 }
 
 #[test]
-fn the_real_driver_wakes_for_sockets_workers_timeouts_and_signals() {
-    let mut host = Host::new(false).unwrap();
+fn the_real_driver_wakes_for_sockets_workers_timeouts_and_controls() {
+    let mut host = Host::new().unwrap();
     let socket = mio::net::UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
     let jobs =
@@ -449,11 +452,13 @@ fn the_real_driver_wakes_for_sockets_workers_timeouts_and_signals() {
     machine.timeout = Some(host.now() + Duration::from_millis(120));
     machine.out.push_back(Output::Event("event".to_owned()));
     let mut engine = Engine::new(machine, OneSocket(socket), jobs, None);
+    let mut log = Log::default();
+    let (asked, wake) = (Arc::clone(&log.asked), host.wake());
     let end = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(250));
-        signal_hook::low_level::raise(signal_hook::consts::SIGTERM).unwrap();
+        asked.store(1, Ordering::Relaxed);
+        wake();
     });
-    let mut log = Log::default();
     host.run(&mut engine, &mut log).unwrap();
     end.join().unwrap();
     let heard = &engine.machine().heard;
@@ -462,6 +467,56 @@ fn the_real_driver_wakes_for_sockets_workers_timeouts_and_signals() {
     assert!(heard.iter().any(|h| h.starts_with("timeout 12")), "{heard:?}");
     assert_eq!(heard.last().map(String::as_str), Some("Interrupt"));
     assert_eq!(log.events, ["event"]);
-    assert!((3..=5).contains(&log.ticks), "{}", log.ticks);
-    assert_eq!(log.warnings, vec!["tended"; log.ticks]);
+    assert!((3..=5).contains(&log.warnings.len()), "{:?}", log.warnings);
+    assert!(log.warnings.iter().all(|text| text == "tended"), "{:?}", log.warnings);
+}
+
+/// Lets something through at certain times only.
+#[derive(Default)]
+struct ToyEgress {
+    open: Arc<std::sync::atomic::AtomicBool>,
+    charged: Arc<AtomicUsize>,
+}
+
+impl Egress for ToyEgress {
+    fn ready(&mut self, now: Time) -> Result<(), Time> {
+        if self.open.swap(false, Ordering::Relaxed) { Ok(()) } else { Err(now + Duration::from_millis(3)) }
+    }
+    fn charge(&mut self, bytes: u64) {
+        self.charged.fetch_add(bytes as usize, Ordering::Relaxed);
+    }
+    fn most(&self) -> Rate {
+        Rate(7)
+    }
+}
+
+#[test]
+fn while_others_have_their_turn_nothing_is_sent_and_pacing_stands_still() {
+    let egress = ToyEgress::default();
+    let (open, charged) = (Arc::clone(&egress.open), Arc::clone(&egress.charged));
+    let message = |text: &str| {
+        let to = "239.1.1.1:7417".parse().unwrap();
+        Output::Transmit(Transmit { to, payload: Payload::Message(text.into()) })
+    };
+    let machine =
+        Toy { out: [message("a"), message("b")].into(), timeout: Some(Time::ZERO), ..Toy::default() };
+    let net = ToyNet { room: 10, ..ToyNet::default() };
+    let mut engine = Engine::new(machine, net, ToyJobs::default(), None).with_egress(Some(Box::new(egress)));
+    let step = |engine: &mut Engine<_, _, _>, ms| {
+        engine.step(Time::ZERO + Duration::from_millis(ms), &mut |_, _, _| {}).unwrap()
+    };
+    let held = step(&mut engine, 1);
+    assert_eq!((held.wake, held.writable), (Time::ZERO + Duration::from_millis(4), false));
+    assert!(engine.machine().heard.iter().all(|h| h == "most 7"), "not told the time either");
+    assert_eq!(engine.machine().polls, 0);
+    open.store(true, Ordering::Relaxed);
+    let held = step(&mut engine, 4);
+    assert_eq!(engine.net().sent.len(), 1, "one turn, one transmission");
+    assert_eq!(held.wake, Time::ZERO + Duration::from_millis(7));
+    assert_eq!(charged.load(Ordering::Relaxed), 1 + 66, "with what is around it on the wire");
+    // Who interrupts does not wait for ever.
+    engine.control(Time::ZERO, Control::Interrupt);
+    assert!(!step(&mut engine, 1_000).finished);
+    assert!(step(&mut engine, 2_000).finished);
+    assert_eq!(engine.net().sent.len(), 2);
 }

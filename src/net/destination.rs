@@ -45,6 +45,12 @@ impl Destination {
         Self::parse_with(text, default_port, &Interface::list().unwrap_or_default())
     }
 
+    /// The multicast group `group` at `port`.
+    #[must_use]
+    pub const fn group(group: IpAddr, port: u16) -> Self {
+        Self { addr: SocketAddr::new(group, port), kind: AddressKind::Multicast, port_given: true }
+    }
+
     /// [`Self::parse`] with a given list of interfaces.
     ///
     /// # Errors

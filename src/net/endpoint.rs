@@ -9,24 +9,27 @@
 //! ```
 //!
 //! A receiver sends by its own sockets alone, so that several on one machine have addresses that
-//! can be told apart although they share the group's port.
+//! can be told apart although they share the group's port. What the sessions of one process share is in
+//! `share` and `exchange`.
 
 use super::destination::{AddressKind, Destination};
+use super::exchange::{Mailbox, ReadLabel, Taken};
 use super::features::Features;
+use super::inbound::Arena;
 use super::interface::Interface;
 use super::outage::{Aim, Outage, is_outage};
 use super::rebind::Rebind;
+use super::registration::Registration;
 use super::send_errors::{SendErrors, is_passing};
-use super::socket::{Arena, Role, Socket, is_unavailable};
+use super::share::{self, Sharing};
+use super::socket::{Role, Socket, is_unavailable};
 use super::transmit::transmit;
 use super::{Net, Segment};
 use crate::text::bytes;
-use crate::units::{Arrival, Via};
-use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use crate::units::{Arrival, SessionId, Via};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 /// UDP port that a sender receives feedback at, unless it is taken or another is asked for.
 pub const FEEDBACK_PORT: u16 = 7418;
@@ -55,11 +58,6 @@ impl Families {
     pub fn of(address: &SocketAddr) -> Self {
         Self { v4: address.is_ipv4(), v6: address.is_ipv6() }
     }
-}
-
-struct Registration {
-    registry: Registry,
-    first_token: usize,
 }
 
 /// UDP sockets as the engine's [`Net`].
@@ -92,8 +90,15 @@ pub struct UdpNet {
     pub(super) notices: Vec<String>,
     pub(super) features: Features,
     arena: Arena,
+    /// How ports are shared with other sessions of the process, if they are.
+    pub(super) sharing: Option<Sharing>,
+    /// What others have handed over.
+    pub(super) mailbox: Arc<Mailbox>,
+    taken: Taken,
+    /// The sessions that this one takes part in.
+    pub(super) sessions: Vec<SessionId>,
     send_errors: SendErrors,
-    registration: Option<Registration>,
+    pub(super) registration: Option<Registration>,
 }
 
 impl UdpNet {
@@ -111,8 +116,10 @@ impl UdpNet {
         destination: &Destination,
         ttl: u8,
         port: Option<u16>,
-        mut features: Features,
+        (mut features, read_label): (Features, Option<ReadLabel>),
     ) -> io::Result<Self> {
+        let mailbox = Arc::new(Mailbox::default());
+        let sharing = Sharing::new(read_label, &mailbox);
         let v6 = destination.is_v6();
         // Devices believe the address that the announces come from. Answers to single devices would
         // carry another on a machine with several, as the routes have it.
@@ -120,7 +127,7 @@ impl UdpNet {
             AddressKind::Multicast => interface.address_v4().filter(|_| !v6).map(IpAddr::V4),
             AddressKind::Broadcast | AddressKind::Unicast => None,
         };
-        let mut open = |port| Socket::open(v6, own, port, Role::Own, &mut features);
+        let mut open = |port| share::open_sender((v6, own, port), sharing.as_ref(), &mut features);
         let socket = match port {
             Some(port) => open(port)?,
             None => match open(FEEDBACK_PORT) {
@@ -129,7 +136,7 @@ impl UdpNet {
             },
         };
         socket.aim(interface, destination, ttl)?;
-        let mut net = Self::empty(std::slice::from_ref(interface), features);
+        let mut net = Self::empty(std::slice::from_ref(interface), features, (mailbox, sharing));
         net.destination = Some(destination.on(interface).addr);
         net.aim = Some(Aim {
             interface: interface.name.clone(),
@@ -151,8 +158,10 @@ impl UdpNet {
         interfaces: &[Interface],
         port: u16,
         families: Families,
-        mut features: Features,
+        (mut features, read_label): (Features, Option<ReadLabel>),
     ) -> io::Result<Self> {
+        let mailbox = Arc::new(Mailbox::default());
+        let sharing = Sharing::new(read_label, &mailbox);
         let mut sockets = Vec::new();
         let mut senders = [None; 2];
         let mut lacking = None;
@@ -169,17 +178,21 @@ impl UdpNet {
             };
             senders[usize::from(v6)] = Some(sockets.len());
             sockets.push(own);
-            sockets.push(Socket::open(v6, None, port, Role::Group, &mut features)?);
+            sockets.push(share::open_group((v6, port), interfaces, sharing.as_ref(), &mut features)?);
         }
         if sockets.is_empty() {
             return Err(lacking.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT)));
         }
-        let mut net = Self::empty(interfaces, features);
+        let mut net = Self::empty(interfaces, features, (mailbox, sharing));
         (net.sockets, net.senders) = (sockets, senders);
         Ok(net)
     }
 
-    fn empty(interfaces: &[Interface], features: Features) -> Self {
+    fn empty(
+        interfaces: &[Interface],
+        features: Features,
+        (mailbox, sharing): (Arc<Mailbox>, Option<Sharing>),
+    ) -> Self {
         Self {
             sockets: Vec::new(),
             senders: [None; 2],
@@ -197,25 +210,13 @@ impl UdpNet {
             notices: Vec::new(),
             features,
             arena: Arena::new(),
+            sharing,
+            mailbox,
+            taken: Taken::default(),
+            sessions: Vec::new(),
             send_errors: SendErrors::default(),
             registration: None,
         }
-    }
-
-    /// Makes `registry`'s poll report the sockets under tokens from `first_token` on, fewer than
-    /// [`Self::MAX_SOCKETS`]; those that [`Net::listen`] opens later as well. Events are
-    /// edge-triggered: after one, receive until it returns 0. Writability is reported after a
-    /// send that would have blocked, only.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub fn register(&mut self, registry: &Registry, first_token: usize) -> io::Result<()> {
-        let registration = Registration { registry: registry.try_clone()?, first_token };
-        for (i, socket) in self.sockets.iter().enumerate() {
-            registration.add(socket, i)?;
-        }
-        self.registration = Some(registration);
-        Ok(())
     }
 
     /// The port that the family's own socket is bound to: where a sender gets feedback, and a
@@ -303,19 +304,6 @@ impl UdpNet {
         Err(io::Error::new(e.kind(), format!("cannot send to {to}: {e}; check the network and --interface")))
     }
 
-    fn want_writable(&mut self, socket: usize, wanted: bool) -> io::Result<()> {
-        let c = &mut self.sockets[socket];
-        if c.blocked == wanted && !wanted {
-            return Ok(());
-        }
-        c.blocked = wanted;
-        // When it is wanted again, the edge has to be armed again.
-        match &self.registration {
-            Some(registration) => registration.change(c, socket),
-            None => Ok(()),
-        }
-    }
-
     /// Joins a group, or renews its membership, on all interfaces in use.
     pub(super) fn join(&mut self, group: SocketAddr) {
         let v6 = group.is_ipv6();
@@ -342,17 +330,6 @@ impl UdpNet {
         }
     }
 
-    /// Puts a socket into the place of another.
-    pub(super) fn replace(&mut self, at: usize, socket: Socket) -> io::Result<()> {
-        if let Some(registration) = &self.registration {
-            let fd = self.sockets[at].socket.as_raw_fd();
-            registration.registry.deregister(&mut SourceFd(&fd))?;
-            registration.add(&socket, at)?;
-        }
-        self.sockets[at] = socket;
-        Ok(())
-    }
-
     /// The group socket of the family and port, opened if there is none.
     pub(super) fn group_channel(&mut self, v6: bool, port: u16) -> io::Result<usize> {
         let here = |c: &Socket| c.via == Via::Group && c.v6 == v6 && c.port == port;
@@ -363,31 +340,13 @@ impl UdpNet {
         if i == Self::MAX_SOCKETS {
             return Err(io::Error::other("too many ports to listen at"));
         }
-        let socket = Socket::open(v6, None, port, Role::Group, &mut self.features)?;
-        if let Some(registration) = &self.registration {
-            registration.add(&socket, i)?;
-        }
+        let socket =
+            share::open_group((v6, port), &self.interfaces, self.sharing.as_ref(), &mut self.features)?;
+        self.introduce(&socket);
         self.sockets.push(socket);
+        self.settle_registration(i)?;
         Ok(i)
     }
-}
-
-impl Registration {
-    fn add(&self, socket: &Socket, i: usize) -> io::Result<()> {
-        let fd = socket.socket.as_raw_fd();
-        self.registry.register(&mut SourceFd(&fd), Token(self.first_token + i), interest(socket))
-    }
-
-    fn change(&self, socket: &Socket, i: usize) -> io::Result<()> {
-        let fd = socket.socket.as_raw_fd();
-        self.registry.reregister(&mut SourceFd(&fd), Token(self.first_token + i), interest(socket))
-    }
-}
-
-/// A UDP socket is writable nearly always, and an edge for each datagram sent would wake the
-/// engine for nothing.
-fn interest(socket: &Socket) -> Interest {
-    if socket.blocked { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE }
 }
 
 impl UdpNet {
@@ -423,11 +382,21 @@ impl Net for UdpNet {
     }
 
     fn receive(&mut self, sink: &mut dyn FnMut(Arrival, &mut [u8])) -> io::Result<usize> {
+        let handed_over = self.taken.receive(&self.mailbox, sink);
+        if handed_over > 0 {
+            self.heard += handed_over;
+            return Ok(handed_over);
+        }
         for _ in 0..self.sockets.len() {
             let at = self.next;
             self.next = (at + 1) % self.sockets.len();
             self.in_a_row += 1;
-            let socket = &mut self.sockets[at];
+            self.settle_registration(at)?;
+            let socket = &self.sockets[at];
+            if !socket.receives() {
+                self.in_a_row = 0;
+                continue;
+            }
             for _ in 0..RECEIVE_ATTEMPTS {
                 match socket.receive(&mut self.arena, self.features, sink) {
                     Ok(batch) => {
@@ -465,7 +434,12 @@ impl Net for UdpNet {
         self.join(group);
     }
 
+    fn attend(&mut self, sessions: &[SessionId]) {
+        self.sessions = sessions.to_vec();
+        self.sockets.iter().for_each(|socket| self.introduce(socket));
+    }
+
     fn kernel_drops(&self) -> u64 {
-        self.sockets.iter().map(|c| c.drops).sum()
+        self.sockets.iter().map(Socket::drops).sum::<u64>() + self.mailbox.drops()
     }
 }

@@ -5,13 +5,17 @@ pub use crate::limits::MAX_BATCH;
 pub mod choice;
 pub mod destination;
 pub mod endpoint;
+mod exchange;
 pub mod features;
+mod inbound;
 pub mod interface;
 mod outage;
 mod portable;
 mod rebind;
+mod registration;
 mod routes;
 pub mod send_errors;
+mod share;
 mod socket;
 mod sys;
 #[cfg(test)]
@@ -21,12 +25,13 @@ mod transmit;
 pub use choice::{InterfaceError, ReceiveChoice, choose, choose_all_for_receive};
 pub use destination::{AddressKind, Destination, InvalidDestination};
 pub use endpoint::{Families, UdpNet};
+pub use exchange::{Label, ReadLabel};
 pub use features::Features;
 pub use interface::{Interface, InterfaceAddress};
 pub use send_errors::{SendError, SendErrors};
 
 use crate::storage::RawBytes;
-use crate::units::Arrival;
+use crate::units::{Arrival, SessionId};
 use std::io;
 use std::net::SocketAddr;
 
@@ -89,6 +94,9 @@ pub trait Net {
     fn receive(&mut self, sink: &mut dyn FnMut(Arrival, &mut [u8])) -> io::Result<usize>;
     /// Listens to `group` as well (joins it, or re-joins it). Refusals are kept for the log.
     fn listen(&mut self, group: SocketAddr);
+    /// Takes part in these sessions from now on: what other sessions of this process receive for them is
+    /// theirs to hand over. Announcements are handed over in any case.
+    fn attend(&mut self, _sessions: &[SessionId]) {}
     /// Datagrams the kernel dropped for want of socket buffer, so far.
     fn kernel_drops(&self) -> u64;
 }

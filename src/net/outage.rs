@@ -5,7 +5,7 @@
 use super::destination::{AddressKind, Destination};
 use super::endpoint::UdpNet;
 use super::interface::Interface;
-use super::socket::{Role, Socket};
+use super::share::open_sender;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -158,10 +158,10 @@ impl UdpNet {
         let refused = |e: io::Error| format!("cannot send by interface {interface} ({e})");
         let local = self.sockets[at].socket.local_addr().map(|a| a.ip()).map_err(refused)?;
         if aim.bound && !interface.addresses.iter().any(|a| a.ip == local) {
-            let own = interface.address(aim.destination.is_v6());
+            let v6 = aim.destination.is_v6();
+            let own = interface.address(v6);
             let port = self.sockets[at].port;
-            let mut open =
-                |port| Socket::open(aim.destination.is_v6(), own, port, Role::Own, &mut self.features);
+            let mut open = |port| open_sender((v6, own, port), self.sharing.as_ref(), &mut self.features);
             let socket = open(port).or_else(|_| open(0)).map_err(refused)?;
             self.replace(at, socket).map_err(refused)?;
             self.notices.push(format!("sending from another address now: interface {interface}"));

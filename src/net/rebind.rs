@@ -35,6 +35,7 @@ impl UdpNet {
     /// Looks after what the system may have changed; to be called often. Returns what a person should
     /// know of it, one clause each.
     pub fn tend(&mut self) -> Vec<String> {
+        self.elect();
         if let Some(mut rebind) = self.rebind.take() {
             if rebind.looked.elapsed() >= LOOK_EVERY {
                 rebind.looked = Instant::now();

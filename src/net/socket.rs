@@ -3,71 +3,27 @@
 
 use super::destination::{AddressKind, Destination};
 use super::features::Features;
+use super::inbound::{Arena, Batch, Inner};
 use super::interface::Interface;
-use super::{portable, routes};
+use super::routes;
+use super::share::Member;
 use crate::units::{Arrival, Via};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use super::sys;
 #[cfg(target_os = "linux")]
-use crate::limits::MAX_DATAGRAM;
-#[cfg(target_os = "linux")]
 use std::os::fd::AsFd;
-#[cfg(target_os = "linux")]
-use std::time::{Duration, Instant, SystemTime};
 
 /// Socket buffers asked for, each way: a tenth of a second at 640 Mbit/s. The system may give less.
 const BUFFER_BYTES: usize = 8 << 20;
 /// Below this, a refused buffer size is not halved any more.
 const LEAST_BUFFER_BYTES: usize = 64 << 10;
-
-/// Room for one message that the kernel put together: an IP packet's most, and a little more, so
-/// that the first lines of all messages do not compete for the same few places in the cache.
-#[cfg(target_os = "linux")]
-const COALESCED: usize = (64 << 10) + 23 * 64;
-/// Room for one datagram, longer than any that is taken, so that longer ones show.
-const SINGLE: usize = (16 << 10) + 23 * 64;
-/// Bytes of the receive arena; those that no message needs are never touched.
-#[cfg(target_os = "linux")]
-const ARENA: usize = COALESCED * sys::MAX_RECEIVE;
-#[cfg(not(target_os = "linux"))]
-const ARENA: usize = SINGLE;
-/// Bytes to be received at one go, about: what the processor's own cache holds until they are
-/// handled.
-#[cfg(target_os = "linux")]
-const BATCH_BYTES: usize = 1 << 20;
-/// Fewest messages asked for at one go.
-#[cfg(target_os = "linux")]
-const LEAST_RECEIVE: usize = 16;
-
-/// The buffer that all sockets of an endpoint receive into.
-pub(super) struct Arena {
-    bytes: Vec<u8>,
-    /// Length of the messages that came last, on the mean.
-    #[cfg(target_os = "linux")]
-    usual: usize,
-}
-
-impl Arena {
-    pub(super) fn new() -> Self {
-        Self {
-            bytes: vec![0; ARENA],
-            #[cfg(target_os = "linux")]
-            usual: COALESCED,
-        }
-    }
-}
-
-/// What one [`Socket::receive`] brought.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Batch {
-    pub(super) datagrams: usize,
-    /// As much as was asked for: more may be waiting.
-    pub(super) full: bool,
-}
 
 /// What a [`Socket`] is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,32 +32,62 @@ pub(super) enum Role {
     Group,
     /// Has a port of its own.
     Own,
+    /// Has a port beside others of this process, which let it in.
+    Beside,
 }
 
-/// A non-blocking UDP socket of one family.
+/// A non-blocking UDP socket of one family, as one session has it.
 #[derive(Debug)]
 pub(super) struct Socket {
-    pub(super) socket: UdpSocket,
-    pub(super) via: Via,
-    pub(super) v6: bool,
-    /// The port that it is bound to.
-    pub(super) port: u16,
-    /// Bytes of buffer that the system gave.
-    pub(super) receive_buffer: usize,
-    pub(super) send_buffer: usize,
+    pub(super) inner: Arc<Inner>,
     /// Registered for writability as well, since a send would have blocked.
     pub(super) blocked: bool,
-    /// Datagrams dropped by the kernel for want of room, about.
-    pub(super) drops: u64,
-    /// The kernel's own count, which wraps.
-    #[cfg(target_os = "linux")]
-    drops_seen: u32,
-    /// When nothing was waiting, last.
-    #[cfg(target_os = "linux")]
-    emptied: Instant,
+    /// The session's poll reports it.
+    pub(super) registered: bool,
+    /// Drops before the session had it.
+    drops_before: u64,
+    /// The session's part in a port that others have too.
+    pub(super) share: Option<Member>,
+}
+
+impl Deref for Socket {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // With the last one, the kernel forgets all by itself.
+        for (group, index) in self.share.iter().flat_map(Member::forget) {
+            self.leave_by(group, index);
+        }
+    }
 }
 
 impl Socket {
+    /// One that a session has from now on.
+    pub(super) fn new(inner: Arc<Inner>) -> Self {
+        let drops_before = inner.drops();
+        Self { inner, blocked: false, registered: false, drops_before, share: None }
+    }
+
+    /// Datagrams dropped by the kernel for want of room since the session has it, about.
+    pub(super) fn drops(&self) -> u64 {
+        self.inner.drops() - self.drops_before
+    }
+
+    /// Whether this session is to receive from it.
+    pub(super) fn receives(&self) -> bool {
+        self.share.as_ref().is_none_or(Member::receives)
+    }
+
+    /// How long nothing has come in.
+    pub(super) fn silent_for(&self) -> Duration {
+        self.inner.silent_for()
+    }
+
     /// Opens a socket bound to `port` (0: any) of `address` (none: of all the machine's). Clears
     /// features that the kernel lacks.
     ///
@@ -120,8 +106,10 @@ impl Socket {
         if v6 {
             socket.set_only_v6(true)?;
         }
-        if role == Role::Group {
-            share_port(&socket)?;
+        match role {
+            Role::Group => share_port(&socket)?,
+            Role::Beside => socket.set_reuse_address(true)?,
+            Role::Own => {}
         }
         let receive_buffer = ask_receive_buffer(&socket);
         let send_buffer = ask_send_buffer(&socket);
@@ -133,20 +121,7 @@ impl Socket {
         let socket = UdpSocket::from(socket);
         let port = socket.local_addr()?.port();
         let via = if role == Role::Group { Via::Group } else { Via::Unicast };
-        Ok(Self {
-            socket,
-            via,
-            v6,
-            port,
-            receive_buffer,
-            send_buffer,
-            blocked: false,
-            drops: 0,
-            #[cfg(target_os = "linux")]
-            drops_seen: 0,
-            #[cfg(target_os = "linux")]
-            emptied: Instant::now(),
-        })
+        Ok(Self::new(Arc::new(Inner::new(socket, (via, v6, port), [receive_buffer, send_buffer]))))
     }
 
     /// Makes what is sent to `destination` leave by `interface`. `ttl` is for multicast; plain
@@ -185,6 +160,9 @@ impl Socket {
     /// # Errors
     /// When the kernel refuses.
     pub(super) fn join(&self, group: IpAddr, interface: &Interface) -> io::Result<()> {
+        if self.share.as_ref().is_some_and(|share| !share.wants(group, interface, self)) {
+            return Ok(());
+        }
         let socket = SockRef::from(&self.socket);
         let joined = match group {
             IpAddr::V4(group) => {
@@ -206,13 +184,17 @@ impl Socket {
 
     /// Leaves `group` on the interface, if it was joined.
     pub(super) fn leave(&self, group: IpAddr, interface: &Interface) {
+        if self.share.as_ref().is_none_or(|share| share.unwants(group, interface)) {
+            self.leave_by(group, interface.index);
+        }
+    }
+
+    fn leave_by(&self, group: IpAddr, index: u32) {
         let socket = SockRef::from(&self.socket);
         // The interface has gone, most often, and with it what could be left there.
         let _ = match group {
-            IpAddr::V4(group) => {
-                socket.leave_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(interface.index))
-            }
-            IpAddr::V6(group) => socket.leave_multicast_v6(&group, interface.index),
+            IpAddr::V4(group) => socket.leave_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(index)),
+            IpAddr::V6(group) => socket.leave_multicast_v6(&group, index),
         };
     }
 
@@ -223,71 +205,17 @@ impl Socket {
     /// # Errors
     /// What the system says, `WouldBlock` when nothing is waiting.
     pub(super) fn receive(
-        &mut self,
+        &self,
         arena: &mut Arena,
         features: Features,
         sink: &mut dyn FnMut(Arrival, &mut [u8]),
     ) -> io::Result<Batch> {
-        #[cfg(target_os = "linux")]
-        if features.mmsg || features.gro {
-            return self.receive_batch(arena, features, sink);
-        }
-        let _ = features;
-        let via = self.via;
-        portable::receive(&self.socket, &mut arena.bytes[..SINGLE], &mut |from, bytes| {
-            sink(Arrival::at_once(from, via), bytes);
-        })
-        .map(|count| Batch { datagrams: count, full: false })
-    }
-
-    #[cfg(target_os = "linux")]
-    fn receive_batch(
-        &mut self,
-        arena: &mut Arena,
-        features: Features,
-        sink: &mut dyn FnMut(Arrival, &mut [u8]),
-    ) -> io::Result<Batch> {
-        let each = if features.gro { COALESCED } else { SINGLE };
-        let most = (BATCH_BYTES / arena.usual.max(1)).clamp(LEAST_RECEIVE, sys::MAX_RECEIVE);
-        let most = if features.mmsg { most } else { 1 };
-        let mut messages = [sys::Received::default(); sys::MAX_RECEIVE];
-        let asked = Instant::now();
-        let received = sys::receive_many(self.socket.as_fd(), &mut arena.bytes, each, &mut messages[..most]);
-        let longest = asked.saturating_duration_since(self.emptied);
-        if received.as_ref().map_or(true, |&count| count < most) {
-            self.emptied = asked;
-        }
-        let count = received?;
-        let messages = &messages[..count];
-        arena.usual = messages.iter().map(|m| m.len).sum::<usize>() / count.max(1);
-        let (mut datagrams, mut now) = (0, None);
-        for (message, room) in messages.iter().zip(arena.bytes.chunks_exact_mut(each)) {
-            let bytes = &mut room[..message.len];
-            let segment = if message.segment == 0 { bytes.len() } else { message.segment };
-            if let Some(drops) = message.drops {
-                // The kernel counts what it has put together as one: those dropped were much like this.
-                let alike = bytes.len().div_ceil(segment.max(1)).max(1) as u64;
-                self.drops += u64::from(drops.wrapping_sub(self.drops_seen)) * alike;
-                self.drops_seen = drops;
-            }
-            let Some(from) = message.from.filter(|_| !message.truncated && segment <= MAX_DATAGRAM) else {
-                datagrams += 1;
-                continue;
-            };
-            let waited = message
-                .arrived
-                .map_or(Duration::ZERO, |at| waited(at, *now.get_or_insert_with(SystemTime::now), longest));
-            let arrival = Arrival { from, via: self.via, waited };
-            if bytes.is_empty() {
-                datagrams += 1;
-                sink(arrival, bytes);
-            }
-            for datagram in bytes.chunks_mut(segment.max(1)) {
-                datagrams += 1;
-                sink(arrival, datagram);
+        match &self.share {
+            None => self.inner.receive(arena, features, sink),
+            Some(share) => {
+                share.exchange().deal(share.id(), sink, |sink| self.inner.receive(arena, features, sink))
             }
         }
-        Ok(Batch { datagrams, full: count == most })
     }
 
     #[cfg(target_os = "linux")]
@@ -320,14 +248,6 @@ pub(super) fn is_unavailable(e: &io::Error) -> bool {
         e.raw_os_error(),
         Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT | libc::EPFNOSUPPORT | libc::EADDRNOTAVAIL)
     )
-}
-
-/// How long a datagram has waited that the kernel took at `arrived`. The clock may have been set
-/// meanwhile, to any time; but what waits came after the socket was last found empty, `longest` ago by
-/// a clock that nobody sets.
-#[cfg(target_os = "linux")]
-fn waited(arrived: SystemTime, now: SystemTime, longest: Duration) -> Duration {
-    now.duration_since(arrived).unwrap_or_default().min(longest)
 }
 
 fn explain_bind(e: io::Error, port: u16) -> io::Error {
@@ -441,19 +361,3 @@ fn tune(socket: &socket2::Socket, v6: bool, role: Role, features: &mut Features)
 
 #[cfg(not(target_os = "linux"))]
 fn tune(_socket: &socket2::Socket, _v6: bool, _role: Role, _features: &mut Features) {}
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_that_is_set_costs_no_more_than_the_time_since_the_socket_was_empty() {
-        let (now, ms) = (SystemTime::now(), Duration::from_millis);
-        let hours = Duration::from_secs(7 * 3600);
-        assert_eq!(waited(now, now + ms(3), ms(40)), ms(3));
-        assert_eq!(waited(now, now + hours, ms(40)), ms(40), "set forward");
-        assert_eq!(waited(now, now - hours, ms(40)), Duration::ZERO, "set back");
-        // A process that was stopped believes a long wait.
-        assert_eq!(waited(now, now + ms(8000), ms(8020)), ms(8000));
-    }
-}

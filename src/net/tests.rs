@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::MAX_DATAGRAM;
+use crate::net::socket::Socket;
 use crate::units::Via;
 use mio::{Events, Poll};
 use std::net::{Ipv4Addr, UdpSocket};
@@ -43,12 +44,13 @@ impl Node {
     }
 
     fn sender(to: &Destination, features: Features) -> Self {
-        Self::new(UdpNet::sender(&lo(), to, 1, Some(0), features).unwrap())
+        Self::new(UdpNet::sender(&lo(), to, 1, Some(0), (features, None)).unwrap())
     }
 
     fn receiver(group: SocketAddr, features: Features) -> Self {
         let families = Families::of(&group);
-        let mut node = Self::new(UdpNet::receiver(&[lo()], group.port(), families, features).unwrap());
+        let mut node =
+            Self::new(UdpNet::receiver(&[lo()], group.port(), families, (features, None)).unwrap());
         node.net.listen(group);
         assert!(node.net.send_errors().latest.is_none(), "{:?}", node.net.send_errors());
         node
@@ -227,7 +229,8 @@ fn ipv6_unicast_round_trip() {
         eprintln!("SKIPPED: no IPv6 on this machine's loopback");
         return;
     }
-    let receiver = UdpNet::receiver(&[lo()], to.addr.port(), Families::ANY, Features::default()).unwrap();
+    let receiver =
+        UdpNet::receiver(&[lo()], to.addr.port(), Families::ANY, (Features::default(), None)).unwrap();
     let (mut receiver, mut sender) = (Node::new(receiver), Node::sender(&to, Features::default()));
     let sent = batch(MAX_BATCH, 1436, 9);
     sender.send(to.addr, &sent);
@@ -420,19 +423,21 @@ fn a_missing_interface_is_waited_for_and_concerns_the_task_only() {
 fn a_port_kept_by_another_program_is_named() {
     let kept = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     let port = kept.local_addr().unwrap().port();
-    let Err(e) = UdpNet::receiver(&[lo()], port, V4, Features::default()) else {
+    let Err(e) = UdpNet::receiver(&[lo()], port, V4, (Features::default(), None)) else {
         panic!("port {port} is taken")
     };
     assert!(e.to_string().contains(&format!("udp port {port} is taken")), "{e}");
     let to = destination("239.255.74.17", port);
-    let Err(e) = UdpNet::sender(&lo(), &to, 1, Some(port), Features::default()) else { panic!("so it is") };
+    let Err(e) = UdpNet::sender(&lo(), &to, 1, Some(port), (Features::default(), None)) else {
+        panic!("so it is")
+    };
     assert_eq!(e.kind(), io::ErrorKind::AddrInUse);
 }
 
 #[test]
 fn the_usual_feedback_port_is_left_to_the_first_sender() {
     let to = destination("239.255.74.18", free_port());
-    let open = || UdpNet::sender(&lo(), &to, 1, None, Features::default()).unwrap();
+    let open = || UdpNet::sender(&lo(), &to, 1, None, (Features::default(), None)).unwrap();
     let (first, second) = (open(), open());
     assert_ne!(first.own_port(false), second.own_port(false));
     assert_ne!(second.own_port(false), Some(0));
@@ -458,4 +463,162 @@ fn described_with_buffers_and_features() {
     for part in ["lo (127.0.0.1", "MTU ", "own), buffers: ", "shared), ", "gso off, gro off, mmsg off"] {
         assert!(text.contains(part), "{text}");
     }
+}
+
+/// The first byte is the session; 0 is for all.
+fn label(bytes: &[u8]) -> Option<Label> {
+    let &first = bytes.first()?;
+    Some(Label { session: SessionId(u64::from(first)), for_all: first == 0 })
+}
+
+fn shared_sender(to: &Destination, port: u16, session: u64) -> io::Result<Node> {
+    let features = (Features::default(), Some(label as ReadLabel));
+    let mut node = Node::new(UdpNet::sender(&lo(), to, 1, Some(port), features)?);
+    node.net.attend(&[SessionId(session)]);
+    Ok(node)
+}
+
+fn shared_receiver(group: SocketAddr, sessions: &[u64]) -> Node {
+    let features = (Features::default(), Some(label as ReadLabel));
+    let net = UdpNet::receiver(&[lo()], group.port(), Families::of(&group), features).unwrap();
+    let mut node = Node::new(net);
+    node.net.listen(group);
+    node.net.attend(&sessions.iter().map(|&n| SessionId(n)).collect::<Vec<_>>());
+    node
+}
+
+/// Has all of them receive until each has as many as it wants, and a little longer; what each got, sorted.
+fn receive_all<const N: usize>(nodes: [&mut Node; N], want: [usize; N]) -> [Vec<Vec<u8>>; N] {
+    let mut got: [Vec<Datagram>; N] = std::array::from_fn(|_| Vec::new());
+    let end = Instant::now() + PATIENCE;
+    let mut enough = None;
+    let mut nodes = nodes;
+    while enough.is_none_or(|at: Instant| at.elapsed() < Duration::from_millis(20)) {
+        assert!(Instant::now() < end, "{got:?}");
+        nodes.iter_mut().zip(&mut got).for_each(|(node, got)| node.drain(got));
+        if enough.is_none() && got.iter().zip(want).all(|(got, want)| got.len() >= want) {
+            enough = Some(Instant::now());
+        }
+    }
+    got.map(|datagrams| {
+        let mut all = bytes(&datagrams);
+        all.sort();
+        all
+    })
+}
+
+#[test]
+#[cfg(target_os = "linux")] // elsewhere later senders have ports of their own
+fn senders_of_all_kinds_share_the_port_and_other_processes_are_kept_out() {
+    let port = free_port();
+    let at = free_port();
+    let [group, everybody, host] =
+        ["239.255.74.22", "127.255.255.255", "127.0.0.1"].map(|ip| destination(ip, at));
+    let mut a = shared_sender(&group, port, 1).unwrap();
+    let mut b = shared_sender(&group, port, 2).unwrap();
+    let mut c = shared_sender(&host, port, 3).unwrap();
+    let mut d = shared_sender(&everybody, port, 4).unwrap();
+    assert_eq!([&a, &b, &c, &d].map(|node| node.own(false)), [port; 4]);
+    for shared in [false, true] {
+        let stranger = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+        stranger.set_reuse_address(shared).unwrap();
+        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        assert_eq!(stranger.bind(&at.into()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+    // Each sends from it, and whatever socket an answer comes in by, it gets to its session.
+    let mut receiver = Node::receiver(group.addr, Features::default());
+    for node in [&mut a, &mut c, &mut d] {
+        let to = node.net.destination.unwrap();
+        node.send(to, &batch(1, 30, 30));
+        assert_eq!(receiver.receive(1)[0].from.port(), port, "{to}");
+    }
+    let answer = |device: &mut Node| {
+        for n in 1..=4 {
+            device.send(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), &[vec![n; 40]]);
+        }
+    };
+    answer(&mut receiver);
+    let got = receive_all([&mut a, &mut b, &mut c, &mut d], [1; 4]);
+    assert_eq!(got, [1, 2, 3, 4].map(|n| vec![vec![n; 40]]));
+    drop((b, d));
+    answer(&mut receiver);
+    let got = receive_all([&mut a, &mut c], [1; 2]).map(|all| all.iter().any(|d| d[0] == 1));
+    assert_eq!(got, [true, false], "what is left goes on");
+}
+
+#[test]
+fn receivers_of_a_process_share_the_group_and_get_what_is_theirs() {
+    let to = destination("239.255.74.23", free_port());
+    let mut sender = Node::sender(&to, Features::default());
+    let mut a = shared_receiver(to.addr, &[1]);
+    let mut b = shared_receiver(to.addr, &[2, 3]);
+    let other = destination("239.255.74.24", to.addr.port());
+    let mut c = shared_receiver(to.addr, &[3]);
+    c.net.listen(other.addr);
+    let all: Vec<Vec<u8>> = [1, 2, 3, 0, 9].map(|n| vec![n; 50]).into();
+    sender.send(to.addr, &all);
+    let got = receive_all([&mut a, &mut b, &mut c], [2, 3, 2]);
+    let firsts = got.map(|all| all.iter().map(|d| d[0]).collect::<Vec<_>>());
+    // What is nobody's is left to the one who leads.
+    assert_eq!(firsts, [vec![0, 1, 9], vec![0, 2, 3], vec![0, 3]]);
+    // Sent to this machine alone, where the kernel would give it to one socket.
+    sender.send(SocketAddr::from((Ipv4Addr::LOCALHOST, to.addr.port())), &all);
+    let got = receive_all([&mut a, &mut b, &mut c], [2, 3, 2]).map(|all| all.len());
+    assert_eq!(got, [3, 3, 2]);
+    // The one who led ends; a group of its own goes with the last who wanted it.
+    drop(a);
+    let mut second = Node::sender(&other, Features::default());
+    second.send(other.addr, &[vec![3; 60]]);
+    assert_eq!(receive_all([&mut b, &mut c], [1, 1]), [vec![vec![3; 60]], vec![vec![3; 60]]]);
+    drop(c);
+    second.send(other.addr, &[vec![2; 70]]);
+    sender.send(to.addr, &[vec![2; 80]]);
+    assert_eq!(receive_all([&mut b], [1]), [vec![vec![2; 80]]]);
+    assert_eq!(b.net.kernel_drops(), 0);
+}
+
+#[test]
+fn the_one_that_most_is_for_receives() {
+    let to = destination("239.255.74.25", free_port());
+    let mut sender = Node::sender(&to, Features::default());
+    let mut a = shared_receiver(to.addr, &[1]);
+    let mut b = shared_receiver(to.addr, &[2]);
+    let leads = |node: &Node| node.net.sockets.iter().all(Socket::receives);
+    assert!(leads(&a) && !leads(&b));
+    for _ in 0..2 {
+        sender.send(to.addr, &vec![vec![2; 1000]; 20]);
+        receive_all([&mut a, &mut b], [0, 20]);
+        a.net.tend();
+        b.net.tend();
+        assert!(!leads(&a) && leads(&b));
+    }
+    // It waits for the socket by itself now.
+    let mut events = Events::with_capacity(16);
+    b.poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+    sender.send(to.addr, &[vec![2; 10]]);
+    b.poll.poll(&mut events, Some(PATIENCE)).unwrap();
+    assert!(!events.is_empty());
+}
+
+#[test]
+fn a_group_that_others_hear_is_not_joined_anew_for_one_more() {
+    let to = destination("239.255.74.26", free_port());
+    let mut a = shared_receiver(to.addr, &[1]);
+    let mut b = shared_receiver(to.addr, &[2]);
+    let joins = |node: &Node, ip: &str| {
+        let socket = node.net.sockets.iter().find(|s| s.via == Via::Group).unwrap();
+        let share = socket.share.as_ref().unwrap();
+        share.wants(ip.parse().unwrap(), &lo(), socket)
+    };
+    assert!(joins(&b, "239.255.74.26"), "asked again, and nothing has been heard yet");
+    Node::sender(&to, Features::default()).send(to.addr, &[vec![1; 50], vec![2; 50]]);
+    receive_all([&mut a, &mut b], [1, 1]);
+    assert!(!joins(&a, "239.255.74.26") && !joins(&b, "239.255.74.26"), "it would be a gap for the other");
+    assert!(joins(&b, "239.255.74.27") && joins(&b, "239.255.74.27"), "nobody else's");
+    assert!(!joins(&a, "239.255.74.27"), "joined already");
+    let groups: std::collections::BTreeSet<_> =
+        b.net.sockets.iter().flat_map(|s| s.share.iter()).flat_map(|s| s.forget()).collect();
+    assert!(groups.is_empty(), "all are the other's too: {groups:?}");
+    let left: Vec<_> = a.net.sockets.iter().flat_map(|s| s.share.iter()).flat_map(|s| s.forget()).collect();
+    assert_eq!(left.len(), 2);
 }

@@ -73,6 +73,8 @@ pub struct RateController {
     mode: RateMode,
     rate: f64,
     state: State,
+    /// No more than this can be sent at present.
+    most: f64,
 }
 
 impl RateController {
@@ -83,7 +85,7 @@ impl RateController {
             RateMode::Fixed(rate) => rate,
             RateMode::Auto(ceiling) => START.min(ceiling),
         };
-        Self { mode, rate: rate.0 as f64, state: State::Starting }
+        Self { mode, rate: rate.0 as f64, state: State::Starting, most: f64::INFINITY }
     }
 
     /// A controller that starts from a rate that the path is known to carry.
@@ -105,6 +107,12 @@ impl RateController {
     #[must_use]
     pub const fn mode(&self) -> RateMode {
         self.mode
+    }
+
+    /// Bounds what can be sent at present, for reasons other than the path. The rate does not climb above `most`,
+    /// since nobody would know whether the path carries that. It does not fall either.
+    pub const fn set_most(&mut self, most: Rate) {
+        self.most = most.0 as f64;
     }
 
     /// Whether the present rate is a trial for more capacity.
@@ -173,7 +181,7 @@ impl RateController {
     fn set(&mut self, rate: f64) -> bool {
         let RateMode::Auto(ceiling) = self.mode else { return false };
         let floor = FLOOR.min(ceiling);
-        let rate = rate.clamp(floor.0 as f64, ceiling.0 as f64);
+        let rate = rate.clamp(floor.0 as f64, ceiling.0 as f64).min(self.most.max(self.rate));
         let changes = (rate - self.rate).abs() > self.rate * 0.001;
         if changes {
             self.rate = rate;

@@ -7,7 +7,7 @@ mod controller;
 mod path;
 
 pub use bucket::TokenBucket;
-pub use controller::{RateController, RateMode};
+pub use controller::{RateController, RateMode, START};
 pub use path::{Clear, Finding, Path, Sample, Trial};
 use std::net::SocketAddr;
 

@@ -2,6 +2,7 @@
 //! jobs, and that hand out datagrams, jobs and events. They read no clock, draw no randomness of
 //! their own and do no I/O (I8).
 
+pub mod discovery;
 pub mod event;
 #[cfg(any(test, feature = "sim"))]
 #[doc(hidden)]
@@ -15,8 +16,9 @@ pub mod sender;
 pub mod statistics;
 pub mod trust;
 
+use crate::limits::MAX_PROVISIONAL_SESSIONS;
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, Esi};
+use crate::units::{Arrival, BlockIndex, Esi, Rate, SessionId};
 use crate::wire::PacketNumber;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -85,6 +87,36 @@ pub enum Output<J, E> {
     Event(E),
 }
 
+/// A device's session, and those that it would go over to.
+const MOST_SESSIONS: usize = MAX_PROVISIONAL_SESSIONS + 1;
+
+/// A few sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sessions {
+    ids: [SessionId; MOST_SESSIONS],
+    count: usize,
+}
+
+impl Sessions {
+    /// The sessions.
+    #[must_use]
+    pub fn as_slice(&self) -> &[SessionId] {
+        &self.ids[..self.count]
+    }
+}
+
+/// Of more than fit, the first ones.
+impl FromIterator<SessionId> for Sessions {
+    fn from_iter<I: IntoIterator<Item = SessionId>>(all: I) -> Self {
+        let mut sessions = Self::default();
+        for (place, id) in sessions.ids.iter_mut().zip(all) {
+            *place = id;
+            sessions.count += 1;
+        }
+        sessions
+    }
+}
+
 /// A protocol state machine. The contract: after every `handle_*` call, `poll` is called until it
 /// returns `None`; then nothing happens until the next input or until [`Machine::next_timeout`].
 pub trait Machine {
@@ -108,6 +140,14 @@ pub trait Machine {
     fn handle_control(&mut self, now: Time, control: Control);
     /// The kernel has dropped so many datagrams in all for want of socket buffer.
     fn set_kernel_drops(&mut self, drops: u64);
+    /// The sessions that it takes part in, or may take part in soon: what comes in for others is nothing to
+    /// it, but for announcements.
+    fn sessions(&self) -> Sessions {
+        Sessions::default()
+    }
+    /// More than this cannot be sent just now, since other sessions send too: no reason to slow down, but
+    /// none to aim at more.
+    fn set_most(&mut self, _most: Rate) {}
     /// The next thing to be done, if any.
     fn poll(&mut self, now: Time) -> Option<Output<Self::Job, Self::Event>>;
     /// When to call [`Machine::handle_timeout`] if nothing else happens; `Time::NEVER` if not.

@@ -10,18 +10,21 @@ use super::store::{SimStore, StoreClock};
 use crate::crypto::agree;
 use crate::crypto::sign::sham;
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job, run_store_job};
-use crate::engine::{Engine, EngineError, Step, Stream};
+use crate::engine::{Egress, Engine, EngineError, Step, Stream};
 use crate::fec::{Likely, PlanCache};
+use crate::pacing::START;
+use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{ReceiverDone, SenderDone, SenderJob};
 use crate::protocol::packet_protection::SenderSide;
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig};
 use crate::protocol::trust::Trust;
+use crate::session::EgressBudget;
 use crate::storage::{Earlier, Source};
 use crate::store::SharedStore;
 use crate::task::{Task, TaskOptions};
 use crate::time::Time;
-use crate::units::{Counter, DeviceId, Suite, TaskId};
+use crate::units::{Counter, DeviceId, Rate, TaskId};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -126,22 +129,17 @@ pub fn sender(
     now: Time,
 ) -> (SimActor, Ledger) {
     let layout = scenario.layout;
+    let task = Task { options: TaskOptions { expected: scenario.expected }, ..Task::copy(TASK, NAME) };
+    let who = (sham::signing_key(1), agree::sham::random(work_seed), counter);
     let config = SenderConfig {
-        counter,
-        task: Task { options: TaskOptions { expected: scenario.expected }, ..Task::copy(TASK, NAME) },
-        manifest: Vec::new(),
-        layout,
-        data: DATA,
         rendezvous: vec![RENDEZVOUS],
         rate: scenario.rate_mode(),
         repair: RepairPolicy::interactive(scenario.slow),
         wait: scenario.wait,
         settle: scenario.settle,
         linger: scenario.linger,
-        signing_key: sham::signing_key(1),
-        agreement: agree::sham::random(work_seed),
         group_key: scenario.group_key.then(hostile::group_key),
-        suite: Suite::default(),
+        ..SenderConfig::new(task, layout, DATA, who)
     };
     let (signing_key, random) = (config.signing_key.clone(), config.agreement);
     let side = SenderSide::new(counter, signing_key, random, config.suite, config.group_key.as_ref());
@@ -168,8 +166,20 @@ pub fn sender(
     let net = SimNet::new(SENDER_SOCKET, Some(sim_source));
     let machine = Sender::new(config, now);
     let stream = Stream { session, layout, source, seal: machine.symbol_seal() };
-    let engine = Engine::new(machine, net, SimJobs::new(WORKERS, work), Some(stream));
-    (SimActor::Sender(Box::new(Node::new(engine, Box::new(|_, _, _| {})))), Ledger::new(side))
+    let engine = Engine::new(machine, net, SimJobs::new(WORKERS, work), Some(stream)).with_egress(
+        scenario.budget.map(|rate| {
+            let share = EgressBudget::new(Rate(rate)).virtual_share();
+            Box::new(share) as Box<dyn Egress>
+        }),
+    );
+    let most = scenario.budget.map(|budget| START.0.max(budget * 11 / 10));
+    let on_event = Box::new(move |_: Time, sender: &Sender, _: &SenderEvent| {
+        if let Some(most) = most {
+            let rate = sender.overview().rate;
+            assert!(rate.0 <= most, "what cannot be sent is aimed at: {rate:?}");
+        }
+    });
+    (SimActor::Sender(Box::new(Node::new(engine, on_event))), Ledger::new(side))
 }
 
 /// The device with this number, started at `now`. `work_seed` is for its workers.
@@ -185,17 +195,13 @@ pub fn receiver(
 ) -> SimActor {
     // With a group key, any signing member is trusted. Without one, the sender's key is pinned.
     let pinned = if grouped { Vec::new() } else { vec![sham::signing_key(1).public()] };
+    let device = (device_id(index), format!("device {index}"));
     let config = ReceiverConfig {
-        seed,
-        device: device_id(index),
-        label: format!("device {index}"),
         timeout: plan.timeout,
-        groups: vec![DATA, RENDEZVOUS],
-        only: None,
         buffer_bytes,
-        agreement: random_bytes(seed),
         group_keys: grouped.then(hostile::group_key).into_iter().collect(),
         trust: Trust { pinned, ..Trust::anybody() },
+        ..ReceiverConfig::new(device, vec![DATA, RENDEZVOUS], (seed, random_bytes(seed)))
     };
     let earlier = earlier.map(|bytes| Box::new(SimEarlier(bytes)) as Box<dyn Earlier>);
     let files = ReceiverFiles::new(Box::new(SimSink::new(disk, plan.force))).with_earlier(earlier);

@@ -65,6 +65,18 @@ fn lines_are_found_within_two_seconds_and_held() {
 }
 
 #[test]
+fn a_budget_is_used_and_nothing_above_it_is_aimed_at() {
+    for (seed, budget, loss) in [(31, 60_000_000, 0.0), (32, 150_000_000, 0.0), (33, 150_000_000, 0.02)] {
+        // That it is not aimed higher is asserted by the world, at each event.
+        let scenario = behind_lines(seed, 2, 1_000_000_000, 0.5).with_loss(.., loss).with_budget(budget);
+        let met = transfer::measure(&scenario);
+        let (share, drops) = held(&met, 0, budget, 0.5, 2.5);
+        assert!(share >= 0.95 * (1.0 - loss) - loss && share <= 1.01, "{budget}: {share:.3}");
+        assert!(drops == 0.0, "{budget}: {drops:.4} dropped");
+    }
+}
+
+#[test]
 fn far_lines_take_longer_and_are_found_too() {
     for (seed, delay_ms) in [(11, 150), (12, 300), (13, 600)] {
         let rate = 20_000_000;

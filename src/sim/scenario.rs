@@ -106,6 +106,8 @@ pub struct Scenario {
     pub rate: u64,
     /// Whether the sender finds its rate, with `rate` as the ceiling.
     pub finds_rate: bool,
+    /// Bits per second that the sender's process may send by its interface, if that is bounded.
+    pub budget: Option<u64>,
     /// Policy for slow devices.
     pub slow: SlowPolicy,
     /// Number of devices that the sender waits for.
@@ -178,6 +180,7 @@ impl Scenario {
             layout,
             rate: plain.rate,
             finds_rate: false,
+            budget: None,
             slow: SlowPolicy::Defer,
             expected: Some(plain.devices),
             wait: Duration::from_secs(60),
@@ -339,6 +342,7 @@ impl Draw {
             layout,
             rate,
             finds_rate: !seed.is_multiple_of(2),
+            budget: None,
             slow: if seed % 16 == 7 { SlowPolicy::Keep } else { SlowPolicy::Defer },
             expected: self.chance(60).then_some(count),
             wait,

@@ -31,6 +31,12 @@ impl Scenario {
         self.finds_rate = true;
         self
     }
+    /// Bounds what the sender's process may send, in bits per second.
+    #[must_use]
+    pub const fn with_budget(mut self, budget: u64) -> Self {
+        self.budget = Some(budget);
+        self
+    }
     /// Adds a socket buffer and a line after the sender. A full buffer blocks the sender.
     #[must_use]
     pub fn with_socket_line(mut self, rate: u64, buffer: usize) -> Self {

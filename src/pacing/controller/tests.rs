@@ -124,3 +124,17 @@ fn a_fixed_rate_stays_and_a_lie_stops_at_the_floor() {
     }
     assert_eq!(auto.rate(), FLOOR);
 }
+
+#[test]
+fn what_cannot_be_sent_is_not_aimed_at() {
+    let mut controller = RateController::new(RateMode::Auto(Rate(1_000_000_000)));
+    controller.set_most(Rate(150_000_000));
+    assert!(controller.clear(Time::ZERO, Clear::default()));
+    assert_eq!(controller.rate(), Rate(150_000_000));
+    // Less than what is aimed at already is no reason to slow down.
+    controller.set_most(Rate(50_000_000));
+    assert!(!controller.clear(Time::ZERO, Clear::default()));
+    assert_eq!(controller.rate(), Rate(150_000_000));
+    assert!(controller.congested(Time::ZERO, Rate(150_000_000), 0.5), "the way's limits hold all the same");
+    assert!(controller.rate() < Rate(80_000_000));
+}

@@ -14,7 +14,6 @@ use crate::protocol::event::ReceiverEvent;
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
 use crate::protocol::packet_protection::fakes::{FakeSender, any_admit};
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
-use crate::protocol::trust::Trust;
 use crate::protocol::{Machine, Output, Payload};
 use crate::ranges::BitSet;
 use crate::time::Time;
@@ -90,18 +89,9 @@ impl play::World for World {
         let [start, buffers] = input.array()?;
         let buffer_bytes = usize::from(buffers) << 12;
         sham::allow();
-        let config = ReceiverConfig {
-            seed: 1,
-            device: DeviceId([7; 16]),
-            label: "fuzzed".into(),
-            timeout: Duration::from_secs(60),
-            groups: vec![GROUP],
-            only: None,
-            buffer_bytes,
-            agreement: [2; 32],
-            group_keys: Vec::new(),
-            trust: Trust::anybody(),
-        };
+        let device = (DeviceId([7; 16]), "fuzzed".into());
+        let config =
+            ReceiverConfig { buffer_bytes, ..ReceiverConfig::new(device, vec![GROUP], (1, [2; 32])) };
         let mut world = Self {
             receiver: Receiver::new(config, Time::ZERO),
             now: Time::ZERO,

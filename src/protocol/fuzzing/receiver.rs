@@ -13,7 +13,6 @@ use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
 use crate::protocol::packet_protection::fakes::{FakeSender, any_admit};
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
-use crate::protocol::trust::Trust;
 use crate::protocol::{Control, Machine, Output, Payload};
 use crate::ranges::BitSet;
 use crate::time::Time;
@@ -88,18 +87,8 @@ impl play::World for World {
         let object = Object::new(input)?;
         let buffer_bytes = usize::from(input.u8()?) << 8;
         sham::allow();
-        let config = ReceiverConfig {
-            seed: 1,
-            device: DEVICE,
-            label: "fuzzed".into(),
-            timeout: Duration::from_secs(60),
-            groups: vec![GROUP],
-            only: None,
-            buffer_bytes,
-            agreement: [2; 32],
-            group_keys: Vec::new(),
-            trust: Trust::anybody(),
-        };
+        let config = ReceiverConfig::new((DEVICE, "fuzzed".into()), vec![GROUP], (1, [2; 32]));
+        let config = ReceiverConfig { buffer_bytes, ..config };
         Some(Self {
             receiver: Receiver::new(config, Time::ZERO),
             now: Time::ZERO,

@@ -10,9 +10,9 @@ use crate::protocol::job::{SenderDone, SenderJob};
 use crate::protocol::packet_protection::fakes::{FakeDevice, any_join};
 use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig, SlowPolicy};
 use crate::protocol::{Control, Machine, Output, Payload, Transmit};
-use crate::task::{Assignment, State, Step, Task, TaskOptions};
+use crate::task::{Assignment, State, Step, Task};
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, ChannelId, Counter, DeviceId, Digest, Rate, Suite, TaskId, Via};
+use crate::units::{Arrival, BlockIndex, ChannelId, Counter, DeviceId, Digest, Rate, TaskId, Via};
 use crate::wire::{
     self, Abort, AbortCode, Announce, Arrivals, Complete, DecodeError, Deficit, Holdings, Message,
     MessageKind, Nak, PacketNumber, PageRange, Progress, Protection, Suspect,
@@ -75,13 +75,10 @@ impl play::World for World {
         let object = Object::new(input)?;
         let [people, speed] = input.array()?;
         sham::allow();
-        let expected = (people & 7 != 0).then_some(u32::from(people & 7));
+        let mut task = Task::copy(TASK, "object");
+        task.options.expected = (people & 7 != 0).then_some(u32::from(people & 7));
+        let who = (sham::signing_key(1), [1; 32], Counter(COUNTER));
         let config = SenderConfig {
-            counter: Counter(COUNTER),
-            manifest: Vec::new(),
-            task: Task { options: TaskOptions { expected }, ..Task::copy(TASK, "object") },
-            layout: object.layout,
-            data: GROUP,
             rendezvous: vec![SocketAddr::from((Ipv4Addr::new(239, 255, 74, 17), 7417))],
             rate: match Rate(1_000_000 << (speed & 7)) {
                 rate if speed & 8 == 0 => RateMode::Fixed(rate),
@@ -93,13 +90,9 @@ impl play::World for World {
                 2 => SlowPolicy::Keep,
                 _ => SlowPolicy::Drop,
             }),
-            wait: Duration::from_secs(10),
             settle: Duration::from_millis(u64::from(people >> 3) * 50),
             linger: Duration::from_secs(u64::from(speed >> 5)),
-            signing_key: sham::signing_key(1),
-            agreement: [1; 32],
-            group_key: None,
-            suite: Suite::default(),
+            ..SenderConfig::new(task, object.layout, GROUP, who)
         };
         let sender = Sender::new(config, Time::ZERO);
         Some(Self {

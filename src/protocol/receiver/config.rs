@@ -1,8 +1,9 @@
 //! What the surface tells a receiver.
 
 use crate::crypto::derive::Secret;
+use crate::limits::RECEIVER_BUFFER_BYTES;
 use crate::protocol::trust::Trust;
-use crate::units::DeviceId;
+use crate::units::{DeviceId, SessionId};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -30,4 +31,32 @@ pub struct ReceiverConfig {
     pub group_keys: Vec<Secret>,
     /// Whom files are taken from.
     pub trust: Trust,
+    /// Take part in this session only; none: the first that will do.
+    pub wanted: Option<SessionId>,
+}
+
+impl ReceiverConfig {
+    /// What a receiver cannot do without: its identifier and label, where to listen, a seed and random bytes
+    /// for its agreements. The rest has its default: a minute to find a sender, nothing sealed, and trust in
+    /// anybody.
+    #[must_use]
+    pub fn new(
+        (device, label): (DeviceId, String),
+        groups: Vec<SocketAddr>,
+        (seed, agreement): (u64, [u8; 32]),
+    ) -> Self {
+        Self {
+            seed,
+            device,
+            label,
+            timeout: Duration::from_secs(60),
+            groups,
+            only: None,
+            buffer_bytes: RECEIVER_BUFFER_BYTES,
+            agreement,
+            group_keys: Vec::new(),
+            trust: Trust::anybody(),
+            wanted: None,
+        }
+    }
 }

@@ -36,7 +36,7 @@ use super::job::{ReceiverDone, ReceiverJob};
 use super::need::Need;
 use super::rate_limit::RateLimit;
 use super::trust::TrustDecision;
-use super::{Control, Machine, Output, Payload, Transmit};
+use super::{Control, Machine, Output, Payload, Sessions, Transmit};
 use crate::fec::Likely;
 use crate::limits::{FeedbackBudget, VERIFICATIONS_FOR_STRANGERS, VERIFICATIONS_PER_SECOND};
 use crate::ranges::BitSet;
@@ -382,6 +382,10 @@ impl Machine for Receiver {
         if control == Control::Interrupt {
             self.interrupt(now);
         }
+    }
+
+    fn sessions(&self) -> Sessions {
+        self.session.iter().map(|session| session.id).chain(self.provisional.ids()).collect()
     }
 
     fn set_kernel_drops(&mut self, drops: u64) {

@@ -109,7 +109,11 @@ impl Receiver {
     /// Makes a provisional session of the session of an announce, if one is looked for and it is none yet.
     pub(super) fn consider(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) {
         let id = head.header.session;
-        if !self.looks_for(now, id) || self.provisional.position(id).is_some() {
+        let other = |wanted: SessionId| self.session.is_none() && wanted != id;
+        if self.config.wanted.is_some_and(other)
+            || !self.looks_for(now, id)
+            || self.provisional.position(id).is_some()
+        {
             return;
         }
         let Some((session, decision)) = self.meet(now, from, head, bytes) else { return };

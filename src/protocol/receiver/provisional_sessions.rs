@@ -107,6 +107,10 @@ impl Default for ProvisionalSessions {
 }
 
 impl ProvisionalSessions {
+    /// All of them.
+    pub fn ids(&self) -> impl Iterator<Item = SessionId> {
+        self.list.iter().map(|provisional| provisional.session.id)
+    }
     /// The one that has its turn.
     pub fn current(&self) -> Option<&ProvisionalSession> {
         self.list.front()

@@ -7,7 +7,6 @@ use crate::crypto::sign::sham;
 use crate::layout::Layout;
 use crate::protocol::event::ReceiverOutcome;
 use crate::protocol::packet_protection::fakes::{FakeSender, any_admit};
-use crate::protocol::trust::Trust;
 use crate::units::{ChannelId, DeviceId, Esi, Via};
 use crate::wire::{self, Admit, Announce, Invitation, Object, Symbol};
 use std::net::SocketAddr;
@@ -39,18 +38,7 @@ const ADMITTED: Admit = any_admit(ChannelId(1));
 impl Bench {
     fn new(layout: Layout) -> Self {
         sham::allow();
-        let config = ReceiverConfig {
-            seed: 1,
-            device: DEVICE,
-            label: "d".into(),
-            timeout: Duration::from_secs(60),
-            groups: vec![],
-            only: None,
-            buffer_bytes: 48 << 20,
-            agreement: [2; 32],
-            group_keys: vec![],
-            trust: Trust::anybody(),
-        };
+        let config = ReceiverConfig::new((DEVICE, "d".into()), vec![], (1, [2; 32]));
         let receiver = Receiver::new(config, Time::ZERO);
         let (now, sent, jobs) = (Time::ZERO, vec![], vec![]);
         let sender = FakeSender::new(COUNTER);

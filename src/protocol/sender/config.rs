@@ -8,7 +8,7 @@ use crate::limits::{SYMBOL_HEADER_LEN, TAG_RESERVE};
 use crate::pacing::{RateMode, udp_overhead};
 use crate::protocol::packet_protection::SenderSide;
 use crate::task::Task;
-use crate::units::{Counter, SessionId, Suite};
+use crate::units::{Counter, Rate, SessionId, Suite};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -48,6 +48,35 @@ pub struct SenderConfig {
 }
 
 impl SenderConfig {
+    /// What a sender cannot do without: its task, the object's layout, where data goes, who sends, the random
+    /// bytes for its agreements, and a number that no session of the same keys has had. The rest has its
+    /// default: nothing announced elsewhere, a rate found by itself, nothing sealed.
+    #[must_use]
+    pub fn new(
+        task: Task,
+        layout: Layout,
+        data: SocketAddr,
+        (signing_key, agreement, counter): (SigningKey, [u8; 32], Counter),
+    ) -> Self {
+        Self {
+            counter,
+            manifest: Vec::new(),
+            signing_key,
+            agreement,
+            group_key: None,
+            suite: Suite::default(),
+            task,
+            layout,
+            data,
+            rendezvous: Vec::new(),
+            rate: RateMode::Auto(Rate(1_000_000_000)),
+            repair: RepairPolicy::default(),
+            wait: Duration::from_secs(10),
+            settle: Duration::from_secs(1),
+            linger: Duration::ZERO,
+        }
+    }
+
     /// The identifier of the session that a sender begins with these.
     #[must_use]
     pub fn session(signing_key: &SigningKey, agreement: [u8; 32], counter: Counter) -> SessionId {

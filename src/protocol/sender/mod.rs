@@ -47,12 +47,12 @@ use super::event::{SenderEvent, SenderOutcome};
 use super::job::{SenderDone, SenderJob};
 use super::packet_protection::{SenderSide, SymbolSeal};
 use super::rate_limit::RateLimit;
-use super::{Control, Machine, Output, Payload, Transmit};
+use super::{Control, Machine, Output, Payload, Sessions, Transmit};
 use crate::crypto::origin::Origin;
 use crate::limits::{AGREEMENTS_PER_SECOND, MAX_DEVICES};
 use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, RateController, TokenBucket, udp_overhead};
 use crate::time::Time;
-use crate::units::{AgreementKey, Arrival, ChannelId, DeviceIndex, Digest, Esi, SessionId};
+use crate::units::{AgreementKey, Arrival, ChannelId, DeviceIndex, Digest, Esi, Rate, SessionId};
 use crate::wire::{AbortCode, Header, Message, OriginProof, PacketNumber, Phase};
 use admission::PendingJoin;
 use announce::AnnounceTimer;
@@ -417,6 +417,14 @@ impl Machine for Sender {
     }
 
     fn set_kernel_drops(&mut self, _drops: u64) {}
+
+    fn sessions(&self) -> Sessions {
+        [self.side.session()].into_iter().collect()
+    }
+
+    fn set_most(&mut self, most: Rate) {
+        self.pace.set_most(most);
+    }
 
     fn poll(&mut self, now: Time) -> Option<Out> {
         if let Some(out) = self.out.pop_front() {

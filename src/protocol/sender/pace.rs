@@ -48,6 +48,11 @@ impl Pace {
         self.controller.mode()
     }
 
+    /// No more than `most` can be sent at present; see [`RateController::set_most`].
+    pub const fn set_most(&mut self, most: Rate) {
+        self.controller.set_most(most);
+    }
+
     pub const fn trial(&self) -> Trial {
         self.controller.trial()
     }

@@ -59,23 +59,13 @@ impl Bench {
     /// An object of so many blocks of 16 symbols.
     fn new(blocks: u64, change: impl FnOnce(&mut SenderConfig)) -> Self {
         sham::allow();
-        let mut config = SenderConfig {
-            counter: Counter(9),
-            manifest: Vec::new(),
-            task: Task::copy(TASK, "f"),
-            layout: Layout::new(blocks << 10, 10, 64).unwrap(),
-            data: "239.1.1.1:7417".parse().unwrap(),
-            rendezvous: vec![],
-            rate: RateMode::Fixed(Rate(100_000_000)),
-            repair: RepairPolicy::default(),
-            wait: Duration::from_secs(10),
-            settle: Duration::from_secs(1),
-            linger: Duration::ZERO,
-            signing_key: sham::signing_key(1),
-            agreement: [1; 32],
-            group_key: None,
-            suite: crate::units::Suite::default(),
-        };
+        let mut config = SenderConfig::new(
+            Task::copy(TASK, "f"),
+            Layout::new(blocks << 10, 10, 64).unwrap(),
+            "239.1.1.1:7417".parse().unwrap(),
+            (sham::signing_key(1), [1; 32], Counter(9)),
+        );
+        config.rate = RateMode::Fixed(Rate(100_000_000));
         config.task.options.expected = Some(1);
         change(&mut config);
         let sender = Sender::new(config, Time::ZERO);

@@ -1,7 +1,7 @@
 //! Switches off the terminal's echo while bars are drawn. The echo of a key (Enter, Ctrl-C) would move
 //! the cursor, and the bars would then be drawn one line too low.
 
-use crate::engine::run::in_foreground;
+use crate::cli::console::in_foreground;
 use rustix::stdio::stdin;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 

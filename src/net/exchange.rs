@@ -1,0 +1,367 @@
+//! Sessions of this process that share a port hand one another what is theirs.
+//!
+//! A datagram can come in by a socket of another session than the one it is for: several senders have
+//! sockets at the feedback port, and all receivers on the same interfaces have one socket for the group's.
+//! Whoever receives it looks at its label (the session, and whether it is for all), takes what is its own
+//! where it lies, and puts copies of the rest into the others' boxes. With one session at a port nothing
+//! is looked at and nothing copied.
+//!
+//! Of a socket that several have, one is the leader: only it waits for the socket and receives from it. It
+//! is the one for which most comes in.
+
+use crate::limits::MAX_MAILBOX_BYTES;
+use crate::units::{Arrival, SessionId};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
+
+/// What a datagram says of whose it is, as far as anybody can tell who knows the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// The session.
+    pub session: SessionId,
+    /// It is for those too who take no part in the session.
+    pub for_all: bool,
+}
+
+/// Reads a datagram's label; `None` if it has none.
+pub type ReadLabel = fn(&[u8]) -> Option<Label>;
+
+/// A datagram that was handed over is handed out in pieces of so many at a time.
+const AT_ONCE: usize = 256;
+
+/// No lock here is held by code that panics half-way.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug)]
+struct Item {
+    arrival: Arrival,
+    /// When it was put in.
+    at: Instant,
+    len: usize,
+}
+
+/// Datagrams, one after the other.
+#[derive(Debug, Default)]
+struct Post {
+    bytes: Vec<u8>,
+    items: Vec<Item>,
+}
+
+/// What has been handed over to a session and not been taken yet.
+#[derive(Default)]
+pub(super) struct Mailbox {
+    post: Mutex<Post>,
+    /// There is something in it, or something has changed.
+    waiting: AtomicBool,
+    wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Datagrams that found no room.
+    drops: AtomicU64,
+}
+
+impl Mailbox {
+    /// What is called when something has been put in.
+    pub fn wake_by(&self, wake: Box<dyn Fn() + Send + Sync>) {
+        // A net is registered once.
+        let _ = self.wake.set(wake);
+    }
+
+    fn wake(&self) {
+        self.waiting.store(true, Ordering::Release);
+        if let Some(wake) = self.wake.get() {
+            wake();
+        }
+    }
+
+    pub fn drops(&self) -> u64 {
+        self.drops.load(Ordering::Relaxed)
+    }
+
+    fn put(&self, arrival: Arrival, at: Instant, bytes: &[u8]) {
+        let mut post = lock(&self.post);
+        if post.bytes.len() + bytes.len() > MAX_MAILBOX_BYTES {
+            self.drops.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        post.bytes.extend_from_slice(bytes);
+        post.items.push(Item { arrival, at, len: bytes.len() });
+    }
+}
+
+impl std::fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mailbox").field("drops", &self.drops).finish_non_exhaustive()
+    }
+}
+
+/// What has been taken from the mailbox and not been handed out yet.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    post: Post,
+    next: usize,
+    at: usize,
+}
+
+impl Taken {
+    /// Hands out some of what is in `mailbox`; how many.
+    pub fn receive(&mut self, mailbox: &Mailbox, sink: &mut dyn FnMut(Arrival, &mut [u8])) -> usize {
+        if self.next == self.post.items.len() {
+            if !mailbox.waiting.swap(false, Ordering::Acquire) {
+                return 0;
+            }
+            self.post.items.clear();
+            self.post.bytes.clear();
+            (self.next, self.at) = (0, 0);
+            std::mem::swap(&mut self.post, &mut *lock(&mailbox.post));
+        }
+        let end = self.post.items.len().min(self.next + AT_ONCE);
+        let now = Instant::now();
+        for item in &self.post.items[self.next..end] {
+            let waited = item.arrival.waited + now.saturating_duration_since(item.at);
+            sink(Arrival { waited, ..item.arrival }, &mut self.post.bytes[self.at..self.at + item.len]);
+            self.at += item.len;
+        }
+        end - std::mem::replace(&mut self.next, end)
+    }
+}
+
+/// Tells members apart.
+pub(super) type MemberId = u64;
+
+#[derive(Debug)]
+struct Member {
+    id: MemberId,
+    mailbox: Arc<Mailbox>,
+    /// The sessions that it takes part in.
+    sessions: Vec<SessionId>,
+    /// It wants what is for all.
+    open: bool,
+    /// Bytes of late that were for it.
+    bytes: AtomicU64,
+}
+
+impl Member {
+    fn wants(&self, label: &Label) -> bool {
+        label.for_all && self.open || self.sessions.contains(&label.session)
+    }
+}
+
+/// Those who share a port.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    members: RwLock<Vec<Member>>,
+    leader: AtomicU64,
+    joined: AtomicU64,
+    read_label: ReadLabel,
+}
+
+impl Exchange {
+    pub fn new(read_label: ReadLabel) -> Self {
+        let zero = AtomicU64::new(0);
+        Self { members: RwLock::default(), leader: AtomicU64::new(0), joined: zero, read_label }
+    }
+
+    fn members(&self) -> std::sync::RwLockReadGuard<'_, Vec<Member>> {
+        self.members.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn members_mut(&self) -> std::sync::RwLockWriteGuard<'_, Vec<Member>> {
+        self.members.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more; `open` if it wants what is for all. The first one leads.
+    pub fn join(&self, mailbox: Arc<Mailbox>, open: bool) -> MemberId {
+        let mut members = self.members_mut();
+        let id = self.joined.fetch_add(1, Ordering::Relaxed) + 1;
+        if members.is_empty() {
+            self.leader.store(id, Ordering::Release);
+        }
+        members.push(Member { id, mailbox, sessions: Vec::new(), open, bytes: AtomicU64::new(0) });
+        id
+    }
+
+    /// One less. Whoever leads now is told.
+    pub fn leave(&self, id: MemberId) {
+        let mut members = self.members_mut();
+        members.retain(|member| member.id != id);
+        if self.leads(id)
+            && let Some(next) = members.first()
+        {
+            self.leader.store(next.id, Ordering::Release);
+            next.mailbox.wake();
+        }
+    }
+
+    pub fn leads(&self, id: MemberId) -> bool {
+        self.leader.load(Ordering::Acquire) == id
+    }
+
+    /// The sessions that a member takes part in from now on.
+    pub fn attend(&self, id: MemberId, sessions: &[SessionId]) {
+        if let Some(member) = self.members_mut().iter_mut().find(|member| member.id == id) {
+            member.sessions = sessions.to_vec();
+        }
+    }
+
+    /// Gives the lead to whom most was for of late, if that is clearly not `id`.
+    pub fn elect(&self, id: MemberId) {
+        let members = self.members();
+        if members.len() < 2 || !self.leads(id) {
+            return;
+        }
+        let (mut own, mut best): (u64, Option<(u64, &Member)>) = (0, None);
+        for member in members.iter() {
+            let bytes = member.bytes.swap(0, Ordering::Relaxed);
+            if member.id == id {
+                own = bytes;
+            } else if best.is_none_or(|(most, _)| bytes > most) {
+                best = Some((bytes, member));
+            }
+        }
+        if let Some((bytes, member)) = best
+            && bytes > own.saturating_mul(2)
+        {
+            self.leader.store(member.id, Ordering::Release);
+            member.mailbox.wake();
+        }
+    }
+
+    /// Has `receive` receive into a sink that keeps what is for `id`, for `sink`, and hands over the rest. What
+    /// nobody wants is left to whoever has received it.
+    pub fn deal<R>(
+        &self,
+        id: MemberId,
+        sink: &mut dyn FnMut(Arrival, &mut [u8]),
+        receive: impl FnOnce(&mut dyn FnMut(Arrival, &mut [u8])) -> R,
+    ) -> R {
+        let members = self.members();
+        if members.len() < 2 {
+            drop(members);
+            return receive(sink);
+        }
+        let now = Instant::now();
+        let mut told = vec![false; members.len()];
+        let result = receive(&mut |arrival, bytes| {
+            let Some(label) = (self.read_label)(bytes) else { return sink(arrival, bytes) };
+            let (mut own, mut others) = (false, false);
+            for (member, told) in members.iter().zip(&mut told).filter(|(member, _)| member.wants(&label)) {
+                member.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                if member.id == id {
+                    own = true;
+                } else {
+                    (others, *told) = (true, true);
+                    member.mailbox.put(arrival, now, bytes);
+                }
+            }
+            if own || !others {
+                sink(arrival, bytes);
+            }
+        });
+        for (member, _) in members.iter().zip(told).filter(|(_, told)| *told) {
+            member.mailbox.wake();
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Via;
+
+    /// The first byte is the session; 0 is for all.
+    fn label(bytes: &[u8]) -> Option<Label> {
+        let &first = bytes.first()?;
+        Some(Label { session: SessionId(u64::from(first)), for_all: first == 0 })
+    }
+
+    struct Peer {
+        id: MemberId,
+        mailbox: Arc<Mailbox>,
+        taken: Taken,
+        woken: Arc<AtomicU64>,
+    }
+
+    impl Peer {
+        fn new(exchange: &Exchange, open: bool, sessions: &[u64]) -> Self {
+            let mailbox = Arc::new(Mailbox::default());
+            let woken = Arc::new(AtomicU64::new(0));
+            let count = Arc::clone(&woken);
+            mailbox.wake_by(Box::new(move || {
+                count.fetch_add(1, Ordering::Relaxed);
+            }));
+            let id = exchange.join(Arc::clone(&mailbox), open);
+            exchange.attend(id, &sessions.iter().map(|&n| SessionId(n)).collect::<Vec<_>>());
+            Self { id, mailbox, taken: Taken::default(), woken }
+        }
+
+        /// What comes out when these come in by this one's socket.
+        fn receive(&self, exchange: &Exchange, datagrams: &[&[u8]]) -> Vec<Vec<u8>> {
+            let mut own = Vec::new();
+            let from = ([127, 0, 0, 1], 9).into();
+            exchange.deal(self.id, &mut |_, bytes| own.push(bytes.to_vec()), |sink| {
+                datagrams.iter().for_each(|d| sink(Arrival::at_once(from, Via::Group), &mut d.to_vec()));
+            });
+            own
+        }
+
+        fn taken(&mut self) -> Vec<Vec<u8>> {
+            let mut all = Vec::new();
+            while self.taken.receive(&self.mailbox, &mut |_, bytes| all.push(bytes.to_vec())) > 0 {}
+            all
+        }
+    }
+
+    #[test]
+    fn everybody_gets_what_is_his_in_its_order_and_what_is_for_all() {
+        let exchange = Exchange::new(label);
+        let mut a = Peer::new(&exchange, true, &[1]);
+        assert_eq!(a.receive(&exchange, &[b"\x07z", b""]), [b"\x07z".to_vec(), vec![]], "alone: all of it");
+        let mut b = Peer::new(&exchange, true, &[2, 3]);
+        let mut c = Peer::new(&exchange, false, &[1]);
+        let own = a.receive(&exchange, &[b"\x01a", b"\x02b", b"\x00c", b"\x03d", b"\x09e", b""]);
+        assert_eq!(own, [&b"\x01a"[..], b"\x00c", b"\x09e", b""], "what nobody wants is not lost either");
+        assert_eq!(b.taken(), [b"\x02b", b"\x00c", b"\x03d"]);
+        assert_eq!(c.taken(), [b"\x01a"]);
+        assert!(a.taken().is_empty() && b.taken().is_empty());
+        assert_eq!([&a, &b, &c].map(|p| p.woken.load(Ordering::Relaxed)), [0, 1, 1], "once a batch");
+        exchange.leave(b.id);
+        assert_eq!(a.receive(&exchange, &[b"\x02b"]), [b"\x02b"]);
+    }
+
+    #[test]
+    fn a_mailbox_that_nobody_empties_is_bounded() {
+        let exchange = Exchange::new(label);
+        let a = Peer::new(&exchange, true, &[1]);
+        let mut b = Peer::new(&exchange, true, &[2]);
+        let datagram = vec![2; 8192];
+        let many = MAX_MAILBOX_BYTES / 8192 + 10;
+        (0..many).for_each(|_| assert!(a.receive(&exchange, &[&datagram]).is_empty()));
+        assert_eq!(b.mailbox.drops(), 10);
+        assert_eq!(b.taken().len(), many - 10);
+    }
+
+    #[test]
+    fn the_busiest_leads_and_the_lead_is_inherited() {
+        let exchange = Exchange::new(label);
+        let [a, b, c] = [1, 2, 3].map(|n| Peer::new(&exchange, true, &[n]));
+        assert!(exchange.leads(a.id));
+        let (most, some): (&[u8], &[u8]) = (&[2; 900], &[1; 500]);
+        a.receive(&exchange, &[most, some]);
+        exchange.elect(a.id);
+        assert!(exchange.leads(a.id), "no clear difference");
+        a.receive(&exchange, &[most, most, most, some]);
+        exchange.elect(b.id);
+        assert!(exchange.leads(a.id), "only the leader gives it away");
+        exchange.elect(a.id);
+        assert!(exchange.leads(b.id) && b.woken.load(Ordering::Relaxed) == 3);
+        exchange.leave(b.id);
+        assert!(exchange.leads(a.id) && a.woken.load(Ordering::Relaxed) == 1);
+        exchange.leave(c.id);
+        exchange.leave(a.id);
+        let d = Peer::new(&exchange, true, &[]);
+        assert!(exchange.leads(d.id));
+    }
+}

@@ -1,0 +1,49 @@
+//! The hashes of large files, kept from run to run: what has not changed since need not be sent to those who
+//! have it, and that is known before the file has been read.
+
+use crate::layout::Layout;
+use crate::protocol::sender::Sender;
+use crate::storage::{FileSource, HashCache, Source};
+use crate::units::Digest;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A smaller file is hashed in no time.
+const WORTH_REMEMBERING: u64 = 16 << 20;
+
+/// What is remembered of the file's hashes from run to run.
+pub(super) struct Hashes {
+    cache: HashCache,
+    source: Arc<FileSource>,
+    layout: Layout,
+}
+
+impl Hashes {
+    /// Of a file that is worth it; none without a directory to keep them in.
+    pub fn of(dir: Option<PathBuf>, source: &Arc<FileSource>, layout: Layout) -> Option<Self> {
+        let cache = HashCache::new(&dir.filter(|_| source.size() >= WORTH_REMEMBERING)?);
+        Some(Self { cache, source: Arc::clone(source), layout })
+    }
+
+    /// Those of an earlier run, if the file has not changed since.
+    pub fn load(&self) -> Option<Vec<Digest>> {
+        self.cache.load(self.source.file_id(), self.layout.block_log2(), self.layout.block_count())
+    }
+
+    /// Keeps what the run has hashed. If it worked from memory and a device has failed, that may be
+    /// because the file is not what it was though nothing tells so: it is hashed again the next time.
+    pub fn keep(&self, from_cache: bool, failed: bool, machine: &Sender) -> io::Result<()> {
+        let (file, log2) = (self.source.file_id(), self.layout.block_log2());
+        if from_cache {
+            if failed {
+                self.cache.forget(file, log2);
+            }
+            return Ok(());
+        }
+        match machine.values().filter(|_| self.source.check().is_ok()) {
+            Some(values) => self.cache.store(file, log2, &values),
+            None => Ok(()),
+        }
+    }
+}

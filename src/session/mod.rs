@@ -1,0 +1,134 @@
+//! L4: sessions as values. A send session and a receive session are each built, started on a thread of
+//! their own, and left in the hands of whoever started them: what they say, what can be asked of them, how
+//! they ended. Any number of them run in one process. In here there are no signals, no terminal and no exit.
+//!
+//! ```text
+//!   SendSession::builder(..)     .start() --> SendHandle     events, start_now, stop, snapshot, wait
+//!   ReceiveSession::builder(..)  .start() --> ReceiveHandle  events, stop, snapshot, wait
+//!   Discovery::builder()         .start() --> DiscoveryHandle  who sends
+//!
+//!   EgressBudget: what send sessions may send together by one interface
+//! ```
+//!
+//! A file to a receiver in the same process, over loopback:
+//!
+//! ```
+//! use mcp::net::Destination;
+//! use mcp::session::{ReceiveSession, SendSession, Target, Wanted};
+//! use mcp::storage::{FileSink, FileSource};
+//! use std::net::UdpSocket;
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dir = tempfile::tempdir()?;
+//! let (image, copy) = (dir.path().join("image.bin"), dir.path().join("copy.bin"));
+//! std::fs::write(&image, vec![7; 100_000])?;
+//!
+//! // A port that is free just now; the default is 7417.
+//! let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
+//! let group = Destination::parse("239.255.74.99", port)?;
+//! let receiver = ReceiveSession::builder(Wanted::First, FileSink::new(Some(copy.clone()), false))
+//!     .group(Some(group))
+//!     .interface(Some("lo".into()))
+//!     .timeout(Duration::from_secs(60))
+//!     .start()?;
+//! let sender = SendSession::builder(FileSource::open(&image)?, Target::At(group))
+//!     .interface(Some("lo".into()))
+//!     .expected(Some(1))
+//!     .start()?;
+//!
+//! let sent = sender.wait()?;
+//! receiver.wait()?;
+//! assert_eq!(sent.rows().len(), 1);
+//! assert_eq!(std::fs::read(copy)?, vec![7; 100_000]);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod budget;
+pub mod discovery;
+pub mod events;
+mod handle;
+mod hashes;
+mod listening;
+pub mod receive;
+pub mod send;
+
+pub use budget::{EgressBudget, EgressView};
+pub use discovery::{Discovered, Discovery, DiscoveryEvent, DiscoveryHandle};
+pub use events::{Events, SessionEvent, What};
+pub use receive::{ReceiveHandle, ReceiveInfo, ReceiveOutcome, ReceiveSession, Wanted};
+pub use send::{RateChoice, SendHandle, SendInfo, SendOutcome, SendSession, SendSnapshot};
+
+use crate::limits::DEFAULT_PORT;
+use crate::net::{Destination, InterfaceError, Label};
+use crate::units::SessionId;
+use crate::wire::{self, DecodeError};
+use std::io;
+use zeroize::Zeroizing;
+
+/// Where a file goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Target {
+    /// To the rendezvous group at this port, of a family that the interface has.
+    Rendezvous(u16),
+    /// To a group, to all of a network, or to one machine.
+    At(Destination),
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Self::Rendezvous(DEFAULT_PORT)
+    }
+}
+
+/// Why a session did not start: a lowercase clause for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(String);
+
+impl StartError {
+    fn new(why: impl ToString) -> Self {
+        Self(why.to_string())
+    }
+    fn no_randomness(e: getrandom::Error) -> Self {
+        Self(format!("no randomness from the system: {e}"))
+    }
+    fn cannot_wait(e: io::Error) -> Self {
+        Self(format!("cannot wait for sockets: {e}"))
+    }
+    fn no_thread(e: io::Error) -> Self {
+        Self(format!("the system gives no threads: {e}"))
+    }
+}
+
+impl From<InterfaceError> for StartError {
+    fn from(e: InterfaceError) -> Self {
+        Self::new(e)
+    }
+}
+
+/// What a datagram says of whose it is. One that another version of this program has sent may concern all.
+fn read_label(bytes: &[u8]) -> Option<Label> {
+    match wire::head(bytes) {
+        Ok(head) => {
+            let for_all = head.kind == wire::MessageKind::Announce;
+            Some(Label { session: head.header.session, for_all })
+        }
+        Err(DecodeError::UnsupportedVersion(_)) => Some(Label { session: SessionId(0), for_all: true }),
+        Err(_) => None,
+    }
+}
+
+/// Bytes that nobody can guess, for a key.
+fn random_bytes() -> Result<Zeroizing<[u8; 32]>, StartError> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *bytes).map_err(StartError::no_randomness)?;
+    Ok(bytes)
+}
+
+/// Worker threads for hashing, coding and the disk: one a processor, a few at most, since a
+/// decoding takes several times its block in memory.
+fn worker_count() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).clamp(1, 4)
+}

@@ -1,0 +1,495 @@
+//! A send session: one file to whoever asks for it.
+
+use super::budget::{EgressBudget, EgressShare, EgressView};
+use super::events::Events;
+use super::handle::{Desk, Part, Running};
+use super::hashes::Hashes;
+use super::{StartError, Target, random_bytes, read_label, worker_count};
+use crate::crypto::derive::Secret;
+use crate::crypto::group::GroupKey;
+use crate::crypto::seal::fastest;
+use crate::crypto::sign::SigningKey;
+use crate::engine::jobs::{final_snapshot, manifest_of, run_sender_job, run_store_job};
+use crate::engine::run::RunError;
+use crate::engine::workers::{FailureResults, Workers};
+use crate::engine::{Egress, Engine, Stream};
+use crate::fec::PlanCache;
+use crate::layout::Layout;
+use crate::limits::{DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, MAX_BLOCKS};
+use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, UdpNet, choose};
+use crate::pacing::RateMode;
+use crate::protocol::Control;
+use crate::protocol::event::{SenderEvent, SenderOutcome, SenderSnapshot};
+use crate::protocol::job::{SenderDone, SenderJob};
+use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig, SlowPolicy};
+use crate::protocol::statistics::DeviceRow;
+use crate::storage::{FileSource, Source};
+use crate::store::SharedStore;
+use crate::task::{State, Task};
+use crate::text;
+use crate::time::Time;
+use crate::units::{Counter, Digest, Rate, SenderKey, SessionId, TaskId};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The rate goes no higher than this where the link's speed is unknown.
+const CEILING_UNKNOWN: Rate = Rate(40_000_000_000);
+/// Without an expected number, the stream starts so long after the last device joined.
+pub const SETTLE: Duration = Duration::from_secs(2);
+/// Devices are gathered for so long at most.
+pub const WAIT: Duration = Duration::from_secs(600);
+
+/// How the rate is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateChoice {
+    /// Found while sending, up to a ceiling (none: the link's speed).
+    Auto(Option<Rate>),
+    /// As given.
+    Fixed(Rate),
+}
+
+/// A send session in the making. What is not said has its default.
+pub struct SendSession {
+    source: Arc<FileSource>,
+    target: Target,
+    interface: Option<String>,
+    rate: RateChoice,
+    slow: SlowPolicy,
+    expected: Option<u32>,
+    wait: Duration,
+    settle: Duration,
+    linger: Duration,
+    ttl: u8,
+    symbol_size: Option<u16>,
+    group_key: Option<GroupKey>,
+    signing_key: Option<(SigningKey, Counter)>,
+    store: SharedStore,
+    budget: Option<EgressBudget>,
+    state_dir: Option<PathBuf>,
+}
+
+/// What a send session turned out to be.
+#[derive(Clone, Debug)]
+pub struct SendInfo {
+    /// The task.
+    pub task: TaskId,
+    /// The session.
+    pub session: SessionId,
+    /// The object's name.
+    pub name: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Where data goes.
+    pub data: SocketAddr,
+    /// By which interface.
+    pub interface: Interface,
+    /// Who sends.
+    pub sender: SenderKey,
+    /// Name of the group key that the session is sealed with.
+    pub sealed_with: Option<String>,
+}
+
+/// A send session at a glance.
+#[derive(Clone, Debug)]
+pub struct SendSnapshot {
+    /// What the sender says.
+    pub sender: SenderSnapshot,
+    /// How it fares under the budget of its interface, if there is one.
+    pub egress: Option<EgressView>,
+}
+
+/// How a send session ended.
+#[derive(Clone, Debug)]
+pub struct SendOutcome {
+    /// How the run ended.
+    pub outcome: SenderOutcome,
+    /// Root hash of the object, if it became known.
+    pub root: Option<Digest>,
+    /// How long it ran.
+    pub elapsed: Duration,
+    /// The session at its end; its devices as the store has them: who has the object.
+    pub snapshot: SendSnapshot,
+}
+
+impl SendOutcome {
+    /// Who has the object.
+    #[must_use]
+    pub fn rows(&self) -> &[DeviceRow] {
+        &self.snapshot.sender.devices
+    }
+}
+
+/// A send session that runs; see [`SendSession::start`]. Dropping it stops the session and waits for its end.
+pub struct SendHandle {
+    running: Running<SenderEvent, SendSnapshot, Result<SendOutcome, RunError>>,
+    info: SendInfo,
+}
+
+impl SendHandle {
+    /// What it turned out to be.
+    #[must_use]
+    pub const fn info(&self) -> &SendInfo {
+        &self.info
+    }
+    /// What it says, from the start on.
+    #[must_use]
+    pub fn events(&self) -> Events<SenderEvent> {
+        self.running.events()
+    }
+    /// The session's time now.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.running.now()
+    }
+    /// Starts the stream with the devices that are there.
+    pub fn start_now(&self) {
+        self.running.control(Control::StartNow);
+    }
+    /// Tells the devices that it is over, and ends.
+    pub fn stop(&self) {
+        self.running.control(Control::Interrupt);
+    }
+    /// The session at a glance; once it has ended, as it was then. `None` if its thread has died.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<SendSnapshot> {
+        self.running.snapshot()
+    }
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.running.is_over()
+    }
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// When the network fails for good.
+    pub fn wait(self) -> Result<SendOutcome, RunError> {
+        self.running.wait()
+    }
+}
+
+/// Where the file goes and how, all defaults resolved.
+struct Route {
+    destination: Destination,
+    interface: Interface,
+    rendezvous: Vec<SocketAddr>,
+    rate: RateMode,
+    symbol_size: u16,
+}
+
+impl SendSession {
+    /// A session that sends `source` to `target`.
+    #[must_use]
+    pub fn builder(source: FileSource, target: Target) -> Self {
+        Self {
+            source: Arc::new(source),
+            target,
+            interface: None,
+            rate: RateChoice::Auto(None),
+            slow: SlowPolicy::Defer,
+            expected: None,
+            wait: WAIT,
+            settle: SETTLE,
+            linger: Duration::ZERO,
+            ttl: 1,
+            symbol_size: None,
+            group_key: None,
+            signing_key: None,
+            store: SharedStore::default(),
+            budget: None,
+            state_dir: None,
+        }
+    }
+
+    /// By this interface, given by its name or one of its addresses [default: as the routes have it].
+    #[must_use]
+    pub fn interface(mut self, interface: Option<String>) -> Self {
+        self.interface = interface;
+        self
+    }
+    /// At this rate on the wire [default: found while sending].
+    #[must_use]
+    pub const fn rate(mut self, rate: RateChoice) -> Self {
+        self.rate = rate;
+        self
+    }
+    /// What becomes of a device far slower than the rest [default: it is served alone, afterwards].
+    #[must_use]
+    pub const fn slow(mut self, slow: SlowPolicy) -> Self {
+        self.slow = slow;
+        self
+    }
+    /// Start as soon as so many devices are ready; they are also the number expected.
+    #[must_use]
+    pub const fn expected(mut self, devices: Option<u32>) -> Self {
+        self.expected = devices;
+        self
+    }
+    /// Gather for `at_most`, and without an expected number for `settle` after the last device joined
+    /// [default: [`WAIT`], [`SETTLE`]].
+    #[must_use]
+    pub const fn gather(mut self, at_most: Duration, settle: Duration) -> Self {
+        (self.wait, self.settle) = (at_most, settle);
+        self
+    }
+    /// Stay so long for late devices [default: not at all].
+    #[must_use]
+    pub const fn linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
+    }
+    /// Hops that multicast may go [default: 1].
+    #[must_use]
+    pub const fn ttl(mut self, ttl: u8) -> Self {
+        self.ttl = ttl;
+        self
+    }
+    /// Bytes of object data in a datagram, a valid number [default: what fits the interface's MTU].
+    #[must_use]
+    pub const fn symbol_size(mut self, bytes: Option<u16>) -> Self {
+        self.symbol_size = bytes;
+        self
+    }
+    /// Seal the session with this key [default: in the clear].
+    #[must_use]
+    pub fn group_key(mut self, key: Option<GroupKey>) -> Self {
+        self.group_key = key;
+        self
+    }
+    /// Who sends, and a number that rises from session to session of this key [default: a key of this session's
+    /// own, which no device knows].
+    #[must_use]
+    pub fn signing_key(mut self, key: SigningKey, counter: Counter) -> Self {
+        self.signing_key = Some((key, counter));
+        self
+    }
+    /// Keep what becomes of the devices in this store [default: in memory, for this session].
+    #[must_use]
+    pub fn store(mut self, store: SharedStore) -> Self {
+        self.store = store;
+        self
+    }
+    /// What may be sent, together with others that have the same budget [default: the rate of the interface's
+    /// link, if that is known; see [`EgressBudget::of`]].
+    #[must_use]
+    pub fn budget(mut self, budget: EgressBudget) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+    /// Remember the hashes of large files in this directory [default: hash them each time].
+    #[must_use]
+    pub fn remember_in(mut self, state_dir: Option<PathBuf>) -> Self {
+        self.state_dir = state_dir;
+        self
+    }
+
+    /// Where the file goes, and by which interface: as asked, or to the default group of a family that
+    /// the interface has.
+    fn meet(&self) -> Result<(Destination, Interface), StartError> {
+        let named = self.interface.as_deref();
+        let port = match self.target {
+            Target::At(destination) => return Ok((destination, choose(named, &destination)?)),
+            Target::Rendezvous(port) => port,
+        };
+        let v4 = Destination::group(DEFAULT_GROUP_V4.into(), port);
+        match choose(named, &v4) {
+            Ok(interface) => Ok((v4, interface)),
+            Err(lacking @ (InterfaceError::NoAddress { .. } | InterfaceError::Nothing { .. })) => {
+                let v6 = Destination::group(DEFAULT_GROUP_V6.into(), port);
+                choose(named, &v6).map(|interface| (v6, interface)).map_err(|_| lacking.into())
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn route(&self) -> Result<Route, StartError> {
+        let (destination, interface) = self.meet()?;
+        let destination = destination.on(&interface);
+        let v6 = destination.is_v6();
+        let port = destination.addr.port();
+        let rendezvous = match (destination.kind, v6) {
+            (AddressKind::Multicast, false) => vec![SocketAddr::from((DEFAULT_GROUP_V4, port))],
+            (AddressKind::Multicast, true) => vec![SocketAddr::from((DEFAULT_GROUP_V6, port))],
+            // Who named a machine, or all of a network, wants nobody else bothered.
+            _ => Vec::new(),
+        };
+        let link = interface.link_rate().filter(|_| !interface.loopback).unwrap_or(CEILING_UNKNOWN);
+        let rate = match self.rate {
+            RateChoice::Fixed(rate) => RateMode::Fixed(rate),
+            RateChoice::Auto(chosen) => RateMode::Auto(chosen.unwrap_or(link)),
+        };
+        let symbol_size = self.symbol_size.unwrap_or_else(|| interface.symbol_size(v6));
+        Ok(Route { destination, interface, rendezvous, rate, symbol_size })
+    }
+
+    /// Starts the session, on a thread of its own.
+    ///
+    /// # Errors
+    /// When the file is too large, no interface will do, or the system refuses a socket or a thread.
+    pub fn start(self) -> Result<SendHandle, StartError> {
+        let route = self.route()?;
+        let source = self.source;
+        let layout = Layout::choose(source.size(), route.symbol_size).map_err(StartError::new)?;
+        if layout.block_count() > MAX_BLOCKS {
+            return Err(StartError::new(format!(
+                "{} is too large: {} blocks are more than {MAX_BLOCKS}; send it in parts",
+                source.name(),
+                layout.block_count()
+            )));
+        }
+        let (signing_key, counter) = match self.signing_key {
+            Some(known) => known,
+            None => (SigningKey::new(&Secret::new(*random_bytes()?)), Counter(1)),
+        };
+        let agreement = *random_bytes()?;
+        let session = SenderConfig::session(&signing_key, agreement, counter);
+        let mut id = TaskId::default();
+        getrandom::fill(&mut id.0).map_err(StartError::no_randomness)?;
+        let desk = Desk::new().map_err(StartError::cannot_wait)?;
+        let net = UdpNet::sender(
+            &route.interface,
+            &route.destination,
+            self.ttl,
+            None,
+            (Features::default(), Some(read_label)),
+        )
+        .map_err(|e| {
+            StartError::new(format!(
+                "cannot send to {} on {}: {e}; name another interface with --interface",
+                route.destination.addr, route.interface.name
+            ))
+        })?;
+        let info = SendInfo {
+            task: id,
+            session,
+            name: source.name().to_owned(),
+            size: source.size(),
+            data: route.destination.addr,
+            interface: route.interface.clone(),
+            sender: signing_key.public(),
+            sealed_with: self.group_key.as_ref().map(|key| key.name().to_owned()),
+        };
+        let mut task = Task::copy(id, source.name());
+        task.options.expected = self.expected;
+        let who = (signing_key, agreement, counter);
+        let mut config = SenderConfig::new(task, layout, route.destination.addr, who);
+        config.rendezvous = route.rendezvous;
+        config.rate = route.rate;
+        config.repair = RepairPolicy::interactive(self.slow);
+        config.manifest = manifest_of(&*source, source.name());
+        (config.wait, config.settle, config.linger) = (self.wait, self.settle, self.linger);
+        config.group_key = self.group_key.map(|key| key.secret().clone());
+        config.suite = fastest();
+
+        let (rate, asked) = match route.rate {
+            RateMode::Fixed(rate) => (text::rate(rate.0), Some(rate)),
+            RateMode::Auto(most) => (format!("found while sending, up to {}", text::rate(most.0)), None),
+        };
+        let pace = format!("rate {rate}, symbols of {} bytes", route.symbol_size);
+        net.describe().into_iter().chain([pace]).for_each(|note| desk.note(note));
+        let start = desk.host.start();
+        let budget = self.budget.or_else(|| EgressBudget::of(&route.interface, asked));
+        let egress = budget.map(|budget| budget.share(start));
+
+        let hashes = Hashes::of(self.state_dir, &source, layout);
+        let known = hashes.as_ref().and_then(Hashes::load);
+        let from_cache = known.is_some();
+        if from_cache {
+            desk.note(
+                "the file has been hashed before; what has not changed since need not be sent to those who \
+                 have it"
+                    .into(),
+            );
+        }
+        let mut machine = Sender::new(config, desk.host.now());
+        if let Some(values) = known {
+            machine = machine.with_values(values);
+        }
+        let store = self.store;
+        let workers = workers(desk.host.wake(), &source, layout, (id, &store))?;
+        let stream = Stream { session, layout, source, seal: machine.symbol_seal() };
+        let part = SenderPart { egress: egress.clone(), root: None, outcome: None };
+        let running = desk.run(
+            format!("send {}", info.name),
+            part,
+            move || {
+                let egress = egress.map(|share| Box::new(share) as Box<dyn Egress>);
+                Engine::new(machine, net, workers, Some(stream)).with_egress(egress)
+            },
+            move |now, run, engine, side| {
+                let errors = engine.net().send_errors();
+                if let Some(latest) = &errors.latest {
+                    side.tell(now, format!("{} datagrams not sent; last: {latest}", errors.datagrams));
+                }
+                let sender = final_snapshot(engine.machine(), id, &store, now);
+                if let Some(hashes) = hashes.filter(|_| run.is_ok()) {
+                    let failed =
+                        sender.devices.iter().any(|row| matches!(row.assignment.state(), State::Failed(_)));
+                    if let Err(e) = hashes.keep(from_cache, failed, engine.machine()) {
+                        side.tell(now, format!("cannot remember the hashes of the file: {e}"));
+                    }
+                }
+                run.map(|()| SendOutcome {
+                    outcome: side.part.outcome.take().unwrap_or(SenderOutcome::Ended),
+                    root: side.part.root,
+                    elapsed: now.since(Time::ZERO),
+                    snapshot: SendSnapshot {
+                        sender,
+                        egress: side.part.egress.as_ref().map(EgressShare::view),
+                    },
+                })
+            },
+        );
+        let running = running.map_err(StartError::no_thread)?;
+        Ok(SendHandle { running, info })
+    }
+}
+
+/// Keeps what is told at the end.
+struct SenderPart {
+    egress: Option<EgressShare>,
+    root: Option<Digest>,
+    outcome: Option<SenderOutcome>,
+}
+
+impl Part<Sender> for SenderPart {
+    type Snapshot = SendSnapshot;
+
+    fn note(&mut self, event: &SenderEvent) {
+        match event {
+            SenderEvent::Hashed(root) => self.root = Some(*root),
+            SenderEvent::Finished(outcome) => self.outcome = Some(outcome.clone()),
+            _ => {}
+        }
+    }
+
+    fn snapshot(&self, now: Time, machine: &Sender) -> SendSnapshot {
+        SendSnapshot { sender: machine.snapshot(now), egress: self.egress.as_ref().map(EgressShare::view) }
+    }
+}
+
+/// Worker threads for hashing and encoding, and one for the store.
+fn workers(
+    wake: impl Fn() + Send + Sync + 'static,
+    source: &Arc<FileSource>,
+    layout: Layout,
+    (task, store): (TaskId, &SharedStore),
+) -> Result<Workers<SenderJob, SenderDone>, StartError> {
+    let failures =
+        FailureResults { worker_died: SenderDone::WorkerDied, source_unreadable: SenderDone::SourceFailed };
+    let plans = Arc::new(PlanCache::default());
+    let (source, store) = (Arc::clone(source), store.clone());
+    Workers::start(worker_count(), failures, wake, move || {
+        let (source, plans, mut buffer) = (Arc::clone(&source), Arc::clone(&plans), Vec::new());
+        Box::new(move |job| run_sender_job(job, &*source, &layout, &plans, &mut buffer))
+    })
+    .and_then(|workers| {
+        workers.with_lane("store", SenderJob::is_for_store, move || {
+            let store = store.clone();
+            Box::new(move |job| run_store_job(job, task, &store))
+        })
+    })
+    .map_err(StartError::no_thread)
+}
