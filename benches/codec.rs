@@ -1,4 +1,4 @@
-//! What the wire codec costs: `cargo bench --bench codec`.
+//! The cost of the wire codec: `cargo bench --bench codec`.
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
@@ -15,7 +15,7 @@ fn main() {
 const HEADER: Header =
     Header { session: SessionId(1), packet_number: PacketNumber::new(ChannelId::GROUP, 1) };
 
-/// A NAK as a device under 1 % loss sends it, as long as it may be.
+/// A NAK of maximal length, as a device under 1 % loss sends it.
 fn full_nak() -> Message<'static> {
     let mut nak = Nak {
         round: 1,

@@ -1,6 +1,6 @@
 //! Encoding, decoding and hashing of blocks: `cargo bench --bench fec`.
 //!
-//! Throughput is that of the block's bytes, so that the figures compare with a line rate.
+//! Throughput counts the block's bytes, so the figures compare with a line rate.
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
@@ -11,15 +11,15 @@ use mcp::limits::{DEFAULT_BLOCK_LOG2, DEFAULT_SYMBOL_SIZE};
 use mcp::units::{BlockIndex, Esi};
 use std::fmt;
 
-/// Source symbols of a block: small, the usual 1 MiB, and the usual 16 MiB.
+/// Source symbols of a block: a small one, the usual one of 1 MiB, and one of 16 MiB.
 const KS: [u32; 3] = [64, 745, 11_916];
-/// Those that are decoded. The last symbol of the largest would be one too many for 16 MiB.
+/// Block sizes for decoding. In the largest block, the last symbol would exceed 16 MiB.
 const DECODED: [u32; 3] = [64, 745, 11_915];
 /// Lost symbols per thousand.
 const LOSSES: [u32; 6] = [0, 1, 10, 20, 50, 500];
-/// Lost symbols, few of them.
+/// Small numbers of lost symbols.
 const FEW: [u32; 8] = [1, 2, 4, 8, 16, 17, 32, 64];
-/// Bytes that are hashed at a time: a datagram's, and longer runs.
+/// Sizes of hashed chunks in bytes: a datagram, and longer runs.
 const CHUNKS: [usize; 4] = [1400, 16 << 10, 64 << 10, 1 << 20];
 
 fn main() {
@@ -55,7 +55,7 @@ fn encode_without_a_plan(bencher: Bencher, k: u32) {
         .bench(|| Encoder::new(black_box(&block), DEFAULT_SYMBOL_SIZE, &PlanCache::default()));
 }
 
-/// A hundred repair symbols; throughput is that of the symbols.
+/// A hundred repair symbols. Throughput counts the symbols' bytes.
 #[divan::bench(args = KS)]
 fn repair(bencher: Bencher, k: u32) {
     let encoder = Encoder::new(&block(k), DEFAULT_SYMBOL_SIZE, &PlanCache::default());
@@ -64,11 +64,11 @@ fn repair(bencher: Bencher, k: u32) {
         .bench(|| encoder.repair(black_box(k + 1000), 100));
 }
 
-/// Completing a block of `k` source symbols of which `lost` were lost.
+/// Completes a block of `k` source symbols with `lost` of them lost.
 fn complete(bencher: Bencher, k: u32, lost: u32) {
     let (block, plans) = (block(k), PlanCache::default());
     let layout = Layout::new(block.len() as u64, 24, DEFAULT_SYMBOL_SIZE).expect("a valid layout");
-    // One symbol more than lost, as a try may fail without.
+    // One symbol more than lost, because an attempt without it may fail.
     let repair = Encoder::new(&block, DEFAULT_SYMBOL_SIZE, &plans).repair(k, lost + 1);
     let received = || {
         let mut rng = fastrand::Rng::with_seed(u64::from(lost));
@@ -86,17 +86,17 @@ fn complete(bencher: Bencher, k: u32, lost: u32) {
         assembly
     };
     bencher.counter(BytesCount::of_slice(&block)).with_inputs(received).bench_local_values(|mut assembly| {
-        // A failed try (one in hundreds) has cost as much as one that succeeds.
+        // A failed attempt (one in hundreds) costs as much as a successful one.
         let _ = black_box(assembly.complete(&plans));
         assembly
     });
 }
 
-/// Source symbols and how many of them a block loses.
+/// The numbers of source symbols and of lost symbols of a block.
 struct Lost {
     k: u32,
     lost: u32,
-    /// How many it is, for people.
+    /// The loss, for people.
     text: String,
 }
 
@@ -106,7 +106,7 @@ impl fmt::Display for Lost {
     }
 }
 
-/// By share, where that makes a symbol.
+/// Losses by share, if the share is at least one symbol.
 fn shares() -> impl Iterator<Item = Lost> {
     let all = DECODED.iter().flat_map(|&k| LOSSES.map(|loss| (k, loss)));
     all.filter(|(k, loss)| *loss == 0 || k * loss >= 1000).map(|(k, loss)| Lost {
@@ -116,19 +116,19 @@ fn shares() -> impl Iterator<Item = Lost> {
     })
 }
 
-/// By number.
+/// Losses by number.
 fn few() -> impl Iterator<Item = Lost> {
     DECODED.iter().flat_map(|&k| FEW.map(|lost| Lost { k, lost, text: lost.to_string() }))
 }
 
-/// Completing a block, by K and the share of its symbols that were lost.
+/// Completes a block, by K and the share of lost symbols.
 #[divan::bench(args = shares(), sample_count = 20)]
 fn decode(bencher: Bencher, lost: &Lost) {
     complete(bencher, lost.k, lost.lost);
 }
 
-/// Completing a block that lost few symbols, by K and their number: up to 16 the syndromes are decoded
-/// in the place of the whole block.
+/// Completes a block with few lost symbols, by K and their number. With few losses the decoder solves the
+/// syndromes instead of the whole block.
 #[divan::bench(args = few(), sample_count = 20)]
 fn decode_few(bencher: Bencher, lost: &Lost) {
     complete(bencher, lost.k, lost.lost);
@@ -148,7 +148,7 @@ fn hash(bencher: Bencher, block_log2: u8) {
     });
 }
 
-/// Hashing 16 MiB a chunk at a time.
+/// Hashes 16 MiB in chunks of this size.
 #[divan::bench(args = CHUNKS)]
 fn hash_in_chunks(bencher: Bencher, chunk: usize) {
     let object = bytes(16 << 20);

@@ -1,9 +1,8 @@
-//! Batches of datagrams over loopback multicast, sent and received by one thread, in every
-//! permutation of segmentation (GSO), coalescing (GRO) and many datagrams a system call (mmsg).
+//! Batches of datagrams over loopback multicast, sent and received by one thread, in every combination of
+//! segmentation (GSO), coalescing (GRO) and many datagrams a system call (mmsg).
 //!
-//! Prints Gbit/s of payload for the sender and the receiver together on one core. Run with
-//! `cargo bench --bench net`, or `cargo bench --bench net -- 64` for 64 MiB a permutation in
-//! place of 256.
+//! Prints Gbit/s of payload for the sender and the receiver together on one core. Run with `cargo bench
+//! --bench net`, or `cargo bench --bench net -- 64` for 64 MiB a combination instead of 256.
 
 use mcp::limits::{DEFAULT_SYMBOL_SIZE, SYMBOL_HEADER_LEN};
 use mcp::net::{Body, Destination, Families, Features, Interface, MAX_BATCH, Net, Segment, UdpNet};
@@ -36,7 +35,7 @@ fn mark(on: bool) -> &'static str {
     if on { "on" } else { "-" }
 }
 
-/// Sends `total` bytes and receives after every batch. Returns Gbit/s and datagrams lost.
+/// Sends `total` bytes and receives after every batch. Returns Gbit/s and the number of lost datagrams.
 fn run(lo: &Interface, features: Features, total: usize) -> Result<(f64, usize), Box<dyn Error>> {
     let to = Destination::parse(GROUP, 0)?;
     let mut sender = UdpNet::sender(lo, &to, 1, Some(0), features)?;

@@ -1,10 +1,10 @@
-//! A classroom on one machine: one real `mcp send` and several real `mcp recv`, over multicast on
-//! the loopback interface. Nothing leaves the machine.
+//! A classroom on one machine: one real `mcp send` and several real `mcp recv`, over multicast on the
+//! loopback interface. No traffic leaves the machine.
 //!
 //! `cargo run --release --example classroom`
 //!
-//! It makes a file, sends it to all receivers at once, and checks every copy's BLAKE3 hash against
-//! the source's. It exits with 0 only if all of them are right.
+//! It makes a file, sends it to all receivers at once, and compares every copy's BLAKE3 hash with the
+//! source's. It exits with 0 only if all copies are right.
 
 use clap::Parser;
 use std::error::Error;
@@ -30,10 +30,10 @@ struct Options {
     /// Number of receivers
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     receivers: u8,
-    /// Rate of the sender, as `mcp send --rate` takes it. All receivers share this machine's processors
+    /// Rate of the sender, as for `mcp send --rate`. All receivers share this machine's processors
     #[arg(long, default_value = "auto")]
     rate: String,
-    /// Give up after so many seconds
+    /// Give up after this number of seconds
     #[arg(long, default_value_t = 120)]
     timeout: u64,
     /// Keep the files and logs
@@ -64,7 +64,7 @@ fn run(options: &Options, scratch: &Scratch) -> Result<()> {
     make_file(&source, options.size)?;
     let hash = hash_file(&source)?;
 
-    // A group out of the range for use within one site, and a port that is free just now.
+    // A site-local group, and a port that is free at the moment.
     let port = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr()?.port();
     let group = format!("239.77.{}.{}", port >> 8, port & 255);
     println!("{} receivers wait for the group {group}, port {port}, on lo", options.receivers);
@@ -86,7 +86,7 @@ fn run(options: &Options, scratch: &Scratch) -> Result<()> {
     println!();
     let mut wrong = 0;
     for seat in &mut receivers {
-        // The sender is done: so are its receivers, or they never will be.
+        // When the sender has ended, its receivers have ended too, or never will.
         let deadline = deadline.min(Instant::now() + Duration::from_secs(30));
         match seat.check(&hash, deadline, &interrupted) {
             Ok(()) => println!("{}  {hash}  verified", seat.id),
@@ -167,8 +167,8 @@ impl Seat {
     }
 }
 
-/// Waits for a child's exit code. An interrupt or the deadline ends the wait with an error, and the
-/// child by its guard.
+/// Waits for a child's exit code. An interrupt or the deadline ends the wait with an error; the guard
+/// then ends the child.
 fn wait(child: &mut Guard, deadline: Instant, interrupted: &AtomicBool) -> Result<i32> {
     loop {
         if let Some(status) = child.0.try_wait()? {
@@ -216,8 +216,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Builds the `mcp` binary in the profile of this example, or finds it fresh, and says where it is:
-/// `cargo run --example` builds the example alone.
+/// Builds the `mcp` binary in the profile of this example, if needed, and returns its path: `cargo run
+/// --example` builds only the example.
 fn build_mcp() -> Result<PathBuf> {
     let example = std::env::current_exe()?;
     let profile_dir = example.parent().and_then(Path::parent);
@@ -275,7 +275,7 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// A command as one would type it.
+/// A command as typed in a shell.
 fn line(command: &Command) -> String {
     let words = command.get_args().map(|arg| arg.to_string_lossy());
     std::iter::once("mcp".into()).chain(words).collect::<Vec<_>>().join(" ")

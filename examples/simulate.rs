@@ -6,7 +6,7 @@
 //! cargo run --release --features sim --example simulate -- --curve --loss 0.01 --size 67108864
 //! ```
 //!
-//! The first form draws sizes, links and faults from each seed; the second has loss only. The third
+//! The first form draws sizes, links and faults from each seed. The second has only loss. The third
 //! prints a table of plain runs with 10, 100, 1,000 and 10,000 devices.
 
 use clap::Parser;
@@ -22,7 +22,7 @@ struct Args {
     /// Seeds to run, FIRST..END (without END)
     #[arg(long, default_value = "0..1000", value_parser = parse_range)]
     seeds: Range<u64>,
-    /// Seeds at a time
+    /// Number of seeds that run in parallel
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     threads: usize,
     /// Plain runs with this many devices
@@ -40,11 +40,11 @@ struct Args {
     /// Bits per second of plain runs
     #[arg(long, default_value_t = 200_000_000)]
     rate: u64,
-    /// Plain runs with 10, 100, 1,000 and 10,000 devices, or as many as --devices says, each with the
-    /// first seed; prints a table
+    /// Plain runs with 10, 100, 1,000 and 10,000 devices, or up to --devices, each with the first seed;
+    /// prints a table
     #[arg(long)]
     curve: bool,
-    /// Say what broke for so many failed seeds
+    /// Print the failures of this many failed seeds
     #[arg(long, default_value_t = 10)]
     show: usize,
     /// Print every event and datagram of the first seed, and the plan before them

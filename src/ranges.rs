@@ -1,6 +1,6 @@
 //! L0: sets of small integers.
 
-/// A fixed-size set of `u32` below its length, one bit each.
+/// A set of `u32` below a fixed capacity, one bit each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BitSet {
     words: Vec<u64>,
@@ -19,7 +19,7 @@ impl BitSet {
     pub const fn capacity(&self) -> u32 {
         self.len
     }
-    /// How many values are in the set.
+    /// The number of values in the set.
     #[must_use]
     pub const fn count(&self) -> u32 {
         self.ones
@@ -29,12 +29,12 @@ impl BitSet {
     pub const fn is_full(&self) -> bool {
         self.ones == self.len
     }
-    /// Whether `i` is in the set; values out of range are not.
+    /// Whether `i` is in the set; false if `i` is out of range.
     #[must_use]
     pub fn contains(&self, i: u32) -> bool {
         i < self.len && self.words[i as usize / 64] >> (i % 64) & 1 == 1
     }
-    /// Adds `i`; true if it was not there. Values out of range are refused.
+    /// Adds `i`; true if it was absent. Ignores values out of range and returns false.
     pub fn insert(&mut self, i: u32) -> bool {
         if i >= self.len || self.contains(i) {
             return false;
@@ -43,7 +43,7 @@ impl BitSet {
         self.ones += 1;
         true
     }
-    /// Removes `i`; true if it was there.
+    /// Removes `i`; true if it was present.
     pub fn remove(&mut self, i: u32) -> bool {
         if !self.contains(i) {
             return false;
@@ -57,7 +57,7 @@ impl BitSet {
         self.words.fill(0);
         self.ones = 0;
     }
-    /// The smallest value not below `from` whose membership equals `present`.
+    /// The smallest value from `from` on that is in the set (`present`) or not in it.
     #[must_use]
     pub fn next(&self, from: u32, present: bool) -> Option<u32> {
         let mut i = from;

@@ -1,13 +1,13 @@
-//! L0: making untrusted text fit to print, and numbers fit to read.
+//! L0: formats untrusted text and numbers for people.
 //!
-//! Names, labels and reasons come from the network. Printed as they are, they could move the
-//! cursor, turn the reading direction round or look like another name.
+//! Names, labels and reasons come from the network. Printed without escaping, they could move the
+//! cursor, change the reading direction or look like another name.
 
 use std::fmt::Write;
 
-/// Whether `c` is better not printed as it is: a control character (C0, DEL, C1), a line or
-/// paragraph separator, a mark that changes the reading direction, or a character without a
-/// shape of its own (Unicode's `Default_Ignorable_Code_Point`, and the interlinear marks).
+/// Whether `c` must be escaped before it is printed: a control character (C0, DEL, C1), a line or
+/// paragraph separator, a mark that changes the reading direction, or a character without a visible
+/// shape (Unicode's `Default_Ignorable_Code_Point`, and the interlinear marks).
 #[must_use]
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
@@ -19,8 +19,8 @@ pub fn is_hidden(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// `text` with every hidden character (see [`is_hidden`]) written as `\u{..}`. Everything else,
-/// backslashes included, stays as it is: the result is for people, not for reading back.
+/// Replaces every hidden character of `text` (see [`is_hidden`]) by `\u{..}`. All other characters stay,
+/// backslashes included, so the result is for people and cannot be parsed back.
 #[must_use]
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -35,7 +35,7 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// Bytes with a binary unit: `512 B`, `1.20 GiB`.
+/// Formats a number of bytes with a binary unit: `512 B`, `1.20 GiB`.
 #[must_use]
 pub fn bytes(n: u64) -> String {
     let mut value = n as f64;
@@ -51,7 +51,7 @@ pub fn bytes(n: u64) -> String {
     if unit == "B" { format!("{n} B") } else { format!("{value:.2} {unit}") }
 }
 
-/// Bits per second with a decimal unit and three digits: `812 Mbit/s`, `1.25 Gbit/s`.
+/// Formats bits per second with a decimal unit and three digits: `812 Mbit/s`, `1.25 Gbit/s`.
 #[must_use]
 pub fn rate(bits_per_second: u64) -> String {
     let mut value = bits_per_second as f64;

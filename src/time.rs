@@ -1,5 +1,5 @@
-//! L0: points in time as values. Nothing here reads a clock; the engine (or the simulation) says
-//! what time it is.
+//! L0: points in time as values. Nothing here reads a clock: the engine or the simulation supplies the
+//! time.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -14,7 +14,7 @@ impl Time {
     /// A time that never comes.
     pub const NEVER: Self = Self(u64::MAX);
 
-    /// The time from `earlier` to `self`, zero if `earlier` is the later one.
+    /// The time from `earlier` to `self`; zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

@@ -1,4 +1,4 @@
-//! L0: the numbers that must not be mixed up, each a type of its own.
+//! L0: one type for each kind of number or identifier, so that they cannot be mixed up.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,11 +13,11 @@ pub struct BlockIndex(pub u32);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Esi(pub u32);
 
-/// One run of a sender, drawn at random when it starts.
+/// Identifier of a session, which is one run of a sender. Drawn at random when the run starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
-/// What the sender was asked to get done on many devices.
+/// Identifier of a task: the delivery of one object to many devices.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(pub [u8; 16]);
 
@@ -25,13 +25,13 @@ pub struct TaskId(pub [u8; 16]);
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceId(pub [u8; 16]);
 
-/// Index of a device in a sender's device table: the order of first admission, stable for the session.
-/// Below [`crate::limits::MAX_DEVICES`].
+/// Index of a device in a sender's device table, in the order of first admission. It is stable for the
+/// session and below [`crate::limits::MAX_DEVICES`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceIndex(pub u16);
 
 impl DeviceIndex {
-    /// Its place in the table.
+    /// The position in the table.
     #[must_use]
     pub const fn position(self) -> usize {
         self.0 as usize
@@ -39,12 +39,12 @@ impl DeviceIndex {
 }
 
 /// A channel: a packet-number space within a session, numbered by the upper 16 bits of a packet number.
-/// 0 is the group's, 65535 that of replies to addresses without a channel, the others are single devices'.
+/// 0 is the group, 65535 is for replies to addresses without a channel, all others are single devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelId(pub u16);
 
 impl ChannelId {
-    /// The group's channel. An ADMIT that gives no channel carries it too.
+    /// The group's channel. An ADMIT that assigns no channel carries it too.
     pub const GROUP: Self = Self(0);
     /// The channel of the sender's replies to addresses that have no channel of their own yet.
     pub const REPLIES: Self = Self(u16::MAX);
@@ -56,7 +56,7 @@ impl ChannelId {
         Self(index.0 + 1)
     }
 
-    /// The device whose channel this would be; none for the group's. The session may have fewer devices.
+    /// The device with this channel; `None` for the group's. Does not check that the session has this device.
     #[must_use]
     pub const fn device(self) -> Option<DeviceIndex> {
         match self.0.checked_sub(1) {
@@ -70,15 +70,15 @@ impl ChannelId {
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Digest(pub [u8; 32]);
 
-/// A sender's public key (Ed25519): who it is.
+/// A sender's public key (Ed25519), which identifies the sender.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SenderKey(pub [u8; 32]);
 
-/// A public half of an agreement (X25519), made anew for each run.
+/// A public key for one key agreement (X25519), made for each run.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AgreementKey(pub [u8; 32]);
 
-/// What an address has to give back to show that it can be reached. Means nothing to anybody but the sender.
+/// A value that an address returns to prove that it receives datagrams. Opaque to everyone but the sender.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cookie(pub [u8; 16]);
 
@@ -87,7 +87,7 @@ pub struct Cookie(pub [u8; 16]);
 pub struct Counter(pub u64);
 
 /// What gives a device its row back, if it comes again. Means nothing to anybody but the sender.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub [u8; 16]);
 
 /// How datagrams are sealed.
@@ -129,7 +129,7 @@ pub struct SymbolDigest(pub [u8; 16]);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(pub u64);
 
-/// Which socket a datagram came in by.
+/// The socket that a datagram arrived on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
     /// A socket bound to the well-known port: a group, a broadcast or a plain address.
@@ -138,20 +138,20 @@ pub enum Via {
     Unicast,
 }
 
-/// How a datagram came in.
+/// How a datagram arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// Its sender's address.
+    /// The datagram's source address.
     pub from: SocketAddr,
-    /// By which socket.
+    /// The receiving socket.
     pub via: Via,
-    /// How long it has waited in the system's queue for us, as far as the system tells; at most a
-    /// second. What is measured of the path must not count it.
+    /// Time that the datagram waited in the system's queue, as far as the system reports it; at most a
+    /// second. Measurements of the path must exclude it.
     pub waited: Duration,
 }
 
 impl Arrival {
-    /// One that has not waited.
+    /// An arrival without any waiting time.
     #[must_use]
     pub const fn at_once(from: SocketAddr, via: Via) -> Self {
         Self { from, via, waited: Duration::ZERO }

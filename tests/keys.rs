@@ -203,7 +203,7 @@ fn which_key_a_transfer_uses() {
     let (_, err) = texts(&with_variable(&["recv", "-i", "lo", "--timeout", "50ms"], &lab[..30]), 2);
     assert!(err.contains("MCP_KEY") && !err.contains(&lab[20..30]), "{err}");
     let (_, err) = texts(&with_variable(&["recv", "-i", "lo", "--key", lab.trim()], ""), 2);
-    assert!(err.contains("can be seen by everybody") && !err.contains(lab.trim()), "{err}");
+    assert!(err.contains("is visible to all users") && !err.contains(lab.trim()), "{err}");
 
     // A key that is damaged is no reason to receive in the clear.
     fs::write(machine.state.join("keys/lab.key"), "").expect("write");

@@ -117,7 +117,7 @@ fn interrupted_on_either_side_it_is_kept_and_said() {
     sender.signal("INT");
     sender.expect(130, SOON);
     for (end, least) in [(gone, 3 * MIB), (stays.expect(6, SOON), 5 * MIB)] {
-        assert!(end.stderr.contains("MiB are kept and the next 'mcp recv' goes on"), "{}", end.stderr);
+        assert!(end.stderr.contains("MiB are kept and the next 'mcp recv' resumes"), "{}", end.stderr);
         assert!(number(&end.last_event(), "kept_bytes") >= least as f64, "{}", end.last_event());
     }
     let mut sender = network.send(&source, 2).args(RATE).spawn();

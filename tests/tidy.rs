@@ -568,7 +568,7 @@ fn length(tree: &Tree) -> Vec<String> {
 
 /// Every message has a file of its own with golden vectors, so that the format cannot drift.
 fn golden(tree: &Tree) -> Vec<String> {
-    const HOME: &str = "src/wire/mod.rs";
+    const HOME: &str = "src/wire/header.rs";
     let sources: BTreeMap<&str, Source<'_>> = tree.rust("src/wire/").map(|s| (s.path, s)).collect();
     let Some(home) = sources.get(HOME) else { return vec![at(HOME, 1, "no wire format")] };
     let code: Vec<&str> = home.live.iter().map(Token::code).collect();
@@ -871,15 +871,15 @@ fn the_length_rule_bites() {
 fn the_golden_rule_bites() {
     let messages = "pub enum Message<'a> {\n    Poll(Poll),\n    HashPage(HashPage),\n    Nak(Nak<'a>),\n}";
     let files = [
-        ("src/wire/mod.rs", messages),
+        ("src/wire/header.rs", messages),
         ("src/wire/poll.rs", "#[test]\nfn golden_bytes() {}"),
         ("src/wire/nak.rs", "#[test]\nfn round_trip() {}"),
     ];
-    bites(golden, &files, &["src/wire/mod.rs:1", "src/wire/nak.rs:1"]);
+    bites(golden, &files, &["src/wire/header.rs:1", "src/wire/nak.rs:1"]);
     let kinds =
         "\npub enum MessageKind {\n    /// A.\n    Poll = 1,\n    Nak = 2,\n}\nmessages! { Poll(Poll), }";
-    bites(golden, &[("src/wire/mod.rs", kinds), files[1]], &["src/wire/mod.rs:2"]);
-    bites(golden, &[("src/wire/mod.rs", "")], &["src/wire/mod.rs:1"]);
+    bites(golden, &[("src/wire/header.rs", kinds), files[1]], &["src/wire/header.rs:2"]);
+    bites(golden, &[("src/wire/header.rs", "")], &["src/wire/header.rs:1"]);
 }
 
 #[test]

@@ -160,7 +160,7 @@ fn only_senders_that_were_named_are_taken() {
     assert_only_copy(&source, &right);
     let end = refuses.finish(SOON);
     assert!(end.events().iter().any(|e| is_event(e, "sender_refused") && e["decision"] == "stranger"));
-    assert!(end.stderr.contains("no sender that is trusted"), "{}", end.stderr);
+    assert!(end.stderr.contains("no trusted sender"), "{}", end.stderr);
     assert_empty(&wrong);
 }
 

@@ -1,30 +1,30 @@
-//! What the samples of a transfer say.
+//! Evaluates the samples of a transfer.
 
 use super::sample::Sample;
 
-/// Samples of the window over which a share has to hold: half a second.
+/// Number of samples in a window over which a share has to hold: half a second.
 const WINDOW: usize = 5;
-/// Seconds in which a line is to be found.
+/// Seconds within which a line should be found.
 const SETTLING: f64 = 2.0;
-/// Most packets that the bucket may drop of a line that is held well.
+/// Highest share of packets that the bucket may drop while the line counts as settled.
 const MAX_DROPS: f64 = 0.01;
 
-/// A time in which the line does not change.
+/// A span of time in which the line is constant.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
-    /// Seconds since the samples' origin.
+    /// Start, in seconds since the samples' origin.
     pub from: f64,
-    /// Its end.
+    /// End, in seconds since the samples' origin.
     pub to: f64,
-    /// The line, in Mbit/s.
+    /// The line's rate in Mbit/s.
     pub mbit: u64,
-    /// Share of the packets that get lost behind it.
+    /// Share of the packets that are lost after it.
     pub loss: f64,
-    /// Share of the limit at which it counts as found.
+    /// Share of the limit at which the line counts as found.
     pub hold: f64,
 }
 
-/// What became of the line in a span. Seconds are from its start, NaN for never.
+/// The result for a span. Seconds are from its start; NaN means never.
 #[derive(Clone, Copy, Debug)]
 pub struct Evaluation {
     pub found: f64,
@@ -33,8 +33,8 @@ pub struct Evaluation {
     pub drops: f64,
 }
 
-/// The share of the line that the slowest receiver had between two samples, and the share of its
-/// packets that the worst bucket dropped.
+/// The slowest receiver's share of the line between two samples, and the share of packets that the worst
+/// bucket dropped.
 pub fn between(a: &Sample, b: &Sample, mbit: u64, loss: f64) -> (f64, f64) {
     let bytes = a.received.iter().zip(&b.received).map(|(a, b)| b - a).min().unwrap_or(0);
     let share = bytes as f64 * 8.0 / 1e6 / (b.at - a.at) / mbit as f64 * (1.0 - loss);

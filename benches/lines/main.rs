@@ -1,5 +1,5 @@
-//! How mcp finds and holds the rate of a line: receivers behind token buckets in network namespaces on
-//! this machine. Nothing leaves it. Needs root.
+//! Measures how mcp finds and holds the rate of a line. Receivers are behind token buckets in network
+//! namespaces on this machine. No traffic leaves it. Needs root.
 //!
 //! ```text
 //! cargo bench --bench lines                                          all scenarios, mcp's own rate
@@ -8,24 +8,24 @@
 //! cargo bench --bench lines -- --scenarios tenth --mcp-args "--slow keep" --timeout 120
 //! ```
 //!
-//! - `steady`: two receivers behind lines of `--lines`, with independent loss of `--loss` on top.
-//! - `halving`: two receivers behind lines of `--line` that fall to half after a third of the time,
-//!   and are whole again after another third.
+//! - `steady`: two receivers behind lines of `--lines`, with independent loss of `--loss` in addition.
+//! - `halving`: two receivers behind lines of `--line`, whose rate is halved for the middle third of the
+//!   time.
 //! - `tenth`: seven receivers behind lines of `--line`; then eight, the first behind a tenth of that.
-//! - `tcp`: one receiver behind a line of `--line`; mcp alone, one TCP flow in the same direction
-//!   alone, and both together.
+//! - `tcp`: one receiver behind a line of `--line`; mcp alone, one TCP flow in the same direction alone,
+//!   and both together.
 //!
-//! Every datagram crosses by itself (segmentation offload is off). All is seen from outside of mcp:
-//! every 100 ms the bytes that came to each receiver's card, and the packets and drops of the bucket
-//! in front of it. Shares are of the line's payload limit: the line's rate times the part of a packet
-//! that is payload, as the bucket counts packets (1408 of 1478 bytes). What follows is of the slowest
-//! receiver, and the medians of the rounds:
+//! Every datagram crosses by itself (segmentation offload is off). The bench observes mcp from outside:
+//! every 100 ms it reads the bytes that reached each receiver's card, and the packets and drops of the
+//! bucket in front of it. Shares are of the line's payload limit: the line's rate times the share of
+//! payload in a packet, as the bucket counts packets (1408 of 1478 bytes). The figures are for the
+//! slowest receiver, and medians over the rounds:
 //!
 //! - found: seconds from the start of the stream to the first half second with a share of at least
-//!   `--hold` (0.92; 0.88 with loss on top).
-//! - settled: the same, and with under 1 % of the packets dropped by the bucket.
+//!   `--hold` (0.92; 0.88 with loss).
+//! - settled: the same, while the bucket drops less than 1 % of the packets.
 //! - share, drops: from 2 s after the start (or the change) to the end of the stream (or the next
-//!   change). With loss on top, the share is of what came through it.
+//!   change). With loss, the share is of the datagrams that are not lost.
 //! - whole: bits of the file per second of the transfer, as a share.
 //! - followed: seconds from a change of the line to the first such half second as in "settled".
 
@@ -65,10 +65,10 @@ pub struct Options {
     /// Seconds that the file takes at the line's full rate; "halving" takes a third for each part
     #[arg(long, default_value_t = 12)]
     seconds: u64,
-    /// mcp's --rate: "auto" (none is given), a share of the line such as "95%", or as mcp takes it
+    /// mcp's --rate: "auto" (no option), a share of the line such as "95%", or any value of mcp's
     #[arg(long, default_value = "auto")]
     rate: String,
-    /// Further words for `mcp send`
+    /// Further arguments for `mcp send`
     #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
     mcp_args: String,
     /// The mcp to measure
@@ -80,7 +80,7 @@ pub struct Options {
     /// Share of the payload limit at which a line counts as found [default: 0.92; 0.88 with loss]
     #[arg(long)]
     hold: Option<f64>,
-    /// A transfer is given up after so many seconds
+    /// A transfer fails after this number of seconds
     #[arg(long, default_value_t = 60)]
     timeout: u64,
     /// Print every sample
@@ -89,12 +89,12 @@ pub struct Options {
     /// Given by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
-    /// What this process is when the bench starts itself on a host of its network
+    /// Role of this process when the bench starts itself on a host of its network
     #[command(subcommand)]
     role: Option<tcp::Role>,
 }
 
-/// See the top of the file.
+/// The scenarios; see the top of the file.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Scenario {
     Steady,
@@ -104,7 +104,7 @@ enum Scenario {
 }
 
 impl Options {
-    /// Words of `mcp send` for the rate on a line of `mbit`.
+    /// Arguments of `mcp send` for the rate on a line of `mbit`.
     fn rate_words(&self, mbit: u64) -> Result<Vec<String>, String> {
         let rate = if self.rate == "auto" {
             None

@@ -13,21 +13,21 @@ const EVERY: Duration = Duration::from_millis(100);
 pub struct Sample {
     /// Seconds since the origin.
     pub at: f64,
-    /// Bytes that came to each receiver's card, Ethernet headers included.
+    /// Bytes that reached each receiver's card, Ethernet headers included.
     pub received: Vec<u64>,
-    /// The buckets in front of them.
+    /// The buckets in front of the receivers.
     pub buckets: Vec<Bucket>,
 }
 
-/// Bytes that have come to the `eth0` that a process sees; `None` when it has gone.
+/// Bytes that reached the `eth0` of a process; `None` if the process has ended.
 fn received(pid: u32) -> Option<u64> {
     let table = fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?;
     let line = table.lines().find_map(|l| l.trim_start().strip_prefix("eth0:"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Samples until told to stop. `pids` are processes on the hosts 1, 2 and so on; when one has ended,
-/// its last count stays.
+/// Samples until told to stop. `pids` are processes on the hosts 1, 2 and so on. When one has ended, its
+/// last count stays.
 pub fn sample(lab: &Lab, pids: &[u32], origin: Instant, stop: &AtomicBool) -> Vec<Sample> {
     let mut samples: Vec<Sample> = Vec::new();
     let mut last = vec![0; pids.len()];

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 type Result = std::result::Result<(), Box<dyn Error>>;
 
-/// Seconds that TCP alone is given.
+/// Seconds for TCP alone.
 const TCP_ALONE: u64 = 8;
 
 /// A network of `receivers`, each behind a line of `mbit`.
@@ -33,7 +33,7 @@ fn file(options: &Options, mbit: f64, copies: u64) -> (TempDir, PathBuf) {
     (place, source)
 }
 
-/// The rounds that went well.
+/// Runs the rounds, and returns the successful ones.
 fn rounds(options: &Options, what: &str, plan: &Plan<'_>, place: &TempDir) -> Vec<Trial> {
     let run = |round| {
         let trial = plan.run(place);
@@ -49,12 +49,12 @@ fn of<T>(values: &[T], value: impl Fn(&T) -> f64) -> f64 {
     median(values.iter().map(value))
 }
 
-/// A number, or a dash in the place of none.
+/// Formats a number; a dash for NaN.
 fn shown(value: f64, digits: usize) -> String {
     if value.is_finite() { format!("{value:.digits$}") } else { "-".into() }
 }
 
-/// How many of the rounds saw what did not happen in all of them.
+/// The number of rounds with a value, if not all of them have one.
 fn seen(evaluations: &[Evaluation], value: impl Fn(&Evaluation) -> f64) -> String {
     let finite: Vec<f64> = evaluations.iter().map(value).filter(|v| v.is_finite()).collect();
     let of_all =
@@ -62,7 +62,7 @@ fn seen(evaluations: &[Evaluation], value: impl Fn(&Evaluation) -> f64) -> Strin
     format!("{}{of_all}", shown(median(finite), 2))
 }
 
-/// Lines that stay as they are.
+/// Lines with a constant rate.
 pub fn steady(options: &Options) -> Result {
     println!("steady: 2 receivers; seconds, shares of the payload limit; in brackets the rounds that saw it");
     println!(
@@ -100,12 +100,12 @@ pub fn steady(options: &Options) -> Result {
     Ok(())
 }
 
-/// A line that falls to half and comes back.
+/// A line that is halved and recovers.
 pub fn halving(options: &Options) -> Result {
     let (whole, half) = (options.line, options.line / 2);
     println!("halving: 2 receivers; {whole} Mbit/s, {half}, and {whole} again");
     let lab = lab(2, whole)?;
-    // Two thirds of the time at the whole rate, and one at half of it.
+    // Two thirds of the time at the whole rate, and one third at half of it.
     let (place, source) = file(options, whole as f64 * 5.0 / 6.0, 2);
     let third = options.seconds as f64 / 3.0;
     let lines = vec![(0.0, whole), (third, half), (2.0 * third, whole)];
@@ -134,7 +134,7 @@ pub fn halving(options: &Options) -> Result {
     Ok(())
 }
 
-/// One device of eight that sits behind a tenth of the line.
+/// One device of eight behind a tenth of the line.
 pub fn tenth(options: &Options) -> Result {
     let mbit = options.line;
     println!("tenth: 7 receivers at {mbit} Mbit/s, then with an eighth at {}", mbit / 10);

@@ -1,4 +1,5 @@
-//! One TCP flow: a client that sends all it can, and a server that tells how much came.
+//! One TCP flow: a client that sends as much as it can, and a server that reports the number of received
+//! bytes.
 
 use socket2::SockRef;
 use std::error::Error;
@@ -6,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Where the server listens.
+/// The server's port.
 pub const PORT: u16 = 7420;
 const CHUNK: usize = 64 << 10;
 const EVERY: Duration = Duration::from_millis(100);
@@ -15,19 +16,19 @@ const EVERY: Duration = Duration::from_millis(100);
 #[derive(clap::Subcommand)]
 #[command(hide = true)]
 pub enum Role {
-    /// Sends to an address until the server goes or it is killed.
+    /// Sends to an address until the server ends or this process is killed.
     Pour {
         /// Its congestion control.
         #[arg(long)]
         control: String,
         address: String,
     },
-    /// Takes one connection; prints every 100 ms how many bytes have come.
+    /// Accepts one connection, and prints the number of received bytes every 100 ms.
     Drain,
 }
 
 impl Role {
-    /// Runs until the other end has gone.
+    /// Runs until the other end has closed.
     pub fn play(&self) -> Result<(), Box<dyn Error>> {
         match self {
             Self::Pour { control, address } => {
@@ -59,7 +60,7 @@ impl Role {
     }
 }
 
-/// Seconds of the clock on the wall, which both processes see.
+/// Seconds of the wall clock, which both processes share.
 pub fn unix_now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }

@@ -1,4 +1,4 @@
-//! One transfer over lines, watched.
+//! One observed transfer over lines.
 
 use super::evaluate::between;
 use super::sample::{Sample, sample};
@@ -12,35 +12,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What is to happen.
+/// The plan of a trial.
 pub struct Plan<'a> {
     pub options: &'a Options,
     /// Host 0 sends, all others receive.
     pub lab: &'a Lab,
     pub source: &'a Path,
-    /// Words of `mcp send`.
+    /// Arguments of `mcp send`.
     pub words: Vec<String>,
-    /// Line by the time that it comes into force, in seconds since the start of the stream; the first
-    /// at 0 is in force already.
+    /// The line's rate by the time from which it applies, in seconds since the start of the stream. The
+    /// first entry, at 0, applies from the beginning.
     pub lines: Vec<(f64, u64)>,
-    /// A TCP flow to host 1 that is there before and after.
+    /// Whether a TCP flow to host 1 runs before, during and after the transfer.
     pub tcp: bool,
 }
 
-/// What happened. Times are seconds since the sender was started.
+/// The result of a trial. Times are seconds since the sender was started.
 pub struct Trial {
     pub samples: Vec<Sample>,
-    /// When the stream began.
+    /// Start of the stream.
     pub streaming: f64,
-    /// When it had been sent once; what follows are repairs.
+    /// Time at which the object had been sent once; repairs follow.
     pub streamed: f64,
-    /// When each change of [`Plan::lines`] was made.
+    /// Times of the changes of [`Plan::lines`].
     pub changes: Vec<f64>,
-    /// When each receiver had ended with its copy; NaN if it did not.
+    /// Times at which the receivers ended with a copy; NaN for a receiver without one.
     pub ends: Vec<f64>,
-    /// Bits of the file per second of the transfer in 10^6, gathering left out; NaN if it failed.
+    /// Goodput in Mbit/s: bits of the file by the time of the transfer, without gathering; NaN if it
+    /// failed.
     pub goodput: f64,
-    /// TCP's goodput in Mbit/s during the transfer; NaN without.
+    /// TCP's goodput in Mbit/s during the transfer; NaN without TCP.
     pub tcp: f64,
 }
 
@@ -51,7 +52,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Starts it.
+    /// Starts the flow.
     pub fn start(lab: &Lab, control: &str) -> Self {
         let own = || std::env::current_exe().expect("the path of this program");
         let server = lab.on(1, Cmd::new("server", own()).arg("drain")).spawn();
@@ -62,7 +63,7 @@ impl Flow {
         Self { client, server }
     }
 
-    /// Ends it. Returns its goodput in Mbit/s between two moments of the clock on the wall.
+    /// Ends the flow. Returns its goodput in Mbit/s between two times of the wall clock.
     pub fn stop(mut self, from: f64, to: f64) -> f64 {
         self.client.signal("KILL");
         let end = self.server.finish(Duration::from_secs(10));
@@ -80,7 +81,7 @@ impl Flow {
 }
 
 impl Plan<'_> {
-    /// Runs it; an error says in a few words how it failed.
+    /// Runs the plan. An error says in a few words why it failed.
     pub fn run(&self, place: &TempDir) -> Result<Trial, String> {
         let receivers = self.lab.hosts() - 1;
         let network = Network::new("239.77.0.1", 7417, "eth0");
@@ -93,7 +94,7 @@ impl Plan<'_> {
             })
             .collect();
         let flow = self.tcp.then(|| Flow::start(self.lab, &self.options.tcp_control));
-        // They must listen, and TCP be at its full rate.
+        // The receivers must listen, and TCP must have its full rate.
         thread::sleep(Duration::from_millis(if self.tcp { 3000 } else { 500 }));
         let pids: Vec<u32> = devices.iter().map(Proc::pid).collect();
         let (origin, unix) = (Instant::now(), tcp::unix_now());
@@ -112,7 +113,7 @@ impl Plan<'_> {
                 wanted.next().and_then(|e| e["time"].as_f64()).unwrap_or(f64::NAN)
             };
             let (streaming, finished) = (told("phase", Some("streaming")), told("finished", None));
-            // Without repairs there is no phase of them.
+            // Without repairs there is no such phase.
             let streamed = told("phase", Some("repairing")).min(finished);
             let seconds = end.last_event()["transfer_seconds"].as_f64().unwrap_or(f64::NAN);
             let bits = self.source.metadata().map_err(|e| e.to_string())?.len() as f64 * 8.0;
@@ -132,7 +133,7 @@ impl Plan<'_> {
         })
     }
 
-    /// Changes the lines when it is time, and waits for all to end.
+    /// Changes the lines at their times, and waits for all processes to end.
     fn watch(
         &self,
         sender: &mut Proc,
@@ -155,7 +156,8 @@ impl Plan<'_> {
             (1..self.lab.hosts()).for_each(|host| self.lab.bucket(host, *mbit));
             changes.push(origin.elapsed().as_secs_f64());
         }
-        // The first may be behind a slow line: the others' ends must not be noticed late for that.
+        // The first receiver may be behind a slow line; the ends of the others must be noticed in time
+        // all the same.
         let mut ends = vec![f64::NAN; devices.len()];
         for i in (0..devices.len()).rev() {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -176,7 +178,7 @@ impl Plan<'_> {
         Ok((changes, ends, end))
     }
 
-    /// Prints what was sampled during the stream.
+    /// Prints the samples of the stream.
     fn trace(&self, trial: &Trial) {
         let mut next = trial.changes.iter().zip(self.lines.iter().skip(1)).peekable();
         let mut mbit = self.lines[0].1;

@@ -1,6 +1,6 @@
-//! Datagrams and nothing else: no protocol, no check, no repair. What it carries is what kernel and
-//! machine allow through the same port to the network as mcp's ([`UdpNet`]): segmented sends out of
-//! the mapped file, receiving with GRO and `recvmmsg`.
+//! Sends datagrams without a protocol: no check, no repair. Its rate is the capacity of kernel and
+//! machine through the same port to the network as mcp's ([`UdpNet`]): segmented sends out of the mapped
+//! file, receiving with GRO and `recvmmsg`.
 
 use mcp::limits::{DEFAULT_SYMBOL_SIZE, SYMBOL_HEADER_LEN};
 use mcp::net::{Body, Destination, Families, Features, Net, Segment, UdpNet, choose};
@@ -12,16 +12,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const GROUP: &str = "239.77.0.2:7419";
-/// Bytes of a datagram: as long as one of mcp's.
+/// Bytes of a datagram: the same as mcp's.
 pub const DATAGRAM: usize = SYMBOL_HEADER_LEN + DEFAULT_SYMBOL_SIZE as usize;
-/// Says that there is no more; shorter than what the last datagram is likely to be.
+/// Marks the end. Shorter than the last datagram is likely to be.
 const END: &[u8] = b"no more";
-/// The receivers' buffers are full at the end, and a single end would get lost.
+/// Number of end marks: the receivers' buffers are full at the end, and a single mark would be lost.
 const ENDS: u32 = 10;
 const BETWEEN_ENDS: Duration = Duration::from_millis(30);
-/// A receiver that hears nothing for so long has missed the ends.
+/// A receiver that hears nothing for this time has missed the end marks.
 const SILENCE: Duration = Duration::from_secs(3);
-/// A receiver gives up when nothing comes at all.
+/// A receiver gives up if nothing arrives for this time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The two ends, as hidden subcommands.
@@ -30,19 +30,19 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub enum Role {
     /// Sends a file's bytes.
     Blast {
-        /// On the wire's IP level; 0: no limit.
+        /// At the IP level; 0: no limit.
         #[arg(long)]
         mbit: u64,
         #[arg(long)]
         batch: usize,
         file: PathBuf,
     },
-    /// Counts what comes.
+    /// Counts received datagrams.
     Catch,
 }
 
 impl Role {
-    /// Runs until it is done.
+    /// Runs to the end.
     pub fn play(&self) -> Result<(), Box<dyn Error>> {
         match self {
             Self::Blast { mbit, batch, file } => blast(file, *mbit, *batch),
@@ -82,7 +82,7 @@ fn blast(file: &Path, mbit: u64, batch: usize) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Sends the segments, and waits where the socket is full.
+/// Sends the segments, and waits while the socket is full.
 fn send_all(
     net: &mut UdpNet,
     poll: &mut Poll,

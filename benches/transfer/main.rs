@@ -1,6 +1,6 @@
-//! Whole transfers, from the start of the sender to its end: `mcp` and, where they are installed,
-//! UDPcast and UFTP, and beside them a bare datagram blaster, in turn, in network namespaces on
-//! this machine. Nothing leaves it. Needs root.
+//! Whole transfers, from the start of the sender to its end, in network namespaces on this machine:
+//! `mcp`, UDPcast and UFTP (if installed), and a bare datagram blaster, in turn. No traffic leaves the
+//! machine. Needs root.
 //!
 //! ```text
 //! cargo bench --bench transfer -- --rounds 5 --receivers 1,4,8 --size 256 --rate none --offload off
@@ -11,30 +11,30 @@
 //! cargo bench --bench transfer -- --rounds 11 --tools mcp --other OLD/mcp          (against another build)
 //! ```
 //!
-//! Each round runs every tool once, so that a busy spell of the machine hits all of them. A run
-//! that does not end in time, or one with a copy that is not the source, counts as failed. The
-//! receivers run and listen before their sender starts.
+//! Each round runs every tool once, so that a busy period of the machine affects all of them. A run fails
+//! if it does not end in time, or if a copy differs from the source. The receivers run and listen before
+//! their sender starts.
 //!
-//! - goodput: bits of the file per second of the sender's life, gathering included. Of the blaster,
-//!   which repairs nothing: bits that the slowest receiver got, per second of its getting them.
-//! - stream: the same without gathering, as mcp itself has it (`transfer_seconds`).
-//! - took, all: seconds of the sender's life; seconds from its start until it and its receivers have
-//!   ended (UFTP's never do).
-//! - CPU: seconds of user and system time per GiB of file, at the sender and per receiver. Of the
+//! - goodput: bits of the file per second of the sender's run, gathering included. For the blaster, which
+//!   repairs nothing: bits that the slowest receiver got, per second of its reception.
+//! - stream: the same without gathering, as reported by mcp (`transfer_seconds`).
+//! - took, all: seconds of the sender's run; seconds from its start until it and its receivers have ended
+//!   (UFTP's never do).
+//! - CPU: seconds of user and system time per GiB of file, at the sender and per receiver. For the
 //!   blaster's receivers: per GiB received.
-//! - MiB: most memory at the sender and at one receiver: anonymous pages (its own) / all resident
-//!   ones. The second has the mapped file in it, which is page cache.
-//! - wire: bytes the sender put on the wire, Ethernet headers included, per byte of the file. Only
+//! - MiB: peak memory at the sender and at one receiver: anonymous pages (its own) / all resident pages.
+//!   The second includes the mapped file, which is page cache.
+//! - wire: bytes that the sender put on the wire, Ethernet headers included, per byte of the file. Only
 //!   with segmentation offload off: otherwise the counters miss headers.
-//! - packets: packets that the sender's kernel gave to the card per MiB: with offload on, each holds many
-//!   datagrams (745 a MiB). The kernel's cost per receiver goes by them: `--batch` gives the blaster as
-//!   many datagrams a packet as mcp has.
+//! - packets: packets that the sender's kernel gave to the card per MiB. With offload on, each holds many
+//!   datagrams (745 a MiB). The kernel's cost per receiver depends on them: `--batch` gives the blaster
+//!   as many datagrams a packet as mcp has.
 //! - lost: datagrams of the blaster that its slowest receiver did not get.
 //!
-//! With a line, the goodput is also shown as a share of what line and loss allow: the line's rate, times
-//! the part of mcp's packets that is payload (1408 of 1478 bytes), times what the loss lets through.
+//! With a line, the goodput is also shown as a share of the limit: the line's rate, times the share of
+//! payload in mcp's packets (1408 of 1478 bytes), times the share of datagrams that are not lost.
 //!
-//! Ratios are mcp's figure divided by the tool's, as medians over the rounds in which both went well.
+//! Ratios are mcp's figure divided by the tool's, as medians over the rounds in which both succeeded.
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -79,16 +79,16 @@ pub struct Options {
     /// Segmentation offload at the sender's interface
     #[arg(long, default_value = "off")]
     offload: Offload,
-    /// A line of so many Mbit/s in front of every receiver
+    /// A line of this many Mbit/s in front of every receiver
     #[arg(long, value_name = "MBIT")]
     line: Option<u64>,
-    /// A line of so many Mbit/s in front of receiver 1
+    /// A line of this many Mbit/s in front of receiver 1
     #[arg(long, value_name = "MBIT")]
     slow_line: Option<u64>,
     /// Independent loss at each receiver, in 1000
     #[arg(long, default_value_t = 0)]
     loss: u32,
-    /// Which tools
+    /// Tools to measure
     #[arg(long, value_delimiter = ',', default_value = "mcp,udpcast,uftp,blaster")]
     tools: Vec<Tool>,
     /// The mcp to measure
@@ -97,27 +97,27 @@ pub struct Options {
     /// Another build of mcp to measure beside it; every pair of runs is printed
     #[arg(long, value_name = "PATH")]
     other: Option<PathBuf>,
-    /// Further words for `mcp send`
+    /// Further arguments for `mcp send`
     #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
     mcp_args: String,
-    /// Datagrams that the blaster sends at a time
+    /// Datagrams that the blaster sends in one call
     #[arg(long, default_value_t = mcp::limits::MAX_BATCH)]
     batch: usize,
-    /// A run fails after so many seconds
+    /// A run fails after this number of seconds
     #[arg(long, default_value_t = 60)]
     timeout: u64,
-    /// Say how each run went
+    /// Print the result of each run
     #[arg(long)]
     verbose: bool,
     /// Given by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
-    /// What this process is when the bench starts itself on a host of its network
+    /// Role of this process when the bench starts itself on a host of its network
     #[command(subcommand)]
     role: Option<blaster::Role>,
 }
 
-/// Whether packets leave the sender's card put together.
+/// Segmentation offload at the sender's card.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Offload {
     On,
@@ -129,13 +129,13 @@ impl Options {
         self.small.map_or(self.size << 20, |kib| kib << 10)
     }
 
-    /// Mbit/s of a file that the line and the loss allow; `None` without a line.
+    /// The goodput limit of the line with its loss, in Mbit/s; `None` without a line.
     fn limit(&self) -> Option<f64> {
         let arriving = 1.0 - f64::from(self.loss) / 1000.0;
         self.line.map(|mbit| mbit as f64 * payload_share() * arriving)
     }
 
-    /// What is measured, in a line.
+    /// Describes the measurement in one line.
     fn describe(&self, place: &TempDir) -> String {
         let size = self.small.map_or(format!("{} MiB", self.size), |kib| format!("{kib} KiB"));
         let offload = if self.offload == Offload::On { "on" } else { "off" };
@@ -152,7 +152,7 @@ impl Options {
         )
     }
 
-    /// A network for so many receivers.
+    /// A network for this number of receivers.
     fn lab(&self, receivers: usize) -> Option<Lab> {
         let lab = Lab::new(receivers + 1)?;
         if self.offload == Offload::Off {
@@ -170,7 +170,7 @@ impl Options {
         Some(lab)
     }
 
-    /// Runs every tool once a round.
+    /// Runs every tool once in each round.
     fn series(&self, setting: &Setting<'_>, tools: &[Tool]) -> Series {
         let mut series = Series::new(setting.receivers, tools);
         for round in 1..=self.rounds {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What all tools are given.
+/// The setting of a run, the same for all tools.
 pub struct Setting<'a> {
     /// Host 0 sends, the others receive.
     pub lab: &'a Lab,
@@ -18,34 +18,34 @@ pub struct Setting<'a> {
     pub source: &'a Path,
     /// Its hash.
     pub hash: &'a str,
-    /// Where the copies go.
+    /// The directory for the copies.
     pub place: &'a TempDir,
-    /// How many receive.
+    /// Number of receivers.
     pub receivers: usize,
-    /// How fast to send.
+    /// Rate of the sender.
     pub pace: Pace,
-    /// Every datagram crosses by itself, so that the byte counters can be believed.
+    /// Whether every datagram crosses by itself, so that the byte counters are exact.
     pub whole_packets: bool,
     /// The mcp to measure.
     pub mcp: &'a Path,
-    /// The mcp that [`Tool::Other`] stands for.
+    /// The mcp for [`Tool::Other`].
     pub other: &'a Path,
-    /// Further words for `mcp send`.
+    /// Further arguments for `mcp send`.
     pub mcp_args: &'a str,
-    /// Datagrams that the blaster sends at a time.
+    /// Datagrams that the blaster sends in one call.
     pub batch: usize,
-    /// Time that a run may take.
+    /// Time limit of a run.
     pub within: Duration,
 }
 
-/// What a good run measured. What does not apply is NaN.
+/// The figures of a successful run. NaN where a figure does not apply.
 #[derive(Clone, Copy, Debug)]
 pub struct Figures {
     /// Mbit/s of the file.
     pub goodput: f64,
     /// The same without gathering.
     pub stream: f64,
-    /// Seconds of the sender's life.
+    /// Seconds of the sender's run.
     pub took: f64,
     /// Seconds until all have ended.
     pub all: f64,
@@ -53,9 +53,9 @@ pub struct Figures {
     pub sender_cpu: f64,
     /// Seconds per GiB.
     pub receiver_cpu: f64,
-    /// Most memory of the sender.
+    /// Peak memory of the sender.
     pub sender_memory: Memory,
-    /// Most memory of one receiver.
+    /// Peak memory of one receiver.
     pub receiver_memory: Memory,
     /// Bytes on the wire per byte of the file.
     pub wire: f64,
@@ -65,21 +65,21 @@ pub struct Figures {
     pub lost: f64,
 }
 
-/// What a receiver of the blaster got.
+/// The result of a receiver of the blaster.
 struct Caught {
     bytes: f64,
     seconds: f64,
 }
 
 impl Setting<'_> {
-    /// One run; an error says in a few words how it failed.
+    /// Runs a tool once. An error says in a few words why it failed.
     pub fn measure(&self, tool: Tool) -> Result<Figures, String> {
         for host in 1..=self.receivers {
-            // A run that failed may have left its copies.
+            // A failed run may have left its copies.
             let _ = fs::remove_file(self.copy(host));
         }
         let mut receivers: Vec<Proc> = (1..=self.receivers).map(|h| self.receiver(tool, h)).collect();
-        // They must listen before their sender asks for them.
+        // The receivers must listen before their sender starts.
         thread::sleep(Duration::from_millis(500));
         receivers[0].watch_memory();
         let count = |name| self.lab.statistic(0, name);
@@ -130,7 +130,7 @@ impl Setting<'_> {
         })
     }
 
-    /// How the receivers ended; UFTP's are daemons and have to be told.
+    /// Waits for the ends of the receivers. UFTP's are daemons and have to be stopped.
     fn ends(&self, tool: Tool, receivers: &mut [Proc], deadline: Instant) -> Result<Vec<End>, String> {
         if tool == Tool::Uftp {
             receivers.iter().for_each(|r| r.signal("TERM"));
@@ -154,13 +154,13 @@ impl Setting<'_> {
             let _ = fs::remove_file(copy);
             right
         });
-        // All of them, as what is left over would meet the next run.
+        // All of them, because a leftover copy would disturb the next run.
         let wrong = right.filter(|right| !right).count();
         if wrong == 0 { Ok(()) } else { Err(format!("{wrong} wrong copies")) }
     }
 }
 
-/// What the blaster's receivers said last.
+/// The last lines of the blaster's receivers.
 fn caught(ends: &[End]) -> Result<Vec<Caught>, String> {
     let read = |end: &End| {
         let said = end.last_event();

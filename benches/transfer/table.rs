@@ -1,4 +1,4 @@
-//! Medians, ratios and the printing of them.
+//! Computes and prints medians and ratios.
 
 use super::run::Figures;
 use super::support::measure::median;
@@ -6,11 +6,11 @@ use super::tools::Tool;
 
 /// All rounds for one number of receivers.
 pub struct Series {
-    /// How many.
+    /// Number of receivers.
     pub receivers: usize,
-    /// What ran.
+    /// The tools.
     pub tools: Vec<Tool>,
-    /// By tool and round; `None` failed.
+    /// Figures by tool and round; `None` for a failed run.
     pub runs: Vec<Vec<Option<Figures>>>,
 }
 
@@ -27,7 +27,7 @@ const RATIOS: [(&str, Figure); 6] = [
 ];
 
 impl Series {
-    /// An empty one.
+    /// An empty series.
     pub fn new(receivers: usize, tools: &[Tool]) -> Self {
         Self { receivers, tools: tools.to_vec(), runs: vec![Vec::new(); tools.len()] }
     }
@@ -40,8 +40,8 @@ impl Series {
         median(self.of(tool).into_iter().flatten().flatten().map(figure))
     }
 
-    /// A line a tool with medians over its good runs, and a line a tool with ratios. `limit`: Mbit/s of
-    /// the file that the line allows, if there is one.
+    /// Prints a line for each tool with medians over its successful runs, and a line for each tool with
+    /// ratios. `limit`: the line's limit in Mbit/s of the file, if there is one.
     pub fn print(&self, bytes: u64, limit: Option<f64>) {
         println!("{} receiver(s) of {} bytes; CPU in s/GiB, memory in MiB: own/all", self.receivers, bytes);
         println!(
@@ -114,8 +114,8 @@ impl Series {
     }
 }
 
-/// How the sender's CPU time grows with its receivers, and by how much more than the blaster's: what
-/// the protocol costs for each of them beyond the kernel's copying, which both pay.
+/// Prints the growth of the sender's CPU time with its receivers, and its difference to the blaster's.
+/// The difference is the protocol's cost of each receiver beyond the kernel's copying, which both pay.
 pub fn print_growth(all: &[Series]) {
     let (Some(few), Some(many)) = (all.first(), all.last()) else { return };
     let (n, m) = (few.receivers, many.receivers);
@@ -132,13 +132,13 @@ pub fn print_growth(all: &[Series]) {
     println!("  mcp's grows by {:+.1} % of itself beyond the blaster's", 100.0 * beyond);
 }
 
-/// The goodputs of each round, and a dash where one of the two failed.
+/// The goodputs of each round; a dash if one of the two runs failed.
 fn pairs_of(ours: &[Option<Figures>], theirs: &[Option<Figures>]) -> Vec<String> {
     let goodput = |run: &Option<Figures>| shown(run.as_ref().map_or(f64::NAN, |f| f.goodput), 0);
     ours.iter().zip(theirs).map(|(a, b)| format!("{}/{}", goodput(a), goodput(b))).collect()
 }
 
-/// A number, or a dash in the place of none.
+/// Formats a number; a dash for NaN.
 fn shown(value: f64, digits: usize) -> String {
     if value.is_finite() { format!("{value:.digits$}") } else { "-".into() }
 }

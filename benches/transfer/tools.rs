@@ -1,4 +1,4 @@
-//! The tools, and how each is told the same things.
+//! The tools, and their equivalent options.
 
 use super::run::Setting;
 use super::support::mcp::Network;
@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// What can be measured.
+/// A tool to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Tool {
     Mcp,
@@ -19,15 +19,15 @@ pub enum Tool {
     Other,
     Udpcast,
     Uftp,
-    /// Datagrams without a protocol: what the machine can carry.
+    /// Datagrams without a protocol: the capacity of the machine.
     Blaster,
 }
 
 impl Tool {
-    /// The program that must be there for it.
+    /// The program that the tool needs.
     pub fn program(self) -> &'static str {
         match self {
-            // Comes with the bench.
+            // Part of the bench.
             Self::Mcp | Self::Sealed | Self::Other | Self::Blaster => "ip",
             Self::Udpcast => "udp-sender",
             Self::Uftp => "uftp",
@@ -48,7 +48,7 @@ impl fmt::Display for Tool {
     }
 }
 
-/// Gives mcp a group key, if it is to have one.
+/// Gives mcp a group key if the tool is [`Tool::Sealed`].
 fn with_key(tool: Tool, cmd: Cmd) -> Cmd {
     if tool != Tool::Sealed {
         return cmd;
@@ -57,12 +57,12 @@ fn with_key(tool: Tool, cmd: Cmd) -> Cmd {
     cmd.env("MCP_KEY", key.line().as_str())
 }
 
-/// The rate that a tool is told to keep to.
+/// The rate of a tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// No limit; mcp, which always has one, gets one that it cannot reach.
+    /// No limit. mcp, which always has a limit, gets one that it cannot reach.
     None,
-    /// What mcp does by itself; no limit for the others.
+    /// mcp's own choice; no limit for the others.
     Auto,
     /// Mbit/s.
     Mbit(u64),
@@ -107,17 +107,17 @@ fn network() -> Network {
 }
 
 impl Setting<'_> {
-    /// Where a host's receiver saves into; made if need be.
+    /// The output directory of a host's receiver; created if needed.
     pub fn out(&self, host: usize) -> PathBuf {
         self.place.dir(&format!("h{host}"))
     }
 
-    /// Where a host's copy of the file will be.
+    /// The path of a host's copy of the file.
     pub fn copy(&self, host: usize) -> PathBuf {
         self.out(host).join(self.source.file_name().expect("a file's name"))
     }
 
-    /// The build of mcp that a tool stands for.
+    /// The build of mcp for a tool.
     fn program(&self, tool: Tool) -> &Path {
         if tool == Tool::Other { self.other } else { self.mcp }
     }
@@ -126,7 +126,7 @@ impl Setting<'_> {
         self.lab.on(host, Cmd::new(program, program).args(words.split_whitespace()))
     }
 
-    /// This program on a host, as a part of the blaster.
+    /// Runs this program on a host, as a part of the blaster.
     fn blaster(&self, host: usize, role: &str) -> Cmd {
         let own = std::env::current_exe().expect("the path of this program");
         self.lab.on(host, Cmd::new(role, own).arg(role))
@@ -172,8 +172,8 @@ impl Setting<'_> {
                 self.on(0, "udp-sender", &words).tail(self.source)
             }
             Tool::Uftp => {
-                // UFTP names its clients by their address. Its announcements are paced by the round
-                // trip it assumes; a tenth of a second shortens its start to what a LAN allows.
+                // UFTP names its clients by their addresses. It paces its announcements by the round trip
+                // that it assumes; a tenth of a second shortens its start to a LAN's.
                 let clients: Vec<String> = (1..=n).map(|h| format!("0x0A4D00{:02X}", h + 1)).collect();
                 let limit = rate.map_or("-1".into(), |mbit| (mbit * 1000).to_string());
                 let words = format!("-I eth0 -r 0.1 -B 4194304 -R {limit} -H {}", clients.join(","));

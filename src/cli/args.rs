@@ -1,4 +1,4 @@
-//! The arguments as typed, checked one by one. What follows from them together is `config.rs`.
+//! The arguments as typed, each checked by itself. `config.rs` derives the configuration from all of them.
 
 use crate::limits::{DEFAULT_PORT, MAX_DEVICES, MAX_LABEL, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN};
 use crate::units::{Rate, SenderKey};
@@ -9,84 +9,84 @@ use std::time::Duration;
 /// How the rate is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateChoice {
-    /// Found while sending, up to a ceiling (none: the link's speed).
+    /// The sender finds the rate, up to a ceiling (`None`: the link's speed).
     Auto(Option<Rate>),
-    /// As given.
+    /// The rate is fixed.
     Fixed(Rate),
 }
 
-/// What becomes of a device that carries less than half of what the others do.
+/// Policy for a device whose path carries less than half of what the others' paths carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Slow {
-    /// The group goes on without it; it is served alone afterwards
+    /// The group continues without the device; the sender serves it alone afterwards
     Defer,
-    /// All go at its pace
+    /// The group slows down to the device's pace
     Keep,
-    /// It fails, and the others go on
+    /// The device fails, and the others continue
     Drop,
 }
 
 /// Slowest rate that still carries a session's own messages.
 pub const MIN_RATE: Rate = Rate(64_000);
-/// Fastest rate that makes sense of the digits typed.
+/// Fastest rate that is accepted; anything above is a typing error.
 pub const MAX_RATE: Rate = Rate(1_000_000_000_000);
 
 const EXAMPLES: &str = "\
 Quick start:
-  mcp recv                     on each machine that is to have the file
-  mcp send image.iso           on the one that has it
+  mcp recv                     on each machine that wants the file
+  mcp send image.iso           on the machine that has it
 
 'mcp help send', 'mcp help recv' and 'mcp help key' say more.";
 
 const SEND_AFTER: &str = "\
-The stream starts when N devices are ready (-n), when the time to gather is over
-(--wait), or when Enter is pressed. Without -n and --wait it starts 2 s after the
-last device joined.
+The stream starts when N devices are ready (-n), when the time of --wait is over,
+or when you press Enter. Without -n and --wait it starts 2 s after the last
+device joined.
 
 Examples:
-  mcp send image.iso                       to whoever runs 'mcp recv'
-  mcp send image.iso -n 30 -w 5m -r 800M   to 30, or those there by then
-  mcp send image.iso 239.1.1.1 -i eth1     to a group and by a card you choose
+  mcp send image.iso                       to every machine that runs 'mcp recv'
+  mcp send image.iso -n 30 -w 5m -r 800M   to 30 devices, or those ready in 5 minutes
+  mcp send image.iso 239.1.1.1 -i eth1     to this group, through this interface
   mcp send image.iso --linger 10m --report done.json
   mcp send -- -odd-name                    a name that begins with a dash
 
 Exit codes:
   0    every expected device is complete
-  1    the file, the disk or the network refused, or a bug
-  2    the command line makes no sense
+  1    the file, the disk or the network failed, or a bug
+  2    the command line is invalid
   3    some devices did not complete
-  4    no device completed, or none came
+  4    no device completed, or none joined
   130  interrupted";
 
 const RECV_AFTER: &str = "\
 Examples:
-  mcp recv                                 takes what is sent next, to here
+  mcp recv                                 receives the next file into this directory
   mcp recv -o /srv/images --timeout 5m     waits 5 minutes for a sender
   mcp recv -o new.iso --force              replaces an existing file
-  mcp recv --from image-1.iso              fetches only what is not in an earlier version
-  mcp recv 239.1.1.1 --id lab-07 --json    a group and a name you choose
+  mcp recv --from image-1.iso              fetches only what changed since this version
+  mcp recv 239.1.1.1 --id lab-07 --json    from this group, under this name
 
 Exit codes:
   0    the file is verified and in place (or this device already had it)
-  1    the disk or the network refused, or a bug
-  2    the command line makes no sense
+  1    the disk or the network failed, or a bug
+  2    the command line is invalid
   5    no sender in time
   6    the transfer broke off or was refused
   130  interrupted";
 
 const KEY_AFTER: &str = "\
-A group key seals a transfer: who does not have it can neither read nor disturb it.
+A group key seals a transfer: nobody without the key can read or disturb it.
 
 Examples:
-  mcp key new lab              makes one and prints its line
+  mcp key new lab              makes a group key and prints its line
   mcp key add                  on each other machine: paste the line
   mcp key show                 this machine's own key as a sender
-  mcp key forget 10.0.0.5      after the sender there was set up anew
+  mcp key forget 10.0.0.5      after the sender at this address was reinstalled
 
 Exit codes:
   0    done
-  1    the disk refused, or a file is damaged
-  2    the command line or the line given makes no sense";
+  1    the disk failed, or a file is damaged
+  2    the command line, or the key's line, is invalid";
 
 /// Copies one file to many machines at once, by multicast.
 #[derive(Debug, Parser)]
@@ -98,7 +98,7 @@ Exit codes:
     max_term_width = 110
 )]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -128,12 +128,12 @@ pub struct SendArgs {
     /// UDP port
     #[arg(short, long, value_name = "N", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
-    /// Bits per second on the wire: auto finds what the path to the devices carries, auto:800M the
-    /// same but never above, 800M is fixed [default: auto, up to the link's speed]
+    /// Bits per second on the wire: auto finds the capacity of the slowest path, auto:800M does so
+    /// up to 800 Mbit/s, 800M is fixed [default: auto, up to the link's speed]
     #[arg(short, long, value_name = "auto[:MAX]|BITS", value_parser = parse_rate_choice)]
     pub rate: Option<RateChoice>,
-    /// A device that carries less than half of what the others do: defer serves it alone after the
-    /// stream, keep slows all down to it, drop lets it fail
+    /// A device whose path carries less than half of what the others carry: defer serves it alone
+    /// after the stream, keep slows all devices down to it, drop fails it
     #[arg(
         long,
         value_name = "defer|keep|drop",
@@ -142,29 +142,29 @@ pub struct SendArgs {
         hide_possible_values = true
     )]
     pub slow: Slow,
-    /// Start when N devices are ready; N are expected to complete
+    /// Start when N devices are ready; N devices are expected to complete
     #[arg(short = 'n', long, value_name = "N", value_parser = parse_receivers)]
     pub receivers: Option<u32>,
-    /// Gather devices for so long, then start with those present; -n ends it sooner [default: 10m]
+    /// Start after this time with the devices that have joined, or sooner with -n [default: 10m]
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub wait: Option<Duration>,
-    /// Stay so long after the end to complete late devices
+    /// Stay this long after the end to complete late devices
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = parse_duration)]
     pub linger: Duration,
-    /// Routers that multicast may pass, plus one
+    /// Number of routers that the datagrams may cross, plus one
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub ttl: u8,
     /// Data bytes in a datagram, a multiple of 64 [default: from the interface's MTU]
     #[arg(long, value_name = "BYTES", value_parser = parse_symbol_size)]
     pub symbol_size: Option<u16>,
     /// Group key to seal with: an installed one, a key file, or none. MCP_KEY may hold the line itself
-    /// [default: the one that is installed]
+    /// [default: the installed key]
     #[arg(short, long, value_name = "NAME|FILE|none")]
     pub key: Option<PathBuf>,
     /// Write the final table of devices to FILE as JSON
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
-    /// How to show things.
+    /// Output options.
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -184,29 +184,29 @@ pub struct RecvArgs {
     /// UDP port
     #[arg(short, long, value_name = "N", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
-    /// Name this device is known by [default: a kept identifier, shown as the host name]
+    /// Name that identifies this device [default: a stored identifier, shown as the host name]
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     pub id: Option<String>,
-    /// Give up when no sender is found in this time
+    /// Give up if no sender is found in this time
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
     pub timeout: Duration,
-    /// Take only what is sealed with this group key: an installed one, a key file, or none for what is
-    /// not sealed. MCP_KEY may hold the line itself [default: all that are installed]
+    /// Take only transfers sealed with this group key: an installed one, a key file, or none for
+    /// unsealed transfers. MCP_KEY may hold the line itself [default: all installed keys]
     #[arg(short, long, value_name = "NAME|FILE|none")]
     pub key: Option<PathBuf>,
-    /// Take files from this sender only, by what 'mcp key show' prints there; may be repeated
+    /// Take files from this sender only, given by the output of its 'mcp key show'; may be repeated
     #[arg(long, value_name = "KEY", value_parser = SenderKey::from_line)]
     pub sender: Vec<SenderKey>,
-    /// Take files only from senders that are known or given with --sender
+    /// Take files only from known senders and those given with --sender
     #[arg(long)]
     pub require_signed: bool,
     /// Replace an existing file
     #[arg(long)]
     pub force: bool,
-    /// Earlier version of the file (or a disk with it): what has not changed is taken from there
+    /// Earlier version of the file (or a disk that holds it): take unchanged blocks from there
     #[arg(long, value_name = "OLD")]
     pub from: Option<PathBuf>,
-    /// How to show things.
+    /// Output options.
     #[command(flatten)]
     pub show: OutputArgs,
 }
@@ -215,12 +215,12 @@ pub struct RecvArgs {
 #[derive(Debug, Args)]
 #[command(after_help = KEY_AFTER)]
 pub struct KeyArgs {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: KeyCommand,
 }
 
-/// What can be done with keys.
+/// The subcommands of `mcp key`.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Make a group key, install it, and print the line to carry
@@ -228,14 +228,14 @@ pub enum KeyCommand {
         /// Name of the key
         name: String,
     },
-    /// Install a group key from such a line
+    /// Install a group key from its line
     Add {
         /// File with the line [default: -, standard input]
         file: Option<PathBuf>,
     },
     /// List the keys and known senders of this machine, without secrets
     List,
-    /// Print a group key's line; without NAME this machine's own key as a sender
+    /// Print a group key's line; without NAME, this machine's own public key as a sender
     Show {
         /// Name of the group key
         name: Option<String>,
@@ -244,11 +244,11 @@ pub enum KeyCommand {
     Remove {
         /// Name of the key
         name: String,
-        /// Only what it was before it was renewed
+        /// Remove only its previous versions, from before it was renewed
         #[arg(long)]
         older: bool,
     },
-    /// Renew a group key, and print the line to carry; the one before is kept for receiving
+    /// Renew a group key and print the line to carry; receiving still accepts the previous key
     Rotate {
         /// Name of the key
         name: String,
@@ -261,7 +261,7 @@ pub enum KeyCommand {
     },
 }
 
-/// How to show things, for both commands.
+/// Output options of both commands.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct OutputArgs {
     /// Print one JSON event a line on stdout
@@ -277,7 +277,7 @@ pub struct OutputArgs {
 
 const RATE_FORM: &str = "write auto, auto:800M, or bits per second as 950k, 800M or 2.5G";
 
-/// `auto`, perhaps with `:` and a rate that it is not to exceed; or a rate to keep to.
+/// Parses `auto`, `auto:` and a ceiling, or a fixed rate.
 fn parse_rate_choice(text: &str) -> Result<RateChoice, String> {
     match text.strip_prefix("auto") {
         Some("") => Ok(RateChoice::Auto(None)),
@@ -289,7 +289,7 @@ fn parse_rate_choice(text: &str) -> Result<RateChoice, String> {
     }
 }
 
-/// Bits per second: digits, perhaps a fraction, and k, M, G or T (decimal, either case).
+/// Parses bits per second: digits, an optional fraction, and k, M, G or T (decimal, either case).
 fn parse_rate(text: &str) -> Result<Rate, String> {
     let (digits, scale) = match text.char_indices().next_back() {
         Some((at, 'k' | 'K')) => (&text[..at], 1e3),
@@ -308,13 +308,13 @@ fn parse_rate(text: &str) -> Result<Rate, String> {
     Ok(Rate(number.round() as u64))
 }
 
-/// Digits, perhaps a point and more digits; nothing else that `f64` takes.
+/// Parses digits with an optional point; rejects the other forms that `f64` accepts.
 fn parse_number(text: &str) -> Option<f64> {
     let plain = text.chars().all(|c| c.is_ascii_digit() || c == '.');
     text.parse().ok().filter(|n: &f64| plain && n.is_finite())
 }
 
-/// A plain number of seconds, or numbers with units: `90`, `1.5`, `60s`, `1h 30m`.
+/// Parses a number of seconds, or numbers with units: `90`, `1.5`, `60s`, `1h 30m`.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     match parse_number(text) {
         Some(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| "too long".to_owned()),

@@ -1,4 +1,4 @@
-//! Prints every error: one line on stderr, `mcp: <one clause>`, sorted by who is to blame.
+//! Prints every error as one line on stderr, `mcp: <one clause>`, and classifies errors by their cause.
 
 use super::exit::Exit;
 use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
@@ -9,26 +9,26 @@ use crate::ui::{device_name, escape};
 use crate::wire::AbortCode;
 use std::io::Write;
 
-/// What went wrong, by blame. The text is one lowercase clause that names the thing and the next
-/// step; it may hold untrusted words, which are escaped when it is printed.
+/// An error by its cause. The text is one lowercase clause that names the thing and the next step. It
+/// may hold untrusted text, which [`Error::line`] escapes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The command line.
+    /// The command line is invalid.
     #[error("{0}")]
     Usage(String),
-    /// This machine: files, disks, interfaces.
+    /// This machine failed: its files, disks or interfaces.
     #[error("{0}")]
     Environment(String),
-    /// The other side, or the network between.
+    /// The other side failed, or the network between.
     #[error("{0}")]
     Peer(String),
-    /// Ourselves.
+    /// `mcp` itself failed.
     #[error("internal error: {0}; please report this as a bug in mcp")]
     Bug(String),
 }
 
 impl Error {
-    /// The exit code of a command that ends by this error before its machine has run.
+    /// The exit code of a command that ends with this error before its machine has run.
     #[must_use]
     pub const fn exit(&self) -> Exit {
         match self {
@@ -38,24 +38,24 @@ impl Error {
         }
     }
 
-    /// The line printed for it.
+    /// The line to print, escaped.
     #[must_use]
     pub fn line(&self) -> String {
         format!("mcp: {}", escape(&self.to_string()))
     }
 }
 
-/// Prints the error. A stderr that is gone leaves the exit code to speak.
+/// Prints the error. If stderr is closed, only the exit code reports the error.
 pub fn error(error: &Error) {
     let _ = writeln!(std::io::stderr(), "{}", error.line());
 }
 
-/// Prints a warning, for the time before there is a view to tell.
+/// Prints a warning. For use before there is a view.
 pub fn warning(text: &str) {
     let _ = writeln!(std::io::stderr(), "mcp: warning: {}", escape(text));
 }
 
-/// What is to be said about a sender's end beside its table; nothing if all went well.
+/// The error to print after a sender's table; `None` on success.
 #[must_use]
 pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u32>) -> Option<Error> {
     match outcome {
@@ -78,12 +78,12 @@ pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u
         SenderOutcome::Ended => match Exit::of_sender(outcome, rows, expected) {
             Exit::Complete => None,
             Exit::NoDevice if rows.is_empty() => Some(Error::Peer(
-                "no device came; run 'mcp recv' on them, and check that multicast and the firewall let \
-                 them through"
+                "no device joined; run 'mcp recv' on the devices, and check that the firewall and the network \
+                 let multicast through"
                     .into(),
             )),
             Exit::NoDevice => Some(Error::Peer(format!(
-                "none of {} completed ({}); send again once that is mended",
+                "none of {} completed ({}); fix that and send again",
                 devices(rows.len()),
                 named(rows)
             ))),
@@ -92,7 +92,7 @@ pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u
     }
 }
 
-/// Names the first few devices that did not complete, and counts those that never came.
+/// Names the first few devices that did not complete, and counts the expected devices that never joined.
 fn incomplete(rows: &[DeviceRow], expected: Option<u32>) -> Error {
     let open = rows.iter().filter(|row| !row.assignment.is_complete()).count();
     let absent = (expected.unwrap_or(0) as usize).saturating_sub(rows.len());
@@ -101,12 +101,12 @@ fn incomplete(rows: &[DeviceRow], expected: Option<u32>) -> Error {
         parts.push(format!("{} did not complete ({})", devices(open), named(rows)));
     }
     if absent > 0 {
-        parts.push(format!("{absent} of those expected never came"));
+        parts.push(format!("{absent} of the expected devices never joined"));
     }
-    Error::Peer(format!("{}; send again for them", parts.join(" and ")))
+    Error::Peer(format!("{}; send again to complete them", parts.join(" and ")))
 }
 
-/// The first few that did not complete, with their reasons: with `-q` there is no table.
+/// The first few devices that did not complete, with their reasons. With `-q` there is no table.
 fn named(rows: &[DeviceRow]) -> String {
     const MOST: usize = 5;
     let mut open = rows.iter().filter(|row| !row.assignment.is_complete());
@@ -130,19 +130,19 @@ fn devices(n: usize) -> String {
     if n == 1 { "1 device".into() } else { format!("{n} devices") }
 }
 
-/// What is to be said where no sender came but such as were refused; `why` is what was said of the first.
+/// The error if every sender found was refused; `why` is the reason for the first one.
 #[must_use]
 pub fn none_trusted(why: &str) -> Error {
-    Error::Peer(format!("no sender that is trusted was found in time; {why}"))
+    Error::Peer(format!("no trusted sender was found in time; {why}"))
 }
 
-/// What is to be said about a receiver's end that left `kept` bytes in the part file; nothing if all
-/// went well.
+/// The error to print at the end of a receiver that left `kept` bytes in the part file; `None` on
+/// success.
 #[must_use]
 pub fn of_receiver(outcome: &ReceiverOutcome, kept: u64) -> Option<Error> {
     let saved = match kept {
         0 => "nothing was saved".to_owned(),
-        kept => format!("{} are kept and the next 'mcp recv' goes on from them", bytes(kept)),
+        kept => format!("{} are kept and the next 'mcp recv' resumes from them", bytes(kept)),
     };
     let told = |why: &str| if why.is_empty() { String::new() } else { format!(": {why}") };
     match outcome {
@@ -156,7 +156,7 @@ pub fn of_receiver(outcome: &ReceiverOutcome, kept: u64) -> Option<Error> {
              release of mcp that it runs"
         ))),
         ReceiverOutcome::SenderSilent => {
-            Some(Error::Peer(format!("the sender fell silent, {saved}; receive again once it is back")))
+            Some(Error::Peer(format!("the sender fell silent, {saved}; receive again when the sender is back")))
         }
         ReceiverOutcome::SenderAborted(code, why) => Some(Error::Peer(match code {
             AbortCode::Finished => {
@@ -167,11 +167,13 @@ pub fn of_receiver(outcome: &ReceiverOutcome, kept: u64) -> Option<Error> {
             _ => format!("the sender gave up{}; {saved}, send again", told(why)),
         })),
         ReceiverOutcome::Refused => {
-            Some(Error::Peer("the sender serves as many devices as it can; receive again when it is done".into()))
+            Some(Error::Peer(
+                "the sender already serves its maximum number of devices; receive again when it has finished".into(),
+            ))
         }
         ReceiverOutcome::Failed(AbortCode::Internal, why) => Some(Error::Bug(why.clone())),
         ReceiverOutcome::Failed(AbortCode::Mismatch, why) => Some(Error::Peer(format!(
-            "the bytes received are not the ones the sender hashed{}; nothing was saved, receive again",
+            "the received bytes disagree with the sender's hash{}; nothing was saved, receive again",
             told(why)
         ))),
         ReceiverOutcome::Failed(_, why) => Some(Error::Environment(why.clone())),
@@ -203,10 +205,11 @@ mod tests {
         let rows = [done, row("lab-2", State::Lost)];
         assert_eq!(
             of_sender(&ended, &rows, Some(4)).unwrap().line(),
-            "mcp: 1 device did not complete (lab-2: lost) and 2 of those expected never came; send again for them"
+            "mcp: 1 device did not complete (lab-2: lost) and 2 of the expected devices never joined; send again to \
+             complete them"
         );
         assert!(
-            of_sender(&ended, &[], None).unwrap().line().starts_with("mcp: no device came; run 'mcp recv'")
+            of_sender(&ended, &[], None).unwrap().line().starts_with("mcp: no device joined; run 'mcp recv'")
         );
         assert!(of_sender(&ended, &rows[1..], None).unwrap().line().contains("none of 1 device completed"));
         let many: Vec<_> = (0..9).map(|n| row(&format!("d{n}"), State::Lost)).chain(rows).collect();
@@ -237,8 +240,8 @@ mod tests {
         );
         assert_eq!(
             of_receiver(&O::SenderSilent, 37 << 20).unwrap().line(),
-            "mcp: the sender fell silent, 37.00 MiB are kept and the next 'mcp recv' goes on from them; \
-             receive again once it is back"
+            "mcp: the sender fell silent, 37.00 MiB are kept and the next 'mcp recv' resumes from them; \
+             receive again when the sender is back"
         );
         let outcomes = [
             O::NoSender,

@@ -19,7 +19,7 @@ use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, 
 use crate::pacing::RateMode;
 use crate::protocol::event::{SenderEvent, SenderOutcome};
 use crate::protocol::job::{SenderDone, SenderJob};
-use crate::protocol::sender::{Sender, SenderConfig, SlowPolicy};
+use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig, SlowPolicy};
 use crate::storage::{FileSource, HashCache, Source, check_whole};
 use crate::store::SharedStore;
 use crate::task::{State, Task};
@@ -177,11 +177,11 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         data: route.destination.addr,
         rendezvous: route.rendezvous,
         rate: route.rate,
-        slow: match config.slow {
+        repair: RepairPolicy::interactive(match config.slow {
             Slow::Defer => SlowPolicy::Defer,
             Slow::Keep => SlowPolicy::Keep,
             Slow::Drop => SlowPolicy::Drop,
-        },
+        }),
         wait: config.gather.at_most,
         settle: config.gather.settle,
         linger: config.linger,

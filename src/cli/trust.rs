@@ -1,5 +1,5 @@
-//! The keys that a transfer runs with: who this machine is as a sender, what seals, whom it takes files
-//! from. From the options, the variable `MCP_KEY` and the keyring.
+//! Chooses the keys of a transfer from the options, the variable `MCP_KEY` and the keyring: the sender
+//! key, the group keys, and the senders to trust.
 
 use super::report::Error;
 use crate::crypto::derive::Secret;
@@ -14,31 +14,31 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use zeroize::Zeroizing;
 
-/// Where keys come from.
+/// The places that keys come from.
 pub struct Keys<'a> {
     /// `--key`, as typed.
     pub asked: Option<&'a Path>,
     /// The variable `MCP_KEY`: lines of a key file.
     pub variable: Option<OsString>,
-    /// The keyring; none without a state directory.
+    /// The keyring; `None` without a state directory.
     pub ring: Option<&'a Keyring>,
 }
 
-/// What that comes to.
+/// The keys chosen from [`Keys`].
 enum Chosen {
-    /// Expressly none.
+    /// `--key none`: no key.
     Plain,
-    /// These.
+    /// The keys named by `--key` or `MCP_KEY`.
     Keys(GroupKeys),
-    /// Nothing was said: those that are installed, by name.
+    /// No key was named: the names of the installed keys.
     Installed(Vec<String>),
 }
 
 impl Keys<'_> {
-    /// The key to seal a session with, if any.
+    /// The key to seal a session with; `None` to send in the clear.
     ///
     /// # Errors
-    /// When there are several to choose from, or the one chosen is unusable.
+    /// If several keys are installed and none is named, or the chosen key is unusable.
     pub fn for_sending(self, warnings: &mut Vec<String>) -> Result<Option<GroupKey>, Error> {
         let ring = self.ring;
         let keys = match self.choose(warnings)? {
@@ -58,11 +58,11 @@ impl Keys<'_> {
         Ok(Some(keys.current().clone()))
     }
 
-    /// The keys that a session may be sealed with; if there are none, it is taken in the clear.
+    /// The keys that a session may be sealed with. If there are none, sessions are received in the clear.
     ///
     /// # Errors
-    /// When there are too many, or one of them is unusable: to go on without it would be to receive
-    /// in the clear.
+    /// If there are too many keys, or one of them is unusable: ignoring it could mean receiving in the
+    /// clear.
     pub fn for_receiving(self, warnings: &mut Vec<String>) -> Result<Vec<GroupKeys>, Error> {
         let ring = self.ring;
         let keys: Vec<GroupKeys> = match self.choose(warnings)? {
@@ -76,8 +76,8 @@ impl Keys<'_> {
         let count = keys.iter().flat_map(GroupKeys::secrets).count();
         if count > MAX_GROUP_KEYS {
             return Err(Error::Usage(format!(
-                "{count} keys are installed, older ones included, and at most {MAX_GROUP_KEYS} can be tried; name \
-                 one with --key, or drop older ones with 'mcp key remove --older'"
+                "{count} keys are installed, previous versions included, and at most {MAX_GROUP_KEYS} can be tried; \
+                 name one with --key, or remove previous versions with 'mcp key remove --older'"
             )));
         }
         Ok(keys)
@@ -92,7 +92,7 @@ impl Keys<'_> {
             }
             if text.starts_with("mcp-key") && !asked.exists() {
                 return Err(Error::Usage(
-                    "a key on the command line can be seen by everybody on this machine; put the line into a file \
+                    "a key on the command line is visible to all users of this machine; put the line into a file \
                      or into MCP_KEY, or install it with 'mcp key add'"
                         .into(),
                 ));
@@ -113,22 +113,22 @@ impl Keys<'_> {
     }
 }
 
-/// The keys in a file that was named.
+/// Reads the keys of the file that `--key` names.
 fn file(path: &Path, warnings: &mut Vec<String>) -> Result<GroupKeys, Error> {
     let shown = path.display();
     let Some(bytes) = read_private(path, MAX_KEY_FILE, None, warnings)? else {
         let what = match path.to_str().map(check_name) {
             Some(Ok(())) => "neither an installed key nor a file",
-            _ => "no file",
+            _ => "not a file",
         };
         return Err(Error::Usage(format!(
-            "--key {shown}: that is {what}; 'mcp key list' shows what is installed"
+            "--key {shown}: that is {what}; 'mcp key list' shows the installed keys"
         )));
     };
     GroupKeys::parse(&bytes).map_err(|e| Error::Environment(format!("the key file {shown} is unusable: {e}")))
 }
 
-/// Names of keys for people; empty if there are none.
+/// Joins names of keys for display; empty if there are none.
 #[must_use]
 pub fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.collect::<Vec<_>>().join(", ")
@@ -147,7 +147,7 @@ pub fn session_counter(ring: Option<&Keyring>, warnings: &mut Vec<String>) -> u6
 /// have seen the sender before do not know it again.
 ///
 /// # Errors
-/// When the operating system has no randomness to give.
+/// If the operating system provides no randomness.
 pub fn signing_key(ring: Option<&Keyring>, warnings: &mut Vec<String>) -> Result<SigningKey, Error> {
     let kept = match ring {
         Some(ring) => ring.sender(warnings).map_err(|e| e.to_string()),
@@ -156,17 +156,17 @@ pub fn signing_key(ring: Option<&Keyring>, warnings: &mut Vec<String>) -> Result
     let seed = match kept {
         Ok(seed) => seed,
         Err(why) => {
-            warnings.push(format!("{why}; this run has a sender's key of its own, which no device knows"));
+            warnings.push(format!("{why}; this run uses a temporary sender key, which no device recognises"));
             Secret::new(*super::random_bytes()?)
         }
     };
     Ok(SigningKey::new(&seed))
 }
 
-/// Whom files are taken from.
+/// The senders that a receiver trusts.
 ///
 /// # Errors
-/// When the list of known senders cannot be read: without it another sender could take the place of a
+/// If the list of known senders cannot be read: without the list another sender could impersonate a
 /// known one.
 pub fn trust(
     pinned: &[SenderKey],
@@ -175,7 +175,7 @@ pub fn trust(
     warnings: &mut Vec<String>,
 ) -> Result<Trust, Error> {
     let known = match ring {
-        // Keys given by hand leave nothing to look up.
+        // With pinned keys the list of known senders is not used.
         Some(ring) if pinned.is_empty() => ring.known_senders(warnings)?,
         _ => Vec::new(),
     };
@@ -201,7 +201,7 @@ impl From<KeyringError> for Error {
 mod tests {
     use super::*;
 
-    /// A keyring with keys of these names, and a directory beside it.
+    /// A keyring with keys of these names, and the directory that holds it.
     fn ring(names: &[&str]) -> (tempfile::TempDir, Keyring) {
         let dir = tempfile::tempdir().unwrap();
         let ring = Keyring::new(dir.path().join("state"));
@@ -262,9 +262,9 @@ mod tests {
         }
         let says = |asked, variable| receiving(&ring, asked, variable).unwrap_err();
         assert!(says(Some("lob"), None).contains("neither an installed key nor a file"));
-        assert!(says(Some("./lob"), None).contains("that is no file"));
+        assert!(says(Some("./lob"), None).contains("that is not a file"));
         let line = says(Some(other.as_str()), None);
-        assert!(line.contains("can be seen by everybody") && !line.contains(&other[20..]), "{line}");
+        assert!(line.contains("is visible to all users") && !line.contains(&other[20..]), "{line}");
         let cut = says(None, Some(&other[..30]));
         assert!(
             cut.contains("MCP_KEY") && cut.contains("cut short") && !cut.contains(&other[20..30]),
@@ -324,7 +324,7 @@ mod tests {
             let mut warnings = Vec::new();
             assert_ne!(signing_key(ring, &mut warnings).unwrap().public(), kept);
             assert!(warnings.len() == 1 && warnings[0].contains("MCP_STATE_DIR"), "{warnings:?}");
-            // Nothing can be installed there, which is no reason not to run.
+            // No key can be installed there; the transfer runs all the same.
             let keys = Keys { asked: None, variable: None, ring };
             assert!(keys.for_receiving(&mut warnings).unwrap().is_empty());
             assert_eq!(trust(&[], Strangers::Pin, ring, &mut warnings).unwrap().known.len(), 0);

@@ -1,10 +1,10 @@
-//! A secret that two sides share and nobody else learns: X25519 (RFC 7748).
+//! Key agreement: a secret that two sides share and nobody else learns. X25519 (RFC 7748).
 
 use super::derive::Secret;
 use crate::units::AgreementKey;
 use x25519_dalek::{PublicKey, StaticSecret};
 
-/// One side's half.
+/// One side of an agreement.
 #[derive(Clone)]
 pub struct Agreement(Backend);
 
@@ -16,7 +16,7 @@ enum Backend {
 }
 
 impl Agreement {
-    /// From 32 random bytes.
+    /// Makes a key pair from 32 random bytes.
     #[must_use]
     pub fn new(random: [u8; 32]) -> Self {
         #[cfg(any(test, feature = "sim"))]
@@ -48,7 +48,7 @@ impl Agreement {
         Self::new(random)
     }
 
-    /// What the other side needs.
+    /// The public key, for the other side.
     #[must_use]
     pub fn public(&self) -> AgreementKey {
         match &self.0 {
@@ -58,7 +58,7 @@ impl Agreement {
         }
     }
 
-    /// The shared secret; `None` for a peer's key that would make it the same for everybody (RFC 7748,
+    /// The shared secret. `None` for a peer's key that would give the same secret to everybody (RFC 7748,
     /// section 6.1).
     #[must_use]
     pub fn shared(&self, peer: &AgreementKey) -> Option<Secret> {
@@ -79,9 +79,10 @@ impl std::fmt::Debug for Agreement {
     }
 }
 
-/// Agreements that anybody who hears them can follow, for worlds where thousands of devices join on one
-/// thread. Keys of this kind are known by their first bytes, and are believed only once
-/// [`crate::crypto::sign::sham::allow`] was called, which the program itself never does.
+/// Stand-ins for key agreements, for simulations where thousands of devices join on one thread. Anybody
+/// who hears such an agreement can compute its secret. The first bytes of a key mark it as a stand-in. It
+/// is accepted only after [`crate::crypto::sign::sham::allow`] was called, which the program itself never
+/// does.
 #[cfg(any(test, feature = "sim"))]
 pub mod sham {
     use super::{AgreementKey, Secret};
@@ -89,7 +90,7 @@ pub mod sham {
 
     const MARK: &[u8; 8] = b"sham agr";
 
-    /// What a sham half is made from, by [`super::Agreement::new`]; its peers follow.
+    /// The seed from which [`super::Agreement::new`] makes a stand-in. Its peers then make stand-ins too.
     #[must_use]
     pub fn random(seed: u64) -> [u8; 32] {
         let mut random = [0; 32];
@@ -108,7 +109,7 @@ pub mod sham {
         AgreementKey(key)
     }
 
-    /// The same for both sides.
+    /// The shared secret, the same for both sides.
     pub(super) fn shared(one: &AgreementKey, other: &AgreementKey) -> Secret {
         let mut both = [one.0, other.0];
         both.sort_unstable();

@@ -1,31 +1,31 @@
-//! Keys from secrets: BLAKE3 in its key derivation mode (BLAKE3 paper, section 2.2 and 6.2), with a
-//! context of its own for each use.
+//! Derives keys from secrets: BLAKE3 in its key derivation mode (BLAKE3 paper, sections 2.2 and 6.2),
+//! with a separate context for each use.
 
 use zeroize::Zeroizing;
 
-/// Bytes of every secret key here.
+/// Length of every secret key in this crate, in bytes.
 pub const KEY_LEN: usize = 32;
 
-/// A secret that is wiped from memory when dropped. It has no `Debug` output of its bytes and cannot be
-/// compared, so that it is neither printed nor timed by accident.
+/// A secret. Its memory is wiped on drop. It has no `Debug` output of its bytes and no equality, so that
+/// code cannot print it, or compare it in variable time, by accident.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<[u8; KEY_LEN]>);
 
 impl Secret {
-    /// Takes the bytes over; the caller's copy is the caller's to wipe.
+    /// Takes the bytes. The caller has to wipe its own copy.
     #[must_use]
     pub fn new(bytes: [u8; KEY_LEN]) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The bytes, for a primitive or for a key file.
+    /// The bytes, for a cryptographic primitive or a key file.
     #[must_use]
     pub fn expose(&self) -> &[u8; KEY_LEN] {
         &self.0
     }
 
-    /// The key for one use. `context` is a constant, the same for nothing else; `parts` are what the key is
-    /// bound to, each of them kept apart from the next by its length.
+    /// Derives the key for one use. `context` is a constant of this use only. The key is bound to
+    /// `parts`; the length of each part is hashed too, so that parts cannot run together.
     #[must_use]
     pub fn derive(&self, context: &'static str, parts: &[&[u8]]) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(context);
@@ -36,8 +36,8 @@ impl Secret {
         Self::new(*hasher.finalize().as_bytes())
     }
 
-    /// A short proof, to whoever has the same secret, that one has it and means `parts`: the first 16 bytes
-    /// of a keyed hash. Compare with [`same`].
+    /// Proves knowledge of the secret, for `parts`, to another holder of the secret: the first 16 bytes
+    /// of a keyed hash. Compare proofs with [`same`].
     #[must_use]
     pub fn proof(&self, parts: &[&[u8]]) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new_keyed(self.expose());

@@ -1,21 +1,21 @@
-//! BLAKE3 of the object, from the chaining values of its blocks.
+//! BLAKE3 of the object, computed from the chaining values of its blocks.
 //!
-//! A block is a power of two long (the last one shorter) and begins at a multiple of its size, so
-//! it is a subtree of the object's BLAKE3 tree. Its chaining value depends on its offset, and the
-//! values of all blocks merge into the hash that `b3sum` gives for the whole file. The exception
-//! is an object of one block: its block is the root itself, which BLAKE3 finalises differently;
-//! there the block's "chaining value" is the object's hash.
+//! The length of a block is a power of two (the last block may be shorter), and it begins at a multiple
+//! of its size. So it is a subtree of the object's BLAKE3 tree. Its chaining value depends on its offset,
+//! and the values of all blocks merge into the hash that `b3sum` prints for the whole file. An object of
+//! one block is an exception: the block is the root, which BLAKE3 finalises differently, so the block's
+//! "chaining value" is the object's hash.
 
 use crate::units::{Digest, SymbolDigest};
 use blake3::Hasher;
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 
-/// The chaining value of the block `bytes` that begins at `offset` in an object of `object_size`
-/// bytes; the root hash if it is the whole object.
+/// The chaining value of the block `bytes` at `offset` in an object of `object_size` bytes. If the block
+/// is the whole object, the root hash.
 ///
 /// # Panics
-/// When `offset` is not a multiple of the block size, or `bytes` are empty though the object is
-/// not: there is no such block.
+/// If `offset` is not a multiple of the block size, or if `bytes` is empty and the object is not: there
+/// is no such block.
 #[must_use]
 pub fn chaining_value(offset: u64, bytes: &[u8], object_size: u64) -> Digest {
     if bytes.len() as u64 == object_size {
@@ -27,7 +27,8 @@ pub fn chaining_value(offset: u64, bytes: &[u8], object_size: u64) -> Digest {
     Digest(hasher.finalize_non_root())
 }
 
-/// What tells a source symbol from a forged one; `payload` as it is sent, without padding.
+/// The digest that distinguishes a source symbol from a forged one. `payload` is the symbol as sent,
+/// without padding.
 #[must_use]
 pub fn symbol_digest(payload: &[u8]) -> SymbolDigest {
     let hash = blake3::hash(payload);
@@ -35,8 +36,8 @@ pub fn symbol_digest(payload: &[u8]) -> SymbolDigest {
     SymbolDigest(*half)
 }
 
-/// BLAKE3 of the object whose blocks have these chaining values, in order; of no values, that of
-/// the empty object.
+/// The BLAKE3 hash of the object whose blocks have these chaining values, in order. Without values, the
+/// hash of the empty object.
 #[must_use]
 pub fn root(values: &[Digest]) -> Digest {
     match values {
@@ -49,7 +50,8 @@ pub fn root(values: &[Digest]) -> Digest {
     }
 }
 
-/// The chaining value of a subtree of at least one block; as deep as log2 of their number.
+/// The chaining value of a subtree of at least one block. The recursion depth is log2 of the number of
+/// blocks.
 fn merge(values: &[Digest]) -> ChainingValue {
     if let [only] = values {
         return only.0;
@@ -58,8 +60,8 @@ fn merge(values: &[Digest]) -> ChainingValue {
     merge_subtrees_non_root(&merge(left), &merge(right), Mode::Hash)
 }
 
-/// How many of `count > 1` blocks are in the left subtree: the largest power of two that leaves
-/// something for the right one (BLAKE3 paper, section 2.1).
+/// The number of blocks in the left subtree of `count > 1` blocks: the largest power of two below `count`
+/// (BLAKE3 paper, section 2.1).
 const fn left_count(count: usize) -> usize {
     1 << (count - 1).ilog2()
 }

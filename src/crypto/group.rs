@@ -1,8 +1,8 @@
-//! Group keys as text: a line to carry from machine to machine, and the file that keeps them.
+//! Group keys as text: the line that people carry from machine to machine, and the key file.
 //!
-//! A line is `mcp-key1-NAME-` and 58 characters (`key_text` has the coding). A file has one or more of them, all
-//! of one name: the first is the current key, the others came before it and are still good for
-//! receiving. Blank lines, and lines that begin with `#`, are passed over.
+//! A line is `mcp-key1-NAME-` and 58 characters (`key_text` has the coding). A file has one or more
+//! lines, all of one name. The first is the current key. The others are its previous versions, which
+//! still open sessions. Blank lines, and lines that begin with `#`, are ignored.
 
 use super::derive::Secret;
 use super::key_text::{LineError, LineKind, groups};
@@ -11,10 +11,10 @@ use zeroize::Zeroizing;
 
 const KIND: LineKind = LineKind { what: "group key", stem: "mcp-key", heading: "mcp-key1-" };
 
-/// Keeps the short identifier apart from all that is derived from the secret for a session.
+/// Separates the short identifier from all keys derived from the secret.
 const ID: &str = "mcp 2026-11-20 short identifier of a group key v1";
 
-/// A secret that the machines of a group share, and the name it goes by.
+/// A secret that the machines of a group share, and its name.
 #[derive(Clone, Debug)]
 pub struct GroupKey {
     name: String,
@@ -22,16 +22,16 @@ pub struct GroupKey {
 }
 
 impl GroupKey {
-    /// The key `secret` under the name `name`.
+    /// A key with this name and secret.
     ///
     /// # Errors
-    /// When `name` is none; see [`check_name`].
+    /// If `name` is not a key's name; see [`check_name`].
     pub fn new(name: &str, secret: Secret) -> Result<Self, LineError> {
         check_name(name)?;
         Ok(Self { name: name.to_owned(), secret })
     }
 
-    /// Its name, which is fit to be a file's.
+    /// The name, which is also valid as a file name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -43,42 +43,42 @@ impl GroupKey {
         &self.secret
     }
 
-    /// 40 bits of a hash of the secret, as `k7qd-2m4x`: tells keys of one name apart.
+    /// 40 bits of a hash of the secret, such as `k7qd-2m4x`. Distinguishes keys of one name.
     #[must_use]
     pub fn id(&self) -> String {
         groups(self.secret.derive(ID, &[]).expose(), 2)
     }
 
-    /// Whether both are the same secret, whatever their names.
+    /// Whether both have the same secret. Ignores names.
     #[must_use]
     pub fn same_secret(&self, other: &Self) -> bool {
         self.secret.derive(ID, &[]).expose() == other.secret.derive(ID, &[]).expose()
     }
 
-    /// The line to carry, without a line break. It *is* the key.
+    /// The line to carry, without a line break. Contains the secret.
     #[must_use]
     pub fn line(&self) -> Zeroizing<String> {
         KIND.write(&format!("{}-", self.name), self.secret.expose())
     }
 
-    /// The key in a line, white space around it left out.
+    /// Parses a line; ignores white space around it.
     ///
     /// # Errors
-    /// When it is something else, cut short or mistyped.
+    /// If the line is not a group key, is cut short or is mistyped.
     pub fn from_line(line: &str) -> Result<Self, LineError> {
-        // The name may have dashes; what is behind it has none.
+        // The name may contain dashes; the characters after it do not.
         let (name, digits) = KIND.body(line)?.rsplit_once('-').ok_or(LineError::Short { what: KIND.what })?;
         let secret = KIND.read(&format!("{name}-"), digits)?;
         Self::new(name, Secret::new(*secret))
     }
 }
 
-/// Whether `name` can be a group key's: 1 to [`MAX_KEY_NAME`] of a-z, 0-9, `.`, `_` and `-`, the first
-/// of them neither `.` nor `-`; and not `none`, which stands for no key. Such a name is a file's name
-/// everywhere.
+/// Whether `name` can be a group key's: 1 to [`MAX_KEY_NAME`] of a-z, 0-9, `.`, `_` and `-`, the first of
+/// them neither `.` nor `-`. `none` is reserved: it means no key. Such a name is a valid file name on
+/// every system.
 ///
 /// # Errors
-/// When it cannot.
+/// If it cannot.
 pub fn check_name(name: &str) -> Result<(), LineError> {
     let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
     if name.is_empty()
@@ -92,30 +92,30 @@ pub fn check_name(name: &str) -> Result<(), LineError> {
     Ok(())
 }
 
-/// Why bytes are not a key file. It never holds a part of them.
+/// The reason why bytes are not a key file. Contains no part of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
-    /// More bytes than a key file has.
+    /// The file is larger than a key file can be.
     #[error("it is larger than a key file can be ({MAX_KEY_FILE} bytes)")]
     TooLarge,
-    /// More keys than a key file has.
+    /// The file has too many keys.
     #[error("it has more keys than a key file can have ({MAX_KEY_LINES})")]
     TooMany,
-    /// Not UTF-8.
+    /// The file is not UTF-8.
     #[error("it is not text")]
     NotText,
-    /// No key in it.
+    /// The file has no key.
     #[error("there is no key in it")]
     Empty,
-    /// Keys of several names.
+    /// The file has keys of several names.
     #[error("line {0} has a key of another name than those before it; keep each in a file of its own")]
     Mixed(usize),
-    /// A line that is neither key nor comment.
+    /// A line is neither a key nor a comment.
     #[error("line {0}: {1}")]
     Line(usize, LineError),
 }
 
-/// The keys of one name: the current one, and those that it took the place of, the latest first.
+/// The keys of one name: the current key, and its previous versions, the latest first.
 #[derive(Clone, Debug)]
 pub struct GroupKeys {
     current: GroupKey,
@@ -123,7 +123,7 @@ pub struct GroupKeys {
 }
 
 impl GroupKeys {
-    /// One key alone.
+    /// One current key without previous versions.
     #[must_use]
     pub const fn new(current: GroupKey) -> Self {
         Self { current, older: Vec::new() }
@@ -135,7 +135,7 @@ impl GroupKeys {
         &self.current
     }
 
-    /// Those before it, the latest first.
+    /// The previous versions, the latest first.
     #[must_use]
     pub fn older(&self) -> &[GroupKey] {
         &self.older
@@ -146,8 +146,8 @@ impl GroupKeys {
         std::iter::once(&self.current).chain(&self.older).map(GroupKey::secret)
     }
 
-    /// Makes `key` the current one, under the name of the others. The oldest goes if there are too
-    /// many; a key that was there already moves to the front.
+    /// Makes `key` the current key, under the name of the others. Drops the oldest version if there are
+    /// too many. A key that is present already moves to the front.
     pub fn renew(&mut self, key: GroupKey) {
         let name = self.current.name.clone();
         let before = std::mem::replace(&mut self.current, GroupKey { name, ..key });
@@ -157,8 +157,9 @@ impl GroupKeys {
         self.older.truncate(MAX_KEY_LINES - 1);
     }
 
-    /// Takes in the keys of another file of the same name. A current key that is new becomes the current
-    /// one; one that is here already changes nothing, so that an old line does not undo a rotation.
+    /// Adds the keys of another file of the same name. If its current key is new, it becomes the current
+    /// key. If it is present already, the current key stays, so that an old line does not undo a
+    /// rotation.
     pub fn merge(&mut self, other: Self) {
         let known = |keys: &Self, key: &GroupKey| {
             std::iter::once(&keys.current).chain(&keys.older).any(|have| have.same_secret(key))
@@ -181,7 +182,7 @@ impl GroupKeys {
         self.older.clear();
     }
 
-    /// The key file. It *is* the keys.
+    /// The content of the key file. Contains the secrets.
     #[must_use]
     pub fn text(&self) -> Zeroizing<String> {
         let lines: Vec<_> = std::iter::once(&self.current).chain(&self.older).map(GroupKey::line).collect();
@@ -193,10 +194,10 @@ impl GroupKeys {
         text
     }
 
-    /// The keys in a key file.
+    /// Parses a key file.
     ///
     /// # Errors
-    /// When it is none.
+    /// If the bytes are not a key file.
     pub fn parse(bytes: &[u8]) -> Result<Self, FileError> {
         if bytes.len() > MAX_KEY_FILE {
             return Err(FileError::TooLarge);
@@ -260,7 +261,7 @@ mod tests {
         }
         assert_eq!(says(&format!("{GOLDEN}{GOLDEN}")), LineError::Mistyped { what });
         assert_eq!(says(&format!("{GOLDEN}a")), LineError::Long { what });
-        // The name is under the check as well.
+        // The check covers the name too.
         assert_eq!(says(&GOLDEN.replace("lab", "lob")), LineError::Mistyped { what });
         assert_eq!(says(&GOLDEN.replace("lab", "../lab")), LineError::Mistyped { what });
         for at in 13..GOLDEN.len() {

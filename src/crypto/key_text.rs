@@ -1,72 +1,73 @@
-//! Keys as one line of text that people carry: a heading that says what it is, and 58 characters of
-//! base32 (RFC 4648, lower case, no padding) for 32 bytes and a check of 4, which covers the heading too.
+//! Coding of keys as one line of text: a heading that names the kind, and 58 characters of base32 (RFC
+//! 4648, lower case, no padding) for the 32 bytes of the key and 4 bytes of check. The check covers the
+//! heading too.
 
 use data_encoding::BASE32_NOPAD_NOCASE;
 use zeroize::Zeroizing;
 
 /// Bytes of a key.
 const LEN: usize = 32;
-/// Bytes of the check: one mistyped line in four thousand million passes it.
+/// Bytes of the check. One mistyped line in four thousand million passes it.
 const CHECK: usize = 4;
-/// Characters for both.
+/// Characters for key and check.
 const DIGITS: usize = ((LEN + CHECK) * 8).div_ceil(5);
-/// Domain of the check; never changes within a version.
+/// Domain of the check's hash; never changes within a version.
 const CONTEXT: &str = "mcp 2026-11-20 check of a key as text v1";
 
-/// Why a line is not the key that it should be. It never holds a part of the line.
+/// The reason why a line is not a key of the expected kind. Contains no part of the line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    /// Something else altogether.
+    /// The line is something else.
     #[error("this is no {what}, which is one line that begins with {heading}; copy it whole")]
     Other {
-        /// What it should be.
+        /// The expected kind.
         what: &'static str,
-        /// How it should begin.
+        /// The expected heading.
         heading: &'static str,
     },
-    /// Of a later program.
+    /// The line is from a later version of the program.
     #[error("this {what} is of a version that this mcp does not know; update mcp")]
     Version {
-        /// What it is.
+        /// The kind.
         what: &'static str,
     },
-    /// The end is missing.
+    /// The end of the line is missing.
     #[error("this {what} is cut short; copy the whole line")]
     Short {
-        /// What it is.
+        /// The kind.
         what: &'static str,
     },
-    /// Something follows it.
+    /// The line has additional characters at its end.
     #[error("this {what} has something behind it; copy the line alone")]
     Long {
-        /// What it is.
+        /// The kind.
         what: &'static str,
     },
-    /// A character is not as it was written.
+    /// The check fails: a character was changed.
     #[error("this {what} is mistyped or damaged; copy the line again")]
     Mistyped {
-        /// What it is.
+        /// The kind.
         what: &'static str,
     },
-    /// The name of a group key is not one.
+    /// The name of the group key is invalid.
     #[error(
         "a key's name has 1 to 32 of a-z, 0-9, '.', '_' and '-', does not begin with '.' or '-', and is not 'none'"
     )]
     Name,
 }
 
-/// What a line holds.
+/// A kind of key line.
 pub(super) struct LineKind {
-    /// For people.
+    /// The kind, for people.
     pub what: &'static str,
-    /// How every version of it begins.
+    /// The beginning of the line in every version.
     pub stem: &'static str,
-    /// How this version begins.
+    /// The heading of this version.
     pub heading: &'static str,
 }
 
 impl LineKind {
-    /// What follows the heading of a line, white space around it left out.
+    /// The rest of a line after the heading; ignores white space around the line.
     pub(super) fn body<'a>(&self, line: &'a str) -> Result<&'a str, LineError> {
         let line = line.trim();
         if let Some(body) = line.strip_prefix(self.heading) {
@@ -81,7 +82,7 @@ impl LineKind {
         })
     }
 
-    /// The line for `key`; `name` stands between heading and key.
+    /// Writes the line of `key`, with `name` between heading and key.
     pub(super) fn write(&self, name: &str, key: &[u8; LEN]) -> Zeroizing<String> {
         let mut bytes = Zeroizing::new([0; LEN + CHECK]);
         bytes[..LEN].copy_from_slice(key);
@@ -89,7 +90,7 @@ impl LineKind {
         let mut digits = Zeroizing::new([0; DIGITS]);
         BASE32_NOPAD_NOCASE.encode_mut(&*bytes, &mut *digits);
         digits.make_ascii_lowercase();
-        // Made as long as it will be: a string that grows leaves copies behind.
+        // Allocated with its final length: a growing string would leave copies of the secret in memory.
         let mut line = Zeroizing::new(String::with_capacity(self.heading.len() + name.len() + DIGITS));
         line.push_str(self.heading);
         line.push_str(name);
@@ -97,7 +98,7 @@ impl LineKind {
         line
     }
 
-    /// The key in `digits`, as they stand behind `name`.
+    /// Reads the key from `digits`, which follow `name`.
     pub(super) fn read(&self, name: &str, digits: &str) -> Result<Zeroizing<[u8; LEN]>, LineError> {
         let what = self.what;
         match digits.len() {
@@ -106,7 +107,7 @@ impl LineKind {
             _ => return Err(LineError::Long { what }),
         }
         let mut bytes = Zeroizing::new([0; LEN + CHECK]);
-        // One key has one text.
+        // Every key has exactly one text.
         if digits.bytes().any(|b| b.is_ascii_uppercase())
             || BASE32_NOPAD_NOCASE.decode_mut(digits.as_bytes(), &mut *bytes).is_err()
         {
@@ -128,7 +129,7 @@ impl LineKind {
     }
 }
 
-/// The first `groups` times 20 bits of a hash, in groups of four characters, to compare by eye.
+/// The first `groups` times 20 bits of a hash, in groups of four characters, for people to compare.
 pub(super) fn groups(hash: &[u8; 32], groups: usize) -> String {
     let digits = BASE32_NOPAD_NOCASE.encode(hash).to_ascii_lowercase();
     let mut text = String::new();

@@ -1,4 +1,5 @@
-//! L1: cryptography, every primitive from a reviewed crate.
+//! L1: cryptography. Every primitive is from a reviewed crate. `protocol` uses it to protect packets,
+//! `keyring` to store keys.
 //!
 //! - `digest`: BLAKE3 of the object by its blocks. `derive`: keys from secrets (BLAKE3's KDF).
 //! - `sign`: who the sender is (Ed25519). `agree`: a secret that two share (X25519).

@@ -1,5 +1,5 @@
-//! One datagram kept secret and unforged: an AEAD (RFC 5116) whose nonce is the packet number and whose
-//! associated data is what travels in clear.
+//! Authenticated encryption of one datagram: an AEAD (RFC 5116) whose nonce is the packet number and
+//! whose associated data is the part in clear.
 
 use super::derive::Secret;
 use crate::units::Suite;
@@ -8,7 +8,7 @@ use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, No
 /// Bytes that sealing adds.
 pub const TAG_LEN: usize = 16;
 
-/// The suite that this processor does faster: AES where it has instructions for it.
+/// The faster suite on this processor: AES if the processor has instructions for it.
 #[must_use]
 pub fn fastest() -> Suite {
     #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
@@ -20,7 +20,7 @@ pub fn fastest() -> Suite {
     if aes { Suite::Aes256Gcm } else { Suite::ChaCha20Poly1305 }
 }
 
-/// A key for sealing and opening. No two datagrams may be sealed under one with the same number.
+/// A key for sealing and opening. Every datagram sealed under one key must have a different number.
 pub struct SealKey(LessSafeKey);
 
 impl SealKey {
@@ -38,10 +38,10 @@ impl SealKey {
         Self(LessSafeKey::new(key))
     }
 
-    /// Encrypts `bytes` in place, bound to `clear`; returns the tag that goes behind them.
+    /// Encrypts `bytes` in place, bound to `clear`. Returns the tag to append.
     ///
     /// # Panics
-    /// When `bytes` are longer than an AEAD takes, gigabytes: datagrams are not.
+    /// If `bytes` exceeds the gigabytes that an AEAD accepts; no datagram does.
     #[must_use]
     pub fn seal(&self, number: u64, clear: &[u8], bytes: &mut [u8]) -> [u8; TAG_LEN] {
         let sealed = self.0.seal_in_place_separate_tag(nonce(number), Aad::from(clear), bytes);
@@ -50,8 +50,8 @@ impl SealKey {
         tag
     }
 
-    /// Decrypts in place what [`SealKey::seal`] made, the tag behind it, and gives it without the tag;
-    /// `None` if anything of it, of `clear` or of the number is not as it was sealed.
+    /// Decrypts in place the output of [`SealKey::seal`] with its tag, and returns it without the tag.
+    /// `None` if the bytes, `clear` or the number were changed.
     #[must_use]
     pub fn open<'a>(&self, number: u64, clear: &[u8], sealed: &'a mut [u8]) -> Option<&'a mut [u8]> {
         self.0.open_in_place(nonce(number), Aad::from(clear), sealed).ok()

@@ -1,5 +1,5 @@
-//! A sender's key as text: the whole of it in one line, a fingerprint for people, and the secret half
-//! for its file.
+//! A sender's key as text: the whole key in one line, a fingerprint for people, and the secret half for
+//! its file.
 
 use super::derive::Secret;
 use super::key_text::{LineError, LineKind, groups};
@@ -10,41 +10,41 @@ const KIND: LineKind = LineKind { what: "sender's key", stem: "mcp-sender", head
 
 const SEED: LineKind = LineKind { what: "sender's secret", stem: "mcp-identity", heading: "mcp-identity1-" };
 
-/// Domain of the hash behind a fingerprint; never changes, or people would see another one.
+/// Domain of the fingerprint's hash. Never changes: people would see a different fingerprint.
 const CONTEXT: &str = "mcp 2026-11-20 fingerprint of a sender's key v1";
 
 impl SenderKey {
-    /// 80 bits of a hash of the key, as `k7qd-2m4x-bfhc-w3pa`: to be compared by eye.
+    /// 80 bits of a hash of the key, such as `k7qd-2m4x-bfhc-w3pa`, for people to compare.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         groups(&blake3::derive_key(CONTEXT, &self.0), 4)
     }
 
-    /// The whole key in one line, `mcp-sender1-` and 58 characters; [`SenderKey::from_line`] reads it.
+    /// The whole key in one line, `mcp-sender1-` and 58 characters. [`SenderKey::from_line`] parses it.
     #[must_use]
     pub fn line(&self) -> String {
         KIND.write("", &self.0).to_string()
     }
 
-    /// The key in such a line, white space around it left out.
+    /// Parses such a line; ignores white space around it.
     ///
     /// # Errors
-    /// When it is something else, cut short or mistyped.
+    /// If the line is not a sender's key, is cut short or is mistyped.
     pub fn from_line(line: &str) -> Result<Self, LineError> {
         KIND.read("", KIND.body(line)?).map(|key| Self(*key))
     }
 }
 
-/// The secret half as one line for its file. It *is* the identity.
+/// The secret half as one line for its file. Contains the secret.
 #[must_use]
 pub fn seed_line(seed: &Secret) -> Zeroizing<String> {
     SEED.write("", seed.expose())
 }
 
-/// The secret half in such a line, white space around it left out.
+/// Parses the secret half from such a line; ignores white space around it.
 ///
 /// # Errors
-/// When it is something else, cut short or damaged.
+/// If the line is not a secret half, is cut short or is damaged.
 pub fn seed_from_line(line: &str) -> Result<Secret, LineError> {
     SEED.read("", SEED.body(line)?).map(|seed| Secret::new(*seed))
 }
@@ -84,7 +84,7 @@ mod tests {
         assert!(line.starts_with("mcp-identity1-"));
         assert_eq!(seed_from_line(&format!("{}\n", line.as_str())).unwrap().expose(), &[9; 32]);
         assert!(seed_from_line(&line[..50]).is_err());
-        // The check covers what it is.
+        // The check covers the heading.
         assert!(SenderKey::from_line(&line.replace("identity", "sender")).is_err());
     }
 

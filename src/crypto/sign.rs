@@ -1,4 +1,4 @@
-//! Who said it: Ed25519 (RFC 8032) over a BLAKE3 hash that is made for this use alone.
+//! Signatures of a sender: Ed25519 (RFC 8032) over a BLAKE3 hash with a context of its own.
 
 use super::derive::Secret;
 use crate::units::SenderKey;
@@ -37,13 +37,13 @@ enum Backend {
 }
 
 impl SigningKey {
-    /// From its 32 secret bytes.
+    /// The signing key with these 32 secret bytes.
     #[must_use]
     pub fn new(seed: &Secret) -> Self {
         Self(Backend::Real(Box::new(Ed25519Key::from_bytes(seed.expose()))))
     }
 
-    /// The public half, by which others know the sender.
+    /// The public key, which identifies the sender.
     #[must_use]
     pub fn public(&self) -> SenderKey {
         match &self.0 {
@@ -92,9 +92,9 @@ fn digest(purpose: Purpose, parts: &[&[u8]]) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// Signatures that anybody can make, for worlds where thousands of devices verify on one thread: the
-/// bookkeeping is the real one, the strength is none. Keys of this kind are known by their first bytes, and
-/// are believed only once [`sham::allow`] was called, which the program itself never does.
+/// Stand-ins for signatures, for simulations where thousands of devices verify on one thread. The
+/// bookkeeping is real, but anybody can make such a signature. The first bytes of a key mark it as a
+/// stand-in. It is accepted only after [`sham::allow`] was called, which the program itself never does.
 #[cfg(any(test, feature = "sim"))]
 pub mod sham {
     use super::{Backend, SIGNATURE_LEN, SigningKey};
@@ -104,7 +104,7 @@ pub mod sham {
     const MARK: &[u8; 8] = b"sham key";
     static ALLOWED: AtomicBool = AtomicBool::new(false);
 
-    /// Has this process believe sham signatures from now on.
+    /// Makes this process accept stand-in signatures from now on.
     pub fn allow() {
         ALLOWED.store(true, Ordering::Relaxed);
     }
@@ -113,7 +113,7 @@ pub mod sham {
         ALLOWED.load(Ordering::Relaxed)
     }
 
-    /// A sender's signing_key that costs little; see [`allow`].
+    /// A sender's signing key that is cheap to use; see [`allow`].
     #[must_use]
     pub fn signing_key(seed: u64) -> SigningKey {
         let mut key = [0; 32];
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
     use data_encoding::HEXLOWER;
 
-    /// RFC 8032, section 7.1, test 1: the key pair, and the signature of nothing by the crate in use.
+    /// RFC 8032, section 7.1, test 1: the key pair, and the crate's signature of the empty message.
     #[test]
     fn known_answer() {
         let hex = |text: &str| HEXLOWER.decode(text.as_bytes()).unwrap();

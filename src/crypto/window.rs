@@ -1,12 +1,11 @@
-//! Packet numbers that have been seen: what comes twice is refused, however it is timed (as in RFC 4303,
-//! section 3.4.3).
+//! Replay protection: refuses a packet number that was seen before (as in RFC 4303, section 3.4.3).
 
-/// Counters below the highest that are still told apart; older ones count as seen.
+/// Number of counters below the highest that the window distinguishes. Older counters count as seen.
 pub const WINDOW: u64 = 4096;
 const WORDS: usize = WINDOW as usize / 64;
 
-/// A sliding window over one channel's counters. It is only ever moved by what has been authenticated,
-/// or a forgery could push the genuine out of it.
+/// A sliding window over one channel's counters. Only authenticated datagrams may move it: otherwise a
+/// forgery could push genuine datagrams out of it.
 #[derive(Clone, Debug)]
 pub struct ReplayWindow {
     /// One above the highest counter seen.
@@ -21,7 +20,7 @@ impl Default for ReplayWindow {
 }
 
 impl ReplayWindow {
-    /// Whether a datagram with this counter would be news.
+    /// Whether the window has not seen this counter yet.
     #[must_use]
     pub fn is_new(&self, counter: u64) -> bool {
         if counter >= self.end {
@@ -36,13 +35,14 @@ impl ReplayWindow {
         self.end
     }
 
-    /// Notes an authentic datagram; false if it has been seen before, or is too old to tell.
+    /// Records an authenticated datagram. False if the counter was seen before, or is below the window.
     pub fn note(&mut self, counter: u64) -> bool {
         if !self.is_new(counter) {
             return false;
         }
         if counter >= self.end {
-            // What comes into the window has not been seen. Whole words at a time, a window's worth at most.
+            // Counters that enter the window have not been seen. Clears whole words, at most one window's
+            // worth.
             let (from, to) = (self.end, counter + 1);
             if to - from >= WINDOW {
                 self.seen.fill(0);

@@ -1,9 +1,9 @@
-//! A block on its way in: which symbols are held, and where.
+//! The assembly of one received block: the symbols held, and their places.
 //!
-//! The buffer has K slots of one symbol. A source symbol lies in its own slot; a repair symbol
-//! stands in for a missing source symbol in a free slot, so a block never takes more memory than
-//! its size (but for a few extra symbols), and spilling it to the part file is one positional
-//! write that keeps the repair symbols too.
+//! The buffer has K slots of one symbol. A source symbol is stored in its own slot. A repair symbol is
+//! stored in the free slot of a missing source symbol. So a block never takes more memory than its size
+//! (apart from a few extra symbols), and one positional write spills it to the part file, repair symbols
+//! included.
 //!
 //! ```text
 //!  slot       0        1        2        3       4         extras
@@ -11,8 +11,8 @@
 //!          memory  spilled    free   memory  memory         memory      K = 5; s1, s2 are missing
 //! ```
 //!
-//! A slot is free, in memory or spilled. The slot of a last source symbol that is shorter than a
-//! symbol takes no repair symbol, as the file would cut it; the extras do.
+//! A slot is free, in memory or spilled. If the last source symbol is short, its slot takes no repair
+//! symbol, because the end of the file would cut it. The extras take it instead.
 
 use super::Buffer;
 use crate::layout::Layout;
@@ -22,20 +22,20 @@ use crate::units::{BlockIndex, Esi};
 use std::fmt;
 use std::ops::Range;
 
-/// What adding a symbol did.
+/// The result of adding a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Added {
-    /// It is new and held: one more than before.
+    /// The symbol is new and held now.
     New,
-    /// It brings nothing: it was held already, or it is a source symbol that could only take the
-    /// place of a spilled repair symbol, which it did.
+    /// The symbol does not raise the number of symbols held: it was held already, or it is a source
+    /// symbol that replaced a spilled repair symbol.
     Duplicate,
-    /// There is no room for it (or no buffer), there are enough already, or it cannot be a symbol
-    /// of this block: it is not held.
+    /// The symbol is not held: there is no room or no buffer, the assembly has enough symbols, or the
+    /// symbol cannot belong to this block.
     NoRoom,
 }
 
-/// A repair symbol and its slot; without one it is among the extras.
+/// A repair symbol and its slot. Without a slot the symbol is among the extras.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Repair {
     pub(super) id: u32,
@@ -48,19 +48,19 @@ pub struct BlockAssembly {
     pub(super) block_len: usize,
     pub(super) symbol_size: u16,
     pub(super) k: u32,
-    /// How many symbols a try to decode asks for: K, or more after failed tries.
+    /// Number of symbols at which decoding is tried: K, or more after a failed attempt.
     pub(super) needed: u32,
-    /// K symbols long; the padding behind the block's end is zero.
+    /// K symbols long. The padding after the block's end is zero.
     pub(super) buffer: Option<Buffer>,
     /// Source symbols held, in memory or spilled.
     pub(super) source: BitSet,
     /// Slots whose symbol is in the buffer.
     pub(super) in_memory: BitSet,
-    /// Slots whose symbol is in the file; none of those in memory.
+    /// Slots whose symbol is in the file, and not in memory.
     pub(super) spilled: BitSet,
     /// Sorted by id.
     pub(super) repairs: Vec<Repair>,
-    /// The repair symbols that have no slot.
+    /// The repair symbols without a slot.
     pub(super) extras: Vec<(u32, Box<[u8]>)>,
 }
 
@@ -84,7 +84,7 @@ impl BlockAssembly {
         }
     }
 
-    /// An assembly without a buffer, of whose symbols these source symbols are in the file.
+    /// An assembly without a buffer, for a block whose symbols `sources` are already in the file.
     #[must_use]
     pub fn with_sources(layout: &Layout, block: BlockIndex, sources: BitSet) -> Self {
         let assembly = Self::new(layout, block);
@@ -92,32 +92,32 @@ impl BlockAssembly {
         Self { source: sources.clone(), spilled: sources, ..assembly }
     }
 
-    /// Its block.
+    /// The index of its block.
     #[must_use]
     pub fn block(&self) -> BlockIndex {
         self.block
     }
 
-    /// K.
+    /// The number of source symbols, K.
     #[must_use]
     pub fn source_symbols(&self) -> u32 {
         self.k
     }
 
-    /// Bytes of the buffer it wants: K whole symbols.
+    /// Length of the buffer that it needs, in bytes: K whole symbols.
     #[must_use]
     pub fn buffer_len(&self) -> usize {
         self.k as usize * self.size()
     }
 
-    /// Whether it has a buffer to put symbols in.
+    /// Whether it has a buffer.
     #[must_use]
     pub fn has_buffer(&self) -> bool {
         self.buffer.is_some()
     }
 
-    /// Gives it a buffer (any contents; resized to K symbols). A buffer it has already is dropped,
-    /// with the symbols in it.
+    /// Attaches a buffer, with any contents; it is resized to K symbols. Drops a previous buffer with the
+    /// symbols in it.
     pub fn attach(&mut self, mut buffer: Buffer) {
         drop(self.take_buffer());
         buffer.set_len(self.buffer_len());
@@ -127,8 +127,8 @@ impl BlockAssembly {
         self.buffer = Some(buffer);
     }
 
-    /// Gives a buffer that only has notes ([`Buffer::liken`]) its bytes; to be done before anything
-    /// but [`Self::add`].
+    /// Fills a buffer that only records differences ([`Buffer::liken`]) with bytes. Call before any
+    /// method but [`Self::add`].
     pub fn gather(&mut self) {
         if let Some(buffer) = &mut self.buffer
             && buffer.notes().is_some()
@@ -138,8 +138,8 @@ impl BlockAssembly {
         }
     }
 
-    /// Takes the buffer away (empty if there is none) and forgets the symbols in it. The extras
-    /// and what was spilled stay.
+    /// Detaches the buffer (an empty one if there is none) and forgets the symbols in it. The extras and
+    /// the spilled symbols stay.
     pub fn take_buffer(&mut self) -> Buffer {
         for (first, count) in self.in_memory.runs(true) {
             for slot in first..first + count {
@@ -154,8 +154,8 @@ impl BlockAssembly {
         buffer
     }
 
-    /// Forgets all symbols and failed tries, after the block has disagreed with its hash; the
-    /// buffer stays.
+    /// Forgets all symbols and failed attempts; the buffer stays. Call after the block disagreed with its
+    /// hash.
     pub fn reset(&mut self) {
         self.needed = self.k;
         self.source.clear();
@@ -165,9 +165,8 @@ impl BlockAssembly {
         self.extras.clear();
     }
 
-    /// Takes a symbol: `payload` has been checked to be as long as the symbol `id` must be (one
-    /// that is not, or an id that is too large, finds no room). Once the deficit is 0 nothing more
-    /// is taken.
+    /// Adds a symbol. Returns [`Added::NoRoom`] if `payload` does not have the length of the symbol `id`,
+    /// or if `id` is too large. Adds nothing once the deficit is 0.
     pub fn add(&mut self, id: Esi, payload: &[u8]) -> Added {
         let id = id.0;
         if self.holds(id) {
@@ -180,21 +179,21 @@ impl BlockAssembly {
         if id < self.k { self.add_source(id, payload) } else { self.add_repair(id, payload) }
     }
 
-    /// How many distinct symbols are held, in memory and spilled.
+    /// The number of distinct symbols held, in memory and spilled.
     #[must_use]
     pub fn held(&self) -> u32 {
         self.source.count() + self.held_repair()
     }
 
-    /// How many repair symbols are among them.
+    /// The number of repair symbols held.
     #[must_use]
     pub fn held_repair(&self) -> u32 {
-        // At most a symbol a slot and the extras.
+        // At most one for each slot, and the extras.
         self.repairs.len() as u32
     }
 
-    /// How many more symbols are needed before decoding is worth a try: 0 when it is. K minus
-    /// those held; after a failed try, one more than was held then.
+    /// The number of symbols that are missing before the next attempt to decode: K minus the symbols
+    /// held; after a failed attempt, one more than were held then. 0 if decoding can be tried.
     #[must_use]
     pub fn deficit(&self) -> u32 {
         if self.source.is_full() { 0 } else { self.needed.saturating_sub(self.held()) }
@@ -219,8 +218,8 @@ impl BlockAssembly {
     fn add_source(&mut self, id: u32, payload: &[u8]) -> Added {
         let mut added = Added::New;
         if self.spilled.remove(id) {
-            // The repair symbol there is out of reach. Its slot is the only place in the file for
-            // this one, which is worth more: it needs no decoding.
+            // The repair symbol was written to the file and cannot be moved. Its slot is the source
+            // symbol's only place in the file, and the source symbol is worth more: it needs no decoding.
             self.repairs.retain(|r| r.slot != Some(id));
             added = Added::Duplicate;
         } else if self.in_memory.contains(id) && !self.move_repair(id) {
@@ -243,7 +242,8 @@ impl BlockAssembly {
         Added::New
     }
 
-    /// Moves the repair symbol in `slot`, which is in memory, elsewhere; false if there is no room.
+    /// Moves the repair symbol in `slot`, which is in memory, to another place; false if there is no
+    /// room.
     fn move_repair(&mut self, slot: u32) -> bool {
         let to = self.free_slot();
         if to.is_none() && self.extras.len() == MAX_EXTRA_SYMBOLS {
@@ -279,7 +279,7 @@ impl BlockAssembly {
         true
     }
 
-    /// A slot that may take a repair symbol.
+    /// A free slot for a repair symbol.
     fn free_slot(&self) -> Option<u32> {
         let mut from = 0;
         loop {
@@ -302,7 +302,7 @@ impl BlockAssembly {
         }
     }
 
-    /// The bytes of a slot in the buffer, padding included.
+    /// The bytes of a slot in the buffer, including padding.
     pub(super) fn slot_range(&self, slot: u32) -> Range<usize> {
         let start = slot as usize * self.size();
         start..start + self.size()
@@ -318,7 +318,7 @@ impl BlockAssembly {
 }
 
 impl fmt::Debug for BlockAssembly {
-    /// Numbers only: the buffer is large.
+    /// Shows only numbers: the buffer is large.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BlockAssembly")
             .field("block", &self.block.0)

@@ -1,44 +1,45 @@
-//! A block buffer that begins at a page boundary.
+//! A page-aligned block buffer.
 
 use super::likely::{Likely, Notes};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-/// What a buffer's first byte is aligned to: a page, which files opened for direct writing ask for
-/// at most, and a multiple of what vector instructions like.
+/// Alignment of a buffer's first byte. A page satisfies files opened for direct writing, and vector
+/// instructions.
 const ALIGN: usize = 4096;
 
-/// Bytes whose first one lies at a multiple of 4096. Its memory is kept when it shrinks.
+/// A byte buffer aligned to 4096. It keeps its memory when it shrinks.
 #[derive(Default)]
 pub struct Buffer {
-    /// With room for the start to be moved.
+    /// Longer than `len`, so that the start can be aligned.
     bytes: Vec<u8>,
     start: usize,
     len: usize,
-    /// Its content while it has no memory of its own.
+    /// The content of a buffer that has no memory of its own.
     notes: Option<Box<Notes>>,
-    /// It has memory for a while only.
+    /// Whether the buffer has memory temporarily.
     gathered: bool,
 }
 
 impl Buffer {
-    /// An empty buffer for symbols of `symbol_size` bytes, which takes no memory for what is in
-    /// `likely` from `offset` on. Its bytes can be looked at when they have been gathered.
+    /// An empty buffer for symbols of `symbol_size` bytes that records only where its content differs
+    /// from `likely`, from `offset` on. Its bytes can be read after
+    /// [`BlockAssembly::gather`](super::BlockAssembly::gather).
     #[must_use]
     pub fn liken(likely: Arc<Likely>, offset: usize, symbol_size: usize) -> Self {
         let notes = Some(Box::new(Notes::new(likely, offset, symbol_size)));
         Self { notes, ..Self::default() }
     }
-    /// Its notes, if its content is nowhere else.
+    /// The notes, if they are the buffer's only content.
     pub(super) fn notes(&mut self) -> Option<&mut Notes> {
         self.notes.as_deref_mut().filter(|_| !self.gathered)
     }
-    /// The notes of what has been gathered in it.
+    /// The notes that the present bytes were gathered from.
     pub(super) fn gathered_notes(&self) -> Option<&Notes> {
         self.notes.as_deref().filter(|_| self.gathered)
     }
-    /// Gives it memory, if it only has notes.
+    /// Allocates memory for a buffer of notes, and fills it.
     pub(super) fn gather(&mut self) {
         if self.gathered {
             return;
@@ -50,7 +51,7 @@ impl Buffer {
         notes.gather(self);
         self.notes = Some(notes);
     }
-    /// Gives the memory of a gathered buffer back; its content is lost.
+    /// Returns the memory of a gathered buffer; its bytes are lost.
     pub(super) fn scatter(&mut self) {
         if let Some(notes) = self.notes.as_ref().filter(|_| self.gathered) {
             notes.likely.give_memory(std::mem::take(&mut self.bytes));
@@ -58,7 +59,7 @@ impl Buffer {
         }
     }
 
-    /// Makes it `len` bytes long; what is in it is not defined.
+    /// Sets the length to `len` bytes. The content is undefined.
     pub fn set_len(&mut self, len: usize) {
         self.scatter();
         if let Some(notes) = &mut self.notes {
@@ -71,11 +72,11 @@ impl Buffer {
 
     fn place(&mut self, len: usize) {
         if len + ALIGN - 1 > self.bytes.len() {
-            // Freed first: the two need not be held at the same time.
+            // Freed first, so that both are not held at the same time.
             self.bytes = Vec::new();
             self.bytes = vec![0; len + ALIGN - 1];
         }
-        // The hint may fail in theory only; then the buffer is as good, but not aligned.
+        // The hint can fail only in theory. The buffer then works, but is not aligned.
         self.start = Some(self.bytes.as_ptr().align_offset(ALIGN)).filter(|&s| s < ALIGN).unwrap_or(0);
         self.len = len;
     }
@@ -95,7 +96,7 @@ impl DerefMut for Buffer {
 }
 
 impl fmt::Debug for Buffer {
-    /// Numbers only: it is large.
+    /// Shows only numbers: the buffer is large.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Buffer").field("len", &self.len).finish()
     }

@@ -1,7 +1,7 @@
 //! Encoder, decoder and the bounded cache of encoding plans.
 //!
-//! Each block is a source block of its own to `raptorq`: block number 0, one sub-block, so a
-//! symbol is a slice of the block (RFC 6330, section 4.4.1.2, with Z = N = 1).
+//! Each block is a source block by itself for `raptorq`: block number 0, with one sub-block. So a symbol
+//! is a slice of the block (RFC 6330, section 4.4.1.2, with Z = N = 1).
 
 use crate::limits::{MAX_ESI, MAX_PLANS, MAX_SOURCE_SYMBOLS};
 use raptorq::{
@@ -11,8 +11,8 @@ use raptorq::{
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// What is kept for blocks of one K. Each is made by the first who needs it; others who need it
-/// meanwhile wait for it.
+/// Cached data for blocks of one K. The first worker that needs a value makes it; other workers wait for
+/// it.
 #[derive(Default)]
 struct Kept {
     plan: OnceLock<SourceBlockEncodingPlan>,
@@ -20,21 +20,20 @@ struct Kept {
 }
 type Shared = Arc<Kept>;
 
-/// Largest K whose unit vectors are kept encoded: 2 K * K bytes.
+/// Largest K whose encoded unit vectors are cached: 2 K * K bytes.
 const MAX_ROWS: usize = 1024;
 
-/// Encoding plans by K, shared by the worker threads and bounded: the one that was not used for
-/// the longest time makes room for a new one. A plan takes longer to make than a
-/// block takes to encode with it.
+/// A bounded cache of encoding plans by K, shared by the worker threads. A new plan replaces the least
+/// recently used one. Making a plan takes longer than encoding a block with it.
 #[derive(Default)]
 pub struct PlanCache {
-    /// The last used is the last.
+    /// Ordered by last use, the most recent last.
     plans: Mutex<Vec<(u16, Shared)>>,
 }
 
 impl PlanCache {
-    /// The place of the plan for blocks of exactly `k` source symbols. It is made outside the
-    /// lock: other workers may need other plans meanwhile.
+    /// The cache entry for blocks of exactly `k` source symbols. The plan itself is made outside the
+    /// lock, because other workers may need other plans meanwhile.
     fn entry(&self, k: u16) -> Shared {
         let mut plans = self.lock();
         let found = plans.iter().position(|(of, _)| *of == k).map(|i| plans.remove(i).1);
@@ -46,8 +45,8 @@ impl PlanCache {
         shared
     }
 
-    /// The factors of all source symbols of blocks of `k` symbols in their repair symbols; none if
-    /// `k` is too large for that.
+    /// The factors of the source symbols in the repair symbols, for blocks of `k` symbols; `None` if `k`
+    /// is too large to cache them.
     pub(super) fn rows(&self, k: usize) -> Option<Rows> {
         if !(1..=MAX_ROWS).contains(&k) {
             return None;
@@ -62,7 +61,7 @@ impl PlanCache {
         Some(Rows(shared))
     }
 
-    /// A worker that died while it held the lock left nothing half done.
+    /// A worker that panicked while it held the lock left the list consistent.
     fn lock(&self) -> MutexGuard<'_, Vec<(u16, Shared)>> {
         self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,20 +78,20 @@ impl fmt::Debug for PlanCache {
     }
 }
 
-/// The factors of a block's source symbols in its repair symbols: the repair symbols of a block
+/// The factors of a block's source symbols in its repair symbols. They are the repair symbols of a block
 /// whose source symbols are the unit vectors.
 pub(super) struct Rows(Shared);
 
 impl Rows {
-    /// The factors in the repair symbol `id`: the `i`th is that of source symbol `i`. There may be
-    /// some more. None if there is no such repair symbol.
+    /// The factors in the repair symbol `id`: the `i`th is the factor of source symbol `i`. The vector
+    /// may be longer. `None` if there is no such repair symbol.
     pub fn row(&self, id: u32) -> Option<Vec<u8>> {
         let row = self.0.rows.get()?.repair(id, 1);
         (!row.is_empty()).then_some(row)
     }
 }
 
-/// Makes repair symbols of one block.
+/// Makes the repair symbols of one block.
 pub struct Encoder {
     encoder: SourceBlockEncoder,
     k: u32,
@@ -100,11 +99,11 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// An encoder over `block` (1 byte to K symbols; the last symbol is padded with zeros).
+    /// An encoder for `block` (1 byte to K symbols; the last symbol is padded with zeros).
     ///
     /// # Panics
-    /// When the block is empty or has more symbols than [`MAX_SOURCE_SYMBOLS`], or the symbol size
-    /// is not a multiple of 8: no valid layout has such a block.
+    /// If the block is empty or has more symbols than [`MAX_SOURCE_SYMBOLS`], or the symbol size is not a
+    /// multiple of 8. No valid layout has such a block.
     #[must_use]
     pub fn new(block: &[u8], symbol_size: u16, plans: &PlanCache) -> Self {
         let size = usize::from(symbol_size);
@@ -125,11 +124,11 @@ impl Encoder {
         Self { encoder, k, symbol_size: size }
     }
 
-    /// Repair symbols with the encoding symbol ids `first..first + count`, one after the other;
-    /// `first` is at least K. There are none beyond [`MAX_ESI`]: the answer ends there.
+    /// The repair symbols with the encoding symbol ids `first..first + count`, concatenated. `first` is
+    /// at least K. The result ends at [`MAX_ESI`].
     ///
     /// # Panics
-    /// When `first` is below K.
+    /// If `first` is below K.
     #[must_use]
     pub fn repair(&self, first: u32, count: u32) -> Vec<u8> {
         assert!(first >= self.k, "repair symbols begin at K");
@@ -138,7 +137,7 @@ impl Encoder {
             return Vec::new();
         }
         let mut symbols = Vec::with_capacity(count as usize * self.symbol_size);
-        // The crate counts repair symbols from 0; their ids still begin at K (section 5.3.1).
+        // The crate counts repair symbols from 0; their ids begin at K (section 5.3.1).
         for packet in self.encoder.repair_packets(first - self.k, count) {
             symbols.extend_from_slice(packet.data());
         }
@@ -146,8 +145,8 @@ impl Encoder {
     }
 }
 
-/// Decodes a block of `k` symbols from `symbols` with their ids; the answer has the padding of the
-/// last symbol. `None` if they do not suffice, or cannot be a block's symbols.
+/// Decodes a block of `k` symbols from `symbols` with their ids. The result includes the padding of the
+/// last symbol. `None` if the symbols do not suffice, or cannot be a block's symbols.
 pub(super) fn decode<'a>(
     k: u32,
     symbol_size: u16,

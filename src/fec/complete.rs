@@ -1,5 +1,5 @@
-//! The storage side of an assembly: spilling it to a file, reading it back, decoding it. The
-//! caller does the reading and writing:
+//! The storage side of an assembly: spilling, reading back and decoding. The caller reads and writes the
+//! file:
 //!
 //! ```text
 //!  spill     for (offset, bytes) in spans_to_spill() { write }   buffer = mark_spilled()
@@ -16,19 +16,19 @@ use super::{Buffer, PlanCache};
 use super::{codec, syndrome};
 use crate::units::BlockIndex;
 
-/// The symbols held do not suffice: more are needed.
+/// The symbols held do not suffice to decode the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("block {} cannot be decoded yet: it needs {deficit} more symbols", block.0)]
 pub struct Undecodable {
     /// The block.
     pub block: BlockIndex,
-    /// How many more it needs; at least 1.
+    /// The number of further symbols needed; at least 1.
     pub deficit: u32,
 }
 
 impl BlockAssembly {
-    /// The bytes held in memory only, as maximal `(offset, bytes)` runs, cut at the block's end.
-    /// Free slots and what was spilled before lie between them.
+    /// The bytes that are only in memory, as maximal `(offset, bytes)` runs, cut at the block's end. Free
+    /// slots and earlier spilled slots are between the runs.
     pub fn spans_to_spill(&self) -> impl Iterator<Item = (usize, &[u8])> {
         let buffer = self.bytes();
         self.in_memory.runs(true).map(move |(first, count)| {
@@ -37,8 +37,8 @@ impl BlockAssembly {
         })
     }
 
-    /// Records that all of [`Self::spans_to_spill`] is in the file, and gives the buffer back
-    /// (empty if there was none). The symbols stay held.
+    /// Records that the file holds all of [`Self::spans_to_spill`], and returns the buffer (an empty one
+    /// if there was none). The symbols stay held.
     #[must_use]
     pub fn mark_spilled(&mut self) -> Buffer {
         for (first, count) in self.in_memory.runs(true) {
@@ -52,24 +52,24 @@ impl BlockAssembly {
         buffer
     }
 
-    /// What is held in the file only, as maximal `(offset, length)` runs.
+    /// The bytes that are only in the file, as maximal `(offset, length)` runs.
     #[must_use]
     pub fn spilled_runs(&self) -> Vec<(usize, usize)> {
         self.spilled.runs(true).map(|(first, count)| self.byte_run(first, count)).collect()
     }
 
-    /// The block's bytes in the buffer, for reading [`Self::spilled_runs`] back into; nothing else
-    /// in them may be changed. Empty without a buffer.
+    /// The block's bytes in the buffer, for reading [`Self::spilled_runs`] back. The caller must not
+    /// change any other bytes. Empty without a buffer.
     #[must_use]
     pub fn buffer_mut(&mut self) -> &mut [u8] {
         let len = self.block_len;
         self.buffer.as_mut().map_or(&mut [], |buffer| &mut buffer[..len])
     }
 
-    /// Records that all of [`Self::spilled_runs`] has been read back into the buffer.
+    /// Records that all of [`Self::spilled_runs`] is in the buffer again.
     ///
     /// # Panics
-    /// When there are such runs but no buffer.
+    /// If there are such runs but no buffer.
     pub fn mark_restored(&mut self) {
         assert!(self.has_buffer() || self.spilled.count() == 0, "spilled symbols are read into a buffer");
         for (first, count) in self.spilled.runs(true) {
@@ -80,14 +80,14 @@ impl BlockAssembly {
         self.spilled.clear();
     }
 
-    /// Puts every source symbol in its slot, so that [`Self::bytes`] is the block. No work if they
-    /// are all there, otherwise it decodes: one to two milliseconds a MiB.
+    /// Puts every source symbol into its slot, so that [`Self::bytes`] is the block. Decodes if source
+    /// symbols are missing, which takes one to two milliseconds a MiB; otherwise does nothing.
     ///
     /// # Errors
-    /// When the symbols do not suffice. All are still held, and the deficit is at least 1.
+    /// If the symbols do not suffice. All of them are still held, and the deficit is at least 1.
     ///
     /// # Panics
-    /// When some symbols are in the file only, or there is no buffer though there are symbols.
+    /// If some symbols are only in the file, or if there are symbols but no buffer.
     pub fn complete(&mut self, plans: &PlanCache) -> Result<(), Undecodable> {
         assert!(self.spilled.count() == 0, "what was spilled is read back before completing");
         if self.source.is_full() {
@@ -114,14 +114,13 @@ impl BlockAssembly {
         Ok(())
     }
 
-    /// The block's bytes as they are in the buffer; they are the block after
-    /// [`Self::complete`]. Empty without a buffer.
+    /// The bytes in the buffer, which are the block after [`Self::complete`]. Empty without a buffer.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.buffer.as_ref().map_or(&[], |buffer| &buffer[..self.block_len])
     }
 
-    /// The missing source symbols, one after the other.
+    /// The missing source symbols, concatenated.
     fn decode(&self, plans: &PlanCache) -> Option<Vec<u8>> {
         let buffer = self.buffer.as_ref().expect("symbols are in a buffer");
         let repair = self.repairs.iter().filter_map(|r| Some((r.id, &buffer[self.slot_range(r.slot?)])));
@@ -147,7 +146,7 @@ impl BlockAssembly {
         Some(missing.iter().flat_map(|id| &block[self.slot_range(*id)]).copied().collect())
     }
 
-    /// Slots as an `(offset, length)` run of bytes of the block.
+    /// Converts slots to an `(offset, length)` run of bytes of the block.
     fn byte_run(&self, first: u32, count: u32) -> (usize, usize) {
         let start = self.slot_range(first).start;
         let end = self.slot_range(first + count - 1).end.min(self.block_len);

@@ -1,5 +1,5 @@
-//! Buffers that take no memory for what their owner holds elsewhere: how ten thousand simulated
-//! devices receive one object in the memory of a few.
+//! For simulation: buffers that record only where they differ from the expected object. With them ten
+//! thousand simulated devices receive one object in the memory of a few.
 
 use super::codec::{Encoder, PlanCache};
 use super::syndrome::suffice;
@@ -8,29 +8,28 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What stands in slots that were never written: nothing may come to rely on it.
+/// Content of slots that were never written. No code may rely on it.
 const JUNK: u8 = 0xa5;
 
-/// Bytes that an object will probably consist of, in memory already. A symbol that equals them, byte
-/// by byte, is noted instead of copied; any other is kept as it came.
+/// The expected content of an object, in memory. A symbol that equals the expected bytes is recorded
+/// without a copy. Any other symbol is copied.
 ///
-/// Where all source symbols held of a block are as is likely, and all repair symbols are what
-/// encoding the likely block gives, decoding has at most one answer: the likely block. It has that
-/// exactly when the factors of the missing symbols are independent. After the first few hundred
-/// blocks, only one in 16 is decoded in full, to compare; for the others that condition is
-/// looked at.
+/// If all source symbols held of a block are as expected, and all repair symbols equal the encoding of
+/// the expected block, decoding has at most one result: the expected block. It has this result exactly if
+/// the factors of the missing symbols are independent. The first few hundred blocks are decoded in full.
+/// After that only one in 16 is decoded, to compare, and for the others only the independence is checked.
 pub struct Likely {
     bytes: Arc<Vec<u8>>,
-    /// Memory of buffers that are not in use.
+    /// Memory of unused buffers.
     spare: Mutex<Vec<Vec<u8>>>,
     known: Mutex<Known>,
 }
 
-/// What earlier decoding has taught.
+/// Facts learnt from earlier decoding.
 #[derive(Default)]
 struct Known {
     decoded: u64,
-    /// Repair symbols as they must be, by where their block begins and their id.
+    /// Expected repair symbols, by the offset of their block and their id.
     repairs: BTreeMap<usize, Block>,
 }
 
@@ -39,34 +38,34 @@ struct Block {
     symbols: BTreeMap<u32, Vec<u8>>,
 }
 
-/// Every block is decoded in full until so many have been, and then each so-manieth.
+/// The first `FULL_AT_FIRST` blocks are all decoded in full, and later one in `THEN_EACH`.
 const FULL_AT_FIRST: u64 = 256;
 const THEN_EACH: u64 = 16;
-/// Blocks whose encoders are kept.
+/// Number of blocks whose encoders are cached.
 const MOST_BLOCKS: usize = 96;
 
-/// What is known of a block without decoding it.
+/// Prediction of a block's decoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Foreseen {
-    /// Nothing: it is to be decoded.
+    /// No prediction: the block must be decoded.
     Nothing,
-    /// Whether the symbols suffice; if they do, the missing ones are as is likely.
+    /// It is known whether the symbols suffice. If they do, the missing symbols are as expected.
     Decodable {
-        /// They do.
+        /// Whether the symbols suffice.
         is: bool,
-        /// It is to be decoded all the same, to compare.
+        /// Whether the block is decoded all the same, to compare.
         compare: bool,
     },
 }
 
 impl Likely {
-    /// `bytes` are what the object will probably be.
+    /// `bytes` is the expected content of the object.
     #[must_use]
     pub fn new(bytes: Arc<Vec<u8>>) -> Self {
         Self { bytes, spare: Mutex::default(), known: Mutex::default() }
     }
-    /// Foresees what decoding gives for a block of `len` bytes at `offset` with these symbols missing
-    /// and these repair symbols held.
+    /// Predicts the decoding of a block of `len` bytes at `offset` with these missing symbols and these
+    /// repair symbols.
     fn foresee(
         &self,
         (offset, len, symbol_size): (usize, usize, usize),
@@ -97,32 +96,32 @@ impl Likely {
         }
         Foreseen::Decodable { is: suffice(len.div_ceil(symbol_size), missing, repair, plans), compare }
     }
-    /// Memory for a buffer.
+    /// Takes memory for a buffer.
     pub(super) fn take_memory(&self) -> Vec<u8> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
-    /// Memory that a buffer needs no more.
+    /// Returns the memory of a buffer.
     pub(super) fn give_memory(&self, memory: Vec<u8>) {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
     }
 }
 
 impl fmt::Debug for Likely {
-    /// Numbers only: it is large.
+    /// Shows only numbers: the content is large.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Likely").field("len", &self.bytes.len()).finish()
     }
 }
 
-/// The content of a buffer, noted slot by slot.
+/// The content of a buffer, recorded slot by slot.
 #[derive(Debug)]
 pub(super) struct Notes {
     pub likely: Arc<Likely>,
-    /// Where in the likely bytes the buffer begins.
+    /// Offset of the buffer in the expected bytes.
     offset: usize,
     symbol_size: usize,
     written: BitSet,
-    /// Slots that are not as was likely.
+    /// Slots that differ from the expected bytes.
     own: BTreeMap<u32, Box<[u8]>>,
 }
 
@@ -130,7 +129,7 @@ impl Notes {
     pub fn new(likely: Arc<Likely>, offset: usize, symbol_size: usize) -> Self {
         Self { likely, offset, symbol_size, written: BitSet::new(0), own: BTreeMap::new() }
     }
-    /// Forgets all; `len` bytes are to come.
+    /// Forgets all slots. The new content has `len` bytes.
     pub fn clear(&mut self, len: usize) {
         self.written = BitSet::new((len / self.symbol_size) as u32);
         self.own.clear();
@@ -139,7 +138,7 @@ impl Notes {
         let start = self.offset + slot as usize * self.symbol_size;
         self.likely.bytes.get(start..start + len)
     }
-    /// Writes a slot; what is behind `payload` in it is not defined.
+    /// Writes a slot. The bytes after `payload` in the slot are undefined.
     pub fn write(&mut self, slot: u32, payload: &[u8]) {
         if self.likely_bytes(slot, payload.len()) == Some(payload) {
             self.own.remove(&slot);
@@ -148,7 +147,7 @@ impl Notes {
         }
         self.written.insert(slot);
     }
-    /// Reads a slot that was written; one that is shorter than a symbol is filled up with zeros.
+    /// Reads a slot that was written. A short slot is padded with zeros.
     pub fn read(&self, slot: u32, to: &mut [u8]) {
         to.fill(0);
         if let Some(own) = self.own.get(&slot) {
@@ -161,15 +160,15 @@ impl Notes {
             to.fill(JUNK);
         }
     }
-    /// Writes all slots to where they belong in a buffer.
+    /// Writes all slots to their places in a buffer.
     pub fn gather(&self, to: &mut [u8]) {
         for (slot, part) in (0..).zip(to.chunks_mut(self.symbol_size)) {
             self.read(slot, part);
         }
     }
-    /// Foresees what decoding gives with these source symbols missing and these repair symbols held;
-    /// `block` has the source symbols held. They are looked at as they are there: what was spilled
-    /// and read back is not noted.
+    /// Predicts the decoding with these missing source symbols and these repair symbols. `block` holds
+    /// the source symbols. Checks the bytes of `block` itself, because symbols that were spilled and read
+    /// back are not recorded.
     pub fn foresee(
         &self,
         block: &[u8],
@@ -186,7 +185,7 @@ impl Notes {
         }
         self.likely.foresee((self.offset, block.len(), self.symbol_size), missing, repair, plans)
     }
-    /// The likely source symbols with these ids, one after the other, filled up with zeros.
+    /// The expected source symbols with these ids, concatenated and padded with zeros.
     pub fn likely_symbols(&self, len: usize, ids: &[u32]) -> Vec<u8> {
         let mut symbols = vec![0; ids.len() * self.symbol_size];
         for (to, id) in symbols.chunks_mut(self.symbol_size).zip(ids) {
@@ -222,7 +221,7 @@ mod tests {
             noted.attach(Buffer::liken(Arc::clone(&likely), offset, usize::from(SIZE)));
             let mut plain = BlockAssembly::new(&layout, block);
             plain.attach(Buffer::default());
-            // Some are lost and a few damaged; repair symbols come in between.
+            // Some symbols are lost and a few damaged, and repair symbols arrive in between.
             let damaged = rng.u8(..8) == 0;
             let mut file = vec![0; len];
             while plain.deficit() > 0 {

@@ -1,4 +1,7 @@
-//! L1: forward error correction; the only user of the `raptorq` crate (RFC 6330).
+//! L1: forward error correction; the only user of the `raptorq` crate (RFC 6330). It holds the encoder,
+//! the assembly of received blocks (`assembly`, `complete`), page-aligned block buffers (`buffer`), and
+//! for simulation, buffers that record only where they differ from the expected object (`likely`). It
+//! does no I/O.
 //!
 //! ```text
 //!  sender     block --> Encoder::repair(first, count) --> repair symbols
@@ -7,11 +10,11 @@
 //!                             |        ^
 //!                 spans_to_spill()   buffer_mut(), filled by spilled_runs()
 //!                             v        |
-//!                            the part file (not our business here)
+//!                            the part file (of the caller)
 //! ```
 //!
-//! `raptorq` panics on symbols it does not expect. Nothing reaches it here that an assembly has
-//! not checked before: ids below 2^24, each once, payloads of one symbol.
+//! `raptorq` panics on unexpected symbols. An assembly checks every symbol before `raptorq` gets it: ids
+//! below 2^24, each id once, payloads of one symbol.
 
 mod assembly;
 mod buffer;

@@ -1,31 +1,31 @@
-//! Decoding when few source symbols are missing: half the work of solving the block anew.
+//! Decoding with few missing source symbols, at half the cost of solving the whole block.
 //!
-//! A repair symbol is a sum of the source symbols with factors from GF(256) that depend on its id
-//! alone. So the block is encoded with zeros for its m missing symbols; what the received repair
-//! symbols differ from the encoded ones (the syndromes) is the missing symbols' share of them. The
-//! factors come from encoding unit vectors: all of a block's once for its K, where K is small, and
-//! otherwise those of the missing symbols. What is left is a system of m unknowns, which has an
-//! answer exactly when the usual decoder has one.
+//! A repair symbol is a sum of the source symbols with factors from GF(256) that depend only on its id.
+//! The decoder encodes the block with zeros for its m missing symbols. The differences between the
+//! received and the encoded repair symbols (the syndromes) are the contributions of the missing symbols.
+//! The factors come from encoding unit vectors: once for all source symbols of a small K, otherwise for
+//! the missing symbols only. The result is a system of m unknowns, which has a solution exactly if the
+//! general decoder has one.
 
 use super::codec::{Encoder, PlanCache};
 
-/// Most missing symbols for which this is the quicker way (`benches/fec.rs`): the last step takes
-/// some 4 m * m sums of symbols.
+/// Most missing symbols for which this is faster (`benches/fec.rs`). The last step takes some 4 m * m
+/// additions of symbols.
 pub(super) const MAX_MISSING: u32 = 64;
 
-/// Bytes of the symbols that carry the unit vectors of the missing symbols.
+/// Size of the symbols that hold the unit vectors of the missing symbols, in bytes.
 const UNIT_SIZE: u16 = 64;
 const _: () = assert!(UNIT_SIZE as u32 >= MAX_MISSING && UNIT_SIZE.is_multiple_of(8));
 
-/// An equation: the factors of the missing symbols, and of the syndromes that make up the sum.
+/// An equation: the factors of the missing symbols, and the factors of the syndromes in the sum.
 struct Row {
     factors: Vec<u8>,
     sums: Vec<u8>,
 }
 
-/// Finds the symbols `missing` (at most [`MAX_MISSING`] ids below K, rising) of a block; the answer
-/// has them one after the other. `block` is K whole symbols; what stands in place of the missing
-/// ones does not matter. `None` if the repair symbols, with their ids, do not suffice.
+/// Finds the symbols `missing` of a block (at most [`MAX_MISSING`] ids below K, ascending). Returns them
+/// concatenated. `block` is K whole symbols; the content of the missing ones is ignored. `None` if the
+/// repair symbols, given with their ids, do not suffice.
 pub(super) fn decode(
     mut block: Vec<u8>,
     symbol_size: u16,
@@ -44,7 +44,7 @@ pub(super) fn decode(
         .iter()
         .enumerate()
         .map(|(i, (id, symbol))| {
-            // A repair symbol too many takes no part.
+            // A superfluous repair symbol contributes nothing.
             if solution.iter().all(|sums| sums[i] == 0) {
                 return Vec::new();
             }
@@ -60,7 +60,7 @@ pub(super) fn decode(
     Some(found)
 }
 
-/// Whether these repair symbols suffice to find the symbols `missing` of a block of `k`.
+/// Whether these repair symbols suffice to find the symbols `missing` of a block of `k` symbols.
 pub(super) fn suffice(k: usize, missing: &[u32], repair: &[(u32, &[u8])], plans: &PlanCache) -> bool {
     factors(k, missing, repair, plans).and_then(|factors| solve(factors, missing.len())).is_some()
 }
@@ -80,7 +80,7 @@ fn factors(k: usize, missing: &[u32], repair: &[(u32, &[u8])], plans: &PlanCache
     Some(repair.iter().map(|(id, _)| units.repair(*id, 1)).collect())
 }
 
-/// Gauss-Jordan elimination: for each unknown, the factors of the syndromes that give it.
+/// Gauss-Jordan elimination: for each unknown, the factors of the syndromes that yield it.
 fn solve(factors: Vec<Vec<u8>>, unknowns: usize) -> Option<Vec<Vec<u8>>> {
     let count = factors.len();
     let unit = |i: usize| {
@@ -112,8 +112,8 @@ fn solve(factors: Vec<Vec<u8>>, unknowns: usize) -> Option<Vec<Vec<u8>>> {
     Some(rows.into_iter().map(|row| row.sums).collect())
 }
 
-/// The sum of the syndromes, each times its factor, from the factors' highest bit down: plain sums
-/// and doublings, which the compiler turns into vector instructions, as it cannot a table.
+/// Sums the syndromes, each multiplied by its factor, from the factors' highest bit down. It uses only
+/// additions and doublings, which the compiler vectorises, unlike table look-ups.
 fn combine(symbol: &mut [u8], factors: &[u8], syndromes: &[Vec<u8>]) {
     for bit in (0..8).rev() {
         for byte in symbol.iter_mut() {
@@ -139,7 +139,7 @@ fn add_products(to: &mut [u8], from: &[u8], products: &[u8; 256]) {
     }
 }
 
-/// All products with `factor`. Built by doubling: the product of a sum is the sum of the products.
+/// All products with `factor`, built by doubling: the product of a sum is the sum of the products.
 fn products(factor: u8) -> [u8; 256] {
     let mut products = [0; 256];
     let mut of_power = factor;
@@ -152,14 +152,14 @@ fn products(factor: u8) -> [u8; 256] {
     products
 }
 
-/// Times x modulo x^8 + x^4 + x^3 + x^2 + 1 (RFC 6330, section 5.7.2).
+/// Multiplies by x modulo x^8 + x^4 + x^3 + x^2 + 1 (RFC 6330, section 5.7.2).
 const fn double(a: u8) -> u8 {
-    // All ones where the highest bit is set.
+    // All ones if the highest bit is set.
     let carry = (a.cast_signed() >> 7).cast_unsigned();
     (a << 1) ^ (0x1d & carry)
 }
 
-/// The inverse of a non-zero octet: its 254th power, as the 255th is 1.
+/// The inverse of a non-zero octet: its 254th power, because its 255th power is 1.
 fn inverse(a: u8) -> u8 {
     let table = products(a);
     (1..254).fold(a, |power, _| table[usize::from(power)])
@@ -179,7 +179,7 @@ mod tests {
             }
             assert!(a == 0 || table[usize::from(inverse(a))] == 1, "{a}");
         }
-        // RFC 6330, section 5.7.3: 2 to the 8th is the polynomial's rest.
+        // RFC 6330, section 5.7.3: 2 to the 8th is the remainder by the polynomial.
         assert_eq!(double(0x80), 29);
     }
 

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 const T: u16 = 64;
 const ONLY: BlockIndex = BlockIndex(0);
 
-/// Runs `test` with each seed and says which one failed.
+/// Runs `test` with each seed, and names the seed of a failure.
 fn for_seeds(seeds: u64, test: impl Fn(&mut Rng)) {
     for seed in 0..seeds {
         let run = AssertUnwindSafe(|| test(&mut Rng::with_seed(seed)));
@@ -22,7 +22,7 @@ fn for_seeds(seeds: u64, test: impl Fn(&mut Rng)) {
     }
 }
 
-/// A block with its encoder.
+/// A block and its encoder.
 struct Block {
     bytes: Vec<u8>,
     encoder: Encoder,
@@ -38,7 +38,7 @@ impl Block {
         Self { encoder: Encoder::new(&bytes, T, plans), k: layout.source_symbols(ONLY), bytes, layout }
     }
 
-    /// K symbols, the last one whole or not.
+    /// A block of K symbols; the last one may be short.
     fn of_symbols(k: u32, plans: &PlanCache, rng: &mut Rng) -> Self {
         let cut = if rng.bool() { 0 } else { rng.usize(1..usize::from(T)) };
         Self::new(k as usize * usize::from(T) - cut, plans, rng)
@@ -61,7 +61,7 @@ impl Block {
     }
 }
 
-/// A buffer that has been used before.
+/// A buffer with contents from an earlier use.
 fn dirty() -> Buffer {
     let mut buffer = Buffer::default();
     buffer.set_len(100_000);
@@ -94,7 +94,7 @@ fn check_counts(assembly: &BlockAssembly, k: u32) {
     }
 }
 
-/// Adds symbols in this order until there are enough, then completes; a failed try goes on.
+/// Adds symbols in this order until there are enough, then completes. Continues after a failed attempt.
 fn fill(block: &Block, assembly: &mut BlockAssembly, ids: &[u32], plans: &PlanCache) -> bool {
     for &id in ids {
         let (held, deficit) = (assembly.held(), assembly.deficit());
@@ -166,7 +166,7 @@ fn source_symbols_alone_need_no_decoding() {
     let block = Block::new(10 * 64 - 1, &plans, &mut Rng::with_seed(1));
     let mut assembly = block.assembly();
     assembly.attach(dirty());
-    // A forged repair symbol would spoil a decoding.
+    // A forged repair symbol would spoil the decoding.
     assert_eq!(assembly.add(Esi(99), &[7; 64]), Added::New);
     for id in 0..10 {
         assert_eq!(assembly.deficit(), 9 - id);
@@ -258,7 +258,7 @@ fn too_few_symbols_are_undecodable_and_stay() {
 
 #[test]
 fn a_failed_try_asks_for_one_more() {
-    // At K = 10 about one set of K symbols in 250 cannot be decoded; look for one.
+    // At K = 10 about one set of K symbols in 250 cannot be decoded; search for one.
     let plans = PlanCache::default();
     let mut rng = Rng::with_seed(1);
     let block = Block::new(640 - 7, &plans, &mut rng);
@@ -293,7 +293,7 @@ fn a_source_symbol_moves_the_repair_symbol_in_its_slot() {
     let block = Block::new(4 * 64 - 1, &plans, &mut Rng::with_seed(1));
     let mut assembly = block.assembly();
     assembly.attach(dirty());
-    // Slots 0 and 1, then source symbols 0 and 1 push them on: to slots 2 and into the extras.
+    // Repair symbols take slots 0 and 1. Source symbols 0 and 1 move them, to slot 2 and to the extras.
     for id in [20, 21, 0, 1] {
         assert_eq!(block.add(&mut assembly, id), Added::New);
     }
@@ -318,7 +318,7 @@ fn a_source_symbol_takes_the_place_of_a_spilled_repair_symbol() {
     assert_eq!((assembly.held(), assembly.held_repair()), (1, 0));
     assert_eq!(assembly.missing(), [(1, 3)]);
     assert!(assembly.spilled_runs().is_empty());
-    // The forgotten symbol is welcome again.
+    // The forgotten symbol can be added again.
     assert_eq!(block.add(&mut assembly, 21), Added::New);
     assert_eq!(block.add(&mut assembly, 2), Added::New);
     let _ = spill(&mut assembly, &mut file);
@@ -341,7 +341,7 @@ fn extras_are_few_and_survive_a_spill() {
         let room = id - 2 < 1 + MAX_EXTRA_SYMBOLS as u32;
         assert_eq!(block.add(&mut assembly, id), if room { Added::New } else { Added::NoRoom }, "{id}");
     }
-    // No room to move the repair symbol either.
+    // There is no room to move the repair symbol either.
     assert_eq!(block.add(&mut assembly, 0), Added::NoRoom);
     assert_eq!(block.add(&mut assembly, 1), Added::New);
     let mut file = vec![0; 127];
@@ -408,7 +408,7 @@ fn both_ways_of_decoding_agree() {
         rng.shuffle(&mut ids);
         let mut missing = ids.split_off((k - rng.u32(1..=k.min(syndrome::MAX_MISSING))) as usize);
         missing.sort_unstable();
-        // Too few now and then; the chance that just enough fail is larger at small K.
+        // Sometimes too few symbols. At small K, the chance that exactly enough symbols fail is larger.
         let count = (missing.len() + rng.usize(0..3)).saturating_sub(1);
         let repair: Vec<(u32, Vec<u8>)> = (0..count)
             .map(|i| 100 + 1000 * i as u32 + rng.u32(0..1000))
@@ -455,7 +455,7 @@ fn forged_symbols_never_panic() {
 fn repair_ids_are_those_of_the_standard() {
     let plans = PlanCache::default();
     let block = Block::new(11 * 64, &plans, &mut Rng::with_seed(1));
-    // The crate gives the packets their encoding symbol ids; ours agree.
+    // The crate assigns encoding symbol ids to the packets; this code uses the same ids.
     let config = raptorq::ObjectTransmissionInformation::new(11 * 64, 64, 1, 1, 8);
     let theirs = raptorq::SourceBlockEncoder::new(0, &config, &block.bytes).repair_packets(3, 4);
     for (packet, ours) in theirs.iter().zip(block.encoder.repair(14, 4).chunks(64)) {

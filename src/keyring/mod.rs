@@ -1,17 +1,17 @@
-//! L3: the keys of this machine, in its state directory. All files are of the mode 0600, and appear whole
-//! or not at all; changes hold a lock.
+//! L3: stores the keys of this machine in its state directory. All files have mode 0600 and are written
+//! atomically. Every change holds a lock.
 //!
 //! ```text
-//!  sender.key        who this machine is as a sender; made on first use      sender_key.rs
+//!  sender.key        the key of this machine as a sender; made on first use  sender_key.rs
 //!  keys/NAME.key     group keys (crypto::group has the format)               this file
-//!  known-senders     senders seen before: address, key, when                 senders.rs
+//!  known-senders     senders seen before: address, key, time                 senders.rs
 //!  keyring.lock
 //! ```
-//! A damaged `sender.key` or `known-senders` is set aside as `.bad`, and another is made. Not so a group
-//! key: to go on without it would be to send and receive in the clear.
+//! A damaged `sender.key` or `known-senders` is set aside as `.bad`, and a new one is made. A damaged group
+//! key is an error: without the key, transfers would run in the clear.
 //!
-//! A secret that others may read is taken all the same, with a warning, and its mode is mended: whoever
-//! wanted to read it has done so, and to refuse would stop a whole lab for what a new key must mend.
+//! A secret that others can read is used, with a warning, and its mode is restricted. Refusing it would not
+//! undo a leak and would stop a whole lab; the remedy is a new key.
 
 mod counter;
 mod sender_key;
@@ -31,38 +31,38 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// What the files of group keys are called behind their names.
+/// Suffix of the group keys' files, after the key's name.
 const SUFFIX: &str = ".key";
 
-/// Why the keyring could not do it; lowercase clauses with the next step. No secret is in them.
+/// Error of the keyring: a lowercase clause with the next step. Contains no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
-    /// The file system refused.
+    /// The file system failed.
     #[error("cannot {doing} {} ({source}); check the directory, or set MCP_STATE_DIR", path.display())]
     File {
-        /// What was to be done.
+        /// The operation, as a verb.
         doing: &'static str,
-        /// To which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The system has no randomness.
+    /// The system provides no randomness.
     #[error("no randomness from the system: {0}")]
     Random(getrandom::Error),
-    /// No name for a key.
+    /// The name is invalid.
     #[error("{0:?} cannot be a key's name: {1}")]
     Name(String, LineError),
-    /// No such key.
+    /// No key has this name.
     #[error("there is no key {0}; 'mcp key list' shows which there are")]
     Absent(String),
-    /// Such a key is there.
+    /// A key has this name already.
     #[error("there is a key {0} already; 'mcp key rotate {0}' renews it, 'mcp key show {0}' prints it")]
     Exists(String),
-    /// More keys than a receiver tries.
+    /// The keyring holds as many keys as a receiver can try.
     #[error("there are {MAX_GROUP_KEYS} keys already; drop some with 'mcp key remove'")]
     TooMany,
-    /// A group key's file is none.
+    /// A group key's file is damaged.
     #[error(
         "the key file {} is unusable: {why}; drop it with 'mcp key remove {name}' and add the key again",
         path.display()
@@ -72,7 +72,7 @@ pub enum KeyringError {
         name: String,
         /// Its file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         why: FileError,
     },
 }
@@ -80,13 +80,13 @@ pub enum KeyringError {
 /// What [`Keyring::add`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Added {
-    /// The key is new here.
+    /// The keyring had no key of this name.
     New,
-    /// It took the place of another one of the same name, which is an older one now.
+    /// The key replaced the current key of its name, which is now a previous version.
     Renewed,
-    /// It is the current one already.
+    /// The key already is the current one.
     Current,
-    /// It is there already, as an older one; the current one stays.
+    /// The key already is a previous version; the current key stays.
     Older,
 }
 
@@ -97,22 +97,22 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// The keys in `dir`, which is made when there is something to keep.
+    /// The keyring in `dir`. The directory is created with the first key.
     #[must_use]
     pub const fn new(dir: PathBuf) -> Self {
         Self { dir }
     }
 
-    /// The names of the group keys, in order. Files that cannot be one are passed over.
+    /// The names of the group keys, sorted. Ignores files whose name is no key's.
     ///
     /// # Errors
-    /// When the directory cannot be read; that it is not there means that there are none.
+    /// If the directory cannot be read. A missing directory has no keys and is no error.
     pub fn names(&self) -> Result<Vec<String>, KeyringError> {
         let dir = self.dir.join("keys");
         let refused = |source| KeyringError::File { doing: "read", path: dir.clone(), source };
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
-            // A directory that is none has nothing in it either.
+            // Something else with the directory's name holds no keys either.
             Err(e) if is_absent(&e) => return Ok(Vec::new()),
             Err(e) => return Err(refused(e)),
         };
@@ -126,10 +126,10 @@ impl Keyring {
         Ok(names)
     }
 
-    /// The group keys of this name. Adds to `warnings` what the user should be told.
+    /// The group keys of this name. Adds warnings for the user to `warnings`.
     ///
     /// # Errors
-    /// When there are none, they are damaged, or they cannot be read.
+    /// If there is no key of this name, its file is damaged, or it cannot be read.
     pub fn keys(&self, name: &str, warnings: &mut Vec<String>) -> Result<GroupKeys, KeyringError> {
         let path = self.path(name)?;
         let advice = format!("renew it with 'mcp key rotate {name}' if somebody did");
@@ -143,10 +143,10 @@ impl Keyring {
         Ok(keys)
     }
 
-    /// Makes a group key.
+    /// Makes and stores a group key.
     ///
     /// # Errors
-    /// When the name is none or taken, or the file system or the system's randomness refuses.
+    /// If the name is invalid or taken, or the file system or the system's randomness fails.
     pub fn create(&self, name: &str) -> Result<GroupKey, KeyringError> {
         let path = self.path(name)?;
         let _lock = self.lock()?;
@@ -158,10 +158,10 @@ impl Keyring {
         Ok(key)
     }
 
-    /// Takes group keys in. A file that is damaged is set aside for them.
+    /// Stores group keys of one name. Sets a damaged file of that name aside.
     ///
     /// # Errors
-    /// When there are too many keys, or the file system refuses.
+    /// If there are too many keys, or the file system fails.
     pub fn add(&self, keys: GroupKeys, warnings: &mut Vec<String>) -> Result<Added, KeyringError> {
         let name = keys.current().name().to_owned();
         let path = self.path(&name)?;
@@ -193,10 +193,10 @@ impl Keyring {
         Ok(added)
     }
 
-    /// Makes a new secret for a name; the one before becomes an older one.
+    /// Makes a new secret for a name. The current secret becomes a previous version.
     ///
     /// # Errors
-    /// As for [`Keyring::keys`], or when the system refuses randomness or writing.
+    /// As for [`Keyring::keys`], or if the file system or the system's randomness fails.
     pub fn rotate(&self, name: &str, warnings: &mut Vec<String>) -> Result<GroupKey, KeyringError> {
         let _lock = self.lock()?;
         let mut keys = self.keys(name, warnings)?;
@@ -207,10 +207,10 @@ impl Keyring {
         Ok(key)
     }
 
-    /// Drops the keys of a name, damaged ones too.
+    /// Removes all keys of a name, even if their file is damaged.
     ///
     /// # Errors
-    /// When there are none, or the file system refuses.
+    /// If there is no key of this name, or the file system fails.
     pub fn remove(&self, name: &str) -> Result<(), KeyringError> {
         let path = self.path(name)?;
         let _lock = self.lock()?;
@@ -220,10 +220,10 @@ impl Keyring {
         }
     }
 
-    /// Drops the keys of a name that came before the current one; returns how many there were.
+    /// Removes the previous versions of a key; returns their number.
     ///
     /// # Errors
-    /// As for [`Keyring::keys`], or when the file system refuses.
+    /// As for [`Keyring::keys`], or if the file system fails.
     pub fn remove_older(&self, name: &str, warnings: &mut Vec<String>) -> Result<usize, KeyringError> {
         let _lock = self.lock()?;
         let mut keys = self.keys(name, warnings)?;
@@ -248,8 +248,8 @@ impl Keyring {
         Ok(self.dir.join("keys").join(format!("{name}{SUFFIX}")))
     }
 
-    /// Makes the directory if need be, and waits for whoever else changes it. The lock is held for as
-    /// long as the file that is returned.
+    /// Locks the keyring, after waiting for any other process that holds the lock. Creates the directory if
+    /// needed. The lock lasts as long as the returned file.
     fn lock(&self) -> Result<File, KeyringError> {
         at("make", &self.dir, make_private_dir(&self.dir))?;
         let path = self.dir.join("keyring.lock");
@@ -258,17 +258,17 @@ impl Keyring {
     }
 }
 
-/// What the file system said of `path`, as an error of the keyring.
+/// Converts an error of the file system about `path` to an error of the keyring.
 fn at<T>(doing: &'static str, path: &Path, result: io::Result<T>) -> Result<T, KeyringError> {
     result.map_err(|source| KeyringError::File { doing, path: path.to_owned(), source })
 }
 
-/// Whether there is nothing at that path, and nothing can be.
+/// Whether the error means that no file exists at the path.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// A key nobody has.
+/// A key with a random secret.
 fn fresh(name: &str) -> Result<GroupKey, KeyringError> {
     let key = GroupKey::new(name, random_secret()?);
     key.map_err(|e| KeyringError::Name(name.to_owned(), e))
@@ -280,12 +280,12 @@ fn random_secret() -> Result<Secret, KeyringError> {
     Ok(Secret::new(*bytes))
 }
 
-/// Reads a file with secrets, of which at most `most + 1` bytes are returned; none if it is not there.
-/// Where others may read or change it, `warnings` tell so. With `advice` the file is the keyring's own: its
-/// mode is mended, and the advice given; without, it is the user's to mend.
+/// Reads at most `most + 1` bytes of a file with secrets; `None` if the file does not exist. Adds a warning
+/// if other users can read or change the file. With `advice` the file is the keyring's own: its mode is
+/// restricted, and the warning ends with the advice. Without, the warning asks the user to restrict it.
 ///
 /// # Errors
-/// Whatever the file system says.
+/// If the file system fails.
 pub fn read_private(
     path: &Path,
     most: usize,
@@ -309,7 +309,7 @@ pub fn read_private(
             None => format!("others on this machine can read or change {shown}; run 'chmod 600' on it"),
         });
     }
-    // All the room at once: a vector that grows leaves copies behind.
+    // Allocated at once: a growing vector would leave copies of secrets in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(most + 64));
     at("read", path, file.take(most as u64 + 1).read_to_end(&mut bytes))?;
     Ok(Some(bytes))

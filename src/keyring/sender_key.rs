@@ -1,4 +1,4 @@
-//! `sender.key`: who this machine is when it sends.
+//! `sender.key`: the key of this machine as a sender.
 
 use super::{Keyring, KeyringError, at, random_secret, read_private};
 use crate::crypto::derive::Secret;
@@ -7,25 +7,25 @@ use crate::storage::{set_aside, write_private};
 use std::path::Path;
 use zeroize::Zeroizing;
 
-/// Largest such file, in bytes.
+/// Largest file, in bytes.
 const MOST: usize = 4096;
-/// First line of it, for whoever looks.
+/// First line of the file, for people who open it.
 const COMMENT: &str = "# The secret half of this machine's key as a sender of mcp. Show it to nobody.\n";
 
 impl Keyring {
-    /// The secret half of this machine's key as a sender, made on first use. Adds to `warnings` what the
-    /// user should be told.
+    /// The secret half of this machine's key as a sender, made on first use. Adds warnings for the user to
+    /// `warnings`.
     ///
     /// # Errors
-    /// When the file system or the system's randomness refuses.
+    /// If the file system or the system's randomness fails.
     pub fn sender(&self, warnings: &mut Vec<String>) -> Result<Secret, KeyringError> {
         let path = self.dir.join("sender.key");
-        // Without the lock, since the directory may be one that is only read.
+        // Without the lock, since the directory may be read-only.
         if let Found::Seed(seed) = read(&path, warnings)? {
             return Ok(seed);
         }
         let _lock = self.lock()?;
-        // Somebody else may have been faster, who has given the warnings too.
+        // Another process may have made the key meanwhile. The first read has added the warnings.
         match read(&path, &mut Vec::new())? {
             Found::Seed(seed) => return Ok(seed),
             Found::Damaged => {

@@ -1,11 +1,11 @@
-//! `known-senders`: whom this machine has taken files from, and where they were.
+//! `known-senders`: the senders that this machine trusts since it first saw them, with their addresses.
 //!
 //! ```text
 //! mcp-known-senders 1
 //! 10.0.0.5 mcp-sender1-... 2026-11-20T09:30:00Z
 //! check 5d41402abc4b2a76b9719d911017c592
 //! ```
-//! The check is the first 16 bytes of a hash of all lines before it.
+//! The check is the first 16 bytes of a hash of all lines before the check.
 
 use super::{Keyring, KeyringError, at, is_absent};
 use crate::limits::{MAX_KNOWN_SENDERS, MAX_LABEL};
@@ -16,30 +16,30 @@ use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
 
-/// First line, with the version of the format.
+/// First line of the file, with the version of the format.
 const HEADING: &str = "mcp-known-senders 1";
-/// Domain of the check; never changes within a version.
+/// Domain of the check's hash; never changes within a version.
 const CONTEXT: &str = "mcp 2026-11-20 check of known senders v1";
-/// Largest file, in bytes: address, key, label and three separators for each.
+/// Largest file, in bytes: address, key, label and three separators for each sender.
 const MOST: usize = 256 + MAX_KNOWN_SENDERS * (45 + 70 + MAX_LABEL + 3);
 
 /// A sender that was seen before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownSender {
-    /// Where.
+    /// Its address.
     pub address: IpAddr,
     /// Its key.
     pub key: SenderKey,
-    /// Something about it for people, such as when that was; at most 64 bytes without control
+    /// Text for people, such as the time of the first contact; at most 64 bytes without control
     /// characters.
     pub label: String,
 }
 
 impl Keyring {
-    /// The senders seen before. A damaged file is set aside; `warnings` tell so.
+    /// The known senders. A damaged file is set aside, with a warning.
     ///
     /// # Errors
-    /// When the file system refuses.
+    /// If the file system fails.
     pub fn known_senders(&self, warnings: &mut Vec<String>) -> Result<Vec<KnownSender>, KeyringError> {
         let path = self.dir.join("known-senders");
         let mut bytes = Vec::new();
@@ -58,10 +58,10 @@ impl Keyring {
         Ok(Vec::new())
     }
 
-    /// Remembers that this sender was seen there. Nothing changes if the key or the address is known.
+    /// Adds a sender to the list, unless its key or its address is there already.
     ///
     /// # Errors
-    /// When the list is full, or the file system refuses.
+    /// If the list is full, or the file system fails.
     pub fn remember(&self, sender: KnownSender, warnings: &mut Vec<String>) -> Result<(), SendersError> {
         let _lock = self.lock()?;
         let mut known = self.known_senders(warnings)?;
@@ -76,10 +76,10 @@ impl Keyring {
         Ok(self.write_known(&known)?)
     }
 
-    /// Forgets the senders at an address, or with a key or its fingerprint; returns them.
+    /// Removes the senders with this address, key or fingerprint; returns them.
     ///
     /// # Errors
-    /// When there are none, or the file system refuses.
+    /// If there are none, or the file system fails.
     pub fn forget(&self, what: &str, warnings: &mut Vec<String>) -> Result<Vec<KnownSender>, SendersError> {
         let what = what.trim();
         let address = what.parse().ok().map(|ip: IpAddr| ip.to_canonical());
@@ -102,23 +102,23 @@ impl Keyring {
     }
 }
 
-/// Why a sender could not be remembered or forgotten.
+/// Error of [`Keyring::remember`] and [`Keyring::forget`].
 #[derive(Debug, thiserror::Error)]
 pub enum SendersError {
-    /// As for the rest of the keyring.
+    /// The keyring failed.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
     /// The list is full.
     #[error("{MAX_KNOWN_SENDERS} senders are remembered already; drop some with 'mcp key forget'")]
     Full,
-    /// No such sender.
+    /// No known sender has this address, key or fingerprint.
     #[error(
         "no sender {0:?} is remembered; give an address, a key or a fingerprint that 'mcp key list' shows"
     )]
     Unknown(String),
 }
 
-/// The file.
+/// The file's content.
 pub(super) fn text(known: &[KnownSender]) -> String {
     let mut text = format!("{HEADING}\n");
     for KnownSender { address, key, label } in known {
@@ -134,7 +134,7 @@ pub(super) fn text(known: &[KnownSender]) -> String {
     text
 }
 
-/// The senders in such a file; none if it is damaged.
+/// Parses the file's content; `None` if it is damaged.
 #[must_use]
 pub fn parse(bytes: &[u8]) -> Option<Vec<KnownSender>> {
     if bytes.len() > MOST {

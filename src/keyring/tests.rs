@@ -127,7 +127,7 @@ fn keys_from_elsewhere() {
     let new = GroupKeys::new(carried(&here).current().clone());
     assert_eq!(there.add(new, w).unwrap(), Added::Renewed);
     assert_eq!(seconds(&carried(&there)), seconds(&carried(&here)));
-    // A line of before does not undo the rotation.
+    // The old line does not undo the rotation.
     assert_eq!(there.add(old, w).unwrap(), Added::Older);
     assert_eq!(seconds(&carried(&there)), seconds(&carried(&here)));
     assert!(w.is_empty(), "{w:?}");
@@ -204,7 +204,7 @@ fn what_is_remembered_is_cleaned_and_bounded() {
         if n % 200 == 1 || n + 3 > crate::limits::MAX_KNOWN_SENDERS as u32 {
             keyring.remember(sender, w).unwrap();
         } else {
-            // As many writes with a sync each would take long.
+            // Written at once: as many synced writes would take long.
             let mut all = keyring.known_senders(w).unwrap();
             all.push(sender);
             fs::write(keyring.dir.join("known-senders"), senders::text(&all)).unwrap();
@@ -224,7 +224,7 @@ fn a_damaged_list_of_senders_is_set_aside() {
     for bit in 0..good.len() * 8 {
         let mut bad = good.clone().into_bytes();
         bad[bit / 8] ^= 1 << (bit % 8);
-        // The one line break that may be missing.
+        // The line break at the end may be missing.
         let same = parse_known_senders(&bad).is_none_or(|senders| senders == [known(1)]);
         assert!(same && (bit / 8 == good.len() - 1 || parse_known_senders(&bad).is_none()), "bit {bit}");
     }

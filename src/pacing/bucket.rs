@@ -5,25 +5,25 @@ use crate::units::Rate;
 use std::time::Duration;
 
 const NANOS: u128 = 1_000_000_000;
-/// How long a quantum lasts on the wire: datagrams are handed to the kernel in runs of about
-/// this length, which is what a cheap switch must be able to queue.
+/// Time that a quantum takes on the wire. The sender passes datagrams to the kernel in runs of about this
+/// length, which a cheap switch must be able to queue.
 const QUANTUM_TIME: Duration = Duration::from_micros(500);
-/// Quanta that are sent at once after a late wake-up, at most.
+/// Most quanta that are sent at once after a late wake-up.
 const DEPTH: u64 = 4;
 /// Largest quantum in bytes: one segmented send.
 const MAX_QUANTUM: u64 = 64 << 10;
 
-/// What a busy machine's late wake-ups may leave unsent, to be made up for later.
+/// Most tokens that late wake-ups of a busy machine add to the reserve, as a time at the rate.
 const RESERVE_TIME: Duration = Duration::from_millis(50);
-/// It is made up for at no more than the rate divided by this beyond the rate: not in a burst.
+/// The reserve adds at most the rate divided by this to the rate, so that it causes no burst.
 const RESERVE_SHARE: u128 = 4;
 
-/// A token bucket. Sending is allowed while a quantum of tokens is there; what is sent is
-/// charged afterwards, so the balance may go below zero by one send.
+/// A token bucket. Sending is allowed while the bucket holds a quantum of tokens. A send is charged
+/// afterwards, so the balance may fall below zero by one send.
 ///
-/// What does not fit the bucket, since a wake-up came late, goes into a reserve, from which
-/// the bucket is filled a little faster for a while. So the rate is held on the mean, and a switch
-/// need not queue more than the bucket holds.
+/// Tokens that do not fit into the bucket after a late wake-up go into a reserve. While the reserve
+/// lasts, it fills the bucket a little faster. So the rate holds on average, and a switch need not queue
+/// more than the bucket's depth.
 #[derive(Clone, Debug)]
 pub struct TokenBucket {
     rate: u64,
@@ -37,19 +37,19 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// A full bucket for `rate`; `datagram` is the usual size of one on the wire, in bytes.
+    /// A full bucket for `rate`. `datagram` is the usual size of a datagram on the wire, in bytes.
     #[must_use]
     pub fn new(rate: Rate, datagram: u64, now: Time) -> Self {
         let per_quantum = bytes_in(rate.0.max(1), QUANTUM_TIME);
         let quantum = per_quantum.clamp(datagram, MAX_QUANTUM.max(datagram));
-        // Some more than the quantum makes up for a wake-up that came late.
+        // More than one quantum, to make up for a late wake-up.
         let depth = (DEPTH * per_quantum).max(2 * quantum);
         let depth = i64::try_from(depth).unwrap_or(i64::MAX);
         let rate = rate.0.max(1);
         Self { rate, quantum, depth, tokens: depth, reserve: 0, remainder: 0, refilled: now }
     }
 
-    /// Goes on at another rate; what is owed or saved up stays, within the new depth.
+    /// Changes the rate. A negative balance and saved tokens stay, up to the new depth.
     pub fn set_rate(&mut self, rate: Rate, datagram: u64, now: Time) {
         self.refill(now);
         let tokens = self.tokens;
@@ -57,7 +57,7 @@ impl TokenBucket {
         self.tokens = tokens.min(self.depth);
     }
 
-    /// How many bytes are sent at one go, about.
+    /// The number of bytes to send in one call, approximately.
     #[must_use]
     pub const fn quantum(&self) -> u64 {
         self.quantum
@@ -81,12 +81,12 @@ impl TokenBucket {
         }
     }
 
-    /// There is nothing to send: what is not sent now is not made up for.
+    /// Clears the reserve. Call when there is nothing to send: the bucket does not make up for idle time.
     pub const fn rest(&mut self) {
         self.reserve = 0;
     }
 
-    /// Whether a quantum may be sent now.
+    /// Whether a quantum may be sent at `now`.
     pub fn ready(&mut self, now: Time) -> bool {
         self.refill(now);
         self.tokens >= self.threshold()
@@ -101,7 +101,7 @@ impl TokenBucket {
         self.tokens = self.tokens.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// When [`TokenBucket::ready`] will hold, if nothing is charged until then.
+    /// The time from which [`TokenBucket::ready`] is true, if nothing is charged until then.
     #[must_use]
     pub fn ready_at(&self) -> Time {
         let short = self.threshold().saturating_sub(self.tokens);
@@ -160,7 +160,7 @@ mod tests {
         let sent = |rests: bool| {
             let mut bucket = TokenBucket::new(Rate(80_000_000), 1500, Time::ZERO);
             let (mut sent, mut most) = (0, 0);
-            // It wakes up each half of a millisecond, but three milliseconds late after every twentieth.
+            // It wakes up every half millisecond, but every twentieth time it is three milliseconds late.
             let late = (0..).map(|i| 13_000 * (i / 20) + 500 * (i % 20)).take_while(|us| *us < 3_000_000);
             for us in late {
                 let now = Time::ZERO + Duration::from_micros(us);

@@ -1,55 +1,59 @@
-//! The rate controller: starts high, finds what the slowest served path carries, stays just below it,
-//! and looks now and then whether it carries more.
+//! The rate controller. It starts at a high rate, finds the capacity of the slowest served path, stays
+//! just below it, and probes from time to time for more.
 //!
 //! ```text
-//!  starting ── clear: x4 or x2 ──► starting       holding ── its time is over: x1.05 ──► probing
-//!     └─ congested ──► draining                   probing ── clear: more  ──► probing
+//!  starting ── clear: x4 or x2 ──► starting       holding ── hold time over: x1.05 ──► probing
+//!     └─ congested ──► draining                   probing ── clear: more ──► probing
 //!  draining ── it was random loss ──► starting    probing, holding ── congested ──► draining
-//!     └─ the queue is gone ──► holding at 0.97 of what is carried
+//!     └─ the queue is empty ──► holding at 0.97 of the capacity
 //! ```
+//!
+//! In this module `carried` is the estimated capacity: the highest rate that the path carries.
 
 use super::{Clear, Trial};
 use crate::time::Time;
 use crate::units::Rate;
 use std::time::Duration;
 
-/// How the rate is found.
+/// How the rate is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateMode {
-    /// At the rate given, whatever happens.
+    /// The rate is fixed.
     Fixed(Rate),
-    /// By itself, up to this.
+    /// The controller finds the rate, up to this ceiling.
     Auto(Rate),
 }
 
-/// The rate it starts at, if the ceiling allows: useful at once on a LAN.
+/// Initial rate, unless the ceiling is lower. Useful at once on a LAN.
 pub const START: Rate = Rate(100_000_000);
-/// It never goes below this; a device that needs less is served alone.
+/// Lowest rate of the controller. A device that needs less is served alone.
 pub const FLOOR: Rate = Rate(1_000_000);
-/// Pause between two looks whether the path carries more.
+/// Time between two probes.
 const HOLD: Duration = Duration::from_secs(1);
-/// Share of what is carried that is used.
+/// Share of the capacity to use.
 const SHARE: f64 = 0.97;
-/// Steps at the start: where a queue begins to show, and where none does.
+/// Steps while starting: `STARTING_STEP` if there is a queue of at least `QUEUE_SHOWS`, else
+/// `STARTING_LEAP`.
 const STARTING_STEP: f64 = 2.0;
 const STARTING_LEAP: f64 = 4.0;
 const QUEUE_SHOWS: Duration = Duration::from_millis(2);
-/// Share of what is carried at which a queue is drained: low after the start, whose queue is long, and
-/// where random loss is told from congestion.
+/// Share of the capacity at which a queue drains. Lower while starting, which leaves a long queue and
+/// where random loss must be distinguished from congestion.
 const DRAINING_START: f64 = 0.75;
 const DRAINING_STEP: f64 = 0.9;
-/// A queue shorter than this is none; and it is drained for no longer than so.
+/// A queue below `DRAINED` counts as empty. Draining ends after the time `DRAINING` in any case.
 const DRAINED: Duration = Duration::from_millis(5);
 const DRAINING: Duration = Duration::from_millis(400);
-/// Steps of a probe: small while the line may be just above, then to where a line has come back to.
+/// Steps of a probe: small at first because the line is probably just above the rate, then larger to
+/// return quickly to a recovered line.
 const PROBE_STEPS: [f64; 5] = [1.05, 1.05, 1.15, 1.3, 1.5];
-/// The step of a probe once a loss has turned out to be random.
+/// Index of the probe step after a loss has proved to be random.
 const BOLD: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     Starting,
-    /// Slower than need be, until `until` at the latest; then what is thought to be carried.
+    /// Below the capacity until the queue is empty, or until `until`; then at the rate `carried`.
     Draining {
         carried: f64,
         starting: bool,
@@ -72,7 +76,7 @@ pub struct RateController {
 }
 
 impl RateController {
-    /// Begins.
+    /// A controller in its initial state.
     #[must_use]
     pub fn new(mode: RateMode) -> Self {
         let rate = match mode {
@@ -82,7 +86,7 @@ impl RateController {
         Self { mode, rate: rate.0 as f64, state: State::Starting }
     }
 
-    /// Goes on from a rate that is known to be carried.
+    /// A controller that starts from a rate that the path is known to carry.
     #[must_use]
     pub fn knowing(mode: RateMode, rate: Rate, now: Time) -> Self {
         let mut controller = Self::new(mode);
@@ -97,13 +101,13 @@ impl RateController {
         Rate(self.rate as u64)
     }
 
-    /// How the rate is found.
+    /// How the rate is chosen.
     #[must_use]
     pub const fn mode(&self) -> RateMode {
         self.mode
     }
 
-    /// Whether the present rate is a try whether more is carried.
+    /// Whether the present rate is a trial for more capacity.
     #[must_use]
     pub const fn trial(&self) -> Trial {
         match self.state {
@@ -113,8 +117,8 @@ impl RateController {
         }
     }
 
-    /// All served paths carried what was sent at the present rate, which really was sent. True if
-    /// the rate changes.
+    /// Reports that all served paths carried the present rate, and that the sender really sent at that
+    /// rate. True if the rate changes.
     pub fn clear(&mut self, now: Time, Clear { random, queue }: Clear) -> bool {
         let step = match self.state {
             State::Starting if queue < QUEUE_SHOWS => STARTING_LEAP,
@@ -145,20 +149,20 @@ impl RateController {
         self.set(self.rate * step)
     }
 
-    /// A served path carries no more than the share `carried` of what was sent at the rate `sending`.
-    /// True if the rate changes.
+    /// Reports that a served path carries only the share `carried` of the rate `sending`. True if the
+    /// rate changes.
     pub fn congested(&mut self, now: Time, sending: Rate, carried: f64) -> bool {
         let holding = matches!(self.state, State::Holding { .. });
         let carried = sending.0 as f64 * carried;
         if holding && carried >= self.rate {
-            // What is aimed at does get through: for a while more was sent than that.
+            // The path carries the target rate. For a while the sender sent more than that.
             return false;
         }
-        // What is held is a share already.
+        // The held rate includes SHARE already.
         let target = if holding { carried } else { carried * SHARE };
         let (carried, starting) = match self.state {
             State::Draining { carried, starting, .. } => (carried.min(target), starting),
-            // Never up: what arrived may have been sent faster than now.
+            // Never raises the rate: the stretch may have been sent faster than the present rate.
             _ => (target.min(self.rate), self.state == State::Starting),
         };
         self.state = State::Draining { carried, starting, until: now + DRAINING };

@@ -1,104 +1,106 @@
-//! What one device's reports say of the path to it: whether it is congested, and what it carries.
+//! Evaluates one device's reports on its path: whether the path is congested, and its capacity.
 //!
-//! Loss that does not depend on the rate is no reason to slow down. So the loss at rates that are known
-//! to be carried is the path's own; what is lost beyond it together with a queue that has grown, or
-//! with a socket that has overflowed, is congestion, and so is a long queue alone. Then what still arrives, per second, is what the path carries. A heavy loss out of the blue is
-//! suspected to be congestion too, until it has stayed at a lower rate.
+//! Loss that does not depend on the rate is no reason to slow down. The loss at rates below the capacity
+//! is the path's own loss. Congestion is loss beyond that together with a longer queue or a socket
+//! overflow, or a long queue alone. The rate of arrival under congestion is the path's capacity. A sudden
+//! heavy loss counts as congestion too, until it proves to stay at a lower rate.
 
 use crate::time::Time;
 use std::time::Duration;
 
-/// How far back the shortest delay and the best rate are looked for, at least; at most twice as far.
+/// Shortest time over which the lowest delay and the best rate are remembered; the longest is twice as
+/// long.
 const MEMORY: Duration = Duration::from_secs(5);
 /// Loss beyond the path's own that is not yet congestion.
 const LOSS_MARGIN: f64 = 0.01;
-/// Standard deviations of the loss of a stretch that are put down to chance.
+/// Standard deviations of a stretch's loss that are attributed to chance.
 const SIGMAS: f64 = 3.5;
-/// The same for a try.
+/// The same during a trial.
 const SIGMAS_RAISING: f64 = 1.5;
 /// A loss is the path's own if this share of it stays ...
 const STAYS: f64 = 0.6;
-/// ... at this share of the rate.
+/// ... when the rate falls to this share.
 const SLOWER: f64 = 0.8;
-/// A queue that has grown by so much is congestion, loss or not.
+/// A queue above this is congestion, with or without loss.
 const QUEUE_LIMIT: Duration = Duration::from_millis(100);
-/// A queue of so much that goes on growing is congestion.
+/// A queue above this that still grows is congestion.
 const QUEUE_GROWING: Duration = Duration::from_millis(15);
-/// So much, if it grows at all, ends a probe.
+/// A queue above this that grows at all ends a probe.
 const QUEUE_PROBE: Duration = Duration::from_millis(8);
-/// No more than this is taken off at a time for a queue alone.
+/// A queue alone reduces the rate to no less than this share at a time.
 const GENTLY: f64 = 0.85;
-/// What arrives of what is sent when no queue grows.
+/// Share of the rate that arrives if no queue grows.
 const KEEPS_UP: f64 = 0.95;
-/// A queue that has grown by so much is congestion together with loss.
+/// A queue above this is congestion together with loss.
 const QUEUE_WITH_LOSS: Duration = Duration::from_millis(2);
-/// Loss beyond the path's own that is suspected to be congestion even at a rate that was fine before,
-/// and with no queue to be seen.
+/// Loss beyond the path's own that is suspected to be congestion even without a queue, and at a rate that
+/// was clear before.
 const LOSS_ALONE: f64 = 0.1;
-/// What a stretch adds to what is known of the path's own loss, at least.
+/// Smallest weight of a stretch in the estimate of the path's own loss.
 const LEARNING: f64 = 0.15;
-/// Fewer datagrams in a stretch say nothing.
+/// A stretch with fewer datagrams is not evaluated.
 const FEWEST: u64 = 24;
 
-/// Whether a rate is a try whether more is carried.
+/// Whether the rate is a trial for more capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trial {
-    /// It is not: a false alarm costs much.
+    /// No trial. A false alarm is expensive.
     None,
-    /// At the start: from here it goes up in great steps.
+    /// Starting: the rate rises in large steps.
     Start,
-    /// Now and then, in small steps from what is carried: the least queue ends it, at little cost.
+    /// A probe: the rate rises in small steps from the known capacity. A short queue ends it, and a false
+    /// alarm is cheap.
     Probe,
 }
 
-/// How a stretch of datagrams was sent, and how it arrived.
+/// The sending and the arrival of a stretch of datagrams.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     /// Datagrams sent.
     pub sent: u64,
-    /// Datagrams of them that came.
+    /// Datagrams received of those sent.
     pub received: u64,
-    /// Time from sending the first to sending the last.
+    /// Time from the sending of the first to the sending of the last.
     pub sent_in: Duration,
-    /// Time from the arrival of the first to that of the last.
+    /// Time from the arrival of the first to the arrival of the last.
     pub received_in: Duration,
-    /// Arrival of the last by the device's clock, less its sending by ours, in microseconds; only
-    /// differences mean anything.
+    /// Arrival of the last datagram by the device's clock, less its sending by the sender's clock, in
+    /// microseconds. Only differences between samples are meaningful.
     pub delay_us: i64,
-    /// The device has dropped datagrams for want of room meanwhile.
+    /// Whether the device dropped datagrams meanwhile because a buffer was full.
     pub overflowed: bool,
 }
 
-/// What a stretch says.
+/// The result of evaluating a stretch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Finding {
-    /// Too short to say.
+    /// The stretch is too short to evaluate.
     Nothing,
-    /// The path carried it, but for the losses it has at any rate.
+    /// The path carried the stretch, apart from its own loss.
     Clear(Clear),
-    /// It did not: of every second's worth sent, this share of the sending rate is carried
-    /// (losses of its own not counted), above 0 and at most 1.
+    /// The path did not carry the stretch. The value is the capacity as a share of the sending rate (its
+    /// own loss not counted), above 0 and at most 1.
     Congested(f64),
 }
 
-/// How well what was sent was carried.
+/// Details of a clear path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clear {
-    /// Losses that the path has at any rate have just been told from congestion.
+    /// A loss has just proved to be the path's own rather than congestion.
     pub random: bool,
-    /// The queue on the path, as far as it has grown of late.
+    /// The present queue on the path.
     pub queue: Duration,
 }
 
 impl Clear {
-    /// What two paths have in common.
+    /// Combines the findings of two paths.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self { random: self.random || other.random, queue: self.queue.max(other.queue) }
     }
 }
 
-/// The least of the values of late.
+/// The minimum of the recent values.
 #[derive(Clone, Copy, Debug, Default)]
 struct Least {
     since: Time,
@@ -109,7 +111,7 @@ struct Least {
 impl Least {
     fn note(&mut self, now: Time, value: f64) {
         if self.now.is_none() || now >= self.since + MEMORY {
-            // What is older than twice the memory is forgotten.
+            // Values older than twice the memory are dropped.
             let recent = now < self.since + MEMORY * 2;
             (self.before, self.now, self.since) = (self.now.filter(|_| recent), None, now);
         }
@@ -120,35 +122,37 @@ impl Least {
     }
 }
 
-/// The memory of one path.
+/// What is known about one path.
 #[derive(Debug, Default)]
 pub struct Path {
-    /// Loss at any rate, and how many stretches it was learnt from.
+    /// The path's own loss, and the number of stretches that it was estimated from.
     own: f64,
     looks: f64,
-    /// The sending rate (datagrams a second) at which congestion was suspected first, for no reason but
-    /// a loss so much greater than the path's own.
+    /// The sending rate (datagrams a second) and the excess loss at which congestion was first suspected
+    /// because of loss alone.
     suspicion: Option<(f64, f64)>,
     delay_us: Least,
-    /// What it has carried of late at its best, in datagrams a second, negated.
+    /// The best recent rate that the path carried, in datagrams a second, negated.
     best: Least,
     carries: Option<f64>,
 }
 
 impl Path {
-    /// What it was last seen to carry, in datagrams a second sent; it may carry more.
+    /// The capacity that the last stretch showed, in datagrams sent a second. The real capacity may be
+    /// higher.
     #[must_use]
     pub const fn carries(&self) -> Option<f64> {
         self.carries
     }
 
-    /// The most that it has carried of late, since it was last congested, in datagrams a second sent.
+    /// The highest recent rate that the path carried since it was last congested, in datagrams sent a
+    /// second.
     #[must_use]
     pub fn best(&self) -> f64 {
         self.best.get().map_or(0.0, |best| -best)
     }
 
-    /// Takes a stretch in and says what it means; `trial` whether the rate it was sent at was a try.
+    /// Evaluates a stretch. `trial` says whether its rate was a trial.
     pub fn observe(&mut self, now: Time, sample: &Sample, trial: Trial) -> Finding {
         let raising = trial != Trial::None;
         if sample.sent < FEWEST || sample.sent_in.is_zero() || sample.received_in.is_zero() {
@@ -158,7 +162,7 @@ impl Path {
         let rate = sample.sent as f64 / sample.sent_in.as_secs_f64();
         let delay = sample.delay_us as f64;
         let grown = sample.received_in.as_secs_f64() - sample.sent_in.as_secs_f64();
-        // The first of the stretch may have met a shorter queue.
+        // The first datagram of the stretch may have met a shorter queue.
         self.delay_us.note(now, delay - (grown * 1e6).max(0.0));
         let queue_us = delay - self.delay_us.get().unwrap_or(delay);
         let queue = Duration::from_micros(queue_us.max(0.0) as u64);
@@ -169,10 +173,10 @@ impl Path {
             && queue <= QUEUE_GROWING
             && !sample.overflowed
         {
-            // It stays when the rate falls, and nothing overflows: that is the path's own loss.
+            // The loss stays at a lower rate, and nothing overflows: it is the path's own.
             (self.own, random) = (loss, true);
         }
-        // A false alarm costs little while trying, and much otherwise.
+        // A false alarm is cheap during a trial, and expensive otherwise.
         let sigmas = if raising { SIGMAS_RAISING } else { SIGMAS };
         let chance = sigmas * (2.0 * self.own.max(0.001) * (1.0 - self.own) / sample.sent as f64).sqrt();
         let excess = loss - self.own;
@@ -192,19 +196,20 @@ impl Path {
             self.best.note(now, -rate);
             self.suspicion = None;
             if !raising {
-                // The mean at first, and then that of late.
+                // A plain mean at first, later a moving average.
                 self.looks += 1.0;
                 self.own += (loss - self.own) * LEARNING.max(1.0 / self.looks);
             }
             return Finding::Clear(Clear { random, queue });
         }
-        // What it carried before says nothing any more.
+        // Earlier rates say nothing about the path any more.
         self.best = Least::default();
         let by_loss_alone = queue <= QUEUE_WITH_LOSS && !sample.overflowed;
         if by_loss_alone && self.suspicion.is_none_or(|(suspect_rate, _)| rate > suspect_rate) {
             self.suspicion = Some((rate, excess));
         }
-        // A queue without loss is drained gently: it may be a busy machine's scheduling. Not so a try.
+        // Outside a trial, a queue without loss reduces the rate gently: it may come from the scheduling
+        // of a busy machine.
         let least = if counts || raising { 0.01 } else { GENTLY };
         Finding::Congested(carried.clamp(least, 1.0))
     }

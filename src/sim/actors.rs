@@ -1,4 +1,5 @@
-//! The senders and devices of a transfer, each an engine on virtual ports; and those who mean harm.
+//! Makes the senders, the devices and the hostile actors of a transfer. Each sender and device is an
+//! engine on virtual ports.
 
 use super::checks::Ledger;
 use super::disk::{SimDisk, SimEarlier, SimSink, SimSource};
@@ -14,7 +15,7 @@ use crate::fec::{Likely, PlanCache};
 use crate::protocol::job::{ReceiverDone, SenderDone, SenderJob};
 use crate::protocol::packet_protection::SenderSide;
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
-use crate::protocol::sender::{Sender, SenderConfig};
+use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig};
 use crate::protocol::trust::Trust;
 use crate::storage::{Earlier, Source};
 use crate::store::SharedStore;
@@ -26,13 +27,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The group that data goes to.
+/// The group for data.
 pub(super) const DATA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)), 7417);
-/// The group that announcements go to as well.
+/// The default group, which also gets announcements.
 pub(super) const RENDEZVOUS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 255, 74, 17)), 7417);
 /// The object's name.
 pub const NAME: &str = "object.img";
-/// Datagrams that the sender's socket buffers.
+/// Size of the sender's socket buffer in datagrams.
 const SENDER_SOCKET: usize = 65_536;
 /// Virtual worker threads of each node.
 const WORKERS: usize = 2;
@@ -43,7 +44,7 @@ pub enum SimActor {
     Sender(Box<Node<Sender>>),
     /// A device.
     Receiver(Box<Node<Receiver>>),
-    /// Somebody who means harm.
+    /// A hostile actor.
     Hostile(Box<Hostile>),
 }
 
@@ -106,7 +107,7 @@ fn job_delay<J>(seed: u64, most: Duration) -> Box<dyn FnMut(&J, Time) -> Duratio
     })
 }
 
-/// As many bytes as a key has.
+/// Random bytes for a key.
 fn random_bytes(seed: u64) -> [u8; 32] {
     let mut bytes = [0; 32];
     fastrand::Rng::with_seed(seed).fill(&mut bytes);
@@ -133,7 +134,7 @@ pub fn sender(
         data: DATA,
         rendezvous: vec![RENDEZVOUS],
         rate: scenario.rate_mode(),
-        slow: scenario.slow,
+        repair: RepairPolicy::interactive(scenario.slow),
         wait: scenario.wait,
         settle: scenario.settle,
         linger: scenario.linger,
@@ -171,7 +172,7 @@ pub fn sender(
     (SimActor::Sender(Box::new(Node::new(engine, Box::new(|_, _, _| {})))), Ledger::new(side))
 }
 
-/// The device with this number, as started at `now`; `work_seed` is its workers'.
+/// The device with this number, started at `now`. `work_seed` is for its workers.
 #[must_use]
 pub fn receiver(
     plan: &DevicePlan,
@@ -182,7 +183,7 @@ pub fn receiver(
     (plans, likely): (Rc<PlanCache>, Arc<Likely>),
     (grouped, now): (bool, Time),
 ) -> SimActor {
-    // Whoever has the group's key and signs is believed; without one, the sender's key is known.
+    // With a group key, any signing member is trusted. Without one, the sender's key is pinned.
     let pinned = if grouped { Vec::new() } else { vec![sham::signing_key(1).public()] };
     let config = ReceiverConfig {
         seed,

@@ -1,5 +1,4 @@
-//! The invariants, checked at every datagram and every step. A violation panics; the runner adds
-//! the seed.
+//! Checks the invariants at every datagram and every step. A violation panics; the runner adds the seed.
 
 use super::disk::SimDisk;
 use super::hostile::is_nobody;
@@ -8,22 +7,22 @@ use crate::limits::{FEEDBACK_PER_SECOND, HEADER_LEN, JOIN_CLEAR, MAX_CONTROL, MA
 use crate::protocol::packet_protection::SenderSide;
 use crate::time::Time;
 use crate::units::{BlockIndex, SessionId};
-use crate::wire::{self, Head, Message, MessageKind, Protection};
+use crate::wire::{self, DecodeError, Head, Message, MessageKind, Protection};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What one sender's session has put on the wire.
+/// The datagrams that one sender's session has put on the wire.
 #[derive(Default)]
 struct Session {
-    /// Repair symbols sent; none is sent twice, to anybody.
+    /// Repair symbols sent. None may be sent twice, to any destination.
     repairs: HashSet<(u32, u32)>,
-    /// The next counter of each channel may not be below this.
+    /// The lowest counter that each channel may use next.
     counters: HashMap<u16, u64>,
 }
 
-/// Symbols that were sent.
+/// Numbers of symbols sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Symbols {
     /// Source symbols to the group.
@@ -35,45 +34,46 @@ pub struct Symbols {
 }
 
 impl Symbols {
-    /// Adds another run's.
+    /// Adds the numbers of another run.
     pub const fn add(&mut self, other: &Self) {
         self.group_source += other.group_source;
         self.group_repair += other.group_repair;
         self.unicast += other.unicast;
     }
-    /// All of them.
+    /// The sum of all.
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.group_source + self.group_repair + self.unicast
     }
 }
 
-/// An address that has not given back a cookie gets no more bytes than this for each that came from it.
+/// Most bytes sent for each byte received, to an address that has not returned a cookie.
 const AMPLIFICATION: u64 = 3;
 
-/// What one address and the sender have sent each other.
+/// The traffic between one address and the sender.
 #[derive(Clone, Copy, Default)]
 struct Account {
     came: u64,
     went: u64,
-    /// A join with the right cookie has come from it.
+    /// Whether a join with the right cookie has come from the address.
     reachable: bool,
 }
 
-/// Who has shown that it can be reached, and what was sent to those who have not. For one run of a sender.
+/// Records which addresses have returned a cookie, and the bytes sent to the others. One ledger for each
+/// run of a sender.
 pub struct Ledger {
-    /// The sender's secrets: they tell a cookie.
+    /// The sender's secrets, to recognise a cookie.
     side: SenderSide,
     accounts: HashMap<SocketAddr, Account>,
 }
 
 impl Ledger {
-    /// Of a sender with these secrets.
+    /// The ledger of a sender with these secrets.
     #[must_use]
     pub fn new(side: SenderSide) -> Self {
         Self { side, accounts: HashMap::new() }
     }
-    /// The sender has received a datagram.
+    /// Records a datagram that the sender has received.
     pub fn came(&mut self, from: SocketAddr, bytes: &[u8]) {
         let account = self.accounts.entry(from).or_default();
         account.came += bytes.len() as u64;
@@ -84,10 +84,10 @@ impl Ledger {
             account.reachable = self.side.join_clear(from, bytes).is_some_and(|clear| clear.reachable);
         }
     }
-    /// The sender has sent a datagram.
+    /// Records a datagram that the sender has sent.
     ///
     /// # Panics
-    /// When it goes to an address that has not shown that it can be reached, and is too much for it.
+    /// If it goes to an address that has not returned a cookie, and exceeds that address's bytes.
     pub fn went(&mut self, to: SocketAddr, bytes: usize) {
         if to.ip().is_multicast() {
             return;
@@ -113,15 +113,15 @@ impl Ledger {
     }
 }
 
-/// Watches a run.
+/// Checks the invariants of a run.
 pub struct Checker {
     object: Arc<Vec<u8>>,
     layout: Layout,
     name: String,
     sessions: HashMap<SessionId, Session>,
-    /// Counters of the devices' own channels, by node and incarnation.
+    /// Counters of the devices' own channels, by node and run.
     device_counters: HashMap<(u32, u32), (u64, u64)>,
-    /// Feedback of the last second: when, and of what kind.
+    /// Feedback of the last second: time and kind.
     feedback: VecDeque<(Time, MessageKind)>,
     /// Most feedback datagrams in any second.
     pub feedback_max: usize,
@@ -129,10 +129,12 @@ pub struct Checker {
     pub feedback_total: u64,
     /// Symbols sent, by kind.
     pub symbols: Symbols,
+    /// Datagrams that mean nothing.
+    pub grease: u64,
 }
 
 impl Checker {
-    /// Watches the sending of `object`, called `name`.
+    /// A checker for the sending of `object`, called `name`.
     #[must_use]
     pub fn new(object: Arc<Vec<u8>>, layout: Layout, name: String) -> Self {
         Self {
@@ -145,15 +147,21 @@ impl Checker {
             feedback_max: 0,
             feedback_total: 0,
             symbols: Symbols::default(),
+            grease: 0,
         }
     }
 
-    /// A sender has sent a datagram; `group` says that it goes to all.
+    /// Checks a datagram that a sender has sent. `group` is true if it goes to the group.
     ///
     /// # Panics
-    /// When it is malformed, reuses a packet number or a repair symbol's id, or carries source
-    /// bytes that are not the object's.
+    /// If it is malformed, reuses a packet number or a repair symbol's id, or carries source bytes that
+    /// are not the object's.
     pub fn sender_sent(&mut self, group: bool, bytes: &[u8], ledger: &Ledger) {
+        if let Err(DecodeError::UnknownKind(kind)) = wire::head(bytes) {
+            assert!(wire::is_grease(kind.into()) && bytes.len() <= MAX_CONTROL, "a datagram of kind {kind}");
+            self.grease += 1;
+            return;
+        }
         let head = Self::head(bytes);
         let header = head.header;
         let session = self.sessions.entry(header.session).or_default();
@@ -186,10 +194,10 @@ impl Checker {
         } += 1;
     }
 
-    /// A device has sent a datagram; `incarnation` counts its starts.
+    /// Checks a datagram that a device has sent. `incarnation` counts the device's starts.
     ///
     /// # Panics
-    /// When it is malformed or reuses a packet number, or all devices together send too much (I10).
+    /// If it is malformed or reuses a packet number, or if all devices together send too much (I10).
     pub fn device_sent(&mut self, now: Time, node: u32, incarnation: u32, bytes: &[u8]) {
         let Head { header, kind, .. } = Self::head(bytes);
         let number = header.packet_number.counter();
@@ -234,10 +242,10 @@ impl Checker {
         head
     }
 
-    /// I1: under the final name there is the object, or the file that was there before, or nothing.
+    /// I1: the final name has the object, the previous file, or no file.
     ///
     /// # Panics
-    /// When there is anything else.
+    /// If it has anything else.
     pub fn check_disk(&self, device: u32, disk: &SimDisk, before: Option<&[u8]>) {
         disk.with_file(&self.name, |file| match file {
             None => assert!(before.is_none(), "I1: device {device} has lost the file it had"),
@@ -265,19 +273,19 @@ impl Checker {
         disk.with_file(&self.name, |file| file == Some(&self.object[..]))
     }
 
-    /// I2: a device that the table has as complete has the object, synced.
+    /// I2: a device that is complete in the table has the object, synced.
     ///
     /// # Panics
-    /// When it has not.
+    /// If it has not.
     pub fn check_complete(&self, device: u32, disk: &SimDisk) {
         assert!(self.has_object(disk), "I2: device {device} is complete in the table but has no object");
         assert!(disk.is_settled(), "I2: device {device} is complete, and a power cut could undo it");
     }
 
-    /// I6: what a receiver buffers is within its bound.
+    /// I6: a receiver's buffers are within their bound.
     ///
     /// # Panics
-    /// When it is beyond.
+    /// If they exceed it.
     pub fn check_buffered(&self, device: u32, buffered: usize, bound: usize) {
         assert!(buffered <= bound, "I6: device {device} buffers {buffered} bytes, more than {bound}");
     }

@@ -1,6 +1,6 @@
-//! Virtual files: a source for the sender, a disk for each device. A disk outlives its device's
-//! crashes. It knows what has been synced, of bytes and of names: a crash loses or tears the rest.
-//! What it refuses, and at which operation its device loses power, is said in advance ([`DiskFaults`]).
+//! Virtual files: a source for the sender, and a disk for each device. A disk outlives its device's
+//! crashes. It records which bytes and names are synced; a crash loses or tears the rest. [`DiskFaults`]
+//! sets in advance which operations fail, and at which operation the device loses power.
 
 use super::disk_faults::{DiskError, DiskFaults, Op};
 use super::faults::Faults;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// An object in memory that can be made to change under the sender.
+/// An object in memory that can change while the sender reads it.
 #[derive(Clone)]
 pub struct SimSource {
     bytes: Arc<Vec<u8>>,
@@ -26,11 +26,11 @@ impl SimSource {
     pub fn new(bytes: Arc<Vec<u8>>) -> Self {
         Self { bytes, changed: Arc::new(AtomicBool::new(false)) }
     }
-    /// From now on the file is not what it was: it cannot be read, checked or sent.
+    /// Changes the file: from now on it cannot be read, checked or sent.
     pub fn change(&self) {
         self.changed.store(true, Ordering::SeqCst);
     }
-    /// The bytes that `raw` stands for, as the kernel would read them; `None` if they are gone.
+    /// The bytes that `raw` stands for, as the kernel would read them; `None` if they no longer exist.
     #[must_use]
     pub fn resolve(&self, raw: RawBytes) -> Option<&[u8]> {
         if self.changed.load(Ordering::SeqCst) {
@@ -65,28 +65,28 @@ impl Source for SimSource {
     }
 }
 
-/// A change of a name that no sync of the directory has made durable yet.
+/// A change of a name that is not durable yet, because the directory was not synced.
 struct Change {
     name: String,
     before: Option<Arc<Vec<u8>>>,
-    /// The part file that got the name, if it did.
+    /// The part file that got the name, if any.
     part: Option<(u64, Pages)>,
 }
 
 #[derive(Default)]
 struct State {
     faults: DiskFaults,
-    /// Files under their final names, with durable bytes: a rename happens after the sync.
+    /// Files under their final names, with durable bytes: a part file is renamed after its sync.
     files: BTreeMap<String, Arc<Vec<u8>>>,
     /// Changes of `files` since the directory was last synced.
     unsynced: Vec<Change>,
     parts: BTreeMap<u64, Pages>,
-    /// Part files whose device is at work on them; another may be taken over.
+    /// Part files with a living device. A later run may take over the others.
     owned: BTreeSet<u64>,
-    /// What is expected to come; only to save memory.
+    /// The expected object, used only to save memory.
     object: Arc<Vec<u8>>,
     made: u64,
-    /// How often each operation was begun.
+    /// Number of times that each operation was begun.
     begun: [u64; Op::ALL.len()],
     written: u64,
     version: u64,
@@ -106,8 +106,8 @@ impl State {
         self.struck.count(op.refused(error));
         Err(SinkError::Disk(error.text(op)))
     }
-    /// Does `act` as the operation `op` on the part file `part`, if there is one yet, unless the
-    /// operation is to fail or the power goes. Whose part file was lost in a crash has no power.
+    /// Runs `act` as the operation `op` on the part file `part` (`None` before it exists), unless the
+    /// operation is to fail or the power fails. A part file lost in a crash has no power.
     fn operate<T>(
         &mut self,
         op: Op,
@@ -145,10 +145,10 @@ impl State {
         self.crash(&mut fastrand::Rng::with_seed(seed));
     }
     fn crash(&mut self, rng: &mut fastrand::Rng) {
-        // Who comes to clean up after that does so in vain.
+        // A clean-up after the power failure has no effect.
         self.owned.clear();
         self.parts.values_mut().for_each(|part| part.crash(rng));
-        // Changes of names reach the disk in their order, up to any of them.
+        // Changes of names become durable in their order, up to any of them.
         let kept = rng.usize(..=self.unsynced.len());
         let lost: Vec<Change> = self.unsynced.drain(kept..).collect();
         self.unsynced.clear();
@@ -161,7 +161,7 @@ impl State {
             };
         }
     }
-    /// The part file `id` gets a name, or what had the name goes (`None`); not durable yet.
+    /// Gives the part file `id` the name; with `None` removes the file of that name. Not durable yet.
     fn rename(&mut self, id: Option<u64>, name: &str) {
         let part = id.and_then(|id| Some((id, self.parts.remove(&id)?)));
         let content = part.as_ref().map(|(_, pages)| {
@@ -177,12 +177,12 @@ impl State {
     }
 }
 
-/// A device's disk; clones are the same disk.
+/// A device's disk. Clones are the same disk.
 #[derive(Clone, Default)]
 pub struct SimDisk(Arc<Mutex<State>>);
 
 impl SimDisk {
-    /// An empty disk with these faults; `object` is what will probably be put on it.
+    /// An empty disk with these faults. `object` is its expected content.
     #[must_use]
     pub fn new(faults: DiskFaults, object: Arc<Vec<u8>>) -> Self {
         Self(Arc::new(Mutex::new(State { faults, object, ..State::default() })))
@@ -190,15 +190,15 @@ impl SimDisk {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// Puts a synced file on it.
+    /// Puts a synced file on the disk.
     pub fn put(&self, name: &str, bytes: Vec<u8>) {
         self.state().files.insert(name.to_owned(), Arc::new(bytes));
     }
-    /// Takes all faults away.
+    /// Removes all faults.
     pub fn mend(&self) {
         self.state().faults = DiskFaults::default();
     }
-    /// Looks at the file of that name.
+    /// Calls `f` with the content of the file of that name.
     pub fn with_file<T>(&self, name: &str, f: impl FnOnce(Option<&[u8]>) -> T) -> T {
         f(self.state().files.get(name).map(|f| &f[..]))
     }
@@ -212,7 +212,7 @@ impl SimDisk {
     pub fn is_settled(&self) -> bool {
         self.state().unsynced.is_empty()
     }
-    /// Counts the changes to files under final names.
+    /// The number of changes to files under final names.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.state().version
@@ -227,23 +227,23 @@ impl SimDisk {
     pub fn parts(&self) -> usize {
         self.state().parts.len()
     }
-    /// What it refused, and where its power went.
+    /// The faults that occurred.
     #[must_use]
     pub fn struck(&self) -> Faults {
         self.state().struck.clone()
     }
-    /// The device loses power: what was not synced is kept, lost or torn, each write for itself.
+    /// Cuts the device's power. Each write that was not synced is kept, lost or torn by itself.
     pub fn crash(&self, rng: &mut fastrand::Rng) {
         self.state().crash(rng);
     }
-    /// Whether the power went at an operation since the last time this was asked.
+    /// Whether the power failed at an operation since the last call.
     #[must_use]
     pub fn take_power_loss(&self) -> bool {
         std::mem::take(&mut self.state().power_lost)
     }
 }
 
-/// The virtual sink: any name that is not taken will do.
+/// The virtual sink. It accepts any free name.
 pub struct SimSink {
     disk: SimDisk,
     force: bool,
@@ -286,7 +286,7 @@ impl Sink for SimSink {
             return state.refuse(Op::Create, DiskError::Full);
         }
         let (id, adopted) = state.operate(Op::Create, None, |state| {
-            // A number is given once: who has lost a part to a crash must not reach its successor.
+            // Every number is used once: after a crash, an old part must not reach its successor.
             let id = state.made;
             state.made += 1;
             let part = orphan.and_then(|id| state.parts.remove(&id));
@@ -335,12 +335,12 @@ struct SimPart {
 }
 
 impl SimPart {
-    /// Sync, rename, sync of the directory, each of which can fail or be the last.
+    /// Sync, rename and sync of the directory. Each can fail, or be the last operation.
     fn publish(&self, state: &mut State) -> Result<PathBuf, SinkError> {
         let id = self.id;
         state.operate(Op::Sync, Some(id), |state| state.part(id).sync())?;
         if state.faults.name_taken_late && !self.force {
-            // Somebody else's file, of which the checks know.
+            // Another program's file, which the checks know.
             state.struck.count("name taken late");
             return Err(SinkError::Name(format!("{:?} has been taken meanwhile", self.name)));
         }
@@ -365,7 +365,7 @@ impl Part for SimPart {
             _ => state.operate(Op::Write, Some(id), |state| state.part(id).write(offset, bytes)),
         };
         if done.is_err() && state.owned.contains(&id) {
-            // A write that fails has written a beginning: what there was room for, or some of it.
+            // A failing write has written a prefix: as much as there was room for, or half.
             let begun = limit.map_or(bytes.len() / 2, |limit| limit.saturating_sub(before) as usize);
             state.part(id).write(offset, &bytes[..begun.min(bytes.len())]);
         }
@@ -439,7 +439,7 @@ mod tests {
         drop(second);
         disk.with_file("x", |file| assert_eq!(file, Some(&b"abcdefgh"[..])));
         assert_eq!(disk.parts(), 1);
-        // The next run takes over what is left; who was switched off does not reach it any more.
+        // The next run takes over the part file; the device without power no longer reaches it.
         let third = SimSink::new(disk.clone(), true).create("x", 8).unwrap();
         third.write_at(0, b"ABCDEFGH").unwrap();
         assert_eq!(disk.parts(), 1);
@@ -494,7 +494,7 @@ mod tests {
                     part.read_at(0, &mut [0; 8])?;
                     part.commit()
                 });
-                // Whoever is without power learns nothing.
+                // A device without power learns nothing.
                 assert!(outcome.is_err() && disk.take_power_loss() && !disk.take_power_loss());
                 assert!(disk.is_settled() && disk.struck().total() == 1);
                 disk.with_file("x", |file| match file {
@@ -504,7 +504,7 @@ mod tests {
                 });
                 let after_sync = op == Op::SyncDirectory && seed % 2 == 1;
                 assert!(!after_sync || new > 0, "a synced name is lost");
-                // What was not renamed, or lost its new name again, is a part file.
+                // A part file that was not renamed, or lost its new name again, stays a part file.
                 let renamed = disk.with_file("x", |file| file == Some(b"contents"));
                 let made = op != Op::Create || seed % 2 == 1;
                 assert_eq!(disk.parts(), usize::from(made && !renamed), "{op:?} {seed}");

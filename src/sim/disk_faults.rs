@@ -1,28 +1,28 @@
-//! What can go wrong with a device's disk, and how a scenario gets its share of it.
+//! The faults of a device's disk, and how a scenario draws them.
 
 use super::scenario::{DevicePlan, Draw, Expectation, Scenario};
 use crate::layout::Layout;
 use std::time::Duration;
 
-/// What a device asks of its disk.
+/// An operation of a device's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Makes the part file, and reserves its space.
     Create,
     /// Writes to the part file.
     Write,
-    /// Reads from it.
+    /// Reads from the part file.
     Read,
-    /// Makes its bytes durable.
+    /// Makes the part file's bytes durable.
     Sync,
-    /// Gives it its final name.
+    /// Gives the part file its final name.
     Rename,
-    /// Makes that name durable.
+    /// Makes the final name durable.
     SyncDirectory,
 }
 
 impl Op {
-    /// All of them.
+    /// All operations.
     pub const ALL: [Self; 6] =
         [Self::Create, Self::Write, Self::Read, Self::Sync, Self::Rename, Self::SyncDirectory];
 
@@ -36,7 +36,7 @@ impl Op {
             Self::SyncDirectory => "sync the directory",
         }
     }
-    /// The class of a power cut right before or `after` it.
+    /// The class of a power cut right before or `after` the operation.
     pub(super) const fn cut(self, after: bool) -> &'static str {
         match (self, after) {
             (Self::Create, false) => "power cut before creating",
@@ -53,7 +53,7 @@ impl Op {
             (Self::SyncDirectory, true) => "power cut after the directory's sync",
         }
     }
-    /// The class of a refusal of it.
+    /// The class of an error of the operation.
     pub(super) const fn refused(self, error: DiskError) -> &'static str {
         match (self, error) {
             (Self::Create, DiskError::InputOutput) => "EIO on creating",
@@ -76,7 +76,7 @@ impl Op {
     }
 }
 
-/// How a disk refuses.
+/// An error of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskError {
     /// EIO.
@@ -88,7 +88,7 @@ pub enum DiskError {
 }
 
 impl DiskError {
-    /// What the device says of it.
+    /// The error text that the device reports.
     pub(super) fn text(self, op: Op) -> String {
         let why = match self {
             Self::InputOutput => "input/output error",
@@ -99,38 +99,38 @@ impl DiskError {
     }
 }
 
-/// The device loses power at an operation.
+/// A power cut at an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PowerCut {
-    /// At which.
+    /// The operation.
     pub op: Op,
-    /// At which of them, from 0 on.
+    /// The number of the operation among those of its kind, from 0 on.
     pub nth: u64,
-    /// When it has been done, not before.
+    /// Whether the power fails after the operation rather than before it.
     pub after: bool,
-    /// Decides what becomes of that which is not synced.
+    /// Seed that decides what happens to unsynced data.
     pub seed: u64,
 }
 
-/// What a disk refuses, and when its device loses power.
+/// The errors of a disk, and the power cut of its device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskFaults {
-    /// Bytes it has room for, if it is not unlimited; a part file is preallocated.
+    /// Capacity in bytes; `None` is unlimited. Part files are preallocated.
     pub capacity: Option<u64>,
-    /// Nothing can be created.
+    /// Whether creating files fails.
     pub read_only: bool,
-    /// This operation with this number (from 0) fails, once: the system tells of a lost write one time.
+    /// The operation with this number (from 0) fails, once: a system reports a lost write one time.
     pub error: Option<(Op, u64, DiskError)>,
-    /// Writes fail as on a full disk after so many bytes written, though there was room.
+    /// Writes fail as on a full disk after this number of bytes, though there was room.
     pub full_after: Option<u64>,
-    /// The final name is taken while the object is being received.
+    /// Whether another file takes the final name while the object is being received.
     pub name_taken_late: bool,
-    /// The device loses power.
+    /// The power cut of the device.
     pub power_cut: Option<PowerCut>,
 }
 
 impl Draw {
-    /// A fault, and whether the device cannot complete with it.
+    /// Draws a fault, and whether it prevents the device from completing.
     pub(super) fn disk(&mut self, layout: &Layout) -> (DiskFaults, bool) {
         let size = layout.object_size();
         let none = DiskFaults::default();
@@ -146,11 +146,10 @@ impl Draw {
         }
     }
 
-    /// Gives a share of the devices to which nothing happens a disk that fails at an operation, or
-    /// a power cut at one.
+    /// Gives some of the devices without other faults a disk error or a power cut at an operation.
     pub(super) fn disk_faults(mut self, mut scenario: Scenario) -> Scenario {
         let (steady, linger) = (scenario.sender.is_steady(), scenario.linger);
-        // The first one is to have a quiet life, so that there is a session.
+        // The first device has no fault, so that there is a session.
         for plan in scenario.devices.iter_mut().skip(1) {
             let eventful = plan.crash.is_some()
                 || plan.interrupt.is_some()
@@ -185,9 +184,9 @@ impl Draw {
         plan.faults.error = Some((op, nth, if op == Op::Read { DiskError::InputOutput } else { error }));
         plan.existing = plan.force && self.chance(50);
         plan.expectation = match op {
-            // They may not come to that.
+            // The device may never reach this operation.
             Op::Write | Op::Read => Expectation::Any,
-            // What replaced another file stays.
+            // A file that replaced another one stays.
             Op::SyncDirectory if plan.existing => Expectation::Unconfirmed,
             _ => Expectation::Fails,
         };
@@ -200,7 +199,7 @@ impl Draw {
         plan.force = self.chance(70);
         plan.existing = plan.force && self.chance(50);
         plan.back = self.chance(80).then(|| self.between(50, 4_000));
-        // The sender stays long enough after the last of the others.
+        // The sender stays long enough after the last of the other devices.
         let awaited = steady && plan.force && plan.back.is_some() && linger >= Duration::from_secs(30);
         if !awaited {
             plan.hope();

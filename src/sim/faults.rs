@@ -1,4 +1,4 @@
-//! How often each class of fault struck, as opposed to how often it was planned.
+//! Counts the faults that occurred, by class. `planned` counts the planned ones.
 
 use super::network::Counts;
 use std::collections::BTreeMap;
@@ -8,17 +8,17 @@ use std::collections::BTreeMap;
 pub struct Faults(BTreeMap<&'static str, u64>);
 
 impl Faults {
-    /// One of this class has struck.
+    /// Counts one fault of this class.
     pub fn count(&mut self, class: &'static str) {
         self.many(class, 1);
     }
-    /// As many of this class have struck; a class without any does not appear.
+    /// Counts `times` faults of this class. A class without any does not appear.
     pub fn many(&mut self, class: &'static str, times: u64) {
         if times > 0 {
             *self.0.entry(class).or_default() += times;
         }
     }
-    /// Adds what a network did to datagrams.
+    /// Adds the faults of a network.
     pub fn of_network(&mut self, counts: &Counts) {
         for (class, times) in [
             ("datagram lost", counts.lost),
@@ -34,15 +34,15 @@ impl Faults {
             self.many(class, times);
         }
     }
-    /// Adds another run's.
+    /// Adds the counts of another run.
     pub fn add(&mut self, other: &Self) {
         other.classes().for_each(|(class, times)| self.many(class, times));
     }
-    /// Each class that struck, by name, and how often.
+    /// The name and the count of each class that occurred.
     pub fn classes(&self) -> impl ExactSizeIterator<Item = (&'static str, u64)> {
         self.0.iter().map(|(&class, &times)| (class, times))
     }
-    /// All of them.
+    /// The sum of all classes.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.0.values().sum()

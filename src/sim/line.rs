@@ -1,56 +1,56 @@
-//! Lines: a rate that can change, a finite queue in front of it, and meters on what passes.
+//! Lines: a rate that can change, a finite queue before it, and meters of the traffic.
 
 use super::network::FRAMING;
 use crate::time::Time;
 use std::ops::Range;
 use std::time::Duration;
 
-/// Length of the slices of virtual time that meters count by.
+/// Time resolution of the meters, in virtual time.
 pub const SLICE: Duration = Duration::from_millis(10);
 
-/// A line with a rate and a finite queue. Datagrams leave it in the order they entered, each
-/// after as long as its bits (with framing) take: a token bucket as deep as one datagram.
+/// A line with a rate and a finite queue. Datagrams leave in order, each after the time that its bits
+/// (with framing) take: a token bucket with a depth of one datagram.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// Bits per second at first.
+    /// Initial rate in bits per second.
     pub rate: u64,
-    /// Bytes that may wait.
+    /// Size of the queue in bytes.
     pub queue: usize,
-    /// A full queue holds the sender up (a socket buffer) instead of dropping (a switch).
+    /// Whether a full queue blocks the sender (a socket buffer) instead of dropping (a switch).
     pub holds: bool,
-    /// From each of these times, in rising order, the rate is another, in bits per second.
+    /// Changes of the rate: times in ascending order, and the rate in bits per second from then on.
     pub changes: Vec<(Time, u64)>,
     free_at: Time,
 }
 
 impl Line {
-    /// A line of `rate` bits per second with a queue of `queue` bytes that drops or holds.
+    /// A line of `rate` bits per second with a queue of `queue` bytes that drops or blocks.
     #[must_use]
     pub const fn new(rate: u64, queue: usize, holds: bool) -> Self {
         Self { rate, queue, holds, changes: Vec::new(), free_at: Time::ZERO }
     }
-    /// The same line, which has `rate` bits per second from `at` on.
+    /// The same line with `rate` bits per second from `at` on.
     ///
     /// # Panics
-    /// When `at` is before an earlier change.
+    /// If `at` is before an earlier change.
     #[must_use]
     pub fn changing(mut self, at: Time, rate: u64) -> Self {
         assert!(self.changes.last().is_none_or(|&(last, _)| last <= at), "changes are in order");
         self.changes.push((at, rate));
         self
     }
-    /// Bits per second at `at`.
+    /// The rate in bits per second at `at`.
     #[must_use]
     pub fn rate_at(&self, at: Time) -> u64 {
         self.stretch(at).0
     }
-    /// The rate at `at`, and when it changes next.
+    /// The rate at `at`, and the time of its next change.
     fn stretch(&self, at: Time) -> (u64, Time) {
         let next = self.changes.partition_point(|&(from, _)| from <= at);
         let rate = if next == 0 { self.rate } else { self.changes[next - 1].1 };
         (rate.max(1), self.changes.get(next).map_or(Time::NEVER, |&(from, _)| from))
     }
-    /// When `bits` that begin at `at` are through.
+    /// The time at which `bits` that start at `at` have passed.
     fn through(&self, mut at: Time, mut bits: u128) -> Time {
         loop {
             let (rate, until) = self.stretch(at);
@@ -63,7 +63,7 @@ impl Line {
             at = until;
         }
     }
-    /// Bytes that wait at `now`, the one on its way included.
+    /// Bytes in the queue at `now`, including the datagram that is passing.
     pub(super) fn backlog(&self, now: Time) -> usize {
         let (mut at, mut bits) = (now, 0);
         while at < self.free_at {
@@ -74,12 +74,13 @@ impl Line {
         }
         usize::try_from(bits / 8).unwrap_or(usize::MAX)
     }
-    /// When no more than `bytes` wait.
+    /// The time at which at most `bytes` are in the queue.
     pub(super) fn drained_to(&self, bytes: usize, now: Time) -> Time {
         let excess = self.backlog(now).saturating_sub(bytes) as u128;
         self.through(now, excess * 8)
     }
-    /// When a datagram of `bytes` handed in at `now` is through; `None` if the queue is full.
+    /// The time at which a datagram of `bytes` that arrives at `now` has passed; `None` if the queue is
+    /// full.
     pub(super) fn pass(&mut self, now: Time, bytes: usize) -> Option<Time> {
         if !self.holds && self.backlog(now) + bytes > self.queue {
             return None;
@@ -87,7 +88,7 @@ impl Line {
         self.free_at = self.through(self.free_at.max(now), (bytes + FRAMING) as u128 * 8);
         Some(self.free_at)
     }
-    /// How long a datagram handed in at `now` waits before its first bit goes out.
+    /// The time that a datagram that arrives at `now` waits before its first bit is sent.
     pub(super) fn wait(&self, now: Time) -> Duration {
         self.free_at.since(now)
     }
@@ -97,16 +98,16 @@ fn bits_in(time: Duration, rate: u64) -> u128 {
     time.as_nanos() * u128::from(rate) / 1_000_000_000
 }
 
-/// What passed a place in a stretch of time.
+/// Traffic at one point over a span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
-    /// How long it was.
+    /// Length of the span.
     pub length: Duration,
     /// Datagrams that passed.
     pub datagrams: u64,
     /// Their bytes on the wire, framing included.
     pub wire_bytes: u64,
-    /// Bytes of symbols among those, without any header.
+    /// Bytes of symbols in them, without any header.
     pub payload: u64,
     /// Datagrams dropped by the full queue of a line or of a socket.
     pub drops: u64,
@@ -115,12 +116,12 @@ pub struct Window {
 }
 
 impl Window {
-    /// Symbols' bytes as bits per second.
+    /// The rate of symbol bytes in bits per second.
     #[must_use]
     pub fn goodput(&self) -> f64 {
         self.payload as f64 * 8.0 / self.length.as_secs_f64().max(1e-9)
     }
-    /// All that passed as bits per second on the wire.
+    /// The rate of all traffic in bits per second on the wire.
     #[must_use]
     pub fn wire_rate(&self) -> f64 {
         self.wire_bytes as f64 * 8.0 / self.length.as_secs_f64().max(1e-9)
@@ -141,7 +142,7 @@ impl Window {
     }
 }
 
-/// Counts what passes a place, by [`SLICE`]s of virtual time.
+/// Counts the traffic at one point, by [`SLICE`]s of virtual time.
 #[derive(Clone, Debug, Default)]
 pub struct Meter(Vec<Window>);
 
@@ -157,7 +158,8 @@ impl Meter {
         }
         &mut self.0[index]
     }
-    /// A datagram of `bytes`, `payload` of them a symbol's, passed at `at` after `wait` in a queue.
+    /// Records a datagram of `bytes`, `payload` of them a symbol's, that passed at `at` after `wait` in a
+    /// queue.
     pub(super) fn passed(&mut self, at: Time, bytes: usize, payload: usize, wait: Duration) {
         let one = Window {
             length: Duration::ZERO,
@@ -169,11 +171,11 @@ impl Meter {
         };
         self.slice_mut(at).add(&one);
     }
-    /// A datagram was dropped at `at`.
+    /// Records a datagram dropped at `at`.
     pub(super) fn dropped(&mut self, at: Time) {
         self.slice_mut(at).drops += 1;
     }
-    /// All that passed in `window`, which is widened to whole slices.
+    /// The traffic in `window`, extended to whole slices.
     #[must_use]
     pub fn over(&self, window: Range<Time>) -> Window {
         let first = slice(window.start);
@@ -185,7 +187,7 @@ impl Meter {
         sum.length = SLICE * u32::try_from(end - first).unwrap_or(u32::MAX);
         sum
     }
-    /// All that ever passed, up to the last slice with anything in it.
+    /// All traffic, up to the last slice with any.
     #[must_use]
     pub fn total(&self) -> Window {
         self.over(Time::ZERO..Time::ZERO + SLICE * u32::try_from(self.0.len()).unwrap_or(u32::MAX))
@@ -195,13 +197,13 @@ impl Meter {
 /// The meters of one node.
 #[derive(Clone, Debug, Default)]
 pub struct Meters {
-    /// On the line out of it.
+    /// Meter of the line out of it.
     pub egress: Meter,
-    /// On the switch behind that line.
+    /// Meter of the switch after that line.
     pub uplink: Meter,
-    /// On the line into it.
+    /// Meter of the line into it.
     pub ingress: Meter,
-    /// On its sockets: what came out of the network, and what the socket buffers dropped.
+    /// Meter of its sockets: datagrams that arrived, and drops of the socket buffers.
     pub arrived: Meter,
 }
 
@@ -217,7 +219,8 @@ mod tests {
 
     #[test]
     fn a_rate_that_changes_carries_what_it_should() {
-        // One datagram a millisecond; half of that from 10 ms to 20 ms, in the middle of one.
+        // One datagram a millisecond; half of that from 10 ms to 20 ms. Both changes fall into a
+        // datagram.
         let mut line = Line::new(8_000_000, 1 << 20, false)
             .changing(Time(10_500_000), 4_000_000)
             .changing(ms(20), 8_000_000);

@@ -1,18 +1,18 @@
-//! Links: what is lost, delayed, overtaken, doubled or damaged on the way.
+//! Links: they lose, delay, reorder, duplicate and damage datagrams.
 
 use super::network::Counts;
 use crate::time::Time;
 use std::time::Duration;
 
-/// A Gilbert-Elliott channel: two states, with loss in the bad one. The states last for times
-/// and not for datagrams, so that a quiet link is not bad for minutes.
+/// A Gilbert-Elliott channel: two states, with loss in the bad one. The length of a state is a time and
+/// not a number of datagrams; otherwise a quiet link would stay bad for minutes.
 #[derive(Clone, Copy, Debug)]
 pub struct Burst {
     /// Mean time between bad periods.
     pub good: Duration,
     /// Mean length of a bad period.
     pub bad: Duration,
-    /// Chance a datagram to be lost while bad.
+    /// Probability of losing a datagram in the bad state.
     pub loss: f64,
 }
 
@@ -29,29 +29,29 @@ impl Burst {
     }
 }
 
-/// What a link does to datagrams.
+/// The quality of a link.
 #[derive(Clone, Debug, Default)]
 pub struct Quality {
-    /// Chance to be lost, each datagram for itself.
+    /// Probability of losing a datagram, independently.
     pub loss: f64,
     /// Lossy periods.
     pub burst: Option<Burst>,
     /// Shortest delay.
     pub delay: Duration,
-    /// Up to this much more.
+    /// Most additional delay.
     pub jitter: Duration,
-    /// Chance to be overtaken.
+    /// Probability of being overtaken.
     pub reorder: f64,
-    /// Chance to come twice.
+    /// Probability of being duplicated.
     pub duplicate: f64,
-    /// Chance to be damaged: cut short, or with flipped bits.
+    /// Probability of being damaged: cut short, or with flipped bits.
     pub corrupt: f64,
-    /// Nothing passes from the one time to the other.
+    /// Partitions: no datagram passes between the two times.
     pub partitions: Vec<(Time, Time)>,
 }
 
 impl Quality {
-    /// The share of datagrams that are lost in the long run, partitions aside.
+    /// The long-term share of lost datagrams, without partitions.
     #[must_use]
     pub fn mean_loss(&self) -> f64 {
         let burst = self.burst.map_or(0.0, |b| {
@@ -67,22 +67,22 @@ impl Quality {
 pub(super) struct Link {
     bad: bool,
     state_until: Time,
-    /// When the last datagram that was not overtaken arrives.
+    /// Arrival time of the last datagram that was not overtaken.
     last: Time,
 }
 
 impl Link {
-    /// Its first period is a good one.
+    /// The first period is a good one.
     pub const NEW: Self = Self { bad: true, state_until: Time::ZERO, last: Time::ZERO };
 }
 
-/// What a link made of a datagram.
+/// The fate of a datagram on a link.
 pub(super) enum Fate {
     Lost,
     Passed { at: Time, again: Option<Time>, damaged: bool },
 }
 
-/// What a link does to a datagram sent at `now` that reaches it at `at`.
+/// The fate of a datagram sent at `now` that would arrive at `at`.
 pub(super) fn traverse(
     rng: &mut fastrand::Rng,
     counts: &mut Counts,

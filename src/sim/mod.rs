@@ -1,6 +1,6 @@
-//! The test-bed: a seeded world on one thread. Its clock, network and disks are virtual; machines,
-//! engine loop and job code are the real ones, driven through the same ports. The same seed and
-//! the same commit replay the same run, byte for byte.
+//! The test-bed: a seeded world on one thread. Its clock, network and disks are virtual. The machines,
+//! the engine loop and the job code are the real ones, driven through the same ports. The same seed and
+//! the same commit replay the same run, byte for byte. Only tests and `examples/simulate.rs` use it.
 //!
 //! ```text
 //!   scenario, disk_faults, hostile  (seed -> sizes, links, faults, enemies)   runner (ranges of seeds)

@@ -1,15 +1,15 @@
-//! The virtual network: lines with a rate and a finite queue, links that lose, delay, reorder,
-//! duplicate and corrupt, multicast groups and unicast addresses.
+//! The virtual network: lines with a rate and a queue; links that lose, delay, reorder, duplicate and
+//! corrupt; multicast groups and unicast addresses.
 //!
 //! ```text
 //!   sender's egress -> its uplink -> its up link --+--> device 1's ingress line -> its down link
 //!    (socket buffer)    (a switch)                 +--> device 2's ingress line -> its down link
 //! ```
 //!
-//! Multicast and unicast compete for the same lines. Queues and loss on the sender's side are shared
-//! by the whole group; an ingress line and a down link are one device's own. Links lose and delay what
-//! has passed the lines. What leaves at one instant travels as a [`Volley`], shared by all its
-//! receivers; nothing is allocated for each.
+//! Multicast and unicast share the same lines. The whole group shares the queues and the loss on the
+//! sender's side. An ingress line and a down link belong to one device. A datagram passes the lines first
+//! and is then lost or delayed by the link. Datagrams that leave at one instant travel as a [`Volley`],
+//! which all receivers share; there is no allocation for each.
 
 pub mod forger;
 
@@ -23,13 +23,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A node of the world, by its place in it.
+/// Index of a node in the world.
 pub type NodeId = u32;
 /// Port of every node's own socket.
 pub const UNICAST_PORT: u16 = 40_000;
 /// Bytes around a UDP payload on Ethernet: preamble, MAC, IPv4, UDP, check sequence, gap.
 pub const FRAMING: usize = 66;
-/// Bytes of a symbol's datagram before its payload; corruption of a symbol hits what follows.
+/// Bytes of a symbol's datagram before its payload. Only the payload of a symbol is corrupted.
 const SYMBOL_HEAD: usize = crate::limits::SYMBOL_HEADER_LEN;
 
 /// The address of a node's own socket.
@@ -39,54 +39,54 @@ pub fn address(node: NodeId) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, b, c, d)), UNICAST_PORT)
 }
 
-/// One node's place in the network.
+/// A node's lines and links.
 #[derive(Clone, Debug, Default)]
 pub struct Attachment {
-    /// The line out of it; none is infinitely fast.
+    /// The line out of the node; `None` is infinitely fast.
     pub egress: Option<Line>,
-    /// The switch's line behind that: what all it sends has to pass, whoever it is for.
+    /// The switch's line after that, which all datagrams of the node pass.
     pub uplink: Option<Line>,
-    /// The line into it.
+    /// The line into the node.
     pub ingress: Option<Line>,
-    /// What happens to what it sends.
+    /// The link from the node.
     pub up: Quality,
-    /// What happens on the path to it.
+    /// The link to the node.
     pub down: Quality,
 }
 
-/// How often each thing happened.
+/// Counters of the network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Datagrams handed to the network.
     pub sent: u64,
     /// Bytes of them on the wire, framing included.
     pub wire_bytes: u64,
-    /// Datagrams delivered (a multicast one once a receiver).
+    /// Datagrams delivered; a multicast datagram counts once for each receiver.
     pub delivered: u64,
-    /// Lost each for itself.
+    /// Datagrams lost independently.
     pub lost: u64,
-    /// Lost in bursts.
+    /// Datagrams lost in bursts.
     pub burst_lost: u64,
-    /// Lost because of a partition.
+    /// Datagrams lost in a partition.
     pub partitioned: u64,
-    /// Dropped by a full queue.
+    /// Datagrams dropped by a full queue.
     pub tail_dropped: u64,
-    /// Sent on twice.
+    /// Datagrams duplicated.
     pub duplicated: u64,
-    /// Overtaken.
+    /// Datagrams reordered.
     pub reordered: u64,
-    /// Damaged.
+    /// Datagrams damaged.
     pub corrupted: u64,
-    /// Forged.
+    /// Datagrams forged.
     pub forged: u64,
-    /// Nobody there.
+    /// Datagrams to an address without a node.
     pub unroutable: u64,
-    /// Dropped by a receiver's full socket buffer.
+    /// Datagrams dropped by a receiver's full socket buffer.
     pub kernel_drops: u64,
 }
 
 impl Counts {
-    /// Adds another world's counts.
+    /// Adds the counts of another world.
     pub fn add(&mut self, other: &Self) {
         self.sent += other.sent;
         self.wire_bytes += other.wire_bytes;
@@ -104,19 +104,19 @@ impl Counts {
     }
 }
 
-/// Most datagrams of one volley.
+/// Most datagrams in one volley.
 pub const VOLLEY: usize = 64;
 
-/// Datagrams that left a node at one instant for one address.
+/// Datagrams that left one node at one instant for one address.
 #[derive(Debug)]
 pub struct Volley {
-    /// Their sender.
+    /// Their source address.
     pub from: SocketAddr,
     /// At most [`VOLLEY`].
     pub datagrams: Vec<Rc<[u8]>>,
-    /// Bytes of the symbol in each, where somebody measures; 0 for what is no symbol.
+    /// Bytes of the symbol in each datagram, if the network is metered; 0 if it is not a symbol.
     payloads: Vec<usize>,
-    /// When they left.
+    /// Time of sending.
     sent: Time,
 }
 
@@ -126,31 +126,31 @@ impl Volley {
     }
 }
 
-/// Some datagrams of a volley on the last part of their way, all at the same time.
+/// Datagrams of a volley that reach a node at the same time.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// To whom.
+    /// The receiving node.
     pub node: NodeId,
-    /// By which socket.
+    /// The receiving socket.
     pub via: Via,
-    /// Bit i stands for datagram i of the volley.
+    /// The datagrams: bit i stands for datagram i of the volley.
     pub which: u64,
-    /// What left the sender.
+    /// The volley as it left the sender.
     pub volley: Rc<Volley>,
 }
 
 impl Arrival {
-    /// How many datagrams they are.
+    /// The number of datagrams.
     #[must_use]
     pub const fn count(&self) -> u32 {
         self.which.count_ones()
     }
 }
 
-/// Where an arrival is.
+/// The position of an arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Before the line into its node: it is to be handed to [`Network::enter`].
+    /// Before the line into the node. The world passes it to [`Network::enter`].
     Line,
     /// At the node's socket.
     Socket,
@@ -171,11 +171,11 @@ pub struct Network {
     groups: HashMap<SocketAddr, Vec<NodeId>>,
     metered: bool,
     forger: Option<forger::Forger>,
-    /// What has happened.
+    /// Counters.
     pub counts: Counts,
 }
 
-/// Gathers what arrives at the same time.
+/// Collects datagrams that arrive at the same time.
 struct Gathered<'a> {
     volley: &'a Rc<Volley>,
     node: NodeId,
@@ -205,7 +205,7 @@ impl<'a> Gathered<'a> {
     }
 }
 
-/// Bits that are set, as indices.
+/// The indices of the set bits.
 pub fn bits(mut which: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let index = which.trailing_zeros();
@@ -227,15 +227,15 @@ impl Network {
             counts: Counts::default(),
         }
     }
-    /// Measures what passes each node that is added from now on.
+    /// Meters the traffic of each node that is added from now on.
     pub const fn measure(&mut self) {
         self.metered = true;
     }
-    /// A node's meters, if it has any; they start anew.
+    /// Takes a node's meters, if it has any, and resets them.
     pub fn take_meters(&mut self, node: NodeId) -> Option<Meters> {
         self.places[node as usize].meters.as_mut().map(|meters| std::mem::take(&mut **meters))
     }
-    /// The socket of `node` has dropped `count` datagrams.
+    /// Records that the socket of `node` has dropped `count` datagrams.
     pub(super) fn socket_dropped(&mut self, now: Time, node: NodeId, count: u32) {
         self.counts.kernel_drops += u64::from(count);
         if let Some(meters) = &mut self.places[node as usize].meters {
@@ -249,11 +249,11 @@ impl Network {
         self.places.push(Place { attachment, up, down, listening, meters });
         (self.places.len() - 1) as NodeId
     }
-    /// A node's place, to change its quality.
+    /// A node's lines and links, to change them.
     pub fn attachment(&mut self, node: NodeId) -> &mut Attachment {
         &mut self.places[node as usize].attachment
     }
-    /// The node listens to `group` from now on.
+    /// Makes the node listen to `group` from now on.
     pub fn listen(&mut self, node: NodeId, group: SocketAddr) {
         let listening = &mut self.places[node as usize].listening;
         if !listening.contains(&group) {
@@ -261,7 +261,7 @@ impl Network {
             self.groups.entry(group).or_default().push(node);
         }
     }
-    /// The node listens to nothing any more.
+    /// Makes the node leave all groups.
     pub fn leave(&mut self, node: NodeId) {
         for group in std::mem::take(&mut self.places[node as usize].listening) {
             if let Some(members) = self.groups.get_mut(&group) {
@@ -269,7 +269,7 @@ impl Network {
             }
         }
     }
-    /// Bytes the node may send before its egress holds it up.
+    /// Bytes that the node may send before its egress line is full.
     #[must_use]
     pub fn room(&self, node: NodeId, now: Time) -> usize {
         match &self.places[node as usize].attachment.egress {
@@ -277,7 +277,7 @@ impl Network {
             _ => usize::MAX,
         }
     }
-    /// When half of the node's egress queue is free again.
+    /// Time at which half of the node's egress queue is free again.
     #[must_use]
     pub fn writable_at(&self, node: NodeId, now: Time) -> Time {
         match &self.places[node as usize].attachment.egress {
@@ -286,8 +286,8 @@ impl Network {
         }
     }
 
-    /// Carries at most [`VOLLEY`] datagrams from a node to the address `to`, with the source address that they
-    /// bear; `deliver` gets what arrives, with its time and where it then is.
+    /// Carries at most [`VOLLEY`] datagrams from the node `from` with the source address `source` to the
+    /// address `to`. Calls `deliver` for each arrival with its time and position.
     pub fn carry(
         &mut self,
         now: Time,
@@ -320,7 +320,7 @@ impl Network {
         }
     }
 
-    /// When a datagram is through the lines out of its node; `None` if one dropped it.
+    /// The time at which a datagram has passed the lines out of its node; `None` if one dropped it.
     fn depart(&mut self, now: Time, from: NodeId, bytes: usize, payload: usize) -> Option<Time> {
         let Place { attachment, meters, .. } = &mut self.places[from as usize];
         let (egress, uplink) = (&mut attachment.egress, &mut attachment.uplink);
@@ -329,7 +329,7 @@ impl Network {
         for (first, line) in [(true, egress), (false, uplink)] {
             let (wait, through) = match line {
                 Some(line) => (line.wait(at), line.pass(at, bytes)),
-                // What is sent is metered, line or no line.
+                // Sent datagrams are metered with or without a line.
                 None if first => (Duration::ZERO, Some(at)),
                 None => continue,
             };
@@ -358,7 +358,7 @@ impl Network {
         deliver: &mut impl FnMut(Time, Stage, Arrival),
     ) {
         if to.ip().is_multicast() {
-            // Taken out while in use: delivering does not change the membership.
+            // Taken out of the map while in use: delivering does not change the membership.
             let members = self.groups.get_mut(&to).map(std::mem::take).unwrap_or_default();
             for &node in members.iter().filter(|&&n| n != from) {
                 self.approach(volley, flights, node, Via::Group, deliver);
@@ -393,7 +393,7 @@ impl Network {
         self.places[node as usize].listening.iter().any(|a| a.port() == port)
     }
 
-    /// A volley comes to a node: to its line, if it has one, or over its link to its socket.
+    /// Brings a volley to a node: to its line, if it has one, or over its link to its socket.
     fn approach(
         &mut self,
         volley: &Rc<Volley>,
@@ -406,7 +406,7 @@ impl Network {
             self.hand_over(volley, flights.iter().copied(), node, via, deliver);
             return;
         }
-        // Others' datagrams may get there before: each enters when its time has come.
+        // Other nodes' datagrams may arrive before: each enters the line at its own time.
         let mut gathered = Gathered::new(volley, node, via, Stage::Line);
         for &(at, i) in flights {
             gathered.put(at, i, deliver);
@@ -414,7 +414,7 @@ impl Network {
         gathered.flush(deliver);
     }
 
-    /// What has come to the line into its node passes that, or is dropped; then it crosses the link.
+    /// Passes an arrival through the line into its node, which may drop it, and then over the link.
     pub fn enter(&mut self, now: Time, arrival: &Arrival, deliver: &mut impl FnMut(Time, Stage, Arrival)) {
         let Arrival { node, via, which, volley } = arrival;
         let place = &mut self.places[*node as usize];
@@ -474,9 +474,9 @@ impl Network {
         gathered.flush(deliver);
     }
 
-    /// A damaged copy. A symbol's payload is hit, where the block's hash must find it; without a group key
-    /// its head is not authenticated, and a flip there would be a forgery and not an accident. All else is signed
-    /// or sealed, and may be hit anywhere.
+    /// A damaged copy. For a symbol, the damage is in the payload, where the block's hash must detect it.
+    /// Without a group key its header is not authenticated, and a flip there would be a forgery and not
+    /// an accident. All other messages are signed or sealed, and the damage may be anywhere.
     fn damage(&mut self, bytes: &Rc<[u8]>) -> Rc<[u8]> {
         let mut copy = bytes.to_vec();
         if copy.is_empty() || self.rng.u8(..3) == 0 {
@@ -493,7 +493,7 @@ impl Network {
     }
 }
 
-/// Bytes of the symbol that a datagram carries; 0 if it is something else.
+/// Bytes of the symbol in a datagram; 0 if it is another message.
 fn payload(bytes: &[u8]) -> usize {
     if let Ok((_, Message::Symbol(symbol))) = decode_plain(bytes) { symbol.payload.len() } else { 0 }
 }

@@ -15,16 +15,16 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Most datagrams given out by one [`Net::receive`].
+/// Most datagrams returned by one [`Net::receive`].
 const RECEIVE_BATCH: usize = 32;
 
-/// A datagram on its way out.
+/// A sent datagram.
 pub struct Sent {
-    /// The address that it seems to come from, if that is not the node's own.
+    /// A spoofed source address; `None` for the node's own address.
     pub spoofed: Option<SocketAddr>,
-    /// Where it goes.
+    /// The destination.
     pub to: SocketAddr,
-    /// What it is.
+    /// The datagram.
     pub bytes: Rc<[u8]>,
 }
 
@@ -35,31 +35,31 @@ pub struct SimNet {
     waiting: usize,
     /// The datagram that is being received.
     scratch: Vec<u8>,
-    /// What was sent and has not been carried yet.
+    /// Datagrams that were sent and not carried yet.
     pub outbox: Vec<Sent>,
-    /// Groups asked for and not joined yet.
+    /// Groups that were requested and not joined yet.
     pub listens: Vec<SocketAddr>,
-    /// Bytes that may still be sent now.
+    /// Bytes that may be sent now.
     pub room: usize,
-    /// Datagrams the socket buffer holds.
+    /// Size of the socket buffer in datagrams.
     capacity: usize,
     drops: u64,
     source: Option<SimSource>,
-    /// Gets all that is received.
+    /// Records all received datagrams.
     pub ledger: Option<Rc<RefCell<Ledger>>>,
 }
 
 impl SimNet {
-    /// Sockets that buffer `capacity` datagrams; `source` is what a sender's symbols lie in.
+    /// Sockets that buffer `capacity` datagrams. `source` holds a sender's source symbols.
     #[must_use]
     pub fn new(capacity: usize, source: Option<SimSource>) -> Self {
         Self { capacity, source, ..Self::default() }
     }
-    /// Puts datagrams into the socket buffer; how many found no room.
+    /// Puts datagrams into the socket buffer. Returns the number of datagrams that did not fit.
     pub fn arrive(&mut self, mut arrival: Arrival) -> u32 {
         let mut dropped = 0;
         while self.waiting + arrival.count() as usize > self.capacity && arrival.which != 0 {
-            // The last ones find it full.
+            // The last datagrams find the buffer full.
             arrival.which &= !(1 << (u64::BITS - 1 - arrival.which.leading_zeros()));
             dropped += 1;
         }
@@ -70,7 +70,7 @@ impl SimNet {
         }
         dropped
     }
-    /// Datagrams waiting to be received.
+    /// The number of datagrams in the socket buffer.
     #[must_use]
     pub const fn waiting(&self) -> usize {
         self.waiting
@@ -105,7 +105,7 @@ impl Net for SimNet {
                 Body::Raw(raw) => {
                     let source = self.source.as_ref().expect("raw bytes come from a source");
                     let bytes = source.resolve(raw).ok_or_else(|| {
-                        // The kernel's answer to a page that is gone.
+                        // The kernel's error for a page that no longer exists.
                         io::Error::from_raw_os_error(libc::EFAULT)
                     })?;
                     datagram.extend_from_slice(bytes);
@@ -124,7 +124,7 @@ impl Net for SimNet {
         {
             for i in bits(arrival.which).take(left) {
                 let how = units::Arrival::at_once(arrival.volley.from, arrival.via);
-                // All receivers share one copy, and each opens its own.
+                // All receivers share one copy, and each of them opens it.
                 self.scratch.clear();
                 self.scratch.extend_from_slice(&arrival.volley.datagrams[i]);
                 if let Some(ledger) = &self.ledger {
@@ -149,7 +149,7 @@ impl Net for SimNet {
     }
 }
 
-/// How a node's jobs are executed.
+/// Executes a node's jobs.
 pub struct Work<J, D> {
     /// Executes a job at this time.
     pub run: Box<dyn FnMut(J, Time) -> D>,
@@ -161,7 +161,7 @@ pub struct Work<J, D> {
     pub source_unreadable: fn(String) -> D,
 }
 
-/// Virtual workers: a job takes effect when it is submitted and is reported after its delay.
+/// Virtual workers: a job takes effect when it is submitted, and its result is reported after its delay.
 pub struct SimJobs<J, D> {
     work: Work<J, D>,
     now: Time,
@@ -179,12 +179,12 @@ impl<J, D> SimJobs<J, D> {
         let (now, lane) = (Time::ZERO, Time::ZERO);
         Self { work, now, workers, lane, running: BTreeMap::new(), submitted: 0 }
     }
-    /// When the next job ends.
+    /// The time at which the next job ends.
     #[must_use]
     pub fn next_done(&self) -> Time {
         self.running.first_key_value().map_or(Time::NEVER, |((at, _), _)| *at)
     }
-    /// Jobs submitted so far.
+    /// The number of jobs submitted so far.
     #[must_use]
     pub const fn submitted(&self) -> u64 {
         self.submitted
@@ -214,25 +214,25 @@ impl<J, D> Jobs<J, D> for SimJobs<J, D> {
     }
 }
 
-/// What the world drives.
+/// An actor that the world drives.
 pub trait Actor {
-    /// One step of the engine at `now`.
+    /// Runs one step of the engine at `now`.
     ///
     /// # Errors
-    /// When the engine cannot go on.
+    /// If the engine cannot continue.
     fn step(&mut self, now: Time) -> Result<Step, EngineError>;
-    /// Its sockets.
+    /// The node's sockets.
     fn net(&mut self) -> &mut SimNet;
-    /// When its next job ends.
+    /// The time at which its next job ends.
     fn next_done(&self) -> Time;
 }
 
 /// The engine type of the virtual world.
 pub type SimEngine<M> = Engine<M, SimNet, SimJobs<<M as Machine>::Job, <M as Machine>::Done>>;
-/// What gets a node's events.
+/// Callback for a node's events.
 pub type OnEvent<M> = Box<dyn FnMut(Time, &M, &<M as Machine>::Event)>;
 
-/// An engine in the virtual world, with all its machine has said.
+/// An engine in the virtual world, with a log of its machine's events.
 pub struct Node<M: Machine> {
     /// The engine.
     pub engine: SimEngine<M>,
@@ -242,7 +242,7 @@ pub struct Node<M: Machine> {
 }
 
 impl<M: Machine> Node<M> {
-    /// A node around `engine`; `on_event` gets each event before it goes into the log.
+    /// A node around `engine`. `on_event` gets each event before it is logged.
     pub fn new(engine: SimEngine<M>, on_event: OnEvent<M>) -> Self {
         Self { engine, log: Vec::new(), on_event }
     }

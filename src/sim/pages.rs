@@ -1,35 +1,35 @@
-//! The bytes of a virtual file, page by page. A page that equals the object being sent is not
-//! stored but named, so that a thousand devices' copies take no memory; every write can be undone.
+//! The bytes of a virtual file, page by page. A page that equals the object is a reference and not a
+//! copy, so a thousand devices' copies take no memory. Every write can be undone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Bytes of a page.
 const PAGE: usize = 4_096;
-/// Bytes that a disk writes as one: what a crash tears writes by.
+/// Bytes that a disk writes at once. A crash tears writes at these boundaries.
 const SECTOR: usize = 512;
 /// Sectors of a page.
 const SECTORS: usize = PAGE / SECTOR;
 
-/// Where a page's bytes are.
+/// Where the bytes of a page are stored.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Page {
     Zero,
-    /// As in the object at the same place.
+    /// In the object, at the same position.
     Object,
-    /// Among the file's own pages.
+    /// In the file's own pages.
     Own,
 }
 
-/// What some pages in a row were before a write.
+/// The previous content of consecutive pages, before a write.
 struct Undo {
     first: usize,
     pages: Vec<Page>,
     own: Vec<(usize, Box<[u8]>)>,
 }
 
-/// A file of fixed length, of zeros at first.
+/// A file of fixed length, initially zeros.
 pub struct Pages {
     len: usize,
     object: Arc<Vec<u8>>,
@@ -51,16 +51,16 @@ impl Pages {
     pub const fn len(&self) -> usize {
         self.len
     }
-    /// Whether it has no bytes.
+    /// Whether the file is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
-    /// Bytes of the page `index`.
+    /// The length of the page `index` in bytes.
     fn page_len(&self, index: usize) -> usize {
         PAGE.min(self.len - index * PAGE)
     }
-    /// What the object has in the place of the page, if it is as long.
+    /// The object's bytes at the position of the page, if there are as many.
     fn original(&self, index: usize) -> Option<&[u8]> {
         self.object.get(index * PAGE..index * PAGE + self.page_len(index))
     }
@@ -68,7 +68,7 @@ impl Pages {
     /// Writes `bytes` at `offset`.
     ///
     /// # Panics
-    /// When that is beyond the end.
+    /// If the range exceeds the end.
     pub fn write(&mut self, offset: usize, bytes: &[u8]) {
         assert!(offset + bytes.len() <= self.len, "a write beyond the end of the file");
         let mut undo = Undo { first: offset / PAGE, pages: Vec::new(), own: Vec::new() };
@@ -105,7 +105,7 @@ impl Pages {
     /// Reads `buf.len()` bytes from `offset` on.
     ///
     /// # Panics
-    /// When that is beyond the end.
+    /// If the range exceeds the end.
     pub fn read(&self, offset: usize, buf: &mut [u8]) {
         assert!(offset + buf.len() <= self.len, "a read beyond the end of the file");
         let mut done = 0;
@@ -117,7 +117,7 @@ impl Pages {
         }
     }
 
-    /// The first range at or after `from` that was written, by whole pages.
+    /// The first written range at or after `from`, in whole pages.
     #[must_use]
     pub fn next_written(&self, from: usize) -> Option<std::ops::Range<usize>> {
         let pages = self.pages.iter().skip(from / PAGE);
@@ -138,7 +138,7 @@ impl Pages {
         self.undo.is_empty()
     }
 
-    /// Of each write since the last sync, keeps all, nothing, a beginning, or some sectors.
+    /// Keeps all, nothing, a prefix, or some sectors of each write since the last sync.
     pub fn crash(&mut self, rng: &mut fastrand::Rng) {
         for mut write in std::mem::take(&mut self.undo).into_iter().rev() {
             let sectors = write.pages.len() * SECTORS;
@@ -156,7 +156,7 @@ impl Pages {
         }
     }
 
-    /// Makes a page what it was before a write, but for the sectors that are `kept`.
+    /// Restores the previous content of a page, except for the sectors in `kept`.
     fn revert(&mut self, index: usize, before: Page, own: Option<Box<[u8]>>, kept: &[bool; SECTORS]) {
         if kept.iter().all(|kept| *kept) {
             return;
@@ -178,7 +178,7 @@ impl Pages {
         }
     }
 
-    /// The whole content; the object itself if it is that.
+    /// The whole content; the object itself if they are equal.
     #[must_use]
     pub fn content(&self) -> Arc<Vec<u8>> {
         if self.len == self.object.len() && self.pages.iter().all(|p| *p == Page::Object) {

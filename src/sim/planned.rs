@@ -1,4 +1,4 @@
-//! Counts what scenarios plan, so that a summary shows what a set of runs has been through.
+//! Counts the planned faults of scenarios, so that a summary shows what a set of runs covers.
 
 use super::disk_faults::DiskFaults;
 use super::scenario::{DevicePlan, Scenario};
@@ -8,18 +8,18 @@ use std::time::Duration;
 /// A device that starts later than this is late.
 const LATE: Duration = Duration::from_millis(1_500);
 
-/// How often each kind of fault was planned.
+/// Number of planned faults by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Planned {
     /// Devices with more than 5 % loss or bursts.
     pub rough_links: u64,
-    /// Devices cut off for a time.
+    /// Devices that are cut off for some time.
     pub partitions: u64,
     /// Devices that crash.
     pub device_crashes: u64,
     /// Devices that come back.
     pub device_restarts: u64,
-    /// Devices whose disk refuses something.
+    /// Devices whose disk fails.
     pub disk_faults: u64,
     /// Devices that start late.
     pub late: u64,
@@ -36,7 +36,7 @@ pub struct Planned {
 }
 
 impl Planned {
-    /// What `scenario` plans.
+    /// Counts the faults that `scenario` plans.
     #[must_use]
     pub fn of(scenario: &Scenario) -> Self {
         let count = |f: &dyn Fn(&DevicePlan) -> bool| scenario.devices.iter().filter(|d| f(d)).count() as u64;
@@ -57,7 +57,7 @@ impl Planned {
             changing_lines: lines.iter().filter(|l| !l.changes.is_empty()).count() as u64,
         }
     }
-    /// Adds another run's.
+    /// Adds the counts of another run.
     pub const fn add(&mut self, other: &Self) {
         self.rough_links += other.rough_links;
         self.partitions += other.partitions;

@@ -1,11 +1,11 @@
-//! Forged symbols: what they cost, and that they never cost the file.
+//! Tests forged symbols: their cost, and that they never damage the file.
 
 use super::scenario::{Plain, Scenario};
 use super::totals::Totals;
 use super::transfer;
 use std::time::Duration;
 
-/// 32 blocks of 1 MiB, 7 s long.
+/// 32 blocks of 1 MiB; streaming takes 7 s.
 const PLAIN: Plain = Plain { devices: 4, loss: 0.0, size: 32 << 20, symbol_size: 1408, rate: 40_000_000 };
 
 fn run(seed: u64, plain: &Plain, share: f64) -> Totals {
@@ -31,7 +31,7 @@ fn symbols(totals: &Totals) -> f64 {
 fn a_few_forged_symbols_cost_no_more_than_themselves() {
     let without = run(1, &PLAIN, 0.0);
     assert_eq!(without.network.forged, 0);
-    // Some ten in each block: each costs what all devices lose by it, once.
+    // About ten in each block. Each costs the symbols that all devices lose by it, once.
     let with = run(1, &PLAIN, 0.02);
     assert!(with.network.forged > 300);
     assert!(symbols(&with) < symbols(&without) + 0.1, "{}", symbols(&with));
@@ -45,7 +45,7 @@ fn as_many_forged_symbols_as_true_ones_do_not_keep_anybody() {
         let without = run(2, &plain, 0.0);
         let with = run(2, &plain, 1.0);
         assert!(with.network.forged > with.source_symbols);
-        // Nothing can be believed but what has its digest: about once more all that is sent.
+        // Only symbols with a digest can be trusted: about everything is sent once more.
         assert!(symbols(&with) < 4.0, "{}", symbols(&with));
         assert!(with.transfer_time < without.transfer_time * 6 + Duration::from_secs(5));
     }

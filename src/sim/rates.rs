@@ -1,5 +1,5 @@
-//! The rate that finds itself, against lines with queues: found soon, held closely, followed when it
-//! changes, not brought down by random loss nor by one slow device.
+//! Tests the rate controller against lines with queues: it finds the rate soon, holds it closely and
+//! follows changes. Neither random loss nor one slow device reduces the rate.
 
 use super::line::Line;
 use super::scenario::{Plain, Scenario};
@@ -10,22 +10,22 @@ use crate::time::Time;
 use std::time::Duration;
 
 const T: u16 = 1408;
-/// Share of a line that carries the object: symbols without what is around them.
+/// Share of a line that carries the object: symbols without headers and framing.
 const PAYLOAD: f64 = T as f64 / (T as usize + SYMBOL_HEADER_LEN + super::network::FRAMING) as f64;
 
-/// A transfer at a rate that finds itself up to 10 Gbit/s, to devices behind equal lines of `rate`
-/// with queues of 50 ms, so large that it takes about `seconds`.
+/// A transfer with `--rate auto` up to 10 Gbit/s, to devices behind equal lines of `rate` with queues of
+/// 50 ms. The object is large enough for about `seconds`.
 fn behind_lines(seed: u64, devices: u32, rate: u64, seconds: f64) -> Scenario {
     let size = (rate as f64 / 8.0 * PAYLOAD * seconds) as u64;
     let plain = Plain { devices, loss: 0.0, size, symbol_size: T, rate: 10_000_000_000 };
     let line = Line::new(rate, (rate / 8 / 20) as usize, false);
-    // The sender's own socket is what keeps it from sending all at once.
+    // Only the sender's own socket prevents it from sending everything at once.
     let scenario = Scenario::plain(seed, &plain).with_socket_line(10_000_000_000, 4 << 20);
     scenario.finding_its_rate().with_lines(.., &line)
 }
 
 /// Share of the payload limit of a line of `rate` that device `i` received, and the share of datagrams
-/// that its line dropped, between so many seconds after the start.
+/// that its line dropped, between these seconds after the start.
 fn held(met: &Measured, i: usize, rate: u64, from: f64, to: f64) -> (f64, f64) {
     let start = met.started.unwrap_or(Time::ZERO);
     let at = |s| start + Duration::from_secs_f64(s);
@@ -57,7 +57,7 @@ fn lines_are_found_within_two_seconds_and_held() {
             let least = if loss > 0.0 { 0.92 * (1.0 - loss) - 0.02 } else { 0.92 };
             let what = format!("seed {seed}: {rate} with {loss} lost, {delay_us} us away");
             assert!(share >= least, "{what}: {share:.3}");
-            // A probe that is mistaken for random loss goes a little further.
+            // A probe that is mistaken for random loss rises a little further.
             let most = if loss > 0.0 { 0.03 } else { 0.01 };
             assert!(drops <= most, "{what}: {drops:.4} dropped");
         }
@@ -109,7 +109,7 @@ fn one_device_behind_a_tenth_of_the_line_does_not_hold_the_others_up() {
     let unequal = transfer::measure(&behind_lines(41, 8, rate, 3.0).with_lines(..1, &slow));
     let (a, b) = (last(&equal) - equal.started.unwrap(), last(&unequal) - unequal.started.unwrap());
     assert!(b.as_secs_f64() <= 1.1 * a.as_secs_f64(), "{b:?} instead of {a:?}");
-    // It is served alone afterwards, at about what its own line carries.
+    // The slow device is served alone afterwards, at about the capacity of its own line.
     let own = unequal.devices[0].completed.unwrap() - unequal.started.unwrap();
     assert!(own <= Duration::from_secs(40), "{own:?}");
 }

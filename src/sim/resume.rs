@@ -1,4 +1,4 @@
-//! Devices that have some of the object already, and what it costs to give them the rest.
+//! Tests of devices that hold a part of the object, and the cost of completing them.
 
 use super::scenario::{Plain, Scenario};
 use super::totals::Totals;
@@ -6,7 +6,7 @@ use super::transfer;
 use crate::time::Time;
 use std::time::Duration;
 
-/// 64 blocks of 1 MiB, 7 s long.
+/// 64 blocks of 1 MiB; streaming takes 7 s.
 const PLAIN: Plain = Plain { devices: 1, loss: 0.0, size: 64 << 20, symbol_size: 1408, rate: 80_000_000 };
 
 fn at(ms: u64) -> Time {
@@ -17,7 +17,7 @@ fn symbols(totals: &Totals) -> f64 {
     totals.symbols.total() as f64 / totals.source_symbols as f64
 }
 
-/// The share of the object that is sent to devices of which each has an earlier version.
+/// The share of the object that is sent if every device has an earlier version.
 fn share(seed: u64, plain: &Plain, percent: u8) -> f64 {
     let totals = transfer::run(&Scenario::plain(seed, plain).with_earlier(.., percent), None);
     assert_eq!(totals.complete, totals.devices);
@@ -28,7 +28,7 @@ fn share(seed: u64, plain: &Plain, percent: u8) -> f64 {
 fn only_what_changed_is_sent_however_many_devices() {
     for devices in [1, 8, 40] {
         let plain = Plain { devices, ..PLAIN };
-        // How many blocks the seed changes, and all of them for everybody.
+        // The seed decides the number of changed blocks; all blocks are changed for every device.
         let changed = share(3, &plain, 90);
         assert!((0.03..0.20).contains(&changed), "{devices} devices: {changed}");
         assert!(share(3, &plain, 100) < 1e-9, "{devices} devices");
@@ -43,21 +43,21 @@ fn a_group_with_different_versions_pays_for_the_union_only() {
     let scenario = Scenario::plain(4, &plain).with_earlier(..3, 95).with_earlier(3.., 50);
     let totals = transfer::run(&scenario, None);
     assert_eq!(totals.complete, 6);
-    // What the half lacks covers what the others lack.
+    // The blocks that half of the devices lack include those that the others lack.
     assert!((0.3..0.75).contains(&symbols(&totals)), "{}", symbols(&totals));
-    // The rate is used: it takes little more than the symbols' time at 80 Mbit/s.
+    // The rate is used: the transfer takes little more than the symbols' time at 80 Mbit/s.
     let least = Duration::from_secs_f64(symbols(&totals) * 64.0 * 1.05 * 8.4 / 80.0);
     assert!(totals.transfer_time < least * 5 / 4, "{:?} of {least:?}", totals.transfer_time);
 }
 
 #[test]
 fn one_that_has_nothing_gets_it_all() {
-    // At the start: the stream is for all.
+    // At the start: everything is streamed to all.
     let plain = Plain { devices: 4, ..PLAIN };
     let totals = transfer::run(&Scenario::plain(5, &plain).with_earlier(..3, 95), None);
     assert_eq!(totals.complete, 4);
     assert!((1.0..1.02).contains(&symbols(&totals)), "{}", symbols(&totals));
-    // Later: the others are not kept by it.
+    // Later: the others do not wait for it.
     let mut late = Scenario::plain(5, &plain).with_earlier(..3, 60);
     late.expected = Some(3);
     late.linger = Duration::from_secs(20);
@@ -74,8 +74,9 @@ fn a_device_that_comes_back_receives_the_rest_only() {
     scenario.devices[1].crash = Some((at(5_000), Some(at(5_500))));
     let totals = transfer::run(&scenario, None);
     assert_eq!(totals.complete, 2);
-    // It had half an object, of which the crash took some, and misses what goes by until its former run is
-    // known to be over; it would have cost another one.
+    // The device held half of the object, and the crash lost some of it. It misses the symbols that pass
+    // until the sender knows that its former run is over. Without resuming, the whole object would have
+    // been sent again.
     assert!(symbols(&totals) < 1.7, "{}", symbols(&totals));
 }
 

@@ -1,5 +1,4 @@
-//! Runs many seeds and adds up what they came to. A seed that fails is named, with the one
-//! command that replays it.
+//! Runs many seeds and adds up their results. Names a seed that fails, with the command that replays it.
 
 use super::scenario::{Plain, Scenario};
 use super::totals::Totals;
@@ -9,30 +8,30 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
-/// A seed whose run broke something.
+/// A seed whose run failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The seed.
     pub seed: u64,
-    /// What was broken.
+    /// The panic's message.
     pub message: String,
     /// The command that replays it.
     pub replay: String,
 }
 
-/// What a set of runs came to.
+/// The result of a set of runs.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
-    /// What those that did not fail add up to.
+    /// The sum over the runs that did not fail.
     pub totals: Totals,
-    /// Seeds that failed, in rising order.
+    /// Failed seeds, in ascending order.
     pub failures: Vec<Failure>,
 }
 
-/// Runs one seed; mixed faults, or a plain run.
+/// Runs one seed, with mixed faults or as a plain run.
 ///
 /// # Errors
-/// When an invariant is broken, something hangs or an expectation is not met.
+/// If an invariant is broken, a node hangs or an expectation is not met.
 pub fn run_seed(seed: u64, plain: Option<&Plain>, trace: Option<Trace<'_>>) -> Result<Totals, Failure> {
     let run = || {
         let scenario = match plain {
@@ -55,7 +54,7 @@ pub fn run_seed(seed: u64, plain: Option<&Plain>, trace: Option<Trace<'_>>) -> R
     })
 }
 
-/// Runs all `seeds` on `threads` threads. `progress` is told of each that is done.
+/// Runs all `seeds` on `threads` threads. Calls `progress` for each finished seed.
 pub fn run_seeds(
     seeds: Range<u64>,
     threads: usize,

@@ -1,5 +1,5 @@
-//! What happens in one run: drawn from a seed, or plain with given numbers. With each device goes
-//! what is expected of it.
+//! The plan of one run, drawn from a seed, or plain with given numbers. Each device has an expected
+//! result.
 
 use super::disk_faults::DiskFaults;
 use super::hostile::HostilePlan;
@@ -16,75 +16,76 @@ use std::time::Duration;
 
 mod devices;
 
-/// What a device must have come to in the end.
+/// The expected result of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expectation {
     /// It has the object, and the sender knows.
     Complete,
-    /// It does not have the object, and the sender does not think so.
+    /// It does not have the object, and the sender's table does not say complete.
     Fails,
-    /// Whatever it has, the sender does not take it for complete.
+    /// It may have the object, but the sender's table does not say complete.
     Unconfirmed,
-    /// Either; but both sides agree.
+    /// It may have the object or not; both sides agree.
     Any,
 }
 
-/// What is planned for one device.
+/// The plan of one device.
 #[derive(Clone, Debug)]
 pub struct DevicePlan {
-    /// When it starts.
+    /// Start time.
     pub start: Time,
-    /// Its place in the network.
+    /// Its lines and links.
     pub attachment: Attachment,
-    /// Its loop's time for each datagram.
+    /// Time that its loop takes for each datagram.
     pub per_datagram: Duration,
-    /// Datagrams its socket buffers.
+    /// Size of its socket buffer in datagrams.
     pub socket: usize,
-    /// Longest time of a job of its workers.
+    /// Longest duration of its workers' jobs.
     pub job: Duration,
-    /// What its disk refuses.
+    /// Faults of its disk.
     pub faults: DiskFaults,
-    /// A file of that name is there already.
+    /// Whether a file of the object's name exists already.
     pub existing: bool,
-    /// It replaces an existing file.
+    /// Whether it replaces an existing file.
     pub force: bool,
-    /// It has an earlier version of the object, of which so many percent of the blocks are as they were.
+    /// The percentage of unchanged blocks in its earlier version of the object; `None` without an earlier
+    /// version.
     pub earlier: Option<u8>,
-    /// Blocks that its buffers hold.
+    /// Number of blocks that its buffers hold.
     pub buffer_blocks: usize,
-    /// It gives up when it has found no sender for so long.
+    /// Time after which it gives up if it finds no sender.
     pub timeout: Duration,
-    /// It loses power, and perhaps comes back.
+    /// Time of a power cut, and of its restart, if any.
     pub crash: Option<(Time, Option<Time>)>,
-    /// After a power cut at an operation of its disk, it comes back so much later.
+    /// Delay of its restart after a power cut at a disk operation.
     pub back: Option<Duration>,
-    /// Its user interrupts it.
+    /// Time of its user's interrupt.
     pub interrupt: Option<Time>,
-    /// What must become of it.
+    /// Its expected result.
     pub expectation: Expectation,
 }
 
-/// What is planned for the sender.
+/// The plan of the sender.
 #[derive(Clone, Debug, Default)]
 pub struct SenderPlan {
-    /// Its place in the network.
+    /// Its lines and links.
     pub attachment: Attachment,
-    /// Longest time of a job of its workers.
+    /// Longest duration of its workers' jobs.
     pub job: Duration,
-    /// It loses power, and perhaps comes back with a new session.
+    /// Time of a power cut, and of its restart with a new session, if any.
     pub crash: Option<(Time, Option<Time>)>,
-    /// Its user interrupts it.
+    /// Time of its user's interrupt.
     pub interrupt: Option<Time>,
-    /// Its user has it start at once.
+    /// Time at which its user starts the stream.
     pub start_now: Option<Time>,
-    /// Its file changes under it.
+    /// Time at which its file changes.
     pub source_changes: Option<Time>,
     /// What is wrong with its store.
     pub store: StorePlan,
 }
 
 impl SenderPlan {
-    /// Nothing happens to it.
+    /// Whether nothing disturbs the sender.
     #[must_use]
     pub fn is_steady(&self) -> bool {
         self.crash.is_none()
@@ -97,42 +98,42 @@ impl SenderPlan {
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// What all its randomness comes from.
+    /// The seed of all its randomness.
     pub seed: u64,
-    /// How the object is cut.
+    /// The division of the object into blocks and symbols.
     pub layout: Layout,
     /// Bits per second on the wire.
     pub rate: u64,
-    /// The sender finds its rate itself, up to that.
+    /// Whether the sender finds its rate, with `rate` as the ceiling.
     pub finds_rate: bool,
-    /// What becomes of slow devices.
+    /// Policy for slow devices.
     pub slow: SlowPolicy,
-    /// Devices the sender waits for.
+    /// Number of devices that the sender waits for.
     pub expected: Option<u32>,
-    /// Longest gathering.
+    /// Longest time of gathering.
     pub wait: Duration,
-    /// Shortest gathering when it is not known how many will come.
+    /// Shortest time of gathering if the number of devices is unknown.
     pub settle: Duration,
-    /// How long the sender stays.
+    /// Time that the sender lingers.
     pub linger: Duration,
-    /// Forged symbols for each true one.
+    /// Forged symbols for each genuine one.
     pub forger: f64,
     /// The sender.
     pub sender: SenderPlan,
     /// The devices.
     pub devices: Vec<DevicePlan>,
-    /// The session has a group key.
+    /// Whether the session has a group key.
     pub group_key: bool,
-    /// Those who mean harm.
+    /// The hostile actors.
     pub hostile: Vec<HostilePlan>,
 }
 
-/// Numbers of a plain run: nothing but loss.
+/// The numbers of a plain run, which has only loss.
 #[derive(Clone, Copy, Debug)]
 pub struct Plain {
-    /// How many devices.
+    /// Number of devices.
     pub devices: u32,
-    /// Independent loss of each, from 0 to 1.
+    /// Independent loss of each device, from 0 to 1.
     pub loss: f64,
     /// Bytes of the object.
     pub size: u64,
@@ -143,10 +144,10 @@ pub struct Plain {
 }
 
 impl Scenario {
-    /// A run in which every device joins at once and each loses datagrams for itself.
+    /// A run in which every device joins at once and loses datagrams independently.
     ///
     /// # Panics
-    /// When the symbol size is invalid.
+    /// If the symbol size is invalid.
     #[must_use]
     pub fn plain(seed: u64, plain: &Plain) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -201,14 +202,14 @@ impl Scenario {
         scenario.with_some_earlier(fastrand::Rng::with_seed(seed ^ 0x01d_f11e))
     }
 
-    /// How the sender is told to choose its rate.
+    /// The sender's rate mode.
     #[must_use]
     pub const fn rate_mode(&self) -> RateMode {
         let rate = Rate(self.rate);
         if self.finds_rate { RateMode::Auto(rate) } else { RateMode::Fixed(rate) }
     }
 
-    /// Virtual time by which everything must have come to its end.
+    /// Virtual time by which all nodes must have ended.
     #[must_use]
     pub fn deadline(&self) -> Time {
         let stream = Duration::from_secs_f64(self.stream_seconds());
@@ -216,12 +217,12 @@ impl Scenario {
         let last = cues.flatten().max().unwrap_or(Time::ZERO);
         let last = last.max(self.sender.crash.and_then(|c| c.1).unwrap_or(Time::ZERO));
         let timeout = self.devices.iter().map(|d| d.timeout).max().unwrap_or_default();
-        // Whoever is attacked may take three times as long.
+        // A run with enemies may take three times as long.
         let times = if self.hostile.is_empty() { 1 } else { 3 };
         last + timeout + self.wait + self.linger * 2 + (stream * 30 + Duration::from_secs(300)) * times
     }
 
-    /// Time the source symbols take at the rate, about.
+    /// Approximate time to send the source symbols at the rate.
     #[must_use]
     pub fn stream_seconds(&self) -> f64 {
         let overhead = self.layout.total_source_symbols() * 100;
@@ -229,7 +230,7 @@ impl Scenario {
     }
 }
 
-/// Draws what happens.
+/// Draws the plans from the seed.
 pub(super) struct Draw {
     pub(super) rng: fastrand::Rng,
 }
@@ -257,7 +258,7 @@ impl Draw {
             3 => block,
             4 => block * self.rng.u64(1..=4),
             5 => block * self.rng.u64(1..=4) + symbol,
-            // Logarithmically even from 1 byte to the most.
+            // Logarithmically uniform from 1 byte to the largest size.
             _ => (self.rng.f64() * (most as f64).ln()).exp() as u64,
         };
         let size = match self.rng.u8(..3) {
@@ -300,7 +301,7 @@ impl Draw {
             sender.attachment.up = Quality { loss: 0.02, ..self.quality(false) };
         }
         if self.chance(20) {
-            // A line that is slower than the pacing, with a socket buffer in front of it.
+            // A line that is slower than the pacing, after a socket buffer.
             let line = rate * self.rng.u64(50..150) / 100;
             sender.attachment.egress = Some(Line::new(line, self.rng.usize(4_000..200_000), true));
         }
@@ -356,7 +357,7 @@ impl Draw {
         scenario
     }
 
-    /// Puts more lines into a scenario, and has the rates of some change.
+    /// Adds lines to a scenario, some of them with changing rates.
     fn lines(mut self, mut scenario: Scenario) -> Scenario {
         let horizon = scenario.wait.as_millis() as u64 + 5_000;
         let sender = &mut scenario.sender.attachment;
@@ -377,7 +378,7 @@ impl Draw {
         scenario
     }
 
-    /// A third of the lines halve, more or less, and come back.
+    /// A third of the lines drop to about half of their rate, and recover.
     fn change(&mut self, line: &mut Option<Line>, horizon: u64) {
         if let Some(line) = line.as_mut().filter(|_| self.chance(33)) {
             let (at, rate) = (self.time(0, horizon), line.rate);

@@ -1,4 +1,4 @@
-//! Worlds shaped by hand: lines, delays and losses put on a plain scenario.
+//! Scenarios built by hand: lines, delays and losses added to a plain scenario.
 //!
 //! ```
 //! # use mcp::sim::{line::Line, scenario::{Plain, Scenario}, transfer};
@@ -25,37 +25,37 @@ impl Scenario {
         let numbered = self.devices.iter_mut().enumerate();
         numbered.filter(move |(i, _)| which.contains(i)).map(|(_, plan)| plan)
     }
-    /// The sender finds its rate itself, up to that of the scenario.
+    /// Makes the sender find its rate, with the scenario's rate as the ceiling.
     #[must_use]
     pub fn finding_its_rate(mut self) -> Self {
         self.finds_rate = true;
         self
     }
-    /// All that the sender sends passes a socket buffer and a line that hold it up when they are full.
+    /// Adds a socket buffer and a line after the sender. A full buffer blocks the sender.
     #[must_use]
     pub fn with_socket_line(mut self, rate: u64, buffer: usize) -> Self {
         self.sender.attachment.egress = Some(Line::new(rate, buffer, true));
         self
     }
-    /// All that the sender sends passes this line of a switch behind it.
+    /// Adds the line of a switch after the sender.
     #[must_use]
     pub fn with_uplink(mut self, line: Line) -> Self {
         self.sender.attachment.uplink = Some(line);
         self
     }
-    /// Each of these devices has a line like this into it, of its own.
+    /// Gives each of these devices its own line like this one, for traffic to the device.
     #[must_use]
     pub fn with_lines(mut self, which: impl RangeBounds<usize>, line: &Line) -> Self {
         self.devices_mut(which).for_each(|plan| plan.attachment.ingress = Some(line.clone()));
         self
     }
-    /// Each of these devices has a line like this out of it, of its own.
+    /// Gives each of these devices its own line like this one, for traffic from the device.
     #[must_use]
     pub fn with_lines_back(mut self, which: impl RangeBounds<usize>, line: &Line) -> Self {
         self.devices_mut(which).for_each(|plan| plan.attachment.egress = Some(line.clone()));
         self
     }
-    /// These devices are so far away, each way: what is carried takes this time beside that in lines.
+    /// Adds a delay to these devices' links, in each direction, beside the time in lines.
     #[must_use]
     pub fn with_delay(mut self, which: impl RangeBounds<usize>, one_way: Duration) -> Self {
         for plan in self.devices_mut(which) {
@@ -64,13 +64,13 @@ impl Scenario {
         }
         self
     }
-    /// These devices have an earlier version, with so many percent of the blocks as they are now.
+    /// Gives these devices an earlier version with this percentage of unchanged blocks.
     #[must_use]
     pub fn with_earlier(mut self, which: impl RangeBounds<usize>, percent: u8) -> Self {
         self.devices_mut(which).for_each(|plan| plan.earlier = Some(percent));
         self
     }
-    /// In a third of the runs, all devices or some of them have an earlier version.
+    /// In a third of the runs, gives all devices or some of them an earlier version.
     #[must_use]
     pub fn with_some_earlier(mut self, mut rng: fastrand::Rng) -> Self {
         if rng.u8(..3) == 0 {
@@ -81,7 +81,8 @@ impl Scenario {
         }
         self
     }
-    /// These devices lose this share of what has passed their lines, from 0 to 1, each for itself.
+    /// Makes each of these devices lose this share of its datagrams independently, from 0 to 1, after the
+    /// lines.
     #[must_use]
     pub fn with_loss(mut self, which: impl RangeBounds<usize>, loss: f64) -> Self {
         self.devices_mut(which).for_each(|plan| plan.attachment.down.loss = loss);
@@ -104,7 +105,7 @@ mod tests {
         let free = transfer::measure(&plain);
         let start = free.started.unwrap();
         assert!(free.totals.overhead() < 1.001 && free.totals.transfer_time < Duration::from_secs(2));
-        // From 0.3 s into the stream on for 0.2 s, the line carries half of what is sent.
+        // From 0.3 s after the start of the stream, for 0.2 s, the line carries half of the rate sent.
         let at = |ms| start + Duration::from_millis(ms);
         let halved = line(50_000_000).changing(at(300), 20_000_000).changing(at(500), 50_000_000);
         let met = transfer::measure(&plain.clone().with_lines(1..2, &halved));

@@ -11,7 +11,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Asks the other one for a number of answers, one at a time, asking again when none comes.
+/// Requests a number of answers from the other node, one at a time, and repeats a request that gets no
+/// answer.
 struct Pinger {
     to: Option<SocketAddr>,
     wanted: u32,
@@ -155,7 +156,7 @@ fn time_passes_as_the_links_and_jobs_take_it() {
     world.cue(Time(10_000_000), 5);
     assert!(world.run(Time(60_000_000_000), &mut witness));
     assert_eq!(witness.cues, [(Time(10_000_000), 5)]);
-    // A hundred round trips: the up and the down link twice each, 8 ms and a little.
+    // A hundred round trips: the up and the down link twice each, a little over 8 ms.
     let last = world.actor(0).unwrap().log.last().unwrap().0;
     assert!((Time(800_000_000)..Time(840_000_000)).contains(&last), "{last:?}");
     // Each answer's job ended after its 3 ms.
@@ -169,7 +170,7 @@ fn a_node_that_is_switched_off_is_silent() {
     let mut world = world(1, &Quality::default());
     world.cue(Time(5_000_000), 9);
     let mut witness = Witness::default();
-    // The first one goes on asking for ever.
+    // The first node repeats its request for ever.
     assert!(!world.run(Time(1_000_000_000), &mut witness));
     assert!(world.actor(1).is_none() && !world.is_finished(0));
     assert!(witness.sent.iter().all(|&(at, node)| node == 0 || at <= Time(5_000_000)));
@@ -179,7 +180,7 @@ fn a_node_that_is_switched_off_is_silent() {
     assert!(world.is_finished(0));
 }
 
-/// A small share of what `examples/simulate.rs` runs.
+/// A small sample of the seeds that `examples/simulate.rs` runs.
 #[test]
 fn seeds_of_mixed_faults_break_nothing() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -191,7 +192,7 @@ fn seeds_of_mixed_faults_break_nothing() {
 #[test]
 fn a_node_whose_power_goes_is_switched_off_at_that_step() {
     let mut world = world(1, &Quality { delay: Duration::from_millis(2), ..Quality::default() });
-    // The other one gets the first datagram some 4 ms after it was sent.
+    // The other node gets the first datagram some 4 ms after it was sent.
     let mut witness = Witness::default();
     assert!(!world.run(Time(100_000_000), &mut witness) && world.is_running(1));
     let last = witness.sent.iter().rev().find(|(_, node)| *node == 1).expect("an answer").0;

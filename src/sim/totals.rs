@@ -1,4 +1,4 @@
-//! What runs came to: the counters of one run, which add up over many, and what was measured in one.
+//! Results of runs: counters that add up over many runs, and measurements of one run.
 
 use super::checks::Symbols;
 use super::faults::Faults;
@@ -8,18 +8,18 @@ use super::planned::Planned;
 use crate::time::Time;
 use std::time::Duration;
 
-/// What a run, or a set of runs, came to.
+/// The counters of a run, or of a set of runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Runs.
+    /// Number of runs.
     pub runs: u64,
-    /// Devices in them.
+    /// Number of devices.
     pub devices: u64,
-    /// Devices that had the object in the end.
+    /// Devices that had the object at the end.
     pub complete: u64,
-    /// Virtual time in all.
+    /// Total virtual time.
     pub virtual_time: Duration,
-    /// The part of it from the start of the stream until the last device that got the object had it.
+    /// The part of it from the start of the stream until the last device to complete had the object.
     pub transfer_time: Duration,
     /// Engine steps.
     pub steps: u64,
@@ -31,16 +31,16 @@ pub struct Totals {
     pub feedback_max: usize,
     /// Feedback datagrams in all.
     pub feedback_total: u64,
-    /// What the network did.
+    /// Counters of the network.
     pub network: Counts,
-    /// What was planned.
+    /// Planned faults.
     pub planned: Planned,
-    /// What struck, by class.
+    /// Faults that occurred, by class.
     pub faults: Faults,
 }
 
 impl Totals {
-    /// Adds what other runs came to.
+    /// Adds the counters of other runs.
     pub fn add(&mut self, other: &Self) {
         self.runs += other.runs;
         self.devices += other.devices;
@@ -63,24 +63,24 @@ impl Totals {
     }
 }
 
-/// What was measured in one run.
+/// Measurements of one run.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    /// What it came to.
+    /// Counters of the run.
     pub totals: Totals,
-    /// When the stream began, if it did.
+    /// Start time of the stream, if it started.
     pub started: Option<Time>,
     /// The sender's meters.
     pub sender: Meters,
-    /// Each device's.
+    /// Measurements of each device.
     pub devices: Vec<MeasuredDevice>,
 }
 
-/// What was measured of one device.
+/// Measurements of one device.
 #[derive(Clone, Debug)]
 pub struct MeasuredDevice {
     /// Its meters.
     pub meters: Meters,
-    /// When it had the object, synced under its name; `None` if it never had.
+    /// Time at which the object was synced under its final name; `None` if it never was.
     pub completed: Option<Time>,
 }

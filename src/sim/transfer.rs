@@ -1,5 +1,5 @@
-//! One transfer in the virtual world: builds the sender and the devices of a scenario, crashes and
-//! restarts them, watches every step, and judges the end.
+//! One transfer in the virtual world. It builds the sender and the devices of a scenario, crashes and
+//! restarts them, observes every step, and checks the end.
 
 use super::actors::{self, NAME, SimActor};
 use super::checks::{Checker, Ledger};
@@ -30,11 +30,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a device had under that name before, if anything.
+/// Content of a device's existing file.
 const BEFORE: &[u8] = b"what was there before";
-/// The sender's place in the world.
+/// The sender's node.
 const SENDER: NodeId = 0;
-/// Steps of a receiver between two looks at its buffers.
+/// Steps of a receiver between two checks of its buffers.
 const BUFFER_LOOK: u64 = 8;
 
 mod agreement;
@@ -54,16 +54,16 @@ enum Cue {
     StartHostile(u32),
 }
 
-/// What became of one device.
+/// The state of one device.
 struct Device {
     disk: SimDisk,
-    /// How often it was started.
+    /// Number of its starts.
     incarnation: u32,
-    /// What its last incarnation came to.
+    /// Outcome of its last run.
     outcome: Option<ReceiverOutcome>,
-    /// When it last had the object in place.
+    /// Time at which it last had the object in place.
     completed: Option<Time>,
-    /// Events of its log that were looked at.
+    /// Number of its logged events that were checked.
     seen: usize,
     steps: u64,
     version: u64,
@@ -78,33 +78,33 @@ struct Transfer<'a, 't> {
     object: Arc<Vec<u8>>,
     source: SimSource,
     plans: Rc<PlanCache>,
-    /// What devices' buffers share.
+    /// The expected object, which devices' buffers share.
     likely: Arc<Likely>,
     store: (SharedStore, StoreClock),
     checker: Checker,
-    /// What the present sender has sent to whom.
+    /// The ledger of the present sender.
     ledger: Rc<RefCell<Ledger>>,
-    /// What hostile actors overhear.
+    /// The knowledge of hostile actors.
     air: Rc<RefCell<Air>>,
     cues: Vec<Cue>,
     devices: Vec<Device>,
     sender_outcome: Option<SenderOutcome>,
-    /// When the stream first began.
+    /// Time at which the stream first began.
     started: Option<Time>,
     sender_seen: usize,
     sender_incarnation: u64,
-    /// What the cues did; the rest is counted by disks and network.
+    /// Faults of the cues; disks and network count the others.
     faults: Faults,
     trace: Option<Trace<'t>>,
 }
 
-/// Gets a line for each event and each control message, to follow a run by.
+/// Callback for a line of text for each event and each control message.
 pub type Trace<'a> = &'a mut (dyn FnMut(std::fmt::Arguments<'_>) + 'a);
 
 /// Runs `scenario` to its end.
 ///
 /// # Panics
-/// When an invariant is broken, something hangs, or an expectation is not met.
+/// If an invariant is broken, a node hangs, or an expectation is not met.
 #[must_use]
 pub fn run(scenario: &Scenario, trace: Option<Trace<'_>>) -> Totals {
     let mut transfer = Transfer::new(scenario, trace);
@@ -112,10 +112,10 @@ pub fn run(scenario: &Scenario, trace: Option<Trace<'_>>) -> Totals {
     transfer.totals(&world)
 }
 
-/// The same with meters on everything that is sent; they take memory.
+/// Like [`run`], with meters on all traffic, which take memory.
 ///
 /// # Panics
-/// As [`run`].
+/// As for [`run`].
 #[must_use]
 pub fn measure(scenario: &Scenario) -> Measured {
     let mut transfer = Transfer::new(scenario, None);
@@ -137,7 +137,7 @@ fn seconds(at: Time) -> String {
 
 impl<'a, 't> Transfer<'a, 't> {
     fn new(scenario: &'a Scenario, trace: Option<Trace<'t>>) -> Self {
-        // Thousands of devices verify on one thread here.
+        // Thousands of devices verify signatures on one thread here.
         sham::allow();
         let mut rng = fastrand::Rng::with_seed(scenario.seed);
         let mut object = vec![0; scenario.layout.object_size() as usize];
@@ -181,7 +181,7 @@ impl<'a, 't> Transfer<'a, 't> {
         }
     }
 
-    /// Lets it all happen in `world`, and judges the end.
+    /// Runs all events of `world`, and checks the end.
     fn play(&mut self, mut world: World<SimActor>) -> World<SimActor> {
         self.build(&mut world);
         let ended = world.run(self.scenario.deadline(), self);
@@ -240,8 +240,8 @@ impl<'a, 't> Transfer<'a, 't> {
         actor
     }
 
-    /// An earlier version of the object: `percent` of the blocks are the same, and where two devices have
-    /// as much, it is the same blocks.
+    /// An earlier version of the object with `percent` unchanged blocks. Two versions with the same
+    /// percentage have the same unchanged blocks.
     fn earlier(&self, percent: u8) -> Arc<Vec<u8>> {
         let layout = &self.scenario.layout;
         let mut bytes = self.object.to_vec();
@@ -274,7 +274,7 @@ impl<'a, 't> Transfer<'a, 't> {
         actors::receiver(plan, index, seeds, disks, buffer_bytes, shared, (self.scenario.group_key, now))
     }
 
-    /// A device is without power: what is on its disk is what will be there.
+    /// Handles a device without power: its disk keeps its present content.
     fn bury(&mut self, index: u32) {
         let before = self.scenario.devices[index as usize].existing.then_some(BEFORE);
         let device = &mut self.devices[index as usize];
@@ -350,7 +350,7 @@ impl<'a, 't> Transfer<'a, 't> {
         self.checker.check_untouched(index, &device.disk, device.untouched);
     }
 
-    /// All that struck in the run.
+    /// All faults of the run.
     fn struck(&self, world: &World<SimActor>) -> Faults {
         let mut faults = self.faults.clone();
         self.devices.iter().for_each(|device| faults.add(&device.disk.struck()));
@@ -448,7 +448,7 @@ impl Director<SimActor> for Transfer<'_, '_> {
                         block.0
                     ));
                 }
-                // All else is signed or sealed.
+                // All other messages are signed or sealed.
                 _ => {
                     if let Some((header, kind)) = wire::peek(bytes) {
                         let number = header.packet_number.0;

@@ -1,4 +1,4 @@
-//! The event queue: what happens next, to whom, until everything has come to its end.
+//! The event queue: it delivers events to nodes in the order of their times, until all nodes have ended.
 
 use super::network::{Arrival, Attachment, Network, NodeId, Stage, VOLLEY, address};
 use super::node::{Actor, Sent};
@@ -8,19 +8,19 @@ use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Steps of one node at one instant beyond which it is taken to run in circles.
+/// Most steps of one node at one instant. More mean an endless loop.
 const LIVELOCK: u32 = 200_000;
 
 enum Happening {
     Arrival(Stage, Arrival),
     Wake(NodeId),
-    /// The director's business, by its number.
+    /// An event of the director, by its number.
     Cue(u32),
 }
 
 struct Event {
     at: Time,
-    /// Events of one instant happen in the order they were made.
+    /// Order of creation. Events of one instant happen in this order.
     order: u64,
     what: Happening,
 }
@@ -37,16 +37,16 @@ impl PartialOrd for Event {
     }
 }
 impl Ord for Event {
-    /// The earliest is the greatest: `BinaryHeap` gives the greatest first.
+    /// The earliest event is the greatest, because `BinaryHeap` pops the greatest first.
     fn cmp(&self, other: &Self) -> Ordering {
         (other.at, other.order).cmp(&(self.at, self.order))
     }
 }
 
-/// A node's time behaviour.
+/// The speed of a node.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pace {
-    /// Time its loop takes for each datagram received.
+    /// Time that the node's loop takes for each received datagram.
     pub per_datagram: Duration,
 }
 
@@ -55,22 +55,22 @@ struct Slot<A> {
     finished: bool,
     pace: Pace,
     busy_until: Time,
-    /// When it wants to run.
+    /// Time at which the node wants to run.
     wake: Time,
     /// The earliest wake event in the queue.
     queued: Time,
 }
 
-/// Whoever watches and disturbs a world.
+/// Observes and disturbs a world.
 pub trait Director<A> {
-    /// The cue with this number has come.
+    /// Handles the cue with this number.
     fn cue(&mut self, world: &mut World<A>, number: u32);
-    /// A node has sent a datagram.
+    /// Observes a datagram that a node has sent.
     fn sent(&mut self, now: Time, node: NodeId, to: SocketAddr, bytes: &[u8]);
-    /// A node has made a step. Returns whether it goes on; if not, its power has gone: it is
-    /// switched off as it stands, and [`Director::died`] follows.
+    /// Observes a step of a node. Returns false if the node loses power: it is switched off in its
+    /// present state, and [`Director::died`] follows.
     fn stepped(&mut self, now: Time, node: NodeId, actor: &A) -> bool;
-    /// A node whose power had gone is switched off.
+    /// Handles a node that has lost power and is switched off.
     fn died(&mut self, world: &mut World<A>, node: NodeId);
 }
 
@@ -82,23 +82,23 @@ pub struct World<A> {
     slots: Vec<Slot<A>>,
     /// The network between the nodes.
     pub network: Network,
-    /// Engine steps made.
+    /// Engine steps so far.
     pub steps: u64,
 }
 
 impl<A: Actor> World<A> {
-    /// An empty world; `seed` drives its network.
+    /// An empty world. `seed` drives its network.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let (queue, slots) = (BinaryHeap::new(), Vec::new());
         Self { now: Time::ZERO, queue, made: 0, slots, network: Network::new(seed), steps: 0 }
     }
-    /// The time.
+    /// The present time.
     #[must_use]
     pub const fn now(&self) -> Time {
         self.now
     }
-    /// Adds a place for a node, switched off.
+    /// Adds a node, switched off.
     pub fn add(&mut self, attachment: Attachment, pace: Pace) -> NodeId {
         let (busy_until, wake, queued) = (Time::ZERO, Time::NEVER, Time::NEVER);
         self.slots.push(Slot { actor: None, finished: false, pace, busy_until, wake, queued });
@@ -112,31 +112,31 @@ impl<A: Actor> World<A> {
         slot.busy_until = self.now;
         self.wake_at(node, self.now);
     }
-    /// Switches a node off as it stands, and returns what it was.
+    /// Switches a node off in its present state, and returns its actor.
     pub fn stop(&mut self, node: NodeId) -> Option<A> {
         self.network.leave(node);
         let slot = &mut self.slots[node as usize];
         slot.wake = Time::NEVER;
         slot.actor.take()
     }
-    /// The node, if it is switched on (or has finished).
+    /// The node's actor, if it is switched on (or has finished).
     #[must_use]
     pub fn actor(&self, node: NodeId) -> Option<&A> {
         self.slots[node as usize].actor.as_ref()
     }
-    /// The node, to be told something; it is stepped afterwards.
+    /// The node's actor, to change it. The node is stepped afterwards.
     pub fn actor_mut(&mut self, node: NodeId) -> Option<&mut A> {
         if self.slots[node as usize].actor.is_some() {
             self.wake_at(node, self.now);
         }
         self.slots[node as usize].actor.as_mut()
     }
-    /// Whether the node's machine has come to its end.
+    /// Whether the node's machine has ended.
     #[must_use]
     pub fn is_finished(&self, node: NodeId) -> bool {
         self.slots[node as usize].finished
     }
-    /// Whether the node is switched on and its machine has not come to its end.
+    /// Whether the node is switched on and its machine has not ended.
     #[must_use]
     pub fn is_running(&self, node: NodeId) -> bool {
         self.actor(node).is_some() && !self.is_finished(node)
@@ -146,10 +146,10 @@ impl<A: Actor> World<A> {
         self.push(at, Happening::Cue(number));
     }
 
-    /// Lets things happen until `until`, or until nothing more does; false if something is left.
+    /// Runs events until `until`, or until none is left; false if some are left.
     ///
     /// # Panics
-    /// When an engine fails or a node runs in circles.
+    /// If an engine fails or a node runs in an endless loop.
     pub fn run(&mut self, until: Time, director: &mut impl Director<A>) -> bool {
         while let Some(event) = self.queue.pop() {
             if event.at > until {
@@ -173,7 +173,7 @@ impl<A: Actor> World<A> {
                     if slot.wake <= self.now {
                         self.step(node, director);
                     } else if slot.wake < slot.queued {
-                        // It has put its alarm off since.
+                        // The node has set a later wake-up since.
                         self.wake_at(node, self.slots[node as usize].wake);
                     }
                 }
@@ -214,7 +214,7 @@ impl<A: Actor> World<A> {
         }
     }
 
-    /// Steps a node until it rests, and carries what it sends.
+    /// Steps a node until it waits, and carries its datagrams.
     fn step(&mut self, node: NodeId, director: &mut impl Director<A>) {
         let now = self.now;
         let slot = &mut self.slots[node as usize];
@@ -273,7 +273,7 @@ impl<A: Actor> World<A> {
     }
 }
 
-/// Takes what the network delivers.
+/// Queues the arrivals that the network delivers.
 struct Later<'a> {
     queue: &'a mut BinaryHeap<Event>,
     made: &'a mut u64,

@@ -1,24 +1,25 @@
-//! Small files that appear whole or not at all: reports, and what is kept in the state directory.
+//! Writes small files atomically: reports, and the files of the state directory.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Writes `bytes` to `path` through a temporary file in the same directory, synced and renamed,
-/// so that a reader sees the old contents or the new. A symbolic link is followed; something that
-/// exists and is not a regular file (a pipe, `/dev/stdout`) is written to directly.
+/// Writes `bytes` to `path` through a temporary file in the same directory, which is synced and renamed.
+/// So a reader sees the old contents or the new. Follows a symbolic link. If `path` exists and is not a
+/// regular file (a pipe, `/dev/stdout`), writes to it directly.
 ///
 /// # Errors
-/// Whatever the file system says; the temporary file is removed.
+/// If the file system fails; the temporary file is then removed.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_with(path, bytes, 0o666)
 }
 
-/// The same for what only this user may read: the file has the mode 0600 from its first byte on.
+/// Like [`write_whole`], for files that only this user may read: the file has mode 0600 from its first
+/// byte on.
 ///
 /// # Errors
-/// Whatever the file system says; the temporary file is removed.
+/// If the file system fails; the temporary file is then removed.
 pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_with(path, bytes, 0o600)
 }
@@ -27,7 +28,7 @@ fn write_with(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let Some(Place { path, dir, temporary }) = Place::of(path)? else {
         return OpenOptions::new().write(true).open(path)?.write_all(bytes);
     };
-    // One that a run before left behind might have another mode.
+    // A file that an earlier run left behind might have another mode.
     let _ = fs::remove_file(&temporary);
     let create = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary);
     let written = create.and_then(|mut file| {
@@ -36,40 +37,40 @@ fn write_with(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         fs::rename(&temporary, &path)
     });
     if written.is_err() {
-        // Best effort: the first error is the one worth telling.
+        // Best effort: the first error is the one to report.
         let _ = fs::remove_file(&temporary);
         return written;
     }
     File::open(dir)?.sync_all()
 }
 
-/// Whether [`write_whole`] could write to `path` now; leaves everything as it is.
+/// Whether [`write_whole`] could write to `path` now. Changes nothing.
 ///
 /// # Errors
-/// Whatever the file system says.
+/// If it could not.
 pub fn check_whole(path: &Path) -> io::Result<()> {
     match Place::of(path)? {
         Some(place) => {
             let _ = fs::remove_file(&place.temporary);
             File::create_new(&place.temporary).and_then(|_| fs::remove_file(&place.temporary))
         }
-        // To open a pipe would be to wait for its reader.
+        // Opening a pipe would wait for its reader.
         None => Ok(()),
     }
 }
 
-/// Makes `dir` and what is missing above it, for this user alone. One that is there stays as it is.
+/// Makes `dir` and its missing parents, for this user alone. An existing directory stays as it is.
 ///
 /// # Errors
-/// Whatever the file system says.
+/// If the file system fails.
 pub fn make_private_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
-/// Renames a damaged file to its name with `.bad` behind it, for somebody to look at; returns that.
+/// Appends `.bad` to the name of a damaged file, so that the user can inspect it. Returns the new path.
 ///
 /// # Errors
-/// Whatever the file system says.
+/// If the file system fails.
 pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".bad");
@@ -77,7 +78,7 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(aside.into())
 }
 
-/// Where a file goes and comes from.
+/// The destination of a write, and the directory of its temporary file.
 struct Place {
     path: PathBuf,
     dir: PathBuf,
@@ -85,7 +86,7 @@ struct Place {
 }
 
 impl Place {
-    /// None for what exists and is neither a regular file nor a directory.
+    /// `None` if the path exists and is neither a regular file nor a directory.
     fn of(path: &Path) -> io::Result<Option<Self>> {
         let path = match fs::metadata(path) {
             Ok(m) if m.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),

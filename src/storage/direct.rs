@@ -1,6 +1,6 @@
-//! Writing past the page cache (`O_DIRECT`): what a receiver writes it does not read again, so a
-//! copy in the cache costs time and pushes out what others use. Whatever the file system or the
-//! alignment of a piece does not allow goes through the cache as usual.
+//! Writing past the page cache (`O_DIRECT`). A receiver does not read its writes again, so a copy in the
+//! cache costs time and evicts other programs' pages. If the file system or the alignment of a piece
+//! forbids direct writing, the piece goes through the cache.
 
 use rustix::fs::OFlags;
 use rustix::io::{Errno, retry_on_intr};
@@ -10,31 +10,32 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What offset, length and address of a direct write are multiples of: no disk asks for more.
+/// Alignment of offset, length and address of a direct write. No disk asks for more.
 const ALIGN: usize = 4096;
-/// Smaller objects stay in the page cache: they hurt nobody there, and may be wanted at once.
+/// Smallest object that is written directly. Smaller objects stay in the page cache: they evict little,
+/// and may be read at once.
 const SMALLEST: u64 = 16 << 20;
 
 /// A second descriptor of a part file, for direct writing.
 #[derive(Debug, Default)]
 pub(super) struct Direct {
     file: Option<File>,
-    /// The file system opened it and then did not want it.
+    /// Whether the file system refused a write after it had accepted the opening.
     refused: AtomicBool,
 }
 
 impl Direct {
-    /// For the object of `size` bytes whose part file is open as `file`, and called `name` in `dir`.
+    /// Opens the part file `name` in `dir` again, which is open as `file`, for an object of `size` bytes.
     pub fn new(dir: &OwnedFd, name: &str, file: &File, size: u64) -> Self {
         let opened = if size < SMALLEST { None } else { open(dir, name, file) };
         Self { file: opened, refused: AtomicBool::new(false) }
     }
 
-    /// Writes what it can of `bytes` at `offset`, and returns how many of the first bytes that was:
-    /// all, or none where this is no file or no piece for direct writing.
+    /// Writes a prefix of `bytes` at `offset` directly, and returns its length. It is 0 if the file or
+    /// the piece does not allow direct writing.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// If the disk fails.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         let aligned = offset.is_multiple_of(ALIGN as u64) && bytes.as_ptr().align_offset(ALIGN) == 0;
         let len = bytes.len() - bytes.len() % ALIGN;
@@ -51,14 +52,14 @@ impl Direct {
     }
 }
 
-/// Writes whole pages up to `len` with `write`, which is told how many bytes are written already and
-/// returns how many of the next it took. Returns how many of the first bytes were written, and
-/// whether the file system wants such writes.
+/// Writes whole pages up to `len` with `write`. `write` gets the number of bytes written so far and
+/// returns the number of further bytes that it wrote. Returns the total, and whether the file system
+/// accepts such writes.
 fn pages(len: usize, mut write: impl FnMut(usize) -> Result<usize, Errno>) -> io::Result<(usize, bool)> {
     let mut written = 0;
     while written < len {
         let n = match retry_on_intr(|| write(written)) {
-            // The rest of a page begun is written again, with all of it.
+            // A page that was written in part is written again as a whole.
             Ok(n) => n - n % ALIGN,
             Err(Errno::INVAL | Errno::OPNOTSUPP) => 0,
             Err(errno) => return Err(errno.into()),
@@ -77,7 +78,7 @@ fn open(dir: &OwnedFd, name: &str, file: &File) -> Option<File> {
     let opened = retry_on_intr(|| rustix::fs::openat(dir, name, flags, rustix::fs::Mode::empty())).ok()?;
     let opened = File::from(opened);
     let (ours, theirs) = (file.metadata().ok()?, opened.metadata().ok()?);
-    // Other programs can reach the name too.
+    // Other programs can replace the file under this name.
     ((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())).then_some(opened)
 }
 
@@ -92,7 +93,7 @@ mod tests {
     use crate::storage::scratch::Scratch;
     use std::os::unix::fs::FileExt;
 
-    /// A buffer that holds `len` bytes at a page boundary, from the index returned on.
+    /// A buffer that holds `len` bytes at a page boundary, from the returned index on.
     fn aligned(len: usize) -> (Vec<u8>, usize) {
         let bytes: Vec<u8> = (0..len + ALIGN).map(|i| (i % 251) as u8).collect();
         let start = bytes.as_ptr().align_offset(ALIGN);
@@ -109,7 +110,7 @@ mod tests {
         let direct = Direct::new(&fd, "x", &file, SMALLEST);
         let (bytes, at) = aligned(20_000);
         let block = &bytes[at..at + 20_000];
-        // Spilled through the cache before, as a block may be.
+        // Earlier spilled through the cache, as part of a block may be.
         file.write_all_at(&[9; 10_000], 4096).unwrap();
         let written = direct.write_at(4096, block).unwrap();
         assert!(written == 0 || written == 16_384, "{written}");
@@ -136,7 +137,7 @@ mod tests {
         assert_eq!(play(4 * P, &[]), (Ok((4 * P, true)), vec![0]));
         let short = [Ok(P), Err(Errno::INTR), Ok(2 * P + 100)];
         assert_eq!(play(4 * P, &short), (Ok((4 * P, true)), vec![0, P, P, 3 * P]));
-        // Less than a page, nothing at all, or no such writes here: somebody else's business.
+        // Less than a page, nothing, or direct writes refused: the caller writes the rest.
         for answer in [Ok(P - 1), Ok(0), Err(Errno::INVAL), Err(Errno::OPNOTSUPP)] {
             assert_eq!(play(2 * P, &[Ok(P), answer]), (Ok((P, false)), vec![0, P]));
         }

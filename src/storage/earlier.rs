@@ -1,5 +1,5 @@
-//! An earlier version of the object (`mcp recv --from`): a file or a disk to take blocks from that
-//! have not changed. It is only read, and nothing in it is believed before it is hashed.
+//! An earlier version of the object (`mcp recv --from`): a file or a disk to take unchanged blocks from.
+//! It is only read, and its blocks count only after they are hashed.
 
 use super::{Earlier, SourceError};
 use crate::text::escape;
@@ -16,11 +16,11 @@ pub struct EarlierFile {
 }
 
 impl EarlierFile {
-    /// Opens the file (or disk) at `path`. It stays the same one when another takes its name, as the
-    /// object itself may.
+    /// Opens the file (or disk) at `path`. The opened file stays the same if another file takes its name,
+    /// which the object itself may do.
     ///
     /// # Errors
-    /// When it cannot be read, or is neither a regular file nor a block device.
+    /// If it cannot be read, or is neither a regular file nor a block device.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
         let shown = escape(&path.to_string_lossy());
         let refuse = |error: io::Error| {
@@ -32,7 +32,7 @@ impl EarlierFile {
                 _ => format!("cannot read {shown} ({error}); check --from"),
             })
         };
-        // To open a pipe would be to wait for its writer.
+        // Opening a pipe would wait for its writer.
         let mut file =
             OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(refuse)?;
         let kind = file.metadata().map_err(refuse)?.file_type();
@@ -41,7 +41,7 @@ impl EarlierFile {
                 "{shown} is neither a file nor a disk; give an earlier version of the file with --from"
             )));
         }
-        // A block device has its size nowhere else.
+        // For a block device, seeking is the only way to its size.
         let size = file.seek(SeekFrom::End(0)).map_err(refuse)?;
         if size > 0 {
             file.read_at(&mut [0], 0).map_err(refuse)?;

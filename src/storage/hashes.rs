@@ -1,12 +1,12 @@
-//! The chaining values of files that were sent before, so that they need not be read and hashed again
-//! to say what they hold. One file each in the state directory, named by path and block size:
+//! A cache of the chaining values of files that were sent before, so that they need not be read and
+//! hashed again. Each entry is one file in the state directory, named by path and block size:
 //!
 //! ```text
 //!  heading (with its version) │ path, device, inode, size, times, block size │ values │ BLAKE3 of it all
 //! ```
-//! An entry counts only for the very file: the same path, device, inode, size, and times of modification
-//! and change. A file that was modified just before it was opened is not cached: another change within the
-//! same tick of the file system's clock would not show. What is damaged is set aside.
+//! An entry counts only for the same file: the same path, device, inode, size, and times of modification
+//! and change. A file that was modified just before it was opened is not cached, because a second change
+//! within the same tick of the file system's clock would not be visible. A damaged entry is set aside.
 
 use crate::limits::{HASH_CACHE_BYTES, HASH_CACHE_FILES, MAX_BLOCKS};
 use crate::units::Digest;
@@ -17,31 +17,31 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// Begins every entry; the number is the format's.
+/// Heading of every entry. The number is the version of the format.
 const HEADING: &[u8] = b"mcp-hashes 1\n";
-/// What entries, and damaged ones, are called behind the hash of their key.
+/// Suffix of entries, after the hash of their key.
 const SUFFIX: &str = ".hashes";
 const ASIDE: &str = ".bad";
-/// A file that was modified so short a time before may change again without a new date.
+/// A file modified less than this time before its opening may change again without a new time.
 const SETTLED: Duration = Duration::from_secs(2);
 const DIGEST: usize = 32;
 
-/// Which file it is, down to its last change.
+/// Identifies a file in its present state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileId {
     path: PathBuf,
     device: u64,
     inode: u64,
     size: u64,
-    /// Seconds and nanoseconds of the last modification, and of the last change of anything.
+    /// Seconds and nanoseconds of the last modification, and of the last change of any attribute.
     modified: (i64, i64),
     changed: (i64, i64),
-    /// It had been left alone for a while when it was opened.
+    /// Whether the last modification was long enough before the opening.
     settled: bool,
 }
 
 impl FileId {
-    /// Of the file at `path`, which was opened at `now` and then had this metadata.
+    /// Identifies the file at `path`, which was opened at `now` and then had this metadata.
     pub(super) fn new(path: &Path, meta: &Metadata, now: SystemTime) -> Self {
         let age = meta.modified().ok().and_then(|modified| now.duration_since(modified).ok());
         Self {
@@ -55,7 +55,7 @@ impl FileId {
         }
     }
 
-    /// All of it, as an entry has it, for blocks of 2^`block_log2` bytes.
+    /// The bytes of an entry that identify the file, for blocks of 2^`block_log2` bytes.
     fn key(&self, block_log2: u8) -> Vec<u8> {
         let path = self.path.as_os_str().as_bytes();
         let mut key = HEADING.to_vec();
@@ -92,8 +92,8 @@ impl HashCache {
         self.dir.join(format!("{}{SUFFIX}", &hasher.finalize().to_hex()[..32]))
     }
 
-    /// The `count` chaining values of a file in blocks of 2^`block_log2` bytes, if they are known. A
-    /// damaged entry is set aside.
+    /// The `count` chaining values of a file in blocks of 2^`block_log2` bytes; `None` if they are not
+    /// cached. Sets a damaged entry aside.
     #[must_use]
     pub fn load(&self, file: &FileId, block_log2: u8, count: u32) -> Option<Vec<Digest>> {
         let path = self.entry(file, block_log2);
@@ -106,21 +106,21 @@ impl HashCache {
             let _ = fs::rename(&path, aside);
             return None;
         };
-        // The file is another one, or has changed since.
+        // The entry is for another file, or the file has changed since.
         let values = content.strip_prefix(&file.key(block_log2)[..])?;
         if values.len() != count as usize * DIGEST {
             return None;
         }
-        // The oldest go first when there are too many: those that are used are not old.
+        // The oldest entries are removed first if there are too many; this one has been used now.
         let _ = opened.set_modified(SystemTime::now());
         Some(values.chunks_exact(DIGEST).filter_map(|value| value.try_into().ok().map(Digest)).collect())
     }
 
-    /// Keeps the chaining values of a file, unless it was modified just before it was opened. It must be
-    /// what it was at that time.
+    /// Stores the chaining values of a file, unless it was modified just before it was opened. Call only
+    /// while the file is still in the state that `file` identifies.
     ///
     /// # Errors
-    /// Whatever the file system says; nothing is left behind then.
+    /// If the file system fails; no partial entry is left.
     pub fn store(&self, file: &FileId, block_log2: u8, values: &[Digest]) -> io::Result<()> {
         if !file.settled || values.len() > MAX_BLOCKS as usize {
             return Ok(());
@@ -144,13 +144,13 @@ impl HashCache {
         written
     }
 
-    /// Gives up what is known of a file.
+    /// Removes the entry of a file.
     pub fn forget(&self, file: &FileId, block_log2: u8) {
-        // One that is not there is forgotten.
+        // A missing entry is as good as a removed one.
         let _ = fs::remove_file(self.entry(file, block_log2));
     }
 
-    /// Removes the oldest files until the rest is within bounds.
+    /// Removes the oldest entries until the rest is within bounds.
     fn make_room(&self) {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
@@ -172,7 +172,7 @@ impl HashCache {
     }
 }
 
-/// What an entry says, if it is whole.
+/// The content of an entry, if its hash is right.
 fn checked(bytes: &[u8]) -> Option<&[u8]> {
     let (content, sum) = bytes.split_at_checked(bytes.len().checked_sub(DIGEST)?)?;
     (content.starts_with(HEADING) && blake3::hash(content).as_bytes() == sum).then_some(content)
@@ -203,7 +203,7 @@ mod tests {
         cache.store(&a, 20, &values(3)).unwrap();
         assert_eq!(cache.load(&a, 20, 3), Some(values(3)));
         assert_eq!((cache.load(&a, 21, 3), cache.load(&a, 20, 4)), (None, None));
-        // Another name of the same bytes, another file of the same name, another time.
+        // A hard link to the same bytes, another file of the same name, another time.
         fs::hard_link(dir.join("a"), dir.join("b")).unwrap();
         assert_eq!(cache.load(&file(&dir, "b"), 20, 3), None);
         for change in [
@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(fs::read_dir(dir.join("hashes")).unwrap().count(), HASH_CACHE_FILES);
         assert_eq!(cache.load(&named(2), 20, 1), None);
         assert!(cache.load(&named(3), 20, 1).is_some());
-        // By size as well: a sparse giant takes all the room.
+        // The bound in bytes counts too: a sparse giant takes the whole cache.
         File::create(dir.join("hashes/giant.hashes")).unwrap().set_len(HASH_CACHE_BYTES + 1).unwrap();
         cache.store(&a, 20, &values(1)).unwrap();
         assert!(!dir.join("hashes/giant.hashes").exists() && cache.load(&named(4), 20, 1).is_none());

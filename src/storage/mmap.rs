@@ -1,4 +1,4 @@
-//! The memory map of a source: an address for the kernel to send from.
+//! The memory map of a source, which gives the kernel an address to send from.
 
 #![allow(unsafe_code)]
 
@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::ptr;
 
-/// A read-only map of a whole file. Its bytes are never looked at by this program.
+/// A read-only map of a whole file. The program itself never reads its bytes.
 #[derive(Debug)]
 pub(super) struct Mapping {
     /// `None` for an empty file, which the system refuses to map.
@@ -16,47 +16,47 @@ pub(super) struct Mapping {
 }
 
 impl Mapping {
-    /// Maps the first `size` bytes of `file` for reading in order.
+    /// Maps the first `size` bytes of `file` for sequential reading.
     ///
     /// # Errors
-    /// When the system refuses, or the address space cannot hold it.
+    /// If the system refuses, or the address space is too small.
     pub fn new(file: &File, size: u64) -> io::Result<Self> {
         if size == 0 {
             return Ok(Self { map: None });
         }
         let size = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        // SAFETY: the danger of a file mapping is that others change or shorten the file under a
-        // `&[u8]` of it: undefined behaviour, or SIGBUS. No such slice is ever made: the map is
-        // private to this type, which gives out its address only, as `RawBytes`, and the users of
-        // that (the scatter lists of net/sys.rs) hand it to the kernel, which copies what is there
-        // at that moment and answers a page that has gone with EFAULT. Every look of our own goes
-        // through pread (`FileSource::read_at`). `Mmap` unmaps on drop, and outlives each
-        // `RawBytes` by the contract of `Source::raw`.
+        // SAFETY: the danger of a file mapping is that another program changes or shortens the file while
+        // a `&[u8]` into it exists: undefined behaviour, or SIGBUS. No such slice is ever made. The map
+        // is private to this type, which gives out only its address, as `RawBytes`. The users of
+        // `RawBytes` (the scatter lists of net/sys.rs) pass it to the kernel. The kernel copies the bytes
+        // of that moment, and returns EFAULT for a page that no longer exists. The program itself reads
+        // with pread (`FileSource::read_at`). `Mmap` unmaps on drop, and outlives each `RawBytes` by the
+        // contract of `Source::raw`.
         let map = unsafe { memmap2::MmapOptions::new().len(size).map(file)? };
-        // Only a hint; a kernel without it sends all the same.
+        // Only a hint: sending works without it.
         let _ = map.advise(Advice::Sequential);
         Ok(Self { map: Some(map) })
     }
 
-    /// Gives up the pages of `offset..offset + len` (multiples of the page size, or up to the end);
-    /// they come back when they are sent again.
+    /// Releases the pages of `offset..offset + len` (multiples of the page size, or up to the end).
+    /// Sending them again loads them again.
     pub fn forget(&self, offset: u64, len: usize) {
         let Some(map) = &self.map else { return };
         let Ok(offset) = usize::try_from(offset) else { return };
         if offset.checked_add(len).is_none_or(|end| end > map.len()) {
             return;
         }
-        // SAFETY: MADV_DONTNEED would lose what was written to memory that has no file; this map
-        // is of a file and read-only, so its pages come back from the file with what they had. No
-        // reference into the map exists (see `new`); a send that is under way meanwhile faults the
-        // page in again. Only a hint, so that its failure does not matter.
+        // SAFETY: MADV_DONTNEED would lose writes to memory without a file. This map is of a file and
+        // read-only, so its pages return from the file with the same content. No reference into the map
+        // exists (see `new`). A concurrent send faults the page in again. Only a hint: its failure does
+        // not matter.
         let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, len) };
     }
 
-    /// Address of the bytes `offset..offset + len`.
+    /// The address of the bytes `offset..offset + len`.
     ///
     /// # Panics
-    /// When they are not all within the map: the kernel would send other memory of ours.
+    /// If they are not all within the map: the kernel would send other memory of the program.
     pub fn raw(&self, offset: u64, len: usize) -> RawBytes {
         let (start, size) = self.map.as_ref().map_or((ptr::dangling(), 0), |m| (m.as_ptr(), m.len()));
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
@@ -76,13 +76,13 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
 
     fn send(socket: &UnixDatagram, bytes: RawBytes) -> io::Result<isize> {
-        // SAFETY: a system call that reads `len` bytes at `address`, which the caller's live
-        // `Mapping` covers; where the file behind it has gone, the kernel answers EFAULT.
+        // SAFETY: a system call that reads `len` bytes at `address`, which the caller's live `Mapping`
+        // covers. If the file no longer has these bytes, the kernel returns EFAULT.
         let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.address.cast(), bytes.len, 0) };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent) }
     }
 
-    /// What the SAFETY text of [`Mapping::new`] rests on.
+    /// Tests the claim of the SAFETY comment in [`Mapping::new`].
     #[test]
     fn the_kernel_sends_the_bytes_and_answers_efault_where_the_file_shrank() {
         let dir = Scratch::new();

@@ -1,6 +1,7 @@
-//! L3: files: the memory-mapped source, the part file and its commit, names from the network.
-//! Blind to the protocol. The traits are the ports of the engine; the simulated disk has its own
-//! implementations.
+//! L3: files. The memory-mapped source (`source`, `mmap`), the part file and its commit (`sink`, `part`),
+//! names from the network (`names`), the hash cache (`hashes`) and atomic writes of small files. It knows
+//! nothing of the protocol. The traits are the ports of the engine; the simulated disk implements them
+//! too.
 
 mod atomic_write;
 mod attributes;
@@ -31,20 +32,20 @@ use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 
-/// Why a source cannot be read on; lowercase clauses for people.
+/// The reason why a source cannot be read any more: a lowercase clause for people.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The file is not what it was when the task began.
+    /// The file has changed since the task began.
     #[error("{0}")]
     Changed(String),
-    /// The system refused to read it.
+    /// The system failed to read the file.
     #[error("{0}")]
     Read(String),
 }
 
-/// The bytes of an object on the sender's side.
+/// The bytes of an object at the sender.
 pub trait Source: Send + Sync {
-    /// Bytes of the object; fixed for the life of the task.
+    /// Size of the object in bytes; constant for the life of the task.
     fn size(&self) -> u64;
     /// Mode and modification time, as they were when the task began; none if it has none.
     fn attributes(&self) -> Option<Attributes> {
@@ -53,35 +54,36 @@ pub trait Source: Send + Sync {
     /// Copies `buf.len()` bytes from `offset` on.
     ///
     /// # Errors
-    /// When the file has shrunk or cannot be read.
+    /// If the file has shrunk or cannot be read.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError>;
-    /// The bytes `offset..offset + len` for handing to the kernel, which answers a page that has
-    /// gone with EFAULT. Nothing else may look at them: a file that shrank would end the program.
+    /// The bytes `offset..offset + len`, to pass to the kernel, which returns EFAULT for a page that no
+    /// longer exists. No other code may read them: a file that shrank would end the program.
     fn raw(&self, offset: u64, len: usize) -> RawBytes;
-    /// Says that `offset..offset + len` has been sent and will probably not be read again soon: a
-    /// source too large to stay in memory gives it up. Reading it again is slower, and no more.
+    /// Tells the source that `offset..offset + len` has been sent and will probably not be read again
+    /// soon. A source too large for memory releases these pages. Reading them again still works, but is
+    /// slower.
     fn leave_behind(&self, _offset: u64, _len: usize) {}
-    /// Checks that the file still has the size and modification time it had.
+    /// Checks that the size and modification time of the file are unchanged.
     ///
     /// # Errors
-    /// When it has changed.
+    /// If one of them has changed.
     fn check(&self) -> Result<(), SourceError>;
 }
 
-/// Address and length of bytes that only the kernel may read (see [`Source::raw`]); valid for as
-/// long as its [`Source`] lives.
+/// Address and length of bytes that only the kernel may read (see [`Source::raw`]). Valid as long as its
+/// [`Source`] lives.
 #[derive(Clone, Copy, Debug)]
 pub struct RawBytes {
-    /// First byte.
+    /// Address of the first byte.
     pub address: *const u8,
-    /// How many.
+    /// Number of bytes.
     pub len: usize,
 }
 
-/// Why a sink refused; lowercase clauses for people, naming the path.
+/// The reason why a sink failed: a lowercase clause for people that names the path.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// The name is unusable, or is taken.
+    /// The name is invalid or taken.
     #[error("{0}")]
     Name(String),
     /// The disk is full, read-only or failing.
@@ -109,12 +111,12 @@ pub trait Sink: Send {
     /// part file that an earlier run has left beside it, or creates a preallocated one.
     ///
     /// # Errors
-    /// When the name is unusable or taken, or the disk refuses.
+    /// If the name is invalid or taken, or the disk fails.
     fn create(&mut self, name: &str, size: u64) -> Result<Box<dyn Part>, SinkError>;
 }
 
-/// An object on its way in. Dropping it neither committed nor discarded keeps the part file for the
-/// next run (also when that is by a panic).
+/// The part file of an object that is being received. If it is dropped (even by a panic) before it is
+/// committed or discarded, the part file stays for the next run.
 pub trait Part: Send + Sync {
     /// Says which mode and modification time the object gets together with its final name. Call before
     /// [`Part::commit`]; without it, the object is a new file like any other.
@@ -122,43 +124,43 @@ pub trait Part: Send + Sync {
     /// Writes all of `bytes` at `offset`.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// If the disk fails.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError>;
-    /// Writes all of `bytes` at `offset` without leaving them in the page cache, where the system
-    /// can do that: they are not read again here, and a large object must not push everything
-    /// else out of memory. It waits for the disk.
+    /// Writes all of `bytes` at `offset` without leaving them in the page cache, if the system supports
+    /// it. Use for verified blocks: they are not read again here, and a large object must not evict other
+    /// programs' pages. Waits for the disk.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// If the disk fails.
     fn write_through(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         self.write_at(offset, bytes)
     }
     /// Reads `buf.len()` bytes from `offset` on.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// If the disk fails.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SinkError>;
-    /// The first range of bytes at or after `from` that an earlier run may have written; none where
-    /// nothing was, and in a new part file. Whatever is in it may be torn, lost or stale.
+    /// The first range of bytes at or after `from` that an earlier run may have written; `None` if there
+    /// is none, and in a new part file. The bytes may be torn, lost or stale.
     fn next_written(&self, _from: u64) -> Option<Range<u64>> {
         None
     }
     /// Syncs the file, gives it its final name and syncs the directory (I1). Returns the path.
     ///
     /// # Errors
-    /// When the disk refuses or the name has been taken meanwhile; nothing is left behind.
+    /// If the disk fails or the name has been taken meanwhile; no part file is left behind.
     fn commit(&self) -> Result<PathBuf, SinkError>;
     /// Removes the part file.
     fn discard(&self);
 }
 
-/// An earlier version of an object, from which blocks that have not changed are taken.
+/// An earlier version of an object, to take unchanged blocks from.
 pub trait Earlier: Send + Sync {
-    /// Its bytes.
+    /// Its size in bytes.
     fn size(&self) -> u64;
     /// Reads `buf.len()` bytes from `offset` on.
     ///
     /// # Errors
-    /// When they are not there (any more), or the disk refuses.
+    /// If the bytes do not exist (any more), or the disk fails.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
 }

@@ -1,22 +1,22 @@
-//! What an untrusted object name must be like before a file may carry it.
+//! The rules for an untrusted object name before a file may have it.
 
 use super::SinkError;
 use crate::limits::MAX_NAME;
 use crate::text::{escape, is_hidden};
 
-/// What the names of our unfinished files end in.
+/// Suffix of the program's part files.
 pub const PART_SUFFIX: &str = ".mcp-part";
 
-/// Names that Windows gives to devices, whatever extension follows.
+/// Device names of Windows, which apply with any extension.
 const DEVICES: [&str; 6] = ["con", "prn", "aux", "nul", "conin$", "conout$"];
 
 /// Returns `name` if it is safe as a file name within a directory: one path component of 1 to
-/// [`MAX_NAME`] bytes, without separators, control, bidi or invisible characters, that is not
-/// one of our own part files, and that Windows shares take as well (no device names, no streams of
-/// files, no dot or space at the end). Leading dots and dashes, spaces and other UTF-8 are fine.
+/// [`MAX_NAME`] bytes, without separators, control, bidi or invisible characters. It must not be a part
+/// file's name, and must be valid on Windows shares too (no device names, no streams of files, no dot or
+/// space at the end). Leading dots and dashes, spaces and other UTF-8 are allowed.
 ///
 /// # Errors
-/// [`SinkError::Name`] with the first thing that is wrong.
+/// [`SinkError::Name`] with the first rule that the name breaks.
 pub fn safe_name(name: &str) -> Result<&str, SinkError> {
     match objection(name) {
         None => Ok(name),
@@ -27,7 +27,7 @@ pub fn safe_name(name: &str) -> Result<&str, SinkError> {
     }
 }
 
-/// What is wrong with `name`, to follow "the name ...".
+/// The rule that `name` breaks, as text to follow "the name ...".
 pub(super) fn objection(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         return Some("is empty");
@@ -50,20 +50,20 @@ pub(super) fn objection(name: &str) -> Option<&'static str> {
     if name.to_ascii_lowercase().ends_with(PART_SUFFIX) {
         return Some("is that of an unfinished copy");
     }
-    // `x::$DATA` would be the content of `x`, whose name is taken and looks free.
+    // `x::$DATA` would be the content of `x`: the name looks free and is taken.
     if name.contains(":$") {
         return Some("is that of a stream of another file on Windows");
     }
     is_device(name).then_some("is that of a device on Windows")
 }
 
-/// Hidden characters that real names do use are let through: the joiners that many scripts and
-/// emoji need, and the variation selectors. They are still escaped when printed.
+/// Allows the hidden characters that real names use: the joiners that many scripts and emoji need, and
+/// the variation selectors. They are still escaped when printed.
 fn is_forbidden(c: char) -> bool {
     is_hidden(c) && !matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}')
 }
 
-/// Windows takes `NUL`, `nul.txt` and `Nul .tar.gz` all for the device.
+/// Whether Windows treats the name as a device, as it does `NUL`, `nul.txt` and `Nul .tar.gz`.
 fn is_device(name: &str) -> bool {
     let stem = name.split(['.', ':']).next().unwrap_or_default().trim_end_matches(' ').to_ascii_lowercase();
     if DEVICES.contains(&stem.as_str()) {
@@ -76,7 +76,7 @@ fn is_device(name: &str) -> bool {
     matches!((digits.next(), digits.next()), (Some('1'..='9' | '¹' | '²' | '³'), None))
 }
 
-/// The longest beginning of `text` that has at most `max` bytes.
+/// The longest prefix of `text` with at most `max` bytes.
 pub(super) fn shorten(text: &str, max: usize) -> &str {
     let mut end = text.len().min(max);
     while !text.is_char_boundary(end) {

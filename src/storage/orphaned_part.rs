@@ -1,9 +1,9 @@
-//! Part files that a receiver left behind: killed, interrupted, or without its sender.
+//! Part files whose receiver has ended: killed, interrupted, or without its sender.
 //!
-//! A part file is locked (flock) for as long as its receiver lives; the system drops the lock when
-//! the process ends, however it ends. So a part file of the same object whose lock is free belongs to
-//! nobody, and the next receiver of that object takes it over. Nothing says which of its bytes are
-//! good: they are all hashed again before they count.
+//! A part file is locked (flock) as long as its receiver lives; the system releases the lock when the
+//! process ends for any reason. So a part file of the same object whose lock is free belongs to nobody,
+//! and the next receiver of that object takes it over. There is no record of its verified bytes: all of
+//! them are hashed again before they count.
 
 use super::names::PART_SUFFIX;
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
@@ -12,8 +12,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
-/// Locks a part file for the life of its descriptor; false if somebody else has it. File systems
-/// without locks count as locked by nobody and by us.
+/// Locks a part file for the life of its descriptor; false if another process holds the lock. On a file
+/// system without locks, this succeeds.
 pub(super) fn lock(file: impl AsFd) -> bool {
     !matches!(
         rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive),
@@ -21,17 +21,17 @@ pub(super) fn lock(file: impl AsFd) -> bool {
     )
 }
 
-/// A part file that belongs to no living receiver, now locked by us.
+/// A part file that belongs to no living receiver, now locked by this process.
 struct Orphan {
     file: File,
     name: String,
-    /// When it was last written to: seconds and nanoseconds.
+    /// Time of its last write: seconds and nanoseconds.
     modified: (i64, i64),
 }
 
-/// Takes over the part file of `stem` in `dir` that was written to last, of those that belong to no
-/// living receiver; the others are removed. What cannot be listed, opened or locked, or was not made
-/// by this user, is left alone: it only takes space.
+/// Takes over the most recently written part file of `stem` in `dir` that belongs to no living receiver,
+/// and removes the other ones. Leaves a file alone if it cannot be listed, opened or locked, or was not
+/// made by this user: it only takes space.
 pub(super) fn adopt(dir: &OwnedFd, stem: &str) -> Option<(File, String)> {
     let mut best: Option<Orphan> = None;
     for entry in Dir::read_from(dir).ok()?.flatten() {
@@ -43,7 +43,7 @@ pub(super) fn adopt(dir: &OwnedFd, stem: &str) -> Option<(File, String)> {
         let newer = best.as_ref().is_none_or(|best| best.modified < orphan.modified);
         let other = if newer { best.replace(orphan) } else { Some(orphan) };
         if let Some(other) = other {
-            // If even that fails there is nobody left to be told.
+            // If this fails too, there is nobody to report it to.
             let _ = rustix::fs::unlinkat(dir, &other.name, AtFlags::empty());
         }
     }
@@ -59,12 +59,13 @@ pub(super) fn exists(dir: &OwnedFd, stem: &str) -> bool {
 fn take(dir: &OwnedFd, name: &str) -> Option<Orphan> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::openat(dir, name, flags, Mode::empty()).ok()?);
-    // Where nobody can lock, nobody can tell whether its receiver lives.
+    // Without locks, it is unknown whether the file's receiver lives.
     retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)).ok()?;
     let meta = file.metadata().ok()?;
-    // Who plants a file (or a second name for one) could write to it when it has been verified.
+    // Another user who planted the file, or has a second name for it, could write to it after it was
+    // verified.
     let ours = meta.is_file() && meta.nlink() == 1 && meta.uid() == rustix::process::geteuid().as_raw();
-    // Between opening and locking, its receiver may have given it its final name.
+    // Between opening and locking, its receiver may have renamed it to its final name.
     let named = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
     let same = (named.st_dev, named.st_ino) == (meta.dev(), meta.ino());
     let modified = (meta.mtime(), meta.mtime_nsec());

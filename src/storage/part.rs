@@ -1,12 +1,12 @@
-//! A part file: the bytes of an object until they are all there, and how they get their name.
+//! A part file: the received bytes of an object, and their commit under the final name.
 //!
 //! ```text
 //! .NAME.<random>.mcp-part --write--> --fsync--> --rename--> NAME --fsync of the directory-->
 //! ```
 //!
-//! The final name never holds anything but a finished object (I1). When the disk refuses, the part file
-//! is removed; a run that ends for another reason may keep it, and the next one of the same name takes
-//! it over (`orphaned_part.rs`).
+//! Only a finished object ever gets the final name (I1). If the disk fails, the part file is removed. A
+//! run that ends for another reason may keep it, and the next run of the same name takes it over
+//! (`orphaned_part.rs`).
 
 use super::direct::Direct;
 use super::names::{PART_SUFFIX, shorten};
@@ -28,11 +28,10 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Random names tried before giving up: with 64 random bits, a second one already means that
-/// somebody plays tricks.
+/// Random names tried before giving up. With 64 random bits, a second attempt already means interference.
 const NAME_TRIES: u32 = 8;
 
-/// A preallocated part file beside its final path. Dropping it keeps it, unless it was discarded.
+/// A preallocated part file beside its final path. Dropping it keeps the file, unless it was discarded.
 pub struct FilePart {
     file: File,
     direct: Direct,
@@ -40,7 +39,7 @@ pub struct FilePart {
     target: Target,
     size: u64,
     force: bool,
-    /// It was begun by an earlier run.
+    /// Whether an earlier run created the file.
     adopted: bool,
     /// Committed or discarded: there is no part file to write to or to remove any more.
     closed: AtomicBool,
@@ -70,12 +69,13 @@ impl FilePart {
             attributes: OnceLock::new(),
         };
         if adopted {
-            // What it holds stays, whether there is room for the rest or not.
+            // The part file keeps its bytes, whether or not there is room for the rest.
             cut(&part.file, size)
                 .and_then(|()| preallocate(&part.file, size))
                 .map_err(|errno| part.no_room(errno))?;
         } else if let Err(errno) = preallocate(&part.file, size) {
-            // What was reserved before the space ran out counts as free; the file goes in any case.
+            // The space reserved before the disk was full counts as free; the file is removed in any
+            // case.
             let _ = part.file.set_len(0);
             let error = part.no_room(errno);
             part.discard();
@@ -129,7 +129,7 @@ impl FilePart {
         ))
     }
 
-    /// Checks that the part file is still ours and whole: other programs can reach it too.
+    /// Checks that the part file is still the same and whole: other programs can reach it too.
     fn require_intact(&self) -> Result<(), SinkError> {
         let ours = self.file.metadata().map_err(|e| self.refused("look up", &e))?;
         let named = retry_on_intr(|| {
@@ -175,7 +175,7 @@ impl FilePart {
         match sync_directory(&self.target.dir) {
             Ok(()) => Ok(()),
             Err(errno) => {
-                // A replaced file is gone already; its verified successor is better than nothing.
+                // The replaced file is already lost; its verified successor is better than no file.
                 if !replaced {
                     remove(&self.target.dir, &self.target.name);
                 }
@@ -256,9 +256,9 @@ fn create_beside(target: &Target) -> Result<(File, String), SinkError> {
         let random = getrandom::u64()
             .map_err(|error| refused("draw a part name for", &target.path, &io::Error::other(error)))?;
         let name = part_name(&stem, random);
-        // The user's umask takes its share of the mode.
+        // The user's umask applies to the mode.
         match retry_on_intr(|| rustix::fs::openat(&target.dir, &name, flags, Mode::from_raw_mode(0o666))) {
-            // Another receiver may have taken it over already: then it is locked, or gone.
+            // Another receiver may have taken it over already: then it is locked, or no longer there.
             Ok(fd) if !orphaned_part::lock(&fd) => last = Errno::EXIST.into(),
             Ok(fd) => match rustix::fs::statat(&target.dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(_) => return Ok((File::from(fd), name)),
@@ -274,14 +274,14 @@ fn create_beside(target: &Target) -> Result<(File, String), SinkError> {
 /// Bytes of a part name beside its stem.
 const PART_AFFIXES: usize = 1 + 1 + 16 + PART_SUFFIX.len();
 
-/// `.STEM.<16 hex digits>.mcp-part`, the stem shortened where the whole would exceed
-/// [`MAX_NAME`] bytes.
+/// `.STEM.<16 hex digits>.mcp-part`, with the stem shortened if the whole would exceed [`MAX_NAME`]
+/// bytes.
 fn part_name(stem: &str, random: u64) -> String {
     format!(".{}.{random:016x}{PART_SUFFIX}", shorten(stem, MAX_NAME - PART_AFFIXES))
 }
 
-/// Gives `file` its size, with disk space for it where the file system can reserve any: a disk
-/// that is too small is found now and not at the last block.
+/// Sets the size of `file`, and reserves disk space if the file system can. So a full disk shows now and
+/// not at the last block.
 fn preallocate(file: &File, size: u64) -> Result<(), Errno> {
     if size == 0 {
         return Ok(());
@@ -297,7 +297,7 @@ fn preallocate(file: &File, size: u64) -> Result<(), Errno> {
     retry_on_intr(|| rustix::fs::ftruncate(file, size))
 }
 
-/// Cuts off what is beyond `size`.
+/// Removes the bytes after `size`.
 fn cut(file: &File, size: u64) -> Result<(), Errno> {
     if rustix::fs::fstat(file)?.st_size as u64 > size {
         retry_on_intr(|| rustix::fs::ftruncate(file, size))?;
@@ -305,8 +305,8 @@ fn cut(file: &File, size: u64) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The first range at or after `from` and before `end` that is no hole; space that was only reserved
-/// is one. Where nobody knows of holes there are none.
+/// The first range at or after `from` and before `end` that is not a hole. Space that was only reserved
+/// is a hole. Without support for holes, the whole file counts as written.
 #[cfg(target_os = "linux")]
 fn written(file: &File, from: u64, end: u64) -> Option<Range<u64>> {
     use rustix::fs::{SeekFrom, seek};
@@ -334,8 +334,8 @@ fn rename_without_replacing(dir: &OwnedFd, from: &str, to: &OsStr) -> Result<(),
     link_then_unlink(dir, from, to)
 }
 
-/// The same for file systems whose rename cannot refuse to replace (NFS): a hard link never
-/// replaces.
+/// Like [`rename_without_replacing`], for file systems whose rename cannot refuse to replace (NFS): a
+/// hard link never replaces.
 fn link_then_unlink(dir: &OwnedFd, from: &str, to: &OsStr) -> Result<(), Errno> {
     match retry_on_intr(|| rustix::fs::linkat(dir, from, dir, to, AtFlags::empty())) {
         Ok(()) => {
@@ -347,8 +347,8 @@ fn link_then_unlink(dir: &OwnedFd, from: &str, to: &OsStr) -> Result<(), Errno> 
     }
 }
 
-/// The same for file systems that have no hard links either (some in user space). Another
-/// program that makes the name between the look and the rename loses its file.
+/// The same for file systems without hard links (some in user space). If another program creates the name
+/// between the check and the rename, its file is lost.
 fn look_then_rename(dir: impl AsFd, from: &str, to: &OsStr) -> Result<(), Errno> {
     match rustix::fs::statat(&dir, to, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => retry_on_intr(|| rustix::fs::renameat(&dir, from, &dir, to)),

@@ -1,4 +1,4 @@
-//! The words for what a file system refuses on the receiver's side.
+//! Error texts for failures of the file system at the receiver.
 
 use super::SinkError;
 use crate::text::escape;
@@ -11,7 +11,7 @@ pub(super) fn shown(path: &Path) -> String {
     escape(&path.to_string_lossy())
 }
 
-/// The system refused `what` (a verb: "write") on `path`: says why, and what to do about it.
+/// The error for a failed operation `what` (a verb: "write") on `path`: the reason, and the next step.
 pub(super) fn refused(what: &str, path: &Path, error: &io::Error) -> SinkError {
     let path = shown(path);
     let Some(errno) = Errno::from_io_error(error) else {
@@ -39,6 +39,6 @@ pub(super) fn refused(what: &str, path: &Path, error: &io::Error) -> SinkError {
         }
         _ => format!("cannot {what} {path} ({error}); check the disk"),
     };
-    // What is wrong with a name is not mended by another disk.
+    // Another disk does not fix a bad name.
     if errno == Errno::NAMETOOLONG { SinkError::Name(text) } else { SinkError::Disk(text) }
 }

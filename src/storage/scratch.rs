@@ -1,10 +1,10 @@
-//! Directories for tests, removed at their end.
+//! Directories for tests, removed on drop.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// A new empty directory, or a small file system of its own.
+/// A new empty directory, or a small file system mounted for the test.
 pub struct Scratch {
     path: PathBuf,
     mounted: bool,
@@ -18,7 +18,7 @@ impl Scratch {
         Self { path, mounted: false }
     }
 
-    /// A tmpfs with `options`; `None`, said aloud, where that is not allowed.
+    /// A tmpfs with `options`; `None`, with a message, if mounting is not allowed.
     pub fn mounted(options: &str) -> Option<Self> {
         let mut scratch = Self::new();
         scratch.mounted =
@@ -44,7 +44,7 @@ impl Scratch {
         self.path.join(name)
     }
 
-    /// The names in it, sorted.
+    /// The names in the directory, sorted.
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = std::fs::read_dir(&self.path)
             .expect("list")
@@ -69,7 +69,7 @@ fn run(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
-/// Tries for some seconds: a program that another test is just starting shares our open files
+/// Retries for some seconds. A program that another test is starting shares this process's open files
 /// until it runs, and keeps the file system busy meanwhile.
 fn patiently(attempt: impl Fn() -> bool) -> bool {
     (0..200).any(|_| {

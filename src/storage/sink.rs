@@ -1,8 +1,8 @@
-//! Where a received object goes: which directory, which final name, and whether that is free.
+//! The destination of a received object: its directory, its final name, and whether that name is free.
 //!
-//! The directory is opened once; everything after that is relative to it, so that swapping a
-//! directory for a symbolic link during a transfer leads nowhere else. At the end it must still be
-//! found under its path.
+//! The directory is opened once, and all later operations are relative to it. So replacing a directory by
+//! a symbolic link during a transfer redirects nothing. At the end the directory must still be at its
+//! path.
 
 use super::existing::ExistingFile;
 use super::part::{FilePart, has_orphan};
@@ -15,14 +15,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Puts objects into a directory of the file system, or one object under a name of the user's.
+/// Puts objects into a directory of the file system, or one object under a name that the user chose.
 #[derive(Debug)]
 pub struct FileSink {
     output: Option<PathBuf>,
     force: bool,
 }
 
-/// What the user's output path means.
+/// The meaning of the user's output path.
 enum Place<'a> {
     /// Into this directory, under the object's own name.
     Directory(&'a Path),
@@ -30,7 +30,7 @@ enum Place<'a> {
     File(&'a Path, &'a OsStr),
 }
 
-/// A final path: an opened directory and its path, a name within it, and the two joined.
+/// A final path: an open directory and its path, a name within it, and both joined.
 pub(super) struct Target {
     pub dir: OwnedFd,
     pub dir_path: PathBuf,
@@ -39,19 +39,19 @@ pub(super) struct Target {
 }
 
 impl FileSink {
-    /// `output` is an existing directory (also: ends in a slash) or a file name; `None` is the
-    /// current directory. With `force`, an existing regular file is replaced at commit.
+    /// `output` is an existing directory (or ends in a slash) or a file name; `None` is the current
+    /// directory. With `force`, commit replaces an existing regular file.
     #[must_use]
     pub const fn new(output: Option<PathBuf>, force: bool) -> Self {
         Self { output, force }
     }
 
-    /// Checks what can be known before an object's name is: that the directory exists and may be
-    /// written to, and that a final name chosen by the user is free. For failing early; nothing
-    /// is kept, [`Sink::create`] checks again.
+    /// Checks everything that does not depend on the object's name: that the directory exists and may be
+    /// written to, and that a final name chosen by the user is free. Call before the transfer, to fail
+    /// early; [`Sink::create`] checks again.
     ///
     /// # Errors
-    /// As [`Sink::create`].
+    /// As for [`Sink::create`].
     pub fn check(&self) -> Result<(), SinkError> {
         let (dir, name) = match self.place()? {
             Place::Directory(dir) => (dir, None),
@@ -90,7 +90,7 @@ impl FileSink {
             Place::Directory(dir) => (dir, OsStr::new(safe_name(name)?)),
             Place::File(dir, name) => (dir, name),
         };
-        // Shown as a person would write it.
+        // Displayed as a person would write it.
         let path = if dir == Path::new(".") { PathBuf::from(name) } else { dir.join(name) };
         Ok(Target { dir: open_directory(dir)?, dir_path: dir.to_owned(), name: name.to_owned(), path })
     }
@@ -116,8 +116,8 @@ impl Sink for FileSink {
 }
 
 impl Target {
-    /// Checks that the directory is still where it was: what is said to be at [`Self::path`] must be
-    /// found there, and whoever put another in its place does not get a file out of sight.
+    /// Checks that the directory is still at its path: the file must be found under [`Self::path`].
+    /// Otherwise another directory has taken its place, and the file would be out of sight.
     pub(super) fn require_in_place(&self) -> Result<(), SinkError> {
         let of = |errno: Errno| refused("look up", &self.dir_path, &errno.into());
         let ours = retry_on_intr(|| rustix::fs::fstat(&self.dir)).map_err(of)?;
@@ -152,8 +152,8 @@ fn open_directory(path: &Path) -> Result<OwnedFd, SinkError> {
     })
 }
 
-/// Checks that `name` in `dir` does not exist, or is a regular file and may be replaced
-/// (`replace`). Returns whether there is one.
+/// Checks that `name` in `dir` does not exist, or is a regular file that may be replaced (`replace`).
+/// Returns whether there is such a file.
 pub(super) fn require_free(
     dir: impl AsFd,
     name: &OsStr,

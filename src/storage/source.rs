@@ -1,8 +1,8 @@
 //! A file as the source of an object.
 //!
-//! The file stays open for the whole task, so that replacing it under its name changes nothing.
-//! Two ways lead to its bytes: `pread` for everything this program looks at (hashing, encoding),
-//! which makes a file that shrank an error; and the memory map for what the kernel alone reads.
+//! The file stays open for the whole task, so another file under its name changes nothing. Its bytes are
+//! read in two ways. The program itself reads with `pread` (to hash and encode), so a file that shrank is
+//! an error. Only the kernel reads through the memory map.
 
 use super::hashes::FileId;
 use super::mmap::Mapping;
@@ -16,10 +16,10 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::SystemTime;
 
-/// A file of up to the memory's size by this is left in the page cache, for repairs and for whoever
-/// sends it again; one that is larger is given up piece by piece when it has been sent.
+/// A file up to the memory's size divided by this stays in the page cache, for repairs and for the next
+/// transfer. A larger file is released piece by piece after it was sent.
 const KEPT_SHARE: u64 = 2;
-/// Longest run of bytes that the page cache keeps or gives up as one.
+/// Longest run of bytes that the page cache keeps or releases as one.
 #[cfg(target_os = "linux")]
 const LONGEST_FOLIO: u64 = 4 << 20;
 
@@ -29,7 +29,7 @@ pub struct FileSource {
     file: File,
     map: Mapping,
     size: u64,
-    /// Too large to be kept in memory while others use it too.
+    /// Whether the file is too large to stay in memory beside other programs.
     large: bool,
     /// Modification time when opened: seconds and nanoseconds.
     modified: (i64, i64),
@@ -44,14 +44,13 @@ impl FileSource {
     /// Opens the regular file (or symbolic link to one) at `path`. Its size is fixed from here on.
     ///
     /// # Errors
-    /// When it is something else than a regular file, cannot be read or mapped, or has a name
-    /// that receivers refuse.
+    /// If it is not a regular file, cannot be read or mapped, or has a name that receivers refuse.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
         let shown = escape(&path.to_string_lossy());
         let refuse = |error: io::Error| unreadable(&shown, &error);
-        // Looked at before opening, because opening alone can already do something to a device.
+        // Checked before opening, because opening alone can already affect a device.
         require_regular(fs::metadata(path).map_err(refuse)?.file_type(), &shown)?;
-        // A pipe that took the file's place meanwhile must not make us wait for its writer.
+        // If a pipe has taken the file's place meanwhile, opening must not wait for its writer.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(refuse)?;
         let meta = file.metadata().map_err(refuse)?;
         require_regular(meta.file_type(), &shown)?;
@@ -75,7 +74,7 @@ impl FileSource {
         })?;
         #[cfg(target_os = "linux")]
         {
-            // Only a hint, for the reads that do not go through the map.
+            // Only a hint, for reads that do not go through the map.
             let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
         }
         let (modified, attributes) = (modified(&meta), Attributes::of(&meta));
@@ -84,14 +83,14 @@ impl FileSource {
         Ok(Self { file, map, size, large, modified, attributes, file_id, shown, name })
     }
 
-    /// The file's own name, without directories: what receivers are offered. 1 to 255 bytes; bytes
-    /// that are not UTF-8 are replaced by U+FFFD.
+    /// The file's own name, without directories, as offered to receivers. 1 to 255 bytes. U+FFFD replaces
+    /// bytes that are not UTF-8.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Which file it is, for remembering its hashes.
+    /// Identifies the file, for the cache of its hashes.
     #[must_use]
     pub const fn file_id(&self) -> &FileId {
         &self.file_id
@@ -126,19 +125,20 @@ impl Source for FileSource {
         if !self.large {
             return;
         }
-        // The cache keeps pages that are mapped.
+        // The cache keeps mapped pages, so they are unmapped first.
         self.map.forget(offset, len);
         #[cfg(target_os = "linux")]
         {
-            // The cache gives up whole folios only, and they may be longer than what is left at a time.
+            // The cache releases whole folios only, and one may be longer than the piece released at a
+            // time.
             let from = offset.saturating_sub(LONGEST_FOLIO);
             let len = std::num::NonZeroU64::new(offset - from + len as u64);
             let _ = rustix::fs::fadvise(&self.file, from, len, rustix::fs::Advice::DontNeed);
         }
     }
 
-    /// Changes that the file system does not date (within one clock tick of the last one, or
-    /// through another's memory map before it is synced) are left to the block hashes.
+    /// Some changes do not change the file's time: within one clock tick of the last change, or through
+    /// another program's memory map before it is synced. The block hashes detect those.
     fn check(&self) -> Result<(), SourceError> {
         let meta = self.file.metadata().map_err(|error| unreadable(&self.shown, &error))?;
         if meta.len() < self.size {
@@ -154,7 +154,7 @@ impl Source for FileSource {
     }
 }
 
-/// Bytes of memory that the machine has.
+/// The machine's memory in bytes.
 #[cfg(target_os = "linux")]
 fn memory() -> u64 {
     let info = rustix::system::sysinfo();
@@ -172,7 +172,7 @@ fn modified(meta: &Metadata) -> (i64, i64) {
 
 fn own_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // Replacement characters are longer than the bytes they stand for.
+    // A replacement character may be longer than the bytes it replaces.
     shorten(&name, MAX_NAME).to_owned()
 }
 

@@ -1,22 +1,23 @@
-//! The exit codes of the commands: a part of the interface, so typed, documented and tested.
+//! The exit codes of the commands. They are part of the interface, so they are typed, documented and
+//! tested.
 
 use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
 use crate::protocol::statistics::DeviceRow;
 use crate::wire::AbortCode;
 use std::process::ExitCode;
 
-/// How a command ended, as the shell sees it.
+/// The result of a command for the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// 0: every expected device is complete; `recv`: the file is verified and in place.
     Complete,
-    /// 1: the environment (file, disk, network) or a bug.
+    /// 1: the environment (file, disk, network) failed, or a bug.
     Environment,
-    /// 2: the command line makes no sense.
+    /// 2: the command line is invalid.
     Usage,
     /// 3: some devices did not complete.
     Incomplete,
-    /// 4: no device completed, or none came.
+    /// 4: no device completed, or none joined.
     NoDevice,
     /// 5: `recv`: no sender in time.
     NoSender,
@@ -27,7 +28,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The process exit code.
+    /// The exit code of the process.
     #[must_use]
     pub const fn code(self) -> u8 {
         match self {
@@ -42,7 +43,7 @@ impl Exit {
         }
     }
 
-    /// The word for it in events and reports.
+    /// The name of the exit code in events and reports.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -57,9 +58,9 @@ impl Exit {
         }
     }
 
-    /// How a sender's run ends: from its outcome, the final status table and the number of
-    /// devices expected. Every device that joined counts as expected too, so that one which
-    /// failed is never passed over because another came in its place.
+    /// The exit of a sender's run, from its outcome, the final status table and the number of expected
+    /// devices. Every device that joined is expected too: a failed device counts even if another one
+    /// completed in its place.
     #[must_use]
     pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u32>) -> Self {
         match outcome {
@@ -79,7 +80,7 @@ impl Exit {
         }
     }
 
-    /// How a receiver's run ends.
+    /// The exit of a receiver's run.
     #[must_use]
     pub const fn of_receiver(outcome: &ReceiverOutcome) -> Self {
         match outcome {

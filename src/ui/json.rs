@@ -1,5 +1,5 @@
-//! `--json`: one event a line on stdout, for programs. `docs/events.md` is the schema; every
-//! object is flat. Text is as it came (JSON escapes it), not made safe for a terminal.
+//! `--json`: one event a line on stdout, for programs. `docs/events.md` is the schema; every object is
+//! flat. Text from the network is escaped for JSON, not for a terminal.
 
 use super::memory::{ReceiverMemory, SenderMemory};
 use super::schema::{Counters, ReceiverCounters, Row, abort_word, phase_word, seconds};
@@ -154,7 +154,7 @@ struct Line<'a> {
     time: f64,
 }
 
-/// Where the events go. A reader that went away is no reason to stop a transfer.
+/// The output for events. Ignores errors: a reader that has gone does not stop a transfer.
 pub struct Stream {
     out: Box<dyn Write>,
     verbose: bool,
@@ -162,7 +162,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Events to `out`, with notes if `verbose`.
+    /// Prints events to `out`, with notes if `verbose`.
     pub fn new(out: impl Write + 'static, verbose: bool) -> Self {
         Self { out: Box::new(out), verbose, last_progress: None }
     }
@@ -198,7 +198,7 @@ pub struct SenderJson {
 }
 
 impl SenderJson {
-    /// A view that writes to `stream`, its `start` event at once.
+    /// A view that writes to `stream`. Writes its `start` event at once.
     pub fn new(mut stream: Stream, intro: SenderIntro) -> Self {
         let start = Event::Start {
             command: "send",
@@ -245,7 +245,7 @@ impl SenderView for SenderJson {
             SenderEvent::StoreFails(reason) => Event::StoreFails { reason },
             SenderEvent::StoreAnswers => Event::StoreAnswers,
             SenderEvent::Hashed(root) => Event::Hashed { blake3: root.to_string() },
-            // `finish` tells it, with the final counters.
+            // `finish` reports it, with the final counters.
             SenderEvent::Finished(_) => return,
         };
         self.stream.emit(now, event);
@@ -299,7 +299,7 @@ pub struct ReceiverJson {
 }
 
 impl ReceiverJson {
-    /// A view that writes to `stream`, its `start` event at once.
+    /// A view that writes to `stream`. Writes its `start` event at once.
     pub fn new(mut stream: Stream, intro: ReceiverIntro) -> Self {
         let start = Event::Start {
             command: "recv",

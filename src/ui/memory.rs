@@ -1,4 +1,4 @@
-//! What every view has to remember between events: phases, hashes, outcomes, and the speed.
+//! State that every view needs between events: phases, hashes, outcomes and the speed.
 
 use super::text;
 use crate::limits::report_interval;
@@ -15,13 +15,13 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A device that reports no more blocks for so long (and two reports) is said to stand still.
+/// A device that verifies no block for this time (and two reports) is shown as stalled.
 const NO_HEADWAY: Duration = Duration::from_secs(3);
 
-/// Senders refused that are told of.
+/// Most refused senders that are reported.
 const MOST_REFUSALS: usize = 16;
 
-/// Speed over the last few seconds, from a count of bytes that only grows.
+/// The speed over the last few seconds, from a rising count of bytes.
 #[derive(Debug, Default)]
 pub struct Meter {
     samples: VecDeque<(Time, u64)>,
@@ -31,7 +31,7 @@ impl Meter {
     const WINDOW: Duration = Duration::from_secs(3);
     const SPACING: Duration = Duration::from_millis(200);
 
-    /// Takes note of the count now; samples closer than 200 ms to the last are passed over.
+    /// Records the count at `now`. Ignores a sample within 200 ms of the last one.
     pub fn record(&mut self, now: Time, bytes: u64) {
         if self.samples.back().is_some_and(|(t, _)| now.since(*t) < Self::SPACING) {
             return;
@@ -42,7 +42,7 @@ impl Meter {
         }
     }
 
-    /// Bits per second over the window; 0 until there are two samples.
+    /// The speed in bits per second over the window; 0 until there are two samples.
     #[must_use]
     pub fn bits_per_second(&self) -> u64 {
         match (self.samples.front(), self.samples.back()) {
@@ -51,7 +51,7 @@ impl Meter {
         }
     }
 
-    /// `24s left`: how long so many bytes take at this speed; empty if nobody can say.
+    /// `24s left`: the time for `bytes` at this speed; empty if it is unknown.
     #[must_use]
     pub fn time_for(&self, bytes: u64) -> String {
         let speed = self.bits_per_second();
@@ -63,28 +63,28 @@ impl Meter {
     }
 }
 
-/// What a sender's view remembers.
+/// The state of a sender's view.
 #[derive(Debug, Default)]
 pub struct SenderMemory {
-    /// Root hash, once known.
+    /// Root hash of the object, once known.
     pub root: Option<Digest>,
-    /// How the run ended.
+    /// The outcome of the run, once known.
     pub outcome: Option<SenderOutcome>,
     /// Speed on the wire.
     pub wire: Meter,
     streaming_since: Option<Time>,
     served_until: Option<Time>,
     late: HashSet<DeviceId>,
-    /// Blocks that devices had verified, and since when.
+    /// Verified blocks of each device, and the time since when it has this number.
     headway: HashMap<DeviceId, (u32, Time)>,
 }
 
 impl SenderMemory {
-    /// Takes note of an event.
+    /// Records an event.
     pub fn event(&mut self, now: Time, event: &SenderEvent) {
         match event {
             SenderEvent::Phase(Phase::Streaming) => {
-                // The quiet time before would count into the speed.
+                // The quiet time before would reduce the measured speed.
                 self.wire = Meter::default();
                 self.streaming_since.get_or_insert(now);
                 self.served_until = None;
@@ -109,7 +109,7 @@ impl SenderMemory {
         }
     }
 
-    /// Takes note of how far the devices are.
+    /// Records the progress of the devices.
     pub fn watch(&mut self, now: Time, snapshot: &SenderSnapshot) {
         for row in snapshot.devices.iter().filter(|row| !row.assignment.state().is_final()) {
             let verified = row.transfer.verified_blocks;
@@ -120,7 +120,7 @@ impl SenderMemory {
         }
     }
 
-    /// Since when a device has reported no more blocks, if that is longer than reports take.
+    /// How long a device has verified no block, if longer than the reports take; otherwise `None`.
     fn stands_still(&self, row: &DeviceRow, snapshot: &SenderSnapshot, now: Time) -> Option<Duration> {
         let devices = u32::try_from(snapshot.devices.len()).unwrap_or(u32::MAX);
         let patience = NO_HEADWAY + 2 * report_interval(devices);
@@ -128,13 +128,13 @@ impl SenderMemory {
         Some(now.since(*since)).filter(|still| *still > patience)
     }
 
-    /// Time spent on the transfer itself: neither gathering nor lingering with nobody to serve.
+    /// Time of the transfer itself, without gathering, and without lingering after the last device.
     #[must_use]
     pub fn transfer_time(&self, now: Time) -> Duration {
         self.streaming_since.map_or(Duration::ZERO, |t| self.served_until.unwrap_or(now).since(t))
     }
 
-    /// What holds a device up, in a few words; empty if nothing does.
+    /// The reason why a device is slow, in a few words; empty if it is not.
     #[must_use]
     pub fn hold(&self, row: &DeviceRow, snapshot: &SenderSnapshot, now: Time) -> String {
         let group = snapshot.overview.source_symbols + snapshot.overview.repair_symbols;
@@ -152,7 +152,7 @@ impl SenderMemory {
         parts.join(", ")
     }
 
-    /// The same for a table that has the loss in a column of its own.
+    /// The same, for a table with a separate column for the loss.
     #[must_use]
     pub fn hold_but_loss(&self, row: &DeviceRow) -> String {
         let mut parts = Vec::new();
@@ -178,7 +178,7 @@ impl SenderMemory {
         parts.join(", ")
     }
 
-    /// The devices furthest behind what has been streamed, at most `most`, with how many blocks.
+    /// At most `most` devices that are furthest behind the stream, each with the number of blocks.
     #[must_use]
     pub fn furthest_behind(snapshot: &SenderSnapshot, most: usize) -> Vec<(&DeviceRow, u32)> {
         let overview = &snapshot.overview;
@@ -198,7 +198,7 @@ impl SenderMemory {
         rows
     }
 
-    /// How gathering goes: those ready of those expected, and those that cannot take part.
+    /// The state of gathering: the devices ready and expected, and the devices that cannot take part.
     #[must_use]
     pub fn gathered(overview: &SenderOverview) -> String {
         let ready = overview.devices.open();
@@ -233,20 +233,20 @@ impl SenderMemory {
     }
 }
 
-/// So many wrong symbols in one run are no accident.
+/// From this number of wrong symbols in a run on, damage is no explanation.
 const SURELY_FORGED: u64 = 16;
-/// What is said then.
+/// The warning in this case.
 pub const FORGERY: &str =
     "somebody on the network forges data; it costs time, and what is saved is right all the same";
 
-/// What a receiver's view remembers.
+/// The state of a receiver's view.
 #[derive(Debug, Default)]
 pub struct ReceiverMemory {
-    /// Where the file is and its hash, once committed.
+    /// Path and hash of the file, once committed.
     pub committed: Option<(PathBuf, Digest)>,
-    /// How the run ended.
+    /// The outcome of the run, once known.
     pub outcome: Option<ReceiverOutcome>,
-    /// What it is doing.
+    /// The present stage.
     pub stage: Stage,
     /// Speed of object data.
     pub data: Meter,
@@ -256,24 +256,24 @@ pub struct ReceiverMemory {
     told_forgery: bool,
 }
 
-/// What a receiver is doing.
+/// The stage of a receiver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stage {
     /// Waiting for a sender.
     #[default]
     Searching,
-    /// Found one; waiting to be admitted or for the stream.
+    /// Waiting to be admitted, or for the stream.
     Waiting,
-    /// Taking the stream.
+    /// Receiving the stream.
     Receiving,
-    /// All there; syncing and renaming.
+    /// The object is complete; syncing and renaming.
     Committing,
-    /// In place; telling the sender.
+    /// The file is in place; sending the receipt.
     Telling,
 }
 
 impl ReceiverMemory {
-    /// Takes note of an event.
+    /// Records an event.
     pub fn event(&mut self, now: Time, event: &ReceiverEvent) {
         match event {
             ReceiverEvent::Found { .. } => self.stage = Stage::Waiting,
@@ -299,8 +299,8 @@ impl ReceiverMemory {
         }
     }
 
-    /// Whether to tell of a sender that was refused: once for each, and of so many only that nobody can
-    /// fill a log with them.
+    /// Whether to report that this sender was refused: once for each sender, and only for a limited
+    /// number, so that nobody can fill a log.
     pub fn tells_refusal(&mut self, key: &SenderKey) -> bool {
         let tells = self.refused.len() < MOST_REFUSALS && !self.refused.contains(key);
         if tells {
@@ -309,31 +309,30 @@ impl ReceiverMemory {
         tells
     }
 
-    /// Whether to tell that somebody forges data, after so many symbols that were not the sender's: once, and not
-    /// for what may well be damage on the way.
+    /// Whether to report that someone forges data: once, after more wrong symbols than damage explains.
     pub fn tells_forgery(&mut self, symbols: u64) -> bool {
         symbols >= SURELY_FORGED && !std::mem::replace(&mut self.told_forgery, true)
     }
 
-    /// Time from the first symbol to the committed file (or to now).
+    /// Time from the first symbol to the committed file, or to `now`.
     #[must_use]
     pub fn transfer_time(&self, now: Time) -> Duration {
         self.began.map_or(Duration::ZERO, |t| self.ended.unwrap_or(now).since(t))
     }
 
-    /// Bytes of the object that are here: received, or held already.
+    /// Bytes of the object that the device has: received, or held already.
     #[must_use]
     pub fn here(snapshot: &ReceiverSnapshot) -> u64 {
         (snapshot.received_bytes + snapshot.resumed_bytes).min(snapshot.object_size)
     }
 
-    /// Time left at the present speed; empty if there is none.
+    /// Time left at the present speed; empty if it is unknown.
     #[must_use]
     pub fn time_left(&self, snapshot: &ReceiverSnapshot) -> String {
         self.data.time_for(snapshot.object_size.saturating_sub(Self::here(snapshot)))
     }
 
-    /// The line that sums the run up; none if there is no file.
+    /// The summary line of the run; `None` without a file.
     #[must_use]
     pub fn summary(&self, now: Time, snapshot: &ReceiverSnapshot) -> Option<String> {
         if self.outcome == Some(ReceiverOutcome::AlreadyComplete) {

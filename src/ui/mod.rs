@@ -1,14 +1,14 @@
-//! L5: what the user sees while a command runs: bars on a terminal, plain lines elsewhere, JSON
-//! events for programs.
+//! L5: shows a running command to the user: bars on a terminal, plain lines elsewhere, JSON events for
+//! programs.
 //!
-//! The command calls `event` for every event of its machine, `tick` now and then (ten times a
-//! second is plenty; the views draw no more often than is useful) and `finish` once. All text
-//! from the network is escaped here, before it is printed.
+//! The command calls `event` for every event of its machine, `tick` regularly (ten times a second is
+//! enough; the views draw only as often as useful) and `finish` once. All text from the network is
+//! escaped here, before it is printed.
 //!
 //! ```text
 //!   protocol::event --> SenderView / ReceiverView --+-- bars    stderr, a terminal
-//!                       (memory.rs: what they all   +-- plain   stderr, not a terminal
-//!                        have to remember)          +-- json    stdout, one event a line
+//!                       (memory.rs: state that      +-- plain   stderr, not a terminal
+//!                        all of them need)          +-- json    stdout, one event a line
 //!                                                   +-- quiet   nothing; errors are cli::report's
 //! ```
 //! A receiver's `b3sum` line goes to stdout (bars and plain), everything else to stderr.
@@ -36,7 +36,7 @@ use crate::time::Time;
 use crate::units::{DeviceId, SenderKey, SessionId, TaskId};
 use std::io;
 
-/// How to show things.
+/// The kind of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Progress bars on stderr.
@@ -49,55 +49,55 @@ pub enum Mode {
     Quiet,
 }
 
-/// How to show things, and how much of them.
+/// The kind of output and its detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
-    /// How.
+    /// The kind of output.
     pub mode: Mode,
     /// Whether notes are shown (`-v`).
     pub verbose: bool,
 }
 
-/// What a sender's view is told at the start.
+/// The data that a sender's view has from the start.
 #[derive(Clone, Debug)]
 pub struct SenderIntro {
-    /// The task.
+    /// The task's identifier.
     pub task: TaskId,
-    /// This run of the sender.
+    /// The session's identifier.
     pub session: SessionId,
     /// The object's name.
     pub name: String,
-    /// Bytes of the object.
+    /// Size of the object in bytes.
     pub size: u64,
-    /// Where it goes, for people.
+    /// Destination of the stream, for people.
     pub group: String,
     /// Whether Enter starts the stream (stdin is a terminal).
     pub enter_starts: bool,
-    /// Who this machine is as a sender.
+    /// The public key of this sender.
     pub sender: SenderKey,
-    /// Name of the group key that the session is sealed with.
+    /// Name of the group key that seals the session; `None` if the session is in the clear.
     pub sealed_with: Option<String>,
 }
 
-/// What a receiver's view is told at the start.
+/// The data that a receiver's view has from the start.
 #[derive(Clone, Debug)]
 pub struct ReceiverIntro {
-    /// This device.
+    /// The device's identifier.
     pub device: DeviceId,
-    /// Its label.
+    /// The device's label.
     pub label: String,
-    /// Where it listens, for people.
+    /// The group and port that it listens on, for people.
     pub group: String,
-    /// Names of the group keys that sessions are taken with, joined by commas; none: only sessions that
-    /// are not sealed.
+    /// Names of the group keys that may seal a session, joined by commas; `None` to take only sessions
+    /// that are not sealed.
     pub sealed_with: Option<String>,
 }
 
-/// Text that is not an event of the protocol.
+/// Output of text that is not an event of the protocol.
 pub trait Notes {
-    /// A detail (interface chosen, buffer sizes, features); shown with `-v` only.
+    /// Shows a detail (chosen interface, buffer sizes, features), with `-v` only.
     fn note(&mut self, now: Time, text: &str);
-    /// Something the user should know though the command goes on.
+    /// Shows a problem that does not end the command.
     fn warn(&mut self, now: Time, text: &str);
 }
 
@@ -107,17 +107,17 @@ pub trait SenderView: Notes {
     fn event(&mut self, now: Time, event: &SenderEvent, overview: &SenderOverview);
     /// Time passes.
     fn tick(&mut self, now: Time, snapshot: &SenderSnapshot);
-    /// The run is over; leaves a clean terminal and prints the results.
+    /// Ends the view: restores the terminal and prints the results. Call once.
     fn finish(&mut self, now: Time, snapshot: &SenderSnapshot, exit: Exit);
 }
 
 /// Shows a receiver's run.
 pub trait ReceiverView: Notes {
-    /// Something changed.
+    /// Shows an event. `snapshot` is the state after it.
     fn event(&mut self, now: Time, event: &ReceiverEvent, snapshot: &ReceiverSnapshot);
-    /// Time passes.
+    /// Shows the progress of time. Call regularly.
     fn tick(&mut self, now: Time, snapshot: &ReceiverSnapshot);
-    /// The run is over; leaves a clean terminal and prints the results.
+    /// Ends the view: restores the terminal and prints the results. Call once.
     fn finish(&mut self, now: Time, snapshot: &ReceiverSnapshot, exit: Exit);
 }
 
@@ -140,7 +140,7 @@ pub fn sender_view(style: Style, intro: SenderIntro) -> Box<dyn SenderView> {
     }
 }
 
-/// The view of a receiver.
+/// Makes the view of a receiver.
 #[must_use]
 pub fn receiver_view(style: Style, intro: ReceiverIntro) -> Box<dyn ReceiverView> {
     match style.mode {

@@ -1,5 +1,5 @@
-//! Not a terminal: a plain line at each change and every five seconds (every minute while waiting),
-//! for logs.
+//! Output without a terminal, for logs: a plain line at each change and every five seconds (every minute
+//! while waiting).
 
 use super::memory::{FORGERY, ReceiverMemory, SenderMemory, Stage};
 use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView, table, text, trust};
@@ -15,10 +15,10 @@ use std::time::Duration;
 
 /// Time between two lines of progress.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Time between two lines that say that there is nothing to say: somebody is waited for.
+/// Time between two lines while waiting.
 const IDLE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Where the lines go. A log that cannot be written to is no reason to stop a transfer.
+/// The output for lines. Ignores errors: a log that cannot be written does not stop a transfer.
 pub struct Lines {
     out: Box<dyn Write>,
     verbose: bool,
@@ -26,7 +26,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Lines to `out`, with notes if `verbose`.
+    /// Prints lines to `out`, with notes if `verbose`.
     pub fn new(out: impl Write + 'static, verbose: bool) -> Self {
         Self { out: Box::new(out), verbose, last: None }
     }
@@ -36,7 +36,7 @@ impl Lines {
         self.last = Some(now);
     }
 
-    /// Whether nothing was said for so long.
+    /// Whether no line was printed for `interval`.
     fn due(&mut self, now: Time, interval: Duration) -> bool {
         now.since(*self.last.get_or_insert(now)) >= interval
     }
@@ -48,7 +48,7 @@ impl Lines {
     }
 }
 
-/// What a changed row is worth saying; none for the everyday.
+/// The line for a changed row; `None` for routine changes.
 pub fn status_line(row: &DeviceRow) -> Option<String> {
     let label = text::device_name(&row.assignment.label, row.assignment.device);
     match row.assignment.state() {
@@ -201,7 +201,7 @@ pub struct ReceiverPlain {
 }
 
 impl ReceiverPlain {
-    /// A view that prints to `lines`, and the hash of the file to `sums`.
+    /// A view that prints to `lines`, and prints the hash of the file to `sums`.
     pub fn new(mut lines: Lines, sums: Box<dyn Write>, intro: ReceiverIntro) -> Self {
         let label = text::escape(&intro.label);
         let sealed =
@@ -250,7 +250,7 @@ impl ReceiverView for ReceiverPlain {
                 let (name, size) = (text::escape(name), text::bytes(*size));
                 self.lines.line(now, &format!("found {name} ({size}) from {sender}"));
             }
-            // There is no speed yet.
+            // The speed is not known yet.
             ReceiverEvent::Receiving => self.lines.line(now, "receiving"),
             ReceiverEvent::Resumed { bytes } => self.lines.line(now, &text::held(*bytes, s.object_size)),
             ReceiverEvent::Committing => self.lines.line(now, "all verified, syncing to disk"),
@@ -415,7 +415,7 @@ waiting for a sender on 239.1.1.1 as lab-07, sealed with lab, attic
 listening on lo
 still waiting for a sender on 239.1.1.1, 1m so far
 warning: {}
-sender unverified: ma3i-cc7u-6r2h-7k5c at 10.0.0.1; name it with --sender to be sure
+sender unverified: ma3i-cc7u-6r2h-7k5c at 10.0.0.1; name the sender with --sender to be sure
 found a\\u{{a}}b (1.00 MiB) from 10.0.0.1:7418
 receiving
 receiving: 50 %, 839 kbit/s, loss 1.0 %, 6s left

@@ -1,4 +1,4 @@
-//! `--quiet`: nothing. Errors are printed by `cli::report`.
+//! `--quiet`: no output. `cli::report` prints errors.
 
 use super::{Exit, Notes, ReceiverView, SenderView};
 use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderOverview, SenderSnapshot};

@@ -10,20 +10,20 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-/// What the report says beside the snapshot.
+/// The content of the report besides the snapshot.
 #[derive(Clone, Debug)]
 pub struct Report<'a> {
     /// Task, session, object and group.
     pub intro: &'a SenderIntro,
     /// The final snapshot with all rows.
     pub snapshot: &'a SenderSnapshot,
-    /// Root hash of the object, if it became known.
+    /// Root hash of the object, if it is known.
     pub root: Option<Digest>,
-    /// When the command started.
+    /// Start time of the command.
     pub started: SystemTime,
-    /// How long it ran.
+    /// Duration of the command.
     pub elapsed: Duration,
-    /// How it ended.
+    /// The command's exit.
     pub exit: Exit,
 }
 
@@ -85,10 +85,10 @@ impl Report<'_> {
         serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
     }
 
-    /// Writes the report to `path`, whole or not at all.
+    /// Writes the report to `path` atomically.
     ///
     /// # Errors
-    /// Whatever the file system says.
+    /// If the file system fails.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         write_whole(path, self.to_json().as_bytes())
     }

@@ -7,13 +7,13 @@ use crate::wire::{AbortCode, Phase};
 use serde::Serialize;
 use std::time::Duration;
 
-/// Seconds with three digits.
+/// Seconds, rounded to three decimal places.
 #[must_use]
 pub fn seconds(d: Duration) -> f64 {
     (d.as_secs_f64() * 1e3).round() / 1e3
 }
 
-/// The word for a phase.
+/// The name of a phase.
 #[must_use]
 pub const fn phase_word(phase: Phase) -> &'static str {
     match phase {
@@ -24,7 +24,7 @@ pub const fn phase_word(phase: Phase) -> &'static str {
     }
 }
 
-/// The word for the reason why one side stopped.
+/// The name of the reason why one side aborted.
 #[must_use]
 pub const fn abort_word(code: AbortCode) -> &'static str {
     match code {
@@ -38,7 +38,7 @@ pub const fn abort_word(code: AbortCode) -> &'static str {
     }
 }
 
-/// A row of the status table, as events and reports have it.
+/// A row of the status table, in events and reports.
 #[derive(Serialize)]
 pub struct Row<'a> {
     device: String,
@@ -85,7 +85,7 @@ impl<'a> From<&'a DeviceRow> for Row<'a> {
     }
 }
 
-/// The sender's counters, as events and reports have them.
+/// The sender's counters, in events and reports.
 #[derive(Serialize)]
 pub struct Counters {
     blocks: u32,
@@ -127,7 +127,7 @@ impl From<&SenderOverview> for Counters {
     }
 }
 
-/// The receiver's counters, as events have them.
+/// The receiver's counters, in events.
 #[derive(Serialize)]
 pub struct ReceiverCounters {
     size: u64,

@@ -1,4 +1,4 @@
-//! The sender's last words: the task status table, one line a device, and a summary.
+//! The sender's final output: the task status table, one line for each device, and a summary.
 
 use super::memory::SenderMemory;
 use super::{SenderIntro, text};
@@ -8,13 +8,13 @@ use crate::task::State;
 use crate::time::Time;
 use console::{Style, pad_str};
 
-/// Lines of devices before the rest is only counted.
+/// Most devices in the table; the others are only counted.
 const MOST_ROWS: usize = 50;
 const HEADINGS: [&str; 6] = ["DEVICE", "ADDRESS", "STATUS", "TIME", "LOSS", "REASON"];
 const GAP: usize = 2;
 
-/// The table, cut to `columns` (0: as wide as it gets), devices that did not complete first.
-/// Empty if there are no devices. `colour` marks the status words.
+/// Formats the table, cut to `columns` (0: no limit), with incomplete devices first. Empty if there are
+/// no devices. `colour` marks the statuses.
 #[must_use]
 pub fn table(memory: &SenderMemory, snapshot: &SenderSnapshot, columns: usize, colour: bool) -> String {
     let mut rows: Vec<&DeviceRow> = snapshot.devices.iter().collect();
@@ -44,7 +44,7 @@ pub fn table(memory: &SenderMemory, snapshot: &SenderSnapshot, columns: usize, c
     out
 }
 
-/// The lines that sum the run up.
+/// The lines of the summary.
 #[must_use]
 pub fn summary(
     memory: &SenderMemory,
@@ -78,7 +78,7 @@ pub fn summary(
     lines
 }
 
-/// What needs attention comes first.
+/// Sorts devices that need attention first.
 fn rank(row: &DeviceRow) -> u8 {
     match row.assignment.state() {
         State::Failed(_) => 0,
@@ -88,7 +88,7 @@ fn rank(row: &DeviceRow) -> u8 {
     }
 }
 
-/// A sorting key that puts `lab-2` before `lab-10`: text and numbers in turn.
+/// A sort key that puts `lab-2` before `lab-10`: alternating text and numbers.
 fn natural(label: &str) -> Vec<(String, u64)> {
     let mut key = Vec::new();
     let mut rest = label;
@@ -97,7 +97,7 @@ fn natural(label: &str) -> Vec<(String, u64)> {
         let (word, tail) = rest.split_at(digits);
         let end = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
         let (number, tail) = tail.split_at(end);
-        // A number too long to be one sorts last; any order will do there.
+        // A number too large for `u64` sorts last; the order among such numbers does not matter.
         key.push((word.to_owned(), if number.is_empty() { 0 } else { number.parse().unwrap_or(u64::MAX) }));
         rest = tail;
     }
@@ -126,13 +126,13 @@ fn cells(memory: &SenderMemory, snapshot: &SenderSnapshot, row: &DeviceRow) -> [
     ]
 }
 
-/// Column widths, 0 for a column left out. When it gets narrow the address goes first, then the
-/// time and the loss; a label keeps at least 12 columns, and the reason takes what is left.
+/// Column widths; 0 for a hidden column. On a narrow terminal the address is hidden first, then the time
+/// and the loss. A label keeps at least 12 columns, and the reason gets the rest.
 fn widths(cells: &[[String; 6]], columns: usize) -> [usize; 6] {
     let mut widths = [0; 6];
     for (i, width) in widths.iter_mut().enumerate() {
         let widest = cells.iter().map(|row| text::width(&row[i])).max().unwrap_or(0);
-        // A column that says nothing is left out.
+        // An empty column is hidden.
         *width = if widest == 0 { 0 } else { widest.max(HEADINGS[i].len()) };
     }
     if columns == 0 {
@@ -142,7 +142,7 @@ fn widths(cells: &[[String; 6]], columns: usize) -> [usize; 6] {
         let used = w[..5].iter().filter(|n| **n > 0).map(|n| n + GAP).sum::<usize>();
         used + w[5].min(reason)
     };
-    // A reason of 40 columns says most of what there is to say.
+    // A reason of 40 columns is usually long enough.
     for drop in [1, 3, 4] {
         if total(&widths, 40) > columns {
             widths[drop] = 0;

@@ -55,7 +55,7 @@ pub fn snapshot(phase: Phase) -> SenderSnapshot {
     SenderSnapshot { overview, devices: Vec::new() }
 }
 
-/// What a sender's view is told.
+/// The introduction for a sender's view.
 pub fn sender_intro() -> SenderIntro {
     SenderIntro {
         task: TaskId([1; 16]),
@@ -69,7 +69,7 @@ pub fn sender_intro() -> SenderIntro {
     }
 }
 
-/// What a receiver's view is told.
+/// The introduction for a receiver's view.
 pub fn receiver_intro() -> ReceiverIntro {
     ReceiverIntro {
         device: DeviceId([3; 16]),
@@ -84,7 +84,7 @@ pub fn receiver_intro() -> ReceiverIntro {
 pub struct Shared(Rc<RefCell<Vec<u8>>>);
 
 impl Shared {
-    /// What was written so far.
+    /// The text written so far.
     pub fn text(&self) -> String {
         String::from_utf8(self.0.borrow().clone()).unwrap()
     }

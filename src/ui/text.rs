@@ -1,5 +1,5 @@
-//! Words and numbers for people: durations, shares, counts, widths; sizes, rates and the escaping
-//! of untrusted text are in [`crate::text`].
+//! Formats values for people: durations, shares, counts, widths. Sizes, rates and the escaping of
+//! untrusted text are in [`crate::text`].
 
 pub use crate::text::{bytes, escape, rate};
 
@@ -7,20 +7,20 @@ use crate::units::DeviceId;
 use std::path::Path;
 use std::time::Duration;
 
-/// What a device is called: its label made safe, or its identifier if it gave none.
+/// The display name of a device: its escaped label, or its identifier if the label is empty.
 #[must_use]
 pub fn device_name(label: &str, device: DeviceId) -> String {
     if label.is_empty() { device.to_string() } else { escape(label) }
 }
 
-/// Bits per second for `bytes` moved in `time`; 0 for no time at all.
+/// The rate in bits per second for `bytes` in `time`; 0 if `time` is zero.
 #[must_use]
 pub fn bits_per_second(bytes: u64, time: Duration) -> u64 {
     let seconds = time.as_secs_f64();
     if seconds > 0.0 { (bytes as f64 * 8.0 / seconds) as u64 } else { 0 }
 }
 
-/// A duration, rounded to what matters: `2.3s`, `1m 20s`, `3h 5m`.
+/// Formats a duration, rounded to the relevant units: `2.3s`, `1m 20s`, `3h 5m`.
 #[must_use]
 pub fn duration(d: Duration) -> String {
     let seconds = d.as_secs_f64();
@@ -32,20 +32,20 @@ pub fn duration(d: Duration) -> String {
     humantime::format_duration(Duration::from_secs(whole)).to_string()
 }
 
-/// A time that is counted while it passes, in whole units: `2s`, `1m 20s`, `3h 5m`.
+/// Formats a running time in whole units: `2s`, `1m 20s`, `3h 5m`.
 #[must_use]
 pub fn clock(seconds: u64) -> String {
     let seconds = if seconds >= 3600 { seconds / 60 * 60 } else { seconds };
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
 
-/// `part` of `whole` in percent, 0 if there is no whole, at most 100.
+/// `part` of `whole` in percent, at most 100; 0 if `whole` is 0.
 #[must_use]
 pub fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { (part as f64 / whole as f64 * 100.0).min(100.0) }
 }
 
-/// A share with the digits that matter: `0 %`, `0.03 %`, `1.3 %`, `42 %`.
+/// Formats a share with its relevant digits: `0 %`, `0.03 %`, `1.3 %`, `42 %`.
 #[must_use]
 pub fn share(part: u64, whole: u64) -> String {
     match percent(part, whole) {
@@ -56,7 +56,7 @@ pub fn share(part: u64, whole: u64) -> String {
     }
 }
 
-/// A count with a decimal unit: `950`, `12k`, `3.4M`.
+/// Formats a count with a decimal unit: `950`, `12k`, `3.4M`.
 #[must_use]
 pub fn count(n: u64) -> String {
     match n {
@@ -66,19 +66,19 @@ pub fn count(n: u64) -> String {
     }
 }
 
-/// Columns that `text` takes on a terminal, colour codes not counted.
+/// The number of terminal columns of `text`, without colour codes.
 #[must_use]
 pub fn width(text: &str) -> usize {
     console::measure_text_width(text)
 }
 
-/// `text` cut to at most `columns`, with an ellipsis if it was cut.
+/// Cuts `text` to at most `columns`, with an ellipsis if it was longer.
 #[must_use]
 pub fn cut(text: &str, columns: usize) -> String {
     console::truncate_str(text, columns, "…").into_owned()
 }
 
-/// As many of `parts` as fit into `columns`, first ones first, joined by middle dots.
+/// Joins as many of the first `parts` as fit into `columns`, with middle dots.
 #[must_use]
 pub fn fit(parts: &[String], columns: usize) -> String {
     let mut out = String::new();
@@ -95,8 +95,8 @@ pub fn fit(parts: &[String], columns: usize) -> String {
     out
 }
 
-/// The line that `b3sum` prints for a file. As there, a name with a line break or a backslash is
-/// escaped and the line begins with a backslash, so that `b3sum --check` takes it.
+/// The line that `b3sum` prints for a file. As in `b3sum`, a name with a line break or a backslash is
+/// escaped and the line begins with a backslash, so that `b3sum --check` accepts it.
 #[must_use]
 pub fn b3sum_line(hash: &impl std::fmt::Display, path: &Path) -> String {
     let name = path.to_string_lossy();
@@ -105,7 +105,7 @@ pub fn b3sum_line(hash: &impl std::fmt::Display, path: &Path) -> String {
     format!("{mark}{hash}  {escaped}")
 }
 
-/// `held 61.0 % already`: how much of `size` bytes was here before the transfer.
+/// `held 61.0 % already`: the share of `size` bytes that the device held before the transfer.
 #[must_use]
 pub fn held(bytes: u64, size: u64) -> String {
     format!("held {} already", share(bytes, size))

@@ -1,37 +1,40 @@
-//! What people are told about a sender's key.
+//! Messages to people about a sender's key.
 
 use crate::protocol::need::Need;
 use crate::protocol::trust::TrustDecision;
 use crate::units::SenderKey;
 use std::net::IpAddr;
 
-/// What is said of a sender that files are taken from.
+/// Describes a trusted sender and the reason for the trust.
 #[must_use]
 pub fn trusted(key: &SenderKey, address: IpAddr, decision: TrustDecision) -> String {
     let fingerprint = key.fingerprint();
     match decision {
-        TrustDecision::Pinned => format!("sender {fingerprint} at {address}, as given with --sender"),
-        TrustDecision::Known => format!("sender {fingerprint} at {address}, known from before"),
+        TrustDecision::Pinned => format!("sender {fingerprint} at {address}, given with --sender"),
+        TrustDecision::Known => format!("sender {fingerprint} at {address}, known"),
         TrustDecision::FirstUse => format!(
             "sender {fingerprint} at {address}, seen for the first time and remembered; if the sender's own \
-             screen shows another one, interrupt and run 'mcp key forget {address}'"
+             screen shows another fingerprint, interrupt and run 'mcp key forget {address}'"
         ),
-        _ => format!("sender unverified: {fingerprint} at {address}; name it with --sender to be sure"),
+        _ => {
+            format!("sender unverified: {fingerprint} at {address}; name the sender with --sender to be sure")
+        }
     }
 }
 
-/// Why no files are taken from a sender, and what to do about it.
+/// Explains why the receiver refuses a sender, and what the user can do.
 #[must_use]
 pub fn refused(key: &SenderKey, address: IpAddr, decision: TrustDecision) -> String {
     let fingerprint = key.fingerprint();
     match decision {
         TrustDecision::Changed { expected } => format!(
-            "refused the sender at {address}: its key is {fingerprint} now and was {}; it was set up anew, or another \
-             machine has its address, or somebody poses as it: if you know why, run 'mcp key forget {address}'",
+            "refused the sender at {address}, whose key changed from {} to {fingerprint}: the machine was \
+             reinstalled, its address was reassigned, or someone is impersonating it; if you expected this, run \
+             'mcp key forget {address}'",
             expected.fingerprint()
         ),
         _ => format!(
-            "refused the sender at {address}: its key {fingerprint} is not one that is taken here; to take it, say \
+            "refused the sender at {address}: its key {fingerprint} is not trusted here; to trust it, add \
              --sender {}",
             key.line()
         ),

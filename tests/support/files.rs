@@ -6,7 +6,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Begins the names of all directories made here.
+/// Prefix of the names of all directories made here.
 const PREFIX: &str = "mcp-test-";
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -16,14 +16,14 @@ pub fn unique() -> u32 {
     COUNTER.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A directory of its own, removed with everything in it when dropped.
+/// A temporary directory, removed with its content on drop.
 pub struct TempDir(PathBuf);
 
 impl TempDir {
     pub fn new() -> Self {
         Self::within(&std::env::temp_dir())
     }
-    /// In another place than the system's.
+    /// A temporary directory in `parent` instead of the system's.
     pub fn within(parent: &Path) -> Self {
         let path = parent.join(format!("{PREFIX}{}-{}", std::process::id(), unique()));
         fs::create_dir_all(&path).expect("temporary directory");
@@ -35,13 +35,13 @@ impl TempDir {
     pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.0.join(name)
     }
-    /// A new directory within.
+    /// Makes a new directory within.
     pub fn dir(&self, name: &str) -> PathBuf {
         let path = self.join(name);
         fs::create_dir_all(&path).expect("directory");
         path
     }
-    /// A file of pseudo-random bytes within.
+    /// Makes a file of pseudo-random bytes within.
     pub fn file(&self, name: impl AsRef<OsStr>, size: u64, seed: u64) -> PathBuf {
         let path = self.join(name.as_ref());
         seeded(&path, size, seed);
@@ -55,7 +55,7 @@ impl Drop for TempDir {
     }
 }
 
-/// Removes what the [`TempDir`]s of killed processes left in `parent`.
+/// Removes the [`TempDir`]s that killed processes left in `parent`.
 pub fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -66,7 +66,7 @@ pub fn sweep(parent: &Path) {
     }
 }
 
-/// Writes `size` pseudo-random bytes, the same for the same seed.
+/// Writes `size` pseudo-random bytes, which depend only on the seed.
 pub fn seeded(path: &Path, size: u64, seed: u64) {
     let mut file = File::create(path).expect("create test file");
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -80,8 +80,8 @@ pub fn seeded(path: &Path, size: u64, seed: u64) {
     }
 }
 
-/// Makes a file of `size` bytes that is a hole but for a few random patches: large on the wire,
-/// small on the disk.
+/// Makes a file of `size` bytes that is a hole except for a few random patches: large on the wire, small
+/// on the disk.
 pub fn sparse(path: &Path, size: u64, seed: u64) {
     let mut file = File::create(path).expect("create sparse file");
     file.set_len(size).expect("extend sparse file");
@@ -96,7 +96,7 @@ pub fn sparse(path: &Path, size: u64, seed: u64) {
     }
 }
 
-/// What `b3sum` prints for the file.
+/// The hash that `b3sum` prints for the file.
 pub fn b3(path: &Path) -> String {
     let file = File::open(path).unwrap_or_else(|e| panic!("open {}: {e}", path.display()));
     let mut hasher = blake3::Hasher::new();
@@ -104,7 +104,7 @@ pub fn b3(path: &Path) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// The names in a directory, sorted: to see that nothing is left over.
+/// The names in a directory, sorted, to check that no file is left over.
 pub fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(dir)
         .unwrap_or_else(|e| panic!("list {}: {e}", dir.display()))
@@ -114,7 +114,7 @@ pub fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// Asserts that `dir` holds a copy of `source` under its own name, and nothing else.
+/// Asserts that `dir` holds a copy of `source` under its own name, and no other file.
 #[track_caller]
 pub fn assert_only_copy(source: &Path, dir: &Path) {
     let name = source.file_name().expect("file name").to_string_lossy().into_owned();
@@ -128,7 +128,7 @@ pub fn assert_empty(dir: &Path) {
     assert_eq!(names(dir), Vec::<String>::new(), "left over in {}", dir.display());
 }
 
-/// Asserts that a directory has nothing but a part file that is kept for the next run, if that.
+/// Asserts that a directory is empty, or has only a part file for the next run.
 #[track_caller]
 pub fn assert_only_part(dir: &Path) {
     let names = names(dir);

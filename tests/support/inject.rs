@@ -1,5 +1,5 @@
-//! Faults put under a running `mcp` by `strace`, which can make any system call fail, say something
-//! else than the truth, or be the last thing a process does. The binary knows nothing of it.
+//! Injects faults into a running `mcp` with `strace`, which can make any system call fail, return a wrong
+//! result, or be the last call of a process. The binary is unchanged.
 
 use super::process::Cmd;
 use super::{has_program, skip};
@@ -8,11 +8,11 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// The calls by which a receiver changes its disk. Where a call has several names, all of them.
+/// The calls by which a receiver changes its disk, with all their variants.
 const DISK: &str = "flock,fallocate,ftruncate,pwrite64,pwritev,pwritev2,fsync,fdatasync,sync_file_range,\
                     renameat,renameat2,linkat,unlinkat,mkdirat";
 
-/// A system call of the thread that writes: its name, and which of that name it is, from 1 on.
+/// A system call of the writing thread: its name, and its number among the calls of that name, from 1 on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Call {
     pub name: String,
@@ -20,13 +20,13 @@ pub struct Call {
 }
 
 impl Call {
-    /// What `strace` is told: this call meets that fate.
+    /// The option of `strace` for this call and this fault.
     pub fn meets(&self, fate: &str) -> String {
         format!("{}:{fate}:when={}", self.name, self.nth)
     }
 }
 
-/// Whether faults can be injected here; if not, that is said out loud.
+/// Whether faults can be injected here. If not, prints the reason.
 pub fn can_inject() -> bool {
     if let Some(missing) = ["strace", "taskset"].iter().find(|p| !has_program(p)) {
         skip(&format!("faults are injected by the program {missing}"));
@@ -42,13 +42,13 @@ pub fn can_inject() -> bool {
 }
 
 impl Cmd {
-    /// Runs it with one worker thread, so that calls of one kind come in their order; those that
-    /// concern the disk are logged to `log`, and `faults` are injected ([`Call::meets`]).
+    /// Runs the command with one worker thread, so that calls of one kind have a fixed order. Logs the
+    /// disk calls to `log`, and injects `faults` ([`Call::meets`]).
     pub fn injected(self, log: &Path, faults: &[String]) -> Self {
         self.one_worker(log, &["-e", &format!("trace={DISK}")], faults)
     }
 
-    /// The same for calls that name or use the file at `path`, whatever thread they come from.
+    /// The same for calls of any thread that name or use the file at `path`.
     pub fn injected_at(self, path: &Path, log: &Path, calls: &str, faults: &[String]) -> Self {
         let path = path.to_str().expect("UTF-8 path");
         self.one_worker(log, &["-P", path, "-e", &format!("trace={calls}")], faults)
@@ -74,10 +74,10 @@ fn first_cpu() -> String {
     list.map(digits).unwrap_or_else(|| "0".into())
 }
 
-/// The calls in a log, in their order.
+/// The calls in a log, in order.
 ///
 /// # Panics
-/// When they come from more than one thread: `strace` counts for each thread by itself.
+/// If they come from more than one thread: `strace` counts each thread by itself.
 pub fn calls(log: &Path) -> Vec<Call> {
     let text = fs::read_to_string(log).unwrap_or_else(|e| panic!("read {}: {e}", log.display()));
     let mut seen: BTreeMap<&str, u32> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Noise and spoilt datagrams, thrown at every port of running processes, and forged announces.
+//! Sends noise and damaged datagrams to every port of running processes, and forged announces.
 
 use mcp::crypto::derive::Secret;
 use mcp::crypto::sign::SigningKey;
@@ -15,7 +15,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// UDP ports a process has open, from the kernel's tables.
+/// The open UDP ports of a process, from the kernel's tables.
 fn udp_ports(pid: u32) -> Vec<u16> {
     let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let sockets: Vec<String> = links
@@ -36,14 +36,14 @@ fn udp_ports(pid: u32) -> Vec<u16> {
 }
 
 /// A socket that sends to groups on `lo`.
-fn mouth() -> UdpSocket {
+pub fn mouth() -> UdpSocket {
     let mouth = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("socket");
     mouth.bind(&SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into()).expect("bind");
     mouth.set_multicast_if_v4(&Ipv4Addr::LOCALHOST).expect("send on lo");
     mouth.into()
 }
 
-/// A socket that hears the group on `lo` beside others.
+/// A socket that receives the group on `lo`, beside other sockets.
 fn ear(group: Ipv4Addr, port: u16) -> UdpSocket {
     let ear = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("socket");
     ear.set_reuse_address(true).expect("reuse");
@@ -53,9 +53,9 @@ fn ear(group: Ipv4Addr, port: u16) -> UdpSocket {
     ear.into()
 }
 
-/// A member of the group who forges symbols: listens as a receiver does and, for each symbol that it hears,
-/// sends copies of it with a bit flipped, as that symbol and as one of a block that is still to come, until told
-/// to stop. Returns how many it sent.
+/// A member of the group that forges symbols until told to stop. It listens like a receiver. For each
+/// symbol that it hears, it sends copies with a flipped bit, as that symbol and as a symbol of a later
+/// block. Returns the number of copies.
 pub fn forge_symbols(group: Ipv4Addr, port: u16, key: &Secret, stop: &AtomicBool) -> u64 {
     let (ear, mouth) = (ear(group, port), mouth());
     let groups = [Secret::new(*key.expose())];
@@ -95,8 +95,8 @@ pub fn forge_symbols(group: Ipv4Addr, port: u16, key: &Secret, stop: &AtomicBool
     forged
 }
 
-/// Listens to the group as a receiver does, and throws noise and spoilt copies of what it hears at
-/// the group and at every port of the processes, until told to stop. Returns how many it threw.
+/// Listens to the group like a receiver. Sends noise, and damaged copies of the datagrams that it hears,
+/// to the group and to every port of the processes, until told to stop. Returns the number of datagrams.
 pub fn throw_junk(group: Ipv4Addr, port: u16, pids: &[u32], stop: &AtomicBool) -> u64 {
     let (ear, mouth) = (ear(group, port), mouth());
 
@@ -131,6 +131,35 @@ pub fn throw_junk(group: Ipv4Addr, port: u16, pids: &[u32], stop: &AtomicBool) -
     thrown
 }
 
+/// The announce of an empty file, by a sender that is gathering.
+pub fn announce_of(side: &SenderSide, group: Ipv4Addr, port: u16, name: &str) -> Announce {
+    let root = Some(Digest(*blake3::hash(b"").as_bytes()));
+    Announce {
+        versions: Versions::OURS,
+        required: Capabilities::default(),
+        optional: Capabilities::default(),
+        sender: side.key(),
+        agreement: side.agreement(),
+        counter: side.counter(),
+        suite: side.suite(),
+        task: TaskId([7; 16]),
+        task_kind: TaskKind::COPY,
+        phase: Phase::Gathering,
+        symbol_size: 1408,
+        data: SocketAddrV4::new(group, port).into(),
+        position: BlockIndex(0),
+        invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
+        gsize: 1,
+        rate: Rate(1_000_000),
+        feedback_budget: 1000,
+        objects: vec![Object { root, ..Object::file(0, 20) }],
+        name: name.into(),
+        manifest: Vec::new(),
+        one_way: None,
+        origin: None,
+    }
+}
+
 /// Announces a session and admits devices as a sender would, with a name no real sender lets out, until told to stop.
 /// Returns whether anybody answered.
 pub fn announce_forged(group: Ipv4Addr, port: u16, name: &str, stop: &AtomicBool) -> bool {
@@ -146,31 +175,7 @@ pub fn announce_forged(group: Ipv4Addr, port: u16, name: &str, stop: &AtomicBool
             break;
         }
         let header = Header { session, packet_number: PacketNumber::new(ChannelId::GROUP, counter) };
-        let root = Some(Digest(*blake3::hash(b"").as_bytes()));
-        let announce = Announce {
-            versions: Versions::OURS,
-            required: Capabilities::default(),
-            optional: Capabilities::default(),
-            sender: side.key(),
-            agreement: side.agreement(),
-            counter: side.counter(),
-            suite: side.suite(),
-            task: TaskId([7; 16]),
-            task_kind: TaskKind::COPY,
-            phase: Phase::Gathering,
-            symbol_size: 1408,
-            data: SocketAddrV4::new(group, port).into(),
-            position: BlockIndex(0),
-            invitation: Invitation { probability: u16::MAX, window: Duration::ZERO },
-            gsize: 1,
-            rate: Rate(1_000_000),
-            feedback_budget: 1000,
-            objects: vec![Object { root, ..Object::file(0, 20) }],
-            name: name.into(),
-            manifest: Vec::new(),
-            one_way: None,
-            origin: None,
-        };
+        let announce = announce_of(&side, group, port, name);
         side.announce(&announce);
         let datagram = side.to_all(header, &announce.into());
         mouth.send_to(&datagram, SocketAddrV4::new(group, port)).expect("send");

@@ -1,12 +1,12 @@
-//! A small network of its own: one namespace with a bridge, one namespace per host, a veth pair
-//! between each host and the bridge. Host `n` has the addresses 10.77.0.(n+1)/24 and
-//! fd77::(n+1)/64 on its `eth0`. Nothing in it reaches the machine's real network, and everything
-//! goes when the [`Lab`] is dropped, also by a panic.
+//! A small network in namespaces: one namespace with a bridge, one namespace for each host, a veth pair
+//! between each host and the bridge. Host `n` has the addresses 10.77.0.(n+1)/24 and fd77::(n+1)/64 on
+//! its `eth0`. No traffic reaches the machine's real network. Dropping the [`Lab`] removes everything,
+//! even after a panic.
 //!
-//! Loss is made with nftables at the ingress of a host's `eth0`: each UDP datagram is dropped with
-//! the stated chance, independently of the other hosts. The kernel needs no netem for that. A
-//! sender's segmentation offloads must be off ([`Lab::single_packets`]), or one throw of the dice
-//! takes a whole run of datagrams, and byte counters miss the headers.
+//! Loss is made with nftables at the ingress of a host's `eth0`: each UDP datagram is dropped with the
+//! given probability, independently of the other hosts. The kernel needs no netem for that. The sender's
+//! segmentation offloads must be off ([`Lab::single_packets`]): otherwise one draw decides over a whole
+//! run of datagrams, and byte counters miss headers.
 
 use super::files::unique;
 use super::process::Cmd;
@@ -14,38 +14,38 @@ use super::{has_program, is_root, skip};
 use serde_json::Value;
 use std::process::Command;
 
-/// Begins the names of all namespaces made here.
+/// Prefix of the names of all namespaces made here.
 const PREFIX: &str = "mcplab";
 
-/// See the module's description.
+/// A network in namespaces; see the module's description.
 pub struct Lab {
     tag: String,
     hosts: usize,
 }
 
-/// What the loss rule of a host has seen.
+/// Counters of a host's loss rule.
 #[derive(Clone, Copy, Debug)]
 pub struct Loss {
-    /// UDP datagrams that came in, the dropped ones included.
+    /// UDP datagrams that arrived, the dropped ones included.
     pub seen: u64,
-    /// Those it dropped.
+    /// Datagrams that the rule dropped.
     pub dropped: u64,
 }
 
-/// What the token bucket in front of a host has counted.
+/// Counters of the token bucket in front of a host.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bucket {
-    /// Bytes that went through, Ethernet headers included.
+    /// Bytes that passed, Ethernet headers included.
     pub bytes: u64,
-    /// Packets that went through.
+    /// Packets that passed.
     pub packets: u64,
-    /// Packets that found the queue full.
+    /// Packets dropped because the queue was full.
     pub drops: u64,
 }
 
 impl Lab {
-    /// Builds a network of `hosts` hosts. `None`, said out loud, when the machine does not allow
-    /// it: not root, no `ip`, `nft` or `ethtool`, no namespaces.
+    /// Builds a network of `hosts` hosts. `None`, with a message, if the machine does not allow it: not
+    /// root, no `ip`, `nft` or `ethtool`, no namespaces.
     pub fn new(hosts: usize) -> Option<Self> {
         if !is_root() {
             skip("network namespaces need root");
@@ -82,25 +82,25 @@ impl Lab {
         }
     }
 
-    /// Gives a host its `eth0`: new, up, and with its addresses.
+    /// Gives a host a new `eth0`, up and with its addresses.
     pub fn plug(&self, host: usize) {
         let (bridge, ns, port) = (self.bridge(), self.ns(host), format!("p{host}"));
         let pair = ["link", "add", &port, "netns", &bridge, "type", "veth", "peer", "name", "eth0"];
         must("ip", &[&pair[..], &["netns", &ns]].concat());
         must("ip", &["-n", &bridge, "link", "set", &port, "master", "br0", "up"]);
-        // The same card each time: the others still know it.
+        // The same hardware address each time: the other hosts still know it.
         self.ip(host, &format!("link set eth0 address 02:77:00:00:00:{:02x}", host + 1));
         self.ip(host, "link set eth0 up");
         self.ip(host, &format!("address add {}/24 broadcast + dev eth0", self.address(host)));
-        // A machine without IPv6 is fine until a test asks for it.
+        // A machine without IPv6 is fine until a test needs it.
         let address = format!("{}/64", self.address6(host));
         let _ = run("ip", &["-n", &ns, "address", "add", &address, "dev", "eth0", "nodad"]);
     }
-    /// Takes a host's `eth0` away altogether.
+    /// Removes a host's `eth0`.
     pub fn unplug(&self, host: usize) {
         self.ip(host, "link delete eth0");
     }
-    /// Runs `ip` on a host, with words between blanks.
+    /// Runs `ip` on a host. Blanks separate its arguments.
     #[track_caller]
     pub fn ip(&self, host: usize, words: &str) -> String {
         let ns = self.ns(host);
@@ -111,20 +111,20 @@ impl Lab {
         let ns = self.ns(host);
         must("ip", &["netns", "exec", &ns, "cat", "/sys/class/net/eth0/ifindex"]).trim().to_owned()
     }
-    /// Makes the bridge learn from IGMP who wants which group, as a switch with snooping does, and
-    /// ask for it itself. Groups that nobody wants go nowhere.
+    /// Makes the bridge learn group members from IGMP, as a switch with snooping does, and act as the
+    /// querier. It drops traffic to groups without members.
     pub fn snoop(&self) {
         let bridge = self.bridge();
         let link = ["-n", &bridge, "link", "set", "br0", "type", "bridge", "mcast_snooping", "1"];
-        // Without a querier the bridge floods, and a new one listens for ten seconds before it trusts itself.
+        // Without a querier the bridge floods. A new querier listens for ten seconds before it is active.
         must("ip", &[&link[..], &["mcast_query_response_interval", "10", "mcast_querier", "1"]].concat());
     }
-    /// Makes the bridge forget that a host wants `group`; whether it knew.
+    /// Makes the bridge forget that a host is a member of `group`. Returns whether it was one.
     pub fn forget(&self, host: usize, group: &str) -> bool {
         let (bridge, port) = (self.bridge(), format!("p{host}"));
         run("bridge", &["-n", &bridge, "mdb", "del", "dev", "br0", "port", &port, "grp", group]).is_ok()
     }
-    /// Nothing that is sent to a group reaches `host` from now on; all else does.
+    /// Drops all multicast to `host` from now on; other traffic still reaches it.
     pub fn no_groups(&self, host: usize) {
         self.ingress(host, "ip daddr 224.0.0.0/4 drop");
     }
@@ -146,14 +146,14 @@ impl Lab {
     pub fn address6(&self, host: usize) -> String {
         format!("fd77::{:x}", host + 1)
     }
-    /// Makes a command run on a host. `ip netns exec` replaces itself by it: the process id is the
-    /// command's own.
+    /// Makes a command run on a host. `ip netns exec` replaces itself by the command, so the process id
+    /// is the command's own.
     pub fn on(&self, host: usize, cmd: Cmd) -> Cmd {
         cmd.through(["ip", "netns", "exec", &self.ns(host)])
     }
 
-    /// Each datagram that reaches `host` is lost with a chance of `per_mille` / 1000. At the
-    /// sender's host that is the loss of feedback.
+    /// Drops each datagram to `host` with a probability of `per_mille` / 1000. At the sender's host this
+    /// is loss of feedback.
     pub fn lose(&self, host: usize, per_mille: u32) {
         let udp = "meta l4proto udp";
         let dice = format!("numgen random mod 1000 < {per_mille}");
@@ -162,7 +162,7 @@ impl Lab {
             &format!("{udp} counter name \"seen\"\n {udp} {dice} counter name \"dropped\" drop"),
         );
     }
-    /// Has what reaches `host` go through these rules, and no others.
+    /// Replaces the rules for traffic to `host`.
     fn ingress(&self, host: usize, rules: &str) {
         let rules = format!(
             "table netdev lab {{ }}\ndelete table netdev lab\ntable netdev lab {{\n counter seen {{ }}\n counter dropped {{ }}\n chain ingress {{\n \
@@ -171,7 +171,7 @@ impl Lab {
         let script = format!("printf '%s' '{rules}' | nft -f -");
         must("ip", &["netns", "exec", &self.ns(host), "sh", "-c", &script]);
     }
-    /// What the rule of [`Lab::lose`] has seen so far.
+    /// The counters of the rule of [`Lab::lose`].
     pub fn loss(&self, host: usize) -> Loss {
         let list = must("ip", &["netns", "exec", &self.ns(host), "nft", "list", "counters"]);
         let packets = |name: &str| {
@@ -181,30 +181,30 @@ impl Lab {
         };
         Loss { seen: packets("seen"), dropped: packets("dropped") }
     }
-    /// Every datagram crosses the wire by itself, with its own headers, as on a real network.
+    /// Makes every datagram cross the wire by itself, with its own headers, as on a real network.
     pub fn single_packets(&self, host: usize) {
         let off = ["tx-udp-segmentation", "off", "gso", "off", "tso", "off", "gro", "off"];
         must("ip", &[&["netns", "exec", &self.ns(host), "ethtool", "-K", "eth0"][..], &off].concat());
     }
-    /// Limits the line towards a host, with the queue of a small switch (`rate` as `tc` takes it).
+    /// Limits the line to a host, with the queue of a small switch (`rate` in the format of `tc`).
     pub fn line_rate(&self, host: usize, rate: &str) {
         let port = format!("p{host}");
         let tbf = ["root", "tbf", "rate", rate, "burst", "64k", "limit", "256k"];
         must("tc", &[&["-n", &self.bridge(), "qdisc", "replace", "dev", &port][..], &tbf].concat());
     }
-    /// Makes the line towards a host one of `mbit` Mbit/s, or changes it to that: a token bucket of
-    /// 64 KiB in front of a queue of 50 ms. It counts 14 bytes of Ethernet header a packet.
+    /// Sets the line to a host to `mbit` Mbit/s: a token bucket of 64 KiB before a queue of 50 ms. It
+    /// counts 14 bytes of Ethernet header a packet.
     pub fn bucket(&self, host: usize, mbit: u64) {
         let (port, rate) = (format!("p{host}"), format!("{mbit}mbit"));
         let tbf = ["root", "tbf", "rate", &rate, "burst", "64k", "latency", "50ms"];
         must("tc", &[&["-n", &self.bridge(), "qdisc", "replace", "dev", &port][..], &tbf].concat());
     }
-    /// Lets next to nothing out of a host, which queues what it has to send without end.
+    /// Lets almost no traffic out of a host, with an unlimited queue.
     pub fn hold(&self, host: usize) {
         let tbf = ["root", "tbf", "rate", "8kbit", "burst", "3kb", "limit", "1gb"];
         must("tc", &[&["-n", &self.ns(host), "qdisc", "add", "dev", "eth0"][..], &tbf].concat());
     }
-    /// What the buckets of all hosts have seen so far, by host; zeros where there is none.
+    /// The counters of all hosts' buckets, by host; zeros for a host without a bucket.
     pub fn buckets(&self) -> Vec<Bucket> {
         let text = must("tc", &["-n", &self.bridge(), "-j", "-s", "qdisc", "show"]);
         let list: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("tc: {e}: {text}"));
@@ -218,7 +218,7 @@ impl Lab {
         }
         all
     }
-    /// Takes a host's line away or gives it back.
+    /// Takes a host's line down or up.
     pub fn line(&self, host: usize, up: bool) {
         let state = if up { "up" } else { "down" };
         must("ip", &["-n", &self.bridge(), "link", "set", &format!("p{host}"), state]);
@@ -244,8 +244,8 @@ impl Drop for Lab {
     }
 }
 
-/// Removes what earlier runs left behind when they were killed: namespaces with our prefix whose
-/// process is no more.
+/// Removes namespaces that killed runs left behind: those with this prefix whose process no longer
+/// exists.
 fn sweep() {
     for name in run("ip", &["netns", "list"]).unwrap_or_default().lines() {
         let name = name.split_whitespace().next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `mcp` command lines, its events and its report.
+//! `mcp` command lines, their events and reports.
 
 use super::files::unique;
 use super::process::{Cmd, End, Proc};
@@ -8,13 +8,13 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
-/// Long enough for anything short on a busy two-core machine.
+/// Long enough for any short operation on a busy two-core machine.
 pub const SOON: Duration = Duration::from_secs(120);
 
 /// The binary under test.
 pub const MCP: &str = env!("CARGO_BIN_EXE_mcp");
 
-/// Where sender and receivers meet. What is `None` is left to `mcp`.
+/// The group, port and interface of a session. `None` leaves the choice to `mcp`.
 #[derive(Clone, Default)]
 pub struct Network {
     pub group: Option<String>,
@@ -26,7 +26,7 @@ impl Network {
     pub fn new(group: &str, port: u16, interface: &str) -> Self {
         Self { group: Some(group.into()), port: Some(port), interface: Some(interface.into()) }
     }
-    /// A group and port of its own on `lo`.
+    /// A group and a port of this test's own on `lo`.
     pub fn loopback() -> Self {
         let n = unique();
         let group = Ipv4Addr::new(239, 77, (std::process::id() % 251) as u8, (n % 250 + 1) as u8);
@@ -53,11 +53,11 @@ impl Network {
         let cmd = Cmd::new("sender", MCP).args(["send", "--json", "-n", &receivers.to_string()]);
         self.group(self.options(cmd).tail("--").tail(file.as_ref()))
     }
-    /// `mcp recv GROUP -o output --id id --json`; it gives up when no sender comes.
+    /// `mcp recv GROUP -o output --id id --json`. It gives up if no sender comes.
     pub fn recv(&self, id: &str, output: impl AsRef<Path>) -> Cmd {
         self.patient_recv(id, output, SOON)
     }
-    /// The same, with a time of its own to wait for a sender.
+    /// Like [`Network::recv`], with a given time to wait for a sender.
     pub fn patient_recv(&self, id: &str, output: impl AsRef<Path>, timeout: Duration) -> Cmd {
         let timeout = format!("{}ms", timeout.as_millis());
         let cmd = Cmd::new(id, MCP).args(["recv", "--json", "--timeout", &timeout, "--id", id]);
@@ -65,8 +65,8 @@ impl Network {
     }
 }
 
-/// A UDP port that nobody had a moment ago. It lies below the range that the system gives out
-/// itself, or the own sockets of another test's processes could take it in the meantime.
+/// A UDP port that was free a moment ago. It is below the range of ephemeral ports: otherwise the sockets
+/// of another test's processes could take it in the meantime.
 pub fn free_port() -> u16 {
     let spread = std::process::id().wrapping_mul(97).wrapping_add(unique().wrapping_mul(3));
     (0..1000u32)
@@ -87,7 +87,7 @@ impl Proc {
         self.until(&format!("event \"{kind}\""), SOON, |e| is_event(e, kind))
     }
 
-    /// Waits until this receiver has told that so many bytes of the object have come.
+    /// Waits until this receiver has reported that many bytes of the object.
     #[track_caller]
     pub fn received(&mut self, bytes: u64) {
         let enough = |e: &Value| {
@@ -98,14 +98,14 @@ impl Proc {
 }
 
 impl End {
-    /// The last event, which tells how the run ended.
+    /// The last event, which has the run's outcome.
     #[track_caller]
     pub fn last_event(&self) -> Value {
         self.events().pop().unwrap_or_else(|| panic!("no events; standard error: {}", self.stderr))
     }
 }
 
-/// What `--report FILE` wrote.
+/// The content of the report file.
 pub struct Report(pub Value);
 
 impl Report {

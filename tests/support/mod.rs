@@ -1,7 +1,7 @@
-//! What the tests through the real binary share: files, processes, and a lab of network namespaces.
+//! Helpers of the tests with the real binary: files, processes, and a lab of network namespaces.
 //!
-//! Nothing here leaves the machine: traffic runs over `lo` or inside namespaces that are made for
-//! one test and removed with it.
+//! No traffic leaves the machine: it runs over `lo`, or inside namespaces that are made for one test and
+//! removed with it.
 #![allow(dead_code, reason = "every test binary compiles this module and uses its own part of it")]
 
 pub mod files;
@@ -14,15 +14,14 @@ pub mod process;
 
 use std::io::Write;
 
-/// Says out loud that a test does not run, and why: straight to standard error, which the test
-/// harness does not swallow. With `MCP_TESTS_MUST_RUN` set, as a continuous build should have it,
-/// a skipped test is a failed one.
+/// Reports that a test is skipped, and why, on standard error directly, which the test harness does not
+/// capture. With `MCP_TESTS_MUST_RUN` set, as in continuous integration, a skipped test fails.
 pub fn skip(why: &str) {
     assert!(std::env::var_os("MCP_TESTS_MUST_RUN").is_none(), "would be skipped: {why}");
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
-/// Whether this process has root's rights, without asking libc.
+/// Whether this process runs as root, without calling libc.
 pub fn is_root() -> bool {
     std::fs::read_to_string("/proc/self/status")
         .ok()

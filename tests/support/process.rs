@@ -1,5 +1,5 @@
-//! Child processes with deadlines: their lines as they come, their exit, their processor time and
-//! memory. A child never outlives its [`Proc`].
+//! Child processes with deadlines: their output lines as they are written, their exit, their processor
+//! time and memory. A child never outlives its [`Proc`].
 
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
@@ -17,11 +17,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Lines or bytes of output kept for the message of a failed test.
+/// Lines or bytes of output that are kept for the message of a failed test.
 const KEEP: usize = 32 * 1024;
 
-/// A command line in the making: prefixes (such as `ip netns exec`) go before the program, tail
-/// arguments (positionals) after all others.
+/// Builds a command line. Prefixes (such as `ip netns exec`) go before the program, tail arguments
+/// (positionals) after all others.
 #[derive(Clone)]
 pub struct Cmd {
     name: String,
@@ -34,7 +34,7 @@ pub struct Cmd {
 }
 
 impl Cmd {
-    /// `name` is what messages call it.
+    /// `name` identifies the command in messages.
     pub fn new(name: &str, program: impl Into<OsString>) -> Self {
         Self {
             name: name.into(),
@@ -54,7 +54,7 @@ impl Cmd {
         self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
         self
     }
-    /// Another program in the place of the one it was made with.
+    /// Replaces the program.
     pub fn program(mut self, program: impl Into<OsString>) -> Self {
         self.program = program.into();
         self
@@ -71,15 +71,15 @@ impl Cmd {
         self.dir = Some(dir.to_owned());
         self
     }
-    /// Puts words before the whole command, outermost last.
+    /// Puts words before the whole command. The last call is the outermost.
     pub fn through<S: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         let mut prefix: Vec<OsString> = words.into_iter().map(|w| w.as_ref().to_owned()).collect();
         prefix.append(&mut self.prefix);
         self.prefix = prefix;
         self
     }
-    /// Mounts a tmpfs with these options on `dir`, for this process alone: the mount is gone with
-    /// it. Needs root.
+    /// Mounts a tmpfs with these options on `dir`, for this process alone. The mount ends with it. Needs
+    /// root.
     pub fn with_tmpfs(self, dir: &Path, options: &str) -> Self {
         let script = format!(
             "mount -t tmpfs -o {options} none '{}' && exec \"$0\" \"$@\"",
@@ -87,7 +87,7 @@ impl Cmd {
         );
         self.through(["unshare", "--mount", "sh", "-c", &script])
     }
-    /// The whole command line, as messages show it.
+    /// The whole command line, for messages.
     pub fn line(&self) -> String {
         self.words().map(|w| w.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
     }
@@ -98,7 +98,7 @@ impl Cmd {
     pub fn spawn(self) -> Proc {
         let mut words = self.words();
         let mut command = Command::new(words.next().expect("a program"));
-        // Never the user's own state, and never a key of theirs.
+        // Never the user's own state directory or key.
         command.env("MCP_STATE_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("mcp-state"));
         command.env_remove("MCP_KEY");
         command.args(words).envs(self.env.iter().cloned());
@@ -145,26 +145,26 @@ impl Cmd {
             memory: None,
         }
     }
-    /// Runs it to its end; the output lines are in [`End::lines`].
+    /// Runs the command to its end. [`End::lines`] has its output lines.
     #[track_caller]
     pub fn run(self, within: Duration) -> End {
         self.spawn().finish(within)
     }
 }
 
-/// How a process ended and what it cost.
+/// The end of a process, and its cost.
 #[derive(Clone, Debug)]
 pub struct End {
-    /// Exit code; `None` when a signal killed it.
+    /// Exit code; `None` if a signal killed it.
     pub code: Option<i32>,
     pub status: ExitStatus,
-    /// From its start to the moment its end was noticed.
+    /// Time from its start until its end was noticed.
     pub elapsed: Duration,
-    /// User and system time of all its threads, in seconds; 0 when it could not be read.
+    /// User and system time of all its threads, in seconds; 0 if it could not be read.
     pub cpu: f64,
-    /// Everything it wrote to standard output.
+    /// All lines of its standard output.
     pub lines: Vec<String>,
-    /// The last 32 KiB of what it wrote to standard error.
+    /// The last 32 KiB of its standard error.
     pub stderr: String,
 }
 
@@ -181,12 +181,12 @@ fn parse(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|e| panic!("not a line of JSON ({e}): {line}"))
 }
 
-/// Largest resident memory seen while the process ran, in bytes.
+/// Peak resident memory of a process, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    /// Anonymous pages: what the process itself holds.
+    /// Anonymous pages: the memory of the process itself.
     pub anonymous: u64,
-    /// High-water mark of everything resident, mapped file pages included.
+    /// Peak of all resident pages, mapped file pages included.
     pub high_water: u64,
 }
 
@@ -196,7 +196,7 @@ struct Watch {
     high_water: Arc<AtomicU64>,
 }
 
-/// A running child. Killed when dropped, also by a panic.
+/// A running child. It is killed on drop, even by a panic.
 pub struct Proc {
     name: String,
     line: String,
@@ -237,7 +237,7 @@ impl Proc {
             }
         }
     }
-    /// Whether such a line has come by now; takes what is there and does not wait.
+    /// Whether such a line has arrived. Reads the present lines and does not wait.
     #[track_caller]
     pub fn has(&mut self, wanted: impl Fn(&Value) -> bool) -> bool {
         while let Ok(line) = self.lines.try_recv() {
@@ -250,7 +250,7 @@ impl Proc {
         let status = Command::new("sh").args(["-c", &format!("kill -{signal} {}", self.pid())]).status();
         assert!(status.is_ok_and(|s| s.success()), "signal {signal} to {}", self.name);
     }
-    /// Starts to sample the memory of the process, see [`Proc::memory`].
+    /// Starts to sample the memory of the process; see [`Proc::memory`].
     pub fn watch_memory(&mut self) {
         let (stop, anonymous, high_water) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
         self.memory = Some(Watch {
@@ -268,7 +268,7 @@ impl Proc {
             }
         });
     }
-    /// The largest memory seen since [`Proc::watch_memory`].
+    /// The peak memory since [`Proc::watch_memory`].
     pub fn memory(&self) -> Memory {
         let watch = self.memory.as_ref().expect("watch_memory was called");
         Memory {
@@ -276,13 +276,13 @@ impl Proc {
             high_water: watch.high_water.load(Ordering::Relaxed),
         }
     }
-    /// Waits for its end; panics with its output when that takes longer than `within`.
+    /// Waits for its end. Panics with its output if that takes longer than `within`.
     #[track_caller]
     pub fn finish(&mut self, within: Duration) -> End {
         self.try_finish(within)
             .unwrap_or_else(|| panic!("did not end within {within:?}\n{}", self.transcript()))
     }
-    /// Waits for its end; `None` when that takes longer than `within` (it then still runs).
+    /// Waits for its end. `None` if it still runs after `within`.
     pub fn try_finish(&mut self, within: Duration) -> Option<End> {
         if let Some(end) = &self.done {
             return Some(end.clone());
@@ -291,8 +291,8 @@ impl Proc {
         let stat = format!("/proc/{}/stat", self.pid());
         let mut cpu = 0.0;
         let status = loop {
-            // Before it is reaped a dead process still has its clock of processor time, to the
-            // nanosecond where the stat line has ticks. That needs no unsafe call of wait4.
+            // Before it is reaped, a dead process still has its clock of processor time, in nanoseconds;
+            // the stat line has only ticks. This avoids an unsafe call of wait4.
             match fs::read_to_string(&stat).ok().as_deref().and_then(state) {
                 Some('Z' | 'X') => {
                     cpu = cpu_seconds(self.pid());
@@ -311,7 +311,8 @@ impl Proc {
             thread::sleep(Duration::from_millis(2));
         };
         let elapsed = self.started.elapsed();
-        // The readers see end of file once the pipes are drained; a grandchild could hold them open.
+        // The readers see the end of file once the pipes are drained. A grandchild could keep the pipes
+        // open.
         let patience = Instant::now() + Duration::from_secs(2);
         while !self.errors_reader.is_finished() && Instant::now() < patience {
             thread::sleep(Duration::from_millis(1));
@@ -343,7 +344,7 @@ impl Proc {
         let kept = self.errors.lock().expect("stderr lock");
         String::from_utf8_lossy(&kept.iter().copied().collect::<Vec<u8>>()).into_owned()
     }
-    /// What it was and what it said, for the message of a failed test.
+    /// Its command line, state and output, for the message of a failed test.
     pub fn transcript(&mut self) -> String {
         while let Ok(line) = self.lines.try_recv() {
             self.seen.push(line);
@@ -367,7 +368,7 @@ impl Drop for Proc {
         }
         if self.done.is_none() {
             if thread::panicking() {
-                // Why one process failed is often told by another.
+                // One process often knows why another failed.
                 let state = match self.child.try_wait() {
                     Ok(Some(status)) => format!("had ended: {status}"),
                     _ => "was still running".into(),
@@ -381,13 +382,13 @@ impl Drop for Proc {
     }
 }
 
-/// The state out of `/proc/PID/stat` (the name in it may hold blanks and brackets, so fields count
-/// from the last bracket).
+/// The state from `/proc/PID/stat`. The name in it may contain blanks and brackets, so the fields are
+/// counted from the last bracket.
 fn state(stat: &str) -> Option<char> {
     stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
-/// Processor time of a process so far, in seconds; 0 when it has gone.
+/// Processor time of a process so far, in seconds; 0 if it has ended.
 fn cpu_seconds(pid: u32) -> f64 {
     let clock = i32::try_from(pid).ok().and_then(|pid| clock_getcpuclockid(Pid::from_raw(pid)).ok());
     let time = clock.and_then(|clock| clock_gettime(clock).ok());

@@ -1,9 +1,10 @@
-//! The controller against a line with a queue, in steps of a report's interval.
+//! Runs the controller against a line with a queue, in steps of a report's interval.
 
 use super::*;
 use crate::pacing::{Finding, Path, Sample};
 
-/// A line of `capacity` bits per second with a queue, behind which `loss` is lost at random.
+/// A line of `capacity` bits per second with a queue. After the queue, the share `loss` is lost at
+/// random.
 struct Line {
     capacity: f64,
     queue: f64,
@@ -14,8 +15,8 @@ struct Line {
 const DATAGRAM: f64 = 1500.0 * 8.0;
 const STEP: Duration = Duration::from_millis(100);
 
-/// Runs the controller for `seconds` from `from` on; the mean rate and the share lost, by the
-/// line, in the last half.
+/// Runs the controller for `seconds` from `from` on. Returns the mean rate and the line's loss in the
+/// last half.
 fn run(
     controller: &mut RateController,
     path: &mut Path,
@@ -41,7 +42,7 @@ fn run(
             dropped += lost;
             offered += bits;
         }
-        // Of this step's datagrams the line drops `lost`; the rest arrives, behind the queue.
+        // The line drops `lost` of this step's datagrams. The rest arrives, after the queue.
         let sent = (bits / DATAGRAM) as u64;
         let arrived = (0..((bits - lost) / DATAGRAM) as u64).filter(|_| rng.f64() >= line.loss).count();
         let growth = (line.queued - before) / line.capacity;

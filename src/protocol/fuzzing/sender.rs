@@ -8,7 +8,7 @@ use crate::pacing::RateMode;
 use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{SenderDone, SenderJob};
 use crate::protocol::packet_protection::fakes::{FakeDevice, any_join};
-use crate::protocol::sender::{Sender, SenderConfig, SlowPolicy};
+use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig, SlowPolicy};
 use crate::protocol::{Control, Machine, Output, Payload, Transmit};
 use crate::task::{Assignment, State, Step, Task, TaskOptions};
 use crate::time::Time;
@@ -88,11 +88,11 @@ impl play::World for World {
                 rate => RateMode::Auto(rate),
             },
             // Bits apart from the rate mode's, so that each policy meets both.
-            slow: match speed >> 4 & 3 {
+            repair: RepairPolicy::interactive(match speed >> 4 & 3 {
                 0 | 1 => SlowPolicy::Defer,
                 2 => SlowPolicy::Keep,
                 _ => SlowPolicy::Drop,
-            },
+            }),
             wait: Duration::from_secs(10),
             settle: Duration::from_millis(u64::from(people >> 3) * 50),
             linger: Duration::from_secs(u64::from(speed >> 5)),

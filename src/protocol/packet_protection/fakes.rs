@@ -1,13 +1,16 @@
 //! The other side, for tests: it speaks the same protection and says whatever it is told to.
 
-use super::{DeviceKeys, Found, Membership, ReceiverSide, SenderSide, find, session_id};
+use super::{
+    DeviceKeys, Found, Membership, ReceiverSide, SenderSide, announce_key, find, open, seal, session_id,
+};
 use crate::crypto::derive::Secret;
 use crate::crypto::sign::{SigningKey, sham};
 use crate::limits::{FEEDBACK_PER_SECOND, HEADER_LEN, WIRE_VERSION};
 use crate::units::{BlockIndex, ChannelId, Cookie, Counter, DeviceId, SenderKey, SessionId, Suite, TaskId};
 use crate::wire::{
     self, Admit, AdmitVerdict, Announce, Capabilities, Header, Holdings, Invitation, Join, Message,
-    MessageKind, Object, PacketNumber, Phase, Progress, TaskKind, Versions, decode_body, encode_plain,
+    MessageKind, Object, PacketNumber, Phase, Progress, Protection, TaskKind, Versions, decode_body,
+    encode_plain,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -81,6 +84,31 @@ pub const fn any_report(verified: u32) -> Progress {
     }
 }
 
+/// An announce that a member of one group has opened, or heard in the clear, and sealed for another one, or laid
+/// bare: all that can be done without its sender's key. `None` if it is not of the first group.
+#[must_use]
+pub fn moved_to_group(announce: &[u8], from: Option<&Secret>, to: Option<&Secret>) -> Option<Vec<u8>> {
+    let head = wire::head(announce).ok()?;
+    let (mut bytes, session, number) = (announce.to_vec(), head.header.session, head.header.packet_number.0);
+    match (head.protection, from) {
+        (Protection::Signed, None) => {}
+        (Protection::Group(suite), Some(group)) => {
+            let len = open(&announce_key(group, suite, session), number, HEADER_LEN, &mut bytes)?.len();
+            bytes.truncate(HEADER_LEN + len);
+        }
+        _ => return None,
+    }
+    match to {
+        None => Protection::Signed.mark(&mut bytes),
+        Some(group) => {
+            let suite = Suite::default();
+            Protection::Group(suite).mark(&mut bytes);
+            seal(&announce_key(group, suite, session), number, HEADER_LEN, &mut bytes);
+        }
+    }
+    Some(bytes)
+}
+
 /// A device as its sender sees it.
 #[derive(Debug)]
 pub struct FakeDevice {
@@ -88,6 +116,8 @@ pub struct FakeDevice {
     sent: u64,
     /// What it gives back in joins.
     pub cookie: Cookie,
+    /// The last answer to one of its joins.
+    pub admit: Option<Admit>,
     /// Rounds of the polls that it could read, by channel.
     pub rounds: BTreeMap<ChannelId, u32>,
 }
@@ -112,7 +142,7 @@ impl FakeDevice {
         random: [u8; 32],
     ) -> Option<Self> {
         let side = ReceiverSide::new(session, announce, group, random)?;
-        Some(Self { side, sent: 0, cookie: Cookie::default(), rounds: BTreeMap::new() })
+        Some(Self { side, sent: 0, cookie: Cookie::default(), admit: None, rounds: BTreeMap::new() })
     }
 
     /// Its session.
@@ -139,8 +169,15 @@ impl FakeDevice {
 
     /// Its join.
     pub fn join(&mut self, join: Join) -> Vec<u8> {
+        self.join_with(join, |_| ())
+    }
+
+    /// The same; `damage` may change it before it is protected.
+    pub fn join_with(&mut self, join: Join, damage: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let header = self.header(ChannelId::GROUP);
-        self.side.join(header, self.cookie, join)
+        let mut plain = encode_plain(header, &join.into());
+        damage(&mut plain);
+        self.side.join_of(header, self.cookie, &plain)
     }
 
     /// What it says; `damage` may change the datagram before it is protected.
@@ -165,7 +202,10 @@ impl FakeDevice {
         let opened = self.side.open(&head, &mut bytes, || true)?;
         match decode_body(head.kind, opened.body).ok()? {
             Message::Retry(retry) if retry.agreement == self.side.agreement() => self.cookie = retry.cookie,
-            Message::Admit(admit) => self.side.admitted(admit.channel),
+            Message::Admit(admit) => {
+                self.side.admitted(admit.channel);
+                self.admit = Some(admit);
+            }
             Message::Poll(poll) => {
                 self.rounds.insert(head.header.packet_number.channel(), poll.round);
             }

@@ -37,11 +37,19 @@ impl Receiver {
         let Some(session) = self.session.as_mut().filter(|s| s.id == head.header.session) else {
             return false;
         };
-        let Some(message) = session.open(now, &arrival, head, bytes, &mut self.limits) else { return false };
+        let opened = session.open(now, &arrival, head, bytes, &mut self.limits);
         if session.last_heard == now {
             // It is there: nobody else is needed.
             self.provisional.clear();
         }
+        let message = match opened {
+            Ok(Some(message)) => message,
+            Ok(None) => return false,
+            Err(error) => {
+                self.not_understood(error, arrival.from);
+                return false;
+            }
+        };
         self.heed(now, head, message)
     }
 

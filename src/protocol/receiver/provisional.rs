@@ -67,7 +67,14 @@ impl Receiver {
         let found = packet_protection::examine(&self.config.group_keys, head, bytes);
         let Found { announce, group_key } = match found {
             Ok(found) => found,
-            Err(FindError::NotUnderstood(_, error) | FindError::SignedOtherwise(error)) => {
+            Err(FindError::NotUnderstood(key, error)) => {
+                self.counters.not_understood += 1;
+                if self.config.trust.decide(&key, from.ip()).accepted() {
+                    self.tell_need(Need::of_error(error), from);
+                }
+                return None;
+            }
+            Err(FindError::SignedOtherwise(error)) => {
                 self.counters.not_understood += 1;
                 self.tell_need(Need::of_error(error), from);
                 return None;
@@ -202,8 +209,14 @@ impl Receiver {
             return true;
         }
         let Some(provisional) = self.provisional.get_mut(id) else { return false };
-        let opened = provisional.session.open(now, &arrival, head, bytes, &mut self.limits);
-        let Some(message) = opened else { return false };
+        let message = match provisional.session.open(now, &arrival, head, bytes, &mut self.limits) {
+            Ok(Some(message)) => message,
+            Ok(None) => return false,
+            Err(error) => {
+                self.not_understood(error, arrival.from);
+                return false;
+            }
+        };
         if head.protection.is_device() {
             provisional.spoke(now);
         }

@@ -9,8 +9,8 @@ use crate::protocol::packet_protection::ReceiverSide;
 use crate::time::Time;
 use crate::units::{Arrival, ChannelId, Cookie, Counter, Digest, SessionId, TaskId, Ticket};
 use crate::wire::{
-    self, Admit, Announce, Arrivals, Capabilities, Head, Message, MessageKind, OriginProof, PacketNumber,
-    Phase, Retry, Versions,
+    self, Admit, Announce, Arrivals, Capabilities, DecodeError, Head, Message, MessageKind, OriginProof,
+    PacketNumber, Phase, Retry, Versions,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -59,7 +59,7 @@ pub(super) struct Session {
     /// Capabilities that the sender announced.
     capabilities: [Capabilities; 2],
     /// Who made the object, as was checked.
-    pub origin: Option<OriginProof>,
+    pub origin: Option<Box<OriginProof>>,
     /// When the sender was last heard at all, and on the group's channel.
     pub last_heard: Time,
     pub last_group: Time,
@@ -95,7 +95,7 @@ impl Session {
             feedback: FeedbackBudget::announced(announce.feedback_budget),
             ticket: None,
             capabilities: [announce.required, announce.optional],
-            origin: announce.origin,
+            origin: announce.origin.clone(),
             last_heard: now,
             last_group: now,
             group: ChannelLoss::default(),
@@ -141,6 +141,9 @@ impl Session {
 
     /// Opens a datagram of the session, and notes how and from where it came; what costs least is checked first.
     /// `None` if it is damaged, forged, replayed, or not for us.
+    ///
+    /// # Errors
+    /// When it is authentic, as far as it can be, and its body is no message that this program knows.
     pub fn open<'a>(
         &mut self,
         now: Time,
@@ -148,7 +151,7 @@ impl Session {
         head: &Head,
         bytes: &'a mut [u8],
         limits: &mut Verifications,
-    ) -> Option<Message<'a>> {
+    ) -> Result<Option<Message<'a>>, DecodeError> {
         let (from, number) = (arrival.from, head.header.packet_number);
         let home = self.came_from(from, head.kind == MessageKind::Announce, now);
         // Where no seal vouches for it, what comes from elsewhere must not take the time for what comes from
@@ -158,13 +161,13 @@ impl Session {
             && !matches!(head.kind, MessageKind::Announce | MessageKind::Retry)
             && !head.protection.is_device()
         {
-            return None;
+            return Ok(None);
         }
         let limit = if home { &mut limits.home } else { &mut limits.strangers };
-        let opened = self.side.open(head, bytes, || limit.allow(now))?;
+        let Some(opened) = self.side.open(head, bytes, || limit.allow(now)) else { return Ok(None) };
         // What nothing vouches for must at least seem to come from the sender.
         if !opened.authentic && !home && head.kind != MessageKind::Retry {
-            return None;
+            return Ok(None);
         }
         let group = number.channel() == ChannelId::GROUP;
         if opened.authentic {
@@ -184,14 +187,14 @@ impl Session {
         } else if number.channel() == self.side.own_channel() {
             self.own.note(number, now - arrival.waited);
         }
-        let message = wire::decode_body(head.kind, opened.body).ok()?;
+        let message = wire::decode_body(head.kind, opened.body)?;
         let admitted = self.side.own_channel() != ChannelId::GROUP;
         if let (Message::Retry(retry), false) = (&message, home)
             && (admitted || !self.challenged_from(from, retry))
         {
-            return None;
+            return Ok(None);
         }
-        Some(message)
+        Ok(Some(message))
     }
 
     /// From now on, more is listened to than announces: what was missed until now was not lost.
@@ -247,7 +250,9 @@ impl Session {
     pub fn update(&mut self, announce: &Announce) {
         self.phase = announce.phase;
         self.gsize = sound_group_size(announce.gsize);
-        self.origin = self.origin.or(announce.origin);
+        if self.origin.is_none() {
+            self.origin.clone_from(&announce.origin);
+        }
         self.feedback = FeedbackBudget::announced(announce.feedback_budget);
         self.root = self.root.or(announce.objects.first().and_then(|object| object.root));
     }

@@ -1,5 +1,7 @@
 //! The receiver fed by hand: unhappy workers, impatient users, senders that say odd things.
 
+mod later;
+
 use super::*;
 use crate::crypto::sign::sham;
 use crate::layout::Layout;

@@ -6,7 +6,8 @@
 //!  JOIN with the cookie ──► agree, open ──► store ──► ADMIT
 //! ```
 
-use super::devices::{Device, GroupReachability, Link};
+use super::devices::{Compared, Device, GroupReachability, Link, Reported};
+use super::service::Service;
 use super::{Sender, SenderEvent};
 use crate::crypto::window::ReplayWindow;
 use crate::limits::{
@@ -126,7 +127,7 @@ impl Sender {
                 channel: ChannelId::of_device(index),
                 version,
                 capabilities,
-                ticket: Some(self.side.ticket(&link.agreement)),
+                ticket: Some(link.ticket),
             }
         };
         let number = self.replies.take_numbers(1);
@@ -164,11 +165,14 @@ impl Sender {
     ) {
         let mut id = pending.join.device;
         let mut label = pending.join.label.clone();
-        let index = match self.devices.index_of(id) {
+        let by_ticket = pending.join.ticket.and_then(|ticket| self.devices.of_ticket(&ticket));
+        let index = match by_ticket.or_else(|| self.devices.index_of(id)) {
             None if known.as_ref().is_some_and(Assignment::is_complete) => {
                 return self.turn_away(&pending, AdmitVerdict::AlreadyComplete);
             }
             None => None,
+            // It is the device that was given this row: nobody else knows the ticket.
+            Some(index) if by_ticket.is_some() => Some(index),
             Some(index) => match self.claim(index, agreement, &pending, now) {
                 Claim::Unclear => return,
                 Claim::Successor => Some(index),
@@ -189,6 +193,7 @@ impl Sender {
         }
         let link = Link {
             agreement,
+            ticket: self.side.ticket(&agreement),
             keys: pending.keys,
             window: ReplayWindow::default(),
             rate_limit: RateLimit::new(DEVICE_MESSAGES_PER_SECOND),
@@ -206,17 +211,20 @@ impl Sender {
             }
         };
         let device = self.devices.get_mut(index);
-        device.assignment.label = label;
+        if device.assignment.device == id {
+            // A duplicate keeps the label that tells it from the first.
+            device.assignment.label = label;
+        }
         device.holds = pending.join.holdings != Holdings::Nothing;
         device.address = pending.address;
         device.last_heard = now;
         device.duplicate = None;
         if !device.assignment.is_complete() {
-            device.verified = 0;
-            device.incomplete = None;
+            device.reported.verified = 0;
+            device.reported.incomplete = None;
             device.regrouped = false;
             let event = SenderEvent::Joined {
-                device: id,
+                device: device.assignment.device,
                 label: device.assignment.label.clone(),
                 address: device.address,
                 late: self.phase != Phase::Gathering,
@@ -228,8 +236,9 @@ impl Sender {
         self.admit(index);
     }
 
-    /// A run that is not the known one wants to be the device at `key`. A device that was started again has
-    /// fallen silent in its former run; a machine with a cloned identifier has not.
+    /// A run without a ticket, and not the known one, wants to be the device at `index`. A device that was started again has
+    /// fallen silent in its former run, and is where it was; a machine with a cloned identifier is elsewhere, or
+    /// the first one goes on speaking.
     fn claim(
         &mut self,
         index: DeviceIndex,
@@ -239,15 +248,11 @@ impl Sender {
     ) -> Claim {
         let gsize = self.devices.gsize();
         let device = self.devices.get_mut(index);
-        if device.assignment.is_complete() {
-            // What is complete is not heard from any more. Elsewhere, it is another machine.
-            let moved = device.address.ip() != pending.address.ip();
-            return if moved { Claim::DuplicateId } else { Claim::Successor };
+        if device.address.ip() != pending.address.ip() {
+            return Claim::DuplicateId;
         }
-        if device.is_final() {
-            return Claim::Successor;
-        }
-        if now.since(device.last_heard) >= KEEPALIVE_INTERVAL.max(report_interval(gsize)) * 2 {
+        let silence = KEEPALIVE_INTERVAL.max(report_interval(gsize)) * 2;
+        if device.is_final() || now.since(device.last_heard) >= silence {
             return Claim::Successor;
         }
         match device.duplicate {
@@ -273,13 +278,14 @@ impl Sender {
         let started = self.phase != Phase::Gathering;
         let gone_by = if self.stream_done() { self.stream.position } else { self.stream.position + 1 };
         let device = self.devices.get_mut(index);
-        device.ended = None;
         device.last_gain = now;
         device.least_deficit = u64::MAX;
-        device.unanswered = 0;
+        if let Some(channel) = &mut device.channel {
+            channel.unanswered = 0;
+        }
         device.group = GroupReachability::new(now);
-        (device.unicast_only, device.slow) = (false, false);
-        device.since = if started { gone_by } else { 0 };
+        device.compared = Compared::new(self.rounds.everybody);
+        device.service = Service::of_newcomer(if started { gone_by } else { 0 });
         device.reported_end = false;
         device.assignment.take_up();
         self.records.changed(index);
@@ -307,28 +313,18 @@ fn newcomer(
         duplicate: None,
         address,
         joined: now,
-        ended: None,
         last_heard: now,
         last_gain: now,
         least_deficit: u64::MAX,
-        since: 0,
+        service: Service::Group,
         holds: false,
-        unicast_only: false,
-        slow: false,
-        slow_looks: 0,
+        compared: Compared::default(),
         cause: None,
         path: Path::default(),
         regrouped: false,
-        unanswered: 0,
-        silent_rounds: 0,
-        lacks: None,
         channel: None,
         group: GroupReachability::new(now),
-        verified: 0,
-        incomplete: None,
-        lost_datagrams: 0,
-        kernel_drops: 0,
-        overrun_drops: 0,
+        reported: Reported::default(),
         unicast_symbols: 0,
     }
 }

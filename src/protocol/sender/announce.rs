@@ -88,7 +88,7 @@ impl Sender {
             counter: self.side.counter(),
             suite: self.side.suite(),
             task: self.config.task.id,
-            task_kind: TaskKind::COPY,
+            task_kind: TaskKind(self.config.task.kind.code()),
             phase: self.phase,
             symbol_size: layout.symbol_size(),
             data: self.config.data,
@@ -101,7 +101,7 @@ impl Sender {
             name: self.config.task.name.clone(),
             manifest: self.config.manifest.clone(),
             one_way: None,
-            origin: self.origin,
+            origin: self.origin.clone(),
         }
     }
 }

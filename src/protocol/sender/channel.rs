@@ -6,7 +6,7 @@ use super::planner::PlanKind;
 use crate::time::Time;
 use crate::units::{BlockIndex, ChannelId, DeviceIndex, Esi};
 use crate::wire::{Nak, PacketNumber};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -72,8 +72,10 @@ pub(super) struct Channel {
     next_counter: u64,
     pub round_number: u32,
     pub round: Round,
-    /// The answers of the open round, by device key.
-    answers: Vec<(DeviceIndex, Nak)>,
+    /// Polls in a row that the one device behind this channel did not answer although it was heard from.
+    pub unanswered: u32,
+    /// The answers of the open round.
+    answers: BTreeMap<DeviceIndex, Nak>,
     queue: VecDeque<Repair>,
     pages: BTreeSet<u32>,
     /// When the latest polls went out, by round: late answers too tell the round-trip time.
@@ -92,7 +94,8 @@ impl Channel {
             next_counter: 0,
             round_number: 0,
             round: Round::Idle { next: Time::ZERO },
-            answers: Vec::new(),
+            unanswered: 0,
+            answers: BTreeMap::new(),
             queue: VecDeque::new(),
             pages: BTreeSet::new(),
             polls: VecDeque::new(),
@@ -156,19 +159,17 @@ impl Channel {
 
     /// Keeps an answer to the open round; the latest of a device counts.
     pub fn answer(&mut self, device: DeviceIndex, nak: Nak) {
-        if let Some(slot) = self.answers.iter_mut().find(|(d, _)| *d == device) {
-            slot.1 = nak;
-        } else if self.answers.len() < MAX_ANSWERS {
-            self.answers.push((device, nak));
+        if self.answers.len() < MAX_ANSWERS || self.answers.contains_key(&device) {
+            self.answers.insert(device, nak);
         }
     }
 
-    pub fn answers(&self) -> &[(DeviceIndex, Nak)] {
+    pub const fn answers(&self) -> &BTreeMap<DeviceIndex, Nak> {
         &self.answers
     }
 
     /// Ends the round and hands out its answers.
-    pub fn close(&mut self, next: Time) -> Vec<(DeviceIndex, Nak)> {
+    pub fn close(&mut self, next: Time) -> BTreeMap<DeviceIndex, Nak> {
         self.round = Round::Idle { next };
         std::mem::take(&mut self.answers)
     }

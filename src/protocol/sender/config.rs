@@ -1,5 +1,6 @@
 //! What the surface tells a sender.
 
+use super::policy::RepairPolicy;
 use crate::crypto::derive::Secret;
 use crate::crypto::sign::SigningKey;
 use crate::layout::Layout;
@@ -10,18 +11,6 @@ use crate::task::Task;
 use crate::units::{Counter, SessionId, Suite};
 use std::net::SocketAddr;
 use std::time::Duration;
-
-/// What becomes of a device that carries less than half of what the others do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SlowPolicy {
-    /// The group goes on at the rate the rest carry; the device is served alone, afterwards.
-    #[default]
-    Defer,
-    /// Everybody waits for it.
-    Keep,
-    /// It fails.
-    Drop,
-}
 
 /// Everything a [`super::Sender`] needs to know; it draws and looks up nothing itself.
 #[derive(Clone, Debug)]
@@ -38,7 +27,7 @@ pub struct SenderConfig {
     pub suite: Suite,
     /// The task. Its `expected`: start as soon as so many devices are ready.
     pub task: Task,
-    /// Its manifest, if it fits in the announce; at most [`crate::limits::MAX_MANIFEST`] bytes.
+    /// The object's manifest, if it fits in the announce; at most [`crate::limits::MAX_MANIFEST`] bytes.
     pub manifest: Vec<u8>,
     /// How the object is cut.
     pub layout: Layout,
@@ -48,8 +37,8 @@ pub struct SenderConfig {
     pub rendezvous: Vec<SocketAddr>,
     /// How fast, in bits per second on the wire.
     pub rate: RateMode,
-    /// What becomes of a device that carries far less than the others.
-    pub slow: SlowPolicy,
+    /// How it repairs.
+    pub repair: RepairPolicy,
     /// Gather for at most so long.
     pub wait: Duration,
     /// Without a number of devices to expect: start when no device has joined for so long (and one has).

@@ -1,8 +1,8 @@
 //! What admitted devices say: NAK summaries, reports, receipts, aborts.
 
 use super::Sender;
+use super::service::{Service, Unlike};
 use crate::protocol::packet_protection::SenderSide;
-use crate::protocol::statistics::Cause;
 use crate::task::{State, Step};
 use crate::time::Time;
 use crate::units::{BlockIndex, DeviceIndex};
@@ -98,7 +98,7 @@ impl Sender {
         }
         let deficit = self.deficit(&nak, u32::MAX);
         let device = self.devices.get_mut(index);
-        device.incomplete = Some(nak.incomplete.min(self.config.layout.block_count()));
+        device.reported.incomplete = Some(nak.incomplete.min(self.config.layout.block_count()));
         if deficit < device.least_deficit {
             device.least_deficit = deficit;
             device.last_gain = now;
@@ -113,11 +113,11 @@ impl Sender {
         // Before its last symbols were sent, it could not count them: the next poll will tell.
         let current = of_group || (channel.is_open() && nak.largest_received >= channel.last_symbol);
         // One device may not slow the group's rounds down by what it claims.
-        if let Some(sample) = sample.filter(|_| !self.devices.get(index).unicast_only) {
+        if let Some(sample) = sample.filter(|_| self.devices.get(index).service.shapes_group()) {
             self.rounds.rtt_sample(sample);
         }
         if of_group {
-            if !self.devices.get(index).unicast_only || self.devices.get(index).unreachable() {
+            if self.devices.get(index).service.answers_group() {
                 self.group.answer(index, nak);
             }
         } else if current {
@@ -145,17 +145,17 @@ impl Sender {
         let blocks = self.config.layout.block_count();
         let device = self.devices.get_mut(index);
         let verified = report.verified.min(blocks);
-        if verified > device.verified {
+        if verified > device.reported.verified {
             device.last_gain = now;
             // What is verified stays so: a lower figure is an older one, or a lie.
-            device.verified = verified;
+            device.reported.verified = verified;
         }
-        device.incomplete = Some(blocks - device.verified);
+        device.reported.incomplete = Some(blocks - device.reported.verified);
         let dropped = report.kernel_drops.saturating_add(report.overrun_drops);
-        let overflowed = dropped > device.kernel_drops.saturating_add(device.overrun_drops);
-        device.lost_datagrams = report.lost;
-        device.kernel_drops = report.kernel_drops;
-        device.overrun_drops = report.overrun_drops;
+        let overflowed = dropped > device.reported.kernel_drops.saturating_add(device.reported.overrun_drops);
+        device.reported.lost_datagrams = report.lost;
+        device.reported.kernel_drops = report.kernel_drops;
+        device.reported.overrun_drops = report.overrun_drops;
         if device.group.report(&report, now) {
             self.group_became_unreachable(index, now);
         }
@@ -168,10 +168,11 @@ impl Sender {
     /// Nothing of the group reaches a device any more: it is served alone, if there is anything to serve.
     fn group_became_unreachable(&mut self, index: DeviceIndex, now: Time) {
         let device = self.devices.get_mut(index);
-        if self.phase == Phase::Gathering || device.is_final() || device.unicast_only {
+        let none = self.config.repair.unicast_repairs == 0 || self.phase == Phase::Gathering;
+        if none || device.is_final() || device.service.is_unicast_only() {
             return;
         }
-        (device.unicast_only, device.cause) = (true, Some(Cause::Network));
+        device.move_to_unicast(Unlike::GroupUnreachable);
         self.tell_if_changed(index, now);
     }
 
@@ -185,26 +186,27 @@ impl Sender {
         }
         let blocks = self.config.layout.block_count();
         let device = self.devices.get_mut(index);
-        device.verified = blocks;
-        device.incomplete = Some(0);
-        device.lost_datagrams = receipt.lost;
+        device.reported.verified = blocks;
+        device.reported.incomplete = Some(0);
+        device.reported.lost_datagrams = receipt.lost;
         if !device.assignment.is_complete() {
             self.shutdown.restart_linger();
-            self.completed(index, now);
+            self.completed(index, &receipt, now);
         }
         self.ended(index, now);
         true
     }
 
     /// A device has verified and synced the object, and has just said so.
-    fn completed(&mut self, index: DeviceIndex, now: Time) {
+    fn completed(&mut self, index: DeviceIndex, receipt: &Complete, now: Time) {
         let device = self.devices.get_mut(index);
         if device.is_final() {
             // It was given up, and came through all the same.
             device.assignment.take_up();
         }
-        device.ended = Some(now);
-        if device.assignment.complete(vec![Step::Transfer]) == Ok(true) {
+        device.service = Service::Ended { at: now };
+        let steps = [Some(Step::Transfer), receipt.command.map(Step::Command), receipt.hook.map(Step::Hook)];
+        if device.assignment.complete(steps.into_iter().flatten().collect()) == Ok(true) {
             self.records.changed(index);
         }
         self.end_unicast_repair(index);

@@ -1,7 +1,7 @@
 //! Liveness: devices that fall silent or make no headway, and whether the source is still sound.
 
 use super::Sender;
-use super::devices::Device;
+use super::devices::Class;
 use crate::limits::{DEVICE_STALL, DEVICE_SYNC, device_silence};
 use crate::protocol::job::SenderJob;
 use crate::task::State;
@@ -9,8 +9,10 @@ use crate::time::Time;
 use crate::units::DeviceIndex;
 use std::time::Duration;
 
-/// How often the devices are checked.
+/// How often devices are checked, and how many at a time. Even of the most devices there may be, each has its turn
+/// before a third of the time is over in which it may be silent.
 const SWEEP: Duration = Duration::from_millis(500);
+const SWEPT_AT_ONCE: usize = 64;
 /// How often the source is checked.
 const SOURCE_CHECK: Duration = Duration::from_secs(1);
 /// How often devices that the group does not reach get an announce by unicast.
@@ -21,13 +23,18 @@ const GREETED_AT_ONCE: usize = 64;
 #[derive(Debug)]
 pub(super) struct Liveness {
     next_sweep: Time,
+    /// The device that the next sweep begins with.
+    cursor: DeviceIndex,
+    /// Up to when the stream went on: before its end, nothing need gain.
+    streamed: Time,
     next_check: Time,
     checking: bool,
 }
 
 impl Liveness {
     pub fn new(now: Time) -> Self {
-        Self { next_sweep: now + SWEEP, next_check: now + SOURCE_CHECK, checking: false }
+        let (next_sweep, next_check) = (now + SWEEP, now + SOURCE_CHECK);
+        Self { next_sweep, cursor: DeviceIndex(0), streamed: now, next_check, checking: false }
     }
     pub fn source_checked(&mut self, now: Time) {
         self.checking = false;
@@ -69,6 +76,7 @@ impl Sender {
             device.last_gain = (device.last_gain + away).min(now);
             device.group.rose = (device.group.rose + away).min(now);
         }
+        self.liveness.streamed = (self.liveness.streamed + away).min(now);
         self.gather.until = self.gather.until + away;
         self.records.put_off(away);
         self.shutdown.put_off(away);
@@ -79,18 +87,24 @@ impl Sender {
         let open = self.devices.gsize();
         let (silence, done) = (device_silence(open), self.stream_done());
         let blocks = self.config.layout.block_count();
+        if !done {
+            self.liveness.streamed = now;
+        }
+        let (streamed, cursor) = (self.liveness.streamed, self.liveness.cursor);
+        let open = self.devices.of(Class::Open);
+        // All of them, from the cursor on and round to it.
+        let round = open.range(cursor..).chain(open.range(..cursor));
+        let next: Vec<DeviceIndex> = round.take(SWEPT_AT_ONCE).copied().collect();
+        self.liveness.cursor = next.last().map_or(cursor, |last| DeviceIndex(last.0.wrapping_add(1)));
         let mut ended: Vec<(DeviceIndex, State)> = Vec::new();
-        for (index, device) in self.devices.iter_mut().filter(|(_, d)| !d.is_final()) {
-            // Before the end of the stream, nothing need gain.
-            if !done {
-                device.last_gain = now;
-            }
+        for index in next {
+            let device = self.devices.get(index);
             // Syncing a large file may take its time, but a disk that hangs must not keep us for ever.
-            let syncing = blocks > 0 && device.verified == blocks;
+            let syncing = blocks > 0 && device.reported.verified == blocks;
             let patience = if syncing { DEVICE_SYNC } else { DEVICE_STALL.max(silence) };
             if now.since(device.last_heard) > silence {
                 ended.push((index, State::Lost));
-            } else if now.since(device.last_gain) > patience {
+            } else if now.since(device.last_gain.max(streamed)) > patience {
                 let what = if syncing { "did not finish syncing" } else { "came no closer to completion" };
                 ended.push((index, State::Failed(format!("{what} for {} s", patience.as_secs()))));
             }
@@ -103,9 +117,10 @@ impl Sender {
 
     /// Devices that do not hear the group, and wait for unicast repair, would take us for gone.
     fn greet_the_group_unreachable(&mut self, now: Time) {
-        let waiting = |d: &Device| !d.is_final() && d.group.unreachable && now >= d.group.told + GREETING;
-        let waiting = self.devices.iter().filter(|(_, d)| waiting(d)).map(|(index, _)| index);
-        let keys: Vec<DeviceIndex> = waiting.take(GREETED_AT_ONCE).collect();
+        let unreachable: Vec<DeviceIndex> =
+            self.devices.of(Class::GroupUnreachable).iter().copied().collect();
+        let waiting = |&index: &DeviceIndex| now >= self.devices.get(index).group.told + GREETING;
+        let keys: Vec<DeviceIndex> = unreachable.into_iter().filter(waiting).take(GREETED_AT_ONCE).collect();
         for index in keys {
             self.devices.get_mut(index).group.told = now;
             self.announce_to(index, now);

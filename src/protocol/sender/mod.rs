@@ -7,7 +7,8 @@
 //!             └ nobody came: finished
 //! ```
 //!
-//! - `config`: what it is told. `devices`: whom it serves. `gather`: invitations, the start.
+//! - `config`: what it is told. `policy`: how it repairs. `gather`: invitations, the start.
+//! - `devices`: whom it serves. `service`: who serves a device. `records`: what the store has of it.
 //! - `delta`: sending only what is missing, where all hold some of it already.
 //! - `stream`: source symbols, hashes ahead of them, and what goes out next at the paced rate.
 //! - `rounds`: polls of the group, and what becomes of their answers. `planner`: the repairs of a round.
@@ -15,6 +16,7 @@
 //! - `inquiries`: digests for devices that were told lies.
 //! - `rate`: what reports of arrivals make of the paces. `admission`: joins. `feedback`: what devices say.
 //! - `announce`: descriptions of the session. `liveness`: devices that fall silent. `shutdown`: lingering, the end.
+//! - `view`: what is told of it.
 
 mod admission;
 mod announce;
@@ -28,25 +30,27 @@ mod inquiries;
 mod liveness;
 mod pace;
 mod planner;
+mod policy;
 mod rate;
 mod records;
 mod rounds;
+mod service;
 mod shutdown;
 mod stream;
 mod unicast_repair;
+mod view;
 
-pub use config::{SenderConfig, SlowPolicy};
+pub use config::SenderConfig;
+pub use policy::{Passes, PollPolicy, RepairPolicy, SlowPolicy};
 
-use super::event::{SenderEvent, SenderOutcome, SenderOverview, SenderSnapshot};
+use super::event::{SenderEvent, SenderOutcome};
 use super::job::{SenderDone, SenderJob};
 use super::packet_protection::{SenderSide, SymbolSeal};
 use super::rate_limit::RateLimit;
-use super::statistics::DeviceRow;
 use super::{Control, Machine, Output, Payload, Transmit};
 use crate::crypto::origin::Origin;
 use crate::limits::{AGREEMENTS_PER_SECOND, MAX_DEVICES};
 use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, RateController, TokenBucket, udp_overhead};
-use crate::task::State;
 use crate::time::Time;
 use crate::units::{AgreementKey, Arrival, ChannelId, DeviceIndex, Digest, Esi, SessionId};
 use crate::wire::{AbortCode, Header, Message, OriginProof, PacketNumber, Phase};
@@ -58,6 +62,7 @@ use gather::Gather;
 use inquiries::Inquiries;
 use liveness::Liveness;
 use pace::Pace;
+use policy::PassState;
 use rate::Epoch;
 use records::Records;
 use rounds::GroupRounds;
@@ -101,7 +106,7 @@ pub struct Sender {
     config: SenderConfig,
     phase: Phase,
     root: Option<Digest>,
-    origin: Option<OriginProof>,
+    origin: Option<Box<OriginProof>>,
     blocks: Vec<BlockInfo>,
     devices: Devices,
     /// What protects what is said.
@@ -116,6 +121,7 @@ pub struct Sender {
     /// Packet numbers of answers to addresses that have no channel of their own yet.
     replies: Channel,
     rounds: GroupRounds,
+    passes: PassState,
     /// Keys of the devices with an active unicast repair, the next to send first.
     unicast_repairs: VecDeque<DeviceIndex>,
     pace: Pace,
@@ -171,6 +177,7 @@ impl Sender {
             group: Channel::new(ChannelId::GROUP, config.data),
             replies: Channel::new(ChannelId::REPLIES, config.data),
             rounds: GroupRounds::new(),
+            passes: PassState::default(),
             unicast_repairs: VecDeque::new(),
             pace,
             epoch: Epoch::default(),
@@ -210,49 +217,16 @@ impl Sender {
         self.blocks.iter().map(|block| block.value).collect()
     }
 
-    /// The sender at a glance, without its devices: costs the same however many there are.
-    #[must_use]
-    pub fn overview(&self) -> SenderOverview {
-        let position = self.stream.position;
-        SenderOverview {
-            phase: self.phase,
-            blocks: self.config.layout.block_count(),
-            position,
-            object_size: self.config.layout.object_size(),
-            streamed: (u64::from(position) << self.config.layout.block_log2())
-                .min(self.config.layout.object_size()),
-            skipped: self.skipped(),
-            rate: self.pace.rate(),
-            wire_bytes: self.counters.wire_bytes,
-            source_symbols: self.counters.source,
-            repair_symbols: self.counters.repair,
-            unicast_symbols: self.counters.unicast,
-            feedback: self.counters.feedback,
-            ignored: self.counters.ignored,
-            unknown_kinds: self.counters.unknown_kinds,
-            not_understood: self.counters.not_understood,
-            suspects: self.inquiries.count,
-            expected: self.config.task.options.expected,
-            devices: self.devices.counts().recorded,
-        }
-    }
-
-    /// The sender at a glance, with a row for each device.
-    #[must_use]
-    pub fn snapshot(&self, now: Time) -> SenderSnapshot {
-        let devices = self.devices.iter().map(|(index, _)| self.row(index, now));
-        SenderSnapshot { overview: self.overview(), devices: devices.collect() }
-    }
-
-    fn row(&self, index: DeviceIndex, now: Time) -> DeviceRow {
-        let gathering = self.phase == Phase::Gathering;
-        self.devices.get(index).row(gathering, self.config.layout.block_count(), now)
-    }
-
     /// What grows with what others say: devices, and joins that wait for the store.
     #[must_use]
     pub fn table_sizes(&self) -> (usize, usize) {
         (self.devices.len(), self.pending_joins.len())
+    }
+
+    /// How often a device was looked at so far: what devices cost the loop's thread is measured by it.
+    #[must_use]
+    pub const fn device_looks(&self) -> u64 {
+        self.devices.looks()
     }
 
     /// The session's identifier.
@@ -358,37 +332,6 @@ impl Sender {
         }
     }
 
-    /// A device comes to another state, if that can follow its present one. It is told once the store has it.
-    fn set_state(&mut self, index: DeviceIndex, state: State, now: Time) {
-        let ends = state.is_final();
-        let device = self.devices.get_mut(index);
-        // What cannot follow has been overtaken: a device that is complete is so for good.
-        if device.assignment.set(state) != Ok(true) {
-            return;
-        }
-        device.ended = ends.then_some(now);
-        self.records.changed(index);
-        if ends {
-            self.end_unicast_repair(index);
-        }
-    }
-
-    /// Tells of a device if what the store has of it, or what is done for it, is not what was told last.
-    fn tell_if_changed(&mut self, index: DeviceIndex, now: Time) {
-        let gathering = self.phase == Phase::Gathering;
-        let device = self.devices.get_mut(index);
-        let Some(recorded) = &device.recorded else { return };
-        if device.is_final() && !device.is_recorded() {
-            return;
-        }
-        let state = Some((recorded.state().clone(), device.activity(gathering)));
-        if device.told != state {
-            device.told = state;
-            let row = self.row(index, now);
-            self.event(SenderEvent::Device(row));
-        }
-    }
-
     /// All chaining values are known: so is the root hash.
     fn set_root(&mut self) {
         if let Some(values) = self.values() {
@@ -403,7 +346,8 @@ impl Sender {
                 manifest: &self.config.manifest,
             };
             let key = &self.config.signing_key;
-            self.origin = Some(OriginProof { key: key.public(), signature: origin.sign(key) });
+            let proof = OriginProof { key: key.public(), signature: origin.sign(key) };
+            self.origin = Some(Box::new(proof));
             self.event(SenderEvent::Hashed(root));
         }
     }

@@ -8,6 +8,7 @@
 //!
 //! Unicast repair: the same for its one device alone.
 
+use super::service::Unlike;
 use super::{Sender, SlowPolicy};
 use crate::limits::UNICAST_SHARE_PERCENT;
 use crate::pacing::{Clear, Finding, RateController, RateMode, Trial};
@@ -85,7 +86,7 @@ impl Sender {
         let trial = self.pace.trial();
         let device = self.devices.get_mut(index);
         let finding = device.path.observe(now, &sample, trial);
-        if device.unicast_only {
+        if !device.service.shapes_group() {
             return;
         }
         let carried = match finding {
@@ -104,9 +105,7 @@ impl Sender {
     fn judge_rate(&mut self, now: Time) {
         // Some may have ended, or have been moved to unicast, since they reported.
         let devices = &self.devices;
-        self.epoch
-            .reports
-            .retain(|&index, _| !devices.get(index).is_final() && !devices.get(index).unicast_only);
+        self.epoch.reports.retain(|&index, _| devices.get(index).service.shapes_group());
         let active = self.devices.counts().polled.min(ENOUGH);
         let most = self.epoch.reports.len() * 2 > active;
         let patience = if most { PATIENCE } else { LONG_PATIENCE };
@@ -142,7 +141,7 @@ impl Sender {
         let mut weighed = Weighed::default();
         for (index, carried) in reports {
             let may_defer = self.may_defer(index);
-            let looks = &mut self.devices.get_mut(index).slow_looks;
+            let looks = &mut self.devices.get_mut(index).compared.slow_looks;
             match carried {
                 Carried::Part { .. } if carried.rate() < usual * TOO_SLOW && may_defer => {
                     // Once may have been a hiccup of its own: that is nothing for the others to wait for.
@@ -174,25 +173,24 @@ impl Sender {
     /// those left over, only to be served alone.
     fn may_defer(&self, index: DeviceIndex) -> bool {
         let device = self.devices.get(index);
-        match self.config.slow {
+        match self.config.repair.slow {
             SlowPolicy::Keep => false,
-            SlowPolicy::Defer => !device.unreachable(),
-            SlowPolicy::Drop => !device.unreachable() && !device.regrouped,
+            SlowPolicy::Defer => !device.service.is_unicast_unreachable(),
+            SlowPolicy::Drop => !device.service.is_unicast_unreachable() && !device.regrouped,
         }
     }
 
     /// A device that would slow the others down is served alone after the stream, or not at all.
     /// Meanwhile it takes what the stream brings through its path, which is full anyway.
     fn too_slow(&mut self, index: DeviceIndex, now: Time) {
-        let cause = self.devices.get_mut(index).move_to_unicast().word();
-        if self.config.slow == SlowPolicy::Drop {
+        let cause = self.devices.get_mut(index).move_to_unicast(Unlike::Slow).word();
+        if self.config.repair.slow == SlowPolicy::Drop {
             let reason =
                 format!("too slow for the group ({cause}); without --slow drop it is served afterwards");
             self.set_state(index, State::Failed(reason), now);
             self.end_if_done(now);
             return;
         }
-        self.devices.get_mut(index).slow = true;
         self.tell_if_changed(index, now);
     }
 
@@ -200,7 +198,11 @@ impl Sender {
     pub(super) fn unicast_controller(&self, index: DeviceIndex, now: Time) -> RateController {
         let (RateMode::Fixed(most) | RateMode::Auto(most)) = self.pace.mode();
         let device = self.devices.get(index);
-        let known = device.path.carries().filter(|_| device.slow).map(|carried| self.pace.in_bits(carried));
+        let known = device
+            .path
+            .carries()
+            .filter(|_| device.service.is_slow())
+            .map(|carried| self.pace.in_bits(carried));
         let rate = known.map_or(self.pace.rate(), |rate| Rate(rate as u64));
         RateController::knowing(RateMode::Auto(most), rate, now)
     }

@@ -7,6 +7,7 @@
 
 use super::Sender;
 use super::devices::Devices;
+use super::service::Service;
 use crate::limits::{MAX_STORE_BATCH, STORE_PATIENCE};
 use crate::protocol::event::{SenderEvent, SenderOutcome};
 use crate::protocol::job::SenderJob;
@@ -272,7 +273,7 @@ impl Sender {
         let device = self.devices.get_mut(index);
         if kept.is_complete() {
             device.assignment = kept.clone();
-            device.ended.get_or_insert(now);
+            device.service = Service::Ended { at: now };
             self.end_unicast_repair(index);
         } else {
             device.assignment.attempts = device.assignment.attempts.max(kept.attempts.saturating_add(1));

@@ -1,32 +1,23 @@
 //! The group's rounds: a poll invites answers, the answers are planned together, the repairs go out,
 //! the next poll follows; one round at a time, beside the stream.
 
+use super::Sender;
 use super::channel::Round;
+use super::devices::SILENCE_MEANS_NOTHING_LACKS;
 use super::planner::{Needs, Plan, PlanKind};
-use super::{Sender, SlowPolicy};
-use crate::limits::{MAX_CONTROL, MAX_ESI, NAKS_PER_SECOND, RECEIVER_BUFFER_BYTES};
+use super::service::Unlike;
+use crate::limits::{MAX_CONTROL, MAX_ESI, NAKS_PER_SECOND};
 use crate::time::Time;
 use crate::units::{BlockIndex, DeviceIndex, Esi};
 use crate::wire::{Deficit, Invitation, Message, Nak, Phase, Poll, RepairAdvertisement};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Stream time between two polls of the group, at least.
-const POLL_EVERY: Duration = Duration::from_millis(50);
-/// Blocks between two polls of the group while streaming, at least.
-const POLL_BLOCKS: u32 = 4;
-/// Bytes streamed between two polls of the group, at most: devices hold the blocks that wait for
-/// repair in memory, and ought to need no more than half of it while a round is under way.
-const POLL_BYTES: usize = RECEIVER_BUFFER_BYTES / 4;
-/// Answers that one poll may invite: half a second's worth.
-const ANSWERS_PER_POLL: u32 = NAKS_PER_SECOND / 2;
 /// With more devices than this, what is planned is echoed while the round is open.
 const ECHO_ABOVE: usize = 32;
 /// With at most so many devices, the missing source symbols are worth naming: their union may be
 /// no larger than a repair.
 const WANT_IDS_UP_TO: usize = 4;
-/// Rounds in a row without an answer after which a device is taken to lack nothing.
-const SILENCE_MEANS_NOTHING_LACKS: u32 = 2;
 /// Fewer than one device in so many lacking something means that most lack nothing. Devices also keep
 /// silent because others' answers cover them, but not so many.
 const FEW: f64 = 8.0;
@@ -53,6 +44,8 @@ pub(super) struct GroupRounds {
     probability: f64,
     /// Polls in a row that brought nothing to do.
     quiet: u32,
+    /// Rounds that invited everybody.
+    pub everybody: u32,
     /// Polls in a row whose answers came from few, even if not everybody was invited.
     few: u32,
 }
@@ -67,6 +60,7 @@ impl GroupRounds {
             needy: 0.0,
             probability: 1.0,
             quiet: 0,
+            everybody: 0,
             few: 0,
         }
     }
@@ -109,6 +103,7 @@ impl Sender {
                 self.set_phase(Phase::Repairing, now);
             }
             self.regroup();
+            self.plan_passes();
         }
     }
 
@@ -134,6 +129,7 @@ impl Sender {
 
     /// Whether there is reason for a poll of the group, once its time has come.
     fn group_poll_is_due(&self) -> bool {
+        let Some(polls) = self.config.repair.polls else { return false };
         if self.group.has_repairs() || self.polled_devices() == 0 {
             return false;
         }
@@ -141,10 +137,7 @@ impl Sender {
         if self.stream_done() {
             return position > 0 && (self.group_is_busy() || self.rounds.polled < position);
         }
-        let layout = &self.config.layout;
-        let by_time = (u128::from(self.pace.rate().0) * POLL_EVERY.as_millis() / 8000) >> layout.block_log2();
-        let by_room = (POLL_BYTES >> layout.block_log2()) as u32;
-        let step = u32::try_from(by_time).unwrap_or(u32::MAX).min(by_room).max(POLL_BLOCKS);
+        let step = polls.step(self.pace.rate().0, self.config.layout.block_log2());
         position >= self.rounds.polled.saturating_add(step)
     }
 
@@ -178,7 +171,8 @@ impl Sender {
             self.rounds.quiet = 0;
         }
         let needy = self.rounds.needy.clamp(1.0, devices.max(1) as f64);
-        let probability = (f64::from(ANSWERS_PER_POLL) / needy).min(1.0);
+        let most = self.config.repair.polls.map_or(0, |polls| polls.answers);
+        let probability = (f64::from(most) / needy).min(1.0);
         let answers = (needy * probability).ceil() as u32;
         // Half a millisecond each keeps the answers of a small group from meeting in one queue.
         let window = Duration::from_micros(500) * answers.saturating_sub(1).min(200);
@@ -236,19 +230,17 @@ impl Sender {
     }
 
     /// What the devices of the group lack, according to `answers`.
-    fn group_needs(&self, answers: &[(DeviceIndex, Nak)]) -> Needs {
+    fn group_needs(&self, answers: &BTreeMap<DeviceIndex, Nak>) -> Needs {
         let mut needs = Needs::default();
         let pages = self.page_count();
         for (index, nak) in answers {
             let device = self.devices.get(*index);
             // Whoever is out of unicast reach is served by the group, but not at the cost of its stream.
-            let waits = |block| {
-                device.unreachable() && (device.unicast_only || block < device.since) && !self.stream_done()
-            };
+            let waits = |block| device.service.waits_for(block) && !self.stream_done();
             needs.add(nak, pages, |block| {
                 let info = self.blocks.get(block as usize)?;
                 let counts = block < self.rounds.polled
-                    && device.group_repairs(block)
+                    && device.service.group_repairs(block)
                     && !waits(block)
                     && info.last_sent <= nak.largest_received;
                 counts.then(|| self.config.layout.source_symbols(BlockIndex(block)))
@@ -325,9 +317,9 @@ impl Sender {
     /// a tenth of what was sent. What they lack is sent to them alone, so that the group pays a
     /// bounded share for them (I3). Where too little is known of the others (their answers may be
     /// late or lost), nobody is moved to unicast.
-    fn move_to_unicast(&mut self, answers: &[(DeviceIndex, Nak)], now: Time) {
+    fn move_to_unicast(&mut self, answers: &BTreeMap<DeviceIndex, Nak>, now: Time) {
         let polled = self.polled_devices();
-        if polled < 2 || self.config.slow == SlowPolicy::Keep {
+        if polled < 2 || !self.config.repair.sets_apart() {
             return;
         }
         let segment = u64::from(self.rounds.polled - self.rounds.polled_before).max(1);
@@ -335,26 +327,24 @@ impl Sender {
         let totals: BTreeMap<DeviceIndex, u64> =
             answers.iter().map(|(index, nak)| (*index, self.group_deficit(*index, nak))).collect();
         let everybody = self.rounds.probability >= 1.0;
-        for (index, device) in self.devices.iter_mut().filter(|(_, d)| !d.is_final() && !d.unicast_only) {
-            if let Some(&total) = totals.get(&index) {
-                device.silent_rounds = 0;
-                device.lacks = Some(total as f64 / segment as f64);
-            } else if everybody {
-                device.silent_rounds += 1;
-                if device.silent_rounds >= SILENCE_MEANS_NOTHING_LACKS {
-                    device.lacks = Some(0.0);
-                }
+        self.rounds.everybody += u32::from(everybody);
+        let rounds = self.rounds.everybody;
+        for (&index, &total) in &totals {
+            let device = self.devices.get_mut(index);
+            if device.service.shapes_group() {
+                device.compared.answered(total as f64 / segment as f64, rounds);
             }
         }
         // With only some of the devices invited, their number tells what the others' silence does not.
         let few = answers.len() as f64 / self.rounds.probability * FEW < polled as f64;
         self.rounds.few = if few { self.rounds.few + 1 } else { 0 };
-        let mut known: Vec<f64> = self
-            .devices
-            .iter()
-            .filter(|(_, d)| !d.is_final() && !d.unicast_only)
-            .filter_map(|(_, d)| d.lacks)
-            .collect();
+        // Nobody lacks so much that it could be unlike the others, whatever they lack.
+        let least = 0.1 * segment as f64 + 16.0;
+        if totals.values().all(|&total| total as f64 <= least) {
+            return;
+        }
+        let shaping = self.devices.iter().filter(|(_, device)| device.service.shapes_group());
+        let mut known: Vec<f64> = shaping.filter_map(|(_, device)| device.compared.lacks(rounds)).collect();
         known.sort_unstable_by(f64::total_cmp);
         let median = if known.len() * 2 >= polled {
             known.get((known.len().max(1) - 1) / 2).copied()
@@ -365,8 +355,11 @@ impl Sender {
         let limit = (3.0 * median + 0.1) * segment as f64 + 16.0;
         for (index, total) in totals {
             let device = self.devices.get_mut(index);
-            if total as f64 > limit && !device.unreachable() && !device.is_final() {
-                device.move_to_unicast();
+            if total as f64 > limit
+                && device.service.answers_group()
+                && !device.service.is_unicast_unreachable()
+            {
+                device.move_to_unicast(Unlike::Lossy);
                 self.tell_if_changed(index, now);
             }
         }
@@ -378,11 +371,13 @@ impl Sender {
         let deficits = nak.deficits.iter().map(|deficit| match deficit {
             Deficit::Whole { first, count } => {
                 let end = first.0.saturating_add(*count).min(self.rounds.polled);
-                let start = if device.in_group() { first.0 } else { first.0.max(device.since) };
+                let start = first.0.max(device.service.group_from());
                 let k = self.config.layout.source_symbols(BlockIndex(0));
                 self.blocks_lost(start, end) * u64::from(k)
             }
-            Deficit::Symbols { block, symbols, .. } if device.group_repairs(block.0) => u64::from(*symbols),
+            Deficit::Symbols { block, symbols, .. } if device.service.group_repairs(block.0) => {
+                u64::from(*symbols)
+            }
             // What a forger does to a device says nothing of the path to it.
             Deficit::Symbols { .. } | Deficit::Sources { .. } => 0,
         });

@@ -1,6 +1,7 @@
 //! Shutdown: lingering for late devices, and the goodbye.
 
 use super::Sender;
+use super::devices::Class;
 use crate::protocol::event::{SenderEvent, SenderOutcome};
 use crate::time::Time;
 use crate::units::DeviceIndex;
@@ -116,13 +117,8 @@ impl Sender {
         let abort = Abort { code: closing.code, reason: closing.reason.clone() };
         let message = Message::Abort(abort);
         self.send_to_group(&message, now);
-        let open: Vec<DeviceIndex> = self
-            .devices
-            .iter()
-            .filter(|(_, d)| !d.is_final())
-            .map(|(index, _)| index)
-            .take(GOODBYES_BY_UNICAST)
-            .collect();
+        let open = self.devices.of(Class::Open).iter().copied();
+        let open: Vec<DeviceIndex> = open.take(GOODBYES_BY_UNICAST).collect();
         for index in open {
             self.send_signed_to_device(index, &message, now);
         }

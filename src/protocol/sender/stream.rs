@@ -121,9 +121,9 @@ impl Sender {
         if self.group.encoded(block, first, &symbols) {
             return;
         }
-        let wanted = self.devices.iter_mut().any(|(_, device)| {
-            device.channel.as_mut().is_some_and(|channel| channel.encoded(block, first, &symbols))
-        });
+        // Where unicast repair has ended, what was planned was dropped.
+        let mut repairs = self.unicast_repairs.clone().into_iter();
+        let wanted = repairs.any(|index| self.device_channel(index).encoded(block, first, &symbols));
         if !wanted {
             // Its repair was dropped meanwhile.
             self.encoded_symbols = self.encoded_symbols.saturating_sub(count);

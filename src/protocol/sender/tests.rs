@@ -1,6 +1,8 @@
 //! The sender fed by hand: what single devices can make it do.
 
 mod admission;
+mod later;
+mod scale;
 mod store;
 
 use super::*;
@@ -10,7 +12,7 @@ use crate::pacing::RateMode;
 use crate::protocol::packet_protection::fakes::{FakeDevice, any_join, any_report};
 use crate::protocol::statistics::Activity;
 use crate::store::{MemoryStore, TaskStore};
-use crate::task::Task;
+use crate::task::{State, Task};
 use crate::units::{BlockIndex, Rate, SymbolDigest, TaskId, Via};
 use crate::units::{ChannelId, Counter, DeviceId, DeviceIndex};
 use crate::wire::{Abort, Arrivals, Complete, Deficit, Holdings, Nak, Progress};
@@ -37,6 +39,8 @@ struct Bench {
     store: MemoryStore,
     /// What the store does with a request.
     store_is: StoreIs,
+    /// How much the sender has handed out.
+    outputs: u64,
     /// Requests that it was asked for.
     asked: Vec<SenderJob>,
     /// And of those answered late, for how many devices each was.
@@ -63,7 +67,7 @@ impl Bench {
             data: "239.1.1.1:7417".parse().unwrap(),
             rendezvous: vec![],
             rate: RateMode::Fixed(Rate(100_000_000)),
-            slow: SlowPolicy::Defer,
+            repair: RepairPolicy::default(),
             wait: Duration::from_secs(10),
             settle: Duration::from_secs(1),
             linger: Duration::ZERO,
@@ -84,6 +88,7 @@ impl Bench {
             outcome: None,
             store: MemoryStore::new(),
             store_is: StoreIs::Sound,
+            outputs: 0,
             asked: vec![],
             answered: vec![],
             store_told: vec![],
@@ -97,7 +102,9 @@ impl Bench {
 
     fn drain(&mut self) {
         for _ in 0..10_000 {
-            let done = match self.sender.poll(self.now) {
+            let output = self.sender.poll(self.now);
+            self.outputs += u64::from(output.is_some());
+            let done = match output {
                 None => return,
                 Some(Output::Transmit(transmit)) => {
                     self.sent.push(transmit);
@@ -182,6 +189,7 @@ impl Bench {
             self.drain();
         }
         self.now = end;
+        assert!(self.sender.devices.len() > 300 || self.sender.devices.is_consistent());
     }
 
     fn take(&mut self, from: SocketAddr, mut bytes: Vec<u8>) {
@@ -308,7 +316,7 @@ impl Bench {
             received: 1,
             lost: 0,
             // What does not come has overflowed.
-            kernel_drops: self.sender.devices.get(index).kernel_drops + u64::from(share < 1.0),
+            kernel_drops: self.sender.devices.get(index).reported.kernel_drops + u64::from(share < 1.0),
             overrun_drops: 0,
             storage_delay_us: 0,
             room: BlockIndex(u32::MAX),
@@ -547,7 +555,7 @@ fn devices_behind_one_line_that_falls_are_not_moved_to_unicast_one_by_one() {
 fn a_loss_while_there_is_little_to_send_makes_no_device_slow() {
     let mut bench = Bench::auto(3, |config| {
         config.layout = Layout::new(20 << 20, 20, 1408).unwrap();
-        config.slow = SlowPolicy::Drop;
+        config.repair.slow = SlowPolicy::Drop;
     });
     let honest = |_| 1.0;
     bench.pass_carrying(4, &[&honest, &honest, &honest]);
@@ -666,7 +674,7 @@ fn a_device_that_lacks_much_of_what_was_never_sent_stays_in_the_group() {
     bench.nak(3, vec![Deficit::Whole { first: BlockIndex(0), count: 90 }]);
     bench.pass(Duration::from_millis(300));
     let index = bench.sender.devices.index_of(id(3)).unwrap();
-    assert!(!bench.sender.devices.get(index).unicast_only);
+    assert!(!bench.sender.devices.get(index).service.is_unicast_only());
     let overview = bench.sender.overview();
     assert_eq!((overview.source_symbols, overview.unicast_symbols), (90 * u64::from(K), 0));
 }
@@ -730,7 +738,7 @@ fn forgeries_on_a_device_s_channel_do_not_keep_it_from_being_heard() {
         bench.take(address(1), bytes);
     }
     bench.report(1, 1);
-    assert_eq!(bench.sender.devices.get(DeviceIndex(0)).verified, 1);
+    assert_eq!(bench.sender.devices.get(DeviceIndex(0)).reported.verified, 1);
 }
 
 impl Bench {
@@ -801,4 +809,39 @@ fn a_flood_of_suspicions_costs_no_more_than_its_share() {
     let bytes: usize = bench.digests(from).len() * (16 * K as usize + 94 + 66);
     let share = bytes as f64 * 8.0 / (bench.now - first).as_secs_f64() / 100_000_000.0;
     assert!((0.01..0.13).contains(&share), "{share}");
+}
+
+#[test]
+fn a_carousel_asks_nobody_and_repairs_all_the_same() {
+    let passes = Passes { count: 2, per_mille: 200 };
+    let mut bench = Bench::new(40, |config| {
+        config.task.options.expected = Some(2);
+        config.repair = RepairPolicy::carousel(passes);
+    });
+    bench.join(1, 1);
+    bench.join(2, 1);
+    bench.pass_reporting(5, &[(1, 1), (2, 1)]);
+    let overview = bench.sender.overview();
+    // 16 source symbols of each block once, and 4 fresh ones (3.2, rounded up) in each pass.
+    assert_eq!((overview.source_symbols, overview.repair_symbols), (40 * 16, 40 * 4 * 2));
+    assert_eq!(overview.unicast_symbols, 0);
+    let fresh = |transmit: &Transmit| match &transmit.payload {
+        Payload::Repair { block, first, range, .. } => Some((*block, *first, range.len() / 64)),
+        _ => None,
+    };
+    let mut fresh: Vec<_> = bench.sent.iter().filter_map(fresh).collect();
+    fresh.sort_unstable();
+    assert!(fresh.iter().map(|(_, _, count)| count).sum::<usize>() == 320, "{fresh:?}");
+    assert!(fresh.windows(2).all(|pair| (pair[0].0, pair[0].1) != (pair[1].0, pair[1].1)), "{fresh:?}");
+    let polls = bench.sent.iter().filter(|transmit| match &transmit.payload {
+        Payload::Message(bytes) => {
+            crate::wire::head(bytes).is_ok_and(|head| head.kind == crate::wire::MessageKind::Poll)
+        }
+        _ => false,
+    });
+    assert_eq!(polls.count(), 0);
+    bench.complete(1);
+    bench.complete(2);
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.outcome, Some(SenderOutcome::Ended));
 }

@@ -3,31 +3,28 @@
 
 use super::Sender;
 use super::channel::Round;
+use super::devices::Class;
 use super::pace::Pace;
 use super::planner::Needs;
+use super::service::Unlike;
 use crate::time::Time;
 use crate::units::{BlockIndex, DeviceIndex};
 use crate::wire::{Invitation, Message, Nak, Poll};
 use std::time::Duration;
 
-/// Sessions at a time while the group has work.
-const MAX_UNICAST_REPAIRS: usize = 16;
+/// Polls without an answer after which a device is taken to be out of unicast reach.
+const UNREACHABLE_AFTER: u32 = 6;
 
 impl Sender {
     pub(super) fn drive_unicast_repairs(&mut self, now: Time) {
-        let room = if self.group_is_busy() { MAX_UNICAST_REPAIRS } else { usize::MAX };
+        let most = self.config.repair.unicast_repairs;
+        let room = if self.group_is_busy() { most } else { most * 4 };
         if self.unicast_repairs.len() < room {
-            let wanting: Vec<DeviceIndex> = self
-                .devices
-                .iter()
-                .filter(|(_, d)| d.wants_unicast() && (!d.slow || self.stream_done()))
-                .filter(|(index, _)| !self.unicast_repairs.contains(index))
-                .map(|(index, _)| index)
-                .take(
-                    room.min(MAX_UNICAST_REPAIRS * 4)
-                        - self.unicast_repairs.len().min(MAX_UNICAST_REPAIRS * 4),
-                )
-                .collect();
+            let free = room - self.unicast_repairs.len();
+            let mut wanting = self.without_unicast(Class::Unicast, free);
+            if self.stream_done() {
+                wanting.extend(self.without_unicast(Class::SlowUnicast, free - wanting.len()));
+            }
             for index in wanting {
                 if self.unicast_scope(index) > 0 {
                     let pace = Pace::new(self.unicast_controller(index, now), self.datagram_on_wire(), now);
@@ -41,8 +38,9 @@ impl Sender {
             match channel.round {
                 Round::Open { closes, .. } if now >= closes => {
                     channel.close(now);
-                    self.devices.get_mut(index).unanswered += 1;
-                    if self.devices.get(index).unreachable() {
+                    channel.unanswered += 1;
+                    if channel.unanswered >= UNREACHABLE_AFTER {
+                        self.devices.get_mut(index).service.give_unicast_up();
                         self.end_unicast_repair(index);
                     } else {
                         self.poll_unicast(index, now);
@@ -56,16 +54,22 @@ impl Sender {
         }
     }
 
+    /// Up to `most` devices of a class that have no unicast repair under way.
+    fn without_unicast(&mut self, class: Class, most: usize) -> Vec<DeviceIndex> {
+        let under_way = &self.unicast_repairs;
+        let without = self.devices.of(class).iter().filter(|index| !under_way.contains(index));
+        without.take(most).copied().collect()
+    }
+
     /// Blocks below this are repaired by unicast for the device.
     fn unicast_scope(&self, index: DeviceIndex) -> u32 {
-        let device = self.devices.get(index);
-        let position = self.stream.position;
-        if device.unicast_only || !self.group_is_busy() { position } else { device.since.min(position) }
+        let busy = self.group_is_busy();
+        self.devices.get(index).service.unicast_scope(self.stream.position, busy)
     }
 
     fn poll_unicast(&mut self, index: DeviceIndex, now: Time) {
         let patience = (self.rounds.grtt * 3).max(Duration::from_millis(250));
-        let patience = patience * (1 + self.devices.get(index).unanswered).min(2);
+        let patience = patience * (1 + self.device_channel(index).unanswered).min(2);
         let scope = self.unicast_scope(index);
         let gsize = self.devices.gsize();
         let round = self.device_channel(index).open(now, now + patience, Time::NEVER);
@@ -93,8 +97,10 @@ impl Sender {
             (block < scope).then(|| self.config.layout.source_symbols(BlockIndex(block)))
         });
         let device = self.devices.get_mut(index);
-        device.unanswered = 0;
-        let loss = if device.unicast_only { 0.2 } else { self.rounds.loss };
+        if let Some(channel) = &mut device.channel {
+            channel.unanswered = 0;
+        }
+        let loss = if device.service.is_unicast_only() { 0.2 } else { self.rounds.loss };
         let plans = needs.plan(loss);
         let idle = plans.is_empty() && needs.pages().next().is_none();
         // What it is still looking for in its own file it does not ask for yet.
@@ -102,8 +108,7 @@ impl Sender {
         let unreachable = device.group.unreachable;
         if idle && busy && !looking && !unreachable {
             // It has caught up: the group's rounds are enough for it from now on.
-            device.since = 0;
-            device.unicast_only = false;
+            device.return_to_group(self.rounds.everybody);
             self.end_unicast_repair(index);
             self.tell_if_changed(index, now);
             return;
@@ -145,33 +150,24 @@ impl Sender {
     /// there are several (they pay the maximum, not the sum); a last one of several is served alone,
     /// so that the others are not bothered.
     pub(super) fn regroup(&mut self) {
-        let in_group: Vec<DeviceIndex> =
-            self.devices.iter().filter(|(_, d)| d.in_group()).map(|(index, _)| index).collect();
-        match in_group.as_slice() {
-            [] => {
-                let left: Vec<DeviceIndex> = self
-                    .devices
-                    .iter()
-                    .filter(|(_, d)| !d.is_final() && !d.regrouped && !d.group.unreachable)
-                    .map(|(index, _)| index)
-                    .collect();
-                if left.len() >= 2 {
-                    for index in left {
-                        self.end_unicast_repair(index);
-                        let device = self.devices.get_mut(index);
-                        device.regrouped = true;
-                        device.unicast_only = false;
-                        device.since = 0;
-                    }
+        if self.config.repair.unicast_repairs == 0 {
+            return;
+        }
+        let (several, group) = (self.devices.len() >= 2, self.devices.of(Class::Group));
+        match (group.len(), group.first().copied()) {
+            (0, _) => {
+                let left = self.devices.of(Class::Leftover);
+                let left: Vec<DeviceIndex> =
+                    if left.len() >= 2 { left.iter().copied().collect() } else { Vec::new() };
+                for index in left {
+                    self.end_unicast_repair(index);
+                    let device = self.devices.get_mut(index);
+                    device.regrouped = true;
+                    device.return_to_group(self.rounds.everybody);
                 }
             }
-            [last]
-                if self.devices.len() >= 2
-                    && !self.group.has_repairs()
-                    && !self.group.is_open()
-                    && !self.devices.get(*last).unreachable() =>
-            {
-                self.devices.get_mut(*last).unicast_only = true;
+            (1, Some(last)) if several && !self.group.has_repairs() && !self.group.is_open() => {
+                self.devices.get_mut(last).service.move_to_unicast(Unlike::Last);
             }
             _ => {}
         }

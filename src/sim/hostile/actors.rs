@@ -1,4 +1,4 @@
-//! A hostile actor: when it acts, and what it sends by.
+//! A hostile actor: the timing of its actions, and its means of sending.
 
 use super::insider::Insider;
 use super::outsider::Outsider;
@@ -20,7 +20,7 @@ enum Role {
     Insider(Box<Insider>),
 }
 
-/// What an actor acts with.
+/// An actor's means: randomness, sockets, and knowledge.
 pub(super) struct Means {
     pub rng: fastrand::Rng,
     pub air: Rc<RefCell<Air>>,
@@ -31,7 +31,7 @@ pub(super) struct Means {
 }
 
 impl Means {
-    /// Sends a datagram, from `spoofed` if that is said.
+    /// Sends a datagram, from the address `spoofed` if given.
     pub fn send(&mut self, spoofed: Option<SocketAddr>, to: SocketAddr, bytes: Vec<u8>) {
         if self.left == 0 || bytes.is_empty() {
             return;
@@ -47,7 +47,7 @@ impl Means {
     }
 }
 
-/// See the module's description.
+/// A hostile actor; see the module's description.
 pub struct Hostile {
     means: Means,
     role: Role,
@@ -56,7 +56,7 @@ pub struct Hostile {
 }
 
 impl Hostile {
-    /// The one at `node`, with a `seed` of its own; `grouped` says that the session has a group key.
+    /// The actor at `node` with its own `seed`. `grouped` is true if the session has a group key.
     #[must_use]
     pub fn new(plan: HostilePlan, node: NodeId, seed: u64, grouped: bool, air: Rc<RefCell<Air>>) -> Self {
         let mut net = SimNet::new(4_096, None);
@@ -76,7 +76,7 @@ impl Actor for Hostile {
     fn step(&mut self, now: Time) -> Result<Step, EngineError> {
         let Self { means, role, plan, next } = self;
         let mut datagrams = Vec::new();
-        // In memory nothing fails.
+        // Receiving from memory never fails.
         let _ = crate::net::Net::receive(&mut means.net, &mut |_, bytes| datagrams.push(bytes.to_vec()));
         let received = datagrams.len();
         if let Role::Insider(insider) = role {

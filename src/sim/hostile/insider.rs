@@ -1,4 +1,4 @@
-//! Let in, with keys, and lying.
+//! Hostile devices: admitted, with keys, and lying.
 
 use super::actors::Means;
 use super::{Attack, group_key};
@@ -10,14 +10,14 @@ use crate::sim::network::{NodeId, address};
 use crate::time::Time;
 use crate::units::{BlockIndex, ChannelId, DeviceId, Digest, SessionId};
 use crate::wire::{
-    self, Abort, AbortCode, Announce, Arrivals, Complete, Deficit, Holdings, Join, Message, MessageKind, Nak,
-    PacketNumber, PageRange, Progress,
+    self, Abort, AbortCode, Announce, Arrivals, Capabilities, Complete, Deficit, Holdings, Join, Message,
+    MessageKind, Nak, PacketNumber, PageRange, Progress, Versions,
 };
 use std::time::Duration;
 
-/// Joins are repeated after so long.
+/// Time after which a join is repeated.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// Identifiers that a crowd comes under.
+/// Number of identifiers that `Attack::Crowd` uses.
 const CROWD: u32 = 12;
 
 /// A hostile device.
@@ -25,12 +25,12 @@ pub(super) struct Insider {
     node: NodeId,
     session: Option<(SessionId, Announce)>,
     device: Option<FakeDevice>,
-    /// How often it has begun anew.
+    /// Number of its runs.
     run: u32,
     joined: Option<Time>,
-    /// The newest datagram of the group.
+    /// The highest packet number of the group's channel.
     newest: PacketNumber,
-    /// It was let in and has said what it had to say.
+    /// Number of messages sent since it was admitted.
     said: u32,
 }
 
@@ -40,7 +40,7 @@ impl Insider {
         Self { node, session: None, device: None, run: 0, joined: None, newest, said: 0 }
     }
 
-    /// Takes in what was sent to it or to the group.
+    /// Handles a datagram to it or to the group.
     pub fn hear(&mut self, means: &mut Means, bytes: &[u8]) {
         let Ok(head) = wire::head(bytes) else { return };
         let (session, number) = (head.header.session, head.header.packet_number);
@@ -71,7 +71,7 @@ impl Insider {
         }
     }
 
-    /// Begins another run.
+    /// Starts another run.
     fn begin(&mut self, means: &mut Means) {
         let Some((session, announce)) = &self.session else { return };
         self.run += 1;
@@ -91,7 +91,13 @@ impl Insider {
         let label = "\u{1b}[2J\u{202e}hostile ".repeat(3);
         if let Some(device) = &mut self.device {
             let holdings = if means.rng.bool() { Holdings::Some } else { Holdings::Nothing };
-            let bytes = device.join(Join { label, ..any_join(id, holdings) });
+            // A crowd is of all versions.
+            let versions = match means.attack {
+                Attack::Crowd if self.run.is_multiple_of(4) => Versions { min: 2, max: 9 },
+                _ => Versions::OURS,
+            };
+            let supported = Capabilities(means.rng.u32(..));
+            let bytes = device.join(Join { label, versions, supported, ..any_join(id, holdings) });
             means.send(None, address(0), bytes);
         }
     }

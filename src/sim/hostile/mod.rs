@@ -1,16 +1,16 @@
-//! Actors that mean harm: outsiders without keys, who hear everything and send from any address, and
-//! devices that are let in and lie.
+//! Hostile actors: outsiders without keys, who hear everything and send from any address, and admitted
+//! devices that lie.
 //!
 //! ```text
 //!   a seed -> plans (here)          outsider  junk, replays, forgeries, floods of joins
 //!      |                           /
 //!   actor  when, how much, to whom
 //!      |                           \
-//!     air  what was overheard       insider   lying NAKs and reports, duplicate identifiers, runs without end
+//!     air  overheard datagrams      insider   lying NAKs and reports, duplicate identifiers, runs without end
 //! ```
 //!
-//! What they do stays below what is documented as not defended: they do not fill links, and forge neither
-//! symbols nor challenges by the hundred.
+//! They stay within the documented limits of the defence: they do not flood links, and do not forge
+//! symbols or challenges by the hundred.
 
 mod actors;
 mod insider;
@@ -33,53 +33,59 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What a hostile actor does.
+/// The behaviour of a hostile actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attack {
     /// Random bytes of all lengths.
     Junk,
-    /// The session's header with any body.
+    /// The session's header with a random body.
     Headed,
-    /// What was overheard, at once or later, from its own address or the one it came from.
+    /// Overheard datagrams, at once or later, from its own address or the original one.
     Replay,
-    /// What was overheard, with a few bits changed.
+    /// Overheard datagrams with a few changed bits.
     Altered,
-    /// The sender's announces passed on at once, as if they were its own or came from nowhere.
+    /// The sender's announces, relayed at once from its own address or from an address without a node.
     Relay,
-    /// Announces of its own sessions, and of this one as its own.
+    /// Announces of its own sessions, and of this session as its own.
     Announces,
     /// Whole sessions of the sender that are over, played back: announces, symbols, hashes, polls, aborts.
     Past,
     /// What the sender says, signed by somebody else.
     Impostor,
-    /// What devices say, without their keys.
+    /// Messages of devices without their keys.
     Mimic,
+    /// The sender's announces with other versions, capabilities, algorithms or extensions, signed as they were or by
+    /// somebody else.
+    Downgrade,
+    /// What the sender has signed for no group, sealed for this one by a member; or what it has signed for this
+    /// one, laid bare.
+    Regroup,
     /// Symbols of the session with other bytes: from outside, or with a group key from inside.
     Symbols,
-    /// Joins with fresh keys from addresses where nobody is.
+    /// Joins with fresh keys from addresses without a node.
     FreshJoins,
-    /// A device that lacks what there is and what there is not.
+    /// A device that reports existing and impossible blocks as missing.
     Needs,
-    /// A device whose reports make no sense.
+    /// A device whose reports are inconsistent.
     Reports,
-    /// A device that has received something else.
+    /// A device with a receipt of another file.
     WrongReceipt,
-    /// A device that claims to have the file, and has not.
+    /// A device with a receipt, but without the file.
     FalseReceipt,
-    /// A device that begins anew all the time.
+    /// A device that starts new runs all the time.
     Reruns,
-    /// A device that comes under many identifiers.
+    /// A device with many identifiers.
     Crowd,
-    /// A device with the identifier of the one with this number.
+    /// A device with the identifier of the device with this number.
     DuplicateId(u32),
-    /// A device that joins and says nothing more.
+    /// A device that joins and then falls silent.
     Silent,
     /// A device that leaves again and again, with long reasons.
     Leaver,
 }
 
 impl Attack {
-    const OUTSIDERS: [Self; 11] = [
+    const OUTSIDERS: [Self; 13] = [
         Self::Junk,
         Self::Headed,
         Self::Replay,
@@ -89,6 +95,8 @@ impl Attack {
         Self::Past,
         Self::Impostor,
         Self::Mimic,
+        Self::Downgrade,
+        Self::Regroup,
         Self::Symbols,
         Self::FreshJoins,
     ];
@@ -104,7 +112,7 @@ impl Attack {
         Self::Leaver,
     ];
 
-    /// The class that its datagrams are counted in.
+    /// The class that counts its datagrams.
     const fn class(self) -> &'static str {
         match self {
             Self::Junk => "outsider: junk",
@@ -116,6 +124,8 @@ impl Attack {
             Self::Past => "outsider: a session from the past",
             Self::Impostor => "outsider: forged word of the sender",
             Self::Mimic => "outsider: forged word of a device",
+            Self::Downgrade => "outsider: announce of other abilities",
+            Self::Regroup => "member: announce moved to another group",
             Self::Symbols => "forged symbol",
             Self::FreshJoins => "outsider: join with a fresh key, from nowhere",
             Self::Needs => "hostile device: false needs",
@@ -129,7 +139,7 @@ impl Attack {
             Self::Leaver => "hostile device: leaves again",
         }
     }
-    /// Whether it needs to be let in.
+    /// Whether it has to be admitted.
     #[must_use]
     pub const fn is_insider(self) -> bool {
         matches!(
@@ -147,20 +157,20 @@ impl Attack {
     }
 }
 
-/// What is planned for one hostile actor.
+/// The plan of one hostile actor.
 #[derive(Clone, Debug)]
 pub struct HostilePlan {
-    /// What it does.
+    /// Its behaviour.
     pub attack: Attack,
-    /// When it begins.
+    /// Start time.
     pub start: Time,
-    /// When it ends.
+    /// End time.
     pub end: Time,
-    /// It acts this often.
+    /// Time between its actions.
     pub every: Duration,
-    /// And sends so many datagrams each time, at the most.
+    /// Most datagrams in each action.
     pub burst: u32,
-    /// Its place in the network.
+    /// Its lines and links.
     pub attachment: Attachment,
 }
 
@@ -175,20 +185,20 @@ fn other_key() -> Secret {
     Secret::new([0x22; 32])
 }
 
-/// An address where nobody is.
+/// An address without a node.
 fn nobody(number: u16) -> SocketAddr {
     let [high, low] = number.to_be_bytes();
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 255, high, low)), 7_000 + (number & 0xff))
 }
 
-/// Whether nobody is there.
+/// Whether the address has no node.
 #[must_use]
 pub fn is_nobody(at: SocketAddr) -> bool {
     matches!(at.ip(), IpAddr::V4(ip) if ip.octets()[..2] == [10, 255])
 }
 
 impl Draw {
-    /// Mixes hostile actors into a share of the runs, and gives a share of them a group key.
+    /// Adds hostile actors to some of the runs, and gives some of the runs a group key.
     pub(in crate::sim) fn hostility(mut self, mut scenario: Scenario) -> Scenario {
         scenario.group_key = self.chance(30);
         if !self.chance(45) {
@@ -199,7 +209,7 @@ impl Draw {
             scenario.hostile.push(plan);
         }
         if scenario.hostile.iter().any(|plan| plan.attack.is_insider()) {
-            // They count as expected, and the sender starts without waiting for the last of the others.
+            // They count as expected, so the sender starts without waiting for the last of the others.
             scenario.linger = scenario.linger + scenario.wait + Duration::from_secs(15);
             // With `keep` every device may slow the group down, liars too.
             scenario.slow = SlowPolicy::Defer;
@@ -217,7 +227,7 @@ impl Draw {
         if let Attack::DuplicateId(victim) = &mut attack {
             *victim = self.rng.u32(..scenario.devices.len() as u32);
             let plan = &mut scenario.devices[*victim as usize];
-            // Whoever is away for a while is taken for the one that is there.
+            // A device that is absent for a while may lose its place to its duplicate.
             let away = plan.crash.is_some()
                 || plan.faults != DiskFaults::default()
                 || !plan.attachment.down.partitions.is_empty();
@@ -228,13 +238,15 @@ impl Draw {
         let start = Time::ZERO + self.between(0, 2_000);
         let end = start + self.between(500, 12_000);
         let (every, burst) = match attack {
-            // As fast as it likes where only the sender gets it.
+            // As fast as it can, if only the sender gets the datagrams.
             Attack::Headed | Attack::Mimic | Attack::FreshJoins if self.chance(30) => {
                 (self.between(5, 20), 10)
             }
             Attack::Needs | Attack::Reports if self.chance(30) => (self.between(5, 20), 10),
             Attack::Relay => (self.between(1, 4), 1),
-            Attack::Announces | Attack::Impostor | Attack::Crowd => (self.between(40, 400), 1),
+            Attack::Announces | Attack::Downgrade | Attack::Regroup | Attack::Impostor | Attack::Crowd => {
+                (self.between(40, 400), 1)
+            }
             _ => (self.between(20, 300), self.rng.u32(1..=4)),
         };
         let mut attachment = Attachment::default();
@@ -248,7 +260,7 @@ impl Draw {
     }
 }
 
-/// A datagram that was overheard.
+/// An overheard datagram.
 #[derive(Clone)]
 struct Heard {
     from: SocketAddr,
@@ -256,33 +268,33 @@ struct Heard {
     bytes: Rc<[u8]>,
 }
 
-/// Datagrams that are kept.
+/// Most overheard datagrams that are kept.
 const KEPT: usize = 400;
 
-/// What hostile actors know, by whatever means.
+/// The knowledge of hostile actors, from any source.
 pub struct Air {
     /// Hash of the object.
     root: Digest,
-    /// Devices that are no enemies.
+    /// Number of honest devices.
     honest: NodeId,
-    /// How the object is cut.
+    /// The division of the object into blocks and symbols.
     layout: Layout,
     heard: VecDeque<Heard>,
-    /// The newest announce of the sender, and the one before: to its group and to the rendezvous.
+    /// The newest announces of the sender: to its group and to the default group.
     announce: Option<Rc<[u8]>>,
     announce_before: Option<Rc<[u8]>>,
     session: Option<SessionId>,
-    /// The newest number of the group's channel.
+    /// The highest counter of the group's channel.
     newest: u64,
     seen: u32,
-    /// Nobody is left to be harmed.
+    /// Whether the session is over for all honest nodes.
     pub over: bool,
-    /// What was sent, by class.
+    /// Datagrams sent by hostile actors, by class.
     pub struck: Faults,
 }
 
 impl Air {
-    /// Of a session with an object cut so and with this hash, and so many honest devices.
+    /// The knowledge about a session with this layout and root hash, and this number of honest devices.
     #[must_use]
     pub fn new(root: Digest, layout: Layout, honest: NodeId) -> Self {
         Self {
@@ -300,7 +312,7 @@ impl Air {
         }
     }
 
-    /// An honest actor has sent a datagram.
+    /// Records a datagram that an honest actor has sent.
     pub fn overhear(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let Some((header, kind)) = wire::peek(bytes) else { return };
         self.session = Some(header.session);
@@ -308,7 +320,7 @@ impl Air {
             self.newest = header.packet_number.counter();
         }
         self.seen = self.seen.wrapping_add(1);
-        // Symbols are many; the rest is what matters.
+        // There are many symbols; the other messages matter more.
         if kind == MessageKind::Symbol && !self.seen.is_multiple_of(16) {
             return;
         }
@@ -317,7 +329,7 @@ impl Air {
             self.announce_before = self.announce.replace(Rc::clone(&bytes));
         }
         if self.heard.len() == KEPT {
-            // Some of what is old stays for long.
+            // Some old datagrams are kept for long.
             let index = self.seen as usize % 7 * (KEPT / 8);
             self.heard.remove(index);
         }

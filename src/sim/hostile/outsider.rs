@@ -1,12 +1,14 @@
-//! Without keys: hears everything, sends from any address, and signs as somebody else.
+//! Hostile actors without keys: they hear everything, send from any address, and sign with another key.
 
 use super::actors::Means;
 use super::{Attack, Heard, group_key, nobody, other_key};
 use crate::crypto::agree;
 use crate::crypto::derive::Secret;
 use crate::crypto::sign::sham;
-use crate::limits::{HEADER_LEN, MAX_DATAGRAM};
-use crate::protocol::packet_protection::fakes::{FakeDevice, FakeSender, any_join, any_report};
+use crate::limits::{HEADER_LEN, MAX_DATAGRAM, SIGNATURE_RESERVE, TAG_RESERVE};
+use crate::protocol::packet_protection::fakes::{
+    FakeDevice, FakeSender, any_join, any_report, moved_to_group,
+};
 use crate::sim::actors::{DATA, NAME, RENDEZVOUS};
 use crate::sim::network::address;
 use crate::units::{AgreementKey, BlockIndex, ChannelId, Cookie, DeviceId, Digest, Esi, SessionId};
@@ -19,15 +21,15 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What it has of its own.
+/// The outsider's own state.
 pub(super) struct Outsider {
     seed: u64,
-    /// It belongs to another group, if there are groups.
+    /// Its group key, which belongs to another group, if there are groups.
     group: Option<Secret>,
     /// Itself in the sender's place, in the session that it last heard.
-    sender: Option<(SessionId, FakeSender)>,
+    sender: Option<(Option<SessionId>, FakeSender)>,
     made: u64,
-    /// Announces that it has passed on.
+    /// Announces that it has relayed.
     passed: [Option<Rc<[u8]>>; 2],
     /// Sessions of the sender that are over, as they would be played back.
     past: Vec<FakeSender>,
@@ -64,19 +66,24 @@ impl Outsider {
             Attack::Announces => self.announce(means, session),
             Attack::Impostor => self.impostor(means, session),
             Attack::Mimic => self.mimic(means, session),
+            Attack::Downgrade => downgrade(means),
+            Attack::Regroup => self.regroup(means),
             Attack::Symbols => self.symbol(means, session),
             Attack::FreshJoins => self.fresh_join(means, session),
             _ => {}
         }
     }
 
-    /// As a sender of this session, or of another one.
-    fn sender(&mut self, session: SessionId) -> &mut FakeSender {
+    /// As a sender of this session, or of its own.
+    fn sender(&mut self, session: Option<SessionId>) -> &mut FakeSender {
         if self.sender.as_ref().is_none_or(|(id, _)| *id != session) {
             let signing_key = sham::signing_key(self.seed | 1 << 63);
             let random = agree::sham::random(self.seed);
             let group = self.group.as_ref();
-            let mut sender = FakeSender::of(self.seed, signing_key, random, group).posing(session, group);
+            let mut sender = FakeSender::of(self.seed, signing_key, random, group);
+            if let Some(session) = session {
+                sender = sender.posing(session, group);
+            }
             // Ahead of whatever the true one has said.
             sender.leap(ChannelId::GROUP, 1 << 20);
             self.sender = Some((session, sender));
@@ -97,6 +104,36 @@ impl Outsider {
             }
         }
         self.passed = both;
+    }
+
+    /// Members can seal and open; they cannot sign. What the sender has signed for another group, or for none, must not
+    /// become this one's, nor what is sealed an announce for everybody.
+    fn regroup(&mut self, means: &mut Means) {
+        let (group, bytes) = if means.grouped && means.rng.bool() {
+            // It has heard a session of the sender that was not sealed, or sealed for another group.
+            let of = means.rng.bool().then(other_key);
+            let random = agree::sham::random(self.seed);
+            let key = sham::signing_key(1);
+            let mut sender = FakeSender::of(self.seed, key, random, of.as_ref());
+            sender.leap(ChannelId::GROUP, means.rng.u64(..1 << 20));
+            let announce = Announce { name: "another.img".into(), ..sender.any_announce() };
+            let bytes = sender.to_all(ChannelId::GROUP, &announce.into(), |_| ());
+            (of, Some(bytes))
+        } else {
+            let newest = means.air.borrow().announce.as_deref().map(<[u8]>::to_vec);
+            (means.grouped.then(group_key), newest)
+        };
+        // Where there is no group key, devices hear what is plain; else what is sealed for theirs.
+        let target = match (means.grouped, group.is_some()) {
+            (true, true) if means.rng.bool() => None,
+            (true, _) => Some(group_key()),
+            (false, _) => Some(other_key()),
+        };
+        if let Some(forged) = bytes.and_then(|bytes| moved_to_group(&bytes, group.as_ref(), target.as_ref()))
+        {
+            let to = if means.rng.bool() { DATA } else { RENDEZVOUS };
+            means.send(Some(address(SENDER)), to, forged);
+        }
     }
 
     /// A symbol of some block. Whoever has the group's key can seal it as the sender does.
@@ -124,7 +161,7 @@ impl Outsider {
 
     fn announce(&mut self, means: &mut Means, session: SessionId) {
         // The session's own identifier, or another one.
-        let id = if means.rng.bool() { session } else { SessionId(self.seed | 1) };
+        let id = means.rng.bool().then_some(session);
         let honest = (means.air.borrow().announce.as_deref()).and_then(FakeSender::found);
         let size = means.rng.u64(..100_000);
         let sender = self.sender(id);
@@ -201,7 +238,7 @@ impl Outsider {
         let channel = if to == DATA { ChannelId::GROUP } else { ChannelId(1 + means.rng.u16(..40)) };
         let key = (means.air.borrow().heard.iter().rev()).find_map(join_key).unwrap_or(AgreementKey([3; 32]));
         let everybody = Invitation { probability: u16::MAX, window: Duration::ZERO };
-        let sender = self.sender(session);
+        let sender = self.sender(Some(session));
         let bytes = match which {
             0 => {
                 let poll = Poll {
@@ -235,10 +272,11 @@ impl Outsider {
         means.send(Some(address(SENDER)), to, bytes);
     }
 
-    /// A fresh device, by the announce that it can read.
+    /// A fresh device, made from an announce that it can read.
     fn device(&mut self, means: &Means, session: SessionId) -> Option<FakeDevice> {
         let honest = (means.air.borrow().announce.as_deref()).and_then(FakeSender::found);
-        let announce = honest.map_or_else(|| self.sender(session).any_announce(), |found| found.announce);
+        let announce =
+            honest.map_or_else(|| self.sender(Some(session)).any_announce(), |found| found.announce);
         self.made += 1;
         let mut random = [0; 32];
         random[..8].copy_from_slice(&self.seed.to_be_bytes());
@@ -280,6 +318,35 @@ impl Outsider {
     }
 }
 
+/// The sender's announce, saying something else: at versions, capabilities and algorithms, or with extensions behind
+/// it. The signature is what it was.
+fn downgrade(means: &mut Means) {
+    let Some(newest) = means.air.borrow().announce.as_deref().map(<[u8]>::to_vec) else { return };
+    let mut bytes = newest;
+    let signature =
+        bytes.len().saturating_sub(SIGNATURE_RESERVE + if means.grouped { TAG_RESERVE } else { 0 });
+    match means.rng.u8(..6) {
+        // Lowest and highest version.
+        0 => bytes[HEADER_LEN..HEADER_LEN + 2].copy_from_slice(&[2, 9]),
+        // Required capabilities.
+        1 => bytes[HEADER_LEN + 2] ^= 1 << means.rng.u8(..8),
+        // Optional ones.
+        2 => bytes[HEADER_LEN + 9] ^= 1,
+        // Algorithms and suite.
+        3 => bytes[HEADER_LEN + 10 + means.rng.usize(..5)] ^= 1 << means.rng.u8(..3),
+        // A critical extension that nobody knows, or a one-way session.
+        4 => {
+            let critical = if means.rng.bool() { [0x80, 0x63, 0, 0] } else { [0x80, 1, 0, 0] };
+            bytes.splice(signature..signature, critical);
+        }
+        // Its last extension is gone.
+        _ => drop(bytes.drain(signature.saturating_sub(100)..signature)),
+    }
+    let to = if means.rng.bool() { DATA } else { RENDEZVOUS };
+    let from = means.rng.bool().then(|| address(SENDER));
+    means.send(from, to, bytes);
+}
+
 /// The device's half of the agreement, from a join that was overheard.
 fn join_key(heard: &Heard) -> Option<AgreementKey> {
     let (_, kind) = peek(&heard.bytes)?;
@@ -287,7 +354,7 @@ fn join_key(heard: &Heard) -> Option<AgreementKey> {
     Some(AgreementKey(key.try_into().ok()?))
 }
 
-/// Somebody to be bothered: mostly the sender, who has to take it.
+/// A victim: mostly the sender, which has to accept all datagrams.
 fn somebody(means: &mut Means) -> SocketAddr {
     match means.rng.u8(..4) {
         0 => DATA,
@@ -322,7 +389,7 @@ fn headed(means: &mut Means, session: SessionId) {
     };
     let packet_number = PacketNumber::new(ChannelId(channel), means.rng.u64(..1 << 40));
     let mut bytes = encode_plain(Header { session, packet_number }, &Acknowledge.into());
-    // All kinds but symbols: without a group key those are taken from anybody.
+    // All kinds but symbols: without a group key, a device accepts symbols from anybody.
     let kinds: Vec<MessageKind> =
         MessageKind::ALL.into_iter().filter(|kind| *kind != MessageKind::Symbol).collect();
     bytes[3] = kinds[means.rng.usize(..kinds.len())] as u8;
@@ -341,7 +408,7 @@ fn headed(means: &mut Means, session: SessionId) {
 fn heard(means: &mut Means) -> Option<Heard> {
     let air = means.air.borrow();
     let last = air.heard.len().checked_sub(1)?;
-    // What was just said, or anything.
+    // A recent datagram, or any.
     let back = if means.rng.bool() { means.rng.usize(..=last.min(3)) } else { means.rng.usize(..=last) };
     air.heard.get(last - back).cloned()
 }
@@ -361,7 +428,7 @@ fn altered(means: &mut Means) {
     let Some(heard) = heard(means) else { return };
     let grouped = means.grouped;
     if !grouped && peek(&heard.bytes).is_some_and(|(_, kind)| kind == MessageKind::Symbol) {
-        // Forged symbols are another matter.
+        // Forged symbols are handled elsewhere.
         return;
     }
     let mut bytes = heard.bytes.to_vec();

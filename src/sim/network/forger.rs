@@ -1,5 +1,5 @@
-//! Somebody on the sender's network who forges symbols. They have the sender's address, and get to the
-//! devices just before the true ones that they were made from.
+//! A forger of symbols on the sender's network. The forged symbols have the sender's address, and reach
+//! the devices just before the genuine symbols that they copy.
 
 use super::{Arrival, Network, NodeId, Stage, VOLLEY, Volley};
 use crate::layout::Layout;
@@ -9,17 +9,17 @@ use crate::wire::{Header, Message, PacketNumber, Symbol, decode_plain, encode_pl
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-/// What it forges.
+/// The forger.
 #[derive(Debug)]
 pub struct Forger {
     rng: fastrand::Rng,
     layout: Layout,
-    /// Forged symbols for each true one.
+    /// Forged symbols for each genuine one.
     share: f64,
 }
 
 impl Forger {
-    /// One that knows the object's layout.
+    /// A forger that knows the object's layout.
     #[must_use]
     pub fn new(seed: u64, layout: Layout, share: f64) -> Self {
         Self { rng: fastrand::Rng::with_seed(seed), layout, share }
@@ -27,7 +27,8 @@ impl Forger {
 
     fn forge(&mut self, header: Header, true_one: &Symbol<'_>) -> Rc<[u8]> {
         let (rng, layout) = (&mut self.rng, &self.layout);
-        // The one that is under way, with a bit flipped; or any other, also such as are far from being sent.
+        // The present symbol with a flipped bit, or any other symbol, even one that is far from being
+        // sent.
         let (block, id, payload) = if rng.bool() {
             let mut payload = true_one.payload.to_vec();
             let at = rng.usize(..payload.len());
@@ -54,12 +55,12 @@ impl Forger {
 }
 
 impl Network {
-    /// Has symbols forged from now on.
+    /// Adds a forger to the network.
     pub fn suffer(&mut self, forger: Forger) {
         self.forger = Some(forger);
     }
 
-    /// Sends what is forged of a volley to the same address at the same time.
+    /// Sends the forged symbols of a volley to the same address at the same time.
     pub(super) fn forge(
         &mut self,
         volley: &Volley,

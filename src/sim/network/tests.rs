@@ -84,7 +84,7 @@ fn a_full_queue_drops_or_holds() {
     for _ in 0..10 {
         send(&mut network, Time::ZERO, GROUP, &[0; 934]);
     }
-    // One a millisecond; the queue holds three. Both receivers get those.
+    // One datagram a millisecond; the queue holds three. Both receivers get those.
     assert_eq!((network.counts.delivered, network.counts.tail_dropped), (6, 7));
     network.attachment(0).egress = Some(Line::new(8_000_000, 3_000, true));
     assert_eq!(network.room(0, Time::ZERO), 3_000);
@@ -147,7 +147,7 @@ fn multicast_and_unicast_share_the_lines_and_meters_see_it() {
         network.listen(node, GROUP);
     }
     let datagram = || vec![Rc::from([0; 934]); 4];
-    // The uplink takes two a millisecond, and six at once; node 2 gets none of what is for node 1.
+    // The uplink passes two a millisecond, and queues six. Node 2 gets none of the datagrams for node 1.
     volley(&mut network, Time::ZERO, GROUP, datagram());
     let last = volley(&mut network, Time::ZERO, address(1), datagram());
     assert_eq!(last.last().unwrap().0, Time(6_500_000 - 2_000_000 + 1_000_000));

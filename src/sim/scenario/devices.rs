@@ -1,9 +1,9 @@
-//! What is drawn for single devices.
+//! Draws the plans of single devices.
 
 use super::*;
 
 impl DevicePlan {
-    /// It may fail where it was to complete.
+    /// Weakens the expectation: a device that was to complete may fail.
     pub(in crate::sim) fn hope(&mut self) {
         if self.expectation == Expectation::Complete {
             self.expectation = Expectation::Any;
@@ -13,7 +13,7 @@ impl DevicePlan {
 
 impl Draw {
     pub(super) fn device(&mut self, scenario: &Scenario, index: u32, horizon: u64) -> DevicePlan {
-        // The first one is there early and well, so that there is a session.
+        // The first device starts early and has no fault, so that there is a session.
         let fine = index == 0;
         let rough = !fine && self.chance(25);
         let (down, up) = (self.quality(rough), self.quality(false));
@@ -21,7 +21,7 @@ impl Draw {
         if self.chance(15) {
             attachment.up.loss = 0.2;
         }
-        // Few damaged ones a block, or hardly any pass over it would be clean.
+        // Few damaged symbols a block: otherwise hardly any block would be complete without one.
         if self.chance(20) {
             let symbols = (1u32 << scenario.layout.block_log2()) / u32::from(scenario.layout.symbol_size());
             attachment.down.corrupt = (0.3 / f64::from(symbols)).min(0.01);
@@ -99,7 +99,7 @@ impl Draw {
         self.settled(scenario, plan)
     }
 
-    /// Takes back expectations that the plan's own timing does not warrant.
+    /// Weakens an expectation that the plan's own timing does not guarantee.
     fn settled(&mut self, scenario: &Scenario, mut plan: DevicePlan) -> DevicePlan {
         let hopeful = DevicePlan::hope;
         if !scenario.sender.is_steady() {
@@ -110,7 +110,7 @@ impl Draw {
             hopeful(&mut plan);
         }
         let (up, down) = (&plan.attachment.up, &plan.attachment.down);
-        // Time to get in, with room for many lost announces and joins.
+        // Time to be admitted, with a margin for many lost announces and joins.
         let quiet = up.loss <= 0.05 && down.loss <= 0.05 && down.burst.is_none();
         let handshake = Duration::from_secs(if quiet { 6 } else { 20 });
         let gathers = match (scenario.expected, scenario.sender.start_now) {
@@ -118,8 +118,8 @@ impl Draw {
             (Some(_), None) => Time::ZERO + scenario.wait,
             (None, None) => Time::ZERO + scenario.settle,
         };
-        // Devices that are gone count as joined, so gathering may end before the last has come
-        // back; but a sender that lingers stays.
+        // Devices that have gone count as joined, so gathering may end before the last one has come back.
+        // A sender that lingers stays.
         let last_call = if plan.crash.is_some() { Time::ZERO } else { gathers } + scenario.linger;
         let present = match plan.crash {
             None => Some(plan.start),

@@ -1,4 +1,4 @@
-//! Hostile actors in a transfer: who is one, and what they may not bring about.
+//! Hostile actors in a transfer: their creation, and the checks of the harm that they must not do.
 
 use super::super::actors::SimActor;
 use super::super::checks::Ledger;
@@ -14,13 +14,13 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-/// The ledger of nobody, before a sender starts.
+/// An empty ledger, for the time before a sender starts.
 pub(super) fn no_ledger() -> Rc<RefCell<Ledger>> {
     let side = SenderSide::new(Counter(1), sham::signing_key(0), [1; 32], Suite::default(), None);
     Rc::new(RefCell::new(Ledger::new(side)))
 }
 
-/// What hostile actors know from the beginning.
+/// The initial knowledge of hostile actors.
 pub(super) fn air(scenario: &Scenario, object: &[u8]) -> Rc<RefCell<Air>> {
     let root = Digest(*blake3::hash(object).as_bytes());
     let air = Air::new(root, scenario.layout, scenario.devices.len() as NodeId);
@@ -32,31 +32,33 @@ impl Transfer<'_, '_> {
         node as usize > self.devices.len()
     }
 
-    /// The hostile actor with this number, and its place.
+    /// The hostile actor with this number, and its node.
     pub(super) fn hostile(&mut self, index: u32) -> (NodeId, SimActor) {
         let node = self.devices.len() as NodeId + 1 + index;
         let plan = self.scenario.hostile[index as usize].clone();
-        // Not drawn from the run's own numbers: with and without enemies it is the same run.
+        // Independent of the run's own random numbers, so that the run is the same with and without
+        // enemies.
         let seed = (self.scenario.seed << 3 | u64::from(index)) ^ 0xe71;
         let hostile = Hostile::new(plan, node, seed, self.scenario.group_key, Rc::clone(&self.air));
         (node, SimActor::Hostile(Box::new(hostile)))
     }
 
-    /// The honest device at an address, if it is one's.
+    /// The honest device at an address, if there is one.
     pub(super) fn honest_at(&self, at: SocketAddr) -> Option<u32> {
         (0..self.devices.len() as u32).find(|index| address(index + 1) == at)
     }
 
-    /// I6: who has no keys takes up no room at the sender, and who has takes what is due to a device.
+    /// I6: actors without keys take no row at the sender, and actors with keys take no more than a
+    /// device.
     pub(super) fn check_table_sizes(&self, (devices, joins): (usize, usize)) {
         let insiders = self.scenario.hostile.iter().filter(|plan| plan.attack.is_insider()).count();
-        // Duplicates of devices that are started again have rows of their own.
+        // Duplicates of restarted devices have rows of their own.
         let most = if insiders == 0 { self.devices.len() } else { self.devices.len() * 4 + insiders * 20 };
         assert!(devices <= most, "I6: {devices} devices, and {} are there", self.devices.len());
         assert!(joins <= MAX_PENDING_JOINS, "I6: {joins} joins wait");
     }
 
-    /// Two devices with one identifier are said to be there.
+    /// Checks that a duplicate identifier is reported only in runs that have one.
     pub(super) fn check_twins(&self, addresses: &[SocketAddr; 2]) {
         let planned = self.scenario.hostile.iter().any(|plan| matches!(plan.attack, Attack::DuplicateId(_)));
         let honest = addresses.iter().all(|at| self.honest_at(*at).is_some());

@@ -1,4 +1,4 @@
-//! The end of a transfer: everything has ended, both sides agree, and expectations are met.
+//! Checks the end of a transfer: all nodes have ended, both sides agree, and expectations are met.
 
 use super::super::actors::SimActor;
 use super::super::network::NodeId;
@@ -9,7 +9,7 @@ use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
 use crate::task::State;
 
 impl Transfer<'_, '_> {
-    /// I5: names what has not come to its end.
+    /// I5: names the nodes that have not ended.
     pub(super) fn report_hang(&self, world: &World<SimActor>) {
         let at = world.now();
         for node in 0..=self.devices.len() as NodeId {

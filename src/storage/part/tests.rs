@@ -1,4 +1,4 @@
-//! Part files on real file systems: what is left in the directory after each ending.
+//! Part files on real file systems: the content of the directory after each ending.
 
 use super::*;
 use crate::storage::scratch::Scratch;
@@ -16,7 +16,7 @@ fn create(output: &Path, force: bool, name: &str, size: u64) -> Result<Box<dyn P
     FileSink::new(Some(output.to_owned()), force).create(name, size)
 }
 
-/// The text of a refusal about names.
+/// The text of an error about names.
 fn name_error<T>(result: Result<T, SinkError>) -> String {
     match result {
         Err(SinkError::Name(text)) => text,
@@ -25,7 +25,7 @@ fn name_error<T>(result: Result<T, SinkError>) -> String {
     }
 }
 
-/// The text of a refusal about the disk.
+/// The text of an error about the disk.
 fn disk_error<T>(result: Result<T, SinkError>) -> String {
     match result {
         Err(SinkError::Disk(text)) => text,
@@ -52,7 +52,7 @@ fn a_committed_object_has_its_exact_bytes_and_nothing_else_is_left() {
     drop(part);
     assert_eq!(dir.names(), ["a b.iso"]);
     assert_eq!(fs::read(dir.join("a b.iso")).unwrap(), b"0123456789");
-    // Ordinary permissions, as any new file gets them.
+    // Ordinary permissions, as for any new file.
     fs::write(dir.join("other"), "").unwrap();
     let mode = |name: &str| fs::metadata(dir.join(name)).unwrap().permissions().mode();
     assert_eq!(mode("a b.iso"), mode("other"));
@@ -109,7 +109,7 @@ fn the_output_is_a_directory_or_a_file_name() {
     let commit = |output: &Path| create(output, false, "theirs", 0).unwrap().commit().unwrap();
     assert_eq!(commit(&dir.join("sub")), dir.join("sub/theirs"));
     assert_eq!(commit(&dir.join("mine")), dir.join("mine"));
-    // A name of the user's own is not held to the rules for untrusted names.
+    // The rules for untrusted names do not apply to a name that the user chose.
     assert_eq!(commit(&dir.join("odd\nname ")), dir.join("odd\nname "));
     symlink(dir.join("sub"), dir.join("link")).unwrap();
     assert_eq!(create(&dir.join("link"), false, "2", 0).unwrap().commit().unwrap(), dir.join("link/2"));
@@ -131,7 +131,7 @@ fn the_output_is_a_directory_or_a_file_name() {
 fn no_output_is_the_current_directory() {
     let mut here = FileSink::new(None, false);
     here.check().unwrap();
-    // Nothing is created: the name is one that no file may have.
+    // Nothing is created: no file may have this name.
     name_error(here.create("../x", 0));
     name_error(here.create("", 0));
 }
@@ -193,7 +193,7 @@ fn directories_links_and_pipes_are_not_replaced_even_with_force() {
         }
     }
     assert!(name_error(create(Path::new("/dev/null"), true, "x", 1)).contains("a device"));
-    // One that takes the place during the transfer.
+    // Another file takes the name during the transfer.
     let part = create(dir.path(), true, "late", 1).unwrap();
     symlink("target", dir.join("late")).unwrap();
     assert!(name_error(part.commit()).contains("symbolic link"));
@@ -220,7 +220,7 @@ fn names_of_every_shape_stay_in_their_directory() {
     symlink(dir.join("file"), dir.join("in/link")).unwrap();
     symlink("..", dir.join("in/up")).unwrap();
     let around = dir.names();
-    // What up to three of these make, one after the other.
+    // Names are made of one to three of these pieces.
     let pieces = [
         "..",
         ".",
@@ -250,7 +250,7 @@ fn names_of_every_shape_stay_in_their_directory() {
     let three = pieces
         .iter()
         .flat_map(|a| pieces.iter().flat_map(|b| pieces.map(|c| join(&[a, b, c]))).collect::<Vec<_>>());
-    // Each is synced, which takes its time: a ninth of the many will do.
+    // Each name is synced, which takes time: a ninth of the names with three pieces is enough.
     for name in pieces.map(str::to_owned).into_iter().chain(two).chain(three.step_by(9)) {
         match create(&dir.join("in"), true, &name, 0) {
             Ok(part) => {
@@ -278,7 +278,7 @@ fn names_of_every_shape_stay_in_their_directory() {
 
 #[test]
 fn a_name_that_differs_in_case_only_is_taken_where_case_does_not_count() {
-    // Few kernels have a file system at hand that folds case.
+    // Few kernels have a file system that folds case.
     let Some(disk) = Scratch::mounted("size=1m,casefold") else { return };
     fs::create_dir(disk.join("in")).unwrap();
     let folds = Command::new("chattr").arg("+F").arg(disk.join("in")).status().is_ok_and(|s| s.success());
@@ -287,7 +287,7 @@ fn a_name_that_differs_in_case_only_is_taken_where_case_does_not_count() {
     for name in ["IMAGE.BIN", "Image.bin"] {
         assert!(name_error(create(&disk.join("in"), false, name, 1)).contains("exists already"));
     }
-    // One that comes into being meanwhile.
+    // Another file with the name is created meanwhile.
     let part = create(&disk.join("in"), false, "OTHER", 1).unwrap();
     fs::write(disk.join("in/other"), "theirs").unwrap();
     assert!(name_error(part.commit()).contains("--force"));
@@ -320,7 +320,7 @@ fn a_directory_swapped_during_the_transfer_leads_nowhere_else() {
     for dir in [dir.join("moved"), dir.join("elsewhere")] {
         assert!(fs::read_dir(dir).unwrap().next().is_none());
     }
-    // A link that was there before is fine.
+    // A link that existed before is fine.
     symlink("elsewhere", dir.join("link")).unwrap();
     create(&dir.join("link"), false, "x", 1).unwrap().commit().unwrap();
     assert!(dir.join("elsewhere/x").exists());
@@ -357,7 +357,7 @@ fn the_longest_names_fit() {
     }
     assert_eq!(part_name("a", 0x1f), ".a.000000000000001f.mcp-part");
     assert_eq!(part_name(&"x".repeat(255), 0).len(), 255);
-    // An own name that no file system takes is a name error too.
+    // A name that the user chose and no file system accepts is a name error too.
     assert!(name_error(create(&dir.join("x".repeat(256)), false, "x", 1)).contains("names so long"));
 }
 
@@ -377,7 +377,7 @@ fn a_full_disk_is_found_before_the_first_byte() {
     assert!(text.contains("no room for") && text.contains("/big"), "{text}");
     assert!(text.contains("needs 2.00 MiB") && text.contains("has 1.00 MiB free"), "{text}");
     assert!(disk.names().is_empty());
-    // What a part file that is taken over has stays, though there is no room for the rest.
+    // A part file that is taken over keeps its bytes, even without room for the rest.
     let part = create(disk.path(), false, "grows", 4096).unwrap();
     part.write_at(0, &[7; 4096]).unwrap();
     drop(part);
@@ -386,7 +386,7 @@ fn a_full_disk_is_found_before_the_first_byte() {
     assert_eq!(part.next_written(0), Some(0..4096));
     part.discard();
     drop(part);
-    // What is reserved stays reserved, whoever fills the rest.
+    // Reserved space stays reserved, even if other files fill the rest.
     let part = create(disk.path(), false, "fits", 512 << 10).unwrap();
     let filler = create(disk.path(), false, "filler", 512 << 10).unwrap();
     disk_error(create(disk.path(), false, "more", 4096));
@@ -480,7 +480,7 @@ fn what_a_killed_receiver_left_is_taken_over_by_the_next() {
     first.write_at(1 << 20, &vec![7; 1 << 20]).unwrap();
     assert_eq!(first.next_written(0), None);
     let name = dir.names().remove(0);
-    // Neither committed nor discarded: it stays, and is nobody's.
+    // Neither committed nor discarded: the file stays, and belongs to nobody.
     drop(first);
     let other = dir.join(".other.iso.0123456789abcdef.mcp-part");
     fs::write(&other, b"of another object").unwrap();
@@ -493,7 +493,7 @@ fn what_a_killed_receiver_left_is_taken_over_by_the_next() {
     let written = second.next_written(0).unwrap();
     assert!(written.start <= 1 << 20 && written.end >= 2 << 20, "{written:?}");
     assert_eq!(second.next_written(3 << 20), None);
-    // While it lives nobody else gets it.
+    // While it lives, no other receiver gets it.
     let third = create(dir.path(), false, "image.iso", 3 << 20).unwrap();
     assert_eq!((dir.names().len(), third.next_written(0)), (3, None));
     third.discard();
@@ -531,7 +531,7 @@ fn the_latest_of_several_is_taken_over_and_made_as_long_as_the_object() {
 fn what_others_planted_is_not_taken_over() {
     let dir = Scratch::new();
     let name = |n: u8| dir.join(format!(".x.000000000000000{n}.mcp-part"));
-    // A second name for another file, a link, a pipe; and, for root, somebody else's file.
+    // A second name for another file, a link, a pipe; and, for root, another user's file.
     fs::write(dir.join("precious"), "precious").unwrap();
     fs::hard_link(dir.join("precious"), name(1)).unwrap();
     symlink("precious", name(2)).unwrap();

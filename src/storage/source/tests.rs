@@ -1,4 +1,4 @@
-//! Sources on a real file system, and what others may do to them meanwhile.
+//! Sources on a real file system, and changes of the file by other programs.
 
 use super::*;
 use crate::storage::scratch::Scratch;
@@ -96,7 +96,7 @@ fn a_file_replaced_under_its_name_stays_open() {
     let mut buf = [0; 3];
     source.read_at(0, &mut buf).unwrap();
     assert_eq!(&buf, b"old");
-    // Neither do other permissions or another link change the bytes.
+    // Other permissions or another link do not change the bytes either.
     fs::write(dir.join("z"), "abc").unwrap();
     let source = FileSource::open(&dir.join("z")).unwrap();
     fs::set_permissions(dir.join("z"), fs::Permissions::from_mode(0o400)).unwrap();
@@ -160,7 +160,7 @@ fn what_is_left_behind_can_be_read_and_sent_again() {
     let mut source = FileSource::open(&dir.join("x")).unwrap();
     assert!(!source.large);
     source.large = true;
-    // Beyond the end, unaligned, and as blocks are.
+    // Beyond the end, unaligned, and aligned like blocks.
     for (offset, len) in [(0, 1 << 20), (u64::MAX, 2), (100, 100), (0, 65_536), (65_536, 234_464)] {
         source.leave_behind(offset, len);
         let mut read = vec![0; 300_000];

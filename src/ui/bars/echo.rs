@@ -1,18 +1,18 @@
-//! Keys typed while bars are drawn (Enter, Ctrl-C) are not shown: their echo would move the cursor,
-//! and the bars would be drawn anew one line too low.
+//! Switches off the terminal's echo while bars are drawn. The echo of a key (Enter, Ctrl-C) would move
+//! the cursor, and the bars would then be drawn one line too low.
 
 use crate::engine::run::in_foreground;
 use rustix::stdio::stdin;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-/// The terminal does not echo while this lives. What signals and lines do stays as it is.
+/// Keeps the terminal's echo off until it is dropped. Signals and line input still work.
 pub struct NoEcho {
     before: Termios,
 }
 
 impl NoEcho {
-    /// Stops the echo; none if standard input is no terminal, or one that is not ours now: the
-    /// system stops a background job that changes its terminal.
+    /// Switches the echo off. `None` if standard input is no terminal, or is the terminal of another
+    /// foreground process: the system stops a background job that changes its terminal.
     #[must_use]
     pub fn start() -> Option<Self> {
         let before = tcgetattr(stdin()).ok().filter(|_| in_foreground())?;
@@ -26,7 +26,7 @@ impl NoEcho {
 impl Drop for NoEcho {
     fn drop(&mut self) {
         if in_foreground() {
-            // A terminal that is gone needs no echo.
+            // A closed terminal needs no echo.
             let _ = tcsetattr(stdin(), OptionalActions::Now, &self.before);
         }
     }

@@ -1,4 +1,4 @@
-//! A terminal: progress bars on stderr by `indicatif`, redrawn at most ten times a second, and
+//! Output on a terminal: progress bars on stderr by `indicatif`, redrawn at most ten times a second, and
 //! permanent lines above them.
 
 mod echo;
@@ -17,15 +17,15 @@ use std::time::Duration;
 
 /// Time between two drawings.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// Positions of a bar: finer than any terminal is wide.
+/// Positions of a bar: more than the columns of any terminal.
 const STEPS: u64 = 10_000;
 /// Columns beside a bar for the speed, the bytes and the time left.
 const PARTS: usize = 53;
-/// Width of a terminal that does not tell.
+/// Width of a terminal that does not report its width.
 const USUAL_COLUMNS: usize = 80;
 
-/// The terminal: permanent lines above, and below them one head line, one bar and a few more
-/// lines, all of which may be absent. Dropping it leaves the permanent lines only.
+/// The terminal: permanent lines, and below them a head line, a bar and a few more lines, each of them
+/// optional. Dropping it leaves only the permanent lines.
 pub struct Screen {
     multi: MultiProgress,
     head: Option<ProgressBar>,
@@ -43,7 +43,7 @@ impl Screen {
     /// The terminal at stderr.
     #[must_use]
     pub fn stderr(verbose: bool) -> Self {
-        // The views limit how often they draw.
+        // The views themselves limit how often they draw.
         let target = ProgressDrawTarget::stderr();
         let mut screen = Self::new(target, None, console::colors_enabled_stderr(), verbose);
         screen.no_echo = NoEcho::start();
@@ -64,8 +64,8 @@ impl Screen {
         }
     }
 
-    /// Columns that a line may take: one less than there are, because some terminals wrap a line
-    /// that fills the last column.
+    /// Columns of a line: one less than the terminal has, because some terminals wrap a line that fills
+    /// the last column.
     fn columns(&self) -> usize {
         let columns = self.fixed_columns.unwrap_or_else(|| {
             Term::stderr().size_checked().map_or(USUAL_COLUMNS, |(_, columns)| usize::from(columns))
@@ -82,10 +82,10 @@ impl Screen {
         due
     }
 
-    /// A permanent line; a terminal that is gone is no reason to stop.
+    /// Prints a permanent line. Ignores errors: a closed terminal does not stop the transfer.
     fn say(&mut self, line: &str) {
         let _ = self.multi.println(line);
-        // What is drawn next must not be held back: the line has just pushed the bars away.
+        // The next drawing must not be delayed: the line has just moved the bars.
         self.drawn = None;
     }
 
@@ -108,7 +108,8 @@ impl Screen {
         match bar {
             Some((fraction, parts)) => {
                 let bar = self.bar.get_or_insert_with(|| self.multi.insert(1, ProgressBar::new(STEPS)));
-                // The bar's width depends on the terminal's alone, or it would jump with the numbers.
+                // The bar's width depends only on the terminal's; otherwise the bar would jump with the
+                // numbers.
                 let percent = format!("{:>3.0} %", (fraction * 100.0).floor());
                 let room = columns.saturating_sub(text::width(&percent) + 3);
                 let width = room.saturating_sub(PARTS).max(room / 4).min(40);
@@ -138,7 +139,7 @@ impl Screen {
         }
     }
 
-    /// Takes everything but the permanent lines away.
+    /// Removes everything but the permanent lines.
     fn clear(&mut self) {
         for bar in self.below.drain(..).chain(self.bar.take()).chain(self.head.take()) {
             self.multi.remove(&bar);
@@ -154,7 +155,7 @@ impl Drop for Screen {
     }
 }
 
-/// A style from one of this module's own templates.
+/// A style from one of this module's templates.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())

@@ -16,7 +16,7 @@ pub struct ReceiverBars {
 }
 
 impl ReceiverBars {
-    /// Bars on `screen`, the hash of the file to `sums`.
+    /// Draws bars on `screen`, and prints the hash of the file to `sums`.
     pub fn new(screen: Screen, sums: Box<dyn Write>, intro: ReceiverIntro) -> Self {
         Self { screen, sums, intro, memory: ReceiverMemory::default() }
     }
@@ -122,7 +122,7 @@ impl ReceiverView for ReceiverBars {
         }
         if let Some((path, root)) = &self.memory.committed {
             let line = text::b3sum_line(root, path);
-            // For a program the line is exact; for a person's terminal it is made harmless.
+            // A program gets the exact line; a person's terminal gets the escaped one.
             let line = if std::io::stdout().is_terminal() { text::escape(&line) } else { line };
             let _ = writeln!(self.sums, "{line}");
         }

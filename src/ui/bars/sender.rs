@@ -1,4 +1,4 @@
-//! The sender's bars: gathering, one bar for the whole, and the devices furthest behind.
+//! The sender's bars: gathering, one bar for the whole transfer, and the devices furthest behind.
 
 use super::Screen;
 use crate::protocol::event::{SenderEvent, SenderOverview, SenderSnapshot};
@@ -8,7 +8,7 @@ use crate::ui::plain::{STORE_ANSWERS, duplicate_id, status_line, store_fails};
 use crate::ui::{Exit, Notes, SenderIntro, SenderView, table, text, trust};
 use crate::wire::Phase;
 
-/// Devices named below the bar.
+/// Most devices named below the bar.
 const MOST_BEHIND: usize = 4;
 
 /// A sender's bars.
@@ -19,7 +19,7 @@ pub struct SenderBars {
 }
 
 impl SenderBars {
-    /// Bars on `screen`.
+    /// Draws bars on `screen`.
     pub fn new(mut screen: Screen, intro: SenderIntro) -> Self {
         let (name, size) = (text::escape(&intro.name), text::bytes(intro.size));
         screen.say(&format!("sending {name} ({size}) to {}", intro.group));

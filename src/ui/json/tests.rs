@@ -24,7 +24,7 @@ fn names(lines: &[Value]) -> Vec<&str> {
     lines.iter().map(|l| l["event"].as_str().unwrap()).collect()
 }
 
-/// Every event and field named here is described in `docs/events.md`, and the other way round.
+/// Checks that `docs/events.md` describes every event and field named here, and the reverse.
 fn check_documented(lines: &[Value], command: &str) {
     let documentation = include_str!("../../../docs/events.md");
     for line in lines {
@@ -136,7 +136,7 @@ fn a_receivers_events() {
     view.note(at(1), "not shown without -v");
     let address = "10.0.0.1:7418".parse().unwrap();
     let decision = TrustDecision::Changed { expected: known };
-    // Said once, however often it announces itself.
+    // Reported once, however often the sender announces itself.
     for _ in 0..3 {
         view.event(at(1), &ReceiverEvent::SenderRefused { key: stranger, address, decision }, &s);
     }

@@ -1,7 +1,9 @@
 //! Who is let in, and what those can do who are not.
 
 use super::*;
+use crate::units::Ticket;
 use crate::units::{ChannelId, DeviceIndex};
+use crate::wire::Join;
 
 /// Bytes that were sent to an address since the `from`th transmission.
 fn sent_to(bench: &Bench, to: SocketAddr, from: usize) -> usize {
@@ -234,4 +236,73 @@ fn a_replayed_join_does_not_keep_a_device_alive() {
     }
     let status = bench.state(1);
     assert!(status.is_final() || status == State::Lost, "{status:?} after 30 s of silence");
+}
+
+/// Joins by a new run from an address, with the cookie that it was given there.
+fn join_with_ticket(bench: &mut Bench, run: u64, at: SocketAddr, ticket: Option<Ticket>) {
+    let from = bench.sent.len();
+    bench.send_join(1, run, at);
+    bench.answered(1, run, at, from);
+    let fake = bench.runs.get_mut(&(1, run)).unwrap();
+    let bytes = fake.join(Join { ticket, ..any_join(id(1), Holdings::Nothing) });
+    let from = bench.sent.len();
+    bench.take(at, bytes);
+    bench.answered(1, run, at, from);
+}
+
+fn ticket_of(bench: &Bench, run: u64) -> Option<Ticket> {
+    bench.runs[&(1, run)].admit.as_ref()?.ticket
+}
+
+#[test]
+fn whoever_presents_its_ticket_takes_its_row_at_once() {
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(9));
+    bench.join(1, 1);
+    let first = ticket_of(&bench, 1);
+    assert!(first.is_some());
+    bench.report(1, 2);
+    // From elsewhere, and though the former run has just been heard.
+    join_with_ticket(&mut bench, 2, address(50), first);
+    let rows = bench.sender.snapshot(bench.now).devices;
+    assert_eq!((rows.len(), rows[0].assignment.attempts), (1, 2));
+    assert_eq!(rows[0].transfer.address, Some(address(50)));
+    let second = ticket_of(&bench, 2);
+    assert!(second.is_some() && second != first);
+    // A ticket is good for one time, and one that was made up never.
+    join_with_ticket(&mut bench, 3, address(51), first);
+    join_with_ticket(&mut bench, 4, address(52), Some(Ticket([7; 16])));
+    let rows = bench.sender.snapshot(bench.now).devices;
+    assert_eq!(rows.len(), 3, "they are others");
+    // A duplicate, too, has its own row back.
+    let third = ticket_of(&bench, 3);
+    join_with_ticket(&mut bench, 5, address(53), third);
+    let rows = bench.sender.snapshot(bench.now).devices;
+    assert_eq!((rows.len(), rows[1].transfer.address), (3, Some(address(53))));
+    assert!(rows[1].assignment.label.contains("duplicate"));
+}
+
+#[test]
+fn without_a_ticket_only_silence_and_the_same_address_make_a_successor() {
+    for (same, silent) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut bench = Bench::new(4, |config| config.task.options.expected = Some(9));
+        bench.join(1, 1);
+        let at = if same { address(1) } else { address(60) };
+        for _ in 0..6 {
+            bench.pass(Duration::from_millis(400));
+            if !silent {
+                bench.current.insert(1, 1);
+                bench.report(1, 0);
+            }
+        }
+        for _ in 0..3 {
+            bench.join_from(1, 2, at, false);
+            bench.pass(Duration::from_millis(400));
+            if !silent {
+                bench.current.insert(1, 1);
+                bench.report(1, 0);
+            }
+        }
+        let devices = bench.sender.devices.len();
+        assert_eq!(devices, if same && silent { 1 } else { 2 }, "same {same}, silent {silent}");
+    }
 }
