@@ -39,6 +39,8 @@ mod poison;
 #[cfg(test)]
 mod rates;
 #[cfg(test)]
+mod recordings;
+#[cfg(test)]
 mod resume;
 #[cfg(test)]
 mod tests;

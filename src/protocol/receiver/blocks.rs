@@ -11,6 +11,7 @@
 //! ```
 //! Blocks that the device may hold already are in `resume`: they are not asked for until it is known.
 
+mod missing;
 mod provisional;
 mod suspects;
 
@@ -22,6 +23,7 @@ use crate::protocol::job::ReceiverJob;
 use crate::ranges::BitSet;
 use crate::units::{BlockIndex, Digest, Esi};
 use crate::wire::{Coding, HashPage};
+pub(super) use missing::Missing;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use suspects::Suspects;
@@ -442,63 +444,6 @@ impl Blocks {
         self.judge_held(index);
         checked
     }
-
-    /// Missing pages of the blocks below `position`, as `(first, count)`.
-    pub fn missing_pages(&self, position: u32) -> Vec<(u32, u32)> {
-        let mut missing: Vec<(u32, u32)> = Vec::new();
-        let mut next = 0;
-        let end = position.min(self.layout.block_count()).div_ceil(HASHES_PER_PAGE);
-        for &have in self.pages.keys().take_while(|&&page| page < end).chain([&end]) {
-            if next < have {
-                missing.push((next, have - next));
-            }
-            next = have + 1;
-        }
-        missing
-    }
-
-    /// What is missing of the blocks below `position`, lowest first, until `more` says no.
-    pub fn each_missing(&self, position: u32, mut more: impl FnMut(Missing<'_>) -> bool) {
-        let end = position.min(self.layout.block_count());
-        let mut block = 0;
-        while let Some(open) = self.settled.next(block, false).filter(|&b| b < end) {
-            if self.resume.contains(open) {
-                block = self.resume.next(open, false).unwrap_or(end);
-                continue;
-            }
-            let next_settled = self.settled.next(open, true).unwrap_or(end).min(end);
-            let next_settled = self.resume.next(open, true).unwrap_or(end).min(next_settled);
-            let next_partial = self.partial.range(open..next_settled).next();
-            let go_on = match next_partial {
-                Some((&at, assembly)) if at == open => {
-                    block = open + 1;
-                    more(if self.suspects.is_choosy(open) {
-                        Missing::Sources(assembly)
-                    } else {
-                        Missing::Symbols(assembly)
-                    })
-                }
-                other => {
-                    block = other.map_or(next_settled, |(&at, _)| at);
-                    more(Missing::Whole { first: open, count: block - open })
-                }
-            };
-            if !go_on {
-                return;
-            }
-        }
-    }
-}
-
-/// Something missing.
-#[derive(Debug)]
-pub(super) enum Missing<'a> {
-    /// Nothing has come of these blocks.
-    Whole { first: u32, count: u32 },
-    /// Some of this block has come.
-    Symbols(&'a BlockAssembly),
-    /// Some of this block was forged, and only its missing source symbols count.
-    Sources(&'a BlockAssembly),
 }
 
 #[cfg(test)]
