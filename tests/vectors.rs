@@ -89,7 +89,7 @@ fn announce(sender: &SenderSide) -> Announce {
         name: name.into(),
         manifest: manifest.clone(),
         one_way: None,
-        origin: Some(OriginProof { key: key.public(), signature: origin.sign(&key) }),
+        origin: Some(Box::new(OriginProof { key: key.public(), signature: origin.sign(&key) })),
     }
 }
 

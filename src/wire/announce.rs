@@ -101,7 +101,7 @@ pub struct Announce {
     /// The session takes no feedback.
     pub one_way: Option<OneWay>,
     /// Who made the object.
-    pub origin: Option<OriginProof>,
+    pub origin: Option<Box<OriginProof>>,
 }
 
 /// Numbers of the algorithms that there are.
@@ -182,7 +182,7 @@ impl Announce {
     pub(super) fn extension(&mut self, number: u16, r: &mut Reader<'_>) -> Result<bool> {
         match number {
             ONE_WAY => self.one_way = Some(OneWay::decode(r)?),
-            ORIGIN => self.origin = Some(OriginProof::decode(r)?),
+            ORIGIN => self.origin = Some(Box::new(OriginProof::decode(r)?)),
             _ => return Ok(false),
         }
         Ok(true)
@@ -354,7 +354,7 @@ mod tests {
             name: "\u{20ac}".into(),
             manifest: Vec::new(),
             one_way: Some(OneWay { pass: 2, overhead_per_mille: 150 }),
-            origin: Some(OriginProof { key: SenderKey([0x53; 32]), signature: [0x54; 64] }),
+            origin: Some(Box::new(OriginProof { key: SenderKey([0x53; 32]), signature: [0x54; 64] })),
             ..v4()
         };
         let mut body = body()[..REST + 24].to_vec();
@@ -466,7 +466,7 @@ mod tests {
             name: "n".repeat(255),
             manifest: vec![0; MAX_MANIFEST],
             one_way: Some(OneWay { pass: 0, overhead_per_mille: 0 }),
-            origin: Some(OriginProof { key: SenderKey([0x53; 32]), signature: [0x54; 64] }),
+            origin: Some(Box::new(OriginProof { key: SenderKey([0x53; 32]), signature: [0x54; 64] })),
             ..v4()
         };
         let bytes = encode_plain(HEADER, &full.into());

@@ -175,7 +175,14 @@ impl Protection {
     }
 
     fn from_wire(number: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|protection| protection.number() == number)
+        Some(match (number >> 4, Suite::from_number(number & 0x0f)) {
+            (0, None) if number == 0 => Self::Clear,
+            (1, None) if number == 0x10 => Self::Signed,
+            (2, Some(suite)) => Self::Group(suite),
+            (3, Some(suite)) => Self::Device(suite),
+            (4, Some(suite)) => Self::Join(suite),
+            _ => return None,
+        })
     }
 
     /// Whether it is sealed for the group.

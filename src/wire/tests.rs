@@ -36,7 +36,7 @@ fn header_errors_name_what_is_wrong() {
     for kind in [0, 15, 27, 255] {
         assert_eq!(decode_plain(&patched(3, kind)), Err(DecodeError::UnknownKind(kind)));
     }
-    for protection in [1, 0x20, 0x13, 0x23, 0x50, 0xff] {
+    for protection in [1, 2, 0x11, 0x20, 0x13, 0x23, 0x40, 0x50, 0xff] {
         assert_eq!(decode_plain(&patched(4, protection)), Err(DecodeError::UnknownProtection(protection)));
     }
     let mut zero = good.clone();
@@ -178,7 +178,9 @@ fn random_announce(rng: &mut Rng) -> Announce {
         name,
         manifest: vec![rng.u8(..); rng.usize(..=most.min(MAX_MANIFEST))],
         one_way: rng.bool().then(|| OneWay { pass: rng.u32(..), overhead_per_mille: rng.u16(..) }),
-        origin: rng.bool().then(|| OriginProof { key: SenderKey(bytes(rng)), signature: bytes(rng) }),
+        origin: rng
+            .bool()
+            .then(|| Box::new(OriginProof { key: SenderKey(bytes(rng)), signature: bytes(rng) })),
     }
 }
 

@@ -68,7 +68,7 @@ fn announce(a: &Announce) -> Value {
         "objects": a.objects.iter().map(object).collect::<Vec<_>>(),
         "name": a.name,
         "manifest": hex(&a.manifest),
-        "origin": a.origin.map(|origin| json!({ "key": hex(&origin.key.0), "signature": hex(&origin.signature) })),
+        "origin": a.origin.as_ref().map(|origin| json!({ "key": hex(&origin.key.0), "signature": hex(&origin.signature) })),
     })
 }
 
@@ -255,9 +255,11 @@ fn announce_of(f: &Fields<'_>) -> Announce {
         name: f.text("name").into(),
         manifest: f.bytes("manifest"),
         one_way: None,
-        origin: f.option("origin").map(|origin| OriginProof {
-            key: SenderKey(origin.array("key")),
-            signature: origin.array("signature"),
+        origin: f.option("origin").map(|origin| {
+            Box::new(OriginProof {
+                key: SenderKey(origin.array("key")),
+                signature: origin.array("signature"),
+            })
         }),
     }
 }

@@ -184,7 +184,14 @@ impl Receiver {
         let found = packet_protection::examine(&self.config.group_keys, head, bytes);
         let Found { announce, group_key } = match found {
             Ok(found) => found,
-            Err(FindError::NotUnderstood(_, error) | FindError::SignedOtherwise(error)) => {
+            Err(FindError::NotUnderstood(key, error)) => {
+                self.counters.not_understood += 1;
+                if self.config.trust.decide(&key, from.ip()).accepted() {
+                    self.tell_need(Need::of_error(error), from);
+                }
+                return None;
+            }
+            Err(FindError::SignedOtherwise(error)) => {
                 self.counters.not_understood += 1;
                 self.tell_need(Need::of_error(error), from);
                 return None;

@@ -51,7 +51,7 @@ pub(super) struct Session {
     /// Capabilities that the sender announced.
     capabilities: [Capabilities; 2],
     /// Who made the object, as was checked.
-    pub origin: Option<OriginProof>,
+    pub origin: Option<Box<OriginProof>>,
     /// When the sender was last heard at all, and on the group's channel.
     pub last_heard: Time,
     pub last_group: Time,
@@ -85,7 +85,7 @@ impl Session {
             feedback: FeedbackBudget::announced(announce.feedback_budget),
             ticket: None,
             capabilities: [announce.required, announce.optional],
-            origin: announce.origin,
+            origin: announce.origin.clone(),
             last_heard: now,
             last_group: now,
             group: ChannelLoss::default(),
@@ -166,7 +166,9 @@ impl Session {
     pub fn update(&mut self, announce: &Announce) {
         self.phase = announce.phase;
         self.gsize = sound_group_size(announce.gsize);
-        self.origin = self.origin.or(announce.origin);
+        if self.origin.is_none() {
+            self.origin.clone_from(&announce.origin);
+        }
         self.feedback = FeedbackBudget::announced(announce.feedback_budget);
         self.root = self.root.or(announce.objects.first().and_then(|object| object.root));
     }

@@ -101,7 +101,7 @@ impl Sender {
             name: self.config.task.name.clone(),
             manifest: self.config.manifest.clone(),
             one_way: None,
-            origin: self.origin,
+            origin: self.origin.clone(),
         }
     }
 }

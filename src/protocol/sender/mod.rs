@@ -106,7 +106,7 @@ pub struct Sender {
     config: SenderConfig,
     phase: Phase,
     root: Option<Digest>,
-    origin: Option<OriginProof>,
+    origin: Option<Box<OriginProof>>,
     blocks: Vec<BlockInfo>,
     devices: Devices,
     /// What protects what is said.
@@ -346,7 +346,8 @@ impl Sender {
                 manifest: &self.config.manifest,
             };
             let key = &self.config.signing_key;
-            self.origin = Some(OriginProof { key: key.public(), signature: origin.sign(key) });
+            let proof = OriginProof { key: key.public(), signature: origin.sign(key) };
+            self.origin = Some(Box::new(proof));
             self.event(SenderEvent::Hashed(root));
         }
     }

@@ -200,7 +200,7 @@ fn an_announce_with_a_false_proof_of_its_origin_is_refused() {
             name: &announce.name,
             manifest: &announce.manifest,
         };
-        announce.origin = Some(OriginProof { key: key.public(), signature: origin.sign(&key) });
+        announce.origin = Some(Box::new(OriginProof { key: key.public(), signature: origin.sign(&key) }));
         change(&mut announce);
         bench.hear(&Message::Announce(announce));
         bench.receiver.session.is_some()
