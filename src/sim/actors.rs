@@ -3,7 +3,7 @@
 use super::checks::Ledger;
 use super::disk::{SimDisk, SimEarlier, SimSink, SimSource};
 use super::hostile::{self, Hostile};
-use super::node::{Actor, Node, SimJobs, SimNet, Work};
+use super::node::{Actor, Delay, Node, SimJobs, SimNet, Work};
 use super::scenario::{DevicePlan, Scenario};
 use super::store::{SimStore, StoreClock};
 use crate::crypto::agree;
@@ -97,7 +97,7 @@ pub fn new_store(scenario: &Scenario) -> (SharedStore, StoreClock) {
 }
 
 /// How long jobs take: up to `most`, now and then five times as long.
-fn job_delay<J>(seed: u64, most: Duration) -> Box<dyn FnMut(&J, Time) -> Duration> {
+fn job_delay<J>(seed: u64, most: Duration) -> Delay<J> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let most = most.as_nanos() as u64;
     Box::new(move |_, _| {

@@ -149,6 +149,9 @@ impl Net for SimNet {
     }
 }
 
+/// How long a job that begins at this time takes.
+pub type Delay<J> = Box<dyn FnMut(&J, Time) -> Duration>;
+
 /// How a node's jobs are executed.
 pub struct Work<J, D> {
     /// Executes a job at this time.
@@ -156,7 +159,7 @@ pub struct Work<J, D> {
     /// Which jobs have a worker of their own.
     pub lane: fn(&J) -> bool,
     /// How long a job that begins now takes.
-    pub delay: Box<dyn FnMut(&J, Time) -> Duration>,
+    pub delay: Delay<J>,
     /// What is told when the source is gone.
     pub source_unreadable: fn(String) -> D,
 }
