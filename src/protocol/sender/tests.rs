@@ -91,7 +91,7 @@ impl Bench {
     }
 
     fn drain(&mut self) {
-        for _ in 0..10_000 {
+        for _ in 0..100_000 {
             let output = self.sender.poll(self.now);
             self.outputs += u64::from(output.is_some());
             let done = match output {
