@@ -16,7 +16,7 @@ pub(super) struct Registration {
 
 impl UdpNet {
     /// Makes `registry`'s poll report the sockets under tokens from `first_token` on, fewer than
-    /// [`Self::MAX_SOCKETS`]; those that [`Net::listen`] opens later as well. Events are
+    /// [`Self::MAX_SOCKETS`]; those that [`Net::listen`](crate::net::Net::listen) opens later as well. Events are
     /// edge-triggered: after one, receive until it returns 0. Writability is reported after a
     /// send that would have blocked, only.
     ///

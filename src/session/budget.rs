@@ -12,7 +12,7 @@
 //!       session    session    session   each at most DEPTH; a batch may overdraw it
 //! ```
 //!
-//! [`Pool`] is the arithmetic, with the time as an argument. [`EgressBudget`] shares one between threads.
+//! `Pool` is the arithmetic, with the time as an argument. [`EgressBudget`] shares one between threads.
 
 use crate::engine::Egress;
 use crate::net::Interface;

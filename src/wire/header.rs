@@ -48,33 +48,33 @@ impl PacketNumber {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum MessageKind {
-    /// [`Announce`].
+    /// [`super::Announce`].
     Announce = 1,
-    /// [`Join`].
+    /// [`super::Join`].
     Join = 2,
-    /// [`Admit`].
+    /// [`super::Admit`].
     Admit = 3,
-    /// [`Symbol`].
+    /// [`super::Symbol`].
     Symbol = 4,
-    /// [`HashPage`].
+    /// [`super::HashPage`].
     HashPage = 5,
-    /// [`Poll`].
+    /// [`super::Poll`].
     Poll = 6,
-    /// [`Nak`].
+    /// [`super::Nak`].
     Nak = 7,
-    /// [`Progress`].
+    /// [`super::Progress`].
     Progress = 8,
-    /// [`Complete`].
+    /// [`super::Complete`].
     Complete = 9,
-    /// [`Acknowledge`].
+    /// [`super::Acknowledge`].
     Acknowledge = 10,
-    /// [`Abort`].
+    /// [`super::Abort`].
     Abort = 11,
-    /// [`Retry`].
+    /// [`super::Retry`].
     Retry = 12,
-    /// [`Suspect`].
+    /// [`super::Suspect`].
     Suspect = 13,
-    /// [`SymbolDigests`].
+    /// [`super::SymbolDigests`].
     SymbolDigests = 14,
 }
 
