@@ -7,19 +7,20 @@
 
 #[path = "../fuzz/src/lib.rs"]
 mod bodies;
+#[path = "support/samples.rs"]
+mod samples;
 
 use bodies::{fuzz_arguments, fuzz_keys, fuzz_manifest, fuzz_names, fuzz_state};
 use mcp::crypto::derive::Secret;
 use mcp::crypto::group::GroupKey;
 use mcp::units::{
     AgreementKey, BlockIndex, ChannelId, Cookie, Counter, DeviceId, Digest, Esi, Rate, SenderKey, SessionId,
-    Suite, SymbolDigest, TaskId, Ticket,
+    Suite, TaskId,
 };
 use mcp::wire::{
-    Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, Arrivals, BlockEntry, Capabilities, Coding,
-    Complete, Deficit, HashPage, Header, Holdings, Invitation, Join, Message, MessageKind, Nak, Object,
-    ObjectKind, OneWay, OriginProof, PacketNumber, PageRange, Phase, Poll, Progress, RepairAdvertisement,
-    Retry, SinkEnd, Suspect, Symbol, SymbolDigests, TaskKind, Versions, decode_plain, encode_plain,
+    Abort, AbortCode, Acknowledge, Announce, BlockEntry, Capabilities, Coding, Deficit, HashPage, Header,
+    Invitation, Message, MessageKind, Nak, Object, ObjectKind, OneWay, OriginProof, PacketNumber, PageRange,
+    Phase, Poll, RepairAdvertisement, Retry, Suspect, Symbol, TaskKind, Versions, decode_plain, encode_plain,
     fuzz_datagram,
 };
 use std::fs;
@@ -70,23 +71,8 @@ fn goldens() -> Vec<Message<'static>> {
             origin: Some(Box::new(OriginProof { key: SenderKey([0x56; 32]), signature: [0x57; 64] })),
         }
         .into(),
-        Join {
-            device,
-            versions: Versions { min: 1, max: 1 },
-            supported: Capabilities::CODED_BLOCKS,
-            holdings: Holdings::All(root),
-            label: "lab-07".into(),
-            ticket: Some(Ticket([0x58; 16])),
-        }
-        .into(),
-        Admit {
-            verdict: AdmitVerdict::Admitted,
-            channel: ChannelId(7),
-            version: 1,
-            capabilities: Capabilities::CODED_BLOCKS,
-            ticket: Some(Ticket([0x58; 16])),
-        }
-        .into(),
+        samples::join(device, root).into(),
+        samples::admit().into(),
         Symbol { block: BlockIndex(2), esi: Esi(745), payload: b"some bytes of a symbol" }.into(),
         HashPage {
             first: BlockIndex(32),
@@ -119,40 +105,13 @@ fn goldens() -> Vec<Message<'static>> {
             ],
         }
         .into(),
-        Progress {
-            verified: 1,
-            received: 3000,
-            lost: 30,
-            kernel_drops: 2,
-            overrun_drops: 1,
-            storage_delay_us: 1_500,
-            room: BlockIndex(64),
-            arrivals: Some(Arrivals {
-                first: PacketNumber::new(ChannelId::GROUP, 40),
-                last: PacketNumber::new(ChannelId::GROUP, 140),
-                received: 99,
-                elapsed_us: 25_000,
-                last_at_us: 3_000_000,
-            }),
-        }
-        .into(),
-        Complete {
-            sink: SinkEnd::Piped,
-            command: Some(0),
-            hook: Some(-1),
-            ..Complete::named(root, 3700, 37)
-        }
-        .into(),
+        samples::progress().into(),
+        samples::complete(root).into(),
         Acknowledge.into(),
         Abort { code: AbortCode::Disk, reason: "no space left".into() }.into(),
         Retry { agreement: AgreementKey([0x53; 32]), cookie: Cookie([0x54; 16]) }.into(),
         Suspect { blocks: vec![BlockIndex(3), BlockIndex(9)] }.into(),
-        SymbolDigests {
-            block: BlockIndex(3),
-            first_esi: Esi(64),
-            digests: vec![SymbolDigest([0x55; 16]); 3],
-        }
-        .into(),
+        samples::symbol_digests().into(),
     ]
 }
 

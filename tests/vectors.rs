@@ -6,6 +6,8 @@
 
 #[path = "vectors/fields.rs"]
 mod fields;
+#[path = "support/samples.rs"]
+mod samples;
 
 use data_encoding::HEXLOWER;
 use fields::{fields, message};
@@ -15,15 +17,13 @@ use mcp::crypto::sign::SigningKey;
 use mcp::limits::{HEADER_LEN, SIGNATURE_RESERVE};
 use mcp::protocol::packet_protection::{ReceiverSide, SenderSide, examine};
 use mcp::units::{
-    AgreementKey, BlockIndex, ChannelId, Cookie, Counter, DeviceId, Digest, Esi, Rate, Suite, SymbolDigest,
-    TaskId, Ticket,
+    AgreementKey, BlockIndex, ChannelId, Cookie, Counter, DeviceId, Digest, Esi, Rate, Suite, TaskId,
 };
 use mcp::wire::{
-    Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, Arrivals, BlockEntry, Capabilities, Coding,
-    Complete, Deficit, HashPage, Header, Holdings, Invitation, Join, Message, MessageKind, Nak, Object,
-    OriginProof, PacketNumber, PageRange, Phase, Poll, Progress, Protection, RepairAdvertisement, Retry,
-    SinkEnd, Suspect, Symbol, SymbolDigests, TaskKind, Versions, decode_plain, encode_plain, grease_choice,
-    head,
+    Abort, AbortCode, Acknowledge, Announce, BlockEntry, Capabilities, Coding, Deficit, HashPage, Header,
+    Invitation, Message, MessageKind, Nak, Object, OriginProof, PacketNumber, PageRange, Phase, Poll,
+    Protection, RepairAdvertisement, Retry, Suspect, Symbol, TaskKind, Versions, decode_plain, encode_plain,
+    grease_choice, head,
 };
 use serde_json::{Value, json};
 use std::fs;
@@ -152,29 +152,8 @@ fn messages(sides: &Sides) -> Vec<(&'static str, Message<'static>)> {
     let abort = |reason: &str| Abort { code: AbortCode::Disk, reason: reason.into() };
     vec![
         ("group", announce(&sides.sender).into()),
-        (
-            "up",
-            Join {
-                device,
-                versions: Versions { min: 1, max: 1 },
-                supported: Capabilities::CODED_BLOCKS,
-                holdings: Holdings::All(root),
-                label: "lab-07".into(),
-                ticket: Some(Ticket([0x58; 16])),
-            }
-            .into(),
-        ),
-        (
-            "down",
-            Admit {
-                verdict: AdmitVerdict::Admitted,
-                channel: CHANNEL,
-                version: 1,
-                capabilities: Capabilities::CODED_BLOCKS,
-                ticket: Some(Ticket([0x58; 16])),
-            }
-            .into(),
-        ),
+        ("up", samples::join(device, root).into()),
+        ("down", samples::admit().into()),
         ("group", Symbol { block: BlockIndex(2), esi: Esi(745), payload: b"some bytes of a symbol" }.into()),
         (
             "group",
@@ -203,51 +182,15 @@ fn messages(sides: &Sides) -> Vec<(&'static str, Message<'static>)> {
             }
             .into(),
         ),
-        (
-            "up",
-            Progress {
-                verified: 1,
-                received: 3000,
-                lost: 30,
-                kernel_drops: 2,
-                overrun_drops: 1,
-                storage_delay_us: 1500,
-                room: BlockIndex(64),
-                arrivals: Some(Arrivals {
-                    first: PacketNumber::new(ChannelId::GROUP, 40),
-                    last: PacketNumber::new(ChannelId::GROUP, 140),
-                    received: 99,
-                    elapsed_us: 25_000,
-                    last_at_us: 3_000_000,
-                }),
-            }
-            .into(),
-        ),
-        (
-            "up",
-            Complete {
-                sink: SinkEnd::Piped,
-                command: Some(0),
-                hook: Some(-1),
-                ..Complete::named(root, 3700, 37)
-            }
-            .into(),
-        ),
+        ("up", samples::progress().into()),
+        ("up", samples::complete(root).into()),
         ("down", Acknowledge.into()),
         ("group", abort("done").into()),
         ("down", abort("another hash").into()),
         ("up", abort("no space left").into()),
         ("group", Retry { agreement: AgreementKey([0x53; 32]), cookie: Cookie([0x54; 16]) }.into()),
         ("up", Suspect { blocks: vec![BlockIndex(3), BlockIndex(9)] }.into()),
-        (
-            "group",
-            SymbolDigests {
-                block: BlockIndex(3),
-                first_esi: Esi(64),
-                digests: vec![SymbolDigest([0x55; 16]); 3],
-            }
-            .into(),
-        ),
+        ("group", samples::symbol_digests().into()),
     ]
 }
 
