@@ -53,6 +53,12 @@ impl Line {
     fn succeeded(&mut self) {
         *self = Self::default();
     }
+    /// The store has answered the other line: it is there again.
+    fn retry_at(&mut self, now: Time) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.retry = trouble.retry.min(now);
+        }
+    }
     /// When there is no hope left; never if nothing is wrong.
     fn deadline(&self) -> Time {
         let failing = self.trouble.as_ref().map(|trouble| trouble.since);
@@ -107,6 +113,11 @@ impl Records {
     /// Whether devices wait for the store's answer.
     pub fn is_looking_up(&self) -> bool {
         self.given_up.is_none() && !(self.wanted.is_empty() && self.looking_up.is_empty())
+    }
+    /// Whether devices wait for the store's answer because it has failed. It lasts no longer than the patience
+    /// with the store.
+    pub fn keeps_devices_waiting(&self) -> bool {
+        self.is_looking_up() && self.look_ups.trouble.is_some()
     }
     /// Why the store was given up, if it was.
     pub fn given_up(&self) -> Option<&str> {
@@ -237,6 +248,7 @@ impl Sender {
         };
         self.records.looking_up.clear();
         self.records.look_ups.succeeded();
+        self.records.records.retry_at(now);
         self.store_answered();
         if !self.shutdown.is_closing() {
             self.let_in_all(found, now);
@@ -254,6 +266,7 @@ impl Sender {
             Err(why) => return self.store_failed(false, &why, now),
         };
         self.records.records.succeeded();
+        self.records.look_ups.retry_at(now);
         self.store_answered();
         for ((index, sent), kept) in std::mem::take(&mut self.records.recording).into_iter().zip(kept) {
             if kept != sent {

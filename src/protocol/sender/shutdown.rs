@@ -77,7 +77,7 @@ impl Sender {
         if !self.stream_done() {
             self.cut_stream();
         }
-        if self.end_without_store(now) || !self.records.is_idle() {
+        if self.end_without_store(now) || !self.records.is_idle() || self.records.keeps_devices_waiting() {
             return;
         }
         if self.root.is_none() {

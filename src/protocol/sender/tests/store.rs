@@ -80,6 +80,19 @@ fn what_a_failing_device_says_is_answered_once_it_is_in_the_store_too() {
 }
 
 #[test]
+fn a_device_that_waits_for_a_failing_store_is_let_in_before_the_end() {
+    let mut bench = streamed(1);
+    bench.store_is = StoreIs::Failing;
+    bench.join(2, 1);
+    bench.pass_reporting(10, &[(1, 1)]);
+    bench.store_is = StoreIs::Sound;
+    bench.complete(1);
+    bench.pass(seconds(1));
+    assert_eq!((bench.kept(1), bench.outcome.clone()), (Some(State::Complete), None));
+    assert_eq!(bench.state(2), State::Active);
+}
+
+#[test]
 fn a_store_that_fails_is_asked_ever_more_seldom_and_given_up() {
     for store in [StoreIs::Failing, StoreIs::Silent] {
         let mut bench = streamed(2);
