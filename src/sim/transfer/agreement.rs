@@ -34,13 +34,20 @@ impl Transfer<'_, '_> {
     }
 
     /// How far a device is, as the rows have it. Where another one came with its identifier first, its runs have
-    /// other rows, and are known by their address.
+    /// other rows, and are known by their address. Where a host on the path repeated its join, its row may have
+    /// that host's address, and is known by the identifier.
     pub(super) fn state_of(&self, rows: &[DeviceRow], index: u32) -> Option<State> {
         let at = address(index + 1);
-        let is_own = |row: &&DeviceRow| {
-            row.transfer.address.map_or(row.assignment.device == device_id(index), |address| address == at)
-        };
-        let mut own: Vec<_> = rows.iter().filter(is_own).collect();
+        let mut own: Vec<_> = rows
+            .iter()
+            .filter(|row| match row.transfer.address {
+                Some(address) => address == at,
+                None => row.assignment.device == device_id(index),
+            })
+            .collect();
+        if own.is_empty() {
+            own = rows.iter().filter(|row| row.assignment.device == device_id(index)).collect();
+        }
         own.sort_by_key(|row| (!row.assignment.is_complete(), row.assignment.device != device_id(index)));
         own.first().map(|row| row.assignment.state().clone())
     }
