@@ -204,3 +204,36 @@ fn hashes_are_remembered_and_a_damaged_memory_is_set_aside() {
     assert!(known(3));
     assert!(names(&state.join("hashes")).iter().any(|name| name.ends_with(".bad")));
 }
+
+#[test]
+fn wrong_hashes_are_forgotten_at_the_first_mismatch() {
+    let tmp = TempDir::new();
+    let source = tmp.file("image.bin", 20 * MIB, 6);
+    let state = tmp.dir("state");
+    let settled = SystemTime::now() - Duration::from_secs(60);
+    fs::File::options().write(true).open(&source).expect("open").set_modified(settled).expect("date");
+    let network = Network::loopback();
+    let send = || network.send(&source, 1).args(RATE).env("MCP_STATE_DIR", &state);
+    let first = tmp.dir("first");
+    let mut receiver = network.recv("r", &first).spawn();
+    send().spawn().expect(0, SOON);
+    receiver.expect(0, SOON);
+    // The value of one block is wrong, and the checksum is right: what a bug or a file that changed without a
+    // new time would leave.
+    let hashes = state.join("hashes");
+    let entry = hashes.join(&names(&hashes)[0]);
+    let mut bytes = fs::read(&entry).expect("read");
+    bytes.truncate(bytes.len() - 32);
+    *bytes.last_mut().expect("a value") ^= 1;
+    let sum = *blake3::hash(&bytes).as_bytes();
+    bytes.extend(sum);
+    fs::write(&entry, bytes).expect("write");
+    let end = send().run(SOON);
+    assert_eq!(end.code, Some(1), "{}", end.stderr);
+    assert!(end.stderr.contains("not what it was when it was hashed last; send it again"), "{}", end.stderr);
+    let second = tmp.dir("second");
+    let mut receiver = network.recv("r", &second).spawn();
+    send().spawn().expect(0, SOON);
+    receiver.expect(0, SOON);
+    assert_only_copy(&source, &second);
+}

@@ -31,8 +31,8 @@ impl Hashes {
         self.cache.load(self.source.file_id(), self.layout.block_log2(), self.layout.block_count())
     }
 
-    /// Keeps what the run has hashed. If it worked from memory and a device has failed, that may be
-    /// because the file is not what it was though nothing tells so: it is hashed again the next time.
+    /// Stores what the run has hashed. If the run used stored hashes, and the source or a device has failed,
+    /// the stored hashes may be wrong: they are removed, and the next run hashes the file again.
     pub fn keep(&self, from_cache: bool, failed: bool, machine: &Sender) -> io::Result<()> {
         let (file, log2) = (self.source.file_id(), self.layout.block_log2());
         if from_cache {

@@ -425,8 +425,12 @@ impl SendSession {
                 }
                 let sender = final_snapshot(engine.machine(), id, &store, now);
                 if let Some(hashes) = hashes.filter(|_| run.is_ok()) {
-                    let failed =
-                        sender.devices.iter().any(|row| matches!(row.assignment.state(), State::Failed(_)));
+                    let mismatch = matches!(side.part.outcome, Some(SenderOutcome::SourceFailed(_)));
+                    let failed = mismatch
+                        || sender
+                            .devices
+                            .iter()
+                            .any(|row| matches!(row.assignment.state(), State::Failed(_)));
                     if let Err(e) = hashes.keep(from_cache, failed, engine.machine()) {
                         side.tell(now, format!("cannot remember the hashes of the file: {e}"));
                     }
