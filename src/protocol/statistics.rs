@@ -80,7 +80,7 @@ pub struct TransferStatistics {
     pub cause: Option<Cause>,
     /// Symbols sent to this device alone.
     pub unicast_symbols: u64,
-    /// Time from its first join to its end (or to now).
+    /// Time from the start of the transfer to the end of its service, or to now; 0 while devices gather.
     pub elapsed: Duration,
 }
 

@@ -312,7 +312,6 @@ fn newcomer(
         link,
         duplicate: None,
         address,
-        joined: now,
         last_heard: now,
         last_gain: now,
         least_deficit: u64::MAX,

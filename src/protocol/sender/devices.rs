@@ -49,7 +49,6 @@ pub(super) struct Device {
     /// Another run with the same identifier wants to join: which, and since when.
     pub duplicate: Option<(AgreementKey, Time)>,
     pub address: SocketAddr,
-    pub joined: Time,
     pub last_heard: Time,
     /// When it was last known to have come closer to completion (or was taken up).
     pub last_gain: Time,
@@ -206,7 +205,9 @@ impl Device {
         self.service = Service::Group;
         self.compared = Compared::new(rounds);
     }
-    pub fn row(&self, gathering: bool, blocks: u32, now: Time) -> DeviceRow {
+    /// The row of a device, of an object with so many blocks, in a transfer that started at `started`.
+    pub fn row(&self, started: Option<Time>, blocks: u32, now: Time) -> DeviceRow {
+        let gathering = started.is_none();
         let own = &self.assignment;
         let assignment = self.recorded.clone();
         let reported = &self.reported;
@@ -230,7 +231,7 @@ impl Device {
                     self.cause
                 },
                 unicast_symbols: self.unicast_symbols,
-                elapsed: until.since(self.joined),
+                elapsed: until.since(started.unwrap_or(until)),
             },
         }
     }

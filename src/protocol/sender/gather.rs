@@ -25,12 +25,14 @@ pub(super) struct Gather {
     joins: u32,
     /// When gathering ends at the latest.
     pub until: Time,
+    /// When it ended and the transfer started.
+    pub started: Option<Time>,
     last_join: Option<Time>,
 }
 
 impl Gather {
     pub const fn new(until: Time) -> Self {
-        Self { probability: 1.0, joins: 0, until, last_join: None }
+        Self { probability: 1.0, joins: 0, until, started: None, last_join: None }
     }
 
     pub const fn joined(&mut self, now: Time) {
@@ -78,6 +80,7 @@ impl Sender {
 
     pub(super) fn start(&mut self, now: Time) {
         self.decide_on_skipping();
+        self.gather.started = Some(now);
         self.set_phase(Phase::Streaming, now);
         for index in self.devices.indices() {
             if !self.devices.get(index).is_final() {

@@ -386,6 +386,24 @@ fn missing_symbols_that_no_block_has_do_not_stop_the_group() {
 }
 
 #[test]
+fn times_of_devices_count_from_the_start_of_the_transfer() {
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(2));
+    let second = Duration::from_secs(1);
+    bench.join(1, 1);
+    bench.pass(second);
+    let elapsed = |bench: &Bench, row: usize| bench.sender.snapshot(bench.now).devices[row].transfer.elapsed;
+    assert_eq!(elapsed(&bench, 0), Duration::ZERO);
+    bench.join(2, 1);
+    let start = bench.now;
+    bench.pass(second);
+    bench.complete(1);
+    bench.pass(second);
+    // The one that waited and the one that did not took the same time; the first has ended.
+    assert_eq!(elapsed(&bench, 0), second);
+    assert_eq!(elapsed(&bench, 1), bench.now.since(start));
+}
+
+#[test]
 fn a_device_that_syncs_for_ever_or_lies_about_its_progress_is_given_up() {
     for lie in [false, true] {
         let mut bench = Bench::new(4, |_| {});

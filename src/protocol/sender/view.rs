@@ -45,8 +45,7 @@ impl Sender {
     }
 
     fn row(&self, index: DeviceIndex, now: Time) -> DeviceRow {
-        let gathering = self.phase == Phase::Gathering;
-        self.devices.get(index).row(gathering, self.config.layout.block_count(), now)
+        self.devices.get(index).row(self.gather.started, self.config.layout.block_count(), now)
     }
 
     /// A device comes to another state, if that can follow its present one. It is told once the store has it.
