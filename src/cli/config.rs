@@ -1,5 +1,5 @@
-//! Arguments resolved into what the commands run with: plain data, no more choices to make but
-//! those that need the network or the disk.
+//! The resolved configuration of a command: plain data. Only choices that need the network or the disk are
+//! left open.
 
 use super::args::{OutputArgs, RateChoice, RecvArgs, SendArgs, Slow};
 use crate::protocol::trust::Strangers;

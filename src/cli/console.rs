@@ -1,8 +1,8 @@
-//! The process's ties to whoever started it: signals, the terminal, and the time for the view to draw.
+//! The process's connection to its user: signals, the terminal, and the time at which the view draws.
 //!
-//! The first SIGINT or SIGTERM is to stop the session; the second SIGINT ends the process at once, by that
-//! signal: the shell sees 130, and sets its terminal right. When a console has been dropped, SIGINT ends
-//! the process at once.
+//! The first SIGINT or SIGTERM asks the session to stop. The second SIGINT kills the process by that signal, so
+//! that the shell sees status 130 and restores its terminal. After a console is dropped, SIGINT kills the
+//! process at once.
 
 use crate::session::events::{Events, SessionEvent, Weigh};
 use mio::net::UnixStream;

@@ -1,9 +1,9 @@
-//! Who this device is: a name chosen by `--id`, or an identifier kept in the state directory.
+//! The identifier of this device: derived from `--id`, or kept in the state directory.
 //!
-//! The kept one is a file `device-id` of two lines. While a receiver runs it holds an advisory
-//! lock on `device-id.lock` beside it, so that a second receiver on the same machine takes
-//! `device-id.2`, and so on. The lock has a file of its own because the identifier's file is
-//! replaced by renaming, and a lock stays with the file it was taken on.
+//! The kept one is a file `device-id` of two lines. A running receiver holds an advisory lock on
+//! `device-id.lock` beside it. A second receiver on the same machine then uses `device-id.2`, and so on. The
+//! lock needs a file of its own: the identifier's file is replaced by renaming, and a lock stays with the
+//! file that was locked.
 
 use crate::limits::MAX_LABEL;
 use crate::storage::{make_private_dir, set_aside, write_whole};

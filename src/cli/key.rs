@@ -1,5 +1,5 @@
-//! `mcp key`: the keyring by hand. Lines that are meant to be carried or piped go to standard output,
-//! what to do with them to standard error.
+//! `mcp key`: shows and changes the keyring. Lines to be carried or piped go to standard output, explanations to
+//! standard error.
 
 use super::args::{KeyArgs, KeyCommand};
 use super::exit::Exit;

@@ -1,4 +1,4 @@
-//! `mcp recv`: the configuration made into a receive session, and the session into a view.
+//! `mcp recv`: builds a receive session from the configuration, and shows its events in a view.
 
 use super::config::RecvConfig;
 use super::console::{Asked, Console};

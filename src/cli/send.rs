@@ -1,4 +1,4 @@
-//! `mcp send`: the configuration made into a send session, and the session into a view.
+//! `mcp send`: builds a send session from the configuration, and shows its events in a view.
 
 use super::config::SendConfig;
 use super::console::{Asked, Console};

@@ -1,11 +1,11 @@
-//! L1: what the bytes of an object are: the manifest that names them, and the extents they consist of.
+//! L1: the contents of an object: the manifest that names them, and their extents.
 //!
 //! *Content* is a flat range of bytes, which `layout` cuts into blocks. It consists of *extents*: data, or a hole
-//! that reads as zeros. A *manifest* lists the entries whose extents make up the content, in their order; its
-//! digest is the BLAKE3 hash of its encoding, whether it travels in the announce or as an object of its own.
+//! that reads as zeros. A *manifest* lists the entries whose extents make up the content, in order. Its digest is
+//! the BLAKE3 hash of its encoding, whether it is sent in the announcement or as an object of its own.
 //!
 //! - `entry`: one file: path, size, mode, modification time, extents. `extents`: runs of data and holes.
-//! - `encoding`: deterministic CBOR (RFC 8949, section 4.2), of which there is exactly one spelling.
+//! - `encoding`: deterministic CBOR (RFC 8949, section 4.2): a manifest has exactly one encoding.
 
 mod encoding;
 mod entry;

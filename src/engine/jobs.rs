@@ -1,5 +1,5 @@
-//! What the machines' jobs do, against the storage ports: pure functions of a job and its files,
-//! executed by worker threads or by the simulated world.
+//! The execution of the machines' jobs: functions of a job and its files, through the storage ports. Worker
+//! threads or the simulated world call them.
 
 use crate::content::{Entry, Extents, Manifest, Modified};
 use crate::crypto::digest::{chaining_value, root, symbol_digest};

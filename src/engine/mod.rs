@@ -1,4 +1,4 @@
-//! L4: THE loop. It joins a protocol machine to its ports and knows nothing of the protocol.
+//! L4: THE loop. It joins a protocol machine to its ports, and does not interpret the protocol.
 //!
 //! ```text
 //!            Net::receive        Jobs::finished     the clock         the handle
@@ -13,9 +13,9 @@
 //!        render -> Net::send     Jobs::submit    Net::listen      observer
 //! ```
 //!
-//! [`Engine::step`] never blocks: it takes one bounded batch of inputs, drains a bounded number of
-//! outputs and says when it wants to run again. Who waits, and on which clock, is the caller's
-//! business: [`run`] waits for sockets and real time, the simulated world pops its event queue.
+//! [`Engine::step`] never blocks. It takes one bounded batch of inputs, drains a bounded number of outputs, and
+//! returns when it wants to run again. The caller waits: [`run`] for sockets and real time, the simulated world for
+//! its event queue.
 
 pub mod jobs;
 pub mod render;

@@ -1,7 +1,6 @@
-//! From a [`Payload`] to the segments the network port takes. Nothing is allocated a datagram:
-//! the heads are written into one array that is used again and again, and bodies are borrowed
-//! from the machine's buffers or left in the mapped source. Only where symbols are sealed are they
-//! copied: what is encrypted needs a place of its own.
+//! Turns a [`Payload`] into the segments that the network port takes, without an allocation for each datagram.
+//! Headers are written into one array that is reused. Bodies are borrowed from the machine's buffers, or stay in
+//! the mapped source. Only sealed symbols are copied, because encryption needs a buffer.
 
 use crate::layout::Layout;
 use crate::limits::{HEADER_LEN, SYMBOL_HEADER_LEN, TAG_RESERVE};

@@ -1,11 +1,11 @@
-//! Drives an engine on real time: waits for sockets, workers, and whoever asks something of the machine.
-//! It knows nothing of signals or a terminal: those are the surface's.
+//! Drives an engine on real time: waits for sockets, workers and the handle. It knows nothing of signals or a
+//! terminal; those belong to `cli`.
 //!
-//! `epoll` counts in milliseconds, too coarse for pacing. Whole milliseconds are spent in the poll;
-//! the rest is slept with `std::thread::sleep` (some 50 us late on Linux, which the token bucket
-//! makes good), and a rest below [`SHORTEST_SLEEP`] is yielded away. Meanwhile sockets buffer.
+//! `epoll` counts in milliseconds, which is too coarse for pacing. The loop spends whole milliseconds in the poll
+//! and sleeps for the rest with `std::thread::sleep` (some 50 us late on Linux; the token bucket catches up). It
+//! yields for a rest below [`SHORTEST_SLEEP`]. Meanwhile sockets buffer.
 //!
-//! The clock is monotonic. A turn that took [`ABSENCE`] or longer was no turn: the process was stopped.
+//! The clock is monotonic. If a turn took [`ABSENCE`] or longer, the process was stopped.
 
 use super::{ABSENCE, Engine, EngineError, Jobs};
 use crate::net::Net;

@@ -4,9 +4,8 @@
 //!   loop thread --submit--> [queue] --> worker 1..n --> [done] --wake--> loop thread
 //! ```
 //!
-//! The queue needs no bound of its own: the engine refuses to have more than
-//! [`super::MAX_JOBS`] jobs under way. A worker that panics reports it as a finished job and goes
-//! on, so that its death can not hang the program.
+//! The queue needs no bound of its own: the engine has at most [`super::MAX_JOBS`] jobs in progress. A worker that
+//! panics reports a finished job and goes on, so a panic cannot hang the program.
 
 use super::Jobs;
 use std::collections::VecDeque;

@@ -1,9 +1,9 @@
-//! The number that tells a machine's sessions apart: it rises from one to the next.
+//! The session counter of this machine's sender. It rises from session to session.
 //!
-//! It is kept in the state directory and written before it is used. It is never below the clock either, so that it
-//! rises even where the directory is lost, restored from a backup or not there at all. Where the clock stands in
-//! 1970, the file alone makes it rise. No device refuses a session because of its number (decision 15), so what
-//! goes wrong here costs nothing but a warning.
+//! The counter is kept in the state directory and written before it is used. It is never below the clock, so it
+//! rises even if the directory is lost, restored from a backup or missing. If the clock stands in 1970, the
+//! file alone makes it rise. No device refuses a session because of its counter (decision 15), so an error here
+//! costs only a warning.
 
 use super::{Keyring, KeyringError, at, read_private};
 use crate::storage::write_private;

@@ -1,12 +1,11 @@
-//! Which interface to use. One that is named is taken, if it can do the task; otherwise the choice
-//! is the one a person would make, or an error that lists the candidates.
+//! Chooses the interface. A named one is used if it is suitable. Otherwise the choice is the one that a person
+//! would make, or an error that lists the candidates:
 //!
-//! - To a multicast group, not named: the only interface that is up, carries multicast, is not
-//!   loopback and has an address of the family (link-local ones count); of several the one that
-//!   carries the default route of the family, because that is where the other machines most
-//!   likely are; failing that, an error.
-//! - To a broadcast or plain address, not named: the one the kernel's routing uses.
-//! - To receive, not named: every interface that could carry a group; loopback if there is none.
+//! - To send to a multicast group: the only interface that is up, supports multicast, is not loopback, and has an
+//!   address of the family (a link-local one counts). Of several, the one with the default route of the family,
+//!   because the other machines are most likely there. Failing that, an error.
+//! - To send to a broadcast or unicast address: the one that the kernel's routing uses.
+//! - To receive: every interface that could carry a group; loopback if there is none.
 
 use super::destination::{AddressKind, Destination};
 use super::interface::{Interface, needs_scope};

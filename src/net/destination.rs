@@ -1,5 +1,5 @@
-//! The GROUP argument: a multicast group, a broadcast address or one machine's address, with an
-//! optional port and, for link-local IPv6, an optional interface (`ff02::1%eth0`).
+//! The GROUP argument: a multicast group, a broadcast address or the address of one machine, with an optional
+//! port and, for link-local IPv6, an optional interface (`ff02::1%eth0`).
 
 use super::interface::{Interface, needs_scope};
 use std::fmt;

@@ -8,9 +8,8 @@
 //!                                                 ◀── repairs by unicast
 //! ```
 //!
-//! A receiver sends by its own sockets alone, so that several on one machine have addresses that
-//! can be told apart although they share the group's port. What the sessions of one process share is in
-//! `share` and `exchange`.
+//! A receiver sends from its own sockets only. So several receivers on one machine have distinct addresses, although
+//! they share the group's port. `share` and `exchange` handle the ports that sessions of one process share.
 
 use super::destination::{AddressKind, Destination};
 use super::exchange::{Mailbox, ReadLabel, Taken};

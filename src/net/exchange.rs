@@ -1,13 +1,13 @@
-//! Sessions of this process that share a port hand one another what is theirs.
+//! Routes datagrams between the sessions of this process that share a port.
 //!
-//! A datagram can come in by a socket of another session than the one it is for: several senders have
-//! sockets at the feedback port, and all receivers on the same interfaces have one socket for the group's.
-//! Whoever receives it looks at its label (the session, and whether it is for all), takes what is its own
-//! where it lies, and puts copies of the rest into the others' boxes. With one session at a port nothing
-//! is looked at and nothing copied.
+//! A datagram can arrive at the socket of another session than its own: several senders have sockets at the
+//! feedback port, and all receivers on the same interfaces share one socket for the group's port. The session that
+//! receives a datagram reads its label (the session identifier, and whether it is an announcement). It handles its
+//! own datagrams in place, and copies the others to the mailboxes of their sessions. With one session at a port, no
+//! label is read and nothing is copied.
 //!
-//! Of a socket that several have, one is the leader: only it waits for the socket and receives from it. It
-//! is the one for which most comes in.
+//! Of the sessions that share one socket, one is the leader: only it waits for the socket and receives from it. It
+//! is the session that gets most of the datagrams.
 
 use crate::limits::MAX_MAILBOX_BYTES;
 use crate::units::{Arrival, SessionId};

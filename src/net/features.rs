@@ -1,4 +1,4 @@
-//! What the kernel can do for speed, and what is done without it.
+//! Optional features of the kernel for speed, and what to use without them.
 
 use std::fmt;
 

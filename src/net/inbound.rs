@@ -1,4 +1,4 @@
-//! Receiving a batch from a socket, which several sessions may have.
+//! Receives a batch from a socket, which several sessions may share.
 
 use super::features::Features;
 use super::portable;

@@ -1,6 +1,5 @@
-//! The machine's interfaces as they are now: index, name, flags, addresses, MTU and link speed,
-//! and what follows from them for a transfer (default rate, symbol size). Which of them to use is
-//! `choice.rs`'s business.
+//! The machine's interfaces at present: index, name, flags, addresses, MTU and link speed, and the defaults that
+//! follow from them (rate, symbol size). `choice` chooses among them.
 
 use super::sys;
 use crate::limits::{MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN, SYMBOL_HEADER_LEN, TAG_RESERVE};

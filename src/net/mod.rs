@@ -1,5 +1,5 @@
-//! L3: sockets: the choice of an interface, group membership, batched sending and receiving.
-//! Blind to the protocol. [`Net`] is the port of the engine; the simulated network has its own.
+//! L3: sockets: the choice of an interface, group membership, batched sending and receiving. Knows nothing of the
+//! protocol. [`Net`] is the engine's port; the simulated network implements it too.
 
 pub use crate::limits::MAX_BATCH;
 pub mod choice;

@@ -1,6 +1,6 @@
-//! A sender that cannot send: its interface is down, has gone, or has lost its address, or its queue takes
-//! nothing. Such things pass, most often, so they are waited out for a while. What comes back may have
-//! another index or another address, and the socket is made to fit it.
+//! Waits out a sender's outage: its interface is down, removed or without its address, or its queue accepts
+//! nothing. Most outages pass, so the sender waits for a while. An interface that comes back may have another
+//! index or another address; then the socket is replaced.
 
 use super::destination::{AddressKind, Destination};
 use super::endpoint::UdpNet;

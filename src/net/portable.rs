@@ -1,5 +1,5 @@
-//! Sending and receiving one datagram by one system call, which works on every Unix: what other
-//! systems than Linux use always, and Linux with its batches switched off.
+//! Sends and receives one datagram with one system call, which works on every Unix. Other systems than Linux
+//! always use this, and Linux does when batches are switched off.
 
 use super::{Segment, sys};
 use crate::limits::MAX_DATAGRAM;

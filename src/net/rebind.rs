@@ -1,6 +1,6 @@
-//! A receiver that follows its network: while nothing is heard, the interfaces are chosen anew, and groups
-//! joined where that makes a difference: an interface that was made anew has another index, and one that
-//! came late was not there when the groups were joined.
+//! Follows a receiver's network. While nothing is heard, it chooses the interfaces again and joins the groups on
+//! new ones: an interface that was created anew has another index, and one that came up late was missing when the
+//! groups were joined.
 
 use super::choice::ReceiveChoice;
 use super::endpoint::UdpNet;

@@ -1,5 +1,5 @@
-//! Which sockets a session's poll reports: its own ones, and of those that it shares the ones that it
-//! receives from; for writability only while a send would have blocked.
+//! Which sockets the poll of a session reports: its own, and of the shared ones those that it leads. It asks for
+//! writability only after a send would have blocked.
 
 use super::endpoint::UdpNet;
 use super::socket::Socket;

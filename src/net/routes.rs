@@ -1,5 +1,4 @@
-//! What the kernel's routing says: which interface carries the default route, and by which
-//! address it would send to a destination.
+//! Reads the kernel's routing: the interface with the default route, and the source address for a destination.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

@@ -1,4 +1,4 @@
-//! Refusals that do not end a transfer: counted, with the latest kept for the log.
+//! Send errors that do not end a transfer: counted, and the latest kept for the log.
 
 use std::fmt;
 use std::io;

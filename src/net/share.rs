@@ -1,9 +1,8 @@
 //! Ports that the sessions of this process share.
 //!
-//! Senders each have a socket of their own, aimed where they send, and all of them are bound to the
-//! feedback port as long as no other process has it. The kernel gives an answer to any of them; the
-//! [`Exchange`] brings it to its session. Receivers on the same interfaces have one socket for a group's
-//! port, of which one of them is the leader.
+//! Each sender has a socket of its own for its destination. All of them are bound to the feedback port, unless
+//! another process has it. The kernel delivers an answer to any of them, and the [`Exchange`] routes it to its
+//! session. Receivers on the same interfaces have one socket for a group's port; one of them is its leader.
 
 use super::exchange::{Exchange, Mailbox, MemberId, ReadLabel};
 use super::features::Features;

@@ -1,5 +1,5 @@
-//! One UDP socket with everything it should have: buffers, path MTU rules, GRO, the drop count,
-//! memberships; and receiving a batch from it.
+//! One UDP socket with all its options: buffers, path MTU discovery, GRO, the drop counter, memberships. Receives
+//! batches from it.
 
 use super::destination::{AddressKind, Destination};
 use super::features::Features;

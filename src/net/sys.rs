@@ -1,10 +1,9 @@
-//! The system calls of the network: gathering sends with `UDP_SEGMENT` or `sendmmsg`, `recvmmsg`
-//! with `UDP_GRO`, and the socket options that `socket2` does not have. All of `net`'s `unsafe` is
-//! here, and nothing else is: who sends what, and what a refusal means, is decided above.
+//! The system calls of the network: gathering sends with `UDP_SEGMENT` or `sendmmsg`, `recvmmsg` with `UDP_GRO`,
+//! and the socket options that `socket2` does not have. All `unsafe` code of `net` is here, and nothing else: the
+//! callers decide what to send and what an error means.
 //!
-//! What the callers may rely on: every function is safe to call with any arguments; a wrong
-//! argument makes the kernel answer with an error. Bytes of the mapped source
-//! ([`Body::Raw`]) are named in an `iovec` and looked at by the kernel only.
+//! Every function is safe to call with any arguments: for a wrong argument the kernel returns an error. Bytes of
+//! the mapped source ([`Body::Raw`]) appear only in an `iovec`, and only the kernel reads them.
 #![allow(unsafe_code)]
 
 use super::{Body, Segment};

@@ -1,6 +1,6 @@
-//! Getting a batch out by the fastest way the kernel takes: `UDP_SEGMENT`, else `sendmmsg`, else
-//! one by one. The ways are tried downwards while running, because support depends on the kernel, the
-//! driver and the route, and no option tells of all three.
+//! Sends a batch by the fastest method that the kernel supports: `UDP_SEGMENT`, else `sendmmsg`, else one by one.
+//! The methods are tried in this order while running, because support depends on the kernel, the driver and the
+//! route, and no option reports it.
 
 use super::features::Features;
 use super::{Segment, portable};

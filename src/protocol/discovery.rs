@@ -1,8 +1,8 @@
-//! Discovery: hears announces for as long as one likes, and says who sends what, and what is thought of
-//! them. It says nothing to anybody.
+//! Discovery: a machine that listens to announcements and lists their sessions, with the trust decision about each
+//! sender. It sends nothing.
 //!
-//! An announce can be a recording. What is listed here is what somebody once announced and somebody sends
-//! now; that a session is alive is for its admission to prove.
+//! An announcement can be a recording. A listed session was announced once, and somebody sends its announcements
+//! now. Only admission shows that a session is live.
 
 use super::need::Need;
 use super::packet_protection::{self, Found};

@@ -1,4 +1,4 @@
-//! What the machines tell the user: events at each change, snapshots for bars and reports.
+//! What the machines tell the user: events for changes, snapshots for bars and reports.
 
 use super::need::Need;
 use super::statistics::DeviceRow;

@@ -1,4 +1,4 @@
-//! Work the machines ask for: everything that takes time or touches the disk.
+//! Jobs that the machines request: everything that takes time or touches the disk.
 
 use crate::content::Entry;
 use crate::fec::{BlockAssembly, Buffer};

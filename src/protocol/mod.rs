@@ -1,6 +1,5 @@
-//! L2: the protocol, sans-IO: two state machines that are handed datagrams, times and finished
-//! jobs, and that hand out datagrams, jobs and events. They read no clock, draw no randomness of
-//! their own and do no I/O (I8).
+//! L2: the protocol, sans-IO. Two state machines take datagrams, times and finished jobs, and return datagrams,
+//! jobs and events. They read no clock, draw no randomness and do no I/O (I8).
 
 pub mod discovery;
 pub mod event;

@@ -1,5 +1,5 @@
-//! What a session asks of its devices that this program does not have: told to the user, who can then install a
-//! program that has it.
+//! Requirements of a session that this program does not meet. The user is told, and can install a program that
+//! meets them.
 
 use crate::limits::WIRE_VERSION;
 use crate::wire::{Announce, Capabilities, DecodeError, ObjectKind, Versions};

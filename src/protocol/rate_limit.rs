@@ -1,4 +1,4 @@
-//! A bound on what costs time for each datagram, so that a flood of forgeries costs no more.
+//! Bounds how often something costly is done for incoming datagrams, so that a flood of forgeries costs no more.
 
 use crate::time::Time;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! How a transfer goes, device by device: what is measured and shown, and decides nothing. How far a device is
-//! with its task is its [`Assignment`]'s to say.
+//! Statistics of the transfer to each device: measured and shown, without effect on the protocol. The
+//! [`Assignment`] has the state of the task.
 
 use crate::task::Assignment;
 use crate::units::DeviceId;

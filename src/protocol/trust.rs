@@ -1,5 +1,5 @@
-//! Whether a sender's key is to be believed: keys given by hand, keys seen before, and what becomes of
-//! strangers. Whether the sender *has* the key is for signatures to say; here is only whose it is.
+//! Trust in a sender's key: keys given by the user, keys seen before, and unknown keys. Signatures show that the
+//! sender *has* the key; this module decides whether the key is accepted.
 
 use crate::units::SenderKey;
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
-//! The egress budget: what the sessions of this process may send by one interface, all together.
+//! The egress budget: what the sessions of this process may send together on one interface.
 //!
-//! A token bucket of two levels. The tokens of the interface's rate are dealt out in equal parts to the
-//! sessions whose buckets are not full. A session that sends less than its part has a full bucket most
-//! of the time, so the others get what it leaves (max-min fairness), and it has its part back at once
-//! when it wants it. No byte is counted twice, and none is sent that was not paid for.
+//! A token bucket of two levels. The tokens of the interface's rate are dealt out in equal parts to the sessions
+//! whose buckets are not full. A session that sends less than its part has a full bucket most of the time, so the
+//! others get the rest (max-min fairness), and it gets its part back at once when it wants it. No byte is counted
+//! twice, and none is sent that was not paid for.
 //!
 //! ```text
 //!             rate of the interface

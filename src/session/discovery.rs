@@ -1,4 +1,4 @@
-//! Discovery on real sockets: who sends, for as long as one likes to know.
+//! Discovery on real sockets: lists senders until it is stopped.
 
 use super::StartError;
 use super::events::{Events, Weigh, Weight};

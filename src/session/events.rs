@@ -1,9 +1,9 @@
-//! The stream of a session's events: a bounded queue between the session's thread, which never waits for
-//! it, and whoever reads, as slowly as he likes.
+//! The event stream of a session: a bounded queue between the session's thread, which never waits for it, and a
+//! reader of any speed.
 //!
-//! What matters is kept. What only the latest matters of (the row of a device) takes the place of the one
-//! before, so the queue grows with the number of devices and not with time. The rest is left out once
-//! [`MAX_EVENTS`] wait, and counted.
+//! Important events are kept. An event of which only the latest counts (the row of a device) replaces the one
+//! before, so the queue grows with the number of devices and not with time. Other events are dropped and counted
+//! once [`MAX_EVENTS`] wait.
 
 use crate::protocol::event::{ReceiverEvent, SenderEvent};
 use crate::time::Time;

@@ -1,8 +1,8 @@
-//! What is left in the hands of whoever starts a session: its events, its controls, a snapshot, its end.
+//! The handle of a running session: its events, its controls, snapshots, and its outcome.
 //!
 //! ```text
 //!  Handle --commands--> [inbox] --wake--> the session's thread --events--> [queue] --> Events
-//!         <-------------- snapshots, made when asked for --------------
+//!         <-------------- snapshots, on request ------------------------
 //! ```
 
 use super::events::{EventSender, Events, Weigh, What};

@@ -1,5 +1,5 @@
-//! The hashes of large files, kept from run to run: what has not changed since need not be sent to those who
-//! have it, and that is known before the file has been read.
+//! The stored hashes of large files. With them, a sender knows the chaining values of an unchanged file before it
+//! has read the file, and need not send blocks that devices hold.
 
 use crate::layout::Layout;
 use crate::protocol::sender::Sender;

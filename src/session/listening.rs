@@ -1,4 +1,4 @@
-//! Where to listen for senders, all defaults resolved.
+//! Where a session listens for senders, with all defaults resolved.
 
 use super::{StartError, read_label};
 use crate::limits::{DEFAULT_GROUP_V4, DEFAULT_GROUP_V6};

@@ -1,16 +1,16 @@
-//! L4: sessions as values. A send session and a receive session are each built, started on a thread of
-//! their own, and left in the hands of whoever started them: what they say, what can be asked of them, how
-//! they ended. Any number of them run in one process. In here there are no signals, no terminal and no exit.
+//! L4: sessions as values. A send session and a receive session each are built and started on a thread of their own.
+//! The caller gets a handle: events, controls, a snapshot, the outcome. Any number of sessions run in one process.
+//! This module uses no signals, no terminal and no exit.
 //!
 //! ```text
 //!   SendSession::builder(..)     .start() --> SendHandle     events, start_now, stop, snapshot, wait
 //!   ReceiveSession::builder(..)  .start() --> ReceiveHandle  events, stop, snapshot, wait
-//!   Discovery::builder()         .start() --> DiscoveryHandle  who sends
+//!   Discovery::builder()         .start() --> DiscoveryHandle  lists senders
 //!
-//!   EgressBudget: what send sessions may send together by one interface
+//!   EgressBudget: what send sessions may send together on one interface
 //! ```
 //!
-//! A file to a receiver in the same process, over loopback:
+//! Send a file to a receiver in the same process, over loopback:
 //!
 //! ```
 //! use mcp::net::Destination;

@@ -1,4 +1,4 @@
-//! A receive session: takes part in one session and puts what comes into a sink.
+//! A receive session: takes part in one session and writes the object to a sink.
 
 use super::discovery::Discovered;
 use super::events::Events;

@@ -1,4 +1,4 @@
-//! A send session: one file to whoever asks for it.
+//! A send session: sends one file to the devices that join.
 
 use super::budget::{EgressBudget, EgressShare, EgressView};
 use super::events::Events;

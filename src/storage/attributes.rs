@@ -1,4 +1,4 @@
-//! What a file has beside its bytes: permission bits and the time of its last modification.
+//! Attributes of a file: permission bits and the time of its last modification.
 
 use rustix::fs::{Mode, Timespec, Timestamps};
 use rustix::io::retry_on_intr;

@@ -1,4 +1,4 @@
-//! A file that is in place already and may be the object: it is read, hashed by its user, and never written to.
+//! A file that is in place already and may be the object. It is read for hashing and never written to.
 
 use super::part::sync_directory;
 use super::refusal::{refused, shown};

@@ -1,8 +1,8 @@
-//! L3: where assignments are kept: task x device -> how far it is. Every completion request of a device is
-//! answered from here, and so are the exit code, the final table and the report.
+//! L3: where assignments are kept: task x device -> state. The sender answers joins from the store, and the exit
+//! code, the final table and the report are made from it.
 //!
-//! A store may be slow, and may fail. It is asked on a thread of its own (`engine::jobs`), never by a session's
-//! loop; what becomes of a failure is decided by `protocol::sender::records`.
+//! A store may be slow, and may fail. It is used on a thread of its own (`engine::jobs`), never by a session's loop.
+//! `protocol::sender::records` decides what a failure means.
 
 mod memory;
 

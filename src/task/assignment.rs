@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!             take up              start
-//!  (nothing) ────────► pending ──────────► active ──┬──► complete   for good
+//!  (nothing) ────────► pending ──────────► active ──┬──► complete   final
 //!                         ▲  └───────────┬──────────┼──► failed, with a reason
 //!                         │              └──────────┴──► lost
-//!                         └── take up again: the next attempt, from anything but complete
+//!                         └── take up again: the next attempt, from any state but complete
 //! ```
 //!
-//! Within one attempt a state only moves to the right. So of two records of one assignment the later one can be
-//! told without a clock, and a store may be given only the last of several.
+//! Within one attempt a state only moves to the right. So the later of two records of one assignment is known
+//! without a clock, and a store may be given only the last of several.
 
 use crate::units::{DeviceId, TaskId};
 

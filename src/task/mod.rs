@@ -1,5 +1,5 @@
-//! L1: tasks and assignments: what is to be done, for which device, and how far that has come. Values, and the
-//! rules of which state follows which; no storage (`store`) and nothing of a transfer (`protocol::statistics`).
+//! L1: tasks and assignments: what is to be done, for which device, and its state. Values, and the rules of which
+//! state follows which; no storage (`store`), and nothing about the transfer (`protocol::statistics`).
 
 mod assignment;
 

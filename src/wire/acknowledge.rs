@@ -1,4 +1,4 @@
-//! ACKNOWLEDGE: the sender has noted a device's end.
+//! ACKNOWLEDGE: the sender has recorded a device's COMPLETE or ABORT.
 
 use super::reader::{Reader, Result};
 use super::writer::Writer;

@@ -1,5 +1,5 @@
-//! What PROGRESS carries besides: how a stretch of a channel's datagrams arrived, from which the
-//! sender learns what the path carries.
+//! Arrivals, a part of PROGRESS: how a stretch of a channel's datagrams arrived. The sender learns from them what the
+//! path carries.
 
 use super::PacketNumber;
 use super::reader::{Reader, Result};

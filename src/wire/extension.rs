@@ -1,11 +1,11 @@
-//! Extensions: what may follow the fixed fields of every message but SYMBOL.
+//! Extensions, which may follow the fixed fields of every message but SYMBOL.
 //!
 //! ```text
 //!  type u16 (bit 15: critical, 15 bits: number) | length u16 | value     to the end of the message
 //! ```
 //!
-//! Numbers ascend and none comes twice. One that a message knows has one encoding. One that it does not know is
-//! passed over, or, if it is critical, makes the message one that is not understood.
+//! Numbers ascend, and none appears twice. A known extension has one encoding. A reader skips an unknown one; if it
+//! is critical, the reader does not understand the message.
 
 use super::header::header_bytes;
 use super::reader::{Reader, Result};

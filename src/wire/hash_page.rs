@@ -1,4 +1,4 @@
-//! HASH PAGE: chaining values of blocks, and in which form their symbols are sent.
+//! HASH PAGE: chaining values of blocks, and the codings of their symbols.
 
 use super::reader::{Reader, Result};
 use super::writer::Writer;

@@ -1,9 +1,8 @@
-//! L1: the wire format, one file per message: checked decode, encode, golden bytes both ways.
+//! L1: the wire format, one file for each message: checked decoding, encoding, golden bytes in both directions.
 //!
-//! `docs/protocol.md` is the specification. All integers are big-endian. Decoders check every
-//! field against its range and the datagram's length before anything is allocated (I7); whether
-//! a message fits its session is the protocol's business. The encoding is canonical: what decodes
-//! encodes to the same bytes again.
+//! `docs/protocol.md` is the specification. All integers are big-endian. Decoders check every field against its
+//! range and the datagram's length before they allocate (I7). `protocol` checks whether a message fits its
+//! session. The encoding is canonical: a decoded message encodes to the same bytes.
 
 mod abort;
 mod acknowledge;

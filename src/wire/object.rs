@@ -1,4 +1,4 @@
-//! The objects of a session, as ANNOUNCE tells of them, and where their blocks are numbered from.
+//! The objects of a session, as ANNOUNCE describes them, and the number of each one's first block.
 
 use super::reader::{Reader, Result};
 use super::writer::Writer;

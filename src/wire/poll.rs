@@ -1,4 +1,4 @@
-//! POLL: asks the devices for what they lack; and the invitation that POLL and ANNOUNCE carry.
+//! POLL: asks the devices what they lack. Also the invitation, which POLL and ANNOUNCE carry.
 
 use super::reader::{Reader, Result};
 use super::writer::Writer;

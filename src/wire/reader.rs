@@ -1,5 +1,5 @@
-//! A cursor over a datagram that cannot read past its end, and the errors it gives. Every read
-//! names its field, so that an error says what was wrong with which message.
+//! A cursor over a datagram that cannot read past its end, and its errors. Every read names its field, so that an
+//! error says which field of which message was wrong.
 
 use super::MessageKind;
 use crate::limits::{MAX_CONTROL, WIRE_VERSION};

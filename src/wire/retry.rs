@@ -1,4 +1,4 @@
-//! RETRY: the sender asks a device to show that it can be reached where it says it is.
+//! RETRY: validates a device's address before the sender spends anything on it.
 
 use super::reader::{Reader, Result};
 use super::writer::Writer;

@@ -1,4 +1,4 @@
-//! SUSPECT: blocks of a device disagree with their hashes: some of their symbols are forged or damaged.
+//! SUSPECT: blocks of a device disagree with their chaining values, because some symbols are forged or damaged.
 
 use super::reader::{Reader, Result};
 use super::writer::Writer;

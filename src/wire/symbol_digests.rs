@@ -1,4 +1,4 @@
-//! SYMBOL DIGESTS: what a block's source symbols are, signed, for devices that were told lies.
+//! SYMBOL DIGESTS: signed digests of a block's source symbols, for devices that have received forged ones.
 
 use super::reader::{Reader, Result};
 use super::writer::Writer;

@@ -1,5 +1,5 @@
-//! The counterpart of the reader: appends fields to a datagram. It does not check ranges;
-//! [`super::encode`] asserts that what was written decodes.
+//! The counterpart of the reader: appends fields to a datagram. It does not check ranges; [`super::encode_plain`]
+//! asserts in debug builds that the result decodes.
 
 use super::header::header_bytes;
 use super::{Header, MessageKind};

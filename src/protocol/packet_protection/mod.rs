@@ -1,15 +1,15 @@
-//! What protects datagrams on their way: the sender's signature, seals for the group, seals between the
-//! sender and one device (docs/decisions/0012-keys.md).
+//! The protection of datagrams: the sender's signatures, seals for the group, seals between the sender and one
+//! device (docs/decisions/0012-keys.md). `docs/protocol.md` specifies it.
 //!
 //! ```text
-//!  said to all     header | body | signature         (a symbol: header | body)
+//!  to the group    header | body | signature         (a symbol: header | body)
 //!                  └─ with a group key: header | sealed(body | signature) | tag
-//!  between two     header | sealed(body) | tag
+//!  to one side     header | sealed(body) | tag
 //!  JOIN            header | agreement key | cookie | proof | sealed(body) | tag
 //! ```
 //!
-//! The nonce of a seal is the packet number, and everything in clear before the sealed part is bound to
-//! it. Each key seals one direction for one purpose in one session, so a number never comes twice.
+//! The nonce of a seal is the packet number. Its associated data is everything in clear before the sealed part. Each
+//! key seals one direction for one purpose in one session, so no number is used twice under one key.
 
 #[cfg(any(test, feature = "sim"))]
 pub mod fakes;

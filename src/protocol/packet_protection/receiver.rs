@@ -1,5 +1,5 @@
-//! A device's side: it checks signatures, opens what is sealed for the group or for itself, and seals what
-//! it says.
+//! The device's side: checks signatures, opens what is sealed for the group or for this device, and seals the
+//! device's messages.
 
 use super::{
     DeviceKeys, GroupIdentity, Membership, SymbolSeal, Transcript, announce_key, clear_len, encode,

@@ -1,4 +1,4 @@
-//! The sender's side: it signs, seals for the group, and seals for and opens from each device.
+//! The sender's side: signs, seals for the group, and seals for and opens from each device.
 
 use super::{
     DeviceKeys, Membership, Transcript, clear_len, context, encode, is_signed, open, seal, session_id,

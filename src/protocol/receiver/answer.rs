@@ -1,4 +1,4 @@
-//! The answer to a poll: what is lacking, in one datagram, unless it is covered already.
+//! The answer to a poll: what the device lacks and repair advertisements do not cover, in one datagram.
 
 use super::blocks::{Blocks, Missing};
 use crate::limits::MAX_CONTROL;

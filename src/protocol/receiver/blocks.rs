@@ -1,15 +1,14 @@
-//! The blocks of the object on their way in: which are empty, partial, with a worker, stored,
-//! verified; the bounded pool of buffers; the chaining values.
+//! The incoming blocks of the object: the state of each, the bounded pool of buffers, the chaining values.
 //!
 //! ```text
 //!  empty ──symbol──► partial ──enough──► job ──stored──► verified
-//!                      │  ▲  ▲            │  └ its page has not come: waits with its value
+//!                      │  ▲  ▲            │  └ without its page: waits with its value
 //!                      ▼  │  │undecodable │
 //!                    spilled └────────────┤
 //!                         ▲               ▼ disagrees with its chaining value
 //!                         └─ sifted ── suspect
 //! ```
-//! Blocks that the device may hold already are in `resume`: they are not asked for until it is known.
+//! `resume` has the blocks that may be on the disk already. They are not requested until they are checked.
 
 mod missing;
 mod provisional;

@@ -1,4 +1,4 @@
-//! What the surface tells a receiver.
+//! Configuration of a receiver.
 
 use crate::crypto::derive::Secret;
 use crate::limits::RECEIVER_BUFFER_BYTES;

@@ -1,10 +1,10 @@
-//! Going over to another session of the same object: the sender was killed and started again.
+//! Failover to another session of the same object, after the sender was killed and started again.
 //!
-//! While the sender is silent, other sessions of it are joined as provisional ones without leaving this one.
-//! The first that admits us takes its place: the part file stays open, and what is verified in it is a candidate
-//! of the new session whose value is known, so that nothing is read again. Own packet numbers go on: an
-//! announcement may lead back to a session that was left, whose keys are the same again, and no number may be
-//! used twice under them.
+//! While its sender is silent, the receiver joins other sessions of that sender as provisional ones, without leaving
+//! its own. The first session that admits it replaces the old one. The part file stays open. Verified blocks become
+//! candidates of the new session with known values, so nothing is read again. The receiver's packet numbers
+//! continue: it may come back to a session that it has left, with the same keys, and no number may be used
+//! twice under one key.
 
 use super::{Receiver, State};
 use crate::protocol::event::ReceiverEvent;

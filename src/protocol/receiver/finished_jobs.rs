@@ -1,4 +1,4 @@
-//! What the receiver makes of finished jobs.
+//! Handles the results of jobs.
 
 use super::blocks::Blocks;
 use super::resume::Candidates;

@@ -1,4 +1,4 @@
-//! What comes in: announces, admissions, symbols, hash pages, polls, acknowledgements, aborts.
+//! Handles the sender's messages: announcements, admissions, symbols, hash pages, polls, acknowledgements, aborts.
 
 use super::answer::PendingAnswer;
 use super::blocks::{Blocks, Taken};

@@ -1,4 +1,4 @@
-//! Liveness: when something is due, joins, renewed group memberships, reports, and the sender's silence.
+//! Liveness: the next timeout, renewed group memberships, reports, and the sender's silence.
 
 use super::{Receiver, State};
 use crate::limits::{KEEPALIVE_INTERVAL, SENDER_SILENCE};

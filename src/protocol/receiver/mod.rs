@@ -7,11 +7,13 @@
 //!  finished ◄───────────────────────────┴───────────────────────────────── confirming
 //! ```
 //!
-//! - `config`: what it is told. `provisional_sessions`: those that have not admitted us.
-//!   `provisional`: what they say, and joining them. `session`: what the sender announced. `blocks`: what has arrived.
-//!   `resume`: what was here already. `failover`: the sender comes back with another session.
-//! - `answer`: NAK summaries. `inquiry`: when suspect blocks are asked about. `inbound`: messages. `finished_jobs`: what workers have done.
-//! - `liveness`: timers, joins, reports. `shutdown`: confirming, leaving, interrupts.
+//! - `config`: its configuration. `session`: the session that it takes part in.
+//! - `provisional_sessions`: sessions that have not admitted it, and their turns. `provisional`: finding and joining
+//!   them, and their messages.
+//! - `inbound`: messages. `answer`: NAK summaries. `inquiry`: when to ask about suspect blocks.
+//! - `blocks`: incoming blocks. `resume`: blocks that may be on the disk already. `failover`: going over to another
+//!   session of the sender. `finished_jobs`: results of jobs. `storage_delay`: how long the disk takes.
+//! - `liveness`, `timers`: timeouts, reports, the sender's silence. `shutdown`: confirming, leaving, interrupts.
 
 mod answer;
 mod blocks;

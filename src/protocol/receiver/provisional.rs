@@ -1,5 +1,5 @@
-//! Sessions that have not admitted this device: how they are found and joined, and what is heeded of what they say.
-//! `provisional_sessions` has the rules.
+//! Finds and joins sessions that have not admitted this device, and handles their messages. `provisional_sessions`
+//! has the rules of their turns.
 
 use super::blocks::Blocks;
 use super::inbound::is_sound;

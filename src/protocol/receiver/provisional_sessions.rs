@@ -1,14 +1,14 @@
 //! *Provisional* sessions: they were announced and have not admitted this device.
 //!
-//! An announce proves nothing about the present: it may be a recording. What proves that a session is live is an
-//! ADMIT, which is sealed to this run's fresh key. Until then nothing on the disk
-//! changes for it, what it sends stays in the block buffers, and its end ends nothing but itself.
+//! An announcement proves nothing about the present: it may be a recording. Only an ADMIT shows that a session is
+//! live, because it is sealed to this run's fresh key. Until then the session changes nothing on the disk, its
+//! symbols stay in the block buffers, and its end ends nothing else.
 //!
-//! One at a time has its *turn*: it is asked what the device holds, joined when it invites, and its
-//! symbols are kept. Its turn ends a second after the first join, or two seconds after it began if there was no
-//! invitation, but only if another one waits. Nothing that can be replayed keeps a session: it is dropped after
-//! [`PATIENCE`], counted from its first announce or from what was last sealed to this device alone. A later
-//! announce brings it back.
+//! One session at a time has its *turn*. During the turn the device looks up what it holds of the object, sends a
+//! JOIN when an invitation selects it, and keeps the session's symbols. If another session waits, the turn ends a
+//! second after the first JOIN, or after two seconds without an invitation. Messages that can be replayed do not
+//! extend a session: it is dropped [`PATIENCE`] after its first announcement or its last datagram sealed for
+//! this device. A later announcement adds it again.
 
 use super::blocks::Blocks;
 use super::session::Session;

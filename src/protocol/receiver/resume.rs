@@ -1,13 +1,14 @@
-//! Blocks that the device may hold already, from a run that broke off or in an earlier version of the
-//! object: *candidates*. Nothing is believed: each is read and hashed (or its value is known from a
-//! session before), and counts only if it has the chaining value that the sender gives.
+//! *Candidates*: blocks that the device may hold already, from an interrupted run or in an earlier version of the
+//! object. None is trusted. Each is read and hashed (or its value is known from an earlier session), and counts only
+//! if it has the chaining value that the sender gives.
 //!
 //! ```text
-//!  candidate ──its page is there──► ready ──job──► checking ──agrees──► verified
-//!      │ its bytes are written over      │                  │ disagrees
-//!      └──────────────► lacking ◄────────┴──────────────────┘
+//!  candidate ──its page arrives──► ready ──job──► checking ──agrees──► verified
+//!      │ its place is overwritten     │                  │ disagrees
+//!      └──────────────► lacking ◄─────┴──────────────────┘
 //! ```
-//! A candidate is not asked for, but taken in if it comes: whichever is first counts.
+//! The device does not request a candidate, but accepts its symbols if they arrive: whichever is complete first
+//! counts.
 
 use crate::ranges::BitSet;
 use crate::units::{BlockIndex, Digest};

@@ -1,4 +1,5 @@
-//! The session a receiver takes part in: what the sender announced, and how well it is heard.
+//! The session that a receiver takes part in: the fields of its announcement, the sender's address, and losses and
+//! arrivals by packet number.
 
 use super::Verifications;
 use crate::content::{Entry, Manifest};

@@ -1,4 +1,4 @@
-//! How long the disk takes: the smoothed time from asking for a block to be stored to its being stored.
+//! The storage delay: the smoothed time from the request to store a block to its completion.
 
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
 use crate::time::Time;

@@ -1,4 +1,4 @@
-//! When the receiver has to do what.
+//! The receiver's timers, and the bound on answers to RETRY.
 
 use super::config::ReceiverConfig;
 use super::inquiry::Inquiry;

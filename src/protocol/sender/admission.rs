@@ -1,8 +1,8 @@
-//! Who is let in: joins, cookies, the store's answer, devices that come back, and devices that
-//! claim to be the same one.
+//! Admission of devices: address validation (RETRY), key agreement, the status table's answer, returning devices
+//! and duplicate identifiers.
 //!
 //! ```text
-//!  JOIN ──► RETRY with a cookie            nothing is kept, nothing costly done, less sent than came
+//!  JOIN ──► RETRY with a cookie            nothing stored, nothing costly, fewer bytes than received
 //!  JOIN with the cookie ──► agree, open ──► store ──► ADMIT
 //! ```
 

@@ -1,4 +1,4 @@
-//! Announces: when the session is described, to whom, and what is said.
+//! Announcements: when they are sent, to whom, and their fields.
 
 use super::Sender;
 use crate::limits::{ANNOUNCE_INTERVAL, FEEDBACK_PER_SECOND};

@@ -1,5 +1,5 @@
-//! A repair channel: a destination, its packet counter, the repairs planned for it, and the state
-//! of its round. The group has one; each device in unicast repair has its own.
+//! A channel: a destination, its packet counter, its planned repairs, and the state of its round. The group has one;
+//! each device in unicast repair has its own.
 
 use super::pace::Pace;
 use super::planner::PlanKind;

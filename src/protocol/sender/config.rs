@@ -1,4 +1,4 @@
-//! What the surface tells a sender.
+//! Configuration of a sender.
 
 use super::policy::RepairPolicy;
 use crate::crypto::derive::Secret;

@@ -1,11 +1,11 @@
-//! Sending only what is missing: when every device that joined holds some of the object, from a run
-//! that broke off or in an earlier version.
+//! Delta mode: sending only what is missing, if every device that has joined holds some of the object, from an
+//! interrupted run or in an earlier version.
 //!
-//! The group is told all chaining values first, from the gathering on, and nothing is streamed: the
-//! position follows the pages of values, and the rounds of polls and answers bring out the union of
-//! what the devices lack. As nobody has anything of those blocks, they go out as source symbols.
+//! The sender sends all chaining values first, already while gathering, and streams nothing. The position follows the
+//! pages sent, and the rounds find the union of what the devices lack. Nobody has any symbol of those blocks, so they
+//! are sent as source symbols.
 //!
-//! A device that holds nothing, and is there at the start, has everything streamed to all.
+//! If one device at the start holds nothing, everything is streamed to all.
 
 use super::Sender;
 use crate::limits::HASHES_PER_PAGE;

@@ -1,4 +1,4 @@
-//! The devices of a session, as the sender sees them.
+//! The sender's state of each device, and sets of devices by class.
 
 use super::channel::Channel;
 use super::service::{Service, Unlike};

@@ -1,4 +1,4 @@
-//! What admitted devices say: NAK summaries, reports, receipts, aborts.
+//! Handles the messages of admitted devices: NAK summaries, reports, receipts, aborts.
 
 use super::Sender;
 use super::service::{Service, Unlike};

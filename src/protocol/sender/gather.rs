@@ -1,10 +1,9 @@
-//! Gathering: how devices are invited without their answers flooding the sender.
+//! Gathering: invites devices without being flooded by their answers.
 //!
-//! The number of devices out there is unknown, and they may all have been waiting for this sender,
-//! or start at the same moment. So each device begins cautiously by itself: it answers the first
-//! announces it hears with a low probability that rises from one to the next
-//! ([`crate::limits::join_ceiling`]). And the sender watches: as soon as an announce brings more joins
-//! than their share of the feedback bound (I10) allows, it lowers the probability of all.
+//! The number of devices is unknown. All of them may have been waiting for this sender, or start at the same moment.
+//! So each device limits itself: it answers the first announcements that it hears with a low probability that rises
+//! from one to the next ([`crate::limits::join_ceiling`]). When an announcement brings more joins than their share of
+//! the feedback budget (I10), the sender lowers the probability for all devices.
 
 use super::Sender;
 use crate::limits::JOINS_PER_SECOND;

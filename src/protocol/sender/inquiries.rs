@@ -1,8 +1,8 @@
-//! Suspect blocks that devices ask about: a worker makes the digests of their source symbols, and they go out
-//! signed, to the device that asked, or to the group if several did meanwhile.
+//! Digests for suspect blocks. A worker computes the digests of a block's source symbols. The sender signs them and
+//! sends them to the device that asked, or to the group if several have asked.
 //!
-//! Whatever devices ask, the digests take no more than their own rate and, beside the group's work, the
-//! unicast share; what does not fit the queue is asked for again.
+//! Whatever devices ask, digests take no more than a rate of their own, and no more than the unicast share while the
+//! group has work. What does not fit the queue is asked for again.
 
 use super::Sender;
 use crate::limits::{DIGEST_RATE, DIGESTS_PER_MESSAGE, MAX_INQUIRIES, MAX_SUSPECTS};

@@ -1,4 +1,4 @@
-//! Liveness: devices that fall silent or make no headway, and whether the source is still sound.
+//! Liveness: devices that fall silent or make no progress, and whether the source is unchanged.
 
 use super::Sender;
 use super::devices::Class;

@@ -4,19 +4,18 @@
 //!  join ──► gather ──► stream ──► repair ◄──► linger ──► closing ──► finished
 //!             │           │  polls and repairs of the group run beside the stream
 //!             │           └► unicast repairs, within their share of the rate
-//!             └ nobody came: finished
+//!             └ no device joined: finished
 //! ```
 //!
-//! - `config`: what it is told. `policy`: how it repairs. `gather`: invitations, the start.
-//! - `devices`: whom it serves. `service`: who serves a device. `records`: what the store has of it.
-//! - `delta`: sending only what is missing, where all hold some of it already.
-//! - `stream`: source symbols, hashes ahead of them, and what goes out next at the paced rate.
-//! - `rounds`: polls of the group, and what becomes of their answers. `planner`: the repairs of a round.
-//! - `unicast_repair`: unicast repairs. `channel`: a destination, its repairs and its `pace`.
-//! - `inquiries`: digests for devices that were told lies.
-//! - `rate`: what reports of arrivals make of the paces. `admission`: joins. `feedback`: what devices say.
-//! - `announce`: descriptions of the session. `liveness`: devices that fall silent. `shutdown`: lingering, the end.
-//! - `view`: what is told of it.
+//! - `config`: its configuration. `policy`: the repair policy. `view`: what it tells the user.
+//! - `announce`: announcements. `gather`: invitations, the start. `admission`: joins.
+//! - `devices`: the state of each device. `service`: who serves a device. `records`: the store.
+//! - `stream`: source symbols, hashes ahead of them, and the next datagram at the paced rate. `delta`: sending only
+//!   what is missing.
+//! - `feedback`: messages of devices. `rounds`: polls of the group and their answers. `planner`: the repairs of a
+//!   round. `unicast_repair`: the same for one device. `inquiries`: digests of suspect blocks.
+//! - `channel`: a destination with its repairs. `pace`: how fast it sends. `rate`: the rates that follow from reports.
+//! - `liveness`: devices that fall silent. `shutdown`: lingering, the end.
 
 mod admission;
 mod announce;

@@ -1,5 +1,5 @@
-//! How fast a channel sends: a token bucket at the rate that its controller has found, and when its
-//! datagrams went out, which is what the devices' reports are held against.
+//! How fast a channel sends: a token bucket at the rate that its controller has found, and the times at which its
+//! datagrams were sent, which devices' reports are compared with.
 
 use crate::pacing::{Clear, RateController, RateMode, Sample, TokenBucket, Trial};
 use crate::time::Time;

@@ -1,8 +1,8 @@
-//! The repair planner: what a round of NAK summaries costs the channel, block by block.
+//! The repair planner: the cheapest repair of each block for a round of NAK summaries.
 //!
-//! With M the largest deficit of any device and U the number of distinct missing source symbols,
-//! the channel pays max(M), never the sum (I9): either the U symbols again, where that is cheap
-//! (no encoding, no decoding), or M fresh repair symbols that mend a different loss everywhere.
+//! M is the largest deficit of any device, U the number of distinct missing source symbols. The channel pays for the
+//! largest deficit, never the sum (I9). The plan is either to resend the U symbols, if U is not much larger than M (no
+//! encoding, no decoding), or M fresh repair symbols, each of which repairs a different loss at every device.
 
 use crate::limits::HASHES_PER_PAGE;
 use crate::ranges::BitSet;

@@ -1,6 +1,5 @@
-//! The repair policy: whether devices are asked what they lack, who is served by unicast, and what is sent that
-//! nobody has asked for. It is a value of the configuration; the rest of the sender asks it and does not
-//! know which one it is.
+//! The repair policy: whether devices are polled, which ones unicast repair serves, and what is sent without being
+//! requested. It is a value of the configuration; the rest of the sender does not know which policy it has.
 
 use super::Sender;
 use super::planner::PlanKind;

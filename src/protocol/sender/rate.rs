@@ -1,12 +1,11 @@
-//! What the devices' reports of arrivals make of the rates.
+//! The rates that follow from the devices' reports of arrivals.
 //!
-//! The group: a change of its rate begins an epoch. Stretches of datagrams sent wholly within it are
-//! judged device by device; when enough devices have reported, the epoch ends, and the slowest path
-//! decides. A device that carries less than half of what the others do does not slow them all down,
-//! if the user's policy says so: it is moved to unicast. So no report, true or not, costs the group more than
-//! half of its rate (I3).
+//! The group: a change of its rate begins an epoch. Stretches of datagrams sent wholly within the epoch are evaluated
+//! for each device. When enough devices have reported, the epoch ends, and the slowest path decides. A device that
+//! carries less than half of the others' rate does not decide, unless the user's policy says so: it is moved to
+//! unicast. So no report, true or false, costs the group more than half of its rate (I3).
 //!
-//! Unicast repair: the same for its one device alone.
+//! Unicast repair: the same for one device alone.
 
 use super::service::Unlike;
 use super::{Sender, SlowPolicy};

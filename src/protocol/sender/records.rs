@@ -1,9 +1,9 @@
-//! What the store is asked and told: look-ups of devices that want to join, and records of how far devices are.
-//! Both are jobs, at most one of each at a time; what comes up meanwhile goes into the next one together.
+//! The requests to the store: look-ups of devices that want to join, and records of assignments. Both are jobs, at
+//! most one of each at a time. Whatever comes up meanwhile goes into the next one together.
 //!
-//! A store that fails is asked again, ever more seldom. When it has failed, or not answered, for
-//! [`STORE_PATIENCE`], it is given up: devices that are being served go on, nobody else is let in, no receipt is
-//! acknowledged, and the session ends with [`SenderOutcome::StoreFailed`].
+//! A store that fails is tried again at growing intervals. When it has failed, or not answered, for
+//! [`STORE_PATIENCE`], the sender gives it up: admitted devices are served on, no other device is admitted, no receipt
+//! is acknowledged, and the session ends with [`SenderOutcome::StoreFailed`].
 
 use super::Sender;
 use super::devices::Devices;

@@ -1,5 +1,5 @@
-//! The group's rounds: a poll invites answers, the answers are planned together, the repairs go out,
-//! the next poll follows; one round at a time, beside the stream.
+//! The group's rounds: a poll invites answers, the planner turns the answers into repairs, the repairs are sent, and
+//! the next poll follows. There is one round at a time, beside the stream.
 
 use super::Sender;
 use super::channel::Round;

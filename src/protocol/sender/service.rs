@@ -1,13 +1,13 @@
 //! Who serves a device: the group's rounds, unicast repair, or both.
 //!
 //! ```text
-//!   there at the start                caught up, or regrouped
+//!   present at the start              caught up, or regrouped
 //!        └──► Group ◄──────────────────────────────┬──────────────┐
 //!   late        │ unlike the group                 │              │
 //!    └──► Behind{below} ──────────────► UnicastOnly{reason}       │
 //!               │ six polls unanswered             │              │
 //!               └──────────► GroupOnly{waits} ◄────┘              │
-//!   from anywhere: Ended, and back by taking the task up again ───┘
+//!   from any state: Ended, and back by taking the task up again ──┘
 //! ```
 
 use crate::time::Time;

@@ -1,4 +1,4 @@
-//! Shutdown: lingering for late devices, and the goodbye.
+//! Shutdown: lingering for late devices, and the last ABORTs.
 
 use super::Sender;
 use super::devices::Class;

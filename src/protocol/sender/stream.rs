@@ -1,5 +1,5 @@
-//! The stream and what goes out next: source symbols block after block, hashes ahead of them,
-//! repairs before them, unicast repairs within their share.
+//! The stream: source symbols block after block, with hashes ahead of them. Chooses the next datagram at the paced
+//! rate: repairs first, then the stream, and unicast repairs within their share.
 
 use super::channel::Batch;
 use super::{BlockInfo, Sender};

@@ -1,5 +1,5 @@
-//! Unicast repair sessions: polls, answers and repairs for one device at its own address, beside
-//! the group's rounds; and the regrouping of those left over.
+//! Unicast repairs: polls, answers and repairs for one device at its own address, beside the group's rounds; and the
+//! regrouping of the last devices.
 
 use super::Sender;
 use super::channel::Round;

@@ -1,4 +1,4 @@
-//! What is told of the sender: an overview, rows for its devices, and an event when a row has changed.
+//! What the sender tells the user: an overview, rows of its devices, and an event when a row has changed.
 
 use super::Sender;
 use super::service::Service;

@@ -1,4 +1,4 @@
-//! What is missing of the object: hash pages, whole blocks, symbols of blocks.
+//! What the object lacks: hash pages, whole blocks, symbols of blocks.
 
 use super::Blocks;
 use crate::fec::BlockAssembly;

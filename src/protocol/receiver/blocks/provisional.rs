@@ -1,4 +1,4 @@
-//! Blocks of a session that has not admitted the device: there is no part file that they could go to.
+//! Blocks of a session that has not admitted the device: there is no part file to store them in.
 
 use super::{Blocks, ReceiverJob};
 use crate::layout::Layout;
