@@ -5,13 +5,13 @@ use crate::time::Time;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Weight of what was smoothed before, against one new measurement.
+/// Weight of the smoothed value against one new measurement.
 const WEIGHT: u32 = 7;
 
-/// The time that a block waits for its storage. Jobs are bounded, and so is this.
+/// The time that a block waits for its storage. The number of jobs bounds its size.
 #[derive(Debug, Default)]
 pub(super) struct StorageDelay {
-    /// When blocks were handed to the workers.
+    /// When blocks were handed to workers.
     begun: BTreeMap<u32, Time>,
     smoothed: Option<Duration>,
 }
