@@ -9,10 +9,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A smaller file is hashed in no time.
+/// A smaller file is hashed fast enough.
 const WORTH_REMEMBERING: u64 = 16 << 20;
 
-/// What is remembered of the file's hashes from run to run.
+/// The stored hashes of a file.
 pub(super) struct Hashes {
     cache: HashCache,
     source: Arc<FileSource>,
@@ -20,19 +20,19 @@ pub(super) struct Hashes {
 }
 
 impl Hashes {
-    /// Of a file that is worth it; none without a directory to keep them in.
+    /// The store for a file. `None` if the file is small, or there is no directory.
     pub fn of(dir: Option<PathBuf>, source: &Arc<FileSource>, layout: Layout) -> Option<Self> {
         let cache = HashCache::new(&dir.filter(|_| source.size() >= WORTH_REMEMBERING)?);
         Some(Self { cache, source: Arc::clone(source), layout })
     }
 
-    /// Those of an earlier run, if the file has not changed since.
+    /// The hashes of an earlier run, if the file has not changed since.
     pub fn load(&self) -> Option<Vec<Digest>> {
         self.cache.load(self.source.file_id(), self.layout.block_log2(), self.layout.block_count())
     }
 
-    /// Keeps what the run has hashed. If it worked from memory and a device has failed, that may be
-    /// because the file is not what it was though nothing tells so: it is hashed again the next time.
+    /// Stores the hashes of this run. If the run used stored ones and a device has failed, the file may have
+    /// changed without a trace: then they are dropped, and the next run hashes again.
     pub fn keep(&self, from_cache: bool, failed: bool, machine: &Sender) -> io::Result<()> {
         let (file, log2) = (self.source.file_id(), self.layout.block_log2());
         if from_cache {

@@ -6,31 +6,31 @@ use crate::net::endpoint::Families;
 use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, ReceiveChoice, UdpNet};
 use std::net::SocketAddr;
 
-/// See the module.
+/// See the module's description.
 pub(super) struct Listening {
-    /// The one that was named.
+    /// The named group.
     pub group: Option<Destination>,
     interfaces: Vec<Interface>,
-    /// To be made again when the network changes.
+    /// Chooses again when the network changes.
     choice: ReceiveChoice,
     /// Why there is no interface yet.
     lacking: Option<InterfaceError>,
-    /// All that are listened to: the rendezvous groups and the one that was named.
+    /// All groups to listen to: the rendezvous groups and the named one.
     pub groups: Vec<SocketAddr>,
     families: Families,
     port: u16,
 }
 
 impl Listening {
-    /// At the rendezvous groups, and at `group` if one is named; at its port, or at `port`.
+    /// Listens at the rendezvous groups, and at `group` if one is named; at its port, or at `port`.
     ///
     /// # Errors
-    /// When no interface will do, and none will come.
+    /// If no interface is suitable, and none will be.
     pub fn new(interface: Option<String>, group: Option<Destination>, port: u16) -> Result<Self, StartError> {
         let mut choice = ReceiveChoice::new(interface, group);
         let (interfaces, lacking) = match choice.choose() {
             Ok(interfaces) => (interfaces, None),
-            // A machine that starts may be quicker than its network.
+            // A machine that starts up may be faster than its network.
             Err(e) if e.may_pass() => (Vec::new(), Some(e)),
             Err(e) => return Err(e.into()),
         };
@@ -52,10 +52,10 @@ impl Listening {
         Ok(Self { group, interfaces, choice, lacking, groups, families, port })
     }
 
-    /// The sockets, and what the user should know.
+    /// Opens the sockets. Returns them with warnings for the user.
     ///
     /// # Errors
-    /// When another program keeps the port to itself.
+    /// If another program holds the port exclusively.
     pub fn open(&self) -> Result<(UdpNet, Vec<String>), StartError> {
         let net = UdpNet::receiver(
             &self.interfaces,
