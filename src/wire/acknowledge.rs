@@ -3,7 +3,8 @@
 use super::reader::{Reader, Result};
 use super::writer::Writer;
 
-/// Ends the repetition of a [`super::Complete`] or of a device's [`super::Abort`]. Whose it is, the seal says.
+/// Ends the repetition of a device's [`super::Complete`] or [`super::Abort`]. The channel identifies the
+/// device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Acknowledge;
 

@@ -12,7 +12,7 @@ pub struct Arrivals {
     pub first: PacketNumber,
     /// The last, of the same channel; above `first`.
     pub last: PacketNumber,
-    /// How many of them came, at least 2.
+    /// How many of them arrived, at least 2.
     pub received: u32,
     /// Microseconds from the arrival of the first to that of the last.
     pub elapsed_us: u32,

@@ -5,7 +5,7 @@ use super::writer::Writer;
 use crate::limits::MAX_SUSPECTS;
 use crate::units::BlockIndex;
 
-/// Asks for the digests of these blocks' source symbols, to tell which are wrong.
+/// Requests the digests of these blocks' source symbols, to find the wrong ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suspect {
     /// The blocks, 1 to [`MAX_SUSPECTS`], rising.

@@ -12,7 +12,8 @@ pub struct SymbolDigests {
     pub block: BlockIndex,
     /// ESI of the first symbol.
     pub first_esi: Esi,
-    /// Of it and those that follow, 1 to [`DIGESTS_PER_MESSAGE`]; none beyond [`MAX_SOURCE_SYMBOLS`].
+    /// Digests of this and the following symbols, 1 to [`DIGESTS_PER_MESSAGE`], none beyond
+    /// [`MAX_SOURCE_SYMBOLS`].
     pub digests: Vec<SymbolDigest>,
 }
 
