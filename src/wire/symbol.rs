@@ -7,8 +7,8 @@ use super::{Header, MessageKind};
 use crate::limits::{HEADER_LEN, MAX_ESI, MAX_SYMBOL_SIZE, SYMBOL_HEADER_LEN};
 use crate::units::{BlockIndex, Esi};
 
-/// One encoding symbol of a block. `payload` is shorter than the symbol size only for the last source symbol
-/// of the last block of an object.
+/// One encoding symbol of a block. `payload` may be shorter than the symbol size only for the last source
+/// symbol of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Symbol<'a> {
     /// The block.
