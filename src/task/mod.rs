@@ -17,7 +17,7 @@ pub enum TaskKind {
     Install,
     /// Update an installed version with it.
     Update,
-    /// Run it with other tasks.
+    /// Feed it to a batch job.
     Batch,
 }
 

@@ -46,7 +46,7 @@ impl TaskKind {
     pub const INSTALL: Self = Self(1);
     /// Update something with it.
     pub const UPDATE: Self = Self(2);
-    /// Run several tasks.
+    /// Feed it to a batch job.
     pub const BATCH: Self = Self(3);
 }
 
