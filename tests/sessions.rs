@@ -7,8 +7,8 @@ mod support;
 use mcp::net::Destination;
 use mcp::protocol::event::{ReceiverOutcome, SenderEvent, SenderOutcome};
 use mcp::session::{
-    Discovery, EgressBudget, RateChoice, ReceiveHandle, ReceiveSession, SendHandle, SendSession, Target,
-    Wanted, What,
+    Discovery, EgressBudget, Listen, RateChoice, ReceiveHandle, ReceiveSession, SendHandle, SendSession,
+    Target, Wanted, What,
 };
 use mcp::storage::{FileSink, FileSource};
 use mcp::units::Rate;
@@ -40,10 +40,13 @@ fn send(file: &Path, to: Destination) -> SendSession {
         .gather(PATIENCE, PATIENCE)
 }
 
+fn on_loopback() -> Listen {
+    Listen { interface: Some("lo".into()), ..Listen::default() }
+}
+
 fn receive(out: &Path, group: Destination) -> ReceiveSession {
     ReceiveSession::builder(Wanted::First, FileSink::new(Some(out.to_owned()), false))
-        .group(Some(group))
-        .interface(Some("lo".into()))
+        .listen(Listen { group: Some(group), ..on_loopback() })
         .timeout(PATIENCE)
 }
 
@@ -133,7 +136,7 @@ fn eight_at_once_to_groups_hosts_and_everybody() {
             (send(&source, to).budget(budget.clone()).start().unwrap(), receiver, source, out)
         })
         .collect();
-    let discovery = Discovery::builder().group(Some(others[0])).interface(Some("lo".into())).start().unwrap();
+    let discovery = Discovery::start(Listen { group: Some(others[0]), ..on_loopback() }).unwrap();
     for (n, to) in (6_u64..).zip(others) {
         let (source, out) = (tmp.file(format!("f-{n}"), 2 * MIB + n, n), tmp.dir(&format!("out-{n}")));
         let sender = send(&source, to).budget(budget.clone()).start().unwrap();
@@ -147,8 +150,7 @@ fn eight_at_once_to_groups_hosts_and_everybody() {
         assert_eq!((found.size, found.name.as_str()), (2 * MIB + n, format!("f-{n}").as_str()));
         let sink = FileSink::new(Some(out.clone()), false);
         let receiver = ReceiveSession::builder(Wanted::This(found), sink)
-            .port(port)
-            .interface(Some("lo".into()))
+            .listen(Listen { port, ..on_loopback() })
             .timeout(PATIENCE)
             .start()
             .unwrap();

@@ -10,7 +10,7 @@ use crate::keyring::{Keyring, KnownSender};
 use crate::net::Destination;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, ReceiverSnapshot};
 use crate::protocol::trust::TrustDecision;
-use crate::session::{ReceiveHandle, ReceiveSession, SessionEvent, Wanted, What};
+use crate::session::{Listen, ReceiveHandle, ReceiveSession, SessionEvent, Wanted, What};
 use crate::storage::{Earlier, EarlierFile, FileSink};
 use crate::time::Time;
 use crate::ui::{ReceiverIntro, ReceiverView, receiver_view, refused};
@@ -53,15 +53,13 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
     }
     let mut console =
         Console::new(false).map_err(|e| Error::Environment(format!("cannot wait for signals: {e}")))?;
+    let listen =
+        Listen { group, port: config.port, interface: config.interface.clone(), group_keys: keys, trust };
     let session = ReceiveSession::builder(Wanted::First, sink)
         .earlier(earlier.map(|file| Box::new(file) as Box<dyn Earlier>))
-        .group(group)
-        .port(config.port)
-        .interface(config.interface.clone())
+        .listen(listen)
         .device(identity.device, identity.label.clone())
         .timeout(config.timeout)
-        .group_keys(keys)
-        .trust(trust)
         .start()
         .map_err(|e| environment(&e))?;
     let mut view = receiver_view(config.style, intro(&session));

@@ -3,28 +3,17 @@
 use super::StartError;
 use super::events::{Events, Weigh, Weight};
 use super::handle::{Desk, Part, Running};
-use super::listening::Listening;
-use crate::crypto::group::GroupKeys;
+use super::listening::{Listen, Listening};
 use crate::engine::run::RunError;
 use crate::engine::{Engine, Jobs};
-use crate::limits::DEFAULT_PORT;
-use crate::net::Destination;
 use crate::protocol::Control;
 pub use crate::protocol::discovery::{Discovered, DiscoveryEvent};
 use crate::protocol::discovery::{Discovery as Machine, DiscoveryConfig};
-use crate::protocol::trust::Trust;
 use crate::time::Time;
 use std::convert::Infallible;
 
-/// A discovery in the making. What is not said has its default.
-#[derive(Default)]
-pub struct Discovery {
-    group: Option<Destination>,
-    port: Option<u16>,
-    interface: Option<String>,
-    group_keys: Vec<GroupKeys>,
-    trust: Trust,
-}
+/// Lists who sends; see [`Discovery::start`].
+pub struct Discovery;
 
 /// A discovery that runs; see [`Discovery::start`]. Dropping it ends it.
 pub struct DiscoveryHandle {
@@ -64,56 +53,16 @@ impl DiscoveryHandle {
 }
 
 impl Discovery {
-    /// Listens at the rendezvous groups.
-    #[must_use]
-    pub fn builder() -> Self {
-        Self::default()
-    }
-    /// Listen to this group as well, at its port.
-    #[must_use]
-    pub const fn group(mut self, group: Option<Destination>) -> Self {
-        self.group = group;
-        self
-    }
-    /// Listen at this port where no group is named [default: 7417].
-    #[must_use]
-    pub const fn port(mut self, port: u16) -> Self {
-        self.port = Some(port);
-        self
-    }
-    /// By this interface, given by its name or one of its addresses [default: all that carry groups].
-    #[must_use]
-    pub fn interface(mut self, interface: Option<String>) -> Self {
-        self.interface = interface;
-        self
-    }
-    /// List only sessions sealed with one of these [default: only such as are not sealed].
-    #[must_use]
-    pub fn group_keys(mut self, keys: Vec<GroupKeys>) -> Self {
-        self.group_keys = keys;
-        self
-    }
-    /// Whom files would be taken from [default: anybody, and said to be unverified].
-    #[must_use]
-    pub fn trust(mut self, trust: Trust) -> Self {
-        self.trust = trust;
-        self
-    }
-
-    /// Starts it, on a thread of its own.
+    /// Listens at the rendezvous groups, and where `listen` says, on a thread of its own.
     ///
     /// # Errors
     /// When no interface will do, or the system refuses a socket or a thread.
-    pub fn start(self) -> Result<DiscoveryHandle, StartError> {
-        let listening = Listening::new(self.interface, self.group, self.port.unwrap_or(DEFAULT_PORT))?;
+    pub fn start(listen: Listen) -> Result<DiscoveryHandle, StartError> {
+        let listening = Listening::new(&listen)?;
         let desk = Desk::new().map_err(StartError::cannot_wait)?;
-        let (net, warnings) = listening.open()?;
-        warnings.into_iter().for_each(|warning| desk.warn(warning));
-        let config = DiscoveryConfig {
-            groups: listening.groups,
-            group_keys: self.group_keys.iter().flat_map(GroupKeys::secrets).cloned().collect(),
-            trust: self.trust,
-        };
+        let net = listening.open(&desk)?;
+        let config =
+            DiscoveryConfig { groups: listening.groups, group_keys: listen.secrets(), trust: listen.trust };
         let machine = Machine::new(config, desk.host.now());
         let running = desk.run(
             "discovery".into(),

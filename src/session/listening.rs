@@ -1,14 +1,54 @@
-//! Where a session listens for senders, with all defaults resolved.
+//! Where to listen for senders and whom to trust: as asked for, and with all defaults resolved.
 
+use super::events::Weigh;
+use super::handle::Desk;
 use super::{StartError, read_label};
-use crate::limits::{DEFAULT_GROUP_V4, DEFAULT_GROUP_V6};
+use crate::crypto::derive::Secret;
+use crate::crypto::group::GroupKeys;
+use crate::limits::{DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, DEFAULT_PORT};
 use crate::net::endpoint::Families;
 use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, ReceiveChoice, UdpNet};
+use crate::protocol::trust::Trust;
 use std::net::SocketAddr;
 
-/// See the module's description.
+/// Where to listen for senders, and whom to trust: what discovery and receive sessions have in common.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// Listen to this group as well, at its port. A receive session takes part only in sessions that send
+    /// there.
+    pub group: Option<Destination>,
+    /// The port where no group is named [default: 7417].
+    pub port: u16,
+    /// The interface, by its name or one of its addresses [default: all that carry groups].
+    pub interface: Option<String>,
+    /// Hear only sessions sealed with one of these keys [default: only sessions that are not sealed].
+    pub group_keys: Vec<GroupKeys>,
+    /// Which senders to take files from [default: any, and each is called unverified].
+    pub trust: Trust,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            group: None,
+            port: DEFAULT_PORT,
+            interface: None,
+            group_keys: Vec::new(),
+            trust: Trust::anybody(),
+        }
+    }
+}
+
+impl Listen {
+    /// The secrets of all group keys.
+    pub(super) fn secrets(&self) -> Vec<Secret> {
+        self.group_keys.iter().flat_map(GroupKeys::secrets).cloned().collect()
+    }
+}
+
+/// Where to listen, with all defaults resolved.
 pub(super) struct Listening {
-    /// The named group.
+    /// The group that was named.
     pub group: Option<Destination>,
     interfaces: Vec<Interface>,
     /// Chooses again when the network changes.
@@ -22,19 +62,20 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    /// Listens at the rendezvous groups, and at `group` if one is named; at its port, or at `port`.
+    /// Chooses the interfaces and the groups.
     ///
     /// # Errors
-    /// If no interface is suitable, and none will be.
-    pub fn new(interface: Option<String>, group: Option<Destination>, port: u16) -> Result<Self, StartError> {
-        let mut choice = ReceiveChoice::new(interface, group);
+    /// When no interface will do, and none will come.
+    pub fn new(listen: &Listen) -> Result<Self, StartError> {
+        let group = listen.group;
+        let mut choice = ReceiveChoice::new(listen.interface.clone(), group);
         let (interfaces, lacking) = match choice.choose() {
             Ok(interfaces) => (interfaces, None),
             // A machine that starts up may be faster than its network.
             Err(e) if e.may_pass() => (Vec::new(), Some(e)),
             Err(e) => return Err(e.into()),
         };
-        let port = group.as_ref().map_or(port, |group| group.addr.port());
+        let port = group.as_ref().map_or(listen.port, |group| group.addr.port());
         let families = group.as_ref().map_or(Families::ANY, |group| Families::of(&group.addr));
         let mut groups = Vec::new();
         if families.v4 {
@@ -52,11 +93,15 @@ impl Listening {
         Ok(Self { group, interfaces, choice, lacking, groups, families, port })
     }
 
-    /// Opens the sockets. Returns them with warnings for the user.
+    /// Opens the sockets. Tells `desk` if there is no interface yet.
     ///
     /// # Errors
-    /// If another program holds the port exclusively.
-    pub fn open(&self) -> Result<(UdpNet, Vec<String>), StartError> {
+    /// When another program keeps the port to itself.
+    pub fn open<E, S>(&self, desk: &Desk<E, S>) -> Result<UdpNet, StartError>
+    where
+        E: Weigh + Send + 'static,
+        S: Clone + Send + 'static,
+    {
         let net = UdpNet::receiver(
             &self.interfaces,
             self.port,
@@ -70,7 +115,10 @@ impl Listening {
             ))
         })?;
         net.rebind(self.choice.clone());
-        Ok((net, self.lacking.iter().map(|e| format!("{e}; waiting for it")).collect()))
+        if let Some(e) = &self.lacking {
+            desk.warn(format!("{e}; waiting for it"));
+        }
+        Ok(net)
     }
 
     /// The address to show to people.

@@ -5,7 +5,7 @@
 //! ```text
 //!   SendSession::builder(..)     .start() --> SendHandle     events, start_now, stop, snapshot, wait
 //!   ReceiveSession::builder(..)  .start() --> ReceiveHandle  events, stop, snapshot, wait
-//!   Discovery::builder()         .start() --> DiscoveryHandle  lists senders
+//!   Discovery::start(..)                  --> DiscoveryHandle  lists senders
 //!
 //!   EgressBudget: what send sessions may send together on one interface
 //! ```
@@ -14,7 +14,7 @@
 //!
 //! ```
 //! use mcp::net::Destination;
-//! use mcp::session::{ReceiveSession, SendSession, Target, Wanted};
+//! use mcp::session::{Listen, ReceiveSession, SendSession, Target, Wanted};
 //! use mcp::storage::{FileSink, FileSource};
 //! use std::net::UdpSocket;
 //! use std::time::Duration;
@@ -28,8 +28,7 @@
 //! let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
 //! let group = Destination::parse("239.255.74.99", port)?;
 //! let receiver = ReceiveSession::builder(Wanted::First, FileSink::new(Some(copy.clone()), false))
-//!     .group(Some(group))
-//!     .interface(Some("lo".into()))
+//!     .listen(Listen { group: Some(group), interface: Some("lo".into()), ..Listen::default() })
 //!     .timeout(Duration::from_secs(60))
 //!     .start()?;
 //! let sender = SendSession::builder(FileSource::open(&image)?, Target::At(group))
@@ -57,6 +56,7 @@ pub mod send;
 pub use budget::{EgressBudget, EgressView};
 pub use discovery::{Discovered, Discovery, DiscoveryEvent, DiscoveryHandle};
 pub use events::{Events, SessionEvent, What};
+pub use listening::Listen;
 pub use receive::{ReceiveHandle, ReceiveInfo, ReceiveOutcome, ReceiveSession, Wanted};
 pub use send::{RateChoice, SendHandle, SendInfo, SendOutcome, SendSession, SendSnapshot};
 

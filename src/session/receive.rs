@@ -3,20 +3,17 @@
 use super::discovery::Discovered;
 use super::events::Events;
 use super::handle::{Desk, Part, Running};
-use super::listening::Listening;
+use super::listening::{Listen, Listening};
 use super::{StartError, random_bytes, worker_count};
-use crate::crypto::group::GroupKeys;
 use crate::engine::Engine;
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job};
 use crate::engine::run::RunError;
 use crate::engine::workers::{FailureResults, Workers};
 use crate::fec::PlanCache;
-use crate::limits::DEFAULT_PORT;
-use crate::net::{Destination, UdpNet};
+use crate::net::UdpNet;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, ReceiverSnapshot};
 use crate::protocol::job::ReceiverDone;
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
-use crate::protocol::trust::Trust;
 use crate::protocol::{Control, Machine};
 use crate::storage::{Earlier, Sink};
 use crate::time::Time;
@@ -40,13 +37,9 @@ pub struct ReceiveSession {
     wanted: Wanted,
     sink: Box<dyn Sink>,
     earlier: Option<Box<dyn Earlier>>,
-    group: Option<Destination>,
-    port: u16,
-    interface: Option<String>,
+    listen: Listen,
     device: Option<(DeviceId, String)>,
     timeout: Duration,
-    group_keys: Vec<GroupKeys>,
-    trust: Trust,
 }
 
 /// What a receive session turned out to be.
@@ -126,13 +119,9 @@ impl ReceiveSession {
             wanted,
             sink: Box::new(sink),
             earlier: None,
-            group: None,
-            port: DEFAULT_PORT,
-            interface: None,
+            listen: Listen::default(),
             device: None,
             timeout: Duration::from_secs(24 * 60 * 60),
-            group_keys: Vec::new(),
-            trust: Trust::anybody(),
         }
     }
 
@@ -142,22 +131,10 @@ impl ReceiveSession {
         self.earlier = earlier;
         self
     }
-    /// Listen to this group as well, at its port, and take part only in sessions that send there.
+    /// Where to listen, and whom to trust.
     #[must_use]
-    pub const fn group(mut self, group: Option<Destination>) -> Self {
-        self.group = group;
-        self
-    }
-    /// Listen at this port where no group is named [default: 7417].
-    #[must_use]
-    pub const fn port(mut self, port: u16) -> Self {
-        self.port = port;
-        self
-    }
-    /// By this interface, given by its name or one of its addresses [default: all that carry groups].
-    #[must_use]
-    pub fn interface(mut self, interface: Option<String>) -> Self {
-        self.interface = interface;
+    pub fn listen(mut self, listen: Listen) -> Self {
+        self.listen = listen;
         self
     }
     /// Who this device is: its stable identifier, and its name for people of 1 to 64 bytes without control
@@ -171,18 +148,6 @@ impl ReceiveSession {
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
-        self
-    }
-    /// Take only sessions sealed with one of these [default: only such as are not sealed].
-    #[must_use]
-    pub fn group_keys(mut self, keys: Vec<GroupKeys>) -> Self {
-        self.group_keys = keys;
-        self
-    }
-    /// Whom files are taken from [default: anybody, and said to be unverified].
-    #[must_use]
-    pub fn trust(mut self, trust: Trust) -> Self {
-        self.trust = trust;
         self
     }
 
@@ -199,24 +164,23 @@ impl ReceiveSession {
                 (id, "device".to_owned())
             }
         };
-        let listening = Listening::new(self.interface, self.group, self.port)?;
+        let listening = Listening::new(&self.listen)?;
         let desk = Desk::new().map_err(StartError::cannot_wait)?;
-        let (net, warnings) = listening.open()?;
-        warnings.into_iter().for_each(|warning| desk.warn(warning));
+        let net = listening.open(&desk)?;
         net.describe().into_iter().for_each(|note| desk.note(note));
         let info = ReceiveInfo {
             device,
             label: label.clone(),
             group: listening.shown(),
-            group_keys: self.group_keys.iter().map(|keys| keys.current().name().to_owned()).collect(),
+            group_keys: self.listen.group_keys.iter().map(|keys| keys.current().name().to_owned()).collect(),
         };
         let seed = getrandom::u64().map_err(StartError::no_randomness)?;
         let mut config =
             ReceiverConfig::new((device, label), listening.groups.clone(), (seed, *random_bytes()?));
         config.timeout = self.timeout;
         config.only = listening.group.as_ref().map(|group| group.addr.ip());
-        config.group_keys = self.group_keys.iter().flat_map(GroupKeys::secrets).cloned().collect();
-        config.trust = self.trust;
+        config.group_keys = self.listen.secrets();
+        config.trust = self.listen.trust;
         config.wanted = match &self.wanted {
             Wanted::First => None,
             Wanted::This(discovered) => Some(discovered.session),

@@ -116,8 +116,12 @@ impl Lab {
     pub fn snoop(&self) {
         let bridge = self.bridge();
         let link = ["-n", &bridge, "link", "set", "br0", "type", "bridge", "mcast_snooping", "1"];
-        // Without a querier the bridge floods. A new querier listens for ten seconds before it is active.
-        must("ip", &[&link[..], &["mcast_query_response_interval", "10", "mcast_querier", "1"]].concat());
+        // Without a querier the bridge floods. A new querier listens for ten seconds before it is active, and
+        // floods reports as well until then. In IGMPv2 a host that hears another's report leaves out its own
+        // (RFC 2236, section 3), so the bridge might not learn of it. IGMPv3 has no such suppression.
+        let querier =
+            ["mcast_igmp_version", "3", "mcast_query_response_interval", "10", "mcast_querier", "1"];
+        must("ip", &[&link[..], &querier].concat());
     }
     /// Makes the bridge forget that a host is a member of `group`. Returns whether it was one.
     pub fn forget(&self, host: usize, group: &str) -> bool {

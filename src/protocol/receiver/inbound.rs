@@ -100,12 +100,10 @@ impl Receiver {
 
     /// Handles RETRY: the sender validates this device's address.
     fn challenged(&mut self, now: Time, retry: &Retry) -> bool {
-        let Some(session) = self.session.as_mut().filter(|s| s.side.agreement() == retry.agreement) else {
-            return false;
-        };
+        let Some(session) = self.session.as_mut().filter(|s| s.is_challenged(retry)) else { return false };
         session.cookie = retry.cookie;
         // A forged RETRY must not make the device send more than usual.
-        if self.timers.may_answer_retry(now) {
+        if session.may_answer_retry(now) {
             self.ask_to_join();
         }
         true

@@ -313,12 +313,11 @@ impl Receiver {
     fn provisional_challenged(&mut self, now: Time, id: SessionId, retry: &Retry) -> bool {
         let current = self.provisional.position(id) == Some(0);
         let provisional = self.provisional.get_mut(id);
-        let Some(provisional) = provisional.filter(|c| c.session.side.agreement() == retry.agreement) else {
-            return false;
-        };
+        let Some(provisional) = provisional.filter(|p| p.session.is_challenged(retry)) else { return false };
         provisional.session.cookie = retry.cookie;
         // A forged RETRY must not make the device send more than usual.
-        if current && provisional.last_join.is_some() && provisional.may_answer_retry(now) {
+        if current && provisional.last_join.is_some() && provisional.session.may_answer_retry(now) {
+            provisional.last_join = Some(now);
             self.join_provisional(now);
         }
         true

@@ -28,8 +28,6 @@ const TURN: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = SENDER_SILENCE;
 /// An unanswered join is not repeated sooner.
 const JOIN_PATIENCE: Duration = Duration::from_millis(400);
-/// Challenges are not answered more often.
-const RETRY_PATIENCE: Duration = Duration::from_millis(100);
 
 /// A session that has not admitted this device.
 #[derive(Debug)]
@@ -47,7 +45,6 @@ pub(super) struct ProvisionalSession {
     pub last_join: Option<Time>,
     /// It has admitted this device, which is still busy with another session.
     pub admitted: bool,
-    last_retry: Option<Time>,
     until: Time,
     turns: u32,
 }
@@ -63,7 +60,6 @@ impl ProvisionalSession {
             join: Time::NEVER,
             last_join: None,
             admitted: false,
-            last_retry: None,
             until: now + PATIENCE,
             turns: 0,
         }
@@ -77,15 +73,6 @@ impl ProvisionalSession {
     /// Whether a join is under way or about to be sent.
     pub fn join_is_pending(&self, now: Time) -> bool {
         self.join != Time::NEVER || self.last_join.is_some_and(|at| now < at + JOIN_PATIENCE)
-    }
-
-    /// Whether a challenge may be answered now; counts it as answered.
-    pub fn may_answer_retry(&mut self, now: Time) -> bool {
-        let may = self.last_retry.is_none_or(|at| now >= at + RETRY_PATIENCE);
-        if may {
-            (self.last_retry, self.last_join) = (Some(now), Some(now));
-        }
-        may
     }
 }
 

@@ -22,6 +22,8 @@ const MAX_LEAP: u64 = 1 << 32;
 const STRETCH: Duration = Duration::from_millis(100);
 /// A sender that is heard from another address, and not from its own for so long, has moved.
 const MOVED_AFTER: Duration = Duration::from_secs(1);
+/// Challenges are not answered more often.
+const RETRY_PATIENCE: Duration = Duration::from_millis(100);
 /// So many datagrams tell what the path carries, and so many if they are spread over half a stretch.
 const MANY: u32 = 64;
 const ENOUGH: u32 = 25;
@@ -36,6 +38,8 @@ pub(super) struct Session {
     pub side: ReceiverSide,
     /// What the sender wants to be given back in joins.
     pub cookie: Cookie,
+    /// When a challenge was answered last.
+    last_retry: Option<Time>,
     pub sender: SocketAddr,
     /// When anything came from there, genuine or not.
     pub home_heard: Time,
@@ -81,6 +85,7 @@ impl Session {
             counter: announce.counter,
             side,
             cookie: Cookie::default(),
+            last_retry: None,
             sender: from,
             home_heard: now,
             home_spoke: None,
@@ -102,6 +107,20 @@ impl Session {
             group: ChannelLoss::default(),
             own: ChannelLoss::default(),
         })
+    }
+
+    /// Whether a challenge is for this run.
+    pub fn is_challenged(&self, retry: &Retry) -> bool {
+        self.side.agreement() == retry.agreement
+    }
+
+    /// Whether a challenge may be answered now; counts it as answered.
+    pub fn may_answer_retry(&mut self, now: Time) -> bool {
+        let may = self.last_retry.is_none_or(|at| now >= at + RETRY_PATIENCE);
+        if may {
+            self.last_retry = Some(now);
+        }
+        may
     }
 
     /// Whether `announce` is of this very session.

@@ -1,4 +1,4 @@
-//! The receiver's timers, and the bound on answers to RETRY.
+//! The timers of a receiver.
 
 use super::config::ReceiverConfig;
 use super::inquiry::Inquiry;
@@ -7,15 +7,11 @@ use crate::limits::{KEEPALIVE_INTERVAL, REPORT_INTERVAL};
 use crate::time::Time;
 use std::time::Duration;
 
-/// Challenges are not answered more often.
-const RETRY_PATIENCE: Duration = Duration::from_millis(100);
-
 #[derive(Debug)]
 pub(super) struct Timers {
     /// When to give up seeking.
     pub seek_until: Time,
     pub rejoin: Time,
-    pub last_retry: Option<Time>,
     /// When to look whether there is something to report.
     pub report: Time,
     /// When to report although there is nothing new.
@@ -30,7 +26,6 @@ impl Timers {
         Self {
             seek_until: now + config.timeout,
             rejoin: now + REJOIN,
-            last_retry: None,
             report: Time::NEVER,
             keepalive: Time::NEVER,
             report_interval: REPORT_INTERVAL,
@@ -45,13 +40,5 @@ impl Timers {
         self.report = now + REPORT_INTERVAL;
         self.keepalive = now + KEEPALIVE_INTERVAL / 4;
         self.report_interval = REPORT_INTERVAL;
-    }
-    /// Whether a challenge may be answered now; counts it as answered.
-    pub fn may_answer_retry(&mut self, now: Time) -> bool {
-        let may = self.last_retry.is_none_or(|at| now >= at + RETRY_PATIENCE);
-        if may {
-            self.last_retry = Some(now);
-        }
-        may
     }
 }
