@@ -11,8 +11,9 @@ use crate::limits::{
 use crate::units::{BlockIndex, Esi};
 use std::ops::Range;
 
-/// How an object is cut up. Blocks are a power of two long (the last one shorter), so that each
-/// is a BLAKE3 subtree; symbols are `symbol_size` long (the last one of a block shorter).
+/// The division of an object into blocks and symbols. The length of a block is a power of two (the last one
+/// may be shorter), so that each block is a BLAKE3 subtree. Symbols have `symbol_size` bytes (the last one of
+/// a block may be shorter).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     object_size: u64,
@@ -20,7 +21,7 @@ pub struct Layout {
     symbol_size: u16,
 }
 
-/// Why there is no such layout.
+/// Why a layout is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
     /// The object is larger than this symbol size can carry.
@@ -38,10 +39,10 @@ pub enum LayoutError {
 }
 
 impl Layout {
-    /// The layout a sender chooses: 1 MiB blocks, larger ones where the object asks for it.
+    /// The layout that a sender chooses: 1 MiB blocks, or larger ones for large objects.
     ///
     /// # Errors
-    /// When the symbol size is invalid or the object too large for it.
+    /// If the symbol size is invalid, or the object is too large for it.
     pub fn choose(object_size: u64, symbol_size: u16) -> Result<Self, LayoutError> {
         check_symbol_size(symbol_size)?;
         let largest = largest_block_log2(symbol_size);
@@ -53,14 +54,14 @@ impl Layout {
         while block_log2 < largest && count(object_size, block_log2) > u64::from(u32::MAX) {
             block_log2 += 1;
         }
-        // What is left of wrong here is the size alone, whatever `new` calls it.
+        // Only the object's size can be wrong here, whatever error `new` returns.
         Self::new(object_size, block_log2, symbol_size)
             .map_err(|_| LayoutError::TooLarge(object_size, symbol_size))
     }
-    /// A layout from its parameters, as they come from the network.
+    /// A layout from parameters, which may come from the network.
     ///
     /// # Errors
-    /// When they do not make a valid layout.
+    /// If they are invalid.
     pub fn new(object_size: u64, block_log2: u8, symbol_size: u16) -> Result<Self, LayoutError> {
         check_symbol_size(symbol_size)?;
         if object_size > MAX_OBJECT_SIZE {
@@ -89,7 +90,7 @@ impl Layout {
     pub const fn symbol_size(&self) -> u16 {
         self.symbol_size
     }
-    /// How many blocks; 0 for an empty object.
+    /// The number of blocks; 0 for an empty object.
     #[must_use]
     pub fn block_count(&self) -> u32 {
         // `new` has checked that it fits.
@@ -119,8 +120,8 @@ impl Layout {
         u64::from(last) * full_block_symbols(self.block_log2, self.symbol_size)
             + u64::from(self.source_symbols(BlockIndex(last)))
     }
-    /// Byte range of a source symbol within its block; shorter than a symbol at the block's end,
-    /// and empty there for an id that is not a source symbol's.
+    /// Byte range of a source symbol within its block. Shorter than a symbol at the block's end, and empty
+    /// for the ESI of a repair symbol.
     #[must_use]
     pub fn symbol_range(&self, block: BlockIndex, id: Esi) -> Range<usize> {
         let len = self.block_len(block) as u64;

@@ -1,4 +1,5 @@
-//! `mcp`: the same bytes onto many machines at once.
+//! `mcp` copies the same bytes to many machines at once, by multicast. `docs/architecture.md` has the layers of these
+//! modules; [`session`] is the way to use them from another program.
 
 pub mod limits;
 pub mod ranges;

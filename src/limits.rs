@@ -228,8 +228,8 @@ pub fn report_interval(devices: u32) -> Duration {
     FeedbackBudget::default().report_interval(devices)
 }
 
-/// Highest probability, in units of 1/65535, with which a device joins on an announce after it has heard
-/// `announces` announces of the session before. This gives the sender time to detect a crowd.
+/// Highest probability, in units of 1/65535, with which a device joins on an announcement after it has heard
+/// `announces` announcements of the session before. This gives the sender time to detect a crowd.
 #[must_use]
 pub const fn join_ceiling(announces: u32) -> u16 {
     match announces {

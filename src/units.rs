@@ -13,7 +13,8 @@ pub struct BlockIndex(pub u32);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Esi(pub u32);
 
-/// Identifier of a session, which is one run of a sender. Drawn at random when the run starts.
+/// Identifier of a session, which is one transfer of a sender. It follows from the sender's keys and a
+/// counter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
@@ -74,7 +75,7 @@ pub struct Digest(pub [u8; 32]);
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SenderKey(pub [u8; 32]);
 
-/// A public key for one key agreement (X25519), made for each run.
+/// A public key for one key agreement (X25519): of a sender's session, or of a device's run in a session.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AgreementKey(pub [u8; 32]);
 
@@ -82,15 +83,15 @@ pub struct AgreementKey(pub [u8; 32]);
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cookie(pub [u8; 16]);
 
-/// What tells a sender's sessions apart: it rises from one to the next.
+/// A sender's session counter. It rises from session to session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Counter(pub u64);
 
-/// What gives a device its row back, if it comes again. Means nothing to anybody but the sender.
+/// A ticket that finds a device's row again when the device joins again. Opaque to everyone but the sender.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub [u8; 16]);
 
-/// How datagrams are sealed.
+/// The AEAD of a session's seals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Suite {
     /// AES-256-GCM (NIST SP 800-38D).

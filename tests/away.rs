@@ -1,6 +1,6 @@
-//! The real binary where networks and machines go away and come back: interfaces that are switched off,
-//! made anew or renumbered, memberships that a switch forgets, processes that are stopped. Nothing leaves
-//! the machine. Needs what `netns.rs` needs.
+//! The real binary when networks and machines go away and come back: interfaces that are switched off, created anew
+//! or renumbered, memberships that a switch forgets, processes that are stopped. No traffic leaves the machine. Needs
+//! what `netns.rs` needs.
 
 mod support;
 

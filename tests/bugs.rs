@@ -1,5 +1,5 @@
-//! Bugs that were put back on purpose: each patch in `tests/bugs` undoes one defence, and the simulated
-//! world has to notice within a thousand seeds.
+//! Deliberate bugs: each patch in `tests/bugs` undoes one defence, and the simulated world has to find it within a
+//! thousand seeds.
 
 mod support;
 

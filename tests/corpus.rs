@@ -1,9 +1,8 @@
-//! Replays the committed corpora of the fuzz targets, so that what fuzzing once found stays found without a
-//! fuzzer. (Those of whole machines are replayed by their unit tests.)
+//! Replays the committed corpora of the fuzz targets, so that a bug found by fuzzing stays found without a fuzzer.
+//! (Unit tests replay those of whole machines.)
 //!
-//! Files named after a message kind are golden datagrams: they hold the wire format of this
-//! version as it was released. `cargo test --test corpus -- --ignored` writes them anew, which is
-//! right only together with a new `WIRE_VERSION`.
+//! Files named after a message kind are golden datagrams of the wire format. `cargo test --test corpus -- --ignored`
+//! writes them anew, which is right only together with a change of `docs/protocol.md`.
 
 #[path = "../fuzz/src/lib.rs"]
 mod bodies;

@@ -1,5 +1,5 @@
-//! Transfers under floods: junk, forgeries and replays by strangers, and a member that never stops talking.
-//! Real binary, real sockets on `lo`.
+//! Transfers under floods: junk, forgeries and replays by outsiders, and a member that never stops sending. Real
+//! binary, real sockets on `lo`.
 //!
 //! `cargo test --release --test floods -- --ignored --nocapture --test-threads 1` measures how much longer a
 //! transfer takes.

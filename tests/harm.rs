@@ -1,5 +1,5 @@
-//! What is taken away from a running transfer: the source from the sender, the output directory
-//! from a receiver. Real binary, over `lo`; with faults of single system calls in `kill.rs`.
+//! Files that disappear during a transfer: the source from the sender, the output directory from a receiver. Real
+//! binary, over `lo`; `kill.rs` has faults of single system calls.
 
 mod support;
 

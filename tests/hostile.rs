@@ -1,4 +1,4 @@
-//! Members of the group that mean harm, against the real binary over `lo`.
+//! Hostile members of the group, against the real binary over `lo`.
 
 mod support;
 

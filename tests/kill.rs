@@ -1,5 +1,5 @@
-//! A receiver that is killed, or refused by its disk, at each system call by which it changes that
-//! disk: the real binary on the real kernel, with `strace` in between.
+//! A receiver that is killed, or refused by its disk, at each system call that changes the disk: the real binary on
+//! the real kernel, under `strace`.
 
 mod support;
 

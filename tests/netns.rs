@@ -1,6 +1,6 @@
-//! The real binary in network namespaces: loss, lost feedback, late and returning receivers, lines
-//! whose rate nobody told, slow devices, IPv6, broadcast, and the bytes on the sender's wire. Nothing leaves the machine. Needs root and
-//! `ip`, `nft`, `ethtool`, `tc`; without them each test says so and passes.
+//! The real binary in network namespaces: loss, lost feedback, late and returning receivers, lines of an unknown
+//! rate, slow devices, IPv6, broadcast, and the bytes on the sender's wire. No traffic leaves the machine. Needs root
+//! and `ip`, `nft`, `ethtool`, `tc`; without them each test says so and passes.
 //!
 //! The full sizes are run by hand, in a release build on an idle machine:
 //! `cargo test --release --test netns -- --ignored --nocapture`.

@@ -1,5 +1,5 @@
-//! Recordings of whole sessions, played back to receivers that wait: they neither end a receiver nor hold it.
-//! Real binary, real sockets on `lo`.
+//! Recordings of whole sessions, replayed to waiting receivers: they neither end a receiver nor hold it. Real
+//! binary, real sockets on `lo`.
 
 mod support;
 

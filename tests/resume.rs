@@ -1,5 +1,5 @@
-//! Going on after a break, through the real binary over `lo`: killed receivers, killed senders, earlier
-//! versions, hashes that are known.
+//! Resuming after an interruption, with the real binary over `lo`: killed receivers, killed senders, earlier versions,
+//! stored hashes.
 
 mod support;
 

@@ -1,6 +1,6 @@
-//! Several sessions in one process, over loopback: they share the ports and the interface's budget, and
-//! leave one another alone. Figures that depend on the machine are printed; what is asserted is that all
-//! is complete and right.
+//! Several sessions in one process, over loopback: they share the ports and the interface's budget, and do not
+//! disturb one another. The tests print figures that depend on the machine, and assert that every copy is complete
+//! and right.
 
 mod support;
 

@@ -1,10 +1,9 @@
-//! The rules of the house that a machine can hold: who may import whom, what the pure layers may
-//! not touch, where `unsafe` may stand, how long a file may be, that every message has its golden
-//! bytes and that every link in the documents leads somewhere.
+//! The house rules that a machine can check: which module may import which, what the pure layers must not touch, where
+//! `unsafe` may stand, how long a file may be, that every message has golden bytes, and that every link in the
+//! documents leads somewhere.
 //!
-//! Each rule is a function from a [`Tree`] to its violations. The first half of the tests runs
-//! the rules over this repository, the second half over small bad samples, so that a rule which
-//! has stopped biting is noticed.
+//! Each rule is a function from a [`Tree`] to its violations. The first half of the tests runs the rules over this
+//! repository. The second half runs them over small bad samples, to show that each rule still finds violations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

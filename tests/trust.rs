@@ -1,5 +1,5 @@
-//! Who may read a transfer, and whose files are taken: group keys, pinned senders, senders that show another
-//! key than before. Real binary, real sockets on `lo`.
+//! Which machines can read a transfer, and which senders are accepted: group keys, pinned senders, senders with a
+//! changed key. Real binary, real sockets on `lo`.
 
 mod support;
 

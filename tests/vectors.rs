@@ -1,5 +1,5 @@
-//! `docs/vectors.json`: for each message its fields, keys and bytes, for other implementations. What is there is
-//! checked both ways: fields to bytes to protected bytes, and back.
+//! `docs/vectors.json`: for each message its fields, keys and bytes, for other implementations. The tests check it in
+//! both directions: fields to bytes to protected bytes, and back.
 //!
 //! `cargo test --test vectors -- --ignored` writes the file anew, which is right only together with a change of
 //! `docs/protocol.md`.

@@ -1,5 +1,5 @@
-//! Senders of later programs on `lo`: the real `mcp recv` says what they need, and goes on waiting for one that it
-//! understands.
+//! Senders of later programs on `lo`: the real `mcp recv` says what they require, and goes on waiting for a sender that
+//! it understands.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! The arguments as typed, each checked by itself. `config.rs` derives the configuration from all of them.
+//! Arguments as typed, each checked by itself. `config` derives the configuration from all of them.
 
 use crate::limits::{DEFAULT_PORT, MAX_DEVICES, MAX_LABEL, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN};
 use crate::protocol::sender::SlowPolicy;

@@ -1,5 +1,5 @@
-//! Arguments resolved into what the commands run with: plain data, no more choices to make but
-//! those that need the network or the disk.
+//! The resolved configuration of a command: plain data. Only choices that need the network or the disk are
+//! left open.
 
 use super::args::{OutputArgs, RateChoice, RecvArgs, SendArgs, Slow};
 use crate::protocol::trust::Strangers;
@@ -10,86 +10,86 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What `mcp send` runs with.
+/// Configuration of `mcp send`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SendConfig {
     /// The file to send.
     pub file: PathBuf,
-    /// The group or address as typed; none for the default rendezvous group, 239.255.74.17.
+    /// The group or address as typed; `None` for the default rendezvous group, 239.255.74.17.
     pub group: Option<String>,
-    /// The interface's name or address as typed; none: to be chosen.
+    /// The interface's name or address as typed; `None` if it is to be chosen.
     pub interface: Option<String>,
     /// UDP port, not 0.
     pub port: u16,
     /// Rate on the wire.
     pub rate: RateChoice,
-    /// What becomes of a device far slower than the rest.
+    /// What happens to a device far slower than the rest.
     pub slow: Slow,
     /// When to start.
     pub gather: Gather,
-    /// How long to stay for late devices.
+    /// How long to wait for late devices after the end.
     pub linger: Duration,
     /// Multicast time to live (hop limit).
     pub ttl: u8,
-    /// Symbol size, a valid one; none: from the interface's MTU.
+    /// Symbol size, a valid one; `None` to derive it from the interface's MTU.
     pub symbol_size: Option<u16>,
     /// The group key as typed: a name, a file or `none`.
     pub key: Option<PathBuf>,
-    /// Where to write the final table.
+    /// The file for the final table.
     pub report: Option<PathBuf>,
-    /// How to show things.
+    /// The style of the output.
     pub style: Style,
 }
 
 /// When the stream starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gather {
-    /// Start as soon as so many devices are ready; they are also the number expected.
+    /// Start as soon as this many devices are ready. This is also the expected number of devices.
     pub expected: Option<u32>,
-    /// Start after this at the latest with the devices present; with none, end.
+    /// Start after this time at the latest with the devices that have joined; end if there are none.
     pub at_most: Duration,
-    /// With no expected number: start so long after the last device joined.
+    /// Without an expected number: start this long after the last device has joined.
     pub settle: Duration,
     /// Whether Enter starts at once (stdin is a terminal).
     pub enter: bool,
 }
 
-/// What `mcp recv` runs with.
+/// Configuration of `mcp recv`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecvConfig {
-    /// The group or address as typed, listened on beside the default rendezvous group; none for
-    /// that group only.
+    /// The group or address to listen to, as typed, besides the default rendezvous group; `None` for that
+    /// group only.
     pub group: Option<String>,
     /// The directory, or the file name, to save to.
     pub output: PathBuf,
-    /// The interface's name or address as typed; none: to be chosen.
+    /// The interface's name or address as typed; `None` if it is to be chosen.
     pub interface: Option<String>,
     /// UDP port, not 0.
     pub port: u16,
     /// The name chosen for this device, 1 to 64 bytes.
     pub id: Option<String>,
-    /// Give up when no sender was found in this time.
+    /// Give up if no sender is found in this time.
     pub timeout: Duration,
     /// The group key as typed: a name, a file or `none`.
     pub key: Option<PathBuf>,
-    /// If there are any, files are taken from these senders only.
+    /// If not empty, files are accepted from these senders only.
     pub senders: Vec<SenderKey>,
-    /// What becomes of other senders.
+    /// What happens to unknown senders.
     pub strangers: Strangers,
     /// Whether an existing file may be replaced.
     pub force: bool,
-    /// An earlier version of the file, to take from it what has not changed.
+    /// An earlier version of the file, to take unchanged blocks from.
     pub from: Option<PathBuf>,
-    /// How to show things.
+    /// The style of the output.
     pub style: Style,
 }
 
-/// What the process is connected to.
+/// The terminals of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Surroundings {
-    /// Someone may press Enter.
+    /// Whether a user may press Enter.
     pub stdin_terminal: bool,
-    /// Bars can be drawn on stderr.
+    /// Whether bars can be drawn on stderr.
     pub stderr_terminal: bool,
 }
 
@@ -119,7 +119,7 @@ impl SendConfig {
             gather: Gather {
                 expected: args.receivers,
                 at_most: args.wait.unwrap_or(WAIT),
-                // A time that was asked for is waited out.
+                // A time given by the user is waited out.
                 settle: args.wait.unwrap_or(SETTLE),
                 enter: surroundings.stdin_terminal,
             },
@@ -137,7 +137,7 @@ impl RecvConfig {
     /// Resolves the arguments.
     #[must_use]
     pub fn new(args: RecvArgs, surroundings: Surroundings) -> Self {
-        // To remember a sender is for somebody to see.
+        // A sender is remembered only if a user can see the message.
         let strangers = match (args.require_signed || !args.sender.is_empty(), surroundings.stderr_terminal) {
             (true, _) => Strangers::Refuse,
             (false, true) => Strangers::Pin,

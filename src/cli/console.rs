@@ -1,8 +1,8 @@
-//! The process's ties to whoever started it: signals, the terminal, and the time for the view to draw.
+//! The process's connection to its user: signals, the terminal, and the time at which the view draws.
 //!
-//! The first SIGINT or SIGTERM is to stop the session; the second SIGINT ends the process at once, by that
-//! signal: the shell sees 130, and sets its terminal right. When a console has been dropped, SIGINT ends
-//! the process at once.
+//! The first SIGINT or SIGTERM asks the session to stop. The second SIGINT kills the process by that signal, so
+//! that the shell sees status 130 and restores its terminal. After a console is dropped, SIGINT kills the
+//! process at once.
 
 use crate::session::events::{Events, SessionEvent, Weigh};
 use mio::net::UnixStream;
@@ -17,23 +17,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often a view is told that time passes.
+/// Interval of ticks for the view.
 pub const TICK: Duration = Duration::from_millis(100);
 
 const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const TERMINAL: Token = Token(2);
 
-/// What the user asks for.
+/// Requests of the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// SIGINT or SIGTERM has come.
+    /// SIGINT or SIGTERM was received.
     Stop,
     /// Enter was pressed.
     Start,
 }
 
-/// See the module.
+/// See the module's description.
 pub struct Console {
     poll: Poll,
     waker: Arc<Waker>,
@@ -45,11 +45,11 @@ pub struct Console {
 }
 
 impl Console {
-    /// Takes over SIGINT and SIGTERM. With `enter_starts`, a line entered on the terminal is told (if
-    /// standard input is one).
+    /// Takes over SIGINT and SIGTERM. With `enter_starts`, also reads lines from standard input if it is a
+    /// terminal.
     ///
     /// # Errors
-    /// When the system refuses a poll, a pipe or a signal handler.
+    /// If the system refuses a poll, a pipe or a signal handler.
     pub fn new(enter_starts: bool) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -58,30 +58,31 @@ impl Console {
         let mut signals = UnixStream::from_std(read);
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
         let second_ends = Arc::new(AtomicBool::new(false));
-        // The order makes the first signal arm what the second one triggers.
+        // In this order the first signal arms what the second one triggers.
         flag::register_conditional_default(SIGINT, Arc::clone(&second_ends))?;
         let mut handlers = Vec::new();
         for signal in [SIGINT, SIGTERM] {
             flag::register(signal, Arc::clone(&second_ends))?;
             handlers.push(low_level::pipe::register(signal, write.try_clone()?)?);
         }
-        // A write beyond the limit of file sizes is to be an error that can be told, not the end.
+        // A write beyond the limit of file sizes must return an error that can be reported, not kill the
+        // process.
         handlers.push(flag::register(libc::SIGXFSZ, Arc::default())?);
         let mut enter_starts = enter_starts && io::stdin().is_terminal();
         if enter_starts {
             let stdin = io::stdin().as_raw_fd();
-            // A terminal that cannot be polled is no reason not to run.
+            // A terminal that cannot be polled is no reason to fail.
             enter_starts =
                 poll.registry().register(&mut SourceFd(&stdin), TERMINAL, Interest::READABLE).is_ok();
         }
         Ok(Self { poll, waker, signals, handlers, second_ends, enter_starts, next_tick: Instant::now() })
     }
 
-    /// Watches a session until its end. `ask` is called with what the user asks for, `show` with what the session
-    /// has said, a snapshot, and whether a tick is due.
+    /// Watches a session until its end. Calls `ask` with requests of the user, and `show` with the session's
+    /// events, a snapshot, and whether a tick is due.
     ///
     /// # Errors
-    /// When the poll fails.
+    /// If the poll fails.
     pub fn watch<E: Weigh, S>(
         &mut self,
         events: &Events<E>,
@@ -90,13 +91,13 @@ impl Console {
         mut show: impl FnMut(Vec<SessionEvent<E>>, &S, bool),
     ) -> io::Result<()> {
         let waker = Arc::clone(&self.waker);
-        // A waker that fails leaves it to the next tick.
+        // If waking fails, the next tick does it.
         events.notify(Box::new(move || drop(waker.wake())));
         loop {
             let over = events.is_over();
             let waiting: Vec<_> = std::iter::from_fn(|| events.try_next()).collect();
             let tick = self.wait(over || !waiting.is_empty(), &mut ask)?;
-            // One snapshot does for all that has happened meanwhile.
+            // One snapshot is enough for all waiting events.
             if (tick || !waiting.is_empty())
                 && let Some(snapshot) = snapshot()
             {
@@ -108,8 +109,8 @@ impl Console {
         }
     }
 
-    /// Waits until something happens, [`TICK`] at most; not at all if something `has` happened already. Whether a
-    /// tick is due.
+    /// Waits until something happens, at most [`TICK`]; not at all if something `has` happened already.
+    /// Returns whether a tick is due.
     fn wait(&mut self, has: bool, ask: &mut dyn FnMut(Asked)) -> io::Result<bool> {
         let mut events = mio::Events::with_capacity(8);
         let left =
@@ -126,7 +127,7 @@ impl Console {
                         ask(Asked::Stop);
                     }
                 }
-                // A background job that reads is stopped by the system; the line is not for it.
+                // The system would stop a background job that reads the terminal; the line is not for it.
                 TERMINAL if self.enter_starts && in_foreground() => match io::stdin().read(&mut bytes) {
                     Ok(0) | Err(_) => self.enter_starts = false,
                     Ok(_) => ask(Asked::Start),
@@ -148,17 +149,17 @@ impl Drop for Console {
         for id in self.handlers.drain(..) {
             low_level::unregister(id);
         }
-        // From here on nobody handles an interrupt gracefully any more.
+        // From here on nobody handles an interrupt.
         self.second_ends.store(true, Ordering::SeqCst);
     }
 }
 
-/// Whether this process is in its terminal's foreground group. Assumed where `/proc` does not say.
+/// Whether this process is in its terminal's foreground group. True if `/proc` does not say.
 #[must_use]
 pub fn in_foreground() -> bool {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The command name before the last `)` may hold anything: state, parent, group, session,
-    // terminal and the terminal's foreground group follow it.
+    // The command name before the last `)` may have any bytes. After it come state, parent, group, session,
+    // terminal and the terminal's foreground group.
     let fields: Vec<&str> =
         stat.rsplit_once(')').map_or(Vec::new(), |(_, rest)| rest.split_ascii_whitespace().collect());
     match (fields.get(2), fields.get(5)) {

@@ -1,9 +1,9 @@
-//! Who this device is: a name chosen by `--id`, or an identifier kept in the state directory.
+//! The identifier of this device: derived from `--id`, or kept in the state directory.
 //!
-//! The kept one is a file `device-id` of two lines. While a receiver runs it holds an advisory
-//! lock on `device-id.lock` beside it, so that a second receiver on the same machine takes
-//! `device-id.2`, and so on. The lock has a file of its own because the identifier's file is
-//! replaced by renaming, and a lock stays with the file it was taken on.
+//! The kept one is a file `device-id` of two lines. A running receiver holds an advisory lock on
+//! `device-id.lock` beside it. A second receiver on the same machine then uses `device-id.2`, and so on. The
+//! lock needs a file of its own: the identifier's file is replaced by renaming, and a lock stays with the
+//! file that was locked.
 
 use crate::limits::MAX_LABEL;
 use crate::storage::{make_private_dir, set_aside, write_whole};
@@ -12,33 +12,33 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// Receivers on one machine that get an identifier of their own kept.
+/// Most receivers on one machine with kept identifiers of their own.
 const MAX_SLOTS: u32 = 1024;
 /// First line of the file, with the version of its format.
 const HEADING: &str = "mcp-device-id 1";
-/// Domain of the hash over a chosen name; never changes, or devices would change theirs.
+/// Context of the hash of a chosen name. It must never change, or devices would change their identifiers.
 const CONTEXT: &str = "mcp 2025 device identifier from a chosen name v1";
 
-/// Who this device is.
+/// The identifier and label of this device.
 #[derive(Debug)]
 pub struct DeviceIdentity {
     /// Its stable identifier.
     pub device: DeviceId,
     /// Its name for people, 1 to 64 bytes, without control characters.
     pub label: String,
-    /// What the user should be told (escape before printing).
+    /// Warnings for the user (escape before printing).
     pub warnings: Vec<String>,
-    /// Keeps the identifier to this process for as long as it lives.
+    /// Reserves the identifier for this process.
     _lock: Option<File>,
 }
 
 impl DeviceIdentity {
-    /// The identity by a chosen name (1 to 64 bytes without control characters), or else the one
-    /// kept on this machine. A state directory that cannot be used costs a warning and the
-    /// stability of the identifier, nothing more.
+    /// The identity for a chosen name (1 to 64 bytes without control characters), or else the one kept on
+    /// this machine. If the state directory cannot be used, there is a warning, and the identifier lasts for
+    /// this run only.
     ///
     /// # Errors
-    /// When the operating system has no randomness to give.
+    /// If the operating system provides no randomness.
     pub fn find(name: Option<&str>) -> io::Result<Self> {
         match name {
             Some(name) => Ok(Self::named(name)),
@@ -46,7 +46,7 @@ impl DeviceIdentity {
         }
     }
 
-    /// The identity by a chosen name: the same name gives the same identifier everywhere.
+    /// The identity for a chosen name. The same name gives the same identifier everywhere.
     #[must_use]
     pub fn named(name: &str) -> Self {
         let mut id = [0; 16];
@@ -57,7 +57,7 @@ impl DeviceIdentity {
     /// The identity kept in `dir`, labelled with `host`.
     ///
     /// # Errors
-    /// When the operating system has no randomness to give.
+    /// If the operating system provides no randomness.
     pub fn kept(dir: Option<&Path>, host: &str) -> io::Result<Self> {
         let mut warnings = Vec::new();
         let kept = match dir {
@@ -77,7 +77,7 @@ impl DeviceIdentity {
     }
 }
 
-/// Where this machine keeps what it has to remember: `$MCP_STATE_DIR`, else for root `/var/lib/mcp`, else `$XDG_STATE_HOME/mcp`, else
+/// The state directory: `$MCP_STATE_DIR`, else for root `/var/lib/mcp`, else `$XDG_STATE_HOME/mcp`, else
 /// `~/.local/state/mcp`.
 pub fn state_dir() -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
@@ -91,7 +91,7 @@ fn choose_dir(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Option<
     if root {
         return Some(PathBuf::from("/var/lib/mcp"));
     }
-    // A relative path is to be ignored (XDG base directory specification).
+    // Relative paths are ignored (XDG base directory specification).
     let xdg = variable("XDG_STATE_HOME").filter(|dir| dir.is_absolute());
     xdg.or_else(|| variable("HOME").map(|home| home.join(".local/state"))).map(|dir| dir.join("mcp"))
 }
@@ -103,7 +103,7 @@ fn host_label() -> String {
     if name.is_empty() { "device".to_owned() } else { name }
 }
 
-/// `host`, or `host-2` and so on, cut to what a label may have.
+/// `host`, or `host-2` and so on, cut to the length of a label.
 fn label(host: &str, slot: u32) -> String {
     let suffix = if slot == 1 { String::new() } else { format!("-{slot}") };
     let mut end = host.len().min(MAX_LABEL - suffix.len());
@@ -119,7 +119,7 @@ fn random_id() -> io::Result<DeviceId> {
     Ok(DeviceId(id))
 }
 
-/// Takes the first free slot of `dir`, and reads or makes its identifier.
+/// Takes the first free slot of `dir`, and reads or creates its identifier.
 fn in_directory(dir: &Path, warnings: &mut Vec<String>) -> io::Result<(u32, DeviceId, File)> {
     make_private_dir(dir)?;
     for slot in 1..=MAX_SLOTS {
@@ -138,7 +138,7 @@ fn in_directory(dir: &Path, warnings: &mut Vec<String>) -> io::Result<(u32, Devi
     Err(io::Error::other(format!("{MAX_SLOTS} receivers run on this machine already")))
 }
 
-/// Reads the identifier, or makes one; a damaged file is set aside. The caller holds the lock.
+/// Reads the identifier, or creates one. A damaged file is set aside. The caller holds the lock.
 fn read_or_make(path: &Path, warnings: &mut Vec<String>) -> io::Result<DeviceId> {
     let mut text = Vec::new();
     match File::open(path).and_then(|file| file.take(1024).read_to_end(&mut text)) {

@@ -1,5 +1,5 @@
-//! `mcp key`: the keyring by hand. Lines that are meant to be carried or piped go to standard output,
-//! what to do with them to standard error.
+//! `mcp key`: shows and changes the keyring. Lines to be carried or piped go to standard output, explanations to
+//! standard error.
 
 use super::args::{KeyArgs, KeyCommand};
 use super::exit::Exit;
@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use zeroize::Zeroizing;
 
-/// Does what is asked with the keys of this machine.
+/// Runs `mcp key`.
 #[must_use]
 pub fn run(args: KeyArgs) -> Exit {
     let mut warnings = Vec::new();
@@ -89,7 +89,7 @@ fn try_run(command: KeyCommand, warnings: &mut Vec<String>) -> Result<(), Error>
     Ok(())
 }
 
-/// The keys in a file, or on standard input without one or for `-`.
+/// Reads the keys of a file, or of standard input if there is no file or it is `-`.
 fn read(file: Option<&Path>) -> Result<GroupKeys, Error> {
     let file = file.filter(|path| *path != Path::new("-"));
     let (source, shown) = match file {
@@ -104,13 +104,13 @@ fn read(file: Option<&Path>) -> Result<GroupKeys, Error> {
             if io::stdin().is_terminal() {
                 tell("paste the line, then press Enter and Ctrl-D");
             }
-            // Past the buffer of `Stdin`, which would keep a copy.
+            // Bypasses the buffer of `Stdin`, which would keep a copy.
             let stdin = io::stdin().as_fd().try_clone_to_owned().map(File::from);
             let stdin = stdin.map_err(|e| Error::Environment(format!("cannot read standard input ({e})")))?;
             (stdin, "standard input".to_owned())
         }
     };
-    // All the room at once: a vector that grows leaves copies behind.
+    // Reserves all the room at once: a growing vector leaves copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE + 64));
     let taken = source.take(MAX_KEY_FILE as u64 + 1).read_to_end(&mut bytes);
     taken.map_err(|e| Error::Environment(format!("cannot read {shown} ({e})")))?;
@@ -121,7 +121,7 @@ fn list(ring: &Keyring, warnings: &mut Vec<String>) -> Result<(), Error> {
     let names = ring.names()?;
     let widest = names.iter().map(String::len).max().unwrap_or(0);
     for name in &names {
-        // One that is damaged must not hide the others.
+        // A damaged key must not hide the others.
         let line = match ring.keys(name, warnings) {
             Ok(keys) => {
                 let older: Vec<String> = keys.older().iter().map(GroupKey::id).collect();
@@ -150,7 +150,7 @@ fn list(ring: &Keyring, warnings: &mut Vec<String>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Prints the line that is the key.
+/// Prints the key's line.
 fn carry(key: &GroupKey) -> Result<(), Error> {
     print(&key.line())
 }
@@ -162,7 +162,7 @@ fn print(line: &str) -> Result<(), Error> {
         .map_err(|e| Error::Environment(format!("cannot write to standard output ({e})")))
 }
 
-/// Something for people. A stderr that is gone is no reason to fail.
+/// Prints a message for people. A closed stderr is no reason to fail.
 fn tell(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }

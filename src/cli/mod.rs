@@ -32,8 +32,8 @@ pub fn main() -> Exit {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are errors to clap, but not to a shell. A terminal that is gone
-            // cannot be told anything.
+            // Help and version are errors to clap, but not to a shell. A closed terminal cannot be told
+            // anything.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage } else { Exit::Complete };
         }
@@ -46,7 +46,7 @@ pub fn main() -> Exit {
     }
 }
 
-/// Bytes that nobody can guess, for a key.
+/// Unpredictable bytes, for a key.
 fn random_bytes() -> Result<Zeroizing<[u8; 32]>, report::Error> {
     let mut bytes = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *bytes)

@@ -1,4 +1,4 @@
-//! `mcp recv`: the configuration made into a receive session, and the session into a view.
+//! `mcp recv`: builds a receive session from the configuration, and shows its events in a view.
 
 use super::config::RecvConfig;
 use super::console::{Asked, Console};
@@ -18,7 +18,7 @@ use crate::units::SenderKey;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-/// Receives one file and says how it ended.
+/// Receives one file and returns the exit code.
 #[must_use]
 pub fn run(config: RecvConfig) -> Exit {
     match try_run(&config) {
@@ -48,7 +48,7 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
     let trust = trust::trust(&config.senders, config.strangers, ring.as_ref(), &mut warnings)?;
     let sink = FileSink::new(Some(config.output.clone()), config.force);
     if let Err(e) = sink.check() {
-        // It may be mended before a sender comes; if not, the sender is told as well.
+        // The user may correct it before a sender comes; otherwise the sender is told too.
         warnings.push(e.to_string());
     }
     let mut console =
@@ -99,16 +99,16 @@ fn intro(session: &ReceiveHandle) -> ReceiverIntro {
     }
 }
 
-/// Shows what the session says.
+/// Shows the session's events.
 struct Show {
     view: Box<dyn ReceiverView>,
     ring: Option<Keyring>,
-    /// Why the first sender that was refused was refused.
+    /// Why the first refused sender was refused.
     refused: Option<String>,
 }
 
 impl Show {
-    /// Shows what the session says until its end, and passes on what the user asks for.
+    /// Shows the session's events until its end, and passes on the user's requests.
     fn watch(&mut self, session: &ReceiveHandle, console: &mut Console) -> Result<(), Error> {
         let ask = |asked| {
             if asked == Asked::Stop {
@@ -145,7 +145,7 @@ impl Show {
         }
     }
 
-    /// Keeps a sender that was seen for the first time.
+    /// Remembers a sender that was seen for the first time.
     fn remember(&mut self, now: Time, key: SenderKey, address: IpAddr) {
         let label = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let sender = KnownSender { address, key, label };

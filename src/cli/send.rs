@@ -1,4 +1,4 @@
-//! `mcp send`: the configuration made into a send session, and the session into a view.
+//! `mcp send`: builds a send session from the configuration, and shows its events in a view.
 
 use super::config::SendConfig;
 use super::console::{Asked, Console};
@@ -17,7 +17,7 @@ use crate::units::Counter;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// Sends the file and says how it ended.
+/// Sends the file and returns the exit code.
 #[must_use]
 pub fn run(config: SendConfig) -> Exit {
     match try_run(&config) {
@@ -40,7 +40,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     }
     let source = FileSource::open(&config.file).map_err(|e| environment(&e))?;
     if let Some(path) = &config.report {
-        // Now, and not after an hour's transfer.
+        // Fail now, and not after an hour's transfer.
         check_whole(path).map_err(|e| report_refused(path, &e))?;
     }
     let target = match &config.group {
@@ -120,7 +120,7 @@ fn intro(session: &SendHandle, enter_starts: bool) -> SenderIntro {
     }
 }
 
-/// Shows what the session says until its end, and passes on what the user asks for.
+/// Shows the session's events until its end, and passes on the user's requests.
 fn watch(session: &SendHandle, console: &mut Console, view: &mut dyn SenderView) -> Result<(), Error> {
     let ask = |asked| match asked {
         Asked::Stop => session.stop(),

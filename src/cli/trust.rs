@@ -134,8 +134,8 @@ pub fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// What tells this session from others of this machine. It never ends a run: where it cannot be kept, the clock
-/// has to do.
+/// The counter of this session, which distinguishes the sessions of this machine. It never ends a run: if it
+/// cannot be kept, the clock is used.
 #[must_use]
 pub fn session_counter(ring: Option<&Keyring>, warnings: &mut Vec<String>) -> u64 {
     ring.map_or_else(unrecorded_session_counter, |ring| {
@@ -143,8 +143,8 @@ pub fn session_counter(ring: Option<&Keyring>, warnings: &mut Vec<String>) -> u6
     })
 }
 
-/// Who this machine is as a sender. Where that cannot be kept it costs a warning, and devices that
-/// have seen the sender before do not know it again.
+/// The key of this machine as a sender. If it cannot be kept, there is a warning, and devices that have seen
+/// the sender before will not recognize it.
 ///
 /// # Errors
 /// If the operating system provides no randomness.

@@ -18,15 +18,15 @@ use minicbor::decode::{Decoder, Error};
 use minicbor::encode::{self, Encoder};
 use std::convert::Infallible;
 
-/// The kind of entry that is a regular file.
+/// The kind of a regular file.
 const FILE: u8 = 1;
-/// Fields of an entry that are always there.
+/// Number of mandatory fields of an entry.
 const FIXED: u64 = 5;
 
-/// The encoding of these entries.
+/// Encodes entries.
 pub(super) fn encode(entries: &[Entry]) -> Vec<u8> {
     let mut encoder = Encoder::new(Vec::new());
-    // Nothing that is written to memory fails.
+    // Writing to memory cannot fail.
     let _ = encode_all(&mut encoder, entries);
     encoder.into_writer()
 }
@@ -56,7 +56,7 @@ fn encode_entry(to: &mut Encoder<Vec<u8>>, entry: &Entry) -> Result<(), encode::
     Ok(())
 }
 
-/// The entries that `bytes` encode, in whatever spelling.
+/// Decodes entries from any valid encoding, canonical or not.
 pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Entry>, ManifestError> {
     let mut from = Decoder::new(bytes);
     let count = from.array().map_err(malformed)?.ok_or(UNKNOWN_LENGTH)?;
@@ -65,7 +65,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Entry>, ManifestError> {
         version => return Err(ManifestError::Version(version)),
     }
     let mut entries = Vec::new();
-    // No room is made in advance: what is said to follow may not be there.
+    // Memory is not reserved for the count, which may be false.
     for _ in 1..count {
         entries.push(decode_entry(&mut from)?);
     }

@@ -17,10 +17,10 @@ pub struct Modified {
     pub nanoseconds: u32,
 }
 
-/// A field that later versions may add to an entry: whoever does not know it passes it on unread.
+/// A field that later versions may add to an entry. A program that does not know it passes it on unread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptionalField {
-    /// Which one; its key in the encoding is -1 minus this.
+    /// Its number; the key in the encoding is -1 minus this.
     pub number: u16,
     /// Its value.
     pub value: Vec<u8>,
@@ -36,7 +36,7 @@ pub struct Entry {
     optional: Vec<OptionalField>,
 }
 
-/// Why there is no such entry.
+/// Why an entry is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
     /// The path is empty, absolute or too long, has a NUL, or a component that is empty, `.`, `..` or too long.
@@ -51,7 +51,7 @@ pub enum EntryError {
     /// The size is more than an object may have.
     #[error("manifest describes more bytes than an object can have; send it in parts")]
     Size,
-    /// The extents are empty somewhere.
+    /// An extent has no bytes.
     #[error("manifest has an empty extent; get an undamaged one from the sender")]
     Extents,
     /// Optional fields are out of order.
@@ -60,10 +60,10 @@ pub enum EntryError {
 }
 
 impl Entry {
-    /// The file at `path` (components separated by `/`) with these permission bits and extents.
+    /// A file at `path` (components separated by `/`) with these permission bits and extents.
     ///
     /// # Errors
-    /// When the path, the mode, the time or the size is out of range.
+    /// If the path, the mode, the time or the size is out of range.
     pub fn file(path: &[u8], mode: u16, modified: Modified, extents: Extents) -> Result<Self, EntryError> {
         if !is_sound_path(path) {
             return Err(EntryError::Path);
@@ -80,10 +80,10 @@ impl Entry {
         Ok(Self { path: path.to_owned(), mode, modified, extents, optional: Vec::new() })
     }
 
-    /// The same with optional fields, in strictly ascending order of their numbers.
+    /// Adds optional fields, in strictly ascending order of their numbers.
     ///
     /// # Errors
-    /// When they are in another order.
+    /// If they are in another order.
     pub fn with_optional(mut self, fields: Vec<OptionalField>) -> Result<Self, EntryError> {
         if fields.windows(2).any(|pair| pair[0].number >= pair[1].number) {
             return Err(EntryError::Fields);

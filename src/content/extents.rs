@@ -2,7 +2,7 @@
 
 use super::entry::EntryError;
 
-/// What an extent holds.
+/// The contents of an extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExtentKind {
     /// Bytes that are stored.
@@ -14,17 +14,16 @@ pub enum ExtentKind {
 /// A run of a file's bytes of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// What it holds.
+    /// Its contents.
     pub kind: ExtentKind,
-    /// Its first byte.
+    /// Offset of its first byte.
     pub start: u64,
-    /// Its bytes; at least 1.
+    /// Its length in bytes; at least 1.
     pub len: u64,
 }
 
-/// The extents of a file, in order and without a gap. Neighbours are of different kinds, so that there is only
-/// one way to say it: the lengths of data, hole, data and so on. Only the first length may be 0, where the file
-/// begins with a hole.
+/// The extents of a file, in order and without gaps. Neighbours are of different kinds, so the lengths of
+/// data, hole, data and so on describe them. Only the first length may be 0, if the file begins with a hole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extents {
     lengths: Vec<u64>,
@@ -40,7 +39,7 @@ impl Extents {
     /// Extents from the lengths of data, hole, data and so on.
     ///
     /// # Errors
-    /// When a length but the first is 0, nothing follows a first one that is, or the sum overflows.
+    /// If a length after the first is 0, nothing follows a first length of 0, or the sum overflows.
     pub fn from_lengths(lengths: Vec<u64>) -> Result<Self, EntryError> {
         let lone_zero = lengths == [0];
         if lone_zero || lengths.iter().skip(1).any(|&len| len == 0) {

@@ -1,11 +1,11 @@
-//! L1: what the bytes of an object are: the manifest that names them, and the extents they consist of.
+//! L1: the contents of an object: the manifest that names them, and their extents.
 //!
 //! *Content* is a flat range of bytes, which `layout` cuts into blocks. It consists of *extents*: data, or a hole
-//! that reads as zeros. A *manifest* lists the entries whose extents make up the content, in their order; its
-//! digest is the BLAKE3 hash of its encoding, whether it travels in the announce or as an object of its own.
+//! that reads as zeros. A *manifest* lists the entries whose extents make up the content, in order. Its digest is
+//! the BLAKE3 hash of its encoding, whether it is sent in the announcement or as an object of its own.
 //!
 //! - `entry`: one file: path, size, mode, modification time, extents. `extents`: runs of data and holes.
-//! - `encoding`: deterministic CBOR (RFC 8949, section 4.2), of which there is exactly one spelling.
+//! - `encoding`: deterministic CBOR (RFC 8949, section 4.2): a manifest has exactly one encoding.
 
 mod encoding;
 mod entry;
@@ -24,26 +24,26 @@ pub const MANIFEST_VERSION: u8 = 1;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     entries: Vec<Entry>,
-    /// Kept, so that it is made once: what is hashed and sent is always this.
+    /// The canonical encoding, which is hashed and sent.
     encoded: Vec<u8>,
 }
 
-/// Why there is no such manifest.
+/// Why a manifest is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
-    /// It has another version than this program knows.
+    /// It has a version that this program does not know.
     #[error("manifest of version {0}, and this program knows version 1: update it")]
     Version(u64),
-    /// Its encoding is larger than may be.
+    /// Its encoding is too large.
     #[error("manifest of {0} bytes is too large: at most 65536 bytes are taken")]
     TooLarge(usize),
-    /// It is no CBOR of the right shape, or not in its one canonical spelling.
+    /// It is not CBOR of the right structure, or not canonical.
     #[error("manifest is malformed: {0}; get an undamaged one from the sender")]
     Malformed(&'static str),
-    /// A path is not above the one before it.
+    /// The path of an entry is not above the one before it.
     #[error("manifest lists a path out of order or twice; get an undamaged one from the sender")]
     Order,
-    /// An entry is not sound.
+    /// An entry is invalid.
     #[error(transparent)]
     Entry(#[from] EntryError),
 }
@@ -52,7 +52,8 @@ impl Manifest {
     /// A manifest of these entries.
     ///
     /// # Errors
-    /// When their paths do not ascend, their sizes add up to more than an object may have, or it gets too large.
+    /// If their paths do not ascend, their sizes add up to more than an object may have, or the encoding is
+    /// too large.
     pub fn new(entries: Vec<Entry>) -> Result<Self, ManifestError> {
         if entries.windows(2).any(|pair| pair[0].path() >= pair[1].path()) {
             return Err(ManifestError::Order);
@@ -68,10 +69,10 @@ impl Manifest {
         Ok(Self { entries, encoded })
     }
 
-    /// The manifest that `bytes` are the encoding of.
+    /// Decodes a manifest.
     ///
     /// # Errors
-    /// When they are not exactly what [`Manifest::encoded`] gives for it.
+    /// If `bytes` are not exactly the encoding that [`Manifest::encoded`] returns for it.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
         if bytes.len() > MAX_MANIFEST_OBJECT {
             return Err(ManifestError::TooLarge(bytes.len()));
@@ -98,20 +99,20 @@ impl Manifest {
         }
     }
 
-    /// Bytes of the content: those of all entries.
+    /// Bytes of the content of all entries.
     #[must_use]
     pub fn content_size(&self) -> u64 {
         // `new` has checked that they fit.
         self.entries.iter().map(Entry::size).sum()
     }
 
-    /// Its one encoding.
+    /// The canonical encoding.
     #[must_use]
     pub fn encoded(&self) -> &[u8] {
         &self.encoded
     }
 
-    /// BLAKE3 of its encoding: what an object has as its root hash whose bytes are this manifest.
+    /// BLAKE3 of the encoding. An object with the encoding as its bytes has this root hash.
     #[must_use]
     pub fn digest(&self) -> Digest {
         Digest(*blake3::hash(&self.encoded).as_bytes())

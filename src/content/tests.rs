@@ -115,7 +115,7 @@ fn its_size_is_bounded() {
         Manifest::decode(&[0; MAX_MANIFEST_OBJECT + 1]),
         Err(ManifestError::TooLarge(MAX_MANIFEST_OBJECT + 1))
     );
-    // The longest name of a single file leaves room in an announce.
+    // The longest name of a single file leaves room in an announcement.
     let longest = Manifest::new(vec![entry(&"x".repeat(255), 1 << 63)]).unwrap();
     assert!(longest.encoded().len() <= crate::limits::MAX_MANIFEST, "{}", longest.encoded().len());
 }

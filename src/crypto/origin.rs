@@ -1,9 +1,9 @@
-//! Who made an object, whoever sends it: a signature over the object and its manifest alone. It names no session and
-//! no group, so that a mirror or a relay can pass the object on with its proof, and it covers everything that the
-//! object is told by, so that it can be used for nothing else.
+//! Origin proofs: a signature over an object and its manifest that shows who made the object, whoever sends it.
 //!
-//! The chaining values of the blocks follow from the root: whoever has them all merges them and compares. How blocks
-//! are coded on the way, and an object that still grows, are for the session's own signatures.
+//! The signature names no session and no group, so a mirror or a relay can pass it on with the object. It covers
+//! everything that describes the object, so it is valid for nothing else. The chaining values of the blocks follow
+//! from the root: a reader that has them all merges them and compares. The codings of blocks, and objects that
+//! still grow, are covered by the session's own signatures.
 
 use super::derive::bind;
 use super::sign::{Purpose, SIGNATURE_LEN, SigningKey, verify as verify_signature};

@@ -1,5 +1,5 @@
-//! What the machines' jobs do, against the storage ports: pure functions of a job and its files,
-//! executed by worker threads or by the simulated world.
+//! The execution of the machines' jobs: functions of a job and its files, through the storage ports. Worker
+//! threads or the simulated world call them.
 
 use crate::content::{Entry, Extents, Manifest, Modified};
 use crate::crypto::digest::{chaining_value, root, symbol_digest};
@@ -17,15 +17,15 @@ use crate::units::{BlockIndex, Digest, SymbolDigest, TaskId};
 use crate::wire::{AbortCode, Holdings};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Blocks behind the one being hashed that are left in memory. The stream is at most two pages of
-/// hashes (64 blocks) behind the hashing, and most repairs are of the blocks just streamed.
+/// Blocks behind the one being hashed that stay in memory. The stream is at most two pages of hashes (64
+/// blocks) behind the hashing, and most repairs are for blocks that were just streamed.
 const KEPT_BLOCKS: u32 = 256;
 
-/// What a job for the store is told by those who have none.
+/// The error for a store job at a worker without a store.
 const NO_STORE: &str = "this worker has no store; please report this";
 
-/// Executes a sender's job for the store ([`SenderJob::is_for_store`]), which keeps what becomes of `task`.
-/// Others are passed over.
+/// Executes a sender's job for the store ([`SenderJob::is_for_store`]), which keeps the assignments of
+/// `task`. Ignores other jobs.
 pub fn run_store_job(job: SenderJob, task: TaskId, store: &SharedStore) -> SenderDone {
     match job {
         SenderJob::LookUp(devices) => {
@@ -43,8 +43,8 @@ pub fn run_store_job(job: SenderJob, task: TaskId, store: &SharedStore) -> Sende
     }
 }
 
-/// The last word on a sender's devices, once it has finished: what the store has of `task`; or, if the store
-/// cannot be asked, what it was last known to have. The exit code, the table and the report are made from it.
+/// The last snapshot of a finished sender. Its rows are the store's rows of `task`; if the store cannot be
+/// read, the rows that it last confirmed. The exit code, the table and the report are made from it.
 pub fn final_snapshot(sender: &Sender, task: TaskId, store: &SharedStore, now: Time) -> SenderSnapshot {
     let snapshot = sender.snapshot(now);
     let kept = if sender.is_recorded() { store.with(|store| store.assignments(task)).ok() } else { None };
@@ -53,9 +53,9 @@ pub fn final_snapshot(sender: &Sender, task: TaskId, store: &SharedStore, now: T
     snapshot.with_devices(rows)
 }
 
-/// Executes a sender's job. `buffer` is scratch space, kept by the caller for the next one.
+/// Executes a sender's job. `buffer` is scratch space that the caller keeps for the next job.
 ///
-/// Those for the store are [`run_store_job`]'s; here there is none.
+/// Jobs for the store belong to [`run_store_job`]; here they fail.
 pub fn run_sender_job(
     job: SenderJob,
     source: &dyn Source,
@@ -75,7 +75,7 @@ pub fn run_sender_job(
             let symbols = Arc::new(encoder.repair(first.0, count));
             SenderDone::Encoded { block, first, symbols }
         }),
-        // A device disagrees with what the block was when it was hashed: perhaps the file does too.
+        // A device's block disagrees with the hashed one. Perhaps the file has changed.
         SenderJob::Digest(block) => {
             source.check().and_then(|()| read_block(source, layout, block, buffer)).map(|()| {
                 let symbols = buffer.chunks(usize::from(layout.symbol_size()));
@@ -110,17 +110,17 @@ struct OpenPart {
     layout: Layout,
 }
 
-/// What a receiver's jobs work on, shared by its workers. Blocks are stored side by side; the
-/// machine asks for opening, committing and discarding only while no other job is under way.
+/// The files of a receiver's jobs, shared by its workers. Blocks are stored in parallel. The machine requests
+/// opening, committing and discarding only while no other job is in progress.
 pub struct ReceiverFiles {
     sink: Mutex<Box<dyn Sink>>,
     open: Mutex<Option<OpenPart>>,
-    /// The file in place that was last found to be of an object's size, by the object's name.
+    /// The last file found in place that has an object's size, by the object's name.
     whole: Mutex<Option<(String, Box<dyn Part>)>>,
     earlier: Option<Box<dyn Earlier>>,
 }
 
-/// Why a job could not be done.
+/// Why a job failed.
 struct Refusal(AbortCode, String);
 
 impl From<SinkError> for Refusal {
@@ -133,19 +133,19 @@ impl From<SinkError> for Refusal {
     }
 }
 
-/// A worker's panic leaves nothing half-done behind these locks.
+/// A panic of a worker leaves the data of these locks consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ReceiverFiles {
-    /// Nothing open yet; the object will go to `sink`.
+    /// No file is open yet; the object goes to `sink`.
     #[must_use]
     pub fn new(sink: Box<dyn Sink>) -> Self {
         Self { sink: Mutex::new(sink), open: Mutex::new(None), whole: Mutex::new(None), earlier: None }
     }
 
-    /// Blocks that have not changed since are taken from `earlier`.
+    /// Takes unchanged blocks from `earlier`.
     #[must_use]
     pub fn with_earlier(mut self, earlier: Option<Box<dyn Earlier>>) -> Self {
         self.earlier = earlier;
@@ -191,7 +191,7 @@ pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCac
     done.unwrap_or_else(|Refusal(code, reason)| ReceiverDone::Failed(code, reason))
 }
 
-/// The manifest of a source that is one file called `name`, as it goes into the announce; empty if the source has no
+/// The manifest of a source that is one file called `name`, as it is announced. Empty if the source has no
 /// attributes, or the name is unusable.
 #[must_use]
 pub fn manifest_of(source: &dyn Source, name: &str) -> Vec<u8> {
@@ -204,7 +204,7 @@ pub fn manifest_of(source: &dyn Source, name: &str) -> Vec<u8> {
     manifest.map_or_else(|_| Vec::new(), |manifest| manifest.encoded().to_vec())
 }
 
-/// What cannot be read is not held.
+/// Finds out what the device holds. A file that cannot be read does not count.
 fn probe(files: &ReceiverFiles, name: &str, layout: &Layout) -> Holdings {
     let found = lock(&files.sink).probe(name, layout.object_size());
     if let Found::Whole(file) = found {
@@ -247,7 +247,7 @@ fn open(
     }
     let written = written_blocks(&*part, &layout);
     let size = files.earlier.as_ref().map_or(0, |earlier| earlier.size());
-    // Only what it has whole can agree; its last block may be shorter, as the object's.
+    // Only blocks that it has completely can agree. Its last block may be shorter, as the object's.
     let earlier = if size >= layout.object_size() {
         layout.block_count()
     } else {
@@ -257,7 +257,7 @@ fn open(
     Ok(ReceiverDone::Opened { written, earlier })
 }
 
-/// The blocks of which the part file holds something.
+/// The blocks of which the part file has something.
 fn written_blocks(part: &dyn Part, layout: &Layout) -> BitSet {
     let mut blocks = BitSet::new(layout.block_count());
     let mut from = 0;
@@ -267,13 +267,13 @@ fn written_blocks(part: &dyn Part, layout: &Layout) -> BitSet {
         (first..=last).for_each(|block| {
             blocks.insert(block);
         });
-        // The rest of the last block may be as full of holes as it likes.
+        // The rest of the last block may have any number of holes.
         from = layout.block_offset(BlockIndex(last)) + (1 << layout.block_log2());
     }
     blocks
 }
 
-/// A block that cannot be read is not there: it is fetched.
+/// Compares a candidate. A block that cannot be read does not agree.
 fn check(
     open: &OpenPart,
     files: &ReceiverFiles,
@@ -313,13 +313,13 @@ fn store(
     }
     assembly.gather();
     let spilled = assembly.spilled_runs();
-    // What was spilled is in the page cache most likely, where the rest of the block joins it.
+    // Spilled symbols are probably in the page cache, where the rest of the block joins them.
     let cached = pressed || !spilled.is_empty();
     for (start, len) in spilled {
         open.part.read_at(offset + start as u64, &mut assembly.buffer_mut()[start..start + len])?;
     }
     assembly.mark_restored();
-    // Decoding fills up what is missing.
+    // Decoding fills in the missing symbols.
     let received = (!assembly.sources().is_full()).then(|| assembly.sources().clone());
     if assembly.complete(plans).is_err() {
         return Ok(ReceiverDone::Undecodable(assembly));

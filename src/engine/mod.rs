@@ -1,4 +1,4 @@
-//! L4: THE loop. It joins a protocol machine to its ports and knows nothing of the protocol.
+//! L4: THE loop. It joins a protocol machine to its ports, and does not interpret the protocol.
 //!
 //! ```text
 //!            Net::receive        Jobs::finished     the clock         the handle
@@ -13,9 +13,9 @@
 //!        render -> Net::send     Jobs::submit    Net::listen      observer
 //! ```
 //!
-//! [`Engine::step`] never blocks: it takes one bounded batch of inputs, drains a bounded number of
-//! outputs and says when it wants to run again. Who waits, and on which clock, is the caller's
-//! business: [`run`] waits for sockets and real time, the simulated world pops its event queue.
+//! [`Engine::step`] never blocks. It takes one bounded batch of inputs, drains a bounded number of outputs, and
+//! returns when it wants to run again. The caller waits: [`run`] for sockets and real time, the simulated world for
+//! its event queue.
 
 pub mod jobs;
 pub mod render;
@@ -40,80 +40,80 @@ use std::time::Duration;
 const DONE_PER_STEP: usize = 64;
 /// Most outputs taken from the machine in one step, so that inputs get their turn.
 const OUTPUTS_PER_STEP: usize = 64;
-/// How often the machine is told what it makes sense to aim at.
+/// Interval at which the machine is told the rate that it can aim at.
 const AIM_EVERY: Duration = Duration::from_millis(100);
-/// From so much time on in which the machine could do nothing, it is told.
+/// The machine is told about a time of this length or longer in which it could do nothing.
 pub const ABSENCE: Duration = Duration::from_secs(2);
-/// After an interrupt, no transmission is held up for longer: whoever waits for the end does not wait
+/// After an interrupt, a transmission is not held up for longer: a user who waits for the end does not wait
 /// for the network.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// The engine's port to whatever executes jobs.
+/// The engine's port to the execution of jobs.
 pub trait Jobs<J, D> {
-    /// Takes a job. Never blocks: the bound on what is queued is the machine's promise, and
-    /// [`MAX_JOBS`] its enforcement. Returns the result if the job could be answered at once.
+    /// Takes a job. Never blocks: the machine promises to bound the number of jobs, and [`MAX_JOBS`] enforces
+    /// it. Returns the result if the job is done at once.
     fn submit(&mut self, job: J) -> Option<D>;
     /// The next finished job, in any order; `None` if none is finished now.
     fn finished(&mut self) -> Option<D>;
-    /// What to tell the machine when the kernel could not read the mapped source while sending
-    /// (`EFAULT`: the file has shrunk); `why` is one clause for people.
+    /// The result that tells the machine that the kernel could not read the mapped source while sending
+    /// (`EFAULT`: the file has shrunk). `why` is one clause for people.
     fn source_unreadable(&mut self, why: String) -> D;
 }
 
-/// The engine's port to what may be sent at all, beside other sessions on the same interface.
+/// The engine's port to the egress budget, which sessions on one interface share.
 pub trait Egress {
-    /// Whether something may be sent now.
+    /// Whether the session may send now.
     ///
     /// # Errors
-    /// With the time to ask again at, if not.
+    /// If not, the time to ask again.
     fn ready(&mut self, now: Time) -> Result<(), Time>;
-    /// So many bytes on the wire have been sent.
+    /// Charges bytes that were sent, as counted on the wire.
     fn charge(&mut self, bytes: u64);
-    /// The rate that it makes sense to aim at just now.
+    /// The highest rate that the session can usefully aim at.
     fn most(&self) -> Rate;
 }
 
-/// Why the loop cannot go on; each is the environment's fault or a bug, never a peer's doing.
+/// Why the loop cannot go on: a fault of the environment or a bug, never the doing of a peer.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// A socket failed for good.
     #[error("the network failed: {0}; check the interface and try again")]
     Net(#[source] io::Error),
-    /// The machine broke its promise to bound its jobs.
+    /// The machine has more jobs than it promised.
     #[error("more than {MAX_JOBS} jobs are under way; this is a bug, please report it")]
     TooManyJobs,
-    /// The machine asked for object data to be sent, and the engine has no object.
+    /// The machine wants object data to be sent, and the engine has no object.
     #[error("symbols were to be sent without a source; this is a bug, please report it")]
     NoStream,
 }
 
-/// What a step left to be done.
+/// What is left to do after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// When to step again at the latest; not later than the time given if more is waiting.
+    /// When to step again at the latest. Not later than the time given to the step if more is waiting.
     pub wake: Time,
     /// A transmission is held up: step again when the network is writable.
     pub writable: bool,
-    /// The run is over.
+    /// The machine has finished.
     pub finished: bool,
-    /// Datagrams that came in.
+    /// Datagrams received in this step.
     pub received: usize,
 }
 
-/// A transmission on its way out.
+/// A transmission in progress.
 struct Pending {
     transmit: Transmit,
-    /// Datagrams of it that are out.
+    /// Datagrams of it that are sent.
     sent: usize,
 }
 
-/// How far the machine's outputs were taken.
+/// How far the machine's outputs were drained.
 enum Drained {
-    /// It has no more, or the network takes no more.
+    /// The machine has no more outputs, or the network accepts no more.
     Empty,
     /// It may have more.
     MayHaveMore,
-    /// Others have their turn until this time.
+    /// Other sessions may send until this time.
     Waits(Time),
 }
 
@@ -124,14 +124,14 @@ pub struct Engine<M, N, W> {
     jobs: W,
     stream: Option<Stream>,
     egress: Option<Box<dyn Egress>>,
-    /// The sessions that the network has been told of.
+    /// The sessions that the network was told of.
     sessions: Sessions,
-    /// When the machine is told next what to aim at.
+    /// When to tell the machine its target rate next.
     aim: Time,
     pending: Option<Pending>,
     /// Since when transmissions are held up.
     held: Option<Time>,
-    /// From when on a transmission that is held up is given up.
+    /// After this time a transmission that is held up is dropped.
     hurry: Time,
     heads: Box<Heads>,
     in_flight: usize,
@@ -144,8 +144,8 @@ where
     N: Net,
     W: Jobs<M::Job, M::Done>,
 {
-    /// Joins `machine` to its ports. `stream` is what symbols are made of; a machine without it
-    /// sends messages only.
+    /// Joins `machine` to its ports. Symbols are made from `stream`; a machine without one sends only
+    /// messages.
     pub fn new(machine: M, net: N, jobs: W, stream: Option<Stream>) -> Self {
         Self {
             machine,
@@ -163,7 +163,7 @@ where
             kernel_drops: 0,
         }
     }
-    /// Sends no more than `egress` lets through.
+    /// Sends only what `egress` allows.
     #[must_use]
     pub fn with_egress(mut self, egress: Option<Box<dyn Egress>>) -> Self {
         self.egress = egress;
@@ -189,17 +189,17 @@ where
     pub const fn jobs_mut(&mut self) -> &mut W {
         &mut self.jobs
     }
-    /// Jobs under way.
+    /// Jobs in progress.
     pub const fn in_flight(&self) -> usize {
         self.in_flight
     }
-    /// Tells the machine that until `now` nobody has run it for `away`.
+    /// Tells the machine that it was not run for `away` until `now`.
     pub fn absent(&mut self, now: Time, away: Duration) {
-        // That time is not counted once more when what is held up goes out.
+        // This time must not count again for a transmission that is held up.
         self.held = self.held.map(|since| (since + away).min(now));
         self.machine.handle_absence(now, away);
     }
-    /// Passes on what the user or the system asks; takes effect with the next step.
+    /// Passes on a control. It takes effect with the next step.
     pub fn control(&mut self, now: Time, control: Control) {
         if control == Control::Interrupt {
             self.hurry = self.hurry.min(now + LAST_PATIENCE);
@@ -209,12 +209,11 @@ where
 
     /// Takes one bounded batch of inputs, then drains a bounded number of outputs.
     ///
-    /// While a transmission is held up, or other sessions have their turn, the machine still gets
-    /// datagrams and finished jobs, but is neither polled nor told the time: its pacing must not run
-    /// ahead of what is sent.
+    /// While a transmission is held up, or other sessions send, the machine still gets datagrams and finished
+    /// jobs, but is neither polled nor told the time: its pacing must not run ahead of what is sent.
     ///
     /// # Errors
-    /// When the network fails for good, or the machine breaks its contract.
+    /// If the network fails for good, or the machine breaks its contract.
     pub fn step(
         &mut self,
         now: Time,
@@ -248,12 +247,12 @@ where
             (false, Ok(()), true) => Time::NEVER,
             (false, Ok(()), false) => self.machine.next_timeout(),
         };
-        // What still comes in does not matter to a machine that is done: a stream must not keep it.
+        // A machine that has finished ignores further inputs: a stream must not keep it alive.
         let finished = !blocked && self.machine.is_finished();
         Ok(Step { wake, writable: blocked && turn.is_ok(), finished, received })
     }
 
-    /// Whether it is this session's turn to send; otherwise when to ask again.
+    /// Whether this session may send; if not, when to ask again.
     fn turn(&mut self, now: Time) -> Result<(), Time> {
         let Some(egress) = &mut self.egress else { return Ok(()) };
         if now >= self.aim {
@@ -266,7 +265,7 @@ where
         }
     }
 
-    /// Hands the machine what has come in; whether more may be waiting, and how many datagrams came.
+    /// Hands inputs to the machine. Returns whether more may be waiting, and the number of datagrams.
     fn take_inputs(&mut self, now: Time) -> Result<(bool, usize), EngineError> {
         let machine = &mut self.machine;
         let drops = self.net.kernel_drops();
@@ -290,7 +289,8 @@ where
         Ok((more || received > 0, received))
     }
 
-    /// Polls the machine. Stops where the network does, or the session's turn is over.
+    /// Polls the machine until it has no more outputs, the network accepts no more, or the session's turn is
+    /// over.
     fn drain(
         &mut self,
         now: Time,
@@ -324,7 +324,7 @@ where
         Ok(Drained::MayHaveMore)
     }
 
-    /// Sends what is pending; true if nothing is pending any more.
+    /// Sends the pending transmission. True if nothing is pending any more.
     fn flush(&mut self, now: Time) -> Result<bool, EngineError> {
         while let Some(pending) = &mut self.pending {
             let to = pending.transmit.to;

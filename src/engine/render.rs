@@ -1,7 +1,6 @@
-//! From a [`Payload`] to the segments the network port takes. Nothing is allocated a datagram:
-//! the heads are written into one array that is used again and again, and bodies are borrowed
-//! from the machine's buffers or left in the mapped source. Only where symbols are sealed are they
-//! copied: what is encrypted needs a place of its own.
+//! Turns a [`Payload`] into the segments that the network port takes, without an allocation for each datagram.
+//! Headers are written into one array that is reused. Bodies are borrowed from the machine's buffers, or stay in
+//! the mapped source. Only sealed symbols are copied, because encryption needs a buffer.
 
 use crate::layout::Layout;
 use crate::limits::{HEADER_LEN, SYMBOL_HEADER_LEN, TAG_RESERVE};
@@ -13,23 +12,23 @@ use crate::units::{BlockIndex, Esi, SessionId};
 use crate::wire::{Header, PacketNumber, symbol_head};
 use std::sync::Arc;
 
-/// What symbols are made of.
+/// What symbols are made from.
 #[derive(Clone)]
 pub struct Stream {
-    /// The session that heads each of them.
+    /// The session identifier of their headers.
     pub session: SessionId,
-    /// How the object is cut up.
+    /// The object's division into blocks and symbols.
     pub layout: Layout,
     /// The object's bytes.
     pub source: Arc<dyn Source>,
-    /// What they are sealed with, if they are.
+    /// Their seal, if there is a group key.
     pub seal: Option<SymbolSeal>,
 }
 
-/// Why there is nothing to send.
+/// Why nothing can be sent.
 #[derive(Debug)]
 pub enum RenderError {
-    /// Symbols are asked for, and there is no stream to make them of.
+    /// Symbols are requested, but there is no stream to make them from.
     NoStream,
     /// The source could not be read.
     Source(SourceError),
@@ -47,16 +46,16 @@ impl Default for Heads {
     }
 }
 
-/// Sealed datagrams of one batch, one after the other. They are kept until the next batch: what did not go
-/// out at once is not sealed anew, since the same number must never seal two different texts.
+/// The sealed datagrams of one batch, one after the other. They are kept until the next batch: a datagram
+/// that was not sent at once must not be sealed anew, because one number must never seal two different texts.
 #[derive(Default)]
 struct Sealed {
     first: PacketNumber,
     count: usize,
     bytes: Vec<u8>,
-    /// Where the next one begins; the last one may be shorter than that.
+    /// The offset between two datagrams; the last one may be shorter.
     stride: usize,
-    /// Symbols as they are in the source.
+    /// The plain symbols, as in the source.
     plain: Vec<u8>,
 }
 
@@ -74,7 +73,7 @@ impl<'a> Segments<'a> {
     }
 }
 
-/// Symbols that follow one another, the first of them after `skip` others.
+/// Consecutive symbols, after `skip` others.
 struct Run {
     number: PacketNumber,
     block: BlockIndex,
@@ -95,11 +94,10 @@ impl Run {
 }
 
 impl Heads {
-    /// The datagrams of `payload` from the `skip`th on, [`MAX_BATCH`] at most; empty if there are
-    /// none.
+    /// The datagrams of `payload` from number `skip` on, at most [`MAX_BATCH`]; empty if there are none.
     ///
     /// # Errors
-    /// When symbols are asked for and there is no `stream` to make them of, or its source cannot be read.
+    /// If symbols are requested without a `stream`, or its source cannot be read.
     pub fn render<'a>(
         &'a mut self,
         payload: &'a Payload,
@@ -156,7 +154,7 @@ impl Heads {
         Ok(out)
     }
 
-    /// Writes the heads of a run.
+    /// Writes the headers of a run.
     fn fill(&mut self, session: SessionId, run: &Run) {
         for (i, head) in self.heads[..run.count].iter_mut().enumerate() {
             *head = run.head(session, i);
@@ -165,13 +163,13 @@ impl Heads {
 }
 
 impl Sealed {
-    /// Whether the first datagram of a run is here already.
+    /// Whether the first datagram of a run is sealed already.
     fn has(&self, run: &Run) -> bool {
         (self.first.0..self.first.0 + self.count as u64).contains(&run.number.0)
     }
 
-    /// Seals source symbols, read as one piece: what they are made of must not change under the seal, as it
-    /// could in the map.
+    /// Seals source symbols, which are read in one piece. They must not change under the seal, as they could
+    /// in the map.
     fn source(&mut self, run: &Run, stream: &Stream, seal: &SymbolSeal) -> Result<(), SourceError> {
         if run.count == 0 || self.has(run) {
             return Ok(());
@@ -214,7 +212,7 @@ impl Sealed {
         (self.first, self.count) = (run.number, run.count);
     }
 
-    /// Hands out what is here of a run, from its first datagram on.
+    /// Returns the sealed datagrams of a run, from its first one on.
     fn hand_out<'a>(&'a self, run: &Run, out: &mut Segments<'a>) {
         let skip = run.number.0.saturating_sub(self.first.0) as usize;
         out.len = run.count.min(self.count.saturating_sub(skip));
@@ -225,7 +223,7 @@ impl Sealed {
     }
 }
 
-/// How many of `total` datagrams are in the batch that begins after `skip` of them.
+/// The number of datagrams in the batch that begins after `skip` of `total`.
 fn batch(total: usize, skip: usize) -> usize {
     total.saturating_sub(skip).min(MAX_BATCH)
 }

@@ -1,11 +1,11 @@
-//! Drives an engine on real time: waits for sockets, workers, and whoever asks something of the machine.
-//! It knows nothing of signals or a terminal: those are the surface's.
+//! Drives an engine on real time: waits for sockets, workers and the handle. It knows nothing of signals or a
+//! terminal; those belong to `cli`.
 //!
-//! `epoll` counts in milliseconds, too coarse for pacing. Whole milliseconds are spent in the poll;
-//! the rest is slept with `std::thread::sleep` (some 50 us late on Linux, which the token bucket
-//! makes good), and a rest below [`SHORTEST_SLEEP`] is yielded away. Meanwhile sockets buffer.
+//! `epoll` counts in milliseconds, which is too coarse for pacing. The loop spends whole milliseconds in the poll
+//! and sleeps for the rest with `std::thread::sleep` (some 50 us late on Linux; the token bucket catches up). It
+//! yields for a rest below [`SHORTEST_SLEEP`]. Meanwhile sockets buffer.
 //!
-//! The clock is monotonic. A turn that took [`ABSENCE`] or longer was no turn: the process was stopped.
+//! The clock is monotonic. If a turn took [`ABSENCE`] or longer, the process was stopped.
 
 use super::{ABSENCE, Engine, EngineError, Jobs};
 use crate::net::Net;
@@ -16,18 +16,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often the network is looked after, and so the longest wait.
+/// Interval of [`Pollable::tend`], and so the longest wait.
 pub const TICK: Duration = Duration::from_millis(100);
-/// Longest wait for a network that is not writable: not every full queue tells when it is not.
+/// Longest wait for a network that is not writable: not every full queue reports when it has room again.
 const WRITABLE_RETRY: Duration = Duration::from_millis(1);
-/// Shorter rests than this are not worth a sleep.
+/// A shorter rest is not worth a sleep.
 pub const SHORTEST_SLEEP: Duration = Duration::from_micros(50);
 
-/// Fewer datagrams a second than this are taken as they come.
+/// At fewer datagrams a second than this, there are no naps.
 const STREAMING: f64 = 4_000.0;
-/// How often they are counted.
+/// Interval over which they are counted.
 const LULL_WINDOW: Duration = Duration::from_millis(5);
-/// Bounds of a nap between two takes; and it lasts no longer than this part of a receive buffer's room.
+/// Bounds of a nap. It also lasts no longer than this part of the time in which a receive buffer fills.
 const LONGEST_NAP: Duration = Duration::from_millis(1);
 const SHORTEST_NAP: Duration = Duration::from_micros(100);
 const ROOM_SHARE: u32 = 8;
@@ -37,19 +37,18 @@ const FIRST_SOCKET: usize = 1;
 
 /// A network whose sockets can wake a poll.
 pub trait Pollable: Net {
-    /// Registers all sockets, for reading and writing and edge-triggered, with the tokens
-    /// `first_token..`. From then on [`Net::receive`] must return 0 only when every socket has
-    /// said that it would block.
+    /// Registers all sockets, for reading and writing and edge-triggered, with the tokens `first_token..`.
+    /// From then on [`Net::receive`] must return 0 only when every socket would block.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// If the system refuses.
     fn register(&mut self, registry: &Registry, first_token: usize) -> io::Result<()>;
-    /// Has `wake` called when something has come in by another way than its own sockets.
+    /// Registers a function to call when datagrams arrive by another way than the own sockets.
     fn wake_by(&mut self, _wake: Box<dyn Fn() + Send + Sync>) {}
-    /// Looks after what the system may have changed; comes every [`TICK`]. Returns what the user should
-    /// know of it, one clause each.
+    /// Checks what the system may have changed; called every [`TICK`]. Returns warnings for the user, one
+    /// clause each.
     fn tend(&mut self) -> Vec<String>;
-    /// Datagrams that may wait in the smallest receive buffer, about.
+    /// Approximate number of datagrams that fit the smallest receive buffer.
     fn room(&self) -> usize;
 }
 
@@ -68,19 +67,18 @@ impl Pollable for crate::net::UdpNet {
     }
 }
 
-/// Whoever is told how it goes, and says what is asked of the machine.
+/// Gets the events of a run, and gives it controls.
 pub trait Observer<M: Machine> {
-    /// The machine has said something.
+    /// The machine has emitted an event.
     fn event(&mut self, now: Time, machine: &M, event: M::Event);
-    /// The user should know this though the run goes on.
+    /// Something that the user should know although the run goes on.
     fn warn(&mut self, now: Time, text: &str);
-    /// What is asked of the machine, one thing after the other, `None` if nothing is. Comes at each turn of
-    /// the loop, so it must cost next to nothing; who has something to ask wakes the loop up besides
-    /// ([`Host::wake`]).
+    /// The next control for the machine, if there is one. Called at each turn of the loop, so it must be
+    /// cheap. A caller that adds a control also wakes the loop ([`Host::wake`]).
     fn control(&mut self, now: Time, machine: &M) -> Option<Control>;
 }
 
-/// Why a run broke off.
+/// Why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The poll failed.
@@ -91,7 +89,7 @@ pub enum RunError {
     Engine(#[from] EngineError),
 }
 
-/// What a loop waits with: a poll and a clock.
+/// A poll and a clock, with which a loop waits.
 pub struct Host {
     poll: Poll,
     waker: Arc<Waker>,
@@ -99,26 +97,26 @@ pub struct Host {
 }
 
 impl Host {
-    /// A poll with nothing in it; its clock starts now.
+    /// A poll without sources. Its clock starts now.
     ///
     /// # Errors
-    /// When the system refuses a poll.
+    /// If the system refuses a poll.
     pub fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         Ok(Self { poll, waker, start: Instant::now() })
     }
 
-    /// When its clock started.
+    /// The start of its clock.
     #[must_use]
     pub const fn start(&self) -> Instant {
         self.start
     }
 
-    /// Something for worker threads to call when a job is done, and for others who ask something.
+    /// A function that wakes the loop: for worker threads that have finished a job, and for the handle.
     pub fn wake(&self) -> impl Fn() + Clone + Send + Sync + 'static {
         let waker = Arc::clone(&self.waker);
-        // A waker that fails leaves the loop to its next tick.
+        // If waking fails, the loop continues at its next tick.
         move || drop(waker.wake())
     }
 
@@ -128,10 +126,10 @@ impl Host {
         Time::ZERO + self.start.elapsed()
     }
 
-    /// Runs `engine` until its machine is finished.
+    /// Runs `engine` until its machine has finished.
     ///
     /// # Errors
-    /// When the network or the poll fails, or the machine breaks its contract.
+    /// If the network or the poll fails, or the machine breaks its contract.
     pub fn run<M, N, W>(
         &mut self,
         engine: &mut Engine<M, N, W>,
@@ -152,7 +150,7 @@ impl Host {
             let now = self.now();
             let away = now.since(std::mem::replace(&mut last_turn, now));
             if away >= ABSENCE {
-                // Stopped, or kept from running: the others cannot be blamed for it.
+                // The process was stopped, or kept from running. This is no silence of the others.
                 engine.absent(now, away);
                 observer.warn(now, &format!("this process stood still for {:.1} s", away.as_secs_f64()));
             }
@@ -200,8 +198,8 @@ impl Host {
     }
 }
 
-/// While datagrams stream in, a short nap lets them gather, so that a wake-up and a system call serve
-/// many and not one each: with several receivers on a machine, or a weak one, that is most of the cost.
+/// Naps while datagrams stream in. They let datagrams gather, so that one wake-up and one system call serve
+/// many of them. With several receivers on a machine, or on a slow one, wake-ups are most of the cost.
 struct Lull {
     room: usize,
     since: Time,
@@ -214,7 +212,7 @@ impl Lull {
         Self { room, since: Time::ZERO, count: 0, per_second: 0.0 }
     }
 
-    /// How long to sleep when `received` datagrams were all there were; zero if not at all.
+    /// How long to sleep after the `received` datagrams that were waiting; zero for not at all.
     fn after(&mut self, now: Time, received: usize) -> Duration {
         self.count += received;
         let elapsed = now.since(self.since);

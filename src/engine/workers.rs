@@ -4,9 +4,8 @@
 //!   loop thread --submit--> [queue] --> worker 1..n --> [done] --wake--> loop thread
 //! ```
 //!
-//! The queue needs no bound of its own: the engine refuses to have more than
-//! [`super::MAX_JOBS`] jobs under way. A worker that panics reports it as a finished job and goes
-//! on, so that its death can not hang the program.
+//! The queue needs no bound of its own: the engine has at most [`super::MAX_JOBS`] jobs in progress. A worker that
+//! panics reports a finished job and goes on, so a panic cannot hang the program.
 
 use super::Jobs;
 use std::collections::VecDeque;
@@ -21,9 +20,9 @@ pub type Runner<J, D> = Box<dyn FnMut(J) -> D + Send>;
 
 /// Builds the results that are not returned by a job: a worker's panic, an unreadable source.
 pub struct FailureResults<D> {
-    /// From the text of a worker's panic.
+    /// The result for a worker's panic, from its text.
     pub worker_died: fn(String) -> D,
-    /// From the reason why the source could not be read while sending.
+    /// The result for a source that could not be read while sending, from the reason.
     pub source_unreadable: fn(String) -> D,
 }
 
@@ -52,11 +51,11 @@ impl<J> Default for Shared<J> {
 }
 
 impl<J> Shared<J> {
-    /// No job runs under the lock, so a poisoned one holds nothing half-done.
+    /// No job runs under the lock, so a poisoned lock guards consistent data.
     fn lock(&self) -> MutexGuard<'_, Queue<J>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// Forgets what is queued, and has the threads end.
+    /// Drops the queued jobs, and ends the threads.
     fn close(&self) {
         let mut queue = self.lock();
         queue.closed = true;
@@ -79,15 +78,15 @@ impl<J> Shared<J> {
     }
 }
 
-/// Jobs with threads of their own.
+/// Jobs with a thread of their own.
 struct Lane<J> {
-    /// Which jobs go here.
+    /// Selects the jobs of this lane.
     takes: fn(&J) -> bool,
     shared: Arc<Shared<J>>,
 }
 
-/// A set of worker threads. Dropping it lets each finish the job it is at, forgets the rest and
-/// joins the threads; but not that of a lane of its own, which may wait for something that never answers.
+/// A set of worker threads. Dropping it lets each one finish its job, drops the queued jobs and joins the
+/// threads. It does not join the thread of a lane, which may wait for something that never answers.
 pub struct Workers<J, D> {
     shared: Arc<Shared<J>>,
     sender: Sender<D>,
@@ -99,11 +98,11 @@ pub struct Workers<J, D> {
 }
 
 impl<J: Send + 'static, D: Send + 'static> Workers<J, D> {
-    /// Starts `count` threads (at least one), each with a runner of its own made by `runner`.
-    /// `wake` is called after each job, by the worker; it makes the loop thread come round.
+    /// Starts `count` threads (at least one), each with a runner of its own made by `runner`. Workers call
+    /// `wake` after each job, to wake the loop.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// If the system refuses a thread.
     pub fn start(
         count: usize,
         failures: FailureResults<D>,
@@ -123,11 +122,11 @@ impl<J: Send + 'static, D: Send + 'static> Workers<J, D> {
         Ok(workers)
     }
 
-    /// Has the jobs that `takes` accepts done one after the other on a thread of their own: they may take long,
-    /// and keep no other job from being done.
+    /// Executes the jobs that `takes` accepts one after the other on a thread of their own. They may take
+    /// long without delaying other jobs.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// If the system refuses a thread.
     pub fn with_lane(
         mut self,
         name: &str,
@@ -155,15 +154,15 @@ impl<J: Send + 'static, D: Send + 'static> Workers<J, D> {
 /// Bytes of the allocation that is freed at the start of a worker, see [`keep_freed_memory`].
 const FREED_AT_START: usize = 16 << 20;
 
-/// Coding a block takes some megabytes for a millisecond. The GNU allocator would give them back to
-/// the system each time, and the next block would pay for hundreds of page faults. It keeps
-/// twice as much as the largest piece that was ever freed whole: so one is. Other allocators do
-/// not mind.
+/// Coding a block takes some megabytes for a millisecond. The GNU allocator would return them to the system
+/// each time, and the next block would pay for hundreds of page faults. It keeps twice as much as the largest
+/// single allocation that was ever freed, so one such allocation is freed here. Other allocators are not
+/// affected.
 fn keep_freed_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(FREED_AT_START)));
 }
 
-/// What a worker does all its life.
+/// The loop of a worker.
 fn work<J, D>(
     shared: &Shared<J>,
     done: &Sender<D>,
@@ -175,11 +174,11 @@ fn work<J, D>(
     while let Some(job) = shared.take() {
         let result = catch_unwind(AssertUnwindSafe(|| run.get_or_insert_with(runner)(job)));
         let result = result.unwrap_or_else(|panic| {
-            // Its buffers may be in any state.
+            // The runner's buffers may be in any state.
             run = None;
             (failure_results.worker_died)(panic_text(&*panic))
         });
-        // Nobody listens any more when the engine is being dropped.
+        // The receiver is gone while the engine is being dropped.
         let _ = done.send(result);
         wake();
     }

@@ -1,9 +1,9 @@
-//! The number that tells a machine's sessions apart: it rises from one to the next.
+//! The session counter of this machine's sender. It rises from session to session.
 //!
-//! It is kept in the state directory and written before it is used. It is never below the clock either, so that it
-//! rises even where the directory is lost, restored from a backup or not there at all. Where the clock stands in
-//! 1970, the file alone makes it rise. No device refuses a session because of its number (decision 15), so what
-//! goes wrong here costs nothing but a warning.
+//! The counter is kept in the state directory and written before it is used. It is never below the clock, so it
+//! rises even if the directory is lost, restored from a backup or missing. If the clock stands in 1970, the
+//! file alone makes it rise. No device refuses a session because of its counter (decision 15), so an error here
+//! costs only a warning.
 
 use super::{Keyring, KeyringError, at, read_private};
 use crate::storage::write_private;
@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// First line of the file.
 const HEADING: &str = "mcp-session-counter 1";
-/// Longest file that is one.
+/// Longest valid file.
 const MAX_FILE: usize = 64;
 
 /// Milliseconds since 1970; 0 before that.
@@ -20,11 +20,11 @@ fn clock() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The number in such a file.
+/// Parses the file.
 fn parse(bytes: &[u8]) -> Option<u64> {
     let (heading, number) = std::str::from_utf8(bytes).ok()?.trim_end().split_once('\n')?;
     let number = number.parse().ok().filter(|_| heading == HEADING)?;
-    // One number has one text.
+    // A counter has exactly one text.
     (bytes == text(number).as_bytes()).then_some(number)
 }
 
@@ -33,10 +33,10 @@ fn text(number: u64) -> String {
 }
 
 impl Keyring {
-    /// The number of the session that begins now.
+    /// The counter of the session that begins now.
     ///
     /// # Errors
-    /// When the file system refuses: [`unrecorded_session_counter`] serves instead.
+    /// If the file system refuses. Then use [`unrecorded_session_counter`].
     pub fn next_session_counter(&self, warnings: &mut Vec<String>) -> Result<u64, KeyringError> {
         let _lock = self.lock()?;
         let path = self.dir.join("session-counter");
@@ -53,7 +53,7 @@ impl Keyring {
     }
 }
 
-/// The number of a session where nothing can be kept: the clock alone.
+/// The counter of a session without a state directory: the clock alone.
 #[must_use]
 pub fn unrecorded_session_counter() -> u64 {
     clock()

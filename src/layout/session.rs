@@ -12,15 +12,15 @@ use crate::units::BlockIndex;
 /// The layouts of a session's objects, and the first block of each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionLayout {
-    /// One to [`MAX_OBJECTS`], all with the same size of symbols.
+    /// One to [`MAX_OBJECTS`], all with the same symbol size.
     objects: Vec<Layout>,
     firsts: Vec<BlockIndex>,
 }
 
-/// Why there is no such session.
+/// Why a session's layout is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SessionLayoutError {
-    /// It has no object, or more than may be.
+    /// It has no object, or too many.
     #[error("session of {0} objects: it must have 1 to 4")]
     Count(usize),
     /// An object does not fit its blocks or symbols.
@@ -29,7 +29,7 @@ pub enum SessionLayoutError {
     /// The objects together have more blocks than can be numbered.
     #[error("the session's objects have too many blocks: send fewer at a time")]
     TooManyBlocks,
-    /// An object that was growing has become smaller.
+    /// A growing object has become smaller.
     #[error("the object has shrunk from {0} to {1} bytes: send it again")]
     Shrunk(u64, u64),
 }

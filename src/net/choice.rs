@@ -1,12 +1,11 @@
-//! Which interface to use. One that is named is taken, if it can do the task; otherwise the choice
-//! is the one a person would make, or an error that lists the candidates.
+//! Chooses the interface. A named one is used if it is suitable. Otherwise the choice is the one that a person
+//! would make, or an error that lists the candidates:
 //!
-//! - To a multicast group, not named: the only interface that is up, carries multicast, is not
-//!   loopback and has an address of the family (link-local ones count); of several the one that
-//!   carries the default route of the family, because that is where the other machines most
-//!   likely are; failing that, an error.
-//! - To a broadcast or plain address, not named: the one the kernel's routing uses.
-//! - To receive, not named: every interface that could carry a group; loopback if there is none.
+//! - To send to a multicast group: the only interface that is up, supports multicast, is not loopback, and has an
+//!   address of the family (a link-local one counts). Of several, the one with the default route of the family,
+//!   because the other machines are most likely there. Failing that, an error.
+//! - To send to a broadcast or unicast address: the one that the kernel's routing uses.
+//! - To receive: every interface that could carry a group; loopback if there is none.
 
 use super::destination::{AddressKind, Destination};
 use super::interface::{Interface, needs_scope};
@@ -21,7 +20,7 @@ pub enum InterfaceError {
     /// No interface has that name or address.
     #[error("there is no interface {name}; name one that the machine has: {candidates}")]
     Unknown {
-        /// What was asked for, escaped.
+        /// The requested name, escaped.
         name: String,
         /// All interfaces.
         candidates: String,
@@ -40,25 +39,25 @@ pub enum InterfaceError {
         /// `IPv4` or `IPv6`.
         family: &'static str,
     },
-    /// The destination's scope is another interface than the named one.
+    /// The destination's scope names another interface.
     #[error("{destination} is on interface {scope}, not on {name}; leave one of the two out")]
     OtherScope {
-        /// Where to.
+        /// The destination.
         destination: Destination,
-        /// The interface that the scope names.
+        /// The interface in the scope.
         scope: String,
-        /// The interface that was asked for.
+        /// The requested interface.
         name: String,
     },
-    /// Several would do.
+    /// Several interfaces are suitable.
     #[error("several interfaces could carry {what}: {candidates}; name one with --interface")]
     Several {
         /// The destination.
         what: String,
-        /// Those.
+        /// These interfaces.
         candidates: String,
     },
-    /// None would do.
+    /// No interface is suitable.
     #[error(
         "no interface is up with multicast and an {family} address, as {what} needs (the machine has {candidates}); \
          name one with --interface (loopback reaches this machine only)"
@@ -71,7 +70,7 @@ pub enum InterfaceError {
         /// All interfaces.
         candidates: String,
     },
-    /// A link-local address says nothing without its interface.
+    /// A link-local address is ambiguous without its interface.
     #[error(
         "{0} is link-local and needs its interface; name it with --interface or write it as ADDRESS%NAME"
     )]
@@ -79,43 +78,43 @@ pub enum InterfaceError {
     /// The kernel has no route.
     #[error("no route to {destination} ({source}); check the network or name an interface with --interface")]
     NoRoute {
-        /// Where to.
+        /// The destination.
         destination: Destination,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The system does not tell its interfaces.
+    /// The system does not list its interfaces.
     #[error("cannot list the network interfaces: {0}")]
     System(#[from] io::Error),
 }
 
 impl InterfaceError {
-    /// Whether it may be otherwise in a while, with nobody doing anything about the command.
+    /// Whether waiting may help, with the same command.
     #[must_use]
     pub const fn may_pass(&self) -> bool {
         matches!(self, Self::Down { .. } | Self::NoAddress { .. } | Self::Nothing { .. })
     }
 }
 
-/// Chooses the interface for sending to `destination`; `named` is a name or an address of one.
+/// Chooses the interface for sending to `destination`. `named` is the name or an address of an interface.
 ///
 /// # Errors
-/// When the named one does not exist or cannot do it, or the choice is not clear; the text lists
-/// the candidates.
+/// If the named interface does not exist or is not suitable, or the choice is ambiguous; the text lists the
+/// candidates.
 pub fn choose(named: Option<&str>, destination: &Destination) -> Result<Interface, InterfaceError> {
     let all = Interface::list()?;
     let mut chosen = choose_from(&all, named, destination, &System)?.clone();
-    // Named by one of its addresses, it is that one which the group is to see.
+    // If the interface is named by one of its addresses, this address is the source address.
     let named = named.and_then(|name| name.parse::<IpAddr>().ok());
     chosen.addresses.sort_by_key(|address| Some(address.ip) != named);
     Ok(chosen)
 }
 
-/// Chooses the interfaces to receive on: the named one, or all that could carry a group (of
-/// `group`'s family, if given; of any otherwise), or loopback if there is none.
+/// Chooses the interfaces to receive on: the named one, or all that could carry a group (of the family of
+/// `group`, if given), or loopback if there is none.
 ///
 /// # Errors
-/// When the named one does not exist or cannot do it, or there is none at all.
+/// If the named interface does not exist or is not suitable, or there is none at all.
 pub fn choose_all_for_receive(
     named: Option<&str>,
     group: Option<&Destination>,
@@ -124,7 +123,7 @@ pub fn choose_all_for_receive(
     Ok(receivers_from(&all, named, group)?.into_iter().cloned().collect())
 }
 
-/// The choice of the interfaces to receive on, to be made again as the network changes.
+/// The choice of the interfaces to receive on. It is repeated when the network changes.
 #[derive(Clone, Debug)]
 pub struct ReceiveChoice {
     named: Option<String>,
@@ -132,17 +131,17 @@ pub struct ReceiveChoice {
 }
 
 impl ReceiveChoice {
-    /// A choice as [`choose_all_for_receive`] makes it.
+    /// A choice with the arguments of [`choose_all_for_receive`].
     #[must_use]
     pub const fn new(named: Option<String>, group: Option<Destination>) -> Self {
         Self { named, group }
     }
 
-    /// The interfaces as they are now. One that was named by an address is known by its name from then
-    /// on: the address may change.
+    /// The interfaces at present. An interface that was named by an address is known by its name from then
+    /// on, because the address may change.
     ///
     /// # Errors
-    /// Those of [`choose_all_for_receive`].
+    /// As [`choose_all_for_receive`].
     pub fn choose(&mut self) -> Result<Vec<Interface>, InterfaceError> {
         let found = choose_all_for_receive(self.named.as_deref(), self.group.as_ref())?;
         if let (Some(named), [only]) = (&mut self.named, found.as_slice()) {
@@ -152,7 +151,7 @@ impl ReceiveChoice {
     }
 }
 
-/// What the choice asks of the kernel.
+/// The questions that the choice asks the kernel.
 trait Routing {
     fn default_route(&self, v6: bool) -> Option<String>;
     fn source_towards(&self, to: SocketAddr) -> io::Result<IpAddr>;
@@ -209,7 +208,7 @@ fn choose_from<'a>(
             {
                 return Err(InterfaceError::NeedsScope(*destination));
             }
-            // A subnet's broadcast address belongs to its interface whatever the routes say.
+            // A subnet's broadcast address belongs to its interface, whatever the routes say.
             let owner = |i: &&Interface| {
                 i.up && i.addresses.iter().any(|a| a.broadcast.map(IpAddr::V4) == Some(destination.addr.ip()))
             };

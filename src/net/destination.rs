@@ -1,11 +1,11 @@
-//! The GROUP argument: a multicast group, a broadcast address or one machine's address, with an
-//! optional port and, for link-local IPv6, an optional interface (`ff02::1%eth0`).
+//! The GROUP argument: a multicast group, a broadcast address or the address of one machine, with an optional
+//! port and, for link-local IPv6, an optional interface (`ff02::1%eth0`).
 
 use super::interface::{Interface, needs_scope};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 
-/// How a destination is reached.
+/// The kind of a destination address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressKind {
     /// A multicast group.
@@ -16,32 +16,32 @@ pub enum AddressKind {
     Unicast,
 }
 
-/// Where a task is sent to.
+/// The destination of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination {
-    /// Address and port; of a link-local IPv6 address with the scope, as far as known.
+    /// Address and port; with the scope of a link-local IPv6 address, if known.
     pub addr: SocketAddr,
-    /// How it is reached.
+    /// The kind of the address.
     pub kind: AddressKind,
-    /// The port was part of the text.
+    /// Whether the text contained the port.
     pub port_given: bool,
 }
 
-/// Why a text is no destination.
+/// Why a text is not a destination.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidDestination(String);
 
 impl Destination {
-    /// Reads `239.1.1.1`, `ff15::1`, `ff02::1%eth0`, `10.0.0.7`, `239.1.1.1:7000` or
-    /// `[ff15::1]:7000`; the port is `default_port` unless given. Looks at the machine's
-    /// interfaces to know broadcast addresses and the index of a named scope.
+    /// Parses `239.1.1.1`, `ff15::1`, `ff02::1%eth0`, `10.0.0.7`, `239.1.1.1:7000` or `[ff15::1]:7000`. The
+    /// port is `default_port` unless given. Reads the machine's interfaces to recognize broadcast addresses
+    /// and to resolve named scopes.
     ///
     /// # Errors
-    /// When the text is no address, or one that nothing can be sent to.
+    /// If the text is not an address, or one that nothing can be sent to.
     pub fn parse(text: &str, default_port: u16) -> Result<Self, InvalidDestination> {
-        // Without a list, broadcast addresses of subnets are taken for single machines; choosing
-        // an interface will fail with the reason.
+        // Without a list, broadcast addresses of subnets count as single machines. Choosing an interface then
+        // fails with the reason.
         Self::parse_with(text, default_port, &Interface::list().unwrap_or_default())
     }
 
@@ -54,7 +54,7 @@ impl Destination {
     /// [`Self::parse`] with a given list of interfaces.
     ///
     /// # Errors
-    /// When the text is no address, or one that nothing can be sent to.
+    /// If the text is not an address, or one that nothing can be sent to.
     pub fn parse_with(
         text: &str,
         default_port: u16,
@@ -104,7 +104,7 @@ impl Destination {
         Ok(Self { addr, kind: kind_of(ip, interfaces), port_given })
     }
 
-    /// The destination as reached by `interface`: with its index as the scope where the address
+    /// The destination as reached by `interface`: with the interface's index as the scope, if the address
     /// needs one and has none.
     #[must_use]
     pub fn on(mut self, interface: &Interface) -> Self {
@@ -130,7 +130,7 @@ impl fmt::Display for Destination {
     }
 }
 
-/// Cuts a port off. A bare IPv6 address has colons and no port; with a port it has brackets.
+/// Splits the port off. A bare IPv6 address has colons and no port; with a port it has brackets.
 fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
     if let Some(rest) = text.strip_prefix('[') {
         let (address, rest) = rest.split_once(']')?;

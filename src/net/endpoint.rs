@@ -8,9 +8,8 @@
 //!                                                 ◀── repairs by unicast
 //! ```
 //!
-//! A receiver sends by its own sockets alone, so that several on one machine have addresses that
-//! can be told apart although they share the group's port. What the sessions of one process share is in
-//! `share` and `exchange`.
+//! A receiver sends from its own sockets only. So several receivers on one machine have distinct addresses, although
+//! they share the group's port. `share` and `exchange` handle the ports that sessions of one process share.
 
 use super::destination::{AddressKind, Destination};
 use super::exchange::{Mailbox, ReadLabel, Taken};
@@ -31,13 +30,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// UDP port that a sender receives feedback at, unless it is taken or another is asked for.
+/// UDP port at which a sender receives feedback, unless it is taken or another one is requested.
 pub const FEEDBACK_PORT: u16 = 7418;
 
-/// How often in a row a passing error of one socket is put up with before the next one's turn.
+/// Passing errors in a row at one socket before the next socket's turn.
 const RECEIVE_ATTEMPTS: usize = 4;
 
-/// Full batches that one socket may have before the next one's turn.
+/// Full batches in a row at one socket before the next socket's turn.
 const MAX_IN_A_ROW: usize = 8;
 
 /// IP families to use.
@@ -50,10 +49,10 @@ pub struct Families {
 }
 
 impl Families {
-    /// Whichever the machine has.
+    /// The families that the machine has.
     pub const ANY: Self = Self { v4: true, v6: true };
 
-    /// The family of an address only.
+    /// The family of an address.
     #[must_use]
     pub fn of(address: &SocketAddr) -> Self {
         Self { v4: address.is_ipv4(), v6: address.is_ipv6() }
@@ -62,55 +61,55 @@ impl Families {
 
 /// UDP sockets as the engine's [`Net`].
 pub struct UdpNet {
-    /// The sockets; the index is the token's distance from the first.
+    /// The sockets. The index is the token's distance from the first one.
     pub(super) sockets: Vec<Socket>,
-    /// Which of them sends, by family: IPv4, IPv6.
+    /// The sending socket of each family: IPv4, IPv6.
     pub(super) senders: [Option<usize>; 2],
-    /// Whose turn to receive it is.
+    /// The next socket to receive from.
     next: usize,
-    /// Batches that it has had without a break.
+    /// Full batches in a row from this socket.
     in_a_row: usize,
-    /// Where groups are joined, or the one a sender sends by.
+    /// The interfaces on which groups are joined, or the one that a sender uses.
     pub(super) interfaces: Vec<Interface>,
-    /// Groups that were asked for.
+    /// The groups that were requested.
     pub(super) groups: Vec<SocketAddr>,
     /// How a receiver follows its network.
     pub(super) rebind: Option<Rebind>,
-    /// Datagrams that have come in since a receiver last looked at its interfaces, and whether it should
-    /// look in any case.
+    /// Datagrams received since a receiver last checked its interfaces, and whether it should check in any
+    /// case.
     pub(super) heard: usize,
     pub(super) look: bool,
-    /// Where a sender's task goes; refusals there are the task's end.
+    /// The destination of a sender's task. Send errors there end the task.
     pub(super) destination: Option<SocketAddr>,
     pub(super) aim: Option<Aim>,
-    /// A sender's interface is away, or its queue takes nothing.
+    /// The outage of a sender's interface or queue, if there is one.
     pub(super) outage: Option<Outage>,
     pub(super) stuck: Option<Outage>,
-    /// What a person should know.
+    /// Messages for the user.
     pub(super) notices: Vec<String>,
     pub(super) features: Features,
     arena: Arena,
-    /// How ports are shared with other sessions of the process, if they are.
+    /// Sharing of ports with other sessions of the process, if enabled.
     pub(super) sharing: Option<Sharing>,
-    /// What others have handed over.
+    /// Datagrams that other sessions have handed over.
     pub(super) mailbox: Arc<Mailbox>,
     taken: Taken,
-    /// The sessions that this one takes part in.
+    /// The sessions that this endpoint takes part in.
     pub(super) sessions: Vec<SessionId>,
     send_errors: SendErrors,
     pub(super) registration: Option<Registration>,
 }
 
 impl UdpNet {
-    /// Most sockets that one has, and so most tokens from the first one on that it uses.
+    /// Most sockets of one endpoint, and so most tokens that it uses.
     pub const MAX_SOCKETS: usize = 16;
 
-    /// For a sender to `destination` by `interface`. `ttl` (hops) holds for multicast. Feedback
-    /// comes in at `port` (0: any free one), which must be free; without one, at [`FEEDBACK_PORT`]
-    /// or, if that is taken, at any.
+    /// An endpoint for a sender to `destination` on `interface`. `ttl` (hops) applies to multicast. Feedback
+    /// arrives at `port` (0: any free port), which must be free. Without `port` it arrives at
+    /// [`FEEDBACK_PORT`], or at any free port if that is taken.
     ///
     /// # Errors
-    /// When the family is not available, the port is taken or the interface has gone.
+    /// If the family is not available, the port is taken, or the interface is gone.
     pub fn sender(
         interface: &Interface,
         destination: &Destination,
@@ -121,8 +120,8 @@ impl UdpNet {
         let mailbox = Arc::new(Mailbox::default());
         let sharing = Sharing::new(read_label, &mailbox);
         let v6 = destination.is_v6();
-        // Devices believe the address that the announces come from. Answers to single devices would
-        // carry another on a machine with several, as the routes have it.
+        // Devices answer to the source address of the announcements. On a machine with several addresses,
+        // routing could choose another one for datagrams to single devices.
         let own = match destination.kind {
             AddressKind::Multicast => interface.address_v4().filter(|_| !v6).map(IpAddr::V4),
             AddressKind::Broadcast | AddressKind::Unicast => None,
@@ -149,11 +148,11 @@ impl UdpNet {
         Ok(net)
     }
 
-    /// For a receiver that listens at `port` and joins groups on each of `interfaces`. A family
+    /// An endpoint for a receiver that listens at `port` and joins groups on each of `interfaces`. A family
     /// that the machine lacks is left out.
     ///
     /// # Errors
-    /// When the machine has none of the families, or another program keeps the port to itself.
+    /// If the machine has none of the families, or another program holds the port exclusively.
     pub fn receiver(
         interfaces: &[Interface],
         port: u16,
@@ -219,20 +218,19 @@ impl UdpNet {
         }
     }
 
-    /// The port that the family's own socket is bound to: where a sender gets feedback, and a
-    /// receiver repairs.
+    /// The port of the family's own socket: a sender gets feedback there, and a receiver repairs.
     #[must_use]
     pub fn own_port(&self, v6: bool) -> Option<u16> {
         self.senders[usize::from(v6)].map(|i| self.sockets[i].port)
     }
 
-    /// The features that have not been switched off so far.
+    /// The features in use.
     #[must_use]
     pub fn features(&self) -> Features {
         self.features
     }
 
-    /// Refusals so far that did not matter enough to be errors.
+    /// Send errors that did not end the run.
     #[must_use]
     pub fn send_errors(&self) -> &SendErrors {
         &self.send_errors
@@ -256,7 +254,7 @@ impl UdpNet {
         interfaces.chain(sockets).chain(features).collect()
     }
 
-    /// What a send that was refused after `sent` of `all` datagrams comes to.
+    /// Handles a send error after `sent` of `all` datagrams.
     pub(super) fn settle(
         &mut self,
         socket: usize,
@@ -282,8 +280,8 @@ impl UdpNet {
         if e.raw_os_error() == Some(libc::EFAULT) {
             return Err(e);
         }
-        // To a single device everything is passing: its address came from the network, and
-        // whatever is wrong with it must not stop the others.
+        // Every error of a single device is temporary: its address came from the network, and must not stop
+        // the others.
         let ours = self.of_the_task(to).is_some();
         if ours && is_outage(&e) {
             self.refused_here(&e);
@@ -304,7 +302,7 @@ impl UdpNet {
         Err(io::Error::new(e.kind(), format!("cannot send to {to}: {e}; check the network and --interface")))
     }
 
-    /// Joins a group, or renews its membership, on all interfaces in use.
+    /// Joins a group, or joins it again, on all interfaces in use.
     pub(super) fn join(&mut self, group: SocketAddr) {
         let v6 = group.is_ipv6();
         let i = match self.group_channel(v6, group.port()) {
@@ -330,7 +328,7 @@ impl UdpNet {
         }
     }
 
-    /// The group socket of the family and port, opened if there is none.
+    /// The group socket of the family and port. Opens it if there is none.
     pub(super) fn group_channel(&mut self, v6: bool, port: u16) -> io::Result<usize> {
         let here = |c: &Socket| c.via == Via::Group && c.v6 == v6 && c.port == port;
         if let Some(i) = self.sockets.iter().position(here) {
@@ -350,8 +348,8 @@ impl UdpNet {
 }
 
 impl UdpNet {
-    /// Datagrams that may wait in the smallest receive buffer, about: the kernel counts each with
-    /// some two kilobytes, against twice the bytes that it says it gave.
+    /// Approximate number of datagrams that fit the smallest receive buffer. The kernel charges some two
+    /// kilobytes for each, against twice the size that it reports.
     #[must_use]
     pub fn room(&self) -> usize {
         self.sockets.iter().map(|c| c.receive_buffer).min().unwrap_or(0) / 1500
@@ -361,7 +359,7 @@ impl UdpNet {
 impl Net for UdpNet {
     fn send(&mut self, to: SocketAddr, segments: &[Segment<'_>]) -> io::Result<usize> {
         let sender = self.senders[usize::from(to.is_ipv6())];
-        // An address that stands for none would be refused in ways that look like other troubles.
+        // The kernel refuses an unspecified address with errors that look like other failures.
         let (Some(i), false) = (sender, to.port() == 0 || to.ip().is_unspecified()) else {
             let e = io::Error::from_raw_os_error(if sender.is_none() {
                 libc::EAFNOSUPPORT
@@ -400,7 +398,7 @@ impl Net for UdpNet {
             for _ in 0..RECEIVE_ATTEMPTS {
                 match socket.receive(&mut self.arena, self.features, sink) {
                     Ok(batch) => {
-                        // The stream's socket has more most often, and the others nothing.
+                        // The socket of the stream usually has more, and the others nothing.
                         if batch.full && self.in_a_row < MAX_IN_A_ROW {
                             self.next = at;
                         } else {
@@ -413,7 +411,7 @@ impl Net for UdpNet {
                         self.in_a_row = 0;
                         break;
                     }
-                    // An ICMP answer to something sent, for example.
+                    // For example an ICMP answer to an earlier datagram.
                     Err(e) if is_passing(&e) => {
                         let at = socket.socket.local_addr().map_err(|_| e.kind())?;
                         self.send_errors.refused("receive at", at, e);
@@ -426,7 +424,7 @@ impl Net for UdpNet {
     }
 
     fn listen(&mut self, group: SocketAddr) {
-        // Asked for again when nothing of use is heard.
+        // The interfaces are checked again while nothing useful is heard.
         self.look = true;
         if !self.groups.contains(&group) {
             self.groups.push(group);

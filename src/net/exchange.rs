@@ -1,13 +1,13 @@
-//! Sessions of this process that share a port hand one another what is theirs.
+//! Routes datagrams between the sessions of this process that share a port.
 //!
-//! A datagram can come in by a socket of another session than the one it is for: several senders have
-//! sockets at the feedback port, and all receivers on the same interfaces have one socket for the group's.
-//! Whoever receives it looks at its label (the session, and whether it is for all), takes what is its own
-//! where it lies, and puts copies of the rest into the others' boxes. With one session at a port nothing
-//! is looked at and nothing copied.
+//! A datagram can arrive at the socket of another session than its own: several senders have sockets at the
+//! feedback port, and all receivers on the same interfaces share one socket for the group's port. The session that
+//! receives a datagram reads its label (the session identifier, and whether it is an announcement). It handles its
+//! own datagrams in place, and copies the others to the mailboxes of their sessions. With one session at a port, no
+//! label is read and nothing is copied.
 //!
-//! Of a socket that several have, one is the leader: only it waits for the socket and receives from it. It
-//! is the one for which most comes in.
+//! Of the sessions that share one socket, one is the leader: only it waits for the socket and receives from it. It
+//! is the session that gets most of the datagrams.
 
 use crate::limits::MAX_MAILBOX_BYTES;
 use crate::units::{Arrival, SessionId};
@@ -15,22 +15,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
-/// What a datagram says of whose it is, as far as anybody can tell who knows the wire.
+/// What a datagram reveals about its session without any keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Label {
     /// The session.
     pub session: SessionId,
-    /// It is for those too who take no part in the session.
+    /// Whether it is also for sessions that look for senders.
     pub for_all: bool,
 }
 
 /// Reads a datagram's label; `None` if it has none.
 pub type ReadLabel = fn(&[u8]) -> Option<Label>;
 
-/// A datagram that was handed over is handed out in pieces of so many at a time.
+/// Most datagrams handed out at a time.
 const AT_ONCE: usize = 256;
 
-/// No lock here is held by code that panics half-way.
+/// No code panics while it holds one of these locks.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -38,33 +38,33 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 struct Item {
     arrival: Arrival,
-    /// When it was put in.
+    /// When it was handed over.
     at: Instant,
     len: usize,
 }
 
-/// Datagrams, one after the other.
+/// A sequence of datagrams.
 #[derive(Debug, Default)]
 struct Post {
     bytes: Vec<u8>,
     items: Vec<Item>,
 }
 
-/// What has been handed over to a session and not been taken yet.
+/// Datagrams that were handed over to a session and not taken yet.
 #[derive(Default)]
 pub(super) struct Mailbox {
     post: Mutex<Post>,
-    /// There is something in it, or something has changed.
+    /// Whether the mailbox has datagrams, or something has changed.
     waiting: AtomicBool,
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
-    /// Datagrams that found no room.
+    /// Datagrams that did not fit.
     drops: AtomicU64,
 }
 
 impl Mailbox {
-    /// What is called when something has been put in.
+    /// Registers a function to call when datagrams are handed over.
     pub fn wake_by(&self, wake: Box<dyn Fn() + Send + Sync>) {
-        // A net is registered once.
+        // An endpoint is registered once.
         let _ = self.wake.set(wake);
     }
 
@@ -96,7 +96,7 @@ impl std::fmt::Debug for Mailbox {
     }
 }
 
-/// What has been taken from the mailbox and not been handed out yet.
+/// Datagrams that were taken from the mailbox and not handed out yet.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     post: Post,
@@ -105,7 +105,7 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    /// Hands out some of what is in `mailbox`; how many.
+    /// Hands out some of the datagrams in `mailbox`. Returns how many.
     pub fn receive(&mut self, mailbox: &Mailbox, sink: &mut dyn FnMut(Arrival, &mut [u8])) -> usize {
         if self.next == self.post.items.len() {
             if !mailbox.waiting.swap(false, Ordering::Acquire) {
@@ -127,7 +127,7 @@ impl Taken {
     }
 }
 
-/// Tells members apart.
+/// Identifies a member.
 pub(super) type MemberId = u64;
 
 #[derive(Debug)]
@@ -136,9 +136,9 @@ struct Member {
     mailbox: Arc<Mailbox>,
     /// The sessions that it takes part in.
     sessions: Vec<SessionId>,
-    /// It wants what is for all.
+    /// Whether it wants announcements of all sessions.
     open: bool,
-    /// Bytes of late that were for it.
+    /// Recent bytes of its datagrams.
     bytes: AtomicU64,
 }
 
@@ -148,7 +148,7 @@ impl Member {
     }
 }
 
-/// Those who share a port.
+/// The sessions that share a port.
 #[derive(Debug)]
 pub(super) struct Exchange {
     members: RwLock<Vec<Member>>,
@@ -171,7 +171,7 @@ impl Exchange {
         self.members.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more; `open` if it wants what is for all. The first one leads.
+    /// Adds a member. With `open` it gets announcements of all sessions. The first member leads.
     pub fn join(&self, mailbox: Arc<Mailbox>, open: bool) -> MemberId {
         let mut members = self.members_mut();
         let id = self.joined.fetch_add(1, Ordering::Relaxed) + 1;
@@ -182,7 +182,7 @@ impl Exchange {
         id
     }
 
-    /// One less. Whoever leads now is told.
+    /// Removes a member. Wakes the new leader.
     pub fn leave(&self, id: MemberId) {
         let mut members = self.members_mut();
         members.retain(|member| member.id != id);
@@ -198,14 +198,14 @@ impl Exchange {
         self.leader.load(Ordering::Acquire) == id
     }
 
-    /// The sessions that a member takes part in from now on.
+    /// Sets the sessions that a member takes part in.
     pub fn attend(&self, id: MemberId, sessions: &[SessionId]) {
         if let Some(member) = self.members_mut().iter_mut().find(|member| member.id == id) {
             member.sessions = sessions.to_vec();
         }
     }
 
-    /// Gives the lead to whom most was for of late, if that is clearly not `id`.
+    /// Makes the member with the most recent bytes the leader, if that is clearly not `id`.
     pub fn elect(&self, id: MemberId) {
         let members = self.members();
         if members.len() < 2 || !self.leads(id) {
@@ -228,8 +228,8 @@ impl Exchange {
         }
     }
 
-    /// Has `receive` receive into a sink that keeps what is for `id`, for `sink`, and hands over the rest. What
-    /// nobody wants is left to whoever has received it.
+    /// Calls `receive` with a sink that passes the datagrams of `id` to `sink` and hands the others over.
+    /// Datagrams of no member are passed to `sink` too.
     pub fn deal<R>(
         &self,
         id: MemberId,

@@ -1,6 +1,5 @@
-//! The machine's interfaces as they are now: index, name, flags, addresses, MTU and link speed,
-//! and what follows from them for a transfer (default rate, symbol size). Which of them to use is
-//! `choice.rs`'s business.
+//! The machine's interfaces at present: index, name, flags, addresses, MTU and link speed, and the defaults that
+//! follow from them (rate, symbol size). `choice` chooses among them.
 
 use super::sys;
 use crate::limits::{MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN, SYMBOL_HEADER_LEN, TAG_RESERVE};
@@ -16,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const V4_OVERHEAD: usize = 20 + 8;
 /// Bytes of the IPv6 and UDP headers.
 const V6_OVERHEAD: usize = 40 + 8;
-/// The MTU taken for an interface that does not tell: Ethernet's.
+/// The MTU assumed for an interface that does not report one: Ethernet's.
 const USUAL_MTU: u32 = 1500;
 
 /// One address of an [`Interface`].
@@ -35,19 +34,19 @@ pub struct Interface {
     pub index: u32,
     /// The name, such as `eth0`.
     pub name: String,
-    /// It is switched on.
+    /// Whether it is switched on.
     pub up: bool,
-    /// It says that it carries multicast. Loopback usually does not say so, and does.
+    /// Whether it reports multicast. Loopback usually does not, although it supports it.
     pub multicast: bool,
-    /// It leads back to this machine only.
+    /// Whether it leads back to this machine.
     pub loopback: bool,
-    /// It leads to one other machine only.
+    /// Whether it leads to exactly one other machine.
     pub point_to_point: bool,
     /// Its addresses of both families, in the kernel's order.
     pub addresses: Vec<InterfaceAddress>,
     /// Longest IP packet, in bytes.
     pub mtu: u32,
-    /// Speed of the link in Mbit/s, where the driver tells.
+    /// Speed of the link in Mbit/s, if the driver reports it.
     pub speed: Option<u32>,
 }
 
@@ -62,7 +61,7 @@ impl Interface {
             let at = match found.iter().position(|i| i.name == entry.interface_name) {
                 Some(at) => at,
                 None => {
-                    // It may have gone between the two system calls; then it is no candidate.
+                    // An interface may disappear between the two system calls; then it is no candidate.
                     let Ok(index) = if_nametoindex(entry.interface_name.as_str()) else { continue };
                     found.push(Self::without_addresses(entry.interface_name.clone(), index, entry.flags));
                     found.len() - 1
@@ -116,7 +115,7 @@ impl Interface {
         })
     }
 
-    /// The speed of its link, where the driver tells (virtual and wireless ones often do not).
+    /// The speed of its link, if the driver reports it (virtual and wireless ones often do not).
     #[must_use]
     pub fn link_rate(&self) -> Option<Rate> {
         self.speed.map(|mbits| Rate(u64::from(mbits) * 1_000_000))
@@ -154,13 +153,13 @@ fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
     address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()))
 }
 
-/// The highest address of the subnet; none for /31 (RFC 3021) and /32, which have no broadcast.
+/// The highest address of the subnet; `None` for /31 (RFC 3021) and /32, which have no broadcast address.
 fn subnet_broadcast(ip: Ipv4Addr, mask: Ipv4Addr) -> Option<Ipv4Addr> {
     let host = !u32::from(mask);
     (host > 1).then(|| Ipv4Addr::from(u32::from(ip) | host))
 }
 
-/// Mbit/s from sysfs. Drivers that do not know say -1, 0 or 4294967295, or refuse to be read.
+/// The speed in Mbit/s from sysfs. Drivers without a value report -1, 0 or 4294967295, or cannot be read.
 fn link_speed(name: &str) -> Option<u32> {
     if name.contains('/') {
         return None;
@@ -173,7 +172,7 @@ fn parse_speed(text: &str) -> Option<u32> {
     text.trim().parse::<u32>().ok().filter(|&mbits| mbits > 0 && mbits < u32::MAX)
 }
 
-/// Whether `ip` is link-local or interface-local, so that it means nothing without an interface.
+/// Whether `ip` is link-local or interface-local, and so ambiguous without an interface.
 #[must_use]
 pub(super) fn needs_scope(ip: &Ipv6Addr) -> bool {
     let first = ip.segments()[0];

@@ -1,5 +1,5 @@
-//! L3: sockets: the choice of an interface, group membership, batched sending and receiving.
-//! Blind to the protocol. [`Net`] is the port of the engine; the simulated network has its own.
+//! L3: sockets: the choice of an interface, group membership, batched sending and receiving. Knows nothing of the
+//! protocol. [`Net`] is the engine's port; the simulated network implements it too.
 
 pub use crate::limits::MAX_BATCH;
 pub mod choice;
@@ -38,9 +38,9 @@ use std::net::SocketAddr;
 /// One datagram to send: `head` and then `body`.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<'a> {
-    /// Bytes of our own.
+    /// Bytes of this program.
     pub head: &'a [u8],
-    /// What follows them.
+    /// The rest of the datagram.
     pub body: Body<'a>,
 }
 
@@ -68,7 +68,7 @@ impl Segment<'_> {
 pub enum Body<'a> {
     /// Nothing.
     None,
-    /// Bytes of our own.
+    /// Bytes of this program.
     Bytes(&'a [u8]),
     /// Bytes of the mapped source, for the kernel only.
     Raw(RawBytes),
@@ -76,27 +76,26 @@ pub enum Body<'a> {
 
 /// The engine's port to the network.
 pub trait Net {
-    /// Sends the segments to `to`, one datagram each, in order; all but the last are equally
-    /// long and the last is not longer. Returns how many were sent (or given up for lost, as the
-    /// network may); fewer than all means: again when writable.
+    /// Sends the segments to `to`, one datagram each, in order. All but the last have the same length, and
+    /// the last is not longer. Returns how many were sent, or given up as lost. If that is fewer than all,
+    /// call again when the socket is writable.
     ///
     /// # Errors
-    /// `EFAULT` when the mapped source has shrunk; otherwise what makes going on pointless. Passing
-    /// troubles (no buffer, unreachable, refused) are counted and not errors; while our own interface is
-    /// away, nothing is sent for a while.
+    /// `EFAULT` if the mapped source has shrunk; otherwise an error that makes continuing pointless.
+    /// Temporary failures (no buffer, unreachable, refused) are counted and are no errors. While the own
+    /// interface is away, nothing is sent for a while.
     fn send(&mut self, to: SocketAddr, segments: &[Segment<'_>]) -> io::Result<usize>;
-    /// Receives a bounded batch and hands each datagram to `sink` with how it came in; what `sink` makes of
-    /// the bytes is its own business. Returns
-    /// how many; 0 when there is nothing more now.
+    /// Receives a bounded batch, and passes each datagram to `sink` with its arrival. `sink` may change the
+    /// bytes. Returns how many there were; 0 if nothing is waiting.
     ///
     /// # Errors
-    /// When a socket fails for good.
+    /// If a socket fails for good.
     fn receive(&mut self, sink: &mut dyn FnMut(Arrival, &mut [u8])) -> io::Result<usize>;
-    /// Listens to `group` as well (joins it, or re-joins it). Refusals are kept for the log.
+    /// Joins `group`, or joins it again. Errors are kept for the log.
     fn listen(&mut self, group: SocketAddr);
-    /// Takes part in these sessions from now on: what other sessions of this process receive for them is
-    /// theirs to hand over. Announcements are handed over in any case.
+    /// Sets the sessions that this endpoint takes part in. Other sessions of this process hand their
+    /// datagrams over, and announcements in any case.
     fn attend(&mut self, _sessions: &[SessionId]) {}
-    /// Datagrams the kernel dropped for want of socket buffer, so far.
+    /// Datagrams that the kernel has dropped for lack of socket buffer.
     fn kernel_drops(&self) -> u64;
 }

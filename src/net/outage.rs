@@ -1,6 +1,6 @@
-//! A sender that cannot send: its interface is down, has gone, or has lost its address, or its queue takes
-//! nothing. Such things pass, most often, so they are waited out for a while. What comes back may have
-//! another index or another address, and the socket is made to fit it.
+//! Waits out a sender's outage: its interface is down, removed or without its address, or its queue accepts
+//! nothing. Most outages pass, so the sender waits for a while. An interface that comes back may have another
+//! index or another address; then the socket is replaced.
 
 use super::destination::{AddressKind, Destination};
 use super::endpoint::UdpNet;
@@ -10,23 +10,23 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// How long an interface may be away, or a queue full.
+/// Longest outage of an interface or a queue.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
-/// How often it is looked for.
+/// Interval of checks.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Where a sender sends, as it was asked to.
+/// The requested destination of a sender.
 #[derive(Clone, Debug)]
 pub(super) struct Aim {
-    /// Name of the interface: the index may change.
+    /// Name of the interface; its index may change.
     pub interface: String,
     pub destination: Destination,
     pub ttl: u8,
-    /// The socket is bound to an address of the interface.
+    /// Whether the socket is bound to an address of the interface.
     pub bound: bool,
 }
 
-/// Time in which nothing went out.
+/// A time in which nothing is sent.
 #[derive(Debug)]
 pub(super) struct Outage {
     why: String,
@@ -39,8 +39,8 @@ impl Outage {
     pub fn new(why: String, now: Instant) -> Self {
         Self { why, waited: Duration::ZERO, tried: now, said: false }
     }
-    /// Whether it is time for another try. What counts as waiting is the time between tries: a process
-    /// that was stopped has not waited.
+    /// Whether the next try is due. Only the time between tries counts as waiting: a process that was stopped
+    /// has not waited.
     pub fn due(&mut self, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.tried);
         let due = elapsed >= RETRY;
@@ -50,7 +50,7 @@ impl Outage {
         }
         due
     }
-    /// The error that ends it, if it has lasted too long.
+    /// The error that ends the run, if the outage has lasted too long.
     pub fn over(&self) -> Option<io::Error> {
         (self.waited >= PATIENCE).then(|| {
             io::Error::other(format!("{}, and nothing could be sent for {} s", self.why, PATIENCE.as_secs()))
@@ -58,12 +58,12 @@ impl Outage {
     }
 }
 
-/// Errors by which the system says that our own end of the path is missing.
+/// Whether an error means that the machine's own end of the path is missing.
 pub(super) fn is_outage(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::ENETDOWN | libc::ENETUNREACH | libc::EADDRNOTAVAIL | libc::ENODEV))
 }
 
-/// The interface as it is now, if it can send to the aim; otherwise, why not.
+/// The interface at present, if it is suitable; otherwise the reason.
 fn find(aim: &Aim, all: Vec<Interface>) -> Result<Interface, String> {
     let name = aim.interface.escape_debug();
     let v6 = aim.destination.is_v6();
@@ -78,11 +78,10 @@ fn find(aim: &Aim, all: Vec<Interface>) -> Result<Interface, String> {
 }
 
 impl UdpNet {
-    /// Whether a sender may try to send now. While its interface is away: now and then, once the
-    /// interface is there again.
+    /// Whether a sender may try to send now. While its interface is away, this checks for it at intervals.
     ///
     /// # Errors
-    /// When it has been away for too long.
+    /// If the interface has been away for too long.
     pub(super) fn may_send(&mut self) -> io::Result<bool> {
         let Some(outage) = &mut self.outage else { return Ok(true) };
         if !outage.due(Instant::now()) {
@@ -100,13 +99,13 @@ impl UdpNet {
         }
     }
 
-    /// A send to the task's destination was refused by an error that [`is_outage`].
+    /// Handles a send error at the task's destination for which [`is_outage`] is true.
     pub(super) fn refused_here(&mut self, e: &io::Error) {
         let name = self.aim.as_ref().map_or("", |aim| aim.interface.as_str()).escape_debug();
         let why = format!("cannot send by interface {name} ({e})");
         match &self.outage {
             None => self.outage = Some(Outage::new(why, Instant::now())),
-            // It was there again, as it seemed.
+            // The interface only seemed to be back.
             Some(_) => self.still_out(why),
         }
     }
@@ -120,7 +119,7 @@ impl UdpNet {
         }
     }
 
-    /// Something has been sent.
+    /// Notes a successful send.
     pub(super) fn sends_again(&mut self) {
         self.stuck = None;
         if let Some(Outage { said: true, .. }) = self.outage.take()
@@ -130,10 +129,10 @@ impl UdpNet {
         }
     }
 
-    /// The queue has taken nothing.
+    /// Notes that the queue has accepted nothing.
     ///
     /// # Errors
-    /// When that has lasted for too long.
+    /// If that has lasted for too long.
     pub(super) fn is_stuck(&mut self) -> io::Result<()> {
         let now = Instant::now();
         let name = self.interfaces.first().map_or("", |i| i.name.as_str()).escape_debug();
@@ -144,14 +143,14 @@ impl UdpNet {
         stuck.over().map_or(Ok(()), Err)
     }
 
-    /// Makes the socket fit the interface as it is now. The clause says why that cannot be.
+    /// Replaces the socket to fit the interface as it is now. The error says why that is impossible.
     fn mend(&mut self) -> Result<(), String> {
         let (Some(aim), Some(at)) = (self.aim.clone(), self.senders.iter().flatten().copied().next()) else {
             return Ok(());
         };
         let interface = match find(&aim, Interface::list().map_err(|e| e.to_string())?) {
             Ok(interface) => interface,
-            // The routes may lead to a single machine by another interface.
+            // Routing may lead to a single machine by another interface.
             Err(_) if aim.destination.kind == AddressKind::Unicast => return Ok(()),
             Err(why) => return Err(why),
         };
@@ -172,8 +171,8 @@ impl UdpNet {
         Ok(())
     }
 
-    /// Whether `to` is the task's destination; refusals there are not a single device's trouble. The
-    /// address to use for it: the scope may have changed with the interface's index.
+    /// Whether `to` is the task's destination, and not a single device. Returns its present address: the
+    /// scope may have changed with the interface's index.
     pub(super) fn of_the_task(&self, to: SocketAddr) -> Option<SocketAddr> {
         self.destination.filter(|d| (d.ip(), d.port()) == (to.ip(), to.port()))
     }

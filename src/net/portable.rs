@@ -1,5 +1,5 @@
-//! Sending and receiving one datagram by one system call, which works on every Unix: what other
-//! systems than Linux use always, and Linux with its batches switched off.
+//! Sends and receives one datagram with one system call, which works on every Unix. Other systems than Linux
+//! always use this, and Linux does when batches are switched off.
 
 use super::{Segment, sys};
 use crate::limits::MAX_DATAGRAM;
@@ -14,7 +14,7 @@ const BATCH: usize = 32;
 /// Sends the segments one by one until one is refused. Returns how many were sent, at least one.
 ///
 /// # Errors
-/// What the system says to the first.
+/// The system's error for the first segment.
 pub fn send(socket: &UdpSocket, to: &SockAddr, segments: &[Segment<'_>]) -> io::Result<usize> {
     for (sent, segment) in segments.iter().enumerate() {
         match sys::send_one(socket.as_fd(), to, segment) {
@@ -26,12 +26,11 @@ pub fn send(socket: &UdpSocket, to: &SockAddr, segments: &[Segment<'_>]) -> io::
     Ok(segments.len())
 }
 
-/// Receives what is waiting, at most [`BATCH`] datagrams, and hands each to `sink`; those longer
-/// than [`MAX_DATAGRAM`] are left out. Returns how many came, those included. `buffer` is longer
-/// than [`MAX_DATAGRAM`].
+/// Receives at most [`BATCH`] waiting datagrams, and passes each to `sink`, except those longer than
+/// [`MAX_DATAGRAM`]. Returns how many arrived, those included. `buffer` is longer than [`MAX_DATAGRAM`].
 ///
 /// # Errors
-/// What the system says, `WouldBlock` if none is waiting.
+/// The system's error; `WouldBlock` if none is waiting.
 pub fn receive(
     socket: &UdpSocket,
     buffer: &mut [u8],

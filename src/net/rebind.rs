@@ -1,6 +1,6 @@
-//! A receiver that follows its network: while nothing is heard, the interfaces are chosen anew, and groups
-//! joined where that makes a difference: an interface that was made anew has another index, and one that
-//! came late was not there when the groups were joined.
+//! Follows a receiver's network. While nothing is heard, it chooses the interfaces again and joins the groups on
+//! new ones: an interface that was created anew has another index, and one that came up late was missing when the
+//! groups were joined.
 
 use super::choice::ReceiveChoice;
 use super::endpoint::UdpNet;
@@ -8,32 +8,32 @@ use super::interface::Interface;
 use std::mem;
 use std::time::{Duration, Instant};
 
-/// How often the interfaces are looked at, at most.
+/// Shortest interval between checks of the interfaces.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How a receiver follows.
+/// The state of following the network.
 #[derive(Debug)]
 pub(super) struct Rebind {
     choice: ReceiveChoice,
     looked: Instant,
-    /// The choice was not possible when it was made last.
+    /// Whether the last choice failed.
     missing: bool,
 }
 
-/// Whether groups that are joined on `before` are joined on `now` as well.
+/// Whether groups that are joined on `before` are also joined on `now`.
 fn same(before: &[Interface], now: &[Interface]) -> bool {
     let what = |i: &Interface| (i.index, i.has_family(false), i.has_family(true));
     before.iter().map(what).eq(now.iter().map(what))
 }
 
 impl UdpNet {
-    /// Has the interfaces be chosen anew by `choice` from now on, for as long as nothing is heard.
+    /// From now on, chooses the interfaces again by `choice` while nothing is heard.
     pub fn rebind(&mut self, choice: ReceiveChoice) {
         self.rebind = Some(Rebind { choice, looked: Instant::now(), missing: self.interfaces.is_empty() });
     }
 
-    /// Looks after what the system may have changed; to be called often. Returns what a person should
-    /// know of it, one clause each.
+    /// Checks what the system may have changed; call it often. Returns messages for the user, one clause
+    /// each.
     pub fn tend(&mut self) -> Vec<String> {
         self.elect();
         if let Some(mut rebind) = self.rebind.take() {
@@ -70,7 +70,7 @@ impl UdpNet {
         }
     }
 
-    /// Leaves the groups on interfaces that are used no more, and joins them on those that are.
+    /// Leaves the groups on interfaces that are no longer used, and joins them on the new ones.
     fn move_to(&mut self, found: Vec<Interface>) {
         let before = mem::replace(&mut self.interfaces, found);
         for group in self.groups.clone() {

@@ -1,5 +1,5 @@
-//! Which sockets a session's poll reports: its own ones, and of those that it shares the ones that it
-//! receives from; for writability only while a send would have blocked.
+//! Which sockets the poll of a session reports: its own, and of the shared ones those that it leads. It asks for
+//! writability only after a send would have blocked.
 
 use super::endpoint::UdpNet;
 use super::socket::Socket;
@@ -15,13 +15,13 @@ pub(super) struct Registration {
 }
 
 impl UdpNet {
-    /// Makes `registry`'s poll report the sockets under tokens from `first_token` on, fewer than
-    /// [`Self::MAX_SOCKETS`]; those that [`Net::listen`](crate::net::Net::listen) opens later as well. Events are
-    /// edge-triggered: after one, receive until it returns 0. Writability is reported after a
-    /// send that would have blocked, only.
+    /// Makes `registry`'s poll report the sockets, with tokens from `first_token` on, fewer than
+    /// [`Self::MAX_SOCKETS`]. This includes sockets that [`Net::listen`](crate::net::Net::listen) opens
+    /// later. Events are edge-triggered: after one, receive until it returns 0. Writability is reported only
+    /// after a send that would have blocked.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// If the system refuses.
     pub fn register(&mut self, registry: &Registry, first_token: usize) -> io::Result<()> {
         let registration = Registration { registry: registry.try_clone()?, first_token };
         self.registration = Some(registration);
@@ -34,14 +34,14 @@ impl UdpNet {
             return Ok(());
         }
         c.blocked = wanted;
-        // When it is wanted again, the edge has to be armed again.
+        // Registering again arms the edge again.
         match &self.registration {
             Some(registration) => registration.change(c, socket),
             None => Ok(()),
         }
     }
 
-    /// Puts a socket into the place of another.
+    /// Replaces a socket.
     pub(super) fn replace(&mut self, at: usize, socket: Socket) -> io::Result<()> {
         if let Some(registration) = &self.registration {
             let fd = self.sockets[at].socket.as_raw_fd();
@@ -52,14 +52,14 @@ impl UdpNet {
         self.settle_registration(at)
     }
 
-    /// Tells those who share a socket's port what this session takes part in.
+    /// Tells the sessions that share a socket's port which sessions this one takes part in.
     pub(super) fn introduce(&self, socket: &Socket) {
         if let Some(share) = &socket.share {
             share.exchange().attend(share.id(), &self.sessions);
         }
     }
 
-    /// Has the poll report a socket if this session receives from it, and only then.
+    /// Registers a socket with the poll exactly if this session receives from it.
     pub(super) fn settle_registration(&mut self, at: usize) -> io::Result<()> {
         let Some(registration) = &self.registration else { return Ok(()) };
         let socket = &mut self.sockets[at];
@@ -77,12 +77,12 @@ impl UdpNet {
         Ok(())
     }
 
-    /// Has `wake` called when another session has handed something over; for whoever polls.
+    /// Registers a function to call when another session has handed a datagram over.
     pub fn wake_by(&self, wake: Box<dyn Fn() + Send + Sync>) {
         self.mailbox.wake_by(wake);
     }
 
-    /// Gives the lead of shared sockets to whom most is for.
+    /// Makes the session with the most datagrams the leader of each shared socket.
     pub(super) fn elect(&self) {
         for share in self.sockets.iter().filter_map(|s| s.share.as_ref()).filter(|share| share.led) {
             share.exchange().elect(share.id());

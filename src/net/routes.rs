@@ -1,16 +1,15 @@
-//! What the kernel's routing says: which interface carries the default route, and by which
-//! address it would send to a destination.
+//! Reads the kernel's routing: the interface with the default route, and the source address for a destination.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// Route flag of the kernel's tables: usable.
 const RTF_UP: u32 = 0x1;
-/// Route flag of the kernel's tables: leads nowhere on purpose.
+/// Route flag of the kernel's tables: rejects on purpose.
 const RTF_REJECT: u32 = 0x200;
 
-/// Name of the interface of the default route with the lowest metric, from `/proc/net`; none
-/// where there is no such route or no such file.
+/// Name of the interface of the default route with the lowest metric, from `/proc/net`. `None` if there is no
+/// such route or no such file.
 #[must_use]
 pub fn default_route(v6: bool) -> Option<String> {
     if v6 {
@@ -20,8 +19,8 @@ pub fn default_route(v6: bool) -> Option<String> {
     }
 }
 
-/// Columns: Iface Destination Gateway Flags RefCnt Use Metric Mask ..., numbers in hexadecimal but
-/// for the counters and the metric.
+/// Columns: Iface Destination Gateway Flags RefCnt Use Metric Mask ... Numbers are hexadecimal, except for
+/// the counters and the metric.
 fn default_of_v4(text: &str) -> Option<String> {
     let route = |line: &str| {
         let c: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -34,8 +33,8 @@ fn default_of_v4(text: &str) -> Option<String> {
     text.lines().skip(1).filter_map(route).min_by_key(|(metric, _)| *metric).map(|(_, name)| name)
 }
 
-/// Columns: destination, its prefix length, source, its prefix length, gateway, metric, references,
-/// uses, flags, interface; numbers in hexadecimal.
+/// Columns: destination, its prefix length, source, its prefix length, gateway, metric, references, uses,
+/// flags, interface. Numbers are hexadecimal.
 fn default_of_v6(text: &str) -> Option<String> {
     let route = |line: &str| {
         let c: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -48,10 +47,10 @@ fn default_of_v6(text: &str) -> Option<String> {
     text.lines().filter_map(route).min_by_key(|(metric, _)| *metric).map(|(_, name)| name)
 }
 
-/// The address of this machine that datagrams to `to` would carry as their source. Sends nothing.
+/// The source address that datagrams to `to` would have. Sends nothing.
 ///
 /// # Errors
-/// When there is no route.
+/// If there is no route.
 pub fn source_towards(to: SocketAddr) -> io::Result<IpAddr> {
     let any: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;

@@ -1,17 +1,17 @@
-//! Refusals that do not end a transfer: counted, with the latest kept for the log.
+//! Send errors that do not end a transfer: counted, and the latest kept for the log.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-/// One refusal.
+/// One error.
 #[derive(Debug)]
 pub struct SendError {
-    /// What was refused, such as `send to`.
+    /// The operation, such as `send to`.
     pub what: &'static str,
-    /// The address in question.
+    /// The address.
     pub address: SocketAddr,
-    /// What the system said.
+    /// The system's error.
     pub error: io::Error,
 }
 
@@ -21,14 +21,14 @@ impl fmt::Display for SendError {
     }
 }
 
-/// Refusals so far.
+/// Send errors so far.
 #[derive(Debug, Default)]
 pub struct SendErrors {
-    /// Datagrams given up for lost.
+    /// Datagrams given up as lost.
     pub datagrams: u64,
-    /// Groups and sockets that were refused.
+    /// Groups and sockets with errors.
     pub refusals: u64,
-    /// The latest of either.
+    /// The latest error.
     pub latest: Option<SendError>,
 }
 
@@ -44,7 +44,7 @@ impl SendErrors {
     }
 }
 
-/// Whether an error passes by itself or concerns a path only, so that going on makes sense.
+/// Whether an error is temporary or concerns one path only, so that continuing makes sense.
 pub(super) fn is_passing(e: &io::Error) -> bool {
     matches!(
         e.raw_os_error(),

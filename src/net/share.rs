@@ -1,9 +1,8 @@
 //! Ports that the sessions of this process share.
 //!
-//! Senders each have a socket of their own, aimed where they send, and all of them are bound to the
-//! feedback port as long as no other process has it. The kernel gives an answer to any of them; the
-//! [`Exchange`] brings it to its session. Receivers on the same interfaces have one socket for a group's
-//! port, of which one of them is the leader.
+//! Each sender has a socket of its own for its destination. All of them are bound to the feedback port, unless
+//! another process has it. The kernel delivers an answer to any of them, and the [`Exchange`] routes it to its
+//! session. Receivers on the same interfaces have one socket for a group's port; one of them is its leader.
 
 use super::exchange::{Exchange, Mailbox, MemberId, ReadLabel};
 use super::features::Features;
@@ -17,27 +16,27 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// While something came in within this time, a group that others have joined is seldom joined anew: for a
-/// moment nothing would come in.
+/// If something arrived within this time, a group that other sessions have joined is seldom joined again: for
+/// a moment nothing would arrive.
 const HEARD: Duration = Duration::from_secs(1);
-/// So often all the same, for whoever asks again: what came in may be another group's.
+/// Interval of joins in that case. What arrived may belong to another group.
 const SELDOM: Duration = Duration::from_secs(30);
 
-/// What a port is shared by: family, number, and for groups the interfaces.
+/// Identifies a shared port: family, number, and for groups the interfaces.
 type Key = (bool, u16, Option<Vec<u32>>);
 
-/// A port that sessions share.
+/// A shared port.
 #[derive(Debug)]
 pub(super) struct Port {
     key: Key,
     exchange: Exchange,
-    /// Those that are bound to it.
+    /// The sockets that are bound to it.
     sockets: Mutex<Vec<Weak<Inner>>>,
-    /// Who has joined which group on which interface.
+    /// The members of each group on each interface.
     joined: Mutex<BTreeMap<(IpAddr, u32), Joined>>,
 }
 
-/// Who has joined a group, and when it was joined last.
+/// The members of a group, and when it was last joined.
 #[derive(Debug)]
 struct Joined {
     members: BTreeSet<MemberId>,
@@ -48,13 +47,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The ports of this process that are shared now.
+/// The ports of this process that are shared at present.
 fn ports() -> MutexGuard<'static, BTreeMap<Key, Weak<Port>>> {
     static PORTS: Mutex<BTreeMap<Key, Weak<Port>>> = Mutex::new(BTreeMap::new());
     lock(&PORTS)
 }
 
-/// What a session needs for sharing.
+/// Everything that a session needs for sharing ports.
 #[derive(Clone, Debug)]
 pub(super) struct Sharing {
     pub read_label: ReadLabel,
@@ -62,18 +61,18 @@ pub(super) struct Sharing {
 }
 
 impl Sharing {
-    /// None where labels cannot be read.
+    /// `None` if labels cannot be read.
     pub fn new(read_label: Option<ReadLabel>, mailbox: &Arc<Mailbox>) -> Option<Self> {
         read_label.map(|read_label| Self { read_label, mailbox: Arc::clone(mailbox) })
     }
 }
 
-/// A session's part in a port; ends when dropped.
+/// A session's membership of a port. Ends when dropped.
 #[derive(Debug)]
 pub(super) struct Member {
     port: Arc<Port>,
     id: MemberId,
-    /// All have the same socket, and only the leader receives from it.
+    /// Whether all members have the same socket, and only the leader receives from it.
     pub led: bool,
 }
 
@@ -91,12 +90,12 @@ impl Member {
         self.id
     }
 
-    /// Whether this session is to receive from the socket.
+    /// Whether this session receives from the socket.
     pub fn receives(&self) -> bool {
         !self.led || self.port.exchange.leads(self.id)
     }
 
-    /// Notes that the session wants `group` on an interface; whether it is to be joined, or joined anew.
+    /// Notes that the session wants `group` on an interface. True if it is to be joined, or joined again.
     pub fn wants(&self, group: IpAddr, interface: &Interface, socket: &Socket) -> bool {
         let mut all = lock(&self.port.joined);
         let joined = all
@@ -111,7 +110,7 @@ impl Member {
         due
     }
 
-    /// Notes that the session does not want `group` on that interface any more; whether nobody does.
+    /// Notes that the session no longer wants `group` on that interface. True if no session wants it.
     pub fn unwants(&self, group: IpAddr, interface: &Interface) -> bool {
         let mut all = lock(&self.port.joined);
         let Some(joined) = all.get_mut(&(group, interface.index)) else { return true };
@@ -123,7 +122,7 @@ impl Member {
         none
     }
 
-    /// Ends the session's part in the groups; those that nobody wants any more.
+    /// Ends the session's memberships of groups. Returns the groups that no session wants any more.
     pub fn forget(&self) -> Vec<(IpAddr, u32)> {
         let mut all = lock(&self.port.joined);
         let mut gone = Vec::new();
@@ -142,14 +141,14 @@ impl Drop for Member {
     fn drop(&mut self) {
         let mut ports = ports();
         self.port.exchange.leave(self.id);
-        // The port itself is dropped after this: nobody else has it if only this one and its place do.
+        // The port is dropped after this if only this member and the registry have it.
         if Arc::strong_count(&self.port) == 1 {
             ports.remove(&self.port.key);
         }
     }
 }
 
-/// A port that is shared from now on.
+/// Creates a shared port.
 fn new_port(key: Key, socket: &Socket, sharing: &Sharing) -> Arc<Port> {
     Arc::new(Port {
         key,
@@ -159,10 +158,10 @@ fn new_port(key: Key, socket: &Socket, sharing: &Sharing) -> Arc<Port> {
     })
 }
 
-/// Opens a sender's socket, beside those that other sessions of this process have at the same port.
+/// Opens a sender's socket beside those that other sessions of this process have at the same port.
 ///
 /// # Errors
-/// As [`Socket::open`]; also when another process has the port.
+/// As [`Socket::open`]; also if another process has the port.
 pub(super) fn open_sender(
     (v6, address, number): (bool, Option<IpAddr>, u16),
     sharing: Option<&Sharing>,
@@ -176,7 +175,8 @@ pub(super) fn open_sender(
             let mut bound = lock(&port.sockets);
             bound.retain(|socket| socket.strong_count() > 0);
             let others: Vec<_> = bound.iter().filter_map(Weak::upgrade).collect();
-            // While both say so, the kernel lets two have a port; other processes are kept out by the rest.
+            // The kernel lets two sockets share a port while both have the option. The rest of the time other
+            // processes are kept out.
             let let_in =
                 |yes| others.iter().try_for_each(|other| SockRef::from(&other.socket).set_reuse_address(yes));
             let socket =

@@ -1,10 +1,9 @@
-//! The system calls of the network: gathering sends with `UDP_SEGMENT` or `sendmmsg`, `recvmmsg`
-//! with `UDP_GRO`, and the socket options that `socket2` does not have. All of `net`'s `unsafe` is
-//! here, and nothing else is: who sends what, and what a refusal means, is decided above.
+//! The system calls of the network: gathering sends with `UDP_SEGMENT` or `sendmmsg`, `recvmmsg` with `UDP_GRO`,
+//! and the socket options that `socket2` does not have. All `unsafe` code of `net` is here, and nothing else: the
+//! callers decide what to send and what an error means.
 //!
-//! What the callers may rely on: every function is safe to call with any arguments; a wrong
-//! argument makes the kernel answer with an error. Bytes of the mapped source
-//! ([`Body::Raw`]) are named in an `iovec` and looked at by the kernel only.
+//! Every function is safe to call with any arguments: for a wrong argument the kernel returns an error. Bytes of
+//! the mapped source ([`Body::Raw`]) appear only in an `iovec`, and only the kernel reads them.
 #![allow(unsafe_code)]
 
 use super::{Body, Segment};
@@ -20,7 +19,7 @@ pub use linux::*;
 
 const NO_IOVEC: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
 
-/// The part of a segment behind its head, as the kernel wants it.
+/// The body of a segment as an iovec.
 fn body_iovec(body: &Body<'_>) -> libc::iovec {
     match body {
         Body::None => NO_IOVEC,
@@ -38,7 +37,7 @@ fn empty_message() -> libc::msghdr {
     unsafe { mem::zeroed() }
 }
 
-/// A message to `to` that gathers `iovecs`. The pointers in it are good for as long as both live.
+/// A message to `to` that gathers `iovecs`. Its pointers are valid as long as both live.
 fn message_to(to: &SockAddr, iovecs: &mut [libc::iovec]) -> libc::msghdr {
     let mut message = empty_message();
     // The kernel only reads the address; the field is mutable for the sake of recvmsg.
@@ -50,10 +49,10 @@ fn message_to(to: &SockAddr, iovecs: &mut [libc::iovec]) -> libc::msghdr {
     message
 }
 
-/// Sends one datagram by one system call.
+/// Sends one datagram with one system call.
 ///
 /// # Errors
-/// What sendmsg(2) says; interruptions are retried.
+/// The error of sendmsg(2). Interrupted calls are retried.
 pub fn send_one(fd: BorrowedFd<'_>, to: &SockAddr, segment: &Segment<'_>) -> io::Result<()> {
     let mut iovecs = [iovec(segment.head), body_iovec(&segment.body)];
     let message = message_to(to, &mut iovecs);
@@ -80,13 +79,13 @@ fn send_message(fd: BorrowedFd<'_>, message: &libc::msghdr) -> io::Result<()> {
 /// Sets a socket option that is an int.
 ///
 /// # Errors
-/// What setsockopt(2) says.
+/// The error of setsockopt(2).
 #[cfg(any(target_os = "linux", target_vendor = "apple", target_os = "freebsd"))]
 pub fn set_int(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     set(fd, level, name, &value)
 }
 
-/// `T` is a plain C struct or integer whose padding, if any, the kernel does not mind.
+/// `T` is a plain C struct or integer. The kernel ignores its padding, if it has any.
 #[cfg(any(target_os = "linux", target_vendor = "apple", target_os = "freebsd"))]
 fn set<T: Copy>(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {
     // SAFETY: pointer and length describe `value`, which outlives the call and is only read.
@@ -102,7 +101,7 @@ fn set<T: Copy>(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io:
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The MTU of an interface; not asked for on this system.
+/// The MTU of an interface; unknown on this system.
 #[cfg(not(target_os = "linux"))]
 pub fn interface_mtu(_name: &str) -> Option<u32> {
     None
@@ -126,12 +125,12 @@ mod linux {
     /// Most messages that one [`receive_many`] takes.
     pub const MAX_RECEIVE: usize = 64;
 
-    /// Room for control messages, aligned as the kernel wants: UDP_GRO and SO_RXQ_OVFL take 24
-    /// bytes each on 64-bit machines, a time 32.
+    /// Room for control messages, with the alignment that the kernel requires: UDP_GRO and SO_RXQ_OVFL take
+    /// 24 bytes each on 64-bit machines, a time stamp 32.
     const CONTROL_WORDS: usize = 12;
     type Control = [u64; CONTROL_WORDS];
 
-    /// The iovecs of a batch, two a segment.
+    /// The iovecs of a batch, two for each segment.
     type Gathered = [libc::iovec; 2 * MAX_BATCH];
 
     fn gather(segments: &[Segment<'_>]) -> Gathered {
@@ -143,11 +142,11 @@ mod linux {
         iovecs
     }
 
-    /// Sends the segments (at most [`MAX_BATCH`]; the rest is left out) by one sendmsg(2), which
-    /// the kernel or the network card cuts into datagrams of `size` bytes.
+    /// Sends the segments (at most [`MAX_BATCH`]; the rest is left out) with one sendmsg(2). The kernel or
+    /// the network card cuts them into datagrams of `size` bytes.
     ///
     /// # Errors
-    /// What the kernel says; then nothing was sent.
+    /// The kernel's error; then nothing was sent.
     pub fn send_segmented(
         fd: BorrowedFd<'_>,
         to: &SockAddr,
@@ -173,11 +172,11 @@ mod linux {
         send_message(fd, &message)
     }
 
-    /// Sends the segments, at most [`MAX_BATCH`], one datagram each, by one sendmmsg(2). Returns
-    /// how many were sent, at least one.
+    /// Sends the segments, at most [`MAX_BATCH`], one datagram each, with one sendmmsg(2). Returns how many
+    /// were sent, at least one.
     ///
     /// # Errors
-    /// What the kernel says to the first.
+    /// The kernel's error for the first segment.
     pub fn send_many(fd: BorrowedFd<'_>, to: &SockAddr, segments: &[Segment<'_>]) -> io::Result<usize> {
         let count = segments.len().min(MAX_BATCH);
         let mut iovecs = gather(segments);
@@ -200,29 +199,29 @@ mod linux {
         }
     }
 
-    /// What one message of [`receive_many`] brought.
+    /// One message of [`receive_many`].
     #[derive(Clone, Copy, Debug, Default)]
     pub struct Received {
-        /// Its sender; none if the kernel named none that is an IP address.
+        /// Its sender; `None` if the kernel gave no IP address.
         pub from: Option<SocketAddr>,
         /// Bytes in its buffer.
         pub len: usize,
-        /// Length of the datagrams that the kernel put together in it (the last may be shorter);
-        /// 0 if it is one datagram.
+        /// Length of the datagrams that the kernel coalesced in it (the last one may be shorter); 0 if it is
+        /// one datagram.
         pub segment: usize,
-        /// It was longer than its buffer.
+        /// Whether it was longer than its buffer.
         pub truncated: bool,
-        /// The socket's count of datagrams dropped for want of room, if the kernel told.
+        /// The socket's counter of datagrams dropped for lack of room, if the kernel gave it.
         pub drops: Option<u32>,
-        /// When the kernel took it (the first of those put together) from the network, if it told.
+        /// When the kernel received it (the first one, if coalesced) from the network, if it reported that.
         pub arrived: Option<SystemTime>,
     }
 
-    /// Receives messages that are waiting, at most `out.len()` and [`MAX_RECEIVE`], by one
-    /// recvmmsg(2). Message i lies in `buffer` from `i * each` on. Returns how many.
+    /// Receives waiting messages, at most `out.len()` and [`MAX_RECEIVE`], with one recvmmsg(2). Message i is
+    /// in `buffer` from `i * each` on. Returns how many there were.
     ///
     /// # Errors
-    /// What the kernel says, `WouldBlock` if none is waiting.
+    /// The kernel's error; `WouldBlock` if none is waiting.
     pub fn receive_many(
         fd: BorrowedFd<'_>,
         buffer: &mut [u8],
@@ -290,8 +289,8 @@ mod linux {
         Ok(received)
     }
 
-    /// Reads the control messages that the kernel has put into the message's control buffer,
-    /// which is still alive.
+    /// Reads the control messages that the kernel has written into the message's control buffer, which is
+    /// still alive.
     fn read_control(header: &libc::msghdr, out: &mut Received) {
         // SAFETY: msg_control and msg_controllen describe what the kernel has written, and the
         // CMSG macros stay within it: every header they yield lies in it whole, and so do the
@@ -325,16 +324,16 @@ mod linux {
         }
     }
 
-    /// The kernel's real time as ours; none if it is before 1970 or not a time.
+    /// Converts the kernel's real time; `None` if it is before 1970 or invalid.
     fn system_time(at: &libc::timespec) -> Option<SystemTime> {
         let (secs, nanos) = (u64::try_from(at.tv_sec).ok()?, u32::try_from(at.tv_nsec).ok()?);
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(secs) + Duration::from_nanos(nanos.into()))
     }
 
-    /// Chooses the interface (and the source address) of IPv4 multicast by its index.
+    /// Sets the interface (and the source address) of IPv4 multicast by its index.
     ///
     /// # Errors
-    /// When there is no such interface.
+    /// If there is no such interface.
     pub fn set_multicast_interface_v4(fd: BorrowedFd<'_>, index: u32, source: Ipv4Addr) -> io::Result<()> {
         let request = libc::ip_mreqn {
             imr_multiaddr: libc::in_addr { s_addr: 0 },
@@ -344,10 +343,10 @@ mod linux {
         set(fd, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &request)
     }
 
-    /// Chooses the interface of datagrams that are not multicast.
+    /// Sets the interface of unicast datagrams.
     ///
     /// # Errors
-    /// When there is no such interface.
+    /// If there is no such interface.
     pub fn set_unicast_interface(fd: BorrowedFd<'_>, v6: bool, index: u32) -> io::Result<()> {
         let index = c_int::from_ne_bytes(index.to_be_bytes());
         if v6 {

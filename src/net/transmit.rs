@@ -1,6 +1,6 @@
-//! Getting a batch out by the fastest way the kernel takes: `UDP_SEGMENT`, else `sendmmsg`, else
-//! one by one. The ways are tried downwards while running, because support depends on the kernel, the
-//! driver and the route, and no option tells of all three.
+//! Sends a batch by the fastest method that the kernel supports: `UDP_SEGMENT`, else `sendmmsg`, else one by one.
+//! The methods are tried in this order while running, because support depends on the kernel, the driver and the
+//! route, and no option reports it.
 
 use super::features::Features;
 use super::{Segment, portable};
@@ -12,8 +12,8 @@ use std::net::UdpSocket;
 #[cfg(target_os = "linux")]
 const MAX_SEGMENTED: usize = 65_535 - 40 - 8;
 
-/// Sends segments until all are sent or one is refused. Returns how many were sent, and the
-/// refusal of the one after them. Switches a feature off if the batch goes through without it.
+/// Sends segments until all are sent or one is refused. Returns how many were sent, and the error for the
+/// next one. Switches a feature off if the batch succeeds without it.
 pub fn transmit(
     socket: &UdpSocket,
     to: &SockAddr,
@@ -30,7 +30,7 @@ pub fn transmit(
     (sent, None)
 }
 
-/// Sends the first few segments: at least one, or an error that belongs to the first.
+/// Sends the first few segments: at least one, or an error for the first one.
 #[cfg(target_os = "linux")]
 fn some(
     socket: &UdpSocket,
@@ -49,8 +49,8 @@ fn some(
         match sys::send_segmented(socket.as_fd(), to, &segments[..count], size) {
             Ok(()) => return Ok(count),
             Err(e) if may_be_unsupported(&e) => {
-                // The same errors have other causes too (a datagram longer than the MTU): only
-                // success without it shows that segmentation is what the kernel minds.
+                // These errors have other causes too (a datagram longer than the MTU). Only success without
+                // segmentation shows that segmentation was the cause.
                 let without = Features { gso: false, ..*features };
                 let sent = plain(socket, to, &segments[..count], without)?;
                 *features = without;
@@ -87,8 +87,8 @@ fn plain(
     }
 }
 
-/// How many of the first segments one segmented send may take: equally long, but for the last,
-/// which may be shorter. Counted here, so that a caller's mistake cannot cut datagrams wrongly.
+/// How many of the first segments one segmented send may take: all of the same length, but the last may be
+/// shorter. Counted here, so that a caller's mistake cannot cut datagrams wrongly.
 #[cfg(target_os = "linux")]
 fn run(segments: &[Segment<'_>], size: usize) -> usize {
     if size == 0 {
@@ -100,7 +100,7 @@ fn run(segments: &[Segment<'_>], size: usize) -> usize {
     equal + usize::from(shorter)
 }
 
-/// Errors by which a kernel, a driver or a route says that it cannot segment.
+/// Errors that may mean that a kernel, a driver or a route cannot segment.
 #[cfg(target_os = "linux")]
 fn may_be_unsupported(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::ENOPROTOOPT | libc::EOPNOTSUPP))

@@ -1,8 +1,8 @@
-//! Discovery: hears announces for as long as one likes, and says who sends what, and what is thought of
-//! them. It says nothing to anybody.
+//! Discovery: a machine that listens to announcements and lists their sessions, with the trust decision about each
+//! sender. It sends nothing.
 //!
-//! An announce can be a recording. What is listed here is what somebody once announced and somebody sends
-//! now; that a session is alive is for its admission to prove.
+//! An announcement can be a recording. A listed session was announced once, and somebody sends its announcements
+//! now. Only admission shows that a session is live.
 
 use super::need::Need;
 use super::packet_protection::{self, Found};
@@ -19,52 +19,52 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Everything a [`Discovery`] needs to know.
+/// Configuration of a [`Discovery`].
 #[derive(Clone, Debug)]
 pub struct DiscoveryConfig {
-    /// Where announces are looked for.
+    /// The groups to listen to for announcements.
     pub groups: Vec<SocketAddr>,
     /// Group keys to try. If there are any, only sessions sealed with one of them are listed.
     pub group_keys: Vec<Secret>,
-    /// Whom files would be taken from.
+    /// The senders that would be accepted.
     pub trust: Trust,
 }
 
-/// A session that is announced.
+/// An announced session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discovered {
     /// The session.
     pub session: SessionId,
     /// Its task.
     pub task: TaskId,
-    /// Who sends.
+    /// The sender's key.
     pub sender: SenderKey,
-    /// From where.
+    /// The sender's address.
     pub address: SocketAddr,
-    /// What is thought of the sender.
+    /// The trust decision about the sender.
     pub decision: TrustDecision,
     /// Name of the object (untrusted).
     pub name: String,
     /// Bytes of the object.
     pub size: u64,
-    /// Where data goes.
+    /// The data address.
     pub data: SocketAddr,
-    /// What taking part would need and this program does not have.
+    /// A requirement of the session that this program does not meet.
     pub need: Option<Need>,
-    /// What the sender is doing.
+    /// The phase of the session.
     pub phase: Phase,
-    /// The announce, as it came: who takes part in the session need not wait for the next one.
+    /// The announcement as it was received. A receive session that takes part need not wait for the next one.
     pub announce: Vec<u8>,
 }
 
-/// Something changed.
+/// A change of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiscoveryEvent {
     /// A session is announced.
     Found(Box<Discovered>),
-    /// A session that was announced goes on to another phase.
+    /// A session has entered another phase.
     Phase(SessionId, Phase),
-    /// A session is not announced any more.
+    /// A session is no longer announced.
     Gone(SessionId),
 }
 
@@ -74,23 +74,23 @@ struct Heard {
     last: Time,
 }
 
-/// See the module. It asks for no jobs.
+/// See the module's description. Requests no jobs.
 #[derive(Debug)]
 pub struct Discovery {
     config: DiscoveryConfig,
     heard: BTreeMap<SessionId, Heard>,
-    /// Signatures checked of late.
+    /// Bound on signature checks.
     verifications: RateLimit,
     out: VecDeque<Output<Infallible, DiscoveryEvent>>,
     finished: bool,
     next_join: Time,
 }
 
-/// Groups are joined anew so often while nothing is heard: a switch may have forgotten them.
+/// Interval of renewed group joins while nothing is heard: a switch may have forgotten the memberships.
 const REJOIN: Duration = Duration::from_secs(5);
 
 impl Discovery {
-    /// One that begins to listen at `now`.
+    /// A discovery that starts listening at `now`.
     #[must_use]
     pub fn new(config: DiscoveryConfig, now: Time) -> Self {
         let out = config.groups.iter().map(|&group| Output::Listen(group)).collect();
@@ -98,7 +98,7 @@ impl Discovery {
         Self { config, heard: BTreeMap::new(), verifications, out, finished: false, next_join: now + REJOIN }
     }
 
-    /// The sessions that are announced.
+    /// The announced sessions.
     #[must_use]
     pub fn sessions(&self) -> Vec<Discovered> {
         self.heard.values().map(|heard| heard.session.clone()).collect()
@@ -106,7 +106,7 @@ impl Discovery {
 
     fn announced(&mut self, now: Time, from: SocketAddr, bytes: &mut [u8]) -> Option<()> {
         let head = wire::head(bytes).ok().filter(|head| head.kind == MessageKind::Announce)?;
-        // What cannot count costs nothing.
+        // Checks first what costs nothing.
         if head.protection.is_group() == self.config.group_keys.is_empty() || !self.verifications.allow(now) {
             return None;
         }
@@ -115,7 +115,7 @@ impl Discovery {
         let id = head.header.session;
         self.next_join = now + REJOIN;
         if let Some(heard) = self.heard.get_mut(&id) {
-            // Another sender cannot take its place.
+            // Another sender cannot replace it.
             if heard.session.sender == announce.sender {
                 heard.last = now;
                 heard.session.address = from;
@@ -146,7 +146,8 @@ impl Discovery {
         Some(())
     }
 
-    /// Makes room for one more. Only one that is not trusted must go, and only for one that is.
+    /// Makes room for another session. Only a session that is not trusted can be removed, and only for a
+    /// trusted one.
     fn make_room(&mut self, accepted: bool) -> Option<()> {
         if self.heard.len() < MAX_DISCOVERED {
             return Some(());

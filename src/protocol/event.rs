@@ -1,4 +1,4 @@
-//! What the machines tell the user: events at each change, snapshots for bars and reports.
+//! What the machines tell the user: events for changes, snapshots for bars and reports.
 
 use super::need::Need;
 use super::statistics::DeviceRow;
@@ -9,7 +9,7 @@ use crate::wire::{AbortCode, Phase};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Something changed at the sender.
+/// An event of the sender.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SenderEvent {
     /// The phase changed.
@@ -22,19 +22,19 @@ pub enum SenderEvent {
         label: String,
         /// Its address.
         address: SocketAddr,
-        /// True if the session had begun without it.
+        /// Whether the stream had already begun.
         late: bool,
     },
-    /// Two devices have the same identifier, as cloned machines do. They are served as two.
+    /// Two devices have the same identifier, as cloned machines do. They are served as two devices.
     DuplicateId {
         /// The identifier.
         device: DeviceId,
         /// The label of the second one (untrusted).
         label: String,
-        /// Where they are, the one that was there first before the other.
+        /// Their addresses, that of the first device first.
         addresses: [SocketAddr; 2],
     },
-    /// A device has come to another state, and the store has it; or something else is done for it.
+    /// The store has recorded another state of the device, or its activity has changed.
     Device(DeviceRow),
     /// The store fails, for this reason (one clause). Receipts and joins wait for it.
     StoreFails(String),
@@ -42,29 +42,29 @@ pub enum SenderEvent {
     StoreAnswers,
     /// The root hash is known.
     Hashed(Digest),
-    /// The run is over.
+    /// The run has ended.
     Finished(SenderOutcome),
 }
 
 /// How the sender's run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SenderOutcome {
-    /// It came to its end; the store says who has the object.
+    /// It ended normally. The store says which devices have the object.
     Ended,
     /// The user interrupted it.
     Interrupted,
     /// The source could not be read or changed.
     SourceFailed(String),
-    /// The store failed for so long that it was given up: what became of some devices may not be in it.
+    /// The store failed for so long that the sender gave it up. It may lack the end of some devices.
     StoreFailed(String),
-    /// A worker died: our bug.
+    /// A worker panicked, which is a bug.
     Internal(String),
 }
 
-/// The sender at a glance, without its devices.
+/// The sender at a glance, without rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SenderOverview {
-    /// What it is doing.
+    /// The phase.
     pub phase: Phase,
     /// Blocks of the object, in all.
     pub blocks: u32,
@@ -72,14 +72,14 @@ pub struct SenderOverview {
     pub position: u32,
     /// Bytes of the object.
     pub object_size: u64,
-    /// Bytes of the object streamed, or gone by.
+    /// Bytes of the object streamed or skipped.
     pub streamed: u64,
-    /// Bytes of them that were not sent to the group, since every device had them.
+    /// Bytes that were skipped, because every device had them.
     pub skipped: u64,
     /// Pacing rate.
     pub rate: Rate,
-    /// Bytes put on the wire so far: Ethernet frames as network cards count them (headers, but no
-    /// preamble, check sequence or gap).
+    /// Bytes sent on the wire: Ethernet frames as network cards count them (headers, but no preamble, check
+    /// sequence or gap).
     pub wire_bytes: u64,
     /// Source symbols sent once.
     pub source_symbols: u64,
@@ -93,36 +93,37 @@ pub struct SenderOverview {
     pub ignored: u64,
     /// Datagrams of kinds that this program does not know; counted among the ignored ones too.
     pub unknown_kinds: u64,
-    /// Datagrams that a later program may understand; counted among the ignored ones too.
+    /// Datagrams that only a later program may understand; counted among the ignored ones too.
     pub not_understood: u64,
-    /// Inquiries of devices about blocks that disagreed with their hashes.
+    /// Requests of devices about blocks that disagree with their hashes.
     pub suspects: u64,
     /// Devices expected (`--receivers`).
     pub expected: Option<u32>,
-    /// How many devices are how far, as the store has it; those that it does not have yet are pending.
+    /// Numbers of devices by state, as the store has it. Devices without a record count as pending.
     pub devices: Summary,
 }
 
 impl SenderOverview {
-    /// How many devices have to complete: those that joined, or those expected if these are more.
+    /// The number of devices that have to complete: those that joined, or the expected number if that is
+    /// larger.
     #[must_use]
     pub fn wanted(&self) -> usize {
         self.devices.total().max(self.expected.unwrap_or(0) as usize)
     }
 }
 
-/// The sender at a glance, with a row for each device. With many devices it takes time to make: it is made when
-/// somebody asks for it.
+/// The sender at a glance, with a row for each device. With many devices it is costly, so it is made on
+/// request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SenderSnapshot {
-    /// Everything but the devices.
+    /// Everything but the rows.
     pub overview: SenderOverview,
-    /// All devices.
+    /// The rows of all devices.
     pub devices: Vec<DeviceRow>,
 }
 
 impl SenderSnapshot {
-    /// The same with `rows` for devices, which are the store's last word.
+    /// The same with `rows`, which are the store's last rows.
     #[must_use]
     pub fn with_devices(mut self, rows: Vec<DeviceRow>) -> Self {
         self.overview.devices = Summary::of(rows.iter().map(|row| row.assignment.state()));
@@ -131,7 +132,7 @@ impl SenderSnapshot {
     }
 }
 
-/// Something changed at the receiver.
+/// An event of the receiver.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ReceiverEvent {
     /// A session was found; a join follows.
@@ -147,44 +148,46 @@ pub enum ReceiverEvent {
         /// Its size in bytes.
         size: u64,
     },
-    /// A session's sender has this key, and files are taken from it.
+    /// The receiver trusts the key of a session's sender.
     SenderTrusted {
         /// Its key.
         key: SenderKey,
-        /// Where it is.
+        /// The sender's address.
         address: SocketAddr,
-        /// Why it is trusted; an accepted one.
+        /// Why the key is trusted; an accepting decision.
         decision: TrustDecision,
     },
-    /// A session's sender has this key, and no files are taken from it.
+    /// The receiver does not trust the key of a session's sender.
     SenderRefused {
         /// Its key.
         key: SenderKey,
-        /// Where it is.
+        /// The sender's address.
         address: SocketAddr,
-        /// Why it is not; no accepted one.
+        /// Why the key is not trusted; a refusing decision.
         decision: TrustDecision,
     },
-    /// A sender asks for something that this program does not have; it goes on looking for others. Told once of
-    /// each address.
+    /// A sender requires something that this program does not have. The receiver goes on looking for others.
+    /// Emitted once for each address.
     SenderNeeds {
-        /// What.
+        /// The requirement.
         need: Need,
-        /// Where the sender is. Of a version of the wire format, anybody can claim it.
+        /// The sender's address. If the requirement is a version of the wire format, anybody could have
+        /// forged it.
         address: SocketAddr,
     },
-    /// The sender admitted us.
+    /// The sender has admitted the device.
     Admitted,
-    /// The first symbol came.
+    /// The first symbol has arrived.
     Receiving,
-    /// All that might have been here already has been looked at.
+    /// All blocks on the disk have been checked.
     Resumed {
-        /// Bytes of blocks that agree: they need not be received.
+        /// Bytes of blocks that agree and need not be received.
         bytes: u64,
     },
-    /// A block did not agree with its chaining value: what is wrong in it is fetched again.
+    /// A block disagreed with its chaining value. The wrong part is fetched again.
     BlockRejected(u32),
-    /// Symbols of a block were not what the sender has signed, and were thrown away: forged, or damaged.
+    /// Symbols of a block disagreed with the sender's signed digests and were dropped: they were forged or
+    /// damaged.
     ForgedSymbols {
         /// The block.
         block: u32,
@@ -193,38 +196,38 @@ pub enum ReceiverEvent {
     },
     /// All blocks are verified; syncing and renaming.
     Committing,
-    /// The file is in place and synced; telling the sender.
+    /// The file is in place and synced; the sender is being told.
     Committed {
-        /// Where it is.
+        /// The path of the file.
         path: PathBuf,
         /// Its BLAKE3 hash.
         root: Digest,
     },
-    /// The run is over.
+    /// The run has ended.
     Finished(ReceiverOutcome),
 }
 
 /// How the receiver's run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReceiverOutcome {
-    /// Verified and committed; `acknowledged` says whether the sender confirmed that it knows.
+    /// Verified and committed.
     Complete {
-        /// Whether the sender confirmed.
+        /// Whether the sender has acknowledged the receipt.
         acknowledged: bool,
     },
-    /// The sender's table says this device already has the object; nothing was written.
+    /// The sender's table has this device as complete; nothing was written.
     AlreadyComplete,
-    /// No sender in time.
+    /// No sender was found in time.
     NoSender,
-    /// The same; but there was one that asks for something that this program does not have.
+    /// No sender was found in time, except one that requires something that this program does not have.
     SenderNeeds(Need),
     /// The sender fell silent.
     SenderSilent,
     /// The sender stopped, with its reason (untrusted text).
     SenderAborted(AbortCode, String),
-    /// The sender turned us away.
+    /// The session was full.
     Refused,
-    /// Our own side failed: disk, name, or hash.
+    /// The device failed: disk, name, or hash.
     Failed(AbortCode, String),
     /// The user interrupted it.
     Interrupted,
@@ -237,7 +240,7 @@ pub struct ReceiverSnapshot {
     pub name: Option<String>,
     /// The sender.
     pub sender: Option<SocketAddr>,
-    /// The sender's key, and what is thought of it.
+    /// The sender's key, and the trust decision about it.
     pub trusted: Option<(SenderKey, TrustDecision)>,
     /// Bytes of the object.
     pub object_size: u64,
@@ -245,7 +248,7 @@ pub struct ReceiverSnapshot {
     pub verified_bytes: u64,
     /// Bytes of object data received so far, verified or not (never above the object's size).
     pub received_bytes: u64,
-    /// Bytes of verified blocks that were here already, from an earlier run or in an earlier version.
+    /// Bytes of verified blocks that were on the disk already, from an earlier run or in an earlier version.
     pub resumed_bytes: u64,
     /// Bytes left in the part file for the next run, once this one has ended without the object.
     pub kept_bytes: u64,
@@ -255,22 +258,23 @@ pub struct ReceiverSnapshot {
     pub verified: u32,
     /// Datagrams received on the group channel.
     pub received: u64,
-    /// Datagrams of the group channel that never came.
+    /// Datagrams of the group channel that did not arrive.
     pub lost: u64,
-    /// Datagrams the kernel dropped.
+    /// Datagrams that the kernel dropped.
     pub kernel_drops: u64,
-    /// Datagrams dropped for want of a free block buffer.
+    /// Datagrams dropped for lack of a free block buffer.
     pub overrun_drops: u64,
     /// Datagrams ignored because they were malformed or not for this session.
     pub ignored: u64,
     /// Datagrams of kinds that this program does not know; counted among the ignored ones too.
     pub unknown_kinds: u64,
-    /// Datagrams that a later program may understand; counted among the ignored ones too.
+    /// Datagrams that only a later program may understand; counted among the ignored ones too.
     pub not_understood: u64,
-    /// Symbols thrown away because they were not what the sender has signed: forged, or damaged on the way.
+    /// Symbols that disagreed with the sender's signed digests and were dropped: forged, or damaged on the
+    /// way.
     pub forged_symbols: u64,
     /// The sender's phase.
     pub phase: Option<Phase>,
-    /// Bytes of block buffers held now.
+    /// Bytes of block buffers in use.
     pub buffered: usize,
 }

@@ -1,4 +1,4 @@
-//! Work the machines ask for: everything that takes time or touches the disk.
+//! Jobs that the machines request: everything that takes time or touches the disk.
 
 use crate::content::Entry;
 use crate::fec::{BlockAssembly, Buffer};
@@ -10,77 +10,76 @@ use crate::wire::{AbortCode, Holdings};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Work for the sender.
+/// A job of the sender.
 #[derive(Debug)]
 pub enum SenderJob {
-    /// Read the block and give its chaining value (or the root hash if it is the only block).
+    /// Read the block and compute its chaining value (or the root hash if it is the only block).
     Hash(BlockIndex),
-    /// Read the block and give repair symbols `first..first + count`.
+    /// Read the block and encode repair symbols `first..first + count`.
     Encode {
         /// The block.
         block: BlockIndex,
-        /// Id of the first; at least K.
+        /// ESI of the first symbol; at least K.
         first: Esi,
         /// How many.
         count: u32,
     },
-    /// Read the block and give the digests of its source symbols.
+    /// Read the block and compute the digests of its source symbols.
     Digest(BlockIndex),
-    /// Check that the source is still the file it was (size and modification time).
+    /// Check that the source is unchanged (size and modification time).
     CheckSource,
-    /// Look up what the store has of these devices; see [`SenderJob::is_for_store`].
+    /// Look these devices up in the store; see [`SenderJob::is_for_store`].
     LookUp(Vec<DeviceId>),
-    /// Have the store keep these assignments.
+    /// Record these assignments in the store.
     Record(Vec<Assignment>),
 }
 
 impl SenderJob {
-    /// Whether it is for the store. Such jobs may take as long as they like: they must not keep the others
-    /// from being done.
+    /// Whether the job is for the store. Such jobs may take long, and must not delay the others.
     #[must_use]
     pub const fn is_for_store(&self) -> bool {
         matches!(self, Self::LookUp(_) | Self::Record(_))
     }
 }
 
-/// What became of a [`SenderJob`].
+/// The result of a [`SenderJob`].
 #[derive(Debug)]
 pub enum SenderDone {
     /// The chaining value.
     Hashed(BlockIndex, Digest),
-    /// The repair symbols, one after the other.
+    /// The repair symbols, concatenated.
     Encoded {
         /// The block.
         block: BlockIndex,
-        /// Id of the first.
+        /// ESI of the first symbol.
         first: Esi,
         /// The symbols.
         symbols: Arc<Vec<u8>>,
     },
-    /// The digests of a block's source symbols, all of them.
+    /// The digests of all source symbols of a block.
     Digested(BlockIndex, Vec<SymbolDigest>),
-    /// The source is as it was.
+    /// The source is unchanged.
     SourceChecked,
-    /// The source could not be read, or changed; one clause for people.
+    /// The source could not be read, or has changed; one clause for people.
     SourceFailed(String),
-    /// What the store has of each device; or why it does not say, one clause for people.
+    /// The assignment of each device in the store; or an error, one clause for people.
     LookedUp(Result<Vec<(DeviceId, Option<Assignment>)>, String>),
-    /// What the store has now of each assignment it was to keep; or why it does not keep them.
+    /// The assignments that the store has after recording; or an error.
     Recorded(Result<Vec<Assignment>, String>),
-    /// A worker died: our bug.
+    /// A worker panicked, which is a bug.
     WorkerDied(String),
 }
 
-/// Work for the receiver.
+/// A job of the receiver.
 #[derive(Debug)]
 pub enum ReceiverJob {
     /// Look up what the device holds of an object. Nothing on the disk changes.
     Probe {
-        /// The session that asks.
+        /// The session that requests it.
         session: SessionId,
         /// The object's name (untrusted).
         name: String,
-        /// How the object is cut up, and so its size.
+        /// The object's division into blocks, and so its size.
         layout: Layout,
     },
     /// Sync the file that [`ReceiverJob::Probe`] found to be the whole object, if it is still there.
@@ -92,28 +91,27 @@ pub enum ReceiverJob {
     Open {
         /// The object's name (untrusted; the storage layer makes it safe or refuses).
         name: String,
-        /// How the object is cut up, and so its size.
+        /// The object's division into blocks, and so its size.
         layout: Layout,
-        /// What its manifest says of it, if that is known.
+        /// The object's entry in the manifest, if it is known.
         entry: Option<Entry>,
     },
-    /// Complete the block (reading back what was spilled, decoding if repair symbols stand in for
-    /// source symbols), hash it, and write it to the part file.
+    /// Complete the block (read spilled symbols back, and decode if repair symbols replace source symbols),
+    /// hash it, and write it to the part file.
     Store {
-        /// The symbols held.
+        /// The symbols of the block.
         assembly: BlockAssembly,
-        /// The chaining value, if its page has come.
+        /// The chaining value, if its page has arrived.
         expected: Option<Digest>,
-        /// Whether a block that disagrees is written all the same, for a [`ReceiverJob::Sift`].
+        /// Whether to write a block that disagrees too, for a later [`ReceiverJob::Sift`].
         keep: bool,
-        /// Buffers are scarce: the sooner this one is back the better, even if the page cache has
-        /// to take the block.
+        /// Buffers are scarce: a fast return of this one is more important than bypassing the page cache.
         pressed: bool,
     },
-    /// Write what the assembly holds to the part file and empty its buffer.
+    /// Write the assembly's symbols to the part file and free its buffer.
     Spill(BlockAssembly),
-    /// Read a block that disagrees with its chaining value from the part file, and tell which of its source
-    /// symbols are right.
+    /// Read a block that disagrees with its chaining value from the part file, and find out which of its
+    /// source symbols are right.
     Sift {
         /// The block.
         block: BlockIndex,
@@ -122,8 +120,8 @@ pub enum ReceiverJob {
         /// Its chaining value.
         expected: Digest,
     },
-    /// Look whether the device has the block already: in the part file that an earlier run has left, or
-    /// in an earlier version of the object, from which it is copied if it agrees.
+    /// Compare a block that may be on the disk already: in the part file of an earlier run, or in an earlier
+    /// version of the object. A block that agrees is copied from the earlier version.
     Check {
         /// The block.
         block: BlockIndex,
@@ -140,19 +138,19 @@ pub enum ReceiverJob {
     Keep,
 }
 
-/// What became of a [`ReceiverJob`].
+/// The result of a [`ReceiverJob`].
 #[derive(Debug)]
 pub enum ReceiverDone {
-    /// What the device holds was looked up.
+    /// The look-up of what the device holds is done.
     Probed {
-        /// The session that asked.
+        /// The session that requested it.
         session: SessionId,
-        /// What it holds.
+        /// What the device holds.
         holding: Holdings,
     },
     /// The part file is ready.
     Opened {
-        /// Blocks of which it may hold something from an earlier run; a set with room for all of the object's.
+        /// Blocks that may have data of an earlier run; a set with room for all blocks of the object.
         written: BitSet,
         /// Blocks below this are in an earlier version of the object, changed or not.
         earlier: u32,
@@ -161,7 +159,7 @@ pub enum ReceiverDone {
     Stored {
         /// The block.
         block: BlockIndex,
-        /// The chaining value of what was written.
+        /// The chaining value of the written block.
         value: Digest,
         /// The buffer.
         buffer: Buffer,
@@ -172,28 +170,28 @@ pub enum ReceiverDone {
         block: BlockIndex,
         /// The buffer.
         buffer: Buffer,
-        /// The source symbols that were received, if the block is in the part file; the others were decoded.
+        /// The received source symbols, if the block is in the part file. The others were decoded.
         kept: Option<BitSet>,
     },
     /// A block was sifted.
     Sifted {
         /// The block.
         block: BlockIndex,
-        /// Its source symbols in the part file that have their digests.
+        /// The source symbols in the part file that agree with their digests.
         right: BitSet,
-        /// All have, and the block has its chaining value.
+        /// Whether all symbols agree, and the block agrees with its chaining value.
         agrees: bool,
     },
-    /// The symbols did not suffice (RaptorQ fails now and then at few extra symbols).
+    /// The symbols were not enough (RaptorQ fails occasionally with few extra symbols).
     Undecodable(BlockAssembly),
-    /// The assembly's contents are in the part file; its buffer for reuse.
+    /// The assembly's symbols are in the part file. Its buffer can be reused.
     Spilled {
-        /// What is held of the block, now without a buffer.
+        /// The assembly, now without a buffer.
         assembly: BlockAssembly,
         /// The buffer.
         buffer: Buffer,
     },
-    /// The block was looked for; if it agrees it is in the part file.
+    /// The block was compared. If it agrees, it is in the part file.
     Checked {
         /// The block.
         block: BlockIndex,
@@ -202,12 +200,12 @@ pub enum ReceiverDone {
     },
     /// The object is in place and synced.
     Committed(PathBuf),
-    /// The part file is gone.
+    /// The part file was removed.
     Discarded,
     /// The part file is left to the next run.
     Kept,
-    /// The disk or the name refused; one clause for people.
+    /// The disk failed, or the name is unusable; one clause for people.
     Failed(AbortCode, String),
-    /// A worker died: our bug.
+    /// A worker panicked, which is a bug.
     WorkerDied(String),
 }

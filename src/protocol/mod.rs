@@ -1,6 +1,5 @@
-//! L2: the protocol, sans-IO: two state machines that are handed datagrams, times and finished
-//! jobs, and that hand out datagrams, jobs and events. They read no clock, draw no randomness of
-//! their own and do no I/O (I8).
+//! L2: the protocol, sans-IO. Two state machines take datagrams, times and finished jobs, and return datagrams,
+//! jobs and events. They read no clock, draw no randomness and do no I/O (I8).
 
 pub mod discovery;
 pub mod event;
@@ -25,7 +24,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a person or the operating system asks of a running machine.
+/// A control from the user or the operating system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
     /// Enter on a terminal: stop gathering, start.
@@ -34,63 +33,62 @@ pub enum Control {
     Interrupt,
 }
 
-/// A datagram, or a run of equal ones, to be sent.
+/// One or more datagrams to send.
 #[derive(Clone, Debug)]
 pub struct Transmit {
-    /// Where to.
+    /// The destination.
     pub to: SocketAddr,
-    /// What.
+    /// The contents.
     pub payload: Payload,
 }
 
-/// What a [`Transmit`] carries.
+/// The contents of a [`Transmit`].
 #[derive(Clone, Debug)]
 pub enum Payload {
     /// One encoded control message.
     Message(Vec<u8>),
-    /// Source symbols `ids` of `block`, one datagram each with rising packet numbers from
-    /// `packet_number` on; the engine takes the bytes straight from the source.
+    /// Source symbols `ids` of `block`, one datagram each, with consecutive packet numbers from
+    /// `packet_number` on. The engine takes the bytes from the source.
     Source {
-        /// Packet number of the first.
+        /// Packet number of the first symbol.
         packet_number: PacketNumber,
         /// The block.
         block: BlockIndex,
-        /// The source symbol ids.
+        /// The ESIs.
         ids: Range<u32>,
     },
     /// Encoded repair symbols.
     Repair {
-        /// Packet number of the first.
+        /// Packet number of the first symbol.
         packet_number: PacketNumber,
         /// The block.
         block: BlockIndex,
-        /// Id of the first.
+        /// ESI of the first symbol in `range`.
         first: Esi,
-        /// Whole symbols, one after the other, of which `range` (in bytes) is to be sent; `first`
-        /// is the id of the first symbol in `range`.
+        /// Whole symbols, concatenated. `range` selects those to send.
         symbols: Arc<Vec<u8>>,
         /// Byte range within `symbols`.
         range: Range<usize>,
     },
 }
 
-/// What a machine hands out; see [`Machine::poll`].
+/// An output of a machine; see [`Machine::poll`].
 #[derive(Debug)]
 pub enum Output<J, E> {
-    /// Send this.
+    /// Send this transmission.
     Transmit(Transmit),
-    /// Do this and hand the result to [`Machine::handle_job_done`].
+    /// Execute this job, and hand its result to [`Machine::handle_job_done`].
     Job(J),
-    /// Listen to this group (or port) as well; asked again while silent, to re-join.
+    /// Listen to this group (or port) as well. Repeated while it is silent, to join the group again.
     Listen(SocketAddr),
     /// Tell the user.
     Event(E),
 }
 
-/// A device's session, and those that it would go over to.
+/// A device's session, and those that it could go over to.
 const MOST_SESSIONS: usize = MAX_PROVISIONAL_SESSIONS + 1;
 
-/// A few sessions.
+/// A bounded set of sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sessions {
     ids: [SessionId; MOST_SESSIONS],
@@ -105,7 +103,7 @@ impl Sessions {
     }
 }
 
-/// Of more than fit, the first ones.
+/// Keeps the first ones of more than fit.
 impl FromIterator<SessionId> for Sessions {
     fn from_iter<I: IntoIterator<Item = SessionId>>(all: I) -> Self {
         let mut sessions = Self::default();
@@ -117,41 +115,41 @@ impl FromIterator<SessionId> for Sessions {
     }
 }
 
-/// A protocol state machine. The contract: after every `handle_*` call, `poll` is called until it
-/// returns `None`; then nothing happens until the next input or until [`Machine::next_timeout`].
+/// A protocol state machine. After every `handle_*` call, the caller calls `poll` until it returns `None`.
+/// Then nothing happens until the next input, or until [`Machine::next_timeout`].
 pub trait Machine {
-    /// Work it asks for.
+    /// The jobs that it requests.
     type Job;
-    /// What became of it.
+    /// The results of jobs.
     type Done;
-    /// What it tells the user.
+    /// The events for the user.
     type Event;
 
-    /// A datagram has arrived. Anything at all may be in it; it is opened in place.
+    /// Takes a datagram, which may contain anything. It is opened in place.
     fn handle_datagram(&mut self, now: Time, arrival: Arrival, bytes: &mut [u8]);
-    /// The time [`Machine::next_timeout`] has come.
+    /// Takes the time that [`Machine::next_timeout`] returned.
     fn handle_timeout(&mut self, now: Time);
-    /// A job has ended.
+    /// Takes the result of a job.
     fn handle_job_done(&mut self, now: Time, done: Self::Done);
-    /// Until `now`, nobody has run the machine for `away`, or nothing could be sent: what was not heard
-    /// in that time is no sign of silence.
+    /// Takes the length of a time until `now` in which the machine was not run, or nothing could be sent.
+    /// This time does not count as anybody's silence.
     fn handle_absence(&mut self, now: Time, away: Duration);
-    /// The user or the system asks for something.
+    /// Takes a control.
     fn handle_control(&mut self, now: Time, control: Control);
-    /// The kernel has dropped so many datagrams in all for want of socket buffer.
+    /// Sets the number of datagrams that the kernel has dropped for lack of socket buffer.
     fn set_kernel_drops(&mut self, drops: u64);
-    /// The sessions that it takes part in, or may take part in soon: what comes in for others is nothing to
-    /// it, but for announcements.
+    /// The sessions that the machine takes part in, or may take part in soon. It needs no datagrams of
+    /// others, except announcements.
     fn sessions(&self) -> Sessions {
         Sessions::default()
     }
-    /// More than this cannot be sent just now, since other sessions send too: no reason to slow down, but
-    /// none to aim at more.
+    /// Sets the most that can be sent at present, because other sessions send too. This is no reason to slow
+    /// down, but none to aim at more.
     fn set_most(&mut self, _most: Rate) {}
-    /// The next thing to be done, if any.
+    /// The next output, if there is one.
     fn poll(&mut self, now: Time) -> Option<Output<Self::Job, Self::Event>>;
-    /// When to call [`Machine::handle_timeout`] if nothing else happens; `Time::NEVER` if not.
+    /// When to call [`Machine::handle_timeout`] if nothing else happens; `Time::NEVER` for not at all.
     fn next_timeout(&self) -> Time;
-    /// Whether the run is over (with all outputs drained); the outcome is in the last event.
+    /// Whether the run has ended and all outputs are drained. The last event has the outcome.
     fn is_finished(&self) -> bool;
 }

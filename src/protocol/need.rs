@@ -1,25 +1,25 @@
-//! What a session asks of its devices that this program does not have: told to the user, who can then install a
-//! program that has it.
+//! Requirements of a session that this program does not meet. The user is told, and can install a program that
+//! meets them.
 
 use crate::limits::WIRE_VERSION;
 use crate::wire::{Announce, Capabilities, DecodeError, ObjectKind, Versions};
 use std::fmt;
 
-/// What is asked for.
+/// A requirement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// A version of the wire format.
     Version(u8),
-    /// Capabilities, those that are missing.
+    /// These capabilities, which this program lacks.
     Capabilities(Capabilities),
-    /// A field or an extension of its announce that a later program understands.
+    /// A field or an extension of the announcement that only a later program understands.
     Announce(DecodeError),
-    /// Something that is specified, and that this program does not do.
+    /// A specified feature that this program does not implement.
     Feature(&'static str),
 }
 
 impl Need {
-    /// What a datagram that was not understood asks for, if that is for a later program to know.
+    /// The requirement of a datagram that was not understood, if a later program may understand it.
     #[must_use]
     pub const fn of_error(error: DecodeError) -> Option<Self> {
         match error {
@@ -29,7 +29,7 @@ impl Need {
         }
     }
 
-    /// What an announce asks for that this program does not have, if there is anything.
+    /// The requirement of an announcement that this program does not meet, if there is one.
     #[must_use]
     pub fn of_announce(announce: &Announce) -> Option<Self> {
         if announce.versions.common(Versions::OURS).is_none() {

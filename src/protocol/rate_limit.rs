@@ -1,27 +1,27 @@
-//! A bound on what costs time for each datagram, so that a flood of forgeries costs no more.
+//! Bounds how often something costly is done for incoming datagrams, so that a flood of forgeries costs no more.
 
 use crate::time::Time;
 use std::time::Duration;
 
-/// What may be done at once, as time at the rate that is allowed.
+/// Length of a burst, as time at the allowed rate.
 const BURST: Duration = Duration::from_millis(100);
 
-/// Allows something so often (the generic cell rate algorithm of ITU-T I.371). It is refilled evenly: were it
-/// all at once, what comes in step with that would never get its turn in a flood.
+/// Allows an action at a rate (the generic cell rate algorithm of ITU-T I.371). Refills evenly: if it
+/// refilled all at once, datagrams in step with the refill would never be allowed in a flood.
 #[derive(Debug)]
 pub(super) struct RateLimit {
     each: Duration,
-    /// When all that was allowed so far would have been done at the rate.
+    /// When the allowed actions so far would have been done at the rate.
     paid: Time,
 }
 
 impl RateLimit {
-    /// Something that may be done so often a second, in bursts of a tenth of that.
+    /// Allows `per_second` actions a second, in bursts of a tenth of that.
     pub(super) fn new(per_second: u32) -> Self {
         Self { each: Duration::from_secs(1) / per_second, paid: Time::ZERO }
     }
 
-    /// Whether it may be done now; counts it as done if so.
+    /// Whether the action is allowed now. If so, counts it.
     pub(super) fn allow(&mut self, now: Time) -> bool {
         let begins = self.paid.max(now);
         if begins.since(now) + self.each > BURST {

@@ -1,5 +1,5 @@
-//! How a transfer goes, device by device: what is measured and shown, and decides nothing. How far a device is
-//! with its task is its [`Assignment`]'s to say.
+//! Statistics of the transfer to each device: measured and shown, without effect on the protocol. The
+//! [`Assignment`] has the state of the task.
 
 use crate::task::Assignment;
 use crate::units::DeviceId;
@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// What the sender is doing for a device.
+/// What the sender does for a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activity {
     /// The device has joined; the stream has not begun.
     Waiting,
-    /// It takes the group's stream and repairs.
+    /// The group's stream and repairs serve it.
     Receiving,
-    /// It is unlike the group (late, lossy, slow, rebooted): a unicast repair session serves it.
+    /// It is unlike the group (late, lossy, slow, restarted): unicast repair serves it.
     Repairing,
-    /// It has ended, one way or the other, and the store does not have that yet.
+    /// It has ended, and the store has not recorded that yet.
     Recording,
 }
 
@@ -33,16 +33,16 @@ impl Activity {
     }
 }
 
-/// Why a device is slower than the others, as far as its reports tell.
+/// Why a device is slower than the others, by its reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The path to it loses more, or carries less.
+    /// The path to it loses more, or has less capacity.
     Network,
-    /// Its kernel drops what it has no time to take.
+    /// Its kernel drops datagrams that it has no time to receive.
     Cpu,
     /// Its disk does not keep up.
     Disk,
-    /// Nothing is heard from it, or polls do not reach it.
+    /// The sender hears nothing from it, or polls do not reach it.
     Feedback,
 }
 
@@ -59,24 +59,24 @@ impl Cause {
     }
 }
 
-/// How the transfer to one device goes.
+/// Statistics of the transfer to one device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TransferStatistics {
-    /// The address it was last heard from; none if it did not join in this session.
+    /// The address from which it was last heard; `None` if it did not join in this session.
     pub address: Option<SocketAddr>,
-    /// What is being done for it; nothing once that has ended.
+    /// The present activity; `None` once the transfer has ended.
     pub activity: Option<Activity>,
     /// Blocks it has not verified yet, while it is being served.
     pub deficit: Option<u32>,
     /// Blocks the device has verified, as it last reported.
     pub verified_blocks: u32,
-    /// Datagrams of the group channel that the device reported lost on the way.
+    /// Datagrams of the group channel that the device reported as lost.
     pub lost_datagrams: u64,
-    /// Datagrams that the device's kernel dropped for want of buffer space.
+    /// Datagrams that the device's kernel dropped for lack of buffer space.
     pub kernel_drops: u64,
-    /// Datagrams that the device dropped because its disk or processor lagged behind.
+    /// Datagrams that the device dropped because its disk or processor was too slow.
     pub overrun_drops: u64,
-    /// Why it is, or was, served apart from the group; none if it was not.
+    /// Why unicast repair serves, or served, it; `None` if it did not.
     pub cause: Option<Cause>,
     /// Symbols sent to this device alone.
     pub unicast_symbols: u64,
@@ -84,17 +84,17 @@ pub struct TransferStatistics {
     pub elapsed: Duration,
 }
 
-/// One row of the status table: how far a device is, as the store has it, and how its transfer goes.
+/// One row of the status table: the recorded assignment of a device, and the statistics of its transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceRow {
-    /// How far it is. Not begun, if the store has nothing of it yet.
+    /// The assignment. Pending, if the store has no record yet.
     pub assignment: Assignment,
-    /// How its transfer goes.
+    /// The statistics of the transfer.
     pub transfer: TransferStatistics,
 }
 
 impl DeviceRow {
-    /// The rows of a table from `assignments`, with the statistics that `rows` has of their devices.
+    /// The rows of a table: `assignments`, with the statistics of their devices from `rows`.
     #[must_use]
     pub fn join(assignments: Vec<Assignment>, rows: Vec<Self>) -> Vec<Self> {
         let mut known: BTreeMap<DeviceId, TransferStatistics> =

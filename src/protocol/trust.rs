@@ -1,55 +1,55 @@
-//! Whether a sender's key is to be believed: keys given by hand, keys seen before, and what becomes of
-//! strangers. Whether the sender *has* the key is for signatures to say; here is only whose it is.
+//! Trust in a sender's key: keys given by the user, keys seen before, and unknown keys. Signatures show that the
+//! sender *has* the key; this module decides whether the key is accepted.
 
 use crate::units::SenderKey;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// What becomes of a sender whose key is not known.
+/// What happens to a sender whose key is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strangers {
-    /// Somebody watches: its key is shown and remembered (trust on first use).
+    /// With a user watching: its key is shown and remembered (trust on first use).
     Pin,
-    /// Nobody watches: it is taken, and said to be unverified.
+    /// Without a user: it is accepted, and reported as unverified.
     #[default]
     Unverified,
     /// It is refused.
     Refuse,
 }
 
-/// Whom a receiver takes a file from.
+/// The senders from which a receiver accepts files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trust {
-    /// If there are any, these senders and no others.
+    /// If not empty, only these senders are accepted.
     pub pinned: Vec<SenderKey>,
-    /// Senders seen before, by the address they were seen at.
+    /// Senders seen before, by their addresses.
     pub known: BTreeMap<IpAddr, SenderKey>,
-    /// What becomes of others.
+    /// What happens to unknown senders.
     pub strangers: Strangers,
 }
 
-/// What is thought of a sender's key.
+/// The decision about a sender's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrustDecision {
-    /// Given by hand.
+    /// The user gave this key.
     Pinned,
-    /// Seen before, here or at another address: a sender that moved is the same sender.
+    /// The key was seen before, at this or another address: a sender that moved is the same sender.
     Known,
-    /// Not seen before; to be remembered from now on.
+    /// Not seen before; it is remembered from now on.
     FirstUse,
-    /// Not known, and taken all the same.
+    /// Not known, but accepted.
     Unverified,
-    /// This address was another sender's: refused.
+    /// Refused: another sender was seen at this address.
     Changed {
-        /// The key that was seen there before.
+        /// The key that was seen at this address before.
         expected: SenderKey,
     },
-    /// Not among those that are taken: refused.
+    /// Refused: the key is unknown.
     Stranger,
 }
 
 impl TrustDecision {
-    /// Whether files are taken from the sender.
+    /// Whether files are accepted from the sender.
     #[must_use]
     pub const fn accepted(self) -> bool {
         matches!(self, Self::Pinned | Self::Known | Self::FirstUse | Self::Unverified)
@@ -70,13 +70,13 @@ impl TrustDecision {
 }
 
 impl Trust {
-    /// Trust in whoever comes, nobody watching.
+    /// Trust in every sender, without a user.
     #[must_use]
     pub fn anybody() -> Self {
         Self::default()
     }
 
-    /// What to think of the key `key` at the address `ip`.
+    /// Decides about the key `key` at the address `ip`.
     #[must_use]
     pub fn decide(&self, key: &SenderKey, ip: IpAddr) -> TrustDecision {
         if self.pinned.contains(key) {

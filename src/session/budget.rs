@@ -1,9 +1,9 @@
-//! The egress budget: what the sessions of this process may send by one interface, all together.
+//! The egress budget: what the sessions of this process may send together on one interface.
 //!
-//! A token bucket of two levels. The tokens of the interface's rate are dealt out in equal parts to the
-//! sessions whose buckets are not full. A session that sends less than its part has a full bucket most
-//! of the time, so the others get what it leaves (max-min fairness), and it has its part back at once
-//! when it wants it. No byte is counted twice, and none is sent that was not paid for.
+//! A token bucket of two levels. The tokens of the interface's rate are dealt out in equal parts to the sessions
+//! whose buckets are not full. A session that sends less than its part has a full bucket most of the time, so the
+//! others get the rest (max-min fairness), and it gets its part back at once when it wants it. No byte is counted
+//! twice, and none is sent that was not paid for.
 //!
 //! ```text
 //!             rate of the interface
@@ -23,37 +23,37 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 const NANOS: u128 = 1_000_000_000;
-/// What all buckets together hold, in time at the interface's rate.
+/// The sum of all buckets, in time at the interface's rate.
 const DEPTH: Duration = Duration::from_millis(10);
-/// A bucket holds two full batches at the least, or a session would wait within one.
+/// A bucket holds at least two full batches; otherwise a session would wait within a batch.
 const LEAST_DEPTH: u64 = 128 << 10;
-/// Fewer bytes for each session are not dealt out: the parts would be equal only by halves.
+/// Fewer bytes than this for each session are not dealt out, because rounding would make the parts unequal.
 const GRAIN: u64 = 64;
-/// What late wake-ups have left unsent and may be made up for, in time at the interface's rate.
+/// Longest unsent time after late wake-ups that is caught up, in time at the interface's rate.
 const RESERVE: Duration = Duration::from_millis(50);
-/// It is made up for at no more than the rate divided by this beyond the rate: not in a burst.
+/// While catching up, the rate is higher by the rate divided by this: no burst.
 const RESERVE_SHARE: u64 = 4;
-/// What was sent is measured over this time.
+/// The interval over which the sent bytes are measured.
 const WINDOW: Duration = Duration::from_millis(100);
-/// A session that waits asks again after this time: meanwhile others may have left their part.
+/// A session that waits asks again after this time. Meanwhile others may have left some of their part.
 const PATIENCE: Duration = Duration::from_millis(5);
-/// A session that is held back may aim at so much more than it sends, in percent: enough to notice that
-/// more is left to it, too little to matter when the others end.
+/// A limited session may aim at this much more than it sends, in percent: enough to notice spare rate, too
+/// little to matter when the others end.
 const HEADROOM_PERCENT: u64 = 10;
 
 /// One session's bucket.
 #[derive(Clone, Copy, Debug, Default)]
 struct Member {
-    /// Bytes it may send; below zero after a batch that was larger.
+    /// Bytes that it may send; negative after a batch that was larger.
     tokens: i64,
-    /// It wanted to send, was refused, and has not come back.
+    /// Whether it was refused and has not asked again.
     waits: bool,
     window: Window,
-    /// The last whole window.
+    /// The last complete interval.
     last: Window,
 }
 
-/// What a session did for a while.
+/// What a session did in one interval.
 #[derive(Clone, Copy, Debug, Default)]
 struct Window {
     since: Time,
@@ -76,7 +76,7 @@ struct Pool {
     members: BTreeMap<u64, Member>,
     joined: u64,
     refilled: Time,
-    /// What is left of the last refill, in bits x nanoseconds.
+    /// The rest of the last refill, in bits x nanoseconds.
     remainder: u128,
     reserve: u64,
 }
@@ -100,12 +100,12 @@ impl Pool {
         i64::try_from(share.max(LEAST_DEPTH)).unwrap_or(i64::MAX)
     }
 
-    /// Less than this is not dealt out.
+    /// Fewest bytes that are dealt out.
     fn grain(&self) -> u64 {
         GRAIN * self.members.len().max(1) as u64
     }
 
-    /// Deals out what has accrued until `now`, as soon as it is worth dealing out.
+    /// Deals out the tokens that have accrued until `now`, if there are enough.
     fn refill(&mut self, now: Time) {
         let elapsed = now.since(self.refilled).as_nanos();
         let accrued = u128::from(self.rate) * elapsed + self.remainder;
@@ -123,7 +123,7 @@ impl Pool {
             let open = self.members.values().filter(|m| m.tokens < depth).count() as u64;
             let Some(part) = left.checked_div(open) else { break };
             if part == 0 {
-                // What cannot be divided is there the next time.
+                // The remainder is dealt out the next time.
                 self.remainder += u128::from(left) * 8 * NANOS;
                 return;
             }
@@ -134,14 +134,14 @@ impl Pool {
                 left -= taken;
             }
         }
-        // Nobody had room. Where somebody waits, its wake-up is late: that is made up for. What nobody
-        // wanted is gone.
+        // All buckets are full. If a session waits, it woke up late, and the tokens are kept for it.
+        // Otherwise they are lost.
         if self.members.values().any(|m| m.waits) {
             self.reserve = self.reserve.saturating_add(left).min(bytes_in(self.rate, RESERVE));
         }
     }
 
-    /// Whether the member may send now; otherwise when to ask again.
+    /// Whether the member may send now; if not, when to ask again.
     fn ready(&mut self, id: u64, now: Time) -> Result<(), Time> {
         self.refill(now);
         self.turn(id, now);
@@ -196,24 +196,24 @@ fn bytes_in(rate: u64, time: Duration) -> u64 {
     u64::try_from(u128::from(rate) * time.as_nanos() / (8 * NANOS)).unwrap_or(u64::MAX)
 }
 
-/// How a session fares under its budget. All rates are bits per second on the wire.
+/// A session's share of its budget. All rates are bits per second on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EgressView {
-    /// What all sessions together may send.
+    /// The budget of all sessions together.
     pub budget: Rate,
-    /// How many sessions share it.
+    /// The number of sessions that share it.
     pub sessions: usize,
-    /// What this one has sent in the last tenth of a second.
+    /// What this session has sent in the last tenth of a second.
     pub sending: Rate,
-    /// What it makes sense for this one to aim at.
+    /// The highest rate that this session can usefully aim at.
     pub most: Rate,
-    /// It was held back by the budget in the last tenth of a second.
+    /// Whether the budget has limited it in the last tenth of a second.
     pub limited: bool,
 }
 
-/// What several send sessions may send together, in bits per second on the wire; a handle, of which
-/// clones are the same budget. Each session that wants to send has an equal part, and those that want
-/// more share what the others leave.
+/// A budget for what several send sessions may send together, in bits per second on the wire. Clones are
+/// handles of the same budget. Each session that wants to send has an equal part; those that want more share
+/// what the others leave.
 #[derive(Clone, Debug)]
 pub struct EgressBudget(Arc<Shared>);
 
@@ -224,27 +224,27 @@ struct Shared {
 }
 
 impl Shared {
-    /// The arithmetic panics nowhere, so a poisoned lock holds nothing half-done.
+    /// The arithmetic never panics, so a poisoned lock guards consistent data.
     fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The budgets of the interfaces of this machine that sessions use, by index.
+/// The budgets of this machine's interfaces that sessions use, by index.
 fn registry() -> &'static Mutex<BTreeMap<u32, Weak<Shared>>> {
     static REGISTRY: OnceLock<Mutex<BTreeMap<u32, Weak<Shared>>>> = OnceLock::new();
     REGISTRY.get_or_init(Mutex::default)
 }
 
 impl EgressBudget {
-    /// A budget of `rate`, for the sessions that are given it.
+    /// A budget of `rate`, for the sessions that it is given to.
     #[must_use]
     pub fn new(rate: Rate) -> Self {
         Self(Arc::new(Shared { epoch: Instant::now(), pool: Mutex::new(Pool::new(rate)) }))
     }
 
     /// The budget of all sessions of this process on `interface`: its link's rate, or `asked` if that is
-    /// more, since whoever asks for a rate knows better than the driver. `None` if the link's rate is not known.
+    /// higher, because the user knows better than the driver. `None` if the link's rate is unknown.
     #[must_use]
     pub fn of(interface: &Interface, asked: Option<Rate>) -> Option<Self> {
         let link = interface.link_rate().filter(|_| !interface.loopback)?;
@@ -262,19 +262,19 @@ impl EgressBudget {
         Some(budget)
     }
 
-    /// What all sessions together may send.
+    /// The budget of all sessions together.
     #[must_use]
     pub fn rate(&self) -> Rate {
         Rate(self.0.pool().rate)
     }
 
-    /// A session's part in it. The session counts its time from `start` on.
+    /// A part of the budget for one session, whose time starts at `start`.
     #[must_use]
     pub fn share(&self, start: Instant) -> EgressShare {
         self.seat(start.saturating_duration_since(self.0.epoch))
     }
 
-    /// The same where time is virtual and begins at 0 for all.
+    /// A part of the budget in virtual time, which begins at 0 for all sessions.
     #[cfg(any(test, feature = "sim"))]
     #[must_use]
     pub fn virtual_share(&self) -> EgressShare {
@@ -287,7 +287,8 @@ impl EgressBudget {
     }
 }
 
-/// One session's part in an [`EgressBudget`]; clones are the same part, which ends with the last of them.
+/// One session's part of an [`EgressBudget`]. Clones are handles of the same part, which ends with the last
+/// of them.
 #[derive(Clone, Debug)]
 pub struct EgressShare(Arc<Seat>);
 
@@ -295,12 +296,12 @@ pub struct EgressShare(Arc<Seat>);
 struct Seat {
     shared: Arc<Shared>,
     id: u64,
-    /// How much later the session's time begins than the budget's.
+    /// How much later the session's time starts than the budget's.
     ahead: Duration,
 }
 
 impl EgressShare {
-    /// How the session fares.
+    /// The session's share at present.
     #[must_use]
     pub fn view(&self) -> EgressView {
         self.0.shared.pool().view(self.0.id)

@@ -1,4 +1,4 @@
-//! Discovery on real sockets: who sends, for as long as one likes to know.
+//! Discovery on real sockets: lists senders until it is stopped.
 
 use super::StartError;
 use super::events::{Events, Weigh, Weight};
@@ -12,26 +12,26 @@ use crate::protocol::discovery::{Discovery as Machine, DiscoveryConfig};
 use crate::time::Time;
 use std::convert::Infallible;
 
-/// Lists who sends; see [`Discovery::start`].
+/// Lists senders; see [`Discovery::start`].
 pub struct Discovery;
 
-/// A discovery that runs; see [`Discovery::start`]. Dropping it ends it.
+/// Handle of a running discovery; see [`Discovery::start`]. Dropping it ends the discovery.
 pub struct DiscoveryHandle {
     running: Running<DiscoveryEvent, Vec<Discovered>, Result<(), RunError>>,
 }
 
 impl DiscoveryHandle {
-    /// What it says, from the start on.
+    /// The events of the discovery, from its start.
     #[must_use]
     pub fn events(&self) -> Events<DiscoveryEvent> {
         self.running.events()
     }
-    /// The sessions that are announced now.
+    /// The sessions that are announced at present.
     #[must_use]
     pub fn sessions(&self) -> Vec<Discovered> {
         self.running.snapshot().unwrap_or_default()
     }
-    /// Waits for the first session whose sender is trusted; `None` if discovery has ended before. Takes events.
+    /// Waits for the first session with a trusted sender. `None` if the discovery ends before. Reads events.
     #[must_use]
     pub fn first_trusted(&self) -> Option<Discovered> {
         let events = self.events();
@@ -42,10 +42,10 @@ impl DiscoveryHandle {
             _ => None,
         })
     }
-    /// Ends it.
+    /// Ends the discovery.
     ///
     /// # Errors
-    /// When the network has failed for good before.
+    /// If the network had failed for good.
     pub fn stop(self) -> Result<(), RunError> {
         self.running.control(Control::Interrupt);
         self.running.wait()
@@ -53,10 +53,10 @@ impl DiscoveryHandle {
 }
 
 impl Discovery {
-    /// Listens at the rendezvous groups, and where `listen` says, on a thread of its own.
+    /// Starts to listen at the rendezvous groups, and where `listen` says, on a thread of its own.
     ///
     /// # Errors
-    /// When no interface will do, or the system refuses a socket or a thread.
+    /// If no interface is suitable, or the system refuses a socket or a thread.
     pub fn start(listen: Listen) -> Result<DiscoveryHandle, StartError> {
         let listening = Listening::new(&listen)?;
         let desk = Desk::new().map_err(StartError::cannot_wait)?;
@@ -98,7 +98,7 @@ impl Part<Machine> for Listing {
     }
 }
 
-/// For a machine that asks for none.
+/// The job port of a machine without jobs.
 struct NoJobs;
 
 impl Jobs<Infallible, String> for NoJobs {

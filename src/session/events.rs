@@ -1,9 +1,9 @@
-//! The stream of a session's events: a bounded queue between the session's thread, which never waits for
-//! it, and whoever reads, as slowly as he likes.
+//! The event stream of a session: a bounded queue between the session's thread, which never waits for it, and a
+//! reader of any speed.
 //!
-//! What matters is kept. What only the latest matters of (the row of a device) takes the place of the one
-//! before, so the queue grows with the number of devices and not with time. The rest is left out once
-//! [`MAX_EVENTS`] wait, and counted.
+//! Important events are kept. An event of which only the latest counts (the row of a device) replaces the one
+//! before, so the queue grows with the number of devices and not with time. Other events are dropped and counted
+//! once [`MAX_EVENTS`] wait.
 
 use crate::protocol::event::{ReceiverEvent, SenderEvent};
 use crate::time::Time;
@@ -11,46 +11,46 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// With so many events waiting, those that do not matter for long are left out.
+/// If this many events wait, passing ones are dropped.
 pub const MAX_EVENTS: usize = 1024;
 
-/// Something that a session says.
+/// An event of a session.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionEvent<E> {
-    /// When, by the session's clock.
+    /// The time, by the session's clock.
     pub at: Time,
-    /// What.
+    /// The event itself.
     pub what: What<E>,
 }
 
-/// What a session says.
+/// The kinds of events.
 #[derive(Clone, Debug, PartialEq)]
 pub enum What<E> {
-    /// Something has changed.
+    /// A change of the session.
     Changed(E),
-    /// The user should know this though the session goes on.
+    /// Something that the user should know although the session goes on.
     Warning(String),
     /// A detail: interface chosen, buffer sizes, features.
     Note(String),
 }
 
-/// What becomes of an event when the reader is slow.
+/// What happens to an event if the reader is slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
     /// It is kept.
     Kept,
-    /// It takes the place of an earlier one with the same key that has not been read.
+    /// It replaces an unread event with the same key.
     Latest(Key),
-    /// It is left out where many wait.
+    /// It is dropped if many events wait.
     Passing,
 }
 
-/// What tells events apart that replace one another: the kind, and whose they are.
+/// Identifies events that replace one another: the kind, and whose they are.
 pub type Key = (u8, [u8; 16]);
 
 /// An event that can be weighed.
 pub trait Weigh {
-    /// What becomes of it when the reader is slow.
+    /// What happens to the event if the reader is slow.
     fn weight(&self) -> Weight;
 }
 
@@ -87,11 +87,11 @@ impl<E: Weigh> Weigh for What<E> {
     }
 }
 
-/// Called after an event has been put into the queue, by the session's thread.
+/// Called by the session's thread after an event was added.
 pub type Notify = Box<dyn Fn() + Send>;
 
 struct State<E> {
-    /// By the order in which they came.
+    /// The waiting events, in order.
     waiting: BTreeMap<u64, SessionEvent<E>>,
     latest: BTreeMap<Key, u64>,
     next: u64,
@@ -111,10 +111,10 @@ impl<E> Shared<E> {
     }
 }
 
-/// The end of the queue that events are put into; closes it when dropped.
+/// The writing end of the queue. Closes the queue when dropped.
 pub(super) struct EventSender<E>(Arc<Shared<E>>);
 
-/// The end of the queue that events are read from; clones read from the same queue.
+/// The reading end of the queue. Clones read from the same queue.
 pub struct Events<E>(Arc<Shared<E>>);
 
 impl<E> Clone for Events<E> {
@@ -123,7 +123,7 @@ impl<E> Clone for Events<E> {
     }
 }
 
-/// A new queue.
+/// Creates a queue.
 pub(super) fn queue<E: Weigh>() -> (EventSender<E>, Events<E>) {
     let state = State {
         waiting: BTreeMap::new(),
@@ -138,7 +138,7 @@ pub(super) fn queue<E: Weigh>() -> (EventSender<E>, Events<E>) {
 }
 
 impl<E: Weigh> EventSender<E> {
-    /// Puts an event into the queue; never waits for the reader.
+    /// Adds an event. Never waits for the reader.
     pub fn send(&self, at: Time, what: What<E>) {
         let mut state = self.0.lock();
         match what.weight() {
@@ -182,7 +182,7 @@ impl<E: Weigh> State<E> {
     fn take(&mut self) -> Option<SessionEvent<E>> {
         let (number, event) = self.waiting.pop_first()?;
         if let Weight::Latest(key) = event.what.weight() {
-            // Were it not the latest, it would have been replaced.
+            // An earlier event of this key would have been replaced.
             debug_assert_eq!(self.latest.get(&key), Some(&number));
             self.latest.remove(&key);
         }
@@ -191,7 +191,7 @@ impl<E: Weigh> State<E> {
 }
 
 impl<E: Weigh> Events<E> {
-    /// The next event; waits for it. `None` once the session has ended and all has been read.
+    /// Waits for the next event. `None` once the session has ended and every event has been read.
     pub fn next(&self) -> Option<SessionEvent<E>> {
         let mut state = self.0.lock();
         loop {
@@ -204,7 +204,7 @@ impl<E: Weigh> Events<E> {
         }
     }
 
-    /// The next event, if one comes in this time.
+    /// Waits up to `time` for the next event.
     pub fn next_within(&self, time: Duration) -> Option<SessionEvent<E>> {
         let end = Instant::now() + time;
         let mut state = self.0.lock();
@@ -220,26 +220,26 @@ impl<E: Weigh> Events<E> {
         }
     }
 
-    /// The next event, if one is there.
+    /// The next event, if there is one.
     pub fn try_next(&self) -> Option<SessionEvent<E>> {
         self.0.lock().take()
     }
 
-    /// Whether the session has ended and all has been read.
+    /// Whether the session has ended and every event has been read.
     #[must_use]
     pub fn is_over(&self) -> bool {
         let state = self.0.lock();
         state.closed && state.waiting.is_empty()
     }
 
-    /// Events that were left out since the reader was slow.
+    /// The number of events that were dropped because the reader was slow.
     #[must_use]
     pub fn missed(&self) -> u64 {
         self.0.lock().missed
     }
 
-    /// Has `notify` called after each event and once at the end, by the session's thread; it must be quick.
-    /// For those who wait for other things besides.
+    /// Registers a function that the session's thread calls after each event and once at the end. It must be
+    /// quick. It serves callers that wait for other things too.
     pub fn notify(&self, notify: Notify) {
         let mut state = self.0.lock();
         if state.closed || !state.waiting.is_empty() {

@@ -1,8 +1,8 @@
-//! What is left in the hands of whoever starts a session: its events, its controls, a snapshot, its end.
+//! The handle of a running session: its events, its controls, snapshots, and its outcome.
 //!
 //! ```text
 //!  Handle --commands--> [inbox] --wake--> the session's thread --events--> [queue] --> Events
-//!         <-------------- snapshots, made when asked for --------------
+//!         <-------------- snapshots, on request ------------------------
 //! ```
 
 use super::events::{EventSender, Events, Weigh, What};
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// What is asked of a session's thread.
+/// A command for a session's thread.
 enum Command<S> {
     Control(Control),
     Snapshot(SyncSender<S>),
@@ -25,15 +25,15 @@ enum Command<S> {
 
 struct Inbox<S> {
     commands: Vec<Command<S>>,
-    /// The session's thread will not look at them any more.
+    /// Whether the session's thread takes no more commands.
     closed: bool,
-    /// The session as it was at its end.
+    /// The session's last snapshot.
     last: Option<S>,
 }
 
 struct Shared<S> {
     inbox: Mutex<Inbox<S>>,
-    /// There are commands: what the loop looks at.
+    /// Whether there are commands. The loop checks this.
     asked: AtomicBool,
     wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -44,8 +44,8 @@ impl<S> Shared<S> {
     }
 }
 
-/// A session that runs on a thread of its own. Dropping it stops the session, and waits until it has
-/// told the other side and its files are closed.
+/// A session that runs on a thread of its own. Dropping it stops the session, and waits until the session has
+/// told the other side and closed its files.
 pub(super) struct Running<E, S, O> {
     shared: Arc<Shared<S>>,
     events: Events<E>,
@@ -70,7 +70,7 @@ impl<E, S: Clone, O> Running<E, S, O> {
         self.events.clone()
     }
 
-    /// The session's time.
+    /// The present time of the session's clock.
     pub fn now(&self) -> Time {
         Time::ZERO + self.start.elapsed()
     }
@@ -79,11 +79,11 @@ impl<E, S: Clone, O> Running<E, S, O> {
         self.ask(Command::Control(control));
     }
 
-    /// The session at a glance, as its thread sees it when it next comes round.
+    /// Requests a snapshot from the session's thread, and waits for it.
     pub fn snapshot(&self) -> Option<S> {
         let (sender, receiver) = sync_channel(1);
         self.ask(Command::Snapshot(sender));
-        // Nobody answers any more at the end.
+        // After the end nobody answers.
         receiver.recv().ok().or_else(|| self.shared.inbox().last.clone())
     }
 
@@ -95,7 +95,7 @@ impl<E, S: Clone, O> Running<E, S, O> {
     /// Waits for the end.
     ///
     /// # Panics
-    /// When the session's thread has panicked.
+    /// If the session's thread has panicked.
     pub fn wait(mut self) -> O {
         let thread = self.thread.take().expect("it is taken once");
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -106,16 +106,16 @@ impl<E, S, O> Drop for Running<E, S, O> {
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         self.ask(Command::Control(Control::Interrupt));
-        // A panic of the thread has been printed; nobody asks for the outcome.
+        // A panic of the thread has been printed, and nobody wants the outcome.
         let _ = thread.join();
     }
 }
 
-/// What the session's thread has to do besides running the engine.
+/// The duties of the session's thread besides running the engine.
 pub(super) trait Part<M: Machine> {
-    /// The session at a glance.
+    /// The snapshot of the session.
     type Snapshot: Clone;
-    /// Takes note of an event before anybody else is told.
+    /// Notes an event before it is passed on.
     fn note(&mut self, event: &M::Event);
     fn snapshot(&self, now: Time, machine: &M) -> Self::Snapshot;
 }
@@ -154,7 +154,7 @@ where
         while let Some(command) = self.commands.pop() {
             match command {
                 Command::Control(control) => return Some(control),
-                // Who asked may have gone.
+                // The requester may be gone.
                 Command::Snapshot(to) => drop(to.send(self.part.snapshot(now, machine))),
             }
         }
@@ -167,19 +167,19 @@ impl<E: Weigh, S, P> Side<E, S, P> {
         self.events.send(now, What::Warning(text));
     }
 
-    /// A detail.
+    /// Emits a detail.
     pub fn tell(&self, now: Time, text: String) {
         self.events.send(now, What::Note(text));
     }
 
-    /// From the end on, this is the answer.
+    /// Sets the snapshot that is returned from the end on.
     fn close(&self, last: S) {
         self.shared.inbox().last = Some(last);
     }
 }
 
 impl<E: Weigh, S, P> Drop for Side<E, S, P> {
-    /// Whoever waits for an answer waits in vain.
+    /// Wakes requesters that would wait in vain.
     fn drop(&mut self) {
         let mut inbox = self.shared.inbox();
         inbox.closed = true;
@@ -187,7 +187,7 @@ impl<E: Weigh, S, P> Drop for Side<E, S, P> {
     }
 }
 
-/// A host, and both ends of what will be a session on it.
+/// A host, and both ends of a session that is not started yet.
 pub(super) struct Desk<E: Weigh, S> {
     pub host: Host,
     shared: Arc<Shared<S>>,
@@ -200,10 +200,10 @@ where
     E: Weigh + Send + 'static,
     S: Clone + Send + 'static,
 {
-    /// A desk with nobody at it.
+    /// Creates the host and the queue.
     ///
     /// # Errors
-    /// When the system refuses a poll.
+    /// If the system refuses a poll.
     pub fn new() -> io::Result<Self> {
         let host = Host::new()?;
         let inbox = Mutex::new(Inbox { commands: Vec::new(), closed: false, last: None });
@@ -212,21 +212,21 @@ where
         Ok(Self { host, shared, sender, events })
     }
 
-    /// Something that is to be known from the start.
+    /// Emits a warning before the session starts.
     pub fn warn(&self, text: String) {
         self.sender.send(self.host.now(), What::Warning(text));
     }
 
-    /// A detail.
+    /// Emits a detail before the session starts.
     pub fn note(&self, text: String) {
         self.sender.send(self.host.now(), What::Note(text));
     }
 
-    /// Runs what `engine` makes on a thread of its own called `name`, and then `end`, which makes the outcome of how
-    /// the run ended.
+    /// Runs the engine that `engine` makes on a thread of its own called `name`, and then `end`, which makes
+    /// the outcome from the result of the run.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// If the system refuses a thread.
     pub fn run<M, N, W, P, O>(
         self,
         name: String,

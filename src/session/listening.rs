@@ -1,4 +1,4 @@
-//! Where to listen for senders and whom to trust: as asked for, and with all defaults resolved.
+//! Where a session listens for senders and which of them it trusts: as requested, and with all defaults resolved.
 
 use super::events::Weigh;
 use super::handle::Desk;
@@ -11,19 +11,19 @@ use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, 
 use crate::protocol::trust::Trust;
 use std::net::SocketAddr;
 
-/// Where to listen for senders, and whom to trust: what discovery and receive sessions have in common.
+/// Where to listen for senders, and which of them to trust: common to discovery and receive sessions.
 #[derive(Clone, Debug)]
 pub struct Listen {
-    /// Listen to this group as well, at its port. A receive session takes part only in sessions that send
-    /// there.
+    /// Also listen to this group, at its port. A receive session then takes part only in sessions with this
+    /// data address.
     pub group: Option<Destination>,
-    /// The port where no group is named [default: 7417].
+    /// The port if no group is named [default: 7417].
     pub port: u16,
-    /// The interface, by its name or one of its addresses [default: all that carry groups].
+    /// The interface, by its name or one of its addresses [default: all that could carry a group].
     pub interface: Option<String>,
-    /// Hear only sessions sealed with one of these keys [default: only sessions that are not sealed].
+    /// Accept only sessions sealed with one of these keys [default: only sessions without a group key].
     pub group_keys: Vec<GroupKeys>,
-    /// Which senders to take files from [default: any, and each is called unverified].
+    /// The senders to accept [default: every sender, reported as unverified].
     pub trust: Trust,
 }
 
@@ -48,14 +48,14 @@ impl Listen {
 
 /// Where to listen, with all defaults resolved.
 pub(super) struct Listening {
-    /// The group that was named.
+    /// The named group.
     pub group: Option<Destination>,
     interfaces: Vec<Interface>,
-    /// To be made again when the network changes.
+    /// Chooses again when the network changes.
     choice: ReceiveChoice,
     /// Why there is no interface yet.
     lacking: Option<InterfaceError>,
-    /// All that are listened to: the rendezvous groups and the one that was named.
+    /// All groups to listen to: the rendezvous groups and the named one.
     pub groups: Vec<SocketAddr>,
     families: Families,
     port: u16,
@@ -65,13 +65,13 @@ impl Listening {
     /// Chooses the interfaces and the groups.
     ///
     /// # Errors
-    /// When no interface will do, and none will come.
+    /// If no interface is suitable, and none will be.
     pub fn new(listen: &Listen) -> Result<Self, StartError> {
         let group = listen.group;
         let mut choice = ReceiveChoice::new(listen.interface.clone(), group);
         let (interfaces, lacking) = match choice.choose() {
             Ok(interfaces) => (interfaces, None),
-            // A machine that starts may be quicker than its network.
+            // A machine that starts up may be faster than its network.
             Err(e) if e.may_pass() => (Vec::new(), Some(e)),
             Err(e) => return Err(e.into()),
         };
@@ -93,10 +93,10 @@ impl Listening {
         Ok(Self { group, interfaces, choice, lacking, groups, families, port })
     }
 
-    /// Opens the sockets. Tells `desk` if there is no interface yet.
+    /// Opens the sockets. Warns `desk` if there is no interface yet.
     ///
     /// # Errors
-    /// When another program keeps the port to itself.
+    /// If another program holds the port exclusively.
     pub fn open<E, S>(&self, desk: &Desk<E, S>) -> Result<UdpNet, StartError>
     where
         E: Weigh + Send + 'static,

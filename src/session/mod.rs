@@ -1,16 +1,16 @@
-//! L4: sessions as values. A send session and a receive session are each built, started on a thread of
-//! their own, and left in the hands of whoever started them: what they say, what can be asked of them, how
-//! they ended. Any number of them run in one process. In here there are no signals, no terminal and no exit.
+//! L4: sessions as values. A send session and a receive session each are built and started on a thread of their own.
+//! The caller gets a handle: events, controls, a snapshot, the outcome. Any number of sessions run in one process.
+//! This module uses no signals, no terminal and no exit.
 //!
 //! ```text
 //!   SendSession::builder(..)     .start() --> SendHandle     events, start_now, stop, snapshot, wait
 //!   ReceiveSession::builder(..)  .start() --> ReceiveHandle  events, stop, snapshot, wait
-//!   Discovery::start(..)                  --> DiscoveryHandle  who sends
+//!   Discovery::start(..)                  --> DiscoveryHandle  lists senders
 //!
-//!   EgressBudget: what send sessions may send together by one interface
+//!   EgressBudget: what send sessions may send together on one interface
 //! ```
 //!
-//! A file to a receiver in the same process, over loopback:
+//! Send a file to a receiver in the same process, over loopback:
 //!
 //! ```
 //! use mcp::net::Destination;
@@ -67,12 +67,12 @@ use crate::wire::{self, DecodeError};
 use std::io;
 use zeroize::Zeroizing;
 
-/// Where a file goes.
+/// The destination of a file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Target {
     /// To the rendezvous group at this port, of a family that the interface has.
     Rendezvous(u16),
-    /// To a group, to all of a network, or to one machine.
+    /// To a group, to a broadcast address, or to one machine.
     At(Destination),
 }
 
@@ -108,7 +108,7 @@ impl From<InterfaceError> for StartError {
     }
 }
 
-/// What a datagram says of whose it is. One that another version of this program has sent may concern all.
+/// The label of a datagram. A datagram of another version of this program may concern all sessions.
 fn read_label(bytes: &[u8]) -> Option<Label> {
     match wire::head(bytes) {
         Ok(head) => {
@@ -120,14 +120,14 @@ fn read_label(bytes: &[u8]) -> Option<Label> {
     }
 }
 
-/// Bytes that nobody can guess, for a key.
+/// Unpredictable bytes, for a key.
 fn random_bytes() -> Result<Zeroizing<[u8; 32]>, StartError> {
     let mut bytes = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *bytes).map_err(StartError::no_randomness)?;
     Ok(bytes)
 }
 
-/// Worker threads for hashing, coding and the disk: one a processor, a few at most, since a
+/// Number of worker threads for hashing, coding and the disk: one for each processor, but only a few, because
 /// decoding takes several times its block in memory.
 fn worker_count() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get).clamp(1, 4)

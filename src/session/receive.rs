@@ -1,4 +1,4 @@
-//! A receive session: takes part in one session and puts what comes into a sink.
+//! A receive session: takes part in one session and writes the object to a sink.
 
 use super::discovery::Discovered;
 use super::events::Events;
@@ -23,16 +23,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Which session to take part in.
+/// The session to take part in.
 #[derive(Clone, Debug)]
 pub enum Wanted {
-    /// The first that is found and whose sender is trusted.
+    /// The first session with a trusted sender.
     First,
-    /// This one.
+    /// This session.
     This(Box<Discovered>),
 }
 
-/// A receive session in the making. What is not said has its default.
+/// Builder of a receive session. Every option has a default.
 pub struct ReceiveSession {
     wanted: Wanted,
     sink: Box<dyn Sink>,
@@ -42,57 +42,58 @@ pub struct ReceiveSession {
     timeout: Duration,
 }
 
-/// What a receive session turned out to be.
+/// The resolved properties of a receive session.
 #[derive(Clone, Debug)]
 pub struct ReceiveInfo {
-    /// This device.
+    /// The identifier of this device.
     pub device: DeviceId,
     /// Its label.
     pub label: String,
-    /// Where it listens first of all.
+    /// The group that it listens to first of all.
     pub group: SocketAddr,
-    /// Names of the group keys that sessions are taken with.
+    /// Names of the group keys that it accepts.
     pub group_keys: Vec<String>,
 }
 
 /// How a receive session ended.
 #[derive(Clone, Debug)]
 pub struct ReceiveOutcome {
-    /// How the run ended.
+    /// The outcome of the run.
     pub outcome: ReceiverOutcome,
-    /// How long it ran.
+    /// The duration of the run.
     pub elapsed: Duration,
-    /// The session at its end.
+    /// The last snapshot.
     pub snapshot: ReceiverSnapshot,
 }
 
-/// A receive session that runs; see [`ReceiveSession::start`]. Dropping it stops the session and waits for its end.
+/// Handle of a running receive session; see [`ReceiveSession::start`]. Dropping it stops the session and
+/// waits for its end.
 pub struct ReceiveHandle {
     running: Running<ReceiverEvent, ReceiverSnapshot, Result<ReceiveOutcome, RunError>>,
     info: ReceiveInfo,
 }
 
 impl ReceiveHandle {
-    /// What it turned out to be.
+    /// The properties of the session.
     #[must_use]
     pub const fn info(&self) -> &ReceiveInfo {
         &self.info
     }
-    /// What it says, from the start on.
+    /// The events of the session, from its start.
     #[must_use]
     pub fn events(&self) -> Events<ReceiverEvent> {
         self.running.events()
     }
-    /// The session's time now.
+    /// The present time of the session's clock.
     #[must_use]
     pub fn now(&self) -> Time {
         self.running.now()
     }
-    /// Tells the sender, cleans up, and ends.
+    /// Ends the session, and tells the sender.
     pub fn stop(&self) {
         self.running.control(Control::Interrupt);
     }
-    /// The session at a glance; once it has ended, as it was then. `None` if its thread has died.
+    /// The session at present, or at its end. `None` if its thread has panicked.
     #[must_use]
     pub fn snapshot(&self) -> Option<ReceiverSnapshot> {
         self.running.snapshot()
@@ -105,14 +106,14 @@ impl ReceiveHandle {
     /// Waits for the end.
     ///
     /// # Errors
-    /// When the network fails for good.
+    /// If the network failed for good.
     pub fn wait(self) -> Result<ReceiveOutcome, RunError> {
         self.running.wait()
     }
 }
 
 impl ReceiveSession {
-    /// A session that takes part in the `wanted` one and puts the object into `sink`.
+    /// A session that takes part in the `wanted` session and writes the object to `sink`.
     #[must_use]
     pub fn builder(wanted: Wanted, sink: impl Sink + 'static) -> Self {
         Self {
@@ -125,36 +126,36 @@ impl ReceiveSession {
         }
     }
 
-    /// Take from this earlier version of the object what has not changed.
+    /// Takes unchanged blocks from this earlier version of the object.
     #[must_use]
     pub fn earlier(mut self, earlier: Option<Box<dyn Earlier>>) -> Self {
         self.earlier = earlier;
         self
     }
-    /// Where to listen, and whom to trust.
+    /// Where to listen, and which senders to trust.
     #[must_use]
     pub fn listen(mut self, listen: Listen) -> Self {
         self.listen = listen;
         self
     }
-    /// Who this device is: its stable identifier, and its name for people of 1 to 64 bytes without control
-    /// characters [default: somebody nobody has seen before].
+    /// The identity of this device: its stable identifier, and its name for people, 1 to 64 bytes without
+    /// control characters [default: a new, unknown device].
     #[must_use]
     pub fn device(mut self, id: DeviceId, label: String) -> Self {
         self.device = Some((id, label));
         self
     }
-    /// Give up when no sender was found in this time [default: 24 hours].
+    /// Gives up if no sender is found in this time [default: 24 hours].
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Starts the session, on a thread of its own.
+    /// Starts the session on a thread of its own.
     ///
     /// # Errors
-    /// When no interface will do, or the system refuses a socket or a thread.
+    /// If no interface is suitable, or the system refuses a socket or a thread.
     pub fn start(self) -> Result<ReceiveHandle, StartError> {
         let (device, label) = match self.device {
             Some(device) => device,
@@ -221,7 +222,7 @@ impl ReceiveSession {
     }
 }
 
-/// Keeps what is told at the end.
+/// Keeps the outcome for the end of the session.
 struct ReceiverPart {
     outcome: Option<ReceiverOutcome>,
 }

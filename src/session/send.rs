@@ -1,4 +1,4 @@
-//! A send session: one file to whoever asks for it.
+//! A send session: sends one file to the devices that join.
 
 use super::budget::{EgressBudget, EgressShare, EgressView};
 use super::events::Events;
@@ -34,23 +34,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The rate goes no higher than this where the link's speed is unknown.
+/// Ceiling of the rate if the link's speed is unknown.
 const CEILING_UNKNOWN: Rate = Rate(40_000_000_000);
-/// Without an expected number, the stream starts so long after the last device joined.
+/// Without an expected number, the stream starts this long after the last device has joined.
 pub const SETTLE: Duration = Duration::from_secs(2);
-/// Devices are gathered for so long at most.
+/// The longest time to gather.
 pub const WAIT: Duration = Duration::from_secs(600);
 
 /// How the rate is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateChoice {
-    /// Found while sending, up to a ceiling (none: the link's speed).
+    /// Found while sending, up to a ceiling (`None`: the link's speed).
     Auto(Option<Rate>),
-    /// As given.
+    /// A fixed rate.
     Fixed(Rate),
 }
 
-/// A send session in the making. What is not said has its default.
+/// Builder of a send session. Every option has a default.
 pub struct SendSession {
     source: Arc<FileSource>,
     target: Target,
@@ -70,7 +70,7 @@ pub struct SendSession {
     state_dir: Option<PathBuf>,
 }
 
-/// What a send session turned out to be.
+/// The resolved properties of a send session.
 #[derive(Clone, Debug)]
 pub struct SendInfo {
     /// The task.
@@ -83,75 +83,76 @@ pub struct SendInfo {
     pub size: u64,
     /// Where data goes.
     pub data: SocketAddr,
-    /// By which interface.
+    /// The interface that sends.
     pub interface: Interface,
-    /// Who sends.
+    /// The sender's key.
     pub sender: SenderKey,
-    /// Name of the group key that the session is sealed with.
+    /// The name of the group key that seals the session.
     pub sealed_with: Option<String>,
 }
 
 /// A send session at a glance.
 #[derive(Clone, Debug)]
 pub struct SendSnapshot {
-    /// What the sender says.
+    /// The snapshot of the sender.
     pub sender: SenderSnapshot,
-    /// How it fares under the budget of its interface, if there is one.
+    /// The session's share of its interface's budget, if there is one.
     pub egress: Option<EgressView>,
 }
 
 /// How a send session ended.
 #[derive(Clone, Debug)]
 pub struct SendOutcome {
-    /// How the run ended.
+    /// The outcome of the run.
     pub outcome: SenderOutcome,
-    /// Root hash of the object, if it became known.
+    /// The root hash of the object, if it is known.
     pub root: Option<Digest>,
-    /// How long it ran.
+    /// The duration of the run.
     pub elapsed: Duration,
-    /// The session at its end; its devices as the store has them: who has the object.
+    /// The last snapshot. Its rows are the store's: they say which devices have the object.
     pub snapshot: SendSnapshot,
 }
 
 impl SendOutcome {
-    /// Who has the object.
+    /// The rows of all devices.
     #[must_use]
     pub fn rows(&self) -> &[DeviceRow] {
         &self.snapshot.sender.devices
     }
 }
 
-/// A send session that runs; see [`SendSession::start`]. Dropping it stops the session and waits for its end.
+/// Handle of a running send session; see [`SendSession::start`]. Dropping it stops the session and waits for
+/// its end.
 pub struct SendHandle {
     running: Running<SenderEvent, SendSnapshot, Result<SendOutcome, RunError>>,
     info: SendInfo,
 }
 
 impl SendHandle {
-    /// What it turned out to be.
+    /// The properties of the session.
     #[must_use]
     pub const fn info(&self) -> &SendInfo {
         &self.info
     }
-    /// What it says, from the start on.
+    /// The events of the session, from its start.
     #[must_use]
     pub fn events(&self) -> Events<SenderEvent> {
         self.running.events()
     }
-    /// The session's time now.
+    /// The present time of the session's clock.
     #[must_use]
     pub fn now(&self) -> Time {
         self.running.now()
     }
-    /// Starts the stream with the devices that are there.
+    /// Starts the stream with the devices that have joined.
     pub fn start_now(&self) {
         self.running.control(Control::StartNow);
     }
-    /// Tells the devices that it is over, and ends.
+    /// Ends the session, and tells the devices.
     pub fn stop(&self) {
         self.running.control(Control::Interrupt);
     }
-    /// The session at a glance; once it has ended, as it was then. `None` if its thread has died.
+    /// The session at present, or at its end. `None` if its thread has panicked.
     #[must_use]
     pub fn snapshot(&self) -> Option<SendSnapshot> {
         self.running.snapshot()
@@ -164,13 +165,13 @@ impl SendHandle {
     /// Waits for the end.
     ///
     /// # Errors
-    /// When the network fails for good.
+    /// If the network failed for good.
     pub fn wait(self) -> Result<SendOutcome, RunError> {
         self.running.wait()
     }
 }
 
-/// Where the file goes and how, all defaults resolved.
+/// The destination with all defaults resolved.
 struct Route {
     destination: Destination,
     interface: Interface,
@@ -203,90 +204,90 @@ impl SendSession {
         }
     }
 
-    /// By this interface, given by its name or one of its addresses [default: as the routes have it].
+    /// Sends from this interface, given by its name or one of its addresses [default: chosen by routing].
     #[must_use]
     pub fn interface(mut self, interface: Option<String>) -> Self {
         self.interface = interface;
         self
     }
-    /// At this rate on the wire [default: found while sending].
+    /// Sends at this rate on the wire [default: found while sending].
     #[must_use]
     pub const fn rate(mut self, rate: RateChoice) -> Self {
         self.rate = rate;
         self
     }
-    /// What becomes of a device far slower than the rest [default: it is served alone, afterwards].
+    /// What happens to a device much slower than the rest [default: it is served alone, afterwards].
     #[must_use]
     pub const fn slow(mut self, slow: SlowPolicy) -> Self {
         self.slow = slow;
         self
     }
-    /// Start as soon as so many devices are ready; they are also the number expected.
+    /// Starts as soon as this many devices are ready. This is also the expected number of devices.
     #[must_use]
     pub const fn expected(mut self, devices: Option<u32>) -> Self {
         self.expected = devices;
         self
     }
-    /// Gather for `at_most`, and without an expected number for `settle` after the last device joined
+    /// Gathers for `at_most`, and without an expected number for `settle` after the last device has joined
     /// [default: [`WAIT`], [`SETTLE`]].
     #[must_use]
     pub const fn gather(mut self, at_most: Duration, settle: Duration) -> Self {
         (self.wait, self.settle) = (at_most, settle);
         self
     }
-    /// Stay so long for late devices [default: not at all].
+    /// How long to wait for late devices [default: not at all].
     #[must_use]
     pub const fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
         self
     }
-    /// Hops that multicast may go [default: 1].
+    /// Time to live of multicast datagrams, in hops [default: 1].
     #[must_use]
     pub const fn ttl(mut self, ttl: u8) -> Self {
         self.ttl = ttl;
         self
     }
-    /// Bytes of object data in a datagram, a valid number [default: what fits the interface's MTU].
+    /// Bytes of object data in a datagram, a valid symbol size [default: what fits the interface's MTU].
     #[must_use]
     pub const fn symbol_size(mut self, bytes: Option<u16>) -> Self {
         self.symbol_size = bytes;
         self
     }
-    /// Seal the session with this key [default: in the clear].
+    /// Seals the session with this key [default: no seal for the group].
     #[must_use]
     pub fn group_key(mut self, key: Option<GroupKey>) -> Self {
         self.group_key = key;
         self
     }
-    /// Who sends, and a number that rises from session to session of this key [default: a key of this session's
-    /// own, which no device knows].
+    /// The sender's key, and a counter that rises from session to session of this key [default: a key of this
+    /// session's own, which no device knows].
     #[must_use]
     pub fn signing_key(mut self, key: SigningKey, counter: Counter) -> Self {
         self.signing_key = Some((key, counter));
         self
     }
-    /// Keep what becomes of the devices in this store [default: in memory, for this session].
+    /// Keeps the devices' assignments in this store [default: in memory, for this session].
     #[must_use]
     pub fn store(mut self, store: SharedStore) -> Self {
         self.store = store;
         self
     }
-    /// What may be sent, together with others that have the same budget [default: the rate of the interface's
-    /// link, if that is known; see [`EgressBudget::of`]].
+    /// Shares this budget with other sessions [default: the rate of the interface's link, if it is known; see
+    /// [`EgressBudget::of`]].
     #[must_use]
     pub fn budget(mut self, budget: EgressBudget) -> Self {
         self.budget = Some(budget);
         self
     }
-    /// Remember the hashes of large files in this directory [default: hash them each time].
+    /// Stores the hashes of large files in this directory [default: they are hashed each time].
     #[must_use]
     pub fn remember_in(mut self, state_dir: Option<PathBuf>) -> Self {
         self.state_dir = state_dir;
         self
     }
 
-    /// Where the file goes, and by which interface: as asked, or to the default group of a family that
-    /// the interface has.
+    /// The destination and the interface: as requested, or the default group of a family that the interface
+    /// has.
     fn meet(&self) -> Result<(Destination, Interface), StartError> {
         let named = self.interface.as_deref();
         let port = match self.target {
@@ -312,7 +313,7 @@ impl SendSession {
         let rendezvous = match (destination.kind, v6) {
             (AddressKind::Multicast, false) => vec![SocketAddr::from((DEFAULT_GROUP_V4, port))],
             (AddressKind::Multicast, true) => vec![SocketAddr::from((DEFAULT_GROUP_V6, port))],
-            // Who named a machine, or all of a network, wants nobody else bothered.
+            // A user who names a machine or a broadcast address wants no other machine to be disturbed.
             _ => Vec::new(),
         };
         let link = interface.link_rate().filter(|_| !interface.loopback).unwrap_or(CEILING_UNKNOWN);
@@ -324,10 +325,10 @@ impl SendSession {
         Ok(Route { destination, interface, rendezvous, rate, symbol_size })
     }
 
-    /// Starts the session, on a thread of its own.
+    /// Starts the session on a thread of its own.
     ///
     /// # Errors
-    /// When the file is too large, no interface will do, or the system refuses a socket or a thread.
+    /// If the file is too large, no interface is suitable, or the system refuses a socket or a thread.
     pub fn start(self) -> Result<SendHandle, StartError> {
         let route = self.route()?;
         let source = self.source;
@@ -451,7 +452,7 @@ impl SendSession {
     }
 }
 
-/// Keeps what is told at the end.
+/// Keeps the root hash and the outcome for the end of the session.
 struct SenderPart {
     egress: Option<EgressShare>,
     root: Option<Digest>,

@@ -1,4 +1,4 @@
-//! Devices that wait, and strangers who play back sessions that are over.
+//! Waiting devices, and hosts that replay recordings of ended sessions.
 
 use super::hostile::{Attack, HostilePlan};
 use super::network::Attachment;

@@ -1,14 +1,14 @@
-//! What a file has beside its bytes: permission bits and the time of its last modification.
+//! Attributes of a file: permission bits and the time of its last modification.
 
 use rustix::fs::{Mode, Timespec, Timestamps};
 use rustix::io::retry_on_intr;
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 
-/// Bits of a mode that are carried over. Set-id bits and the sticky bit are not: they would give what comes from the
-/// network more rights than its receiver has meant to.
+/// The bits of a mode that are copied. Set-id bits and the sticky bit are not: they would give a file from
+/// the network more rights than the receiver intended.
 const PERMISSIONS: u32 = 0o777;
-/// What new files are not given where the system does not say.
+/// The umask if the system does not report it.
 const USUAL_UMASK: u32 = 0o022;
 
 /// Attributes of a file.
@@ -16,19 +16,19 @@ const USUAL_UMASK: u32 = 0o022;
 pub struct Attributes {
     /// Permission bits, set-id bits and sticky bit.
     pub mode: u16,
-    /// When it was last modified: seconds since 1970-01-01T00:00:00Z, and nanoseconds after that, below 10^9.
+    /// The last modification: seconds since 1970-01-01T00:00:00Z, and nanoseconds after that, below 10^9.
     pub modified: (i64, u32),
 }
 
 impl Attributes {
-    /// Those of a file with this metadata.
+    /// The attributes in this metadata.
     pub(super) fn of(meta: &Metadata) -> Self {
         let nanoseconds = u32::try_from(meta.mtime_nsec()).unwrap_or(0);
         Self { mode: (meta.mode() & 0o7777) as u16, modified: (meta.mtime(), nanoseconds) }
     }
 
-    /// Gives them to `file`, less what this user's umask takes, as copying it would. A file system that cannot keep
-    /// them keeps the bytes all the same.
+    /// Applies them to `file`, less this user's umask, as a copy would. Errors are ignored: a file system
+    /// that does not keep attributes still keeps the bytes.
     pub(super) fn apply(&self, file: &File) {
         let mode = u32::from(self.mode) & PERMISSIONS & !umask();
         let _ = retry_on_intr(|| rustix::fs::fchmod(file, Mode::from_raw_mode(mode)));
@@ -39,7 +39,7 @@ impl Attributes {
     }
 }
 
-/// This process's umask, read without changing it for the other threads.
+/// This process's umask, read without changing it for other threads.
 fn umask() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));

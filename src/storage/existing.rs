@@ -1,4 +1,4 @@
-//! A file that is in place already and may be the object: it is read, hashed by its user, and never written to.
+//! A file that is in place already and may be the object. It is read for hashing and never written to.
 
 use super::part::sync_directory;
 use super::refusal::{refused, shown};
@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
-/// Which file it is, down to its last change.
+/// Identifies a file and its last change.
 type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
 
 fn stamp(meta: &Metadata) -> Stamp {
@@ -19,7 +19,8 @@ fn stamp(meta: &Metadata) -> Stamp {
     (meta.dev(), meta.ino(), meta.len(), modified, changed)
 }
 
-/// A regular file under a final name. Committing it makes sure that it is still the one that was opened, and syncs it.
+/// A regular file under a final name. Committing it checks that it is unchanged since it was opened, and
+/// syncs it.
 pub(super) struct ExistingFile {
     file: File,
     target: Target,
@@ -27,9 +28,9 @@ pub(super) struct ExistingFile {
 }
 
 impl ExistingFile {
-    /// Opens the file of `target`, if it is a regular one of `size` bytes that may be read.
+    /// Opens the file of `target`, if it is a readable regular file of `size` bytes.
     pub(super) fn open(target: Target, size: u64) -> Option<Self> {
-        // To open a pipe would be to wait for its writer.
+        // Opening a pipe would wait for its writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd =
             retry_on_intr(|| rustix::fs::openat(&target.dir, &target.name, flags, Mode::empty())).ok()?;

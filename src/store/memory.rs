@@ -6,7 +6,7 @@ use crate::task::Assignment;
 use crate::units::{DeviceId, TaskId};
 use std::collections::BTreeMap;
 
-/// Assignments in memory: at most [`MAX_DEVICES`] a task.
+/// Assignments in memory: at most [`MAX_DEVICES`] for each task.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     tasks: BTreeMap<TaskId, BTreeMap<DeviceId, Assignment>>,
@@ -27,7 +27,7 @@ impl TaskStore for MemoryStore {
     }
 
     fn record(&mut self, assignments: &[Assignment]) -> Result<Vec<Assignment>, StoreError> {
-        // Nothing is changed before it is sure that there is room for all.
+        // Checks that there is room for all of them before it changes anything.
         let mut new: BTreeMap<TaskId, usize> = BTreeMap::new();
         for assignment in assignments {
             let devices = self.tasks.entry(assignment.task).or_default();

@@ -1,8 +1,8 @@
-//! L3: where assignments are kept: task x device -> how far it is. Every completion request of a device is
-//! answered from here, and so are the exit code, the final table and the report.
+//! L3: where assignments are kept: task x device -> state. The sender answers joins from the store, and the exit
+//! code, the final table and the report are made from it.
 //!
-//! A store may be slow, and may fail. It is asked on a thread of its own (`engine::jobs`), never by a session's
-//! loop; what becomes of a failure is decided by `protocol::sender::records`.
+//! A store may be slow, and may fail. It is used on a thread of its own (`engine::jobs`), never by a session's loop.
+//! `protocol::sender::records` decides what a failure means.
 
 mod memory;
 
@@ -12,42 +12,43 @@ use crate::task::Assignment;
 use crate::units::{DeviceId, TaskId};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Why a store did not do what it was asked; lowercase clauses for people.
+/// Why a store failed; lowercase clauses for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// It holds as many devices of the task as it may.
+    /// It has as many devices of the task as it may have.
     #[error("the task has {0} devices already; serve the others with another task")]
     Full(usize),
-    /// The system behind it refused, or did not answer in its time.
+    /// The system behind it refused, or did not answer in time.
     #[error("{0}")]
     Unavailable(String),
 }
 
 /// Keeps the assignments of all tasks.
 ///
-/// The rules of which state follows which are [`Assignment::may_be_replaced_by`], for every store.
+/// [`Assignment::may_be_replaced_by`] has the rules of which state follows which. Every store follows them.
 pub trait TaskStore: Send {
-    /// What is kept of each of `devices` in `task`, in their order.
+    /// The assignment of each of `devices` in `task`, in their order.
     ///
     /// # Errors
-    /// When the store fails.
+    /// If the store fails.
     fn look_up(&mut self, task: TaskId, devices: &[DeviceId]) -> Result<Vec<Option<Assignment>>, StoreError>;
 
-    /// Keeps `assignments`, each a device's at most once, durably, and returns what is kept of each afterwards.
-    /// One that may not replace what is there is passed over: what is returned for it is what is there.
+    /// Records `assignments` durably, at most one for each device, and returns the assignment of each device
+    /// afterwards. An assignment that may not replace the recorded one is skipped; then the recorded one is
+    /// returned.
     ///
     /// # Errors
-    /// When the store is full or fails; then none of them counts as kept, and the same call may be made again.
+    /// If the store is full or fails. Then none of them counts as recorded, and the call can be repeated.
     fn record(&mut self, assignments: &[Assignment]) -> Result<Vec<Assignment>, StoreError>;
 
     /// All assignments of `task`, in the order of their devices' identifiers.
     ///
     /// # Errors
-    /// When the store fails.
+    /// If the store fails.
     fn assignments(&mut self, task: TaskId) -> Result<Vec<Assignment>, StoreError>;
 }
 
-/// A store that a session's jobs share with whoever reads the rows at the end.
+/// A store that a session's jobs and the reader of the last rows share.
 #[derive(Clone)]
 pub struct SharedStore(Arc<Mutex<dyn TaskStore>>);
 
@@ -58,9 +59,9 @@ impl SharedStore {
         Self(Arc::new(Mutex::new(store)))
     }
 
-    /// Does something with the store; waits for whoever is at it.
+    /// Calls `f` with the store. Waits while another thread uses it.
     pub fn with<T>(&self, f: impl FnOnce(&mut dyn TaskStore) -> T) -> T {
-        // A store keeps its own order when one of its calls panics.
+        // A store stays consistent if one of its calls panics.
         f(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

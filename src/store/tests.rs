@@ -1,4 +1,4 @@
-//! What every store promises, over the one in memory.
+//! What every store promises, tested on the one in memory.
 
 use super::*;
 use crate::limits::MAX_DEVICES;

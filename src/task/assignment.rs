@@ -2,41 +2,41 @@
 //!
 //! ```text
 //!             take up              start
-//!  (nothing) ────────► pending ──────────► active ──┬──► complete   for good
+//!  (nothing) ────────► pending ──────────► active ──┬──► complete   final
 //!                         ▲  └───────────┬──────────┼──► failed, with a reason
 //!                         │              └──────────┴──► lost
-//!                         └── take up again: the next attempt, from anything but complete
+//!                         └── take up again: the next attempt, from any state but complete
 //! ```
 //!
-//! Within one attempt a state only moves to the right. So of two records of one assignment the later one can be
-//! told without a clock, and a store may be given only the last of several.
+//! Within one attempt a state only moves to the right. So the later of two records of one assignment is known
+//! without a clock, and a store may be given only the last of several.
 
 use crate::units::{DeviceId, TaskId};
 
-/// How far a device is with a task. What its transfer is doing is no part of it.
+/// The state of a device's task. It says nothing about the transfer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum State {
-    /// Nothing has been done yet.
+    /// The device has not begun.
     #[default]
     Pending,
-    /// The device is at it.
+    /// The device is working on it.
     Active,
-    /// Done: the device verified and synced the object, and said so (I2).
+    /// The device has verified and synced the object, and has reported that (I2).
     Complete,
-    /// The device gave up, or was given up, for this reason (untrusted text).
+    /// The device failed, or was given up, for this reason (untrusted text).
     Failed(String),
-    /// The device has been silent past its deadline.
+    /// The device was silent beyond its deadline.
     Lost,
 }
 
 impl State {
-    /// Whether nothing more happens unless the device takes the task up again.
+    /// Whether the state is final unless the device takes the task up again.
     #[must_use]
     pub const fn is_final(&self) -> bool {
         matches!(self, Self::Complete | Self::Failed(_) | Self::Lost)
     }
 
-    /// The word for it in tables, events and reports.
+    /// The word for the state in tables, events and reports.
     #[must_use]
     pub const fn word(&self) -> &'static str {
         match self {
@@ -48,7 +48,7 @@ impl State {
         }
     }
 
-    /// How far to the right it stands within an attempt.
+    /// The position of the state within an attempt: later states have higher ranks.
     const fn rank(&self) -> u8 {
         match self {
             Self::Pending => 0,
@@ -63,14 +63,14 @@ impl State {
     }
 }
 
-/// Something that a device has ended in its present attempt.
+/// A step that a device has finished in its present attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The object is verified, and where it belongs.
+    /// The object is verified and in its place.
     Transfer,
-    /// The command that was fed with it has ended, with this exit code.
+    /// The command that read the object has ended, with this exit code.
     Command(i32),
-    /// The hook that runs afterwards has ended, with this exit code.
+    /// The hook that ran afterwards has ended, with this exit code.
     Hook(i32),
 }
 
@@ -83,50 +83,50 @@ pub struct Assignment {
     pub device: DeviceId,
     /// The device's label, as it gave it (escape before printing).
     pub label: String,
-    /// How often the device has taken the task up.
+    /// The number of times that the device has taken the task up.
     pub attempts: u32,
     state: State,
     steps: Vec<Step>,
 }
 
-/// An assignment cannot come to this state from the one it has; a lowercase clause for people.
+/// An assignment cannot change to this state; a lowercase clause for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("device {device} is {from} and cannot become {to} in the same attempt; please report this")]
 pub struct Illegal {
     /// The device.
     pub device: DeviceId,
-    /// The word for its state.
+    /// The word for its present state.
     pub from: &'static str,
-    /// The word for the one refused.
+    /// The word for the refused state.
     pub to: &'static str,
 }
 
 impl Assignment {
-    /// An assignment that the device has not taken up yet.
+    /// An assignment that the device has not taken up.
     #[must_use]
     pub const fn new(task: TaskId, device: DeviceId, label: String) -> Self {
         Self { task, device, label, attempts: 0, state: State::Pending, steps: Vec::new() }
     }
 
-    /// How far the device is.
+    /// The state of the task.
     #[must_use]
     pub const fn state(&self) -> &State {
         &self.state
     }
 
-    /// What it has ended in this attempt, in order.
+    /// The finished steps of this attempt, in order.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
 
-    /// Whether the device has done the task.
+    /// Whether the device has completed the task.
     #[must_use]
     pub const fn is_complete(&self) -> bool {
         matches!(self.state, State::Complete)
     }
 
-    /// The device takes the task up, for the first time or again. One that is complete stays so.
+    /// Takes the task up, for the first time or again. A complete assignment stays complete.
     pub fn take_up(&mut self) {
         if !self.is_complete() {
             self.attempts = self.attempts.saturating_add(1);
@@ -135,10 +135,10 @@ impl Assignment {
         }
     }
 
-    /// The assignment comes to `state` within its attempt; true if it was in another one.
+    /// Changes the state within the attempt. True if it was another one.
     ///
     /// # Errors
-    /// When that state cannot follow the present one; the assignment stays as it was.
+    /// If `state` cannot follow the present one. The assignment is then unchanged.
     pub fn set(&mut self, state: State) -> Result<bool, Illegal> {
         if !self.state.may_become(&state) {
             return Err(Illegal { device: self.device, from: self.state.word(), to: state.word() });
@@ -148,10 +148,10 @@ impl Assignment {
         Ok(changed)
     }
 
-    /// The device has done the task, by these steps; true if it had not before.
+    /// Completes the task by these steps. True if it was not complete.
     ///
     /// # Errors
-    /// When it has failed or is lost in this attempt; the assignment stays as it was.
+    /// If the device has failed or is lost in this attempt. The assignment is then unchanged.
     pub fn complete(&mut self, steps: Vec<Step>) -> Result<bool, Illegal> {
         let changed = self.set(State::Complete)?;
         if changed {
@@ -160,8 +160,8 @@ impl Assignment {
         Ok(changed)
     }
 
-    /// Whether `later` may stand in the place of this record of the same assignment: it is from a later attempt,
-    /// or further in the same one. What is complete is so for good (I2).
+    /// Whether `later` may replace this record of the same assignment: it has a later attempt, or a later
+    /// state of the same attempt. A complete assignment stays complete (I2).
     #[must_use]
     pub fn may_be_replaced_by(&self, later: &Self) -> bool {
         let same = (self.task, self.device) == (later.task, later.device);
@@ -174,18 +174,18 @@ impl Assignment {
     }
 }
 
-/// How many assignments of a task are in which state.
+/// The number of a task's assignments in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Not begun.
     pub pending: usize,
-    /// Under way.
+    /// In progress.
     pub active: usize,
-    /// Done.
+    /// Complete.
     pub complete: usize,
-    /// Given up, with a reason.
+    /// Failed, with a reason.
     pub failed: usize,
-    /// Silent past the deadline.
+    /// Lost.
     pub lost: usize,
 }
 
@@ -197,19 +197,19 @@ impl Summary {
         summary
     }
 
-    /// All of them.
+    /// The number of all assignments.
     #[must_use]
     pub const fn total(&self) -> usize {
         self.open() + self.complete + self.failed + self.lost
     }
 
-    /// Those for which something is still to be done.
+    /// The number of assignments that are not final.
     #[must_use]
     pub const fn open(&self) -> usize {
         self.pending + self.active
     }
 
-    /// The number of those in this state.
+    /// The number of assignments in this state.
     pub const fn count(&mut self, state: &State) -> &mut usize {
         match state {
             State::Pending => &mut self.pending,

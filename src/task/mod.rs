@@ -1,5 +1,5 @@
-//! L1: tasks and assignments: what is to be done, for which device, and how far that has come. Values, and the
-//! rules of which state follows which; no storage (`store`) and nothing of a transfer (`protocol::statistics`).
+//! L1: tasks and assignments: what is to be done, for which device, and its state. Values, and the rules of which
+//! state follows which; no storage (`store`), and nothing about the transfer (`protocol::statistics`).
 
 mod assignment;
 
@@ -7,17 +7,17 @@ pub use assignment::{Assignment, Illegal, State, Step, Summary};
 
 use crate::units::{Digest, TaskId};
 
-/// What a device does with the object once it has it.
+/// What devices do with the object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TaskKind {
-    /// Keeps it as a file.
+    /// Keep it as a file.
     #[default]
     Copy,
-    /// Installs it.
+    /// Install it.
     Install,
-    /// Replaces what is installed by it.
+    /// Update an installed version with it.
     Update,
-    /// Feeds it to a job of its own.
+    /// Feed it to a batch job.
     Batch,
 }
 
@@ -33,7 +33,7 @@ impl TaskKind {
         }
     }
 
-    /// The kind with this number, if there is one.
+    /// The kind with this number; `None` if there is none.
     #[must_use]
     pub const fn from_code(code: u16) -> Option<Self> {
         match code {
@@ -45,7 +45,7 @@ impl TaskKind {
         }
     }
 
-    /// The word for it in tables, events and reports.
+    /// The word for the kind in tables, events and reports.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -57,25 +57,25 @@ impl TaskKind {
     }
 }
 
-/// How a task is to be done.
+/// Options of a task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskOptions {
-    /// Devices that are to complete it, at least; those that join count as well.
+    /// The expected number of devices. Devices beyond it count too.
     pub expected: Option<u32>,
 }
 
-/// One thing to be done by many devices.
+/// A task for many devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Task {
     /// Its identifier.
     pub id: TaskId,
-    /// What is done with the object.
+    /// The kind of task.
     pub kind: TaskKind,
     /// The object's name, 1 to 255 bytes.
     pub name: String,
     /// Digest of the object's manifest, if it has one.
     pub manifest: Option<Digest>,
-    /// How it is to be done.
+    /// Its options.
     pub options: TaskOptions,
 }
 
@@ -86,7 +86,7 @@ impl Task {
         Self { id, name: name.to_owned(), ..Self::default() }
     }
 
-    /// How many devices have to complete it, when `assigned` have an assignment.
+    /// The number of devices that have to complete it, if `assigned` devices have an assignment.
     #[must_use]
     pub fn wanted(&self, assigned: usize) -> usize {
         assigned.max(self.options.expected.unwrap_or(0) as usize)

@@ -1,4 +1,4 @@
-//! Which state follows which, within an attempt and from one to the next.
+//! Which state follows which, within an attempt and from one attempt to the next.
 
 use super::*;
 use crate::units::DeviceId;

@@ -8,9 +8,9 @@ use crate::limits::MAX_REASON;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum AbortCode {
-    /// The sender is done; devices that are not complete will not be served any more.
+    /// The sender is done and serves no device any more.
     Finished = 0,
-    /// Interrupted by its user.
+    /// The user interrupted it.
     Interrupted = 1,
     /// The source file changed, shrank or could not be read.
     Source = 2,
@@ -18,9 +18,9 @@ pub enum AbortCode {
     Disk = 3,
     /// The destination exists, or its name is unusable.
     Name = 4,
-    /// The object's bytes do not agree with its hash.
+    /// The object's bytes disagree with its hash.
     Mismatch = 5,
-    /// Anything else on its own side.
+    /// Any other failure of the side that sends it.
     Internal = 6,
 }
 
@@ -42,9 +42,9 @@ impl AbortCode {
 /// One side stops: the sender if it is signed, a device if it is sealed for its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Abort {
-    /// Why.
+    /// The reason, as a code.
     pub code: AbortCode,
-    /// One clause for people, 0 to 200 bytes of UTF-8; cut when longer. Untrusted.
+    /// The reason for people: one clause, 0 to 200 bytes of UTF-8; cut if longer. Untrusted.
     pub reason: String,
 }
 

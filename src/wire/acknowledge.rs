@@ -1,9 +1,10 @@
-//! ACKNOWLEDGE: the sender has noted a device's end.
+//! ACKNOWLEDGE: the sender has recorded a device's COMPLETE or ABORT.
 
 use super::reader::{Reader, Result};
 use super::writer::Writer;
 
-/// Ends the repetition of a [`super::Complete`] or of a device's [`super::Abort`]. Whose it is, the seal says.
+/// Ends the repetition of a device's [`super::Complete`] or [`super::Abort`]. The channel identifies the
+/// device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Acknowledge;
 

@@ -6,17 +6,17 @@ use super::reader::{Reader, Result};
 use super::writer::Writer;
 use crate::units::{ChannelId, Ticket};
 
-/// What the status table said.
+/// The answer of the status table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum AdmitVerdict {
-    /// Take part.
+    /// The device takes part.
     Admitted = 0,
-    /// The table says this device already has the object.
+    /// The table has this device as complete.
     AlreadyComplete = 1,
     /// The session serves as many devices as it can.
     Full = 2,
-    /// The device speaks no version that the sender does, or lacks a capability that it must have.
+    /// The device speaks no version that the sender speaks, or lacks a required capability.
     Unsupported = 3,
 }
 
@@ -35,21 +35,21 @@ impl AdmitVerdict {
 /// The sender's answer to a join.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admit {
-    /// Its verdict.
+    /// The verdict.
     pub verdict: AdmitVerdict,
-    /// The channel that the device speaks on from now on, and is spoken to on alone. This and what follows is 0
-    /// unless the device is admitted; the channel is not 0 then.
+    /// The channel between the sender and this device from now on. This field and the next two are 0 unless
+    /// the device is admitted; then the channel is not 0.
     pub channel: ChannelId,
-    /// The version that both speak from now on; at least 1.
+    /// The version that both sides speak from now on; at least 1.
     pub version: u8,
     /// The announced capabilities that the device has.
     pub capabilities: Capabilities,
-    /// What gives the device its row back, if it comes again.
+    /// The ticket that finds the device's row if it joins again.
     pub ticket: Option<Ticket>,
 }
 
 impl Admit {
-    /// An answer that gives no place.
+    /// An answer that does not admit the device.
     #[must_use]
     pub const fn turned_away(verdict: AdmitVerdict) -> Self {
         Self { verdict, channel: ChannelId::GROUP, version: 0, capabilities: Capabilities(0), ticket: None }
@@ -68,7 +68,7 @@ impl Admit {
         Ok(Self { verdict, channel, version, capabilities, ticket: None })
     }
 
-    /// Takes an extension in, if it is one of this message.
+    /// Takes an extension, if it belongs to this message.
     pub(super) fn extension(&mut self, number: u16, r: &mut Reader<'_>) -> Result<bool> {
         if number == TICKET {
             self.ticket = Some(extension::decode_ticket(r)?);

@@ -9,7 +9,7 @@ use crate::limits::{MAX_MANIFEST, MAX_NAME, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SY
 use crate::units::{AgreementKey, BlockIndex, Counter, Rate, SenderKey, Suite, TaskId};
 use std::net::SocketAddr;
 
-/// What the session is doing.
+/// The phase of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
@@ -19,7 +19,7 @@ pub enum Phase {
     Streaming = 1,
     /// All source symbols sent; repairing.
     Repairing = 2,
-    /// The devices known are done; staying for late ones.
+    /// The known devices are done; waiting for late ones.
     Lingering = 3,
 }
 
@@ -35,7 +35,7 @@ impl Phase {
     }
 }
 
-/// What is to be done with the object at the devices. A number; see `docs/protocol.md`.
+/// The kind of task, as a number; see `docs/protocol.md`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TaskKind(pub u16);
 
@@ -46,65 +46,66 @@ impl TaskKind {
     pub const INSTALL: Self = Self(1);
     /// Update something with it.
     pub const UPDATE: Self = Self(2);
-    /// Run it.
+    /// Feed it to a batch job.
     pub const BATCH: Self = Self(3);
 }
 
-/// Describes the session; repeated for as long as it lasts, so that joining late is normal.
+/// Describes the session. Repeated as long as it lasts, so that devices can join at any time.
 ///
-/// It also says by which algorithms: Ed25519 for signatures, X25519 for agreements, BLAKE3 for hashes and RaptorQ
-/// for repair. They have numbers on the wire, and others than these are refused as not understood.
+/// The algorithms are Ed25519 for signatures, X25519 for agreements, BLAKE3 for hashes and RaptorQ for
+/// repair. They have numbers on the wire; a message with other numbers is not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announce {
     /// Versions that the sender speaks.
     pub versions: Versions,
     /// Capabilities that a device must have.
     pub required: Capabilities,
-    /// Capabilities that are used with devices that have them.
+    /// Capabilities that a device may have.
     pub optional: Capabilities,
-    /// How datagrams between the sender and single devices are sealed.
+    /// The AEAD of all seals.
     pub suite: Suite,
-    /// Who sends; the message is signed with it.
+    /// The sender's key, which signs the message.
     pub sender: SenderKey,
-    /// The sender's half of what it agrees on with each device, made for this session.
+    /// The sender's agreement key, drawn for this session.
     pub agreement: AgreementKey,
-    /// Rises from session to session of a sender. With the two keys it gives the session's identifier.
+    /// The session counter. It rises from session to session; with the two keys, it gives the session's
+    /// identifier.
     pub counter: Counter,
     /// The task.
     pub task: TaskId,
-    /// What is to be done.
+    /// The kind of the task.
     pub task_kind: TaskKind,
-    /// What the session is doing.
+    /// The phase.
     pub phase: Phase,
     /// Bytes of a symbol: a multiple of [`SYMBOL_ALIGN`] from [`MIN_SYMBOL_SIZE`] to
     /// [`MAX_SYMBOL_SIZE`].
     pub symbol_size: u16,
-    /// Where group data goes: a multicast group, a broadcast address or one host. Neither the
-    /// address nor the port is 0.
+    /// The data address: a multicast group, a broadcast address or one host. Neither the address nor the port
+    /// is 0.
     pub data: SocketAddr,
     /// Blocks below this have been streamed.
     pub position: BlockIndex,
-    /// Which devices not yet admitted send a join, and when.
+    /// Selects which devices that are not admitted send a JOIN, and when.
     pub invitation: Invitation,
-    /// Devices the sender is serving; they spread their unasked reports by it.
+    /// The number of devices that the sender serves. Devices spread their unsolicited messages by it.
     pub gsize: u32,
-    /// Sending rate; what a device may show and plan by.
+    /// The sending rate at present.
     pub rate: Rate,
     /// Datagrams a second that all devices together may send.
     pub feedback_budget: u16,
-    /// What is sent, 1 to [`crate::limits::MAX_OBJECTS`], block numbers following one another.
+    /// The objects, 1 to [`crate::limits::MAX_OBJECTS`], in the order of their block numbers.
     pub objects: Vec<Object>,
-    /// The name of it all, to choose by: 1 to 255 bytes of UTF-8 without NUL. Untrusted.
+    /// The name of the object, 1 to 255 bytes of UTF-8 without NUL. Untrusted.
     pub name: String,
     /// The manifest, 0 to [`MAX_MANIFEST`] bytes; empty if it is an object, or there is none.
     pub manifest: Vec<u8>,
-    /// The session takes no feedback.
+    /// If present, the session takes no feedback.
     pub one_way: Option<OneWay>,
-    /// Who made the object.
+    /// If present, proves who made the object.
     pub origin: Option<Box<OriginProof>>,
 }
 
-/// Numbers of the algorithms that there are.
+/// Numbers of the known algorithms.
 const ED25519: u8 = 1;
 /// See [`ED25519`].
 const X25519: u8 = 1;
@@ -113,7 +114,7 @@ const BLAKE3: u8 = 1;
 /// See [`ED25519`]: the FEC Encoding ID of RaptorQ (RFC 6330, section 5.1).
 const RAPTORQ: u8 = 6;
 
-/// An algorithm's number, which must be this one.
+/// Reads an algorithm's number, which must be `known`.
 fn algorithm(r: &mut Reader<'_>, field: &'static str, known: u8) -> Result<()> {
     let number = r.u8(field)?;
     if number == known { Ok(()) } else { Err(r.not_supported(field, number.into())) }
@@ -178,7 +179,7 @@ impl Announce {
         })
     }
 
-    /// Takes an extension in, if it is one of this message.
+    /// Takes an extension, if it belongs to this message.
     pub(super) fn extension(&mut self, number: u16, r: &mut Reader<'_>) -> Result<bool> {
         match number {
             ONE_WAY => self.one_way = Some(OneWay::decode(r)?),
@@ -219,9 +220,10 @@ impl Announce {
         }
     }
 
-    /// What does not change in the course of a session, encoded: it goes into the keys that the sender shares with
-    /// each device, so that nobody can change any of it between them. What changes is left at zero: phase,
-    /// position, invitation, rate, size and state of what still grows, root hashes, and the extensions.
+    /// The fields that do not change during a session, encoded. The keys between the sender and each device
+    /// depend on them, so nobody can change them on the way. The other fields are zero: phase, position,
+    /// invitation, gsize, rate, feedback budget, size and state of an object that still grows, root hashes,
+    /// and the extensions.
     #[must_use]
     pub fn constants(&self) -> Vec<u8> {
         let objects = self.objects.iter().map(|object| Object {
@@ -247,11 +249,10 @@ impl Announce {
     }
 }
 
-/// What the beginning of an ANNOUNCE's body says of its signature, for one that cannot be understood as a whole: the
-/// sender's key, if the signature is of a kind that can be checked.
+/// The sender's key in an ANNOUNCE that is not understood as a whole, if its signature algorithm is known.
 #[must_use]
 pub fn signer(body: &[u8]) -> Option<SenderKey> {
-    /// Before it: versions, capabilities.
+    /// Bytes before it: versions and capabilities.
     const ALGORITHM_AT: usize = 2 + 4 + 4;
     const KEY_AT: usize = ALGORITHM_AT + 5;
     let algorithm = *body.get(ALGORITHM_AT)?;

@@ -1,5 +1,5 @@
-//! What PROGRESS carries besides: how a stretch of a channel's datagrams arrived, from which the
-//! sender learns what the path carries.
+//! Arrivals, a part of PROGRESS: how a stretch of a channel's datagrams arrived. The sender learns from them what the
+//! path carries.
 
 use super::PacketNumber;
 use super::reader::{Reader, Result};
@@ -12,7 +12,7 @@ pub struct Arrivals {
     pub first: PacketNumber,
     /// The last, of the same channel; above `first`.
     pub last: PacketNumber,
-    /// How many of them came, at least 2.
+    /// How many of them arrived, at least 2.
     pub received: u32,
     /// Microseconds from the arrival of the first to that of the last.
     pub elapsed_us: u32,

@@ -4,33 +4,33 @@ use super::reader::{Reader, Result};
 use super::writer::Writer;
 use crate::units::Digest;
 
-/// What has become of the bytes.
+/// What happened to the bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SinkEnd {
-    /// They have their name, and are synced.
+    /// The file has its name and is synced.
     #[default]
     Named = 0,
-    /// They are in place on a device, and are synced.
+    /// They are in place on a block device and synced.
     InPlace = 1,
-    /// They have gone into a pipe.
+    /// They were written to a pipe.
     Piped = 2,
 }
 
 /// A completion receipt (I2). Repeated until acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Complete {
-    /// Root hash of what it committed.
+    /// Root hash of the committed object.
     pub root: Digest,
-    /// What has become of it.
+    /// What happened to the bytes.
     pub sink: SinkEnd,
-    /// Exit status of the command that took the bytes, if there was one.
+    /// Exit status of the command that read the bytes, if there was one.
     pub command: Option<i32>,
-    /// Exit status of what was run when they were in place, if there was something.
+    /// Exit status of the command that ran afterwards, if there was one.
     pub hook: Option<i32>,
     /// Datagrams received on the group channel.
     pub received: u64,
-    /// Datagrams of the group channel that never came.
+    /// Datagrams of the group channel that did not arrive.
     pub lost: u64,
 }
 
@@ -39,7 +39,7 @@ fn status(r: &mut Reader<'_>, field: &'static str) -> Result<Option<i32>> {
 }
 
 impl Complete {
-    /// The receipt of a file that has its name.
+    /// The receipt for a named file.
     #[must_use]
     pub const fn named(root: Digest, received: u64, lost: u64) -> Self {
         Self { root, sink: SinkEnd::Named, command: None, hook: None, received, lost }

@@ -1,11 +1,11 @@
-//! Extensions: what may follow the fixed fields of every message but SYMBOL.
+//! Extensions, which may follow the fixed fields of every message but SYMBOL.
 //!
 //! ```text
 //!  type u16 (bit 15: critical, 15 bits: number) | length u16 | value     to the end of the message
 //! ```
 //!
-//! Numbers ascend and none comes twice. One that a message knows has one encoding. One that it does not know is
-//! passed over, or, if it is critical, makes the message one that is not understood.
+//! Numbers ascend, and none appears twice. A known extension has one encoding. A reader skips an unknown one; if it
+//! is critical, the reader does not understand the message.
 
 use super::header::header_bytes;
 use super::reader::{Reader, Result};
@@ -14,7 +14,7 @@ use super::{DecodeError, Header, MessageKind};
 use crate::limits::{HEADER_LEN, MAX_CONTROL};
 use crate::units::{SenderKey, Ticket};
 
-/// Bit of an extension's type that says that a reader must know it.
+/// The bit of an extension's type that makes it critical.
 const CRITICAL: u16 = 1 << 15;
 /// Bytes before an extension's value.
 const HEAD_LEN: usize = 4;
@@ -23,7 +23,7 @@ const HEAD_LEN: usize = 4;
 pub(super) const ONE_WAY: u16 = 1;
 /// ANNOUNCE: who made the object, independent of the session.
 pub(super) const ORIGIN: u16 = 2;
-/// JOIN and ADMIT: the row of a device.
+/// JOIN and ADMIT: the ticket of a device.
 pub(super) const TICKET: u16 = 3;
 // Reserved: 4 a device's own key (JOIN), 5 a relay, 6 a fragment of a larger key.
 
@@ -32,23 +32,23 @@ const fn is_critical(number: u16) -> bool {
     number == ONE_WAY
 }
 
-/// Numbers of extensions and kinds that never mean anything: they are sent now and then, so that every
-/// reader is used to numbers that it does not know (RFC 8701 does the same for TLS).
+/// Whether a number is grease. Extensions and kinds with such numbers never mean anything. They are sent
+/// occasionally, so that every reader is used to unknown numbers (RFC 8701 does the same for TLS).
 #[must_use]
 pub const fn is_grease(number: u16) -> bool {
     number % 31 == 27
 }
 
-/// A session without feedback: the object is sent so many times, with so much more than its source symbols.
+/// A session without feedback: the sender repeats the objects, with a share of repair symbols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OneWay {
-    /// Counts how often the object has been sent, from 0.
+    /// The number of earlier repetitions.
     pub pass: u32,
     /// Repair symbols for each thousand source symbols.
     pub overhead_per_mille: u16,
 }
 
-/// Who says what the object is, whoever sends it: see `crypto::origin`.
+/// Proves who made the object, whoever sends it; see `crypto::origin`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OriginProof {
     /// The key of the origin.
@@ -98,8 +98,8 @@ fn write(w: &mut Writer, number: u16, value: impl FnOnce(&mut Writer)) {
     w.fill_len(at);
 }
 
-/// Reads the extensions that end a message. `known` is asked for each, with its number and a reader of its
-/// value, and says whether the message has it.
+/// Reads the extensions at the end of a message. Calls `known` for each one with its number and a reader of
+/// its value; it returns whether the message has this extension.
 pub(super) fn decode<'a>(
     message: MessageKind,
     r: &mut Reader<'a>,
@@ -122,8 +122,8 @@ pub(super) fn decode<'a>(
     Ok(())
 }
 
-/// Whether grease goes with the message under this header, and which: the same for the same header, so that a
-/// run can be repeated. About one message in 16 has some.
+/// Chooses the grease of the message with this header, if it has any. The same header gives the same choice,
+/// so that a run can be repeated. About one message in 16 has some.
 #[must_use]
 pub const fn grease_choice(header: Header) -> Option<u64> {
     // The finalizer of SplitMix64.
@@ -134,7 +134,7 @@ pub const fn grease_choice(header: Header) -> Option<u64> {
     if hash.is_multiple_of(16) { Some(hash >> 4) } else { None }
 }
 
-/// A datagram of a kind that means nothing, which nothing protects yet.
+/// An unprotected datagram of a grease kind.
 #[must_use]
 pub fn grease_datagram(header: Header, choice: u64) -> Vec<u8> {
     let kind = 27 + 31 * (choice % 7) as u8;
@@ -143,8 +143,7 @@ pub fn grease_datagram(header: Header, choice: u64) -> Vec<u8> {
     datagram
 }
 
-/// Adds an extension that nobody knows to an encoded message which nothing protects yet, if it has room for it.
-/// `choice` decides which one.
+/// Adds a grease extension to an encoded, unprotected message, if it has room. `choice` selects which one.
 pub fn add_grease(datagram: &mut Vec<u8>, choice: u64) {
     const NUMBERS: u64 = (1 << 15) / 31 - 1;
     let number = 27 + 31 * (choice % NUMBERS) as u16;

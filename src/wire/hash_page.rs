@@ -1,21 +1,21 @@
-//! HASH PAGE: chaining values of blocks, and in which form their symbols are sent.
+//! HASH PAGE: chaining values of blocks, and the codings of their symbols.
 
 use super::reader::{Reader, Result};
 use super::writer::Writer;
 use crate::limits::{HASHES_PER_PAGE, MAX_SOURCE_SYMBOLS};
 use crate::units::{BlockIndex, Digest};
 
-/// In which form a block's bytes are cut into symbols.
+/// The form in which a block is cut into symbols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Coding {
-    /// As they are.
+    /// The block's bytes.
     Raw = 0,
-    /// As they are, without the zeros at their end.
+    /// The block's bytes without the zeros at their end.
     Short = 1,
-    /// Not at all: they are zeros.
+    /// Nothing: all bytes of the block are 0.
     Zero = 2,
-    /// As one Zstandard frame (RFC 8878), filled up with zeros.
+    /// One Zstandard frame (RFC 8878) of the block's bytes, padded with zeros.
     Zstd = 3,
 }
 
@@ -31,14 +31,15 @@ impl Coding {
     }
 }
 
-/// What a page says of one block.
+/// A page's entry for one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockEntry {
-    /// The chaining value of its bytes as they are.
+    /// The chaining value of its plain bytes.
     pub value: Digest,
-    /// The form that its symbols are in.
+    /// The coding of its symbols.
     pub coding: Coding,
-    /// Source symbols of that form: 0 exactly for [`Coding::Zero`]; of [`Coding::Raw`] the layout's.
+    /// The number of source symbols in this coding: 0 for [`Coding::Zero`] and only for it; K for
+    /// [`Coding::Raw`].
     pub coded_k: u16,
 }
 
@@ -53,7 +54,7 @@ pub struct HashPage {
 }
 
 impl HashPage {
-    /// A page of blocks that are sent as they are: their values, and how many source symbols each has.
+    /// A page of raw blocks: their values, and K of each.
     #[must_use]
     pub fn raw(first: BlockIndex, blocks: impl IntoIterator<Item = (Digest, u32)>) -> Self {
         let entry = |(value, k)| BlockEntry { value, coding: Coding::Raw, coded_k: k as u16 };

@@ -11,10 +11,10 @@ pub(super) const MAGIC: [u8; 2] = *b"mc";
 /// Session and packet number of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The session it belongs to; not 0.
+    /// The session identifier; not 0.
     pub session: SessionId,
-    /// 16 bits of channel (0 = the group; each unicast channel and each device has its own) and
-    /// 48 bits of counter from 0: the measure of loss, and the nonce of the seals.
+    /// 16 bits of channel and 48 bits of counter. Devices measure loss by it, and it is the nonce of the
+    /// seals.
     pub packet_number: PacketNumber,
 }
 
@@ -26,7 +26,7 @@ impl PacketNumber {
     /// The largest counter: 48 bits, almost nine years at a million datagrams a second.
     pub const MAX_COUNTER: u64 = (1 << 48) - 1;
 
-    /// The number of a channel's datagram; `counter` is at most [`Self::MAX_COUNTER`].
+    /// The packet number with this channel and counter; `counter` is at most [`Self::MAX_COUNTER`].
     #[must_use]
     pub const fn new(channel: ChannelId, counter: u64) -> Self {
         debug_assert!(counter <= Self::MAX_COUNTER);
@@ -37,7 +37,7 @@ impl PacketNumber {
     pub const fn channel(self) -> ChannelId {
         ChannelId((self.0 >> 48) as u16)
     }
-    /// The counter, from 0, by one for each datagram of the channel.
+    /// The counter, from 0. It rises by one with each datagram of the channel.
     #[must_use]
     pub const fn counter(self) -> u64 {
         self.0 & Self::MAX_COUNTER
@@ -79,7 +79,7 @@ pub enum MessageKind {
 }
 
 impl MessageKind {
-    /// All of them, in the order of their numbers from 1 on.
+    /// All kinds, in the order of their numbers from 1 on.
     pub const ALL: [Self; 14] = [
         Self::Announce,
         Self::Join,
@@ -97,7 +97,7 @@ impl MessageKind {
         Self::SymbolDigests,
     ];
 
-    /// The word for it, in errors and file names.
+    /// The name for errors and file names.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -129,28 +129,28 @@ impl fmt::Display for MessageKind {
     }
 }
 
-/// How a datagram is protected. On the wire it is a byte: the upper nibble says how, the lower one with
-/// which AEAD.
+/// The protection of a datagram. On the wire it is one byte: the upper nibble is the kind of protection, the
+/// lower one the AEAD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protection {
-    /// By nothing: a symbol or a RETRY of a session without a group key.
+    /// None: a symbol or a RETRY of a session without a group key.
     Clear,
-    /// By the sender's signature at its end.
+    /// The sender's signature at the end.
     Signed,
-    /// Sealed for the holders of the group key; within the seal, what is signed keeps its signature.
+    /// Sealed with the group key. Messages of signed kinds have their signature inside the seal.
     Group(Suite),
     /// Sealed between the sender and one device.
     Device(Suite),
-    /// A JOIN: a key, a cookie and a proof in clear, the rest sealed for the sender.
+    /// A JOIN: agreement key, cookie and proof in clear, the rest sealed for the sender.
     Join(Suite),
 }
 
-/// Where in a datagram its protection is told.
+/// Offset of the protection byte.
 const PROTECTION_AT: usize = 4;
 const KIND_AT: usize = 3;
 
 impl Protection {
-    /// All that there are.
+    /// All protections.
     pub const ALL: [Self; 8] = [
         Self::Clear,
         Self::Signed,
@@ -191,37 +191,37 @@ impl Protection {
         matches!(self, Self::Group(_))
     }
 
-    /// Whether it is sealed between two.
+    /// Whether it is sealed between the sender and one device.
     #[must_use]
     pub const fn is_device(self) -> bool {
         matches!(self, Self::Device(_))
     }
 
-    /// Writes it into a datagram's header.
+    /// Writes the protection byte into a datagram.
     ///
     /// # Panics
-    /// When the datagram is shorter than a header.
+    /// If the datagram is shorter than a header.
     pub fn mark(self, datagram: &mut [u8]) {
         datagram[PROTECTION_AT] = self.number();
     }
 }
 
-/// All that a datagram shows in clear.
+/// The clear part of every datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Session and packet number.
     pub header: Header,
-    /// What it is.
+    /// The kind of the message.
     pub kind: MessageKind,
-    /// How it is protected.
+    /// The protection.
     pub protection: Protection,
 }
 
-/// Reads what a datagram shows in clear. Magic and version come first, and for good: a datagram of a
-/// later version is known for one even if its header is another.
+/// Reads the clear part of a datagram. Magic and version keep their place, so a datagram of a later version
+/// is recognized even if its header has another layout.
 ///
 /// # Errors
-/// When it is too short, not one of ours, of another version, or of no known kind or protection.
+/// If it is too short, of another protocol, of another version, or of an unknown kind or protection.
 pub fn head(bytes: &[u8]) -> Result<Head, DecodeError> {
     let short = DecodeError::TooShort(bytes.len());
     let (magic, rest) = bytes.split_first_chunk().ok_or(short)?;
@@ -251,7 +251,7 @@ pub fn peek(bytes: &[u8]) -> Option<(Header, MessageKind)> {
     head(bytes).ok().map(|head| (head.header, head.kind))
 }
 
-/// The header of a datagram that nothing protects.
+/// The header of an unprotected datagram.
 pub(super) fn header_bytes(header: Header, kind: u8) -> [u8; HEADER_LEN] {
     let mut bytes = [0; HEADER_LEN];
     bytes[..2].copy_from_slice(&MAGIC);

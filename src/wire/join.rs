@@ -7,20 +7,20 @@ use super::{Capabilities, Versions};
 use crate::limits::MAX_LABEL;
 use crate::units::{DeviceId, Digest, Ticket};
 
-/// What a device has of the object before it is sent anything.
+/// What a device holds of the object before the transfer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Holdings {
     /// Nothing.
     #[default]
     Nothing,
-    /// Bytes that may be the object's.
+    /// Bytes that may be of the object.
     Some,
     /// An object with this root hash.
     All(Digest),
 }
 
-/// A device asks to be served. It travels sealed; before the sealed part stand, in clear, the device's half
-/// of the agreement, its cookie, and in sealed sessions a proof of the group key.
+/// A device asks to be served. The message is sealed. The device's agreement key, its cookie and a proof of
+/// the group key stand in clear before the sealed part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Join {
     /// Its stable identifier.
@@ -29,11 +29,11 @@ pub struct Join {
     pub versions: Versions,
     /// Capabilities that it has.
     pub supported: Capabilities,
-    /// What it has already.
+    /// What the device holds.
     pub holdings: Holdings,
-    /// Its name for people, 0 to 64 bytes of UTF-8; cut when longer. Untrusted.
+    /// The device's name for people, 0 to 64 bytes of UTF-8; cut if longer. Untrusted.
     pub label: String,
-    /// What an ADMIT of this session has given it.
+    /// The ticket from an earlier ADMIT of this session.
     pub ticket: Option<Ticket>,
 }
 
@@ -54,7 +54,7 @@ impl Join {
         })
     }
 
-    /// Takes an extension in, if it is one of this message.
+    /// Takes an extension, if it belongs to this message.
     pub(super) fn extension(&mut self, number: u16, r: &mut Reader<'_>) -> Result<bool> {
         if number == TICKET {
             self.ticket = Some(extension::decode_ticket(r)?);

@@ -1,9 +1,8 @@
-//! L1: the wire format, one file per message: checked decode, encode, golden bytes both ways.
+//! L1: the wire format, one file for each message: checked decoding, encoding, golden bytes in both directions.
 //!
-//! `docs/protocol.md` is the specification. All integers are big-endian. Decoders check every
-//! field against its range and the datagram's length before anything is allocated (I7); whether
-//! a message fits its session is the protocol's business. The encoding is canonical: what decodes
-//! encodes to the same bytes again.
+//! `docs/protocol.md` is the specification. All integers are big-endian. Decoders check every field against its
+//! range and the datagram's length before they allocate (I7). `protocol` checks whether a message fits its
+//! session. The encoding is canonical: a decoded message encodes to the same bytes.
 
 mod abort;
 mod acknowledge;
@@ -89,7 +88,7 @@ macro_rules! messages {
 }
 
 impl Message<'_> {
-    /// Takes an extension in, if it is one of this message.
+    /// Takes an extension, if it belongs to this message.
     fn extension(&mut self, number: u16, value: &mut Reader<'_>) -> Result<bool, DecodeError> {
         match self {
             Self::Announce(announce) => announce.extension(number, value),
@@ -101,41 +100,41 @@ impl Message<'_> {
 }
 
 messages! {
-    /// Sender to all: here is a session.
+    /// Sender to all: announces a session.
     Announce(Announce),
-    /// Device to sender: let me in.
+    /// Device to sender: asks to be served.
     Join(Join),
-    /// Sender to device: the answer to a join, from the status table.
+    /// Sender to device: answers a JOIN.
     Admit(Admit),
     /// Sender to all or one: one encoding symbol.
     Symbol(Symbol<'a>),
     /// Sender to all or one: chaining values of blocks.
     HashPage(HashPage),
-    /// Sender to all or one: say what you lack.
+    /// Sender to all or one: asks what devices lack.
     Poll(Poll),
-    /// Device to sender: what I lack.
+    /// Device to sender: what it lacks.
     Nak(Nak),
-    /// Device to sender: how I am doing (and that I live).
+    /// Device to sender: its progress, and a sign of life.
     Progress(Progress),
-    /// Device to sender: verified, synced, renamed.
+    /// Device to sender: the object is verified, synced and renamed.
     Complete(Complete),
-    /// Sender to device: your completion or abort is noted.
+    /// Sender to device: its COMPLETE or ABORT is recorded.
     Acknowledge(Acknowledge),
-    /// Either way: I stop, and why.
+    /// Either side stops, with a reason.
     Abort(Abort),
-    /// Sender to device: show that you can be reached.
+    /// Sender to device: validates its address.
     Retry(Retry),
-    /// Device to sender: a block disagrees with its hash.
+    /// Device to sender: blocks disagree with their chaining values.
     Suspect(Suspect),
-    /// Sender to device or to all: what a block's source symbols are.
+    /// Sender to device or to all: digests of a block's source symbols.
     SymbolDigests(SymbolDigests),
 }
 
-/// Decodes what follows the header, once whatever protects it has been taken off. It allocates no more
-/// than a few times the length, and only after the lengths within agree with it.
+/// Decodes the body of a message after its protection was removed. Allocates at most a few times its length,
+/// and only after the lengths within agree with it.
 ///
 /// # Errors
-/// When it is not one whole, valid message; the error names the message and the field.
+/// If it is not one whole, valid message. The error names the message and the field.
 pub fn decode_body(kind: MessageKind, body: &[u8]) -> Result<Message<'_>, DecodeError> {
     let len = HEADER_LEN + body.len();
     if kind != MessageKind::Symbol && len > MAX_CONTROL {
@@ -147,10 +146,10 @@ pub fn decode_body(kind: MessageKind, body: &[u8]) -> Result<Message<'_>, Decode
     Ok(message)
 }
 
-/// Decodes a datagram that nothing protects.
+/// Decodes an unprotected datagram.
 ///
 /// # Errors
-/// When it is sealed, or as [`head`] and [`decode_body`].
+/// If it is protected, or as [`head`] and [`decode_body`].
 pub fn decode_plain(bytes: &[u8]) -> Result<(Header, Message<'_>), DecodeError> {
     let head = head(bytes)?;
     if head.protection != Protection::Clear {
@@ -159,12 +158,12 @@ pub fn decode_plain(bytes: &[u8]) -> Result<(Header, Message<'_>), DecodeError> 
     Ok((head.header, decode_body(head.kind, &bytes[HEADER_LEN..])?))
 }
 
-/// Encodes a datagram that nothing protects yet. Labels and reasons that are too long are cut at a character
-/// boundary, an invitation's window to the longest there is, and an IPv6 address loses flow label and scope.
+/// Encodes a datagram without protection. Cuts labels and reasons that are too long at a character boundary,
+/// and an invitation's window to the longest possible. Drops flow label and scope of an IPv6 address.
 ///
 /// # Panics
-/// In debug builds, when another value is out of its documented range or the message does not fit
-/// [`MAX_CONTROL`]: no receiver would take it.
+/// In debug builds, if another value is out of its documented range or the message does not fit
+/// [`MAX_CONTROL`]: no receiver would accept it.
 #[must_use]
 pub fn encode_plain(header: Header, message: &Message<'_>) -> Vec<u8> {
     let len = match message {
@@ -182,10 +181,10 @@ pub fn encode_plain(header: Header, message: &Message<'_>) -> Vec<u8> {
     bytes
 }
 
-/// The body of the fuzz target `datagram`, here so that the tests replay its corpus.
+/// The body of the fuzz target `datagram`. It is here so that the tests can replay its corpus.
 ///
 /// # Panics
-/// When `bytes` decode to a message that does not encode to the same bytes.
+/// If `bytes` decode to a message that does not encode to the same bytes.
 #[doc(hidden)]
 pub fn fuzz_datagram(bytes: &[u8]) {
     let Ok((header, message)) = decode_plain(bytes) else { return };
@@ -193,7 +192,7 @@ pub fn fuzz_datagram(bytes: &[u8]) {
     if encoded.len() == bytes.len() {
         assert_eq!(encoded, bytes, "not canonical: {message:?}");
     } else {
-        // It had extensions that are passed over; what is left is the same.
+        // It had unknown extensions; the rest is the same.
         assert!(encoded.len() < bytes.len(), "not canonical: {message:?}");
         assert_eq!(decode_plain(&encoded), Ok((header, message.clone())));
     }

@@ -11,16 +11,17 @@ use crate::units::BlockIndex;
 pub struct Nak {
     /// The round it answers.
     pub round: u32,
-    /// Highest packet number received on the polled channel: what was sent later is not counted.
+    /// The packet number on the polled channel as of which the NAK reports. A block with later symbols does
+    /// not count.
     pub largest_received: PacketNumber,
-    /// The delay between the poll and this answer, in microseconds (as the ACK Delay of RFC 9000), so that the sender
-    /// learns the round-trip time.
+    /// The delay between the poll and this answer, in microseconds (like the ACK Delay of RFC 9000). The
+    /// sender learns the round-trip time from it.
     pub ack_delay_us: u32,
-    /// Blocks the device has not verified, in all (also those not listed).
+    /// The number of blocks that the device has not verified, also of those not listed.
     pub incomplete: u32,
-    /// Pages of chaining values that are missing (page = block / HASHES_PER_PAGE).
+    /// Missing pages of chaining values (page = block / HASHES_PER_PAGE).
     pub pages: Vec<PageRange>,
-    /// What is missing, by block. With the pages, as many as fit [`crate::limits::MAX_CONTROL`].
+    /// The deficits. With the pages, as many as fit [`crate::limits::MAX_CONTROL`].
     pub deficits: Vec<Deficit>,
 }
 
@@ -29,31 +30,31 @@ pub struct Nak {
 pub struct PageRange {
     /// First page.
     pub first: u32,
-    /// How many, at least 1.
+    /// How many pages, at least 1.
     pub count: u32,
 }
 
-/// What a device lacks of one block, or of a run of blocks.
+/// What a device lacks of one block, or of consecutive blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deficit {
-    /// Nothing at all has arrived of `count` blocks from `first` on.
+    /// Nothing of `count` blocks from `first` on has arrived.
     Whole {
         /// First block.
         first: BlockIndex,
-        /// How many, at least 1.
+        /// How many blocks, at least 1.
         count: u32,
     },
-    /// `symbols` more of any kind complete the block.
+    /// The block needs `symbols` more symbols of any kind.
     Symbols {
         /// The block.
         block: BlockIndex,
-        /// How many more, at least 1.
+        /// How many symbols, at least 1.
         symbols: u16,
-        /// The missing source symbols as `(first, count)` runs, rising and apart (no run begins
-        /// where one ends), below [`MAX_SOURCE_SYMBOLS`]; empty if not told.
+        /// The missing source symbols as `(first, count)` runs, rising and not touching (each begins beyond
+        /// the end of the one before), below [`MAX_SOURCE_SYMBOLS`]; empty if not named.
         missing: Vec<(u16, u16)>,
     },
-    /// Symbols of the block were forged: of what comes now, nothing counts but these source symbols.
+    /// Symbols of the block were forged: the device accepts only these source symbols.
     Sources {
         /// The block.
         block: BlockIndex,
@@ -62,16 +63,16 @@ pub enum Deficit {
     },
 }
 
-/// One more than the last page there can be.
+/// One above the last possible page.
 const PAGE_END: u32 = u32::MAX / HASHES_PER_PAGE + 1;
 
-/// How a [`Deficit`] begins on the wire.
+/// The first byte of a [`Deficit`] on the wire.
 const WHOLE: u8 = 0;
 /// See [`WHOLE`].
 const SYMBOLS: u8 = 1;
 /// See [`WHOLE`]: with the missing source symbols.
 const SYMBOLS_NAMED: u8 = 2;
-/// See [`WHOLE`]: nothing else helps.
+/// See [`WHOLE`]: only source symbols.
 const SOURCES: u8 = 3;
 
 impl PageRange {
@@ -82,14 +83,14 @@ impl PageRange {
 impl Deficit {
     /// Bytes of the shortest encoded deficit.
     pub const MIN_LEN: usize = 1 + 4 + 2;
-    /// Bytes that the first missing run adds to a deficit of symbols, beside [`Self::RUN_LEN`].
+    /// Bytes that missing runs add to a deficit of symbols, besides [`Self::RUN_LEN`] for each.
     pub const RUNS_LEN: usize = 2;
-    /// Bytes of a deficit of source symbols, beside its runs.
+    /// Bytes of a deficit of source symbols, without its runs.
     pub const SOURCES_LEN: usize = 1 + 4 + 2;
     /// Bytes of a run of missing source symbols.
     pub const RUN_LEN: usize = 2 + 2;
 
-    /// The block after its last.
+    /// One above its last block.
     #[must_use]
     pub const fn end(&self) -> u32 {
         match self {
@@ -170,7 +171,7 @@ fn decode_runs(r: &mut Reader<'_>) -> Result<Vec<(u16, u16)>> {
     let count = r.count(Deficit::RUN_LEN, FIELD)?;
     r.check(count >= 1, FIELD)?;
     let mut runs = Vec::with_capacity(count);
-    // The end of the run before; a run that begins there would be part of it.
+    // The end of the run before. A run that begins there would be part of it.
     let mut end = None;
     for _ in 0..count {
         let (first, count) = (r.u16(FIELD)?, r.u16(FIELD)?);

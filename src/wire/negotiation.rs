@@ -4,7 +4,7 @@ use super::reader::{Reader, Result};
 use super::writer::Writer;
 use crate::limits::WIRE_VERSION;
 
-/// Versions of the wire format that a program speaks, both ends included.
+/// The versions of the wire format that a program speaks, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Versions {
     /// The lowest; at least 1.
@@ -14,10 +14,10 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// Those of this program.
+    /// The versions of this program.
     pub const OURS: Self = Self { min: WIRE_VERSION, max: WIRE_VERSION };
 
-    /// The highest version that both speak.
+    /// The highest version that both sides speak.
     #[must_use]
     pub fn common(self, other: Self) -> Option<u8> {
         let (min, max) = (self.min.max(other.min), self.max.min(other.max));
@@ -37,35 +37,35 @@ impl Versions {
     }
 }
 
-/// Abilities beyond what every program of this version has, a bit each.
+/// Features beyond what every program of this version has, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities(pub u32);
 
 impl Capabilities {
-    /// Blocks may be sent in another form than they are stored in: short, zero or compressed.
+    /// Blocks may be sent in another coding than raw: short, zero or Zstandard.
     pub const CODED_BLOCKS: Self = Self(1);
-    /// Those of this program.
+    /// The capabilities of this program.
     pub const OURS: Self = Self(0);
 
-    /// Those that are in both.
+    /// The capabilities in both sets.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// Those that are in either.
+    /// The capabilities in either set.
     #[must_use]
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Those of these that are not in `other`.
+    /// The capabilities that are not in `other`.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0

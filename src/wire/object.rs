@@ -1,15 +1,15 @@
-//! The objects of a session, as ANNOUNCE tells of them, and where their blocks are numbered from.
+//! The objects of a session, as ANNOUNCE describes them, and the number of each one's first block.
 
 use super::reader::{Reader, Result};
 use super::writer::Writer;
 use crate::limits::{HASHES_PER_PAGE, MAX_BLOCK_LOG2, MAX_OBJECT_SIZE, MAX_OBJECTS, MIN_BLOCK_LOG2};
 use crate::units::{BlockIndex, Digest};
 
-/// What an object is.
+/// The kind of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ObjectKind {
-    /// The manifest of those that follow; always the first object.
+    /// The manifest of the other objects; always the first object.
     Manifest = 0,
     /// A file.
     File = 1,
@@ -34,14 +34,14 @@ impl ObjectKind {
     }
 }
 
-/// One object.
+/// An object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// What it is.
+    /// The kind.
     pub kind: ObjectKind,
     /// log2 of the block size in bytes, from [`MIN_BLOCK_LOG2`] to [`MAX_BLOCK_LOG2`].
     pub block_log2: u8,
-    /// Bytes, at most [`MAX_OBJECT_SIZE`]; so far, if it is not sealed.
+    /// Bytes, at most [`MAX_OBJECT_SIZE`]; the size so far if it is not sealed.
     pub size: u64,
     /// Whether its size is final. Only the last object may still grow.
     pub sealed: bool,
@@ -50,13 +50,13 @@ pub struct Object {
 }
 
 impl Object {
-    /// A file of which all is known but its hash.
+    /// A sealed file with an unknown root.
     #[must_use]
     pub const fn file(size: u64, block_log2: u8) -> Self {
         Self { kind: ObjectKind::File, block_log2, size, sealed: true, root: None }
     }
 
-    /// How many blocks it has; more than the wire can number are possible.
+    /// The number of blocks, which may exceed what the wire can number.
     const fn blocks(&self) -> u64 {
         self.size.div_ceil(1 << self.block_log2)
     }
@@ -86,7 +86,8 @@ impl Object {
     }
 }
 
-/// The objects of a session, 1 to [`MAX_OBJECTS`]; only the first may be a manifest, only the last may grow.
+/// Reads the objects of a session, 1 to [`MAX_OBJECTS`]. Only the first may be a manifest, only the last may
+/// grow.
 pub(super) fn decode(r: &mut Reader<'_>) -> Result<Vec<Object>> {
     let count = usize::from(r.u8("object count")?);
     r.check((1..=MAX_OBJECTS).contains(&count), "object count")?;
@@ -107,8 +108,8 @@ pub(super) fn encode(objects: &[Object], w: &mut Writer) {
     objects.iter().for_each(|object| object.encode(w));
 }
 
-/// The first block of each object: block numbers are of the session, and each object begins at a page of
-/// its own. `None` if a block would have no number.
+/// The first block of each object. Blocks are numbered through the session, and each object begins with a
+/// page of its own. `None` if there are more blocks than numbers.
 #[must_use]
 pub fn first_blocks(objects: &[Object]) -> Option<Vec<BlockIndex>> {
     let (mut next, page) = (0_u64, u64::from(HASHES_PER_PAGE));
@@ -116,7 +117,7 @@ pub fn first_blocks(objects: &[Object]) -> Option<Vec<BlockIndex>> {
     for object in objects {
         let start = next.next_multiple_of(page);
         next = start + object.blocks();
-        // The end of every run of blocks is a u32.
+        // The end of every range of blocks is a u32.
         if next > u64::from(u32::MAX) {
             return None;
         }

@@ -1,4 +1,4 @@
-//! POLL: asks the devices for what they lack; and the invitation that POLL and ANNOUNCE carry.
+//! POLL: asks the devices what they lack. Also the invitation, which POLL and ANNOUNCE carry.
 
 use super::reader::{Reader, Result};
 use super::writer::Writer;
@@ -6,14 +6,14 @@ use crate::limits::HEADER_LEN;
 use crate::units::BlockIndex;
 use std::time::Duration;
 
-/// Who of a set of devices answers, and when: each draws once and answers with
-/// `probability / 65535`, after a uniform delay in `[0, window]`. The sender chooses both so that
-/// the answers stay within [`crate::limits::FEEDBACK_PER_SECOND`] (I10).
+/// Selects which devices answer, and when. Each device draws once, and answers with probability `probability
+/// / 65535` after a uniform delay in `[0, window]`. The sender chooses both so that the answers stay within
+/// the feedback budget (I10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Invitation {
     /// Numerator of the probability, over 65535.
     pub probability: u16,
-    /// Longest delay; on the wire whole milliseconds, 65535 at most (cut when longer).
+    /// Longest delay; on the wire in whole milliseconds, at most 65535 (cut if longer).
     pub window: Duration,
 }
 
@@ -33,22 +33,21 @@ impl Invitation {
     }
 }
 
-/// Asks the devices for what they lack of the blocks below `position`.
+/// Asks the devices what they lack of the blocks below `position`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Poll {
     /// Counts the polls of the channel.
     pub round: u32,
     /// Blocks below this have been streamed.
     pub position: BlockIndex,
-    /// Who answers and when.
+    /// Selects which devices answer, and when.
     pub invitation: Invitation,
-    /// Devices the sender is serving.
+    /// The number of devices that the sender serves.
     pub gsize: u32,
-    /// Whether the missing source symbols are worth naming.
+    /// Whether devices name their missing source symbols.
     pub want_esis: bool,
-    /// Repair advertisements: what is planned or on its way after this poll's packet number: a device lacking
-    /// no more than this need not answer for the block. As many as fit
-    /// [`crate::limits::MAX_CONTROL`].
+    /// Repair advertisements: the symbols that are sent after this poll. A device with a deficit no larger
+    /// than that need not answer for the block. As many as fit [`crate::limits::MAX_CONTROL`].
     pub advertised: Vec<RepairAdvertisement>,
 }
 

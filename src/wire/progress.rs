@@ -5,24 +5,24 @@ use super::reader::{Reader, Result};
 use super::writer::Writer;
 use crate::units::BlockIndex;
 
-/// A device's report on itself; also proof that it lives.
+/// A device's report, which is also a sign of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Blocks verified.
+    /// The number of verified blocks.
     pub verified: u32,
     /// Datagrams received on the group channel.
     pub received: u64,
-    /// Datagrams of the group channel that never came.
+    /// Datagrams of the group channel that did not arrive.
     pub lost: u64,
-    /// Datagrams its kernel dropped.
+    /// Datagrams that its kernel dropped.
     pub kernel_drops: u64,
-    /// Datagrams it dropped for want of a free block buffer.
+    /// Datagrams that it dropped for lack of a free block buffer.
     pub overrun_drops: u64,
-    /// How long it takes to store a block, in microseconds; 0 if that is not known.
+    /// How long it takes to store a block, in microseconds; 0 if unknown.
     pub storage_delay_us: u32,
     /// It has room for the blocks below this one; `u32::MAX` for all.
     pub room: BlockIndex,
-    /// How datagrams of the group's channel, or of its own, have arrived of late.
+    /// How recent datagrams of the group's channel, or of its own, have arrived.
     pub arrivals: Option<Arrivals>,
 }
 

@@ -1,18 +1,18 @@
-//! A cursor over a datagram that cannot read past its end, and the errors it gives. Every read
-//! names its field, so that an error says what was wrong with which message.
+//! A cursor over a datagram that cannot read past its end, and its errors. Every read names its field, so that an
+//! error says which field of which message was wrong.
 
 use super::MessageKind;
 use crate::limits::{MAX_CONTROL, WIRE_VERSION};
 use crate::units::{BlockIndex, DeviceId, Digest};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Why a datagram is not a message. It is the datagram's fault, never ours: count it and go on.
+/// Why a datagram is not a message. The datagram is at fault, so the caller counts it and continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// Shorter than the common header.
     #[error("a datagram of {0} bytes is too short for the header")]
     TooShort(usize),
-    /// Does not begin with `mc`: some other program's.
+    /// Does not begin with `mc`: another protocol.
     #[error("the datagram does not begin with the magic bytes")]
     BadMagic,
     /// Another version of the wire format.
@@ -23,7 +23,7 @@ pub enum DecodeError {
     /// A message kind that this version does not have.
     #[error("there is no message of kind {0}")]
     UnknownKind(u8),
-    /// A way of protection that this version does not have.
+    /// A protection that this version does not have.
     #[error("there is no protection {0:#04x}")]
     UnknownProtection(u8),
     /// Still protected.
@@ -45,7 +45,7 @@ pub enum DecodeError {
         /// The field.
         field: &'static str,
     },
-    /// The field has a value that it must not have.
+    /// The field has an invalid value.
     #[error("{message}: the {field} is out of range")]
     OutOfRange {
         /// The message.
@@ -53,7 +53,7 @@ pub enum DecodeError {
         /// The field.
         field: &'static str,
     },
-    /// The message has an extension that its reader must know, and this program does not.
+    /// The message has a critical extension that this program does not know.
     #[error("{message}: it needs extension {number}, which this program does not have")]
     UnknownCritical {
         /// The message.
@@ -61,20 +61,20 @@ pub enum DecodeError {
         /// The extension's number, without its critical bit.
         number: u16,
     },
-    /// The field says something that a later program may know: an algorithm, a kind of object.
+    /// The field has a value that only a later program may know: an algorithm, a kind of object.
     #[error("{message}: it needs {field} {number}, which this program does not have")]
     NotSupported {
         /// The message.
         message: MessageKind,
         /// The field.
         field: &'static str,
-        /// What it says.
+        /// Its value.
         number: u32,
     },
 }
 
 impl DecodeError {
-    /// Whether a later program may understand the datagram: it is no damage.
+    /// Whether a later program may understand the datagram, so that it is not damaged.
     #[must_use]
     pub const fn is_not_understood(&self) -> bool {
         matches!(
@@ -88,7 +88,7 @@ impl DecodeError {
     }
 }
 
-/// What every read gives.
+/// The result of every read.
 pub(super) type Result<T> = std::result::Result<T, DecodeError>;
 
 /// The cursor.
@@ -98,17 +98,17 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A cursor at the beginning of the body of a `message`.
+    /// A cursor at the beginning of the body of `message`.
     pub(super) const fn new(message: MessageKind, body: &'a [u8]) -> Self {
         Self { rest: body, message }
     }
 
-    /// The error for a field that has a value it must not have.
+    /// The error for a field with an invalid value.
     pub(super) const fn out_of_range(&self, field: &'static str) -> DecodeError {
         DecodeError::OutOfRange { message: self.message, field }
     }
 
-    /// `Ok` if `valid`, else the error of [`Reader::out_of_range`].
+    /// `Ok` if `valid`, otherwise the error of [`Reader::out_of_range`].
     pub(super) fn check(&self, valid: bool, field: &'static str) -> Result<()> {
         if valid { Ok(()) } else { Err(self.out_of_range(field)) }
     }
@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    /// All that is left.
+    /// The remaining bytes.
     pub(super) const fn remainder(&mut self) -> &'a [u8] {
         let rest = self.rest;
         self.rest = &[];
@@ -166,7 +166,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The index of a block; `u32::MAX` is none, so that the end of every run of blocks is a u32.
+    /// A block number. `u32::MAX` is invalid, so that the end of every range of blocks is a u32.
     pub(super) fn block(&mut self, field: &'static str) -> Result<BlockIndex> {
         let index = self.u32(field)?;
         self.check(index != u32::MAX, field)?;
@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
         self.array(field).map(Digest)
     }
 
-    /// A length byte and as many bytes of UTF-8, `max` at most.
+    /// A length byte and as many bytes of UTF-8, at most `max`.
     pub(super) fn text(&mut self, max: usize, field: &'static str) -> Result<&'a str> {
         let len = usize::from(self.u8(field)?);
         self.check(len <= max, field)?;
@@ -189,7 +189,7 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes).map_err(|_| self.out_of_range(field))
     }
 
-    /// A u16 count of items of at least `item_len` bytes each, which the datagram has room for:
+    /// A u16 count of items of at least `item_len` bytes each. The rest of the datagram has room for them, so
     /// it is safe to allocate that many.
     pub(super) fn count(&mut self, item_len: usize, field: &'static str) -> Result<usize> {
         let count = usize::from(self.u16(field)?);
@@ -208,7 +208,7 @@ impl<'a> Reader<'a> {
         Ok(SocketAddr::new(ip, port))
     }
 
-    /// A reader of the next `len` bytes alone.
+    /// A reader of the next `len` bytes only.
     pub(super) fn part(&mut self, len: usize, field: &'static str) -> Result<Self> {
         Ok(Self { rest: self.slice(len, field)?, message: self.message })
     }
@@ -220,12 +220,12 @@ impl<'a> Reader<'a> {
         self.slice(len, field)
     }
 
-    /// Whether nothing is left.
+    /// Whether no bytes are left.
     pub(super) const fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// The number of something that later programs may have more of: refused as not understood.
+    /// The error for a value that only a later program may know.
     pub(super) const fn not_supported(&self, field: &'static str, number: u32) -> DecodeError {
         DecodeError::NotSupported { message: self.message, field, number }
     }

@@ -1,16 +1,16 @@
-//! RETRY: the sender asks a device to show that it can be reached where it says it is.
+//! RETRY: validates a device's address before the sender spends anything on it.
 
 use super::reader::{Reader, Result};
 use super::writer::Writer;
 use crate::units::{AgreementKey, Cookie};
 
-/// Asks the device with this key to join (again) with this cookie: whoever can do so receives at the
-/// address that the cookie was sent to (RFC 9147, section 5.1, does the same). It is shorter than the join.
+/// Asks the device with this key to repeat its JOIN with this cookie. A device that can do so receives at the
+/// address to which the cookie was sent (as in RFC 9147, section 5.1). The message is shorter than the JOIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// Whom it answers: the device's half of the agreement, from its join.
+    /// The agreement key in the JOIN that it answers.
     pub agreement: AgreementKey,
-    /// What is to be given back.
+    /// The cookie to return.
     pub cookie: Cookie,
 }
 

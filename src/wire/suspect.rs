@@ -1,11 +1,11 @@
-//! SUSPECT: blocks of a device disagree with their hashes: some of their symbols are forged or damaged.
+//! SUSPECT: blocks of a device disagree with their chaining values, because some symbols are forged or damaged.
 
 use super::reader::{Reader, Result};
 use super::writer::Writer;
 use crate::limits::MAX_SUSPECTS;
 use crate::units::BlockIndex;
 
-/// Asks for the digests of these blocks' source symbols, to tell which are wrong.
+/// Requests the digests of these blocks' source symbols, to find the wrong ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suspect {
     /// The blocks, 1 to [`MAX_SUSPECTS`], rising.

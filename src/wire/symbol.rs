@@ -7,15 +7,15 @@ use super::{Header, MessageKind};
 use crate::limits::{HEADER_LEN, MAX_ESI, MAX_SYMBOL_SIZE, SYMBOL_HEADER_LEN};
 use crate::units::{BlockIndex, Esi};
 
-/// One encoding symbol of a block. `payload` is shorter than the symbol size only for the last
-/// source symbol of the last part of a block (the rest is zero).
+/// One encoding symbol of a block. `payload` may be shorter than the symbol size only for the last source
+/// symbol of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Symbol<'a> {
     /// The block.
     pub block: BlockIndex,
     /// The encoding symbol id, at most [`MAX_ESI`].
     pub esi: Esi,
-    /// 1 to symbol-size bytes; here checked against [`MAX_SYMBOL_SIZE`] only.
+    /// 1 byte to the symbol size; checked only against [`MAX_SYMBOL_SIZE`] here.
     pub payload: &'a [u8],
 }
 
@@ -35,11 +35,11 @@ impl<'a> Symbol<'a> {
     }
 }
 
-/// What goes before the payload of a symbol: header, block and ESI, for sending the payload from
-/// where it lies.
+/// The bytes before the payload of a symbol: header, block and ESI. The payload is sent from where it is
+/// stored.
 ///
 /// # Panics
-/// In debug builds, when the session is 0 or the block or the ESI out of range.
+/// In debug builds, if the session is 0, or the block or the ESI is out of range.
 #[must_use]
 pub fn symbol_head(header: Header, block: BlockIndex, esi: Esi) -> [u8; SYMBOL_HEADER_LEN] {
     debug_assert!(header.session.0 != 0 && block.0 != u32::MAX && esi.0 <= MAX_ESI);

@@ -1,4 +1,4 @@
-//! SYMBOL DIGESTS: what a block's source symbols are, signed, for devices that were told lies.
+//! SYMBOL DIGESTS: signed digests of a block's source symbols, for devices that have received forged ones.
 
 use super::reader::{Reader, Result};
 use super::writer::Writer;
@@ -12,7 +12,8 @@ pub struct SymbolDigests {
     pub block: BlockIndex,
     /// ESI of the first symbol.
     pub first_esi: Esi,
-    /// Of it and those that follow, 1 to [`DIGESTS_PER_MESSAGE`]; none beyond [`MAX_SOURCE_SYMBOLS`].
+    /// Digests of this and the following symbols, 1 to [`DIGESTS_PER_MESSAGE`], none beyond
+    /// [`MAX_SOURCE_SYMBOLS`].
     pub digests: Vec<SymbolDigest>,
 }
 

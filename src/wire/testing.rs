@@ -1,5 +1,4 @@
-//! What the tests of the message files share: a fixed header, and checks of golden bytes and of
-//! refused values.
+//! Shared by the tests of the message files: a fixed header, and checks of golden bytes and of refused values.
 
 use super::{DecodeError, Header, Message, MessageKind, PacketNumber, decode_plain, encode_plain};
 use crate::limits::HEADER_LEN;

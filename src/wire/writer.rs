@@ -1,24 +1,24 @@
-//! The counterpart of the reader: appends fields to a datagram. It does not check ranges;
-//! [`super::encode`] asserts that what was written decodes.
+//! The counterpart of the reader: appends fields to a datagram. It does not check ranges; [`super::encode_plain`]
+//! asserts in debug builds that the result decodes.
 
 use super::header::header_bytes;
 use super::{Header, MessageKind};
 use std::net::{IpAddr, SocketAddr};
 
-/// A datagram on its way out.
+/// A datagram that is being written.
 pub(super) struct Writer {
     bytes: Vec<u8>,
 }
 
 impl Writer {
-    /// A datagram that has its header and room for `len` bytes in all.
+    /// A datagram with its header, and room for `len` bytes in total.
     pub(super) fn new(header: Header, kind: MessageKind, len: usize) -> Self {
         let mut bytes = Vec::with_capacity(len);
         bytes.extend_from_slice(&header_bytes(header, kind as u8));
         Self { bytes }
     }
 
-    /// No datagram, but bytes that are written as one is.
+    /// Bytes in the same encoding, without a datagram's header.
     pub(super) const fn bare() -> Self {
         Self { bytes: Vec::new() }
     }
@@ -63,24 +63,24 @@ impl Writer {
         self.bytes(&text.as_bytes()[..end]);
     }
 
-    /// A u16 count. More items than that never fit the message, which `encode` asserts.
+    /// A u16 count. More items than that never fit the message, as `encode_plain` asserts.
     pub(super) fn count(&mut self, count: usize) {
         self.u16(count.min(usize::from(u16::MAX)) as u16);
     }
 
-    /// Makes room for a length that [`Writer::fill_len`] writes.
+    /// Reserves a length field that [`Writer::fill_len`] fills in.
     pub(super) fn reserve_u16(&mut self) -> usize {
         self.u16(0);
         self.bytes.len()
     }
 
-    /// Writes how many bytes have been added since [`Writer::reserve_u16`] gave `at`.
+    /// Writes the number of bytes that were added since [`Writer::reserve_u16`] returned `at`.
     pub(super) fn fill_len(&mut self, at: usize) {
         let len = (self.bytes.len() - at) as u16;
         self.bytes[at - 2..at].copy_from_slice(&len.to_be_bytes());
     }
 
-    /// Family, address and port; an IPv6 address loses its flow label and scope.
+    /// Family, address and port. Drops flow label and scope of an IPv6 address.
     pub(super) fn socket_addr(&mut self, addr: SocketAddr) {
         match addr.ip() {
             IpAddr::V4(ip) => {

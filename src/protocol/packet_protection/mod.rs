@@ -1,15 +1,15 @@
-//! What protects datagrams on their way: the sender's signature, seals for the group, seals between the
-//! sender and one device (docs/decisions/0012-keys.md).
+//! The protection of datagrams: the sender's signatures, seals for the group, seals between the sender and one
+//! device (docs/decisions/0012-keys.md). `docs/protocol.md` specifies it.
 //!
 //! ```text
-//!  said to all     header | body | signature         (a symbol: header | body)
+//!  to the group    header | body | signature         (a symbol: header | body)
 //!                  └─ with a group key: header | sealed(body | signature) | tag
-//!  between two     header | sealed(body) | tag
+//!  to one side     header | sealed(body) | tag
 //!  JOIN            header | agreement key | cookie | proof | sealed(body) | tag
 //! ```
 //!
-//! The nonce of a seal is the packet number, and everything in clear before the sealed part is bound to
-//! it. Each key seals one direction for one purpose in one session, so a number never comes twice.
+//! The nonce of a seal is the packet number. Its associated data is everything in clear before the sealed part. Each
+//! key seals one direction for one purpose in one session, so no number is used twice under one key.
 
 #[cfg(any(test, feature = "sim"))]
 pub mod fakes;
@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 const _: () = assert!(SIGNATURE_LEN == SIGNATURE_RESERVE && TAG_LEN == TAG_RESERVE);
 
-/// What each derived key is for; never used for anything else.
+/// The contexts of derived keys and hashes. Each is used for one purpose only.
 mod context {
     pub const ANNOUNCE: &str = "mcp 2026-11-21 announces of a session v1";
     pub const STREAM: &str = "mcp 2026-11-21 datagrams to the group v1";
@@ -43,32 +43,32 @@ mod context {
     pub const GROUP_IDENTITY: &str = "mcp 2026-11-21 identity of a group v1";
     pub const UP: &str = "mcp 2026-11-21 from a device to its sender v1";
     pub const DOWN: &str = "mcp 2026-11-21 from a sender to one device v1";
-    /// What is derived from the secret that a sender draws for its session.
+    /// Keys derived from the random secret of a sender's session.
     pub const AGREEMENT: &str = "mcp 2026-11-21 sender's half of an agreement v1";
     pub const TICKET: &str = "mcp 2026-11-21 tickets v1";
-    /// What is hashed and no secret.
+    /// Hashes of public data.
     pub const SESSION: &str = "mcp 2026-11-21 identifier of a session v1";
     pub const TRANSCRIPT: &str = "mcp 2026-11-21 transcript of a session v1";
     pub const COOKIE: &str = "mcp 2026-11-21 cookies v1";
 }
 
-/// The identifier of the session that a sender with this key begins with this half of an agreement and counter.
+/// The identifier of the session with this sender key, agreement key and counter.
 #[must_use]
 pub fn session_id(sender: &SenderKey, agreement: &AgreementKey, counter: Counter) -> SessionId {
     let id = bind(context::SESSION, &[&sender.0, &agreement.0, &counter.0.to_be_bytes()]);
     let [a, b, c, d, e, f, g, h, ..] = id;
-    // 0 is no session.
+    // 0 is not a valid identifier.
     SessionId(u64::from_be_bytes([a, b, c, d, e, f, g, h]).max(1))
 }
 
-/// What of an ANNOUNCE goes into the keys between its sender and each device.
+/// A hash of the constant fields of an ANNOUNCE, which the keys of each device depend on.
 type Transcript = [u8; 32];
 
 fn transcript(announce: &Announce) -> Transcript {
     bind(context::TRANSCRIPT, &[&announce.constants()])
 }
 
-/// A message as it is sent, but for its protection: now and then with an extension that means nothing.
+/// Encodes a message without its protection, sometimes with a grease extension.
 fn encode(header: Header, message: &Message<'_>) -> Vec<u8> {
     let mut datagram = encode_plain(header, message);
     if let Some(choice) = grease_choice(header).filter(|_| message.kind() != MessageKind::Symbol) {
@@ -77,7 +77,7 @@ fn encode(header: Header, message: &Message<'_>) -> Vec<u8> {
     datagram
 }
 
-/// How a message of this kind is protected when its sender says it to all.
+/// The protection of a message of this kind to the group.
 const fn to_all(kind: MessageKind, group: Option<Suite>) -> Protection {
     match group {
         Some(suite) => Protection::Group(suite),
@@ -86,7 +86,7 @@ const fn to_all(kind: MessageKind, group: Option<Suite>) -> Protection {
     }
 }
 
-/// Whether a message of this kind is signed when its sender says it to all.
+/// Whether a message of this kind to the group is signed.
 const fn is_signed(kind: MessageKind) -> bool {
     matches!(
         kind,
@@ -98,26 +98,26 @@ const fn is_signed(kind: MessageKind) -> bool {
     )
 }
 
-/// What a session's datagrams to the group are sealed with.
+/// The seals of a session's datagrams to the group.
 #[derive(Debug)]
 struct GroupSeals {
     stream: Arc<SealKey>,
     announce: SealKey,
 }
 
-/// What follows from the group key for one session; without one, from a key that everybody knows, where
-/// it protects against nothing but accidents.
+/// The secrets that a session derives from the group key. Without a group key they are derived from a public
+/// value, and protect only against accidents.
 #[derive(Debug)]
 struct Membership {
     join: Secret,
     device: Secret,
-    /// What a signature says of the group that its datagram is for.
+    /// The group identity in signatures.
     identity: GroupIdentity,
     seals: Option<GroupSeals>,
 }
 
-/// Tells groups apart in signatures without giving their keys away; zeros where there is no group key. A
-/// holder of the group key cannot pass off what was signed for nobody, or for another group, as signed for this one.
+/// Identifies a group in signatures without revealing its key; zeros without a group key. So a holder of the
+/// group key cannot pass a signed message of another group, or of none, off as one of this group.
 type GroupIdentity = [u8; 16];
 
 fn group_identity(group: Option<&Secret>) -> GroupIdentity {
@@ -150,7 +150,7 @@ impl Membership {
     }
 }
 
-/// What the sender and one device seal with.
+/// The seals between the sender and one device.
 #[derive(Debug)]
 pub struct DeviceKeys {
     suite: Suite,
@@ -174,7 +174,7 @@ impl DeviceKeys {
     }
 }
 
-/// Where the body of a datagram begins that is sealed between two.
+/// Where the sealed body of a datagram between the sender and one device begins.
 const fn clear_len(kind: MessageKind) -> usize {
     match kind {
         MessageKind::Join => HEADER_LEN + JOIN_CLEAR,
@@ -182,14 +182,14 @@ const fn clear_len(kind: MessageKind) -> usize {
     }
 }
 
-/// Seals all of a datagram from `clear` on; its header says already that it is sealed.
+/// Seals a datagram from `clear` on. Its header has its protection byte already.
 fn seal(key: &SealKey, number: u64, clear: usize, datagram: &mut Vec<u8>) {
     let (clear, body) = datagram.split_at_mut(clear);
     let tag = key.seal(number, clear, body);
     datagram.extend_from_slice(&tag);
 }
 
-/// Opens what [`seal`] made; `None` if it is not that.
+/// Opens a datagram that [`seal`] has sealed; `None` if it is not valid.
 fn open<'a>(key: &SealKey, number: u64, clear: usize, datagram: &'a mut [u8]) -> Option<&'a mut [u8]> {
     let (clear, sealed) = datagram.split_at_mut_checked(clear)?;
     key.open(number, clear, sealed)

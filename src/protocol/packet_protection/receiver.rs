@@ -1,5 +1,5 @@
-//! A device's side: it checks signatures, opens what is sealed for the group or for itself, and seals what
-//! it says.
+//! The device's side: checks signatures, opens what is sealed for the group or for this device, and seals the
+//! device's messages.
 
 use super::{
     DeviceKeys, GroupIdentity, Membership, SymbolSeal, Transcript, announce_key, clear_len, encode,
@@ -16,23 +16,23 @@ use crate::wire::{
 };
 use std::sync::Arc;
 
-/// A session that was announced by whoever has this key.
+/// An announced session.
 #[derive(Debug)]
 pub struct Found {
-    /// The announce, signed by its sender.
+    /// The announcement, whose signature was verified.
     pub announce: Announce,
-    /// The group key that it was sealed with, by its index.
+    /// The index of the group key that opened it.
     pub group_key: Option<usize>,
 }
 
-/// What a datagram of the session turned out to be.
+/// An opened datagram of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened<'a> {
     /// What follows the header.
     pub body: &'a [u8],
-    /// Signed or sealed: nobody else can have said it. A plain symbol is not.
+    /// Whether it was signed or sealed, so that nobody else can have made it. A plain symbol is not.
     pub authentic: bool,
-    /// Authentic, and nothing newer has been heard on its channel.
+    /// Whether it is authentic and newer than every other datagram of its channel.
     pub newest: bool,
 }
 
@@ -45,34 +45,34 @@ pub struct ReceiverSide {
     agreement: AgreementKey,
     membership: Membership,
     keys: DeviceKeys,
-    /// By channel: the group's, our own, and what is said to all others.
+    /// The replay windows of the group's channel, the device's own, and that of replies.
     windows: [ReplayWindow; 3],
     transcript: Transcript,
     own_channel: ChannelId,
 }
 
-/// Why no session was found in a datagram.
+/// Why a datagram announces no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FindError {
-    /// It is no announce, not meant for us, damaged or forged.
+    /// It is no announcement, not meant for this device, damaged or forged.
     Ignored,
-    /// This sender has signed an announce that asks for something that this program does not have.
+    /// This sender has signed an announcement that requires something that this program does not have.
     NotUnderstood(SenderKey, DecodeError),
-    /// The same, but the signature is of a kind that cannot be checked.
+    /// The announcement requires another signature algorithm, so its signature cannot be checked.
     SignedOtherwise(DecodeError),
 }
 
-/// As [`examine`], for those who do not ask why.
+/// As [`examine`], without the reason.
 #[must_use]
 pub fn find(groups: &[Secret], head: &Head, datagram: &mut [u8]) -> Option<Found> {
     examine(groups, head, datagram).ok()
 }
 
-/// Opens and verifies the announce of a session that is not known yet. With group keys, only sealed ones
-/// count. The caller bounds how often this is tried: it takes some 40 us.
+/// Opens and verifies the announcement of an unknown session. With group keys, only sealed announcements
+/// count. The caller bounds the number of calls: each takes some 40 us.
 ///
 /// # Errors
-/// When there is no such announce, or none that this program understands.
+/// If it is no such announcement, or none that this program understands.
 pub fn examine(groups: &[Secret], head: &Head, datagram: &mut [u8]) -> Result<Found, FindError> {
     if head.kind != MessageKind::Announce {
         return Err(FindError::Ignored);
@@ -86,7 +86,7 @@ pub fn examine(groups: &[Secret], head: &Head, datagram: &mut [u8]) -> Result<Fo
         _ => return Err(FindError::Ignored),
     };
     for (i, group) in groups.iter().enumerate() {
-        // Opening in place destroys what does not open.
+        // Opening in place destroys a datagram that does not open.
         let mut copy = datagram.to_vec();
         let key = announce_key(group, suite, head.header.session);
         if let Some(len) =
@@ -99,7 +99,8 @@ pub fn examine(groups: &[Secret], head: &Head, datagram: &mut [u8]) -> Result<Fo
     Err(FindError::Ignored)
 }
 
-/// An unsealed announce that is signed by the key it names, for this group, and whose session is its own.
+/// Verifies an unsealed announcement: it is signed by the key that it names, for this group, and its session
+/// identifier follows from its fields.
 fn verified_announce(head: &Head, datagram: &[u8], group: &GroupIdentity) -> Result<Announce, FindError> {
     let (plain, signature) = datagram.split_last_chunk::<SIGNATURE_LEN>().ok_or(FindError::Ignored)?;
     let body = plain.get(HEADER_LEN..).ok_or(FindError::Ignored)?;
@@ -120,8 +121,8 @@ fn verified_announce(head: &Head, datagram: &[u8], group: &GroupIdentity) -> Res
 }
 
 impl ReceiverSide {
-    /// Takes part in the session of an announce that [`find`] gave; `None` if its sender's half of the
-    /// agreement is no good. `random` is drawn for this session and used for nothing else.
+    /// Takes part in the session of an announcement from [`find`]. `None` if its agreement key is unusable.
+    /// `random` is drawn for this session and used for nothing else.
     #[must_use]
     pub fn new(
         session: SessionId,
@@ -155,19 +156,19 @@ impl ReceiverSide {
         self.session
     }
 
-    /// Whose session it is.
+    /// The session's sender.
     #[must_use]
     pub const fn sender(&self) -> SenderKey {
         self.sender
     }
 
-    /// Whether a later announce describes the same session, in all that does not change.
+    /// Whether a later announcement has the same constant fields.
     #[must_use]
     pub fn agrees(&self, announce: &Announce) -> bool {
         transcript(announce) == self.transcript
     }
 
-    /// This run's half of the agreement.
+    /// This run's agreement key.
     #[must_use]
     pub const fn agreement(&self) -> AgreementKey {
         self.agreement
@@ -179,18 +180,18 @@ impl ReceiverSide {
         self.membership.seals.is_some()
     }
 
-    /// The channel that the sender gave us; 0 as long as it has not.
+    /// The device's channel; 0 until it is admitted.
     #[must_use]
     pub const fn own_channel(&self) -> ChannelId {
         self.own_channel
     }
 
-    /// Takes the channel that an ADMIT gave.
+    /// Sets the channel from an ADMIT.
     pub fn admitted(&mut self, channel: ChannelId) {
         self.own_channel = channel;
     }
 
-    /// What the group's symbols are sealed with, if they are: any member can forge them. For tests.
+    /// The seal of the group's symbols, if there is one. For tests: any member can forge symbols.
     #[doc(hidden)]
     #[must_use]
     pub fn symbols(&self) -> Option<SymbolSeal> {
@@ -198,13 +199,13 @@ impl ReceiverSide {
         Some(SymbolSeal { key: Arc::clone(&seals.stream), protection: Protection::Group(self.suite) })
     }
 
-    /// A join, with the cookie that the sender asked for.
+    /// A JOIN with a cookie.
     #[must_use]
     pub fn join(&self, header: Header, cookie: Cookie, join: Join) -> Vec<u8> {
         self.join_of(header, cookie, &encode(header, &join.into()))
     }
 
-    /// The same of a datagram that nothing protects yet.
+    /// Protects an encoded JOIN.
     pub(super) fn join_of(&self, header: Header, cookie: Cookie, plain: &[u8]) -> Vec<u8> {
         let mut datagram = plain[..HEADER_LEN].to_vec();
         Protection::Join(self.suite).mark(&mut datagram);
@@ -218,14 +219,14 @@ impl ReceiverSide {
         datagram
     }
 
-    /// A message that only the sender can read, and that only we can have said.
+    /// A message from this device, sealed for the sender.
     #[must_use]
     pub fn message(&self, counter: u64, message: &Message<'_>) -> Vec<u8> {
         let packet_number = crate::wire::PacketNumber::new(self.own_channel, counter);
         self.for_sender(encode(Header { session: self.session, packet_number }, message))
     }
 
-    /// The same of a datagram that nothing protects yet.
+    /// Protects an encoded message to the sender.
     pub(super) fn for_sender(&self, mut datagram: Vec<u8>) -> Vec<u8> {
         let Ok(head) = wire::head(&datagram) else { return datagram };
         Protection::Device(self.suite).mark(&mut datagram);
@@ -242,9 +243,9 @@ impl ReceiverSide {
         }
     }
 
-    /// Opens a datagram of this session and checks its signature: in the order session (the caller's),
-    /// window, seal, signature. `may_verify` is asked before a signature is checked that no seal vouches for.
-    /// `None`: it is forged, replayed, damaged, or not for us.
+    /// Opens a datagram of this session and checks its signature. The order is session (the caller's check),
+    /// replay window, seal, signature. `may_verify` is called before a signature without a seal is checked.
+    /// `None` if the datagram is forged, replayed, damaged, or not for this device.
     pub fn open<'a>(
         &mut self,
         head: &Head,
@@ -263,7 +264,8 @@ impl ReceiverSide {
         }
         let mut authentic = true;
         let len = if protection.is_device() {
-            // What is said to one is not signed, and what is signed is not said to one.
+            // A message sealed for one device is never of a signed kind, except POLL and ABORT, which exist
+            // in both forms.
             let for_one = matches!(
                 kind,
                 MessageKind::Admit | MessageKind::Poll | MessageKind::Acknowledge | MessageKind::Abort
@@ -297,10 +299,11 @@ impl ReceiverSide {
                     }
                     plain.len()
                 }
-                // A symbol is checked with its block; a retry is not believed, only given back.
+                // A symbol is checked with its block. A RETRY need not be authentic: the device only returns
+                // its cookie.
                 MessageKind::Symbol => len,
                 MessageKind::Retry => {
-                    // Any member can seal one: it must not move the window either.
+                    // Any member can seal a RETRY, so it must not move the window either.
                     authentic = false;
                     len
                 }
@@ -309,7 +312,8 @@ impl ReceiverSide {
         };
         let mut newest = false;
         if kind == MessageKind::Symbol {
-            // Any member of the group can forge one: it must not push what the sender signs out of the window.
+            // Any member can forge a symbol, so it must not push the sender's signed messages out of the
+            // window.
             let window = self.window(number.channel())?;
             if number.counter() < window.end() && !window.note(number.counter()) {
                 return None;

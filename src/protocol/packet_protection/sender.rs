@@ -1,4 +1,4 @@
-//! The sender's side: it signs, seals for the group, and seals for and opens from each device.
+//! The sender's side: signs, seals for the group, and seals for and opens from each device.
 
 use super::{
     DeviceKeys, Membership, Transcript, clear_len, context, encode, is_signed, open, seal, session_id,
@@ -14,12 +14,12 @@ use crate::wire::{self, Announce, Head, Header, Message, MessageKind, Protection
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// What symbols are sealed with.
+/// The seal of symbols.
 #[derive(Clone, Debug)]
 pub struct SymbolSeal {
-    /// The group's key.
+    /// The key for datagrams to the group.
     pub key: Arc<SealKey>,
-    /// What each header says of it.
+    /// The protection in their headers.
     pub protection: Protection,
 }
 
@@ -37,17 +37,18 @@ pub struct SenderSide {
     transcript: Transcript,
 }
 
-/// The part of a join that travels in clear.
+/// The clear part of a JOIN.
 #[derive(Clone, Copy, Debug)]
 pub struct JoinClear {
-    /// The device's half of the agreement.
+    /// The device's agreement key.
     pub agreement: AgreementKey,
-    /// Whether it has given back the cookie of the address that it speaks from.
+    /// Whether its cookie is the one for the address that it came from.
     pub reachable: bool,
 }
 
 impl SenderSide {
-    /// Of a session. `random` is drawn for it and used for nothing else; [`SenderSide::announce`] comes next.
+    /// The sender's side of a session. `random` is drawn for it and used for nothing else. Call
+    /// [`SenderSide::announce`] next.
     #[must_use]
     pub fn new(
         counter: Counter,
@@ -65,55 +66,55 @@ impl SenderSide {
         Self { session, counter, signing_key, agreement, suite, membership, secret, cookies, transcript }
     }
 
-    /// Binds the keys of all devices that join from now on to what the session is announced as.
+    /// Binds the keys of all devices that join from now on to the announcement's constant fields.
     pub fn announce(&mut self, announce: &Announce) {
         self.transcript = transcript(announce);
     }
 
-    /// What tells the session apart from others of this sender.
+    /// The session counter.
     #[must_use]
     pub const fn counter(&self) -> Counter {
         self.counter
     }
 
-    /// What gives the row of the device with this key to whoever presents it.
+    /// The ticket of the device with this agreement key.
     #[must_use]
     pub fn ticket(&self, device: &AgreementKey) -> Ticket {
         Ticket(self.secret.derive(context::TICKET, &[]).proof(&[&device.0]))
     }
 
-    /// Who the sender is.
+    /// The sender's key.
     #[must_use]
     pub fn key(&self) -> SenderKey {
         self.signing_key.public()
     }
 
-    /// What devices need to agree with it.
+    /// The session's agreement key.
     #[must_use]
     pub fn agreement(&self) -> AgreementKey {
         self.agreement.public()
     }
 
-    /// How single devices are spoken to.
+    /// The AEAD of all seals.
     #[must_use]
     pub const fn suite(&self) -> Suite {
         self.suite
     }
 
-    /// What the group's symbols are sealed with, if the session has a group key.
+    /// The seal of the group's symbols, if the session has a group key.
     #[must_use]
     pub fn symbols(&self) -> Option<SymbolSeal> {
         let seals = self.membership.seals.as_ref()?;
         Some(SymbolSeal { key: Arc::clone(&seals.stream), protection: Protection::Group(self.suite) })
     }
 
-    /// A message for all, or for one, that whoever it reaches may read.
+    /// Encodes and protects a message that is not sealed for one device.
     #[must_use]
     pub fn to_all(&self, header: Header, message: &Message<'_>) -> Vec<u8> {
         self.for_all(encode(header, message))
     }
 
-    /// The same of a datagram that nothing protects yet.
+    /// Protects an encoded message that is not sealed for one device.
     pub(super) fn for_all(&self, mut datagram: Vec<u8>) -> Vec<u8> {
         let Ok(head) = wire::head(&datagram) else { return datagram };
         to_all(head.kind, self.membership.seals.as_ref().map(|_| self.suite)).mark(&mut datagram);
@@ -129,7 +130,7 @@ impl SenderSide {
         datagram
     }
 
-    /// A datagram of a kind that means nothing, protected as the others are.
+    /// A grease datagram, protected like a symbol.
     #[must_use]
     pub fn grease(&self, header: Header) -> Vec<u8> {
         let mut datagram = grease_datagram(header, header.packet_number.counter());
@@ -140,13 +141,13 @@ impl SenderSide {
         datagram
     }
 
-    /// A message that only the device with these keys can read.
+    /// Encodes a message and seals it for the device with these keys.
     #[must_use]
     pub fn to_one(&self, keys: &DeviceKeys, header: Header, message: &Message<'_>) -> Vec<u8> {
         self.for_one(keys, encode(header, message))
     }
 
-    /// The same of a datagram that nothing protects yet.
+    /// Seals an encoded message for one device.
     pub(super) fn for_one(&self, keys: &DeviceKeys, mut datagram: Vec<u8>) -> Vec<u8> {
         let Ok(head) = wire::head(&datagram) else { return datagram };
         Protection::Device(self.suite).mark(&mut datagram);
@@ -164,8 +165,8 @@ impl SenderSide {
         Cookie(self.cookies.proof(&[&ip.octets(), &at.port().to_be_bytes(), &device.0]))
     }
 
-    /// Reads what a join shows in clear; `None` if it is too short or does not prove the group key. Costs
-    /// two short hashes: strangers get no further.
+    /// Reads the clear part of a JOIN. `None` if it is too short or does not prove the group key. Costs two
+    /// short hashes, which is all that an unknown device can cause.
     #[must_use]
     pub fn join_clear(&self, from: SocketAddr, datagram: &[u8]) -> Option<JoinClear> {
         let (header, rest) = datagram.split_first_chunk::<HEADER_LEN>()?;
@@ -180,7 +181,7 @@ impl SenderSide {
         Some(JoinClear { agreement, reachable })
     }
 
-    /// Agrees on keys with a device, which takes some 40 us; `None` for a key that is no good.
+    /// Agrees on keys with a device, which takes some 40 us. `None` if its key is unusable.
     #[must_use]
     pub fn agree(&self, device: &AgreementKey) -> Option<DeviceKeys> {
         let shared = self.agreement.shared(device)?;
@@ -193,7 +194,7 @@ impl SenderSide {
         ))
     }
 
-    /// Opens what the device with these keys says, a join too; the body, if it is what it was.
+    /// Opens a datagram from the device with these keys, a JOIN included. Returns its body if it is valid.
     #[must_use]
     pub fn from_one<'a>(keys: &DeviceKeys, head: &Head, datagram: &'a mut [u8]) -> Option<&'a [u8]> {
         let expected = match head.kind {

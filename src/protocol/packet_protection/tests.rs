@@ -1,4 +1,4 @@
-//! What gets through, and what does not: with a group key and without.
+//! Which datagrams pass and which do not, with a group key and without.
 
 use super::fakes::{announce_of, any_join};
 use super::*;

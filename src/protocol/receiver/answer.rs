@@ -1,4 +1,4 @@
-//! The answer to a poll: what is lacking, in one datagram, unless it is covered already.
+//! The answer to a poll: what the device lacks and repair advertisements do not cover, in one datagram.
 
 use super::blocks::{Blocks, Missing};
 use crate::limits::MAX_CONTROL;
@@ -7,13 +7,13 @@ use crate::units::BlockIndex;
 use crate::wire::{Deficit, Nak, PacketNumber, PageRange, Poll, RepairAdvertisement};
 use std::collections::BTreeMap;
 
-/// Deficits up to this many runs of missing source symbols are told with their ids.
+/// Most runs of missing source symbols that a deficit names. A deficit with more names none.
 const MAX_RUNS: usize = 24;
 
-/// And where nothing else helps, this many of the runs, whatever their number.
+/// Most runs named of a block that only source symbols can complete.
 const MAX_SOURCE_RUNS: usize = 128;
 
-/// Runs as they are told, up to `most`.
+/// The first `most` runs, as a NAK has them.
 fn named(runs: Vec<(u32, u32)>, most: usize) -> Vec<(u16, u16)> {
     let runs = runs.into_iter().take(most);
     runs.filter_map(|(first, count)| Some((first.try_into().ok()?, count.try_into().ok()?))).collect()
@@ -28,7 +28,7 @@ pub(super) struct PendingAnswer {
     position: u32,
     want_esis: bool,
     arrived: Time,
-    /// Fresh symbols that others' answers have already brought about, by block.
+    /// Advertised fresh symbols, by block.
     advertised: BTreeMap<u32, u32>,
 }
 
@@ -47,7 +47,7 @@ impl PendingAnswer {
         answer
     }
 
-    /// Notes what the sender has advertised meanwhile.
+    /// Notes repair advertisements that arrive while the answer waits.
     pub fn note_advertised(&mut self, round: u32, advertised: &[RepairAdvertisement]) {
         if round == self.round {
             self.advertised.extend(advertised.iter().map(|p| (p.block.0, u32::from(p.symbols))));
@@ -58,7 +58,7 @@ impl PendingAnswer {
         self.advertised.get(&block).is_some_and(|&advertised| advertised >= deficit)
     }
 
-    /// The summary of what `blocks` lack; none if there is nothing to say and `always` is not set.
+    /// The summary of what `blocks` lack. `None` if they lack nothing and `always` is not set.
     pub fn nak(&self, blocks: &Blocks, now: Time, always: bool) -> Option<Nak> {
         let ack_delay = now.since(self.arrived).as_micros();
         let mut nak = Nak {
@@ -71,7 +71,7 @@ impl PendingAnswer {
         };
         let mut room = MAX_CONTROL - Nak::FIXED_LEN;
         for (first, count) in blocks.missing_pages(self.position) {
-            // Pages may take half the datagram: blocks are what takes time to send.
+            // Pages may take half of the datagram; the blocks are what takes time to send.
             if room < MAX_CONTROL / 2 {
                 break;
             }
@@ -100,7 +100,8 @@ impl PendingAnswer {
                 (!covered).then_some(Deficit::Whole { first: BlockIndex(first), count })
             }
             Missing::Sources(assembly) => {
-                // As many as fit with room to spare; the rest is asked for when these have come.
+                // As many runs as fit with room to spare. The rest is requested when these symbols have
+                // arrived.
                 let missing = named(assembly.missing(), MAX_SOURCE_RUNS);
                 (!missing.is_empty()).then(|| Deficit::Sources { block: assembly.block(), missing })
             }
@@ -109,8 +110,8 @@ impl PendingAnswer {
                 if self.covers(assembly.block().0, deficit) {
                     return None;
                 }
-                // With repair symbols in hand, any few of the missing source symbols would do: then
-                // their ids say nothing of what it takes.
+                // With repair symbols in hand, any few of the missing source symbols would do, so their ESIs
+                // do not show how many are needed.
                 let wanted = self.want_esis && assembly.held_repair() == 0;
                 let runs = if wanted { assembly.missing() } else { Vec::new() };
                 let missing = if runs.len() <= MAX_RUNS { named(runs, MAX_RUNS) } else { Vec::new() };

@@ -1,15 +1,14 @@
-//! The blocks of the object on their way in: which are empty, partial, with a worker, stored,
-//! verified; the bounded pool of buffers; the chaining values.
+//! The incoming blocks of the object: the state of each, the bounded pool of buffers, the chaining values.
 //!
 //! ```text
 //!  empty ──symbol──► partial ──enough──► job ──stored──► verified
-//!                      │  ▲  ▲            │  └ its page has not come: waits with its value
+//!                      │  ▲  ▲            │  └ without its page: waits with its value
 //!                      ▼  │  │undecodable │
 //!                    spilled └────────────┤
 //!                         ▲               ▼ disagrees with its chaining value
 //!                         └─ sifted ── suspect
 //! ```
-//! Blocks that the device may hold already are in `resume`: they are not asked for until it is known.
+//! `resume` has the blocks that may be on the disk already. They are not requested until they are checked.
 
 mod missing;
 mod provisional;
@@ -30,54 +29,54 @@ use suspects::Suspects;
 
 /// Fewest buffers, whatever their size.
 const MIN_BUFFERS: usize = 4;
-/// Buffers are used in turn, about so many bytes of them. Memory that a device has just read is
-/// slow to write to (in virtual machines above all), and is less so when it has rested.
+/// Buffers are used in rotation, about this many bytes of them. Memory that a device has just read is slow to
+/// write, above all in virtual machines, and less so after a while.
 const ROTATION_BYTES: usize = 16 << 20;
-/// A block that disagreed with its chaining value so often is not damage on the way.
+/// A block that has disagreed with its chaining value this often was not damaged on the way.
 const MAX_REJECTIONS: u32 = 16;
 
-/// What became of a symbol.
+/// The result of adding a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// It is held.
+    /// It was stored.
     New,
-    /// Not needed (any more).
+    /// It is not needed.
     Needless,
-    /// It disagrees with its digest, or has none where only those that have count.
+    /// It disagrees with its digest, or is a repair symbol of a block that accepts only symbols with digests.
     Forged,
-    /// There was no buffer for it.
+    /// No buffer was free.
     Overrun,
 }
 
-/// What became of a block.
+/// The result of checking a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BlockCheck {
     Verified,
-    /// Its page has not come.
+    /// Its page has not arrived.
     Waiting,
-    /// It disagreed: what is wrong in it is fetched again.
+    /// It disagreed. The wrong part is fetched again.
     Rejected,
-    /// It disagrees time and again.
+    /// It has disagreed too often.
     Hopeless,
 }
 
 #[derive(Debug)]
 pub(super) struct Blocks {
     layout: Layout,
-    /// With a worker, stored or verified: nothing is to be asked for.
+    /// Blocks that are with a worker, stored or verified: nothing of them is requested.
     settled: BitSet,
     verified: BitSet,
-    /// In the part file, their page yet to come.
+    /// Blocks in the part file without their page.
     stored: BTreeMap<u32, Digest>,
     partial: BTreeMap<u32, BlockAssembly>,
-    /// Partial blocks that hold a buffer, the one begun first in front.
+    /// Partial blocks with a buffer, the earliest begun in front.
     buffered: VecDeque<u32>,
-    /// The one that has rested longest in front.
+    /// Free buffers, the one unused the longest in front.
     free: VecDeque<Buffer>,
     /// Buffers in the pool, in partial blocks and with workers.
     buffers: usize,
     max_buffers: usize,
-    /// Buffers made before one is used again.
+    /// Buffers to allocate before one is reused.
     rotation: usize,
     spilling: usize,
     pages: BTreeMap<u32, Vec<Digest>>,
@@ -85,11 +84,11 @@ pub(super) struct Blocks {
     verified_bytes: u64,
     received_symbols: u64,
     resume: Candidates,
-    /// Bytes of verified blocks that were here already.
+    /// Bytes of verified blocks that were on the disk already.
     resumed_bytes: u64,
     likely: Option<Arc<Likely>>,
     suspects: Suspects,
-    /// There is no part file yet: what arrives stays in the buffers.
+    /// There is no part file yet: symbols stay in the buffers.
     provisional: bool,
 }
 
@@ -123,8 +122,8 @@ impl Blocks {
         }
     }
 
-    /// Blocks that may be here already; of those whose page has come, those that are known for certain
-    /// count at once.
+    /// Adds the blocks that may be on the disk already. Of those whose page has arrived, blocks with known
+    /// values count at once.
     pub fn resume_from(&mut self, candidates: Candidates) {
         self.resume = candidates;
         for page in self.pages.keys().copied().collect::<Vec<_>>() {
@@ -132,8 +131,8 @@ impl Blocks {
         }
     }
 
-    /// Goes on with the same part file in another session of the same object and block size: what is
-    /// verified or stored is a candidate there whose value is known. No job may be under way.
+    /// Continues with the same part file in another session of the same object and block size. Verified and
+    /// stored blocks become candidates with known values. No job may be in progress.
     pub fn carry_over(self, layout: Layout, buffer_bytes: usize) -> Self {
         let mut next = Self::new(layout, buffer_bytes);
         let verified = self.verified.runs(true).flat_map(|(first, count)| first..first + count);
@@ -149,7 +148,7 @@ impl Blocks {
         next
     }
 
-    /// Whether the device may hold anything: then the sender need not stream all of it.
+    /// Whether the device may hold some of the object. Then the sender need not stream all of it.
     pub const fn has_any(&self) -> bool {
         self.resume.count() > 0 || self.verified.count() > 0
     }
@@ -157,17 +156,17 @@ impl Blocks {
     pub const fn candidates(&self) -> u32 {
         self.resume.count()
     }
-    /// Bytes in the part file that the next run would probably not have to fetch.
+    /// Bytes in the part file that the next run would probably not need to fetch.
     pub fn worth_keeping(&self) -> u64 {
         let unjudged = u64::from(self.resume.count_in_part()) << self.layout.block_log2();
         (self.verified_bytes + unjudged).min(self.layout.object_size())
     }
-    /// Bytes of verified blocks that were here already.
+    /// Bytes of verified blocks that were on the disk already.
     pub const fn resumed_bytes(&self) -> u64 {
         self.resumed_bytes
     }
 
-    /// From now on, buffers take no memory for symbols that are as in `likely`.
+    /// From now on, buffers take no memory for symbols that equal those of `likely`.
     pub fn liken(&mut self, likely: Option<Arc<Likely>>) {
         self.likely = likely;
     }
@@ -188,20 +187,20 @@ impl Blocks {
     pub const fn all_verified(&self) -> bool {
         self.verified.is_full()
     }
-    /// Bytes of block buffers held now, those with workers included.
+    /// Bytes of block buffers at present, those with workers included.
     pub fn buffered_bytes(&self) -> usize {
         let size = self.layout.source_symbols(BlockIndex(0)) as usize;
         self.buffers * size * usize::from(self.layout.symbol_size())
     }
 
-    /// The root hash that the chaining values give, once all pages are there.
+    /// The root hash of the chaining values, once all pages have arrived.
     pub fn root(&self) -> Option<Digest> {
         let values: Vec<Digest> = self.pages.values().flatten().copied().collect();
         (values.len() == self.layout.block_count() as usize).then(|| crate::crypto::digest::root(&values))
     }
 
-    /// Takes a symbol in; its length has been checked. The job to be done if it made its block
-    /// complete, or if room must be made.
+    /// Adds a symbol, whose length has been checked. Returns a job if the symbol completed its block, or if
+    /// room must be made.
     pub fn add(&mut self, block: BlockIndex, id: Esi, payload: &[u8]) -> (Taken, Option<ReceiverJob>) {
         if self.settled.contains(block.0) {
             return (Taken::Needless, None);
@@ -232,7 +231,7 @@ impl Blocks {
         let Some(assembly) = self.partial.get_mut(&block.0) else { return (Taken::Overrun, None) };
         match assembly.add(id, payload) {
             Added::New => self.received_symbols += 1,
-            // A source symbol in place of a spilled repair symbol may be the last one missing.
+            // A source symbol that replaces a spilled repair symbol may have been the last one missing.
             Added::Duplicate if assembly.deficit() == 0 => {}
             Added::Duplicate => return (Taken::Needless, None),
             Added::NoRoom => return (Taken::Overrun, None),
@@ -251,7 +250,7 @@ impl Blocks {
         self.buffered.retain(|&b| b != block.0);
         self.settled.insert(block.0);
         self.resume.give_up(block.0);
-        // What a worker is reading stays as it is.
+        // The place of a block that a worker is reading stays unchanged.
         let keep = !self.resume.is_checking(block.0);
         let (expected, pressed) = (self.expected(block), self.is_pressed());
         Some(ReceiverJob::Store { assembly, expected, keep, pressed })
@@ -262,7 +261,7 @@ impl Blocks {
         self.free_buffers() < self.max_buffers / 2
     }
 
-    /// The next candidate to be looked at, if it is time for one.
+    /// The next candidate to check, if it is time for one.
     pub fn next_check(&mut self) -> Option<ReceiverJob> {
         let pressed = self.is_pressed();
         while let Some((block, in_part)) = self.resume.next_check(pressed) {
@@ -274,7 +273,7 @@ impl Blocks {
         None
     }
 
-    /// A candidate was looked at.
+    /// Takes the result of checking a candidate.
     pub fn checked(&mut self, block: BlockIndex, agrees: bool) {
         self.resume.checked(block);
         if agrees && self.verify(block) {
@@ -282,7 +281,7 @@ impl Blocks {
         }
     }
 
-    /// The block is in the part file as it should be, however that came; true if that is new.
+    /// Marks a block as verified in the part file. True if it was not.
     fn verify(&mut self, block: BlockIndex) -> bool {
         self.settled.insert(block.0);
         self.rejections.remove(&block.0);
@@ -300,7 +299,7 @@ impl Blocks {
         new
     }
 
-    /// Judges the candidates of a page that is there now.
+    /// Compares the candidates of a page that has arrived.
     fn judge_held(&mut self, page: u32) {
         let first = page * HASHES_PER_PAGE;
         let values = self.pages.get(&page).cloned().unwrap_or_default();
@@ -319,7 +318,7 @@ impl Blocks {
         self.free.pop_front()
     }
 
-    /// Whether what is free would not last until a spill is done.
+    /// Whether the free buffers would run out before a spill is done.
     fn is_short_of_buffers(&self) -> bool {
         self.free_buffers() + self.spilling < (self.max_buffers / 8).max(1)
     }
@@ -328,7 +327,7 @@ impl Blocks {
         self.free.len() + (self.max_buffers - self.buffers)
     }
 
-    /// Moves the partial block begun first to the part file.
+    /// Spills the earliest begun partial block to the part file.
     fn spill_oldest(&mut self) -> Option<ReceiverJob> {
         if self.spilling >= (self.max_buffers / 4).max(1) {
             return None;
@@ -339,12 +338,12 @@ impl Blocks {
         let block = self.buffered.remove(at)?;
         self.resume.give_up(block);
         self.spilling += 1;
-        // Nothing is taken or asked for until it is back.
+        // No symbol is added or requested until the spill is done.
         self.settled.insert(block);
         self.partial.remove(&block).map(ReceiverJob::Spill)
     }
 
-    /// A spill is done; the block takes symbols again.
+    /// Takes a finished spill. The block accepts symbols again.
     pub fn spilled(&mut self, assembly: BlockAssembly, buffer: Buffer) {
         self.spilling = self.spilling.saturating_sub(1);
         self.free.push_back(buffer);
@@ -353,7 +352,7 @@ impl Blocks {
         self.partial.insert(block, assembly);
     }
 
-    /// The symbols of a block did not suffice.
+    /// The symbols of a block were not enough to decode it.
     pub fn undecodable(&mut self, mut assembly: BlockAssembly) {
         let block = assembly.block().0;
         if self.verified.contains(block) {
@@ -367,7 +366,7 @@ impl Blocks {
         self.partial.insert(block, assembly);
     }
 
-    /// A block is in the part file.
+    /// Takes a block that was stored in the part file.
     pub fn stored(&mut self, block: BlockIndex, value: Digest, buffer: Buffer) -> BlockCheck {
         self.free.push_back(buffer);
         match self.expected(block) {
@@ -388,7 +387,7 @@ impl Blocks {
         BlockCheck::Verified
     }
 
-    /// A block disagreed; `kept` says which of its symbols were received, if it is in the part file.
+    /// Takes a block that disagreed. `kept` has its received symbols, if it is in the part file.
     pub fn mismatched(&mut self, block: BlockIndex, buffer: Buffer, kept: Option<BitSet>) -> BlockCheck {
         self.free.push_back(buffer);
         self.reject(block, kept)
@@ -396,11 +395,11 @@ impl Blocks {
 
     fn reject(&mut self, block: BlockIndex, kept: Option<BitSet>) -> BlockCheck {
         if self.verified.contains(block.0) {
-            // It was here already.
+            // It was on the disk already.
             return BlockCheck::Verified;
         }
         match kept {
-            // Nothing is taken or asked for until it is known which of its symbols are right.
+            // No symbol is added or requested until the wrong symbols are known.
             Some(received) => self.suspects.suspect(block.0, received),
             None => {
                 self.settled.remove(block.0);
@@ -418,12 +417,12 @@ impl Blocks {
         page.get((block.0 % HASHES_PER_PAGE) as usize).copied()
     }
 
-    /// Takes a page in, the first of its kind; what became of the blocks that waited for it.
+    /// Adds a page; later copies are ignored. Returns the results of the blocks that waited for it.
     pub fn add_page(&mut self, page: HashPage) -> Vec<(BlockIndex, BlockCheck)> {
         let count = self.layout.block_count();
         let end = page.first.0.saturating_add(HASHES_PER_PAGE).min(count);
         let whole = page.first.0 < count && page.blocks.len() == (end - page.first.0) as usize;
-        // Other forms are for those who have the capability.
+        // Other codings need the capability.
         let raw = (page.first.0..).zip(&page.blocks).all(|(block, entry)| {
             entry.coding == Coding::Raw
                 && u32::from(entry.coded_k) == self.layout.source_symbols(BlockIndex(block))

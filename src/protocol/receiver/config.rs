@@ -1,4 +1,4 @@
-//! What the surface tells a receiver.
+//! Configuration of a receiver.
 
 use crate::crypto::derive::Secret;
 use crate::limits::RECEIVER_BUFFER_BYTES;
@@ -7,38 +7,37 @@ use crate::units::{DeviceId, SessionId};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Everything a [`super::Receiver`] needs to know; it draws and looks up nothing itself.
+/// Everything that a [`super::Receiver`] needs to know. It draws and looks up nothing itself.
 #[derive(Clone, Debug)]
 pub struct ReceiverConfig {
-    /// Seed of all its random choices.
+    /// The seed of all random choices.
     pub seed: u64,
     /// The device's stable identifier.
     pub device: DeviceId,
     /// Its name for people; at most 64 bytes.
     pub label: String,
-    /// No sender by then: give up.
+    /// The receiver gives up if it has found no sender after this time.
     pub timeout: Duration,
-    /// Where announces are looked for.
+    /// The groups to listen to for announcements.
     pub groups: Vec<SocketAddr>,
-    /// Take part only in a session whose data goes to this address.
+    /// If set, only a session with this data address counts.
     pub only: Option<IpAddr>,
-    /// Bytes of block buffers, those inside jobs included; four blocks at the least.
+    /// Bytes of block buffers, those inside jobs included; at least four blocks.
     pub buffer_bytes: usize,
-    /// Random bytes, drawn for this run: what the device's half of each agreement comes from. They tell one
-    /// run of a device from another.
+    /// Random bytes of this run. The device's agreement key of each session is derived from them. They
+    /// distinguish the runs of a device.
     pub agreement: [u8; 32],
-    /// Group keys to try. If there are any, only sessions sealed with one of them are taken.
+    /// The group keys to try. If there are any, only sessions sealed with one of them count.
     pub group_keys: Vec<Secret>,
-    /// Whom files are taken from.
+    /// The senders to accept.
     pub trust: Trust,
-    /// Take part in this session only; none: the first that will do.
+    /// If set, only this session counts; otherwise the first acceptable one.
     pub wanted: Option<SessionId>,
 }
 
 impl ReceiverConfig {
-    /// What a receiver cannot do without: its identifier and label, where to listen, a seed and random bytes
-    /// for its agreements. The rest has its default: a minute to find a sender, nothing sealed, and trust in
-    /// anybody.
+    /// The fields that have no default: identifier, label, groups, seed and random bytes. By default the
+    /// receiver waits a minute for a sender, has no group key, and trusts every sender.
     #[must_use]
     pub fn new(
         (device, label): (DeviceId, String),

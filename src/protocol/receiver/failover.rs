@@ -1,10 +1,10 @@
-//! Going over to another session of the same object: the sender was killed and started again.
+//! Failover to another session of the same object, after the sender was killed and started again.
 //!
-//! While the sender is silent, other sessions of it are joined as provisional ones without leaving this one.
-//! The first that admits us takes its place: the part file stays open, and what is verified in it is a candidate
-//! of the new session whose value is known, so that nothing is read again. Own packet numbers go on: an
-//! announcement may lead back to a session that was left, whose keys are the same again, and no number may be
-//! used twice under them.
+//! While its sender is silent, the receiver joins other sessions of that sender as provisional ones, without leaving
+//! its own. The first session that admits it replaces the old one. The part file stays open. Verified blocks become
+//! candidates of the new session with known values, so nothing is read again. The receiver's packet numbers
+//! continue: it may come back to a session that it has left, with the same keys, and no number may be used
+//! twice under one key.
 
 use super::{Receiver, State};
 use crate::protocol::event::ReceiverEvent;
@@ -12,11 +12,12 @@ use crate::time::Time;
 use crate::units::SessionId;
 use std::time::Duration;
 
-/// A sender announces itself four times in this time at the least: one that says nothing may be gone.
+/// A sender announces itself at least four times in this time. A silent one may be gone.
 const SUSPICIOUS_SILENCE: Duration = Duration::from_secs(1);
 
 impl Receiver {
-    /// Whether the session of an announce would be of use: there is none, or its sender is silent.
+    /// Whether the session of an announcement would be useful: the receiver has none, or its sender is
+    /// silent.
     pub(super) fn looks_for(&self, now: Time, session: SessionId) -> bool {
         match (&self.state, &self.session) {
             (State::Seeking, _) => true,
@@ -25,8 +26,8 @@ impl Receiver {
         }
     }
 
-    /// Leaves the session for one that has admitted us, if there is one. Workers must be idle: what they bring
-    /// would be of the old session.
+    /// Leaves the session for one that has admitted the device, if there is one. Workers must be idle: their
+    /// results belong to the old session.
     pub(super) fn go_over(&mut self, now: Time) {
         let (State::Receiving, 0) = (&self.state, self.jobs_in_flight) else { return };
         let Some(id) = self.provisional.admitted() else { return };

@@ -1,4 +1,4 @@
-//! What the receiver makes of finished jobs.
+//! Handles the results of jobs.
 
 use super::blocks::Blocks;
 use super::resume::Candidates;
@@ -8,7 +8,7 @@ use crate::time::Time;
 use crate::wire::AbortCode;
 
 impl Receiver {
-    /// A job has ended.
+    /// Takes the result of a job.
     pub(super) fn job_done(&mut self, now: Time, done: ReceiverDone) {
         if let ReceiverDone::WorkerDied(text) = done {
             self.fail(AbortCode::Internal, text, now);
@@ -34,7 +34,7 @@ impl Receiver {
             }
             match (done, &mut self.blocks) {
                 (ReceiverDone::Kept, Some(blocks)) => self.kept = blocks.worth_keeping(),
-                // What is good in the part file decides whether it is kept.
+                // The contents of the part file decide whether it is kept.
                 (ReceiverDone::Opened { written, earlier }, Some(blocks)) => {
                     blocks.resume_from(Candidates::new(written, earlier, blocks.layout().block_count()));
                 }
@@ -78,7 +78,7 @@ impl Receiver {
         }
     }
 
-    /// The part file is there: what has arrived until now goes into it.
+    /// The part file exists now. Stores the complete blocks in it.
     fn opened(&mut self) {
         self.state = State::Receiving;
         let jobs = self.blocks.as_mut().map_or_else(Vec::new, Blocks::release);

@@ -1,4 +1,4 @@
-//! What comes in: announces, admissions, symbols, hash pages, polls, acknowledgements, aborts.
+//! Handles the sender's messages: announcements, admissions, symbols, hash pages, polls, acknowledgements, aborts.
 
 use super::answer::PendingAnswer;
 use super::blocks::{Blocks, Taken};
@@ -32,14 +32,14 @@ impl Receiver {
         }
     }
 
-    /// Takes a datagram of our session in, if it is one.
+    /// Takes a datagram of the receiver's session. False if it is none.
     fn take(&mut self, now: Time, arrival: Arrival, head: &Head, bytes: &mut [u8]) -> bool {
         let Some(session) = self.session.as_mut().filter(|s| s.id == head.header.session) else {
             return false;
         };
         let opened = session.open(now, &arrival, head, bytes, &mut self.limits);
         if session.last_heard == now {
-            // It is there: nobody else is needed.
+            // The sender is alive, so no other session is needed.
             self.provisional.clear();
         }
         let message = match opened {
@@ -53,7 +53,7 @@ impl Receiver {
         self.heed(now, head, message)
     }
 
-    /// Does what a message of the sender says.
+    /// Handles a message of the sender.
     fn heed(&mut self, now: Time, head: &Head, message: Message<'_>) -> bool {
         match message {
             Message::Symbol(symbol) => self.symbol(symbol),
@@ -78,7 +78,7 @@ impl Receiver {
                 }
                 true
             }
-            // The group's is for all and signed; our own is sealed.
+            // The group's POLL is signed, the device's own is sealed.
             Message::Poll(poll)
                 if head.protection.is_device()
                     == (head.header.packet_number.channel() != ChannelId::GROUP) =>
@@ -98,11 +98,11 @@ impl Receiver {
         }
     }
 
-    /// The sender wants to see that we receive where it thinks we are.
+    /// Handles RETRY: the sender validates this device's address.
     fn challenged(&mut self, now: Time, retry: &Retry) -> bool {
         let Some(session) = self.session.as_mut().filter(|s| s.is_challenged(retry)) else { return false };
         session.cookie = retry.cookie;
-        // A forged one must not make us talk more than we would.
+        // A forged RETRY must not make the device send more than usual.
         if session.may_answer_retry(now) {
             self.ask_to_join();
         }
@@ -111,12 +111,13 @@ impl Receiver {
 
     fn announced(&mut self, now: Time, announce: &Announce) -> bool {
         let Some(session) = self.session.as_mut().filter(|s| s.agrees(announce)) else { return false };
-        // What was checked before need not be again.
+        // A proof that has been checked is not checked again.
         if session.origin != announce.origin && !origin_is_sound(announce) {
             return false;
         }
         session.update(announce);
-        // In a group that has shrunk, a report drawn for a large one would come after we are given up.
+        // In a group that has shrunk, a report time drawn for a large group would come after the sender has
+        // given the device up.
         let interval = session.report_interval();
         if self.timers.report != Time::NEVER && self.timers.report > now + interval * 2 {
             self.timers.report = now + interval.mul_f64(0.5 + self.rng.f64());
@@ -133,7 +134,7 @@ impl Receiver {
         numerator > 0 && self.rng.u16(..) <= numerator
     }
 
-    /// Our own session admits us again, or once we are leaving: then it can be told why.
+    /// The session admits the device again, or only while it leaves: then it has a channel to say why.
     fn admission(&mut self, admit: Admit) -> bool {
         let Some(session) = &mut self.session else { return false };
         if admit.verdict != AdmitVerdict::Admitted || !session.may_be_chosen(&admit) {
@@ -175,8 +176,8 @@ impl Receiver {
             return;
         }
         if number.channel() != ChannelId::GROUP {
-            // A poll of our own repair session: answered at once, and always, after how its symbols
-            // have arrived.
+            // A poll on the device's own channel is answered at once and always, after a report of the
+            // arrivals of that channel.
             let arrivals = session.own.take_arrivals(true);
             if arrivals.is_some() {
                 self.report(arrivals);
@@ -214,7 +215,7 @@ impl Receiver {
     }
 }
 
-/// Whether a symbol fits its block: an id there can be, and the length that belongs to it.
+/// Whether a symbol fits its block: a valid ESI, and the right length for it.
 pub(super) fn is_sound(blocks: &Blocks, symbol: &Symbol<'_>) -> bool {
     let layout = blocks.layout();
     if symbol.block.0 >= layout.block_count() || symbol.esi.0 > MAX_ESI {

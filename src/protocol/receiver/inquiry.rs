@@ -1,5 +1,5 @@
-//! When suspect blocks are asked about: at once in a small group, with patience, and so seldom in a large
-//! one that all devices together stay within their share of the feedback (I10).
+//! When the device asks about suspect blocks: at once in a small group, and so seldom in a large one that all
+//! devices together stay within their share of the feedback (I10).
 
 use crate::limits::FeedbackBudget;
 use crate::time::Time;

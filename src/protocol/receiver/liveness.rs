@@ -1,4 +1,4 @@
-//! Liveness: when something is due, joins, renewed group memberships, reports, and the sender's silence.
+//! Liveness: the next timeout, renewed group memberships, reports, and the sender's silence.
 
 use super::{Receiver, State};
 use crate::limits::{KEEPALIVE_INTERVAL, SENDER_SILENCE};
@@ -9,9 +9,9 @@ use crate::units::BlockIndex;
 use crate::wire::{Arrivals, Message, Progress};
 use std::time::Duration;
 
-/// While nothing is heard, group membership is renewed this often.
+/// Interval of renewed group joins while nothing is heard.
 pub(super) const REJOIN: Duration = Duration::from_secs(5);
-/// A sender that is silent is given so much longer while another session of it is being joined.
+/// Additional patience with a silent sender while another session of it is being joined.
 const FAILOVER_GRACE: Duration = Duration::from_secs(10);
 
 impl Receiver {
@@ -52,7 +52,7 @@ impl Receiver {
         }
     }
 
-    /// Time in which we were not there, or could say nothing, is nobody's silence.
+    /// Time in which the process was stopped, or could send nothing, does not count as silence.
     pub(super) fn absent(&mut self, now: Time, away: Duration) {
         self.timers.seek_until = self.timers.seek_until + away;
         self.provisional.absent(away);
@@ -64,7 +64,7 @@ impl Receiver {
         }
     }
 
-    /// When the sender has been silent for so long that it is given up.
+    /// When the silent sender is given up.
     fn silence_ends(&self) -> Time {
         let patience = match self.provisional.current() {
             Some(_) => SENDER_SILENCE + FAILOVER_GRACE,
@@ -86,7 +86,7 @@ impl Receiver {
         self.inquire(now);
     }
 
-    /// Renews group membership: switches forget, and a report may have been lost.
+    /// Joins the groups again: switches forget memberships, and a membership report may have been lost.
     fn rejoin(&mut self, now: Time) {
         self.timers.rejoin = now + REJOIN;
         match (&self.state, &self.session) {
@@ -116,8 +116,8 @@ impl Receiver {
         };
         let interval = session.report_interval();
         self.timers.report = now + interval.mul_f64(0.75 + 0.5 * self.rng.f64());
-        // A time drawn for a group that has grown since is too early: a crowd that has just joined
-        // would report at the pace of a few (I10).
+        // A time drawn for a group that has since grown is too early: a crowd that has just joined would
+        // report at the interval of a small group (I10).
         let drawn_for = std::mem::replace(&mut self.timers.report_interval, interval);
         if interval > drawn_for * 3 / 2 {
             return;
@@ -129,7 +129,7 @@ impl Receiver {
         }
     }
 
-    /// Reports on ourselves, and how datagrams have arrived.
+    /// Sends a report, with arrivals if there are any.
     pub(super) fn report(&mut self, arrivals: Option<Arrivals>) {
         let (Some(session), Some(blocks)) = (&self.session, &self.blocks) else { return };
         let report = Progress {

@@ -7,11 +7,13 @@
 //!  finished ◄───────────────────────────┴───────────────────────────────── confirming
 //! ```
 //!
-//! - `config`: what it is told. `provisional_sessions`: those that have not admitted us.
-//!   `provisional`: what they say, and joining them. `session`: what the sender announced. `blocks`: what has arrived.
-//!   `resume`: what was here already. `failover`: the sender comes back with another session.
-//! - `answer`: NAK summaries. `inquiry`: when suspect blocks are asked about. `inbound`: messages. `finished_jobs`: what workers have done.
-//! - `liveness`: timers, joins, reports. `shutdown`: confirming, leaving, interrupts.
+//! - `config`: its configuration. `session`: the session that it takes part in.
+//! - `provisional_sessions`: sessions that have not admitted it, and their turns. `provisional`: finding and joining
+//!   them, and their messages.
+//! - `inbound`: messages. `answer`: NAK summaries. `inquiry`: when to ask about suspect blocks.
+//! - `blocks`: incoming blocks. `resume`: blocks that may be on the disk already. `failover`: going over to another
+//!   session of the sender. `finished_jobs`: results of jobs. `storage_delay`: how long the disk takes.
+//! - `liveness`, `timers`: timeouts, reports, the sender's silence. `shutdown`: confirming, leaving, interrupts.
 
 mod answer;
 mod blocks;
@@ -61,29 +63,29 @@ use timers::Timers;
 
 type Out = Output<ReceiverJob, ReceiverEvent>;
 
-/// Where the run stands.
+/// The state of the run.
 #[derive(Debug)]
 enum State {
-    /// No session has admitted us yet.
+    /// No session has admitted the device.
     Seeking,
-    /// We are admitted, and the part file is being made.
+    /// The device is admitted, and the part file is being created.
     Opening,
-    /// Receiving, asking.
+    /// Receiving and repairing.
     Receiving,
     /// All blocks are verified; the file is being synced and renamed.
     Committing,
-    /// The file is in place; the sender is being told.
+    /// The file is in place, and the sender is being told.
     Confirming(Confirming),
-    /// Going without the file, once the part file is gone and the sender told.
+    /// Leaving without the file, once the part file is settled and the sender told.
     Leaving(Leaving),
     Finished,
 }
 
-/// Signatures checked of late that nothing vouched for.
+/// Bounds on signature checks of datagrams without a seal.
 #[derive(Debug)]
 struct Verifications {
     home: RateLimit,
-    /// Of what came from elsewhere than from the sender.
+    /// For datagrams from other addresses than the sender's.
     strangers: RateLimit,
 }
 
@@ -94,7 +96,7 @@ struct Counters {
     not_understood: u64,
     overrun_drops: u64,
     kernel_drops: u64,
-    /// Own datagrams: their packet numbers.
+    /// The packet number of the next datagram.
     sent: u64,
 }
 
@@ -106,14 +108,14 @@ pub struct Receiver {
     state: State,
     session: Option<Session>,
     blocks: Option<Blocks>,
-    /// The session's sender may have a row for us, and whether it has admitted us.
+    /// Whether the session's sender may have a row for this device, and whether it has admitted it.
     known: bool,
     admitted: bool,
-    /// Sessions that have not admitted us.
+    /// Sessions that have not admitted the device.
     provisional: ProvisionalSessions,
-    /// Those that the user has been told of.
+    /// Sessions that the user was told about.
     found: VecDeque<SessionId>,
-    /// Hash of the file that is in place already, as long as the sender has not said whether it is the object.
+    /// Hash of the file that is in place already, until the sender has said whether it is the object.
     adoptable: Option<Digest>,
     answer: Option<PendingAnswer>,
     timers: Timers,
@@ -121,17 +123,17 @@ pub struct Receiver {
     committed: Option<PathBuf>,
     limits: Verifications,
     storage_delay: StorageDelay,
-    /// Senders that were refused, as far as told.
+    /// Refused senders that the user was told about.
     refused: Vec<SenderKey>,
-    /// What senders need that this program does not have, by their addresses.
+    /// Requirements of senders that this program does not meet, by their addresses.
     needs: Vec<(IpAddr, Need)>,
     trusted: Option<(SenderKey, TrustDecision)>,
     out: VecDeque<Out>,
     counters: Counters,
     received_any: bool,
-    /// The user has been told how much was here already.
+    /// Whether the user was told how much was on the disk already.
     resume_reported: bool,
-    /// Bytes that are left for the next run in the part file.
+    /// Bytes in the part file that are left for the next run.
     kept: u64,
     likely: Option<Arc<Likely>>,
 }
@@ -174,8 +176,8 @@ impl Receiver {
         }
     }
 
-    /// The object will probably consist of bytes that are in memory already: symbols that equal them
-    /// take no more. For worlds with many receivers in one process; to be said before anything comes in.
+    /// Marks the bytes that the object will probably have, so that symbols that equal them take no memory.
+    /// For worlds with many receivers in one process. Call before the first datagram.
     #[must_use]
     pub fn with_likely(mut self, likely: Arc<Likely>) -> Self {
         self.likely = Some(likely);
@@ -226,7 +228,7 @@ impl Receiver {
         self.out.push_back(Output::Job(job));
     }
 
-    /// Sends a message to the session's sender, which has given us a channel.
+    /// Sends a message on the device's channel.
     fn send(&mut self, message: &Message<'_>) {
         let Some(session) = &self.session else { return };
         let bytes = session.side.message(self.counters.sent, message);
@@ -235,7 +237,8 @@ impl Receiver {
         self.out.push_back(Output::Transmit(Transmit { to, payload: Payload::Message(bytes) }));
     }
 
-    /// Asks the sender of our session for a channel, which it has not given us or has forgotten.
+    /// Sends a JOIN in the receiver's session, whose sender has not given the device a channel, or has
+    /// forgotten it.
     fn ask_to_join(&mut self) {
         let Some(session) = &self.session else { return };
         let holds = self.blocks.as_ref().is_some_and(Blocks::has_any);
@@ -256,7 +259,7 @@ impl Receiver {
         }
     }
 
-    /// A join under the next packet number.
+    /// A JOIN under the next packet number.
     fn join_datagram(&self, session: &Session, join: Join) -> Transmit {
         let packet_number = PacketNumber::new(ChannelId::GROUP, self.counters.sent);
         let header = Header { session: session.id, packet_number };
@@ -269,7 +272,7 @@ impl Receiver {
         self.out.push_back(Output::Transmit(datagram));
     }
 
-    /// Asks for the digests of suspect blocks, when it is time to.
+    /// Sends SUSPECT, if it is due.
     fn inquire(&mut self, now: Time) {
         let (State::Receiving, Some(blocks), true) = (&self.state, &self.blocks, self.admitted) else {
             return;
@@ -282,7 +285,7 @@ impl Receiver {
         }
     }
 
-    /// Has a suspect block sifted whose digests have all come.
+    /// Requests a job that sifts the next suspect block with all its digests.
     fn sift(&mut self) {
         if let (State::Receiving, Some(blocks)) = (&self.state, &mut self.blocks)
             && let Some(job) = blocks.next_sift()
@@ -291,7 +294,7 @@ impl Receiver {
         }
     }
 
-    /// A suspect block was sifted.
+    /// Takes a sifted suspect block.
     fn sifted(&mut self, block: BlockIndex, right: BitSet, agrees: bool, now: Time) {
         let Some(blocks) = &mut self.blocks else { return };
         let (verdict, symbols) = blocks.sifted(block, right, agrees);
@@ -312,9 +315,9 @@ impl Receiver {
         }
     }
 
-    /// Has candidates looked at, as many as is good at a time.
+    /// Requests checks of candidates, as many as are useful at a time.
     fn check_candidates(&mut self) {
-        // Who is about to go over to another session lets its workers come to rest.
+        // Before the device goes over to another session, its workers must become idle.
         if !matches!(self.state, State::Receiving) || self.provisional.admitted().is_some() {
             return;
         }
@@ -329,7 +332,7 @@ impl Receiver {
         }
     }
 
-    /// All blocks are verified and the root hash is known: commit, or refuse.
+    /// Commits once all blocks are verified and the root hash is known, or refuses if it disagrees.
     fn commit_if_whole(&mut self, now: Time) {
         let (State::Receiving, Some(blocks), Some(session)) = (&self.state, &self.blocks, &self.session)
         else {

@@ -1,5 +1,5 @@
-//! Sessions that have not admitted this device: how they are found and joined, and what is heeded of what they say.
-//! `provisional_sessions` has the rules.
+//! Finds and joins sessions that have not admitted this device, and handles their messages. `provisional_sessions`
+//! has the rules of their turns.
 
 use super::blocks::Blocks;
 use super::inbound::is_sound;
@@ -23,15 +23,15 @@ use crate::wire::{
 };
 use std::net::SocketAddr;
 
-/// What a run's random bytes become in one session; used for nothing else.
+/// Context of the agreement key that a run derives for one session; used for nothing else.
 const AGREEMENT: &str = "mcp 2026-11-20 device's half of an agreement v1";
-/// Refused senders that are told of.
+/// Most refused senders that the user is told about.
 const MAX_REFUSED: usize = 16;
-/// Sessions that are told of only once.
+/// Most sessions that are remembered so that the user is told only once.
 const MAX_FOUND: usize = 64;
 
 impl Receiver {
-    /// A datagram is of a kind, a protection or a version that this program does not know.
+    /// Counts a datagram of a kind, a protection or a version that this program does not know.
     pub(super) fn not_understood(&mut self, error: DecodeError, from: SocketAddr) {
         match error {
             DecodeError::UnknownKind(_) => self.counters.unknown_kinds += 1,
@@ -43,7 +43,7 @@ impl Receiver {
         }
     }
 
-    /// Tells the user, once of each address, why the session that is announced there is none for us.
+    /// Tells the user, once for each address, what the session announced there requires.
     fn tell_need(&mut self, need: Option<Need>, from: SocketAddr) {
         let Some(need) = need.filter(|_| matches!(self.state, State::Seeking)) else { return };
         if self.needs.len() < MAX_REFUSED && self.needs.iter().all(|(ip, _)| *ip != from.ip()) {
@@ -52,7 +52,7 @@ impl Receiver {
         }
     }
 
-    /// The session that an announce is of, if it is the kind looked for and its sender one that is trusted.
+    /// The session of an announcement, if it is acceptable and its sender is trusted.
     fn meet(
         &mut self,
         now: Time,
@@ -60,7 +60,7 @@ impl Receiver {
         head: &Head,
         bytes: &mut [u8],
     ) -> Option<(Session, TrustDecision)> {
-        // What cannot count costs nothing.
+        // Checks first what costs nothing.
         if head.protection.is_group() == self.config.group_keys.is_empty() || !self.limits.home.allow(now) {
             return None;
         }
@@ -106,7 +106,8 @@ impl Receiver {
         Some((Session::latch(side, from, &announce, now)?, decision))
     }
 
-    /// Makes a provisional session of the session of an announce, if one is looked for and it is none yet.
+    /// Adds the session of an announcement as a provisional one, if the receiver needs one and does not have
+    /// it.
     pub(super) fn consider(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) {
         let id = head.header.session;
         let other = |wanted: SessionId| self.session.is_none() && wanted != id;
@@ -120,14 +121,14 @@ impl Receiver {
         if self.session.as_ref().is_some_and(|old| !session.continues(old)) {
             return;
         }
-        // What is verified is known already.
+        // The verified blocks are known already.
         let holding = self.session.as_ref().map(|_| Holdings::Some);
         if self.provisional.add(ProvisionalSession::new(session, decision, holding, now), now) {
             self.turn_begins();
         }
     }
 
-    /// A provisional session has its turn now.
+    /// Begins the turn of a provisional session.
     fn turn_begins(&mut self) {
         let Some(ProvisionalSession { session, .. }) = self.provisional.current() else { return };
         self.out.push_back(Output::Listen(session.data));
@@ -142,7 +143,7 @@ impl Receiver {
         self.probe();
     }
 
-    /// Has it looked up what the device holds of the object, one at a time.
+    /// Requests a look-up of what the device holds of the object, one at a time.
     fn probe(&mut self) {
         let Some(ProvisionalSession { session, holding: None, .. }) = self.provisional.current() else {
             return;
@@ -154,7 +155,7 @@ impl Receiver {
         }
     }
 
-    /// It was looked up.
+    /// Takes the result of a look-up.
     pub(super) fn probed(&mut self, session: SessionId, holding: Holdings) {
         self.provisional.probing = None;
         if let Some(provisional) = self.provisional.get_mut(session) {
@@ -165,7 +166,7 @@ impl Receiver {
         }
     }
 
-    /// Goes on to the next provisional session if it is time to, and sends the join that is due.
+    /// Ends a turn that is over, and sends the JOIN that is due.
     pub(super) fn tend_provisional(&mut self, now: Time) {
         if self.provisional.tend(now) {
             self.turn_begins();
@@ -181,7 +182,7 @@ impl Receiver {
         }
     }
 
-    /// Asks the sender of the provisional session that has its turn for a channel.
+    /// Sends a JOIN to the provisional session that has its turn.
     fn join_provisional(&mut self, now: Time) {
         let Some(ProvisionalSession { session, holding, .. }) = self.provisional.current() else { return };
         let join = self.join(session, holding.unwrap_or_default());
@@ -190,13 +191,13 @@ impl Receiver {
         self.provisional.joined(now);
     }
 
-    /// The provisional session that may have a row for us.
+    /// The provisional session that may have a row for this device.
     pub(super) fn asked_session(&mut self) -> Option<ProvisionalSession> {
         let id = self.provisional.current().filter(|provisional| provisional.last_join.is_some())?.session.id;
         self.provisional.take(id)
     }
 
-    /// Takes a datagram of a provisional session in, if it is one.
+    /// Takes a datagram of a provisional session. False if it is none.
     pub(super) fn take_provisional(
         &mut self,
         now: Time,
@@ -206,7 +207,7 @@ impl Receiver {
     ) -> bool {
         let id = head.header.session;
         let Some(at) = self.provisional.position(id) else { return false };
-        // There is room for what one of them sends, and none while we are in another session.
+        // The buffers serve one provisional session, and none while the device is in another session.
         let keeps = at == 0 && matches!(self.state, State::Seeking);
         let is_kept = matches!(head.kind, MessageKind::Symbol | MessageKind::HashPage);
         if is_kept && !keeps {
@@ -251,7 +252,7 @@ impl Receiver {
         }
     }
 
-    /// The buffers of the provisional session that has its turn.
+    /// The blocks of the provisional session that has its turn.
     fn kept(&mut self) -> Option<&mut Blocks> {
         let provisional = self.provisional.current_mut()?;
         Some(provisional.blocks.get_or_insert_with(|| {
@@ -265,7 +266,7 @@ impl Receiver {
         let Some(blocks) = self.kept() else { return false };
         let sound = is_sound(blocks, symbol);
         if sound {
-            // What finds no buffer is fetched again.
+            // A symbol without a buffer is fetched again later.
             blocks.add(symbol.block, symbol.esi, symbol.payload);
         }
         sound
@@ -283,7 +284,7 @@ impl Receiver {
         let Some(provisional) = self.provisional.get_mut(id).filter(|c| c.session.agrees(announce)) else {
             return false;
         };
-        // What was checked before need not be again.
+        // A proof that has been checked is not checked again.
         if provisional.session.origin != announce.origin && !origin_is_sound(announce) {
             return false;
         }
@@ -294,7 +295,7 @@ impl Receiver {
         true
     }
 
-    /// An announce invites: draw, and join after a random delay.
+    /// Draws for an invitation. If it selects the device, sets the time of a JOIN.
     fn invited(&mut self, now: Time, invitation: Invitation) {
         let Some(provisional) = self.provisional.current_mut() else { return };
         let probability = invitation.probability.min(join_ceiling(provisional.invitations));
@@ -308,13 +309,13 @@ impl Receiver {
         }
     }
 
-    /// A sender wants to see that we receive where it thinks we are.
+    /// Handles RETRY: the sender validates this device's address.
     fn provisional_challenged(&mut self, now: Time, id: SessionId, retry: &Retry) -> bool {
         let current = self.provisional.position(id) == Some(0);
         let provisional = self.provisional.get_mut(id);
         let Some(provisional) = provisional.filter(|p| p.session.is_challenged(retry)) else { return false };
         provisional.session.cookie = retry.cookie;
-        // A forged one must not make us talk more than we would.
+        // A forged RETRY must not make the device send more than usual.
         if current && provisional.last_join.is_some() && provisional.session.may_answer_retry(now) {
             provisional.last_join = Some(now);
             self.join_provisional(now);
@@ -322,9 +323,9 @@ impl Receiver {
         true
     }
 
-    /// A session answers our join: it is live, for nobody else can have sealed this to us.
+    /// Handles ADMIT. The session is live: nobody else can have sealed this for the device.
     fn provisional_admits(&mut self, now: Time, id: SessionId, admit: &Admit) {
-        // What was not announced, or we did not offer, cannot have been chosen.
+        // A sender can only choose what it announced and the device offered.
         let possible = self.provisional.get_mut(id).is_some_and(|p| p.session.may_be_chosen(admit));
         if admit.verdict == AdmitVerdict::Admitted && !possible {
             return;
@@ -347,7 +348,7 @@ impl Receiver {
         }
     }
 
-    /// Takes part in a session that has shown that it is live, and in no other.
+    /// Takes part in a session that has shown that it is live. Drops all others.
     fn take_part(&mut self, now: Time, provisional: ProvisionalSession, admit: &Admit) {
         self.provisional.clear();
         let ProvisionalSession { mut session, decision, holding, blocks, .. } = provisional;
@@ -385,8 +386,8 @@ impl Receiver {
         }
     }
 
-    /// Makes the part file; or, if a file with the object's hash is in place already, makes sure of that one.
-    /// As long as the sender has not said which hash that is, it waits.
+    /// Creates the part file. If a file with the object's hash is in place already, adopts that one. Waits
+    /// while the object's hash is unknown.
     pub(super) fn open_or_adopt(&mut self) {
         let Some(session) = &self.session else { return };
         let (name, layout, entry) = (session.name.clone(), session.layout, session.entry.clone());
@@ -406,7 +407,7 @@ impl Receiver {
     }
 }
 
-/// Whether an announce has a proof of its origin that holds, or none. A proof is of objects whose root is known.
+/// Whether an announcement has a valid proof of its origin, or none. A proof needs a known root.
 pub(super) fn origin_is_sound(announce: &Announce) -> bool {
     let Some(proof) = &announce.origin else { return true };
     let [object] = announce.objects[..] else { return false };

@@ -1,14 +1,14 @@
 //! *Provisional* sessions: they were announced and have not admitted this device.
 //!
-//! An announce proves nothing about the present: it may be a recording. What proves that a session is live is an
-//! ADMIT, which is sealed to this run's fresh key. Until then nothing on the disk
-//! changes for it, what it sends stays in the block buffers, and its end ends nothing but itself.
+//! An announcement proves nothing about the present: it may be a recording. Only an ADMIT shows that a session is
+//! live, because it is sealed to this run's fresh key. Until then the session changes nothing on the disk, its
+//! symbols stay in the block buffers, and its end ends nothing else.
 //!
-//! One at a time has its *turn*: it is asked what the device holds, joined when it invites, and its
-//! symbols are kept. Its turn ends a second after the first join, or two seconds after it began if there was no
-//! invitation, but only if another one waits. Nothing that can be replayed keeps a session: it is dropped after
-//! [`PATIENCE`], counted from its first announce or from what was last sealed to this device alone. A later
-//! announce brings it back.
+//! One session at a time has its *turn*. During the turn the device looks up what it holds of the object, sends a
+//! JOIN when an invitation selects it, and keeps the session's symbols. If another session waits, the turn ends a
+//! second after the first JOIN, or after two seconds without an invitation. Messages that can be replayed do not
+//! extend a session: it is dropped [`PATIENCE`] after its first announcement or its last datagram sealed for
+//! this device. A later announcement adds it again.
 
 use super::blocks::Blocks;
 use super::session::Session;
@@ -20,13 +20,13 @@ use crate::wire::Holdings;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// A turn lasts so long after its first join.
+/// Length of a turn after its first JOIN.
 const TURN_AFTER_JOIN: Duration = Duration::from_secs(1);
-/// A turn without a join lasts so long.
+/// Length of a turn without a JOIN.
 const TURN: Duration = Duration::from_secs(2);
-/// A session that has not said anything to this device alone is dropped after this.
+/// A session without a datagram sealed for this device is dropped after this time.
 const PATIENCE: Duration = SENDER_SILENCE;
-/// An unanswered join is not repeated sooner.
+/// Shortest interval between unanswered JOINs.
 const JOIN_PATIENCE: Duration = Duration::from_millis(400);
 
 /// A session that has not admitted this device.
@@ -34,16 +34,16 @@ const JOIN_PATIENCE: Duration = Duration::from_millis(400);
 pub(super) struct ProvisionalSession {
     pub session: Session,
     pub decision: TrustDecision,
-    /// What the device holds of its object, once that has been looked up.
+    /// What the device holds of the object, once it has been looked up.
     pub holding: Option<Holdings>,
-    /// What has arrived of its object during its turn.
+    /// The symbols that have arrived during its turns.
     pub blocks: Option<Blocks>,
-    /// Announces heard during its turns.
+    /// Announcements heard during its turns.
     pub invitations: u32,
     /// When to send a join; never if none is due.
     pub join: Time,
     pub last_join: Option<Time>,
-    /// It has admitted this device, which is still busy with another session.
+    /// Whether it has admitted this device, which is still busy with another session.
     pub admitted: bool,
     until: Time,
     turns: u32,
@@ -65,25 +65,25 @@ impl ProvisionalSession {
         }
     }
 
-    /// It has said something that is sealed to this run's key.
+    /// Notes a datagram that is sealed to this run's key.
     pub fn spoke(&mut self, now: Time) {
         self.until = now + PATIENCE;
     }
 
-    /// Whether a join is under way or about to be sent.
+    /// Whether a JOIN was sent recently, or is about to be sent.
     pub fn join_is_pending(&self, now: Time) -> bool {
         self.join != Time::NEVER || self.last_join.is_some_and(|at| now < at + JOIN_PATIENCE)
     }
 }
 
-/// The provisional sessions; the first has its turn.
+/// The provisional sessions. The first one has its turn.
 #[derive(Debug)]
 pub(super) struct ProvisionalSessions {
     list: VecDeque<ProvisionalSession>,
-    /// When the turn began, and when the first join was sent in it.
+    /// When the turn began, and when its first JOIN was sent.
     began: Time,
     joined: Option<Time>,
-    /// The session whose holding is being looked up.
+    /// The session for which a look-up is in progress.
     pub probing: Option<SessionId>,
 }
 
@@ -94,18 +94,18 @@ impl Default for ProvisionalSessions {
 }
 
 impl ProvisionalSessions {
-    /// All of them.
+    /// The identifiers of all provisional sessions.
     pub fn ids(&self) -> impl Iterator<Item = SessionId> {
         self.list.iter().map(|provisional| provisional.session.id)
     }
-    /// The one that has its turn.
+    /// The session that has its turn.
     pub fn current(&self) -> Option<&ProvisionalSession> {
         self.list.front()
     }
     pub fn current_mut(&mut self) -> Option<&mut ProvisionalSession> {
         self.list.front_mut()
     }
-    /// The place of a session among them; 0 has its turn.
+    /// The position of a session; 0 has its turn.
     pub fn position(&self, session: SessionId) -> Option<usize> {
         self.list.iter().position(|provisional| provisional.session.id == session)
     }
@@ -113,10 +113,10 @@ impl ProvisionalSessions {
         self.list.iter_mut().find(|provisional| provisional.session.id == session)
     }
 
-    /// Takes a session in. One with a higher counter than others of its sender comes before them: they are probably
-    /// older. It is no more than an order, for a sender that lost its counter is not to be locked out. If there are
-    /// too many, it takes the place of one that is older, or else of one that had its turn in vain; without one, it
-    /// is not taken. True if its turn begins at once.
+    /// Adds a session. A session with a higher counter comes before others of its sender, which are probably
+    /// older. This only orders them, so that a sender that has lost its counter is not locked out. If there
+    /// are too many sessions, the new one replaces an older one of its sender, or else one that had its turn
+    /// in vain; if there is neither, it is not added. True if its turn begins at once.
     pub fn add(&mut self, provisional: ProvisionalSession, now: Time) -> bool {
         let session = &provisional.session;
         let older = |other: &ProvisionalSession| {
@@ -134,35 +134,35 @@ impl ProvisionalSessions {
         self.list.len() == 1 && self.begin_turn(now)
     }
 
-    /// Takes a session out. True if another one's turn begins.
+    /// Removes a session. True if the turn of another one begins.
     pub fn remove(&mut self, session: SessionId, now: Time) -> Option<(ProvisionalSession, bool)> {
         let at = self.position(session)?;
         let provisional = self.list.remove(at)?;
         Some((provisional, at == 0 && self.begin_turn(now)))
     }
 
-    /// The one that has admitted this device, if there is one.
+    /// The session that has admitted this device, if there is one.
     pub fn admitted(&self) -> Option<SessionId> {
         self.list.iter().find(|provisional| provisional.admitted).map(|provisional| provisional.session.id)
     }
 
-    /// Takes a session out to take part in it, or to leave it.
+    /// Removes a session to take part in it, or to leave it.
     pub fn take(&mut self, session: SessionId) -> Option<ProvisionalSession> {
         let at = self.position(session)?;
         self.list.remove(at)
     }
 
-    /// Forgets them all.
+    /// Removes all sessions.
     pub fn clear(&mut self) {
         self.list.clear();
     }
 
-    /// A join was sent to the one that has its turn.
+    /// Notes a JOIN to the session that has its turn.
     pub fn joined(&mut self, now: Time) {
         self.joined.get_or_insert(now);
     }
 
-    /// Drops those whose time is up, and goes on to the next one if the turn is over. True if a turn begins.
+    /// Drops expired sessions, and begins the next turn if the current one is over. True if a turn begins.
     pub fn tend(&mut self, now: Time) -> bool {
         let first = self.current().map(|provisional| provisional.session.id);
         self.list.retain(|provisional| now < provisional.until);
@@ -173,7 +173,7 @@ impl ProvisionalSessions {
             return false;
         }
         if let Some(mut last) = self.list.pop_front() {
-            // What it has sent would be the next one's memory.
+            // The next session needs the memory.
             last.blocks = None;
             last.join = Time::NEVER;
             self.list.push_back(last);
@@ -194,7 +194,7 @@ impl ProvisionalSessions {
         self.joined.map_or(without, |at| at + TURN_AFTER_JOIN)
     }
 
-    /// When [`ProvisionalSessions::tend`] or a join is due.
+    /// When [`ProvisionalSessions::tend`] or a JOIN is due.
     pub fn next_due(&self) -> Time {
         let expiry = self.list.iter().map(|provisional| provisional.until).min().unwrap_or(Time::NEVER);
         let turn = if self.list.len() < 2 { Time::NEVER } else { self.turn_ends() };
@@ -202,7 +202,7 @@ impl ProvisionalSessions {
         expiry.min(turn).min(join)
     }
 
-    /// Time in which nobody listened counts for nothing.
+    /// Moves all deadlines by time in which the device did not listen.
     pub fn absent(&mut self, away: Duration) {
         self.began = self.began + away;
         self.joined = self.joined.map(|at| at + away);

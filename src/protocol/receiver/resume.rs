@@ -1,50 +1,51 @@
-//! Blocks that the device may hold already, from a run that broke off or in an earlier version of the
-//! object: *candidates*. Nothing is believed: each is read and hashed (or its value is known from a
-//! session before), and counts only if it has the chaining value that the sender gives.
+//! *Candidates*: blocks that the device may hold already, from an interrupted run or in an earlier version of the
+//! object. None is trusted. Each is read and hashed (or its value is known from an earlier session), and counts only
+//! if it has the chaining value that the sender gives.
 //!
 //! ```text
-//!  candidate ──its page is there──► ready ──job──► checking ──agrees──► verified
-//!      │ its bytes are written over      │                  │ disagrees
-//!      └──────────────► lacking ◄────────┴──────────────────┘
+//!  candidate ──its page arrives──► ready ──job──► checking ──agrees──► verified
+//!      │ its place is overwritten     │                  │ disagrees
+//!      └──────────────► lacking ◄─────┴──────────────────┘
 //! ```
-//! A candidate is not asked for, but taken in if it comes: whichever is first counts.
+//! The device does not request a candidate, but accepts its symbols if they arrive: whichever is complete first
+//! counts.
 
 use crate::ranges::BitSet;
 use crate::units::{BlockIndex, Digest};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Checks under way at a time, each with a block in memory; and while block buffers are scarce.
+/// Most checks at a time, each with a block in memory; and most while block buffers are scarce.
 const CHECKS: usize = 4;
 const CHECKS_WHEN_PRESSED: usize = 1;
 
 /// The candidates of a session.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
-    /// Those that are not checked yet.
+    /// Candidates that are not checked yet.
     candidates: BitSet,
     /// Blocks of which the part file had something when it was opened.
     in_part: BitSet,
-    /// Candidates whose expected value is there.
+    /// Candidates whose expected value is known.
     ready: BTreeSet<u32>,
     checking: BTreeSet<u32>,
-    /// What is known of candidates without reading them.
+    /// Values of candidates that need not be read.
     known: BTreeMap<u32, Digest>,
 }
 
-/// What became of a candidate when its page came.
+/// The result of comparing a candidate with its page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CandidateCheck {
-    /// It is none, or has to be read.
+    /// It is no candidate, or has to be read.
     NotYet,
     /// It agrees.
     Agrees,
-    /// It does not.
+    /// It disagrees.
     Disagrees,
 }
 
 impl Candidates {
-    /// The candidates of a part file with something of the blocks `in_part`, and of an earlier version
-    /// that has the first `earlier` blocks of `count`.
+    /// The candidates of a part file with something of the blocks `in_part`, and of an earlier version that
+    /// has the first `earlier` blocks of `count`.
     pub fn new(in_part: BitSet, earlier: u32, count: u32) -> Self {
         let mut candidates = in_part.clone();
         (0..earlier.min(count)).for_each(|block| {
@@ -53,8 +54,8 @@ impl Candidates {
         Self { candidates, in_part, ..Self::default() }
     }
 
-    /// The same for another session of the same object: what is not checked yet, and the values of what
-    /// the part file holds for certain. No check may be under way.
+    /// The candidates for another session of the same object: those not checked yet, and the blocks of the
+    /// part file with known values. No check may be in progress.
     pub fn carry_over(mut self, known: BTreeMap<u32, Digest>) -> Self {
         debug_assert!(self.checking.is_empty());
         for &block in known.keys() {
@@ -70,7 +71,7 @@ impl Candidates {
     pub const fn count(&self) -> u32 {
         self.candidates.count()
     }
-    /// Those of them that the part file may have.
+    /// Candidates that may be in the part file.
     pub fn count_in_part(&self) -> u32 {
         let blocks = self.candidates.runs(true).flat_map(|(first, count)| first..first + count);
         blocks.filter(|&block| self.in_part.contains(block)).count() as u32
@@ -79,16 +80,16 @@ impl Candidates {
     pub fn contains(&self, block: u32) -> bool {
         self.candidates.contains(block)
     }
-    /// The next block from `from` on that is a candidate (`present`), or that is none.
+    /// The next block from `from` on that is a candidate (`present`), or that is not.
     pub fn next(&self, from: u32, present: bool) -> Option<u32> {
         self.candidates.next(from, present)
     }
-    /// Whether a worker is reading it: its place in the part file must stay as it is.
+    /// Whether a worker is reading the block. Its place in the part file must stay unchanged.
     pub fn is_checking(&self, block: u32) -> bool {
         self.checking.contains(&block)
     }
 
-    /// The value of a block is known now.
+    /// Takes the expected value of a block.
     pub fn expect(&mut self, block: u32, expected: Digest) -> CandidateCheck {
         if !self.candidates.contains(block) {
             return CandidateCheck::NotYet;
@@ -105,8 +106,7 @@ impl Candidates {
         }
     }
 
-    /// Something else is written in the block's place: it is no candidate any more. One that a worker is
-    /// reading is left to it.
+    /// Removes a candidate because its place is overwritten. A candidate that a worker is reading stays.
     pub fn give_up(&mut self, block: u32) {
         if !self.is_checking(block) && self.candidates.remove(block) {
             self.ready.remove(&block);
@@ -114,7 +114,7 @@ impl Candidates {
         }
     }
 
-    /// The next candidate to be read, and whether the part file may have it.
+    /// The next candidate to read, and whether the part file may have it.
     pub fn next_check(&mut self, pressed: bool) -> Option<(BlockIndex, bool)> {
         if self.checking.len() >= if pressed { CHECKS_WHEN_PRESSED } else { CHECKS } {
             return None;
@@ -124,7 +124,7 @@ impl Candidates {
         Some((BlockIndex(block), self.in_part.contains(block)))
     }
 
-    /// A check has ended, whatever came of it.
+    /// Ends a check, whatever its result.
     pub fn checked(&mut self, block: BlockIndex) {
         self.checking.remove(&block.0);
         self.candidates.remove(block.0);

@@ -1,4 +1,5 @@
-//! The session a receiver takes part in: what the sender announced, and how well it is heard.
+//! The session that a receiver takes part in: the fields of its announcement, the sender's address, and losses and
+//! arrivals by packet number.
 
 use super::Verifications;
 use crate::content::{Entry, Manifest};
@@ -15,69 +16,70 @@ use crate::wire::{
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A packet number that leaps further than this is damage, not loss: an hour at a million datagrams a second.
+/// A larger leap of a packet number is damage, not loss: an hour at a million datagrams a second.
 const MAX_LEAP: u64 = 1 << 32;
-/// Longest stretch of arrivals that is reported on: the sender's rate may change soon.
+/// Longest stretch of arrivals in a report: the sender's rate may change soon.
 const STRETCH: Duration = Duration::from_millis(100);
-/// A sender that is heard from another address, and not from its own for so long, has moved.
+/// A sender has moved if it is heard from another address, and not from the known one for this time.
 const MOVED_AFTER: Duration = Duration::from_secs(1);
-/// Challenges are not answered more often.
+/// Shortest interval between answers to RETRY.
 const RETRY_PATIENCE: Duration = Duration::from_millis(100);
-/// So many datagrams tell what the path carries, and so many if they are spread over half a stretch.
+/// A stretch is long enough with `MANY` datagrams, or with `ENOUGH` if it lasts half of [`STRETCH`].
 const MANY: u32 = 64;
 const ENOUGH: u32 = 25;
 
-/// A session, latched from its first announce: later ones cannot change what it is.
+/// A session, defined by its first announcement: later ones cannot change it.
 #[derive(Debug)]
 pub(super) struct Session {
     pub id: SessionId,
-    /// It rises from one session of a sender to the next.
+    /// The session counter.
     pub counter: Counter,
-    /// What protects what is said.
+    /// Opens and protects datagrams.
     pub side: ReceiverSide,
-    /// What the sender wants to be given back in joins.
+    /// The cookie for JOINs.
     pub cookie: Cookie,
-    /// When a challenge was answered last.
+    /// When the last RETRY was answered.
     last_retry: Option<Time>,
     pub sender: SocketAddr,
-    /// When anything came from there, genuine or not.
+    /// When any datagram last came from the sender's address, genuine or not.
     pub home_heard: Time,
-    /// When it last said something from there that was for us alone.
+    /// When a datagram sealed for this device last came from there.
     pub home_spoke: Option<Time>,
-    /// Another address that its announces came from.
+    /// Another address from which announcements came.
     pub elsewhere: Option<SocketAddr>,
     pub task: TaskId,
     pub layout: Layout,
     pub name: String,
-    /// What the manifest says of the object, if that is one file and the manifest came with the announce.
+    /// The object's entry in the manifest, if the announcement has the manifest and it describes a single
+    /// file.
     pub entry: Option<Entry>,
     pub data: SocketAddr,
     pub phase: Phase,
     pub root: Option<Digest>,
-    /// Devices the sender serves, at most as many as one may: what is spread by it must end.
+    /// The announced gsize, at most [`MAX_DEVICES`]: delays that depend on it must end.
     pub gsize: u32,
-    /// What they may all say together.
+    /// The announced feedback budget.
     pub feedback: FeedbackBudget,
-    /// What gives us our row back.
+    /// The ticket for later JOINs.
     pub ticket: Option<Ticket>,
-    /// Capabilities that the sender announced.
+    /// The announced capabilities: required, optional.
     capabilities: [Capabilities; 2],
-    /// Who made the object, as was checked.
+    /// The verified proof of the object's origin.
     pub origin: Option<Box<OriginProof>>,
     /// When the sender was last heard at all, and on the group's channel.
     pub last_heard: Time,
     pub last_group: Time,
     pub group: ChannelLoss,
-    /// The channel of our own unicast repair.
+    /// Loss and arrivals on the device's own channel.
     pub own: ChannelLoss,
 }
 
 impl Session {
-    /// The session that `announce` describes, if it is one that can be received.
+    /// The session that `announce` describes. `None` if this program cannot receive it.
     pub fn latch(side: ReceiverSide, from: SocketAddr, announce: &Announce, now: Time) -> Option<Self> {
         let [object] = announce.objects[..] else { return None };
         let layout = Layout::new(object.size, object.block_log2, announce.symbol_size).ok()?;
-        // No sender of this program makes larger blocks of an object that it may send.
+        // This program's sender makes no larger blocks.
         let fits = layout.block_count() <= MAX_BLOCKS && layout.block_log2() <= COMFORTABLE_BLOCK_LOG2;
         fits.then(|| Self {
             id: side.session(),
@@ -108,12 +110,12 @@ impl Session {
         })
     }
 
-    /// Whether a challenge is for this run.
+    /// Whether a RETRY answers this run.
     pub fn is_challenged(&self, retry: &Retry) -> bool {
         self.side.agreement() == retry.agreement
     }
 
-    /// Whether a challenge may be answered now; counts it as answered.
+    /// Whether a RETRY may be answered now. If so, counts it as answered.
     pub fn may_answer_retry(&mut self, now: Time) -> bool {
         let may = self.last_retry.is_none_or(|at| now >= at + RETRY_PATIENCE);
         if may {
@@ -122,24 +124,24 @@ impl Session {
         may
     }
 
-    /// Whether `announce` is of this very session.
+    /// Whether `announce` describes the same session.
     pub fn agrees(&self, announce: &Announce) -> bool {
         self.side.agrees(announce)
     }
 
-    /// Whether the version and the capabilities of an ADMIT are such as both sides offered.
+    /// Whether both sides offered the version and the capabilities of an ADMIT.
     pub fn may_be_chosen(&self, admit: &Admit) -> bool {
         let [required, optional] = self.capabilities;
         let chosen = required.or(optional).and(Capabilities::OURS);
         (Versions::OURS.min..=Versions::OURS.max).contains(&admit.version) && admit.capabilities == chosen
     }
 
-    /// How often each device reports while data arrives.
+    /// Interval of reports while data arrives.
     pub fn report_interval(&self) -> Duration {
         self.feedback.report_interval(self.gsize)
     }
 
-    /// What the user is told of it.
+    /// The event for the user.
     pub fn found_event(&self) -> ReceiverEvent {
         ReceiverEvent::Found {
             session: self.id,
@@ -150,7 +152,7 @@ impl Session {
         }
     }
 
-    /// Whether this is another session of what is probably the same object, cut into the same blocks.
+    /// Whether this is another session of the same sender, probably of the same object, with the same blocks.
     pub fn continues(&self, old: &Self) -> bool {
         self.side.sender() == old.side.sender()
             && self.name == old.name
@@ -158,11 +160,11 @@ impl Session {
             && self.layout.block_log2() == old.layout.block_log2()
     }
 
-    /// Opens a datagram of the session, and notes how and from where it came; what costs least is checked first.
-    /// `None` if it is damaged, forged, replayed, or not for us.
+    /// Opens a datagram of the session, and notes its arrival and its source. Cheap checks come first. `None`
+    /// if the datagram is damaged, forged, replayed, or not for this device.
     ///
     /// # Errors
-    /// When it is authentic, as far as it can be, and its body is no message that this program knows.
+    /// If the datagram is as authentic as it can be, but its body is no message that this program knows.
     pub fn open<'a>(
         &mut self,
         now: Time,
@@ -173,8 +175,8 @@ impl Session {
     ) -> Result<Option<Message<'a>>, DecodeError> {
         let (from, number) = (arrival.from, head.header.packet_number);
         let home = self.came_from(from, head.kind == MessageKind::Announce, now);
-        // Where no seal vouches for it, what comes from elsewhere must not take the time for what comes from
-        // the sender: only that it has moved can be news.
+        // Without a seal, datagrams from other addresses must not use up the signature checks for the sender.
+        // They matter only if the sender has moved.
         if !home
             && !self.side.is_sealed()
             && !matches!(head.kind, MessageKind::Announce | MessageKind::Retry)
@@ -184,7 +186,7 @@ impl Session {
         }
         let limit = if home { &mut limits.home } else { &mut limits.strangers };
         let Some(opened) = self.side.open(head, bytes, || limit.allow(now)) else { return Ok(None) };
-        // What nothing vouches for must at least seem to come from the sender.
+        // A datagram that is not authentic must at least come from the sender's address.
         if !opened.authentic && !home && head.kind != MessageKind::Retry {
             return Ok(None);
         }
@@ -216,12 +218,12 @@ impl Session {
         Ok(Some(message))
     }
 
-    /// From now on, more is listened to than announces: what was missed until now was not lost.
+    /// Restarts the loss statistics: from now on the device listens to more than announcements.
     pub fn listen_anew(&mut self) {
         self.group = ChannelLoss::default();
     }
 
-    /// A datagram of the session has come from this address; whether that is the sender's.
+    /// Notes the source of a datagram. Returns whether it is the sender's address.
     pub fn came_from(&mut self, from: SocketAddr, is_announce: bool, now: Time) -> bool {
         let home = self.sender.ip() == from.ip() && self.sender.port() == from.port();
         if home {
@@ -232,7 +234,8 @@ impl Session {
         home
     }
 
-    /// A challenge has come: whether it may be the sender's, who then is there.
+    /// Notes the source of a RETRY. Returns whether the RETRY may be the sender's, which then is at that
+    /// address.
     pub fn challenged_from(&mut self, from: SocketAddr, retry: &Retry) -> bool {
         let there = self.elsewhere.is_some_and(|at| at.ip() == from.ip() && at.port() == from.port());
         let known = there && retry.agreement == self.side.agreement();
@@ -242,30 +245,31 @@ impl Session {
         known
     }
 
-    /// What nobody else can read has come. Whoever says such things to us is the sender, unless it does so from
-    /// where we think it is: such a datagram too can be passed on by somebody who is faster.
+    /// Notes the source of a datagram sealed for this device. The sender is there, unless such datagrams also
+    /// come from the known address: a faster host may pass them on.
     pub fn spoken_to_from(&mut self, from: SocketAddr, home: bool, now: Time) {
         if home || self.home_spoke.is_none_or(|at| now >= at + MOVED_AFTER) {
             (self.sender, self.home_heard, self.home_spoke) = (from, now, Some(now));
         }
     }
 
-    /// An authentic announce that is news has come from another address than the sender's. It has moved there if
-    /// nothing comes from where it was: anybody can pass on what was said to all, and be the first.
+    /// Notes an announcement, newer than all before, from another address. The sender has moved there if
+    /// nothing comes from the known address any more. Otherwise somebody may have passed the announcement on.
     pub fn announced_elsewhere(&mut self, from: SocketAddr, now: Time) {
         if now >= self.home_heard + MOVED_AFTER {
             (self.sender, self.home_heard, self.home_spoke) = (from, now, None);
         }
     }
 
-    /// A join was not answered: whoever passed on the first announce may have been another.
+    /// Tries the other address after a JOIN without an answer: the first announcement may have been passed
+    /// on.
     pub fn try_elsewhere(&mut self) {
         if let Some(elsewhere) = &mut self.elsewhere {
             std::mem::swap(elsewhere, &mut self.sender);
         }
     }
 
-    /// Takes over what changes in the course of a session; the root hash only once.
+    /// Takes the fields that change during a session; the root hash only once.
     pub fn update(&mut self, announce: &Announce) {
         self.phase = announce.phase;
         self.gsize = sound_group_size(announce.gsize);
@@ -277,30 +281,30 @@ impl Session {
     }
 }
 
-/// What the manifest in an announce says of its object. One that is not understood, or is of something else, says
-/// nothing.
+/// The entry of a single file in the announcement's manifest. `None` if the manifest is not understood, or
+/// describes something else.
 fn described(announce: &Announce, size: u64) -> Option<Entry> {
     let manifest = Manifest::decode(&announce.manifest).ok()?;
     manifest.single().filter(|entry| entry.size() == size).cloned()
 }
 
-/// Devices spread their reports and receipts by the group's size: no more than a session serves.
+/// Bounds the announced gsize by the number of devices that a session can serve.
 pub(super) fn sound_group_size(told: u32) -> u32 {
     told.min(MAX_DEVICES as u32)
 }
 
-/// How one channel is heard, told by its packet numbers.
+/// Loss and arrivals of one channel, by packet numbers.
 #[derive(Debug, Default)]
 pub(super) struct ChannelLoss {
     first: Option<PacketNumber>,
     highest: u64,
     pub received: u64,
-    /// What has arrived of late, and the stretch before.
+    /// The current stretch, and the one before.
     stretch: Option<Stretch>,
     before: Option<Stretch>,
 }
 
-/// A stretch of arrivals: first and last number, how many of them came, and when.
+/// A stretch of arrivals: its first and last number, the number of datagrams, and the times.
 #[derive(Clone, Copy, Debug)]
 struct Stretch {
     first: PacketNumber,
@@ -317,14 +321,15 @@ impl Stretch {
     fn elapsed(&self) -> Duration {
         self.last_at - self.first_at
     }
-    /// Whether it is enough to tell anything.
+    /// Whether it is long enough for a report.
     fn tells(&self) -> bool {
         self.received >= MANY || self.received >= ENOUGH && self.elapsed() >= STRETCH / 2
     }
 }
 
 impl ChannelLoss {
-    /// Notes a datagram that reached this machine at `at`. One of another channel begins anew.
+    /// Notes a datagram that reached this machine at `at`. A datagram of another channel restarts the
+    /// statistics.
     pub fn note(&mut self, number: PacketNumber, at: Time) {
         let counter = number.counter();
         match self.first {
@@ -342,20 +347,20 @@ impl ChannelLoss {
                 stretch.last = number;
                 stretch.last_at = stretch.last_at.max(at);
                 stretch.received = stretch.received.saturating_add(1);
-                // On a slow path, it takes longer until it tells anything.
+                // On a slow path, a stretch takes longer to be long enough.
                 if stretch.elapsed() >= STRETCH && stretch.tells() {
                     let next = Stretch::starting(number, stretch.last_at);
                     self.before = self.stretch.replace(next);
                 }
             }
-            // Reordered: it belongs to this stretch if it was sent within it.
+            // A reordered datagram belongs to the stretch if it was sent within it.
             Some(stretch) => stretch.received += u32::from(number > stretch.first),
             None => self.stretch = Some(Stretch::starting(number, at)),
         }
     }
 
-    /// How the latest datagrams have arrived, if they are enough to tell anything. They are not told
-    /// of again: the next stretch begins where this one ends, or, with `anew`, with the next datagram.
+    /// The latest stretch of arrivals that is long enough. It is returned only once: the next stretch begins
+    /// with the last datagram, or, with `anew`, with the next one.
     pub fn take_arrivals(&mut self, anew: bool) -> Option<Arrivals> {
         let stretch = [self.stretch, self.before].into_iter().flatten().find(Stretch::tells)?;
         let last = self.stretch?;
@@ -370,7 +375,7 @@ impl ChannelLoss {
         })
     }
 
-    /// Datagrams that never came (a reordered one counts until it does).
+    /// The number of lost datagrams. A reordered one counts until it arrives.
     pub fn lost(&self) -> u64 {
         let sent = self.first.map_or(0, |first| self.highest - first.counter().min(self.highest) + 1);
         sent.saturating_sub(self.received)

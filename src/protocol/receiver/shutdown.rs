@@ -9,14 +9,14 @@ use crate::wire::{Abort, AbortCode, Complete, Message};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// First distance of repeated receipts and aborts, and the longest.
+/// First and longest interval of repeated receipts and aborts.
 const REPEAT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
-/// How long the answer to a receipt may be under way after the sender's goodbye.
+/// How long to wait for the acknowledgement of a receipt after the sender's last ABORT.
 const LAST_WORD: Duration = Duration::from_millis(300);
-/// Tries to tell the sender that we leave.
+/// Most ABORTs that a leaving device sends.
 const LEAVE_TRIES: u32 = 6;
 
-/// Telling the sender that the file is in place.
+/// Repeating COMPLETE until it is acknowledged.
 #[derive(Debug)]
 pub(super) struct Confirming {
     next: Time,
@@ -24,32 +24,32 @@ pub(super) struct Confirming {
     until: Time,
 }
 
-/// Going without the file.
+/// Leaving without the file.
 #[derive(Debug)]
 pub(super) struct Leaving {
     outcome: ReceiverOutcome,
-    /// What the sender is told until it acknowledges, if it is told.
+    /// The ABORT to send until it is acknowledged, if there is one.
     farewell: Option<(AbortCode, String)>,
     tries: u32,
     next: Time,
-    /// The part file is being removed, or left to the next run.
+    /// Whether the part file is being removed, or left to the next run.
     discarding: bool,
     discarded: bool,
 }
 
 impl Confirming {
-    /// When the next receipt is due, or the end.
+    /// When the next receipt, or the end, is due.
     pub fn due(&self) -> Time {
         self.next.min(self.until)
     }
-    /// Puts the end off by the time in which nothing could be heard.
+    /// Moves the end by time in which nothing could be heard.
     pub fn put_off(&mut self, away: Duration) {
         self.until = self.until + away;
     }
 }
 
 impl Leaving {
-    /// When the next farewell is due, if there is one to be sent.
+    /// When the next ABORT is due, if there is one.
     pub fn due(&self) -> Time {
         if self.farewell.is_some() { self.next } else { Time::NEVER }
     }
@@ -57,11 +57,11 @@ impl Leaving {
     pub fn part_file_settled(&mut self) {
         self.discarded = true;
     }
-    /// No worker can remove the part file any more: what could not be removed, the next run takes over.
+    /// No worker can remove the part file any more. The next run takes over what is left.
     pub fn give_up_discarding(&mut self) {
         self.discarded |= self.discarding;
     }
-    /// Whether the part file can be of use to a later run.
+    /// Whether the part file may be useful to a later run.
     const fn keeps(&self) -> bool {
         match &self.outcome {
             ReceiverOutcome::SenderSilent | ReceiverOutcome::Refused | ReceiverOutcome::Interrupted => true,
@@ -75,7 +75,7 @@ impl Leaving {
 }
 
 impl Receiver {
-    /// Repeats the receipt or the farewell when it is due, and ends when it has been tried long enough.
+    /// Repeats the receipt or the ABORT when it is due, and ends after the last try.
     pub(super) fn shut_down(&mut self, now: Time) {
         match &mut self.state {
             State::Confirming(confirming) => {
@@ -113,7 +113,7 @@ impl Receiver {
             if self.admitted {
                 self.send(&Message::Abort(Abort { code: *code, reason: reason.clone() }));
             } else {
-                // The answer to our join was lost: without it, we have no channel to say it on.
+                // The ADMIT was lost. Without it, there is no channel for the ABORT.
                 self.ask_to_join();
             }
         }
@@ -121,9 +121,9 @@ impl Receiver {
 
     pub(super) fn confirm(&mut self, path: PathBuf, now: Time) {
         let Some(session) = &self.session else { return };
-        // What was committed has this root, or it would not have been.
+        // A commit requires a root.
         let Some(root) = session.root else { return };
-        // Devices complete together; their receipts must not come together (I10).
+        // Devices complete at the same time; their receipts must be spread (I10).
         let spread =
             Duration::from_secs(1) * session.gsize.saturating_sub(1) / session.feedback.completions();
         let next = now + spread.mul_f64(self.rng.f64());
@@ -137,7 +137,7 @@ impl Receiver {
         self.run_due(now);
     }
 
-    /// Too late to leave without the file; but who interrupted us does not want to wait for long.
+    /// It is too late to leave without the file, but a user who interrupts does not want to wait long.
     pub(super) fn confirm_and_leave(&mut self, path: PathBuf, now: Time) {
         self.confirm(path, now);
         if let State::Confirming(confirming) = &mut self.state {
@@ -147,7 +147,7 @@ impl Receiver {
         self.run_due(now);
     }
 
-    /// The sender knows what we told it.
+    /// The sender has acknowledged the COMPLETE or ABORT.
     pub(super) fn acknowledged(&mut self) {
         match &mut self.state {
             State::Confirming(_) => self.finish(ReceiverOutcome::Complete { acknowledged: true }),
@@ -159,24 +159,25 @@ impl Receiver {
         }
     }
 
-    /// The sender stops, or turns us away.
+    /// Handles the sender's ABORT.
     pub(super) fn sender_stopped(&mut self, now: Time, abort: Abort) {
         match &mut self.state {
             State::Finished | State::Seeking => {}
-            // Its goodbye to the group may overtake the answer to our receipt: another socket.
+            // The sender's ABORT to the group may overtake the acknowledgement, which arrives at another
+            // socket.
             State::Confirming(confirming) => confirming.until = confirming.until.min(now + LAST_WORD),
             State::Leaving(leaving) => {
                 leaving.farewell = None;
                 self.finish_leaving();
             }
-            State::Committing => {} // What is verified is worth keeping, whoever stops.
+            State::Committing => {} // The file is verified: keep it.
             State::Opening | State::Receiving => {
                 self.leave(ReceiverOutcome::SenderAborted(abort.code, abort.reason), None, now);
             }
         }
     }
 
-    /// Our own side fails: tell the sender, give up the part file, end.
+    /// Fails for a reason on this device: tells the sender, removes the part file, ends.
     pub(super) fn fail(&mut self, code: AbortCode, reason: String, now: Time) {
         self.leave(ReceiverOutcome::Failed(code, reason.clone()), Some((code, reason)), now);
     }
@@ -193,7 +194,7 @@ impl Receiver {
             },
             State::Confirming(_) => self.finish(ReceiverOutcome::Complete { acknowledged: false }),
             State::Leaving(_) | State::Finished => {}
-            // Its job tells what came of it; then the sender is told.
+            // The result of its job decides; then the sender is told.
             State::Committing => self.leave(ReceiverOutcome::Interrupted, None, now),
             State::Opening | State::Receiving => {
                 self.leave(ReceiverOutcome::Interrupted, None, now);
@@ -202,7 +203,7 @@ impl Receiver {
         }
     }
 
-    /// Leaving because of an interrupt, has the sender be told so.
+    /// Tells the sender about an interrupt, if that is why the device leaves.
     pub(super) fn report_interrupt(&mut self, now: Time) {
         let reachable = self.known;
         if let State::Leaving(leaving) = &mut self.state
@@ -240,7 +241,7 @@ impl Receiver {
         self.run_due(now);
     }
 
-    /// Removes the part file once no worker is at it, or leaves it to the next run.
+    /// Removes the part file once no worker uses it, or leaves it to the next run.
     pub(super) fn discard_when_idle(&mut self) {
         let idle = self.jobs_in_flight == 0;
         if let State::Leaving(leaving) = &mut self.state

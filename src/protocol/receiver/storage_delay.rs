@@ -1,17 +1,17 @@
-//! How long the disk takes: the smoothed time from asking for a block to be stored to its being stored.
+//! The storage delay: the smoothed time from the request to store a block to its completion.
 
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
 use crate::time::Time;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Weight of what was smoothed before, against one new measurement.
+/// Weight of the smoothed value against one new measurement.
 const WEIGHT: u32 = 7;
 
-/// The time that a block waits for its storage. Jobs are bounded, and so is this.
+/// The time that a block waits for its storage. The number of jobs bounds its size.
 #[derive(Debug, Default)]
 pub(super) struct StorageDelay {
-    /// When blocks were handed to the workers.
+    /// When blocks were handed to workers.
     begun: BTreeMap<u32, Time>,
     smoothed: Option<Duration>,
 }

@@ -1,4 +1,4 @@
-//! The receiver fed by hand: unhappy workers, impatient users, senders that say odd things.
+//! The receiver driven by hand: failing workers, impatient users, senders with odd messages.
 
 mod later;
 

@@ -1,4 +1,4 @@
-//! When the receiver has to do what.
+//! The timers of a receiver.
 
 use super::config::ReceiverConfig;
 use super::inquiry::Inquiry;
@@ -9,14 +9,14 @@ use std::time::Duration;
 
 #[derive(Debug)]
 pub(super) struct Timers {
-    /// When to give up seeking.
+    /// When to give up looking for a sender.
     pub seek_until: Time,
     pub rejoin: Time,
-    /// When to look whether there is something to report.
+    /// When to check whether there is something to report.
     pub report: Time,
-    /// When to report although there is nothing new.
+    /// When to report even if there is nothing new.
     pub keepalive: Time,
-    /// The interval that the report's time was drawn for.
+    /// The interval from which the time of the report was drawn.
     pub report_interval: Duration,
     pub inquiry: Inquiry,
 }
@@ -32,7 +32,7 @@ impl Timers {
             inquiry: Inquiry::default(),
         }
     }
-    /// A session has admitted us, perhaps in place of another one.
+    /// Restarts the timers for a session that has admitted the device.
     pub fn admitted(&mut self, now: Time) {
         self.seek_until = Time::NEVER;
         self.rejoin = now + REJOIN;

@@ -1,8 +1,8 @@
-//! Who is let in: joins, cookies, the store's answer, devices that come back, and devices that
-//! claim to be the same one.
+//! Admission of devices: address validation (RETRY), key agreement, the status table's answer, returning devices
+//! and duplicate identifiers.
 //!
 //! ```text
-//!  JOIN ──► RETRY with a cookie            nothing is kept, nothing costly done, less sent than came
+//!  JOIN ──► RETRY with a cookie            nothing stored, nothing costly, fewer bytes than received
 //!  JOIN with the cookie ──► agree, open ──► store ──► ADMIT
 //! ```
 
@@ -143,7 +143,7 @@ impl Sender {
         self.out.push_back(super::Output::Transmit(transmit));
     }
 
-    /// The store has answered for devices that want to join.
+    /// Handles the store's answer for devices that want to join.
     pub(super) fn let_in_all(&mut self, found: Vec<(DeviceId, Option<Assignment>)>, now: Time) {
         let found: BTreeMap<DeviceId, Option<Assignment>> = found.into_iter().collect();
         let runs = self.pending_joins.iter().filter(|(_, pending)| found.contains_key(&pending.join.device));
@@ -273,7 +273,7 @@ impl Sender {
         }
     }
 
-    /// (Re)starts the service of a device: what has gone by is for unicast repair.
+    /// (Re)starts the service of a device. Unicast repair serves the blocks that have been streamed.
     pub(super) fn take_up(&mut self, index: DeviceIndex, now: Time) {
         let started = self.phase != Phase::Gathering;
         let gone_by = if self.stream_done() { self.stream.position } else { self.stream.position + 1 };
@@ -328,7 +328,7 @@ fn newcomer(
     }
 }
 
-/// Identifier and label of a second device with the same ones: its own for as long as it runs.
+/// Identifier and label of a second device with the same identifier. They last for its run.
 fn duplicate_of(id: DeviceId, label: &str, agreement: &AgreementKey) -> (DeviceId, String) {
     let mut own = DeviceId::default();
     for (i, byte) in own.0.iter_mut().enumerate() {

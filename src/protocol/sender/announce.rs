@@ -1,4 +1,4 @@
-//! Announces: when the session is described, to whom, and what is said.
+//! Announcements: when they are sent, to whom, and their fields.
 
 use super::Sender;
 use crate::limits::{ANNOUNCE_INTERVAL, FEEDBACK_PER_SECOND};
@@ -8,20 +8,20 @@ use crate::units::{BlockIndex, DeviceIndex};
 use crate::wire::{Announce, Capabilities, Invitation, Message, Object, Phase, TaskKind, Versions};
 use std::time::Duration;
 
-/// Interval of the announces while gathering.
+/// Interval between announcements while gathering.
 const GATHER_ANNOUNCES: Duration = Duration::from_millis(50);
-/// Interval of the announces while streaming and later.
+/// Interval between announcements after gathering.
 const LATER_ANNOUNCES: Duration = Duration::from_millis(250);
 
-/// One announce in so many has a datagram after it that means nothing.
+/// A grease datagram follows one announcement in this many.
 const GREASE_EVERY: u32 = 64;
 
 const _: () = assert!(LATER_ANNOUNCES.as_millis() <= ANNOUNCE_INTERVAL.as_millis());
 
-/// When the session was last announced, and when it is announced next.
+/// The times of the last and the next announcement.
 #[derive(Debug)]
 pub(super) struct AnnounceTimer {
-    /// How often it was announced.
+    /// The number of announcements so far.
     count: u32,
     last: Time,
     pub next: Time,
@@ -34,7 +34,7 @@ impl AnnounceTimer {
 }
 
 impl Sender {
-    /// Describes the session to the group and on the rendezvous groups.
+    /// Announces the session to the group and on the rendezvous groups.
     pub(super) fn announce(&mut self, now: Time) {
         let gathering = self.phase == Phase::Gathering;
         let interval = if gathering { GATHER_ANNOUNCES } else { LATER_ANNOUNCES };
@@ -53,19 +53,19 @@ impl Sender {
         }
     }
 
-    /// The session as it is announced now, inviting nobody.
+    /// The session as it is announced now, with an invitation that selects no device.
     #[must_use]
     pub fn announced(&self) -> Announce {
         self.announcement(Invitation { probability: 0, window: Duration::ZERO })
     }
 
-    /// The same to one device that is served alone, which may not hear the group.
+    /// Announces the session by unicast to one device, which may not hear the group.
     pub(super) fn announce_to(&mut self, index: DeviceIndex, now: Time) {
         let announce = self.announced();
         self.send_signed_to_device(index, &Message::Announce(announce), now);
     }
 
-    /// Sends a datagram of a kind that means nothing, with every 64th announce.
+    /// Sends a grease datagram with every 64th announcement.
     fn grease(&mut self) {
         self.announces.count += 1;
         if self.announces.count.is_multiple_of(GREASE_EVERY) {

@@ -1,5 +1,5 @@
-//! A repair channel: a destination, its packet counter, the repairs planned for it, and the state
-//! of its round. The group has one; each device in unicast repair has its own.
+//! A channel: a destination, its packet counter, its planned repairs, and the state of its round. The group has one;
+//! each device in unicast repair has its own.
 
 use super::pace::Pace;
 use super::planner::PlanKind;
@@ -11,27 +11,27 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Answers kept in one round, so that a flood of them is bounded; honest rounds invite fewer.
+/// Most answers kept in one round, as a bound against floods; honest rounds invite fewer.
 const MAX_ANSWERS: usize = 1024;
 
-/// Polls whose time is remembered.
+/// Number of polls whose time is remembered.
 const POLLS_REMEMBERED: usize = 64;
 
-/// Where a channel's round stands.
+/// The state of a channel's round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Round {
-    /// No poll is open; the next may go out at this time if there is reason for one.
+    /// No poll is open. The next one may be sent at this time if there is a reason for it.
     Idle {
         /// Earliest time of the next poll.
         next: Time,
     },
-    /// A poll is out and answers are being gathered.
+    /// A poll was sent, and its answers are being collected.
     Open {
         /// When it was sent.
         sent: Time,
-        /// When the answers are planned for.
+        /// When the round closes and its answers are planned for.
         closes: Time,
-        /// When what is planned so far is echoed, so that others need not answer.
+        /// When a poll repeats the repairs planned so far, so that devices that they cover need not answer.
         echo: Time,
     },
 }
@@ -39,20 +39,20 @@ pub(super) enum Round {
 /// A planned repair of one block.
 #[derive(Debug)]
 pub(super) enum Repair {
-    /// Source symbols again.
+    /// Resends source symbols.
     Resend { block: BlockIndex, runs: VecDeque<(u32, u32)> },
-    /// Fresh repair symbols `first..first + count`, of which `sent` have gone out.
+    /// Fresh repair symbols `first..first + count`, of which `sent` have been sent.
     Fresh { block: BlockIndex, first: Esi, count: u32, sent: u32, symbols: Encoded },
 }
 
-/// Whether the symbols of a fresh repair are there.
+/// The state of a fresh repair's symbols.
 #[derive(Debug)]
 pub(super) enum Encoded {
-    /// Not asked for.
+    /// Not requested.
     Not,
-    /// A worker is at it.
+    /// A worker encodes them.
     Asked,
-    /// Here they are.
+    /// Ready to be sent.
     Ready(Arc<Vec<u8>>),
 }
 
@@ -72,17 +72,17 @@ pub(super) struct Channel {
     next_counter: u64,
     pub round_number: u32,
     pub round: Round,
-    /// Polls in a row that the one device behind this channel did not answer although it was heard from.
+    /// Polls in a row without an answer of the device with this channel, although it was heard from.
     pub unanswered: u32,
     /// The answers of the open round.
     answers: BTreeMap<DeviceIndex, Nak>,
     queue: VecDeque<Repair>,
     pages: BTreeSet<u32>,
-    /// When the latest polls went out, by round: late answers too tell the round-trip time.
+    /// When the latest polls were sent, by round. Late answers give a round-trip time too.
     polls: VecDeque<(u32, Time)>,
-    /// The pace of the one device behind this channel, if it is one of unicast repair.
+    /// The pace of unicast repair to the device with this channel, if there is one.
     pub pace: Option<Pace>,
-    /// The packet number of the last symbol: an answer from before it does not count it.
+    /// The packet number of the last symbol. An answer as of an earlier number does not account for it.
     pub last_symbol: PacketNumber,
 }
 
@@ -104,7 +104,7 @@ impl Channel {
         }
     }
 
-    /// Opens a round; its number.
+    /// Opens a round, and returns its number.
     pub fn open(&mut self, sent: Time, closes: Time, echo: Time) -> u32 {
         self.round_number += 1;
         self.round = Round::Open { sent, closes, echo };
@@ -115,12 +115,12 @@ impl Channel {
         self.round_number
     }
 
-    /// When the poll of a round was sent, if that is remembered.
+    /// When the poll of a round was sent; `None` if that is forgotten.
     pub fn poll_sent(&self, round: u32) -> Option<Time> {
         self.polls.iter().find(|(r, _)| *r == round).map(|(_, at)| *at)
     }
 
-    /// Takes the packet number of a message that goes out now on the channel of one device.
+    /// Takes the packet number of a message on the channel of one device that is sent now.
     pub fn number_for_one(&mut self, now: Time) -> PacketNumber {
         let number = self.take_numbers(1);
         if let Some(pace) = &mut self.pace {
@@ -157,7 +157,7 @@ impl Channel {
         matches!(self.round, Round::Open { .. })
     }
 
-    /// Keeps an answer to the open round; the latest of a device counts.
+    /// Keeps an answer to the open round. A later answer of a device replaces its earlier one.
     pub fn answer(&mut self, device: DeviceIndex, nak: Nak) {
         if self.answers.len() < MAX_ANSWERS || self.answers.contains_key(&device) {
             self.answers.insert(device, nak);
@@ -168,13 +168,13 @@ impl Channel {
         &self.answers
     }
 
-    /// Ends the round and hands out its answers.
+    /// Ends the round and returns its answers.
     pub fn close(&mut self, next: Time) -> BTreeMap<DeviceIndex, Nak> {
         self.round = Round::Idle { next };
         std::mem::take(&mut self.answers)
     }
 
-    /// Whether symbols or pages are still to go out.
+    /// Whether symbols or pages are left to send.
     pub fn has_repairs(&self) -> bool {
         !self.queue.is_empty() || !self.pages.is_empty()
     }
@@ -199,8 +199,8 @@ impl Channel {
         });
     }
 
-    /// Drops what is planned; returns how many symbols were encoded for nothing. Those that a worker
-    /// is at are found to be unwanted when they come.
+    /// Drops the planned repairs. Returns how many symbols were encoded in vain. Symbols that a worker still
+    /// encodes are dropped when they are ready.
     pub fn clear(&mut self) -> u32 {
         self.pages.clear();
         let wasted = self.queue.drain(..).map(|repair| match repair {
@@ -210,8 +210,7 @@ impl Channel {
         wasted.sum()
     }
 
-    /// The next fresh repair that is to be encoded, if among the first `ahead` of the queue;
-    /// it counts as asked for from now on.
+    /// The next fresh repair to encode, if it is among the first `ahead` of the queue. Marks it as requested.
     pub fn next_to_encode(&mut self, ahead: usize) -> Option<(BlockIndex, Esi, u32)> {
         self.queue.iter_mut().take(ahead).find_map(|repair| match repair {
             Repair::Fresh { block, first, count, symbols: symbols @ Encoded::Not, .. } => {
@@ -222,7 +221,7 @@ impl Channel {
         })
     }
 
-    /// Takes encoded symbols in; false if nothing here waits for them.
+    /// Takes encoded symbols. False if no repair here waits for them.
     pub fn encoded(&mut self, block: BlockIndex, first: Esi, bytes: &Arc<Vec<u8>>) -> bool {
         for repair in &mut self.queue {
             if let Repair::Fresh { block: b, first: f, symbols: symbols @ Encoded::Asked, .. } = repair
@@ -244,8 +243,8 @@ impl Channel {
         }
     }
 
-    /// Up to `most` symbols of the repair at the head of the queue, if they are at hand; and how
-    /// many encoded symbols are given up with it, now that all of it has gone out.
+    /// Up to `most` symbols of the repair at the head of the queue, if they are ready; and the number of
+    /// encoded symbols that are released with it once all of it is sent.
     pub fn next_batch(&mut self, most: u32, symbol_size: u16) -> Option<(Batch, u32)> {
         let (batch, finished, freed) = match self.queue.front_mut()? {
             Repair::Resend { block, runs } => {

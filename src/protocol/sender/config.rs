@@ -1,4 +1,4 @@
-//! What the surface tells a sender.
+//! Configuration of a sender.
 
 use super::policy::RepairPolicy;
 use crate::crypto::derive::Secret;
@@ -12,45 +12,47 @@ use crate::units::{Counter, Rate, SessionId, Suite};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Everything a [`super::Sender`] needs to know; it draws and looks up nothing itself.
+/// Everything that a [`super::Sender`] needs to know. It draws and looks up nothing itself.
 #[derive(Clone, Debug)]
 pub struct SenderConfig {
-    /// Rises from session to session: with the keys, it gives the session's identifier.
+    /// The session counter. It rises from session to session; with the keys, it gives the session's
+    /// identifier.
     pub counter: Counter,
-    /// Who sends.
+    /// The sender's key.
     pub signing_key: SigningKey,
-    /// Random bytes for this session's half of the agreement with each device; used for nothing else.
+    /// Random bytes for this session's agreement key; used for nothing else.
     pub agreement: [u8; 32],
-    /// The group's key, if everything is to be sealed for its members.
+    /// The group key, if the session seals for the group.
     pub group_key: Option<Secret>,
-    /// How datagrams are sealed.
+    /// The AEAD of all seals.
     pub suite: Suite,
-    /// The task. Its `expected`: start as soon as so many devices are ready.
+    /// The task. With its option `expected`, the stream starts as soon as that many devices are ready.
     pub task: Task,
-    /// The object's manifest, if it fits in the announce; at most [`crate::limits::MAX_MANIFEST`] bytes.
+    /// The object's manifest, if it fits in the announcement; at most [`crate::limits::MAX_MANIFEST`] bytes.
     pub manifest: Vec<u8>,
-    /// How the object is cut.
+    /// The object's division into blocks and symbols.
     pub layout: Layout,
     /// Where group data goes: a multicast group, a broadcast address or one host.
     pub data: SocketAddr,
-    /// Where announcements go besides.
+    /// Further destinations of announcements.
     pub rendezvous: Vec<SocketAddr>,
-    /// How fast, in bits per second on the wire.
+    /// The rate, in bits per second on the wire.
     pub rate: RateMode,
-    /// How it repairs.
+    /// The repair policy.
     pub repair: RepairPolicy,
-    /// Gather for at most so long.
+    /// The longest time to gather.
     pub wait: Duration,
-    /// Without a number of devices to expect: start when no device has joined for so long (and one has).
+    /// Without an expected number of devices: the stream starts when at least one has joined and no other has
+    /// for this long.
     pub settle: Duration,
-    /// Stay so long for late devices after the known ones are done.
+    /// How long the sender waits for late devices after the known ones are done.
     pub linger: Duration,
 }
 
 impl SenderConfig {
-    /// What a sender cannot do without: its task, the object's layout, where data goes, who sends, the random
-    /// bytes for its agreements, and a number that no session of the same keys has had. The rest has its
-    /// default: nothing announced elsewhere, a rate found by itself, nothing sealed.
+    /// The fields that have no default: task, layout, data address, signing key, random bytes for agreements,
+    /// and a counter that no other session of the same keys has. By default the session is announced at its
+    /// data address only, finds its rate, and seals nothing for the group.
     #[must_use]
     pub fn new(
         task: Task,
@@ -77,14 +79,14 @@ impl SenderConfig {
         }
     }
 
-    /// The identifier of the session that a sender begins with these.
+    /// The identifier of the session with these keys and this counter.
     #[must_use]
     pub fn session(signing_key: &SigningKey, agreement: [u8; 32], counter: Counter) -> SessionId {
         let side = SenderSide::new(counter, signing_key.clone(), agreement, Suite::default(), None);
         side.session()
     }
 
-    /// Bytes of a symbol's datagram beside its payload, without what the network adds.
+    /// Bytes of a symbol's datagram besides its payload, without the headers of the network.
     pub(super) const fn symbol_overhead(&self) -> usize {
         SYMBOL_HEADER_LEN + if self.group_key.is_some() { TAG_RESERVE } else { 0 }
     }

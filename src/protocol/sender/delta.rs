@@ -1,11 +1,11 @@
-//! Sending only what is missing: when every device that joined holds some of the object, from a run
-//! that broke off or in an earlier version.
+//! Delta mode: sending only what is missing, if every device that has joined holds some of the object, from an
+//! interrupted run or in an earlier version.
 //!
-//! The group is told all chaining values first, from the gathering on, and nothing is streamed: the
-//! position follows the pages of values, and the rounds of polls and answers bring out the union of
-//! what the devices lack. As nobody has anything of those blocks, they go out as source symbols.
+//! The sender sends all chaining values first, already while gathering, and streams nothing. The position follows the
+//! pages sent, and the rounds find the union of what the devices lack. Nobody has any symbol of those blocks, so they
+//! are sent as source symbols.
 //!
-//! A device that holds nothing, and is there at the start, has everything streamed to all.
+//! If one device at the start holds nothing, everything is streamed to all.
 
 use super::Sender;
 use crate::limits::HASHES_PER_PAGE;
@@ -15,25 +15,25 @@ use std::time::Duration;
 
 /// Longest pause between polls: devices find out what they lack as fast as they can read.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Blocks looked at, at most, in one run of a summary: as many as are planned for at a time.
+/// Most blocks checked for one range of a NAK summary: as many as are planned for at a time.
 const MAX_LOOK: usize = 1024;
 
 impl Sender {
-    /// Whether the group is told the values of all blocks first, ahead of any symbol.
+    /// Whether the sender sends the values of all blocks before any symbol.
     pub(super) fn tells_values_first(&self) -> bool {
         let counts = self.devices.counts();
         self.stream.skipping
             || (self.phase == Phase::Gathering && counts.open > 0 && counts.open == counts.holding)
     }
 
-    /// Decides at the start whether to skip what all hold.
+    /// Decides at the start whether to send only what is missing.
     pub(super) fn decide_on_skipping(&mut self) {
         let counts = self.devices.counts();
         self.stream.skipping = counts.open > 0 && counts.open == counts.holding;
         self.skip_ahead();
     }
 
-    /// What the group has the values of counts as gone by.
+    /// Advances the position to the end of the pages sent.
     pub(super) fn skip_ahead(&mut self) {
         if self.stream.skipping {
             let told = self.stream.pages_sent.saturating_mul(HASHES_PER_PAGE);
@@ -41,14 +41,14 @@ impl Sender {
         }
     }
 
-    /// The pause between polls that bring nothing to do.
+    /// The pause after a poll that brought nothing to do.
     pub(super) fn quiet_pause(&self) -> Duration {
         let pause = self.rounds.pause();
         if self.stream.skipping { pause.min(PAUSE.max(self.rounds.grtt * 2)) } else { pause }
     }
 
-    /// Of some blocks of which a device has nothing, how many it has lost: what was not sent to the
-    /// group yet is no loss.
+    /// How many blocks of a range a device has lost, given that it has nothing of them. A block that was not
+    /// sent to the group is not lost.
     pub(super) fn blocks_lost(&self, first: u32, end: u32) -> u64 {
         if !self.stream.skipping {
             return u64::from(end.saturating_sub(first));
@@ -56,12 +56,12 @@ impl Sender {
         (first..end).take(MAX_LOOK).filter(|&block| self.was_sent(block)).count() as u64
     }
 
-    /// Whether anything of a block was sent to the group.
+    /// Whether any symbol of a block was sent to the group.
     pub(super) fn was_sent(&self, block: u32) -> bool {
         self.blocks.get(block as usize).is_some_and(|info| info.streamed > 0)
     }
 
-    /// Notes that source symbols of a block go out to the group; true if they do for the first time.
+    /// Notes that source symbols of a block are sent to the group. True if this is the first time.
     pub(super) fn note_source(&mut self, block: BlockIndex, first: u32, end: u32) -> bool {
         let Some(info) = self.blocks.get_mut(block.0 as usize) else { return false };
         if first != info.streamed {
@@ -72,7 +72,7 @@ impl Sender {
         true
     }
 
-    /// Bytes of the object that went by and were never sent to the group: every device had them.
+    /// Bytes of the object that were never sent to the group, because every device had them.
     pub(super) fn skipped(&self) -> u64 {
         if !self.stream.skipping {
             return 0;

@@ -1,4 +1,4 @@
-//! The devices of a session, as the sender sees them.
+//! The sender's state of each device, and sets of devices by class.
 
 use super::channel::Channel;
 use super::service::{Service, Unlike};
@@ -17,95 +17,96 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// What ties a device's datagrams to one run of it.
+/// The keys and replay state of one run of a device.
 #[derive(Debug)]
 pub(super) struct Link {
     pub agreement: AgreementKey,
-    /// What it has been given to show that it is this device, if it comes again.
+    /// The ticket that identifies this device if it joins again.
     pub ticket: Ticket,
     pub keys: DeviceKeys,
-    /// What has been heard on its channel.
+    /// Replay window of the device's channel.
     pub window: ReplayWindow,
-    /// How much of late.
+    /// Bound on the device's messages.
     pub rate_limit: RateLimit,
-    /// Its joins count up to here: an older one is said again by somebody else.
+    /// One above the highest packet number of its joins. A lower number is a replay.
     pub joins: u64,
-    /// Version and capabilities that both sides have.
+    /// The version and capabilities that its ADMIT gave.
     pub chosen: (u8, Capabilities),
 }
 
 /// One device.
 #[derive(Debug)]
 pub(super) struct Device {
-    /// How far it is with the task.
+    /// Its assignment: the state of the task.
     pub assignment: Assignment,
-    /// What the store is known to have of that.
+    /// The assignment that the store is known to have.
     pub recorded: Option<Assignment>,
-    /// What was last told of it: the state that the store has, and the activity.
+    /// The last row event: the state in the store, and the activity.
     pub told: Option<(State, Option<Activity>)>,
-    /// It has said, in this run, how it ended.
+    /// Whether it has reported, in this run, how it ended.
     pub reported_end: bool,
     pub link: Link,
-    /// Another run with the same identifier wants to join: which, and since when.
+    /// Another run that wants to join with the same identifier, and since when.
     pub duplicate: Option<(AgreementKey, Time)>,
     pub address: SocketAddr,
     pub last_heard: Time,
-    /// When it was last known to have come closer to completion (or was taken up).
+    /// When its deficit last fell (or it was taken up).
     pub last_gain: Time,
-    /// The fewest symbols it ever lacked, as far as its NAK summaries told.
+    /// The smallest deficit that its NAK summaries have shown.
     pub least_deficit: u64,
-    /// Who serves it.
+    /// Which repairs serve it.
     pub service: Service,
-    /// It joined with some of the object.
+    /// Whether it joined with some of the object.
     pub holds: bool,
-    /// How it compares with the group.
+    /// Its comparison with the group.
     pub compared: Compared,
     /// Why it was last moved to unicast.
     pub cause: Option<Cause>,
-    /// What its reports say of the path to it.
+    /// The estimate of the path to it.
     pub path: Path,
-    /// It has once been taken into the group of those left over; no second time.
+    /// Whether it has been regrouped; this happens only once.
     pub regrouped: bool,
-    /// Its unicast repair; kept once made, so that packet numbers never repeat.
+    /// Its unicast repair. Kept once created, so that packet numbers never repeat.
     pub channel: Option<Box<Channel>>,
-    /// Whether the group reaches it.
+    /// Whether the group's datagrams reach it.
     pub group: GroupReachability,
-    /// What it last said of itself.
+    /// Its latest reports.
     pub reported: Reported,
     pub unicast_symbols: u64,
 }
 
-/// How a device compares with the rest of the group.
+/// A device's comparison with the rest of the group.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Compared {
-    /// Epochs of the rate in a row in which it was too slow.
+    /// Epochs of the rate in a row in which the device was too slow.
     pub slow_looks: u32,
-    /// What it lacked at its last answer, as a share of what had been sent since the poll before.
+    /// Its deficit at its last answer, as a share of what was sent since the poll before.
     lacks: Option<f64>,
-    /// How many rounds had invited everybody, then.
+    /// The number of rounds that had invited everybody at that time.
     answered: u32,
 }
 
-/// Rounds without an answer, of those that invite everybody, after which a device is taken to lack nothing.
+/// After this many rounds without an answer, of those that invite everybody, a device is taken to lack
+/// nothing.
 pub(super) const SILENCE_MEANS_NOTHING_LACKS: u32 = 2;
 
 impl Compared {
-    /// Of a device that is new to the group after so many rounds that invited everybody.
+    /// A device that is new to the group, after this many rounds that invited everybody.
     pub const fn new(rounds: u32) -> Self {
         Self { slow_looks: 0, lacks: None, answered: rounds }
     }
-    /// It has answered the last of `rounds` rounds.
+    /// Notes an answer to the last of `rounds` rounds.
     pub const fn answered(&mut self, lacks: f64, rounds: u32) {
         (self.lacks, self.answered) = (Some(lacks), rounds);
     }
-    /// What it lacks, as far as that is known after `rounds` rounds.
+    /// What the device lacks, if that is known after `rounds` rounds.
     pub fn lacks(&self, rounds: u32) -> Option<f64> {
         let silent = rounds.saturating_sub(self.answered) >= SILENCE_MEANS_NOTHING_LACKS;
         if silent { Some(0.0) } else { self.lacks }
     }
 }
 
-/// What a device says of itself.
+/// The figures of a device's latest reports.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reported {
     pub verified: u32,
@@ -116,7 +117,7 @@ pub(super) struct Reported {
 }
 
 impl Reported {
-    /// What most of its losses are due to.
+    /// The main cause of its losses.
     fn cause(&self) -> Cause {
         let on_the_way = self.lost_datagrams.saturating_sub(self.kernel_drops);
         let most = self.kernel_drops.max(self.overrun_drops).max(on_the_way);
@@ -128,30 +129,30 @@ impl Reported {
     }
 }
 
-/// Whether the group reaches a device, as its reports tell.
+/// Whether the group's datagrams reach a device, by its reports.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GroupReachability {
-    /// Datagrams of the group that it has received, and when that figure last rose.
+    /// Datagrams of the group that it has received, and when this figure last rose.
     received: u64,
     pub rose: Time,
-    /// Reports in a row that told the same figure.
+    /// Reports in a row with the same figure.
     same: u32,
-    /// Nothing of the group reaches it although it speaks to us: a switch has forgotten its membership,
-    /// perhaps. What it lacks has to come by unicast.
+    /// True if nothing of the group reaches the device although its messages arrive. A switch may have
+    /// forgotten its membership. Unicast has to repair what it lacks.
     pub unreachable: bool,
-    /// When it was last told by unicast that we are here.
+    /// When it last got an announcement by unicast.
     pub told: Time,
 }
 
-/// Without a datagram of the group for so long, with announcements going out all the while, and
-/// without one in so many reports, a device is unreachable by the group.
+/// A device is out of the group's reach after this time without a datagram of the group, although
+/// announcements are sent, and after this many reports without one.
 const UNREACHABLE_GROUP_AFTER: (Duration, u32) = (Duration::from_secs(3), 3);
 
 impl GroupReachability {
     pub const fn new(now: Time) -> Self {
         Self { received: 0, rose: now, same: 0, unreachable: false, told: now }
     }
-    /// A report tells how many it has received, and perhaps how. Whether it has just become unreachable by the group.
+    /// Takes a report. True if the device is out of the group's reach from now on.
     pub fn report(&mut self, report: &Progress, now: Time) -> bool {
         let arrivals = report.arrivals.is_some_and(|arrivals| arrivals.first.channel() == ChannelId::GROUP);
         if report.received > self.received || arrivals {
@@ -169,15 +170,15 @@ impl Device {
     pub fn is_final(&self) -> bool {
         self.assignment.state().is_final()
     }
-    /// Whether it has said that it cannot take the object.
+    /// Whether the device has reported that it cannot take the object.
     pub fn has_failed(&self) -> bool {
         matches!(self.assignment.state(), State::Failed(_))
     }
-    /// Whether the store has it as it is.
+    /// Whether the store has the current assignment.
     pub fn is_recorded(&self) -> bool {
         self.recorded.as_ref() == Some(&self.assignment)
     }
-    /// What is being done for it.
+    /// The present activity of its transfer.
     pub fn activity(&self, gathering: bool) -> Option<Activity> {
         if self.is_final() {
             return (!self.is_recorded()).then_some(Activity::Recording);
@@ -190,7 +191,7 @@ impl Device {
             Activity::Receiving
         })
     }
-    /// Moves it from the group to unicast, for what most of its losses are due to.
+    /// Moves the device from the group to unicast, and notes the main cause of its losses.
     pub fn move_to_unicast(&mut self, reason: Unlike) -> Cause {
         let cause = match reason {
             Unlike::GroupUnreachable => Cause::Network,
@@ -200,7 +201,7 @@ impl Device {
         self.service.move_to_unicast(reason);
         cause
     }
-    /// The group serves it again, after so many rounds that invited everybody.
+    /// Returns the device to the group, after this many rounds that invited everybody.
     pub fn return_to_group(&mut self, rounds: u32) {
         self.service = Service::Group;
         self.compared = Compared::new(rounds);
@@ -237,20 +238,20 @@ impl Device {
     }
 }
 
-/// Devices by what they are, for decisions that every step takes.
+/// Numbers of devices by kind, for decisions at every step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     /// Still to be served.
     pub open: usize,
-    /// Those of them that joined with some of the object.
+    /// Of these, devices that joined with some of the object.
     pub holding: usize,
-    /// They answer the group's polls.
+    /// Devices that answer the group's polls.
     pub polled: usize,
-    /// The group's rounds serve all they lack.
+    /// Devices that the group's rounds serve completely.
     pub in_group: usize,
     pub complete: usize,
     pub failed: usize,
-    /// What the store has of them.
+    /// Their assignments in the store.
     pub recorded: Summary,
 }
 
@@ -288,20 +289,20 @@ impl Counts {
     }
 }
 
-/// What devices are found by.
+/// Classes by which devices are found.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Class {
     /// Still to be served.
     Open,
-    /// The group's rounds serve all they lack.
+    /// The group's rounds serve them completely.
     Group,
-    /// Unicast repair is to serve them.
+    /// They want unicast repair.
     Unicast,
-    /// The same, once the stream is over.
+    /// They want unicast repair once the stream is over.
     SlowUnicast,
-    /// They may make up a new group when nobody else is left.
+    /// They may form a new group when no other device is left.
     Leftover,
-    /// The group does not reach them.
+    /// The group's datagrams do not reach them.
     GroupUnreachable,
 }
 
@@ -321,13 +322,13 @@ impl Class {
         }
     }
 
-    /// The classes of a device, a bit each.
+    /// The classes of a device, one bit each.
     fn bits(device: &Device) -> u8 {
         Self::ALL.iter().filter(|class| class.has(device)).map(|&class| 1 << class as u8).sum()
     }
 }
 
-/// Most devices that are counted anew for each question.
+/// Most devices that one question counts anew.
 const MOST_TOUCHED: usize = 8;
 
 /// All devices, by index and by identifier.
@@ -337,20 +338,20 @@ pub(super) struct Devices {
     by_id: BTreeMap<DeviceId, DeviceIndex>,
     runs: BTreeMap<AgreementKey, DeviceIndex>,
     tickets: BTreeMap<Ticket, DeviceIndex>,
-    /// Runs that another took the place of, and one above the highest number of their joins: those up to there
-    /// can be replayed by anybody, from any address.
+    /// Runs that were replaced by another run, and one above the highest packet number of their joins. Joins
+    /// up to that number can be replayed by anybody, from any address.
     former: BTreeMap<AgreementKey, u64>,
-    /// The same, the oldest first.
+    /// The same runs, the oldest first.
     former_order: VecDeque<AgreementKey>,
-    /// All but those touched, counted.
+    /// Counts of all devices but the touched ones.
     counted: Counts,
-    /// Devices by class, as of when they were last counted.
+    /// Devices by class, when they were last counted.
     classes: [BTreeSet<DeviceIndex>; Class::ALL.len()],
-    /// The classes of each device, as of then.
+    /// The classes of each device at that time.
     filed: Vec<u8>,
-    /// Devices that may be changing.
+    /// Devices that may have changed since.
     touched: Vec<DeviceIndex>,
-    /// How often a device was looked at: what a step costs is measured by it.
+    /// The number of accesses to devices. It measures the cost of a step.
     looks: Cell<u64>,
 }
 
@@ -358,7 +359,7 @@ impl Devices {
     fn note_look(&self) {
         self.looks.set(self.looks.get() + 1);
     }
-    /// How often a device was looked at.
+    /// The number of accesses to devices.
     pub const fn looks(&self) -> u64 {
         self.looks.get()
     }
@@ -369,15 +370,15 @@ impl Devices {
     pub fn of_run(&self, agreement: &AgreementKey) -> Option<DeviceIndex> {
         self.runs.get(agreement).copied()
     }
-    /// The device whose latest run was given this ticket.
+    /// The device to whose latest run this ticket was given.
     pub fn of_ticket(&self, ticket: &Ticket) -> Option<DeviceIndex> {
         self.tickets.get(ticket).copied()
     }
-    /// Whether a join of a run is one from before another took its place. A later one says that it lives.
+    /// Whether a join of a replaced run is a replay. A higher number shows that the run is alive.
     pub fn is_former(&self, agreement: &AgreementKey, number: u64) -> bool {
         self.former.get(agreement).is_some_and(|joins| number < *joins)
     }
-    /// A device has begun a new run: the one before speaks for it no longer.
+    /// Replaces the run of a device.
     pub fn begin_run(&mut self, index: DeviceIndex, link: Link) {
         let former = &self.list[index.position()].link;
         self.runs.remove(&former.agreement);
@@ -420,7 +421,7 @@ impl Devices {
         }
         &mut self.list[index.position()]
     }
-    /// Counts a device, and puts it into its classes.
+    /// Counts a device, and adds it to its classes.
     fn file(&mut self, index: DeviceIndex) {
         let device = &self.list[index.position()];
         self.counted.add(Counts::of(device));
@@ -438,7 +439,7 @@ impl Devices {
             }
         }
     }
-    /// Whatever was changing has changed.
+    /// Counts and classifies the touched devices.
     fn settle(&mut self) {
         while let Some(index) = self.touched.pop() {
             self.file(index);
@@ -459,19 +460,18 @@ impl Devices {
     pub fn iter(&self) -> impl Iterator<Item = (DeviceIndex, &Device)> {
         self.indices().zip(&self.list).inspect(|_| self.note_look())
     }
-    /// To change what is not counted: neither the state nor who serves a device.
+    /// All devices, to change fields that are not counted: neither the state nor the service.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (DeviceIndex, &mut Device)> {
         self.looks.set(self.looks.get() + self.list.len() as u64);
         (0..).map(DeviceIndex).zip(&mut self.list)
     }
-    /// How many there are of each kind, without looking at them all: with ten thousand, every step
-    /// would.
+    /// The number of devices of each kind, without a scan of all.
     pub fn counts(&self) -> Counts {
         let mut counts = self.counted;
         self.touched.iter().for_each(|&index| counts.add(Counts::of(&self.list[index.position()])));
         counts
     }
-    /// Whether what is counted and filed is so.
+    /// Whether counts and classes are up to date.
     #[cfg(test)]
     pub fn is_consistent(&mut self) -> bool {
         let mut counts = Counts::default();
@@ -485,7 +485,7 @@ impl Devices {
     pub fn open(&self) -> usize {
         self.counts().open
     }
-    /// The same as the devices are told: they spread their reports by it.
+    /// The number of devices that the sender serves, as announced. Devices spread their reports by it.
     pub fn gsize(&self) -> u32 {
         u32::try_from(self.open()).unwrap_or(u32::MAX)
     }

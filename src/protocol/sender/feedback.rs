@@ -1,4 +1,4 @@
-//! What admitted devices say: NAK summaries, reports, receipts, aborts.
+//! Handles the messages of admitted devices: NAK summaries, reports, receipts, aborts.
 
 use super::Sender;
 use super::service::{Service, Unlike};
@@ -13,8 +13,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 impl Sender {
-    /// Handles one datagram; whatever is not a sound message of this session is counted and dropped. What
-    /// costs least is checked first: the session, the channel, the replay window, the seal, the message.
+    /// Handles one datagram. A datagram that is no valid message of this session is counted and dropped.
+    /// Cheap checks come first: the session, the channel, the replay window, the seal, the message.
     pub(super) fn feedback(&mut self, now: Time, from: SocketAddr, bytes: &mut [u8]) {
         let known = match wire::head(bytes) {
             Ok(head) if head.header.session != self.side.session() => false,
@@ -31,7 +31,7 @@ impl Sender {
         self.drive_rounds(now);
     }
 
-    /// Counts what a later program may have said.
+    /// Counts a datagram that only a later program may understand.
     pub(super) fn not_understood(&mut self, error: DecodeError) {
         match error {
             DecodeError::UnknownKind(_) => self.counters.unknown_kinds += 1,
@@ -40,7 +40,7 @@ impl Sender {
         }
     }
 
-    /// A message of a device that has a channel.
+    /// Handles a message of a device that has a channel.
     fn device_message(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) -> bool {
         let number = head.header.packet_number;
         let Some(index) = number.channel().device().filter(|index| index.position() < self.devices.len())
@@ -82,7 +82,7 @@ impl Sender {
         }
     }
 
-    /// A device has spoken.
+    /// Notes a sign of life of a device.
     pub(super) fn heard(&mut self, index: DeviceIndex, now: Time) {
         let device = self.devices.get_mut(index);
         device.last_heard = now;
@@ -126,7 +126,7 @@ impl Sender {
         true
     }
 
-    /// Symbols that a summary names as lacking, in blocks there are below `below`.
+    /// Symbols that a summary names as missing, in blocks below `below`.
     pub(super) fn deficit(&self, nak: &Nak, below: u32) -> u64 {
         let blocks = self.config.layout.block_count().min(below);
         let k = u64::from(self.config.layout.source_symbols(BlockIndex(0)));
@@ -165,7 +165,7 @@ impl Sender {
         true
     }
 
-    /// Nothing of the group reaches a device any more: it is served alone, if there is anything to serve.
+    /// Moves a device to unicast because it is out of the group's reach, if unicast repair is possible.
     fn group_became_unreachable(&mut self, index: DeviceIndex, now: Time) {
         let device = self.devices.get_mut(index);
         let none = self.config.repair.unicast_repairs == 0 || self.phase == Phase::Gathering;
@@ -197,7 +197,7 @@ impl Sender {
         true
     }
 
-    /// A device has verified and synced the object, and has just said so.
+    /// Records that a device has verified and synced the object.
     fn completed(&mut self, index: DeviceIndex, receipt: &Complete, now: Time) {
         let device = self.devices.get_mut(index);
         if device.is_final() {
@@ -219,7 +219,8 @@ impl Sender {
         true
     }
 
-    /// A device has said how it ended. It is answered once that is in the store, which may be now.
+    /// Notes that a device has reported its end. It is acknowledged once the store has recorded that, which
+    /// may be now.
     fn ended(&mut self, index: DeviceIndex, now: Time) {
         self.devices.get_mut(index).reported_end = true;
         self.acknowledge_if_recorded(index, now);

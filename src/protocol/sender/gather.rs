@@ -1,10 +1,9 @@
-//! Gathering: how devices are invited without their answers flooding the sender.
+//! Gathering: invites devices without being flooded by their answers.
 //!
-//! The number of devices out there is unknown, and they may all have been waiting for this sender,
-//! or start at the same moment. So each device begins cautiously by itself: it answers the first
-//! announces it hears with a low probability that rises from one to the next
-//! ([`crate::limits::join_ceiling`]). And the sender watches: as soon as an announce brings more joins
-//! than their share of the feedback bound (I10) allows, it lowers the probability of all.
+//! The number of devices is unknown. All of them may have been waiting for this sender, or start at the same moment.
+//! So each device limits itself: it answers the first announcements that it hears with a low probability that rises
+//! from one to the next ([`crate::limits::join_ceiling`]). When an announcement brings more joins than their share of
+//! the feedback budget (I10), the sender lowers the probability for all devices.
 
 use super::Sender;
 use crate::limits::JOINS_PER_SECOND;
@@ -14,14 +13,14 @@ use crate::time::Time;
 use crate::wire::{AbortCode, Invitation, Phase};
 use std::time::Duration;
 
-/// Delay over which the answers to one announce are spread.
+/// Delay over which the answers to one announcement are spread.
 const WINDOW: Duration = Duration::from_millis(20);
 
-/// Decides what each announce invites.
+/// Chooses the invitation of each announcement.
 #[derive(Debug)]
 pub(super) struct Gather {
     probability: f64,
-    /// Joins that came since the last announce.
+    /// Joins since the last announcement.
     joins: u32,
     /// When gathering ends at the latest.
     pub until: Time,
@@ -40,7 +39,7 @@ impl Gather {
         self.last_join = Some(now);
     }
 
-    /// The invitation of the announce that goes out now, `interval` after the one before.
+    /// The invitation of an announcement that is sent `interval` after the one before.
     pub fn invite(&mut self, interval: Duration) -> Invitation {
         let joins = f64::from(std::mem::take(&mut self.joins));
         let target = f64::from(JOINS_PER_SECOND) * interval.as_secs_f64();
@@ -53,9 +52,8 @@ impl Gather {
 }
 
 impl Sender {
-    /// Starts the stream when enough devices are ready, or none has joined for a while, or the time
-    /// to gather is over. A device that came and said why it cannot take the object is not waited
-    /// for: the others would pay for its trouble (I3).
+    /// Starts the stream when enough devices are ready, when none has joined for a while, or when the time to
+    /// gather is over. It does not wait for a device that has reported that it cannot take the object (I3).
     pub(super) fn start_if_ready(&mut self, now: Time) {
         if self.phase != Phase::Gathering || self.shutdown.is_closing() {
             return;
@@ -72,7 +70,7 @@ impl Sender {
         if ready > 0 && (enough || over) {
             self.start(now);
         } else if ready == 0 && self.end_without_store(now) {
-            // Whoever comes cannot be looked up.
+            // No device that joins can be looked up.
         } else if over && !self.records.is_looking_up() {
             self.finish(SenderOutcome::Ended, AbortCode::Finished, "no device came in time", now);
         }

@@ -1,8 +1,8 @@
-//! Suspect blocks that devices ask about: a worker makes the digests of their source symbols, and they go out
-//! signed, to the device that asked, or to the group if several did meanwhile.
+//! Digests for suspect blocks. A worker computes the digests of a block's source symbols. The sender signs them and
+//! sends them to the device that asked, or to the group if several have asked.
 //!
-//! Whatever devices ask, the digests take no more than their own rate and, beside the group's work, the
-//! unicast share; what does not fit the queue is asked for again.
+//! Whatever devices ask, digests take no more than a rate of their own, and no more than the unicast share while the
+//! group has work. What does not fit the queue is asked for again.
 
 use super::Sender;
 use crate::limits::{DIGEST_RATE, DIGESTS_PER_MESSAGE, MAX_INQUIRIES, MAX_SUSPECTS};
@@ -14,12 +14,12 @@ use crate::units::{BlockIndex, DeviceIndex, Esi, SymbolDigest};
 use crate::wire::{Message, Suspect, SymbolDigests};
 use std::collections::VecDeque;
 
-/// Blocks at the head of the queue whose digests are made.
+/// Blocks at the head of the queue whose digests are computed ahead.
 const AHEAD: usize = 2;
 /// Bytes of a full message on the wire.
 const DATAGRAM: u64 = 1200;
 
-/// Who is to get digests.
+/// Who gets digests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum To {
     Device(DeviceIndex),
@@ -30,7 +30,7 @@ enum To {
 enum Digests {
     Not,
     Asked,
-    /// Those from the given index on are still to be sent.
+    /// Computed. Those from the given index on are still to be sent.
     Ready(Vec<SymbolDigest>, usize),
 }
 
@@ -41,12 +41,12 @@ struct Inquiry {
     digests: Digests,
 }
 
-/// What is asked for.
+/// The queue of suspect blocks.
 #[derive(Debug)]
 pub(super) struct Inquiries {
     queue: VecDeque<Inquiry>,
     bucket: TokenBucket,
-    /// How many there were in all.
+    /// The number of requests so far.
     pub count: u64,
 }
 
@@ -55,7 +55,7 @@ impl Inquiries {
         Self { queue: VecDeque::new(), bucket: TokenBucket::new(DIGEST_RATE, DATAGRAM, now), count: 0 }
     }
 
-    /// A device asks for the digests of a block.
+    /// Queues a block that a device asks about.
     fn ask(&mut self, index: DeviceIndex, block: BlockIndex) {
         let own = self.queue.iter().filter(|inquiry| inquiry.to == To::Device(index)).count();
         let room = self.queue.len() < MAX_INQUIRIES && own < MAX_SUSPECTS;
@@ -63,7 +63,7 @@ impl Inquiries {
             Some(inquiry) if inquiry.to == To::Device(index) || inquiry.to == To::Group => {}
             Some(inquiry) => {
                 self.count += 1;
-                // What has gone to the first one alone goes out once more.
+                // The group gets all digests, also those that the first device has got.
                 inquiry.to = To::Group;
                 if let Digests::Ready(_, next) = &mut inquiry.digests {
                     *next = 0;
@@ -77,7 +77,7 @@ impl Inquiries {
         }
     }
 
-    /// The next block whose digests are to be made; it counts as asked for from now on.
+    /// The next block whose digests are to be computed. Marks it as requested.
     fn next_job(&mut self) -> Option<BlockIndex> {
         let mut ahead = self.queue.iter_mut().take(AHEAD);
         let next = ahead.find(|inquiry| matches!(inquiry.digests, Digests::Not))?;
@@ -85,7 +85,7 @@ impl Inquiries {
         Some(next.block)
     }
 
-    /// The digests of a block are there.
+    /// Takes the digests of a block.
     pub fn digested(&mut self, block: BlockIndex, digests: Vec<SymbolDigest>) {
         let of_block = |inquiry: &&mut Inquiry| inquiry.block == block;
         if let Some(inquiry) = self.queue.iter_mut().find(of_block)
@@ -99,7 +99,7 @@ impl Inquiries {
         self.queue.front().is_some_and(|inquiry| matches!(inquiry.digests, Digests::Ready(..)))
     }
 
-    /// The next message and whom it is for.
+    /// The next message, and its destination.
     fn next(&mut self) -> Option<(To, SymbolDigests)> {
         let Inquiry { block, to, digests: Digests::Ready(digests, next) } = self.queue.front_mut()? else {
             return None;
@@ -118,14 +118,14 @@ impl Inquiries {
         Some((to, message))
     }
 
-    /// When something could go out; never if there is nothing.
+    /// When the next message may be sent; never if there is none.
     pub fn ready_at(&self) -> Time {
         if self.is_ready() { self.bucket.ready_at() } else { Time::NEVER }
     }
 }
 
 impl Sender {
-    /// A device suspects blocks.
+    /// Handles SUSPECT.
     pub(super) fn suspect(&mut self, index: DeviceIndex, suspect: &Suspect) -> bool {
         if self.devices.get(index).is_final() {
             return false;
@@ -134,19 +134,19 @@ impl Sender {
         for &block in suspect.blocks.iter().filter(|block| block.0 < count) {
             self.inquiries.ask(index, block);
         }
-        // It will soon know what it lacks.
+        // The device will soon know what it lacks.
         self.rounds.stir();
         true
     }
 
-    /// Asks the workers for the digests that go out next.
+    /// Requests jobs for the digests that are sent next.
     pub(super) fn ask_for_digests(&mut self) {
         while let Some(block) = self.inquiries.next_job() {
             self.job(SenderJob::Digest(block));
         }
     }
 
-    /// The next digests, if they may go out now.
+    /// The next digests, if they may be sent now.
     pub(super) fn next_digests(&mut self, now: Time) -> Option<Transmit> {
         if !self.inquiries.is_ready() || !self.inquiries.bucket.ready(now) {
             return None;
@@ -160,7 +160,7 @@ impl Sender {
                     let number = self.group_number(now);
                     self.transmit_open(self.config.data, number, &message)
                 }
-                // It needs them no more.
+                // The device needs them no more.
                 To::Device(index) if self.devices.get(index).is_final() => continue,
                 To::Device(index) => {
                     let number = self.device_channel(index).number_for_one(now);

@@ -1,4 +1,4 @@
-//! Liveness: devices that fall silent or make no headway, and whether the source is still sound.
+//! Liveness: devices that fall silent or make no progress, and whether the source is unchanged.
 
 use super::Sender;
 use super::devices::Class;
@@ -9,13 +9,13 @@ use crate::time::Time;
 use crate::units::DeviceIndex;
 use std::time::Duration;
 
-/// How often devices are checked, and how many at a time. Even of the most devices there may be, each has its turn
-/// before a third of the time is over in which it may be silent.
+/// How often devices are checked, and how many at a time. Even with the most devices possible, each is
+/// checked within a third of the time in which it may be silent.
 const SWEEP: Duration = Duration::from_millis(500);
 const SWEPT_AT_ONCE: usize = 64;
 /// How often the source is checked.
 const SOURCE_CHECK: Duration = Duration::from_secs(1);
-/// How often devices that the group does not reach get an announce by unicast.
+/// How often devices out of the group's reach get an announcement by unicast.
 const GREETING: Duration = Duration::from_secs(5);
 const GREETED_AT_ONCE: usize = 64;
 
@@ -25,7 +25,7 @@ pub(super) struct Liveness {
     next_sweep: Time,
     /// The device that the next sweep begins with.
     cursor: DeviceIndex,
-    /// Up to when the stream went on: before its end, nothing need gain.
+    /// The time up to which the stream has continued. Before its end, no device need make progress.
     streamed: Time,
     next_check: Time,
     checking: bool,
@@ -68,8 +68,8 @@ impl Sender {
         self.end_if_done(now);
     }
 
-    /// Time in which we were not there, or could send nothing, is nobody's silence; and whoever was to
-    /// come in it could not.
+    /// Time in which the process was stopped, or could send nothing, does not count as silence. Deadlines for
+    /// devices to join move by it too.
     pub(super) fn absent(&mut self, now: Time, away: Duration) {
         for (_, device) in self.devices.iter_mut() {
             device.last_heard = (device.last_heard + away).min(now);
@@ -82,7 +82,7 @@ impl Sender {
         self.shutdown.put_off(away);
     }
 
-    /// Looks for devices that fell silent or make no headway.
+    /// Checks for devices that are silent or make no progress.
     fn sweep(&mut self, now: Time) {
         let open = self.devices.gsize();
         let (silence, done) = (device_silence(open), self.stream_done());
@@ -92,14 +92,14 @@ impl Sender {
         }
         let (streamed, cursor) = (self.liveness.streamed, self.liveness.cursor);
         let open = self.devices.of(Class::Open);
-        // All of them, from the cursor on and round to it.
+        // All of them, from the cursor on and around to it.
         let round = open.range(cursor..).chain(open.range(..cursor));
         let next: Vec<DeviceIndex> = round.take(SWEPT_AT_ONCE).copied().collect();
         self.liveness.cursor = next.last().map_or(cursor, |last| DeviceIndex(last.0.wrapping_add(1)));
         let mut ended: Vec<(DeviceIndex, State)> = Vec::new();
         for index in next {
             let device = self.devices.get(index);
-            // Syncing a large file may take its time, but a disk that hangs must not keep us for ever.
+            // Syncing a large file may take long, but a hanging disk must not keep the session forever.
             let syncing = blocks > 0 && device.reported.verified == blocks;
             let patience = if syncing { DEVICE_SYNC } else { DEVICE_STALL.max(silence) };
             if now.since(device.last_heard) > silence {
@@ -115,7 +115,8 @@ impl Sender {
         self.greet_the_group_unreachable(now);
     }
 
-    /// Devices that do not hear the group, and wait for unicast repair, would take us for gone.
+    /// Announces the session by unicast to devices that do not hear the group and wait for unicast repair.
+    /// Otherwise they would give the sender up.
     fn greet_the_group_unreachable(&mut self, now: Time) {
         let unreachable: Vec<DeviceIndex> =
             self.devices.of(Class::GroupUnreachable).iter().copied().collect();

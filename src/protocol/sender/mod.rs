@@ -4,19 +4,18 @@
 //!  join ──► gather ──► stream ──► repair ◄──► linger ──► closing ──► finished
 //!             │           │  polls and repairs of the group run beside the stream
 //!             │           └► unicast repairs, within their share of the rate
-//!             └ nobody came: finished
+//!             └ no device joined: finished
 //! ```
 //!
-//! - `config`: what it is told. `policy`: how it repairs. `gather`: invitations, the start.
-//! - `devices`: whom it serves. `service`: who serves a device. `records`: what the store has of it.
-//! - `delta`: sending only what is missing, where all hold some of it already.
-//! - `stream`: source symbols, hashes ahead of them, and what goes out next at the paced rate.
-//! - `rounds`: polls of the group, and what becomes of their answers. `planner`: the repairs of a round.
-//! - `unicast_repair`: unicast repairs. `channel`: a destination, its repairs and its `pace`.
-//! - `inquiries`: digests for devices that were told lies.
-//! - `rate`: what reports of arrivals make of the paces. `admission`: joins. `feedback`: what devices say.
-//! - `announce`: descriptions of the session. `liveness`: devices that fall silent. `shutdown`: lingering, the end.
-//! - `view`: what is told of it.
+//! - `config`: its configuration. `policy`: the repair policy. `view`: what it tells the user.
+//! - `announce`: announcements. `gather`: invitations, the start. `admission`: joins.
+//! - `devices`: the state of each device. `service`: who serves a device. `records`: the store.
+//! - `stream`: source symbols, hashes ahead of them, and the next datagram at the paced rate. `delta`: sending only
+//!   what is missing.
+//! - `feedback`: messages of devices. `rounds`: polls of the group and their answers. `planner`: the repairs of a
+//!   round. `unicast_repair`: the same for one device. `inquiries`: digests of suspect blocks.
+//! - `channel`: a destination with its repairs. `pace`: how fast it sends. `rate`: the rates that follow from reports.
+//! - `liveness`: devices that fall silent. `shutdown`: lingering, the end.
 
 mod admission;
 mod announce;
@@ -74,16 +73,16 @@ use stream::Stream;
 
 type Out = Output<SenderJob, SenderEvent>;
 
-/// What the sender remembers of a block.
+/// The sender's state of a block.
 #[derive(Clone, Debug)]
 struct BlockInfo {
     /// Its chaining value, once hashed.
     value: Option<Digest>,
-    /// The next fresh repair symbol's id: no id is ever sent twice as fresh.
+    /// The ESI of the next fresh repair symbol. No ESI is used for two fresh symbols.
     next_repair: Esi,
-    /// Source symbols below this have been sent to the group.
+    /// Source symbols below this ESI have been sent to the group.
     streamed: u32,
-    /// The packet number of the last symbol of it on the group channel.
+    /// The packet number of the block's last symbol on the group's channel.
     last_sent: PacketNumber,
 }
 
@@ -109,27 +108,27 @@ pub struct Sender {
     origin: Option<Box<OriginProof>>,
     blocks: Vec<BlockInfo>,
     devices: Devices,
-    /// What protects what is said.
+    /// Protects datagrams.
     side: SenderSide,
     /// Joins whose answer waits for the store.
     pending_joins: BTreeMap<AgreementKey, PendingJoin>,
-    /// Agreements with devices, which cost time, in the present stretch of it.
+    /// Bound on key agreements, which cost time.
     rate_limit: RateLimit,
     gather: Gather,
     stream: Stream,
     group: Channel,
-    /// Packet numbers of answers to addresses that have no channel of their own yet.
+    /// Channel of replies to addresses that have no channel of their own yet.
     replies: Channel,
     rounds: GroupRounds,
     passes: PassState,
-    /// Keys of the devices with an active unicast repair, the next to send first.
+    /// Devices with an active unicast repair. The first one sends next.
     unicast_repairs: VecDeque<DeviceIndex>,
     pace: Pace,
     epoch: Epoch,
     unicast_share: TokenBucket,
     inquiries: Inquiries,
     records: Records,
-    /// Symbols that workers are encoding or that wait, encoded, for their turn.
+    /// Symbols that workers are encoding, or that are encoded and wait to be sent.
     encoded_symbols: u32,
     announces: AnnounceTimer,
     liveness: Liveness,
@@ -142,7 +141,7 @@ impl Sender {
     /// A sender that starts gathering at `now`.
     ///
     /// # Panics
-    /// When the layout has more blocks than [`crate::limits::MAX_BLOCKS`]: the surface checks it.
+    /// If the layout has more blocks than [`crate::limits::MAX_BLOCKS`]. `session` checks this before.
     #[must_use]
     pub fn new(config: SenderConfig, now: Time) -> Self {
         assert!(config.layout.block_count() <= crate::limits::MAX_BLOCKS);
@@ -201,8 +200,8 @@ impl Sender {
         sender
     }
 
-    /// The chaining values are known from before: nothing need be hashed. Values of another number than
-    /// the blocks are left alone. To be said before anything else.
+    /// Supplies the blocks' chaining values, so that the source need not be hashed. Ignored unless there is
+    /// exactly one value for each block. Call before driving the machine.
     #[must_use]
     pub fn with_values(mut self, values: Vec<Digest>) -> Self {
         if values.len() == self.blocks.len() && self.root.is_none() {
@@ -217,13 +216,13 @@ impl Sender {
         self.blocks.iter().map(|block| block.value).collect()
     }
 
-    /// What grows with what others say: devices, and joins that wait for the store.
+    /// Sizes of the tables that peers can grow: devices, and joins that wait for the store.
     #[must_use]
     pub fn table_sizes(&self) -> (usize, usize) {
         (self.devices.len(), self.pending_joins.len())
     }
 
-    /// How often a device was looked at so far: what devices cost the loop's thread is measured by it.
+    /// The number of accesses to devices so far. It measures what devices cost the loop's thread.
     #[must_use]
     pub const fn device_looks(&self) -> u64 {
         self.devices.looks()
@@ -235,7 +234,7 @@ impl Sender {
         self.side.session()
     }
 
-    /// What the symbols of this session are sealed with, if they are.
+    /// The seal of this session's symbols, if there is a group key.
     #[must_use]
     pub fn symbol_seal(&self) -> Option<SymbolSeal> {
         self.side.symbols()
@@ -245,32 +244,32 @@ impl Sender {
         Header { session: self.side.session(), packet_number }
     }
 
-    /// A message that whoever it reaches may read, on a channel's packet number, charged to the rate.
+    /// Encodes a message without a device's seal, on a channel's packet number, and charges it to the rate.
     fn transmit_open(&mut self, to: SocketAddr, number: PacketNumber, message: &Message<'_>) -> Transmit {
         let bytes = self.side.to_all(self.header(number), message);
         self.transmit(to, bytes)
     }
 
-    /// A datagram, charged to the rate.
+    /// Charges a datagram to the rate.
     fn transmit(&mut self, to: SocketAddr, bytes: Vec<u8>) -> Transmit {
         let size = bytes.len() as u64 + udp_overhead(to);
         self.charge(size, 1);
         Transmit { to, payload: Payload::Message(bytes) }
     }
 
-    /// Charges datagrams of so many bytes in all, on the wire, to the rate.
+    /// Charges datagrams of `bytes` bytes in total, on the wire, to the rate.
     fn charge(&mut self, bytes: u64, datagrams: u32) {
         self.pace.bucket.charge(bytes);
         self.counters.wire_bytes += bytes - (ETHERNET_OVERHEAD - ETHERNET_HEADER) * u64::from(datagrams);
     }
 
-    /// Sends a message that whoever it reaches may read, ahead of everything paced.
+    /// Sends a message without a device's seal, ahead of everything paced.
     fn message(&mut self, to: SocketAddr, number: PacketNumber, message: &Message<'_>) {
         let transmit = self.transmit_open(to, number, message);
         self.out.push_back(Output::Transmit(transmit));
     }
 
-    /// Takes the packet number of a message that goes out now to the group.
+    /// Takes the packet number of a message that is sent to the group now.
     fn group_number(&mut self, now: Time) -> PacketNumber {
         let number = self.group.take_numbers(1);
         self.pace.note_sent(number.counter(), now);
@@ -283,14 +282,14 @@ impl Sender {
         self.message(self.config.data, number, message);
     }
 
-    /// Sends one device, alone, a message that all may read: what is signed speaks for itself.
+    /// Sends a signed message to one device by unicast.
     fn send_signed_to_device(&mut self, index: DeviceIndex, message: &Message<'_>, now: Time) {
         let number = self.device_channel(index).number_for_one(now);
         let to = self.devices.get(index).address;
         self.message(to, number, message);
     }
 
-    /// Sends a message that only this device can read.
+    /// Sends a message that is sealed for one device.
     fn send_to_device(&mut self, index: DeviceIndex, message: &Message<'_>, now: Time) {
         let number = self.device_channel(index).number_for_one(now);
         self.send_to_device_as(index, number, message);
@@ -304,7 +303,7 @@ impl Sender {
         self.out.push_back(Output::Transmit(transmit));
     }
 
-    /// The channel of one device, made when it is first needed; its id is the device's key + 1.
+    /// The channel of one device, created when it is first needed. Its number is the device's index + 1.
     fn device_channel(&mut self, index: DeviceIndex) -> &mut Channel {
         const { assert!(MAX_DEVICES < u16::MAX as usize) };
         let device = self.devices.get_mut(index);
@@ -332,7 +331,7 @@ impl Sender {
         }
     }
 
-    /// All chaining values are known: so is the root hash.
+    /// Sets the root hash once all chaining values are known.
     fn set_root(&mut self) {
         if let Some(values) = self.values() {
             let root = crate::crypto::digest::root(&values);
@@ -440,7 +439,7 @@ impl Machine for Sender {
         }
         let sent = self.next_paced(now).map(Output::Transmit);
         if sent.is_none() {
-            // What was just sent may have been the last of a round.
+            // The last datagram may have ended a round.
             self.drive_rounds(now);
         }
         sent.or_else(|| self.out.pop_front())

@@ -1,5 +1,5 @@
-//! How fast a channel sends: a token bucket at the rate that its controller has found, and when its
-//! datagrams went out, which is what the devices' reports are held against.
+//! How fast a channel sends: a token bucket at the rate that its controller has found, and the times at which its
+//! datagrams were sent, which devices' reports are compared with.
 
 use crate::pacing::{Clear, RateController, RateMode, Sample, TokenBucket, Trial};
 use crate::time::Time;
@@ -8,16 +8,16 @@ use crate::wire::Arrivals;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Times of sending that are remembered, and how close they lie: two seconds in all.
+/// Times of sending that are remembered, and their spacing: two seconds in all.
 const MEMORY: usize = 1 << 13;
 const SPACING: Duration = Duration::from_micros(250);
-/// Below this share of the rate aimed at, the sender itself is what is slow: no reason to raise it.
+/// Below this share of the target rate, the sender itself is the bottleneck, so the rate does not rise.
 const REALLY_SENT: f64 = 0.6;
-/// More than this share of it is not sent but for moments: the bucket makes up for the time it lost.
+/// A stretch can be sent at more than this share of the rate only for moments, while the bucket catches up.
 const MOST_SENT: f64 = 1.25;
-/// About how long the symbols of unicast repair's round take, at least.
+/// Approximate shortest time that the symbols of a unicast repair's round take.
 const ROUND: Duration = Duration::from_millis(250);
-/// Fewer symbols than this make no round: their answer would tell nothing of the rate.
+/// Fewest symbols of a round. The answer to a shorter one would tell nothing about the rate.
 const FEWEST: u64 = 64;
 
 /// The pace of a channel.
@@ -27,7 +27,7 @@ pub(super) struct Pace {
     controller: RateController,
     /// Bytes of a symbol's datagram on the wire.
     datagram: u64,
-    /// Packet counters and when they went out.
+    /// Packet counters and when they were sent.
     sent: VecDeque<(u64, Time)>,
     /// The first packet counter at the present rate.
     since: u64,
@@ -48,7 +48,7 @@ impl Pace {
         self.controller.mode()
     }
 
-    /// No more than `most` can be sent at present; see [`RateController::set_most`].
+    /// Sets the most that can be sent at present; see [`RateController::set_most`].
     pub const fn set_most(&mut self, most: Rate) {
         self.controller.set_most(most);
     }
@@ -57,12 +57,12 @@ impl Pace {
         self.controller.trial()
     }
 
-    /// So many datagrams a second, in bits per second on the wire.
+    /// The rate of this many datagrams a second, in bits per second on the wire.
     pub fn in_bits(&self, datagrams: f64) -> f64 {
         datagrams * (self.datagram * 8) as f64
     }
 
-    /// At how many bits per second a stretch was sent, on the mean.
+    /// The mean rate at which a stretch was sent, in bits per second.
     pub fn sending(&self, sample: &Sample) -> f64 {
         self.in_bits(sample.sent as f64 / sample.sent_in.as_secs_f64().max(1e-6))
     }
@@ -78,23 +78,23 @@ impl Pace {
         }
     }
 
-    /// The channel rests: until it sends again, no times of sending are kept (I6).
+    /// Forgets the times of sending while the channel rests (I6).
     pub fn forget(&mut self) {
         self.sent = VecDeque::new();
     }
 
-    /// When the datagram with this counter was sent, about.
+    /// About when the datagram with this counter was sent.
     fn sent_at(&self, counter: u64) -> Option<Time> {
         let after = self.sent.partition_point(|&(first, _)| first <= counter);
         let &(first, at) = self.sent.get(after.checked_sub(1)?)?;
         let Some(&(next, then)) = self.sent.get(after) else { return Some(at) };
         let share = (counter - first) as f64 / (next - first).max(1) as f64;
-        // After a pause, what came before it was sent soon after the time noted.
+        // After a pause, a datagram was sent soon after the noted time before the pause.
         Some(at + (then - at).min(SPACING * 2).mul_f64(share))
     }
 
-    /// A device's report held against what was sent; none if not all of it was sent at the present
-    /// rate, or so long ago that it is forgotten.
+    /// Compares a device's report with the times of sending. `None` if part of the stretch was not sent at
+    /// the present rate, or is forgotten.
     pub fn sample(&self, arrivals: &Arrivals, overflowed: bool) -> Option<Sample> {
         let (first, last) = (arrivals.first.counter(), arrivals.last.counter());
         if first < self.since {
@@ -102,7 +102,7 @@ impl Pace {
         }
         let (first_at, last_at) = (self.sent_at(first)?, self.sent_at(last)?);
         let sent = last.checked_sub(first)?;
-        // A few that went out at once after a late wake-up are no faster path.
+        // A few datagrams that were sent at once after a late wake-up do not make the path faster.
         let least = self.in_bits(sent as f64) / (MOST_SENT * self.rate().0.max(1) as f64);
         Some(Sample {
             sent,
@@ -114,26 +114,27 @@ impl Pace {
         })
     }
 
-    /// At what rate datagrams went out of which `sending` bits per second were sent on the mean. Where
-    /// there is little to send they go out at the rate all the same, with pauses, which say nothing
-    /// of what the path carries.
+    /// The rate at which datagrams left, if `sending` bits per second were sent on average. If there is
+    /// little to send, they still leave at the full rate, with pauses in between. The pauses say nothing
+    /// about the path.
     pub fn burst(&self, sending: f64) -> f64 {
         if self.is_really(sending) { sending } else { self.rate().0 as f64 }
     }
 
-    /// Whether so many bits per second are about what was aimed at.
+    /// Whether `sending` bits per second are about the target rate.
     fn is_really(&self, sending: f64) -> bool {
         sending >= REALLY_SENT * self.rate().0 as f64
     }
 
-    /// What was sent at `sending` bits per second was carried; see [`RateController::clear`].
-    /// `next` is the counter of the channel's next datagram. True if the rate changes.
+    /// Reports that the path carried what was sent at `sending` bits per second; see
+    /// [`RateController::clear`]. `next` is the counter of the channel's next datagram. True if the rate
+    /// changes.
     pub fn clear(&mut self, sending: f64, clear: Clear, next: u64, now: Time) -> bool {
         let changes = self.is_really(sending) && self.controller.clear(now, clear);
         self.settle(changes, next, now)
     }
 
-    /// Of `sending` bits per second, `share` is carried. True if the rate changes.
+    /// Reports that the path carries `share` of `sending` bits per second. True if the rate changes.
     pub fn congested(&mut self, sending: f64, share: f64, next: u64, now: Time) -> bool {
         let changes = self.controller.congested(now, Rate(sending as u64), share);
         self.settle(changes, next, now)
@@ -147,8 +148,8 @@ impl Pace {
         changes
     }
 
-    /// Symbols that make up a round of unicast repair: so many that its answer tells something,
-    /// so few that a wrong rate is noticed soon, and the path is not idle for most of the time.
+    /// Number of symbols in a round of unicast repair: enough for a useful answer, few enough that a wrong
+    /// rate is noticed soon, and enough that the path is not idle most of the time.
     pub fn symbols_a_round(&self, rtt: Duration) -> u64 {
         let bytes = u128::from(self.rate().0 / 8) * ROUND.max(rtt * 2).as_millis() / 1000;
         (u64::try_from(bytes).unwrap_or(u64::MAX) / self.datagram).max(FEWEST)

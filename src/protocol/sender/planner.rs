@@ -1,18 +1,18 @@
-//! The repair planner: what a round of NAK summaries costs the channel, block by block.
+//! The repair planner: the cheapest repair of each block for a round of NAK summaries.
 //!
-//! With M the largest deficit of any device and U the number of distinct missing source symbols,
-//! the channel pays max(M), never the sum (I9): either the U symbols again, where that is cheap
-//! (no encoding, no decoding), or M fresh repair symbols that mend a different loss everywhere.
+//! M is the largest deficit of any device, U the number of distinct missing source symbols. The channel pays for the
+//! largest deficit, never the sum (I9). The plan is either to resend the U symbols, if U is not much larger than M (no
+//! encoding, no decoding), or M fresh repair symbols, each of which repairs a different loss at every device.
 
 use crate::limits::HASHES_PER_PAGE;
 use crate::ranges::BitSet;
 use crate::wire::{Deficit, Nak};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Blocks that one NAK summary may name as wholly missing; the rest waits for the next round, so
-/// that one datagram cannot make the sender plan for millions.
+/// Most blocks that one NAK summary may name as wholly missing. The rest waits for the next round, so that
+/// one datagram cannot make the sender plan for millions.
 const MAX_WHOLE: u32 = 1024;
-/// Pages that one NAK summary may ask for: those of as many blocks.
+/// Most pages that one NAK summary may request: those of as many blocks.
 const MAX_PAGES: usize = (MAX_WHOLE / HASHES_PER_PAGE) as usize;
 
 /// What a set of devices lacks.
@@ -27,9 +27,9 @@ pub(super) struct Needs {
 struct Need {
     /// M: the largest deficit.
     max: u32,
-    /// The missing source symbols of all devices, as far as every one of them named its own.
+    /// The missing source symbols of all devices, if every device named its own.
     union: Option<BitSet>,
-    /// Source symbols that nothing else can stand in for.
+    /// Source symbols that no repair symbol can replace.
     sources: Option<BitSet>,
 }
 
@@ -43,14 +43,14 @@ pub(super) struct Plan {
 /// How a block is repaired.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PlanKind {
-    /// These source symbols again, as `(first, count)` runs.
+    /// Resends these source symbols, as `(first, count)` runs.
     Resend(Vec<(u32, u32)>),
-    /// So many fresh repair symbols.
+    /// This many fresh repair symbols.
     Fresh(u32),
 }
 
 impl PlanKind {
-    /// The same with no more than `most` symbols.
+    /// The same plan with at most `most` symbols.
     pub fn at_most(self, most: u32) -> Self {
         match self {
             Self::Fresh(count) => Self::Fresh(count.min(most)),
@@ -66,7 +66,7 @@ impl PlanKind {
         }
     }
 
-    /// How many symbols it takes.
+    /// The number of symbols.
     pub fn symbols(&self) -> u32 {
         match self {
             Self::Resend(runs) => runs.iter().map(|run| run.1).sum(),
@@ -76,8 +76,8 @@ impl PlanKind {
 }
 
 impl Needs {
-    /// Adds a device's summary. `symbols_of` gives K of a block below the polled position, or none
-    /// for a block that is not to be counted; unlikely claims are clamped to what is possible.
+    /// Adds a device's summary. `symbols_of` returns K of a block below the polled position, or `None` for a
+    /// block that does not count. Impossible claims are clamped to what is possible.
     pub fn add(&mut self, nak: &Nak, page_count: u32, symbols_of: impl Fn(u32) -> Option<u32>) {
         let pages = nak
             .pages
@@ -128,7 +128,7 @@ impl Needs {
     fn need(&mut self, block: u32, k: u32, deficit: u32, missing: &[(u32, u32)]) {
         let need = self.entry(block, k);
         need.max = need.max.max(deficit);
-        // What is named beyond the block's end is not named: resending it would send nothing.
+        // Source symbols beyond the block's end do not count as named: nothing would be sent for them.
         let missing = missing.iter().map(|&(first, count)| first..first.saturating_add(count).min(k));
         let told: usize = missing.clone().map(|ids| ids.len()).sum();
         if told < deficit as usize {
@@ -141,19 +141,19 @@ impl Needs {
         }
     }
 
-    /// Pages of chaining values to be sent again.
+    /// Pages of chaining values to resend.
     pub fn pages(&self) -> impl Iterator<Item = u32> + '_ {
         self.pages.iter().copied()
     }
 
-    /// The largest deficits, by block: what a poll's echo advertises.
+    /// The largest deficits, by block: the repair advertisements of a poll.
     pub fn maxima(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
         self.blocks.iter().filter(|(_, need)| need.max > 0).map(|(&block, need)| (block, need.max))
     }
 
-    /// The cheapest repair of each block, lowest block first. `loss` is the channel's expected
-    /// share of lost datagrams, 0 to 1: fresh symbols are sent in such number that the device
-    /// furthest behind should have enough after its losses, plus one against decoding failure.
+    /// The cheapest repair of each block, lowest block first. `loss` is the channel's expected share of lost
+    /// datagrams, 0 to 1. The number of fresh symbols is such that the device with the largest deficit should
+    /// have enough after its losses, and one more against decoding failure.
     pub fn plan(&self, loss: f64) -> Vec<Plan> {
         let plans = |(&block, need): (&u32, &Need)| {
             need.plan(loss).into_iter().map(move |kind| Plan { block, kind }).collect::<Vec<_>>()
@@ -163,7 +163,8 @@ impl Needs {
 }
 
 impl Need {
-    /// What is named must go out again; the others' deficits are met in whatever way is cheaper.
+    /// Resends the symbols that nothing can replace, and repairs the deficits of the others in the cheaper
+    /// way.
     fn plan(&self, loss: f64) -> Vec<PlanKind> {
         let mut plans = Vec::new();
         let mut again = self.sources.clone();

@@ -1,6 +1,5 @@
-//! The repair policy: whether devices are asked what they lack, who is served by unicast, and what is sent that
-//! nobody has asked for. It is a value of the configuration; the rest of the sender asks it and does not
-//! know which one it is.
+//! The repair policy: whether devices are polled, which ones unicast repair serves, and what is sent without being
+//! requested. It is a value of the configuration; the rest of the sender does not know which policy it has.
 
 use super::Sender;
 use super::planner::PlanKind;
@@ -8,35 +7,35 @@ use crate::limits::{NAKS_PER_SECOND, RECEIVER_BUFFER_BYTES};
 use crate::units::BlockIndex;
 use std::time::Duration;
 
-/// What becomes of a device that carries less than half of what the others do.
+/// What happens to a device that carries less than half of the others' rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowPolicy {
-    /// The group goes on at the rate the rest carry; the device is served alone, afterwards.
+    /// The group keeps the rate of the others. The device is served alone, afterwards.
     #[default]
     Defer,
-    /// Everybody waits for it.
+    /// All devices wait for it.
     Keep,
     /// It fails.
     Drop,
 }
 
-/// How the group is polled while it is being streamed to. Once the stream is over it is polled as long as anybody
-/// lacks anything.
+/// How the group is polled while the stream lasts. After the stream it is polled as long as a device lacks
+/// anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PollPolicy {
-    /// Stream time between two polls, at least.
+    /// Shortest stream time between two polls.
     pub every: Duration,
-    /// Blocks between two polls, at least.
+    /// Fewest blocks between two polls.
     pub blocks: u32,
-    /// Bytes between two polls, at most: devices hold the blocks that wait for repair in memory.
+    /// Most bytes between two polls. Devices hold the blocks that wait for repair in memory.
     pub bytes: usize,
     /// Answers that one poll may invite.
     pub answers: u32,
 }
 
 impl PollPolicy {
-    /// Devices need no more than half of their buffers while a round is under way, and a poll invites half a
-    /// second's worth of answers.
+    /// Devices need at most half of their buffers during a round, and a poll invites half a second's worth of
+    /// answers.
     pub const USUAL: Self = Self {
         every: Duration::from_millis(50),
         blocks: 4,
@@ -44,7 +43,7 @@ impl PollPolicy {
         answers: NAKS_PER_SECOND / 2,
     };
 
-    /// Blocks between two polls at a rate of so many bits per second.
+    /// Blocks between two polls at this rate in bits per second.
     pub(super) fn step(&self, rate: u64, block_log2: u8) -> u32 {
         let by_time = (u128::from(rate) * self.every.as_millis() / 8000) >> block_log2;
         let by_room = (self.bytes >> block_log2) as u32;
@@ -52,10 +51,10 @@ impl PollPolicy {
     }
 }
 
-/// Repairs that nobody has asked for, sent when the stream is over: each pass goes through all blocks.
+/// Unsolicited repairs after the stream. Each pass goes through all blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passes {
-    /// How many.
+    /// Number of passes.
     pub count: u32,
     /// Fresh repair symbols of a block in each pass, per thousand of its source symbols; at least one symbol.
     pub per_mille: u16,
@@ -64,14 +63,14 @@ pub struct Passes {
 /// How the sender repairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RepairPolicy {
-    /// How devices are asked what they lack; none: they are not asked.
+    /// How devices are polled; `None` if they are not.
     pub polls: Option<PollPolicy>,
-    /// Devices that are served by unicast at a time while the group has work, and four times as many after
-    /// that; 0: nobody is served apart from the group.
+    /// Most unicast repairs at a time while the group has work, and four times as many after that. With 0,
+    /// there is no unicast repair.
     pub unicast_repairs: usize,
-    /// What becomes of devices that are slower than the rest.
+    /// What happens to devices that are slower than the rest.
     pub slow: SlowPolicy,
-    /// What is sent unasked.
+    /// Unsolicited repairs.
     pub passes: Option<Passes>,
 }
 
@@ -82,37 +81,37 @@ impl Default for RepairPolicy {
 }
 
 impl RepairPolicy {
-    /// Devices are asked, and get what they lack; those unlike the rest by unicast.
+    /// Devices are polled and get what they lack; those unlike the rest by unicast.
     #[must_use]
     pub const fn interactive(slow: SlowPolicy) -> Self {
         Self { polls: Some(PollPolicy::USUAL), unicast_repairs: 16, slow, passes: None }
     }
 
-    /// Nobody is asked: the object goes by, and repair symbols for it in as many passes as are said.
+    /// No device is polled. The object is streamed once, followed by passes of repair symbols.
     #[must_use]
     pub const fn carousel(passes: Passes) -> Self {
         Self { polls: None, unicast_repairs: 0, slow: SlowPolicy::Keep, passes: Some(passes) }
     }
 
-    /// Whether a device may be taken out of the group for what it is like.
+    /// Whether a device may be moved out of the group because it is unlike the rest.
     pub(super) fn sets_apart(&self) -> bool {
         self.unicast_repairs > 0 && self.slow != SlowPolicy::Keep
     }
 }
 
-/// Blocks of a pass that are planned at a time.
+/// Blocks of a pass that are planned ahead.
 const AHEAD: usize = 16;
 
-/// Where the passes stand.
+/// The progress of the passes.
 #[derive(Debug, Default)]
 pub(super) struct PassState {
     over: u32,
-    /// The next block of the present pass.
+    /// The next block of the current pass.
     next: u32,
 }
 
 impl Sender {
-    /// Plans the next repairs that nobody has asked for, once those before have gone out.
+    /// Plans the next unsolicited repairs once the earlier ones are sent.
     pub(super) fn plan_passes(&mut self) {
         let Some(passes) = self.config.repair.passes else { return };
         if !self.stream_done() || self.group.has_repairs() || self.passes.over >= passes.count {

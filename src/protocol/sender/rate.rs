@@ -1,12 +1,11 @@
-//! What the devices' reports of arrivals make of the rates.
+//! The rates that follow from the devices' reports of arrivals.
 //!
-//! The group: a change of its rate begins an epoch. Stretches of datagrams sent wholly within it are
-//! judged device by device; when enough devices have reported, the epoch ends, and the slowest path
-//! decides. A device that carries less than half of what the others do does not slow them all down,
-//! if the user's policy says so: it is moved to unicast. So no report, true or not, costs the group more than
-//! half of its rate (I3).
+//! The group: a change of its rate begins an epoch. Stretches of datagrams sent wholly within the epoch are evaluated
+//! for each device. When enough devices have reported, the epoch ends, and the slowest path decides. A device that
+//! carries less than half of the others' rate does not decide, unless the user's policy says so: it is moved to
+//! unicast. So no report, true or false, costs the group more than half of its rate (I3).
 //!
-//! Unicast repair: the same for its one device alone.
+//! Unicast repair: the same for one device alone.
 
 use super::service::Unlike;
 use super::{Sender, SlowPolicy};
@@ -19,30 +18,30 @@ use crate::wire::Arrivals;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Devices whose reports make up an epoch, at most.
+/// Most devices whose reports an epoch waits for.
 const ENOUGH: usize = 16;
-/// An epoch waits no longer than this for the reports of the others, when most have reported ...
+/// Longest wait of an epoch for further reports if most devices have reported ...
 const PATIENCE: Duration = Duration::from_millis(250);
-/// ... and no longer than this when few have: the others may be further away, or silent.
+/// ... and if few have: the others may be further away, or silent.
 const LONG_PATIENCE: Duration = Duration::from_secs(1);
-/// A device that carries less than this share of what is usual is too slow for the group.
+/// A device that carries less than this share of the usual rate is too slow for the group ...
 const TOO_SLOW: f64 = 0.5;
-/// In so many epochs in a row.
+/// ... if that happens in this many epochs in a row.
 const SLOW_LOOKS: u32 = 2;
 
-/// What has been reported in the present epoch.
+/// The reports of the present epoch.
 #[derive(Debug, Default)]
 pub(super) struct Epoch {
     reports: BTreeMap<DeviceIndex, Carried>,
     first_at: Option<Time>,
 }
 
-/// What a device's latest report in this epoch says, in bits per second.
+/// The result of a device's latest report in this epoch, in bits per second.
 #[derive(Clone, Copy, Debug)]
 enum Carried {
-    /// All that was sent, and at its best of late so much.
+    /// The path carried everything that was sent, and at best `best` recently.
     All { sending: f64, best: f64, clear: Clear },
-    /// No more than this share of what was sent.
+    /// The path carried at most this share of what was sent.
     Part { sending: f64, share: f64 },
 }
 
@@ -55,24 +54,25 @@ impl Carried {
     }
 }
 
-/// What the reports of an epoch come to.
+/// The evaluation of an epoch's reports.
 #[derive(Debug, Default)]
 struct Weighed {
-    /// Of those that do not carry all: what was sent to the slowest, and the share that it carries.
+    /// Of the devices that do not carry everything: what was sent to the slowest one, and the share that it
+    /// carries.
     slowest: Option<(f64, f64)>,
-    /// Of those that do: the least that was sent, and what they have in common.
+    /// Of the devices that do: the least that was sent, and their common findings.
     clear: Option<(f64, Clear)>,
-    /// At most half do not carry all, and each of them could be served alone.
+    /// Whether at most half of the devices do not carry everything, and unicast could serve each of these.
     few_are_slower: bool,
 }
 
-/// What unicast repairs may take of a rate while the group has work.
+/// The share of a rate that unicast repairs may take while the group has work.
 pub(super) const fn unicast_share(rate: Rate) -> Rate {
     Rate(rate.0 * UNICAST_SHARE_PERCENT / 100)
 }
 
 impl Sender {
-    /// A device reports how datagrams of the group's channel or of its own have arrived.
+    /// Handles a device's arrivals on the group's channel or on its own.
     pub(super) fn arrivals(&mut self, index: DeviceIndex, arrivals: &Arrivals, overflowed: bool, now: Time) {
         if arrivals.last.channel() != ChannelId::GROUP {
             self.unicast_arrivals(index, arrivals, overflowed, now);
@@ -101,7 +101,7 @@ impl Sender {
         self.judge_rate(now);
     }
 
-    /// Ends the epoch if enough is known.
+    /// Ends the epoch if enough devices have reported.
     fn judge_rate(&mut self, now: Time) {
         // Some may have ended, or have been moved to unicast, since they reported.
         let devices = &self.devices;
@@ -135,7 +135,8 @@ impl Sender {
         }
     }
 
-    /// Moves those to unicast that are too slow beside the `usual` bits per second, and sums up the others.
+    /// Moves devices to unicast that are too slow compared with the `usual` bits per second, and evaluates
+    /// the others.
     fn weigh(&mut self, reports: BTreeMap<DeviceIndex, Carried>, usual: f64, now: Time) -> Weighed {
         let (count, mut slower, mut may_go) = (reports.len(), 0, true);
         let mut weighed = Weighed::default();
@@ -169,8 +170,8 @@ impl Sender {
         weighed
     }
 
-    /// Whether a device may be moved to unicast for being slow: only if unicast reaches it, and, as one of
-    /// those left over, only to be served alone.
+    /// Whether a device may be moved to unicast because it is slow: only if unicast reaches it, and, after
+    /// regrouping, only if the device is then served alone.
     fn may_defer(&self, index: DeviceIndex) -> bool {
         let device = self.devices.get(index);
         match self.config.repair.slow {
@@ -180,8 +181,8 @@ impl Sender {
         }
     }
 
-    /// A device that would slow the others down is served alone after the stream, or not at all.
-    /// Meanwhile it takes what the stream brings through its path, which is full anyway.
+    /// Handles a device that would slow the others down. It is served by unicast after the stream, or fails.
+    /// Meanwhile it takes the symbols of the stream that arrive, as its path is full anyway.
     fn too_slow(&mut self, index: DeviceIndex, now: Time) {
         let cause = self.devices.get_mut(index).move_to_unicast(Unlike::Slow).word();
         if self.config.repair.slow == SlowPolicy::Drop {
@@ -194,7 +195,7 @@ impl Sender {
         self.tell_if_changed(index, now);
     }
 
-    /// The controller that unicast repair of the device begins with.
+    /// The controller with which unicast repair of the device begins.
     pub(super) fn unicast_controller(&self, index: DeviceIndex, now: Time) -> RateController {
         let (RateMode::Fixed(most) | RateMode::Auto(most)) = self.pace.mode();
         let device = self.devices.get(index);
@@ -207,7 +208,7 @@ impl Sender {
         RateController::knowing(RateMode::Auto(most), rate, now)
     }
 
-    /// How the datagrams of a device's own channel have arrived.
+    /// Handles the arrivals on a device's own channel.
     fn unicast_arrivals(&mut self, index: DeviceIndex, arrivals: &Arrivals, overflowed: bool, now: Time) {
         let device = self.devices.get_mut(index);
         let Some(channel) = device.channel.as_mut().filter(|c| c.has_sent(arrivals.last)) else { return };

@@ -1,9 +1,9 @@
-//! What the store is asked and told: look-ups of devices that want to join, and records of how far devices are.
-//! Both are jobs, at most one of each at a time; what comes up meanwhile goes into the next one together.
+//! The requests to the store: look-ups of devices that want to join, and records of assignments. Both are jobs, at
+//! most one of each at a time. Whatever comes up meanwhile goes into the next one together.
 //!
-//! A store that fails is asked again, ever more seldom. When it has failed, or not answered, for
-//! [`STORE_PATIENCE`], it is given up: devices that are being served go on, nobody else is let in, no receipt is
-//! acknowledged, and the session ends with [`SenderOutcome::StoreFailed`].
+//! A store that fails is tried again at growing intervals. When it has failed, or not answered, for
+//! [`STORE_PATIENCE`], the sender gives it up: admitted devices are served on, no other device is admitted, no receipt
+//! is acknowledged, and the session ends with [`SenderOutcome::StoreFailed`].
 
 use super::Sender;
 use super::devices::Devices;
@@ -21,22 +21,22 @@ use std::time::Duration;
 /// Pause after a failure: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
-/// One kind of request to the store, and how it fares.
+/// One kind of request to the store, and its state.
 #[derive(Debug, Default)]
 struct Line {
-    /// Since when a job is under way.
+    /// Since when a job is in progress.
     asked: Option<Time>,
     trouble: Option<Trouble>,
 }
 
 #[derive(Debug)]
 struct Trouble {
-    /// When it began.
+    /// When the failure began.
     since: Time,
-    /// When the store is asked again.
+    /// When to try the store again.
     retry: Time,
     pause: Duration,
-    /// What it said last.
+    /// Its latest error.
     why: String,
 }
 
@@ -53,18 +53,18 @@ impl Line {
     fn succeeded(&mut self) {
         *self = Self::default();
     }
-    /// The store has answered the other line: it is there again.
+    /// The store has answered the other kind of request, so it is reachable again.
     fn retry_at(&mut self, now: Time) {
         if let Some(trouble) = &mut self.trouble {
             trouble.retry = trouble.retry.min(now);
         }
     }
-    /// When there is no hope left; never if nothing is wrong.
+    /// When to give the store up; never if nothing is wrong.
     fn deadline(&self) -> Time {
         let failing = self.trouble.as_ref().map(|trouble| trouble.since);
         failing.or(self.asked).map_or(Time::NEVER, |since| since + STORE_PATIENCE)
     }
-    /// When to act next, if there is something to ask for.
+    /// When to act next, if there is something to request.
     fn next_timeout(&self, wanted: bool) -> Time {
         match &self.trouble {
             Some(trouble) if wanted && self.asked.is_none() => trouble.retry.min(self.deadline()),
@@ -72,7 +72,7 @@ impl Line {
             _ => Time::NEVER,
         }
     }
-    /// Time in which nobody ran us is not the store's.
+    /// Moves the deadlines by time in which the process was stopped: it does not count against the store.
     fn put_off(&mut self, away: Duration) {
         self.asked = self.asked.map(|since| since + away);
         if let Some(trouble) = &mut self.trouble {
@@ -81,32 +81,32 @@ impl Line {
     }
 }
 
-/// What is between the session and its store.
+/// The requests of a session to its store.
 #[derive(Debug, Default)]
 pub(super) struct Records {
     /// Devices to be looked up.
     wanted: BTreeSet<DeviceId>,
     looking_up: Vec<DeviceId>,
     look_ups: Line,
-    /// Devices that the store does not have as they are.
+    /// Devices whose current assignment the store does not have.
     changed: BTreeSet<DeviceIndex>,
     recording: Vec<(DeviceIndex, Assignment)>,
     records: Line,
-    /// The user knows that the store fails.
+    /// Whether the user was told that the store fails.
     told: bool,
     given_up: Option<String>,
 }
 
 impl Records {
-    /// A device wants to join.
+    /// Requests a look-up of a device that wants to join.
     pub fn look_up(&mut self, device: DeviceId) {
         self.wanted.insert(device);
     }
-    /// The assignment of a device has changed.
+    /// Notes that the assignment of a device has changed.
     pub fn changed(&mut self, index: DeviceIndex) {
         self.changed.insert(index);
     }
-    /// Whether the store has everything.
+    /// Whether the store has every change.
     pub fn is_idle(&self) -> bool {
         self.changed.is_empty() && self.recording.is_empty()
     }
@@ -114,16 +114,15 @@ impl Records {
     pub fn is_looking_up(&self) -> bool {
         self.given_up.is_none() && !(self.wanted.is_empty() && self.looking_up.is_empty())
     }
-    /// Whether devices wait for the store's answer because it has failed. It lasts no longer than the patience
-    /// with the store.
+    /// Whether devices wait for a store that has failed. This lasts at most until the store is given up.
     pub fn keeps_devices_waiting(&self) -> bool {
         self.is_looking_up() && self.look_ups.trouble.is_some()
     }
-    /// Why the store was given up, if it was.
+    /// The error for which the store was given up, if it was.
     pub fn given_up(&self) -> Option<&str> {
         self.given_up.as_deref()
     }
-    /// When the store is asked again, or given up.
+    /// When to try the store again, or give it up.
     pub fn next_timeout(&self) -> Time {
         if self.given_up.is_some() {
             return Time::NEVER;
@@ -131,7 +130,7 @@ impl Records {
         let look_ups = self.look_ups.next_timeout(!self.wanted.is_empty());
         look_ups.min(self.records.next_timeout(!self.changed.is_empty()))
     }
-    /// Puts the deadlines off by time in which nobody ran us.
+    /// Moves the deadlines by time in which the process was stopped.
     pub fn put_off(&mut self, away: Duration) {
         self.look_ups.put_off(away);
         self.records.put_off(away);
@@ -163,7 +162,7 @@ impl Records {
         Some(SenderJob::Record(self.recording.iter().map(|(_, assignment)| assignment.clone()).collect()))
     }
 
-    /// What was asked for in vain is asked for again.
+    /// Puts the contents of a failed request back.
     fn failed(&mut self, look_up: bool, why: &str, now: Time) {
         if look_up {
             self.wanted.extend(self.looking_up.drain(..));
@@ -180,7 +179,7 @@ impl Records {
 }
 
 impl Sender {
-    /// Asks the store for what is wanted of it now.
+    /// Submits the requests that are due.
     pub(super) fn ask_the_store(&mut self, now: Time) {
         if self.shutdown.is_finished() {
             return;
@@ -204,7 +203,7 @@ impl Sender {
         }
         self.tell_of_the_store(why);
         self.records.given_up = Some(why.to_owned());
-        // Nobody else is let in.
+        // No further device is admitted.
         self.pending_joins.clear();
         self.start_if_ready(now);
         self.end_if_done(now);
@@ -233,7 +232,7 @@ impl Sender {
         }
     }
 
-    /// The store has answered for devices that want to join, or failed to.
+    /// Handles the result of a look-up.
     pub(super) fn looked_up(
         &mut self,
         found: Result<Vec<(DeviceId, Option<Assignment>)>, String>,
@@ -255,8 +254,8 @@ impl Sender {
         }
     }
 
-    /// The store has these assignments now, or failed to take them. Devices whose receipts waited for it are
-    /// answered.
+    /// Handles the result of a record: the assignments that the store has now, or an error. Acknowledges
+    /// devices whose receipts waited for it.
     pub(super) fn recorded(&mut self, kept: Result<Vec<Assignment>, String>, now: Time) {
         if self.records.given_up.is_some() || self.shutdown.is_finished() {
             return;
@@ -280,8 +279,8 @@ impl Sender {
         self.finish_closing(now);
     }
 
-    /// The store knows better, since another session wrote to it: the device is complete, or further attempts
-    /// were made.
+    /// Adopts the store's newer row, which another session wrote: the device is complete, or has further
+    /// attempts.
     fn overruled(&mut self, index: DeviceIndex, kept: &Assignment, now: Time) {
         let device = self.devices.get_mut(index);
         if kept.is_complete() {
@@ -294,7 +293,7 @@ impl Sender {
         }
     }
 
-    /// Tells a device that it is known how it ended, once that is in the store.
+    /// Acknowledges a device's COMPLETE or ABORT once the store has recorded it.
     pub(super) fn acknowledge_if_recorded(&mut self, index: DeviceIndex, now: Time) {
         let device = self.devices.get(index);
         if device.reported_end && device.is_final() && device.is_recorded() {
@@ -302,13 +301,13 @@ impl Sender {
         }
     }
 
-    /// Whether the store has all that has become of the devices.
+    /// Whether the store has the current assignments of all devices.
     #[must_use]
     pub fn is_recorded(&self) -> bool {
         self.records.is_idle() && self.records.given_up.is_none()
     }
 
-    /// What the store is known to have of this session's devices.
+    /// The assignments of this session's devices that the store is known to have.
     #[must_use]
     pub fn recorded_assignments(&self) -> Vec<Assignment> {
         let recorded = self.devices.iter().filter_map(|(_, device)| device.recorded.clone());
@@ -317,7 +316,7 @@ impl Sender {
         recorded
     }
 
-    /// Ends the session since the store is gone, if nobody is being served; true if it does.
+    /// Ends the session if the store was given up and no device is being served. True if it ends.
     pub(super) fn end_without_store(&mut self, now: Time) -> bool {
         let Some(why) = self.records.given_up().filter(|_| self.devices.open() == 0) else { return false };
         let outcome = SenderOutcome::StoreFailed(why.to_owned());

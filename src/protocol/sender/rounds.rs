@@ -1,5 +1,5 @@
-//! The group's rounds: a poll invites answers, the answers are planned together, the repairs go out,
-//! the next poll follows; one round at a time, beside the stream.
+//! The group's rounds: a poll invites answers, the planner turns the answers into repairs, the repairs are sent, and
+//! the next poll follows. There is one round at a time, beside the stream.
 
 use super::Sender;
 use super::channel::Round;
@@ -13,40 +13,40 @@ use crate::wire::{Deficit, Invitation, Message, Nak, Phase, Poll, RepairAdvertis
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// With more devices than this, what is planned is echoed while the round is open.
+/// With more devices than this, a round repeats its planned repairs while it is open.
 const ECHO_ABOVE: usize = 32;
-/// With at most so many devices, the missing source symbols are worth naming: their union may be
-/// no larger than a repair.
+/// With at most this many devices, they name missing source symbols: the union of these may be no larger than
+/// a repair.
 const WANT_IDS_UP_TO: usize = 4;
-/// Fewer than one device in so many lacking something means that most lack nothing. Devices also keep
-/// silent because others' answers cover them, but not so many.
+/// If fewer than one device in this many answers, most devices lack nothing. Devices are also silent because
+/// repairs for others cover them, but not that many.
 const FEW: f64 = 8.0;
-/// Bounds of the estimated round-trip time of the group.
+/// Bounds of the GRTT.
 const GRTT_BOUNDS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(2));
-/// Time for the answers beyond the round trip: a busy device's reaction.
+/// Additional time for the answers: the reaction of a busy device.
 const REACTION: Duration = Duration::from_millis(10);
 /// Longest pause between polls that bring no answer.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 
-/// What the group's rounds have taught.
+/// The estimates from the group's rounds.
 #[derive(Debug)]
 pub(super) struct GroupRounds {
-    /// Largest round-trip time of late, decaying (RFC 5401's GRTT).
+    /// The GRTT (RFC 5401): the largest recent round-trip time, decaying.
     pub grtt: Duration,
-    /// Share of datagrams that the device furthest behind loses, smoothed; 0 to 1.
+    /// Smoothed share of datagrams that the device with the largest deficit loses; 0 to 1.
     pub loss: f64,
-    /// Position of the last poll, and of the one before the last that moved it.
+    /// Position of the last poll, and the one before its last change.
     polled: u32,
     polled_before: u32,
-    /// How many devices are thought to need something.
+    /// Estimated number of devices that need something.
     needy: f64,
-    /// The last poll's share of devices invited, 0 to 1.
+    /// The share of devices that the last poll invited, 0 to 1.
     probability: f64,
-    /// Polls in a row that brought nothing to do.
+    /// Polls in a row without a result.
     quiet: u32,
-    /// Rounds that invited everybody.
+    /// Number of rounds that invited everybody.
     pub everybody: u32,
-    /// Polls in a row whose answers came from few, even if not everybody was invited.
+    /// Polls in a row that few devices answered, even if not everybody was invited.
     few: u32,
 }
 
@@ -70,7 +70,7 @@ impl GroupRounds {
         self.grtt = sample.max(decayed).clamp(GRTT_BOUNDS.0, GRTT_BOUNDS.1);
     }
 
-    /// Somebody will have something to say soon.
+    /// A device will soon have something to report.
     pub fn stir(&mut self) {
         self.quiet = 0;
     }
@@ -81,17 +81,17 @@ impl GroupRounds {
 }
 
 impl Sender {
-    /// Devices that answer the group's polls.
+    /// The number of devices that answer the group's polls.
     fn polled_devices(&self) -> usize {
         self.devices.counts().polled
     }
 
-    /// Whether the group has devices of its own left.
+    /// Whether the group's rounds still serve devices.
     pub(super) fn group_is_busy(&self) -> bool {
         self.devices.counts().in_group > 0
     }
 
-    /// Opens, closes and echoes what is due.
+    /// Opens, closes and repeats polls that are due.
     pub(super) fn drive_rounds(&mut self, now: Time) {
         if self.phase == Phase::Gathering || self.shutdown.is_closing() {
             return;
@@ -127,7 +127,7 @@ impl Sender {
         unicast_repairs.min().unwrap_or(Time::NEVER).min(group)
     }
 
-    /// Whether there is reason for a poll of the group, once its time has come.
+    /// Whether there is a reason to poll the group, once its time has come.
     fn group_poll_is_due(&self) -> bool {
         let Some(polls) = self.config.repair.polls else { return false };
         if self.group.has_repairs() || self.polled_devices() == 0 {
@@ -207,7 +207,8 @@ impl Sender {
         self.send_to_group(&Message::Poll(poll), now);
     }
 
-    /// Says what the answers so far will bring, so that devices which lack no more stay silent.
+    /// Repeats the poll with the repairs for the answers so far, so that devices that these cover need not
+    /// answer.
     fn echo_poll(&mut self, now: Time) {
         if let Round::Open { echo, .. } = &mut self.group.round {
             *echo = Time::NEVER;
@@ -229,7 +230,7 @@ impl Sender {
         }
     }
 
-    /// What the devices of the group lack, according to `answers`.
+    /// What the devices of the group lack, by `answers`.
     fn group_needs(&self, answers: &BTreeMap<DeviceIndex, Nak>) -> Needs {
         let mut needs = Needs::default();
         let pages = self.page_count();
@@ -274,7 +275,7 @@ impl Sender {
         }
     }
 
-    /// Learns the loss and the number of needy devices from a round.
+    /// Updates the estimates of the loss and of the number of needy devices.
     fn learn(&mut self, answers: usize, needs: &Needs, plans: &[Plan]) {
         let fresh_from = self.rounds.polled_before;
         let shares: Vec<f64> = needs
@@ -298,7 +299,7 @@ impl Sender {
         };
     }
 
-    /// Ids for a plan: fresh symbols get ids that were never used in the block.
+    /// The ESIs for a plan. Fresh symbols get ESIs that were never used in the block.
     pub(super) fn set_aside(&mut self, block: u32, kind: PlanKind) -> (PlanKind, Esi) {
         let k = self.config.layout.source_symbols(BlockIndex(block));
         let info = &mut self.blocks[block as usize];
@@ -313,10 +314,10 @@ impl Sender {
         }
     }
 
-    /// Moves devices to unicast whose deficits are unlike the group's: more than three times the median and
-    /// a tenth of what was sent. What they lack is sent to them alone, so that the group pays a
-    /// bounded share for them (I3). Where too little is known of the others (their answers may be
-    /// late or lost), nobody is moved to unicast.
+    /// Moves devices to unicast whose deficits are unlike the group's: more than three times the median and a
+    /// tenth of what was sent. They get what they lack by unicast, so that the group pays a bounded share for
+    /// them (I3). If too little is known about the others (their answers may be late or lost), no device is
+    /// moved.
     fn move_to_unicast(&mut self, answers: &BTreeMap<DeviceIndex, Nak>, now: Time) {
         let polled = self.polled_devices();
         if polled < 2 || !self.config.repair.sets_apart() {
@@ -365,7 +366,7 @@ impl Sender {
         }
     }
 
-    /// Symbols that a device lacks of the blocks the group repairs for it.
+    /// Symbols that a device lacks of the blocks that the group repairs for it.
     fn group_deficit(&self, index: DeviceIndex, nak: &Nak) -> u64 {
         let device = self.devices.get(index);
         let deficits = nak.deficits.iter().map(|deficit| match deficit {

@@ -1,13 +1,13 @@
 //! Who serves a device: the group's rounds, unicast repair, or both.
 //!
 //! ```text
-//!   there at the start                caught up, or regrouped
+//!   present at the start              caught up, or regrouped
 //!        └──► Group ◄──────────────────────────────┬──────────────┐
 //!   late        │ unlike the group                 │              │
 //!    └──► Behind{below} ──────────────► UnicastOnly{reason}       │
 //!               │ six polls unanswered             │              │
 //!               └──────────► GroupOnly{waits} ◄────┘              │
-//!   from anywhere: Ended, and back by taking the task up again ───┘
+//!   from any state: Ended, and back by taking the task up again ──┘
 //! ```
 
 use crate::time::Time;
@@ -17,35 +17,36 @@ use crate::time::Time;
 pub(super) enum Unlike {
     /// It loses far more than the others.
     Lossy,
-    /// It carries far less than the others. While the stream fills its path, it needs no session.
+    /// It carries far less than the others. While the stream fills its path, it needs no repairs.
     Slow,
-    /// The group does not reach it, though it speaks to us.
+    /// The group's datagrams do not reach it, though its messages arrive.
     GroupUnreachable,
-    /// It is the last one of several: the others are not to be bothered.
+    /// It is the last one of several: the others should not get its repairs.
     Last,
 }
 
 /// Who serves a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Service {
-    /// The group's rounds, in all it lacks.
+    /// The group's rounds, for all blocks.
     Group,
-    /// The group's rounds from block `below` on; unicast repair in those before, which went by before it came.
+    /// The group's rounds from block `below` on; unicast repair for earlier blocks, which were streamed
+    /// before it joined.
     Behind {
         /// The first block that the group repairs for it; more than 0.
         below: u32,
     },
-    /// Unicast repair, in all it lacks.
+    /// Unicast repair, for all blocks.
     UnicastOnly {
         /// Why.
         reason: Unlike,
     },
-    /// The group's rounds, in all it lacks, since unicast does not reach it.
+    /// The group's rounds, for all blocks, because unicast does not reach it.
     GroupOnly {
-        /// Blocks below this wait until the stream is over: it must not cost the others theirs.
+        /// Blocks below this wait until the stream is over, so as not to delay it.
         waits: u32,
     },
-    /// Nobody: it has ended.
+    /// None: it has ended.
     Ended {
         /// When.
         at: Time,
@@ -53,34 +54,34 @@ pub(super) enum Service {
 }
 
 impl Service {
-    /// Of a device that takes the task up when the blocks below `gone_by` are over.
+    /// The service of a device that takes up the task when the blocks below `gone_by` have been streamed.
     pub const fn of_newcomer(gone_by: u32) -> Self {
         match gone_by {
             0 => Self::Group,
             below => Self::Behind { below },
         }
     }
-    /// Whether the group's rounds serve all it lacks.
+    /// Whether the group's rounds serve all blocks.
     pub const fn is_group(self) -> bool {
         matches!(self, Self::Group | Self::GroupOnly { .. })
     }
-    /// Whether unicast repair is to serve it.
+    /// Whether it wants unicast repair.
     pub const fn wants_unicast(self) -> bool {
         matches!(self, Self::Behind { .. } | Self::UnicastOnly { .. })
     }
-    /// Whether unicast serves it alone.
+    /// Whether unicast repair alone serves it.
     pub const fn is_unicast_only(self) -> bool {
         matches!(self, Self::UnicastOnly { .. })
     }
-    /// Whether it is apart since it is slow.
+    /// Whether it was moved to unicast because it is slow.
     pub const fn is_slow(self) -> bool {
         matches!(self, Self::UnicastOnly { reason: Unlike::Slow })
     }
-    /// Whether unicast has proven useless to it.
+    /// Whether unicast does not reach it.
     pub const fn is_unicast_unreachable(self) -> bool {
         matches!(self, Self::GroupOnly { .. })
     }
-    /// Whether it is one of those that the group's rate and its limits follow.
+    /// Whether the group's rate and its limits depend on it.
     pub const fn shapes_group(self) -> bool {
         match self {
             Self::Group | Self::Behind { .. } => true,
@@ -108,7 +109,7 @@ impl Service {
     pub const fn waits_for(self, block: u32) -> bool {
         matches!(self, Self::GroupOnly { waits } if block < waits)
     }
-    /// Below which block unicast repairs for it, of those below `position`; the group has work, or not.
+    /// Unicast repairs blocks below this, of those below `position`. Depends on whether the group has work.
     pub fn unicast_scope(self, position: u32, group_is_busy: bool) -> u32 {
         match self {
             Self::Behind { below } if group_is_busy => below.min(position),
@@ -116,7 +117,7 @@ impl Service {
             _ => position,
         }
     }
-    /// Moves it to unicast, if that can reach it; whether it is there now.
+    /// Moves it to unicast, if unicast reaches it. True if it is there now.
     pub const fn move_to_unicast(&mut self, reason: Unlike) -> bool {
         let may = matches!(self, Self::Group | Self::Behind { .. } | Self::UnicastOnly { .. });
         if may {
@@ -124,7 +125,7 @@ impl Service {
         }
         may
     }
-    /// Leaves it to the group, since it answers no polls by unicast.
+    /// Leaves it to the group, because it answers no unicast polls.
     pub const fn give_unicast_up(&mut self) {
         match *self {
             Self::Behind { below } => *self = Self::GroupOnly { waits: below },

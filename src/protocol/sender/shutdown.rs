@@ -1,4 +1,4 @@
-//! Shutdown: lingering for late devices, and the goodbye.
+//! Shutdown: lingering for late devices, and the last ABORTs.
 
 use super::Sender;
 use super::devices::Class;
@@ -8,15 +8,15 @@ use crate::units::DeviceIndex;
 use crate::wire::{Abort, AbortCode, Message, Phase};
 use std::time::Duration;
 
-/// Goodbyes sent at the end, and their distance.
+/// Number of ABORTs at the end, and their interval.
 const GOODBYES: u32 = 4;
 const GOODBYE_EVERY: Duration = Duration::from_millis(25);
-/// At the end, the store gets this long to take what it has not.
+/// Time for the store to take the last records.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
-/// Devices that get the goodbye by unicast as well.
+/// Most devices that get the ABORT by unicast as well.
 const GOODBYES_BY_UNICAST: usize = 64;
 
-/// How the session comes to its end.
+/// The state of the session's end.
 #[derive(Debug, Default)]
 pub(super) struct Shutdown {
     linger_until: Option<Time>,
@@ -31,7 +31,7 @@ struct Closing {
     reason: String,
     left: u32,
     next: Time,
-    /// How long the store is waited for.
+    /// How long to wait for the store.
     until: Time,
 }
 
@@ -42,12 +42,12 @@ impl Shutdown {
     pub const fn is_finished(&self) -> bool {
         self.finished
     }
-    /// A device has completed: lingering begins anew when no other is left. One that comes and fails,
-    /// perhaps time and again, does not put the end off.
+    /// Restarts lingering after a device has completed. A device that joins and fails, even repeatedly, does
+    /// not postpone the end.
     pub fn restart_linger(&mut self) {
         self.linger_until = None;
     }
-    /// Puts the end of lingering off by the time in which nobody could come.
+    /// Moves the end of lingering by time in which no device could join.
     pub fn put_off(&mut self, away: Duration) {
         self.linger_until = self.linger_until.map(|until| until + away);
     }
@@ -59,7 +59,7 @@ impl Shutdown {
         self.closing =
             Some(Closing { outcome, code, reason, left: GOODBYES, next: now, until: now + LAST_RECORDS });
     }
-    /// When the next goodbye is due, never if it is over; none while the session goes on.
+    /// When the next ABORT is due; never if all are sent. `None` while the session goes on.
     pub fn next_timeout(&self) -> Option<Time> {
         match &self.closing {
             Some(closing) => Some(closing.next),
@@ -69,7 +69,7 @@ impl Shutdown {
 }
 
 impl Sender {
-    /// Ends, or lingers, when no known device is left to be served.
+    /// Ends the session, or lingers, if no known device is left to serve.
     pub(super) fn end_if_done(&mut self, now: Time) {
         if self.phase == Phase::Gathering || self.devices.open() > 0 || self.shutdown.is_closing() {
             return;
@@ -81,7 +81,7 @@ impl Sender {
             return;
         }
         if self.root.is_none() {
-            // Still hashing; a device that comes back will need it, and so does the report.
+            // Hashing goes on: the report needs the root, and so would a device that comes back.
             if self.config.linger.is_zero() {
                 self.end(now);
             }
@@ -102,7 +102,7 @@ impl Sender {
         self.finish(SenderOutcome::Ended, AbortCode::Finished, "the sender is done", now);
     }
 
-    /// Tells everybody that this is the end, a few times since it may be lost.
+    /// Sends ABORT, several times because it may be lost.
     pub(super) fn send_goodbye(&mut self, now: Time) {
         let Some(closing) = &mut self.shutdown.closing else { return };
         if now < closing.next {
@@ -125,7 +125,7 @@ impl Sender {
         self.finish_closing(now);
     }
 
-    /// Finishes once all goodbyes are said and the store has everything, or has had its time.
+    /// Finishes once all ABORTs are sent and the store has every record, or its time is over.
     pub(super) fn finish_closing(&mut self, now: Time) {
         let store = self.records.is_idle() || self.records.given_up().is_some();
         let over = |closing: &mut Closing| closing.left == 0 && (store || now >= closing.until);

@@ -1,5 +1,5 @@
-//! The stream and what goes out next: source symbols block after block, hashes ahead of them,
-//! repairs before them, unicast repairs within their share.
+//! The stream: source symbols block after block, with hashes ahead of them. Chooses the next datagram at the paced
+//! rate: repairs first, then the stream, and unicast repairs within their share.
 
 use super::channel::Batch;
 use super::{BlockInfo, Sender};
@@ -13,32 +13,33 @@ use crate::units::{BlockIndex, Digest, Esi};
 use crate::wire::{AbortCode, HashPage, Message, Phase};
 use std::sync::Arc;
 
-/// Hash jobs in flight.
+/// Most hash jobs at a time.
 const HASHES_IN_FLIGHT: u32 = 4;
-/// Blocks that are hashed ahead of the stream: two pages, so that a page is there before its blocks.
+/// Blocks that are hashed ahead of the stream: two pages, so that a page is complete before its blocks are
+/// sent.
 const HASH_AHEAD: u32 = 2 * HASHES_PER_PAGE;
 /// Fresh repairs at the head of a queue that are encoded ahead.
 const ENCODE_AHEAD: usize = 8;
 
-/// Where the stream stands.
+/// The state of the stream.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
     /// Blocks below this have been streamed.
     pub position: u32,
     /// Source symbols of the block at `position` that have been sent.
     sent: u32,
-    /// Blocks below this have been given to the hash workers.
+    /// Blocks below this have been handed to the hash workers.
     hash_asked: u32,
     hashes_in_flight: u32,
-    /// Pages below this have all their chaining values.
+    /// Pages below this are complete.
     pages_ready: u32,
     /// Pages below this have been sent for the first time.
     pub pages_sent: u32,
     /// Pages below this have been sent a second time, after their blocks.
     pages_repeated: u32,
-    /// Nothing is streamed: every device holds some of the object, and says what it lacks.
+    /// Delta mode: nothing is streamed, because every device holds some of the object.
     pub skipping: bool,
-    /// Blocks of which something was sent to the group.
+    /// The number of blocks of which something was sent to the group.
     pub touched: u32,
 }
 
@@ -51,13 +52,13 @@ impl Sender {
         self.stream.position == self.block_count()
     }
 
-    /// Nobody is left to stream to: what has not been sent counts as gone by.
+    /// Ends the stream because no device is left. The rest counts as streamed.
     pub(super) fn cut_stream(&mut self) {
         self.stream.position = self.block_count();
         self.stream.sent = 0;
     }
 
-    /// Asks the workers for what will be needed soon.
+    /// Requests jobs whose results are needed soon.
     pub(super) fn ask_for_jobs(&mut self) {
         // The first pages are hashed while gathering, the rest just ahead of the stream.
         let ahead = if self.tells_values_first() { u32::MAX } else { HASH_AHEAD };
@@ -107,8 +108,8 @@ impl Sender {
         }
     }
 
-    /// Takes in the values that the object had when it was hashed last. They say what devices need not be
-    /// sent; it is hashed all the same before its root is told, and nothing is committed before that.
+    /// Supplies the chaining values of an earlier run. They only decide which blocks devices need. The object
+    /// is hashed again before its root is announced, so nothing is committed before that.
     pub(super) fn know_values(&mut self, values: Vec<Digest>) {
         for (info, value) in self.blocks.iter_mut().zip(values) {
             info.value = Some(value);
@@ -130,7 +131,7 @@ impl Sender {
         }
     }
 
-    /// Pages of chaining values, in all.
+    /// The number of pages.
     pub(super) fn page_count(&self) -> u32 {
         self.block_count().div_ceil(HASHES_PER_PAGE)
     }
@@ -142,7 +143,7 @@ impl Sender {
         &self.blocks[first as usize..end as usize]
     }
 
-    /// The chaining values of a page, if all are known.
+    /// A page, if all its chaining values are known.
     fn page(&self, page: u32) -> Option<HashPage> {
         if page >= self.stream.pages_ready {
             return None;
@@ -162,15 +163,15 @@ impl Sender {
         }
     }
 
-    /// Whether a page is due to be sent a second time, its blocks having been streamed.
+    /// Whether to send a page a second time, because its blocks have been streamed.
     fn repeat_is_due(&self) -> bool {
         let after = (self.stream.pages_repeated + 1).saturating_mul(HASHES_PER_PAGE);
         self.stream.pages_repeated < self.stream.pages_sent
             && self.stream.position >= after.min(self.block_count())
     }
 
-    /// The page that is due on the group's channel: each goes out once as soon as its blocks are
-    /// hashed, once more after they were streamed, and again where devices ask.
+    /// The next page on the group's channel. Each page is sent once as soon as its blocks are hashed, once
+    /// more after they have been streamed, and again if devices ask.
     fn next_group_page(&mut self) -> Option<HashPage> {
         if self.phase == Phase::Gathering && !self.tells_values_first() {
             return None;
@@ -193,13 +194,13 @@ impl Sender {
         self.config.datagram_on_wire()
     }
 
-    /// Symbols that make a quantum of so many bytes on the wire.
+    /// Symbols that make a quantum of this many bytes on the wire.
     fn symbols_at_once(&self, quantum: u64) -> u32 {
         (quantum / self.datagram_on_wire()).clamp(1, MAX_BATCH as u64) as u32
     }
 
-    /// What goes out next at the paced rate: the group's repairs before its stream; a unicast
-    /// repair session when its share allows, or when the group has nothing to send.
+    /// The next transmission at the paced rate: the group's repairs before its stream; unicast repairs if
+    /// their share allows, or if the group has nothing to send.
     pub(super) fn next_paced(&mut self, now: Time) -> Option<Transmit> {
         if !self.pace.bucket.ready(now) {
             return None;
@@ -227,7 +228,7 @@ impl Sender {
         self.next_source(most).map(|batch| self.transmit_group(batch, now))
     }
 
-    /// Whether the group has something that could go out now.
+    /// Whether the group has something to send now.
     fn group_can_send(&self) -> bool {
         let streams = self.phase == Phase::Streaming && !self.stream_done() && !self.stream.skipping;
         self.group.is_ready()
@@ -271,7 +272,7 @@ impl Sender {
         Transmit { to: self.config.data, payload: payload(batch, number) }
     }
 
-    /// The next batch or page of the unicast repairs, taking turns.
+    /// The next batch or page of the unicast repairs, which take turns.
     fn next_unicast(&mut self, now: Time) -> Option<Transmit> {
         let size = self.config.layout.symbol_size();
         for _ in 0..self.unicast_repairs.len() {
@@ -309,7 +310,7 @@ impl Sender {
         None
     }
 
-    /// Symbols in a batch, their bytes on the wire, and their block.
+    /// The number of symbols in a batch, their bytes on the wire, and their block.
     fn size_of(&self, batch: &Batch, to: std::net::SocketAddr) -> (u32, u64, BlockIndex) {
         let layout = &self.config.layout;
         let each = self.config.symbol_overhead() as u64 + udp_overhead(to);
@@ -326,7 +327,7 @@ impl Sender {
         }
     }
 
-    /// When something could next be sent at the paced rate; never if there is nothing.
+    /// When something can next be sent at the paced rate; never if there is nothing.
     pub(super) fn paced_timeout(&self) -> Time {
         if self.shutdown.is_closing() {
             return Time::NEVER;

@@ -1,4 +1,4 @@
-//! The sender fed by hand: what single devices can make it do.
+//! The sender driven by hand: what single devices can make it do.
 
 mod admission;
 mod later;

@@ -1,5 +1,5 @@
-//! Unicast repair sessions: polls, answers and repairs for one device at its own address, beside
-//! the group's rounds; and the regrouping of those left over.
+//! Unicast repairs: polls, answers and repairs for one device at its own address, beside the group's rounds; and the
+//! regrouping of the last devices.
 
 use super::Sender;
 use super::channel::Round;
@@ -12,7 +12,7 @@ use crate::units::{BlockIndex, DeviceIndex};
 use crate::wire::{Invitation, Message, Nak, Poll};
 use std::time::Duration;
 
-/// Polls without an answer after which a device is taken to be out of unicast reach.
+/// After this many polls without an answer, unicast does not reach a device.
 const UNREACHABLE_AFTER: u32 = 6;
 
 impl Sender {
@@ -54,14 +54,14 @@ impl Sender {
         }
     }
 
-    /// Up to `most` devices of a class that have no unicast repair under way.
+    /// Up to `most` devices of a class that have no active unicast repair.
     fn without_unicast(&mut self, class: Class, most: usize) -> Vec<DeviceIndex> {
         let under_way = &self.unicast_repairs;
         let without = self.devices.of(class).iter().filter(|index| !under_way.contains(index));
         without.take(most).copied().collect()
     }
 
-    /// Blocks below this are repaired by unicast for the device.
+    /// Unicast repairs blocks below this for the device.
     fn unicast_scope(&self, index: DeviceIndex) -> u32 {
         let busy = self.group_is_busy();
         self.devices.get(index).service.unicast_scope(self.stream.position, busy)
@@ -87,7 +87,7 @@ impl Sender {
         self.send_to_device(index, &Message::Poll(poll), now);
     }
 
-    /// A device has answered the poll of its own session.
+    /// Handles the answer to a poll on the device's channel.
     pub(super) fn unicast_answer(&mut self, index: DeviceIndex, nak: &Nak, now: Time) {
         let scope = self.unicast_scope(index);
         let busy = self.group_is_busy();
@@ -103,11 +103,11 @@ impl Sender {
         let loss = if device.service.is_unicast_only() { 0.2 } else { self.rounds.loss };
         let plans = needs.plan(loss);
         let idle = plans.is_empty() && needs.pages().next().is_none();
-        // What it is still looking for in its own file it does not ask for yet.
+        // The device does not request blocks that it still looks for in its own file.
         let looking = device.holds && nak.incomplete > self.config.layout.block_count() - scope;
         let unreachable = device.group.unreachable;
         if idle && busy && !looking && !unreachable {
-            // It has caught up: the group's rounds are enough for it from now on.
+            // The device has caught up: from now on the group's rounds are enough.
             device.return_to_group(self.rounds.everybody);
             self.end_unicast_repair(index);
             self.tell_if_changed(index, now);
@@ -123,7 +123,7 @@ impl Sender {
         let mut room = channel.pace.as_ref().map_or(u64::MAX, |pace| pace.symbols_a_round(pause));
         for plan in plans {
             if room == 0 {
-                // The next round's answer asks for it again.
+                // The answer of the next round requests it again.
                 break;
             }
             let kind = plan.kind.at_most(u32::try_from(room).unwrap_or(u32::MAX));
@@ -133,7 +133,7 @@ impl Sender {
         }
     }
 
-    /// Ends unicast repair and drops what was planned in it.
+    /// Ends unicast repair and drops its planned repairs.
     pub(super) fn end_unicast_repair(&mut self, index: DeviceIndex) {
         self.unicast_repairs.retain(|&k| k != index);
         if let Some(channel) = &mut self.devices.get_mut(index).channel {
@@ -146,9 +146,9 @@ impl Sender {
         }
     }
 
-    /// When the stream is over and the group is served, the devices left over make a new group if
-    /// there are several (they pay the maximum, not the sum); a last one of several is served alone,
-    /// so that the others are not bothered.
+    /// Regroups the last devices once the stream is over and the group is served. Several form a new group,
+    /// which costs the largest deficit and not the sum. A single one of several is served by unicast, so that
+    /// the others do not get its repairs.
     pub(super) fn regroup(&mut self) {
         if self.config.repair.unicast_repairs == 0 {
             return;

@@ -1,4 +1,4 @@
-//! What is told of the sender: an overview, rows for its devices, and an event when a row has changed.
+//! What the sender tells the user: an overview, rows of its devices, and an event when a row has changed.
 
 use super::Sender;
 use super::service::Service;
@@ -10,7 +10,7 @@ use crate::units::DeviceIndex;
 use crate::wire::Phase;
 
 impl Sender {
-    /// The sender at a glance, without its devices: costs the same however many there are.
+    /// The sender at a glance, without rows. Its cost does not depend on the number of devices.
     #[must_use]
     pub fn overview(&self) -> SenderOverview {
         let position = self.stream.position;
@@ -48,11 +48,11 @@ impl Sender {
         self.devices.get(index).row(self.gather.started, self.config.layout.block_count(), now)
     }
 
-    /// A device comes to another state, if that can follow its present one. It is told once the store has it.
+    /// Changes a device's state, if the new one can follow. The user is told once the store has recorded it.
     pub(super) fn set_state(&mut self, index: DeviceIndex, state: State, now: Time) {
         let ends = state.is_final();
         let device = self.devices.get_mut(index);
-        // What cannot follow has been overtaken: a device that is complete is so for good.
+        // A state that cannot follow is outdated: a complete device stays complete.
         if device.assignment.set(state) != Ok(true) {
             return;
         }
@@ -65,7 +65,7 @@ impl Sender {
         }
     }
 
-    /// Tells of a device if what the store has of it, or what is done for it, is not what was told last.
+    /// Emits a row event if the recorded state or the activity differs from the last event.
     pub(super) fn tell_if_changed(&mut self, index: DeviceIndex, now: Time) {
         let gathering = self.phase == Phase::Gathering;
         let device = self.devices.get_mut(index);

@@ -106,8 +106,8 @@ impl Outsider {
         self.passed = both;
     }
 
-    /// Members can seal and open; they cannot sign. What the sender has signed for another group, or for none, must not
-    /// become this one's, nor what is sealed an announce for everybody.
+    /// Members can seal and open, but cannot sign. A message that the sender has signed for another group, or for
+    /// none, must not become one of this group, and a sealed announcement must not become a plain one.
     fn regroup(&mut self, means: &mut Means) {
         let (group, bytes) = if means.grouped && means.rng.bool() {
             // It has heard a session of the sender that was not sealed, or sealed for another group.
@@ -272,7 +272,7 @@ impl Outsider {
         means.send(Some(address(SENDER)), to, bytes);
     }
 
-    /// A fresh device, made from an announce that it can read.
+    /// A fresh device, made from an announcement that it can read.
     fn device(&mut self, means: &Means, session: SessionId) -> Option<FakeDevice> {
         let honest = (means.air.borrow().announce.as_deref()).and_then(FakeSender::found);
         let announce =

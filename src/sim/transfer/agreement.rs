@@ -1,5 +1,5 @@
-//! What a sender's run comes to is told in five ways: the outcome, the exit code, the last error, the table and
-//! the report. They agree, whatever has happened.
+//! The result of a sender's run is reported in five ways: the outcome, the exit code, the last error, the table and
+//! the report. Checks that they agree, whatever has happened.
 
 use super::super::actors::{SimActor, TASK, device_id};
 use super::super::network::address;

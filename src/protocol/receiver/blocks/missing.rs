@@ -1,17 +1,17 @@
-//! What is missing of the object: hash pages, whole blocks, symbols of blocks.
+//! What the object lacks: hash pages, whole blocks, symbols of blocks.
 
 use super::Blocks;
 use crate::fec::BlockAssembly;
 use crate::limits::HASHES_PER_PAGE;
 
-/// Something missing.
+/// A missing part of the object.
 #[derive(Debug)]
 pub(in crate::protocol::receiver) enum Missing<'a> {
-    /// Nothing has come of these blocks.
+    /// Nothing of these blocks has arrived.
     Whole { first: u32, count: u32 },
-    /// Some of this block has come.
+    /// Some symbols of this block have arrived.
     Symbols(&'a BlockAssembly),
-    /// Some of this block was forged, and only its missing source symbols count.
+    /// Some symbols of this block were forged, and only its missing source symbols count.
     Sources(&'a BlockAssembly),
 }
 
@@ -30,7 +30,8 @@ impl Blocks {
         missing
     }
 
-    /// What is missing of the blocks below `position`, lowest first, until `more` says no.
+    /// Calls `more` for each missing part of the blocks below `position`, lowest first, until it returns
+    /// false.
     pub fn each_missing(&self, position: u32, mut more: impl FnMut(Missing<'_>) -> bool) {
         let end = position.min(self.layout.block_count());
         let mut block = 0;

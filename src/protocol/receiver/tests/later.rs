@@ -1,4 +1,4 @@
-//! Senders of later programs: what is passed over, what is not understood, and what the user is told.
+//! Senders of later programs: what the receiver skips, what it does not understand, and what it tells the user.
 
 use super::*;
 use crate::crypto::origin::Origin;

@@ -1,4 +1,4 @@
-//! Sessions that have not shown that they are live: they change nothing, and end nothing but themselves.
+//! Provisional sessions change nothing, and end nothing but themselves.
 
 use super::*;
 use crate::limits::{MAX_PROVISIONAL_SESSIONS, SENDER_SILENCE};

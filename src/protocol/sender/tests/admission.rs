@@ -1,4 +1,4 @@
-//! Who is let in, and what those can do who are not.
+//! Which devices are admitted, and what the others can do.
 
 use super::*;
 use crate::units::Ticket;

@@ -1,4 +1,4 @@
-//! Devices of other programs: versions and capabilities that are agreed on, and what is not understood.
+//! Devices of other programs: agreed versions and capabilities, and what the sender does not understand.
 
 use super::*;
 use crate::wire::{AdmitVerdict, Capabilities, Join, Versions};

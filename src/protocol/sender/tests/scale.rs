@@ -1,4 +1,4 @@
-//! What a crowd costs the loop's thread, counted in looks at devices and in outputs: the same for each device,
+//! The cost of a crowd on the loop's thread, counted in accesses to devices and in outputs: the same for each device,
 //! however many there are.
 
 use super::*;

@@ -1,4 +1,4 @@
-//! A store that fails, is slow or silent, or knows better: what is acknowledged when, and how it ends.
+//! A store that fails, is slow or silent, or has newer rows: when receipts are acknowledged, and how the session ends.
 
 use super::*;
 use crate::limits::STORE_PATIENCE;
