@@ -83,7 +83,7 @@ impl Receiver {
                     self.finish(ReceiverOutcome::Complete { acknowledged: false });
                 } else if now >= confirming.next {
                     confirming.next = now + confirming.distance;
-                    confirming.distance = (confirming.distance * 2).min(REPEAT.1);
+                    confirming.distance = (confirming.distance * 2).min(REPEAT.1).max(confirming.distance);
                     self.send_receipt();
                 }
             }

@@ -257,7 +257,9 @@ fn a_group_larger_than_there_can_be_does_not_put_the_receipt_off() {
     bench.done(opened());
     bench.done(ReceiverDone::Committed("f".into()));
     bench.pass(Duration::from_secs(600));
-    assert!(bench.kinds().contains(&wire::MessageKind::Complete));
+    let receipts = bench.kinds().into_iter().filter(|kind| *kind == wire::MessageKind::Complete).count();
+    // Nobody acknowledges it. So many devices may each repeat it every minute or so (I10).
+    assert!((1..=8).contains(&receipts), "{receipts} receipts");
     assert!(bench.outcome.is_some());
 }
 
