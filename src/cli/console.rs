@@ -79,7 +79,7 @@ impl Console {
     }
 
     /// Watches a session until its end. Calls `ask` with requests of the user, and `show` with the session's
-    /// events, a snapshot, and whether a tick is due.
+    /// events and what `look` sees of the session after them. `look` is told whether a tick is due.
     ///
     /// # Errors
     /// If the poll fails.
@@ -87,8 +87,8 @@ impl Console {
         &mut self,
         events: &Events<E>,
         mut ask: impl FnMut(Asked),
-        snapshot: impl Fn() -> Option<S>,
-        mut show: impl FnMut(Vec<SessionEvent<E>>, &S, bool),
+        look: impl Fn(bool) -> Option<S>,
+        mut show: impl FnMut(Vec<SessionEvent<E>>, S, bool),
     ) -> io::Result<()> {
         let waker = Arc::clone(&self.waker);
         // If waking fails, the next tick does it.
@@ -97,11 +97,11 @@ impl Console {
             let over = events.is_over();
             let waiting: Vec<_> = std::iter::from_fn(|| events.try_next()).collect();
             let tick = self.wait(over || !waiting.is_empty(), &mut ask)?;
-            // One snapshot is enough for all waiting events.
+            // One look is enough for all waiting events.
             if (tick || !waiting.is_empty())
-                && let Some(snapshot) = snapshot()
+                && let Some(seen) = look(tick)
             {
-                show(waiting, &snapshot, tick);
+                show(waiting, seen, tick);
             }
             if over {
                 return Ok(());

@@ -115,11 +115,11 @@ impl Show {
                 session.stop();
             }
         };
-        let show = |events: Vec<SessionEvent<ReceiverEvent>>, snapshot: &ReceiverSnapshot, tick| {
+        let show = |events: Vec<SessionEvent<ReceiverEvent>>, snapshot: ReceiverSnapshot, tick| {
             for event in events {
                 match event.what {
                     What::Changed(changed) => {
-                        self.view.event(event.at, &changed, snapshot);
+                        self.view.event(event.at, &changed, &snapshot);
                         self.take_note(event.at, changed);
                     }
                     What::Warning(text) => self.view.warn(event.at, &text),
@@ -127,10 +127,10 @@ impl Show {
                 }
             }
             if tick {
-                self.view.tick(session.now(), snapshot);
+                self.view.tick(session.now(), &snapshot);
             }
         };
-        console.watch(&session.events(), ask, || session.snapshot(), show).map_err(Error::poll)
+        console.watch(&session.events(), ask, |_| session.snapshot(), show).map_err(Error::poll)
     }
 
     fn take_note(&mut self, now: Time, event: ReceiverEvent) {

@@ -8,8 +8,8 @@ use super::report::{self, Error};
 use super::trust::{self, Keys};
 use crate::keyring::Keyring;
 use crate::net::Destination;
-use crate::protocol::event::SenderEvent;
-use crate::session::{SendHandle, SendSession, SendSnapshot, SessionEvent, Target, What};
+use crate::protocol::event::{SenderEvent, SenderSnapshot};
+use crate::session::{SendHandle, SendSession, SessionEvent, Target, What};
 use crate::storage::{FileSource, check_whole};
 use crate::ui::report_file::Report;
 use crate::ui::{SenderIntro, SenderView, sender_view};
@@ -126,19 +126,25 @@ fn watch(session: &SendHandle, console: &mut Console, view: &mut dyn SenderView)
         Asked::Stop => session.stop(),
         Asked::Start => session.start_now(),
     };
-    let show = |events: Vec<SessionEvent<SenderEvent>>, snapshot: &SendSnapshot, tick| {
+    // The rows of all devices are asked for at ticks only: events may come by the thousand.
+    let look = |tick| {
+        let rows = || session.snapshot().map(|snapshot| snapshot.sender);
+        let no_rows = |overview| SenderSnapshot { overview, devices: Vec::new() };
+        if tick { rows() } else { session.overview().map(no_rows) }
+    };
+    let show = |events: Vec<SessionEvent<SenderEvent>>, snapshot: SenderSnapshot, tick| {
         for event in events {
             match event.what {
-                What::Changed(changed) => view.event(event.at, &changed, &snapshot.sender.overview),
+                What::Changed(changed) => view.event(event.at, &changed, &snapshot.overview),
                 What::Warning(text) => view.warn(event.at, &text),
                 What::Note(text) => view.note(event.at, &text),
             }
         }
         if tick {
-            view.tick(session.now(), &snapshot.sender);
+            view.tick(session.now(), &snapshot);
         }
     };
-    console.watch(&session.events(), ask, || session.snapshot(), show).map_err(Error::poll)
+    console.watch(&session.events(), ask, look, show).map_err(Error::poll)
 }
 
 fn report_refused(path: &Path, error: &std::io::Error) -> Error {

@@ -2,7 +2,7 @@
 
 use super::StartError;
 use super::events::{Events, Weigh, Weight};
-use super::handle::{Desk, Part, Running};
+use super::handle::{Desk, Detail, Part, Running};
 use super::listening::{Listen, Listening};
 use crate::engine::run::RunError;
 use crate::engine::{Engine, Jobs};
@@ -29,7 +29,7 @@ impl DiscoveryHandle {
     /// The sessions that are announced at present.
     #[must_use]
     pub fn sessions(&self) -> Vec<Discovered> {
-        self.running.snapshot().unwrap_or_default()
+        self.running.snapshot(Detail::All).unwrap_or_default()
     }
     /// Waits for the first session with a trusted sender. `None` if the discovery ends before. Reads events.
     #[must_use]
@@ -93,7 +93,7 @@ impl Part<Machine> for Listing {
     type Snapshot = Vec<Discovered>;
 
     fn note(&mut self, _: &DiscoveryEvent) {}
-    fn snapshot(&self, _: Time, machine: &Machine) -> Vec<Discovered> {
+    fn snapshot(&self, _: Time, machine: &Machine, _: Detail) -> Vec<Discovered> {
         machine.sessions()
     }
 }

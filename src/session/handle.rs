@@ -20,7 +20,15 @@ use std::time::Instant;
 /// A command for a session's thread.
 enum Command<S> {
     Control(Control),
-    Snapshot(SyncSender<S>),
+    Snapshot(Detail, SyncSender<S>),
+}
+
+/// How much of a session a snapshot shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// Nothing that grows with the number of devices.
+    Overview,
+    All,
 }
 
 struct Inbox<S> {
@@ -80,9 +88,9 @@ impl<E, S: Clone, O> Running<E, S, O> {
     }
 
     /// Requests a snapshot from the session's thread, and waits for it.
-    pub fn snapshot(&self) -> Option<S> {
+    pub fn snapshot(&self, detail: Detail) -> Option<S> {
         let (sender, receiver) = sync_channel(1);
-        self.ask(Command::Snapshot(sender));
+        self.ask(Command::Snapshot(detail, sender));
         // After the end nobody answers.
         receiver.recv().ok().or_else(|| self.shared.inbox().last.clone())
     }
@@ -117,7 +125,7 @@ pub(super) trait Part<M: Machine> {
     type Snapshot: Clone;
     /// Notes an event before it is passed on.
     fn note(&mut self, event: &M::Event);
-    fn snapshot(&self, now: Time, machine: &M) -> Self::Snapshot;
+    fn snapshot(&self, now: Time, machine: &M, detail: Detail) -> Self::Snapshot;
 }
 
 /// The session's side of a handle.
@@ -155,7 +163,7 @@ where
             match command {
                 Command::Control(control) => return Some(control),
                 // The requester may be gone.
-                Command::Snapshot(to) => drop(to.send(self.part.snapshot(now, machine))),
+                Command::Snapshot(detail, to) => drop(to.send(self.part.snapshot(now, machine, detail))),
             }
         }
         None
@@ -248,7 +256,7 @@ where
             let mut engine = engine();
             let run = host.run(&mut engine, &mut side);
             let outcome = end(host.now(), run, &engine, &mut side);
-            side.close(side.part.snapshot(host.now(), engine.machine()));
+            side.close(side.part.snapshot(host.now(), engine.machine(), Detail::All));
             outcome
         })?;
         Ok(Running { shared, events, thread: Some(thread), start })

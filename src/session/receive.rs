@@ -2,7 +2,7 @@
 
 use super::discovery::Discovered;
 use super::events::Events;
-use super::handle::{Desk, Part, Running};
+use super::handle::{Desk, Detail, Part, Running};
 use super::listening::{Listen, Listening};
 use super::{StartError, random_bytes, worker_count};
 use crate::engine::Engine;
@@ -96,7 +96,7 @@ impl ReceiveHandle {
     /// The session at present, or at its end. `None` if its thread has panicked.
     #[must_use]
     pub fn snapshot(&self) -> Option<ReceiverSnapshot> {
-        self.running.snapshot()
+        self.running.snapshot(Detail::All)
     }
     /// Whether it has ended.
     #[must_use]
@@ -236,7 +236,7 @@ impl Part<Receiver> for ReceiverPart {
         }
     }
 
-    fn snapshot(&self, _: Time, machine: &Receiver) -> ReceiverSnapshot {
+    fn snapshot(&self, _: Time, machine: &Receiver, _: Detail) -> ReceiverSnapshot {
         machine.snapshot()
     }
 }

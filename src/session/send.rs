@@ -2,7 +2,7 @@
 
 use super::budget::{EgressBudget, EgressShare, EgressView};
 use super::events::Events;
-use super::handle::{Desk, Part, Running};
+use super::handle::{Desk, Detail, Part, Running};
 use super::hashes::Hashes;
 use super::{StartError, Target, random_bytes, read_label, worker_count};
 use crate::crypto::derive::Secret;
@@ -19,7 +19,7 @@ use crate::limits::{DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, MAX_BLOCKS};
 use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, UdpNet, choose};
 use crate::pacing::RateMode;
 use crate::protocol::Control;
-use crate::protocol::event::{SenderEvent, SenderOutcome, SenderSnapshot};
+use crate::protocol::event::{SenderEvent, SenderOutcome, SenderOverview, SenderSnapshot};
 use crate::protocol::job::{SenderDone, SenderJob};
 use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig, SlowPolicy};
 use crate::protocol::statistics::DeviceRow;
@@ -152,10 +152,15 @@ impl SendHandle {
     pub fn stop(&self) {
         self.running.control(Control::Interrupt);
     }
-    /// The session at present, or at its end. `None` if its thread has panicked.
+    /// The session at present, or at its end, with a row for each device. `None` if its thread has panicked.
     #[must_use]
     pub fn snapshot(&self) -> Option<SendSnapshot> {
-        self.running.snapshot()
+        self.running.snapshot(Detail::All)
+    }
+    /// The same without the rows, at a cost that does not grow with the number of devices.
+    #[must_use]
+    pub fn overview(&self) -> Option<SenderOverview> {
+        self.running.snapshot(Detail::Overview).map(|snapshot| snapshot.sender.overview)
     }
     /// Whether it has ended.
     #[must_use]
@@ -470,8 +475,12 @@ impl Part<Sender> for SenderPart {
         }
     }
 
-    fn snapshot(&self, now: Time, machine: &Sender) -> SendSnapshot {
-        SendSnapshot { sender: machine.snapshot(now), egress: self.egress.as_ref().map(EgressShare::view) }
+    fn snapshot(&self, now: Time, machine: &Sender, detail: Detail) -> SendSnapshot {
+        let sender = match detail {
+            Detail::Overview => SenderSnapshot { overview: machine.overview(), devices: Vec::new() },
+            Detail::All => machine.snapshot(now),
+        };
+        SendSnapshot { sender, egress: self.egress.as_ref().map(EgressShare::view) }
     }
 }
 
