@@ -10,26 +10,23 @@ pub struct Features {
     pub gso: bool,
     /// `UDP_GRO`: datagrams come up put together (Linux 5.0).
     pub gro: bool,
-    /// `sendmmsg` and `recvmmsg`: several datagrams a system call.
-    pub mmsg: bool,
 }
 
 impl Features {
-    /// One datagram a system call.
-    pub const NONE: Self = Self { gso: false, gro: false, mmsg: false };
+    /// Neither: several datagrams a system call, each by itself.
+    pub const NONE: Self = Self { gso: false, gro: false };
 }
 
-/// All that the system may have.
+/// All that the kernel may have.
 impl Default for Features {
     fn default() -> Self {
-        let linux = cfg!(target_os = "linux");
-        Self { gso: linux, gro: linux, mmsg: linux }
+        Self { gso: true, gro: true }
     }
 }
 
 impl fmt::Display for Features {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let on = |on: bool| if on { "on" } else { "off" };
-        write!(f, "gso {}, gro {}, mmsg {}", on(self.gso), on(self.gro), on(self.mmsg))
+        write!(f, "gso {}, gro {}", on(self.gso), on(self.gro))
     }
 }

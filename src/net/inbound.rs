@@ -1,57 +1,39 @@
 //! Receiving a batch from a socket, which several sessions may have.
 
 use super::features::Features;
-use super::portable;
+use super::sys;
+use crate::limits::MAX_DATAGRAM;
 use crate::units::{Arrival, Via};
 use std::io;
 use std::net::UdpSocket;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
-#[cfg(target_os = "linux")]
-use super::sys;
-#[cfg(target_os = "linux")]
-use crate::limits::MAX_DATAGRAM;
-#[cfg(target_os = "linux")]
-use std::os::fd::AsFd;
-#[cfg(target_os = "linux")]
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 /// Room for one message that the kernel put together: an IP packet's most, and a little more, so
 /// that the first lines of all messages do not compete for the same few places in the cache.
-#[cfg(target_os = "linux")]
 const COALESCED: usize = (64 << 10) + 23 * 64;
 /// Room for one datagram, longer than any that is taken, so that longer ones show.
 const SINGLE: usize = (16 << 10) + 23 * 64;
 /// Bytes of the receive arena; those that no message needs are never touched.
-#[cfg(target_os = "linux")]
 const ARENA: usize = COALESCED * sys::MAX_RECEIVE;
-#[cfg(not(target_os = "linux"))]
-const ARENA: usize = SINGLE;
 /// Bytes to be received at one go, about: what the processor's own cache holds until they are
 /// handled.
-#[cfg(target_os = "linux")]
 const BATCH_BYTES: usize = 1 << 20;
 /// Fewest messages asked for at one go.
-#[cfg(target_os = "linux")]
 const LEAST_RECEIVE: usize = 16;
 
 /// The buffer that all sockets of an endpoint receive into.
 pub(super) struct Arena {
     bytes: Vec<u8>,
     /// Length of the messages that came last, on the mean.
-    #[cfg(target_os = "linux")]
     usual: usize,
 }
 
 impl Arena {
     pub(super) fn new() -> Self {
-        Self {
-            bytes: vec![0; ARENA],
-            #[cfg(target_os = "linux")]
-            usual: COALESCED,
-        }
+        Self { bytes: vec![0; ARENA], usual: COALESCED }
     }
 }
 
@@ -84,10 +66,8 @@ pub(super) struct Inner {
 #[derive(Debug)]
 struct Receiving {
     /// The kernel's own count of drops, which wraps.
-    #[cfg(target_os = "linux")]
     drops_seen: u32,
     /// When nothing was waiting, last.
-    #[cfg(target_os = "linux")]
     emptied: Instant,
     /// When something came, last.
     heard: Option<Instant>,
@@ -100,13 +80,7 @@ impl Inner {
         (via, v6, port): (Via, bool, u16),
         [receive_buffer, send_buffer]: [usize; 2],
     ) -> Self {
-        let receiving = Receiving {
-            #[cfg(target_os = "linux")]
-            drops_seen: 0,
-            #[cfg(target_os = "linux")]
-            emptied: Instant::now(),
-            heard: None,
-        };
+        let receiving = Receiving { drops_seen: 0, emptied: Instant::now(), heard: None };
         let (drops, receiving) = (AtomicU64::new(0), Mutex::new(receiving));
         Self { socket, via, v6, port, receive_buffer, send_buffer, drops, receiving }
     }
@@ -135,28 +109,8 @@ impl Inner {
         features: Features,
         sink: &mut dyn FnMut(Arrival, &mut [u8]),
     ) -> io::Result<Batch> {
-        #[cfg(target_os = "linux")]
-        if features.mmsg || features.gro {
-            return self.receive_batch(arena, features, sink);
-        }
-        let _ = features;
-        let via = self.via;
-        portable::receive(&self.socket, &mut arena.bytes[..SINGLE], &mut |from, bytes| {
-            sink(Arrival::at_once(from, via), bytes);
-        })
-        .map(|count| Batch { datagrams: count, full: false })
-    }
-
-    #[cfg(target_os = "linux")]
-    fn receive_batch(
-        &self,
-        arena: &mut Arena,
-        features: Features,
-        sink: &mut dyn FnMut(Arrival, &mut [u8]),
-    ) -> io::Result<Batch> {
         let each = if features.gro { COALESCED } else { SINGLE };
         let most = (BATCH_BYTES / arena.usual.max(1)).clamp(LEAST_RECEIVE, sys::MAX_RECEIVE);
-        let most = if features.mmsg { most } else { 1 };
         let mut messages = [sys::Received::default(); sys::MAX_RECEIVE];
         let mut receiving = self.receiving();
         let asked = Instant::now();
@@ -204,12 +158,11 @@ impl Inner {
 /// How long a datagram has waited that the kernel took at `arrived`. The clock may have been set
 /// meanwhile, to any time; but what waits came after the socket was last found empty, `longest` ago by
 /// a clock that nobody sets.
-#[cfg(target_os = "linux")]
 fn waited(arrived: SystemTime, now: SystemTime, longest: Duration) -> Duration {
     now.duration_since(arrived).unwrap_or_default().min(longest)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -7,23 +7,18 @@ use super::inbound::{Arena, Batch, Inner};
 use super::interface::Interface;
 use super::routes;
 use super::share::Member;
+use super::sys;
 use crate::units::{Arrival, Via};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::Deref;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(target_os = "linux")]
-use super::sys;
-#[cfg(target_os = "linux")]
-use std::os::fd::AsFd;
-
 /// Socket buffers asked for, each way: a tenth of a second at 640 Mbit/s. The system may give less.
 const BUFFER_BYTES: usize = 8 << 20;
-/// Below this, a refused buffer size is not halved any more.
-const LEAST_BUFFER_BYTES: usize = 64 << 10;
 
 /// What a [`Socket`] is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,10 +101,10 @@ impl Socket {
         if v6 {
             socket.set_only_v6(true)?;
         }
-        match role {
-            Role::Group => share_port(&socket)?,
-            Role::Beside => socket.set_reuse_address(true)?,
-            Role::Own => {}
+        if role != Role::Own {
+            // Several programs share the port, and all get the group's datagrams. SO_REUSEPORT would deal
+            // them out instead.
+            socket.set_reuse_address(true)?;
         }
         let receive_buffer = ask_receive_buffer(&socket);
         let send_buffer = ask_send_buffer(&socket);
@@ -218,27 +213,13 @@ impl Socket {
         }
     }
 
-    #[cfg(target_os = "linux")]
     fn multicast_by_v4(&self, interface: &Interface) -> io::Result<()> {
         let source = interface.address_v4().unwrap_or(Ipv4Addr::UNSPECIFIED);
         sys::set_multicast_interface_v4(self.socket.as_fd(), interface.index, source)
     }
 
-    #[cfg(not(target_os = "linux"))]
-    fn multicast_by_v4(&self, interface: &Interface) -> io::Result<()> {
-        let source = interface.address_v4().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        SockRef::from(&self.socket).set_multicast_if_v4(&source)
-    }
-
-    #[cfg(target_os = "linux")]
     fn unicast_by(&self, interface: &Interface) -> io::Result<()> {
         sys::set_unicast_interface(self.socket.as_fd(), self.v6, interface.index)
-    }
-
-    /// Elsewhere the routes decide.
-    #[cfg(not(target_os = "linux"))]
-    fn unicast_by(&self, _interface: &Interface) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -269,55 +250,31 @@ fn routed_by(interface: &Interface, destination: &Destination) -> bool {
     })
 }
 
-/// Lets several programs have the port and all get the group's datagrams. On Linux that takes
-/// SO_REUSEADDR; SO_REUSEPORT would deal them out instead.
-fn share_port(socket: &socket2::Socket) -> io::Result<()> {
-    socket.set_reuse_address(true)?;
-    #[cfg(not(target_os = "linux"))]
-    socket.set_reuse_port(true)?;
-    Ok(())
-}
-
+/// Asks for receive room, and returns the bytes that the kernel gave.
 fn ask_receive_buffer(socket: &socket2::Socket) -> usize {
-    // Root may go over the system's limit.
-    #[cfg(target_os = "linux")]
-    let forced = sys::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER_BYTES as i32);
-    #[cfg(not(target_os = "linux"))]
-    let forced: io::Result<()> = Err(io::ErrorKind::Unsupported.into());
-    if forced.is_err() {
-        ask(|size| socket.set_recv_buffer_size(size));
+    // Root may go over the system's limit; others get what it allows.
+    if sys::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER_BYTES as i32).is_err() {
+        let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
     }
     usable(socket.recv_buffer_size())
 }
 
+/// The same for sending.
 fn ask_send_buffer(socket: &socket2::Socket) -> usize {
-    #[cfg(target_os = "linux")]
-    let forced = sys::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, BUFFER_BYTES as i32);
-    #[cfg(not(target_os = "linux"))]
-    let forced: io::Result<()> = Err(io::ErrorKind::Unsupported.into());
-    if forced.is_err() {
-        ask(|size| socket.set_send_buffer_size(size));
+    if sys::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, BUFFER_BYTES as i32).is_err() {
+        let _ = socket.set_send_buffer_size(BUFFER_BYTES);
     }
     usable(socket.send_buffer_size())
 }
 
-/// Linux gives what it can; others refuse what is too much.
-fn ask(set: impl Fn(usize) -> io::Result<()>) {
-    let mut size = BUFFER_BYTES;
-    while set(size).is_err() && size > LEAST_BUFFER_BYTES {
-        size /= 2;
-    }
-}
-
-/// Linux doubles the figure for its own book-keeping, and tells the double.
+/// The kernel doubles the figure for its own bookkeeping, and reports the double.
 fn usable(told: io::Result<usize>) -> usize {
-    told.unwrap_or(0) / if cfg!(target_os = "linux") { 2 } else { 1 }
+    told.unwrap_or(0) / 2
 }
 
 /// Sets "don't fragment" and takes the interface's MTU for the limit. What routers say of the path
 /// is ignored on purpose (PROBE): one path with a small MTU, or a forged ICMP message, must not
 /// stop the others.
-#[cfg(target_os = "linux")]
 fn never_fragment(socket: &socket2::Socket, v6: bool) -> io::Result<()> {
     let fd = socket.as_fd();
     if v6 {
@@ -328,22 +285,7 @@ fn never_fragment(socket: &socket2::Socket, v6: bool) -> io::Result<()> {
     }
 }
 
-#[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
-fn never_fragment(socket: &socket2::Socket, v6: bool) -> io::Result<()> {
-    use std::os::fd::AsFd;
-    let (level, name) =
-        if v6 { (libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG) } else { (libc::IPPROTO_IP, libc::IP_DONTFRAG) };
-    super::sys::set_int(socket.as_fd(), level, name, 1)
-}
-
-/// No such option; symbols are chosen to fit the MTU.
-#[cfg(not(any(target_os = "linux", target_vendor = "apple", target_os = "freebsd")))]
-fn never_fragment(_socket: &socket2::Socket, _v6: bool) -> io::Result<()> {
-    Ok(())
-}
-
 /// What makes it better and may be lacking: only joined groups, GRO, the count of drops, times of arrival.
-#[cfg(target_os = "linux")]
 fn tune(socket: &socket2::Socket, v6: bool, role: Role, features: &mut Features) {
     let fd = socket.as_fd();
     if role == Role::Group {
@@ -358,6 +300,3 @@ fn tune(socket: &socket2::Socket, v6: bool, role: Role, features: &mut Features)
     let _ = sys::set_int(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
     let _ = sys::set_int(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
 }
-
-#[cfg(not(target_os = "linux"))]
-fn tune(_socket: &socket2::Socket, _v6: bool, _role: Role, _features: &mut Features) {}

@@ -1,15 +1,15 @@
-//! Getting a batch out by the fastest way the kernel takes: `UDP_SEGMENT`, else `sendmmsg`, else
-//! one by one. The ways are tried downwards while running, because support depends on the kernel, the
-//! driver and the route, and no option tells of all three.
+//! Sends a batch by the fastest way that the kernel accepts: `UDP_SEGMENT`, else `sendmmsg`. Segmentation
+//! is tried while running, because support depends on the kernel, the driver and the route, and no option
+//! tells of all three.
 
 use super::features::Features;
-use super::{Segment, portable};
+use super::{Segment, sys};
 use socket2::SockAddr;
 use std::io;
 use std::net::UdpSocket;
+use std::os::fd::AsFd;
 
 /// Most bytes of one segmented send: an IP packet of 65,535 less the headers of IPv6 and UDP.
-#[cfg(target_os = "linux")]
 const MAX_SEGMENTED: usize = 65_535 - 40 - 8;
 
 /// Sends segments until all are sent or one is refused. Returns how many were sent, and the
@@ -31,16 +31,12 @@ pub fn transmit(
 }
 
 /// Sends the first few segments: at least one, or an error that belongs to the first.
-#[cfg(target_os = "linux")]
 fn some(
     socket: &UdpSocket,
     to: &SockAddr,
     segments: &[Segment<'_>],
     features: &mut Features,
 ) -> io::Result<usize> {
-    use super::sys;
-    use std::os::fd::AsFd;
-
     let size = segments[0].len();
     let count = if features.gso { run(segments, size) } else { 1 };
     if count > 1
@@ -51,45 +47,18 @@ fn some(
             Err(e) if may_be_unsupported(&e) => {
                 // The same errors have other causes too (a datagram longer than the MTU): only
                 // success without it shows that segmentation is what the kernel minds.
-                let without = Features { gso: false, ..*features };
-                let sent = plain(socket, to, &segments[..count], without)?;
-                *features = without;
+                let sent = sys::send_many(socket.as_fd(), to, &segments[..count])?;
+                features.gso = false;
                 return Ok(sent);
             }
             Err(e) => return Err(e),
         }
     }
-    plain(socket, to, segments, *features)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn some(
-    socket: &UdpSocket,
-    to: &SockAddr,
-    segments: &[Segment<'_>],
-    _features: &mut Features,
-) -> io::Result<usize> {
-    portable::send(socket, to, segments)
-}
-
-#[cfg(target_os = "linux")]
-fn plain(
-    socket: &UdpSocket,
-    to: &SockAddr,
-    segments: &[Segment<'_>],
-    features: Features,
-) -> io::Result<usize> {
-    use std::os::fd::AsFd;
-    if features.mmsg && segments.len() > 1 {
-        super::sys::send_many(socket.as_fd(), to, segments)
-    } else {
-        portable::send(socket, to, segments)
-    }
+    sys::send_many(socket.as_fd(), to, segments)
 }
 
 /// How many of the first segments one segmented send may take: equally long, but for the last,
 /// which may be shorter. Counted here, so that a caller's mistake cannot cut datagrams wrongly.
-#[cfg(target_os = "linux")]
 fn run(segments: &[Segment<'_>], size: usize) -> usize {
     if size == 0 {
         return 1;
@@ -101,12 +70,11 @@ fn run(segments: &[Segment<'_>], size: usize) -> usize {
 }
 
 /// Errors by which a kernel, a driver or a route says that it cannot segment.
-#[cfg(target_os = "linux")]
 fn may_be_unsupported(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::ENOPROTOOPT | libc::EOPNOTSUPP))
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::super::Body;
     use super::*;
