@@ -1,5 +1,10 @@
 //! `mcp`: the same bytes onto many machines at once.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "mcp runs on Linux; docs/decisions/0019-what-earns-its-lines.md says where a port would begin"
+);
+
 pub mod limits;
 pub mod ranges;
 pub mod text;
