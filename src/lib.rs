@@ -1,6 +1,11 @@
 //! `mcp` copies the same bytes to many machines at once, by multicast. `docs/architecture.md` has the layers of these
 //! modules; [`session`] is the way to use them from another program.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "mcp runs on Linux; docs/decisions/0019-what-earns-its-lines.md says where a port would begin"
+);
+
 pub mod limits;
 pub mod ranges;
 pub mod text;

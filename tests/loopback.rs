@@ -106,6 +106,27 @@ fn four_receivers() {
     }
 }
 
+/// Cloned machines have the same identifier. Nobody notices before they meet in one transfer.
+#[test]
+fn two_devices_with_one_identifier_are_both_completed_and_named() {
+    let tmp = TempDir::new();
+    let source = tmp.file("image.bin", 6 * MIB, 3);
+    let network = Network::loopback();
+    let report = tmp.join("report.json");
+    let outs = ["a", "b"].map(|name| tmp.dir(name));
+    let mut receivers = outs.each_ref().map(|out| network.recv("clone", out).spawn());
+    let mut sender = network.send(&source, 2).args(["--rate", "200M", "--report"]).arg(&report).spawn();
+    sender.event("duplicate_id");
+    sender.expect(0, SOON);
+    for (receiver, out) in receivers.iter_mut().zip(&outs) {
+        receiver.expect(0, SOON);
+        assert_only_copy(&source, out);
+    }
+    let report = Report::read(&report);
+    assert!(report.rows().len() == 2 && report.rows().iter().all(|row| row["status"] == "complete"));
+    assert!(report.rows().iter().any(|row| row["label"] != "clone"), "{:#}", report.0);
+}
+
 #[test]
 fn one_host_instead_of_a_group() {
     let tmp = TempDir::new();

@@ -1,35 +1,32 @@
-//! Optional features of the kernel for speed, and what to use without them.
+//! What the kernel can do for speed, and what is done without it.
 
 use std::fmt;
 
-/// The optional features in use. Start with [`Features::default`]: each feature is switched off at run time
-/// when the kernel refuses it. Tests start with fewer.
+/// The faster ways of the kernel that are in use. Start with [`Features::default`]; each is
+/// switched off at run time when the kernel refuses it. Tests start with fewer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// `UDP_SEGMENT`: one system call and one pass through the network stack for a batch (Linux 4.18).
+    /// `UDP_SEGMENT`: one system call and one walk down the network stack for a batch (Linux 4.18).
     pub gso: bool,
-    /// `UDP_GRO`: the kernel delivers several datagrams as one message (Linux 5.0).
+    /// `UDP_GRO`: datagrams come up put together (Linux 5.0).
     pub gro: bool,
-    /// `sendmmsg` and `recvmmsg`: several datagrams for each system call.
-    pub mmsg: bool,
 }
 
 impl Features {
-    /// One datagram for each system call.
-    pub const NONE: Self = Self { gso: false, gro: false, mmsg: false };
+    /// Neither: several datagrams a system call, each by itself.
+    pub const NONE: Self = Self { gso: false, gro: false };
 }
 
-/// All features that the system may have.
+/// All that the kernel may have.
 impl Default for Features {
     fn default() -> Self {
-        let linux = cfg!(target_os = "linux");
-        Self { gso: linux, gro: linux, mmsg: linux }
+        Self { gso: true, gro: true }
     }
 }
 
 impl fmt::Display for Features {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let on = |on: bool| if on { "on" } else { "off" };
-        write!(f, "gso {}, gro {}, mmsg {}", on(self.gso), on(self.gro), on(self.mmsg))
+        write!(f, "gso {}, gro {}", on(self.gso), on(self.gro))
     }
 }

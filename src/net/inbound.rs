@@ -1,68 +1,51 @@
-//! Receives a batch from a socket, which several sessions may share.
+//! Receiving a batch from a socket, which several sessions may have.
 
 use super::features::Features;
-use super::portable;
+use super::sys;
+use crate::limits::MAX_DATAGRAM;
 use crate::units::{Arrival, Via};
 use std::io;
 use std::net::UdpSocket;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-#[cfg(target_os = "linux")]
-use super::sys;
-#[cfg(target_os = "linux")]
-use crate::limits::MAX_DATAGRAM;
-#[cfg(target_os = "linux")]
-use std::os::fd::AsFd;
-#[cfg(target_os = "linux")]
-use std::time::SystemTime;
-
-/// Room for one coalesced message: the largest IP packet, and a little more, so that the first lines of all
-/// messages do not compete for the same places in the cache.
-#[cfg(target_os = "linux")]
+/// Room for one message that the kernel put together: an IP packet's most, and a little more, so
+/// that the first lines of all messages do not compete for the same few places in the cache.
 const COALESCED: usize = (64 << 10) + 23 * 64;
-/// Room for one datagram, longer than any valid one, so that longer ones are detected.
+/// Room for one datagram, longer than any that is taken, so that longer ones show.
 const SINGLE: usize = (16 << 10) + 23 * 64;
-/// Bytes of the receive arena. Parts that no message needs are never touched.
-#[cfg(target_os = "linux")]
+/// Bytes of the receive arena; those that no message needs are never touched.
 const ARENA: usize = COALESCED * sys::MAX_RECEIVE;
-#[cfg(not(target_os = "linux"))]
-const ARENA: usize = SINGLE;
-/// Approximate number of bytes to receive at a time: what the processor's cache holds until they are handled.
-#[cfg(target_os = "linux")]
+/// Bytes to be received at one go, about: what the processor's own cache holds until they are
+/// handled.
 const BATCH_BYTES: usize = 1 << 20;
-/// Fewest messages requested at a time.
-#[cfg(target_os = "linux")]
+/// Fewest messages asked for at one go.
 const LEAST_RECEIVE: usize = 16;
 
 /// The buffer that all sockets of an endpoint receive into.
 pub(super) struct Arena {
     bytes: Vec<u8>,
-    /// Mean length of the latest messages.
-    #[cfg(target_os = "linux")]
+    /// Length of the messages that came last, on the mean.
     usual: usize,
 }
 
 impl Arena {
     pub(super) fn new() -> Self {
-        Self {
-            bytes: vec![0; ARENA],
-            #[cfg(target_os = "linux")]
-            usual: COALESCED,
-        }
+        Self { bytes: vec![0; ARENA], usual: COALESCED }
     }
 }
 
-/// The result of one [`Inner::receive`].
+/// What one [`Inner::receive`] brought.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Batch {
     pub(super) datagrams: usize,
-    /// Whether it is as much as was requested: more may be waiting.
+    /// As much as was asked for: more may be waiting.
     pub(super) full: bool,
 }
 
-/// A socket that several sessions may share.
+/// A socket that several sessions may have.
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) socket: UdpSocket,
@@ -70,52 +53,44 @@ pub(super) struct Inner {
     pub(super) v6: bool,
     /// The port that it is bound to.
     pub(super) port: u16,
-    /// Bytes of receive buffer that the system granted.
+    /// Bytes of buffer that the system gave.
     pub(super) receive_buffer: usize,
     pub(super) send_buffer: usize,
-    /// Approximate number of datagrams that the kernel dropped for lack of room.
+    /// Datagrams dropped by the kernel for want of room, about.
     drops: AtomicU64,
-    /// State for the session that receives.
+    /// For whoever receives.
     receiving: Mutex<Receiving>,
 }
 
-/// State that is kept from one batch to the next.
+/// What is remembered from one batch to the next.
 #[derive(Debug)]
 struct Receiving {
-    /// The kernel's own drop counter, which wraps.
-    #[cfg(target_os = "linux")]
+    /// The kernel's own count of drops, which wraps.
     drops_seen: u32,
-    /// When the socket was last empty.
-    #[cfg(target_os = "linux")]
+    /// When nothing was waiting, last.
     emptied: Instant,
-    /// When a datagram last arrived.
+    /// When something came, last.
     heard: Option<Instant>,
 }
 
 impl Inner {
-    /// A bound socket, with the size of its buffers.
+    /// A bound socket, and the buffers that the system gave it.
     pub(super) fn new(
         socket: UdpSocket,
         (via, v6, port): (Via, bool, u16),
         [receive_buffer, send_buffer]: [usize; 2],
     ) -> Self {
-        let receiving = Receiving {
-            #[cfg(target_os = "linux")]
-            drops_seen: 0,
-            #[cfg(target_os = "linux")]
-            emptied: Instant::now(),
-            heard: None,
-        };
+        let receiving = Receiving { drops_seen: 0, emptied: Instant::now(), heard: None };
         let (drops, receiving) = (AtomicU64::new(0), Mutex::new(receiving));
         Self { socket, via, v6, port, receive_buffer, send_buffer, drops, receiving }
     }
 
-    /// Approximate number of datagrams that the kernel dropped for lack of room.
+    /// Datagrams dropped by the kernel for want of room, about.
     pub(super) fn drops(&self) -> u64 {
         self.drops.load(Ordering::Relaxed)
     }
 
-    /// The time since the last datagram.
+    /// How long nothing has come in.
     pub(super) fn silent_for(&self) -> Duration {
         self.receiving().heard.map_or(Duration::MAX, |at| at.elapsed())
     }
@@ -127,27 +102,8 @@ impl Inner {
     /// Receives a batch; see [`super::socket::Socket::receive`].
     ///
     /// # Errors
-    /// The system's error; `WouldBlock` if nothing is waiting.
+    /// What the system says, `WouldBlock` when nothing is waiting.
     pub(super) fn receive(
-        &self,
-        arena: &mut Arena,
-        features: Features,
-        sink: &mut dyn FnMut(Arrival, &mut [u8]),
-    ) -> io::Result<Batch> {
-        #[cfg(target_os = "linux")]
-        if features.mmsg || features.gro {
-            return self.receive_batch(arena, features, sink);
-        }
-        let _ = features;
-        let via = self.via;
-        portable::receive(&self.socket, &mut arena.bytes[..SINGLE], &mut |from, bytes| {
-            sink(Arrival::at_once(from, via), bytes);
-        })
-        .map(|count| Batch { datagrams: count, full: false })
-    }
-
-    #[cfg(target_os = "linux")]
-    fn receive_batch(
         &self,
         arena: &mut Arena,
         features: Features,
@@ -155,7 +111,6 @@ impl Inner {
     ) -> io::Result<Batch> {
         let each = if features.gro { COALESCED } else { SINGLE };
         let most = (BATCH_BYTES / arena.usual.max(1)).clamp(LEAST_RECEIVE, sys::MAX_RECEIVE);
-        let most = if features.mmsg { most } else { 1 };
         let mut messages = [sys::Received::default(); sys::MAX_RECEIVE];
         let mut receiving = self.receiving();
         let asked = Instant::now();
@@ -173,8 +128,7 @@ impl Inner {
             let bytes = &mut room[..message.len];
             let segment = if message.segment == 0 { bytes.len() } else { message.segment };
             if let Some(drops) = message.drops {
-                // The kernel counts a coalesced message as one drop. The dropped ones were probably like this
-                // one.
+                // The kernel counts what it has put together as one: those dropped were much like this.
                 let alike = bytes.len().div_ceil(segment.max(1)).max(1) as u64;
                 let dropped = u64::from(drops.wrapping_sub(receiving.drops_seen)) * alike;
                 self.drops.fetch_add(dropped, Ordering::Relaxed);
@@ -201,15 +155,14 @@ impl Inner {
     }
 }
 
-/// How long a datagram has waited that the kernel received at `arrived`. The clock may have been set
-/// meanwhile. But the datagram came after the socket was last found empty, `longest` ago by the monotonic
-/// clock.
-#[cfg(target_os = "linux")]
+/// How long a datagram has waited that the kernel took at `arrived`. The clock may have been set
+/// meanwhile, to any time; but what waits came after the socket was last found empty, `longest` ago by
+/// a clock that nobody sets.
 fn waited(arrived: SystemTime, now: SystemTime, longest: Duration) -> Duration {
     now.duration_since(arrived).unwrap_or_default().min(longest)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -10,7 +10,6 @@ pub mod features;
 mod inbound;
 pub mod interface;
 mod outage;
-mod portable;
 mod rebind;
 mod registration;
 mod routes;

@@ -1,5 +1,5 @@
-//! One UDP socket with all its options: buffers, path MTU discovery, GRO, the drop counter, memberships. Receives
-//! batches from it.
+//! One UDP socket with everything it should have: buffers, path MTU rules, GRO, the drop count,
+//! memberships; and receiving a batch from it.
 
 use super::destination::{AddressKind, Destination};
 use super::features::Features;
@@ -7,46 +7,41 @@ use super::inbound::{Arena, Batch, Inner};
 use super::interface::Interface;
 use super::routes;
 use super::share::Member;
+use super::sys;
 use crate::units::{Arrival, Via};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::Deref;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(target_os = "linux")]
-use super::sys;
-#[cfg(target_os = "linux")]
-use std::os::fd::AsFd;
-
-/// Requested socket buffers in each direction: a tenth of a second at 640 Mbit/s. The system may grant less.
+/// Socket buffers asked for, each way: a tenth of a second at 640 Mbit/s. The system may give less.
 const BUFFER_BYTES: usize = 8 << 20;
-/// A refused buffer size is not halved below this.
-const LEAST_BUFFER_BYTES: usize = 64 << 10;
 
-/// The purpose of a [`Socket`].
+/// What a [`Socket`] is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// Shares a well-known port with other programs and joins groups.
     Group,
     /// Has a port of its own.
     Own,
-    /// Shares a port with other sockets of this process.
+    /// Has a port beside others of this process, which let it in.
     Beside,
 }
 
-/// A session's view of a non-blocking UDP socket of one family.
+/// A non-blocking UDP socket of one family, as one session has it.
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) inner: Arc<Inner>,
-    /// Whether it is registered for writability too, because a send would have blocked.
+    /// Registered for writability as well, since a send would have blocked.
     pub(super) blocked: bool,
-    /// Whether the session's poll reports it.
+    /// The session's poll reports it.
     pub(super) registered: bool,
     /// Drops before the session had it.
     drops_before: u64,
-    /// The session's membership of a shared port.
+    /// The session's part in a port that others have too.
     pub(super) share: Option<Member>,
 }
 
@@ -59,7 +54,7 @@ impl Deref for Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // The kernel leaves the groups when the last session drops the socket.
+        // With the last one, the kernel forgets all by itself.
         for (group, index) in self.share.iter().flat_map(Member::forget) {
             self.leave_by(group, index);
         }
@@ -67,33 +62,32 @@ impl Drop for Socket {
 }
 
 impl Socket {
-    /// The view of a session that starts to use the socket.
+    /// One that a session has from now on.
     pub(super) fn new(inner: Arc<Inner>) -> Self {
         let drops_before = inner.drops();
         Self { inner, blocked: false, registered: false, drops_before, share: None }
     }
 
-    /// Approximate number of datagrams that the kernel dropped for lack of room since the session uses the
-    /// socket.
+    /// Datagrams dropped by the kernel for want of room since the session has it, about.
     pub(super) fn drops(&self) -> u64 {
         self.inner.drops() - self.drops_before
     }
 
-    /// Whether this session receives from it.
+    /// Whether this session is to receive from it.
     pub(super) fn receives(&self) -> bool {
         self.share.as_ref().is_none_or(Member::receives)
     }
 
-    /// The time since the last datagram.
+    /// How long nothing has come in.
     pub(super) fn silent_for(&self) -> Duration {
         self.inner.silent_for()
     }
 
-    /// Opens a socket bound to `port` (0: any) of `address` (`None`: of every address). Clears features that
-    /// the kernel lacks.
+    /// Opens a socket bound to `port` (0: any) of `address` (none: of all the machine's). Clears
+    /// features that the kernel lacks.
     ///
     /// # Errors
-    /// If the family is not available or the port is taken; see [`is_unavailable`].
+    /// When the family is not available or the port is taken; see [`is_unavailable`].
     pub(super) fn open(
         v6: bool,
         address: Option<IpAddr>,
@@ -107,10 +101,10 @@ impl Socket {
         if v6 {
             socket.set_only_v6(true)?;
         }
-        match role {
-            Role::Group => share_port(&socket)?,
-            Role::Beside => socket.set_reuse_address(true)?,
-            Role::Own => {}
+        if role != Role::Own {
+            // Several programs share the port, and all get the group's datagrams. SO_REUSEPORT would deal
+            // them out instead.
+            socket.set_reuse_address(true)?;
         }
         let receive_buffer = ask_receive_buffer(&socket);
         let send_buffer = ask_send_buffer(&socket);
@@ -125,18 +119,18 @@ impl Socket {
         Ok(Self::new(Arc::new(Inner::new(socket, (via, v6, port), [receive_buffer, send_buffer]))))
     }
 
-    /// Directs datagrams for `destination` through `interface`. `ttl` applies to multicast. Unicast datagrams
-    /// keep the system's value, because repairs may have to go further than the group.
+    /// Makes what is sent to `destination` leave by `interface`. `ttl` is for multicast; plain
+    /// datagrams keep the system's, since repairs may go further than the group.
     ///
     /// # Errors
-    /// If the interface is gone.
+    /// When the interface has gone.
     pub(super) fn aim(&self, interface: &Interface, destination: &Destination, ttl: u8) -> io::Result<()> {
         let socket = SockRef::from(&self.socket);
         match destination.kind {
             AddressKind::Multicast if self.v6 => {
                 socket.set_multicast_if_v6(interface.index)?;
                 socket.set_multicast_hops_v6(u32::from(ttl))?;
-                // Receivers on this machine count like others.
+                // Receivers on this machine are receivers like others.
                 socket.set_multicast_loop_v6(true)
             }
             AddressKind::Multicast => {
@@ -148,18 +142,18 @@ impl Socket {
                 self.socket.set_broadcast(true)?;
                 self.unicast_by(interface)
             }
-            // The interface is forced only against the routes, because it then applies to answers to other
-            // devices too.
+            // Only against the routes is the interface forced, because that holds for the answers
+            // to devices elsewhere as well.
             AddressKind::Unicast if routed_by(interface, destination) => Ok(()),
             AddressKind::Unicast => self.unicast_by(interface),
         }
     }
 
-    /// Leaves `group` on the interface if it was joined, and joins it, so that the kernel reports the
-    /// membership (IGMP, MLD) again.
+    /// Leaves `group` on the interface if it was joined, and joins it, which makes the kernel
+    /// report the membership (IGMP, MLD) once more.
     ///
     /// # Errors
-    /// If the kernel refuses.
+    /// When the kernel refuses.
     pub(super) fn join(&self, group: IpAddr, interface: &Interface) -> io::Result<()> {
         if self.share.as_ref().is_some_and(|share| !share.wants(group, interface, self)) {
             return Ok(());
@@ -168,7 +162,7 @@ impl Socket {
         let joined = match group {
             IpAddr::V4(group) => {
                 let by = InterfaceIndexOrAddress::Index(interface.index);
-                // Usually fails because it is no member yet.
+                // Not a member yet, most often.
                 let _ = socket.leave_multicast_v4_n(&group, &by);
                 socket.join_multicast_v4_n(&group, &by)
             }
@@ -178,7 +172,7 @@ impl Socket {
             }
         };
         match joined {
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse => Ok(()), // already a member
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => Ok(()), // a member already
             other => other,
         }
     }
@@ -192,18 +186,19 @@ impl Socket {
 
     fn leave_by(&self, group: IpAddr, index: u32) {
         let socket = SockRef::from(&self.socket);
-        // Usually fails because the interface is gone, and the membership with it.
+        // The interface has gone, most often, and with it what could be left there.
         let _ = match group {
             IpAddr::V4(group) => socket.leave_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(index)),
             IpAddr::V6(group) => socket.leave_multicast_v6(&group, index),
         };
     }
 
-    /// Receives a batch into `arena`, and passes each datagram to `sink`, except those longer than
-    /// `MAX_DATAGRAM`. Returns how many arrived, at least one, and whether more may be waiting.
+    /// Receives a batch into `arena` and hands each datagram to `sink`; those longer than
+    /// `MAX_DATAGRAM` are left out. Returns how many came, at least one, and whether more seem to
+    /// be waiting.
     ///
     /// # Errors
-    /// The system's error; `WouldBlock` if nothing is waiting.
+    /// What the system says, `WouldBlock` when nothing is waiting.
     pub(super) fn receive(
         &self,
         arena: &mut Arena,
@@ -218,27 +213,13 @@ impl Socket {
         }
     }
 
-    #[cfg(target_os = "linux")]
     fn multicast_by_v4(&self, interface: &Interface) -> io::Result<()> {
         let source = interface.address_v4().unwrap_or(Ipv4Addr::UNSPECIFIED);
         sys::set_multicast_interface_v4(self.socket.as_fd(), interface.index, source)
     }
 
-    #[cfg(not(target_os = "linux"))]
-    fn multicast_by_v4(&self, interface: &Interface) -> io::Result<()> {
-        let source = interface.address_v4().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        SockRef::from(&self.socket).set_multicast_if_v4(&source)
-    }
-
-    #[cfg(target_os = "linux")]
     fn unicast_by(&self, interface: &Interface) -> io::Result<()> {
         sys::set_unicast_interface(self.socket.as_fd(), self.v6, interface.index)
-    }
-
-    /// Elsewhere the routes decide.
-    #[cfg(not(target_os = "linux"))]
-    fn unicast_by(&self, _interface: &Interface) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -269,55 +250,31 @@ fn routed_by(interface: &Interface, destination: &Destination) -> bool {
     })
 }
 
-/// Lets several programs have the port and all get the group's datagrams. On Linux that takes
-/// SO_REUSEADDR; SO_REUSEPORT would deal them out instead.
-fn share_port(socket: &socket2::Socket) -> io::Result<()> {
-    socket.set_reuse_address(true)?;
-    #[cfg(not(target_os = "linux"))]
-    socket.set_reuse_port(true)?;
-    Ok(())
-}
-
+/// Asks for receive room, and returns the bytes that the kernel gave.
 fn ask_receive_buffer(socket: &socket2::Socket) -> usize {
-    // Root may go over the system's limit.
-    #[cfg(target_os = "linux")]
-    let forced = sys::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER_BYTES as i32);
-    #[cfg(not(target_os = "linux"))]
-    let forced: io::Result<()> = Err(io::ErrorKind::Unsupported.into());
-    if forced.is_err() {
-        ask(|size| socket.set_recv_buffer_size(size));
+    // Root may go over the system's limit; others get what it allows.
+    if sys::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER_BYTES as i32).is_err() {
+        let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
     }
     usable(socket.recv_buffer_size())
 }
 
+/// The same for sending.
 fn ask_send_buffer(socket: &socket2::Socket) -> usize {
-    #[cfg(target_os = "linux")]
-    let forced = sys::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, BUFFER_BYTES as i32);
-    #[cfg(not(target_os = "linux"))]
-    let forced: io::Result<()> = Err(io::ErrorKind::Unsupported.into());
-    if forced.is_err() {
-        ask(|size| socket.set_send_buffer_size(size));
+    if sys::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, BUFFER_BYTES as i32).is_err() {
+        let _ = socket.set_send_buffer_size(BUFFER_BYTES);
     }
     usable(socket.send_buffer_size())
 }
 
-/// Linux gives what it can; others refuse what is too much.
-fn ask(set: impl Fn(usize) -> io::Result<()>) {
-    let mut size = BUFFER_BYTES;
-    while set(size).is_err() && size > LEAST_BUFFER_BYTES {
-        size /= 2;
-    }
-}
-
-/// Linux doubles the figure for its own book-keeping, and tells the double.
+/// The kernel doubles the figure for its own bookkeeping, and reports the double.
 fn usable(told: io::Result<usize>) -> usize {
-    told.unwrap_or(0) / if cfg!(target_os = "linux") { 2 } else { 1 }
+    told.unwrap_or(0) / 2
 }
 
 /// Sets "don't fragment" and takes the interface's MTU for the limit. What routers say of the path
 /// is ignored on purpose (PROBE): one path with a small MTU, or a forged ICMP message, must not
 /// stop the others.
-#[cfg(target_os = "linux")]
 fn never_fragment(socket: &socket2::Socket, v6: bool) -> io::Result<()> {
     let fd = socket.as_fd();
     if v6 {
@@ -328,22 +285,7 @@ fn never_fragment(socket: &socket2::Socket, v6: bool) -> io::Result<()> {
     }
 }
 
-#[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
-fn never_fragment(socket: &socket2::Socket, v6: bool) -> io::Result<()> {
-    use std::os::fd::AsFd;
-    let (level, name) =
-        if v6 { (libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG) } else { (libc::IPPROTO_IP, libc::IP_DONTFRAG) };
-    super::sys::set_int(socket.as_fd(), level, name, 1)
-}
-
-/// No such option; symbols are chosen to fit the MTU.
-#[cfg(not(any(target_os = "linux", target_vendor = "apple", target_os = "freebsd")))]
-fn never_fragment(_socket: &socket2::Socket, _v6: bool) -> io::Result<()> {
-    Ok(())
-}
-
 /// What makes it better and may be lacking: only joined groups, GRO, the count of drops, times of arrival.
-#[cfg(target_os = "linux")]
 fn tune(socket: &socket2::Socket, v6: bool, role: Role, features: &mut Features) {
     let fd = socket.as_fd();
     if role == Role::Group {
@@ -358,6 +300,3 @@ fn tune(socket: &socket2::Socket, v6: bool, role: Role, features: &mut Features)
     let _ = sys::set_int(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
     let _ = sys::set_int(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
 }
-
-#[cfg(not(target_os = "linux"))]
-fn tune(_socket: &socket2::Socket, _v6: bool, _role: Role, _features: &mut Features) {}

@@ -1,19 +1,19 @@
-//! Sends a batch by the fastest method that the kernel supports: `UDP_SEGMENT`, else `sendmmsg`, else one by one.
-//! The methods are tried in this order while running, because support depends on the kernel, the driver and the
-//! route, and no option reports it.
+//! Sends a batch by the fastest way that the kernel accepts: `UDP_SEGMENT`, else `sendmmsg`. Segmentation
+//! is tried while running, because support depends on the kernel, the driver and the route, and no option
+//! tells of all three.
 
 use super::features::Features;
-use super::{Segment, portable};
+use super::{Segment, sys};
 use socket2::SockAddr;
 use std::io;
 use std::net::UdpSocket;
+use std::os::fd::AsFd;
 
 /// Most bytes of one segmented send: an IP packet of 65,535 less the headers of IPv6 and UDP.
-#[cfg(target_os = "linux")]
 const MAX_SEGMENTED: usize = 65_535 - 40 - 8;
 
-/// Sends segments until all are sent or one is refused. Returns how many were sent, and the error for the
-/// next one. Switches a feature off if the batch succeeds without it.
+/// Sends segments until all are sent or one is refused. Returns how many were sent, and the
+/// refusal of the one after them. Switches a feature off if the batch goes through without it.
 pub fn transmit(
     socket: &UdpSocket,
     to: &SockAddr,
@@ -30,17 +30,13 @@ pub fn transmit(
     (sent, None)
 }
 
-/// Sends the first few segments: at least one, or an error for the first one.
-#[cfg(target_os = "linux")]
+/// Sends the first few segments: at least one, or an error that belongs to the first.
 fn some(
     socket: &UdpSocket,
     to: &SockAddr,
     segments: &[Segment<'_>],
     features: &mut Features,
 ) -> io::Result<usize> {
-    use super::sys;
-    use std::os::fd::AsFd;
-
     let size = segments[0].len();
     let count = if features.gso { run(segments, size) } else { 1 };
     if count > 1
@@ -49,47 +45,20 @@ fn some(
         match sys::send_segmented(socket.as_fd(), to, &segments[..count], size) {
             Ok(()) => return Ok(count),
             Err(e) if may_be_unsupported(&e) => {
-                // These errors have other causes too (a datagram longer than the MTU). Only success without
-                // segmentation shows that segmentation was the cause.
-                let without = Features { gso: false, ..*features };
-                let sent = plain(socket, to, &segments[..count], without)?;
-                *features = without;
+                // The same errors have other causes too (a datagram longer than the MTU): only
+                // success without it shows that segmentation is what the kernel minds.
+                let sent = sys::send_many(socket.as_fd(), to, &segments[..count])?;
+                features.gso = false;
                 return Ok(sent);
             }
             Err(e) => return Err(e),
         }
     }
-    plain(socket, to, segments, *features)
+    sys::send_many(socket.as_fd(), to, segments)
 }
 
-#[cfg(not(target_os = "linux"))]
-fn some(
-    socket: &UdpSocket,
-    to: &SockAddr,
-    segments: &[Segment<'_>],
-    _features: &mut Features,
-) -> io::Result<usize> {
-    portable::send(socket, to, segments)
-}
-
-#[cfg(target_os = "linux")]
-fn plain(
-    socket: &UdpSocket,
-    to: &SockAddr,
-    segments: &[Segment<'_>],
-    features: Features,
-) -> io::Result<usize> {
-    use std::os::fd::AsFd;
-    if features.mmsg && segments.len() > 1 {
-        super::sys::send_many(socket.as_fd(), to, segments)
-    } else {
-        portable::send(socket, to, segments)
-    }
-}
-
-/// How many of the first segments one segmented send may take: all of the same length, but the last may be
-/// shorter. Counted here, so that a caller's mistake cannot cut datagrams wrongly.
-#[cfg(target_os = "linux")]
+/// How many of the first segments one segmented send may take: equally long, but for the last,
+/// which may be shorter. Counted here, so that a caller's mistake cannot cut datagrams wrongly.
 fn run(segments: &[Segment<'_>], size: usize) -> usize {
     if size == 0 {
         return 1;
@@ -100,13 +69,12 @@ fn run(segments: &[Segment<'_>], size: usize) -> usize {
     equal + usize::from(shorter)
 }
 
-/// Errors that may mean that a kernel, a driver or a route cannot segment.
-#[cfg(target_os = "linux")]
+/// Errors by which a kernel, a driver or a route says that it cannot segment.
 fn may_be_unsupported(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::ENOPROTOOPT | libc::EOPNOTSUPP))
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::super::Body;
     use super::*;

@@ -38,6 +38,20 @@ fn a_few_forged_symbols_cost_no_more_than_themselves() {
     assert!(with.transfer_time < without.transfer_time * 3 / 2, "{:?}", with.transfer_time);
 }
 
+/// The figures in decision 19.
+#[test]
+fn what_forged_symbols_cost_grows_slowly_with_their_share() {
+    for (devices, loss) in [(1, 0.0), (8, 0.01)] {
+        let plain = Plain { devices, loss, ..PLAIN };
+        let without = run(31_000_000, &plain, 0.0);
+        for (share, most) in [(0.001, 1.2), (0.01, 1.3), (0.1, 1.4)] {
+            let with = run(31_000_000, &plain, share);
+            let times = with.transfer_time.as_secs_f64() / without.transfer_time.as_secs_f64();
+            assert!(times < most, "{devices} devices, {share} forged: {times:.3} times as long");
+        }
+    }
+}
+
 #[test]
 fn as_many_forged_symbols_as_true_ones_do_not_keep_anybody() {
     for (devices, loss) in [(1, 0.0), (4, 0.01), (12, 0.0)] {

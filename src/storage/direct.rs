@@ -72,7 +72,6 @@ fn pages(len: usize, mut write: impl FnMut(usize) -> Result<usize, Errno>) -> io
     Ok((written, true))
 }
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
 fn open(dir: &OwnedFd, name: &str, file: &File) -> Option<File> {
     let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = retry_on_intr(|| rustix::fs::openat(dir, name, flags, rustix::fs::Mode::empty())).ok()?;
@@ -80,11 +79,6 @@ fn open(dir: &OwnedFd, name: &str, file: &File) -> Option<File> {
     let (ours, theirs) = (file.metadata().ok()?, opened.metadata().ok()?);
     // Other programs can replace the file under this name.
     ((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())).then_some(opened)
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn open(_dir: &OwnedFd, _name: &str, _file: &File) -> Option<File> {
-    None
 }
 
 #[cfg(test)]

@@ -289,7 +289,6 @@ fn preallocate(file: &File, size: u64) -> Result<(), Errno> {
     if i64::try_from(size).is_err() {
         return Err(Errno::FBIG);
     }
-    #[cfg(target_os = "linux")]
     match retry_on_intr(|| rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size)) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
         result => return result,
@@ -307,7 +306,6 @@ fn cut(file: &File, size: u64) -> Result<(), Errno> {
 
 /// The first range at or after `from` and before `end` that is not a hole. Space that was only reserved
 /// is a hole. Without support for holes, the whole file counts as written.
-#[cfg(target_os = "linux")]
 fn written(file: &File, from: u64, end: u64) -> Option<Range<u64>> {
     use rustix::fs::{SeekFrom, seek};
     let start = match seek(file, SeekFrom::Data(from)) {
@@ -318,14 +316,8 @@ fn written(file: &File, from: u64, end: u64) -> Option<Range<u64>> {
     (start < stop).then_some(start..stop)
 }
 
-#[cfg(not(target_os = "linux"))]
-fn written(_file: &File, from: u64, end: u64) -> Option<Range<u64>> {
-    Some(from..end)
-}
-
 /// Renames `from` to `to` within `dir`; fails with `EXIST` if `to` exists.
 fn rename_without_replacing(dir: &OwnedFd, from: &str, to: &OsStr) -> Result<(), Errno> {
-    #[cfg(target_os = "linux")]
     match retry_on_intr(|| rustix::fs::renameat_with(dir, from, dir, to, rustix::fs::RenameFlags::NOREPLACE))
     {
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}

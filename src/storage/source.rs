@@ -20,7 +20,6 @@ use std::time::SystemTime;
 /// transfer. A larger file is released piece by piece after it was sent.
 const KEPT_SHARE: u64 = 2;
 /// Longest run of bytes that the page cache keeps or releases as one.
-#[cfg(target_os = "linux")]
 const LONGEST_FOLIO: u64 = 4 << 20;
 
 /// An open, mapped regular file.
@@ -72,11 +71,8 @@ impl FileSource {
         let map = Mapping::new(&file, size).map_err(|error| {
             SourceError::Read(format!("cannot map {shown} into memory ({error}); copy it to a local disk"))
         })?;
-        #[cfg(target_os = "linux")]
-        {
-            // Only a hint, for reads that do not go through the map.
-            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
-        }
+        // Only a hint, for reads that do not go through the map.
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
         let (modified, attributes) = (modified(&meta), Attributes::of(&meta));
         let file_id = FileId::new(path, &meta, SystemTime::now());
         let large = size > memory() / KEPT_SHARE;
@@ -127,14 +123,10 @@ impl Source for FileSource {
         }
         // The cache keeps mapped pages, so they are unmapped first.
         self.map.forget(offset, len);
-        #[cfg(target_os = "linux")]
-        {
-            // The cache releases whole folios only, and one may be longer than the piece released at a
-            // time.
-            let from = offset.saturating_sub(LONGEST_FOLIO);
-            let len = std::num::NonZeroU64::new(offset - from + len as u64);
-            let _ = rustix::fs::fadvise(&self.file, from, len, rustix::fs::Advice::DontNeed);
-        }
+        // The cache releases whole folios only, and one may be longer than the piece released at a time.
+        let from = offset.saturating_sub(LONGEST_FOLIO);
+        let len = std::num::NonZeroU64::new(offset - from + len as u64);
+        let _ = rustix::fs::fadvise(&self.file, from, len, rustix::fs::Advice::DontNeed);
     }
 
     /// Some changes do not change the file's time: within one clock tick of the last change, or through
@@ -155,15 +147,9 @@ impl Source for FileSource {
 }
 
 /// The machine's memory in bytes.
-#[cfg(target_os = "linux")]
 fn memory() -> u64 {
     let info = rustix::system::sysinfo();
     (info.totalram as u64).saturating_mul(u64::from(info.mem_unit))
-}
-
-#[cfg(not(target_os = "linux"))]
-const fn memory() -> u64 {
-    u64::MAX
 }
 
 fn modified(meta: &Metadata) -> (i64, i64) {
