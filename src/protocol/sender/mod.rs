@@ -14,7 +14,8 @@
 //! - `rounds`: polls of the group, and what becomes of their answers. `planner`: the repairs of a round.
 //! - `unicast_repair`: unicast repairs. `channel`: a destination, its repairs and its `pace`.
 //! - `inquiries`: digests for devices that were told lies.
-//! - `rate`: what reports of arrivals make of the paces. `admission`: joins. `feedback`: what devices say.
+//! - `rate`: what reports of arrivals make of the paces. `admission`: joins. `strangers`: what addresses may ask for.
+//! - `feedback`: what devices say.
 //! - `announce`: descriptions of the session. `liveness`: devices that fall silent. `shutdown`: lingering, the end.
 //! - `view`: what is told of it.
 
@@ -36,6 +37,7 @@ mod records;
 mod rounds;
 mod service;
 mod shutdown;
+mod strangers;
 mod stream;
 mod unicast_repair;
 mod view;
@@ -46,10 +48,9 @@ pub use policy::{Passes, PollPolicy, RepairPolicy, SlowPolicy};
 use super::event::{SenderEvent, SenderOutcome};
 use super::job::{SenderDone, SenderJob};
 use super::packet_protection::{SenderSide, SymbolSeal};
-use super::rate_limit::RateLimit;
 use super::{Control, Machine, Output, Payload, Sessions, Transmit};
 use crate::crypto::origin::Origin;
-use crate::limits::{AGREEMENTS_PER_SECOND, MAX_DEVICES};
+use crate::limits::MAX_DEVICES;
 use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, RateController, TokenBucket, udp_overhead};
 use crate::time::Time;
 use crate::units::{AgreementKey, Arrival, ChannelId, DeviceIndex, Digest, Esi, Rate, SessionId};
@@ -70,6 +71,7 @@ use shutdown::Shutdown;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
+use strangers::Strangers;
 use stream::Stream;
 
 type Out = Output<SenderJob, SenderEvent>;
@@ -113,8 +115,7 @@ pub struct Sender {
     side: SenderSide,
     /// Joins whose answer waits for the store.
     pending_joins: BTreeMap<AgreementKey, PendingJoin>,
-    /// Agreements with devices, which cost time, in the present stretch of it.
-    rate_limit: RateLimit,
+    strangers: Strangers,
     gather: Gather,
     stream: Stream,
     group: Channel,
@@ -171,7 +172,7 @@ impl Sender {
                 config.group_key.as_ref(),
             ),
             pending_joins: BTreeMap::new(),
-            rate_limit: RateLimit::new(AGREEMENTS_PER_SECOND),
+            strangers: Strangers::new(),
             gather: Gather::new(now + config.wait),
             stream: Stream::default(),
             group: Channel::new(ChannelId::GROUP, config.data),
