@@ -43,6 +43,8 @@ mod unicast_repair;
 mod view;
 
 pub use config::SenderConfig;
+#[doc(hidden)]
+pub use planner::planned_symbols;
 pub use policy::{Passes, PollPolicy, RepairPolicy, SlowPolicy};
 
 use super::event::{SenderEvent, SenderOutcome};
