@@ -104,12 +104,25 @@ pub const MAX_JOBS: usize = 1024;
 pub const MAX_BLOCK_BUFFERS: usize = MAX_JOBS / 2;
 /// Most key agreements that a sender makes a second, each some 40 us. Bounds the cost of joins.
 pub const AGREEMENTS_PER_SECOND: u32 = 1_000;
+/// Most datagrams a second with which a sender answers addresses that have not shown that they can be reached.
+pub const ANSWERS_TO_STRANGERS_PER_SECOND: u32 = FEEDBACK_PER_SECOND;
+/// While data goes out, these answers take no more than this share of the rate.
+pub const STRANGERS_SHARE_PERCENT: u64 = 5;
+/// Places that a sender tells apart among the addresses of strangers. Each has a quarter of what all may have.
+pub const STRANGER_PLACES: usize = 1024;
+/// Devices that one address may always have; more of them only while as many rows are free.
+pub const DEVICES_OF_ONE_ADDRESS: usize = 64;
+/// A sender that has so much to send out answers no joins.
+pub const MAX_QUEUED_OUTPUTS: usize = 1024;
 /// Most messages of one device that a sender opens a second. An honest device sends a tenth of that.
 pub const DEVICE_MESSAGES_PER_SECOND: u32 = 400;
 /// Most signatures of datagrams without a seal that a receiver checks a second, each some 40 us.
 pub const VERIFICATIONS_PER_SECOND: u32 = 2_000;
 /// The same limit for datagrams from other addresses than the sender's: the sender may have moved.
 pub const VERIFICATIONS_FOR_STRANGERS: u32 = 200;
+/// A packet number that nothing vouches for counts up to so far beyond the last one that a signature or a device's
+/// seal vouches for: what a sender of 12 Gbit/s sends between two announces.
+pub const UNVOUCHED_NUMBERS_AHEAD: u64 = 1 << 18;
 /// Most suspect blocks that a device checks at a time: blocks that disagree with their hash. Others wait.
 pub const MAX_SUSPECTS: usize = 32;
 /// Most symbol digests of suspect blocks that a device holds, at 16 bytes each. One block is always allowed.
@@ -258,6 +271,7 @@ const _: () = {
     assert!(MAX_MANIFEST <= MAX_CONTROL / 2 && MAX_MANIFEST <= MAX_MANIFEST_OBJECT);
     assert!(MAX_CONTROL + MAX_TRAILER + 48 <= 1280);
     assert!(MAX_SOURCE_SYMBOLS < MAX_ESI);
+    assert!(STRANGERS_SHARE_PERCENT <= UNICAST_SHARE_PERCENT && DEVICES_OF_ONE_ADDRESS < MAX_DEVICES);
     assert!(MAX_BLOCKS as u64 * 32 < HASH_CACHE_BYTES);
     assert!(
         NAKS_PER_SECOND

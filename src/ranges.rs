@@ -43,6 +43,30 @@ impl BitSet {
         self.ones += 1;
         true
     }
+    /// Adds the values of a range, as far as they are below the capacity, a word at a time.
+    pub fn insert_range(&mut self, range: std::ops::Range<u32>) {
+        let (mut at, end) = (range.start, range.end.min(self.len));
+        while at < end {
+            // Up to the end of the range, or of its word.
+            let next = (at / 64 + 1).saturating_mul(64).min(end);
+            let mask = (u64::MAX >> (64 - (next - at))) << (at % 64);
+            let word = &mut self.words[at as usize / 64];
+            self.ones += (mask & !*word).count_ones();
+            *word |= mask;
+            at = next;
+        }
+    }
+    /// Adds the values of another set, as far as they are below the capacity, a word at a time.
+    pub fn insert_all(&mut self, other: &Self) {
+        let beyond = self.words.len() * 64 - self.len as usize;
+        for (word, more) in self.words.iter_mut().zip(&other.words) {
+            *word |= more;
+        }
+        if let Some(last) = self.words.last_mut() {
+            *last &= u64::MAX >> beyond;
+        }
+        self.ones = self.words.iter().map(|word| word.count_ones()).sum();
+    }
     /// Removes `i`; true if it was present.
     pub fn remove(&mut self, i: u32) -> bool {
         if !self.contains(i) {
@@ -86,6 +110,35 @@ impl BitSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges_and_sets_are_added_as_single_values_are() {
+        let mut rng = fastrand::Rng::with_seed(9);
+        for len in [0_u32, 1, 63, 64, 65, 128, 745] {
+            let (mut set, mut plain) = (BitSet::new(len), BitSet::new(len));
+            let mut other = BitSet::new(len * 2 + 70);
+            for _ in 0..20 {
+                let first = rng.u32(..len + 70);
+                let range = first..first + rng.u32(..200);
+                set.insert_range(range.clone());
+                range.for_each(|i| {
+                    plain.insert(i);
+                });
+                assert_eq!(set, plain);
+                other.insert(rng.u32(..other.capacity()));
+            }
+            set.insert_all(&other);
+            other.runs(true).flat_map(|(first, n)| first..first + n).for_each(|i| {
+                plain.insert(i);
+            });
+            assert_eq!(set, plain);
+        }
+        let (from, to) = (u32::MAX - 3, u32::MAX);
+        let mut none = BitSet::new(100);
+        none.insert_range(from..to);
+        none.insert_range(10..5);
+        assert_eq!(none.count(), 0);
+    }
 
     #[test]
     fn runs_and_next_agree_with_a_plain_scan() {

@@ -40,17 +40,27 @@ fn key() -> String {
 /// What a run came to.
 struct Run {
     time: f64,
+    /// Datagrams of the flood a second.
     flooded: u64,
+    /// Datagrams a second that answered them.
+    answered: u64,
 }
 
-/// Something that is done beside a transfer until it is told to stop; it counts what it sends.
-type Flood = fn(SocketAddrV4, &AtomicBool, &AtomicU64);
+/// What a flood counts.
+#[derive(Default)]
+struct Tally {
+    sent: AtomicU64,
+    answered: AtomicU64,
+}
+
+/// Something that is done beside a transfer until it is told to stop.
+type Flood = fn(SocketAddrV4, &AtomicBool, &Tally);
 
 /// Sends `source` to one receiver beside a flood, and checks the copy, the exit codes and the memory.
 fn transfer(tmp: &TempDir, source: &Path, name: &str, rate: &str, sealed: bool, flood: Option<Flood>) -> Run {
     let network = Network::loopback();
     let group = SocketAddrV4::new(network.group.clone().unwrap().parse().unwrap(), network.port.unwrap());
-    let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(Tally::default()));
     let flooder = flood.map(|flood| {
         let (stop, count) = (Arc::clone(&stop), Arc::clone(&count));
         thread::spawn(move || flood(group, &stop, &count))
@@ -73,8 +83,10 @@ fn transfer(tmp: &TempDir, source: &Path, name: &str, rate: &str, sealed: bool, 
     for process in [&sender, &receiver] {
         assert!(process.memory().anonymous < MEMORY, "{:?}", process.memory());
     }
-    let flooded = (count.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64()) as u64;
-    Run { time: end.last_event()["transfer_seconds"].as_f64().expect("seconds"), flooded }
+    let took = began.elapsed().as_secs_f64();
+    let per_second = |count: &AtomicU64| (count.load(Ordering::Relaxed) as f64 / took) as u64;
+    let time = end.last_event()["transfer_seconds"].as_f64().expect("seconds");
+    Run { time, flooded: per_second(&count.sent), answered: per_second(&count.answered) }
 }
 
 /// A socket that sends to groups on `lo`, and one that hears one.
@@ -96,7 +108,7 @@ fn ear(group: SocketAddrV4) -> UdpSocket {
 }
 
 /// Random bytes, well-formed heads with any body, and replays, at the group and at the sender's own port.
-fn junk(group: SocketAddrV4, stop: &AtomicBool, count: &AtomicU64) {
+fn junk(group: SocketAddrV4, stop: &AtomicBool, count: &Tally) {
     let (ear, mouth) = (ear(group), mouth());
     let mut rng = fastrand::Rng::with_seed(3);
     let mut heard: Vec<Vec<u8>> = Vec::new();
@@ -144,13 +156,55 @@ fn junk(group: SocketAddrV4, stop: &AtomicBool, count: &AtomicU64) {
             let _ = mouth.send_to(&datagram, to);
         }
         sent += batch;
-        count.store(sent, Ordering::Relaxed);
+        count.sent.store(sent, Ordering::Relaxed);
         thread::sleep(Duration::from_micros(500));
     }
 }
 
+/// One join, without a cookie, said again and again to the sender's own port.
+fn joins(group: SocketAddrV4, stop: &AtomicBool, count: &Tally) {
+    let (ear, mouth) = (ear(group), mouth());
+    let mut buffer = vec![0; 10_000];
+    let mut join: Option<(Vec<u8>, SocketAddr, Instant)> = None;
+    let mut sent = 0_u64;
+    while !stop.load(Ordering::Relaxed) {
+        if join.is_none()
+            && let Ok((n, from)) = ear.recv_from(&mut buffer)
+            && let Ok(head) = wire::head(&buffer[..n])
+            && let Some(Found { announce, .. }) = find(&[], &head, &mut buffer[..n])
+            && let Some(side) = ReceiverSide::new(head.header.session, &announce, None, [45; 32])
+        {
+            let number = PacketNumber::new(ChannelId::GROUP, 0);
+            let header = Header { session: head.header.session, packet_number: number };
+            join = Some((side.join(header, Cookie::default(), any_join("echo")), from, Instant::now()));
+        }
+        if let Some((join, at, began)) = &join {
+            let due = (began.elapsed().as_secs_f64() * FLOOD as f64) as u64;
+            let batch = due.saturating_sub(sent).min(512);
+            (0..batch).for_each(|_| drop(mouth.send_to(join, at)));
+            sent += batch;
+            count.sent.store(sent, Ordering::Relaxed);
+            while mouth.recv_from(&mut buffer).is_ok() {
+                count.answered.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        thread::sleep(Duration::from_micros(500));
+    }
+}
+
+fn any_join(label: &str) -> Join {
+    Join {
+        device: DeviceId([66; 16]),
+        versions: Versions::OURS,
+        supported: Capabilities::OURS,
+        holdings: Holdings::Nothing,
+        label: label.into(),
+        ticket: None,
+    }
+}
+
 /// A member that joins as it should, and then lacks everything, a hundred thousand times a second.
-fn naks(group: SocketAddrV4, stop: &AtomicBool, count: &AtomicU64) {
+fn naks(group: SocketAddrV4, stop: &AtomicBool, count: &Tally) {
     let (ear, mouth) = (ear(group), mouth());
     let mut buffer = vec![0; 10_000];
     let mut member: Option<(ReceiverSide, SocketAddr, Header)> = None;
@@ -190,15 +244,7 @@ fn naks(group: SocketAddrV4, stop: &AtomicBool, count: &AtomicU64) {
                     session: first.session,
                     packet_number: PacketNumber::new(ChannelId::GROUP, sent),
                 };
-                let join = Join {
-                    device: DeviceId([66; 16]),
-                    versions: Versions::OURS,
-                    supported: Capabilities::OURS,
-                    holdings: Holdings::Nothing,
-                    label: "chatty".into(),
-                    ticket: None,
-                };
-                let _ = mouth.send_to(&side.join(header, cookie, join), at);
+                let _ = mouth.send_to(&side.join(header, cookie, any_join("chatty")), at);
                 sent += 1;
             }
             continue;
@@ -217,7 +263,7 @@ fn naks(group: SocketAddrV4, stop: &AtomicBool, count: &AtomicU64) {
             let _ = mouth.send_to(&side.message(sent + n, &nak.into()), at);
         }
         flood += batch;
-        count.store(flood, Ordering::Relaxed);
+        count.sent.store(flood, Ordering::Relaxed);
         thread::sleep(Duration::from_micros(500));
     }
 }
@@ -239,12 +285,22 @@ fn junk_does_not_stop_a_sealed_transfer() {
 }
 
 #[test]
+fn a_join_said_again_and_again_is_seldom_answered() {
+    let tmp = TempDir::new();
+    let source = tmp.file("image.bin", 24 * MIB, 5);
+    let run = transfer(&tmp, &source, "out", "200M", false, Some(joins));
+    assert!(run.flooded > 5_000, "{} a second", run.flooded);
+    // The answers to one address are some 250 a second, and a burst of a tenth of that.
+    assert!((1..400).contains(&run.answered), "{} answers a second to {}", run.answered, run.flooded);
+}
+
+#[test]
 fn a_member_that_never_stops_asking_does_not_stop_the_others() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 24 * MIB, 3);
     let network = Network::loopback();
     let group = SocketAddrV4::new(network.group.clone().unwrap().parse().unwrap(), network.port.unwrap());
-    let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(Tally::default()));
     let flooder = {
         let (stop, count) = (Arc::clone(&stop), Arc::clone(&count));
         thread::spawn(move || naks(group, &stop, &count))
@@ -255,7 +311,7 @@ fn a_member_that_never_stops_asking_does_not_stop_the_others() {
     let mut sender = network.send(&source, 2).env("MCP_KEY", key()).args(["--rate", "200M"]).spawn();
     receiver.expect(0, SOON);
     assert_only_copy(&source, &out);
-    assert!(count.load(Ordering::Relaxed) > 1_000);
+    assert!(count.sent.load(Ordering::Relaxed) > 1_000);
     let complete = |e: &serde_json::Value| is_event(e, "status") && e["status"] == "complete";
     sender.until("complete", SOON, complete);
     stop.store(true, Ordering::Relaxed);
@@ -271,19 +327,29 @@ fn how_much_longer_it_takes() {
     let source = tmp.file("image.bin", 96 * MIB, 4);
     for (name, sealed) in [("in the clear", false), ("sealed", true)] {
         for rate in ["auto", "400M"] {
-            let mut ratios = Vec::new();
-            for n in 0..5 {
-                let calm = transfer(&tmp, &source, &format!("{sealed}{rate}calm{n}"), rate, sealed, None);
-                let flooded =
-                    transfer(&tmp, &source, &format!("{sealed}{rate}flood{n}"), rate, sealed, Some(junk));
-                println!(
-                    "{name}, rate {rate}: {:.2} s calm, {:.2} s with {} junk datagrams a second",
-                    calm.time, flooded.time, flooded.flooded
-                );
-                ratios.push(flooded.time / calm.time);
-            }
-            ratios.sort_by(f64::total_cmp);
-            println!("{name}, rate {rate}: median ratio {:.2}", ratios[2]);
+            compare(&tmp, &source, name, rate, sealed, ("junk", junk));
         }
     }
+    for rate in ["20M", "auto", "400M"] {
+        compare(&tmp, &source, "in the clear", rate, false, ("the same join", joins));
+    }
+}
+
+/// Prints how long five transfers took without a flood, and five with it, taking turns.
+fn compare(tmp: &TempDir, source: &Path, name: &str, rate: &str, sealed: bool, flood: (&str, Flood)) {
+    let small = tmp.file("small.bin", 24 * MIB, 6);
+    let source = if rate == "20M" { &small } else { source };
+    let mut ratios = Vec::new();
+    for n in 0..5 {
+        let out = |what| format!("{sealed}{rate}{what}{n}{}", flood.0);
+        let calm = transfer(tmp, source, &out("calm"), rate, sealed, None);
+        let flooded = transfer(tmp, source, &out("flood"), rate, sealed, Some(flood.1));
+        println!(
+            "{name}, rate {rate}: {:.2} s calm, {:.2} s with {} a second of {}, {} of them answered",
+            calm.time, flooded.time, flooded.flooded, flood.0, flooded.answered
+        );
+        ratios.push(flooded.time / calm.time);
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("{name}, rate {rate}, {}: median ratio {:.2}", flood.0, ratios[2]);
 }

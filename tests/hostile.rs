@@ -9,8 +9,9 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::files::{TempDir, assert_only_copy};
-use support::junk::forge_symbols;
+use support::junk::{forge_number, forge_symbols};
 use support::mcp::{Network, Report, SOON, is_event};
+use support::{is_root, skip};
 
 const MIB: u64 = 1 << 20;
 
@@ -47,4 +48,33 @@ fn a_member_that_forges_symbols_costs_time_and_nothing_else() {
         assert!(forger.join().expect("the forger") > 1_000);
     });
     assert!(Report::read(&report).counter("suspect_blocks") > 0.0);
+}
+
+#[test]
+fn a_forged_number_far_ahead_is_not_counted_from() {
+    if !is_root() {
+        return skip("only root can send in another's name");
+    }
+    let tmp = TempDir::new();
+    let source = tmp.file("image.bin", 24 * MIB, 6);
+    let (out, report) = (tmp.dir("out"), tmp.join("report.json"));
+    let network = Network::loopback();
+    let group: Ipv4Addr = network.group.as_deref().and_then(|g| g.parse().ok()).expect("an IPv4 group");
+    let port = network.port.expect("a port");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let forger = scope.spawn(|| forge_number(group, port, 1 << 31, &stop));
+        let mut receiver = network.recv("a", &out).spawn();
+        let mut sender =
+            network.send(&source, 1).args(["--rate", "100M"]).arg("--report").arg(&report).spawn();
+        let end = receiver.expect(0, SOON);
+        sender.expect(0, SOON);
+        stop.store(true, Ordering::Relaxed);
+        assert!(forger.join().expect("the forger"), "nothing was forged");
+        let lost = end.last_event()["lost_datagrams"].as_u64().expect("a number");
+        assert!(lost < 1 << 20, "{lost} datagrams are taken for lost");
+    });
+    assert_only_copy(&source, &out);
+    let lost = Report::read(&report).rows()[0]["lost_datagrams"].as_u64().expect("a number");
+    assert!(lost < 1 << 20, "{lost} datagrams are told of as lost");
 }

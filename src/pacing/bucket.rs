@@ -15,11 +15,13 @@ const MAX_QUANTUM: u64 = 64 << 10;
 
 /// Most tokens that late wake-ups of a busy machine add to the reserve, as a time at the rate.
 const RESERVE_TIME: Duration = Duration::from_millis(50);
+/// Most that a bucket owes, as a time at the rate: however much was charged, sending goes on after it.
+const DEBT_TIME: Duration = Duration::from_millis(250);
 /// The reserve adds at most the rate divided by this to the rate, so that it causes no burst.
 const RESERVE_SHARE: u128 = 4;
 
 /// A token bucket. Sending is allowed while the bucket holds a quantum of tokens. A send is charged
-/// afterwards, so the balance may fall below zero by one send.
+/// afterwards, so the balance may fall below zero. The debt has a floor: a quarter of a second, and a send.
 ///
 /// Tokens that do not fit into the bucket after a late wake-up go into a reserve. While the reserve
 /// lasts, it fills the bucket a little faster. So the rate holds on average, and a switch need not queue
@@ -98,7 +100,9 @@ impl TokenBucket {
 
     /// Charges `bytes` on the wire.
     pub fn charge(&mut self, bytes: u64) {
-        self.tokens = self.tokens.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let floor = bytes_in(self.rate, DEBT_TIME).max(2 * self.quantum).max(2 * MAX_QUANTUM);
+        let floor = i64::try_from(floor).unwrap_or(i64::MAX);
+        self.tokens = self.tokens.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX)).max(-floor);
     }
 
     /// The time from which [`TokenBucket::ready`] is true, if nothing is charged until then.
@@ -180,6 +184,15 @@ mod tests {
         let full = 80_000_000 / 8 * 3;
         assert!(sent(false) > full * 97 / 100, "{}", sent(false));
         assert!(sent(true) < full * 95 / 100, "{}", sent(true));
+    }
+
+    #[test]
+    fn debt_has_a_floor() {
+        let rate = 100_000_000;
+        let mut bucket = TokenBucket::new(Rate(rate), 1500, Time::ZERO);
+        (0..1_000_000).for_each(|_| bucket.charge(150));
+        assert!(!bucket.ready(Time::ZERO + Duration::from_millis(200)));
+        assert!(bucket.ready(Time::ZERO + Duration::from_millis(260)));
     }
 
     #[test]

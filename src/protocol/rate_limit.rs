@@ -15,6 +15,12 @@ pub(super) struct RateLimit {
     paid: Time,
 }
 
+/// Until when is paid once one more is done now, of those that take `each`; `None` if that would be too many.
+fn paid_with_one_more(paid: Time, now: Time, each: Duration) -> Option<Time> {
+    let begins = paid.max(now);
+    (begins.since(now) + each <= BURST.max(each)).then(|| begins + each)
+}
+
 impl RateLimit {
     /// Allows `per_second` actions a second, in bursts of a tenth of that.
     pub(super) fn new(per_second: u32) -> Self {
@@ -23,11 +29,38 @@ impl RateLimit {
 
     /// Whether the action is allowed now. If so, counts it.
     pub(super) fn allow(&mut self, now: Time) -> bool {
-        let begins = self.paid.max(now);
-        if begins.since(now) + self.each > BURST {
-            return false;
-        }
-        self.paid = begins + self.each;
+        let paid = paid_with_one_more(self.paid, now, self.each);
+        self.paid = paid.unwrap_or(self.paid);
+        paid.is_some()
+    }
+}
+
+/// What strangers may have done for them: so often for all of them, and for each place that they may come from a
+/// quarter of it, so that a flood from one place leaves the others theirs.
+#[derive(Debug)]
+pub(super) struct Quota {
+    all: Time,
+    places: Vec<Time>,
+}
+
+/// A place has so much of what all may have, as a divisor.
+const PLACE_SHARE: u32 = 4;
+
+impl Quota {
+    /// For so many places.
+    pub(super) fn new(places: usize) -> Self {
+        Self { all: Time::ZERO, places: vec![Time::ZERO; places] }
+    }
+
+    /// Whether it may be done now for the place with this number, where all have it so often a second (at least
+    /// once); counts it as done if so. What a place is refused is taken from nobody.
+    pub(super) fn allow(&mut self, place: usize, per_second: u32, now: Time) -> bool {
+        let each = Duration::from_secs(1) / per_second.max(1);
+        let count = self.places.len();
+        let Some(own) = self.places.get_mut(place % count) else { return false };
+        let Some(paid) = paid_with_one_more(*own, now, each * PLACE_SHARE) else { return false };
+        let Some(all) = paid_with_one_more(self.all, now, each) else { return false };
+        (*own, self.all) = (paid, all);
         true
     }
 }
@@ -46,6 +79,31 @@ mod tests {
         assert_eq!((0..20).filter(|_| rate_limit.allow(at(0))).count(), 5);
         assert_eq!((0..20).filter(|_| rate_limit.allow(at(40_000))).count(), 2);
         assert_eq!((0..100_000).filter(|i| rate_limit.allow(at(1_000_000 + i * 10))).count(), 5 + 49);
+    }
+
+    #[test]
+    fn one_place_takes_no_more_than_its_part() {
+        let mut quota = Quota::new(8);
+        let mut count =
+            |place, from: u64| (0..10_000).filter(|i| quota.allow(place, 1_000, at(from + i * 100))).count();
+        let flood = count(3, 0);
+        assert!((250..=280).contains(&flood), "{flood}");
+        let mut quota = Quota::new(8);
+        let (mut flood, mut other) = (0, 0);
+        for i in 0..10_000 {
+            flood += u32::from(quota.allow(3, 1_000, at(i * 100)));
+            other += u32::from(i % 50 == 0 && quota.allow(4, 1_000, at(i * 100)));
+        }
+        assert!((250..=280).contains(&flood) && other == 200, "{flood}, {other}");
+        // All of them together have no more than there is.
+        let mut quota = Quota::new(8);
+        let all = (0..10_000).filter(|&i| quota.allow(i as usize, 1_000, at(i * 100))).count();
+        assert!((1_000..=1_100).contains(&all), "{all}");
+        // Something rare is allowed too.
+        let mut quota = Quota::new(1);
+        assert!(
+            quota.allow(0, 1, at(0)) && !quota.allow(0, 1, at(3_900_000)) && quota.allow(0, 1, at(4_000_000))
+        );
     }
 
     #[test]

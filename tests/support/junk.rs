@@ -95,6 +95,37 @@ pub fn forge_symbols(group: Ipv4Addr, port: u16, key: &Secret, stop: &AtomicBool
     forged
 }
 
+/// Waits for the first hundred symbols in the clear, then sends one of them again in the sender's name, as if so many
+/// datagrams had been sent meanwhile. Returns whether it did. Needs root's rights.
+pub fn forge_number(group: Ipv4Addr, port: u16, ahead: u64, stop: &AtomicBool) -> bool {
+    const UDP: i32 = 17;
+    let ear = ear(group, port);
+    let raw = Socket::new(Domain::IPV4, Type::RAW, Some(UDP.into())).expect("a raw socket");
+    raw.bind(&SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into()).expect("bind");
+    raw.set_multicast_if_v4(&Ipv4Addr::LOCALHOST).expect("send on lo");
+    let (mut heard, mut symbols) = (vec![0; 9000], 0);
+    while !stop.load(Ordering::Relaxed) {
+        let Ok((n, from)) = ear.recv_from(&mut heard) else { continue };
+        let Ok(head) = wire::head(&heard[..n]) else { continue };
+        symbols += u32::from(head.kind == MessageKind::Symbol);
+        if symbols < 100 || head.kind != MessageKind::Symbol {
+            continue;
+        }
+        let number = PacketNumber(head.header.packet_number.0 + ahead);
+        heard[13..21].copy_from_slice(&number.0.to_be_bytes());
+        let len = u16::try_from(8 + n).expect("a datagram");
+        let mut udp = Vec::from(from.port().to_be_bytes());
+        udp.extend(port.to_be_bytes());
+        udp.extend(len.to_be_bytes());
+        // Without a checksum.
+        udp.extend([0, 0]);
+        udp.extend(&heard[..n]);
+        raw.send_to(&udp, &SocketAddrV4::new(group, port).into()).expect("send");
+        return true;
+    }
+    false
+}
+
 /// Listens to the group like a receiver. Sends noise, and damaged copies of the datagrams that it hears,
 /// to the group and to every port of the processes, until told to stop. Returns the number of datagrams.
 pub fn throw_junk(group: Ipv4Addr, port: u16, pids: &[u32], stop: &AtomicBool) -> u64 {

@@ -158,11 +158,15 @@ impl SenderSide {
     /// The cookie of a device at an address.
     #[must_use]
     pub fn cookie(&self, at: SocketAddr, device: &AgreementKey) -> Cookie {
-        let ip = match at.ip() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            IpAddr::V6(ip) => ip,
-        };
-        Cookie(self.cookies.proof(&[&ip.octets(), &at.port().to_be_bytes(), &device.0]))
+        Cookie(self.cookies.proof(&[&octets(at.ip()), &at.port().to_be_bytes(), &device.0]))
+    }
+
+    /// A number for an address that strangers cannot foresee: by it, addresses get their part of what strangers
+    /// may have.
+    #[must_use]
+    pub fn place(&self, ip: IpAddr) -> u16 {
+        let [high, low, ..] = self.cookies.proof(&[b"place", &octets(ip)]);
+        u16::from_be_bytes([high, low])
     }
 
     /// Reads the clear part of a JOIN. `None` if it is too short or does not prove the group key. Costs two
@@ -211,6 +215,13 @@ impl SenderSide {
     #[must_use]
     pub const fn session(&self) -> SessionId {
         self.session
+    }
+}
+
+fn octets(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
     }
 }
 

@@ -32,6 +32,8 @@ const MIN_BUFFERS: usize = 4;
 /// Buffers are used in rotation, about this many bytes of them. Memory that a device has just read is slow to
 /// write, above all in virtual machines, and less so after a while.
 const ROTATION_BYTES: usize = 16 << 20;
+/// A block has next to nothing while it has at most this part of its symbols, as a divisor.
+const NEXT_TO_NOTHING: u32 = 64;
 /// A block that has disagreed with its chaining value this often was not damaged on the way.
 const MAX_REJECTIONS: u32 = 16;
 
@@ -213,7 +215,8 @@ impl Blocks {
             return (Taken::Needless, None);
         }
         if !begun.is_some_and(BlockAssembly::has_buffer) {
-            let Some(buffer) = self.take_buffer() else {
+            let free = self.take_buffer();
+            let Some(buffer) = free.or_else(|| self.forget_least().then(|| self.take_buffer())?) else {
                 return (Taken::Overrun, if self.provisional { None } else { self.spill_oldest() });
             };
             let layout = &self.layout;
@@ -242,7 +245,8 @@ impl Blocks {
         if assembly.deficit() == 0 {
             return (Taken::New, self.store(block));
         }
-        (Taken::New, if self.is_short_of_buffers() { self.spill_oldest() } else { None })
+        let short = self.is_short_of_buffers() && !self.forget_least();
+        (Taken::New, if short { self.spill_oldest() } else { None })
     }
 
     fn store(&mut self, block: BlockIndex) -> Option<ReceiverJob> {
@@ -325,6 +329,23 @@ impl Blocks {
 
     fn free_buffers(&self) -> usize {
         self.free.len() + (self.max_buffers - self.buffers)
+    }
+
+    /// Drops the buffered block with the fewest symbols, the earliest begun of several, if it has next to nothing.
+    /// Returns whether there was one. Symbols that were forged for blocks far apart would otherwise push
+    /// others out to the part file and back.
+    fn forget_least(&mut self) -> bool {
+        let older = self.buffered.len().saturating_sub(1);
+        let held = |block| self.partial.get(block).map_or(u32::MAX, BlockAssembly::held);
+        let least = self.buffered.iter().take(older).enumerate().map(|(at, block)| (held(block), at)).min();
+        let next_to_nothing = (self.layout.source_symbols(BlockIndex(0)) / NEXT_TO_NOTHING).max(1);
+        let Some((held, at)) = least.filter(|&(held, _)| held <= next_to_nothing) else { return false };
+        let block = self.buffered.remove(at);
+        if let Some(mut assembly) = block.and_then(|block| self.partial.remove(&block)) {
+            self.free.push_back(assembly.take_buffer());
+        }
+        self.received_symbols = self.received_symbols.saturating_sub(u64::from(held));
+        true
     }
 
     /// Spills the earliest begun partial block to the part file.
@@ -468,6 +489,29 @@ mod tests {
         blocks.spilled(assembly, buffer);
         let (_, job) = blocks.add(BlockIndex(0), Esi(1), &symbol);
         assert!(matches!(job, Some(ReceiverJob::Store { .. })), "{job:?}");
+    }
+
+    #[test]
+    fn forged_symbols_of_far_blocks_do_not_move_others_out_of_their_buffers() {
+        let layout = Layout::new(1 << 30, 20, 1024).unwrap();
+        let mut blocks = Blocks::new(layout, RECEIVER_BUFFER_BYTES);
+        let symbol = [7; 1024];
+        // Eight blocks wait for repairs, and one is on its way.
+        let mut begun = |block, ids: std::ops::Range<u32>| {
+            ids.filter_map(|id| blocks.add(BlockIndex(block), Esi(id), &symbol).1).count()
+        };
+        let mut jobs: usize = (0..8).map(|block| begun(block, 0..900)).sum();
+        for n in 0..1_000 {
+            // Ten forgeries for each symbol of the block on its way.
+            jobs += (0..10).map(|i| begun(100 + (n * 10 + i) % 900, 1000..1001)).sum::<usize>();
+            jobs += begun(8, n..n + 1);
+        }
+        assert_eq!(jobs, 0, "blocks were moved to the part file");
+        for block in 0..8 {
+            let deficit = blocks.partial[&block].deficit();
+            assert!(deficit <= 124 && blocks.partial[&block].has_buffer(), "block {block} lacks {deficit}");
+        }
+        assert!(blocks.partial[&8].deficit() <= 24, "{}", blocks.partial[&8].deficit());
     }
 
     #[test]

@@ -152,7 +152,8 @@ impl Receiver {
         let (State::Opening | State::Receiving, Some(blocks)) = (&self.state, &mut self.blocks) else {
             return true;
         };
-        if !is_sound(blocks, &symbol) {
+        let reached = self.session.as_ref().is_some_and(|session| session.reaches(symbol.block));
+        if !reached || !is_sound(blocks, &symbol) {
             return false;
         }
         let (taken, job) = blocks.add(symbol.block, symbol.esi, symbol.payload);
@@ -172,6 +173,7 @@ impl Receiver {
     fn polled(&mut self, now: Time, number: PacketNumber, poll: &Poll) {
         let Some(session) = &mut self.session else { return };
         session.gsize = sound_group_size(poll.gsize);
+        session.is_at(poll.position);
         if !self.admitted || !matches!(self.state, State::Receiving) {
             return;
         }

@@ -240,6 +240,7 @@ impl Receiver {
             }
             Message::Poll(poll) => {
                 provisional.session.gsize = sound_group_size(poll.gsize);
+                provisional.session.is_at(poll.position);
                 true
             }
             _ => true,
@@ -263,6 +264,10 @@ impl Receiver {
     }
 
     fn keep_symbol(&mut self, symbol: &Symbol<'_>) -> bool {
+        let current = self.provisional.current();
+        if !current.is_some_and(|provisional| provisional.session.reaches(symbol.block)) {
+            return false;
+        }
         let Some(blocks) = self.kept() else { return false };
         let sound = is_sound(blocks, symbol);
         if sound {

@@ -4,11 +4,13 @@
 use super::Verifications;
 use crate::content::{Entry, Manifest};
 use crate::layout::Layout;
-use crate::limits::{COMFORTABLE_BLOCK_LOG2, FeedbackBudget, MAX_BLOCKS, MAX_DEVICES};
+use crate::limits::{
+    COMFORTABLE_BLOCK_LOG2, FeedbackBudget, HASHES_PER_PAGE, MAX_BLOCKS, MAX_DEVICES, UNVOUCHED_NUMBERS_AHEAD,
+};
 use crate::protocol::event::ReceiverEvent;
 use crate::protocol::packet_protection::ReceiverSide;
 use crate::time::Time;
-use crate::units::{Arrival, ChannelId, Cookie, Counter, Digest, SessionId, TaskId, Ticket};
+use crate::units::{Arrival, BlockIndex, ChannelId, Cookie, Counter, Digest, SessionId, TaskId, Ticket};
 use crate::wire::{
     self, Admit, Announce, Arrivals, Capabilities, DecodeError, Head, Message, MessageKind, OriginProof,
     PacketNumber, Phase, Retry, Versions,
@@ -16,8 +18,8 @@ use crate::wire::{
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A larger leap of a packet number is damage, not loss: an hour at a million datagrams a second.
-const MAX_LEAP: u64 = 1 << 32;
+/// A number this far beyond a vouched one that arrived later was never sent: reordering does not reach so far.
+const MAX_REORDERING: u64 = 4096;
 /// Longest stretch of arrivals in a report: the sender's rate may change soon.
 const STRETCH: Duration = Duration::from_millis(100);
 /// A sender has moved if it is heard from another address, and not from the known one for this time.
@@ -55,6 +57,8 @@ pub(super) struct Session {
     pub entry: Option<Entry>,
     pub data: SocketAddr,
     pub phase: Phase,
+    /// Up to which block the sender has said that it is.
+    position: BlockIndex,
     pub root: Option<Digest>,
     /// The announced gsize, at most [`MAX_DEVICES`]: delays that depend on it must end.
     pub gsize: u32,
@@ -97,6 +101,7 @@ impl Session {
             entry: described(announce, object.size),
             data: announce.data,
             phase: announce.phase,
+            position: announce.position,
             root: object.root,
             gsize: sound_group_size(announce.gsize),
             feedback: FeedbackBudget::announced(announce.feedback_budget),
@@ -203,10 +208,12 @@ impl Session {
                 self.announced_elsewhere(from, now);
             }
         }
+        // Whoever can send a symbol can give it any number: members too.
+        let vouched = opened.authentic && head.kind != MessageKind::Symbol;
         if group {
-            self.group.note(number, now - arrival.waited);
+            self.group.note(number, now - arrival.waited, vouched);
         } else if number.channel() == self.side.own_channel() {
-            self.own.note(number, now - arrival.waited);
+            self.own.note(number, now - arrival.waited, vouched);
         }
         let message = wire::decode_body(head.kind, opened.body)?;
         let admitted = self.side.own_channel() != ChannelId::GROUP;
@@ -269,8 +276,22 @@ impl Session {
         }
     }
 
+    /// Notes the sender's position, from an authentic poll or announcement.
+    pub fn is_at(&mut self, position: BlockIndex) {
+        self.position = self.position.max(position);
+    }
+
+    /// Whether the sender can have reached a block since it last told its position. Symbols of later blocks are
+    /// forged.
+    pub fn reaches(&self, block: BlockIndex) -> bool {
+        let k = self.layout.source_symbols(BlockIndex(0)).max(1);
+        let ahead = UNVOUCHED_NUMBERS_AHEAD as u32 / k + 2 * HASHES_PER_PAGE;
+        block.0 <= self.position.0.saturating_add(ahead)
+    }
+
     /// Takes the fields that change during a session; the root hash only once.
     pub fn update(&mut self, announce: &Announce) {
+        self.is_at(announce.position);
         self.phase = announce.phase;
         self.gsize = sound_group_size(announce.gsize);
         if self.origin.is_none() {
@@ -298,6 +319,8 @@ pub(super) fn sound_group_size(told: u32) -> u32 {
 pub(super) struct ChannelLoss {
     first: Option<PacketNumber>,
     highest: u64,
+    /// The highest counter that is vouched for.
+    vouched: u64,
     pub received: u64,
     /// The current stretch, and the one before.
     stretch: Option<Stretch>,
@@ -329,18 +352,26 @@ impl Stretch {
 
 impl ChannelLoss {
     /// Notes a datagram that reached this machine at `at`. A datagram of another channel restarts the
-    /// statistics.
-    pub fn note(&mut self, number: PacketNumber, at: Time) {
+    /// statistics. The sender has certainly sent a number that is `vouched` for. Other numbers count while they
+    /// are near the last vouched one, and the next vouched one corrects what they claimed.
+    pub fn note(&mut self, number: PacketNumber, at: Time, vouched: bool) {
         let counter = number.counter();
-        match self.first {
-            Some(first) if first.channel() == number.channel() => {
-                if counter > self.highest.saturating_add(MAX_LEAP) {
-                    return;
-                }
-                self.highest = self.highest.max(counter);
+        let known = self.first.is_some_and(|first| first.channel() == number.channel());
+        if !known {
+            if !vouched {
+                return;
             }
-            _ => *self = Self { first: Some(number), highest: counter, ..Self::default() },
+            *self = Self { first: Some(number), highest: counter, vouched: counter, ..Self::default() };
+        } else if !vouched && counter.abs_diff(self.vouched) > UNVOUCHED_NUMBERS_AHEAD {
+            return;
+        } else if vouched && counter > self.vouched {
+            self.vouched = counter;
+            if self.highest > counter.saturating_add(MAX_REORDERING) {
+                self.highest = counter;
+                (self.stretch, self.before) = (None, None);
+            }
         }
+        self.highest = self.highest.max(counter);
         self.received += 1;
         match &mut self.stretch {
             Some(stretch) if number > stretch.last => {
@@ -392,15 +423,42 @@ mod tests {
     fn losses_are_counted_from_the_first_datagram_heard() {
         let mut loss = ChannelLoss::default();
         for counter in [100, 101, 103, 102, 106, u64::MAX >> 20] {
-            loss.note(PacketNumber::new(ChannelId::GROUP, counter), Time(counter * 1000));
+            loss.note(PacketNumber::new(ChannelId::GROUP, counter), Time(counter * 1000), counter == 100);
         }
         assert_eq!((loss.received, loss.lost()), (5, 2));
+    }
+
+    #[test]
+    fn numbers_that_nothing_vouches_for_are_set_right() {
+        let mut loss = ChannelLoss::default();
+        let number = |counter| PacketNumber::new(ChannelId::GROUP, counter);
+        loss.note(number(500), Time(0), false);
+        assert_eq!(loss.received, 0, "nothing is known of the channel");
+        run(&mut loss, 1_000..1_100, 0);
+        // Far ahead, or far behind: not counted at all.
+        for forged in [1_000 + (1 << 31), 1_100 + UNVOUCHED_NUMBERS_AHEAD, 0] {
+            loss.note(number(forged), Time(100_000_000), false);
+        }
+        assert_eq!((loss.received, loss.lost()), (101, 0));
+        // Not so far ahead: until the sender says something.
+        loss.note(number(1_100 + 200_000), Time(100_000_000), false);
+        assert!(loss.lost() > 190_000);
+        run(&mut loss, 1_100..1_101, 101);
+        assert_eq!(loss.lost(), 0, "set right");
+        run(&mut loss, 1_101..1_200, 102);
+        let arrivals = loss.take_arrivals(false).expect("the rate control is not blind");
+        assert!(arrivals.last == number(1_199) && arrivals.received >= 99, "{arrivals:?}");
+        // An older one that is late sets nothing right.
+        loss.note(number(1_050), Time(300_000_000), true);
+        assert_eq!(loss.highest, 1_199);
     }
 
     /// Notes counters `from..to` of the group, a millisecond apart from `ms` on.
     fn run(loss: &mut ChannelLoss, counters: std::ops::Range<u64>, ms: u64) {
         for (i, counter) in counters.enumerate() {
-            loss.note(PacketNumber::new(ChannelId::GROUP, counter), Time((ms + i as u64) * 1_000_000));
+            // The first one is an announce.
+            let at = Time((ms + i as u64) * 1_000_000);
+            loss.note(PacketNumber::new(ChannelId::GROUP, counter), at, i == 0);
         }
     }
 
@@ -445,7 +503,9 @@ mod tests {
     #[test]
     fn a_slow_path_is_told_of_too() {
         let mut loss = ChannelLoss::default();
-        (0..40).for_each(|i| loss.note(PacketNumber::new(ChannelId::GROUP, i * 9), Time(i * 13_000_000)));
+        (0..40).for_each(|i| {
+            loss.note(PacketNumber::new(ChannelId::GROUP, i * 9), Time(i * 13_000_000), i == 0)
+        });
         assert_eq!(loss.take_arrivals(false), arrivals(0, 24 * 9, 25, 24 * 13, 24 * 13));
     }
 
@@ -453,7 +513,9 @@ mod tests {
     fn another_channel_begins_anew() {
         let mut loss = ChannelLoss::default();
         run(&mut loss, 0..70, 0);
-        (0..80).for_each(|i| loss.note(PacketNumber::new(ChannelId(3), 500 + i), Time(i * 1_000_000)));
+        (0..80).for_each(|i| {
+            loss.note(PacketNumber::new(ChannelId(3), 500 + i), Time(i * 1_000_000), i == 0);
+        });
         assert_eq!((loss.received, loss.lost()), (80, 0));
         assert_eq!(loss.take_arrivals(false).map(|a| a.first), Some(PacketNumber::new(ChannelId(3), 500)));
     }

@@ -10,9 +10,7 @@ use super::devices::{Compared, Device, GroupReachability, Link, Reported};
 use super::service::Service;
 use super::{Sender, SenderEvent};
 use crate::crypto::window::ReplayWindow;
-use crate::limits::{
-    DEVICE_MESSAGES_PER_SECOND, KEEPALIVE_INTERVAL, MAX_DEVICES, MAX_PENDING_JOINS, report_interval,
-};
+use crate::limits::{DEVICE_MESSAGES_PER_SECOND, KEEPALIVE_INTERVAL, MAX_QUEUED_OUTPUTS, report_interval};
 use crate::pacing::Path;
 use crate::protocol::packet_protection::{DeviceKeys, SenderSide};
 use crate::protocol::rate_limit::RateLimit;
@@ -21,7 +19,7 @@ use crate::time::Time;
 use crate::units::{AgreementKey, ChannelId, DeviceId, DeviceIndex, TaskId};
 use crate::wire::{self, Admit, AdmitVerdict, Capabilities, Head, Holdings, Join, Message, Phase, Retry};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A join whose answer waits for the store.
 #[derive(Debug)]
@@ -33,6 +31,13 @@ pub(super) struct PendingJoin {
     number: u64,
     /// Version and capabilities that both sides have.
     chosen: (u8, Capabilities),
+}
+
+impl PendingJoin {
+    /// Whether it came from this address.
+    pub fn is_from(&self, ip: IpAddr) -> bool {
+        self.address.ip() == ip
+    }
 }
 
 /// What a join of a device that is known by another run comes to.
@@ -51,7 +56,7 @@ impl Sender {
         let Some(clear) = self.side.join_clear(from, bytes) else { return false };
         self.counters.feedback += 1;
         if !clear.reachable {
-            self.retry(from, clear.agreement);
+            self.retry(from, clear.agreement, now);
             return true;
         }
         if let Some(index) = self.devices.of_run(&clear.agreement) {
@@ -61,7 +66,11 @@ impl Sender {
             if number < link.joins || SenderSide::from_one(&link.keys, head, bytes).is_none() {
                 return false;
             }
-            self.devices.get_mut(index).link.joins = number + 1;
+            let link = &mut self.devices.get_mut(index).link;
+            link.joins = number + 1;
+            if !link.rate_limit.allow(now) {
+                return false;
+            }
             // One that failed does not come back in the same run: it has left, or what it lacked still
             // holds. An overtaken join must not hide its reason.
             self.devices.get_mut(index).address = from;
@@ -75,7 +84,7 @@ impl Sender {
         if self.records.given_up().is_some() || self.pending_joins.contains_key(&clear.agreement) {
             return true;
         }
-        if self.pending_joins.len() >= MAX_PENDING_JOINS || !self.rate_limit.allow(now) {
+        if !self.may_agree(from, now) {
             return false;
         }
         let Some(keys) = self.side.agree(&clear.agreement) else { return false };
@@ -96,7 +105,7 @@ impl Sender {
         let chosen = (version.unwrap_or(0), capabilities);
         let pending = PendingJoin { join, address: from, keys, number, chosen };
         if version.is_none() {
-            self.turn_away(&pending, AdmitVerdict::Unsupported);
+            self.turn_away(&pending, AdmitVerdict::Unsupported, now);
             return true;
         }
         self.pending_joins.insert(clear.agreement, pending);
@@ -104,8 +113,12 @@ impl Sender {
         true
     }
 
-    /// Asks whoever is at an address to show that it receives there. It is shorter than what it answers.
-    pub(super) fn retry(&mut self, to: SocketAddr, agreement: AgreementKey) {
+    /// Asks whoever is at an address to show that it receives there. It is shorter than what it answers, and there
+    /// are not more of these than may be.
+    pub(super) fn retry(&mut self, to: SocketAddr, agreement: AgreementKey, now: Time) {
+        if !self.may_answer_stranger(to, now) {
+            return;
+        }
         let retry = Retry { agreement, cookie: self.side.cookie(to, &agreement) };
         let number = self.replies.take_numbers(1);
         self.message(to, number, &Message::Retry(retry));
@@ -113,7 +126,7 @@ impl Sender {
 
     fn admit(&mut self, index: DeviceIndex) {
         let device = self.devices.get(index);
-        if device.assignment.is_complete() && !device.is_recorded() {
+        if device.assignment.is_complete() && !device.is_recorded() || self.out.len() >= MAX_QUEUED_OUTPUTS {
             // It asks again.
             return;
         }
@@ -135,7 +148,10 @@ impl Sender {
     }
 
     /// Answers a join that gets no place.
-    fn turn_away(&mut self, pending: &PendingJoin, verdict: AdmitVerdict) {
+    fn turn_away(&mut self, pending: &PendingJoin, verdict: AdmitVerdict, now: Time) {
+        if !self.may_answer_stranger(pending.address, now) {
+            return;
+        }
         let number = self.replies.take_numbers(1);
         let admit = Message::Admit(Admit::turned_away(verdict));
         let bytes = self.side.to_one(&pending.keys, self.header(number), &admit);
@@ -168,7 +184,7 @@ impl Sender {
         let by_ticket = pending.join.ticket.and_then(|ticket| self.devices.of_ticket(&ticket));
         let index = match by_ticket.or_else(|| self.devices.index_of(id)) {
             None if known.as_ref().is_some_and(Assignment::is_complete) => {
-                return self.turn_away(&pending, AdmitVerdict::AlreadyComplete);
+                return self.turn_away(&pending, AdmitVerdict::AlreadyComplete, now);
             }
             None => None,
             // It is the device that was given this row: nobody else knows the ticket.
@@ -188,9 +204,10 @@ impl Sender {
                 }
             },
         };
-        if index.is_none() && self.devices.len() >= MAX_DEVICES {
-            return self.turn_away(&pending, AdmitVerdict::Full);
+        if index.is_none() && !self.has_row_for(pending.address) {
+            return self.turn_away(&pending, AdmitVerdict::Full, now);
         }
+        let place = self.place(pending.address.ip());
         let link = Link {
             agreement,
             ticket: self.side.ticket(&agreement),
@@ -207,6 +224,7 @@ impl Sender {
             }
             None => {
                 let known = known.filter(|known| known.device == id);
+                self.strangers.took_row(place);
                 self.devices.insert(newcomer(self.config.task.id, id, known, link, pending.address, now))
             }
         };
@@ -231,7 +249,7 @@ impl Sender {
             };
             self.event(event);
             self.take_up(index, now);
-            self.gather.joined(now);
+            self.gather.joined(place, now);
         }
         self.admit(index);
     }

@@ -70,7 +70,7 @@ impl Sender {
         if self.devices.get(index).address != from {
             // It may have moved. That it can be reached there is for it to show.
             let agreement = self.devices.get(index).link.agreement;
-            self.retry(from, agreement);
+            self.retry(from, agreement, now);
         }
         match message {
             Message::Nak(nak) => self.nak(now, index, nak),

@@ -4,13 +4,17 @@
 //! So each device limits itself: it answers the first announcements that it hears with a low probability that rises
 //! from one to the next ([`crate::limits::join_ceiling`]). When an announcement brings more joins than their share of
 //! the feedback budget (I10), the sender lowers the probability for all devices.
+//!
+//! A host that invents devices must not keep the others out. So the joins of one place count for at most half of
+//! that share, and the probability has a floor, at which the largest possible group keeps to its share.
 
 use super::Sender;
-use crate::limits::JOINS_PER_SECOND;
+use crate::limits::{JOINS_PER_SECOND, MAX_DEVICES};
 use crate::protocol::event::SenderOutcome;
 use crate::task::State;
 use crate::time::Time;
 use crate::wire::{AbortCode, Invitation, Phase};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Delay over which the answers to one announcement are spread.
@@ -20,8 +24,8 @@ const WINDOW: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) struct Gather {
     probability: f64,
-    /// Joins since the last announcement.
-    joins: u32,
+    /// Joins since the last announcement, by the place that they came from. Key agreements bound them.
+    joins: BTreeMap<usize, u32>,
     /// When gathering ends at the latest.
     pub until: Time,
     /// When it ended and the transfer started.
@@ -31,20 +35,23 @@ pub(super) struct Gather {
 
 impl Gather {
     pub const fn new(until: Time) -> Self {
-        Self { probability: 1.0, joins: 0, until, started: None, last_join: None }
+        Self { probability: 1.0, joins: BTreeMap::new(), until, started: None, last_join: None }
     }
 
-    pub const fn joined(&mut self, now: Time) {
-        self.joins += 1;
+    /// A device at this place has joined.
+    pub fn joined(&mut self, place: usize, now: Time) {
+        *self.joins.entry(place).or_default() += 1;
         self.last_join = Some(now);
     }
 
     /// The invitation of an announcement that is sent `interval` after the one before.
     pub fn invite(&mut self, interval: Duration) -> Invitation {
-        let joins = f64::from(std::mem::take(&mut self.joins));
         let target = f64::from(JOINS_PER_SECOND) * interval.as_secs_f64();
+        let most = (target / 2.0).max(1.0);
+        let joins: f64 = self.joins.values().map(|&joins| f64::from(joins).min(most)).sum();
+        self.joins.clear();
         let factor = if joins > target { target / joins } else { 2.0 };
-        let least = 1.0 / f64::from(u16::MAX);
+        let least = (target / MAX_DEVICES as f64).max(1.0 / f64::from(u16::MAX));
         self.probability = (self.probability * factor).clamp(least, 1.0);
         let probability = (self.probability * f64::from(u16::MAX)).ceil() as u16;
         Invitation { probability, window: WINDOW }
@@ -118,7 +125,8 @@ mod tests {
             }
             let next = now + step;
             let came = at.iter().flatten().filter(|&&t| t >= now && t < next).count();
-            (0..came).for_each(|_| gather.joined(now));
+            // Each has an address of its own.
+            (0..came).for_each(|place| gather.joined(place, now));
             now = next;
             if at.iter().all(|t| t.is_some_and(|t| t < now)) {
                 break;
@@ -140,6 +148,20 @@ mod tests {
         for seed in 0..50 {
             let (_, time) = crowd(4, Duration::ZERO, seed);
             assert!(time <= Duration::from_millis(250), "seed {seed}: {time:?}");
+        }
+    }
+
+    #[test]
+    fn one_host_that_invents_devices_does_not_keep_the_others_out() {
+        let (mut gather, step) = (Gather::new(Time::NEVER), Duration::from_millis(50));
+        for _ in 0..200 {
+            (0..10).for_each(|_| gather.joined(7, Time::ZERO));
+            assert_eq!(gather.invite(step).probability, u16::MAX, "200 a second from one host");
+        }
+        // A hundred hosts that do so bring it down, but not to nothing.
+        for _ in 0..200 {
+            (0..1_000).for_each(|n| gather.joined(n % 100, Time::ZERO));
+            assert!(u64::from(gather.invite(step).probability) * MAX_DEVICES as u64 >= 5 * 65_535);
         }
     }
 

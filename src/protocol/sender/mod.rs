@@ -8,7 +8,8 @@
 //! ```
 //!
 //! - `config`: its configuration. `policy`: the repair policy. `view`: what it tells the user.
-//! - `announce`: announcements. `gather`: invitations, the start. `admission`: joins.
+//! - `announce`: announcements. `gather`: invitations, the start. `admission`: joins. `strangers`: what one address
+//!   may ask for.
 //! - `devices`: the state of each device. `service`: who serves a device. `records`: the store.
 //! - `stream`: source symbols, hashes ahead of them, and the next datagram at the paced rate. `delta`: sending only
 //!   what is missing.
@@ -35,20 +36,22 @@ mod records;
 mod rounds;
 mod service;
 mod shutdown;
+mod strangers;
 mod stream;
 mod unicast_repair;
 mod view;
 
 pub use config::SenderConfig;
+#[doc(hidden)]
+pub use planner::planned_symbols;
 pub use policy::{Passes, PollPolicy, RepairPolicy, SlowPolicy};
 
 use super::event::{SenderEvent, SenderOutcome};
 use super::job::{SenderDone, SenderJob};
 use super::packet_protection::{SenderSide, SymbolSeal};
-use super::rate_limit::RateLimit;
 use super::{Control, Machine, Output, Payload, Sessions, Transmit};
 use crate::crypto::origin::Origin;
-use crate::limits::{AGREEMENTS_PER_SECOND, MAX_DEVICES};
+use crate::limits::MAX_DEVICES;
 use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, RateController, TokenBucket, udp_overhead};
 use crate::time::Time;
 use crate::units::{AgreementKey, Arrival, ChannelId, DeviceIndex, Digest, Esi, Rate, SessionId};
@@ -69,6 +72,7 @@ use shutdown::Shutdown;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
+use strangers::Strangers;
 use stream::Stream;
 
 type Out = Output<SenderJob, SenderEvent>;
@@ -112,8 +116,8 @@ pub struct Sender {
     side: SenderSide,
     /// Joins whose answer waits for the store.
     pending_joins: BTreeMap<AgreementKey, PendingJoin>,
-    /// Bound on key agreements, which cost time.
-    rate_limit: RateLimit,
+    /// What addresses that are not known to be reachable may ask for.
+    strangers: Strangers,
     gather: Gather,
     stream: Stream,
     group: Channel,
@@ -170,7 +174,7 @@ impl Sender {
                 config.group_key.as_ref(),
             ),
             pending_joins: BTreeMap::new(),
-            rate_limit: RateLimit::new(AGREEMENTS_PER_SECOND),
+            strangers: Strangers::new(),
             gather: Gather::new(now + config.wait),
             stream: Stream::default(),
             group: Channel::new(ChannelId::GROUP, config.data),

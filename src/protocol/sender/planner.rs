@@ -8,9 +8,10 @@ use crate::limits::HASHES_PER_PAGE;
 use crate::ranges::BitSet;
 use crate::wire::{Deficit, Nak};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
-/// Most blocks that one NAK summary may name as wholly missing. The rest waits for the next round, so that
-/// one datagram cannot make the sender plan for millions.
+/// Most blocks that one NAK summary may name as wholly missing, whether they count or not. The rest waits for the next
+/// round, so that one datagram cannot make the sender plan for millions.
 const MAX_WHOLE: u32 = 1024;
 /// Most pages that one NAK summary may request: those of as many blocks.
 const MAX_PAGES: usize = (MAX_WHOLE / HASHES_PER_PAGE) as usize;
@@ -25,12 +26,39 @@ pub(super) struct Needs {
 /// What a set of devices lacks of one block.
 #[derive(Debug)]
 struct Need {
+    /// K: the block's source symbols.
+    k: u32,
     /// M: the largest deficit.
     max: u32,
     /// The missing source symbols of all devices, if every device named its own.
-    union: Option<BitSet>,
+    union: Union,
     /// Source symbols that no repair symbol can replace.
     sources: Option<BitSet>,
+}
+
+/// Which source symbols of a block devices lack.
+#[derive(Debug)]
+enum Union {
+    /// None so far.
+    Nothing,
+    /// All of them: no set says so, for one summary may name a thousand blocks.
+    All,
+    /// These.
+    Some(BitSet),
+    /// Somebody has not named what it lacks.
+    Untold,
+}
+
+impl Union {
+    /// Adds runs of source symbols to those of a block of `k`.
+    fn add(&mut self, missing: impl Iterator<Item = Range<u32>>, k: u32) {
+        if let Self::Nothing = self {
+            *self = Self::Some(BitSet::new(k));
+        }
+        if let Self::Some(set) = self {
+            missing.for_each(|ids| set.insert_range(ids));
+        }
+    }
 }
 
 /// A repair that the channel will make.
@@ -88,32 +116,23 @@ impl Needs {
         for deficit in &nak.deficits {
             match deficit {
                 Deficit::Whole { first, count } => {
-                    let end = first.0.saturating_add((*count).min(MAX_WHOLE));
-                    for block in first.0..end {
-                        if whole > 0
-                            && let Some(k) = symbols_of(block)
-                        {
-                            whole -= 1;
-                            self.need(block, k, k, &[(0, k)]);
+                    let looked_at = (*count).min(whole);
+                    whole -= looked_at;
+                    for block in first.0..first.0.saturating_add(looked_at) {
+                        if let Some(k) = symbols_of(block) {
+                            self.need_all(block, k);
                         }
                     }
                 }
                 Deficit::Sources { block, missing } => {
                     if let Some(k) = symbols_of(block.0) {
                         let sources = self.entry(block.0, k).sources.get_or_insert_with(|| BitSet::new(k));
-                        for &(first, count) in missing {
-                            let first = u32::from(first);
-                            (first..(first + u32::from(count)).min(k)).for_each(|id| {
-                                sources.insert(id);
-                            });
-                        }
+                        runs(missing).for_each(|ids| sources.insert_range(ids));
                     }
                 }
                 Deficit::Symbols { block, symbols, missing } => {
                     if let Some(k) = symbols_of(block.0) {
-                        let runs: Vec<(u32, u32)> =
-                            missing.iter().map(|&(first, count)| (first.into(), count.into())).collect();
-                        self.need(block.0, k, u32::from(*symbols).min(k), &runs);
+                        self.need(block.0, k, u32::from(*symbols).min(k), missing);
                     }
                 }
             }
@@ -121,24 +140,27 @@ impl Needs {
     }
 
     fn entry(&mut self, block: u32, k: u32) -> &mut Need {
-        let none = || Need { max: 0, union: Some(BitSet::new(k)), sources: None };
-        self.blocks.entry(block).or_insert_with(none)
+        self.blocks.entry(block).or_insert(Need { k, max: 0, union: Union::Nothing, sources: None })
     }
 
-    fn need(&mut self, block: u32, k: u32, deficit: u32, missing: &[(u32, u32)]) {
+    fn need_all(&mut self, block: u32, k: u32) {
+        let need = self.entry(block, k);
+        need.max = k;
+        if !matches!(need.union, Union::Untold) {
+            need.union = Union::All;
+        }
+    }
+
+    fn need(&mut self, block: u32, k: u32, deficit: u32, missing: &[(u16, u16)]) {
         let need = self.entry(block, k);
         need.max = need.max.max(deficit);
         // Source symbols beyond the block's end do not count as named: nothing would be sent for them.
-        let missing = missing.iter().map(|&(first, count)| first..first.saturating_add(count).min(k));
+        let missing = runs(missing).map(|ids| ids.start..ids.end.min(k));
         let told: usize = missing.clone().map(|ids| ids.len()).sum();
         if told < deficit as usize {
-            need.union = None;
+            need.union = Union::Untold;
         }
-        if let Some(union) = &mut need.union {
-            missing.flatten().for_each(|id| {
-                union.insert(id);
-            });
-        }
+        need.union.add(missing, k);
     }
 
     /// Pages of chaining values to resend.
@@ -168,19 +190,17 @@ impl Need {
     fn plan(&self, loss: f64) -> Vec<PlanKind> {
         let mut plans = Vec::new();
         let mut again = self.sources.clone();
-        if self.max > 0 {
-            match &self.union {
-                // U <= 1.5 M, in whole numbers.
-                Some(union) if union.count() * 2 <= self.max * 3 => match &mut again {
-                    Some(again) => union.runs(true).flat_map(|(first, n)| first..first + n).for_each(|id| {
-                        again.insert(id);
-                    }),
-                    None => again = Some(union.clone()),
-                },
-                _ => {
-                    let expected_loss = (f64::from(self.max) * loss.clamp(0.0, 0.5)).ceil();
-                    plans.push(PlanKind::Fresh(self.max + expected_loss as u32 + 1));
-                }
+        match &self.union {
+            _ if self.max == 0 => {}
+            Union::All => return vec![PlanKind::Resend(vec![(0, self.k)])],
+            // U <= 1.5 M, in whole numbers.
+            Union::Some(union) if union.count() * 2 <= self.max * 3 => match &mut again {
+                Some(again) => again.insert_all(union),
+                None => again = Some(union.clone()),
+            },
+            _ => {
+                let expected_loss = (f64::from(self.max) * loss.clamp(0.0, 0.5)).ceil();
+                plans.push(PlanKind::Fresh(self.max + expected_loss as u32 + 1));
             }
         }
         if let Some(again) = again.filter(|again| again.count() > 0) {
@@ -188,6 +208,22 @@ impl Need {
         }
         plans
     }
+}
+
+/// Runs of source symbols, as a NAK summary names them.
+fn runs(missing: &[(u16, u16)]) -> impl Iterator<Item = Range<u32>> + Clone + '_ {
+    missing.iter().map(|&(first, count)| u32::from(first)..u32::from(first) + u32::from(count))
+}
+
+/// Symbols that are planned for summaries of an object of so many blocks of `k` symbols. For benchmarks.
+#[doc(hidden)]
+#[must_use]
+pub fn planned_symbols(naks: &[Nak], blocks: u32, k: u32) -> u64 {
+    let mut needs = Needs::default();
+    for nak in naks {
+        needs.add(nak, blocks.div_ceil(HASHES_PER_PAGE), |block| (block < blocks).then_some(k));
+    }
+    needs.plan(0.01).iter().map(|plan| u64::from(plan.kind.symbols())).sum()
 }
 
 #[cfg(test)]
@@ -285,6 +321,40 @@ mod tests {
         needs.add(&n, u32::MAX, |_| Some(16));
         assert_eq!(needs.plan(0.0).len(), MAX_WHOLE as usize);
         assert_eq!(needs.pages().count(), MAX_PAGES);
+    }
+
+    #[test]
+    fn one_summary_looks_at_a_bounded_number_of_blocks_and_marks_no_symbols_of_whole_ones() {
+        let whole = |i: u32| Deficit::Whole { first: BlockIndex(i * 5_000), count: 4_000 };
+        let n = nak((0..100).map(whole).collect());
+        // Blocks that do not count are looked at, too.
+        let looked_at = std::cell::Cell::new(0);
+        let mut needs = Needs::default();
+        needs.add(&n, u32::MAX, |_| {
+            looked_at.set(looked_at.get() + 1);
+            None
+        });
+        assert!(looked_at.get() <= MAX_WHOLE, "{} blocks", looked_at.get());
+        needs.add(&n, u32::MAX, |_| Some(56_403));
+        assert_eq!(needs.blocks.len(), MAX_WHOLE as usize);
+        let marked = needs.blocks.values().filter(|need| matches!(need.union, Union::Some(_)));
+        assert_eq!(marked.count(), 0);
+    }
+
+    #[test]
+    fn what_one_lacks_wholly_covers_what_others_name() {
+        let whole = nak(vec![Deficit::Whole { first: BlockIndex(3), count: 1 }]);
+        let (named, untold) = (nak(vec![lacks(3, 2, &[(7, 2)])]), nak(vec![lacks(3, 40, &[])]));
+        let resend = [Plan { block: 3, kind: PlanKind::Resend(vec![(0, 100)]) }];
+        for naks in [[&whole, &named], [&named, &whole]] {
+            assert_eq!(plan(&naks.map(Clone::clone), 0.0), resend);
+        }
+        let fresh = [Plan { block: 3, kind: PlanKind::Fresh(101) }];
+        for naks in [[&whole, &untold], [&untold, &whole]] {
+            assert_eq!(plan(&naks.map(Clone::clone), 0.0), fresh);
+        }
+        let sources = nak(vec![Deficit::Sources { block: BlockIndex(3), missing: vec![(0, 30)] }]);
+        assert_eq!(plan(&[sources, whole], 0.0), resend);
     }
 
     #[test]

@@ -63,8 +63,47 @@ fn agreements_are_made_so_often_a_second_and_no_more() {
         }
     }
     assert_eq!(tries, 1024);
-    let most = AGREEMENTS_PER_SECOND as usize / 10;
+    let most = crate::limits::AGREEMENTS_PER_SECOND as usize / 10;
     assert!(bench.sender.devices.len() <= most, "{}", bench.sender.devices.len());
+}
+
+#[test]
+fn a_join_said_again_and_again_costs_the_data_a_twentieth_at_the_most() {
+    // A hundred thousand joins a second, from one address or from as many as there are.
+    for addresses in [1, 5_000] {
+        let symbols = |flooded: bool| {
+            let mut bench = Bench::new(1, |config| {
+                config.layout = Layout::new(1 << 30, 20, 1408).unwrap();
+                config.rate = RateMode::Fixed(Rate(10_000_000));
+            });
+            bench.join(1, 1);
+            bench.pass(Duration::from_millis(100));
+            let announce = bench.sender.announced();
+            let join = FakeDevice::new(&announce, [7; 32]).join(any_join(id(9), Holdings::Nothing));
+            let (from, first, second) = (bench.sent.len(), bench.next_number(), bench.now);
+            for n in 0..10_000 {
+                // Nobody takes what goes out in the meantime: the network is not writable.
+                for i in (0..10).filter(|_| flooded) {
+                    let [_, b, c, d] = u32::to_be_bytes((n * 10 + i) % addresses);
+                    let at = SocketAddr::from(([10, 1 + b, c, d], 4000));
+                    let arrival = Arrival::at_once(at, Via::Unicast);
+                    bench.sender.handle_datagram(bench.now, arrival, &mut join.clone());
+                }
+                assert!(bench.sender.out.len() < 1_200, "{} wait to go out", bench.sender.out.len());
+                if n % 5_000 == 4_999 {
+                    bench.now = second + Duration::from_micros(100) * n;
+                    bench.drain();
+                    bench.pass(Duration::from_micros(100));
+                }
+            }
+            let stranger = |t: &&Transmit| t.to != bench.sender.config.data && t.to != address(1);
+            let answers = bench.sent[from..].iter().filter(stranger).count();
+            println!("{addresses} addresses, flooded {flooded}: {answers} answers");
+            bench.next_number() - first
+        };
+        let (calm, flooded) = (symbols(false), symbols(true));
+        assert!(flooded * 100 >= calm * 94, "{flooded} of {calm} symbols in a flood");
+    }
 }
 
 #[test]
@@ -305,4 +344,55 @@ fn without_a_ticket_only_silence_and_the_same_address_make_a_successor() {
         let devices = bench.sender.devices.len();
         assert_eq!(devices, if same && silent { 1 } else { 2 }, "same {same}, silent {silent}");
     }
+}
+
+/// `count` devices of one address join, so many a second, each with a key of its own.
+fn join_many(bench: &mut Bench, at: SocketAddr, from: u32, count: u32, per_second: u32) -> u32 {
+    let announce = bench.sender.announced();
+    let mut admitted = 0;
+    for n in from..from + count {
+        let mut random = [0x3c; 32];
+        random[..4].copy_from_slice(&n.to_be_bytes());
+        random[4..8].copy_from_slice(&match at.ip() {
+            std::net::IpAddr::V4(ip) => ip.octets(),
+            std::net::IpAddr::V6(_) => [0; 4],
+        });
+        let mut fake = FakeDevice::new(&announce, random);
+        let mut device = [0; 16];
+        device[..8].copy_from_slice(&random[..8]);
+        for _ in 0..2 {
+            bench.sent.clear();
+            let bytes = fake.join(any_join(DeviceId(device), Holdings::Nothing));
+            bench.take(at, bytes);
+            for transmit in bench.sent.iter().filter(|transmit| transmit.to == at) {
+                if let Payload::Message(bytes) = &transmit.payload {
+                    fake.hear(bytes);
+                }
+            }
+        }
+        admitted += u32::from(fake.channel() != ChannelId::GROUP);
+        bench.pass(Duration::from_secs(1) / per_second);
+    }
+    admitted
+}
+
+#[test]
+fn one_host_that_invents_devices_leaves_rows_and_agreements_to_the_others() {
+    let mut bench = Bench::new(4, |config| config.wait = Duration::from_secs(1000));
+    let taken = join_many(&mut bench, address(66), 0, 9_000, 200);
+    assert!((7_000..=8_192).contains(&taken), "{taken}");
+    assert_eq!(join_many(&mut bench, address(2), 0, 100, 100), 100);
+    // It tries more often than all together may.
+    let mut tries = 0;
+    for n in 0..200 {
+        join_many(&mut bench, address(66), 10_000 + 10 * n, 10, 100_000);
+        tries += join_many(&mut bench, address(3), n, 1, 100);
+    }
+    assert_eq!(tries, 200, "others were kept out");
+}
+
+#[test]
+fn many_devices_behind_one_address_are_all_admitted() {
+    let mut bench = Bench::new(4, |config| config.wait = Duration::from_secs(1000));
+    assert_eq!(join_many(&mut bench, address(5), 0, 1_000, 100), 1_000);
 }

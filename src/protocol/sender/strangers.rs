@@ -1,0 +1,83 @@
+//! What addresses may have done for them before anybody vouches for them: answers to joins without a cookie, key
+//! agreements, rows of the table. All have a bound, and each *place* (addresses that a keyed hash puts together)
+//! has a part of it, so that one host takes nothing from the others. `admission` and `gather` ask here.
+
+use super::Sender;
+use crate::limits::{
+    AGREEMENTS_PER_SECOND, ANSWERS_TO_STRANGERS_PER_SECOND, DEVICES_OF_ONE_ADDRESS, MAX_DEVICES,
+    MAX_PENDING_JOINS, MAX_QUEUED_OUTPUTS, STRANGER_PLACES, STRANGERS_SHARE_PERCENT,
+};
+use crate::pacing::udp_overhead;
+use crate::protocol::rate_limit::Quota;
+use crate::time::Time;
+use crate::wire::Phase;
+use std::net::{IpAddr, SocketAddr};
+
+/// Bytes of the longest answer: a RETRY, or an ADMIT that turns a device away.
+const ANSWER_LEN: u64 = 160;
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) struct Strangers {
+    answers: Quota,
+    agreements: Quota,
+    /// Rows of each place. They are never given back.
+    rows: Vec<u16>,
+}
+
+impl Strangers {
+    pub fn new() -> Self {
+        Self {
+            answers: Quota::new(STRANGER_PLACES),
+            agreements: Quota::new(STRANGER_PLACES),
+            rows: vec![0; STRANGER_PLACES],
+        }
+    }
+
+    /// A device of this place has been given a row.
+    pub fn took_row(&mut self, place: usize) {
+        if let Some(rows) = self.rows.get_mut(place) {
+            *rows = rows.saturating_add(1);
+        }
+    }
+
+    /// Whether a place may have one more of the rows, of which `taken` are taken: half of what is left.
+    fn may_take_row(&self, place: usize, taken: usize) -> bool {
+        let (own, free) = (self.rows.get(place).map_or(0, |&rows| rows.into()), MAX_DEVICES - taken);
+        free > 0 && own < free.max(DEVICES_OF_ONE_ADDRESS)
+    }
+}
+
+impl Sender {
+    /// The place that an address belongs to.
+    pub(super) fn place(&self, ip: IpAddr) -> usize {
+        usize::from(self.side.place(ip)) % STRANGER_PLACES
+    }
+
+    /// Whether a stranger at an address may be answered now; counts it as answered if so.
+    pub(super) fn may_answer_stranger(&mut self, to: SocketAddr, now: Time) -> bool {
+        let share =
+            self.pace.rate().0 * STRANGERS_SHARE_PERCENT / 100 / (8 * (ANSWER_LEN + udp_overhead(to)));
+        let most = match self.phase {
+            Phase::Gathering => ANSWERS_TO_STRANGERS_PER_SECOND,
+            _ => ANSWERS_TO_STRANGERS_PER_SECOND.min(u32::try_from(share).unwrap_or(u32::MAX)),
+        };
+        let place = self.place(to.ip());
+        self.out.len() < MAX_QUEUED_OUTPUTS && self.strangers.answers.allow(place, most, now)
+    }
+
+    /// Whether keys may be agreed with a stranger that is at an address; counts them as agreed if so.
+    pub(super) fn may_agree(&mut self, with: SocketAddr, now: Time) -> bool {
+        let place = self.place(with.ip());
+        let waiting = self.pending_joins.len();
+        let own = || self.pending_joins.values().filter(|pending| pending.is_from(with.ip())).count();
+        waiting < MAX_PENDING_JOINS
+            && (waiting < MAX_PENDING_JOINS / 4 || own() < MAX_PENDING_JOINS / 4)
+            && self.strangers.agreements.allow(place, AGREEMENTS_PER_SECOND, now)
+    }
+
+    /// Whether there is a row for one more device at an address.
+    pub(super) fn has_row_for(&self, at: SocketAddr) -> bool {
+        self.strangers.may_take_row(self.place(at.ip()), self.devices.len())
+    }
+}
