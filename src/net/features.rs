@@ -1,23 +1,23 @@
-//! What the kernel can do for speed, and what is done without it.
+//! Optional features of the kernel for speed, and what to use without them.
 
 use std::fmt;
 
-/// The faster ways of the kernel that are in use. Start with [`Features::default`]; each is
-/// switched off at run time when the kernel refuses it. Tests start with fewer.
+/// The optional features in use. Start with [`Features::default`]: each feature is switched off at run time
+/// when the kernel refuses it. Tests start with fewer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// `UDP_SEGMENT`: one system call and one walk down the network stack for a batch (Linux 4.18).
+    /// `UDP_SEGMENT`: one system call and one pass through the network stack for a batch (Linux 4.18).
     pub gso: bool,
-    /// `UDP_GRO`: datagrams come up put together (Linux 5.0).
+    /// `UDP_GRO`: the kernel delivers several datagrams as one message (Linux 5.0).
     pub gro: bool,
 }
 
 impl Features {
-    /// Neither: several datagrams a system call, each by itself.
+    /// No optional feature: `sendmmsg` and `recvmmsg`, with one message for each datagram.
     pub const NONE: Self = Self { gso: false, gro: false };
 }
 
-/// All that the kernel may have.
+/// All features that the kernel may have.
 impl Default for Features {
     fn default() -> Self {
         Self { gso: true, gro: true }

@@ -1,4 +1,4 @@
-//! Receiving a batch from a socket, which several sessions may have.
+//! Receives a batch from a socket, which several sessions may share.
 
 use super::features::Features;
 use super::sys;
@@ -11,23 +11,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Room for one message that the kernel put together: an IP packet's most, and a little more, so
-/// that the first lines of all messages do not compete for the same few places in the cache.
+/// Room for one coalesced message: the largest IP packet, and a little more, so that the first lines of all
+/// messages do not compete for the same places in the cache.
 const COALESCED: usize = (64 << 10) + 23 * 64;
-/// Room for one datagram, longer than any that is taken, so that longer ones show.
+/// Room for one datagram, longer than any valid one, so that longer ones are detected.
 const SINGLE: usize = (16 << 10) + 23 * 64;
-/// Bytes of the receive arena; those that no message needs are never touched.
+/// Bytes of the receive arena. Parts that no message needs are never touched.
 const ARENA: usize = COALESCED * sys::MAX_RECEIVE;
-/// Bytes to be received at one go, about: what the processor's own cache holds until they are
-/// handled.
+/// Approximate number of bytes to receive at a time: what the processor's cache holds until they are handled.
 const BATCH_BYTES: usize = 1 << 20;
-/// Fewest messages asked for at one go.
+/// Fewest messages requested at a time.
 const LEAST_RECEIVE: usize = 16;
 
 /// The buffer that all sockets of an endpoint receive into.
 pub(super) struct Arena {
     bytes: Vec<u8>,
-    /// Length of the messages that came last, on the mean.
+    /// Mean length of the latest messages.
     usual: usize,
 }
 
@@ -37,15 +36,15 @@ impl Arena {
     }
 }
 
-/// What one [`Inner::receive`] brought.
+/// The result of one [`Inner::receive`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Batch {
     pub(super) datagrams: usize,
-    /// As much as was asked for: more may be waiting.
+    /// Whether as many messages arrived as were requested: more may be waiting.
     pub(super) full: bool,
 }
 
-/// A socket that several sessions may have.
+/// A socket that several sessions may share.
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) socket: UdpSocket,
@@ -53,28 +52,29 @@ pub(super) struct Inner {
     pub(super) v6: bool,
     /// The port that it is bound to.
     pub(super) port: u16,
-    /// Bytes of buffer that the system gave.
+    /// Bytes of receive buffer that the system granted.
     pub(super) receive_buffer: usize,
+    /// Bytes of send buffer that the system granted.
     pub(super) send_buffer: usize,
-    /// Datagrams dropped by the kernel for want of room, about.
+    /// Approximate number of datagrams that the kernel dropped for lack of room.
     drops: AtomicU64,
-    /// For whoever receives.
+    /// State for the session that receives.
     receiving: Mutex<Receiving>,
 }
 
-/// What is remembered from one batch to the next.
+/// State that is kept from one batch to the next.
 #[derive(Debug)]
 struct Receiving {
-    /// The kernel's own count of drops, which wraps.
+    /// The kernel's own drop counter, which wraps.
     drops_seen: u32,
-    /// When nothing was waiting, last.
+    /// When the socket was last empty.
     emptied: Instant,
-    /// When something came, last.
+    /// When a datagram last arrived.
     heard: Option<Instant>,
 }
 
 impl Inner {
-    /// A bound socket, and the buffers that the system gave it.
+    /// A bound socket, with the sizes of its buffers: receive, send.
     pub(super) fn new(
         socket: UdpSocket,
         (via, v6, port): (Via, bool, u16),
@@ -85,12 +85,12 @@ impl Inner {
         Self { socket, via, v6, port, receive_buffer, send_buffer, drops, receiving }
     }
 
-    /// Datagrams dropped by the kernel for want of room, about.
+    /// Approximate number of datagrams that the kernel dropped for lack of room.
     pub(super) fn drops(&self) -> u64 {
         self.drops.load(Ordering::Relaxed)
     }
 
-    /// How long nothing has come in.
+    /// The time since the last datagram; `Duration::MAX` if none has arrived.
     pub(super) fn silent_for(&self) -> Duration {
         self.receiving().heard.map_or(Duration::MAX, |at| at.elapsed())
     }
@@ -102,7 +102,7 @@ impl Inner {
     /// Receives a batch; see [`super::socket::Socket::receive`].
     ///
     /// # Errors
-    /// What the system says, `WouldBlock` when nothing is waiting.
+    /// The system's error; `WouldBlock` if nothing is waiting.
     pub(super) fn receive(
         &self,
         arena: &mut Arena,
@@ -128,7 +128,8 @@ impl Inner {
             let bytes = &mut room[..message.len];
             let segment = if message.segment == 0 { bytes.len() } else { message.segment };
             if let Some(drops) = message.drops {
-                // The kernel counts what it has put together as one: those dropped were much like this.
+                // The kernel counts a coalesced message as one drop. The dropped ones were probably like this
+                // one.
                 let alike = bytes.len().div_ceil(segment.max(1)).max(1) as u64;
                 let dropped = u64::from(drops.wrapping_sub(receiving.drops_seen)) * alike;
                 self.drops.fetch_add(dropped, Ordering::Relaxed);
@@ -155,9 +156,9 @@ impl Inner {
     }
 }
 
-/// How long a datagram has waited that the kernel took at `arrived`. The clock may have been set
-/// meanwhile, to any time; but what waits came after the socket was last found empty, `longest` ago by
-/// a clock that nobody sets.
+/// How long a datagram has waited that the kernel received at `arrived`. The clock may have been set
+/// meanwhile. But the datagram came after the socket was last found empty, `longest` ago by the monotonic
+/// clock.
 fn waited(arrived: SystemTime, now: SystemTime, longest: Duration) -> Duration {
     now.duration_since(arrived).unwrap_or_default().min(longest)
 }

@@ -1,5 +1,5 @@
-//! One UDP socket with everything it should have: buffers, path MTU rules, GRO, the drop count,
-//! memberships; and receiving a batch from it.
+//! One UDP socket with all its options: buffers, path MTU discovery, GRO, the drop counter, memberships. Receives
+//! batches from it.
 
 use super::destination::{AddressKind, Destination};
 use super::features::Features;
@@ -17,31 +17,31 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Socket buffers asked for, each way: a tenth of a second at 640 Mbit/s. The system may give less.
+/// Requested socket buffers in each direction: a tenth of a second at 640 Mbit/s. The system may grant less.
 const BUFFER_BYTES: usize = 8 << 20;
 
-/// What a [`Socket`] is for.
+/// The purpose of a [`Socket`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// Shares a well-known port with other programs and joins groups.
     Group,
     /// Has a port of its own.
     Own,
-    /// Has a port beside others of this process, which let it in.
+    /// Shares a port with other sockets of this process.
     Beside,
 }
 
-/// A non-blocking UDP socket of one family, as one session has it.
+/// A session's view of a non-blocking UDP socket of one family.
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) inner: Arc<Inner>,
-    /// Registered for writability as well, since a send would have blocked.
+    /// Whether it is registered for writability too, because a send would have blocked.
     pub(super) blocked: bool,
-    /// The session's poll reports it.
+    /// Whether the session's poll reports it.
     pub(super) registered: bool,
     /// Drops before the session had it.
     drops_before: u64,
-    /// The session's part in a port that others have too.
+    /// The session's membership of a shared port.
     pub(super) share: Option<Member>,
 }
 
@@ -54,7 +54,7 @@ impl Deref for Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // With the last one, the kernel forgets all by itself.
+        // Other sessions may keep the socket open. Leave the groups that none of them wants.
         for (group, index) in self.share.iter().flat_map(Member::forget) {
             self.leave_by(group, index);
         }
@@ -62,32 +62,33 @@ impl Drop for Socket {
 }
 
 impl Socket {
-    /// One that a session has from now on.
+    /// The view of a session that starts to use the socket.
     pub(super) fn new(inner: Arc<Inner>) -> Self {
         let drops_before = inner.drops();
         Self { inner, blocked: false, registered: false, drops_before, share: None }
     }
 
-    /// Datagrams dropped by the kernel for want of room since the session has it, about.
+    /// Approximate number of datagrams that the kernel dropped for lack of room since the session uses the
+    /// socket.
     pub(super) fn drops(&self) -> u64 {
         self.inner.drops() - self.drops_before
     }
 
-    /// Whether this session is to receive from it.
+    /// Whether this session receives from it.
     pub(super) fn receives(&self) -> bool {
         self.share.as_ref().is_none_or(Member::receives)
     }
 
-    /// How long nothing has come in.
+    /// The time since the last datagram; `Duration::MAX` if none has arrived.
     pub(super) fn silent_for(&self) -> Duration {
         self.inner.silent_for()
     }
 
-    /// Opens a socket bound to `port` (0: any) of `address` (none: of all the machine's). Clears
-    /// features that the kernel lacks.
+    /// Opens a socket bound to `port` (0: any) of `address` (`None`: of every address). Clears features that
+    /// the kernel lacks.
     ///
     /// # Errors
-    /// When the family is not available or the port is taken; see [`is_unavailable`].
+    /// If the family is not available or the port is taken; see [`is_unavailable`].
     pub(super) fn open(
         v6: bool,
         address: Option<IpAddr>,
@@ -102,8 +103,8 @@ impl Socket {
             socket.set_only_v6(true)?;
         }
         if role != Role::Own {
-            // Several programs share the port, and all get the group's datagrams. SO_REUSEPORT would deal
-            // them out instead.
+            // With SO_REUSEADDR, every program that shares the port receives all datagrams of the group.
+            // SO_REUSEPORT would distribute them among the programs.
             socket.set_reuse_address(true)?;
         }
         let receive_buffer = ask_receive_buffer(&socket);
@@ -119,18 +120,18 @@ impl Socket {
         Ok(Self::new(Arc::new(Inner::new(socket, (via, v6, port), [receive_buffer, send_buffer]))))
     }
 
-    /// Makes what is sent to `destination` leave by `interface`. `ttl` is for multicast; plain
-    /// datagrams keep the system's, since repairs may go further than the group.
+    /// Directs datagrams for `destination` through `interface`. `ttl` applies to multicast. Unicast datagrams
+    /// keep the system's value, because repairs may have to go further than the group.
     ///
     /// # Errors
-    /// When the interface has gone.
+    /// If the interface is gone.
     pub(super) fn aim(&self, interface: &Interface, destination: &Destination, ttl: u8) -> io::Result<()> {
         let socket = SockRef::from(&self.socket);
         match destination.kind {
             AddressKind::Multicast if self.v6 => {
                 socket.set_multicast_if_v6(interface.index)?;
                 socket.set_multicast_hops_v6(u32::from(ttl))?;
-                // Receivers on this machine are receivers like others.
+                // Receivers on this machine count like others.
                 socket.set_multicast_loop_v6(true)
             }
             AddressKind::Multicast => {
@@ -142,18 +143,18 @@ impl Socket {
                 self.socket.set_broadcast(true)?;
                 self.unicast_by(interface)
             }
-            // Only against the routes is the interface forced, because that holds for the answers
-            // to devices elsewhere as well.
+            // The interface is forced only if the routes choose another one, because the option then
+            // applies to answers to other devices too.
             AddressKind::Unicast if routed_by(interface, destination) => Ok(()),
             AddressKind::Unicast => self.unicast_by(interface),
         }
     }
 
-    /// Leaves `group` on the interface if it was joined, and joins it, which makes the kernel
-    /// report the membership (IGMP, MLD) once more.
+    /// Leaves `group` on the interface if it was joined, and joins it, so that the kernel reports the
+    /// membership (IGMP, MLD) again.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     pub(super) fn join(&self, group: IpAddr, interface: &Interface) -> io::Result<()> {
         if self.share.as_ref().is_some_and(|share| !share.wants(group, interface, self)) {
             return Ok(());
@@ -162,7 +163,7 @@ impl Socket {
         let joined = match group {
             IpAddr::V4(group) => {
                 let by = InterfaceIndexOrAddress::Index(interface.index);
-                // Not a member yet, most often.
+                // Usually fails, because the socket is not a member yet.
                 let _ = socket.leave_multicast_v4_n(&group, &by);
                 socket.join_multicast_v4_n(&group, &by)
             }
@@ -172,7 +173,7 @@ impl Socket {
             }
         };
         match joined {
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse => Ok(()), // a member already
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => Ok(()), // already a member
             other => other,
         }
     }
@@ -186,19 +187,18 @@ impl Socket {
 
     fn leave_by(&self, group: IpAddr, index: u32) {
         let socket = SockRef::from(&self.socket);
-        // The interface has gone, most often, and with it what could be left there.
+        // Usually fails, because the interface is gone and the membership with it.
         let _ = match group {
             IpAddr::V4(group) => socket.leave_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(index)),
             IpAddr::V6(group) => socket.leave_multicast_v6(&group, index),
         };
     }
 
-    /// Receives a batch into `arena` and hands each datagram to `sink`; those longer than
-    /// `MAX_DATAGRAM` are left out. Returns how many came, at least one, and whether more seem to
-    /// be waiting.
+    /// Receives a batch into `arena`, and passes each datagram to `sink`, except those longer than
+    /// `MAX_DATAGRAM`. Returns how many arrived, at least one, and whether more may be waiting.
     ///
     /// # Errors
-    /// What the system says, `WouldBlock` when nothing is waiting.
+    /// The system's error; `WouldBlock` if nothing is waiting.
     pub(super) fn receive(
         &self,
         arena: &mut Arena,
@@ -250,16 +250,16 @@ fn routed_by(interface: &Interface, destination: &Destination) -> bool {
     })
 }
 
-/// Asks for receive room, and returns the bytes that the kernel gave.
+/// Requests the receive buffer, and returns how many bytes the kernel granted.
 fn ask_receive_buffer(socket: &socket2::Socket) -> usize {
-    // Root may go over the system's limit; others get what it allows.
+    // Root may exceed the system's limit. Other users get at most the limit.
     if sys::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER_BYTES as i32).is_err() {
         let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
     }
     usable(socket.recv_buffer_size())
 }
 
-/// The same for sending.
+/// Requests the send buffer, and returns how many bytes the kernel granted.
 fn ask_send_buffer(socket: &socket2::Socket) -> usize {
     if sys::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, BUFFER_BYTES as i32).is_err() {
         let _ = socket.set_send_buffer_size(BUFFER_BYTES);
@@ -267,14 +267,14 @@ fn ask_send_buffer(socket: &socket2::Socket) -> usize {
     usable(socket.send_buffer_size())
 }
 
-/// The kernel doubles the figure for its own bookkeeping, and reports the double.
+/// The usable part of a reported buffer size. The kernel doubles the requested size for its own bookkeeping, and
+/// reports the doubled size.
 fn usable(told: io::Result<usize>) -> usize {
     told.unwrap_or(0) / 2
 }
 
-/// Sets "don't fragment" and takes the interface's MTU for the limit. What routers say of the path
-/// is ignored on purpose (PROBE): one path with a small MTU, or a forged ICMP message, must not
-/// stop the others.
+/// Sets "don't fragment", with the interface's MTU as the limit. The kernel is told to ignore what routers report
+/// about the path (PROBE): one path with a small MTU, or a forged ICMP message, must not affect the other paths.
 fn never_fragment(socket: &socket2::Socket, v6: bool) -> io::Result<()> {
     let fd = socket.as_fd();
     if v6 {
@@ -285,18 +285,20 @@ fn never_fragment(socket: &socket2::Socket, v6: bool) -> io::Result<()> {
     }
 }
 
-/// What makes it better and may be lacking: only joined groups, GRO, the count of drops, times of arrival.
+/// Sets options that the kernel may lack: delivery from joined groups only, GRO, the drop counter, arrival times.
+/// Clears `features.gro` if the kernel lacks GRO.
 fn tune(socket: &socket2::Socket, v6: bool, role: Role, features: &mut Features) {
     let fd = socket.as_fd();
     if role == Role::Group {
-        // Otherwise groups that other programs joined come in as well. Older kernels lack it for
-        // IPv6 (before 4.20); what comes in then is dropped as foreign, later.
+        // Otherwise the socket also receives datagrams of groups that other programs have joined. Kernels
+        // before 4.20 lack the option for IPv6. There, the protocol discards such datagrams.
         let _ = if v6 { socket.set_multicast_all_v6(false) } else { socket.set_multicast_all_v4(false) };
     }
     if features.gro && sys::set_int(fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_err() {
         features.gro = false;
     }
-    // Without these, drops are not counted, and what waits for us is taken to be on its way.
+    // Without SO_RXQ_OVFL, drops are not counted. Without SO_TIMESTAMPNS, the time that a datagram waits in the
+    // socket counts as time on the network.
     let _ = sys::set_int(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
     let _ = sys::set_int(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
 }

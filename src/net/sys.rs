@@ -1,10 +1,9 @@
-//! The system calls of the network: gathering sends with `UDP_SEGMENT` or `sendmmsg`, `recvmmsg`
-//! with `UDP_GRO`, and the socket options that `socket2` does not have. All of `net`'s `unsafe` is
-//! here, and nothing else is: who sends what, and what a refusal means, is decided above.
+//! The system calls of the network: gathering sends with `UDP_SEGMENT` or `sendmmsg`, `recvmmsg` with `UDP_GRO`,
+//! and the socket options that `socket2` does not have. All `unsafe` code of `net` is here, and nothing else: the
+//! callers decide what to send and what an error means.
 //!
-//! What the callers may rely on: every function is safe to call with any arguments; a wrong
-//! argument makes the kernel answer with an error. Bytes of the mapped source
-//! ([`Body::Raw`]) are named in an `iovec` and looked at by the kernel only.
+//! Every function is safe to call with any arguments: for a wrong argument the kernel returns an error. Bytes of
+//! the mapped source ([`Body::Raw`]) appear only in an `iovec`, and only the kernel reads them.
 #![allow(unsafe_code)]
 
 use super::{Body, MAX_BATCH, Segment};
@@ -19,7 +18,7 @@ use std::time::{Duration, SystemTime};
 
 const NO_IOVEC: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
 
-/// The part of a segment behind its head, as the kernel wants it.
+/// The body of a segment as an iovec.
 fn body_iovec(body: &Body<'_>) -> libc::iovec {
     match body {
         Body::None => NO_IOVEC,
@@ -37,14 +36,14 @@ fn empty_message() -> libc::msghdr {
     unsafe { mem::zeroed() }
 }
 
-/// A message to `to` that gathers `iovecs`. The pointers in it are good for as long as both live.
+/// A message to `to` that gathers `iovecs`. Its pointers are valid as long as both live.
 fn message_to(to: &SockAddr, iovecs: &mut [libc::iovec]) -> libc::msghdr {
     let mut message = empty_message();
-    // The kernel only reads the address; the field is mutable for the sake of recvmsg.
+    // The kernel only reads the address. The field is mutable because recvmsg(2) uses the same struct.
     message.msg_name = to.as_ptr().cast_mut().cast::<c_void>();
     message.msg_namelen = to.len();
     message.msg_iov = iovecs.as_mut_ptr();
-    // The type is usize or int, depending on the C library; there are few of them.
+    // The type is usize or int, depending on the C library. Both can hold the number of iovecs.
     message.msg_iovlen = iovecs.len() as _;
     message
 }
@@ -53,8 +52,8 @@ fn send_message(fd: BorrowedFd<'_>, message: &libc::msghdr) -> io::Result<()> {
     loop {
         // SAFETY: the message came from `message_to` (and perhaps got a control buffer) in a
         // caller whose address, iovecs and buffers are still alive. The iovecs name slices that
-        // are borrowed for the call, or raw bytes of a mapping: if those have gone, the kernel
-        // answers EFAULT, and it never writes to any of them.
+        // are borrowed for the call, or raw bytes of a mapping: if those are gone, the kernel
+        // returns EFAULT. It never writes to any of them.
         let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), message, 0) };
         if sent >= 0 {
             return Ok(());
@@ -69,12 +68,12 @@ fn send_message(fd: BorrowedFd<'_>, message: &libc::msghdr) -> io::Result<()> {
 /// Sets a socket option that is an int.
 ///
 /// # Errors
-/// What setsockopt(2) says.
+/// The error of setsockopt(2).
 pub fn set_int(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     set(fd, level, name, &value)
 }
 
-/// `T` is a plain C struct or integer whose padding, if any, the kernel does not mind.
+/// Sets a socket option. `T` is a plain C struct or integer. The kernel ignores its padding, if it has any.
 fn set<T: Copy>(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io::Result<()> {
     // SAFETY: pointer and length describe `value`, which outlives the call and is only read.
     let result = unsafe {
@@ -92,12 +91,12 @@ fn set<T: Copy>(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io:
 /// Most messages that one [`receive_many`] takes.
 pub const MAX_RECEIVE: usize = 64;
 
-/// Room for control messages, aligned as the kernel wants: UDP_GRO and SO_RXQ_OVFL take 24
-/// bytes each on 64-bit machines, a time 32.
+/// Room for control messages, with the alignment that the kernel requires: UDP_GRO and SO_RXQ_OVFL take 24 bytes
+/// each on 64-bit machines, a time stamp 32.
 const CONTROL_WORDS: usize = 12;
 type Control = [u64; CONTROL_WORDS];
 
-/// The iovecs of a batch, two a segment.
+/// The iovecs of a batch, two for each segment.
 type Gathered = [libc::iovec; 2 * MAX_BATCH];
 
 fn gather(segments: &[Segment<'_>]) -> Gathered {
@@ -109,11 +108,11 @@ fn gather(segments: &[Segment<'_>]) -> Gathered {
     iovecs
 }
 
-/// Sends the segments (at most [`MAX_BATCH`]; the rest is left out) by one sendmsg(2), which
-/// the kernel or the network card cuts into datagrams of `size` bytes.
+/// Sends the segments (at most [`MAX_BATCH`]; the rest is left out) with one sendmsg(2). The kernel or the network
+/// card cuts them into datagrams of `size` bytes.
 ///
 /// # Errors
-/// What the kernel says; then nothing was sent.
+/// The kernel's error; then nothing was sent.
 pub fn send_segmented(
     fd: BorrowedFd<'_>,
     to: &SockAddr,
@@ -126,8 +125,8 @@ pub fn send_segmented(
     let mut control: Control = [0; CONTROL_WORDS];
     message.msg_control = control.as_mut_ptr().cast::<c_void>();
     // SAFETY: CMSG_SPACE and CMSG_LEN only compute. The control buffer is larger than the
-    // space of one u16, so that CMSG_FIRSTHDR points into it, aligned for a cmsghdr, with
-    // room for the u16 behind the header.
+    // space of one u16, so CMSG_FIRSTHDR points into it, aligned for a cmsghdr, with room for
+    // the u16 behind the header.
     unsafe {
         message.msg_controllen = libc::CMSG_SPACE(mem::size_of::<u16>() as u32) as _;
         let header = libc::CMSG_FIRSTHDR(&raw const message);
@@ -139,11 +138,11 @@ pub fn send_segmented(
     send_message(fd, &message)
 }
 
-/// Sends the segments, at most [`MAX_BATCH`], one datagram each, by one sendmmsg(2). Returns
-/// how many were sent, at least one.
+/// Sends the segments, at most [`MAX_BATCH`], one datagram each, with one sendmmsg(2). Returns how many were sent,
+/// at least one.
 ///
 /// # Errors
-/// What the kernel says to the first.
+/// The kernel's error for the first segment.
 pub fn send_many(fd: BorrowedFd<'_>, to: &SockAddr, segments: &[Segment<'_>]) -> io::Result<usize> {
     let count = segments.len().min(MAX_BATCH);
     let mut iovecs = gather(segments);
@@ -165,29 +164,29 @@ pub fn send_many(fd: BorrowedFd<'_>, to: &SockAddr, segments: &[Segment<'_>]) ->
     }
 }
 
-/// What one message of [`receive_many`] brought.
+/// One message of [`receive_many`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Received {
-    /// Its sender; none if the kernel named none that is an IP address.
+    /// Its sender; `None` if the kernel gave no IP address.
     pub from: Option<SocketAddr>,
     /// Bytes in its buffer.
     pub len: usize,
-    /// Length of the datagrams that the kernel put together in it (the last may be shorter);
-    /// 0 if it is one datagram.
+    /// Length of the datagrams that the kernel coalesced in it (the last one may be shorter); 0 if it is one
+    /// datagram.
     pub segment: usize,
-    /// It was longer than its buffer.
+    /// Whether it was longer than its buffer.
     pub truncated: bool,
-    /// The socket's count of datagrams dropped for want of room, if the kernel told.
+    /// The socket's counter of datagrams dropped for lack of room, if the kernel gave it.
     pub drops: Option<u32>,
-    /// When the kernel took it (the first of those put together) from the network, if it told.
+    /// When the kernel received it (the first one, if coalesced) from the network, if it reported that.
     pub arrived: Option<SystemTime>,
 }
 
-/// Receives messages that are waiting, at most `out.len()` and [`MAX_RECEIVE`], by one
-/// recvmmsg(2). Message i lies in `buffer` from `i * each` on. Returns how many.
+/// Receives waiting messages, at most `out.len()` and [`MAX_RECEIVE`], with one recvmmsg(2). Message i is in
+/// `buffer` from `i * each` on. Returns how many there were.
 ///
 /// # Errors
-/// What the kernel says, `WouldBlock` if none is waiting.
+/// The kernel's error; `WouldBlock` if none is waiting.
 pub fn receive_many(
     fd: BorrowedFd<'_>,
     buffer: &mut [u8],
@@ -242,7 +241,7 @@ pub fn receive_many(
     for ((out, message), name) in out.iter_mut().zip(&messages).zip(names).take(received) {
         let header = &message.msg_hdr;
         // SAFETY: the kernel has written an address of this length into the storage, which
-        // was all zeros; it never reports more than the storage has.
+        // was all zeros. It never reports a length greater than the storage's.
         let from = unsafe { SockAddr::new(name, header.msg_namelen) }.as_socket();
         *out = Received {
             from,
@@ -255,12 +254,11 @@ pub fn receive_many(
     Ok(received)
 }
 
-/// Reads the control messages that the kernel has put into the message's control buffer,
-/// which is still alive.
+/// Reads the control messages that the kernel has written into the message's control buffer, which is still alive.
 fn read_control(header: &libc::msghdr, out: &mut Received) {
     // SAFETY: msg_control and msg_controllen describe what the kernel has written, and the
-    // CMSG macros stay within it: every header they yield lies in it whole, and so do the
-    // bytes of each kind that is read, which the length checks make sure of.
+    // CMSG macros stay within it: every header that they return lies wholly in it. The length
+    // checks ensure the same for the data that is read.
     unsafe {
         let wanted = libc::CMSG_LEN(4) as usize;
         let mut control = libc::CMSG_FIRSTHDR(header);
@@ -290,16 +288,16 @@ fn read_control(header: &libc::msghdr, out: &mut Received) {
     }
 }
 
-/// The kernel's real time as ours; none if it is before 1970 or not a time.
+/// Converts the kernel's real time; `None` if it is before 1970 or invalid.
 fn system_time(at: &libc::timespec) -> Option<SystemTime> {
     let (secs, nanos) = (u64::try_from(at.tv_sec).ok()?, u32::try_from(at.tv_nsec).ok()?);
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(secs) + Duration::from_nanos(nanos.into()))
 }
 
-/// Chooses the interface (and the source address) of IPv4 multicast by its index.
+/// Sets the interface (and the source address) of IPv4 multicast by its index.
 ///
 /// # Errors
-/// When there is no such interface.
+/// If there is no such interface.
 pub fn set_multicast_interface_v4(fd: BorrowedFd<'_>, index: u32, source: Ipv4Addr) -> io::Result<()> {
     let request = libc::ip_mreqn {
         imr_multiaddr: libc::in_addr { s_addr: 0 },
@@ -309,10 +307,10 @@ pub fn set_multicast_interface_v4(fd: BorrowedFd<'_>, index: u32, source: Ipv4Ad
     set(fd, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &request)
 }
 
-/// Chooses the interface of datagrams that are not multicast.
+/// Sets the interface of unicast and broadcast datagrams.
 ///
 /// # Errors
-/// When there is no such interface.
+/// If there is no such interface.
 pub fn set_unicast_interface(fd: BorrowedFd<'_>, v6: bool, index: u32) -> io::Result<()> {
     let index = c_int::from_ne_bytes(index.to_be_bytes());
     if v6 {
@@ -322,14 +320,14 @@ pub fn set_unicast_interface(fd: BorrowedFd<'_>, v6: bool, index: u32) -> io::Re
     }
 }
 
-/// The MTU of the interface called `name`, in bytes.
+/// The MTU of the interface called `name`, in bytes; `None` if it cannot be determined.
 pub fn interface_mtu(name: &str) -> Option<u32> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
         .or_else(|_| UdpSocket::bind((std::net::Ipv6Addr::LOCALHOST, 0)))
         .ok()?;
     // SAFETY: an ifreq is a name and a union of plain C types, valid when all zeros.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
-    // One less than the room, which keeps the zero at the end.
+    // The name must be shorter than the field, so that the zero at its end remains.
     if name.len() >= request.ifr_name.len() {
         return None;
     }
@@ -337,7 +335,7 @@ pub fn interface_mtu(name: &str) -> Option<u32> {
         *to = libc::c_char::from_ne_bytes([from]);
     }
     // SAFETY: SIOCGIFMTU reads the zero-terminated name of the ifreq, which is alive, and
-    // writes the int `ifru_mtu`, which is read only after it said that it did.
+    // writes the int `ifru_mtu`, which is read only after the call has succeeded.
     let mtu = unsafe {
         if libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU as _, &raw mut request) != 0 {
             return None;

@@ -1,6 +1,6 @@
-//! Sends a batch by the fastest way that the kernel accepts: `UDP_SEGMENT`, else `sendmmsg`. Segmentation
-//! is tried while running, because support depends on the kernel, the driver and the route, and no option
-//! tells of all three.
+//! Sends a batch by the fastest method that the kernel supports: `UDP_SEGMENT`, else `sendmmsg`. Segmentation is
+//! tried while running, because support depends on the kernel, the driver and the route, and no option reports all
+//! three.
 
 use super::features::Features;
 use super::{Segment, sys};
@@ -12,8 +12,8 @@ use std::os::fd::AsFd;
 /// Most bytes of one segmented send: an IP packet of 65,535 less the headers of IPv6 and UDP.
 const MAX_SEGMENTED: usize = 65_535 - 40 - 8;
 
-/// Sends segments until all are sent or one is refused. Returns how many were sent, and the
-/// refusal of the one after them. Switches a feature off if the batch goes through without it.
+/// Sends segments until all are sent or one is refused. Returns how many were sent, and the error for the next one.
+/// Switches segmentation off if the batch succeeds only without it.
 pub fn transmit(
     socket: &UdpSocket,
     to: &SockAddr,
@@ -30,7 +30,7 @@ pub fn transmit(
     (sent, None)
 }
 
-/// Sends the first few segments: at least one, or an error that belongs to the first.
+/// Sends the first few segments: at least one, or an error for the first one.
 fn some(
     socket: &UdpSocket,
     to: &SockAddr,
@@ -45,8 +45,8 @@ fn some(
         match sys::send_segmented(socket.as_fd(), to, &segments[..count], size) {
             Ok(()) => return Ok(count),
             Err(e) if may_be_unsupported(&e) => {
-                // The same errors have other causes too (a datagram longer than the MTU): only
-                // success without it shows that segmentation is what the kernel minds.
+                // These errors have other causes too (a datagram longer than the MTU). Only success without
+                // segmentation shows that segmentation was the cause.
                 let sent = sys::send_many(socket.as_fd(), to, &segments[..count])?;
                 features.gso = false;
                 return Ok(sent);
@@ -57,8 +57,8 @@ fn some(
     sys::send_many(socket.as_fd(), to, segments)
 }
 
-/// How many of the first segments one segmented send may take: equally long, but for the last,
-/// which may be shorter. Counted here, so that a caller's mistake cannot cut datagrams wrongly.
+/// How many of the first segments one segmented send may take: all of the same length, but the last may be
+/// shorter. Counted here, so that a caller's mistake cannot cut datagrams wrongly.
 fn run(segments: &[Segment<'_>], size: usize) -> usize {
     if size == 0 {
         return 1;
@@ -69,7 +69,7 @@ fn run(segments: &[Segment<'_>], size: usize) -> usize {
     equal + usize::from(shorter)
 }
 
-/// Errors by which a kernel, a driver or a route says that it cannot segment.
+/// Errors that may mean that a kernel, a driver or a route cannot segment.
 fn may_be_unsupported(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::ENOPROTOOPT | libc::EOPNOTSUPP))
 }
