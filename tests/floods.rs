@@ -8,6 +8,7 @@ mod support;
 
 use mcp::crypto::derive::Secret;
 use mcp::crypto::group::GroupKey;
+use mcp::crypto::primitives::REAL;
 use mcp::protocol::packet_protection::{Found, ReceiverSide, find};
 use mcp::units::{ChannelId, Cookie, DeviceId};
 use mcp::wire::{
@@ -163,9 +164,9 @@ fn naks(group: SocketAddrV4, stop: &AtomicBool, count: &AtomicU64) {
             let Ok(head) = wire::head(bytes) else { continue };
             match &mut member {
                 None => {
-                    if let Some(Found { announce, .. }) = find(&[secret()], &head, bytes) {
+                    if let Some(Found { announce, .. }) = find(REAL, &[secret()], &head, bytes) {
                         let session = head.header.session;
-                        let side = ReceiverSide::new(session, &announce, Some(&secret()), [44; 32]);
+                        let side = ReceiverSide::new(REAL, session, &announce, Some(&secret()), [44; 32]);
                         member = side.map(|side| (side, from, head.header));
                     }
                 }

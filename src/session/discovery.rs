@@ -5,6 +5,7 @@ use super::events::{Events, Weigh, Weight};
 use super::handle::{Desk, Part, Running};
 use super::listening::Listening;
 use crate::crypto::group::GroupKeys;
+use crate::crypto::primitives::REAL;
 use crate::engine::run::RunError;
 use crate::engine::{Engine, Jobs};
 use crate::limits::DEFAULT_PORT;
@@ -112,6 +113,7 @@ impl Discovery {
         let config = DiscoveryConfig {
             groups: listening.groups,
             group_keys: self.group_keys.iter().flat_map(GroupKeys::secrets).cloned().collect(),
+            primitives: REAL,
             trust: self.trust,
         };
         let machine = Machine::new(config, desk.host.now());

@@ -7,8 +7,6 @@ use super::hostile::{self, Hostile};
 use super::node::{Actor, JobDelay, Node, SimJobs, SimNet, Work};
 use super::scenario::{DevicePlan, Scenario};
 use super::store::{SimStore, StoreClock};
-use crate::crypto::agree;
-use crate::crypto::sign::sham;
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job, run_store_job};
 use crate::engine::{Egress, Engine, EngineError, Step, Stream};
 use crate::fec::{Likely, PlanCache};
@@ -20,6 +18,7 @@ use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig};
 use crate::protocol::trust::Trust;
 use crate::session::EgressBudget;
+use crate::sim::sham;
 use crate::storage::{Earlier, Source};
 use crate::store::SharedStore;
 use crate::task::{Task, TaskOptions};
@@ -111,7 +110,7 @@ fn job_delay<J>(seed: u64, most: Duration) -> JobDelay<J> {
 }
 
 /// Random bytes for a key.
-fn random_bytes(seed: u64) -> [u8; 32] {
+pub(super) fn random_bytes(seed: u64) -> [u8; 32] {
     let mut bytes = [0; 32];
     fastrand::Rng::with_seed(seed).fill(&mut bytes);
     bytes
@@ -130,7 +129,7 @@ pub fn sender(
 ) -> (SimActor, Ledger) {
     let layout = scenario.layout;
     let task = Task { options: TaskOptions { expected: scenario.expected }, ..Task::copy(TASK, NAME) };
-    let who = (sham::signing_key(1), agree::sham::random(work_seed), counter);
+    let who = (sham::signing_key(1), random_bytes(work_seed), counter);
     let config = SenderConfig {
         rendezvous: vec![RENDEZVOUS],
         rate: scenario.rate_mode(),
@@ -199,6 +198,7 @@ pub fn receiver(
     let config = ReceiverConfig {
         timeout: plan.timeout,
         buffer_bytes,
+        primitives: sham::SHAM,
         group_keys: grouped.then(hostile::group_key).into_iter().collect(),
         trust: Trust { pinned, ..Trust::anybody() },
         ..ReceiverConfig::new(device, vec![DATA, RENDEZVOUS], (seed, random_bytes(seed)))

@@ -28,6 +28,7 @@ pub mod pages;
 pub mod planned;
 pub mod runner;
 pub mod scenario;
+pub mod sham;
 pub mod shape;
 pub mod store;
 pub mod totals;

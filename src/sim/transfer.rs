@@ -14,7 +14,6 @@ use super::scenario::Scenario;
 use super::store::StoreClock;
 use super::totals::{Measured, MeasuredDevice, Totals};
 use super::world::{Director, Pace, World};
-use crate::crypto::sign::sham;
 use crate::fec::{Likely, PlanCache};
 use crate::protocol::Control;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, SenderEvent, SenderOutcome};
@@ -137,8 +136,6 @@ fn seconds(at: Time) -> String {
 
 impl<'a, 't> Transfer<'a, 't> {
     fn new(scenario: &'a Scenario, trace: Option<Trace<'t>>) -> Self {
-        // Thousands of devices verify signatures on one thread here.
-        sham::allow();
         let mut rng = fastrand::Rng::with_seed(scenario.seed);
         let mut object = vec![0; scenario.layout.object_size() as usize];
         rng.fill(&mut object);

@@ -1,6 +1,7 @@
 //! Sends noise and damaged datagrams to every port of running processes, and forged announces.
 
 use mcp::crypto::derive::Secret;
+use mcp::crypto::primitives::REAL;
 use mcp::crypto::sign::SigningKey;
 use mcp::limits::WIRE_VERSION;
 use mcp::protocol::packet_protection::{Found, ReceiverSide, SenderSide, find};
@@ -67,9 +68,9 @@ pub fn forge_symbols(group: Ipv4Addr, port: u16, key: &Secret, stop: &AtomicBool
         let datagram = &mut heard[..n];
         let Ok(head) = wire::head(datagram) else { continue };
         let Some(side) = &mut member else {
-            if let Some(Found { announce, group_key: Some(at) }) = find(&groups, &head, datagram) {
+            if let Some(Found { announce, group_key: Some(at) }) = find(REAL, &groups, &head, datagram) {
                 let random = [3; 32];
-                member = ReceiverSide::new(head.header.session, &announce, Some(&groups[at]), random);
+                member = ReceiverSide::new(REAL, head.header.session, &announce, Some(&groups[at]), random);
             }
             continue;
         };

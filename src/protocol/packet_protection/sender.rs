@@ -56,10 +56,10 @@ impl SenderSide {
         suite: Suite,
         group: Option<&Secret>,
     ) -> Self {
-        let agreement = Agreement::derived(random, context::AGREEMENT);
+        let secret = Secret::new(random);
+        let agreement = Agreement::new(signing_key.primitives(), secret.derive(context::AGREEMENT, &[]));
         let session = session_id(&signing_key.public(), &agreement.public(), counter);
         let membership = Membership::new(group, suite, session, &signing_key.public());
-        let secret = Secret::new(random);
         let cookies = secret.derive(context::COOKIE, &[]);
         let transcript = Transcript::default();
         Self { session, counter, signing_key, agreement, suite, membership, secret, cookies, transcript }
@@ -90,7 +90,7 @@ impl SenderSide {
 
     /// What devices need to agree with it.
     #[must_use]
-    pub fn agreement(&self) -> AgreementKey {
+    pub const fn agreement(&self) -> AgreementKey {
         self.agreement.public()
     }
 

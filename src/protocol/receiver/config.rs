@@ -1,6 +1,7 @@
 //! What the surface tells a receiver.
 
 use crate::crypto::derive::Secret;
+use crate::crypto::primitives::{Primitives, REAL};
 use crate::limits::RECEIVER_BUFFER_BYTES;
 use crate::protocol::trust::Trust;
 use crate::units::{DeviceId, SessionId};
@@ -27,6 +28,8 @@ pub struct ReceiverConfig {
     /// Random bytes, drawn for this run: what the device's half of each agreement comes from. They tell one
     /// run of a device from another.
     pub agreement: [u8; 32],
+    /// What checks signatures and agrees on keys.
+    pub primitives: &'static dyn Primitives,
     /// Group keys to try. If there are any, only sessions sealed with one of them are taken.
     pub group_keys: Vec<Secret>,
     /// Whom files are taken from.
@@ -54,6 +57,7 @@ impl ReceiverConfig {
             only: None,
             buffer_bytes: RECEIVER_BUFFER_BYTES,
             agreement,
+            primitives: REAL,
             group_keys: Vec::new(),
             trust: Trust::anybody(),
             wanted: None,
