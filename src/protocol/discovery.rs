@@ -218,8 +218,8 @@ impl Machine for Discovery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::packet_protection::fakes::FakeSender;
     use crate::protocol::trust::Strangers;
+    use crate::sim::fakes::FakeSender;
     use crate::sim::sham::{self, SHAM};
     use crate::units::{ChannelId, Via};
     use crate::wire::Message;

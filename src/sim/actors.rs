@@ -27,7 +27,7 @@ use crate::units::{Counter, DeviceId, Rate, TaskId};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The group for data.
 pub(super) const DATA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)), 7417);
@@ -167,7 +167,9 @@ pub fn sender(
     let stream = Stream { session, layout, source, seal: machine.symbol_seal() };
     let engine = Engine::new(machine, net, SimJobs::new(WORKERS, work), Some(stream)).with_egress(
         scenario.budget.map(|rate| {
-            let share = EgressBudget::new(Rate(rate)).virtual_share();
+            // Before the budget's own beginning: both begin at 0.
+            let start = Instant::now();
+            let share = EgressBudget::new(Rate(rate)).share(start);
             Box::new(share) as Box<dyn Egress>
         }),
     );

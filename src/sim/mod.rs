@@ -18,6 +18,7 @@ pub mod actors;
 pub mod checks;
 pub mod disk;
 pub mod disk_faults;
+pub mod fakes;
 pub mod faults;
 pub mod hostile;
 pub mod line;

@@ -2,8 +2,8 @@
 //! it says.
 
 use super::{
-    DeviceKeys, GroupIdentity, Membership, SymbolSeal, Transcript, announce_key, clear_len, encode,
-    group_identity, is_signed, open, seal, session_id, to_all, transcript,
+    DeviceKeys, GroupIdentity, Membership, Transcript, announce_key, clear_len, encode, group_identity,
+    is_signed, open, seal, session_id, to_all, transcript,
 };
 use crate::crypto::agree::Agreement;
 use crate::crypto::derive::Secret;
@@ -15,7 +15,6 @@ use crate::units::{AgreementKey, ChannelId, Cookie, SenderKey, SessionId, Suite}
 use crate::wire::{
     self, Announce, DecodeError, Head, Header, Join, Message, MessageKind, Protection, decode_body,
 };
-use std::sync::Arc;
 
 /// A session that was announced by whoever has this key.
 #[derive(Debug)]
@@ -209,14 +208,6 @@ impl ReceiverSide {
         self.own_channel = channel;
     }
 
-    /// What the group's symbols are sealed with, if they are: any member can forge them. For tests.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn symbols(&self) -> Option<SymbolSeal> {
-        let seals = self.membership.seals.as_ref()?;
-        Some(SymbolSeal { key: Arc::clone(&seals.stream), protection: Protection::Group(self.suite) })
-    }
-
     /// A join, with the cookie that the sender asked for.
     #[must_use]
     pub fn join(&self, header: Header, cookie: Cookie, join: Join) -> Vec<u8> {
@@ -224,7 +215,7 @@ impl ReceiverSide {
     }
 
     /// The same of a datagram that nothing protects yet.
-    pub(super) fn join_of(&self, header: Header, cookie: Cookie, plain: &[u8]) -> Vec<u8> {
+    pub(crate) fn join_of(&self, header: Header, cookie: Cookie, plain: &[u8]) -> Vec<u8> {
         let mut datagram = plain[..HEADER_LEN].to_vec();
         Protection::Join(self.suite).mark(&mut datagram);
         datagram.extend_from_slice(&self.agreement.0);
@@ -245,7 +236,7 @@ impl ReceiverSide {
     }
 
     /// The same of a datagram that nothing protects yet.
-    pub(super) fn for_sender(&self, mut datagram: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn for_sender(&self, mut datagram: Vec<u8>) -> Vec<u8> {
         let Ok(head) = wire::head(&datagram) else { return datagram };
         Protection::Device(self.suite).mark(&mut datagram);
         seal(&self.keys.up, head.header.packet_number.0, HEADER_LEN, &mut datagram);
@@ -349,8 +340,8 @@ impl ReceiverSide {
 #[cfg(test)]
 mod tests {
     use super::super::SenderSide;
-    use super::super::fakes::announce_of;
     use super::*;
+    use crate::sim::fakes::announce_of;
     use crate::sim::sham::{self, SHAM};
     use crate::units::{BlockIndex, Counter, Esi};
     use crate::wire::{PacketNumber, Symbol, encode_plain, head};

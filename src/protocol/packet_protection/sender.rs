@@ -26,12 +26,12 @@ pub struct SymbolSeal {
 /// See the module's description.
 #[derive(Debug)]
 pub struct SenderSide {
-    pub(super) session: SessionId,
+    pub(crate) session: SessionId,
     counter: Counter,
     signing_key: SigningKey,
     agreement: Agreement,
     suite: Suite,
-    pub(super) membership: Membership,
+    pub(crate) membership: Membership,
     secret: Secret,
     cookies: Secret,
     transcript: Transcript,
@@ -114,7 +114,7 @@ impl SenderSide {
     }
 
     /// The same of a datagram that nothing protects yet.
-    pub(super) fn for_all(&self, mut datagram: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn for_all(&self, mut datagram: Vec<u8>) -> Vec<u8> {
         let Ok(head) = wire::head(&datagram) else { return datagram };
         to_all(head.kind, self.membership.seals.as_ref().map(|_| self.suite)).mark(&mut datagram);
         if is_signed(head.kind) {
@@ -147,7 +147,7 @@ impl SenderSide {
     }
 
     /// The same of a datagram that nothing protects yet.
-    pub(super) fn for_one(&self, keys: &DeviceKeys, mut datagram: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn for_one(&self, keys: &DeviceKeys, mut datagram: Vec<u8>) -> Vec<u8> {
         let Ok(head) = wire::head(&datagram) else { return datagram };
         Protection::Device(self.suite).mark(&mut datagram);
         seal(&keys.down, head.header.packet_number.0, HEADER_LEN, &mut datagram);

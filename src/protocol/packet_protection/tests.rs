@@ -1,9 +1,9 @@
 //! What gets through, and what does not: with a group key and without.
 
-use super::fakes::{announce_of, any_join};
 use super::*;
 use crate::crypto::primitives::REAL;
 use crate::crypto::sign::{Purpose, SigningKey};
+use crate::sim::fakes::{announce_of, any_join};
 use crate::units::{BlockIndex, ChannelId, Cookie, DeviceId, Digest, Esi};
 use crate::wire::{
     self, Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Capabilities, HashPage, Header, Holdings,

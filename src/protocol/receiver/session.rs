@@ -361,7 +361,7 @@ impl ChannelLoss {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::packet_protection::fakes::FakeSender;
+    use crate::sim::fakes::FakeSender;
     use crate::sim::sham::SHAM;
     use crate::units::ChannelId;
 

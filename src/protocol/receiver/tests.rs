@@ -5,7 +5,7 @@ mod later;
 use super::*;
 use crate::layout::Layout;
 use crate::protocol::event::ReceiverOutcome;
-use crate::protocol::packet_protection::fakes::{FakeSender, any_admit};
+use crate::sim::fakes::{FakeSender, any_admit};
 use crate::sim::sham::{self, SHAM};
 use crate::units::{ChannelId, DeviceId, Esi, Via};
 use crate::wire::{self, Admit, Announce, Invitation, Object, Symbol};

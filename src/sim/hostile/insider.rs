@@ -2,9 +2,9 @@
 
 use super::actors::Means;
 use super::{Attack, group_key};
-use crate::protocol::packet_protection::fakes::{FakeDevice, any_join};
 use crate::protocol::packet_protection::find;
 use crate::sim::actors::device_id;
+use crate::sim::fakes::{FakeDevice, any_join};
 use crate::sim::network::{NodeId, address};
 use crate::sim::sham;
 use crate::time::Time;

@@ -4,10 +4,8 @@ use super::actors::Means;
 use super::{Attack, Heard, group_key, nobody, other_key};
 use crate::crypto::derive::Secret;
 use crate::limits::{HEADER_LEN, MAX_DATAGRAM, SIGNATURE_RESERVE, TAG_RESERVE};
-use crate::protocol::packet_protection::fakes::{
-    FakeDevice, FakeSender, any_join, any_report, moved_to_group,
-};
 use crate::sim::actors::{DATA, NAME, RENDEZVOUS, random_bytes};
+use crate::sim::fakes::{FakeDevice, FakeSender, any_join, any_report, moved_to_group};
 use crate::sim::network::address;
 use crate::sim::sham;
 use crate::units::{AgreementKey, BlockIndex, ChannelId, Cookie, DeviceId, Digest, Esi, SessionId};

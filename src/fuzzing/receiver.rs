@@ -10,10 +10,10 @@ use crate::limits::{
 };
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
-use crate::protocol::packet_protection::fakes::{FakeSender, any_admit};
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::{Control, Machine, Output, Payload};
 use crate::ranges::BitSet;
+use crate::sim::fakes::{FakeSender, any_admit};
 use crate::sim::sham::SHAM;
 use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, ChannelId, DeviceId, Digest, Esi, TaskId, Via};

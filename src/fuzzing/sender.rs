@@ -6,9 +6,9 @@ use crate::limits::{HEADER_LEN, MAX_CONTROL, MAX_JOBS, MAX_SUSPECTS, MAX_TRAILER
 use crate::pacing::RateMode;
 use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{SenderDone, SenderJob};
-use crate::protocol::packet_protection::fakes::{FakeDevice, any_join};
 use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig, SlowPolicy};
 use crate::protocol::{Control, Machine, Output, Payload, Transmit};
+use crate::sim::fakes::{FakeDevice, any_join};
 use crate::sim::sham;
 use crate::task::{Assignment, State, Step, Task};
 use crate::time::Time;

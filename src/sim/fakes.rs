@@ -1,11 +1,11 @@
 //! The other side, for tests: it speaks the same protection and says whatever it is told to.
 
-use super::{
-    DeviceKeys, Found, Membership, ReceiverSide, SenderSide, announce_key, find, open, seal, session_id,
-};
 use crate::crypto::derive::Secret;
 use crate::crypto::sign::SigningKey;
 use crate::limits::{FEEDBACK_PER_SECOND, HEADER_LEN, WIRE_VERSION};
+use crate::protocol::packet_protection::{
+    DeviceKeys, Found, Membership, ReceiverSide, SenderSide, announce_key, find, open, seal, session_id,
+};
 use crate::sim::sham::{self, SHAM};
 use crate::units::{BlockIndex, ChannelId, Cookie, Counter, DeviceId, SenderKey, SessionId, Suite, TaskId};
 use crate::wire::{
