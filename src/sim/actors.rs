@@ -4,12 +4,13 @@
 use super::checks::Ledger;
 use super::disk::{SimDisk, SimEarlier, SimSink, SimSource};
 use super::hostile::{self, Hostile};
+use super::likely::Likely;
 use super::node::{Actor, JobDelay, Node, SimJobs, SimNet, Work};
 use super::scenario::{DevicePlan, Scenario};
 use super::store::{SimStore, StoreClock};
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job, run_store_job};
 use crate::engine::{Egress, Engine, EngineError, Step, Stream};
-use crate::fec::{Likely, PlanCache};
+use crate::fec::PlanCache;
 use crate::pacing::START;
 use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{ReceiverDone, SenderDone, SenderJob};
@@ -191,7 +192,7 @@ pub fn receiver(
     [seed, work_seed]: [u64; 2],
     (disk, earlier): (SimDisk, Option<Arc<Vec<u8>>>),
     buffer_bytes: usize,
-    (plans, likely): (Rc<PlanCache>, Arc<Likely>),
+    (plans, likely): (Rc<PlanCache>, Likely),
     (grouped, now): (bool, Time),
 ) -> SimActor {
     // With a group key, any signing member is trusted. Without one, the sender's key is pinned.
@@ -200,6 +201,7 @@ pub fn receiver(
     let config = ReceiverConfig {
         timeout: plan.timeout,
         buffer_bytes,
+        memory: Arc::new(likely),
         primitives: sham::SHAM,
         group_keys: grouped.then(hostile::group_key).into_iter().collect(),
         trust: Trust { pinned, ..Trust::anybody() },
@@ -214,7 +216,7 @@ pub fn receiver(
         source_unreadable: ReceiverDone::WorkerDied,
     };
     let engine = Engine::new(
-        Receiver::new(config, now).with_likely(likely),
+        Receiver::new(config, now),
         SimNet::new(plan.socket, None),
         SimJobs::new(WORKERS, work),
         None,

@@ -21,6 +21,7 @@ pub mod disk_faults;
 pub mod fakes;
 pub mod faults;
 pub mod hostile;
+pub mod likely;
 pub mod line;
 pub mod link;
 pub mod network;

@@ -2,10 +2,12 @@
 
 use crate::crypto::derive::Secret;
 use crate::crypto::primitives::{Primitives, REAL};
+use crate::fec::{Memory, OwnMemory};
 use crate::limits::RECEIVER_BUFFER_BYTES;
 use crate::protocol::trust::Trust;
 use crate::units::{DeviceId, SessionId};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything a [`super::Receiver`] needs to know; it draws and looks up nothing itself.
@@ -25,6 +27,8 @@ pub struct ReceiverConfig {
     pub only: Option<IpAddr>,
     /// Bytes of block buffers, those inside jobs included; four blocks at the least.
     pub buffer_bytes: usize,
+    /// Where the memory of these buffers comes from.
+    pub memory: Arc<dyn Memory>,
     /// Random bytes, drawn for this run: what the device's half of each agreement comes from. They tell one
     /// run of a device from another.
     pub agreement: [u8; 32],
@@ -56,6 +60,7 @@ impl ReceiverConfig {
             groups,
             only: None,
             buffer_bytes: RECEIVER_BUFFER_BYTES,
+            memory: Arc::new(OwnMemory),
             agreement,
             primitives: REAL,
             group_keys: Vec::new(),

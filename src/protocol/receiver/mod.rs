@@ -37,7 +37,6 @@ use super::need::Need;
 use super::rate_limit::RateLimit;
 use super::trust::TrustDecision;
 use super::{Control, Machine, Output, Payload, Sessions, Transmit};
-use crate::fec::Likely;
 use crate::limits::{FeedbackBudget, VERIFICATIONS_FOR_STRANGERS, VERIFICATIONS_PER_SECOND};
 use crate::ranges::BitSet;
 use crate::time::Time;
@@ -54,7 +53,6 @@ use shutdown::{Confirming, Leaving};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 use storage_delay::StorageDelay;
 use timers::Timers;
@@ -133,7 +131,6 @@ pub struct Receiver {
     resume_reported: bool,
     /// Bytes that are left for the next run in the part file.
     kept: u64,
-    likely: Option<Arc<Likely>>,
 }
 
 impl Receiver {
@@ -169,17 +166,8 @@ impl Receiver {
             received_any: false,
             resume_reported: true,
             kept: 0,
-            likely: None,
             config,
         }
-    }
-
-    /// The object will probably consist of bytes that are in memory already: symbols that equal them
-    /// take no more. For worlds with many receivers in one process; to be said before anything comes in.
-    #[must_use]
-    pub fn with_likely(mut self, likely: Arc<Likely>) -> Self {
-        self.likely = Some(likely);
-        self
     }
 
     /// The receiver at a glance.

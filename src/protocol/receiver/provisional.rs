@@ -23,6 +23,7 @@ use crate::wire::{
     Retry, Symbol,
 };
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// What a run's random bytes become in one session; used for nothing else.
 const AGREEMENT: &str = "mcp 2026-11-20 device's half of an agreement v1";
@@ -257,7 +258,7 @@ impl Receiver {
         let provisional = self.provisional.current_mut()?;
         Some(provisional.blocks.get_or_insert_with(|| {
             let mut blocks = Blocks::provisional(provisional.session.layout, self.config.buffer_bytes);
-            blocks.liken(self.likely.clone());
+            blocks.take_memory_from(Arc::clone(&self.config.memory));
             blocks
         }))
     }
@@ -366,7 +367,7 @@ impl Receiver {
         let blocks = blocks.unwrap_or_else(|| Blocks::provisional(session.layout, self.config.buffer_bytes));
         self.blocks = Some(blocks);
         if let Some(blocks) = &mut self.blocks {
-            blocks.liken(self.likely.clone());
+            blocks.take_memory_from(Arc::clone(&self.config.memory));
         }
         self.session = Some(session);
         match admit.verdict {
