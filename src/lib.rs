@@ -34,4 +34,6 @@ pub mod cli;
 pub mod ui;
 
 #[cfg(any(test, feature = "sim"))]
+pub mod fuzzing;
+#[cfg(any(test, feature = "sim"))]
 pub mod sim;

@@ -8,6 +8,7 @@ mod support;
 
 use mcp::crypto::derive::Secret;
 use mcp::crypto::group::GroupKey;
+use mcp::crypto::primitives::REAL;
 use mcp::protocol::packet_protection::{Found, ReceiverSide, find};
 use mcp::units::{ChannelId, Cookie, DeviceId};
 use mcp::wire::{
@@ -171,8 +172,8 @@ fn joins(group: SocketAddrV4, stop: &AtomicBool, count: &Tally) {
         if join.is_none()
             && let Ok((n, from)) = ear.recv_from(&mut buffer)
             && let Ok(head) = wire::head(&buffer[..n])
-            && let Some(Found { announce, .. }) = find(&[], &head, &mut buffer[..n])
-            && let Some(side) = ReceiverSide::new(head.header.session, &announce, None, [45; 32])
+            && let Some(Found { announce, .. }) = find(REAL, &[], &head, &mut buffer[..n])
+            && let Some(side) = ReceiverSide::new(REAL, head.header.session, &announce, None, [45; 32])
         {
             let number = PacketNumber::new(ChannelId::GROUP, 0);
             let header = Header { session: head.header.session, packet_number: number };
@@ -217,9 +218,9 @@ fn naks(group: SocketAddrV4, stop: &AtomicBool, count: &Tally) {
             let Ok(head) = wire::head(bytes) else { continue };
             match &mut member {
                 None => {
-                    if let Some(Found { announce, .. }) = find(&[secret()], &head, bytes) {
+                    if let Some(Found { announce, .. }) = find(REAL, &[secret()], &head, bytes) {
                         let session = head.header.session;
-                        let side = ReceiverSide::new(session, &announce, Some(&secret()), [44; 32]);
+                        let side = ReceiverSide::new(REAL, session, &announce, Some(&secret()), [44; 32]);
                         member = side.map(|side| (side, from, head.header));
                     }
                 }

@@ -13,6 +13,7 @@ use data_encoding::HEXLOWER;
 use fields::{fields, message};
 use mcp::crypto::derive::Secret;
 use mcp::crypto::origin::Origin;
+use mcp::crypto::primitives::REAL;
 use mcp::crypto::sign::SigningKey;
 use mcp::limits::{HEADER_LEN, SIGNATURE_RESERVE};
 use mcp::protocol::packet_protection::{ReceiverSide, SenderSide, examine};
@@ -99,7 +100,7 @@ fn sides(group: bool, suite: Suite) -> Sides {
     let mut sender = SenderSide::new(COUNTER, key, SESSION_SECRET, suite, group.as_ref());
     let announce = announce(&sender);
     sender.announce(&announce);
-    let device = ReceiverSide::new(sender.session(), &announce, group.as_ref(), DEVICE_SECRET);
+    let device = ReceiverSide::new(REAL, sender.session(), &announce, group.as_ref(), DEVICE_SECRET);
     let mut device = device.expect("a sound announce");
     device.admitted(CHANNEL);
     Sides { sender, device }
@@ -329,7 +330,7 @@ fn each_vector_holds_both_ways() {
         if let Message::Announce(announce) = told {
             let groups: Vec<Secret> =
                 (vector["group_key"] == true).then(|| Secret::new(GROUP)).into_iter().collect();
-            let found = examine(&groups, &shown, &mut protected.clone()).expect("a session");
+            let found = examine(REAL, &groups, &shown, &mut protected.clone()).expect("a session");
             assert_eq!(found.announce, announce);
             let (object, proof) = (announce.objects[0], announce.origin.expect("a proof"));
             let origin = Origin {
@@ -339,7 +340,7 @@ fn each_vector_holds_both_ways() {
                 name: &announce.name,
                 manifest: &announce.manifest,
             };
-            assert!(origin.verify(&proof.key, &proof.signature));
+            assert!(origin.verify(REAL, &proof.key, &proof.signature));
         }
     }
     assert!(MessageKind::ALL.iter().all(|kind| kinds.contains(kind)));

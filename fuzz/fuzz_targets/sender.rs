@@ -3,4 +3,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| mcp::protocol::fuzzing::fuzz_sender(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| mcp::fuzzing::fuzz_sender(bytes));

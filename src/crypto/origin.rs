@@ -6,7 +6,8 @@
 //! still grow, are covered by the session's own signatures.
 
 use super::derive::bind;
-use super::sign::{Purpose, SIGNATURE_LEN, SigningKey, verify as verify_signature};
+use super::primitives::Primitives;
+use super::sign::{Purpose, SIGNATURE_LEN, SigningKey};
 use crate::units::{Digest, SenderKey};
 
 /// Version of what is signed.
@@ -46,8 +47,13 @@ impl Origin<'_> {
 
     /// Whether the origin with this key has signed it.
     #[must_use]
-    pub fn verify(&self, key: &SenderKey, signature: &[u8; SIGNATURE_LEN]) -> bool {
-        self.signed(|parts| verify_signature(key, Purpose::Origin, parts, signature))
+    pub fn verify(
+        &self,
+        primitives: &dyn Primitives,
+        key: &SenderKey,
+        signature: &[u8; SIGNATURE_LEN],
+    ) -> bool {
+        self.signed(|parts| primitives.verify(key, Purpose::Origin, parts, signature))
     }
 }
 
@@ -55,6 +61,7 @@ impl Origin<'_> {
 mod tests {
     use super::*;
     use crate::crypto::derive::Secret;
+    use crate::crypto::primitives::REAL;
 
     #[test]
     fn every_field_counts() {
@@ -62,7 +69,7 @@ mod tests {
         let origin =
             Origin { block_log2: 20, size: 77, root: Digest([1; 32]), name: "image", manifest: b"m" };
         let signature = origin.sign(&key);
-        assert!(origin.verify(&key.public(), &signature));
+        assert!(origin.verify(REAL, &key.public(), &signature));
         let others = [
             Origin { block_log2: 21, ..origin },
             Origin { size: 78, ..origin },
@@ -73,14 +80,14 @@ mod tests {
             Origin { name: "", manifest: b"imagem", ..origin },
         ];
         for other in others {
-            assert!(!other.verify(&key.public(), &signature), "{other:?}");
+            assert!(!other.verify(REAL, &key.public(), &signature), "{other:?}");
         }
         let another = SigningKey::new(&Secret::new([6; 32]));
-        assert!(!origin.verify(&another.public(), &signature));
+        assert!(!origin.verify(REAL, &another.public(), &signature));
         for bit in 0..signature.len() * 8 {
             let mut damaged = signature;
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(!origin.verify(&key.public(), &damaged), "bit {bit}");
+            assert!(!origin.verify(REAL, &key.public(), &damaged), "bit {bit}");
         }
     }
 }

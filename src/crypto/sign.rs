@@ -1,8 +1,11 @@
 //! Signatures of a sender: Ed25519 (RFC 8032) over a BLAKE3 hash with a context of its own.
 
 use super::derive::Secret;
+use super::primitives::{Primitives, REAL};
 use crate::units::SenderKey;
-use ed25519_dalek::{Signature, Signer, SigningKey as Ed25519Key, VerifyingKey};
+use ed25519_dalek::{Signature, Signer as _, SigningKey as Ed25519Key, VerifyingKey};
+use std::fmt;
+use std::sync::Arc;
 
 /// Bytes of a signature.
 pub const SIGNATURE_LEN: usize = 64;
@@ -25,116 +28,95 @@ impl Purpose {
     }
 }
 
-/// A sender's secret half.
-#[derive(Clone)]
-pub struct SigningKey(Backend);
+/// What signs as one sender, and what belongs to it.
+pub trait Signer: fmt::Debug + Send + Sync {
+    /// The public key, which identifies the sender.
+    fn public(&self) -> SenderKey;
 
-#[derive(Clone)]
-enum Backend {
-    Real(Box<Ed25519Key>),
-    #[cfg(any(test, feature = "sim"))]
-    Sham(SenderKey),
+    /// Signs a digest that [`SigningKey::sign`] made.
+    fn sign_digest(&self, digest: &[u8; 32]) -> [u8; SIGNATURE_LEN];
+
+    /// What its signatures are checked by, and its keys agreed on.
+    fn primitives(&self) -> &'static dyn Primitives;
 }
 
+/// A sender's secret half.
+#[derive(Clone)]
+pub struct SigningKey(Arc<dyn Signer>);
+
 impl SigningKey {
-    /// The signing key with these 32 secret bytes.
+    /// The Ed25519 key with these 32 secret bytes.
     #[must_use]
     pub fn new(seed: &Secret) -> Self {
-        Self(Backend::Real(Box::new(Ed25519Key::from_bytes(seed.expose()))))
+        Self::of(Arc::new(Ed25519(Ed25519Key::from_bytes(seed.expose()))))
+    }
+
+    /// The key of something else that signs.
+    #[must_use]
+    pub fn of(signer: Arc<dyn Signer>) -> Self {
+        Self(signer)
     }
 
     /// The public key, which identifies the sender.
     #[must_use]
     pub fn public(&self) -> SenderKey {
-        match &self.0 {
-            Backend::Real(key) => SenderKey(key.verifying_key().to_bytes()),
-            #[cfg(any(test, feature = "sim"))]
-            Backend::Sham(key) => *key,
-        }
+        self.0.public()
     }
 
     /// Signs `parts`, one after the other.
     #[must_use]
     pub fn sign(&self, purpose: Purpose, parts: &[&[u8]]) -> [u8; SIGNATURE_LEN] {
-        let digest = digest(purpose, parts);
-        match &self.0 {
-            Backend::Real(key) => key.sign(&digest).to_bytes(),
-            #[cfg(any(test, feature = "sim"))]
-            Backend::Sham(key) => sham::sign(key, &digest),
-        }
+        self.0.sign_digest(&digest(purpose, parts))
+    }
+
+    /// What its signatures are checked by, and its keys agreed on.
+    #[must_use]
+    pub fn primitives(&self) -> &'static dyn Primitives {
+        self.0.primitives()
     }
 }
 
-impl std::fmt::Debug for SigningKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SigningKey({})", self.public())
     }
 }
 
-/// Whether `signature` is of these `parts` by the sender with this key. Keys and signatures that are
-/// not in the one proper form are refused.
-#[must_use]
-pub fn verify(key: &SenderKey, purpose: Purpose, parts: &[&[u8]], signature: &[u8; SIGNATURE_LEN]) -> bool {
-    let digest = digest(purpose, parts);
-    #[cfg(any(test, feature = "sim"))]
-    if let Some(verdict) = sham::verify(key, &digest, signature) {
-        return verdict;
+struct Ed25519(Ed25519Key);
+
+impl Signer for Ed25519 {
+    fn public(&self) -> SenderKey {
+        SenderKey(self.0.verifying_key().to_bytes())
     }
-    VerifyingKey::from_bytes(&key.0)
-        .is_ok_and(|key| key.verify_strict(&digest, &Signature::from_bytes(signature)).is_ok())
+    fn sign_digest(&self, digest: &[u8; 32]) -> [u8; SIGNATURE_LEN] {
+        self.0.sign(digest).to_bytes()
+    }
+    fn primitives(&self) -> &'static dyn Primitives {
+        REAL
+    }
 }
 
-fn digest(purpose: Purpose, parts: &[&[u8]]) -> [u8; 32] {
+impl fmt::Debug for Ed25519 {
+    /// Shows no secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ed25519({})", self.public())
+    }
+}
+
+/// Whether `signature` is of this digest by the sender with this key. Keys and signatures that are not in
+/// the one proper form are refused.
+pub(super) fn verify_digest(key: &SenderKey, digest: &[u8; 32], signature: &[u8; SIGNATURE_LEN]) -> bool {
+    VerifyingKey::from_bytes(&key.0)
+        .is_ok_and(|key| key.verify_strict(digest, &Signature::from_bytes(signature)).is_ok())
+}
+
+/// What is signed for `purpose`: a hash of `parts`, one after the other.
+pub(super) fn digest(purpose: Purpose, parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key(purpose.context());
     parts.iter().for_each(|part| {
         hasher.update(part);
     });
     *hasher.finalize().as_bytes()
-}
-
-/// Stand-ins for signatures, for simulations where thousands of devices verify on one thread. The
-/// bookkeeping is real, but anybody can make such a signature. The first bytes of a key mark it as a
-/// stand-in. It is accepted only after [`sham::allow`] was called, which the program itself never does.
-#[cfg(any(test, feature = "sim"))]
-pub mod sham {
-    use super::{Backend, SIGNATURE_LEN, SigningKey};
-    use crate::units::SenderKey;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    const MARK: &[u8; 8] = b"sham key";
-    static ALLOWED: AtomicBool = AtomicBool::new(false);
-
-    /// Makes this process accept stand-in signatures from now on.
-    pub fn allow() {
-        ALLOWED.store(true, Ordering::Relaxed);
-    }
-
-    pub(in crate::crypto) fn allowed() -> bool {
-        ALLOWED.load(Ordering::Relaxed)
-    }
-
-    /// A sender's signing key that is cheap to use; see [`allow`].
-    #[must_use]
-    pub fn signing_key(seed: u64) -> SigningKey {
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(MARK);
-        key[8..16].copy_from_slice(&seed.to_be_bytes());
-        SigningKey(Backend::Sham(SenderKey(key)))
-    }
-
-    pub(super) fn sign(key: &SenderKey, digest: &[u8; 32]) -> [u8; SIGNATURE_LEN] {
-        let mut signature = [0; SIGNATURE_LEN];
-        signature[..32].copy_from_slice(blake3::keyed_hash(&key.0, digest).as_bytes());
-        signature
-    }
-
-    pub(super) fn verify(
-        key: &SenderKey,
-        digest: &[u8; 32],
-        signature: &[u8; SIGNATURE_LEN],
-    ) -> Option<bool> {
-        (allowed() && key.0.starts_with(MARK)).then(|| sign(key, digest) == *signature)
-    }
 }
 
 #[cfg(test)]
@@ -164,12 +146,12 @@ mod tests {
         let signing_key = SigningKey::new(&Secret::new([5; 32]));
         let bytes = b"an announce, say".to_vec();
         let signature = signing_key.sign(Purpose::Datagram, &[&bytes]);
-        assert!(verify(&signing_key.public(), Purpose::Datagram, &[&bytes], &signature));
+        assert!(REAL.verify(&signing_key.public(), Purpose::Datagram, &[&bytes], &signature));
         for bit in 0..bytes.len() * 8 {
             let mut bytes = bytes.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(
-                !verify(&signing_key.public(), Purpose::Datagram, &[&bytes], &signature),
+                !REAL.verify(&signing_key.public(), Purpose::Datagram, &[&bytes], &signature),
                 "bit {bit} of the message"
             );
         }
@@ -177,14 +159,14 @@ mod tests {
             let mut signature = signature;
             signature[bit / 8] ^= 1 << (bit % 8);
             assert!(
-                !verify(&signing_key.public(), Purpose::Datagram, &[&bytes], &signature),
+                !REAL.verify(&signing_key.public(), Purpose::Datagram, &[&bytes], &signature),
                 "bit {bit} of the signature"
             );
         }
         for bit in 0..256 {
             let mut key = signing_key.public();
             key.0[bit / 8] ^= 1 << (bit % 8);
-            assert!(!verify(&key, Purpose::Datagram, &[&bytes], &signature), "bit {bit} of the key");
+            assert!(!REAL.verify(&key, Purpose::Datagram, &[&bytes], &signature), "bit {bit} of the key");
         }
     }
 
@@ -193,7 +175,7 @@ mod tests {
         let seed = Secret::new([5; 32]);
         let raw = Ed25519Key::from_bytes(seed.expose()).sign(b"bytes").to_bytes();
         let key = SigningKey::new(&seed);
-        let takes = |purpose, signature: &_| verify(&key.public(), purpose, &[b"bytes"], signature);
+        let takes = |purpose, signature: &_| REAL.verify(&key.public(), purpose, &[b"bytes"], signature);
         assert!(!takes(Purpose::Datagram, &raw));
         let datagram = key.sign(Purpose::Datagram, &[b"bytes"]);
         assert!(takes(Purpose::Datagram, &datagram) && !takes(Purpose::Origin, &datagram));

@@ -311,7 +311,6 @@ fn store(
     if !assembly.has_buffer() {
         assembly.attach(Buffer::default());
     }
-    assembly.gather();
     let spilled = assembly.spilled_runs();
     // Spilled symbols are probably in the page cache, where the rest of the block joins them.
     let cached = pressed || !spilled.is_empty();
@@ -359,7 +358,6 @@ fn sift(
 }
 
 fn spill(open: &OpenPart, mut assembly: BlockAssembly) -> Result<ReceiverDone, Refusal> {
-    assembly.gather();
     let offset = open.layout.block_offset(assembly.block());
     for (start, bytes) in assembly.spans_to_spill() {
         open.part.write_at(offset + start as u64, bytes)?;

@@ -50,7 +50,7 @@ pub struct BlockAssembly {
     pub(super) k: u32,
     /// Number of symbols at which decoding is tried: K, or more after a failed attempt.
     pub(super) needed: u32,
-    /// K symbols long. The padding after the block's end is zero.
+    /// K symbols long.
     pub(super) buffer: Option<Buffer>,
     /// Source symbols held, in memory or spilled.
     pub(super) source: BitSet,
@@ -121,19 +121,13 @@ impl BlockAssembly {
     pub fn attach(&mut self, mut buffer: Buffer) {
         drop(self.take_buffer());
         buffer.set_len(self.buffer_len());
-        if buffer.notes().is_none() {
-            buffer[self.block_len..].fill(0);
-        }
         self.buffer = Some(buffer);
     }
 
-    /// Fills a buffer that only records differences ([`Buffer::liken`]) with bytes. Call before any
-    /// method but [`Self::add`].
-    pub fn gather(&mut self) {
-        if let Some(buffer) = &mut self.buffer
-            && buffer.notes().is_some()
-        {
-            buffer.gather();
+    /// Sees to it that the buffer can be read as bytes, with zeros for padding.
+    pub(super) fn gather(&mut self) {
+        if let Some(buffer) = &mut self.buffer {
+            buffer.slots().gather();
             buffer[self.block_len..].fill(0);
         }
     }
@@ -150,7 +144,7 @@ impl BlockAssembly {
         self.repairs.retain(|r| !r.slot.is_some_and(|slot| in_memory.contains(slot)));
         self.in_memory.clear();
         let mut buffer = self.buffer.take().unwrap_or_default();
-        buffer.scatter();
+        buffer.slots().release();
         buffer
     }
 
@@ -249,7 +243,6 @@ impl BlockAssembly {
         if to.is_none() && self.extras.len() == MAX_EXTRA_SYMBOLS {
             return false;
         }
-        let from = self.slot_range(slot);
         let size = self.size();
         let (Some(repair), Some(buffer)) =
             (self.repairs.iter_mut().find(|r| r.slot == Some(slot)), self.buffer.as_mut())
@@ -257,24 +250,14 @@ impl BlockAssembly {
             return false;
         };
         repair.slot = to;
-        if let Some(notes) = buffer.notes() {
-            let mut symbol = vec![0; size];
-            notes.read(slot, &mut symbol);
-            match to {
-                Some(to) => {
-                    notes.write(to, &symbol);
-                    self.in_memory.insert(to);
-                }
-                None => self.extras.push((repair.id, symbol.into())),
-            }
-            return true;
-        }
+        let mut symbol = vec![0; size];
+        buffer.slots().read(slot as usize * size, &mut symbol);
         match to {
             Some(to) => {
-                buffer.copy_within(from, to as usize * size);
+                buffer.slots().write(to as usize * size, &symbol);
                 self.in_memory.insert(to);
             }
-            None => self.extras.push((repair.id, buffer[from].into())),
+            None => self.extras.push((repair.id, symbol.into())),
         }
         true
     }
@@ -294,10 +277,7 @@ impl BlockAssembly {
     fn write_slot(&mut self, slot: u32, payload: &[u8]) {
         let start = self.slot_range(slot).start;
         if let Some(buffer) = &mut self.buffer {
-            match buffer.notes() {
-                Some(notes) => notes.write(slot, payload),
-                None => buffer[start..start + payload.len()].copy_from_slice(payload),
-            }
+            buffer.slots().write(start, payload);
             self.in_memory.insert(slot);
         }
     }

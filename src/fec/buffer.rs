@@ -1,76 +1,102 @@
-//! A page-aligned block buffer.
+//! A block's buffer, and the memory behind it.
 
-use super::likely::{Likely, Notes};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 
 /// Alignment of a buffer's first byte. A page satisfies files opened for direct writing, and vector
 /// instructions.
 const ALIGN: usize = 4096;
 
-/// A byte buffer aligned to 4096. It keeps its memory when it shrinks.
+/// The memory of a buffer. The program has one kind, aligned to pages; simulations bring one that thousands
+/// of devices share.
+pub trait Slots: fmt::Debug + Send {
+    /// Sets the length to `len` bytes. The content is undefined.
+    fn set_len(&mut self, len: usize);
+
+    /// Writes a symbol, or what there is of it, to its slot, which begins at `at`.
+    fn write(&mut self, at: usize, symbol: &[u8]);
+
+    /// Copies the symbol that was written at `at`.
+    fn read(&self, at: usize, to: &mut [u8]);
+
+    /// Sees to it that [`Self::bytes`] has the content.
+    fn gather(&mut self) {}
+
+    /// The content, after [`Self::gather`].
+    fn bytes(&self) -> &[u8];
+
+    /// The content, after [`Self::gather`].
+    fn bytes_mut(&mut self) -> &mut [u8];
+
+    /// The content is not needed any more.
+    fn release(&mut self) {}
+}
+
+/// Where the memory of buffers comes from.
+pub trait Memory: fmt::Debug + Send + Sync {
+    /// A buffer for the block at `offset` of the object, in place of a free one.
+    fn prepare(&self, free: Buffer, offset: u64, symbol_size: u16) -> Buffer;
+}
+
+/// The program's own: each buffer has memory, and keeps it from block to block.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OwnMemory;
+
+impl Memory for OwnMemory {
+    fn prepare(&self, free: Buffer, _: u64, _: u16) -> Buffer {
+        free
+    }
+}
+
+/// A byte buffer, aligned to 4096 by default. It keeps its memory when it shrinks.
+#[derive(Debug)]
+pub struct Buffer(Box<dyn Slots>);
+
+impl Buffer {
+    /// One with this memory.
+    #[must_use]
+    pub fn of(slots: Box<dyn Slots>) -> Self {
+        Self(slots)
+    }
+    /// Sets the length to `len` bytes. The content is undefined.
+    pub fn set_len(&mut self, len: usize) {
+        self.0.set_len(len);
+    }
+    pub(super) fn slots(&mut self) -> &mut dyn Slots {
+        &mut *self.0
+    }
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self(Box::<Aligned>::default())
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.0.bytes_mut()
+    }
+}
+
+/// Memory that begins at a page.
 #[derive(Default)]
-pub struct Buffer {
+struct Aligned {
     /// Longer than `len`, so that the start can be aligned.
     bytes: Vec<u8>,
     start: usize,
     len: usize,
-    /// The content of a buffer that has no memory of its own.
-    notes: Option<Box<Notes>>,
-    /// Whether the buffer has memory temporarily.
-    gathered: bool,
 }
 
-impl Buffer {
-    /// An empty buffer for symbols of `symbol_size` bytes that records only where its content differs
-    /// from `likely`, from `offset` on. Its bytes can be read after
-    /// [`BlockAssembly::gather`](super::BlockAssembly::gather).
-    #[must_use]
-    pub fn liken(likely: Arc<Likely>, offset: usize, symbol_size: usize) -> Self {
-        let notes = Some(Box::new(Notes::new(likely, offset, symbol_size)));
-        Self { notes, ..Self::default() }
-    }
-    /// The notes, if they are the buffer's only content.
-    pub(super) fn notes(&mut self) -> Option<&mut Notes> {
-        self.notes.as_deref_mut().filter(|_| !self.gathered)
-    }
-    /// The notes that the present bytes were gathered from.
-    pub(super) fn gathered_notes(&self) -> Option<&Notes> {
-        self.notes.as_deref().filter(|_| self.gathered)
-    }
-    /// Allocates memory for a buffer of notes, and fills it.
-    pub(super) fn gather(&mut self) {
-        if self.gathered {
-            return;
-        }
-        let Some(notes) = self.notes.take() else { return };
-        self.bytes = notes.likely.take_memory();
-        self.gathered = true;
-        self.place(self.len);
-        notes.gather(self);
-        self.notes = Some(notes);
-    }
-    /// Returns the memory of a gathered buffer; its bytes are lost.
-    pub(super) fn scatter(&mut self) {
-        if let Some(notes) = self.notes.as_ref().filter(|_| self.gathered) {
-            notes.likely.give_memory(std::mem::take(&mut self.bytes));
-            self.gathered = false;
-        }
-    }
-
-    /// Sets the length to `len` bytes. The content is undefined.
-    pub fn set_len(&mut self, len: usize) {
-        self.scatter();
-        if let Some(notes) = &mut self.notes {
-            notes.clear(len);
-            self.len = len;
-        } else {
-            self.place(len);
-        }
-    }
-
-    fn place(&mut self, len: usize) {
+impl Slots for Aligned {
+    fn set_len(&mut self, len: usize) {
         if len + ALIGN - 1 > self.bytes.len() {
             // Freed first, so that both are not held at the same time.
             self.bytes = Vec::new();
@@ -80,25 +106,24 @@ impl Buffer {
         self.start = Some(self.bytes.as_ptr().align_offset(ALIGN)).filter(|&s| s < ALIGN).unwrap_or(0);
         self.len = len;
     }
-}
-
-impl Deref for Buffer {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
+    fn write(&mut self, at: usize, symbol: &[u8]) {
+        self.bytes_mut()[at..at + symbol.len()].copy_from_slice(symbol);
+    }
+    fn read(&self, at: usize, to: &mut [u8]) {
+        to.copy_from_slice(&self.bytes()[at..at + to.len()]);
+    }
+    fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..self.start + self.len]
     }
-}
-
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [u8] {
+    fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.start + self.len]
     }
 }
 
-impl fmt::Debug for Buffer {
+impl fmt::Debug for Aligned {
     /// Shows only numbers: the buffer is large.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Buffer").field("len", &self.len).finish()
+        f.debug_struct("Aligned").field("len", &self.len).finish()
     }
 }
 

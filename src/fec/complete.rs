@@ -11,7 +11,6 @@
 //! Offsets are within the block. A block may be spilled several times.
 
 use super::assembly::BlockAssembly;
-use super::likely::Foreseen;
 use super::{Buffer, PlanCache};
 use super::{codec, syndrome};
 use crate::units::BlockIndex;
@@ -29,10 +28,11 @@ pub struct Undecodable {
 impl BlockAssembly {
     /// The bytes that are only in memory, as maximal `(offset, bytes)` runs, cut at the block's end. Free
     /// slots and earlier spilled slots are between the runs.
-    pub fn spans_to_spill(&self) -> impl Iterator<Item = (usize, &[u8])> {
-        let buffer = self.bytes();
-        self.in_memory.runs(true).map(move |(first, count)| {
-            let (offset, len) = self.byte_run(first, count);
+    pub fn spans_to_spill(&mut self) -> impl Iterator<Item = (usize, &[u8])> {
+        self.gather();
+        let (this, buffer) = (&*self, self.bytes());
+        this.in_memory.runs(true).map(move |(first, count)| {
+            let (offset, len) = this.byte_run(first, count);
             (offset, &buffer[offset..offset + len])
         })
     }
@@ -48,7 +48,7 @@ impl BlockAssembly {
         }
         self.in_memory.clear();
         let mut buffer = self.buffer.take().unwrap_or_default();
-        buffer.scatter();
+        buffer.slots().release();
         buffer
     }
 
@@ -62,6 +62,7 @@ impl BlockAssembly {
     /// change any other bytes. Empty without a buffer.
     #[must_use]
     pub fn buffer_mut(&mut self) -> &mut [u8] {
+        self.gather();
         let len = self.block_len;
         self.buffer.as_mut().map_or(&mut [], |buffer| &mut buffer[..len])
     }
@@ -90,6 +91,7 @@ impl BlockAssembly {
     /// If some symbols are only in the file, or if there are symbols but no buffer.
     pub fn complete(&mut self, plans: &PlanCache) -> Result<(), Undecodable> {
         assert!(self.spilled.count() == 0, "what was spilled is read back before completing");
+        self.gather();
         if self.source.is_full() {
             return Ok(());
         }
@@ -114,7 +116,7 @@ impl BlockAssembly {
         Ok(())
     }
 
-    /// The bytes in the buffer, which are the block after [`Self::complete`]. Empty without a buffer.
+    /// The block, after [`Self::complete`]. Empty without a buffer.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.buffer.as_ref().map_or(&[], |buffer| &buffer[..self.block_len])
@@ -128,17 +130,7 @@ impl BlockAssembly {
         let missing: Vec<u32> = (0..self.k).filter(|id| !self.source.contains(*id)).collect();
         if missing.len() <= syndrome::MAX_MISSING as usize {
             let repair: Vec<_> = repair.collect();
-            let notes = buffer.gathered_notes();
-            let foreseen = notes.map_or(Foreseen::Nothing, |notes| {
-                notes.foresee(&buffer[..self.block_len], &self.source, &missing, &repair, plans)
-            });
-            let decode = || syndrome::decode(buffer.to_vec(), self.symbol_size, &missing, &repair, plans);
-            let (Foreseen::Decodable { is, compare }, Some(notes)) = (foreseen, notes) else {
-                return decode();
-            };
-            let answer = is.then(|| notes.likely_symbols(self.block_len, &missing));
-            assert!(!compare || decode() == answer, "decoding is not as it was foreseen");
-            return answer;
+            return syndrome::decode(buffer.to_vec(), self.symbol_size, &missing, &repair, plans);
         }
         let source =
             (0..self.k).filter(|id| self.source.contains(*id)).map(|id| (id, &buffer[self.slot_range(id)]));

@@ -1,7 +1,6 @@
 //! L1: forward error correction; the only user of the `raptorq` crate (RFC 6330). It holds the encoder,
-//! the assembly of received blocks (`assembly`, `complete`), page-aligned block buffers (`buffer`), and
-//! for simulation, buffers that record only where they differ from the expected object (`likely`). It
-//! does no I/O.
+//! the assembly of received blocks (`assembly`, `complete`), and block buffers (`buffer`), which begin at
+//! pages unless other memory is given to them. It does no I/O.
 //!
 //! ```text
 //!  sender     block --> Encoder::repair(first, count) --> repair symbols
@@ -20,14 +19,12 @@ mod assembly;
 mod buffer;
 mod codec;
 mod complete;
-mod likely;
 mod syndrome;
 
 pub use assembly::{Added, BlockAssembly};
-pub use buffer::Buffer;
+pub use buffer::{Buffer, Memory, OwnMemory, Slots};
 pub use codec::{Encoder, PlanCache};
 pub use complete::Undecodable;
-pub use likely::Likely;
 
 #[cfg(test)]
 mod tests;

@@ -60,11 +60,6 @@ pub(super) fn decode(
     Some(found)
 }
 
-/// Whether these repair symbols suffice to find the symbols `missing` of a block of `k` symbols.
-pub(super) fn suffice(k: usize, missing: &[u32], repair: &[(u32, &[u8])], plans: &PlanCache) -> bool {
-    factors(k, missing, repair, plans).and_then(|factors| solve(factors, missing.len())).is_some()
-}
-
 /// For each repair symbol, the factors of the missing symbols.
 fn factors(k: usize, missing: &[u32], repair: &[(u32, &[u8])], plans: &PlanCache) -> Option<Vec<Vec<u8>>> {
     if let Some(rows) = plans.rows(k) {

@@ -10,6 +10,7 @@ use super::rate_limit::RateLimit;
 use super::trust::{Trust, TrustDecision};
 use super::{Control, Machine, Output};
 use crate::crypto::derive::Secret;
+use crate::crypto::primitives::Primitives;
 use crate::limits::{MAX_DISCOVERED, SENDER_SILENCE, VERIFICATIONS_PER_SECOND};
 use crate::time::Time;
 use crate::units::{Arrival, SenderKey, SessionId, TaskId};
@@ -26,6 +27,8 @@ pub struct DiscoveryConfig {
     pub groups: Vec<SocketAddr>,
     /// Group keys to try. If there are any, only sessions sealed with one of them are listed.
     pub group_keys: Vec<Secret>,
+    /// Checks signatures.
+    pub primitives: &'static dyn Primitives,
     /// The senders that would be accepted.
     pub trust: Trust,
 }
@@ -111,7 +114,8 @@ impl Discovery {
             return None;
         }
         let as_it_came = bytes.to_vec();
-        let Found { announce, .. } = packet_protection::find(&self.config.group_keys, &head, bytes)?;
+        let DiscoveryConfig { primitives, group_keys, .. } = &self.config;
+        let Found { announce, .. } = packet_protection::find(*primitives, group_keys, &head, bytes)?;
         let id = head.header.session;
         self.next_join = now + REJOIN;
         if let Some(heard) = self.heard.get_mut(&id) {
@@ -215,9 +219,9 @@ impl Machine for Discovery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::sign::sham;
-    use crate::protocol::packet_protection::fakes::FakeSender;
     use crate::protocol::trust::Strangers;
+    use crate::sim::fakes::FakeSender;
+    use crate::sim::sham::{self, SHAM};
     use crate::units::{ChannelId, Via};
     use crate::wire::Message;
 
@@ -226,7 +230,6 @@ mod tests {
 
     /// The sender with this key, in its session of this number.
     fn sender(counter: u64, key: u8, group: Option<&Secret>) -> FakeSender {
-        sham::allow();
         FakeSender::of(counter, sham::signing_key(key.into()), [key; 32], group)
     }
 
@@ -237,7 +240,7 @@ mod tests {
 
     impl Bench {
         fn new(trust: Trust, group_keys: Vec<Secret>) -> Self {
-            let config = DiscoveryConfig { groups: vec![GROUP], group_keys, trust };
+            let config = DiscoveryConfig { groups: vec![GROUP], group_keys, primitives: SHAM, trust };
             let mut bench = Self { discovery: Discovery::new(config, Time::ZERO), now: Time::ZERO };
             assert!(matches!(bench.discovery.poll(Time::ZERO), Some(Output::Listen(GROUP))));
             assert!(bench.events().is_empty());

@@ -3,9 +3,6 @@
 
 pub mod discovery;
 pub mod event;
-#[cfg(any(test, feature = "sim"))]
-#[doc(hidden)]
-pub mod fuzzing;
 pub mod job;
 pub mod need;
 pub mod packet_protection;

@@ -271,17 +271,7 @@ impl EgressBudget {
     /// A part of the budget for one session, whose time starts at `start`.
     #[must_use]
     pub fn share(&self, start: Instant) -> EgressShare {
-        self.seat(start.saturating_duration_since(self.0.epoch))
-    }
-
-    /// A part of the budget in virtual time, which begins at 0 for all sessions.
-    #[cfg(any(test, feature = "sim"))]
-    #[must_use]
-    pub fn virtual_share(&self) -> EgressShare {
-        self.seat(Duration::ZERO)
-    }
-
-    fn seat(&self, ahead: Duration) -> EgressShare {
+        let ahead = start.saturating_duration_since(self.0.epoch);
         let id = self.0.pool().join(Time::ZERO + ahead);
         EgressShare(Arc::new(Seat { shared: Arc::clone(&self.0), id, ahead }))
     }

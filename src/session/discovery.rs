@@ -4,6 +4,7 @@ use super::StartError;
 use super::events::{Events, Weigh, Weight};
 use super::handle::{Desk, Detail, Part, Running};
 use super::listening::{Listen, Listening};
+use crate::crypto::primitives::REAL;
 use crate::engine::run::RunError;
 use crate::engine::{Engine, Jobs};
 use crate::protocol::Control;
@@ -61,8 +62,12 @@ impl Discovery {
         let listening = Listening::new(&listen)?;
         let desk = Desk::new().map_err(StartError::cannot_wait)?;
         let net = listening.open(&desk)?;
-        let config =
-            DiscoveryConfig { groups: listening.groups, group_keys: listen.secrets(), trust: listen.trust };
+        let config = DiscoveryConfig {
+            groups: listening.groups,
+            group_keys: listen.secrets(),
+            primitives: REAL,
+            trust: listen.trust,
+        };
         let machine = Machine::new(config, desk.host.now());
         let running = desk.run(
             "discovery".into(),

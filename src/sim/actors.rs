@@ -4,14 +4,13 @@
 use super::checks::Ledger;
 use super::disk::{SimDisk, SimEarlier, SimSink, SimSource};
 use super::hostile::{self, Hostile};
+use super::likely::Likely;
 use super::node::{Actor, JobDelay, Node, SimJobs, SimNet, Work};
 use super::scenario::{DevicePlan, Scenario};
 use super::store::{SimStore, StoreClock};
-use crate::crypto::agree;
-use crate::crypto::sign::sham;
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job, run_store_job};
 use crate::engine::{Egress, Engine, EngineError, Step, Stream};
-use crate::fec::{Likely, PlanCache};
+use crate::fec::PlanCache;
 use crate::pacing::START;
 use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{ReceiverDone, SenderDone, SenderJob};
@@ -20,6 +19,7 @@ use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig};
 use crate::protocol::trust::Trust;
 use crate::session::EgressBudget;
+use crate::sim::sham;
 use crate::storage::{Earlier, Source};
 use crate::store::SharedStore;
 use crate::task::{Task, TaskOptions};
@@ -28,7 +28,7 @@ use crate::units::{Counter, DeviceId, Rate, TaskId};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The group for data.
 pub(super) const DATA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)), 7417);
@@ -111,7 +111,7 @@ fn job_delay<J>(seed: u64, most: Duration) -> JobDelay<J> {
 }
 
 /// Random bytes for a key.
-fn random_bytes(seed: u64) -> [u8; 32] {
+pub(super) fn random_bytes(seed: u64) -> [u8; 32] {
     let mut bytes = [0; 32];
     fastrand::Rng::with_seed(seed).fill(&mut bytes);
     bytes
@@ -130,7 +130,7 @@ pub fn sender(
 ) -> (SimActor, Ledger) {
     let layout = scenario.layout;
     let task = Task { options: TaskOptions { expected: scenario.expected }, ..Task::copy(TASK, NAME) };
-    let who = (sham::signing_key(1), agree::sham::random(work_seed), counter);
+    let who = (sham::signing_key(1), random_bytes(work_seed), counter);
     let config = SenderConfig {
         rendezvous: vec![RENDEZVOUS],
         rate: scenario.rate_mode(),
@@ -168,7 +168,9 @@ pub fn sender(
     let stream = Stream { session, layout, source, seal: machine.symbol_seal() };
     let engine = Engine::new(machine, net, SimJobs::new(WORKERS, work), Some(stream)).with_egress(
         scenario.budget.map(|rate| {
-            let share = EgressBudget::new(Rate(rate)).virtual_share();
+            // Before the budget's own beginning: both begin at 0.
+            let start = Instant::now();
+            let share = EgressBudget::new(Rate(rate)).share(start);
             Box::new(share) as Box<dyn Egress>
         }),
     );
@@ -190,7 +192,7 @@ pub fn receiver(
     [seed, work_seed]: [u64; 2],
     (disk, earlier): (SimDisk, Option<Arc<Vec<u8>>>),
     buffer_bytes: usize,
-    (plans, likely): (Rc<PlanCache>, Arc<Likely>),
+    (plans, likely): (Rc<PlanCache>, Likely),
     (grouped, now): (bool, Time),
 ) -> SimActor {
     // With a group key, any signing member is trusted. Without one, the sender's key is pinned.
@@ -199,6 +201,8 @@ pub fn receiver(
     let config = ReceiverConfig {
         timeout: plan.timeout,
         buffer_bytes,
+        memory: Arc::new(likely),
+        primitives: sham::SHAM,
         group_keys: grouped.then(hostile::group_key).into_iter().collect(),
         trust: Trust { pinned, ..Trust::anybody() },
         ..ReceiverConfig::new(device, vec![DATA, RENDEZVOUS], (seed, random_bytes(seed)))
@@ -212,7 +216,7 @@ pub fn receiver(
         source_unreadable: ReceiverDone::WorkerDied,
     };
     let engine = Engine::new(
-        Receiver::new(config, now).with_likely(likely),
+        Receiver::new(config, now),
         SimNet::new(plan.socket, None),
         SimJobs::new(WORKERS, work),
         None,

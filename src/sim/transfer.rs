@@ -6,6 +6,7 @@ use super::checks::{Checker, Ledger};
 use super::disk::{SimDisk, SimSource};
 use super::faults::Faults;
 use super::hostile::Air;
+use super::likely::Likely;
 use super::network::forger::Forger;
 use super::network::{NodeId, address};
 use super::node::{Actor, Node};
@@ -14,8 +15,7 @@ use super::scenario::Scenario;
 use super::store::StoreClock;
 use super::totals::{Measured, MeasuredDevice, Totals};
 use super::world::{Director, Pace, World};
-use crate::crypto::sign::sham;
-use crate::fec::{Likely, PlanCache};
+use crate::fec::PlanCache;
 use crate::protocol::Control;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, SenderEvent, SenderOutcome};
 use crate::protocol::receiver::Receiver;
@@ -79,7 +79,7 @@ struct Transfer<'a, 't> {
     source: SimSource,
     plans: Rc<PlanCache>,
     /// The expected object, which devices' buffers share.
-    likely: Arc<Likely>,
+    likely: Likely,
     store: (SharedStore, StoreClock),
     checker: Checker,
     /// The ledger of the present sender.
@@ -137,8 +137,6 @@ fn seconds(at: Time) -> String {
 
 impl<'a, 't> Transfer<'a, 't> {
     fn new(scenario: &'a Scenario, trace: Option<Trace<'t>>) -> Self {
-        // Thousands of devices verify signatures on one thread here.
-        sham::allow();
         let mut rng = fastrand::Rng::with_seed(scenario.seed);
         let mut object = vec![0; scenario.layout.object_size() as usize];
         rng.fill(&mut object);
@@ -164,7 +162,7 @@ impl<'a, 't> Transfer<'a, 't> {
             object: Arc::clone(&object),
             source: SimSource::new(Arc::clone(&object)),
             plans: Rc::new(PlanCache::default()),
-            likely: Arc::new(Likely::new(Arc::clone(&object))),
+            likely: Likely::new(Arc::clone(&object)),
             store: actors::new_store(scenario),
             checker: Checker::new(Arc::clone(&object), scenario.layout, NAME.to_owned()),
             ledger: attack::no_ledger(),
@@ -269,7 +267,7 @@ impl<'a, 't> Transfer<'a, 't> {
         device.seen = 0;
         device.untouched = Some(device.disk.changes());
         let seeds = [self.rng.u64(..), self.rng.u64(..)];
-        let shared = (Rc::clone(&self.plans), Arc::clone(&self.likely));
+        let shared = (Rc::clone(&self.plans), self.likely.clone());
         let disks = (device.disk.clone(), earlier);
         actors::receiver(plan, index, seeds, disks, buffer_bytes, shared, (self.scenario.group_key, now))
     }

@@ -180,21 +180,3 @@ pub fn encode_plain(header: Header, message: &Message<'_>) -> Vec<u8> {
     debug_assert_eq!(decode_plain(&bytes).err(), None, "a message out of its range: {message:?}");
     bytes
 }
-
-/// The body of the fuzz target `datagram`. It is here so that the tests can replay its corpus.
-///
-/// # Panics
-/// If `bytes` decode to a message that does not encode to the same bytes.
-#[doc(hidden)]
-pub fn fuzz_datagram(bytes: &[u8]) {
-    let Ok((header, message)) = decode_plain(bytes) else { return };
-    let encoded = encode_plain(header, &message);
-    if encoded.len() == bytes.len() {
-        assert_eq!(encoded, bytes, "not canonical: {message:?}");
-    } else {
-        // It had unknown extensions; the rest is the same.
-        assert!(encoded.len() < bytes.len(), "not canonical: {message:?}");
-        assert_eq!(decode_plain(&encoded), Ok((header, message.clone())));
-    }
-    assert_eq!(peek(bytes), Some((header, message.kind())));
-}

@@ -405,7 +405,7 @@ fn mutated_datagrams_never_panic_and_stay_canonical() {
                 _ => {}
             }
         }
-        fuzz_datagram(&bytes);
+        crate::fuzzing::fuzz_datagram(&bytes);
         taken += usize::from(decode_plain(&bytes).is_ok());
     }
     assert!((10_000..90_000).contains(&taken), "{taken} taken: the mutations miss either side");

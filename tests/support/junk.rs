@@ -1,6 +1,8 @@
 //! Sends noise and damaged datagrams to every port of running processes, and forged announces.
 
 use mcp::crypto::derive::Secret;
+use mcp::crypto::primitives::REAL;
+use mcp::crypto::seal::SealKey;
 use mcp::crypto::sign::SigningKey;
 use mcp::limits::WIRE_VERSION;
 use mcp::protocol::packet_protection::{Found, ReceiverSide, SenderSide, find};
@@ -53,27 +55,32 @@ fn ear(group: Ipv4Addr, port: u16) -> UdpSocket {
     ear.into()
 }
 
+/// What the key of the group's datagrams is derived for (docs/protocol.md).
+const STREAM: &str = "mcp 2026-11-21 datagrams to the group v1";
+
 /// A member of the group that forges symbols until told to stop. It listens like a receiver. For each
 /// symbol that it hears, it sends copies with a flipped bit, as that symbol and as a symbol of a later
 /// block. Returns the number of copies.
 pub fn forge_symbols(group: Ipv4Addr, port: u16, key: &Secret, stop: &AtomicBool) -> u64 {
     let (ear, mouth) = (ear(group, port), mouth());
     let groups = [Secret::new(*key.expose())];
-    let mut member: Option<ReceiverSide> = None;
+    let mut member: Option<(ReceiverSide, SealKey)> = None;
     let mut heard = vec![0; 9000];
     let mut forged = 0;
     while !stop.load(Ordering::Relaxed) {
         let Ok(n) = ear.recv(&mut heard) else { continue };
         let datagram = &mut heard[..n];
         let Ok(head) = wire::head(datagram) else { continue };
-        let Some(side) = &mut member else {
-            if let Some(Found { announce, group_key: Some(at) }) = find(&groups, &head, datagram) {
-                let random = [3; 32];
-                member = ReceiverSide::new(head.header.session, &announce, Some(&groups[at]), random);
+        let Some((side, seal)) = &mut member else {
+            if let Some(Found { announce, group_key: Some(at) }) = find(REAL, &groups, &head, datagram) {
+                let (session, group) = (head.header.session, &groups[at]);
+                let parts: [&[u8]; 2] = [&session.0.to_be_bytes(), &announce.sender.0];
+                let seal = SealKey::new(announce.suite, &group.derive(STREAM, &parts));
+                let side = ReceiverSide::new(REAL, session, &announce, Some(group), [3; 32]);
+                member = side.map(|side| (side, seal));
             }
             continue;
         };
-        let seal = side.symbols().expect("a group key");
         let Some(opened) = side.open(&head, datagram, || true) else { continue };
         if head.kind != MessageKind::Symbol {
             continue;
@@ -85,8 +92,8 @@ pub fn forge_symbols(group: Ipv4Addr, port: u16, key: &Secret, stop: &AtomicBool
             let number = PacketNumber(head.header.packet_number.0 + 10_000 * (1 + u64::from(ahead)));
             let mut copy = encode_plain(Header { packet_number: number, ..head.header }, &Acknowledge.into());
             copy[3] = MessageKind::Symbol as u8;
-            seal.protection.mark(&mut copy);
-            let tag = seal.key.seal(number.0, &copy, &mut body);
+            head.protection.mark(&mut copy);
+            let tag = seal.seal(number.0, &copy, &mut body);
             copy.extend_from_slice(&body);
             copy.extend_from_slice(&tag);
             forged += u64::from(mouth.send_to(&copy, SocketAddrV4::new(group, port)).is_ok());

@@ -11,11 +11,6 @@
 //! The nonce of a seal is the packet number. Its associated data is everything in clear before the sealed part. Each
 //! key seals one direction for one purpose in one session, so no number is used twice under one key.
 
-#[cfg(any(test, feature = "sim"))]
-pub mod fakes;
-#[cfg(any(test, feature = "sim"))]
-#[doc(hidden)]
-pub mod fuzzing;
 mod receiver;
 mod sender;
 
@@ -87,7 +82,7 @@ const fn to_all(kind: MessageKind, group: Option<Suite>) -> Protection {
 }
 
 /// Whether a message of this kind to the group is signed.
-const fn is_signed(kind: MessageKind) -> bool {
+pub(crate) const fn is_signed(kind: MessageKind) -> bool {
     matches!(
         kind,
         MessageKind::Announce
@@ -108,7 +103,7 @@ struct GroupSeals {
 /// The secrets that a session derives from the group key. Without a group key they are derived from a public
 /// value, and protect only against accidents.
 #[derive(Debug)]
-struct Membership {
+pub(crate) struct Membership {
     join: Secret,
     device: Secret,
     /// The group identity in signatures.
@@ -128,12 +123,12 @@ fn group_identity(group: Option<&Secret>) -> GroupIdentity {
     identity
 }
 
-fn announce_key(group: &Secret, suite: Suite, session: SessionId) -> SealKey {
+pub(crate) fn announce_key(group: &Secret, suite: Suite, session: SessionId) -> SealKey {
     SealKey::new(suite, &group.derive(context::ANNOUNCE, &[&session.0.to_be_bytes()]))
 }
 
 impl Membership {
-    fn new(group: Option<&Secret>, suite: Suite, session: SessionId, sender: &SenderKey) -> Self {
+    pub(crate) fn new(group: Option<&Secret>, suite: Suite, session: SessionId, sender: &SenderKey) -> Self {
         let nobody = Secret::new([0; 32]);
         let secret = group.unwrap_or(&nobody);
         let id = session.0.to_be_bytes();
@@ -183,14 +178,19 @@ const fn clear_len(kind: MessageKind) -> usize {
 }
 
 /// Seals a datagram from `clear` on. Its header has its protection byte already.
-fn seal(key: &SealKey, number: u64, clear: usize, datagram: &mut Vec<u8>) {
+pub(crate) fn seal(key: &SealKey, number: u64, clear: usize, datagram: &mut Vec<u8>) {
     let (clear, body) = datagram.split_at_mut(clear);
     let tag = key.seal(number, clear, body);
     datagram.extend_from_slice(&tag);
 }
 
 /// Opens a datagram that [`seal`] has sealed; `None` if it is not valid.
-fn open<'a>(key: &SealKey, number: u64, clear: usize, datagram: &'a mut [u8]) -> Option<&'a mut [u8]> {
+pub(crate) fn open<'a>(
+    key: &SealKey,
+    number: u64,
+    clear: usize,
+    datagram: &'a mut [u8],
+) -> Option<&'a mut [u8]> {
     let (clear, sealed) = datagram.split_at_mut_checked(clear)?;
     key.open(number, clear, sealed)
 }

@@ -2,19 +2,19 @@
 //! device's messages.
 
 use super::{
-    DeviceKeys, GroupIdentity, Membership, SymbolSeal, Transcript, announce_key, clear_len, encode,
-    group_identity, is_signed, open, seal, session_id, to_all, transcript,
+    DeviceKeys, GroupIdentity, Membership, Transcript, announce_key, clear_len, encode, group_identity,
+    is_signed, open, seal, session_id, to_all, transcript,
 };
 use crate::crypto::agree::Agreement;
 use crate::crypto::derive::Secret;
-use crate::crypto::sign::{Purpose, SIGNATURE_LEN, verify};
+use crate::crypto::primitives::Primitives;
+use crate::crypto::sign::{Purpose, SIGNATURE_LEN};
 use crate::crypto::window::ReplayWindow;
 use crate::limits::HEADER_LEN;
 use crate::units::{AgreementKey, ChannelId, Cookie, SenderKey, SessionId, Suite};
 use crate::wire::{
     self, Announce, DecodeError, Head, Header, Join, Message, MessageKind, Protection, decode_body,
 };
-use std::sync::Arc;
 
 /// An announced session.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ pub struct Opened<'a> {
 /// See the module's description.
 #[derive(Debug)]
 pub struct ReceiverSide {
+    primitives: &'static dyn Primitives,
     session: SessionId,
     sender: SenderKey,
     suite: Suite,
@@ -64,8 +65,13 @@ pub enum FindError {
 
 /// As [`examine`], without the reason.
 #[must_use]
-pub fn find(groups: &[Secret], head: &Head, datagram: &mut [u8]) -> Option<Found> {
-    examine(groups, head, datagram).ok()
+pub fn find(
+    primitives: &dyn Primitives,
+    groups: &[Secret],
+    head: &Head,
+    datagram: &mut [u8],
+) -> Option<Found> {
+    examine(primitives, groups, head, datagram).ok()
 }
 
 /// Opens and verifies the announcement of an unknown session. With group keys, only sealed announcements
@@ -73,13 +79,18 @@ pub fn find(groups: &[Secret], head: &Head, datagram: &mut [u8]) -> Option<Found
 ///
 /// # Errors
 /// If it is no such announcement, or none that this program understands.
-pub fn examine(groups: &[Secret], head: &Head, datagram: &mut [u8]) -> Result<Found, FindError> {
+pub fn examine(
+    primitives: &dyn Primitives,
+    groups: &[Secret],
+    head: &Head,
+    datagram: &mut [u8],
+) -> Result<Found, FindError> {
     if head.kind != MessageKind::Announce {
         return Err(FindError::Ignored);
     }
     let suite = match head.protection {
         Protection::Signed if groups.is_empty() => {
-            let announce = verified_announce(head, datagram, &group_identity(None))?;
+            let announce = verified_announce(primitives, head, datagram, &group_identity(None))?;
             return Ok(Found { announce, group_key: None });
         }
         Protection::Group(suite) => suite,
@@ -92,7 +103,7 @@ pub fn examine(groups: &[Secret], head: &Head, datagram: &mut [u8]) -> Result<Fo
         if let Some(len) =
             open(&key, head.header.packet_number.0, HEADER_LEN, &mut copy).map(|body| HEADER_LEN + body.len())
         {
-            let announce = verified_announce(head, &copy[..len], &group_identity(Some(group)))?;
+            let announce = verified_announce(primitives, head, &copy[..len], &group_identity(Some(group)))?;
             return Ok(Found { announce, group_key: Some(i) });
         }
     }
@@ -101,10 +112,15 @@ pub fn examine(groups: &[Secret], head: &Head, datagram: &mut [u8]) -> Result<Fo
 
 /// Verifies an unsealed announcement: it is signed by the key that it names, for this group, and its session
 /// identifier follows from its fields.
-fn verified_announce(head: &Head, datagram: &[u8], group: &GroupIdentity) -> Result<Announce, FindError> {
+fn verified_announce(
+    primitives: &dyn Primitives,
+    head: &Head,
+    datagram: &[u8],
+    group: &GroupIdentity,
+) -> Result<Announce, FindError> {
     let (plain, signature) = datagram.split_last_chunk::<SIGNATURE_LEN>().ok_or(FindError::Ignored)?;
     let body = plain.get(HEADER_LEN..).ok_or(FindError::Ignored)?;
-    let signed_by = |key| verify(&key, Purpose::Datagram, &[plain, group], signature);
+    let signed_by = |key| primitives.verify(&key, Purpose::Datagram, &[plain, group], signature);
     match decode_body(head.kind, body) {
         Ok(Message::Announce(announce)) => {
             let session = session_id(&announce.sender, &announce.agreement, announce.counter);
@@ -125,12 +141,13 @@ impl ReceiverSide {
     /// `random` is drawn for this session and used for nothing else.
     #[must_use]
     pub fn new(
+        primitives: &'static dyn Primitives,
         session: SessionId,
         announce: &Announce,
         group: Option<&Secret>,
         random: [u8; 32],
     ) -> Option<Self> {
-        let agreement = Agreement::facing(&announce.agreement, random);
+        let agreement = Agreement::new(primitives, Secret::new(random));
         let shared = agreement.shared(&announce.agreement)?;
         let membership = Membership::new(group, announce.suite, session, &announce.sender);
         let own = agreement.public();
@@ -138,6 +155,7 @@ impl ReceiverSide {
         let keys =
             DeviceKeys::new(&shared, &membership, announce.suite, (&announce.agreement, &own), &transcript);
         Some(Self {
+            primitives,
             session,
             sender: announce.sender,
             suite: announce.suite,
@@ -191,14 +209,6 @@ impl ReceiverSide {
         self.own_channel = channel;
     }
 
-    /// The seal of the group's symbols, if there is one. For tests: any member can forge symbols.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn symbols(&self) -> Option<SymbolSeal> {
-        let seals = self.membership.seals.as_ref()?;
-        Some(SymbolSeal { key: Arc::clone(&seals.stream), protection: Protection::Group(self.suite) })
-    }
-
     /// A JOIN with a cookie.
     #[must_use]
     pub fn join(&self, header: Header, cookie: Cookie, join: Join) -> Vec<u8> {
@@ -206,7 +216,7 @@ impl ReceiverSide {
     }
 
     /// Protects an encoded JOIN.
-    pub(super) fn join_of(&self, header: Header, cookie: Cookie, plain: &[u8]) -> Vec<u8> {
+    pub(crate) fn join_of(&self, header: Header, cookie: Cookie, plain: &[u8]) -> Vec<u8> {
         let mut datagram = plain[..HEADER_LEN].to_vec();
         Protection::Join(self.suite).mark(&mut datagram);
         datagram.extend_from_slice(&self.agreement.0);
@@ -227,7 +237,7 @@ impl ReceiverSide {
     }
 
     /// Protects an encoded message to the sender.
-    pub(super) fn for_sender(&self, mut datagram: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn for_sender(&self, mut datagram: Vec<u8>) -> Vec<u8> {
         let Ok(head) = wire::head(&datagram) else { return datagram };
         Protection::Device(self.suite).mark(&mut datagram);
         seal(&self.keys.up, head.header.packet_number.0, HEADER_LEN, &mut datagram);
@@ -293,7 +303,9 @@ impl ReceiverSide {
                     }
                     let (plain, signature) = datagram[..len].split_last_chunk::<SIGNATURE_LEN>()?;
                     let parts = [plain, &self.membership.identity];
-                    if plain.len() < HEADER_LEN || !verify(&self.sender, Purpose::Datagram, &parts, signature)
+                    let key = &self.sender;
+                    if plain.len() < HEADER_LEN
+                        || !self.primitives.verify(key, Purpose::Datagram, &parts, signature)
                     {
                         return None;
                     }
@@ -332,20 +344,20 @@ impl ReceiverSide {
 #[cfg(test)]
 mod tests {
     use super::super::SenderSide;
-    use super::super::fakes::announce_of;
     use super::*;
-    use crate::crypto::sign::sham;
+    use crate::sim::fakes::announce_of;
+    use crate::sim::sham::{self, SHAM};
     use crate::units::{BlockIndex, Counter, Esi};
     use crate::wire::{PacketNumber, Symbol, encode_plain, head};
 
     #[test]
     fn a_members_forged_symbol_does_not_push_what_the_sender_says_out_of_the_window() {
-        sham::allow();
         let group = Secret::new([5; 32]);
         let sender =
             SenderSide::new(Counter(3), sham::signing_key(1), [1; 32], Suite::default(), Some(&group));
         let session = sender.session();
-        let mut side = ReceiverSide::new(session, &announce_of(&sender), Some(&group), [2; 32]).unwrap();
+        let mut side =
+            ReceiverSide::new(SHAM, session, &announce_of(&sender), Some(&group), [2; 32]).unwrap();
         let mut hears = |counter, message: Message<'_>| {
             let packet_number = PacketNumber::new(ChannelId::GROUP, counter);
             let mut bytes = sender.to_all(Header { session, packet_number }, &message);
@@ -366,7 +378,6 @@ mod tests {
     /// Whoever has the group key can seal a RETRY; nobody signs it.
     #[test]
     fn a_members_forged_retry_does_not_push_what_the_sender_says_out_of_the_window() {
-        sham::allow();
         let group = Secret::new([5; 32]);
         let sender =
             SenderSide::new(Counter(3), sham::signing_key(1), [1; 32], Suite::default(), Some(&group));
@@ -374,7 +385,7 @@ mod tests {
         let announce = announce_of(&sender);
         // The member has the group key and no other.
         let member = Membership::new(Some(&group), Suite::default(), session, &announce.sender);
-        let mut side = ReceiverSide::new(session, &announce, Some(&group), [2; 32]).unwrap();
+        let mut side = ReceiverSide::new(SHAM, session, &announce, Some(&group), [2; 32]).unwrap();
         for channel in [ChannelId::GROUP, ChannelId::REPLIES] {
             let packet_number = PacketNumber::new(channel, PacketNumber::MAX_COUNTER);
             let retry = crate::wire::Retry { agreement: AgreementKey([9; 32]), cookie: Cookie::default() };

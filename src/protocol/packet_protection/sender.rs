@@ -26,12 +26,12 @@ pub struct SymbolSeal {
 /// See the module's description.
 #[derive(Debug)]
 pub struct SenderSide {
-    pub(super) session: SessionId,
+    pub(crate) session: SessionId,
     counter: Counter,
     signing_key: SigningKey,
     agreement: Agreement,
     suite: Suite,
-    pub(super) membership: Membership,
+    pub(crate) membership: Membership,
     secret: Secret,
     cookies: Secret,
     transcript: Transcript,
@@ -57,10 +57,10 @@ impl SenderSide {
         suite: Suite,
         group: Option<&Secret>,
     ) -> Self {
-        let agreement = Agreement::derived(random, context::AGREEMENT);
+        let secret = Secret::new(random);
+        let agreement = Agreement::new(signing_key.primitives(), secret.derive(context::AGREEMENT, &[]));
         let session = session_id(&signing_key.public(), &agreement.public(), counter);
         let membership = Membership::new(group, suite, session, &signing_key.public());
-        let secret = Secret::new(random);
         let cookies = secret.derive(context::COOKIE, &[]);
         let transcript = Transcript::default();
         Self { session, counter, signing_key, agreement, suite, membership, secret, cookies, transcript }
@@ -91,7 +91,7 @@ impl SenderSide {
 
     /// The session's agreement key.
     #[must_use]
-    pub fn agreement(&self) -> AgreementKey {
+    pub const fn agreement(&self) -> AgreementKey {
         self.agreement.public()
     }
 
@@ -115,7 +115,7 @@ impl SenderSide {
     }
 
     /// Protects an encoded message that is not sealed for one device.
-    pub(super) fn for_all(&self, mut datagram: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn for_all(&self, mut datagram: Vec<u8>) -> Vec<u8> {
         let Ok(head) = wire::head(&datagram) else { return datagram };
         to_all(head.kind, self.membership.seals.as_ref().map(|_| self.suite)).mark(&mut datagram);
         if is_signed(head.kind) {
@@ -148,7 +148,7 @@ impl SenderSide {
     }
 
     /// Seals an encoded message for one device.
-    pub(super) fn for_one(&self, keys: &DeviceKeys, mut datagram: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn for_one(&self, keys: &DeviceKeys, mut datagram: Vec<u8>) -> Vec<u8> {
         let Ok(head) = wire::head(&datagram) else { return datagram };
         Protection::Device(self.suite).mark(&mut datagram);
         seal(&keys.down, head.header.packet_number.0, HEADER_LEN, &mut datagram);

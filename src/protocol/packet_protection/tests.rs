@@ -1,8 +1,9 @@
 //! Which datagrams pass and which do not, with a group key and without.
 
-use super::fakes::{announce_of, any_join};
 use super::*;
+use crate::crypto::primitives::REAL;
 use crate::crypto::sign::{Purpose, SigningKey};
+use crate::sim::fakes::{announce_of, any_join};
 use crate::units::{BlockIndex, ChannelId, Cookie, DeviceId, Digest, Esi};
 use crate::wire::{
     self, Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Capabilities, HashPage, Header, Holdings,
@@ -32,7 +33,7 @@ fn sender(key: Option<&Secret>, suite: Suite) -> SenderSide {
 }
 
 fn receiver(sender: &SenderSide, key: Option<&Secret>) -> ReceiverSide {
-    let mut side = ReceiverSide::new(session(), &announce_of(sender), key, [3; 32]).unwrap();
+    let mut side = ReceiverSide::new(REAL, session(), &announce_of(sender), key, [3; 32]).unwrap();
     side.admitted(ChannelId(1));
     side
 }
@@ -117,7 +118,8 @@ fn every_changed_bit_of_what_is_said_to_one_is_noticed() {
             assert_eq!(opened(&mut side, &sound), Some((plain[HEADER_LEN..].to_vec(), true)));
         }
         // It is for this device alone.
-        let mut other = ReceiverSide::new(session(), &announce_of(&from), key.as_ref(), [4; 32]).unwrap();
+        let mut other =
+            ReceiverSide::new(REAL, session(), &announce_of(&from), key.as_ref(), [4; 32]).unwrap();
         other.admitted(ChannelId(1));
         assert_eq!(opened(&mut other, &from.to_one(&keys, header(1, 9), &Acknowledge.into())), None);
     }
@@ -129,7 +131,7 @@ fn announces_are_found_by_members_and_believed_only_as_they_were_signed() {
     let found = |groups: &[Secret], bytes: &[u8]| {
         let mut bytes = bytes.to_vec();
         let head = wire::head(&bytes).ok()?;
-        find(groups, &head, &mut bytes).map(|found| found.group_key)
+        find(REAL, groups, &head, &mut bytes).map(|found| found.group_key)
     };
     let plain = announce(&sender(None, Suite::Aes256Gcm));
     assert_eq!(found(&[], &plain), Some(None));
@@ -286,11 +288,11 @@ fn what_is_signed_for_nobody_or_another_group_cannot_be_made_this_groups() {
                     };
                     seal(key, number.0, HEADER_LEN, &mut forged);
                 }
-                let mut side = ReceiverSide::new(session(), &announce, made_for, [3; 32]).unwrap();
+                let mut side = ReceiverSide::new(REAL, session(), &announce, made_for, [3; 32]).unwrap();
                 assert_eq!(opened(&mut side, &forged), None, "{of:?} {made_for:?} {mark} {message:?}");
                 let head = wire::head(&forged).unwrap();
                 let groups: Vec<Secret> = made_for.cloned().into_iter().collect();
-                assert!(find(&groups, &head, &mut forged).is_none());
+                assert!(find(REAL, &groups, &head, &mut forged).is_none());
             }
         }
     }

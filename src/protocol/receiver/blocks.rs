@@ -15,7 +15,7 @@ mod provisional;
 mod suspects;
 
 use super::resume::{CandidateCheck, Candidates};
-use crate::fec::{Added, BlockAssembly, Buffer, Likely};
+use crate::fec::{Added, BlockAssembly, Buffer, Memory, OwnMemory};
 use crate::layout::Layout;
 use crate::limits::{HASHES_PER_PAGE, MAX_BLOCK_BUFFERS};
 use crate::protocol::job::ReceiverJob;
@@ -88,7 +88,7 @@ pub(super) struct Blocks {
     resume: Candidates,
     /// Bytes of verified blocks that were on the disk already.
     resumed_bytes: u64,
-    likely: Option<Arc<Likely>>,
+    memory: Arc<dyn Memory>,
     suspects: Suspects,
     /// There is no part file yet: symbols stay in the buffers.
     provisional: bool,
@@ -118,7 +118,7 @@ impl Blocks {
             received_symbols: 0,
             resume: Candidates::default(),
             resumed_bytes: 0,
-            likely: None,
+            memory: Arc::new(OwnMemory),
             suspects: Suspects::default(),
             provisional: false,
         }
@@ -145,7 +145,7 @@ impl Blocks {
         next.resumed_bytes = self.resumed_bytes;
         let received = self.received_symbols * u64::from(self.layout.symbol_size());
         next.received_symbols = received / u64::from(layout.symbol_size());
-        next.likely = self.likely;
+        next.memory = self.memory;
         next.suspects.forged = self.suspects.forged;
         next
     }
@@ -168,9 +168,9 @@ impl Blocks {
         self.resumed_bytes
     }
 
-    /// From now on, buffers take no memory for symbols that equal those of `likely`.
-    pub fn liken(&mut self, likely: Option<Arc<Likely>>) {
-        self.likely = likely;
+    /// From now on, buffers are prepared by `memory`.
+    pub fn take_memory_from(&mut self, memory: Arc<dyn Memory>) {
+        self.memory = memory;
     }
 
     pub const fn layout(&self) -> &Layout {
@@ -220,13 +220,7 @@ impl Blocks {
                 return (Taken::Overrun, if self.provisional { None } else { self.spill_oldest() });
             };
             let layout = &self.layout;
-            let buffer = match &self.likely {
-                Some(likely) => {
-                    let offset = layout.block_offset(block) as usize;
-                    Buffer::liken(Arc::clone(likely), offset, usize::from(layout.symbol_size()))
-                }
-                None => buffer,
-            };
+            let buffer = self.memory.prepare(buffer, layout.block_offset(block), layout.symbol_size());
             let assembly = self.partial.entry(block.0).or_insert_with(|| BlockAssembly::new(layout, block));
             assembly.attach(buffer);
             self.buffered.push_back(block.0);

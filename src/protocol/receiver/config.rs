@@ -1,10 +1,13 @@
 //! Configuration of a receiver.
 
 use crate::crypto::derive::Secret;
+use crate::crypto::primitives::{Primitives, REAL};
+use crate::fec::{Memory, OwnMemory};
 use crate::limits::RECEIVER_BUFFER_BYTES;
 use crate::protocol::trust::Trust;
 use crate::units::{DeviceId, SessionId};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything that a [`super::Receiver`] needs to know. It draws and looks up nothing itself.
@@ -24,9 +27,13 @@ pub struct ReceiverConfig {
     pub only: Option<IpAddr>,
     /// Bytes of block buffers, those inside jobs included; at least four blocks.
     pub buffer_bytes: usize,
+    /// The memory of these buffers.
+    pub memory: Arc<dyn Memory>,
     /// Random bytes of this run. The device's agreement key of each session is derived from them. They
     /// distinguish the runs of a device.
     pub agreement: [u8; 32],
+    /// Checks signatures and agrees on keys.
+    pub primitives: &'static dyn Primitives,
     /// The group keys to try. If there are any, only sessions sealed with one of them count.
     pub group_keys: Vec<Secret>,
     /// The senders to accept.
@@ -52,7 +59,9 @@ impl ReceiverConfig {
             groups,
             only: None,
             buffer_bytes: RECEIVER_BUFFER_BYTES,
+            memory: Arc::new(OwnMemory),
             agreement,
+            primitives: REAL,
             group_keys: Vec::new(),
             trust: Trust::anybody(),
             wanted: None,

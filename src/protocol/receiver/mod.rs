@@ -39,7 +39,6 @@ use super::need::Need;
 use super::rate_limit::RateLimit;
 use super::trust::TrustDecision;
 use super::{Control, Machine, Output, Payload, Sessions, Transmit};
-use crate::fec::Likely;
 use crate::limits::{FeedbackBudget, VERIFICATIONS_FOR_STRANGERS, VERIFICATIONS_PER_SECOND};
 use crate::ranges::BitSet;
 use crate::time::Time;
@@ -56,7 +55,6 @@ use shutdown::{Confirming, Leaving};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 use storage_delay::StorageDelay;
 use timers::Timers;
@@ -135,7 +133,6 @@ pub struct Receiver {
     resume_reported: bool,
     /// Bytes in the part file that are left for the next run.
     kept: u64,
-    likely: Option<Arc<Likely>>,
 }
 
 impl Receiver {
@@ -171,17 +168,8 @@ impl Receiver {
             received_any: false,
             resume_reported: true,
             kept: 0,
-            likely: None,
             config,
         }
-    }
-
-    /// Marks the bytes that the object will probably have, so that symbols that equal them take no memory.
-    /// For worlds with many receivers in one process. Call before the first datagram.
-    #[must_use]
-    pub fn with_likely(mut self, likely: Arc<Likely>) -> Self {
-        self.likely = Some(likely);
-        self
     }
 
     /// The receiver at a glance.

@@ -8,6 +8,7 @@ use super::session::{Session, sound_group_size};
 use super::{Receiver, State};
 use crate::crypto::derive::Secret;
 use crate::crypto::origin::Origin;
+use crate::crypto::primitives::Primitives;
 use crate::limits::join_ceiling;
 use crate::protocol::Output;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
@@ -22,6 +23,7 @@ use crate::wire::{
     Retry, Symbol,
 };
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Context of the agreement key that a run derives for one session; used for nothing else.
 const AGREEMENT: &str = "mcp 2026-11-20 device's half of an agreement v1";
@@ -64,7 +66,7 @@ impl Receiver {
         if head.protection.is_group() == self.config.group_keys.is_empty() || !self.limits.home.allow(now) {
             return None;
         }
-        let found = packet_protection::examine(&self.config.group_keys, head, bytes);
+        let found = packet_protection::examine(self.config.primitives, &self.config.group_keys, head, bytes);
         let Found { announce, group_key } = match found {
             Ok(found) => found,
             Err(FindError::NotUnderstood(key, error)) => {
@@ -96,13 +98,13 @@ impl Receiver {
             self.tell_need(Some(need), from);
             return None;
         }
-        if !origin_is_sound(&announce) {
+        if !origin_is_sound(self.config.primitives, &announce) {
             return None;
         }
         let id = head.header.session;
         let random = Secret::new(self.config.agreement).derive(AGREEMENT, &[&id.0.to_be_bytes()]);
         let group = group_key.map(|i| &self.config.group_keys[i]);
-        let side = ReceiverSide::new(id, &announce, group, *random.expose())?;
+        let side = ReceiverSide::new(self.config.primitives, id, &announce, group, *random.expose())?;
         Some((Session::latch(side, from, &announce, now)?, decision))
     }
 
@@ -258,7 +260,7 @@ impl Receiver {
         let provisional = self.provisional.current_mut()?;
         Some(provisional.blocks.get_or_insert_with(|| {
             let mut blocks = Blocks::provisional(provisional.session.layout, self.config.buffer_bytes);
-            blocks.liken(self.likely.clone());
+            blocks.take_memory_from(Arc::clone(&self.config.memory));
             blocks
         }))
     }
@@ -290,7 +292,8 @@ impl Receiver {
             return false;
         };
         // A proof that has been checked is not checked again.
-        if provisional.session.origin != announce.origin && !origin_is_sound(announce) {
+        if provisional.session.origin != announce.origin && !origin_is_sound(self.config.primitives, announce)
+        {
             return false;
         }
         provisional.session.update(announce);
@@ -369,7 +372,7 @@ impl Receiver {
         let blocks = blocks.unwrap_or_else(|| Blocks::provisional(session.layout, self.config.buffer_bytes));
         self.blocks = Some(blocks);
         if let Some(blocks) = &mut self.blocks {
-            blocks.liken(self.likely.clone());
+            blocks.take_memory_from(Arc::clone(&self.config.memory));
         }
         self.session = Some(session);
         match admit.verdict {
@@ -413,12 +416,12 @@ impl Receiver {
 }
 
 /// Whether an announcement has a valid proof of its origin, or none. A proof needs a known root.
-pub(super) fn origin_is_sound(announce: &Announce) -> bool {
+pub(super) fn origin_is_sound(primitives: &dyn Primitives, announce: &Announce) -> bool {
     let Some(proof) = &announce.origin else { return true };
     let [object] = announce.objects[..] else { return false };
     object.root.is_some_and(|root| {
         let (name, manifest) = (&announce.name, &announce.manifest);
         let origin = Origin { block_log2: object.block_log2, size: object.size, root, name, manifest };
-        origin.verify(&proof.key, &proof.signature)
+        origin.verify(primitives, &proof.key, &proof.signature)
     })
 }

@@ -416,7 +416,8 @@ impl ChannelLoss {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::packet_protection::fakes::FakeSender;
+    use crate::sim::fakes::FakeSender;
+    use crate::sim::sham::SHAM;
     use crate::units::ChannelId;
 
     #[test]
@@ -525,7 +526,7 @@ mod tests {
         let sender = FakeSender::new(1);
         let mut announce = Announce { gsize: u32::MAX, feedback_budget: 0, ..sender.any_announce() };
         let from = "10.0.0.1:7418".parse().unwrap();
-        let side = ReceiverSide::new(sender.session(), &announce, None, [2; 32]).unwrap();
+        let side = ReceiverSide::new(SHAM, sender.session(), &announce, None, [2; 32]).unwrap();
         let mut session = Session::latch(side, from, &announce, Time::ZERO).unwrap();
         assert_eq!(session.gsize, MAX_DEVICES as u32);
         assert_eq!(session.feedback, FeedbackBudget::announced(100));

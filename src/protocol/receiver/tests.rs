@@ -3,10 +3,10 @@
 mod later;
 
 use super::*;
-use crate::crypto::sign::sham;
 use crate::layout::Layout;
 use crate::protocol::event::ReceiverOutcome;
-use crate::protocol::packet_protection::fakes::{FakeSender, any_admit};
+use crate::sim::fakes::{FakeSender, any_admit};
+use crate::sim::sham::{self, SHAM};
 use crate::units::{ChannelId, DeviceId, Esi, Via};
 use crate::wire::{self, Admit, Announce, Invitation, Object, Symbol};
 use std::net::SocketAddr;
@@ -37,8 +37,8 @@ const ADMITTED: Admit = any_admit(ChannelId(1));
 
 impl Bench {
     fn new(layout: Layout) -> Self {
-        sham::allow();
         let config = ReceiverConfig::new((DEVICE, "d".into()), vec![], (1, [2; 32]));
+        let config = ReceiverConfig { primitives: SHAM, ..config };
         let receiver = Receiver::new(config, Time::ZERO);
         let (now, sent, jobs) = (Time::ZERO, vec![], vec![]);
         let sender = FakeSender::new(COUNTER);
@@ -528,8 +528,8 @@ fn announces_that_are_not_sealed_do_not_take_the_time_for_those_that_are() {
     let groups = vec![group.clone()];
     bench.receiver =
         Receiver::new(ReceiverConfig { group_keys: groups, ..bench.receiver.config.clone() }, Time::ZERO);
-    bench.sender = FakeSender::of(COUNTER, crate::crypto::sign::sham::signing_key(1), [1; 32], Some(&group));
-    let mut stranger = FakeSender::of(8, crate::crypto::sign::sham::signing_key(2), [3; 32], None);
+    bench.sender = FakeSender::of(COUNTER, sham::signing_key(1), [1; 32], Some(&group));
+    let mut stranger = FakeSender::of(8, sham::signing_key(2), [3; 32], None);
     for _ in 0..100_000 {
         let announce = stranger.any_announce();
         let junk = stranger.to_all(ChannelId::GROUP, &announce.into(), |_| ());

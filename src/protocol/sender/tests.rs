@@ -6,11 +6,11 @@ mod scale;
 mod store;
 
 use super::*;
-use crate::crypto::sign::sham;
 use crate::layout::Layout;
 use crate::pacing::RateMode;
-use crate::protocol::packet_protection::fakes::{FakeDevice, any_join, any_report};
 use crate::protocol::statistics::Activity;
+use crate::sim::fakes::{FakeDevice, any_join, any_report};
+use crate::sim::sham;
 use crate::store::{MemoryStore, TaskStore};
 use crate::task::{State, Task};
 use crate::units::{BlockIndex, Rate, SymbolDigest, TaskId, Via};
@@ -58,7 +58,6 @@ struct Bench {
 impl Bench {
     /// An object of so many blocks of 16 symbols.
     fn new(blocks: u64, change: impl FnOnce(&mut SenderConfig)) -> Self {
-        sham::allow();
         let mut config = SenderConfig::new(
             Task::copy(TASK, "f"),
             Layout::new(blocks << 10, 10, 64).unwrap(),

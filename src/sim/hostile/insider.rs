@@ -2,11 +2,11 @@
 
 use super::actors::Means;
 use super::{Attack, group_key};
-use crate::crypto::sign::sham;
-use crate::protocol::packet_protection::fakes::{FakeDevice, any_join};
 use crate::protocol::packet_protection::find;
 use crate::sim::actors::device_id;
+use crate::sim::fakes::{FakeDevice, any_join};
 use crate::sim::network::{NodeId, address};
+use crate::sim::sham;
 use crate::time::Time;
 use crate::units::{BlockIndex, ChannelId, DeviceId, Digest, SessionId};
 use crate::wire::{
@@ -46,7 +46,7 @@ impl Insider {
         let (session, number) = (head.header.session, head.header.packet_number);
         if head.kind == MessageKind::Announce && self.session.as_ref().is_none_or(|(id, _)| *id != session) {
             let groups: Vec<_> = means.grouped.then(group_key).into_iter().collect();
-            let found = find(&groups, &head, &mut bytes.to_vec());
+            let found = find(sham::SHAM, &groups, &head, &mut bytes.to_vec());
             let Some(found) = found.filter(|f| f.announce.sender == sham::signing_key(1).public()) else {
                 return;
             };

@@ -2,15 +2,12 @@
 
 use super::actors::Means;
 use super::{Attack, Heard, group_key, nobody, other_key};
-use crate::crypto::agree;
 use crate::crypto::derive::Secret;
-use crate::crypto::sign::sham;
 use crate::limits::{HEADER_LEN, MAX_DATAGRAM, SIGNATURE_RESERVE, TAG_RESERVE};
-use crate::protocol::packet_protection::fakes::{
-    FakeDevice, FakeSender, any_join, any_report, moved_to_group,
-};
-use crate::sim::actors::{DATA, NAME, RENDEZVOUS};
+use crate::sim::actors::{DATA, NAME, RENDEZVOUS, random_bytes};
+use crate::sim::fakes::{FakeDevice, FakeSender, any_join, any_report, moved_to_group};
 use crate::sim::network::address;
+use crate::sim::sham;
 use crate::units::{AgreementKey, BlockIndex, ChannelId, Cookie, DeviceId, Digest, Esi, SessionId};
 use crate::wire::{
     Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, Complete, HashPage, Header, Holdings,
@@ -78,7 +75,7 @@ impl Outsider {
     fn sender(&mut self, session: Option<SessionId>) -> &mut FakeSender {
         if self.sender.as_ref().is_none_or(|(id, _)| *id != session) {
             let signing_key = sham::signing_key(self.seed | 1 << 63);
-            let random = agree::sham::random(self.seed);
+            let random = random_bytes(self.seed);
             let group = self.group.as_ref();
             let mut sender = FakeSender::of(self.seed, signing_key, random, group);
             if let Some(session) = session {
@@ -112,7 +109,7 @@ impl Outsider {
         let (group, bytes) = if means.grouped && means.rng.bool() {
             // It has heard a session of the sender that was not sealed, or sealed for another group.
             let of = means.rng.bool().then(other_key);
-            let random = agree::sham::random(self.seed);
+            let random = random_bytes(self.seed);
             let key = sham::signing_key(1);
             let mut sender = FakeSender::of(self.seed, key, random, of.as_ref());
             sender.leap(ChannelId::GROUP, means.rng.u64(..1 << 20));
@@ -150,7 +147,7 @@ impl Outsider {
         let payload = vec![means.rng.u8(..); len];
         let symbol = Message::Symbol(Symbol { block, esi: id, payload: &payload });
         let newest = means.air.borrow().newest;
-        let (random, group) = (agree::sham::random(self.seed), means.grouped.then(group_key));
+        let (random, group) = (random_bytes(self.seed), means.grouped.then(group_key));
         let mut sender =
             FakeSender::of(0, sham::signing_key(1), random, group.as_ref()).posing(session, group.as_ref());
         sender.leap(ChannelId::GROUP, newest + means.rng.u64(..4_000));
@@ -187,7 +184,7 @@ impl Outsider {
         if self.past.is_empty() {
             let group = means.grouped.then(group_key);
             self.past.extend((0..PAST).map(|n| {
-                let random = agree::sham::random(self.seed ^ n);
+                let random = random_bytes(self.seed ^ n);
                 FakeSender::of(n, sham::signing_key(1), random, group.as_ref())
             }));
         }

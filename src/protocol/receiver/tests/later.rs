@@ -193,7 +193,7 @@ fn nothing_is_chosen_that_was_not_offered() {
 
 #[test]
 fn an_announce_with_a_false_proof_of_its_origin_is_refused() {
-    let key = crate::crypto::sign::SigningKey::new(&crate::crypto::derive::Secret::new([9; 32]));
+    let key = sham::signing_key(9);
     let hear = |change: fn(&mut Announce)| {
         let mut bench = Bench::new(small_blocks(4));
         let mut announce = bench.announce_now();

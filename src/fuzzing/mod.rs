@@ -1,17 +1,18 @@
-//! The fuzz targets `receiver` and `sender`: each reads its input as a list of operations
-//! (datagrams, steps of time, results of jobs, controls), drives one machine with them and asserts
-//! after each what must hold whatever happens. In the end it stops interfering: the machine must
-//! come to its end by itself (I5).
+//! The test-bed's other half: bodies of fuzz targets. `receiver`, `sender` and `layouts` (for the targets
+//! `announce` and `hash_page`) each read their input as a list of operations (datagrams, steps of time,
+//! results of jobs, controls), drive one machine with them and assert after each what must hold whatever
+//! happens. In the end they stop interfering: the machine must come to its end by itself (I5).
 //!
 //! The bodies are here and not in `fuzz/`, so that the tests replay the committed corpus.
 
 mod layouts;
+mod packet_protection;
 mod play;
 mod receiver;
 mod sender;
 
-pub use super::packet_protection::fuzzing::fuzz_packet_protection;
 pub use layouts::{fuzz_announce, fuzz_hash_page};
+pub use packet_protection::fuzz_packet_protection;
 pub use receiver::fuzz_receiver;
 pub use sender::fuzz_sender;
 
@@ -19,11 +20,28 @@ use crate::crypto::digest;
 use crate::fec::{Encoder, PlanCache};
 use crate::layout::Layout;
 use crate::units::{BlockIndex, Digest, Esi, SessionId, SymbolDigest};
-use crate::wire::{self, Header, MessageKind, PacketNumber};
+use crate::wire::{self, Header, MessageKind, PacketNumber, decode_plain, encode_plain, peek};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 const COUNTER: u64 = 0x6d63_f022;
 const GROUP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)), 7417);
+
+/// The body of the fuzz target `datagram`.
+///
+/// # Panics
+/// When `bytes` decode to a message that does not encode to the same bytes.
+pub fn fuzz_datagram(bytes: &[u8]) {
+    let Ok((header, message)) = decode_plain(bytes) else { return };
+    let encoded = encode_plain(header, &message);
+    if encoded.len() == bytes.len() {
+        assert_eq!(encoded, bytes, "not canonical: {message:?}");
+    } else {
+        // It had extensions that are passed over; what is left is the same.
+        assert!(encoded.len() < bytes.len(), "not canonical: {message:?}");
+        assert_eq!(decode_plain(&encoded), Ok((header, message.clone())));
+    }
+    assert_eq!(peek(bytes), Some((header, message.kind())));
+}
 
 /// What is left of the input.
 struct Input<'a>(&'a [u8]);

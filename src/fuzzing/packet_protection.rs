@@ -3,12 +3,13 @@
 //! the other side has made, and comes through once (but for symbols ahead of the window); what was not
 //! touched does get through. Signatures and seals are the real ones.
 
-use super::fakes::announce_of;
-use super::{DeviceKeys, ReceiverSide, SenderSide, find, is_signed};
 use crate::crypto::derive::Secret;
+use crate::crypto::primitives::REAL;
 use crate::crypto::sign::SigningKey;
 use crate::crypto::window::WINDOW;
 use crate::limits::{HEADER_LEN, JOIN_CLEAR};
+use crate::protocol::packet_protection::{DeviceKeys, ReceiverSide, SenderSide, find, is_signed};
+use crate::sim::fakes::announce_of;
 use crate::units::{AgreementKey, ChannelId, Cookie, Counter, Suite};
 use crate::wire::{self, Head, Header, MessageKind, PacketNumber, Protection, encode_plain};
 use std::collections::BTreeSet;
@@ -58,7 +59,7 @@ pub fn fuzz_packet_protection(bytes: &[u8]) {
 }
 
 /// How many datagrams got through to the device, and to the sender.
-pub(in crate::protocol) fn play(mut input: &[u8]) -> [u32; 2] {
+pub(super) fn play(mut input: &[u8]) -> [u32; 2] {
     let Some(mut world) = World::new(&mut input) else { return [0; 2] };
     for _ in 0..MAX_OPERATIONS {
         if world.operate(&mut input).is_none() {
@@ -101,7 +102,7 @@ impl World {
         let own = known.iter().find(|own| group.as_ref().is_some_and(|g| g.expose() == own.expose()));
         let together = own.is_some() || group.is_none() && known.is_empty();
         let own = own.or(known.first());
-        let mut device = ReceiverSide::new(sender.session(), &announce_of(&sender), own, [2; 32])?;
+        let mut device = ReceiverSide::new(REAL, sender.session(), &announce_of(&sender), own, [2; 32])?;
         let admitted = choice & 32 != 0;
         if admitted {
             device.admitted(CHANNEL);
@@ -217,7 +218,7 @@ impl World {
 
     /// A device that seeks a session hears it.
     fn seek(&self, head: &Head, bytes: &[u8]) {
-        let found = find(&self.known, head, &mut bytes.to_vec());
+        let found = find(REAL, &self.known, head, &mut bytes.to_vec());
         let genuine = self.down.iter().find(|made| made.bytes == bytes && !made.alone);
         let announce = announce_of(&self.sender);
         let sound = genuine.filter(|made| {

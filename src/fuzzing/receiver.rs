@@ -3,7 +3,6 @@
 use super::play::{self, World as _};
 use super::{COUNTER, Damage, GROUP, Input, Object, any_body, value};
 use crate::crypto::digest::symbol_digest;
-use crate::crypto::sign::sham;
 use crate::fec::Buffer;
 use crate::layout::Layout;
 use crate::limits::{
@@ -11,10 +10,11 @@ use crate::limits::{
 };
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
-use crate::protocol::packet_protection::fakes::{FakeSender, any_admit};
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::{Control, Machine, Output, Payload};
 use crate::ranges::BitSet;
+use crate::sim::fakes::{FakeSender, any_admit};
+use crate::sim::sham::SHAM;
 use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, ChannelId, DeviceId, Digest, Esi, TaskId, Via};
 use crate::wire::{
@@ -86,9 +86,8 @@ impl play::World for World {
     fn new(input: &mut Input<'_>) -> Option<Self> {
         let object = Object::new(input)?;
         let buffer_bytes = usize::from(input.u8()?) << 8;
-        sham::allow();
         let config = ReceiverConfig::new((DEVICE, "fuzzed".into()), vec![GROUP], (1, [2; 32]));
-        let config = ReceiverConfig { buffer_bytes, ..config };
+        let config = ReceiverConfig { buffer_bytes, primitives: SHAM, ..config };
         Some(Self {
             receiver: Receiver::new(config, Time::ZERO),
             now: Time::ZERO,

@@ -2,14 +2,14 @@
 
 use super::play::{self, World as _};
 use super::{COUNTER, Damage, GROUP, Input, Object, any_body};
-use crate::crypto::sign::sham;
 use crate::limits::{HEADER_LEN, MAX_CONTROL, MAX_JOBS, MAX_SUSPECTS, MAX_TRAILER, SIGNATURE_RESERVE};
 use crate::pacing::RateMode;
 use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{SenderDone, SenderJob};
-use crate::protocol::packet_protection::fakes::{FakeDevice, any_join};
 use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig, SlowPolicy};
 use crate::protocol::{Control, Machine, Output, Payload, Transmit};
+use crate::sim::fakes::{FakeDevice, any_join};
+use crate::sim::sham;
 use crate::task::{Assignment, State, Step, Task};
 use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, ChannelId, Counter, DeviceId, Digest, Rate, TaskId, Via};
@@ -74,7 +74,6 @@ impl play::World for World {
     fn new(input: &mut Input<'_>) -> Option<Self> {
         let object = Object::new(input)?;
         let [people, speed] = input.array()?;
-        sham::allow();
         let mut task = Task::copy(TASK, "object");
         task.options.expected = (people & 7 != 0).then_some(u32::from(people & 7));
         let who = (sham::signing_key(1), [1; 32], Counter(COUNTER));

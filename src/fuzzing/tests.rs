@@ -1,8 +1,8 @@
 use super::play::World as _;
 use super::*;
+use crate::fuzzing::packet_protection::play;
 use crate::limits::MAX_BLOCKS;
 use crate::protocol::event::ReceiverOutcome;
-use crate::protocol::packet_protection::fuzzing::play;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ fn folder(target: &str) -> PathBuf {
 }
 
 #[track_caller]
-fn replay(target: &str, body: fn(&[u8])) {
+fn replay(target: &str, body: fn(&[u8])) -> usize {
     let mut files = 0;
     for entry in fs::read_dir(folder(target)).unwrap() {
         let path = entry.unwrap().path();
@@ -20,6 +20,12 @@ fn replay(target: &str, body: fn(&[u8])) {
         files += 1;
     }
     assert!(files > 0);
+    files
+}
+
+#[test]
+fn every_datagram_replays() {
+    assert!(replay("datagram", fuzz_datagram) >= MessageKind::ALL.len());
 }
 
 #[test]

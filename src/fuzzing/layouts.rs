@@ -4,7 +4,6 @@
 
 use super::play::{self, World as _};
 use super::{COUNTER, GROUP, Input};
-use crate::crypto::sign::sham;
 use crate::layout::Layout;
 use crate::limits::{
     HASHES_PER_PAGE, HEADER_LEN, JOIN_CLEAR, MAX_BLOCK_BUFFERS, MAX_BLOCKS, MAX_CONTROL, MAX_ESI, MAX_JOBS,
@@ -12,10 +11,11 @@ use crate::limits::{
 };
 use crate::protocol::event::ReceiverEvent;
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
-use crate::protocol::packet_protection::fakes::{FakeSender, any_admit};
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::{Machine, Output, Payload};
 use crate::ranges::BitSet;
+use crate::sim::fakes::{FakeSender, any_admit};
+use crate::sim::sham::SHAM;
 use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, ChannelId, DeviceId, Digest, Esi, Rate, TaskId, Via};
 use crate::wire::{
@@ -88,10 +88,12 @@ impl play::World for World {
     fn new(input: &mut Input<'_>) -> Option<Self> {
         let [start, buffers] = input.array()?;
         let buffer_bytes = usize::from(buffers) << 12;
-        sham::allow();
         let device = (DeviceId([7; 16]), "fuzzed".into());
-        let config =
-            ReceiverConfig { buffer_bytes, ..ReceiverConfig::new(device, vec![GROUP], (1, [2; 32])) };
+        let config = ReceiverConfig {
+            buffer_bytes,
+            primitives: SHAM,
+            ..ReceiverConfig::new(device, vec![GROUP], (1, [2; 32]))
+        };
         let mut world = Self {
             receiver: Receiver::new(config, Time::ZERO),
             now: Time::ZERO,

@@ -1,11 +1,12 @@
 //! The other side, for tests: it speaks the same protection and says whatever it is told to.
 
-use super::{
+use crate::crypto::derive::Secret;
+use crate::crypto::sign::SigningKey;
+use crate::limits::{FEEDBACK_PER_SECOND, HEADER_LEN, WIRE_VERSION};
+use crate::protocol::packet_protection::{
     DeviceKeys, Found, Membership, ReceiverSide, SenderSide, announce_key, find, open, seal, session_id,
 };
-use crate::crypto::derive::Secret;
-use crate::crypto::sign::{SigningKey, sham};
-use crate::limits::{FEEDBACK_PER_SECOND, HEADER_LEN, WIRE_VERSION};
+use crate::sim::sham::{self, SHAM};
 use crate::units::{BlockIndex, ChannelId, Cookie, Counter, DeviceId, SenderKey, SessionId, Suite, TaskId};
 use crate::wire::{
     self, Admit, AdmitVerdict, Announce, Capabilities, Header, Holdings, Invitation, Join, Message,
@@ -141,7 +142,7 @@ impl FakeDevice {
         group: Option<&Secret>,
         random: [u8; 32],
     ) -> Option<Self> {
-        let side = ReceiverSide::new(session, announce, group, random)?;
+        let side = ReceiverSide::new(SHAM, session, announce, group, random)?;
         Some(Self { side, sent: 0, cookie: Cookie::default(), admit: None, rounds: BTreeMap::new() })
     }
 
@@ -232,7 +233,6 @@ impl FakeSender {
     /// One without a group key.
     #[must_use]
     pub fn new(counter: u64) -> Self {
-        sham::allow();
         Self::of(counter, sham::signing_key(1), [1; 32], None)
     }
 
@@ -365,6 +365,6 @@ impl FakeSender {
     pub fn found(bytes: &[u8]) -> Option<Found> {
         let mut bytes = bytes.to_vec();
         let head = wire::head(&bytes).ok()?;
-        find(&[], &head, &mut bytes)
+        find(SHAM, &[], &head, &mut bytes)
     }
 }
