@@ -13,8 +13,9 @@
 //! - `devices`: the state of each device. `service`: who serves a device. `records`: the store.
 //! - `stream`: source symbols, hashes ahead of them, and the next datagram at the paced rate. `delta`: sending only
 //!   what is missing.
-//! - `feedback`: messages of devices. `rounds`: polls of the group and their answers. `planner`: the repairs of a
-//!   round. `unicast_repair`: the same for one device. `inquiries`: digests of suspect blocks.
+//! - `feedback`: messages of devices. `rounds`: polls of the group and their answers. `round_trip`: how long answers
+//!   take. `planner`: the repairs of a round. `unicast_repair`: the same for one device. `inquiries`: digests of
+//!   suspect blocks.
 //! - `channel`: a destination with its repairs. `pace`: how fast it sends. `rate`: the rates that follow from reports.
 //! - `liveness`: devices that fall silent. `shutdown`: lingering, the end.
 
@@ -33,6 +34,7 @@ mod planner;
 mod policy;
 mod rate;
 mod records;
+mod round_trip;
 mod rounds;
 mod service;
 mod shutdown;

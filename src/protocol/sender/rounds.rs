@@ -5,6 +5,7 @@ use super::Sender;
 use super::channel::Round;
 use super::devices::SILENCE_MEANS_NOTHING_LACKS;
 use super::planner::{Needs, Plan, PlanKind};
+use super::round_trip::RoundTrips;
 use super::service::Unlike;
 use crate::limits::{MAX_CONTROL, MAX_ESI, NAKS_PER_SECOND};
 use crate::time::Time;
@@ -21,8 +22,6 @@ const WANT_IDS_UP_TO: usize = 4;
 /// If fewer than one device in this many answers, most devices lack nothing. Devices are also silent because
 /// repairs for others cover them, but not that many.
 const FEW: f64 = 8.0;
-/// Bounds of the GRTT.
-const GRTT_BOUNDS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(2));
 /// Additional time for the answers: the reaction of a busy device.
 const REACTION: Duration = Duration::from_millis(10);
 /// Longest pause between polls that bring no answer.
@@ -31,8 +30,10 @@ const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// The estimates from the group's rounds.
 #[derive(Debug)]
 pub(super) struct GroupRounds {
-    /// The GRTT (RFC 5401): the largest recent round-trip time, decaying.
+    /// The GRTT (RFC 5401).
     pub grtt: Duration,
+    /// The round-trip times of the devices, from which the GRTT follows.
+    pub round_trips: RoundTrips,
     /// Smoothed share of datagrams that the device with the largest deficit loses; 0 to 1.
     pub loss: f64,
     /// Position of the last poll, and the one before its last change.
@@ -51,9 +52,10 @@ pub(super) struct GroupRounds {
 }
 
 impl GroupRounds {
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
-            grtt: Duration::from_millis(50),
+            grtt: RoundTrips::INITIAL,
+            round_trips: RoundTrips::default(),
             loss: 0.0,
             polled: 0,
             polled_before: 0,
@@ -63,11 +65,6 @@ impl GroupRounds {
             everybody: 0,
             few: 0,
         }
-    }
-
-    pub fn rtt_sample(&mut self, sample: Duration) {
-        let decayed = self.grtt.mul_f64(0.9);
-        self.grtt = sample.max(decayed).clamp(GRTT_BOUNDS.0, GRTT_BOUNDS.1);
     }
 
     /// A device will soon have something to report.
@@ -255,6 +252,9 @@ impl Sender {
         // The answers of a round may not come faster than their share of the feedback bound.
         let spacing = Duration::from_secs(1) * (self.group.answers().len() as u32) / NAKS_PER_SECOND;
         let answers = self.group.close((sent + spacing).max(now));
+        let (polled, devices) = (self.polled_devices(), &self.devices);
+        let counts = |index| devices.get(index).service.shapes_group();
+        self.rounds.grtt = self.rounds.round_trips.group(self.rounds.grtt, polled, counts);
         self.move_to_unicast(&answers, now);
         let needs = self.group_needs(&answers);
         for page in needs.pages() {
