@@ -3,6 +3,7 @@
 
 use super::Verifications;
 use crate::content::{Entry, Manifest};
+use crate::crypto::window::ReplayWindow;
 use crate::layout::Layout;
 use crate::limits::{
     COMFORTABLE_BLOCK_LOG2, FeedbackBudget, HASHES_PER_PAGE, MAX_BLOCKS, MAX_DEVICES, UNVOUCHED_NUMBERS_AHEAD,
@@ -321,6 +322,8 @@ pub(super) struct ChannelLoss {
     highest: u64,
     /// The highest counter that is vouched for.
     vouched: u64,
+    /// The counters that were counted: a replayed datagram must not hide a lost one.
+    counted: ReplayWindow,
     pub received: u64,
     /// The current stretch, and the one before.
     stretch: Option<Stretch>,
@@ -368,8 +371,12 @@ impl ChannelLoss {
             self.vouched = counter;
             if self.highest > counter.saturating_add(MAX_REORDERING) {
                 self.highest = counter;
+                self.counted = ReplayWindow::default();
                 (self.stretch, self.before) = (None, None);
             }
+        }
+        if !self.counted.note(counter) {
+            return;
         }
         self.highest = self.highest.max(counter);
         self.received += 1;
@@ -452,6 +459,20 @@ mod tests {
         // An older one that is late sets nothing right.
         loss.note(number(1_050), Time(300_000_000), true);
         assert_eq!(loss.highest, 1_199);
+    }
+
+    #[test]
+    fn replayed_datagrams_do_not_hide_lost_ones() {
+        let mut loss = ChannelLoss::default();
+        run(&mut loss, 0..100, 0);
+        // Half of what follows is lost, and an attacker replays the other half.
+        for counter in (100..200).step_by(2) {
+            for _ in 0..3 {
+                loss.note(PacketNumber::new(ChannelId::GROUP, counter), Time(counter * 1_000_000), false);
+            }
+        }
+        assert_eq!((loss.received, loss.lost()), (150, 49));
+        assert_eq!(loss.take_arrivals(false).map(|arrivals| arrivals.received), Some(99));
     }
 
     /// Notes counters `from..to` of the group, a millisecond apart from `ms` on.
