@@ -116,7 +116,7 @@ pub const DEVICES_OF_ONE_ADDRESS: usize = 64;
 pub const MAX_QUEUED_OUTPUTS: usize = 1024;
 /// Most messages of one device that a sender opens a second. An honest device sends a tenth of that.
 pub const DEVICE_MESSAGES_PER_SECOND: u32 = 400;
-/// Most signatures of datagrams without a seal that a receiver checks a second, each some 40 us.
+/// Most signatures that a receiver checks a second, each some 40 us.
 pub const VERIFICATIONS_PER_SECOND: u32 = 2_000;
 /// The same limit for datagrams from other addresses than the sender's: the sender may have moved.
 pub const VERIFICATIONS_FOR_STRANGERS: u32 = 200;

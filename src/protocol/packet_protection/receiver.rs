@@ -254,7 +254,7 @@ impl ReceiverSide {
     }
 
     /// Opens a datagram of this session and checks its signature. The order is session (the caller's check),
-    /// replay window, seal, signature. `may_verify` is called before a signature without a seal is checked.
+    /// replay window, seal, signature. `may_verify` is called before a signature is checked.
     /// `None` if the datagram is forged, replayed, damaged, or not for this device.
     pub fn open<'a>(
         &mut self,
@@ -298,7 +298,7 @@ impl ReceiverSide {
             };
             match kind {
                 _ if is_signed(kind) => {
-                    if !protection.is_group() && !may_verify() {
+                    if !may_verify() {
                         return None;
                     }
                     let (plain, signature) = datagram[..len].split_last_chunk::<SIGNATURE_LEN>()?;

@@ -223,10 +223,18 @@ fn what_is_not_for_one_to_say_is_not_heard() {
     assert!(!authentic);
     // On a channel that is not ours.
     assert_eq!(opened(&mut side, &from.to_all(header(2, 1), &messages()[0])), None);
-    // As often as may be verified, and no more.
-    let mut bytes = from.to_all(header(0, 1), &messages()[0]);
-    let head = wire::head(&bytes).unwrap();
-    assert!(side.open(&head, &mut bytes, || false).is_none());
+}
+
+#[test]
+fn signatures_are_checked_as_often_as_allowed_sealed_or_not() {
+    for key in [None, Some(group(7))] {
+        let from = sender(key.as_ref(), Suite::Aes256Gcm);
+        let mut side = receiver(&from, key.as_ref());
+        let bytes = from.to_all(header(0, 1), &messages()[0]);
+        let head = wire::head(&bytes).unwrap();
+        assert!(side.open(&head, &mut bytes.clone(), || false).is_none());
+        assert!(side.open(&head, &mut bytes.clone(), || true).is_some());
+    }
 }
 
 #[test]

@@ -79,7 +79,7 @@ enum State {
     Finished,
 }
 
-/// Bounds on signature checks of datagrams without a seal.
+/// Bounds on signature checks.
 #[derive(Debug)]
 struct Verifications {
     home: RateLimit,
