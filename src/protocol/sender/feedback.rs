@@ -112,9 +112,9 @@ impl Sender {
         let sample = channel.poll_sent(nak.round).map(|sent| now.since(sent).saturating_sub(ack_delay));
         // Before its last symbols were sent, it could not count them: the next poll will tell.
         let current = of_group || (channel.is_open() && nak.largest_received >= channel.last_symbol);
-        // One device may not slow the group's rounds down by what it claims.
         if let Some(sample) = sample.filter(|_| self.devices.get(index).service.shapes_group()) {
-            self.rounds.rtt_sample(sample);
+            let grtt = self.rounds.grtt;
+            self.rounds.round_trips.answered(index, of_group, nak.round, sample, grtt);
         }
         if of_group {
             if self.devices.get(index).service.answers_group() {

@@ -11,7 +11,7 @@
 //! - `devices`: whom it serves. `service`: who serves a device. `records`: what the store has of it.
 //! - `delta`: sending only what is missing, where all hold some of it already.
 //! - `stream`: source symbols, hashes ahead of them, and what goes out next at the paced rate.
-//! - `rounds`: polls of the group, and what becomes of their answers. `planner`: the repairs of a round.
+//! - `rounds`: polls of the group, and what becomes of their answers. `round_trip`: how long they take. `planner`: the repairs of a round.
 //! - `unicast_repair`: unicast repairs. `channel`: a destination, its repairs and its `pace`.
 //! - `inquiries`: digests for devices that were told lies.
 //! - `rate`: what reports of arrivals make of the paces. `admission`: joins. `strangers`: what addresses may ask for.
@@ -34,6 +34,7 @@ mod planner;
 mod policy;
 mod rate;
 mod records;
+mod round_trip;
 mod rounds;
 mod service;
 mod shutdown;

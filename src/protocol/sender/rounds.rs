@@ -5,6 +5,7 @@ use super::Sender;
 use super::channel::Round;
 use super::devices::SILENCE_MEANS_NOTHING_LACKS;
 use super::planner::{Needs, Plan, PlanKind};
+use super::round_trip::RoundTrips;
 use super::service::Unlike;
 use crate::limits::{MAX_CONTROL, MAX_ESI, NAKS_PER_SECOND};
 use crate::time::Time;
@@ -21,8 +22,6 @@ const WANT_IDS_UP_TO: usize = 4;
 /// Fewer than one device in so many lacking something means that most lack nothing. Devices also keep
 /// silent because others' answers cover them, but not so many.
 const FEW: f64 = 8.0;
-/// Bounds of the estimated round-trip time of the group.
-const GRTT_BOUNDS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(2));
 /// Time for the answers beyond the round trip: a busy device's reaction.
 const REACTION: Duration = Duration::from_millis(10);
 /// Longest pause between polls that bring no answer.
@@ -31,8 +30,10 @@ const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// What the group's rounds have taught.
 #[derive(Debug)]
 pub(super) struct GroupRounds {
-    /// Largest round-trip time of late, decaying (RFC 5401's GRTT).
+    /// The group's round-trip time (RFC 5401's GRTT).
     pub grtt: Duration,
+    /// Those of its devices.
+    pub round_trips: RoundTrips,
     /// Share of datagrams that the device furthest behind loses, smoothed; 0 to 1.
     pub loss: f64,
     /// Position of the last poll, and of the one before the last that moved it.
@@ -51,9 +52,10 @@ pub(super) struct GroupRounds {
 }
 
 impl GroupRounds {
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
-            grtt: Duration::from_millis(50),
+            grtt: RoundTrips::INITIAL,
+            round_trips: RoundTrips::default(),
             loss: 0.0,
             polled: 0,
             polled_before: 0,
@@ -63,11 +65,6 @@ impl GroupRounds {
             everybody: 0,
             few: 0,
         }
-    }
-
-    pub fn rtt_sample(&mut self, sample: Duration) {
-        let decayed = self.grtt.mul_f64(0.9);
-        self.grtt = sample.max(decayed).clamp(GRTT_BOUNDS.0, GRTT_BOUNDS.1);
     }
 
     /// Somebody will have something to say soon.
@@ -254,6 +251,9 @@ impl Sender {
         // The answers of a round may not come faster than their share of the feedback bound.
         let spacing = Duration::from_secs(1) * (self.group.answers().len() as u32) / NAKS_PER_SECOND;
         let answers = self.group.close((sent + spacing).max(now));
+        let (polled, devices) = (self.polled_devices(), &self.devices);
+        let counts = |index| devices.get(index).service.shapes_group();
+        self.rounds.grtt = self.rounds.round_trips.group(self.rounds.grtt, polled, counts);
         self.move_to_unicast(&answers, now);
         let needs = self.group_needs(&answers);
         for page in needs.pages() {

@@ -4,6 +4,7 @@ mod admission;
 mod later;
 mod scale;
 mod store;
+mod stubborn;
 
 use super::*;
 use crate::crypto::sign::sham;

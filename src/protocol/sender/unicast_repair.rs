@@ -68,7 +68,8 @@ impl Sender {
     }
 
     fn poll_unicast(&mut self, index: DeviceIndex, now: Time) {
-        let patience = (self.rounds.grtt * 3).max(Duration::from_millis(250));
+        let round_trip = self.rounds.round_trips.of(index).unwrap_or_default().max(self.rounds.grtt);
+        let patience = (round_trip * 3).max(Duration::from_millis(250));
         let patience = patience * (1 + self.device_channel(index).unanswered).min(2);
         let scope = self.unicast_scope(index);
         let gsize = self.devices.gsize();
