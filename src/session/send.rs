@@ -61,6 +61,7 @@ pub struct SendSession {
     wait: Duration,
     settle: Duration,
     linger: Duration,
+    max_time: Option<Duration>,
     ttl: u8,
     symbol_size: Option<u16>,
     group_key: Option<GroupKey>,
@@ -193,6 +194,7 @@ impl SendSession {
             wait: WAIT,
             settle: SETTLE,
             linger: Duration::ZERO,
+            max_time: None,
             ttl: 1,
             symbol_size: None,
             group_key: None,
@@ -238,6 +240,12 @@ impl SendSession {
     #[must_use]
     pub const fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
+        self
+    }
+    /// End after so long, whatever is left to be done [default: never].
+    #[must_use]
+    pub const fn max_time(mut self, time: Option<Duration>) -> Self {
+        self.max_time = time;
         self
     }
     /// Hops that multicast may go [default: 1].
@@ -379,7 +387,8 @@ impl SendSession {
         config.rate = route.rate;
         config.repair = RepairPolicy::interactive(self.slow);
         config.manifest = manifest_of(&*source, source.name());
-        (config.wait, config.settle, config.linger) = (self.wait, self.settle, self.linger);
+        (config.wait, config.settle) = (self.wait, self.settle);
+        (config.linger, config.max_time) = (self.linger, self.max_time);
         config.group_key = self.group_key.map(|key| key.secret().clone());
         config.suite = fastest();
 

@@ -1,6 +1,7 @@
 //! The devices of a session, as the sender sees them.
 
 use super::channel::Channel;
+use super::headway::Headway;
 use super::service::{Service, Unlike};
 use crate::crypto::window::ReplayWindow;
 use crate::limits::MAX_FORMER_RUNS;
@@ -51,10 +52,8 @@ pub(super) struct Device {
     pub address: SocketAddr,
     pub joined: Time,
     pub last_heard: Time,
-    /// When it was last known to have come closer to completion (or was taken up).
-    pub last_gain: Time,
-    /// The fewest symbols it ever lacked, as far as its NAK summaries told.
-    pub least_deficit: u64,
+    /// How it comes closer to completion.
+    pub headway: Headway,
     /// Who serves it.
     pub service: Service,
     /// It joined with some of the object.

@@ -16,7 +16,7 @@
 //! - `inquiries`: digests for devices that were told lies.
 //! - `rate`: what reports of arrivals make of the paces. `admission`: joins. `strangers`: what addresses may ask for.
 //! - `feedback`: what devices say.
-//! - `announce`: descriptions of the session. `liveness`: devices that fall silent. `shutdown`: lingering, the end.
+//! - `announce`: descriptions of the session. `liveness`: devices that fall silent. `headway`: or gain nothing. `shutdown`: lingering, the end.
 //! - `view`: what is told of it.
 
 mod admission;
@@ -27,6 +27,7 @@ mod delta;
 mod devices;
 mod feedback;
 mod gather;
+mod headway;
 mod inquiries;
 mod liveness;
 mod pace;
@@ -191,7 +192,7 @@ impl Sender {
             encoded_symbols: 0,
             announces: AnnounceTimer::new(now),
             liveness: Liveness::new(now),
-            shutdown: Shutdown::default(),
+            shutdown: Shutdown::new(config.max_time.map_or(Time::NEVER, |time| now + time)),
             out: VecDeque::new(),
             counters: Counters::default(),
             config,
@@ -451,7 +452,8 @@ impl Machine for Sender {
     }
 
     fn next_timeout(&self) -> Time {
-        let machine = self.announces.next.min(self.liveness.next_timeout());
+        let machine =
+            self.announces.next.min(self.liveness.next_timeout()).min(self.shutdown.time_is_up_at());
         let own = self.shutdown.next_timeout().unwrap_or(machine.min(self.records.next_timeout()));
         own.min(self.rounds_timeout()).min(self.paced_timeout())
     }
