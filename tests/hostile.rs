@@ -78,3 +78,30 @@ fn a_forged_number_far_ahead_is_not_counted_from() {
     let lost = Report::read(&report).rows()[0]["lost_datagrams"].as_u64().expect("a number");
     assert!(lost < 1 << 20, "{lost} datagrams are told of as lost");
 }
+
+/// One device is complete, and another one does not take what it lacks: it is stopped.
+#[test]
+fn when_the_time_is_up_the_sender_ends_and_all_it_says_agrees() {
+    let tmp = TempDir::new();
+    let source = tmp.file("image.bin", 4 * MIB, 7);
+    let (dirs, report) = ([tmp.dir("a"), tmp.dir("b")], tmp.join("report.json"));
+    let network = Network::loopback();
+    let mut receivers = [("a", &dirs[0]), ("b", &dirs[1])].map(|(id, dir)| network.recv(id, dir).spawn());
+    let sender = network.send(&source, 2).args(["--rate", "20M", "--max-time", "8s"]);
+    let mut sender = sender.arg("--report").arg(&report).spawn();
+    sender.event("joined");
+    sender.event("joined");
+    receivers[1].signal("STOP");
+    receivers[0].expect(0, SOON);
+    let end = sender.expect(3, SOON);
+    receivers[1].signal("CONT");
+    receivers[1].expect(6, SOON);
+    assert_only_copy(&source, &dirs[0]);
+    let (last, report) = (end.last_event(), Report::read(&report));
+    for said in [&last, &report.0] {
+        assert_eq!((&said["exit"], &said["exit_code"]), (&"incomplete".into(), &3.into()), "{said}");
+    }
+    let row = report.rows().iter().find(|row| row["status"] != "complete").expect("a row of it");
+    assert_eq!((&row["status"], &row["reason"]), (&"failed".into(), &"the transfer's time was up".into()));
+    assert!(end.stderr.contains("the transfer's time was up"), "{}", end.stderr);
+}

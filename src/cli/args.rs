@@ -154,6 +154,9 @@ pub struct SendArgs {
     /// Stay this long after the end to complete late devices
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = parse_duration)]
     pub linger: Duration,
+    /// End after this time in all; devices that are not complete then have failed [default: no limit]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub max_time: Option<Duration>,
     /// Number of routers that the datagrams may cross, plus one
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub ttl: u8,

@@ -29,6 +29,8 @@ pub struct SendConfig {
     pub gather: Gather,
     /// How long to wait for late devices after the end.
     pub linger: Duration,
+    /// When to end, whatever is left to be done; none: never.
+    pub max_time: Option<Duration>,
     /// Multicast time to live (hop limit).
     pub ttl: u8,
     /// Symbol size, a valid one; `None` to derive it from the interface's MTU.
@@ -124,6 +126,7 @@ impl SendConfig {
                 enter: surroundings.stdin_terminal,
             },
             linger: args.linger,
+            max_time: args.max_time,
             ttl: args.ttl,
             symbol_size: args.symbol_size,
             key: args.key,

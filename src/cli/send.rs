@@ -67,6 +67,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         .expected(config.gather.expected)
         .gather(config.gather.at_most, config.gather.settle)
         .linger(config.linger)
+        .max_time(config.max_time)
         .ttl(config.ttl)
         .symbol_size(config.symbol_size)
         .group_key(group_key)

@@ -61,6 +61,7 @@ pub struct SendSession {
     wait: Duration,
     settle: Duration,
     linger: Duration,
+    max_time: Option<Duration>,
     ttl: u8,
     symbol_size: Option<u16>,
     group_key: Option<GroupKey>,
@@ -199,6 +200,7 @@ impl SendSession {
             wait: WAIT,
             settle: SETTLE,
             linger: Duration::ZERO,
+            max_time: None,
             ttl: 1,
             symbol_size: None,
             group_key: None,
@@ -244,6 +246,12 @@ impl SendSession {
     #[must_use]
     pub const fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
+        self
+    }
+    /// Ends the session after this time, whatever is left to do [default: never].
+    #[must_use]
+    pub const fn max_time(mut self, time: Option<Duration>) -> Self {
+        self.max_time = time;
         self
     }
     /// Time to live of multicast datagrams, in hops [default: 1].
@@ -385,7 +393,8 @@ impl SendSession {
         config.rate = route.rate;
         config.repair = RepairPolicy::interactive(self.slow);
         config.manifest = manifest_of(&*source, source.name());
-        (config.wait, config.settle, config.linger) = (self.wait, self.settle, self.linger);
+        (config.wait, config.settle) = (self.wait, self.settle);
+        (config.linger, config.max_time) = (self.linger, self.max_time);
         config.group_key = self.group_key.map(|key| key.secret().clone());
         config.suite = fastest();
 

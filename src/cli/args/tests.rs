@@ -38,13 +38,14 @@ fn send_defaults() {
 #[test]
 fn send_in_full() {
     let args = send(
-        "send image.iso 239.1.1.1 -n 30 --wait 60s --rate 800M -i eth1 -p 9000 --linger 10m --ttl 4 \
+        "send image.iso 239.1.1.1 -n 30 --wait 60s --rate 800M -i eth1 -p 9000 --linger 10m --max-time 2h --ttl 4 \
          --symbol-size 1024 --report done.json --json -v",
     );
     assert_eq!(args.group.as_deref(), Some("239.1.1.1"));
     assert_eq!(args.interface.as_deref(), Some("eth1"));
     assert_eq!((args.rate, args.receivers), (Some(RateChoice::Fixed(Rate(800_000_000))), Some(30)));
     assert_eq!((args.wait, args.linger), (Some(Duration::from_secs(60)), Duration::from_secs(600)));
+    assert_eq!(args.max_time, Some(Duration::from_secs(7200)));
     assert_eq!((args.port, args.ttl, args.symbol_size), (9000, 4, Some(1024)));
     assert_eq!(args.report, Some(PathBuf::from("done.json")));
     assert!(args.output.json && args.output.verbose);

@@ -7,6 +7,7 @@
 //! ```
 
 use super::devices::{Compared, Device, GroupReachability, Link, Reported};
+use super::headway::Headway;
 use super::service::Service;
 use super::{Sender, SenderEvent};
 use crate::crypto::window::ReplayWindow;
@@ -204,6 +205,10 @@ impl Sender {
                 }
             },
         };
+        if index.is_none() && self.shutdown.lingered(now) {
+            // It stays for those that it still serves, and for nobody else.
+            return;
+        }
         if index.is_none() && !self.has_row_for(pending.address) {
             return self.turn_away(&pending, AdmitVerdict::Full, now);
         }
@@ -295,9 +300,9 @@ impl Sender {
     pub(super) fn take_up(&mut self, index: DeviceIndex, now: Time) {
         let started = self.phase != Phase::Gathering;
         let gone_by = if self.stream_done() { self.stream.position } else { self.stream.position + 1 };
+        let sent = self.sent_to(index);
         let device = self.devices.get_mut(index);
-        device.last_gain = now;
-        device.least_deficit = u64::MAX;
+        device.headway.begin(sent, now);
         if let Some(channel) = &mut device.channel {
             channel.unanswered = 0;
         }
@@ -331,8 +336,7 @@ fn newcomer(
         duplicate: None,
         address,
         last_heard: now,
-        last_gain: now,
-        least_deficit: u64::MAX,
+        headway: Headway::new(now),
         service: Service::Group,
         holds: false,
         compared: Compared::default(),

@@ -47,6 +47,8 @@ pub struct SenderConfig {
     pub settle: Duration,
     /// How long the sender waits for late devices after the known ones are done.
     pub linger: Duration,
+    /// End after so long, whatever is left to be done: what is not complete then has failed.
+    pub max_time: Option<Duration>,
 }
 
 impl SenderConfig {
@@ -76,6 +78,7 @@ impl SenderConfig {
             wait: Duration::from_secs(10),
             settle: Duration::from_secs(1),
             linger: Duration::ZERO,
+            max_time: None,
         }
     }
 

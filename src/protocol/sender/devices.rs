@@ -1,6 +1,7 @@
 //! The sender's state of each device, and sets of devices by class.
 
 use super::channel::Channel;
+use super::headway::Headway;
 use super::service::{Service, Unlike};
 use crate::crypto::window::ReplayWindow;
 use crate::limits::MAX_FORMER_RUNS;
@@ -50,10 +51,8 @@ pub(super) struct Device {
     pub duplicate: Option<(AgreementKey, Time)>,
     pub address: SocketAddr,
     pub last_heard: Time,
-    /// When its deficit last fell (or it was taken up).
-    pub last_gain: Time,
-    /// The smallest deficit that its NAK summaries have shown.
-    pub least_deficit: u64,
+    /// Its progress.
+    pub headway: Headway,
     /// Which repairs serve it.
     pub service: Service,
     /// Whether it joined with some of the object.

@@ -96,13 +96,10 @@ impl Sender {
         if self.devices.get(index).is_final() {
             return false;
         }
-        let deficit = self.deficit(&nak, u32::MAX);
+        let (deficit, sent) = (self.deficit(&nak, u32::MAX), self.sent_to(index));
         let device = self.devices.get_mut(index);
         device.reported.incomplete = Some(nak.incomplete.min(self.config.layout.block_count()));
-        if deficit < device.least_deficit {
-            device.least_deficit = deficit;
-            device.last_gain = now;
-        }
+        device.headway.lacks(deficit, sent, now);
         let of_group = self.group.has_sent(nak.largest_received);
         let channel = if of_group { &self.group } else { &*self.device_channel(index) };
         if !channel.has_sent(nak.largest_received) {
@@ -126,6 +123,13 @@ impl Sender {
         true
     }
 
+    /// Symbols that were sent to a device, alone or with the group that repairs for it.
+    pub(super) fn sent_to(&self, index: DeviceIndex) -> u64 {
+        let device = self.devices.get(index);
+        let group = if device.service.is_group() { self.counters.repair } else { 0 };
+        device.unicast_symbols + group
+    }
+
     /// Symbols that a summary names as missing, in blocks below `below`.
     pub(super) fn deficit(&self, nak: &Nak, below: u32) -> u64 {
         let blocks = self.config.layout.block_count().min(below);
@@ -142,11 +146,13 @@ impl Sender {
     }
 
     fn progress(&mut self, now: Time, index: DeviceIndex, report: Progress) -> bool {
-        let blocks = self.config.layout.block_count();
+        let (blocks, k) =
+            (self.config.layout.block_count(), self.config.layout.source_symbols(BlockIndex(0)));
+        let sent = self.sent_to(index);
         let device = self.devices.get_mut(index);
         let verified = report.verified.min(blocks);
         if verified > device.reported.verified {
-            device.last_gain = now;
+            device.headway.verified(u64::from(verified) * u64::from(k), sent, now);
             // What is verified stays so: a lower figure is an older one, or a lie.
             device.reported.verified = verified;
         }
@@ -190,7 +196,6 @@ impl Sender {
         device.reported.incomplete = Some(0);
         device.reported.lost_datagrams = receipt.lost;
         if !device.assignment.is_complete() {
-            self.shutdown.restart_linger();
             self.completed(index, &receipt, now);
         }
         self.ended(index, now);

@@ -89,7 +89,7 @@ impl Sender {
         self.set_phase(Phase::Streaming, now);
         for index in self.devices.indices() {
             if !self.devices.get(index).is_final() {
-                self.devices.get_mut(index).last_gain = now;
+                self.devices.get_mut(index).headway.wait(now);
                 self.set_state(index, State::Active, now);
             }
         }

@@ -2,6 +2,7 @@
 
 use super::Sender;
 use super::devices::Class;
+use super::headway::Halt;
 use crate::limits::{DEVICE_STALL, DEVICE_SYNC, device_silence};
 use crate::protocol::job::SenderJob;
 use crate::task::State;
@@ -52,6 +53,10 @@ impl Sender {
             self.send_goodbye(now);
             return;
         }
+        if now >= self.shutdown.time_is_up_at() {
+            self.time_is_up(now);
+            return;
+        }
         self.watch_the_store(now);
         if now >= self.announces.next {
             self.announce(now);
@@ -73,7 +78,7 @@ impl Sender {
     pub(super) fn absent(&mut self, now: Time, away: Duration) {
         for (_, device) in self.devices.iter_mut() {
             device.last_heard = (device.last_heard + away).min(now);
-            device.last_gain = (device.last_gain + away).min(now);
+            device.headway.put_off(away, now);
             device.group.rose = (device.group.rose + away).min(now);
         }
         self.liveness.streamed = (self.liveness.streamed + away).min(now);
@@ -91,6 +96,7 @@ impl Sender {
             self.liveness.streamed = now;
         }
         let (streamed, cursor) = (self.liveness.streamed, self.liveness.cursor);
+        let stream = (streamed, streamed.since(self.gather.started.unwrap_or(streamed)));
         let open = self.devices.of(Class::Open);
         // All of them, from the cursor on and around to it.
         let round = open.range(cursor..).chain(open.range(..cursor));
@@ -98,16 +104,23 @@ impl Sender {
         self.liveness.cursor = next.last().map_or(cursor, |last| DeviceIndex(last.0.wrapping_add(1)));
         let mut ended: Vec<(DeviceIndex, State)> = Vec::new();
         for index in next {
-            let device = self.devices.get(index);
+            let device = self.devices.get_mut(index);
             // Syncing a large file may take long, but a hanging disk must not keep the session forever.
             let syncing = blocks > 0 && device.reported.verified == blocks;
             let patience = if syncing { DEVICE_SYNC } else { DEVICE_STALL.max(silence) };
             if now.since(device.last_heard) > silence {
                 ended.push((index, State::Lost));
-            } else if now.since(device.last_gain.max(streamed)) > patience {
-                let what = if syncing { "did not finish syncing" } else { "came no closer to completion" };
-                ended.push((index, State::Failed(format!("{what} for {} s", patience.as_secs()))));
+                continue;
             }
+            let what = match device.headway.halts(patience, stream, done, now) {
+                None => continue,
+                Some(Halt::Served(most)) => format!("did not complete in {} s of repairs", most.as_secs()),
+                Some(Halt::Stalled) if syncing => {
+                    format!("did not finish syncing for {} s", patience.as_secs())
+                }
+                Some(Halt::Stalled) => format!("came no closer to completion for {} s", patience.as_secs()),
+            };
+            ended.push((index, State::Failed(what)));
         }
         for (index, state) in ended {
             self.set_state(index, state, now);

@@ -17,7 +17,7 @@
 //!   take. `planner`: the repairs of a round. `unicast_repair`: the same for one device. `inquiries`: digests of
 //!   suspect blocks.
 //! - `channel`: a destination with its repairs. `pace`: how fast it sends. `rate`: the rates that follow from reports.
-//! - `liveness`: devices that fall silent. `shutdown`: lingering, the end.
+//! - `liveness`: devices that fall silent. `headway`: whether they make progress. `shutdown`: lingering, the end.
 
 mod admission;
 mod announce;
@@ -27,6 +27,7 @@ mod delta;
 mod devices;
 mod feedback;
 mod gather;
+mod headway;
 mod inquiries;
 mod liveness;
 mod pace;
@@ -192,7 +193,7 @@ impl Sender {
             encoded_symbols: 0,
             announces: AnnounceTimer::new(now),
             liveness: Liveness::new(now),
-            shutdown: Shutdown::default(),
+            shutdown: Shutdown::new(config.max_time.map_or(Time::NEVER, |time| now + time)),
             out: VecDeque::new(),
             counters: Counters::default(),
             config,
@@ -452,7 +453,8 @@ impl Machine for Sender {
     }
 
     fn next_timeout(&self) -> Time {
-        let machine = self.announces.next.min(self.liveness.next_timeout());
+        let machine =
+            self.announces.next.min(self.liveness.next_timeout()).min(self.shutdown.time_is_up_at());
         let own = self.shutdown.next_timeout().unwrap_or(machine.min(self.records.next_timeout()));
         own.min(self.rounds_timeout()).min(self.paced_timeout())
     }

@@ -3,6 +3,7 @@
 use super::Sender;
 use super::devices::Class;
 use crate::protocol::event::{SenderEvent, SenderOutcome};
+use crate::task::State;
 use crate::time::Time;
 use crate::units::DeviceIndex;
 use crate::wire::{Abort, AbortCode, Message, Phase};
@@ -16,9 +17,20 @@ const LAST_RECORDS: Duration = Duration::from_secs(2);
 /// Most devices that get the ABORT by unicast as well.
 const GOODBYES_BY_UNICAST: usize = 64;
 
+/// Why devices fail when the session's time is up.
+const TIME_IS_UP: &str = "the transfer's time was up";
+
+fn goodbye(code: AbortCode, reason: &str) -> Message<'static> {
+    Message::Abort(Abort { code, reason: reason.to_owned() })
+}
+
 /// The state of the session's end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shutdown {
+    /// When the session ends, whatever is left to be done.
+    time_is_up: Time,
+    /// Up to when it lingers. That is said once: devices that come and complete put the end off no further than
+    /// it takes to serve them.
     linger_until: Option<Time>,
     closing: Option<Closing>,
     finished: bool,
@@ -36,16 +48,23 @@ struct Closing {
 }
 
 impl Shutdown {
+    /// Of a session that ends at a given time at the latest.
+    pub const fn new(time_is_up: Time) -> Self {
+        Self { time_is_up, linger_until: None, closing: None, finished: false }
+    }
+    /// See [`Shutdown::new`]; never again once it has begun to end.
+    pub const fn time_is_up_at(&self) -> Time {
+        if self.is_closing() { Time::NEVER } else { self.time_is_up }
+    }
+    /// Whether it has lingered for as long as it was to.
+    pub fn lingered(&self, now: Time) -> bool {
+        self.linger_until.is_some_and(|until| now >= until)
+    }
     pub const fn is_closing(&self) -> bool {
         self.closing.is_some() || self.finished
     }
     pub const fn is_finished(&self) -> bool {
         self.finished
-    }
-    /// Restarts lingering after a device has completed. A device that joins and fails, even repeatedly, does
-    /// not postpone the end.
-    pub fn restart_linger(&mut self) {
-        self.linger_until = None;
     }
     /// Moves the end of lingering by time in which no device could join.
     pub fn put_off(&mut self, away: Duration) {
@@ -98,6 +117,19 @@ impl Sender {
         }
     }
 
+    /// The session has had the time that it was given: what is not complete has failed.
+    pub(super) fn time_is_up(&mut self, now: Time) {
+        let open: Vec<DeviceIndex> = self.devices.of(Class::Open).iter().copied().collect();
+        for (n, index) in open.into_iter().enumerate() {
+            self.set_state(index, State::Failed(TIME_IS_UP.to_owned()), now);
+            // The goodbyes by unicast are for those that are still served.
+            if n < GOODBYES_BY_UNICAST {
+                self.send_signed_to_device(index, &goodbye(AbortCode::Finished, TIME_IS_UP), now);
+            }
+        }
+        self.finish(SenderOutcome::Ended, AbortCode::Finished, TIME_IS_UP, now);
+    }
+
     fn end(&mut self, now: Time) {
         self.finish(SenderOutcome::Ended, AbortCode::Finished, "the sender is done", now);
     }
@@ -114,8 +146,7 @@ impl Sender {
             return;
         }
         closing.left -= 1;
-        let abort = Abort { code: closing.code, reason: closing.reason.clone() };
-        let message = Message::Abort(abort);
+        let message = goodbye(closing.code, &closing.reason);
         self.send_to_group(&message, now);
         let open = self.devices.of(Class::Open).iter().copied();
         let open: Vec<DeviceIndex> = open.take(GOODBYES_BY_UNICAST).collect();
