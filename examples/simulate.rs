@@ -2,19 +2,27 @@
 //!
 //! ```text
 //! cargo run --release --features sim --example simulate -- --seeds 0..10000
+//! cargo run --release --features sim --example simulate -- --seeds 0..200000 --time 30m --finished FILE
 //! cargo run --release --features sim --example simulate -- --seeds 1..2 --devices 1000 --loss 0.01 --size 8388608
 //! cargo run --release --features sim --example simulate -- --curve --loss 0.01 --size 67108864
 //! ```
 //!
-//! The first form draws sizes, links and faults from each seed. The second has only loss. The third
-//! prints a table of plain runs with 10, 100, 1,000 and 10,000 devices.
+//! The first form draws sizes, links and faults from each seed. The second does the same in shares: it stops after
+//! the given time, and the next call continues. The third has only loss. The fourth prints a table of plain runs
+//! with 10, 100, 1,000 and 10,000 devices.
 
 use clap::Parser;
 use mcp::sim::runner::{Summary, run_seed, run_seeds};
 use mcp::sim::scenario::{Plain, Scenario};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+
+/// Number of seeds in one range of the file of finished ranges.
+const RANGE: u64 = 1000;
 
 /// Runs seeds of the simulated world and checks every invariant.
 #[derive(Debug, Parser)]
@@ -25,6 +33,12 @@ struct Args {
     /// Number of seeds that run in parallel
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     threads: usize,
+    /// Start no further seeds after this time, such as 30m
+    #[arg(long, value_parser = humantime::parse_duration)]
+    time: Option<Duration>,
+    /// Keep the ranges of seeds that ran without a failure in this file, and do not run them again
+    #[arg(long)]
+    finished: Option<PathBuf>,
     /// Plain runs with this many devices
     #[arg(long)]
     devices: Option<u32>,
@@ -74,23 +88,65 @@ fn main() -> ExitCode {
         return curve(args.seeds.start, &plain, args.devices.unwrap_or(10_000));
     }
     let start = Instant::now();
-    let mut last = start;
-    let (total, mut done, mut failed) = (args.seeds.end - args.seeds.start, 0u64, 0);
-    let summary = run_seeds(args.seeds, args.threads, plain, |seed, result| {
-        done += 1;
-        if let Err(failure) = result {
-            failed += 1;
-            if failed <= args.show {
-                eprintln!("seed {seed} failed: {}\n  {}", failure.message, failure.replay);
-            }
+    let summary = match run(&args, plain.as_ref(), start) {
+        Ok(summary) => summary,
+        Err(e) => {
+            eprintln!("cannot use the file of finished ranges: {e}");
+            return ExitCode::FAILURE;
         }
-        if last.elapsed() > Duration::from_secs(5) {
-            last = Instant::now();
-            eprintln!("{done} of {total} seeds, {failed} failed, {:.0} s", start.elapsed().as_secs_f64());
-        }
-    });
+    };
     print(&summary, start.elapsed());
     if summary.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs the seeds that are not finished, a range at a time.
+fn run(args: &Args, plain: Option<&Plain>, start: Instant) -> io::Result<Summary> {
+    let finished = args.finished.as_deref().map_or(Ok(Vec::new()), read_finished)?;
+    let ends = args.seeds.clone().step_by(RANGE as usize).map(|at| (at + RANGE).min(args.seeds.end));
+    let ranges = args.seeds.clone().step_by(RANGE as usize).zip(ends).map(|(from, to)| from..to);
+    let (mut summary, mut last) = (Summary::default(), start);
+    let total = args.seeds.end - args.seeds.start;
+    let mut done = 0;
+    for range in ranges {
+        if args.time.is_some_and(|time| start.elapsed() >= time) {
+            break;
+        }
+        if finished.contains(&range) {
+            done += range.end - range.start;
+            continue;
+        }
+        let mut failed = summary.failures.len();
+        let of_range = run_seeds(range.clone(), args.threads, plain.copied(), |seed, result| {
+            done += 1;
+            if let Err(failure) = result {
+                failed += 1;
+                if failed <= args.show {
+                    eprintln!("seed {seed} failed: {}\n  {}", failure.message, failure.replay);
+                }
+            }
+            if last.elapsed() > Duration::from_secs(5) {
+                last = Instant::now();
+                eprintln!("{done} of {total} seeds, {failed} failed, {:.0} s", start.elapsed().as_secs_f64());
+            }
+        });
+        if let Some(path) = args.finished.as_deref().filter(|_| of_range.failures.is_empty()) {
+            let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+            writeln!(file, "{}..{}", range.start, range.end)?;
+        }
+        summary.totals.add(&of_range.totals);
+        summary.failures.extend(of_range.failures);
+    }
+    Ok(summary)
+}
+
+/// The ranges in the file; none if there is no file.
+fn read_finished(path: &Path) -> io::Result<Vec<Range<u64>>> {
+    let text = match fs::read_to_string(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        text => text?,
+    };
+    let parse = |line: &str| parse_range(line).map_err(|why| io::Error::other(format!("{line:?}: {why}")));
+    text.lines().map(parse).collect()
 }
 
 fn trace(seed: u64, plain: Option<&Plain>) -> ExitCode {

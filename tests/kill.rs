@@ -134,12 +134,8 @@ fn killed_at_each_change_of_the_disk() {
 
     // The same machines come back, to another sender.
     let network = Network::loopback();
-    let restart = |(case, has): (&Case, &bool)| {
-        let command = case.command(&network);
-        // Killed after the rename, it does not know that the file is its own.
-        if *has && !case.forced { command.arg("--force").spawn() } else { command.spawn() }
-    };
-    let mut receivers: Vec<Proc> = cases.iter().zip(&found).map(restart).collect();
+    // One that was killed after the rename finds the file in its place, and has it confirmed.
+    let mut receivers: Vec<Proc> = cases.iter().map(|case| case.command(&network).spawn()).collect();
     let mut sender = network.send(&source, cases.len()).args(RATE).spawn();
     for (case, receiver) in cases.iter().zip(&mut receivers) {
         receiver.expect(0, SOON);

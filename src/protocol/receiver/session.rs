@@ -472,7 +472,7 @@ mod tests {
             }
         }
         assert_eq!((loss.received, loss.lost()), (150, 49));
-        assert_eq!(loss.take_arrivals(false).map(|arrivals| arrivals.received), Some(99));
+        assert_eq!(loss.take_arrivals(false).map(|arrivals| arrivals.received), Some(50));
     }
 
     /// Notes counters `from..to` of the group, a millisecond apart from `ms` on.
