@@ -197,6 +197,7 @@ fn naks(group: SocketAddrV4, stop: &AtomicBool, count: &AtomicU64) {
                     holdings: Holdings::Nothing,
                     label: "chatty".into(),
                     ticket: None,
+                    proof: None,
                 };
                 let _ = mouth.send_to(&side.join(header, cookie, join), at);
                 sent += 1;

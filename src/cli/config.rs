@@ -25,6 +25,8 @@ pub struct SendConfig {
     pub rate: RateChoice,
     /// What becomes of a device far slower than the rest.
     pub slow: Slow,
+    /// The list of devices to serve.
+    pub devices: Option<PathBuf>,
     /// When to start.
     pub gather: Gather,
     /// How long to stay for late devices.
@@ -35,6 +37,8 @@ pub struct SendConfig {
     pub symbol_size: Option<u16>,
     /// The group key as typed: a name, a file or `none`.
     pub key: Option<PathBuf>,
+    /// Whether to refuse to send without one.
+    pub require_key: bool,
     /// Where to write the final table.
     pub report: Option<PathBuf>,
     /// How to show things.
@@ -72,6 +76,8 @@ pub struct RecvConfig {
     pub timeout: Duration,
     /// The group key as typed: a name, a file or `none`.
     pub key: Option<PathBuf>,
+    /// Whether to refuse to receive without one.
+    pub require_key: bool,
     /// If there are any, files are taken from these senders only.
     pub senders: Vec<SenderKey>,
     /// What becomes of other senders.
@@ -116,6 +122,7 @@ impl SendConfig {
             port: args.port,
             rate: args.rate.unwrap_or(RateChoice::Auto(None)),
             slow: args.slow,
+            devices: args.devices,
             gather: Gather {
                 expected: args.receivers,
                 at_most: args.wait.unwrap_or(WAIT),
@@ -127,6 +134,7 @@ impl SendConfig {
             ttl: args.ttl,
             symbol_size: args.symbol_size,
             key: args.key,
+            require_key: args.require_key,
             report: args.report,
             style: style(args.output, surroundings),
         }
@@ -151,6 +159,7 @@ impl RecvConfig {
             id: args.id,
             timeout: args.timeout,
             key: args.key,
+            require_key: args.require_key,
             senders: args.sender,
             strangers,
             force: args.force,
@@ -249,7 +258,7 @@ mod tests {
             (c.port, c.rate, c.ttl, c.symbol_size),
             (9, RateChoice::Fixed(Rate(1_000_000)), 0, Some(64))
         );
-        assert_eq!(c.key, Some("lab".into()));
+        assert_eq!((c.key, c.devices, c.require_key), (Some("lab".into()), None, false));
         assert_eq!((c.linger, c.report), (Duration::from_secs(1), Some("r".into())));
         let c = resolve("mcp recv g -o d -i e -p 9 --id n --timeout 7 --force -k none", true).1.unwrap();
         assert_eq!(
@@ -258,5 +267,9 @@ mod tests {
         );
         assert_eq!((c.port, c.id.as_deref(), c.force), (9, Some("n"), true));
         assert_eq!((c.timeout, c.key), (Duration::from_secs(7), Some("none".into())));
+        let c = resolve("mcp send f --devices list --require-key", true).0.unwrap();
+        assert_eq!((c.devices, c.require_key, c.gather.expected), (Some("list".into()), true, None));
+        assert!(resolve("mcp recv --require-key", true).1.unwrap().require_key);
+        assert!(Cli::try_parse_from(["mcp", "send", "f", "-n", "2", "--devices", "list"]).is_err());
     }
 }

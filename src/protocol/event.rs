@@ -4,7 +4,7 @@ use super::need::Need;
 use super::statistics::DeviceRow;
 use super::trust::TrustDecision;
 use crate::task::Summary;
-use crate::units::{DeviceId, Digest, Rate, SenderKey, SessionId, TaskId};
+use crate::units::{DeviceId, DeviceKey, Digest, Rate, SenderKey, SessionId, TaskId};
 use crate::wire::{AbortCode, Phase};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,8 +22,33 @@ pub enum SenderEvent {
         label: String,
         /// Its address.
         address: SocketAddr,
+        /// The key that it has shown to have, if any.
+        key: Option<DeviceKey>,
         /// True if the session had begun without it.
         late: bool,
+    },
+    /// A device shows another key than the sender remembers of it, or none: it was set up anew, or somebody else has
+    /// its identifier. Told once of each device.
+    DeviceKeyChanged {
+        /// The device.
+        device: DeviceId,
+        /// Its label (untrusted).
+        label: String,
+        /// The key that it shows now.
+        key: Option<DeviceKey>,
+        /// The one before.
+        before: DeviceKey,
+    },
+    /// A device was turned away: the list has no such device. Told of a limited number of them.
+    NotListed {
+        /// Its label (untrusted).
+        label: String,
+        /// Where it is.
+        address: SocketAddr,
+        /// The key that it has shown to have, if any.
+        key: Option<DeviceKey>,
+        /// Whether its name is on the list.
+        named: bool,
     },
     /// Two devices have the same identifier, as cloned machines do. They are served as two.
     DuplicateId {
@@ -97,13 +122,21 @@ pub struct SenderOverview {
     pub not_understood: u64,
     /// Inquiries of devices about blocks that disagreed with their hashes.
     pub suspects: u64,
-    /// Devices expected (`--receivers`).
+    /// Devices expected (`--receivers`, `--devices`).
     pub expected: Option<u32>,
     /// How many devices are how far, as the store has it; those that it does not have yet are pending.
     pub devices: Summary,
+    /// How many of them are on the list and have not come: they are pending.
+    pub missing: usize,
 }
 
 impl SenderOverview {
+    /// How many devices are there, and still to be served.
+    #[must_use]
+    pub const fn present(&self) -> usize {
+        self.devices.open().saturating_sub(self.missing)
+    }
+
     /// How many devices have to complete: those that joined, or those expected if these are more.
     #[must_use]
     pub fn wanted(&self) -> usize {
@@ -126,6 +159,7 @@ impl SenderSnapshot {
     #[must_use]
     pub fn with_devices(mut self, rows: Vec<DeviceRow>) -> Self {
         self.overview.devices = Summary::of(rows.iter().map(|row| row.assignment.state()));
+        self.overview.missing = rows.iter().filter(|row| row.is_missing()).count();
         self.devices = rows;
         self
     }
@@ -222,8 +256,10 @@ pub enum ReceiverOutcome {
     SenderSilent,
     /// The sender stopped, with its reason (untrusted text).
     SenderAborted(AbortCode, String),
-    /// The sender turned us away.
+    /// The sender turned us away: it serves as many devices as it can.
     Refused,
+    /// The sender turned us away: it serves the devices of a list, and we are none of them.
+    NotListed,
     /// Our own side failed: disk, name, or hash.
     Failed(AbortCode, String),
     /// The user interrupted it.

@@ -1,9 +1,10 @@
 //! A send session: one file to whoever asks for it.
 
-use super::budget::{EgressBudget, EgressShare, EgressView};
+use super::budget::{EgressBudget, EgressShare};
 use super::events::Events;
 use super::handle::{Desk, Part, Running};
 use super::hashes::Hashes;
+use super::sent::{SendInfo, SendOutcome, SendSnapshot};
 use super::{StartError, Target, random_bytes, read_label, worker_count};
 use crate::crypto::derive::Secret;
 use crate::crypto::group::GroupKey;
@@ -19,16 +20,16 @@ use crate::limits::{DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, MAX_BLOCKS};
 use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, UdpNet, choose};
 use crate::pacing::RateMode;
 use crate::protocol::Control;
-use crate::protocol::event::{SenderEvent, SenderOutcome, SenderSnapshot};
+use crate::protocol::event::{SenderEvent, SenderOutcome};
 use crate::protocol::job::{SenderDone, SenderJob};
 use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig, SlowPolicy};
-use crate::protocol::statistics::DeviceRow;
 use crate::storage::{FileSource, Source};
 use crate::store::SharedStore;
-use crate::task::{State, Task};
+use crate::task::{DeviceList, State, Task, TaskOptions};
 use crate::text;
 use crate::time::Time;
-use crate::units::{Counter, Digest, Rate, SenderKey, SessionId, TaskId};
+use crate::units::{Counter, DeviceId, DeviceKey, Digest, Rate, TaskId};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub struct SendSession {
     rate: RateChoice,
     slow: SlowPolicy,
     expected: Option<u32>,
+    devices: Option<DeviceList>,
+    known_devices: BTreeMap<DeviceId, DeviceKey>,
     wait: Duration,
     settle: Duration,
     linger: Duration,
@@ -68,57 +71,6 @@ pub struct SendSession {
     store: SharedStore,
     budget: Option<EgressBudget>,
     state_dir: Option<PathBuf>,
-}
-
-/// What a send session turned out to be.
-#[derive(Clone, Debug)]
-pub struct SendInfo {
-    /// The task.
-    pub task: TaskId,
-    /// The session.
-    pub session: SessionId,
-    /// The object's name.
-    pub name: String,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Where data goes.
-    pub data: SocketAddr,
-    /// By which interface.
-    pub interface: Interface,
-    /// Who sends.
-    pub sender: SenderKey,
-    /// Name of the group key that the session is sealed with.
-    pub sealed_with: Option<String>,
-}
-
-/// A send session at a glance.
-#[derive(Clone, Debug)]
-pub struct SendSnapshot {
-    /// What the sender says.
-    pub sender: SenderSnapshot,
-    /// How it fares under the budget of its interface, if there is one.
-    pub egress: Option<EgressView>,
-}
-
-/// How a send session ended.
-#[derive(Clone, Debug)]
-pub struct SendOutcome {
-    /// How the run ended.
-    pub outcome: SenderOutcome,
-    /// Root hash of the object, if it became known.
-    pub root: Option<Digest>,
-    /// How long it ran.
-    pub elapsed: Duration,
-    /// The session at its end; its devices as the store has them: who has the object.
-    pub snapshot: SendSnapshot,
-}
-
-impl SendOutcome {
-    /// Who has the object.
-    #[must_use]
-    pub fn rows(&self) -> &[DeviceRow] {
-        &self.snapshot.sender.devices
-    }
 }
 
 /// A send session that runs; see [`SendSession::start`]. Dropping it stops the session and waits for its end.
@@ -190,6 +142,8 @@ impl SendSession {
             rate: RateChoice::Auto(None),
             slow: SlowPolicy::Defer,
             expected: None,
+            devices: None,
+            known_devices: BTreeMap::new(),
             wait: WAIT,
             settle: SETTLE,
             linger: Duration::ZERO,
@@ -225,6 +179,18 @@ impl SendSession {
     #[must_use]
     pub const fn expected(mut self, devices: Option<u32>) -> Self {
         self.expected = devices;
+        self
+    }
+    /// Serve these devices and nobody else; start as soon as all of them are ready [default: whoever comes].
+    #[must_use]
+    pub fn devices(mut self, devices: Option<DeviceList>) -> Self {
+        self.devices = devices;
+        self
+    }
+    /// The keys that devices had before: a change is told [default: every device is new].
+    #[must_use]
+    pub fn known_devices(mut self, known: BTreeMap<DeviceId, DeviceKey>) -> Self {
+        self.known_devices = known;
         self
     }
     /// Gather for `at_most`, and without an expected number for `settle` after the last device joined
@@ -372,10 +338,11 @@ impl SendSession {
             sealed_with: self.group_key.as_ref().map(|key| key.name().to_owned()),
         };
         let mut task = Task::copy(id, source.name());
-        task.options.expected = self.expected;
+        task.options = TaskOptions { expected: self.expected, devices: self.devices };
         let who = (signing_key, agreement, counter);
         let mut config = SenderConfig::new(task, layout, route.destination.addr, who);
         config.rendezvous = route.rendezvous;
+        config.known_devices = self.known_devices;
         config.rate = route.rate;
         config.repair = RepairPolicy::interactive(self.slow);
         config.manifest = manifest_of(&*source, source.name());

@@ -1,6 +1,7 @@
 //! What the surface tells a receiver.
 
 use crate::crypto::derive::Secret;
+use crate::crypto::sign::SigningKey;
 use crate::limits::RECEIVER_BUFFER_BYTES;
 use crate::protocol::trust::Trust;
 use crate::units::{DeviceId, SessionId};
@@ -16,6 +17,8 @@ pub struct ReceiverConfig {
     pub device: DeviceId,
     /// Its name for people; at most 64 bytes.
     pub label: String,
+    /// Its key, if it has one.
+    pub device_key: Option<SigningKey>,
     /// No sender by then: give up.
     pub timeout: Duration,
     /// Where announces are looked for.
@@ -49,6 +52,7 @@ impl ReceiverConfig {
             seed,
             device,
             label,
+            device_key: None,
             timeout: Duration::from_secs(60),
             groups,
             only: None,

@@ -382,6 +382,7 @@ impl Receiver {
                 self.leave(ReceiverOutcome::SenderNeeds(need), None, now);
             }
             AdmitVerdict::Full => self.leave(ReceiverOutcome::Refused, None, now),
+            AdmitVerdict::NotListed => self.leave(ReceiverOutcome::NotListed, None, now),
         }
     }
 

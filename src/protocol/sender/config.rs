@@ -8,7 +8,8 @@ use crate::limits::{SYMBOL_HEADER_LEN, TAG_RESERVE};
 use crate::pacing::{RateMode, udp_overhead};
 use crate::protocol::packet_protection::SenderSide;
 use crate::task::Task;
-use crate::units::{Counter, Rate, SessionId, Suite};
+use crate::units::{Counter, DeviceId, DeviceKey, Rate, SessionId, Suite};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -25,8 +26,10 @@ pub struct SenderConfig {
     pub group_key: Option<Secret>,
     /// How datagrams are sealed.
     pub suite: Suite,
-    /// The task. Its `expected`: start as soon as so many devices are ready.
+    /// The task. Its options: start as soon as so many devices, or those of the list, are ready.
     pub task: Task,
+    /// The keys that devices had in earlier sessions.
+    pub known_devices: BTreeMap<DeviceId, DeviceKey>,
     /// The object's manifest, if it fits in the announce; at most [`crate::limits::MAX_MANIFEST`] bytes.
     pub manifest: Vec<u8>,
     /// How the object is cut.
@@ -60,6 +63,7 @@ impl SenderConfig {
     ) -> Self {
         Self {
             counter,
+            known_devices: BTreeMap::new(),
             manifest: Vec::new(),
             signing_key,
             agreement,

@@ -10,7 +10,7 @@ use crate::protocol::rate_limit::RateLimit;
 use crate::protocol::statistics::{Activity, Cause, DeviceRow, TransferStatistics};
 use crate::task::{Assignment, State, Summary};
 use crate::time::Time;
-use crate::units::{AgreementKey, ChannelId, DeviceId, DeviceIndex, Ticket};
+use crate::units::{AgreementKey, ChannelId, DeviceId, DeviceIndex, DeviceKey, Ticket};
 use crate::wire::{Capabilities, Progress};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,6 +21,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Link {
     pub agreement: AgreementKey,
+    /// The key that the device has shown to have.
+    pub key: Option<DeviceKey>,
     /// What it has been given to show that it is this device, if it comes again.
     pub ticket: Ticket,
     pub keys: DeviceKeys,

@@ -14,7 +14,8 @@
 //! - `rounds`: polls of the group, and what becomes of their answers. `planner`: the repairs of a round.
 //! - `unicast_repair`: unicast repairs. `channel`: a destination, its repairs and its `pace`.
 //! - `inquiries`: digests for devices that were told lies.
-//! - `rate`: what reports of arrivals make of the paces. `admission`: joins. `feedback`: what devices say.
+//! - `rate`: what reports of arrivals make of the paces. `admission`: joins. `identity`: who a device is.
+//! - `feedback`: what devices say.
 //! - `announce`: descriptions of the session. `liveness`: devices that fall silent. `shutdown`: lingering, the end.
 //! - `view`: what is told of it.
 
@@ -26,6 +27,7 @@ mod delta;
 mod devices;
 mod feedback;
 mod gather;
+mod identity;
 mod inquiries;
 mod liveness;
 mod pace;
@@ -51,6 +53,7 @@ use super::{Control, Machine, Output, Payload, Sessions, Transmit};
 use crate::crypto::origin::Origin;
 use crate::limits::{AGREEMENTS_PER_SECOND, MAX_DEVICES};
 use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, RateController, TokenBucket, udp_overhead};
+use crate::task::Task;
 use crate::time::Time;
 use crate::units::{AgreementKey, Arrival, ChannelId, DeviceIndex, Digest, Esi, Rate, SessionId};
 use crate::wire::{AbortCode, Header, Message, OriginProof, PacketNumber, Phase};
@@ -59,6 +62,7 @@ use announce::AnnounceTimer;
 use channel::Channel;
 use devices::Devices;
 use gather::Gather;
+use identity::Identities;
 use inquiries::Inquiries;
 use liveness::Liveness;
 use pace::Pace;
@@ -129,6 +133,7 @@ pub struct Sender {
     unicast_share: TokenBucket,
     inquiries: Inquiries,
     records: Records,
+    identities: Identities,
     /// Symbols that workers are encoding or that wait, encoded, for their turn.
     encoded_symbols: u32,
     announces: AnnounceTimer,
@@ -144,7 +149,7 @@ impl Sender {
     /// # Panics
     /// When the layout has more blocks than [`crate::limits::MAX_BLOCKS`]: the surface checks it.
     #[must_use]
-    pub fn new(config: SenderConfig, now: Time) -> Self {
+    pub fn new(mut config: SenderConfig, now: Time) -> Self {
         assert!(config.layout.block_count() <= crate::limits::MAX_BLOCKS);
         let blocks = (0..config.layout.block_count())
             .map(|b| BlockInfo {
@@ -155,6 +160,8 @@ impl Sender {
             })
             .collect();
         let datagram = config.datagram_on_wire();
+        let Task { id, options, .. } = &config.task;
+        let listed = options.devices.as_ref().map_or(Vec::new(), |devices| devices.assignments(*id));
         let pace = Pace::new(RateController::new(config.rate), datagram, now);
         let share = rate::unicast_share(pace.rate());
         let mut sender = Self {
@@ -183,7 +190,8 @@ impl Sender {
             epoch: Epoch::default(),
             unicast_share: TokenBucket::new(share, datagram, now),
             inquiries: Inquiries::new(now),
-            records: Records::default(),
+            records: Records::expecting(listed),
+            identities: Identities::new(std::mem::take(&mut config.known_devices)),
             encoded_symbols: 0,
             announces: AnnounceTimer::new(now),
             liveness: Liveness::new(now),

@@ -1,6 +1,7 @@
 //! Sessions that have not shown that they are live: they change nothing, and end nothing but themselves.
 
 use super::*;
+use crate::crypto::device::Claim;
 use crate::limits::{MAX_PROVISIONAL_SESSIONS, SENDER_SILENCE};
 use crate::wire::{Abort, AdmitVerdict, MessageKind, Retry};
 
@@ -245,4 +246,30 @@ fn only_what_is_sealed_to_this_run_admits_it() {
         bench.take(SENDER, bytes);
     }
     assert!(bench.receiver.session.is_none() && bench.outcome.is_none() && bench.jobs.is_empty());
+}
+
+#[test]
+fn a_device_that_is_not_listed_is_told_so() {
+    let mut bench = Bench::asking(small_blocks(8), Holdings::Nothing);
+    bench.hear_alone(&Message::Admit(Admit::turned_away(AdmitVerdict::NotListed)));
+    bench.done(ReceiverDone::Discarded);
+    assert_eq!(bench.outcome, Some(ReceiverOutcome::NotListed));
+}
+
+#[test]
+fn a_join_shows_the_key_of_its_device_for_this_session_alone() {
+    let mut bench = Bench::new(small_blocks(8));
+    let key = sham::signing_key(77);
+    bench.receiver.config.device_key = Some(key.clone());
+    bench.announce();
+    bench.ask(Holdings::Nothing);
+    let (_, plain) = bench.sent.iter().rev().find_map(|bytes| bench.sender.hear(OWN, bytes)).expect("a join");
+    let Ok((_, Message::Join(join))) = wire::decode_plain(&plain) else { panic!("no join") };
+    let proof = join.proof.expect("a proof");
+    assert_eq!(proof.key, DeviceKey::of(&key));
+    let session = &bench.receiver.provisional.current().unwrap().session;
+    let (sender, agreement) = (session.side.sender(), session.side.agreement());
+    let claim = Claim { session: session.id, sender: &sender, agreement: &agreement, device: &DEVICE };
+    assert!(claim.verify(&proof.key, &proof.signature));
+    assert!(!Claim { session: SessionId(1), ..claim }.verify(&proof.key, &proof.signature));
 }
