@@ -16,7 +16,7 @@ use crate::protocol::need::Need;
 use crate::protocol::packet_protection::{self, FindError, Found, ReceiverSide};
 use crate::protocol::trust::TrustDecision;
 use crate::time::Time;
-use crate::units::{Arrival, SessionId};
+use crate::units::{Arrival, SenderKey, SessionId};
 use crate::wire::{
     Admit, AdmitVerdict, Announce, DecodeError, HashPage, Head, Holdings, Invitation, Message, MessageKind,
     Retry, Symbol,
@@ -53,13 +53,7 @@ impl Receiver {
     }
 
     /// The session that an announce is of, if it is the kind looked for and its sender one that is trusted.
-    fn meet(
-        &mut self,
-        now: Time,
-        from: SocketAddr,
-        head: &Head,
-        bytes: &mut [u8],
-    ) -> Option<(Session, TrustDecision)> {
+    fn meet(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) -> Option<Session> {
         // What cannot count costs nothing.
         if head.protection.is_group() == self.config.group_keys.is_empty() || !self.limits.home.allow(now) {
             return None;
@@ -86,10 +80,7 @@ impl Receiver {
         }
         let (key, decision) = (announce.sender, self.config.trust.decide(&announce.sender, from.ip()));
         if !decision.accepted() {
-            if !self.refused.contains(&key) && self.refused.len() < MAX_REFUSED {
-                self.refused.push(key);
-                self.event(ReceiverEvent::SenderRefused { key, address: from, decision });
-            }
+            self.tell_refused(key, from, decision);
             return None;
         }
         if let Some(need) = Need::of_announce(&announce) {
@@ -103,7 +94,33 @@ impl Receiver {
         let random = Secret::new(self.config.agreement).derive(AGREEMENT, &[&id.0.to_be_bytes()]);
         let group = group_key.map(|i| &self.config.group_keys[i]);
         let side = ReceiverSide::new(id, &announce, group, *random.expose())?;
-        Some((Session::latch(side, from, &announce, now)?, decision))
+        Session::latch(side, from, &announce, now)
+    }
+
+    /// Tells the user, once of each sender, that it is refused.
+    fn tell_refused(&mut self, key: SenderKey, address: SocketAddr, decision: TrustDecision) {
+        if !self.refused.contains(&key) && self.refused.len() < MAX_REFUSED {
+            self.refused.push(key);
+            self.event(ReceiverEvent::SenderRefused { key, address, decision });
+        }
+    }
+
+    /// What to think of the sender of a session that has admitted us, now that it is clearer where it is; refused
+    /// senders are dropped. An address is remembered only of one that has shown that it is there.
+    fn decide_on_admission(&mut self, now: Time, id: SessionId) -> Option<TrustDecision> {
+        let provisional = self.provisional.get_mut(id)?;
+        let (key, address) = (provisional.session.side.sender(), provisional.session.sender);
+        let proven = provisional.session.is_proven();
+        let decision = match self.config.trust.decide(&key, address.ip()) {
+            TrustDecision::FirstUse if !proven => TrustDecision::Unverified,
+            decision => decision,
+        };
+        if decision.accepted() {
+            return Some(decision);
+        }
+        self.tell_refused(key, address, decision);
+        self.drop_provisional(now, id);
+        None
     }
 
     /// Makes a provisional session of the session of an announce, if one is looked for and it is none yet.
@@ -116,13 +133,13 @@ impl Receiver {
         {
             return;
         }
-        let Some((session, decision)) = self.meet(now, from, head, bytes) else { return };
+        let Some(session) = self.meet(now, from, head, bytes) else { return };
         if self.session.as_ref().is_some_and(|old| !session.continues(old)) {
             return;
         }
         // What is verified is known already.
         let holding = self.session.as_ref().map(|_| Holdings::Some);
-        if self.provisional.add(ProvisionalSession::new(session, decision, holding, now), now) {
+        if self.provisional.add(ProvisionalSession::new(session, holding, now), now) {
             self.turn_begins();
         }
     }
@@ -183,6 +200,9 @@ impl Receiver {
 
     /// Asks the sender of the provisional session that has its turn for a channel.
     fn join_provisional(&mut self, now: Time) {
+        if let Some(provisional) = self.provisional.current_mut() {
+            provisional.session.note_join();
+        }
         let Some(ProvisionalSession { session, holding, .. }) = self.provisional.current() else { return };
         let join = self.join(session, holding.unwrap_or_default());
         let datagram = self.join_datagram(session, join);
@@ -331,8 +351,10 @@ impl Receiver {
         }
         match (&self.state, admit.verdict) {
             (State::Seeking, _) => {
-                if let Some(provisional) = self.provisional.take(id) {
-                    self.take_part(now, provisional, admit);
+                if let Some(decision) = self.decide_on_admission(now, id)
+                    && let Some(provisional) = self.provisional.take(id)
+                {
+                    self.take_part(now, provisional, decision, admit);
                 }
             }
             (State::Receiving, AdmitVerdict::Admitted) => {
@@ -348,9 +370,15 @@ impl Receiver {
     }
 
     /// Takes part in a session that has shown that it is live, and in no other.
-    fn take_part(&mut self, now: Time, provisional: ProvisionalSession, admit: &Admit) {
+    fn take_part(
+        &mut self,
+        now: Time,
+        provisional: ProvisionalSession,
+        decision: TrustDecision,
+        admit: &Admit,
+    ) {
         self.provisional.clear();
-        let ProvisionalSession { mut session, decision, holding, blocks, .. } = provisional;
+        let ProvisionalSession { mut session, holding, blocks, .. } = provisional;
         let (key, address) = (session.side.sender(), session.sender);
         self.trusted = Some((key, decision));
         self.event(ReceiverEvent::SenderTrusted { key, address, decision });

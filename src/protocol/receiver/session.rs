@@ -12,7 +12,7 @@ use crate::wire::{
     self, Admit, Announce, Arrivals, Capabilities, DecodeError, Head, Message, MessageKind, OriginProof,
     PacketNumber, Phase, Retry, Versions,
 };
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// A packet number that leaps further than this is damage, not loss: an hour at a million datagrams a second.
@@ -44,6 +44,9 @@ pub(super) struct Session {
     pub home_heard: Time,
     /// When it last said something from there that was for us alone.
     pub home_spoke: Option<Time>,
+    /// Where joins were sent to, and whether they went to several addresses.
+    joined: Option<IpAddr>,
+    scattered: bool,
     /// Another address that its announces came from.
     pub elsewhere: Option<SocketAddr>,
     pub task: TaskId,
@@ -88,6 +91,8 @@ impl Session {
             sender: from,
             home_heard: now,
             home_spoke: None,
+            joined: None,
+            scattered: false,
             elsewhere: None,
             task: announce.task,
             layout,
@@ -263,6 +268,18 @@ impl Session {
         if let Some(elsewhere) = &mut self.elsewhere {
             std::mem::swap(elsewhere, &mut self.sender);
         }
+    }
+
+    /// A join is sent to the sender.
+    pub fn note_join(&mut self) {
+        let to = self.sender.ip();
+        self.scattered |= self.joined.replace(to).is_some_and(|before| before != to);
+    }
+
+    /// Whether whoever admitted us is at the sender's address: it has read a join, and all of them went there. The
+    /// address that an answer comes from proves nothing, since anybody can write it.
+    pub fn is_proven(&self) -> bool {
+        !self.scattered && self.joined == Some(self.sender.ip())
     }
 
     /// Takes over what changes in the course of a session; the root hash only once.
