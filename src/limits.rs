@@ -273,6 +273,8 @@ const _: () = {
             + SUSPECTS_PER_SECOND
             <= FEEDBACK_PER_SECOND * 4 / 5
     );
+    // Every device of a session is remembered, and a line of a list has room for the longest name and a key.
+    assert!(MAX_KNOWN_DEVICES >= MAX_DEVICES && MAX_LIST_LINE >= MAX_LABEL + 70 + 2);
     // No share of the least budget is nothing.
     assert!(MIN_FEEDBACK_BUDGET * SUSPECTS_PER_SECOND >= FEEDBACK_PER_SECOND);
     assert!(MIN_FEEDBACK_BUDGET <= FEEDBACK_PER_SECOND && FEEDBACK_PER_SECOND <= MAX_FEEDBACK_BUDGET);

@@ -82,11 +82,13 @@ pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u
         SenderOutcome::Internal(why) => Some(Error::Bug(why.clone())),
         SenderOutcome::Ended => match Exit::of_sender(outcome, rows, expected) {
             Exit::Complete => None,
-            Exit::NoDevice if rows.iter().all(DeviceRow::is_missing) => Some(Error::Peer(
-                "no device joined; run 'mcp recv' on the devices, and check that the firewall and the network \
-                 let multicast through"
-                    .into(),
-            )),
+            Exit::NoDevice if rows.iter().all(DeviceRow::is_missing) => {
+                let missing = if rows.is_empty() { String::new() } else { format!(" ({})", named(rows)) };
+                Some(Error::Peer(format!(
+                    "no device joined{missing}; run 'mcp recv' on the devices, and check that the firewall and the \
+                     network let multicast through"
+                )))
+            }
             Exit::NoDevice => Some(Error::Peer(format!(
                 "none of {} completed ({}); fix that and send again",
                 devices(rows.len()),
@@ -233,7 +235,8 @@ mod tests {
         let listed = [rows[0].clone(), absent("lab-5")];
         let line = of_sender(&ended, &listed, Some(2)).unwrap().line();
         assert_eq!(line, "mcp: 1 device did not complete (lab-5: never joined); send again to complete them");
-        assert!(of_sender(&ended, &listed[1..], Some(1)).unwrap().line().contains("no device joined"));
+        let line = of_sender(&ended, &listed[1..], Some(1)).unwrap().line();
+        assert!(line.starts_with("mcp: no device joined (lab-5: never joined); run 'mcp recv'"), "{line}");
         let many: Vec<_> = (0..9).map(|n| row(&format!("d{n}"), State::Lost)).chain(rows).collect();
         let line = of_sender(&ended, &many, None).unwrap().line();
         assert!(

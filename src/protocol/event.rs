@@ -22,7 +22,7 @@ pub enum SenderEvent {
         label: String,
         /// Its address.
         address: SocketAddr,
-        /// The key that it has shown to have, if any.
+        /// The key that it has shown to have, if any; none of a duplicate, which has somebody else's identifier.
         key: Option<DeviceKey>,
         /// True if the session had begun without it.
         late: bool,

@@ -109,6 +109,7 @@ fn natural(label: &str) -> Vec<(String, u64)> {
 fn cells(memory: &SenderMemory, snapshot: &SenderSnapshot, row: &DeviceRow) -> [String; 6] {
     let (overview, transfer) = (&snapshot.overview, &row.transfer);
     let label = text::device_name(&row.assignment.label, row.assignment.device);
+    let sent = overview.source_symbols + overview.repair_symbols;
     let reason = match row.assignment.state() {
         State::Failed(reason) => text::escape(reason),
         State::Pending if row.is_missing() => "never joined".to_owned(),
@@ -123,8 +124,8 @@ fn cells(memory: &SenderMemory, snapshot: &SenderSnapshot, row: &DeviceRow) -> [
         label,
         transfer.address.map_or_else(String::new, |address| address.to_string()),
         row.word().to_owned(),
-        text::duration(transfer.elapsed),
-        text::share(transfer.lost_datagrams, overview.source_symbols + overview.repair_symbols),
+        if row.is_missing() { String::new() } else { text::duration(transfer.elapsed) },
+        if row.is_missing() { String::new() } else { text::share(transfer.lost_datagrams, sent) },
         reason,
     ]
 }

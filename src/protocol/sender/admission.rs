@@ -212,9 +212,6 @@ impl Sender {
         if index.is_none() && self.devices.len() >= MAX_DEVICES {
             return self.turn_away(&pending, AdmitVerdict::Full);
         }
-        if id == pending.join.device {
-            self.compare_key(id, &label, key);
-        }
         let link = Link {
             agreement,
             key,
@@ -236,6 +233,12 @@ impl Sender {
                 self.devices.insert(newcomer(self.config.task.id, id, known, link, pending.address, now))
             }
         };
+        // What a duplicate shows is no news of the device whose identifier it has.
+        let own = self.devices.get(index).assignment.device == pending.join.device;
+        let key = key.filter(|_| own);
+        if own {
+            self.compare_key(id, &label, key);
+        }
         let device = self.devices.get_mut(index);
         if device.assignment.device == id {
             // A duplicate keeps the label that tells it from the first.

@@ -279,6 +279,9 @@ fn a_silent_devices_row_is_for_its_own_key() {
             bench.pass(Duration::from_millis(400));
         }
         assert_eq!(bench.sender.devices.len(), 3, "complete: {completes}");
+        // A clone's key is not kept for the identifier that it has in this session alone.
+        let own = |event: &SenderEvent| matches!(event, SenderEvent::Joined { key: Some(_), .. });
+        assert_eq!(count(&bench, own), 1);
     }
 }
 
