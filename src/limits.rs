@@ -87,6 +87,12 @@ pub const MAX_KEY_FILE: usize = 64 << 10;
 pub const MAX_GROUP_KEYS: usize = 64;
 /// Most senders that a device remembers.
 pub const MAX_KNOWN_SENDERS: usize = 1024;
+/// Most devices whose keys a sender remembers: those of the largest session.
+pub const MAX_KNOWN_DEVICES: usize = MAX_DEVICES;
+/// Longest line in a list of devices, in bytes: a name, a key and a comment.
+pub const MAX_LIST_LINE: usize = 512;
+/// Devices that are on no list of which the user is told.
+pub const MAX_TOLD_NOT_LISTED: usize = 64;
 /// Sessions that discovery lists.
 pub const MAX_DISCOVERED: usize = 256;
 /// Bytes of datagrams that other sessions of the process have handed over and that wait: what a socket would
@@ -281,6 +287,8 @@ const _: () = {
             + SUSPECTS_PER_SECOND
             <= FEEDBACK_PER_SECOND * 4 / 5
     );
+    // Every device of a session is remembered, and a line of a list has room for the longest name and a key.
+    assert!(MAX_KNOWN_DEVICES >= MAX_DEVICES && MAX_LIST_LINE >= MAX_LABEL + 70 + 2);
     // No share of the least budget is nothing.
     assert!(MIN_FEEDBACK_BUDGET * SUSPECTS_PER_SECOND >= FEEDBACK_PER_SECOND);
     assert!(MIN_FEEDBACK_BUDGET <= FEEDBACK_PER_SECOND && FEEDBACK_PER_SECOND <= MAX_FEEDBACK_BUDGET);

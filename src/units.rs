@@ -75,6 +75,10 @@ pub struct Digest(pub [u8; 32]);
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SenderKey(pub [u8; 32]);
 
+/// A device's public key (Ed25519), which a device proves to have beside its identifier.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceKey(pub [u8; 32]);
+
 /// A public key for one key agreement (X25519): of a sender's session, or of a device's run in a session.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AgreementKey(pub [u8; 32]);
@@ -173,7 +177,7 @@ macro_rules! hex_display {
         }
     )*};
 }
-hex_display!(TaskId, DeviceId, Digest, SenderKey, AgreementKey, Cookie, SymbolDigest, Ticket);
+hex_display!(TaskId, DeviceId, Digest, SenderKey, DeviceKey, AgreementKey, Cookie, SymbolDigest, Ticket);
 
 impl fmt::Display for ChannelId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

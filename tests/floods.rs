@@ -201,6 +201,7 @@ fn any_join(label: &str) -> Join {
         holdings: Holdings::Nothing,
         label: label.into(),
         ticket: None,
+        proof: None,
     }
 }
 

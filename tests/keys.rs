@@ -211,3 +211,94 @@ fn which_key_a_transfer_uses() {
     assert!(damaged.code == Some(1) && damaged.stderr.contains("mcp key remove lab"), "{}", damaged.stderr);
     assert_eq!(names(&machine.state.join("keys")), ["attic.key", "lab.key"]);
 }
+
+#[test]
+fn a_device_has_a_key_of_its_own() {
+    let machine = Machine::new();
+    let (line, hint) = machine.told(&["device", "--id", "lab-07"], 0);
+    assert!(line.starts_with("lab-07 mcp-device1-") && line.lines().count() == 1, "{line}");
+    assert!(hint.contains("--devices"), "{hint}");
+    assert_eq!(machine.key(&["device", "--id", "lab-08"], 0), line.replace("lab-07", "lab-08"));
+    // Without a name, it is the host's.
+    let (_, key) = line.trim().split_once(' ').expect("a key");
+    assert!(machine.key(&["device"], 0).trim().ends_with(key));
+    assert_private(&machine.state);
+    let network = Network::loopback();
+    let out = machine.tmp.dir("out");
+    let recv = network.patient_recv("desk", &out, std::time::Duration::from_millis(50));
+    recv.env("MCP_STATE_DIR", &machine.state).spawn().finish(SOON);
+    let recv = Command::new(MCP)
+        .args(["recv", "-i", "lo", "--timeout", "50ms"])
+        .env("MCP_STATE_DIR", &machine.state)
+        .output()
+        .expect("run mcp recv");
+    assert_eq!(recv.status.code(), Some(5));
+    // With the identifier, its lock and all.
+    assert!(machine.state.join("device-id").exists() && machine.state.join("device-id.lock").exists());
+    assert_private(&machine.state);
+}
+
+#[test]
+fn nothing_is_done_in_the_clear_where_a_key_is_required() {
+    let machine = Machine::new();
+    let source = machine.tmp.file("image.bin", 1000, 2);
+    let network = Network::loopback();
+    let out = machine.tmp.dir("out");
+    let recv = |args: &[&str], state: &Path| {
+        let recv = network.patient_recv("desk", &out, std::time::Duration::from_millis(50));
+        recv.env("MCP_STATE_DIR", state).args(args).spawn().finish(SOON)
+    };
+    let send = |args: &[&str], state: &Path| {
+        let send = network.send(&source, 1).args(["--wait", "50ms"]).args(args);
+        send.env("MCP_STATE_DIR", state).spawn().finish(SOON)
+    };
+    for end in [recv(&["--require-key"], &machine.state), send(&["--require-key"], &machine.state)] {
+        assert_eq!(end.code, Some(2));
+        assert!(end.stderr.contains("there is no group key, and --require-key"), "{}", end.stderr);
+    }
+    machine.key(&["new", "lab"], 0);
+    let (received, sent) =
+        (recv(&["--require-key"], &machine.state), send(&["--require-key"], &machine.state));
+    assert_eq!((received.code, sent.code), (Some(5), Some(4)));
+    assert_eq!(send(&["--require-key", "--key", "none"], &machine.state).code, Some(2));
+    // Where the keys cannot be looked up, it is said that the transfer is in the clear, or nothing is done.
+    let nowhere = Path::new("/dev/null");
+    for end in [recv(&[], nowhere), send(&[], nowhere)] {
+        let warned = end.events().iter().any(|e| {
+            e["event"] == "warning" && e["text"].as_str().is_some_and(|text| text.contains("in the clear"))
+        });
+        assert!(warned, "{:?}", end.lines);
+    }
+    let end = send(&["--require-key"], nowhere);
+    assert!(end.code == Some(2) && end.stderr.contains("/dev/null"), "{}", end.stderr);
+}
+
+#[test]
+fn a_state_directory_that_others_can_write_to_is_refused() {
+    let machine = Machine::new();
+    let source = machine.tmp.file("image.bin", 1000, 3);
+    let out = machine.tmp.dir("out");
+    machine.key(&["new", "lab"], 0);
+    let refused = |says: &str| {
+        let network = Network::loopback();
+        let recv = network.patient_recv("desk", &out, std::time::Duration::from_millis(50));
+        let recv = recv.env("MCP_STATE_DIR", &machine.state).spawn().finish(SOON);
+        let send = network.send(&source, 1).args(["--wait", "50ms"]);
+        let send = send.env("MCP_STATE_DIR", &machine.state).spawn().finish(SOON);
+        for (code, err) in
+            [(recv.code, recv.stderr), (send.code, send.stderr), (Some(1), machine.told(&["list"], 1).1)]
+        {
+            let names = err.contains(machine.state.to_str().expect("UTF-8"));
+            assert!(code == Some(1) && names && err.contains(says), "{err}");
+        }
+    };
+    for mode in [0o770, 0o707] {
+        fs::set_permissions(&machine.state, fs::Permissions::from_mode(mode)).expect("chmod");
+        refused("others can write");
+    }
+    fs::set_permissions(&machine.state, fs::Permissions::from_mode(0o700)).expect("chmod");
+    // Only root can give a directory away.
+    if std::os::unix::fs::chown(&machine.state, Some(65_534), None).is_ok() {
+        refused("belongs to user 65534");
+    }
+}

@@ -12,19 +12,21 @@ mod samples;
 use data_encoding::HEXLOWER;
 use fields::{fields, message};
 use mcp::crypto::derive::Secret;
+use mcp::crypto::device::Claim;
 use mcp::crypto::origin::Origin;
 use mcp::crypto::primitives::REAL;
 use mcp::crypto::sign::SigningKey;
 use mcp::limits::{HEADER_LEN, SIGNATURE_RESERVE};
 use mcp::protocol::packet_protection::{ReceiverSide, SenderSide, examine};
 use mcp::units::{
-    AgreementKey, BlockIndex, ChannelId, Cookie, Counter, DeviceId, Digest, Esi, Rate, Suite, TaskId,
+    AgreementKey, BlockIndex, ChannelId, Cookie, Counter, DeviceId, DeviceKey, Digest, Esi, Rate, Suite,
+    TaskId,
 };
 use mcp::wire::{
-    Abort, AbortCode, Acknowledge, Announce, BlockEntry, Capabilities, Coding, Deficit, HashPage, Header,
-    Invitation, Message, MessageKind, Nak, Object, OriginProof, PacketNumber, PageRange, Phase, Poll,
-    Protection, RepairAdvertisement, Retry, Suspect, Symbol, TaskKind, Versions, decode_plain, encode_plain,
-    grease_choice, head,
+    Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, BlockEntry, Capabilities, Coding, Deficit,
+    DeviceProof, HashPage, Header, Invitation, Join, Message, MessageKind, Nak, Object, OriginProof,
+    PacketNumber, PageRange, Phase, Poll, Protection, RepairAdvertisement, Retry, Suspect, Symbol, TaskKind,
+    Versions, decode_plain, encode_plain, grease_choice, head,
 };
 use serde_json::{Value, json};
 use std::fs;
@@ -35,6 +37,7 @@ use std::time::Duration;
 const SEED: [u8; 32] = [0x11; 32];
 const SESSION_SECRET: [u8; 32] = [0x22; 32];
 const DEVICE_SECRET: [u8; 32] = [0x33; 32];
+const DEVICE_SEED: [u8; 32] = [0x35; 32];
 const GROUP: [u8; 32] = [0x44; 32];
 const COUNTER: Counter = Counter(1_763_740_800_000);
 const CHANNEL: ChannelId = ChannelId(7);
@@ -137,6 +140,18 @@ fn open(sides: &mut Sides, way: &str, datagram: &[u8]) -> Vec<u8> {
     SenderSide::from_one(&keys, &head, &mut bytes).expect("it opens").to_vec()
 }
 
+/// What a device shows of its key in this session.
+fn proof(sides: &Sides, device: &DeviceId) -> DeviceProof {
+    let key = SigningKey::new(&Secret::new(DEVICE_SEED));
+    let signature = claim(sides, device, |claim| claim.sign(&key));
+    DeviceProof { key: DeviceKey::of(&key), signature }
+}
+
+fn claim<T>(sides: &Sides, device: &DeviceId, with: impl FnOnce(Claim<'_>) -> T) -> T {
+    let (sender, agreement) = (sides.sender.key(), sides.device.agreement());
+    with(Claim { session: sides.sender.session(), sender: &sender, agreement: &agreement, device })
+}
+
 /// All messages, with who says them.
 fn messages(sides: &Sides) -> Vec<(&'static str, Message<'static>)> {
     let (root, device) = (Digest([0x66; 32]), DeviceId([0xd0; 16]));
@@ -153,8 +168,9 @@ fn messages(sides: &Sides) -> Vec<(&'static str, Message<'static>)> {
     let abort = |reason: &str| Abort { code: AbortCode::Disk, reason: reason.into() };
     vec![
         ("group", announce(&sides.sender).into()),
-        ("up", samples::join(device, root).into()),
+        ("up", Join { proof: Some(proof(sides, &device)), ..samples::join(device, root) }.into()),
         ("down", samples::admit().into()),
+        ("down", Admit::turned_away(AdmitVerdict::NotListed).into()),
         ("group", Symbol { block: BlockIndex(2), esi: Esi(745), payload: b"some bytes of a symbol" }.into()),
         (
             "group",
@@ -244,6 +260,7 @@ fn written() -> Value {
             "sender_key": hex(&plain.sender.key().0),
             "session_secret": hex(&SESSION_SECRET),
             "session_agreement_key": hex(&plain.sender.agreement().0),
+            "device_signing_seed": hex(&DEVICE_SEED),
             "device_agreement_secret": hex(&DEVICE_SECRET),
             "device_agreement_key": hex(&plain.device.agreement().0),
             "group_key": hex(&GROUP),
@@ -326,6 +343,10 @@ fn each_vector_holds_both_ways() {
         assert_eq!(fields(&told), vector["fields"], "{name}");
         if shown.protection == Protection::Signed {
             assert_eq!(protected.len(), plain.len() + SIGNATURE_RESERVE);
+        }
+        if let Message::Join(join) = &told {
+            let proof = join.proof.expect("a proof");
+            assert!(claim(&sides, &join.device, |claim| claim.verify(REAL, &proof.key, &proof.signature)));
         }
         if let Message::Announce(announce) = told {
             let groups: Vec<Secret> =

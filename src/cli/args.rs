@@ -42,13 +42,14 @@ Quick start:
 'mcp help send', 'mcp help recv' and 'mcp help key' say more.";
 
 const SEND_AFTER: &str = "\
-The stream starts when N devices are ready (-n), when the time of --wait is over,
-or when you press Enter. Without -n and --wait it starts 2 s after the last
-device joined.
+The stream starts when N devices are ready (-n) or all that are listed (--devices),
+when the time of --wait is over, or when you press Enter. Without these options it
+starts 2 s after the last device joined.
 
 Examples:
   mcp send image.iso                       to every machine that runs 'mcp recv'
   mcp send image.iso -n 30 -w 5m -r 800M   to 30 devices, or those ready in 5 minutes
+  mcp send image.iso --devices lab.txt     to the devices on this list and to nobody else
   mcp send image.iso 239.1.1.1 -i eth1     to this group, through this interface
   mcp send image.iso --linger 10m --report done.json
   mcp send -- -odd-name                    a name that begins with a dash
@@ -84,6 +85,7 @@ Examples:
   mcp key new lab              makes a group key and prints its line
   mcp key add                  on each other machine: paste the line
   mcp key show                 this machine's own key as a sender
+  mcp key device               this machine's line for 'mcp send --devices'
   mcp key forget 10.0.0.5      after the sender at this address was reinstalled
 
 Exit codes:
@@ -148,7 +150,11 @@ pub struct SendArgs {
     /// Start when N devices are ready; N devices are expected to complete
     #[arg(short = 'n', long, value_name = "N", value_parser = parse_receivers)]
     pub receivers: Option<u32>,
-    /// Start after this time with the devices that have joined, or sooner with -n [default: 10m]
+    /// Serve only the devices that FILE lists, one a line: a name, or a name and the key that
+    /// 'mcp key device' prints there; all of them are expected to complete
+    #[arg(long, value_name = "FILE", conflicts_with = "receivers")]
+    pub devices: Option<PathBuf>,
+    /// Start after this time with the devices that have joined, or sooner with -n or --devices [default: 10m]
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub wait: Option<Duration>,
     /// Stay this long after the end to complete late devices
@@ -167,6 +173,9 @@ pub struct SendArgs {
     /// [default: the installed key]
     #[arg(short, long, value_name = "NAME|FILE|none")]
     pub key: Option<PathBuf>,
+    /// Refuse to send without a group key
+    #[arg(long)]
+    pub require_key: bool,
     /// Write the final table of devices to FILE as JSON
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -200,6 +209,9 @@ pub struct RecvArgs {
     /// unsealed transfers. MCP_KEY may hold the line itself [default: all installed keys]
     #[arg(short, long, value_name = "NAME|FILE|none")]
     pub key: Option<PathBuf>,
+    /// Refuse to receive without a group key
+    #[arg(long)]
+    pub require_key: bool,
     /// Take files from this sender only, given by the output of its 'mcp key show'; may be repeated
     #[arg(long, value_name = "KEY", value_parser = SenderKey::from_line)]
     pub sender: Vec<SenderKey>,
@@ -239,12 +251,18 @@ pub enum KeyCommand {
         /// File with the line [default: -, standard input]
         file: Option<PathBuf>,
     },
-    /// List the keys and known senders of this machine, without secrets
+    /// List the keys, known senders and known devices of this machine, without secrets
     List,
     /// Print a group key's line; without NAME, this machine's own public key as a sender
     Show {
         /// Name of the group key
         name: Option<String>,
+    },
+    /// Print this machine's line for a list of devices: its name and its public key as a device
+    Device {
+        /// Name that the device is to have on the list [default: the host name]
+        #[arg(long, value_name = "NAME", value_parser = parse_name)]
+        id: Option<String>,
     },
     /// Remove a group key from this machine
     Remove {
@@ -343,7 +361,7 @@ fn parse_symbol_size(text: &str) -> Result<u16, String> {
         })
 }
 
-fn parse_name(text: &str) -> Result<String, String> {
+pub(super) fn parse_name(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > MAX_LABEL || text.chars().any(char::is_control) {
         return Err(format!("write 1 to {MAX_LABEL} bytes without control characters"));
     }

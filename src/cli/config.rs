@@ -25,6 +25,8 @@ pub struct SendConfig {
     pub rate: RateChoice,
     /// What happens to a device far slower than the rest.
     pub slow: Slow,
+    /// The list of devices to serve.
+    pub devices: Option<PathBuf>,
     /// When to start.
     pub gather: Gather,
     /// How long to wait for late devices after the end.
@@ -37,6 +39,8 @@ pub struct SendConfig {
     pub symbol_size: Option<u16>,
     /// The group key as typed: a name, a file or `none`.
     pub key: Option<PathBuf>,
+    /// Whether to refuse to send without a group key.
+    pub require_key: bool,
     /// The file for the final table.
     pub report: Option<PathBuf>,
     /// The style of the output.
@@ -74,6 +78,8 @@ pub struct RecvConfig {
     pub timeout: Duration,
     /// The group key as typed: a name, a file or `none`.
     pub key: Option<PathBuf>,
+    /// Whether to refuse to receive without a group key.
+    pub require_key: bool,
     /// If not empty, files are accepted from these senders only.
     pub senders: Vec<SenderKey>,
     /// What happens to unknown senders.
@@ -118,6 +124,7 @@ impl SendConfig {
             port: args.port,
             rate: args.rate.unwrap_or(RateChoice::Auto(None)),
             slow: args.slow,
+            devices: args.devices,
             gather: Gather {
                 expected: args.receivers,
                 at_most: args.wait.unwrap_or(WAIT),
@@ -130,6 +137,7 @@ impl SendConfig {
             ttl: args.ttl,
             symbol_size: args.symbol_size,
             key: args.key,
+            require_key: args.require_key,
             report: args.report,
             style: style(args.output, surroundings),
         }
@@ -154,6 +162,7 @@ impl RecvConfig {
             id: args.id,
             timeout: args.timeout,
             key: args.key,
+            require_key: args.require_key,
             senders: args.sender,
             strangers,
             force: args.force,
@@ -252,7 +261,7 @@ mod tests {
             (c.port, c.rate, c.ttl, c.symbol_size),
             (9, RateChoice::Fixed(Rate(1_000_000)), 0, Some(64))
         );
-        assert_eq!(c.key, Some("lab".into()));
+        assert_eq!((c.key, c.devices, c.require_key), (Some("lab".into()), None, false));
         assert_eq!((c.linger, c.report), (Duration::from_secs(1), Some("r".into())));
         let c = resolve("mcp recv g -o d -i e -p 9 --id n --timeout 7 --force -k none", true).1.unwrap();
         assert_eq!(
@@ -261,5 +270,9 @@ mod tests {
         );
         assert_eq!((c.port, c.id.as_deref(), c.force), (9, Some("n"), true));
         assert_eq!((c.timeout, c.key), (Duration::from_secs(7), Some("none".into())));
+        let c = resolve("mcp send f --devices list --require-key", true).0.unwrap();
+        assert_eq!((c.devices, c.require_key, c.gather.expected), (Some("list".into()), true, None));
+        assert!(resolve("mcp recv --require-key", true).1.unwrap().require_key);
+        assert!(Cli::try_parse_from(["mcp", "send", "f", "-n", "2", "--devices", "list"]).is_err());
     }
 }

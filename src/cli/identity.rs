@@ -5,11 +5,13 @@
 //! lock needs a file of its own: the identifier's file is replaced by renaming, and a lock stays with the
 //! file that was locked.
 
+use crate::keyring::{Keyring, KeyringError};
 use crate::limits::MAX_LABEL;
-use crate::storage::{make_private_dir, set_aside, write_whole};
+use crate::storage::{make_private_dir, set_aside, write_private};
 use crate::units::DeviceId;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Most receivers on one machine with kept identifiers of their own.
@@ -26,6 +28,9 @@ pub struct DeviceIdentity {
     pub device: DeviceId,
     /// Its name for people, 1 to 64 bytes, without control characters.
     pub label: String,
+    /// Which of the machine's keys belongs to this device ([`crate::keyring::Keyring::device`]); `None` if nothing is
+    /// kept.
+    pub slot: Option<u32>,
     /// Warnings for the user (escape before printing).
     pub warnings: Vec<String>,
     /// Reserves the identifier for this process.
@@ -33,16 +38,16 @@ pub struct DeviceIdentity {
 }
 
 impl DeviceIdentity {
-    /// The identity for a chosen name (1 to 64 bytes without control characters), or else the one kept on
-    /// this machine. If the state directory cannot be used, there is a warning, and the identifier lasts for
+    /// The identity for a chosen name (1 to 64 bytes without control characters), or else the one kept in the
+    /// state directory `dir`. If the directory cannot be used, there is a warning, and the identifier lasts for
     /// this run only.
     ///
     /// # Errors
     /// If the operating system provides no randomness.
-    pub fn find(name: Option<&str>) -> io::Result<Self> {
+    pub fn find(name: Option<&str>, dir: Option<&Path>) -> io::Result<Self> {
         match name {
             Some(name) => Ok(Self::named(name)),
-            None => Self::kept(state_dir().as_deref(), &host_label()),
+            None => Self::kept(dir, &host_label()),
         }
     }
 
@@ -51,7 +56,13 @@ impl DeviceIdentity {
     pub fn named(name: &str) -> Self {
         let mut id = [0; 16];
         id.copy_from_slice(&blake3::derive_key(CONTEXT, name.as_bytes())[..16]);
-        Self { device: DeviceId(id), label: name.to_owned(), warnings: Vec::new(), _lock: None }
+        Self {
+            device: DeviceId(id),
+            label: name.to_owned(),
+            slot: Some(1),
+            warnings: Vec::new(),
+            _lock: None,
+        }
     }
 
     /// The identity kept in `dir`, labelled with `host`.
@@ -67,19 +78,46 @@ impl DeviceIdentity {
         };
         Ok(match kept {
             Ok((slot, device, lock)) => {
-                Self { device, label: label(host, slot), warnings, _lock: Some(lock) }
+                Self { device, label: label(host, slot), slot: Some(slot), warnings, _lock: Some(lock) }
             }
             Err(why) => {
                 warnings.push(format!("{why}; this run uses a fresh one (set MCP_STATE_DIR or use --id)"));
-                Self { device: random_id()?, label: label(host, 1), warnings, _lock: None }
+                Self { device: random_id()?, label: label(host, 1), slot: None, warnings, _lock: None }
             }
         })
     }
 }
 
+/// The state directory, as far as it is usable.
+#[derive(Debug)]
+pub struct StateDir {
+    /// Its path, if it is known.
+    pub dir: Option<PathBuf>,
+    /// Its keys.
+    pub ring: Option<Keyring>,
+    /// Why it cannot be read; a lowercase clause.
+    pub lacking: Option<String>,
+}
+
+impl StateDir {
+    /// The state directory of this machine. If it is unknown or unreadable, there are no keys.
+    ///
+    /// # Errors
+    /// If other users can write to it: they could add keys.
+    pub fn find() -> Result<Self, KeyringError> {
+        let dir = state_dir();
+        let ring = dir.clone().map(Keyring::new);
+        let lacking = match &ring {
+            None => Some("there is no state directory (HOME is not set)".to_owned()),
+            Some(ring) => ring.check()?,
+        };
+        Ok(Self { dir, ring, lacking })
+    }
+}
+
 /// The state directory: `$MCP_STATE_DIR`, else for root `/var/lib/mcp`, else `$XDG_STATE_HOME/mcp`, else
 /// `~/.local/state/mcp`.
-pub fn state_dir() -> Option<PathBuf> {
+fn state_dir() -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     choose_dir(rustix::process::geteuid().is_root(), variable)
 }
@@ -97,7 +135,7 @@ fn choose_dir(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Option<
 }
 
 /// The host name without control characters; `device` if there is none.
-fn host_label() -> String {
+pub(super) fn host_label() -> String {
     let name = rustix::system::uname();
     let name: String = name.nodename().to_string_lossy().chars().filter(|c| !c.is_control()).collect();
     if name.is_empty() { "device".to_owned() } else { name }
@@ -128,6 +166,7 @@ fn in_directory(dir: &Path, warnings: &mut Vec<String>) -> io::Result<(u32, Devi
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(0o600)
             .open(dir.join(format!("{name}.lock")))?;
         match lock.try_lock() {
             Ok(()) => return Ok((slot, read_or_make(&dir.join(name), warnings)?, lock)),
@@ -154,7 +193,7 @@ fn read_or_make(path: &Path, warnings: &mut Vec<String>) -> io::Result<DeviceId>
         Err(e) => return Err(e),
     }
     let id = random_id()?;
-    write_whole(path, format!("{HEADING}\n{id}\n").as_bytes())?;
+    write_private(path, format!("{HEADING}\n{id}\n").as_bytes())?;
     Ok(id)
 }
 
@@ -171,6 +210,7 @@ fn parse(text: &str) -> Option<DeviceId> {
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     fn kept(dir: &Path) -> DeviceIdentity {
         DeviceIdentity::kept(Some(dir), "lab").unwrap()
@@ -198,6 +238,10 @@ mod tests {
         let text = fs::read_to_string(state.join("device-id")).unwrap();
         assert_eq!(text, format!("mcp-device-id 1\n{device}\n"));
         assert_eq!(fs::read_dir(&state).unwrap().count(), 2);
+        for entry in fs::read_dir(&state).unwrap() {
+            let mode = entry.unwrap().metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
     }
 
     #[test]

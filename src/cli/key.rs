@@ -3,13 +3,14 @@
 
 use super::args::{KeyArgs, KeyCommand};
 use super::exit::Exit;
-use super::identity::state_dir;
+use super::identity::{StateDir, host_label};
 use super::report::{self, Error};
 use crate::crypto::group::{GroupKey, GroupKeys};
 use crate::crypto::sign::SigningKey;
 use crate::keyring::{Added, Keyring, SendersError};
 use crate::limits::MAX_KEY_FILE;
 use crate::ui::escape;
+use crate::units::DeviceKey;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
@@ -34,10 +35,9 @@ pub fn run(args: KeyArgs) -> Exit {
 }
 
 fn try_run(command: KeyCommand, warnings: &mut Vec<String>) -> Result<(), Error> {
-    let dir = state_dir().ok_or_else(|| {
+    let ring = StateDir::find()?.ring.ok_or_else(|| {
         Error::Environment("there is nowhere to keep keys: HOME is not set; set MCP_STATE_DIR".into())
     })?;
-    let ring = Keyring::new(dir);
     match command {
         KeyCommand::New { name } => {
             carry(&ring.create(&name)?)?;
@@ -64,6 +64,14 @@ fn try_run(command: KeyCommand, warnings: &mut Vec<String>) -> Result<(), Error>
             let key = SigningKey::new(&ring.sender(warnings)?).public();
             print(&key.line())?;
             tell(&format!("this machine as a sender: {}; for 'mcp recv --sender'", key.fingerprint()));
+        }
+        KeyCommand::Device { id } => {
+            let key = DeviceKey::of(&SigningKey::new(&ring.device(1, warnings)?));
+            print(&format!("{} {}", id.unwrap_or_else(host_label), key.line()))?;
+            tell(&format!(
+                "this machine as a device: {}; for a list of 'mcp send --devices'",
+                key.fingerprint()
+            ));
         }
         KeyCommand::Remove { name, older: false } => {
             ring.remove(&name)?;
@@ -141,6 +149,9 @@ fn list(ring: &Keyring, warnings: &mut Vec<String>) -> Result<(), Error> {
     for known in &known {
         let (address, label) = (known.address.to_string(), escape(&known.label));
         print(&format!("sender  {address:widest$}  {}  {label}", known.key.fingerprint()))?;
+    }
+    for known in ring.known_devices(warnings)? {
+        print(&format!("device  {}  {}", known.key.fingerprint(), escape(&known.label)))?;
     }
     if names.is_empty() {
         tell(

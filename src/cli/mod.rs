@@ -11,6 +11,7 @@
 pub mod args;
 pub mod config;
 pub mod console;
+pub mod devices;
 pub mod identity;
 pub mod key;
 pub mod recv;

@@ -3,7 +3,7 @@
 use super::config::RecvConfig;
 use super::console::{Asked, Console};
 use super::exit::Exit;
-use super::identity::{DeviceIdentity, state_dir};
+use super::identity::{DeviceIdentity, StateDir};
 use super::report::{self, Error};
 use super::trust::{self, Keys};
 use crate::keyring::{Keyring, KnownSender};
@@ -38,13 +38,19 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
     };
     let earlier = config.from.as_deref().map(EarlierFile::open).transpose();
     let earlier = earlier.map_err(|e| environment(&e))?;
-    let identity = DeviceIdentity::find(config.id.as_deref())
+    let state = StateDir::find()?;
+    let identity = DeviceIdentity::find(config.id.as_deref(), state.dir.as_deref())
         .map_err(|e| Error::Environment(format!("no randomness from the system: {e}")))?;
-    let ring = state_dir().map(Keyring::new);
     let mut warnings = identity.warnings.clone();
-    let keys =
-        Keys { asked: config.key.as_deref(), variable: std::env::var_os("MCP_KEY"), ring: ring.as_ref() };
+    let keys = Keys {
+        asked: config.key.as_deref(),
+        variable: std::env::var_os("MCP_KEY"),
+        state: &state,
+        required: config.require_key,
+    };
     let keys = keys.for_receiving(&mut warnings)?;
+    let ring = state.ring;
+    let device_key = trust::device_key(ring.as_ref(), identity.slot, &mut warnings);
     let trust = trust::trust(&config.senders, config.strangers, ring.as_ref(), &mut warnings)?;
     let sink = FileSink::new(Some(config.output.clone()), config.force);
     if let Err(e) = sink.check() {
@@ -59,6 +65,7 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
         .earlier(earlier.map(|file| Box::new(file) as Box<dyn Earlier>))
         .listen(listen)
         .device(identity.device, identity.label.clone())
+        .device_key(device_key)
         .timeout(config.timeout)
         .start()
         .map_err(|e| environment(&e))?;

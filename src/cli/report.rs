@@ -82,11 +82,13 @@ pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u
         SenderOutcome::Internal(why) => Some(Error::Bug(why.clone())),
         SenderOutcome::Ended => match Exit::of_sender(outcome, rows, expected) {
             Exit::Complete => None,
-            Exit::NoDevice if rows.is_empty() => Some(Error::Peer(
-                "no device joined; run 'mcp recv' on the devices, and check that the firewall and the network \
-                 let multicast through"
-                    .into(),
-            )),
+            Exit::NoDevice if rows.iter().all(DeviceRow::is_missing) => {
+                let missing = if rows.is_empty() { String::new() } else { format!(" ({})", named(rows)) };
+                Some(Error::Peer(format!(
+                    "no device joined{missing}; run 'mcp recv' on the devices, and check that the firewall and the \
+                     network let multicast through"
+                )))
+            }
             Exit::NoDevice => Some(Error::Peer(format!(
                 "none of {} completed ({}); fix that and send again",
                 devices(rows.len()),
@@ -127,6 +129,7 @@ fn name_and_reason(row: &DeviceRow) -> String {
     match row.assignment.state() {
         State::Failed(why) => format!("{name}: {}", why.split("; ").next().unwrap_or(why)),
         State::Lost => format!("{name}: lost"),
+        State::Pending if row.is_missing() => format!("{name}: never joined"),
         _ => name,
     }
 }
@@ -176,6 +179,11 @@ pub fn of_receiver(outcome: &ReceiverOutcome, kept: u64) -> Option<Error> {
                 "the sender already serves its maximum number of devices; receive again when it has finished".into(),
             ))
         }
+        ReceiverOutcome::NotListed => Some(Error::Peer(
+            "the sender serves only the devices of its list, and this device is not one of them, or has another key \
+             there; have the line that 'mcp key device' prints added to the list"
+                .into(),
+        )),
         ReceiverOutcome::Failed(AbortCode::Internal, why) => Some(Error::Bug(why.clone())),
         ReceiverOutcome::Failed(AbortCode::Mismatch, why) => Some(Error::Peer(format!(
             "the received bytes disagree with the sender's hash{}; nothing was saved, receive again",
@@ -217,6 +225,18 @@ mod tests {
             of_sender(&ended, &[], None).unwrap().line().starts_with("mcp: no device joined; run 'mcp recv'")
         );
         assert!(of_sender(&ended, &rows[1..], None).unwrap().line().contains("none of 1 device completed"));
+        let absent = |name: &str| {
+            let mut row = row(name, State::Pending);
+            row.transfer.address = None;
+            row.assignment =
+                crate::task::Assignment::new(row.assignment.task, row.assignment.device, name.into());
+            row
+        };
+        let listed = [rows[0].clone(), absent("lab-5")];
+        let line = of_sender(&ended, &listed, Some(2)).unwrap().line();
+        assert_eq!(line, "mcp: 1 device did not complete (lab-5: never joined); send again to complete them");
+        let line = of_sender(&ended, &listed[1..], Some(1)).unwrap().line();
+        assert!(line.starts_with("mcp: no device joined (lab-5: never joined); run 'mcp recv'"), "{line}");
         let many: Vec<_> = (0..9).map(|n| row(&format!("d{n}"), State::Lost)).chain(rows).collect();
         let line = of_sender(&ended, &many, None).unwrap().line();
         assert!(
@@ -255,6 +275,7 @@ mod tests {
             O::SenderAborted(AbortCode::Finished, String::new()),
             O::SenderAborted(AbortCode::Interrupted, String::new()),
             O::Refused,
+            O::NotListed,
             O::Failed(AbortCode::Disk, "disk full".into()),
             O::Failed(AbortCode::Internal, "worker died".into()),
             O::Failed(AbortCode::Mismatch, String::new()),

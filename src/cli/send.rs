@@ -2,18 +2,20 @@
 
 use super::config::SendConfig;
 use super::console::{Asked, Console};
+use super::devices;
 use super::exit::Exit;
-use super::identity::state_dir;
+use super::identity::StateDir;
 use super::report::{self, Error};
 use super::trust::{self, Keys};
-use crate::keyring::Keyring;
+use crate::keyring::KnownDevice;
 use crate::net::Destination;
 use crate::protocol::event::{SenderEvent, SenderSnapshot};
 use crate::session::{SendHandle, SendSession, SessionEvent, Target, What};
 use crate::storage::{FileSource, check_whole};
 use crate::ui::report_file::Report;
 use crate::ui::{SenderIntro, SenderView, sender_view};
-use crate::units::Counter;
+use crate::units::{Counter, DeviceId};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -50,11 +52,20 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
             Target::At(parsed.map_err(|e| Error::Usage(e.to_string()))?)
         }
     };
-    let ring = state_dir().map(Keyring::new);
+    let devices = config.devices.as_deref().map(devices::read).transpose()?;
+    let listed = devices.as_ref().map(|devices| u32::try_from(devices.len()).unwrap_or(u32::MAX));
+    let expected = listed.or(config.gather.expected);
+    let state = StateDir::find()?;
     let mut warnings = Vec::new();
-    let keys =
-        Keys { asked: config.key.as_deref(), variable: std::env::var_os("MCP_KEY"), ring: ring.as_ref() };
+    let keys = Keys {
+        asked: config.key.as_deref(),
+        variable: std::env::var_os("MCP_KEY"),
+        state: &state,
+        required: config.require_key,
+    };
     let group_key = keys.for_sending(&mut warnings)?;
+    let ring = state.ring;
+    let known = trust::known_devices(ring.as_ref(), &mut warnings);
     let signing_key = trust::signing_key(ring.as_ref(), &mut warnings)?;
     let counter = Counter(trust::session_counter(ring.as_ref(), &mut warnings));
     let started = SystemTime::now();
@@ -65,6 +76,8 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         .rate(config.rate)
         .slow(config.slow.into())
         .expected(config.gather.expected)
+        .devices(devices)
+        .known_devices(known)
         .gather(config.gather.at_most, config.gather.settle)
         .linger(config.linger)
         .max_time(config.max_time)
@@ -72,7 +85,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         .symbol_size(config.symbol_size)
         .group_key(group_key)
         .signing_key(signing_key, counter)
-        .remember_in(state_dir())
+        .remember_in(state.dir)
         .start()
         .map_err(|e| environment(&e))?;
     let intro = intro(&session, config.gather.enter);
@@ -80,7 +93,10 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     for warning in &warnings {
         view.warn(session.now(), warning);
     }
-    watch(&session, &mut console, &mut *view)?;
+    let seen = watch(&session, &mut console, &mut *view)?;
+    for warning in trust::remember_devices(ring.as_ref(), seen) {
+        view.warn(session.now(), &warning);
+    }
     let last = session.snapshot();
     let now = session.now();
     let end = match session.wait() {
@@ -93,9 +109,9 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         }
     };
     let snapshot = &end.snapshot.sender;
-    let exit = Exit::of_sender(&end.outcome, end.rows(), config.gather.expected);
+    let exit = Exit::of_sender(&end.outcome, end.rows(), expected);
     view.finish(now, snapshot, exit);
-    if let Some(error) = report::of_sender(&end.outcome, end.rows(), config.gather.expected) {
+    if let Some(error) = report::of_sender(&end.outcome, end.rows(), expected) {
         report::error(&error);
     }
     let Some(path) = &config.report else { return Ok(exit) };
@@ -121,8 +137,14 @@ fn intro(session: &SendHandle, enter_starts: bool) -> SenderIntro {
     }
 }
 
-/// Shows the session's events until its end, and passes on the user's requests.
-fn watch(session: &SendHandle, console: &mut Console, view: &mut dyn SenderView) -> Result<(), Error> {
+/// Shows the session's events until its end, and passes on the user's requests. Returns the devices that have shown
+/// a key.
+fn watch(
+    session: &SendHandle,
+    console: &mut Console,
+    view: &mut dyn SenderView,
+) -> Result<BTreeMap<DeviceId, KnownDevice>, Error> {
+    let mut seen = BTreeMap::new();
     let ask = |asked| match asked {
         Asked::Stop => session.stop(),
         Asked::Start => session.start_now(),
@@ -136,7 +158,12 @@ fn watch(session: &SendHandle, console: &mut Console, view: &mut dyn SenderView)
     let show = |events: Vec<SessionEvent<SenderEvent>>, snapshot: SenderSnapshot, tick| {
         for event in events {
             match event.what {
-                What::Changed(changed) => view.event(event.at, &changed, &snapshot.overview),
+                What::Changed(changed) => {
+                    view.event(event.at, &changed, &snapshot.overview);
+                    if let SenderEvent::Joined { device, label, key: Some(key), .. } = changed {
+                        seen.insert(device, KnownDevice { device, key, label });
+                    }
+                }
                 What::Warning(text) => view.warn(event.at, &text),
                 What::Note(text) => view.note(event.at, &text),
             }
@@ -145,7 +172,8 @@ fn watch(session: &SendHandle, console: &mut Console, view: &mut dyn SenderView)
             view.tick(session.now(), &snapshot);
         }
     };
-    console.watch(&session.events(), ask, look, show).map_err(Error::poll)
+    console.watch(&session.events(), ask, look, show).map_err(Error::poll)?;
+    Ok(seen)
 }
 
 fn report_refused(path: &Path, error: &std::io::Error) -> Error {

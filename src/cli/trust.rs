@@ -1,14 +1,16 @@
 //! Chooses the keys of a transfer from the options, the variable `MCP_KEY` and the keyring: the sender
 //! key, the group keys, and the senders to trust.
 
+use super::identity::StateDir;
 use super::report::Error;
 use crate::crypto::derive::Secret;
 use crate::crypto::group::{GroupKey, GroupKeys, check_name};
 use crate::crypto::sign::SigningKey;
-use crate::keyring::{Keyring, KeyringError, read_private, unrecorded_session_counter};
+use crate::keyring::{Keyring, KeyringError, KnownDevice, read_private, unrecorded_session_counter};
 use crate::limits::{MAX_GROUP_KEYS, MAX_KEY_FILE};
 use crate::protocol::trust::{Strangers, Trust};
-use crate::units::SenderKey;
+use crate::units::{DeviceId, DeviceKey, SenderKey};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
@@ -20,8 +22,10 @@ pub struct Keys<'a> {
     pub asked: Option<&'a Path>,
     /// The variable `MCP_KEY`: lines of a key file.
     pub variable: Option<OsString>,
-    /// The keyring; `None` without a state directory.
-    pub ring: Option<&'a Keyring>,
+    /// The state directory.
+    pub state: &'a StateDir,
+    /// `--require-key`: nothing is done in the clear.
+    pub required: bool,
 }
 
 /// The keys chosen from [`Keys`].
@@ -38,14 +42,18 @@ impl Keys<'_> {
     /// The key to seal a session with; `None` to send in the clear.
     ///
     /// # Errors
-    /// If several keys are installed and none is named, or the chosen key is unusable.
+    /// If several keys are installed and none is named, the chosen key is unusable, or one is required and there is
+    /// none.
     pub fn for_sending(self, warnings: &mut Vec<String>) -> Result<Option<GroupKey>, Error> {
-        let ring = self.ring;
+        let (state, required) = (self.state, self.required);
         let keys = match self.choose(warnings)? {
-            Chosen::Plain => return Ok(None),
+            Chosen::Plain => return in_the_clear(required, None, warnings).map(|()| None),
             Chosen::Keys(keys) => keys,
-            Chosen::Installed(names) => match (&names[..], ring) {
-                ([], _) | (_, None) => return Ok(None),
+            Chosen::Installed(names) => match (&names[..], &state.ring) {
+                ([], _) | (_, None) => {
+                    let lacking = state.lacking.as_deref();
+                    return in_the_clear(required, lacking, warnings).map(|()| None);
+                }
                 ([name], Some(ring)) => ring.keys(name, warnings)?,
                 (several, _) => {
                     return Err(Error::Usage(format!(
@@ -61,18 +69,24 @@ impl Keys<'_> {
     /// The keys that a session may be sealed with. If there are none, sessions are received in the clear.
     ///
     /// # Errors
-    /// If there are too many keys, or one of them is unusable: ignoring it could mean receiving in the
-    /// clear.
+    /// If there are too many keys, one of them is unusable (ignoring it could mean receiving in the clear), or one is
+    /// required and there is none.
     pub fn for_receiving(self, warnings: &mut Vec<String>) -> Result<Vec<GroupKeys>, Error> {
-        let ring = self.ring;
+        let (state, required) = (self.state, self.required);
+        let mut lacking = None;
         let keys: Vec<GroupKeys> = match self.choose(warnings)? {
             Chosen::Plain => Vec::new(),
             Chosen::Keys(keys) => vec![keys],
             Chosen::Installed(names) => {
+                lacking = state.lacking.as_deref();
+                let ring = state.ring.as_ref();
                 let read = names.iter().filter_map(|name| ring.map(|ring| ring.keys(name, warnings)));
                 read.collect::<Result<_, KeyringError>>()?
             }
         };
+        if keys.is_empty() {
+            in_the_clear(required, lacking, warnings)?;
+        }
         let count = keys.iter().flat_map(GroupKeys::secrets).count();
         if count > MAX_GROUP_KEYS {
             return Err(Error::Usage(format!(
@@ -84,7 +98,8 @@ impl Keys<'_> {
     }
 
     fn choose(self, warnings: &mut Vec<String>) -> Result<Chosen, Error> {
-        let installed = self.ring.map_or(Ok(Vec::new()), Keyring::names)?;
+        let ring = self.state.ring.as_ref().filter(|_| self.state.lacking.is_none());
+        let installed = ring.map_or(Ok(Vec::new()), Keyring::names)?;
         if let Some(asked) = self.asked {
             let text = asked.to_str().unwrap_or_default();
             if text == "none" {
@@ -97,7 +112,7 @@ impl Keys<'_> {
                         .into(),
                 ));
             }
-            return match self.ring {
+            return match ring {
                 Some(ring) if installed.iter().any(|name| name == text) => {
                     Ok(Chosen::Keys(ring.keys(text, warnings)?))
                 }
@@ -111,6 +126,21 @@ impl Keys<'_> {
             _ => Ok(Chosen::Installed(installed)),
         }
     }
+}
+
+/// There is no group key. Where the installed keys cannot be looked up, that is said: the machine may well have some.
+fn in_the_clear(required: bool, lacking: Option<&str>, warnings: &mut Vec<String>) -> Result<(), Error> {
+    let lacking = lacking.map(|why| format!("{why}, so no installed group key can be found"));
+    if required {
+        let why = lacking.unwrap_or_else(|| "there is no group key".to_owned());
+        return Err(Error::Usage(format!(
+            "{why}, and --require-key asks for one; install it with 'mcp key add', or name it with --key"
+        )));
+    }
+    warnings.extend(lacking.map(|why| {
+        format!("{why}: this transfer is in the clear; set MCP_STATE_DIR, or forbid it with --require-key")
+    }));
+    Ok(())
 }
 
 /// Reads the keys of the file that `--key` names.
@@ -163,6 +193,44 @@ pub fn signing_key(ring: Option<&Keyring>, warnings: &mut Vec<String>) -> Result
     Ok(SigningKey::new(&seed))
 }
 
+/// The keys that devices had in earlier sessions. Without them no change is noticed, which costs a warning.
+#[must_use]
+pub fn known_devices(ring: Option<&Keyring>, warnings: &mut Vec<String>) -> BTreeMap<DeviceId, DeviceKey> {
+    let known = ring.map_or(Ok(Vec::new()), |ring| ring.known_devices(warnings));
+    let known = known.unwrap_or_else(|e| {
+        warnings.push(format!("{e}; no change of a device's key is noticed"));
+        Vec::new()
+    });
+    known.into_iter().map(|known| (known.device, known.key)).collect()
+}
+
+/// Keeps the keys that devices have shown. Returns warnings.
+#[must_use]
+pub fn remember_devices(ring: Option<&Keyring>, seen: BTreeMap<DeviceId, KnownDevice>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let seen = seen.into_values().collect();
+    let kept = ring.map_or(Ok(()), |ring| ring.remember_devices(seen, &mut warnings));
+    warnings
+        .extend(kept.err().map(|e| format!("{e}; the keys of this session's devices are not remembered")));
+    warnings
+}
+
+/// This machine's key as a device. Where it cannot be kept there is none, which costs a warning.
+#[must_use]
+pub fn device_key(
+    ring: Option<&Keyring>,
+    slot: Option<u32>,
+    warnings: &mut Vec<String>,
+) -> Option<SigningKey> {
+    match ring?.device(slot?, warnings) {
+        Ok(seed) => Some(SigningKey::new(&seed)),
+        Err(e) => {
+            warnings.push(format!("{e}; this device shows no key to senders"));
+            None
+        }
+    }
+}
+
 /// The senders that a receiver trusts.
 ///
 /// # Errors
@@ -190,9 +258,11 @@ impl From<KeyringError> for Error {
             | KeyringError::Absent(_)
             | KeyringError::Exists(_)
             | KeyringError::TooMany => Self::Usage(error.to_string()),
-            KeyringError::File { .. } | KeyringError::Random(_) | KeyringError::Damaged { .. } => {
-                Self::Environment(error.to_string())
-            }
+            KeyringError::File { .. }
+            | KeyringError::Owner { .. }
+            | KeyringError::Writable { .. }
+            | KeyringError::Random(_)
+            | KeyringError::Damaged { .. } => Self::Environment(error.to_string()),
         }
     }
 }
@@ -211,18 +281,30 @@ mod tests {
         (dir, ring)
     }
 
+    fn state(ring: Option<&Keyring>) -> StateDir {
+        let lacking = match ring {
+            Some(ring) => ring.check().unwrap(),
+            None => Some("there is no state directory".to_owned()),
+        };
+        StateDir { dir: None, ring: ring.cloned(), lacking }
+    }
+
     fn sending(
         ring: &Keyring,
         asked: Option<&str>,
         variable: Option<&str>,
     ) -> Result<Option<String>, String> {
-        let keys = Keys { asked: asked.map(Path::new), variable: variable.map(Into::into), ring: Some(ring) };
+        let state = &state(Some(ring));
+        let variable = variable.map(Into::into);
+        let keys = Keys { asked: asked.map(Path::new), variable, state, required: false };
         let key = keys.for_sending(&mut Vec::new()).map_err(|e| e.to_string())?;
         Ok(key.map(|key| key.name().to_owned()))
     }
 
     fn receiving(ring: &Keyring, asked: Option<&str>, variable: Option<&str>) -> Result<String, String> {
-        let keys = Keys { asked: asked.map(Path::new), variable: variable.map(Into::into), ring: Some(ring) };
+        let state = &state(Some(ring));
+        let variable = variable.map(Into::into);
+        let keys = Keys { asked: asked.map(Path::new), variable, state, required: false };
         let keys = keys.for_receiving(&mut Vec::new()).map_err(|e| e.to_string())?;
         Ok(named(keys.iter().map(|keys| keys.current().name())))
     }
@@ -281,7 +363,8 @@ mod tests {
     fn older_keys_are_for_receiving_only() {
         let (_tmp, ring) = ring(&["lab"]);
         let new = ring.rotate("lab", &mut Vec::new()).unwrap();
-        let keys = || Keys { asked: None, variable: None, ring: Some(&ring) };
+        let state = &state(Some(&ring));
+        let keys = || Keys { asked: None, variable: None, state, required: true };
         let sent = keys().for_sending(&mut Vec::new()).unwrap().unwrap();
         assert!(sent.same_secret(&new));
         let received = keys().for_receiving(&mut Vec::new()).unwrap();
@@ -296,10 +379,29 @@ mod tests {
         std::fs::write(&path, GroupKey::new("a", Secret::new([1; 32])).unwrap().line().as_str()).unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
         let mut warnings = Vec::new();
-        let keys = Keys { asked: Some(&path), variable: None, ring: Some(&ring) };
+        let state = &state(Some(&ring));
+        let keys = Keys { asked: Some(&path), variable: None, state, required: true };
         assert!(keys.for_sending(&mut warnings).unwrap().is_some());
         assert!(warnings.len() == 1 && warnings[0].contains("chmod 600"), "{warnings:?}");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+    }
+
+    #[test]
+    fn a_key_that_is_required_is_there_or_nothing_is_done() {
+        let (_tmp, none) = ring(&[]);
+        let (_tmp2, one) = ring(&["lab"]);
+        let says = |ring: &Keyring, asked: Option<&str>| {
+            let (state, w) = (state(Some(ring)), &mut Vec::new());
+            let keys = || Keys { asked: asked.map(Path::new), variable: None, state: &state, required: true };
+            let sent = keys().for_sending(w).map(|key| assert!(key.is_some())).map_err(|e| e.to_string());
+            let received = keys().for_receiving(w).map(|keys| assert!(!keys.is_empty()));
+            assert_eq!(sent, received.map_err(|e| e.to_string()));
+            sent
+        };
+        assert_eq!(says(&one, None), Ok(()));
+        for (ring, asked) in [(&none, None), (&none, Some("none")), (&one, Some("none"))] {
+            assert!(says(ring, asked).unwrap_err().starts_with("there is no group key, and --require-key"));
+        }
     }
 
     #[test]
@@ -325,8 +427,19 @@ mod tests {
             assert_ne!(signing_key(ring, &mut warnings).unwrap().public(), kept);
             assert!(warnings.len() == 1 && warnings[0].contains("MCP_STATE_DIR"), "{warnings:?}");
             // No key can be installed there; the transfer runs all the same.
-            let keys = Keys { asked: None, variable: None, ring };
-            assert!(keys.for_receiving(&mut warnings).unwrap().is_empty());
+            let state = &state(ring);
+            let keys = |required| Keys { asked: None, variable: None, state, required };
+            let warned = |warnings: &[String]| {
+                warnings.last().is_some_and(|w| w.contains("in the clear") && w.contains("--require-key"))
+            };
+            assert!(keys(false).for_receiving(&mut warnings).unwrap().is_empty() && warned(&warnings));
+            warnings.clear();
+            assert!(keys(false).for_sending(&mut warnings).unwrap().is_none() && warned(&warnings));
+            let refused = keys(true).for_sending(&mut warnings).unwrap_err();
+            assert!(
+                matches!(&refused, Error::Usage(why) if why.contains("no installed group key can be found"))
+            );
+            assert!(device_key(ring, Some(1), &mut warnings).is_none());
             assert_eq!(trust(&[], Strangers::Pin, ring, &mut warnings).unwrap().known.len(), 0);
         }
     }

@@ -7,10 +7,12 @@
 //! - `origin`: who made an object, whoever sends it.
 //! - `seal`: one datagram kept secret and unforged (AES-256-GCM or ChaCha20-Poly1305).
 //! - `window`: packet numbers that have been seen.
-//! - `group`, `sender`: keys as text that people carry (`key_text`: how it is written and checked).
+//! - `device`: who a device is, and what it signs to say so.
+//! - `group`, `sender`, `device`: keys as text that people carry (`key_text`: how it is written and checked).
 
 pub mod agree;
 pub mod derive;
+pub mod device;
 pub mod digest;
 pub mod group;
 mod key_text;

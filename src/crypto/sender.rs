@@ -8,7 +8,8 @@ use zeroize::Zeroizing;
 
 const KIND: LineKind = LineKind { what: "sender's key", stem: "mcp-sender", heading: "mcp-sender1-" };
 
-const SEED: LineKind = LineKind { what: "sender's secret", stem: "mcp-identity", heading: "mcp-identity1-" };
+const SEED: LineKind =
+    LineKind { what: "secret half of a key", stem: "mcp-identity", heading: "mcp-identity1-" };
 
 /// Domain of the fingerprint's hash. Never changes: people would see a different fingerprint.
 const CONTEXT: &str = "mcp 2026-11-20 fingerprint of a sender's key v1";
@@ -35,7 +36,7 @@ impl SenderKey {
     }
 }
 
-/// The secret half as one line for its file. Contains the secret.
+/// The secret half of a sender's or a device's key as one line for its file. Contains the secret.
 #[must_use]
 pub fn seed_line(seed: &Secret) -> Zeroizing<String> {
     SEED.write("", seed.expose())

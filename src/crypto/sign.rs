@@ -1,4 +1,4 @@
-//! Signatures of a sender: Ed25519 (RFC 8032) over a BLAKE3 hash with a context of its own.
+//! Signatures of senders and devices: Ed25519 (RFC 8032) over a BLAKE3 hash with a context of its own.
 
 use super::derive::Secret;
 use super::primitives::{Primitives, REAL};
@@ -17,6 +17,8 @@ pub enum Purpose {
     Datagram,
     /// An object and its manifest, independent of the session (`origin`).
     Origin,
+    /// A device's identifier in one session (`device`).
+    Device,
 }
 
 impl Purpose {
@@ -24,6 +26,7 @@ impl Purpose {
         match self {
             Self::Datagram => "mcp 2026-11-21 datagram signed by its sender v1",
             Self::Origin => "mcp 2026-11-21 object signed by its origin v1",
+            Self::Device => "mcp 2026-11-21 join signed by its device v1",
         }
     }
 }
@@ -178,6 +181,7 @@ mod tests {
         let takes = |purpose, signature: &_| REAL.verify(&key.public(), purpose, &[b"bytes"], signature);
         assert!(!takes(Purpose::Datagram, &raw));
         let datagram = key.sign(Purpose::Datagram, &[b"bytes"]);
-        assert!(takes(Purpose::Datagram, &datagram) && !takes(Purpose::Origin, &datagram));
+        let others = [Purpose::Origin, Purpose::Device];
+        assert!(takes(Purpose::Datagram, &datagram) && !others.iter().any(|&other| takes(other, &datagram)));
     }
 }

@@ -2,22 +2,27 @@
 //! atomically. Every change holds a lock.
 //!
 //! ```text
-//!  sender.key        the key of this machine as a sender; made on first use  sender_key.rs
+//!  sender.key        the key of this machine as a sender; made on first use  own_keys.rs
+//!  device.key        and as a device                                         own_keys.rs
 //!  keys/NAME.key     group keys (crypto::group has the format)               this file
-//!  known-senders     senders seen before: address, key, time                 senders.rs
+//!  known-senders     senders seen before: address, key, time                 senders.rs, seen.rs
+//!  known-devices     devices seen before: identifier, key, label             devices.rs, seen.rs
 //!  keyring.lock
 //! ```
-//! A damaged `sender.key` or `known-senders` is set aside as `.bad`, and a new one is made. A damaged group
+//! A damaged key of its own or list is set aside as `.bad`, and a new one is made. A damaged group
 //! key is an error: without the key, transfers would run in the clear.
 //!
 //! A secret that others can read is used, with a warning, and its mode is restricted. Refusing it would not
 //! undo a leak and would stop a whole lab; the remedy is a new key.
 
 mod counter;
-mod sender_key;
+mod devices;
+mod own_keys;
+mod seen;
 mod senders;
 
 pub use counter::unrecorded_session_counter;
+pub use devices::KnownDevice;
 pub use senders::{KnownSender, SendersError, parse as parse_known_senders};
 
 use crate::crypto::LineError;
@@ -27,7 +32,7 @@ use crate::limits::{MAX_GROUP_KEYS, MAX_KEY_FILE};
 use crate::storage::{make_private_dir, set_aside, write_private};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -46,6 +51,24 @@ pub enum KeyringError {
         path: PathBuf,
         /// The system's error.
         source: io::Error,
+    },
+    /// The state directory belongs to somebody else.
+    #[error(
+        "the state directory {} belongs to user {owner}, not to this user; give it back with 'chown', or set \
+         MCP_STATE_DIR to another",
+        path.display()
+    )]
+    Owner {
+        /// The directory.
+        path: PathBuf,
+        /// The number of the user whose it is.
+        owner: u32,
+    },
+    /// Other users can write to the state directory.
+    #[error("others can write to the state directory {}, and so put keys there; run 'chmod go-w' on it", path.display())]
+    Writable {
+        /// The directory.
+        path: PathBuf,
     },
     /// The system provides no randomness.
     #[error("no randomness from the system: {0}")]
@@ -101,6 +124,30 @@ impl Keyring {
     #[must_use]
     pub const fn new(dir: PathBuf) -> Self {
         Self { dir }
+    }
+
+    /// Checks that the state directory is for this user alone, before anything in it is believed. Why nothing can be
+    /// read from it, if that is so; a directory that does not exist yet is sound.
+    ///
+    /// # Errors
+    /// If it belongs to another user, or others can write to it.
+    pub fn check(&self) -> Result<Option<String>, KeyringError> {
+        let (path, shown) = (&self.dir, self.dir.display());
+        let metadata = match fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Ok(Some(format!("the state directory {shown} cannot be read ({e})"))),
+        };
+        if !metadata.is_dir() {
+            return Ok(Some(format!("the state directory {shown} is none")));
+        }
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Err(KeyringError::Owner { path: path.clone(), owner: metadata.uid() });
+        }
+        if metadata.mode() & 0o022 != 0 {
+            return Err(KeyringError::Writable { path: path.clone() });
+        }
+        Ok(None)
     }
 
     /// The names of the group keys, sorted. Ignores files whose name is no key's.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::crypto::sign::SigningKey;
-use crate::units::SenderKey;
+use crate::units::{DeviceId, DeviceKey, SenderKey};
 use std::net::IpAddr;
 
 fn keyring() -> (tempfile::TempDir, Keyring) {
@@ -207,7 +207,7 @@ fn what_is_remembered_is_cleaned_and_bounded() {
             // Written at once: as many synced writes would take long.
             let mut all = keyring.known_senders(w).unwrap();
             all.push(sender);
-            fs::write(keyring.dir.join("known-senders"), senders::text(&all)).unwrap();
+            fs::write(keyring.dir.join("known-senders"), seen::text(&all)).unwrap();
         }
     }
     assert!(matches!(keyring.remember(known(2), w), Err(senders::SendersError::Full)));
@@ -238,4 +238,84 @@ fn a_damaged_list_of_senders_is_set_aside() {
         assert_eq!(keyring.known_senders(&mut warnings).unwrap(), [known(2)]);
         assert_eq!(warnings.len(), 1);
     }
+}
+
+fn device(n: u32, key: u8) -> KnownDevice {
+    let mut id = [0xd0; 16];
+    id[..4].copy_from_slice(&n.to_be_bytes());
+    KnownDevice { device: DeviceId(id), key: DeviceKey([key; 32]), label: format!("lab-{n}") }
+}
+
+#[test]
+fn a_device_has_a_key_of_its_own_and_a_second_receiver_another() {
+    let (_tmp, keyring) = keyring();
+    let w = &mut Vec::new();
+    let public = |secret: Secret| SigningKey::new(&secret).public();
+    let keys = [keyring.device(1, w), keyring.device(2, w), keyring.sender(w)];
+    let [first, second, sender] = keys.map(|key| public(key.unwrap()));
+    assert!(first != second && first != sender && second != sender);
+    assert_eq!(public(keyring.device(1, w).unwrap()), first);
+    assert_eq!([mode(&keyring.dir.join("device.key")), mode(&keyring.dir.join("device.key.2"))], [0o600; 2]);
+    assert!(w.is_empty(), "{w:?}");
+    fs::write(keyring.dir.join("device.key"), "damaged").unwrap();
+    assert_ne!(public(keyring.device(1, w).unwrap()), first);
+    assert!(w.len() == 1 && w[0].contains("device.key.bad") && w[0].contains("mcp key device"), "{w:?}");
+}
+
+#[test]
+fn the_keys_of_devices_are_remembered_and_replaced() {
+    let (_tmp, keyring) = keyring();
+    let w = &mut Vec::new();
+    assert_eq!(keyring.known_devices(w).unwrap(), []);
+    keyring.remember_devices(vec![], w).unwrap();
+    assert!(!keyring.dir.exists());
+    keyring.remember_devices(vec![device(1, 1), device(2, 2)], w).unwrap();
+    keyring.remember_devices(vec![device(1, 9)], w).unwrap();
+    assert_eq!(keyring.known_devices(w).unwrap(), [device(2, 2), device(1, 9)]);
+    assert_eq!(mode(&keyring.dir.join("known-devices")), 0o600);
+    // There is a most: those that were seen longest ago go.
+    let most = crate::limits::MAX_KNOWN_DEVICES as u32;
+    keyring.remember_devices((10..most + 9).map(|n| device(n, 3)).collect(), w).unwrap();
+    let known = keyring.known_devices(w).unwrap();
+    assert_eq!((known.len(), &known[0]), (most as usize, &device(1, 9)));
+    keyring.remember_devices(vec![device(3, 3)], w).unwrap();
+    assert_eq!(keyring.known_devices(w).unwrap()[0], device(10, 3));
+    assert!(w.is_empty(), "{w:?}");
+    fs::write(keyring.dir.join("known-devices"), "mcp-known-devices 1\n").unwrap();
+    assert_eq!(keyring.known_devices(w).unwrap(), []);
+    assert!(w.len() == 1 && w[0].contains("known-devices.bad"), "{w:?}");
+}
+
+#[test]
+fn a_directory_that_is_not_for_this_user_alone_is_refused() {
+    let (_tmp, keyring) = keyring();
+    assert!(matches!(keyring.check(), Ok(None)), "it does not exist yet");
+    keyring.sender(&mut Vec::new()).unwrap();
+    assert!(matches!(keyring.check(), Ok(None)));
+    let set = |mode| fs::set_permissions(&keyring.dir, Permissions::from_mode(mode)).unwrap();
+    set(0o755);
+    assert!(matches!(keyring.check(), Ok(None)), "its files are private all the same");
+    for mode in [0o770, 0o702, 0o1777] {
+        set(mode);
+        let error = keyring.check().unwrap_err().to_string();
+        assert!(
+            error.contains(&keyring.dir.display().to_string()) && error.contains("chmod go-w"),
+            "{error}"
+        );
+    }
+    set(0o700);
+    // Somebody else's: root can give one away, and others are no owners of /usr.
+    let other = if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&keyring.dir, Some(65_534), None).unwrap();
+        keyring.clone()
+    } else {
+        Keyring::new("/usr".into())
+    };
+    let error = other.check().unwrap_err().to_string();
+    assert!(error.contains(&other.dir.display().to_string()) && error.contains("belongs to user"), "{error}");
+    // No directory at all has no keys, which is said.
+    let file = Keyring::new("/dev/null".into());
+    assert!(file.check().unwrap().unwrap().contains("/dev/null is none"));
+    let below = Keyring::new("/dev/null/state".into());
+    assert!(below.check().unwrap().unwrap().contains("cannot be read"));
 }

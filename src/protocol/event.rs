@@ -4,7 +4,7 @@ use super::need::Need;
 use super::statistics::DeviceRow;
 use super::trust::TrustDecision;
 use crate::task::Summary;
-use crate::units::{DeviceId, Digest, Rate, SenderKey, SessionId, TaskId};
+use crate::units::{DeviceId, DeviceKey, Digest, Rate, SenderKey, SessionId, TaskId};
 use crate::wire::{AbortCode, Phase};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,8 +22,33 @@ pub enum SenderEvent {
         label: String,
         /// Its address.
         address: SocketAddr,
+        /// The key that it has proved to have, if any. `None` for a duplicate, which has another device's identifier.
+        key: Option<DeviceKey>,
         /// Whether the stream had already begun.
         late: bool,
+    },
+    /// A device has another key than the sender remembers, or none: it was set up anew, or another device has its
+    /// identifier. Emitted once for each device.
+    DeviceKeyChanged {
+        /// The device.
+        device: DeviceId,
+        /// Its label (untrusted).
+        label: String,
+        /// Its present key.
+        key: Option<DeviceKey>,
+        /// The remembered key.
+        before: DeviceKey,
+    },
+    /// A device was refused because it is not on the list of devices. Emitted for a limited number of them.
+    NotListed {
+        /// Its label (untrusted).
+        label: String,
+        /// Its address.
+        address: SocketAddr,
+        /// The key that it has proved to have, if any.
+        key: Option<DeviceKey>,
+        /// Whether its name is on the list.
+        named: bool,
     },
     /// Two devices have the same identifier, as cloned machines do. They are served as two devices.
     DuplicateId {
@@ -97,13 +122,21 @@ pub struct SenderOverview {
     pub not_understood: u64,
     /// Requests of devices about blocks that disagree with their hashes.
     pub suspects: u64,
-    /// Devices expected (`--receivers`).
+    /// Devices expected (`--receivers`, `--devices`).
     pub expected: Option<u32>,
     /// Numbers of devices by state, as the store has it. Devices without a record count as pending.
     pub devices: Summary,
+    /// How many of them are on the list and have not come: they are pending.
+    pub missing: usize,
 }
 
 impl SenderOverview {
+    /// The number of devices that have joined and are still to be served.
+    #[must_use]
+    pub const fn present(&self) -> usize {
+        self.devices.open().saturating_sub(self.missing)
+    }
+
     /// The number of devices that have to complete: those that joined, or the expected number if that is
     /// larger.
     #[must_use]
@@ -127,6 +160,7 @@ impl SenderSnapshot {
     #[must_use]
     pub fn with_devices(mut self, rows: Vec<DeviceRow>) -> Self {
         self.overview.devices = Summary::of(rows.iter().map(|row| row.assignment.state()));
+        self.overview.missing = rows.iter().filter(|row| row.is_missing()).count();
         self.devices = rows;
         self
     }
@@ -227,6 +261,8 @@ pub enum ReceiverOutcome {
     SenderAborted(AbortCode, String),
     /// The session was full.
     Refused,
+    /// The sender serves the devices of a list, and this one is not among them.
+    NotListed,
     /// The device failed: disk, name, or hash.
     Failed(AbortCode, String),
     /// The user interrupted it.

@@ -94,6 +94,25 @@ pub struct DeviceRow {
 }
 
 impl DeviceRow {
+    /// Whether the device is expected by name, and has not joined.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        let Self { assignment, transfer } = self;
+        assignment.attempts == 0 && transfer.address.is_none() && !assignment.state().is_final()
+    }
+
+    /// The word for the device's state in tables, events and reports.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        if self.is_missing() { "missing" } else { self.assignment.state().word() }
+    }
+
+    /// The row of a device that has not joined.
+    #[must_use]
+    pub fn of_absent(assignment: Assignment) -> Self {
+        Self { assignment, transfer: TransferStatistics::default() }
+    }
+
     /// The rows of a table: `assignments`, with the statistics of their devices from `rows`.
     #[must_use]
     pub fn join(assignments: Vec<Assignment>, rows: Vec<Self>) -> Vec<Self> {

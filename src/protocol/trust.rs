@@ -33,7 +33,8 @@ pub struct Trust {
 pub enum TrustDecision {
     /// The user gave this key.
     Pinned,
-    /// The key was seen before, at this or another address: a sender that moved is the same sender.
+    /// The key was seen before, here or at another address that no other sender is known at: a sender that moved is the
+    /// same sender.
     Known,
     /// Not seen before; it is remembered from now on.
     FirstUse,
@@ -85,11 +86,11 @@ impl Trust {
         if !self.pinned.is_empty() {
             return TrustDecision::Stranger;
         }
+        if let Some(&expected) = self.known.get(&ip.to_canonical()).filter(|there| *there != key) {
+            return TrustDecision::Changed { expected };
+        }
         if self.known.values().any(|known| known == key) {
             return TrustDecision::Known;
-        }
-        if let Some(&expected) = self.known.get(&ip.to_canonical()) {
-            return TrustDecision::Changed { expected };
         }
         match self.strangers {
             Strangers::Pin => TrustDecision::FirstUse,
@@ -116,13 +117,13 @@ mod tests {
     }
 
     #[test]
-    fn known_senders_are_known_wherever_they_are() {
+    fn known_senders_are_known_wherever_nobody_else_is_expected() {
         for strangers in [Strangers::Pin, Strangers::Unverified, Strangers::Refuse] {
             let trust = trust(strangers);
             assert_eq!(trust.decide(&A, ip(1)), TrustDecision::Known);
             assert_eq!(trust.decide(&A, ip(9)), TrustDecision::Known);
-            // Even where another one was.
-            assert_eq!(trust.decide(&A, ip(2)), TrustDecision::Known);
+            // But not where another one is expected: one known sender may not pose as another.
+            assert_eq!(trust.decide(&A, ip(2)), TrustDecision::Changed { expected: B });
         }
     }
 

@@ -61,7 +61,9 @@ impl Weigh for SenderEvent {
             Self::Joined { device, .. } => Weight::Latest((1, device.0)),
             Self::Device(row) => Weight::Latest((2, row.assignment.device.0)),
             Self::StoreFails(_) | Self::StoreAnswers => Weight::Latest((4, [0; 16])),
-            Self::DuplicateId { .. } => Weight::Passing,
+            Self::DuplicateId { .. } | Self::DeviceKeyChanged { .. } | Self::NotListed { .. } => {
+                Weight::Passing
+            }
         }
     }
 }

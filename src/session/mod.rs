@@ -52,13 +52,15 @@ mod hashes;
 mod listening;
 pub mod receive;
 pub mod send;
+pub mod sent;
 
 pub use budget::{EgressBudget, EgressView};
 pub use discovery::{Discovered, Discovery, DiscoveryEvent, DiscoveryHandle};
 pub use events::{Events, SessionEvent, What};
 pub use listening::Listen;
 pub use receive::{ReceiveHandle, ReceiveInfo, ReceiveOutcome, ReceiveSession, Wanted};
-pub use send::{RateChoice, SendHandle, SendInfo, SendOutcome, SendSession, SendSnapshot};
+pub use send::{RateChoice, SendHandle, SendSession};
+pub use sent::{SendInfo, SendOutcome, SendSnapshot};
 
 use crate::limits::DEFAULT_PORT;
 use crate::net::{Destination, InterfaceError, Label};

@@ -5,6 +5,7 @@ use super::events::Events;
 use super::handle::{Desk, Detail, Part, Running};
 use super::listening::{Listen, Listening};
 use super::{StartError, random_bytes, worker_count};
+use crate::crypto::sign::SigningKey;
 use crate::engine::Engine;
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job};
 use crate::engine::run::RunError;
@@ -39,6 +40,7 @@ pub struct ReceiveSession {
     earlier: Option<Box<dyn Earlier>>,
     listen: Listen,
     device: Option<(DeviceId, String)>,
+    device_key: Option<SigningKey>,
     timeout: Duration,
 }
 
@@ -122,6 +124,7 @@ impl ReceiveSession {
             earlier: None,
             listen: Listen::default(),
             device: None,
+            device_key: None,
             timeout: Duration::from_secs(24 * 60 * 60),
         }
     }
@@ -143,6 +146,12 @@ impl ReceiveSession {
     #[must_use]
     pub fn device(mut self, id: DeviceId, label: String) -> Self {
         self.device = Some((id, label));
+        self
+    }
+    /// The device's key, which it proves to senders [default: none].
+    #[must_use]
+    pub fn device_key(mut self, key: Option<SigningKey>) -> Self {
+        self.device_key = key;
         self
     }
     /// Gives up if no sender is found in this time [default: 24 hours].
@@ -179,6 +188,7 @@ impl ReceiveSession {
         let mut config =
             ReceiverConfig::new((device, label), listening.groups.clone(), (seed, *random_bytes()?));
         config.timeout = self.timeout;
+        config.device_key = self.device_key;
         config.only = listening.group.as_ref().map(|group| group.addr.ip());
         config.group_keys = self.listen.secrets();
         config.trust = self.listen.trust;

@@ -1,9 +1,10 @@
 //! A send session: sends one file to the devices that join.
 
-use super::budget::{EgressBudget, EgressShare, EgressView};
+use super::budget::{EgressBudget, EgressShare};
 use super::events::Events;
 use super::handle::{Desk, Detail, Part, Running};
 use super::hashes::Hashes;
+use super::sent::{SendInfo, SendOutcome, SendSnapshot};
 use super::{StartError, Target, random_bytes, read_label, worker_count};
 use crate::crypto::derive::Secret;
 use crate::crypto::group::GroupKey;
@@ -22,13 +23,13 @@ use crate::protocol::Control;
 use crate::protocol::event::{SenderEvent, SenderOutcome, SenderOverview, SenderSnapshot};
 use crate::protocol::job::{SenderDone, SenderJob};
 use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig, SlowPolicy};
-use crate::protocol::statistics::DeviceRow;
 use crate::storage::{FileSource, Source};
 use crate::store::SharedStore;
-use crate::task::{State, Task};
+use crate::task::{DeviceList, State, Task, TaskOptions};
 use crate::text;
 use crate::time::Time;
-use crate::units::{Counter, Digest, Rate, SenderKey, SessionId, TaskId};
+use crate::units::{Counter, DeviceId, DeviceKey, Digest, Rate, TaskId};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub struct SendSession {
     rate: RateChoice,
     slow: SlowPolicy,
     expected: Option<u32>,
+    devices: Option<DeviceList>,
+    known_devices: BTreeMap<DeviceId, DeviceKey>,
     wait: Duration,
     settle: Duration,
     linger: Duration,
@@ -71,59 +74,7 @@ pub struct SendSession {
     state_dir: Option<PathBuf>,
 }
 
-/// The resolved properties of a send session.
-#[derive(Clone, Debug)]
-pub struct SendInfo {
-    /// The task.
-    pub task: TaskId,
-    /// The session.
-    pub session: SessionId,
-    /// The object's name.
-    pub name: String,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Where data goes.
-    pub data: SocketAddr,
-    /// The interface that sends.
-    pub interface: Interface,
-    /// The sender's key.
-    pub sender: SenderKey,
-    /// The name of the group key that seals the session.
-    pub sealed_with: Option<String>,
-}
-
-/// A send session at a glance.
-#[derive(Clone, Debug)]
-pub struct SendSnapshot {
-    /// The snapshot of the sender.
-    pub sender: SenderSnapshot,
-    /// The session's share of its interface's budget, if there is one.
-    pub egress: Option<EgressView>,
-}
-
-/// How a send session ended.
-#[derive(Clone, Debug)]
-pub struct SendOutcome {
-    /// The outcome of the run.
-    pub outcome: SenderOutcome,
-    /// The root hash of the object, if it is known.
-    pub root: Option<Digest>,
-    /// The duration of the run.
-    pub elapsed: Duration,
-    /// The last snapshot. Its rows are the store's: they say which devices have the object.
-    pub snapshot: SendSnapshot,
-}
-
-impl SendOutcome {
-    /// The rows of all devices.
-    #[must_use]
-    pub fn rows(&self) -> &[DeviceRow] {
-        &self.snapshot.sender.devices
-    }
-}
-
-/// Handle of a running send session; see [`SendSession::start`]. Dropping it stops the session and waits for
-/// its end.
+/// A send session that runs; see [`SendSession::start`]. Dropping it stops the session and waits for its end.
 pub struct SendHandle {
     running: Running<SenderEvent, SendSnapshot, Result<SendOutcome, RunError>>,
     info: SendInfo,
@@ -197,6 +148,8 @@ impl SendSession {
             rate: RateChoice::Auto(None),
             slow: SlowPolicy::Defer,
             expected: None,
+            devices: None,
+            known_devices: BTreeMap::new(),
             wait: WAIT,
             settle: SETTLE,
             linger: Duration::ZERO,
@@ -233,6 +186,18 @@ impl SendSession {
     #[must_use]
     pub const fn expected(mut self, devices: Option<u32>) -> Self {
         self.expected = devices;
+        self
+    }
+    /// Serves only these devices, and starts as soon as all of them are ready [default: any device].
+    #[must_use]
+    pub fn devices(mut self, devices: Option<DeviceList>) -> Self {
+        self.devices = devices;
+        self
+    }
+    /// The keys that devices had before; a change causes a warning [default: none].
+    #[must_use]
+    pub fn known_devices(mut self, known: BTreeMap<DeviceId, DeviceKey>) -> Self {
+        self.known_devices = known;
         self
     }
     /// Gathers for `at_most`, and without an expected number for `settle` after the last device has joined
@@ -386,10 +351,11 @@ impl SendSession {
             sealed_with: self.group_key.as_ref().map(|key| key.name().to_owned()),
         };
         let mut task = Task::copy(id, source.name());
-        task.options.expected = self.expected;
+        task.options = TaskOptions { expected: self.expected, devices: self.devices };
         let who = (signing_key, agreement, counter);
         let mut config = SenderConfig::new(task, layout, route.destination.addr, who);
         config.rendezvous = route.rendezvous;
+        config.known_devices = self.known_devices;
         config.rate = route.rate;
         config.repair = RepairPolicy::interactive(self.slow);
         config.manifest = manifest_of(&*source, source.name());

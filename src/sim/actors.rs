@@ -8,6 +8,7 @@ use super::likely::Likely;
 use super::node::{Actor, JobDelay, Node, SimJobs, SimNet, Work};
 use super::scenario::{DevicePlan, Scenario};
 use super::store::{SimStore, StoreClock};
+use crate::crypto::sign::SigningKey;
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job, run_store_job};
 use crate::engine::{Egress, Engine, EngineError, Step, Stream};
 use crate::fec::PlanCache;
@@ -22,9 +23,9 @@ use crate::session::EgressBudget;
 use crate::sim::sham;
 use crate::storage::{Earlier, Source};
 use crate::store::SharedStore;
-use crate::task::{Task, TaskOptions};
+use crate::task::{DeviceList, Listed, Task, TaskOptions};
 use crate::time::Time;
-use crate::units::{Counter, DeviceId, Rate, TaskId};
+use crate::units::{Counter, DeviceId, DeviceKey, Rate, TaskId};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -83,6 +84,29 @@ pub fn device_id(index: u32) -> DeviceId {
     DeviceId(id)
 }
 
+/// What the device with this number calls itself.
+#[must_use]
+pub fn device_label(index: u32) -> String {
+    format!("device {index}")
+}
+
+/// The key of the device with this number.
+#[must_use]
+pub fn device_key(index: u32) -> SigningKey {
+    sham::signing_key(10_000 + u64::from(index))
+}
+
+/// The list of all devices of `scenario`, with their keys.
+fn list(scenario: &Scenario) -> DeviceList {
+    let mut list = DeviceList::default();
+    for index in 0..scenario.devices.len() as u32 {
+        let key = Some(DeviceKey::of(&device_key(index)));
+        let listed = Listed { device: device_id(index), name: device_label(index), key };
+        list.add(listed).expect("each has a name and a key of its own");
+    }
+    list
+}
+
 /// The number of the device with this identifier.
 #[must_use]
 pub fn index_of(device: DeviceId) -> u32 {
@@ -129,7 +153,9 @@ pub fn sender(
     now: Time,
 ) -> (SimActor, Ledger) {
     let layout = scenario.layout;
-    let task = Task { options: TaskOptions { expected: scenario.expected }, ..Task::copy(TASK, NAME) };
+    let devices = scenario.listed.then(|| list(scenario));
+    let options = TaskOptions { expected: scenario.expected, devices };
+    let task = Task { options, ..Task::copy(TASK, NAME) };
     let who = (sham::signing_key(1), random_bytes(work_seed), counter);
     let config = SenderConfig {
         rendezvous: vec![RENDEZVOUS],
@@ -197,8 +223,9 @@ pub fn receiver(
 ) -> SimActor {
     // With a group key, any signing member is trusted. Without one, the sender's key is pinned.
     let pinned = if grouped { Vec::new() } else { vec![sham::signing_key(1).public()] };
-    let device = (device_id(index), format!("device {index}"));
+    let device = (device_id(index), device_label(index));
     let config = ReceiverConfig {
+        device_key: Some(device_key(index)),
         timeout: plan.timeout,
         buffer_bytes,
         memory: Arc::new(likely),

@@ -1,16 +1,19 @@
 //! The other side, for tests: it speaks the same protection and says whatever it is told to.
 
 use crate::crypto::derive::Secret;
+use crate::crypto::device::Claim;
 use crate::crypto::sign::SigningKey;
 use crate::limits::{FEEDBACK_PER_SECOND, HEADER_LEN, WIRE_VERSION};
 use crate::protocol::packet_protection::{
     DeviceKeys, Found, Membership, ReceiverSide, SenderSide, announce_key, find, open, seal, session_id,
 };
 use crate::sim::sham::{self, SHAM};
-use crate::units::{BlockIndex, ChannelId, Cookie, Counter, DeviceId, SenderKey, SessionId, Suite, TaskId};
+use crate::units::{
+    BlockIndex, ChannelId, Cookie, Counter, DeviceId, DeviceKey, SenderKey, SessionId, Suite, TaskId,
+};
 use crate::wire::{
-    self, Admit, AdmitVerdict, Announce, Capabilities, Header, Holdings, Invitation, Join, Message,
-    MessageKind, Object, PacketNumber, Phase, Progress, Protection, TaskKind, Versions, decode_body,
+    self, Admit, AdmitVerdict, Announce, Capabilities, DeviceProof, Header, Holdings, Invitation, Join,
+    Message, MessageKind, Object, PacketNumber, Phase, Progress, Protection, TaskKind, Versions, decode_body,
     encode_plain,
 };
 use std::collections::BTreeMap;
@@ -55,6 +58,7 @@ pub fn any_join(device: DeviceId, holdings: Holdings) -> Join {
         holdings,
         label: "d".into(),
         ticket: None,
+        proof: None,
     }
 }
 
@@ -166,6 +170,15 @@ impl FakeDevice {
     fn header(&mut self, channel: ChannelId) -> Header {
         self.sent += 1;
         Header { session: self.side.session(), packet_number: PacketNumber::new(channel, self.sent - 1) }
+    }
+
+    /// What it shows as the device with this key and identifier.
+    #[must_use]
+    pub fn proof(&self, key: &SigningKey, device: DeviceId) -> DeviceProof {
+        let (sender, agreement) = (self.side.sender(), self.side.agreement());
+        let claim =
+            Claim { session: self.session(), sender: &sender, agreement: &agreement, device: &device };
+        DeviceProof { key: DeviceKey::of(key), signature: claim.sign(key) }
     }
 
     /// Its join.

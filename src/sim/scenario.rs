@@ -124,6 +124,8 @@ pub struct Scenario {
     pub sender: SenderPlan,
     /// The devices.
     pub devices: Vec<DevicePlan>,
+    /// Whether the sender has a list of them, with their keys.
+    pub listed: bool,
     /// Whether the session has a group key.
     pub group_key: bool,
     /// The hostile actors.
@@ -189,6 +191,7 @@ impl Scenario {
             forger: 0.0,
             sender: SenderPlan { job: Duration::from_millis(2), ..SenderPlan::default() },
             devices: devices.collect(),
+            listed: false,
             group_key: false,
             hostile: Vec::new(),
         }
@@ -202,6 +205,7 @@ impl Scenario {
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0xd15c) }.disk_faults(scenario);
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x0bad_cafe) }.hostility(scenario);
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0xdba5e) }.store_trouble(scenario);
+        let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x115_7ed) }.listing(scenario);
         scenario.with_some_earlier(fastrand::Rng::with_seed(seed ^ 0x01d_f11e))
     }
 
@@ -351,6 +355,7 @@ impl Draw {
             forger: 0.0,
             sender,
             devices: Vec::new(),
+            listed: false,
             group_key: false,
             hostile: Vec::new(),
         };

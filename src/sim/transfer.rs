@@ -288,6 +288,7 @@ impl<'a, 't> Transfer<'a, 't> {
             if let Some(trace) = &mut self.trace {
                 trace(format_args!("{} sender: {event:?}", seconds(now)));
             }
+            self.check_listed(now, node.engine.machine(), event);
             match event {
                 SenderEvent::Device(row) if row.assignment.is_complete() => {
                     // A liar harms itself.

@@ -10,10 +10,10 @@
 
 use crate::limits::{HASH_CACHE_BYTES, HASH_CACHE_FILES, MAX_BLOCKS};
 use crate::units::Digest;
-use std::fs::{self, DirBuilder, File, Metadata};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -132,7 +132,10 @@ impl HashCache {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         let path = self.entry(file, block_log2);
         let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-        let written = File::create(&temporary).and_then(|mut file| {
+        // One that was left behind might have another mode.
+        let _ = fs::remove_file(&temporary);
+        let create = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
+        let written = create.and_then(|mut file| {
             file.write_all(&bytes)?;
             file.sync_all()?;
             fs::rename(&temporary, &path)

@@ -221,6 +221,15 @@ impl Summary {
     }
 }
 
+impl std::ops::Add for Summary {
+    type Output = Self;
+
+    fn add(mut self, other: Self) -> Self {
+        self += other;
+        self
+    }
+}
+
 impl std::ops::AddAssign for Summary {
     fn add_assign(&mut self, other: Self) {
         self.pending += other.pending;

@@ -2,8 +2,10 @@
 //! state follows which; no storage (`store`), and nothing about the transfer (`protocol::statistics`).
 
 mod assignment;
+mod devices;
 
 pub use assignment::{Assignment, Illegal, State, Step, Summary};
+pub use devices::{DeviceList, ListError, Listed};
 
 use crate::units::{Digest, TaskId};
 
@@ -62,6 +64,17 @@ impl TaskKind {
 pub struct TaskOptions {
     /// The expected number of devices. Devices beyond it count too.
     pub expected: Option<u32>,
+    /// The devices that it is for, and no others; none: whoever comes.
+    pub devices: Option<DeviceList>,
+}
+
+impl TaskOptions {
+    /// How many devices are expected, if that is known.
+    #[must_use]
+    pub fn expected(&self) -> Option<u32> {
+        let listed = self.devices.as_ref().map(|devices| u32::try_from(devices.len()).unwrap_or(u32::MAX));
+        listed.or(self.expected)
+    }
 }
 
 /// A task for many devices.
@@ -89,7 +102,7 @@ impl Task {
     /// The number of devices that have to complete it, if `assigned` devices have an assignment.
     #[must_use]
     pub fn wanted(&self, assigned: usize) -> usize {
-        assigned.max(self.options.expected.unwrap_or(0) as usize)
+        assigned.max(self.options.expected().unwrap_or(0) as usize)
     }
 }
 

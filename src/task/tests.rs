@@ -1,7 +1,7 @@
 //! Which state follows which, within an attempt and from one attempt to the next.
 
 use super::*;
-use crate::units::DeviceId;
+use crate::units::{DeviceId, DeviceKey};
 use State::{Active, Complete, Failed, Lost, Pending};
 
 fn assignment() -> Assignment {
@@ -103,4 +103,36 @@ fn kinds_have_their_numbers() {
     assert_eq!((task.kind.word(), task.wanted(3)), ("copy", 3));
     task.options.expected = Some(5);
     assert_eq!([3, 5, 9].map(|n| task.wanted(n)), [5, 5, 9]);
+}
+
+#[test]
+fn a_list_finds_a_device_by_its_key_or_else_by_its_name() {
+    let listed = |n: u8, name: &str, key: Option<u8>| Listed {
+        device: DeviceId([n; 16]),
+        name: name.into(),
+        key: key.map(|key| DeviceKey([key; 32])),
+    };
+    let mut list = DeviceList::default();
+    for entry in [listed(1, "lab-1", Some(1)), listed(2, "lab-2", None)] {
+        list.add(entry).unwrap();
+    }
+    assert_eq!(list.add(listed(3, "lab-2", Some(3))), Err(ListError::Name("lab-2".into())));
+    assert_eq!(list.add(listed(3, "lab-3", Some(1))), Err(ListError::Key("lab-1".into())));
+    let found = |label, key: Option<u8>| {
+        let key = key.map(|key| DeviceKey([key; 32]));
+        list.find(label, key.as_ref()).map(|listed| listed.name.as_str())
+    };
+    assert_eq!(found("lab-1", Some(1)), Some("lab-1"));
+    // Whatever it calls itself, and even if it takes a name that anybody may have.
+    assert_eq!(found("lab-2", Some(1)), Some("lab-1"));
+    assert_eq!(found("lab-1", Some(9)), None, "another key than the enrolled one");
+    assert_eq!(found("lab-1", None), None, "no key");
+    assert_eq!((found("lab-2", None), found("lab-2", Some(9))), (Some("lab-2"), Some("lab-2")));
+    assert_eq!(found("lab-3", None), None);
+
+    let rows = list.assignments(TaskId([7; 16]));
+    assert!(rows.len() == 2 && rows.iter().all(|row| row.attempts == 0 && *row.state() == Pending));
+    assert_eq!((rows[1].device, rows[1].label.as_str()), (DeviceId([2; 16]), "lab-2"));
+    let task = Task { options: TaskOptions { expected: None, devices: Some(list) }, ..Task::default() };
+    assert_eq!((task.options.expected(), task.wanted(1)), (Some(2), 2));
 }

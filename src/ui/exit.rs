@@ -89,6 +89,7 @@ impl Exit {
             ReceiverOutcome::SenderSilent
             | ReceiverOutcome::SenderAborted(..)
             | ReceiverOutcome::Refused
+            | ReceiverOutcome::NotListed
             | ReceiverOutcome::Failed(AbortCode::Mismatch, _) => Self::BrokenOff,
             ReceiverOutcome::Failed(AbortCode::Interrupted, _) | ReceiverOutcome::Interrupted => {
                 Self::Interrupted
@@ -158,6 +159,7 @@ mod tests {
             (O::SenderAborted(AbortCode::Interrupted, text()), Exit::BrokenOff),
             (O::SenderAborted(AbortCode::Source, text()), Exit::BrokenOff),
             (O::Refused, Exit::BrokenOff),
+            (O::NotListed, Exit::BrokenOff),
             (O::Failed(AbortCode::Disk, text()), Exit::Environment),
             (O::Failed(AbortCode::Name, text()), Exit::Environment),
             (O::Failed(AbortCode::Internal, text()), Exit::Environment),

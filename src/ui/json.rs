@@ -63,7 +63,20 @@ enum Event<'a> {
         device: String,
         label: &'a str,
         address: String,
+        device_key: Option<String>,
         late: bool,
+    },
+    DeviceKeyChanged {
+        device: String,
+        label: &'a str,
+        device_key: Option<String>,
+        expected: String,
+    },
+    NotListed {
+        label: &'a str,
+        address: String,
+        device_key: Option<String>,
+        named: bool,
     },
     DuplicateId {
         device: String,
@@ -233,9 +246,25 @@ impl SenderView for SenderJson {
         self.memory.event(now, event);
         let event = match event {
             SenderEvent::Phase(phase) => Event::Phase { phase: phase_word(*phase) },
-            SenderEvent::Joined { device, label, address, late } => {
-                Event::Joined { device: device.to_string(), label, address: address.to_string(), late: *late }
-            }
+            SenderEvent::Joined { device, label, address, key, late } => Event::Joined {
+                device: device.to_string(),
+                label,
+                address: address.to_string(),
+                device_key: key.map(|key| key.line()),
+                late: *late,
+            },
+            SenderEvent::DeviceKeyChanged { device, label, key, before } => Event::DeviceKeyChanged {
+                device: device.to_string(),
+                label,
+                device_key: key.map(|key| key.line()),
+                expected: before.line(),
+            },
+            SenderEvent::NotListed { label, address, key, named } => Event::NotListed {
+                label,
+                address: address.to_string(),
+                device_key: key.map(|key| key.line()),
+                named: *named,
+            },
             SenderEvent::DuplicateId { device, label, addresses } => Event::DuplicateId {
                 device: device.to_string(),
                 label,
@@ -409,6 +438,7 @@ impl ReceiverView for ReceiverJson {
             Some(ReceiverOutcome::SenderSilent) => ("sender_silent", None),
             Some(ReceiverOutcome::SenderAborted(code, reason)) => ("sender_aborted", told(code, &reason)),
             Some(ReceiverOutcome::Refused) => ("refused", None),
+            Some(ReceiverOutcome::NotListed) => ("not_listed", None),
             Some(ReceiverOutcome::Failed(code, reason)) => ("failed", told(code, &reason)),
             Some(ReceiverOutcome::Interrupted) => ("interrupted", None),
             None => ("failed", Some("the run ended without an outcome".to_owned())),

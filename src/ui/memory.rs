@@ -103,6 +103,8 @@ impl SenderMemory {
             SenderEvent::Phase(Phase::Gathering)
             | SenderEvent::Joined { .. }
             | SenderEvent::DuplicateId { .. }
+            | SenderEvent::DeviceKeyChanged { .. }
+            | SenderEvent::NotListed { .. }
             | SenderEvent::StoreFails(_)
             | SenderEvent::StoreAnswers
             | SenderEvent::Device(_) => {}
@@ -201,8 +203,8 @@ impl SenderMemory {
     /// The state of gathering: the devices ready and expected, and the devices that cannot take part.
     #[must_use]
     pub fn gathered(overview: &SenderOverview) -> String {
-        let ready = overview.devices.open();
-        let gone = match overview.devices.total() - ready {
+        let ready = overview.present();
+        let gone = match overview.devices.total() - overview.devices.open() {
             0 => String::new(),
             n => format!(", {n} failed"),
         };
@@ -225,6 +227,7 @@ impl SenderMemory {
             verified += match row.assignment.state() {
                 State::Failed(_) | State::Lost => continue,
                 State::Complete => u64::from(overview.blocks),
+                State::Pending if row.is_missing() => continue,
                 State::Pending | State::Active => u64::from(row.transfer.verified_blocks),
             };
             whole += u64::from(overview.blocks);
@@ -411,6 +414,7 @@ mod tests {
                 device: worse.assignment.device,
                 label: "worse".into(),
                 address: worse.transfer.address.unwrap(),
+                key: None,
                 late: true,
             },
         );

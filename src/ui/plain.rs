@@ -139,7 +139,7 @@ impl SenderView for SenderPlain {
                 self.lines.line(now, &trust::introduction(&self.intro.sender, sealed_with));
             }
             SenderEvent::Phase(Phase::Streaming) => {
-                let ready = s.devices.open();
+                let ready = s.present();
                 let devices = if ready == 1 { "device" } else { "devices" };
                 self.lines.line(now, &format!("sending {name} ({size}) to {ready} {devices}"));
             }
@@ -152,13 +152,19 @@ impl SenderView for SenderPlain {
             SenderEvent::Phase(Phase::Lingering) => {
                 self.lines.line(now, &lingering(s));
             }
-            SenderEvent::Joined { device, label, address, late } => {
+            SenderEvent::Joined { device, label, address, late, .. } => {
                 let late = if *late { " late" } else { "" };
                 self.lines
                     .line(now, &format!("{} joined{late} from {address}", text::device_name(label, *device)));
             }
             SenderEvent::DuplicateId { device, label, addresses } => {
                 self.lines.line(now, &format!("warning: {}", duplicate_id(*device, label, addresses)));
+            }
+            SenderEvent::DeviceKeyChanged { device, label, key, before } => {
+                self.warn(now, &trust::device_key_changed(*device, label, key.as_ref(), before));
+            }
+            SenderEvent::NotListed { label, address, key, named } => {
+                self.warn(now, &trust::not_listed(label, address.ip(), key.as_ref(), *named));
             }
             SenderEvent::Device(row) => {
                 if let Some(line) = status_line(row) {
@@ -327,6 +333,7 @@ mod tests {
             device: device.assignment.device,
             label: device.assignment.label.clone(),
             address: device.transfer.address.unwrap(),
+            key: None,
             late: false,
         };
         s = s.with_devices(vec![device, row("lab-2", State::Pending)]);

@@ -69,7 +69,7 @@ impl<'a> From<&'a DeviceRow> for Row<'a> {
             device: assignment.device.to_string(),
             label: &assignment.label,
             address: transfer.address.map(|address| address.to_string()),
-            status: assignment.state().word(),
+            status: row.word(),
             reason,
             attempts: assignment.attempts,
             activity: transfer.activity.map(Activity::word),
@@ -103,6 +103,7 @@ pub struct Counters {
     devices_complete: usize,
     devices_failed: usize,
     devices_lost: usize,
+    devices_missing: usize,
 }
 
 impl From<&SenderOverview> for Counters {
@@ -123,6 +124,7 @@ impl From<&SenderOverview> for Counters {
             devices_complete: s.devices.complete,
             devices_failed: s.devices.failed,
             devices_lost: s.devices.lost,
+            devices_missing: s.missing,
         }
     }
 }

@@ -32,6 +32,7 @@ pub fn table(memory: &SenderMemory, snapshot: &SenderSnapshot, columns: usize, c
     for (row, cells) in rows.iter().zip(&cells) {
         let style = match row.assignment.state() {
             _ if !colour => Style::new(),
+            State::Pending if row.is_missing() => Style::new().red().force_styling(true),
             State::Complete => Style::new().green().force_styling(true),
             State::Failed(_) | State::Lost => Style::new().red().force_styling(true),
             _ => Style::new().yellow().force_styling(true),
@@ -83,6 +84,7 @@ fn rank(row: &DeviceRow) -> u8 {
     match row.assignment.state() {
         State::Failed(_) => 0,
         State::Lost => 1,
+        State::Pending if row.is_missing() => 1,
         State::Complete => 3,
         _ => 2,
     }
@@ -107,8 +109,10 @@ fn natural(label: &str) -> Vec<(String, u64)> {
 fn cells(memory: &SenderMemory, snapshot: &SenderSnapshot, row: &DeviceRow) -> [String; 6] {
     let (overview, transfer) = (&snapshot.overview, &row.transfer);
     let label = text::device_name(&row.assignment.label, row.assignment.device);
+    let sent = overview.source_symbols + overview.repair_symbols;
     let reason = match row.assignment.state() {
         State::Failed(reason) => text::escape(reason),
+        State::Pending if row.is_missing() => "never joined".to_owned(),
         State::Complete => transfer.cause.map_or_else(String::new, |c| format!("slow by its {}", c.word())),
         _ => {
             let verified = format!("{} of {} blocks", transfer.verified_blocks, overview.blocks);
@@ -119,9 +123,9 @@ fn cells(memory: &SenderMemory, snapshot: &SenderSnapshot, row: &DeviceRow) -> [
     [
         label,
         transfer.address.map_or_else(String::new, |address| address.to_string()),
-        row.assignment.state().word().to_owned(),
-        text::duration(transfer.elapsed),
-        text::share(transfer.lost_datagrams, overview.source_symbols + overview.repair_symbols),
+        row.word().to_owned(),
+        if row.is_missing() { String::new() } else { text::duration(transfer.elapsed) },
+        if row.is_missing() { String::new() } else { text::share(transfer.lost_datagrams, sent) },
         reason,
     ]
 }
@@ -171,6 +175,7 @@ fn line(cells: &[String; 6], widths: &[usize; 6], columns: usize, status: &Style
 mod tests {
     use super::*;
     use crate::ui::testing::{row, sender_intro, snapshot};
+    use crate::units::DeviceId;
     use crate::wire::Phase;
     use std::time::Duration;
 
@@ -223,6 +228,20 @@ a-label-that-is-rather-long…  lost      0 of 100 blocks, si…
 lab-2                         complete
 lab-10                        complete
 "
+        );
+    }
+
+    #[test]
+    fn names_the_missing() {
+        let missing = crate::task::Assignment::new(Default::default(), DeviceId([9; 16]), "lab-3".into());
+        let rows = vec![row("lab-1", State::Complete), DeviceRow::of_absent(missing)];
+        let s = snapshot(Phase::Repairing).with_devices(rows);
+        assert_eq!((s.overview.missing, s.overview.present(), s.overview.wanted()), (1, 0, 2));
+        let text = table(&SenderMemory::default(), &s, 100, false);
+        let line = text.lines().nth(1).unwrap();
+        assert!(
+            line.starts_with("lab-3 ") && line.contains("missing") && line.ends_with("never joined"),
+            "{text}"
         );
     }
 

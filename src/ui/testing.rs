@@ -51,6 +51,7 @@ pub fn snapshot(phase: Phase) -> SenderSnapshot {
         suspects: 0,
         expected: None,
         devices: Summary::default(),
+        missing: 0,
     };
     SenderSnapshot { overview, devices: Vec::new() }
 }

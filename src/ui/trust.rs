@@ -1,8 +1,10 @@
-//! Messages to people about a sender's key.
+//! Messages to people about the keys of senders and devices.
 
 use crate::protocol::need::Need;
 use crate::protocol::trust::TrustDecision;
-use crate::units::SenderKey;
+use crate::text::escape;
+use crate::ui::text::device_name;
+use crate::units::{DeviceId, DeviceKey, SenderKey};
 use std::net::IpAddr;
 
 /// Describes a trusted sender and the reason for the trust.
@@ -38,6 +40,34 @@ pub fn refused(key: &SenderKey, address: IpAddr, decision: TrustDecision) -> Str
              --sender {}",
             key.line()
         ),
+    }
+}
+
+/// Says that a device shows another key than before, and what that may mean.
+#[must_use]
+pub fn device_key_changed(
+    device: DeviceId,
+    label: &str,
+    key: Option<&DeviceKey>,
+    before: &DeviceKey,
+) -> String {
+    let name = device_name(label, device);
+    let (before, now) = (before.fingerprint(), key.map_or("none".to_owned(), DeviceKey::fingerprint));
+    format!(
+        "the key of {name} changed from {before} to {now}: it was set up anew, or another machine has its \
+         identifier; to be sure of a device, list it with its key (--devices)"
+    )
+}
+
+/// Says that a device was turned away since it is not on the list.
+#[must_use]
+pub fn not_listed(label: &str, address: IpAddr, key: Option<&DeviceKey>, named: bool) -> String {
+    let (name, shown) =
+        (escape(label), key.map_or("no key".to_owned(), |key| format!("the key {}", key.line())));
+    if named {
+        format!("turned {name} at {address} away: the list has another key for it, and it showed {shown}")
+    } else {
+        format!("turned {name} at {address} away: it is not on the list; it showed {shown}")
     }
 }
 
@@ -78,6 +108,15 @@ mod tests {
             assert!(changed.contains(part), "{changed}");
         }
         assert!(refused(&key, at, TrustDecision::Stranger).contains(&format!("--sender {}", key.line())));
+        let (own, former) = (DeviceKey([1; 32]), DeviceKey([2; 32]));
+        let changed = device_key_changed(DeviceId([3; 16]), "lab\u{7}", Some(&own), &former);
+        for part in ["lab\\u{7}", &own.fingerprint(), &former.fingerprint(), "--devices"] {
+            assert!(changed.contains(part), "{changed}");
+        }
+        assert!(device_key_changed(DeviceId([3; 16]), "lab", None, &former).contains("to none"));
+        let unlisted = not_listed("lab\u{7}", at, None, false);
+        assert!(unlisted.contains("not on the list") && unlisted.contains("lab\\u{7}"), "{unlisted}");
+        assert!(not_listed("lab", at, Some(&own), true).contains(&own.line()));
         assert!(introduction(&key, None).ends_with("not sealed: anyone on the network can read it"));
         assert!(introduction(&key, Some("lab")).ends_with(", sealed with key lab"));
     }

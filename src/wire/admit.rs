@@ -18,6 +18,8 @@ pub enum AdmitVerdict {
     Full = 2,
     /// The device speaks no version that the sender speaks, or lacks a required capability.
     Unsupported = 3,
+    /// The session is for certain devices, and this is none of them.
+    NotListed = 4,
 }
 
 impl AdmitVerdict {
@@ -27,6 +29,7 @@ impl AdmitVerdict {
             1 => Self::AlreadyComplete,
             2 => Self::Full,
             3 => Self::Unsupported,
+            4 => Self::NotListed,
             _ => return None,
         })
     }
@@ -105,7 +108,13 @@ mod tests {
             ticket: None,
         };
         golden(admit.clone(), &BODY);
-        for verdict in [AdmitVerdict::AlreadyComplete, AdmitVerdict::Full, AdmitVerdict::Unsupported] {
+        let away = [
+            AdmitVerdict::AlreadyComplete,
+            AdmitVerdict::Full,
+            AdmitVerdict::Unsupported,
+            AdmitVerdict::NotListed,
+        ];
+        for verdict in away {
             golden(Admit::turned_away(verdict), &[verdict as u8, 0, 0, 0, 0, 0, 0, 0]);
         }
         let with_ticket = Admit { ticket: Some(Ticket([9; 16])), ..admit };
@@ -116,7 +125,7 @@ mod tests {
 
     #[test]
     fn each_bad_field_is_named() {
-        refuses(MessageKind::Admit, &BODY, 0, &[4], "verdict");
+        refuses(MessageKind::Admit, &BODY, 0, &[5], "verdict");
         refuses(MessageKind::Admit, &BODY, 1, &[0, 0], "channel");
         refuses(MessageKind::Admit, &BODY, 3, &[0], "version");
         let away = [1, 0, 0, 0, 0, 0, 0, 0];

@@ -12,7 +12,7 @@ use super::reader::{Reader, Result};
 use super::writer::Writer;
 use super::{DecodeError, Header, MessageKind};
 use crate::limits::{HEADER_LEN, MAX_CONTROL};
-use crate::units::{SenderKey, Ticket};
+use crate::units::{DeviceKey, SenderKey, Ticket};
 
 /// The bit of an extension's type that makes it critical.
 const CRITICAL: u16 = 1 << 15;
@@ -25,7 +25,9 @@ pub(super) const ONE_WAY: u16 = 1;
 pub(super) const ORIGIN: u16 = 2;
 /// JOIN and ADMIT: the ticket of a device.
 pub(super) const TICKET: u16 = 3;
-// Reserved: 4 a device's own key (JOIN), 5 a relay, 6 a fragment of a larger key.
+/// JOIN: the device's own key, and its signature.
+pub(super) const DEVICE_KEY: u16 = 4;
+// Reserved: 5 a relay, 6 a fragment of a larger key.
 
 /// Whether a reader must know the extension with this number.
 const fn is_critical(number: u16) -> bool {
@@ -55,6 +57,28 @@ pub struct OriginProof {
     pub key: SenderKey,
     /// Its signature.
     pub signature: [u8; 64],
+}
+
+/// Who a device is: see `crypto::device`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceProof {
+    /// The device's key.
+    pub key: DeviceKey,
+    /// Its signature for this session and this run.
+    pub signature: [u8; 64],
+}
+
+impl DeviceProof {
+    pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        Ok(Self { key: DeviceKey(r.array("device key")?), signature: r.array("device signature")? })
+    }
+
+    pub(super) fn encode(&self, w: &mut Writer) {
+        write(w, DEVICE_KEY, |w| {
+            w.bytes(&self.key.0);
+            w.bytes(&self.signature);
+        });
+    }
 }
 
 impl OneWay {

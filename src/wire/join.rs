@@ -1,6 +1,6 @@
 //! JOIN: a device asks to be served.
 
-use super::extension::{self, TICKET};
+use super::extension::{self, DEVICE_KEY, DeviceProof, TICKET};
 use super::reader::{Reader, Result};
 use super::writer::Writer;
 use super::{Capabilities, Versions};
@@ -35,6 +35,8 @@ pub struct Join {
     pub label: String,
     /// The ticket from an earlier ADMIT of this session.
     pub ticket: Option<Ticket>,
+    /// Its key, with a signature; none of a device that has no key.
+    pub proof: Option<DeviceProof>,
 }
 
 impl Join {
@@ -51,15 +53,18 @@ impl Join {
             },
             label: r.text(MAX_LABEL, "label")?.to_owned(),
             ticket: None,
+            proof: None,
         })
     }
 
     /// Takes an extension, if it belongs to this message.
     pub(super) fn extension(&mut self, number: u16, r: &mut Reader<'_>) -> Result<bool> {
-        if number == TICKET {
-            self.ticket = Some(extension::decode_ticket(r)?);
+        match number {
+            TICKET => self.ticket = Some(extension::decode_ticket(r)?),
+            DEVICE_KEY => self.proof = Some(DeviceProof::decode(r)?),
+            _ => return Ok(false),
         }
-        Ok(number == TICKET)
+        Ok(true)
     }
 
     pub(super) fn encode(&self, w: &mut Writer) {
@@ -78,12 +83,16 @@ impl Join {
         if let Some(ticket) = self.ticket {
             extension::encode_ticket(ticket, w);
         }
+        if let Some(proof) = &self.proof {
+            proof.encode(w);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::DeviceKey;
     use crate::wire::testing::{DEVICE, HEADER, datagram, golden, refuses, takes};
     use crate::wire::{Message, MessageKind, decode_plain, encode_plain};
 
@@ -104,6 +113,7 @@ mod tests {
             holdings: Holdings::Some,
             label: "lab-07".into(),
             ticket: None,
+            proof: None,
         }
     }
 
@@ -120,6 +130,14 @@ mod tests {
         // Its number is not that of a critical one, and it has one length.
         refuses(MessageKind::Join, &ticket, 30, &[0x80], "extensions");
         let longer = [&BODY[..], &[0, 3, 0, 17], &[9; 17]].concat();
+        refuses(MessageKind::Join, &longer, 0, &[], "extensions");
+        let proof = DeviceProof { key: DeviceKey([8; 32]), signature: [7; 64] };
+        let both = [&ticket[..], &[0, 4, 0, 96], &[8; 32], &[7; 64]].concat();
+        let bytes = datagram(MessageKind::Join as u8, &both);
+        let with_both = Join { ticket: Some(Ticket([9; 16])), proof: Some(proof), ..join() };
+        assert_eq!(encode_plain(HEADER, &with_both.clone().into()), bytes);
+        assert_eq!(decode_plain(&bytes), Ok((HEADER, with_both.into())));
+        let longer = [&BODY[..], &[0, 4, 0, 97], &[8; 97]].concat();
         refuses(MessageKind::Join, &longer, 0, &[], "extensions");
     }
 

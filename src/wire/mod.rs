@@ -37,7 +37,9 @@ pub use admit::{Admit, AdmitVerdict};
 pub use announce::{Announce, Phase, TaskKind, signer};
 pub use arrivals::Arrivals;
 pub use complete::{Complete, SinkEnd};
-pub use extension::{OneWay, OriginProof, add_grease, grease_choice, grease_datagram, is_grease};
+pub use extension::{
+    DeviceProof, OneWay, OriginProof, add_grease, grease_choice, grease_datagram, is_grease,
+};
 pub use hash_page::{BlockEntry, Coding, HashPage};
 pub use header::{Head, Header, MessageKind, PacketNumber, Protection, head, peek};
 pub use join::{Holdings, Join};

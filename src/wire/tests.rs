@@ -8,8 +8,8 @@ use crate::limits::{
     MAX_SOURCE_SYMBOLS, MAX_SUSPECTS, MAX_SYMBOL_SIZE, MIN_BLOCK_LOG2,
 };
 use crate::units::{
-    AgreementKey, BlockIndex, ChannelId, Cookie, Counter, DeviceId, Digest, Esi, Rate, SenderKey, SessionId,
-    Suite, SymbolDigest, TaskId, Ticket,
+    AgreementKey, BlockIndex, ChannelId, Cookie, Counter, DeviceId, DeviceKey, Digest, Esi, Rate, SenderKey,
+    SessionId, Suite, SymbolDigest, TaskId, Ticket,
 };
 use fastrand::Rng;
 use std::net::{IpAddr, SocketAddr};
@@ -267,12 +267,14 @@ fn random_message<'a>(rng: &mut Rng, kind: MessageKind, payload: &'a [u8]) -> Me
                 holdings,
                 label: text(rng, 0, 64),
                 ticket: rng.bool().then(|| Ticket(bytes(rng))),
+                proof: rng.bool().then(|| DeviceProof { key: DeviceKey(bytes(rng)), signature: bytes(rng) }),
             }
             .into()
         }
         MessageKind::Admit => {
-            use AdmitVerdict::{Admitted, AlreadyComplete, Full, Unsupported};
-            let verdict = rng.choice([Admitted, Admitted, AlreadyComplete, Full, Unsupported]).unwrap();
+            use AdmitVerdict::{Admitted, AlreadyComplete, Full, NotListed, Unsupported};
+            let verdict =
+                rng.choice([Admitted, Admitted, AlreadyComplete, Full, Unsupported, NotListed]).unwrap();
             if verdict != Admitted {
                 return Admit::turned_away(verdict).into();
             }

@@ -53,6 +53,11 @@ impl Network {
         let cmd = Cmd::new("sender", MCP).args(["send", "--json", "-n", &receivers.to_string()]);
         self.group(self.options(cmd).tail("--").tail(file.as_ref()))
     }
+    /// `mcp send FILE GROUP --devices list --json`.
+    pub fn send_to_list(&self, file: impl AsRef<Path>, list: &Path) -> Cmd {
+        let cmd = Cmd::new("sender", MCP).args(["send", "--json", "--devices"]).arg(list);
+        self.group(self.options(cmd).tail("--").tail(file.as_ref()))
+    }
     /// `mcp recv GROUP -o output --id id --json`. It gives up if no sender comes.
     pub fn recv(&self, id: &str, output: impl AsRef<Path>) -> Cmd {
         self.patient_recv(id, output, SOON)

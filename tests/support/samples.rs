@@ -15,6 +15,7 @@ pub fn join(device: DeviceId, root: Digest) -> Join {
         holdings: Holdings::All(root),
         label: "lab-07".into(),
         ticket: Some(Ticket([0x58; 16])),
+        proof: None,
     }
 }
 

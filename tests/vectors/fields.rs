@@ -2,14 +2,14 @@
 
 use data_encoding::HEXLOWER;
 use mcp::units::{
-    AgreementKey, BlockIndex, ChannelId, Cookie, Counter, DeviceId, Digest, Esi, Rate, SenderKey, Suite,
-    SymbolDigest, TaskId, Ticket,
+    AgreementKey, BlockIndex, ChannelId, Cookie, Counter, DeviceId, DeviceKey, Digest, Esi, Rate, SenderKey,
+    Suite, SymbolDigest, TaskId, Ticket,
 };
 use mcp::wire::{
     Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, Arrivals, BlockEntry, Capabilities, Coding,
-    Complete, Deficit, HashPage, Holdings, Invitation, Join, Message, MessageKind, Nak, Object, ObjectKind,
-    OriginProof, PacketNumber, PageRange, Phase, Poll, Progress, RepairAdvertisement, Retry, SinkEnd,
-    Suspect, Symbol, SymbolDigests, TaskKind, Versions,
+    Complete, Deficit, DeviceProof, HashPage, Holdings, Invitation, Join, Message, MessageKind, Nak, Object,
+    ObjectKind, OriginProof, PacketNumber, PageRange, Phase, Poll, Progress, RepairAdvertisement, Retry,
+    SinkEnd, Suspect, Symbol, SymbolDigests, TaskKind, Versions,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -87,6 +87,7 @@ pub fn fields(message: &Message<'_>) -> Value {
             },
             "label": j.label,
             "ticket": j.ticket.map(|ticket| hex(&ticket.0)),
+            "proof": j.proof.map(|proof| json!({ "key": hex(&proof.key.0), "signature": hex(&proof.signature) })),
         }),
         Message::Admit(a) => json!({
             "verdict": a.verdict as u8,
@@ -280,12 +281,16 @@ pub fn message(kind: MessageKind, fields: &Value) -> Message<'static> {
             },
             label: f.text("label").into(),
             ticket: f.ticket(),
+            proof: f.option("proof").map(|proof| DeviceProof {
+                key: DeviceKey(proof.array("key")),
+                signature: proof.array("signature"),
+            }),
         }
         .into(),
         MessageKind::Admit => {
-            use AdmitVerdict::{Admitted, AlreadyComplete, Full, Unsupported};
+            use AdmitVerdict::{Admitted, AlreadyComplete, Full, NotListed, Unsupported};
             Admit {
-                verdict: f.of("verdict", &[Admitted, AlreadyComplete, Full, Unsupported]),
+                verdict: f.of("verdict", &[Admitted, AlreadyComplete, Full, Unsupported, NotListed]),
                 channel: ChannelId(f.int("channel")),
                 version: f.int("version"),
                 capabilities: Capabilities(f.int("capabilities")),

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::crypto::agree::Agreement;
 use crate::crypto::derive::{Secret, same};
+use crate::crypto::primitives::Primitives;
 use crate::crypto::seal::SealKey;
 use crate::crypto::sign::{Purpose, SigningKey};
 use crate::limits::{HEADER_LEN, JOIN_CLEAR};
@@ -89,6 +90,11 @@ impl SenderSide {
         self.signing_key.public()
     }
 
+    /// Checks signatures.
+    #[must_use]
+    pub fn primitives(&self) -> &'static dyn Primitives {
+        self.signing_key.primitives()
+    }
     /// The session's agreement key.
     #[must_use]
     pub const fn agreement(&self) -> AgreementKey {

@@ -2,6 +2,7 @@
 
 use crate::crypto::derive::Secret;
 use crate::crypto::primitives::{Primitives, REAL};
+use crate::crypto::sign::SigningKey;
 use crate::fec::{Memory, OwnMemory};
 use crate::limits::RECEIVER_BUFFER_BYTES;
 use crate::protocol::trust::Trust;
@@ -19,6 +20,8 @@ pub struct ReceiverConfig {
     pub device: DeviceId,
     /// Its name for people; at most 64 bytes.
     pub label: String,
+    /// The device's key, if it has one.
+    pub device_key: Option<SigningKey>,
     /// The receiver gives up if it has found no sender after this time.
     pub timeout: Duration,
     /// The groups to listen to for announcements.
@@ -55,6 +58,7 @@ impl ReceiverConfig {
             seed,
             device,
             label,
+            device_key: None,
             timeout: Duration::from_secs(60),
             groups,
             only: None,

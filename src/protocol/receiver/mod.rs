@@ -39,12 +39,14 @@ use super::need::Need;
 use super::rate_limit::RateLimit;
 use super::trust::TrustDecision;
 use super::{Control, Machine, Output, Payload, Sessions, Transmit};
+use crate::crypto::device::Claim;
+use crate::crypto::sign::SigningKey;
 use crate::limits::{FeedbackBudget, VERIFICATIONS_FOR_STRANGERS, VERIFICATIONS_PER_SECOND};
 use crate::ranges::BitSet;
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, ChannelId, Digest, SenderKey, SessionId};
+use crate::units::{Arrival, BlockIndex, ChannelId, DeviceKey, Digest, SenderKey, SessionId};
 use crate::wire::{
-    AbortCode, Capabilities, Header, Holdings, Join, Message, PacketNumber, Suspect, Versions,
+    AbortCode, Capabilities, DeviceProof, Header, Holdings, Join, Message, PacketNumber, Suspect, Versions,
 };
 use answer::PendingAnswer;
 use blocks::{BlockCheck, Blocks};
@@ -244,7 +246,16 @@ impl Receiver {
             holdings,
             label: self.config.label.clone(),
             ticket: session.ticket,
+            proof: self.config.device_key.as_ref().map(|key| self.proof(session, key)),
         }
+    }
+
+    /// The proof for the sender of a session of which device this is.
+    fn proof(&self, session: &Session, key: &SigningKey) -> DeviceProof {
+        let (sender, agreement) = (session.side.sender(), session.side.agreement());
+        let (sender, agreement) = (&sender, &agreement);
+        let claim = Claim { session: session.id, sender, agreement, device: &self.config.device };
+        DeviceProof { key: DeviceKey::of(key), signature: claim.sign(key) }
     }
 
     /// A JOIN under the next packet number.

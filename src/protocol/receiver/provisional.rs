@@ -17,7 +17,7 @@ use crate::protocol::need::Need;
 use crate::protocol::packet_protection::{self, FindError, Found, ReceiverSide};
 use crate::protocol::trust::TrustDecision;
 use crate::time::Time;
-use crate::units::{Arrival, SessionId};
+use crate::units::{Arrival, SenderKey, SessionId};
 use crate::wire::{
     Admit, AdmitVerdict, Announce, DecodeError, HashPage, Head, Holdings, Invitation, Message, MessageKind,
     Retry, Symbol,
@@ -55,13 +55,7 @@ impl Receiver {
     }
 
     /// The session of an announcement, if it is acceptable and its sender is trusted.
-    fn meet(
-        &mut self,
-        now: Time,
-        from: SocketAddr,
-        head: &Head,
-        bytes: &mut [u8],
-    ) -> Option<(Session, TrustDecision)> {
+    fn meet(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) -> Option<Session> {
         // Checks first what costs nothing.
         if head.protection.is_group() == self.config.group_keys.is_empty() || !self.limits.home.allow(now) {
             return None;
@@ -88,10 +82,7 @@ impl Receiver {
         }
         let (key, decision) = (announce.sender, self.config.trust.decide(&announce.sender, from.ip()));
         if !decision.accepted() {
-            if !self.refused.contains(&key) && self.refused.len() < MAX_REFUSED {
-                self.refused.push(key);
-                self.event(ReceiverEvent::SenderRefused { key, address: from, decision });
-            }
+            self.tell_refused(key, from, decision);
             return None;
         }
         if let Some(need) = Need::of_announce(&announce) {
@@ -105,7 +96,33 @@ impl Receiver {
         let random = Secret::new(self.config.agreement).derive(AGREEMENT, &[&id.0.to_be_bytes()]);
         let group = group_key.map(|i| &self.config.group_keys[i]);
         let side = ReceiverSide::new(self.config.primitives, id, &announce, group, *random.expose())?;
-        Some((Session::latch(side, from, &announce, now)?, decision))
+        Session::latch(side, from, &announce, now)
+    }
+
+    /// Tells the user, once for each sender, that it is refused.
+    fn tell_refused(&mut self, key: SenderKey, address: SocketAddr, decision: TrustDecision) {
+        if !self.refused.contains(&key) && self.refused.len() < MAX_REFUSED {
+            self.refused.push(key);
+            self.event(ReceiverEvent::SenderRefused { key, address, decision });
+        }
+    }
+
+    /// Decides about the sender of a session that has admitted the device, now that its address is clearer. Drops the
+    /// session of a refused sender. Only an address that has proved itself is remembered.
+    fn decide_on_admission(&mut self, now: Time, id: SessionId) -> Option<TrustDecision> {
+        let provisional = self.provisional.get_mut(id)?;
+        let (key, address) = (provisional.session.side.sender(), provisional.session.sender);
+        let proven = provisional.session.is_proven();
+        let decision = match self.config.trust.decide(&key, address.ip()) {
+            TrustDecision::FirstUse if !proven => TrustDecision::Unverified,
+            decision => decision,
+        };
+        if decision.accepted() {
+            return Some(decision);
+        }
+        self.tell_refused(key, address, decision);
+        self.drop_provisional(now, id);
+        None
     }
 
     /// Adds the session of an announcement as a provisional one, if the receiver needs one and does not have
@@ -119,13 +136,13 @@ impl Receiver {
         {
             return;
         }
-        let Some((session, decision)) = self.meet(now, from, head, bytes) else { return };
+        let Some(session) = self.meet(now, from, head, bytes) else { return };
         if self.session.as_ref().is_some_and(|old| !session.continues(old)) {
             return;
         }
         // The verified blocks are known already.
         let holding = self.session.as_ref().map(|_| Holdings::Some);
-        if self.provisional.add(ProvisionalSession::new(session, decision, holding, now), now) {
+        if self.provisional.add(ProvisionalSession::new(session, holding, now), now) {
             self.turn_begins();
         }
     }
@@ -186,6 +203,9 @@ impl Receiver {
 
     /// Sends a JOIN to the provisional session that has its turn.
     fn join_provisional(&mut self, now: Time) {
+        if let Some(provisional) = self.provisional.current_mut() {
+            provisional.session.note_join();
+        }
         let Some(ProvisionalSession { session, holding, .. }) = self.provisional.current() else { return };
         let join = self.join(session, holding.unwrap_or_default());
         let datagram = self.join_datagram(session, join);
@@ -340,8 +360,10 @@ impl Receiver {
         }
         match (&self.state, admit.verdict) {
             (State::Seeking, _) => {
-                if let Some(provisional) = self.provisional.take(id) {
-                    self.take_part(now, provisional, admit);
+                if let Some(decision) = self.decide_on_admission(now, id)
+                    && let Some(provisional) = self.provisional.take(id)
+                {
+                    self.take_part(now, provisional, decision, admit);
                 }
             }
             (State::Receiving, AdmitVerdict::Admitted) => {
@@ -357,9 +379,15 @@ impl Receiver {
     }
 
     /// Takes part in a session that has shown that it is live. Drops all others.
-    fn take_part(&mut self, now: Time, provisional: ProvisionalSession, admit: &Admit) {
+    fn take_part(
+        &mut self,
+        now: Time,
+        provisional: ProvisionalSession,
+        decision: TrustDecision,
+        admit: &Admit,
+    ) {
         self.provisional.clear();
-        let ProvisionalSession { mut session, decision, holding, blocks, .. } = provisional;
+        let ProvisionalSession { mut session, holding, blocks, .. } = provisional;
         let (key, address) = (session.side.sender(), session.sender);
         self.trusted = Some((key, decision));
         self.event(ReceiverEvent::SenderTrusted { key, address, decision });
@@ -391,6 +419,7 @@ impl Receiver {
                 self.leave(ReceiverOutcome::SenderNeeds(need), None, now);
             }
             AdmitVerdict::Full => self.leave(ReceiverOutcome::Refused, None, now),
+            AdmitVerdict::NotListed => self.leave(ReceiverOutcome::NotListed, None, now),
         }
     }
 

@@ -13,7 +13,6 @@
 use super::blocks::Blocks;
 use super::session::Session;
 use crate::limits::{MAX_PROVISIONAL_SESSIONS, SENDER_SILENCE};
-use crate::protocol::trust::TrustDecision;
 use crate::time::Time;
 use crate::units::SessionId;
 use crate::wire::Holdings;
@@ -33,7 +32,6 @@ const JOIN_PATIENCE: Duration = Duration::from_millis(400);
 #[derive(Debug)]
 pub(super) struct ProvisionalSession {
     pub session: Session,
-    pub decision: TrustDecision,
     /// What the device holds of the object, once it has been looked up.
     pub holding: Option<Holdings>,
     /// The symbols that have arrived during its turns.
@@ -50,10 +48,9 @@ pub(super) struct ProvisionalSession {
 }
 
 impl ProvisionalSession {
-    pub fn new(session: Session, decision: TrustDecision, holding: Option<Holdings>, now: Time) -> Self {
+    pub fn new(session: Session, holding: Option<Holdings>, now: Time) -> Self {
         Self {
             session,
-            decision,
             holding,
             blocks: None,
             invitations: 0,

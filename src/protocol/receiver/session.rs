@@ -16,7 +16,7 @@ use crate::wire::{
     self, Admit, Announce, Arrivals, Capabilities, DecodeError, Head, Message, MessageKind, OriginProof,
     PacketNumber, Phase, Retry, Versions,
 };
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// A number this far beyond a vouched one that arrived later was never sent: reordering does not reach so far.
@@ -48,6 +48,9 @@ pub(super) struct Session {
     pub home_heard: Time,
     /// When a datagram sealed for this device last came from there.
     pub home_spoke: Option<Time>,
+    /// The address that JOINs were sent to, and whether they went to several addresses.
+    joined: Option<IpAddr>,
+    scattered: bool,
     /// Another address from which announcements came.
     pub elsewhere: Option<SocketAddr>,
     pub task: TaskId,
@@ -95,6 +98,8 @@ impl Session {
             sender: from,
             home_heard: now,
             home_spoke: None,
+            joined: None,
+            scattered: false,
             elsewhere: None,
             task: announce.task,
             layout,
@@ -275,6 +280,18 @@ impl Session {
         if let Some(elsewhere) = &mut self.elsewhere {
             std::mem::swap(elsewhere, &mut self.sender);
         }
+    }
+
+    /// Notes that a JOIN is sent to the sender.
+    pub fn note_join(&mut self) {
+        let to = self.sender.ip();
+        self.scattered |= self.joined.replace(to).is_some_and(|before| before != to);
+    }
+
+    /// Whether the sender that admitted the device is at its address: it has read a JOIN, and all of them went there.
+    /// The source address of an answer proves nothing, since anybody can forge it.
+    pub fn is_proven(&self) -> bool {
+        !self.scattered && self.joined == Some(self.sender.ip())
     }
 
     /// Notes the sender's position, from an authentic poll or announcement.

@@ -64,7 +64,10 @@ impl Leaving {
     /// Whether the part file may be useful to a later run.
     const fn keeps(&self) -> bool {
         match &self.outcome {
-            ReceiverOutcome::SenderSilent | ReceiverOutcome::Refused | ReceiverOutcome::Interrupted => true,
+            ReceiverOutcome::SenderSilent
+            | ReceiverOutcome::Refused
+            | ReceiverOutcome::NotListed
+            | ReceiverOutcome::Interrupted => true,
             ReceiverOutcome::SenderAborted(code, _) => {
                 !matches!(code, AbortCode::Source | AbortCode::Mismatch)
             }

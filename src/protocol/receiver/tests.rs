@@ -23,6 +23,8 @@ struct Bench {
     now: Time,
     sent: Vec<Vec<u8>>,
     jobs: Vec<ReceiverJob>,
+    /// What the user was told.
+    told: Vec<ReceiverEvent>,
     outcome: Option<ReceiverOutcome>,
     layout: Layout,
     gsize: u32,
@@ -43,7 +45,19 @@ impl Bench {
         let (now, sent, jobs) = (Time::ZERO, vec![], vec![]);
         let sender = FakeSender::new(COUNTER);
         let root = Some(crate::crypto::digest::root(&[]));
-        Self { receiver, now, sent, jobs, outcome: None, layout, gsize: 1, sender, name: "f", root }
+        Self {
+            receiver,
+            now,
+            sent,
+            jobs,
+            told: vec![],
+            outcome: None,
+            layout,
+            gsize: 1,
+            sender,
+            name: "f",
+            root,
+        }
     }
 
     /// One that has joined a session, and been admitted or not.
@@ -67,6 +81,11 @@ impl Bench {
     /// What it holds has been looked up, and then it joins the session that is announced.
     fn ask(&mut self, holding: Holdings) {
         self.probed(holding);
+        self.ask_again();
+    }
+
+    /// It joins the session that is announced, for the first time or once more.
+    fn ask_again(&mut self) {
         let sent = self.sent.len();
         while self.sent.len() == sent {
             self.announce();
@@ -92,6 +111,7 @@ impl Bench {
                 Output::Transmit(Transmit { payload: Payload::Message(bytes), .. }) => self.sent.push(bytes),
                 Output::Job(job) => self.jobs.push(job),
                 Output::Event(ReceiverEvent::Finished(outcome)) => self.outcome = Some(outcome),
+                Output::Event(event) => self.told.push(event),
                 _ => {}
             }
         }

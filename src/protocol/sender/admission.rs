@@ -17,16 +17,18 @@ use crate::protocol::packet_protection::{DeviceKeys, SenderSide};
 use crate::protocol::rate_limit::RateLimit;
 use crate::task::{Assignment, State};
 use crate::time::Time;
-use crate::units::{AgreementKey, ChannelId, DeviceId, DeviceIndex, TaskId};
+use crate::units::{AgreementKey, ChannelId, DeviceId, DeviceIndex, DeviceKey, TaskId};
 use crate::wire::{self, Admit, AdmitVerdict, Capabilities, Head, Holdings, Join, Message, Phase, Retry};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// A join whose answer waits for the store.
 #[derive(Debug)]
 pub(super) struct PendingJoin {
-    join: Join,
-    address: SocketAddr,
+    /// Its proof, if it has one, holds.
+    pub join: Join,
+    pub address: SocketAddr,
     keys: DeviceKeys,
     /// Counter of the join.
     number: u64,
@@ -38,6 +40,10 @@ impl PendingJoin {
     /// Whether it came from this address.
     pub fn is_from(&self, ip: IpAddr) -> bool {
         self.address.ip() == ip
+    }
+    /// The key that the device has proved to have.
+    pub fn key(&self) -> Option<DeviceKey> {
+        self.join.proof.map(|proof| proof.key)
     }
 }
 
@@ -98,19 +104,24 @@ impl Sender {
                 return false;
             }
         };
-        let (device, number) = (join.device, head.header.packet_number.counter());
+        if !self.proof_is_sound(&clear.agreement, &join) {
+            return false;
+        }
+        let number = head.header.packet_number.counter();
         let announced = self.announced();
         let missing = announced.required.without(join.supported);
         let version = join.versions.common(announced.versions).filter(|_| missing.is_empty());
         let capabilities = announced.required.or(announced.optional).and(join.supported);
         let chosen = (version.unwrap_or(0), capabilities);
-        let pending = PendingJoin { join, address: from, keys, number, chosen };
+        let mut pending = PendingJoin { join, address: from, keys, number, chosen };
         if version.is_none() {
             self.turn_away(&pending, AdmitVerdict::Unsupported, now);
             return true;
         }
-        self.pending_joins.insert(clear.agreement, pending);
-        self.records.look_up(device);
+        if self.identify(&mut pending, now) {
+            self.records.look_up(pending.join.device);
+            self.pending_joins.insert(clear.agreement, pending);
+        }
         true
     }
 
@@ -149,7 +160,7 @@ impl Sender {
     }
 
     /// Answers a join that gets no place.
-    fn turn_away(&mut self, pending: &PendingJoin, verdict: AdmitVerdict, now: Time) {
+    pub(super) fn turn_away(&mut self, pending: &PendingJoin, verdict: AdmitVerdict, now: Time) {
         if !self.may_answer_stranger(pending.address, now) {
             return;
         }
@@ -182,7 +193,11 @@ impl Sender {
     ) {
         let mut id = pending.join.device;
         let mut label = pending.join.label.clone();
+        let key = pending.key();
         let by_ticket = pending.join.ticket.and_then(|ticket| self.devices.of_ticket(&ticket));
+        // A listed device has its own row and no other.
+        let by_ticket = by_ticket
+            .filter(|index| self.list().is_none() || self.devices.get(*index).assignment.device == id);
         let index = match by_ticket.or_else(|| self.devices.index_of(id)) {
             None if known.as_ref().is_some_and(Assignment::is_complete) => {
                 return self.turn_away(&pending, AdmitVerdict::AlreadyComplete, now);
@@ -200,6 +215,9 @@ impl Sender {
                         label: label.clone(),
                         addresses: [first.address, pending.address],
                     });
+                    if self.list().is_some() {
+                        return self.turn_away(&pending, AdmitVerdict::NotListed, now);
+                    }
                     (id, label) = duplicate_of(id, &label, &agreement);
                     None
                 }
@@ -215,6 +233,7 @@ impl Sender {
         let place = self.place(pending.address.ip());
         let link = Link {
             agreement,
+            key,
             ticket: self.side.ticket(&agreement),
             keys: pending.keys,
             window: ReplayWindow::default(),
@@ -228,11 +247,18 @@ impl Sender {
                 index
             }
             None => {
+                self.records.absent.remove(id);
                 let known = known.filter(|known| known.device == id);
                 self.strangers.took_row(place);
                 self.devices.insert(newcomer(self.config.task.id, id, known, link, pending.address, now))
             }
         };
+        // What a duplicate shows is no news of the device whose identifier it has.
+        let own = self.devices.get(index).assignment.device == pending.join.device;
+        let key = key.filter(|_| own);
+        if own {
+            self.compare_key(id, &label, key);
+        }
         let device = self.devices.get_mut(index);
         if device.assignment.device == id {
             // A duplicate keeps the label that tells it from the first.
@@ -250,6 +276,7 @@ impl Sender {
                 device: device.assignment.device,
                 label: device.assignment.label.clone(),
                 address: device.address,
+                key,
                 late: self.phase != Phase::Gathering,
             };
             self.event(event);
@@ -260,8 +287,8 @@ impl Sender {
     }
 
     /// A run without a ticket, and not the known one, wants to be the device at `index`. A device that was started again has
-    /// fallen silent in its former run, and is where it was; a machine with a cloned identifier is elsewhere, or
-    /// the first one goes on speaking.
+    /// fallen silent in its former run, and is where it was or shows the same key; a machine with a cloned identifier is
+    /// elsewhere, shows another key, or the first one goes on speaking.
     fn claim(
         &mut self,
         index: DeviceIndex,
@@ -270,8 +297,16 @@ impl Sender {
         now: Time,
     ) -> Claim {
         let gsize = self.devices.gsize();
+        // A listed device has no other row: what its former run has said last may still be under way.
+        let grace = if self.list().is_some() { KEEPALIVE_INTERVAL * 2 } else { Duration::ZERO };
         let device = self.devices.get_mut(index);
-        if device.address.ip() != pending.address.ip() {
+        let (former, key) = (device.link.key, pending.key());
+        // One with another key is another one, as long as the first is there. One with the same key may have moved,
+        // unless there is nothing left to do for it: then it is a clone.
+        let other = former.is_some() && former != key && !device.is_final();
+        let moved = device.address.ip() != pending.address.ip();
+        let same = former.is_some() && former == key && !device.assignment.is_complete();
+        if other || moved && !same {
             return Claim::DuplicateId;
         }
         let silence = KEEPALIVE_INTERVAL.max(report_interval(gsize)) * 2;
@@ -280,7 +315,7 @@ impl Sender {
         }
         match device.duplicate {
             Some((run, since)) if run == agreement => {
-                if device.last_heard > since {
+                if device.last_heard > since + grace {
                     device.duplicate = None;
                     Claim::DuplicateId
                 } else {

@@ -8,7 +8,8 @@ use crate::limits::{SYMBOL_HEADER_LEN, TAG_RESERVE};
 use crate::pacing::{RateMode, udp_overhead};
 use crate::protocol::packet_protection::SenderSide;
 use crate::task::Task;
-use crate::units::{Counter, Rate, SessionId, Suite};
+use crate::units::{Counter, DeviceId, DeviceKey, Rate, SessionId, Suite};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -26,8 +27,11 @@ pub struct SenderConfig {
     pub group_key: Option<Secret>,
     /// The AEAD of all seals.
     pub suite: Suite,
-    /// The task. With its option `expected`, the stream starts as soon as that many devices are ready.
+    /// The task. With its option `expected`, the stream starts as soon as that many devices are ready; with `devices`,
+    /// as soon as those of the list are.
     pub task: Task,
+    /// The keys that devices had in earlier sessions.
+    pub known_devices: BTreeMap<DeviceId, DeviceKey>,
     /// The object's manifest, if it fits in the announcement; at most [`crate::limits::MAX_MANIFEST`] bytes.
     pub manifest: Vec<u8>,
     /// The object's division into blocks and symbols.
@@ -64,6 +68,7 @@ impl SenderConfig {
     ) -> Self {
         Self {
             counter,
+            known_devices: BTreeMap::new(),
             manifest: Vec::new(),
             signing_key,
             agreement,

@@ -11,7 +11,7 @@ use crate::protocol::rate_limit::RateLimit;
 use crate::protocol::statistics::{Activity, Cause, DeviceRow, TransferStatistics};
 use crate::task::{Assignment, State, Summary};
 use crate::time::Time;
-use crate::units::{AgreementKey, ChannelId, DeviceId, DeviceIndex, Ticket};
+use crate::units::{AgreementKey, ChannelId, DeviceId, DeviceIndex, DeviceKey, Ticket};
 use crate::wire::{Capabilities, Progress};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,6 +22,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Link {
     pub agreement: AgreementKey,
+    /// The key that the device has proved to have.
+    pub key: Option<DeviceKey>,
     /// The ticket that identifies this device if it joins again.
     pub ticket: Ticket,
     pub keys: DeviceKeys,

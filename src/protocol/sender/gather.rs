@@ -69,7 +69,7 @@ impl Sender {
         let counts = self.devices.counts();
         let ready = counts.open + counts.complete;
         let over = now >= self.gather.until;
-        let enough = match (self.config.task.options.expected, self.gather.last_join) {
+        let enough = match (self.config.task.options.expected(), self.gather.last_join) {
             (Some(n), _) => ready + counts.failed >= n as usize,
             (None, Some(last)) => ready > 0 && now >= last + self.config.settle,
             (None, None) => false,

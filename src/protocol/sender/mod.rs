@@ -8,8 +8,8 @@
 //! ```
 //!
 //! - `config`: its configuration. `policy`: the repair policy. `view`: what it tells the user.
-//! - `announce`: announcements. `gather`: invitations, the start. `admission`: joins. `strangers`: what one address
-//!   may ask for.
+//! - `announce`: announcements. `gather`: invitations, the start. `admission`: joins. `identity`: who a device
+//!   is. `strangers`: what one address may ask for.
 //! - `devices`: the state of each device. `service`: who serves a device. `records`: the store.
 //! - `stream`: source symbols, hashes ahead of them, and the next datagram at the paced rate. `delta`: sending only
 //!   what is missing.
@@ -28,6 +28,7 @@ mod devices;
 mod feedback;
 mod gather;
 mod headway;
+mod identity;
 mod inquiries;
 mod liveness;
 mod pace;
@@ -56,6 +57,7 @@ use super::{Control, Machine, Output, Payload, Sessions, Transmit};
 use crate::crypto::origin::Origin;
 use crate::limits::MAX_DEVICES;
 use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, RateController, TokenBucket, udp_overhead};
+use crate::task::Task;
 use crate::time::Time;
 use crate::units::{AgreementKey, Arrival, ChannelId, DeviceIndex, Digest, Esi, Rate, SessionId};
 use crate::wire::{AbortCode, Header, Message, OriginProof, PacketNumber, Phase};
@@ -64,6 +66,7 @@ use announce::AnnounceTimer;
 use channel::Channel;
 use devices::Devices;
 use gather::Gather;
+use identity::Identities;
 use inquiries::Inquiries;
 use liveness::Liveness;
 use pace::Pace;
@@ -135,6 +138,7 @@ pub struct Sender {
     unicast_share: TokenBucket,
     inquiries: Inquiries,
     records: Records,
+    identities: Identities,
     /// Symbols that workers are encoding, or that are encoded and wait to be sent.
     encoded_symbols: u32,
     announces: AnnounceTimer,
@@ -150,7 +154,7 @@ impl Sender {
     /// # Panics
     /// If the layout has more blocks than [`crate::limits::MAX_BLOCKS`]. `session` checks this before.
     #[must_use]
-    pub fn new(config: SenderConfig, now: Time) -> Self {
+    pub fn new(mut config: SenderConfig, now: Time) -> Self {
         assert!(config.layout.block_count() <= crate::limits::MAX_BLOCKS);
         let blocks = (0..config.layout.block_count())
             .map(|b| BlockInfo {
@@ -161,6 +165,8 @@ impl Sender {
             })
             .collect();
         let datagram = config.datagram_on_wire();
+        let Task { id, options, .. } = &config.task;
+        let listed = options.devices.as_ref().map_or(Vec::new(), |devices| devices.assignments(*id));
         let pace = Pace::new(RateController::new(config.rate), datagram, now);
         let share = rate::unicast_share(pace.rate());
         let mut sender = Self {
@@ -189,7 +195,8 @@ impl Sender {
             epoch: Epoch::default(),
             unicast_share: TokenBucket::new(share, datagram, now),
             inquiries: Inquiries::new(now),
-            records: Records::default(),
+            records: Records::expecting(listed),
+            identities: Identities::new(std::mem::take(&mut config.known_devices)),
             encoded_symbols: 0,
             announces: AnnounceTimer::new(now),
             liveness: Liveness::new(now),

@@ -11,11 +11,12 @@ use super::service::Service;
 use crate::limits::{MAX_STORE_BATCH, STORE_PATIENCE};
 use crate::protocol::event::{SenderEvent, SenderOutcome};
 use crate::protocol::job::SenderJob;
-use crate::task::Assignment;
+use crate::protocol::statistics::DeviceRow;
+use crate::task::{Assignment, Summary};
 use crate::time::Time;
 use crate::units::{DeviceId, DeviceIndex};
 use crate::wire::{AbortCode, Acknowledge, Message, Phase};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Pause after a failure: the first, and the longest.
@@ -81,16 +82,50 @@ impl Line {
     }
 }
 
+/// The store's rows of listed devices that have not joined.
+#[derive(Debug, Default)]
+pub(super) struct Absent {
+    rows: BTreeMap<DeviceId, Assignment>,
+    summary: Summary,
+}
+
+impl Absent {
+    /// Their number in each state.
+    pub const fn summary(&self) -> Summary {
+        self.summary
+    }
+    /// The rows.
+    pub fn rows(&self) -> impl Iterator<Item = &Assignment> {
+        self.rows.values()
+    }
+    fn insert(&mut self, assignment: Assignment) {
+        self.remove(assignment.device);
+        *self.summary.count(assignment.state()) += 1;
+        self.rows.insert(assignment.device, assignment);
+    }
+    /// Removes a device that has joined.
+    pub fn remove(&mut self, device: DeviceId) {
+        if let Some(former) = self.rows.remove(&device) {
+            *self.summary.count(former.state()) -= 1;
+        }
+    }
+}
+
 /// The requests of a session to its store.
 #[derive(Debug, Default)]
 pub(super) struct Records {
+    /// Devices of the list that have not come.
+    pub absent: Absent,
+    /// Those that the store does not have yet.
+    listed: BTreeSet<DeviceId>,
     /// Devices to be looked up.
     wanted: BTreeSet<DeviceId>,
     looking_up: Vec<DeviceId>,
     look_ups: Line,
     /// Devices whose current assignment the store does not have.
     changed: BTreeSet<DeviceIndex>,
-    recording: Vec<(DeviceIndex, Assignment)>,
+    /// What it is being told; without an index, of a listed device that had not come.
+    recording: Vec<(Option<DeviceIndex>, Assignment)>,
     records: Line,
     /// Whether the user was told that the store fails.
     told: bool,
@@ -98,6 +133,15 @@ pub(super) struct Records {
 }
 
 impl Records {
+    /// The records of a session for these devices.
+    pub fn expecting(assignments: Vec<Assignment>) -> Self {
+        let mut records = Self::default();
+        for assignment in assignments {
+            records.listed.insert(assignment.device);
+            records.absent.insert(assignment);
+        }
+        records
+    }
     /// Requests a look-up of a device that wants to join.
     pub fn look_up(&mut self, device: DeviceId) {
         self.wanted.insert(device);
@@ -106,9 +150,12 @@ impl Records {
     pub fn changed(&mut self, index: DeviceIndex) {
         self.changed.insert(index);
     }
+    fn has_changes(&self) -> bool {
+        !(self.changed.is_empty() && self.listed.is_empty())
+    }
     /// Whether the store has every change.
     pub fn is_idle(&self) -> bool {
-        self.changed.is_empty() && self.recording.is_empty()
+        !self.has_changes() && self.recording.is_empty()
     }
     /// Whether devices wait for the store's answer.
     pub fn is_looking_up(&self) -> bool {
@@ -128,7 +175,7 @@ impl Records {
             return Time::NEVER;
         }
         let look_ups = self.look_ups.next_timeout(!self.wanted.is_empty());
-        look_ups.min(self.records.next_timeout(!self.changed.is_empty()))
+        look_ups.min(self.records.next_timeout(self.has_changes()))
     }
     /// Moves the deadlines by time in which the process was stopped.
     pub fn put_off(&mut self, away: Duration) {
@@ -150,14 +197,22 @@ impl Records {
     }
 
     fn next_record(&mut self, devices: &Devices, now: Time) -> Option<SenderJob> {
-        if self.given_up.is_some() || self.changed.is_empty() || !self.records.may_ask(now) {
+        if self.given_up.is_some() || !self.has_changes() || !self.records.may_ask(now) {
             return None;
         }
         self.records.asked = Some(now);
         while self.recording.len() < MAX_STORE_BATCH
+            && let Some(device) = self.listed.pop_first()
+        {
+            // One that has come meanwhile is recorded as it is.
+            self.recording.extend(self.absent.rows.get(&device).map(|absent| (None, absent.clone())));
+        }
+        // A device comes once in a request: the others wait for the next one.
+        while self.recording.iter().all(|(index, _)| index.is_some())
+            && self.recording.len() < MAX_STORE_BATCH
             && let Some(index) = self.changed.pop_first()
         {
-            self.recording.push((index, devices.get(index).assignment.clone()));
+            self.recording.push((Some(index), devices.get(index).assignment.clone()));
         }
         Some(SenderJob::Record(self.recording.iter().map(|(_, assignment)| assignment.clone()).collect()))
     }
@@ -168,7 +223,12 @@ impl Records {
             self.wanted.extend(self.looking_up.drain(..));
             self.look_ups.failed(why, now);
         } else {
-            self.changed.extend(self.recording.drain(..).map(|(index, _)| index));
+            for (index, assignment) in self.recording.drain(..) {
+                match index {
+                    Some(index) => drop(self.changed.insert(index)),
+                    None => drop(self.listed.insert(assignment.device)),
+                }
+            }
             self.records.failed(why, now);
         }
     }
@@ -268,6 +328,10 @@ impl Sender {
         self.records.look_ups.retry_at(now);
         self.store_answered();
         for ((index, sent), kept) in std::mem::take(&mut self.records.recording).into_iter().zip(kept) {
+            let Some(index) = index else {
+                self.absent_recorded(kept);
+                continue;
+            };
             if kept != sent {
                 self.overruled(index, &kept, now);
             }
@@ -277,6 +341,14 @@ impl Sender {
         }
         self.end_if_done(now);
         self.finish_closing(now);
+    }
+
+    /// The store has recorded a listed device that has not joined.
+    fn absent_recorded(&mut self, kept: Assignment) {
+        if self.records.absent.rows.contains_key(&kept.device) {
+            self.records.absent.insert(kept.clone());
+            self.event(SenderEvent::Device(DeviceRow::of_absent(kept)));
+        }
     }
 
     /// Adopts the store's newer row, which another session wrote: the device is complete, or has further
@@ -311,7 +383,12 @@ impl Sender {
     #[must_use]
     pub fn recorded_assignments(&self) -> Vec<Assignment> {
         let recorded = self.devices.iter().filter_map(|(_, device)| device.recorded.clone());
-        let mut recorded: Vec<Assignment> = recorded.collect();
+        let Records { absent, listed, recording, .. } = &self.records;
+        let is_recorded = |row: &&Assignment| {
+            !listed.contains(&row.device) && recording.iter().all(|(_, sent)| sent.device != row.device)
+        };
+        let absent = absent.rows().filter(is_recorded).cloned();
+        let mut recorded: Vec<Assignment> = recorded.chain(absent).collect();
         recorded.sort_by_key(|assignment| assignment.device);
         recorded
     }

@@ -1,6 +1,7 @@
 //! The sender driven by hand: what single devices can make it do.
 
 mod admission;
+mod identity;
 mod later;
 mod scale;
 mod store;
@@ -46,6 +47,8 @@ struct Bench {
     asked: Vec<SenderJob>,
     /// And of those answered late, for how many devices each was.
     answered: Vec<usize>,
+    /// What else the user was told.
+    told: Vec<SenderEvent>,
     /// What was said of the store: true for failures.
     store_told: Vec<bool>,
     /// Jobs are kept here instead of being done.
@@ -59,6 +62,11 @@ struct Bench {
 impl Bench {
     /// An object of so many blocks of 16 symbols.
     fn new(blocks: u64, change: impl FnOnce(&mut SenderConfig)) -> Self {
+        Self::with_store(StoreIs::Sound, blocks, change)
+    }
+
+    /// The same with a store that may be failing from the start.
+    fn with_store(store_is: StoreIs, blocks: u64, change: impl FnOnce(&mut SenderConfig)) -> Self {
         let mut config = SenderConfig::new(
             Task::copy(TASK, "f"),
             Layout::new(blocks << 10, 10, 64).unwrap(),
@@ -77,10 +85,11 @@ impl Bench {
             sent,
             outcome: None,
             store: MemoryStore::new(),
-            store_is: StoreIs::Sound,
+            store_is,
             outputs: 0,
             asked: vec![],
             answered: vec![],
+            told: vec![],
             store_told: vec![],
             held: None,
             runs,
@@ -116,12 +125,16 @@ impl Bench {
                     self.store_told.push(false);
                     continue;
                 }
+                Some(Output::Event(event)) => {
+                    self.told.push(event);
+                    continue;
+                }
                 Some(Output::Job(job)) if job.is_for_store() && self.store_is == StoreIs::Silent => {
                     self.asked.push(job);
                     continue;
                 }
                 Some(Output::Job(job)) => self.done(job),
-                Some(_) => continue,
+                Some(Output::Listen(_)) => continue,
             };
             self.sender.handle_job_done(self.now, done);
         }

@@ -32,8 +32,9 @@ impl Sender {
             unknown_kinds: self.counters.unknown_kinds,
             not_understood: self.counters.not_understood,
             suspects: self.inquiries.count,
-            expected: self.config.task.options.expected,
-            devices: self.devices.counts().recorded,
+            expected: self.config.task.options.expected(),
+            devices: self.devices.counts().recorded + self.records.absent.summary(),
+            missing: self.records.absent.summary().open(),
         }
     }
 
@@ -41,7 +42,8 @@ impl Sender {
     #[must_use]
     pub fn snapshot(&self, now: Time) -> SenderSnapshot {
         let devices = self.devices.iter().map(|(index, _)| self.row(index, now));
-        SenderSnapshot { overview: self.overview(), devices: devices.collect() }
+        let absent = self.records.absent.rows().cloned().map(DeviceRow::of_absent);
+        SenderSnapshot { overview: self.overview(), devices: devices.chain(absent).collect() }
     }
 
     fn row(&self, index: DeviceIndex, now: Time) -> DeviceRow {

@@ -3,15 +3,15 @@
 use super::actors::Means;
 use super::{Attack, group_key};
 use crate::protocol::packet_protection::find;
-use crate::sim::actors::device_id;
+use crate::sim::actors::{device_id, device_key, device_label};
 use crate::sim::fakes::{FakeDevice, any_join};
 use crate::sim::network::{NodeId, address};
 use crate::sim::sham;
 use crate::time::Time;
-use crate::units::{BlockIndex, ChannelId, DeviceId, Digest, SessionId};
+use crate::units::{BlockIndex, ChannelId, DeviceId, DeviceKey, Digest, SessionId};
 use crate::wire::{
-    self, Abort, AbortCode, Announce, Arrivals, Capabilities, Complete, Deficit, Holdings, Join, Message,
-    MessageKind, Nak, PacketNumber, PageRange, Progress, Versions,
+    self, Abort, AbortCode, Announce, Arrivals, Capabilities, Complete, Deficit, DeviceProof, Holdings, Join,
+    Message, MessageKind, Nak, PacketNumber, PageRange, Progress, Versions,
 };
 use std::time::Duration;
 
@@ -86,9 +86,14 @@ impl Insider {
         let id = match means.attack {
             Attack::DuplicateId(victim) => device_id(victim),
             Attack::Crowd => DeviceId([(self.run % CROWD) as u8 + 1; 16]),
+            Attack::Sybil if means.rng.bool() => device_id(self.run % 8),
+            Attack::Sybil => DeviceId([means.rng.u8(..); 16]),
             _ => DeviceId([0xee - self.node as u8; 16]),
         };
-        let label = "\u{1b}[2J\u{202e}hostile ".repeat(3);
+        let label = match means.attack {
+            Attack::Sybil => device_label(self.run % 8),
+            _ => "\u{1b}[2J\u{202e}hostile ".repeat(3),
+        };
         if let Some(device) = &mut self.device {
             let holdings = if means.rng.bool() { Holdings::Some } else { Holdings::Nothing };
             // A crowd is of all versions.
@@ -97,13 +102,32 @@ impl Insider {
                 _ => Versions::OURS,
             };
             let supported = Capabilities(means.rng.u32(..));
-            let bytes = device.join(Join { label, versions, supported, ..any_join(id, holdings) });
+            // A key that nobody has listed, or one that is listed, with a proof of another one.
+            let proof = (means.attack == Attack::Sybil).then(|| match means.rng.u8(..3) {
+                0 => None,
+                1 => Some(device.proof(&device_key(1_000 + self.run), id)),
+                _ => {
+                    let key = DeviceKey::of(&device_key(self.run % 8));
+                    Some(DeviceProof { key, ..device.proof(&device_key(1_000 + self.run), id) })
+                }
+            });
+            let proof = proof.flatten();
+            let bytes = device.join(Join { label, versions, supported, proof, ..any_join(id, holdings) });
             means.send(None, address(0), bytes);
         }
     }
 
     pub fn act(&mut self, means: &mut Means, now: Time) {
         let Some(device) = &self.device else { return };
+        if means.attack == Attack::Sybil && device.admit.is_some() {
+            // Whether it has a place or not: another one.
+            if device.channel() != ChannelId::GROUP {
+                self.send(means);
+            }
+            self.begin(means);
+            self.join(means);
+            return;
+        }
         if device.channel() == ChannelId::GROUP {
             if self.joined.is_none_or(|at| now >= at + PATIENCE) {
                 self.joined = Some(now);
@@ -163,7 +187,9 @@ impl Insider {
                 })
             }
             Attack::WrongReceipt => Message::Complete(Complete::named(Digest([5; 32]), 0, 0)),
-            Attack::FalseReceipt | Attack::Crowd => Message::Complete(Complete::named(root, u64::MAX, 0)),
+            Attack::FalseReceipt | Attack::Crowd | Attack::Sybil => {
+                Message::Complete(Complete::named(root, u64::MAX, 0))
+            }
             Attack::Leaver => {
                 Message::Abort(Abort { code: AbortCode::Disk, reason: "\r\n\u{7}\u{9b}2J ".repeat(20) })
             }

@@ -76,6 +76,8 @@ pub enum Attack {
     Reruns,
     /// A device with many identifiers.
     Crowd,
+    /// A host that invents devices, under the names of the listed ones too, with keys and without.
+    Sybil,
     /// A device with the identifier of the device with this number.
     DuplicateId(u32),
     /// A device that joins and then falls silent.
@@ -134,6 +136,7 @@ impl Attack {
             Self::FalseReceipt => "hostile device: receipt without the file",
             Self::Reruns => "hostile device: another run",
             Self::Crowd => "hostile device: another identifier",
+            Self::Sybil => "hostile device: invented",
             Self::DuplicateId(_) => "hostile device: duplicate identifier",
             Self::Silent => "hostile device: silence",
             Self::Leaver => "hostile device: leaves again",
@@ -150,6 +153,7 @@ impl Attack {
                 | Self::FalseReceipt
                 | Self::Reruns
                 | Self::Crowd
+                | Self::Sybil
                 | Self::DuplicateId(_)
                 | Self::Silent
                 | Self::Leaver
@@ -217,6 +221,25 @@ impl Draw {
         if scenario.hostile.iter().any(|plan| plan.attack == Attack::Past) {
             // A device tries one session after the other, and may come to the true one when that has begun.
             scenario.linger = scenario.linger + scenario.wait + Duration::from_secs(30);
+        }
+        scenario
+    }
+
+    /// Gives some of the senders a list of their devices, and invents devices in some of these runs.
+    pub(in crate::sim) fn listing(mut self, mut scenario: Scenario) -> Scenario {
+        scenario.listed = self.chance(20);
+        if scenario.listed {
+            scenario.expected = Some(scenario.devices.len() as u32);
+            if self.chance(60) {
+                let start = Time::ZERO + self.between(0, 500);
+                let end = start + self.between(2_000, 20_000);
+                let mut attachment = Attachment::default();
+                attachment.up.delay = Duration::from_micros(20);
+                attachment.down.delay = Duration::from_micros(100);
+                let every = self.between(10, 200);
+                let sybil = HostilePlan { attack: Attack::Sybil, start, end, every, burst: 1, attachment };
+                scenario.hostile.push(sybil);
+            }
         }
         scenario
     }

@@ -4,7 +4,7 @@
 use super::super::actors::{SimActor, TASK, device_id};
 use super::super::network::address;
 use super::super::world::World;
-use super::{SENDER, Transfer};
+use super::{Device, SENDER, Transfer};
 use crate::cli::report;
 use crate::engine::jobs::final_snapshot;
 use crate::protocol::event::{SenderOutcome, SenderSnapshot};
@@ -65,7 +65,7 @@ impl Transfer<'_, '_> {
         let complete = reported.iter().filter(|row| row["status"] == "complete").count();
         for (row, reported) in rows.iter().zip(reported) {
             assert_eq!(reported["device"], row.assignment.device.to_string(), "{about}");
-            assert_eq!(reported["status"], row.assignment.state().word(), "{about}");
+            assert_eq!(reported["status"], row.word(), "{about}");
             let reason = match row.assignment.state() {
                 State::Failed(reason) => Value::from(reason.as_str()),
                 _ => Value::Null,
@@ -73,7 +73,7 @@ impl Transfer<'_, '_> {
             assert_eq!(reported["reason"], reason, "{about}");
             let line = |line: &&str| {
                 let address = row.transfer.address.map_or(String::new(), |address| address.to_string());
-                line.contains(&address) && line.contains(row.assignment.state().word())
+                line.contains(&address) && line.contains(row.word())
             };
             assert!(rows.len() > 50 || table.lines().any(|l| line(&l)), "{about}\n{table}");
         }
@@ -90,6 +90,12 @@ impl Transfer<'_, '_> {
             SenderOutcome::SourceFailed(_) | SenderOutcome::StoreFailed(_) | SenderOutcome::Internal(_) => 1,
         };
         assert_eq!(exit.code(), code, "{about}");
+        if self.scenario.listed {
+            // Nobody can be added to the list, and nobody on it be spoken for.
+            assert!(rows.len() <= self.devices.len(), "{about}");
+            let has = |device: &Device| self.checker.has_object(&device.disk);
+            assert!(code != 0 || self.devices.iter().all(has), "{about}");
+        }
         let error = report::of_sender(outcome, rows, expected);
         assert_eq!(error.is_none(), code == 0, "{about}: {error:?}");
         if let (SenderOutcome::StoreFailed(why), Some(error)) = (outcome, error) {
@@ -98,7 +104,7 @@ impl Transfer<'_, '_> {
         if *outcome == SenderOutcome::Ended {
             // An end as planned leaves nothing that the store does not have.
             assert!(rows.iter().all(|row| row.transfer.activity.is_none()), "{about}");
-            let open = |row: &DeviceRow| !row.assignment.state().is_final();
+            let open = |row: &DeviceRow| !row.assignment.state().is_final() && !row.is_missing();
             assert!(!rows.iter().any(open), "{about}");
         }
     }

@@ -1,15 +1,19 @@
 //! Hostile actors in a transfer: their creation, and the checks of the harm that they must not do.
 
-use super::super::actors::SimActor;
+use super::super::actors::{SimActor, device_key, index_of};
 use super::super::checks::Ledger;
 use super::super::hostile::{Air, Attack, Hostile};
 use super::super::network::{NodeId, address};
 use super::super::scenario::Scenario;
 use super::Transfer;
 use crate::limits::MAX_PENDING_JOINS;
+use crate::protocol::event::SenderEvent;
 use crate::protocol::packet_protection::SenderSide;
+use crate::protocol::sender::Sender;
 use crate::sim::sham;
-use crate::units::{Counter, Digest, Suite};
+use crate::time::Time;
+use crate::units::{Counter, DeviceKey, Digest, Suite};
+use crate::wire::Phase;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -53,9 +57,33 @@ impl Transfer<'_, '_> {
     pub(super) fn check_table_sizes(&self, (devices, joins): (usize, usize)) {
         let insiders = self.scenario.hostile.iter().filter(|plan| plan.attack.is_insider()).count();
         // Duplicates of restarted devices have rows of their own.
-        let most = if insiders == 0 { self.devices.len() } else { self.devices.len() * 4 + insiders * 20 };
+        let most = if insiders == 0 || self.scenario.listed {
+            self.devices.len()
+        } else {
+            self.devices.len() * 4 + insiders * 20
+        };
         assert!(devices <= most, "I6: {devices} devices, and {} are there", self.devices.len());
         assert!(joins <= MAX_PENDING_JOINS, "I6: {joins} joins wait");
+    }
+
+    /// With a list, nobody else has a row, and the stream starts with all of them, or when the time to wait is over.
+    pub(super) fn check_listed(&self, now: Time, sender: &Sender, event: &SenderEvent) {
+        if !self.scenario.listed {
+            return;
+        }
+        match event {
+            SenderEvent::Joined { device, key, .. } => {
+                let index = index_of(*device);
+                assert_eq!(*key, Some(DeviceKey::of(&device_key(index))), "device {index} is another one");
+            }
+            SenderEvent::Phase(Phase::Streaming) if self.scenario.sender.start_now.is_none() => {
+                let missing = sender.overview().missing;
+                let again = self.scenario.sender.crash.and_then(|(_, back)| back).filter(|back| *back <= now);
+                let waited = now.since(again.unwrap_or(Time::ZERO)) >= self.scenario.wait;
+                assert!(missing == 0 || waited, "started without {missing} at {now:?}");
+            }
+            _ => {}
+        }
     }
 
     /// Checks that a duplicate identifier is reported only in runs that have one.

@@ -113,13 +113,19 @@ impl SenderView for SenderBars {
                     }
                 }
             }
-            SenderEvent::Joined { device, label, address, late } => {
+            SenderEvent::Joined { device, label, address, late, .. } => {
                 let late = if *late { " late" } else { "" };
                 self.screen
                     .note(&format!("{} joined{late} from {address}", text::device_name(label, *device)));
             }
             SenderEvent::DuplicateId { device, label, addresses } => {
                 self.screen.warn(&duplicate_id(*device, label, addresses));
+            }
+            SenderEvent::DeviceKeyChanged { device, label, key, before } => {
+                self.screen.warn(&trust::device_key_changed(*device, label, key.as_ref(), before));
+            }
+            SenderEvent::NotListed { label, address, key, named } => {
+                self.screen.warn(&trust::not_listed(label, address.ip(), key.as_ref(), *named));
             }
             SenderEvent::StoreFails(why) => self.screen.warn(&store_fails(why)),
             SenderEvent::StoreAnswers => self.screen.say(STORE_ANSWERS),

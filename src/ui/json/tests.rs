@@ -2,7 +2,7 @@ use super::*;
 use crate::protocol::statistics::Activity;
 use crate::task::State;
 use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};
-use crate::units::{Digest, SenderKey, SessionId, TaskId};
+use crate::units::{DeviceKey, Digest, SenderKey, SessionId, TaskId};
 use crate::wire::Phase;
 use serde_json::Value;
 
@@ -59,6 +59,7 @@ fn a_senders_events() {
         device: device.assignment.device,
         label: device.assignment.label.clone(),
         address: device.transfer.address.unwrap(),
+        key: Some(DeviceKey([7; 32])),
         late: true,
     };
     view.event(at(4), &joined, &s.overview);

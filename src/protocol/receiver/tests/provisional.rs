@@ -1,7 +1,10 @@
 //! Provisional sessions change nothing, and end nothing but themselves.
 
 use super::*;
+use crate::crypto::device::Claim;
 use crate::limits::{MAX_PROVISIONAL_SESSIONS, SENDER_SILENCE};
+use crate::protocol::trust::Strangers;
+use crate::sim::sham::SHAM;
 use crate::wire::{Abort, AdmitVerdict, MessageKind, Retry};
 
 impl Bench {
@@ -237,7 +240,12 @@ fn only_what_is_sealed_to_this_run_admits_it() {
     let agreement = bench.receiver.provisional.current().unwrap().session.side.agreement();
     let retry = Retry { agreement, cookie: crate::units::Cookie([1; 16]) };
     bench.hear(&retry.into());
-    let turned_away = [AdmitVerdict::AlreadyComplete, AdmitVerdict::Full, AdmitVerdict::Unsupported];
+    let turned_away = [
+        AdmitVerdict::AlreadyComplete,
+        AdmitVerdict::Full,
+        AdmitVerdict::Unsupported,
+        AdmitVerdict::NotListed,
+    ];
     for admit in turned_away.map(Admit::turned_away).into_iter().chain([any_admit(ChannelId(1))]) {
         // Signed, but to all.
         bench.hear(&Message::Admit(admit.clone()));
@@ -245,4 +253,96 @@ fn only_what_is_sealed_to_this_run_admits_it() {
         bench.take(SENDER, bytes);
     }
     assert!(bench.receiver.session.is_none() && bench.outcome.is_none() && bench.jobs.is_empty());
+}
+
+/// Who is trusted, as the user is told, and the sender's address of then.
+fn trusted(bench: &Bench) -> Option<(TrustDecision, SocketAddr)> {
+    bench.told.iter().rev().find_map(|event| match event {
+        ReceiverEvent::SenderTrusted { decision, address, .. } => Some((*decision, *address)),
+        _ => None,
+    })
+}
+
+/// One for whom somebody watches.
+fn watched() -> Bench {
+    let mut bench = Bench::new(small_blocks(8));
+    bench.receiver.config.trust.strangers = Strangers::Pin;
+    bench
+}
+
+#[test]
+fn an_announce_alone_makes_nobody_known() {
+    let mut bench = watched();
+    bench.announce();
+    bench.ask(Holdings::Nothing);
+    bench.pass(Duration::from_secs(5));
+    assert_eq!(trusted(&bench), None, "the address has not answered");
+    bench.ask_again();
+    bench.hear_alone(&Message::Admit(ADMITTED));
+    assert_eq!(trusted(&bench), Some((TrustDecision::FirstUse, SENDER)));
+}
+
+/// A host announces a session of its own in the sender's name, lures the second join to itself, and answers in the
+/// sender's name again.
+#[test]
+fn an_address_that_has_not_answered_itself_is_not_remembered() {
+    let lure: SocketAddr = "10.0.0.66:7418".parse().unwrap();
+    let mut bench = watched();
+    bench.announce();
+    bench.ask(Holdings::Nothing);
+    let announce = bench.announce_now();
+    let bytes = bench.sender.to_all(ChannelId::GROUP, &announce.into(), |_| ());
+    bench.take(lure, bytes);
+    bench.ask_again();
+    assert_eq!(bench.receiver.provisional.current().map(|p| p.session.sender), Some(lure));
+    bench.hear_alone(&Message::Admit(ADMITTED));
+    let (decision, address) = trusted(&bench).expect("the session is taken part in");
+    assert_eq!((decision, address), (TrustDecision::Unverified, SENDER), "it must not be remembered");
+}
+
+/// The same where the address is known to be another sender's.
+#[test]
+fn a_session_that_moves_to_the_address_of_a_known_sender_is_none() {
+    let lure: SocketAddr = "10.0.0.66:7418".parse().unwrap();
+    for known in [None, Some(FakeSender::new(COUNTER).key())] {
+        let mut bench = watched();
+        bench.receiver.config.trust.known.insert(SENDER.ip(), SenderKey([9; 32]));
+        bench.receiver.config.trust.known.extend(known.map(|key| (lure.ip(), key)));
+        let announce = bench.announce_now();
+        let bytes = bench.sender.to_all(ChannelId::GROUP, &announce.into(), |_| ());
+        bench.take(lure, bytes);
+        bench.probed(Holdings::Nothing);
+        bench.ask_again();
+        // The answer comes in the known sender's name.
+        bench.hear_alone(&Message::Admit(ADMITTED));
+        assert_eq!((trusted(&bench), bench.receiver.session.is_some()), (None, false));
+        let refused = bench.told.iter().any(|event| matches!(event, ReceiverEvent::SenderRefused { .. }));
+        assert!(refused && bench.outcome.is_none());
+    }
+}
+
+#[test]
+fn a_device_that_is_not_listed_is_told_so() {
+    let mut bench = Bench::asking(small_blocks(8), Holdings::Nothing);
+    bench.hear_alone(&Message::Admit(Admit::turned_away(AdmitVerdict::NotListed)));
+    bench.done(ReceiverDone::Discarded);
+    assert_eq!(bench.outcome, Some(ReceiverOutcome::NotListed));
+}
+
+#[test]
+fn a_join_shows_the_key_of_its_device_for_this_session_alone() {
+    let mut bench = Bench::new(small_blocks(8));
+    let key = sham::signing_key(77);
+    bench.receiver.config.device_key = Some(key.clone());
+    bench.announce();
+    bench.ask(Holdings::Nothing);
+    let (_, plain) = bench.sent.iter().rev().find_map(|bytes| bench.sender.hear(OWN, bytes)).expect("a join");
+    let Ok((_, Message::Join(join))) = wire::decode_plain(&plain) else { panic!("no join") };
+    let proof = join.proof.expect("a proof");
+    assert_eq!(proof.key, DeviceKey::of(&key));
+    let session = &bench.receiver.provisional.current().unwrap().session;
+    let (sender, agreement) = (session.side.sender(), session.side.agreement());
+    let claim = Claim { session: session.id, sender: &sender, agreement: &agreement, device: &DEVICE };
+    assert!(claim.verify(SHAM, &proof.key, &proof.signature));
+    assert!(!Claim { session: SessionId(1), ..claim }.verify(SHAM, &proof.key, &proof.signature));
 }

@@ -1,4 +1,4 @@
-//! `sender.key`: the key of this machine as a sender.
+//! `sender.key` and `device.key`: the keys of this machine, as a sender and as a device. Each is made on first use.
 
 use super::{Keyring, KeyringError, at, random_secret, read_private};
 use crate::crypto::derive::Secret;
@@ -9,8 +9,24 @@ use zeroize::Zeroizing;
 
 /// Largest file, in bytes.
 const MOST: usize = 4096;
-/// First line of the file, for people who open it.
-const COMMENT: &str = "# The secret half of this machine's key as a sender of mcp. Show it to nobody.\n";
+
+/// A role of this machine in which it has a key.
+#[derive(Clone, Copy, Debug)]
+struct Role {
+    /// The role, for people who open the file.
+    what: &'static str,
+    /// What follows when the key is lost.
+    lost: &'static str,
+}
+
+const SENDER: Role = Role {
+    what: "sender",
+    lost: "devices that know this sender refuse the new one until they are told ('mcp key forget')",
+};
+const DEVICE: Role = Role {
+    what: "device",
+    lost: "senders that list this device with its key refuse the new one until they are told ('mcp key device')",
+};
 
 impl Keyring {
     /// The secret half of this machine's key as a sender, made on first use. Adds warnings for the user to
@@ -19,7 +35,22 @@ impl Keyring {
     /// # Errors
     /// If the file system or the system's randomness fails.
     pub fn sender(&self, warnings: &mut Vec<String>) -> Result<Secret, KeyringError> {
-        let path = self.dir.join("sender.key");
+        self.own_key(SENDER, "sender.key", warnings)
+    }
+
+    /// The secret half of this machine's key as a device, made on first use. Receivers that run side by side without
+    /// a chosen name are devices of their own: `slot` counts them from 1. Adds warnings for the user to `warnings`.
+    ///
+    /// # Errors
+    /// If the file system or the system's randomness fails.
+    pub fn device(&self, slot: u32, warnings: &mut Vec<String>) -> Result<Secret, KeyringError> {
+        let name = if slot == 1 { "device.key".to_owned() } else { format!("device.key.{slot}") };
+        self.own_key(DEVICE, &name, warnings)
+    }
+
+    fn own_key(&self, role: Role, name: &str, warnings: &mut Vec<String>) -> Result<Secret, KeyringError> {
+        let Role { what, lost } = role;
+        let path = self.dir.join(name);
         // Without the lock, since the directory may be read-only.
         if let Found::Seed(seed) = read(&path, warnings)? {
             return Ok(seed);
@@ -32,16 +63,17 @@ impl Keyring {
                 let aside = at("set aside", &path, set_aside(&path))?;
                 let aside = aside.display();
                 warnings.push(format!(
-                    "this sender's key was damaged and is now {aside}; made a new one, which devices that \
-                     know this sender refuse until they are told ('mcp key forget')"
+                    "this {what}'s key was damaged and is now {aside}; made a new one, and {lost}"
                 ));
             }
             Found::Nothing => {}
         }
         let seed = random_secret()?;
         let line = seed_line(&seed);
-        let mut text = Zeroizing::new(String::with_capacity(COMMENT.len() + line.len() + 1));
-        text.push_str(COMMENT);
+        let comment =
+            format!("# The secret half of this machine's key as a {what} of mcp. Show it to nobody.\n");
+        let mut text = Zeroizing::new(String::with_capacity(comment.len() + line.len() + 1));
+        text.push_str(&comment);
         text.push_str(&line);
         text.push('\n');
         at("write", &path, write_private(&path, text.as_bytes()))?;
