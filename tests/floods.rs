@@ -332,6 +332,13 @@ fn how_much_longer_it_takes() {
             compare(&tmp, &source, name, rate, sealed, ("junk", junk));
         }
     }
+}
+
+#[test]
+#[ignore = "measures: pairs of transfers without and with a flood"]
+fn how_much_longer_it_takes_beside_one_join_said_again_and_again() {
+    let tmp = TempDir::new();
+    let source = tmp.file("image.bin", 96 * MIB, 4);
     for rate in ["20M", "auto", "400M"] {
         compare(&tmp, &source, "in the clear", rate, false, ("the same join", joins));
     }

@@ -323,7 +323,6 @@ impl SendSession {
             None => (SigningKey::new(&Secret::new(*random_bytes()?)), Counter(1)),
         };
         let agreement = *random_bytes()?;
-        let session = SenderConfig::session(&signing_key, agreement, counter);
         let mut id = TaskId::default();
         getrandom::fill(&mut id.0).map_err(StartError::no_randomness)?;
         let desk = Desk::new().map_err(StartError::cannot_wait)?;
@@ -342,7 +341,7 @@ impl SendSession {
         })?;
         let info = SendInfo {
             task: id,
-            session,
+            session: SenderConfig::session(&signing_key, agreement, counter),
             name: source.name().to_owned(),
             size: source.size(),
             data: route.destination.addr,
@@ -361,9 +360,8 @@ impl SendSession {
         config.manifest = manifest_of(&*source, source.name());
         (config.wait, config.settle) = (self.wait, self.settle);
         (config.linger, config.max_time) = (self.linger, self.max_time);
-        config.group_key = self.group_key.map(|key| key.secret().clone());
-        config.suite = fastest();
-
+        let group_key = self.group_key.map(|key| key.secret().clone());
+        (config.group_key, config.suite) = (group_key, fastest());
         let (rate, asked) = match route.rate {
             RateMode::Fixed(rate) => (text::rate(rate.0), Some(rate)),
             RateMode::Auto(most) => (format!("found while sending, up to {}", text::rate(most.0)), None),
@@ -373,7 +371,6 @@ impl SendSession {
         let start = desk.host.start();
         let budget = self.budget.or_else(|| EgressBudget::of(&route.interface, asked));
         let egress = budget.map(|budget| budget.share(start));
-
         let hashes = Hashes::of(self.state_dir, &source, layout);
         let known = hashes.as_ref().and_then(Hashes::load);
         let from_cache = known.is_some();
@@ -390,7 +387,7 @@ impl SendSession {
         }
         let store = self.store;
         let workers = workers(desk.host.wake(), &source, layout, (id, &store))?;
-        let stream = Stream { session, layout, source, seal: machine.symbol_seal() };
+        let stream = Stream { session: info.session, layout, source, seal: machine.symbol_seal() };
         let part = SenderPart { egress: egress.clone(), root: None, outcome: None };
         let running = desk.run(
             format!("send {}", info.name),
