@@ -116,9 +116,10 @@ fn incomplete(rows: &[DeviceRow], expected: Option<u32>) -> Error {
 /// The first few devices that did not complete, with their reasons. With `-q` there is no table.
 fn named(rows: &[DeviceRow]) -> String {
     const MOST: usize = 5;
-    let mut open = rows.iter().filter(|row| !row.assignment.is_complete());
-    let mut names: Vec<String> = open.by_ref().take(MOST).map(name_and_reason).collect();
-    if open.next().is_some() {
+    let mut open: Vec<&DeviceRow> = rows.iter().filter(|row| !row.assignment.is_complete()).collect();
+    open.sort_by_key(|row| &row.assignment.label);
+    let mut names: Vec<String> = open.iter().take(MOST).map(|row| name_and_reason(row)).collect();
+    if open.len() > MOST {
         names.push("...".to_owned());
     }
     names.join(", ")
