@@ -77,10 +77,15 @@ impl Actor for Hostile {
         let Self { means, role, plan, next } = self;
         let mut datagrams = Vec::new();
         // Receiving from memory never fails.
-        let _ = crate::net::Net::receive(&mut means.net, &mut |_, bytes| datagrams.push(bytes.to_vec()));
+        let _ = crate::net::Net::receive(&mut means.net, &mut |how, bytes| {
+            datagrams.push((how.from, bytes.to_vec()))
+        });
         let received = datagrams.len();
-        if let Role::Insider(insider) = role {
-            datagrams.iter().for_each(|bytes| insider.hear(means, bytes));
+        for (from, bytes) in &datagrams {
+            match role {
+                Role::Outsider(outsider) => outsider.hear(means, *from, bytes),
+                Role::Insider(insider) => insider.hear(means, bytes),
+            }
         }
         if now >= *next {
             *next = now + plan.every;

@@ -5,7 +5,7 @@ use super::{Attack, Heard, group_key, nobody, other_key};
 use crate::crypto::derive::Secret;
 use crate::limits::{HEADER_LEN, MAX_DATAGRAM, SIGNATURE_RESERVE, TAG_RESERVE};
 use crate::sim::actors::{DATA, NAME, RENDEZVOUS, random_bytes};
-use crate::sim::fakes::{FakeDevice, FakeSender, any_join, any_report, moved_to_group};
+use crate::sim::fakes::{FakeDevice, FakeSender, any_admit, any_join, any_report, moved_to_group};
 use crate::sim::network::address;
 use crate::sim::sham;
 use crate::units::{AgreementKey, BlockIndex, ChannelId, Cookie, DeviceId, Digest, Esi, SessionId};
@@ -14,6 +14,7 @@ use crate::wire::{
     Invitation, Join, Message, MessageKind, Nak, Object, PacketNumber, Poll, Progress, Protection, Retry,
     Symbol, encode_plain, peek,
 };
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -23,8 +24,8 @@ pub(super) struct Outsider {
     seed: u64,
     /// Its group key, which belongs to another group, if there are groups.
     group: Option<Secret>,
-    /// Itself in the sender's place, in the session that it last heard.
-    sender: Option<(Option<SessionId>, FakeSender)>,
+    /// Itself in the sender's place, in sessions that it has heard; and in its own.
+    senders: BTreeMap<Option<SessionId>, FakeSender>,
     made: u64,
     /// Announces that it has relayed.
     passed: [Option<Rc<[u8]>>; 2],
@@ -42,7 +43,7 @@ impl Outsider {
         Self {
             seed,
             group: grouped.then(other_key),
-            sender: None,
+            senders: BTreeMap::new(),
             made: 0,
             passed: [None, None],
             past: Vec::new(),
@@ -73,20 +74,17 @@ impl Outsider {
 
     /// As a sender of this session, or of its own.
     fn sender(&mut self, session: Option<SessionId>) -> &mut FakeSender {
-        if self.sender.as_ref().is_none_or(|(id, _)| *id != session) {
-            let signing_key = sham::signing_key(self.seed | 1 << 63);
-            let random = random_bytes(self.seed);
-            let group = self.group.as_ref();
-            let mut sender = FakeSender::of(self.seed, signing_key, random, group);
+        let (seed, group) = (self.seed, self.group.as_ref());
+        self.senders.entry(session).or_insert_with(|| {
+            let signing_key = sham::signing_key(seed | 1 << 63);
+            let mut sender = FakeSender::of(seed, signing_key, random_bytes(seed), group);
             if let Some(session) = session {
                 sender = sender.posing(session, group);
             }
             // Ahead of whatever the true one has said.
             sender.leap(ChannelId::GROUP, 1 << 20);
-            self.sender = Some((session, sender));
-        }
-        let (_, sender) = self.sender.get_or_insert_with(|| unreachable!());
-        sender
+            sender
+        })
     }
 
     fn relay(&mut self, means: &mut Means) {
@@ -160,7 +158,8 @@ impl Outsider {
         // The session's own identifier, or another one.
         let id = means.rng.bool().then_some(session);
         let honest = (means.air.borrow().announce.as_deref()).and_then(FakeSender::found);
-        let size = means.rng.u64(..100_000);
+        // What its own session is does not change.
+        let size = if id.is_some() { means.rng.u64(..100_000) } else { self.seed % 100_000 };
         let sender = self.sender(id);
         let plain = sender.any_announce();
         let announce = Announce {
@@ -168,6 +167,7 @@ impl Outsider {
             position: BlockIndex(u32::MAX - 1),
             gsize: u32::MAX,
             name: "../object.img".into(),
+            origin: None,
             ..honest.map_or(plain, |found| found.announce)
         };
         let announce = sender.announce(announce);
@@ -175,6 +175,16 @@ impl Outsider {
         let spoofed = means.rng.bool().then(|| address(SENDER));
         let to = if means.rng.bool() { DATA } else { RENDEZVOUS };
         means.send(spoofed, to, bytes);
+    }
+
+    /// A device that takes its own session for one to be trusted is admitted.
+    pub fn hear(&mut self, means: &mut Means, from: SocketAddr, bytes: &[u8]) {
+        if let (Attack::Announces, Some(sender)) = (means.attack, self.senders.get_mut(&None))
+            && sender.hear(from, bytes).is_some()
+            && let Some(admit) = sender.to_one(ChannelId(1), &Message::Admit(any_admit(ChannelId(1))), |_| ())
+        {
+            means.send(None, from, admit);
+        }
     }
 
     /// A datagram of a session that is over. It was the sender's, with its keys and under its name, of another
