@@ -1,4 +1,4 @@
-//! A device's key: as text that people carry, and the claim that a device signs with it when it joins a session.
+//! A device's key: its text form, its fingerprint, and the claim that a device signs when it joins a session.
 
 use super::key_text::{LineError, LineKind, groups};
 use super::primitives::Primitives;
@@ -29,17 +29,17 @@ impl DeviceKey {
         KIND.write("", &self.0).to_string()
     }
 
-    /// Parses such a line; ignores white space around it.
+    /// Parses a line from [`DeviceKey::line`]. Ignores surrounding white space.
     ///
     /// # Errors
-    /// If the line is not a device's key, is cut short or is mistyped.
+    /// If the line is not a device's key, or is truncated or mistyped.
     pub fn from_line(line: &str) -> Result<Self, LineError> {
         KIND.read("", KIND.body(line)?).map(|key| Self(*key))
     }
 }
 
-/// What a device claims when it joins: that it is this device, in this run, towards this sender, in this session.
-/// A signature of it is worth nothing anywhere else.
+/// The claim that a device signs when it joins: its identifier, its run, the sender and the session. The signature
+/// is not valid for any other device, run, sender or session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim<'a> {
     /// The session.
@@ -58,13 +58,13 @@ impl Claim<'_> {
         with(&[&self.session.0.to_be_bytes(), &self.sender.0, &self.agreement.0, &self.device.0])
     }
 
-    /// Signs it as the device with this key.
+    /// Signs the claim with the device's secret key.
     #[must_use]
     pub fn sign(&self, key: &SigningKey) -> [u8; SIGNATURE_LEN] {
         self.signed(|parts| key.sign(Purpose::Device, parts))
     }
 
-    /// Whether the device with this key has signed it. Takes some 40 us.
+    /// Whether the signature of the claim is valid under the device's key. Takes some 40 us.
     #[must_use]
     pub fn verify(
         &self,
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(line, "mcp-device1-a4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4ds6q2ooa");
         assert_eq!(key.fingerprint(), "lrxl-lxbf-lohc-ixsb");
         assert_eq!(DeviceKey::from_line(&format!(" {line}\r\n")), Ok(key));
-        // A key of a sender is none of a device, and the other way round.
+        // A sender's key is not accepted as a device's key, nor the reverse.
         assert!(DeviceKey::from_line(&SenderKey(key.0).line()).is_err());
         assert!(SenderKey::from_line(&line).is_err());
         assert!(DeviceKey::from_line(&line.replace("device1", "sender1")).is_err());
@@ -115,7 +115,7 @@ mod tests {
         }
         let another = SigningKey::new(&Secret::new([6; 32]));
         assert!(!claim.verify(REAL, &DeviceKey::of(&another), &signature));
-        // The same bytes signed as a datagram are no claim.
+        // A signature of the same bytes as a datagram is not valid for the claim.
         let parts: [&[u8]; 4] = [&9_u64.to_be_bytes(), &sender.0, &agreement.0, &device.0];
         assert!(!claim.verify(REAL, &own, &key.sign(Purpose::Datagram, &parts)));
     }

@@ -1,5 +1,5 @@
-//! Signatures and agreements as a port: `protocol` is given what does them. The program has one, [`REAL`];
-//! simulations, where thousands of devices verify and agree on one thread, bring a cheaper one.
+//! Signatures and key agreement behind a trait, so that `protocol` does not choose the implementation. The program
+//! uses [`REAL`]. Simulations verify and agree for thousands of devices on one thread and use a cheaper one.
 
 use super::agree;
 use super::derive::Secret;
@@ -7,18 +7,18 @@ use super::sign::{Purpose, SIGNATURE_LEN, digest, verify_digest};
 use crate::units::{AgreementKey, SenderKey};
 use std::fmt;
 
-/// What checks signatures and agrees on secrets. Whoever signs brings the same ([`super::sign::Signer`]).
+/// Checks signatures and agrees on secrets. Signatures come from the matching [`super::sign::Signer`].
 pub trait Primitives: fmt::Debug + Send + Sync {
-    /// Whether `signature` is of this digest by the sender with this key. Call [`Self::verify`].
+    /// Whether `signature` is valid for this digest under this sender's key. Callers use [`Self::verify`].
     fn verify_digest(&self, key: &SenderKey, digest: &[u8; 32], signature: &[u8; SIGNATURE_LEN]) -> bool;
 
     /// The public half of an agreement.
     fn agreement_key(&self, secret: &Secret) -> AgreementKey;
 
-    /// The secret shared with `peer`. `None` for a key that would give the same secret to everybody.
+    /// The secret shared with `peer`. `None` for a key that gives every peer the same secret (low order).
     fn shared(&self, secret: &Secret, peer: &AgreementKey) -> Option<Secret>;
 
-    /// Whether `signature` is of these `parts`, for this purpose, by the sender with this key.
+    /// Whether `signature` is valid for these `parts` and this purpose under this sender's key.
     fn verify(
         &self,
         key: &SenderKey,

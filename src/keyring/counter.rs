@@ -1,9 +1,9 @@
-//! The session counter of this machine's sender. It rises from session to session.
+//! The session counter of this machine's sender. It increases from session to session.
 //!
-//! The counter is kept in the state directory and written before it is used. It is never below the clock, so it
-//! rises even if the directory is lost, restored from a backup or missing. If the clock stands in 1970, the
-//! file alone makes it rise. No device refuses a session because of its counter (decision 15), so an error here
-//! costs only a warning.
+//! The counter is stored in the state directory, and written before it is used. It is never below the clock, so it
+//! increases even if the directory is lost, restored from a backup or missing. If the clock stands in 1970, the
+//! file alone makes it increase. No device refuses a session because of its counter (decision 15), so an error
+//! here causes only a warning.
 
 use super::{Keyring, KeyringError, at, read_private};
 use crate::storage::write_private;
@@ -24,7 +24,7 @@ fn clock() -> u64 {
 fn parse(bytes: &[u8]) -> Option<u64> {
     let (heading, number) = std::str::from_utf8(bytes).ok()?.trim_end().split_once('\n')?;
     let number = number.parse().ok().filter(|_| heading == HEADING)?;
-    // A counter has exactly one text.
+    // Only one text is valid for each counter.
     (bytes == text(number).as_bytes()).then_some(number)
 }
 
@@ -33,10 +33,10 @@ fn text(number: u64) -> String {
 }
 
 impl Keyring {
-    /// The counter of the session that begins now.
+    /// Increases the counter and returns it, for a session that begins now.
     ///
     /// # Errors
-    /// If the file system refuses. Then use [`unrecorded_session_counter`].
+    /// If the file system fails. Then use [`unrecorded_session_counter`].
     pub fn next_session_counter(&self, warnings: &mut Vec<String>) -> Result<u64, KeyringError> {
         let _lock = self.lock()?;
         let path = self.dir.join("session-counter");
@@ -72,7 +72,7 @@ mod tests {
         let mut next = || ring.next_session_counter(&mut warnings).unwrap();
         let (first, second) = (next(), next());
         assert!(first < second && first > 1_700_000_000_000);
-        // The clock was far ahead once.
+        // The clock was once far ahead.
         let path = dir.path().join("state/session-counter");
         fs::write(&path, text(u64::MAX - 1)).unwrap();
         assert_eq!((next(), next()), (u64::MAX, u64::MAX));
@@ -94,7 +94,7 @@ mod tests {
             assert!(next >= unrecorded_session_counter() - 10_000, "{damaged:?}");
             assert!(warnings.iter().any(|w| w.contains("written anew")), "{damaged:?}: {warnings:?}");
         }
-        // It cannot be kept.
+        // The counter cannot be stored.
         let ring = Keyring::new(dir.path().join("session-counter"));
         assert!(ring.next_session_counter(&mut Vec::new()).is_err());
     }

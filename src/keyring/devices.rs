@@ -1,4 +1,4 @@
-//! `known-devices`: the keys that devices showed to this machine as a sender, by the devices' identifiers.
+//! `known-devices`: the keys that devices have proved to this machine's sender, by device identifier.
 
 use super::seen::Seen;
 use super::{Keyring, KeyringError};
@@ -37,7 +37,7 @@ impl Seen for KnownDevice {
 }
 
 impl Keyring {
-    /// The known devices, those seen last at the end. A damaged file is set aside, with a warning.
+    /// The known devices, most recently seen last. A damaged file is set aside, with a warning.
     ///
     /// # Errors
     /// If the file system fails.
@@ -45,9 +45,9 @@ impl Keyring {
         self.read_seen(warnings)
     }
 
-    /// Keeps the keys of these devices, each once, in the place of those that they had before. If there are too many
-    /// devices then, those that were seen longest ago are forgotten: a key that is not remembered costs a warning
-    /// that is not given, and nothing else.
+    /// Stores the keys of these devices, one for each, and replaces their earlier keys. If there are too many
+    /// devices, those seen longest ago are dropped. If such a device changes its key, the user gets no warning;
+    /// nothing else depends on it.
     ///
     /// # Errors
     /// If the file system fails.

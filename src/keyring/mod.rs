@@ -9,7 +9,7 @@
 //!  known-devices     devices seen before: identifier, key, label             devices.rs, seen.rs
 //!  keyring.lock
 //! ```
-//! A damaged key of its own or list is set aside as `.bad`, and a new one is made. A damaged group
+//! A damaged `sender.key`, `device.key` or list is set aside as `.bad`, and a new one is made. A damaged group
 //! key is an error: without the key, transfers would run in the clear.
 //!
 //! A secret that others can read is used, with a warning, and its mode is restricted. Refusing it would not
@@ -52,7 +52,7 @@ pub enum KeyringError {
         /// The system's error.
         source: io::Error,
     },
-    /// The state directory belongs to somebody else.
+    /// The state directory belongs to another user.
     #[error(
         "the state directory {} belongs to user {owner}, not to this user; give it back with 'chown', or set \
          MCP_STATE_DIR to another",
@@ -61,7 +61,7 @@ pub enum KeyringError {
     Owner {
         /// The directory.
         path: PathBuf,
-        /// The number of the user whose it is.
+        /// The number of its owner.
         owner: u32,
     },
     /// Other users can write to the state directory.
@@ -126,8 +126,8 @@ impl Keyring {
         Self { dir }
     }
 
-    /// Checks that the state directory is for this user alone, before anything in it is believed. Why nothing can be
-    /// read from it, if that is so; a directory that does not exist yet is sound.
+    /// Checks that only this user controls the state directory. Call before reading anything from it. Returns the
+    /// reason if the directory cannot be read. A directory that does not exist yet is valid.
     ///
     /// # Errors
     /// If it belongs to another user, or others can write to it.
@@ -150,7 +150,7 @@ impl Keyring {
         Ok(None)
     }
 
-    /// The names of the group keys, sorted. Ignores files whose name is no key's.
+    /// The names of the group keys, sorted. Ignores files without a valid key name.
     ///
     /// # Errors
     /// If the directory cannot be read. A missing directory has no keys and is no error.
@@ -159,7 +159,7 @@ impl Keyring {
         let refused = |source| KeyringError::File { doing: "read", path: dir.clone(), source };
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
-            // Something else with the directory's name holds no keys either.
+            // A file in the directory's place means that there are no keys either.
             Err(e) if is_absent(&e) => return Ok(Vec::new()),
             Err(e) => return Err(refused(e)),
         };

@@ -1,4 +1,4 @@
-//! `sender.key` and `device.key`: the keys of this machine, as a sender and as a device. Each is made on first use.
+//! `sender.key` and `device.key`: this machine's own keys, as a sender and as a device. Each is made on first use.
 
 use super::{Keyring, KeyringError, at, random_secret, read_private};
 use crate::crypto::derive::Secret;
@@ -15,7 +15,7 @@ const MOST: usize = 4096;
 struct Role {
     /// The role, for people who open the file.
     what: &'static str,
-    /// What follows when the key is lost.
+    /// The consequence of losing the key, for the warning.
     lost: &'static str,
 }
 
@@ -38,8 +38,8 @@ impl Keyring {
         self.own_key(SENDER, "sender.key", warnings)
     }
 
-    /// The secret half of this machine's key as a device, made on first use. Receivers that run side by side without
-    /// a chosen name are devices of their own: `slot` counts them from 1. Adds warnings for the user to `warnings`.
+    /// The secret half of this machine's key as a device, made on first use. Receivers without a chosen name that run
+    /// at the same time are separate devices: `slot` numbers them from 1. Adds warnings for the user to `warnings`.
     ///
     /// # Errors
     /// If the file system or the system's randomness fails.
@@ -51,7 +51,7 @@ impl Keyring {
     fn own_key(&self, role: Role, name: &str, warnings: &mut Vec<String>) -> Result<Secret, KeyringError> {
         let Role { what, lost } = role;
         let path = self.dir.join(name);
-        // Without the lock, since the directory may be read-only.
+        // Reads without the lock, because the directory may be read-only.
         if let Found::Seed(seed) = read(&path, warnings)? {
             return Ok(seed);
         }

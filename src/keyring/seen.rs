@@ -1,4 +1,4 @@
-//! Lists of keys that were seen before, each with whose it is: text files with a check.
+//! Lists of keys seen before, each with its owner: text files that end with a check.
 //!
 //! ```text
 //! mcp-known-senders 1
@@ -14,10 +14,10 @@ use std::fmt::Write;
 use std::fs::File;
 use std::io::Read;
 
-/// Longest line: whose key it is (39 bytes of an address), the key, a label, two separators and a line break.
+/// Longest line: the key's owner (39 bytes for an address), the key, a label, two separators and a line break.
 const MAX_LINE: usize = 45 + 70 + MAX_LABEL + 3;
 
-/// An entry of a list, which is one file of the state directory.
+/// An entry of a list. Each list is one file of the state directory.
 pub(super) trait Seen: Sized {
     /// Name of the file.
     const FILE: &'static str;
@@ -27,14 +27,14 @@ pub(super) trait Seen: Sized {
     const CONTEXT: &'static str;
     /// Most entries.
     const MOST: usize;
-    /// What the user is told when the list is damaged: the list, and what follows.
+    /// Words of the warning about a damaged list: the list, and the consequence.
     const DAMAGED: [&'static str; 2];
 
-    /// Whose key it is, without spaces, and the key's line.
+    /// The key's owner, without spaces, and the key's line.
     fn words(&self) -> [String; 2];
     /// Text for people.
     fn label(&self) -> &str;
-    /// The entry with these words and this label; `None` if they are none.
+    /// The entry with these words and this label; `None` if they are invalid.
     fn of(words: [&str; 2], label: String) -> Option<Self>;
 }
 

@@ -1,4 +1,4 @@
-//! `known-senders`: the senders that this machine trusts since it first saw them, with their addresses.
+//! `known-senders`: the senders that this machine has trusted since first use, with their addresses.
 
 use super::seen::{self, Seen};
 use super::{Keyring, KeyringError};
@@ -45,7 +45,7 @@ impl Keyring {
         self.read_seen(warnings)
     }
 
-    /// Adds a sender to the list, unless its key or its address is there already.
+    /// Adds a sender to the list, unless the list already has its key or its address.
     ///
     /// # Errors
     /// If the list is full, or the file system fails.

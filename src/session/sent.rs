@@ -1,4 +1,4 @@
-//! What a send session tells: what it turned out to be, how it fares, and how it ended.
+//! Results of a send session: its parameters, its state while it runs, and its outcome.
 
 use super::budget::EgressView;
 use crate::net::Interface;
@@ -8,7 +8,7 @@ use crate::units::{Digest, SenderKey, SessionId, TaskId};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// What a send session turned out to be.
+/// The parameters of a send session, known once it is open.
 #[derive(Clone, Debug)]
 pub struct SendInfo {
     /// The task.
@@ -17,24 +17,24 @@ pub struct SendInfo {
     pub session: SessionId,
     /// The object's name.
     pub name: String,
-    /// Its size in bytes.
+    /// The object's size in bytes.
     pub size: u64,
-    /// Where data goes.
+    /// The destination of the data.
     pub data: SocketAddr,
-    /// By which interface.
+    /// The interface that the data leaves by.
     pub interface: Interface,
-    /// Who sends.
+    /// The sender's public key.
     pub sender: SenderKey,
     /// Name of the group key that the session is sealed with.
     pub sealed_with: Option<String>,
 }
 
-/// A send session at a glance.
+/// A snapshot of a send session.
 #[derive(Clone, Debug)]
 pub struct SendSnapshot {
-    /// What the sender says.
+    /// The state of the sender.
     pub sender: SenderSnapshot,
-    /// How it fares under the budget of its interface, if there is one.
+    /// Its share of its interface's budget, if the interface has one.
     pub egress: Option<EgressView>,
 }
 
@@ -45,14 +45,14 @@ pub struct SendOutcome {
     pub outcome: SenderOutcome,
     /// Root hash of the object, if it became known.
     pub root: Option<Digest>,
-    /// How long it ran.
+    /// The session's duration.
     pub elapsed: Duration,
-    /// The session at its end; its devices as the store has them: who has the object.
+    /// The session at its end. Its devices are as recorded in the store.
     pub snapshot: SendSnapshot,
 }
 
 impl SendOutcome {
-    /// Who has the object.
+    /// One row for each device, with its recorded assignment.
     #[must_use]
     pub fn rows(&self) -> &[DeviceRow] {
         &self.snapshot.sender.devices

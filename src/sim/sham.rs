@@ -1,6 +1,6 @@
-//! Stand-ins for signatures and agreements: thousands of simulated devices verify and agree on one thread.
-//! What they are checked against is real, but anybody can make such a signature, and whoever hears such an
-//! agreement can compute its secret. The first bytes of a key mark it as a stand-in.
+//! Cheap stand-ins for signatures and key agreement, so that thousands of simulated devices can verify and agree on
+//! one thread. The inputs are checked as in the real ones. But anybody can forge such a signature, and anybody who
+//! hears such an agreement can compute its secret. The first bytes of a key mark it as a stand-in.
 
 use crate::crypto::derive::Secret;
 use crate::crypto::primitives::Primitives;
@@ -8,7 +8,7 @@ use crate::crypto::sign::{SIGNATURE_LEN, Signer, SigningKey};
 use crate::units::{AgreementKey, SenderKey};
 use std::sync::Arc;
 
-/// What takes stand-ins, and nothing else.
+/// Accepts stand-ins only.
 pub const SHAM: &dyn Primitives = &Sham;
 
 const SENDER: &[u8; 8] = b"sham key";
@@ -56,7 +56,7 @@ impl Primitives for Sham {
         key[..8].copy_from_slice(AGREEMENT);
         AgreementKey(key)
     }
-    /// The same for both sides.
+    /// Computes the same secret on both sides.
     fn shared(&self, secret: &Secret, peer: &AgreementKey) -> Option<Secret> {
         let mut both = [self.agreement_key(secret).0, peer.0];
         both.sort_unstable();

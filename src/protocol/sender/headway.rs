@@ -1,42 +1,42 @@
-//! Whether a device comes closer to completion, in proportion to what it is sent, and for how long it is served.
+//! Progress of a device in proportion to what it is sent, and the limit on how long a device is served.
 
 use crate::limits::DEVICE_STALL;
 use crate::time::Time;
 use std::time::Duration;
 
-/// What a device gains is progress if it is at least this part of what it was sent since it last gained something,
-/// as a divisor: a path that loses more than that is none.
+/// A device makes progress if it gains at least one symbol for this many that it was sent since its last progress. A
+/// path that loses more is useless.
 const GAINED_OF_SENT: u64 = 32;
-/// After the stream, a device is served for so long, and as many times the time that the stream took.
+/// Time for which a device is served after the stream: a fixed part, and a multiple of the stream's duration.
 const SERVICE: (Duration, u32) = (Duration::from_secs(4 * 3600), 64);
 
-/// The headway of one device. Symbols are what is counted.
+/// The progress of one device, in symbols.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Headway {
-    /// When it last gained something (or was taken up).
+    /// Time of the last progress, or of the start of service.
     last_gain: Time,
-    /// The fewest symbols that it ever lacked in this run, as far as its summaries told; and when it last gained.
+    /// The smallest deficit that a summary of this run has reported; below, its value at the last progress.
     least_deficit: u64,
     deficit_then: u64,
-    /// Symbols verified when it last gained.
+    /// Symbols verified at the last progress.
     verified_then: u64,
-    /// Symbols sent to it, or to the group on its behalf, when it last gained.
+    /// Symbols sent to the device, or to the group on its behalf, up to the last progress.
     sent_then: u64,
-    /// When its service began: after the stream, or later. Other runs of the same device go on with it.
+    /// When service after the stream began. It continues across runs of the same device.
     served_since: Option<Time>,
 }
 
-/// Why a device is not served any longer.
+/// Why a device is no longer served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Halt {
-    /// It has gained nothing for too long.
+    /// The device has made no progress for too long.
     Stalled,
-    /// It was served for so long.
+    /// The device has been served for this time, the longest allowed.
     Served(Duration),
 }
 
 impl Headway {
-    /// Of a device that joins now.
+    /// The progress of a device that joins now.
     pub const fn new(now: Time) -> Self {
         Self {
             last_gain: now,
@@ -48,23 +48,23 @@ impl Headway {
         }
     }
 
-    /// It begins anew, having been sent so many symbols; how long it was served before still counts.
+    /// Restarts for a new run, after `sent` symbols. The time of service still counts.
     pub const fn begin(&mut self, sent: u64, now: Time) {
         *self = Self { served_since: self.served_since, sent_then: sent, ..Self::new(now) };
     }
 
-    /// Nothing was to be gained until now.
+    /// Restarts the time without progress: until now the device could make none.
     pub fn wait(&mut self, now: Time) {
         self.last_gain = now;
     }
 
-    /// Time that passed without us is not counted.
+    /// Excludes time in which this process was stopped.
     pub fn put_off(&mut self, away: Duration, now: Time) {
         self.last_gain = (self.last_gain + away).min(now);
         self.served_since = self.served_since.map(|since| (since + away).min(now));
     }
 
-    /// A summary says that it lacks so many symbols, of `sent` that it was sent in all.
+    /// Takes the deficit that a summary reports, after `sent` symbols in total.
     pub fn lacks(&mut self, deficit: u64, sent: u64, now: Time) {
         if deficit < self.least_deficit {
             self.least_deficit = deficit;
@@ -75,7 +75,7 @@ impl Headway {
         }
     }
 
-    /// A report says that so many symbols are verified.
+    /// Takes the number of verified symbols from a report, after `sent` symbols in total.
     pub fn verified(&mut self, symbols: u64, sent: u64, now: Time) {
         if symbols > self.verified_then && self.is_progress(symbols - self.verified_then, sent) {
             self.verified_then = symbols;
@@ -91,8 +91,8 @@ impl Headway {
         (self.last_gain, self.deficit_then, self.sent_then) = (now, self.least_deficit, sent);
     }
 
-    /// Whether it is to be given up, in a session whose stream was over at `streamed` (until then nothing need be
-    /// gained) and took so long.
+    /// Whether to give the device up, and why. The stream lasted until `streamed` and took `took`; before its end, no
+    /// progress is required.
     pub fn halts(
         &mut self,
         patience: Duration,
@@ -124,7 +124,7 @@ mod tests {
         Time::ZERO + Duration::from_secs(seconds)
     }
 
-    /// When a device is given up that is sent `sent` symbols and gains `gained` of a million each second.
+    /// The second at which a device fails that is sent `sent` symbols a second and gains `gained` of a million.
     fn halts(sent: u64, gained: u64) -> Option<u64> {
         let mut headway = Headway::new(at(0));
         (1..100_000).find(|&second| {
@@ -136,12 +136,12 @@ mod tests {
     #[test]
     fn a_gain_is_measured_by_what_was_sent() {
         assert_eq!(halts(1_000, 31), Some(62));
-        // Slow as it is, it is served, up to the cap.
+        // A slow device is served up to the cap.
         let cap = 4 * 3600 + 640;
         for (sent, gained) in [(1_000, 32), (1_000, 900), (0, 1)] {
             assert!(halts(sent, gained).is_some_and(|at| at.abs_diff(cap) <= 2), "{sent} {gained}");
         }
-        // A gain that comes late is held against all that was sent until then.
+        // A late gain is compared with everything that was sent until then.
         let mut headway = Headway::new(at(0));
         headway.verified(100, 3_201, at(50));
         assert_eq!(headway.halts(PATIENCE, (at(0), Duration::ZERO), true, at(61)), Some(Halt::Stalled));
@@ -163,7 +163,7 @@ mod tests {
             }
         }
         assert_eq!(halt, Some(Halt::Served(Duration::from_secs(4 * 3600))));
-        // While the stream goes on, nothing need be gained, and no time is counted.
+        // During the stream, no progress is required and no time counts.
         let mut headway = Headway::new(at(0));
         assert_eq!(headway.halts(PATIENCE, (at(90_000), Duration::ZERO), false, at(90_000)), None);
         assert_eq!(headway.halts(PATIENCE, (at(90_000), Duration::ZERO), true, at(90_001)), None);

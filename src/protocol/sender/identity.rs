@@ -1,4 +1,4 @@
-//! Who a device is: the key that its join shows, the list of devices, and keys seen before.
+//! Identity of devices: the key that a join proves, the list of devices, and keys from earlier sessions.
 //!
 //! ```text
 //!  join with a proof ──► the proof holds ──► on the list, by key or else by name ──► the key seen before
@@ -16,12 +16,12 @@ use crate::units::{AgreementKey, DeviceId, DeviceKey};
 use crate::wire::{AdmitVerdict, Join};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What is remembered of who devices are.
+/// What the sender remembers about the identity of devices.
 #[derive(Debug, Default)]
 pub(super) struct Identities {
-    /// Keys from earlier sessions, of devices that have not come in this one.
+    /// Keys from earlier sessions, of devices that have not joined this one.
     known: BTreeMap<DeviceId, DeviceKey>,
-    /// Devices that are on no list, as far as told.
+    /// Unlisted devices that the user was told about.
     told: BTreeSet<DeviceId>,
 }
 
@@ -36,7 +36,7 @@ impl Sender {
         self.config.task.options.devices.as_ref()
     }
 
-    /// Whether a join has a proof of its device's key that holds, or none.
+    /// Whether a join has a valid proof of its device's key, or no proof.
     pub(super) fn proof_is_sound(&self, agreement: &AgreementKey, join: &Join) -> bool {
         let Some(proof) = &join.proof else { return true };
         let sender = self.side.key();
@@ -44,8 +44,8 @@ impl Sender {
         claim.verify(self.side.primitives(), &proof.key, &proof.signature)
     }
 
-    /// Makes the join that of the listed device which it is, and says so; without a list, of whoever it is. Turns
-    /// others away.
+    /// Gives a join the identifier and name of its listed device. Returns whether the device may join. Turns away
+    /// devices that are not listed; without a list, every device may join.
     pub(super) fn identify(&mut self, pending: &mut PendingJoin, now: Time) -> bool {
         let Some(list) = self.list() else { return true };
         let (label, key) = (&pending.join.label, pending.key());
@@ -66,7 +66,7 @@ impl Sender {
         false
     }
 
-    /// Compares the key of a device that is let in with the one seen before, once in a session. An enrolled key
+    /// Compares the key of an admitted device with the key from earlier sessions, once in a session. A listed key
     /// needs no comparison.
     pub(super) fn compare_key(&mut self, device: DeviceId, label: &str, key: Option<DeviceKey>) {
         let enrolled =

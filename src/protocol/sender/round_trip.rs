@@ -1,8 +1,9 @@
-//! The group's round-trip time (GRTT of RFC 5401), as the answers to polls tell it.
+//! The group's round-trip time (GRTT of RFC 5401), estimated from answers to polls.
 //!
-//! A round waits for answers by it, so no device may raise it alone: it is a quantile over the devices, and not the
-//! maximum. What a device says counts once for each poll, not after it has answered a later one, and no more than
-//! doubles what is known of it. A device further away than most is answered all the same: its summary counts in a later round.
+//! The GRTT determines how long a round waits for answers, so no single device may raise it: it is a quantile over
+//! the devices, not the maximum. Each device gives one sample for each poll, and none for a poll older than its last
+//! answer. A sample at most doubles the device's estimate. Devices further away than the GRTT are still served: their
+//! summaries count in a later round.
 
 use crate::units::DeviceIndex;
 use std::collections::BTreeMap;
@@ -10,18 +11,18 @@ use std::time::Duration;
 
 /// Bounds of the estimate.
 const BOUNDS: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(2));
-/// What is assumed where nothing is known.
+/// Estimate before the first sample.
 const INITIAL: Duration = Duration::from_millis(50);
-/// Of so many devices, one may be further away than the estimate says: of two or more, at least one.
+/// One device in this many may be further away than the estimate. Of two or more devices, at least one may be.
 const ONE_IN: usize = 8;
-/// Devices that are remembered.
+/// Most devices with a stored estimate.
 const REMEMBERED: usize = 1024;
 
-/// What is known of a device.
+/// The estimate for one device.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     estimate: Duration,
-    /// The latest polls that it answered, of the group and of its own channel.
+    /// Rounds of the latest polls that it answered: of the group, and of its own channel.
     rounds: [u32; 2],
 }
 
@@ -32,10 +33,10 @@ pub(super) struct RoundTrips {
 }
 
 impl RoundTrips {
-    /// What the group's estimate is at the beginning.
+    /// The group's estimate at the start.
     pub const INITIAL: Duration = INITIAL;
 
-    /// A device has answered, after `sample`, the poll of this round: of the group, or of its own channel.
+    /// Takes a sample: a device answered the poll of this round, of the group or of its own channel, after `sample`.
     pub fn answered(
         &mut self,
         device: DeviceIndex,
@@ -62,13 +63,13 @@ impl RoundTrips {
         };
     }
 
-    /// What is known of a device's round-trip time.
+    /// The round-trip time of a device, if known.
     pub fn of(&self, device: DeviceIndex) -> Option<Duration> {
         self.devices.get(&device).map(|known| known.estimate)
     }
 
-    /// The group's estimate after a round, where it was `grtt` before, of `polled` devices: those that `counts` holds
-    /// for. It falls slowly.
+    /// The group's new estimate after a round. `grtt` is the old one. `polled` is the number of devices for which
+    /// `counts` is true. The estimate falls slowly.
     pub fn group(
         &mut self,
         grtt: Duration,
@@ -93,7 +94,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// So many rounds of devices with these round-trip times.
+    /// The estimate after this many rounds of devices with these round-trip times.
     fn play(times: &[Duration], rounds: u32) -> Duration {
         let (mut trips, mut grtt) = (RoundTrips::default(), INITIAL);
         for round in 1..=rounds {
@@ -113,7 +114,7 @@ mod tests {
             times.push(ms(2_000));
             assert!(play(&times, 100) < ms(10), "{count}: {:?}", play(&times, 100));
         }
-        // A tenth of the devices do not either, a fifth do.
+        // A tenth of the devices does not raise it either; a fifth does.
         let of = |far| play(&[vec![ms(5); 100 - far], vec![ms(500); far]].concat(), 100);
         assert!(of(10) < ms(10) && of(20) > ms(450), "{:?}, {:?}", of(10), of(20));
     }
@@ -134,7 +135,7 @@ mod tests {
             trips.answered(device, true, round, ms(2_000), ms(10));
         }
         assert_eq!(trips.of(device), Some(ms(10)));
-        // It has never been that far away.
+        // A single sample far above the device's estimate.
         trips.answered(device, true, 10, ms(2_000), ms(10));
         assert_eq!(trips.of(device), Some(ms(20)));
         trips.answered(device, false, 1, ms(2_000), ms(10));

@@ -1,6 +1,6 @@
-//! What addresses may have done for them before anybody vouches for them: answers to joins without a cookie, key
-//! agreements, rows of the table. All have a bound, and each *place* (addresses that a keyed hash puts together)
-//! has a part of it, so that one host takes nothing from the others. `admission` and `gather` ask here.
+//! Bounds on the work for addresses that are not validated or not trusted: answers to joins without a cookie, key
+//! agreements, rows of the table. A keyed hash maps each address to a *place*. Each place gets only a part of each
+//! bound, so one host cannot use up the share of the others. `admission` and `gather` use this.
 
 use super::Sender;
 use crate::limits::{
@@ -21,7 +21,7 @@ const ANSWER_LEN: u64 = 160;
 pub(super) struct Strangers {
     answers: Quota,
     agreements: Quota,
-    /// Rows of each place. They are never given back.
+    /// Number of rows given to each place. Rows are never given back.
     rows: Vec<u16>,
 }
 
@@ -34,14 +34,15 @@ impl Strangers {
         }
     }
 
-    /// A device of this place has been given a row.
+    /// Counts a row for a device of this place.
     pub fn took_row(&mut self, place: usize) {
         if let Some(rows) = self.rows.get_mut(place) {
             *rows = rows.saturating_add(1);
         }
     }
 
-    /// Whether a place may have one more of the rows, of which `taken` are taken: half of what is left.
+    /// Whether a place may get one more row when `taken` rows are taken. A place may have as many rows as are free,
+    /// and always [`DEVICES_OF_ONE_ADDRESS`].
     fn may_take_row(&self, place: usize, taken: usize) -> bool {
         let (own, free) = (self.rows.get(place).map_or(0, |&rows| rows.into()), MAX_DEVICES - taken);
         free > 0 && own < free.max(DEVICES_OF_ONE_ADDRESS)
@@ -49,12 +50,12 @@ impl Strangers {
 }
 
 impl Sender {
-    /// The place that an address belongs to.
+    /// The place of an address.
     pub(super) fn place(&self, ip: IpAddr) -> usize {
         usize::from(self.side.place(ip)) % STRANGER_PLACES
     }
 
-    /// Whether a stranger at an address may be answered now; counts it as answered if so.
+    /// Whether the sender may now answer an address that is not validated. If so, counts the answer.
     pub(super) fn may_answer_stranger(&mut self, to: SocketAddr, now: Time) -> bool {
         let share =
             self.pace.rate().0 * STRANGERS_SHARE_PERCENT / 100 / (8 * (ANSWER_LEN + udp_overhead(to)));
@@ -66,7 +67,7 @@ impl Sender {
         self.out.len() < MAX_QUEUED_OUTPUTS && self.strangers.answers.allow(place, most, now)
     }
 
-    /// Whether keys may be agreed with a stranger that is at an address; counts them as agreed if so.
+    /// Whether the sender may now agree on keys with a new device at an address. If so, counts the agreement.
     pub(super) fn may_agree(&mut self, with: SocketAddr, now: Time) -> bool {
         let place = self.place(with.ip());
         let waiting = self.pending_joins.len();
@@ -76,7 +77,7 @@ impl Sender {
             && self.strangers.agreements.allow(place, AGREEMENTS_PER_SECOND, now)
     }
 
-    /// Whether there is a row for one more device at an address.
+    /// Whether a row is available for one more device at an address.
     pub(super) fn has_row_for(&self, at: SocketAddr) -> bool {
         self.strangers.may_take_row(self.place(at.ip()), self.devices.len())
     }
