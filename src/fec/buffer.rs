@@ -3,23 +3,22 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-/// Alignment of a buffer's first byte. A page satisfies files opened for direct writing, and vector
-/// instructions.
+/// Alignment of a buffer's first byte: a page, enough for direct I/O and for vector instructions.
 const ALIGN: usize = 4096;
 
-/// The memory of a buffer. The program has one kind, aligned to pages; simulations bring one that thousands
-/// of devices share.
+/// The memory of a buffer. The program uses page-aligned memory. Simulations use a kind that thousands of devices
+/// share.
 pub trait Slots: fmt::Debug + Send {
     /// Sets the length to `len` bytes. The content is undefined.
     fn set_len(&mut self, len: usize);
 
-    /// Writes a symbol, or what there is of it, to its slot, which begins at `at`.
+    /// Writes a symbol to its slot at `at`. The last source symbol may be shorter than the slot.
     fn write(&mut self, at: usize, symbol: &[u8]);
 
-    /// Copies the symbol that was written at `at`.
+    /// Copies the symbol at `at` into `to`.
     fn read(&self, at: usize, to: &mut [u8]);
 
-    /// Sees to it that [`Self::bytes`] has the content.
+    /// Makes the content available through [`Self::bytes`].
     fn gather(&mut self) {}
 
     /// The content, after [`Self::gather`].
@@ -28,17 +27,17 @@ pub trait Slots: fmt::Debug + Send {
     /// The content, after [`Self::gather`].
     fn bytes_mut(&mut self) -> &mut [u8];
 
-    /// The content is not needed any more.
+    /// Discards the content.
     fn release(&mut self) {}
 }
 
-/// Where the memory of buffers comes from.
+/// Provides the memory of buffers.
 pub trait Memory: fmt::Debug + Send + Sync {
-    /// A buffer for the block at `offset` of the object, in place of a free one.
+    /// Turns a free buffer into one for the block at `offset` of the object.
     fn prepare(&self, free: Buffer, offset: u64, symbol_size: u16) -> Buffer;
 }
 
-/// The program's own: each buffer has memory, and keeps it from block to block.
+/// The program's memory: each buffer keeps its own from block to block.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OwnMemory;
 
@@ -53,7 +52,7 @@ impl Memory for OwnMemory {
 pub struct Buffer(Box<dyn Slots>);
 
 impl Buffer {
-    /// One with this memory.
+    /// A buffer with this memory.
     #[must_use]
     pub fn of(slots: Box<dyn Slots>) -> Self {
         Self(slots)
@@ -98,7 +97,7 @@ struct Aligned {
 impl Slots for Aligned {
     fn set_len(&mut self, len: usize) {
         if len + ALIGN - 1 > self.bytes.len() {
-            // Freed first, so that both are not held at the same time.
+            // Frees the old memory first, so that both are never held at once.
             self.bytes = Vec::new();
             self.bytes = vec![0; len + ALIGN - 1];
         }
@@ -121,7 +120,7 @@ impl Slots for Aligned {
 }
 
 impl fmt::Debug for Aligned {
-    /// Shows only numbers: the buffer is large.
+    /// Shows only sizes, because the content is large.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Aligned").field("len", &self.len).finish()
     }

@@ -1,6 +1,6 @@
-//! The fuzz targets `announce` and `hash_page`: a receiver hears of objects of any size, in blocks and symbols
-//! of any size, and then pages, symbols and polls that may lie anywhere in them or beyond. There is no
-//! object behind it: what workers find is made up. Whatever the numbers, what it keeps stays within bounds.
+//! The fuzz targets `announce` and `hash_page`. A receiver gets announces of objects of any size, in blocks and
+//! symbols of any size, then pages, symbols and polls for any position in the object or beyond. There is no real
+//! object: the results of jobs are made up. The receiver's memory must stay within its bounds.
 
 use super::play::{self, World as _};
 use super::{COUNTER, GROUP, Input};
@@ -28,19 +28,19 @@ use std::time::Duration;
 const SENDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 7418);
 const OWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)), 40_000);
 const CHANNEL: ChannelId = ChannelId(1);
-/// Outputs that one input may bring at the most: a page may judge 32 blocks, and what came before the part file
-/// was there is stored at once.
+/// Most outputs after one input: a page may judge 32 blocks, and blocks that arrived before the part file are all
+/// stored when it opens.
 const MAX_OUTPUTS: usize = 48 + MAX_BLOCK_BUFFERS;
-/// Where an announce has the size of a symbol, and then of its object's blocks and the object.
+/// Offset of the symbol size in an announce. The block size and the object's size follow.
 const SYMBOL_SIZE_AT: usize = HEADER_LEN + 106;
 const BLOCK_LOG2_AT: usize = HEADER_LEN + 139;
-/// Set in an input's first byte: the receiver is in a session already.
+/// Flag in an input's first byte: the receiver already takes part in a session.
 const LATCHED: u8 = 1;
 
 /// The body of the fuzz target `announce`.
 ///
 /// # Panics
-/// When the receiver breaks a promise.
+/// If the receiver breaks an invariant.
 pub fn fuzz_announce(bytes: &[u8]) {
     let mut bytes = bytes.to_vec();
     bytes.first_mut().into_iter().for_each(|first| *first &= !LATCHED);
@@ -50,14 +50,14 @@ pub fn fuzz_announce(bytes: &[u8]) {
 /// The body of the fuzz target `hash_page`.
 ///
 /// # Panics
-/// When the receiver breaks a promise.
+/// If the receiver breaks an invariant.
 pub fn fuzz_hash_page(bytes: &[u8]) {
     let mut bytes = bytes.to_vec();
     bytes.first_mut().into_iter().for_each(|first| *first |= LATCHED);
     World::play(&bytes);
 }
 
-/// What an announce says of its object, sound or not.
+/// The object's shape in an announce, valid or not.
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     size: u64,
@@ -77,7 +77,7 @@ pub(super) struct World {
     over: bool,
     pub(super) told: u64,
     pub(super) checks: u32,
-    /// Blocks of the largest object that it has considered.
+    /// Number of blocks of the largest object that the receiver has considered.
     pub(super) blocks: u32,
 }
 
@@ -143,7 +143,7 @@ impl play::World for World {
             8 | 9 => self.end_job(input.u8()?, 0),
             10 => self.end_job(input.u8()?, input.u8()?),
             _ => {
-                // Its sender is started again.
+                // The sender restarts.
                 self.sessions += 1;
                 self.sender = FakeSender::new(COUNTER + self.sessions);
                 self.announce(input.array()?);
@@ -205,7 +205,7 @@ impl play::World for World {
                     let Payload::Message(bytes) = transmit.payload else { panic!("a device sends symbols") };
                     assert!(bytes.len() <= MAX_CONTROL + JOIN_CLEAR + MAX_TRAILER);
                     self.told += 1;
-                    // What is said to a sender that is no more is lost.
+                    // Messages to an earlier run of the sender are lost.
                     if let Some((_, plain)) = self.sender.hear(OWN, &bytes) {
                         let (_, message) = wire::decode_plain(&plain).expect("a sound message");
                         self.joined |= message.kind() == MessageKind::Join;
@@ -224,7 +224,7 @@ impl play::World for World {
             seen.received_bytes <= seen.object_size && seen.resumed_bytes <= seen.object_size,
             "{seen:?}"
         );
-        // Four buffers at the least, each of a block and what fills up its last symbol.
+        // At least four buffers, each of a block and the padding of its last symbol.
         let block = (1 << 24) + (1 << 14);
         assert!(seen.buffered <= self.buffer_bytes.max(4 * block), "{seen:?}");
         assert!(self.jobs.len() <= (MAX_BLOCK_BUFFERS + 8).min(MAX_JOBS), "{} jobs", self.jobs.len());
@@ -233,7 +233,7 @@ impl play::World for World {
 }
 
 impl Shape {
-    /// Of any size; small numbers, and those just off a power of two, are as likely as large ones.
+    /// A shape of any size. Small numbers and numbers next to a power of two are as likely as large ones.
     fn new(input: &mut Input<'_>) -> Option<Self> {
         let [shift, add, block_log2, symbols] = input.array()?;
         let exact = input.u32()?;
@@ -241,7 +241,7 @@ impl Shape {
             0 => u64::from(exact),
             1 => 1_u64.wrapping_shl(u32::from(shift & 63)).wrapping_add_signed(i64::from(add as i8)),
             2 => u64::from(exact) << (shift & 63) | u64::from(add),
-            // As many blocks as there may be, more or less.
+            // About the largest number of blocks.
             _ => (u64::from(MAX_BLOCKS) << (block_log2 & 63)).wrapping_add_signed(i64::from(add as i8)),
         };
         let symbol_size = if symbols == u8::MAX { exact as u16 } else { u16::from(symbols) * 64 };
@@ -254,7 +254,7 @@ impl Shape {
 }
 
 impl World {
-    /// Announces until the receiver asks to join, and lets it.
+    /// Announces until the receiver sends a join, then admits it.
     fn join(&mut self, start: u8) {
         for round in 0..16 {
             self.announce([u8::MAX, 0, 0]);
@@ -287,7 +287,7 @@ impl World {
             ..self.sender.any_announce()
         };
         let shape = self.shape;
-        // Beyond what may be encoded.
+        // Written directly, because the encoder refuses invalid sizes.
         let bytes = self.sender.to_all(ChannelId::GROUP, &announce.into(), |plain| {
             plain[SYMBOL_SIZE_AT..][..2].copy_from_slice(&shape.symbol_size.to_be_bytes());
             plain[BLOCK_LOG2_AT] = shape.block_log2;
@@ -296,13 +296,13 @@ impl World {
         self.deliver(bytes);
     }
 
-    /// A page: within the object or not, whole or not, true or not.
+    /// Sends a page: inside the object or beyond it, whole or short, true or false.
     fn page(&mut self, input: &mut Input<'_>) -> Option<()> {
         let [how, count] = input.array()?;
         let page = self.number(how, input, HASHES_PER_PAGE)?.min((u32::MAX >> 5) - 1);
         let first = page * HASHES_PER_PAGE;
         let blocks = self.shape.layout().map_or(0, |layout| layout.block_count());
-        // Mostly as many as belong into it.
+        // Half of the pages have the right length.
         let count = match count {
             128.. => u32::from(count & 31) + 1,
             _ => blocks.saturating_sub(first).clamp(1, HASHES_PER_PAGE),
@@ -316,7 +316,7 @@ impl World {
         Some(())
     }
 
-    /// A number of a block (`of` = 1) or a page of so many: one of the first or the last, just beyond, or any.
+    /// Number of a block (`of` = 1) or of a page of `of` blocks: one of the first or the last, just beyond, or any.
     fn number(&self, how: u8, input: &mut Input<'_>, of: u32) -> Option<u32> {
         let count = self.shape.layout().map_or(0, |layout| layout.block_count()).div_ceil(of);
         Some(match how & 7 {
@@ -328,7 +328,7 @@ impl World {
         })
     }
 
-    /// Symbols that follow one another, all of one block.
+    /// Sends consecutive symbols of one block.
     fn symbols(&mut self, input: &mut Input<'_>) -> Option<()> {
         let [how, count] = input.array()?;
         let block = BlockIndex(self.number(how, input, 1)?);
@@ -347,7 +347,7 @@ impl World {
                 (_, true) => own,
                 (_, false) => usize::from(layout.symbol_size()),
             };
-            // Not every number can be encoded.
+            // The encoder refuses larger numbers.
             if id.0 <= MAX_ESI && block.0 < u32::MAX {
                 self.send(&Symbol { block, esi: id, payload: &vec![0; len.max(1)] }.into());
             }
@@ -403,10 +403,10 @@ fn value(block: BlockIndex, lie: u8) -> Digest {
     Digest(value)
 }
 
-/// What an earlier run has left, and how much of an earlier version is there.
+/// Result of opening the part file: the blocks left by an earlier run or by an earlier version.
 fn opened(layout: &Layout, how: u8) -> ReceiverDone {
     let count = layout.block_count();
-    // Of the largest objects less is here, or each input would take long.
+    // Limits the blocks for the largest objects, or each input would take too long.
     let most = count.min(1 << 14);
     let (range, step) = match how >> 4 & 3 {
         0 => (0..0, 1),

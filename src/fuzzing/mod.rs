@@ -1,9 +1,9 @@
-//! The test-bed's other half: bodies of fuzz targets. `receiver`, `sender` and `layouts` (for the targets
-//! `announce` and `hash_page`) each read their input as a list of operations (datagrams, steps of time,
-//! results of jobs, controls), drive one machine with them and assert after each what must hold whatever
-//! happens. In the end they stop interfering: the machine must come to its end by itself (I5).
+//! Bodies of the fuzz targets. `receiver`, `sender` and `layouts` (for the targets `announce` and `hash_page`) read
+//! their input as a list of operations: datagrams, steps of time, results of jobs, controls. They drive one machine
+//! with these, and check its invariants after each operation. When the input ends, they stop interfering, and the
+//! machine must finish by itself (I5).
 //!
-//! The bodies are here and not in `fuzz/`, so that the tests replay the committed corpus.
+//! The bodies live here rather than in `fuzz/`, so that `cargo test` replays the committed corpus.
 
 mod layouts;
 mod packet_protection;
@@ -29,21 +29,21 @@ const GROUP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)
 /// The body of the fuzz target `datagram`.
 ///
 /// # Panics
-/// When `bytes` decode to a message that does not encode to the same bytes.
+/// If `bytes` decode to a message that does not encode to the same bytes.
 pub fn fuzz_datagram(bytes: &[u8]) {
     let Ok((header, message)) = decode_plain(bytes) else { return };
     let encoded = encode_plain(header, &message);
     if encoded.len() == bytes.len() {
         assert_eq!(encoded, bytes, "not canonical: {message:?}");
     } else {
-        // It had extensions that are passed over; what is left is the same.
+        // The decoder ignored unknown extensions; the rest is the same.
         assert!(encoded.len() < bytes.len(), "not canonical: {message:?}");
         assert_eq!(decode_plain(&encoded), Ok((header, message.clone())));
     }
     assert_eq!(peek(bytes), Some((header, message.kind())));
 }
 
-/// What is left of the input.
+/// The unread part of the input.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -61,7 +61,7 @@ impl<'a> Input<'a> {
     fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_be_bytes)
     }
-    /// A length byte and as many bytes, or what is left of them.
+    /// Reads a length byte and that many bytes, or fewer at the end of the input.
     fn run(&mut self) -> Option<&'a [u8]> {
         let len = usize::from(self.u8()?).min(self.0.len());
         let (head, rest) = self.0.split_at(len);
@@ -70,20 +70,18 @@ impl<'a> Input<'a> {
     }
 }
 
-/// What becomes of the next sound datagram: some of its bytes are changed before it is signed or sealed, so
-/// that it gets through.
+/// Damage to the next valid datagram. Bytes change before it is signed or sealed, so the damage passes these checks.
 #[derive(Default)]
 struct Damage(Vec<(u16, u8)>);
 
 impl Damage {
     fn add(&mut self, input: &mut Input<'_>) -> Option<()> {
         let change = (input.u16()?, input.u8()?);
-        // The first bytes decide whether it gets through at all.
         self.0.push(change);
         Some(())
     }
 
-    /// Damages a datagram that nothing protects yet.
+    /// Applies the damage to an unprotected datagram.
     fn hit(&mut self, plain: &mut [u8]) {
         let len = plain.len();
         for (at, flip) in self.0.drain(..) {
@@ -92,7 +90,7 @@ impl Damage {
     }
 }
 
-/// A datagram with a sound header and any body, which nothing protects yet.
+/// An unprotected datagram with a valid header and any body.
 fn any_body(session: SessionId, kind: u8, packet_number: PacketNumber, body: &[u8]) -> (Header, Vec<u8>) {
     let header = Header { session, packet_number };
     let kind = MessageKind::ALL[usize::from(kind) % MessageKind::ALL.len()];
@@ -102,7 +100,7 @@ fn any_body(session: SessionId, kind: u8, packet_number: PacketNumber, body: &[u
     (header, bytes)
 }
 
-/// A small object, with all that a sender knows of it.
+/// A small object, with its chaining values and root hash.
 struct Object {
     bytes: Vec<u8>,
     layout: Layout,
@@ -112,7 +110,8 @@ struct Object {
 }
 
 impl Object {
-    /// Up to 8 KiB in blocks of 1 or 2 KiB, symbols of 64 to 256 bytes; one input in 256 has none.
+    /// An object of up to 8 KiB in blocks of 1 or 2 KiB and symbols of 64 to 256 bytes. One input in 256 has an empty
+    /// object.
     fn new(input: &mut Input<'_>) -> Option<Self> {
         let [size, shape] = input.array()?;
         let size = usize::from(size) * 33;
@@ -141,7 +140,7 @@ impl Object {
         symbols.map(digest::symbol_digest).collect()
     }
 
-    /// A symbol's true payload; `block` is one of the object's.
+    /// The true payload of a symbol. `block` must be a block of the object.
     fn symbol(&self, block: BlockIndex, id: Esi) -> Vec<u8> {
         if id.0 < self.layout.source_symbols(block) {
             self.block(block)[self.layout.symbol_range(block, id)].to_vec()

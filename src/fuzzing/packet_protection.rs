@@ -1,7 +1,7 @@
-//! The fuzz target `packet_protection`: a sender, a device, and somebody between them who holds back, damages,
-//! joins, repeats and makes up datagrams. Whatever gets through as authentic is, byte for byte, what
-//! the other side has made, and comes through once (but for symbols ahead of the window); what was not
-//! touched does get through. Signatures and seals are the real ones.
+//! The fuzz target `packet_protection`: a sender, a device, and an attacker on the path that holds back, damages,
+//! splices, repeats and invents datagrams. Every datagram accepted as authentic is, byte for byte, one that the other
+//! side made. It is accepted once, except for symbols ahead of the window. Unchanged datagrams are accepted.
+//! Signatures and seals are real.
 
 use crate::crypto::derive::Secret;
 use crate::crypto::primitives::REAL;
@@ -17,15 +17,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 const COUNTER: Counter = Counter(0x6d63_f0e4);
 const FROM: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)), 40_000);
-/// The device's channel, if it has one, and that on which those are answered who have none.
+/// The device's own channel, once it is admitted.
 const CHANNEL: ChannelId = ChannelId(1);
 const MAX_OPERATIONS: usize = 64;
 
-/// Somebody's datagram as it was made.
+/// A datagram as the sender or the device made it.
 struct Made {
     bytes: Vec<u8>,
     body: Vec<u8>,
-    /// For the one device rather than for all.
+    /// Made with the keys that sender and device share, not for the group.
     alone: bool,
 }
 
@@ -34,31 +34,31 @@ struct World {
     group: Option<Secret>,
     device: ReceiverSide,
     keys: DeviceKeys,
-    /// Of somebody else.
+    /// Keys of another device.
     other: DeviceKeys,
     /// Group keys that the device tries.
     known: Vec<Secret>,
     admitted: bool,
-    /// Both sides have the same group key, or none.
+    /// Whether both sides have the same group key, or both have none.
     together: bool,
-    /// What the sender has made, and the device.
+    /// Datagrams made by the sender; below, by the device.
     down: Vec<Made>,
     up: Vec<Made>,
-    /// What has been taken as authentic, by channel and counter.
+    /// Packet numbers that the device accepted as authentic.
     taken: BTreeSet<PacketNumber>,
-    /// How many datagrams got through to the device, and to the sender.
+    /// Number of datagrams that the device accepted, and the sender.
     passed: [u32; 2],
 }
 
 /// The body of the fuzz target `packet_protection`.
 ///
 /// # Panics
-/// When something forged gets through, or something genuine does not.
+/// If a forged datagram is accepted, or a genuine one is not.
 pub fn fuzz_packet_protection(bytes: &[u8]) {
     play(bytes);
 }
 
-/// How many datagrams got through to the device, and to the sender.
+/// Plays an input. Returns the number of datagrams that the device accepted, and the sender.
 pub(super) fn play(mut input: &[u8]) -> [u32; 2] {
     let Some(mut world) = World::new(&mut input) else { return [0; 2] };
     for _ in 0..MAX_OPERATIONS {
@@ -75,7 +75,7 @@ fn take<const N: usize>(input: &mut &[u8]) -> Option<[u8; N]> {
     Some(*head)
 }
 
-/// A length byte and as many bytes, or what is left of them.
+/// Reads a length byte and that many bytes, or fewer at the end of the input.
 fn run<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
     let [len] = take(input)?;
     let (head, rest) = input.split_at(usize::from(len).min(input.len()));
@@ -134,7 +134,7 @@ impl World {
                 let kind = MessageKind::ALL[usize::from(kind) % MessageKind::ALL.len()];
                 let channel =
                     [ChannelId::GROUP, CHANNEL, ChannelId::REPLIES, ChannelId(7)][usize::from(channel & 3)];
-                // Far enough apart to fall out of the window.
+                // Counters may be far enough apart to leave the window.
                 let counter = u64::from(u16::from_be_bytes([high, low]));
                 let kind = if op == 2 { MessageKind::Join } else { kind };
                 self.make(op, kind, PacketNumber::new(channel, counter), run(input)?);
@@ -150,7 +150,7 @@ impl World {
                 self.deliver(&bytes);
             }
             6 => {
-                // The beginning of one and the end of another.
+                // Splices the beginning of one datagram and the end of another.
                 let [one, other, at] = take(input)?;
                 let (one, other) = (self.made(one)?, self.made(other)?);
                 let (to, from) = (usize::from(at).min(one.len()), usize::from(at).min(other.len()));
@@ -166,13 +166,13 @@ impl World {
         Some(())
     }
 
-    /// One of the datagrams made so far; of odd numbers, one of the device's.
+    /// One of the datagrams made so far: the device's for odd numbers, the sender's for even ones.
     fn made(&self, which: u8) -> Option<&Vec<u8>> {
         let list = if which & 1 == 0 { &self.down } else { &self.up };
         list.get(usize::from(which >> 1) % list.len().max(1)).map(|made| &made.bytes)
     }
 
-    /// The sender or the device makes a datagram, with any body; nothing of it arrives by itself.
+    /// Makes a datagram of the sender or the device, with any body. Delivery is a separate operation.
     fn make(&mut self, how: u8, kind: MessageKind, packet_number: PacketNumber, body: &[u8]) {
         let header = Header { session: self.sender.session(), packet_number };
         let announce = announce_of(&self.sender).into();
@@ -198,7 +198,7 @@ impl World {
                 let bytes = self.device.join_of(header, cookie, &plain);
                 self.up.push(Made { bytes, body, alone: true });
             }
-            // A join has more in clear than what this makes.
+            // A join has more fields in the clear than this builds.
             _ if kind == MessageKind::Join => {}
             _ => {
                 let bytes = self.device.for_sender(plain);
@@ -216,7 +216,7 @@ impl World {
         }
     }
 
-    /// A device that seeks a session hears it.
+    /// Delivers a datagram to a device without a session.
     fn seek(&self, head: &Head, bytes: &[u8]) {
         let found = find(REAL, &self.known, head, &mut bytes.to_vec());
         let genuine = self.down.iter().find(|made| made.bytes == bytes && !made.alone);
@@ -243,7 +243,7 @@ impl World {
         let genuine = self.down.iter().find(|made| made.bytes == bytes).filter(|_| self.together);
         let authentic = opened.is_some_and(|opened| opened.authentic);
         if let Some(opened) = opened.filter(|opened| !opened.authentic) {
-            // A retry proves nothing, whoever sealed it for the group.
+            // A RETRY proves nothing about its origin: any member can seal it for the group.
             let anybodys = match kind {
                 MessageKind::Retry => head.protection.is_group() == sealed,
                 MessageKind::Symbol => head.protection == Protection::Clear && !sealed,
@@ -296,7 +296,7 @@ impl World {
         let body = SenderSide::from_one(&self.keys, head, &mut copy);
         assert_eq!(body, genuine.map(|made| &made.body[..]), "{head:?}");
         self.passed[1] += u32::from(body.is_some());
-        // Nor is it believed of anybody else.
+        // The sender does not accept it as another device's.
         assert_eq!(SenderSide::from_one(&self.other, head, &mut bytes.to_vec()), None);
     }
 }

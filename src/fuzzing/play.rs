@@ -1,5 +1,5 @@
-//! What both fuzz targets do alike: take operations from the input, let time go on, pick jobs to end, and
-//! in the end stop interfering.
+//! The common loop of the fuzz targets that drive a machine: take operations from the input, advance time, end jobs,
+//! and finally stop interfering.
 
 use super::Input;
 use crate::protocol::Machine;
@@ -7,32 +7,32 @@ use crate::time::Time;
 use std::fmt::Debug;
 use std::time::Duration;
 
-/// Operations taken from one input; the rest is left.
+/// Most operations of one input; the rest is ignored.
 const MAX_OPERATIONS: usize = 1 << 10;
-/// Times a machine may ask to be woken without time going on: more is a busy loop.
+/// Most wake-ups in a row without time advancing: more is a busy loop.
 const MAX_WAKES_AT_ONCE: usize = 64;
 
-/// A machine with all that an input does to it.
+/// A machine and its environment, driven by an input.
 pub(super) trait World: Sized {
     type Machine: Machine + Debug;
-    /// Inputs that the machine may take to its end, and the time for that.
+    /// Most steps that the machine may need to finish after the input ends, and the longest time.
     const END: (usize, Duration);
 
-    /// None if the input is too short for one.
+    /// The world for an input; `None` if the input is too short.
     fn new(input: &mut Input<'_>) -> Option<Self>;
     fn machine(&mut self) -> &mut Self::Machine;
     fn now(&mut self) -> &mut Time;
     fn jobs(&mut self) -> &mut Vec<<Self::Machine as Machine>::Job>;
-    /// Whether the machine has said that it is at its end.
+    /// Whether the machine has finished.
     fn is_over(&self) -> bool;
-    /// One operation; none if the input is at its end.
+    /// Performs the next operation; `None` at the end of the input.
     fn operate(&mut self, input: &mut Input<'_>) -> Option<()>;
-    /// What becomes of a job; `how` = 0: it ends as it should.
+    /// The result of a job. `how` = 0 is success.
     fn execute(&mut self, job: <Self::Machine as Machine>::Job, how: u8) -> <Self::Machine as Machine>::Done;
-    /// Takes what the machine has to say, and looks at it.
+    /// Takes the machine's outputs and checks them.
     fn drain(&mut self);
 
-    /// The world at its end; none if the input is too short for one.
+    /// Plays an input and returns the final world; `None` if the input is too short.
     fn play(bytes: &[u8]) -> Option<Self> {
         let mut input = Input(bytes);
         let mut world = Self::new(&mut input)?;
@@ -46,7 +46,7 @@ pub(super) trait World: Sized {
         Some(world)
     }
 
-    /// Wakes the machine at the time it asked for, or now if that has gone by.
+    /// Wakes the machine at the time that it requested, or now if that time has passed.
     fn wake(&mut self) {
         let due = self.machine().next_timeout();
         let now = due.max(*self.now());
@@ -55,7 +55,7 @@ pub(super) trait World: Sized {
         self.drain();
     }
 
-    /// Lets time go on, with a call whenever the machine wants one.
+    /// Advances time, and wakes the machine whenever it requested that.
     fn pass(&mut self, time: Duration) {
         let until = *self.now() + time;
         let mut wakes = 0;
@@ -67,7 +67,7 @@ pub(super) trait World: Sized {
         *self.now() = until;
     }
 
-    /// Ends the job that `which` picks, if there are any.
+    /// Ends the job that `which` selects, if there are jobs.
     fn end_job(&mut self, which: u8, how: u8) {
         let jobs = self.jobs();
         if jobs.is_empty() {
@@ -80,7 +80,7 @@ pub(super) trait World: Sized {
         self.drain();
     }
 
-    /// Ends all jobs as they should and wakes the machine when it asks, until it is at its end.
+    /// Ends all jobs successfully and wakes the machine on request, until it finishes.
     fn end(&mut self) {
         let began = *self.now();
         for _ in 0..Self::END.0 {

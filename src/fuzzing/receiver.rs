@@ -1,4 +1,4 @@
-//! Drives a receiver: a sender that says anything, a disk that may refuse, workers that may die.
+//! The fuzz target `receiver`: a sender that sends anything, a disk that may fail, workers that may die.
 
 use super::play::{self, World as _};
 use super::{COUNTER, Damage, GROUP, Input, Object, any_body, value};
@@ -27,19 +27,19 @@ use std::time::Duration;
 mod disk;
 
 const DEVICE: DeviceId = DeviceId([7; 16]);
-/// The channel it is given.
+/// The channel that the receiver gets.
 const CHANNEL: ChannelId = ChannelId(1);
 const SENDER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 7418);
 const STRANGER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 7418);
-/// Outputs that one input may bring at the most: a page may judge 32 blocks, and what came before the part file
-/// was there is stored at once.
+/// Most outputs after one input: a page may judge 32 blocks, and blocks that arrived before the part file are all
+/// stored when it opens.
 const MAX_OUTPUTS: usize = 48 + 64;
-/// Times that the sender is started, at the most.
+/// Most starts of the sender.
 const MAX_SESSIONS: usize = 4;
 /// Objects beyond this do not fit the disk.
 const DISK: u64 = 1 << 20;
 
-/// The part file, all in memory.
+/// The part file, in memory.
 struct Part {
     layout: Layout,
     bytes: Vec<u8>,
@@ -51,15 +51,15 @@ pub(super) struct World {
     object: Object,
     buffer_bytes: usize,
     damage: Damage,
-    /// Its sender, and what came of that when it was started again: of sessions that follow one another.
+    /// The runs of the sender, one for each session.
     senders: Vec<FakeSender>,
-    /// A signed announce gave another's half of the agreement: nobody can read what is said to it.
+    /// A signed announce carried damaged keys: the sender cannot open the receiver's messages.
     unreadable: bool,
     jobs: Vec<ReceiverJob>,
     part: Option<Part>,
     /// Root hashes that the sender has announced.
     roots: Vec<Digest>,
-    /// How many datagrams the receiver has sent.
+    /// Number of datagrams that the receiver has sent.
     pub(super) told: u64,
     discarder_died: bool,
     over: bool,
@@ -67,14 +67,14 @@ pub(super) struct World {
     pub(super) spills: u32,
     pub(super) rejected: u32,
     pub(super) sifted: u32,
-    /// Bytes that were here already.
+    /// Bytes that were on the disk at the start.
     pub(super) held: u64,
 }
 
 /// The body of the fuzz target `receiver`.
 ///
 /// # Panics
-/// When the receiver breaks a promise.
+/// If the receiver breaks an invariant.
 pub fn fuzz_receiver(bytes: &[u8]) {
     World::play(bytes);
 }
@@ -158,7 +158,7 @@ impl play::World for World {
             14 => {
                 match input.u8()? {
                     0 => self.receiver.handle_control(self.now, Control::Interrupt),
-                    // The sender is started again.
+                    // The sender restarts.
                     1..128 if self.senders.len() < MAX_SESSIONS => {
                         self.senders.push(FakeSender::new(COUNTER + self.senders.len() as u64));
                     }
@@ -172,7 +172,7 @@ impl play::World for World {
                 self.drain();
             }
             _ => {
-                // Numbers leap, and the kernel has dropped something.
+                // Packet numbers skip ahead, and the kernel drops datagrams.
                 let by = u64::from(input.u32()?) << 20;
                 self.sender().leap(ChannelId::GROUP, by);
                 self.receiver.set_kernel_drops(by);
@@ -217,7 +217,7 @@ impl play::World for World {
                     let head = wire::head(&bytes).expect("a sound header");
                     let number = head.header.packet_number;
                     assert_eq!(number.counter(), self.told);
-                    // An ADMIT may have been damaged before it was sealed, and give it any channel.
+                    // A damaged ADMIT may have given the receiver any channel.
                     assert_eq!(
                         number.channel() == ChannelId::GROUP,
                         head.kind == MessageKind::Join,
@@ -270,7 +270,7 @@ impl play::World for World {
 }
 
 impl World {
-    /// The one that is running.
+    /// The current run of the sender.
     fn sender(&mut self) -> &mut FakeSender {
         self.senders.last_mut().expect("there is always one")
     }
@@ -300,7 +300,7 @@ impl World {
         Some(())
     }
 
-    /// Symbols that follow one another, all of one block; the first may be damaged.
+    /// Sends consecutive symbols of one block; the first may be damaged.
     fn symbols(&mut self, input: &mut Input<'_>) -> Option<()> {
         let [block, first, count] = input.array()?;
         let blocks = self.object.layout.block_count();
@@ -331,7 +331,7 @@ impl World {
         Some(())
     }
 
-    /// Digests of some blocks, of which one may be a lie.
+    /// Sends the symbol digests of some blocks; one digest of each may be false.
     fn digests(&mut self, input: &mut Input<'_>) -> Option<()> {
         let [first, count, lie, flags] = input.array()?;
         let blocks = self.object.layout.block_count();
@@ -374,13 +374,13 @@ impl World {
         self.sender().to_all(ChannelId(channel.into()), message, |plain| damage.hit(plain))
     }
 
-    /// The sender says something to all, or shows it on a device's channel.
+    /// Sends a message to the group, on any channel.
     fn send(&mut self, channel: u8, message: &Message<'_>) {
         let bytes = self.datagram(channel, message);
         self.deliver(SENDER, bytes);
     }
 
-    /// The sender says something to the receiver alone, if it has joined.
+    /// Sends a message to the receiver alone, if it has joined.
     fn send_alone(&mut self, message: &Message<'_>) {
         let mut damage = std::mem::take(&mut self.damage);
         if let Some(bytes) = self.sender().to_one(CHANNEL, message, |plain| damage.hit(plain)) {
@@ -399,7 +399,7 @@ impl World {
     }
 }
 
-/// Where the receiver is.
+/// The receiver's address.
 const OWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)), 40_000);
 const SENDER_OR_STRANGER: [SocketAddr; 2] = [SENDER, STRANGER];
 

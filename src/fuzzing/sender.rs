@@ -1,4 +1,4 @@
-//! Drives a sender: devices that say anything, a source that may fail, workers that may die.
+//! The fuzz target `sender`: devices that send anything, a source that may fail, workers that may die.
 
 use super::play::{self, World as _};
 use super::{COUNTER, Damage, GROUP, Input, Object, any_body};
@@ -22,8 +22,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Outputs that one input may bring at the most: goodbyes, polls and announcements to a few devices
-/// each, and what the rate allows at one go.
+/// Most outputs after one input: ABORTs, polls and announcements to a few devices each, and one burst at the rate.
 const MAX_OUTPUTS: usize = 512;
 
 pub(super) struct World {
@@ -37,13 +36,13 @@ pub(super) struct World {
     rounds: BTreeMap<ChannelId, u32>,
     /// Fresh repair symbols sent, as (block, id).
     pub(super) fresh: BTreeSet<(u32, u32)>,
-    /// Devices that said they were complete, or of which the table did.
+    /// Devices that sent a receipt, or that the status table has as complete.
     claims: BTreeSet<DeviceId>,
     over: bool,
     pub(super) sender: Sender,
     /// Devices by number and run.
     fakes: BTreeMap<(u8, bool), FakeDevice>,
-    /// The run that each device is at.
+    /// The current run of each device.
     current: BTreeMap<u8, bool>,
     announce: Announce,
 }
@@ -51,7 +50,7 @@ pub(super) struct World {
 /// The body of the fuzz target `sender`.
 ///
 /// # Panics
-/// When the sender breaks a promise.
+/// If the sender breaks an invariant.
 pub fn fuzz_sender(bytes: &[u8]) {
     World::play(bytes);
 }
@@ -62,7 +61,7 @@ fn device(n: u8) -> DeviceId {
     DeviceId([n; 16])
 }
 
-/// Where a device speaks from; a few have two addresses.
+/// The address of a device.
 fn address(n: u8) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(10, 0, n & 1, n >> 1), 40_000))
 }
@@ -83,7 +82,7 @@ impl play::World for World {
                 rate if speed & 8 == 0 => RateMode::Fixed(rate),
                 rate => RateMode::Auto(rate),
             },
-            // Bits apart from the rate mode's, so that each policy meets both.
+            // Other bits than the rate mode's, so that every policy occurs with both modes.
             repair: RepairPolicy::interactive(match speed >> 4 & 3 {
                 0 | 1 => SlowPolicy::Defer,
                 2 => SlowPolicy::Keep,
@@ -131,7 +130,7 @@ impl play::World for World {
                 let [who, run] = input.array()?;
                 self.join(who, run & 1 == 1, run & 2 == 2);
                 if run & 4 == 0 {
-                    // With the cookie now, if it got one.
+                    // Joins with the cookie, if it got one.
                     self.join(who, run & 1 == 1, run & 2 == 2);
                 }
             }
@@ -146,7 +145,7 @@ impl play::World for World {
                     overrun_drops: 0,
                     storage_delay_us: 0,
                     room: BlockIndex(u32::MAX),
-                    // Lies about packet numbers there may or may not have been.
+                    // False packet numbers, used or never used.
                     arrivals: (drops & 1 == 1).then(|| Arrivals {
                         first: PacketNumber(u64::from(verified >> 4)),
                         last: PacketNumber(
@@ -209,7 +208,7 @@ impl play::World for World {
                 self.drain();
             }
             _ => {
-                // All jobs end as they should.
+                // Ends all jobs successfully.
                 for _ in 0..self.jobs.len() {
                     self.end_job(0, 0);
                 }
@@ -232,7 +231,7 @@ impl play::World for World {
             }
             (32..64, SenderJob::Record(_)) => SenderDone::Recorded(Err("fuzzed".into())),
             (_, SenderJob::Record(mut assignments)) => {
-                // Another session has been there.
+                // Another session has written rows.
                 for assignment in assignments.iter_mut().filter(|_| how >= 64) {
                     let known = self.known(assignment.device, how);
                     *assignment = known.unwrap_or_else(|| assignment.clone());
@@ -269,7 +268,7 @@ impl play::World for World {
                     let assignment = &row.assignment;
                     let claimed = !assignment.is_complete()
                         || self.claims.contains(&assignment.device)
-                        // It has an identifier of its own.
+                        // A duplicate has its own identifier.
                         || assignment.label.contains("(duplicate");
                     assert!(claimed, "nobody said so (I2): {row:?}");
                 }
@@ -317,7 +316,7 @@ impl World {
         Some(())
     }
 
-    /// What the store has of a device.
+    /// The store's row of a device.
     fn known(&mut self, device: DeviceId, how: u8) -> Option<Assignment> {
         let mut known = Assignment::new(TASK, device, "known".into());
         (0..how & 3).for_each(|_| known.take_up());
@@ -343,7 +342,7 @@ impl World {
         self.fake(who).map_or(ChannelId::GROUP, |fake| fake.channel())
     }
 
-    /// A device asks to join.
+    /// Sends a device's join.
     fn join(&mut self, who: u8, run: bool, holds: bool) {
         self.current.insert(who & 15, run);
         let announce = &self.announce;
@@ -356,7 +355,7 @@ impl World {
         self.deliver(who, bytes);
     }
 
-    /// A device says something, if it has asked to join.
+    /// Sends a message of a device that has sent a join.
     fn send(&mut self, who: u8, message: &Message<'_>) {
         let mut damage = std::mem::take(&mut self.damage);
         let Some(fake) = self.fake(who) else { return };
@@ -380,7 +379,7 @@ impl World {
                 assert!(bytes.len() <= MAX_CONTROL + MAX_TRAILER);
                 let head = match wire::head(bytes) {
                     Ok(head) => head,
-                    // What means nothing has a number all the same.
+                    // Grease uses a packet number too.
                     Err(DecodeError::UnknownKind(kind)) if wire::is_grease(kind.into()) => {
                         *self.counters.entry(ChannelId::REPLIES).or_insert(0) += 1;
                         return;

@@ -49,12 +49,12 @@ fn the_corpus_of_packet_protection_replays() {
     replay("packet_protection", fuzz_packet_protection);
 }
 
-/// A header: 4290 bytes in five blocks of 1 KiB, symbols of 64 bytes.
+/// Start of an input: an object of 4290 bytes in five blocks of 1 KiB, symbols of 64 bytes.
 const OBJECT: [u8; 2] = [130, 0];
 /// Buffers for 15 blocks, and for four.
 const ROOMY: u8 = 60;
 const TIGHT: u8 = 0;
-/// The receiver's operations up to its admission: the first announces may not make it join.
+/// The operations up to the receiver's admission. It may take several announces before it joins.
 const ADMITTED: [&[u8]; 15] = [
     &[1, 0, 255, 0],
     &[11, 0],
@@ -72,20 +72,20 @@ const ADMITTED: [&[u8]; 15] = [
     &[4, 255],
     &[0, 1],
 ];
-/// The part file is there.
+/// Opens the part file.
 const OPENED: &[u8] = &[11, 0];
-/// An announcement with the root hash; then all jobs there may be.
+/// Announces the root hash, then ends all jobs.
 const ROOT: [&[u8]; 7] = [&[1, 2, 255, 1], &[11, 0], &[11, 0], &[11, 0], &[11, 0], &[11, 0], &[11, 0]];
 
 fn receiver(buffers: u8, middle: &[&[u8]], end: &[&[u8]]) -> Vec<u8> {
     [&OBJECT[..], &[buffers], &ADMITTED.concat(), &middle.concat(), &end.concat()].concat()
 }
 
-/// Transfers of interest: name, input.
+/// Names and inputs of interesting transfers.
 fn receiver_seeds() -> Vec<(&'static str, Vec<u8>)> {
     let whole: Vec<[u8; 4]> = (0..5).map(|block| [3, block, 0, 15]).collect();
     let whole: Vec<&[u8]> = whole.iter().map(|op| &op[..]).collect();
-    // Twelve source symbols of each, a poll, and repair symbols from 16 on.
+    // Twelve source symbols of each block, a poll, and repair symbols from ESI 16 on.
     let lossy: Vec<[u8; 4]> = (0..5).map(|block| [3, block, 0, 11]).collect();
     let mend: Vec<[u8; 4]> = (0..5).map(|block| [3, block, 16, 5]).collect();
     let job: [&[u8]; 1] = [&[11, 0]];
@@ -98,12 +98,12 @@ fn receiver_seeds() -> Vec<(&'static str, Vec<u8>)> {
     for op in &mend {
         repaired.extend([&op[..], job[0]]);
     }
-    // Its digests, a worker that sifts it, and the symbol again.
+    // A damaged block: its digests, a job that sifts it, and the symbol again.
     let damaged: [&[u8]; 6] =
         [&[10, 0, 40, 1], &[3, 0, 0, 15], &[11, 0], &[16, 0, 0, 255, 0], &[11, 0], &[3, 0, 0, 15]];
     let damaged = [&damaged[..], &whole].concat();
     let ack: [&[u8]; 2] = [&[0, 10], &[6]];
-    // Three blocks, silence, the sender anew, absence, the rest.
+    // Three blocks, silence, a restart of the sender, absence, the rest.
     let mut restarted: Vec<&[u8]> = Vec::new();
     for op in &whole[..3] {
         restarted.extend([*op, job[0]]);
@@ -114,7 +114,7 @@ fn receiver_seeds() -> Vec<(&'static str, Vec<u8>)> {
         restarted.extend([*op, job[0]]);
     }
     let end = [&ROOT[..], &ack].concat();
-    // Every second block is in the part file that is opened; the others are sent.
+    // Every second block is in the part file; the others are sent.
     let mut opened = ADMITTED;
     let at = opened.iter().rposition(|op| *op == OPENED).unwrap();
     opened[at] = &[13, 0, 200];
@@ -134,15 +134,15 @@ fn receiver_seeds() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn sender_seeds() -> Vec<(&'static str, Vec<u8>)> {
-    // Two devices are awaited, at 8 Mbit/s; it lingers for seven seconds.
+    // The sender expects two devices, sends at 8 Mbit/s and lingers for seven seconds.
     let head: &[u8] = &[130, 0, 2, 3 + (7 << 5)];
     let start: [&[u8]; 6] = [&[1, 2, 0], &[1, 4, 0], &[13], &[0, 8], &[13], &[0, 8]];
     let start = [head, &start.concat()].concat();
-    // The same two hold something.
+    // The same two devices already hold some blocks.
     let holding: [&[u8]; 6] = [&[1, 2, 2], &[1, 4, 2], &[13], &[0, 8], &[13], &[0, 8]];
     let holding = [head, &holding.concat()].concat();
     let complete: [&[u8]; 3] = [&[4, 2, 0], &[4, 4, 0], &[0, 10]];
-    // Again and again, as the polls come when they come.
+    // Repeated, because the time of the polls is not known.
     let nak: [&[u8]; 4] =
         [&[2, 2, 0, 0, 2, 0, 3, 4, 2, 1, 2, 0, 0], &[2, 4, 0, 0, 1, 0, 5, 9, 5], &[0, 5], &[13]];
     let nak = nak.concat().repeat(16);
@@ -159,7 +159,8 @@ fn sender_seeds() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// The first byte of `packet_protection`: the sender's group key, those of the device, its suite; it is admitted.
+/// First byte of an input of `packet_protection`: the sender's group key, the device's group keys, the suite, and the
+/// flag for an admitted device.
 const NO_KEY: u8 = 32;
 const KEY: u8 = 32 | 1 | 1 << 2;
 const OTHER_KEY: u8 = 32 | 1 | 2 << 2;
@@ -167,8 +168,8 @@ const SECOND_KEY: u8 = 32 | 1 | 3 << 2;
 const CHACHA: u8 = 16;
 
 fn packet_protection_seeds() -> Vec<(&'static str, Vec<u8>)> {
-    // Everything either of them may say: an announce, a poll, a page, a symbol, a retry to all; an admit and a
-    // poll to one; a join, a deficit.
+    // The messages of both sides. To the group: an announce, a poll, a page, a symbol, a retry. To the device: an
+    // admit, a poll. To the sender: a join, a deficit.
     let kinds =
         [(0, 0, 0), (0, 5, 0), (0, 4, 0), (0, 3, 0), (0, 11, 2), (1, 2, 2), (1, 5, 1), (2, 1, 0), (3, 6, 1)];
     let mut made: Vec<u8> = Vec::new();
@@ -179,7 +180,7 @@ fn packet_protection_seeds() -> Vec<(&'static str, Vec<u8>)> {
     let down = |n: u8| n << 1;
     let up = |n: u8| n << 1 | 1;
     let all: Vec<u8> = (0..7).map(down).chain((0..2).map(up)).flat_map(|which| [7, which]).collect();
-    // A bit of the header, of the body, of what protects it; cut, lengthened, shortened in the middle.
+    // Flips a bit of the header, the body or the trailer; cuts, lengthens, removes bytes in the middle.
     let edits: [[u8; 4]; 7] = [
         [0, 0, 3, 64],
         [0, 0, 19, 1],
@@ -219,13 +220,13 @@ fn the_packet_protection_seeds_reach_what_they_are_for() {
         let passed = play(&input);
         println!("{name}: {passed:?}");
         let want = match name {
-            // The symbol and the retry are nobody's.
+            // The symbol and the retry are not authentic.
             "plain" => [5, 2],
-            // The retry is nobody's.
+            // The retry is not authentic.
             "sealed" | "sealed_with_chacha" | "second_key" | "spliced" => [6, 2],
-            // The channel is not its own yet; a join may come twice, that is for others to see.
+            // The device has no channel yet.
             "not_admitted" => [5, 2],
-            // So may a sealed symbol.
+            // This layer accepts a repeated sealed symbol and repeated joins; others reject them.
             "replayed" => [7, 4],
             _ => [0, 0],
         };
@@ -233,7 +234,7 @@ fn the_packet_protection_seeds_reach_what_they_are_for() {
     }
 }
 
-/// Objects of 4290 bytes in blocks of 1 KiB, of as many blocks as there may be, of one more, of 2^63 bytes.
+/// Objects of 4290 bytes in blocks of 1 KiB, of the most blocks allowed, of one block more, and of 2^63 bytes.
 const SMALL: [u8; 8] = [0, 0, 10, 1, 0, 0, 16, 194];
 const MOST: [u8; 8] = [0xc0, 0, 20, 22, 0, 0, 0, 0];
 const ONE_MORE: [u8; 8] = [0xc0, 1, 20, 22, 0, 0, 0, 0];
@@ -262,7 +263,7 @@ fn announce_seeds() -> Vec<(&'static str, Vec<u8>)> {
 fn hash_page_seeds() -> Vec<(&'static str, Vec<u8>)> {
     let seed =
         |start: u8, shape: [u8; 8], ops: &[&[u8]]| [&[start | 1, 60], &shape[..], &ops.concat()].concat();
-    // Pages from the beginning, at the end, beyond it, anywhere, short, false; then checks.
+    // Pages at the beginning, at the end, beyond it, anywhere, short, false; then checks.
     let pages: [&[u8]; 9] = [
         &[3, 0, 0, 0],
         &[3, 0, 0, 1],
@@ -380,7 +381,7 @@ fn random_inputs_keep_all_other_promises() {
     random(0..100, fuzz_hash_page);
 }
 
-/// Inputs of random bytes, for machines without a fuzzer.
+/// Plays random inputs, for machines without a fuzzer.
 #[track_caller]
 fn random(seeds: std::ops::Range<u64>, body: fn(&[u8])) {
     for seed in seeds {

@@ -5,23 +5,23 @@ use crate::units::Rate;
 use std::time::Duration;
 
 const NANOS: u128 = 1_000_000_000;
-/// Time that a quantum takes on the wire. The sender passes datagrams to the kernel in runs of about this
-/// length, which a cheap switch must be able to queue.
+/// A quantum's time on the wire. The sender passes datagrams to the kernel in runs of about this length. A cheap
+/// switch must be able to queue one.
 const QUANTUM_TIME: Duration = Duration::from_micros(500);
-/// Most quanta that are sent at once after a late wake-up.
+/// Most quanta sent at once after a late wake-up.
 const DEPTH: u64 = 4;
 /// Largest quantum in bytes: one segmented send.
 const MAX_QUANTUM: u64 = 64 << 10;
 
 /// Most tokens that late wake-ups of a busy machine add to the reserve, as a time at the rate.
 const RESERVE_TIME: Duration = Duration::from_millis(50);
-/// Most that a bucket owes, as a time at the rate: however much was charged, sending goes on after it.
+/// Largest debt of a bucket, as a time at the rate. Sending resumes after that time, however much was charged.
 const DEBT_TIME: Duration = Duration::from_millis(250);
 /// The reserve adds at most the rate divided by this to the rate, so that it causes no burst.
 const RESERVE_SHARE: u128 = 4;
 
-/// A token bucket. Sending is allowed while the bucket holds a quantum of tokens. A send is charged
-/// afterwards, so the balance may fall below zero. The debt has a floor: a quarter of a second, and a send.
+/// A token bucket. Sending is allowed while the bucket holds a quantum of tokens. A send is charged afterwards, so
+/// the balance may fall below zero. The debt is at most a quarter of a second, or two sends if that is more.
 ///
 /// Tokens that do not fit into the bucket after a late wake-up go into a reserve. While the reserve
 /// lasts, it fills the bucket a little faster. So the rate holds on average, and a switch need not queue
@@ -164,7 +164,7 @@ mod tests {
         let sent = |rests: bool| {
             let mut bucket = TokenBucket::new(Rate(80_000_000), 1500, Time::ZERO);
             let (mut sent, mut most) = (0, 0);
-            // It wakes up every half millisecond, but every twentieth time it is three milliseconds late.
+            // The sender wakes up every half millisecond, but every twentieth wake-up is three milliseconds late.
             let late = (0..).map(|i| 13_000 * (i / 20) + 500 * (i % 20)).take_while(|us| *us < 3_000_000);
             for us in late {
                 let now = Time::ZERO + Duration::from_micros(us);

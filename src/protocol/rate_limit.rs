@@ -1,4 +1,4 @@
-//! Bounds how often something costly is done for incoming datagrams, so that a flood of forgeries costs no more.
+//! Rate limits for costly work on incoming datagrams, so that a flood of forgeries has a bounded cost.
 
 use crate::time::Time;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 /// Length of a burst, as time at the allowed rate.
 const BURST: Duration = Duration::from_millis(100);
 
-/// Allows an action at a rate (the generic cell rate algorithm of ITU-T I.371). Refills evenly: if it
-/// refilled all at once, datagrams in step with the refill would never be allowed in a flood.
+/// Allows an action at a rate (the generic cell rate algorithm of ITU-T I.371). It refills evenly. If it refilled all
+/// at once, a flood could always be first, and datagrams in step with the refill would never be allowed.
 #[derive(Debug)]
 pub(super) struct RateLimit {
     each: Duration,
-    /// When the allowed actions so far would have been done at the rate.
+    /// The time at which all actions allowed so far would be done if done evenly at the rate.
     paid: Time,
 }
 
-/// Until when is paid once one more is done now, of those that take `each`; `None` if that would be too many.
+/// The new `paid` after one more action now, at intervals of `each`. `None` if the action exceeds the rate.
 fn paid_with_one_more(paid: Time, now: Time, each: Duration) -> Option<Time> {
     let begins = paid.max(now);
     (begins.since(now) + each <= BURST.max(each)).then(|| begins + each)
@@ -35,25 +35,25 @@ impl RateLimit {
     }
 }
 
-/// What strangers may have done for them: so often for all of them, and for each place that they may come from a
-/// quarter of it, so that a flood from one place leaves the others theirs.
+/// Allows an action at a rate for all places together, and at a quarter of it for each place. So a flood from one
+/// place leaves the others their share.
 #[derive(Debug)]
 pub(super) struct Quota {
     all: Time,
     places: Vec<Time>,
 }
 
-/// A place has so much of what all may have, as a divisor.
+/// The share of one place, as a divisor of the whole rate.
 const PLACE_SHARE: u32 = 4;
 
 impl Quota {
-    /// For so many places.
+    /// A quota for this many places.
     pub(super) fn new(places: usize) -> Self {
         Self { all: Time::ZERO, places: vec![Time::ZERO; places] }
     }
 
-    /// Whether it may be done now for the place with this number, where all have it so often a second (at least
-    /// once); counts it as done if so. What a place is refused is taken from nobody.
+    /// Whether the action is allowed now for this place. If so, counts it. `per_second` is the rate for all places, at
+    /// least 1. A refused action does not count.
     pub(super) fn allow(&mut self, place: usize, per_second: u32, now: Time) -> bool {
         let each = Duration::from_secs(1) / per_second.max(1);
         let count = self.places.len();
@@ -95,11 +95,11 @@ mod tests {
             other += u32::from(i % 50 == 0 && quota.allow(4, 1_000, at(i * 100)));
         }
         assert!((250..=280).contains(&flood) && other == 200, "{flood}, {other}");
-        // All of them together have no more than there is.
+        // All places together stay within the rate.
         let mut quota = Quota::new(8);
         let all = (0..10_000).filter(|&i| quota.allow(i as usize, 1_000, at(i * 100))).count();
         assert!((1_000..=1_100).contains(&all), "{all}");
-        // Something rare is allowed too.
+        // A rate of one a second works too.
         let mut quota = Quota::new(1);
         assert!(
             quota.allow(0, 1, at(0)) && !quota.allow(0, 1, at(3_900_000)) && quota.allow(0, 1, at(4_000_000))
@@ -112,7 +112,7 @@ mod tests {
         for pace in [50_000, 100_000, 250_000] {
             let (mut rate_limit, mut own) = (RateLimit::new(2_000), 0);
             for i in 0..100 * pace / 100 {
-                // Nine forgeries a millisecond, and one of ours at each pace.
+                // A forgery every 100 us; every `pace` us, one of our datagrams takes its place.
                 let now = at(i * 100 + rng.u64(..30));
                 let allowed = rate_limit.allow(now);
                 own += u32::from(allowed && i % (pace / 100) == 0);

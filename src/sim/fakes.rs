@@ -1,4 +1,4 @@
-//! The other side, for tests: it speaks the same protection and says whatever it is told to.
+//! Fake peers for tests. They use the real packet protection and send any message that a test gives them.
 
 use crate::crypto::derive::Secret;
 use crate::crypto::device::Claim;
@@ -19,7 +19,7 @@ use crate::wire::{
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// An announce of nothing much, for its keys.
+/// An announce of a small object, with the keys of a sender.
 #[must_use]
 pub fn announce_of(side: &SenderSide) -> Announce {
     Announce {
@@ -48,7 +48,7 @@ pub fn announce_of(side: &SenderSide) -> Announce {
     }
 }
 
-/// A join of a device that speaks as this program does.
+/// A join of a device with this program's version and capabilities.
 #[must_use]
 pub fn any_join(device: DeviceId, holdings: Holdings) -> Join {
     Join {
@@ -62,7 +62,7 @@ pub fn any_join(device: DeviceId, holdings: Holdings) -> Join {
     }
 }
 
-/// An ADMIT of a device to this channel.
+/// An ADMIT that gives a device this channel.
 #[must_use]
 pub const fn any_admit(channel: ChannelId) -> Admit {
     Admit {
@@ -74,7 +74,7 @@ pub const fn any_admit(channel: ChannelId) -> Admit {
     }
 }
 
-/// A report of a device that has verified so much, and has nothing else to say.
+/// A progress report with this number of verified symbols and nothing else to report.
 #[must_use]
 pub const fn any_report(verified: u32) -> Progress {
     Progress {
@@ -89,8 +89,8 @@ pub const fn any_report(verified: u32) -> Progress {
     }
 }
 
-/// An announce that a member of one group has opened, or heard in the clear, and sealed for another one, or laid
-/// bare: all that can be done without its sender's key. `None` if it is not of the first group.
+/// Moves an announce from one group to another, as a member of both can without the sender's key: opens the seal
+/// of `from`, if any, and seals it for `to`, if any. `None` if the announce does not belong to `from`.
 #[must_use]
 pub fn moved_to_group(announce: &[u8], from: Option<&Secret>, to: Option<&Secret>) -> Option<Vec<u8>> {
     let head = wire::head(announce).ok()?;
@@ -114,31 +114,31 @@ pub fn moved_to_group(announce: &[u8], from: Option<&Secret>, to: Option<&Secret
     Some(bytes)
 }
 
-/// A device as its sender sees it.
+/// A fake device, to test senders.
 #[derive(Debug)]
 pub struct FakeDevice {
     side: ReceiverSide,
     sent: u64,
-    /// What it gives back in joins.
+    /// The cookie that it returns in joins.
     pub cookie: Cookie,
     /// The last answer to one of its joins.
     pub admit: Option<Admit>,
-    /// Rounds of the polls that it could read, by channel.
+    /// Rounds of the polls that it has opened, by channel.
     pub rounds: BTreeMap<ChannelId, u32>,
 }
 
 impl FakeDevice {
-    /// One that has heard an announce of a sender without a group key.
+    /// A device that has received the announce of a sender without a group key.
     ///
     /// # Panics
-    /// When `random` makes no key.
+    /// If `random` gives no valid key.
     #[must_use]
     pub fn new(announce: &Announce, random: [u8; 32]) -> Self {
         let session = session_id(&announce.sender, &announce.agreement, announce.counter);
         Self::of(session, announce, None, random).expect("a sound announce")
     }
 
-    /// One with a group key, or without; `None` for an announce with a half that is no good.
+    /// A device with or without a group key. `None` if the announced half of the agreement is invalid.
     #[must_use]
     pub fn of(
         session: SessionId,
@@ -150,18 +150,18 @@ impl FakeDevice {
         Some(Self { side, sent: 0, cookie: Cookie::default(), admit: None, rounds: BTreeMap::new() })
     }
 
-    /// Its session.
+    /// The device's session.
     #[must_use]
     pub const fn session(&self) -> SessionId {
         self.side.session()
     }
 
-    /// Speaks on this channel from now on, whether it is its own or not.
+    /// Sends on this channel from now on, even if the channel belongs to another device.
     pub fn take_channel(&mut self, channel: ChannelId) {
         self.side.admitted(channel);
     }
 
-    /// Its channel; 0 as long as it is not admitted.
+    /// The device's channel; 0 before admission.
     #[must_use]
     pub const fn channel(&self) -> ChannelId {
         self.side.own_channel()
@@ -172,7 +172,7 @@ impl FakeDevice {
         Header { session: self.side.session(), packet_number: PacketNumber::new(channel, self.sent - 1) }
     }
 
-    /// What it shows as the device with this key and identifier.
+    /// The proof for a join under this key and identifier.
     #[must_use]
     pub fn proof(&self, key: &SigningKey, device: DeviceId) -> DeviceProof {
         let (sender, agreement) = (self.side.sender(), self.side.agreement());
@@ -181,12 +181,12 @@ impl FakeDevice {
         DeviceProof { key: DeviceKey::of(key), signature: claim.sign(key) }
     }
 
-    /// Its join.
+    /// Encodes and protects a join.
     pub fn join(&mut self, join: Join) -> Vec<u8> {
         self.join_with(join, |_| ())
     }
 
-    /// The same; `damage` may change it before it is protected.
+    /// Like [`Self::join`]; `damage` may change the datagram before it is protected.
     pub fn join_with(&mut self, join: Join, damage: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let header = self.header(ChannelId::GROUP);
         let mut plain = encode_plain(header, &join.into());
@@ -194,7 +194,7 @@ impl FakeDevice {
         self.side.join_of(header, self.cookie, &plain)
     }
 
-    /// What it says; `damage` may change the datagram before it is protected.
+    /// Encodes and seals a message; `damage` may change the datagram before it is sealed.
     pub fn seal_message(&mut self, message: &Message<'_>, damage: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let header = self.header(self.channel());
         let mut plain = encode_plain(header, message);
@@ -202,14 +202,14 @@ impl FakeDevice {
         self.for_sender(header, plain)
     }
 
-    /// Protects any datagram that nothing protects yet.
+    /// Protects an unprotected datagram.
     #[must_use]
     pub fn for_sender(&self, header: Header, plain: Vec<u8>) -> Vec<u8> {
         let is_join = wire::peek(&plain).is_some_and(|(_, kind)| kind == MessageKind::Join);
         if is_join { self.side.join_of(header, self.cookie, &plain) } else { self.side.for_sender(plain) }
     }
 
-    /// Listens to a datagram: cookie, channel and rounds are taken from it. What it is, if it is sound.
+    /// Takes a datagram, and stores its cookie, channel or round. Returns its kind, if it is valid.
     pub fn hear(&mut self, bytes: &[u8]) -> Option<MessageKind> {
         let mut bytes = bytes.to_vec();
         let head = wire::head(&bytes).ok()?;
@@ -229,34 +229,34 @@ impl FakeDevice {
     }
 }
 
-/// A sender as its device sees it.
+/// A fake sender of one device, to test receivers.
 #[derive(Debug)]
 pub struct FakeSender {
     side: SenderSide,
     device: Option<DeviceKeys>,
-    /// What it has announced: a device holds to the first that it understood.
+    /// Its different announces: a device uses the first one that it understood.
     announced: Vec<Announce>,
     sent: BTreeMap<ChannelId, u64>,
 }
 
-/// Announces that are remembered.
+/// Most announces that a fake sender remembers.
 const MAX_ANNOUNCED: usize = 16;
 
 impl FakeSender {
-    /// One without a group key.
+    /// A sender without a group key.
     #[must_use]
     pub fn new(counter: u64) -> Self {
         Self::of(counter, sham::signing_key(1), [1; 32], None)
     }
 
-    /// One with a key of its own, and a group key or none.
+    /// A sender with this signing key, with or without a group key.
     #[must_use]
     pub fn of(counter: u64, signing_key: SigningKey, random: [u8; 32], group: Option<&Secret>) -> Self {
         let side = SenderSide::new(Counter(counter), signing_key, random, Suite::default(), group);
         Self { side, device: None, announced: Vec::new(), sent: BTreeMap::new() }
     }
 
-    /// One that says that it is the sender of a session which is not its own.
+    /// Makes it impersonate the sender of another session.
     #[must_use]
     pub fn posing(mut self, session: SessionId, group: Option<&Secret>) -> Self {
         self.side.session = session;
@@ -264,25 +264,25 @@ impl FakeSender {
         self
     }
 
-    /// Its session.
+    /// The session.
     #[must_use]
     pub const fn session(&self) -> SessionId {
         self.side.session()
     }
 
-    /// An announce of nothing much.
+    /// An announce of a small object.
     #[must_use]
     pub fn any_announce(&self) -> Announce {
         announce_of(&self.side)
     }
 
-    /// Its key.
+    /// The sender's public key.
     #[must_use]
     pub fn key(&self) -> SenderKey {
         self.side.key()
     }
 
-    /// An announce with its keys in it.
+    /// `announce` with this sender's keys, counter and suite.
     #[must_use]
     pub fn announce(&self, announce: Announce) -> Announce {
         Announce {
@@ -294,7 +294,7 @@ impl FakeSender {
         }
     }
 
-    /// Lets the numbers of a channel leap.
+    /// Skips `by` packet numbers of a channel.
     pub fn leap(&mut self, channel: ChannelId, by: u64) {
         let sent = self.sent.entry(channel).or_default();
         *sent = (*sent + by) & PacketNumber::MAX_COUNTER;
@@ -307,7 +307,7 @@ impl FakeSender {
         Header { session: self.side.session(), packet_number }
     }
 
-    /// What it says to all, or shows to one on its channel.
+    /// Encodes a message to the group, on any channel, and protects it; `damage` may change it before that.
     pub fn to_all(
         &mut self,
         channel: ChannelId,
@@ -326,7 +326,7 @@ impl FakeSender {
         self.side.for_all(plain)
     }
 
-    /// Any datagram that nothing protects yet, as it would go to all, or to the device.
+    /// Protects a plain datagram for the group or, if `for_device` and the device has joined, for the device.
     #[must_use]
     pub fn protect(&self, plain: Vec<u8>, for_device: bool) -> Vec<u8> {
         match &self.device {
@@ -335,8 +335,8 @@ impl FakeSender {
         }
     }
 
-    /// What it says to its device alone; nothing as long as that has not joined. An ADMIT goes where those
-    /// are answered that have no channel.
+    /// Encodes and seals a message to the device; `None` before the device has joined. An ADMIT uses the channel of
+    /// replies to devices without a channel.
     pub fn to_one(
         &mut self,
         channel: ChannelId,
@@ -350,7 +350,7 @@ impl FakeSender {
         Some(self.side.for_one(self.device.as_ref()?, plain))
     }
 
-    /// Hears its device; the header and the datagram without its protection, if it is sound.
+    /// Takes a datagram of the device. Returns its header and the unprotected datagram, if it is valid.
     pub fn hear(&mut self, from: std::net::SocketAddr, bytes: &[u8]) -> Option<(Header, Vec<u8>)> {
         let mut bytes = bytes.to_vec();
         let head = wire::head(&bytes).ok()?;
@@ -373,7 +373,7 @@ impl FakeSender {
         Some((head.header, plain))
     }
 
-    /// What a receiver without group keys makes of an announce.
+    /// The session that a receiver without group keys finds in an announce.
     #[must_use]
     pub fn found(bytes: &[u8]) -> Option<Found> {
         let mut bytes = bytes.to_vec();

@@ -44,7 +44,7 @@ impl Memory for Likely {
 }
 
 impl fmt::Debug for Likely {
-    /// Shows only numbers: the content is large.
+    /// Shows only sizes, because the content is large.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Likely").field("len", &self.0.bytes.len()).finish()
     }
@@ -61,7 +61,7 @@ struct Notes {
     written: BitSet,
     /// Slots that differ from the expected bytes.
     own: BTreeMap<u32, Box<[u8]>>,
-    /// The content as bytes, as long as there is memory for them; the notes are stale then.
+    /// The whole content, after [`Slots::gather`] and until the release. While it is set, `own` is stale.
     gathered: Option<Vec<u8>>,
 }
 

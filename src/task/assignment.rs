@@ -8,8 +8,8 @@
 //!                         └── take up again: the next attempt, from any state but complete
 //! ```
 //!
-//! Within one attempt a state only moves to the right. So the later of two records of one assignment is known
-//! without a clock, and a store may be given only the last of several.
+//! Within one attempt a state only moves to the right. So two records of an assignment are ordered without a clock,
+//! and a store needs only the last of several records.
 
 use crate::units::{DeviceId, TaskId};
 
@@ -21,7 +21,7 @@ pub enum State {
     Pending,
     /// The device is working on it.
     Active,
-    /// The device has verified and synced the object, and has reported that (I2).
+    /// The device has verified and synced the object and has sent a receipt (I2).
     Complete,
     /// The device failed, or was given up, for this reason (untrusted text).
     Failed(String),
@@ -81,7 +81,7 @@ pub struct Assignment {
     pub task: TaskId,
     /// The device.
     pub device: DeviceId,
-    /// The device's label, as it gave it (escape before printing).
+    /// The label that the device gave. Untrusted: escape before printing.
     pub label: String,
     /// The number of times that the device has taken the task up.
     pub attempts: u32,
@@ -135,7 +135,7 @@ impl Assignment {
         }
     }
 
-    /// Changes the state within the attempt. True if it was another one.
+    /// Changes the state within the attempt. Returns whether it changed.
     ///
     /// # Errors
     /// If `state` cannot follow the present one. The assignment is then unchanged.
@@ -148,7 +148,7 @@ impl Assignment {
         Ok(changed)
     }
 
-    /// Completes the task by these steps. True if it was not complete.
+    /// Completes the task with these steps. Returns whether it was not complete before.
     ///
     /// # Errors
     /// If the device has failed or is lost in this attempt. The assignment is then unchanged.

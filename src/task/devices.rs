@@ -1,32 +1,32 @@
-//! The devices that a task is for, where they are known beforehand.
+//! The list of devices of a task (`--devices`).
 
 use super::Assignment;
 use crate::units::{DeviceId, DeviceKey, TaskId};
 use std::collections::BTreeMap;
 
-/// A device that is to have the object.
+/// A device on the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// The identifier of its row.
     pub device: DeviceId,
     /// Its name, 1 to 64 bytes: the label of its row.
     pub name: String,
-    /// Its key. Without one, any device of this name is taken for it.
+    /// Its key. An entry without a key matches any device of this name.
     pub key: Option<DeviceKey>,
 }
 
-/// Why a list of devices cannot be: a lowercase clause without the place.
+/// Why a list of devices is invalid: a lowercase clause without the place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ListError {
-    /// A name comes a second time.
+    /// A name occurs twice.
     #[error("the name {0:?} is there already; every device has a name of its own")]
     Name(String),
-    /// A key comes a second time.
+    /// A key occurs twice.
     #[error("the key is that of {0:?} already; every device has a key of its own")]
     Key(String),
 }
 
-/// A closed list of devices: these are to have the object, and nobody else is served.
+/// A closed list of devices: all of them are to get the object, and no other device is served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceList {
     entries: Vec<Listed>,
@@ -56,25 +56,25 @@ impl DeviceList {
         Ok(())
     }
 
-    /// Whether nobody is on it.
+    /// Whether the list is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// How many devices are on it.
+    /// The number of devices on the list.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// All of them, in the order of the list.
+    /// The entries, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Listed> {
         self.entries.iter()
     }
 
-    /// The listed device that one with this label and this key is; the key is one that it has shown to have. An
-    /// entry with a key is found by the key alone, one without by the label alone.
+    /// The entry of a device with this label and this proven key. An entry with a key matches by the key alone, an
+    /// entry without a key by the label alone.
     #[must_use]
     pub fn find(&self, label: &str, key: Option<&DeviceKey>) -> Option<&Listed> {
         let by_key = key.and_then(|key| self.by_key.get(key)).map(|at| &self.entries[*at]);
@@ -87,7 +87,7 @@ impl DeviceList {
         self.by_name.get(name).map(|at| &self.entries[*at])
     }
 
-    /// The assignments of a task for these devices, none of them taken up.
+    /// New assignments of a task, one for each device.
     #[must_use]
     pub fn assignments(&self, task: TaskId) -> Vec<Assignment> {
         self.iter().map(|listed| Assignment::new(task, listed.device, listed.name.clone())).collect()

@@ -1,5 +1,5 @@
-//! L1: tasks and assignments: what is to be done, for which device, and its state. Values, and the rules of which
-//! state follows which; no storage (`store`), and nothing about the transfer (`protocol::statistics`).
+//! L1: tasks and assignments. A task says what to do; an assignment is one device's part, with its state. This module
+//! has the values and the rules of the states. `store` has the storage, `protocol::statistics` the transfer's figures.
 
 mod assignment;
 mod devices;
@@ -64,12 +64,12 @@ impl TaskKind {
 pub struct TaskOptions {
     /// The expected number of devices. Devices beyond it count too.
     pub expected: Option<u32>,
-    /// The devices that it is for, and no others; none: whoever comes.
+    /// The only devices that may take part. `None` admits every device.
     pub devices: Option<DeviceList>,
 }
 
 impl TaskOptions {
-    /// How many devices are expected, if that is known.
+    /// The expected number of devices, if known.
     #[must_use]
     pub fn expected(&self) -> Option<u32> {
         let listed = self.devices.as_ref().map(|devices| u32::try_from(devices.len()).unwrap_or(u32::MAX));
@@ -99,7 +99,7 @@ impl Task {
         Self { id, name: name.to_owned(), ..Self::default() }
     }
 
-    /// The number of devices that have to complete it, if `assigned` devices have an assignment.
+    /// The number of devices that must complete the task, if `assigned` devices have an assignment.
     #[must_use]
     pub fn wanted(&self, assigned: usize) -> usize {
         assigned.max(self.options.expected().unwrap_or(0) as usize)

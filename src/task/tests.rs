@@ -61,7 +61,7 @@ fn a_later_attempt_begins_anew_but_what_is_complete_stays_so() {
             let mut later = assignment();
             (0..2).for_each(|_| later.take_up());
             later.set(to.clone()).unwrap();
-            // Also when what was in between is left out.
+            // Also if the states in between were not recorded.
             assert_eq!(first.may_be_replaced_by(&later), !complete || to == Complete, "{from:?} {to:?}");
         }
     }
@@ -77,7 +77,7 @@ fn steps_are_those_of_the_attempt() {
     assert_eq!(assignment.steps(), []);
     assignment.take_up();
     assert_eq!(assignment.complete(vec![Step::Transfer, Step::Command(3)]), Ok(true));
-    // A receipt that is repeated, or a later one, changes nothing.
+    // A repeated or later receipt changes nothing.
     assert_eq!(assignment.complete(vec![Step::Hook(1)]), Ok(false));
     assert_eq!(assignment.steps(), [Step::Transfer, Step::Command(3)]);
     assert_eq!((assignment.attempts, assignment.is_complete()), (2, true));
@@ -123,7 +123,7 @@ fn a_list_finds_a_device_by_its_key_or_else_by_its_name() {
         list.find(label, key.as_ref()).map(|listed| listed.name.as_str())
     };
     assert_eq!(found("lab-1", Some(1)), Some("lab-1"));
-    // Whatever it calls itself, and even if it takes a name that anybody may have.
+    // The key decides, even if the device uses the name of an entry without a key.
     assert_eq!(found("lab-2", Some(1)), Some("lab-1"));
     assert_eq!(found("lab-1", Some(9)), None, "another key than the enrolled one");
     assert_eq!(found("lab-1", None), None, "no key");
