@@ -91,11 +91,11 @@ pub const MAX_KNOWN_SENDERS: usize = 1024;
 pub const MAX_KNOWN_DEVICES: usize = MAX_DEVICES;
 /// Longest line in a list of devices, in bytes: a name, a key and a comment.
 pub const MAX_LIST_LINE: usize = 512;
-/// Devices that are on no list of which the user is told.
+/// Most unlisted devices that the user is told about.
 pub const MAX_TOLD_NOT_LISTED: usize = 64;
 /// Sessions that discovery lists.
 pub const MAX_DISCOVERED: usize = 256;
-/// Bytes of datagrams that other sessions of the process have handed over and that wait: what a socket would
+/// Most bytes of waiting datagrams that other sessions of the process have handed over: as much as a socket would
 /// buffer.
 pub const MAX_MAILBOX_BYTES: usize = 8 << 20;
 /// Chaining values in one hash page.
@@ -110,24 +110,26 @@ pub const MAX_JOBS: usize = 1024;
 pub const MAX_BLOCK_BUFFERS: usize = MAX_JOBS / 2;
 /// Most key agreements that a sender makes a second, each some 40 us. Bounds the cost of joins.
 pub const AGREEMENTS_PER_SECOND: u32 = 1_000;
-/// Most datagrams a second with which a sender answers addresses that have not shown that they can be reached.
+/// Most datagrams a second that a sender sends to addresses that are not validated.
 pub const ANSWERS_TO_STRANGERS_PER_SECOND: u32 = FEEDBACK_PER_SECOND;
-/// While data goes out, these answers take no more than this share of the rate.
+/// Largest share of the rate for these answers while data is sent.
 pub const STRANGERS_SHARE_PERCENT: u64 = 5;
-/// Places that a sender tells apart among the addresses of strangers. Each has a quarter of what all may have.
+/// Number of places that a sender hashes addresses to. Each place gets at most a quarter of the answers and agreements.
 pub const STRANGER_PLACES: usize = 1024;
-/// Devices that one address may always have; more of them only while as many rows are free.
+/// Devices that one address may always have while rows are free. It may have more only while more rows than that are
+/// free.
 pub const DEVICES_OF_ONE_ADDRESS: usize = 64;
-/// A sender that has so much to send out answers no joins.
+/// With this many outputs waiting, a sender answers no joins.
 pub const MAX_QUEUED_OUTPUTS: usize = 1024;
 /// Most messages of one device that a sender opens a second. An honest device sends a tenth of that.
 pub const DEVICE_MESSAGES_PER_SECOND: u32 = 400;
 /// Most signatures that a receiver checks a second, each some 40 us.
 pub const VERIFICATIONS_PER_SECOND: u32 = 2_000;
-/// The same limit for datagrams from other addresses than the sender's: the sender may have moved.
+/// The same limit for datagrams from other addresses than the sender's. They are checked because the sender may have
+/// moved.
 pub const VERIFICATIONS_FOR_STRANGERS: u32 = 200;
-/// A packet number that nothing vouches for counts up to so far beyond the last one that a signature or a device's
-/// seal vouches for: what a sender of 12 Gbit/s sends between two announces.
+/// A signature or a device's seal vouches for a packet number. Other numbers count up to this far beyond the last
+/// vouched one: as many as a sender at 12 Gbit/s uses between two announces.
 pub const UNVOUCHED_NUMBERS_AHEAD: u64 = 1 << 18;
 /// Most suspect blocks that a device checks at a time: blocks that disagree with their hash. Others wait.
 pub const MAX_SUSPECTS: usize = 32;
@@ -139,7 +141,7 @@ pub const MAX_INQUIRIES: usize = 512;
 pub const DIGEST_RATE: Rate = Rate(20_000_000);
 /// Digests in one SYMBOL DIGESTS message.
 pub const DIGESTS_PER_MESSAGE: usize = 64;
-/// Sessions that a device considers at a time, as long as none has admitted it.
+/// Most sessions that a device considers at a time before one has admitted it.
 pub const MAX_PROVISIONAL_SESSIONS: usize = 8;
 /// Most joins that wait for the store.
 pub const MAX_PENDING_JOINS: usize = 512;
@@ -147,7 +149,7 @@ pub const MAX_PENDING_JOINS: usize = 512;
 pub const MAX_STORE_BATCH: usize = 512;
 /// A store that has failed, or not answered, for this long is given up.
 pub const STORE_PATIENCE: Duration = Duration::from_secs(60);
-/// Devices one session serves.
+/// Most devices of one session.
 pub const MAX_DEVICES: usize = 16_384;
 /// Most ended runs of devices that a sender remembers. It searches them at each new join.
 pub const MAX_FORMER_RUNS: usize = 1024;
@@ -191,13 +193,13 @@ pub const REPORT_INTERVAL: Duration = Duration::from_millis(25);
 /// Interval between two reports of a device while no data arrives. They show that the device is alive.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Least budget of feedback that a device believes, in datagrams a second.
+/// Smallest announced feedback budget that a device accepts, in datagrams a second.
 pub const MIN_FEEDBACK_BUDGET: u32 = 100;
-/// And the largest.
+/// Largest announced feedback budget that a device accepts, in datagrams a second.
 pub const MAX_FEEDBACK_BUDGET: u32 = 10_000;
 
-/// Feedback datagrams a second that all devices of a session may send, as its sender announces it. Each kind of
-/// feedback has a fixed share of it.
+/// The announced number of feedback datagrams a second that all devices of a session may send. Each kind of feedback
+/// has a fixed share of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeedbackBudget(u32);
 
@@ -208,10 +210,10 @@ impl Default for FeedbackBudget {
 }
 
 impl FeedbackBudget {
-    /// That of this program's sender.
+    /// The budget that this program's sender announces.
     pub const DEFAULT: Self = Self(FEEDBACK_PER_SECOND);
 
-    /// As announced, as far as a device believes it.
+    /// An announced budget, clamped to the accepted range.
     #[must_use]
     pub fn announced(datagrams: u16) -> Self {
         Self(u32::from(datagrams).clamp(MIN_FEEDBACK_BUDGET, MAX_FEEDBACK_BUDGET))
@@ -287,9 +289,9 @@ const _: () = {
             + SUSPECTS_PER_SECOND
             <= FEEDBACK_PER_SECOND * 4 / 5
     );
-    // Every device of a session is remembered, and a line of a list has room for the longest name and a key.
+    // A sender remembers every device of a session. A line of a list has room for the longest name and a key.
     assert!(MAX_KNOWN_DEVICES >= MAX_DEVICES && MAX_LIST_LINE >= MAX_LABEL + 70 + 2);
-    // No share of the least budget is nothing.
+    // No share of the smallest budget is zero.
     assert!(MIN_FEEDBACK_BUDGET * SUSPECTS_PER_SECOND >= FEEDBACK_PER_SECOND);
     assert!(MIN_FEEDBACK_BUDGET <= FEEDBACK_PER_SECOND && FEEDBACK_PER_SECOND <= MAX_FEEDBACK_BUDGET);
     assert!(ANNOUNCE_INTERVAL.as_secs() < SENDER_SILENCE.as_secs());

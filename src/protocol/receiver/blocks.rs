@@ -29,12 +29,12 @@ use suspects::Suspects;
 
 /// Fewest buffers, whatever their size.
 const MIN_BUFFERS: usize = 4;
-/// Buffers are used in rotation, about this many bytes of them. Memory that a device has just read is slow to
-/// write, above all in virtual machines, and less so after a while.
+/// About this many bytes of buffers are used in rotation. Memory that a device has just read is slow to write at
+/// first, above all in virtual machines.
 const ROTATION_BYTES: usize = 16 << 20;
-/// A block has next to nothing while it has at most this part of its symbols, as a divisor.
+/// A block has next to nothing while it has at most one symbol for this many of its source symbols.
 const NEXT_TO_NOTHING: u32 = 64;
-/// A block that has disagreed with its chaining value this often was not damaged on the way.
+/// After this many disagreements with its chaining value, a block was not damaged on the way.
 const MAX_REJECTIONS: u32 = 16;
 
 /// The result of adding a symbol.
@@ -65,15 +65,15 @@ pub(super) enum BlockCheck {
 #[derive(Debug)]
 pub(super) struct Blocks {
     layout: Layout,
-    /// Blocks that are with a worker, stored or verified: nothing of them is requested.
+    /// Blocks that are with a worker, stored or verified. None of their symbols are requested.
     settled: BitSet,
     verified: BitSet,
     /// Blocks in the part file without their page.
     stored: BTreeMap<u32, Digest>,
     partial: BTreeMap<u32, BlockAssembly>,
-    /// Partial blocks with a buffer, the earliest begun in front.
+    /// Partial blocks with a buffer, earliest begun first.
     buffered: VecDeque<u32>,
-    /// Free buffers, the one unused the longest in front.
+    /// Free buffers, longest unused first.
     free: VecDeque<Buffer>,
     /// Buffers in the pool, in partial blocks and with workers.
     buffers: usize,
@@ -90,7 +90,7 @@ pub(super) struct Blocks {
     resumed_bytes: u64,
     memory: Arc<dyn Memory>,
     suspects: Suspects,
-    /// There is no part file yet: symbols stay in the buffers.
+    /// Whether there is no part file yet. Then symbols stay in the buffers.
     provisional: bool,
 }
 
@@ -124,8 +124,8 @@ impl Blocks {
         }
     }
 
-    /// Adds the blocks that may be on the disk already. Of those whose page has arrived, blocks with known
-    /// values count at once.
+    /// Adds the blocks that may be on the disk already. Blocks with known values count at once if their page has
+    /// arrived.
     pub fn resume_from(&mut self, candidates: Candidates) {
         self.resume = candidates;
         for page in self.pages.keys().copied().collect::<Vec<_>>() {
@@ -201,8 +201,7 @@ impl Blocks {
         (values.len() == self.layout.block_count() as usize).then(|| crate::crypto::digest::root(&values))
     }
 
-    /// Adds a symbol, whose length has been checked. Returns a job if the symbol completed its block, or if
-    /// room must be made.
+    /// Adds a symbol of valid length. Returns a job if the symbol completed its block, or if a block must be spilled.
     pub fn add(&mut self, block: BlockIndex, id: Esi, payload: &[u8]) -> (Taken, Option<ReceiverJob>) {
         if self.settled.contains(block.0) {
             return (Taken::Needless, None);
@@ -248,7 +247,7 @@ impl Blocks {
         self.buffered.retain(|&b| b != block.0);
         self.settled.insert(block.0);
         self.resume.give_up(block.0);
-        // The place of a block that a worker is reading stays unchanged.
+        // While a worker reads a block, its place in the file stays unchanged.
         let keep = !self.resume.is_checking(block.0);
         let (expected, pressed) = (self.expected(block), self.is_pressed());
         Some(ReceiverJob::Store { assembly, expected, keep, pressed })
@@ -259,7 +258,7 @@ impl Blocks {
         self.free_buffers() < self.max_buffers / 2
     }
 
-    /// The next candidate to check, if it is time for one.
+    /// The job for the next candidate, if one is due.
     pub fn next_check(&mut self) -> Option<ReceiverJob> {
         let pressed = self.is_pressed();
         while let Some((block, in_part)) = self.resume.next_check(pressed) {
@@ -279,7 +278,7 @@ impl Blocks {
         }
     }
 
-    /// Marks a block as verified in the part file. True if it was not.
+    /// Marks a block as verified in the part file. Returns whether it was not verified before.
     fn verify(&mut self, block: BlockIndex) -> bool {
         self.settled.insert(block.0);
         self.rejections.remove(&block.0);
@@ -325,9 +324,9 @@ impl Blocks {
         self.free.len() + (self.max_buffers - self.buffers)
     }
 
-    /// Drops the buffered block with the fewest symbols, the earliest begun of several, if it has next to nothing.
-    /// Returns whether there was one. Symbols that were forged for blocks far apart would otherwise push
-    /// others out to the part file and back.
+    /// Drops the buffered block with the fewest symbols, if it has next to nothing. Of several such blocks, drops the
+    /// earliest begun. Returns whether it dropped one. Otherwise, forged symbols of blocks far apart would push other
+    /// blocks out to the part file and back.
     fn forget_least(&mut self) -> bool {
         let older = self.buffered.len().saturating_sub(1);
         let held = |block| self.partial.get(block).map_or(u32::MAX, BlockAssembly::held);
@@ -347,7 +346,7 @@ impl Blocks {
         if self.spilling >= (self.max_buffers / 4).max(1) {
             return None;
         }
-        // The block that is arriving now stays, and so does one whose place in the file is being read.
+        // Keeps the block that is arriving now, and any block whose place in the file is being read.
         let older = self.buffered.len().saturating_sub(1);
         let at = self.buffered.iter().take(older).position(|&block| !self.resume.is_checking(block))?;
         let block = self.buffered.remove(at)?;
@@ -367,7 +366,7 @@ impl Blocks {
         self.partial.insert(block, assembly);
     }
 
-    /// The symbols of a block were not enough to decode it.
+    /// Takes back a block whose symbols were not enough to decode it.
     pub fn undecodable(&mut self, mut assembly: BlockAssembly) {
         let block = assembly.block().0;
         if self.verified.contains(block) {
@@ -402,7 +401,7 @@ impl Blocks {
         BlockCheck::Verified
     }
 
-    /// Takes a block that disagreed. `kept` has its received symbols, if it is in the part file.
+    /// Takes a block that disagreed with its value. `kept` has its received symbols, if it is in the part file.
     pub fn mismatched(&mut self, block: BlockIndex, buffer: Buffer, kept: Option<BitSet>) -> BlockCheck {
         self.free.push_back(buffer);
         self.reject(block, kept)
@@ -410,7 +409,7 @@ impl Blocks {
 
     fn reject(&mut self, block: BlockIndex, kept: Option<BitSet>) -> BlockCheck {
         if self.verified.contains(block.0) {
-            // It was on the disk already.
+            // The block was already on the disk.
             return BlockCheck::Verified;
         }
         match kept {
@@ -432,7 +431,7 @@ impl Blocks {
         page.get((block.0 % HASHES_PER_PAGE) as usize).copied()
     }
 
-    /// Adds a page; later copies are ignored. Returns the results of the blocks that waited for it.
+    /// Adds a page. Ignores later copies. Returns the results of the blocks that waited for it.
     pub fn add_page(&mut self, page: HashPage) -> Vec<(BlockIndex, BlockCheck)> {
         let count = self.layout.block_count();
         let end = page.first.0.saturating_add(HASHES_PER_PAGE).min(count);
@@ -490,13 +489,13 @@ mod tests {
         let layout = Layout::new(1 << 30, 20, 1024).unwrap();
         let mut blocks = Blocks::new(layout, RECEIVER_BUFFER_BYTES);
         let symbol = [7; 1024];
-        // Eight blocks wait for repairs, and one is on its way.
+        // Eight blocks wait for repairs, and one is arriving.
         let mut begun = |block, ids: std::ops::Range<u32>| {
             ids.filter_map(|id| blocks.add(BlockIndex(block), Esi(id), &symbol).1).count()
         };
         let mut jobs: usize = (0..8).map(|block| begun(block, 0..900)).sum();
         for n in 0..1_000 {
-            // Ten forgeries for each symbol of the block on its way.
+            // Ten forgeries for each symbol of the arriving block.
             jobs += (0..10).map(|i| begun(100 + (n * 10 + i) % 900, 1000..1001)).sum::<usize>();
             jobs += begun(8, n..n + 1);
         }

@@ -1,5 +1,5 @@
-//! Finds and joins sessions that have not admitted this device, and handles their messages. `provisional_sessions`
-//! has the rules of their turns.
+//! Finds and joins sessions that have not yet admitted this device, and handles their messages.
+//! `provisional_sessions` has the rules for their turns.
 
 use super::blocks::Blocks;
 use super::inbound::is_sound;
@@ -29,7 +29,7 @@ use std::sync::Arc;
 const AGREEMENT: &str = "mcp 2026-11-20 device's half of an agreement v1";
 /// Most refused senders that the user is told about.
 const MAX_REFUSED: usize = 16;
-/// Most sessions that are remembered so that the user is told only once.
+/// Most sessions remembered so that the user is told about each only once.
 const MAX_FOUND: usize = 64;
 
 impl Receiver {
@@ -45,7 +45,7 @@ impl Receiver {
         }
     }
 
-    /// Tells the user, once for each address, what the session announced there requires.
+    /// Tells the user, once for each address, about an unmet requirement of the session announced there.
     fn tell_need(&mut self, need: Option<Need>, from: SocketAddr) {
         let Some(need) = need.filter(|_| matches!(self.state, State::Seeking)) else { return };
         if self.needs.len() < MAX_REFUSED && self.needs.iter().all(|(ip, _)| *ip != from.ip()) {
@@ -56,7 +56,7 @@ impl Receiver {
 
     /// The session of an announcement, if it is acceptable and its sender is trusted.
     fn meet(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) -> Option<Session> {
-        // Checks first what costs nothing.
+        // The free checks come first.
         if head.protection.is_group() == self.config.group_keys.is_empty() || !self.limits.home.allow(now) {
             return None;
         }
@@ -107,8 +107,8 @@ impl Receiver {
         }
     }
 
-    /// Decides about the sender of a session that has admitted the device, now that its address is clearer. Drops the
-    /// session of a refused sender. Only an address that has proved itself is remembered.
+    /// Decides again whether to trust the sender of a session that has admitted the device: its address may now be
+    /// proven. Drops the session of a refused sender. Remembers only a proven address.
     fn decide_on_admission(&mut self, now: Time, id: SessionId) -> Option<TrustDecision> {
         let provisional = self.provisional.get_mut(id)?;
         let (key, address) = (provisional.session.side.sender(), provisional.session.sender);
@@ -162,7 +162,7 @@ impl Receiver {
         self.probe();
     }
 
-    /// Requests a look-up of what the device holds of the object, one at a time.
+    /// Requests a look-up of the object's blocks that the device holds. At most one look-up runs at a time.
     fn probe(&mut self) {
         let Some(ProvisionalSession { session, holding: None, .. }) = self.provisional.current() else {
             return;
@@ -219,7 +219,7 @@ impl Receiver {
         self.provisional.take(id)
     }
 
-    /// Takes a datagram of a provisional session. False if it is none.
+    /// Takes a datagram of a provisional session. Returns false if it belongs to none.
     pub(super) fn take_provisional(
         &mut self,
         now: Time,
@@ -293,7 +293,7 @@ impl Receiver {
         let Some(blocks) = self.kept() else { return false };
         let sound = is_sound(blocks, symbol);
         if sound {
-            // A symbol without a buffer is fetched again later.
+            // A symbol that gets no buffer is requested again later.
             blocks.add(symbol.block, symbol.esi, symbol.payload);
         }
         sound
@@ -351,7 +351,7 @@ impl Receiver {
         true
     }
 
-    /// Handles ADMIT. The session is live: nobody else can have sealed this for the device.
+    /// Handles ADMIT. It proves that the session is live: only its sender can have sealed this for the device.
     fn provisional_admits(&mut self, now: Time, id: SessionId, admit: &Admit) {
         // A sender can only choose what it announced and the device offered.
         let possible = self.provisional.get_mut(id).is_some_and(|p| p.session.may_be_chosen(admit));

@@ -19,11 +19,12 @@ use crate::wire::{
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// A number this far beyond a vouched one that arrived later was never sent: reordering does not reach so far.
+/// Longest distance of reordering, in packet numbers. A number further ahead of a vouched number that arrives after it
+/// was never sent.
 const MAX_REORDERING: u64 = 4096;
-/// Longest stretch of arrivals in a report: the sender's rate may change soon.
+/// Longest stretch of arrivals in a report. Longer stretches could span a change of the sender's rate.
 const STRETCH: Duration = Duration::from_millis(100);
-/// A sender has moved if it is heard from another address, and not from the known one for this time.
+/// A sender has moved if it is heard from another address, and has been silent at the known one for this time.
 const MOVED_AFTER: Duration = Duration::from_secs(1);
 /// Shortest interval between answers to RETRY.
 const RETRY_PATIENCE: Duration = Duration::from_millis(100);
@@ -46,7 +47,7 @@ pub(super) struct Session {
     pub sender: SocketAddr,
     /// When any datagram last came from the sender's address, genuine or not.
     pub home_heard: Time,
-    /// When a datagram sealed for this device last came from there.
+    /// When a datagram sealed for this device last came from the sender's address.
     pub home_spoke: Option<Time>,
     /// The address that JOINs were sent to, and whether they went to several addresses.
     joined: Option<IpAddr>,
@@ -61,7 +62,7 @@ pub(super) struct Session {
     pub entry: Option<Entry>,
     pub data: SocketAddr,
     pub phase: Phase,
-    /// Up to which block the sender has said that it is.
+    /// The highest block position that the sender has announced.
     position: BlockIndex,
     pub root: Option<Digest>,
     /// The announced gsize, at most [`MAX_DEVICES`]: delays that depend on it must end.
@@ -74,7 +75,7 @@ pub(super) struct Session {
     capabilities: [Capabilities; 2],
     /// The verified proof of the object's origin.
     pub origin: Option<Box<OriginProof>>,
-    /// When the sender was last heard at all, and on the group's channel.
+    /// When the sender was last heard on any channel; below, on the group's channel.
     pub last_heard: Time,
     pub last_group: Time,
     pub group: ChannelLoss,
@@ -214,7 +215,7 @@ impl Session {
                 self.announced_elsewhere(from, now);
             }
         }
-        // Whoever can send a symbol can give it any number: members too.
+        // Outsiders and members can give a symbol any number, so symbols vouch for nothing.
         let vouched = opened.authentic && head.kind != MessageKind::Symbol;
         if group {
             self.group.note(number, now - arrival.waited, vouched);
@@ -288,8 +289,8 @@ impl Session {
         self.scattered |= self.joined.replace(to).is_some_and(|before| before != to);
     }
 
-    /// Whether the sender that admitted the device is at its address: it has read a JOIN, and all of them went there.
-    /// The source address of an answer proves nothing, since anybody can forge it.
+    /// Whether the sender that admitted the device is proven to be at its address: it has read a JOIN, and all JOINs
+    /// went to that address. The source address of an answer proves nothing, because anybody can forge it.
     pub fn is_proven(&self) -> bool {
         !self.scattered && self.joined == Some(self.sender.ip())
     }
@@ -299,8 +300,8 @@ impl Session {
         self.position = self.position.max(position);
     }
 
-    /// Whether the sender can have reached a block since it last told its position. Symbols of later blocks are
-    /// forged.
+    /// Whether the sender can have reached this block since it last announced its position. Symbols of later blocks
+    /// are forged.
     pub fn reaches(&self, block: BlockIndex) -> bool {
         let k = self.layout.source_symbols(BlockIndex(0)).max(1);
         let ahead = UNVOUCHED_NUMBERS_AHEAD as u32 / k + 2 * HASHES_PER_PAGE;
@@ -337,9 +338,9 @@ pub(super) fn sound_group_size(told: u32) -> u32 {
 pub(super) struct ChannelLoss {
     first: Option<PacketNumber>,
     highest: u64,
-    /// The highest counter that is vouched for.
+    /// The highest vouched counter.
     vouched: u64,
-    /// The counters that were counted: a replayed datagram must not hide a lost one.
+    /// The counters seen so far: a replayed datagram must not hide a lost one.
     counted: ReplayWindow,
     pub received: u64,
     /// The current stretch, and the one before.
@@ -364,16 +365,16 @@ impl Stretch {
     fn elapsed(&self) -> Duration {
         self.last_at - self.first_at
     }
-    /// Whether it is long enough for a report.
+    /// Whether the stretch is long enough for a report.
     fn tells(&self) -> bool {
         self.received >= MANY || self.received >= ENOUGH && self.elapsed() >= STRETCH / 2
     }
 }
 
 impl ChannelLoss {
-    /// Notes a datagram that reached this machine at `at`. A datagram of another channel restarts the
-    /// statistics. The sender has certainly sent a number that is `vouched` for. Other numbers count while they
-    /// are near the last vouched one, and the next vouched one corrects what they claimed.
+    /// Notes a datagram that reached this machine at `at`. A datagram of another channel restarts the statistics. A
+    /// `vouched` number was certainly sent. Other numbers count while they are near the last vouched one, and the
+    /// next vouched number corrects the figures.
     pub fn note(&mut self, number: PacketNumber, at: Time, vouched: bool) {
         let counter = number.counter();
         let known = self.first.is_some_and(|first| first.channel() == number.channel());
@@ -465,7 +466,7 @@ mod tests {
             loss.note(number(forged), Time(100_000_000), false);
         }
         assert_eq!((loss.received, loss.lost()), (101, 0));
-        // Not so far ahead: until the sender says something.
+        // Less far ahead: counts until the next vouched number.
         loss.note(number(1_100 + 200_000), Time(100_000_000), false);
         assert!(loss.lost() > 190_000);
         run(&mut loss, 1_100..1_101, 101);
@@ -473,7 +474,7 @@ mod tests {
         run(&mut loss, 1_101..1_200, 102);
         let arrivals = loss.take_arrivals(false).expect("the rate control is not blind");
         assert!(arrivals.last == number(1_199) && arrivals.received >= 99, "{arrivals:?}");
-        // An older one that is late sets nothing right.
+        // An older vouched number that arrives late corrects nothing.
         loss.note(number(1_050), Time(300_000_000), true);
         assert_eq!(loss.highest, 1_199);
     }
@@ -495,7 +496,7 @@ mod tests {
     /// Notes counters `from..to` of the group, a millisecond apart from `ms` on.
     fn run(loss: &mut ChannelLoss, counters: std::ops::Range<u64>, ms: u64) {
         for (i, counter) in counters.enumerate() {
-            // The first one is an announce.
+            // The first datagram is an announce.
             let at = Time((ms + i as u64) * 1_000_000);
             loss.note(PacketNumber::new(ChannelId::GROUP, counter), at, i == 0);
         }
@@ -519,7 +520,7 @@ mod tests {
         run(&mut loss, 100..120, 10);
         assert_eq!(loss.take_arrivals(false), None, "too few to tell");
         run(&mut loss, 125..170, 30);
-        // One that was overtaken belongs to it, one from before does not.
+        // A reordered datagram belongs to the stretch; one sent before the stretch does not.
         run(&mut loss, 122..123, 75);
         run(&mut loss, 99..100, 76);
         assert_eq!(loss.take_arrivals(false), arrivals(100, 169, 66, 64, 74));

@@ -26,39 +26,39 @@ use std::time::Duration;
 /// A join whose answer waits for the store.
 #[derive(Debug)]
 pub(super) struct PendingJoin {
-    /// Its proof, if it has one, holds.
+    /// The join. Its proof is valid, if it has one.
     pub join: Join,
     pub address: SocketAddr,
     keys: DeviceKeys,
     /// Counter of the join.
     number: u64,
-    /// Version and capabilities that both sides have.
+    /// Version and capabilities common to both sides.
     chosen: (u8, Capabilities),
 }
 
 impl PendingJoin {
-    /// Whether it came from this address.
+    /// Whether the join came from this address.
     pub fn is_from(&self, ip: IpAddr) -> bool {
         self.address.ip() == ip
     }
-    /// The key that the device has proved to have.
+    /// The device's proven key.
     pub fn key(&self) -> Option<DeviceKey> {
         self.join.proof.map(|proof| proof.key)
     }
 }
 
-/// What a join of a device that is known by another run comes to.
+/// The decision about a new run with the identifier of a known device.
 enum Claim {
-    /// It takes the place of the run before.
+    /// The run replaces the device's earlier run.
     Successor,
-    /// Both are there: two devices with one identifier.
+    /// The run belongs to a second device with the same identifier.
     DuplicateId,
-    /// Not clear yet; it will ask again.
+    /// Undecided. The run will send another join.
     Unclear,
 }
 
 impl Sender {
-    /// A join has come in; false if it is not a sound one.
+    /// Handles a join. Returns false if it is invalid or exceeds a limit.
     pub(super) fn join(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) -> bool {
         let Some(clear) = self.side.join_clear(from, bytes) else { return false };
         self.counters.feedback += 1;
@@ -69,7 +69,7 @@ impl Sender {
         if let Some(index) = self.devices.of_run(&clear.agreement) {
             let link = &self.devices.get(index).link;
             let number = head.header.packet_number.counter();
-            // What anybody can say again is no sign of life.
+            // Anybody can replay an earlier join, so it is no sign of life.
             if number < link.joins || SenderSide::from_one(&link.keys, head, bytes).is_none() {
                 return false;
             }
@@ -78,8 +78,8 @@ impl Sender {
             if !link.rate_limit.allow(now) {
                 return false;
             }
-            // One that failed does not come back in the same run: it has left, or what it lacked still
-            // holds. An overtaken join must not hide its reason.
+            // A failed device does not return in the same run: it has left, or the cause persists. A reordered join
+            // must not hide the reason.
             self.devices.get_mut(index).address = from;
             self.heard(index, now);
             self.admit(index);
@@ -125,8 +125,8 @@ impl Sender {
         true
     }
 
-    /// Asks whoever is at an address to show that it receives there. It is shorter than what it answers, and there
-    /// are not more of these than may be.
+    /// Validates an address: sends it a RETRY with a cookie. The RETRY is shorter than the join, and counts towards the
+    /// limit of answers.
     pub(super) fn retry(&mut self, to: SocketAddr, agreement: AgreementKey, now: Time) {
         if !self.may_answer_stranger(to, now) {
             return;
@@ -139,7 +139,7 @@ impl Sender {
     fn admit(&mut self, index: DeviceIndex) {
         let device = self.devices.get(index);
         if device.assignment.is_complete() && !device.is_recorded() || self.out.len() >= MAX_QUEUED_OUTPUTS {
-            // It asks again.
+            // The device sends another join.
             return;
         }
         let admit = if device.assignment.is_complete() {
@@ -159,7 +159,7 @@ impl Sender {
         self.send_to_device_as(index, number, &Message::Admit(admit));
     }
 
-    /// Answers a join that gets no place.
+    /// Answers a join that is not admitted with a verdict, within the limit of answers.
     pub(super) fn turn_away(&mut self, pending: &PendingJoin, verdict: AdmitVerdict, now: Time) {
         if !self.may_answer_stranger(pending.address, now) {
             return;
@@ -195,7 +195,7 @@ impl Sender {
         let mut label = pending.join.label.clone();
         let key = pending.key();
         let by_ticket = pending.join.ticket.and_then(|ticket| self.devices.of_ticket(&ticket));
-        // A listed device has its own row and no other.
+        // A listed device has only its own row.
         let by_ticket = by_ticket
             .filter(|index| self.list().is_none() || self.devices.get(*index).assignment.device == id);
         let index = match by_ticket.or_else(|| self.devices.index_of(id)) {
@@ -203,7 +203,7 @@ impl Sender {
                 return self.turn_away(&pending, AdmitVerdict::AlreadyComplete, now);
             }
             None => None,
-            // It is the device that was given this row: nobody else knows the ticket.
+            // Only the device of this row knows the ticket.
             Some(index) if by_ticket.is_some() => Some(index),
             Some(index) => match self.claim(index, agreement, &pending, now) {
                 Claim::Unclear => return,
@@ -224,7 +224,7 @@ impl Sender {
             },
         };
         if index.is_none() && self.shutdown.lingered(now) {
-            // It stays for those that it still serves, and for nobody else.
+            // After lingering, the sender serves only the devices that it has.
             return;
         }
         if index.is_none() && !self.has_row_for(pending.address) {
@@ -253,7 +253,7 @@ impl Sender {
                 self.devices.insert(newcomer(self.config.task.id, id, known, link, pending.address, now))
             }
         };
-        // What a duplicate shows is no news of the device whose identifier it has.
+        // A duplicate's key says nothing about the device with the same identifier.
         let own = self.devices.get(index).assignment.device == pending.join.device;
         let key = key.filter(|_| own);
         if own {
@@ -261,7 +261,7 @@ impl Sender {
         }
         let device = self.devices.get_mut(index);
         if device.assignment.device == id {
-            // A duplicate keeps the label that tells it from the first.
+            // A duplicate keeps the label that distinguishes it.
             device.assignment.label = label;
         }
         device.holds = pending.join.holdings != Holdings::Nothing;
@@ -286,9 +286,9 @@ impl Sender {
         self.admit(index);
     }
 
-    /// A run without a ticket, and not the known one, wants to be the device at `index`. A device that was started again has
-    /// fallen silent in its former run, and is where it was or shows the same key; a machine with a cloned identifier is
-    /// elsewhere, shows another key, or the first one goes on speaking.
+    /// Decides whether a new run without a ticket is the device at `index`. A restarted device is silent in its former
+    /// run, and has the same address or the same key. A machine with a copied identifier has a different address or
+    /// key, or the former run still speaks.
     fn claim(
         &mut self,
         index: DeviceIndex,
@@ -297,12 +297,13 @@ impl Sender {
         now: Time,
     ) -> Claim {
         let gsize = self.devices.gsize();
-        // A listed device has no other row: what its former run has said last may still be under way.
+        // A listed device cannot get another row, so messages of its former run that are still on the way must not
+        // make it a duplicate.
         let grace = if self.list().is_some() { KEEPALIVE_INTERVAL * 2 } else { Duration::ZERO };
         let device = self.devices.get_mut(index);
         let (former, key) = (device.link.key, pending.key());
-        // One with another key is another one, as long as the first is there. One with the same key may have moved,
-        // unless there is nothing left to do for it: then it is a clone.
+        // A different key means a different device, while the first one is unfinished. A device with the same key may
+        // have moved, unless it is complete: then the run is a clone's.
         let other = former.is_some() && former != key && !device.is_final();
         let moved = device.address.ip() != pending.address.ip();
         let same = former.is_some() && former == key && !device.assignment.is_complete();
@@ -322,7 +323,7 @@ impl Sender {
                     Claim::Unclear
                 }
             }
-            // Of several, the first one is looked at first.
+            // Of several runs, the first one is decided first.
             Some((_, since)) if now.since(since) < KEEPALIVE_INTERVAL * 4 => Claim::Unclear,
             _ => {
                 device.duplicate = Some((agreement, now));
@@ -331,7 +332,7 @@ impl Sender {
         }
     }
 
-    /// (Re)starts the service of a device. Unicast repair serves the blocks that have been streamed.
+    /// Starts or restarts the service of a device. Unicast repair serves the blocks that were already streamed.
     pub(super) fn take_up(&mut self, index: DeviceIndex, now: Time) {
         let started = self.phase != Phase::Gathering;
         let gone_by = if self.stream_done() { self.stream.position } else { self.stream.position + 1 };
@@ -385,11 +386,11 @@ fn newcomer(
     }
 }
 
-/// Identifier and label of a second device with the same identifier. They last for its run.
+/// A new identifier and label for a second device with the same identifier. They last for its run.
 fn duplicate_of(id: DeviceId, label: &str, agreement: &AgreementKey) -> (DeviceId, String) {
     let mut own = DeviceId::default();
     for (i, byte) in own.0.iter_mut().enumerate() {
-        // The agreement's key is as good as random.
+        // The agreement key is indistinguishable from random bytes.
         *byte = id.0[i] ^ agreement.0[i] ^ agreement.0[16 + i];
     }
     (own, format!("{label} (duplicate {:02x}{:02x})", own.0[0], own.0[1]))

@@ -20,13 +20,13 @@ const SOURCE_CHECK: Duration = Duration::from_secs(1);
 const GREETING: Duration = Duration::from_secs(5);
 const GREETED_AT_ONCE: usize = 64;
 
-/// When the devices and the source are checked next.
+/// The times of the next checks.
 #[derive(Debug)]
 pub(super) struct Liveness {
     next_sweep: Time,
-    /// The device that the next sweep begins with.
+    /// The first device of the next sweep.
     cursor: DeviceIndex,
-    /// The time up to which the stream has continued. Before its end, no device need make progress.
+    /// The latest time at which the stream was in progress. Until its end, no device need make progress.
     streamed: Time,
     next_check: Time,
     checking: bool,
@@ -47,7 +47,7 @@ impl Liveness {
 }
 
 impl Sender {
-    /// Does what is due at `now`.
+    /// Runs all work that is due at `now`.
     pub(super) fn run_due(&mut self, now: Time) {
         if self.shutdown.is_closing() {
             self.send_goodbye(now);
@@ -73,8 +73,8 @@ impl Sender {
         self.end_if_done(now);
     }
 
-    /// Time in which the process was stopped, or could send nothing, does not count as silence. Deadlines for
-    /// devices to join move by it too.
+    /// Excludes time in which the process was stopped or could not send: it does not count as silence, and deadlines
+    /// for joins move by it.
     pub(super) fn absent(&mut self, now: Time, away: Duration) {
         for (_, device) in self.devices.iter_mut() {
             device.last_heard = (device.last_heard + away).min(now);
@@ -87,7 +87,7 @@ impl Sender {
         self.shutdown.put_off(away);
     }
 
-    /// Checks for devices that are silent or make no progress.
+    /// Checks some devices for silence and lack of progress.
     fn sweep(&mut self, now: Time) {
         let open = self.devices.gsize();
         let (silence, done) = (device_silence(open), self.stream_done());
@@ -98,7 +98,7 @@ impl Sender {
         let (streamed, cursor) = (self.liveness.streamed, self.liveness.cursor);
         let stream = (streamed, streamed.since(self.gather.started.unwrap_or(streamed)));
         let open = self.devices.of(Class::Open);
-        // All of them, from the cursor on and around to it.
+        // From the cursor to the end, then from the start to the cursor.
         let round = open.range(cursor..).chain(open.range(..cursor));
         let next: Vec<DeviceIndex> = round.take(SWEPT_AT_ONCE).copied().collect();
         self.liveness.cursor = next.last().map_or(cursor, |last| DeviceIndex(last.0.wrapping_add(1)));

@@ -10,20 +10,20 @@ use crate::wire::{Deficit, Nak};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Most blocks that one NAK summary may name as wholly missing, whether they count or not. The rest waits for the next
-/// round, so that one datagram cannot make the sender plan for millions.
+/// Most wholly missing blocks that the planner reads from one NAK summary, whether they count or not. The rest waits
+/// for the next round, so that one datagram cannot make the sender plan for millions of blocks.
 const MAX_WHOLE: u32 = 1024;
-/// Most pages that one NAK summary may request: those of as many blocks.
+/// Most pages that one NAK summary may request: the pages of [`MAX_WHOLE`] blocks.
 const MAX_PAGES: usize = (MAX_WHOLE / HASHES_PER_PAGE) as usize;
 
-/// What a set of devices lacks.
+/// The needs of a set of devices.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
     blocks: BTreeMap<u32, Need>,
     pages: BTreeSet<u32>,
 }
 
-/// What a set of devices lacks of one block.
+/// The needs of a set of devices in one block.
 #[derive(Debug)]
 struct Need {
     /// K: the block's source symbols.
@@ -36,21 +36,21 @@ struct Need {
     sources: Option<BitSet>,
 }
 
-/// Which source symbols of a block devices lack.
+/// The source symbols of a block that any device lacks.
 #[derive(Debug)]
 enum Union {
     /// None so far.
     Nothing,
-    /// All of them: no set says so, for one summary may name a thousand blocks.
+    /// All of them. This needs no set, because one summary may name a thousand blocks.
     All,
     /// These.
     Some(BitSet),
-    /// Somebody has not named what it lacks.
+    /// Unknown: a device has not named the symbols that it lacks.
     Untold,
 }
 
 impl Union {
-    /// Adds runs of source symbols to those of a block of `k`.
+    /// Adds runs of missing source symbols, in a block of `k`.
     fn add(&mut self, missing: impl Iterator<Item = Range<u32>>, k: u32) {
         if let Self::Nothing = self {
             *self = Self::Some(BitSet::new(k));
@@ -61,7 +61,7 @@ impl Union {
     }
 }
 
-/// A repair that the channel will make.
+/// A planned repair.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Plan {
     pub block: u32,
@@ -104,8 +104,8 @@ impl PlanKind {
 }
 
 impl Needs {
-    /// Adds a device's summary. `symbols_of` returns K of a block below the polled position, or `None` for a
-    /// block that does not count. Impossible claims are clamped to what is possible.
+    /// Adds a device's summary. `symbols_of` returns K of a block below the polled position, or `None` for a block
+    /// that does not count. Clamps impossible claims.
     pub fn add(&mut self, nak: &Nak, page_count: u32, symbols_of: impl Fn(u32) -> Option<u32>) {
         let pages = nak
             .pages
@@ -154,7 +154,7 @@ impl Needs {
     fn need(&mut self, block: u32, k: u32, deficit: u32, missing: &[(u16, u16)]) {
         let need = self.entry(block, k);
         need.max = need.max.max(deficit);
-        // Source symbols beyond the block's end do not count as named: nothing would be sent for them.
+        // Ignores source symbols beyond the block's end: a resend would send nothing for them.
         let missing = runs(missing).map(|ids| ids.start..ids.end.min(k));
         let told: usize = missing.clone().map(|ids| ids.len()).sum();
         if told < deficit as usize {
@@ -174,8 +174,8 @@ impl Needs {
     }
 
     /// The cheapest repair of each block, lowest block first. `loss` is the channel's expected share of lost
-    /// datagrams, 0 to 1. The number of fresh symbols is such that the device with the largest deficit should
-    /// have enough after its losses, and one more against decoding failure.
+    /// datagrams, 0 to 1. Fresh symbols cover the largest deficit after the expected losses, and one more guards
+    /// against decoding failure.
     pub fn plan(&self, loss: f64) -> Vec<Plan> {
         let plans = |(&block, need): (&u32, &Need)| {
             need.plan(loss).into_iter().map(move |kind| Plan { block, kind }).collect::<Vec<_>>()
@@ -185,8 +185,7 @@ impl Needs {
 }
 
 impl Need {
-    /// Resends the symbols that nothing can replace, and repairs the deficits of the others in the cheaper
-    /// way.
+    /// Resends the symbols that no repair symbol can replace, and repairs the other deficits in the cheaper way.
     fn plan(&self, loss: f64) -> Vec<PlanKind> {
         let mut plans = Vec::new();
         let mut again = self.sources.clone();
@@ -215,7 +214,7 @@ fn runs(missing: &[(u16, u16)]) -> impl Iterator<Item = Range<u32>> + Clone + '_
     missing.iter().map(|&(first, count)| u32::from(first)..u32::from(first) + u32::from(count))
 }
 
-/// Symbols that are planned for summaries of an object of so many blocks of `k` symbols. For benchmarks.
+/// Number of symbols planned for summaries of an object of `blocks` blocks of `k` symbols. For benchmarks.
 #[doc(hidden)]
 #[must_use]
 pub fn planned_symbols(naks: &[Nak], blocks: u32, k: u32) -> u64 {
@@ -292,12 +291,12 @@ mod tests {
         let resend = |runs: &[(u32, u32)]| Plan { block: 2, kind: PlanKind::Resend(runs.to_vec()) };
         let plans = plan(&[nak(vec![sources(&[(0, 30), (98, 9)])]), nak(vec![sources(&[(5, 40)])])], 0.1);
         assert_eq!(plans, [resend(&[(0, 45), (98, 2)])]);
-        // Others lack symbols of any kind.
+        // Another device lacks symbols of any kind.
         let plans = plan(&[nak(vec![sources(&[(0, 3)])]), nak(vec![lacks(2, 4, &[(10, 4)])])], 0.0);
         assert_eq!(plans, [resend(&[(0, 3), (10, 4)])]);
         let plans = plan(&[nak(vec![lacks(2, 40, &[])]), nak(vec![sources(&[(0, 3)])])], 0.0);
         assert_eq!(plans, [resend(&[(0, 3)]), Plan { block: 2, kind: PlanKind::Fresh(41) }]);
-        // There are no such symbols.
+        // The block has no such symbols.
         assert_eq!(plan(&[nak(vec![sources(&[(100, 7)])])], 0.0), []);
         let mut needs = Needs::default();
         needs.add(&nak(vec![sources(&[(0, 3)])]), 1, |_| Some(100));
@@ -327,7 +326,7 @@ mod tests {
     fn one_summary_looks_at_a_bounded_number_of_blocks_and_marks_no_symbols_of_whole_ones() {
         let whole = |i: u32| Deficit::Whole { first: BlockIndex(i * 5_000), count: 4_000 };
         let n = nak((0..100).map(whole).collect());
-        // Blocks that do not count are looked at, too.
+        // Blocks that do not count are read too.
         let looked_at = std::cell::Cell::new(0);
         let mut needs = Needs::default();
         needs.add(&n, u32::MAX, |_| {
@@ -372,7 +371,7 @@ mod tests {
         assert_eq!(blocks, [0, 8, 9]);
         assert_eq!(plans[1].kind, PlanKind::Resend(vec![(0, 100)]));
         assert_eq!(needs.pages().collect::<Vec<_>>(), [0]);
-        // A symbol beyond the block's last is none: fresh ones instead of a resend of nothing.
+        // A symbol beyond the block's end does not exist: the plan is fresh symbols, not an empty resend.
         let plans = plan(&[nak(vec![lacks(0, 1, &[(100, 1)])])], 0.0);
         assert_eq!(plans, [Plan { block: 0, kind: PlanKind::Fresh(2) }]);
     }

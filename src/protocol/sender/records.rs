@@ -1,9 +1,9 @@
 //! The requests to the store: look-ups of devices that want to join, and records of assignments. Both are jobs, at
-//! most one of each at a time. Whatever comes up meanwhile goes into the next one together.
+//! most one of each at a time. Everything that arrives meanwhile goes into the next job.
 //!
 //! A store that fails is tried again at growing intervals. When it has failed, or not answered, for
-//! [`STORE_PATIENCE`], the sender gives it up: admitted devices are served on, no other device is admitted, no receipt
-//! is acknowledged, and the session ends with [`SenderOutcome::StoreFailed`].
+//! [`STORE_PATIENCE`], the sender gives it up. Then it still serves admitted devices, but admits no others and
+//! acknowledges no receipts, and the session ends with [`SenderOutcome::StoreFailed`].
 
 use super::Sender;
 use super::devices::Devices;
@@ -19,25 +19,25 @@ use crate::wire::{AbortCode, Acknowledge, Message, Phase};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Pause after a failure: the first, and the longest.
+/// Pauses after a failure: the first one, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
 /// One kind of request to the store, and its state.
 #[derive(Debug, Default)]
 struct Line {
-    /// Since when a job is in progress.
+    /// When the job in progress was submitted.
     asked: Option<Time>,
     trouble: Option<Trouble>,
 }
 
 #[derive(Debug)]
 struct Trouble {
-    /// When the failure began.
+    /// When the store began to fail.
     since: Time,
     /// When to try the store again.
     retry: Time,
     pause: Duration,
-    /// Its latest error.
+    /// The store's latest error.
     why: String,
 }
 
@@ -54,13 +54,13 @@ impl Line {
     fn succeeded(&mut self) {
         *self = Self::default();
     }
-    /// The store has answered the other kind of request, so it is reachable again.
+    /// Retries at `now`, because the store has answered the other kind of request.
     fn retry_at(&mut self, now: Time) {
         if let Some(trouble) = &mut self.trouble {
             trouble.retry = trouble.retry.min(now);
         }
     }
-    /// When to give the store up; never if nothing is wrong.
+    /// When to give the store up; [`Time::NEVER`] if nothing is wrong.
     fn deadline(&self) -> Time {
         let failing = self.trouble.as_ref().map(|trouble| trouble.since);
         failing.or(self.asked).map_or(Time::NEVER, |since| since + STORE_PATIENCE)
@@ -114,9 +114,9 @@ impl Absent {
 /// The requests of a session to its store.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    /// Devices of the list that have not come.
+    /// Listed devices that have not joined.
     pub absent: Absent,
-    /// Those that the store does not have yet.
+    /// Listed devices whose rows the store does not have yet.
     listed: BTreeSet<DeviceId>,
     /// Devices to be looked up.
     wanted: BTreeSet<DeviceId>,
@@ -124,7 +124,7 @@ pub(super) struct Records {
     look_ups: Line,
     /// Devices whose current assignment the store does not have.
     changed: BTreeSet<DeviceIndex>,
-    /// What it is being told; without an index, of a listed device that had not come.
+    /// Assignments in the present record job. A listed device that had not joined has no index.
     recording: Vec<(Option<DeviceIndex>, Assignment)>,
     records: Line,
     /// Whether the user was told that the store fails.
@@ -133,7 +133,7 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// The records of a session for these devices.
+    /// The records of a session with these assignments of listed devices.
     pub fn expecting(assignments: Vec<Assignment>) -> Self {
         let mut records = Self::default();
         for assignment in assignments {
@@ -204,10 +204,10 @@ impl Records {
         while self.recording.len() < MAX_STORE_BATCH
             && let Some(device) = self.listed.pop_first()
         {
-            // One that has come meanwhile is recorded as it is.
+            // A device that has joined meanwhile is recorded below.
             self.recording.extend(self.absent.rows.get(&device).map(|absent| (None, absent.clone())));
         }
-        // A device comes once in a request: the others wait for the next one.
+        // No request names a device twice: after rows of listed devices, joined devices wait for the next request.
         while self.recording.iter().all(|(index, _)| index.is_some())
             && self.recording.len() < MAX_STORE_BATCH
             && let Some(index) = self.changed.pop_first()
@@ -314,8 +314,8 @@ impl Sender {
         }
     }
 
-    /// Handles the result of a record: the assignments that the store has now, or an error. Acknowledges
-    /// devices whose receipts waited for it.
+    /// Handles the result of a record: the assignments that the store now has, or an error. Acknowledges devices
+    /// whose receipts waited for the record.
     pub(super) fn recorded(&mut self, kept: Result<Vec<Assignment>, String>, now: Time) {
         if self.records.given_up.is_some() || self.shutdown.is_finished() {
             return;
@@ -343,7 +343,7 @@ impl Sender {
         self.finish_closing(now);
     }
 
-    /// The store has recorded a listed device that has not joined.
+    /// Handles the record of a listed device that has not joined.
     fn absent_recorded(&mut self, kept: Assignment) {
         if self.records.absent.rows.contains_key(&kept.device) {
             self.records.absent.insert(kept.clone());

@@ -16,13 +16,13 @@ use std::time::Duration;
 
 /// With more devices than this, a round repeats its planned repairs while it is open.
 const ECHO_ABOVE: usize = 32;
-/// With at most this many devices, they name missing source symbols: the union of these may be no larger than
-/// a repair.
+/// With at most this many devices, each names its missing source symbols: their union may be no larger than a
+/// repair.
 const WANT_IDS_UP_TO: usize = 4;
-/// If fewer than one device in this many answers, most devices lack nothing. Devices are also silent because
-/// repairs for others cover them, but not that many.
+/// If fewer than one device in this many answers, most devices lack nothing. Some devices are silent because
+/// repairs for others cover them, but not as many as that.
 const FEW: f64 = 8.0;
-/// Additional time for the answers: the reaction of a busy device.
+/// Additional time for the answers, for a busy device to react.
 const REACTION: Duration = Duration::from_millis(10);
 /// Longest pause between polls that bring no answer.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
@@ -36,7 +36,7 @@ pub(super) struct GroupRounds {
     pub round_trips: RoundTrips,
     /// Smoothed share of datagrams that the device with the largest deficit loses; 0 to 1.
     pub loss: f64,
-    /// Position of the last poll, and the one before its last change.
+    /// Position of the last poll; below, the previous position.
     polled: u32,
     polled_before: u32,
     /// Estimated number of devices that need something.
@@ -47,7 +47,7 @@ pub(super) struct GroupRounds {
     quiet: u32,
     /// Number of rounds that invited everybody.
     pub everybody: u32,
-    /// Polls in a row that few devices answered, even if not everybody was invited.
+    /// Polls in a row that few of the invited devices answered.
     few: u32,
 }
 
@@ -67,7 +67,7 @@ impl GroupRounds {
         }
     }
 
-    /// A device will soon have something to report.
+    /// Shortens the pause: a device will soon have something to report.
     pub fn stir(&mut self) {
         self.quiet = 0;
     }
@@ -124,7 +124,7 @@ impl Sender {
         unicast_repairs.min().unwrap_or(Time::NEVER).min(group)
     }
 
-    /// Whether there is a reason to poll the group, once its time has come.
+    /// Whether there is a reason to poll the group. The caller checks the time.
     fn group_poll_is_due(&self) -> bool {
         let Some(polls) = self.config.repair.polls else { return false };
         if self.group.has_repairs() || self.polled_devices() == 0 {
@@ -161,7 +161,7 @@ impl Sender {
         let devices = self.polled_devices();
         let position = self.stream.position;
         if position > self.rounds.polled {
-            // New blocks: anybody may lack something.
+            // New blocks: every device may lack something.
             self.rounds.polled_before = self.rounds.polled;
             self.rounds.polled = position;
             self.rounds.needy = devices as f64;
@@ -171,14 +171,14 @@ impl Sender {
         let most = self.config.repair.polls.map_or(0, |polls| polls.answers);
         let probability = (f64::from(most) / needy).min(1.0);
         let answers = (needy * probability).ceil() as u32;
-        // Half a millisecond each keeps the answers of a small group from meeting in one queue.
+        // Half a millisecond for each answer keeps a small group's answers from filling one queue.
         let window = Duration::from_micros(500) * answers.saturating_sub(1).min(200);
         let echo = if devices > ECHO_ABOVE { now + window / 2 + self.rounds.grtt } else { Time::NEVER };
         let closes = now + window + self.rounds.grtt.mul_f64(1.5) + REACTION;
         self.rounds.probability = probability;
         let round = self.group.open(now, closes, if echo < closes { echo } else { Time::NEVER });
         if self.stream_done() {
-            // It may be the root hash that keeps a device from committing.
+            // A device may be waiting for the root hash before it commits.
             self.announce(now);
         }
         let invitation =
@@ -204,8 +204,7 @@ impl Sender {
         self.send_to_group(&Message::Poll(poll), now);
     }
 
-    /// Repeats the poll with the repairs for the answers so far, so that devices that these cover need not
-    /// answer.
+    /// Repeats the poll with the repairs planned so far. Devices that these repairs cover need not answer.
     fn echo_poll(&mut self, now: Time) {
         if let Round::Open { echo, .. } = &mut self.group.round {
             *echo = Time::NEVER;
@@ -227,13 +226,13 @@ impl Sender {
         }
     }
 
-    /// What the devices of the group lack, by `answers`.
+    /// The needs of the group's devices, from their answers.
     fn group_needs(&self, answers: &BTreeMap<DeviceIndex, Nak>) -> Needs {
         let mut needs = Needs::default();
         let pages = self.page_count();
         for (index, nak) in answers {
             let device = self.devices.get(*index);
-            // Whoever is out of unicast reach is served by the group, but not at the cost of its stream.
+            // A device out of unicast reach is repaired through the group, but only after the stream.
             let waits = |block| device.service.waits_for(block) && !self.stream_done();
             needs.add(nak, pages, |block| {
                 let info = self.blocks.get(block as usize)?;
@@ -249,7 +248,7 @@ impl Sender {
 
     fn close_group_round(&mut self, now: Time) {
         let Round::Open { sent, .. } = self.group.round else { return };
-        // The answers of a round may not come faster than their share of the feedback bound.
+        // The answers of rounds must stay within their share of the feedback bound.
         let spacing = Duration::from_secs(1) * (self.group.answers().len() as u32) / NAKS_PER_SECOND;
         let answers = self.group.close((sent + spacing).max(now));
         let (polled, devices) = (self.polled_devices(), &self.devices);
@@ -281,7 +280,7 @@ impl Sender {
         let shares: Vec<f64> = needs
             .maxima()
             .map(|(block, max)| (block, max, self.config.layout.source_symbols(BlockIndex(block))))
-            // What a block lacks before its first repair is what the path there lost.
+            // Before a block's first repair, its deficit is the loss on the path.
             .filter(|&(block, _, k)| block >= fresh_from && self.blocks[block as usize].next_repair.0 == k)
             .filter(|&(block, ..)| self.was_sent(block))
             .map(|(_, max, k)| f64::from(max) / f64::from(k))
@@ -292,14 +291,14 @@ impl Sender {
         }
         let brought = answers as f64 / self.rounds.probability;
         self.rounds.needy = if plans.is_empty() && answers == 0 {
-            // Nobody of those invited lacks anything: ask four times as many.
+            // No invited device lacks anything: the next poll invites four times as many.
             self.rounds.needy / 4.0
         } else {
             brought.max(self.rounds.needy / 4.0)
         };
     }
 
-    /// The ESIs for a plan. Fresh symbols get ESIs that were never used in the block.
+    /// Reserves the ESIs of a plan. Fresh symbols get ESIs that the block has never used.
     pub(super) fn set_aside(&mut self, block: u32, kind: PlanKind) -> (PlanKind, Esi) {
         let k = self.config.layout.source_symbols(BlockIndex(block));
         let info = &mut self.blocks[block as usize];
@@ -336,10 +335,10 @@ impl Sender {
                 device.compared.answered(total as f64 / segment as f64, rounds);
             }
         }
-        // With only some of the devices invited, their number tells what the others' silence does not.
+        // Not every device was invited, so the estimate is the number of answers divided by the probability.
         let few = answers.len() as f64 / self.rounds.probability * FEW < polled as f64;
         self.rounds.few = if few { self.rounds.few + 1 } else { 0 };
-        // Nobody lacks so much that it could be unlike the others, whatever they lack.
+        // No deficit is large enough to be unlike the others, whatever theirs are.
         let least = 0.1 * segment as f64 + 16.0;
         if totals.values().all(|&total| total as f64 <= least) {
             return;
@@ -366,7 +365,7 @@ impl Sender {
         }
     }
 
-    /// Symbols that a device lacks of the blocks that the group repairs for it.
+    /// The device's deficit in the blocks that the group repairs for it, in symbols.
     fn group_deficit(&self, index: DeviceIndex, nak: &Nak) -> u64 {
         let device = self.devices.get(index);
         let deficits = nak.deficits.iter().map(|deficit| match deficit {
@@ -379,7 +378,7 @@ impl Sender {
             Deficit::Symbols { block, symbols, .. } if device.service.group_repairs(block.0) => {
                 u64::from(*symbols)
             }
-            // What a forger does to a device says nothing of the path to it.
+            // Forgeries cause these deficits, not the path.
             Deficit::Symbols { .. } | Deficit::Sources { .. } => 0,
         });
         deficits.sum()

@@ -12,12 +12,12 @@ use std::time::Duration;
 /// Number of ABORTs at the end, and their interval.
 const GOODBYES: u32 = 4;
 const GOODBYE_EVERY: Duration = Duration::from_millis(25);
-/// Time for the store to take the last records.
+/// Time that the store gets for the last records.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
-/// Most devices that get the ABORT by unicast as well.
+/// Most devices that also get the ABORT by unicast.
 const GOODBYES_BY_UNICAST: usize = 64;
 
-/// Why devices fail when the session's time is up.
+/// The reason for which devices fail when `--max-time` is over.
 const TIME_IS_UP: &str = "the transfer's time was up";
 
 fn goodbye(code: AbortCode, reason: &str) -> Message<'static> {
@@ -27,10 +27,9 @@ fn goodbye(code: AbortCode, reason: &str) -> Message<'static> {
 /// The state of the session's end.
 #[derive(Debug)]
 pub(super) struct Shutdown {
-    /// When the session ends, whatever is left to be done.
+    /// The session's deadline (`--max-time`).
     time_is_up: Time,
-    /// Up to when it lingers. That is said once: devices that come and complete put the end off no further than
-    /// it takes to serve them.
+    /// The end of lingering. It is set once: devices that join later delay the end only while they are served.
     linger_until: Option<Time>,
     closing: Option<Closing>,
     finished: bool,
@@ -43,20 +42,20 @@ struct Closing {
     reason: String,
     left: u32,
     next: Time,
-    /// How long to wait for the store.
+    /// The deadline for the store's last records.
     until: Time,
 }
 
 impl Shutdown {
-    /// Of a session that ends at a given time at the latest.
+    /// The state of a session with this deadline.
     pub const fn new(time_is_up: Time) -> Self {
         Self { time_is_up, linger_until: None, closing: None, finished: false }
     }
-    /// See [`Shutdown::new`]; never again once it has begun to end.
+    /// The deadline; [`Time::NEVER`] once the session is ending.
     pub const fn time_is_up_at(&self) -> Time {
         if self.is_closing() { Time::NEVER } else { self.time_is_up }
     }
-    /// Whether it has lingered for as long as it was to.
+    /// Whether the time of lingering is over.
     pub fn lingered(&self, now: Time) -> bool {
         self.linger_until.is_some_and(|until| now >= until)
     }
@@ -78,7 +77,7 @@ impl Shutdown {
         self.closing =
             Some(Closing { outcome, code, reason, left: GOODBYES, next: now, until: now + LAST_RECORDS });
     }
-    /// When the next ABORT is due; never if all are sent. `None` while the session goes on.
+    /// When the next ABORT is due; [`Time::NEVER`] if all are sent. `None` while the session continues.
     pub fn next_timeout(&self) -> Option<Time> {
         match &self.closing {
             Some(closing) => Some(closing.next),
@@ -100,7 +99,7 @@ impl Sender {
             return;
         }
         if self.root.is_none() {
-            // Hashing goes on: the report needs the root, and so would a device that comes back.
+            // Hashing continues: the report and returning devices need the root.
             if self.config.linger.is_zero() {
                 self.end(now);
             }
@@ -117,12 +116,12 @@ impl Sender {
         }
     }
 
-    /// The session has had the time that it was given: what is not complete has failed.
+    /// Ends the session at its deadline. All unfinished devices fail.
     pub(super) fn time_is_up(&mut self, now: Time) {
         let open: Vec<DeviceIndex> = self.devices.of(Class::Open).iter().copied().collect();
         for (n, index) in open.into_iter().enumerate() {
             self.set_state(index, State::Failed(TIME_IS_UP.to_owned()), now);
-            // The goodbyes by unicast are for those that are still served.
+            // Sent now, because the later ABORTs by unicast go only to unfinished devices.
             if n < GOODBYES_BY_UNICAST {
                 self.send_signed_to_device(index, &goodbye(AbortCode::Finished, TIME_IS_UP), now);
             }
@@ -134,7 +133,7 @@ impl Sender {
         self.finish(SenderOutcome::Ended, AbortCode::Finished, "the sender is done", now);
     }
 
-    /// Sends ABORT, several times because it may be lost.
+    /// Sends the next of several ABORTs: one may be lost.
     pub(super) fn send_goodbye(&mut self, now: Time) {
         let Some(closing) = &mut self.shutdown.closing else { return };
         if now < closing.next {
@@ -156,7 +155,7 @@ impl Sender {
         self.finish_closing(now);
     }
 
-    /// Finishes once all ABORTs are sent and the store has every record, or its time is over.
+    /// Finishes once all ABORTs are sent and the store has every record or has run out of time.
     pub(super) fn finish_closing(&mut self, now: Time) {
         let store = self.records.is_idle() || self.records.given_up().is_some();
         let over = |closing: &mut Closing| closing.left == 0 && (store || now >= closing.until);
