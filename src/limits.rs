@@ -23,7 +23,7 @@ pub const DEFAULT_GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0x4d
 pub const HEADER_LEN: usize = 21;
 /// Bytes before a symbol's payload: the common header, block index and symbol id.
 pub const SYMBOL_HEADER_LEN: usize = HEADER_LEN + 4 + 3;
-/// Bytes of the authentication tag behind a sealed datagram; kept free behind every symbol.
+/// Bytes of the authentication tag after a sealed datagram; reserved after every symbol.
 pub const TAG_RESERVE: usize = 16;
 /// Bytes of the signature after a sender's message to the group.
 pub const SIGNATURE_RESERVE: usize = 64;
@@ -61,7 +61,7 @@ pub const COMFORTABLE_BLOCK_COUNT: u64 = 1 << 16;
 pub const MAX_BLOCK_LOG2: u8 = 28;
 /// Encoding plans in the cache. A transfer uses two: one for full blocks, one for the last block.
 pub const MAX_PLANS: usize = 8;
-/// Most symbols that an assembly holds beside its buffer.
+/// Most symbols that an assembly holds in addition to its buffer.
 pub const MAX_EXTRA_SYMBOLS: usize = 16;
 /// Largest object, in bytes.
 pub const MAX_OBJECT_SIZE: u64 = 1 << 63;
@@ -110,7 +110,8 @@ pub const MAX_JOBS: usize = 1024;
 pub const MAX_BLOCK_BUFFERS: usize = MAX_JOBS / 2;
 /// Most key agreements that a sender makes a second, each some 40 us. Bounds the cost of joins.
 pub const AGREEMENTS_PER_SECOND: u32 = 1_000;
-/// Most datagrams a second that a sender sends to addresses that are not validated.
+/// Most answers a second that a sender sends to devices that it does not admit: RETRY to addresses that are not
+/// validated, and refusals.
 pub const ANSWERS_TO_STRANGERS_PER_SECOND: u32 = FEEDBACK_PER_SECOND;
 /// Largest share of the rate for these answers while data is sent.
 pub const STRANGERS_SHARE_PERCENT: u64 = 5;

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 /// Largest file, in bytes.
 const MOST: usize = 4096;
 
-/// A role of this machine in which it has a key.
+/// A role of this machine, with a key of its own.
 #[derive(Clone, Copy, Debug)]
 struct Role {
     /// The role, for people who open the file.

@@ -304,7 +304,7 @@ fn a_directory_that_is_not_for_this_user_alone_is_refused() {
         );
     }
     set(0o700);
-    // Somebody else's: root can give one away, and others are no owners of /usr.
+    // A directory of another user: root gives one away, and other users do not own /usr.
     let other = if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(&keyring.dir, Some(65_534), None).unwrap();
         keyring.clone()

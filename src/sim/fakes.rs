@@ -121,7 +121,7 @@ pub struct FakeDevice {
     sent: u64,
     /// The cookie that it returns in joins.
     pub cookie: Cookie,
-    /// The last answer to one of its joins.
+    /// The last ADMIT that it received.
     pub admit: Option<Admit>,
     /// Rounds of the polls that it has opened, by channel.
     pub rounds: BTreeMap<ChannelId, u32>,

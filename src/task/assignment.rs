@@ -66,7 +66,7 @@ impl State {
 /// A step that a device has finished in its present attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The object is verified and in its place.
+    /// The object is verified and has its final name.
     Transfer,
     /// The command that read the object has ended, with this exit code.
     Command(i32),

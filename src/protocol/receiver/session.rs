@@ -176,7 +176,7 @@ impl Session {
     /// if the datagram is damaged, forged, replayed, or not for this device.
     ///
     /// # Errors
-    /// If the datagram is as authentic as it can be, but its body is no message that this program knows.
+    /// If the datagram is as authentic as its kind can be, but this program does not know the message in its body.
     pub fn open<'a>(
         &mut self,
         now: Time,
@@ -259,24 +259,23 @@ impl Session {
         known
     }
 
-    /// Notes the source of a datagram sealed for this device. The sender is there, unless such datagrams also
-    /// come from the known address: a faster host may pass them on.
+    /// Notes the source of a datagram sealed for this device. The sender is at that address, unless such datagrams
+    /// also come from the known address: a faster host may relay them.
     pub fn spoken_to_from(&mut self, from: SocketAddr, home: bool, now: Time) {
         if home || self.home_spoke.is_none_or(|at| now >= at + MOVED_AFTER) {
             (self.sender, self.home_heard, self.home_spoke) = (from, now, Some(now));
         }
     }
 
-    /// Notes an announcement, newer than all before, from another address. The sender has moved there if
-    /// nothing comes from the known address any more. Otherwise somebody may have passed the announcement on.
+    /// Notes an announcement, newer than all before, from another address. The sender has moved there if the known
+    /// address has fallen silent. Otherwise another host may have relayed the announcement.
     pub fn announced_elsewhere(&mut self, from: SocketAddr, now: Time) {
         if now >= self.home_heard + MOVED_AFTER {
             (self.sender, self.home_heard, self.home_spoke) = (from, now, None);
         }
     }
 
-    /// Tries the other address after a JOIN without an answer: the first announcement may have been passed
-    /// on.
+    /// Tries the other address after a JOIN without an answer: the first announcement may have been relayed.
     pub fn try_elsewhere(&mut self) {
         if let Some(elsewhere) = &mut self.elsewhere {
             std::mem::swap(elsewhere, &mut self.sender);

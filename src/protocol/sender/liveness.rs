@@ -10,8 +10,8 @@ use crate::time::Time;
 use crate::units::DeviceIndex;
 use std::time::Duration;
 
-/// How often devices are checked, and how many at a time. Even with the most devices possible, each is
-/// checked within a third of the time in which it may be silent.
+/// How often devices are checked, and how many at a time. Even in the largest session, each device is checked within
+/// a third of the time for which it may be silent.
 const SWEEP: Duration = Duration::from_millis(500);
 const SWEPT_AT_ONCE: usize = 64;
 /// How often the source is checked.
@@ -105,7 +105,7 @@ impl Sender {
         let mut ended: Vec<(DeviceIndex, State)> = Vec::new();
         for index in next {
             let device = self.devices.get_mut(index);
-            // Syncing a large file may take long, but a hanging disk must not keep the session forever.
+            // Syncing a large file may take long, but a hanging disk must not keep the session open forever.
             let syncing = blocks > 0 && device.reported.verified == blocks;
             let patience = if syncing { DEVICE_SYNC } else { DEVICE_STALL.max(silence) };
             if now.since(device.last_heard) > silence {

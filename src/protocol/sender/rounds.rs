@@ -45,7 +45,7 @@ pub(super) struct GroupRounds {
     probability: f64,
     /// Polls in a row without a result.
     quiet: u32,
-    /// Number of rounds that invited everybody.
+    /// Number of rounds that invited every device.
     pub everybody: u32,
     /// Polls in a row that few of the invited devices answered.
     few: u32,
@@ -313,10 +313,9 @@ impl Sender {
         }
     }
 
-    /// Moves devices to unicast whose deficits are unlike the group's: more than three times the median and a
-    /// tenth of what was sent. They get what they lack by unicast, so that the group pays a bounded share for
-    /// them (I3). If too little is known about the others (their answers may be late or lost), no device is
-    /// moved.
+    /// Moves devices to unicast whose deficits are unlike the group's: more than three times the median and more
+    /// than a tenth of the symbols sent. Unicast repairs serve them, so that the group pays a bounded share for them
+    /// (I3). Moves no device if too little is known about the others: their answers may be late or lost.
     fn move_to_unicast(&mut self, answers: &BTreeMap<DeviceIndex, Nak>, now: Time) {
         let polled = self.polled_devices();
         if polled < 2 || !self.config.repair.sets_apart() {

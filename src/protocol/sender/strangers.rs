@@ -1,4 +1,4 @@
-//! Bounds on the work for addresses that are not validated or not trusted: answers to joins without a cookie, key
+//! Bounds on the work for devices that are not admitted: RETRY to addresses that are not validated, refusals, key
 //! agreements, rows of the table. A keyed hash maps each address to a *place*. Each place gets only a part of each
 //! bound, so one host cannot use up the share of the others. `admission` and `gather` use this.
 
@@ -55,7 +55,7 @@ impl Sender {
         usize::from(self.side.place(ip)) % STRANGER_PLACES
     }
 
-    /// Whether the sender may now answer an address that is not validated. If so, counts the answer.
+    /// Whether the sender may now send a RETRY or a refusal to an address. If so, counts it.
     pub(super) fn may_answer_stranger(&mut self, to: SocketAddr, now: Time) -> bool {
         let share =
             self.pace.rate().0 * STRANGERS_SHARE_PERCENT / 100 / (8 * (ANSWER_LEN + udp_overhead(to)));
