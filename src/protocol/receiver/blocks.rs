@@ -73,6 +73,8 @@ pub(super) struct Blocks {
     partial: BTreeMap<u32, BlockAssembly>,
     /// Partial blocks with a buffer, earliest begun first.
     buffered: VecDeque<u32>,
+    /// The last begun of them when a search for one with next to nothing was in vain.
+    searched: Option<u32>,
     /// Free buffers, longest unused first.
     free: VecDeque<Buffer>,
     /// Buffers in the pool, in partial blocks and with workers.
@@ -107,6 +109,7 @@ impl Blocks {
             stored: BTreeMap::new(),
             partial: BTreeMap::new(),
             buffered: VecDeque::new(),
+            searched: None,
             free: VecDeque::new(),
             buffers: 0,
             max_buffers,
@@ -328,11 +331,18 @@ impl Blocks {
     /// earliest begun. Returns whether it dropped one. Otherwise, forged symbols of blocks far apart would push other
     /// blocks out to the part file and back.
     fn forget_least(&mut self) -> bool {
+        // Blocks only grow, so another search is in vain until another block begins.
+        if self.searched == self.buffered.back().copied() {
+            return false;
+        }
         let older = self.buffered.len().saturating_sub(1);
         let held = |block| self.partial.get(block).map_or(u32::MAX, BlockAssembly::held);
         let least = self.buffered.iter().take(older).enumerate().map(|(at, block)| (held(block), at)).min();
         let next_to_nothing = (self.layout.source_symbols(BlockIndex(0)) / NEXT_TO_NOTHING).max(1);
-        let Some((held, at)) = least.filter(|&(held, _)| held <= next_to_nothing) else { return false };
+        let Some((held, at)) = least.filter(|&(held, _)| held <= next_to_nothing) else {
+            self.searched = self.buffered.back().copied();
+            return false;
+        };
         let block = self.buffered.remove(at);
         if let Some(mut assembly) = block.and_then(|block| self.partial.remove(&block)) {
             self.free.push_back(assembly.take_buffer());
