@@ -176,13 +176,18 @@ fn an_earlier_version_that_cannot_be_read_is_named_at_once() {
     assert!(end.stderr.contains("missing.iso does not exist"), "{}", end.stderr);
 }
 
+/// A file that is large and old enough for its hashes to be stored.
+fn settled_source(tmp: &TempDir) -> PathBuf {
+    let source = tmp.file("image.bin", 20 * MIB, 6);
+    let settled = SystemTime::now() - Duration::from_secs(60);
+    fs::File::options().write(true).open(&source).expect("open").set_modified(settled).expect("date");
+    source
+}
+
 #[test]
 fn hashes_are_remembered_and_a_damaged_memory_is_set_aside() {
     let tmp = TempDir::new();
-    let source = tmp.file("image.bin", 20 * MIB, 6);
-    let state = tmp.dir("state");
-    let settled = SystemTime::now() - Duration::from_secs(60);
-    fs::File::options().write(true).open(&source).expect("open").set_modified(settled).expect("date");
+    let (source, state) = (settled_source(&tmp), tmp.dir("state"));
     let network = Network::loopback();
     let known = |n: u32| {
         let out = tmp.dir(&format!("out{n}"));
@@ -208,10 +213,7 @@ fn hashes_are_remembered_and_a_damaged_memory_is_set_aside() {
 #[test]
 fn wrong_hashes_are_forgotten_at_the_first_mismatch() {
     let tmp = TempDir::new();
-    let source = tmp.file("image.bin", 20 * MIB, 6);
-    let state = tmp.dir("state");
-    let settled = SystemTime::now() - Duration::from_secs(60);
-    fs::File::options().write(true).open(&source).expect("open").set_modified(settled).expect("date");
+    let (source, state) = (settled_source(&tmp), tmp.dir("state"));
     let network = Network::loopback();
     let send = || network.send(&source, 1).args(RATE).env("MCP_STATE_DIR", &state);
     let first = tmp.dir("first");
