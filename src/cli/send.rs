@@ -53,8 +53,6 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         }
     };
     let devices = config.devices.as_deref().map(devices::read).transpose()?;
-    let listed = devices.as_ref().map(|devices| u32::try_from(devices.len()).unwrap_or(u32::MAX));
-    let expected = listed.or(config.gather.expected);
     let state = StateDir::find()?;
     let mut warnings = Vec::new();
     let keys = Keys {
@@ -109,6 +107,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         }
     };
     let snapshot = &end.snapshot.sender;
+    let expected = snapshot.overview.expected;
     let exit = Exit::of_sender(&end.outcome, end.rows(), expected);
     view.finish(now, snapshot, exit);
     if let Some(error) = report::of_sender(&end.outcome, end.rows(), expected) {
