@@ -32,7 +32,7 @@ pub fn read(path: &Path) -> Result<DeviceList, Error> {
         return Err(Error::Usage(format!("{shown} is too large for a list of {MAX_DEVICES} devices")));
     }
     let text = String::from_utf8(bytes)
-        .map_err(|_| Error::Usage(format!("{shown} is no text; write one device a line")))?;
+        .map_err(|_| Error::Usage(format!("{shown} is not text; write one device a line")))?;
     parse(&text).map_err(|why| Error::Usage(format!("{shown}{why}")))
 }
 

@@ -19,10 +19,10 @@ pub struct Listed {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ListError {
     /// A name occurs twice.
-    #[error("the name {0:?} is there already; every device has a name of its own")]
+    #[error("the name {0:?} is there already; give each device its own name")]
     Name(String),
     /// A key occurs twice.
-    #[error("the key is that of {0:?} already; every device has a key of its own")]
+    #[error("the key is that of {0:?} already; give each device its own key")]
     Key(String),
 }
 
