@@ -5,7 +5,7 @@
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use mcp::crypto::digest;
-use mcp::fec::{Added, BlockAssembly, Buffer, Encoder, PlanCache};
+use mcp::fec::{self, Added, BlockAssembly, Buffer, Encoder, PlanCache};
 use mcp::layout::Layout;
 use mcp::limits::{DEFAULT_BLOCK_LOG2, DEFAULT_SYMBOL_SIZE};
 use mcp::units::{BlockIndex, Esi};
@@ -18,7 +18,7 @@ const DECODED: [u32; 3] = [64, 745, 11_915];
 /// Lost symbols per thousand.
 const LOSSES: [u32; 6] = [0, 1, 10, 20, 50, 500];
 /// Small numbers of lost symbols.
-const FEW: [u32; 8] = [1, 2, 4, 8, 16, 17, 32, 64];
+const FEW: [u32; 9] = [1, 2, 4, 8, 16, 24, 32, 64, 65];
 /// Sizes of hashed chunks in bytes: a datagram, and longer runs.
 const CHUNKS: [usize; 4] = [1400, 16 << 10, 64 << 10, 1 << 20];
 
@@ -62,6 +62,16 @@ fn repair(bencher: Bencher, k: u32) {
     bencher
         .counter(BytesCount::new(100 * usize::from(DEFAULT_SYMBOL_SIZE)))
         .bench(|| encoder.repair(black_box(k + 1000), 100));
+}
+
+/// A few repair symbols of a block that was not encoded yet, with the plan in the cache.
+#[divan::bench(args = [1, 4, 8, 16, 32, 48, 49])]
+fn repair_few(bencher: Bencher, count: u32) {
+    let (block, plans) = (block(745), PlanCache::default());
+    drop(fec::repair(&block, DEFAULT_SYMBOL_SIZE, 745, 1, &plans));
+    bencher
+        .counter(BytesCount::of_slice(&block))
+        .bench(|| fec::repair(black_box(&block), DEFAULT_SYMBOL_SIZE, 1000, count, &plans));
 }
 
 /// Completes a block of `k` source symbols with `lost` of them lost.

@@ -49,7 +49,7 @@ const LAST_PURE: usize = 2;
 const HOMES: &[(&str, &str)] = &[("raptorq", "fec"), ("memmap2", "storage"), ("minicbor", "content")];
 
 /// The only files in which `unsafe` may stand.
-const UNSAFE_FILES: &[&str] = &["src/storage/mmap.rs", "src/net/sys.rs"];
+const UNSAFE_FILES: &[&str] = &["src/storage/mmap.rs", "src/net/sys.rs", "src/fec/simd.rs"];
 
 /// Most lines of a file, its tests not counted.
 const MAX_LINES: usize = 500;
@@ -494,7 +494,7 @@ fn purity(tree: &Tree) -> Vec<String> {
     bad
 }
 
-/// `unsafe` stands in two files only, each with its argument; lints are not switched off.
+/// `unsafe` stands in three files only, each with its argument; lints are not switched off.
 fn unsafety(tree: &Tree) -> Vec<String> {
     let mut bad = Vec::new();
     for source in ["src/", "tests/", "examples/", "benches/", "fuzz/"].iter().flat_map(|d| tree.rust(d)) {
@@ -506,7 +506,7 @@ fn unsafety(tree: &Tree) -> Vec<String> {
                 bad.push(at(
                     source.path,
                     token.line,
-                    "`unsafe` stands only in storage/mmap.rs and net/sys.rs",
+                    "`unsafe` stands only in storage/mmap.rs, net/sys.rs and fec/simd.rs",
                 ));
             } else if token.code() == "unsafe"
                 && matches!(next(1), "{" | "impl")
@@ -741,7 +741,7 @@ fn the_lower_layers_are_pure() {
 }
 
 #[test]
-fn unsafe_stands_in_two_files() {
+fn unsafe_stands_in_three_files() {
     holds(unsafety);
 }
 

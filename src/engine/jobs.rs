@@ -3,7 +3,7 @@
 
 use crate::content::{Entry, Extents, Manifest, Modified};
 use crate::crypto::digest::{chaining_value, root, symbol_digest};
-use crate::fec::{BlockAssembly, Buffer, Encoder, PlanCache};
+use crate::fec::{self, BlockAssembly, Buffer, PlanCache};
 use crate::layout::Layout;
 use crate::protocol::event::SenderSnapshot;
 use crate::protocol::job::{ReceiverDone, ReceiverJob, SenderDone, SenderJob};
@@ -71,9 +71,8 @@ pub fn run_sender_job(
             SenderDone::Hashed(block, value(layout, block, buffer))
         }),
         SenderJob::Encode { block, first, count } => read_block(source, layout, block, buffer).map(|()| {
-            let encoder = Encoder::new(buffer, layout.symbol_size(), plans);
-            let symbols = Arc::new(encoder.repair(first.0, count));
-            SenderDone::Encoded { block, first, symbols }
+            let symbols = fec::repair(buffer, layout.symbol_size(), first.0, count, plans);
+            SenderDone::Encoded { block, first, symbols: Arc::new(symbols) }
         }),
         // A device's block disagrees with the hashed one. Perhaps the file has changed.
         SenderJob::Digest(block) => {

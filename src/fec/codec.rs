@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 #[derive(Default)]
 struct Kept {
     plan: OnceLock<SourceBlockEncodingPlan>,
-    rows: OnceLock<Encoder>,
+    /// The encoded unit vectors.
+    units: OnceLock<Encoder>,
 }
 type Shared = Arc<Kept>;
 
@@ -45,20 +46,22 @@ impl PlanCache {
         shared
     }
 
-    /// The factors of the source symbols in the repair symbols, for blocks of `k` symbols; `None` if `k`
-    /// is too large to cache them.
-    pub(super) fn rows(&self, k: usize) -> Option<Rows> {
+    /// For each of these repair symbols of a block of `k` symbols, the factors of the source symbols in it: the `i`th is
+    /// that of source symbol `i`. The vectors may be longer. `None` if `k` is too large to cache them, or if there is no
+    /// such repair symbol.
+    pub(super) fn rows(&self, k: usize, repair: impl IntoIterator<Item = u32>) -> Option<Vec<Vec<u8>>> {
         if !(1..=MAX_ROWS).contains(&k) {
             return None;
         }
         let shared = self.entry(k as u16);
-        shared.rows.get_or_init(|| {
+        let units = shared.units.get_or_init(|| {
             let width = k.next_multiple_of(8);
             let mut units = vec![0; k * width];
             units.iter_mut().step_by(width + 1).for_each(|byte| *byte = 1);
             Encoder::new(&units, width as u16, self)
         });
-        Some(Rows(shared))
+        let rows = repair.into_iter().map(|id| units.repair(id, 1));
+        rows.map(|row| (!row.is_empty()).then_some(row)).collect()
     }
 
     /// A worker that panicked while it held the lock left the list consistent.
@@ -75,19 +78,6 @@ impl PlanCache {
 impl fmt::Debug for PlanCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.lock().iter().map(|(k, _)| k)).finish()
-    }
-}
-
-/// The factors of a block's source symbols in its repair symbols. They are the repair symbols of a block
-/// whose source symbols are the unit vectors.
-pub(super) struct Rows(Shared);
-
-impl Rows {
-    /// The factors in the repair symbol `id`: the `i`th is the factor of source symbol `i`. The vector
-    /// may be longer. `None` if there is no such repair symbol.
-    pub fn row(&self, id: u32) -> Option<Vec<u8>> {
-        let row = self.0.rows.get()?.repair(id, 1);
-        (!row.is_empty()).then_some(row)
     }
 }
 

@@ -11,8 +11,9 @@
 //! Offsets are within the block. A block may be spilled several times.
 
 use super::assembly::BlockAssembly;
+use super::codec;
+use super::few::{Holes, MAX_MISSING};
 use super::{Buffer, PlanCache};
-use super::{codec, syndrome};
 use crate::units::BlockIndex;
 
 /// The symbols held do not suffice to decode the block.
@@ -82,7 +83,7 @@ impl BlockAssembly {
     }
 
     /// Puts every source symbol into its slot, so that [`Self::bytes`] is the block. Decodes if source
-    /// symbols are missing, which takes one to two milliseconds a MiB; otherwise does nothing.
+    /// symbols are missing, which takes up to two milliseconds a MiB; otherwise does nothing.
     ///
     /// # Errors
     /// If the symbols do not suffice. All of them are still held, and the deficit is at least 1.
@@ -128,9 +129,9 @@ impl BlockAssembly {
         let repair = self.repairs.iter().filter_map(|r| Some((r.id, &buffer[self.slot_range(r.slot?)])));
         let repair = repair.chain(self.extras.iter().map(|(id, payload)| (*id, &payload[..])));
         let missing: Vec<u32> = (0..self.k).filter(|id| !self.source.contains(*id)).collect();
-        if missing.len() <= syndrome::MAX_MISSING as usize {
-            let repair: Vec<_> = repair.collect();
-            return syndrome::decode(buffer.to_vec(), self.symbol_size, &missing, &repair, plans);
+        if missing.len() <= MAX_MISSING as usize {
+            let (repair, symbol_size): (Vec<_>, _) = (repair.collect(), self.symbol_size);
+            return Holes { block: buffer, symbol_size, missing: &missing, repair: &repair }.decode(plans);
         }
         let source =
             (0..self.k).filter(|id| self.source.contains(*id)).map(|id| (id, &buffer[self.slot_range(id)]));

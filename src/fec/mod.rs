@@ -1,9 +1,9 @@
 //! L1: forward error correction; the only user of the `raptorq` crate (RFC 6330). It holds the encoder,
-//! the assembly of received blocks (`assembly`, `complete`), and block buffers (`buffer`), which begin at
-//! pages unless other memory is given to them. It does no I/O.
+//! coding with few symbols (`few`), the assembly of received blocks (`assembly`, `complete`), and block buffers (`buffer`),
+//! which begin at pages unless other memory is given to them. It does no I/O.
 //!
 //! ```text
-//!  sender     block --> Encoder::repair(first, count) --> repair symbols
+//!  sender     block --> repair(first, count) --> repair symbols
 //!                          ^ plans by K (PlanCache)
 //!  receiver   symbols --> BlockAssembly::add --> deficit() == 0 --> complete() --> bytes()
 //!                             |        ^
@@ -19,12 +19,15 @@ mod assembly;
 mod buffer;
 mod codec;
 mod complete;
-mod syndrome;
+mod few;
+mod octets;
+mod simd;
 
 pub use assembly::{Added, BlockAssembly};
 pub use buffer::{Buffer, Memory, OwnMemory, Slots};
 pub use codec::{Encoder, PlanCache};
 pub use complete::Undecodable;
+pub use few::repair;
 
 #[cfg(test)]
 mod tests;

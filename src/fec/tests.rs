@@ -406,7 +406,7 @@ fn both_ways_of_decoding_agree() {
         padded.resize(k as usize * 64, 0);
         let mut ids: Vec<u32> = (0..k).collect();
         rng.shuffle(&mut ids);
-        let mut missing = ids.split_off((k - rng.u32(1..=k.min(syndrome::MAX_MISSING))) as usize);
+        let mut missing = ids.split_off((k - rng.u32(1..=k.min(few::MAX_MISSING))) as usize);
         missing.sort_unstable();
         // Sometimes too few symbols. At small K, the chance that exactly enough symbols fail is larger.
         let count = (missing.len() + rng.usize(0..3)).saturating_sub(1);
@@ -419,7 +419,8 @@ fn both_ways_of_decoding_agree() {
         let usual = decode(k, T, source.chain(repair.iter().copied()));
         let mut holes = padded.clone();
         missing.iter().for_each(|id| rng.fill(&mut holes[*id as usize * 64..][..64]));
-        let quick = syndrome::decode(holes, T, &missing, &repair, &plans);
+        let quick = few::Holes { block: &holes, symbol_size: T, missing: &missing, repair: &repair };
+        let quick = quick.decode(&plans);
         assert_eq!(quick.is_some(), usual.is_some());
         if let (Some(quick), Some(usual)) = (quick, usual) {
             assert_eq!(usual, padded);

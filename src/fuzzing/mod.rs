@@ -17,7 +17,7 @@ pub use receiver::fuzz_receiver;
 pub use sender::fuzz_sender;
 
 use crate::crypto::digest;
-use crate::fec::{Encoder, PlanCache};
+use crate::fec::{self, PlanCache};
 use crate::layout::Layout;
 use crate::units::{BlockIndex, Digest, Esi, SessionId, SymbolDigest};
 use crate::wire::{self, Header, MessageKind, PacketNumber, decode_plain, encode_plain, peek};
@@ -131,7 +131,7 @@ impl Object {
     }
 
     fn repair(&self, block: BlockIndex, first: Esi, count: u32) -> Vec<u8> {
-        Encoder::new(self.block(block), self.layout.symbol_size(), &self.plans).repair(first.0, count)
+        fec::repair(self.block(block), self.layout.symbol_size(), first.0, count, &self.plans)
     }
 
     /// The digests of a block's source symbols.

@@ -81,7 +81,7 @@ pub fn fuzz_receiver(bytes: &[u8]) {
 
 impl play::World for World {
     type Machine = Receiver;
-    const END: (usize, Duration) = (20_000, Duration::from_secs(3600));
+    const END: (usize, Duration) = (200_000, Duration::from_secs(3600));
 
     fn new(input: &mut Input<'_>) -> Option<Self> {
         let object = Object::new(input)?;
