@@ -54,6 +54,9 @@ struct Args {
     /// Bits per second of plain runs
     #[arg(long, default_value_t = 200_000_000)]
     rate: u64,
+    /// Bytes a second that the disks of plain runs store; then the sender finds its rate, up to --rate
+    #[arg(long)]
+    disk: Option<u64>,
     /// Plain runs with 10, 100, 1,000 and 10,000 devices, or up to --devices, each with the first seed;
     /// prints a table
     #[arg(long)]
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
             size: args.size.unwrap_or(1 << 20),
             symbol_size: args.symbol_size,
             rate: args.rate,
+            disk: args.disk,
         });
     if args.trace {
         return trace(args.seeds.start, plain.as_ref());

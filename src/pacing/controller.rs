@@ -2,7 +2,7 @@
 //! just below it, and probes from time to time for more.
 //!
 //! ```text
-//!  starting ── clear: x4 or x2 ──► starting       holding ── hold time over: x1.05 ──► probing
+//!  starting ── clear: x4, x2, x1.4 ► starting     holding ── hold time over: x1.05 ──► probing
 //!     └─ congested ──► draining                   probing ── clear: more ──► probing
 //!  draining ── it was random loss ──► starting    probing, holding ── congested ──► draining
 //!     └─ the queue is empty ──► holding at 0.97 of the capacity
@@ -33,9 +33,12 @@ const HOLD: Duration = Duration::from_secs(1);
 /// Share of the capacity to use.
 const SHARE: f64 = 0.97;
 /// Steps while starting: `STARTING_STEP` if there is a queue of at least `QUEUE_SHOWS`, else
-/// `STARTING_LEAP`.
+/// `STARTING_LEAP`. From the rate `FAST` on, the step is `STARTING_FAST`: the next report comes when the buffers of a
+/// device may be full already.
 const STARTING_STEP: f64 = 2.0;
 const STARTING_LEAP: f64 = 4.0;
+const STARTING_FAST: f64 = 1.4;
+const FAST: f64 = 1.5e9;
 const QUEUE_SHOWS: Duration = Duration::from_millis(2);
 /// Share of the capacity at which a queue drains. Lower while starting, which leaves a long queue and
 /// where random loss must be distinguished from congestion.
@@ -129,6 +132,7 @@ impl RateController {
     /// rate. True if the rate changes.
     pub fn clear(&mut self, now: Time, Clear { random, queue }: Clear) -> bool {
         let step = match self.state {
+            State::Starting if self.rate >= FAST => STARTING_FAST,
             State::Starting if queue < QUEUE_SHOWS => STARTING_LEAP,
             State::Starting => STARTING_STEP,
             State::Draining { starting: true, .. } if random => {

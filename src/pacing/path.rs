@@ -23,6 +23,8 @@ const STAYS: f64 = 0.6;
 const SLOWER: f64 = 0.8;
 /// A queue above this is congestion, with or without loss.
 const QUEUE_LIMIT: Duration = Duration::from_millis(100);
+/// Unless it shrinks: more than this share of the rate arrives.
+const SHRINKS: f64 = 1.02;
 /// A queue above this that still grows is congestion.
 const QUEUE_GROWING: Duration = Duration::from_millis(15);
 /// A queue above this that grows at all ends a probe.
@@ -187,7 +189,7 @@ impl Path {
             Trial::Probe => queue > QUEUE_PROBE && carried < 1.0,
             Trial::None | Trial::Start => queue > QUEUE_GROWING && carried < KEEPS_UP,
         };
-        let congested = queue > QUEUE_LIMIT
+        let congested = queue > QUEUE_LIMIT && carried < SHRINKS
             || growing
             || counts && (queue > QUEUE_WITH_LOSS || sample.overflowed)
             || excess > LOSS_ALONE + chance;

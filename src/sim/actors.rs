@@ -14,7 +14,7 @@ use crate::engine::{Egress, Engine, EngineError, Step, Stream};
 use crate::fec::PlanCache;
 use crate::pacing::START;
 use crate::protocol::event::SenderEvent;
-use crate::protocol::job::{ReceiverDone, SenderDone, SenderJob};
+use crate::protocol::job::{ReceiverDone, ReceiverJob, SenderDone, SenderJob};
 use crate::protocol::packet_protection::SenderSide;
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig};
@@ -134,6 +134,17 @@ fn job_delay<J>(seed: u64, most: Duration) -> JobDelay<J> {
     })
 }
 
+/// The same, on a machine whose disk stores so many bytes a second. Its workers have equal shares of that.
+fn storage_delay(mut usual: JobDelay<ReceiverJob>, disk: Option<u64>) -> JobDelay<ReceiverJob> {
+    Box::new(move |job, now| match (disk, job) {
+        (Some(disk), ReceiverJob::Store { assembly, .. }) => {
+            let bytes = (assembly.buffer_len() * WORKERS) as f64;
+            Duration::from_secs_f64(bytes / disk.max(1) as f64)
+        }
+        _ => usual(job, now),
+    })
+}
+
 /// Random bytes for a key.
 pub(super) fn random_bytes(seed: u64) -> [u8; 32] {
     let mut bytes = [0; 32];
@@ -239,7 +250,7 @@ pub fn receiver(
     let work = Work {
         run: Box::new(move |job, _| run_receiver_job(job, &files, &plans)),
         lane: |_| false,
-        delay: job_delay(work_seed, plan.job),
+        delay: storage_delay(job_delay(work_seed, plan.job), plan.disk),
         source_unreadable: ReceiverDone::WorkerDied,
     };
     let engine = Engine::new(

@@ -6,7 +6,8 @@ use super::transfer;
 use std::time::Duration;
 
 /// 32 blocks of 1 MiB; streaming takes 7 s.
-const PLAIN: Plain = Plain { devices: 4, loss: 0.0, size: 32 << 20, symbol_size: 1408, rate: 40_000_000 };
+const PLAIN: Plain =
+    Plain { devices: 4, loss: 0.0, size: 32 << 20, symbol_size: 1408, rate: 40_000_000, disk: None };
 
 fn run(seed: u64, plain: &Plain, share: f64) -> Totals {
     let mut scenario = Scenario::plain(seed, plain);

@@ -17,7 +17,7 @@ const PAYLOAD: f64 = T as f64 / (T as usize + SYMBOL_HEADER_LEN + super::network
 /// 50 ms. The object is large enough for about `seconds`.
 fn behind_lines(seed: u64, devices: u32, rate: u64, seconds: f64) -> Scenario {
     let size = (rate as f64 / 8.0 * PAYLOAD * seconds) as u64;
-    let plain = Plain { devices, loss: 0.0, size, symbol_size: T, rate: 10_000_000_000 };
+    let plain = Plain { devices, loss: 0.0, size, symbol_size: T, rate: 10_000_000_000, disk: None };
     let line = Line::new(rate, (rate / 8 / 20) as usize, false);
     // Only the sender's own socket prevents it from sending everything at once.
     let scenario = Scenario::plain(seed, &plain).with_socket_line(10_000_000_000, 4 << 20);
@@ -105,7 +105,8 @@ fn a_line_that_halves_and_comes_back_is_followed() {
 
 #[test]
 fn random_loss_alone_does_not_bring_the_rate_down() {
-    let plain = Plain { devices: 3, loss: 0.05, size: 100 << 20, symbol_size: T, rate: 300_000_000 };
+    let plain =
+        Plain { devices: 3, loss: 0.05, size: 100 << 20, symbol_size: T, rate: 300_000_000, disk: None };
     let scenario = Scenario::plain(31, &plain).with_socket_line(1_000_000_000, 4 << 20).finding_its_rate();
     let met = transfer::measure(&scenario);
     let (share, _) = held(&met, 0, 300_000_000, 1.0, 2.5);
@@ -124,4 +125,44 @@ fn one_device_behind_a_tenth_of_the_line_does_not_hold_the_others_up() {
     // The slow device is served alone afterwards, at about the capacity of its own line.
     let own = unequal.devices[0].completed.unwrap() - unequal.started.unwrap();
     assert!(own <= Duration::from_secs(40), "{own:?}");
+}
+
+/// A transfer without loss to devices with these disks, in bytes a second.
+fn onto_disks(seed: u64, size: u64, disks: &[Option<u64>]) -> Scenario {
+    let disk = disks.first().copied().flatten();
+    let plain =
+        Plain { devices: disks.len() as u32, loss: 0.01, size, symbol_size: T, rate: 10_000_000_000, disk };
+    let mut scenario = Scenario::plain(seed, &plain).finding_its_rate();
+    for (plan, disk) in scenario.devices.iter_mut().zip(disks) {
+        plan.disk = *disk;
+    }
+    scenario
+}
+
+#[test]
+fn a_slow_disk_is_filled_and_costs_nothing_on_the_wire() {
+    for (seed, disk, size) in [(1, 30_000_000, 128 << 20), (2, 250_000_000, 256 << 20)] {
+        let met = transfer::measure(&onto_disks(seed, size, &[Some(disk)]));
+        let (took, least) = (met.totals.transfer_time.as_secs_f64(), size as f64 / disk as f64);
+        assert!(took <= least / 0.85, "seed {seed}: {took:.2} s instead of {least:.2}");
+        let symbols = met.totals.overhead();
+        assert!(symbols <= 1.06, "seed {seed}: {symbols:.3} symbols for each source symbol");
+    }
+}
+
+#[test]
+fn one_slow_disk_among_fast_ones_holds_nobody_up() {
+    let (fast, slow, size) = (Some(125_000_000), Some(12_500_000), 128 << 20);
+    let met = transfer::measure(&onto_disks(4, size, &[fast, fast, slow, fast, fast]));
+    assert_eq!(met.totals.complete, 5);
+    let start = met.started.unwrap_or(Time::ZERO);
+    let took = met.devices.iter().map(|device| device.completed.map(|at| (at - start).as_secs_f64()));
+    let took: Vec<f64> = took.flatten().collect();
+    let (least, slowest) = (size as f64 / 125e6, size as f64 / 12.5e6);
+    let symbols = met.totals.overhead();
+    for (i, took) in took.iter().enumerate().filter(|(i, _)| *i != 2) {
+        assert!(*took < least * 1.5, "device {i} took {took:.2} s, alone {least:.2}");
+    }
+    assert!(took[2] < slowest * 1.5, "the slow one took {:.2} s, alone {slowest:.2}", took[2]);
+    assert!(symbols < 2.5, "{symbols:.3} symbols for each source symbol");
 }

@@ -7,7 +7,8 @@ use super::transfer;
 use crate::time::Time;
 use std::time::Duration;
 
-const PLAIN: Plain = Plain { devices: 4, loss: 0.01, size: 2 << 20, symbol_size: 1408, rate: 20_000_000 };
+const PLAIN: Plain =
+    Plain { devices: 4, loss: 0.01, size: 2 << 20, symbol_size: 1408, rate: 20_000_000, disk: None };
 
 fn at(ms: u64) -> Time {
     Time::ZERO + Duration::from_millis(ms)

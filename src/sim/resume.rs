@@ -7,7 +7,8 @@ use crate::time::Time;
 use std::time::Duration;
 
 /// 64 blocks of 1 MiB; streaming takes 7 s.
-const PLAIN: Plain = Plain { devices: 1, loss: 0.0, size: 64 << 20, symbol_size: 1408, rate: 80_000_000 };
+const PLAIN: Plain =
+    Plain { devices: 1, loss: 0.0, size: 64 << 20, symbol_size: 1408, rate: 80_000_000, disk: None };
 
 fn at(ms: u64) -> Time {
     Time::ZERO + Duration::from_millis(ms)

@@ -45,10 +45,11 @@ pub fn run_seed(seed: u64, plain: Option<&Plain>, trace: Option<Trace<'_>>) -> R
         let message = message.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         let mut replay =
             format!("cargo run --release --features sim --example simulate -- --seeds {seed}..{}", seed + 1);
-        if let Some(Plain { devices, loss, size, symbol_size, rate }) = plain {
+        if let Some(Plain { devices, loss, size, symbol_size, rate, disk }) = plain {
             replay += &format!(
                 " --devices {devices} --loss {loss} --size {size} --symbol-size {symbol_size} --rate {rate}"
             );
+            replay += &disk.map_or_else(String::new, |disk| format!(" --disk {disk}"));
         }
         Failure { seed, message: message.unwrap_or_else(|| "a panic without text".to_owned()), replay }
     })

@@ -42,6 +42,8 @@ pub struct DevicePlan {
     pub socket: usize,
     /// Longest duration of its workers' jobs.
     pub job: Duration,
+    /// Bytes a second that its disk stores, if that is bounded.
+    pub disk: Option<u64>,
     /// Faults of its disk.
     pub faults: DiskFaults,
     /// Whether a file of the object's name exists already.
@@ -145,6 +147,8 @@ pub struct Plain {
     pub symbol_size: u16,
     /// Bits per second.
     pub rate: u64,
+    /// Bytes a second that the devices' disks store, if that is bounded. Then the sender finds its rate, up to `rate`.
+    pub disk: Option<u64>,
 }
 
 impl Scenario {
@@ -165,6 +169,7 @@ impl Scenario {
                 per_datagram: Duration::ZERO,
                 socket: 10_000,
                 job: Duration::from_millis(3),
+                disk: plain.disk,
                 faults: DiskFaults::default(),
                 existing: false,
                 force: false,
@@ -181,7 +186,7 @@ impl Scenario {
             seed,
             layout,
             rate: plain.rate,
-            finds_rate: false,
+            finds_rate: plain.disk.is_some(),
             budget: None,
             slow: SlowPolicy::Defer,
             expected: Some(plain.devices),

@@ -3,7 +3,7 @@
 //! ```
 //! # use mcp::sim::{line::Line, scenario::{Plain, Scenario}, transfer};
 //! # use std::time::Duration;
-//! let plain = Plain { devices: 3, loss: 0.0, size: 1 << 20, symbol_size: 1408, rate: 20_000_000 };
+//! let plain = Plain { devices: 3, loss: 0.0, size: 1 << 20, symbol_size: 1408, rate: 20_000_000, disk: None };
 //! let scenario = Scenario::plain(1, &plain)
 //!     .with_uplink(Line::new(100_000_000, 256 << 10, false))
 //!     .with_lines(2.., &Line::new(10_000_000, 64 << 10, false))
@@ -102,7 +102,8 @@ mod tests {
     use super::super::transfer;
     use super::*;
 
-    const PLAIN: Plain = Plain { devices: 4, loss: 0.0, size: 4 << 20, symbol_size: 1408, rate: 40_000_000 };
+    const PLAIN: Plain =
+        Plain { devices: 4, loss: 0.0, size: 4 << 20, symbol_size: 1408, rate: 40_000_000, disk: None };
 
     #[test]
     fn a_line_that_halves_and_comes_back_is_seen() {

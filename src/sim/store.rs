@@ -118,7 +118,8 @@ mod tests {
     use super::super::transfer;
     use super::*;
 
-    const PLAIN: Plain = Plain { devices: 6, loss: 0.01, size: 2 << 20, symbol_size: 1408, rate: 10_000_000 };
+    const PLAIN: Plain =
+        Plain { devices: 6, loss: 0.01, size: 2 << 20, symbol_size: 1408, rate: 10_000_000, disk: None };
 
     fn at(ms: u64) -> Time {
         Time::ZERO + Duration::from_millis(ms)

@@ -18,7 +18,7 @@ pub struct Progress {
     pub kernel_drops: u64,
     /// Datagrams that it dropped for lack of a free block buffer.
     pub overrun_drops: u64,
-    /// How long it takes to store a block, in microseconds; 0 if unknown.
+    /// How long a block waits for its storage, in microseconds; 0 if the storage keeps up.
     pub storage_delay_us: u32,
     /// It has room for the blocks below this one; `u32::MAX` for all.
     pub room: BlockIndex,

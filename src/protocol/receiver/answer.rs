@@ -78,8 +78,12 @@ impl PendingAnswer {
             room -= PageRange::LEN;
             nak.pages.push(PageRange { first, count });
         }
-        blocks.each_missing(self.position, |missing| {
+        // Repairs of more blocks than there are buffers for would be dropped. The others are requested later.
+        let mut buffers = u32::try_from(blocks.free_buffers()).unwrap_or(u32::MAX).max(1);
+        blocks.each_missing(self.position, |mut missing| {
+            let Some(new) = missing.take_within(buffers) else { return true };
             let Some(deficit) = self.deficit(&missing, blocks) else { return true };
+            buffers -= new;
             let len = deficit.encoded_len();
             if len > room {
                 return false;

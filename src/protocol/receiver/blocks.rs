@@ -176,6 +176,10 @@ impl Blocks {
         self.memory = memory;
     }
 
+    /// The number of buffers.
+    pub const fn buffer_count(&self) -> usize {
+        self.max_buffers
+    }
     pub const fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -323,7 +327,8 @@ impl Blocks {
         self.free_buffers() + self.spilling < (self.max_buffers / 8).max(1)
     }
 
-    fn free_buffers(&self) -> usize {
+    /// Buffers for blocks that have none yet.
+    pub fn free_buffers(&self) -> usize {
         self.free.len() + (self.max_buffers - self.buffers)
     }
 

@@ -56,7 +56,7 @@ impl Receiver {
     /// Handles a message of the sender.
     fn heed(&mut self, now: Time, head: &Head, message: Message<'_>) -> bool {
         match message {
-            Message::Symbol(symbol) => self.symbol(symbol),
+            Message::Symbol(symbol) => self.symbol(symbol, head.header.packet_number.channel()),
             Message::Announce(announce) => self.announced(now, &announce),
             Message::Retry(retry) => self.challenged(now, &retry),
             Message::Admit(admit) => self.admission(admit),
@@ -148,7 +148,7 @@ impl Receiver {
         true
     }
 
-    fn symbol(&mut self, symbol: Symbol<'_>) -> bool {
+    fn symbol(&mut self, symbol: Symbol<'_>, channel: ChannelId) -> bool {
         let (State::Opening | State::Receiving, Some(blocks)) = (&self.state, &mut self.blocks) else {
             return true;
         };
@@ -159,6 +159,9 @@ impl Receiver {
         let (taken, job) = blocks.add(symbol.block, symbol.esi, symbol.payload);
         if taken == Taken::Overrun {
             self.counters.overrun_drops += 1;
+            if let Some(session) = &mut self.session {
+                session.arrivals_of(channel).note_overrun();
+            }
         }
         if let Some(job) = job {
             self.job(job);

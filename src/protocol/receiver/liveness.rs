@@ -132,16 +132,18 @@ impl Receiver {
     /// Sends a report, with arrivals if there are any.
     pub(super) fn report(&mut self, arrivals: Option<Arrivals>) {
         let (Some(session), Some(blocks)) = (&self.session, &self.blocks) else { return };
+        let storage = self.storage_delay.now(blocks.buffer_count());
+        let block = blocks.layout().source_symbols(BlockIndex(0));
         let report = Progress {
             verified: blocks.verified(),
             received: session.group.received,
             lost: session.group.lost(),
             kernel_drops: self.counters.kernel_drops,
             overrun_drops: self.counters.overrun_drops,
-            storage_delay_us: self.storage_delay.micros(),
+            storage_delay_us: storage.micros(),
             // A file takes blocks in any order.
             room: BlockIndex(u32::MAX),
-            arrivals,
+            arrivals: arrivals.map(|arrivals| storage.behind(arrivals, block)),
         };
         self.send(&Message::Progress(report));
     }

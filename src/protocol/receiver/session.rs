@@ -148,6 +148,11 @@ impl Session {
         (Versions::OURS.min..=Versions::OURS.max).contains(&admit.version) && admit.capabilities == chosen
     }
 
+    /// What has arrived on the group's channel, or on the device's own.
+    pub const fn arrivals_of(&mut self, channel: ChannelId) -> &mut ChannelLoss {
+        if matches!(channel, ChannelId::GROUP) { &mut self.group } else { &mut self.own }
+    }
+
     /// Interval of reports while data arrives.
     pub fn report_interval(&self) -> Duration {
         self.feedback.report_interval(self.gsize)
@@ -353,13 +358,15 @@ struct Stretch {
     first: PacketNumber,
     last: PacketNumber,
     received: u32,
+    /// Of these, the symbols that were dropped because no block buffer was free.
+    overrun: u32,
     first_at: Time,
     last_at: Time,
 }
 
 impl Stretch {
     const fn starting(number: PacketNumber, at: Time) -> Self {
-        Self { first: number, last: number, received: 1, first_at: at, last_at: at }
+        Self { first: number, last: number, received: 1, overrun: 0, first_at: at, last_at: at }
     }
     fn elapsed(&self) -> Duration {
         self.last_at - self.first_at
@@ -414,6 +421,13 @@ impl ChannelLoss {
         }
     }
 
+    /// Notes that the symbol that came last was dropped for lack of a buffer. For the sender's rate it did not arrive.
+    pub const fn note_overrun(&mut self) {
+        if let Some(stretch) = &mut self.stretch {
+            stretch.overrun = stretch.overrun.saturating_add(1);
+        }
+    }
+
     /// The latest stretch of arrivals that is long enough. It is returned only once: the next stretch begins
     /// with the last datagram, or, with `anew`, with the next one.
     pub fn take_arrivals(&mut self, anew: bool) -> Option<Arrivals> {
@@ -424,7 +438,7 @@ impl ChannelLoss {
         Some(Arrivals {
             first: stretch.first,
             last: stretch.last,
-            received: stretch.received,
+            received: stretch.received.saturating_sub(stretch.overrun).max(2),
             elapsed_us: u32::try_from(stretch.elapsed().as_micros()).unwrap_or(u32::MAX),
             last_at_us: u64::try_from((stretch.last_at - Time::ZERO).as_micros()).unwrap_or(u64::MAX),
         })

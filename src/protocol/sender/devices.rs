@@ -107,6 +107,9 @@ impl Compared {
     }
 }
 
+/// A disk that lets blocks wait for this long is what holds the device up.
+const DISK_IS_BEHIND: Duration = Duration::from_millis(100);
+
 /// The figures of a device's latest reports.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reported {
@@ -115,11 +118,16 @@ pub(super) struct Reported {
     pub lost_datagrams: u64,
     pub kernel_drops: u64,
     pub overrun_drops: u64,
+    /// How long a block waits for its disk.
+    pub storage_delay: Duration,
 }
 
 impl Reported {
     /// The main cause of its losses.
     fn cause(&self) -> Cause {
+        if self.storage_delay >= DISK_IS_BEHIND {
+            return Cause::Disk;
+        }
         let on_the_way = self.lost_datagrams.saturating_sub(self.kernel_drops);
         let most = self.kernel_drops.max(self.overrun_drops).max(on_the_way);
         match most {

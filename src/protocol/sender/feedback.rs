@@ -162,6 +162,7 @@ impl Sender {
         device.reported.lost_datagrams = report.lost;
         device.reported.kernel_drops = report.kernel_drops;
         device.reported.overrun_drops = report.overrun_drops;
+        device.reported.storage_delay = Duration::from_micros(report.storage_delay_us.into());
         if device.group.report(&report, now) {
             self.group_became_unreachable(index, now);
         }

@@ -55,6 +55,7 @@ impl Draw {
             per_datagram: if self.chance(15) { self.between(0, 1) } else { Duration::ZERO },
             socket: if self.chance(15) { self.rng.usize(8..64) } else { 4_096 },
             job: if self.chance(15) { self.between(20, 300) } else { self.between(1, 20) },
+            disk: None,
             faults: DiskFaults::default(),
             existing: false,
             force: self.chance(30),

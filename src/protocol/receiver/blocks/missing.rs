@@ -15,6 +15,21 @@ pub(in crate::protocol::receiver) enum Missing<'a> {
     Sources(&'a BlockAssembly),
 }
 
+impl Missing<'_> {
+    /// Cuts this down to what `buffers` free buffers have room for. Returns how many of them it takes; `None` if there is
+    /// no room for any of it.
+    pub fn take_within(&mut self, buffers: u32) -> Option<u32> {
+        let needs = match self {
+            Self::Whole { count, .. } => {
+                *count = buffers.min(*count);
+                return (*count > 0).then_some(*count);
+            }
+            Self::Symbols(assembly) | Self::Sources(assembly) => u32::from(!assembly.has_buffer()),
+        };
+        (needs <= buffers).then_some(needs)
+    }
+}
+
 impl Blocks {
     /// Missing pages of the blocks below `position`, as `(first, count)`.
     pub fn missing_pages(&self, position: u32) -> Vec<(u32, u32)> {
