@@ -51,6 +51,8 @@ pub struct DevicePlan {
     /// The percentage of unchanged blocks in its earlier version of the object; `None` without an earlier
     /// version.
     pub earlier: Option<u8>,
+    /// How long its hook runs, and its exit status; `None` without a hook.
+    pub hook: Option<(Duration, i32)>,
     /// Number of blocks that its buffers hold.
     pub buffer_blocks: usize,
     /// Time after which it gives up if it finds no sender.
@@ -169,6 +171,7 @@ impl Scenario {
                 existing: false,
                 force: false,
                 earlier: None,
+                hook: None,
                 buffer_blocks: 48,
                 timeout: Duration::from_secs(120),
                 crash: None,
@@ -226,7 +229,8 @@ impl Scenario {
         let timeout = self.devices.iter().map(|d| d.timeout).max().unwrap_or_default();
         // A run with enemies may take three times as long.
         let times = if self.hostile.is_empty() { 1 } else { 3 };
-        last + timeout + self.wait + self.linger * 2 + (stream * 30 + Duration::from_secs(300)) * times
+        let hook = self.devices.iter().filter_map(|d| d.hook).map(|(time, _)| time).max().unwrap_or_default();
+        last + timeout + self.wait + hook + self.linger * 2 + (stream * 30 + Duration::from_secs(300)) * times
     }
 
     /// Approximate time to send the source symbols at the rate.

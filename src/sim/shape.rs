@@ -76,6 +76,12 @@ impl Scenario {
         self.devices_mut(which).for_each(|plan| plan.earlier = Some(percent));
         self
     }
+    /// Gives these devices a hook that runs for this time and ends with this status.
+    #[must_use]
+    pub fn with_hook(mut self, which: impl RangeBounds<usize>, time: Duration, status: i32) -> Self {
+        self.devices_mut(which).for_each(|plan| plan.hook = Some((time, status)));
+        self
+    }
     /// In a third of the runs, gives all devices or some of them an earlier version.
     #[must_use]
     pub fn with_some_earlier(mut self, mut rng: fastrand::Rng) -> Self {

@@ -63,6 +63,12 @@ impl Transfer<'_, '_> {
                         assert_eq!(state, Some(State::Complete), "{}", about());
                     }
                 }
+                Some(ReceiverOutcome::HookFailed { acknowledged, .. }) => {
+                    assert!(has, "I1: {}", about());
+                    if *acknowledged && sender_alive && scenario.sender.crash.is_none() {
+                        assert!(matches!(state, Some(State::Failed(_))), "{}", about());
+                    }
+                }
                 Some(ReceiverOutcome::AlreadyComplete) => assert!(has, "I2: {}", about()),
                 _ => {}
             }
