@@ -372,6 +372,33 @@ fn every_way_to_know_a_sender_is_enough() {
 }
 
 #[test]
+fn what_is_allowed_for_one_run_makes_no_sender_known() {
+    if !has_program("script") {
+        return skip("a terminal is made by script");
+    }
+    let tmp = TempDir::new();
+    let source = tmp.file("image.bin", MIB, 13);
+    let (network, out, ours) = (Network::loopback(), tmp.dir("out"), tmp.dir("ours"));
+    let line = network.recv("r", &out).args(["--any-sender", "--then", "true"]).line().replace("--json", "");
+    let mut receiver = Cmd::new("tty", "script").args(["-qec", &line, "/dev/null"]).state(&ours).spawn();
+    send_once(&network, &source, 0);
+    let end = receiver.expect(0, SOON);
+    assert!(end.lines.join(" ").contains("sender unverified"), "{:?}", end.lines);
+    let known = Keyring::new(ours).known_senders(&mut Vec::new()).expect("the list");
+    assert!(known.is_empty(), "{known:?}");
+}
+
+#[test]
+fn a_loop_ends_if_no_sender_comes_in_the_time_that_was_given() {
+    let tmp = TempDir::new();
+    let network = Network::loopback();
+    let cmd = network.patient_recv("r", tmp.path(), BRIEF).args(["--any-sender", "--loop"]);
+    let end = cmd.run(SOON);
+    assert_eq!((end.code, &end.last_event()["outcome"]), (Some(5), &"no_sender".into()));
+    assert!(end.elapsed >= BRIEF);
+}
+
+#[test]
 fn a_device_is_no_file_to_save_to() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 10_000, 12);

@@ -168,9 +168,11 @@ impl RecvConfig {
     #[must_use]
     pub fn new(args: RecvArgs, surroundings: Surroundings) -> Self {
         // A sender is remembered only if a user can see the message.
-        let strangers = match (args.require_signed || !args.sender.is_empty(), surroundings.stderr_terminal) {
+        let remembers = surroundings.stderr_terminal && !args.any_sender;
+        let strangers = match (args.require_signed || !args.sender.is_empty(), remembers) {
             (true, _) => Strangers::Refuse,
             (false, true) => Strangers::Pin,
+            // What is allowed for this run does not make a sender known for the next one.
             (false, false) => Strangers::Unverified,
         };
         Self {
@@ -265,6 +267,7 @@ mod tests {
             ("mcp recv --require-signed", true, Strangers::Refuse),
             ("mcp recv --require-signed", false, Strangers::Refuse),
             (&pinned, true, Strangers::Refuse),
+            ("mcp recv --loop --any-sender", true, Strangers::Unverified),
         ] {
             assert_eq!(resolve(line, terminal).1.unwrap().strangers, strangers, "{line}");
         }

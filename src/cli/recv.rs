@@ -128,6 +128,9 @@ pub(super) fn once(
     show.view.finish(now, &end.snapshot, exit);
     match &show.refused {
         Some(why) if end.outcome == ReceiverOutcome::NoSender => report::error(&report::none_trusted(why)),
+        _ if config.again && show.stopped && end.snapshot.session.is_none() => {
+            report::error(&Error::Environment("interrupted while waiting for the next transfer".to_owned()));
+        }
         _ => report::of_receiver(&end.outcome, end.snapshot.kept_bytes).iter().for_each(report::error),
     }
     let (stopped, root) = (show.stopped, show.root);
