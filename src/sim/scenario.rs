@@ -209,7 +209,8 @@ impl Scenario {
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x0bad_cafe) }.hostility(scenario);
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0xdba5e) }.store_trouble(scenario);
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x115_7ed) }.listing(scenario);
-        scenario.with_some_earlier(fastrand::Rng::with_seed(seed ^ 0x01d_f11e))
+        let scenario = scenario.with_some_earlier(fastrand::Rng::with_seed(seed ^ 0x01d_f11e));
+        scenario.with_some_hooks(fastrand::Rng::with_seed(seed ^ 0xd0_7e11))
     }
 
     /// The sender's rate mode.
