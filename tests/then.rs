@@ -408,6 +408,8 @@ fn a_device_is_no_file_to_save_to() {
         send_once(&network, &source, 4);
         let end = receiver.expect(1, SOON);
         assert!(end.stderr.contains(&format!("{device} is a device and is not replaced")), "{}", end.stderr);
-        assert!(!end.events().iter().any(|e| is_event(e, "receiving")), "{}", receiver.transcript());
+        // The user is told before a sender comes.
+        assert!(is_event(&end.events()[1], "warning"), "{}", receiver.transcript());
+        assert!(!end.events().iter().any(|e| is_event(e, "committed")), "{}", receiver.transcript());
     }
 }
