@@ -22,6 +22,7 @@ pub mod wire;
 
 pub mod protocol;
 
+pub mod command;
 pub mod keyring;
 pub mod net;
 pub mod storage;

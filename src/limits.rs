@@ -175,7 +175,11 @@ pub const SENDER_SILENCE: Duration = Duration::from_secs(20);
 pub const DEVICE_SILENCE: Duration = Duration::from_secs(10);
 /// A device that is being served fails after this time without a newly verified block.
 pub const DEVICE_STALL: Duration = Duration::from_secs(60);
-/// Time in which a device may sync and rename a verified object.
+/// Most sessions that `mcp recv --loop` remembers in order not to take part in them again.
+pub const MAX_PAST_SESSIONS: usize = 1024;
+/// Most objects whose failed hooks `mcp recv --loop` remembers.
+pub const MAX_OWED_HOOKS: usize = 64;
+/// Time in which a device may sync and rename a verified object, and run its hook.
 pub const DEVICE_SYNC: Duration = Duration::from_secs(15 * 60);
 /// NAK summaries per second that polls may invite. The five shares leave a fifth of the bound free,
 /// because they hold only on average: devices draw their delays.

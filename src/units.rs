@@ -68,7 +68,7 @@ impl ChannelId {
 }
 
 /// A BLAKE3 output: an object's root hash or a block's chaining value.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);
 
 /// A sender's public key (Ed25519), which identifies the sender.

@@ -27,7 +27,11 @@ const LAYERS: &[Layer] = &[
         may_import: &[0],
     },
     Layer { name: "L2 protocol", modules: &["protocol"], may_import: &[0, 1] },
-    Layer { name: "L3 effects", modules: &["storage", "store", "net", "keyring"], may_import: &[0] },
+    Layer {
+        name: "L3 effects",
+        modules: &["storage", "store", "net", "keyring", "command"],
+        may_import: &[0],
+    },
     Layer { name: "L4 sessions", modules: &["engine", "session"], may_import: &[0, 1, 2, 3, 4] },
     Layer { name: "L5 surface", modules: &["ui", "cli", "main"], may_import: &[0, 1, 2, 3, 4, 5] },
     Layer { name: "test-bed", modules: &["sim", "fuzzing"], may_import: &[0, 1, 2, 3, 4, 5, 6] },

@@ -1,10 +1,11 @@
 //! Arguments as typed, each checked by itself. `config` derives the configuration from all of them.
 
 use crate::limits::{DEFAULT_PORT, MAX_DEVICES, MAX_LABEL, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN};
-use crate::protocol::sender::SlowPolicy;
+use crate::protocol::sender::{FOREVER, SlowPolicy};
 pub use crate::session::RateChoice;
 use crate::units::{Rate, SenderKey};
 use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -62,13 +63,14 @@ Exit codes:
   4    no device completed, or none joined
   130  interrupted";
 
-const RECV_AFTER: &str = "\
-Examples:
+const RECV_AFTER: &str = r#"Examples:
   mcp recv                                 receives the next file into this directory
   mcp recv -o /srv/images --timeout 5m     waits 5 minutes for a sender
   mcp recv -o new.iso --force              replaces an existing file
   mcp recv --from image-1.iso              fetches only what changed since this version
   mcp recv 239.1.1.1 --id lab-07 --json    from this group, under this name
+  mcp recv --then 'tar -xf "$MCP_PATH"'    unpacks the file; its sender must be known
+  mcp recv --loop --force                  takes each new version, until Ctrl-C
 
 Exit codes:
   0    the file is verified and in place (or this device already had it)
@@ -76,7 +78,10 @@ Exit codes:
   2    the command line is invalid
   5    no sender in time
   6    the transfer broke off or was refused
-  130  interrupted";
+  7    the file is in place, but the command of --then failed
+  130  interrupted
+
+With --loop, the code says why the loop ended, and errors of a transfer do not end it."#;
 
 const KEY_AFTER: &str = "\
 A group key seals a transfer: nobody without the key can read or disturb it.
@@ -157,8 +162,8 @@ pub struct SendArgs {
     /// Start after this time with the devices that have joined, or sooner with -n or --devices [default: 10m]
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub wait: Option<Duration>,
-    /// Stay this long after the end to complete late devices
-    #[arg(long, value_name = "TIME", default_value = "0", value_parser = parse_duration)]
+    /// Stay this long after the end to complete late devices, or forever, also if no device comes at all
+    #[arg(long, value_name = "TIME|forever", default_value = "0", value_parser = parse_linger)]
     pub linger: Duration,
     /// End after this time in all; devices that are not complete then have failed [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
@@ -202,9 +207,9 @@ pub struct RecvArgs {
     /// Name that identifies this device [default: a stored identifier, shown as the host name]
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     pub id: Option<String>,
-    /// Give up if no sender is found in this time
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
-    pub timeout: Duration,
+    /// Give up if no sender is found in this time [default: 24h; with --loop no limit]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
     /// Take only transfers sealed with this group key: an installed one, a key file, or none for
     /// unsealed transfers. MCP_KEY may hold the line itself [default: all installed keys]
     #[arg(short, long, value_name = "NAME|FILE|none")]
@@ -218,12 +223,22 @@ pub struct RecvArgs {
     /// Take files only from known senders and those given with --sender
     #[arg(long)]
     pub require_signed: bool,
+    /// With --then or --loop: take files from any sender, also from one that is not known
+    #[arg(long, conflicts_with_all = ["sender", "require_signed"])]
+    pub any_sender: bool,
     /// Replace an existing file
     #[arg(long)]
     pub force: bool,
     /// Earlier version of the file (or a disk that holds it): take unchanged blocks from there
     #[arg(long, value_name = "OLD")]
     pub from: Option<PathBuf>,
+    /// Run this shell command once the file is in place, with MCP_PATH, MCP_NAME, MCP_HASH, MCP_SIZE,
+    /// MCP_SENDER and MCP_SENDER_KEY in its environment; if it fails, the device has failed
+    #[arg(long, value_name = "CMD")]
+    pub then: Option<OsString>,
+    /// After each transfer, wait for the next one
+    #[arg(long = "loop")]
+    pub again: bool,
     /// Output options.
     #[command(flatten)]
     pub show: OutputArgs,
@@ -345,6 +360,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         None => humantime::parse_duration(text)
             .map_err(|_| "write a number of seconds, or a time as 60s, 10m or 1h30m".to_owned()),
     }
+}
+
+/// Parses a duration, or `forever`.
+fn parse_linger(text: &str) -> Result<Duration, String> {
+    if text == "forever" { Ok(FOREVER) } else { parse_duration(text) }
 }
 
 fn parse_receivers(text: &str) -> Result<u32, String> {

@@ -6,9 +6,13 @@ use crate::protocol::trust::Strangers;
 use crate::session::send::{SETTLE, WAIT};
 use crate::ui::{Mode, Style};
 use crate::units::SenderKey;
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// How long one `mcp recv` looks for a sender.
+const TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Configuration of `mcp send`.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,7 +78,7 @@ pub struct RecvConfig {
     pub port: u16,
     /// The name chosen for this device, 1 to 64 bytes.
     pub id: Option<String>,
-    /// Give up if no sender is found in this time.
+    /// Give up if no sender is found in this time; [`Duration::MAX`] for no limit.
     pub timeout: Duration,
     /// The group key as typed: a name, a file or `none`.
     pub key: Option<PathBuf>,
@@ -84,12 +88,27 @@ pub struct RecvConfig {
     pub senders: Vec<SenderKey>,
     /// What happens to unknown senders.
     pub strangers: Strangers,
+    /// Whether `then` and `again` may take files from unknown senders.
+    pub any_sender: bool,
     /// Whether an existing file may be replaced.
     pub force: bool,
     /// An earlier version of the file, to take unchanged blocks from.
     pub from: Option<PathBuf>,
+    /// The shell command to run once the file is in place.
+    pub then: Option<OsString>,
+    /// Whether to wait for the next transfer after each one (`--loop`).
+    pub again: bool,
     /// The style of the output.
     pub style: Style,
+}
+
+impl RecvConfig {
+    /// The option for which the sender must be known, if there is one.
+    #[must_use]
+    pub fn needs_known_sender(&self) -> Option<&'static str> {
+        let option = if self.then.is_some() { "--then" } else { "--loop" };
+        (!self.any_sender && (self.then.is_some() || self.again)).then_some(option)
+    }
 }
 
 /// The terminals of the process.
@@ -149,9 +168,11 @@ impl RecvConfig {
     #[must_use]
     pub fn new(args: RecvArgs, surroundings: Surroundings) -> Self {
         // A sender is remembered only if a user can see the message.
-        let strangers = match (args.require_signed || !args.sender.is_empty(), surroundings.stderr_terminal) {
+        let remembers = surroundings.stderr_terminal && !args.any_sender;
+        let strangers = match (args.require_signed || !args.sender.is_empty(), remembers) {
             (true, _) => Strangers::Refuse,
             (false, true) => Strangers::Pin,
+            // What is allowed for this run does not make a sender known for the next one.
             (false, false) => Strangers::Unverified,
         };
         Self {
@@ -160,13 +181,16 @@ impl RecvConfig {
             interface: args.interface,
             port: args.port,
             id: args.id,
-            timeout: args.timeout,
+            timeout: args.timeout.unwrap_or(if args.again { Duration::MAX } else { TIMEOUT }),
             key: args.key,
             require_key: args.require_key,
             senders: args.sender,
             strangers,
+            any_sender: args.any_sender,
             force: args.force,
             from: args.from,
+            then: args.then,
+            again: args.again,
             style: style(args.show, surroundings),
         }
     }
@@ -243,6 +267,7 @@ mod tests {
             ("mcp recv --require-signed", true, Strangers::Refuse),
             ("mcp recv --require-signed", false, Strangers::Refuse),
             (&pinned, true, Strangers::Refuse),
+            ("mcp recv --loop --any-sender", true, Strangers::Unverified),
         ] {
             assert_eq!(resolve(line, terminal).1.unwrap().strangers, strangers, "{line}");
         }

@@ -109,6 +109,18 @@ impl Console {
         }
     }
 
+    /// Waits for `time`. Returns early, and true, if the user asks to stop.
+    ///
+    /// # Errors
+    /// If the poll fails.
+    pub fn pause(&mut self, time: Duration) -> io::Result<bool> {
+        let (until, mut stop) = (Instant::now() + time, false);
+        while !stop && Instant::now() < until {
+            self.wait(false, &mut |asked| stop |= asked == Asked::Stop)?;
+        }
+        Ok(stop)
+    }
+
     /// Waits until something happens, at most [`TICK`]; not at all if something `has` happened already.
     /// Returns whether a tick is due.
     fn wait(&mut self, has: bool, ask: &mut dyn FnMut(Asked)) -> io::Result<bool> {

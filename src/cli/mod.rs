@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!   args.rs --> config.rs --> send.rs / recv.rs --> session --> ui
-//!        \                      |  |  |  `-- console.rs (signals, Enter, time to draw)
+//!        \                      |  |  |  |-- again.rs (recv --loop)
+//!         |                     |  |  |  `-- console.rs (signals, Enter, time to draw)
 //!         `--> key.rs           |  |  report.rs (every error and warning)
 //!                |              |  trust.rs (which keys)
 //!             keyring         identity.rs (which device, and where state is kept)
 //! ```
 
+pub mod again;
 pub mod args;
 pub mod config;
 pub mod console;

@@ -1,24 +1,27 @@
 //! `mcp recv`: builds a receive session from the configuration, and shows its events in a view.
 
+use super::again::{self, Past};
 use super::config::RecvConfig;
 use super::console::{Asked, Console};
 use super::exit::Exit;
 use super::identity::{DeviceIdentity, StateDir};
 use super::report::{self, Error};
 use super::trust::{self, Keys};
+use crate::command::{Hook, ShellHook};
 use crate::keyring::{Keyring, KnownSender};
 use crate::net::Destination;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, ReceiverSnapshot};
 use crate::protocol::trust::TrustDecision;
-use crate::session::{Listen, ReceiveHandle, ReceiveSession, SessionEvent, Wanted, What};
+use crate::session::{Listen, ReceiveHandle, ReceiveOutcome, ReceiveSession, SessionEvent, Wanted, What};
 use crate::storage::{Earlier, EarlierFile, FileSink};
 use crate::time::Time;
-use crate::ui::{ReceiverIntro, ReceiverView, receiver_view, refused};
-use crate::units::SenderKey;
+use crate::ui::{Mode, ReceiverIntro, ReceiverView, receiver_view, refused};
+use crate::units::{Digest, SenderKey, SessionId};
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
-/// Receives one file and returns the exit code.
+/// Receives one file, or one after the other, and returns the exit code.
 #[must_use]
 pub fn run(config: RecvConfig) -> Exit {
     match try_run(&config) {
@@ -31,6 +34,38 @@ pub fn run(config: RecvConfig) -> Exit {
 }
 
 fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
+    let state = StateDir::find()?;
+    let identity = DeviceIdentity::find(config.id.as_deref(), state.dir.as_deref())
+        .map_err(|e| Error::Environment(format!("no randomness from the system: {e}")))?;
+    let mut console =
+        Console::new(false).map_err(|e| Error::Environment(format!("cannot wait for signals: {e}")))?;
+    if config.again {
+        return again::run(config, &identity, &mut console);
+    }
+    once(config, &identity, &mut console, &mut Past::default()).map(|end| end.exit)
+}
+
+/// How one transfer ended.
+pub(super) struct End {
+    pub exit: Exit,
+    pub outcome: ReceiverOutcome,
+    /// Whether the user asked to stop.
+    pub stopped: bool,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// The session that it took part in.
+    pub session: Option<SessionId>,
+    /// The object that is in place.
+    pub root: Option<Digest>,
+}
+
+/// Receives one file. `past` has the earlier rounds of a loop.
+pub(super) fn once(
+    config: &RecvConfig,
+    identity: &DeviceIdentity,
+    console: &mut Console,
+    past: &mut Past,
+) -> Result<End, Error> {
     let environment = |e: &dyn std::fmt::Display| Error::Environment(e.to_string());
     let group = match &config.group {
         None => None,
@@ -39,8 +74,6 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
     let earlier = config.from.as_deref().map(EarlierFile::open).transpose();
     let earlier = earlier.map_err(|e| environment(&e))?;
     let state = StateDir::find()?;
-    let identity = DeviceIdentity::find(config.id.as_deref(), state.dir.as_deref())
-        .map_err(|e| Error::Environment(format!("no randomness from the system: {e}")))?;
     let mut warnings = identity.warnings.clone();
     let keys = Keys {
         asked: config.key.as_deref(),
@@ -51,30 +84,35 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
     let keys = keys.for_receiving(&mut warnings)?;
     let ring = state.ring;
     let device_key = trust::device_key(ring.as_ref(), identity.slot, &mut warnings);
-    let trust = trust::trust(&config.senders, config.strangers, ring.as_ref(), &mut warnings)?;
-    let sink = FileSink::new(Some(config.output.clone()), config.force);
+    let mut trust = trust::trust(&config.senders, config.strangers, ring.as_ref(), &mut warnings)?;
+    if let Some(option) = config.needs_known_sender() {
+        trust = trust::known_only(trust, !keys.is_empty(), option)?;
+    }
+    let sink = FileSink::new(Some(config.output.clone()), config.force).keep_equal(config.again);
     if let Err(e) = sink.check() {
         // The user may correct it before a sender comes; otherwise the sender is told too.
         warnings.push(e.to_string());
     }
-    let mut console =
-        Console::new(false).map_err(|e| Error::Environment(format!("cannot wait for signals: {e}")))?;
     let listen =
         Listen { group, port: config.port, interface: config.interface.clone(), group_keys: keys, trust };
+    let json = config.style.mode == Mode::Json;
+    let hook = config.then.clone().map(|command| Arc::new(ShellHook::new(command, json)) as Arc<dyn Hook>);
     let session = ReceiveSession::builder(Wanted::First, sink)
         .earlier(earlier.map(|file| Box::new(file) as Box<dyn Earlier>))
         .listen(listen)
         .device(identity.device, identity.label.clone())
         .device_key(device_key)
         .timeout(config.timeout)
+        .hook(hook, past.hook_rule())
+        .ignored(past.ignored(Instant::now()))
         .start()
         .map_err(|e| environment(&e))?;
     let mut view = receiver_view(config.style, intro(&session));
-    for warning in &warnings {
+    for warning in warnings.iter().filter(|warning| past.is_news(warning)) {
         view.warn(session.now(), warning);
     }
-    let mut show = Show { view, ring, refused: None };
-    show.watch(&session, &mut console)?;
+    let mut show = Show { view, ring, refused: None, root: None, stopped: false };
+    show.watch(&session, console)?;
     let last = session.snapshot();
     let now = session.now();
     let end = match session.wait() {
@@ -88,11 +126,16 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
     };
     let exit = Exit::of_receiver(&end.outcome);
     show.view.finish(now, &end.snapshot, exit);
-    match show.refused {
-        Some(why) if end.outcome == ReceiverOutcome::NoSender => report::error(&report::none_trusted(&why)),
+    match &show.refused {
+        Some(why) if end.outcome == ReceiverOutcome::NoSender => report::error(&report::none_trusted(why)),
+        _ if config.again && show.stopped && end.snapshot.session.is_none() => {
+            report::error(&Error::Environment("interrupted while waiting for the next transfer".to_owned()));
+        }
         _ => report::of_receiver(&end.outcome, end.snapshot.kept_bytes).iter().for_each(report::error),
     }
-    Ok(exit)
+    let (stopped, root) = (show.stopped, show.root);
+    let ReceiveOutcome { outcome, elapsed, snapshot } = end;
+    Ok(End { exit, outcome, stopped, elapsed, session: snapshot.session, root })
 }
 
 fn intro(session: &ReceiveHandle) -> ReceiverIntro {
@@ -112,13 +155,19 @@ struct Show {
     ring: Option<Keyring>,
     /// Why the first refused sender was refused.
     refused: Option<String>,
+    /// The object that is in place.
+    root: Option<Digest>,
+    /// Whether the user asked to stop.
+    stopped: bool,
 }
 
 impl Show {
     /// Shows the session's events until its end, and passes on the user's requests.
     fn watch(&mut self, session: &ReceiveHandle, console: &mut Console) -> Result<(), Error> {
+        let mut stopped = false;
         let ask = |asked| {
             if asked == Asked::Stop {
+                stopped = true;
                 session.stop();
             }
         };
@@ -137,7 +186,9 @@ impl Show {
                 self.view.tick(session.now(), &snapshot);
             }
         };
-        console.watch(&session.events(), ask, |_| session.snapshot(), show).map_err(Error::poll)
+        console.watch(&session.events(), ask, |_| session.snapshot(), show).map_err(Error::poll)?;
+        self.stopped = stopped;
+        Ok(())
     }
 
     fn take_note(&mut self, now: Time, event: ReceiverEvent) {
@@ -148,6 +199,7 @@ impl Show {
             ReceiverEvent::SenderRefused { key, address, decision } => {
                 self.refused.get_or_insert_with(|| refused(&key, address.ip(), decision));
             }
+            ReceiverEvent::Committed { root, .. } => self.root = Some(root),
             _ => {}
         }
     }
@@ -174,7 +226,7 @@ impl Show {
 mod tests {
     use super::*;
     use crate::protocol::trust::Strangers;
-    use crate::ui::{Mode, Style};
+    use crate::ui::Style;
     use crate::units::DeviceId;
 
     #[test]
@@ -189,7 +241,7 @@ mod tests {
             sealed_with: None,
         };
         let view = receiver_view(Style { mode: Mode::Quiet, verbose: false }, intro);
-        let mut show = Show { view, ring: Some(ring.clone()), refused: None };
+        let mut show = Show { view, ring: Some(ring.clone()), refused: None, root: None, stopped: false };
         let (key, other, at) = (SenderKey([1; 32]), SenderKey([2; 32]), IpAddr::from([10, 0, 0, 5]));
         assert_eq!(trust().decide(&key, at), TrustDecision::FirstUse);
         show.remember(Time::ZERO, key, at);

@@ -22,6 +22,9 @@ pub enum Error {
     /// The other side failed, or the network between.
     #[error("{0}")]
     Peer(String),
+    /// The command of `--then` failed.
+    #[error("{0}")]
+    Hook(String),
     /// `mcp` itself failed.
     #[error("internal error: {0}; please report this as a bug in mcp")]
     Bug(String),
@@ -40,6 +43,7 @@ impl Error {
             Self::Usage(_) => Exit::Usage,
             Self::Environment(_) | Self::Bug(_) => Exit::Environment,
             Self::Peer(_) => Exit::BrokenOff,
+            Self::Hook(_) => Exit::HookFailed,
         }
     }
 
@@ -156,6 +160,10 @@ pub fn of_receiver(outcome: &ReceiverOutcome, kept: u64) -> Option<Error> {
     let told = |why: &str| if why.is_empty() { String::new() } else { format!(": {why}") };
     match outcome {
         ReceiverOutcome::Complete { .. } | ReceiverOutcome::AlreadyComplete => None,
+        ReceiverOutcome::HookFailed { end, .. } => Some(Error::Hook(format!(
+            "the file is saved, but {}; run the command again by hand",
+            end.failure.as_deref().unwrap_or("the --then command failed")
+        ))),
         ReceiverOutcome::NoSender => Some(Error::Peer(
             "no sender was found in time; start 'mcp send', or check the group, the interface and the firewall"
                 .into(),
@@ -198,6 +206,7 @@ pub fn of_receiver(outcome: &ReceiverOutcome, kept: u64) -> Option<Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::event::HookEnd;
     use crate::protocol::need::Need;
     use crate::ui::testing::row;
 
@@ -277,6 +286,7 @@ mod tests {
             O::SenderAborted(AbortCode::Interrupted, String::new()),
             O::Refused,
             O::NotListed,
+            O::HookFailed { end: HookEnd::of_status(3), acknowledged: true, interrupted: false },
             O::Failed(AbortCode::Disk, "disk full".into()),
             O::Failed(AbortCode::Internal, "worker died".into()),
             O::Failed(AbortCode::Mismatch, String::new()),

@@ -8,7 +8,7 @@ use crate::crypto::group::{GroupKey, GroupKeys, check_name};
 use crate::crypto::sign::SigningKey;
 use crate::keyring::{Keyring, KeyringError, KnownDevice, read_private, unrecorded_session_counter};
 use crate::limits::{MAX_GROUP_KEYS, MAX_KEY_FILE};
-use crate::protocol::trust::{Strangers, Trust};
+use crate::protocol::trust::{NobodyKnown, Strangers, Trust};
 use crate::units::{DeviceId, DeviceKey, SenderKey};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -249,6 +249,21 @@ pub fn trust(
     };
     let known = known.into_iter().map(|known| (known.address, known.key)).collect();
     Ok(Trust { pinned: pinned.to_vec(), known, strangers })
+}
+
+/// Requires a known sender, because `option` does more than to save a file. `sealed` says whether sessions are sealed with
+/// a group key.
+///
+/// # Errors
+/// If no sender can be known.
+pub fn known_only(trust: Trust, sealed: bool, option: &str) -> Result<Trust, Error> {
+    trust.known_only(sealed).map_err(|NobodyKnown| {
+        Error::Usage(format!(
+            "{option} needs a sender that is known, and none is: name it with --sender KEY ('mcp key show' prints the \
+             key there), install a group key, or take a file from it on a terminal without {option} first; \
+             --any-sender takes files from anyone"
+        ))
+    })
 }
 
 impl From<KeyringError> for Error {

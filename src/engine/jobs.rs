@@ -1,16 +1,17 @@
 //! The execution of the machines' jobs: functions of a job and its files, through the storage ports. Worker
 //! threads or the simulated world call them.
 
+use crate::command::{Facts, Hook};
 use crate::content::{Entry, Extents, Manifest, Modified};
 use crate::crypto::digest::{chaining_value, root, symbol_digest};
 use crate::fec::{self, BlockAssembly, Buffer, PlanCache};
 use crate::layout::Layout;
 use crate::protocol::event::SenderSnapshot;
-use crate::protocol::job::{ReceiverDone, ReceiverJob, SenderDone, SenderJob};
+use crate::protocol::job::{InPlace, ReceiverDone, ReceiverJob, SenderDone, SenderJob};
 use crate::protocol::sender::Sender;
 use crate::protocol::statistics::DeviceRow;
 use crate::ranges::BitSet;
-use crate::storage::{Attributes, Earlier, Found, Part, Sink, SinkError, Source, SourceError};
+use crate::storage::{Attributes, Earlier, Found, Part, Sink, SinkError, Source, SourceError, safe_name};
 use crate::store::SharedStore;
 use crate::time::Time;
 use crate::units::{BlockIndex, Digest, SymbolDigest, TaskId};
@@ -117,6 +118,7 @@ pub struct ReceiverFiles {
     /// The last file found in place that has an object's size, by the object's name.
     whole: Mutex<Option<(String, Box<dyn Part>)>>,
     earlier: Option<Box<dyn Earlier>>,
+    hook: Option<Arc<dyn Hook>>,
 }
 
 /// Why a job failed.
@@ -141,13 +143,21 @@ impl ReceiverFiles {
     /// No file is open yet; the object goes to `sink`.
     #[must_use]
     pub fn new(sink: Box<dyn Sink>) -> Self {
-        Self { sink: Mutex::new(sink), open: Mutex::new(None), whole: Mutex::new(None), earlier: None }
+        let (open, whole) = (Mutex::new(None), Mutex::new(None));
+        Self { sink: Mutex::new(sink), open, whole, earlier: None, hook: None }
     }
 
     /// Takes unchanged blocks from `earlier`.
     #[must_use]
     pub fn with_earlier(mut self, earlier: Option<Box<dyn Earlier>>) -> Self {
         self.earlier = earlier;
+        self
+    }
+
+    /// Runs `hook` once an object is in place.
+    #[must_use]
+    pub fn with_hook(mut self, hook: Option<Arc<dyn Hook>>) -> Self {
+        self.hook = hook;
         self
     }
 
@@ -176,6 +186,7 @@ pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCac
             files.part().and_then(|open| check(&open, files, block, expected, in_part))
         }
         ReceiverJob::Commit => commit(files),
+        ReceiverJob::Hook(object) => Ok(ReceiverDone::HookEnded(run_hook(files, &object))),
         ReceiverJob::Discard => {
             if let Some(open) = lock(&files.open).take() {
                 open.part.discard();
@@ -370,6 +381,15 @@ fn commit(files: &ReceiverFiles) -> Result<ReceiverDone, Refusal> {
     let path = open.part.commit()?;
     *lock(&files.open) = None;
     Ok(ReceiverDone::Committed(path))
+}
+
+/// Runs the hook. A file that was saved under a name that the user chose may have any name at the sender: a hook that
+/// uses it in a path must not be led elsewhere.
+fn run_hook(files: &ReceiverFiles, object: &InPlace) -> Result<i32, String> {
+    let hook = files.hook.as_ref().ok_or("no hook is known; please report this")?;
+    let name = safe_name(&object.name).map_err(|e| format!("the --then command did not run: {e}"))?;
+    let InPlace { path, root, size, sender, key, .. } = object;
+    hook.run(&Facts { path, name, root: *root, size: *size, sender: *sender, key: *key })
 }
 
 #[cfg(test)]

@@ -324,7 +324,7 @@ impl World {
             ..64 => return None,
             64..128 => {
                 self.claims.insert(device);
-                known.complete(vec![Step::Transfer]).ok()?;
+                known.end(vec![Step::Transfer]).ok()?;
             }
             128.. => {
                 known.set(State::Lost).ok()?;

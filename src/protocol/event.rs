@@ -3,7 +3,7 @@
 use super::need::Need;
 use super::statistics::DeviceRow;
 use super::trust::TrustDecision;
-use crate::task::Summary;
+use crate::task::{Step, Summary};
 use crate::units::{DeviceId, DeviceKey, Digest, Rate, SenderKey, SessionId, TaskId};
 use crate::wire::{AbortCode, Phase};
 use std::net::SocketAddr;
@@ -237,8 +237,47 @@ pub enum ReceiverEvent {
         /// Its BLAKE3 hash.
         root: Digest,
     },
+    /// The hook has begun, was skipped, or has ended.
+    Hook(HookChange),
     /// The run has ended.
     Finished(ReceiverOutcome),
+}
+
+/// A change of the hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookChange {
+    /// It runs.
+    Started,
+    /// It does not run, because the file was in place already.
+    Skipped,
+    /// It has ended.
+    Ended(HookEnd),
+}
+
+/// How the hook ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookEnd {
+    /// Its exit status. Negative: the number of the signal that ended it. 127: it could not run.
+    pub status: i32,
+    /// Why it did not succeed, one clause for people; `None` if it did.
+    pub failure: Option<String>,
+}
+
+impl HookEnd {
+    /// Status of a hook that could not run, as shells have it.
+    pub const CANNOT_RUN: i32 = 127;
+
+    /// The end of a hook that ran and ended with `status`.
+    #[must_use]
+    pub fn of_status(status: i32) -> Self {
+        Self { status, failure: Step::Hook(status).failure() }
+    }
+
+    /// The end of a hook that could not run.
+    #[must_use]
+    pub const fn cannot_run(why: String) -> Self {
+        Self { status: Self::CANNOT_RUN, failure: Some(why) }
+    }
 }
 
 /// How the receiver's run ended.
@@ -248,6 +287,15 @@ pub enum ReceiverOutcome {
     Complete {
         /// Whether the sender has acknowledged the receipt.
         acknowledged: bool,
+    },
+    /// Verified and committed, but the hook failed. The file stays.
+    HookFailed {
+        /// How it ended.
+        end: HookEnd,
+        /// Whether the sender has acknowledged the receipt.
+        acknowledged: bool,
+        /// Whether the user interrupted it.
+        interrupted: bool,
     },
     /// The sender's table has this device as complete; nothing was written.
     AlreadyComplete,
@@ -272,6 +320,8 @@ pub enum ReceiverOutcome {
 /// The receiver at a glance.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReceiverSnapshot {
+    /// The session, once one is found.
+    pub session: Option<SessionId>,
     /// The object's name (untrusted), once a session is found.
     pub name: Option<String>,
     /// The sender.

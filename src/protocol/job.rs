@@ -5,8 +5,9 @@ use crate::fec::{BlockAssembly, Buffer};
 use crate::layout::Layout;
 use crate::ranges::BitSet;
 use crate::task::Assignment;
-use crate::units::{BlockIndex, DeviceId, Digest, Esi, SessionId, SymbolDigest};
+use crate::units::{BlockIndex, DeviceId, Digest, Esi, SenderKey, SessionId, SymbolDigest};
 use crate::wire::{AbortCode, Holdings};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -132,10 +133,29 @@ pub enum ReceiverJob {
     },
     /// Sync the part file, rename it to its final name, sync the directory.
     Commit,
+    /// Run the hook for the object that is in place.
+    Hook(InPlace),
     /// Remove the part file.
     Discard,
     /// Leave the part file to the next run.
     Keep,
+}
+
+/// An object in place, as its hook is told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InPlace {
+    /// The path of the file.
+    pub path: PathBuf,
+    /// The object's name (untrusted).
+    pub name: String,
+    /// Its BLAKE3 hash.
+    pub root: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The sender's address.
+    pub sender: IpAddr,
+    /// The sender's key.
+    pub key: SenderKey,
 }
 
 /// The result of a [`ReceiverJob`].
@@ -200,6 +220,8 @@ pub enum ReceiverDone {
     },
     /// The object is in place and synced.
     Committed(PathBuf),
+    /// The hook has ended with this status, or could not run: one clause for people.
+    HookEnded(Result<i32, String>),
     /// The part file was removed.
     Discarded,
     /// The part file is left to the next run.

@@ -15,6 +15,8 @@ pub enum Strangers {
     Unverified,
     /// It is refused.
     Refuse,
+    /// It is refused, because more than a file depends on it; see [`Trust::known_only`].
+    Unknown,
 }
 
 /// The senders from which a receiver accepts files.
@@ -47,6 +49,8 @@ pub enum TrustDecision {
     },
     /// Refused: the key is unknown.
     Stranger,
+    /// Refused: the key is unknown, and more than a file depends on the sender; see [`Trust::known_only`].
+    Unknown,
 }
 
 impl TrustDecision {
@@ -66,9 +70,15 @@ impl TrustDecision {
             Self::Unverified => "unverified",
             Self::Changed { .. } => "changed",
             Self::Stranger => "stranger",
+            Self::Unknown => "unknown",
         }
     }
 }
+
+/// A receiver that needs a known sender knows none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no sender is known; name one, or install a group key")]
+pub struct NobodyKnown;
 
 impl Trust {
     /// Trust in every sender, without a user.
@@ -96,6 +106,21 @@ impl Trust {
             Strangers::Pin => TrustDecision::FirstUse,
             Strangers::Unverified => TrustDecision::Unverified,
             Strangers::Refuse => TrustDecision::Stranger,
+            Strangers::Unknown => TrustDecision::Unknown,
+        }
+    }
+
+    /// Requires a known sender. Apply it to whatever runs a command on a receiver, or overwrites a device there: a
+    /// sender that is trusted on first use, or accepted unverified, is not enough for that. A sender is known if the
+    /// session is sealed with a group key (`sealed`), or if its key is pinned or was remembered earlier.
+    ///
+    /// # Errors
+    /// If no sender can be known.
+    pub fn known_only(self, sealed: bool) -> Result<Self, NobodyKnown> {
+        match sealed || !self.pinned.is_empty() {
+            true => Ok(self),
+            false if self.known.is_empty() => Err(NobodyKnown),
+            false => Ok(Self { strangers: Strangers::Unknown, ..self }),
         }
     }
 }
@@ -155,8 +180,25 @@ mod tests {
     }
 
     #[test]
+    fn a_deed_needs_a_sender_that_is_known() {
+        for strangers in [Strangers::Pin, Strangers::Unverified, Strangers::Refuse] {
+            let strict = trust(strangers).known_only(false).unwrap();
+            assert_eq!(strict.decide(&A, ip(1)), TrustDecision::Known);
+            assert_eq!(strict.decide(&C, ip(9)), TrustDecision::Unknown);
+            assert_eq!(strict.decide(&C, ip(1)), TrustDecision::Changed { expected: A });
+            let nobody = Trust { strangers, ..Trust::default() };
+            assert_eq!(nobody.clone().known_only(false), Err(NobodyKnown));
+            // A group key, or a key given by hand, decides by itself.
+            assert_eq!(nobody.clone().known_only(true), Ok(nobody.clone()));
+            let pinned = Trust { pinned: vec![B], ..nobody };
+            assert_eq!(pinned.clone().known_only(false), Ok(pinned));
+        }
+    }
+
+    #[test]
     fn what_is_accepted() {
-        let refused = [TrustDecision::Changed { expected: A }, TrustDecision::Stranger];
+        let refused =
+            [TrustDecision::Changed { expected: A }, TrustDecision::Stranger, TrustDecision::Unknown];
         assert!(refused.iter().all(|decision| !decision.accepted()));
         let taken =
             [TrustDecision::Pinned, TrustDecision::Known, TrustDecision::FirstUse, TrustDecision::Unverified];

@@ -125,6 +125,8 @@ pub(super) trait Part<M: Machine> {
     type Snapshot: Clone;
     /// Notes an event before it is passed on.
     fn note(&mut self, event: &M::Event);
+    /// Learns of a control before the machine does. Must be quick.
+    fn control(&self, _: Control) {}
     fn snapshot(&self, now: Time, machine: &M, detail: Detail) -> Self::Snapshot;
 }
 
@@ -161,7 +163,10 @@ where
         }
         while let Some(command) = self.commands.pop() {
             match command {
-                Command::Control(control) => return Some(control),
+                Command::Control(control) => {
+                    self.part.control(control);
+                    return Some(control);
+                }
                 // The requester may be gone.
                 Command::Snapshot(detail, to) => drop(to.send(self.part.snapshot(now, machine, detail))),
             }

@@ -5,6 +5,7 @@ use super::events::Events;
 use super::handle::{Desk, Detail, Part, Running};
 use super::listening::{Listen, Listening};
 use super::{StartError, random_bytes, worker_count};
+use crate::command::Hook;
 use crate::crypto::sign::SigningKey;
 use crate::engine::Engine;
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job};
@@ -14,12 +15,13 @@ use crate::fec::PlanCache;
 use crate::net::UdpNet;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, ReceiverSnapshot};
 use crate::protocol::job::ReceiverDone;
-use crate::protocol::receiver::{Receiver, ReceiverConfig};
+use crate::protocol::receiver::{HookRule, Receiver, ReceiverConfig};
 use crate::protocol::{Control, Machine};
 use crate::storage::{Earlier, Sink};
 use crate::time::Time;
-use crate::units::{Arrival, DeviceId, Via};
+use crate::units::{Arrival, DeviceId, SessionId, Via};
 use crate::wire::AbortCode;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +44,8 @@ pub struct ReceiveSession {
     device: Option<(DeviceId, String)>,
     device_key: Option<SigningKey>,
     timeout: Duration,
+    hook: Option<(Arc<dyn Hook>, HookRule)>,
+    ignored: BTreeMap<SessionId, Duration>,
 }
 
 /// The resolved properties of a receive session.
@@ -126,6 +130,8 @@ impl ReceiveSession {
             device: None,
             device_key: None,
             timeout: Duration::from_secs(24 * 60 * 60),
+            hook: None,
+            ignored: BTreeMap::new(),
         }
     }
 
@@ -158,6 +164,19 @@ impl ReceiveSession {
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Runs `hook` once the object is in place, by this rule. Its end is the device's [default: none].
+    #[must_use]
+    pub fn hook(mut self, hook: Option<Arc<dyn Hook>>, rule: HookRule) -> Self {
+        self.hook = hook.map(|hook| (hook, rule));
+        self
+    }
+    /// Takes no part in these sessions before these times from the start [default: none].
+    #[must_use]
+    pub fn ignored(mut self, sessions: BTreeMap<SessionId, Duration>) -> Self {
+        self.ignored = sessions;
         self
     }
 
@@ -196,6 +215,10 @@ impl ReceiveSession {
             Wanted::First => None,
             Wanted::This(discovered) => Some(discovered.session),
         };
+        let now = desk.host.now();
+        config.ignored = self.ignored.into_iter().map(|(session, time)| (session, now + time)).collect();
+        let (hook, rule) = self.hook.unzip();
+        config.hook = rule;
         let mut machine = Receiver::new(config, desk.host.now());
         if let Wanted::This(discovered) = self.wanted {
             let arrival = Arrival::at_once(discovered.address, Via::Group);
@@ -205,7 +228,8 @@ impl ReceiveSession {
             worker_died: ReceiverDone::WorkerDied,
             source_unreadable: |why| ReceiverDone::Failed(AbortCode::Internal, why),
         };
-        let files = Arc::new(ReceiverFiles::new(self.sink).with_earlier(self.earlier));
+        let files = ReceiverFiles::new(self.sink).with_earlier(self.earlier).with_hook(hook.clone());
+        let files = Arc::new(files);
         let plans = Arc::new(PlanCache::default());
         let workers = Workers::start(worker_count(), reports, desk.host.wake(), move || {
             let (files, plans) = (Arc::clone(&files), Arc::clone(&plans));
@@ -214,7 +238,7 @@ impl ReceiveSession {
         let workers = workers.map_err(StartError::no_thread)?;
         let running = desk.run(
             format!("recv {}", info.label),
-            ReceiverPart { outcome: None },
+            ReceiverPart { outcome: None, hook },
             move || Engine::new(machine, net, workers, None),
             |now, run, engine: &Engine<Receiver, UdpNet, _>, side| {
                 if let Some(latest) = &engine.net().send_errors().latest {
@@ -232,9 +256,10 @@ impl ReceiveSession {
     }
 }
 
-/// Keeps the outcome for the end of the session.
+/// Keeps the outcome for the end of the session, and interrupts its hook.
 struct ReceiverPart {
     outcome: Option<ReceiverOutcome>,
+    hook: Option<Arc<dyn Hook>>,
 }
 
 impl Part<Receiver> for ReceiverPart {
@@ -243,6 +268,12 @@ impl Part<Receiver> for ReceiverPart {
     fn note(&mut self, event: &ReceiverEvent) {
         if let ReceiverEvent::Finished(outcome) = event {
             self.outcome = Some(outcome.clone());
+        }
+    }
+
+    fn control(&self, control: Control) {
+        if let (Control::Interrupt, Some(hook)) = (control, &self.hook) {
+            hook.interrupt();
         }
     }
 

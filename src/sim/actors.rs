@@ -8,6 +8,7 @@ use super::likely::Likely;
 use super::node::{Actor, JobDelay, Node, SimJobs, SimNet, Work};
 use super::scenario::{DevicePlan, Scenario};
 use super::store::{SimStore, StoreClock};
+use crate::command::{Facts, Hook};
 use crate::crypto::sign::SigningKey;
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job, run_store_job};
 use crate::engine::{Egress, Engine, EngineError, Step, Stream};
@@ -16,7 +17,7 @@ use crate::pacing::START;
 use crate::protocol::event::SenderEvent;
 use crate::protocol::job::{ReceiverDone, ReceiverJob, SenderDone, SenderJob};
 use crate::protocol::packet_protection::SenderSide;
-use crate::protocol::receiver::{Receiver, ReceiverConfig};
+use crate::protocol::receiver::{HookRule, Receiver, ReceiverConfig};
 use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig};
 use crate::protocol::trust::Trust;
 use crate::session::EgressBudget;
@@ -221,6 +222,16 @@ pub fn sender(
     (SimActor::Sender(Box::new(Node::new(engine, on_event))), Ledger::new(side))
 }
 
+/// A hook that ends with this status.
+struct SimHook(i32);
+
+impl Hook for SimHook {
+    fn run(&self, _: &Facts<'_>) -> Result<i32, String> {
+        Ok(self.0)
+    }
+    fn interrupt(&self) {}
+}
+
 /// The device with this number, started at `now`. `work_seed` is for its workers.
 #[must_use]
 pub fn receiver(
@@ -243,14 +254,22 @@ pub fn receiver(
         primitives: sham::SHAM,
         group_keys: grouped.then(hostile::group_key).into_iter().collect(),
         trust: Trust { pinned, ..Trust::anybody() },
+        hook: plan.hook.map(|_| HookRule::default()),
         ..ReceiverConfig::new(device, vec![DATA, RENDEZVOUS], (seed, random_bytes(seed)))
     };
     let earlier = earlier.map(|bytes| Box::new(SimEarlier(bytes)) as Box<dyn Earlier>);
-    let files = ReceiverFiles::new(Box::new(SimSink::new(disk, plan.force))).with_earlier(earlier);
+    let hook = plan.hook.map(|(_, status)| Arc::new(SimHook(status)) as Arc<dyn Hook>);
+    let sink = Box::new(SimSink::new(disk, plan.force));
+    let files = ReceiverFiles::new(sink).with_earlier(earlier).with_hook(hook);
+    let (mut delay, hook_time) =
+        (storage_delay(job_delay(work_seed, plan.job), plan.disk), plan.hook.map(|(time, _)| time));
     let work = Work {
         run: Box::new(move |job, _| run_receiver_job(job, &files, &plans)),
         lane: |_| false,
-        delay: storage_delay(job_delay(work_seed, plan.job), plan.disk),
+        delay: Box::new(move |job, now| match (job, hook_time) {
+            (ReceiverJob::Hook(_), Some(time)) => time,
+            _ => delay(job, now),
+        }),
         source_unreadable: ReceiverDone::WorkerDied,
     };
     let engine = Engine::new(

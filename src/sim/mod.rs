@@ -38,6 +38,8 @@ pub mod transfer;
 pub mod world;
 
 #[cfg(test)]
+mod hook;
+#[cfg(test)]
 mod poison;
 #[cfg(test)]
 mod rates;

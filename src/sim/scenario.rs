@@ -53,6 +53,8 @@ pub struct DevicePlan {
     /// The percentage of unchanged blocks in its earlier version of the object; `None` without an earlier
     /// version.
     pub earlier: Option<u8>,
+    /// How long its hook runs, and its exit status; `None` without a hook.
+    pub hook: Option<(Duration, i32)>,
     /// Number of blocks that its buffers hold.
     pub buffer_blocks: usize,
     /// Time after which it gives up if it finds no sender.
@@ -174,6 +176,7 @@ impl Scenario {
                 existing: false,
                 force: false,
                 earlier: None,
+                hook: None,
                 buffer_blocks: 48,
                 timeout: Duration::from_secs(120),
                 crash: None,
@@ -211,7 +214,8 @@ impl Scenario {
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x0bad_cafe) }.hostility(scenario);
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0xdba5e) }.store_trouble(scenario);
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x115_7ed) }.listing(scenario);
-        scenario.with_some_earlier(fastrand::Rng::with_seed(seed ^ 0x01d_f11e))
+        let scenario = scenario.with_some_earlier(fastrand::Rng::with_seed(seed ^ 0x01d_f11e));
+        scenario.with_some_hooks(fastrand::Rng::with_seed(seed ^ 0xd0_7e11))
     }
 
     /// The sender's rate mode.
@@ -231,7 +235,8 @@ impl Scenario {
         let timeout = self.devices.iter().map(|d| d.timeout).max().unwrap_or_default();
         // A run with enemies may take three times as long.
         let times = if self.hostile.is_empty() { 1 } else { 3 };
-        last + timeout + self.wait + self.linger * 2 + (stream * 30 + Duration::from_secs(300)) * times
+        let hook = self.devices.iter().filter_map(|d| d.hook).map(|(time, _)| time).max().unwrap_or_default();
+        last + timeout + self.wait + hook + self.linger * 2 + (stream * 30 + Duration::from_secs(300)) * times
     }
 
     /// Approximate time to send the source symbols at the rate.

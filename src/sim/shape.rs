@@ -76,6 +76,27 @@ impl Scenario {
         self.devices_mut(which).for_each(|plan| plan.earlier = Some(percent));
         self
     }
+    /// Gives these devices a hook that runs for this time and ends with this status.
+    #[must_use]
+    pub fn with_hook(mut self, which: impl RangeBounds<usize>, time: Duration, status: i32) -> Self {
+        self.devices_mut(which).for_each(|plan| plan.hook = Some((time, status)));
+        self
+    }
+    /// In a quarter of the runs with a steady sender, gives half of the devices hooks, of which one in three fails.
+    #[must_use]
+    pub fn with_some_hooks(mut self, mut rng: fastrand::Rng) -> Self {
+        // If all devices have failed before the stream begins, as they can with an empty object, nobody is waited for.
+        let may_fail = self.layout.object_size() > 0;
+        if rng.u8(..4) == 0 && self.sender.is_steady() {
+            self.devices.iter_mut().for_each(|plan| {
+                // Some outlast every deadline of a silent device.
+                let most = if rng.u8(..8) == 0 { 60_000 } else { 3_000 };
+                let hook = (Duration::from_millis(rng.u64(..most)), i32::from(rng.u8(..3) == 0 && may_fail));
+                plan.hook = rng.bool().then_some(hook);
+            });
+        }
+        self
+    }
     /// In a third of the runs, gives all devices or some of them an earlier version.
     #[must_use]
     pub fn with_some_earlier(mut self, mut rng: fastrand::Rng) -> Self {

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 pub struct FileSink {
     output: Option<PathBuf>,
     force: bool,
+    keeps_equal: bool,
 }
 
 /// The meaning of the user's output path.
@@ -43,7 +44,15 @@ impl FileSink {
     /// directory. With `force`, commit replaces an existing regular file.
     #[must_use]
     pub const fn new(output: Option<PathBuf>, force: bool) -> Self {
-        Self { output, force }
+        Self { output, force, keeps_equal: false }
+    }
+
+    /// With `keep`, an existing file that is the object stays as it is, also if it might be replaced [default: only if
+    /// it must not be replaced].
+    #[must_use]
+    pub const fn keep_equal(mut self, keep: bool) -> Self {
+        self.keeps_equal = keep;
+        self
     }
 
     /// Checks everything that does not depend on the object's name: that the directory exists and may be
@@ -100,7 +109,8 @@ impl Sink for FileSink {
     fn probe(&mut self, name: &str, size: u64) -> Found {
         let Ok(target) = self.target(name) else { return Found::Nothing };
         let orphan = has_orphan(&target);
-        let whole = if self.force { None } else { ExistingFile::open(target, size) };
+        let may_keep = self.keeps_equal || !self.force;
+        let whole = if may_keep { ExistingFile::open(target, size) } else { None };
         match whole {
             Some(file) => Found::Whole(Box::new(file)),
             None if orphan => Found::Part,

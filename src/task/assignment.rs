@@ -70,8 +70,25 @@ pub enum Step {
     Transfer,
     /// The command that read the object has ended, with this exit code.
     Command(i32),
-    /// The hook that ran afterwards has ended, with this exit code.
+    /// The hook, which runs once the object is in place (`--then`), has ended, with this exit code.
     Hook(i32),
+}
+
+impl Step {
+    /// Why the step makes the device fail: one clause for people. `None` if it succeeded. A negative status is the
+    /// number of the signal that ended the command.
+    #[must_use]
+    pub fn failure(self) -> Option<String> {
+        let (what, status) = match self {
+            Self::Transfer | Self::Command(0) | Self::Hook(0) => return None,
+            Self::Command(status) => ("its command", status),
+            Self::Hook(status) => ("its --then command", status),
+        };
+        Some(match status {
+            1.. => format!("{what} exited with {status}"),
+            _ => format!("{what} was ended by signal {}", status.unsigned_abs()),
+        })
+    }
 }
 
 /// One device's part in a task.
@@ -148,12 +165,14 @@ impl Assignment {
         Ok(changed)
     }
 
-    /// Completes the task with these steps. Returns whether it was not complete before.
+    /// Ends the attempt with these steps: complete, or failed if one of them failed. Returns whether the state
+    /// changed.
     ///
     /// # Errors
-    /// If the device has failed or is lost in this attempt. The assignment is then unchanged.
-    pub fn complete(&mut self, steps: Vec<Step>) -> Result<bool, Illegal> {
-        let changed = self.set(State::Complete)?;
+    /// If the attempt has ended in another way. The assignment is then unchanged.
+    pub fn end(&mut self, steps: Vec<Step>) -> Result<bool, Illegal> {
+        let failure = steps.iter().find_map(|step| step.failure());
+        let changed = self.set(failure.map_or(State::Complete, State::Failed))?;
         if changed {
             self.steps = steps;
         }

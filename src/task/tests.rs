@@ -73,14 +73,30 @@ fn a_later_attempt_begins_anew_but_what_is_complete_stays_so() {
 #[test]
 fn steps_are_those_of_the_attempt() {
     let mut assignment = in_state(&Failed("no room".into()));
-    assert!(assignment.complete(vec![Step::Transfer]).is_err());
+    assert!(assignment.end(vec![Step::Transfer]).is_err());
     assert_eq!(assignment.steps(), []);
     assignment.take_up();
-    assert_eq!(assignment.complete(vec![Step::Transfer, Step::Command(3)]), Ok(true));
+    assert_eq!(assignment.end(vec![Step::Transfer, Step::Hook(0)]), Ok(true));
     // A repeated or later receipt changes nothing.
-    assert_eq!(assignment.complete(vec![Step::Hook(1)]), Ok(false));
-    assert_eq!(assignment.steps(), [Step::Transfer, Step::Command(3)]);
+    assert_eq!(assignment.end(vec![Step::Command(0)]), Ok(false));
+    assert!(assignment.end(vec![Step::Hook(1)]).is_err());
+    assert_eq!(assignment.steps(), [Step::Transfer, Step::Hook(0)]);
     assert_eq!((assignment.attempts, assignment.is_complete()), (2, true));
+}
+
+#[test]
+fn a_step_that_fails_makes_the_device_fail() {
+    for (step, why) in [
+        (Step::Hook(3), "its --then command exited with 3"),
+        (Step::Hook(-15), "its --then command was ended by signal 15"),
+        (Step::Hook(i32::MIN), "its --then command was ended by signal 2147483648"),
+        (Step::Command(1), "its command exited with 1"),
+    ] {
+        let (mut assignment, steps) = (in_state(&Active), vec![Step::Transfer, step]);
+        assert_eq!(assignment.end(steps.clone()), Ok(true));
+        assert_eq!((assignment.state(), assignment.steps()), (&Failed(why.into()), &steps[..]));
+        assert_eq!(assignment.end(steps), Ok(false), "the receipt may be repeated");
+    }
 }
 
 #[test]

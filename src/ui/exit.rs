@@ -23,6 +23,8 @@ pub enum Exit {
     NoSender,
     /// 6: `recv`: the transfer broke off or was refused.
     BrokenOff,
+    /// 7: `recv`: the file is in place, but the command of `--then` failed.
+    HookFailed,
     /// 130: interrupted by Ctrl-C or SIGTERM.
     Interrupted,
 }
@@ -39,6 +41,7 @@ impl Exit {
             Self::NoDevice => 4,
             Self::NoSender => 5,
             Self::BrokenOff => 6,
+            Self::HookFailed => 7,
             Self::Interrupted => 130,
         }
     }
@@ -54,6 +57,7 @@ impl Exit {
             Self::NoDevice => "no_device",
             Self::NoSender => "no_sender",
             Self::BrokenOff => "broken_off",
+            Self::HookFailed => "hook_failed",
             Self::Interrupted => "interrupted",
         }
     }
@@ -85,6 +89,8 @@ impl Exit {
     pub const fn of_receiver(outcome: &ReceiverOutcome) -> Self {
         match outcome {
             ReceiverOutcome::Complete { .. } | ReceiverOutcome::AlreadyComplete => Self::Complete,
+            ReceiverOutcome::HookFailed { interrupted: true, .. } => Self::Interrupted,
+            ReceiverOutcome::HookFailed { interrupted: false, .. } => Self::HookFailed,
             ReceiverOutcome::NoSender | ReceiverOutcome::SenderNeeds(_) => Self::NoSender,
             ReceiverOutcome::SenderSilent
             | ReceiverOutcome::SenderAborted(..)
@@ -108,6 +114,7 @@ impl From<Exit> for ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::event::HookEnd;
     use crate::protocol::need::Need;
     use crate::task::State;
     use crate::ui::testing::row;
@@ -148,9 +155,13 @@ mod tests {
     fn receiver_table() {
         use ReceiverOutcome as O;
         let text = || "x".to_owned();
+        let end = HookEnd::of_status(1);
+        let failed = |interrupted| O::HookFailed { end: end.clone(), acknowledged: true, interrupted };
         let table = [
             (O::Complete { acknowledged: true }, Exit::Complete),
             (O::Complete { acknowledged: false }, Exit::Complete),
+            (failed(false), Exit::HookFailed),
+            (failed(true), Exit::Interrupted),
             (O::AlreadyComplete, Exit::Complete),
             (O::NoSender, Exit::NoSender),
             (O::SenderNeeds(Need::Version(2)), Exit::NoSender),
@@ -182,8 +193,9 @@ mod tests {
             Exit::NoDevice,
             Exit::NoSender,
             Exit::BrokenOff,
+            Exit::HookFailed,
             Exit::Interrupted,
         ];
-        assert_eq!(all.map(Exit::code), [0, 1, 2, 3, 4, 5, 6, 130]);
+        assert_eq!(all.map(Exit::code), [0, 1, 2, 3, 4, 5, 6, 7, 130]);
     }
 }

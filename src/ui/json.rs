@@ -5,7 +5,7 @@ use super::memory::{ReceiverMemory, SenderMemory};
 use super::schema::{Counters, ReceiverCounters, Row, abort_word, phase_word, seconds};
 use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView};
 use crate::protocol::event::{
-    ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOutcome, SenderOverview,
+    HookChange, ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOutcome, SenderOverview,
     SenderSnapshot,
 };
 use crate::protocol::trust::TrustDecision;
@@ -133,6 +133,10 @@ enum Event<'a> {
         path: String,
         blake3: String,
     },
+    Hook {
+        state: &'static str,
+        status: Option<i32>,
+    },
     Progress {
         phase: Option<&'static str>,
         bits_per_second: u64,
@@ -151,6 +155,8 @@ enum Event<'a> {
         path: Option<Option<String>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         acknowledged: Option<Option<bool>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hook: Option<Option<i32>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         sender_key: Option<Option<String>>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -313,6 +319,7 @@ impl SenderView for SenderJson {
             blake3: self.memory.root.map(|root| root.to_string()),
             path: None,
             acknowledged: None,
+            hook: None,
             sender_key: None,
             sender_trust: None,
             counters: Numbers::Sender((&s.overview).into()),
@@ -407,6 +414,11 @@ impl ReceiverView for ReceiverJson {
             ReceiverEvent::SenderNeeds { need, address } => {
                 Event::SenderNeeds { address: address.to_string(), need: need.to_string() }
             }
+            ReceiverEvent::Hook(change) => match change {
+                HookChange::Started => Event::Hook { state: "started", status: None },
+                HookChange::Skipped => Event::Hook { state: "skipped", status: None },
+                HookChange::Ended(end) => Event::Hook { state: "ended", status: Some(end.status) },
+            },
             // `finish` tells it, with the final counters.
             ReceiverEvent::Finished(_) => return,
         };
@@ -432,6 +444,10 @@ impl ReceiverView for ReceiverJson {
                 acknowledged = Some(known);
                 ("complete", None)
             }
+            Some(ReceiverOutcome::HookFailed { end, acknowledged: known, .. }) => {
+                acknowledged = Some(known);
+                ("hook_failed", end.failure)
+            }
             Some(ReceiverOutcome::AlreadyComplete) => ("already_complete", None),
             Some(ReceiverOutcome::NoSender) => ("no_sender", None),
             Some(ReceiverOutcome::SenderNeeds(need)) => ("no_sender", Some(format!("a sender needs {need}"))),
@@ -452,6 +468,7 @@ impl ReceiverView for ReceiverJson {
             blake3: self.memory.committed.as_ref().map(|(_, root)| root.to_string()),
             path: Some(self.memory.committed.as_ref().map(|(path, _)| path.to_string_lossy().into_owned())),
             acknowledged: Some(acknowledged),
+            hook: Some(self.memory.hook),
             sender_key: Some(s.trusted.map(|(key, _)| key.line())),
             sender_trust: Some(s.trusted.map(|(_, decision)| decision.word())),
             counters: Numbers::Receiver(s.into()),

@@ -3,7 +3,7 @@
 use super::text;
 use crate::limits::report_interval;
 use crate::protocol::event::{
-    ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOutcome, SenderOverview,
+    HookChange, ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOutcome, SenderOverview,
     SenderSnapshot,
 };
 use crate::protocol::statistics::{Activity, DeviceRow};
@@ -249,6 +249,8 @@ pub struct ReceiverMemory {
     pub committed: Option<(PathBuf, Digest)>,
     /// The outcome of the run, once known.
     pub outcome: Option<ReceiverOutcome>,
+    /// Exit status of the hook, once it has ended.
+    pub hook: Option<i32>,
     /// The present stage.
     pub stage: Stage,
     /// Speed of object data.
@@ -271,6 +273,8 @@ pub enum Stage {
     Receiving,
     /// The object is complete; syncing and renaming.
     Committing,
+    /// The file is in place, and the hook runs.
+    Hooking,
     /// The file is in place; sending the receipt.
     Telling,
 }
@@ -298,6 +302,12 @@ impl ReceiverMemory {
                 self.ended = Some(now);
                 self.committed = Some((path.clone(), *root));
             }
+            ReceiverEvent::Hook(HookChange::Started) => self.stage = Stage::Hooking,
+            ReceiverEvent::Hook(HookChange::Ended(end)) => {
+                self.stage = Stage::Telling;
+                self.hook = Some(end.status);
+            }
+            ReceiverEvent::Hook(HookChange::Skipped) => {}
             ReceiverEvent::Finished(outcome) => self.outcome = Some(outcome.clone()),
         }
     }

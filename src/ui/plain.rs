@@ -234,6 +234,7 @@ impl ReceiverPlain {
                 format!("receiving: {}", told.join(", "))
             }
             Stage::Committing => "syncing to disk".to_owned(),
+            Stage::Hooking => "the --then command runs".to_owned(),
             Stage::Telling => "telling the sender".to_owned(),
         }
     }
@@ -283,6 +284,7 @@ impl ReceiverView for ReceiverPlain {
             ReceiverEvent::SenderNeeds { need, address } => {
                 self.warn(now, &trust::needs(need, address.ip()));
             }
+            ReceiverEvent::Hook(change) => self.lines.line(now, &text::hook(change)),
             ReceiverEvent::Admitted | ReceiverEvent::Finished(_) => {}
         }
     }

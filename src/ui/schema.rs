@@ -2,7 +2,7 @@
 
 use crate::protocol::event::{ReceiverSnapshot, SenderOverview};
 use crate::protocol::statistics::{Activity, Cause, DeviceRow};
-use crate::task::State;
+use crate::task::{State, Step};
 use crate::wire::{AbortCode, Phase};
 use serde::Serialize;
 use std::time::Duration;
@@ -46,6 +46,7 @@ pub struct Row<'a> {
     address: Option<String>,
     status: &'static str,
     reason: Option<&'a str>,
+    hook: Option<i32>,
     attempts: u32,
     activity: Option<&'static str>,
     deficit_blocks: Option<u32>,
@@ -65,12 +66,17 @@ impl<'a> From<&'a DeviceRow> for Row<'a> {
             State::Failed(reason) => Some(reason.as_str()),
             State::Pending | State::Active | State::Complete | State::Lost => None,
         };
+        let hook = assignment.steps().iter().find_map(|step| match step {
+            Step::Hook(status) => Some(*status),
+            Step::Transfer | Step::Command(_) => None,
+        });
         Self {
             device: assignment.device.to_string(),
             label: &assignment.label,
             address: transfer.address.map(|address| address.to_string()),
             status: row.word(),
             reason,
+            hook,
             attempts: assignment.attempts,
             activity: transfer.activity.map(Activity::word),
             deficit_blocks: transfer.deficit,

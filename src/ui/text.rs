@@ -3,6 +3,7 @@
 
 pub use crate::text::{bytes, escape, rate};
 
+use crate::protocol::event::{HookChange, HookEnd};
 use crate::units::DeviceId;
 use std::path::Path;
 use std::time::Duration;
@@ -63,6 +64,19 @@ pub fn count(n: u64) -> String {
         0..1_000 => n.to_string(),
         1_000..1_000_000 => format!("{}k", n / 1_000),
         _ => format!("{:.1}M", n as f64 / 1e6),
+    }
+}
+
+/// Says what the hook does.
+#[must_use]
+pub fn hook(change: &HookChange) -> String {
+    match change {
+        HookChange::Started => "running the --then command".to_owned(),
+        HookChange::Skipped => {
+            "the file was in place already, so the --then command does not run again".to_owned()
+        }
+        HookChange::Ended(HookEnd { failure: None, .. }) => "the --then command is done".to_owned(),
+        HookChange::Ended(HookEnd { status, .. }) => format!("the --then command failed: status {status}"),
     }
 }
 

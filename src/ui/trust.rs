@@ -35,6 +35,11 @@ pub fn refused(key: &SenderKey, address: IpAddr, decision: TrustDecision) -> Str
              'mcp key forget {address}'",
             expected.fingerprint()
         ),
+        TrustDecision::Unknown => format!(
+            "refused the sender at {address}: its key {fingerprint} is not known here, and --then and --loop are for \
+             known senders; add --sender {} or a group key, or take files from anyone with --any-sender",
+            key.line()
+        ),
         _ => format!(
             "refused the sender at {address}: its key {fingerprint} is not trusted here; to trust it, add \
              --sender {}",
@@ -108,6 +113,10 @@ mod tests {
             assert!(changed.contains(part), "{changed}");
         }
         assert!(refused(&key, at, TrustDecision::Stranger).contains(&format!("--sender {}", key.line())));
+        let unknown = refused(&key, at, TrustDecision::Unknown);
+        for part in [&format!("--sender {}", key.line()), "--any-sender", "group key"] {
+            assert!(unknown.contains(part), "{unknown}");
+        }
         let (own, former) = (DeviceKey([1; 32]), DeviceKey([2; 32]));
         let changed = device_key_changed(DeviceId([3; 16]), "lab\u{7}", Some(&own), &former);
         for part in ["lab\\u{7}", &own.fingerprint(), &former.fingerprint(), "--devices"] {

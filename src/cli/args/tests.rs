@@ -73,13 +73,17 @@ fn names_that_are_not_unicode() {
 fn recv_as_typed() {
     let args = recv("recv");
     assert_eq!((args.group, args.id, args.output), (None, None, PathBuf::from(".")));
-    assert_eq!((args.timeout, args.force, args.port), (Duration::from_secs(86_400), false, 7417));
+    assert_eq!((args.timeout, args.force, args.port), (None, false, 7417));
+    assert_eq!((args.then, args.again, args.any_sender), (None, false, false));
     assert_eq!((args.from, recv("recv --from old.iso").from), (None, Some(PathBuf::from("old.iso"))));
     let args = recv("recv ff05::1 -o /srv/images --id lab-07 --timeout 5m --force -q -i 10.0.0.1 -p 1");
     assert_eq!(args.group.as_deref(), Some("ff05::1"));
     assert_eq!((args.id.as_deref(), args.output), (Some("lab-07"), PathBuf::from("/srv/images")));
-    assert_eq!((args.timeout, args.force, args.port), (Duration::from_secs(300), true, 1));
+    assert_eq!((args.timeout, args.force, args.port), (Some(Duration::from_secs(300)), true, 1));
     assert!(args.show.quiet);
+    let args = Cli::try_parse_from(["mcp", "recv", "--loop", "--any-sender", "--then", "echo $MCP_PATH"]);
+    let Ok(Command::Recv(args)) = args.map(|cli| cli.command) else { panic!("it is understood") };
+    assert_eq!((args.then, args.again, args.any_sender), (Some("echo $MCP_PATH".into()), true, true));
 }
 
 #[test]
@@ -154,6 +158,8 @@ fn durations() {
     for (text, seconds) in table {
         assert_eq!(parse_duration(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
     }
+    assert_eq!(send("send f --linger forever").linger, FOREVER);
+    assert_eq!(send("send f --linger 1m").linger, Duration::from_secs(60));
     for text in ["", "-1", "x", "1x", "1e3", "inf", "99999999999999999999999999"] {
         assert!(parse_duration(text).is_err(), "{text}");
     }
@@ -187,6 +193,10 @@ fn what_makes_no_sense_is_usage() {
         "recv -q -v",
         "recv --id=",
         "recv -n 3",
+        "recv --then",
+        "recv --any-sender --require-signed",
+        "recv --timeout forever",
+        "send a --linger ever",
     ];
     for line in table {
         let error = parse(line).unwrap_err();
@@ -208,7 +218,7 @@ fn help_and_version_are_no_errors() {
         let error = parse(line).unwrap_err();
         assert_eq!((error.kind(), error.use_stderr()), (kind, false), "{line}");
     }
-    for (line, code) in [("help send", "130  interrupted"), ("help recv", "5    no sender in time")] {
+    for (line, code) in [("help send", "130  interrupted"), ("help recv", "7    the file is in place, but")] {
         assert!(parse(line).unwrap_err().to_string().contains(code), "{line}");
     }
 }

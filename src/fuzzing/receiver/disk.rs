@@ -44,6 +44,7 @@ impl World {
                 *part = None;
                 ReceiverDone::Kept
             }
+            (ReceiverJob::Hook(_), _) => ReceiverDone::HookEnded(Ok(0)),
             (_, None) => panic!("a job without a part file"),
             (ReceiverJob::Commit, part) => {
                 let bytes = part.take().map(|part| part.bytes).unwrap_or_default();

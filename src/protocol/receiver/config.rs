@@ -6,7 +6,9 @@ use crate::crypto::sign::SigningKey;
 use crate::fec::{Memory, OwnMemory};
 use crate::limits::RECEIVER_BUFFER_BYTES;
 use crate::protocol::trust::Trust;
-use crate::units::{DeviceId, SessionId};
+use crate::time::Time;
+use crate::units::{DeviceId, Digest, SessionId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +45,17 @@ pub struct ReceiverConfig {
     pub trust: Trust,
     /// If set, only this session counts; otherwise the first acceptable one.
     pub wanted: Option<SessionId>,
+    /// Sessions that do not count before these times.
+    pub ignored: BTreeMap<SessionId, Time>,
+    /// Whether a hook runs once the object is in place.
+    pub hook: Option<HookRule>,
+}
+
+/// When the hook runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HookRule {
+    /// An object that is in place already does not run it again, unless its root is one of these.
+    pub owed: BTreeSet<Digest>,
 }
 
 impl ReceiverConfig {
@@ -69,6 +82,8 @@ impl ReceiverConfig {
             group_keys: Vec::new(),
             trust: Trust::anybody(),
             wanted: None,
+            ignored: BTreeMap::new(),
+            hook: None,
         }
     }
 }

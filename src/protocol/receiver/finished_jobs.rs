@@ -42,7 +42,7 @@ impl Receiver {
                 (ReceiverDone::Stored { block, value, buffer }, Some(blocks)) => {
                     blocks.stored(block, value, buffer);
                 }
-                (ReceiverDone::Committed(path), _) => return self.confirm_and_leave(path, now),
+                (ReceiverDone::Committed(path), _) => return self.in_place(path, now),
                 (ReceiverDone::Failed(..), _) => self.report_interrupt(now),
                 _ => {}
             }
@@ -69,7 +69,8 @@ impl Receiver {
             ReceiverDone::Sifted { block, right, agrees } => self.sifted(block, right, agrees, now),
             ReceiverDone::Undecodable(assembly) => blocks.undecodable(assembly),
             ReceiverDone::Spilled { assembly, buffer } => blocks.spilled(assembly, buffer),
-            ReceiverDone::Committed(path) => self.confirm(path, now),
+            ReceiverDone::Committed(path) => self.in_place(path, now),
+            ReceiverDone::HookEnded(end) => self.hook_ended(end, now),
             ReceiverDone::Failed(code, reason) => self.fail(code, reason, now),
             ReceiverDone::Probed { .. }
             | ReceiverDone::Discarded

@@ -23,7 +23,7 @@ impl Receiver {
             State::Finished => Time::NEVER,
             State::Seeking => timers.seek_until.min(timers.rejoin).min(provisional),
             State::Opening => timers.report.min(timers.rejoin).min(silence),
-            State::Committing => timers.report.min(timers.rejoin),
+            State::Committing | State::Hooking => timers.report.min(timers.rejoin),
             State::Receiving => {
                 let answer = self.answer.as_ref().map_or(Time::NEVER, |a| a.due);
                 let other = timers.inquiry.due().min(answer).min(silence).min(provisional);
@@ -108,7 +108,7 @@ impl Receiver {
         }
         let alive = matches!(
             self.state,
-            State::Opening | State::Receiving | State::Committing | State::Confirming(_)
+            State::Opening | State::Receiving | State::Committing | State::Hooking | State::Confirming(_)
         );
         let (Some(session), true) = (&mut self.session, alive) else {
             self.timers.report = Time::NEVER;

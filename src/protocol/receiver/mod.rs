@@ -1,10 +1,10 @@
 //! The receiver's state machine: find a session, join, receive, commit, confirm.
 //!
 //! ```text
-//!  seeking ──admitted──► opening ──part file──► receiving ──all verified──► committing
-//!     │ timeout             │ refused               │ silence, abort            │
-//!     ▼                     └──────► leaving ◄──────┘                           ▼
-//!  finished ◄───────────────────────────┴───────────────────────────────── confirming
+//!  seeking ──admitted──► opening ──part file──► receiving ──all verified──► committing ──► hooking, if
+//!     │ timeout             │ refused               │ silence, abort            │           │ there is
+//!     ▼                     └──────► leaving ◄──────┘                           ▼           ▼ a hook
+//!  finished ◄───────────────────────────┴───────────────────────────────── confirming ◄────┘
 //! ```
 //!
 //! - `config`: its configuration. `session`: the session that it takes part in.
@@ -13,6 +13,7 @@
 //! - `inbound`: messages. `answer`: NAK summaries. `inquiry`: when to ask about suspect blocks.
 //! - `blocks`: incoming blocks. `resume`: blocks that may be on the disk already. `failover`: going over to another
 //!   session of the sender. `finished_jobs`: results of jobs. `storage_delay`: how long the disk takes.
+//! - `hook`: the command that runs once the file is in place.
 //! - `liveness`, `timers`: timeouts, reports, the sender's silence. `shutdown`: confirming, leaving, interrupts.
 
 mod answer;
@@ -20,6 +21,7 @@ mod blocks;
 mod config;
 mod failover;
 mod finished_jobs;
+mod hook;
 mod inbound;
 mod inquiry;
 mod liveness;
@@ -31,7 +33,7 @@ mod shutdown;
 mod storage_delay;
 mod timers;
 
-pub use config::ReceiverConfig;
+pub use config::{HookRule, ReceiverConfig};
 
 use super::event::{ReceiverEvent, ReceiverSnapshot};
 use super::job::{ReceiverDone, ReceiverJob};
@@ -51,6 +53,7 @@ use crate::wire::{
 use answer::PendingAnswer;
 use blocks::{BlockCheck, Blocks};
 use fastrand::Rng;
+use hook::Hook;
 use provisional_sessions::ProvisionalSessions;
 use session::Session;
 use shutdown::{Confirming, Leaving};
@@ -74,6 +77,8 @@ enum State {
     Receiving,
     /// All blocks are verified; the file is being synced and renamed.
     Committing,
+    /// The file is in place, and the hook runs.
+    Hooking,
     /// The file is in place, and the sender is being told.
     Confirming(Confirming),
     /// Leaving without the file, once the part file is settled and the sender told.
@@ -121,6 +126,7 @@ pub struct Receiver {
     timers: Timers,
     jobs_in_flight: u32,
     committed: Option<PathBuf>,
+    hook: Hook,
     limits: Verifications,
     storage_delay: StorageDelay,
     /// Refused senders that the user was told about.
@@ -157,6 +163,7 @@ impl Receiver {
             timers: Timers::new(now, &config),
             jobs_in_flight: 0,
             committed: None,
+            hook: Hook::default(),
             limits: Verifications {
                 home: RateLimit::new(VERIFICATIONS_PER_SECOND),
                 strangers: RateLimit::new(VERIFICATIONS_FOR_STRANGERS),
@@ -189,6 +196,7 @@ impl Receiver {
         };
         let current = self.provisional.current().filter(|_| self.session.is_none());
         if let Some(session) = self.session.as_ref().or(current.map(|current| &current.session)) {
+            snapshot.session = Some(session.id);
             snapshot.name = Some(session.name.clone());
             snapshot.sender = Some(session.sender);
             snapshot.object_size = session.layout.object_size();

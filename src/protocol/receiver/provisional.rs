@@ -131,6 +131,7 @@ impl Receiver {
         let id = head.header.session;
         let other = |wanted: SessionId| self.session.is_none() && wanted != id;
         if self.config.wanted.is_some_and(other)
+            || self.config.ignored.get(&id).is_some_and(|until| now < *until)
             || !self.looks_for(now, id)
             || self.provisional.position(id).is_some()
         {
@@ -435,6 +436,7 @@ impl Receiver {
         self.adoptable = None;
         if own.is_some() && own == root {
             self.state = State::Committing;
+            self.hook.adopted();
             self.event(ReceiverEvent::Resumed { bytes: layout.object_size() });
             self.event(ReceiverEvent::Committing);
             self.job(ReceiverJob::Adopt { name });

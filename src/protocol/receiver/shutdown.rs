@@ -6,7 +6,6 @@ use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::ReceiverJob;
 use crate::time::Time;
 use crate::wire::{Abort, AbortCode, Complete, Message};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// First and longest interval of repeated receipts and aborts.
@@ -83,7 +82,7 @@ impl Receiver {
         match &mut self.state {
             State::Confirming(confirming) => {
                 if now >= confirming.until {
-                    self.finish(ReceiverOutcome::Complete { acknowledged: false });
+                    self.finish(self.hook.outcome(false));
                 } else if now >= confirming.next {
                     confirming.next = now + confirming.distance;
                     confirming.distance = (confirming.distance * 2).min(REPEAT.1).max(confirming.distance);
@@ -108,7 +107,7 @@ impl Receiver {
         let Some(session) = &self.session else { return };
         let Some(root) = session.root else { return };
         let receipt = Complete::named(root, session.group.received, session.group.lost());
-        self.send(&Message::Complete(receipt));
+        self.send(&Message::Complete(Complete { hook: self.hook.status(), ..receipt }));
     }
 
     pub(super) fn send_farewell(&mut self) {
@@ -122,38 +121,23 @@ impl Receiver {
         }
     }
 
-    pub(super) fn confirm(&mut self, path: PathBuf, now: Time) {
+    /// Tells the sender that the file is in place. A user who interrupts does not want to wait long (`hurried`).
+    pub(super) fn confirm(&mut self, now: Time, hurried: bool) {
         let Some(session) = &self.session else { return };
-        // A commit requires a root.
-        let Some(root) = session.root else { return };
         // Devices complete at the same time; their receipts must be spread (I10).
         let spread =
             Duration::from_secs(1) * session.gsize.saturating_sub(1) / session.feedback.completions();
         let next = now + spread.mul_f64(self.rng.f64());
-        self.state = State::Confirming(Confirming {
-            next,
-            distance: REPEAT.0.max(spread),
-            until: next + SENDER_SILENCE.max(spread * 4),
-        });
-        self.committed = Some(path.clone());
-        self.event(ReceiverEvent::Committed { path, root });
-        self.run_due(now);
-    }
-
-    /// It is too late to leave without the file, but a user who interrupts does not want to wait long.
-    pub(super) fn confirm_and_leave(&mut self, path: PathBuf, now: Time) {
-        self.confirm(path, now);
-        if let State::Confirming(confirming) = &mut self.state {
-            confirming.next = now;
-            confirming.until = confirming.until.min(now + REPEAT.1);
-        }
+        let until = next + SENDER_SILENCE.max(spread * 4);
+        let (next, until) = if hurried { (now, until.min(now + REPEAT.1)) } else { (next, until) };
+        self.state = State::Confirming(Confirming { next, distance: REPEAT.0.max(spread), until });
         self.run_due(now);
     }
 
     /// The sender has acknowledged the COMPLETE or ABORT.
     pub(super) fn acknowledged(&mut self) {
         match &mut self.state {
-            State::Confirming(_) => self.finish(ReceiverOutcome::Complete { acknowledged: true }),
+            State::Confirming(_) => self.finish(self.hook.outcome(true)),
             State::Leaving(leaving) => {
                 leaving.farewell = None;
                 self.finish_leaving();
@@ -173,7 +157,7 @@ impl Receiver {
                 leaving.farewell = None;
                 self.finish_leaving();
             }
-            State::Committing => {} // The file is verified: keep it.
+            State::Committing | State::Hooking => {} // The file is verified: keep it.
             State::Opening | State::Receiving => {
                 self.leave(ReceiverOutcome::SenderAborted(abort.code, abort.reason), None, now);
             }
@@ -195,7 +179,8 @@ impl Receiver {
                 }
                 None => self.finish(ReceiverOutcome::Interrupted),
             },
-            State::Confirming(_) => self.finish(ReceiverOutcome::Complete { acknowledged: false }),
+            State::Confirming(_) => self.finish(self.hook.outcome(false)),
+            State::Hooking => self.interrupt_hook(),
             State::Leaving(_) | State::Finished => {}
             // The result of its job decides; then the sender is told.
             State::Committing => self.leave(ReceiverOutcome::Interrupted, None, now),

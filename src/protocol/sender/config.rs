@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// A time of lingering without an end.
+pub const FOREVER: Duration = Duration::MAX;
+
 /// Everything that a [`super::Sender`] needs to know. It draws and looks up nothing itself.
 #[derive(Clone, Debug)]
 pub struct SenderConfig {
@@ -49,7 +52,7 @@ pub struct SenderConfig {
     /// Without an expected number of devices: the stream starts when at least one has joined and no other has
     /// for this long.
     pub settle: Duration,
-    /// How long the sender waits for late devices after the known ones are done.
+    /// How long the sender waits for late devices after the known ones are done; [`FOREVER`] for no end.
     pub linger: Duration,
     /// End after so long, whatever is left to be done: what is not complete then has failed.
     pub max_time: Option<Duration>,
@@ -92,6 +95,10 @@ impl SenderConfig {
     pub fn session(signing_key: &SigningKey, agreement: [u8; 32], counter: Counter) -> SessionId {
         let side = SenderSide::new(counter, signing_key.clone(), agreement, Suite::default(), None);
         side.session()
+    }
+
+    pub(super) fn lingers_forever(&self) -> bool {
+        self.linger == FOREVER
     }
 
     /// Bytes of a symbol's datagram besides its payload, without the headers of the network.

@@ -203,16 +203,21 @@ impl Sender {
         true
     }
 
-    /// Records that a device has verified and synced the object.
+    /// Records that a device has verified and synced the object, and how its command and its hook ended.
     fn completed(&mut self, index: DeviceIndex, receipt: &Complete, now: Time) {
         let device = self.devices.get_mut(index);
+        let steps = [Some(Step::Transfer), receipt.command.map(Step::Command), receipt.hook.map(Step::Hook)];
+        let steps: Vec<Step> = steps.into_iter().flatten().collect();
         if device.is_final() {
+            if device.assignment.steps() == steps {
+                // The acknowledgement was lost.
+                return;
+            }
             // It was given up, and came through all the same.
             device.assignment.take_up();
         }
         device.service = Service::Ended { at: now };
-        let steps = [Some(Step::Transfer), receipt.command.map(Step::Command), receipt.hook.map(Step::Hook)];
-        if device.assignment.complete(steps.into_iter().flatten().collect()) == Ok(true) {
+        if device.assignment.end(steps) == Ok(true) {
             self.records.changed(index);
         }
         self.end_unicast_repair(index);

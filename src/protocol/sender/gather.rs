@@ -60,7 +60,8 @@ impl Gather {
 
 impl Sender {
     /// Starts the stream when enough devices are ready, when none has joined for a while, or when the time to
-    /// gather is over. It does not wait for a device that has reported that it cannot take the object (I3).
+    /// gather is over. It does not wait for a device that has reported that it cannot take the object (I3). A sender that
+    /// lingers for ever waits for its first device for as long.
     pub(super) fn start_if_ready(&mut self, now: Time) {
         if self.phase != Phase::Gathering || self.shutdown.is_closing() {
             return;
@@ -78,7 +79,7 @@ impl Sender {
             self.start(now);
         } else if ready == 0 && self.end_without_store(now) {
             // No device that joins can be looked up.
-        } else if over && !self.records.is_looking_up() {
+        } else if over && !self.config.lingers_forever() && !self.records.is_looking_up() {
             self.finish(SenderOutcome::Ended, AbortCode::Finished, "no device came in time", now);
         }
     }

@@ -116,7 +116,7 @@ impl Sender {
                 None => continue,
                 Some(Halt::Served(most)) => format!("did not complete in {} s of repairs", most.as_secs()),
                 Some(Halt::Stalled) if syncing => {
-                    format!("did not finish syncing for {} s", patience.as_secs())
+                    format!("did not finish syncing, or its --then command, for {} s", patience.as_secs())
                 }
                 Some(Halt::Stalled) => format!("came no closer to completion for {} s", patience.as_secs()),
             };

@@ -45,7 +45,7 @@ mod stream;
 mod unicast_repair;
 mod view;
 
-pub use config::SenderConfig;
+pub use config::{FOREVER, SenderConfig};
 #[doc(hidden)]
 pub use planner::planned_symbols;
 pub use policy::{Passes, PollPolicy, RepairPolicy, SlowPolicy};

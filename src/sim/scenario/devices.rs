@@ -60,6 +60,7 @@ impl Draw {
             existing: false,
             force: self.chance(30),
             earlier: None,
+            hook: None,
             buffer_blocks: self.rng.usize(4..40),
             timeout: self.between(20_000, 120_000),
             crash: None,

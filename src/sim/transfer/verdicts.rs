@@ -63,13 +63,22 @@ impl Transfer<'_, '_> {
                         assert_eq!(state, Some(State::Complete), "{}", about());
                     }
                 }
+                Some(ReceiverOutcome::HookFailed { acknowledged, .. }) => {
+                    assert!(has, "I1: {}", about());
+                    if *acknowledged && sender_alive && scenario.sender.crash.is_none() {
+                        assert!(matches!(state, Some(State::Failed(_))), "{}", about());
+                    }
+                }
                 Some(ReceiverOutcome::AlreadyComplete) => assert!(has, "I2: {}", about()),
                 _ => {}
             }
             match plan.expectation {
                 Expectation::Complete => {
                     assert!(has, "it should be complete: {}", about());
-                    assert_eq!(state, Some(State::Complete), "{}", about());
+                    let fails = plan.hook.is_some_and(|(_, status)| status != 0);
+                    let right = matches!(state, Some(State::Failed(_)) if fails)
+                        || state == Some(State::Complete) && !fails;
+                    assert!(right, "{}", about());
                 }
                 Expectation::Fails => {
                     assert!(!has, "it cannot be complete: {}", about());

@@ -46,6 +46,8 @@ impl ReceiverBars {
                 (head, true)
             }
             Stage::Committing => (vec!["verified; syncing to disk".to_owned()], true),
+            // The screen is the command's.
+            Stage::Hooking => return self.screen.clear(),
             Stage::Telling => (vec!["saved; telling the sender".to_owned()], true),
         };
         let receiving = self.memory.stage == Stage::Receiving;
@@ -103,6 +105,11 @@ impl ReceiverView for ReceiverBars {
             }
             ReceiverEvent::SenderNeeds { need, address } => {
                 self.screen.warn(&trust::needs(need, address.ip()));
+            }
+            ReceiverEvent::Hook(change) => {
+                // The screen is the command's.
+                self.screen.clear();
+                self.screen.say(&text::hook(change));
             }
             ReceiverEvent::Admitted | ReceiverEvent::Finished(_) => {}
         }

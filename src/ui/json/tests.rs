@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::event::{HookChange, HookEnd};
 use crate::protocol::statistics::Activity;
 use crate::task::State;
 use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};
@@ -159,8 +160,12 @@ fn a_receivers_events() {
     view.tick(at(6), &s);
     view.event(at(7), &ReceiverEvent::Committing, &s);
     view.event(at(8), &ReceiverEvent::Committed { path: "/srv/größe".into(), root: Digest([1; 32]) }, &s);
-    view.event(at(9), &ReceiverEvent::Finished(ReceiverOutcome::Complete { acknowledged: true }), &s);
-    view.finish(at(9), &s, Exit::Complete);
+    view.event(at(8), &ReceiverEvent::Hook(HookChange::Started), &s);
+    let end = HookEnd::of_status(3);
+    view.event(at(9), &ReceiverEvent::Hook(HookChange::Ended(end.clone())), &s);
+    let outcome = ReceiverOutcome::HookFailed { end, acknowledged: true, interrupted: false };
+    view.event(at(9), &ReceiverEvent::Finished(outcome), &s);
+    view.finish(at(9), &s, Exit::HookFailed);
     let lines = lines(&out);
     assert_eq!(
         names(&lines),
@@ -177,6 +182,8 @@ fn a_receivers_events() {
             "progress",
             "committing",
             "committed",
+            "hook",
+            "hook",
             "finished"
         ]
     );
@@ -187,10 +194,15 @@ fn a_receivers_events() {
     assert_eq!(lines[3]["sender"], "[fe80::1]:7417");
     assert_eq!((&lines[6]["bytes"], &lines[6]["percent"]), (&3.into(), &60.0.into()));
     assert_eq!(lines[11]["path"], "/srv/größe");
-    assert_eq!(lines[12]["acknowledged"], true);
-    assert_eq!(lines[12]["received_datagrams"], 3);
-    assert_eq!(lines[12]["sender_key"], known.line());
-    assert_eq!(lines[12]["sender_trust"], "known");
+    assert_eq!((&lines[12]["state"], &lines[12]["status"]), (&"started".into(), &Value::Null));
+    assert_eq!((&lines[13]["state"], &lines[13]["status"]), (&"ended".into(), &3.into()));
+    let last = &lines[14];
+    assert_eq!((&last["outcome"], &last["exit_code"]), (&"hook_failed".into(), &7.into()));
+    assert_eq!(last["reason"], "its --then command exited with 3");
+    assert_eq!((&last["acknowledged"], &last["hook"]), (&true.into(), &3.into()));
+    assert_eq!(last["received_datagrams"], 3);
+    assert_eq!(last["sender_key"], known.line());
+    assert_eq!(last["sender_trust"], "known");
     check_documented(&lines, "recv");
 }
 
