@@ -10,7 +10,7 @@ use crate::protocol::job::{ReceiverDone, ReceiverJob, SenderDone, SenderJob};
 use crate::protocol::sender::Sender;
 use crate::protocol::statistics::DeviceRow;
 use crate::ranges::BitSet;
-use crate::storage::{Attributes, Earlier, Found, Part, Sink, SinkError, Source, SourceError};
+use crate::storage::{Attributes, Earlier, Found, Part, Sink, SinkError, Source, SourceError, Tickets};
 use crate::store::SharedStore;
 use crate::time::Time;
 use crate::units::{BlockIndex, Digest, SymbolDigest, TaskId};
@@ -111,13 +111,14 @@ struct OpenPart {
 }
 
 /// The files of a receiver's jobs, shared by its workers. Blocks are stored in parallel. The machine requests
-/// opening, committing and discarding only while no other job is in progress.
+/// opening, committing and discarding only while no other job on the part file is in progress.
 pub struct ReceiverFiles {
     sink: Mutex<Box<dyn Sink>>,
     open: Mutex<Option<OpenPart>>,
     /// The last file found in place that has an object's size, by the object's name.
     whole: Mutex<Option<(String, Box<dyn Part>)>>,
     earlier: Option<Box<dyn Earlier>>,
+    tickets: Option<Mutex<Box<dyn Tickets>>>,
 }
 
 /// Why a job failed.
@@ -142,7 +143,8 @@ impl ReceiverFiles {
     /// No file is open yet; the object goes to `sink`.
     #[must_use]
     pub fn new(sink: Box<dyn Sink>) -> Self {
-        Self { sink: Mutex::new(sink), open: Mutex::new(None), whole: Mutex::new(None), earlier: None }
+        let (open, whole) = (Mutex::new(None), Mutex::new(None));
+        Self { sink: Mutex::new(sink), open, whole, earlier: None, tickets: None }
     }
 
     /// Takes unchanged blocks from `earlier`.
@@ -150,6 +152,22 @@ impl ReceiverFiles {
     pub fn with_earlier(mut self, earlier: Option<Box<dyn Earlier>>) -> Self {
         self.earlier = earlier;
         self
+    }
+
+    /// Keeps tickets in `tickets`.
+    #[must_use]
+    pub fn with_tickets_in(mut self, tickets: Option<Box<dyn Tickets>>) -> Self {
+        self.tickets = tickets.map(Mutex::new);
+        self
+    }
+
+    /// Removes the ticket that was kept. Call once the sender has acknowledged how the run ended.
+    pub fn forget_ticket(&self) {
+        self.with_tickets(|tickets| tickets.forget());
+    }
+
+    fn with_tickets<T>(&self, act: impl FnOnce(&mut dyn Tickets) -> T) -> Option<T> {
+        self.tickets.as_ref().map(|tickets| act(&mut **lock(tickets)))
     }
 
     fn part(&self) -> Result<OpenPart, Refusal> {
@@ -162,7 +180,12 @@ impl ReceiverFiles {
 pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCache) -> ReceiverDone {
     let done = match job {
         ReceiverJob::Probe { session, name, layout } => {
-            Ok(ReceiverDone::Probed { session, holding: probe(files, &name, &layout) })
+            let ticket = files.with_tickets(|tickets| tickets.find(session)).flatten();
+            Ok(ReceiverDone::Probed { session, holding: probe(files, &name, &layout), ticket })
+        }
+        ReceiverJob::KeepTicket { session, ticket } => {
+            let kept = files.with_tickets(|tickets| tickets.keep(session, ticket));
+            Ok(ReceiverDone::TicketKept(kept == Some(true)))
         }
         ReceiverJob::Adopt { name } => adopt(files, &name),
         ReceiverJob::Open { name, layout, entry } => open(files, &name, layout, entry.as_ref()),

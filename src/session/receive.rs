@@ -16,7 +16,7 @@ use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, ReceiverSnapshot};
 use crate::protocol::job::ReceiverDone;
 use crate::protocol::receiver::{Receiver, ReceiverConfig};
 use crate::protocol::{Control, Machine};
-use crate::storage::{Earlier, Sink};
+use crate::storage::{Earlier, Sink, Tickets};
 use crate::time::Time;
 use crate::units::{Arrival, DeviceId, Via};
 use crate::wire::AbortCode;
@@ -38,6 +38,7 @@ pub struct ReceiveSession {
     wanted: Wanted,
     sink: Box<dyn Sink>,
     earlier: Option<Box<dyn Earlier>>,
+    tickets: Option<Box<dyn Tickets>>,
     listen: Listen,
     device: Option<(DeviceId, String)>,
     device_key: Option<SigningKey>,
@@ -122,6 +123,7 @@ impl ReceiveSession {
             wanted,
             sink: Box::new(sink),
             earlier: None,
+            tickets: None,
             listen: Listen::default(),
             device: None,
             device_key: None,
@@ -133,6 +135,12 @@ impl ReceiveSession {
     #[must_use]
     pub fn earlier(mut self, earlier: Option<Box<dyn Earlier>>) -> Self {
         self.earlier = earlier;
+        self
+    }
+    /// Where to keep the ticket that gives the next run of this device its row at the sender back [default: nowhere].
+    #[must_use]
+    pub fn tickets(mut self, tickets: Option<Box<dyn Tickets>>) -> Self {
+        self.tickets = tickets;
         self
     }
     /// Where to listen, and which senders to trust.
@@ -205,10 +213,12 @@ impl ReceiveSession {
             worker_died: ReceiverDone::WorkerDied,
             source_unreadable: |why| ReceiverDone::Failed(AbortCode::Internal, why),
         };
-        let files = Arc::new(ReceiverFiles::new(self.sink).with_earlier(self.earlier));
+        let files = ReceiverFiles::new(self.sink).with_earlier(self.earlier);
+        let files = Arc::new(files.with_tickets_in(self.tickets));
+        let shared = Arc::clone(&files);
         let plans = Arc::new(PlanCache::default());
         let workers = Workers::start(worker_count(), reports, desk.host.wake(), move || {
-            let (files, plans) = (Arc::clone(&files), Arc::clone(&plans));
+            let (files, plans) = (Arc::clone(&shared), Arc::clone(&plans));
             Box::new(move |job| run_receiver_job(job, &files, &plans))
         });
         let workers = workers.map_err(StartError::no_thread)?;
@@ -216,7 +226,10 @@ impl ReceiveSession {
             format!("recv {}", info.label),
             ReceiverPart { outcome: None },
             move || Engine::new(machine, net, workers, None),
-            |now, run, engine: &Engine<Receiver, UdpNet, _>, side| {
+            move |now, run, engine: &Engine<Receiver, UdpNet, _>, side| {
+                if engine.machine().is_settled() {
+                    files.forget_ticket();
+                }
                 if let Some(latest) = &engine.net().send_errors().latest {
                     side.tell(now, format!("the last trouble on the network: {latest}"));
                 }

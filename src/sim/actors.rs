@@ -2,7 +2,7 @@
 //! engine on virtual ports.
 
 use super::checks::Ledger;
-use super::disk::{SimDisk, SimEarlier, SimSink, SimSource};
+use super::disk::{SimDisk, SimEarlier, SimSink, SimSource, SimTickets};
 use super::hostile::{self, Hostile};
 use super::likely::Likely;
 use super::node::{Actor, JobDelay, Node, SimJobs, SimNet, Work};
@@ -21,7 +21,7 @@ use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig};
 use crate::protocol::trust::Trust;
 use crate::session::EgressBudget;
 use crate::sim::sham;
-use crate::storage::{Earlier, Source};
+use crate::storage::{Earlier, Source, Tickets};
 use crate::store::SharedStore;
 use crate::task::{DeviceList, Listed, Task, TaskOptions};
 use crate::time::Time;
@@ -94,6 +94,12 @@ pub fn device_label(index: u32) -> String {
 #[must_use]
 pub fn device_key(index: u32) -> SigningKey {
     sham::signing_key(10_000 + u64::from(index))
+}
+
+/// Whether the device with this number has a state directory for tickets. The others are told by their silence.
+#[must_use]
+pub const fn keeps_tickets(index: u32) -> bool {
+    index % 4 != 3
 }
 
 /// The list of all devices of `scenario`, with their keys.
@@ -235,7 +241,9 @@ pub fn receiver(
         ..ReceiverConfig::new(device, vec![DATA, RENDEZVOUS], (seed, random_bytes(seed)))
     };
     let earlier = earlier.map(|bytes| Box::new(SimEarlier(bytes)) as Box<dyn Earlier>);
-    let files = ReceiverFiles::new(Box::new(SimSink::new(disk, plan.force))).with_earlier(earlier);
+    let tickets = keeps_tickets(index).then(|| Box::new(SimTickets(disk.clone())) as Box<dyn Tickets>);
+    let files = ReceiverFiles::new(Box::new(SimSink::new(disk, plan.force)));
+    let files = files.with_earlier(earlier).with_tickets_in(tickets);
     let work = Work {
         run: Box::new(move |job, _| run_receiver_job(job, &files, &plans)),
         lane: |_| false,

@@ -141,6 +141,7 @@ impl Receiver {
             storage_delay_us: self.storage_delay.micros(),
             // A file takes blocks in any order.
             room: BlockIndex(u32::MAX),
+            ticket_kept: self.ticket_kept,
             arrivals,
         };
         self.send(&Message::Progress(report));

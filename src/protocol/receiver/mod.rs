@@ -120,6 +120,10 @@ pub struct Receiver {
     answer: Option<PendingAnswer>,
     timers: Timers,
     jobs_in_flight: u32,
+    /// Whether the next run will find the ticket of the session.
+    ticket_kept: bool,
+    /// Whether the sender has acknowledged how the run ended.
+    settled: bool,
     committed: Option<PathBuf>,
     limits: Verifications,
     storage_delay: StorageDelay,
@@ -156,6 +160,8 @@ impl Receiver {
             answer: None,
             timers: Timers::new(now, &config),
             jobs_in_flight: 0,
+            ticket_kept: false,
+            settled: false,
             committed: None,
             limits: Verifications {
                 home: RateLimit::new(VERIFICATIONS_PER_SECOND),
@@ -207,6 +213,12 @@ impl Receiver {
             snapshot.buffered = blocks.buffered_bytes();
         }
         snapshot
+    }
+
+    /// Whether the sender has acknowledged how the run ended. Then the ticket is of no more use.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.settled
     }
 
     fn event(&mut self, event: ReceiverEvent) {

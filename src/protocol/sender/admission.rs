@@ -194,7 +194,7 @@ impl Sender {
         let mut id = pending.join.device;
         let mut label = pending.join.label.clone();
         let key = pending.key();
-        let by_ticket = pending.join.ticket.and_then(|ticket| self.devices.of_ticket(&ticket));
+        let by_ticket = pending.join.ticket.and_then(|ticket| self.devices.of_ticket(&ticket, key));
         // A listed device has only its own row.
         let by_ticket = by_ticket
             .filter(|index| self.list().is_none() || self.devices.get(*index).assignment.device == id);
@@ -235,6 +235,7 @@ impl Sender {
             agreement,
             key,
             ticket: self.side.ticket(&agreement),
+            ticket_kept: false,
             keys: pending.keys,
             window: ReplayWindow::default(),
             rate_limit: RateLimit::new(DEVICE_MESSAGES_PER_SECOND),
@@ -286,9 +287,10 @@ impl Sender {
         self.admit(index);
     }
 
-    /// Decides whether a new run without a ticket is the device at `index`. A restarted device is silent in its former
-    /// run, and has the same address or the same key. A machine with a copied identifier has a different address or
-    /// key, or the former run still speaks.
+    /// Decides whether a new run without a valid ticket is the device at `index`. If that device keeps its ticket, the
+    /// new run is another machine's, such as a clone's, however long the device is silent. If the device may have no
+    /// ticket, it may have been restarted: then it is silent in its former run, and has the same address or the same
+    /// key. A machine with a copied identifier has a different address or key, or the former run still speaks.
     fn claim(
         &mut self,
         index: DeviceIndex,
@@ -307,7 +309,10 @@ impl Sender {
         let other = former.is_some() && former != key && !device.is_final();
         let moved = device.address.ip() != pending.address.ip();
         let same = former.is_some() && former == key && !device.assignment.is_complete();
-        if other || moved && !same {
+        // A device that has told its end needs no ticket any more. A listed device has one row, with or without.
+        let ticket_lacks =
+            device.link.ticket_kept && !device.reported_end && self.config.task.options.devices.is_none();
+        if other || moved && !same || ticket_lacks {
             return Claim::DuplicateId;
         }
         let silence = KEEPALIVE_INTERVAL.max(report_interval(gsize)) * 2;

@@ -323,6 +323,7 @@ impl Bench {
             overrun_drops: 0,
             storage_delay_us: 0,
             room: BlockIndex(u32::MAX),
+            ticket_kept: false,
             arrivals: Some(arrivals),
         };
         self.hear(device, &Message::Progress(report));
