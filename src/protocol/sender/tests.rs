@@ -1,6 +1,7 @@
 //! The sender driven by hand: what single devices can make it do.
 
 mod admission;
+mod claims;
 mod identity;
 mod later;
 mod scale;

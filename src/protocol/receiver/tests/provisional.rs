@@ -361,11 +361,11 @@ fn the_ticket_is_kept_by_a_job_and_the_next_run_presents_it() {
         bench.sent.clear();
         bench.pass(Duration::from_secs(2));
         let said = bench.said();
-        let reports = said.iter().filter_map(|bytes| match wire::decode_plain(bytes) {
+        let mut reports = said.iter().filter_map(|bytes| match wire::decode_plain(bytes) {
             Ok((_, Message::Progress(report))) => Some(report.ticket_kept),
             _ => None,
         });
-        reports.last()
+        reports.next_back()
     };
     assert_eq!(says(&mut bench), Some(false));
     bench.done(ReceiverDone::TicketKept(true));
