@@ -93,6 +93,8 @@ pub const MAX_KNOWN_DEVICES: usize = MAX_DEVICES;
 pub const MAX_LIST_LINE: usize = 512;
 /// Most unlisted devices that the user is told about.
 pub const MAX_TOLD_NOT_LISTED: usize = 64;
+/// Tickets in a device's state directory.
+pub const MAX_KEPT_TICKETS: usize = 256;
 /// Sessions that discovery lists.
 pub const MAX_DISCOVERED: usize = 256;
 /// Most bytes of waiting datagrams that other sessions of the process have handed over: as much as a socket would

@@ -13,7 +13,7 @@ use crate::net::Destination;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, ReceiverSnapshot};
 use crate::protocol::trust::TrustDecision;
 use crate::session::{Listen, ReceiveHandle, ReceiveOutcome, ReceiveSession, SessionEvent, Wanted, What};
-use crate::storage::{Earlier, EarlierFile, FileSink};
+use crate::storage::{Earlier, EarlierFile, FileSink, FileTickets, Tickets};
 use crate::time::Time;
 use crate::ui::{Mode, ReceiverIntro, ReceiverView, receiver_view, refused};
 use crate::units::{Digest, SenderKey, SessionId};
@@ -82,6 +82,8 @@ pub(super) fn once(
         required: config.require_key,
     };
     let keys = keys.for_receiving(&mut warnings)?;
+    let tickets = state.dir.as_deref().filter(|_| identity.slot.is_some() && state.lacking.is_none());
+    let tickets = tickets.map(|dir| FileTickets::new(dir, identity.device, &config.output));
     let ring = state.ring;
     let device_key = trust::device_key(ring.as_ref(), identity.slot, &mut warnings);
     let mut trust = trust::trust(&config.senders, config.strangers, ring.as_ref(), &mut warnings)?;
@@ -99,6 +101,7 @@ pub(super) fn once(
     let hook = config.then.clone().map(|command| Arc::new(ShellHook::new(command, json)) as Arc<dyn Hook>);
     let session = ReceiveSession::builder(Wanted::First, sink)
         .earlier(earlier.map(|file| Box::new(file) as Box<dyn Earlier>))
+        .tickets(tickets.map(|tickets| Box::new(tickets) as Box<dyn Tickets>))
         .listen(listen)
         .device(identity.device, identity.label.clone())
         .device_key(device_key)

@@ -11,7 +11,9 @@ use crate::protocol::job::{InPlace, ReceiverDone, ReceiverJob, SenderDone, Sende
 use crate::protocol::sender::Sender;
 use crate::protocol::statistics::DeviceRow;
 use crate::ranges::BitSet;
-use crate::storage::{Attributes, Earlier, Found, Part, Sink, SinkError, Source, SourceError, safe_name};
+use crate::storage::{
+    Attributes, Earlier, Found, Part, Sink, SinkError, Source, SourceError, Tickets, safe_name,
+};
 use crate::store::SharedStore;
 use crate::time::Time;
 use crate::units::{BlockIndex, Digest, SymbolDigest, TaskId};
@@ -111,7 +113,7 @@ struct OpenPart {
 }
 
 /// The files of a receiver's jobs, shared by its workers. Blocks are stored in parallel. The machine requests
-/// opening, committing and discarding only while no other job is in progress.
+/// opening, committing and discarding only while no other job on the part file is in progress.
 pub struct ReceiverFiles {
     sink: Mutex<Box<dyn Sink>>,
     open: Mutex<Option<OpenPart>>,
@@ -119,6 +121,7 @@ pub struct ReceiverFiles {
     whole: Mutex<Option<(String, Box<dyn Part>)>>,
     earlier: Option<Box<dyn Earlier>>,
     hook: Option<Arc<dyn Hook>>,
+    tickets: Option<Mutex<Box<dyn Tickets>>>,
 }
 
 /// Why a job failed.
@@ -144,7 +147,7 @@ impl ReceiverFiles {
     #[must_use]
     pub fn new(sink: Box<dyn Sink>) -> Self {
         let (open, whole) = (Mutex::new(None), Mutex::new(None));
-        Self { sink: Mutex::new(sink), open, whole, earlier: None, hook: None }
+        Self { sink: Mutex::new(sink), open, whole, earlier: None, hook: None, tickets: None }
     }
 
     /// Takes unchanged blocks from `earlier`.
@@ -161,6 +164,22 @@ impl ReceiverFiles {
         self
     }
 
+    /// Keeps tickets in `tickets`.
+    #[must_use]
+    pub fn with_tickets_in(mut self, tickets: Option<Box<dyn Tickets>>) -> Self {
+        self.tickets = tickets.map(Mutex::new);
+        self
+    }
+
+    /// Removes the ticket that was kept. Call once the sender has acknowledged how the run ended.
+    pub fn forget_ticket(&self) {
+        self.with_tickets(|tickets| tickets.forget());
+    }
+
+    fn with_tickets<T>(&self, act: impl FnOnce(&mut dyn Tickets) -> T) -> Option<T> {
+        self.tickets.as_ref().map(|tickets| act(&mut **lock(tickets)))
+    }
+
     fn part(&self) -> Result<OpenPart, Refusal> {
         let missing = || Refusal(AbortCode::Internal, "no part file is open; please report this".to_owned());
         lock(&self.open).clone().ok_or_else(missing)
@@ -171,7 +190,12 @@ impl ReceiverFiles {
 pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCache) -> ReceiverDone {
     let done = match job {
         ReceiverJob::Probe { session, name, layout } => {
-            Ok(ReceiverDone::Probed { session, holding: probe(files, &name, &layout) })
+            let ticket = files.with_tickets(|tickets| tickets.find(session)).flatten();
+            Ok(ReceiverDone::Probed { session, holding: probe(files, &name, &layout), ticket })
+        }
+        ReceiverJob::KeepTicket { session, ticket } => {
+            let kept = files.with_tickets(|tickets| tickets.keep(session, ticket));
+            Ok(ReceiverDone::TicketKept(kept == Some(true)))
         }
         ReceiverJob::Adopt { name } => adopt(files, &name),
         ReceiverJob::Open { name, layout, entry } => open(files, &name, layout, entry.as_ref()),

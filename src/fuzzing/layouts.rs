@@ -17,7 +17,7 @@ use crate::ranges::BitSet;
 use crate::sim::fakes::{FakeSender, any_admit};
 use crate::sim::sham::SHAM;
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, ChannelId, DeviceId, Digest, Esi, Rate, TaskId, Via};
+use crate::units::{Arrival, BlockIndex, ChannelId, DeviceId, Digest, Esi, Rate, TaskId, Ticket, Via};
 use crate::wire::{
     self, AbortCode, Announce, HashPage, Holdings, Invitation, Message, MessageKind, Object, Phase, Poll,
     RepairAdvertisement, Symbol,
@@ -159,8 +159,10 @@ impl play::World for World {
             }
             (_, ReceiverJob::Probe { session, .. }) => {
                 let holding = [Holdings::Nothing, Holdings::Some, Holdings::All(Digest([how; 32]))];
-                ReceiverDone::Probed { session, holding: holding[usize::from(how % 3)] }
+                let ticket = (how & 32 == 32).then_some(Ticket([how; 16]));
+                ReceiverDone::Probed { session, holding: holding[usize::from(how % 3)], ticket }
             }
+            (_, ReceiverJob::KeepTicket { .. }) => ReceiverDone::TicketKept(how & 1 == 1),
             (_, ReceiverJob::Adopt { .. }) => ReceiverDone::Committed("object".into()),
             (_, ReceiverJob::Open { layout, .. }) => opened(&layout, how),
             (64..128, ReceiverJob::Store { assembly, .. }) => ReceiverDone::Undecodable(assembly),

@@ -145,6 +145,7 @@ impl play::World for World {
                     overrun_drops: 0,
                     storage_delay_us: 0,
                     room: BlockIndex(u32::MAX),
+                    ticket_kept: verified & 1 == 1,
                     // False packet numbers, used or never used.
                     arrivals: (drops & 1 == 1).then(|| Arrivals {
                         first: PacketNumber(u64::from(verified >> 4)),

@@ -5,7 +5,7 @@ use crate::fec::{BlockAssembly, Buffer};
 use crate::layout::Layout;
 use crate::ranges::BitSet;
 use crate::task::Assignment;
-use crate::units::{BlockIndex, DeviceId, Digest, Esi, SenderKey, SessionId, SymbolDigest};
+use crate::units::{BlockIndex, DeviceId, Digest, Esi, SenderKey, SessionId, SymbolDigest, Ticket};
 use crate::wire::{AbortCode, Holdings};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -74,7 +74,7 @@ pub enum SenderDone {
 /// A job of the receiver.
 #[derive(Debug)]
 pub enum ReceiverJob {
-    /// Look up what the device holds of an object. Nothing on the disk changes.
+    /// Look up what the device holds of an object, and its ticket. Nothing on the disk changes.
     Probe {
         /// The session that requests it.
         session: SessionId,
@@ -82,6 +82,13 @@ pub enum ReceiverJob {
         name: String,
         /// The object's division into blocks, and so its size.
         layout: Layout,
+    },
+    /// Keep the ticket of a session for the next run.
+    KeepTicket {
+        /// The session.
+        session: SessionId,
+        /// The ticket of its latest ADMIT.
+        ticket: Ticket,
     },
     /// Sync the file that [`ReceiverJob::Probe`] found to be the whole object, if it is still there.
     Adopt {
@@ -167,7 +174,11 @@ pub enum ReceiverDone {
         session: SessionId,
         /// What the device holds.
         holding: Holdings,
+        /// The ticket that an earlier run was given in this session, if it was kept.
+        ticket: Option<Ticket>,
     },
+    /// Whether the next run will find the ticket.
+    TicketKept(bool),
     /// The part file is ready.
     Opened {
         /// Blocks that may have data of an earlier run; a set with room for all blocks of the object.

@@ -17,7 +17,7 @@ use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, ReceiverSnapshot};
 use crate::protocol::job::ReceiverDone;
 use crate::protocol::receiver::{HookRule, Receiver, ReceiverConfig};
 use crate::protocol::{Control, Machine};
-use crate::storage::{Earlier, Sink};
+use crate::storage::{Earlier, Sink, Tickets};
 use crate::time::Time;
 use crate::units::{Arrival, DeviceId, SessionId, Via};
 use crate::wire::AbortCode;
@@ -40,6 +40,7 @@ pub struct ReceiveSession {
     wanted: Wanted,
     sink: Box<dyn Sink>,
     earlier: Option<Box<dyn Earlier>>,
+    tickets: Option<Box<dyn Tickets>>,
     listen: Listen,
     device: Option<(DeviceId, String)>,
     device_key: Option<SigningKey>,
@@ -126,6 +127,7 @@ impl ReceiveSession {
             wanted,
             sink: Box::new(sink),
             earlier: None,
+            tickets: None,
             listen: Listen::default(),
             device: None,
             device_key: None,
@@ -139,6 +141,12 @@ impl ReceiveSession {
     #[must_use]
     pub fn earlier(mut self, earlier: Option<Box<dyn Earlier>>) -> Self {
         self.earlier = earlier;
+        self
+    }
+    /// Where to keep the ticket that gives the next run of this device its row at the sender back [default: nowhere].
+    #[must_use]
+    pub fn tickets(mut self, tickets: Option<Box<dyn Tickets>>) -> Self {
+        self.tickets = tickets;
         self
     }
     /// Where to listen, and which senders to trust.
@@ -229,10 +237,11 @@ impl ReceiveSession {
             source_unreadable: |why| ReceiverDone::Failed(AbortCode::Internal, why),
         };
         let files = ReceiverFiles::new(self.sink).with_earlier(self.earlier).with_hook(hook.clone());
-        let files = Arc::new(files);
+        let files = Arc::new(files.with_tickets_in(self.tickets));
+        let shared = Arc::clone(&files);
         let plans = Arc::new(PlanCache::default());
         let workers = Workers::start(worker_count(), reports, desk.host.wake(), move || {
-            let (files, plans) = (Arc::clone(&files), Arc::clone(&plans));
+            let (files, plans) = (Arc::clone(&shared), Arc::clone(&plans));
             Box::new(move |job| run_receiver_job(job, &files, &plans))
         });
         let workers = workers.map_err(StartError::no_thread)?;
@@ -240,7 +249,10 @@ impl ReceiveSession {
             format!("recv {}", info.label),
             ReceiverPart { outcome: None, hook },
             move || Engine::new(machine, net, workers, None),
-            |now, run, engine: &Engine<Receiver, UdpNet, _>, side| {
+            move |now, run, engine: &Engine<Receiver, UdpNet, _>, side| {
+                if engine.machine().is_settled() {
+                    files.forget_ticket();
+                }
                 if let Some(latest) = &engine.net().send_errors().latest {
                     side.tell(now, format!("the last trouble on the network: {latest}"));
                 }

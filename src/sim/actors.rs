@@ -2,7 +2,7 @@
 //! engine on virtual ports.
 
 use super::checks::Ledger;
-use super::disk::{SimDisk, SimEarlier, SimSink, SimSource};
+use super::disk::{SimDisk, SimEarlier, SimSink, SimSource, SimTickets};
 use super::hostile::{self, Hostile};
 use super::likely::Likely;
 use super::node::{Actor, JobDelay, Node, SimJobs, SimNet, Work};
@@ -22,7 +22,7 @@ use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig};
 use crate::protocol::trust::Trust;
 use crate::session::EgressBudget;
 use crate::sim::sham;
-use crate::storage::{Earlier, Source};
+use crate::storage::{Earlier, Source, Tickets};
 use crate::store::SharedStore;
 use crate::task::{DeviceList, Listed, Task, TaskOptions};
 use crate::time::Time;
@@ -95,6 +95,12 @@ pub fn device_label(index: u32) -> String {
 #[must_use]
 pub fn device_key(index: u32) -> SigningKey {
     sham::signing_key(10_000 + u64::from(index))
+}
+
+/// Whether the device with this number has a state directory for tickets. The others are told by their silence.
+#[must_use]
+pub const fn keeps_tickets(index: u32) -> bool {
+    index % 4 != 3
 }
 
 /// The list of all devices of `scenario`, with their keys.
@@ -259,8 +265,9 @@ pub fn receiver(
     };
     let earlier = earlier.map(|bytes| Box::new(SimEarlier(bytes)) as Box<dyn Earlier>);
     let hook = plan.hook.map(|(_, status)| Arc::new(SimHook(status)) as Arc<dyn Hook>);
+    let tickets = keeps_tickets(index).then(|| Box::new(SimTickets(disk.clone())) as Box<dyn Tickets>);
     let sink = Box::new(SimSink::new(disk, plan.force));
-    let files = ReceiverFiles::new(sink).with_earlier(earlier).with_hook(hook);
+    let files = ReceiverFiles::new(sink).with_earlier(earlier).with_hook(hook).with_tickets_in(tickets);
     let (mut delay, hook_time) =
         (storage_delay(job_delay(work_seed, plan.job), plan.disk), plan.hook.map(|(time, _)| time));
     let work = Work {

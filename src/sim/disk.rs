@@ -5,7 +5,8 @@
 use super::disk_faults::{DiskError, DiskFaults, Op};
 use super::faults::Faults;
 use super::pages::Pages;
-use crate::storage::{Earlier, Found, Part, RawBytes, Sink, SinkError, Source, SourceError};
+use crate::storage::{Earlier, Found, Part, RawBytes, Sink, SinkError, Source, SourceError, Tickets};
+use crate::units::{SessionId, Ticket};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
@@ -81,6 +82,8 @@ struct State {
     /// Changes of `files` since the directory was last synced.
     unsynced: Vec<Change>,
     parts: BTreeMap<u64, Pages>,
+    /// Kept tickets: each is durable as soon as it is kept.
+    tickets: BTreeMap<SessionId, Ticket>,
     /// Part files with a living device. A later run may take over the others.
     owned: BTreeSet<u64>,
     /// The expected object, used only to save memory.
@@ -401,6 +404,27 @@ impl Part for SimPart {
 impl Drop for SimPart {
     fn drop(&mut self) {
         self.disk.state().owned.remove(&self.id);
+    }
+}
+
+/// The tickets on a device's disk. One device has one destination.
+pub struct SimTickets(pub SimDisk);
+
+impl Tickets for SimTickets {
+    fn find(&mut self, session: SessionId) -> Option<Ticket> {
+        self.0.state().tickets.get(&session).copied()
+    }
+    fn keep(&mut self, session: SessionId, ticket: Ticket) -> bool {
+        let mut state = self.0.state();
+        state.changes += 1;
+        let kept = !state.faults.read_only;
+        if kept {
+            state.tickets.insert(session, ticket);
+        }
+        kept
+    }
+    fn forget(&mut self) {
+        self.0.state().tickets.clear();
     }
 }
 

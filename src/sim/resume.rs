@@ -1,5 +1,6 @@
 //! Tests of devices that hold a part of the object, and the cost of completing them.
 
+use super::actors::keeps_tickets;
 use super::scenario::{Plain, Scenario};
 use super::totals::Totals;
 use super::transfer;
@@ -79,6 +80,31 @@ fn a_device_that_comes_back_receives_the_rest_only() {
     // until the sender knows that its former run is over. Without resuming, the whole object would have
     // been sent again.
     assert!(symbols(&totals) < 1.7, "{}", symbols(&totals));
+}
+
+/// Devices 0 and 3 differ in one thing only: device 3 cannot keep its ticket.
+#[test]
+fn a_device_that_comes_back_with_its_ticket_has_its_row_at_once() {
+    // How long a device that is back waits for its row.
+    let waits = |device: u32| {
+        let mut scenario = Scenario::plain(8, &Plain { devices: 4, size: 16 << 20, ..PLAIN });
+        let back = at(1_200);
+        scenario.devices[device as usize].crash = Some((at(1_000), Some(back)));
+        let mut admitted = Vec::new();
+        let mut trace = |line: std::fmt::Arguments<'_>| {
+            let line = line.to_string();
+            let time = line.strip_suffix(&format!(" device {device}: Admitted"));
+            admitted.extend(time.and_then(|time| time.trim().parse::<f64>().ok()));
+        };
+        let totals = transfer::run(&scenario, Some(&mut trace));
+        // The row is that of its first run in either case: there is one for each device, and all are complete.
+        assert_eq!((totals.complete, admitted.len(), keeps_tickets(device)), (4, 2, device == 0));
+        Duration::from_secs_f64(admitted[1]) - back.since(Time::ZERO)
+    };
+    let (with, without) = (waits(0), waits(3));
+    // Without a ticket, it is two seconds of silence that tell the sender.
+    assert!(with < Duration::from_millis(1_500), "{with:?}");
+    assert!(without >= Duration::from_millis(1_750), "{without:?}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! L3: files. The memory-mapped source (`source`, `mmap`), the part file and its commit (`sink`, `part`),
-//! names from the network (`names`), the hash cache (`hashes`) and atomic writes of small files. It knows
+//! names from the network (`names`), the hash cache (`hashes`), resume tickets (`tickets`) and atomic writes of small files. It knows
 //! nothing of the protocol. The traits are the ports of the engine; the simulated disk implements them
 //! too.
 
@@ -18,6 +18,7 @@ mod refusal;
 mod scratch;
 mod sink;
 mod source;
+mod tickets;
 
 pub use atomic_write::{check_whole, make_private_dir, set_aside, write_private, write_whole};
 pub use attributes::Attributes;
@@ -27,7 +28,9 @@ pub use names::{PART_SUFFIX, safe_name};
 pub use part::FilePart;
 pub use sink::FileSink;
 pub use source::FileSource;
+pub use tickets::FileTickets;
 
+use crate::units::{SessionId, Ticket};
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -152,6 +155,16 @@ pub trait Part: Send + Sync {
     fn commit(&self) -> Result<PathBuf, SinkError>;
     /// Removes the part file.
     fn discard(&self);
+}
+
+/// Keeps the ticket of a session for the next run of the same device with the same destination.
+pub trait Tickets: Send {
+    /// The ticket that an earlier run has kept for this session, unless that run still lives.
+    fn find(&mut self, session: SessionId) -> Option<Ticket>;
+    /// Keeps the ticket of a session durably. Returns whether the next run will find it.
+    fn keep(&mut self, session: SessionId, ticket: Ticket) -> bool;
+    /// Removes the ticket that this run has kept, if there is one.
+    fn forget(&mut self);
 }
 
 /// An earlier version of an object, to take unchanged blocks from.

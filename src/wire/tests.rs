@@ -316,6 +316,7 @@ fn random_message<'a>(rng: &mut Rng, kind: MessageKind, payload: &'a [u8]) -> Me
             overrun_drops: rng.u64(..),
             storage_delay_us: rng.u32(..),
             room: BlockIndex(rng.u32(..)),
+            ticket_kept: rng.bool(),
             arrivals: None,
         }
         .into(),

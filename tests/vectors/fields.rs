@@ -129,6 +129,7 @@ pub fn fields(message: &Message<'_>) -> Value {
             "overrun_drops": p.overrun_drops,
             "storage_delay_us": p.storage_delay_us,
             "room": p.room.0,
+            "ticket_kept": p.ticket_kept,
             "arrivals": p.arrivals.map(|a| json!({
                 "first": a.first.0,
                 "last": a.last.0,
@@ -343,6 +344,7 @@ pub fn message(kind: MessageKind, fields: &Value) -> Message<'static> {
             overrun_drops: f.int("overrun_drops"),
             storage_delay_us: f.int("storage_delay_us"),
             room: f.block("room"),
+            ticket_kept: f.0["ticket_kept"].as_bool().expect("ticket_kept"),
             arrivals: f.option("arrivals").map(|a| Arrivals {
                 first: PacketNumber(a.int("first")),
                 last: PacketNumber(a.int("last")),

@@ -22,8 +22,9 @@ impl World {
     pub(super) fn run(&mut self, job: ReceiverJob) -> ReceiverDone {
         match (job, &mut self.part) {
             (ReceiverJob::Probe { session, .. }, _) => {
-                ReceiverDone::Probed { session, holding: Holdings::Nothing }
+                ReceiverDone::Probed { session, holding: Holdings::Nothing, ticket: None }
             }
+            (ReceiverJob::KeepTicket { .. }, _) => ReceiverDone::TicketKept(true),
             (ReceiverJob::Adopt { .. }, part) => {
                 assert!(part.is_none(), "a part file beside the whole one");
                 ReceiverDone::Committed("object".into())

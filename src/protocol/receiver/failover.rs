@@ -37,6 +37,7 @@ impl Receiver {
         self.event(next.session.found_event());
         self.event(ReceiverEvent::Admitted);
         self.session = Some(next.session);
+        self.keep_ticket();
         self.answer = None;
         self.timers.admitted(now);
     }

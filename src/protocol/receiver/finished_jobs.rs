@@ -21,8 +21,13 @@ impl Receiver {
             self.finish_leaving();
             return;
         }
-        if let ReceiverDone::Probed { session, holding } = done {
-            self.probed(session, holding);
+        if let ReceiverDone::Probed { session, holding, ticket } = done {
+            self.probed(session, holding, ticket);
+            self.discard_when_idle();
+            return;
+        }
+        if let ReceiverDone::TicketKept(kept) = done {
+            self.ticket_kept = kept;
             self.discard_when_idle();
             return;
         }
@@ -73,6 +78,7 @@ impl Receiver {
             ReceiverDone::HookEnded(end) => self.hook_ended(end, now),
             ReceiverDone::Failed(code, reason) => self.fail(code, reason, now),
             ReceiverDone::Probed { .. }
+            | ReceiverDone::TicketKept(_)
             | ReceiverDone::Discarded
             | ReceiverDone::Kept
             | ReceiverDone::WorkerDied(_) => {}

@@ -143,6 +143,7 @@ impl Receiver {
             storage_delay_us: storage.micros(),
             // A file takes blocks in any order.
             room: BlockIndex(u32::MAX),
+            ticket_kept: self.ticket_kept,
             arrivals: arrivals.map(|arrivals| storage.behind(arrivals, block)),
         };
         self.send(&Message::Progress(report));

@@ -125,6 +125,10 @@ pub struct Receiver {
     answer: Option<PendingAnswer>,
     timers: Timers,
     jobs_in_flight: u32,
+    /// Whether the next run will find the ticket of the session.
+    ticket_kept: bool,
+    /// Whether the sender has acknowledged how the run ended.
+    settled: bool,
     committed: Option<PathBuf>,
     hook: Hook,
     limits: Verifications,
@@ -162,6 +166,8 @@ impl Receiver {
             answer: None,
             timers: Timers::new(now, &config),
             jobs_in_flight: 0,
+            ticket_kept: false,
+            settled: false,
             committed: None,
             hook: Hook::default(),
             limits: Verifications {
@@ -215,6 +221,12 @@ impl Receiver {
             snapshot.buffered = blocks.buffered_bytes();
         }
         snapshot
+    }
+
+    /// Whether the sender has acknowledged how the run ended. Then the ticket is of no more use.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.settled
     }
 
     fn event(&mut self, event: ReceiverEvent) {

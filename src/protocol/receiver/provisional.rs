@@ -17,7 +17,7 @@ use crate::protocol::need::Need;
 use crate::protocol::packet_protection::{self, FindError, Found, ReceiverSide};
 use crate::protocol::trust::TrustDecision;
 use crate::time::Time;
-use crate::units::{Arrival, SenderKey, SessionId};
+use crate::units::{Arrival, SenderKey, SessionId, Ticket};
 use crate::wire::{
     Admit, AdmitVerdict, Announce, DecodeError, HashPage, Head, Holdings, Invitation, Message, MessageKind,
     Retry, Symbol,
@@ -176,10 +176,11 @@ impl Receiver {
     }
 
     /// Takes the result of a look-up.
-    pub(super) fn probed(&mut self, session: SessionId, holding: Holdings) {
+    pub(super) fn probed(&mut self, session: SessionId, holding: Holdings, ticket: Option<Ticket>) {
         self.provisional.probing = None;
         if let Some(provisional) = self.provisional.get_mut(session) {
             provisional.holding = Some(holding);
+            provisional.session.ticket = ticket;
         }
         if matches!(self.state, State::Seeking) {
             self.probe();
@@ -408,6 +409,7 @@ impl Receiver {
             AdmitVerdict::Admitted => {
                 self.timers.admitted(now);
                 self.event(ReceiverEvent::Admitted);
+                self.keep_ticket();
                 self.state = State::Opening;
                 if let Some(Holdings::All(root)) = holding {
                     self.adoptable = Some(root);
@@ -421,6 +423,15 @@ impl Receiver {
             }
             AdmitVerdict::Full => self.leave(ReceiverOutcome::Refused, None, now),
             AdmitVerdict::NotListed => self.leave(ReceiverOutcome::NotListed, None, now),
+        }
+    }
+
+    /// Keeps the ticket of the session for the next run, in case this one is killed. Until that is done, the sender
+    /// tells a restart by its silence.
+    pub(super) fn keep_ticket(&mut self) {
+        self.ticket_kept = false;
+        if let Some(Session { id: session, ticket: Some(ticket), .. }) = self.session {
+            self.job(ReceiverJob::KeepTicket { session, ticket });
         }
     }
 

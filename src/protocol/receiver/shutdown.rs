@@ -136,6 +136,7 @@ impl Receiver {
 
     /// The sender has acknowledged the COMPLETE or ABORT.
     pub(super) fn acknowledged(&mut self) {
+        self.settled |= matches!(self.state, State::Confirming(_) | State::Leaving(_));
         match &mut self.state {
             State::Confirming(_) => self.finish(self.hook.outcome(true)),
             State::Leaving(leaving) => {

@@ -96,7 +96,7 @@ impl Bench {
 
     fn probed(&mut self, holding: Holdings) {
         let ReceiverJob::Probe { session, .. } = self.jobs[0] else { panic!("{:?}", self.jobs) };
-        self.done(ReceiverDone::Probed { session, holding });
+        self.done(ReceiverDone::Probed { session, holding, ticket: None });
     }
 
     /// One that has been given an empty object, and is committing it.

@@ -194,7 +194,7 @@ impl Sender {
         let mut id = pending.join.device;
         let mut label = pending.join.label.clone();
         let key = pending.key();
-        let by_ticket = pending.join.ticket.and_then(|ticket| self.devices.of_ticket(&ticket));
+        let by_ticket = pending.join.ticket.and_then(|ticket| self.devices.of_ticket(&ticket, key));
         // A listed device has only its own row.
         let by_ticket = by_ticket
             .filter(|index| self.list().is_none() || self.devices.get(*index).assignment.device == id);
@@ -235,6 +235,7 @@ impl Sender {
             agreement,
             key,
             ticket: self.side.ticket(&agreement),
+            ticket_kept: false,
             keys: pending.keys,
             window: ReplayWindow::default(),
             rate_limit: RateLimit::new(DEVICE_MESSAGES_PER_SECOND),
@@ -286,9 +287,10 @@ impl Sender {
         self.admit(index);
     }
 
-    /// Decides whether a new run without a ticket is the device at `index`. A restarted device is silent in its former
-    /// run, and has the same address or the same key. A machine with a copied identifier has a different address or
-    /// key, or the former run still speaks.
+    /// Decides whether a new run without a valid ticket is the device at `index`. If that device keeps its ticket, the
+    /// new run is another machine's, such as a clone's, however long the device is silent. If the device may have no
+    /// ticket, it may have been restarted: then it is silent in its former run, and has the same address or the same
+    /// key. A machine with a copied identifier has a different address or key, or the former run still speaks.
     fn claim(
         &mut self,
         index: DeviceIndex,
@@ -299,7 +301,8 @@ impl Sender {
         let gsize = self.devices.gsize();
         // A listed device cannot get another row, so messages of its former run that are still on the way must not
         // make it a duplicate.
-        let grace = if self.list().is_some() { KEEPALIVE_INTERVAL * 2 } else { Duration::ZERO };
+        let listed = self.list().is_some();
+        let grace = if listed { KEEPALIVE_INTERVAL * 2 } else { Duration::ZERO };
         let device = self.devices.get_mut(index);
         let (former, key) = (device.link.key, pending.key());
         // A different key means a different device, while the first one is unfinished. A device with the same key may
@@ -307,7 +310,9 @@ impl Sender {
         let other = former.is_some() && former != key && !device.is_final();
         let moved = device.address.ip() != pending.address.ip();
         let same = former.is_some() && former == key && !device.assignment.is_complete();
-        if other || moved && !same {
+        // A device that has told its end needs no ticket any more. A listed device has one row, with or without.
+        let ticket_lacks = device.link.ticket_kept && !device.reported_end && !listed;
+        if other || moved && !same || ticket_lacks {
             return Claim::DuplicateId;
         }
         let silence = KEEPALIVE_INTERVAL.max(report_interval(gsize)) * 2;
@@ -394,4 +399,24 @@ fn duplicate_of(id: DeviceId, label: &str, agreement: &AgreementKey) -> (DeviceI
         *byte = id.0[i] ^ agreement.0[i] ^ agreement.0[16 + i];
     }
     (own, format!("{label} (duplicate {:02x}{:02x})", own.0[0], own.0[1]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So no two duplicates of a device have the same identifier.
+    #[test]
+    fn every_bit_of_the_agreement_key_counts_in_a_duplicates_identifier() {
+        for id in [DeviceId([0; 16]), DeviceId([0xff; 16])] {
+            let key = AgreementKey([0x5a; 32]);
+            let (own, label) = duplicate_of(id, "lab", &key);
+            assert_eq!(label, format!("lab (duplicate {:02x}{:02x})", own.0[0], own.0[1]));
+            for bit in 0..256 {
+                let mut other = key;
+                other.0[bit / 8] ^= 1 << (bit % 8);
+                assert_ne!(duplicate_of(id, "lab", &other).0, own, "{id} {bit}");
+            }
+        }
+    }
 }

@@ -26,6 +26,8 @@ pub(super) struct Link {
     pub key: Option<DeviceKey>,
     /// The ticket that identifies this device if it joins again.
     pub ticket: Ticket,
+    /// Whether the device has said that its next run will present the ticket.
+    pub ticket_kept: bool,
     pub keys: DeviceKeys,
     /// Replay window of the device's channel.
     pub window: ReplayWindow,
@@ -379,9 +381,9 @@ impl Devices {
     pub fn of_run(&self, agreement: &AgreementKey) -> Option<DeviceIndex> {
         self.runs.get(agreement).copied()
     }
-    /// The device to whose latest run this ticket was given.
-    pub fn of_ticket(&self, ticket: &Ticket) -> Option<DeviceIndex> {
-        self.tickets.get(ticket).copied()
+    /// The device with this key to whose latest run this ticket was given.
+    pub fn of_ticket(&self, ticket: &Ticket, key: Option<DeviceKey>) -> Option<DeviceIndex> {
+        self.tickets.get(ticket).copied().filter(|index| self.list[index.position()].link.key == key)
     }
     /// Whether a join of a replaced run is a replay. A higher number shows that the run is alive.
     pub fn is_former(&self, agreement: &AgreementKey, number: u64) -> bool {

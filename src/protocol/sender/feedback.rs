@@ -150,6 +150,7 @@ impl Sender {
             (self.config.layout.block_count(), self.config.layout.source_symbols(BlockIndex(0)));
         let sent = self.sent_to(index);
         let device = self.devices.get_mut(index);
+        device.link.ticket_kept |= report.ticket_kept;
         let verified = report.verified.min(blocks);
         if verified > device.reported.verified {
             device.headway.verified(u64::from(verified) * u64::from(k), sent, now);

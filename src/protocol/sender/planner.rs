@@ -304,6 +304,44 @@ mod tests {
     }
 
     #[test]
+    fn up_to_half_more_symbols_are_resent_than_the_largest_deficit() {
+        let two = |runs: &[(u16, u16)]| nak(vec![lacks(0, 2, runs)]);
+        let plans = plan(&[two(&[(0, 2)]), two(&[(1, 2)])], 0.0);
+        assert_eq!(plans, [Plan { block: 0, kind: PlanKind::Resend(vec![(0, 3)]) }]);
+        let plans = plan(&[two(&[(0, 2)]), two(&[(2, 2)])], 0.0);
+        assert_eq!(plans, [Plan { block: 0, kind: PlanKind::Fresh(3) }]);
+    }
+
+    /// A round that may send only so much begins with the lowest symbols.
+    #[test]
+    fn a_plan_is_cut_to_what_may_be_sent() {
+        let resend = |runs: &[(u32, u32)]| PlanKind::Resend(runs.to_vec());
+        let whole = || resend(&[(0, 3), (10, 4)]);
+        for (most, cut) in [
+            (0, resend(&[])),
+            (2, resend(&[(0, 2)])),
+            (3, resend(&[(0, 3)])),
+            (5, resend(&[(0, 3), (10, 2)])),
+            (7, whole()),
+            (9, whole()),
+        ] {
+            let symbols = whole().at_most(most).symbols();
+            assert_eq!((whole().at_most(most), symbols), (cut, most.min(7)), "{most}");
+            assert_eq!(PlanKind::Fresh(7).at_most(most), PlanKind::Fresh(most.min(7)));
+        }
+    }
+
+    #[test]
+    fn a_poll_advertises_the_largest_deficit_of_each_block() {
+        let mut needs = Needs::default();
+        let whole = Deficit::Whole { first: BlockIndex(8), count: 1 };
+        for nak in [nak(vec![lacks(3, 4, &[])]), nak(vec![lacks(3, 6, &[]), lacks(5, 1, &[]), whole])] {
+            needs.add(&nak, 1, |_| Some(100));
+        }
+        assert_eq!(needs.maxima().collect::<Vec<_>>(), [(3, 6), (5, 1), (8, 100)]);
+    }
+
+    #[test]
     fn source_symbols_that_there_are_not_are_not_named() {
         for missing in [(100, 5), (255, 255), (99, 200)] {
             let plans = plan(&[nak(vec![lacks(0, 5, &[missing])])], 0.0);
@@ -320,6 +358,7 @@ mod tests {
         needs.add(&n, u32::MAX, |_| Some(16));
         assert_eq!(needs.plan(0.0).len(), MAX_WHOLE as usize);
         assert_eq!(needs.pages().count(), MAX_PAGES);
+        assert_eq!(MAX_PAGES as u32 * HASHES_PER_PAGE, MAX_WHOLE, "the blocks of these pages");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The sender driven by hand: what single devices can make it do.
 
 mod admission;
+mod claims;
 mod hook;
 mod identity;
 mod later;
@@ -324,6 +325,7 @@ impl Bench {
             overrun_drops: 0,
             storage_delay_us: 0,
             room: BlockIndex(u32::MAX),
+            ticket_kept: false,
             arrivals: Some(arrivals),
         };
         self.hear(device, &Message::Progress(report));

@@ -5,6 +5,7 @@ use crate::crypto::device::Claim;
 use crate::limits::{MAX_PROVISIONAL_SESSIONS, SENDER_SILENCE};
 use crate::protocol::trust::Strangers;
 use crate::sim::sham::SHAM;
+use crate::units::Ticket;
 use crate::wire::{Abort, AdmitVerdict, MessageKind, Retry};
 
 impl Bench {
@@ -345,4 +346,41 @@ fn a_join_shows_the_key_of_its_device_for_this_session_alone() {
     let claim = Claim { session: session.id, sender: &sender, agreement: &agreement, device: &DEVICE };
     assert!(claim.verify(SHAM, &proof.key, &proof.signature));
     assert!(!Claim { session: SessionId(1), ..claim }.verify(SHAM, &proof.key, &proof.signature));
+}
+
+#[test]
+fn the_ticket_is_kept_by_a_job_and_the_next_run_presents_it() {
+    let ticket = Ticket([0x5c; 16]);
+    let mut bench = Bench::asking(small_blocks(8), Holdings::Nothing);
+    bench.hear_alone(&Message::Admit(Admit { ticket: Some(ticket), ..ADMITTED }));
+    let keeps =
+        |job: &ReceiverJob| matches!(job, ReceiverJob::KeepTicket { ticket: kept, .. } if *kept == ticket);
+    assert!(keeps(&bench.jobs[0]) && matches!(bench.jobs[1], ReceiverJob::Open { .. }), "{:?}", bench.jobs);
+    // The device says that it is kept once it is, and not before.
+    let says = |bench: &mut Bench| {
+        bench.sent.clear();
+        bench.pass(Duration::from_secs(2));
+        let said = bench.said();
+        let mut reports = said.iter().filter_map(|bytes| match wire::decode_plain(bytes) {
+            Ok((_, Message::Progress(report))) => Some(report.ticket_kept),
+            _ => None,
+        });
+        reports.next_back()
+    };
+    assert_eq!(says(&mut bench), Some(false));
+    bench.done(ReceiverDone::TicketKept(true));
+    assert_eq!(says(&mut bench), Some(true));
+    assert!(!bench.receiver.is_settled());
+    // The next run finds it before it joins.
+    let mut next = Bench::new(small_blocks(8));
+    next.announce();
+    let ReceiverJob::Probe { session, .. } = next.jobs[0] else { panic!("{:?}", next.jobs) };
+    next.done(ReceiverDone::Probed { session, holding: Holdings::Some, ticket: Some(ticket) });
+    next.ask_again();
+    let said = next.said();
+    let joins = said.iter().filter_map(|bytes| match wire::decode_plain(bytes) {
+        Ok((_, Message::Join(join))) => Some(join.ticket),
+        _ => None,
+    });
+    assert_eq!(joins.collect::<Vec<_>>(), [Some(ticket)]);
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::units::Ticket;
 use crate::units::{ChannelId, DeviceIndex};
-use crate::wire::Join;
+use crate::wire::{Join, Progress};
 
 /// Bytes that were sent to an address since the `from`th transmission.
 fn sent_to(bench: &Bench, to: SocketAddr, from: usize) -> usize {
@@ -344,6 +344,35 @@ fn without_a_ticket_only_silence_and_the_same_address_make_a_successor() {
         let devices = bench.sender.devices.len();
         assert_eq!(devices, if same && silent { 1 } else { 2 }, "same {same}, silent {silent}");
     }
+}
+
+/// The run of device 1 says that its next run will present the ticket.
+fn keep_ticket(bench: &mut Bench, run: u64) {
+    bench.current.insert(1, run);
+    bench.hear(1, &Message::Progress(Progress { ticket_kept: true, ..any_report(0) }));
+}
+
+#[test]
+fn a_device_that_has_no_ticket_any_more_is_known_by_its_silence_or_by_its_last_word() {
+    // Killed before it had stored its ticket; or it could not store it.
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(9));
+    bench.join(1, 1);
+    bench.report(1, 0);
+    bench.pass(Duration::from_secs(3));
+    bench.join_from(1, 2, address(1), false);
+    assert_eq!(bench.sender.devices.len(), 1);
+    // The new run has not said either that it has stored its ticket.
+    keep_ticket(&mut bench, 2);
+    bench.pass(Duration::from_secs(3));
+    bench.join_from(1, 3, address(1), false);
+    assert_eq!(bench.sender.devices.len(), 2);
+    // One that has said why it leaves has removed its ticket.
+    let mut bench = Bench::new(4, |config| config.task.options.expected = Some(9));
+    bench.join(1, 1);
+    keep_ticket(&mut bench, 1);
+    bench.abort(1);
+    bench.join_from(1, 2, address(1), false);
+    assert_eq!((bench.sender.devices.len(), bench.state(1)), (1, State::Pending));
 }
 
 /// `count` devices of one address join, so many a second, each with a key of its own.

@@ -286,6 +286,71 @@ fn a_silent_devices_row_is_for_its_own_key() {
 }
 
 #[test]
+fn a_clone_that_joins_while_the_first_device_is_silent_gets_a_row_of_its_own() {
+    // (silence, from another address): for a moment, for longer than a restart takes, and until the device is lost.
+    for (silence, elsewhere) in [(0, true), (3, false), (3, true), (15, false), (15, true)] {
+        let mut bench = Bench::new(4, |config| {
+            config.task.options.expected = Some(9);
+            config.wait = Duration::from_secs(100);
+        });
+        assert_eq!(join_as(&mut bench, 1, 1, "d", Some(1)), ADMITTED);
+        bench.hear(1, &Message::Progress(Progress { ticket_kept: true, ..any_report(0) }));
+        bench.pass(Duration::from_secs(silence));
+        let at = if elsewhere { address(60) } else { address(1) };
+        let clone =
+            join_showing(&mut bench, (1, 2, at), "d", |fake| Some(fake.proof(&signing_key(1), id(1))));
+        assert_eq!(clone, ADMITTED);
+        assert_eq!(bench.sender.devices.len(), 2, "{silence} s, {elsewhere}");
+        let told = |event: &&SenderEvent| matches!(event, SenderEvent::DuplicateId { .. });
+        assert_eq!(bench.told.iter().filter(told).count(), 1);
+        // The first one was only out of reach. Both are served, and each row says what became of its device.
+        bench.current.insert(1, 1);
+        bench.report(1, 0);
+        let first = bench.sender.snapshot(bench.now).devices;
+        assert!(first.iter().all(|row| !row.assignment.state().is_final()), "{silence} s, {elsewhere}");
+        bench.sender.handle_control(bench.now, Control::StartNow);
+        bench.drain();
+        bench.complete(1);
+        bench.current.insert(1, 2);
+        let root = bench.sender.root.unwrap();
+        let receipt = bench.run(1).seal_message(&Complete::named(root, 1, 0).into(), |_| ());
+        bench.take(at, receipt);
+        bench.pass(Duration::from_secs(1));
+        let rows = bench.sender.snapshot(bench.now).devices;
+        assert!(rows.iter().all(|row| row.assignment.is_complete()), "{silence} s, {elsewhere}");
+        assert_eq!(bench.outcome, Some(SenderOutcome::Ended));
+    }
+}
+
+#[test]
+fn a_ticket_is_worth_nothing_with_another_key() {
+    for (shown, rows) in [(1, 1), (9, 2)] {
+        let mut bench = Bench::new(4, |config| config.task.options.expected = Some(9));
+        assert_eq!(join_as(&mut bench, 1, 1, "d", Some(1)), ADMITTED);
+        let ticket = bench.runs[&(1, 1)].admit.as_ref().and_then(|admit| admit.ticket);
+        let from = bench.sent.len();
+        bench.send_join(1, 2, address(1));
+        bench.answered(1, 2, address(1), from);
+        let fake = bench.runs.get_mut(&(1, 2)).unwrap();
+        let proof = Some(fake.proof(&signing_key(shown), id(1)));
+        let bytes = fake.join(Join { ticket, proof, ..any_join(id(1), Holdings::Nothing) });
+        bench.take(address(1), bytes);
+        assert_eq!(bench.sender.devices.len(), rows, "{shown}");
+    }
+}
+
+/// The list has one row for a device, with its ticket or without.
+#[test]
+fn a_listed_device_that_has_lost_its_ticket_is_known_by_its_key_once_it_is_silent() {
+    let mut bench = listed(|_| ());
+    assert_eq!(join_as(&mut bench, 1, 1, "x", Some(1)), ADMITTED);
+    bench.hear(1, &Message::Progress(Progress { ticket_kept: true, ..any_report(0) }));
+    bench.pass(Duration::from_secs(3));
+    assert_eq!(join_as(&mut bench, 1, 2, "x", Some(1)), ADMITTED);
+    assert_eq!((bench.sender.devices.len(), rows(&bench).len()), (1, 2));
+}
+
+#[test]
 fn a_second_device_of_a_listed_name_is_turned_away() {
     let mut bench = listed(|_| ());
     assert_eq!(join_as(&mut bench, 2, 1, "lab-2", None), ADMITTED);

@@ -110,6 +110,7 @@ fn a_store_that_fails_is_asked_ever_more_seldom_and_given_up() {
         // Nobody else is let in, and nobody is acknowledged, even if the store should come back.
         bench.store_is = StoreIs::Sound;
         bench.join(3, 1);
+        assert!(bench.sender.pending_joins.is_empty());
         bench.complete(2);
         bench.pass(seconds(1));
         assert_eq!(bench.sender.devices.len(), 2);
