@@ -38,6 +38,8 @@ pub mod transfer;
 pub mod world;
 
 #[cfg(test)]
+mod liars;
+#[cfg(test)]
 mod poison;
 #[cfg(test)]
 mod rates;

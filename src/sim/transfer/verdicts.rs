@@ -39,6 +39,7 @@ impl Transfer<'_, '_> {
             }
         }
         self.check_agreement(world);
+        self.check_time();
         let rows = self.last_rows(world);
         for (index, plan) in (0..).zip(&scenario.devices) {
             let device = &self.devices[index as usize];
