@@ -183,6 +183,10 @@ pub const MAX_PAST_SESSIONS: usize = 1024;
 pub const MAX_OWED_HOOKS: usize = 64;
 /// Time in which a device may sync and rename a verified object, and run its hook.
 pub const DEVICE_SYNC: Duration = Duration::from_secs(15 * 60);
+/// Time for which a device is served after the stream, whatever progress it makes ...
+pub const DEVICE_SERVICE: Duration = Duration::from_secs(4 * 3600);
+/// ... and this many times the stream's duration in addition.
+pub const DEVICE_SERVICE_OF_STREAM: u32 = 64;
 /// NAK summaries per second that polls may invite. The five shares leave a fifth of the bound free,
 /// because they hold only on average: devices draw their delays.
 pub const NAKS_PER_SECOND: u32 = FEEDBACK_PER_SECOND / 4;
@@ -305,6 +309,7 @@ const _: () = {
     assert!(
         DEVICE_SILENCE.as_secs() < DEVICE_STALL.as_secs() && DEVICE_STALL.as_secs() < DEVICE_SYNC.as_secs()
     );
+    assert!(DEVICE_SYNC.as_secs() < DEVICE_SERVICE.as_secs());
     // The usual block works with every symbol size, the largest block with the largest size.
     assert!((1_u64 << DEFAULT_BLOCK_LOG2).div_ceil(MIN_SYMBOL_SIZE as u64) <= MAX_SOURCE_SYMBOLS as u64);
     assert!((1_u64 << MAX_BLOCK_LOG2).div_ceil(MAX_SYMBOL_SIZE as u64) <= MAX_SOURCE_SYMBOLS as u64);

@@ -12,11 +12,13 @@ use support::files::TempDir;
 const SEEDS: &str = "0..1000";
 
 /// Each patch, and what the world says of it.
-const BUGS: [(&str, &str); 4] = [
+const BUGS: [(&str, &str); 6] = [
     ("join-without-cookie", "amplification: "),
     ("block-without-its-hash", "I1: "),
     ("complete-before-the-sync", "I2: "),
     ("stranger-taken", "it should be complete: "),
+    ("time-never-up", "I5: "),
+    ("answers-without-shares", "RETRYs in a second to "),
 ];
 
 fn root() -> &'static Path {

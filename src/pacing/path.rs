@@ -8,8 +8,7 @@
 use crate::time::Time;
 use std::time::Duration;
 
-/// Shortest time over which the lowest delay and the best rate are remembered; the longest is twice as
-/// long.
+/// Shortest time over which the lowest delay is remembered; the longest is twice as long.
 const MEMORY: Duration = Duration::from_secs(5);
 /// Loss beyond the path's own that is not yet congestion.
 const LOSS_MARGIN: f64 = 0.01;
@@ -134,8 +133,8 @@ pub struct Path {
     /// because of loss alone.
     suspicion: Option<(f64, f64)>,
     delay_us: Least,
-    /// The best recent rate that the path carried, in datagrams a second, negated.
-    best: Least,
+    /// The best rate that the path carried since it was last congested, in datagrams a second.
+    best: f64,
     carries: Option<f64>,
 }
 
@@ -147,11 +146,12 @@ impl Path {
         self.carries
     }
 
-    /// The highest recent rate that the path carried since it was last congested, in datagrams sent a
-    /// second.
+    /// The highest rate that the path carried since it was last congested, in datagrams sent a second; 0 if it carried
+    /// none. It is not forgotten with time: a device that holds the group's rate down would then become the measure of
+    /// what the others carry, and could hold it down further.
     #[must_use]
-    pub fn best(&self) -> f64 {
-        self.best.get().map_or(0.0, |best| -best)
+    pub const fn best(&self) -> f64 {
+        self.best
     }
 
     /// Evaluates a stretch. `trial` says whether its rate was a trial.
@@ -195,7 +195,7 @@ impl Path {
             || excess > LOSS_ALONE + chance;
         self.carries = Some(rate * carried.clamp(0.0, 1.0));
         if !congested {
-            self.best.note(now, -rate);
+            self.best = self.best.max(rate);
             self.suspicion = None;
             if !raising {
                 // A plain mean at first, later a moving average.
@@ -205,7 +205,7 @@ impl Path {
             return Finding::Clear(Clear { random, queue });
         }
         // Earlier rates say nothing about the path any more.
-        self.best = Least::default();
+        self.best = 0.0;
         let by_loss_alone = queue <= QUEUE_WITH_LOSS && !sample.overflowed;
         if by_loss_alone && self.suspicion.is_none_or(|(suspect_rate, _)| rate > suspect_rate) {
             self.suspicion = Some((rate, excess));

@@ -182,6 +182,7 @@ pub fn sender(
         wait: scenario.wait,
         settle: scenario.settle,
         linger: scenario.linger,
+        max_time: scenario.max_time,
         group_key: scenario.group_key.then(hostile::group_key),
         ..SenderConfig::new(task, layout, DATA, who)
     };

@@ -2,8 +2,12 @@
 
 use super::disk::SimDisk;
 use super::hostile::is_nobody;
+use super::network::FRAMING;
 use crate::layout::Layout;
-use crate::limits::{FEEDBACK_PER_SECOND, HEADER_LEN, JOIN_CLEAR, MAX_CONTROL, MAX_DATAGRAM, MAX_TRAILER};
+use crate::limits::{
+    ANSWERS_TO_STRANGERS_PER_SECOND, FEEDBACK_PER_SECOND, HEADER_LEN, JOIN_CLEAR, MAX_CONTROL, MAX_DATAGRAM,
+    MAX_TRAILER,
+};
 use crate::protocol::packet_protection::SenderSide;
 use crate::time::Time;
 use crate::units::{BlockIndex, SessionId};
@@ -48,7 +52,7 @@ impl Symbols {
 }
 
 /// Most bytes sent for each byte received, to an address that has not returned a cookie.
-const AMPLIFICATION: u64 = 3;
+const AMPLIFICATION: u64 = 1;
 
 /// The traffic between one address and the sender.
 #[derive(Clone, Copy, Default)]
@@ -65,13 +69,15 @@ pub struct Ledger {
     /// The sender's secrets, to recognise a cookie.
     side: SenderSide,
     accounts: HashMap<SocketAddr, Account>,
+    /// RETRYs of the last second: time, address, and bytes on the wire.
+    answers: VecDeque<(Time, SocketAddr, usize)>,
 }
 
 impl Ledger {
     /// The ledger of a sender with these secrets.
     #[must_use]
     pub fn new(side: SenderSide) -> Self {
-        Self { side, accounts: HashMap::new() }
+        Self { side, accounts: HashMap::new(), answers: VecDeque::new() }
     }
     /// Records a datagram that the sender has received.
     pub fn came(&mut self, from: SocketAddr, bytes: &[u8]) {
@@ -88,17 +94,39 @@ impl Ledger {
     ///
     /// # Panics
     /// If it goes to an address that has not returned a cookie, and exceeds that address's bytes.
-    pub fn went(&mut self, to: SocketAddr, bytes: usize) {
+    pub fn went(&mut self, now: Time, to: SocketAddr, bytes: &[u8]) {
         if to.ip().is_multicast() {
             return;
         }
+        if wire::peek(bytes).is_some_and(|(_, kind)| kind == MessageKind::Retry) {
+            self.answers.push_back((now, to, bytes.len() + FRAMING));
+        }
         let account = self.accounts.entry(to).or_default();
-        account.went += bytes as u64;
+        account.went += bytes.len() as u64;
         let Account { came, went, reachable } = *account;
         assert!(
             reachable || went <= came * AMPLIFICATION,
             "amplification: {went} bytes to {to}, which has sent {came} and given back no cookie"
         );
+    }
+    /// Checks the RETRYs of the last second: of all, those to one address, and, while data is sent, `most` bits a
+    /// second of them.
+    ///
+    /// # Panics
+    /// If there are more than documented.
+    pub fn check_answers(&mut self, now: Time, most: Option<u64>) {
+        while self.answers.front().is_some_and(|(at, ..)| *at + Duration::from_secs(1) <= now) {
+            self.answers.pop_front();
+        }
+        let Some(&(_, latest, _)) = self.answers.back().filter(|(at, ..)| *at == now) else { return };
+        // A burst of a tenth of a second is allowed.
+        let allowed = |a_second: u32| (a_second + a_second / 10) as usize + 1;
+        let (all, own) = (self.answers.len(), self.answers.iter().filter(|(_, to, _)| *to == latest).count());
+        assert!(all <= allowed(ANSWERS_TO_STRANGERS_PER_SECOND), "{all} RETRYs in a second");
+        assert!(own <= allowed(ANSWERS_TO_STRANGERS_PER_SECOND / 4), "{own} RETRYs in a second to {latest}");
+        let bits: usize = self.answers.iter().map(|(.., bytes)| bytes * 8).sum();
+        let most = most.map_or(u64::MAX, |most| most + most / 10 + 4_000);
+        assert!(bits as u64 <= most, "{bits} bits of RETRYs in a second, beside the data");
     }
     /// Opens a symbol that is sealed for the group.
     fn symbol(&self, head: &Head, bytes: &[u8]) -> Option<Vec<u8>> {

@@ -40,6 +40,8 @@ pub mod world;
 #[cfg(test)]
 mod hook;
 #[cfg(test)]
+mod liars;
+#[cfg(test)]
 mod poison;
 #[cfg(test)]
 mod rates;

@@ -122,6 +122,8 @@ pub struct Scenario {
     pub settle: Duration,
     /// Time that the sender lingers.
     pub linger: Duration,
+    /// Time after which the sender ends.
+    pub max_time: Option<Duration>,
     /// Forged symbols for each genuine one.
     pub forger: f64,
     /// The sender.
@@ -196,6 +198,7 @@ impl Scenario {
             wait: Duration::from_secs(60),
             settle: Duration::from_millis(300),
             linger: Duration::ZERO,
+            max_time: None,
             forger: 0.0,
             sender: SenderPlan { job: Duration::from_millis(2), ..SenderPlan::default() },
             devices: devices.collect(),
@@ -228,15 +231,27 @@ impl Scenario {
     /// Virtual time by which all nodes must have ended.
     #[must_use]
     pub fn deadline(&self) -> Time {
-        let stream = Duration::from_secs_f64(self.stream_seconds());
+        let lies = self.hostile.iter().filter_map(|plan| plan.attack.lie());
+        let kept = lies.filter_map(|lie| lie.keeps(self.repair_time())).max();
+        // A run with enemies may take three times as long.
+        let times = if self.hostile.is_empty() { 0 } else { 2 };
+        self.deadline_without_enemies() + self.repair_time() * times + kept.unwrap_or_default()
+    }
+
+    /// The same for a run that no enemy prolongs.
+    #[must_use]
+    pub fn deadline_without_enemies(&self) -> Time {
         let cues = self.devices.iter().flat_map(|d| [Some(d.start), d.crash.and_then(|c| c.1)]);
         let last = cues.flatten().max().unwrap_or(Time::ZERO);
         let last = last.max(self.sender.crash.and_then(|c| c.1).unwrap_or(Time::ZERO));
         let timeout = self.devices.iter().map(|d| d.timeout).max().unwrap_or_default();
-        // A run with enemies may take three times as long.
-        let times = if self.hostile.is_empty() { 1 } else { 3 };
         let hook = self.devices.iter().filter_map(|d| d.hook).map(|(time, _)| time).max().unwrap_or_default();
-        last + timeout + self.wait + hook + self.linger * 2 + (stream * 30 + Duration::from_secs(300)) * times
+        last + timeout + self.wait + hook + self.linger * 2 + self.repair_time()
+    }
+
+    /// Time for stream and repairs.
+    fn repair_time(&self) -> Duration {
+        Duration::from_secs_f64(self.stream_seconds()) * 30 + Duration::from_secs(300)
     }
 
     /// Approximate time to send the source symbols at the rate.
@@ -362,6 +377,7 @@ impl Draw {
             wait,
             settle: self.between(300, 2_000),
             linger: if self.chance(40) { self.between(30_000, 60_000) } else { Duration::ZERO },
+            max_time: None,
             forger: 0.0,
             sender,
             devices: Vec::new(),

@@ -9,7 +9,7 @@ use super::hostile::Air;
 use super::likely::Likely;
 use super::network::forger::Forger;
 use super::network::{NodeId, address};
-use super::node::{Actor, Node};
+use super::node::Node;
 use super::planned::Planned;
 use super::scenario::Scenario;
 use super::store::StoreClock;
@@ -22,13 +22,13 @@ use crate::protocol::receiver::Receiver;
 use crate::protocol::sender::Sender;
 use crate::store::SharedStore;
 use crate::time::Time;
-use crate::units::{BlockIndex, Counter};
 use crate::wire::{self, Message, Phase, Symbol};
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use watch::Watch;
 
 /// Content of a device's existing file.
 const BEFORE: &[u8] = b"what was there before";
@@ -39,7 +39,9 @@ const BUFFER_LOOK: u64 = 8;
 
 mod agreement;
 mod attack;
+mod nodes;
 mod verdicts;
+mod watch;
 
 #[derive(Clone, Copy, Debug)]
 enum Cue {
@@ -92,6 +94,8 @@ struct Transfer<'a, 't> {
     /// Time at which the stream first began.
     started: Option<Time>,
     sender_seen: usize,
+    /// Times of the present sender.
+    watch: Watch,
     sender_incarnation: u64,
     /// Faults of the cues; disks and network count the others.
     faults: Faults,
@@ -172,6 +176,7 @@ impl<'a, 't> Transfer<'a, 't> {
             sender_outcome: None,
             started: None,
             sender_seen: 0,
+            watch: Watch::default(),
             sender_incarnation: 0,
             faults: Faults::default(),
             trace,
@@ -223,55 +228,6 @@ impl<'a, 't> Transfer<'a, 't> {
         }
     }
 
-    fn sender(&mut self, now: Time) -> SimActor {
-        self.sender_incarnation += 1;
-        self.sender_seen = 0;
-        self.sender_outcome = None;
-        self.store = actors::new_store(self.scenario);
-        let counter = Counter(self.scenario.seed << 8 | self.sender_incarnation);
-        let (source, plans) = (self.source.clone(), Rc::clone(&self.plans));
-        let seed = self.rng.u64(..);
-        let (mut actor, ledger) =
-            actors::sender(self.scenario, counter, seed, source, plans, self.store.clone(), now);
-        self.ledger = Rc::new(RefCell::new(ledger));
-        actor.net().ledger = Some(Rc::clone(&self.ledger));
-        actor
-    }
-
-    /// An earlier version of the object with `percent` unchanged blocks. Two versions with the same
-    /// percentage have the same unchanged blocks.
-    fn earlier(&self, percent: u8) -> Arc<Vec<u8>> {
-        let layout = &self.scenario.layout;
-        let mut bytes = self.object.to_vec();
-        let mut rng = fastrand::Rng::with_seed(self.scenario.seed ^ 0xeaf);
-        for block in (0..layout.block_count()).map(BlockIndex) {
-            if rng.u8(..100) >= percent {
-                let at = layout.block_offset(block) as usize + rng.usize(..layout.block_len(block));
-                bytes[at] ^= 0x55;
-            }
-        }
-        Arc::new(bytes)
-    }
-
-    fn buffer_bytes(&self, index: u32) -> usize {
-        Checker::buffer_bytes(&self.scenario.layout, self.scenario.devices[index as usize].buffer_blocks)
-    }
-
-    fn receiver(&mut self, index: u32, now: Time) -> SimActor {
-        let plan = &self.scenario.devices[index as usize];
-        let buffer_bytes = self.buffer_bytes(index);
-        let earlier = plan.earlier.map(|percent| self.earlier(percent));
-        let device = &mut self.devices[index as usize];
-        device.incarnation += 1;
-        device.outcome = None;
-        device.seen = 0;
-        device.untouched = Some(device.disk.changes());
-        let seeds = [self.rng.u64(..), self.rng.u64(..)];
-        let shared = (Rc::clone(&self.plans), self.likely.clone());
-        let disks = (device.disk.clone(), earlier);
-        actors::receiver(plan, index, seeds, disks, buffer_bytes, shared, (self.scenario.group_key, now))
-    }
-
     /// Handles a device without power: its disk keeps its present content.
     fn bury(&mut self, index: u32) {
         let before = self.scenario.devices[index as usize].existing.then_some(BEFORE);
@@ -283,12 +239,14 @@ impl<'a, 't> Transfer<'a, 't> {
 
     fn look_at_sender(&mut self, now: Time, node: &Node<Sender>) {
         self.check_table_sizes(node.engine.machine().table_sizes());
+        self.check_answers(now);
         let seen = std::mem::replace(&mut self.sender_seen, node.log.len());
         for (_, event) in &node.log[seen..] {
             if let Some(trace) = &mut self.trace {
                 trace(format_args!("{} sender: {event:?}", seconds(now)));
             }
             self.check_listed(now, node.engine.machine(), event);
+            self.watch(now, event);
             match event {
                 SenderEvent::Device(row) if row.assignment.is_complete() => {
                     // A liar harms itself.
@@ -464,7 +422,7 @@ impl Director<SimActor> for Transfer<'_, '_> {
         }
         if node == SENDER {
             let mut ledger = self.ledger.borrow_mut();
-            ledger.went(to, bytes.len());
+            ledger.went(now, to, bytes);
             self.checker.sender_sent(to.ip().is_multicast(), bytes, &ledger);
         } else {
             if self.scenario.hostile.is_empty() {

@@ -127,6 +127,24 @@ pub fn final_table(snapshot: &SenderSnapshot) -> String {
     table::table(&memory::SenderMemory::default(), snapshot, 0, false)
 }
 
+/// The view of a sender for `--json`, which prints to `out`.
+pub fn json_sender_view(
+    out: impl io::Write + 'static,
+    verbose: bool,
+    intro: SenderIntro,
+) -> impl SenderView + 'static {
+    json::SenderJson::new(json::Stream::new(out, verbose), intro)
+}
+
+/// The view of a receiver for `--json`, which prints to `out`.
+pub fn json_receiver_view(
+    out: impl io::Write + 'static,
+    verbose: bool,
+    intro: ReceiverIntro,
+) -> impl ReceiverView + 'static {
+    json::ReceiverJson::new(json::Stream::new(out, verbose), intro)
+}
+
 /// The view of a sender.
 #[must_use]
 pub fn sender_view(style: Style, intro: SenderIntro) -> Box<dyn SenderView> {
@@ -135,7 +153,7 @@ pub fn sender_view(style: Style, intro: SenderIntro) -> Box<dyn SenderView> {
         Mode::Plain => {
             Box::new(plain::SenderPlain::new(plain::Lines::new(io::stderr(), style.verbose), intro))
         }
-        Mode::Json => Box::new(json::SenderJson::new(json::Stream::new(io::stdout(), style.verbose), intro)),
+        Mode::Json => Box::new(json_sender_view(io::stdout(), style.verbose, intro)),
         Mode::Quiet => Box::new(quiet::Quiet),
     }
 }
@@ -154,9 +172,7 @@ pub fn receiver_view(style: Style, intro: ReceiverIntro) -> Box<dyn ReceiverView
             Box::new(io::stdout()),
             intro,
         )),
-        Mode::Json => {
-            Box::new(json::ReceiverJson::new(json::Stream::new(io::stdout(), style.verbose), intro))
-        }
+        Mode::Json => Box::new(json_receiver_view(io::stdout(), style.verbose, intro)),
         Mode::Quiet => Box::new(quiet::Quiet),
     }
 }

@@ -11,7 +11,10 @@ use super::headway::Headway;
 use super::service::Service;
 use super::{Sender, SenderEvent};
 use crate::crypto::window::ReplayWindow;
-use crate::limits::{DEVICE_MESSAGES_PER_SECOND, KEEPALIVE_INTERVAL, MAX_QUEUED_OUTPUTS, report_interval};
+use crate::limits::{
+    DEVICE_MESSAGES_PER_SECOND, HEADER_LEN, KEEPALIVE_INTERVAL, MAX_QUEUED_OUTPUTS, TAG_RESERVE,
+    report_interval,
+};
 use crate::pacing::Path;
 use crate::protocol::packet_protection::{DeviceKeys, SenderSide};
 use crate::protocol::rate_limit::RateLimit;
@@ -22,6 +25,9 @@ use crate::wire::{self, Admit, AdmitVerdict, Capabilities, Head, Holdings, Join,
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+/// Bytes of a RETRY that is not sealed: an agreement key and a cookie.
+const RETRY_LEN: usize = HEADER_LEN + 32 + 16;
 
 /// A join whose answer waits for the store.
 #[derive(Debug)]
@@ -134,6 +140,20 @@ impl Sender {
         let retry = Retry { agreement, cookie: self.side.cookie(to, &agreement) };
         let number = self.replies.take_numbers(1);
         self.message(to, number, &Message::Retry(retry));
+    }
+
+    /// Handles `bytes` bytes of a device that came from another address than its own. The device may have moved, and
+    /// shows that it receives there by returning a cookie. It gets no more bytes there than came from there: a short
+    /// message is answered together with the next one.
+    pub(super) fn moved(&mut self, index: DeviceIndex, to: SocketAddr, bytes: usize, now: Time) {
+        let answer = RETRY_LEN + if self.config.group_key.is_some() { TAG_RESERVE } else { 0 };
+        let device = self.devices.get_mut(index);
+        let before = device.elsewhere.filter(|(at, _)| *at == to).map_or(0, |(_, bytes)| bytes);
+        let (agreement, came) = (device.link.agreement, before + bytes);
+        device.elsewhere = (came < answer).then_some((to, came));
+        if came >= answer {
+            self.retry(to, agreement, now);
+        }
     }
 
     fn admit(&mut self, index: DeviceIndex) {
@@ -376,6 +396,7 @@ fn newcomer(
         link,
         duplicate: None,
         address,
+        elsewhere: None,
         last_heard: now,
         headway: Headway::new(now),
         service: Service::Group,

@@ -54,6 +54,8 @@ pub(super) struct Device {
     /// Another run that wants to join with the same identifier, and since when.
     pub duplicate: Option<(AgreementKey, Time)>,
     pub address: SocketAddr,
+    /// Another address that its messages came from, and the bytes from there since the last RETRY to it.
+    pub elsewhere: Option<(SocketAddr, usize)>,
     pub last_heard: Time,
     /// Its progress.
     pub headway: Headway,

@@ -42,7 +42,7 @@ impl Sender {
 
     /// Handles a message of a device that has a channel.
     fn device_message(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) -> bool {
-        let number = head.header.packet_number;
+        let (number, len) = (head.header.packet_number, bytes.len());
         let Some(index) = number.channel().device().filter(|index| index.position() < self.devices.len())
         else {
             return false;
@@ -68,9 +68,7 @@ impl Sender {
         self.devices.get_mut(index).link.window.note(number.counter());
         self.heard(index, now);
         if self.devices.get(index).address != from {
-            // It may have moved. That it can be reached there is for it to show.
-            let agreement = self.devices.get(index).link.agreement;
-            self.retry(from, agreement, now);
+            self.moved(index, from, len, now);
         }
         match message {
             Message::Nak(nak) => self.nak(now, index, nak),

@@ -1,14 +1,12 @@
 //! Progress of a device in proportion to what it is sent, and the limit on how long a device is served.
 
-use crate::limits::DEVICE_STALL;
+use crate::limits::{DEVICE_SERVICE, DEVICE_SERVICE_OF_STREAM};
 use crate::time::Time;
 use std::time::Duration;
 
 /// A device makes progress if it gains at least one symbol for this many that it was sent since its last progress. A
 /// path that loses more is useless.
 const GAINED_OF_SENT: u64 = 32;
-/// Time for which a device is served after the stream: a fixed part, and a multiple of the stream's duration.
-const SERVICE: (Duration, u32) = (Duration::from_secs(4 * 3600), 64);
 
 /// The progress of one device, in symbols.
 #[derive(Clone, Copy, Debug)]
@@ -107,16 +105,15 @@ impl Headway {
             return None;
         }
         let since = *self.served_since.get_or_insert(now);
-        let most = SERVICE.0 + took.saturating_mul(SERVICE.1);
+        let most = DEVICE_SERVICE + took.saturating_mul(DEVICE_SERVICE_OF_STREAM);
         (now.since(since) > most).then_some(Halt::Served(most))
     }
 }
 
-const _: () = assert!(SERVICE.0.as_secs() > DEVICE_STALL.as_secs());
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::DEVICE_STALL;
 
     const PATIENCE: Duration = DEVICE_STALL;
 

@@ -230,10 +230,10 @@ impl Sender {
         self.blocks.iter().map(|block| block.value).collect()
     }
 
-    /// Sizes of the tables that peers can grow: devices, and joins that wait for the store.
+    /// Sizes of the tables that peers can grow: devices, joins that wait for the store, and outputs that wait.
     #[must_use]
-    pub fn table_sizes(&self) -> (usize, usize) {
-        (self.devices.len(), self.pending_joins.len())
+    pub fn table_sizes(&self) -> [usize; 3] {
+        [self.devices.len(), self.pending_joins.len(), self.out.len()]
     }
 
     /// The number of accesses to devices so far. It measures what devices cost the loop's thread.

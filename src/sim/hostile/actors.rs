@@ -1,5 +1,6 @@
 //! A hostile actor: the timing of its actions, and its means of sending.
 
+use super::flood::Flooder;
 use super::insider::Insider;
 use super::outsider::Outsider;
 use super::{Air, Attack, HostilePlan};
@@ -12,12 +13,10 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-/// Most datagrams that one actor sends in a run.
-const MOST: u32 = 4_000;
-
 enum Role {
     Outsider(Box<Outsider>),
     Insider(Box<Insider>),
+    Flooder(Box<Flooder>),
 }
 
 /// An actor's means: randomness, sockets, and knowledge.
@@ -60,14 +59,16 @@ impl Hostile {
     #[must_use]
     pub fn new(plan: HostilePlan, node: NodeId, seed: u64, grouped: bool, air: Rc<RefCell<Air>>) -> Self {
         let mut net = SimNet::new(4_096, None);
-        let role = if plan.attack.is_insider() {
+        let role = if let Attack::JoinFlood(joins) = plan.attack {
+            Role::Flooder(Box::new(Flooder::new(joins, seed, grouped)))
+        } else if plan.attack.is_insider() {
             net.listens.extend([DATA, RENDEZVOUS]);
             Role::Insider(Box::new(Insider::new(node)))
         } else {
             Role::Outsider(Box::new(Outsider::new(seed, grouped)))
         };
         let (rng, attack) = (fastrand::Rng::with_seed(seed), plan.attack);
-        let means = Means { rng, air, attack, grouped, left: MOST, net };
+        let means = Means { rng, air, attack, grouped, left: attack.most(), net };
         Self { means, role, next: plan.start, plan }
     }
 }
@@ -84,7 +85,8 @@ impl Actor for Hostile {
         for (from, bytes) in &datagrams {
             match role {
                 Role::Outsider(outsider) => outsider.hear(means, *from, bytes),
-                Role::Insider(insider) => insider.hear(means, bytes),
+                Role::Insider(insider) => insider.hear(means, now, bytes),
+                Role::Flooder(flooder) => flooder.hear(means, bytes),
             }
         }
         if now >= *next {
@@ -93,6 +95,7 @@ impl Actor for Hostile {
                 match role {
                     Role::Outsider(outsider) => outsider.act(means),
                     Role::Insider(insider) => insider.act(means, now),
+                    Role::Flooder(flooder) => flooder.act(means),
                 }
             }
         }

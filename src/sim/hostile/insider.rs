@@ -15,6 +15,12 @@ use crate::wire::{
 };
 use std::time::Duration;
 
+mod liar;
+
+pub use liar::Lie;
+
+use liar::Liar;
+
 /// Time after which a join is repeated.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// Number of identifiers that `Attack::Crowd` uses.
@@ -30,18 +36,18 @@ pub(super) struct Insider {
     joined: Option<Time>,
     /// The highest packet number of the group's channel.
     newest: PacketNumber,
-    /// Number of messages sent since it was admitted.
-    said: u32,
+    /// What it needs as a slow liar.
+    liar: Liar,
 }
 
 impl Insider {
     pub fn new(node: NodeId) -> Self {
         let newest = PacketNumber::new(ChannelId::GROUP, 0);
-        Self { node, session: None, device: None, run: 0, joined: None, newest, said: 0 }
+        Self { node, session: None, device: None, run: 0, joined: None, newest, liar: Liar::default() }
     }
 
     /// Handles a datagram to it or to the group.
-    pub fn hear(&mut self, means: &mut Means, bytes: &[u8]) {
+    pub fn hear(&mut self, means: &mut Means, now: Time, bytes: &[u8]) {
         let Ok(head) = wire::head(bytes) else { return };
         let (session, number) = (head.header.session, head.header.packet_number);
         if head.kind == MessageKind::Announce && self.session.as_ref().is_none_or(|(id, _)| *id != session) {
@@ -57,6 +63,9 @@ impl Insider {
         if number.channel() == ChannelId::GROUP && number > self.newest {
             self.newest = number;
         }
+        if means.attack.lie().is_some() {
+            self.liar.arrived(number, now);
+        }
         if head.kind == MessageKind::Symbol {
             return;
         }
@@ -67,6 +76,7 @@ impl Insider {
             {
                 self.send(means)
             }
+            Some(MessageKind::Poll) => self.answer_slowly(means, number.channel()),
             _ => {}
         }
     }
@@ -88,6 +98,7 @@ impl Insider {
             Attack::Crowd => DeviceId([(self.run % CROWD) as u8 + 1; 16]),
             Attack::Sybil if means.rng.bool() => device_id(self.run % 8),
             Attack::Sybil => DeviceId([means.rng.u8(..); 16]),
+            Attack::SlowLiar(lie) => lie.identifier(self.node, self.run),
             _ => DeviceId([0xee - self.node as u8; 16]),
         };
         let label = match means.attack {
@@ -137,6 +148,7 @@ impl Insider {
         }
         match means.attack {
             Attack::Silent => {}
+            Attack::SlowLiar(lie) => self.act_slowly(means, lie, now),
             Attack::Reruns => {
                 self.begin(means);
                 self.join(means);
@@ -150,12 +162,15 @@ impl Insider {
     }
 
     fn send(&mut self, means: &mut Means) {
-        let Some(mut device) = self.device.take() else { return };
-        self.said += 1;
-        let message = self.lie(means, &device);
-        let bytes = device.seal_message(&message, |_| ());
+        let Some(device) = &self.device else { return };
+        let message = self.lie(means, device);
+        self.say(means, &message);
+    }
+
+    fn say(&mut self, means: &mut Means, message: &Message<'_>) {
+        let Some(device) = &mut self.device else { return };
+        let bytes = device.seal_message(message, |_| ());
         means.send(None, address(0), bytes);
-        self.device = Some(device);
     }
 
     fn lie(&self, means: &mut Means, device: &FakeDevice) -> Message<'static> {

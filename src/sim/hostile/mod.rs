@@ -2,29 +2,32 @@
 //! devices that lie.
 //!
 //! ```text
-//!   a seed -> plans (here)          outsider  junk, replays, forgeries, floods of joins
+//!   a seed -> plans (draw)          outsider  junk, replays, forgeries
 //!      |                           /
-//!   actor  when, how much, to whom
+//!   actor  when, how much, to whom --- flood  joins: made up, recorded, or of invented devices
 //!      |                           \
 //!     air  overheard datagrams      insider   lying NAKs and reports, duplicate identifiers, runs without end
+//!                                      |
+//!                                    liar     keeps the sender busy for as long as it can
 //! ```
 //!
 //! They stay within the documented limits of the defence: they do not flood links, and do not forge
 //! symbols or challenges by the hundred.
 
 mod actors;
+mod draw;
+mod flood;
 mod insider;
 mod outsider;
 
 pub use actors::Hostile;
+pub use flood::Joins;
+pub use insider::Lie;
 
-use super::disk_faults::DiskFaults;
 use super::faults::Faults;
 use super::network::{Attachment, NodeId};
-use super::scenario::{Draw, Scenario};
 use crate::crypto::derive::Secret;
 use crate::layout::Layout;
-use crate::protocol::sender::SlowPolicy;
 use crate::time::Time;
 use crate::units::{ChannelId, Digest, SessionId};
 use crate::wire::{self, MessageKind};
@@ -62,8 +65,8 @@ pub enum Attack {
     Regroup,
     /// Symbols of the session with other bytes: from outside, or with a group key from inside.
     Symbols,
-    /// Joins with fresh keys from addresses without a node.
-    FreshJoins,
+    /// Hundreds or thousands of joins a second.
+    JoinFlood(Joins),
     /// A device that reports existing and impossible blocks as missing.
     Needs,
     /// A device whose reports are inconsistent.
@@ -84,10 +87,12 @@ pub enum Attack {
     Silent,
     /// A device that leaves again and again, with long reasons.
     Leaver,
+    /// A device that keeps the sender busy for as long as it can.
+    SlowLiar(Lie),
 }
 
 impl Attack {
-    const OUTSIDERS: [Self; 13] = [
+    const OUTSIDERS: [Self; 14] = [
         Self::Junk,
         Self::Headed,
         Self::Replay,
@@ -100,9 +105,10 @@ impl Attack {
         Self::Downgrade,
         Self::Regroup,
         Self::Symbols,
-        Self::FreshJoins,
+        Self::JoinFlood(Joins::MadeUp),
+        Self::JoinFlood(Joins::Recorded),
     ];
-    const INSIDERS: [Self; 9] = [
+    const INSIDERS: [Self; 13] = [
         Self::Needs,
         Self::Reports,
         Self::WrongReceipt,
@@ -112,6 +118,11 @@ impl Attack {
         Self::DuplicateId(0),
         Self::Silent,
         Self::Leaver,
+        // They tell many lies.
+        Self::SlowLiar(Lie::Greedy),
+        Self::SlowLiar(Lie::Greedy),
+        Self::SlowLiar(Lie::Greedy),
+        Self::JoinFlood(Joins::Invented),
     ];
 
     /// The class that counts its datagrams.
@@ -129,7 +140,7 @@ impl Attack {
             Self::Downgrade => "outsider: announce of other abilities",
             Self::Regroup => "member: announce moved to another group",
             Self::Symbols => "forged symbol",
-            Self::FreshJoins => "outsider: join with a fresh key, from nowhere",
+            Self::JoinFlood(joins) => joins.class(),
             Self::Needs => "hostile device: false needs",
             Self::Reports => "hostile device: false report",
             Self::WrongReceipt => "hostile device: receipt of another file",
@@ -140,6 +151,7 @@ impl Attack {
             Self::DuplicateId(_) => "hostile device: duplicate identifier",
             Self::Silent => "hostile device: silence",
             Self::Leaver => "hostile device: leaves again",
+            Self::SlowLiar(lie) => lie.class(),
         }
     }
     /// Whether it has to be admitted.
@@ -157,7 +169,25 @@ impl Attack {
                 | Self::DuplicateId(_)
                 | Self::Silent
                 | Self::Leaver
+                | Self::SlowLiar(_)
+                | Self::JoinFlood(Joins::Invented)
         )
+    }
+    /// The lie of a slow liar.
+    #[must_use]
+    pub const fn lie(self) -> Option<Lie> {
+        match self {
+            Self::SlowLiar(lie) => Some(lie),
+            _ => None,
+        }
+    }
+    /// Most datagrams that an actor sends in a run.
+    const fn most(self) -> u32 {
+        match self {
+            Self::JoinFlood(_) => 12_000,
+            Self::SlowLiar(_) => 60_000,
+            _ => 4_000,
+        }
     }
 }
 
@@ -199,88 +229,6 @@ fn nobody(number: u16) -> SocketAddr {
 #[must_use]
 pub fn is_nobody(at: SocketAddr) -> bool {
     matches!(at.ip(), IpAddr::V4(ip) if ip.octets()[..2] == [10, 255])
-}
-
-impl Draw {
-    /// Adds hostile actors to some of the runs, and gives some of the runs a group key.
-    pub(in crate::sim) fn hostility(mut self, mut scenario: Scenario) -> Scenario {
-        scenario.group_key = self.chance(30);
-        if !self.chance(45) {
-            return scenario;
-        }
-        for _ in 0..self.rng.usize(1..=3) {
-            let plan = self.hostile(&mut scenario);
-            scenario.hostile.push(plan);
-        }
-        if scenario.hostile.iter().any(|plan| plan.attack.is_insider()) {
-            // They count as expected, so the sender starts without waiting for the last of the others.
-            scenario.linger = scenario.linger + scenario.wait + Duration::from_secs(15);
-            // With `keep` every device may slow the group down, liars too.
-            scenario.slow = SlowPolicy::Defer;
-        }
-        if scenario.hostile.iter().any(|plan| plan.attack == Attack::Past) {
-            // A device tries one session after the other, and may come to the true one when that has begun.
-            scenario.linger = scenario.linger + scenario.wait + Duration::from_secs(30);
-        }
-        scenario
-    }
-
-    /// Gives some of the senders a list of their devices, and invents devices in some of these runs.
-    pub(in crate::sim) fn listing(mut self, mut scenario: Scenario) -> Scenario {
-        scenario.listed = self.chance(20);
-        if scenario.listed {
-            scenario.expected = Some(scenario.devices.len() as u32);
-            if self.chance(60) {
-                let start = Time::ZERO + self.between(0, 500);
-                let end = start + self.between(2_000, 20_000);
-                let mut attachment = Attachment::default();
-                attachment.up.delay = Duration::from_micros(20);
-                attachment.down.delay = Duration::from_micros(100);
-                let every = self.between(10, 200);
-                let sybil = HostilePlan { attack: Attack::Sybil, start, end, every, burst: 1, attachment };
-                scenario.hostile.push(sybil);
-            }
-        }
-        scenario
-    }
-
-    fn hostile(&mut self, scenario: &mut Scenario) -> HostilePlan {
-        let attacks: &[Attack] = if self.chance(60) { &Attack::OUTSIDERS } else { &Attack::INSIDERS };
-        let mut attack = attacks[self.rng.usize(..attacks.len())];
-        if let Attack::DuplicateId(victim) = &mut attack {
-            *victim = self.rng.u32(..scenario.devices.len() as u32);
-            let plan = &mut scenario.devices[*victim as usize];
-            // A device that is absent for a while may lose its place to its duplicate.
-            let away = plan.crash.is_some()
-                || plan.faults != DiskFaults::default()
-                || !plan.attachment.down.partitions.is_empty();
-            if away {
-                plan.hope();
-            }
-        }
-        let start = Time::ZERO + self.between(0, 2_000);
-        let end = start + self.between(500, 12_000);
-        let (every, burst) = match attack {
-            // As fast as it can, if only the sender gets the datagrams.
-            Attack::Headed | Attack::Mimic | Attack::FreshJoins if self.chance(30) => {
-                (self.between(5, 20), 10)
-            }
-            Attack::Needs | Attack::Reports if self.chance(30) => (self.between(5, 20), 10),
-            Attack::Relay => (self.between(1, 4), 1),
-            Attack::Announces | Attack::Downgrade | Attack::Regroup | Attack::Impostor | Attack::Crowd => {
-                (self.between(40, 400), 1)
-            }
-            _ => (self.between(20, 300), self.rng.u32(1..=4)),
-        };
-        let mut attachment = Attachment::default();
-        attachment.up.delay = if attack == Attack::Relay || self.chance(50) {
-            Duration::from_micros(20)
-        } else {
-            self.between(0, 40)
-        };
-        attachment.down.delay = Duration::from_micros(100);
-        HostilePlan { attack, start, end, every, burst, attachment }
-    }
 }
 
 /// An overheard datagram.

@@ -5,14 +5,14 @@ use super::{Attack, Heard, group_key, nobody, other_key};
 use crate::crypto::derive::Secret;
 use crate::limits::{HEADER_LEN, MAX_DATAGRAM, SIGNATURE_RESERVE, TAG_RESERVE};
 use crate::sim::actors::{DATA, NAME, RENDEZVOUS, random_bytes};
-use crate::sim::fakes::{FakeDevice, FakeSender, any_admit, any_join, any_report, moved_to_group};
+use crate::sim::fakes::{FakeDevice, FakeSender, any_admit, any_report, moved_to_group};
 use crate::sim::network::address;
 use crate::sim::sham;
-use crate::units::{AgreementKey, BlockIndex, ChannelId, Cookie, DeviceId, Digest, Esi, SessionId};
+use crate::units::{AgreementKey, BlockIndex, ChannelId, Cookie, Digest, Esi, SessionId};
 use crate::wire::{
-    Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, Complete, HashPage, Header, Holdings,
-    Invitation, Join, Message, MessageKind, Nak, Object, PacketNumber, Poll, Progress, Protection, Retry,
-    Symbol, encode_plain, peek,
+    Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, Complete, HashPage, Header, Invitation,
+    Message, MessageKind, Nak, Object, PacketNumber, Poll, Progress, Protection, Retry, Symbol, encode_plain,
+    peek,
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -67,7 +67,6 @@ impl Outsider {
             Attack::Downgrade => downgrade(means),
             Attack::Regroup => self.regroup(means),
             Attack::Symbols => self.symbol(means, session),
-            Attack::FreshJoins => self.fresh_join(means, session),
             _ => {}
         }
     }
@@ -311,16 +310,6 @@ impl Outsider {
         };
         let bytes = device.seal_message(&message, |_| ());
         let from = means.any_device();
-        means.send(Some(from), address(SENDER), bytes);
-    }
-
-    fn fresh_join(&mut self, means: &mut Means, session: SessionId) {
-        let Some(mut device) = self.device(means, session) else { return };
-        device.cookie = Cookie([means.rng.u8(..); 16]);
-        let device_id = DeviceId([means.rng.u8(..); 16]);
-        let join = Join { label: String::new(), ..any_join(device_id, Holdings::Some) };
-        let bytes = device.join(join);
-        let from = nobody(means.rng.u16(..));
         means.send(Some(from), address(SENDER), bytes);
     }
 }

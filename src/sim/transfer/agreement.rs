@@ -1,20 +1,47 @@
-//! The result of a sender's run is reported in five ways: the outcome, the exit code, the last error, the table and
-//! the report. Checks that they agree, whatever has happened.
+//! The result of a sender's run is reported in six ways: the outcome, the exit code, the last error, the table, the
+//! report and the events of `--json`; that of a device's run in four. Checks that they agree, whatever has happened.
 
-use super::super::actors::{SimActor, TASK, device_id};
+use super::super::actors::{SimActor, TASK, device_id, device_label};
 use super::super::network::address;
 use super::super::world::World;
 use super::{Device, SENDER, Transfer};
 use crate::cli::report;
 use crate::engine::jobs::final_snapshot;
-use crate::protocol::event::{SenderOutcome, SenderSnapshot};
+use crate::protocol::event::{ReceiverOutcome, SenderOutcome, SenderSnapshot};
 use crate::protocol::statistics::DeviceRow;
 use crate::task::State;
 use crate::ui::report_file::Report;
-use crate::ui::{Exit, SenderIntro, final_table};
+use crate::ui::{
+    Exit, ReceiverIntro, ReceiverView, SenderIntro, SenderView, final_table, json_receiver_view,
+    json_sender_view,
+};
 use crate::units::{SenderKey, SessionId};
 use serde_json::Value;
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
+
+/// What a view has printed.
+#[derive(Clone, Default)]
+struct Printed(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Printed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Printed {
+    fn events(&self) -> Vec<Value> {
+        let bytes = self.0.borrow();
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).expect("an event is JSON")).collect()
+    }
+}
 
 impl Transfer<'_, '_> {
     /// The sender's last word, if it has come to its end.
@@ -90,6 +117,7 @@ impl Transfer<'_, '_> {
             SenderOutcome::SourceFailed(_) | SenderOutcome::StoreFailed(_) | SenderOutcome::Internal(_) => 1,
         };
         assert_eq!(exit.code(), code, "{about}");
+        self.check_events(world, &word, exit, &report);
         if self.scenario.listed {
             // Nobody can be added to the list, and nobody on it be spoken for.
             assert!(rows.len() <= self.devices.len(), "{about}");
@@ -109,8 +137,61 @@ impl Transfer<'_, '_> {
         }
     }
 
-    fn report(&self, snapshot: &SenderSnapshot, exit: Exit) -> Value {
-        let intro = SenderIntro {
+    /// Whether the sender's last events for `--json` say what the report says.
+    fn check_events(&self, world: &World<SimActor>, word: &SenderSnapshot, exit: Exit, report: &Value) {
+        let Some(SimActor::Sender(node)) = world.actor(SENDER) else { return };
+        let printed = Printed::default();
+        let mut view = json_sender_view(printed.clone(), false, self.intro());
+        node.log.iter().for_each(|(at, event)| view.event(*at, event, &word.overview));
+        view.finish(world.now(), word, exit);
+        let events = printed.events();
+        let last = events.last().expect("a last event");
+        assert_eq!((&last["event"], &last["exit"]), (&Value::from("finished"), &report["exit"]), "{last}");
+        assert_eq!(last["exit_code"], report["exit_code"], "{last}");
+        for (name, value) in report["counters"].as_object().expect("counters") {
+            assert_eq!(last[name], *value, "{name}: {last}");
+        }
+        let rows: Vec<&Value> = events.iter().filter(|event| event["event"] == "device").collect();
+        let reported = report["devices"].as_array().expect("rows");
+        assert_eq!(rows.len(), reported.len(), "{report:#}");
+        for (row, reported) in rows.iter().zip(reported) {
+            for name in ["device", "status", "reason"] {
+                assert_eq!(row[name], reported[name], "{row}");
+            }
+        }
+    }
+
+    /// Whether everything says the same of a device's last run.
+    pub(super) fn check_device_agreement(&self, world: &World<SimActor>, index: u32) {
+        let Some(SimActor::Receiver(node)) = world.actor(index + 1) else { return };
+        let Some(outcome) = &self.devices[index as usize].outcome else { return };
+        let (exit, snapshot) = (Exit::of_receiver(outcome), node.engine.machine().snapshot());
+        let printed = Printed::default();
+        let intro = ReceiverIntro {
+            device: device_id(index),
+            label: device_label(index),
+            group: String::new(),
+            sealed_with: None,
+        };
+        let mut view = json_receiver_view(printed.clone(), false, intro);
+        node.log.iter().for_each(|(at, event)| view.event(*at, event, &snapshot));
+        view.finish(world.now(), &snapshot, exit);
+        let events = printed.events();
+        let last = events.last().expect("a last event");
+        assert_eq!((last["event"].as_str(), last["exit"].as_str()), (Some("finished"), Some(exit.word())));
+        assert_eq!(last["exit_code"], exit.code(), "{outcome:?}: {last}");
+        let word = match outcome {
+            ReceiverOutcome::Complete { .. } => "complete",
+            ReceiverOutcome::AlreadyComplete => "already_complete",
+            _ => "",
+        };
+        let complete = [last["outcome"].as_str() == Some(word), exit.code() == 0];
+        assert_eq!(complete, [!word.is_empty(); 2], "{outcome:?}: {last}");
+        assert_eq!(report::of_receiver(outcome, 0).is_none(), exit.code() == 0, "{outcome:?}");
+    }
+
+    fn intro(&self) -> SenderIntro {
+        SenderIntro {
             task: TASK,
             session: SessionId(1),
             name: super::NAME.to_owned(),
@@ -119,7 +200,11 @@ impl Transfer<'_, '_> {
             enter_starts: false,
             sender: SenderKey([0; 32]),
             sealed_with: None,
-        };
+        }
+    }
+
+    fn report(&self, snapshot: &SenderSnapshot, exit: Exit) -> Value {
+        let intro = self.intro();
         let elapsed = Duration::from_secs(1);
         let started = SystemTime::UNIX_EPOCH;
         let report = Report { intro: &intro, snapshot, root: None, started, elapsed, exit };

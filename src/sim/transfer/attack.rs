@@ -2,11 +2,11 @@
 
 use super::super::actors::{SimActor, device_key, index_of};
 use super::super::checks::Ledger;
-use super::super::hostile::{Air, Attack, Hostile};
+use super::super::hostile::{Air, Attack, Hostile, HostilePlan, Joins, Lie};
 use super::super::network::{NodeId, address};
 use super::super::scenario::Scenario;
 use super::Transfer;
-use crate::limits::MAX_PENDING_JOINS;
+use crate::limits::{AGREEMENTS_PER_SECOND, MAX_PENDING_JOINS, MAX_QUEUED_OUTPUTS};
 use crate::protocol::event::SenderEvent;
 use crate::protocol::packet_protection::SenderSide;
 use crate::protocol::sender::Sender;
@@ -31,6 +31,20 @@ pub(super) fn air(scenario: &Scenario, object: &[u8]) -> Rc<RefCell<Air>> {
     Rc::new(RefCell::new(air))
 }
 
+/// Most rows that an insider may have.
+fn most_rows(plan: &HostilePlan) -> usize {
+    match plan.attack {
+        // A quarter of the agreements, and what a burst adds.
+        Attack::JoinFlood(Joins::Invented) => {
+            let seconds = plan.end.since(plan.start).as_secs_f64() + 1.0;
+            (f64::from(AGREEMENTS_PER_SECOND / 4) * seconds) as usize
+        }
+        // As many as come before `--max-time`, or while the sender lingers.
+        Attack::SlowLiar(Lie::Successors | Lie::Guests) => 1_000,
+        _ => 64,
+    }
+}
+
 impl Transfer<'_, '_> {
     pub(super) fn is_hostile(&self, node: NodeId) -> bool {
         node as usize > self.devices.len()
@@ -53,21 +67,22 @@ impl Transfer<'_, '_> {
     }
 
     /// I6: actors without keys take no row at the sender, and actors with keys take no more than a
-    /// device.
-    pub(super) fn check_table_sizes(&self, (devices, joins): (usize, usize)) {
-        let insiders = self.scenario.hostile.iter().filter(|plan| plan.attack.is_insider()).count();
+    /// device, or as many as one address may agree on.
+    pub(super) fn check_table_sizes(&self, [devices, joins, outputs]: [usize; 3]) {
+        let plans = || self.scenario.hostile.iter().filter(|plan| plan.attack.is_insider());
         // Duplicates of restarted devices have rows of their own.
         let restarted = (0..self.devices.len() as u32).filter(|&index| self.may_look_like_two(index)).count();
         let most = if self.scenario.listed {
             self.devices.len()
-        } else if insiders == 0 {
+        } else if plans().count() == 0 {
             self.devices.len() + restarted
         } else {
             // A run with another device's identifier gets a row of its own, and such a host starts anew all the time.
-            self.devices.len() * 4 + insiders * 64
+            self.devices.len() * 4 + plans().map(most_rows).sum::<usize>()
         };
         assert!(devices <= most, "I6: {devices} devices, and {} are there", self.devices.len());
         assert!(joins <= MAX_PENDING_JOINS, "I6: {joins} joins wait");
+        assert!(outputs <= MAX_QUEUED_OUTPUTS * 2, "I6: {outputs} outputs wait");
     }
 
     /// With a list, nobody else has a row, and the stream starts with all of them, or when the time to wait is over.

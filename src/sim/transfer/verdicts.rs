@@ -39,6 +39,7 @@ impl Transfer<'_, '_> {
             }
         }
         self.check_agreement(world);
+        self.check_time();
         let rows = self.last_rows(world);
         for (index, plan) in (0..).zip(&scenario.devices) {
             let device = &self.devices[index as usize];
@@ -52,6 +53,7 @@ impl Transfer<'_, '_> {
             let alive = world.actor(index + 1).is_some();
             if alive {
                 assert!(device.outcome.is_some(), "I5: no outcome: {}", about());
+                self.check_device_agreement(world, index);
             }
             if state == Some(State::Complete) {
                 assert!(has, "I2: {}", about());

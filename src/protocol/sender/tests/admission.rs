@@ -50,6 +50,33 @@ fn the_cookie_of_one_address_is_worth_nothing_at_another() {
 }
 
 #[test]
+fn a_device_that_has_moved_gets_no_more_bytes_than_came_from_there() {
+    let mut bench = Bench::new(4, |config| config.wait = Duration::from_secs(100));
+    bench.join(1, 1);
+    let mut came = [0; 2];
+    for n in 0..40 {
+        // From a second address, and now and then from a third.
+        let which = usize::from(n % 4 == 3);
+        let at = address(98 + which as u8);
+        let nothing = Nak {
+            round: 0,
+            largest_received: PacketNumber::new(ChannelId::GROUP, 0),
+            ack_delay_us: 0,
+            incomplete: 0,
+            pages: vec![],
+            deficits: vec![],
+        };
+        let bytes = bench.run(1).seal_message(&Message::Nak(nothing), |_| ());
+        came[which] += bytes.len();
+        bench.take(at, bytes);
+        bench.pass(Duration::from_millis(100));
+        let went = sent_to(&bench, at, 0);
+        assert!(went <= came[which], "{went} bytes for {}", came[which]);
+    }
+    assert!(sent_to(&bench, address(98), 0) > 0);
+}
+
+#[test]
 fn agreements_are_made_so_often_a_second_and_no_more() {
     let mut bench = Bench::new(4, |config| config.wait = Duration::from_secs(100));
     let mut tries = 0;
