@@ -8,7 +8,8 @@ use crate::time::Time;
 use std::time::Duration;
 
 /// Streaming takes 40 s, several times as long as a path's best rate is remembered.
-const PLAIN: Plain = Plain { devices: 3, loss: 0.0, size: 38 << 20, symbol_size: 1408, rate: 8_000_000, disk: None };
+const PLAIN: Plain =
+    Plain { devices: 3, loss: 0.0, size: 38 << 20, symbol_size: 1408, rate: 8_000_000, disk: None };
 
 /// The time that three honest devices take beside a device with this lie.
 fn time_beside(lie: Option<Lie>) -> Duration {

@@ -63,10 +63,12 @@ fn transcript(announce: &Announce) -> Transcript {
     bind(context::TRANSCRIPT, &[&announce.constants()])
 }
 
-/// Encodes a message without its protection, sometimes with a grease extension.
+/// Encodes a message without its protection, sometimes with a grease extension. A RETRY has none: it may not be longer
+/// than what it answers.
 fn encode(header: Header, message: &Message<'_>) -> Vec<u8> {
     let mut datagram = encode_plain(header, message);
-    if let Some(choice) = grease_choice(header).filter(|_| message.kind() != MessageKind::Symbol) {
+    let bare = matches!(message.kind(), MessageKind::Symbol | MessageKind::Retry);
+    if let Some(choice) = grease_choice(header).filter(|_| !bare) {
         add_grease(&mut datagram, choice);
     }
     datagram

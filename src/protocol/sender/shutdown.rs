@@ -12,10 +12,14 @@ use std::time::Duration;
 /// Number of ABORTs at the end, and their interval.
 const GOODBYES: u32 = 4;
 const GOODBYE_EVERY: Duration = Duration::from_millis(25);
-/// Time that the store gets for the last records.
-const LAST_RECORDS: Duration = Duration::from_secs(2);
+/// Time that the store gets for the last records, and if a user waits for the end.
+const LAST_RECORDS: Duration = Duration::from_secs(10);
+const LAST_RECORDS_INTERRUPTED: Duration = Duration::from_secs(2);
 /// Most devices that also get the ABORT by unicast.
 const GOODBYES_BY_UNICAST: usize = 64;
+
+/// The error of a store that does not record the end of the session in time.
+const NOT_IN_TIME: &str = "it did not record the last states in time";
 
 /// The reason for which devices fail when `--max-time` is over.
 const TIME_IS_UP: &str = "the transfer's time was up";
@@ -73,9 +77,10 @@ impl Shutdown {
         if self.is_closing() {
             return;
         }
-        let reason = reason.to_owned();
-        self.closing =
-            Some(Closing { outcome, code, reason, left: GOODBYES, next: now, until: now + LAST_RECORDS });
+        let patience =
+            if outcome == SenderOutcome::Interrupted { LAST_RECORDS_INTERRUPTED } else { LAST_RECORDS };
+        let (reason, until) = (reason.to_owned(), now + patience);
+        self.closing = Some(Closing { outcome, code, reason, left: GOODBYES, next: now, until });
     }
     /// When the next ABORT is due; [`Time::NEVER`] if all are sent. `None` while the session continues.
     pub fn next_timeout(&self) -> Option<Time> {
@@ -155,13 +160,18 @@ impl Sender {
         self.finish_closing(now);
     }
 
-    /// Finishes once all ABORTs are sent and the store has every record or has run out of time.
+    /// Finishes once all ABORTs are sent and the store has every record or has run out of time. An end as planned whose
+    /// last records are not in the store is none.
     pub(super) fn finish_closing(&mut self, now: Time) {
         let store = self.records.is_idle() || self.records.given_up().is_some();
         let over = |closing: &mut Closing| closing.left == 0 && (store || now >= closing.until);
         if let Some(closing) = self.shutdown.closing.take_if(over) {
             self.shutdown.finished = true;
-            self.event(SenderEvent::Finished(closing.outcome));
+            let outcome = match closing.outcome {
+                SenderOutcome::Ended if !store => SenderOutcome::StoreFailed(NOT_IN_TIME.to_owned()),
+                outcome => outcome,
+            };
+            self.event(SenderEvent::Finished(outcome));
         }
     }
 }

@@ -6,7 +6,7 @@ use super::super::hostile::{Air, Attack, Hostile, HostilePlan, Joins, Lie};
 use super::super::network::{NodeId, address};
 use super::super::scenario::Scenario;
 use super::Transfer;
-use crate::limits::{AGREEMENTS_PER_SECOND, MAX_PENDING_JOINS, MAX_QUEUED_OUTPUTS};
+use crate::limits::{AGREEMENTS_PER_SECOND, MAX_DEVICES, MAX_PENDING_JOINS, MAX_QUEUED_OUTPUTS};
 use crate::protocol::event::SenderEvent;
 use crate::protocol::packet_protection::SenderSide;
 use crate::protocol::sender::Sender;
@@ -39,8 +39,8 @@ fn most_rows(plan: &HostilePlan) -> usize {
             let seconds = plan.end.since(plan.start).as_secs_f64() + 1.0;
             (f64::from(AGREEMENTS_PER_SECOND / 4) * seconds) as usize
         }
-        // As many as come before `--max-time`, or while the sender lingers.
-        Attack::SlowLiar(Lie::Successors | Lie::Guests) => 1_000,
+        // One after the other, for as long as the sender is there, until the address has as many as are free.
+        Attack::SlowLiar(Lie::Successors | Lie::Guests) => MAX_DEVICES / 2,
         _ => 64,
     }
 }

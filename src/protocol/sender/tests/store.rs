@@ -259,3 +259,25 @@ fn a_device_that_was_given_up_and_comes_through_all_the_same_is_complete() {
         bench.store.assignments(TASK).unwrap().iter().map(|kept| kept.attempts).collect();
     assert_eq!(attempts, [2, 1]);
 }
+
+#[test]
+fn an_end_that_the_store_does_not_record_in_time_is_no_success() {
+    for (waits, outcome) in [(false, SenderOutcome::Ended), (true, SenderOutcome::StoreFailed(String::new()))]
+    {
+        let mut bench = Bench::new(4, |config| {
+            config.task.options.expected = Some(1);
+            config.max_time = Some(seconds(30));
+        });
+        bench.join(1, 1);
+        for second in 1..60 {
+            bench.report(1, second);
+            bench.pass(seconds(1));
+            // It fails just before the time is up, for longer than the end takes, or for a little.
+            let back = if waits { 50 } else { 33 };
+            bench.store_is = if (29..back).contains(&second) { StoreIs::Failing } else { StoreIs::Sound };
+        }
+        let ended = bench.outcome.clone().expect("an end");
+        assert_eq!(std::mem::discriminant(&ended), std::mem::discriminant(&outcome), "{ended:?}");
+        assert_eq!(bench.sender.is_recorded(), !waits);
+    }
+}
