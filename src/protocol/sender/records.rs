@@ -395,13 +395,15 @@ impl Sender {
 
     /// Ends the session if the store was given up and no device is being served. True if it ends.
     pub(super) fn end_without_store(&mut self, now: Time) -> bool {
-        let Some(why) = self.records.given_up().filter(|_| self.devices.open() == 0) else { return false };
-        let outcome = SenderOutcome::StoreFailed(why.to_owned());
+        if self.records.given_up().is_none() || self.devices.open() > 0 {
+            return false;
+        }
         let reason = match self.phase {
             Phase::Gathering => "the sender cannot look devices up",
             _ => "the sender is done",
         };
-        self.finish(outcome, AbortCode::Finished, reason, now);
+        // That the store has failed makes another outcome of it.
+        self.finish(SenderOutcome::Ended, AbortCode::Finished, reason, now);
         true
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Number of ABORTs at the end, and their interval.
 const GOODBYES: u32 = 4;
 const GOODBYE_EVERY: Duration = Duration::from_millis(25);
-/// Time that the store gets for the last records, and if a user waits for the end.
+/// Time that the store gets for the last records; below, after an interrupt, because the user waits.
 const LAST_RECORDS: Duration = Duration::from_secs(10);
 const LAST_RECORDS_INTERRUPTED: Duration = Duration::from_secs(2);
 /// Most devices that also get the ABORT by unicast.
@@ -160,16 +160,18 @@ impl Sender {
         self.finish_closing(now);
     }
 
-    /// Finishes once all ABORTs are sent and the store has every record or has run out of time. An end as planned whose
-    /// last records are not in the store is none.
+    /// Finishes once all ABORTs are sent and the store has every record, is given up or has run out of time. If the store
+    /// lacks records then, the session has not ended as planned.
     pub(super) fn finish_closing(&mut self, now: Time) {
-        let store = self.records.is_idle() || self.records.given_up().is_some();
-        let over = |closing: &mut Closing| closing.left == 0 && (store || now >= closing.until);
+        let given_up = self.records.given_up();
+        let store_is_done = self.records.is_idle() || given_up.is_some();
+        let failure = given_up.or((!store_is_done).then_some(NOT_IN_TIME)).map(str::to_owned);
+        let over = |closing: &mut Closing| closing.left == 0 && (store_is_done || now >= closing.until);
         if let Some(closing) = self.shutdown.closing.take_if(over) {
             self.shutdown.finished = true;
-            let outcome = match closing.outcome {
-                SenderOutcome::Ended if !store => SenderOutcome::StoreFailed(NOT_IN_TIME.to_owned()),
-                outcome => outcome,
+            let outcome = match (closing.outcome, failure) {
+                (SenderOutcome::Ended, Some(why)) => SenderOutcome::StoreFailed(why),
+                (outcome, _) => outcome,
             };
             self.event(SenderEvent::Finished(outcome));
         }

@@ -281,3 +281,20 @@ fn an_end_that_the_store_does_not_record_in_time_is_no_success() {
         assert_eq!(bench.sender.is_recorded(), !waits);
     }
 }
+
+#[test]
+fn when_the_time_is_up_a_store_that_was_given_up_is_no_success_either() {
+    let mut bench = Bench::new(4, |config| {
+        config.task.options.expected = Some(1);
+        config.max_time = Some(STORE_PATIENCE * 2);
+    });
+    bench.join(1, 1);
+    bench.pass(seconds(1));
+    bench.store_is = StoreIs::Failing;
+    bench.join(2, 1);
+    for second in 1..STORE_PATIENCE.as_secs() * 3 {
+        bench.report(1, second as u32);
+        bench.pass(seconds(1));
+    }
+    assert_eq!(bench.outcome, Some(SenderOutcome::StoreFailed("disk full".into())));
+}
