@@ -37,9 +37,10 @@ struct Row {
 #[must_use]
 pub fn repair(block: &[u8], symbol_size: u16, first: u32, count: u32, plans: &PlanCache) -> Vec<u8> {
     let size = usize::from(symbol_size);
-    let rows = |count| plans.rows(block.len().div_ceil(size), first..first.saturating_add(count));
-    let kernel = octets::kernel().filter(|_| (1..=MAX_REPAIR).contains(&count));
-    if let Some((kernel, rows)) = kernel.and_then(|kernel| Some((kernel, rows(count)?))) {
+    if let Some(kernel) = octets::kernel()
+        && (1..=MAX_REPAIR).contains(&count)
+        && let Some(rows) = plans.rows(block.len().div_ceil(size), first..first.saturating_add(count))
+    {
         let mut symbols: Vec<&[u8]> = block.chunks(size).collect();
         let mut last = symbols.pop().unwrap_or_default().to_vec();
         last.resize(size, 0);
@@ -96,15 +97,15 @@ impl Holes<'_> {
 
     /// Sums the received symbols. `rows` has the factors of the source symbols in each repair symbol.
     fn directly(&self, kernel: Kernel, rows: &[Vec<u8>], solution: &[Vec<u8>]) -> Vec<u8> {
-        let width = rows.first().map_or(0, Vec::len);
-        // The factors of the source symbols in each missing symbol.
-        let factors = octets::sums(kernel, &slices(rows), width, &slices(solution));
         let symbols: Vec<&[u8]> = self.block.chunks_exact(self.size()).collect();
+        let k = symbols.len();
+        // The factors of the source symbols in each missing symbol.
+        let factors = octets::sums(kernel, &slices(rows), k, &slices(solution));
         let is_received = |id: &usize| self.missing.binary_search(&(*id as u32)).is_err();
-        let received: Vec<usize> = (0..symbols.len()).filter(is_received).collect();
+        let received: Vec<usize> = (0..k).filter(is_received).collect();
         let repair = self.repair.iter().map(|(_, symbol)| *symbol);
         let symbols: Vec<&[u8]> = received.iter().map(|id| symbols[*id]).chain(repair).collect();
-        let rows = factors.chunks(width.max(1)).zip(solution);
+        let rows = factors.chunks(k).zip(solution);
         let rows =
             rows.map(|(row, sums)| received.iter().map(|id| row[*id]).chain(sums.iter().copied()).collect());
         octets::sums(kernel, &symbols, self.size(), &slices(&rows.collect::<Vec<Vec<u8>>>()))

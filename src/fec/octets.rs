@@ -34,8 +34,8 @@ pub(super) const fn products(factor: u8) -> &'static [u8; 256] {
     &PRODUCTS[factor as usize]
 }
 
-/// Built by doubling: the product of a sum is the sum of the products.
-pub(super) const fn products_with(factor: u8) -> [u8; 256] {
+/// The table for one factor, built by doubling: the product of a sum is the sum of the products.
+const fn products_with(factor: u8) -> [u8; 256] {
     let mut products = [0; 256];
     let mut of_power = factor;
     let mut size = 1;
@@ -70,8 +70,8 @@ pub(super) fn kernel() -> Option<Kernel> {
     *KERNEL
 }
 
-/// For each row of factors, the sum of the symbols times their factors, concatenated. All symbols have `size` bytes. A
-/// row has a factor for each symbol; further ones are ignored.
+/// For each row of factors, the sum of the symbols times their factors, concatenated. Symbols have `size` bytes. A
+/// row has a factor for each symbol; further ones are ignored. So are bytes of a symbol beyond `size`, which is at least 1.
 pub(super) fn sums(kernel: Kernel, symbols: &[&[u8]], size: usize, rows: &[&[u8]]) -> Vec<u8> {
     let mut sums = vec![0; rows.len() * size];
     let whole = size - size % STRIP;

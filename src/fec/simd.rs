@@ -25,7 +25,7 @@ pub(super) fn kernels() -> Vec<Kernel> {
 #[cfg(target_arch = "x86_64")]
 mod x86_64 {
     use super::{Kernel, ROWS, STRIP, Sums};
-    use crate::fec::octets::products_with;
+    use crate::fec::octets::products;
     use std::arch::x86_64::{
         __m256i, _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256,
         _mm256_gf2p8affine_epi64_epi8, _mm256_loadu_si256, _mm256_set1_epi8, _mm256_set1_epi64x,
@@ -50,7 +50,7 @@ mod x86_64 {
         let mut halves = [[[0; 16]; 2]; 256];
         let mut factor = 0;
         while factor < 256 {
-            let products = products_with(factor as u8);
+            let products = products(factor as u8);
             let mut half = 0;
             while half < 16 {
                 halves[factor][0][half] = products[half];
@@ -68,7 +68,7 @@ mod x86_64 {
         let mut matrices = [0; 256];
         let mut factor = 0;
         while factor < 256 {
-            let products = products_with(factor as u8);
+            let products = products(factor as u8);
             let mut rows = [0_u8; 8];
             let mut bit = 0;
             while bit < 8 {

@@ -22,7 +22,7 @@ const STAYS: f64 = 0.6;
 const SLOWER: f64 = 0.8;
 /// A queue above this is congestion, with or without loss.
 const QUEUE_LIMIT: Duration = Duration::from_millis(100);
-/// Unless it shrinks: more than this share of the rate arrives.
+/// A long queue that shrinks is no congestion: more than this share of the rate arrives.
 const SHRINKS: f64 = 1.02;
 /// A queue above this that still grows is congestion.
 const QUEUE_GROWING: Duration = Duration::from_millis(15);

@@ -117,11 +117,13 @@ impl Trust {
     /// # Errors
     /// If no sender can be known.
     pub fn known_only(self, sealed: bool) -> Result<Self, NobodyKnown> {
-        match sealed || !self.pinned.is_empty() {
-            true => Ok(self),
-            false if self.known.is_empty() => Err(NobodyKnown),
-            false => Ok(Self { strangers: Strangers::Unknown, ..self }),
+        if sealed || !self.pinned.is_empty() {
+            return Ok(self);
         }
+        if self.known.is_empty() {
+            return Err(NobodyKnown);
+        }
+        Ok(Self { strangers: Strangers::Unknown, ..self })
     }
 }
 

@@ -132,7 +132,7 @@ impl Receiver {
     /// Sends a report, with arrivals if there are any.
     pub(super) fn report(&mut self, arrivals: Option<Arrivals>) {
         let (Some(session), Some(blocks)) = (&self.session, &self.blocks) else { return };
-        let storage = self.storage_delay.now(blocks.buffer_count());
+        let storage = self.storage_delay.backlog(blocks.buffer_count());
         let block = blocks.layout().source_symbols(BlockIndex(0));
         let report = Progress {
             verified: blocks.verified(),
@@ -144,7 +144,7 @@ impl Receiver {
             // A file takes blocks in any order.
             room: BlockIndex(u32::MAX),
             ticket_kept: self.ticket_kept,
-            arrivals: arrivals.map(|arrivals| storage.behind(arrivals, block)),
+            arrivals: arrivals.map(|arrivals| storage.delayed(arrivals, block)),
         };
         self.send(&Message::Progress(report));
     }

@@ -28,7 +28,7 @@ pub(super) struct StorageDelay {
 
 /// The state of the storage at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Behind {
+pub(super) struct Backlog {
     delay: Duration,
     each: Duration,
 }
@@ -66,22 +66,22 @@ impl StorageDelay {
     }
 
     /// The present state, on a device with so many buffers.
-    pub fn now(&self, buffers: usize) -> Behind {
-        let behind = if self.waiting > buffers / SHARE { self.waiting as u32 } else { 0 };
+    pub fn backlog(&self, buffers: usize) -> Backlog {
+        let blocks = if self.waiting > buffers / SHARE { self.waiting as u32 } else { 0 };
         let each = self.each.unwrap_or_default();
-        Behind { delay: each.saturating_mul(behind).min(LONGEST), each }
+        Backlog { delay: each.saturating_mul(blocks).min(LONGEST), each }
     }
 }
 
-impl Behind {
+impl Backlog {
     /// The delay in microseconds; 0 if the storage keeps up.
     pub const fn micros(self) -> u32 {
         self.delay.as_micros() as u32
     }
 
-    /// What arrived, as seen from behind the disk, if that is what limits the device. `block` is the number of symbols
+    /// Arrivals as they look from behind the disk, while the storage does not keep up. `block` is the number of symbols
     /// of a block.
-    pub fn behind(self, arrivals: Arrivals, block: u32) -> Arrivals {
+    pub fn delayed(self, arrivals: Arrivals, block: u32) -> Arrivals {
         if self.delay.is_zero() {
             return arrivals;
         }
@@ -123,13 +123,13 @@ mod tests {
             begin(&mut delay, ms - 5);
             end(&mut delay, ms);
         }
-        assert_eq!((delay.each, delay.now(16).micros()), (None, 0));
+        assert_eq!((delay.each, delay.backlog(16).micros()), (None, 0));
         // Two workers take 20 milliseconds each, and 30 blocks come at once.
         (0..30).for_each(|_| begin(&mut delay, 1000));
         (1..=5).for_each(|n| (0..2).for_each(|_| end(&mut delay, 1000 + 20 * n)));
         assert_eq!(delay.each, Some(Duration::from_millis(10)));
         // Twenty wait. A device with 80 buffers has room for three times as many.
-        assert_eq!([16, 79, 80].map(|buffers| delay.now(buffers).micros()), [200_000, 200_000, 0]);
+        assert_eq!([16, 79, 80].map(|buffers| delay.backlog(buffers).micros()), [200_000, 200_000, 0]);
     }
 
     #[test]
@@ -143,12 +143,12 @@ mod tests {
             last_at_us: 5_000_000,
         };
         let each = Duration::from_millis(10);
-        let behind = Behind { delay: Duration::from_millis(40), each };
+        let backlog = Backlog { delay: Duration::from_millis(40), each };
         // A tenth of a block takes a millisecond, half a block five. More than the delay has not been added.
-        let seen = [1000, 200, 10].map(|block| behind.behind(arrivals, block));
+        let seen = [1000, 200, 10].map(|block| backlog.delayed(arrivals, block));
         assert_eq!(seen.map(|seen| seen.elapsed_us), [1_000, 5_000, 41_000]);
         assert!(seen.iter().all(|seen| seen.last_at_us == 5_040_000));
-        let keeps_up = Behind { delay: Duration::ZERO, each };
-        assert_eq!(keeps_up.behind(arrivals, 200), arrivals);
+        let keeps_up = Backlog { delay: Duration::ZERO, each };
+        assert_eq!(keeps_up.delayed(arrivals, 200), arrivals);
     }
 }
