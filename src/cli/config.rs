@@ -94,6 +94,10 @@ pub struct RecvConfig {
     pub force: bool,
     /// An earlier version of the file, to take unchanged blocks from.
     pub from: Option<PathBuf>,
+    /// The shell command that reads the object (`-o -` only).
+    pub pipe: Option<OsString>,
+    /// Where blocks of a pipe wait for their turn.
+    pub spool: Option<PathBuf>,
     /// The shell command to run once the file is in place.
     pub then: Option<OsString>,
     /// Whether to wait for the next transfer after each one (`--loop`).
@@ -106,8 +110,47 @@ impl RecvConfig {
     /// The option for which the sender must be known, if there is one.
     #[must_use]
     pub fn needs_known_sender(&self) -> Option<&'static str> {
-        let option = if self.then.is_some() { "--then" } else { "--loop" };
-        (!self.any_sender && (self.then.is_some() || self.again)).then_some(option)
+        let option = match self {
+            Self { then: Some(_), .. } => "--then",
+            Self { pipe: Some(_), .. } => "--pipe",
+            Self { again: true, .. } => "--loop",
+            _ => return None,
+        };
+        (!self.any_sender).then_some(option)
+    }
+
+    /// Whether the object is passed on in order, and not saved.
+    #[must_use]
+    pub fn is_passed_on(&self) -> bool {
+        self.output.as_os_str() == "-"
+    }
+
+    /// Checks that the options go together. `stdout_terminal`: standard output is a terminal.
+    ///
+    /// # Errors
+    /// If they do not: one clause for the user.
+    pub fn check(&self, stdout_terminal: bool) -> Result<(), &'static str> {
+        if !self.is_passed_on() {
+            return match self {
+                Self { pipe: Some(_), .. } => {
+                    Err("--pipe takes what would go to standard output; add -o -, or use --then for a file")
+                }
+                Self { spool: Some(_), .. } => Err("--spool is for -o -; a file needs none"),
+                _ => Ok(()),
+            };
+        }
+        match self {
+            Self { then: Some(_), .. } => Err("--then needs a file; with -o -, use --pipe"),
+            Self { from: Some(_), .. } => Err("--from does not go with -o -; receive into a file"),
+            Self { force: true, .. } => Err("--force does not go with -o -, which replaces nothing"),
+            Self { again: true, pipe: None, .. } => {
+                Err("--loop would run objects together on standard output; use --pipe, which runs for each")
+            }
+            Self { pipe: None, .. } if stdout_terminal => {
+                Err("-o - would write the object to the terminal; redirect it, or use --pipe")
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -189,6 +232,8 @@ impl RecvConfig {
             any_sender: args.any_sender,
             force: args.force,
             from: args.from,
+            pipe: args.pipe,
+            spool: args.spool,
             then: args.then,
             again: args.again,
             style: style(args.show, surroundings),

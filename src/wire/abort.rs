@@ -22,6 +22,8 @@ pub enum AbortCode {
     Mismatch = 5,
     /// Any other failure of the side that sends it.
     Internal = 6,
+    /// The command that read the object failed at the device.
+    Command = 7,
 }
 
 impl AbortCode {
@@ -34,6 +36,7 @@ impl AbortCode {
             4 => Self::Name,
             5 => Self::Mismatch,
             6 => Self::Internal,
+            7 => Self::Command,
             _ => return None,
         })
     }
