@@ -47,6 +47,7 @@ pub struct ReceiveSession {
     timeout: Duration,
     hook: Option<(Arc<dyn Hook>, HookRule)>,
     command: bool,
+    name: Option<String>,
     ignored: BTreeMap<SessionId, Duration>,
 }
 
@@ -135,6 +136,7 @@ impl ReceiveSession {
             timeout: Duration::from_secs(24 * 60 * 60),
             hook: None,
             command: false,
+            name: None,
             ignored: BTreeMap::new(),
         }
     }
@@ -189,6 +191,12 @@ impl ReceiveSession {
         self.command = command;
         self
     }
+    /// Takes only an object of this name [default: of any name].
+    #[must_use]
+    pub fn name(mut self, name: Option<String>) -> Self {
+        self.name = name;
+        self
+    }
     /// Takes no part in these sessions before these times from the start [default: none].
     #[must_use]
     pub fn ignored(mut self, sessions: BTreeMap<SessionId, Duration>) -> Self {
@@ -231,6 +239,7 @@ impl ReceiveSession {
             Wanted::First => None,
             Wanted::This(discovered) => Some(discovered.session),
         };
+        config.name = self.name;
         let now = desk.host.now();
         config.ignored = self.ignored.into_iter().map(|(session, time)| (session, now + time)).collect();
         let (hook, rule) = self.hook.unzip();
