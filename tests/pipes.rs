@@ -49,7 +49,10 @@ fn objects_of_every_size_come_out_whole_and_alone() {
         let (out, report, spool) = (tmp.join("out"), tmp.join("report.json"), tmp.dir("spool"));
         let network = Network::loopback();
         let mut plain = piped(network.recv("plain", "-"), &format!("cat >{}", out.display())).spawn();
-        let command = format!("b3=$(sha256sum); test \"$MCP_SIZE $b3\" = \"{size} $(sha256sum <{})\"", source.display());
+        let command = format!(
+            "b3=$(sha256sum); test \"$MCP_SIZE $b3\" = \"{size} $(sha256sum <{})\"",
+            source.display()
+        );
         let mut own = passing(&network, "own", &command).spawn();
         let spooled = network.recv("spooled", "-").arg("--spool").arg(&spool);
         let mut spooled = piped(spooled, &format!("cmp - {}", source.display())).spawn();
@@ -186,8 +189,7 @@ fn a_stuck_consumer_takes_no_more_than_the_window() {
     let mut stuck = passing(&network, "stuck", "exec sleep 1000").spawn();
     stuck.watch_memory();
     let mut file = network.recv("file", &out).spawn();
-    let mut sender =
-        network.send(&source, 2).args(["--rate", "400M"]).arg("--report").arg(&report).spawn();
+    let mut sender = network.send(&source, 2).args(["--rate", "400M"]).arg("--report").arg(&report).spawn();
     file.expect(0, SOON * 2);
     thread::sleep(Duration::from_secs(2));
     let memory = stuck.memory();
