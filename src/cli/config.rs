@@ -312,6 +312,31 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_with_a_pipe() {
+        let says = |line: &str, terminal| resolve(line, false).1.unwrap().check(terminal).err();
+        for (line, terminal, refused) in [
+            ("mcp recv -o -", false, None),
+            ("mcp recv -o -", true, Some("to the terminal")),
+            ("mcp recv -o - --pipe cat", true, None),
+            ("mcp recv -o - --pipe cat --loop", false, None),
+            ("mcp recv -o - --loop", false, Some("use --pipe")),
+            ("mcp recv -o - --then x", false, Some("--then needs a file")),
+            ("mcp recv -o - --from x", false, Some("--from")),
+            ("mcp recv -o - --force", false, Some("--force")),
+            ("mcp recv --pipe cat", false, Some("add -o -")),
+            ("mcp recv --spool d", false, Some("--spool")),
+            ("mcp recv -o ./-", true, None),
+        ] {
+            let said = says(line, terminal);
+            assert_eq!(said.is_some(), refused.is_some(), "{line}");
+            assert!(said.is_none_or(|said| said.contains(refused.unwrap())), "{line}: {said:?}");
+        }
+        let needs = |line: &str| resolve(line, false).1.unwrap().needs_known_sender();
+        assert_eq!(needs("mcp recv -o - --pipe cat"), Some("--pipe"));
+        assert_eq!((needs("mcp recv -o -"), needs("mcp recv -o - --pipe cat --any-sender")), (None, None));
+    }
+
+    #[test]
     fn rates_and_slow_devices() {
         let chosen = |line| resolve(line, true).0.map(|c| (c.rate, c.slow)).unwrap();
         assert_eq!(chosen("mcp send f"), (RateChoice::Auto(None), Slow::Defer));

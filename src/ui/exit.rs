@@ -164,6 +164,7 @@ mod tests {
             (failed(false), Exit::HookFailed),
             (failed(true), Exit::Interrupted),
             (O::AlreadyComplete, Exit::Complete),
+            (O::Failed(AbortCode::Command, String::new()), Exit::HookFailed),
             (O::NoSender, Exit::NoSender),
             (O::SenderNeeds(Need::Version(2)), Exit::NoSender),
             (O::SenderSilent, Exit::BrokenOff),

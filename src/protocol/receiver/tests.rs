@@ -2,6 +2,7 @@
 
 mod hook;
 mod later;
+mod pipe;
 
 use super::*;
 use crate::layout::Layout;
