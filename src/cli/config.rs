@@ -218,6 +218,11 @@ impl RecvConfig {
     /// Resolves the arguments.
     #[must_use]
     pub fn new(args: RecvArgs, surroundings: Surroundings) -> Self {
+        let mut style = style(args.show, surroundings);
+        if args.pipe.is_some() && style.mode == Mode::Bars {
+            // The command shares the terminal.
+            style.mode = Mode::Plain;
+        }
         // A sender is remembered only if a user can see the message.
         let remembers = surroundings.stderr_terminal && !args.any_sender;
         let strangers = match (args.require_signed || !args.sender.is_empty(), remembers) {
@@ -245,7 +250,7 @@ impl RecvConfig {
             spool: args.spool,
             then: args.then,
             again: args.again,
-            style: style(args.show, surroundings),
+            style,
         }
     }
 }
