@@ -30,13 +30,15 @@ pub struct ReceiverConfig {
     pub groups: Vec<SocketAddr>,
     /// If set, only a session with this data address counts.
     pub only: Option<IpAddr>,
+    /// If set, only senders at this address count.
+    pub source: Option<IpAddr>,
     /// Bytes of block buffers, those inside jobs included; at least four blocks.
     pub buffer_bytes: usize,
     /// The memory of these buffers.
     pub memory: Arc<dyn Memory>,
     /// Random bytes of this run. The device's agreement key of each session is derived from them. They
     /// distinguish the runs of a device.
-    pub agreement: [u8; 32],
+    pub agreement: Secret,
     /// Checks signatures and agrees on keys.
     pub primitives: &'static dyn Primitives,
     /// The group keys to try. If there are any, only sessions sealed with one of them count.
@@ -81,9 +83,10 @@ impl ReceiverConfig {
             timeout: Duration::from_secs(60),
             groups,
             only: None,
+            source: None,
             buffer_bytes: RECEIVER_BUFFER_BYTES,
             memory: Arc::new(OwnMemory),
-            agreement,
+            agreement: Secret::new(agreement),
             primitives: REAL,
             group_keys: Vec::new(),
             trust: Trust::anybody(),

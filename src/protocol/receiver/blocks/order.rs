@@ -139,6 +139,7 @@ mod tests {
     use super::*;
     use crate::layout::Layout;
     use crate::limits::HASHES_PER_PAGE;
+    use crate::protocol::receiver::resume::Candidates;
     use crate::ranges::BitSet;
     use crate::units::Esi;
     use crate::wire::HashPage;
@@ -241,6 +242,7 @@ mod tests {
     fn another_session_goes_on_where_the_pipe_is() {
         for changed in [false, true] {
             let mut old = blocks(Intake::InOrder);
+            old.resume_from(Candidates::new(BitSet::new(BLOCKS), 0, BLOCKS));
             old.add_page(page(value));
             for block in [0, 1, 3] {
                 arrives(&mut old, block);
