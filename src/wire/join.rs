@@ -156,8 +156,8 @@ mod tests {
         long.push(b'x');
         refuses(MessageKind::Join, &long, 23, &[65], "label");
         refuses(MessageKind::Join, &BODY, 29, &[0xc3], "label");
-        takes(MessageKind::Join, &BODY, 22, &[0]);
-        refuses(MessageKind::Join, &BODY, 22, &[3], "holdings");
+        [0, 3].iter().for_each(|&holds| takes(MessageKind::Join, &BODY, 22, &[holds]));
+        refuses(MessageKind::Join, &BODY, 22, &[4], "holdings");
         refuses(MessageKind::Join, &BODY, 16, &[0], "lowest version");
         refuses(MessageKind::Join, &BODY, 16, &[3], "highest version");
     }
