@@ -1,4 +1,9 @@
-//! L3: commands of the user that run on this machine.
+//! L3: commands of the user that run on this machine: after an object is in place ([`Hook`]), or while it arrives
+//! ([`PipedCommand`]).
+
+mod piped;
+
+pub use piped::PipedCommand;
 
 use crate::units::{Digest, SenderKey};
 use rustix::io::retry_on_intr;

@@ -16,7 +16,7 @@ use crate::storage::{
 };
 use crate::store::SharedStore;
 use crate::time::Time;
-use crate::units::{BlockIndex, Digest, SymbolDigest, TaskId};
+use crate::units::{BlockIndex, Digest, Intake, SymbolDigest, TaskId};
 use crate::wire::{AbortCode, Holdings};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -110,6 +110,8 @@ fn value(layout: &Layout, block: BlockIndex, bytes: &[u8]) -> Digest {
 struct OpenPart {
     part: Arc<dyn Part>,
     layout: Layout,
+    /// Whether blocks stay in their buffers, because there is no part file.
+    in_memory: bool,
 }
 
 /// The files of a receiver's jobs, shared by its workers. Blocks are stored in parallel. The machine requests
@@ -132,6 +134,7 @@ impl From<SinkError> for Refusal {
         let code = match &e {
             SinkError::Name(_) => AbortCode::Name,
             SinkError::Disk(_) => AbortCode::Disk,
+            SinkError::Command(_) => AbortCode::Command,
         };
         Self(code, e.to_string())
     }
@@ -176,6 +179,15 @@ impl ReceiverFiles {
         self.with_tickets(|tickets| tickets.forget());
     }
 
+    /// Gives up a destination that takes blocks in order, if it is still open. Call at the end of a run, however it
+    /// ended: the end of the program would look like the end of the object.
+    pub fn give_up(&self) {
+        let ordered = lock(&self.sink).intake().is_ordered();
+        if let Some(open) = lock(&self.open).take_if(|_| ordered) {
+            open.part.discard();
+        }
+    }
+
     fn with_tickets<T>(&self, act: impl FnOnce(&mut dyn Tickets) -> T) -> Option<T> {
         self.tickets.as_ref().map(|tickets| act(&mut **lock(tickets)))
     }
@@ -202,8 +214,11 @@ pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCac
         ReceiverJob::Store { assembly, expected, keep, pressed } => {
             files.part().and_then(|open| store(&open, assembly, (expected, keep), pressed, plans))
         }
-        ReceiverJob::Sift { block, digests, expected } => {
-            files.part().and_then(|open| sift(&open, block, &digests, expected))
+        ReceiverJob::Sift { block, digests, expected, buffer } => {
+            files.part().and_then(|open| sift(&open, block, (&digests, expected), buffer))
+        }
+        ReceiverJob::Write { block, buffer } => {
+            files.part().and_then(|open| write_next(&open, block, buffer))
         }
         ReceiverJob::Spill(assembly) => files.part().and_then(|open| spill(&open, assembly)),
         ReceiverJob::Check { block, expected, in_part } => {
@@ -240,7 +255,12 @@ pub fn manifest_of(source: &dyn Source, name: &str) -> Vec<u8> {
 
 /// Finds out what the device holds. A file that cannot be read does not count.
 fn probe(files: &ReceiverFiles, name: &str, layout: &Layout) -> Holdings {
-    let found = lock(&files.sink).probe(name, layout.object_size());
+    let mut sink = lock(&files.sink);
+    if sink.intake().is_ordered() {
+        return Holdings::Passing;
+    }
+    let found = sink.probe(name, layout.object_size());
+    drop(sink);
     if let Found::Whole(file) = found {
         let Some(root) = hash(&*file, layout) else { return Holdings::Nothing };
         *lock(&files.whole) = Some((name.to_owned(), file));
@@ -274,7 +294,10 @@ fn open(
     layout: Layout,
     entry: Option<&Entry>,
 ) -> Result<ReceiverDone, Refusal> {
-    let part = lock(&files.sink).create(name, layout.object_size())?;
+    let mut sink = lock(&files.sink);
+    let in_memory = sink.intake() == Intake::InOrder;
+    let part = sink.create(name, layout.object_size())?;
+    drop(sink);
     if let Some(entry) = entry {
         let Modified { seconds, nanoseconds } = entry.modified();
         part.describe(Attributes { mode: entry.mode(), modified: (seconds, nanoseconds) });
@@ -287,7 +310,7 @@ fn open(
     } else {
         (size >> layout.block_log2()) as u32
     };
-    *lock(&files.open) = Some(OpenPart { part: Arc::from(part), layout });
+    *lock(&files.open) = Some(OpenPart { part: Arc::from(part), layout, in_memory });
     Ok(ReceiverDone::Opened { written, earlier })
 }
 
@@ -359,11 +382,15 @@ fn store(
     }
     let value = value(&open.layout, block, assembly.bytes());
     if expected.is_some_and(|expected| expected != value) {
-        if keep {
+        if keep && !open.in_memory {
             open.part.write_at(offset, assembly.bytes())?;
         }
         let kept = keep.then(|| received.unwrap_or_else(|| assembly.sources().clone()));
-        return Ok(ReceiverDone::Mismatched { block, buffer: assembly.take_buffer(), kept });
+        let buffer = if open.in_memory { assembly.into_block() } else { assembly.take_buffer() };
+        return Ok(ReceiverDone::Mismatched { block, buffer, kept });
+    }
+    if open.in_memory {
+        return Ok(ReceiverDone::Stored { block, value, buffer: assembly.into_block() });
     }
     if cached {
         open.part.write_at(offset, assembly.bytes())?;
@@ -376,19 +403,44 @@ fn store(
 fn sift(
     open: &OpenPart,
     block: BlockIndex,
-    digests: &[SymbolDigest],
-    expected: Digest,
+    (digests, expected): (&[SymbolDigest], Digest),
+    held: Option<Buffer>,
 ) -> Result<ReceiverDone, Refusal> {
-    let mut buffer = Buffer::default();
-    buffer.set_len(open.layout.block_len(block));
-    open.part.read_at(open.layout.block_offset(block), &mut buffer)?;
+    let mut read = Buffer::default();
+    let bytes = match &held {
+        Some(held) => held,
+        None => read_part(open, block, &mut read)?,
+    };
+    let bytes = &bytes[..open.layout.block_len(block)];
     let mut right = BitSet::new(open.layout.source_symbols(block));
-    let symbols = buffer.chunks(usize::from(open.layout.symbol_size()));
+    let symbols = bytes.chunks(usize::from(open.layout.symbol_size()));
     for (id, _) in (0..).zip(symbols.zip(digests)).filter(|(_, (s, digest))| symbol_digest(s) == **digest) {
         right.insert(id);
     }
-    let agrees = right.is_full() && value(&open.layout, block, &buffer) == expected;
-    Ok(ReceiverDone::Sifted { block, right, agrees })
+    let agrees = right.is_full() && value(&open.layout, block, bytes) == expected;
+    Ok(ReceiverDone::Sifted { block, right, agrees, buffer: held })
+}
+
+/// Reads a block of the part file into `buffer`.
+fn read_part<'a>(
+    open: &OpenPart,
+    block: BlockIndex,
+    buffer: &'a mut Buffer,
+) -> Result<&'a Buffer, SinkError> {
+    buffer.set_len(open.layout.block_len(block));
+    open.part.read_at(open.layout.block_offset(block), buffer)?;
+    Ok(buffer)
+}
+
+/// Hands the next block over to a destination that takes blocks in order.
+fn write_next(open: &OpenPart, block: BlockIndex, held: Option<Buffer>) -> Result<ReceiverDone, Refusal> {
+    let mut read = Buffer::default();
+    let bytes = match &held {
+        Some(held) => held,
+        None => read_part(open, block, &mut read)?,
+    };
+    open.part.write_next(&bytes[..open.layout.block_len(block)])?;
+    Ok(ReceiverDone::Written { block, buffer: held })
 }
 
 fn spill(open: &OpenPart, mut assembly: BlockAssembly) -> Result<ReceiverDone, Refusal> {

@@ -131,7 +131,7 @@ fn what_is_wrong_or_too_little_is_not_written() {
     let expected = bench.value(1);
     let sift = |digests: &[SymbolDigest], expected| {
         let digests = Arc::new(digests.to_vec());
-        match bench.receive(ReceiverJob::Sift { block: BlockIndex(1), digests, expected }) {
+        match bench.receive(ReceiverJob::Sift { block: BlockIndex(1), digests, expected, buffer: None }) {
             ReceiverDone::Sifted { right, agrees, .. } => (right.runs(false).collect::<Vec<_>>(), agrees),
             done => panic!("{done:?}"),
         }

@@ -299,6 +299,11 @@ impl Session {
         !self.scattered && self.joined == Some(self.sender.ip())
     }
 
+    /// The highest block position that the sender has announced.
+    pub const fn position(&self) -> BlockIndex {
+        self.position
+    }
+
     /// Notes the sender's position, from an authentic poll or announcement.
     pub fn is_at(&mut self, position: BlockIndex) {
         self.position = self.position.max(position);

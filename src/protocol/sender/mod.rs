@@ -36,6 +36,7 @@ mod planner;
 mod policy;
 mod rate;
 mod records;
+mod reported;
 mod round_trip;
 mod rounds;
 mod service;

@@ -41,6 +41,8 @@ pub(super) struct Stream {
     pub skipping: bool,
     /// The number of blocks of which something was sent to the group.
     pub touched: u32,
+    /// The stream waits before this block for devices to have room.
+    pub held_at: Option<u32>,
 }
 
 impl Sender {
@@ -230,7 +232,7 @@ impl Sender {
 
     /// Whether the group has something to send now.
     fn group_can_send(&self) -> bool {
-        let streams = self.phase == Phase::Streaming && !self.stream_done() && !self.stream.skipping;
+        let streams = self.may_stream();
         self.group.is_ready()
             || streams
             || ((self.phase != Phase::Gathering || self.tells_values_first())
@@ -239,8 +241,13 @@ impl Sender {
                     || self.group.has_pages()))
     }
 
+    fn may_stream(&self) -> bool {
+        let streams = self.phase == Phase::Streaming && !self.stream.skipping;
+        streams && !self.stream_done() && !self.stream_is_held()
+    }
+
     fn next_source(&mut self, most: u32) -> Option<Batch> {
-        if self.phase != Phase::Streaming || self.stream_done() || self.stream.skipping {
+        if !self.may_stream() {
             return None;
         }
         let block = BlockIndex(self.stream.position);
