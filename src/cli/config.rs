@@ -88,10 +88,12 @@ pub struct RecvConfig {
     pub senders: Vec<SenderKey>,
     /// What happens to unknown senders.
     pub strangers: Strangers,
-    /// Whether `then` and `again` may take files from unknown senders.
+    /// Whether `then`, `again` and a device may take files from unknown senders.
     pub any_sender: bool,
-    /// Whether an existing file may be replaced.
+    /// Whether an existing file may be replaced, or a device be written to that is in use.
     pub force: bool,
+    /// Whether to read back what was written.
+    pub verify: bool,
     /// An earlier version of the file, to take unchanged blocks from.
     pub from: Option<PathBuf>,
     /// The shell command to run once the file is in place.
@@ -103,11 +105,16 @@ pub struct RecvConfig {
 }
 
 impl RecvConfig {
-    /// The option for which the sender must be known, if there is one.
+    /// The option for which the sender must be known, if there is one. `device` says whether the output is a device.
     #[must_use]
-    pub fn needs_known_sender(&self) -> Option<&'static str> {
-        let option = if self.then.is_some() { "--then" } else { "--loop" };
-        (!self.any_sender && (self.then.is_some() || self.again)).then_some(option)
+    pub fn needs_known_sender(&self, device: bool) -> Option<String> {
+        let option = match () {
+            () if self.then.is_some() => "--then".to_owned(),
+            () if device => format!("-o {}", self.output.display()),
+            () if self.again => "--loop".to_owned(),
+            () => return None,
+        };
+        (!self.any_sender).then_some(option)
     }
 }
 
@@ -188,6 +195,7 @@ impl RecvConfig {
             strangers,
             any_sender: args.any_sender,
             force: args.force,
+            verify: args.verify,
             from: args.from,
             then: args.then,
             again: args.again,

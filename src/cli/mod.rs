@@ -16,6 +16,7 @@ pub mod console;
 pub mod devices;
 pub mod identity;
 pub mod key;
+pub mod output;
 pub mod recv;
 pub mod report;
 pub mod send;

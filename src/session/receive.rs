@@ -45,6 +45,7 @@ pub struct ReceiveSession {
     device: Option<(DeviceId, String)>,
     device_key: Option<SigningKey>,
     timeout: Duration,
+    verify: bool,
     hook: Option<(Arc<dyn Hook>, HookRule)>,
     ignored: BTreeMap<SessionId, Duration>,
 }
@@ -132,6 +133,7 @@ impl ReceiveSession {
             device: None,
             device_key: None,
             timeout: Duration::from_secs(24 * 60 * 60),
+            verify: false,
             hook: None,
             ignored: BTreeMap::new(),
         }
@@ -172,6 +174,13 @@ impl ReceiveSession {
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// With `verify`, reads the object back from the disk, and hashes it again, before it is committed [default: no].
+    #[must_use]
+    pub const fn verify(mut self, verify: bool) -> Self {
+        self.verify = verify;
         self
     }
 
@@ -237,7 +246,7 @@ impl ReceiveSession {
             source_unreadable: |why| ReceiverDone::Failed(AbortCode::Internal, why),
         };
         let files = ReceiverFiles::new(self.sink).with_earlier(self.earlier).with_hook(hook.clone());
-        let files = Arc::new(files.with_tickets_in(self.tickets));
+        let files = Arc::new(files.with_tickets_in(self.tickets).verifying(self.verify));
         let shared = Arc::clone(&files);
         let plans = Arc::new(PlanCache::default());
         let workers = Workers::start(worker_count(), reports, desk.host.wake(), move || {

@@ -29,6 +29,7 @@ use crate::task::{DeviceList, State, Task, TaskOptions};
 use crate::text;
 use crate::time::Time;
 use crate::units::{Counter, DeviceId, DeviceKey, Digest, Rate, TaskId};
+use crate::wire::ObjectKind;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -358,6 +359,7 @@ impl SendSession {
         config.rate = route.rate;
         config.repair = RepairPolicy::interactive(self.slow);
         config.manifest = manifest_of(&*source, source.name());
+        config.kind = if source.is_device() { ObjectKind::Device } else { ObjectKind::File };
         (config.wait, config.settle) = (self.wait, self.settle);
         (config.linger, config.max_time) = (self.linger, self.max_time);
         let group_key = self.group_key.map(|key| key.secret().clone());

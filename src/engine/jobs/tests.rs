@@ -43,7 +43,7 @@ impl Bench {
     fn repair(&self, block: u32, count: u32) -> Arc<Vec<u8>> {
         let block = BlockIndex(block);
         let first = Esi(self.layout.source_symbols(block));
-        match self.send(SenderJob::Encode { block, first, count }) {
+        match self.send(SenderJob::Encode { block, first, count, value: None }) {
             SenderDone::Encoded { symbols, .. } => symbols,
             other => panic!("{other:?}"),
         }
@@ -100,7 +100,10 @@ fn an_object_goes_from_disk_to_disk() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(matches!(bench.receive(ReceiverJob::Commit), ReceiverDone::Committed(_)));
+    assert!(matches!(
+        bench.receive(ReceiverJob::Commit { root: Digest([0; 32]) }),
+        ReceiverDone::Committed(_)
+    ));
     bench.disk.with_file("x", |file| assert!(file == Some(&bench.object[..])));
 }
 
@@ -125,7 +128,7 @@ fn what_is_wrong_or_too_little_is_not_written() {
     };
     assert!(!buffer.is_empty() && received.is_full());
     // The one symbol that is not the sender's is found by its digest.
-    let done = bench.send(SenderJob::Digest(BlockIndex(1)));
+    let done = bench.send(SenderJob::Digest { block: BlockIndex(1), value: None });
     let SenderDone::Digested(BlockIndex(1), mut digests) = done else { panic!("{done:?}") };
     assert_eq!(digests.len(), 32);
     let expected = bench.value(1);
@@ -170,7 +173,10 @@ fn refusals_are_told_with_their_code() {
     let taken = bench(DiskFaults::default());
     taken.disk.put("x", Vec::new());
     assert!(matches!(taken.open(), ReceiverDone::Failed(AbortCode::Name, _)));
-    assert!(matches!(taken.receive(ReceiverJob::Commit), ReceiverDone::Failed(AbortCode::Internal, _)));
+    assert!(matches!(
+        taken.receive(ReceiverJob::Commit { root: Digest([0; 32]) }),
+        ReceiverDone::Failed(AbortCode::Internal, _)
+    ));
     let failing =
         bench(DiskFaults { error: Some((Op::Write, 0, DiskError::InputOutput)), ..DiskFaults::default() });
     failing.open();
@@ -257,6 +263,9 @@ fn blocks_that_have_not_changed_are_copied_from_an_earlier_version() {
     let mut assembly = bench.assembly(1);
     bench.add_source(&mut assembly, 0..32);
     bench.receive(ReceiverJob::Store { assembly, expected: None, keep: true, pressed: false });
-    assert!(matches!(bench.receive(ReceiverJob::Commit), ReceiverDone::Committed(_)));
+    assert!(matches!(
+        bench.receive(ReceiverJob::Commit { root: Digest([0; 32]) }),
+        ReceiverDone::Committed(_)
+    ));
     bench.disk.with_file("x", |file| assert!(file == Some(&bench.object[..])));
 }
