@@ -125,9 +125,8 @@ impl Sink for DeviceSink {
         let device = shown(&claim.path);
         if size > claim.size {
             return Err(SinkError::Disk(format!(
-                "{device} is too small: it has {} and {} are needed; give a larger device with -o",
-                bytes(claim.size),
-                bytes(size)
+                "{device} is too small: it has {} bytes and {size} are needed; give a larger device with -o",
+                claim.size
             )));
         }
         if size < claim.size {
