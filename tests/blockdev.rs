@@ -10,6 +10,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 use support::files::{TempDir, b3, seeded};
+use support::inject::{Call, calls, can_inject};
 use support::mcp::{Network, Report, SOON, is_event};
 use support::process::{Cmd, End, Proc};
 use support::{has_program, is_root, skip};
@@ -303,7 +304,11 @@ fn what_must_not_be_written_to_is_refused_with_its_reason() {
         ),
         ("held", &held, format!("(process {}) holds it; end that program first", std::process::id())),
         ("read-only", &read_only, "is read-only; check its switch, make it writable".to_owned()),
-        ("small", &small, "is too small: it has 6291456 bytes and 6291473 are needed; give a larger".to_owned()),
+        (
+            "small",
+            &small,
+            "is too small: it has 6291456 bytes and 6291473 are needed; give a larger".to_owned(),
+        ),
     ];
     let before: Vec<_> = cases.iter().map(|(_, device, _)| device.bytes(0, 6 * MIB)).collect();
     let (network, report) = (Network::loopback(), tmp.join("report.json"));
@@ -508,4 +513,99 @@ fn a_loop_writes_each_image_to_the_device() {
     receiver.expect(130, SOON);
     let want = format!("one {0}\ntwo {0}\n", device.path());
     assert_eq!(fs::read_to_string(&log).unwrap(), want);
+}
+
+#[test]
+fn another_device_under_the_same_name_is_refused() {
+    if !can(&[]) {
+        return;
+    }
+    let tmp = TempDir::new();
+    let (source, link) = (tmp.file("image", MIB, 12), tmp.join("link"));
+    let [meant, other] = ["meant", "other"].map(|name| Loop::blank(&tmp, name, 2 * MIB));
+    std::os::unix::fs::symlink(&meant.device, &link).expect("link");
+    let network = Network::loopback();
+    let mut receiver = onto(&network, "r", link.to_str().unwrap()).spawn();
+    receiver.event("start");
+    fs::remove_file(&link).expect("remove");
+    std::os::unix::fs::symlink(&other.device, &link).expect("link");
+    network.send(&source, 1).args(RATE).spawn().expect(4, SOON);
+    let end = receiver.expect(1, SOON);
+    assert!(end.stderr.contains("is another device now than when mcp was started"), "{}", end.stderr);
+    for device in [meant, other] {
+        assert!(device.bytes(0, 2 * MIB).iter().all(|&byte| byte == 0));
+    }
+}
+
+/// Receives under `strace` onto a device of its own, and expects I1 of it: its first page is the old one, zeros, or that
+/// of the whole image. `fate` is what happens at which call.
+struct Fate {
+    device: Loop,
+    receiver: Proc,
+    what: String,
+}
+
+impl Fate {
+    fn new(tmp: &TempDir, network: &Network, call: &Call, fate: &str) -> Self {
+        let what = format!("{}-{}-{}", call.name, call.nth, fate.rsplit('=').next().unwrap_or(fate));
+        let device = Loop::blank(tmp, &what, DISK);
+        seeded(&device.file, DISK, 21);
+        let log = tmp.join(format!("{what}.log"));
+        let command = onto(network, &what, device.path());
+        let receiver = command.injected(&log, &[call.meets(fate)]).spawn();
+        Self { device, receiver, what }
+    }
+
+    /// Returns the exit code, and whether the image is whole.
+    #[track_caller]
+    fn judge(&mut self, image: &[u8]) -> (Option<i32>, bool) {
+        let code = self.receiver.finish(SOON).code;
+        let held = self.device.bytes(0, image.len() as u64);
+        let mut old = vec![0; DISK as usize];
+        fastrand::Rng::with_seed(21).fill(&mut old[..MIB as usize]);
+        let zeros = held[..4096].iter().all(|&byte| byte == 0);
+        let whole = held == image;
+        assert!(whole || zeros || held[..4096] == old[..4096], "{}: a head without its body", self.what);
+        (code, whole)
+    }
+}
+
+const DISK: u64 = 5 * MIB;
+
+#[test]
+fn killed_or_failing_at_each_call_the_device_never_looks_whole_without_being_so() {
+    if !can(&[]) || !can_inject() {
+        return;
+    }
+    let tmp = TempDir::new();
+    let source = tmp.file("image", 4 * MIB + 777, 20);
+    let file = OpenOptions::new().write(true).open(&source).expect("open");
+    file.write_all_at(&vec![0; MIB as usize], MIB).expect("zeros");
+    let image = fs::read(&source).expect("read");
+
+    let clean = Loop::blank(&tmp, "clean", DISK);
+    seeded(&clean.file, DISK, 21);
+    let (network, log) = (Network::loopback(), tmp.join("clean.log"));
+    let mut receiver = onto(&network, "clean", clean.path()).injected(&log, &[]).spawn();
+    network.send(&source, 1).args(["--rate", "60M"]).spawn().expect(0, SOON);
+    receiver.expect(0, SOON);
+    clean.assert_holds(&source);
+    let calls: Vec<Call> = calls(&log).into_iter().filter(|call| call.name != "unlinkat").collect();
+    let count = |name: &str| calls.iter().filter(|call| call.name.starts_with(name)).count();
+    assert!(count("fallocate") >= 3 && count("pwrite64") >= 5 && count("fsync") >= 3, "{calls:?}");
+
+    for fate in ["signal=KILL", "error=EIO"] {
+        let network = Network::loopback();
+        let mut fates: Vec<Fate> = calls.iter().map(|call| Fate::new(&tmp, &network, call, fate)).collect();
+        let sender = network.send(&source, calls.len()).args(["--rate", "60M", "-w", "8s"]).spawn();
+        let mut whole = 0;
+        for fate in &mut fates {
+            let (code, is_whole) = fate.judge(&image);
+            assert!(is_whole || code != Some(0), "{} is called complete", fate.what);
+            assert!(!is_whole || code != Some(1), "{} is called failed", fate.what);
+            whole += usize::from(is_whole);
+        }
+        assert!(whole < calls.len() / 2, "{whole} of {} are whole", calls.len());
+        sender.signal("KILL");
+    }
 }

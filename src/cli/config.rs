@@ -283,6 +283,18 @@ mod tests {
     }
 
     #[test]
+    fn what_may_do_harm_needs_a_known_sender() {
+        let option = |line, device| resolve(line, true).1.unwrap().needs_known_sender(device);
+        assert_eq!(option("mcp recv -o /dev/sdb", false), None);
+        assert_eq!(option("mcp recv -o /dev/sdb", true).as_deref(), Some("-o /dev/sdb"));
+        assert_eq!(option("mcp recv -o /dev/sdb --loop", true).as_deref(), Some("-o /dev/sdb"));
+        assert_eq!(option("mcp recv --loop", false).as_deref(), Some("--loop"));
+        assert_eq!(option("mcp recv --loop --then x", false).as_deref(), Some("--then"));
+        assert_eq!(option("mcp recv -o /dev/sdb --loop --any-sender", true), None);
+        assert!(resolve("mcp recv --verify", true).1.unwrap().verify);
+    }
+
+    #[test]
     fn everything_arrives() {
         let c = resolve(
             "mcp send f g -i e -p 9 -r 1M --linger 1 --ttl 0 --symbol-size 64 --report r -k lab",

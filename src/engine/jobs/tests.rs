@@ -1,10 +1,32 @@
 use super::*;
 use crate::sim::disk::{SimDisk, SimEarlier, SimSink, SimSource};
 use crate::sim::disk_faults::{DiskError, DiskFaults, Op};
+use crate::storage::RawBytes;
 use crate::task::Assignment;
 use crate::units::{DeviceId, Esi};
 
 const SIZE: usize = 3 * 8_192 + 100;
+
+/// A source without a modification time, as a device.
+struct Timeless(SimSource);
+
+impl Source for Timeless {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+        self.0.read_at(offset, buf)
+    }
+    fn raw(&self, offset: u64, len: usize) -> RawBytes {
+        self.0.raw(offset, len)
+    }
+    fn check(&self) -> Result<(), SourceError> {
+        Ok(())
+    }
+    fn sees_changes(&self) -> bool {
+        false
+    }
+}
 
 struct Bench {
     object: Vec<u8>,
@@ -268,4 +290,54 @@ fn blocks_that_have_not_changed_are_copied_from_an_earlier_version() {
         ReceiverDone::Committed(_)
     ));
     bench.disk.with_file("x", |file| assert!(file == Some(&bench.object[..])));
+}
+
+#[test]
+fn a_block_that_no_longer_has_its_value_ends_the_task() {
+    let bench = bench(DiskFaults::default());
+    let (block, first, count) = (BlockIndex(1), Esi(32), 2);
+    let timeless = Timeless(bench.source.clone());
+    let value = Some(bench.value(1));
+    let run =
+        |source: &dyn Source, job| run_sender_job(job, source, &bench.layout, &bench.plans, &mut Vec::new());
+    let wrong = Some(Digest([1; 32]));
+    let encode = |value| SenderJob::Encode { block, first, count, value };
+    let digest = |value| SenderJob::Digest { block, value };
+    for known in [None, value] {
+        assert!(matches!(run(&timeless, encode(known)), SenderDone::Encoded { .. }));
+        assert!(matches!(run(&timeless, digest(known)), SenderDone::Digested(..)));
+    }
+    for job in [encode(wrong), digest(wrong)] {
+        let done = run(&timeless, job);
+        let SenderDone::SourceFailed(why) = &done else { panic!("{done:?}") };
+        assert_eq!(why, "the source changed while it was being sent (block 1); send it again");
+    }
+    // A file's times are looked at instead, unless a device has found that its block disagrees.
+    assert!(matches!(run(&bench.source, encode(wrong)), SenderDone::Encoded { .. }));
+    assert!(matches!(run(&bench.source, digest(wrong)), SenderDone::SourceFailed(_)));
+}
+
+#[test]
+fn reading_back_compares_the_disk_with_the_hash() {
+    for rotten in [false, true] {
+        let bench = bench(DiskFaults::default());
+        bench.open();
+        for block in 0..4 {
+            let mut assembly = bench.assembly(block);
+            bench.add_source(&mut assembly, 0..bench.layout.source_symbols(BlockIndex(block)));
+            let stored = ReceiverJob::Store { assembly, expected: None, keep: false, pressed: false };
+            assert!(matches!(bench.receive(stored), ReceiverDone::Stored { .. }));
+        }
+        let files = bench.files.verifying(true);
+        if rotten {
+            files.part().ok().unwrap().part.write_at(9_000, b"rotten").unwrap();
+        }
+        let root = Digest(*blake3::hash(&bench.object).as_bytes());
+        let done = run_receiver_job(ReceiverJob::Commit { root }, &files, &bench.plans);
+        match done {
+            ReceiverDone::Committed(_) => assert!(!rotten),
+            ReceiverDone::Failed(AbortCode::Disk, why) => assert!(rotten && why.contains("replace the disk")),
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -62,6 +62,11 @@ impl Claim {
         let is_disk = disk.is_none();
         Ok(Self { path, file, direct: Direct::of(direct), size, sector, is_disk, _lock: lock })
     }
+
+    /// The identity of the device.
+    pub fn identity(&self) -> Option<Identity> {
+        number(&self.file).map(|number| (number, number.sequence()))
+    }
 }
 
 /// Checks that the device at `path` could be claimed, without touching it.
@@ -102,6 +107,15 @@ fn open(path: &Path, write: bool, force: bool) -> Result<File, SinkError> {
         return Err(read_only(path));
     }
     Ok(file)
+}
+
+/// What tells a device from another one under the same name.
+pub(super) type Identity = (Number, Option<String>);
+
+/// The identity of the device at `path`.
+pub(super) fn identity(path: &Path) -> Option<Identity> {
+    let number = Number::of(fs::metadata(path).ok()?.rdev());
+    Some((number, number.sequence()))
 }
 
 fn number(file: &File) -> Option<Number> {

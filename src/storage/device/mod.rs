@@ -19,7 +19,7 @@ pub(super) use ioctl::flush;
 use super::refusal::shown;
 use super::{Found, Part, Sink, SinkError};
 use crate::text::bytes;
-use claim::Claim;
+use claim::{Claim, Identity};
 use part::DevicePart;
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -59,6 +59,8 @@ impl DeviceNotes {
 #[derive(Debug)]
 pub struct DeviceSink {
     path: PathBuf,
+    /// The device that the user means.
+    identity: Option<Identity>,
     force: bool,
     notes: DeviceNotes,
     /// Whether it held nothing when it was first looked at.
@@ -72,13 +74,9 @@ impl DeviceSink {
     /// # Errors
     /// If `path` is a name among the devices that is not there: a file would be made there, in memory.
     pub fn at(path: &Path, force: bool) -> Result<Option<Self>, SinkError> {
-        if claim::resolve(path).is_some() {
-            return Ok(Some(Self {
-                path: path.to_owned(),
-                force,
-                notes: DeviceNotes::default(),
-                blank: None,
-            }));
+        if let Some(device) = claim::resolve(path) {
+            let (path, identity) = (path.to_owned(), claim::identity(&device));
+            return Ok(Some(Self { path, identity, force, notes: DeviceNotes::default(), blank: None }));
         }
         let parent = path.parent().and_then(|parent| fs::canonicalize(parent).ok());
         let among = parent.filter(|parent| parent.starts_with("/dev")).is_some_and(|parent| {
@@ -123,6 +121,12 @@ impl Sink for DeviceSink {
         let blank = self.is_blank();
         let claim = Claim::new(&self.path, self.force)?;
         let device = shown(&claim.path);
+        if claim.identity() != self.identity {
+            return Err(SinkError::Disk(format!(
+                "{} is another device now than when mcp was started; check -o and start it again",
+                shown(&self.path)
+            )));
+        }
         if size > claim.size {
             return Err(SinkError::Disk(format!(
                 "{device} is too small: it has {} bytes and {size} are needed; give a larger device with -o",

@@ -118,7 +118,7 @@ impl DevicePart {
     }
 
     /// Writes to the object, whose ends stay in memory.
-    fn write(&self, offset: u64, bytes: &[u8], through: bool) -> Result<(), SinkError> {
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         let end = offset.checked_add(bytes.len() as u64).filter(|&end| end <= self.size);
         let Some(end) = end.filter(|_| !self.closed.load(Ordering::Acquire)) else {
             return Err(SinkError::Disk(format!(
@@ -140,14 +140,15 @@ impl DevicePart {
             return Ok(());
         }
         let bytes = &bytes[(middle.start - offset) as usize..(middle.end - offset) as usize];
-        self.write_to_device(middle.start, bytes, through).map_err(|error| self.failed("write to", &error))
+        self.write_to_device(middle.start, bytes).map_err(|error| self.failed("write to", &error))
     }
 
-    fn write_to_device(&self, offset: u64, bytes: &[u8], through: bool) -> io::Result<()> {
+    /// Writes past the page cache as far as possible. There, a device that is full or fails says so at once.
+    fn write_to_device(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if bytes.len() as u64 >= PAGE && are_zero(bytes) {
             return self.zero(offset, bytes.len() as u64);
         }
-        let direct = if through { self.claim.direct.write_at(offset, bytes)? } else { 0 };
+        let direct = self.claim.direct.write_at(offset, bytes)?;
         let rest = &bytes[direct..];
         self.claim.file.write_all_at(rest, offset + direct as u64)?;
         let unsynced = self.unsynced.fetch_add(rest.len() as u64, Ordering::Relaxed);
@@ -171,10 +172,10 @@ impl DevicePart {
         file.sync_all()?;
         let ends = self.ends();
         let first = ends.head.len().min(PAGE as usize);
-        self.write_to_device(ends.tail_start, &ends.tail, true)?;
-        self.write_to_device(first as u64, &ends.head[first..], true)?;
+        self.write_to_device(ends.tail_start, &ends.tail)?;
+        self.write_to_device(first as u64, &ends.head[first..])?;
         file.sync_all()?;
-        self.write_to_device(0, &ends.head[..first], true)?;
+        self.write_to_device(0, &ends.head[..first])?;
         file.sync_all()?;
         // The rest of a sector that was written through the cache.
         let _ = ioctl::flush(file);
@@ -237,11 +238,7 @@ fn overlap(a: u64, a_len: usize, b: u64, b_len: usize) -> Option<(Range<usize>, 
 
 impl Part for DevicePart {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
-        self.write(offset, bytes, false)
-    }
-
-    fn write_through(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
-        self.write(offset, bytes, true)
+        self.write(offset, bytes)
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SinkError> {
@@ -267,7 +264,12 @@ impl Part for DevicePart {
         }
         // A device that held all of the object already stays untouched.
         if self.begun.load(Ordering::Acquire) {
-            self.finish().map_err(|error| self.failed("finish", &error))?;
+            self.finish().map_err(|error| {
+                // What has failed must not look whole. If the device fails here too, there is nobody left to be told.
+                let head = self.ends().head.len() as u64;
+                let _ = self.zero(0, head).and_then(|()| self.claim.file.sync_all());
+                self.failed("finish", &error)
+            })?;
             self.announce();
         }
         Ok(self.claim.path.clone())

@@ -27,6 +27,13 @@ impl Number {
         Some(Self(major.parse().ok()?, minor.parse().ok()?))
     }
 
+    /// A number that no other disk has since the machine was started, also not one that is plugged in later under the
+    /// same number. None before Linux 5.15.
+    pub fn sequence(self) -> Option<String> {
+        let directory = self.disk().map(|(disk, _)| disk).or_else(|| self.directory())?;
+        fs::read_to_string(directory.join("diskseq")).ok()
+    }
+
     /// Its directory in sysfs.
     pub fn directory(self) -> Option<PathBuf> {
         fs::canonicalize(format!("/sys/dev/block/{}:{}", self.0, self.1)).ok()
