@@ -3,9 +3,11 @@
 use crate::limits::{DEFAULT_PORT, MAX_DEVICES, MAX_LABEL, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN};
 use crate::protocol::sender::{FOREVER, SlowPolicy};
 pub use crate::session::RateChoice;
+use crate::storage::name_objection;
 use crate::units::{Rate, SenderKey};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -134,6 +136,9 @@ pub struct SendArgs {
     pub file: PathBuf,
     /// Multicast group, broadcast address or single host [default: 239.255.74.17]
     pub group: Option<String>,
+    /// Name under which the devices get the file [default: the file's own]
+    #[arg(long, value_name = "NAME", value_parser = parse_object_name)]
+    pub name: Option<String>,
     /// Network interface, by name or by one of its addresses [default: chosen, see -v]
     #[arg(short, long, value_name = "NAME|ADDR")]
     pub interface: Option<String>,
@@ -164,8 +169,11 @@ pub struct SendArgs {
     /// Start after this time with the devices that have joined, or sooner with -n or --devices [default: 10m]
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub wait: Option<Duration>,
+    /// Wait this long, or forever, for the first device, and count the time of --wait from then on
+    #[arg(long, value_name = "TIME|forever", value_parser = parse_time_or_forever)]
+    pub wait_first: Option<Duration>,
     /// Stay this long after the end to complete late devices, or forever, also if no device comes at all
-    #[arg(long, value_name = "TIME|forever", default_value = "0", value_parser = parse_linger)]
+    #[arg(long, value_name = "TIME|forever", default_value = "0", value_parser = parse_time_or_forever)]
     pub linger: Duration,
     /// End after this time in all; devices that are not complete then have failed [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
@@ -173,6 +181,9 @@ pub struct SendArgs {
     /// Number of routers that the datagrams may cross, plus one
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub ttl: u8,
+    /// Class of the datagrams for routers and switches (DSCP): 0 to 63, or a name such as ef, af21, cs1 or le
+    #[arg(long, value_name = "CLASS", default_value = "0", value_parser = parse_dscp)]
+    pub dscp: u8,
     /// Data bytes in a datagram, a multiple of 64 [default: from the interface's MTU]
     #[arg(long, value_name = "BYTES", value_parser = parse_symbol_size)]
     pub symbol_size: Option<u16>,
@@ -197,6 +208,9 @@ pub struct SendArgs {
 pub struct RecvArgs {
     /// Multicast group or address to listen on, beside the default [default: 239.255.74.17]
     pub group: Option<String>,
+    /// Take only a file of this name, and wait until one is sent [default: the first file]
+    #[arg(long, value_name = "NAME", value_parser = parse_object_name)]
+    pub name: Option<String>,
     /// Directory to save into, file name to save as, or block device to write to; on a device, the old content is lost
     /// from the first write on
     #[arg(short, long, value_name = "PATH", default_value = ".")]
@@ -207,6 +221,10 @@ pub struct RecvArgs {
     /// UDP port
     #[arg(short, long, value_name = "N", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
+    /// Take the group's datagrams only from this address: the sender's, for source-specific groups
+    /// (232.0.0.0/8, ff3x::/32)
+    #[arg(long, value_name = "ADDR", requires = "group")]
+    pub source: Option<IpAddr>,
     /// Name that identifies this device [default: a stored identifier, shown as the host name]
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     pub id: Option<String>,
@@ -369,8 +387,30 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Parses a duration, or `forever`.
-fn parse_linger(text: &str) -> Result<Duration, String> {
+fn parse_time_or_forever(text: &str) -> Result<Duration, String> {
     if text == "forever" { Ok(FOREVER) } else { parse_duration(text) }
+}
+
+/// The code points that have names (RFC 2474, 2597, 3246, 5865, 8622).
+fn parse_dscp(text: &str) -> Result<u8, String> {
+    let bad = || "write a number from 0 to 63, or ef, va, le, cs0 to cs7, af11 to af43".to_owned();
+    if let Ok(number) = text.parse::<u8>() {
+        return if number < 64 { Ok(number) } else { Err(bad()) };
+    }
+    let lower = text.to_ascii_lowercase();
+    let digit = |byte: u8, most: u8| (b'0'..=b'0' + most).contains(&byte).then(|| byte - b'0');
+    let point = match lower.as_bytes() {
+        b"ef" => Some(46),
+        b"va" => Some(44),
+        b"le" => Some(1),
+        [b'c', b's', class] => digit(*class, 7).map(|class| class << 3),
+        [b'a', b'f', class, drop] => match (digit(*class, 4), digit(*drop, 3)) {
+            (Some(class @ 1..), Some(drop @ 1..)) => Some(class << 3 | drop << 1),
+            _ => None,
+        },
+        _ => None,
+    };
+    point.ok_or_else(bad)
 }
 
 fn parse_receivers(text: &str) -> Result<u32, String> {
@@ -385,6 +425,11 @@ fn parse_symbol_size(text: &str) -> Result<u16, String> {
         .ok_or_else(|| {
             format!("write a multiple of {SYMBOL_ALIGN} from {MIN_SYMBOL_SIZE} to {MAX_SYMBOL_SIZE}")
         })
+}
+
+fn parse_object_name(text: &str) -> Result<String, String> {
+    let why = |rule| format!("it {rule}; write a plain file name");
+    name_objection(text).map_or_else(|| Ok(text.to_owned()), |rule| Err(why(rule)))
 }
 
 pub(super) fn parse_name(text: &str) -> Result<String, String> {

@@ -2,12 +2,14 @@
 //! left open.
 
 use super::args::{OutputArgs, RateChoice, RecvArgs, SendArgs, Slow};
+use crate::net::Marking;
 use crate::protocol::trust::Strangers;
 use crate::session::send::{SETTLE, WAIT};
 use crate::ui::{Mode, Style};
 use crate::units::SenderKey;
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ const TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct SendConfig {
     /// The file to send.
     pub file: PathBuf,
+    /// The name of the object, a safe one; `None` for the file's own.
+    pub name: Option<String>,
     /// The group or address as typed; `None` for the default rendezvous group, 239.255.74.17.
     pub group: Option<String>,
     /// The interface's name or address as typed; `None` if it is to be chosen.
@@ -37,8 +41,8 @@ pub struct SendConfig {
     pub linger: Duration,
     /// When to end, whatever is left to be done; none: never.
     pub max_time: Option<Duration>,
-    /// Multicast time to live (hop limit).
-    pub ttl: u8,
+    /// How the datagrams are marked for the network.
+    pub marking: Marking,
     /// Symbol size, a valid one; `None` to derive it from the interface's MTU.
     pub symbol_size: Option<u16>,
     /// The group key as typed: a name, a file or `none`.
@@ -58,6 +62,8 @@ pub struct Gather {
     pub expected: Option<u32>,
     /// Start after this time at the latest with the devices that have joined; end if there are none.
     pub at_most: Duration,
+    /// If set, end if no device comes in this time; `at_most` counts from the first one.
+    pub wait_first: Option<Duration>,
     /// Without an expected number: start this long after the last device has joined.
     pub settle: Duration,
     /// Whether Enter starts at once (stdin is a terminal).
@@ -70,12 +76,16 @@ pub struct RecvConfig {
     /// The group or address to listen to, as typed, besides the default rendezvous group; `None` for that
     /// group only.
     pub group: Option<String>,
+    /// If set, only an object of this name is taken.
+    pub name: Option<String>,
     /// The directory, or the file name, to save to.
     pub output: PathBuf,
     /// The interface's name or address as typed; `None` if it is to be chosen.
     pub interface: Option<String>,
     /// UDP port, not 0.
     pub port: u16,
+    /// The only source of the group's datagrams.
+    pub source: Option<IpAddr>,
     /// The name chosen for this device, 1 to 64 bytes.
     pub id: Option<String>,
     /// Give up if no sender is found in this time; [`Duration::MAX`] for no limit.
@@ -145,6 +155,7 @@ impl SendConfig {
     pub fn new(args: SendArgs, surroundings: Surroundings) -> Self {
         Self {
             file: args.file,
+            name: args.name,
             group: args.group,
             interface: args.interface,
             port: args.port,
@@ -154,13 +165,14 @@ impl SendConfig {
             gather: Gather {
                 expected: args.receivers,
                 at_most: args.wait.unwrap_or(WAIT),
+                wait_first: args.wait_first,
                 // A time given by the user is waited out.
                 settle: args.wait.unwrap_or(SETTLE),
                 enter: surroundings.stdin_terminal,
             },
             linger: args.linger,
             max_time: args.max_time,
-            ttl: args.ttl,
+            marking: Marking { ttl: args.ttl, dscp: args.dscp },
             symbol_size: args.symbol_size,
             key: args.key,
             require_key: args.require_key,
@@ -184,9 +196,11 @@ impl RecvConfig {
         };
         Self {
             group: args.group,
+            name: args.name,
             output: args.output,
             interface: args.interface,
             port: args.port,
+            source: args.source,
             id: args.id,
             timeout: args.timeout.unwrap_or(if args.again { Duration::MAX } else { TIMEOUT }),
             key: args.key,
@@ -218,6 +232,7 @@ fn style(args: OutputArgs, surroundings: Surroundings) -> Style {
 mod tests {
     use super::*;
     use crate::cli::args::{Cli, Command};
+    use crate::protocol::sender::FOREVER;
     use crate::units::Rate;
     use clap::Parser;
 
@@ -249,11 +264,19 @@ mod tests {
     #[test]
     fn gathering() {
         let gather = |line, terminal| resolve(line, terminal).0.unwrap().gather;
-        let usual = Gather { expected: None, at_most: Duration::from_secs(600), settle: SETTLE, enter: true };
+        let usual = Gather {
+            expected: None,
+            at_most: Duration::from_secs(600),
+            wait_first: None,
+            settle: SETTLE,
+            enter: true,
+        };
         assert_eq!(gather("mcp send f", true), usual);
         let minute = Duration::from_secs(60);
-        let typed = Gather { expected: Some(3), at_most: minute, settle: minute, enter: false };
+        let typed = Gather { expected: Some(3), at_most: minute, settle: minute, enter: false, ..usual };
         assert_eq!(gather("mcp send f -n 3 -w 60", false), typed);
+        let first = Gather { wait_first: Some(FOREVER), ..typed };
+        assert_eq!(gather("mcp send f -n 3 -w 60 --wait-first forever", false), first);
     }
 
     #[test]
@@ -297,14 +320,14 @@ mod tests {
     #[test]
     fn everything_arrives() {
         let c = resolve(
-            "mcp send f g -i e -p 9 -r 1M --linger 1 --ttl 0 --symbol-size 64 --report r -k lab",
+            "mcp send f g -i e -p 9 -r 1M --linger 1 --ttl 0 --dscp ef --symbol-size 64 --report r -k lab",
             true,
         );
         let c = c.0.unwrap();
         assert_eq!((c.file, c.group.as_deref(), c.interface.as_deref()), ("f".into(), Some("g"), Some("e")));
         assert_eq!(
-            (c.port, c.rate, c.ttl, c.symbol_size),
-            (9, RateChoice::Fixed(Rate(1_000_000)), 0, Some(64))
+            (c.port, c.rate, c.marking, c.symbol_size),
+            (9, RateChoice::Fixed(Rate(1_000_000)), Marking { ttl: 0, dscp: 46 }, Some(64))
         );
         assert_eq!((c.key, c.devices, c.require_key), (Some("lab".into()), None, false));
         assert_eq!((c.linger, c.report), (Duration::from_secs(1), Some("r".into())));

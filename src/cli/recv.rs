@@ -10,7 +10,7 @@ use super::report::{self, Error};
 use super::trust::{self, Keys};
 use crate::command::{Hook, ShellHook};
 use crate::keyring::{Keyring, KnownSender};
-use crate::net::Destination;
+use crate::net::{AddressKind, Destination, is_source_specific};
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, ReceiverSnapshot};
 use crate::protocol::trust::TrustDecision;
 use crate::session::{Listen, ReceiveHandle, ReceiveOutcome, ReceiveSession, SessionEvent, Wanted, What};
@@ -72,6 +72,7 @@ pub(super) fn once(
         None => None,
         Some(text) => Some(Destination::parse(text, config.port).map_err(|e| Error::Usage(e.to_string()))?),
     };
+    check_source(group.as_ref(), config.source).map_err(Error::Usage)?;
     let earlier = config.from.as_deref().map(EarlierFile::open).transpose();
     let earlier = earlier.map_err(|e| environment(&e))?;
     let state = StateDir::find()?;
@@ -96,8 +97,14 @@ pub(super) fn once(
         // The user may correct it before a sender comes; otherwise the sender is told too.
         warnings.push(e.to_string());
     }
-    let listen =
-        Listen { group, port: config.port, interface: config.interface.clone(), group_keys: keys, trust };
+    let listen = Listen {
+        group,
+        source: config.source,
+        port: config.port,
+        interface: config.interface.clone(),
+        group_keys: keys,
+        trust,
+    };
     let json = config.style.mode == Mode::Json;
     let hook = config.then.clone().map(|command| Arc::new(ShellHook::new(command, json)) as Arc<dyn Hook>);
     let notes = output.notes();
@@ -110,14 +117,15 @@ pub(super) fn once(
         .timeout(config.timeout)
         .verify(config.verify)
         .hook(hook, past.hook_rule())
+        .name(config.name.clone())
         .ignored(past.ignored(Instant::now()))
         .start()
         .map_err(|e| environment(&e))?;
-    let mut view = receiver_view(config.style, intro(&session));
+    let mut view = receiver_view(config.style, intro(&session, config.name.clone()));
     for warning in warnings.iter().filter(|warning| past.is_news(warning)) {
         view.warn(session.now(), warning);
     }
-    let mut show = Show { view, ring, notes, refused: None, root: None, stopped: false };
+    let mut show = Show { view, ring, notes, refused: None, other: None, root: None, stopped: false };
     show.watch(&session, console)?;
     show.tell_notes(session.now());
     let last = session.snapshot();
@@ -133,8 +141,10 @@ pub(super) fn once(
     };
     let exit = Exit::of_receiver(&end.outcome);
     show.view.finish(now, &end.snapshot, exit);
-    match &show.refused {
-        Some(why) if end.outcome == ReceiverOutcome::NoSender => report::error(&report::none_trusted(why)),
+    let nobody = end.outcome == ReceiverOutcome::NoSender;
+    match (&show.refused, &show.other) {
+        (Some(why), _) if nobody => report::error(&report::none_trusted(why)),
+        (None, Some((name, address))) if nobody => report::error(&report::none_named(name, *address)),
         _ if config.again && show.stopped && end.snapshot.session.is_none() => {
             report::error(&Error::Environment("interrupted while waiting for the next transfer".to_owned()));
         }
@@ -145,12 +155,34 @@ pub(super) fn once(
     Ok(End { exit, outcome, stopped, elapsed, session: snapshot.session, root })
 }
 
-fn intro(session: &ReceiveHandle) -> ReceiverIntro {
+/// Checks that the group and the only source of its datagrams fit.
+fn check_source(group: Option<&Destination>, source: Option<IpAddr>) -> Result<(), String> {
+    let Some(group) = group else { return Ok(()) };
+    let address = group.addr.ip();
+    match source {
+        None if is_source_specific(address) => {
+            Err(format!("{address} is a source-specific group; give the sender's address with --source"))
+        }
+        Some(_) if group.kind != AddressKind::Multicast => {
+            Err(format!("{address} is no multicast group, so it takes no --source; leave it out"))
+        }
+        Some(source) if source.is_ipv4() != address.is_ipv4() => Err(format!(
+            "{source} cannot send to {address}; give an address of the group's family with --source"
+        )),
+        Some(source) if source.is_multicast() || source.is_unspecified() => {
+            Err(format!("{source} is not the address of a sender; give that with --source"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn intro(session: &ReceiveHandle, name: Option<String>) -> ReceiverIntro {
     let info = session.info();
     let names = trust::named(info.group_keys.iter().map(String::as_str));
     ReceiverIntro {
         device: info.device,
         label: info.label.clone(),
+        name,
         group: info.group.to_string(),
         sealed_with: Some(names).filter(|names| !names.is_empty()),
     }
@@ -164,6 +196,8 @@ struct Show {
     notes: DeviceNotes,
     /// Why the first refused sender was refused.
     refused: Option<String>,
+    /// The name and the sender of the first object that was not taken for its name.
+    other: Option<(String, IpAddr)>,
     /// The object that is in place.
     root: Option<Digest>,
     /// Whether the user asked to stop.
@@ -218,6 +252,9 @@ impl Show {
             ReceiverEvent::SenderRefused { key, address, decision } => {
                 self.refused.get_or_insert_with(|| refused(&key, address.ip(), decision));
             }
+            ReceiverEvent::OtherName { name, address } => {
+                self.other.get_or_insert((name, address.ip()));
+            }
             ReceiverEvent::Committed { root, .. } => self.root = Some(root),
             _ => {}
         }
@@ -256,12 +293,14 @@ mod tests {
         let intro = ReceiverIntro {
             device: DeviceId([1; 16]),
             label: "d".into(),
+            name: None,
             group: "g".into(),
             sealed_with: None,
         };
         let view = receiver_view(Style { mode: Mode::Quiet, verbose: false }, intro);
         let (ring_too, notes) = (Some(ring.clone()), DeviceNotes::default());
-        let mut show = Show { view, ring: ring_too, notes, refused: None, root: None, stopped: false };
+        let mut show =
+            Show { view, ring: ring_too, notes, refused: None, other: None, root: None, stopped: false };
         let (key, other, at) = (SenderKey([1; 32]), SenderKey([2; 32]), IpAddr::from([10, 0, 0, 5]));
         assert_eq!(trust().decide(&key, at), TrustDecision::FirstUse);
         show.remember(Time::ZERO, key, at);

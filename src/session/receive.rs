@@ -47,6 +47,7 @@ pub struct ReceiveSession {
     timeout: Duration,
     verify: bool,
     hook: Option<(Arc<dyn Hook>, HookRule)>,
+    name: Option<String>,
     ignored: BTreeMap<SessionId, Duration>,
 }
 
@@ -135,6 +136,7 @@ impl ReceiveSession {
             timeout: Duration::from_secs(24 * 60 * 60),
             verify: false,
             hook: None,
+            name: None,
             ignored: BTreeMap::new(),
         }
     }
@@ -190,6 +192,12 @@ impl ReceiveSession {
         self.hook = hook.map(|hook| (hook, rule));
         self
     }
+    /// Takes only an object of this name [default: of any name].
+    #[must_use]
+    pub fn name(mut self, name: Option<String>) -> Self {
+        self.name = name;
+        self
+    }
     /// Takes no part in these sessions before these times from the start [default: none].
     #[must_use]
     pub fn ignored(mut self, sessions: BTreeMap<SessionId, Duration>) -> Self {
@@ -226,12 +234,14 @@ impl ReceiveSession {
         config.timeout = self.timeout;
         config.device_key = self.device_key;
         config.only = listening.group.as_ref().map(|group| group.addr.ip());
+        config.source = self.listen.source;
         config.group_keys = self.listen.secrets();
         config.trust = self.listen.trust;
         config.wanted = match &self.wanted {
             Wanted::First => None,
             Wanted::This(discovered) => Some(discovered.session),
         };
+        config.name = self.name;
         let now = desk.host.now();
         config.ignored = self.ignored.into_iter().map(|(session, time)| (session, now + time)).collect();
         let (hook, rule) = self.hook.unzip();

@@ -17,7 +17,7 @@ use crate::engine::{Egress, Engine, Stream};
 use crate::fec::PlanCache;
 use crate::layout::Layout;
 use crate::limits::{DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, MAX_BLOCKS};
-use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, UdpNet, choose};
+use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, Marking, UdpNet, choose};
 use crate::pacing::RateMode;
 use crate::protocol::Control;
 use crate::protocol::event::{SenderEvent, SenderOutcome, SenderOverview, SenderSnapshot};
@@ -63,10 +63,11 @@ pub struct SendSession {
     devices: Option<DeviceList>,
     known_devices: BTreeMap<DeviceId, DeviceKey>,
     wait: Duration,
+    wait_first: Option<Duration>,
     settle: Duration,
     linger: Duration,
     max_time: Option<Duration>,
-    ttl: u8,
+    marking: Marking,
     symbol_size: Option<u16>,
     group_key: Option<GroupKey>,
     signing_key: Option<(SigningKey, Counter)>,
@@ -152,10 +153,11 @@ impl SendSession {
             devices: None,
             known_devices: BTreeMap::new(),
             wait: WAIT,
+            wait_first: None,
             settle: SETTLE,
             linger: Duration::ZERO,
             max_time: None,
-            ttl: 1,
+            marking: Marking::default(),
             symbol_size: None,
             group_key: None,
             signing_key: None,
@@ -208,6 +210,12 @@ impl SendSession {
         (self.wait, self.settle) = (at_most, settle);
         self
     }
+    /// Waits so long for the first device, and counts the time to gather from then on [default: from the start].
+    #[must_use]
+    pub const fn wait_first(mut self, wait: Option<Duration>) -> Self {
+        self.wait_first = wait;
+        self
+    }
     /// How long to wait for late devices [default: not at all].
     #[must_use]
     pub const fn linger(mut self, linger: Duration) -> Self {
@@ -220,10 +228,10 @@ impl SendSession {
         self.max_time = time;
         self
     }
-    /// Time to live of multicast datagrams, in hops [default: 1].
+    /// How its datagrams are marked for the network [default: one hop, code point 0].
     #[must_use]
-    pub const fn ttl(mut self, ttl: u8) -> Self {
-        self.ttl = ttl;
+    pub const fn marking(mut self, marking: Marking) -> Self {
+        self.marking = marking;
         self
     }
     /// Bytes of object data in a datagram, a valid symbol size [default: what fits the interface's MTU].
@@ -330,7 +338,7 @@ impl SendSession {
         let net = UdpNet::sender(
             &route.interface,
             &route.destination,
-            self.ttl,
+            self.marking,
             None,
             (Features::default(), Some(read_label)),
         )
@@ -361,6 +369,7 @@ impl SendSession {
         config.manifest = manifest_of(&*source, source.name());
         config.kind = if source.is_device() { ObjectKind::Device } else { ObjectKind::File };
         (config.wait, config.settle) = (self.wait, self.settle);
+        config.wait_first = self.wait_first;
         (config.linger, config.max_time) = (self.linger, self.max_time);
         let group_key = self.group_key.map(|key| key.secret().clone());
         (config.group_key, config.suite) = (group_key, fastest());

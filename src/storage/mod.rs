@@ -27,7 +27,7 @@ pub use attributes::Attributes;
 pub use device::{DeviceNote, DeviceNotes, DeviceSink};
 pub use earlier::EarlierFile;
 pub use hashes::{FileId, HashCache};
-pub use names::{PART_SUFFIX, safe_name};
+pub use names::{PART_SUFFIX, name_objection, safe_name};
 pub use part::FilePart;
 pub use sink::FileSink;
 pub use source::FileSource;

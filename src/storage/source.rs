@@ -7,7 +7,7 @@
 use super::device;
 use super::hashes::FileId;
 use super::mmap::Mapping;
-use super::names::{objection, shorten};
+use super::names::{name_objection, shorten};
 use super::{Attributes, RawBytes, Source, SourceError};
 use crate::limits::{MAX_NAME, MAX_OBJECT_SIZE};
 use crate::text::escape;
@@ -55,6 +55,14 @@ impl FileSource {
     /// # Errors
     /// If it is neither, cannot be read or mapped, or has a name that receivers refuse.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
+        Self::open_as(path, None)
+    }
+
+    /// The same, to be offered under `name`, which is safe [default: the file's own name].
+    ///
+    /// # Errors
+    /// As for [`FileSource::open`].
+    pub fn open_as(path: &Path, name: Option<&str>) -> Result<Self, SourceError> {
         let shown = escape(&path.to_string_lossy());
         let refuse = |error: io::Error| unreadable(&shown, &error);
         // Checked before opening, because opening alone can already affect a device.
@@ -77,10 +85,10 @@ impl FileSource {
                 "{shown} has content but no size, as kernel files do; copy it to a plain file and send that"
             )));
         }
-        let name = own_name(path);
-        if let Some(what) = objection(&name) {
+        let name = name.map_or_else(|| own_name(path), ToOwned::to_owned);
+        if let Some(what) = name_objection(&name) {
             return Err(SourceError::Read(format!(
-                "{shown} cannot be sent under its name, which {what}; rename it or send a link to it"
+                "{shown} cannot be sent under its name, which {what}; give another with --name"
             )));
         }
         let map = Mapping::new(&file, size).map_err(|error| {
@@ -98,8 +106,8 @@ impl FileSource {
         Ok(Self { file, map, size, large, of_file, mounted, shown, name })
     }
 
-    /// The file's own name, without directories, as offered to receivers. 1 to 255 bytes. U+FFFD replaces
-    /// bytes that are not UTF-8.
+    /// The name that is offered to receivers, 1 to 255 bytes: the file's own name, without directories, unless another
+    /// was given. U+FFFD replaces bytes that are not UTF-8.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

@@ -30,6 +30,8 @@ pub struct ReceiverConfig {
     pub groups: Vec<SocketAddr>,
     /// If set, only a session with this data address counts.
     pub only: Option<IpAddr>,
+    /// If set, only senders at this address count.
+    pub source: Option<IpAddr>,
     /// Bytes of block buffers, those inside jobs included; at least four blocks.
     pub buffer_bytes: usize,
     /// The memory of these buffers.
@@ -45,6 +47,8 @@ pub struct ReceiverConfig {
     pub trust: Trust,
     /// If set, only this session counts; otherwise the first acceptable one.
     pub wanted: Option<SessionId>,
+    /// If set, only objects of this name count.
+    pub name: Option<String>,
     /// Sessions that do not count before these times.
     pub ignored: BTreeMap<SessionId, Time>,
     /// Whether a hook runs once the object is in place.
@@ -75,6 +79,7 @@ impl ReceiverConfig {
             timeout: Duration::from_secs(60),
             groups,
             only: None,
+            source: None,
             buffer_bytes: RECEIVER_BUFFER_BYTES,
             memory: Arc::new(OwnMemory),
             agreement,
@@ -82,6 +87,7 @@ impl ReceiverConfig {
             group_keys: Vec::new(),
             trust: Trust::anybody(),
             wanted: None,
+            name: None,
             ignored: BTreeMap::new(),
             hook: None,
         }

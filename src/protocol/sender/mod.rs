@@ -184,7 +184,7 @@ impl Sender {
             ),
             pending_joins: BTreeMap::new(),
             strangers: Strangers::new(),
-            gather: Gather::new(now + config.wait),
+            gather: Gather::new(now + config.wait_first.unwrap_or(config.wait)),
             stream: Stream::default(),
             group: Channel::new(ChannelId::GROUP, config.data),
             replies: Channel::new(ChannelId::REPLIES, config.data),

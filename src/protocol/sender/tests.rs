@@ -2,6 +2,7 @@
 
 mod admission;
 mod claims;
+mod gathering;
 mod hook;
 mod identity;
 mod later;
