@@ -746,7 +746,7 @@ fn the_lower_layers_are_pure() {
 }
 
 #[test]
-fn unsafe_stands_in_three_files() {
+fn unsafe_stands_in_four_files() {
     holds(unsafety);
 }
 
