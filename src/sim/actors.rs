@@ -186,7 +186,7 @@ pub fn sender(
         group_key: scenario.group_key.then(hostile::group_key),
         ..SenderConfig::new(task, layout, DATA, who)
     };
-    let (signing_key, random) = (config.signing_key.clone(), config.agreement);
+    let (signing_key, random) = (config.signing_key.clone(), *config.agreement.expose());
     let side = SenderSide::new(counter, signing_key, random, config.suite, config.group_key.as_ref());
     let session = side.session();
     let source: Arc<dyn Source> = Arc::new(sim_source.clone());

@@ -38,7 +38,7 @@ pub struct ReceiverConfig {
     pub memory: Arc<dyn Memory>,
     /// Random bytes of this run. The device's agreement key of each session is derived from them. They
     /// distinguish the runs of a device.
-    pub agreement: [u8; 32],
+    pub agreement: Secret,
     /// Checks signatures and agrees on keys.
     pub primitives: &'static dyn Primitives,
     /// The group keys to try. If there are any, only sessions sealed with one of them count.
@@ -82,7 +82,7 @@ impl ReceiverConfig {
             source: None,
             buffer_bytes: RECEIVER_BUFFER_BYTES,
             memory: Arc::new(OwnMemory),
-            agreement,
+            agreement: Secret::new(agreement),
             primitives: REAL,
             group_keys: Vec::new(),
             trust: Trust::anybody(),

@@ -6,7 +6,6 @@ use super::inbound::is_sound;
 use super::provisional_sessions::ProvisionalSession;
 use super::session::{Session, sound_group_size};
 use super::{Receiver, State};
-use crate::crypto::derive::Secret;
 use crate::crypto::origin::Origin;
 use crate::crypto::primitives::Primitives;
 use crate::limits::join_ceiling;
@@ -108,7 +107,7 @@ impl Receiver {
             return None;
         }
         let id = head.header.session;
-        let random = Secret::new(self.config.agreement).derive(AGREEMENT, &[&id.0.to_be_bytes()]);
+        let random = self.config.agreement.derive(AGREEMENT, &[&id.0.to_be_bytes()]);
         let group = group_key.map(|i| &self.config.group_keys[i]);
         let side = ReceiverSide::new(self.config.primitives, id, &announce, group, *random.expose())?;
         Session::latch(side, from, &announce, now)

@@ -178,7 +178,7 @@ impl Sender {
             side: SenderSide::new(
                 config.counter,
                 config.signing_key.clone(),
-                config.agreement,
+                *config.agreement.expose(),
                 config.suite,
                 config.group_key.as_ref(),
             ),
