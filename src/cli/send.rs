@@ -54,7 +54,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     };
     let devices = config.devices.as_deref().map(devices::read).transpose()?;
     let state = StateDir::find()?;
-    let mut warnings = Vec::new();
+    let mut warnings = Vec::from_iter(source.warning());
     let keys = Keys {
         asked: config.key.as_deref(),
         variable: std::env::var_os("MCP_KEY"),

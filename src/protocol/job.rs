@@ -24,9 +24,16 @@ pub enum SenderJob {
         first: Esi,
         /// How many.
         count: u32,
+        /// The block's chaining value, if it is known.
+        value: Option<Digest>,
     },
     /// Read the block and compute the digests of its source symbols.
-    Digest(BlockIndex),
+    Digest {
+        /// The block.
+        block: BlockIndex,
+        /// Its chaining value, if it is known.
+        value: Option<Digest>,
+    },
     /// Check that the source is unchanged (size and modification time).
     CheckSource,
     /// Look these devices up in the store; see [`SenderJob::is_for_store`].
@@ -149,7 +156,10 @@ pub enum ReceiverJob {
     },
     /// Sync the part file, rename it to its final name, sync the directory. Of a destination that takes blocks in
     /// order: close it, and wait for the command that reads it.
-    Commit,
+    Commit {
+        /// The root hash of the object.
+        root: Digest,
+    },
     /// Run the hook for the object that is in place.
     Hook(InPlace),
     /// Remove the part file.
@@ -163,7 +173,7 @@ impl ReceiverJob {
     /// the others, and are executed one after the other.
     #[must_use]
     pub const fn is_for_reader(&self) -> bool {
-        matches!(self, Self::Write { .. } | Self::Commit)
+        matches!(self, Self::Write { .. } | Self::Commit { .. })
     }
 }
 

@@ -44,8 +44,8 @@ impl Need {
         }
         match announce.objects[..] {
             [object] if !object.sealed => Some(Self::Feature("objects that still grow")),
-            [object] if object.kind == ObjectKind::File => None,
-            [_] => Some(Self::Feature("objects that are no files")),
+            [object] if matches!(object.kind, ObjectKind::File | ObjectKind::Device) => None,
+            [_] => Some(Self::Feature("objects that are neither files nor devices")),
             _ => Some(Self::Feature("several objects")),
         }
     }

@@ -29,6 +29,7 @@ use crate::task::{DeviceList, State, Task, TaskOptions};
 use crate::text;
 use crate::time::Time;
 use crate::units::{Counter, DeviceId, DeviceKey, Digest, Rate, TaskId};
+use crate::wire::ObjectKind;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -366,6 +367,7 @@ impl SendSession {
         config.rate = route.rate;
         config.repair = RepairPolicy::interactive(self.slow);
         config.manifest = manifest_of(&*source, source.name());
+        config.kind = if source.is_device() { ObjectKind::Device } else { ObjectKind::File };
         (config.wait, config.settle) = (self.wait, self.settle);
         config.wait_first = self.wait_first;
         (config.linger, config.max_time) = (self.linger, self.max_time);

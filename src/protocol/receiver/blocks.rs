@@ -277,7 +277,7 @@ impl Blocks {
         while let Some((block, in_part)) = self.resume.next_check(pressed) {
             match self.expected(block).filter(|_| !self.verified.contains(block.0)) {
                 Some(expected) => return Some(ReceiverJob::Check { block, expected, in_part }),
-                None => self.resume.checked(block),
+                None => self.resume.needless(block),
             }
         }
         None
@@ -285,7 +285,7 @@ impl Blocks {
 
     /// Takes the result of checking a candidate.
     pub fn checked(&mut self, block: BlockIndex, agrees: bool) {
-        self.resume.checked(block);
+        self.resume.checked(block, agrees);
         if agrees && self.verify(block) {
             self.resumed_bytes += self.layout.block_len(block) as u64;
         }

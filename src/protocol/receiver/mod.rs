@@ -393,7 +393,7 @@ impl Receiver {
         self.state = State::Committing;
         self.answer = None;
         self.event(ReceiverEvent::Committing);
-        self.job(ReceiverJob::Commit);
+        self.job(ReceiverJob::Commit { root: announced });
     }
 }
 

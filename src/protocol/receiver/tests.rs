@@ -103,7 +103,7 @@ impl Bench {
     /// One that has been given an empty object, and is committing it.
     fn committing() -> Self {
         let bench = Self::joined(Layout::new(0, 20, 64).unwrap(), true);
-        assert!(matches!(bench.jobs[..], [ReceiverJob::Commit]));
+        assert!(matches!(bench.jobs[..], [ReceiverJob::Commit { .. }]));
         bench
     }
 

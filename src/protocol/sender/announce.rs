@@ -97,7 +97,7 @@ impl Sender {
             gsize: self.devices.gsize(),
             rate: self.pace.rate(),
             feedback_budget: FEEDBACK_PER_SECOND as u16,
-            objects: vec![Object { root: self.root, ..object }],
+            objects: vec![Object { kind: self.config.kind, root: self.root, ..object }],
             name: self.config.task.name.clone(),
             manifest: self.config.manifest.clone(),
             one_way: None,

@@ -9,6 +9,7 @@ use crate::pacing::{RateMode, udp_overhead};
 use crate::protocol::packet_protection::SenderSide;
 use crate::task::Task;
 use crate::units::{Counter, DeviceId, DeviceKey, Rate, SessionId, Suite};
+use crate::wire::ObjectKind;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub struct SenderConfig {
     pub known_devices: BTreeMap<DeviceId, DeviceKey>,
     /// The object's manifest, if it fits in the announcement; at most [`crate::limits::MAX_MANIFEST`] bytes.
     pub manifest: Vec<u8>,
+    /// The kind of the object: a file or a device.
+    pub kind: ObjectKind,
     /// The object's division into blocks and symbols.
     pub layout: Layout,
     /// Where group data goes: a multicast group, a broadcast address or one host.
@@ -76,6 +79,7 @@ impl SenderConfig {
             counter,
             known_devices: BTreeMap::new(),
             manifest: Vec::new(),
+            kind: ObjectKind::File,
             signing_key,
             agreement: Secret::new(agreement),
             group_key: None,

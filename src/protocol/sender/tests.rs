@@ -149,10 +149,10 @@ impl Bench {
         let fails = (self.store_is == StoreIs::Failing).then(|| "disk full".to_owned());
         match job {
             SenderJob::Hash(block) => SenderDone::Hashed(block, Digest([block.0 as u8; 32])),
-            SenderJob::Encode { block, first, count } => {
+            SenderJob::Encode { block, first, count, .. } => {
                 SenderDone::Encoded { block, first, symbols: vec![0; count as usize * 64].into() }
             }
-            SenderJob::Digest(block) => {
+            SenderJob::Digest { block, .. } => {
                 SenderDone::Digested(block, vec![SymbolDigest([block.0 as u8; 16]); K as usize])
             }
             SenderJob::CheckSource => SenderDone::SourceChecked,

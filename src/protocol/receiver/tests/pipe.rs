@@ -48,7 +48,7 @@ fn the_receipt_waits_for_the_last_byte_and_says_that_it_was_a_pipe() {
         assert_eq!(block, BlockIndex(n));
         bench.done(ReceiverDone::Written { block, buffer: Some(Buffer::default()) });
     }
-    assert!(matches!(bench.jobs[..], [ReceiverJob::Commit]), "{:?}", bench.jobs);
+    assert!(matches!(bench.jobs[..], [ReceiverJob::Commit { .. }]), "{:?}", bench.jobs);
     bench.done(ReceiverDone::Committed("-".into()));
     bench.pass(Duration::from_secs(1));
     let said = bench.said();
