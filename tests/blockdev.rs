@@ -93,6 +93,8 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
+        // The kernel keeps partitions of a loop device without a file.
+        let _ = run("delpart", &[self.path(), "1"]);
         let _ = run("losetup", &["-d", self.path()]);
     }
 }
@@ -241,6 +243,8 @@ fn partitioned(tmp: &TempDir, name: &str) -> (Loop, PathBuf) {
     file.write_all_at(&entry, 446).expect("table");
     file.write_all_at(&[0x55, 0xaa], 510).expect("table");
     drop(file);
+    // Perhaps a run that was killed has left one.
+    let _ = run("delpart", &[disk.path(), "1"]);
     must("partx", &["-a", disk.path()]);
     let partition = PathBuf::from(format!("{}p1", disk.path()));
     let until = Instant::now() + Duration::from_secs(5);
