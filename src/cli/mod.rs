@@ -19,6 +19,7 @@ pub mod key;
 pub mod recv;
 pub mod report;
 pub mod send;
+mod stream;
 pub mod trust;
 
 pub use crate::ui::exit;

@@ -6,6 +6,7 @@ use super::devices;
 use super::exit::Exit;
 use super::identity::StateDir;
 use super::report::{self, Error};
+use super::stream;
 use super::trust::{self, Keys};
 use crate::keyring::KnownDevice;
 use crate::net::Destination;
@@ -33,14 +34,15 @@ pub fn run(config: SendConfig) -> Exit {
 
 fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let environment = |e: &dyn std::fmt::Display| Error::Environment(e.to_string());
-    if let (Some(address), false) = (config.file.to_str(), config.file.exists())
+    let streams = stream::is_wanted(config);
+    if let (Some(address), false) = (config.file.to_str(), config.file.exists() || streams)
         && Destination::parse(address, config.port).is_ok()
     {
         return Err(Error::Usage(format!(
             "{address} is no file but an address; the file comes first: mcp send FILE {address}"
         )));
     }
-    let source = FileSource::open(&config.file).map_err(|e| environment(&e))?;
+    let file = (!streams).then(|| FileSource::open(&config.file)).transpose().map_err(|e| environment(&e))?;
     if let Some(path) = &config.report {
         // Fail now, and not after an hour's transfer.
         check_whole(path).map_err(|e| report_refused(path, &e))?;
@@ -69,7 +71,14 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let started = SystemTime::now();
     let mut console = Console::new(config.gather.enter)
         .map_err(|e| Error::Environment(format!("cannot wait for signals: {e}")))?;
-    let session = SendSession::builder(source, target)
+    let session = match file {
+        Some(file) => SendSession::builder(file, target),
+        None => {
+            let (spool, name) = stream::open(config)?;
+            SendSession::stream(spool, name, target)
+        }
+    };
+    let session = session
         .interface(config.interface.clone())
         .rate(config.rate)
         .slow(config.slow.into())

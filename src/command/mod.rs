@@ -1,4 +1,9 @@
-//! L3: commands of the user that run on this machine.
+//! L3: commands of the user that run on this machine: the hook that runs once an object is in place, and the producer of
+//! a stream (`producer`).
+
+mod producer;
+
+pub use producer::Producer;
 
 use crate::units::{Digest, SenderKey};
 use rustix::io::retry_on_intr;
@@ -64,7 +69,7 @@ struct Process {
     pid: Option<Pid>,
 }
 
-fn lock(process: &Mutex<Process>) -> MutexGuard<'_, Process> {
+fn lock<T>(process: &Mutex<T>) -> MutexGuard<'_, T> {
     process.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

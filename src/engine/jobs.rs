@@ -6,6 +6,7 @@ use crate::content::{Entry, Extents, Manifest, Modified};
 use crate::crypto::digest::{chaining_value, root, symbol_digest};
 use crate::fec::{self, BlockAssembly, Buffer, PlanCache};
 use crate::layout::Layout;
+use crate::limits::MAX_BLOCKS;
 use crate::protocol::event::SenderSnapshot;
 use crate::protocol::job::{InPlace, ReceiverDone, ReceiverJob, SenderDone, SenderJob};
 use crate::protocol::sender::Sender;
@@ -40,9 +41,7 @@ pub fn run_store_job(job: SenderJob, task: TaskId, store: &SharedStore) -> Sende
             let kept = store.with(|store| store.record(&assignments));
             SenderDone::Recorded(kept.map_err(|e| e.to_string()))
         }
-        SenderJob::Hash(_) | SenderJob::Encode { .. } | SenderJob::Digest(_) | SenderJob::CheckSource => {
-            SenderDone::WorkerDied("the store was asked for something else".to_owned())
-        }
+        _ => SenderDone::WorkerDied("the store was asked for something else".to_owned()),
     }
 }
 
@@ -62,28 +61,30 @@ pub fn final_snapshot(sender: &Sender, task: TaskId, store: &SharedStore, now: T
 pub fn run_sender_job(
     job: SenderJob,
     source: &dyn Source,
-    layout: &Layout,
     plans: &PlanCache,
     buffer: &mut Vec<u8>,
 ) -> SenderDone {
     let done = match job {
-        SenderJob::Hash(block) => read_block(source, layout, block, buffer).map(|()| {
+        SenderJob::Hash(block, layout) => read_block(source, &layout, block, buffer).map(|()| {
             if let Some(behind) = block.0.checked_sub(KEPT_BLOCKS).map(BlockIndex) {
                 source.leave_behind(layout.block_offset(behind), layout.block_len(behind));
             }
-            SenderDone::Hashed(block, value(layout, block, buffer))
+            SenderDone::Hashed(block, value(&layout, block, buffer))
         }),
-        SenderJob::Encode { block, first, count } => read_block(source, layout, block, buffer).map(|()| {
-            let symbols = fec::repair(buffer, layout.symbol_size(), first.0, count, plans);
-            SenderDone::Encoded { block, first, symbols: Arc::new(symbols) }
-        }),
+        SenderJob::Encode { block, layout, first, count } => {
+            read_block(source, &layout, block, buffer).map(|()| {
+                let symbols = fec::repair(buffer, layout.symbol_size(), first.0, count, plans);
+                SenderDone::Encoded { block, first, symbols: Arc::new(symbols) }
+            })
+        }
         // A device's block disagrees with the hashed one. Perhaps the file has changed.
-        SenderJob::Digest(block) => {
-            source.check().and_then(|()| read_block(source, layout, block, buffer)).map(|()| {
+        SenderJob::Digest(block, layout) => {
+            source.check().and_then(|()| read_block(source, &layout, block, buffer)).map(|()| {
                 let symbols = buffer.chunks(usize::from(layout.symbol_size()));
                 SenderDone::Digested(block, symbols.map(symbol_digest).collect())
             })
         }
+        SenderJob::Read => source.read_on().map(SenderDone::Grown),
         SenderJob::CheckSource => source.check().map(|()| SenderDone::SourceChecked),
         SenderJob::LookUp(_) => Ok(SenderDone::LookedUp(Err(NO_STORE.to_owned()))),
         SenderJob::Record(_) => Ok(SenderDone::Recorded(Err(NO_STORE.to_owned()))),
@@ -102,21 +103,15 @@ fn read_block(
 }
 
 fn value(layout: &Layout, block: BlockIndex, bytes: &[u8]) -> Digest {
-    chaining_value(layout.block_offset(block), bytes, layout.object_size())
-}
-
-/// The part file while there is one.
-#[derive(Clone)]
-struct OpenPart {
-    part: Arc<dyn Part>,
-    layout: Layout,
+    chaining_value(layout.block_offset(block), bytes, layout.extent())
 }
 
 /// The files of a receiver's jobs, shared by its workers. Blocks are stored in parallel. The machine requests
 /// opening, committing and discarding only while no other job on the part file is in progress.
 pub struct ReceiverFiles {
     sink: Mutex<Box<dyn Sink>>,
-    open: Mutex<Option<OpenPart>>,
+    /// The part file while there is one.
+    open: Mutex<Option<Arc<dyn Part>>>,
     /// The last file found in place that has an object's size, by the object's name.
     whole: Mutex<Option<(String, Box<dyn Part>)>>,
     earlier: Option<Box<dyn Earlier>>,
@@ -180,7 +175,7 @@ impl ReceiverFiles {
         self.tickets.as_ref().map(|tickets| act(&mut **lock(tickets)))
     }
 
-    fn part(&self) -> Result<OpenPart, Refusal> {
+    fn part(&self) -> Result<Arc<dyn Part>, Refusal> {
         let missing = || Refusal(AbortCode::Internal, "no part file is open; please report this".to_owned());
         lock(&self.open).clone().ok_or_else(missing)
     }
@@ -200,20 +195,20 @@ pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCac
         ReceiverJob::Adopt { name } => adopt(files, &name),
         ReceiverJob::Open { name, layout, entry } => open(files, &name, layout, entry.as_ref()),
         ReceiverJob::Store { assembly, expected, keep, pressed } => {
-            files.part().and_then(|open| store(&open, assembly, (expected, keep), pressed, plans))
+            files.part().and_then(|part| store(&*part, assembly, (expected, keep), pressed, plans))
         }
-        ReceiverJob::Sift { block, digests, expected } => {
-            files.part().and_then(|open| sift(&open, block, &digests, expected))
+        ReceiverJob::Sift { block, layout, digests, expected } => {
+            files.part().and_then(|part| sift(&*part, (block, &layout), &digests, expected))
         }
-        ReceiverJob::Spill(assembly) => files.part().and_then(|open| spill(&open, assembly)),
-        ReceiverJob::Check { block, expected, in_part } => {
-            files.part().and_then(|open| check(&open, files, block, expected, in_part))
+        ReceiverJob::Spill(assembly) => files.part().and_then(|part| spill(&*part, assembly)),
+        ReceiverJob::Check { block, layout, expected, in_part } => {
+            files.part().and_then(|part| check(&*part, files, (block, &layout), expected, in_part))
         }
-        ReceiverJob::Commit => commit(files),
+        ReceiverJob::Commit { size } => commit(files, size),
         ReceiverJob::Hook(object) => Ok(ReceiverDone::HookEnded(run_hook(files, &object))),
         ReceiverJob::Discard => {
-            if let Some(open) = lock(&files.open).take() {
-                open.part.discard();
+            if let Some(part) = lock(&files.open).take() {
+                part.discard();
             }
             Ok(ReceiverDone::Discarded)
         }
@@ -233,14 +228,14 @@ pub fn manifest_of(source: &dyn Source, name: &str) -> Vec<u8> {
         return Vec::new();
     };
     let modified = Modified { seconds, nanoseconds };
-    let entry = Entry::file(name.as_bytes(), mode, modified, Extents::solid(source.size()));
+    let entry = Entry::file(name.as_bytes(), mode, modified, Extents::solid(source.extent().size));
     let manifest = entry.map_err(Into::into).and_then(|entry| Manifest::new(vec![entry]));
     manifest.map_or_else(|_| Vec::new(), |manifest| manifest.encoded().to_vec())
 }
 
 /// Finds out what the device holds. A file that cannot be read does not count.
 fn probe(files: &ReceiverFiles, name: &str, layout: &Layout) -> Holdings {
-    let found = lock(&files.sink).probe(name, layout.object_size());
+    let found = lock(&files.sink).probe(name, layout.extent());
     if let Found::Whole(file) = found {
         let Some(root) = hash(&*file, layout) else { return Holdings::Nothing };
         *lock(&files.whole) = Some((name.to_owned(), file));
@@ -274,7 +269,7 @@ fn open(
     layout: Layout,
     entry: Option<&Entry>,
 ) -> Result<ReceiverDone, Refusal> {
-    let part = lock(&files.sink).create(name, layout.object_size())?;
+    let part = lock(&files.sink).create(name, layout.extent())?;
     if let Some(entry) = entry {
         let Modified { seconds, nanoseconds } = entry.modified();
         part.describe(Attributes { mode: entry.mode(), modified: (seconds, nanoseconds) });
@@ -282,25 +277,26 @@ fn open(
     let written = written_blocks(&*part, &layout);
     let size = files.earlier.as_ref().map_or(0, |earlier| earlier.size());
     // Only blocks that it has completely can agree. Its last block may be shorter, as the object's.
-    let earlier = if size >= layout.object_size() {
-        layout.block_count()
-    } else {
-        (size >> layout.block_log2()) as u32
+    let earlier = match layout.extent().total() {
+        Some(total) if size >= total => layout.block_count(),
+        _ => u32::try_from(size >> layout.block_log2()).unwrap_or(u32::MAX),
     };
-    *lock(&files.open) = Some(OpenPart { part: Arc::from(part), layout });
+    *lock(&files.open) = Some(Arc::from(part));
     Ok(ReceiverDone::Opened { written, earlier })
 }
 
-/// The blocks of which the part file has something.
+/// The blocks of which the part file has something. It may have more of an object that still grows than is known of it.
 fn written_blocks(part: &dyn Part, layout: &Layout) -> BitSet {
+    let most = if layout.is_sealed() { layout.block_count() } else { MAX_BLOCKS };
     let mut blocks = BitSet::new(layout.block_count());
     let mut from = 0;
-    while let Some(range) = part.next_written(from).filter(|range| range.start < layout.object_size()) {
+    while let Some(range) =
+        part.next_written(from).filter(|range| range.start >> layout.block_log2() < most.into())
+    {
         let first = (range.start >> layout.block_log2()) as u32;
-        let last = ((range.end - 1) >> layout.block_log2()) as u32;
-        (first..=last).for_each(|block| {
-            blocks.insert(block);
-        });
+        let last = ((range.end - 1) >> layout.block_log2()).min(u64::from(most) - 1) as u32;
+        blocks.resize(blocks.capacity().max(last + 1));
+        blocks.insert_range(first..last + 1);
         // The rest of the last block may have any number of holes.
         from = layout.block_offset(BlockIndex(last)) + (1 << layout.block_log2());
     }
@@ -309,39 +305,36 @@ fn written_blocks(part: &dyn Part, layout: &Layout) -> BitSet {
 
 /// Compares a candidate. A block that cannot be read does not agree.
 fn check(
-    open: &OpenPart,
+    part: &dyn Part,
     files: &ReceiverFiles,
-    block: BlockIndex,
+    (block, layout): (BlockIndex, &Layout),
     expected: Digest,
     in_part: bool,
 ) -> Result<ReceiverDone, Refusal> {
-    let offset = open.layout.block_offset(block);
+    let offset = layout.block_offset(block);
     let mut buffer = Buffer::default();
-    buffer.set_len(open.layout.block_len(block));
-    if in_part
-        && open.part.read_at(offset, &mut buffer).is_ok()
-        && value(&open.layout, block, &buffer) == expected
-    {
+    buffer.set_len(layout.block_len(block));
+    if in_part && part.read_at(offset, &mut buffer).is_ok() && value(layout, block, &buffer) == expected {
         return Ok(ReceiverDone::Checked { block, agrees: true });
     }
     let agrees = files.earlier.as_ref().is_some_and(|earlier| {
-        earlier.read_at(offset, &mut buffer).is_ok() && value(&open.layout, block, &buffer) == expected
+        earlier.read_at(offset, &mut buffer).is_ok() && value(layout, block, &buffer) == expected
     });
     if agrees {
-        open.part.write_through(offset, &buffer)?;
+        part.write_through(offset, &buffer)?;
     }
     Ok(ReceiverDone::Checked { block, agrees })
 }
 
 fn store(
-    open: &OpenPart,
+    part: &dyn Part,
     mut assembly: BlockAssembly,
     (expected, keep): (Option<Digest>, bool),
     pressed: bool,
     plans: &PlanCache,
 ) -> Result<ReceiverDone, Refusal> {
-    let block = assembly.block();
-    let offset = open.layout.block_offset(block);
+    let (block, layout) = (assembly.block(), *assembly.layout());
+    let offset = layout.block_offset(block);
     if !assembly.has_buffer() {
         assembly.attach(Buffer::default());
     }
@@ -349,7 +342,7 @@ fn store(
     // Spilled symbols are probably in the page cache, where the rest of the block joins them.
     let cached = pressed || !spilled.is_empty();
     for (start, len) in spilled {
-        open.part.read_at(offset + start as u64, &mut assembly.buffer_mut()[start..start + len])?;
+        part.read_at(offset + start as u64, &mut assembly.buffer_mut()[start..start + len])?;
     }
     assembly.mark_restored();
     // Decoding fills in the missing symbols.
@@ -357,52 +350,53 @@ fn store(
     if assembly.complete(plans).is_err() {
         return Ok(ReceiverDone::Undecodable(assembly));
     }
-    let value = value(&open.layout, block, assembly.bytes());
+    let value = value(&layout, block, assembly.bytes());
     if expected.is_some_and(|expected| expected != value) {
         if keep {
-            open.part.write_at(offset, assembly.bytes())?;
+            part.write_at(offset, assembly.bytes())?;
         }
         let kept = keep.then(|| received.unwrap_or_else(|| assembly.sources().clone()));
         return Ok(ReceiverDone::Mismatched { block, buffer: assembly.take_buffer(), kept });
     }
     if cached {
-        open.part.write_at(offset, assembly.bytes())?;
+        part.write_at(offset, assembly.bytes())?;
     } else {
-        open.part.write_through(offset, assembly.bytes())?;
+        part.write_through(offset, assembly.bytes())?;
     }
     Ok(ReceiverDone::Stored { block, value, buffer: assembly.take_buffer() })
 }
 
 fn sift(
-    open: &OpenPart,
-    block: BlockIndex,
+    part: &dyn Part,
+    (block, layout): (BlockIndex, &Layout),
     digests: &[SymbolDigest],
     expected: Digest,
 ) -> Result<ReceiverDone, Refusal> {
     let mut buffer = Buffer::default();
-    buffer.set_len(open.layout.block_len(block));
-    open.part.read_at(open.layout.block_offset(block), &mut buffer)?;
-    let mut right = BitSet::new(open.layout.source_symbols(block));
-    let symbols = buffer.chunks(usize::from(open.layout.symbol_size()));
+    buffer.set_len(layout.block_len(block));
+    part.read_at(layout.block_offset(block), &mut buffer)?;
+    let mut right = BitSet::new(layout.source_symbols(block));
+    let symbols = buffer.chunks(usize::from(layout.symbol_size()));
     for (id, _) in (0..).zip(symbols.zip(digests)).filter(|(_, (s, digest))| symbol_digest(s) == **digest) {
         right.insert(id);
     }
-    let agrees = right.is_full() && value(&open.layout, block, &buffer) == expected;
+    let agrees = right.is_full() && value(layout, block, &buffer) == expected;
     Ok(ReceiverDone::Sifted { block, right, agrees })
 }
 
-fn spill(open: &OpenPart, mut assembly: BlockAssembly) -> Result<ReceiverDone, Refusal> {
-    let offset = open.layout.block_offset(assembly.block());
+fn spill(part: &dyn Part, mut assembly: BlockAssembly) -> Result<ReceiverDone, Refusal> {
+    let offset = assembly.layout().block_offset(assembly.block());
     for (start, bytes) in assembly.spans_to_spill() {
-        open.part.write_at(offset + start as u64, bytes)?;
+        part.write_at(offset + start as u64, bytes)?;
     }
     let buffer = assembly.mark_spilled();
     Ok(ReceiverDone::Spilled { assembly, buffer })
 }
 
-fn commit(files: &ReceiverFiles) -> Result<ReceiverDone, Refusal> {
-    let open = files.part()?;
-    let path = open.part.commit()?;
+fn commit(files: &ReceiverFiles, size: u64) -> Result<ReceiverDone, Refusal> {
+    let part = files.part()?;
+    part.seal(size)?;
+    let path = part.commit()?;
     *lock(&files.open) = None;
     Ok(ReceiverDone::Committed(path))
 }

@@ -139,8 +139,7 @@ fn to() -> SocketAddr {
 
 fn stream(size: usize) -> (Stream, SimSource) {
     let source = SimSource::new(Arc::new((0..size).map(|i| i as u8).collect()));
-    let layout = Layout::new(size as u64, 13, 64).unwrap();
-    (Stream { session: SessionId(5), layout, source: Arc::new(source.clone()), seal: None }, source)
+    (Stream { session: SessionId(5), symbol_size: 64, source: Arc::new(source.clone()), seal: None }, source)
 }
 
 fn engine(out: impl IntoIterator<Item = Out>, size: usize) -> ToyEngine {
@@ -155,10 +154,11 @@ fn message(bytes: &[u8]) -> Out {
 }
 
 fn symbols(ids: std::ops::Range<u32>) -> Out {
+    let layout = Layout::new(100_000, 13, 64).unwrap();
     let packet_number = PacketNumber(100);
     Output::Transmit(Transmit {
         to: to(),
-        payload: Payload::Source { packet_number, block: BlockIndex(1), ids },
+        payload: Payload::Source { packet_number, block: BlockIndex(1), layout, ids },
     })
 }
 

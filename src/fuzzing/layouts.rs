@@ -191,7 +191,7 @@ impl play::World for World {
                 });
                 ReceiverDone::Sifted { block, agrees: right.is_full(), right }
             }
-            (_, ReceiverJob::Commit) => ReceiverDone::Committed("object".into()),
+            (_, ReceiverJob::Commit { .. }) => ReceiverDone::Committed("object".into()),
             (_, ReceiverJob::Hook(_)) => ReceiverDone::HookEnded(Ok(0)),
             (_, ReceiverJob::Discard) => ReceiverDone::Discarded,
             (_, ReceiverJob::Keep) => ReceiverDone::Kept,

@@ -190,7 +190,7 @@ impl play::World for World {
             (64..128, ReceiverJob::Open { .. }) => ReceiverDone::Failed(AbortCode::Name, "fuzzed".into()),
             (128.., ReceiverJob::Open { layout, .. }) => self.reopen(layout),
             (64..128, ReceiverJob::Check { block, .. }) => ReceiverDone::Checked { block, agrees: false },
-            (64..128, ReceiverJob::Store { .. } | ReceiverJob::Spill(_) | ReceiverJob::Commit) => {
+            (64..128, ReceiverJob::Store { .. } | ReceiverJob::Spill(_) | ReceiverJob::Commit { .. }) => {
                 ReceiverDone::Failed(AbortCode::Disk, "fuzzed".into())
             }
             (128..192, ReceiverJob::Store { assembly, .. }) => ReceiverDone::Undecodable(assembly),

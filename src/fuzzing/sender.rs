@@ -223,7 +223,10 @@ impl play::World for World {
             (1..32, _) => SenderDone::WorkerDied("fuzzed".into()),
             (
                 32..64,
-                SenderJob::Hash(_) | SenderJob::Encode { .. } | SenderJob::Digest(_) | SenderJob::CheckSource,
+                SenderJob::Hash(..)
+                | SenderJob::Encode { .. }
+                | SenderJob::Digest(..)
+                | SenderJob::CheckSource,
             ) => SenderDone::SourceFailed("fuzzed".into()),
             (32..64, SenderJob::LookUp(_)) => SenderDone::LookedUp(Err("fuzzed".into())),
             (_, SenderJob::LookUp(devices)) => {
@@ -240,9 +243,10 @@ impl play::World for World {
                 SenderDone::Recorded(Ok(assignments))
             }
             (_, SenderJob::CheckSource) => SenderDone::SourceChecked,
-            (_, SenderJob::Hash(block)) => SenderDone::Hashed(block, self.value(block)),
-            (_, SenderJob::Digest(block)) => SenderDone::Digested(block, self.object.digests(block)),
-            (_, SenderJob::Encode { block, first, count }) => {
+            (_, SenderJob::Read) => SenderDone::Grown(self.object.layout.extent()),
+            (_, SenderJob::Hash(block, _)) => SenderDone::Hashed(block, self.value(block)),
+            (_, SenderJob::Digest(block, _)) => SenderDone::Digested(block, self.object.digests(block)),
+            (_, SenderJob::Encode { block, first, count, .. }) => {
                 let symbols = Arc::new(self.object.repair(block, first, count));
                 SenderDone::Encoded { block, first, symbols }
             }
@@ -258,7 +262,7 @@ impl play::World for World {
             match output {
                 Output::Transmit(transmit) => self.look_at(&transmit),
                 Output::Job(job) => {
-                    if let SenderJob::Encode { block, first, count } = job {
+                    if let SenderJob::Encode { block, first, count, .. } = job {
                         let k = self.object.layout.source_symbols(block);
                         assert!(first.0 >= k && (1..=2 * k + 2).contains(&count), "{job:?}");
                     }
@@ -417,7 +421,7 @@ impl World {
                 }
                 (head.header.packet_number, 1)
             }
-            Payload::Source { packet_number, block, ids } => {
+            Payload::Source { packet_number, block, ids, .. } => {
                 assert!(ids.start < ids.end && ids.end <= layout.source_symbols(*block), "{transmit:?}");
                 (*packet_number, ids.end - ids.start)
             }

@@ -43,9 +43,8 @@ impl Need {
             return Some(Self::Feature("one-way mode"));
         }
         match announce.objects[..] {
-            [object] if !object.sealed => Some(Self::Feature("objects that still grow")),
-            [object] if object.kind == ObjectKind::File => None,
-            [_] => Some(Self::Feature("objects that are no files")),
+            [object] if matches!(object.kind, ObjectKind::File | ObjectKind::Stream) => None,
+            [_] => Some(Self::Feature("objects that are neither files nor streams")),
             _ => Some(Self::Feature("several objects")),
         }
     }

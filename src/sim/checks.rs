@@ -321,8 +321,7 @@ impl Checker {
     /// Bytes that a receiver needs to buffer `blocks` blocks of the object.
     #[must_use]
     pub fn buffer_bytes(layout: &Layout, blocks: usize) -> usize {
-        let symbols = layout.source_symbols(BlockIndex(0)).max(1) as usize;
-        let block = if layout.block_count() == 0 { 1 } else { symbols };
-        blocks * block * usize::from(layout.symbol_size())
+        let symbols = layout.most_source_symbols().max(1) as usize;
+        blocks * symbols * usize::from(layout.symbol_size())
     }
 }

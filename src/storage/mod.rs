@@ -1,4 +1,4 @@
-//! L3: files. The memory-mapped source (`source`, `mmap`), the part file and its commit (`sink`, `part`),
+//! L3: files. The memory-mapped source (`source`, `mmap`), the spool of a stream (`spool`), the part file and its commit (`sink`, `part`),
 //! names from the network (`names`), the hash cache (`hashes`), resume tickets (`tickets`) and atomic writes of small files. It knows
 //! nothing of the protocol. The traits are the ports of the engine; the simulated disk implements them
 //! too.
@@ -18,6 +18,7 @@ mod refusal;
 mod scratch;
 mod sink;
 mod source;
+mod spool;
 mod tickets;
 
 pub use atomic_write::{check_whole, make_private_dir, set_aside, write_private, write_whole};
@@ -27,10 +28,11 @@ pub use hashes::{FileId, HashCache};
 pub use names::{PART_SUFFIX, safe_name};
 pub use part::FilePart;
 pub use sink::FileSink;
-pub use source::FileSource;
+pub use source::{FileSource, sendable_name};
+pub use spool::{Input, Spool};
 pub use tickets::FileTickets;
 
-use crate::units::{SessionId, Ticket};
+use crate::units::{Extent, SessionId, Ticket};
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -48,8 +50,15 @@ pub enum SourceError {
 
 /// The bytes of an object at the sender.
 pub trait Source: Send + Sync {
-    /// Size of the object in bytes; constant for the life of the task.
-    fn size(&self) -> u64;
+    /// How long the object is, as far as it can be read now.
+    fn extent(&self) -> Extent;
+    /// Waits until more of an object can be read than before, or until it is sealed. Only a stream grows.
+    ///
+    /// # Errors
+    /// If its input fails, or what was read cannot be kept.
+    fn read_on(&self) -> Result<Extent, SourceError> {
+        Ok(self.extent())
+    }
     /// Mode and modification time, as they were when the task began; none if it has none.
     fn attributes(&self) -> Option<Attributes> {
         None
@@ -66,6 +75,8 @@ pub trait Source: Send + Sync {
     /// soon. A source too large for memory releases these pages. Reading them again still works, but is
     /// slower.
     fn leave_behind(&self, _offset: u64, _len: usize) {}
+    /// Ends what the object is read from, because nobody needs more of it.
+    fn stop(&self) {}
     /// Checks that the size and modification time of the file are unchanged.
     ///
     /// # Errors
@@ -109,13 +120,14 @@ pub enum Found {
 pub trait Sink: Send {
     /// Looks up what is there of an object called `name` (untrusted). Nothing on the disk changes; what cannot be
     /// looked up is not there.
-    fn probe(&mut self, name: &str, size: u64) -> Found;
+    fn probe(&mut self, name: &str, extent: Extent) -> Found;
     /// Chooses and checks the final path for an object called `name` (untrusted), and takes over the
-    /// part file that an earlier run has left beside it, or creates a preallocated one.
+    /// part file that an earlier run has left beside it, or creates one. It is preallocated if the object is sealed,
+    /// and grows with it otherwise.
     ///
     /// # Errors
     /// If the name is invalid or taken, or the disk fails.
-    fn create(&mut self, name: &str, size: u64) -> Result<Box<dyn Part>, SinkError>;
+    fn create(&mut self, name: &str, extent: Extent) -> Result<Box<dyn Part>, SinkError>;
 }
 
 /// The part file of an object that is being received. If it is dropped (even by a panic) before it is
@@ -147,6 +159,14 @@ pub trait Part: Send + Sync {
     /// is none, and in a new part file. The bytes may be torn, lost or stale.
     fn next_written(&self, _from: u64) -> Option<Range<u64>> {
         None
+    }
+    /// Gives the file of an object that was not sealed when it was created its final size. Called before
+    /// [`Part::commit`].
+    ///
+    /// # Errors
+    /// If the disk fails.
+    fn seal(&self, _size: u64) -> Result<(), SinkError> {
+        Ok(())
     }
     /// Syncs the file, gives it its final name and syncs the directory (I1). Returns the path.
     ///

@@ -222,15 +222,10 @@ impl Announce {
 
     /// The fields that do not change during a session, encoded. The keys between the sender and each device
     /// depend on them, so nobody can change them on the way. The other fields are zero: phase, position,
-    /// invitation, gsize, rate, feedback budget, size and state of an object that still grows, root hashes,
-    /// and the extensions.
+    /// invitation, gsize, rate, feedback budget, size and state of a stream, root hashes, and the extensions.
     #[must_use]
     pub fn constants(&self) -> Vec<u8> {
-        let objects = self.objects.iter().map(|object| Object {
-            size: if object.sealed { object.size } else { 0 },
-            root: None,
-            ..*object
-        });
+        let objects = self.objects.iter().map(Object::constant);
         let constant = Self {
             phase: Phase::Gathering,
             position: BlockIndex(0),

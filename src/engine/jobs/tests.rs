@@ -26,16 +26,19 @@ fn bench(faults: DiskFaults) -> Bench {
 
 impl Bench {
     fn send(&self, job: SenderJob) -> SenderDone {
-        run_sender_job(job, &self.source, &self.layout, &self.plans, &mut Vec::new())
+        run_sender_job(job, &self.source, &self.plans, &mut Vec::new())
     }
     fn receive(&self, job: ReceiverJob) -> ReceiverDone {
         run_receiver_job(job, &self.files, &self.plans)
+    }
+    fn commit(&self) -> ReceiverJob {
+        ReceiverJob::Commit { size: self.layout.object_size() }
     }
     fn open(&self) -> ReceiverDone {
         self.receive(ReceiverJob::Open { name: "x".to_owned(), layout: self.layout, entry: None })
     }
     fn value(&self, block: u32) -> Digest {
-        match self.send(SenderJob::Hash(BlockIndex(block))) {
+        match self.send(SenderJob::Hash(BlockIndex(block), self.layout)) {
             SenderDone::Hashed(BlockIndex(b), value) if b == block => value,
             other => panic!("{other:?}"),
         }
@@ -43,7 +46,7 @@ impl Bench {
     fn repair(&self, block: u32, count: u32) -> Arc<Vec<u8>> {
         let block = BlockIndex(block);
         let first = Esi(self.layout.source_symbols(block));
-        match self.send(SenderJob::Encode { block, first, count }) {
+        match self.send(SenderJob::Encode { block, layout: self.layout, first, count }) {
             SenderDone::Encoded { symbols, .. } => symbols,
             other => panic!("{other:?}"),
         }
@@ -100,7 +103,7 @@ fn an_object_goes_from_disk_to_disk() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(matches!(bench.receive(ReceiverJob::Commit), ReceiverDone::Committed(_)));
+    assert!(matches!(bench.receive(bench.commit()), ReceiverDone::Committed(_)));
     bench.disk.with_file("x", |file| assert!(file == Some(&bench.object[..])));
 }
 
@@ -125,13 +128,18 @@ fn what_is_wrong_or_too_little_is_not_written() {
     };
     assert!(!buffer.is_empty() && received.is_full());
     // The one symbol that is not the sender's is found by its digest.
-    let done = bench.send(SenderJob::Digest(BlockIndex(1)));
+    let done = bench.send(SenderJob::Digest(BlockIndex(1), bench.layout));
     let SenderDone::Digested(BlockIndex(1), mut digests) = done else { panic!("{done:?}") };
     assert_eq!(digests.len(), 32);
     let expected = bench.value(1);
     let sift = |digests: &[SymbolDigest], expected| {
         let digests = Arc::new(digests.to_vec());
-        match bench.receive(ReceiverJob::Sift { block: BlockIndex(1), digests, expected }) {
+        match bench.receive(ReceiverJob::Sift {
+            block: BlockIndex(1),
+            layout: bench.layout,
+            digests,
+            expected,
+        }) {
             ReceiverDone::Sifted { right, agrees, .. } => (right.runs(false).collect::<Vec<_>>(), agrees),
             done => panic!("{done:?}"),
         }
@@ -155,6 +163,7 @@ fn what_is_wrong_or_too_little_is_not_written() {
     assert!(matches!(done, ReceiverDone::Mismatched { kept: None, .. }), "{done:?}");
     let done = bench.receive(ReceiverJob::Check {
         block: BlockIndex(0),
+        layout: bench.layout,
         expected: value(&bench.layout, BlockIndex(0), &[0; 8192]),
         in_part: true,
     });
@@ -170,7 +179,7 @@ fn refusals_are_told_with_their_code() {
     let taken = bench(DiskFaults::default());
     taken.disk.put("x", Vec::new());
     assert!(matches!(taken.open(), ReceiverDone::Failed(AbortCode::Name, _)));
-    assert!(matches!(taken.receive(ReceiverJob::Commit), ReceiverDone::Failed(AbortCode::Internal, _)));
+    assert!(matches!(taken.receive(taken.commit()), ReceiverDone::Failed(AbortCode::Internal, _)));
     let failing =
         bench(DiskFaults { error: Some((Op::Write, 0, DiskError::InputOutput)), ..DiskFaults::default() });
     failing.open();
@@ -180,7 +189,10 @@ fn refusals_are_told_with_their_code() {
     assert!(matches!(done, ReceiverDone::Failed(AbortCode::Disk, _)), "{done:?}");
     failing.source.change();
     assert!(matches!(failing.send(SenderJob::CheckSource), SenderDone::SourceFailed(_)));
-    assert!(matches!(failing.send(SenderJob::Hash(BlockIndex(0))), SenderDone::SourceFailed(_)));
+    assert!(matches!(
+        failing.send(SenderJob::Hash(BlockIndex(0), failing.layout)),
+        SenderDone::SourceFailed(_)
+    ));
     // Whoever has no store says so.
     let nobody = failing.send(SenderJob::LookUp(vec![DeviceId([1; 16])]));
     assert!(matches!(nobody, SenderDone::LookedUp(Err(_))));
@@ -205,7 +217,7 @@ fn the_store_is_asked_and_told() {
 /// Whether the block is found, in the part file or in an earlier version.
 fn found(bench: &Bench, block: u32, in_part: bool) -> bool {
     let (block, expected) = (BlockIndex(block), bench.value(block));
-    match bench.receive(ReceiverJob::Check { block, expected, in_part }) {
+    match bench.receive(ReceiverJob::Check { block, layout: bench.layout, expected, in_part }) {
         ReceiverDone::Checked { block: checked, agrees } if checked == block => agrees,
         other => panic!("{other:?}"),
     }
@@ -257,6 +269,6 @@ fn blocks_that_have_not_changed_are_copied_from_an_earlier_version() {
     let mut assembly = bench.assembly(1);
     bench.add_source(&mut assembly, 0..32);
     bench.receive(ReceiverJob::Store { assembly, expected: None, keep: true, pressed: false });
-    assert!(matches!(bench.receive(ReceiverJob::Commit), ReceiverDone::Committed(_)));
+    assert!(matches!(bench.receive(bench.commit()), ReceiverDone::Committed(_)));
     bench.disk.with_file("x", |file| assert!(file == Some(&bench.object[..])));
 }

@@ -47,7 +47,7 @@ impl World {
             }
             (ReceiverJob::Hook(_), _) => ReceiverDone::HookEnded(Ok(0)),
             (_, None) => panic!("a job without a part file"),
-            (ReceiverJob::Commit, part) => {
+            (ReceiverJob::Commit { .. }, part) => {
                 let bytes = part.take().map(|part| part.bytes).unwrap_or_default();
                 let root = Digest(*blake3::hash(&bytes).as_bytes());
                 assert!(self.roots.contains(&root), "it commits what nobody announced");
@@ -66,7 +66,7 @@ impl World {
                 let buffer = assembly.mark_spilled();
                 ReceiverDone::Spilled { assembly, buffer }
             }
-            (ReceiverJob::Sift { block, digests, expected }, Some(part)) => {
+            (ReceiverJob::Sift { block, digests, expected, .. }, Some(part)) => {
                 let offset = part.layout.block_offset(block) as usize;
                 let bytes = &part.bytes[offset..][..part.layout.block_len(block)];
                 let mut right = BitSet::new(part.layout.source_symbols(block));

@@ -206,6 +206,7 @@ impl Receiver {
             snapshot.name = Some(session.name.clone());
             snapshot.sender = Some(session.sender);
             snapshot.object_size = session.layout.object_size();
+            snapshot.growing = !session.layout.is_sealed();
             snapshot.blocks = session.layout.block_count();
             snapshot.received = session.group.received;
             snapshot.lost = session.group.lost();
@@ -365,10 +366,11 @@ impl Receiver {
             self.fail(AbortCode::Mismatch, "the hashes of the blocks do not give the file's".into(), now);
             return;
         }
+        let size = session.layout.object_size();
         self.state = State::Committing;
         self.answer = None;
         self.event(ReceiverEvent::Committing);
-        self.job(ReceiverJob::Commit);
+        self.job(ReceiverJob::Commit { size });
     }
 }
 

@@ -142,7 +142,7 @@ impl Sender {
     /// Requests jobs for the digests that are sent next.
     pub(super) fn ask_for_digests(&mut self) {
         while let Some(block) = self.inquiries.next_job() {
-            self.job(SenderJob::Digest(block));
+            self.job(SenderJob::Digest(block, self.config.layout));
         }
     }
 

@@ -74,7 +74,7 @@ impl Sender {
         let scope = self.unicast_scope(index);
         let gsize = self.devices.gsize();
         let round = self.device_channel(index).open(now, now + patience, Time::NEVER);
-        if self.stream_done() {
+        if self.stream_rests() {
             self.announce_to(index, now);
         }
         let poll = Poll {

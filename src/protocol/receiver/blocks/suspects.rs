@@ -163,7 +163,7 @@ impl Blocks {
             *begun = true;
         }
         self.suspects.sifting = true;
-        Some(ReceiverJob::Sift { block, digests, expected })
+        Some(ReceiverJob::Sift { block, layout: self.layout, digests, expected })
     }
 
     /// A block was sifted; what became of it, and how many symbols were thrown away as forged.
