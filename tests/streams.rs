@@ -32,7 +32,11 @@ fn reading(cmd: Cmd, file: &Path) -> Cmd {
 #[track_caller]
 fn assert_received(source: &Path, dir: &Path, name: &str) {
     assert_eq!(names(dir), [name]);
-    assert!(fs::read(source).expect("source") == fs::read(dir.join(name)).expect("copy"), "{}", dir.display());
+    assert!(
+        fs::read(source).expect("source") == fs::read(dir.join(name)).expect("copy"),
+        "{}",
+        dir.display()
+    );
 }
 
 #[track_caller]
@@ -127,7 +131,8 @@ fn a_command_that_succeeds_is_a_stream_named_like_its_file() {
 
 #[test]
 fn a_command_that_fails_completes_nobody() {
-    for (command, why) in [("cat; exit 3", "ended with status 3"), ("cat; kill -9 $$", "killed by signal 9")] {
+    for (command, why) in [("cat; exit 3", "ended with status 3"), ("cat; kill -9 $$", "killed by signal 9")]
+    {
         let tmp = TempDir::new();
         let source = tmp.file("image.bin", 4 * MIB + 1, 4);
         let network = Network::loopback();
@@ -252,7 +257,11 @@ fn nothing_is_sent_without_a_device() {
     let source = tmp.file("image.bin", MIB, 9);
     let network = Network::loopback();
     let sender = network.send("-", 1).args(["--wait", "1s"]);
-    reading(sender, &source).run(SOON).status.code().map_or_else(|| panic!("killed"), |code| assert_eq!(code, 4));
+    reading(sender, &source)
+        .run(SOON)
+        .status
+        .code()
+        .map_or_else(|| panic!("killed"), |code| assert_eq!(code, 4));
     let help = Cmd::new("help", MCP).args(["send", "--help"]).run(SOON);
     assert!(help.lines.iter().any(|line| line.contains("--pipe")), "{:?}", help.lines);
     assert_empty(&tmp.dir("none"));

@@ -3,6 +3,7 @@
 use crate::limits::{DEFAULT_PORT, MAX_DEVICES, MAX_LABEL, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN};
 use crate::protocol::sender::{FOREVER, SlowPolicy};
 pub use crate::session::RateChoice;
+use crate::storage::name_objection;
 use crate::units::{Rate, SenderKey};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -132,6 +133,9 @@ pub struct SendArgs {
     pub file: PathBuf,
     /// Multicast group, broadcast address or single host [default: 239.255.74.17]
     pub group: Option<String>,
+    /// Name under which the devices get the file [default: the file's own]
+    #[arg(long, value_name = "NAME", value_parser = parse_object_name)]
+    pub name: Option<String>,
     /// Network interface, by name or by one of its addresses [default: chosen, see -v]
     #[arg(short, long, value_name = "NAME|ADDR")]
     pub interface: Option<String>,
@@ -162,8 +166,11 @@ pub struct SendArgs {
     /// Start after this time with the devices that have joined, or sooner with -n or --devices [default: 10m]
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub wait: Option<Duration>,
+    /// Wait this long, or forever, for the first device, and count the time of --wait from then on
+    #[arg(long, value_name = "TIME|forever", value_parser = parse_time_or_forever)]
+    pub wait_first: Option<Duration>,
     /// Stay this long after the end to complete late devices, or forever, also if no device comes at all
-    #[arg(long, value_name = "TIME|forever", default_value = "0", value_parser = parse_linger)]
+    #[arg(long, value_name = "TIME|forever", default_value = "0", value_parser = parse_time_or_forever)]
     pub linger: Duration,
     /// End after this time in all; devices that are not complete then have failed [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
@@ -203,6 +210,9 @@ pub struct SendArgs {
 pub struct RecvArgs {
     /// Multicast group or address to listen on, beside the default [default: 239.255.74.17]
     pub group: Option<String>,
+    /// Take only a file of this name, and wait until one is sent [default: the first file]
+    #[arg(long, value_name = "NAME", value_parser = parse_object_name)]
+    pub name: Option<String>,
     /// Directory to save into, or the file name to save as
     #[arg(short, long, value_name = "PATH", default_value = ".")]
     pub output: PathBuf,
@@ -371,7 +381,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Parses a duration, or `forever`.
-fn parse_linger(text: &str) -> Result<Duration, String> {
+fn parse_time_or_forever(text: &str) -> Result<Duration, String> {
     if text == "forever" { Ok(FOREVER) } else { parse_duration(text) }
 }
 
@@ -387,6 +397,11 @@ fn parse_symbol_size(text: &str) -> Result<u16, String> {
         .ok_or_else(|| {
             format!("write a multiple of {SYMBOL_ALIGN} from {MIN_SYMBOL_SIZE} to {MAX_SYMBOL_SIZE}")
         })
+}
+
+fn parse_object_name(text: &str) -> Result<String, String> {
+    let why = |rule| format!("it {rule}; write a plain file name");
+    name_objection(text).map_or_else(|| Ok(text.to_owned()), |rule| Err(why(rule)))
 }
 
 pub(super) fn parse_name(text: &str) -> Result<String, String> {

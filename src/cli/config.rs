@@ -20,6 +20,8 @@ const TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct SendConfig {
     /// The file to send.
     pub file: PathBuf,
+    /// The name of the object, a safe one; `None` for the file's own.
+    pub name: Option<String>,
     /// The group or address as typed; `None` for the default rendezvous group, 239.255.74.17.
     pub group: Option<String>,
     /// The interface's name or address as typed; `None` if it is to be chosen.
@@ -63,6 +65,8 @@ pub struct Gather {
     pub expected: Option<u32>,
     /// Start after this time at the latest with the devices that have joined; end if there are none.
     pub at_most: Duration,
+    /// If set, end if no device comes in this time; `at_most` counts from the first one.
+    pub wait_first: Option<Duration>,
     /// Without an expected number: start this long after the last device has joined.
     pub settle: Duration,
     /// Whether Enter starts at once (stdin is a terminal).
@@ -75,6 +79,8 @@ pub struct RecvConfig {
     /// The group or address to listen to, as typed, besides the default rendezvous group; `None` for that
     /// group only.
     pub group: Option<String>,
+    /// If set, only an object of this name is taken.
+    pub name: Option<String>,
     /// The directory, or the file name, to save to.
     pub output: PathBuf,
     /// The interface's name or address as typed; `None` if it is to be chosen.
@@ -145,6 +151,7 @@ impl SendConfig {
         let reads_input = args.file == Path::new(STANDARD_INPUT);
         Self {
             file: args.file,
+            name: args.name,
             group: args.group,
             interface: args.interface,
             port: args.port,
@@ -154,6 +161,7 @@ impl SendConfig {
             gather: Gather {
                 expected: args.receivers,
                 at_most: args.wait.unwrap_or(WAIT),
+                wait_first: args.wait_first,
                 // A time given by the user is waited out.
                 settle: args.wait.unwrap_or(SETTLE),
                 enter: surroundings.stdin_terminal && !reads_input,
@@ -186,6 +194,7 @@ impl RecvConfig {
         };
         Self {
             group: args.group,
+            name: args.name,
             output: args.output,
             interface: args.interface,
             port: args.port,
@@ -219,6 +228,7 @@ fn style(args: OutputArgs, surroundings: Surroundings) -> Style {
 mod tests {
     use super::*;
     use crate::cli::args::{Cli, Command};
+    use crate::protocol::sender::FOREVER;
     use crate::units::Rate;
     use clap::Parser;
 
@@ -250,11 +260,19 @@ mod tests {
     #[test]
     fn gathering() {
         let gather = |line, terminal| resolve(line, terminal).0.unwrap().gather;
-        let usual = Gather { expected: None, at_most: Duration::from_secs(600), settle: SETTLE, enter: true };
+        let usual = Gather {
+            expected: None,
+            at_most: Duration::from_secs(600),
+            wait_first: None,
+            settle: SETTLE,
+            enter: true,
+        };
         assert_eq!(gather("mcp send f", true), usual);
         let minute = Duration::from_secs(60);
-        let typed = Gather { expected: Some(3), at_most: minute, settle: minute, enter: false };
+        let typed = Gather { expected: Some(3), at_most: minute, settle: minute, enter: false, ..usual };
         assert_eq!(gather("mcp send f -n 3 -w 60", false), typed);
+        let first = Gather { wait_first: Some(FOREVER), ..typed };
+        assert_eq!(gather("mcp send f -n 3 -w 60 --wait-first forever", false), first);
     }
 
     #[test]

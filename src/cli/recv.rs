@@ -107,14 +107,15 @@ pub(super) fn once(
         .device_key(device_key)
         .timeout(config.timeout)
         .hook(hook, past.hook_rule())
+        .name(config.name.clone())
         .ignored(past.ignored(Instant::now()))
         .start()
         .map_err(|e| environment(&e))?;
-    let mut view = receiver_view(config.style, intro(&session));
+    let mut view = receiver_view(config.style, intro(&session, config.name.clone()));
     for warning in warnings.iter().filter(|warning| past.is_news(warning)) {
         view.warn(session.now(), warning);
     }
-    let mut show = Show { view, ring, refused: None, root: None, stopped: false };
+    let mut show = Show { view, ring, refused: None, other: None, root: None, stopped: false };
     show.watch(&session, console)?;
     let last = session.snapshot();
     let now = session.now();
@@ -129,8 +130,10 @@ pub(super) fn once(
     };
     let exit = Exit::of_receiver(&end.outcome);
     show.view.finish(now, &end.snapshot, exit);
-    match &show.refused {
-        Some(why) if end.outcome == ReceiverOutcome::NoSender => report::error(&report::none_trusted(why)),
+    let nobody = end.outcome == ReceiverOutcome::NoSender;
+    match (&show.refused, &show.other) {
+        (Some(why), _) if nobody => report::error(&report::none_trusted(why)),
+        (None, Some((name, address))) if nobody => report::error(&report::none_named(name, *address)),
         _ if config.again && show.stopped && end.snapshot.session.is_none() => {
             report::error(&Error::Environment("interrupted while waiting for the next transfer".to_owned()));
         }
@@ -141,12 +144,13 @@ pub(super) fn once(
     Ok(End { exit, outcome, stopped, elapsed, session: snapshot.session, root })
 }
 
-fn intro(session: &ReceiveHandle) -> ReceiverIntro {
+fn intro(session: &ReceiveHandle, name: Option<String>) -> ReceiverIntro {
     let info = session.info();
     let names = trust::named(info.group_keys.iter().map(String::as_str));
     ReceiverIntro {
         device: info.device,
         label: info.label.clone(),
+        name,
         group: info.group.to_string(),
         sealed_with: Some(names).filter(|names| !names.is_empty()),
     }
@@ -158,6 +162,8 @@ struct Show {
     ring: Option<Keyring>,
     /// Why the first refused sender was refused.
     refused: Option<String>,
+    /// The name and the sender of the first object that was not taken for its name.
+    other: Option<(String, IpAddr)>,
     /// The object that is in place.
     root: Option<Digest>,
     /// Whether the user asked to stop.
@@ -202,6 +208,9 @@ impl Show {
             ReceiverEvent::SenderRefused { key, address, decision } => {
                 self.refused.get_or_insert_with(|| refused(&key, address.ip(), decision));
             }
+            ReceiverEvent::OtherName { name, address } => {
+                self.other.get_or_insert((name, address.ip()));
+            }
             ReceiverEvent::Committed { root, .. } => self.root = Some(root),
             _ => {}
         }
@@ -240,11 +249,13 @@ mod tests {
         let intro = ReceiverIntro {
             device: DeviceId([1; 16]),
             label: "d".into(),
+            name: None,
             group: "g".into(),
             sealed_with: None,
         };
         let view = receiver_view(Style { mode: Mode::Quiet, verbose: false }, intro);
-        let mut show = Show { view, ring: Some(ring.clone()), refused: None, root: None, stopped: false };
+        let mut show =
+            Show { view, ring: Some(ring.clone()), refused: None, other: None, root: None, stopped: false };
         let (key, other, at) = (SenderKey([1; 32]), SenderKey([2; 32]), IpAddr::from([10, 0, 0, 5]));
         assert_eq!(trust().decide(&key, at), TrustDecision::FirstUse);
         show.remember(Time::ZERO, key, at);

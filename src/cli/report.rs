@@ -8,6 +8,7 @@ use crate::text::bytes;
 use crate::ui::{device_name, escape};
 use crate::wire::AbortCode;
 use std::io::Write;
+use std::net::IpAddr;
 
 /// An error by its cause. The text is one lowercase clause that names the thing and the next step. It
 /// may hold untrusted text, which [`Error::line`] escapes.
@@ -147,6 +148,15 @@ fn devices(n: usize) -> String {
 #[must_use]
 pub fn none_trusted(why: &str) -> Error {
     Error::Peer(format!("no trusted sender was found in time; {why}"))
+}
+
+/// The error if no sender of the object to take was found, and `address` sends one called `name`.
+#[must_use]
+pub fn none_named(name: &str, address: IpAddr) -> Error {
+    let name = escape(name);
+    Error::Peer(format!(
+        "nobody sent the file of --name in time, but {address} sent {name}; give its name, or none"
+    ))
 }
 
 /// The error to print at the end of a receiver that left `kept` bytes in the part file; `None` on

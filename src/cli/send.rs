@@ -42,7 +42,8 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
             "{address} is no file but an address; the file comes first: mcp send FILE {address}"
         )));
     }
-    let file = (!streams).then(|| FileSource::open(&config.file)).transpose().map_err(|e| environment(&e))?;
+    let open = || FileSource::open_as(&config.file, config.name.as_deref());
+    let file = (!streams).then(open).transpose().map_err(|e| environment(&e))?;
     if let Some(path) = &config.report {
         // Fail now, and not after an hour's transfer.
         check_whole(path).map_err(|e| report_refused(path, &e))?;
@@ -86,6 +87,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         .devices(devices)
         .known_devices(known)
         .gather(config.gather.at_most, config.gather.settle)
+        .wait_first(config.gather.wait_first)
         .linger(config.linger)
         .max_time(config.max_time)
         .ttl(config.ttl)

@@ -18,12 +18,12 @@ pub(super) fn is_wanted(config: &SendConfig) -> bool {
     config.pipe.is_some() || config.file == Path::new(STANDARD_INPUT)
 }
 
-/// The stream of the configuration, and its name: that of FILE, or `stdin`. The command is started.
+/// The stream of the configuration, and its name: that of `--name`, of FILE, or `stdin`. The command is started.
 pub(super) fn open(config: &SendConfig) -> Result<(Spool, String), Error> {
     let environment = |e: &dyn std::fmt::Display| Error::Environment(e.to_string());
     let from_file = config.file != Path::new(STANDARD_INPUT);
     let name = if from_file { config.file.as_path() } else { Path::new("stdin") };
-    let name = sendable_name(name).map_err(|e| environment(&e))?;
+    let name = sendable_name(name, config.name.as_deref()).map_err(|e| environment(&e))?;
     let input: Box<dyn Input> = match &config.pipe {
         None => Box::new(StandardInput),
         Some(command) => {

@@ -154,7 +154,12 @@ fn message(bytes: &[u8]) -> Out {
 }
 
 fn symbols(ids: std::ops::Range<u32>) -> Out {
-    let layout = Layout::new(100_000, 13, 64).unwrap();
+    symbols_of(16_384, ids)
+}
+
+/// Symbols of the second block of an object of `size` bytes.
+fn symbols_of(size: u64, ids: std::ops::Range<u32>) -> Out {
+    let layout = Layout::new(size, 13, 64).unwrap();
     let packet_number = PacketNumber(100);
     Output::Transmit(Transmit {
         to: to(),
@@ -275,7 +280,7 @@ fn repair_symbols_carry_on_where_the_range_begins() {
 
 #[test]
 fn the_last_symbol_of_a_block_is_cut_short() {
-    let mut engine = engine([symbols(0..2)], 8_192 + 100);
+    let mut engine = engine([symbols_of(8_192 + 100, 0..2)], 8_192 + 100);
     step(&mut engine, 0);
     let lengths: Vec<usize> = engine.net.sent.iter().map(|(_, b)| b.len()).collect();
     let head = crate::limits::SYMBOL_HEADER_LEN;

@@ -217,6 +217,14 @@ pub enum ReceiverEvent {
         /// forged it.
         address: SocketAddr,
     },
+    /// A session has an object of another name than the one to take. The receiver goes on looking for others. Emitted
+    /// once for each address.
+    OtherName {
+        /// The object's name (untrusted).
+        name: String,
+        /// The sender's address.
+        address: SocketAddr,
+    },
     /// The sender has admitted the device.
     Admitted,
     /// The first symbol has arrived.

@@ -74,7 +74,8 @@ impl Weigh for ReceiverEvent {
             Self::BlockRejected(_)
             | Self::ForgedSymbols { .. }
             | Self::SenderRefused { .. }
-            | Self::SenderNeeds { .. } => Weight::Passing,
+            | Self::SenderNeeds { .. }
+            | Self::OtherName { .. } => Weight::Passing,
             _ => Weight::Kept,
         }
     }

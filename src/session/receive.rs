@@ -46,6 +46,7 @@ pub struct ReceiveSession {
     device_key: Option<SigningKey>,
     timeout: Duration,
     hook: Option<(Arc<dyn Hook>, HookRule)>,
+    name: Option<String>,
     ignored: BTreeMap<SessionId, Duration>,
 }
 
@@ -133,6 +134,7 @@ impl ReceiveSession {
             device_key: None,
             timeout: Duration::from_secs(24 * 60 * 60),
             hook: None,
+            name: None,
             ignored: BTreeMap::new(),
         }
     }
@@ -181,6 +183,12 @@ impl ReceiveSession {
         self.hook = hook.map(|hook| (hook, rule));
         self
     }
+    /// Takes only an object of this name [default: of any name].
+    #[must_use]
+    pub fn name(mut self, name: Option<String>) -> Self {
+        self.name = name;
+        self
+    }
     /// Takes no part in these sessions before these times from the start [default: none].
     #[must_use]
     pub fn ignored(mut self, sessions: BTreeMap<SessionId, Duration>) -> Self {
@@ -223,6 +231,7 @@ impl ReceiveSession {
             Wanted::First => None,
             Wanted::This(discovered) => Some(discovered.session),
         };
+        config.name = self.name;
         let now = desk.host.now();
         config.ignored = self.ignored.into_iter().map(|(session, time)| (session, now + time)).collect();
         let (hook, rule) = self.hook.unzip();

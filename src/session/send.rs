@@ -65,6 +65,7 @@ pub struct SendSession {
     devices: Option<DeviceList>,
     known_devices: BTreeMap<DeviceId, DeviceKey>,
     wait: Duration,
+    wait_first: Option<Duration>,
     settle: Duration,
     linger: Duration,
     max_time: Option<Duration>,
@@ -167,6 +168,7 @@ impl SendSession {
             devices: None,
             known_devices: BTreeMap::new(),
             wait: WAIT,
+            wait_first: None,
             settle: SETTLE,
             linger: Duration::ZERO,
             max_time: None,
@@ -221,6 +223,12 @@ impl SendSession {
     #[must_use]
     pub const fn gather(mut self, at_most: Duration, settle: Duration) -> Self {
         (self.wait, self.settle) = (at_most, settle);
+        self
+    }
+    /// Waits so long for the first device, and counts the time to gather from then on [default: from the start].
+    #[must_use]
+    pub const fn wait_first(mut self, wait: Option<Duration>) -> Self {
+        self.wait_first = wait;
         self
     }
     /// How long to wait for late devices [default: not at all].
@@ -379,6 +387,7 @@ impl SendSession {
         config.repair = RepairPolicy::interactive(self.slow);
         config.manifest = manifest_of(&*source, &name);
         (config.wait, config.settle) = (self.wait, self.settle);
+        config.wait_first = self.wait_first;
         (config.linger, config.max_time) = (self.linger, self.max_time);
         let group_key = self.group_key.map(|key| key.secret().clone());
         (config.group_key, config.suite) = (group_key, fastest());

@@ -25,7 +25,7 @@ pub use atomic_write::{check_whole, make_private_dir, set_aside, write_private, 
 pub use attributes::Attributes;
 pub use earlier::EarlierFile;
 pub use hashes::{FileId, HashCache};
-pub use names::{PART_SUFFIX, safe_name};
+pub use names::{PART_SUFFIX, name_objection, safe_name};
 pub use part::FilePart;
 pub use sink::FileSink;
 pub use source::{FileSource, sendable_name};

@@ -18,7 +18,7 @@ const DEVICES: [&str; 6] = ["con", "prn", "aux", "nul", "conin$", "conout$"];
 /// # Errors
 /// [`SinkError::Name`] with the first rule that the name breaks.
 pub fn safe_name(name: &str) -> Result<&str, SinkError> {
-    match objection(name) {
+    match name_objection(name) {
         None => Ok(name),
         Some(what) => Err(SinkError::Name(format!(
             "the name \"{}\" {what}; give a file name with -o, or have the source renamed",
@@ -28,7 +28,8 @@ pub fn safe_name(name: &str) -> Result<&str, SinkError> {
 }
 
 /// The rule that `name` breaks, as text to follow "the name ...".
-pub(super) fn objection(name: &str) -> Option<&'static str> {
+#[must_use]
+pub fn name_objection(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         return Some("is empty");
     }

@@ -6,7 +6,7 @@
 
 use super::hashes::FileId;
 use super::mmap::Mapping;
-use super::names::{objection, shorten};
+use super::names::{name_objection, shorten};
 use super::{Attributes, RawBytes, Source, SourceError};
 use crate::limits::{MAX_NAME, MAX_OBJECT_SIZE};
 use crate::text::escape;
@@ -46,6 +46,14 @@ impl FileSource {
     /// # Errors
     /// If it is not a regular file, cannot be read or mapped, or has a name that receivers refuse.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
+        Self::open_as(path, None)
+    }
+
+    /// The same, to be offered under `name`, which is safe [default: the file's own name].
+    ///
+    /// # Errors
+    /// As for [`FileSource::open`].
+    pub fn open_as(path: &Path, name: Option<&str>) -> Result<Self, SourceError> {
         let shown = escape(&path.to_string_lossy());
         let refuse = |error: io::Error| unreadable(&shown, &error);
         // Checked before opening, because opening alone can already affect a device.
@@ -63,7 +71,7 @@ impl FileSource {
                 "{shown} has content but no size, as kernel files do; copy it to a plain file and send that"
             )));
         }
-        let name = sendable_name(path)?;
+        let name = sendable_name(path, name)?;
         let map = Mapping::new(&file, 0, size).map_err(|error| {
             SourceError::Read(format!("cannot map {shown} into memory ({error}); copy it to a local disk"))
         })?;
@@ -75,8 +83,8 @@ impl FileSource {
         Ok(Self { file, map, size, large, modified, attributes, file_id, shown, name })
     }
 
-    /// The file's own name, without directories, as offered to receivers. 1 to 255 bytes. U+FFFD replaces
-    /// bytes that are not UTF-8.
+    /// The name that is offered to receivers, 1 to 255 bytes: the file's own name, without directories, unless another
+    /// was given. U+FFFD replaces bytes that are not UTF-8.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -157,16 +165,16 @@ fn modified(meta: &Metadata) -> (i64, i64) {
     (meta.mtime(), meta.mtime_nsec())
 }
 
-/// The name of the file at `path`, without directories, as it is offered to receivers.
+/// The name under which the file at `path` is offered to receivers: `name`, or its own without directories.
 ///
 /// # Errors
 /// If receivers would refuse it.
-pub fn sendable_name(path: &Path) -> Result<String, SourceError> {
-    let name = own_name(path);
-    objection(&name).map_or(Ok(name), |what| {
+pub fn sendable_name(path: &Path, name: Option<&str>) -> Result<String, SourceError> {
+    let name = name.map_or_else(|| own_name(path), ToOwned::to_owned);
+    name_objection(&name).map_or(Ok(name), |what| {
         let shown = escape(&path.to_string_lossy());
         Err(SourceError::Read(format!(
-            "{shown} cannot be sent under its name, which {what}; rename it or send a link to it"
+            "{shown} cannot be sent under its name, which {what}; give another with --name"
         )))
     })
 }

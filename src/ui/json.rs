@@ -115,6 +115,10 @@ enum Event<'a> {
         address: String,
         need: String,
     },
+    OtherName {
+        address: String,
+        name: &'a str,
+    },
     Admitted,
     Receiving,
     Resumed {
@@ -343,7 +347,7 @@ impl ReceiverJson {
             group: &intro.group,
             task: None,
             session: None,
-            name: None,
+            name: intro.name.as_deref(),
             size: None,
             device: Some(intro.device.to_string()),
             label: Some(&intro.label),
@@ -414,6 +418,9 @@ impl ReceiverView for ReceiverJson {
             }
             ReceiverEvent::SenderNeeds { need, address } => {
                 Event::SenderNeeds { address: address.to_string(), need: need.to_string() }
+            }
+            ReceiverEvent::OtherName { name, address } => {
+                Event::OtherName { address: address.to_string(), name }
             }
             ReceiverEvent::Hook(change) => match change {
                 HookChange::Started => Event::Hook { state: "started", status: None },

@@ -290,7 +290,8 @@ impl ReceiverMemory {
             | ReceiverEvent::ForgedSymbols { .. }
             | ReceiverEvent::SenderTrusted { .. }
             | ReceiverEvent::SenderRefused { .. }
-            | ReceiverEvent::SenderNeeds { .. } => {}
+            | ReceiverEvent::SenderNeeds { .. }
+            | ReceiverEvent::OtherName { .. } => {}
             ReceiverEvent::Receiving => {
                 self.stage = Stage::Receiving;
                 self.data = Meter::default();

@@ -86,6 +86,8 @@ pub struct ReceiverIntro {
     pub device: DeviceId,
     /// The device's label.
     pub label: String,
+    /// The name of the object to take; `None` for any.
+    pub name: Option<String>,
     /// The group and port that it listens on, for people.
     pub group: String,
     /// Names of the group keys that may seal a session, joined by commas; `None` to take only sessions

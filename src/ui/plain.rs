@@ -217,7 +217,10 @@ impl ReceiverPlain {
         let label = text::escape(&intro.label);
         let sealed =
             intro.sealed_with.as_ref().map_or(String::new(), |names| format!(", sealed with {names}"));
-        lines.line(Time::ZERO, &format!("waiting for a sender on {} as {label}{sealed}", intro.group));
+        lines.line(
+            Time::ZERO,
+            &format!("{} as {label}{sealed}", text::waiting(intro.name.as_deref(), &intro.group)),
+        );
         Self { lines, sums, intro, memory: ReceiverMemory::default() }
     }
 
@@ -225,7 +228,8 @@ impl ReceiverPlain {
         match self.memory.stage {
             Stage::Searching => {
                 let waited = text::clock(now.since(Time::ZERO).as_secs());
-                format!("still waiting for a sender on {}, {waited} so far", self.intro.group)
+                let waiting = text::waiting(self.intro.name.as_deref(), &self.intro.group);
+                format!("still {waiting}, {waited} so far")
             }
             Stage::Waiting => "waiting for the sender to start".to_owned(),
             Stage::Receiving => {
@@ -289,6 +293,9 @@ impl ReceiverView for ReceiverPlain {
             }
             ReceiverEvent::SenderNeeds { need, address } => {
                 self.warn(now, &trust::needs(need, address.ip()));
+            }
+            ReceiverEvent::OtherName { name, address } => {
+                self.lines.line(now, &text::other_name(name, address.ip()));
             }
             ReceiverEvent::Hook(change) => self.lines.line(now, &text::hook(change)),
             ReceiverEvent::Admitted | ReceiverEvent::Finished(_) => {}

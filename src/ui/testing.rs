@@ -76,6 +76,7 @@ pub fn receiver_intro() -> ReceiverIntro {
     ReceiverIntro {
         device: DeviceId([3; 16]),
         label: "lab-07".into(),
+        name: None,
         group: "239.1.1.1".into(),
         sealed_with: None,
     }

@@ -5,6 +5,7 @@ pub use crate::text::{bytes, escape, rate};
 
 use crate::protocol::event::{HookChange, HookEnd};
 use crate::units::DeviceId;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -65,6 +66,19 @@ pub fn count(n: u64) -> String {
         1_000..1_000_000 => format!("{}k", n / 1_000),
         _ => format!("{:.1}M", n as f64 / 1e6),
     }
+}
+
+/// What a receiver waits for.
+#[must_use]
+pub fn waiting(name: Option<&str>, group: &str) -> String {
+    let what = name.map_or_else(|| "a sender".to_owned(), escape);
+    format!("waiting for {what} on {group}")
+}
+
+/// Says that a sender's object is not the one to take.
+#[must_use]
+pub fn other_name(name: &str, address: IpAddr) -> String {
+    format!("{address} sends {}; not taken because of --name", escape(name))
 }
 
 /// Says what the hook does.

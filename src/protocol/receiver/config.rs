@@ -45,6 +45,8 @@ pub struct ReceiverConfig {
     pub trust: Trust,
     /// If set, only this session counts; otherwise the first acceptable one.
     pub wanted: Option<SessionId>,
+    /// If set, only objects of this name count.
+    pub name: Option<String>,
     /// Sessions that do not count before these times.
     pub ignored: BTreeMap<SessionId, Time>,
     /// Whether a hook runs once the object is in place.
@@ -82,6 +84,7 @@ impl ReceiverConfig {
             group_keys: Vec::new(),
             trust: Trust::anybody(),
             wanted: None,
+            name: None,
             ignored: BTreeMap::new(),
             hook: None,
         }

@@ -137,6 +137,8 @@ pub struct Receiver {
     refused: Vec<SenderKey>,
     /// Requirements of senders that this program does not meet, by their addresses.
     needs: Vec<(IpAddr, Need)>,
+    /// The addresses of senders whose object has another name than the one to take.
+    other_names: Vec<IpAddr>,
     trusted: Option<(SenderKey, TrustDecision)>,
     out: VecDeque<Out>,
     counters: Counters,
@@ -177,6 +179,7 @@ impl Receiver {
             storage_delay: StorageDelay::default(),
             refused: Vec::new(),
             needs: Vec::new(),
+            other_names: Vec::new(),
             trusted: None,
             out,
             counters: Counters::default(),

@@ -54,6 +54,14 @@ impl Receiver {
         }
     }
 
+    /// Tells the user, once for each address, that the object announced there has another name.
+    fn tell_other_name(&mut self, name: String, address: SocketAddr) {
+        if self.other_names.len() < MAX_REFUSED && !self.other_names.contains(&address.ip()) {
+            self.other_names.push(address.ip());
+            self.event(ReceiverEvent::OtherName { name, address });
+        }
+    }
+
     /// The session of an announcement, if it is acceptable and its sender is trusted.
     fn meet(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) -> Option<Session> {
         // The free checks come first.
@@ -83,6 +91,10 @@ impl Receiver {
         let (key, decision) = (announce.sender, self.config.trust.decide(&announce.sender, from.ip()));
         if !decision.accepted() {
             self.tell_refused(key, from, decision);
+            return None;
+        }
+        if self.config.name.as_ref().is_some_and(|name| *name != announce.name) {
+            self.tell_other_name(announce.name, from);
             return None;
         }
         if let Some(need) = Need::of_announce(&announce) {

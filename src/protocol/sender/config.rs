@@ -52,6 +52,9 @@ pub struct SenderConfig {
     pub repair: RepairPolicy,
     /// The longest time to gather.
     pub wait: Duration,
+    /// If set, the longest time until the first device is ready; `wait` then counts from that moment. [`FOREVER`] for no
+    /// end.
+    pub wait_first: Option<Duration>,
     /// Without an expected number of devices: the stream starts when at least one has joined and no other has
     /// for this long.
     pub settle: Duration,
@@ -88,6 +91,7 @@ impl SenderConfig {
             rate: RateMode::Auto(Rate(1_000_000_000)),
             repair: RepairPolicy::default(),
             wait: Duration::from_secs(10),
+            wait_first: None,
             settle: Duration::from_secs(1),
             linger: Duration::ZERO,
             max_time: None,

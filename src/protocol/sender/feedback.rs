@@ -1,6 +1,7 @@
 //! Handles the messages of admitted devices: NAK summaries, reports, receipts, aborts.
 
 use super::Sender;
+use super::headway::Sent;
 use super::service::{Service, Unlike};
 use crate::protocol::packet_protection::SenderSide;
 use crate::task::{State, Step};
@@ -121,11 +122,12 @@ impl Sender {
         true
     }
 
-    /// Symbols that were sent to a device, alone or with the group that repairs for it.
-    pub(super) fn sent_to(&self, index: DeviceIndex) -> u64 {
+    /// Symbols that were sent to a device, alone or with the group.
+    pub(super) fn sent_to(&self, index: DeviceIndex) -> Sent {
         let device = self.devices.get(index);
-        let group = if device.service.is_group() { self.counters.repair } else { 0 };
-        device.unicast_symbols + group
+        let at_all = device.unicast_symbols + self.counters.repair;
+        let for_it = if device.service.is_group() { at_all } else { device.unicast_symbols };
+        Sent { for_it, at_all }
     }
 
     /// Symbols that a summary names as missing, in blocks below `below`.

@@ -31,11 +31,20 @@ pub(super) struct Gather {
     /// When it ended and the transfer started.
     pub started: Option<Time>,
     last_join: Option<Time>,
+    /// Whether a device is ready, or was.
+    has_begun: bool,
 }
 
 impl Gather {
     pub const fn new(until: Time) -> Self {
-        Self { probability: 1.0, joins: BTreeMap::new(), until, started: None, last_join: None }
+        Self {
+            probability: 1.0,
+            joins: BTreeMap::new(),
+            until,
+            started: None,
+            last_join: None,
+            has_begun: false,
+        }
     }
 
     /// A device at this place has joined.
@@ -69,6 +78,12 @@ impl Sender {
         // An empty object is complete as soon as its device knows of it.
         let counts = self.devices.counts();
         let ready = counts.open + counts.complete;
+        if ready > 0 && !self.gather.has_begun {
+            self.gather.has_begun = true;
+            if self.config.wait_first.is_some() {
+                self.gather.until = now + self.config.wait;
+            }
+        }
         let over = now >= self.gather.until;
         let enough = match (self.config.task.options.expected(), self.gather.last_join) {
             (Some(n), _) => ready + counts.failed >= n as usize,

@@ -8,18 +8,29 @@ use std::time::Duration;
 /// path that loses more is useless.
 const GAINED_OF_SENT: u64 = 32;
 
+/// Symbols that were sent so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sent {
+    /// To the device, or to the group on its behalf.
+    pub for_it: u64,
+    /// To the device, or to the group on whoever's behalf. All that it may have gained without its disk.
+    pub at_all: u64,
+}
+
 /// The progress of one device, in symbols.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Headway {
     /// Time of the last progress, or of the start of service.
     last_gain: Time,
+    /// Time of the last progress that the symbols sent explain. The rest is on the device's disk.
+    last_sent_gain: Time,
     /// The smallest deficit that a summary of this run has reported; below, its value at the last progress.
     least_deficit: u64,
     deficit_then: u64,
     /// Symbols verified at the last progress.
     verified_then: u64,
-    /// Symbols sent to the device, or to the group on its behalf, up to the last progress.
-    sent_then: u64,
+    /// What had been sent at the last progress.
+    sent_then: Sent,
     /// When service after the stream began. It continues across runs of the same device.
     served_since: Option<Time>,
 }
@@ -29,6 +40,8 @@ pub(super) struct Headway {
 pub(super) enum Halt {
     /// The device has made no progress for too long.
     Stalled,
+    /// For this time, the device has taken nothing of what was sent, whatever it found on its disk.
+    Untouched(Duration),
     /// The device has been served for this time, the longest allowed.
     Served(Duration),
 }
@@ -38,68 +51,79 @@ impl Headway {
     pub const fn new(now: Time) -> Self {
         Self {
             last_gain: now,
+            last_sent_gain: now,
             least_deficit: u64::MAX,
             deficit_then: u64::MAX,
             verified_then: 0,
-            sent_then: 0,
+            sent_then: Sent { for_it: 0, at_all: 0 },
             served_since: None,
         }
     }
 
-    /// Restarts for a new run, after `sent` symbols. The time of service still counts.
-    pub const fn begin(&mut self, sent: u64, now: Time) {
+    /// Restarts for a new run, when so much has been sent. The time of service still counts.
+    pub const fn begin(&mut self, sent: Sent, now: Time) {
         *self = Self { served_since: self.served_since, sent_then: sent, ..Self::new(now) };
     }
 
     /// Restarts the time without progress: until now the device could make none.
-    pub fn wait(&mut self, now: Time) {
-        self.last_gain = now;
+    pub const fn wait(&mut self, now: Time) {
+        (self.last_gain, self.last_sent_gain) = (now, now);
     }
 
     /// Excludes time in which this process was stopped.
     pub fn put_off(&mut self, away: Duration, now: Time) {
         self.last_gain = (self.last_gain + away).min(now);
+        self.last_sent_gain = (self.last_sent_gain + away).min(now);
         self.served_since = self.served_since.map(|since| (since + away).min(now));
     }
 
-    /// Takes the deficit that a summary reports, after `sent` symbols in total.
-    pub fn lacks(&mut self, deficit: u64, sent: u64, now: Time) {
+    /// Takes the deficit that a summary reports, when so much has been sent.
+    pub fn lacks(&mut self, deficit: u64, sent: Sent, now: Time) {
         if deficit < self.least_deficit {
             self.least_deficit = deficit;
             let gained = self.deficit_then.saturating_sub(deficit);
             if self.deficit_then == u64::MAX || self.is_progress(gained, sent) {
-                self.gains(sent, now);
+                self.gains(gained, sent, now);
             }
         }
     }
 
-    /// Takes the number of verified symbols from a report, after `sent` symbols in total.
-    pub fn verified(&mut self, symbols: u64, sent: u64, now: Time) {
-        if symbols > self.verified_then && self.is_progress(symbols - self.verified_then, sent) {
+    /// Takes the number of verified symbols from a report, when so much has been sent.
+    pub fn verified(&mut self, symbols: u64, sent: Sent, now: Time) {
+        let gained = symbols.saturating_sub(self.verified_then);
+        if gained > 0 && self.is_progress(gained, sent) {
             self.verified_then = symbols;
-            self.gains(sent, now);
+            self.gains(gained, sent, now);
         }
     }
 
-    const fn is_progress(&self, gained: u64, sent: u64) -> bool {
-        gained.saturating_mul(GAINED_OF_SENT) >= sent.saturating_sub(self.sent_then)
+    const fn is_progress(&self, gained: u64, sent: Sent) -> bool {
+        gained.saturating_mul(GAINED_OF_SENT) >= sent.for_it.saturating_sub(self.sent_then.for_it)
     }
 
-    const fn gains(&mut self, sent: u64, now: Time) {
+    const fn gains(&mut self, gained: u64, sent: Sent, now: Time) {
+        if gained <= sent.at_all.saturating_sub(self.sent_then.at_all) {
+            self.last_sent_gain = now;
+        }
         (self.last_gain, self.deficit_then, self.sent_then) = (now, self.least_deficit, sent);
     }
 
-    /// Whether to give the device up, and why. The stream lasted until `streamed` and took `took`; before its end, no
-    /// progress is required.
+    /// Whether to give the device up, and why. It may make no progress at all for `patience`, and for `of_disk` only such
+    /// as must come from its disk. The stream lasted until `streamed` and took `took`; before its end, no progress is
+    /// required.
     pub fn halts(
         &mut self,
-        patience: Duration,
+        (patience, of_disk): (Duration, Duration),
         (streamed, took): (Time, Duration),
         done: bool,
         now: Time,
     ) -> Option<Halt> {
-        if now.since(self.last_gain.max(streamed)) > patience {
+        let without = |gain: Time| now.since(gain.max(streamed));
+        if without(self.last_gain) > patience {
             return Some(Halt::Stalled);
+        }
+        if without(self.last_sent_gain) > of_disk {
+            return Some(Halt::Untouched(of_disk));
         }
         if !done {
             return None;
@@ -113,19 +137,23 @@ impl Headway {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::DEVICE_STALL;
+    use crate::limits::{DEVICE_STALL, DEVICE_SYNC};
 
-    const PATIENCE: Duration = DEVICE_STALL;
+    const PATIENCE: (Duration, Duration) = (DEVICE_STALL, DEVICE_SYNC);
+
+    fn sent(symbols: u64) -> Sent {
+        Sent { for_it: symbols, at_all: symbols }
+    }
 
     fn at(seconds: u64) -> Time {
         Time::ZERO + Duration::from_secs(seconds)
     }
 
-    /// The second at which a device fails that is sent `sent` symbols a second and gains `gained` of a million.
-    fn halts(sent: u64, gained: u64) -> Option<u64> {
+    /// The second at which a device fails that gains so many symbols a second of those sent.
+    fn halts(sent_each: u64, gained: u64) -> Option<u64> {
         let mut headway = Headway::new(at(0));
         (1..100_000).find(|&second| {
-            headway.lacks(1_000_000_000 - second * gained, second * sent, at(second));
+            headway.lacks(1_000_000_000 - second * gained, sent(second * sent_each), at(second));
             headway.halts(PATIENCE, (at(0), Duration::from_secs(10)), true, at(second)).is_some()
         })
     }
@@ -135,14 +163,18 @@ mod tests {
         assert_eq!(halts(1_000, 31), Some(62));
         // A slow device is served up to the cap.
         let cap = 4 * 3600 + 640;
-        for (sent, gained) in [(1_000, 32), (1_000, 900), (0, 1)] {
+        for (sent, gained) in [(1_000, 32), (1_000, 900), (1, 1)] {
             assert!(halts(sent, gained).is_some_and(|at| at.abs_diff(cap) <= 2), "{sent} {gained}");
+        }
+        // What was never sent comes from its disk, whatever it says.
+        for (sent, gained) in [(0, 1), (0, 5_000), (10, 11)] {
+            assert_eq!(halts(sent, gained), Some(DEVICE_SYNC.as_secs() + 1), "{sent} {gained}");
         }
         // A late gain is compared with everything that was sent until then.
         let mut headway = Headway::new(at(0));
-        headway.verified(100, 3_201, at(50));
+        headway.verified(100, sent(3_201), at(50));
         assert_eq!(headway.halts(PATIENCE, (at(0), Duration::ZERO), true, at(61)), Some(Halt::Stalled));
-        headway.verified(101, 3_201, at(51));
+        headway.verified(101, sent(3_201), at(51));
         assert_eq!(headway.halts(PATIENCE, (at(0), Duration::ZERO), true, at(61)), None);
     }
 
@@ -152,7 +184,7 @@ mod tests {
         let stream = (at(0), Duration::ZERO);
         let mut halt = None;
         for minute in 1..1_000 {
-            headway.begin(0, at(minute * 60));
+            headway.begin(sent(0), at(minute * 60));
             halt = headway.halts(PATIENCE, stream, true, at(minute * 60));
             if halt.is_some() {
                 assert_eq!(minute, 4 * 60 + 2);

@@ -14,6 +14,8 @@ use std::time::Duration;
 /// a third of the time for which it may be silent.
 const SWEEP: Duration = Duration::from_millis(500);
 const SWEPT_AT_ONCE: usize = 64;
+/// Bytes a second at which a device is at least expected to find blocks on its disk.
+const SLOWEST_DISK: u64 = 10_000_000;
 /// How often the source is checked.
 const SOURCE_CHECK: Duration = Duration::from_secs(1);
 /// How often devices out of the group's reach get an announcement by unicast.
@@ -97,6 +99,7 @@ impl Sender {
         }
         let (streamed, cursor) = (self.liveness.streamed, self.liveness.cursor);
         let stream = (streamed, streamed.since(self.gather.started.unwrap_or(streamed)));
+        let of_disk = DEVICE_SYNC + Duration::from_secs(self.config.layout.object_size() / SLOWEST_DISK);
         let open = self.devices.of(Class::Open);
         // From the cursor to the end, then from the start to the cursor.
         let round = open.range(cursor..).chain(open.range(..cursor));
@@ -112,9 +115,12 @@ impl Sender {
                 ended.push((index, State::Lost));
                 continue;
             }
-            let what = match device.headway.halts(patience, stream, done, now) {
+            let what = match device.headway.halts((patience, of_disk), stream, done, now) {
                 None => continue,
                 Some(Halt::Served(most)) => format!("did not complete in {} s of repairs", most.as_secs()),
+                Some(Halt::Untouched(time)) => {
+                    format!("took no symbol that was sent for {} s", time.as_secs())
+                }
                 Some(Halt::Stalled) if syncing => {
                     format!("did not finish syncing, or its --then command, for {} s", patience.as_secs())
                 }

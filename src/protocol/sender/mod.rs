@@ -180,7 +180,7 @@ impl Sender {
             ),
             pending_joins: BTreeMap::new(),
             strangers: Strangers::new(),
-            gather: Gather::new(now + config.wait),
+            gather: Gather::new(now + config.wait_first.unwrap_or(config.wait)),
             stream: Stream::new(config.layout.extent()),
             group: Channel::new(ChannelId::GROUP, config.data),
             replies: Channel::new(ChannelId::REPLIES, config.data),

@@ -2,6 +2,7 @@
 
 mod admission;
 mod claims;
+mod gathering;
 mod growth;
 mod hook;
 mod identity;

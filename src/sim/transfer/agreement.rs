@@ -170,6 +170,7 @@ impl Transfer<'_, '_> {
         let intro = ReceiverIntro {
             device: device_id(index),
             label: device_label(index),
+            name: None,
             group: String::new(),
             sealed_with: None,
         };

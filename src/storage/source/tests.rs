@@ -131,7 +131,7 @@ fn names_that_receivers_refuse_are_found_at_once_and_a_link_helps() {
     for name in ["a\nb", "trailing ", "nul.txt", "a\\b", "x.mcp-part"] {
         fs::write(dir.join(name), "x").unwrap();
         let text = read_error(&dir.join(name));
-        assert!(text.contains("rename it or send a link"), "{text}");
+        assert!(text.contains("give another with --name"), "{text}");
         assert!(!text.contains('\n'));
     }
     symlink("a\nb", dir.join("fine")).unwrap();

@@ -28,7 +28,7 @@ impl ReceiverBars {
             Stage::Searching => {
                 let label = format!("as {}", text::escape(&self.intro.label));
                 let sealed = self.intro.sealed_with.as_ref().map(|names| format!("sealed with {names}"));
-                let waiting = format!("waiting for a sender on {}", self.intro.group);
+                let waiting = text::waiting(self.intro.name.as_deref(), &self.intro.group);
                 (vec![waiting, label, waited, sealed.unwrap_or_default()], false)
             }
             Stage::Waiting => (vec!["waiting for the sender to start".to_owned(), waited], false),
@@ -107,6 +107,9 @@ impl ReceiverView for ReceiverBars {
             }
             ReceiverEvent::SenderNeeds { need, address } => {
                 self.screen.warn(&trust::needs(need, address.ip()));
+            }
+            ReceiverEvent::OtherName { name, address } => {
+                self.screen.say(&text::other_name(name, address.ip()));
             }
             ReceiverEvent::Hook(change) => {
                 // The screen is the command's.

@@ -114,13 +114,13 @@ fn whoever_starts_again_all_the_time_is_not_served_for_ever() {
     let mut bench = after_the_stream(2, |_| {});
     bench.complete(2);
     let mut ended = None;
-    // Never silent for long enough to be lost, it has one block more every 54 seconds, and starts again every hour.
+    // Never silent for long enough to be lost, it has one block more every 54 seconds, and starts again every ten minutes.
     for minute in 0..60 * 24 {
-        if minute > 0 && minute % 60 == 0 {
-            bench.join(1, 12 + minute / 60);
+        if minute > 0 && minute % 10 == 0 {
+            bench.join(1, 12 + minute / 10);
         }
         for _ in 0..6 {
-            bench.report(1, (minute % 60) as u32);
+            bench.report(1, (minute % 10) as u32);
             bench.pass(Duration::from_secs(9));
             bench.sent.clear();
         }

@@ -65,10 +65,10 @@ impl Lie {
     #[must_use]
     pub fn keeps(self, took: Duration) -> Option<Duration> {
         match self {
-            Self::Greedy | Self::Late | Self::Slow => Some(DEVICE_STALL * 2),
-            Self::Frugal | Self::Restarts => {
-                Some(DEVICE_SERVICE + took.saturating_mul(DEVICE_SERVICE_OF_STREAM))
-            }
+            Self::Late | Self::Slow => Some(DEVICE_STALL * 2),
+            // Where unicast does not reach it, a greedy one is sent nothing either.
+            Self::Greedy | Self::Frugal => Some(DEVICE_SYNC + DEVICE_STALL * 2),
+            Self::Restarts => Some(DEVICE_SERVICE + took.saturating_mul(DEVICE_SERVICE_OF_STREAM)),
             Self::NoReceipt => Some(DEVICE_SYNC),
             Self::Guests => Some(Duration::ZERO),
             Self::Successors => None,
