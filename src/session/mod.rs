@@ -53,6 +53,7 @@ mod input;
 mod listening;
 pub mod receive;
 pub mod send;
+mod sender_workers;
 pub mod sent;
 
 pub use budget::{EgressBudget, EgressView};

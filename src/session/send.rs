@@ -4,24 +4,22 @@ use super::budget::{EgressBudget, EgressShare};
 use super::events::Events;
 use super::handle::{Desk, Detail, Part, Running};
 use super::hashes::Hashes;
+use super::sender_workers::sender_workers;
 use super::sent::{SendInfo, SendOutcome, SendSnapshot};
-use super::{StartError, Target, random_bytes, read_label, worker_count};
+use super::{StartError, Target, random_bytes, read_label};
 use crate::crypto::derive::Secret;
 use crate::crypto::group::GroupKey;
 use crate::crypto::seal::fastest;
 use crate::crypto::sign::SigningKey;
-use crate::engine::jobs::{final_snapshot, manifest_of, run_sender_job, run_store_job};
+use crate::engine::jobs::{final_snapshot, manifest_of};
 use crate::engine::run::RunError;
-use crate::engine::workers::{FailureResults, Runner, Workers};
 use crate::engine::{Egress, Engine, Stream};
-use crate::fec::PlanCache;
 use crate::layout::Layout;
 use crate::limits::{DEFAULT_BLOCK_LOG2, DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, MAX_BLOCKS};
 use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, UdpNet, choose};
 use crate::pacing::RateMode;
 use crate::protocol::Control;
 use crate::protocol::event::{SenderEvent, SenderOutcome, SenderOverview, SenderSnapshot};
-use crate::protocol::job::{SenderDone, SenderJob};
 use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig, SlowPolicy};
 use crate::storage::{FileSource, Source, Spool};
 use crate::store::SharedStore;
@@ -415,7 +413,7 @@ impl SendSession {
             machine = machine.with_values(values);
         }
         let store = self.store;
-        let workers = workers(desk.host.wake(), &source, (id, &store))?;
+        let workers = sender_workers(desk.host.wake(), &source, (id, &store))?;
         let input = Arc::clone(&source);
         let stream = Stream {
             session: info.session,
@@ -490,34 +488,4 @@ impl Part<Sender> for SenderPart {
         };
         SendSnapshot { sender, egress: self.egress.as_ref().map(EgressShare::view) }
     }
-}
-
-/// Worker threads for hashing and encoding, one for the store, and one that waits for the input of a stream.
-fn workers(
-    wake: impl Fn() + Send + Sync + 'static,
-    source: &Arc<dyn Source>,
-    (task, store): (TaskId, &SharedStore),
-) -> Result<Workers<SenderJob, SenderDone>, StartError> {
-    let failures =
-        FailureResults { worker_died: SenderDone::WorkerDied, source_unreadable: SenderDone::SourceFailed };
-    let plans = Arc::new(PlanCache::default());
-    let (source, store) = (Arc::clone(source), store.clone());
-    let grows = !source.extent().sealed;
-    let runner = move || -> Runner<SenderJob, SenderDone> {
-        let (source, plans, mut buffer) = (Arc::clone(&source), Arc::clone(&plans), Vec::new());
-        Box::new(move |job| run_sender_job(job, &*source, &plans, &mut buffer))
-    };
-    let workers = Workers::start(worker_count(), failures, wake, runner.clone());
-    let workers = match workers {
-        Ok(workers) if grows => workers.with_lane("input", SenderJob::is_for_input, runner),
-        started => started,
-    };
-    workers
-        .and_then(|workers| {
-            workers.with_lane("store", SenderJob::is_for_store, move || {
-                let store = store.clone();
-                Box::new(move |job| run_store_job(job, task, &store))
-            })
-        })
-        .map_err(StartError::no_thread)
 }
