@@ -5,7 +5,7 @@
 //! --bench net`, or `cargo bench --bench net -- 64` for 64 MiB a combination instead of 256.
 
 use mcp::limits::{DEFAULT_SYMBOL_SIZE, SYMBOL_HEADER_LEN};
-use mcp::net::{Body, Destination, Families, Features, Interface, MAX_BATCH, Net, Segment, UdpNet};
+use mcp::net::{Body, Destination, Families, Features, Interface, MAX_BATCH, Marking, Net, Segment, UdpNet};
 use std::error::Error;
 use std::time::Instant;
 
@@ -38,7 +38,7 @@ fn mark(on: bool) -> &'static str {
 /// Sends `total` bytes and receives after every batch. Returns Gbit/s and the number of lost datagrams.
 fn run(lo: &Interface, features: Features, total: usize) -> Result<(f64, usize), Box<dyn Error>> {
     let to = Destination::parse(GROUP, 0)?;
-    let mut sender = UdpNet::sender(lo, &to, 1, Some(0), (features, None))?;
+    let mut sender = UdpNet::sender(lo, &to, Marking::default(), Some(0), (features, None))?;
     let mut receiver =
         UdpNet::receiver(std::slice::from_ref(lo), to.addr.port(), Families::of(&to.addr), (features, None))?;
     receiver.listen(to.addr);

@@ -3,7 +3,7 @@
 //! file, receiving with GRO and `recvmmsg`.
 
 use mcp::limits::{DEFAULT_SYMBOL_SIZE, SYMBOL_HEADER_LEN};
-use mcp::net::{Body, Destination, Families, Features, Net, Segment, UdpNet, choose};
+use mcp::net::{Body, Destination, Families, Features, Marking, Net, Segment, UdpNet, choose};
 use mcp::storage::{FileSource, Source};
 use mio::{Events, Poll, Token};
 use std::error::Error;
@@ -54,7 +54,13 @@ impl Role {
 fn blast(file: &Path, mbit: u64, batch: usize) -> Result<(), Box<dyn Error>> {
     let source = FileSource::open(file)?;
     let to = Destination::parse(GROUP, 0)?;
-    let mut net = UdpNet::sender(&choose(Some("eth0"), &to)?, &to, 1, Some(0), (Features::default(), None))?;
+    let mut net = UdpNet::sender(
+        &choose(Some("eth0"), &to)?,
+        &to,
+        Marking::default(),
+        Some(0),
+        (Features::default(), None),
+    )?;
     let mut poll = Poll::new()?;
     net.register(poll.registry(), 0)?;
     let size = source.extent().size;

@@ -7,6 +7,7 @@ use crate::storage::name_objection;
 use crate::units::{Rate, SenderKey};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -178,6 +179,9 @@ pub struct SendArgs {
     /// Number of routers that the datagrams may cross, plus one
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub ttl: u8,
+    /// Class of the datagrams for routers and switches (DSCP): 0 to 63, or a name such as ef, af21, cs1 or le
+    #[arg(long, value_name = "CLASS", default_value = "0", value_parser = parse_dscp)]
+    pub dscp: u8,
     /// Data bytes in a datagram, a multiple of 64 [default: from the interface's MTU]
     #[arg(long, value_name = "BYTES", value_parser = parse_symbol_size)]
     pub symbol_size: Option<u16>,
@@ -222,6 +226,10 @@ pub struct RecvArgs {
     /// UDP port
     #[arg(short, long, value_name = "N", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
+    /// Take the group's datagrams only from this address: the sender's, for source-specific groups
+    /// (232.0.0.0/8, ff3x::/32)
+    #[arg(long, value_name = "ADDR", requires = "group")]
+    pub source: Option<IpAddr>,
     /// Name that identifies this device [default: a stored identifier, shown as the host name]
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     pub id: Option<String>,
@@ -383,6 +391,28 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Parses a duration, or `forever`.
 fn parse_time_or_forever(text: &str) -> Result<Duration, String> {
     if text == "forever" { Ok(FOREVER) } else { parse_duration(text) }
+}
+
+/// The code points that have names (RFC 2474, 2597, 3246, 5865, 8622).
+fn parse_dscp(text: &str) -> Result<u8, String> {
+    let bad = || "write a number from 0 to 63, or ef, va, le, cs0 to cs7, af11 to af43".to_owned();
+    if let Ok(number) = text.parse::<u8>() {
+        return if number < 64 { Ok(number) } else { Err(bad()) };
+    }
+    let lower = text.to_ascii_lowercase();
+    let digit = |byte: u8, most: u8| (b'0'..=b'0' + most).contains(&byte).then(|| byte - b'0');
+    let point = match lower.as_bytes() {
+        b"ef" => Some(46),
+        b"va" => Some(44),
+        b"le" => Some(1),
+        [b'c', b's', class] => digit(*class, 7).map(|class| class << 3),
+        [b'a', b'f', class, drop] => match (digit(*class, 4), digit(*drop, 3)) {
+            (Some(class @ 1..), Some(drop @ 1..)) => Some(class << 3 | drop << 1),
+            _ => None,
+        },
+        _ => None,
+    };
+    point.ok_or_else(bad)
 }
 
 fn parse_receivers(text: &str) -> Result<u32, String> {

@@ -3,12 +3,14 @@
 
 use super::args::{OutputArgs, RateChoice, RecvArgs, SendArgs, Slow};
 use super::stream::STANDARD_INPUT;
+use crate::net::Marking;
 use crate::protocol::trust::Strangers;
 use crate::session::send::{SETTLE, WAIT};
 use crate::ui::{Mode, Style};
 use crate::units::SenderKey;
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,8 +42,8 @@ pub struct SendConfig {
     pub linger: Duration,
     /// When to end, whatever is left to be done; none: never.
     pub max_time: Option<Duration>,
-    /// Multicast time to live (hop limit).
-    pub ttl: u8,
+    /// How the datagrams are marked for the network.
+    pub marking: Marking,
     /// Symbol size, a valid one; `None` to derive it from the interface's MTU.
     pub symbol_size: Option<u16>,
     /// The group key as typed: a name, a file or `none`.
@@ -87,6 +89,8 @@ pub struct RecvConfig {
     pub interface: Option<String>,
     /// UDP port, not 0.
     pub port: u16,
+    /// The only source of the group's datagrams.
+    pub source: Option<IpAddr>,
     /// The name chosen for this device, 1 to 64 bytes.
     pub id: Option<String>,
     /// Give up if no sender is found in this time; [`Duration::MAX`] for no limit.
@@ -168,7 +172,7 @@ impl SendConfig {
             },
             linger: args.linger,
             max_time: args.max_time,
-            ttl: args.ttl,
+            marking: Marking { ttl: args.ttl, dscp: args.dscp },
             symbol_size: args.symbol_size,
             key: args.key,
             require_key: args.require_key,
@@ -198,6 +202,7 @@ impl RecvConfig {
             output: args.output,
             interface: args.interface,
             port: args.port,
+            source: args.source,
             id: args.id,
             timeout: args.timeout.unwrap_or(if args.again { Duration::MAX } else { TIMEOUT }),
             key: args.key,
@@ -304,14 +309,14 @@ mod tests {
     #[test]
     fn everything_arrives() {
         let c = resolve(
-            "mcp send f g -i e -p 9 -r 1M --linger 1 --ttl 0 --symbol-size 64 --report r -k lab",
+            "mcp send f g -i e -p 9 -r 1M --linger 1 --ttl 0 --dscp ef --symbol-size 64 --report r -k lab",
             true,
         );
         let c = c.0.unwrap();
         assert_eq!((c.file, c.group.as_deref(), c.interface.as_deref()), ("f".into(), Some("g"), Some("e")));
         assert_eq!(
-            (c.port, c.rate, c.ttl, c.symbol_size),
-            (9, RateChoice::Fixed(Rate(1_000_000)), 0, Some(64))
+            (c.port, c.rate, c.marking, c.symbol_size),
+            (9, RateChoice::Fixed(Rate(1_000_000)), Marking { ttl: 0, dscp: 46 }, Some(64))
         );
         assert_eq!((c.key, c.devices, c.require_key), (Some("lab".into()), None, false));
         assert_eq!((c.linger, c.report), (Duration::from_secs(1), Some("r".into())));

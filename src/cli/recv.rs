@@ -9,7 +9,7 @@ use super::report::{self, Error};
 use super::trust::{self, Keys};
 use crate::command::{Hook, ShellHook};
 use crate::keyring::{Keyring, KnownSender};
-use crate::net::Destination;
+use crate::net::{AddressKind, Destination, is_source_specific};
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, ReceiverSnapshot};
 use crate::protocol::trust::TrustDecision;
 use crate::session::{Listen, ReceiveHandle, ReceiveOutcome, ReceiveSession, SessionEvent, Wanted, What};
@@ -71,6 +71,7 @@ pub(super) fn once(
         None => None,
         Some(text) => Some(Destination::parse(text, config.port).map_err(|e| Error::Usage(e.to_string()))?),
     };
+    check_source(group.as_ref(), config.source).map_err(Error::Usage)?;
     let earlier = config.from.as_deref().map(EarlierFile::open).transpose();
     let earlier = earlier.map_err(|e| environment(&e))?;
     let state = StateDir::find()?;
@@ -95,8 +96,14 @@ pub(super) fn once(
         // The user may correct it before a sender comes; otherwise the sender is told too.
         warnings.push(e.to_string());
     }
-    let listen =
-        Listen { group, port: config.port, interface: config.interface.clone(), group_keys: keys, trust };
+    let listen = Listen {
+        group,
+        source: config.source,
+        port: config.port,
+        interface: config.interface.clone(),
+        group_keys: keys,
+        trust,
+    };
     let json = config.style.mode == Mode::Json;
     let hook = config.then.clone().map(|command| Arc::new(ShellHook::new(command, json)) as Arc<dyn Hook>);
     let session = ReceiveSession::builder(Wanted::First, sink)
@@ -142,6 +149,27 @@ pub(super) fn once(
     let (stopped, root) = (show.stopped, show.root);
     let ReceiveOutcome { outcome, elapsed, snapshot } = end;
     Ok(End { exit, outcome, stopped, elapsed, session: snapshot.session, root })
+}
+
+/// Checks that the group and the only source of its datagrams fit.
+fn check_source(group: Option<&Destination>, source: Option<IpAddr>) -> Result<(), String> {
+    let Some(group) = group else { return Ok(()) };
+    let address = group.addr.ip();
+    match source {
+        None if is_source_specific(address) => {
+            Err(format!("{address} is a source-specific group; give the sender's address with --source"))
+        }
+        Some(_) if group.kind != AddressKind::Multicast => {
+            Err(format!("{address} is no multicast group, so it takes no --source; leave it out"))
+        }
+        Some(source) if source.is_ipv4() != address.is_ipv4() => Err(format!(
+            "{source} cannot send to {address}; give an address of the group's family with --source"
+        )),
+        Some(source) if source.is_multicast() || source.is_unspecified() => {
+            Err(format!("{source} is not the address of a sender; give that with --source"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn intro(session: &ReceiveHandle, name: Option<String>) -> ReceiverIntro {

@@ -90,7 +90,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         .wait_first(config.gather.wait_first)
         .linger(config.linger)
         .max_time(config.max_time)
-        .ttl(config.ttl)
+        .marking(config.marking)
         .symbol_size(config.symbol_size)
         .group_key(group_key)
         .signing_key(signing_key, counter)

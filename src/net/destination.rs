@@ -27,6 +27,39 @@ pub struct Destination {
     pub port_given: bool,
 }
 
+/// A group to listen to. With a source, only datagrams from that address arrive (source-specific multicast, RFC 4607).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Membership {
+    /// The group.
+    pub group: IpAddr,
+    /// The only source, of the same family.
+    pub source: Option<IpAddr>,
+}
+
+/// Whether a group takes datagrams only from sources that its members name: 232/8 and ff3x::/32 (RFC 4607).
+#[must_use]
+pub const fn is_source_specific(group: IpAddr) -> bool {
+    match group {
+        IpAddr::V4(group) => group.octets()[0] == 232,
+        IpAddr::V6(group) => matches!(group.segments(), [0xff30..=0xff3f, 0, ..]),
+    }
+}
+
+/// How datagrams are marked for the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marking {
+    /// Hops that a datagram to a group may take.
+    pub ttl: u8,
+    /// The differentiated services code point of all datagrams (RFC 2474), 0 to 63.
+    pub dscp: u8,
+}
+
+impl Default for Marking {
+    fn default() -> Self {
+        Self { ttl: 1, dscp: 0 }
+    }
+}
+
 /// Why a text is not a destination.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

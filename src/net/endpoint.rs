@@ -11,7 +11,7 @@
 //! A receiver sends from its own sockets only. So several receivers on one machine have distinct addresses, although
 //! they share the group's port. `share` and `exchange` handle the ports that sessions of one process share.
 
-use super::destination::{AddressKind, Destination};
+use super::destination::{AddressKind, Destination, Marking, Membership};
 use super::exchange::{Mailbox, ReadLabel, Taken};
 use super::features::Features;
 use super::inbound::Arena;
@@ -73,6 +73,8 @@ pub struct UdpNet {
     pub(super) interfaces: Vec<Interface>,
     /// The groups that were requested.
     pub(super) groups: Vec<SocketAddr>,
+    /// A group, and the only source of its datagrams.
+    source: Option<(IpAddr, IpAddr)>,
     /// How a receiver follows its network.
     pub(super) rebind: Option<Rebind>,
     /// Datagrams received since a receiver last checked its interfaces, and whether it should check in any
@@ -104,7 +106,7 @@ impl UdpNet {
     /// Most sockets of one endpoint, and so most tokens that it uses.
     pub const MAX_SOCKETS: usize = 16;
 
-    /// An endpoint for a sender to `destination` on `interface`. `ttl` (hops) applies to multicast. Feedback
+    /// An endpoint for a sender to `destination` on `interface`. The number of hops applies to multicast. Feedback
     /// arrives at `port` (0: any free port), which must be free. Without `port` it arrives at
     /// [`FEEDBACK_PORT`], or at any free port if that is taken.
     ///
@@ -113,7 +115,7 @@ impl UdpNet {
     pub fn sender(
         interface: &Interface,
         destination: &Destination,
-        ttl: u8,
+        marking: Marking,
         port: Option<u16>,
         (mut features, read_label): (Features, Option<ReadLabel>),
     ) -> io::Result<Self> {
@@ -134,13 +136,13 @@ impl UdpNet {
                 other => other?,
             },
         };
-        socket.aim(interface, destination, ttl)?;
+        socket.aim(interface, destination, marking)?;
         let mut net = Self::empty(std::slice::from_ref(interface), features, (mailbox, sharing));
         net.destination = Some(destination.on(interface).addr);
         net.aim = Some(Aim {
             interface: interface.name.clone(),
             destination: *destination,
-            ttl,
+            marking,
             bound: own.is_some(),
         });
         net.senders[usize::from(v6)] = Some(0);
@@ -199,6 +201,7 @@ impl UdpNet {
             in_a_row: 0,
             interfaces: interfaces.to_vec(),
             groups: Vec::new(),
+            source: None,
             rebind: None,
             heard: 0,
             look: false,
@@ -315,7 +318,7 @@ impl UdpNet {
         let mut tried = false;
         for interface in self.interfaces.iter().filter(|i| i.has_family(v6)) {
             tried = true;
-            if let Err(e) = self.sockets[i].join(group.ip(), interface) {
+            if let Err(e) = self.sockets[i].join(self.membership(group.ip()), interface) {
                 self.send_errors.refused("join", group, e);
             }
         }
@@ -326,6 +329,17 @@ impl UdpNet {
             ));
             self.send_errors.refused("join", group, e);
         }
+    }
+
+    /// From now on, takes datagrams of `group` only from `source`. Call before joining it.
+    pub fn only_from(&mut self, group: IpAddr, source: IpAddr) {
+        self.source = Some((group, source));
+    }
+
+    /// How to be a member of a group.
+    pub(super) fn membership(&self, group: IpAddr) -> Membership {
+        let source = self.source.filter(|(of, _)| *of == group).map(|(_, source)| source);
+        Membership { group, source }
     }
 
     /// The group socket of the family and port. Opens it if there is none.

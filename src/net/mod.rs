@@ -22,7 +22,9 @@ mod tests;
 mod transmit;
 
 pub use choice::{InterfaceError, ReceiveChoice, choose, choose_all_for_receive};
-pub use destination::{AddressKind, Destination, InvalidDestination};
+pub use destination::{
+    AddressKind, Destination, InvalidDestination, Marking, Membership, is_source_specific,
+};
 pub use endpoint::{Families, UdpNet};
 pub use exchange::{Label, ReadLabel};
 pub use features::Features;

@@ -2,7 +2,7 @@
 //! nothing. Most outages pass, so the sender waits for a while. An interface that comes back may have another
 //! index or another address; then the socket is replaced.
 
-use super::destination::{AddressKind, Destination};
+use super::destination::{AddressKind, Destination, Marking};
 use super::endpoint::UdpNet;
 use super::interface::Interface;
 use super::share::open_sender;
@@ -21,7 +21,7 @@ pub(super) struct Aim {
     /// Name of the interface; its index may change.
     pub interface: String,
     pub destination: Destination,
-    pub ttl: u8,
+    pub marking: Marking,
     /// Whether the socket is bound to an address of the interface.
     pub bound: bool,
 }
@@ -165,7 +165,7 @@ impl UdpNet {
             self.replace(at, socket).map_err(refused)?;
             self.notices.push(format!("sending from another address now: interface {interface}"));
         }
-        self.sockets[at].aim(&interface, &aim.destination, aim.ttl).map_err(refused)?;
+        self.sockets[at].aim(&interface, &aim.destination, aim.marking).map_err(refused)?;
         self.destination = Some(aim.destination.on(&interface).addr);
         self.interfaces = vec![interface];
         Ok(())
@@ -185,7 +185,7 @@ mod tests {
 
     fn aim(to: &str) -> Aim {
         let destination = Destination::parse_with(to, 7417, &[]).unwrap();
-        Aim { interface: "eth0".into(), destination, ttl: 1, bound: true }
+        Aim { interface: "eth0".into(), destination, marking: Marking::default(), bound: true }
     }
 
     #[test]

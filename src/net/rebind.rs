@@ -76,7 +76,7 @@ impl UdpNet {
         for group in self.groups.clone() {
             if let Ok(at) = self.group_channel(group.is_ipv6(), group.port()) {
                 for gone in before.iter().filter(|b| self.interfaces.iter().all(|i| i.index != b.index)) {
-                    self.sockets[at].leave(group.ip(), gone);
+                    self.sockets[at].leave(self.membership(group.ip()), gone);
                 }
             }
             self.join(group);

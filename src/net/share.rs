@@ -4,6 +4,7 @@
 //! another process has it. The kernel delivers an answer to any of them, and the [`Exchange`] routes it to its
 //! session. Receivers on the same interfaces have one socket for a group's port; one of them is its leader.
 
+use super::destination::Membership;
 use super::exchange::{Exchange, Mailbox, MemberId, ReadLabel};
 use super::features::Features;
 use super::inbound::Inner;
@@ -33,7 +34,7 @@ pub(super) struct Port {
     /// The sockets that are bound to it.
     sockets: Mutex<Vec<Weak<Inner>>>,
     /// The members of each group on each interface.
-    joined: Mutex<BTreeMap<(IpAddr, u32), Joined>>,
+    joined: Mutex<BTreeMap<(Membership, u32), Joined>>,
 }
 
 /// The members of a group, and when it was last joined.
@@ -96,7 +97,7 @@ impl Member {
     }
 
     /// Notes that the session wants `group` on an interface. True if it is to be joined, or joined again.
-    pub fn wants(&self, group: IpAddr, interface: &Interface, socket: &Socket) -> bool {
+    pub fn wants(&self, group: Membership, interface: &Interface, socket: &Socket) -> bool {
         let mut all = lock(&self.port.joined);
         let joined = all
             .entry((group, interface.index))
@@ -111,7 +112,7 @@ impl Member {
     }
 
     /// Notes that the session no longer wants `group` on that interface. True if no session wants it.
-    pub fn unwants(&self, group: IpAddr, interface: &Interface) -> bool {
+    pub fn unwants(&self, group: Membership, interface: &Interface) -> bool {
         let mut all = lock(&self.port.joined);
         let Some(joined) = all.get_mut(&(group, interface.index)) else { return true };
         joined.members.remove(&self.id);
@@ -123,7 +124,7 @@ impl Member {
     }
 
     /// Ends the session's memberships of groups. Returns the groups that no session wants any more.
-    pub fn forget(&self) -> Vec<(IpAddr, u32)> {
+    pub fn forget(&self) -> Vec<(Membership, u32)> {
         let mut all = lock(&self.port.joined);
         let mut gone = Vec::new();
         all.retain(|&what, joined| {

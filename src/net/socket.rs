@@ -1,7 +1,7 @@
 //! One UDP socket with all its options: buffers, path MTU discovery, GRO, the drop counter, memberships. Receives
 //! batches from it.
 
-use super::destination::{AddressKind, Destination};
+use super::destination::{AddressKind, Destination, Marking, Membership};
 use super::features::Features;
 use super::inbound::{Arena, Batch, Inner};
 use super::interface::Interface;
@@ -9,7 +9,7 @@ use super::routes;
 use super::share::Member;
 use super::sys;
 use crate::units::{Arrival, Via};
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::Deref;
@@ -120,13 +120,19 @@ impl Socket {
         Ok(Self::new(Arc::new(Inner::new(socket, (via, v6, port), [receive_buffer, send_buffer]))))
     }
 
-    /// Directs datagrams for `destination` through `interface`. `ttl` applies to multicast. Unicast datagrams
-    /// keep the system's value, because repairs may have to go further than the group.
+    /// Directs datagrams for `destination` through `interface`. The number of hops applies to multicast. Unicast
+    /// datagrams keep the system's value, because repairs may have to go further than the group.
     ///
     /// # Errors
     /// If the interface is gone.
-    pub(super) fn aim(&self, interface: &Interface, destination: &Destination, ttl: u8) -> io::Result<()> {
+    pub(super) fn aim(
+        &self,
+        interface: &Interface,
+        destination: &Destination,
+        Marking { ttl, dscp }: Marking,
+    ) -> io::Result<()> {
         let socket = SockRef::from(&self.socket);
+        self.mark(dscp)?;
         match destination.kind {
             AddressKind::Multicast if self.v6 => {
                 socket.set_multicast_if_v6(interface.index)?;
@@ -150,48 +156,43 @@ impl Socket {
         }
     }
 
-    /// Leaves `group` on the interface if it was joined, and joins it, so that the kernel reports the
+    /// Sets the differentiated services code point of all datagrams.
+    fn mark(&self, dscp: u8) -> io::Result<()> {
+        let (level, name) =
+            if self.v6 { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) } else { (libc::IPPROTO_IP, libc::IP_TOS) };
+        // The lower two bits are for explicit congestion notification.
+        sys::set_int(self.socket.as_fd(), level, name, i32::from(dscp) << 2)
+    }
+
+    /// Leaves the group on the interface if it was joined, and joins it, so that the kernel reports the
     /// membership (IGMP, MLD) again.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub(super) fn join(&self, group: IpAddr, interface: &Interface) -> io::Result<()> {
-        if self.share.as_ref().is_some_and(|share| !share.wants(group, interface, self)) {
+    pub(super) fn join(&self, wanted: Membership, interface: &Interface) -> io::Result<()> {
+        if self.share.as_ref().is_some_and(|share| !share.wants(wanted, interface, self)) {
             return Ok(());
         }
-        let socket = SockRef::from(&self.socket);
-        let joined = match group {
-            IpAddr::V4(group) => {
-                let by = InterfaceIndexOrAddress::Index(interface.index);
-                // Usually fails, because the socket is not a member yet.
-                let _ = socket.leave_multicast_v4_n(&group, &by);
-                socket.join_multicast_v4_n(&group, &by)
-            }
-            IpAddr::V6(group) => {
-                let _ = socket.leave_multicast_v6(&group, interface.index);
-                socket.join_multicast_v6(&group, interface.index)
-            }
-        };
-        match joined {
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse => Ok(()), // already a member
+        // Usually fails, because the socket is not a member yet.
+        let _ = sys::leave(self.socket.as_fd(), wanted, interface.index);
+        match sys::join(self.socket.as_fd(), wanted, interface.index) {
+            // It is a member already.
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => Ok(()),
+            Err(e) if wanted.source.is_some() && e.kind() == io::ErrorKind::AddrNotAvailable => Ok(()),
             other => other,
         }
     }
 
-    /// Leaves `group` on the interface, if it was joined.
-    pub(super) fn leave(&self, group: IpAddr, interface: &Interface) {
+    /// Leaves the group on the interface, if it was joined.
+    pub(super) fn leave(&self, group: Membership, interface: &Interface) {
         if self.share.as_ref().is_none_or(|share| share.unwants(group, interface)) {
             self.leave_by(group, interface.index);
         }
     }
 
-    fn leave_by(&self, group: IpAddr, index: u32) {
-        let socket = SockRef::from(&self.socket);
+    fn leave_by(&self, group: Membership, index: u32) {
         // Usually fails, because the interface is gone and the membership with it.
-        let _ = match group {
-            IpAddr::V4(group) => socket.leave_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(index)),
-            IpAddr::V6(group) => socket.leave_multicast_v6(&group, index),
-        };
+        let _ = sys::leave(self.socket.as_fd(), group, index);
     }
 
     /// Receives a batch into `arena`, and passes each datagram to `sink`, except those longer than

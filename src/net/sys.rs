@@ -6,12 +6,13 @@
 //! the mapped source ([`Body::Raw`]) appear only in an `iovec`, and only the kernel reads them.
 #![allow(unsafe_code)]
 
+use super::destination::Membership;
 use super::{Body, MAX_BATCH, Segment};
 use libc::{c_int, c_void};
 use socket2::{SockAddr, SockAddrStorage};
 use std::io;
 use std::mem;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::time::{Duration, SystemTime};
@@ -86,6 +87,59 @@ fn set<T: Copy>(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: &T) -> io:
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Joins a group on the interface with this index (RFC 3678).
+///
+/// # Errors
+/// The error of setsockopt(2).
+pub fn join(fd: BorrowedFd<'_>, group: Membership, index: u32) -> io::Result<()> {
+    change_membership(fd, group, index, (libc::MCAST_JOIN_GROUP, libc::MCAST_JOIN_SOURCE_GROUP))
+}
+
+/// Leaves a group on the interface with this index.
+///
+/// # Errors
+/// The error of setsockopt(2).
+pub fn leave(fd: BorrowedFd<'_>, group: Membership, index: u32) -> io::Result<()> {
+    change_membership(fd, group, index, (libc::MCAST_LEAVE_GROUP, libc::MCAST_LEAVE_SOURCE_GROUP))
+}
+
+fn change_membership(
+    fd: BorrowedFd<'_>,
+    Membership { group, source }: Membership,
+    index: u32,
+    (any, from_one): (c_int, c_int),
+) -> io::Result<()> {
+    let level = if group.is_ipv6() { libc::IPPROTO_IPV6 } else { libc::IPPROTO_IP };
+    match source {
+        None => set(fd, level, any, &libc::group_req { gr_interface: index, gr_group: storage(group) }),
+        Some(source) => {
+            let request = libc::group_source_req {
+                gsr_interface: index,
+                gsr_group: storage(group),
+                gsr_source: storage(source),
+            };
+            set(fd, level, from_one, &request)
+        }
+    }
+}
+
+/// An address as the kernel takes it.
+fn storage(address: IpAddr) -> libc::sockaddr_storage {
+    let address = SockAddr::from(SocketAddr::new(address, 0));
+    // SAFETY: a sockaddr_storage is integers, for which all zeros is a valid value.
+    let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
+    // SAFETY: `address.len()` bytes are valid at `as_ptr`, and no address is longer than the storage; the two do not
+    // overlap.
+    unsafe {
+        ptr::copy_nonoverlapping(
+            address.as_ptr().cast::<u8>(),
+            ptr::from_mut(&mut storage).cast::<u8>(),
+            address.len() as usize,
+        );
+    }
+    storage
 }
 
 /// Most messages that one [`receive_many`] takes.

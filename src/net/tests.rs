@@ -5,7 +5,7 @@ use crate::limits::MAX_DATAGRAM;
 use crate::net::socket::Socket;
 use crate::units::Via;
 use mio::{Events, Poll};
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ impl Node {
     }
 
     fn sender(to: &Destination, features: Features) -> Self {
-        Self::new(UdpNet::sender(&lo(), to, 1, Some(0), (features, None)).unwrap())
+        Self::new(UdpNet::sender(&lo(), to, Marking::default(), Some(0), (features, None)).unwrap())
     }
 
     fn receiver(group: SocketAddr, features: Features) -> Self {
@@ -202,6 +202,43 @@ fn plain_ipv6_multicast() -> io::Result<()> {
     socket2::SockRef::from(&tx).set_multicast_if_v6(lo().index)?;
     tx.send_to(b"?", (group, rx.local_addr()?.port()))?;
     rx.recv(&mut [0; 1]).map(|_| ())
+}
+
+#[test]
+fn of_a_source_specific_group_only_the_source_is_heard() {
+    let to = destination("232.74.1.4", free_port());
+    assert!(is_source_specific(to.addr.ip()));
+    let families = Families::of(&to.addr);
+    let net = UdpNet::receiver(&[lo()], to.addr.port(), families, (Features::default(), None)).unwrap();
+    let mut receiver = Node::new(net);
+    receiver.net.only_from(to.addr.ip(), IpAddr::from([127, 0, 0, 2]));
+    receiver.net.join(to.addr);
+    // Again, as while nothing is heard.
+    receiver.net.join(to.addr);
+    assert!(receiver.net.send_errors().latest.is_none(), "{:?}", receiver.net.send_errors());
+    for last in [1, 2] {
+        let tx = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, last), 0)).unwrap();
+        socket2::SockRef::from(&tx).set_multicast_if_v4(&Ipv4Addr::LOCALHOST).unwrap();
+        tx.send_to(&[last; 40], to.addr).unwrap();
+    }
+    let got = receiver.receive(1);
+    assert_eq!(bytes(&got), [[2; 40]]);
+}
+
+#[test]
+fn groups_of_which_the_source_must_be_named() {
+    for (group, specific) in [
+        ("232.0.0.0", true),
+        ("232.255.1.1", true),
+        ("231.255.255.255", false),
+        ("239.232.1.1", false),
+        ("ff35::8000:1", true),
+        ("ff3e::1", true),
+        ("ff15::1", false),
+        ("ff35:30:3fff::1", false),
+    ] {
+        assert_eq!(is_source_specific(group.parse().unwrap()), specific, "{group}");
+    }
 }
 
 #[test]
@@ -426,7 +463,8 @@ fn a_port_kept_by_another_program_is_named() {
     };
     assert!(e.to_string().contains(&format!("udp port {port} is taken")), "{e}");
     let to = destination("239.255.74.17", port);
-    let Err(e) = UdpNet::sender(&lo(), &to, 1, Some(port), (Features::default(), None)) else {
+    let Err(e) = UdpNet::sender(&lo(), &to, Marking::default(), Some(port), (Features::default(), None))
+    else {
         panic!("so it is")
     };
     assert_eq!(e.kind(), io::ErrorKind::AddrInUse);
@@ -435,7 +473,7 @@ fn a_port_kept_by_another_program_is_named() {
 #[test]
 fn the_usual_feedback_port_is_left_to_the_first_sender() {
     let to = destination("239.255.74.18", free_port());
-    let open = || UdpNet::sender(&lo(), &to, 1, None, (Features::default(), None)).unwrap();
+    let open = || UdpNet::sender(&lo(), &to, Marking::default(), None, (Features::default(), None)).unwrap();
     let (first, second) = (open(), open());
     assert_ne!(first.own_port(false), second.own_port(false));
     assert_ne!(second.own_port(false), Some(0));
@@ -471,7 +509,7 @@ fn label(bytes: &[u8]) -> Option<Label> {
 
 fn shared_sender(to: &Destination, port: u16, session: u64) -> io::Result<Node> {
     let features = (Features::default(), Some(label as ReadLabel));
-    let mut node = Node::new(UdpNet::sender(&lo(), to, 1, Some(port), features)?);
+    let mut node = Node::new(UdpNet::sender(&lo(), to, Marking::default(), Some(port), features)?);
     node.net.attend(&[SessionId(session)]);
     Ok(node)
 }
@@ -605,7 +643,7 @@ fn a_group_that_others_hear_is_not_joined_anew_for_one_more() {
     let joins = |node: &Node, ip: &str| {
         let socket = node.net.sockets.iter().find(|s| s.via == Via::Group).unwrap();
         let share = socket.share.as_ref().unwrap();
-        share.wants(ip.parse().unwrap(), &lo(), socket)
+        share.wants(Membership { group: ip.parse().unwrap(), source: None }, &lo(), socket)
     };
     assert!(joins(&b, "239.255.74.26"), "asked again, and nothing has been heard yet");
     Node::sender(&to, Features::default()).send(to.addr, &[vec![1; 50], vec![2; 50]]);

@@ -9,7 +9,7 @@ use crate::limits::{DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, DEFAULT_PORT};
 use crate::net::endpoint::Families;
 use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, ReceiveChoice, UdpNet};
 use crate::protocol::trust::Trust;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Where to listen for senders, and which of them to trust: common to discovery and receive sessions.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub struct Listen {
     /// Also listen to this group, at its port. A receive session then takes part only in sessions with this
     /// data address.
     pub group: Option<Destination>,
+    /// Take the group's datagrams only from this source, of the same family [default: from everybody].
+    pub source: Option<IpAddr>,
     /// The port if no group is named [default: 7417].
     pub port: u16,
     /// The interface, by its name or one of its addresses [default: all that could carry a group].
@@ -31,6 +33,7 @@ impl Default for Listen {
     fn default() -> Self {
         Self {
             group: None,
+            source: None,
             port: DEFAULT_PORT,
             interface: None,
             group_keys: Vec::new(),
@@ -50,6 +53,7 @@ impl Listen {
 pub(super) struct Listening {
     /// The named group.
     pub group: Option<Destination>,
+    source: Option<IpAddr>,
     interfaces: Vec<Interface>,
     /// Chooses again when the network changes.
     choice: ReceiveChoice,
@@ -90,7 +94,7 @@ impl Listening {
         {
             groups.push(group.addr);
         }
-        Ok(Self { group, interfaces, choice, lacking, groups, families, port })
+        Ok(Self { group, source: listen.source, interfaces, choice, lacking, groups, families, port })
     }
 
     /// Opens the sockets. Warns `desk` if there is no interface yet.
@@ -114,6 +118,9 @@ impl Listening {
                 self.port
             ))
         })?;
+        if let (Some(group), Some(source)) = (&self.group, self.source) {
+            net.only_from(group.addr.ip(), source);
+        }
         net.rebind(self.choice.clone());
         if let Some(e) = &self.lacking {
             desk.warn(format!("{e}; waiting for it"));

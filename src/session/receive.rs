@@ -225,6 +225,7 @@ impl ReceiveSession {
         config.timeout = self.timeout;
         config.device_key = self.device_key;
         config.only = listening.group.as_ref().map(|group| group.addr.ip());
+        config.source = self.listen.source;
         config.group_keys = self.listen.secrets();
         config.trust = self.listen.trust;
         config.wanted = match &self.wanted {

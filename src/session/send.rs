@@ -16,7 +16,7 @@ use crate::engine::run::RunError;
 use crate::engine::{Egress, Engine, Stream};
 use crate::layout::Layout;
 use crate::limits::{DEFAULT_BLOCK_LOG2, DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, MAX_BLOCKS};
-use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, UdpNet, choose};
+use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, Marking, UdpNet, choose};
 use crate::pacing::RateMode;
 use crate::protocol::Control;
 use crate::protocol::event::{SenderEvent, SenderOutcome, SenderOverview, SenderSnapshot};
@@ -67,7 +67,7 @@ pub struct SendSession {
     settle: Duration,
     linger: Duration,
     max_time: Option<Duration>,
-    ttl: u8,
+    marking: Marking,
     symbol_size: Option<u16>,
     group_key: Option<GroupKey>,
     signing_key: Option<(SigningKey, Counter)>,
@@ -170,7 +170,7 @@ impl SendSession {
             settle: SETTLE,
             linger: Duration::ZERO,
             max_time: None,
-            ttl: 1,
+            marking: Marking::default(),
             symbol_size: None,
             group_key: None,
             signing_key: None,
@@ -241,10 +241,10 @@ impl SendSession {
         self.max_time = time;
         self
     }
-    /// Time to live of multicast datagrams, in hops [default: 1].
+    /// How its datagrams are marked for the network [default: one hop, code point 0].
     #[must_use]
-    pub const fn ttl(mut self, ttl: u8) -> Self {
-        self.ttl = ttl;
+    pub const fn marking(mut self, marking: Marking) -> Self {
+        self.marking = marking;
         self
     }
     /// Bytes of object data in a datagram, a valid symbol size [default: what fits the interface's MTU].
@@ -339,8 +339,7 @@ impl SendSession {
         let layout = layout.map_err(StartError::new)?;
         if layout.block_count() > MAX_BLOCKS {
             return Err(StartError::new(format!(
-                "{} is too large: {} blocks are more than {MAX_BLOCKS}; send it in parts",
-                name,
+                "{name} is too large: {} blocks are more than {MAX_BLOCKS}; send it in parts",
                 layout.block_count()
             )));
         }
@@ -355,7 +354,7 @@ impl SendSession {
         let net = UdpNet::sender(
             &route.interface,
             &route.destination,
-            self.ttl,
+            self.marking,
             None,
             (Features::default(), Some(read_label)),
         )

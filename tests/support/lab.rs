@@ -166,6 +166,14 @@ impl Lab {
             &format!("{udp} counter name \"seen\"\n {udp} {dice} counter name \"dropped\" drop"),
         );
     }
+    /// Counts the UDP datagrams to `host` that have another class than `dscp` as dropped, and lets them through.
+    pub fn watch_class(&self, host: usize, dscp: u8) {
+        let udp = "meta l4proto udp";
+        self.ingress(
+            host,
+            &format!("{udp} counter name \"seen\"\n {udp} ip dscp != {dscp} counter name \"dropped\""),
+        );
+    }
     /// Replaces the rules for traffic to `host`.
     fn ingress(&self, host: usize, rules: &str) {
         let rules = format!(

@@ -21,6 +21,30 @@ fn recv(line: &str) -> RecvArgs {
 }
 
 #[test]
+fn classes_of_datagrams() {
+    for (text, point) in [
+        ("0", Some(0)),
+        ("63", Some(63)),
+        ("64", None),
+        ("EF", Some(46)),
+        ("le", Some(1)),
+        ("va", Some(44)),
+        ("cs0", Some(0)),
+        ("cs7", Some(56)),
+        ("cs8", None),
+        ("af11", Some(10)),
+        ("af43", Some(38)),
+        ("af44", None),
+        ("af51", None),
+        ("af01", None),
+        ("", None),
+        ("-1", None),
+    ] {
+        assert_eq!(parse_dscp(text).ok(), point, "{text}");
+    }
+}
+
+#[test]
 fn clap_finds_no_fault() {
     Cli::command().debug_assert();
 }

@@ -30,6 +30,8 @@ pub struct ReceiverConfig {
     pub groups: Vec<SocketAddr>,
     /// If set, only a session with this data address counts.
     pub only: Option<IpAddr>,
+    /// If set, only senders at this address count.
+    pub source: Option<IpAddr>,
     /// Bytes of block buffers, those inside jobs included; at least four blocks.
     pub buffer_bytes: usize,
     /// The memory of these buffers.
@@ -77,6 +79,7 @@ impl ReceiverConfig {
             timeout: Duration::from_secs(60),
             groups,
             only: None,
+            source: None,
             buffer_bytes: RECEIVER_BUFFER_BYTES,
             memory: Arc::new(OwnMemory),
             agreement,

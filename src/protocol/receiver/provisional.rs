@@ -64,6 +64,9 @@ impl Receiver {
 
     /// The session of an announcement, if it is acceptable and its sender is trusted.
     fn meet(&mut self, now: Time, from: SocketAddr, head: &Head, bytes: &mut [u8]) -> Option<Session> {
+        if self.config.source.is_some_and(|source| source != from.ip()) {
+            return None;
+        }
         // The free checks come first.
         if head.protection.is_group() == self.config.group_keys.is_empty() || !self.limits.home.allow(now) {
             return None;

@@ -142,13 +142,19 @@ impl Sender {
         let mut weighed = Weighed::default();
         for (index, carried) in reports {
             let may_defer = self.may_defer(index);
-            let looks = &mut self.devices.get_mut(index).compared.slow_looks;
+            let keep = self.config.repair.slow == SlowPolicy::Keep;
+            let device = self.devices.get_mut(index);
+            let (looks, service) = (&mut device.compared.slow_looks, &mut device.service);
+            // Not even if only the group reaches it.
+            let may_leave = may_defer || !keep && service.is_unicast_unreachable();
             match carried {
-                Carried::Part { .. } if carried.rate() < usual * TOO_SLOW && may_defer => {
+                Carried::Part { .. } if carried.rate() < usual * TOO_SLOW && may_leave => {
                     // Once may have been a hiccup of its own: that is nothing for the others to wait for.
                     *looks += 1;
-                    if *looks >= SLOW_LOOKS {
+                    if *looks >= SLOW_LOOKS && may_defer {
                         self.too_slow(index, now);
+                    } else if *looks >= SLOW_LOOKS {
+                        service.wait_for_the_end();
                     }
                 }
                 Carried::Part { sending, share } => {

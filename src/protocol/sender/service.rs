@@ -125,6 +125,13 @@ impl Service {
         }
         may
     }
+    /// Lets a device that unicast does not reach wait until the stream is over, for all blocks. Until then it shapes the
+    /// group no more.
+    pub const fn wait_for_the_end(&mut self) {
+        if let Self::GroupOnly { waits } = self {
+            *waits = u32::MAX;
+        }
+    }
     /// Leaves it to the group, because it answers no unicast polls.
     pub const fn give_unicast_up(&mut self) {
         match *self {

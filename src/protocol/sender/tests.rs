@@ -11,6 +11,7 @@ mod scale;
 mod store;
 mod stubborn;
 
+use super::service::Service;
 use super::*;
 use crate::layout::Layout;
 use crate::pacing::RateMode;
@@ -665,6 +666,21 @@ fn a_lying_device_among_those_left_over_does_not_slow_them_down() {
     let honest = line(400e6);
     bench.pass_carrying(80, &[&honest, &honest, &honest, &|_| 0.01]);
     assert!(bench.rate() > 200e6, "{}", bench.rate());
+}
+
+#[test]
+fn a_lying_device_that_answers_no_unicast_polls_does_not_slow_the_group_down() {
+    let honest = line(400e6);
+    for keep in [false, true] {
+        let mut bench = Bench::auto(4, |config| {
+            config.repair.slow = if keep { SlowPolicy::Keep } else { SlowPolicy::Defer };
+        });
+        bench.pass_carrying(80, &[&honest, &honest, &honest, &honest]);
+        // It joined late and left six polls unanswered.
+        bench.sender.devices.get_mut(DeviceIndex(3)).service = Service::GroupOnly { waits: 7 };
+        bench.pass_carrying(100, &[&honest, &honest, &honest, &|_| 0.4]);
+        assert_eq!(bench.rate() > 150e6, !keep, "{}", bench.rate());
+    }
 }
 
 #[test]
