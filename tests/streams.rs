@@ -186,7 +186,9 @@ fn a_full_spool_ends_the_transfer_and_says_so() {
     let network = Network::loopback();
     let mut all = receivers(&network, &tmp, 1);
     let sender = network.send("-", 1).args(RATE).arg("--spool").arg(&spool);
-    let mut sender = reading(sender, &source).with_tmpfs(&spool, "size=3m").spawn();
+    // There is room for what comes before the devices have joined.
+    let script = format!("head -c 2000000 '{0}'; sleep 6; cat '{0}'", source.display());
+    let mut sender = fed(sender, &script).with_tmpfs(&spool, "size=3m").spawn();
     let end = sender.expect(1, SOON);
     assert!(end.stderr.contains("is full") && end.stderr.contains("--spool"), "{}", end.stderr);
     all[0].0.expect(6, SOON);
