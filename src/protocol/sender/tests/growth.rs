@@ -82,7 +82,9 @@ fn a_pause_longer_than_all_limits_ends_nothing() {
     bench.nak(1, vec![]);
     let (sent, outputs) = (bench.sent.len(), bench.outputs);
     for second in 0..600 {
-        bench.report(1, 5);
+        // The group reaches it.
+        let report = Progress { received: second + 2, ..any_report(5) };
+        bench.hear(1, &Message::Progress(report));
         let from = bench.sent.len();
         bench.pass_ms(1000);
         let heard = bench.sent[from..].iter().filter_map(announced).count();
@@ -127,7 +129,10 @@ fn values_are_told_at_once_while_the_stream_rests() {
 #[test]
 fn the_input_is_read_ahead_up_to_a_bound() {
     let blocks = MAX_READ_AHEAD >> 20;
-    let mut bench = Bench::new(0, |config| config.layout = Layout::of(Extent::default(), 20, 1408).unwrap());
+    let mut bench = Bench::new(0, |config| {
+        config.layout = Layout::of(Extent::default(), 20, 1408).unwrap();
+        config.kind = ObjectKind::Stream;
+    });
     let extent = |blocks: u64| Extent { size: blocks << 20, sealed: false };
     bench.grow(extent(blocks - 1));
     bench.grow(extent(blocks));
