@@ -427,8 +427,10 @@ mod tests {
         let no = |at: usize, patch: &[u8], field| refuses(MessageKind::Announce, &body, at, patch, field);
         // The last object alone may grow, and has no root then; the first alone may be a manifest.
         no(first + 11, &[0], "object state");
-        no(first + 45, &[0], "object kind");
-        takes(MessageKind::Announce, &body, first + 45, &[2]);
+        let sealed = |kind| [kind, 20, 0, 0, 0, 0, 0, 0x10, 0, 0, 1];
+        no(first + 45, &[2], "object state");
+        no(first + 45, &sealed(0), "object kind");
+        takes(MessageKind::Announce, &body, first + 45, &sealed(2));
         no(body.len() - 110, &[0], "extensions");
         no(body.len() - 100, &[0x80], "extensions");
     }
