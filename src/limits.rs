@@ -127,7 +127,7 @@ pub const STRANGER_PLACES: usize = 1024;
 pub const DEVICES_OF_ONE_ADDRESS: usize = 64;
 /// With this many outputs waiting, a sender answers no joins.
 pub const MAX_QUEUED_OUTPUTS: usize = 1024;
-/// Most messages of one device that a sender opens a second. An honest device sends a tenth of that.
+/// Most messages of one device that a sender acts on in a second. An honest device sends a tenth of that.
 pub const DEVICE_MESSAGES_PER_SECOND: u32 = 400;
 /// Most signatures that a receiver checks a second, each some 40 us.
 pub const VERIFICATIONS_PER_SECOND: u32 = 2_000;

@@ -213,3 +213,22 @@ impl fmt::Display for SessionId {
         write!(f, "{:016x}", self.0)
     }
 }
+/// How a destination takes the blocks of an object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Intake {
+    /// In any order, as a file does.
+    #[default]
+    AnyOrder,
+    /// In order, as a pipe does. Blocks ahead of their turn wait in a bounded number of buffers.
+    InOrder,
+    /// In order. Blocks ahead of their turn wait in a file.
+    Spooled,
+}
+
+impl Intake {
+    /// Whether blocks are taken in order.
+    #[must_use]
+    pub const fn is_ordered(self) -> bool {
+        !matches!(self, Self::AnyOrder)
+    }
+}

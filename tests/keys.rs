@@ -138,6 +138,8 @@ fn what_makes_no_sense_is_said() {
         let err = machine.add(bad, 2);
         assert!(err.contains("no usable key") && !err.contains(&line[20..35]), "{bad:?}: {err}");
     }
+    let err = machine.told(&["add", line.trim()], 2).1;
+    assert!(err.contains("visible to all users") && !err.contains(&line[20..35]), "{err}");
     // Nothing that failed has changed anything.
     assert_eq!(machine.key(&["show", "lab"], 0), line);
 }

@@ -148,6 +148,73 @@ fn a_command_that_fails_completes_nobody() {
     }
 }
 
+/// The same command with what it prints going to another.
+fn into(cmd: Cmd, consumer: &str) -> Cmd {
+    cmd.through(["bash", "-c", &format!("set -o pipefail; \"$0\" \"$@\" | {consumer}")])
+}
+
+#[test]
+fn a_stream_goes_from_pipe_to_pipe() {
+    let tmp = TempDir::new();
+    // More than the window of a pipe.
+    let source = tmp.file("image.bin", 60 * MIB + 4321, 10);
+    let (network, out, copy) = (Network::loopback(), tmp.dir("out"), tmp.join("copy"));
+    let mut plain = into(network.recv("plain", "-"), &format!("cat >'{}'", copy.display())).spawn();
+    let mut file = network.recv("file", &out).spawn();
+    // How long it is going to be is not known.
+    let command = format!("test -z \"$MCP_SIZE\" && cmp - '{}'", source.display());
+    let own = network.recv("own", "-").args(["--any-sender", "--pipe", &command]);
+    let mut own = own.env("MCP_SIZE", "7").spawn();
+    let script = format!("head -c 9000000 '{0}'; sleep 6; tail -c +9000001 '{0}'", source.display());
+    let mut sender = fed(network.send("-", 3).args(RATE), &script).spawn();
+    let started = Instant::now();
+    while fs::metadata(&copy).map_or(0, |meta| meta.len()) < 8 * MIB {
+        assert!(started.elapsed() < SOON, "what was read so far is not passed on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    sender.expect(0, SOON);
+    for receiver in [&mut plain, &mut file, &mut own] {
+        receiver.expect(0, SOON);
+    }
+    assert_received(&source, &out, "stdin");
+    assert!(fs::read(&source).expect("source") == fs::read(&copy).expect("copy"));
+}
+
+#[test]
+fn a_command_that_reads_does_not_see_the_end_of_a_stream_whose_producer_dies() {
+    let tmp = TempDir::new();
+    let source = tmp.file("image.bin", 6 * MIB + 9, 11);
+    let (network, spool) = (Network::loopback(), tmp.dir("spool"));
+    let word = format!("98764{}", std::process::id());
+    let mut all: Vec<_> = ["window", "spool"]
+        .map(|id| {
+            let (out, whole) = (tmp.join(&format!("{id}.out")), tmp.join(&format!("{id}.whole")));
+            // The last one never ends by itself.
+            let command =
+                format!("cat | (cat >'{}'; touch '{}') | sleep {word}", out.display(), whole.display());
+            let cmd = network.recv(id, "-").args(["--any-sender", "--pipe", &command]);
+            let cmd = if id == "spool" { cmd.arg("--spool").arg(&spool) } else { cmd };
+            (cmd.spawn(), out, whole)
+        })
+        .into();
+    let mut sender = network.send(&source, 2).args(RATE).args(["--pipe", "cat; sleep 8; exit 3"]).spawn();
+    let started = Instant::now();
+    for (_, out, _) in &all {
+        while fs::metadata(out).map_or(0, |meta| meta.len()) < 4 * MIB {
+            assert!(started.elapsed() < SOON, "{} does not grow", out.display());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    assert!(running(&format!("sleep {word}")) > 0);
+    sender.expect(1, SOON);
+    for (receiver, _, whole) in &mut all {
+        let end = receiver.expect(6, SOON);
+        assert!(end.stderr.contains("ended with status 3"), "{}", end.stderr);
+        assert!(!whole.exists());
+    }
+    assert_eq!(running(&format!("sleep {word}")), 0);
+}
+
 /// Processes whose command line has this word.
 fn running(word: &str) -> usize {
     let out = Command::new("pgrep").args(["-cf", word]).output().expect("pgrep");

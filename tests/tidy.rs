@@ -43,6 +43,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("keyring", "crypto", "what is kept are keys as text"),
     ("keyring", "storage", "files that appear whole or not at all"),
     ("store", "task", "what is kept are assignments, by their rules"),
+    ("storage", "command", "a pipe may end in a command"),
     ("net", "storage", "RawBytes: bytes of the map that only the kernel may read"),
 ];
 

@@ -169,7 +169,8 @@ fn device_id(scratch: &Scratch, choice: u8, rest: &[u8]) {
     let path = scratch.join("device-id");
     // Both are there to see: the identifier, and whether something was said.
     let kept = || {
-        let identity = DeviceIdentity::kept(Some(scratch.path()), "lab").expect("randomness");
+        let identity =
+            DeviceIdentity::kept(Some(scratch.path()), Path::new("/no/sys"), "lab").expect("randomness");
         assert_eq!(identity.label, "lab");
         (identity.device, identity.warnings.len())
     };

@@ -72,6 +72,8 @@ const RECV_AFTER: &str = r#"Examples:
   mcp recv --from image-1.iso              fetches only what changed since this version
   mcp recv 239.1.1.1 --id lab-07 --json    from this group, under this name
   mcp recv --then 'tar -xf "$MCP_PATH"'    unpacks the file; its sender must be known
+  mcp recv -o - | zstd -d > disk.img       passes it on, in order; look at the exit codes of both
+  mcp recv -o - --pipe 'zstd -dc | partclone.restore -s - -o /dev/sda1'   succeeds only if that does
   mcp recv --loop --force                  takes each new version, until Ctrl-C
 
 Exit codes:
@@ -249,12 +251,19 @@ pub struct RecvArgs {
     /// Take files only from known senders and those given with --sender
     #[arg(long)]
     pub require_signed: bool,
-    /// With --then or --loop: take files from any sender, also from one that is not known
+    /// With --then, --pipe or --loop: take files from any sender, also from one that is not known
     #[arg(long, conflicts_with_all = ["sender", "require_signed"])]
     pub any_sender: bool,
     /// Replace an existing file
     #[arg(long)]
     pub force: bool,
+    /// With -o -: pass the object to this shell command instead of standard output, and wait for its end; if it
+    /// fails, the device has failed. MCP_NAME and, unless it is a stream, MCP_SIZE are in its environment
+    #[arg(long, value_name = "CMD")]
+    pub pipe: Option<OsString>,
+    /// With -o -: keep what arrives out of order in an unnamed file in this directory
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
     /// Earlier version of the file (or a disk that holds it): take unchanged blocks from there
     #[arg(long, value_name = "OLD")]
     pub from: Option<PathBuf>,

@@ -109,6 +109,10 @@ pub struct RecvConfig {
     pub force: bool,
     /// An earlier version of the file, to take unchanged blocks from.
     pub from: Option<PathBuf>,
+    /// The shell command that reads the object (`-o -` only).
+    pub pipe: Option<OsString>,
+    /// Where blocks of a pipe wait for their turn.
+    pub spool: Option<PathBuf>,
     /// The shell command to run once the file is in place.
     pub then: Option<OsString>,
     /// Whether to wait for the next transfer after each one (`--loop`).
@@ -121,8 +125,47 @@ impl RecvConfig {
     /// The option for which the sender must be known, if there is one.
     #[must_use]
     pub fn needs_known_sender(&self) -> Option<&'static str> {
-        let option = if self.then.is_some() { "--then" } else { "--loop" };
-        (!self.any_sender && (self.then.is_some() || self.again)).then_some(option)
+        let option = match self {
+            Self { then: Some(_), .. } => "--then",
+            Self { pipe: Some(_), .. } => "--pipe",
+            Self { again: true, .. } => "--loop",
+            _ => return None,
+        };
+        (!self.any_sender).then_some(option)
+    }
+
+    /// Whether the object is passed on in order, and not saved.
+    #[must_use]
+    pub fn is_passed_on(&self) -> bool {
+        self.output.as_os_str() == "-"
+    }
+
+    /// Checks that the options go together. `stdout_terminal`: standard output is a terminal.
+    ///
+    /// # Errors
+    /// If they do not: one clause for the user.
+    pub fn check(&self, stdout_terminal: bool) -> Result<(), &'static str> {
+        if !self.is_passed_on() {
+            return match self {
+                Self { pipe: Some(_), .. } => {
+                    Err("--pipe takes what would go to standard output; add -o -, or use --then for a file")
+                }
+                Self { spool: Some(_), .. } => Err("--spool is for -o -; a file needs none"),
+                _ => Ok(()),
+            };
+        }
+        match self {
+            Self { then: Some(_), .. } => Err("--then needs a file; with -o -, use --pipe"),
+            Self { from: Some(_), .. } => Err("--from does not go with -o -; receive into a file"),
+            Self { force: true, .. } => Err("--force does not go with -o -, which replaces nothing"),
+            Self { again: true, pipe: None, .. } => {
+                Err("--loop would run objects together on standard output; use --pipe, which runs for each")
+            }
+            Self { pipe: None, .. } if stdout_terminal => {
+                Err("-o - would write the object to the terminal; redirect it, or use --pipe")
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -188,6 +231,11 @@ impl RecvConfig {
     /// Resolves the arguments.
     #[must_use]
     pub fn new(args: RecvArgs, surroundings: Surroundings) -> Self {
+        let mut style = style(args.show, surroundings);
+        if args.pipe.is_some() && style.mode == Mode::Bars {
+            // The command shares the terminal.
+            style.mode = Mode::Plain;
+        }
         // A sender is remembered only if a user can see the message.
         let remembers = surroundings.stderr_terminal && !args.any_sender;
         let strangers = match (args.require_signed || !args.sender.is_empty(), remembers) {
@@ -212,9 +260,11 @@ impl RecvConfig {
             any_sender: args.any_sender,
             force: args.force,
             from: args.from,
+            pipe: args.pipe,
+            spool: args.spool,
             then: args.then,
             again: args.again,
-            style: style(args.show, surroundings),
+            style,
         }
     }
 }
@@ -278,6 +328,31 @@ mod tests {
         assert_eq!(gather("mcp send f -n 3 -w 60", false), typed);
         let first = Gather { wait_first: Some(FOREVER), ..typed };
         assert_eq!(gather("mcp send f -n 3 -w 60 --wait-first forever", false), first);
+    }
+
+    #[test]
+    fn what_goes_with_a_pipe() {
+        let says = |line: &str, terminal| resolve(line, false).1.unwrap().check(terminal).err();
+        for (line, terminal, refused) in [
+            ("mcp recv -o -", false, None),
+            ("mcp recv -o -", true, Some("to the terminal")),
+            ("mcp recv -o - --pipe cat", true, None),
+            ("mcp recv -o - --pipe cat --loop", false, None),
+            ("mcp recv -o - --loop", false, Some("use --pipe")),
+            ("mcp recv -o - --then x", false, Some("--then needs a file")),
+            ("mcp recv -o - --from x", false, Some("--from")),
+            ("mcp recv -o - --force", false, Some("--force")),
+            ("mcp recv --pipe cat", false, Some("add -o -")),
+            ("mcp recv --spool d", false, Some("--spool")),
+            ("mcp recv -o ./-", true, None),
+        ] {
+            let said = says(line, terminal);
+            assert_eq!(said.is_some(), refused.is_some(), "{line}");
+            assert!(said.is_none_or(|said| said.contains(refused.unwrap())), "{line}: {said:?}");
+        }
+        let needs = |line: &str| resolve(line, false).1.unwrap().needs_known_sender();
+        assert_eq!(needs("mcp recv -o - --pipe cat"), Some("--pipe"));
+        assert_eq!((needs("mcp recv -o -"), needs("mcp recv -o - --pipe cat --any-sender")), (None, None));
     }
 
     #[test]

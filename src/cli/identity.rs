@@ -1,17 +1,23 @@
-//! The identifier of this device: derived from `--id`, or kept in the state directory.
+//! The identifier of this device: derived from `--id`, kept in the state directory, or derived from the hardware.
+//!
+//! Where nothing can be kept (an initramfs, a read-only disk), the identifier follows from the mainboard and the network
+//! interface. A running receiver holds an abstract socket of that name, so that a second one takes another slot.
 //!
 //! The kept one is a file `device-id` of two lines. A running receiver holds an advisory lock on
 //! `device-id.lock` beside it. A second receiver on the same machine then uses `device-id.2`, and so on. The
 //! lock needs a file of its own: the identifier's file is replaced by renaming, and a lock stays with the
 //! file that was locked.
 
+use super::hardware::{self, Hardware};
 use crate::keyring::{Keyring, KeyringError};
 use crate::limits::MAX_LABEL;
 use crate::storage::{make_private_dir, set_aside, write_private};
 use crate::units::DeviceId;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 
 /// Most receivers on one machine with kept identifiers of their own.
@@ -20,6 +26,20 @@ const MAX_SLOTS: u32 = 1024;
 const HEADING: &str = "mcp-device-id 1";
 /// Context of the hash of a chosen name. It must never change, or devices would change their identifiers.
 const CONTEXT: &str = "mcp 2025 device identifier from a chosen name v1";
+
+/// Context of the hash of the hardware. It must not change within a release series: a device that is restarted during a
+/// transfer keeps its row by it.
+const HARDWARE: &str = "mcp 2026-11-22 device identifier from the hardware v1";
+
+/// Reserves an identifier for this process.
+#[derive(Debug)]
+enum Reservation {
+    None,
+    /// The lock beside a kept identifier.
+    File(#[expect(dead_code, reason = "held until it is dropped")] File),
+    /// A name that only one process of the network namespace has.
+    Name(#[expect(dead_code, reason = "held until it is dropped")] UnixListener),
+}
 
 /// The identifier and label of this device.
 #[derive(Debug)]
@@ -33,21 +53,20 @@ pub struct DeviceIdentity {
     pub slot: Option<u32>,
     /// Warnings for the user (escape before printing).
     pub warnings: Vec<String>,
-    /// Reserves the identifier for this process.
-    _lock: Option<File>,
+    _reservation: Reservation,
 }
 
 impl DeviceIdentity {
     /// The identity for a chosen name (1 to 64 bytes without control characters), or else the one kept in the
-    /// state directory `dir`. If the directory cannot be used, there is a warning, and the identifier lasts for
-    /// this run only.
+    /// state directory `dir`, or else the one of the hardware. If neither can be used, there is a warning, and the
+    /// identifier lasts for this run only.
     ///
     /// # Errors
     /// If the operating system provides no randomness.
     pub fn find(name: Option<&str>, dir: Option<&Path>) -> io::Result<Self> {
         match name {
             Some(name) => Ok(Self::named(name)),
-            None => Self::kept(dir, &host_label()),
+            None => Self::kept(dir, Path::new(hardware::SYS), &host_label()),
         }
     }
 
@@ -61,15 +80,15 @@ impl DeviceIdentity {
             label: name.to_owned(),
             slot: Some(1),
             warnings: Vec::new(),
-            _lock: None,
+            _reservation: Reservation::None,
         }
     }
 
-    /// The identity kept in `dir`, labelled with `host`.
+    /// The identity kept in `dir`, or that of the hardware described in `sys`, labelled with `host`.
     ///
     /// # Errors
     /// If the operating system provides no randomness.
-    pub fn kept(dir: Option<&Path>, host: &str) -> io::Result<Self> {
+    pub fn kept(dir: Option<&Path>, sys: &Path, host: &str) -> io::Result<Self> {
         let mut warnings = Vec::new();
         let kept = match dir {
             Some(dir) => in_directory(dir, &mut warnings)
@@ -78,11 +97,17 @@ impl DeviceIdentity {
         };
         Ok(match kept {
             Ok((slot, device, lock)) => {
-                Self { device, label: label(host, slot), slot: Some(slot), warnings, _lock: Some(lock) }
+                let _reservation = Reservation::File(lock);
+                Self { device, label: label(host, slot), slot: Some(slot), warnings, _reservation }
             }
             Err(why) => {
+                if let Some(identity) = Hardware::find(sys).and_then(|hardware| of_hardware(&hardware, host))
+                {
+                    return Ok(identity);
+                }
                 warnings.push(format!("{why}; this run uses a fresh one (set MCP_STATE_DIR or use --id)"));
-                Self { device: random_id()?, label: label(host, 1), slot: None, warnings, _lock: None }
+                let _reservation = Reservation::None;
+                Self { device: random_id()?, label: label(host, 1), slot: None, warnings, _reservation }
             }
         })
     }
@@ -151,6 +176,24 @@ fn label(host: &str, slot: u32) -> String {
     format!("{}{suffix}", &host[..end])
 }
 
+/// The first identity of the hardware that no other process here has.
+fn of_hardware(hardware: &Hardware, host: &str) -> Option<DeviceIdentity> {
+    (1..=MAX_SLOTS).find_map(|slot| {
+        let mut device = DeviceId::default();
+        let hash = blake3::derive_key(HARDWARE, &hardware.seed(slot));
+        device.0.copy_from_slice(&hash[..16]);
+        let name = SocketAddr::from_abstract_name(format!("mcp-device-{device}")).ok()?;
+        let reservation = UnixListener::bind_addr(&name).ok()?;
+        Some(DeviceIdentity {
+            device,
+            label: label(&format!("{host}-{}", hardware.tail()), slot),
+            slot: None,
+            warnings: Vec::new(),
+            _reservation: Reservation::Name(reservation),
+        })
+    })
+}
+
 fn random_id() -> io::Result<DeviceId> {
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|e| io::Error::other(format!("no randomness: {e}")))?;
@@ -213,7 +256,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn kept(dir: &Path) -> DeviceIdentity {
-        DeviceIdentity::kept(Some(dir), "lab").unwrap()
+        DeviceIdentity::kept(Some(dir), Path::new("/no/sys"), "lab").unwrap()
     }
 
     #[test]
@@ -283,12 +326,37 @@ mod tests {
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         for state in [Some(file.as_path()), Some(Path::new("/proc/absent")), None] {
-            let (a, b) =
-                (DeviceIdentity::kept(state, "lab").unwrap(), DeviceIdentity::kept(state, "lab").unwrap());
+            let fresh = || DeviceIdentity::kept(state, Path::new("/no/sys"), "lab").unwrap();
+            let (a, b) = (fresh(), fresh());
             assert_ne!(a.device, b.device);
             assert_eq!((a.label.as_str(), a.warnings.len()), ("lab", 1));
             assert!(a.warnings[0].contains("--id"), "{:?}", a.warnings);
         }
+    }
+
+    #[test]
+    fn without_a_directory_the_hardware_tells_machines_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let sys = |n: u32| {
+            let sys = dir.path().join(n.to_string());
+            fs::create_dir_all(sys.join("class/net/eth0")).unwrap();
+            // No other test and no real machine has this address.
+            let mac = format!("06:00:{:02x}:00:00:{n:02x}\n", std::process::id() % 256);
+            fs::write(sys.join("class/net/eth0/address"), mac).unwrap();
+            sys
+        };
+        let (here, there) = (sys(1), sys(2));
+        let found = |sys: &Path| DeviceIdentity::kept(None, sys, "lab").unwrap();
+        let (first, second, other) = (found(&here), found(&here), found(&there));
+        assert_eq!(
+            [&first, &second, &other].map(|i| i.label.clone()),
+            ["lab-000001", "lab-000001-2", "lab-000002"]
+        );
+        assert!(first.device != second.device && first.device != other.device);
+        assert!(first.warnings.is_empty() && first.slot.is_none());
+        let device = first.device;
+        drop(first);
+        assert_eq!(found(&here).device, device, "it is the same from run to run");
     }
 
     #[test]

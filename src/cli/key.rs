@@ -5,6 +5,7 @@ use super::args::{KeyArgs, KeyCommand};
 use super::exit::Exit;
 use super::identity::{StateDir, host_label};
 use super::report::{self, Error};
+use super::trust::refuse_key_line;
 use crate::crypto::group::{GroupKey, GroupKeys};
 use crate::crypto::sign::SigningKey;
 use crate::keyring::{Added, Keyring, SendersError};
@@ -102,6 +103,7 @@ fn read(file: Option<&Path>) -> Result<GroupKeys, Error> {
     let file = file.filter(|path| *path != Path::new("-"));
     let (source, shown) = match file {
         Some(path) => {
+            refuse_key_line(path)?;
             let shown = path.display().to_string();
             let opened = File::open(path);
             let opened = opened

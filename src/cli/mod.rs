@@ -14,6 +14,7 @@ pub mod args;
 pub mod config;
 pub mod console;
 pub mod devices;
+mod hardware;
 pub mod identity;
 pub mod key;
 pub mod recv;

@@ -13,10 +13,11 @@ use crate::net::{AddressKind, Destination, is_source_specific};
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, ReceiverSnapshot};
 use crate::protocol::trust::TrustDecision;
 use crate::session::{Listen, ReceiveHandle, ReceiveOutcome, ReceiveSession, SessionEvent, Wanted, What};
-use crate::storage::{Earlier, EarlierFile, FileSink, FileTickets, Tickets};
+use crate::storage::{Earlier, EarlierFile, FileSink, FileTickets, PipeSink, Reader, Sink, Tickets};
 use crate::time::Time;
 use crate::ui::{Mode, ReceiverIntro, ReceiverView, receiver_view, refused};
 use crate::units::{Digest, SenderKey, SessionId};
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -34,6 +35,7 @@ pub fn run(config: RecvConfig) -> Exit {
 }
 
 fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
+    config.check(std::io::stdout().is_terminal()).map_err(|e| Error::Usage(e.to_owned()))?;
     let state = StateDir::find()?;
     let identity = DeviceIdentity::find(config.id.as_deref(), state.dir.as_deref())
         .map_err(|e| Error::Environment(format!("no randomness from the system: {e}")))?;
@@ -91,11 +93,7 @@ pub(super) fn once(
     if let Some(option) = config.needs_known_sender() {
         trust = trust::known_only(trust, !keys.is_empty(), option)?;
     }
-    let sink = FileSink::new(Some(config.output.clone()), config.force).keep_equal(config.again);
-    if let Err(e) = sink.check() {
-        // The user may correct it before a sender comes; otherwise the sender is told too.
-        warnings.push(e.to_string());
-    }
+    let sink = sink(config, &mut warnings);
     let listen = Listen {
         group,
         source: config.source,
@@ -114,11 +112,13 @@ pub(super) fn once(
         .device_key(device_key)
         .timeout(config.timeout)
         .hook(hook, past.hook_rule())
+        .command(config.pipe.is_some())
         .name(config.name.clone())
         .ignored(past.ignored(Instant::now()))
         .start()
         .map_err(|e| environment(&e))?;
-    let mut view = receiver_view(config.style, intro(&session, config.name.clone()));
+    let intro = intro(&session, config.name.clone());
+    let mut view = receiver_view(config.style, intro, config.is_passed_on());
     for warning in warnings.iter().filter(|warning| past.is_news(warning)) {
         view.warn(session.now(), warning);
     }
@@ -149,6 +149,20 @@ pub(super) fn once(
     let (stopped, root) = (show.stopped, show.root);
     let ReceiveOutcome { outcome, elapsed, snapshot } = end;
     Ok(End { exit, outcome, stopped, elapsed, session: snapshot.session, root })
+}
+
+/// Where the object goes.
+fn sink(config: &RecvConfig, warnings: &mut Vec<String>) -> Box<dyn Sink> {
+    if config.is_passed_on() {
+        let reader = config.pipe.clone().map_or(Reader::Stdout, Reader::Command);
+        return Box::new(PipeSink::new(reader, config.spool.clone()));
+    }
+    let sink = FileSink::new(Some(config.output.clone()), config.force).keep_equal(config.again);
+    if let Err(e) = sink.check() {
+        // The user may correct it before a sender comes; otherwise the sender is told too.
+        warnings.push(e.to_string());
+    }
+    Box::new(sink)
 }
 
 /// Checks that the group and the only source of its datagrams fit.
@@ -281,7 +295,7 @@ mod tests {
             group: "g".into(),
             sealed_with: None,
         };
-        let view = receiver_view(Style { mode: Mode::Quiet, verbose: false }, intro);
+        let view = receiver_view(Style { mode: Mode::Quiet, verbose: false }, intro, false);
         let mut show =
             Show { view, ring: Some(ring.clone()), refused: None, other: None, root: None, stopped: false };
         let (key, other, at) = (SenderKey([1; 32]), SenderKey([2; 32]), IpAddr::from([10, 0, 0, 5]));

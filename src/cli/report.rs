@@ -23,7 +23,7 @@ pub enum Error {
     /// The other side failed, or the network between.
     #[error("{0}")]
     Peer(String),
-    /// The command of `--then` failed.
+    /// The command of `--then` or `--pipe` failed.
     #[error("{0}")]
     Hook(String),
     /// `mcp` itself failed.
@@ -207,6 +207,9 @@ pub fn of_receiver(outcome: &ReceiverOutcome, kept: u64) -> Option<Error> {
         ReceiverOutcome::Failed(AbortCode::Mismatch, why) => Some(Error::Peer(format!(
             "the received bytes disagree with the sender's hash{}; nothing was saved, receive again",
             told(why)
+        ))),
+        ReceiverOutcome::Failed(AbortCode::Command, why) => Some(Error::Hook(format!(
+            "{why}; nothing that it has written is whole, receive again"
         ))),
         ReceiverOutcome::Failed(_, why) => Some(Error::Environment(why.clone())),
         ReceiverOutcome::Interrupted => Some(Error::Environment(format!("interrupted, {saved}"))),

@@ -38,6 +38,18 @@ enum Chosen {
     Installed(Vec<String>),
 }
 
+/// Refuses a key's line where the name of a key or a file belongs. The error does not repeat it.
+pub fn refuse_key_line(asked: &Path) -> Result<(), Error> {
+    if !asked.to_string_lossy().starts_with("mcp-key") || asked.exists() {
+        return Ok(());
+    }
+    Err(Error::Usage(
+        "a key on the command line is visible to all users of this machine; put the line into a file or into \
+         MCP_KEY, or install it with 'mcp key add'"
+            .into(),
+    ))
+}
+
 impl Keys<'_> {
     /// The key to seal a session with; `None` to send in the clear.
     ///
@@ -105,13 +117,7 @@ impl Keys<'_> {
             if text == "none" {
                 return Ok(Chosen::Plain);
             }
-            if text.starts_with("mcp-key") && !asked.exists() {
-                return Err(Error::Usage(
-                    "a key on the command line is visible to all users of this machine; put the line into a file \
-                     or into MCP_KEY, or install it with 'mcp key add'"
-                        .into(),
-                ));
-            }
+            refuse_key_line(asked)?;
             return match ring {
                 Some(ring) if installed.iter().any(|name| name == text) => {
                     Ok(Chosen::Keys(ring.keys(text, warnings)?))

@@ -1,8 +1,10 @@
-//! L3: commands of the user that run on this machine: the hook that runs once an object is in place, and the producer of
-//! a stream (`producer`).
+//! L3: commands of the user that run on this machine: after an object is in place ([`Hook`]), while it arrives
+//! ([`PipedCommand`]), or to make the stream that is sent ([`Producer`]).
 
+mod piped;
 mod producer;
 
+pub use piped::PipedCommand;
 pub use producer::Producer;
 
 use crate::units::{Digest, SenderKey};
@@ -69,7 +71,7 @@ struct Process {
     pid: Option<Pid>,
 }
 
-fn lock<T>(process: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock(process: &Mutex<Process>) -> MutexGuard<'_, Process> {
     process.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

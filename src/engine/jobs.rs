@@ -17,7 +17,7 @@ use crate::storage::{
 };
 use crate::store::SharedStore;
 use crate::time::Time;
-use crate::units::{BlockIndex, Digest, SymbolDigest, TaskId};
+use crate::units::{BlockIndex, Digest, Intake, SymbolDigest, TaskId};
 use crate::wire::{AbortCode, Holdings};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -106,12 +106,20 @@ fn value(layout: &Layout, block: BlockIndex, bytes: &[u8]) -> Digest {
     chaining_value(layout.block_offset(block), bytes, layout.extent())
 }
 
+/// The part file while there is one.
+#[derive(Clone)]
+struct OpenPart {
+    part: Arc<dyn Part>,
+    /// Whether blocks stay in their buffers, because there is no part file.
+    in_memory: bool,
+}
+
 /// The files of a receiver's jobs, shared by its workers. Blocks are stored in parallel. The machine requests
 /// opening, committing and discarding only while no other job on the part file is in progress.
 pub struct ReceiverFiles {
     sink: Mutex<Box<dyn Sink>>,
     /// The part file while there is one.
-    open: Mutex<Option<Arc<dyn Part>>>,
+    open: Mutex<Option<OpenPart>>,
     /// The last file found in place that has an object's size, by the object's name.
     whole: Mutex<Option<(String, Box<dyn Part>)>>,
     earlier: Option<Box<dyn Earlier>>,
@@ -127,6 +135,7 @@ impl From<SinkError> for Refusal {
         let code = match &e {
             SinkError::Name(_) => AbortCode::Name,
             SinkError::Disk(_) => AbortCode::Disk,
+            SinkError::Command(_) => AbortCode::Command,
         };
         Self(code, e.to_string())
     }
@@ -171,11 +180,20 @@ impl ReceiverFiles {
         self.with_tickets(|tickets| tickets.forget());
     }
 
+    /// Gives up a destination that takes blocks in order, if it is still open. Call at the end of a run, however it
+    /// ended: the end of the program would look like the end of the object.
+    pub fn give_up(&self) {
+        let ordered = lock(&self.sink).intake().is_ordered();
+        if let Some(open) = lock(&self.open).take_if(|_| ordered) {
+            open.part.discard();
+        }
+    }
+
     fn with_tickets<T>(&self, act: impl FnOnce(&mut dyn Tickets) -> T) -> Option<T> {
         self.tickets.as_ref().map(|tickets| act(&mut **lock(tickets)))
     }
 
-    fn part(&self) -> Result<Arc<dyn Part>, Refusal> {
+    fn part(&self) -> Result<OpenPart, Refusal> {
         let missing = || Refusal(AbortCode::Internal, "no part file is open; please report this".to_owned());
         lock(&self.open).clone().ok_or_else(missing)
     }
@@ -195,20 +213,23 @@ pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCac
         ReceiverJob::Adopt { name } => adopt(files, &name),
         ReceiverJob::Open { name, layout, entry } => open(files, &name, layout, entry.as_ref()),
         ReceiverJob::Store { assembly, expected, keep, pressed } => {
-            files.part().and_then(|part| store(&*part, assembly, (expected, keep), pressed, plans))
+            files.part().and_then(|open| store(&open, assembly, (expected, keep), pressed, plans))
         }
-        ReceiverJob::Sift { block, layout, digests, expected } => {
-            files.part().and_then(|part| sift(&*part, (block, &layout), &digests, expected))
+        ReceiverJob::Sift { block, layout, digests, expected, buffer } => {
+            files.part().and_then(|open| sift(&open, (block, &layout), (&digests, expected), buffer))
         }
-        ReceiverJob::Spill(assembly) => files.part().and_then(|part| spill(&*part, assembly)),
+        ReceiverJob::Write { block, layout, buffer } => {
+            files.part().and_then(|open| write_next(&open, (block, &layout), buffer))
+        }
+        ReceiverJob::Spill(assembly) => files.part().and_then(|open| spill(&open, assembly)),
         ReceiverJob::Check { block, layout, expected, in_part } => {
-            files.part().and_then(|part| check(&*part, files, (block, &layout), expected, in_part))
+            files.part().and_then(|open| check(&open, files, (block, &layout), expected, in_part))
         }
         ReceiverJob::Commit { size } => commit(files, size),
         ReceiverJob::Hook(object) => Ok(ReceiverDone::HookEnded(run_hook(files, &object))),
         ReceiverJob::Discard => {
-            if let Some(part) = lock(&files.open).take() {
-                part.discard();
+            if let Some(open) = lock(&files.open).take() {
+                open.part.discard();
             }
             Ok(ReceiverDone::Discarded)
         }
@@ -235,7 +256,12 @@ pub fn manifest_of(source: &dyn Source, name: &str) -> Vec<u8> {
 
 /// Finds out what the device holds. A file that cannot be read does not count.
 fn probe(files: &ReceiverFiles, name: &str, layout: &Layout) -> Holdings {
-    let found = lock(&files.sink).probe(name, layout.extent());
+    let mut sink = lock(&files.sink);
+    if sink.intake().is_ordered() {
+        return Holdings::Passing;
+    }
+    let found = sink.probe(name, layout.extent());
+    drop(sink);
     if let Found::Whole(file) = found {
         let Some(root) = hash(&*file, layout) else { return Holdings::Nothing };
         *lock(&files.whole) = Some((name.to_owned(), file));
@@ -269,7 +295,10 @@ fn open(
     layout: Layout,
     entry: Option<&Entry>,
 ) -> Result<ReceiverDone, Refusal> {
-    let part = lock(&files.sink).create(name, layout.extent())?;
+    let mut sink = lock(&files.sink);
+    let in_memory = sink.intake() == Intake::InOrder;
+    let part = sink.create(name, layout.extent())?;
+    drop(sink);
     if let Some(entry) = entry {
         let Modified { seconds, nanoseconds } = entry.modified();
         part.describe(Attributes { mode: entry.mode(), modified: (seconds, nanoseconds) });
@@ -281,7 +310,7 @@ fn open(
         Some(total) if size >= total => layout.block_count(),
         _ => u32::try_from(size >> layout.block_log2()).unwrap_or(u32::MAX),
     };
-    *lock(&files.open) = Some(Arc::from(part));
+    *lock(&files.open) = Some(OpenPart { part: Arc::from(part), in_memory });
     Ok(ReceiverDone::Opened { written, earlier })
 }
 
@@ -305,7 +334,7 @@ fn written_blocks(part: &dyn Part, layout: &Layout) -> BitSet {
 
 /// Compares a candidate. A block that cannot be read does not agree.
 fn check(
-    part: &dyn Part,
+    open: &OpenPart,
     files: &ReceiverFiles,
     (block, layout): (BlockIndex, &Layout),
     expected: Digest,
@@ -314,20 +343,21 @@ fn check(
     let offset = layout.block_offset(block);
     let mut buffer = Buffer::default();
     buffer.set_len(layout.block_len(block));
-    if in_part && part.read_at(offset, &mut buffer).is_ok() && value(layout, block, &buffer) == expected {
+    if in_part && open.part.read_at(offset, &mut buffer).is_ok() && value(layout, block, &buffer) == expected
+    {
         return Ok(ReceiverDone::Checked { block, agrees: true });
     }
     let agrees = files.earlier.as_ref().is_some_and(|earlier| {
         earlier.read_at(offset, &mut buffer).is_ok() && value(layout, block, &buffer) == expected
     });
     if agrees {
-        part.write_through(offset, &buffer)?;
+        open.part.write_through(offset, &buffer)?;
     }
     Ok(ReceiverDone::Checked { block, agrees })
 }
 
 fn store(
-    part: &dyn Part,
+    open: &OpenPart,
     mut assembly: BlockAssembly,
     (expected, keep): (Option<Digest>, bool),
     pressed: bool,
@@ -342,7 +372,7 @@ fn store(
     // Spilled symbols are probably in the page cache, where the rest of the block joins them.
     let cached = pressed || !spilled.is_empty();
     for (start, len) in spilled {
-        part.read_at(offset + start as u64, &mut assembly.buffer_mut()[start..start + len])?;
+        open.part.read_at(offset + start as u64, &mut assembly.buffer_mut()[start..start + len])?;
     }
     assembly.mark_restored();
     // Decoding fills in the missing symbols.
@@ -352,49 +382,82 @@ fn store(
     }
     let value = value(&layout, block, assembly.bytes());
     if expected.is_some_and(|expected| expected != value) {
-        if keep {
-            part.write_at(offset, assembly.bytes())?;
+        if keep && !open.in_memory {
+            open.part.write_at(offset, assembly.bytes())?;
         }
         let kept = keep.then(|| received.unwrap_or_else(|| assembly.sources().clone()));
-        return Ok(ReceiverDone::Mismatched { block, buffer: assembly.take_buffer(), kept });
+        let buffer = if open.in_memory { assembly.into_block() } else { assembly.take_buffer() };
+        return Ok(ReceiverDone::Mismatched { block, buffer, kept });
+    }
+    if open.in_memory {
+        return Ok(ReceiverDone::Stored { block, value, buffer: assembly.into_block() });
     }
     if cached {
-        part.write_at(offset, assembly.bytes())?;
+        open.part.write_at(offset, assembly.bytes())?;
     } else {
-        part.write_through(offset, assembly.bytes())?;
+        open.part.write_through(offset, assembly.bytes())?;
     }
     Ok(ReceiverDone::Stored { block, value, buffer: assembly.take_buffer() })
 }
 
 fn sift(
-    part: &dyn Part,
+    open: &OpenPart,
     (block, layout): (BlockIndex, &Layout),
-    digests: &[SymbolDigest],
-    expected: Digest,
+    (digests, expected): (&[SymbolDigest], Digest),
+    held: Option<Buffer>,
 ) -> Result<ReceiverDone, Refusal> {
-    let mut buffer = Buffer::default();
-    buffer.set_len(layout.block_len(block));
-    part.read_at(layout.block_offset(block), &mut buffer)?;
+    let mut read = Buffer::default();
+    let bytes = match &held {
+        Some(held) => held,
+        None => read_part(open, (block, layout), &mut read)?,
+    };
+    let bytes = &bytes[..layout.block_len(block)];
     let mut right = BitSet::new(layout.source_symbols(block));
-    let symbols = buffer.chunks(usize::from(layout.symbol_size()));
+    let symbols = bytes.chunks(usize::from(layout.symbol_size()));
     for (id, _) in (0..).zip(symbols.zip(digests)).filter(|(_, (s, digest))| symbol_digest(s) == **digest) {
         right.insert(id);
     }
-    let agrees = right.is_full() && value(layout, block, &buffer) == expected;
-    Ok(ReceiverDone::Sifted { block, right, agrees })
+    let agrees = right.is_full() && value(layout, block, bytes) == expected;
+    Ok(ReceiverDone::Sifted { block, right, agrees, buffer: held })
 }
 
-fn spill(part: &dyn Part, mut assembly: BlockAssembly) -> Result<ReceiverDone, Refusal> {
+/// Reads a block of the part file into `buffer`.
+fn read_part<'a>(
+    open: &OpenPart,
+    (block, layout): (BlockIndex, &Layout),
+    buffer: &'a mut Buffer,
+) -> Result<&'a Buffer, SinkError> {
+    buffer.set_len(layout.block_len(block));
+    open.part.read_at(layout.block_offset(block), buffer)?;
+    Ok(buffer)
+}
+
+/// Hands the next block over to a destination that takes blocks in order.
+fn write_next(
+    open: &OpenPart,
+    (block, layout): (BlockIndex, &Layout),
+    held: Option<Buffer>,
+) -> Result<ReceiverDone, Refusal> {
+    let mut read = Buffer::default();
+    let bytes = match &held {
+        Some(held) => held,
+        None => read_part(open, (block, layout), &mut read)?,
+    };
+    open.part.write_next(&bytes[..layout.block_len(block)])?;
+    Ok(ReceiverDone::Written { block, buffer: held })
+}
+
+fn spill(open: &OpenPart, mut assembly: BlockAssembly) -> Result<ReceiverDone, Refusal> {
     let offset = assembly.layout().block_offset(assembly.block());
     for (start, bytes) in assembly.spans_to_spill() {
-        part.write_at(offset + start as u64, bytes)?;
+        open.part.write_at(offset + start as u64, bytes)?;
     }
     let buffer = assembly.mark_spilled();
     Ok(ReceiverDone::Spilled { assembly, buffer })
 }
 
 fn commit(files: &ReceiverFiles, size: u64) -> Result<ReceiverDone, Refusal> {
-    let part = files.part()?;
+    let OpenPart { part, .. } = files.part()?;
     part.seal(size)?;
     let path = part.commit()?;
     *lock(&files.open) = None;

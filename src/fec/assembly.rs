@@ -92,6 +92,21 @@ impl BlockAssembly {
         Self { source: sources.clone(), spilled: sources, ..assembly }
     }
 
+    /// An assembly whose buffer has the symbols `sources` in their places. It is as long as [`Self::buffer_len`] says.
+    #[must_use]
+    pub fn holding(layout: &Layout, block: BlockIndex, sources: BitSet, buffer: Buffer) -> Self {
+        let assembly = Self::new(layout, block);
+        debug_assert_eq!((sources.capacity(), buffer.len()), (assembly.k, assembly.buffer_len()));
+        Self { source: sources.clone(), in_memory: sources, buffer: Some(buffer), ..assembly }
+    }
+
+    /// The buffer with the block's bytes, and padding behind them. Call once the block is complete.
+    #[must_use]
+    pub fn into_block(mut self) -> Buffer {
+        self.gather();
+        self.buffer.take().unwrap_or_default()
+    }
+
     /// The index of its block.
     #[must_use]
     pub fn block(&self) -> BlockIndex {

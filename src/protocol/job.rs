@@ -141,6 +141,17 @@ pub enum ReceiverJob {
         digests: Arc<Vec<SymbolDigest>>,
         /// Its chaining value.
         expected: Digest,
+        /// The block, if there is no part file.
+        buffer: Option<Buffer>,
+    },
+    /// Write the next block of an object that the destination takes in order.
+    Write {
+        /// The block.
+        block: BlockIndex,
+        /// The object's division into blocks.
+        layout: Layout,
+        /// Its bytes, and padding behind them; without them it is in the part file.
+        buffer: Option<Buffer>,
     },
     /// Compare a block that may be on the disk already: in the part file of an earlier run, or in an earlier
     /// version of the object. A block that agrees is copied from the earlier version.
@@ -154,7 +165,8 @@ pub enum ReceiverJob {
         /// Whether the part file may have it.
         in_part: bool,
     },
-    /// Sync the part file, rename it to its final name, sync the directory.
+    /// Sync the part file, rename it to its final name, sync the directory. Of a destination that takes blocks in
+    /// order: close it, and wait for the command that reads it.
     Commit {
         /// Bytes of the object.
         size: u64,
@@ -165,6 +177,15 @@ pub enum ReceiverJob {
     Discard,
     /// Leave the part file to the next run.
     Keep,
+}
+
+impl ReceiverJob {
+    /// Whether the job may wait for whatever reads a destination that takes blocks in order. Such jobs must not delay
+    /// the others, and are executed one after the other.
+    #[must_use]
+    pub const fn is_for_reader(&self) -> bool {
+        matches!(self, Self::Write { .. } | Self::Commit { .. })
+    }
 }
 
 /// An object in place, as its hook is told of it.
@@ -205,7 +226,8 @@ pub enum ReceiverDone {
         /// Blocks below this are in an earlier version of the object, changed or not.
         earlier: u32,
     },
-    /// The block is in the part file; its chaining value, and its buffer for reuse.
+    /// The block is in the part file; its chaining value, and its buffer for reuse. Without a part file, the buffer
+    /// has the block.
     Stored {
         /// The block.
         block: BlockIndex,
@@ -218,9 +240,9 @@ pub enum ReceiverDone {
     Mismatched {
         /// The block.
         block: BlockIndex,
-        /// The buffer.
+        /// The buffer; without a part file, with the block.
         buffer: Buffer,
-        /// The received source symbols, if the block is in the part file. The others were decoded.
+        /// The received source symbols, if the block is in the part file, or in the buffer. The others were decoded.
         kept: Option<BitSet>,
     },
     /// A block was sifted.
@@ -231,6 +253,15 @@ pub enum ReceiverDone {
         right: BitSet,
         /// Whether all symbols agree, and the block agrees with its chaining value.
         agrees: bool,
+        /// The block, as it was given.
+        buffer: Option<Buffer>,
+    },
+    /// The block was written.
+    Written {
+        /// The block.
+        block: BlockIndex,
+        /// The buffer, as it was given.
+        buffer: Option<Buffer>,
     },
     /// The symbols were not enough (RaptorQ fails occasionally with few extra symbols).
     Undecodable(BlockAssembly),

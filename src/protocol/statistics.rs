@@ -42,6 +42,8 @@ pub enum Cause {
     Cpu,
     /// Its disk does not keep up.
     Disk,
+    /// What reads the object from it does not keep up, or it came too late for the order of the blocks.
+    Reader,
     /// The sender hears nothing from it, or polls do not reach it.
     Feedback,
 }
@@ -54,6 +56,7 @@ impl Cause {
             Self::Network => "network",
             Self::Cpu => "cpu",
             Self::Disk => "disk",
+            Self::Reader => "reader",
             Self::Feedback => "feedback",
         }
     }

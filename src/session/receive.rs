@@ -10,11 +10,11 @@ use crate::crypto::sign::SigningKey;
 use crate::engine::Engine;
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job};
 use crate::engine::run::RunError;
-use crate::engine::workers::{FailureResults, Workers};
+use crate::engine::workers::{FailureResults, Runner, Workers};
 use crate::fec::PlanCache;
 use crate::net::UdpNet;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, ReceiverSnapshot};
-use crate::protocol::job::ReceiverDone;
+use crate::protocol::job::{ReceiverDone, ReceiverJob};
 use crate::protocol::receiver::{HookRule, Receiver, ReceiverConfig};
 use crate::protocol::{Control, Machine};
 use crate::storage::{Earlier, Sink, Tickets};
@@ -46,6 +46,7 @@ pub struct ReceiveSession {
     device_key: Option<SigningKey>,
     timeout: Duration,
     hook: Option<(Arc<dyn Hook>, HookRule)>,
+    command: bool,
     name: Option<String>,
     ignored: BTreeMap<SessionId, Duration>,
 }
@@ -134,6 +135,7 @@ impl ReceiveSession {
             device_key: None,
             timeout: Duration::from_secs(24 * 60 * 60),
             hook: None,
+            command: false,
             name: None,
             ignored: BTreeMap::new(),
         }
@@ -181,6 +183,12 @@ impl ReceiveSession {
     #[must_use]
     pub fn hook(mut self, hook: Option<Arc<dyn Hook>>, rule: HookRule) -> Self {
         self.hook = hook.map(|hook| (hook, rule));
+        self
+    }
+    /// Whether the sink passes the object on to a command, and waits for it [default: no].
+    #[must_use]
+    pub const fn command(mut self, command: bool) -> Self {
+        self.command = command;
         self
     }
     /// Takes only an object of this name [default: of any name].
@@ -237,6 +245,9 @@ impl ReceiveSession {
         config.ignored = self.ignored.into_iter().map(|(session, time)| (session, now + time)).collect();
         let (hook, rule) = self.hook.unzip();
         config.hook = rule;
+        config.intake = self.sink.intake();
+        config.command = self.command;
+        let ordered = config.intake.is_ordered();
         let mut machine = Receiver::new(config, desk.host.now());
         if let Wanted::This(discovered) = self.wanted {
             let arrival = Arrival::at_once(discovered.address, Via::Group);
@@ -248,18 +259,23 @@ impl ReceiveSession {
         };
         let files = ReceiverFiles::new(self.sink).with_earlier(self.earlier).with_hook(hook.clone());
         let files = Arc::new(files.with_tickets_in(self.tickets));
-        let shared = Arc::clone(&files);
-        let plans = Arc::new(PlanCache::default());
-        let workers = Workers::start(worker_count(), reports, desk.host.wake(), move || {
+        let (shared, plans) = (Arc::clone(&files), Arc::new(PlanCache::default()));
+        let runner = move || {
             let (files, plans) = (Arc::clone(&shared), Arc::clone(&plans));
-            Box::new(move |job| run_receiver_job(job, &files, &plans))
-        });
-        let workers = workers.map_err(StartError::no_thread)?;
+            Box::new(move |job| run_receiver_job(job, &files, &plans)) as Runner<_, _>
+        };
+        let mut workers = Workers::start(worker_count(), reports, desk.host.wake(), runner.clone())
+            .map_err(StartError::no_thread)?;
+        if ordered {
+            let lane = workers.with_lane("writer", ReceiverJob::is_for_reader, runner);
+            workers = lane.map_err(StartError::no_thread)?;
+        }
         let running = desk.run(
             format!("recv {}", info.label),
             ReceiverPart { outcome: None, hook },
             move || Engine::new(machine, net, workers, None),
             move |now, run, engine: &Engine<Receiver, UdpNet, _>, side| {
+                files.give_up();
                 if engine.machine().is_settled() {
                     files.forget_ticket();
                 }

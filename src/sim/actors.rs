@@ -6,6 +6,7 @@ use super::disk::{SimDisk, SimEarlier, SimSink, SimSource, SimTickets};
 use super::hostile::{self, Hostile};
 use super::likely::Likely;
 use super::node::{Actor, JobDelay, Node, SimJobs, SimNet, Work};
+use super::pipe::{SimPipe, SimPipeSink};
 use super::scenario::{DevicePlan, Scenario};
 use super::store::{SimStore, StoreClock};
 use crate::command::{Facts, Hook};
@@ -22,11 +23,11 @@ use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig};
 use crate::protocol::trust::Trust;
 use crate::session::EgressBudget;
 use crate::sim::sham;
-use crate::storage::{Earlier, Source, Tickets};
+use crate::storage::{Earlier, Sink, Source, Tickets};
 use crate::store::SharedStore;
 use crate::task::{DeviceList, Listed, Task, TaskOptions};
 use crate::time::Time;
-use crate::units::{Counter, DeviceId, DeviceKey, Rate, TaskId};
+use crate::units::{Counter, DeviceId, DeviceKey, Intake, Rate, TaskId};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -186,7 +187,7 @@ pub fn sender(
         group_key: scenario.group_key.then(hostile::group_key),
         ..SenderConfig::new(task, layout, DATA, who)
     };
-    let (signing_key, random) = (config.signing_key.clone(), config.agreement);
+    let (signing_key, random) = (config.signing_key.clone(), *config.agreement.expose());
     let side = SenderSide::new(counter, signing_key, random, config.suite, config.group_key.as_ref());
     let session = side.session();
     let source: Arc<dyn Source> = Arc::new(sim_source.clone());
@@ -256,7 +257,7 @@ pub fn receiver(
     plan: &DevicePlan,
     index: u32,
     [seed, work_seed]: [u64; 2],
-    (disk, earlier): (SimDisk, Option<Arc<Vec<u8>>>),
+    (disk, earlier, pipe): (SimDisk, Option<Arc<Vec<u8>>>, Option<SimPipe>),
     buffer_bytes: usize,
     (plans, likely): (Rc<PlanCache>, Likely),
     (grouped, now): (bool, Time),
@@ -273,20 +274,27 @@ pub fn receiver(
         group_keys: grouped.then(hostile::group_key).into_iter().collect(),
         trust: Trust { pinned, ..Trust::anybody() },
         hook: plan.hook.map(|_| HookRule::default()),
+        intake: plan.pipe.map_or(Intake::AnyOrder, |pipe| pipe.intake()),
+        command: plan.pipe.is_some_and(|pipe| pipe.status.is_some()),
         ..ReceiverConfig::new(device, vec![DATA, RENDEZVOUS], (seed, random_bytes(seed)))
     };
     let earlier = earlier.map(|bytes| Box::new(SimEarlier(bytes)) as Box<dyn Earlier>);
     let hook = plan.hook.map(|(_, status)| Arc::new(SimHook(status)) as Arc<dyn Hook>);
     let tickets = keeps_tickets(index).then(|| Box::new(SimTickets(disk.clone())) as Box<dyn Tickets>);
-    let sink = Box::new(SimSink::new(disk, plan.force));
+    let reader = plan.pipe.zip(pipe);
+    let sink: Box<dyn Sink> = match reader.clone() {
+        Some((plan, pipe)) => Box::new(SimPipeSink(pipe, plan)),
+        None => Box::new(SimSink::new(disk, plan.force)),
+    };
     let files = ReceiverFiles::new(sink).with_earlier(earlier).with_hook(hook).with_tickets_in(tickets);
     let (mut delay, hook_time) =
         (storage_delay(job_delay(work_seed, plan.job), plan.disk), plan.hook.map(|(time, _)| time));
     let work = Work {
         run: Box::new(move |job, _| run_receiver_job(job, &files, &plans)),
-        lane: |_| None,
-        delay: Box::new(move |job, now| match (job, hook_time) {
-            (ReceiverJob::Hook(_), Some(time)) => time,
+        lane: if reader.is_some() { |job| job.is_for_reader().then_some(0) } else { |_| None },
+        delay: Box::new(move |job, now| match (job, hook_time, &reader) {
+            (ReceiverJob::Hook(_), Some(time), _) => time,
+            (ReceiverJob::Write { .. }, _, Some((plan, _))) => plan.each,
             _ => delay(job, now),
         }),
         source_unreadable: ReceiverDone::WorkerDied,

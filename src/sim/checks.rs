@@ -3,6 +3,7 @@
 use super::disk::SimDisk;
 use super::hostile::is_nobody;
 use super::network::FRAMING;
+use super::pipe::SimPipe;
 use crate::layout::Layout;
 use crate::limits::{
     ANSWERS_TO_STRANGERS_PER_SECOND, FEEDBACK_PER_SECOND, HEADER_LEN, JOIN_CLEAR, MAX_CONTROL, MAX_DATAGRAM,
@@ -295,9 +296,12 @@ impl Checker {
         assert_eq!(disk.changes(), before, "device {device} changes its disk before it is admitted");
     }
 
-    /// Whether the object is under its final name.
+    /// Whether the object is under its final name, or has gone through the pipe.
     #[must_use]
-    pub fn has_object(&self, disk: &SimDisk) -> bool {
+    pub fn has_object(&self, disk: &SimDisk, pipe: Option<&SimPipe>) -> bool {
+        if let Some(pipe) = pipe {
+            return pipe.is_whole();
+        }
         disk.with_file(&self.name, |file| file == Some(&self.object[..]))
     }
 
@@ -305,8 +309,11 @@ impl Checker {
     ///
     /// # Panics
     /// If it has not.
-    pub fn check_complete(&self, device: u32, disk: &SimDisk) {
-        assert!(self.has_object(disk), "I2: device {device} is complete in the table but has no object");
+    pub fn check_complete(&self, device: u32, disk: &SimDisk, pipe: Option<&SimPipe>) {
+        assert!(
+            self.has_object(disk, pipe),
+            "I2: device {device} is complete in the table but has no object"
+        );
         assert!(disk.is_settled(), "I2: device {device} is complete, and a power cut could undo it");
     }
 

@@ -27,6 +27,7 @@ pub mod link;
 pub mod network;
 pub mod node;
 pub mod pages;
+pub mod pipe;
 pub mod planned;
 pub mod runner;
 pub mod scenario;

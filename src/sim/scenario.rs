@@ -6,6 +6,7 @@ use super::hostile::HostilePlan;
 use super::line::Line;
 use super::link::{Burst, Quality};
 use super::network::Attachment;
+use super::pipe::PipePlan;
 use super::store::StorePlan;
 use crate::layout::Layout;
 use crate::pacing::RateMode;
@@ -55,6 +56,8 @@ pub struct DevicePlan {
     pub earlier: Option<u8>,
     /// How long its hook runs, and its exit status; `None` without a hook.
     pub hook: Option<(Duration, i32)>,
+    /// What reads the object, if it is passed on.
+    pub pipe: Option<PipePlan>,
     /// Number of blocks that its buffers hold.
     pub buffer_blocks: usize,
     /// Time after which it gives up if it finds no sender.
@@ -201,6 +204,7 @@ impl Scenario {
                 force: false,
                 earlier: None,
                 hook: None,
+                pipe: None,
                 buffer_blocks: 48,
                 timeout: Duration::from_secs(120),
                 crash: None,
@@ -241,7 +245,8 @@ impl Scenario {
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x115_7ed) }.listing(scenario);
         let scenario = scenario.with_some_earlier(fastrand::Rng::with_seed(seed ^ 0x01d_f11e));
         let scenario = scenario.with_some_hooks(fastrand::Rng::with_seed(seed ^ 0xd0_7e11));
-        Draw { rng: fastrand::Rng::with_seed(seed ^ 0x57_4ea3) }.streams(scenario)
+        let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x57_4ea3) }.streams(scenario);
+        scenario.with_some_pipes(fastrand::Rng::with_seed(seed ^ 0x9_19e5))
     }
 
     /// The layout with which the sender begins: that of a stream is empty.
@@ -284,7 +289,10 @@ impl Scenario {
         let last = last.max(self.sender.crash.and_then(|c| c.1).unwrap_or(Time::ZERO));
         let timeout = self.devices.iter().map(|d| d.timeout).max().unwrap_or_default();
         let hook = self.devices.iter().filter_map(|d| d.hook).map(|(time, _)| time).max().unwrap_or_default();
-        last + timeout + self.wait + hook + self.linger * 2 + self.repair_time() + self.growth_time() * 2
+        let pipes = self.devices.iter().filter_map(|d| d.pipe).map(|pipe| pipe.each).max();
+        let pipes = pipes.unwrap_or_default() * self.layout.block_count() * 2;
+        let input = self.growth_time() * 2;
+        last + timeout + self.wait + hook + pipes + self.linger * 2 + self.repair_time() + input
     }
 
     /// Time that the input of a stream takes.

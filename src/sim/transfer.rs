@@ -10,6 +10,7 @@ use super::likely::Likely;
 use super::network::forger::Forger;
 use super::network::{NodeId, address};
 use super::node::Node;
+use super::pipe::SimPipe;
 use super::planned::Planned;
 use super::scenario::Scenario;
 use super::store::StoreClock;
@@ -59,6 +60,8 @@ enum Cue {
 /// The state of one device.
 struct Device {
     disk: SimDisk,
+    /// Where it passes the object on to.
+    pipe: Option<SimPipe>,
     /// Number of its starts.
     incarnation: u32,
     /// Outcome of its last run.
@@ -71,6 +74,13 @@ struct Device {
     version: u64,
     /// Changes of its disk before its last incarnation, until a session admits that.
     untouched: Option<u64>,
+}
+
+impl Device {
+    /// Whether it has the object in place, or has passed it on.
+    fn has_object(&self, checker: &Checker) -> bool {
+        checker.has_object(&self.disk, self.pipe.as_ref())
+    }
 }
 
 /// The run of one scenario.
@@ -152,6 +162,7 @@ impl<'a, 't> Transfer<'a, 't> {
             }
             Device {
                 disk,
+                pipe: plan.pipe.map(|_| SimPipe::new(Arc::clone(&object))),
                 incarnation: 0,
                 outcome: None,
                 completed: None,
@@ -252,7 +263,8 @@ impl<'a, 't> Transfer<'a, 't> {
                     // A liar harms itself.
                     let address = row.transfer.address.expect("it has joined");
                     let Some(index) = self.honest_at(address) else { continue };
-                    self.checker.check_complete(index, &self.devices[index as usize].disk);
+                    let device = &self.devices[index as usize];
+                    self.checker.check_complete(index, &device.disk, device.pipe.as_ref());
                 }
                 SenderEvent::Phase(Phase::Streaming) => {
                     self.started.get_or_insert(now);
@@ -294,7 +306,7 @@ impl<'a, 't> Transfer<'a, 't> {
             match event {
                 ReceiverEvent::Admitted => device.untouched = None,
                 ReceiverEvent::Committed { .. } => {
-                    self.checker.check_complete(index, &device.disk);
+                    self.checker.check_complete(index, &device.disk, device.pipe.as_ref());
                     device.completed = Some(now);
                 }
                 ReceiverEvent::Finished(outcome) => {
@@ -317,7 +329,7 @@ impl<'a, 't> Transfer<'a, 't> {
     }
 
     fn totals(&self, world: &World<SimActor>) -> Totals {
-        let complete = self.devices.iter().filter(|d| self.checker.has_object(&d.disk)).count();
+        let complete = self.devices.iter().filter(|d| d.has_object(&self.checker)).count();
         let last = self.devices.iter().filter_map(|d| d.completed).max();
         Totals {
             runs: 1,

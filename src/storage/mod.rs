@@ -13,6 +13,7 @@ mod mmap;
 mod names;
 mod orphaned_part;
 mod part;
+mod pipe;
 mod refusal;
 #[cfg(test)]
 mod scratch;
@@ -27,12 +28,13 @@ pub use earlier::EarlierFile;
 pub use hashes::{FileId, HashCache};
 pub use names::{PART_SUFFIX, name_objection, safe_name};
 pub use part::FilePart;
+pub use pipe::{PipeSink, Reader};
 pub use sink::FileSink;
 pub use source::{FileSource, sendable_name};
 pub use spool::{Input, Spool};
 pub use tickets::FileTickets;
 
-use crate::units::{Extent, SessionId, Ticket};
+use crate::units::{Extent, Intake, SessionId, Ticket};
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -100,9 +102,12 @@ pub enum SinkError {
     /// The name is invalid or taken.
     #[error("{0}")]
     Name(String),
-    /// The disk is full, read-only or failing.
+    /// The disk is full, read-only or failing, or nobody reads the pipe any more.
     #[error("{0}")]
     Disk(String),
+    /// The command that reads the object failed.
+    #[error("{0}")]
+    Command(String),
 }
 
 /// What is there of an object before anything of it is received.
@@ -118,6 +123,10 @@ pub enum Found {
 
 /// A place where an object may be put on the receiver's side.
 pub trait Sink: Send {
+    /// How it takes the blocks of an object.
+    fn intake(&self) -> Intake {
+        Intake::AnyOrder
+    }
     /// Looks up what is there of an object called `name` (untrusted). Nothing on the disk changes; what cannot be
     /// looked up is not there.
     fn probe(&mut self, name: &str, extent: Extent) -> Found;
@@ -128,6 +137,18 @@ pub trait Sink: Send {
     /// # Errors
     /// If the name is invalid or taken, or the disk fails.
     fn create(&mut self, name: &str, extent: Extent) -> Result<Box<dyn Part>, SinkError>;
+}
+
+impl<S: Sink + ?Sized> Sink for Box<S> {
+    fn intake(&self) -> Intake {
+        (**self).intake()
+    }
+    fn probe(&mut self, name: &str, extent: Extent) -> Found {
+        (**self).probe(name, extent)
+    }
+    fn create(&mut self, name: &str, extent: Extent) -> Result<Box<dyn Part>, SinkError> {
+        (**self).create(name, extent)
+    }
 }
 
 /// The part file of an object that is being received. If it is dropped (even by a panic) before it is
@@ -155,6 +176,13 @@ pub trait Part: Send + Sync {
     /// # Errors
     /// If the disk fails.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SinkError>;
+    /// Writes the bytes of the next block, if blocks are taken in order ([`Sink::intake`]). Waits for the reader.
+    ///
+    /// # Errors
+    /// If nobody reads any more, or after [`Part::discard`].
+    fn write_next(&self, _bytes: &[u8]) -> Result<(), SinkError> {
+        Err(SinkError::Disk("blocks are not taken in order here; please report this".to_owned()))
+    }
     /// The first range of bytes at or after `from` that an earlier run may have written; `None` if there
     /// is none, and in a new part file. The bytes may be torn, lost or stale.
     fn next_written(&self, _from: u64) -> Option<Range<u64>> {
@@ -168,12 +196,13 @@ pub trait Part: Send + Sync {
     fn seal(&self, _size: u64) -> Result<(), SinkError> {
         Ok(())
     }
-    /// Syncs the file, gives it its final name and syncs the directory (I1). Returns the path.
+    /// Syncs the file, gives it its final name and syncs the directory (I1). Returns the path. A pipe is closed, and
+    /// its path is `-`.
     ///
     /// # Errors
     /// If the disk fails or the name has been taken meanwhile; no part file is left behind.
     fn commit(&self) -> Result<PathBuf, SinkError>;
-    /// Removes the part file.
+    /// Removes the part file. Of a pipe: the reader must not take its end for the end of the object.
     fn discard(&self);
 }
 

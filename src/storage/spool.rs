@@ -215,11 +215,11 @@ impl Source for Spool {
 }
 
 /// A new file in `dir` that only this program can reach. It is gone when it is closed.
-fn nameless(dir: &Path) -> io::Result<File> {
+pub(super) fn nameless(dir: &Path) -> io::Result<File> {
     let mode = Mode::from_raw_mode(0o600);
     let flags = OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC;
     match retry_on_intr(|| rustix::fs::open(dir, flags | OFlags::TMPFILE, mode)) {
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {}
         opened => return Ok(File::from(opened?)),
     }
     // A file system without nameless files.

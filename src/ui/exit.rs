@@ -23,7 +23,7 @@ pub enum Exit {
     NoSender,
     /// 6: `recv`: the transfer broke off or was refused.
     BrokenOff,
-    /// 7: `recv`: the file is in place, but the command of `--then` failed.
+    /// 7: `recv`: the file is in place, but the command of `--then` failed; or the command of `--pipe` did.
     HookFailed,
     /// 130: interrupted by Ctrl-C or SIGTERM.
     Interrupted,
@@ -90,7 +90,8 @@ impl Exit {
         match outcome {
             ReceiverOutcome::Complete { .. } | ReceiverOutcome::AlreadyComplete => Self::Complete,
             ReceiverOutcome::HookFailed { interrupted: true, .. } => Self::Interrupted,
-            ReceiverOutcome::HookFailed { interrupted: false, .. } => Self::HookFailed,
+            ReceiverOutcome::HookFailed { interrupted: false, .. }
+            | ReceiverOutcome::Failed(AbortCode::Command, _) => Self::HookFailed,
             ReceiverOutcome::NoSender | ReceiverOutcome::SenderNeeds(_) => Self::NoSender,
             ReceiverOutcome::SenderSilent
             | ReceiverOutcome::SenderAborted(..)
@@ -163,6 +164,7 @@ mod tests {
             (failed(false), Exit::HookFailed),
             (failed(true), Exit::Interrupted),
             (O::AlreadyComplete, Exit::Complete),
+            (O::Failed(AbortCode::Command, String::new()), Exit::HookFailed),
             (O::NoSender, Exit::NoSender),
             (O::SenderNeeds(Need::Version(2)), Exit::NoSender),
             (O::SenderSilent, Exit::BrokenOff),

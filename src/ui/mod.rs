@@ -11,7 +11,8 @@
 //!                        all of them need)          +-- json    stdout, one event a line
 //!                                                   +-- quiet   nothing; errors are cli::report's
 //! ```
-//! A receiver's `b3sum` line goes to stdout (bars and plain), everything else to stderr.
+//! A receiver's `b3sum` line goes to stdout (bars and plain), everything else to stderr. If the object itself goes to
+//! stdout (`recv -o -`), nothing else does.
 
 mod bars;
 pub mod exit;
@@ -160,21 +161,16 @@ pub fn sender_view(style: Style, intro: SenderIntro) -> Box<dyn SenderView> {
     }
 }
 
-/// Makes the view of a receiver.
+/// Makes the view of a receiver. What it would print on stdout goes to stderr if stdout is `taken`.
 #[must_use]
-pub fn receiver_view(style: Style, intro: ReceiverIntro) -> Box<dyn ReceiverView> {
+pub fn receiver_view(style: Style, intro: ReceiverIntro, taken: bool) -> Box<dyn ReceiverView> {
+    let out: Box<dyn io::Write> = if taken { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
     match style.mode {
-        Mode::Bars => Box::new(bars::ReceiverBars::new(
-            bars::Screen::stderr(style.verbose),
-            Box::new(io::stdout()),
-            intro,
-        )),
-        Mode::Plain => Box::new(plain::ReceiverPlain::new(
-            plain::Lines::new(io::stderr(), style.verbose),
-            Box::new(io::stdout()),
-            intro,
-        )),
-        Mode::Json => Box::new(json_receiver_view(io::stdout(), style.verbose, intro)),
+        Mode::Bars => Box::new(bars::ReceiverBars::new(bars::Screen::stderr(style.verbose), out, intro)),
+        Mode::Plain => {
+            Box::new(plain::ReceiverPlain::new(plain::Lines::new(io::stderr(), style.verbose), out, intro))
+        }
+        Mode::Json => Box::new(json_receiver_view(out, style.verbose, intro)),
         Mode::Quiet => Box::new(quiet::Quiet),
     }
 }

@@ -35,6 +35,7 @@ pub const fn abort_word(code: AbortCode) -> &'static str {
         AbortCode::Name => "name",
         AbortCode::Mismatch => "mismatch",
         AbortCode::Internal => "internal",
+        AbortCode::Command => "command",
     }
 }
 

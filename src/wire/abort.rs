@@ -22,6 +22,8 @@ pub enum AbortCode {
     Mismatch = 5,
     /// Any other failure of the side that sends it.
     Internal = 6,
+    /// The command that read the object failed at the device.
+    Command = 7,
 }
 
 impl AbortCode {
@@ -34,6 +36,7 @@ impl AbortCode {
             4 => Self::Name,
             5 => Self::Mismatch,
             6 => Self::Internal,
+            7 => Self::Command,
             _ => return None,
         })
     }
@@ -79,8 +82,8 @@ mod tests {
 
     #[test]
     fn each_bad_field_is_named() {
-        (0..=6).for_each(|code| takes(MessageKind::Abort, &NO_REASON, 0, &[code]));
-        refuses(MessageKind::Abort, &NO_REASON, 0, &[7], "code");
+        (0..=7).for_each(|code| takes(MessageKind::Abort, &NO_REASON, 0, &[code]));
+        refuses(MessageKind::Abort, &NO_REASON, 0, &[8], "code");
         refuses(MessageKind::Abort, &DISK_FULL, 10, &[0x80], "reason");
         let mut long = vec![1, 200];
         long.extend([b'x'; 200]);

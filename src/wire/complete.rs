@@ -45,6 +45,13 @@ impl Complete {
         Self { root, sink: SinkEnd::Named, command: None, hook: None, received, lost }
     }
 
+    /// The receipt for bytes that were written to a pipe. `command` is the exit status of the command that read them,
+    /// if `mcp` ran it.
+    #[must_use]
+    pub const fn piped(root: Digest, command: Option<i32>, received: u64, lost: u64) -> Self {
+        Self { root, sink: SinkEnd::Piped, command, hook: None, received, lost }
+    }
+
     pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self> {
         Ok(Self {
             root: r.digest("root")?,

@@ -17,6 +17,9 @@ pub enum Holdings {
     Some,
     /// An object with this root hash.
     All(Digest),
+    /// Nothing, and it keeps nothing: it passes the object on. That it completed an earlier run says nothing of this
+    /// one.
+    Passing,
 }
 
 /// A device asks to be served. The message is sealed. The device's agreement key, its cookie and a proof of
@@ -49,6 +52,7 @@ impl Join {
                 0 => Holdings::Nothing,
                 1 => Holdings::Some,
                 2 => Holdings::All(r.digest("holdings")?),
+                3 => Holdings::Passing,
                 _ => return Err(r.out_of_range("holdings")),
             },
             label: r.text(MAX_LABEL, "label")?.to_owned(),
@@ -78,6 +82,7 @@ impl Join {
                 w.u8(2);
                 w.bytes(&root.0);
             }
+            Holdings::Passing => w.u8(3),
         }
         w.text(&self.label, MAX_LABEL);
         if let Some(ticket) = self.ticket {
@@ -151,8 +156,8 @@ mod tests {
         long.push(b'x');
         refuses(MessageKind::Join, &long, 23, &[65], "label");
         refuses(MessageKind::Join, &BODY, 29, &[0xc3], "label");
-        takes(MessageKind::Join, &BODY, 22, &[0]);
-        refuses(MessageKind::Join, &BODY, 22, &[3], "holdings");
+        [0, 3].iter().for_each(|&holds| takes(MessageKind::Join, &BODY, 22, &[holds]));
+        refuses(MessageKind::Join, &BODY, 22, &[4], "holdings");
         refuses(MessageKind::Join, &BODY, 16, &[0], "lowest version");
         refuses(MessageKind::Join, &BODY, 16, &[3], "highest version");
     }

@@ -84,6 +84,7 @@ pub fn fields(message: &Message<'_>) -> Value {
                 Holdings::Nothing => json!({ "form": 0 }),
                 Holdings::Some => json!({ "form": 1 }),
                 Holdings::All(root) => json!({ "form": 2, "root": hex(&root.0) }),
+                Holdings::Passing => json!({ "form": 3 }),
             },
             "label": j.label,
             "ticket": j.ticket.map(|ticket| hex(&ticket.0)),

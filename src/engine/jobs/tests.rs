@@ -139,6 +139,7 @@ fn what_is_wrong_or_too_little_is_not_written() {
             layout: bench.layout,
             digests,
             expected,
+            buffer: None,
         }) {
             ReceiverDone::Sifted { right, agrees, .. } => (right.runs(false).collect::<Vec<_>>(), agrees),
             done => panic!("{done:?}"),
@@ -271,4 +272,42 @@ fn blocks_that_have_not_changed_are_copied_from_an_earlier_version() {
     bench.receive(ReceiverJob::Store { assembly, expected: None, keep: true, pressed: false });
     assert!(matches!(bench.receive(bench.commit()), ReceiverDone::Committed(_)));
     bench.disk.with_file("x", |file| assert!(file == Some(&bench.object[..])));
+}
+
+/// A hook that notes the names for which it ran.
+#[derive(Default)]
+struct Noted(Mutex<Vec<String>>);
+
+impl Hook for Noted {
+    fn run(&self, facts: &Facts<'_>) -> Result<i32, String> {
+        lock(&self.0).push(facts.name.to_owned());
+        Ok(0)
+    }
+    fn interrupt(&self) {}
+}
+
+#[test]
+fn a_name_that_is_unsafe_runs_no_command() {
+    let noted = Arc::new(Noted::default());
+    let sink = SimSink::new(SimDisk::new(DiskFaults::default(), Arc::default()), false);
+    let files = ReceiverFiles::new(Box::new(sink)).with_hook(Some(Arc::clone(&noted) as Arc<dyn Hook>));
+    let run = |name: &str| {
+        let object = InPlace {
+            path: "/srv/x".into(),
+            name: name.to_owned(),
+            root: Digest::default(),
+            size: 1,
+            sender: [10, 0, 0, 1].into(),
+            key: crate::units::SenderKey([1; 32]),
+        };
+        match run_receiver_job(ReceiverJob::Hook(object), &files, &PlanCache::default()) {
+            ReceiverDone::HookEnded(ended) => ended,
+            other => panic!("{other:?}"),
+        }
+    };
+    for name in ["../x", "a\nb", "x/y", ""] {
+        assert!(run(name).is_err_and(|why| why.contains("did not run")), "{name:?}");
+    }
+    assert_eq!(run("x"), Ok(0));
+    assert_eq!(*lock(&noted.0), ["x"]);
 }

@@ -66,7 +66,8 @@ impl World {
                 let buffer = assembly.mark_spilled();
                 ReceiverDone::Spilled { assembly, buffer }
             }
-            (ReceiverJob::Sift { block, digests, expected, .. }, Some(part)) => {
+            (ReceiverJob::Write { block, buffer, .. }, Some(_)) => ReceiverDone::Written { block, buffer },
+            (ReceiverJob::Sift { block, digests, expected, buffer, .. }, Some(part)) => {
                 let offset = part.layout.block_offset(block) as usize;
                 let bytes = &part.bytes[offset..][..part.layout.block_len(block)];
                 let mut right = BitSet::new(part.layout.source_symbols(block));
@@ -79,7 +80,7 @@ impl World {
                 }
                 let agrees = right.is_full() && value(&part.layout, block, bytes) == expected;
                 self.sifted += u32::from(!right.is_full());
-                ReceiverDone::Sifted { block, right, agrees }
+                ReceiverDone::Sifted { block, right, agrees, buffer }
             }
             (ReceiverJob::Store { mut assembly, expected, keep, .. }, Some(part)) => {
                 let block = assembly.block();

@@ -80,7 +80,7 @@ impl PendingAnswer {
         }
         // Repairs of more blocks than there are buffers for would be dropped. The others are requested later.
         let mut buffers = u32::try_from(blocks.free_buffers()).unwrap_or(u32::MAX).max(1);
-        blocks.each_missing(self.position, |mut missing| {
+        blocks.each_missing(self.position.min(blocks.room()), |mut missing| {
             let Some(new) = missing.take_within(buffers) else { return true };
             let Some(deficit) = self.deficit(&missing, blocks) else { return true };
             buffers -= new;

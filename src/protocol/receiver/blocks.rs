@@ -11,6 +11,7 @@
 //! `resume` has the blocks that may be on the disk already. They are not requested until they are checked.
 
 mod missing;
+mod order;
 mod provisional;
 mod suspects;
 
@@ -23,6 +24,7 @@ use crate::ranges::BitSet;
 use crate::units::{BlockIndex, Digest, Esi};
 use crate::wire::{Coding, HashPage};
 pub(super) use missing::Missing;
+use order::Order;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
@@ -95,6 +97,8 @@ pub(super) struct Blocks {
     suspects: Suspects,
     /// Whether there is no part file yet. Then symbols stay in the buffers.
     provisional: bool,
+    /// Of a destination that takes blocks in order.
+    order: Option<Order>,
 }
 
 impl Blocks {
@@ -124,6 +128,7 @@ impl Blocks {
             memory: Arc::new(OwnMemory),
             suspects: Suspects::default(),
             provisional: false,
+            order: None,
         }
     }
 
@@ -151,6 +156,7 @@ impl Blocks {
         let verified = verified.filter_map(|block| Some((block, self.expected(BlockIndex(block))?)));
         let mut known = self.stored.clone();
         known.extend(verified);
+        next.take_order_from(self.order, &known);
         next.resume = self.resume.carry_over(known);
         next.resume.fit(&layout);
         next.resumed_bytes = self.resumed_bytes;
@@ -222,7 +228,7 @@ impl Blocks {
 
     /// Adds a symbol of valid length. Returns a job if the symbol completed its block, or if a block must be spilled.
     pub fn add(&mut self, block: BlockIndex, id: Esi, payload: &[u8]) -> (Taken, Option<ReceiverJob>) {
-        if self.settled.contains(block.0) {
+        if self.settled.contains(block.0) || self.is_out_of_turn(block.0) {
             return (Taken::Needless, None);
         }
         if !self.suspects.admits(block, id, payload) {
@@ -235,7 +241,7 @@ impl Blocks {
         if !begun.is_some_and(BlockAssembly::has_buffer) {
             let free = self.take_buffer();
             let Some(buffer) = free.or_else(|| self.forget_least().then(|| self.take_buffer())?) else {
-                return (Taken::Overrun, if self.provisional { None } else { self.spill_oldest() });
+                return (Taken::Overrun, self.spill_oldest());
             };
             let layout = &self.layout;
             let buffer = self.memory.prepare(buffer, layout.block_offset(block), layout.symbol_size());
@@ -317,15 +323,22 @@ impl Blocks {
         new
     }
 
-    /// Compares the candidates among blocks whose values have arrived.
-    fn judge_held(&mut self, blocks: Range<u32>) {
-        for block in blocks.map(BlockIndex) {
-            if let Some(expected) = self.expected(block)
-                && self.resume.expect(block.0, expected) == CandidateCheck::Agrees
-            {
-                self.verify(block);
+    /// Compares the candidates among blocks whose values have arrived. Returns those that were written already, and
+    /// disagree.
+    fn judge_held(&mut self, blocks: Range<u32>) -> Vec<(BlockIndex, BlockCheck)> {
+        let mut hopeless = Vec::new();
+        for block in blocks {
+            let Some(expected) = self.expected(BlockIndex(block)) else { continue };
+            match self.resume.expect(block, expected) {
+                CandidateCheck::NotYet => {}
+                CandidateCheck::Agrees => drop(self.verify(BlockIndex(block))),
+                CandidateCheck::Disagrees if self.is_past(block) => {
+                    hopeless.push((BlockIndex(block), BlockCheck::Hopeless));
+                }
+                CandidateCheck::Disagrees => self.drop_held(block),
             }
         }
+        hopeless
     }
 
     fn take_buffer(&mut self) -> Option<Buffer> {
@@ -372,7 +385,7 @@ impl Blocks {
 
     /// Spills the earliest begun partial block to the part file.
     fn spill_oldest(&mut self) -> Option<ReceiverJob> {
-        if self.spilling >= (self.max_buffers / 4).max(1) {
+        if self.provisional || self.is_windowed() || self.spilling >= (self.max_buffers / 4).max(1) {
             return None;
         }
         // Keeps the block that is arriving now, and any block whose place in the file is being read.
@@ -411,7 +424,7 @@ impl Blocks {
 
     /// Takes a block that was stored in the part file.
     pub fn stored(&mut self, block: BlockIndex, value: Digest, buffer: Buffer) -> BlockCheck {
-        self.free.push_back(buffer);
+        self.keep_or_free(block, buffer);
         match self.expected(block) {
             None => {
                 self.stored.insert(block.0, value);
@@ -432,7 +445,11 @@ impl Blocks {
 
     /// Takes a block that disagreed with its value. `kept` has its received symbols, if it is in the part file.
     pub fn mismatched(&mut self, block: BlockIndex, buffer: Buffer, kept: Option<BitSet>) -> BlockCheck {
-        self.free.push_back(buffer);
+        if kept.is_some() {
+            self.keep_or_free(block, buffer);
+        } else {
+            self.free.push_back(buffer);
+        }
         self.reject(block, kept)
     }
 
@@ -489,8 +506,8 @@ impl Blocks {
             let expected = self.expected(BlockIndex(block))?;
             Some((BlockIndex(block), self.compare(BlockIndex(block), value, expected)))
         });
-        let checked = checked.collect();
-        self.judge_held(new);
+        let mut checked: Vec<_> = checked.collect();
+        checked.extend(self.judge_held(new));
         checked
     }
 }

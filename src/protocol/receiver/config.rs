@@ -7,7 +7,7 @@ use crate::fec::{Memory, OwnMemory};
 use crate::limits::RECEIVER_BUFFER_BYTES;
 use crate::protocol::trust::Trust;
 use crate::time::Time;
-use crate::units::{DeviceId, Digest, SessionId};
+use crate::units::{DeviceId, Digest, Intake, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub struct ReceiverConfig {
     pub memory: Arc<dyn Memory>,
     /// Random bytes of this run. The device's agreement key of each session is derived from them. They
     /// distinguish the runs of a device.
-    pub agreement: [u8; 32],
+    pub agreement: Secret,
     /// Checks signatures and agrees on keys.
     pub primitives: &'static dyn Primitives,
     /// The group keys to try. If there are any, only sessions sealed with one of them count.
@@ -53,6 +53,10 @@ pub struct ReceiverConfig {
     pub ignored: BTreeMap<SessionId, Time>,
     /// Whether a hook runs once the object is in place.
     pub hook: Option<HookRule>,
+    /// How the destination takes blocks.
+    pub intake: Intake,
+    /// Whether a command reads the object. Then the destination is whole only once that has succeeded.
+    pub command: bool,
 }
 
 /// When the hook runs.
@@ -82,7 +86,7 @@ impl ReceiverConfig {
             source: None,
             buffer_bytes: RECEIVER_BUFFER_BYTES,
             memory: Arc::new(OwnMemory),
-            agreement,
+            agreement: Secret::new(agreement),
             primitives: REAL,
             group_keys: Vec::new(),
             trust: Trust::anybody(),
@@ -90,6 +94,8 @@ impl ReceiverConfig {
             name: None,
             ignored: BTreeMap::new(),
             hook: None,
+            intake: Intake::AnyOrder,
+            command: false,
         }
     }
 }

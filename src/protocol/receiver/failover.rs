@@ -6,6 +6,7 @@
 //! continue: it may come back to a session that it has left, with the same keys, and no number may be used
 //! twice under one key.
 
+use super::blocks::Blocks;
 use super::{Receiver, State};
 use crate::protocol::event::ReceiverEvent;
 use crate::time::Time;
@@ -29,7 +30,11 @@ impl Receiver {
     /// Leaves the session for one that has admitted the device, if there is one. Workers must be idle: their
     /// results belong to the old session.
     pub(super) fn go_over(&mut self, now: Time) {
-        let (State::Receiving, 0) = (&self.state, self.jobs_in_flight) else { return };
+        // What is being written is the same in any session.
+        let writing = u32::from(self.blocks.as_ref().is_some_and(Blocks::is_writing));
+        if !matches!(self.state, State::Receiving) || self.jobs_in_flight > writing {
+            return;
+        }
         let Some(id) = self.provisional.admitted() else { return };
         let (Some(next), Some(blocks)) = (self.provisional.take(id), self.blocks.take()) else { return };
         self.provisional.clear();

@@ -31,6 +31,7 @@ impl Receiver {
             self.discard_when_idle();
             return;
         }
+        let opened = matches!(done, ReceiverDone::Opened { .. });
         if matches!(self.state, State::Leaving(_)) {
             if let (ReceiverDone::Discarded | ReceiverDone::Kept, State::Leaving(leaving)) =
                 (&done, &mut self.state)
@@ -51,6 +52,7 @@ impl Receiver {
                 (ReceiverDone::Failed(..), _) => self.report_interrupt(now),
                 _ => {}
             }
+            self.is_open |= opened;
             self.discard_when_idle();
             self.finish_leaving();
             return;
@@ -71,7 +73,10 @@ impl Receiver {
                 let verdict = blocks.mismatched(block, buffer, kept);
                 self.block_checked(block, verdict, now);
             }
-            ReceiverDone::Sifted { block, right, agrees } => self.sifted(block, right, agrees, now),
+            ReceiverDone::Sifted { block, right, agrees, buffer } => {
+                self.sifted((block, right, agrees), buffer, now);
+            }
+            ReceiverDone::Written { block, buffer } => blocks.written(block, buffer),
             ReceiverDone::Undecodable(assembly) => blocks.undecodable(assembly),
             ReceiverDone::Spilled { assembly, buffer } => blocks.spilled(assembly, buffer),
             ReceiverDone::Committed(path) => self.in_place(path, now),
@@ -88,6 +93,7 @@ impl Receiver {
     /// The part file exists now. Stores the complete blocks in it.
     fn opened(&mut self) {
         self.state = State::Receiving;
+        self.is_open = true;
         let jobs = self.blocks.as_mut().map_or_else(Vec::new, Blocks::release);
         jobs.into_iter().for_each(|job| self.job(job));
     }

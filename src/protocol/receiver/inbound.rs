@@ -66,6 +66,7 @@ impl Receiver {
                     self.block_checked(block, verdict, now);
                 }
                 self.check_candidates();
+                self.write_next();
                 self.inquire(now);
                 self.commit_if_whole(now);
                 true
@@ -187,7 +188,7 @@ impl Receiver {
             // A poll on the device's own channel is answered at once and always, after a report of the
             // arrivals of that channel.
             let arrivals = session.own.take_arrivals(true);
-            if arrivals.is_some() {
+            if arrivals.is_some() || self.has_more_room() {
                 self.report(arrivals);
             }
             let answer = PendingAnswer::new(poll, number, now, now);

@@ -123,10 +123,17 @@ impl Receiver {
             return;
         }
         let arrivals = session.group.take_arrivals(false);
-        if arrivals.is_some() || now >= self.timers.keepalive {
+        if arrivals.is_some() || now >= self.timers.keepalive || self.has_more_room() {
             self.timers.keepalive = now + KEEPALIVE_INTERVAL;
             self.report(arrivals);
         }
+    }
+
+    /// Whether there is room for blocks that the sender has reached, and believes that there is none for.
+    pub(super) fn has_more_room(&self) -> bool {
+        let (Some(session), Some(blocks)) = (&self.session, &self.blocks) else { return false };
+        let told = self.timers.told_room;
+        told <= session.position().0 && blocks.room() > told
     }
 
     /// Sends a report, with arrivals if there are any.
@@ -141,11 +148,11 @@ impl Receiver {
             kernel_drops: self.counters.kernel_drops,
             overrun_drops: self.counters.overrun_drops,
             storage_delay_us: storage.micros(),
-            // A file takes blocks in any order.
-            room: BlockIndex(u32::MAX),
+            room: BlockIndex(blocks.room()),
             ticket_kept: self.ticket_kept,
             arrivals: arrivals.map(|arrivals| storage.delayed(arrivals, block)),
         };
+        self.timers.told_room = report.room.0;
         self.send(&Message::Progress(report));
     }
 }

@@ -43,6 +43,7 @@ use super::trust::TrustDecision;
 use super::{Control, Machine, Output, Payload, Sessions, Transmit};
 use crate::crypto::device::Claim;
 use crate::crypto::sign::SigningKey;
+use crate::fec::Buffer;
 use crate::limits::{FeedbackBudget, VERIFICATIONS_FOR_STRANGERS, VERIFICATIONS_PER_SECOND};
 use crate::ranges::BitSet;
 use crate::time::Time;
@@ -130,6 +131,8 @@ pub struct Receiver {
     /// Whether the sender has acknowledged how the run ended.
     settled: bool,
     committed: Option<PathBuf>,
+    /// Whether the destination has been opened.
+    is_open: bool,
     hook: Hook,
     limits: Verifications,
     storage_delay: StorageDelay,
@@ -171,6 +174,7 @@ impl Receiver {
             ticket_kept: false,
             settled: false,
             committed: None,
+            is_open: false,
             hook: Hook::default(),
             limits: Verifications {
                 home: RateLimit::new(VERIFICATIONS_PER_SECOND),
@@ -256,7 +260,11 @@ impl Receiver {
     fn ask_to_join(&mut self) {
         let Some(session) = &self.session else { return };
         let holds = self.blocks.as_ref().is_some_and(Blocks::has_any);
-        let holdings = if holds { Holdings::Some } else { Holdings::Nothing };
+        let holdings = match (self.config.intake.is_ordered(), holds) {
+            (true, _) => Holdings::Passing,
+            (false, true) => Holdings::Some,
+            (false, false) => Holdings::Nothing,
+        };
         let join = self.join(session, holdings);
         let datagram = self.join_datagram(session, join);
         self.send_join(datagram);
@@ -318,9 +326,14 @@ impl Receiver {
     }
 
     /// Takes a sifted suspect block.
-    fn sifted(&mut self, block: BlockIndex, right: BitSet, agrees: bool, now: Time) {
+    fn sifted(
+        &mut self,
+        (block, right, agrees): (BlockIndex, BitSet, bool),
+        buffer: Option<Buffer>,
+        now: Time,
+    ) {
         let Some(blocks) = &mut self.blocks else { return };
-        let (verdict, symbols) = blocks.sifted(block, right, agrees);
+        let (verdict, symbols) = blocks.sifted(block, right, agrees, buffer);
         if symbols > 0 {
             self.event(ReceiverEvent::ForgedSymbols { block: block.0, symbols });
         }
@@ -355,13 +368,27 @@ impl Receiver {
         }
     }
 
+    /// Requests that the next block be written, if the destination takes blocks in order.
+    fn write_next(&mut self) {
+        if let (State::Receiving, Some(blocks)) = (&self.state, &mut self.blocks)
+            && let Some(job) = blocks.next_write()
+        {
+            self.job(job);
+        }
+    }
+
     /// Commits once all blocks are verified and the root hash is known, or refuses if it disagrees.
     fn commit_if_whole(&mut self, now: Time) {
         let (State::Receiving, Some(blocks), Some(session)) = (&self.state, &self.blocks, &self.session)
         else {
             return;
         };
-        if !blocks.all_verified() || self.jobs_in_flight > 0 || !self.admitted {
+        if blocks.overshoots() {
+            let reason = "it is shorter than what was passed on already; receive it again";
+            self.fail(AbortCode::Mismatch, reason.into(), now);
+            return;
+        }
+        if !blocks.all_verified() || !blocks.all_written() || self.jobs_in_flight > 0 || !self.admitted {
             return;
         }
         let (Some(announced), Some(own)) = (session.root, blocks.root()) else { return };
@@ -396,6 +423,7 @@ impl Machine for Receiver {
         self.job_done(now, done);
         self.check_candidates();
         self.sift();
+        self.write_next();
         self.inquire(now);
         self.commit_if_whole(now);
         self.go_over(now);

@@ -6,7 +6,6 @@ use super::inbound::is_sound;
 use super::provisional_sessions::ProvisionalSession;
 use super::session::{Session, sound_group_size};
 use super::{Receiver, State};
-use crate::crypto::derive::Secret;
 use crate::crypto::origin::Origin;
 use crate::crypto::primitives::Primitives;
 use crate::limits::join_ceiling;
@@ -19,8 +18,8 @@ use crate::protocol::trust::TrustDecision;
 use crate::time::Time;
 use crate::units::{Arrival, SenderKey, SessionId, Ticket};
 use crate::wire::{
-    Admit, AdmitVerdict, Announce, DecodeError, HashPage, Head, Holdings, Invitation, Message, MessageKind,
-    Retry, Symbol,
+    AbortCode, Admit, AdmitVerdict, Announce, DecodeError, HashPage, Head, Holdings, Invitation, Message,
+    MessageKind, Retry, Symbol,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -108,7 +107,7 @@ impl Receiver {
             return None;
         }
         let id = head.header.session;
-        let random = Secret::new(self.config.agreement).derive(AGREEMENT, &[&id.0.to_be_bytes()]);
+        let random = self.config.agreement.derive(AGREEMENT, &[&id.0.to_be_bytes()]);
         let group = group_key.map(|i| &self.config.group_keys[i]);
         let side = ReceiverSide::new(self.config.primitives, id, &announce, group, *random.expose())?;
         Session::latch(side, from, &announce, now)
@@ -157,7 +156,8 @@ impl Receiver {
             return;
         }
         // The verified blocks are known already.
-        let holding = self.session.as_ref().map(|_| Holdings::Some);
+        let passing = self.config.intake.is_ordered();
+        let holding = self.session.as_ref().map(|_| if passing { Holdings::Passing } else { Holdings::Some });
         if self.provisional.add(ProvisionalSession::new(session, holding, now), now) {
             self.turn_begins();
         }
@@ -296,7 +296,8 @@ impl Receiver {
     fn kept(&mut self) -> Option<&mut Blocks> {
         let provisional = self.provisional.current_mut()?;
         Some(provisional.blocks.get_or_insert_with(|| {
-            let mut blocks = Blocks::provisional(provisional.session.layout, self.config.buffer_bytes);
+            let blocks = Blocks::provisional(provisional.session.layout, self.config.buffer_bytes);
+            let mut blocks = blocks.for_intake(self.config.intake);
             blocks.take_memory_from(Arc::clone(&self.config.memory));
             blocks
         }))
@@ -417,7 +418,8 @@ impl Receiver {
             session.ticket = admit.ticket;
             self.admitted = true;
         }
-        let blocks = blocks.unwrap_or_else(|| Blocks::provisional(session.layout, self.config.buffer_bytes));
+        let (bytes, intake) = (self.config.buffer_bytes, self.config.intake);
+        let blocks = blocks.unwrap_or_else(|| Blocks::provisional(session.layout, bytes).for_intake(intake));
         self.blocks = Some(blocks);
         if let Some(blocks) = &mut self.blocks {
             blocks.take_memory_from(Arc::clone(&self.config.memory));
@@ -433,6 +435,11 @@ impl Receiver {
                     self.adoptable = Some(root);
                 }
                 self.open_or_adopt();
+            }
+            // What an earlier run passed on is gone.
+            AdmitVerdict::AlreadyComplete if self.config.intake.is_ordered() => {
+                let why = "it serves each device of its list once, and has this one as complete";
+                self.leave(ReceiverOutcome::SenderAborted(AbortCode::Finished, why.to_owned()), None, now);
             }
             AdmitVerdict::AlreadyComplete => self.leave(ReceiverOutcome::AlreadyComplete, None, now),
             AdmitVerdict::Unsupported => {

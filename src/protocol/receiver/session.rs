@@ -304,6 +304,11 @@ impl Session {
         !self.scattered && self.joined == Some(self.sender.ip())
     }
 
+    /// The highest block position that the sender has announced.
+    pub const fn position(&self) -> BlockIndex {
+        self.position
+    }
+
     /// Notes the sender's position, from an authentic poll or announcement.
     pub fn is_at(&mut self, position: BlockIndex) {
         self.position = self.position.max(position);
@@ -598,5 +603,23 @@ mod tests {
         session.update(&announce);
         assert_eq!(session.gsize, 3);
         assert_eq!(session.feedback, FeedbackBudget::announced(10_000));
+    }
+
+    #[test]
+    fn symbols_of_blocks_that_the_sender_cannot_have_reached_are_forged() {
+        let sender = FakeSender::new(1);
+        let mut announce = sender.any_announce();
+        // A million blocks of 745 symbols.
+        announce.symbol_size = 1408;
+        announce.objects = vec![crate::wire::Object::file(1 << 40, 20)];
+        let from = "10.0.0.1:7418".parse().unwrap();
+        let side = ReceiverSide::new(SHAM, sender.session(), &announce, None, [2; 32]).unwrap();
+        let mut session = Session::latch(side, from, &announce, Time::ZERO).unwrap();
+        let ahead = UNVOUCHED_NUMBERS_AHEAD as u32 / 745 + 64;
+        for position in [0, 1_000] {
+            session.is_at(BlockIndex(position));
+            let reached = [0, position + ahead, position + ahead + 1, 900_000];
+            assert_eq!(reached.map(|block| session.reaches(BlockIndex(block))), [true, true, false, false]);
+        }
     }
 }

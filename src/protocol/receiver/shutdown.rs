@@ -105,8 +105,13 @@ impl Receiver {
     fn send_receipt(&mut self) {
         let Some(session) = &self.session else { return };
         let Some(root) = session.root else { return };
-        let receipt = Complete::named(root, session.group.received, session.group.lost());
-        self.send(&Message::Complete(Complete { hook: self.hook.status(), ..receipt }));
+        let (received, lost) = (session.group.received, session.group.lost());
+        let receipt = if self.config.intake.is_ordered() {
+            Complete::piped(root, self.config.command.then_some(0), received, lost)
+        } else {
+            Complete { hook: self.hook.status(), ..Complete::named(root, received, lost) }
+        };
+        self.send(&Message::Complete(receipt));
     }
 
     pub(super) fn send_farewell(&mut self) {
@@ -229,17 +234,20 @@ impl Receiver {
         self.run_due(now);
     }
 
-    /// Removes the part file once no worker uses it, or leaves it to the next run.
+    /// Removes the part file once no worker uses it, or leaves it to the next run. A destination that takes blocks in
+    /// order is given up at once: a worker may wait for its reader.
     pub(super) fn discard_when_idle(&mut self) {
-        let idle = self.jobs_in_flight == 0;
+        let ordered = self.config.intake.is_ordered();
+        let idle = self.jobs_in_flight == 0 || ordered && self.is_open;
         if let State::Leaving(leaving) = &mut self.state
             && idle
             && !leaving.discarding
         {
             leaving.discarding = true;
-            let keeps = self.blocks.as_ref().is_some_and(|blocks| {
-                leaving.keeps(!blocks.layout().is_sealed()) && blocks.worth_keeping() > 0
-            });
+            let keeps = !ordered
+                && self.blocks.as_ref().is_some_and(|blocks| {
+                    leaving.keeps(!blocks.layout().is_sealed()) && blocks.worth_keeping() > 0
+                });
             self.job(if keeps { ReceiverJob::Keep } else { ReceiverJob::Discard });
         }
     }

@@ -3,6 +3,7 @@
 mod growth;
 mod hook;
 mod later;
+mod pipe;
 
 use super::*;
 use crate::layout::Layout;
@@ -529,7 +530,7 @@ fn a_block_that_disagrees_is_taken_apart_with_the_senders_digests() {
     assert!(matches!(bench.jobs[..], [ReceiverJob::Sift { block: BlockIndex(1), .. }]), "{:?}", bench.jobs);
     let mut right = crate::ranges::BitSet::new(2);
     right.insert(0);
-    bench.done(ReceiverDone::Sifted { block: BlockIndex(1), right, agrees: false });
+    bench.done(ReceiverDone::Sifted { block: BlockIndex(1), right, agrees: false, buffer: None });
     let sources = wire::Deficit::Sources { block: BlockIndex(1), missing: vec![(1, 1)] };
     assert_eq!(bench.lacks(), [whole(0, 1), sources]);
     bench.sent.clear();

@@ -19,6 +19,8 @@ pub(super) struct Timers {
     /// The interval from which the time of the report was drawn.
     pub report_interval: Duration,
     pub inquiry: Inquiry,
+    /// The room of the last report.
+    pub told_room: u32,
 }
 
 impl Timers {
@@ -30,6 +32,7 @@ impl Timers {
             keepalive: Time::NEVER,
             report_interval: REPORT_INTERVAL,
             inquiry: Inquiry::default(),
+            told_room: u32::MAX,
         }
     }
     /// Restarts the timers for a session that has admitted the device.
@@ -37,6 +40,7 @@ impl Timers {
         self.seek_until = Time::NEVER;
         self.rejoin = now + REJOIN;
         self.inquiry = Inquiry::default();
+        self.told_room = u32::MAX;
         self.report = now + REPORT_INTERVAL;
         self.keepalive = now + KEEPALIVE_INTERVAL / 4;
         self.report_interval = REPORT_INTERVAL;

@@ -6,8 +6,9 @@
 //!  JOIN with the cookie ──► agree, open ──► store ──► ADMIT
 //! ```
 
-use super::devices::{Compared, Device, GroupReachability, Link, Reported};
+use super::devices::{Compared, Device, GroupReachability, Link};
 use super::headway::Headway;
+use super::reported::{Reported, Room};
 use super::service::Service;
 use super::{Sender, SenderEvent};
 use crate::crypto::window::ReplayWindow;
@@ -218,7 +219,17 @@ impl Sender {
         // A listed device has only its own row.
         let by_ticket = by_ticket
             .filter(|index| self.list().is_none() || self.devices.get(*index).assignment.device == id);
+        let passing = pending.join.holdings == Holdings::Passing && self.list().is_none();
         let index = match by_ticket.or_else(|| self.devices.index_of(id)) {
+            // What it passed on in an earlier run is gone: this run gets a row of its own.
+            None if passing && known.as_ref().is_some_and(Assignment::is_complete) => {
+                (id, label) = another_run(id, &label, "again", &agreement);
+                None
+            }
+            Some(index) if passing && self.devices.get(index).assignment.is_complete() => {
+                (id, label) = another_run(id, &label, "again", &agreement);
+                None
+            }
             None if known.as_ref().is_some_and(Assignment::is_complete) => {
                 return self.turn_away(&pending, AdmitVerdict::AlreadyComplete, now);
             }
@@ -238,7 +249,7 @@ impl Sender {
                     if self.list().is_some() {
                         return self.turn_away(&pending, AdmitVerdict::NotListed, now);
                     }
-                    (id, label) = duplicate_of(id, &label, &agreement);
+                    (id, label) = another_run(id, &label, "duplicate", &agreement);
                     None
                 }
             },
@@ -285,13 +296,14 @@ impl Sender {
             // A duplicate keeps the label that distinguishes it.
             device.assignment.label = label;
         }
-        device.holds = pending.join.holdings != Holdings::Nothing;
+        device.holds = !matches!(pending.join.holdings, Holdings::Nothing | Holdings::Passing);
         device.address = pending.address;
         device.last_heard = now;
         device.duplicate = None;
         if !device.assignment.is_complete() {
             device.reported.verified = 0;
             device.reported.incomplete = None;
+            device.reported.room = Room::default();
             device.regrouped = false;
             let event = SenderEvent::Joined {
                 device: device.assignment.device,
@@ -412,14 +424,15 @@ fn newcomer(
     }
 }
 
-/// A new identifier and label for a second device with the same identifier. They last for its run.
-fn duplicate_of(id: DeviceId, label: &str, agreement: &AgreementKey) -> (DeviceId, String) {
+/// A new identifier and label for a second device with the same identifier, or another run of the same device. They
+/// last for its run.
+fn another_run(id: DeviceId, label: &str, what: &str, agreement: &AgreementKey) -> (DeviceId, String) {
     let mut own = DeviceId::default();
     for (i, byte) in own.0.iter_mut().enumerate() {
         // The agreement key is indistinguishable from random bytes.
         *byte = id.0[i] ^ agreement.0[i] ^ agreement.0[16 + i];
     }
-    (own, format!("{label} (duplicate {:02x}{:02x})", own.0[0], own.0[1]))
+    (own, format!("{label} ({what} {:02x}{:02x})", own.0[0], own.0[1]))
 }
 
 #[cfg(test)]
@@ -431,12 +444,12 @@ mod tests {
     fn every_bit_of_the_agreement_key_counts_in_a_duplicates_identifier() {
         for id in [DeviceId([0; 16]), DeviceId([0xff; 16])] {
             let key = AgreementKey([0x5a; 32]);
-            let (own, label) = duplicate_of(id, "lab", &key);
+            let (own, label) = another_run(id, "lab", "duplicate", &key);
             assert_eq!(label, format!("lab (duplicate {:02x}{:02x})", own.0[0], own.0[1]));
             for bit in 0..256 {
                 let mut other = key;
                 other.0[bit / 8] ^= 1 << (bit % 8);
-                assert_ne!(duplicate_of(id, "lab", &other).0, own, "{id} {bit}");
+                assert_ne!(another_run(id, "lab", "duplicate", &other).0, own, "{id} {bit}");
             }
         }
     }

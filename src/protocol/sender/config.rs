@@ -26,7 +26,7 @@ pub struct SenderConfig {
     /// The sender's key.
     pub signing_key: SigningKey,
     /// Random bytes for this session's agreement key; used for nothing else.
-    pub agreement: [u8; 32],
+    pub agreement: Secret,
     /// The group key, if the session seals for the group.
     pub group_key: Option<Secret>,
     /// The AEAD of all seals.
@@ -80,7 +80,7 @@ impl SenderConfig {
             known_devices: BTreeMap::new(),
             manifest: Vec::new(),
             signing_key,
-            agreement,
+            agreement: Secret::new(agreement),
             group_key: None,
             suite: Suite::default(),
             task,

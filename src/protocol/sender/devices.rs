@@ -2,6 +2,7 @@
 
 use super::channel::Channel;
 use super::headway::Headway;
+use super::reported::Reported;
 use super::service::{Service, Unlike};
 use crate::crypto::window::ReplayWindow;
 use crate::limits::MAX_FORMER_RUNS;
@@ -111,37 +112,6 @@ impl Compared {
     }
 }
 
-/// A disk that lets blocks wait for this long is what holds the device up.
-const DISK_IS_BEHIND: Duration = Duration::from_millis(100);
-
-/// The figures of a device's latest reports.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Reported {
-    pub verified: u32,
-    pub incomplete: Option<u32>,
-    pub lost_datagrams: u64,
-    pub kernel_drops: u64,
-    pub overrun_drops: u64,
-    /// How long a block waits for its disk.
-    pub storage_delay: Duration,
-}
-
-impl Reported {
-    /// The main cause of its losses.
-    fn cause(&self) -> Cause {
-        if self.storage_delay >= DISK_IS_BEHIND {
-            return Cause::Disk;
-        }
-        let on_the_way = self.lost_datagrams.saturating_sub(self.kernel_drops);
-        let most = self.kernel_drops.max(self.overrun_drops).max(on_the_way);
-        match most {
-            1.. if most == self.overrun_drops => Cause::Disk,
-            1.. if most == self.kernel_drops => Cause::Cpu,
-            _ => Cause::Network,
-        }
-    }
-}
-
 /// Whether the group's datagrams reach a device, by its reports.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GroupReachability {
@@ -187,6 +157,10 @@ impl Device {
     pub fn has_failed(&self) -> bool {
         matches!(self.assignment.state(), State::Failed(_))
     }
+    /// Whether unicast repair has something to do for it.
+    fn wants_unicast(&self) -> bool {
+        self.service.wants_unicast() && !self.reported.waits_for_reader()
+    }
     /// Whether the store has the current assignment.
     pub fn is_recorded(&self) -> bool {
         self.recorded.as_ref() == Some(&self.assignment)
@@ -208,6 +182,7 @@ impl Device {
     pub fn move_to_unicast(&mut self, reason: Unlike) -> Cause {
         let cause = match reason {
             Unlike::GroupUnreachable => Cause::Network,
+            Unlike::NoRoom => Cause::Reader,
             Unlike::Lossy | Unlike::Slow | Unlike::Last => self.reported.cause(),
         };
         self.cause = Some(cause);
@@ -262,6 +237,10 @@ pub(super) struct Counts {
     pub polled: usize,
     /// Devices that the group's rounds serve completely.
     pub in_group: usize,
+    /// Of these, devices that wait for their readers.
+    pub waiting: usize,
+    /// Open devices with room for a limited number of blocks.
+    pub limited: usize,
     pub complete: usize,
     pub failed: usize,
     /// Their assignments in the store.
@@ -277,6 +256,8 @@ impl Counts {
             holding: usize::from(open && device.holds),
             polled: usize::from(device.service.answers_group()),
             in_group: usize::from(device.service.is_group()),
+            waiting: usize::from(device.service.is_group() && device.reported.waits_for_reader()),
+            limited: usize::from(open && device.reported.room.is_limited()),
             complete: usize::from(device.assignment.is_complete()),
             failed: usize::from(device.has_failed()),
             recorded: Summary::of([recorded]),
@@ -287,6 +268,8 @@ impl Counts {
         self.holding += other.holding;
         self.polled += other.polled;
         self.in_group += other.in_group;
+        self.waiting += other.waiting;
+        self.limited += other.limited;
         self.complete += other.complete;
         self.failed += other.failed;
         self.recorded += other.recorded;
@@ -296,6 +279,8 @@ impl Counts {
         self.holding -= other.holding;
         self.polled -= other.polled;
         self.in_group -= other.in_group;
+        self.waiting -= other.waiting;
+        self.limited -= other.limited;
         self.complete -= other.complete;
         self.failed -= other.failed;
         self.recorded -= other.recorded;
@@ -328,8 +313,8 @@ impl Class {
         match self {
             Self::Open => open,
             Self::Group => device.service.is_group(),
-            Self::Unicast => device.service.wants_unicast() && !device.service.is_slow(),
-            Self::SlowUnicast => device.service.is_slow(),
+            Self::Unicast => device.wants_unicast() && !device.service.is_slow(),
+            Self::SlowUnicast => device.wants_unicast() && device.service.is_slow(),
             Self::Leftover => open && !device.regrouped && !device.group.unreachable,
             Self::GroupUnreachable => open && device.group.unreachable,
         }

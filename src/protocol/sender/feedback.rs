@@ -163,7 +163,9 @@ impl Sender {
         device.reported.kernel_drops = report.kernel_drops;
         device.reported.overrun_drops = report.overrun_drops;
         device.reported.storage_delay = Duration::from_micros(report.storage_delay_us.into());
-        if device.group.report(&report, now) {
+        let unreachable = device.group.report(&report, now);
+        self.room_reported(index, report.room, now);
+        if unreachable {
             self.group_became_unreachable(index, now);
         }
         if let Some(arrivals) = report.arrivals {

@@ -94,7 +94,8 @@ impl Sender {
         let open = self.devices.gsize();
         let (silence, done) = (device_silence(open), self.stream_done());
         let blocks = self.config.layout.block_count();
-        if !done {
+        self.hold_stream();
+        if !done && !self.stream_is_held() {
             self.liveness.streamed = now;
         }
         let (streamed, cursor) = (self.liveness.streamed, self.liveness.cursor);
@@ -110,7 +111,8 @@ impl Sender {
             let device = self.devices.get_mut(index);
             // Syncing a large file may take long, but a hanging disk must not keep the session open forever.
             let syncing = done && blocks > 0 && device.reported.verified == blocks;
-            let patience = if syncing { DEVICE_SYNC } else { DEVICE_STALL.max(silence) };
+            let waits = device.reported.waits_for_reader();
+            let patience = if syncing || waits { DEVICE_SYNC } else { DEVICE_STALL.max(silence) };
             if now.since(device.last_heard) > silence {
                 ended.push((index, State::Lost));
                 continue;
@@ -123,6 +125,9 @@ impl Sender {
                 }
                 Some(Halt::Stalled) if syncing => {
                     format!("did not finish syncing, or its --then command, for {} s", patience.as_secs())
+                }
+                Some(Halt::Stalled) if waits => {
+                    format!("passed nothing on to its reader for {} s", patience.as_secs())
                 }
                 Some(Halt::Stalled) => format!("came no closer to completion for {} s", patience.as_secs()),
             };

@@ -37,6 +37,7 @@ mod planner;
 mod policy;
 mod rate;
 mod records;
+mod reported;
 mod round_trip;
 mod rounds;
 mod service;
@@ -174,7 +175,7 @@ impl Sender {
             side: SenderSide::new(
                 config.counter,
                 config.signing_key.clone(),
-                config.agreement,
+                *config.agreement.expose(),
                 config.suite,
                 config.group_key.as_ref(),
             ),

@@ -131,8 +131,10 @@ impl Sender {
             return false;
         }
         let position = self.stream.position;
-        if self.stream_rests() {
-            return position > 0 && (self.group_is_busy() || self.rounds.polled < position);
+        if self.stream_rests() || self.stream_is_held() {
+            let counts = self.devices.counts();
+            let served = counts.in_group > counts.waiting;
+            return position > 0 && (served || self.rounds.polled < position);
         }
         let step = polls.step(self.pace.rate().0, self.config.layout.block_log2());
         position >= self.rounds.polled.saturating_add(step)
@@ -266,7 +268,7 @@ impl Sender {
             let (kind, first) = self.set_aside(plan.block, plan.kind);
             self.group.push(BlockIndex(plan.block), kind, first);
         }
-        if quiet && self.stream_rests() {
+        if quiet && (self.stream_rests() || self.stream_is_held()) {
             self.rounds.quiet += 1;
             self.group.round = Round::Idle { next: now + self.quiet_pause() };
         } else if !quiet {

@@ -19,6 +19,8 @@ pub(super) enum Unlike {
     Lossy,
     /// It carries far less than the others. While the stream fills its path, it needs no repairs.
     Slow,
+    /// It takes blocks in order, and had no room for some that were streamed.
+    NoRoom,
     /// The group's datagrams do not reach it, though its messages arrive.
     GroupUnreachable,
     /// It is the last one of several: the others should not get its repairs.

@@ -47,6 +47,8 @@ pub(super) struct Stream {
     pub skipping: bool,
     /// The number of blocks of which something was sent to the group.
     pub touched: u32,
+    /// The stream waits before this block for devices to have room.
+    pub held_at: Option<u32>,
 }
 
 impl Stream {
@@ -260,22 +262,23 @@ impl Sender {
 
     /// Whether the group has something to send now.
     fn group_can_send(&self) -> bool {
-        let streams = self.streams();
+        let streams = self.may_stream();
         self.group.is_ready()
             || streams
             || ((self.phase != Phase::Gathering || self.tells_values_first())
                 && (self.untold_page().is_some() || self.repeat_is_due() || self.group.has_pages()))
     }
 
-    /// Whether the stream has something to send.
-    fn streams(&self) -> bool {
+    /// Whether the stream has something to send, and somebody has room for it.
+    fn may_stream(&self) -> bool {
         self.phase == Phase::Streaming
             && self.stream.position < self.announced_blocks()
             && !self.stream.skipping
+            && !self.stream_is_held()
     }
 
     fn next_source(&mut self, most: u32, now: Time) -> Option<Batch> {
-        if !self.streams() {
+        if !self.may_stream() {
             return None;
         }
         let block = BlockIndex(self.stream.position);

@@ -9,7 +9,7 @@ use super::planner::Needs;
 use super::service::Unlike;
 use crate::time::Time;
 use crate::units::{BlockIndex, DeviceIndex};
-use crate::wire::{Invitation, Message, Nak, Poll};
+use crate::wire::{Invitation, Message, Nak, ObjectKind, Poll};
 use std::time::Duration;
 
 /// After this many polls without an answer, unicast does not reach a device.
@@ -97,9 +97,15 @@ impl Sender {
         needs.add(nak, pages, |block| {
             (block < scope).then(|| self.config.layout.source_symbols(BlockIndex(block)))
         });
+        let position = self.stream.position;
         let device = self.devices.get_mut(index);
         if let Some(channel) = &mut device.channel {
             channel.unanswered = 0;
+        }
+        // What grows may have more blocks than the device knows of.
+        if self.config.kind != ObjectKind::Stream {
+            let verified = self.config.layout.block_count().saturating_sub(nak.incomplete);
+            device.reported.verified = device.reported.verified.max(verified);
         }
         let loss = if device.service.is_unicast_only() { 0.2 } else { self.rounds.loss };
         let plans = needs.plan(loss);
@@ -107,7 +113,13 @@ impl Sender {
         // The device does not request blocks that it still looks for in its own file.
         let looking = device.holds && nak.incomplete > self.config.layout.block_count() - scope;
         let unreachable = device.group.unreachable;
-        if idle && busy && !looking && !unreachable {
+        if idle && device.reported.waits_for_reader() {
+            // Its next report says when there is room again.
+            self.end_unicast_repair(index);
+            return;
+        }
+        let room = device.reported.room.below > position;
+        if idle && busy && room && !looking && !unreachable {
             // The device has caught up: from now on the group's rounds are enough.
             device.return_to_group(self.rounds.everybody);
             self.end_unicast_repair(index);

@@ -67,6 +67,7 @@ impl Draw {
             force: self.chance(30),
             earlier: None,
             hook: None,
+            pipe: None,
             buffer_blocks: self.rng.usize(4..40),
             timeout: self.between(20_000, 120_000),
             crash: None,

@@ -121,7 +121,7 @@ impl Transfer<'_, '_> {
         if self.scenario.listed {
             // Nobody can be added to the list, and nobody on it be spoken for.
             assert!(rows.len() <= self.devices.len(), "{about}");
-            let has = |device: &Device| self.checker.has_object(&device.disk);
+            let has = |device: &Device| device.has_object(&self.checker);
             assert!(code != 0 || self.devices.iter().all(has), "{about}");
         }
         let error = report::of_sender(outcome, rows, expected);

@@ -63,7 +63,7 @@ impl Transfer<'_, '_> {
         device.untouched = Some(device.disk.changes());
         let seeds = [self.rng.u64(..), self.rng.u64(..)];
         let shared = (Rc::clone(&self.plans), self.likely.clone());
-        let disks = (device.disk.clone(), earlier);
+        let disks = (device.disk.clone(), earlier, device.pipe.clone());
         actors::receiver(plan, index, seeds, disks, buffer_bytes, shared, (self.scenario.group_key, now))
     }
 }

@@ -44,7 +44,7 @@ impl Transfer<'_, '_> {
         for (index, plan) in (0..).zip(&scenario.devices) {
             let device = &self.devices[index as usize];
             self.checker.check_disk(index, &device.disk, plan.existing.then_some(BEFORE));
-            let has = self.checker.has_object(&device.disk);
+            let has = device.has_object(&self.checker);
             let state = self.state_of(&rows, index);
             let about = || {
                 let (outcome, start) = (&device.outcome, plan.start);

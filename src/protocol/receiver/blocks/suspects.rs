@@ -12,7 +12,7 @@
 
 use super::{BlockCheck, Blocks};
 use crate::crypto::digest::symbol_digest;
-use crate::fec::BlockAssembly;
+use crate::fec::{BlockAssembly, Buffer};
 use crate::limits::{MAX_SUSPECT_SYMBOLS, MAX_SUSPECTS};
 use crate::protocol::job::ReceiverJob;
 use crate::ranges::BitSet;
@@ -163,12 +163,22 @@ impl Blocks {
             *begun = true;
         }
         self.suspects.sifting = true;
-        Some(ReceiverJob::Sift { block, layout: self.layout, digests, expected })
+        let buffer = self.take_held(block);
+        Some(ReceiverJob::Sift { block, layout: self.layout, digests, expected, buffer })
     }
 
     /// A block was sifted; what became of it, and how many symbols were thrown away as forged.
-    pub fn sifted(&mut self, block: BlockIndex, right: BitSet, agrees: bool) -> (BlockCheck, u32) {
+    pub fn sifted(
+        &mut self,
+        block: BlockIndex,
+        right: BitSet,
+        agrees: bool,
+        buffer: Option<Buffer>,
+    ) -> (BlockCheck, u32) {
         self.suspects.sifting = false;
+        if let Some(buffer) = buffer {
+            self.keep_or_free(block, buffer);
+        }
         let Some(suspect) = self.suspects.open.get_mut(&block.0) else { return (BlockCheck::Verified, 0) };
         let Stage::Sifting { digests, .. } = &suspect.stage else { return (BlockCheck::Verified, 0) };
         if agrees {
@@ -187,7 +197,13 @@ impl Blocks {
         self.suspects.forged += u64::from(forged);
         self.received_symbols += u64::from(right.count());
         self.settled.remove(block.0);
-        let assembly = BlockAssembly::with_sources(&self.layout, block, right);
+        let assembly = match self.take_held(block) {
+            Some(buffer) => {
+                self.buffered.push_back(block.0);
+                BlockAssembly::holding(&self.layout, block, right, buffer)
+            }
+            None => BlockAssembly::with_sources(&self.layout, block, right),
+        };
         self.partial.insert(block.0, assembly);
         (BlockCheck::Waiting, forged)
     }

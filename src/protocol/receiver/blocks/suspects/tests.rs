@@ -80,7 +80,7 @@ fn forged_symbols_are_found_and_nothing_forged_gets_in_again() {
     assert!(blocks.suspects().is_empty());
     let Some(ReceiverJob::Sift { block: BlockIndex(1), .. }) = blocks.next_sift() else { panic!() };
     assert!(blocks.next_sift().is_none());
-    let verdict = blocks.sifted(BlockIndex(1), bits((0..K).filter(|id| ![3, 9].contains(id))), false);
+    let verdict = blocks.sifted(BlockIndex(1), bits((0..K).filter(|id| ![3, 9].contains(id))), false, None);
     assert_eq!(verdict, (BlockCheck::Waiting, 2));
     assert_eq!(missing(&blocks), [(0, false), (1, true)]);
     // Forged ones and repair symbols are refused, however many come.
@@ -101,7 +101,7 @@ fn digests_that_do_not_give_the_value_are_the_senders_fault() {
     spoil(&mut blocks, 0);
     blocks.add_digests(&digests(0, 0, K));
     assert!(blocks.next_sift().is_some());
-    assert_eq!(blocks.sifted(BlockIndex(0), bits(0..K), false), (BlockCheck::Hopeless, 0));
+    assert_eq!(blocks.sifted(BlockIndex(0), bits(0..K), false, None), (BlockCheck::Hopeless, 0));
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_block_that_is_spoilt_again_on_the_disk_is_sifted_again_with_the_same_digest
     blocks.add_digests(&digests(0, 0, K));
     for _ in 0..3 {
         assert!(blocks.next_sift().is_some());
-        let (verdict, _) = blocks.sifted(BlockIndex(0), bits(1..K), false);
+        let (verdict, _) = blocks.sifted(BlockIndex(0), bits(1..K), false, None);
         assert_eq!(verdict, BlockCheck::Waiting);
         let (_, job) = blocks.add(BlockIndex(0), Esi(0), &symbol(0));
         assert!(matches!(job, Some(ReceiverJob::Store { .. })), "{job:?}");
@@ -121,7 +121,7 @@ fn a_block_that_is_spoilt_again_on_the_disk_is_sifted_again_with_the_same_digest
     }
     // The last write was good after all.
     assert!(blocks.next_sift().is_some());
-    assert_eq!(blocks.sifted(BlockIndex(0), bits(0..K), true), (BlockCheck::Verified, 0));
+    assert_eq!(blocks.sifted(BlockIndex(0), bits(0..K), true, None), (BlockCheck::Verified, 0));
     assert!(blocks.all_verified());
 }
 
@@ -139,7 +139,7 @@ fn a_block_whose_page_comes_late_is_taken_apart_too() {
     blocks.add_digests(&digests(0, 0, K));
     assert!(blocks.next_sift().is_some());
     // Nobody knows which of them were forged, and which were decoded from what was.
-    assert_eq!(blocks.sifted(BlockIndex(0), bits(8..K), false), (BlockCheck::Waiting, 1));
+    assert_eq!(blocks.sifted(BlockIndex(0), bits(8..K), false, None), (BlockCheck::Waiting, 1));
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn a_number_of_blocks_at_a_time_are_looked_into() {
         assert!(blocks.suspects().len() <= MAX_SUSPECTS);
         blocks.add_digests(&digests(first.0, 0, K));
         assert!(blocks.next_sift().is_some());
-        blocks.sifted(first, bits(0..K), true);
+        blocks.sifted(first, bits(0..K), true, None);
         seen += 1;
     }
     assert_eq!(seen, count);

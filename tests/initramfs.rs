@@ -1,0 +1,64 @@
+//! The static binary where there is next to nothing: no library, no home, no state directory, no environment, a
+//! read-only root, closed standard input, and the same host name everywhere. `MCP_STATIC` names the binary, which `cargo
+//! static` builds; without it, or without root and namespaces, the test says so and passes.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use support::files::{TempDir, assert_only_copy, names};
+use support::lab::Lab;
+use support::mcp::{Network, Report, SOON, is_event};
+use support::process::Cmd;
+use support::skip;
+
+/// Prepares the root `$1`, with nothing in it but /sys, /dev/null (without which no Rust program starts with a closed
+/// standard input), the binary `$2`, and with the directory `$3` as `/data`. Then it runs the rest there.
+const ENTER: &str = "root=$1 mcp=$2 data=$3; shift 3
+mount -t tmpfs none $root && mkdir $root/sys $root/data $root/dev && mknod $root/dev/null c 1 3 && cp $mcp $root/mcp && mount -t sysfs none $root/sys &&
+mount --bind $data $root/data && mount -o remount,ro $root && exec env -i $(command -v chroot) $root \"$@\" <&-";
+
+/// Makes a command run in a root of its own, in which `data` is `/data`.
+fn inside(cmd: Cmd, binary: &Path, root: &Path, data: &Path) -> Cmd {
+    let words = ["unshare", "--mount", "sh", "-c", ENTER, "sh"].map(PathBuf::from);
+    let words = words.into_iter().chain([root, binary, data].map(Path::to_owned));
+    cmd.program("/mcp").through(words)
+}
+
+#[test]
+fn one_file_is_all_that_is_needed() {
+    let Some(binary) = std::env::var_os("MCP_STATIC").map(PathBuf::from) else {
+        return skip("MCP_STATIC names no static binary; 'cargo static' builds one");
+    };
+    let Some(lab) = Lab::new(3) else { return };
+    let (tmp, network) = (TempDir::new(), Network::new("239.77.4.1", 7417, "eth0"));
+    let roots = [0, 1, 2].map(|host| tmp.dir(&format!("root{host}")));
+    let data = [0, 1, 2].map(|host| tmp.dir(&format!("data{host}")));
+    let source = tmp.file("data0/image.bin", 5 << 20, 1);
+    let on = |host: usize, cmd| lab.on(host, inside(cmd, &binary, &roots[host], &data[host]));
+    let mut receivers: Vec<_> = (1..3)
+        .map(|host| {
+            let recv = Cmd::new("recv", "mcp").args(["recv", "--json", "--timeout", "60", "-o", "/data"]);
+            on(host, recv).spawn()
+        })
+        .collect();
+    let send = network.send("/data/image.bin", 2).args(["--report", "/data/report"]);
+    let sender = on(0, send).spawn().expect(0, SOON);
+    for receiver in &mut receivers {
+        let end = receiver.expect(0, SOON);
+        assert!(!end.stderr.contains("--id"), "{}", end.stderr);
+    }
+    (1..3).for_each(|host| assert_only_copy(&source, &data[host]));
+    // The machines are told apart by their hardware, although all have one name.
+    assert!(!sender.events().iter().any(|event| is_event(event, "duplicate_id")));
+    let report = Report::read(&data[0].join("report"));
+    let labels: Vec<&str> = report.rows().iter().map(|row| row["label"].as_str().unwrap()).collect();
+    let host = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+    assert_eq!(labels.len(), 2);
+    assert!(
+        labels[0] != labels[1] && labels.iter().all(|label| label.starts_with(&format!("{host}-"))),
+        "{labels:?}"
+    );
+    // Nothing was written beside the file.
+    assert_eq!(names(&data[1]), ["image.bin"]);
+    assert!(roots.iter().all(|root| names(root).is_empty()));
+}
