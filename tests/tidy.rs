@@ -54,7 +54,8 @@ const LAST_PURE: usize = 2;
 const HOMES: &[(&str, &str)] = &[("raptorq", "fec"), ("memmap2", "storage"), ("minicbor", "content")];
 
 /// The only files in which `unsafe` may stand.
-const UNSAFE_FILES: &[&str] = &["src/storage/mmap.rs", "src/net/sys.rs", "src/fec/simd.rs"];
+const UNSAFE_FILES: &[&str] =
+    &["src/storage/mmap.rs", "src/storage/device/ioctl.rs", "src/net/sys.rs", "src/fec/simd.rs"];
 
 /// Most lines of a file, its tests not counted.
 const MAX_LINES: usize = 500;
@@ -499,7 +500,7 @@ fn purity(tree: &Tree) -> Vec<String> {
     bad
 }
 
-/// `unsafe` stands in three files only, each with its argument; lints are not switched off.
+/// `unsafe` stands in four files only, each with its argument; lints are not switched off.
 fn unsafety(tree: &Tree) -> Vec<String> {
     let mut bad = Vec::new();
     for source in ["src/", "tests/", "examples/", "benches/", "fuzz/"].iter().flat_map(|d| tree.rust(d)) {
@@ -746,7 +747,7 @@ fn the_lower_layers_are_pure() {
 }
 
 #[test]
-fn unsafe_stands_in_three_files() {
+fn unsafe_stands_in_four_files() {
     holds(unsafety);
 }
 

@@ -196,9 +196,9 @@ fn hashes(scratch: &Scratch, choice: u8, rest: &[u8]) {
     let cache = HashCache::new(scratch.path());
     let values: Vec<Digest> = (0..choice >> 3 & 3).map(|n| Digest([n; 32])).collect();
     let count = values.len() as u32;
-    let load = |count| cache.load(source.file_id(), BLOCK_LOG2, count);
+    let load = |count| cache.load(source.file_id().expect("a file"), BLOCK_LOG2, count);
     assert_eq!(load(count), None);
-    cache.store(source.file_id(), BLOCK_LOG2, &values).expect("room");
+    cache.store(source.file_id().expect("a file"), BLOCK_LOG2, &values).expect("room");
     assert_eq!(load(count).as_ref(), Some(&values));
     assert_eq!(load(count + 1), None);
 
@@ -232,8 +232,8 @@ fn hashes(scratch: &Scratch, choice: u8, rest: &[u8]) {
     assert_eq!(path.exists(), sound);
     require_kept(&path, sound, &content);
     // It does not stay in the way.
-    cache.store(source.file_id(), BLOCK_LOG2, &values).expect("room");
+    cache.store(source.file_id().expect("a file"), BLOCK_LOG2, &values).expect("room");
     assert_eq!(load(count), Some(values));
-    cache.forget(source.file_id(), BLOCK_LOG2);
+    cache.forget(source.file_id().expect("a file"), BLOCK_LOG2);
     assert_eq!(load(count), None);
 }

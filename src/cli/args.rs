@@ -54,6 +54,7 @@ Examples:
   mcp send image.iso -n 30 -w 5m -r 800M   to 30 devices, or those ready in 5 minutes
   mcp send image.iso --devices lab.txt     to the devices on this list and to nobody else
   mcp send image.iso 239.1.1.1 -i eth1     to this group, through this interface
+  mcp send /dev/sda                        a whole disk, which nothing changes meanwhile
   mcp send image.iso --linger 10m --report done.json
   mcp send -- -odd-name                    a name that begins with a dash
 
@@ -70,6 +71,7 @@ const RECV_AFTER: &str = r#"Examples:
   mcp recv -o /srv/images --timeout 5m     waits 5 minutes for a sender
   mcp recv -o new.iso --force              replaces an existing file
   mcp recv --from image-1.iso              fetches only what changed since this version
+  mcp recv -o /dev/sdb                     onto this disk, in place; its sender must be known
   mcp recv 239.1.1.1 --id lab-07 --json    from this group, under this name
   mcp recv --then 'tar -xf "$MCP_PATH"'    unpacks the file; its sender must be known
   mcp recv -o - | zstd -d > disk.img       passes it on, in order; look at the exit codes of both
@@ -132,7 +134,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = SEND_AFTER)]
 pub struct SendArgs {
-    /// File to send; - sends standard input, whose end is taken as the end of the stream
+    /// File or block device to send; - sends standard input, whose end is taken as the end of the stream
     pub file: PathBuf,
     /// Multicast group, broadcast address or single host [default: 239.255.74.17]
     pub group: Option<String>,
@@ -219,7 +221,8 @@ pub struct RecvArgs {
     /// Take only a file of this name, and wait until one is sent [default: the first file]
     #[arg(long, value_name = "NAME", value_parser = parse_object_name)]
     pub name: Option<String>,
-    /// Directory to save into, or the file name to save as
+    /// Directory to save into, file name to save as, or block device to write to; on a device, the old content is lost
+    /// from the first write on
     #[arg(short, long, value_name = "PATH", default_value = ".")]
     pub output: PathBuf,
     /// Network interface, by name or by one of its addresses [default: chosen, see -v]
@@ -251,12 +254,15 @@ pub struct RecvArgs {
     /// Take files only from known senders and those given with --sender
     #[arg(long)]
     pub require_signed: bool,
-    /// With --then, --pipe or --loop: take files from any sender, also from one that is not known
+    /// With --then, --pipe, --loop or a device: take files from any sender, also from one that is not known
     #[arg(long, conflicts_with_all = ["sender", "require_signed"])]
     pub any_sender: bool,
-    /// Replace an existing file
+    /// Replace an existing file, or write to a device that is in use
     #[arg(long)]
     pub force: bool,
+    /// Read the file or the device back from the disk, and hash it again, before it counts as complete
+    #[arg(long)]
+    pub verify: bool,
     /// With -o -: pass the object to this shell command instead of standard output, and wait for its end; if it
     /// fails, the device has failed. MCP_NAME and, unless it is a stream, MCP_SIZE are in its environment
     #[arg(long, value_name = "CMD")]

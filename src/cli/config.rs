@@ -103,10 +103,12 @@ pub struct RecvConfig {
     pub senders: Vec<SenderKey>,
     /// What happens to unknown senders.
     pub strangers: Strangers,
-    /// Whether `then` and `again` may take files from unknown senders.
+    /// Whether `then`, `again` and a device may take files from unknown senders.
     pub any_sender: bool,
-    /// Whether an existing file may be replaced.
+    /// Whether an existing file may be replaced, or a device be written to that is in use.
     pub force: bool,
+    /// Whether to read back what was written.
+    pub verify: bool,
     /// An earlier version of the file, to take unchanged blocks from.
     pub from: Option<PathBuf>,
     /// The shell command that reads the object (`-o -` only).
@@ -122,13 +124,14 @@ pub struct RecvConfig {
 }
 
 impl RecvConfig {
-    /// The option for which the sender must be known, if there is one.
+    /// The option for which the sender must be known, if there is one. `device` says whether the output is a device.
     #[must_use]
-    pub fn needs_known_sender(&self) -> Option<&'static str> {
+    pub fn needs_known_sender(&self, device: bool) -> Option<String> {
         let option = match self {
-            Self { then: Some(_), .. } => "--then",
-            Self { pipe: Some(_), .. } => "--pipe",
-            Self { again: true, .. } => "--loop",
+            Self { then: Some(_), .. } => "--then".to_owned(),
+            Self { pipe: Some(_), .. } => "--pipe".to_owned(),
+            _ if device => format!("-o {}", self.output.display()),
+            Self { again: true, .. } => "--loop".to_owned(),
             _ => return None,
         };
         (!self.any_sender).then_some(option)
@@ -157,6 +160,7 @@ impl RecvConfig {
         match self {
             Self { then: Some(_), .. } => Err("--then needs a file; with -o -, use --pipe"),
             Self { from: Some(_), .. } => Err("--from does not go with -o -; receive into a file"),
+            Self { verify: true, .. } => Err("--verify reads a file back; it does not go with -o -"),
             Self { force: true, .. } => Err("--force does not go with -o -, which replaces nothing"),
             Self { again: true, pipe: None, .. } => {
                 Err("--loop would run objects together on standard output; use --pipe, which runs for each")
@@ -259,6 +263,7 @@ impl RecvConfig {
             strangers,
             any_sender: args.any_sender,
             force: args.force,
+            verify: args.verify,
             from: args.from,
             pipe: args.pipe,
             spool: args.spool,
@@ -350,8 +355,8 @@ mod tests {
             assert_eq!(said.is_some(), refused.is_some(), "{line}");
             assert!(said.is_none_or(|said| said.contains(refused.unwrap())), "{line}: {said:?}");
         }
-        let needs = |line: &str| resolve(line, false).1.unwrap().needs_known_sender();
-        assert_eq!(needs("mcp recv -o - --pipe cat"), Some("--pipe"));
+        let needs = |line: &str| resolve(line, false).1.unwrap().needs_known_sender(false);
+        assert_eq!(needs("mcp recv -o - --pipe cat"), Some("--pipe".to_owned()));
         assert_eq!((needs("mcp recv -o -"), needs("mcp recv -o - --pipe cat --any-sender")), (None, None));
     }
 
@@ -379,6 +384,18 @@ mod tests {
             assert_eq!(resolve(line, terminal).1.unwrap().strangers, strangers, "{line}");
         }
         assert_eq!(resolve(&pinned, false).1.unwrap().senders, [key, SenderKey([8; 32])]);
+    }
+
+    #[test]
+    fn what_may_do_harm_needs_a_known_sender() {
+        let option = |line, device| resolve(line, true).1.unwrap().needs_known_sender(device);
+        assert_eq!(option("mcp recv -o /dev/sdb", false), None);
+        assert_eq!(option("mcp recv -o /dev/sdb", true).as_deref(), Some("-o /dev/sdb"));
+        assert_eq!(option("mcp recv -o /dev/sdb --loop", true).as_deref(), Some("-o /dev/sdb"));
+        assert_eq!(option("mcp recv --loop", false).as_deref(), Some("--loop"));
+        assert_eq!(option("mcp recv --loop --then x", false).as_deref(), Some("--then"));
+        assert_eq!(option("mcp recv -o /dev/sdb --loop --any-sender", true), None);
+        assert!(resolve("mcp recv --verify", true).1.unwrap().verify);
     }
 
     #[test]

@@ -31,16 +31,6 @@ const CONTEXT: &str = "mcp 2025 device identifier from a chosen name v1";
 /// transfer keeps its row by it.
 const HARDWARE: &str = "mcp 2026-11-22 device identifier from the hardware v1";
 
-/// Reserves an identifier for this process.
-#[derive(Debug)]
-enum Reservation {
-    None,
-    /// The lock beside a kept identifier.
-    File(#[expect(dead_code, reason = "held until it is dropped")] File),
-    /// A name that only one process of the network namespace has.
-    Name(#[expect(dead_code, reason = "held until it is dropped")] UnixListener),
-}
-
 /// The identifier and label of this device.
 #[derive(Debug)]
 pub struct DeviceIdentity {
@@ -53,7 +43,9 @@ pub struct DeviceIdentity {
     pub slot: Option<u32>,
     /// Warnings for the user (escape before printing).
     pub warnings: Vec<String>,
-    _reservation: Reservation,
+    /// Reserves the identifier for this process: the lock beside a kept one, or a name that only one process of the network
+    /// namespace has.
+    _reservation: Option<Box<dyn std::fmt::Debug + Send>>,
 }
 
 impl DeviceIdentity {
@@ -80,7 +72,7 @@ impl DeviceIdentity {
             label: name.to_owned(),
             slot: Some(1),
             warnings: Vec::new(),
-            _reservation: Reservation::None,
+            _reservation: None,
         }
     }
 
@@ -97,7 +89,7 @@ impl DeviceIdentity {
         };
         Ok(match kept {
             Ok((slot, device, lock)) => {
-                let _reservation = Reservation::File(lock);
+                let _reservation: Option<Box<dyn std::fmt::Debug + Send>> = Some(Box::new(lock));
                 Self { device, label: label(host, slot), slot: Some(slot), warnings, _reservation }
             }
             Err(why) => {
@@ -106,7 +98,7 @@ impl DeviceIdentity {
                     return Ok(identity);
                 }
                 warnings.push(format!("{why}; this run uses a fresh one (set MCP_STATE_DIR or use --id)"));
-                let _reservation = Reservation::None;
+                let _reservation = None;
                 Self { device: random_id()?, label: label(host, 1), slot: None, warnings, _reservation }
             }
         })
@@ -189,7 +181,7 @@ fn of_hardware(hardware: &Hardware, host: &str) -> Option<DeviceIdentity> {
             label: label(&format!("{host}-{}", hardware.tail()), slot),
             slot: None,
             warnings: Vec::new(),
-            _reservation: Reservation::Name(reservation),
+            _reservation: Some(Box::new(reservation)),
         })
     })
 }

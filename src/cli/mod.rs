@@ -17,6 +17,7 @@ pub mod devices;
 mod hardware;
 pub mod identity;
 pub mod key;
+pub mod output;
 pub mod recv;
 pub mod report;
 pub mod send;

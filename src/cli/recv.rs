@@ -5,6 +5,7 @@ use super::config::RecvConfig;
 use super::console::{Asked, Console};
 use super::exit::Exit;
 use super::identity::{DeviceIdentity, StateDir};
+use super::output::Output;
 use super::report::{self, Error};
 use super::trust::{self, Keys};
 use crate::command::{Hook, ShellHook};
@@ -13,7 +14,7 @@ use crate::net::{AddressKind, Destination, is_source_specific};
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, ReceiverSnapshot};
 use crate::protocol::trust::TrustDecision;
 use crate::session::{Listen, ReceiveHandle, ReceiveOutcome, ReceiveSession, SessionEvent, Wanted, What};
-use crate::storage::{Earlier, EarlierFile, FileSink, FileTickets, PipeSink, Reader, Sink, Tickets};
+use crate::storage::{DeviceNote, DeviceNotes, Earlier, EarlierFile, FileTickets, Tickets};
 use crate::time::Time;
 use crate::ui::{Mode, ReceiverIntro, ReceiverView, receiver_view, refused};
 use crate::units::{Digest, SenderKey, SessionId};
@@ -90,10 +91,14 @@ pub(super) fn once(
     let ring = state.ring;
     let device_key = trust::device_key(ring.as_ref(), identity.slot, &mut warnings);
     let mut trust = trust::trust(&config.senders, config.strangers, ring.as_ref(), &mut warnings)?;
-    if let Some(option) = config.needs_known_sender() {
-        trust = trust::known_only(trust, !keys.is_empty(), option)?;
+    let output = Output::of(config).map_err(|e| environment(&e))?;
+    if let Some(option) = config.needs_known_sender(output.is_device()) {
+        trust = trust::known_only(trust, !keys.is_empty(), &option)?;
     }
-    let sink = sink(config, &mut warnings);
+    if let Err(e) = output.check() {
+        // The user may correct it before a sender comes; otherwise the sender is told too.
+        warnings.push(e.to_string());
+    }
     let listen = Listen {
         group,
         source: config.source,
@@ -104,13 +109,15 @@ pub(super) fn once(
     };
     let json = config.style.mode == Mode::Json;
     let hook = config.then.clone().map(|command| Arc::new(ShellHook::new(command, json)) as Arc<dyn Hook>);
-    let session = ReceiveSession::builder(Wanted::First, sink)
+    let notes = output.notes();
+    let session = ReceiveSession::builder(Wanted::First, output.into_sink())
         .earlier(earlier.map(|file| Box::new(file) as Box<dyn Earlier>))
         .tickets(tickets.map(|tickets| Box::new(tickets) as Box<dyn Tickets>))
         .listen(listen)
         .device(identity.device, identity.label.clone())
         .device_key(device_key)
         .timeout(config.timeout)
+        .verify(config.verify)
         .hook(hook, past.hook_rule())
         .command(config.pipe.is_some())
         .name(config.name.clone())
@@ -122,8 +129,9 @@ pub(super) fn once(
     for warning in warnings.iter().filter(|warning| past.is_news(warning)) {
         view.warn(session.now(), warning);
     }
-    let mut show = Show { view, ring, refused: None, other: None, root: None, stopped: false };
+    let mut show = Show { view, ring, notes, refused: None, other: None, root: None, stopped: false };
     show.watch(&session, console)?;
+    show.tell_notes(session.now());
     let last = session.snapshot();
     let now = session.now();
     let end = match session.wait() {
@@ -149,20 +157,6 @@ pub(super) fn once(
     let (stopped, root) = (show.stopped, show.root);
     let ReceiveOutcome { outcome, elapsed, snapshot } = end;
     Ok(End { exit, outcome, stopped, elapsed, session: snapshot.session, root })
-}
-
-/// Where the object goes.
-fn sink(config: &RecvConfig, warnings: &mut Vec<String>) -> Box<dyn Sink> {
-    if config.is_passed_on() {
-        let reader = config.pipe.clone().map_or(Reader::Stdout, Reader::Command);
-        return Box::new(PipeSink::new(reader, config.spool.clone()));
-    }
-    let sink = FileSink::new(Some(config.output.clone()), config.force).keep_equal(config.again);
-    if let Err(e) = sink.check() {
-        // The user may correct it before a sender comes; otherwise the sender is told too.
-        warnings.push(e.to_string());
-    }
-    Box::new(sink)
 }
 
 /// Checks that the group and the only source of its datagrams fit.
@@ -202,6 +196,8 @@ fn intro(session: &ReceiveHandle, name: Option<String>) -> ReceiverIntro {
 struct Show {
     view: Box<dyn ReceiverView>,
     ring: Option<Keyring>,
+    /// What the device has to say.
+    notes: DeviceNotes,
     /// Why the first refused sender was refused.
     refused: Option<String>,
     /// The name and the sender of the first object that was not taken for its name.
@@ -233,6 +229,7 @@ impl Show {
                     What::Note(text) => self.view.note(event.at, &text),
                 }
             }
+            self.tell_notes(session.now());
             if tick {
                 self.view.tick(session.now(), &snapshot);
             }
@@ -240,6 +237,15 @@ impl Show {
         console.watch(&session.events(), ask, |_| session.snapshot(), show).map_err(Error::poll)?;
         self.stopped = stopped;
         Ok(())
+    }
+
+    fn tell_notes(&mut self, now: Time) {
+        for note in self.notes.take() {
+            match note {
+                DeviceNote::Warning(text) => self.view.warn(now, &text),
+                DeviceNote::Note(text) => self.view.note(now, &text),
+            }
+        }
     }
 
     fn take_note(&mut self, now: Time, event: ReceiverEvent) {
@@ -296,8 +302,9 @@ mod tests {
             sealed_with: None,
         };
         let view = receiver_view(Style { mode: Mode::Quiet, verbose: false }, intro, false);
+        let (ring_too, notes) = (Some(ring.clone()), DeviceNotes::default());
         let mut show =
-            Show { view, ring: Some(ring.clone()), refused: None, other: None, root: None, stopped: false };
+            Show { view, ring: ring_too, notes, refused: None, other: None, root: None, stopped: false };
         let (key, other, at) = (SenderKey([1; 32]), SenderKey([2; 32]), IpAddr::from([10, 0, 0, 5]));
         assert_eq!(trust().decide(&key, at), TrustDecision::FirstUse);
         show.remember(Time::ZERO, key, at);

@@ -57,7 +57,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     };
     let devices = config.devices.as_deref().map(devices::read).transpose()?;
     let state = StateDir::find()?;
-    let mut warnings = Vec::new();
+    let mut warnings = Vec::from_iter(file.as_ref().and_then(FileSource::warning));
     let keys = Keys {
         asked: config.key.as_deref(),
         variable: std::env::var_os("MCP_KEY"),

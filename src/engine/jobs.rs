@@ -1,24 +1,25 @@
 //! The execution of the machines' jobs: functions of a job and its files, through the storage ports. Worker
 //! threads or the simulated world call them.
 
-use crate::command::{Facts, Hook};
+mod finish;
+
+use crate::command::Hook;
 use crate::content::{Entry, Extents, Manifest, Modified};
 use crate::crypto::digest::{chaining_value, root, symbol_digest};
 use crate::fec::{self, BlockAssembly, Buffer, PlanCache};
 use crate::layout::Layout;
 use crate::limits::MAX_BLOCKS;
 use crate::protocol::event::SenderSnapshot;
-use crate::protocol::job::{InPlace, ReceiverDone, ReceiverJob, SenderDone, SenderJob};
+use crate::protocol::job::{ReceiverDone, ReceiverJob, SenderDone, SenderJob};
 use crate::protocol::sender::Sender;
 use crate::protocol::statistics::DeviceRow;
 use crate::ranges::BitSet;
-use crate::storage::{
-    Attributes, Earlier, Found, Part, Sink, SinkError, Source, SourceError, Tickets, safe_name,
-};
+use crate::storage::{Attributes, Earlier, Found, Part, Sink, SinkError, Source, SourceError, Tickets};
 use crate::store::SharedStore;
 use crate::time::Time;
 use crate::units::{BlockIndex, Digest, Intake, SymbolDigest, TaskId};
 use crate::wire::{AbortCode, Holdings};
+use finish::{commit, run_hook};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Blocks behind the one being hashed that stay in memory. The stream is at most two pages of hashes (64
@@ -71,15 +72,16 @@ pub fn run_sender_job(
             }
             SenderDone::Hashed(block, value(&layout, block, buffer))
         }),
-        SenderJob::Encode { block, layout, first, count } => {
-            read_block(source, &layout, block, buffer).map(|()| {
+        SenderJob::Encode { block, layout, first, count, value } => {
+            let value = value.filter(|_| !source.sees_changes());
+            read_again(source, &layout, block, value, buffer).map(|()| {
                 let symbols = fec::repair(buffer, layout.symbol_size(), first.0, count, plans);
                 SenderDone::Encoded { block, first, symbols: Arc::new(symbols) }
             })
         }
-        // A device's block disagrees with the hashed one. Perhaps the file has changed.
-        SenderJob::Digest(block, layout) => {
-            source.check().and_then(|()| read_block(source, &layout, block, buffer)).map(|()| {
+        // A device's block disagrees with the hashed one. Perhaps the source has changed.
+        SenderJob::Digest { block, layout, value } => {
+            source.check().and_then(|()| read_again(source, &layout, block, value, buffer)).map(|()| {
                 let symbols = buffer.chunks(usize::from(layout.symbol_size()));
                 SenderDone::Digested(block, symbols.map(symbol_digest).collect())
             })
@@ -100,6 +102,22 @@ fn read_block(
 ) -> Result<(), SourceError> {
     buffer.resize(layout.block_len(block), 0);
     source.read_at(layout.block_offset(block), buffer)
+}
+
+/// Reads a block that has this value, unless the source has changed.
+fn read_again(
+    source: &dyn Source,
+    layout: &Layout,
+    block: BlockIndex,
+    known: Option<Digest>,
+    buffer: &mut Vec<u8>,
+) -> Result<(), SourceError> {
+    read_block(source, layout, block, buffer)?;
+    if known.is_some_and(|known| known != value(layout, block, buffer)) {
+        let text = format!("the source changed while it was being sent (block {}); send it again", block.0);
+        return Err(SourceError::Changed(text));
+    }
+    Ok(())
 }
 
 fn value(layout: &Layout, block: BlockIndex, bytes: &[u8]) -> Digest {
@@ -125,6 +143,8 @@ pub struct ReceiverFiles {
     earlier: Option<Box<dyn Earlier>>,
     hook: Option<Arc<dyn Hook>>,
     tickets: Option<Mutex<Box<dyn Tickets>>>,
+    /// Whether what is on the disk is hashed before it is committed.
+    verifies: bool,
 }
 
 /// Why a job failed.
@@ -151,7 +171,8 @@ impl ReceiverFiles {
     #[must_use]
     pub fn new(sink: Box<dyn Sink>) -> Self {
         let (open, whole) = (Mutex::new(None), Mutex::new(None));
-        Self { sink: Mutex::new(sink), open, whole, earlier: None, hook: None, tickets: None }
+        let sink = Mutex::new(sink);
+        Self { sink, open, whole, earlier: None, hook: None, tickets: None, verifies: false }
     }
 
     /// Takes unchanged blocks from `earlier`.
@@ -165,6 +186,13 @@ impl ReceiverFiles {
     #[must_use]
     pub fn with_hook(mut self, hook: Option<Arc<dyn Hook>>) -> Self {
         self.hook = hook;
+        self
+    }
+
+    /// With `verify`, reads the object back from the disk, and hashes it again, before it is committed.
+    #[must_use]
+    pub const fn verifying(mut self, verify: bool) -> Self {
+        self.verifies = verify;
         self
     }
 
@@ -225,7 +253,7 @@ pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCac
         ReceiverJob::Check { block, layout, expected, in_part } => {
             files.part().and_then(|open| check(&open, files, (block, &layout), expected, in_part))
         }
-        ReceiverJob::Commit { size } => commit(files, size),
+        ReceiverJob::Commit { layout, root } => commit(files, &layout, root),
         ReceiverJob::Hook(object) => Ok(ReceiverDone::HookEnded(run_hook(files, &object))),
         ReceiverJob::Discard => {
             if let Some(open) = lock(&files.open).take() {
@@ -263,7 +291,8 @@ fn probe(files: &ReceiverFiles, name: &str, layout: &Layout) -> Holdings {
     let found = sink.probe(name, layout.extent());
     drop(sink);
     if let Found::Whole(file) = found {
-        let Some(root) = hash(&*file, layout) else { return Holdings::Nothing };
+        let read = |offset, buf: &mut Buffer| file.read_at(offset, buf);
+        let Ok(root) = hash(layout, read) else { return Holdings::Nothing };
         *lock(&files.whole) = Some((name.to_owned(), file));
         return Holdings::All(root);
     }
@@ -271,15 +300,18 @@ fn probe(files: &ReceiverFiles, name: &str, layout: &Layout) -> Holdings {
     if earlier || matches!(found, Found::Part) { Holdings::Some } else { Holdings::Nothing }
 }
 
-/// The root hash of a whole object.
-fn hash(file: &dyn Part, layout: &Layout) -> Option<Digest> {
+/// The root hash of a whole object, of which `read` reads the bytes at an offset.
+fn hash(
+    layout: &Layout,
+    read: impl Fn(u64, &mut Buffer) -> Result<(), SinkError>,
+) -> Result<Digest, SinkError> {
     let mut buffer = Buffer::default();
     let values = (0..layout.block_count()).map(BlockIndex).map(|block| {
         buffer.set_len(layout.block_len(block));
-        file.read_at(layout.block_offset(block), &mut buffer).ok()?;
-        Some(value(layout, block, &buffer))
+        read(layout.block_offset(block), &mut buffer)?;
+        Ok(value(layout, block, &buffer))
     });
-    Some(root(&values.collect::<Option<Vec<Digest>>>()?))
+    Ok(root(&values.collect::<Result<Vec<Digest>, SinkError>>()?))
 }
 
 fn adopt(files: &ReceiverFiles, name: &str) -> Result<ReceiverDone, Refusal> {
@@ -303,8 +335,11 @@ fn open(
         let Modified { seconds, nanoseconds } = entry.modified();
         part.describe(Attributes { mode: entry.mode(), modified: (seconds, nanoseconds) });
     }
-    let written = written_blocks(&*part, &layout);
-    let size = files.earlier.as_ref().map_or(0, |earlier| earlier.size());
+    let mut written = written_blocks(&*part, &layout);
+    let mut size = files.earlier.as_ref().map_or(0, |earlier| earlier.size());
+    if part.is_earlier() && std::mem::replace(&mut written, BitSet::new(layout.block_count())).count() > 0 {
+        size = layout.object_size();
+    }
     // Only blocks that it has completely can agree. Its last block may be shorter, as the object's.
     let earlier = match layout.extent().total() {
         Some(total) if size >= total => layout.block_count(),
@@ -343,7 +378,9 @@ fn check(
     let offset = layout.block_offset(block);
     let mut buffer = Buffer::default();
     buffer.set_len(layout.block_len(block));
-    if in_part && open.part.read_at(offset, &mut buffer).is_ok() && value(layout, block, &buffer) == expected
+    if (in_part || open.part.is_earlier())
+        && open.part.read_at(offset, &mut buffer).is_ok()
+        && value(layout, block, &buffer) == expected
     {
         return Ok(ReceiverDone::Checked { block, agrees: true });
     }
@@ -454,23 +491,6 @@ fn spill(open: &OpenPart, mut assembly: BlockAssembly) -> Result<ReceiverDone, R
     }
     let buffer = assembly.mark_spilled();
     Ok(ReceiverDone::Spilled { assembly, buffer })
-}
-
-fn commit(files: &ReceiverFiles, size: u64) -> Result<ReceiverDone, Refusal> {
-    let OpenPart { part, .. } = files.part()?;
-    part.seal(size)?;
-    let path = part.commit()?;
-    *lock(&files.open) = None;
-    Ok(ReceiverDone::Committed(path))
-}
-
-/// Runs the hook. A file that was saved under a name that the user chose may have any name at the sender: a hook that
-/// uses it in a path must not be led elsewhere.
-fn run_hook(files: &ReceiverFiles, object: &InPlace) -> Result<i32, String> {
-    let hook = files.hook.as_ref().ok_or("no hook is known; please report this")?;
-    let name = safe_name(&object.name).map_err(|e| format!("the --then command did not run: {e}"))?;
-    let InPlace { path, root, size, sender, key, .. } = object;
-    hook.run(&Facts { path, name, root: *root, size: *size, sender: *sender, key: *key })
 }
 
 #[cfg(test)]

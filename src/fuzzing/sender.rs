@@ -225,7 +225,7 @@ impl play::World for World {
                 32..64,
                 SenderJob::Hash(..)
                 | SenderJob::Encode { .. }
-                | SenderJob::Digest(..)
+                | SenderJob::Digest { .. }
                 | SenderJob::CheckSource,
             ) => SenderDone::SourceFailed("fuzzed".into()),
             (32..64, SenderJob::LookUp(_)) => SenderDone::LookedUp(Err("fuzzed".into())),
@@ -245,7 +245,7 @@ impl play::World for World {
             (_, SenderJob::CheckSource) => SenderDone::SourceChecked,
             (_, SenderJob::Read) => SenderDone::Grown(self.object.layout.extent()),
             (_, SenderJob::Hash(block, _)) => SenderDone::Hashed(block, self.value(block)),
-            (_, SenderJob::Digest(block, _)) => SenderDone::Digested(block, self.object.digests(block)),
+            (_, SenderJob::Digest { block, .. }) => SenderDone::Digested(block, self.object.digests(block)),
             (_, SenderJob::Encode { block, first, count, .. }) => {
                 let symbols = Arc::new(self.object.repair(block, first, count));
                 SenderDone::Encoded { block, first, symbols }

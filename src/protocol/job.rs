@@ -26,9 +26,18 @@ pub enum SenderJob {
         first: Esi,
         /// How many.
         count: u32,
+        /// The block's chaining value, if it is known.
+        value: Option<Digest>,
     },
     /// Read the block and compute the digests of its source symbols.
-    Digest(BlockIndex, Layout),
+    Digest {
+        /// The block.
+        block: BlockIndex,
+        /// The object's division into blocks.
+        layout: Layout,
+        /// Its chaining value, if it is known.
+        value: Option<Digest>,
+    },
     /// Wait until more of the object can be read, or its end; see [`SenderJob::is_for_input`].
     Read,
     /// Check that the source is unchanged (size and modification time).
@@ -168,8 +177,10 @@ pub enum ReceiverJob {
     /// Sync the part file, rename it to its final name, sync the directory. Of a destination that takes blocks in
     /// order: close it, and wait for the command that reads it.
     Commit {
-        /// Bytes of the object.
-        size: u64,
+        /// The object's division into blocks.
+        layout: Layout,
+        /// The root hash of the object.
+        root: Digest,
     },
     /// Run the hook for the object that is in place.
     Hook(InPlace),

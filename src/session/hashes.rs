@@ -20,21 +20,22 @@ pub(super) struct Hashes {
 }
 
 impl Hashes {
-    /// Of a file that is worth it; none without a directory to keep them in.
+    /// Of a file that is worth it; none of a device, and none without a directory to keep them in.
     pub fn of(dir: Option<PathBuf>, source: &Arc<FileSource>, layout: Layout) -> Option<Self> {
+        source.file_id()?;
         let cache = HashCache::new(&dir.filter(|_| layout.object_size() >= WORTH_REMEMBERING)?);
         Some(Self { cache, source: Arc::clone(source), layout })
     }
 
     /// Those of an earlier run, if the file has not changed since.
     pub fn load(&self) -> Option<Vec<Digest>> {
-        self.cache.load(self.source.file_id(), self.layout.block_log2(), self.layout.block_count())
+        self.cache.load(self.source.file_id()?, self.layout.block_log2(), self.layout.block_count())
     }
 
     /// Stores what the run has hashed. If the run used stored hashes, and the source or a device has failed,
     /// the stored hashes may be wrong: they are removed, and the next run hashes the file again.
     pub fn keep(&self, from_cache: bool, failed: bool, machine: &Sender) -> io::Result<()> {
-        let (file, log2) = (self.source.file_id(), self.layout.block_log2());
+        let (Some(file), log2) = (self.source.file_id(), self.layout.block_log2()) else { return Ok(()) };
         if from_cache {
             if failed {
                 self.cache.forget(file, log2);

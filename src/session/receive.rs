@@ -45,6 +45,7 @@ pub struct ReceiveSession {
     device: Option<(DeviceId, String)>,
     device_key: Option<SigningKey>,
     timeout: Duration,
+    verify: bool,
     hook: Option<(Arc<dyn Hook>, HookRule)>,
     command: bool,
     name: Option<String>,
@@ -134,6 +135,7 @@ impl ReceiveSession {
             device: None,
             device_key: None,
             timeout: Duration::from_secs(24 * 60 * 60),
+            verify: false,
             hook: None,
             command: false,
             name: None,
@@ -176,6 +178,13 @@ impl ReceiveSession {
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// With `verify`, reads the object back from the disk, and hashes it again, before it is committed [default: no].
+    #[must_use]
+    pub const fn verify(mut self, verify: bool) -> Self {
+        self.verify = verify;
         self
     }
 
@@ -258,7 +267,7 @@ impl ReceiveSession {
             source_unreadable: |why| ReceiverDone::Failed(AbortCode::Internal, why),
         };
         let files = ReceiverFiles::new(self.sink).with_earlier(self.earlier).with_hook(hook.clone());
-        let files = Arc::new(files.with_tickets_in(self.tickets));
+        let files = Arc::new(files.with_tickets_in(self.tickets).verifying(self.verify));
         let (shared, plans) = (Arc::clone(&files), Arc::new(PlanCache::default()));
         let runner = move || {
             let (files, plans) = (Arc::clone(&shared), Arc::clone(&plans));

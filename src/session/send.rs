@@ -27,6 +27,7 @@ use crate::task::{DeviceList, State, Task, TaskOptions};
 use crate::text;
 use crate::time::Time;
 use crate::units::{Counter, DeviceId, DeviceKey, Digest, Extent, Rate, TaskId};
+use crate::wire::ObjectKind;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -383,6 +384,9 @@ impl SendSession {
         config.rate = route.rate;
         config.repair = RepairPolicy::interactive(self.slow);
         config.manifest = manifest_of(&*source, &name);
+        if self.file.as_ref().is_some_and(|file| file.is_device()) {
+            config.kind = ObjectKind::Device;
+        }
         (config.wait, config.settle) = (self.wait, self.settle);
         config.wait_first = self.wait_first;
         (config.linger, config.max_time) = (self.linger, self.max_time);

@@ -1,11 +1,12 @@
-//! Writing past the page cache (`O_DIRECT`). A receiver does not read its writes again, so a copy in the
-//! cache costs time and evicts other programs' pages. If the file system or the alignment of a piece
+//! Writing and reading past the page cache (`O_DIRECT`). A receiver does not read its writes again, so a copy in the
+//! cache costs time and evicts other programs' pages. And what is read past the cache is what the disk holds. If the file system or the alignment of a piece
 //! forbids direct writing, the piece goes through the cache.
 
 use rustix::fs::OFlags;
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ const ALIGN: usize = 4096;
 /// and may be read at once.
 const SMALLEST: u64 = 16 << 20;
 
-/// A second descriptor of a part file, for direct writing.
+/// A second descriptor of a part file or a device, for direct writing and reading.
 #[derive(Debug, Default)]
 pub(super) struct Direct {
     file: Option<File>,
@@ -28,7 +29,12 @@ impl Direct {
     /// Opens the part file `name` in `dir` again, which is open as `file`, for an object of `size` bytes.
     pub fn new(dir: &OwnedFd, name: &str, file: &File, size: u64) -> Self {
         let opened = if size < SMALLEST { None } else { open(dir, name, file) };
-        Self { file: opened, refused: AtomicBool::new(false) }
+        Self::of(opened)
+    }
+
+    /// Takes a descriptor that was opened so; without one, nothing is written directly.
+    pub const fn of(file: Option<File>) -> Self {
+        Self { file, refused: AtomicBool::new(false) }
     }
 
     /// Writes a prefix of `bytes` at `offset` directly, and returns its length. It is 0 if the file or
@@ -50,11 +56,55 @@ impl Direct {
         }
         Ok(written)
     }
+
+    /// Reads a prefix of `buf` at `offset` from the disk, not from the cache, and returns its length. It is 0 if the
+    /// file or the piece does not allow that.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let aligned = offset.is_multiple_of(ALIGN as u64) && buf.as_ptr().align_offset(ALIGN) == 0;
+        let len = buf.len() - buf.len() % ALIGN;
+        let Some(file) = self.file.as_ref().filter(|_| aligned) else { return Ok(0) };
+        let read = pages(len, |from| rustix::io::pread(file, &mut buf[from..len], offset + from as u64))?;
+        Ok(read.0)
+    }
 }
 
-/// Writes whole pages up to `len` with `write`. `write` gets the number of bytes written so far and
-/// returns the number of further bytes that it wrote. Returns the total, and whether the file system
-/// accepts such writes.
+/// Bytes at a page boundary, as direct writing and reading need them.
+#[derive(Debug)]
+pub(super) struct PageAligned {
+    bytes: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl PageAligned {
+    /// `len` zeros.
+    pub fn zeroed(len: usize) -> Self {
+        let bytes = vec![0; len + ALIGN];
+        // The vector never grows, so its bytes stay where they are.
+        let start = bytes.as_ptr().align_offset(ALIGN);
+        Self { bytes, start, len }
+    }
+}
+
+impl Deref for PageAligned {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.start..self.start + self.len]
+    }
+}
+
+impl DerefMut for PageAligned {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + self.len]
+    }
+}
+
+/// Transfers whole pages up to `len` with `write`, which writes or reads. It gets the number of bytes done so far and
+/// returns the number of further bytes that it did. Returns the total, and whether the file system accepts such
+/// transfers.
 fn pages(len: usize, mut write: impl FnMut(usize) -> Result<usize, Errno>) -> io::Result<(usize, bool)> {
     let mut written = 0;
     while written < len {
@@ -73,7 +123,7 @@ fn pages(len: usize, mut write: impl FnMut(usize) -> Result<usize, Errno>) -> io
 }
 
 fn open(dir: &OwnedFd, name: &str, file: &File) -> Option<File> {
-    let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let flags = OFlags::RDWR | OFlags::DIRECT | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = retry_on_intr(|| rustix::fs::openat(dir, name, flags, rustix::fs::Mode::empty())).ok()?;
     let opened = File::from(opened);
     let (ours, theirs) = (file.metadata().ok()?, opened.metadata().ok()?);
@@ -87,11 +137,11 @@ mod tests {
     use crate::storage::scratch::Scratch;
     use std::os::unix::fs::FileExt;
 
-    /// A buffer that holds `len` bytes at a page boundary, from the returned index on.
-    fn aligned(len: usize) -> (Vec<u8>, usize) {
-        let bytes: Vec<u8> = (0..len + ALIGN).map(|i| (i % 251) as u8).collect();
-        let start = bytes.as_ptr().align_offset(ALIGN);
-        (bytes, start)
+    /// `len` different bytes at a page boundary.
+    fn aligned(len: usize) -> PageAligned {
+        let mut bytes = PageAligned::zeroed(len);
+        (0..).zip(&mut *bytes).for_each(|(i, byte)| *byte = (i % 251) as u8);
+        bytes
     }
 
     #[test]
@@ -102,8 +152,8 @@ mod tests {
         file.set_len(64 << 10).unwrap();
         let fd = OwnedFd::from(File::open(path.parent().unwrap()).unwrap());
         let direct = Direct::new(&fd, "x", &file, SMALLEST);
-        let (bytes, at) = aligned(20_000);
-        let block = &bytes[at..at + 20_000];
+        let bytes = aligned(20_000);
+        let block = &*bytes;
         // Earlier spilled through the cache, as part of a block may be.
         file.write_all_at(&[9; 10_000], 4096).unwrap();
         let written = direct.write_at(4096, block).unwrap();
@@ -112,6 +162,11 @@ mod tests {
         let mut back = vec![0; 20_000];
         file.read_exact_at(&mut back, 4096).unwrap();
         assert_eq!(back, block);
+        let mut back = PageAligned::zeroed(20_000);
+        let read = direct.read_at(4096, &mut back).unwrap();
+        assert!(read == 0 || read == 16_384, "{read}");
+        assert_eq!(back[..read], block[..read]);
+        assert_eq!(direct.read_at(100, &mut back).unwrap(), 0);
         for (offset, piece) in [(100, block), (4096, &block[1..]), (0, &block[..100]), (0, &[])] {
             assert_eq!(direct.write_at(offset, piece).unwrap(), 0, "{offset} {}", piece.len());
         }
@@ -150,7 +205,6 @@ mod tests {
         assert!(Direct::new(&fd, "x", &file, SMALLEST - 1).file.is_none());
         assert!(Direct::new(&fd, "y", &file, SMALLEST).file.is_none());
         assert!(Direct::new(&fd, "gone", &file, SMALLEST).file.is_none());
-        let (bytes, at) = aligned(4096);
-        assert_eq!(Direct::default().write_at(0, &bytes[at..at + 4096]).unwrap(), 0);
+        assert_eq!(Direct::default().write_at(0, &aligned(4096)).unwrap(), 0);
     }
 }

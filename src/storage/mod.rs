@@ -1,10 +1,12 @@
-//! L3: files. The memory-mapped source (`source`, `mmap`), the spool of a stream (`spool`), the part file and its commit (`sink`, `part`),
+//! L3: files and block devices. The memory-mapped source (`source`, `mmap`), the spool of a stream (`spool`), the part
+//! file and its commit (`sink`, `part`), devices written in place (`device`),
 //! names from the network (`names`), the hash cache (`hashes`), resume tickets (`tickets`) and atomic writes of small files. It knows
 //! nothing of the protocol. The traits are the ports of the engine; the simulated disk implements them
 //! too.
 
 mod atomic_write;
 mod attributes;
+mod device;
 mod direct;
 mod earlier;
 mod existing;
@@ -24,6 +26,7 @@ mod tickets;
 
 pub use atomic_write::{check_whole, make_private_dir, set_aside, write_private, write_whole};
 pub use attributes::Attributes;
+pub use device::{DeviceNote, DeviceNotes, DeviceSink};
 pub use earlier::EarlierFile;
 pub use hashes::{FileId, HashCache};
 pub use names::{PART_SUFFIX, name_objection, safe_name};
@@ -84,6 +87,11 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// If one of them has changed.
     fn check(&self) -> Result<(), SourceError>;
+    /// Whether [`Source::check`] sees that the content has changed. A device has no modification time: what is read
+    /// again from it must be hashed again.
+    fn sees_changes(&self) -> bool {
+        true
+    }
 }
 
 /// Address and length of bytes that only the kernel may read (see [`Source::raw`]). Valid as long as its
@@ -151,7 +159,7 @@ impl<S: Sink + ?Sized> Sink for Box<S> {
     }
 }
 
-/// The part file of an object that is being received. If it is dropped (even by a panic) before it is
+/// The part file of an object that is being received, or the device or pipe that it is written to. If it is dropped (even by a panic) before it is
 /// committed or discarded, the part file stays for the next run.
 pub trait Part: Send + Sync {
     /// Says which mode and modification time the object gets together with its final name. Call before
@@ -183,21 +191,32 @@ pub trait Part: Send + Sync {
     fn write_next(&self, _bytes: &[u8]) -> Result<(), SinkError> {
         Err(SinkError::Disk("blocks are not taken in order here; please report this".to_owned()))
     }
+    /// Reads like [`Part::read_at`], but what the disk holds and not what the page cache holds, if the system supports
+    /// it.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    fn read_back(&self, offset: u64, buf: &mut [u8]) -> Result<(), SinkError> {
+        self.read_at(offset, buf)
+    }
     /// The first range of bytes at or after `from` that an earlier run may have written; `None` if there
     /// is none, and in a new part file. The bytes may be torn, lost or stale.
     fn next_written(&self, _from: u64) -> Option<Range<u64>> {
         None
     }
-    /// Gives the file of an object that was not sealed when it was created its final size. Called before
-    /// [`Part::commit`].
+    /// Whether these bytes may be anything, as on a device, and not only what an interrupted run has written.
+    fn is_earlier(&self) -> bool {
+        false
+    }
+    /// Tells the final size of an object that was not sealed when its file was created. Called before [`Part::commit`].
     ///
     /// # Errors
     /// If the disk fails.
     fn seal(&self, _size: u64) -> Result<(), SinkError> {
         Ok(())
     }
-    /// Syncs the file, gives it its final name and syncs the directory (I1). Returns the path. A pipe is closed, and
-    /// its path is `-`.
+    /// Syncs the file, gives it its final name and syncs the directory (I1); or syncs the device, and writes its first
+    /// block last; or closes the pipe, whose path is `-`. Returns the path.
     ///
     /// # Errors
     /// If the disk fails or the name has been taken meanwhile; no part file is left behind.

@@ -213,6 +213,11 @@ impl Part for FilePart {
         self.file.read_exact_at(buf, offset).map_err(|error| self.refused("read back", &error))
     }
 
+    fn read_back(&self, offset: u64, buf: &mut [u8]) -> Result<(), SinkError> {
+        let direct = self.direct.read_at(offset, buf).map_err(|error| self.refused("read back", &error))?;
+        self.read_at(offset + direct as u64, &mut buf[direct..])
+    }
+
     fn next_written(&self, from: u64) -> Option<Range<u64>> {
         let len = || self.file.metadata().map_or(0, |meta| meta.len());
         let end = self.size.get().copied().unwrap_or_else(len);

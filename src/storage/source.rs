@@ -1,9 +1,10 @@
-//! A file as the source of an object.
+//! A file or a block device as the source of an object.
 //!
 //! The file stays open for the whole task, so another file under its name changes nothing. Its bytes are
 //! read in two ways. The program itself reads with `pread` (to hash and encode), so a file that shrank is
 //! an error. Only the kernel reads through the memory map.
 
+use super::device;
 use super::hashes::FileId;
 use super::mmap::Mapping;
 use super::names::{name_objection, shorten};
@@ -23,7 +24,7 @@ const KEPT_SHARE: u64 = 2;
 /// Longest run of bytes that the page cache keeps or releases as one.
 const LONGEST_FOLIO: u64 = 4 << 20;
 
-/// An open, mapped regular file.
+/// An open, mapped regular file or block device.
 #[derive(Debug)]
 pub struct FileSource {
     file: File,
@@ -31,20 +32,29 @@ pub struct FileSource {
     size: u64,
     /// Whether the file is too large to stay in memory beside other programs.
     large: bool,
-    /// Modification time when opened: seconds and nanoseconds.
-    modified: (i64, i64),
-    attributes: Attributes,
-    file_id: FileId,
+    /// What a regular file has, and a device has not.
+    of_file: Option<OfFile>,
+    /// Where a file system on the device is mounted read-write.
+    mounted: Option<String>,
     /// The path as given, escaped for messages.
     shown: String,
     name: String,
 }
 
+/// The metadata of a regular file when it was opened.
+#[derive(Debug)]
+struct OfFile {
+    /// Modification time: seconds and nanoseconds.
+    modified: (i64, i64),
+    attributes: Attributes,
+    file_id: FileId,
+}
+
 impl FileSource {
-    /// Opens the regular file (or symbolic link to one) at `path`. Its size is fixed from here on.
+    /// Opens the regular file or block device (or symbolic link to one) at `path`. Its size is fixed from here on.
     ///
     /// # Errors
-    /// If it is not a regular file, cannot be read or mapped, or has a name that receivers refuse.
+    /// If it is neither, cannot be read or mapped, or has a name that receivers refuse.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
         Self::open_as(path, None)
     }
@@ -57,12 +67,17 @@ impl FileSource {
         let shown = escape(&path.to_string_lossy());
         let refuse = |error: io::Error| unreadable(&shown, &error);
         // Checked before opening, because opening alone can already affect a device.
-        require_regular(fs::metadata(path).map_err(refuse)?.file_type(), &shown)?;
+        require_kind(fs::metadata(path).map_err(refuse)?.file_type(), &shown)?;
         // If a pipe has taken the file's place meanwhile, opening must not wait for its writer.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(refuse)?;
         let meta = file.metadata().map_err(refuse)?;
-        require_regular(meta.file_type(), &shown)?;
-        let size = meta.len();
+        require_kind(meta.file_type(), &shown)?;
+        let is_device = meta.file_type().is_block_device();
+        if is_device {
+            // What was written to the device by other ways shows only after this. Others than root may not.
+            let _ = device::flush(&file);
+        }
+        let size = if is_device { device::size(&file).map_err(refuse)? } else { meta.len() };
         if size > MAX_OBJECT_SIZE {
             return Err(SourceError::Read(format!("{shown} is larger than 2^63 bytes; split it")));
         }
@@ -77,10 +92,14 @@ impl FileSource {
         })?;
         // Only a hint, for reads that do not go through the map.
         let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
-        let (modified, attributes) = (modified(&meta), Attributes::of(&meta));
-        let file_id = FileId::new(path, &meta, SystemTime::now());
+        let of_file = (!is_device).then(|| OfFile {
+            modified: modified(&meta),
+            attributes: Attributes::of(&meta),
+            file_id: FileId::new(path, &meta, SystemTime::now()),
+        });
+        let mounted = if is_device { device::mounted_for_writing(&meta) } else { None };
         let large = size > memory() / KEPT_SHARE;
-        Ok(Self { file, map, size, large, modified, attributes, file_id, shown, name })
+        Ok(Self { file, map, size, large, of_file, mounted, shown, name })
     }
 
     /// The name that is offered to receivers, 1 to 255 bytes: the file's own name, without directories, unless another
@@ -90,10 +109,28 @@ impl FileSource {
         &self.name
     }
 
-    /// Identifies the file, for the cache of its hashes.
+    /// Identifies the file, for the cache of its hashes; none for a device.
     #[must_use]
-    pub const fn file_id(&self) -> &FileId {
-        &self.file_id
+    pub fn file_id(&self) -> Option<&FileId> {
+        self.of_file.as_ref().map(|of_file| &of_file.file_id)
+    }
+
+    /// Whether it is a block device.
+    #[must_use]
+    pub const fn is_device(&self) -> bool {
+        self.of_file.is_none()
+    }
+
+    /// What the user should know before it is sent.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let point = self.mounted.as_ref()?;
+        Some(format!(
+            "{} is mounted on {} and may change while it is sent; remount it read-only, freeze it with fsfreeze, or \
+             send a snapshot",
+            self.shown,
+            escape(point)
+        ))
     }
 
     fn shrunk(&self) -> SourceError {
@@ -103,7 +140,11 @@ impl FileSource {
 
 impl Source for FileSource {
     fn attributes(&self) -> Option<Attributes> {
-        Some(self.attributes)
+        self.of_file.as_ref().map(|of_file| of_file.attributes)
+    }
+
+    fn sees_changes(&self) -> bool {
+        !self.is_device()
     }
 
     fn extent(&self) -> Extent {
@@ -131,11 +172,12 @@ impl Source for FileSource {
     /// Some changes do not change the file's time: within one clock tick of the last change, or through
     /// another program's memory map before it is synced. The block hashes detect those.
     fn check(&self) -> Result<(), SourceError> {
+        let Some(OfFile { modified: before, .. }) = &self.of_file else { return Ok(()) };
         let meta = self.file.metadata().map_err(|error| unreadable(&self.shown, &error))?;
         if meta.len() < self.size {
             return Err(self.shrunk());
         }
-        if meta.len() != self.size || modified(&meta) != self.modified {
+        if meta.len() != self.size || modified(&meta) != *before {
             return Err(SourceError::Changed(format!(
                 "{} changed while it was being sent; send it again",
                 self.shown
@@ -185,17 +227,15 @@ fn own_name(path: &Path) -> String {
     shorten(&name, MAX_NAME).to_owned()
 }
 
-fn require_regular(kind: FileType, shown: &str) -> Result<(), SourceError> {
-    let advice = if kind.is_file() {
+fn require_kind(kind: FileType, shown: &str) -> Result<(), SourceError> {
+    let advice = if kind.is_file() || kind.is_block_device() {
         return Ok(());
     } else if kind.is_dir() {
         "is a directory; pack it into one file first, with tar for example"
     } else if kind.is_fifo() {
         "is a pipe; redirect standard input from it and send -"
-    } else if kind.is_block_device() {
-        "is a block device; copy it to an image file and send that"
     } else {
-        "is not a regular file; send a regular file"
+        "is neither a regular file nor a block device; send one of these"
     };
     Err(SourceError::Read(format!("{shown} {advice}")))
 }

@@ -1,10 +1,34 @@
 use super::*;
+use crate::command::Facts;
+use crate::protocol::job::InPlace;
 use crate::sim::disk::{SimDisk, SimEarlier, SimSink, SimSource};
 use crate::sim::disk_faults::{DiskError, DiskFaults, Op};
+use crate::storage::RawBytes;
 use crate::task::Assignment;
 use crate::units::{DeviceId, Esi};
 
 const SIZE: usize = 3 * 8_192 + 100;
+
+/// A source without a modification time, as a device.
+struct Timeless(SimSource);
+
+impl Source for Timeless {
+    fn extent(&self) -> crate::units::Extent {
+        self.0.extent()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+        self.0.read_at(offset, buf)
+    }
+    fn raw(&self, offset: u64, len: usize) -> RawBytes {
+        self.0.raw(offset, len)
+    }
+    fn check(&self) -> Result<(), SourceError> {
+        Ok(())
+    }
+    fn sees_changes(&self) -> bool {
+        false
+    }
+}
 
 struct Bench {
     object: Vec<u8>,
@@ -32,7 +56,7 @@ impl Bench {
         run_receiver_job(job, &self.files, &self.plans)
     }
     fn commit(&self) -> ReceiverJob {
-        ReceiverJob::Commit { size: self.layout.object_size() }
+        ReceiverJob::Commit { layout: self.layout, root: Digest([0; 32]) }
     }
     fn open(&self) -> ReceiverDone {
         self.receive(ReceiverJob::Open { name: "x".to_owned(), layout: self.layout, entry: None })
@@ -46,7 +70,7 @@ impl Bench {
     fn repair(&self, block: u32, count: u32) -> Arc<Vec<u8>> {
         let block = BlockIndex(block);
         let first = Esi(self.layout.source_symbols(block));
-        match self.send(SenderJob::Encode { block, layout: self.layout, first, count }) {
+        match self.send(SenderJob::Encode { block, layout: self.layout, first, count, value: None }) {
             SenderDone::Encoded { symbols, .. } => symbols,
             other => panic!("{other:?}"),
         }
@@ -128,7 +152,7 @@ fn what_is_wrong_or_too_little_is_not_written() {
     };
     assert!(!buffer.is_empty() && received.is_full());
     // The one symbol that is not the sender's is found by its digest.
-    let done = bench.send(SenderJob::Digest(BlockIndex(1), bench.layout));
+    let done = bench.send(SenderJob::Digest { block: BlockIndex(1), layout: bench.layout, value: None });
     let SenderDone::Digested(BlockIndex(1), mut digests) = done else { panic!("{done:?}") };
     assert_eq!(digests.len(), 32);
     let expected = bench.value(1);
@@ -272,6 +296,55 @@ fn blocks_that_have_not_changed_are_copied_from_an_earlier_version() {
     bench.receive(ReceiverJob::Store { assembly, expected: None, keep: true, pressed: false });
     assert!(matches!(bench.receive(bench.commit()), ReceiverDone::Committed(_)));
     bench.disk.with_file("x", |file| assert!(file == Some(&bench.object[..])));
+}
+
+#[test]
+fn a_block_that_no_longer_has_its_value_ends_the_task() {
+    let bench = bench(DiskFaults::default());
+    let (block, first, count) = (BlockIndex(1), Esi(32), 2);
+    let timeless = Timeless(bench.source.clone());
+    let value = Some(bench.value(1));
+    let run = |source: &dyn Source, job| run_sender_job(job, source, &bench.plans, &mut Vec::new());
+    let wrong = Some(Digest([1; 32]));
+    let encode = |value| SenderJob::Encode { block, layout: bench.layout, first, count, value };
+    let digest = |value| SenderJob::Digest { block, layout: bench.layout, value };
+    for known in [None, value] {
+        assert!(matches!(run(&timeless, encode(known)), SenderDone::Encoded { .. }));
+        assert!(matches!(run(&timeless, digest(known)), SenderDone::Digested(..)));
+    }
+    for job in [encode(wrong), digest(wrong)] {
+        let done = run(&timeless, job);
+        let SenderDone::SourceFailed(why) = &done else { panic!("{done:?}") };
+        assert_eq!(why, "the source changed while it was being sent (block 1); send it again");
+    }
+    // A file's times are looked at instead, unless a device has found that its block disagrees.
+    assert!(matches!(run(&bench.source, encode(wrong)), SenderDone::Encoded { .. }));
+    assert!(matches!(run(&bench.source, digest(wrong)), SenderDone::SourceFailed(_)));
+}
+
+#[test]
+fn reading_back_compares_the_disk_with_the_hash() {
+    for rotten in [false, true] {
+        let bench = bench(DiskFaults::default());
+        bench.open();
+        for block in 0..4 {
+            let mut assembly = bench.assembly(block);
+            bench.add_source(&mut assembly, 0..bench.layout.source_symbols(BlockIndex(block)));
+            let stored = ReceiverJob::Store { assembly, expected: None, keep: false, pressed: false };
+            assert!(matches!(bench.receive(stored), ReceiverDone::Stored { .. }));
+        }
+        let files = bench.files.verifying(true);
+        if rotten {
+            files.part().ok().unwrap().part.write_at(9_000, b"rotten").unwrap();
+        }
+        let root = Digest(*blake3::hash(&bench.object).as_bytes());
+        let done = run_receiver_job(ReceiverJob::Commit { layout: bench.layout, root }, &files, &bench.plans);
+        match done {
+            ReceiverDone::Committed(_) => assert!(!rotten),
+            ReceiverDone::Failed(AbortCode::Disk, why) => assert!(rotten && why.contains("replace the disk")),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 /// A hook that notes the names for which it ran.

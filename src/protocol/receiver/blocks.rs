@@ -291,7 +291,7 @@ impl Blocks {
                 Some(expected) => {
                     return Some(ReceiverJob::Check { block, layout: self.layout, expected, in_part });
                 }
-                None => self.resume.checked(block),
+                None => self.resume.needless(block),
             }
         }
         None
@@ -299,7 +299,7 @@ impl Blocks {
 
     /// Takes the result of checking a candidate.
     pub fn checked(&mut self, block: BlockIndex, agrees: bool) {
-        self.resume.checked(block);
+        self.resume.checked(block, agrees);
         if agrees && self.verify(block) {
             self.resumed_bytes += self.layout.block_len(block) as u64;
         }

@@ -396,11 +396,11 @@ impl Receiver {
             self.fail(AbortCode::Mismatch, "the hashes of the blocks do not give the file's".into(), now);
             return;
         }
-        let size = session.layout.object_size();
+        let layout = session.layout;
         self.state = State::Committing;
         self.answer = None;
         self.event(ReceiverEvent::Committing);
-        self.job(ReceiverJob::Commit { size });
+        self.job(ReceiverJob::Commit { layout, root: announced });
     }
 }
 

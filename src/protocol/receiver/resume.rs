@@ -7,11 +7,14 @@
 //!      │ its place is overwritten     │                  │ disagrees
 //!      └──────────────► lacking ◄─────┴──────────────────┘
 //! ```
+//! If many candidates in a row disagree, the rest is probably of something else: then one block of each page is read,
+//! until one agrees. So a large disk is not read in vain.
+//!
 //! The device does not request a candidate, but accepts its symbols if they arrive: whichever is complete first
 //! counts.
 
 use crate::layout::Layout;
-use crate::limits::MAX_BLOCKS;
+use crate::limits::{HASHES_PER_PAGE, MAX_BLOCKS};
 use crate::ranges::BitSet;
 use crate::units::{BlockIndex, Digest};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Most checks at a time, each with a block in memory; and most while block buffers are scarce.
 const CHECKS: usize = 4;
 const CHECKS_WHEN_PRESSED: usize = 1;
+/// After so many candidates in a row that disagree, one of each page is checked.
+const IN_VAIN: u32 = 64;
 
 /// The candidates of a session. Of an object that grows, an earlier run may have had blocks that are not announced yet.
 #[derive(Debug, Default)]
@@ -32,6 +37,8 @@ pub(super) struct Candidates {
     checking: BTreeSet<u32>,
     /// Values of candidates that need not be read.
     known: BTreeMap<u32, Digest>,
+    /// How many of the last checks in a row disagreed.
+    in_vain: u32,
 }
 
 /// The result of comparing a candidate with its page.
@@ -128,21 +135,39 @@ impl Candidates {
         }
     }
 
-    /// The next candidate to read, and whether the part file may have it.
+    /// The next candidate to read, and whether the part file may have it. Gives up those that are not worth reading.
     pub fn next_check(&mut self, pressed: bool) -> Option<(BlockIndex, bool)> {
         if self.checking.len() >= if pressed { CHECKS_WHEN_PRESSED } else { CHECKS } {
             return None;
         }
-        let block = self.ready.pop_first()?;
-        self.checking.insert(block);
-        Some((BlockIndex(block), self.in_part.contains(block)))
+        while let Some(block) = self.ready.pop_first() {
+            if self.in_vain < IN_VAIN || is_sample(block) {
+                self.checking.insert(block);
+                return Some((BlockIndex(block), self.in_part.contains(block)));
+            }
+            self.candidates.remove(block);
+        }
+        None
     }
 
-    /// Ends a check, whatever its result.
-    pub fn checked(&mut self, block: BlockIndex) {
+    /// Ends a check.
+    pub fn checked(&mut self, block: BlockIndex, agrees: bool) {
+        self.in_vain = if agrees { 0 } else { self.in_vain.saturating_add(1) };
+        self.needless(block);
+    }
+
+    /// Ends a check that was not made.
+    pub fn needless(&mut self, block: BlockIndex) {
         self.checking.remove(&block.0);
         self.candidates.remove(block.0);
     }
+}
+
+/// Whether a block is the one of its page that is checked if nothing else is. Its place changes from page to page, so
+/// that it does not always meet the same structure of a file system.
+const fn is_sample(block: u32) -> bool {
+    let page = block / HASHES_PER_PAGE;
+    block % HASHES_PER_PAGE == (page.wrapping_mul(0x9e37_79b1) >> 16) % HASHES_PER_PAGE
 }
 
 #[cfg(test)]
@@ -167,7 +192,7 @@ mod tests {
         let started: Vec<_> = std::iter::from_fn(|| candidates.next_check(false)).collect();
         assert_eq!(started.len(), CHECKS);
         assert_eq!(started[..2], [(BlockIndex(0), false), (BlockIndex(1), true)]);
-        candidates.checked(BlockIndex(0));
+        candidates.checked(BlockIndex(0), true);
         assert_eq!(candidates.next_check(true), None);
         // What a worker is reading stays its business.
         candidates.give_up(1);
@@ -178,14 +203,46 @@ mod tests {
                 && !candidates.contains(50)
                 && !candidates.contains(0)
         );
-        (1..4).for_each(|block| candidates.checked(BlockIndex(block)));
+        (1..4).for_each(|block| candidates.checked(BlockIndex(block), false));
         let rest = std::iter::from_fn(|| {
             let next = candidates.next_check(true)?;
-            candidates.checked(next.0);
+            candidates.checked(next.0, false);
             Some(next)
         });
         assert_eq!(rest.collect::<Vec<_>>().len(), 36);
         assert_eq!(candidates.count(), 0);
+    }
+
+    #[test]
+    fn a_disk_of_something_else_is_not_read_as_a_whole() {
+        const COUNT: u32 = 4096;
+        let mut set = BitSet::new(COUNT);
+        (0..COUNT).for_each(|block| {
+            set.insert(block);
+        });
+        // Reads all; the blocks from `from` up to `to` agree.
+        let play = |from: u32, to: u32| {
+            let mut candidates = Candidates::new(set.clone(), 0);
+            (0..COUNT).for_each(|block| {
+                candidates.expect(block, Digest([0; 32]));
+            });
+            let (mut read, mut found) = (0, 0);
+            while let Some((block, _)) = candidates.next_check(false) {
+                let agrees = (from..to).contains(&block.0);
+                (read, found) = (read + 1, found + u32::from(agrees));
+                candidates.checked(block, agrees);
+            }
+            assert_eq!(candidates.count(), 0);
+            (read, found)
+        };
+        let (read, found) = play(0, 0);
+        assert!(found == 0 && read < IN_VAIN + COUNT / HASHES_PER_PAGE + 4, "{read}");
+        // What an interrupted run has left, and a part in the middle that is the same.
+        let (read, found) = play(0, 1000);
+        assert!(found == 1000 && read < 1000 + IN_VAIN + COUNT / HASHES_PER_PAGE, "{read}");
+        let (_, found) = play(2000, 3000);
+        assert!(found > 1000 - 2 * HASHES_PER_PAGE, "{found}");
+        assert_eq!(play(0, COUNT), (COUNT, COUNT));
     }
 
     #[test]

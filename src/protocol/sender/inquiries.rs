@@ -142,7 +142,8 @@ impl Sender {
     /// Requests jobs for the digests that are sent next.
     pub(super) fn ask_for_digests(&mut self) {
         while let Some(block) = self.inquiries.next_job() {
-            self.job(SenderJob::Digest(block, self.config.layout));
+            let value = self.value_of(block);
+            self.job(SenderJob::Digest { block, layout: self.config.layout, value });
         }
     }
 

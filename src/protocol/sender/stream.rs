@@ -100,7 +100,8 @@ impl Sender {
             });
             let Some((block, first, count)) = next else { return };
             self.encoded_symbols += count;
-            self.job(SenderJob::Encode { block, layout: self.config.layout, first, count });
+            let value = self.value_of(block);
+            self.job(SenderJob::Encode { block, layout: self.config.layout, first, count, value });
         }
     }
 
@@ -128,6 +129,11 @@ impl Sender {
                 self.announce(now);
             }
         }
+    }
+
+    /// The chaining value of a block, if it is known.
+    pub(super) fn value_of(&self, block: BlockIndex) -> Option<Digest> {
+        self.blocks.get(block.0 as usize).and_then(|info| info.value)
     }
 
     /// Supplies the chaining values of an earlier run. They only decide which blocks devices need. The object

@@ -161,7 +161,7 @@ impl Bench {
             SenderJob::Encode { block, first, count, .. } => {
                 SenderDone::Encoded { block, first, symbols: vec![0; count as usize * 64].into() }
             }
-            SenderJob::Digest(block, _) => {
+            SenderJob::Digest { block, .. } => {
                 SenderDone::Digested(block, vec![SymbolDigest([block.0 as u8; 16]); K as usize])
             }
             SenderJob::CheckSource => SenderDone::SourceChecked,

@@ -109,7 +109,7 @@ fn what_is_no_regular_file_is_refused_by_its_kind() {
     let dir = Scratch::new();
     assert!(read_error(dir.path()).contains("is a directory"));
     assert!(read_error(&dir.join("none")).contains("does not exist"));
-    assert!(read_error(Path::new("/dev/null")).contains("is not a regular file"));
+    assert!(read_error(Path::new("/dev/null")).contains("is neither a regular file nor a block device"));
     let pipe = dir.join("pipe");
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
