@@ -8,7 +8,7 @@ use mcp::crypto::digest;
 use mcp::fec::{self, Added, BlockAssembly, Buffer, Encoder, PlanCache};
 use mcp::layout::Layout;
 use mcp::limits::{DEFAULT_BLOCK_LOG2, DEFAULT_SYMBOL_SIZE};
-use mcp::units::{BlockIndex, Esi};
+use mcp::units::{BlockIndex, Esi, Extent};
 use std::fmt;
 
 /// Source symbols of a block: a small one, the usual one of 1 MiB, and one of 16 MiB.
@@ -152,7 +152,9 @@ fn hash(bencher: Bencher, block_log2: u8) {
         let values: Vec<_> = black_box(&object)
             .chunks(1 << block_log2)
             .enumerate()
-            .map(|(i, block)| digest::chaining_value((i as u64) << block_log2, block, object.len() as u64))
+            .map(|(i, block)| {
+                digest::chaining_value((i as u64) << block_log2, block, Extent::sealed(object.len() as u64))
+            })
             .collect();
         digest::root(&values)
     });

@@ -8,15 +8,18 @@ use crate::limits::{
     COMFORTABLE_BLOCK_COUNT, COMFORTABLE_BLOCK_LOG2, DEFAULT_BLOCK_LOG2, MAX_BLOCK_LOG2, MAX_OBJECT_SIZE,
     MAX_SOURCE_SYMBOLS, MAX_SYMBOL_SIZE, MIN_BLOCK_LOG2, MIN_SYMBOL_SIZE, SYMBOL_ALIGN,
 };
-use crate::units::{BlockIndex, Esi};
+use crate::units::{BlockIndex, Esi, Extent};
 use std::ops::Range;
 
 /// The division of an object into blocks and symbols. The length of a block is a power of two (the last one
 /// may be shorter), so that each block is a BLAKE3 subtree. Symbols have `symbol_size` bytes (the last one of
 /// a block may be shorter).
+///
+/// The object of a stream grows until it is sealed, by whole blocks. Each of them is known to be followed by more, so
+/// what is known of a block never changes: neither its length nor its chaining value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    object_size: u64,
+    extent: Extent,
     block_log2: u8,
     symbol_size: u16,
 }
@@ -36,6 +39,13 @@ pub enum LayoutError {
     /// The block size is out of range or gives too many symbols or blocks.
     #[error("block size 2^{0} does not fit the object and symbol size")]
     BlockSize(u8),
+    /// An object that still grows ends within a block.
+    #[error("an object that still grows must end with a block, not after {0} bytes")]
+    Ragged(u64),
+    /// An object has become shorter, has changed although it was sealed, or was sealed without the byte more that was
+    /// promised.
+    #[error("an object of {0} bytes cannot become one of {1} bytes")]
+    Changed(u64, u64),
 }
 
 impl Layout {
@@ -63,6 +73,14 @@ impl Layout {
     /// # Errors
     /// If they are invalid.
     pub fn new(object_size: u64, block_log2: u8, symbol_size: u16) -> Result<Self, LayoutError> {
+        Self::of(Extent::sealed(object_size), block_log2, symbol_size)
+    }
+    /// A layout of an object that may still grow, from parameters, which may come from the network.
+    ///
+    /// # Errors
+    /// If they are invalid.
+    pub fn of(extent: Extent, block_log2: u8, symbol_size: u16) -> Result<Self, LayoutError> {
+        let object_size = extent.size;
         check_symbol_size(symbol_size)?;
         if object_size > MAX_OBJECT_SIZE {
             return Err(LayoutError::TooLarge(object_size, symbol_size));
@@ -73,12 +91,37 @@ impl Layout {
         {
             return Err(LayoutError::BlockSize(block_log2));
         }
-        Ok(Self { object_size, block_log2, symbol_size })
+        if !extent.sealed && !object_size.is_multiple_of(1 << block_log2) {
+            return Err(LayoutError::Ragged(object_size));
+        }
+        Ok(Self { extent, block_log2, symbol_size })
     }
-    /// Bytes of the object.
+    /// The same object after it has grown.
+    ///
+    /// # Errors
+    /// If `extent` cannot follow the present one, or is too large for the blocks.
+    pub fn grown(&self, extent: Extent) -> Result<Self, LayoutError> {
+        let now = self.extent;
+        let follows = extent.size > now.size || !extent.sealed || extent.size == 0;
+        if extent != now && (now.sealed || extent.size < now.size || !follows) {
+            return Err(LayoutError::Changed(now.size, extent.size));
+        }
+        Self::of(extent, self.block_log2, self.symbol_size)
+    }
+    /// How long the object is, as far as that is known.
+    #[must_use]
+    pub const fn extent(&self) -> Extent {
+        self.extent
+    }
+    /// Whether the object's size is final.
+    #[must_use]
+    pub const fn is_sealed(&self) -> bool {
+        self.extent.sealed
+    }
+    /// Bytes of the object; the bytes so far if it is not sealed.
     #[must_use]
     pub const fn object_size(&self) -> u64 {
-        self.object_size
+        self.extent.size
     }
     /// log2 of the block size.
     #[must_use]
@@ -94,7 +137,7 @@ impl Layout {
     #[must_use]
     pub fn block_count(&self) -> u32 {
         // `new` has checked that it fits.
-        count(self.object_size, self.block_log2) as u32
+        count(self.extent.size, self.block_log2) as u32
     }
     /// Byte offset of a block.
     #[must_use]
@@ -104,7 +147,7 @@ impl Layout {
     /// Bytes of a block: the block size, or what is left for the last one; 0 past the last one.
     #[must_use]
     pub fn block_len(&self, block: BlockIndex) -> usize {
-        let left = self.object_size.saturating_sub(self.block_offset(block));
+        let left = self.extent.size.saturating_sub(self.block_offset(block));
         left.min(1 << self.block_log2) as usize
     }
     /// K: source symbols of a block; 0 past the last one.
@@ -112,6 +155,14 @@ impl Layout {
     pub fn source_symbols(&self, block: BlockIndex) -> u32 {
         // At most MAX_SOURCE_SYMBOLS, as `new` has checked for a full block.
         self.block_len(block).div_ceil(usize::from(self.symbol_size)) as u32
+    }
+    /// K of the longest block that the object can have: of a full one while it grows; 0 if it is empty.
+    #[must_use]
+    pub fn most_source_symbols(&self) -> u32 {
+        if self.extent.sealed {
+            return self.source_symbols(BlockIndex(0));
+        }
+        full_block_symbols(self.block_log2, self.symbol_size) as u32
     }
     /// Source symbols of the whole object.
     #[must_use]

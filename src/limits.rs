@@ -104,6 +104,9 @@ pub const MAX_MAILBOX_BYTES: usize = 8 << 20;
 pub const HASHES_PER_PAGE: u32 = 32;
 /// Most blocks of an object that this program sends or receives. Bounds the state per block.
 pub const MAX_BLOCKS: u32 = 1 << 20;
+/// A stream's input is read at most this many bytes, and one block, ahead of what was sent. Beyond that it waits in its
+/// pipe.
+pub const MAX_READ_AHEAD: u64 = 256 << 20;
 /// Most datagrams handed to the kernel in one call.
 pub const MAX_BATCH: usize = 64;
 /// Most jobs that a machine may have in progress.
@@ -292,6 +295,8 @@ const _: () = {
     assert!(MAX_SOURCE_SYMBOLS < MAX_ESI);
     assert!(STRANGERS_SHARE_PERCENT <= UNICAST_SHARE_PERCENT && DEVICES_OF_ONE_ADDRESS < MAX_DEVICES);
     assert!(MAX_BLOCKS as u64 * 32 < HASH_CACHE_BYTES);
+    // Two pages of hashes are ahead of the stream.
+    assert!(MAX_READ_AHEAD >> DEFAULT_BLOCK_LOG2 > 2 * HASHES_PER_PAGE as u64);
     assert!(
         NAKS_PER_SECOND
             + 2 * JOINS_PER_SECOND

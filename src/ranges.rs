@@ -76,6 +76,17 @@ impl BitSet {
         self.ones -= 1;
         true
     }
+    /// Changes the capacity. Values beyond the new one are removed.
+    pub fn resize(&mut self, len: u32) {
+        self.words.resize((len as usize).div_ceil(64), 0);
+        if len < self.len {
+            if let Some(last) = self.words.last_mut().filter(|_| !len.is_multiple_of(64)) {
+                *last &= u64::MAX >> (64 - len % 64);
+            }
+            self.ones = self.words.iter().map(|word| word.count_ones()).sum();
+        }
+        self.len = len;
+    }
     /// Empties the set.
     pub fn clear(&mut self) {
         self.words.fill(0);
@@ -110,6 +121,21 @@ impl BitSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_set_that_is_resized_has_the_values_that_fit() {
+        for (len, then) in [(10, 200), (64, 65), (200, 64), (200, 65), (130, 1), (130, 0), (0, 7), (5, 5)] {
+            let mut set = BitSet::new(len);
+            (0..len).step_by(3).for_each(|i| assert!(set.insert(i)));
+            set.resize(then);
+            let kept: Vec<u32> = set.runs(true).map(|(first, _)| first).collect();
+            let expected: Vec<u32> = (0..len.min(then)).step_by(3).collect();
+            assert_eq!((kept, set.capacity()), (expected.clone(), then), "{len} {then}");
+            assert_eq!(set.count(), expected.len() as u32);
+            set.resize(300);
+            assert_eq!(set.count(), expected.len() as u32);
+        }
+    }
 
     #[test]
     fn ranges_and_sets_are_added_as_single_values_are() {

@@ -8,6 +8,29 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockIndex(pub u32);
 
+/// How long an object is, as far as that is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes of the object; the bytes so far if it is not sealed.
+    pub size: u64,
+    /// Whether the size is final. An object that is not sealed has at least one byte more.
+    pub sealed: bool,
+}
+
+impl Extent {
+    /// An object of `size` bytes.
+    #[must_use]
+    pub const fn sealed(size: u64) -> Self {
+        Self { size, sealed: true }
+    }
+
+    /// The size, once it is final.
+    #[must_use]
+    pub const fn total(self) -> Option<u64> {
+        if self.sealed { Some(self.size) } else { None }
+    }
+}
+
 /// Encoding symbol id within a block (RFC 6330, 5.1.2): below K a source symbol, from K on a
 /// repair symbol. At most [`crate::limits::MAX_ESI`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

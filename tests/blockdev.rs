@@ -348,6 +348,39 @@ fn what_must_not_be_written_to_is_refused_with_its_reason() {
 }
 
 #[test]
+fn a_stream_whose_length_nobody_knows_goes_to_devices() {
+    if !can(&[]) {
+        return;
+    }
+    let tmp = TempDir::new();
+    let source = tmp.file("image.bin", 24 * MIB + 512, 20);
+    // What is behind the stream is in the last MiB of the device.
+    let (large, small) = (Loop::blank(&tmp, "large", 25 * MIB), Loop::blank(&tmp, "small", 16 * MIB));
+    let end = [7; 512];
+    let device = OpenOptions::new().write(true).open(&large.device).expect("open");
+    device.write_all_at(&end, 25 * MIB - 512).expect("write");
+    device.sync_all().expect("sync");
+    drop(device);
+    let network = Network::loopback();
+    let report = tmp.join("report.json");
+    let mut all =
+        [("large", &large), ("small", &small)].map(|(id, to)| onto(&network, id, to.path()).spawn());
+    let script = format!("(head -c 5000000; sleep 5; cat) <'{}' | \"$0\" \"$@\"", source.display());
+    let sender = network.send("-", 2).args(RATE).arg("--report").arg(&report);
+    let mut sender = sender.through(["sh", "-c", &script]).spawn();
+    verified(&mut all[0], 3 * MIB);
+    assert_eq!(large.bytes(0, MIB), vec![0; MIB as usize], "its head comes last");
+    sender.expect(3, SOON);
+    all[0].expect(0, SOON);
+    all[1].expect(1, SOON);
+    large.assert_holds(&source);
+    assert_eq!(large.bytes(25 * MIB - 512, 512), end);
+    let report = Report::read(&report);
+    assert_eq!((report.status("large"), report.status("small")), ("complete", "failed"));
+    assert!(report.reason("small").contains("too small"), "{}", report.reason("small"));
+}
+
+#[test]
 fn a_device_that_runs_out_of_space_fails_alone() {
     if !can(&["mount"]) {
         return;

@@ -63,7 +63,7 @@ fn blast(file: &Path, mbit: u64, batch: usize) -> Result<(), Box<dyn Error>> {
     )?;
     let mut poll = Poll::new()?;
     net.register(poll.registry(), 0)?;
-    let size = source.size();
+    let size = source.extent().size;
     let step = (batch.max(1) * DATAGRAM) as u64;
     let (start, mut offset) = (Instant::now(), 0);
     let mut segments = Vec::with_capacity(batch);

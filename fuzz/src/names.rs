@@ -5,6 +5,7 @@ use super::scratch::Scratch;
 use mcp::limits::MAX_NAME;
 use mcp::storage::{FileSink, PART_SUFFIX, Sink, safe_name};
 use mcp::text::{escape, is_hidden};
+use mcp::units::Extent;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -53,7 +54,7 @@ pub fn fuzz_names(bytes: &[u8]) {
     // Without a place the object's own name counts; there might be one by the same name as the object.
     let mut sink = FileSink::new(Some(out.clone()), force);
     let taken = there.contains_key(OsStr::new(&*name));
-    match sink.create(&name, CONTENT.len() as u64) {
+    match sink.create(&name, Extent::sealed(CONTENT.len() as u64)) {
         Err(error) => {
             assert!(safe.is_err() || taken && !force, "{error}");
             assert!(!error.to_string().chars().any(is_hidden), "{error}");

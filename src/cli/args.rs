@@ -134,7 +134,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = SEND_AFTER)]
 pub struct SendArgs {
-    /// File or block device to send
+    /// File or block device to send; - sends standard input, whose end is taken as the end of the stream
     pub file: PathBuf,
     /// Multicast group, broadcast address or single host [default: 239.255.74.17]
     pub group: Option<String>,
@@ -196,6 +196,14 @@ pub struct SendArgs {
     /// Refuse to send without a group key
     #[arg(long)]
     pub require_key: bool,
+    /// Send the output of this shell command as a stream. FILE, or with - this program's standard input, is its
+    /// standard input. The stream is complete only if the command ends with status 0 (of a pipeline, the shell takes
+    /// the status of the last command)
+    #[arg(long, value_name = "CMD")]
+    pub pipe: Option<OsString>,
+    /// Directory for what was read of a stream, all of it until the end [default: TMPDIR or /tmp]
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
     /// Write the final table of devices to FILE as JSON
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -256,7 +264,7 @@ pub struct RecvArgs {
     #[arg(long)]
     pub verify: bool,
     /// With -o -: pass the object to this shell command instead of standard output, and wait for its end; if it
-    /// fails, the device has failed. MCP_NAME and MCP_SIZE are in its environment
+    /// fails, the device has failed. MCP_NAME and, unless it is a stream, MCP_SIZE are in its environment
     #[arg(long, value_name = "CMD")]
     pub pipe: Option<OsString>,
     /// With -o -: keep what arrives out of order in an unnamed file in this directory

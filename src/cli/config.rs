@@ -2,6 +2,7 @@
 //! left open.
 
 use super::args::{OutputArgs, RateChoice, RecvArgs, SendArgs, Slow};
+use super::stream::STANDARD_INPUT;
 use crate::net::Marking;
 use crate::protocol::trust::Strangers;
 use crate::session::send::{SETTLE, WAIT};
@@ -10,7 +11,7 @@ use crate::units::SenderKey;
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long one `mcp recv` looks for a sender.
@@ -49,6 +50,10 @@ pub struct SendConfig {
     pub key: Option<PathBuf>,
     /// Whether to refuse to send without a group key.
     pub require_key: bool,
+    /// The shell command whose output is sent.
+    pub pipe: Option<OsString>,
+    /// The directory for what was read of a stream.
+    pub spool: Option<PathBuf>,
     /// The file for the final table.
     pub report: Option<PathBuf>,
     /// The style of the output.
@@ -193,6 +198,8 @@ impl SendConfig {
     /// Resolves the arguments.
     #[must_use]
     pub fn new(args: SendArgs, surroundings: Surroundings) -> Self {
+        // Standard input may be the stream, or what its command reads.
+        let reads_input = args.file == Path::new(STANDARD_INPUT);
         Self {
             file: args.file,
             name: args.name,
@@ -208,7 +215,7 @@ impl SendConfig {
                 wait_first: args.wait_first,
                 // A time given by the user is waited out.
                 settle: args.wait.unwrap_or(SETTLE),
-                enter: surroundings.stdin_terminal,
+                enter: surroundings.stdin_terminal && !reads_input,
             },
             linger: args.linger,
             max_time: args.max_time,
@@ -216,6 +223,8 @@ impl SendConfig {
             symbol_size: args.symbol_size,
             key: args.key,
             require_key: args.require_key,
+            pipe: args.pipe,
+            spool: args.spool,
             report: args.report,
             style: style(args.output, surroundings),
         }

@@ -21,6 +21,7 @@ pub mod output;
 pub mod recv;
 pub mod report;
 pub mod send;
+mod stream;
 pub mod trust;
 
 pub use crate::ui::exit;

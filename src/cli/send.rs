@@ -6,6 +6,7 @@ use super::devices;
 use super::exit::Exit;
 use super::identity::StateDir;
 use super::report::{self, Error};
+use super::stream;
 use super::trust::{self, Keys};
 use crate::keyring::KnownDevice;
 use crate::net::Destination;
@@ -33,14 +34,16 @@ pub fn run(config: SendConfig) -> Exit {
 
 fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let environment = |e: &dyn std::fmt::Display| Error::Environment(e.to_string());
-    if let (Some(address), false) = (config.file.to_str(), config.file.exists())
+    let streams = stream::is_wanted(config);
+    if let (Some(address), false) = (config.file.to_str(), config.file.exists() || streams)
         && Destination::parse(address, config.port).is_ok()
     {
         return Err(Error::Usage(format!(
             "{address} is no file but an address; the file comes first: mcp send FILE {address}"
         )));
     }
-    let source = FileSource::open_as(&config.file, config.name.as_deref()).map_err(|e| environment(&e))?;
+    let open = || FileSource::open_as(&config.file, config.name.as_deref());
+    let file = (!streams).then(open).transpose().map_err(|e| environment(&e))?;
     if let Some(path) = &config.report {
         // Fail now, and not after an hour's transfer.
         check_whole(path).map_err(|e| report_refused(path, &e))?;
@@ -54,7 +57,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     };
     let devices = config.devices.as_deref().map(devices::read).transpose()?;
     let state = StateDir::find()?;
-    let mut warnings = Vec::from_iter(source.warning());
+    let mut warnings = Vec::from_iter(file.as_ref().and_then(FileSource::warning));
     let keys = Keys {
         asked: config.key.as_deref(),
         variable: std::env::var_os("MCP_KEY"),
@@ -69,7 +72,14 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let started = SystemTime::now();
     let mut console = Console::new(config.gather.enter)
         .map_err(|e| Error::Environment(format!("cannot wait for signals: {e}")))?;
-    let session = SendSession::builder(source, target)
+    let session = match file {
+        Some(file) => SendSession::builder(file, target),
+        None => {
+            let (spool, name) = stream::open(config)?;
+            SendSession::stream(spool, name, target)
+        }
+    };
+    let session = session
         .interface(config.interface.clone())
         .rate(config.rate)
         .slow(config.slow.into())

@@ -1,9 +1,11 @@
-//! L3: commands of the user that run on this machine: after an object is in place ([`Hook`]), or while it arrives
-//! ([`PipedCommand`]).
+//! L3: commands of the user that run on this machine: after an object is in place ([`Hook`]), while it arrives
+//! ([`PipedCommand`]), or to make the stream that is sent ([`Producer`]).
 
 mod piped;
+mod producer;
 
 pub use piped::PipedCommand;
+pub use producer::Producer;
 
 use crate::units::{Digest, SenderKey};
 use rustix::io::retry_on_intr;

@@ -1,4 +1,4 @@
-//! A command of the user that reads an object from its standard input.
+//! A command of the user that reads an object from its standard input, or writes one to its standard output.
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{
@@ -17,9 +17,9 @@ use super::GRACE;
 /// How often a command that was told to end is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// A running command. It is a process group of its own, so that all of a pipeline can be ended before any part of it
-/// sees the end of its input: the end of a cut stream looks like the end of a whole one. Ctrl-C in a terminal does not
-/// reach it. Dropping it ends it.
+/// A running shell command, one of whose ends is a pipe to this program. It is a process group of its own, so that all of
+/// a pipeline can be ended before any part of it sees the end of its input: the end of a cut stream looks like the end of
+/// a whole one. Ctrl-C in a terminal does not reach it. Dropping it ends it.
 #[derive(Debug)]
 pub struct PipedCommand {
     /// The number of the shell and of its process group.
@@ -50,24 +50,46 @@ fn status_of(status: ExitStatus) -> i32 {
 }
 
 impl PipedCommand {
-    /// Starts `command` with `/bin/sh -c`. Returns it, and the pipe that it reads. It gets the object's name and size as
-    /// `MCP_NAME` and `MCP_SIZE`, and nothing from the network becomes a part of the command.
+    /// Starts `command` with `/bin/sh -c` to read an object. Returns it, and the pipe that it reads. It gets the object's
+    /// name and size, if they are known, as `MCP_NAME` and `MCP_SIZE`, and nothing from the network becomes a part of the
+    /// command.
     ///
     /// # Errors
     /// If the system refuses a process or a pipe.
-    pub fn start(command: &OsStr, name: Option<&str>, size: u64) -> io::Result<(Self, OwnedFd)> {
+    pub fn reader(command: &OsStr, name: Option<&str>, size: Option<u64>) -> io::Result<(Self, OwnedFd)> {
         let mut shell = Command::new("/bin/sh");
-        shell.arg("-c").arg(command).env_remove("MCP_NAME").env("MCP_SIZE", size.to_string());
+        shell.arg("-c").arg(command).env_remove("MCP_NAME").env_remove("MCP_SIZE");
         if let Some(name) = name {
             shell.env("MCP_NAME", name);
         }
-        let mut child = shell.stdin(Stdio::piped()).process_group(0).spawn()?;
+        if let Some(size) = size {
+            shell.env("MCP_SIZE", size.to_string());
+        }
+        Self::start(shell.stdin(Stdio::piped()), |child| Some(child.stdin.take()?.into()))
+    }
+
+    /// Starts `command` with `/bin/sh -c` to write an object, with this standard input. Returns it, and the pipe that it
+    /// writes.
+    ///
+    /// # Errors
+    /// If the system refuses a process or a pipe.
+    pub(super) fn writer(command: &OsStr, input: Stdio) -> io::Result<(Self, OwnedFd)> {
+        let mut shell = Command::new("/bin/sh");
+        shell.arg("-c").arg(command).stdin(input).stdout(Stdio::piped());
+        Self::start(&mut shell, |child| Some(child.stdout.take()?.into()))
+    }
+
+    fn start(
+        shell: &mut Command,
+        pipe: impl FnOnce(&mut Child) -> Option<OwnedFd>,
+    ) -> io::Result<(Self, OwnedFd)> {
+        let mut child = shell.process_group(0).spawn()?;
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        let (Some(group), Some(stdin)) = (group, child.stdin.take()) else {
-            return Err(io::Error::other("it has no number or no standard input"));
+        let (Some(group), Some(pipe)) = (group, pipe(&mut child)) else {
+            return Err(io::Error::other("it has no number or no pipe"));
         };
         let child = Mutex::new(Ended { child, status: None });
-        Ok((Self { group, child }, stdin.into()))
+        Ok((Self { group, child }, pipe))
     }
 
     fn lock(&self) -> MutexGuard<'_, Ended> {
@@ -115,6 +137,13 @@ impl PipedCommand {
         }
     }
 
+    /// Ends all of it, unless it has ended by itself. What it has left in the background is its business then.
+    pub fn end(&self) {
+        if self.lock().look().is_none() {
+            self.stop();
+        }
+    }
+
     /// Whether no process of its group is left.
     fn has_ended(&self) -> bool {
         self.lock().look().is_some() && test_kill_process_group(self.group) == Err(Errno::SRCH)
@@ -123,10 +152,7 @@ impl PipedCommand {
 
 impl Drop for PipedCommand {
     fn drop(&mut self) {
-        // What it has left in the background after its own end is its business.
-        if self.lock().look().is_none() {
-            self.stop();
-        }
+        self.end();
     }
 }
 
@@ -136,7 +162,7 @@ mod tests {
     use rustix::io::write;
 
     fn start(command: &str) -> (PipedCommand, OwnedFd) {
-        PipedCommand::start(OsStr::new(command), Some("a b"), 7).unwrap()
+        PipedCommand::reader(OsStr::new(command), Some("a b"), Some(7)).unwrap()
     }
 
     #[test]

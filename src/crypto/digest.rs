@@ -6,19 +6,19 @@
 //! one block is an exception: the block is the root, which BLAKE3 finalises differently, so the block's
 //! "chaining value" is the object's hash.
 
-use crate::units::{Digest, SymbolDigest};
+use crate::units::{Digest, Extent, SymbolDigest};
 use blake3::Hasher;
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 
-/// The chaining value of the block `bytes` at `offset` in an object of `object_size` bytes. If the block
-/// is the whole object, the root hash.
+/// The chaining value of the block `bytes` at `offset` in an object. If the block is the whole object, the
+/// root hash.
 ///
 /// # Panics
 /// If `offset` is not a multiple of the block size, or if `bytes` is empty and the object is not: there
 /// is no such block.
 #[must_use]
-pub fn chaining_value(offset: u64, bytes: &[u8], object_size: u64) -> Digest {
-    if bytes.len() as u64 == object_size {
+pub fn chaining_value(offset: u64, bytes: &[u8], object: Extent) -> Digest {
+    if object.total() == Some(bytes.len() as u64) {
         assert_eq!(offset, 0, "a block that is the whole object begins at 0");
         return Digest(*blake3::hash(bytes).as_bytes());
     }
@@ -78,10 +78,11 @@ mod tests {
     }
 
     fn by_blocks(object: &[u8], block_log2: u8) -> Digest {
+        let extent = Extent::sealed(object.len() as u64);
         let values: Vec<Digest> = object
             .chunks(1 << block_log2)
             .enumerate()
-            .map(|(i, block)| chaining_value((i as u64) << block_log2, block, object.len() as u64))
+            .map(|(i, block)| chaining_value((i as u64) << block_log2, block, extent))
             .collect();
         root(&values)
     }
@@ -125,13 +126,17 @@ mod tests {
     #[test]
     fn known_answers() {
         assert_eq!(root(&[]).to_string(), "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262");
-        assert_eq!(chaining_value(0, b"", 0), root(&[]));
+        assert_eq!(chaining_value(0, b"", Extent::sealed(0)), root(&[]));
     }
 
     #[test]
     fn the_same_bytes_elsewhere_have_another_value() {
         let block = bytes(1024, 3);
-        assert_ne!(chaining_value(0, &block, 4096), chaining_value(1024, &block, 4096));
-        assert_ne!(chaining_value(0, &block, 4096), chaining_value(0, &block, 1024));
+        let [longer, whole] = [4096, 1024].map(Extent::sealed);
+        assert_ne!(chaining_value(0, &block, longer), chaining_value(1024, &block, longer));
+        assert_ne!(chaining_value(0, &block, longer), chaining_value(0, &block, whole));
+        // While the object grows, something follows each of its blocks.
+        let growing = Extent { size: 1024, sealed: false };
+        assert_eq!(chaining_value(0, &block, longer), chaining_value(0, &block, growing));
     }
 }

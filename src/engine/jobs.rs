@@ -8,6 +8,7 @@ use crate::content::{Entry, Extents, Manifest, Modified};
 use crate::crypto::digest::{chaining_value, root, symbol_digest};
 use crate::fec::{self, BlockAssembly, Buffer, PlanCache};
 use crate::layout::Layout;
+use crate::limits::MAX_BLOCKS;
 use crate::protocol::event::SenderSnapshot;
 use crate::protocol::job::{ReceiverDone, ReceiverJob, SenderDone, SenderJob};
 use crate::protocol::sender::Sender;
@@ -41,9 +42,7 @@ pub fn run_store_job(job: SenderJob, task: TaskId, store: &SharedStore) -> Sende
             let kept = store.with(|store| store.record(&assignments));
             SenderDone::Recorded(kept.map_err(|e| e.to_string()))
         }
-        SenderJob::Hash(_) | SenderJob::Encode { .. } | SenderJob::Digest { .. } | SenderJob::CheckSource => {
-            SenderDone::WorkerDied("the store was asked for something else".to_owned())
-        }
+        _ => SenderDone::WorkerDied("the store was asked for something else".to_owned()),
     }
 }
 
@@ -63,31 +62,31 @@ pub fn final_snapshot(sender: &Sender, task: TaskId, store: &SharedStore, now: T
 pub fn run_sender_job(
     job: SenderJob,
     source: &dyn Source,
-    layout: &Layout,
     plans: &PlanCache,
     buffer: &mut Vec<u8>,
 ) -> SenderDone {
     let done = match job {
-        SenderJob::Hash(block) => read_block(source, layout, block, buffer).map(|()| {
+        SenderJob::Hash(block, layout) => read_block(source, &layout, block, buffer).map(|()| {
             if let Some(behind) = block.0.checked_sub(KEPT_BLOCKS).map(BlockIndex) {
                 source.leave_behind(layout.block_offset(behind), layout.block_len(behind));
             }
-            SenderDone::Hashed(block, value(layout, block, buffer))
+            SenderDone::Hashed(block, value(&layout, block, buffer))
         }),
-        SenderJob::Encode { block, first, count, value } => {
+        SenderJob::Encode { block, layout, first, count, value } => {
             let value = value.filter(|_| !source.sees_changes());
-            read_again(source, layout, block, value, buffer).map(|()| {
+            read_again(source, &layout, block, value, buffer).map(|()| {
                 let symbols = fec::repair(buffer, layout.symbol_size(), first.0, count, plans);
                 SenderDone::Encoded { block, first, symbols: Arc::new(symbols) }
             })
         }
         // A device's block disagrees with the hashed one. Perhaps the source has changed.
-        SenderJob::Digest { block, value } => {
-            source.check().and_then(|()| read_again(source, layout, block, value, buffer)).map(|()| {
+        SenderJob::Digest { block, layout, value } => {
+            source.check().and_then(|()| read_again(source, &layout, block, value, buffer)).map(|()| {
                 let symbols = buffer.chunks(usize::from(layout.symbol_size()));
                 SenderDone::Digested(block, symbols.map(symbol_digest).collect())
             })
         }
+        SenderJob::Read => source.read_on().map(SenderDone::Grown),
         SenderJob::CheckSource => source.check().map(|()| SenderDone::SourceChecked),
         SenderJob::LookUp(_) => Ok(SenderDone::LookedUp(Err(NO_STORE.to_owned()))),
         SenderJob::Record(_) => Ok(SenderDone::Recorded(Err(NO_STORE.to_owned()))),
@@ -122,14 +121,13 @@ fn read_again(
 }
 
 fn value(layout: &Layout, block: BlockIndex, bytes: &[u8]) -> Digest {
-    chaining_value(layout.block_offset(block), bytes, layout.object_size())
+    chaining_value(layout.block_offset(block), bytes, layout.extent())
 }
 
 /// The part file while there is one.
 #[derive(Clone)]
 struct OpenPart {
     part: Arc<dyn Part>,
-    layout: Layout,
     /// Whether blocks stay in their buffers, because there is no part file.
     in_memory: bool,
 }
@@ -138,6 +136,7 @@ struct OpenPart {
 /// opening, committing and discarding only while no other job on the part file is in progress.
 pub struct ReceiverFiles {
     sink: Mutex<Box<dyn Sink>>,
+    /// The part file while there is one.
     open: Mutex<Option<OpenPart>>,
     /// The last file found in place that has an object's size, by the object's name.
     whole: Mutex<Option<(String, Box<dyn Part>)>>,
@@ -244,17 +243,17 @@ pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCac
         ReceiverJob::Store { assembly, expected, keep, pressed } => {
             files.part().and_then(|open| store(&open, assembly, (expected, keep), pressed, plans))
         }
-        ReceiverJob::Sift { block, digests, expected, buffer } => {
-            files.part().and_then(|open| sift(&open, block, (&digests, expected), buffer))
+        ReceiverJob::Sift { block, layout, digests, expected, buffer } => {
+            files.part().and_then(|open| sift(&open, (block, &layout), (&digests, expected), buffer))
         }
-        ReceiverJob::Write { block, buffer } => {
-            files.part().and_then(|open| write_next(&open, block, buffer))
+        ReceiverJob::Write { block, layout, buffer } => {
+            files.part().and_then(|open| write_next(&open, (block, &layout), buffer))
         }
         ReceiverJob::Spill(assembly) => files.part().and_then(|open| spill(&open, assembly)),
-        ReceiverJob::Check { block, expected, in_part } => {
-            files.part().and_then(|open| check(&open, files, block, expected, in_part))
+        ReceiverJob::Check { block, layout, expected, in_part } => {
+            files.part().and_then(|open| check(&open, files, (block, &layout), expected, in_part))
         }
-        ReceiverJob::Commit { root } => commit(files, root),
+        ReceiverJob::Commit { layout, root } => commit(files, &layout, root),
         ReceiverJob::Hook(object) => Ok(ReceiverDone::HookEnded(run_hook(files, &object))),
         ReceiverJob::Discard => {
             if let Some(open) = lock(&files.open).take() {
@@ -278,7 +277,7 @@ pub fn manifest_of(source: &dyn Source, name: &str) -> Vec<u8> {
         return Vec::new();
     };
     let modified = Modified { seconds, nanoseconds };
-    let entry = Entry::file(name.as_bytes(), mode, modified, Extents::solid(source.size()));
+    let entry = Entry::file(name.as_bytes(), mode, modified, Extents::solid(source.extent().size));
     let manifest = entry.map_err(Into::into).and_then(|entry| Manifest::new(vec![entry]));
     manifest.map_or_else(|_| Vec::new(), |manifest| manifest.encoded().to_vec())
 }
@@ -289,7 +288,7 @@ fn probe(files: &ReceiverFiles, name: &str, layout: &Layout) -> Holdings {
     if sink.intake().is_ordered() {
         return Holdings::Passing;
     }
-    let found = sink.probe(name, layout.object_size());
+    let found = sink.probe(name, layout.extent());
     drop(sink);
     if let Found::Whole(file) = found {
         let read = |offset, buf: &mut Buffer| file.read_at(offset, buf);
@@ -330,7 +329,7 @@ fn open(
 ) -> Result<ReceiverDone, Refusal> {
     let mut sink = lock(&files.sink);
     let in_memory = sink.intake() == Intake::InOrder;
-    let part = sink.create(name, layout.object_size())?;
+    let part = sink.create(name, layout.extent())?;
     drop(sink);
     if let Some(entry) = entry {
         let Modified { seconds, nanoseconds } = entry.modified();
@@ -342,25 +341,26 @@ fn open(
         size = layout.object_size();
     }
     // Only blocks that it has completely can agree. Its last block may be shorter, as the object's.
-    let earlier = if size >= layout.object_size() {
-        layout.block_count()
-    } else {
-        (size >> layout.block_log2()) as u32
+    let earlier = match layout.extent().total() {
+        Some(total) if size >= total => layout.block_count(),
+        _ => u32::try_from(size >> layout.block_log2()).unwrap_or(u32::MAX),
     };
-    *lock(&files.open) = Some(OpenPart { part: Arc::from(part), layout, in_memory });
+    *lock(&files.open) = Some(OpenPart { part: Arc::from(part), in_memory });
     Ok(ReceiverDone::Opened { written, earlier })
 }
 
-/// The blocks of which the part file has something.
+/// The blocks of which the part file has something. It may have more of an object that still grows than is known of it.
 fn written_blocks(part: &dyn Part, layout: &Layout) -> BitSet {
+    let most = if layout.is_sealed() { layout.block_count() } else { MAX_BLOCKS };
     let mut blocks = BitSet::new(layout.block_count());
     let mut from = 0;
-    while let Some(range) = part.next_written(from).filter(|range| range.start < layout.object_size()) {
+    while let Some(range) =
+        part.next_written(from).filter(|range| range.start >> layout.block_log2() < most.into())
+    {
         let first = (range.start >> layout.block_log2()) as u32;
-        let last = ((range.end - 1) >> layout.block_log2()) as u32;
-        (first..=last).for_each(|block| {
-            blocks.insert(block);
-        });
+        let last = ((range.end - 1) >> layout.block_log2()).min(u64::from(most) - 1) as u32;
+        blocks.resize(blocks.capacity().max(last + 1));
+        blocks.insert_range(first..last + 1);
         // The rest of the last block may have any number of holes.
         from = layout.block_offset(BlockIndex(last)) + (1 << layout.block_log2());
     }
@@ -371,21 +371,21 @@ fn written_blocks(part: &dyn Part, layout: &Layout) -> BitSet {
 fn check(
     open: &OpenPart,
     files: &ReceiverFiles,
-    block: BlockIndex,
+    (block, layout): (BlockIndex, &Layout),
     expected: Digest,
     in_part: bool,
 ) -> Result<ReceiverDone, Refusal> {
-    let offset = open.layout.block_offset(block);
+    let offset = layout.block_offset(block);
     let mut buffer = Buffer::default();
-    buffer.set_len(open.layout.block_len(block));
+    buffer.set_len(layout.block_len(block));
     if (in_part || open.part.is_earlier())
         && open.part.read_at(offset, &mut buffer).is_ok()
-        && value(&open.layout, block, &buffer) == expected
+        && value(layout, block, &buffer) == expected
     {
         return Ok(ReceiverDone::Checked { block, agrees: true });
     }
     let agrees = files.earlier.as_ref().is_some_and(|earlier| {
-        earlier.read_at(offset, &mut buffer).is_ok() && value(&open.layout, block, &buffer) == expected
+        earlier.read_at(offset, &mut buffer).is_ok() && value(layout, block, &buffer) == expected
     });
     if agrees {
         open.part.write_through(offset, &buffer)?;
@@ -400,8 +400,8 @@ fn store(
     pressed: bool,
     plans: &PlanCache,
 ) -> Result<ReceiverDone, Refusal> {
-    let block = assembly.block();
-    let offset = open.layout.block_offset(block);
+    let (block, layout) = (assembly.block(), *assembly.layout());
+    let offset = layout.block_offset(block);
     if !assembly.has_buffer() {
         assembly.attach(Buffer::default());
     }
@@ -417,7 +417,7 @@ fn store(
     if assembly.complete(plans).is_err() {
         return Ok(ReceiverDone::Undecodable(assembly));
     }
-    let value = value(&open.layout, block, assembly.bytes());
+    let value = value(&layout, block, assembly.bytes());
     if expected.is_some_and(|expected| expected != value) {
         if keep && !open.in_memory {
             open.part.write_at(offset, assembly.bytes())?;
@@ -439,49 +439,53 @@ fn store(
 
 fn sift(
     open: &OpenPart,
-    block: BlockIndex,
+    (block, layout): (BlockIndex, &Layout),
     (digests, expected): (&[SymbolDigest], Digest),
     held: Option<Buffer>,
 ) -> Result<ReceiverDone, Refusal> {
     let mut read = Buffer::default();
     let bytes = match &held {
         Some(held) => held,
-        None => read_part(open, block, &mut read)?,
+        None => read_part(open, (block, layout), &mut read)?,
     };
-    let bytes = &bytes[..open.layout.block_len(block)];
-    let mut right = BitSet::new(open.layout.source_symbols(block));
-    let symbols = bytes.chunks(usize::from(open.layout.symbol_size()));
+    let bytes = &bytes[..layout.block_len(block)];
+    let mut right = BitSet::new(layout.source_symbols(block));
+    let symbols = bytes.chunks(usize::from(layout.symbol_size()));
     for (id, _) in (0..).zip(symbols.zip(digests)).filter(|(_, (s, digest))| symbol_digest(s) == **digest) {
         right.insert(id);
     }
-    let agrees = right.is_full() && value(&open.layout, block, bytes) == expected;
+    let agrees = right.is_full() && value(layout, block, bytes) == expected;
     Ok(ReceiverDone::Sifted { block, right, agrees, buffer: held })
 }
 
 /// Reads a block of the part file into `buffer`.
 fn read_part<'a>(
     open: &OpenPart,
-    block: BlockIndex,
+    (block, layout): (BlockIndex, &Layout),
     buffer: &'a mut Buffer,
 ) -> Result<&'a Buffer, SinkError> {
-    buffer.set_len(open.layout.block_len(block));
-    open.part.read_at(open.layout.block_offset(block), buffer)?;
+    buffer.set_len(layout.block_len(block));
+    open.part.read_at(layout.block_offset(block), buffer)?;
     Ok(buffer)
 }
 
 /// Hands the next block over to a destination that takes blocks in order.
-fn write_next(open: &OpenPart, block: BlockIndex, held: Option<Buffer>) -> Result<ReceiverDone, Refusal> {
+fn write_next(
+    open: &OpenPart,
+    (block, layout): (BlockIndex, &Layout),
+    held: Option<Buffer>,
+) -> Result<ReceiverDone, Refusal> {
     let mut read = Buffer::default();
     let bytes = match &held {
         Some(held) => held,
-        None => read_part(open, block, &mut read)?,
+        None => read_part(open, (block, layout), &mut read)?,
     };
-    open.part.write_next(&bytes[..open.layout.block_len(block)])?;
+    open.part.write_next(&bytes[..layout.block_len(block)])?;
     Ok(ReceiverDone::Written { block, buffer: held })
 }
 
 fn spill(open: &OpenPart, mut assembly: BlockAssembly) -> Result<ReceiverDone, Refusal> {
-    let offset = open.layout.block_offset(assembly.block());
+    let offset = assembly.layout().block_offset(assembly.block());
     for (start, bytes) in assembly.spans_to_spill() {
         open.part.write_at(offset + start as u64, bytes)?;
     }

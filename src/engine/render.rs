@@ -17,8 +17,8 @@ use std::sync::Arc;
 pub struct Stream {
     /// The session identifier of their headers.
     pub session: SessionId,
-    /// The object's division into blocks and symbols.
-    pub layout: Layout,
+    /// Bytes of a symbol.
+    pub symbol_size: u16,
     /// The object's bytes.
     pub source: Arc<dyn Source>,
     /// Their seal, if there is a group key.
@@ -113,19 +113,19 @@ impl Heads {
                     out.len = 1;
                 }
             }
-            Payload::Source { packet_number, block, ids } => {
+            Payload::Source { packet_number, block, layout, ids } => {
                 let stream = stream.ok_or(RenderError::NoStream)?;
                 let run = Run::new(*packet_number, *block, Esi(ids.start), ids.len(), skip);
                 if let Some(seal) = &stream.seal {
-                    self.sealed.source(&run, stream, seal).map_err(RenderError::Source)?;
+                    self.sealed.source(&run, layout, stream, seal).map_err(RenderError::Source)?;
                     self.sealed.hand_out(&run, &mut out);
                     return Ok(out);
                 }
                 out.len = run.count;
                 self.fill(stream.session, &run);
-                let base = stream.layout.block_offset(*block);
+                let base = layout.block_offset(*block);
                 for (i, (segment, head)) in out.segments[..out.len].iter_mut().zip(&self.heads).enumerate() {
-                    let range = stream.layout.symbol_range(*block, Esi(run.first.0 + i as u32));
+                    let range = layout.symbol_range(*block, Esi(run.first.0 + i as u32));
                     segment.head = head;
                     segment.body =
                         Body::Raw(stream.source.raw(base + range.start as u64, range.end - range.start));
@@ -133,7 +133,7 @@ impl Heads {
             }
             Payload::Repair { packet_number, block, first, symbols, range } => {
                 let stream = stream.ok_or(RenderError::NoStream)?;
-                let size = usize::from(stream.layout.symbol_size());
+                let size = usize::from(stream.symbol_size);
                 let symbols = &symbols[range.clone()];
                 let run = Run::new(*packet_number, *block, *first, symbols.len() / size, skip);
                 let bodies = symbols.chunks_exact(size).skip(skip);
@@ -170,11 +170,16 @@ impl Sealed {
 
     /// Seals source symbols, which are read in one piece. They must not change under the seal, as they could
     /// in the map.
-    fn source(&mut self, run: &Run, stream: &Stream, seal: &SymbolSeal) -> Result<(), SourceError> {
+    fn source(
+        &mut self,
+        run: &Run,
+        layout: &Layout,
+        stream: &Stream,
+        seal: &SymbolSeal,
+    ) -> Result<(), SourceError> {
         if run.count == 0 || self.has(run) {
             return Ok(());
         }
-        let layout = &stream.layout;
         let from = layout.symbol_range(run.block, run.first).start;
         let to = layout.symbol_range(run.block, Esi(run.first.0 + run.count as u32 - 1)).end;
         let mut plain = std::mem::take(&mut self.plain);

@@ -139,8 +139,7 @@ fn to() -> SocketAddr {
 
 fn stream(size: usize) -> (Stream, SimSource) {
     let source = SimSource::new(Arc::new((0..size).map(|i| i as u8).collect()));
-    let layout = Layout::new(size as u64, 13, 64).unwrap();
-    (Stream { session: SessionId(5), layout, source: Arc::new(source.clone()), seal: None }, source)
+    (Stream { session: SessionId(5), symbol_size: 64, source: Arc::new(source.clone()), seal: None }, source)
 }
 
 fn engine(out: impl IntoIterator<Item = Out>, size: usize) -> ToyEngine {
@@ -155,10 +154,16 @@ fn message(bytes: &[u8]) -> Out {
 }
 
 fn symbols(ids: std::ops::Range<u32>) -> Out {
+    symbols_of(16_384, ids)
+}
+
+/// Symbols of the second block of an object of `size` bytes.
+fn symbols_of(size: u64, ids: std::ops::Range<u32>) -> Out {
+    let layout = Layout::new(size, 13, 64).unwrap();
     let packet_number = PacketNumber(100);
     Output::Transmit(Transmit {
         to: to(),
-        payload: Payload::Source { packet_number, block: BlockIndex(1), ids },
+        payload: Payload::Source { packet_number, block: BlockIndex(1), layout, ids },
     })
 }
 
@@ -275,7 +280,7 @@ fn repair_symbols_carry_on_where_the_range_begins() {
 
 #[test]
 fn the_last_symbol_of_a_block_is_cut_short() {
-    let mut engine = engine([symbols(0..2)], 8_192 + 100);
+    let mut engine = engine([symbols_of(8_192 + 100, 0..2)], 8_192 + 100);
     step(&mut engine, 0);
     let lengths: Vec<usize> = engine.net.sent.iter().map(|(_, b)| b.len()).collect();
     let head = crate::limits::SYMBOL_HEADER_LEN;

@@ -86,14 +86,14 @@ struct Lane<J> {
 }
 
 /// A set of worker threads. Dropping it lets each one finish its job, drops the queued jobs and joins the
-/// threads. It does not join the thread of a lane, which may wait for something that never answers.
+/// threads. It does not join the threads of lanes, which may wait for something that never answers.
 pub struct Workers<J, D> {
     shared: Arc<Shared<J>>,
     sender: Sender<D>,
     done: Receiver<D>,
     wake: Arc<dyn Fn() + Send + Sync>,
     threads: Vec<JoinHandle<()>>,
-    lane: Option<Lane<J>>,
+    lanes: Vec<Lane<J>>,
     failures: FailureResults<D>,
 }
 
@@ -112,7 +112,8 @@ impl<J: Send + 'static, D: Send + 'static> Workers<J, D> {
         keep_freed_memory();
         let (sender, done) = channel();
         let (shared, wake, threads) = (Arc::default(), Arc::new(wake), Vec::new());
-        let mut workers = Self { shared, sender, done, wake, threads, lane: None, failures };
+        let lanes = Vec::new();
+        let mut workers = Self { shared, sender, done, wake, threads, lanes, failures };
         let runner = Arc::new(runner);
         for i in 0..count.max(1) {
             let shared = Arc::clone(&workers.shared);
@@ -135,7 +136,7 @@ impl<J: Send + 'static, D: Send + 'static> Workers<J, D> {
     ) -> io::Result<Self> {
         let shared = Arc::default();
         self.spawn(name, Arc::clone(&shared), Arc::new(runner))?;
-        self.lane = Some(Lane { takes, shared });
+        self.lanes.push(Lane { takes, shared });
         Ok(self)
     }
 
@@ -192,7 +193,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 
 impl<J, D> Jobs<J, D> for Workers<J, D> {
     fn submit(&mut self, job: J) -> Option<D> {
-        let lane = self.lane.as_ref().filter(|lane| (lane.takes)(&job));
+        let lane = self.lanes.iter().find(|lane| (lane.takes)(&job));
         let shared = lane.map_or(&self.shared, |lane| &lane.shared);
         shared.lock().jobs.push_back(job);
         shared.changed.notify_one();
@@ -208,7 +209,7 @@ impl<J, D> Jobs<J, D> for Workers<J, D> {
 
 impl<J, D> Drop for Workers<J, D> {
     fn drop(&mut self) {
-        if let Some(lane) = &self.lane {
+        for lane in &self.lanes {
             lane.shared.close();
         }
         self.shared.close();

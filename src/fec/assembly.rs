@@ -45,8 +45,8 @@ pub(super) struct Repair {
 /// The symbols held of one block.
 pub struct BlockAssembly {
     pub(super) block: BlockIndex,
+    pub(super) layout: Layout,
     pub(super) block_len: usize,
-    pub(super) symbol_size: u16,
     pub(super) k: u32,
     /// Number of symbols at which decoding is tried: K, or more after a failed attempt.
     pub(super) needed: u32,
@@ -71,8 +71,8 @@ impl BlockAssembly {
         let k = layout.source_symbols(block);
         Self {
             block,
+            layout: *layout,
             block_len: layout.block_len(block),
-            symbol_size: layout.symbol_size(),
             k,
             needed: k,
             buffer: None,
@@ -111,6 +111,12 @@ impl BlockAssembly {
     #[must_use]
     pub fn block(&self) -> BlockIndex {
         self.block
+    }
+
+    /// The layout of the object that it is a block of, as it was when the block was begun.
+    #[must_use]
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// The number of source symbols, K.
@@ -308,7 +314,7 @@ impl BlockAssembly {
     }
 
     fn size(&self) -> usize {
-        usize::from(self.symbol_size)
+        usize::from(self.layout.symbol_size())
     }
 }
 

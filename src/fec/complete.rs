@@ -101,7 +101,7 @@ impl BlockAssembly {
             self.needed = self.needed.max(self.held().saturating_add(1));
             return Err(Undecodable { block: self.block, deficit: self.deficit() });
         };
-        let size = usize::from(self.symbol_size);
+        let size = usize::from(self.layout.symbol_size());
         let missing = self.source.runs(false).flat_map(|(first, count)| first..first + count);
         for (id, symbol) in missing.zip(decoded.chunks(size)) {
             let start = id as usize * size;
@@ -130,12 +130,12 @@ impl BlockAssembly {
         let repair = repair.chain(self.extras.iter().map(|(id, payload)| (*id, &payload[..])));
         let missing: Vec<u32> = (0..self.k).filter(|id| !self.source.contains(*id)).collect();
         if missing.len() <= MAX_MISSING as usize {
-            let (repair, symbol_size): (Vec<_>, _) = (repair.collect(), self.symbol_size);
+            let (repair, symbol_size): (Vec<_>, _) = (repair.collect(), self.layout.symbol_size());
             return Holes { block: buffer, symbol_size, missing: &missing, repair: &repair }.decode(plans);
         }
         let source =
             (0..self.k).filter(|id| self.source.contains(*id)).map(|id| (id, &buffer[self.slot_range(id)]));
-        let block = codec::decode(self.k, self.symbol_size, source.chain(repair))?;
+        let block = codec::decode(self.k, self.layout.symbol_size(), source.chain(repair))?;
         Some(missing.iter().flat_map(|id| &block[self.slot_range(*id)]).copied().collect())
     }
 

@@ -184,7 +184,7 @@ impl play::World for World {
                 self.checks += 1;
                 ReceiverDone::Checked { block, agrees: how & 1 == 0 && expected == value(block, 0) }
             }
-            (_, ReceiverJob::Write { block, buffer }) => ReceiverDone::Written { block, buffer },
+            (_, ReceiverJob::Write { block, buffer, .. }) => ReceiverDone::Written { block, buffer },
             (_, ReceiverJob::Sift { block, digests, buffer, .. }) => {
                 let mut right = BitSet::new(digests.len() as u32);
                 (0..digests.len() as u32).filter(|id| id % 256 != u32::from(how)).for_each(|id| {

@@ -155,7 +155,7 @@ fn slice<'a>(layout: &Layout, object: &'a [u8], block: BlockIndex) -> &'a [u8] {
 }
 
 fn value(layout: &Layout, block: BlockIndex, bytes: &[u8]) -> Digest {
-    digest::chaining_value(layout.block_offset(block), bytes, layout.object_size())
+    digest::chaining_value(layout.block_offset(block), bytes, layout.extent())
 }
 
 #[cfg(test)]

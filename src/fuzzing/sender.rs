@@ -223,7 +223,7 @@ impl play::World for World {
             (1..32, _) => SenderDone::WorkerDied("fuzzed".into()),
             (
                 32..64,
-                SenderJob::Hash(_)
+                SenderJob::Hash(..)
                 | SenderJob::Encode { .. }
                 | SenderJob::Digest { .. }
                 | SenderJob::CheckSource,
@@ -243,7 +243,8 @@ impl play::World for World {
                 SenderDone::Recorded(Ok(assignments))
             }
             (_, SenderJob::CheckSource) => SenderDone::SourceChecked,
-            (_, SenderJob::Hash(block)) => SenderDone::Hashed(block, self.value(block)),
+            (_, SenderJob::Read) => SenderDone::Grown(self.object.layout.extent()),
+            (_, SenderJob::Hash(block, _)) => SenderDone::Hashed(block, self.value(block)),
             (_, SenderJob::Digest { block, .. }) => SenderDone::Digested(block, self.object.digests(block)),
             (_, SenderJob::Encode { block, first, count, .. }) => {
                 let symbols = Arc::new(self.object.repair(block, first, count));
@@ -420,7 +421,7 @@ impl World {
                 }
                 (head.header.packet_number, 1)
             }
-            Payload::Source { packet_number, block, ids } => {
+            Payload::Source { packet_number, block, ids, .. } => {
                 assert!(ids.start < ids.end && ids.end <= layout.source_symbols(*block), "{transmit:?}");
                 (*packet_number, ids.end - ids.start)
             }

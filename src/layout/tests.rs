@@ -138,3 +138,34 @@ fn tiles_at_random() {
         }
     }
 }
+
+#[test]
+fn a_growing_object_gains_whole_blocks_until_it_is_sealed() {
+    const BLOCK: u64 = 1 << 20;
+    let growing = |blocks: u64| Extent { size: blocks * BLOCK, sealed: false };
+    let layout = Layout::of(growing(0), 20, 1408).unwrap();
+    assert_eq!((layout.block_count(), layout.most_source_symbols()), (0, 745));
+    assert_eq!(layout.source_symbols(BlockIndex(0)), 0);
+    let one = layout.grown(growing(1)).unwrap();
+    assert_eq!(one.block_len(BlockIndex(0)), 1 << 20);
+    let three = one.grown(growing(3)).unwrap();
+    assert_eq!(three.grown(growing(3)), Ok(three));
+    let sealed = three.grown(Extent::sealed(3 * BLOCK + 1)).unwrap();
+    assert_eq!((sealed.block_count(), sealed.block_len(BlockIndex(3))), (4, 1));
+    assert_eq!(sealed.grown(sealed.extent()), Ok(sealed));
+    for (before, after) in [
+        (three, growing(2)),
+        (three, Extent::sealed(2 * BLOCK)),
+        // One byte more was promised.
+        (three, Extent::sealed(3 * BLOCK)),
+        (sealed, growing(4)),
+        (sealed, Extent::sealed(3 * BLOCK + 2)),
+    ] {
+        let changed = LayoutError::Changed(before.object_size(), after.size);
+        assert_eq!(before.grown(after), Err(changed), "{after:?}");
+    }
+    let ragged = Extent { size: 3 * BLOCK + 1, sealed: false };
+    assert_eq!(three.grown(ragged), Err(LayoutError::Ragged(3 * BLOCK + 1)));
+    assert!(layout.grown(Extent::sealed(0)).is_ok_and(|empty| empty.block_count() == 0));
+    assert!(layout.grown(Extent::sealed(BLOCK)).is_ok_and(|whole| whole.block_count() == 1));
+}

@@ -4,7 +4,7 @@ use super::need::Need;
 use super::statistics::DeviceRow;
 use super::trust::TrustDecision;
 use crate::task::{Step, Summary};
-use crate::units::{DeviceId, DeviceKey, Digest, Rate, SenderKey, SessionId, TaskId};
+use crate::units::{DeviceId, DeviceKey, Digest, Extent, Rate, SenderKey, SessionId, TaskId};
 use crate::wire::{AbortCode, Phase};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -95,8 +95,10 @@ pub struct SenderOverview {
     pub blocks: u32,
     /// Blocks streamed.
     pub position: u32,
-    /// Bytes of the object.
+    /// Bytes of the object; the bytes so far while it grows.
     pub object_size: u64,
+    /// Whether the object still grows.
+    pub growing: bool,
     /// Bytes of the object streamed or skipped.
     pub streamed: u64,
     /// Bytes that were skipped, because every device had them.
@@ -131,6 +133,12 @@ pub struct SenderOverview {
 }
 
 impl SenderOverview {
+    /// Bytes of the object, once it no longer grows.
+    #[must_use]
+    pub fn total(&self) -> Option<u64> {
+        (!self.growing).then_some(self.object_size)
+    }
+
     /// The number of devices that have joined and are still to be served.
     #[must_use]
     pub const fn present(&self) -> usize {
@@ -179,8 +187,8 @@ pub enum ReceiverEvent {
         sender: SocketAddr,
         /// The object's name (untrusted).
         name: String,
-        /// Its size in bytes.
-        size: u64,
+        /// How long it is, as far as that is known.
+        extent: Extent,
     },
     /// The receiver trusts the key of a session's sender.
     SenderTrusted {
@@ -336,8 +344,10 @@ pub struct ReceiverSnapshot {
     pub sender: Option<SocketAddr>,
     /// The sender's key, and the trust decision about it.
     pub trusted: Option<(SenderKey, TrustDecision)>,
-    /// Bytes of the object.
+    /// Bytes of the object; the bytes so far while it grows.
     pub object_size: u64,
+    /// Whether the object still grows.
+    pub growing: bool,
     /// Bytes of blocks verified.
     pub verified_bytes: u64,
     /// Bytes of object data received so far, verified or not (never above the object's size).
@@ -371,4 +381,12 @@ pub struct ReceiverSnapshot {
     pub phase: Option<Phase>,
     /// Bytes of block buffers in use.
     pub buffered: usize,
+}
+
+impl ReceiverSnapshot {
+    /// Bytes of the object, once it no longer grows.
+    #[must_use]
+    pub fn total(&self) -> Option<u64> {
+        (!self.growing).then_some(self.object_size)
+    }
 }

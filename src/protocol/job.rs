@@ -5,7 +5,7 @@ use crate::fec::{BlockAssembly, Buffer};
 use crate::layout::Layout;
 use crate::ranges::BitSet;
 use crate::task::Assignment;
-use crate::units::{BlockIndex, DeviceId, Digest, Esi, SenderKey, SessionId, SymbolDigest, Ticket};
+use crate::units::{BlockIndex, DeviceId, Digest, Esi, Extent, SenderKey, SessionId, SymbolDigest, Ticket};
 use crate::wire::{AbortCode, Holdings};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,11 +15,13 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub enum SenderJob {
     /// Read the block and compute its chaining value (or the root hash if it is the only block).
-    Hash(BlockIndex),
+    Hash(BlockIndex, Layout),
     /// Read the block and encode repair symbols `first..first + count`.
     Encode {
         /// The block.
         block: BlockIndex,
+        /// The object's division into blocks.
+        layout: Layout,
         /// ESI of the first symbol; at least K.
         first: Esi,
         /// How many.
@@ -31,9 +33,13 @@ pub enum SenderJob {
     Digest {
         /// The block.
         block: BlockIndex,
+        /// The object's division into blocks.
+        layout: Layout,
         /// Its chaining value, if it is known.
         value: Option<Digest>,
     },
+    /// Wait until more of the object can be read, or its end; see [`SenderJob::is_for_input`].
+    Read,
     /// Check that the source is unchanged (size and modification time).
     CheckSource,
     /// Look these devices up in the store; see [`SenderJob::is_for_store`].
@@ -47,6 +53,12 @@ impl SenderJob {
     #[must_use]
     pub const fn is_for_store(&self) -> bool {
         matches!(self, Self::LookUp(_) | Self::Record(_))
+    }
+
+    /// Whether the job waits for the source's input. It may take any time, and must not delay the others.
+    #[must_use]
+    pub const fn is_for_input(&self) -> bool {
+        matches!(self, Self::Read)
     }
 }
 
@@ -66,6 +78,8 @@ pub enum SenderDone {
     },
     /// The digests of all source symbols of a block.
     Digested(BlockIndex, Vec<SymbolDigest>),
+    /// More of the object can be read, or it is sealed.
+    Grown(Extent),
     /// The source is unchanged.
     SourceChecked,
     /// The source could not be read, or has changed; one clause for people.
@@ -87,7 +101,7 @@ pub enum ReceiverJob {
         session: SessionId,
         /// The object's name (untrusted).
         name: String,
-        /// The object's division into blocks, and so its size.
+        /// The object's division into blocks, and so its size, as far as that is known.
         layout: Layout,
     },
     /// Keep the ticket of a session for the next run.
@@ -106,7 +120,7 @@ pub enum ReceiverJob {
     Open {
         /// The object's name (untrusted; the storage layer makes it safe or refuses).
         name: String,
-        /// The object's division into blocks, and so its size.
+        /// The object's division into blocks, and so its size, as far as that is known.
         layout: Layout,
         /// The object's entry in the manifest, if it is known.
         entry: Option<Entry>,
@@ -130,6 +144,8 @@ pub enum ReceiverJob {
     Sift {
         /// The block.
         block: BlockIndex,
+        /// The object's division into blocks.
+        layout: Layout,
         /// The digests of all its source symbols.
         digests: Arc<Vec<SymbolDigest>>,
         /// Its chaining value.
@@ -141,6 +157,8 @@ pub enum ReceiverJob {
     Write {
         /// The block.
         block: BlockIndex,
+        /// The object's division into blocks.
+        layout: Layout,
         /// Its bytes, and padding behind them; without them it is in the part file.
         buffer: Option<Buffer>,
     },
@@ -149,6 +167,8 @@ pub enum ReceiverJob {
     Check {
         /// The block.
         block: BlockIndex,
+        /// The object's division into blocks.
+        layout: Layout,
         /// Its chaining value.
         expected: Digest,
         /// Whether the part file may have it.
@@ -157,6 +177,8 @@ pub enum ReceiverJob {
     /// Sync the part file, rename it to its final name, sync the directory. Of a destination that takes blocks in
     /// order: close it, and wait for the command that reads it.
     Commit {
+        /// The object's division into blocks.
+        layout: Layout,
         /// The root hash of the object.
         root: Digest,
     },
@@ -210,7 +232,7 @@ pub enum ReceiverDone {
     TicketKept(bool),
     /// The part file is ready.
     Opened {
-        /// Blocks that may have data of an earlier run; a set with room for all blocks of the object.
+        /// Blocks that may have data of an earlier run.
         written: BitSet,
         /// Blocks below this are in an earlier version of the object, changed or not.
         earlier: u32,

@@ -12,6 +12,7 @@ pub mod sender;
 pub mod statistics;
 pub mod trust;
 
+use crate::layout::Layout;
 use crate::limits::MAX_PROVISIONAL_SESSIONS;
 use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, Esi, Rate, SessionId};
@@ -51,6 +52,8 @@ pub enum Payload {
         packet_number: PacketNumber,
         /// The block.
         block: BlockIndex,
+        /// The object's division into blocks and symbols.
+        layout: Layout,
         /// The ESIs.
         ids: Range<u32>,
     },

@@ -43,9 +43,10 @@ impl Need {
             return Some(Self::Feature("one-way mode"));
         }
         match announce.objects[..] {
-            [object] if !object.sealed => Some(Self::Feature("objects that still grow")),
-            [object] if matches!(object.kind, ObjectKind::File | ObjectKind::Device) => None,
-            [_] => Some(Self::Feature("objects that are neither files nor devices")),
+            [object] if matches!(object.kind, ObjectKind::File | ObjectKind::Stream | ObjectKind::Device) => {
+                None
+            }
+            [_] => Some(Self::Feature("objects that are no files, streams or devices")),
             _ => Some(Self::Feature("several objects")),
         }
     }

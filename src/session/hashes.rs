@@ -23,7 +23,7 @@ impl Hashes {
     /// Of a file that is worth it; none of a device, and none without a directory to keep them in.
     pub fn of(dir: Option<PathBuf>, source: &Arc<FileSource>, layout: Layout) -> Option<Self> {
         source.file_id()?;
-        let cache = HashCache::new(&dir.filter(|_| source.size() >= WORTH_REMEMBERING)?);
+        let cache = HashCache::new(&dir.filter(|_| layout.object_size() >= WORTH_REMEMBERING)?);
         Some(Self { cache, source: Arc::clone(source), layout })
     }
 

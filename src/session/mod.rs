@@ -49,14 +49,17 @@ pub mod discovery;
 pub mod events;
 mod handle;
 mod hashes;
+mod input;
 mod listening;
 pub mod receive;
 pub mod send;
+mod sender_workers;
 pub mod sent;
 
 pub use budget::{EgressBudget, EgressView};
 pub use discovery::{Discovered, Discovery, DiscoveryEvent, DiscoveryHandle};
 pub use events::{Events, SessionEvent, What};
+pub use input::StandardInput;
 pub use listening::Listen;
 pub use receive::{ReceiveHandle, ReceiveInfo, ReceiveOutcome, ReceiveSession, Wanted};
 pub use send::{RateChoice, SendHandle, SendSession};

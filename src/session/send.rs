@@ -1,34 +1,32 @@
-//! A send session: sends one file to the devices that join.
+//! A send session: sends one file, or one stream, to the devices that join.
 
 use super::budget::{EgressBudget, EgressShare};
 use super::events::Events;
 use super::handle::{Desk, Detail, Part, Running};
 use super::hashes::Hashes;
+use super::sender_workers::sender_workers;
 use super::sent::{SendInfo, SendOutcome, SendSnapshot};
-use super::{StartError, Target, random_bytes, read_label, worker_count};
+use super::{StartError, Target, random_bytes, read_label};
 use crate::crypto::derive::Secret;
 use crate::crypto::group::GroupKey;
 use crate::crypto::seal::fastest;
 use crate::crypto::sign::SigningKey;
-use crate::engine::jobs::{final_snapshot, manifest_of, run_sender_job, run_store_job};
+use crate::engine::jobs::{final_snapshot, manifest_of};
 use crate::engine::run::RunError;
-use crate::engine::workers::{FailureResults, Workers};
 use crate::engine::{Egress, Engine, Stream};
-use crate::fec::PlanCache;
 use crate::layout::Layout;
-use crate::limits::{DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, MAX_BLOCKS};
+use crate::limits::{DEFAULT_BLOCK_LOG2, DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, MAX_BLOCKS};
 use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, Marking, UdpNet, choose};
 use crate::pacing::RateMode;
 use crate::protocol::Control;
 use crate::protocol::event::{SenderEvent, SenderOutcome, SenderOverview, SenderSnapshot};
-use crate::protocol::job::{SenderDone, SenderJob};
 use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig, SlowPolicy};
-use crate::storage::{FileSource, Source};
+use crate::storage::{FileSource, Source, Spool};
 use crate::store::SharedStore;
 use crate::task::{DeviceList, State, Task, TaskOptions};
 use crate::text;
 use crate::time::Time;
-use crate::units::{Counter, DeviceId, DeviceKey, Digest, Rate, TaskId};
+use crate::units::{Counter, DeviceId, DeviceKey, Digest, Extent, Rate, TaskId};
 use crate::wire::ObjectKind;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -54,7 +52,10 @@ pub enum RateChoice {
 
 /// Builder of a send session. Every option has a default.
 pub struct SendSession {
-    source: Arc<FileSource>,
+    source: Arc<dyn Source>,
+    name: String,
+    /// The source, if it is a file. Its hashes may be stored.
+    file: Option<Arc<FileSource>>,
     target: Target,
     interface: Option<String>,
     rate: RateChoice,
@@ -143,8 +144,21 @@ impl SendSession {
     /// A session that sends `source` to `target`.
     #[must_use]
     pub fn builder(source: FileSource, target: Target) -> Self {
+        let (name, file) = (source.name().to_owned(), Arc::new(source));
+        Self { file: Some(Arc::clone(&file)), ..Self::of(file, name, target) }
+    }
+
+    /// A session that sends a stream under this name to `target`.
+    #[must_use]
+    pub fn stream(spool: Spool, name: String, target: Target) -> Self {
+        Self::of(Arc::new(spool), name, target)
+    }
+
+    fn of(source: Arc<dyn Source>, name: String, target: Target) -> Self {
         Self {
-            source: Arc::new(source),
+            source,
+            name,
+            file: None,
             target,
             interface: None,
             rate: RateChoice::Auto(None),
@@ -318,12 +332,15 @@ impl SendSession {
     /// If the file is too large, no interface is suitable, or the system refuses a socket or a thread.
     pub fn start(self) -> Result<SendHandle, StartError> {
         let route = self.route()?;
-        let source = self.source;
-        let layout = Layout::choose(source.size(), route.symbol_size).map_err(StartError::new)?;
+        let (source, name) = (self.source, self.name);
+        let layout = match source.extent() {
+            Extent { size, sealed: true } => Layout::choose(size, route.symbol_size),
+            growing => Layout::of(growing, DEFAULT_BLOCK_LOG2, route.symbol_size),
+        };
+        let layout = layout.map_err(StartError::new)?;
         if layout.block_count() > MAX_BLOCKS {
             return Err(StartError::new(format!(
-                "{} is too large: {} blocks are more than {MAX_BLOCKS}; send it in parts",
-                source.name(),
+                "{name} is too large: {} blocks are more than {MAX_BLOCKS}; send it in parts",
                 layout.block_count()
             )));
         }
@@ -351,14 +368,14 @@ impl SendSession {
         let info = SendInfo {
             task: id,
             session: SenderConfig::session(&signing_key, agreement, counter),
-            name: source.name().to_owned(),
-            size: source.size(),
+            name: name.clone(),
+            size: layout.extent().total(),
             data: route.destination.addr,
             interface: route.interface.clone(),
             sender: signing_key.public(),
             sealed_with: self.group_key.as_ref().map(|key| key.name().to_owned()),
         };
-        let mut task = Task::copy(id, source.name());
+        let mut task = Task::copy(id, &name);
         task.options = TaskOptions { expected: self.expected, devices: self.devices };
         let who = (signing_key, agreement, counter);
         let mut config = SenderConfig::new(task, layout, route.destination.addr, who);
@@ -366,8 +383,10 @@ impl SendSession {
         config.known_devices = self.known_devices;
         config.rate = route.rate;
         config.repair = RepairPolicy::interactive(self.slow);
-        config.manifest = manifest_of(&*source, source.name());
-        config.kind = if source.is_device() { ObjectKind::Device } else { ObjectKind::File };
+        config.manifest = manifest_of(&*source, &name);
+        if self.file.as_ref().is_some_and(|file| file.is_device()) {
+            config.kind = ObjectKind::Device;
+        }
         (config.wait, config.settle) = (self.wait, self.settle);
         config.wait_first = self.wait_first;
         (config.linger, config.max_time) = (self.linger, self.max_time);
@@ -382,7 +401,7 @@ impl SendSession {
         let start = desk.host.start();
         let budget = self.budget.or_else(|| EgressBudget::of(&route.interface, asked));
         let egress = budget.map(|budget| budget.share(start));
-        let hashes = Hashes::of(self.state_dir, &source, layout);
+        let hashes = self.file.and_then(|file| Hashes::of(self.state_dir, &file, layout));
         let known = hashes.as_ref().and_then(Hashes::load);
         let from_cache = known.is_some();
         if from_cache {
@@ -397,8 +416,14 @@ impl SendSession {
             machine = machine.with_values(values);
         }
         let store = self.store;
-        let workers = workers(desk.host.wake(), &source, layout, (id, &store))?;
-        let stream = Stream { session: info.session, layout, source, seal: machine.symbol_seal() };
+        let workers = sender_workers(desk.host.wake(), &source, (id, &store))?;
+        let input = Arc::clone(&source);
+        let stream = Stream {
+            session: info.session,
+            symbol_size: layout.symbol_size(),
+            source,
+            seal: machine.symbol_seal(),
+        };
         let part = SenderPart { egress: egress.clone(), root: None, outcome: None };
         let running = desk.run(
             format!("send {}", info.name),
@@ -408,6 +433,7 @@ impl SendSession {
                 Engine::new(machine, net, workers, Some(stream)).with_egress(egress)
             },
             move |now, run, engine, side| {
+                input.stop();
                 let errors = engine.net().send_errors();
                 if let Some(latest) = &errors.latest {
                     side.tell(now, format!("{} datagrams not sent; last: {latest}", errors.datagrams));
@@ -465,28 +491,4 @@ impl Part<Sender> for SenderPart {
         };
         SendSnapshot { sender, egress: self.egress.as_ref().map(EgressShare::view) }
     }
-}
-
-/// Worker threads for hashing and encoding, and one for the store.
-fn workers(
-    wake: impl Fn() + Send + Sync + 'static,
-    source: &Arc<FileSource>,
-    layout: Layout,
-    (task, store): (TaskId, &SharedStore),
-) -> Result<Workers<SenderJob, SenderDone>, StartError> {
-    let failures =
-        FailureResults { worker_died: SenderDone::WorkerDied, source_unreadable: SenderDone::SourceFailed };
-    let plans = Arc::new(PlanCache::default());
-    let (source, store) = (Arc::clone(source), store.clone());
-    Workers::start(worker_count(), failures, wake, move || {
-        let (source, plans, mut buffer) = (Arc::clone(&source), Arc::clone(&plans), Vec::new());
-        Box::new(move |job| run_sender_job(job, &*source, &layout, &plans, &mut buffer))
-    })
-    .and_then(|workers| {
-        workers.with_lane("store", SenderJob::is_for_store, move || {
-            let store = store.clone();
-            Box::new(move |job| run_store_job(job, task, &store))
-        })
-    })
-    .map_err(StartError::no_thread)
 }

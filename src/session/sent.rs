@@ -17,8 +17,8 @@ pub struct SendInfo {
     pub session: SessionId,
     /// The object's name.
     pub name: String,
-    /// The object's size in bytes.
-    pub size: u64,
+    /// The object's size in bytes; unknown if it is a stream.
+    pub size: Option<u64>,
     /// The destination of the data.
     pub data: SocketAddr,
     /// The interface that the data leaves by.

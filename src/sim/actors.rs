@@ -171,7 +171,7 @@ pub fn sender(
     (store, clock): (SharedStore, StoreClock),
     now: Time,
 ) -> (SimActor, Ledger) {
-    let layout = scenario.layout;
+    let layout = scenario.first_layout();
     let devices = scenario.listed.then(|| list(scenario));
     let options = TaskOptions { expected: scenario.expected, devices };
     let task = Task { options, ..Task::copy(TASK, NAME) };
@@ -194,24 +194,35 @@ pub fn sender(
     let job_source = Arc::clone(&source);
     let mut buffer = Vec::new();
     let (plan, mut usual) = (scenario.sender.store, job_delay(work_seed, scenario.sender.job));
+    let (growth, mut read) = (scenario.sender.growth, 0..);
     let work = Work {
         run: Box::new(move |job: SenderJob, now| {
             clock.set(now);
             if job.is_for_store() {
                 return run_store_job(job, TASK, &store);
             }
-            run_sender_job(job, &*job_source, &layout, &plans, &mut buffer)
+            run_sender_job(job, &*job_source, &plans, &mut buffer)
         }),
-        lane: SenderJob::is_for_store,
+        lane: |job| match job {
+            job if job.is_for_store() => Some(0),
+            job if job.is_for_input() => Some(1),
+            _ => None,
+        },
         delay: Box::new(move |job, now| {
-            let store = if job.is_for_store() { plan.delay(now) } else { Duration::ZERO };
-            usual(job, now) + store
+            let own = match job {
+                job if job.is_for_store() => plan.delay(now),
+                job if job.is_for_input() => {
+                    growth.zip(read.next()).map_or(Duration::ZERO, |(g, n)| g.time_of(n))
+                }
+                _ => Duration::ZERO,
+            };
+            usual(job, now) + own
         }),
         source_unreadable: SenderDone::SourceFailed,
     };
     let net = SimNet::new(SENDER_SOCKET, Some(sim_source));
     let machine = Sender::new(config, now);
-    let stream = Stream { session, layout, source, seal: machine.symbol_seal() };
+    let stream = Stream { session, symbol_size: layout.symbol_size(), source, seal: machine.symbol_seal() };
     let engine = Engine::new(machine, net, SimJobs::new(WORKERS, work), Some(stream)).with_egress(
         scenario.budget.map(|rate| {
             // Before the budget's own beginning: both begin at 0.
@@ -280,7 +291,7 @@ pub fn receiver(
         (storage_delay(job_delay(work_seed, plan.job), plan.disk), plan.hook.map(|(time, _)| time));
     let work = Work {
         run: Box::new(move |job, _| run_receiver_job(job, &files, &plans)),
-        lane: if reader.is_some() { ReceiverJob::is_for_reader } else { |_| false },
+        lane: if reader.is_some() { |job| job.is_for_reader().then_some(0) } else { |_| None },
         delay: Box::new(move |job, now| match (job, hook_time, &reader) {
             (ReceiverJob::Hook(_), Some(time), _) => time,
             (ReceiverJob::Write { .. }, _, Some((plan, _))) => plan.each,

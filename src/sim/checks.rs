@@ -11,7 +11,7 @@ use crate::limits::{
 };
 use crate::protocol::packet_protection::SenderSide;
 use crate::time::Time;
-use crate::units::{BlockIndex, SessionId};
+use crate::units::SessionId;
 use crate::wire::{self, DecodeError, Head, Message, MessageKind, Protection};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -328,8 +328,7 @@ impl Checker {
     /// Bytes that a receiver needs to buffer `blocks` blocks of the object.
     #[must_use]
     pub fn buffer_bytes(layout: &Layout, blocks: usize) -> usize {
-        let symbols = layout.source_symbols(BlockIndex(0)).max(1) as usize;
-        let block = if layout.block_count() == 0 { 1 } else { symbols };
-        blocks * block * usize::from(layout.symbol_size())
+        let symbols = layout.most_source_symbols().max(1) as usize;
+        blocks * symbols * usize::from(layout.symbol_size())
     }
 }

@@ -6,7 +6,7 @@ use super::disk_faults::{DiskError, DiskFaults, Op};
 use super::faults::Faults;
 use super::pages::Pages;
 use crate::storage::{Earlier, Found, Part, RawBytes, Sink, SinkError, Source, SourceError, Tickets};
-use crate::units::{SessionId, Ticket};
+use crate::units::{Extent, SessionId, Ticket};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
@@ -14,18 +14,34 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// An object in memory that can change while the sender reads it.
+/// An object in memory that can change while the sender reads it, and that may grow.
 #[derive(Clone)]
 pub struct SimSource {
     bytes: Arc<Vec<u8>>,
     changed: Arc<AtomicBool>,
+    growth: Option<Growth>,
+}
+
+/// How far a stream has been read.
+#[derive(Clone)]
+struct Growth {
+    block_log2: u8,
+    extent: Arc<Mutex<Extent>>,
+    /// The producer dies when this many blocks were read.
+    dies_after: Option<u32>,
 }
 
 impl SimSource {
     /// A source of `bytes`.
     #[must_use]
     pub fn new(bytes: Arc<Vec<u8>>) -> Self {
-        Self { bytes, changed: Arc::new(AtomicBool::new(false)) }
+        Self { bytes, changed: Arc::new(AtomicBool::new(false)), growth: None }
+    }
+    /// The same bytes as a stream, read from its beginning. Its producer dies after so many blocks, if it does.
+    #[must_use]
+    pub fn growing(&self, block_log2: u8, dies_after: Option<u32>) -> Self {
+        let growth = Growth { block_log2, extent: Arc::default(), dies_after };
+        Self { growth: Some(growth), ..self.clone() }
     }
     /// Changes the file: from now on it cannot be read, checked or sent.
     pub fn change(&self) {
@@ -43,8 +59,20 @@ impl SimSource {
 }
 
 impl Source for SimSource {
-    fn size(&self) -> u64 {
-        self.bytes.len() as u64
+    fn extent(&self) -> Extent {
+        let growth = self.growth.as_ref().map(|g| *g.extent.lock().unwrap_or_else(PoisonError::into_inner));
+        growth.unwrap_or_else(|| Extent::sealed(self.bytes.len() as u64))
+    }
+    fn read_on(&self) -> Result<Extent, SourceError> {
+        let Some(growth) = &self.growth else { return Ok(self.extent()) };
+        let mut extent = growth.extent.lock().unwrap_or_else(PoisonError::into_inner);
+        let (size, block) = (self.bytes.len() as u64, 1_u64 << growth.block_log2);
+        if growth.dies_after.is_some_and(|blocks| extent.size >= u64::from(blocks) * block) {
+            return Err(SourceError::Read("the producer died".to_owned()));
+        }
+        let next = extent.size + block;
+        *extent = if next < size { Extent { size: next, sealed: false } } else { Extent::sealed(size) };
+        Ok(*extent)
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
         self.check()?;
@@ -55,6 +83,7 @@ impl Source for SimSource {
         Ok(())
     }
     fn raw(&self, offset: u64, len: usize) -> RawBytes {
+        assert!(offset + len as u64 <= self.extent().size, "what is sent was read before");
         let bytes = &self.bytes[offset as usize..][..len];
         RawBytes { address: bytes.as_ptr(), len }
     }
@@ -100,6 +129,10 @@ struct State {
 }
 
 impl State {
+    /// Size of the part file of an object. A virtual file does not grow: it has room for all of the object at once.
+    fn size_of(&self, extent: Extent) -> u64 {
+        extent.total().unwrap_or(self.object.len() as u64)
+    }
     fn used(&self) -> u64 {
         let files: usize = self.files.values().map(|f| f.len()).sum();
         let parts: usize = self.parts.values().map(Pages::len).sum();
@@ -261,18 +294,20 @@ impl SimSink {
 }
 
 impl Sink for SimSink {
-    fn probe(&mut self, name: &str, size: u64) -> Found {
+    fn probe(&mut self, name: &str, extent: Extent) -> Found {
         let state = self.disk.state();
+        let size = state.size_of(extent);
         let orphan =
             state.parts.iter().any(|(id, part)| part.len() as u64 == size && !state.owned.contains(id));
-        match state.files.get(name).filter(|file| file.len() as u64 == size && !self.force) {
+        match state.files.get(name).filter(|file| extent.total() == Some(file.len() as u64) && !self.force) {
             Some(_) => Found::Whole(Box::new(SimWhole { disk: self.disk.clone(), name: name.to_owned() })),
             None if orphan => Found::Part,
             None => Found::Nothing,
         }
     }
-    fn create(&mut self, name: &str, size: u64) -> Result<Box<dyn Part>, SinkError> {
+    fn create(&mut self, name: &str, extent: Extent) -> Result<Box<dyn Part>, SinkError> {
         let mut state = self.disk.state();
+        let size = state.size_of(extent);
         if name.contains(['/', '\0']) || matches!(name, "" | "." | "..") {
             return Err(SinkError::Name(format!("{name:?} is no file name")));
         }
@@ -448,7 +483,7 @@ mod tests {
     use crate::sim::disk_faults::PowerCut;
 
     fn part(disk: &SimDisk) -> Box<dyn Part> {
-        SimSink::new(disk.clone(), false).create("x", 8).expect("room for a part")
+        SimSink::new(disk.clone(), false).create("x", Extent::sealed(8)).expect("room for a part")
     }
 
     #[test]
@@ -457,18 +492,18 @@ mod tests {
         let first = part(&disk);
         first.write_at(0, b"abcdefgh").unwrap();
         first.commit().unwrap();
-        let second = SimSink::new(disk.clone(), true).create("x", 8).unwrap();
+        let second = SimSink::new(disk.clone(), true).create("x", Extent::sealed(8)).unwrap();
         second.write_at(0, b"ABCDEFGH").unwrap();
         disk.crash(&mut fastrand::Rng::with_seed(3));
         drop(second);
         disk.with_file("x", |file| assert_eq!(file, Some(&b"abcdefgh"[..])));
         assert_eq!(disk.parts(), 1);
         // The next run takes over the part file; the device without power no longer reaches it.
-        let third = SimSink::new(disk.clone(), true).create("x", 8).unwrap();
+        let third = SimSink::new(disk.clone(), true).create("x", Extent::sealed(8)).unwrap();
         third.write_at(0, b"ABCDEFGH").unwrap();
         assert_eq!(disk.parts(), 1);
         drop(third);
-        let fourth = SimSink::new(disk.clone(), true).create("x", 8).unwrap();
+        let fourth = SimSink::new(disk.clone(), true).create("x", Extent::sealed(8)).unwrap();
         assert_eq!((disk.parts(), fourth.next_written(0)), (1, Some(0..8)));
         fourth.discard();
         assert_eq!(disk.parts(), 0);
@@ -477,7 +512,8 @@ mod tests {
     #[test]
     fn every_fault_refuses() {
         let with = |faults| SimDisk::new(faults, Arc::default());
-        let create = |disk: &SimDisk| SimSink::new(disk.clone(), false).create("x", 8).map(|_| ());
+        let create =
+            |disk: &SimDisk| SimSink::new(disk.clone(), false).create("x", Extent::sealed(8)).map(|_| ());
         assert!(create(&with(DiskFaults { capacity: Some(7), ..DiskFaults::default() })).is_err());
         assert!(create(&with(DiskFaults { read_only: true, ..DiskFaults::default() })).is_err());
         let failing = |op, nth| {
@@ -513,11 +549,12 @@ mod tests {
                 let power_cut = Some(PowerCut { op, nth: 0, after: seed % 2 == 1, seed });
                 let disk = SimDisk::new(DiskFaults { power_cut, ..DiskFaults::default() }, Arc::default());
                 disk.put("x", b"previous".to_vec());
-                let outcome = SimSink::new(disk.clone(), true).create("x", 8).and_then(|part| {
-                    part.write_at(0, b"contents")?;
-                    part.read_at(0, &mut [0; 8])?;
-                    part.commit()
-                });
+                let outcome =
+                    SimSink::new(disk.clone(), true).create("x", Extent::sealed(8)).and_then(|part| {
+                        part.write_at(0, b"contents")?;
+                        part.read_at(0, &mut [0; 8])?;
+                        part.commit()
+                    });
                 // A device without power learns nothing.
                 assert!(outcome.is_err() && disk.take_power_loss() && !disk.take_power_loss());
                 assert!(disk.is_settled() && disk.struck().total() == 1);
@@ -543,7 +580,7 @@ mod tests {
         let error = Some((Op::SyncDirectory, 0, DiskError::InputOutput));
         let disk = SimDisk::new(DiskFaults { error, ..DiskFaults::default() }, Arc::default());
         disk.put("x", b"previous".to_vec());
-        let file = SimSink::new(disk.clone(), true).create("x", 8).unwrap();
+        let file = SimSink::new(disk.clone(), true).create("x", Extent::sealed(8)).unwrap();
         file.write_at(0, b"contents").unwrap();
         assert!(file.commit().is_err());
         disk.with_file("x", |file| assert_eq!(file, Some(&b"contents"[..])));

@@ -152,12 +152,15 @@ impl Net for SimNet {
 /// How long a job that begins at a time takes.
 pub type JobDelay<J> = Box<dyn FnMut(&J, Time) -> Duration>;
 
+/// Workers for jobs of one kind, beside the others.
+pub const LANES: usize = 2;
+
 /// Executes a node's jobs.
 pub struct Work<J, D> {
     /// Executes a job at this time.
     pub run: Box<dyn FnMut(J, Time) -> D>,
-    /// Which jobs have a worker of their own.
-    pub lane: fn(&J) -> bool,
+    /// Which of [`LANES`] workers of their own a job has, if any.
+    pub lane: fn(&J) -> Option<usize>,
     /// How long a job that begins now takes.
     pub delay: JobDelay<J>,
     /// What is told when the source is gone.
@@ -169,7 +172,7 @@ pub struct SimJobs<J, D> {
     work: Work<J, D>,
     now: Time,
     workers: Vec<Time>,
-    lane: Time,
+    lanes: [Time; LANES],
     running: BTreeMap<(Time, u64), D>,
     submitted: u64,
 }
@@ -179,8 +182,8 @@ impl<J, D> SimJobs<J, D> {
     #[must_use]
     pub fn new(workers: usize, work: Work<J, D>) -> Self {
         let workers = vec![Time::ZERO; workers.max(1)];
-        let (now, lane) = (Time::ZERO, Time::ZERO);
-        Self { work, now, workers, lane, running: BTreeMap::new(), submitted: 0 }
+        let (now, lanes) = (Time::ZERO, [Time::ZERO; LANES]);
+        Self { work, now, workers, lanes, running: BTreeMap::new(), submitted: 0 }
     }
     /// The time at which the next job ends.
     #[must_use]
@@ -198,10 +201,9 @@ impl<J, D> Jobs<J, D> for SimJobs<J, D> {
     fn submit(&mut self, job: J) -> Option<D> {
         self.submitted += 1;
         let delay = (self.work.delay)(&job, self.now);
-        let worker = if (self.work.lane)(&job) {
-            &mut self.lane
-        } else {
-            self.workers.iter_mut().min().expect("there is at least one worker")
+        let worker = match (self.work.lane)(&job) {
+            Some(lane) => &mut self.lanes[lane],
+            None => self.workers.iter_mut().min().expect("there is at least one worker"),
         };
         *worker = (*worker).max(self.now) + delay;
         let key = (*worker, self.submitted);

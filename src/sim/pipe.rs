@@ -3,7 +3,7 @@
 
 use super::scenario::{DevicePlan, Expectation, Scenario};
 use crate::storage::{Found, Part, Sink, SinkError};
-use crate::units::Intake;
+use crate::units::{Extent, Intake};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -67,13 +67,13 @@ impl Sink for SimPipeSink {
     fn intake(&self) -> Intake {
         self.1.intake()
     }
-    fn probe(&mut self, _: &str, _: u64) -> Found {
+    fn probe(&mut self, _: &str, _: Extent) -> Found {
         Found::Nothing
     }
-    fn create(&mut self, _: &str, size: u64) -> Result<Box<dyn Part>, SinkError> {
+    fn create(&mut self, _: &str, _: Extent) -> Result<Box<dyn Part>, SinkError> {
         let mut state = self.0.state();
         (state.written, state.closed) = (0, false);
-        state.spool = if self.1.spooled { vec![0; size as usize] } else { Vec::new() };
+        state.spool = if self.1.spooled { vec![0; state.object.len()] } else { Vec::new() };
         Ok(Box::new(SimPipePart(self.0.clone(), self.1)))
     }
 }

@@ -12,7 +12,7 @@ use crate::layout::Layout;
 use crate::pacing::RateMode;
 use crate::protocol::sender::SlowPolicy;
 use crate::time::Time;
-use crate::units::Rate;
+use crate::units::{Extent, Rate};
 use std::time::Duration;
 
 mod devices;
@@ -72,6 +72,25 @@ pub struct DevicePlan {
     pub expectation: Expectation,
 }
 
+/// How a stream grows.
+#[derive(Clone, Copy, Debug)]
+pub struct GrowthPlan {
+    /// Time that each block takes.
+    pub each: Duration,
+    /// The block before which the input pauses, and for how long.
+    pub pause: (u32, Duration),
+    /// The number of blocks after which its producer dies, if it does.
+    pub dies_after: Option<u32>,
+}
+
+impl GrowthPlan {
+    /// Time that the block with this number takes.
+    #[must_use]
+    pub fn time_of(&self, block: u32) -> Duration {
+        self.each + if block == self.pause.0 { self.pause.1 } else { Duration::ZERO }
+    }
+}
+
 /// The plan of the sender.
 #[derive(Clone, Debug, Default)]
 pub struct SenderPlan {
@@ -89,6 +108,8 @@ pub struct SenderPlan {
     pub source_changes: Option<Time>,
     /// What is wrong with its store.
     pub store: StorePlan,
+    /// How the object grows, if it is a stream.
+    pub growth: Option<GrowthPlan>,
 }
 
 impl SenderPlan {
@@ -98,6 +119,7 @@ impl SenderPlan {
         self.crash.is_none()
             && self.interrupt.is_none()
             && self.source_changes.is_none()
+            && self.growth.is_none_or(|growth| growth.dies_after.is_none())
             && self.store.comes_back()
     }
 }
@@ -223,7 +245,23 @@ impl Scenario {
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x115_7ed) }.listing(scenario);
         let scenario = scenario.with_some_earlier(fastrand::Rng::with_seed(seed ^ 0x01d_f11e));
         let scenario = scenario.with_some_hooks(fastrand::Rng::with_seed(seed ^ 0xd0_7e11));
+        let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x57_4ea3) }.streams(scenario);
         scenario.with_some_pipes(fastrand::Rng::with_seed(seed ^ 0x9_19e5))
+    }
+
+    /// The layout with which the sender begins: that of a stream is empty.
+    ///
+    /// # Panics
+    /// Never: the parameters are those of a layout.
+    #[must_use]
+    pub fn first_layout(&self) -> Layout {
+        match self.sender.growth {
+            None => self.layout,
+            Some(_) => {
+                let (block_log2, symbol_size) = (self.layout.block_log2(), self.layout.symbol_size());
+                Layout::of(Extent::default(), block_log2, symbol_size).expect("a valid layout")
+            }
+        }
     }
 
     /// The sender's rate mode.
@@ -253,7 +291,14 @@ impl Scenario {
         let hook = self.devices.iter().filter_map(|d| d.hook).map(|(time, _)| time).max().unwrap_or_default();
         let pipes = self.devices.iter().filter_map(|d| d.pipe).map(|pipe| pipe.each).max();
         let pipes = pipes.unwrap_or_default() * self.layout.block_count() * 2;
-        last + timeout + self.wait + hook + pipes + self.linger * 2 + self.repair_time()
+        let input = self.growth_time() * 2;
+        last + timeout + self.wait + hook + pipes + self.linger * 2 + self.repair_time() + input
+    }
+
+    /// Time that the input of a stream takes.
+    fn growth_time(&self) -> Duration {
+        let blocks = 0..=self.layout.block_count();
+        self.sender.growth.map_or(Duration::ZERO, |growth| blocks.map(|block| growth.time_of(block)).sum())
     }
 
     /// Time for stream and repairs.
@@ -416,6 +461,28 @@ impl Draw {
             }
             self.change(&mut plan.attachment.ingress, horizon);
             self.change(&mut plan.attachment.egress, horizon);
+        }
+        scenario
+    }
+
+    /// Makes the object of a few scenarios a stream.
+    fn streams(mut self, mut scenario: Scenario) -> Scenario {
+        // A limit for all leaves no time for pauses.
+        if scenario.max_time.is_some() || !self.chance(8) {
+            return scenario;
+        }
+        let count = scenario.layout.block_count();
+        // Now and then longer than anybody may be silent or make no progress.
+        let pause = if self.chance(30) { self.between(10_000, 100_000) } else { self.between(0, 3_000) };
+        let growth = GrowthPlan {
+            each: if self.chance(50) { self.between(0, 5) } else { self.between(0, 300) },
+            pause: (self.rng.u32(..=count), pause),
+            dies_after: self.chance(15).then(|| self.rng.u32(..=count)),
+        };
+        scenario.sender.growth = Some(growth);
+        // After its last block, the stream has ended before its producer can die.
+        if growth.dies_after.is_some_and(|blocks| blocks < count.max(1)) {
+            scenario.devices.iter_mut().for_each(DevicePlan::fail);
         }
         scenario
     }

@@ -76,7 +76,7 @@ fn node(to: Option<SocketAddr>, wanted: u32) -> Node<Pinger> {
     let machine = Pinger { to, wanted, got: 0, next, out: VecDeque::new() };
     let work = Work {
         run: Box::new(|job, _| job * 100),
-        lane: |_| false,
+        lane: |_| None,
         delay: Box::new(|_, _| Duration::from_millis(3)),
         source_unreadable: |_| 0,
     };

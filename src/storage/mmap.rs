@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::ptr;
 
-/// A read-only map of a whole file. The program itself never reads its bytes.
+/// A read-only map of a file, or of a piece of one. The program itself never reads its bytes.
 #[derive(Debug)]
 pub(super) struct Mapping {
     /// `None` for an empty file, which the system refuses to map.
@@ -16,11 +16,12 @@ pub(super) struct Mapping {
 }
 
 impl Mapping {
-    /// Maps the first `size` bytes of `file` for sequential reading.
+    /// Maps `size` bytes of `file` from `offset` on, a multiple of the page size, for sequential reading. The file may
+    /// still grow to that size.
     ///
     /// # Errors
     /// If the system refuses, or the address space is too small.
-    pub fn new(file: &File, size: u64) -> io::Result<Self> {
+    pub fn new(file: &File, offset: u64, size: u64) -> io::Result<Self> {
         if size == 0 {
             return Ok(Self { map: None });
         }
@@ -29,10 +30,10 @@ impl Mapping {
         // a `&[u8]` into it exists: undefined behaviour, or SIGBUS. No such slice is ever made. The map
         // is private to this type, which gives out only its address, as `RawBytes`. The users of
         // `RawBytes` (the scatter lists of net/sys.rs) pass it to the kernel. The kernel copies the bytes
-        // of that moment, and returns EFAULT for a page that no longer exists. The program itself reads
-        // with pread (`FileSource::read_at`). `Mmap` unmaps on drop, and outlives each `RawBytes` by the
+        // of that moment, and returns EFAULT for a page that does not exist, or no longer. The program itself
+        // reads with pread (`FileSource::read_at`, `Spool::read_at`). `Mmap` unmaps on drop, and outlives each `RawBytes` by the
         // contract of `Source::raw`.
-        let map = unsafe { memmap2::MmapOptions::new().len(size).map(file)? };
+        let map = unsafe { memmap2::MmapOptions::new().offset(offset).len(size).map(file)? };
         // Only a hint: sending works without it.
         let _ = map.advise(Advice::Sequential);
         Ok(Self { map: Some(map) })
@@ -89,7 +90,7 @@ mod tests {
         let bytes: Vec<u8> = (0..16_384u32).map(|i| (i % 253) as u8).collect();
         std::fs::write(dir.join("x"), &bytes).unwrap();
         let file = File::options().read(true).write(true).open(dir.join("x")).unwrap();
-        let map = Mapping::new(&file, 16_384).unwrap();
+        let map = Mapping::new(&file, 0, 16_384).unwrap();
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         let mut got = [0; 2_000];
         assert_eq!(send(&ours, map.raw(9_000, 1408)).unwrap(), 1408);

@@ -1,5 +1,5 @@
-//! L3: files and block devices. The memory-mapped source (`source`, `mmap`), the part file and its commit (`sink`,
-//! `part`), devices written in place (`device`),
+//! L3: files and block devices. The memory-mapped source (`source`, `mmap`), the spool of a stream (`spool`), the part
+//! file and its commit (`sink`, `part`), devices written in place (`device`),
 //! names from the network (`names`), the hash cache (`hashes`), resume tickets (`tickets`) and atomic writes of small files. It knows
 //! nothing of the protocol. The traits are the ports of the engine; the simulated disk implements them
 //! too.
@@ -21,6 +21,7 @@ mod refusal;
 mod scratch;
 mod sink;
 mod source;
+mod spool;
 mod tickets;
 
 pub use atomic_write::{check_whole, make_private_dir, set_aside, write_private, write_whole};
@@ -32,10 +33,11 @@ pub use names::{PART_SUFFIX, name_objection, safe_name};
 pub use part::FilePart;
 pub use pipe::{PipeSink, Reader};
 pub use sink::FileSink;
-pub use source::FileSource;
+pub use source::{FileSource, sendable_name};
+pub use spool::{Input, Spool};
 pub use tickets::FileTickets;
 
-use crate::units::{Intake, SessionId, Ticket};
+use crate::units::{Extent, Intake, SessionId, Ticket};
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -53,8 +55,15 @@ pub enum SourceError {
 
 /// The bytes of an object at the sender.
 pub trait Source: Send + Sync {
-    /// Size of the object in bytes; constant for the life of the task.
-    fn size(&self) -> u64;
+    /// How long the object is, as far as it can be read now.
+    fn extent(&self) -> Extent;
+    /// Waits until more of an object can be read than before, or until it is sealed. Only a stream grows.
+    ///
+    /// # Errors
+    /// If its input fails, or what was read cannot be kept.
+    fn read_on(&self) -> Result<Extent, SourceError> {
+        Ok(self.extent())
+    }
     /// Mode and modification time, as they were when the task began; none if it has none.
     fn attributes(&self) -> Option<Attributes> {
         None
@@ -71,6 +80,8 @@ pub trait Source: Send + Sync {
     /// soon. A source too large for memory releases these pages. Reading them again still works, but is
     /// slower.
     fn leave_behind(&self, _offset: u64, _len: usize) {}
+    /// Ends what the object is read from, because nobody needs more of it.
+    fn stop(&self) {}
     /// Checks that the size and modification time of the file are unchanged.
     ///
     /// # Errors
@@ -126,24 +137,25 @@ pub trait Sink: Send {
     }
     /// Looks up what is there of an object called `name` (untrusted). Nothing on the disk changes; what cannot be
     /// looked up is not there.
-    fn probe(&mut self, name: &str, size: u64) -> Found;
+    fn probe(&mut self, name: &str, extent: Extent) -> Found;
     /// Chooses and checks the final path for an object called `name` (untrusted), and takes over the
-    /// part file that an earlier run has left beside it, or creates a preallocated one.
+    /// part file that an earlier run has left beside it, or creates one. It is preallocated if the object is sealed,
+    /// and grows with it otherwise.
     ///
     /// # Errors
     /// If the name is invalid or taken, or the disk fails.
-    fn create(&mut self, name: &str, size: u64) -> Result<Box<dyn Part>, SinkError>;
+    fn create(&mut self, name: &str, extent: Extent) -> Result<Box<dyn Part>, SinkError>;
 }
 
 impl<S: Sink + ?Sized> Sink for Box<S> {
     fn intake(&self) -> Intake {
         (**self).intake()
     }
-    fn probe(&mut self, name: &str, size: u64) -> Found {
-        (**self).probe(name, size)
+    fn probe(&mut self, name: &str, extent: Extent) -> Found {
+        (**self).probe(name, extent)
     }
-    fn create(&mut self, name: &str, size: u64) -> Result<Box<dyn Part>, SinkError> {
-        (**self).create(name, size)
+    fn create(&mut self, name: &str, extent: Extent) -> Result<Box<dyn Part>, SinkError> {
+        (**self).create(name, extent)
     }
 }
 
@@ -195,6 +207,13 @@ pub trait Part: Send + Sync {
     /// Whether these bytes may be anything, as on a device, and not only what an interrupted run has written.
     fn is_earlier(&self) -> bool {
         false
+    }
+    /// Tells the final size of an object that was not sealed when its file was created. Called before [`Part::commit`].
+    ///
+    /// # Errors
+    /// If the disk fails.
+    fn seal(&self, _size: u64) -> Result<(), SinkError> {
+        Ok(())
     }
     /// Syncs the file, gives it its final name and syncs the directory (I1); or syncs the device, and writes its first
     /// block last; or closes the pipe, whose path is `-`. Returns the path.

@@ -16,6 +16,7 @@ use super::sink::{Target, require_free};
 use super::{Attributes, Part, SinkError};
 use crate::limits::MAX_NAME;
 use crate::text::bytes;
+use crate::units::Extent;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::ffi::OsStr;
@@ -31,13 +32,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Random names tried before giving up. With 64 random bits, a second attempt already means interference.
 const NAME_TRIES: u32 = 8;
 
-/// A preallocated part file beside its final path. Dropping it keeps the file, unless it was discarded.
+/// A part file beside its final path, preallocated if its size is known. Dropping it keeps the file, unless it was
+/// discarded.
 pub struct FilePart {
     file: File,
     direct: Direct,
     part_name: String,
     target: Target,
-    size: u64,
+    /// Its final size, once that is known.
+    size: OnceLock<u64>,
     force: bool,
     /// Whether an earlier run created the file.
     adopted: bool,
@@ -48,26 +51,27 @@ pub struct FilePart {
 }
 
 impl FilePart {
-    /// Takes over the part file that an earlier run left for `target`, or creates one, and makes it
-    /// `size` bytes long.
-    pub(super) fn create(target: Target, size: u64, force: bool) -> Result<Self, SinkError> {
+    /// Takes over the part file that an earlier run left for `target`, or creates one, and gives it its final size if
+    /// that is known.
+    pub(super) fn create(target: Target, extent: Extent, force: bool) -> Result<Self, SinkError> {
         let stem = target.name.to_string_lossy();
         let orphan = orphaned_part::adopt(&target.dir, shorten(&stem, MAX_NAME - PART_AFFIXES));
         let adopted = orphan.is_some();
         let (file, part_name) = orphan.map_or_else(|| create_beside(&target), Ok)?;
-        let direct = Direct::new(&target.dir, &part_name, &file, size);
+        let direct = Direct::new(&target.dir, &part_name, &file, extent.total().unwrap_or(u64::MAX));
         let closed = AtomicBool::new(false);
         let part = Self {
             file,
             direct,
             part_name,
             target,
-            size,
+            size: extent.total().map_or_else(OnceLock::new, OnceLock::from),
             force,
             adopted,
             closed,
             attributes: OnceLock::new(),
         };
+        let Some(size) = extent.total() else { return Ok(part) };
         if adopted {
             // The part file keeps its bytes, whether or not there is room for the rest.
             cut(&part.file, size)
@@ -92,7 +96,7 @@ impl FilePart {
         SinkError::Disk(format!(
             "no room for {}: it needs {} and the disk has {} free; free some space or give another place with -o",
             shown(&self.target.path),
-            bytes(self.size),
+            bytes(self.size.get().copied().unwrap_or(0)),
             bytes(free),
         ))
     }
@@ -111,12 +115,12 @@ impl FilePart {
     /// Checks that `bytes` may be written at `offset`.
     fn require_room(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         self.require_open("write")?;
-        if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > self.size) {
+        let size = self.size.get().copied().unwrap_or(u64::MAX);
+        if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > size) {
             return Err(SinkError::Disk(format!(
-                "{} bytes at {offset} do not fit {} of {} bytes; please report this",
+                "{} bytes at {offset} do not fit {} of {size} bytes; please report this",
                 bytes.len(),
                 shown(&self.target.path),
-                self.size
             )));
         }
         Ok(())
@@ -136,7 +140,7 @@ impl FilePart {
             rustix::fs::statat(&self.target.dir, &self.part_name, AtFlags::SYMLINK_NOFOLLOW)
         })
         .map_err(|errno| self.refused("finish", &errno.into()))?;
-        if ours.len() != self.size || (ours.dev(), ours.ino()) != (named.st_dev, named.st_ino) {
+        if self.size.get() != Some(&ours.len()) || (ours.dev(), ours.ino()) != (named.st_dev, named.st_ino) {
             return Err(SinkError::Disk(format!(
                 "another program changed the unfinished copy of {}; keep it off and try again",
                 shown(&self.target.path)
@@ -215,7 +219,22 @@ impl Part for FilePart {
     }
 
     fn next_written(&self, from: u64) -> Option<Range<u64>> {
-        if self.adopted && from < self.size { written(&self.file, from, self.size) } else { None }
+        let len = || self.file.metadata().map_or(0, |meta| meta.len());
+        let end = self.size.get().copied().unwrap_or_else(len);
+        if self.adopted && from < end { written(&self.file, from, end) } else { None }
+    }
+
+    fn seal(&self, size: u64) -> Result<(), SinkError> {
+        self.require_open("finish")?;
+        match self.size.set(size) {
+            // An earlier run may have had more.
+            Ok(()) => self.file.set_len(size).map_err(|error| self.refused("write", &error)),
+            Err(_) if self.size.get() == Some(&size) => Ok(()),
+            Err(_) => Err(SinkError::Disk(format!(
+                "{} was begun with another size than the {size} bytes that it has now; start another transfer",
+                shown(&self.target.path)
+            ))),
+        }
     }
 
     fn commit(&self) -> Result<PathBuf, SinkError> {

@@ -4,11 +4,12 @@
 //! *spool*: a file without a name. Nothing is resumed.
 
 use super::refusal::refused;
+use super::spool::nameless;
 use super::{Found, Part, Sink, SinkError, safe_name};
 use crate::command::PipedCommand;
-use crate::units::Intake;
+use crate::units::{Extent, Intake};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FallocateFlags, FileType, Mode, OFlags};
+use rustix::fs::{FallocateFlags, FileType};
 use rustix::io::{Errno, ioctl_fionread, retry_on_intr};
 use std::ffi::OsString;
 use std::fs::File;
@@ -59,20 +60,20 @@ impl Sink for PipeSink {
         if self.spool.is_some() { Intake::Spooled } else { Intake::InOrder }
     }
 
-    fn probe(&mut self, _name: &str, _size: u64) -> Found {
+    fn probe(&mut self, _name: &str, _extent: Extent) -> Found {
         Found::Nothing
     }
 
-    fn create(&mut self, name: &str, size: u64) -> Result<Box<dyn Part>, SinkError> {
-        let spool = self.spool.as_deref().map(|dir| new_spool(dir, size)).transpose()?;
+    fn create(&mut self, name: &str, extent: Extent) -> Result<Box<dyn Part>, SinkError> {
+        let spool = self.spool.as_deref().map(new_spool).transpose()?;
         let (fd, command) = match &self.reader {
             Reader::Stdout => {
                 let fd = io::stdout().as_fd().try_clone_to_owned();
                 (fd.map_err(|e| SinkError::Disk(format!("standard output is closed: {e}")))?, None)
             }
             Reader::Command(command) => {
-                let (command, fd) =
-                    PipedCommand::start(command, safe_name(name).ok(), size).map_err(|e| {
+                let (command, fd) = PipedCommand::reader(command, safe_name(name).ok(), extent.total())
+                    .map_err(|e| {
                         SinkError::Command(format!("the --pipe command could not be started: {e}"))
                     })?;
                 (fd, Some(command))
@@ -82,27 +83,8 @@ impl Sink for PipeSink {
     }
 }
 
-/// A file in `dir` without a name.
-fn new_spool(dir: &Path, size: u64) -> Result<File, SinkError> {
-    let of = |error: Errno| refused("make a spool file in", dir, &error.into());
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let mode = Mode::RUSR | Mode::WUSR;
-    let open = retry_on_intr(|| rustix::fs::open(dir, flags | OFlags::TMPFILE, mode));
-    let fd = match open {
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT) => {
-            let random =
-                getrandom::u64().map_err(|e| refused("draw a name in", dir, &io::Error::other(e)))?;
-            let path = dir.join(format!(".{random:016x}.mcp-spool"));
-            let create = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-            let fd = retry_on_intr(|| rustix::fs::open(&path, create, mode)).map_err(of)?;
-            retry_on_intr(|| rustix::fs::unlink(&path)).map_err(of)?;
-            fd
-        }
-        open => open.map_err(of)?,
-    };
-    let file = File::from(fd);
-    file.set_len(size).map_err(|error| refused("make a spool file in", dir, &error))?;
-    Ok(file)
+fn new_spool(dir: &Path) -> Result<File, SinkError> {
+    nameless(dir).map_err(|error| refused("make a spool file in", dir, &error))
 }
 
 /// An object on its way through a pipe.

@@ -8,6 +8,7 @@ use super::existing::ExistingFile;
 use super::part::{FilePart, has_orphan};
 use super::refusal::{refused, shown};
 use super::{Found, Part, Sink, SinkError, safe_name};
+use crate::units::Extent;
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::ffi::{OsStr, OsString};
@@ -106,11 +107,11 @@ impl FileSink {
 }
 
 impl Sink for FileSink {
-    fn probe(&mut self, name: &str, size: u64) -> Found {
+    fn probe(&mut self, name: &str, extent: Extent) -> Found {
         let Ok(target) = self.target(name) else { return Found::Nothing };
         let orphan = has_orphan(&target);
         let may_keep = self.keeps_equal || !self.force;
-        let whole = if may_keep { ExistingFile::open(target, size) } else { None };
+        let whole = extent.total().filter(|_| may_keep).and_then(|size| ExistingFile::open(target, size));
         match whole {
             Some(file) => Found::Whole(Box::new(file)),
             None if orphan => Found::Part,
@@ -118,10 +119,10 @@ impl Sink for FileSink {
         }
     }
 
-    fn create(&mut self, name: &str, size: u64) -> Result<Box<dyn Part>, SinkError> {
+    fn create(&mut self, name: &str, extent: Extent) -> Result<Box<dyn Part>, SinkError> {
         let target = self.target(name)?;
         require_free(&target.dir, &target.name, &target.path, self.force)?;
-        Ok(Box::new(FilePart::create(target, size, self.force)?))
+        Ok(Box::new(FilePart::create(target, extent, self.force)?))
     }
 }
 

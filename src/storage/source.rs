@@ -11,6 +11,7 @@ use super::names::{name_objection, shorten};
 use super::{Attributes, RawBytes, Source, SourceError};
 use crate::limits::{MAX_NAME, MAX_OBJECT_SIZE};
 use crate::text::escape;
+use crate::units::Extent;
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -85,13 +86,8 @@ impl FileSource {
                 "{shown} has content but no size, as kernel files do; copy it to a plain file and send that"
             )));
         }
-        let name = name.map_or_else(|| own_name(path), ToOwned::to_owned);
-        if let Some(what) = name_objection(&name) {
-            return Err(SourceError::Read(format!(
-                "{shown} cannot be sent under its name, which {what}; give another with --name"
-            )));
-        }
-        let map = Mapping::new(&file, size).map_err(|error| {
+        let name = sendable_name(path, name)?;
+        let map = Mapping::new(&file, 0, size).map_err(|error| {
             SourceError::Read(format!("cannot map {shown} into memory ({error}); copy it to a local disk"))
         })?;
         // Only a hint, for reads that do not go through the map.
@@ -151,8 +147,8 @@ impl Source for FileSource {
         !self.is_device()
     }
 
-    fn size(&self) -> u64 {
-        self.size
+    fn extent(&self) -> Extent {
+        Extent::sealed(self.size)
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
@@ -170,12 +166,7 @@ impl Source for FileSource {
         if !self.large {
             return;
         }
-        // The cache keeps mapped pages, so they are unmapped first.
-        self.map.forget(offset, len);
-        // The cache releases whole folios only, and one may be longer than the piece released at a time.
-        let from = offset.saturating_sub(LONGEST_FOLIO);
-        let len = std::num::NonZeroU64::new(offset - from + len as u64);
-        let _ = rustix::fs::fadvise(&self.file, from, len, rustix::fs::Advice::DontNeed);
+        release(&self.file, (&self.map, offset), offset, len);
     }
 
     /// Some changes do not change the file's time: within one clock tick of the last change, or through
@@ -196,14 +187,38 @@ impl Source for FileSource {
     }
 }
 
+/// Releases the pages of `len` bytes from `offset` on in a file, and from `mapped` on in its map.
+pub(super) fn release(file: &File, (map, mapped): (&Mapping, u64), offset: u64, len: usize) {
+    // The cache keeps mapped pages, so they are unmapped first.
+    map.forget(mapped, len);
+    // The cache releases whole folios only, and one may be longer than the piece released at a time.
+    let from = offset.saturating_sub(LONGEST_FOLIO);
+    let len = std::num::NonZeroU64::new(offset - from + len as u64);
+    let _ = rustix::fs::fadvise(file, from, len, rustix::fs::Advice::DontNeed);
+}
+
 /// The machine's memory in bytes.
-fn memory() -> u64 {
+pub(super) fn memory() -> u64 {
     let info = rustix::system::sysinfo();
     (info.totalram as u64).saturating_mul(u64::from(info.mem_unit))
 }
 
 fn modified(meta: &Metadata) -> (i64, i64) {
     (meta.mtime(), meta.mtime_nsec())
+}
+
+/// The name under which the file at `path` is offered to receivers: `name`, or its own without directories.
+///
+/// # Errors
+/// If receivers would refuse it.
+pub fn sendable_name(path: &Path, name: Option<&str>) -> Result<String, SourceError> {
+    let name = name.map_or_else(|| own_name(path), ToOwned::to_owned);
+    name_objection(&name).map_or(Ok(name), |what| {
+        let shown = escape(&path.to_string_lossy());
+        Err(SourceError::Read(format!(
+            "{shown} cannot be sent under its name, which {what}; give another with --name"
+        )))
+    })
 }
 
 fn own_name(path: &Path) -> String {
@@ -218,7 +233,7 @@ fn require_kind(kind: FileType, shown: &str) -> Result<(), SourceError> {
     } else if kind.is_dir() {
         "is a directory; pack it into one file first, with tar for example"
     } else if kind.is_fifo() {
-        "is a pipe; write its output to a file and send that"
+        "is a pipe; redirect standard input from it and send -"
     } else {
         "is neither a regular file nor a block device; send one of these"
     };

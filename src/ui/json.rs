@@ -96,7 +96,7 @@ enum Event<'a> {
         task: String,
         sender: String,
         name: &'a str,
-        size: u64,
+        size: Option<u64>,
     },
     SenderTrusted {
         key: String,
@@ -123,7 +123,7 @@ enum Event<'a> {
     Receiving,
     Resumed {
         bytes: u64,
-        percent: f64,
+        percent: Option<f64>,
     },
     BlockRejected {
         block: u32,
@@ -230,7 +230,7 @@ impl SenderJson {
             task: Some(intro.task.to_string()),
             session: Some(intro.session.to_string()),
             name: Some(&intro.name),
-            size: Some(intro.size),
+            size: intro.size,
             device: None,
             label: None,
             key: Some(intro.sender.line()),
@@ -373,18 +373,19 @@ impl ReceiverView for ReceiverJson {
     fn event(&mut self, now: Time, event: &ReceiverEvent, s: &ReceiverSnapshot) {
         self.memory.event(now, event);
         let event = match event {
-            ReceiverEvent::Found { session, task, sender, name, size } => Event::Found {
+            ReceiverEvent::Found { session, task, sender, name, extent } => Event::Found {
                 session: session.to_string(),
                 task: task.to_string(),
                 sender: sender.to_string(),
                 name,
-                size: *size,
+                size: extent.total(),
             },
             ReceiverEvent::Admitted => Event::Admitted,
             ReceiverEvent::Receiving => Event::Receiving,
             ReceiverEvent::Resumed { bytes } => {
-                let percent = super::text::percent(*bytes, s.object_size.max(1));
-                Event::Resumed { bytes: *bytes, percent: (percent * 10.0).round() / 10.0 }
+                let percent = s.total().map(|total| super::text::percent(*bytes, total.max(1)));
+                let percent = percent.map(|percent| (percent * 10.0).round() / 10.0);
+                Event::Resumed { bytes: *bytes, percent }
             }
             ReceiverEvent::BlockRejected(block) => Event::BlockRejected { block: *block },
             ReceiverEvent::ForgedSymbols { block, symbols } => {

@@ -343,7 +343,8 @@ impl ReceiverMemory {
     /// Time left at the present speed; empty if it is unknown.
     #[must_use]
     pub fn time_left(&self, snapshot: &ReceiverSnapshot) -> String {
-        self.data.time_for(snapshot.object_size.saturating_sub(Self::here(snapshot)))
+        let left = snapshot.total().map(|total| total.saturating_sub(Self::here(snapshot)));
+        left.map_or_else(String::new, |left| self.data.time_for(left))
     }
 
     /// The summary line of the run; `None` without a file.
@@ -365,7 +366,7 @@ impl ReceiverMemory {
             text::share(snapshot.lost, snapshot.lost + snapshot.received),
         );
         if held > 0 {
-            line.push_str(&format!("; {}", text::held(held, snapshot.object_size)));
+            line.push_str(&format!("; {}", text::held(held, snapshot.total())));
         }
         if let Some(ReceiverOutcome::Complete { acknowledged: false }) = self.outcome {
             line.push_str("; the sender did not confirm that it knows");

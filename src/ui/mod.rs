@@ -69,7 +69,7 @@ pub struct SenderIntro {
     /// The object's name.
     pub name: String,
     /// Size of the object in bytes.
-    pub size: u64,
+    pub size: Option<u64>,
     /// Destination of the stream, for people.
     pub group: String,
     /// Whether Enter starts the stream (stdin is a terminal).

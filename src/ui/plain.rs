@@ -99,9 +99,9 @@ impl SenderPlain {
         match overview.phase {
             Phase::Gathering => SenderMemory::gathered(overview),
             Phase::Streaming | Phase::Repairing => format!(
-                "{}: {:.0} %, {}, repair {}, {} of {} devices complete",
+                "{}: {}, {}, repair {}, {} of {} devices complete",
                 if overview.phase == Phase::Streaming { "sending" } else { "finishing" },
-                (SenderMemory::fraction(s) * 100.0).floor(),
+                done(overview.total(), overview.streamed, SenderMemory::fraction(s) * 100.0),
                 text::rate(self.memory.wire.bits_per_second()),
                 text::share(overview.repair_symbols + overview.unicast_symbols, overview.source_symbols),
                 overview.devices.complete,
@@ -110,6 +110,11 @@ impl SenderPlain {
             Phase::Lingering => lingering(overview),
         }
     }
+}
+
+/// How far an object is: in percent, or for a stream in bytes.
+fn done(total: Option<u64>, bytes: u64, percent: f64) -> String {
+    total.map_or_else(|| text::bytes(bytes), |_| format!("{:.0} %", percent.floor()))
 }
 
 fn lingering(overview: &SenderOverview) -> String {
@@ -129,7 +134,7 @@ impl Notes for SenderPlain {
 impl SenderView for SenderPlain {
     fn event(&mut self, now: Time, event: &SenderEvent, s: &SenderOverview) {
         self.memory.event(now, event);
-        let size = text::bytes(self.intro.size);
+        let size = text::size(self.intro.size);
         let name = text::escape(&self.intro.name);
         match event {
             SenderEvent::Phase(Phase::Gathering) => {
@@ -228,8 +233,9 @@ impl ReceiverPlain {
             }
             Stage::Waiting => "waiting for the sender to start".to_owned(),
             Stage::Receiving => {
+                let here = ReceiverMemory::here(s);
                 let parts = [
-                    format!("{:.0} %", text::percent(ReceiverMemory::here(s), s.object_size.max(1)).floor()),
+                    done(s.total(), here, text::percent(here, s.object_size.max(1))),
                     text::rate(self.memory.data.bits_per_second()),
                     format!("loss {}", text::share(s.lost, s.lost + s.received)),
                     self.memory.time_left(s),
@@ -257,13 +263,13 @@ impl ReceiverView for ReceiverPlain {
     fn event(&mut self, now: Time, event: &ReceiverEvent, s: &ReceiverSnapshot) {
         self.memory.event(now, event);
         match event {
-            ReceiverEvent::Found { sender, name, size, .. } => {
-                let (name, size) = (text::escape(name), text::bytes(*size));
+            ReceiverEvent::Found { sender, name, extent, .. } => {
+                let (name, size) = (text::escape(name), text::size(extent.total()));
                 self.lines.line(now, &format!("found {name} ({size}) from {sender}"));
             }
             // The speed is not known yet.
             ReceiverEvent::Receiving => self.lines.line(now, "receiving"),
-            ReceiverEvent::Resumed { bytes } => self.lines.line(now, &text::held(*bytes, s.object_size)),
+            ReceiverEvent::Resumed { bytes } => self.lines.line(now, &text::held(*bytes, s.total())),
             ReceiverEvent::Committing => self.lines.line(now, "all verified, syncing to disk"),
             ReceiverEvent::ForgedSymbols { .. } => {
                 if self.memory.tells_forgery(s.forged_symbols) {
@@ -321,7 +327,7 @@ mod tests {
     use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
     use crate::protocol::trust::TrustDecision;
     use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};
-    use crate::units::{Digest, SenderKey, SessionId, TaskId};
+    use crate::units::{Digest, Extent, SenderKey, SessionId, TaskId};
 
     fn at(seconds: u64) -> Time {
         Time::ZERO + Duration::from_secs(seconds)
@@ -403,7 +409,7 @@ lab\\u{{7}}  10.0.0.7:40000  complete   12s   0 %
             task: TaskId([0; 16]),
             sender: "10.0.0.1:7418".parse().unwrap(),
             name: "a\nb".into(),
-            size: 1 << 20,
+            extent: Extent::sealed(1 << 20),
         };
         let address = "10.0.0.1:7418".parse().unwrap();
         let (key, decision) = (SenderKey([8; 32]), TrustDecision::Stranger);

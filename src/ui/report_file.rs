@@ -50,7 +50,7 @@ struct Document<'a> {
 #[derive(Serialize)]
 struct Object<'a> {
     name: &'a str,
-    size: u64,
+    size: Option<u64>,
     blake3: Option<String>,
 }
 
@@ -65,7 +65,7 @@ impl Report<'_> {
             session: self.intro.session.to_string(),
             object: Object {
                 name: &self.intro.name,
-                size: self.intro.size,
+                size: self.snapshot.overview.total(),
                 blake3: self.root.map(|root| root.to_string()),
             },
             group: &self.intro.group,

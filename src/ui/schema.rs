@@ -95,6 +95,7 @@ impl<'a> From<&'a DeviceRow> for Row<'a> {
 /// The sender's counters, in events and reports.
 #[derive(Serialize)]
 pub struct Counters {
+    size: Option<u64>,
     blocks: u32,
     streamed_blocks: u32,
     streamed_bytes: u64,
@@ -116,6 +117,7 @@ pub struct Counters {
 impl From<&SenderOverview> for Counters {
     fn from(s: &SenderOverview) -> Self {
         Self {
+            size: s.total(),
             blocks: s.blocks,
             streamed_blocks: s.position,
             streamed_bytes: s.streamed,
@@ -139,7 +141,7 @@ impl From<&SenderOverview> for Counters {
 /// The receiver's counters, in events.
 #[derive(Serialize)]
 pub struct ReceiverCounters {
-    size: u64,
+    size: Option<u64>,
     verified_bytes: u64,
     received_bytes: u64,
     resumed_bytes: u64,
@@ -158,7 +160,7 @@ pub struct ReceiverCounters {
 impl From<&ReceiverSnapshot> for ReceiverCounters {
     fn from(s: &ReceiverSnapshot) -> Self {
         Self {
-            size: s.object_size,
+            size: s.total(),
             verified_bytes: s.verified_bytes,
             received_bytes: s.received_bytes,
             resumed_bytes: s.resumed_bytes,

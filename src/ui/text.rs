@@ -133,10 +133,23 @@ pub fn b3sum_line(hash: &impl std::fmt::Display, path: &Path) -> String {
     format!("{mark}{hash}  {escaped}")
 }
 
-/// `held 61.0 % already`: the share of `size` bytes that the device held before the transfer.
+/// The size of an object of `total` bytes; a stream's is unknown until it ends.
 #[must_use]
-pub fn held(bytes: u64, size: u64) -> String {
-    format!("held {} already", share(bytes, size))
+pub fn size(total: Option<u64>) -> String {
+    total.map_or_else(|| "a stream".to_owned(), bytes)
+}
+
+/// How much of an object is done: `1.2 MiB of 3.0 MiB`, or, of a stream, `1.2 MiB`.
+#[must_use]
+pub fn so_far(done: u64, total: Option<u64>) -> String {
+    let of = total.map_or_else(String::new, |total| format!(" of {}", bytes(total)));
+    format!("{}{of}", bytes(done))
+}
+
+/// `held 61.0 % already`: the share of `total` bytes that the device held before the transfer.
+#[must_use]
+pub fn held(held: u64, total: Option<u64>) -> String {
+    format!("held {} already", total.map_or_else(|| bytes(held), |total| share(held, total)))
 }
 
 #[cfg(test)]

@@ -222,15 +222,10 @@ impl Announce {
 
     /// The fields that do not change during a session, encoded. The keys between the sender and each device
     /// depend on them, so nobody can change them on the way. The other fields are zero: phase, position,
-    /// invitation, gsize, rate, feedback budget, size and state of an object that still grows, root hashes,
-    /// and the extensions.
+    /// invitation, gsize, rate, feedback budget, size and state of a stream, root hashes, and the extensions.
     #[must_use]
     pub fn constants(&self) -> Vec<u8> {
-        let objects = self.objects.iter().map(|object| Object {
-            size: if object.sealed { object.size } else { 0 },
-            root: None,
-            ..*object
-        });
+        let objects = self.objects.iter().map(Object::constant);
         let constant = Self {
             phase: Phase::Gathering,
             position: BlockIndex(0),
@@ -417,8 +412,11 @@ mod tests {
         no(140, &[0, 0x10, 0, 0, 0, 0, 0, 0], "object size");
         no(139, &[28, 0x80, 0, 0, 0, 0, 0, 0, 1], "object size");
         assert_eq!(MAX_OBJECT_SIZE, 1 << 63);
-        yes(148, &[0]);
         no(148, &[2], "object state");
+        // A stream alone may grow, by whole blocks.
+        no(148, &[0], "object state");
+        yes(138, &[4, 20, 0, 0, 0, 1, 0x80, 0, 0, 0, 0, 0]);
+        no(138, &[4, 20, 0, 0, 0, 1, 0x80, 0, 0, 1, 0, 0], "object state");
         no(149, &[2], "root");
         no(152, b"a\0b", "name");
         no(152, &[0xff], "name");
@@ -428,9 +426,11 @@ mod tests {
         let first = REST + 24 + 5 + 19 + 4 + 18;
         let no = |at: usize, patch: &[u8], field| refuses(MessageKind::Announce, &body, at, patch, field);
         // The last object alone may grow, and has no root then; the first alone may be a manifest.
-        no(first + 11, &[0], "root");
-        no(first + 45, &[0], "object kind");
-        takes(MessageKind::Announce, &body, first + 45, &[2]);
+        no(first + 11, &[0], "object state");
+        let sealed = |kind| [kind, 20, 0, 0, 0, 0, 0, 0x10, 0, 0, 1];
+        no(first + 45, &[2], "object state");
+        no(first + 45, &sealed(0), "object kind");
+        takes(MessageKind::Announce, &body, first + 45, &sealed(2));
         no(body.len() - 110, &[0], "extensions");
         no(body.len() - 100, &[0x80], "extensions");
     }

@@ -3,7 +3,7 @@
 use super::reader::{Reader, Result};
 use super::writer::Writer;
 use crate::limits::{HASHES_PER_PAGE, MAX_BLOCK_LOG2, MAX_OBJECT_SIZE, MAX_OBJECTS, MIN_BLOCK_LOG2};
-use crate::units::{BlockIndex, Digest};
+use crate::units::{BlockIndex, Digest, Extent};
 
 /// The kind of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub struct Object {
     pub block_log2: u8,
     /// Bytes, at most [`MAX_OBJECT_SIZE`]; the size so far if it is not sealed.
     pub size: u64,
-    /// Whether its size is final. Only the last object may still grow.
+    /// Whether its size is final. Only a stream that is the last object may still grow, by whole blocks.
     pub sealed: bool,
     /// Root hash, once the sender knows it; of a sealed object only.
     pub root: Option<Digest>,
@@ -54,6 +54,18 @@ impl Object {
     #[must_use]
     pub const fn file(size: u64, block_log2: u8) -> Self {
         Self { kind: ObjectKind::File, block_log2, size, sealed: true, root: None }
+    }
+
+    /// How long it is, as far as that is known.
+    #[must_use]
+    pub const fn extent(&self) -> Extent {
+        Extent { size: self.size, sealed: self.sealed }
+    }
+
+    /// What does not change during a session: everything but the root, and of a stream but the size and the state.
+    pub(super) fn constant(&self) -> Self {
+        let object = Self { root: None, ..*self };
+        if self.kind == ObjectKind::Stream { Self { size: 0, sealed: false, ..object } } else { object }
     }
 
     /// The number of blocks, which may exceed what the wire can number.
@@ -69,6 +81,8 @@ impl Object {
         let size = r.u64("object size")?;
         r.check(size <= MAX_OBJECT_SIZE, "object size")?;
         let sealed = r.flag("object state")?;
+        let may_grow = kind == ObjectKind::Stream && size.is_multiple_of(1 << block_log2);
+        r.check(sealed || may_grow, "object state")?;
         let root = if r.flag("root")? { Some(r.digest("root")?) } else { None };
         r.check(sealed || root.is_none(), "root")?;
         Ok(Self { kind, block_log2, size, sealed, root })

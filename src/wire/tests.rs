@@ -138,11 +138,13 @@ fn object(rng: &mut Rng, i: usize, count: usize) -> Object {
     let kinds = [File, Tree, Device, Stream, Manifest];
     let block_log2 = rng.u8(MIN_BLOCK_LOG2..=MAX_BLOCK_LOG2);
     let most = if count == 1 { u64::from(u32::MAX) } else { 1 << 29 };
-    let sealed = i + 1 < count || rng.bool();
+    let kind = kinds[rng.usize(..if i == 0 { 5 } else { 4 })];
+    let sealed = i + 1 < count || kind != Stream || rng.bool();
+    let size = number(rng, 0, most << block_log2);
     Object {
-        kind: kinds[rng.usize(..if i == 0 { 5 } else { 4 })],
+        kind,
         block_log2,
-        size: number(rng, 0, most << block_log2),
+        size: if sealed { size } else { size >> block_log2 << block_log2 },
         sealed,
         root: (sealed && rng.bool()).then(|| Digest(bytes(rng))),
     }

@@ -2,14 +2,16 @@
 
 use super::{ReceiverFiles, Refusal, hash, lock};
 use crate::command::Facts;
+use crate::layout::Layout;
 use crate::protocol::job::{InPlace, ReceiverDone};
 use crate::storage::safe_name;
 use crate::units::Digest;
 use crate::wire::AbortCode;
 
-pub(super) fn commit(files: &ReceiverFiles, root: Digest) -> Result<ReceiverDone, Refusal> {
+pub(super) fn commit(files: &ReceiverFiles, layout: &Layout, root: Digest) -> Result<ReceiverDone, Refusal> {
     let open = files.part()?;
-    if files.verifies && hash(&open.layout, |offset, buf| open.part.read_back(offset, buf))? != root {
+    open.part.seal(layout.object_size())?;
+    if files.verifies && hash(layout, |offset, buf| open.part.read_back(offset, buf))? != root {
         let text = "what the disk returns is not what was written to it; replace the disk".to_owned();
         return Err(Refusal(AbortCode::Disk, text));
     }

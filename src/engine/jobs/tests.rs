@@ -13,8 +13,8 @@ const SIZE: usize = 3 * 8_192 + 100;
 struct Timeless(SimSource);
 
 impl Source for Timeless {
-    fn size(&self) -> u64 {
-        self.0.size()
+    fn extent(&self) -> crate::units::Extent {
+        self.0.extent()
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
         self.0.read_at(offset, buf)
@@ -50,16 +50,19 @@ fn bench(faults: DiskFaults) -> Bench {
 
 impl Bench {
     fn send(&self, job: SenderJob) -> SenderDone {
-        run_sender_job(job, &self.source, &self.layout, &self.plans, &mut Vec::new())
+        run_sender_job(job, &self.source, &self.plans, &mut Vec::new())
     }
     fn receive(&self, job: ReceiverJob) -> ReceiverDone {
         run_receiver_job(job, &self.files, &self.plans)
+    }
+    fn commit(&self) -> ReceiverJob {
+        ReceiverJob::Commit { layout: self.layout, root: Digest([0; 32]) }
     }
     fn open(&self) -> ReceiverDone {
         self.receive(ReceiverJob::Open { name: "x".to_owned(), layout: self.layout, entry: None })
     }
     fn value(&self, block: u32) -> Digest {
-        match self.send(SenderJob::Hash(BlockIndex(block))) {
+        match self.send(SenderJob::Hash(BlockIndex(block), self.layout)) {
             SenderDone::Hashed(BlockIndex(b), value) if b == block => value,
             other => panic!("{other:?}"),
         }
@@ -67,7 +70,7 @@ impl Bench {
     fn repair(&self, block: u32, count: u32) -> Arc<Vec<u8>> {
         let block = BlockIndex(block);
         let first = Esi(self.layout.source_symbols(block));
-        match self.send(SenderJob::Encode { block, first, count, value: None }) {
+        match self.send(SenderJob::Encode { block, layout: self.layout, first, count, value: None }) {
             SenderDone::Encoded { symbols, .. } => symbols,
             other => panic!("{other:?}"),
         }
@@ -124,10 +127,7 @@ fn an_object_goes_from_disk_to_disk() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(matches!(
-        bench.receive(ReceiverJob::Commit { root: Digest([0; 32]) }),
-        ReceiverDone::Committed(_)
-    ));
+    assert!(matches!(bench.receive(bench.commit()), ReceiverDone::Committed(_)));
     bench.disk.with_file("x", |file| assert!(file == Some(&bench.object[..])));
 }
 
@@ -152,13 +152,19 @@ fn what_is_wrong_or_too_little_is_not_written() {
     };
     assert!(!buffer.is_empty() && received.is_full());
     // The one symbol that is not the sender's is found by its digest.
-    let done = bench.send(SenderJob::Digest { block: BlockIndex(1), value: None });
+    let done = bench.send(SenderJob::Digest { block: BlockIndex(1), layout: bench.layout, value: None });
     let SenderDone::Digested(BlockIndex(1), mut digests) = done else { panic!("{done:?}") };
     assert_eq!(digests.len(), 32);
     let expected = bench.value(1);
     let sift = |digests: &[SymbolDigest], expected| {
         let digests = Arc::new(digests.to_vec());
-        match bench.receive(ReceiverJob::Sift { block: BlockIndex(1), digests, expected, buffer: None }) {
+        match bench.receive(ReceiverJob::Sift {
+            block: BlockIndex(1),
+            layout: bench.layout,
+            digests,
+            expected,
+            buffer: None,
+        }) {
             ReceiverDone::Sifted { right, agrees, .. } => (right.runs(false).collect::<Vec<_>>(), agrees),
             done => panic!("{done:?}"),
         }
@@ -182,6 +188,7 @@ fn what_is_wrong_or_too_little_is_not_written() {
     assert!(matches!(done, ReceiverDone::Mismatched { kept: None, .. }), "{done:?}");
     let done = bench.receive(ReceiverJob::Check {
         block: BlockIndex(0),
+        layout: bench.layout,
         expected: value(&bench.layout, BlockIndex(0), &[0; 8192]),
         in_part: true,
     });
@@ -197,10 +204,7 @@ fn refusals_are_told_with_their_code() {
     let taken = bench(DiskFaults::default());
     taken.disk.put("x", Vec::new());
     assert!(matches!(taken.open(), ReceiverDone::Failed(AbortCode::Name, _)));
-    assert!(matches!(
-        taken.receive(ReceiverJob::Commit { root: Digest([0; 32]) }),
-        ReceiverDone::Failed(AbortCode::Internal, _)
-    ));
+    assert!(matches!(taken.receive(taken.commit()), ReceiverDone::Failed(AbortCode::Internal, _)));
     let failing =
         bench(DiskFaults { error: Some((Op::Write, 0, DiskError::InputOutput)), ..DiskFaults::default() });
     failing.open();
@@ -210,7 +214,10 @@ fn refusals_are_told_with_their_code() {
     assert!(matches!(done, ReceiverDone::Failed(AbortCode::Disk, _)), "{done:?}");
     failing.source.change();
     assert!(matches!(failing.send(SenderJob::CheckSource), SenderDone::SourceFailed(_)));
-    assert!(matches!(failing.send(SenderJob::Hash(BlockIndex(0))), SenderDone::SourceFailed(_)));
+    assert!(matches!(
+        failing.send(SenderJob::Hash(BlockIndex(0), failing.layout)),
+        SenderDone::SourceFailed(_)
+    ));
     // Whoever has no store says so.
     let nobody = failing.send(SenderJob::LookUp(vec![DeviceId([1; 16])]));
     assert!(matches!(nobody, SenderDone::LookedUp(Err(_))));
@@ -235,7 +242,7 @@ fn the_store_is_asked_and_told() {
 /// Whether the block is found, in the part file or in an earlier version.
 fn found(bench: &Bench, block: u32, in_part: bool) -> bool {
     let (block, expected) = (BlockIndex(block), bench.value(block));
-    match bench.receive(ReceiverJob::Check { block, expected, in_part }) {
+    match bench.receive(ReceiverJob::Check { block, layout: bench.layout, expected, in_part }) {
         ReceiverDone::Checked { block: checked, agrees } if checked == block => agrees,
         other => panic!("{other:?}"),
     }
@@ -287,10 +294,7 @@ fn blocks_that_have_not_changed_are_copied_from_an_earlier_version() {
     let mut assembly = bench.assembly(1);
     bench.add_source(&mut assembly, 0..32);
     bench.receive(ReceiverJob::Store { assembly, expected: None, keep: true, pressed: false });
-    assert!(matches!(
-        bench.receive(ReceiverJob::Commit { root: Digest([0; 32]) }),
-        ReceiverDone::Committed(_)
-    ));
+    assert!(matches!(bench.receive(bench.commit()), ReceiverDone::Committed(_)));
     bench.disk.with_file("x", |file| assert!(file == Some(&bench.object[..])));
 }
 
@@ -300,11 +304,10 @@ fn a_block_that_no_longer_has_its_value_ends_the_task() {
     let (block, first, count) = (BlockIndex(1), Esi(32), 2);
     let timeless = Timeless(bench.source.clone());
     let value = Some(bench.value(1));
-    let run =
-        |source: &dyn Source, job| run_sender_job(job, source, &bench.layout, &bench.plans, &mut Vec::new());
+    let run = |source: &dyn Source, job| run_sender_job(job, source, &bench.plans, &mut Vec::new());
     let wrong = Some(Digest([1; 32]));
-    let encode = |value| SenderJob::Encode { block, first, count, value };
-    let digest = |value| SenderJob::Digest { block, value };
+    let encode = |value| SenderJob::Encode { block, layout: bench.layout, first, count, value };
+    let digest = |value| SenderJob::Digest { block, layout: bench.layout, value };
     for known in [None, value] {
         assert!(matches!(run(&timeless, encode(known)), SenderDone::Encoded { .. }));
         assert!(matches!(run(&timeless, digest(known)), SenderDone::Digested(..)));
@@ -335,7 +338,7 @@ fn reading_back_compares_the_disk_with_the_hash() {
             files.part().ok().unwrap().part.write_at(9_000, b"rotten").unwrap();
         }
         let root = Digest(*blake3::hash(&bench.object).as_bytes());
-        let done = run_receiver_job(ReceiverJob::Commit { root }, &files, &bench.plans);
+        let done = run_receiver_job(ReceiverJob::Commit { layout: bench.layout, root }, &files, &bench.plans);
         match done {
             ReceiverDone::Committed(_) => assert!(!rotten),
             ReceiverDone::Failed(AbortCode::Disk, why) => assert!(rotten && why.contains("replace the disk")),

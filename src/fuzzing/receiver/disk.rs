@@ -66,8 +66,8 @@ impl World {
                 let buffer = assembly.mark_spilled();
                 ReceiverDone::Spilled { assembly, buffer }
             }
-            (ReceiverJob::Write { block, buffer }, Some(_)) => ReceiverDone::Written { block, buffer },
-            (ReceiverJob::Sift { block, digests, expected, buffer }, Some(part)) => {
+            (ReceiverJob::Write { block, buffer, .. }, Some(_)) => ReceiverDone::Written { block, buffer },
+            (ReceiverJob::Sift { block, digests, expected, buffer, .. }, Some(part)) => {
                 let offset = part.layout.block_offset(block) as usize;
                 let bytes = &part.bytes[offset..][..part.layout.block_len(block)];
                 let mut right = BitSet::new(part.layout.source_symbols(block));

@@ -26,6 +26,7 @@ use crate::wire::{Coding, HashPage};
 pub(super) use missing::Missing;
 use order::Order;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use suspects::Suspects;
 
@@ -103,8 +104,7 @@ pub(super) struct Blocks {
 impl Blocks {
     pub fn new(layout: Layout, buffer_bytes: usize) -> Self {
         let count = layout.block_count();
-        let first = BlockIndex(0);
-        let size = layout.source_symbols(first) as usize * usize::from(layout.symbol_size());
+        let size = layout.most_source_symbols() as usize * usize::from(layout.symbol_size());
         let max_buffers = buffer_bytes.checked_div(size).unwrap_or(0).clamp(MIN_BUFFERS, MAX_BLOCK_BUFFERS);
         Self {
             layout,
@@ -136,9 +136,16 @@ impl Blocks {
     /// arrived.
     pub fn resume_from(&mut self, candidates: Candidates) {
         self.resume = candidates;
-        for page in self.pages.keys().copied().collect::<Vec<_>>() {
-            self.judge_held(page);
-        }
+        self.resume.fit(&self.layout);
+        self.judge_held(0..self.layout.block_count());
+    }
+
+    /// Takes the layout of the object after it has grown.
+    pub fn grow(&mut self, layout: Layout) {
+        self.layout = layout;
+        self.settled.resize(layout.block_count());
+        self.verified.resize(layout.block_count());
+        self.resume.fit(&layout);
     }
 
     /// Continues with the same part file in another session of the same object and block size. Verified and
@@ -151,6 +158,7 @@ impl Blocks {
         known.extend(verified);
         next.take_order_from(self.order, &known);
         next.resume = self.resume.carry_over(known);
+        next.resume.fit(&layout);
         next.resumed_bytes = self.resumed_bytes;
         let received = self.received_symbols * u64::from(self.layout.symbol_size());
         next.received_symbols = received / u64::from(layout.symbol_size());
@@ -170,7 +178,9 @@ impl Blocks {
     /// Bytes in the part file that the next run would probably not need to fetch.
     pub fn worth_keeping(&self) -> u64 {
         let unjudged = u64::from(self.resume.count_in_part()) << self.layout.block_log2();
-        (self.verified_bytes + unjudged).min(self.layout.object_size())
+        let worth = self.verified_bytes + unjudged;
+        // An earlier run may have known more of an object that still grows.
+        self.layout.extent().total().map_or(worth, |size| worth.min(size))
     }
     /// Bytes of verified blocks that were on the disk already.
     pub const fn resumed_bytes(&self) -> u64 {
@@ -199,19 +209,21 @@ impl Blocks {
         let bytes = self.received_symbols * u64::from(self.layout.symbol_size());
         bytes.min(self.layout.object_size()).max(self.verified_bytes.saturating_sub(self.resumed_bytes))
     }
+    /// Whether the object is whole.
     pub const fn all_verified(&self) -> bool {
-        self.verified.is_full()
+        self.layout.is_sealed() && self.verified.is_full()
     }
     /// Bytes of block buffers at present, those with workers included.
     pub fn buffered_bytes(&self) -> usize {
-        let size = self.layout.source_symbols(BlockIndex(0)) as usize;
+        let size = self.layout.most_source_symbols() as usize;
         self.buffers * size * usize::from(self.layout.symbol_size())
     }
 
-    /// The root hash of the chaining values, once all pages have arrived.
+    /// The root hash of the chaining values, once all pages of the whole object have arrived.
     pub fn root(&self) -> Option<Digest> {
         let values: Vec<Digest> = self.pages.values().flatten().copied().collect();
-        (values.len() == self.layout.block_count() as usize).then(|| crate::crypto::digest::root(&values))
+        let all = self.layout.is_sealed() && values.len() == self.layout.block_count() as usize;
+        all.then(|| crate::crypto::digest::root(&values))
     }
 
     /// Adds a symbol of valid length. Returns a job if the symbol completed its block, or if a block must be spilled.
@@ -276,7 +288,9 @@ impl Blocks {
         let pressed = self.is_pressed();
         while let Some((block, in_part)) = self.resume.next_check(pressed) {
             match self.expected(block).filter(|_| !self.verified.contains(block.0)) {
-                Some(expected) => return Some(ReceiverJob::Check { block, expected, in_part }),
+                Some(expected) => {
+                    return Some(ReceiverJob::Check { block, layout: self.layout, expected, in_part });
+                }
                 None => self.resume.needless(block),
             }
         }
@@ -309,12 +323,12 @@ impl Blocks {
         new
     }
 
-    /// Compares the candidates of a page that has arrived. Returns those that were written already, and disagree.
-    fn judge_held(&mut self, page: u32) -> Vec<(BlockIndex, BlockCheck)> {
-        let first = page * HASHES_PER_PAGE;
-        let values = self.pages.get(&page).cloned().unwrap_or_default();
+    /// Compares the candidates among blocks whose values have arrived. Returns those that were written already, and
+    /// disagree.
+    fn judge_held(&mut self, blocks: Range<u32>) -> Vec<(BlockIndex, BlockCheck)> {
         let mut hopeless = Vec::new();
-        for (block, expected) in (first..).zip(values) {
+        for block in blocks {
+            let Some(expected) = self.expected(BlockIndex(block)) else { continue };
             match self.resume.expect(block, expected) {
                 CandidateCheck::NotYet => {}
                 CandidateCheck::Agrees => drop(self.verify(BlockIndex(block))),
@@ -356,7 +370,7 @@ impl Blocks {
         let older = self.buffered.len().saturating_sub(1);
         let held = |block| self.partial.get(block).map_or(u32::MAX, BlockAssembly::held);
         let least = self.buffered.iter().take(older).enumerate().map(|(at, block)| (held(block), at)).min();
-        let next_to_nothing = (self.layout.source_symbols(BlockIndex(0)) / NEXT_TO_NOTHING).max(1);
+        let next_to_nothing = (self.layout.most_source_symbols() / NEXT_TO_NOTHING).max(1);
         let Some((held, at)) = least.filter(|&(held, _)| held <= next_to_nothing) else {
             self.searched = self.buffered.back().copied();
             return false;
@@ -463,30 +477,37 @@ impl Blocks {
         page.get((block.0 % HASHES_PER_PAGE) as usize).copied()
     }
 
-    /// Adds a page. Ignores later copies. Returns the results of the blocks that waited for it.
+    /// Adds a page. Ignores values that have arrived before. Returns the results of the blocks that waited for it.
+    ///
+    /// The last page of an object that grows, or did, may come with its first blocks only. The values of blocks that are
+    /// not known yet are told again once they are.
     pub fn add_page(&mut self, page: HashPage) -> Vec<(BlockIndex, BlockCheck)> {
-        let count = self.layout.block_count();
-        let end = page.first.0.saturating_add(HASHES_PER_PAGE).min(count);
-        let whole = page.first.0 < count && page.blocks.len() == (end - page.first.0) as usize;
+        let (first, index) = (page.first.0, page.first.0 / HASHES_PER_PAGE);
+        let known = self.layout.block_count().saturating_sub(first).min(HASHES_PER_PAGE) as usize;
+        if page.blocks.len() > known && self.layout.is_sealed() {
+            return Vec::new();
+        }
+        let told = &page.blocks[..page.blocks.len().min(known)];
         // Other codings need the capability.
-        let raw = (page.first.0..).zip(&page.blocks).all(|(block, entry)| {
+        let raw = (first..).zip(told).all(|(block, entry)| {
             entry.coding == Coding::Raw
                 && u32::from(entry.coded_k) == self.layout.source_symbols(BlockIndex(block))
         });
-        let index = page.first.0 / HASHES_PER_PAGE;
-        if !whole || !raw || self.pages.contains_key(&index) {
+        let held = self.pages.get(&index).map_or(0, Vec::len);
+        if !raw || told.len() <= held {
             return Vec::new();
         }
-        self.pages.insert(index, page.blocks.iter().map(|entry| entry.value).collect());
+        self.pages.entry(index).or_default().extend(told[held..].iter().map(|entry| entry.value));
+        let new = first + held as u32..first + told.len() as u32;
         let waiting: Vec<(u32, Digest)> =
-            self.stored.range(page.first.0..end).map(|(&block, &value)| (block, value)).collect();
+            self.stored.range(new.clone()).map(|(&block, &value)| (block, value)).collect();
         let checked = waiting.into_iter().filter_map(|(block, value)| {
             self.stored.remove(&block);
             let expected = self.expected(BlockIndex(block))?;
             Some((BlockIndex(block), self.compare(BlockIndex(block), value, expected)))
         });
         let mut checked: Vec<_> = checked.collect();
-        checked.extend(self.judge_held(index));
+        checked.extend(self.judge_held(new));
         checked
     }
 }

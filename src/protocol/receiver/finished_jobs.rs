@@ -42,7 +42,7 @@ impl Receiver {
                 (ReceiverDone::Kept, Some(blocks)) => self.kept = blocks.worth_keeping(),
                 // The contents of the part file decide whether it is kept.
                 (ReceiverDone::Opened { written, earlier }, Some(blocks)) => {
-                    blocks.resume_from(Candidates::new(written, earlier, blocks.layout().block_count()));
+                    blocks.resume_from(Candidates::new(written, earlier));
                 }
                 (ReceiverDone::Checked { block, agrees }, Some(blocks)) => blocks.checked(block, agrees),
                 (ReceiverDone::Stored { block, value, buffer }, Some(blocks)) => {
@@ -60,7 +60,7 @@ impl Receiver {
         let Some(blocks) = &mut self.blocks else { return };
         match done {
             ReceiverDone::Opened { written, earlier } => {
-                blocks.resume_from(Candidates::new(written, earlier, blocks.layout().block_count()));
+                blocks.resume_from(Candidates::new(written, earlier));
                 self.resume_reported = blocks.candidates() == 0;
                 self.opened();
             }

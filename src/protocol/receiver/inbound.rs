@@ -117,6 +117,9 @@ impl Receiver {
             return false;
         }
         session.update(announce);
+        if let Some(blocks) = &mut self.blocks {
+            blocks.grow(session.layout);
+        }
         // In a group that has shrunk, a report time drawn for a large group would come after the sender has
         // given the device up.
         let interval = session.report_interval();

@@ -213,6 +213,7 @@ impl Receiver {
             snapshot.name = Some(session.name.clone());
             snapshot.sender = Some(session.sender);
             snapshot.object_size = session.layout.object_size();
+            snapshot.growing = !session.layout.is_sealed();
             snapshot.blocks = session.layout.block_count();
             snapshot.received = session.group.received;
             snapshot.lost = session.group.lost();
@@ -382,6 +383,11 @@ impl Receiver {
         else {
             return;
         };
+        if blocks.overshoots() {
+            let reason = "it is shorter than what was passed on already; receive it again";
+            self.fail(AbortCode::Mismatch, reason.into(), now);
+            return;
+        }
         if !blocks.all_verified() || !blocks.all_written() || self.jobs_in_flight > 0 || !self.admitted {
             return;
         }
@@ -390,10 +396,11 @@ impl Receiver {
             self.fail(AbortCode::Mismatch, "the hashes of the blocks do not give the file's".into(), now);
             return;
         }
+        let layout = session.layout;
         self.state = State::Committing;
         self.answer = None;
         self.event(ReceiverEvent::Committing);
-        self.job(ReceiverJob::Commit { root: announced });
+        self.job(ReceiverJob::Commit { layout, root: announced });
     }
 }
 

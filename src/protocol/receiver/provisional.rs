@@ -335,6 +335,9 @@ impl Receiver {
             return false;
         }
         provisional.session.update(announce);
+        if let Some(blocks) = &mut provisional.blocks {
+            blocks.grow(provisional.session.layout);
+        }
         if current && provisional.holding.is_some() {
             self.invited(now, announce.invitation);
         }

@@ -13,7 +13,8 @@
 //! The device does not request a candidate, but accepts its symbols if they arrive: whichever is complete first
 //! counts.
 
-use crate::limits::HASHES_PER_PAGE;
+use crate::layout::Layout;
+use crate::limits::{HASHES_PER_PAGE, MAX_BLOCKS};
 use crate::ranges::BitSet;
 use crate::units::{BlockIndex, Digest};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +25,7 @@ const CHECKS_WHEN_PRESSED: usize = 1;
 /// After so many candidates in a row that disagree, one of each page is checked.
 const IN_VAIN: u32 = 64;
 
-/// The candidates of a session.
+/// The candidates of a session. Of an object that grows, an earlier run may have had blocks that are not announced yet.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     /// Candidates that are not checked yet.
@@ -53,19 +54,31 @@ pub(super) enum CandidateCheck {
 
 impl Candidates {
     /// The candidates of a part file with something of the blocks `in_part`, and of an earlier version that
-    /// has the first `earlier` blocks of `count`.
-    pub fn new(in_part: BitSet, earlier: u32, count: u32) -> Self {
+    /// has the first `earlier` blocks.
+    pub fn new(mut in_part: BitSet, earlier: u32) -> Self {
+        in_part.resize(in_part.capacity().max(earlier).min(MAX_BLOCKS));
         let mut candidates = in_part.clone();
-        (0..earlier.min(count)).for_each(|block| {
-            candidates.insert(block);
-        });
+        candidates.insert_range(0..earlier);
         Self { candidates, in_part, ..Self::default() }
+    }
+
+    /// Makes room for the blocks of the object, and drops candidates that it cannot have.
+    pub fn fit(&mut self, layout: &Layout) {
+        let (count, room) = (layout.block_count(), self.candidates.capacity());
+        let room = if layout.is_sealed() { count } else { count.max(room) };
+        self.candidates.resize(room);
+        self.in_part.resize(room);
+        self.ready.split_off(&room);
+        self.known.split_off(&room);
     }
 
     /// The candidates for another session of the same object: those not checked yet, and the blocks of the
     /// part file with known values. No check may be in progress.
     pub fn carry_over(mut self, known: BTreeMap<u32, Digest>) -> Self {
         debug_assert!(self.checking.is_empty());
+        let room = known.last_key_value().map_or(0, |(&block, _)| block + 1);
+        self.candidates.resize(room.max(self.candidates.capacity()));
+        self.in_part.resize(self.candidates.capacity());
         for &block in known.keys() {
             self.candidates.insert(block);
             self.in_part.insert(block);
@@ -171,7 +184,7 @@ mod tests {
 
     #[test]
     fn candidates_are_checked_when_their_value_is_known_a_few_at_a_time() {
-        let mut candidates = Candidates::new(set(&[1, 50]), 40, 100);
+        let mut candidates = Candidates::new(set(&[1, 50]), 40);
         assert_eq!((candidates.count(), candidates.count_in_part()), (41, 2));
         assert_eq!(candidates.next_check(false), None);
         (0..100)
@@ -209,7 +222,7 @@ mod tests {
         });
         // Reads all; the blocks from `from` up to `to` agree.
         let play = |from: u32, to: u32| {
-            let mut candidates = Candidates::new(set.clone(), 0, COUNT);
+            let mut candidates = Candidates::new(set.clone(), 0);
             (0..COUNT).for_each(|block| {
                 candidates.expect(block, Digest([0; 32]));
             });
@@ -234,7 +247,7 @@ mod tests {
 
     #[test]
     fn what_is_known_of_a_session_before_is_not_read_again() {
-        let candidates = Candidates::new(set(&[3]), 0, 100);
+        let candidates = Candidates::new(set(&[3]), 0);
         let known = [(1, Digest([1; 32])), (2, Digest([2; 32]))];
         let mut candidates = candidates.carry_over(known.into_iter().collect());
         assert_eq!(candidates.count(), 3);

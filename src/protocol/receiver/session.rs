@@ -13,8 +13,8 @@ use crate::protocol::packet_protection::ReceiverSide;
 use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, ChannelId, Cookie, Counter, Digest, SessionId, TaskId, Ticket};
 use crate::wire::{
-    self, Admit, Announce, Arrivals, Capabilities, DecodeError, Head, Message, MessageKind, OriginProof,
-    PacketNumber, Phase, Retry, Versions,
+    self, Admit, Announce, Arrivals, Capabilities, DecodeError, Head, Message, MessageKind, ObjectKind,
+    OriginProof, PacketNumber, Phase, Retry, Versions,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -55,6 +55,8 @@ pub(super) struct Session {
     /// Another address from which announcements came.
     pub elsewhere: Option<SocketAddr>,
     pub task: TaskId,
+    kind: ObjectKind,
+    /// The object's division into blocks, as far as it is announced. A stream grows.
     pub layout: Layout,
     pub name: String,
     /// The object's entry in the manifest, if the announcement has the manifest and it describes a single
@@ -87,7 +89,7 @@ impl Session {
     /// The session that `announce` describes. `None` if this program cannot receive it.
     pub fn latch(side: ReceiverSide, from: SocketAddr, announce: &Announce, now: Time) -> Option<Self> {
         let [object] = announce.objects[..] else { return None };
-        let layout = Layout::new(object.size, object.block_log2, announce.symbol_size).ok()?;
+        let layout = Layout::of(object.extent(), object.block_log2, announce.symbol_size).ok()?;
         // This program's sender makes no larger blocks.
         let fits = layout.block_count() <= MAX_BLOCKS && layout.block_log2() <= COMFORTABLE_BLOCK_LOG2;
         fits.then(|| Self {
@@ -103,6 +105,7 @@ impl Session {
             scattered: false,
             elsewhere: None,
             task: announce.task,
+            kind: object.kind,
             layout,
             name: announce.name.clone(),
             entry: described(announce, object.size),
@@ -165,7 +168,7 @@ impl Session {
             task: self.task,
             sender: self.sender,
             name: self.name.clone(),
-            size: self.layout.object_size(),
+            extent: self.layout.extent(),
         }
     }
 
@@ -173,7 +176,9 @@ impl Session {
     pub fn continues(&self, old: &Self) -> bool {
         self.side.sender() == old.side.sender()
             && self.name == old.name
-            && self.layout.object_size() == old.layout.object_size()
+            && self.kind == old.kind
+            // A stream that is sent again begins anew.
+            && (self.kind == ObjectKind::Stream || self.layout.extent() == old.layout.extent())
             && self.layout.block_log2() == old.layout.block_log2()
     }
 
@@ -312,12 +317,13 @@ impl Session {
     /// Whether the sender can have reached this block since it last announced its position. Symbols of later blocks
     /// are forged.
     pub fn reaches(&self, block: BlockIndex) -> bool {
-        let k = self.layout.source_symbols(BlockIndex(0)).max(1);
+        let k = self.layout.most_source_symbols().max(1);
         let ahead = UNVOUCHED_NUMBERS_AHEAD as u32 / k + 2 * HASHES_PER_PAGE;
         block.0 <= self.position.0.saturating_add(ahead)
     }
 
-    /// Takes the fields that change during a session; the root hash only once.
+    /// Takes the fields that change during a session; the root hash only once. An announcement from before the object
+    /// has grown is late, and changes neither its size nor its root.
     pub fn update(&mut self, announce: &Announce) {
         self.is_at(announce.position);
         self.phase = announce.phase;
@@ -326,7 +332,13 @@ impl Session {
             self.origin.clone_from(&announce.origin);
         }
         self.feedback = FeedbackBudget::announced(announce.feedback_budget);
-        self.root = self.root.or(announce.objects.first().and_then(|object| object.root));
+        if let Some(object) = announce.objects.first()
+            && let Ok(layout) = self.layout.grown(object.extent())
+            && layout.block_count() <= MAX_BLOCKS
+        {
+            self.layout = layout;
+            self.root = self.root.or(object.root);
+        }
     }
 }
 

@@ -60,16 +60,15 @@ impl Leaving {
     pub fn give_up_discarding(&mut self) {
         self.discarded |= self.discarding;
     }
-    /// Whether the part file may be useful to a later run.
-    const fn keeps(&self) -> bool {
+    /// Whether the part file may be useful to a later run. A stream that broke off (`growing`) can be sent again.
+    const fn keeps(&self, growing: bool) -> bool {
         match &self.outcome {
             ReceiverOutcome::SenderSilent
             | ReceiverOutcome::Refused
             | ReceiverOutcome::NotListed
             | ReceiverOutcome::Interrupted => true,
-            ReceiverOutcome::SenderAborted(code, _) => {
-                !matches!(code, AbortCode::Source | AbortCode::Mismatch)
-            }
+            ReceiverOutcome::SenderAborted(AbortCode::Source, _) => growing,
+            ReceiverOutcome::SenderAborted(code, _) => !matches!(code, AbortCode::Mismatch),
             ReceiverOutcome::Failed(code, _) => matches!(code, AbortCode::Internal),
             _ => false,
         }
@@ -245,8 +244,10 @@ impl Receiver {
             && !leaving.discarding
         {
             leaving.discarding = true;
-            let keeps =
-                !ordered && leaving.keeps() && self.blocks.as_ref().is_some_and(|b| b.worth_keeping() > 0);
+            let keeps = !ordered
+                && self.blocks.as_ref().is_some_and(|blocks| {
+                    leaving.keeps(!blocks.layout().is_sealed()) && blocks.worth_keeping() > 0
+                });
             self.job(if keeps { ReceiverJob::Keep } else { ReceiverJob::Discard });
         }
     }

@@ -1,5 +1,6 @@
 //! The receiver driven by hand: failing workers, impatient users, senders with odd messages.
 
+mod growth;
 mod hook;
 mod later;
 mod pipe;
@@ -9,8 +10,8 @@ use crate::layout::Layout;
 use crate::protocol::event::ReceiverOutcome;
 use crate::sim::fakes::{FakeSender, any_admit};
 use crate::sim::sham::{self, SHAM};
-use crate::units::{ChannelId, DeviceId, Esi, Via};
-use crate::wire::{self, Admit, Announce, Invitation, Object, Symbol};
+use crate::units::{ChannelId, DeviceId, Esi, Extent, Via};
+use crate::wire::{self, Admit, Announce, Invitation, Object, ObjectKind, Symbol};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ struct Bench {
     /// What the user was told.
     told: Vec<ReceiverEvent>,
     outcome: Option<ReceiverOutcome>,
+    kind: ObjectKind,
     layout: Layout,
     gsize: u32,
     sender: FakeSender,
@@ -54,6 +56,7 @@ impl Bench {
             jobs,
             told: vec![],
             outcome: None,
+            kind: if layout.is_sealed() { ObjectKind::File } else { ObjectKind::Stream },
             layout,
             gsize: 1,
             sender,
@@ -161,8 +164,8 @@ impl Bench {
     }
 
     fn announce_now(&self) -> Announce {
-        let object =
-            Object { root: self.root, ..Object::file(self.layout.object_size(), self.layout.block_log2()) };
+        let (Extent { size, sealed }, block_log2) = (self.layout.extent(), self.layout.block_log2());
+        let object = Object { kind: self.kind, block_log2, size, sealed, root: self.root };
         let announce = Announce {
             symbol_size: self.layout.symbol_size(),
             gsize: self.gsize,

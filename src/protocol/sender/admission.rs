@@ -372,7 +372,7 @@ impl Sender {
     /// Starts or restarts the service of a device. Unicast repair serves the blocks that were already streamed.
     pub(super) fn take_up(&mut self, index: DeviceIndex, now: Time) {
         let started = self.phase != Phase::Gathering;
-        let gone_by = if self.stream_done() { self.stream.position } else { self.stream.position + 1 };
+        let gone_by = if self.stream_rests() { self.stream.position } else { self.stream.position + 1 };
         let sent = self.sent_to(index);
         let device = self.devices.get_mut(index);
         device.headway.begin(sent, now);

@@ -4,7 +4,7 @@ use super::Sender;
 use crate::limits::{ANNOUNCE_INTERVAL, FEEDBACK_PER_SECOND};
 use crate::protocol::Output;
 use crate::time::Time;
-use crate::units::{BlockIndex, DeviceIndex};
+use crate::units::{BlockIndex, DeviceIndex, Extent};
 use crate::wire::{Announce, Capabilities, Invitation, Message, Object, Phase, TaskKind, Versions};
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ use std::time::Duration;
 const GATHER_ANNOUNCES: Duration = Duration::from_millis(50);
 /// Interval between announcements after gathering.
 const LATER_ANNOUNCES: Duration = Duration::from_millis(250);
+
+/// Interval to the announcement after one of growth, which may have been lost.
+const NEWS_AGAIN: Duration = Duration::from_millis(25);
 
 /// A grease datagram follows one announcement in this many.
 const GREASE_EVERY: u32 = 64;
@@ -23,7 +26,7 @@ const _: () = assert!(LATER_ANNOUNCES.as_millis() <= ANNOUNCE_INTERVAL.as_millis
 pub(super) struct AnnounceTimer {
     /// The number of announcements so far.
     count: u32,
-    last: Time,
+    pub last: Time,
     pub next: Time,
 }
 
@@ -39,7 +42,10 @@ impl Sender {
         let gathering = self.phase == Phase::Gathering;
         let interval = if gathering { GATHER_ANNOUNCES } else { LATER_ANNOUNCES };
         let since = now.since(self.announces.last).clamp(GATHER_ANNOUNCES / 2, interval);
-        (self.announces.last, self.announces.next) = (now, now + interval);
+        let extent = self.config.layout.extent();
+        let news = std::mem::replace(&mut self.stream.announced, extent) != extent;
+        let next = if news { NEWS_AGAIN } else { interval };
+        (self.announces.last, self.announces.next) = (now, now + next);
         let invitation = self.gather.invite(since);
         let announce = self.announcement(invitation);
         let message = Message::Announce(announce);
@@ -78,7 +84,9 @@ impl Sender {
 
     fn announcement(&self, invitation: Invitation) -> Announce {
         let layout = &self.config.layout;
-        let object = Object::file(layout.object_size(), layout.block_log2());
+        let Extent { size, sealed } = layout.extent();
+        let (kind, block_log2) = (self.config.kind, layout.block_log2());
+        let object = Object { kind, block_log2, size, sealed, root: self.root };
         Announce {
             versions: Versions::OURS,
             required: Capabilities::default(),
@@ -97,7 +105,7 @@ impl Sender {
             gsize: self.devices.gsize(),
             rate: self.pace.rate(),
             feedback_budget: FEEDBACK_PER_SECOND as u16,
-            objects: vec![Object { kind: self.config.kind, root: self.root, ..object }],
+            objects: vec![object],
             name: self.config.task.name.clone(),
             manifest: self.config.manifest.clone(),
             one_way: None,

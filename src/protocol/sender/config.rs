@@ -38,9 +38,9 @@ pub struct SenderConfig {
     pub known_devices: BTreeMap<DeviceId, DeviceKey>,
     /// The object's manifest, if it fits in the announcement; at most [`crate::limits::MAX_MANIFEST`] bytes.
     pub manifest: Vec<u8>,
-    /// The kind of the object: a file or a device.
+    /// What the object is.
     pub kind: ObjectKind,
-    /// The object's division into blocks and symbols.
+    /// The object's division into blocks and symbols, as far as it is known. That of a stream grows.
     pub layout: Layout,
     /// Where group data goes: a multicast group, a broadcast address or one host.
     pub data: SocketAddr,
@@ -67,7 +67,7 @@ pub struct SenderConfig {
 impl SenderConfig {
     /// The fields that have no default: task, layout, data address, signing key, random bytes for agreements,
     /// and a counter that no other session of the same keys has. By default the session is announced at its
-    /// data address only, finds its rate, and seals nothing for the group.
+    /// data address only, finds its rate, and seals nothing for the group. An object that is not sealed is a stream.
     #[must_use]
     pub fn new(
         task: Task,
@@ -79,12 +79,12 @@ impl SenderConfig {
             counter,
             known_devices: BTreeMap::new(),
             manifest: Vec::new(),
-            kind: ObjectKind::File,
             signing_key,
             agreement: Secret::new(agreement),
             group_key: None,
             suite: Suite::default(),
             task,
+            kind: if layout.is_sealed() { ObjectKind::File } else { ObjectKind::Stream },
             layout,
             data,
             rendezvous: Vec::new(),

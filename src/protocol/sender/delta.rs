@@ -5,10 +5,9 @@
 //! pages sent, and the rounds find the union of what the devices lack. Nobody has any symbol of those blocks, so they
 //! are sent as source symbols.
 //!
-//! If one device at the start holds nothing, everything is streamed to all.
+//! If one device at the start holds nothing, or the object still grows, everything is streamed to all.
 
 use super::Sender;
-use crate::limits::HASHES_PER_PAGE;
 use crate::units::BlockIndex;
 use crate::wire::Phase;
 use std::time::Duration;
@@ -21,23 +20,24 @@ const MAX_LOOK: usize = 1024;
 impl Sender {
     /// Whether the sender sends the values of all blocks before any symbol.
     pub(super) fn tells_values_first(&self) -> bool {
+        self.stream.skipping || (self.phase == Phase::Gathering && self.all_hold_some())
+    }
+
+    fn all_hold_some(&self) -> bool {
         let counts = self.devices.counts();
-        self.stream.skipping
-            || (self.phase == Phase::Gathering && counts.open > 0 && counts.open == counts.holding)
+        self.config.layout.is_sealed() && counts.open > 0 && counts.open == counts.holding
     }
 
     /// Decides at the start whether to send only what is missing.
     pub(super) fn decide_on_skipping(&mut self) {
-        let counts = self.devices.counts();
-        self.stream.skipping = counts.open > 0 && counts.open == counts.holding;
+        self.stream.skipping = self.all_hold_some();
         self.skip_ahead();
     }
 
     /// Advances the position to the end of the pages sent.
     pub(super) fn skip_ahead(&mut self) {
         if self.stream.skipping {
-            let told = self.stream.pages_sent.saturating_mul(HASHES_PER_PAGE);
-            self.stream.position = self.stream.position.max(told.min(self.config.layout.block_count()));
+            self.stream.position = self.stream.position.max(self.stream.told);
         }
     }
 

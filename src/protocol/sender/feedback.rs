@@ -6,7 +6,7 @@ use super::service::{Service, Unlike};
 use crate::protocol::packet_protection::SenderSide;
 use crate::task::{State, Step};
 use crate::time::Time;
-use crate::units::{BlockIndex, DeviceIndex};
+use crate::units::DeviceIndex;
 use crate::wire::{
     self, Abort, AbortCode, Complete, DecodeError, Deficit, Head, Message, MessageKind, Nak, Phase, Progress,
 };
@@ -133,7 +133,7 @@ impl Sender {
     /// Symbols that a summary names as missing, in blocks below `below`.
     pub(super) fn deficit(&self, nak: &Nak, below: u32) -> u64 {
         let blocks = self.config.layout.block_count().min(below);
-        let k = u64::from(self.config.layout.source_symbols(BlockIndex(0)));
+        let k = u64::from(self.config.layout.most_source_symbols());
         let deficits = nak.deficits.iter().map(|deficit| match deficit {
             Deficit::Whole { first, .. } => u64::from(deficit.end().min(blocks).saturating_sub(first.0)) * k,
             Deficit::Symbols { block, symbols, .. } if block.0 < below => u64::from(*symbols),
@@ -146,8 +146,7 @@ impl Sender {
     }
 
     fn progress(&mut self, now: Time, index: DeviceIndex, report: Progress) -> bool {
-        let (blocks, k) =
-            (self.config.layout.block_count(), self.config.layout.source_symbols(BlockIndex(0)));
+        let (blocks, k) = (self.config.layout.block_count(), self.config.layout.most_source_symbols());
         let sent = self.sent_to(index);
         let device = self.devices.get_mut(index);
         device.link.ticket_kept |= report.ticket_kept;

@@ -143,7 +143,7 @@ impl Sender {
     pub(super) fn ask_for_digests(&mut self) {
         while let Some(block) = self.inquiries.next_job() {
             let value = self.value_of(block);
-            self.job(SenderJob::Digest { block, value });
+            self.job(SenderJob::Digest { block, layout: self.config.layout, value });
         }
     }
 

@@ -110,7 +110,7 @@ impl Sender {
         for index in next {
             let device = self.devices.get_mut(index);
             // Syncing a large file may take long, but a hanging disk must not keep the session open forever.
-            let syncing = blocks > 0 && device.reported.verified == blocks;
+            let syncing = done && blocks > 0 && device.reported.verified == blocks;
             let waits = device.reported.waits_for_reader();
             let patience = if syncing || waits { DEVICE_SYNC } else { DEVICE_STALL.max(silence) };
             if now.since(device.last_heard) > silence {

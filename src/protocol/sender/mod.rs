@@ -11,7 +11,7 @@
 //! - `announce`: announcements. `gather`: invitations, the start. `admission`: joins. `identity`: who a device
 //!   is. `strangers`: what one address may ask for.
 //! - `devices`: the state of each device. `service`: who serves a device. `records`: the store.
-//! - `stream`: source symbols, hashes ahead of them, and the next datagram at the paced rate. `delta`: sending only
+//! - `growth`: an object that grows. `stream`: source symbols, hashes ahead of them, and the next datagram at the paced rate. `delta`: sending only
 //!   what is missing.
 //! - `feedback`: messages of devices. `rounds`: polls of the group and their answers. `round_trip`: how long answers
 //!   take. `planner`: the repairs of a round. `unicast_repair`: the same for one device. `inquiries`: digests of
@@ -27,6 +27,7 @@ mod delta;
 mod devices;
 mod feedback;
 mod gather;
+mod growth;
 mod headway;
 mod identity;
 mod inquiries;
@@ -60,7 +61,7 @@ use crate::limits::MAX_DEVICES;
 use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, RateController, TokenBucket, udp_overhead};
 use crate::task::Task;
 use crate::time::Time;
-use crate::units::{AgreementKey, Arrival, ChannelId, DeviceIndex, Digest, Esi, Rate, SessionId};
+use crate::units::{AgreementKey, Arrival, BlockIndex, ChannelId, DeviceIndex, Digest, Esi, Rate, SessionId};
 use crate::wire::{AbortCode, Header, Message, OriginProof, PacketNumber, Phase};
 use admission::PendingJoin;
 use announce::AnnounceTimer;
@@ -158,12 +159,7 @@ impl Sender {
     pub fn new(mut config: SenderConfig, now: Time) -> Self {
         assert!(config.layout.block_count() <= crate::limits::MAX_BLOCKS);
         let blocks = (0..config.layout.block_count())
-            .map(|b| BlockInfo {
-                value: None,
-                next_repair: Esi(config.layout.source_symbols(crate::units::BlockIndex(b))),
-                streamed: 0,
-                last_sent: PacketNumber::new(ChannelId::GROUP, 0),
-            })
+            .map(|block| BlockInfo::new(config.layout.source_symbols(BlockIndex(block))))
             .collect();
         let datagram = config.datagram_on_wire();
         let Task { id, options, .. } = &config.task;
@@ -186,7 +182,7 @@ impl Sender {
             pending_joins: BTreeMap::new(),
             strangers: Strangers::new(),
             gather: Gather::new(now + config.wait_first.unwrap_or(config.wait)),
-            stream: Stream::default(),
+            stream: Stream::new(config.layout.extent()),
             group: Channel::new(ChannelId::GROUP, config.data),
             replies: Channel::new(ChannelId::REPLIES, config.data),
             rounds: GroupRounds::new(),
@@ -209,9 +205,7 @@ impl Sender {
         let announce = sender.announced();
         sender.side.announce(&announce);
         sender.out.push_back(Output::Event(SenderEvent::Phase(Phase::Gathering)));
-        if sender.blocks.is_empty() {
-            sender.set_root();
-        }
+        sender.set_root_if_hashed(now);
         sender
     }
 
@@ -225,9 +219,12 @@ impl Sender {
         self
     }
 
-    /// The chaining values of all blocks, once they are known.
+    /// The chaining values of all blocks of the whole object, once they are known.
     #[must_use]
     pub fn values(&self) -> Option<Vec<Digest>> {
+        if !self.config.layout.is_sealed() {
+            return None;
+        }
         self.blocks.iter().map(|block| block.value).collect()
     }
 
@@ -396,6 +393,7 @@ impl Machine for Sender {
             SenderDone::Recorded(kept) => self.recorded(kept, now),
             _ if self.shutdown.is_closing() => return,
             SenderDone::Hashed(block, value) => self.hashed(block, value, now),
+            SenderDone::Grown(extent) => self.grown(extent, now),
             SenderDone::Encoded { block, first, symbols } => self.encoded(block, first, symbols),
             SenderDone::Digested(block, digests) => self.inquiries.digested(block, digests),
             SenderDone::SourceChecked => self.liveness.source_checked(now),

@@ -131,7 +131,7 @@ impl Sender {
             return false;
         }
         let position = self.stream.position;
-        if self.stream_done() || self.stream_is_held() {
+        if self.stream_rests() || self.stream_is_held() {
             let counts = self.devices.counts();
             let served = counts.in_group > counts.waiting;
             return position > 0 && (served || self.rounds.polled < position);
@@ -179,8 +179,8 @@ impl Sender {
         let closes = now + window + self.rounds.grtt.mul_f64(1.5) + REACTION;
         self.rounds.probability = probability;
         let round = self.group.open(now, closes, if echo < closes { echo } else { Time::NEVER });
-        if self.stream_done() {
-            // A device may be waiting for the root hash before it commits.
+        if self.stream_rests() {
+            // A device may be waiting for the root hash before it commits, or for what has grown.
             self.announce(now);
         }
         let invitation =
@@ -268,7 +268,7 @@ impl Sender {
             let (kind, first) = self.set_aside(plan.block, plan.kind);
             self.group.push(BlockIndex(plan.block), kind, first);
         }
-        if quiet && (self.stream_done() || self.stream_is_held()) {
+        if quiet && (self.stream_rests() || self.stream_is_held()) {
             self.rounds.quiet += 1;
             self.group.round = Round::Idle { next: now + self.quiet_pause() };
         } else if !quiet {
@@ -324,7 +324,7 @@ impl Sender {
             return;
         }
         let segment = u64::from(self.rounds.polled - self.rounds.polled_before).max(1);
-        let segment = segment * u64::from(self.config.layout.source_symbols(BlockIndex(0)));
+        let segment = segment * u64::from(self.config.layout.most_source_symbols());
         let totals: BTreeMap<DeviceIndex, u64> =
             answers.iter().map(|(index, nak)| (*index, self.group_deficit(*index, nak))).collect();
         let everybody = self.rounds.probability >= 1.0;
@@ -373,7 +373,7 @@ impl Sender {
             Deficit::Whole { first, count } => {
                 let end = first.0.saturating_add(*count).min(self.rounds.polled);
                 let start = first.0.max(device.service.group_from());
-                let k = self.config.layout.source_symbols(BlockIndex(0));
+                let k = self.config.layout.most_source_symbols();
                 self.blocks_lost(start, end) * u64::from(k)
             }
             Deficit::Symbols { block, symbols, .. } if device.service.group_repairs(block.0) => {

@@ -9,7 +9,7 @@ use crate::protocol::event::SenderOutcome;
 use crate::protocol::job::SenderJob;
 use crate::protocol::{Payload, Transmit};
 use crate::time::Time;
-use crate::units::{BlockIndex, Digest, Esi};
+use crate::units::{BlockIndex, Digest, Esi, Extent};
 use crate::wire::{AbortCode, HashPage, Message, Phase};
 use std::sync::Arc;
 
@@ -24,6 +24,12 @@ const ENCODE_AHEAD: usize = 8;
 /// The state of the stream.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
+    /// How long the object was when it was last announced.
+    pub announced: Extent,
+    /// Whether a job waits for the input of an object that grows.
+    pub reading: bool,
+    /// Whether it was ended because no device was left.
+    pub cut: bool,
     /// Blocks below this have been streamed.
     pub position: u32,
     /// Source symbols of the block at `position` that have been sent.
@@ -31,10 +37,10 @@ pub(super) struct Stream {
     /// Blocks below this have been handed to the hash workers.
     hash_asked: u32,
     hashes_in_flight: u32,
-    /// Pages below this are complete.
-    pages_ready: u32,
-    /// Pages below this have been sent for the first time.
-    pub pages_sent: u32,
+    /// The chaining values of the blocks below this are known.
+    hashed: u32,
+    /// The chaining values of the blocks below this have been sent for the first time.
+    pub told: u32,
     /// Pages below this have been sent a second time, after their blocks.
     pages_repeated: u32,
     /// Delta mode: nothing is streamed, because every device holds some of the object.
@@ -45,23 +51,32 @@ pub(super) struct Stream {
     pub held_at: Option<u32>,
 }
 
+impl Stream {
+    /// The stream of an object of which nothing was sent. One that does not grow is as long as it is announced.
+    pub fn new(extent: Extent) -> Self {
+        Self { announced: if extent.sealed { extent } else { Extent::default() }, ..Self::default() }
+    }
+}
+
 impl Sender {
     fn block_count(&self) -> u32 {
         self.config.layout.block_count()
     }
 
     pub(super) fn stream_done(&self) -> bool {
-        self.stream.position == self.block_count()
+        self.config.layout.is_sealed() && self.stream_rests()
     }
 
     /// Ends the stream because no device is left. The rest counts as streamed.
     pub(super) fn cut_stream(&mut self) {
+        self.stream.cut = true;
         self.stream.position = self.block_count();
         self.stream.sent = 0;
     }
 
     /// Requests jobs whose results are needed soon.
     pub(super) fn ask_for_jobs(&mut self) {
+        self.ask_for_input();
         // The first pages are hashed while gathering, the rest just ahead of the stream.
         let ahead = if self.tells_values_first() { u32::MAX } else { HASH_AHEAD };
         let end = self.block_count().min(self.stream.position.saturating_add(ahead));
@@ -69,7 +84,7 @@ impl Sender {
             let block = BlockIndex(self.stream.hash_asked);
             self.stream.hash_asked += 1;
             self.stream.hashes_in_flight += 1;
-            self.job(SenderJob::Hash(block));
+            self.job(SenderJob::Hash(block, self.config.layout));
         }
         self.ask_for_digests();
         let symbol_size = self.config.layout.symbol_size();
@@ -86,7 +101,7 @@ impl Sender {
             let Some((block, first, count)) = next else { return };
             self.encoded_symbols += count;
             let value = self.value_of(block);
-            self.job(SenderJob::Encode { block, first, count, value });
+            self.job(SenderJob::Encode { block, layout: self.config.layout, first, count, value });
         }
     }
 
@@ -101,7 +116,12 @@ impl Sender {
             self.finish(outcome, AbortCode::Source, &text, now);
             return;
         }
-        self.count_pages();
+        self.count_hashed();
+        self.set_root_if_hashed(now);
+    }
+
+    /// Sets the root hash once the whole object is hashed.
+    pub(super) fn set_root_if_hashed(&mut self, now: Time) {
         let all_hashed = self.stream.hash_asked == self.block_count() && self.stream.hashes_in_flight == 0;
         if self.root.is_none() && all_hashed {
             self.set_root();
@@ -122,7 +142,7 @@ impl Sender {
         for (info, value) in self.blocks.iter_mut().zip(values) {
             info.value = Some(value);
         }
-        self.count_pages();
+        self.count_hashed();
     }
 
     pub(super) fn encoded(&mut self, block: BlockIndex, first: Esi, symbols: Arc<Vec<u8>>) {
@@ -144,38 +164,48 @@ impl Sender {
         self.block_count().div_ceil(HASHES_PER_PAGE)
     }
 
-    /// The blocks of a page below the page count.
-    fn page_blocks(&self, page: u32) -> &[BlockInfo] {
-        let first = page * HASHES_PER_PAGE;
-        let end = (first + HASHES_PER_PAGE).min(self.block_count());
-        &self.blocks[first as usize..end as usize]
+    /// The end of the known values of a page; `None` if they are not to be sent yet. Only the last page of an object
+    /// that grows is sent in part.
+    fn page_end(&self, page: u32) -> Option<u32> {
+        let first = page.saturating_mul(HASHES_PER_PAGE);
+        let whole = first.saturating_add(HASHES_PER_PAGE).min(self.block_count());
+        let end = whole.min(self.stream.hashed);
+        let complete = end == whole || !self.config.layout.is_sealed();
+        (first < end && complete).then_some(end)
     }
 
-    /// A page, if all its chaining values are known.
+    /// A page, as far as it can be sent.
     fn page(&self, page: u32) -> Option<HashPage> {
-        if page >= self.stream.pages_ready {
-            return None;
-        }
-        let values: Option<Vec<Digest>> = self.page_blocks(page).iter().map(|b| b.value).collect();
-        let first = page * HASHES_PER_PAGE;
+        let first = page.saturating_mul(HASHES_PER_PAGE);
+        let blocks = first..self.page_end(page)?;
+        let values: Option<Vec<Digest>> = blocks.map(|block| self.blocks[block as usize].value).collect();
         let symbols = (first..).map(|block| self.config.layout.source_symbols(BlockIndex(block)));
         Some(HashPage::raw(BlockIndex(first), values?.into_iter().zip(symbols)))
     }
 
-    /// Counts the pages whose chaining values are all known.
-    fn count_pages(&mut self) {
-        while self.stream.pages_ready < self.page_count()
-            && self.page_blocks(self.stream.pages_ready).iter().all(|b| b.value.is_some())
-        {
-            self.stream.pages_ready += 1;
-        }
+    /// Counts the first blocks whose chaining values are all known.
+    fn count_hashed(&mut self) {
+        let known = |block: &&BlockInfo| block.value.is_some();
+        let more = self.blocks.iter().skip(self.stream.hashed as usize).take_while(known).count();
+        self.stream.hashed += more as u32;
+    }
+
+    /// The next page to be sent for the first time, and its end. While more of the page is about to follow, it waits;
+    /// while the stream rests, it does not.
+    fn untold_page(&self) -> Option<(u32, u32)> {
+        let page = self.stream.told / HASHES_PER_PAGE;
+        let end = self.page_end(page).filter(|&end| end > self.stream.told)?;
+        let whole = end.is_multiple_of(HASHES_PER_PAGE) || self.config.layout.is_sealed();
+        (whole || self.stream_rests()).then_some((page, end))
     }
 
     /// Whether to send a page a second time, because its blocks have been streamed.
     fn repeat_is_due(&self) -> bool {
         let after = (self.stream.pages_repeated + 1).saturating_mul(HASHES_PER_PAGE);
-        self.stream.pages_repeated < self.stream.pages_sent
-            && self.stream.position >= after.min(self.block_count())
+        let after = if self.config.layout.is_sealed() { after.min(self.block_count()) } else { after };
+        self.stream.pages_repeated < self.page_count()
+            && self.stream.told >= after
+            && self.stream.position >= after
     }
 
     /// The next page on the group's channel. Each page is sent once as soon as its blocks are hashed, once
@@ -184,10 +214,10 @@ impl Sender {
         if self.phase == Phase::Gathering && !self.tells_values_first() {
             return None;
         }
-        let page = if self.stream.pages_sent < self.stream.pages_ready {
-            self.stream.pages_sent += 1;
+        let page = if let Some((page, end)) = self.untold_page() {
+            self.stream.told = end;
             self.skip_ahead();
-            self.stream.pages_sent - 1
+            page
         } else if self.repeat_is_due() {
             self.stream.pages_repeated += 1;
             self.stream.pages_repeated - 1
@@ -233,7 +263,7 @@ impl Sender {
             self.encoded_symbols = self.encoded_symbols.saturating_sub(freed);
             return Some(self.transmit_group(batch, now));
         }
-        self.next_source(most).map(|batch| self.transmit_group(batch, now))
+        self.next_source(most, now).map(|batch| self.transmit_group(batch, now))
     }
 
     /// Whether the group has something to send now.
@@ -242,17 +272,18 @@ impl Sender {
         self.group.is_ready()
             || streams
             || ((self.phase != Phase::Gathering || self.tells_values_first())
-                && (self.stream.pages_sent < self.stream.pages_ready
-                    || self.repeat_is_due()
-                    || self.group.has_pages()))
+                && (self.untold_page().is_some() || self.repeat_is_due() || self.group.has_pages()))
     }
 
+    /// Whether the stream has something to send, and somebody has room for it.
     fn may_stream(&self) -> bool {
-        let streams = self.phase == Phase::Streaming && !self.stream.skipping;
-        streams && !self.stream_done() && !self.stream_is_held()
+        self.phase == Phase::Streaming
+            && self.stream.position < self.announced_blocks()
+            && !self.stream.skipping
+            && !self.stream_is_held()
     }
 
-    fn next_source(&mut self, most: u32) -> Option<Batch> {
+    fn next_source(&mut self, most: u32, now: Time) -> Option<Batch> {
         if !self.may_stream() {
             return None;
         }
@@ -264,6 +295,7 @@ impl Sender {
         if end == k {
             self.stream.position += 1;
             self.stream.sent = 0;
+            self.announce_growth(now);
         }
         Some(Batch::Source { block, ids: first..end })
     }
@@ -282,7 +314,7 @@ impl Sender {
         let counter = if first_time { &mut self.counters.source } else { &mut self.counters.repair };
         *counter += u64::from(count);
         self.charge(bytes, count);
-        Transmit { to: self.config.data, payload: payload(batch, number) }
+        Transmit { to: self.config.data, payload: self.payload(batch, number) }
     }
 
     /// The next batch or page of the unicast repairs, which take turns.
@@ -318,7 +350,7 @@ impl Sender {
             self.counters.unicast += u64::from(count);
             self.unicast_share.charge(bytes);
             self.charge(bytes, count);
-            return Some(Transmit { to, payload: payload(batch, number) });
+            return Some(Transmit { to, payload: self.payload(batch, number) });
         }
         None
     }
@@ -336,6 +368,17 @@ impl Sender {
             Batch::Repair { block, range, .. } => {
                 let count = range.len() / usize::from(layout.symbol_size());
                 (count as u32, range.len() as u64 + each * count as u64, *block)
+            }
+        }
+    }
+
+    fn payload(&self, batch: Batch, packet_number: crate::wire::PacketNumber) -> Payload {
+        match batch {
+            Batch::Source { block, ids } => {
+                Payload::Source { packet_number, block, layout: self.config.layout, ids }
+            }
+            Batch::Repair { block, first, symbols, range } => {
+                Payload::Repair { packet_number, block, first, symbols, range }
             }
         }
     }
@@ -358,14 +401,5 @@ impl Sender {
         });
         let digests = self.inquiries.ready_at().max(self.pace.bucket.ready_at());
         unicast.min().unwrap_or(Time::NEVER).min(group).min(digests)
-    }
-}
-
-fn payload(batch: Batch, packet_number: crate::wire::PacketNumber) -> Payload {
-    match batch {
-        Batch::Source { block, ids } => Payload::Source { packet_number, block, ids },
-        Batch::Repair { block, first, symbols, range } => {
-            Payload::Repair { packet_number, block, first, symbols, range }
-        }
     }
 }

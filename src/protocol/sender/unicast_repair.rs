@@ -9,7 +9,7 @@ use super::planner::Needs;
 use super::service::Unlike;
 use crate::time::Time;
 use crate::units::{BlockIndex, DeviceIndex};
-use crate::wire::{Invitation, Message, Nak, Poll};
+use crate::wire::{Invitation, Message, Nak, ObjectKind, Poll};
 use std::time::Duration;
 
 /// After this many polls without an answer, unicast does not reach a device.
@@ -74,7 +74,7 @@ impl Sender {
         let scope = self.unicast_scope(index);
         let gsize = self.devices.gsize();
         let round = self.device_channel(index).open(now, now + patience, Time::NEVER);
-        if self.stream_done() {
+        if self.stream_rests() {
             self.announce_to(index, now);
         }
         let poll = Poll {
@@ -102,8 +102,11 @@ impl Sender {
         if let Some(channel) = &mut device.channel {
             channel.unanswered = 0;
         }
-        let verified = self.config.layout.block_count().saturating_sub(nak.incomplete);
-        device.reported.verified = device.reported.verified.max(verified);
+        // What grows may have more blocks than the device knows of.
+        if self.config.kind != ObjectKind::Stream {
+            let verified = self.config.layout.block_count().saturating_sub(nak.incomplete);
+            device.reported.verified = device.reported.verified.max(verified);
+        }
         let loss = if device.service.is_unicast_only() { 0.2 } else { self.rounds.loss };
         let plans = needs.plan(loss);
         let idle = plans.is_empty() && needs.pages().next().is_none();

@@ -19,6 +19,7 @@ impl Sender {
             blocks: self.config.layout.block_count(),
             position,
             object_size: self.config.layout.object_size(),
+            growing: !self.config.layout.is_sealed(),
             streamed: (u64::from(position) << self.config.layout.block_log2())
                 .min(self.config.layout.object_size()),
             skipped: self.skipped(),

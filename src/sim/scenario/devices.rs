@@ -3,6 +3,12 @@
 use super::*;
 
 impl DevicePlan {
+    /// A device that was to complete cannot.
+    pub(in crate::sim) fn fail(&mut self) {
+        if self.expectation == Expectation::Complete {
+            self.expectation = Expectation::Fails;
+        }
+    }
     /// Weakens the expectation: a device that was to complete may fail.
     pub(in crate::sim) fn hope(&mut self) {
         if self.expectation == Expectation::Complete {

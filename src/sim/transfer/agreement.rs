@@ -196,7 +196,7 @@ impl Transfer<'_, '_> {
             task: TASK,
             session: SessionId(1),
             name: super::NAME.to_owned(),
-            size: self.scenario.layout.object_size(),
+            size: Some(self.scenario.layout.object_size()),
             group: String::new(),
             enter_starts: false,
             sender: SenderKey([0; 32]),

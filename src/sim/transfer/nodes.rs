@@ -19,7 +19,9 @@ impl Transfer<'_, '_> {
         self.sender_outcome = None;
         self.store = actors::new_store(self.scenario);
         let counter = Counter(self.scenario.seed << 8 | self.sender_incarnation);
-        let (source, plans) = (self.source.clone(), Rc::clone(&self.plans));
+        let log2 = self.scenario.layout.block_log2();
+        let source = self.scenario.sender.growth.map(|growth| self.source.growing(log2, growth.dies_after));
+        let (source, plans) = (source.unwrap_or_else(|| self.source.clone()), Rc::clone(&self.plans));
         let seed = self.rng.u64(..);
         let (mut actor, ledger) =
             actors::sender(self.scenario, counter, seed, source, plans, self.store.clone(), now);
@@ -44,7 +46,10 @@ impl Transfer<'_, '_> {
     }
 
     pub(super) fn buffer_bytes(&self, index: u32) -> usize {
-        Checker::buffer_bytes(&self.scenario.layout, self.scenario.devices[index as usize].buffer_blocks)
+        Checker::buffer_bytes(
+            &self.scenario.first_layout(),
+            self.scenario.devices[index as usize].buffer_blocks,
+        )
     }
 
     pub(super) fn receiver(&mut self, index: u32, now: Time) -> SimActor {

@@ -19,6 +19,7 @@ pub(super) use ioctl::flush;
 use super::refusal::shown;
 use super::{Found, Part, Sink, SinkError};
 use crate::text::bytes;
+use crate::units::Extent;
 use claim::{Claim, Identity};
 use part::DevicePart;
 use std::fs::{self, File, Metadata};
@@ -113,11 +114,12 @@ impl DeviceSink {
 
 impl Sink for DeviceSink {
     /// Anything that it holds may be a part of the object.
-    fn probe(&mut self, _name: &str, size: u64) -> Found {
-        if size == 0 || self.is_blank() { Found::Nothing } else { Found::Part }
+    fn probe(&mut self, _name: &str, extent: Extent) -> Found {
+        if extent.total() == Some(0) || self.is_blank() { Found::Nothing } else { Found::Part }
     }
 
-    fn create(&mut self, _name: &str, size: u64) -> Result<Box<dyn Part>, SinkError> {
+    /// An object that still grows may take all of the device.
+    fn create(&mut self, _name: &str, extent: Extent) -> Result<Box<dyn Part>, SinkError> {
         let blank = self.is_blank();
         let claim = Claim::new(&self.path, self.force)?;
         let device = shown(&claim.path);
@@ -127,23 +129,31 @@ impl Sink for DeviceSink {
                 shown(&self.path)
             )));
         }
-        if size > claim.size {
+        let size = extent.total().unwrap_or(claim.size);
+        if extent.size > claim.size {
+            let size = extent.size;
             return Err(SinkError::Disk(format!(
                 "{device} is too small: it has {} bytes and {size} are needed; give a larger device with -o",
                 claim.size
             )));
         }
         if size < claim.size {
-            self.notes.add(DeviceNote::Note(format!(
-                "{device} is larger than the image ({} and {}); what is behind the image stays as it is",
-                bytes(claim.size),
-                bytes(size)
-            )));
+            self.notes.add(rest_stays(&claim, size));
         }
         // The next look is for the next transfer.
         self.blank = None;
         Ok(Box::new(DevicePart::new(claim, size, blank, self.notes.clone())?))
     }
+}
+
+/// What is said of a device that is larger than the object.
+fn rest_stays(claim: &Claim, size: u64) -> DeviceNote {
+    DeviceNote::Note(format!(
+        "{} is larger than the image ({} and {}); what is behind the image stays as it is",
+        shown(&claim.path),
+        bytes(claim.size),
+        bytes(size)
+    ))
 }
 
 /// Where a file system on this block device or one of its partitions is mounted read-write.

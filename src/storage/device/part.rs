@@ -9,7 +9,7 @@
 
 use super::claim::{Claim, failed};
 use super::zeros::{Zeroing, are_zero};
-use super::{DeviceNote, DeviceNotes, ioctl, table};
+use super::{DeviceNote, DeviceNotes, ioctl, rest_stays, table};
 use crate::storage::direct::PageAligned;
 use crate::storage::refusal::shown;
 use crate::storage::{Part, SinkError};
@@ -39,7 +39,7 @@ struct Ends {
 /// A claimed device. Dropping it releases the device as it is.
 pub(super) struct DevicePart {
     claim: Claim,
-    /// Size of the object.
+    /// Size of the object; that of the device if the object may grow.
     size: u64,
     ends: Mutex<Ends>,
     /// Whether the ends are zeros on the device, because something was written or will be.
@@ -120,6 +120,13 @@ impl DevicePart {
     /// Writes to the object, whose ends stay in memory.
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         let end = offset.checked_add(bytes.len() as u64).filter(|&end| end <= self.size);
+        if end.is_none() && self.size == self.claim.size {
+            return Err(SinkError::Disk(format!(
+                "{} is too small: it has {} bytes, and the stream is longer; give a larger device with -o",
+                shown(&self.claim.path),
+                self.size
+            )));
+        }
         let Some(end) = end.filter(|_| !self.closed.load(Ordering::Acquire)) else {
             return Err(SinkError::Disk(format!(
                 "{} bytes at {offset} do not fit {} bytes on {}; please report this",
@@ -253,6 +260,13 @@ impl Part for DevicePart {
 
     fn is_earlier(&self) -> bool {
         true
+    }
+
+    fn seal(&self, size: u64) -> Result<(), SinkError> {
+        if size < self.size {
+            self.notes.add(rest_stays(&self.claim, size));
+        }
+        Ok(())
     }
 
     fn commit(&self) -> Result<PathBuf, SinkError> {

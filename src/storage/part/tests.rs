@@ -13,7 +13,7 @@ fn into(dir: &Path, force: bool) -> FileSink {
 }
 
 fn create(output: &Path, force: bool, name: &str, size: u64) -> Result<Box<dyn Part>, SinkError> {
-    FileSink::new(Some(output.to_owned()), force).create(name, size)
+    FileSink::new(Some(output.to_owned()), force).create(name, Extent::sealed(size))
 }
 
 /// The text of an error about names.
@@ -132,8 +132,8 @@ fn no_output_is_the_current_directory() {
     let mut here = FileSink::new(None, false);
     here.check().unwrap();
     // Nothing is created: no file may have this name.
-    name_error(here.create("../x", 0));
-    name_error(here.create("", 0));
+    name_error(here.create("../x", Extent::sealed(0)));
+    name_error(here.create("", Extent::sealed(0)));
 }
 
 #[test]
@@ -411,7 +411,7 @@ fn a_disk_that_fills_up_without_preallocation_fails_the_write() {
             name: "y".into(),
             path: disk.join("y"),
         },
-        size: 2 << 20,
+        size: OnceLock::from(2 << 20),
         force: false,
         adopted: false,
         closed: AtomicBool::new(false),
@@ -593,7 +593,9 @@ fn mode_and_modification_time_come_with_the_name() {
 fn a_file_in_place_is_found_and_made_sure_of() {
     let dir = Scratch::new();
     let path = dir.join("image.iso");
-    let probe = |force, size| FileSink::new(Some(dir.path().to_owned()), force).probe("image.iso", size);
+    let probe = |force, size| {
+        FileSink::new(Some(dir.path().to_owned()), force).probe("image.iso", Extent::sealed(size))
+    };
     assert!(matches!(probe(false, 4), Found::Nothing));
     drop(create(dir.path(), false, "image.iso", 4).unwrap());
     assert!(matches!(probe(false, 4), Found::Part));
@@ -611,4 +613,29 @@ fn a_file_in_place_is_found_and_made_sure_of() {
     assert!(file.commit().is_err(), "it has changed since");
     fs::remove_file(&path).unwrap();
     assert!(file.commit().is_err(), "it is gone");
+}
+
+#[test]
+fn a_part_of_a_growing_object_grows_and_is_cut_to_its_final_size() {
+    const MIB: u64 = 1 << 20;
+    let dir = Scratch::new();
+    let growing = Extent { size: 0, sealed: false };
+    let create = || into(dir.path(), false).create("s", growing).unwrap();
+    let part = create();
+    assert_eq!(part.next_written(0), None);
+    part.write_at(2 * MIB, &[7; 1000]).unwrap();
+    part.write_through(0, &[1; 4096]).unwrap();
+    drop(part);
+    // The next run may know less of it.
+    let part = create();
+    let begun = part.next_written(MIB).expect("what was written is found");
+    assert!(begun.start <= 2 * MIB && begun.end > 2 * MIB, "{begun:?}");
+    part.write_at(0, &[1; 10_000]).unwrap();
+    part.seal(10_000).unwrap();
+    part.seal(10_000).unwrap();
+    disk_error(part.seal(10_001));
+    disk_error(part.write_at(10_000, &[1]));
+    let path = part.commit().unwrap();
+    assert_eq!(fs::read(path).unwrap(), [1; 10_000]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 fn command(line: &str) -> Box<dyn Part> {
     let reader = Reader::Command(line.into());
-    PipeSink::new(reader, None).create("name", 1 << 20).unwrap()
+    PipeSink::new(reader, None).create("name", Extent::sealed(1 << 20)).unwrap()
 }
 
 fn piped() -> (PipePart, std::io::PipeReader) {
@@ -98,7 +98,7 @@ fn what_is_ahead_waits_in_a_file_that_nobody_sees() {
     let dir = tempfile::tempdir().unwrap();
     let mut sink = PipeSink::new(Reader::Command("test $(wc -c) = 300".into()), Some(dir.path().to_owned()));
     assert_eq!(sink.intake(), Intake::Spooled);
-    let part = sink.create("x", 300).unwrap();
+    let part = sink.create("x", Extent::sealed(300)).unwrap();
     part.write_at(200, &[2; 100]).unwrap();
     part.write_at(0, &[1; 200]).unwrap();
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -108,6 +108,7 @@ fn what_is_ahead_waits_in_a_file_that_nobody_sees() {
     part.write_next(&back).unwrap();
     part.commit().unwrap();
     let gone = dir.path().join("none");
-    let refusal = PipeSink::new(Reader::Stdout, Some(gone.clone())).create("x", 1).err().unwrap();
+    let refusal =
+        PipeSink::new(Reader::Stdout, Some(gone.clone())).create("x", Extent::sealed(1)).err().unwrap();
     assert!(refusal.to_string().contains(&shown(&gone)), "{refusal}");
 }

@@ -20,7 +20,7 @@ fn bytes_name_and_size() {
     let bytes: Vec<u8> = (0..10_000u32).map(|i| (i % 251) as u8).collect();
     fs::write(dir.join("-a b é.iso"), &bytes).unwrap();
     let source = FileSource::open(&dir.join("-a b é.iso")).unwrap();
-    assert_eq!((source.size(), source.name()), (10_000, "-a b é.iso"));
+    assert_eq!((source.extent().size, source.name()), (10_000, "-a b é.iso"));
     let mut buf = [0; 1408];
     source.read_at(8_592, &mut buf).unwrap();
     assert_eq!(buf, bytes[8_592..]);
@@ -36,7 +36,7 @@ fn an_empty_file_is_a_source() {
     let dir = Scratch::new();
     fs::write(dir.join("empty"), "").unwrap();
     let source = FileSource::open(&dir.join("empty")).unwrap();
-    assert_eq!(source.size(), 0);
+    assert_eq!(source.extent().size, 0);
     source.read_at(0, &mut []).unwrap();
     assert_eq!(source.raw(0, 0).len, 0);
     source.check().unwrap();

@@ -54,12 +54,14 @@ impl ReceiverBars {
         let left = if receiving { self.memory.time_left(s) } else { String::new() };
         let parts = [
             text::rate(self.memory.data.bits_per_second()),
-            format!("{} of {}", text::bytes(ReceiverMemory::here(s)), text::bytes(s.object_size)),
+            text::so_far(ReceiverMemory::here(s), s.total()),
             left,
         ];
         let fraction = text::percent(ReceiverMemory::here(s), s.object_size.max(1)) / 100.0;
-        let bar = bar.then_some((fraction, &parts[..]));
-        self.screen.draw(&text::fit(&head, columns), bar, &[]);
+        let shown = bar && !s.growing;
+        // Nobody knows how far a stream is.
+        let line = if bar && !shown { [&head[..], &parts[..]].concat() } else { head };
+        self.screen.draw(&text::fit(&line, columns), shown.then_some((fraction, &parts[..])), &[]);
     }
 }
 
@@ -76,12 +78,12 @@ impl ReceiverView for ReceiverBars {
     fn event(&mut self, now: Time, event: &ReceiverEvent, s: &ReceiverSnapshot) {
         self.memory.event(now, event);
         match event {
-            ReceiverEvent::Found { sender, name, size, .. } => {
-                let (name, size) = (text::escape(name), text::bytes(*size));
+            ReceiverEvent::Found { sender, name, extent, .. } => {
+                let (name, size) = (text::escape(name), text::size(extent.total()));
                 self.screen.say(&format!("receiving {name} ({size}) from {sender}"));
             }
             ReceiverEvent::Resumed { bytes } => {
-                self.screen.say(&text::held(*bytes, s.object_size));
+                self.screen.say(&text::held(*bytes, s.total()));
                 self.draw(now, s);
             }
             ReceiverEvent::ForgedSymbols { .. } => {
@@ -145,7 +147,7 @@ mod tests {
     use crate::protocol::event::ReceiverOutcome;
     use crate::protocol::trust::TrustDecision;
     use crate::ui::testing::{Shared, receiver_intro};
-    use crate::units::{Digest, SenderKey, SessionId, TaskId};
+    use crate::units::{Digest, Extent, SenderKey, SessionId, TaskId};
     use indicatif::{InMemoryTerm, ProgressDrawTarget};
     use std::time::Duration;
 
@@ -165,7 +167,7 @@ mod tests {
             task: TaskId([0; 16]),
             sender: "10.0.0.1:7417".parse().unwrap(),
             name: "image\x1b[31m.iso".into(),
-            size: 100 << 20,
+            extent: Extent::sealed(100 << 20),
         };
         let address = "10.0.0.1:7418".parse().unwrap();
         let (key, decision) = (SenderKey([7; 32]), TrustDecision::FirstUse);

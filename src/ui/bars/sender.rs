@@ -21,7 +21,7 @@ pub struct SenderBars {
 impl SenderBars {
     /// Draws bars on `screen`.
     pub fn new(mut screen: Screen, intro: SenderIntro) -> Self {
-        let (name, size) = (text::escape(&intro.name), text::bytes(intro.size));
+        let (name, size) = (text::escape(&intro.name), text::size(intro.size));
         screen.say(&format!("sending {name} ({size}) to {}", intro.group));
         screen.say(&trust::introduction(&intro.sender, intro.sealed_with.as_deref()));
         Self { screen, intro, memory: SenderMemory::default() }
@@ -47,12 +47,14 @@ impl SenderBars {
                 let head = [word.to_owned(), done, gone, format!("repair {repair}")];
                 let parts = [
                     text::rate(self.memory.wire.bits_per_second()),
-                    format!("{} of {}", text::bytes(overview.streamed), text::bytes(overview.object_size)),
+                    text::so_far(overview.streamed, overview.total()),
                     self.time_left(overview),
                 ];
                 let below = self.behind(now, s, columns);
-                let bar = Some((SenderMemory::fraction(s), &parts[..]));
-                self.screen.draw(&text::fit(&head, columns), bar, &below);
+                let bar = Some((SenderMemory::fraction(s), &parts[..])).filter(|_| !overview.growing);
+                // Nobody knows how far a stream is.
+                let line = if bar.is_none() { [&head[..], &parts[..]].concat() } else { head.to_vec() };
+                self.screen.draw(&text::fit(&line, columns), bar, &below);
             }
             Phase::Lingering => {
                 let head = ["staying for late devices".to_owned(), done, gone, "Ctrl-C ends".to_owned()];
@@ -64,7 +66,7 @@ impl SenderBars {
 
     /// What is left to stream at the present speed.
     fn time_left(&self, s: &SenderOverview) -> String {
-        if s.phase == Phase::Streaming {
+        if s.phase == Phase::Streaming && !s.growing {
             self.memory.wire.time_for(s.object_size.saturating_sub(s.streamed))
         } else {
             String::new()

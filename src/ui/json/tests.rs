@@ -3,7 +3,7 @@ use crate::protocol::event::{HookChange, HookEnd};
 use crate::protocol::statistics::Activity;
 use crate::task::State;
 use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};
-use crate::units::{DeviceKey, Digest, SenderKey, SessionId, TaskId};
+use crate::units::{DeviceKey, Digest, Extent, SenderKey, SessionId, TaskId};
 use crate::wire::Phase;
 use serde_json::Value;
 
@@ -149,7 +149,7 @@ fn a_receivers_events() {
         task: TaskId([0; 16]),
         sender: "[fe80::1]:7417".parse().unwrap(),
         name: "größe".into(),
-        size: 5,
+        extent: Extent::sealed(5),
     };
     view.event(at(2), &found, &s);
     view.event(at(3), &ReceiverEvent::Admitted, &s);

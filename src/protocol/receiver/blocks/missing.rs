@@ -31,12 +31,18 @@ impl Missing<'_> {
 }
 
 impl Blocks {
-    /// Missing pages of the blocks below `position`, as `(first, count)`.
+    /// Pages that lack values of blocks below `position`, as `(first, count)`.
     pub fn missing_pages(&self, position: u32) -> Vec<(u32, u32)> {
         let mut missing: Vec<(u32, u32)> = Vec::new();
         let mut next = 0;
-        let end = position.min(self.layout.block_count()).div_ceil(HASHES_PER_PAGE);
-        for &have in self.pages.keys().take_while(|&&page| page < end).chain([&end]) {
+        let position = position.min(self.layout.block_count());
+        let end = position.div_ceil(HASHES_PER_PAGE);
+        let serves = |&(&page, values): &(&u32, &Vec<_>)| {
+            let told = page * HASHES_PER_PAGE + values.len() as u32;
+            told >= position || values.len() == HASHES_PER_PAGE as usize
+        };
+        let below = self.pages.iter().take_while(|&(&page, _)| page < end);
+        for have in below.filter(serves).map(|(&page, _)| page).chain([end]) {
             if next < have {
                 missing.push((next, have - next));
             }

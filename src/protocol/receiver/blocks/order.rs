@@ -77,6 +77,12 @@ impl Blocks {
         self.order.as_ref().is_none_or(|order| order.written >= self.layout.block_count())
     }
 
+    /// Whether more blocks were handed over than the object has: it is not that of an earlier session.
+    pub fn overshoots(&self) -> bool {
+        let count = self.layout.block_count();
+        self.layout.is_sealed() && self.order.as_ref().is_some_and(|order| order.taken() > count)
+    }
+
     /// The job that writes the next block, if it is verified.
     pub fn next_write(&mut self) -> Option<ReceiverJob> {
         let order = self.order.as_mut().filter(|order| !order.writing)?;
@@ -86,7 +92,7 @@ impl Blocks {
         }
         let buffer = if order.windowed { Some(order.held.remove(&block)?) } else { None };
         order.writing = true;
-        Some(ReceiverJob::Write { block: BlockIndex(block), buffer })
+        Some(ReceiverJob::Write { block: BlockIndex(block), layout: self.layout, buffer })
     }
 
     /// Takes the end of a write.
@@ -141,7 +147,7 @@ mod tests {
     use crate::limits::HASHES_PER_PAGE;
     use crate::protocol::receiver::resume::Candidates;
     use crate::ranges::BitSet;
-    use crate::units::Esi;
+    use crate::units::{Esi, Extent};
     use crate::wire::HashPage;
 
     const BLOCKS: u32 = 12;
@@ -173,7 +179,7 @@ mod tests {
 
     /// The next write begins and ends.
     fn writes(blocks: &mut Blocks) -> Option<u32> {
-        let Some(ReceiverJob::Write { block, buffer }) = blocks.next_write() else { return None };
+        let Some(ReceiverJob::Write { block, buffer, .. }) = blocks.next_write() else { return None };
         assert!(blocks.next_write().is_none(), "one at a time");
         assert!(buffer.iter().all(|buffer| buffer[..1024] == [block.0 as u8; 1024]));
         blocks.written(block, buffer);
@@ -242,7 +248,7 @@ mod tests {
     fn another_session_goes_on_where_the_pipe_is() {
         for changed in [false, true] {
             let mut old = blocks(Intake::InOrder);
-            old.resume_from(Candidates::new(BitSet::new(BLOCKS), 0, BLOCKS));
+            old.resume_from(Candidates::new(BitSet::new(BLOCKS), 0));
             old.add_page(page(value));
             for block in [0, 1, 3] {
                 arrives(&mut old, block);
@@ -261,6 +267,22 @@ mod tests {
             arrives(&mut next, 2);
             assert_eq!((writes(&mut next), writes(&mut next)), (Some(2), Some(3)));
         }
+    }
+
+    #[test]
+    fn an_object_that_ends_before_what_was_passed_on_is_another() {
+        let mut old = blocks(Intake::InOrder);
+        old.add_page(page(value));
+        for block in [0, 1] {
+            arrives(&mut old, block);
+        }
+        assert_eq!((writes(&mut old), writes(&mut old)), (Some(0), Some(1)));
+        let of = |size, sealed| Layout::of(Extent { size, sealed }, 10, 512).unwrap();
+        let mut next = old.carry_over(of(0, false), 4 << 10);
+        assert!(!next.overshoots() && !next.all_verified(), "it may still grow");
+        next.grow(of(1 << 10, true));
+        next.add_page(HashPage::raw(BlockIndex(0), [(value(0), 2)]));
+        assert!(next.overshoots() && next.all_verified());
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Blocks {
         }
         self.suspects.sifting = true;
         let buffer = self.take_held(block);
-        Some(ReceiverJob::Sift { block, digests, expected, buffer })
+        Some(ReceiverJob::Sift { block, layout: self.layout, digests, expected, buffer })
     }
 
     /// A block was sifted; what became of it, and how many symbols were thrown away as forged.

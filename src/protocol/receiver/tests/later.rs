@@ -79,7 +79,6 @@ fn what_an_announce_asks_for_is_told() {
     };
     let file = Object::file(9000, 10);
     objects(vec![file; 2]);
-    objects(vec![Object { sealed: false, ..file }]);
     objects(vec![Object { kind: ObjectKind::Tree, ..file }]);
     // What may be used with others is no need.
     let mut bench = Bench::new(small_blocks(4));

@@ -7,11 +7,17 @@ use crate::wire::{HashPage, Poll, SinkEnd};
 
 /// One that passes an object of small blocks on to a command, and is admitted.
 fn passing(blocks: u64) -> Bench {
-    let mut bench = Bench::new(small_blocks(blocks));
+    let root = crate::crypto::digest::root(&(0..blocks as u32).map(value).collect::<Vec<_>>());
+    passing_on(small_blocks(blocks), Some(root))
+}
+
+/// The same with an object that may still grow.
+fn passing_on(layout: Layout, root: Option<Digest>) -> Bench {
+    let mut bench = Bench::new(layout);
     bench.receiver.config.intake = Intake::InOrder;
     bench.receiver.config.command = true;
     bench.receiver.config.buffer_bytes = 4 << 10;
-    bench.root = Some(crate::crypto::digest::root(&(0..blocks as u32).map(value).collect::<Vec<_>>()));
+    bench.root = root;
     bench.announce();
     bench.ask(Holdings::Passing);
     bench.hear_alone(&Message::Admit(ADMITTED));
@@ -60,6 +66,56 @@ fn the_receipt_waits_for_the_last_byte_and_says_that_it_was_a_pipe() {
     assert_eq!((receipt.sink, receipt.command, receipt.hook), (SinkEnd::Piped, Some(0), None));
 }
 
+/// A block arrives, and is written at once.
+fn passed_on(bench: &mut Bench, block: u32) {
+    whole_block(bench, block);
+    stored(bench);
+    let [ReceiverJob::Write { block: written, layout, .. }] = bench.jobs[..] else {
+        panic!("{:?}", bench.jobs)
+    };
+    assert_eq!((written.0, layout), (block, bench.layout));
+    bench.done(ReceiverDone::Written { block: written, buffer: Some(Buffer::default()) });
+}
+
+#[test]
+fn a_stream_is_passed_on_as_it_grows_and_closed_only_when_it_is_sealed() {
+    let growing = |blocks: u64| Extent { size: blocks << 10, sealed: false };
+    let small = small_blocks(1);
+    let layout = Layout::of(growing(2), 10, small.symbol_size()).unwrap();
+    let mut bench = passing_on(layout, None);
+    hear_page(&mut bench, 2);
+    (0..2).for_each(|block| passed_on(&mut bench, block));
+    bench.pass(Duration::from_secs(5));
+    assert!(bench.jobs.is_empty(), "{:?}", bench.jobs);
+    // The window has moved on with what was written.
+    bench.layout = layout.grown(growing(9)).unwrap();
+    bench.announce();
+    hear_page(&mut bench, 9);
+    (2..9).for_each(|block| passed_on(&mut bench, block));
+    assert!(bench.jobs.is_empty(), "{:?}", bench.jobs);
+    bench.layout = bench.layout.grown(Extent::sealed(10 << 10)).unwrap();
+    bench.announce();
+    hear_page(&mut bench, 10);
+    passed_on(&mut bench, 9);
+    assert!(bench.jobs.is_empty(), "its root is not known: {:?}", bench.jobs);
+    bench.root = Some(crate::crypto::digest::root(&(0..10).map(value).collect::<Vec<_>>()));
+    bench.announce();
+    let [ReceiverJob::Commit { layout, .. }] = bench.jobs[..] else { panic!("{:?}", bench.jobs) };
+    assert_eq!(layout.object_size(), 10 << 10);
+}
+
+#[test]
+fn a_stream_that_breaks_off_is_given_up() {
+    let layout = Layout::of(Extent { size: 4 << 10, sealed: false }, 10, small_blocks(1).symbol_size());
+    let mut bench = passing_on(layout.unwrap(), None);
+    hear_page(&mut bench, 4);
+    (0..2).for_each(|block| passed_on(&mut bench, block));
+    let abort = wire::Abort { code: AbortCode::Source, reason: "the producer died".into() };
+    bench.hear(&Message::Abort(abort));
+    // Not kept, as a file's would be, and not committed.
+    assert!(matches!(bench.jobs[..], [ReceiverJob::Discard]), "{:?}", bench.jobs);
+}
+
 #[test]
 fn one_that_waits_for_its_reader_asks_for_nothing_and_tells_its_room() {
     let mut bench = passing(8);
@@ -93,7 +149,7 @@ fn one_that_waits_for_its_reader_asks_for_nothing_and_tells_its_room() {
     // The reader takes a block: the sender hears of it soon.
     bench.sent.clear();
     let at = bench.jobs.iter().position(|job| matches!(job, ReceiverJob::Write { .. })).unwrap();
-    let ReceiverJob::Write { block, buffer } = bench.jobs.remove(at) else { unreachable!() };
+    let ReceiverJob::Write { block, buffer, .. } = bench.jobs.remove(at) else { unreachable!() };
     bench.receiver.handle_job_done(bench.now, ReceiverDone::Written { block, buffer });
     bench.drain();
     bench.pass(Duration::from_millis(60));
