@@ -295,6 +295,9 @@ fn a_replayed_join_does_not_keep_a_device_alive() {
     let join = bench.run(1).join(any_join(id(1), Holdings::Nothing));
     bench.take(address(1), join.clone());
     assert_eq!(bench.sender.devices.len(), 1);
+    let admitted = sent_to(&bench, address(1), 0);
+    bench.take(address(1), join.clone());
+    assert_eq!(sent_to(&bench, address(1), 0), admitted, "not even the join that it was admitted with");
     // The device dies; its datagram lives on.
     for _ in 0..30 {
         bench.pass(Duration::from_secs(1));
