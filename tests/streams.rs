@@ -188,7 +188,7 @@ fn a_command_that_reads_does_not_see_the_end_of_a_stream_whose_producer_dies() {
     let word = format!("98764{}", std::process::id());
     let mut all: Vec<_> = ["window", "spool"]
         .map(|id| {
-            let (out, whole) = (tmp.join(&format!("{id}.out")), tmp.join(&format!("{id}.whole")));
+            let (out, whole) = (tmp.join(format!("{id}.out")), tmp.join(format!("{id}.whole")));
             // The last one never ends by itself.
             let command =
                 format!("cat | (cat >'{}'; touch '{}') | sleep {word}", out.display(), whole.display());
