@@ -131,7 +131,8 @@ fn a_command_that_succeeds_is_a_stream_named_like_its_file() {
 
 #[test]
 fn a_command_that_fails_completes_nobody() {
-    for (command, why) in [("cat; exit 3", "ended with status 3"), ("cat; kill -9 $$", "killed by signal 9")]
+    for (command, why) in
+        [("cat; sleep 4; exit 3", "ended with status 3"), ("cat; sleep 4; kill -9 $$", "killed by signal 9")]
     {
         let tmp = TempDir::new();
         let source = tmp.file("image.bin", 4 * MIB + 1, 4);
