@@ -61,7 +61,7 @@ fn goldens() -> Vec<Message<'static>> {
             feedback_budget: 1000,
             objects: vec![
                 Object { kind: ObjectKind::Manifest, root: Some(root), ..Object::file(900, 10) },
-                Object { kind: ObjectKind::Stream, sealed: false, ..Object::file(5_000_000, 20) },
+                Object { kind: ObjectKind::Stream, sealed: false, ..Object::file(5 << 20, 20) },
             ],
             name: "image.iso".into(),
             manifest: Vec::new(),

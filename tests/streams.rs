@@ -2,6 +2,7 @@
 
 mod support;
 
+use rustix::fs::{FileType, Mode};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -131,14 +132,21 @@ fn a_command_that_succeeds_is_a_stream_named_like_its_file() {
 
 #[test]
 fn a_command_that_fails_completes_nobody() {
-    for (command, why) in
-        [("cat; sleep 4; exit 3", "ended with status 3"), ("cat; sleep 4; kill -9 $$", "killed by signal 9")]
-    {
+    for (end, why) in [("exit 3", "ended with status 3"), ("kill -9 $$", "killed by signal 9")] {
         let tmp = TempDir::new();
         let source = tmp.file("image.bin", 4 * MIB + 1, 4);
         let network = Network::loopback();
         let mut all = receivers(&network, &tmp, 2);
-        let mut sender = network.send(&source, 2).args(RATE).args(["--pipe", command]).spawn();
+        // It fails only once the devices have joined: otherwise they would wait for another sender.
+        let go = tmp.join("go");
+        rustix::fs::mknodat(rustix::fs::CWD, &go, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
+            .expect("a fifo");
+        let command = format!("cat; read go < {}; {end}", go.display());
+        let mut sender = network.send(&source, 2).args(RATE).args(["--pipe", &command]).spawn();
+        for (receiver, _) in &mut all {
+            receiver.event("receiving");
+        }
+        fs::write(&go, "\n").expect("the command waits");
         let end = sender.expect(1, SOON);
         assert!(end.stderr.contains("the --pipe command") && end.stderr.contains(why), "{}", end.stderr);
         for (receiver, dir) in &mut all {
