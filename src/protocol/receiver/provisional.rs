@@ -214,20 +214,24 @@ impl Receiver {
             if provisional.last_join.replace(now).is_some() {
                 provisional.session.try_elsewhere();
             }
-            self.join_provisional(now);
+            let id = provisional.session.id;
+            self.join_provisional(now, id);
         }
     }
 
-    /// Sends a JOIN to the provisional session that has its turn.
-    fn join_provisional(&mut self, now: Time) {
-        if let Some(provisional) = self.provisional.current_mut() {
-            provisional.session.note_join();
-        }
-        let Some(ProvisionalSession { session, holding, .. }) = self.provisional.current() else { return };
+    /// Sends a JOIN to a provisional session.
+    fn join_provisional(&mut self, now: Time, id: SessionId) {
+        let current = self.provisional.position(id) == Some(0);
+        let Some(provisional) = self.provisional.get_mut(id) else { return };
+        provisional.session.note_join();
+        provisional.may_answer_late = current;
+        let Some(ProvisionalSession { session, holding, .. }) = self.provisional.get(id) else { return };
         let join = self.join(session, holding.unwrap_or_default());
         let datagram = self.join_datagram(session, join);
         self.send_join(datagram);
-        self.provisional.joined(now);
+        if current {
+            self.provisional.joined(now);
+        }
     }
 
     /// The provisional session that may have a row for this device.
@@ -364,10 +368,12 @@ impl Receiver {
         let provisional = self.provisional.get_mut(id);
         let Some(provisional) = provisional.filter(|p| p.session.is_challenged(retry)) else { return false };
         provisional.session.cookie = retry.cookie;
-        // A forged RETRY must not make the device send more than usual.
-        if current && provisional.last_join.is_some() && provisional.session.may_answer_retry(now) {
+        // A forged RETRY must not make the device send more than usual. One that comes after the turn is answered once:
+        // the way to the sender and back may take longer than a turn.
+        let may = provisional.last_join.is_some() && (current || provisional.may_answer_late);
+        if may && provisional.session.may_answer_retry(now) {
             provisional.last_join = Some(now);
-            self.join_provisional(now);
+            self.join_provisional(now, id);
         }
         true
     }

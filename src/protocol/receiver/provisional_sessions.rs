@@ -41,6 +41,8 @@ pub(super) struct ProvisionalSession {
     /// When to send a join; never if none is due.
     pub join: Time,
     pub last_join: Option<Time>,
+    /// Whether the RETRY to the JOIN of its last turn may still be answered.
+    pub may_answer_late: bool,
     /// Whether it has admitted this device, which is still busy with another session.
     pub admitted: bool,
     until: Time,
@@ -56,6 +58,7 @@ impl ProvisionalSession {
             invitations: 0,
             join: Time::NEVER,
             last_join: None,
+            may_answer_late: false,
             admitted: false,
             until: now + PATIENCE,
             turns: 0,
@@ -105,6 +108,9 @@ impl ProvisionalSessions {
     /// The position of a session; 0 has its turn.
     pub fn position(&self, session: SessionId) -> Option<usize> {
         self.list.iter().position(|provisional| provisional.session.id == session)
+    }
+    pub fn get(&self, session: SessionId) -> Option<&ProvisionalSession> {
+        self.list.iter().find(|provisional| provisional.session.id == session)
     }
     pub fn get_mut(&mut self, session: SessionId) -> Option<&mut ProvisionalSession> {
         self.list.iter_mut().find(|provisional| provisional.session.id == session)

@@ -110,6 +110,25 @@ fn one_session_after_the_other_is_asked() {
 }
 
 #[test]
+fn a_retry_that_comes_after_the_turn_is_answered_once() {
+    let mut bench = Bench::asking(small_blocks(8), Holdings::Nothing);
+    let past = bench.other(10);
+    bench.announce();
+    // The way to the sender and back takes longer than a turn.
+    bench.pass(Duration::from_millis(1_100));
+    assert_eq!((bench.current(), bench.joins()), (Some(10), 1));
+    bench.sender = past;
+    for _ in 0..3 {
+        let agreement =
+            bench.receiver.provisional.get(bench.sender.session()).unwrap().session.side.agreement();
+        bench.hear(&Message::Retry(Retry { agreement, cookie: crate::units::Cookie([7; 16]) }));
+        bench.pass(Duration::from_millis(150));
+    }
+    assert_eq!(bench.joins(), 2);
+    assert_eq!(bench.current(), Some(10), "the other one's turn goes on");
+}
+
+#[test]
 fn a_provisional_session_lasts_so_long_and_no_longer_whatever_it_says_to_all() {
     let mut bench = Bench::asking(small_blocks(8), Holdings::Nothing);
     for _ in 0..100 {
