@@ -99,6 +99,22 @@ impl Drop for Loop {
     }
 }
 
+/// A mounted file system that writes nothing until this is dropped.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn new(mount: &Path) -> Self {
+        must("fsfreeze", &["-f", mount.to_str().expect("UTF-8")]);
+        Self(mount.to_owned())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = run("fsfreeze", &["-u", self.0.to_str().unwrap_or_default()]);
+    }
+}
+
 /// A mount, undone on drop.
 struct Mount(PathBuf);
 
@@ -194,7 +210,7 @@ fn a_whole_disk_is_copied_to_disks_and_to_a_file() {
 
 #[test]
 fn a_file_system_arrives_sound() {
-    if !can(&["mkfs.ext4", "fsck.ext4", "mount"]) {
+    if !can(&["mkfs.ext4", "fsck.ext4", "mount", "fsfreeze"]) {
         return;
     }
     let tmp = TempDir::new();
@@ -222,14 +238,15 @@ fn a_file_system_arrives_sound() {
     assert_eq!(differs, Ok(String::new()));
     drop(mount);
 
-    // A mounted source is warned of; this one is at rest.
+    // A mounted source is warned of; this one is at rest. Without that, the file system may write its superblock.
     let rest = Mount::new(&tmp, "rest", &[source.path()]);
-    must("sync", &[]);
+    let frozen = Frozen::new(&rest.0);
     let copy = Loop::blank(&tmp, "copy", 64 * MIB);
     let mut receiver = onto(&network, "r", copy.path()).spawn();
     let end = network.send(source.path(), 1).args(RATE).spawn().expect(0, SOON);
     receiver.expect(0, SOON);
     assert!(warns(&end, &format!("is mounted on {}", rest.0.display())), "{:?}", end.lines);
+    drop(frozen);
 }
 
 /// A disk of 8 MiB with one partition from its second MiB to its end, and the partition's device.
