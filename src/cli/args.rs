@@ -54,7 +54,9 @@ Examples:
   mcp send image.iso -n 30 -w 5m -r 800M   to 30 devices, or those ready in 5 minutes
   mcp send image.iso --devices lab.txt     to the devices on this list and to nobody else
   mcp send image.iso 239.1.1.1 -i eth1     to this group, through this interface
-  mcp send /dev/sda                        a whole disk, which nothing changes meanwhile
+  mcp send /dev/sda                        a whole disk, which must not change meanwhile
+  tar c lab | mcp send - --name lab.tar    what another program writes, while it is written
+  mcp send /dev/sda2 --pipe 'partclone.ext4 -c -s - -o -'   complete only if the command succeeds
   mcp send image.iso --linger 10m --report done.json
   mcp send -- -odd-name                    a name that begins with a dash
 
@@ -74,17 +76,17 @@ const RECV_AFTER: &str = r#"Examples:
   mcp recv -o /dev/sdb                     onto this disk, in place; its sender must be known
   mcp recv 239.1.1.1 --id lab-07 --json    from this group, under this name
   mcp recv --then 'tar -xf "$MCP_PATH"'    unpacks the file; its sender must be known
-  mcp recv -o - | zstd -d > disk.img       passes it on, in order; look at the exit codes of both
-  mcp recv -o - --pipe 'zstd -dc | partclone.restore -s - -o /dev/sda1'   succeeds only if that does
   mcp recv --loop --force                  takes each new version, until Ctrl-C
+  mcp recv -o - | zstd -d > disk.img       passes it on in order; check the exit codes of both
+  mcp recv -o - --pipe 'zstd -d > disk.img'   succeeds only if the command does
 
 Exit codes:
-  0    the file is verified and in place (or this device already had it)
+  0    the file is verified and in place (or was already), or passed on whole
   1    the disk or the network failed, or a bug
   2    the command line is invalid
   5    no sender in time
   6    the transfer broke off or was refused
-  7    the file is in place, but the command of --then failed
+  7    the command of --pipe failed, or the file is in place but the command of --then failed
   130  interrupted
 
 With --loop, the code says why the loop ended, and errors of a transfer do not end it."#;
@@ -138,7 +140,7 @@ pub struct SendArgs {
     pub file: PathBuf,
     /// Multicast group, broadcast address or single host [default: 239.255.74.17]
     pub group: Option<String>,
-    /// Name under which the devices get the file [default: the file's own]
+    /// Name under which the devices get the file [default: the file's own, or stdin]
     #[arg(long, value_name = "NAME", value_parser = parse_object_name)]
     pub name: Option<String>,
     /// Network interface, by name or by one of its addresses [default: chosen, see -v]
@@ -201,7 +203,7 @@ pub struct SendArgs {
     /// the status of the last command)
     #[arg(long, value_name = "CMD")]
     pub pipe: Option<OsString>,
-    /// Directory for what was read of a stream, all of it until the end [default: TMPDIR or /tmp]
+    /// Directory in which a stream is kept until the end; it needs room for all of it [default: TMPDIR or /tmp]
     #[arg(long, value_name = "DIR")]
     pub spool: Option<PathBuf>,
     /// Write the final table of devices to FILE as JSON

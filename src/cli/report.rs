@@ -155,7 +155,8 @@ pub fn none_trusted(why: &str) -> Error {
 pub fn none_named(name: &str, address: IpAddr) -> Error {
     let name = escape(name);
     Error::Peer(format!(
-        "nobody sent the file of --name in time, but {address} sent {name}; give its name, or none"
+        "no sender of a file with the name of --name was found in time, but {address} sent {name}; correct the name, or \
+         leave it out"
     ))
 }
 

@@ -136,7 +136,6 @@ struct OpenPart {
 /// opening, committing and discarding only while no other job on the part file is in progress.
 pub struct ReceiverFiles {
     sink: Mutex<Box<dyn Sink>>,
-    /// The part file while there is one.
     open: Mutex<Option<OpenPart>>,
     /// The last file found in place that has an object's size, by the object's name.
     whole: Mutex<Option<(String, Box<dyn Part>)>>,
@@ -444,11 +443,7 @@ fn sift(
     held: Option<Buffer>,
 ) -> Result<ReceiverDone, Refusal> {
     let mut read = Buffer::default();
-    let bytes = match &held {
-        Some(held) => held,
-        None => read_part(open, (block, layout), &mut read)?,
-    };
-    let bytes = &bytes[..layout.block_len(block)];
+    let bytes = block_bytes(open, (block, layout), held.as_ref(), &mut read)?;
     let mut right = BitSet::new(layout.source_symbols(block));
     let symbols = bytes.chunks(usize::from(layout.symbol_size()));
     for (id, _) in (0..).zip(symbols.zip(digests)).filter(|(_, (s, digest))| symbol_digest(s) == **digest) {
@@ -458,15 +453,20 @@ fn sift(
     Ok(ReceiverDone::Sifted { block, right, agrees, buffer: held })
 }
 
-/// Reads a block of the part file into `buffer`.
-fn read_part<'a>(
+/// The bytes of a block: those that are `held`, or else those of the part file, which are read into `read`.
+fn block_bytes<'a>(
     open: &OpenPart,
     (block, layout): (BlockIndex, &Layout),
-    buffer: &'a mut Buffer,
-) -> Result<&'a Buffer, SinkError> {
-    buffer.set_len(layout.block_len(block));
-    open.part.read_at(layout.block_offset(block), buffer)?;
-    Ok(buffer)
+    held: Option<&'a Buffer>,
+    read: &'a mut Buffer,
+) -> Result<&'a [u8], SinkError> {
+    let len = layout.block_len(block);
+    if let Some(held) = held {
+        return Ok(&held[..len]);
+    }
+    read.set_len(len);
+    open.part.read_at(layout.block_offset(block), read)?;
+    Ok(read)
 }
 
 /// Hands the next block over to a destination that takes blocks in order.
@@ -476,11 +476,7 @@ fn write_next(
     held: Option<Buffer>,
 ) -> Result<ReceiverDone, Refusal> {
     let mut read = Buffer::default();
-    let bytes = match &held {
-        Some(held) => held,
-        None => read_part(open, (block, layout), &mut read)?,
-    };
-    open.part.write_next(&bytes[..layout.block_len(block)])?;
+    open.part.write_next(block_bytes(open, (block, layout), held.as_ref(), &mut read)?)?;
     Ok(ReceiverDone::Written { block, buffer: held })
 }
 

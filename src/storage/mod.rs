@@ -159,8 +159,8 @@ impl<S: Sink + ?Sized> Sink for Box<S> {
     }
 }
 
-/// The part file of an object that is being received, or the device or pipe that it is written to. If it is dropped (even by a panic) before it is
-/// committed or discarded, the part file stays for the next run.
+/// The part file of an object that is being received, or the device or pipe that it is written to. If it is dropped
+/// (even by a panic) before it is committed or discarded, the part file stays for the next run.
 pub trait Part: Send + Sync {
     /// Says which mode and modification time the object gets together with its final name. Call before
     /// [`Part::commit`]; without it, the object is a new file like any other.

@@ -121,7 +121,7 @@ impl Sender {
                 None => continue,
                 Some(Halt::Served(most)) => format!("did not complete in {} s of repairs", most.as_secs()),
                 Some(Halt::Untouched(time)) => {
-                    format!("took no symbol that was sent for {} s", time.as_secs())
+                    format!("gained nothing from what it was sent for {} s", time.as_secs())
                 }
                 Some(Halt::Stalled) if syncing => {
                     format!("did not finish syncing, or its --then command, for {} s", patience.as_secs())
