@@ -2,11 +2,12 @@
 
 use super::budget::{EgressBudget, EgressShare};
 use super::events::Events;
-use super::handle::{Desk, Detail, Part, Running};
+use super::handle::{Desk, Detail, Running};
 use super::hashes::Hashes;
 use super::sender_workers::sender_workers;
-use super::sent::{SendInfo, SendOutcome, SendSnapshot};
+use super::sent::{SendInfo, SendOutcome, SendSnapshot, SenderPart};
 use super::{StartError, Target, random_bytes, read_label};
+use crate::content::TreeHead;
 use crate::crypto::derive::Secret;
 use crate::crypto::group::GroupKey;
 use crate::crypto::seal::fastest;
@@ -19,14 +20,14 @@ use crate::limits::{DEFAULT_BLOCK_LOG2, DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, MAX_
 use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, Marking, UdpNet, choose};
 use crate::pacing::RateMode;
 use crate::protocol::Control;
-use crate::protocol::event::{SenderEvent, SenderOutcome, SenderOverview, SenderSnapshot};
+use crate::protocol::event::{SenderEvent, SenderOutcome, SenderOverview};
 use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig, SlowPolicy};
-use crate::storage::{FileSource, Source, Spool};
+use crate::storage::{FileSource, Source, Spool, TreeSource};
 use crate::store::SharedStore;
 use crate::task::{DeviceList, State, Task, TaskOptions};
 use crate::text;
 use crate::time::Time;
-use crate::units::{Counter, DeviceId, DeviceKey, Digest, Extent, Rate, TaskId};
+use crate::units::{Counter, DeviceId, DeviceKey, Extent, Rate, TaskId};
 use crate::wire::ObjectKind;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -56,6 +57,8 @@ pub struct SendSession {
     name: String,
     /// The source, if it is a file. Its hashes may be stored.
     file: Option<Arc<FileSource>>,
+    /// What is announced of the source, if it is a tree, and its block size.
+    tree: Option<(TreeHead, u8)>,
     target: Target,
     interface: Option<String>,
     rate: RateChoice,
@@ -154,11 +157,19 @@ impl SendSession {
         Self::of(Arc::new(spool), name, target)
     }
 
+    /// A session that sends directories or several files to `target`.
+    #[must_use]
+    pub fn tree(source: TreeSource, target: Target) -> Self {
+        let (name, tree) = (source.name().to_owned(), Some((source.head(), source.block_log2())));
+        Self { tree, ..Self::of(Arc::new(source), name, target) }
+    }
+
     fn of(source: Arc<dyn Source>, name: String, target: Target) -> Self {
         Self {
             source,
             name,
             file: None,
+            tree: None,
             target,
             interface: None,
             rate: RateChoice::Auto(None),
@@ -334,7 +345,10 @@ impl SendSession {
         let route = self.route()?;
         let (source, name) = (self.source, self.name);
         let layout = match source.extent() {
-            Extent { size, sealed: true } => Layout::choose(size, route.symbol_size),
+            Extent { size, sealed: true } => match self.tree {
+                Some((_, block_log2)) => Layout::new(size, block_log2, route.symbol_size),
+                None => Layout::choose(size, route.symbol_size),
+            },
             growing => Layout::of(growing, DEFAULT_BLOCK_LOG2, route.symbol_size),
         };
         let layout = layout.map_err(StartError::new)?;
@@ -373,6 +387,7 @@ impl SendSession {
             data: route.destination.addr,
             interface: route.interface.clone(),
             sender: signing_key.public(),
+            tree: self.tree.map(|(head, _)| head),
             sealed_with: self.group_key.as_ref().map(|key| key.name().to_owned()),
         };
         let mut task = Task::copy(id, &name);
@@ -386,6 +401,9 @@ impl SendSession {
         config.manifest = manifest_of(&*source, &name);
         if self.file.as_ref().is_some_and(|file| file.is_device()) {
             config.kind = ObjectKind::Device;
+        }
+        if let Some((head, _)) = self.tree {
+            (config.kind, config.manifest) = (ObjectKind::Tree, head.encode());
         }
         (config.wait, config.settle) = (self.wait, self.settle);
         config.wait_first = self.wait_first;
@@ -463,32 +481,5 @@ impl SendSession {
         );
         let running = running.map_err(StartError::no_thread)?;
         Ok(SendHandle { running, info })
-    }
-}
-
-/// Keeps the root hash and the outcome for the end of the session.
-struct SenderPart {
-    egress: Option<EgressShare>,
-    root: Option<Digest>,
-    outcome: Option<SenderOutcome>,
-}
-
-impl Part<Sender> for SenderPart {
-    type Snapshot = SendSnapshot;
-
-    fn note(&mut self, event: &SenderEvent) {
-        match event {
-            SenderEvent::Hashed(root) => self.root = Some(*root),
-            SenderEvent::Finished(outcome) => self.outcome = Some(outcome.clone()),
-            _ => {}
-        }
-    }
-
-    fn snapshot(&self, now: Time, machine: &Sender, detail: Detail) -> SendSnapshot {
-        let sender = match detail {
-            Detail::Overview => SenderSnapshot { overview: machine.overview(), devices: Vec::new() },
-            Detail::All => machine.snapshot(now),
-        };
-        SendSnapshot { sender, egress: self.egress.as_ref().map(EgressShare::view) }
     }
 }

@@ -158,8 +158,8 @@ impl Source for FileSource {
         })
     }
 
-    fn raw(&self, offset: u64, len: usize) -> RawBytes {
-        self.map.raw(offset, len)
+    fn raw(&self, offset: u64, len: usize) -> Option<RawBytes> {
+        Some(self.map.raw(offset, len))
     }
 
     fn leave_behind(&self, offset: u64, len: usize) {
@@ -231,7 +231,7 @@ fn require_kind(kind: FileType, shown: &str) -> Result<(), SourceError> {
     let advice = if kind.is_file() || kind.is_block_device() {
         return Ok(());
     } else if kind.is_dir() {
-        "is a directory; pack it into one file first, with tar for example"
+        "is a directory; its files can be sent together, but not one by one"
     } else if kind.is_fifo() {
         "is a pipe; redirect standard input from it and send -"
     } else {
@@ -240,7 +240,7 @@ fn require_kind(kind: FileType, shown: &str) -> Result<(), SourceError> {
     Err(SourceError::Read(format!("{shown} {advice}")))
 }
 
-fn unreadable(shown: &str, error: &io::Error) -> SourceError {
+pub(super) fn unreadable(shown: &str, error: &io::Error) -> SourceError {
     SourceError::Read(match error.kind() {
         io::ErrorKind::NotFound => format!("{shown} does not exist; check the path"),
         io::ErrorKind::PermissionDenied => {

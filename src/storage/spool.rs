@@ -186,12 +186,12 @@ impl Source for Spool {
         })
     }
 
-    fn raw(&self, offset: u64, len: usize) -> RawBytes {
+    fn raw(&self, offset: u64, len: usize) -> Option<RawBytes> {
         let end = offset.saturating_add(len as u64);
         let size = self.extent().size;
         assert!(end <= size, "bytes {offset}+{len} are outside a stream of {size}");
         match self.piece(offset) {
-            Some((piece, within)) => piece.raw(within, len),
+            Some((piece, within)) => Some(piece.raw(within, len)),
             None => unreachable!("all that was read is mapped"),
         }
     }

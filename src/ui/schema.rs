@@ -36,6 +36,7 @@ pub const fn abort_word(code: AbortCode) -> &'static str {
         AbortCode::Mismatch => "mismatch",
         AbortCode::Internal => "internal",
         AbortCode::Command => "command",
+        AbortCode::Content => "content",
     }
 }
 

@@ -32,6 +32,7 @@ mod session;
 mod shutdown;
 mod storage_delay;
 mod timers;
+mod tree;
 
 pub use config::{HookRule, ReceiverConfig};
 
@@ -64,6 +65,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use storage_delay::StorageDelay;
 use timers::Timers;
+use tree::Arranging;
 
 type Out = Output<ReceiverJob, ReceiverEvent>;
 
@@ -150,6 +152,7 @@ pub struct Receiver {
     resume_reported: bool,
     /// Bytes in the part file that are left for the next run.
     kept: u64,
+    arranging: Arranging,
 }
 
 impl Receiver {
@@ -190,6 +193,7 @@ impl Receiver {
             received_any: false,
             resume_reported: true,
             kept: 0,
+            arranging: Arranging::default(),
             config,
         }
     }
@@ -353,6 +357,7 @@ impl Receiver {
 
     /// Requests checks of candidates, as many as are useful at a time.
     fn check_candidates(&mut self) {
+        self.arrange();
         // Before the device goes over to another session, its workers must become idle.
         if !matches!(self.state, State::Receiving) || self.provisional.admitted().is_some() {
             return;
@@ -389,6 +394,9 @@ impl Receiver {
             return;
         }
         if !blocks.all_verified() || !blocks.all_written() || self.jobs_in_flight > 0 || !self.admitted {
+            return;
+        }
+        if !self.is_arranged() {
             return;
         }
         let (Some(announced), Some(own)) = (session.root, blocks.root()) else { return };

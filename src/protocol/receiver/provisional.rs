@@ -184,9 +184,9 @@ impl Receiver {
             return;
         };
         if self.provisional.probing.is_none() {
-            let (session, name, layout) = (session.id, session.name.clone(), session.layout);
-            self.provisional.probing = Some(session);
-            self.job(ReceiverJob::Probe { session, name, layout });
+            let (id, job) = (session.id, session.probe_job());
+            self.provisional.probing = Some(id);
+            self.job(job);
         }
     }
 
@@ -470,7 +470,7 @@ impl Receiver {
     /// while the object's hash is unknown.
     pub(super) fn open_or_adopt(&mut self) {
         let Some(session) = &self.session else { return };
-        let (name, layout, entry) = (session.name.clone(), session.layout, session.entry.clone());
+        let (name, layout, open) = (session.name.clone(), session.layout, session.open_job());
         let (own, root) = (self.adoptable, session.root);
         if own.is_some() && root.is_none() {
             return;
@@ -483,7 +483,7 @@ impl Receiver {
             self.event(ReceiverEvent::Committing);
             self.job(ReceiverJob::Adopt { name });
         } else {
-            self.job(ReceiverJob::Open { name, layout, entry });
+            self.job(open);
         }
     }
 }

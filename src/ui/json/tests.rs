@@ -149,6 +149,7 @@ fn a_receivers_events() {
         task: TaskId([0; 16]),
         sender: "[fe80::1]:7417".parse().unwrap(),
         name: "größe".into(),
+        entries: None,
         extent: Extent::sealed(5),
     };
     view.event(at(2), &found, &s);
