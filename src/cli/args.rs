@@ -264,7 +264,7 @@ pub struct RecvArgs {
     /// Take files only from known senders and those given with --sender
     #[arg(long)]
     pub require_signed: bool,
-    /// With --then, --pipe, --loop or a device: take files from any sender, also from one that is not known
+    /// With --then, --pipe, --archive, --loop or a device: take files from any sender, also from one that is not known
     #[arg(long, conflicts_with_all = ["sender", "require_signed"])]
     pub any_sender: bool,
     /// Replace an existing file or directory, or write to a device that is in use

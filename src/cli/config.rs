@@ -139,6 +139,7 @@ impl RecvConfig {
         let option = match self {
             Self { then: Some(_), .. } => "--then".to_owned(),
             Self { pipe: Some(_), .. } => "--pipe".to_owned(),
+            Self { archive: true, .. } => "--archive".to_owned(),
             _ if device => format!("-o {}", self.output.display()),
             Self { again: true, .. } => "--loop".to_owned(),
             _ => return None,

@@ -4,8 +4,10 @@
 mod finish;
 mod tree;
 
+pub use tree::manifest_of;
+
 use crate::command::Hook;
-use crate::content::{Entry, Extents, Manifest, Modified, TreeHead};
+use crate::content::{Entry, Modified, TreeHead};
 use crate::crypto::digest::{chaining_value, root, symbol_digest};
 use crate::fec::{self, BlockAssembly, Buffer, PlanCache};
 use crate::layout::Layout;
@@ -269,19 +271,6 @@ pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCac
         }),
     };
     done.unwrap_or_else(|Refusal(code, reason)| ReceiverDone::Failed(code, reason))
-}
-
-/// The manifest of a source that is one file called `name`, as it is announced. Empty if the source has no
-/// attributes, or the name is unusable.
-#[must_use]
-pub fn manifest_of(source: &dyn Source, name: &str) -> Vec<u8> {
-    let Some(Attributes { mode, modified: (seconds, nanoseconds) }) = source.attributes() else {
-        return Vec::new();
-    };
-    let modified = Modified { seconds, nanoseconds };
-    let entry = Entry::file(name.as_bytes(), mode, modified, Extents::solid(source.extent().size));
-    let manifest = entry.map_err(Into::into).and_then(|entry| Manifest::new(vec![entry]));
-    manifest.map_or_else(|_| Vec::new(), |manifest| manifest.encoded().to_vec())
 }
 
 /// Finds out what the device holds. A file that cannot be read does not count.

@@ -24,6 +24,13 @@ pub const fn phase_word(phase: Phase) -> &'static str {
     }
 }
 
+/// The reason why one side aborted: its name, and what was told beside it.
+#[must_use]
+pub fn told(code: AbortCode, reason: &str) -> Option<String> {
+    let word = abort_word(code);
+    Some(if reason.is_empty() { word.to_owned() } else { format!("{word}: {reason}") })
+}
+
 /// The name of the reason why one side aborted.
 #[must_use]
 pub const fn abort_word(code: AbortCode) -> &'static str {

@@ -4,8 +4,10 @@ mod growth;
 mod hook;
 mod later;
 mod pipe;
+mod tree;
 
 use super::*;
+use crate::content::TreeHead;
 use crate::layout::Layout;
 use crate::protocol::event::ReceiverOutcome;
 use crate::sim::fakes::{FakeSender, any_admit};
@@ -39,6 +41,8 @@ struct Bench {
 
 const SENDER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 7418);
 const OWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)), 4000);
+/// What is said of a tree.
+const HEAD: TreeHead = TreeHead { manifest: 1025, entries: 7, tops: 1, bytes: 6000, archive: false };
 const ADMITTED: Admit = any_admit(ChannelId(1));
 
 impl Bench {
@@ -171,6 +175,7 @@ impl Bench {
             gsize: self.gsize,
             objects: vec![object],
             name: self.name.into(),
+            manifest: if self.kind == ObjectKind::Tree { HEAD.encode() } else { Vec::new() },
             ..self.sender.any_announce()
         };
         self.sender.announce(announce)

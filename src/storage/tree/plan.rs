@@ -155,9 +155,11 @@ impl Plan {
                     if found == FileType::RegularFile && stat.st_nlink == 1 =>
                 {
                     rustix::fs::chmodat(dir, name, Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
-                    if stat.st_size as u64 > extents.size() {
+                    // One with holes may have been made and not extended.
+                    let (is, wanted) = (stat.st_size as u64, extents.size());
+                    if is > wanted || (is < wanted && !extents.is_solid()) {
                         let file = open_beneath(dir, name, OFlags::WRONLY, 0)?;
-                        rustix::fs::ftruncate(&file, extents.size())?;
+                        rustix::fs::ftruncate(&file, wanted)?;
                     }
                     self.made[number as usize].store(true, Ordering::Release);
                 }
