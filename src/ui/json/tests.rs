@@ -4,7 +4,7 @@ use crate::protocol::statistics::Activity;
 use crate::task::State;
 use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};
 use crate::units::{DeviceKey, Digest, Extent, SenderKey, SessionId, TaskId};
-use crate::wire::Phase;
+use crate::wire::{AbortCode, Phase};
 use serde_json::Value;
 
 fn at(ms: u64) -> Time {
