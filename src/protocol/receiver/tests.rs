@@ -3,6 +3,7 @@
 mod growth;
 mod hook;
 mod later;
+mod lost;
 mod pipe;
 mod tree;
 
