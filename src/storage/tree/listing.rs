@@ -178,8 +178,9 @@ impl Walk {
     ) -> Result<(), SourceError> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         let is_device = matches!(kind, FileType::BlockDevice | FileType::CharacterDevice);
-        let listed = matches!(kind, FileType::RegularFile | FileType::Directory | FileType::Symlink);
-        if !listed && !(is_device && self.lists_devices) {
+        let listed = matches!(kind, FileType::RegularFile | FileType::Directory | FileType::Symlink)
+            || (is_device && self.lists_devices);
+        if !listed {
             self.skip(kind, real);
             return Ok(());
         }

@@ -326,7 +326,7 @@ fn an_earlier_tree_has_what_is_unchanged() {
     };
     let blocks: Vec<bool> = (object.payload()..object.bytes.len()).step_by(1 << 20).map(found).collect();
     // The first one is `block`, and then come `large` and the packed ones.
-    assert_eq!(blocks[0], false);
+    assert!(!blocks[0]);
     assert!(blocks[1..].iter().all(|&found| found), "{blocks:?}");
 }
 
