@@ -118,7 +118,9 @@ pub fn real_path(tops: &[Top], path: &[u8]) -> PathBuf {
         Some(at) => (&path[..at], Some(&path[at + 1..])),
         None => (path, None),
     };
-    let top = tops.iter().find(|top| top.name == name).map_or(Path::new(""), |top| &top.path);
+    // They are sorted by their names.
+    let top = tops.binary_search_by(|top| top.name.as_slice().cmp(name));
+    let top = top.map_or(Path::new(""), |at| &tops[at].path);
     rest.map_or_else(|| top.to_owned(), |rest| top.join(OsStr::from_bytes(rest)))
 }
 

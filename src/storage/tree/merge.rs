@@ -19,8 +19,9 @@ use std::os::unix::ffi::OsStrExt;
 /// # Errors
 /// If something of another kind has one of the names: then nothing is changed. Or if the disk fails.
 pub fn merge(plan: &Plan, target: &Target, staging: &Staging, finish: &Finish<'_>) -> Result<(), SinkError> {
-    let merge = Merge { plan, target, staging };
     let entries = plan.manifest.entries();
+    let single_top = entries.iter().filter(|entry| entry.is_plain_name()).count() == 1;
+    let merge = Merge { plan, target, staging, single_top };
     for entry in entries {
         merge.check(entry)?;
     }
@@ -39,6 +40,7 @@ struct Merge<'a> {
     plan: &'a Plan,
     target: &'a Target,
     staging: &'a Staging,
+    single_top: bool,
 }
 
 impl Merge<'_> {
@@ -46,9 +48,7 @@ impl Merge<'_> {
     fn place_of(&self, entry: &Entry) -> Vec<u8> {
         let path = entry.path();
         let rest = path.iter().position(|&byte| byte == b'/').map_or(&path[path.len()..], |at| &path[at..]);
-        let single =
-            self.plan.manifest.entries().iter().filter(|entry| entry.is_plain_name()).nth(1).is_none();
-        if single { [self.target.name.as_bytes(), rest].concat() } else { path.to_owned() }
+        if self.single_top { [self.target.name.as_bytes(), rest].concat() } else { path.to_owned() }
     }
 
     fn parent<'b>(&self, entry: &Entry, path: &'b [u8]) -> Result<(OwnedFd, &'b [u8]), SinkError> {
