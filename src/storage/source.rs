@@ -18,9 +18,6 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::SystemTime;
 
-/// A file up to the memory's size divided by this stays in the page cache, for repairs and for the next
-/// transfer. A larger file is released piece by piece after it was sent.
-const KEPT_SHARE: u64 = 2;
 /// Longest run of bytes that the page cache keeps or releases as one.
 const LONGEST_FOLIO: u64 = 4 << 20;
 
@@ -98,7 +95,7 @@ impl FileSource {
             file_id: FileId::new(path, &meta, SystemTime::now()),
         });
         let mounted = if is_device { device::mounted_for_writing(&meta) } else { None };
-        let large = size > memory() / KEPT_SHARE;
+        let large = size > kept_in_memory();
         Ok(Self { file, map, size, large, of_file, mounted, shown, name })
     }
 
@@ -197,10 +194,11 @@ pub(super) fn release(file: &File, (map, mapped): (&Mapping, u64), offset: u64, 
     let _ = rustix::fs::fadvise(file, from, len, rustix::fs::Advice::DontNeed);
 }
 
-/// The machine's memory in bytes.
-pub(super) fn memory() -> u64 {
+/// Size in bytes up to which a file stays in the page cache, for repairs and for the next transfer: half of the memory. A
+/// larger file is released piece by piece after it was sent.
+pub(super) fn kept_in_memory() -> u64 {
     let info = rustix::system::sysinfo();
-    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit))
+    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit)) / 2
 }
 
 fn modified(meta: &Metadata) -> (i64, i64) {
