@@ -16,6 +16,7 @@ pub mod content;
 pub mod crypto;
 pub mod fec;
 pub mod layout;
+pub mod pack;
 pub mod pacing;
 pub mod task;
 pub mod wire;

@@ -4,6 +4,7 @@
 use super::args::{OutputArgs, RateChoice, RecvArgs, SendArgs, Slow};
 use super::stream::STANDARD_INPUT;
 use crate::net::Marking;
+use crate::protocol::sender::Compression;
 use crate::protocol::trust::Strangers;
 use crate::session::send::{SETTLE, WAIT};
 use crate::ui::{Mode, Style};
@@ -34,6 +35,8 @@ pub struct SendConfig {
     pub rate: RateChoice,
     /// What happens to a device far slower than the rest.
     pub slow: Slow,
+    /// Whether blocks are compressed.
+    pub compress: Compression,
     /// The list of devices to serve.
     pub devices: Option<PathBuf>,
     /// When to start.
@@ -208,6 +211,7 @@ impl SendConfig {
             port: args.port,
             rate: args.rate.unwrap_or(RateChoice::Auto(None)),
             slow: args.slow,
+            compress: args.compress,
             devices: args.devices,
             gather: Gather {
                 expected: args.receivers,

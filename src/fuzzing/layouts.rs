@@ -154,7 +154,14 @@ impl play::World for World {
 
     fn execute(&mut self, job: ReceiverJob, how: u8) -> ReceiverDone {
         match (how, job) {
-            (1..16, ReceiverJob::Open { .. } | ReceiverJob::Store { .. } | ReceiverJob::Spill(_)) => {
+            (
+                1..16,
+                ReceiverJob::Open { .. }
+                | ReceiverJob::Store { .. }
+                | ReceiverJob::Spill(_)
+                | ReceiverJob::Zero { .. }
+                | ReceiverJob::Reserve { .. },
+            ) => {
                 ReceiverDone::Failed(AbortCode::Disk, "fuzzed".into())
             }
             (_, ReceiverJob::Probe { session, .. }) => {
@@ -184,6 +191,11 @@ impl play::World for World {
                 self.checks += 1;
                 ReceiverDone::Checked { block, agrees: how & 1 == 0 && expected == value(block, 0) }
             }
+            (_, ReceiverJob::Zero { first, values, .. }) => {
+                let wrong = (how & 1 == 1).then_some(first);
+                ReceiverDone::Zeroed { first, count: values.len() as u32, wrong }
+            }
+            (_, ReceiverJob::Reserve { .. }) => ReceiverDone::Reserved,
             (_, ReceiverJob::Write { block, buffer, .. }) => ReceiverDone::Written { block, buffer },
             (_, ReceiverJob::Sift { block, digests, buffer, .. }) => {
                 let mut right = BitSet::new(digests.len() as u32);

@@ -3,8 +3,7 @@
 
 use crate::layout::Layout;
 use crate::protocol::sender::Sender;
-use crate::storage::{FileSource, HashCache, Source};
-use crate::units::Digest;
+use crate::storage::{FileSource, HashCache, HashedBlock, Source};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,7 +27,7 @@ impl Hashes {
     }
 
     /// Those of an earlier run, if the file has not changed since.
-    pub fn load(&self) -> Option<Vec<Digest>> {
+    pub fn load(&self) -> Option<Vec<HashedBlock>> {
         self.cache.load(self.source.file_id()?, self.layout.block_log2(), self.layout.block_count())
     }
 
@@ -42,8 +41,12 @@ impl Hashes {
             }
             return Ok(());
         }
-        match machine.values().filter(|_| self.source.check().is_ok()) {
-            Some(values) => self.cache.store(file, log2, &values),
+        match machine.hashed_blocks().filter(|_| self.source.check().is_ok()) {
+            Some(blocks) => {
+                let kept = |(value, is_zero)| HashedBlock { value, is_zero };
+                let blocks: Vec<_> = blocks.into_iter().map(kept).collect();
+                self.cache.store(file, log2, &blocks)
+            }
             None => Ok(()),
         }
     }

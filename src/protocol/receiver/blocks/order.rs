@@ -85,14 +85,19 @@ impl Blocks {
 
     /// The job that writes the next block, if it is verified.
     pub fn next_write(&mut self) -> Option<ReceiverJob> {
-        let order = self.order.as_mut().filter(|order| !order.writing)?;
-        let block = order.written;
+        let block = self.order.as_ref().filter(|order| !order.writing)?.written;
         if !self.verified.contains(block) {
             return None;
         }
-        let buffer = if order.windowed { Some(order.held.remove(&block)?) } else { None };
+        let zeros = self.is_zero(block);
+        let order = self.order.as_mut()?;
+        let buffer = order.held.remove(&block);
+        if order.windowed && buffer.is_none() && !zeros {
+            return None;
+        }
         order.writing = true;
-        Some(ReceiverJob::Write { block: BlockIndex(block), layout: self.layout, buffer })
+        let zeros = order.windowed && buffer.is_none();
+        Some(ReceiverJob::Write { block: BlockIndex(block), layout: self.layout, buffer, zeros })
     }
 
     /// Takes the end of a write.
