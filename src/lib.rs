@@ -16,8 +16,8 @@ pub mod content;
 pub mod crypto;
 pub mod fec;
 pub mod layout;
-pub mod pack;
 pub mod pacing;
+pub mod pack;
 pub mod task;
 pub mod wire;
 

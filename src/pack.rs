@@ -13,7 +13,7 @@
 use crate::units::{Coded, Coding};
 use std::borrow::Cow;
 use zstd::bulk::{Compressor, Decompressor};
-use zstd::zstd_safe::find_frame_compressed_size;
+use zstd::zstd_safe::{compress_bound, find_frame_compressed_size};
 
 /// Lowest and highest level of compression, as those of the `zstd` tool. Levels below 1 are faster and pack less.
 pub const LEVELS: std::ops::RangeInclusive<i8> = -7..=19;
@@ -76,8 +76,8 @@ pub fn choose(block: &[u8], symbol_size: u16, level: Option<i8>) -> (Recipe, Opt
     let few = short < k && k - short >= k / WORTH_SHORTENING;
     let least = if few { short } else { k };
     if let Some(level) = level.filter(|_| is_worth_packing(&block[..len])) {
-        let most = least as usize * WORTH_PERCENT / 100 * usize::from(symbol_size);
-        if let Some(mut packed) = compress(block, level, most) {
+        let most = least * WORTH_PERCENT as u32 / 100;
+        if let Some(mut packed) = compress(block, level).filter(|packed| symbols(packed.len()) <= most) {
             let k = symbols(packed.len());
             packed.resize(k as usize * usize::from(symbol_size), 0);
             return (Recipe { coded: Coded { coding: Coding::Zstd, k }, level }, Some(packed));
@@ -91,12 +91,13 @@ pub fn choose(block: &[u8], symbol_size: u16, level: Option<i8>) -> (Recipe, Opt
 fn is_worth_packing(block: &[u8]) -> bool {
     let len = block.len().min(PROBE);
     let start = (block.len() - len) / 2;
-    compress(&block[start..start + len], PROBE_LEVEL, len * WORTH_PERCENT / 100).is_some()
+    let packed = compress(&block[start..start + len], PROBE_LEVEL);
+    packed.is_some_and(|packed| packed.len() <= len * WORTH_PERCENT / 100)
 }
 
-/// One frame with these bytes, unless it would be longer than `most`.
-fn compress(bytes: &[u8], level: i8, most: usize) -> Option<Vec<u8>> {
-    let mut packed = Vec::with_capacity(most);
+/// One frame with these bytes. The frame may depend on the room that there is for it, so there is always as much.
+fn compress(bytes: &[u8], level: i8) -> Option<Vec<u8>> {
+    let mut packed = Vec::with_capacity(compress_bound(bytes.len()));
     Compressor::new(level.into()).ok()?.compress_to_buffer(bytes, &mut packed).ok()?;
     Some(packed)
 }
@@ -111,8 +112,8 @@ pub fn pack(block: &[u8], symbol_size: u16, Recipe { coded, level }: Recipe) -> 
         Coding::Zero => Some(Cow::Borrowed(&[])),
         Coding::Short => block.get(..len).map(Cow::Borrowed),
         Coding::Zstd => {
-            let mut packed = compress(block, level, len)?;
-            if packed.len() + usize::from(symbol_size) <= len {
+            let mut packed = compress(block, level)?;
+            if packed.len().next_multiple_of(symbol_size.into()) != len {
                 return None;
             }
             packed.resize(len, 0);
@@ -197,8 +198,8 @@ mod tests {
 
     #[test]
     fn what_is_packed_is_unpacked() {
-        for len in [1000, LEN, 700_001] {
-            for level in [-7, 1, 3, 19] {
+        for (len, level) in [(4000, 1), (LEN, -1), (LEN, 3), (LEN, 19), (700_001, 1), (700_001, 3)] {
+            {
                 let block = [text(len - 300), vec![0; 300]].concat();
                 let (recipe, packed) = choose(&block, T, Some(level));
                 assert_eq!(recipe.coded.coding, Coding::Zstd, "{len} at {level}");
@@ -222,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_bomb_takes_no_more_than_its_block() {
-        let bomb = compress(&vec![0; 64 << 20], 3, 1 << 20).unwrap();
+        let bomb = compress(&vec![0; 64 << 20], 3).unwrap();
         assert!(bomb.len() < 10_000);
         assert!(!unpack(&bomb, &mut [9; 1000]));
         assert!(!unpack(&[], &mut [9; 10]) && !unpack(&[0; 4096], &mut [9; 10]));

@@ -74,7 +74,11 @@ fn log(path: &Path, size: usize) {
     let mut text = String::with_capacity(size + 100);
     while text.len() < size {
         let (n, what) = (rng.u32(..), ["mounted", "started", "failed", "removed"][rng.usize(..4)]);
-        text.push_str(&format!("Nov 22 04:15:{:02} host{:03} service[{n}]: it was {what}\n", n % 60, n % 300));
+        text.push_str(&format!(
+            "Nov 22 04:15:{:02} host{:03} service[{n}]: it was {what}\n",
+            n % 60,
+            n % 300
+        ));
     }
     fs::write(path, &text.as_bytes()[..size]).expect("write");
 }
@@ -169,7 +173,8 @@ fn a_sparse_image_zeroes_what_was_on_a_device() {
     let report = tmp.join("report.json");
     let mut sender = network.send(&source, 1).args(RATE).arg("--report").arg(&report).spawn();
     let (sent, received) = (sender.finish(SOON), receiver.finish(SOON));
-    let detached = Command::new("losetup").args(["-d", &device]).status().is_ok_and(|status| status.success());
+    let detached =
+        Command::new("losetup").args(["-d", &device]).status().is_ok_and(|status| status.success());
     assert!(detached && sent.code == Some(0) && received.code == Some(0), "{}", received.stderr);
     assert!(Command::new("cmp").arg(&source).arg(&image).status().is_ok_and(|status| status.success()));
     assert!(Report::read(&report).counter("wire_bytes") < 5.0 * MIB as f64);
@@ -188,7 +193,11 @@ fn a_sparse_file_fits_a_disk_smaller_than_it() {
         file(&source, 4096 * MIB, &[(1024 * MIB, data)]);
         let (out, network) = (tmp.dir("out"), Network::loopback());
         let done = tmp.join("blocks");
-        let script = format!("\"$0\" \"$@\"; status=$?; stat -c %b {}/* >{}; exit $status", out.display(), done.display());
+        let script = format!(
+            "\"$0\" \"$@\"; status=$?; stat -c %b {}/* >{}; exit $status",
+            out.display(),
+            done.display()
+        );
         let receiver = network.recv("r", &out).through(["bash", "-c", &script]).with_tmpfs(&out, "size=16m");
         let mut receiver = receiver.spawn();
         let mut sender = network.send(&source, 1).args(RATE).spawn();

@@ -52,7 +52,8 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
 const LAST_PURE: usize = 2;
 
 /// Crates with a single home.
-const HOMES: &[(&str, &str)] = &[("raptorq", "fec"), ("memmap2", "storage"), ("minicbor", "content"), ("zstd", "pack")];
+const HOMES: &[(&str, &str)] =
+    &[("raptorq", "fec"), ("memmap2", "storage"), ("minicbor", "content"), ("zstd", "pack")];
 
 /// The only files in which `unsafe` may stand.
 const UNSAFE_FILES: &[&str] =

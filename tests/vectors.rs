@@ -18,9 +18,9 @@ use mcp::crypto::primitives::REAL;
 use mcp::crypto::sign::SigningKey;
 use mcp::limits::{HEADER_LEN, SIGNATURE_RESERVE};
 use mcp::protocol::packet_protection::{ReceiverSide, SenderSide, examine};
-use mcp::units::{Coding, 
-    AgreementKey, BlockIndex, ChannelId, Cookie, Counter, DeviceId, DeviceKey, Digest, Esi, Rate, Suite,
-    TaskId,
+use mcp::units::{
+    AgreementKey, BlockIndex, ChannelId, Coding, Cookie, Counter, DeviceId, DeviceKey, Digest, Esi, Rate,
+    Suite, TaskId,
 };
 use mcp::wire::{
     Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, BlockEntry, Capabilities, Deficit,

@@ -1,7 +1,7 @@
 //! Arguments as typed, each checked by itself. `config` derives the configuration from all of them.
 
-use crate::limits::{DEFAULT_PORT, MAX_DEVICES, MAX_LABEL, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN};
 use super::compression::parse_compression;
+use crate::limits::{DEFAULT_PORT, MAX_DEVICES, MAX_LABEL, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN};
 use crate::protocol::sender::{Compression, FOREVER, SlowPolicy};
 pub use crate::session::RateChoice;
 use crate::storage::name_objection;

@@ -13,9 +13,9 @@ pub fn parse_compression(text: &str) -> Result<Compression, String> {
         "auto" => Ok(Compression::Auto),
         level => {
             let level = level.parse().ok().filter(|level| (1..=*LEVELS.end()).contains(level));
-            level.map(Compression::Level).ok_or_else(|| {
-                format!("is neither off nor auto nor a level from 1 to {}", LEVELS.end())
-            })
+            level
+                .map(Compression::Level)
+                .ok_or_else(|| format!("is neither off nor auto nor a level from 1 to {}", LEVELS.end()))
         }
     }
 }

@@ -238,9 +238,9 @@ pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCac
         ReceiverJob::Store { assembly, expected, keep, pressed } => {
             files.part().and_then(|open| store(&open, assembly, (expected, keep), pressed, plans))
         }
-        ReceiverJob::Sift { block, layout, coded, digests, expected, buffer } => {
-            files.part().and_then(|open| coded::sift(&open, (block, &layout), coded, (&digests, expected), buffer))
-        }
+        ReceiverJob::Sift { block, layout, coded, digests, expected, buffer } => files
+            .part()
+            .and_then(|open| coded::sift(&open, (block, &layout), coded, (&digests, expected), buffer)),
         ReceiverJob::Write { block, layout, buffer, zeros } => {
             files.part().and_then(|open| write_next(&open, (block, &layout), buffer, zeros))
         }
@@ -422,7 +422,10 @@ fn store(
     let Some((bytes, value)) = found.filter(|(_, value)| expected.is_none_or(|expected| expected == *value))
     else {
         if keep && !open.in_memory {
-            open.part.write_at(offset, &assembly.packed()[..layout.block_len(block).min(assembly.packed().len())])?;
+            open.part.write_at(
+                offset,
+                &assembly.packed()[..layout.block_len(block).min(assembly.packed().len())],
+            )?;
         }
         let kept = keep.then(|| received.unwrap_or_else(|| assembly.sources().clone()));
         let buffer = if open.in_memory { assembly.into_block() } else { assembly.take_buffer() };

@@ -161,9 +161,7 @@ impl play::World for World {
                 | ReceiverJob::Spill(_)
                 | ReceiverJob::Zero { .. }
                 | ReceiverJob::Reserve { .. },
-            ) => {
-                ReceiverDone::Failed(AbortCode::Disk, "fuzzed".into())
-            }
+            ) => ReceiverDone::Failed(AbortCode::Disk, "fuzzed".into()),
             (_, ReceiverJob::Probe { session, .. }) => {
                 let holding = [Holdings::Nothing, Holdings::Some, Holdings::All(Digest([how; 32]))];
                 let ticket = (how & 32 == 32).then_some(Ticket([how; 16]));
@@ -217,6 +215,10 @@ impl play::World for World {
             outputs += 1;
             assert!(outputs <= MAX_OUTPUTS, "it goes on and on");
             match output {
+                // It changes nothing that anybody sees.
+                Output::Job(ReceiverJob::Reserve { .. }) => {
+                    self.receiver.handle_job_done(self.now, ReceiverDone::Reserved);
+                }
                 Output::Transmit(transmit) => {
                     let Payload::Message(bytes) = transmit.payload else { panic!("a device sends symbols") };
                     assert!(bytes.len() <= MAX_CONTROL + JOIN_CLEAR + MAX_TRAILER);

@@ -5,8 +5,9 @@ use super::{COUNTER, Damage, GROUP, Input, Object, any_body, value};
 use crate::crypto::digest::symbol_digest;
 use crate::fec::Buffer;
 use crate::layout::Layout;
-use crate::limits::{MAX_ZERO_JOBS, 
+use crate::limits::{
     DIGESTS_PER_MESSAGE, HASHES_PER_PAGE, JOIN_CLEAR, MAX_CONTROL, MAX_SYMBOL_SIZE, MAX_TRAILER,
+    MAX_ZERO_JOBS,
 };
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
@@ -210,6 +211,10 @@ impl play::World for World {
             assert!(outputs <= MAX_OUTPUTS, "it goes on and on");
             assert!(!self.over, "{output:?} after the end");
             match output {
+                // It changes nothing that anybody sees.
+                Output::Job(ReceiverJob::Reserve { .. }) => {
+                    self.receiver.handle_job_done(self.now, ReceiverDone::Reserved);
+                }
                 Output::Transmit(transmit) => {
                     assert_eq!(transmit.to, SENDER_OR_STRANGER[usize::from(transmit.to == STRANGER)]);
                     let Payload::Message(bytes) = transmit.payload else { panic!("a device sends symbols") };
@@ -263,7 +268,11 @@ impl play::World for World {
         assert!(seen.buffered <= self.buffer_bytes.max(4 * block), "{seen:?}");
         assert!(seen.verified <= seen.blocks && seen.verified_bytes <= seen.object_size, "{seen:?}");
         assert!(seen.received_bytes <= seen.object_size, "{seen:?}");
-        assert!(self.jobs.len() <= 6 + MAX_ZERO_JOBS + 1 + (self.buffer_bytes / 1024).max(4), "{:?}", self.jobs);
+        assert!(
+            self.jobs.len() <= 6 + MAX_ZERO_JOBS + 1 + (self.buffer_bytes / 1024).max(4),
+            "{:?}",
+            self.jobs
+        );
         assert_eq!(self.receiver.is_finished(), self.over);
         assert!(!self.over || self.part.is_none() || self.discarder_died, "a part file is left");
     }

@@ -435,8 +435,9 @@ impl World {
                 let size = usize::from(layout.symbol_size());
                 assert!(range.len().is_multiple_of(size) && range.end <= symbols.len(), "{range:?}");
                 let count = (range.len() / size) as u32;
-                assert!(count > 0 && first.0 >= layout.source_symbols(*block), "{transmit:?}");
-                for id in first.0..first.0 + count {
+                let packed = first.0 + count <= self.object.recipe(*block).coded.k;
+                assert!(count > 0 && (packed || first.0 >= layout.source_symbols(*block)), "{transmit:?}");
+                for id in (first.0..first.0 + count).filter(|_| !packed) {
                     assert!(self.fresh.insert((block.0, id)), "symbol {id} of {block:?} is not fresh");
                 }
                 (*packet_number, count)

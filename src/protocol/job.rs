@@ -6,7 +6,9 @@ use crate::layout::Layout;
 use crate::pack::Recipe;
 use crate::ranges::BitSet;
 use crate::task::Assignment;
-use crate::units::{BlockIndex, Coded, DeviceId, Digest, Esi, Extent, SenderKey, SessionId, SymbolDigest, Ticket};
+use crate::units::{
+    BlockIndex, Coded, DeviceId, Digest, Esi, Extent, SenderKey, SessionId, SymbolDigest, Ticket,
+};
 use crate::wire::{AbortCode, Holdings};
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -19,9 +19,6 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::SystemTime;
 
-/// A file up to the memory's size divided by this stays in the page cache, for repairs and for the next
-/// transfer. A larger file is released piece by piece after it was sent.
-const KEPT_SHARE: u64 = 2;
 /// Longest run of bytes that the page cache keeps or releases as one.
 const LONGEST_FOLIO: u64 = 4 << 20;
 
@@ -99,7 +96,7 @@ impl FileSource {
             file_id: FileId::new(path, &meta, SystemTime::now()),
         });
         let mounted = if is_device { device::mounted_for_writing(&meta) } else { None };
-        let large = size > memory() / KEPT_SHARE;
+        let large = size > kept_in_memory();
         Ok(Self { file, map, size, large, of_file, mounted, shown, name })
     }
 
@@ -160,7 +157,9 @@ impl Source for FileSource {
     }
 
     fn is_hole(&self, offset: u64, len: usize) -> bool {
-        !self.is_device() && is_hole(&self.file, offset, len as u64)
+        // Behind the end of a file that has shrunk there are no holes.
+        let whole = || self.file.metadata().is_ok_and(|meta| meta.len() >= self.size);
+        !self.is_device() && is_hole(&self.file, offset, len as u64) && whole()
     }
 
     fn holes(&self) -> Vec<Range<u64>> {
@@ -242,10 +241,11 @@ pub(super) fn is_hole(file: &File, offset: u64, len: u64) -> bool {
     }
 }
 
-/// The machine's memory in bytes.
-pub(super) fn memory() -> u64 {
+/// Size in bytes up to which a file stays in the page cache, for repairs and for the next transfer: half of the memory. A
+/// larger file is released piece by piece after it was sent.
+pub(super) fn kept_in_memory() -> u64 {
     let info = rustix::system::sysinfo();
-    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit))
+    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit)) / 2
 }
 
 fn modified(meta: &Metadata) -> (i64, i64) {

@@ -7,9 +7,9 @@ use crate::limits::{
     DIGESTS_PER_MESSAGE, HASHES_PER_PAGE, HEADER_LEN, MAX_BLOCK_LOG2, MAX_ESI, MAX_MANIFEST, MAX_OBJECTS,
     MAX_SOURCE_SYMBOLS, MAX_SUSPECTS, MAX_SYMBOL_SIZE, MIN_BLOCK_LOG2,
 };
-use crate::units::{Coding, 
-    AgreementKey, BlockIndex, ChannelId, Cookie, Counter, DeviceId, DeviceKey, Digest, Esi, Rate, SenderKey,
-    SessionId, Suite, SymbolDigest, TaskId, Ticket,
+use crate::units::{
+    AgreementKey, BlockIndex, ChannelId, Coding, Cookie, Counter, DeviceId, DeviceKey, Digest, Esi, Rate,
+    SenderKey, SessionId, Suite, SymbolDigest, TaskId, Ticket,
 };
 use fastrand::Rng;
 use std::net::{IpAddr, SocketAddr};

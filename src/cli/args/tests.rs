@@ -242,7 +242,9 @@ fn help_and_version_are_no_errors() {
         let error = parse(line).unwrap_err();
         assert_eq!((error.kind(), error.use_stderr()), (kind, false), "{line}");
     }
-    for (line, code) in [("help send", "130  interrupted"), ("help recv", "7    the file is in place, but")] {
+    for (line, code) in
+        [("help send", "130  interrupted"), ("help recv", "7    the command of --pipe failed, or")]
+    {
         assert!(parse(line).unwrap_err().to_string().contains(code), "{line}");
     }
 }

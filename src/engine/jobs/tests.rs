@@ -1,12 +1,12 @@
 use super::*;
-use crate::crypto::digest::symbol_digest;
 use crate::command::Facts;
+use crate::crypto::digest::symbol_digest;
+use crate::pack::Recipe;
 use crate::protocol::job::InPlace;
 use crate::sim::disk::{SimDisk, SimEarlier, SimSink, SimSource};
 use crate::sim::disk_faults::{DiskError, DiskFaults, Op};
 use crate::storage::RawBytes;
 use crate::task::Assignment;
-use crate::pack::Recipe;
 use crate::units::{Coded, DeviceId, Esi, SymbolDigest};
 
 const SIZE: usize = 3 * 8_192 + 100;

@@ -84,7 +84,8 @@ impl Receiver {
             ReceiverDone::Reserved => blocks.reserved(),
             ReceiverDone::Zeroed { first, count, wrong } => {
                 if let Some(BlockIndex(block)) = blocks.zeroed(first, count, wrong) {
-                    let reason = format!("the sender says that block {block} is zeros, and its hash is another");
+                    let reason =
+                        format!("the sender says that block {block} is zeros, and its hash is another");
                     self.fail(AbortCode::Mismatch, reason, now);
                 }
             }

@@ -358,7 +358,7 @@ impl Receiver {
         }
         let join = now + invitation.window.mul_f64(self.rng.f64());
         if let Some(provisional) = self.provisional.current_mut() {
-            provisional.join = join;
+            provisional.join_at(join);
         }
     }
 

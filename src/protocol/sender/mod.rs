@@ -11,8 +11,8 @@
 //! - `announce`: announcements. `gather`: invitations, the start. `admission`: joins. `identity`: who a device
 //!   is. `strangers`: what one address may ask for.
 //! - `devices`: the state of each device. `service`: who serves a device. `records`: the store.
-//! - `codings`: how each block is coded. `growth`: an object that grows. `stream`: source symbols, hashes ahead of them, and the next datagram at the paced rate. `delta`: sending only
-//!   what is missing.
+//! - `codings`: how each block is coded. `growth`: an object that grows. `stream`: source symbols, hashes ahead of them,
+//!   and the next datagram at the paced rate. `delta`: sending only what is missing.
 //! - `feedback`: messages of devices. `rounds`: polls of the group and their answers. `round_trip`: how long answers
 //!   take. `planner`: the repairs of a round. `unicast_repair`: the same for one device. `inquiries`: digests of
 //!   suspect blocks.
@@ -60,8 +60,8 @@ use super::packet_protection::{SenderSide, SymbolSeal};
 use super::{Control, Machine, Output, Payload, Sessions, Transmit};
 use crate::crypto::origin::Origin;
 use crate::limits::MAX_DEVICES;
-use crate::pack::Recipe;
 use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, RateController, TokenBucket, udp_overhead};
+use crate::pack::Recipe;
 use crate::task::Task;
 use crate::time::Time;
 use crate::units::{AgreementKey, Arrival, BlockIndex, ChannelId, DeviceIndex, Digest, Esi, Rate, SessionId};

@@ -1,11 +1,11 @@
 //! The stream: source symbols block after block, with hashes ahead of them. Chooses the next datagram at the paced
 //! rate: repairs first, then the stream, and unicast repairs within their share.
 
-use super::channel::Batch;
 use super::Sender;
+use super::channel::Batch;
 use crate::limits::{HASHES_PER_PAGE, MAX_BATCH, SENDER_REPAIR_BYTES};
-use crate::pack::Recipe;
 use crate::pacing::udp_overhead;
+use crate::pack::Recipe;
 use crate::protocol::event::SenderOutcome;
 use crate::protocol::job::SenderJob;
 use crate::protocol::{Payload, Transmit};
@@ -108,7 +108,8 @@ impl Sender {
             });
             let Some((block, first, count)) = next else { return };
             self.encoded_symbols += count;
-            let (layout, recipe, value) = (self.config.layout, self.recipe_or_raw(block), self.value_of(block));
+            let (layout, recipe, value) =
+                (self.config.layout, self.recipe_or_raw(block), self.value_of(block));
             self.job(SenderJob::Encode { block, layout, recipe, first, count, value });
         }
     }
@@ -310,7 +311,9 @@ impl Sender {
 
     fn transmit_group(&mut self, batch: Batch, now: Time) -> Transmit {
         let first_time = match &batch {
-            Batch::Source { block, ids } | Batch::Packed { block, ids, .. } => self.note_source(*block, ids.start, ids.end),
+            Batch::Source { block, ids } | Batch::Packed { block, ids, .. } => {
+                self.note_source(*block, ids.start, ids.end)
+            }
             Batch::Repair { .. } => false,
         };
         let (count, bytes, block) = self.size_of(&batch, self.config.data);

@@ -79,9 +79,9 @@ impl Blocks {
 
     /// Whether a page fits the layout.
     pub(super) fn fit(&self, first: u32, entries: &[BlockEntry]) -> bool {
-        (first..).zip(entries).all(|(block, entry)| {
-            entry.coded().fits(self.layout.source_symbols(BlockIndex(block)))
-        })
+        (first..)
+            .zip(entries)
+            .all(|(block, entry)| entry.coded().fits(self.layout.source_symbols(BlockIndex(block))))
     }
 
     /// Takes the codings of blocks whose page has arrived, and whose values have been compared with what was held.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 /// Blocks 1 and 3 of 6 are zeros, block 2 is compressed to 2 symbols.
 fn bench() -> Bench {
     let zstd = Recipe { coded: Coded { coding: Coding::Zstd, k: 2 }, level: 1 };
-    let recipes = [(1, (Recipe::ZERO, None)), (2, (zstd, Some(Arc::new(vec![7; 128])))), (3, (Recipe::ZERO, None))];
+    let recipes =
+        [(1, (Recipe::ZERO, None)), (2, (zstd, Some(Arc::new(vec![7; 128])))), (3, (Recipe::ZERO, None))];
     Bench::coded(6, recipes.into())
 }
 
@@ -19,7 +20,8 @@ fn nothing_is_sent_of_zeros_and_little_of_what_is_compressed() {
     assert!(bench.sender.stream_done());
     let seen = bench.sender.overview();
     assert_eq!((seen.source_symbols, seen.position), (3 * u64::from(K) + 2, 6));
-    let sums = [(0, 6), (1, 4), (3, 4), (4, 100)].map(|(first, end)| bench.sender.symbols_between(first, end));
+    let sums =
+        [(0, 6), (1, 4), (3, 4), (4, 100)].map(|(first, end)| bench.sender.symbols_between(first, end));
     assert_eq!(sums, [3 * u64::from(K) + 2, 2, 0, 2 * u64::from(K)]);
 }
 

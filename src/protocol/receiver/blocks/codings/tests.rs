@@ -43,7 +43,9 @@ fn missing(blocks: &Blocks, position: u32) -> Vec<(u32, u32)> {
     blocks.each_missing(position, |missing| {
         all.push(match missing {
             Missing::Whole { first, count } => (first, count),
-            Missing::Symbols(assembly) | Missing::Sources(assembly) => (assembly.block().0, assembly.deficit()),
+            Missing::Symbols(assembly) | Missing::Sources(assembly) => {
+                (assembly.block().0, assembly.deficit())
+            }
         });
         true
     });
@@ -79,10 +81,7 @@ fn zeros_are_not_requested_and_verified_by_workers_in_runs() {
     assert_eq!(blocks.zeroed(BlockIndex(25), 1, Some(BlockIndex(25))), Some(BlockIndex(25)));
     assert_eq!(blocks.verified(), 17);
     blocks.reserved();
-    assert!(matches!(
-        jobs(&mut blocks)[..],
-        [ReceiverJob::Reserve { first: BlockIndex(20), count: 5, .. }]
-    ));
+    assert!(matches!(jobs(&mut blocks)[..], [ReceiverJob::Reserve { first: BlockIndex(20), count: 5, .. }]));
 }
 
 #[test]
