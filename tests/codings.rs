@@ -62,7 +62,8 @@ fn a_sparse_file_takes_its_data_on_the_wire_and_on_the_disk() {
     for host in 1..5 {
         assert_only_copy(&source, &dir(host));
         let stored = stored(&dir(host).join("image.bin"));
-        assert!(stored < data + MIB, "h{host} stores {stored} bytes");
+        // Blocks with data are stored whole.
+        assert!(stored < data + 2 * MIB, "h{host} stores {stored} bytes");
     }
     let report = Report::read(&report);
     assert!((1..5).all(|host| report.status(&format!("h{host}")) == "complete"));
@@ -114,7 +115,8 @@ fn a_sparse_part_file_is_resumed() {
     let (out, network) = (tmp.dir("out"), Network::loopback());
     let mut receiver = network.recv("r", &out).spawn();
     let mut sender = network.send(&source, 1).args(["--rate", "20M"]).spawn();
-    receiver.received(12 * MIB);
+    // 50 MiB of it are zeros.
+    receiver.received(58 * MIB);
     receiver.signal("KILL");
     sender.signal("INT");
     sender.finish(SOON);
@@ -130,7 +132,7 @@ fn a_sparse_part_file_is_resumed() {
     let stored = stored(&out.join("image.bin"));
     assert!(stored < 15 * MIB, "{stored} bytes are stored");
     let wire = Report::read(&report).counter("wire_bytes");
-    assert!(wire < 13.0 * MIB as f64, "{wire} bytes on the wire");
+    assert!(wire < 9.0 * MIB as f64, "{wire} bytes on the wire");
 }
 
 #[test]

@@ -420,10 +420,7 @@ impl SendSession {
                     .into(),
             );
         }
-        let mut machine = Sender::new(config, desk.host.now());
-        if let Some(blocks) = known {
-            machine = machine.with_values(blocks.iter().map(|block| (block.value, block.is_zero)).collect());
-        }
+        let machine = Sender::new(config, desk.host.now()).with_values(known.unwrap_or_default());
         let store = self.store;
         let workers = sender_workers(desk.host.wake(), &source, (id, &store))?;
         let input = Arc::clone(&source);

@@ -33,10 +33,12 @@ mod tests {
 
     #[test]
     fn data_and_holes_alternate() {
+        let holes = [0..4, 6..9];
         assert_eq!(lengths(&[], 0), [] as [u64; 0]);
         assert_eq!(lengths(&[], 9), [9]);
-        assert_eq!(lengths(&[0..4], 9), [0, 4, 5]);
-        assert_eq!(lengths(&[2..4, 7..9], 9), [2, 2, 3, 2]);
-        assert_eq!(lengths(&[0..9], 9), [0, 9]);
+        assert_eq!(lengths(&holes[..1], 9), [0, 4, 5]);
+        assert_eq!(lengths(&holes[1..], 9), [6, 3]);
+        assert_eq!(lengths(&holes, 12), [0, 4, 2, 3, 3]);
+        assert_eq!(lengths(&holes[..1], 4), [0, 4]);
     }
 }

@@ -164,6 +164,7 @@ impl Blocks {
         let verified = verified.filter_map(|block| Some((block, self.expected(BlockIndex(block))?)));
         let mut known = self.stored.clone();
         known.extend(verified);
+        known.retain(|&block, _| !self.is_kept_nowhere(block));
         next.take_order_from(self.order, &known);
         next.resume = self.resume.carry_over(known);
         next.resume.fit(&layout);
@@ -214,8 +215,13 @@ impl Blocks {
         self.verified_bytes
     }
     pub fn received_bytes(&self) -> u64 {
+        (self.carried_bytes() + self.codings.zero_bytes()).min(self.layout.object_size())
+    }
+    /// Bytes received of blocks that are not zeros.
+    pub fn carried_bytes(&self) -> u64 {
         let bytes = self.received_symbols * u64::from(self.layout.symbol_size());
-        bytes.min(self.layout.object_size()).max(self.verified_bytes.saturating_sub(self.resumed_bytes))
+        let verified = self.verified_bytes.saturating_sub(self.resumed_bytes + self.codings.zero_bytes());
+        bytes.min(self.layout.object_size()).max(verified)
     }
     /// Whether the object is whole.
     pub const fn all_verified(&self) -> bool {

@@ -223,6 +223,7 @@ impl Receiver {
         if let Some(blocks) = self.blocks.as_ref().or(kept) {
             snapshot.verified_bytes = blocks.verified_bytes();
             snapshot.received_bytes = blocks.received_bytes();
+            snapshot.carried_bytes = blocks.carried_bytes();
             snapshot.resumed_bytes = blocks.resumed_bytes();
             snapshot.verified = blocks.verified();
             snapshot.forged_symbols = blocks.forged_symbols();

@@ -50,8 +50,9 @@ pub(super) struct Codings {
     /// Blocks in a row for which the queue was full, and how many it takes to rise.
     full: u32,
     full_before_rise: u32,
-    /// The block for which the stream has waited last.
+    /// The block for which the stream has waited last, and the one that it has begun last.
     waited_for: Option<u32>,
+    begun: Option<u32>,
     /// Symbols of all blocks below each block, as far as the codings of all of them are known.
     sums: Vec<u64>,
     /// Packed bytes by block.
@@ -69,6 +70,7 @@ impl Codings {
             full: 0,
             full_before_rise: FULL_BEFORE_RISE,
             waited_for: None,
+            begun: None,
             sums: vec![0],
             packed: BTreeMap::new(),
             packed_bytes: 0,
@@ -245,7 +247,7 @@ impl Sender {
         let position = self.stream.position;
         if !self.is_coded() {
             self.codings.waits_for(position);
-        } else {
+        } else if self.codings.begun.replace(position) != Some(position) {
             let ready = self.hashed_below().saturating_sub(position);
             let all = self.hashed_below() == self.blocks.len() as u32;
             self.codings.begins(all || ready + 8 >= queue);

@@ -40,6 +40,9 @@ enum StoreIs {
     Silent,
 }
 
+/// What a worker chooses for a block: its coding, and its packed bytes.
+type Chosen = (Recipe, Option<Arc<Vec<u8>>>);
+
 /// A sender whose jobs are done at once, and what it has sent.
 struct Bench {
     sender: Sender,
@@ -64,7 +67,7 @@ struct Bench {
     /// Whether it waits for its input.
     reading: bool,
     /// The codings of blocks that are not raw.
-    recipes: BTreeMap<u32, (Recipe, Option<Arc<Vec<u8>>>)>,
+    recipes: BTreeMap<u32, Chosen>,
     /// Devices by number and run.
     runs: BTreeMap<(u8, u64), FakeDevice>,
     /// The run that each device is at.
@@ -85,7 +88,7 @@ impl Bench {
     }
 
     /// The same with these codings.
-    fn coded(blocks: u64, recipes: BTreeMap<u32, (Recipe, Option<Arc<Vec<u8>>>)>) -> Self {
+    fn coded(blocks: u64, recipes: BTreeMap<u32, Chosen>) -> Self {
         let mut bench = Self::idle(StoreIs::Sound, blocks, |_| {});
         bench.recipes = recipes;
         bench.drain();

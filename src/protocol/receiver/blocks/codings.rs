@@ -32,6 +32,8 @@ pub(super) struct Codings {
     /// Runs of blocks whose space is to be reserved.
     reserve: VecDeque<Range<u32>>,
     reserving: bool,
+    /// Bytes of blocks that were verified as zeros.
+    zero_bytes: u64,
     /// The mean number of symbols of the blocks of the latest page that are not zeros, if it has such blocks.
     usual: Option<u32>,
 }
@@ -39,6 +41,10 @@ pub(super) struct Codings {
 impl Codings {
     pub fn resize(&mut self, blocks: u32) {
         self.zeros.resize(blocks);
+    }
+
+    pub const fn zero_bytes(&self) -> u64 {
+        self.zero_bytes
     }
 
     /// Notes that a block is verified, or with a worker.
@@ -218,7 +224,9 @@ impl Blocks {
         self.codings.zero_jobs = self.codings.zero_jobs.saturating_sub(1);
         if wrong.is_none() {
             for block in first.0..first.0 + count {
-                self.verify(BlockIndex(block));
+                if self.verify(BlockIndex(block)) {
+                    self.codings.zero_bytes += self.layout.block_len(BlockIndex(block)) as u64;
+                }
             }
         }
         wrong

@@ -96,7 +96,7 @@ impl Blocks {
             return None;
         }
         order.writing = true;
-        let zeros = order.windowed && buffer.is_none();
+        let zeros = zeros && buffer.is_none();
         Some(ReceiverJob::Write { block: BlockIndex(block), layout: self.layout, buffer, zeros })
     }
 
@@ -136,6 +136,11 @@ impl Blocks {
             order.held.retain(|block, _| known.contains_key(block));
             self.buffers = order.held.len() + usize::from(order.windowed && order.writing);
         }
+    }
+
+    /// Whether a block is zeros that wait for their turn: they are kept nowhere, and verified anew in another session.
+    pub(super) fn is_kept_nowhere(&self, block: u32) -> bool {
+        self.order.as_ref().is_some_and(|order| block >= order.taken()) && self.is_zero(block)
     }
 
     /// Whether a block that was handed over disagrees with the object of the present session.
