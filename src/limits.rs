@@ -174,6 +174,13 @@ pub const UNICAST_SHARE_PERCENT: u64 = 10;
 pub const RECEIVER_BUFFER_BYTES: usize = 48 << 20;
 /// Most bytes of encoded repair symbols that a sender holds.
 pub const SENDER_REPAIR_BYTES: usize = 16 << 20;
+/// Most bytes of compressed blocks that a sender holds, those that workers are compressing included. One is always
+/// allowed.
+pub const SENDER_PACKED_BYTES: usize = 32 << 20;
+/// Most bytes of zeros whose hash a receiver computes in one job.
+pub const ZEROS_A_JOB: u64 = 16 << 20;
+/// Most of these jobs at a time.
+pub const MAX_ZERO_JOBS: usize = 8;
 /// Most bytes of chaining values that a sender stores for files it has sent. The values of the largest object
 /// fit.
 pub const HASH_CACHE_BYTES: u64 = 64 << 20;
@@ -301,7 +308,6 @@ const _: () = {
     assert!(MAX_CONTROL + MAX_TRAILER + 48 <= 1280);
     assert!(MAX_SOURCE_SYMBOLS < MAX_ESI);
     assert!(STRANGERS_SHARE_PERCENT <= UNICAST_SHARE_PERCENT && DEVICES_OF_ONE_ADDRESS < MAX_DEVICES);
-    assert!(MAX_BLOCKS as u64 * 32 < HASH_CACHE_BYTES);
     // Two pages of hashes are ahead of the stream.
     assert!(MAX_READ_AHEAD >> DEFAULT_BLOCK_LOG2 > 2 * HASHES_PER_PAGE as u64);
     assert!(

@@ -21,7 +21,7 @@ use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, 
 use crate::pacing::RateMode;
 use crate::protocol::Control;
 use crate::protocol::event::{SenderEvent, SenderOutcome, SenderOverview};
-use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig, SlowPolicy};
+use crate::protocol::sender::{Compression, RepairPolicy, Sender, SenderConfig, SlowPolicy};
 use crate::storage::{FileSource, Source, Spool, TreeSource};
 use crate::store::SharedStore;
 use crate::task::{DeviceList, State, Task, TaskOptions};
@@ -63,6 +63,7 @@ pub struct SendSession {
     interface: Option<String>,
     rate: RateChoice,
     slow: SlowPolicy,
+    compression: Compression,
     expected: Option<u32>,
     devices: Option<DeviceList>,
     known_devices: BTreeMap<DeviceId, DeviceKey>,
@@ -174,6 +175,7 @@ impl SendSession {
             interface: None,
             rate: RateChoice::Auto(None),
             slow: SlowPolicy::Defer,
+            compression: Compression::Off,
             expected: None,
             devices: None,
             known_devices: BTreeMap::new(),
@@ -208,6 +210,12 @@ impl SendSession {
     #[must_use]
     pub const fn slow(mut self, slow: SlowPolicy) -> Self {
         self.slow = slow;
+        self
+    }
+    /// Whether blocks are compressed [default: they are not].
+    #[must_use]
+    pub const fn compress(mut self, compression: Compression) -> Self {
+        self.compression = compression;
         self
     }
     /// Starts as soon as this many devices are ready. This is also the expected number of devices.
@@ -398,6 +406,7 @@ impl SendSession {
         config.known_devices = self.known_devices;
         config.rate = route.rate;
         config.repair = RepairPolicy::interactive(self.slow);
+        config.compression = self.compression;
         config.manifest = manifest_of(&*source, &name);
         if self.file.as_ref().is_some_and(|file| file.is_device()) {
             config.kind = ObjectKind::Device;
@@ -429,10 +438,7 @@ impl SendSession {
                     .into(),
             );
         }
-        let mut machine = Sender::new(config, desk.host.now());
-        if let Some(values) = known {
-            machine = machine.with_values(values);
-        }
+        let machine = Sender::new(config, desk.host.now()).with_values(known.unwrap_or_default());
         let store = self.store;
         let workers = sender_workers(desk.host.wake(), &source, (id, &store))?;
         let input = Arc::clone(&source);

@@ -94,8 +94,9 @@ impl Sender {
         let object = Object { kind, block_log2, size, sealed, root: self.root };
         Announce {
             versions: Versions::OURS,
-            required: Capabilities::default(),
-            optional: Capabilities::OURS,
+            // Any block may turn out to be zeros.
+            required: Capabilities::CODED_BLOCKS,
+            optional: Capabilities::OURS.without(Capabilities::CODED_BLOCKS),
             sender: self.side.key(),
             agreement: self.side.agreement(),
             counter: self.side.counter(),
