@@ -6,7 +6,7 @@
 use super::listing::{Listing, Stamp, Top, compare, list, real_path};
 use crate::content::{Entry, FilePiece, Manifest, Placement, TreeHead};
 use crate::limits::{COMFORTABLE_BLOCK_COUNT, COMFORTABLE_BLOCK_LOG2, DEFAULT_BLOCK_LOG2, MAX_PACKED_BYTES};
-use crate::storage::source::{memory, unreadable};
+use crate::storage::source::{kept_in_memory, unreadable};
 use crate::storage::{Attributes, RawBytes, Source, SourceError, sendable_name};
 use crate::text::escape;
 use crate::units::Extent;
@@ -24,8 +24,6 @@ use std::time::{Duration, Instant};
 const OPEN_FILES: usize = 8;
 /// The tree is compared with its listing at most in one of so many parts of the time.
 const CHECK_SHARE: u32 = 20;
-/// A tree up to the memory's size divided by this stays in the page cache.
-const KEPT_SHARE: u64 = 2;
 
 /// Whether these paths are sent as a tree: several of them, or a directory.
 #[must_use]
@@ -115,7 +113,7 @@ impl TreeSource {
         }
         let block_log2 = block_log2_for(manifest.content_size());
         let placement = placement(&manifest, block_log2)?;
-        let large = placement.size() > memory() / KEPT_SHARE;
+        let large = placement.size() > kept_in_memory();
         let (open, packed) = (Mutex::default(), Mutex::default());
         let compared = Mutex::new((Instant::now(), begun.elapsed()));
         Ok(Self {
