@@ -17,6 +17,7 @@ pub mod devices;
 mod hardware;
 pub mod identity;
 pub mod key;
+mod one_way;
 pub mod output;
 pub mod recv;
 pub mod report;

@@ -5,6 +5,7 @@ use super::console::{Asked, Console};
 use super::devices;
 use super::exit::Exit;
 use super::identity::StateDir;
+use super::one_way;
 use super::report::{self, Error};
 use super::stream;
 use super::trust::{self, Keys};
@@ -34,6 +35,7 @@ pub fn run(config: SendConfig) -> Exit {
 
 fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let environment = |e: &dyn std::fmt::Display| Error::Environment(e.to_string());
+    let passes = one_way::repetition(config)?;
     let streams = stream::is_wanted(config);
     if let (Some(address), false) = (config.file.to_str(), config.file.exists() || streams)
         && Destination::parse(address, config.port).is_ok()
@@ -95,6 +97,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         .group_key(group_key)
         .signing_key(signing_key, counter)
         .remember_in(state.dir)
+        .one_way(passes)
         .start()
         .map_err(|e| environment(&e))?;
     let intro = intro(&session, config.gather.enter);

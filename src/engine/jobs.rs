@@ -86,6 +86,10 @@ pub fn run_sender_job(
                 SenderDone::Digested(block, symbols.map(symbol_digest).collect())
             })
         }
+        SenderJob::Vouch { block, first, symbols, symbol_size } => {
+            let symbols = symbols.chunks(usize::from(symbol_size));
+            Ok(SenderDone::Vouched(block, first, symbols.map(symbol_digest).collect()))
+        }
         SenderJob::Read => source.read_on().map(SenderDone::Grown),
         SenderJob::CheckSource => source.check().map(|()| SenderDone::SourceChecked),
         SenderJob::LookUp(_) => Ok(SenderDone::LookedUp(Err(NO_STORE.to_owned()))),

@@ -115,6 +115,10 @@ enum Event<'a> {
         address: String,
         need: String,
     },
+    OldSession {
+        address: String,
+        key: String,
+    },
     OtherName {
         address: String,
         name: &'a str,
@@ -308,6 +312,7 @@ impl SenderView for SenderJson {
         }
         let (outcome, reason) = match self.memory.outcome.take() {
             Some(SenderOutcome::Ended) => ("ended", None),
+            Some(SenderOutcome::SentOneWay(_)) => ("sent_one_way", None),
             Some(SenderOutcome::Interrupted) => ("interrupted", None),
             Some(SenderOutcome::SourceFailed(reason)) => ("source_failed", Some(reason)),
             Some(SenderOutcome::StoreFailed(reason)) => ("store_failed", Some(reason)),
@@ -422,6 +427,9 @@ impl ReceiverView for ReceiverJson {
             ReceiverEvent::OtherName { name, address } => {
                 Event::OtherName { address: address.to_string(), name }
             }
+            ReceiverEvent::OldSession { key, address } => {
+                Event::OldSession { address: address.to_string(), key: key.line() }
+            }
             ReceiverEvent::Hook(change) => match change {
                 HookChange::Started => Event::Hook { state: "started", status: None },
                 HookChange::Skipped => Event::Hook { state: "skipped", status: None },
@@ -460,6 +468,9 @@ impl ReceiverView for ReceiverJson {
             Some(ReceiverOutcome::NoSender) => ("no_sender", None),
             Some(ReceiverOutcome::SenderNeeds(need)) => ("no_sender", Some(format!("a sender needs {need}"))),
             Some(ReceiverOutcome::SenderSilent) => ("sender_silent", None),
+            Some(ReceiverOutcome::Lacking { blocks, of, .. }) => {
+                ("lacking", Some(format!("lacks {blocks} of {of} blocks")))
+            }
             Some(ReceiverOutcome::SenderAborted(code, reason)) => ("sender_aborted", told(code, &reason)),
             Some(ReceiverOutcome::Refused) => ("refused", None),
             Some(ReceiverOutcome::NotListed) => ("not_listed", None),

@@ -15,6 +15,7 @@ mod missing;
 mod order;
 mod provisional;
 mod suspects;
+mod vouched;
 
 use super::resume::{CandidateCheck, Candidates};
 use crate::fec::{Added, BlockAssembly, Buffer, Memory, OwnMemory};
@@ -30,6 +31,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use suspects::Suspects;
+use vouched::Vouched;
 
 /// Fewest buffers, whatever their size.
 const MIN_BUFFERS: usize = 4;
@@ -100,6 +102,8 @@ pub(super) struct Blocks {
     provisional: bool,
     /// Of a destination that takes blocks in order.
     order: Option<Order>,
+    /// Of a session without feedback.
+    vouched: Option<Vouched>,
 }
 
 impl Blocks {
@@ -130,6 +134,7 @@ impl Blocks {
             suspects: Suspects::default(),
             provisional: false,
             order: None,
+            vouched: None,
         }
     }
 
@@ -147,6 +152,9 @@ impl Blocks {
         self.settled.resize(layout.block_count());
         self.verified.resize(layout.block_count());
         self.resume.fit(&layout);
+        if let Some(vouched) = &mut self.vouched {
+            vouched.grow(&layout);
+        }
     }
 
     /// Continues with the same part file in another session of the same object and block size. Verified and
@@ -165,6 +173,7 @@ impl Blocks {
         next.received_symbols = received / u64::from(layout.symbol_size());
         next.memory = self.memory;
         next.suspects.forged = self.suspects.forged;
+        next.vouched = self.vouched.map(|vouched| vouched.anew(&layout));
         next
     }
 
@@ -232,7 +241,7 @@ impl Blocks {
         if self.settled.contains(block.0) || self.is_out_of_turn(block.0) {
             return (Taken::Needless, None);
         }
-        if !self.suspects.admits(block, id, payload) {
+        if !self.suspects.admits(block, id, payload) || !self.is_vouched_for(block, id, payload) {
             return (Taken::Forged, None);
         }
         let begun = self.partial.get(&block.0);
@@ -274,7 +283,7 @@ impl Blocks {
         self.settled.insert(block.0);
         self.resume.give_up(block.0);
         // While a worker reads a block, its place in the file stays unchanged.
-        let keep = !self.resume.is_checking(block.0);
+        let keep = !self.resume.is_checking(block.0) && self.vouched.is_none();
         let (expected, pressed) = (self.expected(block), self.is_pressed());
         Some(ReceiverJob::Store { assembly, expected, keep, pressed })
     }
@@ -392,6 +401,7 @@ impl Blocks {
             // The block was already on the disk.
             return BlockCheck::Verified;
         }
+        let (kept, hopeless) = self.begin_anew(block, kept);
         match kept {
             // No symbol is added or requested until the wrong symbols are known.
             Some(received) => self.suspects.suspect(block.0, received),
@@ -403,7 +413,7 @@ impl Blocks {
         self.received_symbols = self.received_symbols.saturating_sub(k);
         let rejections = self.rejections.entry(block.0).or_insert(0);
         *rejections += 1;
-        if *rejections < MAX_REJECTIONS { BlockCheck::Rejected } else { BlockCheck::Hopeless }
+        if *rejections < MAX_REJECTIONS && !hopeless { BlockCheck::Rejected } else { BlockCheck::Hopeless }
     }
 
     fn expected(&self, block: BlockIndex) -> Option<Digest> {

@@ -161,6 +161,8 @@ impl Receiver {
             return false;
         }
         let (taken, job) = blocks.add(symbol.block, symbol.esi, symbol.payload);
+        // Without feedback, this is where forgeries show.
+        let forged = if taken == Taken::Forged { blocks.forged_symbols() } else { 0 };
         if taken == Taken::Overrun {
             self.counters.overrun_drops += 1;
             if let Some(session) = &mut self.session {
@@ -169,6 +171,9 @@ impl Receiver {
         }
         if let Some(job) = job {
             self.job(job);
+        }
+        if forged.is_power_of_two() && self.is_one_way() {
+            self.event(ReceiverEvent::ForgedSymbols { block: symbol.block.0, symbols: 1 });
         }
         if !self.received_any {
             self.received_any = true;

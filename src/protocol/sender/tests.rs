@@ -157,6 +157,7 @@ impl Bench {
         let fails = (self.store_is == StoreIs::Failing).then(|| "disk full".to_owned());
         match job {
             SenderJob::Read => panic!("the input is read by hand"),
+            SenderJob::Vouch { .. } => panic!("only a sender without feedback asks for it"),
             SenderJob::Hash(block, _) => SenderDone::Hashed(block, Digest([block.0 as u8; 32])),
             SenderJob::Encode { block, first, count, .. } => {
                 SenderDone::Encoded { block, first, symbols: vec![0; count as usize * 64].into() }
