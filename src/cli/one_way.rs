@@ -6,7 +6,7 @@ use super::report::Error;
 use super::stream;
 use crate::keyring::Keyring;
 use crate::protocol::carousel::Repetition;
-use crate::protocol::event::ReceiverSnapshot;
+use crate::protocol::event::{ReceiverSnapshot, SenderOutcome, SenderOverview};
 use crate::session::RateChoice;
 use crate::units::{Counter, SenderKey};
 use std::collections::BTreeMap;
@@ -47,6 +47,16 @@ pub(super) fn repetition(config: &SendConfig) -> Result<Option<Repetition>, Erro
         },
         pause: args.every.unwrap_or(Duration::ZERO),
     }))
+}
+
+/// The error of a sender that was interrupted; `None` with feedback, or if it was not.
+pub(super) fn interrupted(outcome: &SenderOutcome, overview: &SenderOverview) -> Option<Error> {
+    let progress = overview.passes.filter(|_| *outcome == SenderOutcome::Interrupted)?;
+    let passes = progress.pass;
+    Some(Error::Environment(format!(
+        "interrupted in pass {}; nobody could confirm what was sent",
+        passes.saturating_add(1)
+    )))
 }
 
 /// The last one-way session that was completed from each sender: older ones may be recordings.

@@ -124,7 +124,8 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let expected = snapshot.overview.expected;
     let exit = Exit::of_sender(&end.outcome, end.rows(), expected);
     view.finish(now, snapshot, exit);
-    if let Some(error) = report::of_sender(&end.outcome, end.rows(), expected) {
+    let interrupted = one_way::interrupted(&end.outcome, &snapshot.overview);
+    if let Some(error) = interrupted.or_else(|| report::of_sender(&end.outcome, end.rows(), expected)) {
         report::error(&error);
     }
     let Some(path) = &config.report else { return Ok(exit) };

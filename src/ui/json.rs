@@ -2,7 +2,7 @@
 //! flat. Text from the network is escaped for JSON, not for a terminal.
 
 use super::memory::{ReceiverMemory, SenderMemory};
-use super::schema::{Counters, ReceiverCounters, Row, abort_word, phase_word, seconds};
+use super::schema::{Counters, ReceiverCounters, Row, phase_word, seconds, told};
 use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView};
 use crate::protocol::event::{
     HookChange, ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOutcome, SenderOverview,
@@ -10,7 +10,6 @@ use crate::protocol::event::{
 };
 use crate::protocol::trust::TrustDecision;
 use crate::time::Time;
-use crate::wire::AbortCode;
 use serde::Serialize;
 use std::io::Write;
 use std::time::Duration;
@@ -494,14 +493,6 @@ impl ReceiverView for ReceiverJson {
         };
         self.stream.emit(now, event);
     }
-}
-
-fn told(code: AbortCode, reason: &str) -> Option<String> {
-    Some(if reason.is_empty() {
-        abort_word(code).to_owned()
-    } else {
-        format!("{}: {reason}", abort_word(code))
-    })
 }
 
 #[cfg(test)]

@@ -39,6 +39,16 @@ pub const fn abort_word(code: AbortCode) -> &'static str {
     }
 }
 
+/// Why one side aborted, with its own words.
+#[must_use]
+pub fn told(code: AbortCode, reason: &str) -> Option<String> {
+    Some(if reason.is_empty() {
+        abort_word(code).to_owned()
+    } else {
+        format!("{}: {reason}", abort_word(code))
+    })
+}
+
 /// A row of the status table, in events and reports.
 #[derive(Serialize)]
 pub struct Row<'a> {

@@ -3,7 +3,8 @@
 //! ```text
 //!  warming up ──► passing ◄──► pausing           schedule: the steps of a pass, and their order
 //!                    │                           work:     a step under way, symbol by symbol
-//!                    └──► last words ──► farewell ──► finished
+//!                    ▼                           steps:    what steps wait for, and what is sent next
+//!                last words ──► farewell ──► finished
 //! ```
 //! The line may lose the first and the last datagrams of a transfer, as diodes do. So the session begins with a second
 //! of announcements, and ends with half a second of them and as much of ABORTs. All is sent at one rate. Without a
@@ -11,30 +12,27 @@
 //! signed, ahead of them.
 
 mod schedule;
+mod steps;
+mod view;
 mod work;
 
 pub use schedule::Repetition;
 
-use super::event::{PassProgress, SenderEvent, SenderOutcome, SenderOverview, SenderSnapshot};
+use super::event::{SenderEvent, SenderOutcome};
 use super::job::{SenderDone, SenderJob};
 use super::packet_protection::{SenderSide, SymbolSeal};
 use super::sender::{SOURCE_CHANGED, SenderConfig};
 use super::{Control, Machine, Output, Payload, Sessions, Transmit};
-use crate::limits::{ANNOUNCE_INTERVAL, HASHES_PER_PAGE, MAX_BATCH, MAX_ESI, SENDER_REPAIR_BYTES};
+use crate::limits::ANNOUNCE_INTERVAL;
 use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, RateMode, TokenBucket, udp_overhead};
-use crate::task::Summary;
 use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, ChannelId, Digest, Esi, Rate, SessionId};
-use crate::wire::{
-    Abort, AbortCode, Announce, Capabilities, HashPage, Header, Message, OneWay, OriginProof, PacketNumber,
-    Phase,
-};
-use schedule::{Schedule, Step, depth, fresh};
+use crate::wire::{AbortCode, Header, Message, OriginProof, PacketNumber, Phase};
+use schedule::Schedule;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::time::Duration;
-use work::{Item, Work};
+use work::Work;
 
 type Out = Output<SenderJob, SenderEvent>;
 
@@ -49,12 +47,6 @@ const EVERY: Duration = Duration::from_millis(4);
 const PASS_EVERY: Duration = Duration::from_secs(1);
 /// Interval between checks of the source.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
-/// Steps ahead of the one that is being sent.
-const STEPS_AHEAD: usize = 4;
-/// Most hash jobs at a time, and how many blocks are hashed ahead of the steps.
-const HASHES_IN_FLIGHT: u32 = 4;
-const HASH_AHEAD: u32 = 2 * HASHES_PER_PAGE;
-
 /// Where the session stands.
 #[derive(Debug)]
 enum Stage {
@@ -194,67 +186,6 @@ impl Carousel {
         self.side.symbols()
     }
 
-    const fn phase(&self) -> Phase {
-        match (&self.stage, self.pass) {
-            (Stage::WarmingUp { .. }, _) => Phase::Gathering,
-            (Stage::Passing | Stage::Pausing { .. }, 0) => Phase::Streaming,
-            (Stage::Passing | Stage::Pausing { .. }, _) => Phase::Repairing,
-            _ => Phase::Lingering,
-        }
-    }
-
-    /// The session at a glance.
-    #[must_use]
-    pub fn overview(&self) -> SenderOverview {
-        let layout = &self.config.layout;
-        let (position, size) = (self.position, layout.object_size());
-        SenderOverview {
-            phase: self.phase(),
-            blocks: layout.block_count(),
-            position,
-            object_size: size,
-            growing: false,
-            streamed: (u64::from(position) << layout.block_log2()).min(size),
-            skipped: 0,
-            rate: self.rate,
-            wire_bytes: self.counters.wire_bytes,
-            source_symbols: self.counters.source,
-            repair_symbols: self.counters.repair,
-            unicast_symbols: 0,
-            feedback: 0,
-            ignored: self.counters.ignored,
-            unknown_kinds: 0,
-            not_understood: 0,
-            suspects: 0,
-            expected: None,
-            devices: Summary::default(),
-            missing: 0,
-            passes: Some(PassProgress { pass: self.pass, of: self.passes.count }),
-        }
-    }
-
-    /// The session at a glance. No devices are known.
-    #[must_use]
-    pub fn snapshot(&self) -> SenderSnapshot {
-        SenderSnapshot { overview: self.overview(), devices: Vec::new() }
-    }
-
-    /// The session as it is announced now.
-    #[must_use]
-    pub fn announced(&self) -> Announce {
-        let overhead_per_mille = self.passes.overhead_per_mille;
-        let reached = if self.pass == 0 { self.position } else { self.config.layout.block_count() };
-        Announce {
-            phase: self.phase(),
-            position: BlockIndex(reached),
-            feedback_budget: 0,
-            optional: Capabilities::default(),
-            one_way: Some(OneWay { pass: self.pass, overhead_per_mille }),
-            origin: self.origin.clone(),
-            ..self.config.announce(&self.side, self.root)
-        }
-    }
-
     /// Announces the session to the group and on the rendezvous groups.
     fn announce(&mut self, now: Time) {
         self.announce_at = now + ANNOUNCE_INTERVAL;
@@ -361,197 +292,6 @@ impl Carousel {
         self.set_root_if_hashed(now);
     }
 
-    /// Takes steps from the schedule, and requests the jobs that they wait for.
-    fn prepare(&mut self) {
-        if !matches!(self.stage, Stage::WarmingUp { .. } | Stage::Passing) {
-            return;
-        }
-        while self.works.len() < STEPS_AHEAD {
-            let encoded: u32 = self.works.iter().map(Work::encoded_symbols).sum();
-            let bytes = encoded as usize * usize::from(self.config.layout.symbol_size());
-            if bytes >= SENDER_REPAIR_BYTES / 2 {
-                break;
-            }
-            let Some(step) = self.schedule.next() else { break };
-            let work = self.work(step);
-            self.works.push_back(work);
-        }
-        let count = self.config.layout.block_count();
-        let end = if self.pass == 0 { count.min(self.reached.saturating_add(HASH_AHEAD)) } else { count };
-        while self.hash_asked < end && self.hashes_in_flight < HASHES_IN_FLIGHT {
-            let job = SenderJob::Hash(BlockIndex(self.hash_asked), self.config.layout);
-            self.hash_asked += 1;
-            self.hashes_in_flight += 1;
-            self.out.push_back(Output::Job(job));
-        }
-    }
-
-    /// Begins to prepare a step. Sets aside the ESIs of its repair symbols.
-    fn work(&mut self, step: Step) -> Work {
-        let (layout, sealed) = (self.config.layout, self.config.group_key.is_some());
-        match &step {
-            Step::Begin | Step::End => Work::new(step, Vec::new(), sealed),
-            Step::Page(window) => {
-                self.reached = self.reached.max(window.end);
-                Work::new(step, Vec::new(), sealed)
-            }
-            Step::Source(window) => {
-                let symbols = |block: u32| (block, 0, layout.source_symbols(BlockIndex(block)));
-                let parts: Vec<_> = window.clone().map(symbols).collect();
-                for &(block, ..) in parts.iter().filter(|_| !sealed) {
-                    let value = self.values[block as usize];
-                    let job = SenderJob::Digest { block: BlockIndex(block), layout, value };
-                    self.out.push_back(Output::Job(job));
-                }
-                Work::new(step, parts, sealed)
-            }
-            Step::Repair(window, columns) => {
-                let mut parts = Vec::new();
-                for block in window.clone() {
-                    let all = self.schedule.repairs(block);
-                    let count = columns.end.min(all).saturating_sub(columns.start);
-                    if count == 0 {
-                        continue;
-                    }
-                    let (k, next) =
-                        (layout.source_symbols(BlockIndex(block)), &mut self.next_repair[block as usize]);
-                    let first = fresh(*next, count, k);
-                    *next = first + count;
-                    debug_assert!(*next <= MAX_ESI + 1);
-                    parts.push((block, first, count));
-                    let value = self.values[block as usize];
-                    let (block, first) = (BlockIndex(block), Esi(first));
-                    let job = SenderJob::Encode { block, layout, first, count, value };
-                    self.out.push_back(Output::Job(job));
-                }
-                Work::new(step, parts, sealed)
-            }
-        }
-    }
-
-    /// The page of some blocks, once all its values are known.
-    fn page(&self, window: &Range<u32>) -> Option<HashPage> {
-        let first = window.start / HASHES_PER_PAGE * HASHES_PER_PAGE;
-        let end = (first + HASHES_PER_PAGE).min(self.config.layout.block_count());
-        let values: Option<Vec<Digest>> = self.values[first as usize..end as usize].iter().copied().collect();
-        let symbols = (first..end).map(|block| self.config.layout.source_symbols(BlockIndex(block)));
-        Some(HashPage::raw(BlockIndex(first), values?.into_iter().zip(symbols)))
-    }
-
-    /// The next datagrams, if the rate allows any and there are any.
-    fn next_paced(&mut self, now: Time) -> Option<Transmit> {
-        if !self.bucket.ready(now) {
-            return None;
-        }
-        let can_send = self.can_send();
-        match &mut self.stage {
-            Stage::WarmingUp { next, .. } | Stage::LastWords { next, .. } if now >= *next => {
-                *next = now + EVERY;
-                self.announce(now);
-                None
-            }
-            Stage::Farewell { next, code, reason, .. } if now >= *next => {
-                *next = now + EVERY;
-                let message = Message::Abort(Abort { code: *code, reason: reason.clone() });
-                Some(self.group_message(&message))
-            }
-            Stage::Passing if can_send => self.next_of_pass(now),
-            _ => {
-                // The pace is constant: it does not make up for idle time.
-                self.bucket.rest();
-                None
-            }
-        }
-    }
-
-    fn next_of_pass(&mut self, now: Time) -> Option<Transmit> {
-        loop {
-            let work = self.works.front_mut().filter(|work| work.is_ready())?;
-            match work.step.clone() {
-                Step::Begin => {
-                    self.works.pop_front();
-                    self.announce(now);
-                    return None;
-                }
-                Step::End => {
-                    self.works.pop_front();
-                    self.end_pass(now);
-                    return None;
-                }
-                Step::Page(window) => {
-                    let page = self.page(&window)?;
-                    self.works.pop_front();
-                    return Some(self.group_message(&Message::HashPage(page)));
-                }
-                Step::Source(window) | Step::Repair(window, _) => {
-                    let quantum = self.bucket.quantum() / self.config.datagram_on_wire();
-                    let Some(item) = work.next(quantum.clamp(1, MAX_BATCH as u64) as u32) else {
-                        self.works.pop_front();
-                        self.prepare();
-                        self.advance(&window);
-                        continue;
-                    };
-                    return Some(self.transmit(item));
-                }
-            }
-        }
-    }
-
-    /// Notes that a step of a window is over.
-    fn advance(&mut self, window: &Range<u32>) {
-        let blocks = self.config.layout.block_count();
-        let more = self.works.iter().any(|work| matches!(&work.step, Step::Repair(w, _) if w == window));
-        self.position = match self.pass {
-            0 => self.position.max(window.end),
-            _ if more => self.position,
-            _ => (self.position + depth(&self.config.layout)).min(blocks),
-        };
-    }
-
-    fn transmit(&mut self, item: Item) -> Transmit {
-        let (to, layout) = (self.config.data, self.config.layout);
-        let each = self.config.symbol_overhead() as u64 + udp_overhead(to);
-        match item {
-            Item::Digests(digests) => self.group_message(&Message::SymbolDigests(digests)),
-            Item::Source(block, ids) => {
-                let payload: usize = ids.clone().map(|id| layout.symbol_range(block, Esi(id)).len()).sum();
-                let count = ids.len() as u32;
-                self.counters.source += u64::from(count);
-                self.charge(payload as u64 + each * u64::from(count), count);
-                let packet_number = self.numbers(count);
-                Transmit { to, payload: Payload::Source { packet_number, block, layout, ids } }
-            }
-            Item::Repair { block, first, symbols, range } => {
-                let count = (range.len() / usize::from(layout.symbol_size())) as u32;
-                self.counters.repair += u64::from(count);
-                self.charge(range.len() as u64 + each * u64::from(count), count);
-                let packet_number = self.numbers(count);
-                Transmit { to, payload: Payload::Repair { packet_number, block, first, symbols, range } }
-            }
-        }
-    }
-
-    /// The last step of a pass was sent.
-    fn end_pass(&mut self, now: Time) {
-        self.position = self.config.layout.block_count();
-        self.announce(now);
-        if self.passes.count.is_some_and(|count| self.pass.saturating_add(1) >= count) {
-            self.enter(Stage::LastWords { until: now + LAST_WORDS, next: now + EVERY });
-        } else {
-            let until = (now + self.passes.pause).max(self.pass_began + PASS_EVERY);
-            self.enter(Stage::Pausing { until });
-            self.run_due(now);
-        }
-    }
-
-    fn begin_pass(&mut self, now: Time) {
-        self.pass = self.pass.saturating_add(1);
-        self.pass_began = now;
-        self.position = 0;
-        self.schedule = Schedule::new(self.config.layout, self.passes.overhead_per_mille, self.pass);
-        self.enter(Stage::Passing);
-    }
-
     fn run_due(&mut self, now: Time) {
         if now >= self.ends_at {
             let done = SenderOutcome::SentOneWay(self.whole_passes());
@@ -584,14 +324,6 @@ impl Carousel {
                 self.out.push_back(Output::Job(SenderJob::CheckSource));
             }
         }
-    }
-
-    /// Whether the step that comes next can be sent.
-    fn can_send(&self) -> bool {
-        self.works.front().is_some_and(|work| {
-            work.is_ready()
-                && if let Step::Page(window) = &work.step { self.page(window).is_some() } else { true }
-        })
     }
 }
 

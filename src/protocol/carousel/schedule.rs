@@ -1,9 +1,11 @@
 //! What a pass sends, and in which order: pure arithmetic.
 //!
 //! ```text
-//!  pass 0      page 0 | source 0 | page 1 | source 1 | repair 0 | page 2 | source 2 | repair 1 | ... | repair n
-//!  pass 1 ...  page i | repair i | page i + 1 | repair i + 1 | ...            with ESIs that were not sent before
+//!  pass 0      source 0 | source 1 | repair 0 | source 2 | repair 1 | ... | repair n
+//!  pass 1 ...  repair i | repair i + 1 | ...                                  with ESIs that were not sent before
 //! ```
+//! The page of a window goes out before and after each of these steps: without it, nothing of the window counts.
+//!
 //! A *window* is a run of blocks whose symbols take turns, column by column: a burst of losses costs each block a
 //! little, and no block much. Its repair symbols follow one window later, so that no burst takes both.
 
@@ -89,15 +91,17 @@ impl Schedule {
         }
     }
 
-    /// The steps of the repair symbols of a window.
+    /// The steps of the repair symbols of a window, and its page between them.
     fn repair(&mut self, window: &Range<u32>) {
         let columns = window.clone().map(|block| self.repairs(block)).max().unwrap_or(0);
         let bytes = window.len().max(1) * usize::from(self.layout.symbol_size());
         let width = (STEP_BYTES / bytes).max(1);
         for start in (0..columns).step_by(width) {
             let end = columns.min(start + width as u32);
+            self.next.push_back(Step::Page(window.clone()));
             self.next.push_back(Step::Repair(window.clone(), start..end));
         }
+        self.next.push_back(Step::Page(window.clone()));
     }
 
     fn go_on(&mut self) {
@@ -105,9 +109,10 @@ impl Schedule {
         self.turn += 1;
         if turn < count {
             let window = self.window(turn);
-            self.next.push_back(Step::Page(window.clone()));
             if self.pass == 0 {
-                self.next.push_back(Step::Source(window));
+                self.next.push_back(Step::Page(window.clone()));
+                self.next.push_back(Step::Source(window.clone()));
+                self.next.push_back(Step::Page(window));
             } else {
                 self.repair(&window);
             }
@@ -166,22 +171,11 @@ mod tests {
         let source = |at: usize| Step::Source(windows[at].clone());
         // Of 64 symbols, a tenth; of the last block's 5, two.
         let repair = |at: usize| Step::Repair(windows[at].clone(), 0..7);
-        let expected = [
-            Step::Begin,
-            page(0),
-            source(0),
-            page(1),
-            source(1),
-            repair(0),
-            page(2),
-            source(2),
-            repair(1),
-            page(3),
-            source(3),
-            repair(2),
-            repair(3),
-            Step::End,
-        ];
+        let order =
+            [(0, true), (1, true), (0, false), (2, true), (1, false), (3, true), (2, false), (3, false)];
+        let between =
+            order.map(|(at, first)| [page(at), if first { source(at) } else { repair(at) }, page(at)]);
+        let expected = [vec![Step::Begin], between.concat(), vec![Step::End]].concat();
         assert_eq!(steps(0), expected);
         let schedule = Schedule::new(layout(), 100, 0);
         assert_eq!([0, 99, 100].map(|block| schedule.repairs(block)), [7, 7, 2]);
@@ -193,9 +187,11 @@ mod tests {
     fn later_passes_send_enough_of_each_block_in_another_order() {
         let order = |pass| -> Vec<u32> {
             let pages = steps(pass).into_iter();
-            pages
-                .filter_map(|step| if let Step::Page(window) = step { Some(window.start) } else { None })
-                .collect()
+            let window = |step| if let Step::Page(window) = step { Some(window.start) } else { None };
+            let mut firsts: Vec<u32> = pages.filter_map(window).collect();
+            let mut seen = BTreeSet::new();
+            firsts.retain(|first| seen.insert(*first));
+            firsts
         };
         assert_eq!(order(0), [0, 32, 64, 96]);
         assert_eq!(order(1), [96, 0, 32, 64]);

@@ -4,8 +4,9 @@ use crate::limits::HEADER_LEN;
 use crate::sim::sham;
 use crate::task::Task;
 use crate::units::{Counter, SymbolDigest, TaskId};
-use crate::wire::{self, SymbolDigests};
+use crate::wire::{self, Announce, OneWay, SymbolDigests};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 const RATE: Rate = Rate(20_000_000);
 

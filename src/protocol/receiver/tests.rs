@@ -3,6 +3,7 @@
 mod growth;
 mod hook;
 mod later;
+mod one_way;
 mod pipe;
 
 use super::*;

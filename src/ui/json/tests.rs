@@ -4,6 +4,7 @@ use crate::protocol::statistics::Activity;
 use crate::task::State;
 use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};
 use crate::units::{DeviceKey, Digest, Extent, SenderKey, SessionId, TaskId};
+use crate::wire::AbortCode;
 use crate::wire::Phase;
 use serde_json::Value;
 
