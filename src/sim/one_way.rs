@@ -46,10 +46,13 @@ const COUNTER: Counter = Counter(7);
 /// How long a device waits for a sender.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Datagrams, when they were sent, and where.
+type Recording = Vec<(Time, SocketAddr, Rc<[u8]>)>;
+
 /// Sends a recording, with the source address of its sender.
 struct Player {
     net: SimNet,
-    recording: Rc<Vec<(Time, SocketAddr, Rc<[u8]>)>>,
+    recording: Rc<Recording>,
     next: usize,
 }
 
@@ -145,8 +148,8 @@ struct Stage<'a> {
     sender_seen: usize,
     cues: Vec<Cue>,
     /// Everything that the sender sends, or what is played instead of it.
-    recorded: Vec<(Time, SocketAddr, Rc<[u8]>)>,
-    playing: Option<Rc<Vec<(Time, SocketAddr, Rc<[u8]>)>>>,
+    recorded: Recording,
+    playing: Option<Rc<Recording>>,
     rng: fastrand::Rng,
 }
 

@@ -32,7 +32,7 @@ fn carousel(passes: Option<u32>, sealed: bool) -> Carousel {
 /// What was sent: when, what, and bytes on the wire.
 #[derive(Debug)]
 enum Sent {
-    Announce(Announce),
+    Announce(Box<Announce>),
     Page(u32),
     Digests(SymbolDigests),
     /// Block and ESIs.
@@ -92,7 +92,7 @@ impl Play {
                 let head = wire::head(&bytes).unwrap();
                 let body = &bytes[HEADER_LEN..bytes.len() - 64];
                 match wire::decode_body(head.kind, body).unwrap() {
-                    Message::Announce(announce) => Sent::Announce(announce),
+                    Message::Announce(announce) => Sent::Announce(Box::new(announce)),
                     Message::HashPage(page) => Sent::Page(page.first.0),
                     Message::SymbolDigests(digests) => Sent::Digests(digests),
                     Message::Abort(abort) => Sent::Abort(abort.code),
