@@ -69,8 +69,15 @@ pub const MAX_OBJECT_SIZE: u64 = 1 << 63;
 pub const MAX_NAME: usize = 255;
 /// Longest manifest within an ANNOUNCE, in bytes; a longer one is an object.
 pub const MAX_MANIFEST: usize = 512;
-/// Longest manifest that is an object, in bytes.
-pub const MAX_MANIFEST_OBJECT: usize = 64 << 10;
+/// Longest manifest that is an object or begins one, in bytes.
+pub const MAX_MANIFEST_OBJECT: usize = 128 << 20;
+/// Most entries of a manifest. Each takes some 200 bytes and its names in memory, on both sides.
+pub const MAX_TREE_ENTRIES: usize = 1 << 20;
+/// Most components of a path in a tree.
+pub const MAX_TREE_DEPTH: usize = 256;
+/// Bytes of packed blocks of a tree that a sender keeps after it has hashed them, to send them: as many blocks of 1 MiB
+/// as the stream may be behind the hashing.
+pub const MAX_PACKED_BYTES: usize = 64 << 20;
 /// Most objects of a session.
 pub const MAX_OBJECTS: usize = 4;
 /// Longest device label, in bytes of UTF-8.

@@ -2,7 +2,6 @@
 
 mod support;
 
-use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use support::files::{TempDir, b3, seeded};
 use support::inject::{Call, calls, can_inject};
-use support::mcp::{Network, Report, SOON, is_event};
+use support::mcp::{Network, Report, SOON, is_event, number};
 use support::process::{Cmd, End, Proc};
 use support::{has_program, is_root, skip};
 
@@ -135,22 +134,6 @@ impl Drop for Mount {
 
 fn onto(network: &Network, id: &str, device: &str) -> Cmd {
     network.recv(id, device).arg("--any-sender")
-}
-
-fn number(event: &Value, key: &str) -> f64 {
-    event[key].as_f64().unwrap_or_else(|| panic!("no {key} in {event}"))
-}
-
-/// The share of the object that a receiver took from the network.
-fn received(end: &End) -> f64 {
-    let last = end.last_event();
-    number(&last, "received_bytes") / number(&last, "size")
-}
-
-#[track_caller]
-fn verified(receiver: &mut Proc, bytes: u64) {
-    let enough = |e: &Value| is_event(e, "progress") && number(e, "verified_bytes") >= bytes as f64;
-    receiver.until(&format!("{bytes} bytes verified"), SOON, enough);
 }
 
 fn warns(end: &End, text: &str) -> bool {
@@ -385,7 +368,7 @@ fn a_stream_whose_length_nobody_knows_goes_to_devices() {
     let script = format!("(head -c 5000000; sleep 5; cat) <'{}' | \"$0\" \"$@\"", source.display());
     let sender = network.send("-", 2).args(RATE).arg("--report").arg(&report);
     let mut sender = sender.through(["sh", "-c", &script]).spawn();
-    verified(&mut all[0], 3 * MIB);
+    all[0].verified(3 * MIB);
     assert_eq!(large.bytes(0, MIB), vec![0; MIB as usize], "its head comes last");
     sender.expect(3, SOON);
     all[0].expect(0, SOON);
@@ -436,7 +419,7 @@ fn a_killed_receiver_leaves_no_head_and_goes_on_where_it_was() {
     let network = Network::loopback();
     let mut receiver = onto(&network, "r", device.path()).spawn();
     let mut sender = network.send(&source, 1).args(["--rate", "40M"]).spawn();
-    verified(&mut receiver, 10 * MIB);
+    receiver.verified(10 * MIB);
     // The ends are zeros while the transfer is under way, and what comes after the image is untouched.
     let zeros = |bytes: Vec<u8>| bytes.iter().all(|&byte| byte == 0);
     assert!(zeros(device.bytes(0, MIB)) && zeros(device.bytes(23 * MIB + 4096, MIB - 4096)));
@@ -452,7 +435,7 @@ fn a_killed_receiver_leaves_no_head_and_goes_on_where_it_was() {
     network.send(&source, 1).args(RATE).spawn().expect(0, SOON);
     let end = receiver.expect(0, SOON);
     device.assert_holds(&source);
-    assert!(received(&end) < 0.75, "{}", end.last_event());
+    assert!(end.received_share() < 0.75, "{}", end.last_event());
     assert!(number(&end.last_event(), "resumed_bytes") > (8 * MIB) as f64, "{}", end.last_event());
 
     // The next version of the image, and then the same once more: nothing is sent, and nothing is written.
@@ -512,8 +495,8 @@ fn reading_back_finds_what_the_disk_has_lost() {
     let mut a = onto(&network, "checked", checked.path()).arg("--verify").spawn();
     let mut b = onto(&network, "trusting", trusting.path()).spawn();
     let mut sender = network.send(&source, 2).args(SLOW).spawn();
-    verified(&mut a, 4 * MIB);
-    verified(&mut b, 4 * MIB);
+    a.verified(4 * MIB);
+    b.verified(4 * MIB);
     for device in [&checked, &trusting] {
         let file = OpenOptions::new().write(true).open(&device.file).unwrap();
         file.write_all_at(b"rotten", 2 * MIB + 99).unwrap();

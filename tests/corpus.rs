@@ -9,7 +9,7 @@ mod bodies;
 #[path = "support/samples.rs"]
 mod samples;
 
-use bodies::{fuzz_arguments, fuzz_keys, fuzz_manifest, fuzz_names, fuzz_state};
+use bodies::{fuzz_arguments, fuzz_keys, fuzz_manifest, fuzz_names, fuzz_state, fuzz_tree};
 use mcp::crypto::derive::Secret;
 use mcp::crypto::group::GroupKey;
 use mcp::units::{
@@ -132,6 +132,7 @@ fn all_other_corpora_replay() {
     replay("keys", fuzz_keys);
     replay("manifest", fuzz_manifest);
     replay("arguments", fuzz_arguments);
+    replay("tree", fuzz_tree);
 }
 
 /// The first files of the corpora: what is sound, and what is nearly so.

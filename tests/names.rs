@@ -17,21 +17,18 @@ fn each_device_gets_the_file_whose_name_it_gave() {
     // The wrong sender is there first, on the same group and port.
     let mut first = network.send(&files[0], 1).spawn();
     first.event("phase");
-    let mut receivers = names.map(|name| {
-        let out = tmp.dir(&format!("out-{name}"));
-        (network.recv(name, &out).args(["--name", name]), out)
-    });
-    receivers.reverse();
-    let [second, other] = receivers.map(|(cmd, out)| (cmd.spawn(), out));
-    let (mut second, second_out) = second;
+    let outs = names.map(|name| tmp.dir(&format!("out-{name}")));
+    let receiver = |i: usize| network.recv(names[i], &outs[i]).args(["--name", names[i]]).spawn();
+    let (mut second, other) = (receiver(1), receiver(0));
     let skipped = second.event("other_name");
     assert_eq!(skipped["name"], "d1p1.img");
     let sender = network.send(&files[1], 1).spawn();
-    for mut proc in [second, other.0, first, sender] {
+    for mut proc in [second, other, first, sender] {
         proc.expect(0, SOON);
     }
-    assert_only_copy(&files[1], &second_out);
-    assert_only_copy(&files[0], &other.1);
+    for (file, out) in files.iter().zip(&outs) {
+        assert_only_copy(file, out);
+    }
 }
 
 #[test]

@@ -3,37 +3,18 @@
 
 mod support;
 
-use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use support::files::{TempDir, assert_only_copy, names};
-use support::mcp::{Network, Report, SOON, is_event};
-use support::process::{End, Proc};
+use support::mcp::{Network, Report, SOON, is_event, number};
 
 const MIB: u64 = 1 << 20;
 /// A rate at which two busy cores do not lose datagrams.
 const RATE: [&str; 2] = ["--rate", "400M"];
 /// A slow run, to do something in the middle of: 16 MiB take 3.5 s.
 const SLOW: [&str; 2] = ["--rate", "40M"];
-
-fn number(event: &Value, key: &str) -> f64 {
-    event[key].as_f64().unwrap_or_else(|| panic!("no {key} in {event}"))
-}
-
-/// The share of the object that a receiver took from the network.
-fn received(end: &End) -> f64 {
-    let last = end.last_event();
-    number(&last, "received_bytes") / number(&last, "size")
-}
-
-/// Waits until a receiver has verified so many bytes.
-#[track_caller]
-fn verified(receiver: &mut Proc, bytes: u64) {
-    let enough = |e: &Value| is_event(e, "progress") && number(e, "verified_bytes") >= bytes as f64;
-    receiver.until(&format!("{bytes} bytes verified"), SOON, enough);
-}
 
 /// A copy of `source`, in which one byte of each of these blocks of 1 MiB is another.
 fn changed(source: &Path, to: PathBuf, blocks: impl Iterator<Item = u64>) -> PathBuf {
@@ -56,12 +37,12 @@ fn a_killed_receiver_that_is_started_again_receives_only_the_rest() {
     let network = Network::loopback();
     let mut first = network.recv("r", &out).spawn();
     let mut sender = network.send(&source, 1).args(SLOW).args(["--linger", "20s"]).spawn();
-    verified(&mut first, 7 * MIB);
+    first.verified(7 * MIB);
     first.signal("KILL");
     first.finish(SOON);
     assert_eq!(names(&out).len(), 1, "the part file stays");
     let mut second = network.recv("r", &out).spawn();
-    verified(&mut second, 10 * MIB);
+    second.verified(10 * MIB);
     second.signal("KILL");
     second.finish(SOON);
     sender.signal("INT");
@@ -72,7 +53,7 @@ fn a_killed_receiver_that_is_started_again_receives_only_the_rest() {
     let end = third.expect(0, SOON);
     sender.expect(0, SOON);
     assert_only_copy(&source, &out);
-    let share = received(&end);
+    let share = end.received_share();
     assert!(share < 0.7, "received {share} of the object again: {}", end.last_event());
     let held = end.events().into_iter().find(|e| is_event(e, "resumed")).expect("it says what it had");
     assert!(number(&held, "percent") > 30.0, "{held}");
@@ -86,7 +67,7 @@ fn receivers_go_on_with_a_killed_sender_that_is_started_again() {
     let network = Network::loopback();
     let mut receivers = [network.recv("a", &dirs[0]).spawn(), network.recv("b", &dirs[1]).spawn()];
     let mut sender = network.send(&source, 2).args(SLOW).spawn();
-    receivers.iter_mut().for_each(|receiver| verified(receiver, 6 * MIB));
+    receivers.iter_mut().for_each(|receiver| receiver.verified(6 * MIB));
     sender.signal("KILL");
     sender.finish(SOON);
     let mut sender = network.send(&source, 2).args(SLOW).arg("--report").arg(&report).spawn();
@@ -110,10 +91,10 @@ fn interrupted_on_either_side_it_is_kept_and_said() {
     let mut stays = network.recv("stays", &dirs[0]).spawn();
     let mut goes = network.recv("goes", &dirs[1]).spawn();
     let mut sender = network.send(&source, 2).args(SLOW).spawn();
-    verified(&mut goes, 3 * MIB);
+    goes.verified(3 * MIB);
     goes.signal("INT");
     let gone = goes.expect(130, SOON);
-    verified(&mut stays, 5 * MIB);
+    stays.verified(5 * MIB);
     sender.signal("INT");
     sender.expect(130, SOON);
     for (end, least) in [(gone, 3 * MIB), (stays.expect(6, SOON), 5 * MIB)] {

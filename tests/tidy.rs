@@ -44,6 +44,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("keyring", "storage", "files that appear whole or not at all"),
     ("store", "task", "what is kept are assignments, by their rules"),
     ("storage", "command", "a pipe may end in a command"),
+    ("storage", "content", "a tree is read and written by its manifest"),
     ("net", "storage", "RawBytes: bytes of the map that only the kernel may read"),
 ];
 

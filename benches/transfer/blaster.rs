@@ -76,7 +76,7 @@ fn blast(file: &Path, mbit: u64, batch: usize) -> Result<(), Box<dyn Error>> {
         segments.clear();
         segments.extend((offset..end).step_by(DATAGRAM).map(|at| Segment {
             head: &[],
-            body: Body::Raw(source.raw(at, DATAGRAM.min((end - at) as usize))),
+            body: source.raw(at, DATAGRAM.min((end - at) as usize)).map_or(Body::None, Body::Raw),
         }));
         send_all(&mut net, &mut poll, &to, &segments)?;
         offset = end;

@@ -46,7 +46,7 @@ fn check(manifest: &Manifest) {
     for entry in manifest.entries() {
         let mut next = 0;
         let mut before = None;
-        for extent in entry.extents().iter() {
+        for extent in entry.extents().into_iter().flat_map(Extents::iter) {
             assert!(extent.len > 0 && extent.start == next && before != Some(extent.kind));
             next = extent.start + extent.len;
             before = Some(extent.kind);
@@ -57,7 +57,7 @@ fn check(manifest: &Manifest) {
     }
     if let Some(file) = manifest.single()
         && file.optional().is_empty()
-        && file.extents().is_solid()
+        && file.extents().is_some_and(Extents::is_solid)
     {
         assert!(!file.path().contains(&b'/') && manifest.encoded().len() <= MAX_MANIFEST);
     }

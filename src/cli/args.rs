@@ -57,6 +57,8 @@ Examples:
   mcp send image.iso -n 30 -w 5m -r 800M   to 30 devices, or those ready in 5 minutes
   mcp send image.iso --devices lab.txt     to the devices on this list and to nobody else
   mcp send image.iso 239.1.1.1 -i eth1     to this group, through this interface
+  mcp send lab-image/                      a directory with all in it
+  mcp send a.iso b.iso notes.txt           several files together
   mcp send /dev/sda                        a whole disk, which must not change meanwhile
   tar c lab | mcp send - --name lab.tar    what another program writes, while it is written
   mcp send /dev/sda2 --pipe 'partclone.ext4 -c -s - -o -'   complete only if the command succeeds
@@ -76,6 +78,7 @@ const RECV_AFTER: &str = r#"Examples:
   mcp recv                                 receives the next file into this directory
   mcp recv -o /srv/images --timeout 5m     waits 5 minutes for a sender
   mcp recv -o new.iso --force              replaces an existing file
+  mcp recv -o /srv/                        a directory appears as /srv/NAME once it is whole
   mcp recv --from image-1.iso              fetches only what changed since this version
   mcp recv -o /dev/sdb                     onto this disk, in place; its sender must be known
   mcp recv 239.1.1.1 --id lab-07 --json    from this group, under this name
@@ -141,11 +144,16 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = SEND_AFTER)]
 pub struct SendArgs {
-    /// File or block device to send; - sends standard input, whose end is taken as the end of the stream
+    /// File, directory or block device to send; - sends standard input, whose end is taken as the end of the stream
     pub file: PathBuf,
-    /// Multicast group, broadcast address or single host [default: 239.255.74.17]
-    pub group: Option<String>,
-    /// Name under which the devices get the file [default: the file's own, or stdin]
+    /// More files and directories, which arrive together. The last one may be the multicast group, broadcast address or
+    /// single host to send to, unless there is such a file [default: 239.255.74.17]
+    #[arg(value_name = "FILE|GROUP")]
+    pub more: Vec<OsString>,
+    /// Send owners, all extended attributes, access lists and device nodes of directories too; needs root
+    #[arg(long)]
+    pub archive: bool,
+    /// Name under which the devices get the file or the directory [default: its own, or stdin]
     #[arg(long, value_name = "NAME", value_parser = parse_object_name)]
     pub name: Option<String>,
     /// Network interface, by name or by one of its addresses [default: chosen, see -v]
@@ -231,8 +239,8 @@ pub struct RecvArgs {
     /// Take only a file of this name, and wait until one is sent [default: the first file]
     #[arg(long, value_name = "NAME", value_parser = parse_object_name)]
     pub name: Option<String>,
-    /// Directory to save into, file name to save as, or block device to write to; on a device, the old content is lost
-    /// from the first write on
+    /// Directory to save into, file or directory name to save as, or block device to write to; on a device, the old
+    /// content is lost from the first write on. Several files that are sent together need a directory
     #[arg(short, long, value_name = "PATH", default_value = ".")]
     pub output: PathBuf,
     /// Network interface, by name or by one of its addresses [default: chosen, see -v]
@@ -264,12 +272,20 @@ pub struct RecvArgs {
     /// Take files only from known senders and those given with --sender
     #[arg(long)]
     pub require_signed: bool,
-    /// With --then, --pipe, --loop or a device: take files from any sender, also from one that is not known
+    /// With --then, --pipe, --archive, --loop or a device: take files from any sender, also from one that is not known
     #[arg(long, conflicts_with_all = ["sender", "require_signed"])]
     pub any_sender: bool,
-    /// Replace an existing file, or write to a device that is in use
+    /// Replace an existing file or directory, or write to a device that is in use
     #[arg(long)]
     pub force: bool,
+    /// Put the files of a directory that is received into the existing one, each by one rename; files of the same names
+    /// are replaced, others stay
+    #[arg(long, conflicts_with = "force")]
+    pub merge: bool,
+    /// Restore owners, set-id bits, all extended attributes, access lists and device nodes of a directory, if the sender
+    /// used --archive; needs root
+    #[arg(long)]
+    pub archive: bool,
     /// Read the file or the device back from the disk, and hash it again, before it counts as complete
     #[arg(long)]
     pub verify: bool,
@@ -280,7 +296,7 @@ pub struct RecvArgs {
     /// With -o -: keep what arrives out of order in an unnamed file in this directory
     #[arg(long, value_name = "DIR")]
     pub spool: Option<PathBuf>,
-    /// Earlier version of the file (or a disk that holds it): take unchanged blocks from there
+    /// Earlier version of the file (or a disk that holds it) or of the directory: take what is unchanged from there
     #[arg(long, value_name = "OLD")]
     pub from: Option<PathBuf>,
     /// Run this shell command once the file is in place, with MCP_PATH, MCP_NAME, MCP_HASH, MCP_SIZE,

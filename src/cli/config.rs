@@ -2,6 +2,7 @@
 //! left open.
 
 use super::args::{OneWayArgs, OutputArgs, RateChoice, RecvArgs, SendArgs, Slow};
+use super::objects;
 use super::stream::STANDARD_INPUT;
 use crate::net::Marking;
 use crate::protocol::trust::Strangers;
@@ -22,6 +23,10 @@ const TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct SendConfig {
     /// The file to send.
     pub file: PathBuf,
+    /// More files to send together with it.
+    pub more: Vec<PathBuf>,
+    /// Whether to send what only root may restore.
+    pub archive: bool,
     /// The name of the object, a safe one; `None` for the file's own.
     pub name: Option<String>,
     /// The group or address as typed; `None` for the default rendezvous group, 239.255.74.17.
@@ -109,6 +114,10 @@ pub struct RecvConfig {
     pub any_sender: bool,
     /// Whether an existing file may be replaced, or a device be written to that is in use.
     pub force: bool,
+    /// Whether a tree is merged into an existing directory.
+    pub merge: bool,
+    /// Whether to restore what only root may.
+    pub archive: bool,
     /// Whether to read back what was written.
     pub verify: bool,
     /// An earlier version of the file, to take unchanged blocks from.
@@ -138,6 +147,7 @@ impl RecvConfig {
         let option = match self {
             Self { then: Some(_), .. } => "--then".to_owned(),
             Self { pipe: Some(_), .. } => "--pipe".to_owned(),
+            Self { archive: true, .. } => "--archive".to_owned(),
             _ if device => format!("-o {}", self.output.display()),
             Self { again: true, .. } => "--loop".to_owned(),
             _ => return None,
@@ -169,6 +179,8 @@ impl RecvConfig {
             Self { then: Some(_), .. } => Err("--then needs a file; with -o -, use --pipe"),
             Self { from: Some(_), .. } => Err("--from does not go with -o -; receive into a file"),
             Self { verify: true, .. } => Err("--verify reads a file back; it does not go with -o -"),
+            Self { merge: true, .. } => Err("--merge does not go with -o -; receive into a directory"),
+            Self { archive: true, .. } => Err("--archive does not go with -o -; receive into a directory"),
             Self { force: true, .. } => Err("--force does not go with -o -, which replaces nothing"),
             Self { again: true, pipe: None, .. } => {
                 Err("--loop would run objects together on standard output; use --pipe, which runs for each")
@@ -206,12 +218,15 @@ impl SendConfig {
     /// Resolves the arguments.
     #[must_use]
     pub fn new(args: SendArgs, surroundings: Surroundings) -> Self {
+        let (more, group) = objects::split(args.more, args.port);
         // Standard input may be the stream, or what its command reads.
         let reads_input = args.file == Path::new(STANDARD_INPUT);
         Self {
             file: args.file,
+            more,
+            archive: args.archive,
             name: args.name,
-            group: args.group,
+            group,
             interface: args.interface,
             port: args.port,
             rate: args.rate.unwrap_or(RateChoice::Auto(None)),
@@ -272,6 +287,8 @@ impl RecvConfig {
             strangers,
             any_sender: args.any_sender,
             force: args.force,
+            merge: args.merge,
+            archive: args.archive,
             verify: args.verify,
             from: args.from,
             pipe: args.pipe,

@@ -1,7 +1,7 @@
 //! Where `mcp recv` puts what it receives: files, a block device, or a pipe.
 
 use super::config::RecvConfig;
-use crate::storage::{DeviceNotes, DeviceSink, FileSink, PipeSink, Reader, Sink, SinkError};
+use crate::storage::{DeviceNotes, DeviceSink, FileSink, PipeSink, Reader, Sink, SinkError, TreeOptions};
 
 /// The destination that the user chose with `-o`.
 pub enum Output {
@@ -26,8 +26,12 @@ impl Output {
         Ok(match DeviceSink::at(&config.output, config.force)? {
             Some(device) => Self::Device(device),
             None => {
-                let files = FileSink::new(Some(config.output.clone()), config.force);
-                Self::Files(files.keep_equal(config.again))
+                let files = FileSink::new(Some(config.output.clone()), config.force).keep_equal(config.again);
+                let options =
+                    TreeOptions { force: config.force, merge: config.merge, archive: config.archive };
+                let from = config.from.as_deref().filter(|from| from.is_dir());
+                let files = files.trees(options, from).map_err(|e| SinkError::Disk(e.to_string()))?;
+                Self::Files(files)
             }
         })
     }
@@ -50,11 +54,12 @@ impl Output {
         }
     }
 
-    /// What the user is to be told of a device.
+    /// What the user is to be told of a device or a tree.
     #[must_use]
     pub fn notes(&self) -> DeviceNotes {
         match self {
-            Self::Files(_) | Self::Pipe(_) => DeviceNotes::default(),
+            Self::Files(sink) => sink.notes(),
+            Self::Pipe(_) => DeviceNotes::default(),
             Self::Device(sink) => sink.notes(),
         }
     }

@@ -78,7 +78,12 @@ pub(super) fn once(
         Some(text) => Some(Destination::parse(text, config.port).map_err(|e| Error::Usage(e.to_string()))?),
     };
     check_source(group.as_ref(), config.source).map_err(Error::Usage)?;
-    let earlier = config.from.as_deref().map(EarlierFile::open).transpose();
+    if config.archive && !rustix::process::geteuid().is_root() {
+        return Err(Error::Environment("--archive needs root; run mcp as root or leave it out".to_owned()));
+    }
+    // An earlier tree belongs to the output.
+    let from = config.from.as_deref().filter(|from| !from.is_dir());
+    let earlier = from.map(EarlierFile::open).transpose();
     let earlier = earlier.map_err(|e| environment(&e))?;
     let state = StateDir::find()?;
     let mut warnings = identity.warnings.clone();

@@ -228,6 +228,9 @@ pub fn of_receiver(outcome: &ReceiverOutcome, kept: u64) -> Option<Error> {
             "the received bytes disagree with the sender's hash{}; nothing was saved, receive again",
             told(why)
         ))),
+        ReceiverOutcome::Failed(AbortCode::Content, why) => {
+            Some(Error::Peer(format!("{why}; nothing was saved")))
+        }
         ReceiverOutcome::Failed(AbortCode::Command, why) => Some(Error::Hook(format!(
             "{why}; nothing that it has written is whole, receive again"
         ))),

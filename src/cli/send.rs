@@ -5,6 +5,7 @@ use super::console::{Asked, Console};
 use super::devices;
 use super::exit::Exit;
 use super::identity::StateDir;
+use super::objects::Objects;
 use super::one_way;
 use super::report::{self, Error};
 use super::stream;
@@ -12,8 +13,8 @@ use super::trust::{self, Keys};
 use crate::keyring::KnownDevice;
 use crate::net::Destination;
 use crate::protocol::event::{SenderEvent, SenderSnapshot};
-use crate::session::{SendHandle, SendSession, SessionEvent, Target, What};
-use crate::storage::{FileSource, check_whole};
+use crate::session::{SendHandle, SessionEvent, Target, What};
+use crate::storage::check_whole;
 use crate::ui::report_file::Report;
 use crate::ui::{SenderIntro, SenderView, sender_view};
 use crate::units::{Counter, DeviceId};
@@ -44,8 +45,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
             "{address} is no file but an address; the file comes first: mcp send FILE {address}"
         )));
     }
-    let open = || FileSource::open_as(&config.file, config.name.as_deref());
-    let file = (!streams).then(open).transpose().map_err(|e| environment(&e))?;
+    let objects = Objects::open(config)?;
     if let Some(path) = &config.report {
         // Fail now, and not after an hour's transfer.
         check_whole(path).map_err(|e| report_refused(path, &e))?;
@@ -54,12 +54,12 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         None => Target::Rendezvous(config.port),
         Some(group) => {
             let parsed = Destination::parse(group, config.port);
-            Target::At(parsed.map_err(|e| Error::Usage(e.to_string()))?)
+            Target::At(parsed.map_err(|e| Error::Usage(format!("{e}")))?)
         }
     };
     let devices = config.devices.as_deref().map(devices::read).transpose()?;
     let state = StateDir::find()?;
-    let mut warnings = Vec::from_iter(file.as_ref().and_then(FileSource::warning));
+    let mut warnings = objects.warnings();
     let keys = Keys {
         asked: config.key.as_deref(),
         variable: std::env::var_os("MCP_KEY"),
@@ -74,14 +74,8 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let started = SystemTime::now();
     let mut console = Console::new(config.gather.enter)
         .map_err(|e| Error::Environment(format!("cannot wait for signals: {e}")))?;
-    let session = match file {
-        Some(file) => SendSession::builder(file, target),
-        None => {
-            let (spool, name) = stream::open(config)?;
-            SendSession::stream(spool, name, target)
-        }
-    };
-    let session = session
+    let session = objects
+        .session(config, target)?
         .interface(config.interface.clone())
         .rate(config.rate)
         .slow(config.slow.into())
@@ -144,6 +138,7 @@ fn intro(session: &SendHandle, enter_starts: bool) -> SenderIntro {
         session: info.session,
         name: info.name.clone(),
         size: info.size,
+        entries: info.tree.map(|tree| tree.entries),
         group: info.data.to_string(),
         enter_starts,
         sender: info.sender,

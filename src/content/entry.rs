@@ -1,12 +1,14 @@
-//! An entry of a manifest: one regular file.
+//! An entry of a manifest: a file, a directory, a link or a device node.
 
 use super::extents::Extents;
-use crate::limits::{MAX_NAME, MAX_OBJECT_SIZE};
+use crate::limits::{MAX_NAME, MAX_OBJECT_SIZE, MAX_TREE_DEPTH};
 
-/// Longest path of an entry, in bytes.
+/// Longest path of an entry and of a symbolic link's target, in bytes.
 const MAX_PATH: usize = 4096;
 /// Permission bits, set-id bits and the sticky bit.
 const MODE_BITS: u16 = 0o7777;
+/// Longest value of an extended attribute, in bytes: what Linux takes.
+const MAX_XATTR_VALUE: usize = 64 << 10;
 
 /// When a file was last modified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +17,64 @@ pub struct Modified {
     pub seconds: i64,
     /// Nanoseconds after that; below 10^9.
     pub nanoseconds: u32,
+}
+
+/// What an entry is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file with these extents.
+    File(Extents),
+    /// A directory.
+    Directory,
+    /// A symbolic link to this target: 1 to 4096 bytes without NUL.
+    Symlink(Vec<u8>),
+    /// Another name of the regular file that is the entry of this number.
+    HardLink(u32),
+    /// A device node.
+    Device {
+        /// Whether it is a block device, and not a character device.
+        block: bool,
+        /// Its major number.
+        major: u32,
+        /// Its minor number.
+        minor: u32,
+    },
+}
+
+/// The owner of an entry, by numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub user: u32,
+    /// The group.
+    pub group: u32,
+}
+
+/// An extended attribute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Xattr {
+    /// Its name; see [`Xattr::is_permitted`].
+    pub name: Vec<u8>,
+    /// Its value, at most 64 KiB.
+    pub value: Vec<u8>,
+}
+
+impl Xattr {
+    /// Whether a manifest may have an attribute of this name: of the classes `user`, `security` and `trusted`, or an
+    /// access list.
+    #[must_use]
+    pub fn is_permitted(name: &[u8]) -> bool {
+        let classes: [&[u8]; 3] = [b"user.", b"security.", b"trusted."];
+        let lists: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+        let of_class = classes.iter().any(|class| name.starts_with(class) && name.len() > class.len());
+        (of_class || lists.contains(&name)) && name.len() <= MAX_NAME && !name.contains(&0)
+    }
+
+    /// Whether it belongs to the user's data, and may be set without rights beyond writing.
+    #[must_use]
+    pub fn is_users(&self) -> bool {
+        self.name.starts_with(b"user.")
+    }
 }
 
 /// A field that later versions may add to an entry. A program that does not know it passes it on unread.
@@ -26,20 +86,22 @@ pub struct OptionalField {
     pub value: Vec<u8>,
 }
 
-/// One regular file.
+/// An entry of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     path: Vec<u8>,
+    kind: EntryKind,
     mode: u16,
     modified: Modified,
-    extents: Extents,
+    owner: Option<Owner>,
+    xattrs: Vec<Xattr>,
     optional: Vec<OptionalField>,
 }
 
 /// Why an entry is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
-    /// The path is empty, absolute or too long, has a NUL, or a component that is empty, `.`, `..` or too long.
+    /// The path is empty, absolute, too long or too deep, has a NUL, or a component that is empty, `.`, `..` or too long.
     #[error("manifest has an unusable path; rename the file at the sender")]
     Path,
     /// The mode has bits beyond 07777.
@@ -57,6 +119,12 @@ pub enum EntryError {
     /// Optional fields are out of order.
     #[error("manifest has a field out of order or twice; get an undamaged one from the sender")]
     Fields,
+    /// The target of a symbolic link is empty, too long, or has a NUL.
+    #[error("manifest has a symbolic link without a usable target; get an undamaged one from the sender")]
+    Target,
+    /// Extended attributes are out of order, too long, or of a class that is not permitted.
+    #[error("manifest has an extended attribute that is not permitted; send the tree without it")]
+    Xattrs,
 }
 
 impl Entry {
@@ -65,6 +133,14 @@ impl Entry {
     /// # Errors
     /// If the path, the mode, the time or the size is out of range.
     pub fn file(path: &[u8], mode: u16, modified: Modified, extents: Extents) -> Result<Self, EntryError> {
+        Self::new(path, EntryKind::File(extents), mode, modified)
+    }
+
+    /// An entry of any kind. The mode of links, and the time of a hard link, mean nothing and are 0.
+    ///
+    /// # Errors
+    /// If something is out of range.
+    pub fn new(path: &[u8], kind: EntryKind, mode: u16, modified: Modified) -> Result<Self, EntryError> {
         if !is_sound_path(path) {
             return Err(EntryError::Path);
         }
@@ -74,10 +150,17 @@ impl Entry {
         if modified.nanoseconds >= 1_000_000_000 {
             return Err(EntryError::Time);
         }
-        if extents.size() > MAX_OBJECT_SIZE {
-            return Err(EntryError::Size);
+        match &kind {
+            EntryKind::File(extents) if extents.size() > MAX_OBJECT_SIZE => return Err(EntryError::Size),
+            EntryKind::Symlink(target)
+                if target.is_empty() || target.len() > MAX_PATH || target.contains(&0) =>
+            {
+                return Err(EntryError::Target);
+            }
+            _ => {}
         }
-        Ok(Self { path: path.to_owned(), mode, modified, extents, optional: Vec::new() })
+        let (owner, xattrs, optional) = (None, Vec::new(), Vec::new());
+        Ok(Self { path: path.to_owned(), kind, mode, modified, owner, xattrs, optional })
     }
 
     /// Adds optional fields, in strictly ascending order of their numbers.
@@ -92,20 +175,62 @@ impl Entry {
         Ok(self)
     }
 
+    /// Gives it an owner. A hard link has none of its own.
+    #[must_use]
+    pub fn with_owner(mut self, owner: Option<Owner>) -> Self {
+        self.owner = owner.filter(|_| !self.is_hard_link());
+        self
+    }
+
+    /// Adds extended attributes, in strictly ascending order of their names. A hard link has none of its own.
+    ///
+    /// # Errors
+    /// If they are in another order, too long, or not permitted.
+    pub fn with_xattrs(mut self, xattrs: Vec<Xattr>) -> Result<Self, EntryError> {
+        let sound = |x: &Xattr| Xattr::is_permitted(&x.name) && x.value.len() <= MAX_XATTR_VALUE;
+        let ascending = xattrs.windows(2).all(|pair| pair[0].name < pair[1].name);
+        if !ascending || !xattrs.iter().all(sound) || (self.is_hard_link() && !xattrs.is_empty()) {
+            return Err(EntryError::Xattrs);
+        }
+        self.xattrs = xattrs;
+        Ok(self)
+    }
+
     /// Its path: bytes, components separated by `/`.
     #[must_use]
     pub fn path(&self) -> &[u8] {
         &self.path
+    }
+    /// The path of the directory that it is in; `None` at the top.
+    #[must_use]
+    pub fn parent(&self) -> Option<&[u8]> {
+        self.path.iter().rposition(|&byte| byte == b'/').map(|at| &self.path[..at])
     }
     /// Whether its path is a name without directories.
     #[must_use]
     pub fn is_plain_name(&self) -> bool {
         !self.path.contains(&b'/')
     }
-    /// Its bytes, holes included.
+    /// What it is.
+    #[must_use]
+    pub const fn kind(&self) -> &EntryKind {
+        &self.kind
+    }
+    /// The data and holes of a regular file.
+    #[must_use]
+    pub const fn extents(&self) -> Option<&Extents> {
+        match &self.kind {
+            EntryKind::File(extents) => Some(extents),
+            _ => None,
+        }
+    }
+    const fn is_hard_link(&self) -> bool {
+        matches!(self.kind, EntryKind::HardLink(_))
+    }
+    /// Bytes of a regular file, holes included; 0 for all others.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.extents.size()
+        self.extents().map_or(0, Extents::size)
     }
     /// Its permission bits, set-id bits and sticky bit.
     #[must_use]
@@ -117,10 +242,15 @@ impl Entry {
     pub const fn modified(&self) -> Modified {
         self.modified
     }
-    /// Its data and holes.
+    /// Its owner, if the manifest has it.
     #[must_use]
-    pub const fn extents(&self) -> &Extents {
-        &self.extents
+    pub const fn owner(&self) -> Option<Owner> {
+        self.owner
+    }
+    /// Its extended attributes.
+    #[must_use]
+    pub fn xattrs(&self) -> &[Xattr] {
+        &self.xattrs
     }
     /// Fields that this version does not know.
     #[must_use]
@@ -131,5 +261,9 @@ impl Entry {
 
 fn is_sound_path(path: &[u8]) -> bool {
     let sound = |part: &[u8]| !matches!(part, b"" | b"." | b"..") && part.len() <= MAX_NAME;
-    path.len() <= MAX_PATH && !path.contains(&0) && path.split(|&byte| byte == b'/').all(sound)
+    let mut parts = path.split(|&byte| byte == b'/');
+    path.len() <= MAX_PATH
+        && !path.contains(&0)
+        && parts.by_ref().take(MAX_TREE_DEPTH).all(sound)
+        && parts.next().is_none()
 }

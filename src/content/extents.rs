@@ -62,6 +62,25 @@ impl Extents {
         self.lengths.iter().sum()
     }
 
+    /// Bytes of its data, without the holes.
+    #[must_use]
+    pub fn data_len(&self) -> u64 {
+        self.lengths.iter().step_by(2).sum()
+    }
+
+    /// The runs of the file that the bytes `from..from + len` of its data are, as offset and length, in order.
+    pub fn runs_of_data(&self, from: u64, len: u64) -> impl Iterator<Item = (u64, u64)> {
+        let mut before = 0;
+        let data = self.iter().filter(|extent| extent.kind == ExtentKind::Data);
+        let runs = data.map(move |extent| {
+            let data = before..before + extent.len;
+            before = data.end;
+            let (start, end) = (from.max(data.start), (from + len).min(data.end));
+            (extent.start + start.saturating_sub(data.start), end.saturating_sub(start))
+        });
+        runs.filter(|&(_, len)| len > 0)
+    }
+
     /// Whether the file has no holes.
     #[must_use]
     pub fn is_solid(&self) -> bool {

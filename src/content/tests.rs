@@ -6,6 +6,10 @@ fn entry(path: &str, size: u64) -> Entry {
     Entry::file(path.as_bytes(), 0o644, TIME, Extents::solid(size)).unwrap()
 }
 
+fn directory(path: &str) -> Entry {
+    Entry::new(path.as_bytes(), EntryKind::Directory, 0o755, TIME).unwrap()
+}
+
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
@@ -22,7 +26,7 @@ fn one_file_is_a_few_dozen_bytes() {
     let file = again.single().unwrap();
     assert_eq!((file.path(), file.size(), file.mode()), (&b"image.iso"[..], 5_000_000, 0o644));
     assert_eq!((file.modified(), again.content_size()), (TIME, 5_000_000));
-    assert!(file.extents().is_solid());
+    assert!(file.extents().unwrap().is_solid());
 }
 
 #[test]
@@ -33,11 +37,11 @@ fn holes_optional_fields_and_times_before_1970_come_through() {
     let sparse = Entry::file(b"sparse", 0o7777, early, extents).unwrap();
     let sparse =
         sparse.with_optional(vec![field(0, b""), field(7, b"x"), field(u16::MAX, &[0; 300])]).unwrap();
-    let manifest = Manifest::new(vec![entry("a/b", 0), sparse]).unwrap();
+    let manifest = Manifest::new(vec![directory("a"), entry("a/b", 0), sparse]).unwrap();
     let again = Manifest::decode(manifest.encoded()).unwrap();
     assert_eq!(again, manifest);
     assert_eq!(again.single(), None);
-    let found: Vec<Extent> = again.entries()[1].extents().iter().collect();
+    let found: Vec<Extent> = again.entries()[2].extents().unwrap().iter().collect();
     let extent = |kind, start, len| Extent { kind, start, len };
     assert_eq!(
         found,
@@ -47,9 +51,9 @@ fn holes_optional_fields_and_times_before_1970_come_through() {
             extent(ExtentKind::Hole, 4196, 1 << 40)
         ]
     );
-    assert_eq!(again.entries()[0].extents().iter().count(), 0);
+    assert_eq!(again.entries()[1].extents().unwrap().iter().count(), 0);
     assert_eq!(again.content_size(), (1 << 40) + 4196);
-    assert_eq!(Manifest::new(vec![entry("a/b", 1)]).unwrap().single(), None, "it is in a directory");
+    assert_eq!(Manifest::new(vec![entry("a/b", 1)]), Err(ManifestError::Parent), "it is in no directory");
 }
 
 #[test]
@@ -69,9 +73,11 @@ fn there_is_one_spelling_only() {
         ("81 01 a5 00 41 61 01 01 02 05 03 00 04 82 00 00", "an entry more than said"),
         ("83 01 a5 00 41 61 01 01 02 05 03 00 04 82 00 00", "an entry less than said"),
         ("9b ffffffffffffffff 01 a5 00 41 61", "entries without end"),
-        ("82 01 a6 00 41 61 01 01 02 05 03 00 04 82 00 00 06 00", "a field that is not known"),
+        ("82 01 a6 00 41 61 01 01 02 05 03 00 04 82 00 00 0b 00", "a field that is not known"),
+        ("82 01 a6 00 41 61 01 01 02 05 03 00 04 82 00 00 06 41 61", "a file with a target"),
         ("82 01 a6 00 41 61 01 01 02 05 03 00 04 82 00 00 20 00", "an optional field that is no bytes"),
-        ("82 01 a5 00 41 61 01 02 02 05 03 00 04 82 00 00", "another kind"),
+        ("82 01 a5 00 41 61 01 07 02 05 03 00 04 82 00 00", "another kind"),
+        ("82 01 a5 00 41 61 01 02 02 05 03 00 04 82 00 00", "a directory with a size"),
         ("82 01 a4 00 41 61 01 01 02 05 03 00", "no time"),
         ("82 01 a4 00 41 61 02 05 03 00 04 82 00 00", "no kind"),
         ("82 01 a6 00 41 61 01 01 02 05 03 00 04 82 00 00 05 82 01 05", "extents of another size"),
@@ -108,13 +114,28 @@ fn paths_lead_nowhere_else_and_ascend() {
 
 #[test]
 fn its_size_is_bounded() {
-    let entries = |count| (0..count).map(|i| entry(&format!("{i:0250}"), 1)).collect::<Vec<_>>();
-    assert!(Manifest::new(entries(200)).is_ok());
-    assert!(matches!(Manifest::new(entries(300)), Err(ManifestError::TooLarge(_))));
+    let value = vec![7; 60_000];
+    let entries = |count: usize| {
+        let large = |i| {
+            let xattr = Xattr { name: b"user.x".to_vec(), value: value.clone() };
+            entry(&format!("{i:08}"), 1).with_xattrs(vec![xattr]).unwrap()
+        };
+        (0..count).map(large).collect::<Vec<_>>()
+    };
+    let fits = MAX_MANIFEST_OBJECT / 60_100;
+    assert!(Manifest::new(entries(fits)).is_ok());
+    assert!(matches!(Manifest::new(entries(fits + 20)), Err(ManifestError::TooLarge(_))));
     assert_eq!(
-        Manifest::decode(&[0; MAX_MANIFEST_OBJECT + 1]),
+        Manifest::decode(&vec![0; MAX_MANIFEST_OBJECT + 1]),
         Err(ManifestError::TooLarge(MAX_MANIFEST_OBJECT + 1))
     );
+    let many = |count: usize| (0..count).map(|i| entry(&format!("{i:08}"), 0)).collect::<Vec<_>>();
+    assert!(Manifest::new(many(MAX_TREE_ENTRIES)).is_ok());
+    assert_eq!(Manifest::new(many(MAX_TREE_ENTRIES + 1)), Err(ManifestError::TooMany));
+    // A count that is false reserves nothing.
+    let mut bytes = vec![0x9b, 0, 0, 0, 1, 0, 0, 0, 0, 1];
+    bytes.extend([0xa2, 0, 0x41, 0x61, 1, 2]);
+    assert!(Manifest::decode(&bytes).is_err());
     // The longest name of a single file leaves room in an announcement.
     let longest = Manifest::new(vec![entry(&"x".repeat(255), 1 << 63)]).unwrap();
     assert!(longest.encoded().len() <= crate::limits::MAX_MANIFEST, "{}", longest.encoded().len());
@@ -133,4 +154,86 @@ fn damage_is_refused_or_means_something_else() {
             assert_ne!(other.digest(), manifest.digest(), "bit {at}");
         }
     }
+}
+
+#[test]
+fn a_tree_comes_through_with_all_its_kinds() {
+    let xattr = |name: &str| Xattr { name: name.as_bytes().to_vec(), value: b"v".to_vec() };
+    let new = |path: &str, kind, mode| Entry::new(path.as_bytes(), kind, mode, TIME).unwrap();
+    let link = Entry::new(b"t/hard", EntryKind::HardLink(1), 0, Modified::default()).unwrap();
+    let node = EntryKind::Device { block: true, major: 8, minor: 1 };
+    let owner = Some(Owner { user: 1000, group: u32::MAX });
+    let entries = vec![
+        directory("t").with_owner(owner).with_xattrs(vec![xattr("system.posix_acl_default")]).unwrap(),
+        entry("t/a", 5).with_xattrs(vec![xattr("security.capability"), xattr("user.x")]).unwrap(),
+        // A directory is followed by what is in it, whatever bytes sort before a slash.
+        directory("t/b"),
+        entry("t/b/x", 1),
+        entry("t/b-1", 1),
+        new("t/c", node, 0o600).with_owner(owner),
+        link,
+        new("t/sym", EntryKind::Symlink(b"../../etc/passwd".to_vec()), 0),
+    ];
+    let manifest = Manifest::new(entries.clone()).unwrap();
+    assert_eq!(Manifest::decode(manifest.encoded()).unwrap().entries(), entries);
+    assert_eq!((manifest.content_size(), manifest.single()), (7, None));
+    assert_eq!(manifest.entries()[3].parent(), Some(&b"t/b"[..]));
+}
+
+#[test]
+fn what_is_unsound_in_a_tree_is_refused() {
+    let link = |path: &str, to| {
+        Entry::new(path.as_bytes(), EntryKind::HardLink(to), 0, Modified::default()).unwrap()
+    };
+    let of = |entries: Vec<Entry>| Manifest::new(entries).map(drop);
+    assert_eq!(of(vec![entry("a", 1), entry("a/b", 1)]), Err(ManifestError::Parent), "a child of a file");
+    assert_eq!(of(vec![directory("a"), entry("b/c", 1)]), Err(ManifestError::Parent), "of nothing");
+    assert_eq!(of(vec![directory("a"), entry("a/b/c", 1)]), Err(ManifestError::Parent), "of a gap");
+    assert_eq!(of(vec![directory("a"), entry("ab", 1), entry("ab/c", 1)]), Err(ManifestError::Parent));
+    assert_eq!(of(vec![directory("a"), directory("b"), entry("a/x", 1)]), Err(ManifestError::Order));
+    assert_eq!(of(vec![directory("a"), entry("a-b", 1), entry("a/x", 1)]), Err(ManifestError::Order));
+    assert_eq!(of(vec![directory("a"), directory("a")]), Err(ManifestError::Order));
+    assert_eq!(of(vec![link("a", 0)]), Err(ManifestError::Link), "to itself");
+    assert_eq!(of(vec![link("a", 1), entry("b", 1)]), Err(ManifestError::Link), "to a later one");
+    assert_eq!(of(vec![directory("a"), link("b", 0)]), Err(ManifestError::Link), "to a directory");
+    assert_eq!(of(vec![entry("a", 1), link("b", 0), link("c", 1)]), Err(ManifestError::Link), "to a link");
+    assert_eq!(of(vec![entry("a", 1), link("b", u32::MAX)]), Err(ManifestError::Link));
+    for target in [&b""[..], b"a\0b", &[b'x'; 4097]] {
+        let kind = EntryKind::Symlink(target.to_vec());
+        assert_eq!(Entry::new(b"l", kind, 0, TIME), Err(EntryError::Target), "{target:?}");
+    }
+    let with = |xattrs: Vec<(&str, usize)>| {
+        let xattr = |(name, len): (&str, usize)| Xattr { name: name.into(), value: vec![0; len] };
+        entry("f", 1).with_xattrs(xattrs.into_iter().map(xattr).collect()).map(drop)
+    };
+    assert!(with(vec![("security.x", 0), ("trusted.x", 1), ("user.x", 65_536)]).is_ok());
+    for xattrs in [
+        vec![("user.", 1)],
+        vec![("user.x\0", 1)],
+        vec![("system.other", 1)],
+        vec![("", 1)],
+        vec![("user.x", 65_537)],
+        vec![("user.x", 1), ("user.x", 1)],
+        vec![("user.x", 1), ("security.x", 1)],
+    ] {
+        assert_eq!(with(xattrs.clone()), Err(EntryError::Xattrs), "{xattrs:?}");
+    }
+    let deep = |depth: usize| vec!["d"; depth].join("/");
+    let at = |depth| Entry::file(deep(depth).as_bytes(), 0, TIME, Extents::solid(1));
+    assert!(at(crate::limits::MAX_TREE_DEPTH).is_ok());
+    assert_eq!(at(crate::limits::MAX_TREE_DEPTH + 1), Err(EntryError::Path));
+}
+
+#[test]
+fn data_is_found_between_the_holes() {
+    let extents = Extents::from_lengths(vec![10, 100, 20, 100, 5, 3]).unwrap();
+    let runs = |from, len| extents.runs_of_data(from, len).collect::<Vec<_>>();
+    assert_eq!((extents.data_len(), extents.size()), (35, 238));
+    assert_eq!(runs(0, 35), [(0, 10), (110, 20), (230, 5)]);
+    assert_eq!(runs(9, 2), [(9, 1), (110, 1)]);
+    assert_eq!(runs(29, 1), [(129, 1)]);
+    assert_eq!(runs(30, 5), [(230, 5)]);
+    assert_eq!(runs(35, 0), []);
+    let begins_with_a_hole = Extents::from_lengths(vec![0, 7, 4]).unwrap();
+    assert_eq!(begins_with_a_hole.runs_of_data(1, 3).collect::<Vec<_>>(), [(8, 3)]);
 }

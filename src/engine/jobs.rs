@@ -2,9 +2,12 @@
 //! threads or the simulated world call them.
 
 mod finish;
+mod tree;
+
+pub use tree::manifest_of;
 
 use crate::command::Hook;
-use crate::content::{Entry, Extents, Manifest, Modified};
+use crate::content::{Entry, Modified, TreeHead};
 use crate::crypto::digest::{chaining_value, root, symbol_digest};
 use crate::fec::{self, BlockAssembly, Buffer, PlanCache};
 use crate::layout::Layout;
@@ -159,6 +162,7 @@ impl From<SinkError> for Refusal {
             SinkError::Name(_) => AbortCode::Name,
             SinkError::Disk(_) => AbortCode::Disk,
             SinkError::Command(_) => AbortCode::Command,
+            SinkError::Content(_) => AbortCode::Content,
         };
         Self(code, e.to_string())
     }
@@ -233,16 +237,17 @@ impl ReceiverFiles {
 /// Executes a receiver's job.
 pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCache) -> ReceiverDone {
     let done = match job {
-        ReceiverJob::Probe { session, name, layout } => {
+        ReceiverJob::Probe { session, name, layout, tree } => {
             let ticket = files.with_tickets(|tickets| tickets.find(session)).flatten();
-            Ok(ReceiverDone::Probed { session, holding: probe(files, &name, &layout), ticket })
+            Ok(ReceiverDone::Probed { session, holding: probe(files, &name, &layout, tree), ticket })
         }
         ReceiverJob::KeepTicket { session, ticket } => {
             let kept = files.with_tickets(|tickets| tickets.keep(session, ticket));
             Ok(ReceiverDone::TicketKept(kept == Some(true)))
         }
         ReceiverJob::Adopt { name } => adopt(files, &name),
-        ReceiverJob::Open { name, layout, entry } => open(files, &name, layout, entry.as_ref()),
+        ReceiverJob::Open { name, layout, entry, tree } => open(files, &name, layout, (entry.as_ref(), tree)),
+        ReceiverJob::Arrange { layout } => files.part().and_then(|open| tree::arrange(&*open.part, &layout)),
         ReceiverJob::Store { assembly, expected, keep, pressed } => {
             files.part().and_then(|open| store(&open, assembly, (expected, keep), pressed, plans))
         }
@@ -272,26 +277,16 @@ pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCac
     done.unwrap_or_else(|Refusal(code, reason)| ReceiverDone::Failed(code, reason))
 }
 
-/// The manifest of a source that is one file called `name`, as it is announced. Empty if the source has no
-/// attributes, or the name is unusable.
-#[must_use]
-pub fn manifest_of(source: &dyn Source, name: &str) -> Vec<u8> {
-    let Some(Attributes { mode, modified: (seconds, nanoseconds) }) = source.attributes() else {
-        return Vec::new();
-    };
-    let modified = Modified { seconds, nanoseconds };
-    let entry = Entry::file(name.as_bytes(), mode, modified, Extents::solid(source.extent().size));
-    let manifest = entry.map_err(Into::into).and_then(|entry| Manifest::new(vec![entry]));
-    manifest.map_or_else(|_| Vec::new(), |manifest| manifest.encoded().to_vec())
-}
-
 /// Finds out what the device holds. A file that cannot be read does not count.
-fn probe(files: &ReceiverFiles, name: &str, layout: &Layout) -> Holdings {
+fn probe(files: &ReceiverFiles, name: &str, layout: &Layout, tree: Option<TreeHead>) -> Holdings {
     let mut sink = lock(&files.sink);
     if sink.intake().is_ordered() {
         return Holdings::Passing;
     }
-    let found = sink.probe(name, layout.extent());
+    let found = match tree {
+        None => sink.probe(name, layout.extent()),
+        Some(head) => sink.probe_tree(name, &tree::shape(layout, head)),
+    };
     drop(sink);
     if let Found::Whole(file) = found {
         let read = |offset, buf: &mut Buffer| file.read_at(offset, buf);
@@ -328,11 +323,14 @@ fn open(
     files: &ReceiverFiles,
     name: &str,
     layout: Layout,
-    entry: Option<&Entry>,
+    (entry, tree): (Option<&Entry>, Option<TreeHead>),
 ) -> Result<ReceiverDone, Refusal> {
     let mut sink = lock(&files.sink);
     let in_memory = sink.intake() == Intake::InOrder;
-    let part = sink.create(name, layout.extent())?;
+    let part = match tree {
+        None => sink.create(name, layout.extent())?,
+        Some(head) => sink.create_tree(name, &tree::shape(&layout, head))?,
+    };
     drop(sink);
     if let Some(entry) = entry {
         let Modified { seconds, nanoseconds } = entry.modified();
@@ -341,6 +339,9 @@ fn open(
     let mut written = written_blocks(&*part, &layout);
     let mut size = files.earlier.as_ref().map_or(0, |earlier| earlier.size());
     if part.is_earlier() && std::mem::replace(&mut written, BitSet::new(layout.block_count())).count() > 0 {
+        size = layout.object_size();
+    }
+    if part.has_earlier() {
         size = layout.object_size();
     }
     // Only blocks that it has completely can agree. Its last block may be shorter, as the object's.
@@ -390,6 +391,8 @@ fn check(
     let agrees = files.earlier.as_ref().is_some_and(|earlier| {
         earlier.read_at(offset, &mut buffer).is_ok() && value(layout, block, &buffer) == expected
     });
+    let agrees = agrees
+        || (open.part.read_earlier(offset, &mut buffer).is_ok() && value(layout, block, &buffer) == expected);
     if agrees {
         open.part.write_through(offset, &buffer)?;
     }

@@ -1,6 +1,6 @@
 //! Turns a [`Payload`] into the segments that the network port takes, without an allocation for each datagram.
 //! Headers are written into one array that is reused. Bodies are borrowed from the machine's buffers, or stay in
-//! the mapped source. Only sealed symbols are copied, because encryption needs a buffer.
+//! the mapped source. Sealed symbols are copied, because encryption needs a buffer, and those of a source without a map.
 
 use crate::layout::Layout;
 use crate::limits::{HEADER_LEN, SYMBOL_HEADER_LEN, TAG_RESERVE};
@@ -10,6 +10,7 @@ use crate::protocol::packet_protection::SymbolSeal;
 use crate::storage::{Source, SourceError};
 use crate::units::{BlockIndex, Esi, SessionId};
 use crate::wire::{Header, PacketNumber, symbol_head};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What symbols are made from.
@@ -38,11 +39,13 @@ pub enum RenderError {
 pub struct Heads {
     heads: [[u8; SYMBOL_HEADER_LEN]; MAX_BATCH],
     sealed: Sealed,
+    /// The symbols of one batch, of a source without a map.
+    copied: Vec<u8>,
 }
 
 impl Default for Heads {
     fn default() -> Self {
-        Self { heads: [[0; SYMBOL_HEADER_LEN]; MAX_BATCH], sealed: Sealed::default() }
+        Self { heads: [[0; SYMBOL_HEADER_LEN]; MAX_BATCH], sealed: Sealed::default(), copied: Vec::new() }
     }
 }
 
@@ -87,6 +90,13 @@ impl Run {
         Self { number: PacketNumber(number.0 + skip as u64), block, first: after, count: batch(total, skip) }
     }
 
+    /// The bytes of its symbols in their block.
+    fn range(&self, layout: &Layout) -> Range<usize> {
+        let Some(last) = self.count.checked_sub(1) else { return 0..0 };
+        let symbol = |i: usize| layout.symbol_range(self.block, Esi(self.first.0 + i as u32));
+        symbol(0).start..symbol(last).end
+    }
+
     fn head(&self, session: SessionId, i: usize) -> [u8; SYMBOL_HEADER_LEN] {
         let header = Header { session, packet_number: PacketNumber(self.number.0 + i as u64) };
         symbol_head(header, self.block, Esi(self.first.0 + i as u32))
@@ -124,11 +134,20 @@ impl Heads {
                 out.len = run.count;
                 self.fill(stream.session, &run);
                 let base = layout.block_offset(*block);
+                let whole = run.range(layout);
+                let mapped = stream.source.raw(base + whole.start as u64, 0).is_some();
+                if !mapped {
+                    self.copied.resize(whole.len(), 0);
+                    let read = stream.source.read_at(base + whole.start as u64, &mut self.copied);
+                    read.map_err(RenderError::Source)?;
+                }
                 for (i, (segment, head)) in out.segments[..out.len].iter_mut().zip(&self.heads).enumerate() {
                     let range = layout.symbol_range(*block, Esi(run.first.0 + i as u32));
                     segment.head = head;
-                    segment.body =
-                        Body::Raw(stream.source.raw(base + range.start as u64, range.end - range.start));
+                    segment.body = match stream.source.raw(base + range.start as u64, range.len()) {
+                        Some(raw) => Body::Raw(raw),
+                        None => Body::Bytes(&self.copied[range.start - whole.start..range.end - whole.start]),
+                    };
                 }
             }
             Payload::Repair { packet_number, block, first, symbols, range } => {
@@ -180,11 +199,10 @@ impl Sealed {
         if run.count == 0 || self.has(run) {
             return Ok(());
         }
-        let from = layout.symbol_range(run.block, run.first).start;
-        let to = layout.symbol_range(run.block, Esi(run.first.0 + run.count as u32 - 1)).end;
+        let range = run.range(layout);
         let mut plain = std::mem::take(&mut self.plain);
-        plain.resize(to - from, 0);
-        stream.source.read_at(layout.block_offset(run.block) + from as u64, &mut plain)?;
+        plain.resize(range.len(), 0);
+        stream.source.read_at(layout.block_offset(run.block) + range.start as u64, &mut plain)?;
         self.seal(run, stream.session, seal, plain.chunks(usize::from(layout.symbol_size())));
         self.plain = plain;
         Ok(())

@@ -192,6 +192,13 @@ impl play::World for World {
                 });
                 ReceiverDone::Sifted { block, agrees: right.is_full(), right, buffer }
             }
+            (_, ReceiverJob::Arrange { layout }) => {
+                let mut there = BitSet::new(layout.block_count());
+                (0..layout.block_count()).filter(|block| block % 7 == u32::from(how % 7)).for_each(|block| {
+                    there.insert(block);
+                });
+                ReceiverDone::Arranged { there }
+            }
             (_, ReceiverJob::Commit { .. }) => ReceiverDone::Committed("object".into()),
             (_, ReceiverJob::Hook(_)) => ReceiverDone::HookEnded(Ok(0)),
             (_, ReceiverJob::Discard) => ReceiverDone::Discarded,

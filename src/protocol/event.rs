@@ -202,6 +202,8 @@ pub enum ReceiverEvent {
         name: String,
         /// How long it is, as far as that is known.
         extent: Extent,
+        /// Entries of a tree; `None` for other objects.
+        entries: Option<u32>,
     },
     /// The receiver trusts the key of a session's sender.
     SenderTrusted {

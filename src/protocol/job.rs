@@ -1,6 +1,6 @@
 //! Jobs that the machines request: everything that takes time or touches the disk.
 
-use crate::content::Entry;
+use crate::content::{Entry, TreeHead};
 use crate::fec::{BlockAssembly, Buffer};
 use crate::layout::Layout;
 use crate::ranges::BitSet;
@@ -116,6 +116,8 @@ pub enum ReceiverJob {
         name: String,
         /// The object's division into blocks, and so its size, as far as that is known.
         layout: Layout,
+        /// What is announced of a tree.
+        tree: Option<TreeHead>,
     },
     /// Keep the ticket of a session for the next run.
     KeepTicket {
@@ -137,6 +139,13 @@ pub enum ReceiverJob {
         layout: Layout,
         /// The object's entry in the manifest, if it is known.
         entry: Option<Entry>,
+        /// What is announced of a tree.
+        tree: Option<TreeHead>,
+    },
+    /// Lay out a tree by its manifest, whose blocks are verified and in the part file.
+    Arrange {
+        /// The object's division into blocks.
+        layout: Layout,
     },
     /// Complete the block (read spilled symbols back, and decode if repair symbols replace source symbols),
     /// hash it, and write it to the part file.
@@ -249,6 +258,11 @@ pub enum ReceiverDone {
         written: BitSet,
         /// Blocks below this are in an earlier version of the object, changed or not.
         earlier: u32,
+    },
+    /// The tree is laid out.
+    Arranged {
+        /// Blocks behind the manifest that may be there already.
+        there: BitSet,
     },
     /// The block is in the part file; its chaining value, and its buffer for reuse. Without a part file, the buffer
     /// has the block.

@@ -1,6 +1,7 @@
 //! Requirements of a session that this program does not meet. The user is told, and can install a program that
 //! meets them.
 
+use crate::content::TreeHead;
 use crate::limits::WIRE_VERSION;
 use crate::wire::{Announce, Capabilities, DecodeError, ObjectKind, Versions};
 use std::fmt;
@@ -45,7 +46,11 @@ impl Need {
             [object] if matches!(object.kind, ObjectKind::File | ObjectKind::Stream | ObjectKind::Device) => {
                 None
             }
-            [_] => Some(Self::Feature("objects that are no files, streams or devices")),
+            [object] if object.kind == ObjectKind::Tree => match TreeHead::decode(&announce.manifest) {
+                Ok(head) if u64::from(head.manifest) <= object.size => None,
+                _ => Some(Self::Feature("trees of another form")),
+            },
+            [_] => Some(Self::Feature("objects that are no files, trees, streams or devices")),
             _ => Some(Self::Feature("several objects")),
         }
     }

@@ -7,6 +7,7 @@ use super::hashes::Hashes;
 use super::launch::Launch;
 use super::sent::{SendInfo, SendOutcome, SendSnapshot};
 use super::{StartError, Target, random_bytes, read_label};
+use crate::content::TreeHead;
 use crate::crypto::derive::Secret;
 use crate::crypto::group::GroupKey;
 use crate::crypto::seal::fastest;
@@ -21,7 +22,7 @@ use crate::protocol::Control;
 use crate::protocol::carousel::{Carousel, Repetition};
 use crate::protocol::event::{SenderEvent, SenderOverview};
 use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig, SlowPolicy};
-use crate::storage::{FileSource, Source, Spool};
+use crate::storage::{FileSource, Source, Spool, TreeSource};
 use crate::store::SharedStore;
 use crate::task::{DeviceList, Task, TaskOptions};
 use crate::text;
@@ -56,6 +57,8 @@ pub struct SendSession {
     name: String,
     /// The source, if it is a file. Its hashes may be stored.
     file: Option<Arc<FileSource>>,
+    /// What is announced of the source, if it is a tree, and its block size.
+    tree: Option<(TreeHead, u8)>,
     target: Target,
     interface: Option<String>,
     rate: RateChoice,
@@ -155,11 +158,19 @@ impl SendSession {
         Self::of(Arc::new(spool), name, target)
     }
 
+    /// A session that sends directories or several files to `target`.
+    #[must_use]
+    pub fn tree(source: TreeSource, target: Target) -> Self {
+        let (name, tree) = (source.name().to_owned(), Some((source.head(), source.block_log2())));
+        Self { tree, ..Self::of(Arc::new(source), name, target) }
+    }
+
     fn of(source: Arc<dyn Source>, name: String, target: Target) -> Self {
         Self {
             source,
             name,
             file: None,
+            tree: None,
             target,
             interface: None,
             rate: RateChoice::Auto(None),
@@ -348,7 +359,10 @@ impl SendSession {
             ));
         }
         let layout = match source.extent() {
-            Extent { size, sealed: true } => Layout::choose(size, route.symbol_size),
+            Extent { size, sealed: true } => match self.tree {
+                Some((_, block_log2)) => Layout::new(size, block_log2, route.symbol_size),
+                None => Layout::choose(size, route.symbol_size),
+            },
             growing => Layout::of(growing, DEFAULT_BLOCK_LOG2, route.symbol_size),
         };
         let layout = layout.map_err(StartError::new)?;
@@ -387,6 +401,7 @@ impl SendSession {
             data: route.destination.addr,
             interface: route.interface.clone(),
             sender: signing_key.public(),
+            tree: self.tree.map(|(head, _)| head),
             sealed_with: self.group_key.as_ref().map(|key| key.name().to_owned()),
         };
         let mut task = Task::copy(id, &name);
@@ -400,6 +415,9 @@ impl SendSession {
         config.manifest = manifest_of(&*source, &name);
         if self.file.as_ref().is_some_and(|file| file.is_device()) {
             config.kind = ObjectKind::Device;
+        }
+        if let Some((head, _)) = self.tree {
+            (config.kind, config.manifest) = (ObjectKind::Tree, head.encode());
         }
         (config.wait, config.settle) = (self.wait, self.settle);
         config.wait_first = self.wait_first;

@@ -1,6 +1,7 @@
 //! Results of a send session: its parameters, its state while it runs, and its outcome.
 
 use super::budget::EgressView;
+use crate::content::TreeHead;
 use crate::net::Interface;
 use crate::protocol::event::{SenderOutcome, SenderSnapshot};
 use crate::protocol::statistics::DeviceRow;
@@ -19,6 +20,8 @@ pub struct SendInfo {
     pub name: String,
     /// The object's size in bytes; unknown if it is a stream.
     pub size: Option<u64>,
+    /// What it consists of, if it is a tree.
+    pub tree: Option<TreeHead>,
     /// The destination of the data.
     pub data: SocketAddr,
     /// The interface that the data leaves by.

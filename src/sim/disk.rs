@@ -82,10 +82,10 @@ impl Source for SimSource {
         buf.copy_from_slice(&self.bytes[offset..end]);
         Ok(())
     }
-    fn raw(&self, offset: u64, len: usize) -> RawBytes {
+    fn raw(&self, offset: u64, len: usize) -> Option<RawBytes> {
         assert!(offset + len as u64 <= self.extent().size, "what is sent was read before");
         let bytes = &self.bytes[offset as usize..][..len];
-        RawBytes { address: bytes.as_ptr(), len }
+        Some(RawBytes { address: bytes.as_ptr(), len })
     }
     fn check(&self) -> Result<(), SourceError> {
         if self.changed.load(Ordering::SeqCst) {
@@ -590,7 +590,7 @@ mod tests {
     #[test]
     fn a_changed_source_cannot_be_used() {
         let source = SimSource::new(Arc::new((0..100).collect()));
-        let raw = source.raw(10, 5);
+        let raw = source.raw(10, 5).unwrap();
         assert_eq!(source.resolve(raw), Some(&[10, 11, 12, 13, 14][..]));
         source.change();
         assert!(source.resolve(raw).is_none() && source.check().is_err());

@@ -1,5 +1,5 @@
 //! L3: files and block devices. The memory-mapped source (`source`, `mmap`), the spool of a stream (`spool`), the part
-//! file and its commit (`sink`, `part`), devices written in place (`device`),
+//! file and its commit (`sink`, `part`), devices written in place (`device`), trees of files (`tree`),
 //! names from the network (`names`), the hash cache (`hashes`), resume tickets (`tickets`) and atomic writes of small files. It knows
 //! nothing of the protocol. The traits are the ports of the engine; the simulated disk implements them
 //! too.
@@ -23,6 +23,7 @@ mod sink;
 mod source;
 mod spool;
 mod tickets;
+mod tree;
 
 pub use atomic_write::{check_whole, make_private_dir, set_aside, write_private, write_whole};
 pub use attributes::Attributes;
@@ -36,7 +37,9 @@ pub use sink::FileSink;
 pub use source::{FileSource, sendable_name};
 pub use spool::{Input, Spool};
 pub use tickets::FileTickets;
+pub use tree::{TreeOptions, TreeShape, TreeSource, is_tree};
 
+use crate::text::escape;
 use crate::units::{Extent, Intake, SessionId, Ticket};
 use std::io;
 use std::ops::Range;
@@ -74,8 +77,9 @@ pub trait Source: Send + Sync {
     /// If the file has shrunk or cannot be read.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError>;
     /// The bytes `offset..offset + len`, to pass to the kernel, which returns EFAULT for a page that no
-    /// longer exists. No other code may read them: a file that shrank would end the program.
-    fn raw(&self, offset: u64, len: usize) -> RawBytes;
+    /// longer exists. No other code may read them: a file that shrank would end the program. `None` if the source is not
+    /// in one map: then [`Source::read_at`] is used.
+    fn raw(&self, offset: u64, len: usize) -> Option<RawBytes>;
     /// Tells the source that `offset..offset + len` has been sent and will probably not be read again
     /// soon. A source too large for memory releases these pages. Reading them again still works, but is
     /// slower.
@@ -116,6 +120,9 @@ pub enum SinkError {
     /// The command that reads the object failed.
     #[error("{0}")]
     Command(String),
+    /// The object is not what its kind promises.
+    #[error("{0}")]
+    Content(String),
 }
 
 /// What is there of an object before anything of it is received.
@@ -145,6 +152,20 @@ pub trait Sink: Send {
     /// # Errors
     /// If the name is invalid or taken, or the disk fails.
     fn create(&mut self, name: &str, extent: Extent) -> Result<Box<dyn Part>, SinkError>;
+    /// The same as [`Sink::probe`] for a tree.
+    fn probe_tree(&mut self, _name: &str, _shape: &TreeShape) -> Found {
+        Found::Nothing
+    }
+    /// The same as [`Sink::create`] for a tree. Once its manifest is verified, [`Part::arrange`] is called.
+    ///
+    /// # Errors
+    /// If the place takes no trees, or as for [`Sink::create`].
+    fn create_tree(&mut self, name: &str, _shape: &TreeShape) -> Result<Box<dyn Part>, SinkError> {
+        Err(SinkError::Name(format!(
+            "{} is a directory or several files, which need a directory; give one with -o",
+            escape(name)
+        )))
+    }
 }
 
 impl<S: Sink + ?Sized> Sink for Box<S> {
@@ -156,6 +177,12 @@ impl<S: Sink + ?Sized> Sink for Box<S> {
     }
     fn create(&mut self, name: &str, extent: Extent) -> Result<Box<dyn Part>, SinkError> {
         (**self).create(name, extent)
+    }
+    fn probe_tree(&mut self, name: &str, shape: &TreeShape) -> Found {
+        (**self).probe_tree(name, shape)
+    }
+    fn create_tree(&mut self, name: &str, shape: &TreeShape) -> Result<Box<dyn Part>, SinkError> {
+        (**self).create_tree(name, shape)
     }
 }
 
@@ -207,6 +234,25 @@ pub trait Part: Send + Sync {
     /// Whether these bytes may be anything, as on a device, and not only what an interrupted run has written.
     fn is_earlier(&self) -> bool {
         false
+    }
+    /// Reads the manifest with which a tree begins, and lays out the rest by it. Called once the manifest's blocks are
+    /// verified. Returns the ranges behind it that may be there already, in any order.
+    ///
+    /// # Errors
+    /// If the manifest is refused, or the disk fails.
+    fn arrange(&self) -> Result<Vec<Range<u64>>, SinkError> {
+        Ok(Vec::new())
+    }
+    /// Whether [`Part::read_earlier`] may find something.
+    fn has_earlier(&self) -> bool {
+        false
+    }
+    /// Reads `buf.len()` bytes from `offset` on from an earlier version of the object that the sink was given.
+    ///
+    /// # Errors
+    /// If they do not exist, or the disk fails.
+    fn read_earlier(&self, _offset: u64, _buf: &mut [u8]) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
     }
     /// Tells the final size of an object that was not sealed when its file was created. Called before [`Part::commit`].
     ///

@@ -73,7 +73,7 @@ fn take(dir: &OwnedFd, name: &str) -> Option<Orphan> {
 }
 
 /// Whether `name` is `.STEM.<16 hex digits>.mcp-part`.
-fn is_part_of(name: &str, stem: &str) -> bool {
+pub(super) fn is_part_of(name: &str, stem: &str) -> bool {
     name.strip_prefix('.')
         .and_then(|rest| rest.strip_prefix(stem))
         .and_then(|rest| rest.strip_prefix('.'))

@@ -296,11 +296,11 @@ fn create_beside(target: &Target) -> Result<(File, String), SinkError> {
 }
 
 /// Bytes of a part name beside its stem.
-const PART_AFFIXES: usize = 1 + 1 + 16 + PART_SUFFIX.len();
+pub(super) const PART_AFFIXES: usize = 1 + 1 + 16 + PART_SUFFIX.len();
 
 /// `.STEM.<16 hex digits>.mcp-part`, with the stem shortened if the whole would exceed [`MAX_NAME`]
 /// bytes.
-fn part_name(stem: &str, random: u64) -> String {
+pub(super) fn part_name(stem: &str, random: u64) -> String {
     format!(".{}.{random:016x}{PART_SUFFIX}", shorten(stem, MAX_NAME - PART_AFFIXES))
 }
 

@@ -7,7 +7,8 @@
 use super::existing::ExistingFile;
 use super::part::{FilePart, has_orphan};
 use super::refusal::{refused, shown};
-use super::{Found, Part, Sink, SinkError, safe_name};
+use super::tree::TreeSink;
+use super::{DeviceNotes, Found, Part, Sink, SinkError, SourceError, TreeOptions, TreeShape, safe_name};
 use crate::units::Extent;
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
@@ -22,6 +23,7 @@ pub struct FileSink {
     output: Option<PathBuf>,
     force: bool,
     keeps_equal: bool,
+    trees: TreeSink,
 }
 
 /// The meaning of the user's output path.
@@ -44,8 +46,23 @@ impl FileSink {
     /// `output` is an existing directory (or ends in a slash) or a file name; `None` is the current
     /// directory. With `force`, commit replaces an existing regular file.
     #[must_use]
-    pub const fn new(output: Option<PathBuf>, force: bool) -> Self {
-        Self { output, force, keeps_equal: false }
+    pub fn new(output: Option<PathBuf>, force: bool) -> Self {
+        Self { output, force, keeps_equal: false, trees: TreeSink::default() }
+    }
+
+    /// Receives trees with these options, and takes unchanged files from the directory `from`.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub fn trees(mut self, options: TreeOptions, from: Option<&Path>) -> Result<Self, SourceError> {
+        self.trees = TreeSink::new(options, from)?;
+        Ok(self)
+    }
+
+    /// What the user is to be told of trees.
+    #[must_use]
+    pub fn notes(&self) -> DeviceNotes {
+        self.trees.notes.clone()
     }
 
     /// With `keep`, an existing file that is the object stays as it is, also if it might be replaced [default: only if
@@ -74,6 +91,24 @@ impl FileSink {
             require_free(&fd, name, &dir.join(name), self.force)?;
         }
         Ok(())
+    }
+
+    /// The target of a tree: a name for the only entry at its top, or the directory for several.
+    fn tree_target(&self, name: &str, shape: &TreeShape) -> Result<Target, SinkError> {
+        if shape.head.tops == 1 {
+            return self.target(name);
+        }
+        let label = OsStr::new(safe_name(name)?);
+        match self.place()? {
+            Place::Directory(dir) => {
+                let fd = open_directory(dir)?;
+                Ok(Target { dir: fd, dir_path: dir.to_owned(), name: label.to_owned(), path: dir.to_owned() })
+            }
+            Place::File(dir, name) => Err(SinkError::Name(format!(
+                "several files are sent, and {} is no directory; make it first or give another with -o",
+                shown(&dir.join(name))
+            ))),
+        }
     }
 
     fn place(&self) -> Result<Place<'_>, SinkError> {
@@ -123,6 +158,16 @@ impl Sink for FileSink {
         let target = self.target(name)?;
         require_free(&target.dir, &target.name, &target.path, self.force)?;
         Ok(Box::new(FilePart::create(target, extent, self.force)?))
+    }
+
+    fn probe_tree(&mut self, name: &str, shape: &TreeShape) -> Found {
+        let Ok(target) = self.tree_target(name, shape) else { return Found::Nothing };
+        self.trees.probe(target, name, shape, self.keeps_equal)
+    }
+
+    fn create_tree(&mut self, name: &str, shape: &TreeShape) -> Result<Box<dyn Part>, SinkError> {
+        let target = self.tree_target(name, shape)?;
+        self.trees.create(target, name, shape)
     }
 }
 

@@ -18,9 +18,6 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::SystemTime;
 
-/// A file up to the memory's size divided by this stays in the page cache, for repairs and for the next
-/// transfer. A larger file is released piece by piece after it was sent.
-const KEPT_SHARE: u64 = 2;
 /// Longest run of bytes that the page cache keeps or releases as one.
 const LONGEST_FOLIO: u64 = 4 << 20;
 
@@ -98,7 +95,7 @@ impl FileSource {
             file_id: FileId::new(path, &meta, SystemTime::now()),
         });
         let mounted = if is_device { device::mounted_for_writing(&meta) } else { None };
-        let large = size > memory() / KEPT_SHARE;
+        let large = size > kept_in_memory();
         Ok(Self { file, map, size, large, of_file, mounted, shown, name })
     }
 
@@ -158,8 +155,8 @@ impl Source for FileSource {
         })
     }
 
-    fn raw(&self, offset: u64, len: usize) -> RawBytes {
-        self.map.raw(offset, len)
+    fn raw(&self, offset: u64, len: usize) -> Option<RawBytes> {
+        Some(self.map.raw(offset, len))
     }
 
     fn leave_behind(&self, offset: u64, len: usize) {
@@ -197,10 +194,11 @@ pub(super) fn release(file: &File, (map, mapped): (&Mapping, u64), offset: u64, 
     let _ = rustix::fs::fadvise(file, from, len, rustix::fs::Advice::DontNeed);
 }
 
-/// The machine's memory in bytes.
-pub(super) fn memory() -> u64 {
+/// Size in bytes up to which a file stays in the page cache, for repairs and for the next transfer: half of the memory. A
+/// larger file is released piece by piece after it was sent.
+pub(super) fn kept_in_memory() -> u64 {
     let info = rustix::system::sysinfo();
-    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit))
+    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit)) / 2
 }
 
 fn modified(meta: &Metadata) -> (i64, i64) {
@@ -231,7 +229,7 @@ fn require_kind(kind: FileType, shown: &str) -> Result<(), SourceError> {
     let advice = if kind.is_file() || kind.is_block_device() {
         return Ok(());
     } else if kind.is_dir() {
-        "is a directory; pack it into one file first, with tar for example"
+        "is a directory; its files can be sent together, but not one by one"
     } else if kind.is_fifo() {
         "is a pipe; redirect standard input from it and send -"
     } else {
@@ -240,7 +238,7 @@ fn require_kind(kind: FileType, shown: &str) -> Result<(), SourceError> {
     Err(SourceError::Read(format!("{shown} {advice}")))
 }
 
-fn unreadable(shown: &str, error: &io::Error) -> SourceError {
+pub(super) fn unreadable(shown: &str, error: &io::Error) -> SourceError {
     SourceError::Read(match error.kind() {
         io::ErrorKind::NotFound => format!("{shown} does not exist; check the path"),
         io::ErrorKind::PermissionDenied => {

@@ -5,7 +5,7 @@
 //! [`Spool::read_on`] reads up to the next such block. Whoever calls it decides how far the input is read ahead.
 
 use super::mmap::Mapping;
-use super::source::{memory, release};
+use super::source::{kept_in_memory, release};
 use super::{RawBytes, Source, SourceError};
 use crate::limits::{DEFAULT_BLOCK_LOG2, MAX_BLOCKS};
 use crate::text::{bytes, escape};
@@ -24,8 +24,6 @@ const PIECE: u64 = 1 << 30;
 const LONGEST: u64 = (MAX_BLOCKS as u64) << DEFAULT_BLOCK_LOG2;
 /// Bytes that are read at a time.
 const GULP: usize = 256 << 10;
-/// A spool that takes more than this part of the memory is released piece by piece after it was sent.
-const KEPT_SHARE: u64 = 2;
 
 const _: () = assert!(LONGEST.is_multiple_of(PIECE) && PIECE.is_multiple_of(1 << DEFAULT_BLOCK_LOG2));
 
@@ -89,7 +87,7 @@ impl Spool {
             pieces: (0..LONGEST / PIECE).map(|_| OnceLock::new()).collect(),
             progress: Mutex::default(),
             extent: Mutex::default(),
-            large: memory() / KEPT_SHARE,
+            large: kept_in_memory(),
         })
     }
 
@@ -186,12 +184,12 @@ impl Source for Spool {
         })
     }
 
-    fn raw(&self, offset: u64, len: usize) -> RawBytes {
+    fn raw(&self, offset: u64, len: usize) -> Option<RawBytes> {
         let end = offset.saturating_add(len as u64);
         let size = self.extent().size;
         assert!(end <= size, "bytes {offset}+{len} are outside a stream of {size}");
         match self.piece(offset) {
-            Some((piece, within)) => piece.raw(within, len),
+            Some((piece, within)) => Some(piece.raw(within, len)),
             None => unreachable!("all that was read is mapped"),
         }
     }

@@ -99,7 +99,7 @@ impl Exit {
             | ReceiverOutcome::SenderAborted(..)
             | ReceiverOutcome::Refused
             | ReceiverOutcome::NotListed
-            | ReceiverOutcome::Failed(AbortCode::Mismatch, _) => Self::BrokenOff,
+            | ReceiverOutcome::Failed(AbortCode::Mismatch | AbortCode::Content, _) => Self::BrokenOff,
             ReceiverOutcome::Failed(AbortCode::Interrupted, _) | ReceiverOutcome::Interrupted => {
                 Self::Interrupted
             }
@@ -181,6 +181,7 @@ mod tests {
             (O::Failed(AbortCode::Name, text()), Exit::Environment),
             (O::Failed(AbortCode::Internal, text()), Exit::Environment),
             (O::Failed(AbortCode::Mismatch, text()), Exit::BrokenOff),
+            (O::Failed(AbortCode::Content, text()), Exit::BrokenOff),
             (O::Failed(AbortCode::Interrupted, text()), Exit::Interrupted),
             (O::Interrupted, Exit::Interrupted),
         ];

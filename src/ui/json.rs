@@ -40,6 +40,8 @@ enum Event<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         size: Option<u64>,
         #[serde(skip_serializing_if = "Option::is_none")]
+        entries: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         device: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         label: Option<&'a str>,
@@ -96,6 +98,8 @@ enum Event<'a> {
         sender: String,
         name: &'a str,
         size: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        entries: Option<u32>,
     },
     SenderTrusted {
         key: String,
@@ -234,6 +238,7 @@ impl SenderJson {
             session: Some(intro.session.to_string()),
             name: Some(&intro.name),
             size: intro.size,
+            entries: intro.entries,
             device: None,
             label: None,
             key: Some(intro.sender.line()),
@@ -353,6 +358,7 @@ impl ReceiverJson {
             session: None,
             name: intro.name.as_deref(),
             size: None,
+            entries: None,
             device: Some(intro.device.to_string()),
             label: Some(&intro.label),
             key: None,
@@ -377,12 +383,13 @@ impl ReceiverView for ReceiverJson {
     fn event(&mut self, now: Time, event: &ReceiverEvent, s: &ReceiverSnapshot) {
         self.memory.event(now, event);
         let event = match event {
-            ReceiverEvent::Found { session, task, sender, name, extent } => Event::Found {
+            ReceiverEvent::Found { session, task, sender, name, extent, entries } => Event::Found {
                 session: session.to_string(),
                 task: task.to_string(),
                 sender: sender.to_string(),
                 name,
                 size: extent.total(),
+                entries: *entries,
             },
             ReceiverEvent::Admitted => Event::Admitted,
             ReceiverEvent::Receiving => Event::Receiving,

@@ -72,6 +72,8 @@ pub struct SenderIntro {
     pub name: String,
     /// Size of the object in bytes.
     pub size: Option<u64>,
+    /// Entries of a tree; `None` for other objects.
+    pub entries: Option<u32>,
     /// Destination of the stream, for people.
     pub group: String,
     /// Whether Enter starts the stream (stdin is a terminal).

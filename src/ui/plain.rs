@@ -137,7 +137,7 @@ impl Notes for SenderPlain {
 impl SenderView for SenderPlain {
     fn event(&mut self, now: Time, event: &SenderEvent, s: &SenderOverview) {
         self.memory.event(now, event);
-        let size = text::size(self.intro.size);
+        let size = text::object(self.intro.size, self.intro.entries);
         let name = text::escape(&self.intro.name);
         match event {
             SenderEvent::Phase(phase) if s.passes.is_some() => {
@@ -276,8 +276,8 @@ impl ReceiverView for ReceiverPlain {
     fn event(&mut self, now: Time, event: &ReceiverEvent, s: &ReceiverSnapshot) {
         self.memory.event(now, event);
         match event {
-            ReceiverEvent::Found { sender, name, extent, .. } => {
-                let (name, size) = (text::escape(name), text::size(extent.total()));
+            ReceiverEvent::Found { sender, name, extent, entries, .. } => {
+                let (name, size) = (text::escape(name), text::object(extent.total(), *entries));
                 self.lines.line(now, &format!("found {name} ({size}) from {sender}"));
             }
             // The speed is not known yet.
@@ -331,7 +331,8 @@ impl ReceiverView for ReceiverPlain {
         if let Some(summary) = self.memory.summary(now, s) {
             self.lines.line(now, &summary);
         }
-        if let Some((path, root)) = &self.memory.committed {
+        // No program prints the hash of a tree.
+        if let Some((path, root)) = self.memory.committed.as_ref().filter(|(path, _)| !path.is_dir()) {
             let _ = writeln!(self.sums, "{}", text::b3sum_line(root, path));
         }
     }
@@ -426,6 +427,7 @@ lab\\u{{7}}  10.0.0.7:40000  complete   12s   0 %
             sender: "10.0.0.1:7418".parse().unwrap(),
             name: "a\nb".into(),
             extent: Extent::sealed(1 << 20),
+            entries: Some(7),
         };
         let address = "10.0.0.1:7418".parse().unwrap();
         let (key, decision) = (SenderKey([8; 32]), TrustDecision::Stranger);

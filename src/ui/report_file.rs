@@ -51,6 +51,8 @@ struct Document<'a> {
 struct Object<'a> {
     name: &'a str,
     size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entries: Option<u32>,
     blake3: Option<String>,
 }
 
@@ -66,6 +68,7 @@ impl Report<'_> {
             object: Object {
                 name: &self.intro.name,
                 size: self.snapshot.overview.total(),
+                entries: self.intro.entries,
                 blake3: self.root.map(|root| root.to_string()),
             },
             group: &self.intro.group,

@@ -24,6 +24,13 @@ pub const fn phase_word(phase: Phase) -> &'static str {
     }
 }
 
+/// The reason why one side aborted: its name, and what was told beside it.
+#[must_use]
+pub fn told(code: AbortCode, reason: &str) -> Option<String> {
+    let word = abort_word(code);
+    Some(if reason.is_empty() { word.to_owned() } else { format!("{word}: {reason}") })
+}
+
 /// The name of the reason why one side aborted.
 #[must_use]
 pub const fn abort_word(code: AbortCode) -> &'static str {
@@ -36,17 +43,8 @@ pub const fn abort_word(code: AbortCode) -> &'static str {
         AbortCode::Mismatch => "mismatch",
         AbortCode::Internal => "internal",
         AbortCode::Command => "command",
+        AbortCode::Content => "content",
     }
-}
-
-/// Why one side aborted, with its own words.
-#[must_use]
-pub fn told(code: AbortCode, reason: &str) -> Option<String> {
-    Some(if reason.is_empty() {
-        abort_word(code).to_owned()
-    } else {
-        format!("{}: {reason}", abort_word(code))
-    })
 }
 
 /// A row of the status table, in events and reports.

@@ -73,7 +73,7 @@ pub fn summary(
     if snapshot.skipped > 0 {
         lines.push(format!("{} were not sent: every device had them", text::bytes(snapshot.skipped)));
     }
-    if let Some(root) = memory.root {
+    if let Some(root) = memory.root.filter(|_| intro.entries.is_none()) {
         lines.push(text::b3sum_line(&root, std::path::Path::new(&text::escape(&intro.name))));
     }
     lines

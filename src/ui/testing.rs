@@ -65,6 +65,7 @@ pub fn sender_intro() -> SenderIntro {
         session: SessionId(2),
         name: "image.iso".into(),
         size: Some(100 << 20),
+        entries: None,
         group: "239.1.1.1".into(),
         enter_starts: true,
         sender: SenderKey([7; 32]),

@@ -139,6 +139,16 @@ pub fn size(total: Option<u64>) -> String {
     total.map_or_else(|| "a stream".to_owned(), bytes)
 }
 
+/// What an object is: its size, and of a tree how many entries it has.
+#[must_use]
+pub fn object(total: Option<u64>, entries: Option<u32>) -> String {
+    match entries {
+        Some(1) => format!("1 entry, {}", size(total)),
+        Some(entries) => format!("{entries} entries, {}", size(total)),
+        None => size(total),
+    }
+}
+
 /// How much of an object is done: `1.2 MiB of 3.0 MiB`, or, of a stream, `1.2 MiB`.
 #[must_use]
 pub fn so_far(done: u64, total: Option<u64>) -> String {

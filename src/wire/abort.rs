@@ -24,6 +24,8 @@ pub enum AbortCode {
     Internal = 6,
     /// The command that read the object failed at the device.
     Command = 7,
+    /// The object is not what its kind promises: a tree's manifest is unsound.
+    Content = 8,
 }
 
 impl AbortCode {
@@ -37,6 +39,7 @@ impl AbortCode {
             5 => Self::Mismatch,
             6 => Self::Internal,
             7 => Self::Command,
+            8 => Self::Content,
             _ => return None,
         })
     }

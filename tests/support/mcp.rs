@@ -95,14 +95,33 @@ impl Proc {
     /// Waits until this receiver has reported that many bytes of the object.
     #[track_caller]
     pub fn received(&mut self, bytes: u64) {
-        let enough = |e: &Value| {
-            is_event(e, "progress") && e["received_bytes"].as_u64().is_some_and(|have| have >= bytes)
-        };
-        self.until(&format!("{bytes} bytes received"), SOON, enough);
+        self.counted("received_bytes", bytes);
+    }
+    /// Waits until a receiver has verified so many bytes.
+    #[track_caller]
+    pub fn verified(&mut self, bytes: u64) {
+        self.counted("verified_bytes", bytes);
+    }
+    #[track_caller]
+    fn counted(&mut self, key: &str, bytes: u64) {
+        let enough = |e: &Value| is_event(e, "progress") && e[key].as_u64().is_some_and(|have| have >= bytes);
+        self.until(&format!("{bytes} {key}"), SOON, enough);
     }
 }
 
+/// A number in an event.
+#[track_caller]
+pub fn number(event: &Value, key: &str) -> f64 {
+    event[key].as_f64().unwrap_or_else(|| panic!("no {key} in {event}"))
+}
+
 impl End {
+    /// The share of the object that a receiver took from the network.
+    #[track_caller]
+    pub fn received_share(&self) -> f64 {
+        let last = self.last_event();
+        number(&last, "received_bytes") / number(&last, "size")
+    }
     /// The last event, which has the run's outcome.
     #[track_caller]
     pub fn last_event(&self) -> Value {

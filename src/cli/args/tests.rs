@@ -53,7 +53,7 @@ fn clap_finds_no_fault() {
 fn send_defaults() {
     let args = send("send image.iso");
     assert_eq!(args.file, PathBuf::from("image.iso"));
-    assert_eq!((args.group, args.interface, args.rate, args.receivers), (None, None, None, None));
+    assert_eq!((args.more, args.interface, args.rate, args.receivers), (vec![], None, None, None));
     assert_eq!((args.port, args.ttl, args.symbol_size, args.report), (7417, 1, None, None));
     assert_eq!((args.wait, args.linger, args.slow), (None, Duration::ZERO, Slow::Defer));
     assert!(!args.output.json && !args.output.quiet && !args.output.verbose);
@@ -65,7 +65,7 @@ fn send_in_full() {
         "send image.iso 239.1.1.1 -n 30 --wait 60s --rate 800M -i eth1 -p 9000 --linger 10m --max-time 2h --ttl 4 \
          --symbol-size 1024 --report done.json --json -v",
     );
-    assert_eq!(args.group.as_deref(), Some("239.1.1.1"));
+    assert_eq!(args.more, ["239.1.1.1"]);
     assert_eq!(args.interface.as_deref(), Some("eth1"));
     assert_eq!((args.rate, args.receivers), (Some(RateChoice::Fixed(Rate(800_000_000))), Some(30)));
     assert_eq!((args.wait, args.linger), (Some(Duration::from_secs(60)), Duration::from_secs(600)));
@@ -78,7 +78,7 @@ fn send_in_full() {
 #[test]
 fn names_with_leading_dashes() {
     assert_eq!(send("send -- -file").file, PathBuf::from("-file"));
-    assert_eq!(send("send -- -file 239.1.1.1").group.as_deref(), Some("239.1.1.1"));
+    assert_eq!(send("send -- -file 239.1.1.1").more, ["239.1.1.1"]);
     assert_eq!(send("send ./-file").file, PathBuf::from("./-file"));
     assert_eq!(recv("recv -o ./-dir").output, PathBuf::from("./-dir"));
     assert_eq!(recv("recv --output=-dir").output, PathBuf::from("-dir"));
@@ -242,7 +242,9 @@ fn help_and_version_are_no_errors() {
         let error = parse(line).unwrap_err();
         assert_eq!((error.kind(), error.use_stderr()), (kind, false), "{line}");
     }
-    for (line, code) in [("help send", "130  interrupted"), ("help recv", "7    the file is in place, but")] {
+    for (line, code) in
+        [("help send", "130  interrupted"), ("help recv", "7    the command of --pipe failed, or")]
+    {
         assert!(parse(line).unwrap_err().to_string().contains(code), "{line}");
     }
 }

@@ -19,7 +19,7 @@ impl Source for Timeless {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
         self.0.read_at(offset, buf)
     }
-    fn raw(&self, offset: u64, len: usize) -> RawBytes {
+    fn raw(&self, offset: u64, len: usize) -> Option<RawBytes> {
         self.0.raw(offset, len)
     }
     fn check(&self) -> Result<(), SourceError> {
@@ -59,7 +59,7 @@ impl Bench {
         ReceiverJob::Commit { layout: self.layout, root: Digest([0; 32]) }
     }
     fn open(&self) -> ReceiverDone {
-        self.receive(ReceiverJob::Open { name: "x".to_owned(), layout: self.layout, entry: None })
+        self.receive(ReceiverJob::Open { name: "x".to_owned(), layout: self.layout, entry: None, tree: None })
     }
     fn value(&self, block: u32) -> Digest {
         match self.send(SenderJob::Hash(BlockIndex(block), self.layout)) {

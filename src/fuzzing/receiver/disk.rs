@@ -6,7 +6,7 @@ use crate::wire::Holdings;
 impl World {
     /// Opens a part file that an earlier run has left: every second block is as it should be.
     pub(super) fn reopen(&mut self, layout: Layout) -> ReceiverDone {
-        let done = self.run(ReceiverJob::Open { name: "object".into(), layout, entry: None });
+        let done = self.run(ReceiverJob::Open { name: "object".into(), layout, entry: None, tree: None });
         let Some(part) = self.part.as_mut().filter(|_| layout == self.object.layout) else { return done };
         let mut written = BitSet::new(layout.block_count());
         for block in (0..layout.block_count()).map(BlockIndex) {
@@ -52,6 +52,9 @@ impl World {
                 let root = Digest(*blake3::hash(&bytes).as_bytes());
                 assert!(self.roots.contains(&root), "it commits what nobody announced");
                 ReceiverDone::Committed("object".into())
+            }
+            (ReceiverJob::Arrange { layout }, Some(_)) => {
+                ReceiverDone::Arranged { there: BitSet::new(layout.block_count()) }
             }
             (ReceiverJob::Check { block, expected, .. }, Some(part)) => {
                 let offset = part.layout.block_offset(block) as usize;

@@ -146,6 +146,21 @@ impl Blocks {
         self.judge_held(0..self.layout.block_count());
     }
 
+    /// Checks no candidate from this block on before [`Blocks::release_candidates`].
+    pub const fn withhold_candidates(&mut self, from: u32) {
+        self.resume.withhold(from);
+    }
+
+    /// Checks the withheld candidates too, as far as they are `there`.
+    pub fn release_candidates(&mut self, there: &BitSet) {
+        self.resume.release(there);
+    }
+
+    /// Whether the first `count` blocks are verified.
+    pub fn has_first(&self, count: u32) -> bool {
+        self.verified.next(0, false).is_none_or(|missing| missing >= count)
+    }
+
     /// Takes the layout of the object after it has grown.
     pub fn grow(&mut self, layout: Layout) {
         self.layout = layout;

@@ -62,8 +62,10 @@ impl Receiver {
             ReceiverDone::Opened { written, earlier } => {
                 blocks.resume_from(Candidates::new(written, earlier));
                 self.resume_reported = blocks.candidates() == 0;
+                self.withhold_candidates();
                 self.opened();
             }
+            ReceiverDone::Arranged { there } => self.arranged(&there),
             ReceiverDone::Checked { block, agrees } => blocks.checked(block, agrees),
             ReceiverDone::Stored { block, value, buffer } => {
                 let verdict = blocks.stored(block, value, buffer);

@@ -35,6 +35,7 @@ mod session;
 mod shutdown;
 mod storage_delay;
 mod timers;
+mod tree;
 
 pub use config::{HookRule, ReceiverConfig};
 
@@ -67,6 +68,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use storage_delay::StorageDelay;
 use timers::Timers;
+use tree::Arranging;
 
 type Out = Output<ReceiverJob, ReceiverEvent>;
 
@@ -157,6 +159,7 @@ pub struct Receiver {
     last_words: Option<one_way::LastWords>,
     /// Senders that have announced old sessions, of which the user was told.
     old: Vec<SenderKey>,
+    arranging: Arranging,
 }
 
 impl Receiver {
@@ -199,6 +202,7 @@ impl Receiver {
             kept: 0,
             last_words: None,
             old: Vec::new(),
+            arranging: Arranging::default(),
             config,
         }
     }
@@ -368,6 +372,7 @@ impl Receiver {
 
     /// Requests checks of candidates, as many as are useful at a time.
     fn check_candidates(&mut self) {
+        self.arrange();
         // Before the device goes over to another session, its workers must become idle.
         if !matches!(self.state, State::Receiving) || self.provisional.admitted().is_some() {
             return;
@@ -404,6 +409,9 @@ impl Receiver {
             return;
         }
         if !blocks.all_verified() || !blocks.all_written() || self.jobs_in_flight > 0 || !self.admitted {
+            return;
+        }
+        if !self.is_arranged() {
             return;
         }
         let (Some(announced), Some(own)) = (session.root, blocks.root()) else { return };

@@ -79,7 +79,7 @@ impl Receiver {
     /// while the object's hash is unknown.
     pub(super) fn open_or_adopt(&mut self) {
         let Some(session) = &self.session else { return };
-        let (name, layout, entry) = (session.name.clone(), session.layout, session.entry.clone());
+        let (name, layout, open) = (session.name.clone(), session.layout, session.open_job());
         let (own, root) = (self.adoptable, session.root);
         if own.is_some() && root.is_none() {
             return;
@@ -92,7 +92,7 @@ impl Receiver {
             self.event(ReceiverEvent::Committing);
             self.job(ReceiverJob::Adopt { name });
         } else {
-            self.job(ReceiverJob::Open { name, layout, entry });
+            self.job(open);
         }
     }
 }

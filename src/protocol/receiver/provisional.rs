@@ -11,7 +11,6 @@ use crate::crypto::primitives::Primitives;
 use crate::limits::join_ceiling;
 use crate::protocol::Output;
 use crate::protocol::event::ReceiverEvent;
-use crate::protocol::job::ReceiverJob;
 use crate::protocol::need::Need;
 use crate::protocol::packet_protection::{self, FindError, Found, ReceiverSide};
 use crate::protocol::trust::TrustDecision;
@@ -185,9 +184,9 @@ impl Receiver {
             return;
         };
         if self.provisional.probing.is_none() {
-            let (session, name, layout) = (session.id, session.name.clone(), session.layout);
-            self.provisional.probing = Some(session);
-            self.job(ReceiverJob::Probe { session, name, layout });
+            let (id, job) = (session.id, session.probe_job());
+            self.provisional.probing = Some(id);
+            self.job(job);
         }
     }
 
@@ -370,7 +369,7 @@ impl Receiver {
         }
         let join = now + invitation.window.mul_f64(self.rng.f64());
         if let Some(provisional) = self.provisional.current_mut() {
-            provisional.join = join;
+            provisional.join_at(join);
         }
     }
 

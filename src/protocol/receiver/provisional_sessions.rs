@@ -25,8 +25,11 @@ const TURN_AFTER_JOIN: Duration = Duration::from_secs(1);
 const TURN: Duration = Duration::from_secs(2);
 /// A session without a datagram sealed for this device is dropped after this time.
 const PATIENCE: Duration = SENDER_SILENCE;
-/// Shortest interval between unanswered JOINs.
-const JOIN_PATIENCE: Duration = Duration::from_millis(400);
+/// Shortest interval between unanswered JOINs: at first below that of the announcements, and longer after
+/// [`HASTY_JOINS`] of them.
+const JOIN_PATIENCE: (Duration, Duration) = (Duration::from_millis(40), Duration::from_millis(400));
+/// Number of JOINs that may just have been lost. If more are unanswered, the sender is probably far away or busy.
+const HASTY_JOINS: u32 = 6;
 
 /// A session that has not admitted this device.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ pub(super) struct ProvisionalSession {
     /// When to send a join; never if none is due.
     pub join: Time,
     pub last_join: Option<Time>,
+    /// JOINs that nothing has answered.
+    unanswered: u32,
     /// Whether the RETRY to the JOIN of its last turn may still be answered.
     pub may_answer_late: bool,
     /// Whether it has admitted this device, which is still busy with another session.
@@ -58,6 +63,7 @@ impl ProvisionalSession {
             invitations: 0,
             join: Time::NEVER,
             last_join: None,
+            unanswered: 0,
             may_answer_late: false,
             admitted: false,
             until: now + PATIENCE,
@@ -72,7 +78,14 @@ impl ProvisionalSession {
 
     /// Whether a JOIN was sent recently, or is about to be sent.
     pub fn join_is_pending(&self, now: Time) -> bool {
-        self.join != Time::NEVER || self.last_join.is_some_and(|at| now < at + JOIN_PATIENCE)
+        let patience = if self.unanswered < HASTY_JOINS { JOIN_PATIENCE.0 } else { JOIN_PATIENCE.1 };
+        self.join != Time::NEVER || self.last_join.is_some_and(|at| now < at + patience)
+    }
+
+    /// Notes that an invitation selects the device, which will send a JOIN at `join`.
+    pub fn join_at(&mut self, join: Time) {
+        self.join = join;
+        self.unanswered += u32::from(self.last_join.is_some());
     }
 }
 

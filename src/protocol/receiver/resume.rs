@@ -39,6 +39,8 @@ pub(super) struct Candidates {
     known: BTreeMap<u32, Digest>,
     /// How many of the last checks in a row disagreed.
     in_vain: u32,
+    /// From this block on, nothing is checked yet.
+    withheld_from: Option<u32>,
 }
 
 /// The result of comparing a candidate with its page.
@@ -86,6 +88,19 @@ impl Candidates {
         self.ready.clear();
         self.known = known;
         self
+    }
+
+    /// Checks nothing from this block on before [`Candidates::release`].
+    pub const fn withhold(&mut self, from: u32) {
+        self.withheld_from = Some(from);
+    }
+
+    /// Checks the withheld candidates too, and gives up those that are not `there`.
+    pub fn release(&mut self, there: &BitSet) {
+        let Some(from) = self.withheld_from.take() else { return };
+        let withheld = self.candidates.runs(true).flat_map(|(first, count)| first..first + count);
+        let gone: Vec<u32> = withheld.filter(|&block| block >= from && !there.contains(block)).collect();
+        gone.into_iter().for_each(|block| self.give_up(block));
     }
 
     /// Candidates that are not checked yet.
@@ -140,7 +155,11 @@ impl Candidates {
         if self.checking.len() >= if pressed { CHECKS_WHEN_PRESSED } else { CHECKS } {
             return None;
         }
-        while let Some(block) = self.ready.pop_first() {
+        let withheld_from = self.withheld_from;
+        let may_check = |block: &u32| withheld_from.is_none_or(|from| *block < from);
+        while self.ready.first().is_some_and(may_check)
+            && let Some(block) = self.ready.pop_first()
+        {
             if self.in_vain < IN_VAIN || is_sample(block) {
                 self.checking.insert(block);
                 return Some((BlockIndex(block), self.in_part.contains(block)));
@@ -211,6 +230,29 @@ mod tests {
         });
         assert_eq!(rest.collect::<Vec<_>>().len(), 36);
         assert_eq!(candidates.count(), 0);
+    }
+
+    #[test]
+    fn what_is_withheld_is_checked_when_it_is_released_if_it_is_there() {
+        let mut candidates = Candidates::new(set(&[0, 1, 2, 3, 40, 41]), 0);
+        candidates.withhold(2);
+        (0..100).for_each(|block| {
+            candidates.expect(block, Digest([0; 32]));
+        });
+        let next = |candidates: &mut Candidates| candidates.next_check(false).map(|(block, _)| block.0);
+        assert_eq!(
+            [next(&mut candidates), next(&mut candidates), next(&mut candidates)],
+            [Some(0), Some(1), None]
+        );
+        candidates.checked(BlockIndex(0), true);
+        candidates.checked(BlockIndex(1), true);
+        assert_eq!((next(&mut candidates), candidates.count()), (None, 4));
+        candidates.release(&set(&[0, 3, 41]));
+        assert_eq!(candidates.count(), 2);
+        assert_eq!(
+            [next(&mut candidates), next(&mut candidates), next(&mut candidates)],
+            [Some(3), Some(41), None]
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! arrivals by packet number.
 
 use super::Verifications;
-use crate::content::{Entry, Manifest};
+use crate::content::{Entry, Manifest, TreeHead};
 use crate::crypto::window::ReplayWindow;
 use crate::layout::Layout;
 use crate::limits::{
@@ -64,6 +64,8 @@ pub(super) struct Session {
     /// The object's entry in the manifest, if the announcement has the manifest and it describes a single
     /// file.
     pub entry: Option<Entry>,
+    /// What the announcement says of a tree; `None` for other objects.
+    pub tree: Option<TreeHead>,
     pub data: SocketAddr,
     pub phase: Phase,
     /// The highest block position that the sender has announced.
@@ -92,9 +94,10 @@ impl Session {
     pub fn latch(side: ReceiverSide, from: SocketAddr, announce: &Announce, now: Time) -> Option<Self> {
         let [object] = announce.objects[..] else { return None };
         let layout = Layout::of(object.extent(), object.block_log2, announce.symbol_size).ok()?;
+        let is_known = object.kind != ObjectKind::Tree || TreeHead::decode(&announce.manifest).is_ok();
         // This program's sender makes no larger blocks.
         let fits = layout.block_count() <= MAX_BLOCKS && layout.block_log2() <= COMFORTABLE_BLOCK_LOG2;
-        fits.then(|| Self {
+        (fits && is_known).then(|| Self {
             id: side.session(),
             counter: announce.counter,
             side,
@@ -112,6 +115,9 @@ impl Session {
             layout,
             name: announce.name.clone(),
             entry: described(announce, object.size),
+            tree: (object.kind == ObjectKind::Tree)
+                .then(|| TreeHead::decode(&announce.manifest).ok())
+                .flatten(),
             data: announce.data,
             phase: announce.phase,
             position: announce.position,
@@ -172,6 +178,7 @@ impl Session {
             sender: self.sender,
             name: self.name.clone(),
             extent: self.layout.extent(),
+            entries: self.tree.map(|tree| tree.entries),
         }
     }
 
@@ -185,6 +192,9 @@ impl Session {
             // A stream that is sent again begins anew.
             && (self.kind == ObjectKind::Stream || self.layout.extent() == old.layout.extent())
             && self.layout.block_log2() == old.layout.block_log2()
+            // A tree is laid out by its manifest, which the root vouches for.
+            && (self.kind != ObjectKind::Tree
+                || (self.tree == old.tree && self.root == old.root && self.root.is_some()))
     }
 
     /// Opens a datagram of the session, and notes its arrival and its source. Cheap checks come first. `None`

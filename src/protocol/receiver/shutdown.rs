@@ -8,18 +8,22 @@ use crate::time::Time;
 use crate::wire::{Abort, AbortCode, Complete, Message};
 use std::time::Duration;
 
-/// First and longest interval of repeated receipts and aborts.
-const REPEAT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+/// First and longest interval of repeated receipts and ABORTs. The first is short, because the sender of a few devices
+/// waits for the last receipt. It doubles with each one after the first [`HASTY_TRIES`].
+const REPEAT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+const HASTY_TRIES: u32 = 4;
 /// How long to wait for the acknowledgement of a receipt after the sender's last ABORT.
 const LAST_WORD: Duration = Duration::from_millis(300);
 /// Most ABORTs that a leaving device sends.
-const LEAVE_TRIES: u32 = 6;
+const LEAVE_TRIES: u32 = 8;
 
 /// Repeating COMPLETE until it is acknowledged.
 #[derive(Debug)]
 pub(super) struct Confirming {
     next: Time,
+    /// The first interval.
     distance: Duration,
+    tries: u32,
     until: Time,
 }
 
@@ -34,6 +38,12 @@ pub(super) struct Leaving {
     /// Whether the part file is being removed, or left to the next run.
     discarding: bool,
     discarded: bool,
+}
+
+/// The interval to the next try after `tries` others, the first of which was `first`.
+fn interval(first: Duration, tries: u32) -> Duration {
+    let doubled = tries.saturating_sub(HASTY_TRIES - 1).min(6);
+    (first * (1 << doubled)).min(REPEAT.1).max(first)
 }
 
 impl Confirming {
@@ -86,13 +96,13 @@ impl Receiver {
                 if now >= confirming.until {
                     self.finish(self.hook.outcome(false));
                 } else if now >= confirming.next {
-                    confirming.next = now + confirming.distance;
-                    confirming.distance = (confirming.distance * 2).min(REPEAT.1).max(confirming.distance);
+                    confirming.next = now + interval(confirming.distance, confirming.tries);
+                    confirming.tries += 1;
                     self.send_receipt();
                 }
             }
             State::Leaving(leaving) if leaving.farewell.is_some() && now >= leaving.next => {
-                leaving.next = now + REPEAT.0;
+                leaving.next = now + interval(REPEAT.0, leaving.tries);
                 leaving.tries += 1;
                 if leaving.tries > LEAVE_TRIES {
                     leaving.farewell = None;
@@ -141,7 +151,7 @@ impl Receiver {
         let next = now + spread.mul_f64(self.rng.f64());
         let until = next + SENDER_SILENCE.max(spread * 4);
         let (next, until) = if hurried { (now, until.min(now + REPEAT.1)) } else { (next, until) };
-        self.state = State::Confirming(Confirming { next, distance: REPEAT.0.max(spread), until });
+        self.state = State::Confirming(Confirming { next, distance: REPEAT.0.max(spread), tries: 0, until });
         self.run_due(now);
     }
 

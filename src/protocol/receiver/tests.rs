@@ -3,10 +3,13 @@
 mod growth;
 mod hook;
 mod later;
+mod lost;
 mod one_way;
 mod pipe;
+mod tree;
 
 use super::*;
+use crate::content::TreeHead;
 use crate::layout::Layout;
 use crate::protocol::event::ReceiverOutcome;
 use crate::sim::fakes::{FakeSender, any_admit};
@@ -40,6 +43,8 @@ struct Bench {
 
 const SENDER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 7418);
 const OWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)), 4000);
+/// What is said of a tree.
+const HEAD: TreeHead = TreeHead { manifest: 1025, entries: 7, tops: 1, bytes: 6000, archive: false };
 const ADMITTED: Admit = any_admit(ChannelId(1));
 
 impl Bench {
@@ -172,6 +177,7 @@ impl Bench {
             gsize: self.gsize,
             objects: vec![object],
             name: self.name.into(),
+            manifest: if self.kind == ObjectKind::Tree { HEAD.encode() } else { Vec::new() },
             ..self.sender.any_announce()
         };
         self.sender.announce(announce)

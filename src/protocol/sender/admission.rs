@@ -303,7 +303,7 @@ impl Sender {
         if !device.assignment.is_complete() {
             device.reported.verified = 0;
             device.reported.incomplete = None;
-            device.reported.room = Room::default();
+            device.reported.room = Room::unreported(pending.join.holdings == Holdings::Passing);
             device.regrouped = false;
             let event = SenderEvent::Joined {
                 device: device.assignment.device,
@@ -314,6 +314,7 @@ impl Sender {
             };
             self.event(event);
             self.take_up(index, now);
+            self.hold_stream();
             self.gather.joined(place, now);
         }
         self.admit(index);

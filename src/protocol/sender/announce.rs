@@ -13,8 +13,10 @@ use crate::wire::{
 };
 use std::time::Duration;
 
-/// Interval between announcements while gathering.
-const GATHER_ANNOUNCES: Duration = Duration::from_millis(50);
+/// Interval between announcements while gathering: of the first [`HASTY_ANNOUNCES`], and of the others. Devices that wait
+/// already join within the first few ([`crate::limits::join_ceiling`]), and those whose JOIN is lost within the next.
+const GATHER_ANNOUNCES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(50));
+const HASTY_ANNOUNCES: u32 = 30;
 /// Interval between announcements after gathering.
 const LATER_ANNOUNCES: Duration = Duration::from_millis(250);
 
@@ -44,9 +46,12 @@ impl AnnounceTimer {
 impl Sender {
     /// Announces the session to the group and on the rendezvous groups.
     pub(super) fn announce(&mut self, now: Time) {
-        let gathering = self.phase == Phase::Gathering;
-        let interval = if gathering { GATHER_ANNOUNCES } else { LATER_ANNOUNCES };
-        let since = now.since(self.announces.last).clamp(GATHER_ANNOUNCES / 2, interval);
+        let interval = match self.phase {
+            Phase::Gathering if self.announces.count < HASTY_ANNOUNCES => GATHER_ANNOUNCES.0,
+            Phase::Gathering => GATHER_ANNOUNCES.1,
+            _ => LATER_ANNOUNCES,
+        };
+        let since = now.since(self.announces.last).clamp(GATHER_ANNOUNCES.0, interval);
         let extent = self.config.layout.extent();
         let news = std::mem::replace(&mut self.stream.announced, extent) != extent;
         let next = if news { NEWS_AGAIN } else { interval };

@@ -11,8 +11,8 @@
 //! - `announce`: announcements. `gather`: invitations, the start. `admission`: joins. `identity`: who a device
 //!   is. `strangers`: what one address may ask for.
 //! - `devices`: the state of each device. `service`: who serves a device. `records`: the store.
-//! - `growth`: an object that grows. `stream`: source symbols, hashes ahead of them, and the next datagram at the paced rate. `delta`: sending only
-//!   what is missing.
+//! - `growth`: an object that grows. `stream`: source symbols, hashes ahead of them, and the next datagram at the paced
+//!   rate. `delta`: sending only what is missing.
 //! - `feedback`: messages of devices. `rounds`: polls of the group and their answers. `round_trip`: how long answers
 //!   take. `planner`: the repairs of a round. `unicast_repair`: the same for one device. `inquiries`: digests of
 //!   suspect blocks.

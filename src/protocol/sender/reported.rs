@@ -22,6 +22,9 @@ const DISK_IS_BEHIND: Duration = Duration::from_millis(100);
 /// waited for, so together they delay the stream by no more than the time for so many blocks.
 const NEAR: u32 = 16;
 
+/// The room of a device that passes the object on, until it reports. Every device has buffers for so many blocks.
+const FIRST_ROOM: u32 = 4;
+
 /// The figures of a device's latest reports.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reported {
@@ -73,6 +76,11 @@ impl Default for Room {
 }
 
 impl Room {
+    /// The room of a device that has not reported, and that passes the object on or keeps it.
+    pub fn unreported(passes_on: bool) -> Self {
+        if passes_on { Self { below: FIRST_ROOM, ..Self::default() } } else { Self::default() }
+    }
+
     /// Whether it has room for a limited number of blocks.
     pub const fn is_limited(&self) -> bool {
         self.below < u32::MAX

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Number of ABORTs at the end, and their interval.
 const GOODBYES: u32 = 4;
-const GOODBYE_EVERY: Duration = Duration::from_millis(25);
+const GOODBYE_EVERY: Duration = Duration::from_millis(5);
 /// Time that the store gets for the last records; below, after an interrupt, because the user waits.
 const LAST_RECORDS: Duration = Duration::from_secs(10);
 const LAST_RECORDS_INTERRUPTED: Duration = Duration::from_secs(2);

@@ -197,6 +197,7 @@ impl Transfer<'_, '_> {
             session: SessionId(1),
             name: super::NAME.to_owned(),
             size: Some(self.scenario.layout.object_size()),
+            entries: None,
             group: String::new(),
             enter_starts: false,
             sender: SenderKey([0; 32]),

@@ -70,8 +70,13 @@ impl Transfer<'_, '_> {
     /// device, or as many as one address may agree on.
     pub(super) fn check_table_sizes(&self, [devices, joins, outputs]: [usize; 3]) {
         let plans = || self.scenario.hostile.iter().filter(|plan| plan.attack.is_insider());
-        // Duplicates of restarted devices have rows of their own.
-        let restarted = (0..self.devices.len() as u32).filter(|&index| self.may_look_like_two(index)).count();
+        // Duplicates of restarted devices have rows of their own, and so has each run that passes the object on.
+        let passes_on = |index: u32| {
+            let plan = &self.scenario.devices[index as usize];
+            plan.crash.is_some() && plan.pipe.is_some()
+        };
+        let twice = |index: &u32| self.may_look_like_two(*index) || passes_on(*index);
+        let restarted = (0..self.devices.len() as u32).filter(twice).count();
         let most = if self.scenario.listed {
             self.devices.len()
         } else if plans().count() == 0 {

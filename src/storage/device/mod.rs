@@ -45,6 +45,11 @@ pub enum DeviceNote {
 pub struct DeviceNotes(Arc<Mutex<Vec<DeviceNote>>>);
 
 impl DeviceNotes {
+    /// Adds a warning.
+    pub(super) fn warn(&self, text: String) {
+        self.add(DeviceNote::Warning(text));
+    }
+
     fn add(&self, note: DeviceNote) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(note);
     }

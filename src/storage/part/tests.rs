@@ -20,7 +20,9 @@ fn create(output: &Path, force: bool, name: &str, size: u64) -> Result<Box<dyn P
 fn name_error<T>(result: Result<T, SinkError>) -> String {
     match result {
         Err(SinkError::Name(text)) => text,
-        Err(SinkError::Disk(text) | SinkError::Command(text)) => panic!("a disk error: {text}"),
+        Err(SinkError::Disk(text) | SinkError::Command(text) | SinkError::Content(text)) => {
+            panic!("a disk error: {text}")
+        }
         Ok(_) => panic!("not refused"),
     }
 }
@@ -29,7 +31,9 @@ fn name_error<T>(result: Result<T, SinkError>) -> String {
 fn disk_error<T>(result: Result<T, SinkError>) -> String {
     match result {
         Err(SinkError::Disk(text)) => text,
-        Err(SinkError::Name(text) | SinkError::Command(text)) => panic!("a name error: {text}"),
+        Err(SinkError::Name(text) | SinkError::Command(text) | SinkError::Content(text)) => {
+            panic!("a name error: {text}")
+        }
         Ok(_) => panic!("not refused"),
     }
 }

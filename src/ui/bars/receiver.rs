@@ -78,8 +78,8 @@ impl ReceiverView for ReceiverBars {
     fn event(&mut self, now: Time, event: &ReceiverEvent, s: &ReceiverSnapshot) {
         self.memory.event(now, event);
         match event {
-            ReceiverEvent::Found { sender, name, extent, .. } => {
-                let (name, size) = (text::escape(name), text::size(extent.total()));
+            ReceiverEvent::Found { sender, name, extent, entries, .. } => {
+                let (name, size) = (text::escape(name), text::object(extent.total(), *entries));
                 self.screen.say(&format!("receiving {name} ({size}) from {sender}"));
             }
             ReceiverEvent::Resumed { bytes } => {
@@ -135,7 +135,8 @@ impl ReceiverView for ReceiverBars {
         if let Some(summary) = self.memory.summary(now, s) {
             self.screen.say(&summary);
         }
-        if let Some((path, root)) = &self.memory.committed {
+        // No program prints the hash of a tree.
+        if let Some((path, root)) = self.memory.committed.as_ref().filter(|(path, _)| !path.is_dir()) {
             let line = text::b3sum_line(root, path);
             // A program gets the exact line; a person's terminal gets the escaped one.
             let line = if std::io::stdout().is_terminal() { text::escape(&line) } else { line };
@@ -171,6 +172,7 @@ mod tests {
             sender: "10.0.0.1:7417".parse().unwrap(),
             name: "image\x1b[31m.iso".into(),
             extent: Extent::sealed(100 << 20),
+            entries: None,
         };
         let address = "10.0.0.1:7418".parse().unwrap();
         let (key, decision) = (SenderKey([7; 32]), TrustDecision::FirstUse);

@@ -21,7 +21,7 @@ pub struct SenderBars {
 impl SenderBars {
     /// Draws bars on `screen`.
     pub fn new(mut screen: Screen, intro: SenderIntro) -> Self {
-        let (name, size) = (text::escape(&intro.name), text::size(intro.size));
+        let (name, size) = (text::escape(&intro.name), text::object(intro.size, intro.entries));
         screen.say(&format!("sending {name} ({size}) to {}", intro.group));
         screen.say(&trust::introduction(&intro.sender, intro.sealed_with.as_deref()));
         Self { screen, intro, memory: SenderMemory::default() }

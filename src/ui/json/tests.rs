@@ -4,8 +4,7 @@ use crate::protocol::statistics::Activity;
 use crate::task::State;
 use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};
 use crate::units::{DeviceKey, Digest, Extent, SenderKey, SessionId, TaskId};
-use crate::wire::AbortCode;
-use crate::wire::Phase;
+use crate::wire::{AbortCode, Phase};
 use serde_json::Value;
 
 fn at(ms: u64) -> Time {
@@ -150,6 +149,7 @@ fn a_receivers_events() {
         task: TaskId([0; 16]),
         sender: "[fe80::1]:7417".parse().unwrap(),
         name: "größe".into(),
+        entries: None,
         extent: Extent::sealed(5),
     };
     view.event(at(2), &found, &s);

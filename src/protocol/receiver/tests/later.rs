@@ -1,6 +1,7 @@
 //! Senders of later programs: what the receiver skips, what it does not understand, and what it tells the user.
 
 use super::*;
+use crate::content::TreeHead;
 use crate::crypto::origin::Origin;
 use crate::protocol::need::Need;
 use crate::units::{Counter, Digest, SymbolDigest};
@@ -77,6 +78,15 @@ fn what_an_announce_asks_for_is_told() {
     let file = Object::file(9000, 10);
     objects(vec![file; 2]);
     objects(vec![Object { kind: ObjectKind::Tree, ..file }]);
+    let head = |manifest| TreeHead { manifest, entries: 7, tops: 1, bytes: 8000, archive: false }.encode();
+    let tree = |manifest| {
+        let objects = vec![Object { kind: ObjectKind::Tree, ..file }];
+        refuses(|announce| Announce { objects, manifest: head(manifest), ..announce })
+    };
+    assert!(
+        matches!(needs(&tree(9001))[..], [Need::Feature("trees of another form")]),
+        "longer than the object"
+    );
     // What may be used with others is no need.
     let mut bench = Bench::new(small_blocks(4));
     let optional = Capabilities(u32::MAX);

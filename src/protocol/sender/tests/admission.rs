@@ -1,6 +1,7 @@
 //! Which devices are admitted, and what the others can do.
 
 use super::*;
+use crate::crypto::derive::Secret;
 use crate::units::Ticket;
 use crate::units::{ChannelId, DeviceIndex};
 use crate::wire::{Join, Progress};
@@ -74,6 +75,31 @@ fn a_device_that_has_moved_gets_no_more_bytes_than_came_from_there() {
         assert!(went <= came[which], "{went} bytes for {}", came[which]);
     }
     assert!(sent_to(&bench, address(98), 0) > 0);
+}
+
+/// That is, as many as a RETRY has, which is longer with a group key. They count once.
+#[test]
+fn a_device_that_has_moved_is_answered_as_soon_as_enough_bytes_came_from_there() {
+    for group_key in [None, Some(Secret::new([7; 32]))] {
+        let mut bench = Bench::new(4, |config| {
+            config.wait = Duration::from_secs(100);
+            config.group_key = group_key.clone();
+        });
+        let (session, announce) = (bench.sender.side.session(), bench.sender.announced());
+        let fake = FakeDevice::of(session, &announce, group_key.as_ref(), [1; 32]).expect("the key is right");
+        bench.runs.insert((1, 1), fake);
+        bench.send_join(1, 1, address(1));
+        let answer = sent_to(&bench, address(1), 0);
+        bench.answered(1, 1, address(1), 0);
+        bench.send_join(1, 1, address(1));
+        let (index, at) = (keys(&bench, 1).expect("it has joined"), address(98));
+        let mut went = |bytes: usize| {
+            bench.sender.moved(index, at, bytes, bench.now);
+            bench.drain();
+            sent_to(&bench, at, 0)
+        };
+        assert_eq!([went(answer - 1), went(1), went(answer - 1), went(1)], [0, answer, answer, answer * 2]);
+    }
 }
 
 #[test]
