@@ -17,6 +17,7 @@ pub mod crypto;
 pub mod fec;
 pub mod layout;
 pub mod pacing;
+pub mod pack;
 pub mod task;
 pub mod wire;
 

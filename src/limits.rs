@@ -179,6 +179,13 @@ pub const SENDER_REPAIR_BYTES: usize = 16 << 20;
 pub const MAX_WINDOW_BYTES: u64 = 16 << 20;
 /// Most repair symbols for each thousand source symbols, in a session without feedback.
 pub const MAX_OVERHEAD_PER_MILLE: u16 = 5_000;
+/// Most bytes of compressed blocks that a sender holds, those that workers are compressing included. One is always
+/// allowed.
+pub const SENDER_PACKED_BYTES: usize = 32 << 20;
+/// Most bytes of zeros whose hash a receiver computes in one job.
+pub const ZEROS_A_JOB: u64 = 16 << 20;
+/// Most of these jobs at a time.
+pub const MAX_ZERO_JOBS: usize = 8;
 /// Most bytes of chaining values that a sender stores for files it has sent. The values of the largest object
 /// fit.
 pub const HASH_CACHE_BYTES: u64 = 64 << 20;
@@ -309,7 +316,6 @@ const _: () = {
     // A block of the largest kind has new repair symbols for many passes.
     assert!(MAX_SOURCE_SYMBOLS * (2 + MAX_OVERHEAD_PER_MILLE as u32 / 1000) < MAX_ESI / 32);
     assert!(STRANGERS_SHARE_PERCENT <= UNICAST_SHARE_PERCENT && DEVICES_OF_ONE_ADDRESS < MAX_DEVICES);
-    assert!(MAX_BLOCKS as u64 * 32 < HASH_CACHE_BYTES);
     // Two pages of hashes are ahead of the stream.
     assert!(MAX_READ_AHEAD >> DEFAULT_BLOCK_LOG2 > 2 * HASHES_PER_PAGE as u64);
     assert!(

@@ -232,3 +232,44 @@ impl Intake {
         !matches!(self, Self::AnyOrder)
     }
 }
+/// The form in which a block is cut into symbols.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Coding {
+    /// The block's bytes.
+    #[default]
+    Raw = 0,
+    /// The block's bytes without the zeros at their end.
+    Short = 1,
+    /// Nothing: all bytes of the block are 0.
+    Zero = 2,
+    /// One Zstandard frame (RFC 8878) of the block's bytes, padded with zeros.
+    Zstd = 3,
+}
+
+/// The coding of a block, and the number of its source symbols in it, K'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coded {
+    /// The coding.
+    pub coding: Coding,
+    /// K': 0 for [`Coding::Zero`], K for [`Coding::Raw`], and less than K otherwise.
+    pub k: u32,
+}
+
+impl Coded {
+    /// The coding of a block of `k` source symbols that is sent as it is.
+    #[must_use]
+    pub const fn raw(k: u32) -> Self {
+        Self { coding: Coding::Raw, k }
+    }
+
+    /// Whether a block of `plain` source symbols can be coded like this.
+    #[must_use]
+    pub const fn fits(self, plain: u32) -> bool {
+        match self.coding {
+            Coding::Raw => self.k == plain,
+            Coding::Zero => self.k == 0,
+            Coding::Short | Coding::Zstd => self.k > 0 && self.k < plain,
+        }
+    }
+}

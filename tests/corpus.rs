@@ -13,13 +13,13 @@ use bodies::{fuzz_arguments, fuzz_keys, fuzz_manifest, fuzz_names, fuzz_state, f
 use mcp::crypto::derive::Secret;
 use mcp::crypto::group::GroupKey;
 use mcp::units::{
-    AgreementKey, BlockIndex, ChannelId, Cookie, Counter, DeviceId, Digest, Esi, Rate, SenderKey, SessionId,
-    Suite, TaskId,
+    AgreementKey, BlockIndex, ChannelId, Coding, Cookie, Counter, DeviceId, Digest, Esi, Rate, SenderKey,
+    SessionId, Suite, TaskId,
 };
 use mcp::wire::{
-    Abort, AbortCode, Acknowledge, Announce, BlockEntry, Capabilities, Coding, Deficit, HashPage, Header,
-    Invitation, Message, MessageKind, Nak, Object, ObjectKind, OneWay, OriginProof, PacketNumber, PageRange,
-    Phase, Poll, RepairAdvertisement, Retry, Suspect, Symbol, TaskKind, Versions, decode_plain, encode_plain,
+    Abort, AbortCode, Acknowledge, Announce, BlockEntry, Capabilities, Deficit, HashPage, Header, Invitation,
+    Message, MessageKind, Nak, Object, ObjectKind, OneWay, OriginProof, PacketNumber, PageRange, Phase, Poll,
+    RepairAdvertisement, Retry, Suspect, Symbol, TaskKind, Versions, decode_plain, encode_plain,
 };
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::files::{TempDir, assert_only_copy, names, sparse};
+use support::files::{TempDir, assert_only_copy, names, seeded};
 use support::lab::Lab;
 use support::mcp::{MCP, Network, Report, SOON};
 use support::process::{Cmd, End, Proc};
@@ -513,15 +513,15 @@ fn full_size_four_receivers_at_30_percent() {
 }
 
 #[test]
-#[ignore = "full size: release build, idle machine, 7 GiB of disk"]
-fn full_size_6_gib_sparse() {
+#[ignore = "full size: release build, idle machine, 14 GiB of disk"]
+fn full_size_6_gib() {
     let _turn = turn();
     let Some(lab) = Lab::new(2) else { return };
     lab.lose(1, 10);
     let tmp = TempDir::new();
     let mut transfer = Transfer { rate: Some("1500M"), ..Transfer::new(&lab, &tmp, 0) };
-    transfer.source = tmp.join("sparse.img");
-    sparse(&transfer.source, 6 << 30, 2);
+    transfer.source = tmp.join("large.img");
+    seeded(&transfer.source, 6 << 30, 2);
     let mut receiver = transfer.receiver(1);
     receiver.watch_memory();
     let mut sender = transfer.sender(1).spawn();

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
-use support::files::{TempDir, assert_only_copy, b3, names, sparse};
+use support::files::{TempDir, assert_only_copy, b3, names};
 use support::lab::Lab;
 use support::mcp::{Network, Report, SOON};
 use support::process::Cmd;
@@ -157,8 +157,7 @@ fn who_comes_late_or_again_gets_it_from_the_beginning() {
 #[test]
 fn a_slow_consumer_delays_nobody_and_is_served() {
     let tmp = TempDir::new();
-    let (source, out, copy) = (tmp.join("image.bin"), tmp.dir("out"), tmp.join("copy"));
-    sparse(&source, 96 * MIB, 6);
+    let (source, out, copy) = (tmp.file("image.bin", 96 * MIB, 6), tmp.dir("out"), tmp.join("copy"));
     let report = tmp.join("report.json");
     let network = Network::loopback();
     // 16 MiB a second, where the others take 25.
@@ -182,8 +181,7 @@ fn a_slow_consumer_delays_nobody_and_is_served() {
 #[test]
 fn a_stuck_consumer_takes_no_more_than_the_window() {
     let tmp = TempDir::new();
-    let (source, out) = (tmp.join("image.bin"), tmp.dir("out"));
-    sparse(&source, 160 * MIB, 7);
+    let (source, out) = (tmp.file("image.bin", 160 * MIB, 7), tmp.dir("out"));
     let report = tmp.join("report.json");
     let network = Network::loopback();
     let mut stuck = passing(&network, "stuck", "exec sleep 1000").spawn();

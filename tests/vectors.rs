@@ -19,11 +19,11 @@ use mcp::crypto::sign::SigningKey;
 use mcp::limits::{HEADER_LEN, SIGNATURE_RESERVE};
 use mcp::protocol::packet_protection::{ReceiverSide, SenderSide, examine};
 use mcp::units::{
-    AgreementKey, BlockIndex, ChannelId, Cookie, Counter, DeviceId, DeviceKey, Digest, Esi, Rate, Suite,
-    TaskId,
+    AgreementKey, BlockIndex, ChannelId, Coding, Cookie, Counter, DeviceId, DeviceKey, Digest, Esi, Rate,
+    Suite, TaskId,
 };
 use mcp::wire::{
-    Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, BlockEntry, Capabilities, Coding, Deficit,
+    Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, BlockEntry, Capabilities, Deficit,
     DeviceProof, HashPage, Header, Invitation, Join, Message, MessageKind, Nak, Object, OriginProof,
     PacketNumber, PageRange, Phase, Poll, Protection, RepairAdvertisement, Retry, Suspect, Symbol, TaskKind,
     Versions, decode_plain, encode_plain, grease_choice, head,

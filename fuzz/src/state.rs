@@ -7,7 +7,7 @@ use mcp::cli::identity::DeviceIdentity;
 use mcp::crypto::derive::Secret;
 use mcp::crypto::group::{GroupKey, GroupKeys};
 use mcp::keyring::{Added, Keyring, KeyringError, KnownSender, SendersError};
-use mcp::storage::{FileSource, HashCache};
+use mcp::storage::{FileSource, HashCache, HashedBlock};
 use mcp::units::{Digest, SenderKey};
 use std::fs::{self, File};
 use std::net::IpAddr;
@@ -194,7 +194,8 @@ fn hashes(scratch: &Scratch, choice: u8, rest: &[u8]) {
     File::options().write(true).open(&file).and_then(|file| file.set_modified(long_ago)).expect("a date");
     let source = FileSource::open(&file).expect("a sound file");
     let cache = HashCache::new(scratch.path());
-    let values: Vec<Digest> = (0..choice >> 3 & 3).map(|n| Digest([n; 32])).collect();
+    let block = |n: u8| HashedBlock { value: Digest([n; 32]), is_zero: n % 2 == 1 };
+    let values: Vec<HashedBlock> = (0..choice >> 3 & 3).map(block).collect();
     let count = values.len() as u32;
     let load = |count| cache.load(source.file_id().expect("a file"), BLOCK_LOG2, count);
     assert_eq!(load(count), None);
@@ -223,11 +224,14 @@ fn hashes(scratch: &Scratch, choice: u8, rest: &[u8]) {
     if let Some(found) = &found {
         assert_eq!(found.len(), values.len());
         assert!(choice & CHECKED != 0 || content == whole, "damage made other values");
-        let tail = &content[content.len() - 32 * (values.len() + 1)..];
-        assert!(found.iter().zip(tail.as_chunks().0).all(|(value, bytes)| value.0 == *bytes));
+        let tail = &content[content.len() - 32 - 33 * values.len()..];
+        let is = |(block, bytes): (&HashedBlock, &[u8; 33])| {
+            bytes.starts_with(&block.value.0) && block.is_zero == (bytes[32] == 1)
+        };
+        assert!(found.iter().zip(tail.as_chunks().0).all(is));
     }
     let sound = content.split_last_chunk::<32>().is_some_and(|(content, check)| {
-        content.starts_with(b"mcp-hashes 1\n") && blake3::hash(content) == *check
+        content.starts_with(b"mcp-hashes 2\n") && blake3::hash(content) == *check
     });
     assert_eq!(path.exists(), sound);
     require_kept(&path, sound, &content);

@@ -1,7 +1,8 @@
 //! Arguments as typed, each checked by itself. `config` derives the configuration from all of them.
 
+use super::compression::parse_compression;
 use crate::limits::{DEFAULT_PORT, MAX_DEVICES, MAX_LABEL, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN};
-use crate::protocol::sender::{FOREVER, SlowPolicy};
+use crate::protocol::sender::{Compression, FOREVER, SlowPolicy};
 pub use crate::session::RateChoice;
 use crate::storage::name_objection;
 use crate::units::{Rate, SenderKey};
@@ -176,6 +177,10 @@ pub struct SendArgs {
         hide_possible_values = true
     )]
     pub slow: Slow,
+    /// Compress blocks that shrink by 5 % or more: auto as well as there is time for, 1 to 19 at this level of zstd.
+    /// Zeros and holes are never sent
+    #[arg(long, value_name = "off|auto|LEVEL", default_value = "off", value_parser = parse_compression)]
+    pub compress: Compression,
     /// Start when N devices are ready; N devices are expected to complete
     #[arg(short = 'n', long, value_name = "N", value_parser = parse_receivers)]
     pub receivers: Option<u32>,

@@ -5,6 +5,7 @@ use super::args::{OneWayArgs, OutputArgs, RateChoice, RecvArgs, SendArgs, Slow};
 use super::objects;
 use super::stream::STANDARD_INPUT;
 use crate::net::Marking;
+use crate::protocol::sender::Compression;
 use crate::protocol::trust::Strangers;
 use crate::session::send::{SETTLE, WAIT};
 use crate::ui::{Mode, Style};
@@ -39,6 +40,8 @@ pub struct SendConfig {
     pub rate: RateChoice,
     /// What happens to a device far slower than the rest.
     pub slow: Slow,
+    /// Whether blocks are compressed.
+    pub compress: Compression,
     /// The list of devices to serve.
     pub devices: Option<PathBuf>,
     /// When to start.
@@ -231,6 +234,7 @@ impl SendConfig {
             port: args.port,
             rate: args.rate.unwrap_or(RateChoice::Auto(None)),
             slow: args.slow,
+            compress: args.compress,
             devices: args.devices,
             gather: Gather {
                 expected: args.receivers,

@@ -11,6 +11,7 @@
 
 pub mod again;
 pub mod args;
+pub mod compression;
 pub mod config;
 pub mod console;
 pub mod devices;

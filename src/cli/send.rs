@@ -79,6 +79,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         .interface(config.interface.clone())
         .rate(config.rate)
         .slow(config.slow.into())
+        .compress(config.compress)
         .expected(config.gather.expected)
         .devices(devices)
         .known_devices(known)

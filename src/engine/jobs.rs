@@ -1,17 +1,20 @@
 //! The execution of the machines' jobs: functions of a job and its files, through the storage ports. Worker
 //! threads or the simulated world call them.
 
+pub(crate) mod coded;
 mod finish;
+mod manifest;
 mod tree;
 
-pub use tree::manifest_of;
+pub use manifest::manifest_of;
 
 use crate::command::Hook;
-use crate::content::{Entry, Modified, TreeHead};
+use crate::content::{Entry, Extents, Modified, TreeHead};
 use crate::crypto::digest::{chaining_value, root, symbol_digest};
-use crate::fec::{self, BlockAssembly, Buffer, PlanCache};
+use crate::fec::{BlockAssembly, Buffer, PlanCache};
 use crate::layout::Layout;
 use crate::limits::MAX_BLOCKS;
+use crate::pack::are_zero;
 use crate::protocol::event::SenderSnapshot;
 use crate::protocol::job::{ReceiverDone, ReceiverJob, SenderDone, SenderJob};
 use crate::protocol::sender::Sender;
@@ -20,7 +23,7 @@ use crate::ranges::BitSet;
 use crate::storage::{Attributes, Earlier, Found, Part, Sink, SinkError, Source, SourceError, Tickets};
 use crate::store::SharedStore;
 use crate::time::Time;
-use crate::units::{BlockIndex, Digest, Intake, SymbolDigest, TaskId};
+use crate::units::{BlockIndex, Digest, Intake, TaskId};
 use crate::wire::{AbortCode, Holdings};
 use finish::{commit, run_hook};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,25 +72,17 @@ pub fn run_sender_job(
     buffer: &mut Vec<u8>,
 ) -> SenderDone {
     let done = match job {
-        SenderJob::Hash(block, layout) => read_block(source, &layout, block, buffer).map(|()| {
+        SenderJob::Hash { block, layout, level } => {
             if let Some(behind) = block.0.checked_sub(KEPT_BLOCKS).map(BlockIndex) {
                 source.leave_behind(layout.block_offset(behind), layout.block_len(behind));
             }
-            SenderDone::Hashed(block, value(&layout, block, buffer))
-        }),
-        SenderJob::Encode { block, layout, first, count, value } => {
-            let value = value.filter(|_| !source.sees_changes());
-            read_again(source, &layout, block, value, buffer).map(|()| {
-                let symbols = fec::repair(buffer, layout.symbol_size(), first.0, count, plans);
-                SenderDone::Encoded { block, first, symbols: Arc::new(symbols) }
-            })
+            coded::hash(source, (block, &layout), level, buffer)
         }
-        // A device's block disagrees with the hashed one. Perhaps the source has changed.
-        SenderJob::Digest { block, layout, value } => {
-            source.check().and_then(|()| read_again(source, &layout, block, value, buffer)).map(|()| {
-                let symbols = buffer.chunks(usize::from(layout.symbol_size()));
-                SenderDone::Digested(block, symbols.map(symbol_digest).collect())
-            })
+        SenderJob::Encode { block, layout, recipe, first, count, value } => {
+            coded::encode(source, (block, &layout), (recipe, value), (first, count), (plans, buffer))
+        }
+        SenderJob::Digest { block, layout, recipe, value } => {
+            coded::digest(source, (block, &layout), (recipe, value), buffer)
         }
         SenderJob::Vouch { block, first, symbols, symbol_size } => {
             let symbols = symbols.chunks(usize::from(symbol_size));
@@ -251,11 +246,17 @@ pub fn run_receiver_job(job: ReceiverJob, files: &ReceiverFiles, plans: &PlanCac
         ReceiverJob::Store { assembly, expected, keep, pressed } => {
             files.part().and_then(|open| store(&open, assembly, (expected, keep), pressed, plans))
         }
-        ReceiverJob::Sift { block, layout, digests, expected, buffer } => {
-            files.part().and_then(|open| sift(&open, (block, &layout), (&digests, expected), buffer))
+        ReceiverJob::Sift { block, layout, coded, digests, expected, buffer } => files
+            .part()
+            .and_then(|open| coded::sift(&open, (block, &layout), coded, (&digests, expected), buffer)),
+        ReceiverJob::Write { block, layout, buffer, zeros } => {
+            files.part().and_then(|open| write_next(&open, (block, &layout), buffer, zeros))
         }
-        ReceiverJob::Write { block, layout, buffer } => {
-            files.part().and_then(|open| write_next(&open, (block, &layout), buffer))
+        ReceiverJob::Zero { first, values, layout } => {
+            files.part().and_then(|open| coded::zero(&open, first, &values, &layout))
+        }
+        ReceiverJob::Reserve { first, count, layout } => {
+            files.part().and_then(|open| coded::reserve(&open, first, count, &layout))
         }
         ReceiverJob::Spill(assembly) => files.part().and_then(|open| spill(&open, assembly)),
         ReceiverJob::Check { block, layout, expected, in_part } => {
@@ -332,6 +333,9 @@ fn open(
         Some(head) => sink.create_tree(name, &tree::shape(&layout, head))?,
     };
     drop(sink);
+    // What is not stored at the sender takes no space here either.
+    let stored = entry.and_then(Entry::extents).map_or(0, Extents::data_len);
+    part.require_space(stored)?;
     if let Some(entry) = entry {
         let Modified { seconds, nanoseconds } = entry.modified();
         part.describe(Attributes { mode: entry.mode(), modified: (seconds, nanoseconds) });
@@ -393,7 +397,9 @@ fn check(
     });
     let agrees = agrees
         || (open.part.read_earlier(offset, &mut buffer).is_ok() && value(layout, block, &buffer) == expected);
-    if agrees {
+    if agrees && are_zero(&buffer) {
+        open.part.write_zeros(offset, buffer.len() as u64)?;
+    } else if agrees {
         open.part.write_through(offset, &buffer)?;
     }
     Ok(ReceiverDone::Checked { block, agrees })
@@ -423,57 +429,35 @@ fn store(
     if assembly.complete(plans).is_err() {
         return Ok(ReceiverDone::Undecodable(assembly));
     }
-    let value = value(&layout, block, assembly.bytes());
-    if expected.is_some_and(|expected| expected != value) {
+    let unpacked = coded::plain(&mut assembly);
+    let bytes = unpacked.as_ref().map(|other| match other {
+        Some(unpacked) => &unpacked[..layout.block_len(block)],
+        None => assembly.bytes(),
+    });
+    let found = bytes.map(|bytes| (bytes, value(&layout, block, bytes)));
+    // A frame that is none is wrong like any other content. Without a page, blocks are not known to be coded.
+    let Some((bytes, value)) = found.filter(|(_, value)| expected.is_none_or(|expected| expected == *value))
+    else {
         if keep && !open.in_memory {
-            open.part.write_at(offset, assembly.bytes())?;
+            open.part.write_at(
+                offset,
+                &assembly.packed()[..layout.block_len(block).min(assembly.packed().len())],
+            )?;
         }
         let kept = keep.then(|| received.unwrap_or_else(|| assembly.sources().clone()));
         let buffer = if open.in_memory { assembly.into_block() } else { assembly.take_buffer() };
         return Ok(ReceiverDone::Mismatched { block, buffer, kept });
-    }
+    };
     if open.in_memory {
-        return Ok(ReceiverDone::Stored { block, value, buffer: assembly.into_block() });
+        let buffer = unpacked.flatten().unwrap_or_else(|| assembly.into_block());
+        return Ok(ReceiverDone::Stored { block, value, buffer });
     }
     if cached {
-        open.part.write_at(offset, assembly.bytes())?;
+        open.part.write_at(offset, bytes)?;
     } else {
-        open.part.write_through(offset, assembly.bytes())?;
+        open.part.write_through(offset, bytes)?;
     }
     Ok(ReceiverDone::Stored { block, value, buffer: assembly.take_buffer() })
-}
-
-fn sift(
-    open: &OpenPart,
-    (block, layout): (BlockIndex, &Layout),
-    (digests, expected): (&[SymbolDigest], Digest),
-    held: Option<Buffer>,
-) -> Result<ReceiverDone, Refusal> {
-    let mut read = Buffer::default();
-    let bytes = block_bytes(open, (block, layout), held.as_ref(), &mut read)?;
-    let mut right = BitSet::new(layout.source_symbols(block));
-    let symbols = bytes.chunks(usize::from(layout.symbol_size()));
-    for (id, _) in (0..).zip(symbols.zip(digests)).filter(|(_, (s, digest))| symbol_digest(s) == **digest) {
-        right.insert(id);
-    }
-    let agrees = right.is_full() && value(layout, block, bytes) == expected;
-    Ok(ReceiverDone::Sifted { block, right, agrees, buffer: held })
-}
-
-/// The bytes of a block: those that are `held`, or else those of the part file, which are read into `read`.
-fn block_bytes<'a>(
-    open: &OpenPart,
-    (block, layout): (BlockIndex, &Layout),
-    held: Option<&'a Buffer>,
-    read: &'a mut Buffer,
-) -> Result<&'a [u8], SinkError> {
-    let len = layout.block_len(block);
-    if let Some(held) = held {
-        return Ok(&held[..len]);
-    }
-    read.set_len(len);
-    open.part.read_at(layout.block_offset(block), read)?;
-    Ok(read)
 }
 
 /// Hands the next block over to a destination that takes blocks in order.
@@ -481,9 +465,16 @@ fn write_next(
     open: &OpenPart,
     (block, layout): (BlockIndex, &Layout),
     held: Option<Buffer>,
+    zeros: bool,
 ) -> Result<ReceiverDone, Refusal> {
     let mut read = Buffer::default();
-    open.part.write_next(block_bytes(open, (block, layout), held.as_ref(), &mut read)?)?;
+    if zeros {
+        read.set_len(layout.block_len(block));
+        read.fill(0);
+        open.part.write_next(&read)?;
+        return Ok(ReceiverDone::Written { block, buffer: held });
+    }
+    open.part.write_next(coded::block_bytes(open, (block, layout), held.as_ref(), &mut read)?)?;
     Ok(ReceiverDone::Written { block, buffer: held })
 }
 

@@ -11,6 +11,10 @@
 //!          memory  spilled    free   memory  memory         memory      K = 5; s1, s2 are missing
 //! ```
 //!
+//! A coded block has K' source symbols, less than the K of its plain bytes, but its ids and slots are those of the plain
+//! block: symbols may arrive before it is known how the block is coded. Then the slots from K' on stay free, and repair
+//! symbols have ids from K on all the same.
+//!
 //! A slot is free, in memory or spilled. If the last source symbol is short, its slot takes no repair
 //! symbol, because the end of the file would cut it. The extras take it instead.
 
@@ -18,7 +22,7 @@ use super::Buffer;
 use crate::layout::Layout;
 use crate::limits::{MAX_ESI, MAX_EXTRA_SYMBOLS};
 use crate::ranges::BitSet;
-use crate::units::{BlockIndex, Esi};
+use crate::units::{BlockIndex, Coded, Coding, Esi};
 use std::fmt;
 use std::ops::Range;
 
@@ -47,8 +51,12 @@ pub struct BlockAssembly {
     pub(super) block: BlockIndex,
     pub(super) layout: Layout,
     pub(super) block_len: usize,
+    /// K of the plain block.
+    pub(super) plain_k: u32,
+    coding: Coding,
+    /// K' if the block is known to be coded, else K.
     pub(super) k: u32,
-    /// Number of symbols at which decoding is tried: K, or more after a failed attempt.
+    /// Number of symbols at which decoding is tried: K', or more after a failed attempt.
     pub(super) needed: u32,
     /// K symbols long.
     pub(super) buffer: Option<Buffer>,
@@ -73,6 +81,8 @@ impl BlockAssembly {
             block,
             layout: *layout,
             block_len: layout.block_len(block),
+            plain_k: k,
+            coding: Coding::Raw,
             k,
             needed: k,
             buffer: None,
@@ -84,18 +94,64 @@ impl BlockAssembly {
         }
     }
 
-    /// An assembly without a buffer, for a block whose symbols `sources` are already in the file.
+    /// The same for a block that is coded like this, which [fits](Coded::fits) it, and not zeros.
     #[must_use]
-    pub fn with_sources(layout: &Layout, block: BlockIndex, sources: BitSet) -> Self {
-        let assembly = Self::new(layout, block);
+    pub fn coded(layout: &Layout, block: BlockIndex, coded: Coded) -> Self {
+        let mut assembly = Self::new(layout, block);
+        let _ = assembly.set_coding(coded);
+        assembly
+    }
+
+    /// Takes the coding of the block, which [fits](Coded::fits) it, and is not zero. Forgets symbols that the coded block
+    /// cannot have, and repair symbols in places that it does not have. Returns how many.
+    pub fn set_coding(&mut self, Coded { coding, k }: Coded) -> u32 {
+        let before = self.held();
+        (self.coding, self.k, self.needed) = (coding, k, k);
+        self.repairs.retain(|repair| repair.slot.is_none_or(|slot| slot < k));
+        for set in [&mut self.source, &mut self.in_memory, &mut self.spilled] {
+            set.resize(k);
+        }
+        before.saturating_sub(self.held())
+    }
+
+    /// How the block is coded, as far as that is known.
+    #[must_use]
+    pub const fn coding(&self) -> Coding {
+        self.coding
+    }
+
+    /// The packed bytes of a coded block, after [`Self::complete`]: whole symbols. Empty without a buffer.
+    #[must_use]
+    pub fn packed(&self) -> &[u8] {
+        self.buffer.as_ref().map_or(&[], |buffer| &buffer[..self.k as usize * self.size()])
+    }
+
+    /// Puts zeros behind the packed bytes. After that, [`Self::bytes`] are those of a shortened block.
+    pub fn lengthen(&mut self) {
+        let packed = self.k as usize * self.size();
+        if let Some(buffer) = &mut self.buffer {
+            buffer[packed..].fill(0);
+        }
+    }
+
+    /// An assembly without a buffer, for a block that is coded like this and whose symbols `sources` are already in the
+    /// file.
+    #[must_use]
+    pub fn with_sources(layout: &Layout, block: BlockIndex, coded: Coded, sources: BitSet) -> Self {
+        let assembly = Self::coded(layout, block, coded);
         debug_assert_eq!(sources.capacity(), assembly.k);
         Self { source: sources.clone(), spilled: sources, ..assembly }
     }
 
     /// An assembly whose buffer has the symbols `sources` in their places. It is as long as [`Self::buffer_len`] says.
     #[must_use]
-    pub fn holding(layout: &Layout, block: BlockIndex, sources: BitSet, buffer: Buffer) -> Self {
-        let assembly = Self::new(layout, block);
+    pub fn holding(
+        layout: &Layout,
+        block: BlockIndex,
+        coded: Coded,
+        (sources, buffer): (BitSet, Buffer),
+    ) -> Self {
+        let assembly = Self::coded(layout, block, coded);
         debug_assert_eq!((sources.capacity(), buffer.len()), (assembly.k, assembly.buffer_len()));
         Self { source: sources.clone(), in_memory: sources, buffer: Some(buffer), ..assembly }
     }
@@ -119,16 +175,16 @@ impl BlockAssembly {
         &self.layout
     }
 
-    /// The number of source symbols, K.
+    /// The number of source symbols: K', or K if the block is not known to be coded.
     #[must_use]
     pub fn source_symbols(&self) -> u32 {
         self.k
     }
 
-    /// Length of the buffer that it needs, in bytes: K whole symbols.
+    /// Length of the buffer that it needs, in bytes: K whole symbols, also for a coded block.
     #[must_use]
     pub fn buffer_len(&self) -> usize {
-        self.k as usize * self.size()
+        self.plain_k as usize * self.size()
     }
 
     /// Whether it has a buffer.
@@ -191,7 +247,12 @@ impl BlockAssembly {
         {
             return Added::NoRoom;
         }
-        if id < self.k { self.add_source(id, payload) } else { self.add_repair(id, payload) }
+        match id {
+            id if id < self.k => self.add_source(id, payload),
+            // The coded block has no such symbol.
+            id if id < self.plain_k => Added::NoRoom,
+            id => self.add_repair(id, payload),
+        }
     }
 
     /// The number of distinct symbols held, in memory and spilled.
@@ -207,7 +268,7 @@ impl BlockAssembly {
         self.repairs.len() as u32
     }
 
-    /// The number of symbols that are missing before the next attempt to decode: K minus the symbols
+    /// The number of symbols that are missing before the next attempt to decode: K' minus the symbols
     /// held; after a failed attempt, one more than were held then. 0 if decoding can be tried.
     #[must_use]
     pub fn deficit(&self) -> u32 {
@@ -310,7 +371,8 @@ impl BlockAssembly {
     }
 
     fn payload_len(&self, id: u32) -> usize {
-        if id < self.k { self.size().min(self.block_len - self.slot_range(id).start) } else { self.size() }
+        let start = self.slot_range(id).start;
+        if id < self.plain_k { self.size().min(self.block_len - start) } else { self.size() }
     }
 
     fn size(&self) -> usize {

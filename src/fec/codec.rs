@@ -135,6 +135,21 @@ impl Encoder {
     }
 }
 
+/// The repair symbols `first..first + count` of a block of whole symbols, as [`Encoder::repair`] makes them, without
+/// plans: for a block of a K that hardly any other block has.
+///
+/// # Panics
+/// As [`Encoder::new`] and [`Encoder::repair`].
+#[must_use]
+pub fn repair_once(block: &[u8], symbol_size: u16, first: u32, count: u32) -> Vec<u8> {
+    let size = usize::from(symbol_size);
+    let k = block.len() / size;
+    assert!((1..=MAX_SOURCE_SYMBOLS as usize).contains(&k), "a block has 1 to 56403 symbols");
+    let k = k as u32;
+    let encoder = SourceBlockEncoder::new(0, &config(k, symbol_size), &block[..k as usize * size]);
+    Encoder { encoder, k, symbol_size: size }.repair(first, count)
+}
+
 /// Decodes a block of `k` symbols from `symbols` with their ids. The result includes the padding of the
 /// last symbol. `None` if the symbols do not suffice, or cannot be a block's symbols.
 pub(super) fn decode<'a>(

@@ -82,7 +82,7 @@ impl BlockAssembly {
         self.spilled.clear();
     }
 
-    /// Puts every source symbol into its slot, so that [`Self::bytes`] is the block. Decodes if source
+    /// Puts every source symbol into its slot, so that [`Self::bytes`] is the block, or [`Self::packed`] the coded one. Decodes if source
     /// symbols are missing, which takes up to two milliseconds a MiB; otherwise does nothing.
     ///
     /// # Errors
@@ -128,8 +128,12 @@ impl BlockAssembly {
         let buffer = self.buffer.as_ref().expect("symbols are in a buffer");
         let repair = self.repairs.iter().filter_map(|r| Some((r.id, &buffer[self.slot_range(r.slot?)])));
         let repair = repair.chain(self.extras.iter().map(|(id, payload)| (*id, &payload[..])));
+        // The repair symbols of a coded block have the ids that those of the plain one would have.
+        let beyond = self.plain_k - self.k;
+        let repair = repair.map(|(id, payload)| (id - beyond, payload));
         let missing: Vec<u32> = (0..self.k).filter(|id| !self.source.contains(*id)).collect();
-        if missing.len() <= MAX_MISSING as usize {
+        // What is cached for a K pays only if many blocks have it, as those that are not coded.
+        if missing.len() <= MAX_MISSING as usize && beyond == 0 {
             let (repair, symbol_size): (Vec<_>, _) = (repair.collect(), self.layout.symbol_size());
             return Holes { block: buffer, symbol_size, missing: &missing, repair: &repair }.decode(plans);
         }

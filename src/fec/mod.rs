@@ -25,7 +25,7 @@ mod simd;
 
 pub use assembly::{Added, BlockAssembly};
 pub use buffer::{Buffer, Memory, OwnMemory, Slots};
-pub use codec::{Encoder, PlanCache};
+pub use codec::{Encoder, PlanCache, repair_once};
 pub use complete::Undecodable;
 pub use few::repair;
 

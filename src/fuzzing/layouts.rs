@@ -154,9 +154,14 @@ impl play::World for World {
 
     fn execute(&mut self, job: ReceiverJob, how: u8) -> ReceiverDone {
         match (how, job) {
-            (1..16, ReceiverJob::Open { .. } | ReceiverJob::Store { .. } | ReceiverJob::Spill(_)) => {
-                ReceiverDone::Failed(AbortCode::Disk, "fuzzed".into())
-            }
+            (
+                1..16,
+                ReceiverJob::Open { .. }
+                | ReceiverJob::Store { .. }
+                | ReceiverJob::Spill(_)
+                | ReceiverJob::Zero { .. }
+                | ReceiverJob::Reserve { .. },
+            ) => ReceiverDone::Failed(AbortCode::Disk, "fuzzed".into()),
             (_, ReceiverJob::Probe { session, .. }) => {
                 let holding = [Holdings::Nothing, Holdings::Some, Holdings::All(Digest([how; 32]))];
                 let ticket = (how & 32 == 32).then_some(Ticket([how; 16]));
@@ -184,6 +189,11 @@ impl play::World for World {
                 self.checks += 1;
                 ReceiverDone::Checked { block, agrees: how & 1 == 0 && expected == value(block, 0) }
             }
+            (_, ReceiverJob::Zero { first, values, .. }) => {
+                let wrong = (how & 1 == 1).then_some(first);
+                ReceiverDone::Zeroed { first, count: values.len() as u32, wrong }
+            }
+            (_, ReceiverJob::Reserve { .. }) => ReceiverDone::Reserved,
             (_, ReceiverJob::Write { block, buffer, .. }) => ReceiverDone::Written { block, buffer },
             (_, ReceiverJob::Sift { block, digests, buffer, .. }) => {
                 let mut right = BitSet::new(digests.len() as u32);
@@ -212,6 +222,10 @@ impl play::World for World {
             outputs += 1;
             assert!(outputs <= MAX_OUTPUTS, "it goes on and on");
             match output {
+                // It changes nothing that anybody sees.
+                Output::Job(ReceiverJob::Reserve { .. }) => {
+                    self.receiver.handle_job_done(self.now, ReceiverDone::Reserved);
+                }
                 Output::Transmit(transmit) => {
                     let Payload::Message(bytes) = transmit.payload else { panic!("a device sends symbols") };
                     assert!(bytes.len() <= MAX_CONTROL + JOIN_CLEAR + MAX_TRAILER);

@@ -19,8 +19,10 @@ pub use sender::fuzz_sender;
 use crate::crypto::digest;
 use crate::fec::{self, PlanCache};
 use crate::layout::Layout;
-use crate::units::{BlockIndex, Digest, Esi, SessionId, SymbolDigest};
+use crate::pack::{self, Recipe};
+use crate::units::{BlockIndex, Coded, Coding, Digest, Esi, SessionId, SymbolDigest};
 use crate::wire::{self, Header, MessageKind, PacketNumber, decode_plain, encode_plain, peek};
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 const COUNTER: u64 = 0x6d63_f022;
@@ -105,48 +107,83 @@ struct Object {
     bytes: Vec<u8>,
     layout: Layout,
     values: Vec<Digest>,
+    recipes: Vec<Recipe>,
     root: Digest,
     plans: PlanCache,
 }
 
 impl Object {
     /// An object of up to 8 KiB in blocks of 1 or 2 KiB and symbols of 64 to 256 bytes. One input in 256 has an empty
-    /// object.
+    /// object. Every second one has zeros, and blocks that can be compressed.
     fn new(input: &mut Input<'_>) -> Option<Self> {
         let [size, shape] = input.array()?;
         let size = usize::from(size) * 33;
         let symbol_size = [64, 128, 192, 256][usize::from(shape >> 1 & 3)];
         let layout = Layout::new(size as u64, 10 + (shape & 1), symbol_size).ok()?;
         let mut rng = fastrand::Rng::with_seed(shape.into());
-        let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(size).collect();
+        let mut bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(size).collect();
+        let level = (shape & 8 == 8).then_some(1);
+        if level.is_some() {
+            for (i, block) in bytes.chunks_mut(1 << layout.block_log2()).enumerate() {
+                let len = block.len();
+                match (i + usize::from(shape >> 4)) % 4 {
+                    0 => block.fill(0),
+                    1 => block.iter_mut().for_each(|byte| *byte &= 3),
+                    2 => block[len / 3..].fill(0),
+                    _ => {}
+                }
+            }
+        }
+        let recipe = |block| pack::choose(slice(&layout, &bytes, block), symbol_size, level).0;
+        let recipes = (0..layout.block_count()).map(BlockIndex).map(recipe).collect();
         let blocks = (0..layout.block_count()).map(BlockIndex);
         let values: Vec<Digest> =
             blocks.map(|block| value(&layout, block, slice(&layout, &bytes, block))).collect();
         let root = digest::root(&values);
-        Some(Self { bytes, layout, values, root, plans: PlanCache::default() })
+        Some(Self { bytes, layout, values, recipes, root, plans: PlanCache::default() })
     }
 
     fn block(&self, block: BlockIndex) -> &[u8] {
         slice(&self.layout, &self.bytes, block)
     }
 
-    fn repair(&self, block: BlockIndex, first: Esi, count: u32) -> Vec<u8> {
-        fec::repair(self.block(block), self.layout.symbol_size(), first.0, count, &self.plans)
+    fn recipe(&self, block: BlockIndex) -> Recipe {
+        self.recipes[block.0 as usize]
+    }
+
+    /// The coded bytes of a block.
+    fn coded(&self, block: BlockIndex) -> Cow<'_, [u8]> {
+        let coded = pack::pack(self.block(block), self.layout.symbol_size(), self.recipe(block));
+        coded.expect("it was packed before")
+    }
+
+    /// Symbols as the sender's workers make them. Of zeros there are none.
+    fn encode(&self, block: BlockIndex, first: Esi, count: u32) -> Vec<u8> {
+        let (size, coded) = (self.layout.symbol_size(), self.coded(block));
+        let Coded { coding, k } = self.recipe(block).coded;
+        match (coding, first.0) {
+            (Coding::Zero, _) => vec![7; count as usize * usize::from(size)],
+            (_, 0) => coded.into_owned(),
+            (Coding::Raw, first) => fec::repair(&coded, size, first, count, &self.plans),
+            (_, first) => {
+                fec::repair_once(&coded, size, first - (self.layout.source_symbols(block) - k), count)
+            }
+        }
     }
 
     /// The digests of a block's source symbols.
     fn digests(&self, block: BlockIndex) -> Vec<SymbolDigest> {
-        let symbols = self.block(block).chunks(usize::from(self.layout.symbol_size()));
-        symbols.map(digest::symbol_digest).collect()
+        let coded = self.coded(block);
+        coded.chunks(usize::from(self.layout.symbol_size())).map(digest::symbol_digest).collect()
     }
 
-    /// The true payload of a symbol. `block` must be a block of the object.
+    /// The true payload of a symbol; junk if there is none. `block` must be a block of the object.
     fn symbol(&self, block: BlockIndex, id: Esi) -> Vec<u8> {
-        if id.0 < self.layout.source_symbols(block) {
-            self.block(block)[self.layout.symbol_range(block, id)].to_vec()
-        } else {
-            self.repair(block, id, 1)
+        let range = self.layout.symbol_range(block, id);
+        if id.0 >= self.layout.source_symbols(block) {
+            return self.encode(block, id, 1);
         }
+        self.coded(block).get(range.clone()).map_or_else(|| vec![7; range.len()], <[u8]>::to_vec)
     }
 }
 

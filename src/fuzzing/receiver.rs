@@ -7,6 +7,7 @@ use crate::fec::Buffer;
 use crate::layout::Layout;
 use crate::limits::{
     DIGESTS_PER_MESSAGE, HASHES_PER_PAGE, JOIN_CLEAR, MAX_CONTROL, MAX_SYMBOL_SIZE, MAX_TRAILER,
+    MAX_ZERO_JOBS,
 };
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
@@ -16,7 +17,7 @@ use crate::ranges::BitSet;
 use crate::sim::fakes::{FakeSender, any_admit};
 use crate::sim::sham::SHAM;
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, ChannelId, DeviceId, Digest, Esi, TaskId, Via};
+use crate::units::{Arrival, BlockIndex, ChannelId, Coded, Coding, DeviceId, Digest, Esi, TaskId, Via};
 use crate::wire::{
     self, Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, HashPage, Invitation, Message,
     MessageKind, PacketNumber, Phase, Poll, RepairAdvertisement, Symbol, SymbolDigests,
@@ -210,6 +211,10 @@ impl play::World for World {
             assert!(outputs <= MAX_OUTPUTS, "it goes on and on");
             assert!(!self.over, "{output:?} after the end");
             match output {
+                // It changes nothing that anybody sees.
+                Output::Job(ReceiverJob::Reserve { .. }) => {
+                    self.receiver.handle_job_done(self.now, ReceiverDone::Reserved);
+                }
                 Output::Transmit(transmit) => {
                     assert_eq!(transmit.to, SENDER_OR_STRANGER[usize::from(transmit.to == STRANGER)]);
                     let Payload::Message(bytes) = transmit.payload else { panic!("a device sends symbols") };
@@ -263,7 +268,11 @@ impl play::World for World {
         assert!(seen.buffered <= self.buffer_bytes.max(4 * block), "{seen:?}");
         assert!(seen.verified <= seen.blocks && seen.verified_bytes <= seen.object_size, "{seen:?}");
         assert!(seen.received_bytes <= seen.object_size, "{seen:?}");
-        assert!(self.jobs.len() <= 6 + (self.buffer_bytes / 1024).max(4), "{:?}", self.jobs);
+        assert!(
+            self.jobs.len() <= 6 + MAX_ZERO_JOBS + 1 + (self.buffer_bytes / 1024).max(4),
+            "{:?}",
+            self.jobs
+        );
         assert_eq!(self.receiver.is_finished(), self.over);
         assert!(!self.over || self.part.is_none() || self.discarder_died, "a part file is left");
     }
@@ -324,9 +333,15 @@ impl World {
             value.0[0] ^= 1;
         }
         if !values.is_empty() {
-            let layout = self.object.layout;
-            let symbols = (0..).map(|block| layout.source_symbols(BlockIndex(block)));
-            self.send(0, &HashPage::raw(BlockIndex(0), values.into_iter().zip(symbols)).into());
+            let mut coded: Vec<Coded> = self.object.recipes.iter().map(|recipe| recipe.coded).collect();
+            // A wrong number of symbols, or zeros that are none.
+            if let Some(coded) = coded.get_mut(usize::from(lie).wrapping_sub(64)) {
+                *coded = match lie {
+                    ..160 => Coded { coding: Coding::Zero, k: 0 },
+                    _ => Coded { coding: Coding::Zstd, k: coded.k.saturating_sub(1).max(1) },
+                };
+            }
+            self.send(0, &HashPage::of(BlockIndex(0), values.into_iter().zip(coded)).into());
         }
         Some(())
     }

@@ -12,7 +12,7 @@ use crate::sim::fakes::{FakeDevice, any_join};
 use crate::sim::sham;
 use crate::task::{Assignment, State, Step, Task};
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, ChannelId, Counter, DeviceId, Digest, Rate, TaskId, Via};
+use crate::units::{Arrival, BlockIndex, ChannelId, Coding, Counter, DeviceId, Digest, Rate, TaskId, Via};
 use crate::wire::{
     self, Abort, AbortCode, Announce, Arrivals, Complete, DecodeError, Deficit, Holdings, Message,
     MessageKind, Nak, PacketNumber, PageRange, Progress, Protection, Suspect,
@@ -223,7 +223,7 @@ impl play::World for World {
             (1..32, _) => SenderDone::WorkerDied("fuzzed".into()),
             (
                 32..64,
-                SenderJob::Hash(..)
+                SenderJob::Hash { .. }
                 | SenderJob::Encode { .. }
                 | SenderJob::Digest { .. }
                 | SenderJob::Vouch { .. }
@@ -246,10 +246,15 @@ impl play::World for World {
             (_, SenderJob::Vouch { .. }) => panic!("only a sender without feedback asks for it"),
             (_, SenderJob::CheckSource) => SenderDone::SourceChecked,
             (_, SenderJob::Read) => SenderDone::Grown(self.object.layout.extent()),
-            (_, SenderJob::Hash(block, _)) => SenderDone::Hashed(block, self.value(block)),
+            (_, SenderJob::Hash { block, .. }) => {
+                let (value, recipe) = (self.value(block), self.object.recipe(block));
+                let packed = (recipe.coded.coding == Coding::Zstd)
+                    .then(|| Arc::new(self.object.coded(block).into_owned()));
+                SenderDone::Hashed { block, value, recipe, packed }
+            }
             (_, SenderJob::Digest { block, .. }) => SenderDone::Digested(block, self.object.digests(block)),
             (_, SenderJob::Encode { block, first, count, .. }) => {
-                let symbols = Arc::new(self.object.repair(block, first, count));
+                let symbols = Arc::new(self.object.encode(block, first, count));
                 SenderDone::Encoded { block, first, symbols }
             }
         }
@@ -266,7 +271,8 @@ impl play::World for World {
                 Output::Job(job) => {
                     if let SenderJob::Encode { block, first, count, .. } = job {
                         let k = self.object.layout.source_symbols(block);
-                        assert!(first.0 >= k && (1..=2 * k + 2).contains(&count), "{job:?}");
+                        let packed = first.0 == 0 && count == self.object.recipe(block).coded.k;
+                        assert!((packed || first.0 >= k) && (1..=2 * k + 2).contains(&count), "{job:?}");
                     }
                     self.jobs.push(job);
                 }
@@ -431,8 +437,9 @@ impl World {
                 let size = usize::from(layout.symbol_size());
                 assert!(range.len().is_multiple_of(size) && range.end <= symbols.len(), "{range:?}");
                 let count = (range.len() / size) as u32;
-                assert!(count > 0 && first.0 >= layout.source_symbols(*block), "{transmit:?}");
-                for id in first.0..first.0 + count {
+                let packed = first.0 + count <= self.object.recipe(*block).coded.k;
+                assert!(count > 0 && (packed || first.0 >= layout.source_symbols(*block)), "{transmit:?}");
+                for id in (first.0..first.0 + count).filter(|_| !packed) {
                     assert!(self.fresh.insert((block.0, id)), "symbol {id} of {block:?} is not fresh");
                 }
                 (*packet_number, count)

@@ -384,6 +384,8 @@ pub struct ReceiverSnapshot {
     pub verified_bytes: u64,
     /// Bytes of object data received so far, verified or not (never above the object's size).
     pub received_bytes: u64,
+    /// The same without blocks of zeros, of which nothing is sent.
+    pub carried_bytes: u64,
     /// Bytes of verified blocks that were on the disk already, from an earlier run or in an earlier version.
     pub resumed_bytes: u64,
     /// Bytes left in the part file for the next run, once this one has ended without the object.

@@ -3,9 +3,12 @@
 use crate::content::{Entry, TreeHead};
 use crate::fec::{BlockAssembly, Buffer};
 use crate::layout::Layout;
+use crate::pack::Recipe;
 use crate::ranges::BitSet;
 use crate::task::Assignment;
-use crate::units::{BlockIndex, DeviceId, Digest, Esi, Extent, SenderKey, SessionId, SymbolDigest, Ticket};
+use crate::units::{
+    BlockIndex, Coded, DeviceId, Digest, Esi, Extent, SenderKey, SessionId, SymbolDigest, Ticket,
+};
 use crate::wire::{AbortCode, Holdings};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -14,17 +17,27 @@ use std::sync::Arc;
 /// A job of the sender.
 #[derive(Debug)]
 pub enum SenderJob {
-    /// Read the block and compute its chaining value (or the root hash if it is the only block).
-    Hash(BlockIndex, Layout),
-    /// Read the block and encode repair symbols `first..first + count`.
+    /// Read the block, compute its chaining value (or the root hash if it is the only block), and choose its coding.
+    Hash {
+        /// The block.
+        block: BlockIndex,
+        /// The object's division into blocks.
+        layout: Layout,
+        /// The level at which to compress it, if that is worth it.
+        level: Option<i8>,
+    },
+    /// Read the block and encode the symbols `first..first + count`: source symbols of a compressed block, or repair
+    /// symbols.
     Encode {
         /// The block.
         block: BlockIndex,
         /// The object's division into blocks.
         layout: Layout,
-        /// ESI of the first symbol; at least K.
+        /// How the block is coded.
+        recipe: Recipe,
+        /// The number of the first symbol: at least K, or 0.
         first: Esi,
-        /// How many.
+        /// How many; K' if the first is 0.
         count: u32,
         /// The block's chaining value, if it is known.
         value: Option<Digest>,
@@ -35,6 +48,8 @@ pub enum SenderJob {
         block: BlockIndex,
         /// The object's division into blocks.
         layout: Layout,
+        /// How it is coded.
+        recipe: Recipe,
         /// Its chaining value, if it is known.
         value: Option<Digest>,
     },
@@ -76,13 +91,22 @@ impl SenderJob {
 /// The result of a [`SenderJob`].
 #[derive(Debug)]
 pub enum SenderDone {
-    /// The chaining value.
-    Hashed(BlockIndex, Digest),
-    /// The repair symbols, concatenated.
+    /// A block was hashed.
+    Hashed {
+        /// The block.
+        block: BlockIndex,
+        /// Its chaining value.
+        value: Digest,
+        /// The coding chosen for it.
+        recipe: Recipe,
+        /// Its source symbols, if it was compressed.
+        packed: Option<Arc<Vec<u8>>>,
+    },
+    /// The symbols, concatenated.
     Encoded {
         /// The block.
         block: BlockIndex,
-        /// ESI of the first symbol.
+        /// The number of the first symbol.
         first: Esi,
         /// The symbols.
         symbols: Arc<Vec<u8>>,
@@ -168,6 +192,8 @@ pub enum ReceiverJob {
         block: BlockIndex,
         /// The object's division into blocks.
         layout: Layout,
+        /// How it is coded.
+        coded: Coded,
         /// The digests of all its source symbols.
         digests: Arc<Vec<SymbolDigest>>,
         /// Its chaining value.
@@ -183,6 +209,26 @@ pub enum ReceiverJob {
         layout: Layout,
         /// Its bytes, and padding behind them; without them it is in the part file.
         buffer: Option<Buffer>,
+        /// Whether it is all zeros, and is nowhere.
+        zeros: bool,
+    },
+    /// Verify that blocks of zeros have these chaining values, and make them zeros in the part file.
+    Zero {
+        /// The first block.
+        first: BlockIndex,
+        /// The chaining values of it and the following blocks.
+        values: Vec<Digest>,
+        /// The object's division into blocks.
+        layout: Layout,
+    },
+    /// Reserve the space of blocks in the part file.
+    Reserve {
+        /// The first block.
+        first: BlockIndex,
+        /// How many.
+        count: u32,
+        /// The object's division into blocks.
+        layout: Layout,
     },
     /// Compare a block that may be on the disk already: in the part file of an earlier run, or in an earlier
     /// version of the object. A block that agrees is copied from the earlier version.
@@ -301,6 +347,17 @@ pub enum ReceiverDone {
         /// The buffer, as it was given.
         buffer: Option<Buffer>,
     },
+    /// Blocks of zeros are zeros in the part file.
+    Zeroed {
+        /// The first block.
+        first: BlockIndex,
+        /// How many.
+        count: u32,
+        /// The first one that does not have its chaining value; nothing was written then.
+        wrong: Option<BlockIndex>,
+    },
+    /// The space was reserved.
+    Reserved,
     /// The symbols were not enough (RaptorQ fails occasionally with few extra symbols).
     Undecodable(BlockAssembly),
     /// The assembly's symbols are in the part file. Its buffer can be reused.

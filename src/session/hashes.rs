@@ -2,7 +2,7 @@
 //! have it, and that is known before the file has been read.
 
 use crate::layout::Layout;
-use crate::storage::{FileSource, HashCache, Source};
+use crate::storage::{FileSource, HashCache, HashedBlock, Source};
 use crate::units::Digest;
 use std::io;
 use std::path::PathBuf;
@@ -26,14 +26,21 @@ impl Hashes {
         Some(Self { cache, source: Arc::clone(source), layout })
     }
 
-    /// Those of an earlier run, if the file has not changed since.
-    pub fn load(&self) -> Option<Vec<Digest>> {
-        self.cache.load(self.source.file_id()?, self.layout.block_log2(), self.layout.block_count())
+    /// Those of an earlier run, and which blocks are zeros, if the file has not changed since.
+    pub fn load(&self) -> Option<Vec<(Digest, bool)>> {
+        let blocks =
+            self.cache.load(self.source.file_id()?, self.layout.block_log2(), self.layout.block_count())?;
+        Some(blocks.iter().map(|block| (block.value, block.is_zero)).collect())
     }
 
     /// Stores what the run has hashed. If the run used stored hashes, and the source or a device has failed,
     /// the stored hashes may be wrong: they are removed, and the next run hashes the file again.
-    pub fn keep(&self, from_cache: bool, failed: bool, values: Option<Vec<Digest>>) -> io::Result<()> {
+    pub fn keep(
+        &self,
+        from_cache: bool,
+        failed: bool,
+        blocks: Option<Vec<(Digest, bool)>>,
+    ) -> io::Result<()> {
         let (Some(file), log2) = (self.source.file_id(), self.layout.block_log2()) else { return Ok(()) };
         if from_cache {
             if failed {
@@ -41,8 +48,12 @@ impl Hashes {
             }
             return Ok(());
         }
-        match values.filter(|_| self.source.check().is_ok()) {
-            Some(values) => self.cache.store(file, log2, &values),
+        match blocks.filter(|_| self.source.check().is_ok()) {
+            Some(blocks) => {
+                let kept = |(value, is_zero)| HashedBlock { value, is_zero };
+                let blocks: Vec<_> = blocks.into_iter().map(kept).collect();
+                self.cache.store(file, log2, &blocks)
+            }
             None => Ok(()),
         }
     }

@@ -28,10 +28,10 @@ use std::sync::Arc;
 pub(super) trait Sending:
     Machine<Job = SenderJob, Done = SenderDone, Event = SenderEvent> + Send + Sized + 'static
 {
-    /// With the chaining values of an earlier run.
-    fn with_values(self, values: Vec<Digest>) -> Self;
-    /// The chaining values of the whole object, once they are known.
-    fn values(&self) -> Option<Vec<Digest>>;
+    /// With the chaining values of an earlier run, and which blocks are zeros.
+    fn with_values(self, blocks: Vec<(Digest, bool)>) -> Self;
+    /// The same of the whole object, once they are known.
+    fn hashed_blocks(&self) -> Option<Vec<(Digest, bool)>>;
     /// The seal of its symbols.
     fn symbol_seal(&self) -> Option<SymbolSeal>;
     /// The session at a glance, without rows.
@@ -43,11 +43,11 @@ pub(super) trait Sending:
 }
 
 impl Sending for Sender {
-    fn with_values(self, values: Vec<Digest>) -> Self {
-        self.with_values(values)
+    fn with_values(self, blocks: Vec<(Digest, bool)>) -> Self {
+        self.with_values(blocks)
     }
-    fn values(&self) -> Option<Vec<Digest>> {
-        self.values()
+    fn hashed_blocks(&self) -> Option<Vec<(Digest, bool)>> {
+        self.hashed_blocks()
     }
     fn symbol_seal(&self) -> Option<SymbolSeal> {
         self.symbol_seal()
@@ -64,11 +64,11 @@ impl Sending for Sender {
 }
 
 impl Sending for Carousel {
-    fn with_values(self, values: Vec<Digest>) -> Self {
-        self.with_values(values)
+    fn with_values(self, blocks: Vec<(Digest, bool)>) -> Self {
+        self.with_values(blocks)
     }
-    fn values(&self) -> Option<Vec<Digest>> {
-        self.values()
+    fn hashed_blocks(&self) -> Option<Vec<(Digest, bool)>> {
+        self.hashed_blocks()
     }
     fn symbol_seal(&self) -> Option<SymbolSeal> {
         self.symbol_seal()
@@ -105,14 +105,11 @@ impl Launch {
     pub fn start<M: Sending>(
         self,
         machine: M,
-        known: Option<Vec<Digest>>,
+        known: Option<Vec<(Digest, bool)>>,
         layout: Layout,
     ) -> Result<SendHandle, StartError> {
         let Self { desk, net, source, store, info, egress, hashes, from_cache } = self;
-        let machine = match known {
-            Some(values) => machine.with_values(values),
-            None => machine,
-        };
+        let machine = machine.with_values(known.unwrap_or_default());
         let task = info.task;
         let workers = sender_workers(desk.host.wake(), &source, (task, &store))?;
         let input = Arc::clone(&source);
@@ -144,7 +141,7 @@ impl Launch {
                             .devices
                             .iter()
                             .any(|row| matches!(row.assignment.state(), State::Failed(_)));
-                    if let Err(e) = hashes.keep(from_cache, failed, engine.machine().values()) {
+                    if let Err(e) = hashes.keep(from_cache, failed, engine.machine().hashed_blocks()) {
                         side.tell(now, format!("cannot remember the hashes of the file: {e}"));
                     }
                 }

@@ -21,7 +21,7 @@ use crate::pacing::RateMode;
 use crate::protocol::Control;
 use crate::protocol::carousel::{Carousel, Repetition};
 use crate::protocol::event::{SenderEvent, SenderOverview};
-use crate::protocol::sender::{RepairPolicy, Sender, SenderConfig, SlowPolicy};
+use crate::protocol::sender::{Compression, RepairPolicy, Sender, SenderConfig, SlowPolicy};
 use crate::storage::{FileSource, Source, Spool, TreeSource};
 use crate::store::SharedStore;
 use crate::task::{DeviceList, Task, TaskOptions};
@@ -63,6 +63,7 @@ pub struct SendSession {
     interface: Option<String>,
     rate: RateChoice,
     slow: SlowPolicy,
+    compression: Compression,
     expected: Option<u32>,
     devices: Option<DeviceList>,
     known_devices: BTreeMap<DeviceId, DeviceKey>,
@@ -175,6 +176,7 @@ impl SendSession {
             interface: None,
             rate: RateChoice::Auto(None),
             slow: SlowPolicy::Defer,
+            compression: Compression::Off,
             expected: None,
             devices: None,
             known_devices: BTreeMap::new(),
@@ -210,6 +212,12 @@ impl SendSession {
     #[must_use]
     pub const fn slow(mut self, slow: SlowPolicy) -> Self {
         self.slow = slow;
+        self
+    }
+    /// Whether blocks are compressed [default: they are not].
+    #[must_use]
+    pub const fn compress(mut self, compression: Compression) -> Self {
+        self.compression = compression;
         self
     }
     /// Starts as soon as this many devices are ready. This is also the expected number of devices.
@@ -355,7 +363,7 @@ impl SendSession {
         let (source, name) = (self.source, self.name);
         if self.one_way.is_some() && !(source.extent().sealed && matches!(route.rate, RateMode::Fixed(_))) {
             return Err(StartError::new(
-                "without feedback, only a file or a device can be sent, at a fixed rate",
+                "without feedback, only what does not grow can be sent, at a fixed rate",
             ));
         }
         let layout = match source.extent() {
@@ -412,6 +420,7 @@ impl SendSession {
         config.known_devices = self.known_devices;
         config.rate = route.rate;
         config.repair = RepairPolicy::interactive(self.slow);
+        config.compression = self.compression;
         config.manifest = manifest_of(&*source, &name);
         if self.file.as_ref().is_some_and(|file| file.is_device()) {
             config.kind = ObjectKind::Device;

@@ -180,6 +180,7 @@ pub fn sender(
         rendezvous: vec![RENDEZVOUS],
         rate: scenario.rate_mode(),
         repair: RepairPolicy::interactive(scenario.slow),
+        compression: scenario.content.compression,
         wait: scenario.wait,
         settle: scenario.settle,
         linger: scenario.linger,
@@ -194,6 +195,7 @@ pub fn sender(
     let job_source = Arc::clone(&source);
     let mut buffer = Vec::new();
     let (plan, mut usual) = (scenario.sender.store, job_delay(work_seed, scenario.sender.job));
+    let (content, object) = (scenario.content, sim_source.bytes());
     let (growth, mut read) = (scenario.sender.growth, 0..);
     let work = Work {
         run: Box::new(move |job: SenderJob, now| {
@@ -201,7 +203,8 @@ pub fn sender(
             if job.is_for_store() {
                 return run_store_job(job, TASK, &store);
             }
-            run_sender_job(job, &*job_source, &plans, &mut buffer)
+            let told = content.told(&job, &object);
+            told.unwrap_or_else(|| run_sender_job(job, &*job_source, &plans, &mut buffer))
         }),
         lane: |job| match job {
             job if job.is_for_store() => Some(0),

@@ -4,6 +4,7 @@ use super::disk::SimDisk;
 use super::hostile::is_nobody;
 use super::network::FRAMING;
 use super::pipe::SimPipe;
+use crate::crypto::digest::symbol_digest;
 use crate::layout::Layout;
 use crate::limits::{
     ANSWERS_TO_STRANGERS_PER_SECOND, FEEDBACK_PER_SECOND, HEADER_LEN, JOIN_CLEAR, MAX_CONTROL, MAX_DATAGRAM,
@@ -11,7 +12,7 @@ use crate::limits::{
 };
 use crate::protocol::packet_protection::SenderSide;
 use crate::time::Time;
-use crate::units::SessionId;
+use crate::units::{SessionId, SymbolDigest};
 use crate::wire::{self, DecodeError, Head, Message, MessageKind, Protection};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -23,6 +24,8 @@ use std::time::Duration;
 struct Session {
     /// Repair symbols sent. None may be sent twice, to any destination.
     repairs: HashSet<(u32, u32)>,
+    /// Digests of source symbols of compressed blocks, as they were sent first.
+    packed: HashMap<(u32, u32), SymbolDigest>,
     /// The lowest counter that each channel may use next.
     counters: HashMap<u16, u64>,
 }
@@ -147,6 +150,7 @@ pub struct Checker {
     object: Arc<Vec<u8>>,
     layout: Layout,
     name: String,
+    packs: bool,
     sessions: HashMap<SessionId, Session>,
     /// Counters of the devices' own channels, by node and run.
     device_counters: HashMap<(u32, u32), (u64, u64)>,
@@ -163,6 +167,13 @@ pub struct Checker {
 }
 
 impl Checker {
+    /// Allows symbols of compressed blocks.
+    #[must_use]
+    pub const fn packing(mut self, packs: bool) -> Self {
+        self.packs = packs;
+        self
+    }
+
     /// A checker for the sending of `object`, called `name`.
     #[must_use]
     pub fn new(object: Arc<Vec<u8>>, layout: Layout, name: String) -> Self {
@@ -170,6 +181,7 @@ impl Checker {
             object,
             layout,
             name,
+            packs: false,
             sessions: HashMap::new(),
             device_counters: HashMap::new(),
             feedback: VecDeque::new(),
@@ -207,10 +219,13 @@ impl Checker {
         if id.0 < self.layout.source_symbols(block) {
             let range = self.layout.symbol_range(block, id);
             let start = self.layout.block_offset(block) as usize + range.start;
-            assert!(
-                self.object[start..start + range.len()] == *symbol.payload,
-                "source symbol {id:?} of {block:?} is not the object's"
-            );
+            if self.object[start..start + range.len()] != *symbol.payload {
+                // Of a compressed block. What it is packed to does not change.
+                assert!(self.packs, "source symbol {id:?} of {block:?} is not the object's");
+                let digest = symbol_digest(symbol.payload);
+                let first = session.packed.entry((block.0, id.0)).or_insert(digest);
+                assert_eq!(*first, digest, "source symbol {id:?} of {block:?} has changed");
+            }
         } else {
             assert_eq!(symbol.payload.len(), usize::from(self.layout.symbol_size()));
             let fresh = session.repairs.insert((block.0, id.0));

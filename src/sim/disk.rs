@@ -5,6 +5,7 @@
 use super::disk_faults::{DiskError, DiskFaults, Op};
 use super::faults::Faults;
 use super::pages::Pages;
+use crate::pack::are_zero;
 use crate::storage::{Earlier, Found, Part, RawBytes, Sink, SinkError, Source, SourceError, Tickets};
 use crate::units::{Extent, SessionId, Ticket};
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +43,11 @@ impl SimSource {
     pub fn growing(&self, block_log2: u8, dies_after: Option<u32>) -> Self {
         let growth = Growth { block_log2, extent: Arc::default(), dies_after };
         Self { growth: Some(growth), ..self.clone() }
+    }
+    /// All of its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> Arc<Vec<u8>> {
+        Arc::clone(&self.bytes)
     }
     /// Changes the file: from now on it cannot be read, checked or sent.
     pub fn change(&self) {
@@ -81,6 +87,11 @@ impl Source for SimSource {
         let end = end.ok_or_else(|| SourceError::Read("read beyond the end of the source".to_owned()))?;
         buf.copy_from_slice(&self.bytes[offset..end]);
         Ok(())
+    }
+    fn is_hole(&self, offset: u64, len: usize) -> bool {
+        // Every second range of zeros was never written.
+        let zeros = self.check().is_ok() && are_zero(&self.bytes[offset as usize..][..len]);
+        zeros && (offset / len.max(1) as u64).is_multiple_of(2)
     }
     fn raw(&self, offset: u64, len: usize) -> Option<RawBytes> {
         assert!(offset + len as u64 <= self.extent().size, "what is sent was read before");

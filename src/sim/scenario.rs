@@ -15,7 +15,12 @@ use crate::time::Time;
 use crate::units::{Extent, Rate};
 use std::time::Duration;
 
+mod content;
 mod devices;
+mod growth;
+
+pub use content::{ContentPlan, PageLie};
+pub use growth::GrowthPlan;
 
 /// The expected result of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,25 +77,6 @@ pub struct DevicePlan {
     pub expectation: Expectation,
 }
 
-/// How a stream grows.
-#[derive(Clone, Copy, Debug)]
-pub struct GrowthPlan {
-    /// Time that each block takes.
-    pub each: Duration,
-    /// The block before which the input pauses, and for how long.
-    pub pause: (u32, Duration),
-    /// The number of blocks after which its producer dies, if it does.
-    pub dies_after: Option<u32>,
-}
-
-impl GrowthPlan {
-    /// Time that the block with this number takes.
-    #[must_use]
-    pub fn time_of(&self, block: u32) -> Duration {
-        self.each + if block == self.pause.0 { self.pause.1 } else { Duration::ZERO }
-    }
-}
-
 /// The plan of the sender.
 #[derive(Clone, Debug, Default)]
 pub struct SenderPlan {
@@ -131,6 +117,8 @@ pub struct Scenario {
     pub seed: u64,
     /// The division of the object into blocks and symbols.
     pub layout: Layout,
+    /// The content of the object.
+    pub content: ContentPlan,
     /// Bits per second on the wire.
     pub rate: u64,
     /// Whether the sender finds its rate, with `rate` as the ceiling.
@@ -216,6 +204,7 @@ impl Scenario {
         Self {
             seed,
             layout,
+            content: ContentPlan::default(),
             rate: plain.rate,
             finds_rate: plain.disk.is_some(),
             budget: None,
@@ -246,7 +235,8 @@ impl Scenario {
         let scenario = scenario.with_some_earlier(fastrand::Rng::with_seed(seed ^ 0x01d_f11e));
         let scenario = scenario.with_some_hooks(fastrand::Rng::with_seed(seed ^ 0xd0_7e11));
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x57_4ea3) }.streams(scenario);
-        scenario.with_some_pipes(fastrand::Rng::with_seed(seed ^ 0x9_19e5))
+        let scenario = scenario.with_some_pipes(fastrand::Rng::with_seed(seed ^ 0x9_19e5));
+        Draw { rng: fastrand::Rng::with_seed(seed ^ 0xc0d_1465) }.content(scenario)
     }
 
     /// The layout with which the sender begins: that of a stream is empty.
@@ -421,6 +411,7 @@ impl Draw {
         let mut scenario = Scenario {
             seed,
             layout,
+            content: ContentPlan::default(),
             rate,
             finds_rate: !seed.is_multiple_of(2),
             budget: None,
@@ -461,28 +452,6 @@ impl Draw {
             }
             self.change(&mut plan.attachment.ingress, horizon);
             self.change(&mut plan.attachment.egress, horizon);
-        }
-        scenario
-    }
-
-    /// Makes the object of a few scenarios a stream.
-    fn streams(mut self, mut scenario: Scenario) -> Scenario {
-        // A limit for all leaves no time for pauses.
-        if scenario.max_time.is_some() || !self.chance(8) {
-            return scenario;
-        }
-        let count = scenario.layout.block_count();
-        // Now and then longer than anybody may be silent or make no progress.
-        let pause = if self.chance(30) { self.between(10_000, 100_000) } else { self.between(0, 3_000) };
-        let growth = GrowthPlan {
-            each: if self.chance(50) { self.between(0, 5) } else { self.between(0, 300) },
-            pause: (self.rng.u32(..=count), pause),
-            dies_after: self.chance(15).then(|| self.rng.u32(..=count)),
-        };
-        scenario.sender.growth = Some(growth);
-        // After its last block, the stream has ended before its producer can die.
-        if growth.dies_after.is_some_and(|blocks| blocks < count.max(1)) {
-            scenario.devices.iter_mut().for_each(DevicePlan::fail);
         }
         scenario
     }

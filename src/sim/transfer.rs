@@ -20,7 +20,7 @@ use crate::fec::PlanCache;
 use crate::protocol::Control;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, SenderEvent, SenderOutcome};
 use crate::protocol::receiver::Receiver;
-use crate::protocol::sender::Sender;
+use crate::protocol::sender::{Compression, Sender};
 use crate::store::SharedStore;
 use crate::time::Time;
 use crate::wire::{self, Message, Phase, Symbol};
@@ -154,6 +154,7 @@ impl<'a, 't> Transfer<'a, 't> {
         let mut rng = fastrand::Rng::with_seed(scenario.seed);
         let mut object = vec![0; scenario.layout.object_size() as usize];
         rng.fill(&mut object);
+        scenario.content.shape(&mut object, &scenario.layout, scenario.seed);
         let object = Arc::new(object);
         let devices = scenario.devices.iter().map(|plan| {
             let disk = SimDisk::new(plan.faults, Arc::clone(&object));
@@ -179,7 +180,8 @@ impl<'a, 't> Transfer<'a, 't> {
             plans: Rc::new(PlanCache::default()),
             likely: Likely::new(Arc::clone(&object)),
             store: actors::new_store(scenario),
-            checker: Checker::new(Arc::clone(&object), scenario.layout, NAME.to_owned()),
+            checker: Checker::new(Arc::clone(&object), scenario.layout, NAME.to_owned())
+                .packing(scenario.content.compression != Compression::Off || scenario.content.lie.is_some()),
             ledger: attack::no_ledger(),
             air: attack::air(scenario, &object),
             cues: Vec::new(),

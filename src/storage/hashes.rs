@@ -2,8 +2,10 @@
 //! hashed again. Each entry is one file in the state directory, named by path and block size:
 //!
 //! ```text
-//!  heading (with its version) │ path, device, inode, size, times, block size │ values │ BLAKE3 of it all
+//!  heading (with its version) │ path, device, inode, size, times, block size │ blocks │ BLAKE3 of it all
 //! ```
+//! Each block has its value, and a byte that is 1 if the block is all zeros, else 0.
+//!
 //! An entry counts only for the same file: the same path, device, inode, size, and times of modification
 //! and change. A file that was modified just before it was opened is not cached, because a second change
 //! within the same tick of the file system's clock would not be visible. A damaged entry is set aside.
@@ -18,13 +20,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// Heading of every entry. The number is the version of the format.
-const HEADING: &[u8] = b"mcp-hashes 1\n";
+const HEADING: &[u8] = b"mcp-hashes 2\n";
 /// Suffix of entries, after the hash of their key.
 const SUFFIX: &str = ".hashes";
 const ASIDE: &str = ".bad";
 /// A file modified less than this time before its opening may change again without a new time.
 const SETTLED: Duration = Duration::from_secs(2);
 const DIGEST: usize = 32;
+/// Bytes of a block in an entry.
+const BLOCK: usize = DIGEST + 1;
+
+const _: () = assert!(MAX_BLOCKS as u64 * BLOCK as u64 * 3 / 2 < HASH_CACHE_BYTES);
 
 /// Identifies a file in its present state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +79,15 @@ impl FileId {
     }
 }
 
+/// What is kept of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashedBlock {
+    /// Its chaining value.
+    pub value: Digest,
+    /// Whether all its bytes are 0.
+    pub is_zero: bool,
+}
+
 /// The directory with the entries.
 #[derive(Clone, Debug)]
 pub struct HashCache {
@@ -92,10 +107,9 @@ impl HashCache {
         self.dir.join(format!("{}{SUFFIX}", &hasher.finalize().to_hex()[..32]))
     }
 
-    /// The `count` chaining values of a file in blocks of 2^`block_log2` bytes; `None` if they are not
-    /// cached. Sets a damaged entry aside.
+    /// The `count` blocks of a file, of 2^`block_log2` bytes; `None` if they are not cached. Sets a damaged entry aside.
     #[must_use]
-    pub fn load(&self, file: &FileId, block_log2: u8, count: u32) -> Option<Vec<Digest>> {
+    pub fn load(&self, file: &FileId, block_log2: u8, count: u32) -> Option<Vec<HashedBlock>> {
         let path = self.entry(file, block_log2);
         let mut opened = File::open(&path).ok()?;
         let mut bytes = Vec::new();
@@ -108,25 +122,32 @@ impl HashCache {
         };
         // The entry is for another file, or the file has changed since.
         let values = content.strip_prefix(&file.key(block_log2)[..])?;
-        if values.len() != count as usize * DIGEST {
+        if values.len() != count as usize * BLOCK {
             return None;
         }
         // The oldest entries are removed first if there are too many; this one has been used now.
         let _ = opened.set_modified(SystemTime::now());
-        Some(values.chunks_exact(DIGEST).filter_map(|value| value.try_into().ok().map(Digest)).collect())
+        let block = |block: &[u8]| {
+            let (value, zero) = block.split_first_chunk()?;
+            Some(HashedBlock { value: Digest(*value), is_zero: zero == [1] })
+        };
+        values.chunks_exact(BLOCK).map(block).collect()
     }
 
-    /// Stores the chaining values of a file, unless it was modified just before it was opened. Call only
+    /// Stores the blocks of a file, unless it was modified just before it was opened. Call only
     /// while the file is still in the state that `file` identifies.
     ///
     /// # Errors
     /// If the file system fails; no partial entry is left.
-    pub fn store(&self, file: &FileId, block_log2: u8, values: &[Digest]) -> io::Result<()> {
-        if !file.settled || values.len() > MAX_BLOCKS as usize {
+    pub fn store(&self, file: &FileId, block_log2: u8, blocks: &[HashedBlock]) -> io::Result<()> {
+        if !file.settled || blocks.len() > MAX_BLOCKS as usize {
             return Ok(());
         }
         let mut bytes = file.key(block_log2);
-        values.iter().for_each(|value| bytes.extend(value.0));
+        for block in blocks {
+            bytes.extend(block.value.0);
+            bytes.push(block.is_zero.into());
+        }
         let sum = *blake3::hash(&bytes).as_bytes();
         bytes.extend(sum);
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
@@ -192,8 +213,8 @@ mod tests {
         FileId::new(&path, &meta, SystemTime::now() + SETTLED)
     }
 
-    fn values(count: u8) -> Vec<Digest> {
-        (0..count).map(|n| Digest([n; 32])).collect()
+    fn values(count: u8) -> Vec<HashedBlock> {
+        (0..count).map(|n| HashedBlock { value: Digest([n; 32]), is_zero: n % 2 == 1 }).collect()
     }
 
     #[test]

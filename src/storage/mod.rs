@@ -29,7 +29,7 @@ pub use atomic_write::{check_whole, make_private_dir, set_aside, write_private, 
 pub use attributes::Attributes;
 pub use device::{DeviceNote, DeviceNotes, DeviceSink};
 pub use earlier::EarlierFile;
-pub use hashes::{FileId, HashCache};
+pub use hashes::{FileId, HashCache, HashedBlock};
 pub use names::{PART_SUFFIX, name_objection, safe_name};
 pub use part::FilePart;
 pub use pipe::{PipeSink, Reader};
@@ -44,6 +44,9 @@ use crate::units::{Extent, Intake, SessionId, Ticket};
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
+
+/// Zeros that are written at a time, where they must be written.
+const ZEROS_AT_ONCE: u64 = 1 << 20;
 
 /// The reason why a source cannot be read any more: a lowercase clause for people.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +79,14 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// If the file has shrunk or cannot be read.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError>;
+    /// Whether `offset..offset + len` is known to be zeros without reading it, because nothing is stored there.
+    fn is_hole(&self, _offset: u64, _len: usize) -> bool {
+        false
+    }
+    /// The largest holes, ascending: those of which a few make up most of what is not stored.
+    fn holes(&self) -> Vec<Range<u64>> {
+        Vec::new()
+    }
     /// The bytes `offset..offset + len`, to pass to the kernel, which returns EFAULT for a page that no
     /// longer exists. No other code may read them: a file that shrank would end the program. `None` if the source is not
     /// in one map: then [`Source::read_at`] is used.
@@ -146,8 +157,8 @@ pub trait Sink: Send {
     /// looked up is not there.
     fn probe(&mut self, name: &str, extent: Extent) -> Found;
     /// Chooses and checks the final path for an object called `name` (untrusted), and takes over the
-    /// part file that an earlier run has left beside it, or creates one. It is preallocated if the object is sealed,
-    /// and grows with it otherwise.
+    /// part file that an earlier run has left beside it, or creates one. It has its size at once if the object is
+    /// sealed, and grows with it otherwise.
     ///
     /// # Errors
     /// If the name is invalid or taken, or the disk fails.
@@ -205,6 +216,31 @@ pub trait Part: Send + Sync {
     /// If the disk fails.
     fn write_through(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         self.write_at(offset, bytes)
+    }
+    /// Makes `offset..offset + len` zeros, without storing them if the system can do that.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    fn write_zeros(&self, offset: u64, len: u64) -> Result<(), SinkError> {
+        let zeros = vec![0; len.min(ZEROS_AT_ONCE) as usize];
+        for at in (offset..offset + len).step_by(ZEROS_AT_ONCE as usize) {
+            self.write_at(at, &zeros[..(offset + len - at).min(ZEROS_AT_ONCE) as usize])?;
+        }
+        Ok(())
+    }
+    /// Fails if the disk has no room for `bytes` more bytes, as far as that can be told.
+    ///
+    /// # Errors
+    /// If it has not.
+    fn require_space(&self, _bytes: u64) -> Result<(), SinkError> {
+        Ok(())
+    }
+    /// Reserves the space of `offset..offset + len`, which is going to be written.
+    ///
+    /// # Errors
+    /// If the disk is full.
+    fn reserve(&self, _offset: u64, _len: u64) -> Result<(), SinkError> {
+        Ok(())
     }
     /// Reads `buf.len()` bytes from `offset` on.
     ///

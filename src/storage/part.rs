@@ -8,6 +8,8 @@
 //! run that ends for another reason may keep it, and the next run of the same name takes it over
 //! (`orphaned_part.rs`).
 
+mod room;
+
 use super::direct::Direct;
 use super::names::{PART_SUFFIX, shorten};
 use super::orphaned_part;
@@ -15,7 +17,6 @@ use super::refusal::{refused, shown};
 use super::sink::{Target, require_free};
 use super::{Attributes, Part, SinkError};
 use crate::limits::MAX_NAME;
-use crate::text::bytes;
 use crate::units::Extent;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
@@ -32,7 +33,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Random names tried before giving up. With 64 random bits, a second attempt already means interference.
 const NAME_TRIES: u32 = 8;
 
-/// A part file beside its final path, preallocated if its size is known. Dropping it keeps the file, unless it was
+/// A part file beside its final path. Dropping it keeps the file, unless it was
 /// discarded.
 pub struct FilePart {
     file: File,
@@ -72,33 +73,15 @@ impl FilePart {
             attributes: OnceLock::new(),
         };
         let Some(size) = extent.total() else { return Ok(part) };
-        if adopted {
-            // The part file keeps its bytes, whether or not there is room for the rest.
-            cut(&part.file, size)
-                .and_then(|()| preallocate(&part.file, size))
-                .map_err(|errno| part.no_room(errno))?;
-        } else if let Err(errno) = preallocate(&part.file, size) {
-            // The space reserved before the disk was full counts as free; the file is removed in any
-            // case.
-            let _ = part.file.set_len(0);
-            let error = part.no_room(errno);
-            part.discard();
+        // A file system without such large files says so here. One of an earlier run is cut, if it is longer.
+        if let Err(errno) = room::set_size(&part.file, size) {
+            let error = refused("reserve the space for", &part.target.path, &errno.into());
+            if !adopted {
+                part.discard();
+            }
             return Err(error);
         }
         Ok(part)
-    }
-
-    fn no_room(&self, errno: Errno) -> SinkError {
-        let free = match (errno, rustix::fs::fstatvfs(&self.file)) {
-            (Errno::NOSPC, Ok(disk)) => disk.f_bavail.saturating_mul(disk.f_frsize),
-            _ => return refused("reserve the space for", &self.target.path, &errno.into()),
-        };
-        SinkError::Disk(format!(
-            "no room for {}: it needs {} and the disk has {} free; free some space or give another place with -o",
-            shown(&self.target.path),
-            bytes(self.size.get().copied().unwrap_or(0)),
-            bytes(free),
-        ))
     }
 
     fn refused(&self, what: &str, error: &io::Error) -> SinkError {
@@ -112,14 +95,13 @@ impl FilePart {
         Ok(())
     }
 
-    /// Checks that `bytes` may be written at `offset`.
-    fn require_room(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
+    /// Checks that `len` bytes may be written at `offset`.
+    fn require_room(&self, offset: u64, len: u64) -> Result<(), SinkError> {
         self.require_open("write")?;
         let size = self.size.get().copied().unwrap_or(u64::MAX);
-        if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > size) {
+        if offset.checked_add(len).is_none_or(|end| end > size) {
             return Err(SinkError::Disk(format!(
-                "{} bytes at {offset} do not fit {} of {size} bytes; please report this",
-                bytes.len(),
+                "{len} bytes at {offset} do not fit {} of {size} bytes; please report this",
                 shown(&self.target.path),
             )));
         }
@@ -196,17 +178,31 @@ impl Part for FilePart {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
-        self.require_room(offset, bytes)?;
+        self.require_room(offset, bytes.len() as u64)?;
         self.file.write_all_at(bytes, offset).map_err(|error| self.refused("write", &error))
     }
 
     fn write_through(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
-        self.require_room(offset, bytes)?;
+        self.require_room(offset, bytes.len() as u64)?;
         let written = self.direct.write_at(offset, bytes).map_err(|error| self.refused("write", &error))?;
         if written == bytes.len() {
             return Ok(());
         }
         self.write_at(offset + written as u64, &bytes[written..])
+    }
+
+    fn write_zeros(&self, offset: u64, len: u64) -> Result<(), SinkError> {
+        self.require_room(offset, len)?;
+        self.zero_range(offset, len)
+    }
+
+    fn require_space(&self, bytes: u64) -> Result<(), SinkError> {
+        self.require_room_for(bytes)
+    }
+
+    fn reserve(&self, offset: u64, len: u64) -> Result<(), SinkError> {
+        self.require_room(offset, len)?;
+        self.reserve_range(offset, len)
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SinkError> {
@@ -302,30 +298,6 @@ pub(super) const PART_AFFIXES: usize = 1 + 1 + 16 + PART_SUFFIX.len();
 /// bytes.
 pub(super) fn part_name(stem: &str, random: u64) -> String {
     format!(".{}.{random:016x}{PART_SUFFIX}", shorten(stem, MAX_NAME - PART_AFFIXES))
-}
-
-/// Sets the size of `file`, and reserves disk space if the file system can. So a full disk shows now and
-/// not at the last block.
-fn preallocate(file: &File, size: u64) -> Result<(), Errno> {
-    if size == 0 {
-        return Ok(());
-    }
-    if i64::try_from(size).is_err() {
-        return Err(Errno::FBIG);
-    }
-    match retry_on_intr(|| rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size)) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-        result => return result,
-    }
-    retry_on_intr(|| rustix::fs::ftruncate(file, size))
-}
-
-/// Removes the bytes after `size`.
-fn cut(file: &File, size: u64) -> Result<(), Errno> {
-    if rustix::fs::fstat(file)?.st_size as u64 > size {
-        retry_on_intr(|| rustix::fs::ftruncate(file, size))?;
-    }
-    Ok(())
 }
 
 /// The first range at or after `from` and before `end` that is not a hole. Space that was only reserved

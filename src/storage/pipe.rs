@@ -208,6 +208,11 @@ impl Part for PipePart {
         self.spool()?.write_all_at(bytes, offset).map_err(|error| refused("write", path, &error))
     }
 
+    fn write_zeros(&self, _offset: u64, _len: u64) -> Result<(), SinkError> {
+        // They are not kept in the spool: whoever writes them knows what they are.
+        Ok(())
+    }
+
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SinkError> {
         let path = Path::new("the spool file");
         self.spool()?.read_exact_at(buf, offset).map_err(|error| refused("read back", path, &error))

@@ -14,6 +14,7 @@ use crate::text::escape;
 use crate::units::Extent;
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::SystemTime;
@@ -155,6 +156,16 @@ impl Source for FileSource {
         })
     }
 
+    fn is_hole(&self, offset: u64, len: usize) -> bool {
+        // Behind the end of a file that has shrunk there are no holes.
+        let whole = || self.file.metadata().is_ok_and(|meta| meta.len() >= self.size);
+        !self.is_device() && is_hole(&self.file, offset, len as u64) && whole()
+    }
+
+    fn holes(&self) -> Vec<Range<u64>> {
+        if self.is_device() { Vec::new() } else { holes(&self.file, self.size) }
+    }
+
     fn raw(&self, offset: u64, len: usize) -> Option<RawBytes> {
         Some(self.map.raw(offset, len))
     }
@@ -192,6 +203,42 @@ pub(super) fn release(file: &File, (map, mapped): (&Mapping, u64), offset: u64, 
     let from = offset.saturating_sub(LONGEST_FOLIO);
     let len = std::num::NonZeroU64::new(offset - from + len as u64);
     let _ = rustix::fs::fadvise(file, from, len, rustix::fs::Advice::DontNeed);
+}
+
+/// Most holes of a file that are told, and most that are looked at.
+const HOLES: usize = 8;
+const LOOKS: usize = 4096;
+
+/// Holes of a file that are large in comparison with it.
+fn holes(file: &File, size: u64) -> Vec<Range<u64>> {
+    use rustix::fs::{SeekFrom, seek};
+    let (mut holes, mut at) = (Vec::new(), 0);
+    for _ in 0..LOOKS {
+        let data = match seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data.min(size),
+            Err(rustix::io::Errno::NXIO) => size,
+            Err(_) => break,
+        };
+        if data > at && data - at >= (size / 64).max(1 << 20) && holes.len() < HOLES {
+            holes.push(at..data);
+        }
+        at = seek(file, SeekFrom::Hole(data)).unwrap_or(size);
+        if at >= size || data >= size {
+            break;
+        }
+    }
+    holes
+}
+
+/// Whether nothing is stored of a range of a file. Where the file system cannot tell, something is.
+pub(super) fn is_hole(file: &File, offset: u64, len: u64) -> bool {
+    use rustix::fs::{SeekFrom, seek};
+    match seek(file, SeekFrom::Data(offset)) {
+        Ok(data) => data >= offset.saturating_add(len),
+        // There is no more data up to the end of the file.
+        Err(rustix::io::Errno::NXIO) => true,
+        Err(_) => false,
+    }
 }
 
 /// Size in bytes up to which a file stays in the page cache, for repairs and for the next transfer: half of the memory. A

@@ -448,7 +448,7 @@ impl ReceiverView for ReceiverJson {
     }
 
     fn tick(&mut self, now: Time, s: &ReceiverSnapshot) {
-        self.memory.data.record(now, s.received_bytes);
+        self.memory.data.record(now, s.carried_bytes);
         if self.stream.due(now) {
             let event = Event::Progress {
                 phase: s.phase.map(phase_word),

@@ -319,7 +319,7 @@ impl ReceiverView for ReceiverPlain {
     }
 
     fn tick(&mut self, now: Time, s: &ReceiverSnapshot) {
-        self.memory.data.record(now, s.received_bytes);
+        self.memory.data.record(now, s.carried_bytes);
         let idle = matches!(self.memory.stage, Stage::Searching | Stage::Waiting);
         if self.lines.due(now, if idle { IDLE_INTERVAL } else { INTERVAL }) {
             let progress = self.progress(now, s);
@@ -441,6 +441,7 @@ lab\\u{{7}}  10.0.0.7:40000  complete   12s   0 %
         view.event(at(68), &ReceiverEvent::Receiving, &s);
         view.tick(at(68), &s);
         (s.received, s.lost, s.received_bytes) = (99, 1, 1 << 19);
+        s.carried_bytes = s.received_bytes;
         view.tick(at(73), &s);
         view.event(at(74), &ReceiverEvent::BlockRejected(7), &s);
         view.event(at(75), &ReceiverEvent::Committing, &s);

@@ -3,32 +3,16 @@
 use super::reader::{Reader, Result};
 use super::writer::Writer;
 use crate::limits::{HASHES_PER_PAGE, MAX_SOURCE_SYMBOLS};
-use crate::units::{BlockIndex, Digest};
+use crate::units::{BlockIndex, Coded, Coding, Digest};
 
-/// The form in which a block is cut into symbols.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Coding {
-    /// The block's bytes.
-    Raw = 0,
-    /// The block's bytes without the zeros at their end.
-    Short = 1,
-    /// Nothing: all bytes of the block are 0.
-    Zero = 2,
-    /// One Zstandard frame (RFC 8878) of the block's bytes, padded with zeros.
-    Zstd = 3,
-}
-
-impl Coding {
-    const fn from_wire(number: u8) -> Option<Self> {
-        Some(match number {
-            0 => Self::Raw,
-            1 => Self::Short,
-            2 => Self::Zero,
-            3 => Self::Zstd,
-            _ => return None,
-        })
-    }
+const fn coding_of(number: u8) -> Option<Coding> {
+    Some(match number {
+        0 => Coding::Raw,
+        1 => Coding::Short,
+        2 => Coding::Zero,
+        3 => Coding::Zstd,
+        _ => return None,
+    })
 }
 
 /// A page's entry for one block.
@@ -41,6 +25,14 @@ pub struct BlockEntry {
     /// The number of source symbols in this coding: 0 for [`Coding::Zero`] and only for it; K for
     /// [`Coding::Raw`].
     pub coded_k: u16,
+}
+
+impl BlockEntry {
+    /// The coding of the block, with its number of source symbols.
+    #[must_use]
+    pub const fn coded(&self) -> Coded {
+        Coded { coding: self.coding, k: self.coded_k as u32 }
+    }
 }
 
 /// Chaining values of the blocks `first..first + blocks.len()`; `first` is a multiple of
@@ -57,7 +49,13 @@ impl HashPage {
     /// A page of raw blocks: their values, and K of each.
     #[must_use]
     pub fn raw(first: BlockIndex, blocks: impl IntoIterator<Item = (Digest, u32)>) -> Self {
-        let entry = |(value, k)| BlockEntry { value, coding: Coding::Raw, coded_k: k as u16 };
+        Self::of(first, blocks.into_iter().map(|(value, k)| (value, Coded::raw(k))))
+    }
+
+    /// A page of blocks with these values and codings. A number of symbols is at most [`MAX_SOURCE_SYMBOLS`].
+    #[must_use]
+    pub fn of(first: BlockIndex, blocks: impl IntoIterator<Item = (Digest, Coded)>) -> Self {
+        let entry = |(value, Coded { coding, k })| BlockEntry { value, coding, coded_k: k as u16 };
         Self { first, blocks: blocks.into_iter().map(entry).collect() }
     }
 
@@ -79,7 +77,7 @@ impl HashPage {
         for pair in blocks.chunks_mut(2) {
             let codings = r.u8("codings")?;
             for (block, number) in pair.iter_mut().zip([codings >> 4, codings & 15]) {
-                block.coding = Coding::from_wire(number).ok_or(r.not_supported("coding", number.into()))?;
+                block.coding = coding_of(number).ok_or(r.not_supported("coding", number.into()))?;
                 r.check((block.coded_k == 0) == (block.coding == Coding::Zero), "coded source symbols")?;
             }
             r.check(pair.len() == 2 || codings & 15 == 0, "codings")?;

@@ -40,7 +40,7 @@ pub use complete::{Complete, SinkEnd};
 pub use extension::{
     DeviceProof, OneWay, OriginProof, add_grease, grease_choice, grease_datagram, is_grease,
 };
-pub use hash_page::{BlockEntry, Coding, HashPage};
+pub use hash_page::{BlockEntry, HashPage};
 pub use header::{Head, Header, MessageKind, PacketNumber, Protection, head, peek};
 pub use join::{Holdings, Join};
 pub use nak::{Deficit, Nak, PageRange};

@@ -45,7 +45,7 @@ impl Capabilities {
     /// Blocks may be sent in another coding than raw: short, zero or Zstandard.
     pub const CODED_BLOCKS: Self = Self(1);
     /// The capabilities of this program.
-    pub const OURS: Self = Self(0);
+    pub const OURS: Self = Self::CODED_BLOCKS;
 
     /// The capabilities in both sets.
     #[must_use]

@@ -8,8 +8,8 @@ use crate::limits::{
     MAX_SOURCE_SYMBOLS, MAX_SUSPECTS, MAX_SYMBOL_SIZE, MIN_BLOCK_LOG2,
 };
 use crate::units::{
-    AgreementKey, BlockIndex, ChannelId, Cookie, Counter, DeviceId, DeviceKey, Digest, Esi, Rate, SenderKey,
-    SessionId, Suite, SymbolDigest, TaskId, Ticket,
+    AgreementKey, BlockIndex, ChannelId, Coding, Cookie, Counter, DeviceId, DeviceKey, Digest, Esi, Rate,
+    SenderKey, SessionId, Suite, SymbolDigest, TaskId, Ticket,
 };
 use fastrand::Rng;
 use std::net::{IpAddr, SocketAddr};

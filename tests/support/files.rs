@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -77,22 +77,6 @@ pub fn seeded(path: &Path, size: u64, seed: u64) {
         rng.fill(&mut chunk[..n]);
         file.write_all(&chunk[..n]).expect("write test file");
         left -= n as u64;
-    }
-}
-
-/// Makes a file of `size` bytes that is a hole except for a few random patches: large on the wire, small
-/// on the disk.
-pub fn sparse(path: &Path, size: u64, seed: u64) {
-    let mut file = File::create(path).expect("create sparse file");
-    file.set_len(size).expect("extend sparse file");
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let mut patch = [0; 4096];
-    let last = size.saturating_sub(patch.len() as u64);
-    for offset in [0, last / 3, last / 2 + 77, last] {
-        rng.fill(&mut patch);
-        let n = usize::try_from(size.min(patch.len() as u64)).expect("patch size");
-        file.seek(SeekFrom::Start(offset)).expect("seek");
-        file.write_all(&patch[..n]).expect("write patch");
     }
 }
 

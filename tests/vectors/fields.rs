@@ -2,11 +2,11 @@
 
 use data_encoding::HEXLOWER;
 use mcp::units::{
-    AgreementKey, BlockIndex, ChannelId, Cookie, Counter, DeviceId, DeviceKey, Digest, Esi, Rate, SenderKey,
-    Suite, SymbolDigest, TaskId, Ticket,
+    AgreementKey, BlockIndex, ChannelId, Coding, Cookie, Counter, DeviceId, DeviceKey, Digest, Esi, Rate,
+    SenderKey, Suite, SymbolDigest, TaskId, Ticket,
 };
 use mcp::wire::{
-    Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, Arrivals, BlockEntry, Capabilities, Coding,
+    Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, Arrivals, BlockEntry, Capabilities,
     Complete, Deficit, DeviceProof, HashPage, Holdings, Invitation, Join, Message, MessageKind, Nak, Object,
     ObjectKind, OriginProof, PacketNumber, PageRange, Phase, Poll, Progress, RepairAdvertisement, Retry,
     SinkEnd, Suspect, Symbol, SymbolDigests, TaskKind, Versions,

@@ -10,7 +10,7 @@ pub struct OneWayArgs {
     /// Send over a line without a way back: nobody joins or answers, all is sent several times with repair symbols,
     /// at a fixed --rate. Exit code 0 means: sent, and nobody can confirm
     #[arg(long, conflicts_with_all = [
-        "receivers", "devices", "wait", "wait_first", "linger", "slow", "pipe", "spool",
+        "receivers", "devices", "wait", "wait_first", "linger", "slow", "pipe", "spool", "compress",
     ])]
     pub one_way: bool,
     /// With --one-way: repair symbols in each pass, as a share of the object [default: 10%]

@@ -195,7 +195,6 @@ fn what_makes_no_sense_is_usage() {
         "",
         "copy a",
         "send",
-        "send a b c",
         "send a -n 0",
         "send a -n 16385",
         "send a -n x",

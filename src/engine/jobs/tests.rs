@@ -1,11 +1,13 @@
 use super::*;
 use crate::command::Facts;
+use crate::crypto::digest::symbol_digest;
+use crate::pack::Recipe;
 use crate::protocol::job::InPlace;
 use crate::sim::disk::{SimDisk, SimEarlier, SimSink, SimSource};
 use crate::sim::disk_faults::{DiskError, DiskFaults, Op};
 use crate::storage::RawBytes;
 use crate::task::Assignment;
-use crate::units::{DeviceId, Esi};
+use crate::units::{Coded, DeviceId, Esi, SymbolDigest};
 
 const SIZE: usize = 3 * 8_192 + 100;
 
@@ -62,15 +64,22 @@ impl Bench {
         self.receive(ReceiverJob::Open { name: "x".to_owned(), layout: self.layout, entry: None, tree: None })
     }
     fn value(&self, block: u32) -> Digest {
-        match self.send(SenderJob::Hash(BlockIndex(block), self.layout)) {
-            SenderDone::Hashed(BlockIndex(b), value) if b == block => value,
+        match self.send(SenderJob::Hash { block: BlockIndex(block), layout: self.layout, level: None }) {
+            SenderDone::Hashed { block: BlockIndex(b), value, .. } if b == block => value,
             other => panic!("{other:?}"),
         }
     }
     fn repair(&self, block: u32, count: u32) -> Arc<Vec<u8>> {
         let block = BlockIndex(block);
         let first = Esi(self.layout.source_symbols(block));
-        match self.send(SenderJob::Encode { block, layout: self.layout, first, count, value: None }) {
+        match self.send(SenderJob::Encode {
+            block,
+            layout: self.layout,
+            recipe: Recipe::raw(first.0),
+            first,
+            count,
+            value: None,
+        }) {
             SenderDone::Encoded { symbols, .. } => symbols,
             other => panic!("{other:?}"),
         }
@@ -152,7 +161,12 @@ fn what_is_wrong_or_too_little_is_not_written() {
     };
     assert!(!buffer.is_empty() && received.is_full());
     // The one symbol that is not the sender's is found by its digest.
-    let done = bench.send(SenderJob::Digest { block: BlockIndex(1), layout: bench.layout, value: None });
+    let done = bench.send(SenderJob::Digest {
+        block: BlockIndex(1),
+        layout: bench.layout,
+        recipe: Recipe::raw(32),
+        value: None,
+    });
     let SenderDone::Digested(BlockIndex(1), mut digests) = done else { panic!("{done:?}") };
     assert_eq!(digests.len(), 32);
     let expected = bench.value(1);
@@ -161,6 +175,7 @@ fn what_is_wrong_or_too_little_is_not_written() {
         match bench.receive(ReceiverJob::Sift {
             block: BlockIndex(1),
             layout: bench.layout,
+            coded: Coded::raw(32),
             digests,
             expected,
             buffer: None,
@@ -215,7 +230,7 @@ fn refusals_are_told_with_their_code() {
     failing.source.change();
     assert!(matches!(failing.send(SenderJob::CheckSource), SenderDone::SourceFailed(_)));
     assert!(matches!(
-        failing.send(SenderJob::Hash(BlockIndex(0), failing.layout)),
+        failing.send(SenderJob::Hash { block: BlockIndex(0), layout: failing.layout, level: None }),
         SenderDone::SourceFailed(_)
     ));
     // Whoever has no store says so.
@@ -306,8 +321,9 @@ fn a_block_that_no_longer_has_its_value_ends_the_task() {
     let value = Some(bench.value(1));
     let run = |source: &dyn Source, job| run_sender_job(job, source, &bench.plans, &mut Vec::new());
     let wrong = Some(Digest([1; 32]));
-    let encode = |value| SenderJob::Encode { block, layout: bench.layout, first, count, value };
-    let digest = |value| SenderJob::Digest { block, layout: bench.layout, value };
+    let (layout, recipe) = (bench.layout, Recipe::raw(32));
+    let encode = |value| SenderJob::Encode { block, layout, recipe, first, count, value };
+    let digest = |value| SenderJob::Digest { block, layout, recipe, value };
     for known in [None, value] {
         assert!(matches!(run(&timeless, encode(known)), SenderDone::Encoded { .. }));
         assert!(matches!(run(&timeless, digest(known)), SenderDone::Digested(..)));

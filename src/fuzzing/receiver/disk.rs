@@ -1,6 +1,10 @@
 //! What becomes of the receiver's jobs on a part file that is all in memory.
 
 use super::*;
+use crate::crypto::digest;
+use crate::engine::jobs::coded::plain;
+use crate::pack;
+use crate::units::Coding;
 use crate::wire::Holdings;
 
 impl World {
@@ -70,20 +74,44 @@ impl World {
                 ReceiverDone::Spilled { assembly, buffer }
             }
             (ReceiverJob::Write { block, buffer, .. }, Some(_)) => ReceiverDone::Written { block, buffer },
-            (ReceiverJob::Sift { block, digests, expected, buffer, .. }, Some(part)) => {
+            (ReceiverJob::Sift { block, coded, digests, expected, buffer, .. }, Some(part)) => {
                 let offset = part.layout.block_offset(block) as usize;
-                let bytes = &part.bytes[offset..][..part.layout.block_len(block)];
-                let mut right = BitSet::new(part.layout.source_symbols(block));
+                let size = usize::from(part.layout.symbol_size());
+                let len = part.layout.block_len(block);
+                let bytes = part.bytes[offset..][..len.min(coded.k as usize * size)].to_vec();
+                let mut right = BitSet::new(coded.k);
                 assert_eq!(digests.len(), right.capacity() as usize);
-                let symbols = bytes.chunks(usize::from(part.layout.symbol_size()));
-                for (id, (symbol, digest)) in (0..).zip(symbols.zip(&*digests)) {
+                for (id, (symbol, digest)) in (0..).zip(bytes.chunks(size).zip(&*digests)) {
                     if symbol_digest(symbol) == *digest {
                         right.insert(id);
                     }
                 }
-                let agrees = right.is_full() && value(&part.layout, block, bytes) == expected;
+                let mut plain = vec![0; len];
+                let whole = match coded.coding {
+                    Coding::Zstd => pack::unpack(&bytes, &mut plain),
+                    _ => {
+                        plain[..bytes.len()].copy_from_slice(&bytes);
+                        true
+                    }
+                };
+                let agrees = right.is_full() && whole && value(&part.layout, block, &plain) == expected;
+                if agrees {
+                    part.bytes[offset..][..len].copy_from_slice(&plain);
+                }
                 self.sifted += u32::from(!right.is_full());
                 ReceiverDone::Sifted { block, right, agrees, buffer }
+            }
+            (ReceiverJob::Reserve { .. }, Some(_)) => ReceiverDone::Reserved,
+            (ReceiverJob::Zero { first, values, .. }, Some(part)) => {
+                let (layout, count) = (part.layout, values.len() as u32);
+                for (block, expected) in (first.0..).map(BlockIndex).zip(values) {
+                    let (offset, len) = (layout.block_offset(block), layout.block_len(block));
+                    if digest::chaining_value_of_zeros(offset, len, layout.extent()) != expected {
+                        return ReceiverDone::Zeroed { first, count, wrong: Some(block) };
+                    }
+                    part.bytes[offset as usize..][..len].fill(0);
+                }
+                ReceiverDone::Zeroed { first, count, wrong: None }
             }
             (ReceiverJob::Store { mut assembly, expected, keep, .. }, Some(part)) => {
                 let block = assembly.block();
@@ -99,15 +127,24 @@ impl World {
                 if assembly.complete(&self.object.plans).is_err() {
                     return ReceiverDone::Undecodable(assembly);
                 }
-                let value = value(&part.layout, block, assembly.bytes());
-                if expected.is_some_and(|expected| expected != value) {
+                let len = part.layout.block_len(block);
+                let unpacked = plain(&mut assembly);
+                let bytes = unpacked.as_ref().map(|other| match other {
+                    Some(unpacked) => unpacked[..len].to_vec(),
+                    None => assembly.bytes().to_vec(),
+                });
+                let value = bytes.as_ref().map(|bytes| value(&part.layout, block, bytes));
+                let agrees = value.is_some_and(|value| expected.is_none_or(|expected| expected == value));
+                let (Some(bytes), Some(value), true) = (bytes, value, agrees) else {
                     if keep {
-                        part.bytes[offset..][..assembly.bytes().len()].copy_from_slice(assembly.bytes());
+                        let packed = assembly.packed();
+                        let packed = &packed[..packed.len().min(len)];
+                        part.bytes[offset..][..packed.len()].copy_from_slice(packed);
                     }
                     let kept = keep.then(|| assembly.sources().clone());
                     return ReceiverDone::Mismatched { block, buffer: assembly.take_buffer(), kept };
-                }
-                part.bytes[offset..][..assembly.bytes().len()].copy_from_slice(assembly.bytes());
+                };
+                part.bytes[offset..][..len].copy_from_slice(&bytes);
                 ReceiverDone::Stored { block, value, buffer: assembly.take_buffer() }
             }
         }

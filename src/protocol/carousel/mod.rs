@@ -25,6 +25,8 @@ use super::sender::{SOURCE_CHANGED, SenderConfig};
 use super::{Control, Machine, Output, Payload, Sessions, Transmit};
 use crate::limits::ANNOUNCE_INTERVAL;
 use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, RateMode, TokenBucket, udp_overhead};
+use crate::pack::Recipe;
+use crate::ranges::BitSet;
 use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, ChannelId, Digest, Esi, Rate, SessionId};
 use crate::wire::{AbortCode, Header, Message, OriginProof, PacketNumber, Phase};
@@ -47,6 +49,7 @@ const EVERY: Duration = Duration::from_millis(4);
 const PASS_EVERY: Duration = Duration::from_secs(1);
 /// Interval between checks of the source.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
+
 /// Where the session stands.
 #[derive(Debug)]
 enum Stage {
@@ -77,6 +80,8 @@ pub struct Carousel {
     rate: Rate,
     stage: Stage,
     values: Vec<Option<Digest>>,
+    /// Which blocks are zeros. They are sent like all others; a later session with feedback has to know.
+    zeros: BitSet,
     root: Option<Digest>,
     origin: Option<Box<OriginProof>>,
     /// Blocks below this have been handed to the hash workers; of these, so many are not done.
@@ -128,6 +133,7 @@ impl Carousel {
             rate,
             stage: Stage::WarmingUp { until: now + WARM_UP, next: now },
             values: vec![None; blocks.len()],
+            zeros: BitSet::new(layout.block_count()),
             root: None,
             origin: None,
             hash_asked: 0,
@@ -158,20 +164,22 @@ impl Carousel {
         carousel
     }
 
-    /// Supplies the blocks' chaining values of an earlier run. The source is hashed all the same, before its root is
+    /// Supplies the blocks' chaining values of an earlier run, and whether they are zeros. The source is hashed all the same, before its root is
     /// announced. Ignored unless there is exactly one value for each block. Call before driving the machine.
     #[must_use]
-    pub fn with_values(mut self, values: Vec<Digest>) -> Self {
-        if values.len() == self.values.len() && self.root.is_none() {
-            self.values = values.into_iter().map(Some).collect();
+    pub fn with_values(mut self, blocks: Vec<(Digest, bool)>) -> Self {
+        if blocks.len() == self.values.len() && self.root.is_none() {
+            self.values = blocks.into_iter().map(|(value, _)| Some(value)).collect();
         }
         self
     }
 
-    /// The chaining values of all blocks, once they are known.
+    /// The chaining values of all blocks, and whether they are zeros, once the object is hashed.
     #[must_use]
-    pub fn values(&self) -> Option<Vec<Digest>> {
-        self.values.iter().copied().collect()
+    pub fn hashed_blocks(&self) -> Option<Vec<(Digest, bool)>> {
+        self.root?;
+        let is_zero = |block| self.zeros.contains(block);
+        (0..).zip(&self.values).map(|(block, value)| Some(((*value)?, is_zero(block)))).collect()
     }
 
     /// The session's identifier.
@@ -270,7 +278,8 @@ impl Carousel {
     /// Sets the root hash once the whole object is hashed.
     fn set_root_if_hashed(&mut self, now: Time) {
         let all = self.hash_asked == self.config.layout.block_count() && self.hashes_in_flight == 0;
-        if let (None, true, Some(values)) = (self.root, all, self.values()) {
+        let values: Option<Vec<Digest>> = self.values.iter().copied().collect();
+        if let (None, true, Some(values)) = (self.root, all, values) {
             let root = crate::crypto::digest::root(&values);
             self.root = Some(root);
             self.origin = Some(self.config.origin(root));
@@ -281,13 +290,16 @@ impl Carousel {
         }
     }
 
-    fn hashed(&mut self, block: BlockIndex, value: Digest, now: Time) {
+    fn hashed(&mut self, block: BlockIndex, value: Digest, is_zero: bool, now: Time) {
         self.hashes_in_flight = self.hashes_in_flight.saturating_sub(1);
         let Some(known) = self.values.get_mut(block.0 as usize) else { return };
         if known.replace(value).is_some_and(|known| known != value) {
             let outcome = SenderOutcome::SourceFailed(SOURCE_CHANGED.to_owned());
             self.end(outcome, AbortCode::Source, SOURCE_CHANGED, now);
             return;
+        }
+        if is_zero {
+            self.zeros.insert(block.0);
         }
         self.set_root_if_hashed(now);
     }
@@ -346,7 +358,9 @@ impl Machine for Carousel {
             return;
         }
         match done {
-            SenderDone::Hashed(block, value) => self.hashed(block, value, now),
+            SenderDone::Hashed { block, value, recipe, .. } => {
+                self.hashed(block, value, recipe == Recipe::ZERO, now);
+            }
             SenderDone::Encoded { block, first, symbols } => {
                 let sealed = self.config.group_key.is_some();
                 let symbol_size = self.config.layout.symbol_size();

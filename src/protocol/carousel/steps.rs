@@ -5,6 +5,7 @@ use super::work::{Item, Work};
 use super::{Carousel, EVERY, LAST_WORDS, PASS_EVERY, Stage};
 use crate::limits::{HASHES_PER_PAGE, MAX_BATCH, MAX_ESI, SENDER_REPAIR_BYTES};
 use crate::pacing::udp_overhead;
+use crate::pack::Recipe;
 use crate::protocol::job::SenderJob;
 use crate::protocol::{Output, Payload, Transmit};
 use crate::time::Time;
@@ -37,7 +38,8 @@ impl Carousel {
         let count = self.config.layout.block_count();
         let end = if self.pass == 0 { count.min(self.reached.saturating_add(HASH_AHEAD)) } else { count };
         while self.hash_asked < end && self.hashes_in_flight < HASHES_IN_FLIGHT {
-            let job = SenderJob::Hash(BlockIndex(self.hash_asked), self.config.layout);
+            let (block, layout) = (BlockIndex(self.hash_asked), self.config.layout);
+            let job = SenderJob::Hash { block, layout, level: None };
             self.hash_asked += 1;
             self.hashes_in_flight += 1;
             self.out.push_back(Output::Job(job));
@@ -58,7 +60,9 @@ impl Carousel {
                 let parts: Vec<_> = window.clone().map(symbols).collect();
                 for &(block, ..) in parts.iter().filter(|_| !sealed) {
                     let value = self.values[block as usize];
-                    let job = SenderJob::Digest { block: BlockIndex(block), layout, value };
+                    let block = BlockIndex(block);
+                    let recipe = Recipe::raw(layout.source_symbols(block));
+                    let job = SenderJob::Digest { block, layout, recipe, value };
                     self.out.push_back(Output::Job(job));
                 }
                 Work::new(step, parts, sealed)
@@ -79,7 +83,8 @@ impl Carousel {
                     parts.push((block, first, count));
                     let value = self.values[block as usize];
                     let (block, first) = (BlockIndex(block), Esi(first));
-                    let job = SenderJob::Encode { block, layout, first, count, value };
+                    let recipe = Recipe::raw(k);
+                    let job = SenderJob::Encode { block, layout, recipe, first, count, value };
                     self.out.push_back(Output::Job(job));
                 }
                 Work::new(step, parts, sealed)

@@ -3,12 +3,14 @@ use crate::layout::Layout;
 use crate::limits::HEADER_LEN;
 use crate::sim::sham;
 use crate::task::Task;
-use crate::units::{Counter, SymbolDigest, TaskId};
+use crate::units::{Coding, Counter, SymbolDigest, TaskId};
 use crate::wire::{self, Announce, OneWay, SymbolDigests};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 const RATE: Rate = Rate(20_000_000);
+/// A block of zeros.
+const ZEROS: u32 = 20;
 
 /// 40 blocks of 16 KiB, and a short one.
 fn layout() -> Layout {
@@ -59,7 +61,11 @@ impl Play {
     fn done(&self, job: SenderJob) -> SenderDone {
         let digests = |count: usize| vec![SymbolDigest([1; 16]); count];
         match job {
-            SenderJob::Hash(block, _) => SenderDone::Hashed(block, (self.value)(block.0)),
+            SenderJob::Hash { block, layout, level: None } => {
+                let recipe =
+                    if block.0 == ZEROS { Recipe::ZERO } else { Recipe::raw(layout.source_symbols(block)) };
+                SenderDone::Hashed { block, value: (self.value)(block.0), recipe, packed: None }
+            }
             SenderJob::Digest { block, layout, .. } => {
                 SenderDone::Digested(block, digests(layout.source_symbols(block) as usize))
             }
@@ -93,7 +99,10 @@ impl Play {
                 let body = &bytes[HEADER_LEN..bytes.len() - 64];
                 match wire::decode_body(head.kind, body).unwrap() {
                     Message::Announce(announce) => Sent::Announce(Box::new(announce)),
-                    Message::HashPage(page) => Sent::Page(page.first.0),
+                    Message::HashPage(page) => {
+                        assert!(page.blocks.iter().all(|entry| entry.coding == Coding::Raw), "{page:?}");
+                        Sent::Page(page.first.0)
+                    }
                     Message::SymbolDigests(digests) => Sent::Digests(digests),
                     Message::Abort(abort) => Sent::Abort(abort.code),
                     other => panic!("{other:?}"),
@@ -246,8 +255,20 @@ fn the_pace_is_constant() {
 }
 
 #[test]
+fn zeros_are_sent_like_all_else_and_remembered() {
+    let mut play = Play::new(carousel(Some(1), false));
+    assert!(play.machine.hashed_blocks().is_none());
+    play.run(SOON);
+    let of_zeros = play.symbols().filter(|(_, block, _)| *block == ZEROS);
+    assert_eq!(of_zeros.map(|(_, _, ids)| ids.len()).sum::<usize>(), 16 + 4);
+    let blocks = play.machine.hashed_blocks().unwrap();
+    let zeros = (0..).zip(blocks).filter(|(_, (_, is_zero))| *is_zero);
+    assert_eq!(zeros.map(|(block, _)| block).collect::<Vec<u32>>(), [ZEROS]);
+}
+
+#[test]
 fn a_source_that_changes_ends_it() {
-    let mut play = Play::new(carousel(None, false).with_values(vec![Digest([200; 32]); 41]));
+    let mut play = Play::new(carousel(None, false).with_values(vec![(Digest([200; 32]), false); 41]));
     play.run(SOON);
     assert!(matches!(play.events.last(), Some(SenderEvent::Finished(SenderOutcome::SourceFailed(_)))));
     assert!(play.sent.iter().any(|(_, s)| matches!(s, Sent::Abort(AbortCode::Source))));

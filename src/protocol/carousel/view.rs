@@ -61,6 +61,8 @@ impl Carousel {
             phase: self.phase(),
             position: BlockIndex(reached),
             feedback_budget: 0,
+            // All blocks are raw: a page that is lost would leave the symbols of a coded block without a meaning.
+            required: Capabilities::default(),
             optional: Capabilities::default(),
             one_way: Some(OneWay { pass: self.pass, overhead_per_mille }),
             origin: self.origin.clone(),

@@ -99,8 +99,7 @@ impl PendingAnswer {
     fn deficit(&self, missing: &Missing<'_>, blocks: &Blocks) -> Option<Deficit> {
         match *missing {
             Missing::Whole { first, count } => {
-                let covered =
-                    count == 1 && self.covers(first, blocks.layout().source_symbols(BlockIndex(first)));
+                let covered = count == 1 && self.covers(first, blocks.coded(BlockIndex(first)).k);
                 (!covered).then_some(Deficit::Whole { first: BlockIndex(first), count })
             }
             Missing::Sources(assembly) => {

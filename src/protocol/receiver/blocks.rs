@@ -11,6 +11,7 @@
 //! `resume` has the blocks that may be on the disk already. They are not requested until they are checked.
 
 mod buffers;
+mod codings;
 mod missing;
 mod order;
 mod provisional;
@@ -24,7 +25,8 @@ use crate::limits::{HASHES_PER_PAGE, MAX_BLOCK_BUFFERS};
 use crate::protocol::job::ReceiverJob;
 use crate::ranges::BitSet;
 use crate::units::{BlockIndex, Digest, Esi};
-use crate::wire::{Coding, HashPage};
+use crate::wire::{BlockEntry, HashPage};
+use codings::Codings;
 pub(super) use missing::Missing;
 use order::Order;
 use std::collections::{BTreeMap, VecDeque};
@@ -89,7 +91,7 @@ pub(super) struct Blocks {
     /// Buffers to allocate before one is reused.
     rotation: usize,
     spilling: usize,
-    pages: BTreeMap<u32, Vec<Digest>>,
+    pages: BTreeMap<u32, Vec<BlockEntry>>,
     rejections: BTreeMap<u32, u32>,
     verified_bytes: u64,
     received_symbols: u64,
@@ -102,6 +104,7 @@ pub(super) struct Blocks {
     provisional: bool,
     /// Of a destination that takes blocks in order.
     order: Option<Order>,
+    codings: Codings,
     /// Of a session without feedback.
     vouched: Option<Vouched>,
 }
@@ -111,7 +114,7 @@ impl Blocks {
         let count = layout.block_count();
         let size = layout.most_source_symbols() as usize * usize::from(layout.symbol_size());
         let max_buffers = buffer_bytes.checked_div(size).unwrap_or(0).clamp(MIN_BUFFERS, MAX_BLOCK_BUFFERS);
-        Self {
+        let mut blocks = Self {
             layout,
             settled: BitSet::new(count),
             verified: BitSet::new(count),
@@ -134,8 +137,11 @@ impl Blocks {
             suspects: Suspects::default(),
             provisional: false,
             order: None,
+            codings: Codings::default(),
             vouched: None,
-        }
+        };
+        blocks.codings.resize(count);
+        blocks
     }
 
     /// Adds the blocks that may be on the disk already. Blocks with known values count at once if their page has
@@ -166,6 +172,7 @@ impl Blocks {
         self.layout = layout;
         self.settled.resize(layout.block_count());
         self.verified.resize(layout.block_count());
+        self.codings.resize(layout.block_count());
         self.resume.fit(&layout);
         if let Some(vouched) = &mut self.vouched {
             vouched.grow(&layout);
@@ -180,6 +187,7 @@ impl Blocks {
         let verified = verified.filter_map(|block| Some((block, self.expected(BlockIndex(block))?)));
         let mut known = self.stored.clone();
         known.extend(verified);
+        known.retain(|&block, _| !self.is_kept_nowhere(block));
         next.take_order_from(self.order, &known);
         next.resume = self.resume.carry_over(known);
         next.resume.fit(&layout);
@@ -231,8 +239,13 @@ impl Blocks {
         self.verified_bytes
     }
     pub fn received_bytes(&self) -> u64 {
+        (self.carried_bytes() + self.codings.zero_bytes()).min(self.layout.object_size())
+    }
+    /// Bytes received of blocks that are not zeros.
+    pub fn carried_bytes(&self) -> u64 {
         let bytes = self.received_symbols * u64::from(self.layout.symbol_size());
-        bytes.min(self.layout.object_size()).max(self.verified_bytes.saturating_sub(self.resumed_bytes))
+        let verified = self.verified_bytes.saturating_sub(self.resumed_bytes + self.codings.zero_bytes());
+        bytes.min(self.layout.object_size()).max(verified)
     }
     /// Whether the object is whole.
     pub const fn all_verified(&self) -> bool {
@@ -246,7 +259,7 @@ impl Blocks {
 
     /// The root hash of the chaining values, once all pages of the whole object have arrived.
     pub fn root(&self) -> Option<Digest> {
-        let values: Vec<Digest> = self.pages.values().flatten().copied().collect();
+        let values: Vec<Digest> = self.pages.values().flatten().map(|entry| entry.value).collect();
         let all = self.layout.is_sealed() && values.len() == self.layout.block_count() as usize;
         all.then(|| crate::crypto::digest::root(&values))
     }
@@ -270,7 +283,8 @@ impl Blocks {
             };
             let layout = &self.layout;
             let buffer = self.memory.prepare(buffer, layout.block_offset(block), layout.symbol_size());
-            let assembly = self.partial.entry(block.0).or_insert_with(|| BlockAssembly::new(layout, block));
+            let begun = self.partial.remove(&block.0).unwrap_or_else(|| self.begin(block));
+            let assembly = self.partial.entry(block.0).or_insert(begun);
             assembly.attach(buffer);
             self.buffered.push_back(block.0);
         }
@@ -280,6 +294,8 @@ impl Blocks {
             // A source symbol that replaces a spilled repair symbol may have been the last one missing.
             Added::Duplicate if assembly.deficit() == 0 => {}
             Added::Duplicate => return (Taken::Needless, None),
+            // The coded block has no such symbol.
+            Added::NoRoom if id.0 < self.layout.source_symbols(block) => return (Taken::Needless, None),
             Added::NoRoom => return (Taken::Overrun, None),
         }
         if self.provisional {
@@ -335,6 +351,7 @@ impl Blocks {
         self.settled.insert(block.0);
         self.rejections.remove(&block.0);
         self.suspects.clear(block.0);
+        self.codings.is_no_more_waiting(block.0);
         if let Some(mut assembly) = self.partial.remove(&block.0)
             && assembly.has_buffer()
         {
@@ -368,16 +385,11 @@ impl Blocks {
 
     /// Takes back a block whose symbols were not enough to decode it.
     pub fn undecodable(&mut self, mut assembly: BlockAssembly) {
-        let block = assembly.block().0;
-        if self.verified.contains(block) {
+        if self.verified.contains(assembly.block().0) {
             self.free.push_back(assembly.take_buffer());
             return;
         }
-        self.settled.remove(block);
-        if assembly.has_buffer() {
-            self.buffered.push_back(block);
-        }
-        self.partial.insert(block, assembly);
+        self.put_back(assembly);
     }
 
     /// Takes a block that was stored in the part file.
@@ -395,7 +407,7 @@ impl Blocks {
     fn compare(&mut self, block: BlockIndex, value: Digest, expected: Digest) -> BlockCheck {
         if value != expected {
             // Which of its symbols were received is not known any more.
-            return self.reject(block, Some(BitSet::new(self.layout.source_symbols(block))));
+            return self.reject(block, Some(BitSet::default()));
         }
         self.verify(block);
         BlockCheck::Verified
@@ -416,24 +428,25 @@ impl Blocks {
             // The block was already on the disk.
             return BlockCheck::Verified;
         }
+        let k = self.coded(block).k;
+        if k == 0 {
+            return self.zero_after_all(block);
+        }
         let (kept, hopeless) = self.begin_anew(block, kept);
         match kept {
             // No symbol is added or requested until the wrong symbols are known.
-            Some(received) => self.suspects.suspect(block.0, received),
+            Some(mut received) => {
+                received.resize(k);
+                self.suspects.suspect(block.0, received);
+            }
             None => {
                 self.settled.remove(block.0);
             }
         }
-        let k = u64::from(self.layout.source_symbols(block));
-        self.received_symbols = self.received_symbols.saturating_sub(k);
+        self.received_symbols = self.received_symbols.saturating_sub(k.into());
         let rejections = self.rejections.entry(block.0).or_insert(0);
         *rejections += 1;
         if *rejections < MAX_REJECTIONS && !hopeless { BlockCheck::Rejected } else { BlockCheck::Hopeless }
-    }
-
-    fn expected(&self, block: BlockIndex) -> Option<Digest> {
-        let page = self.pages.get(&(block.0 / HASHES_PER_PAGE))?;
-        page.get((block.0 % HASHES_PER_PAGE) as usize).copied()
     }
 
     /// Adds a page. Ignores values that have arrived before. Returns the results of the blocks that waited for it.
@@ -447,16 +460,11 @@ impl Blocks {
             return Vec::new();
         }
         let told = &page.blocks[..page.blocks.len().min(known)];
-        // Other codings need the capability.
-        let raw = (first..).zip(told).all(|(block, entry)| {
-            entry.coding == Coding::Raw
-                && u32::from(entry.coded_k) == self.layout.source_symbols(BlockIndex(block))
-        });
         let held = self.pages.get(&index).map_or(0, Vec::len);
-        if !raw || told.len() <= held {
+        if told.len() <= held || !self.fit(first, told) {
             return Vec::new();
         }
-        self.pages.entry(index).or_default().extend(told[held..].iter().map(|entry| entry.value));
+        self.pages.entry(index).or_default().extend(&told[held..]);
         let new = first + held as u32..first + told.len() as u32;
         let waiting: Vec<(u32, Digest)> =
             self.stored.range(new.clone()).map(|(&block, &value)| (block, value)).collect();
@@ -466,7 +474,8 @@ impl Blocks {
             Some((BlockIndex(block), self.compare(BlockIndex(block), value, expected)))
         });
         let mut checked: Vec<_> = checked.collect();
-        checked.extend(self.judge_held(new));
+        checked.extend(self.judge_held(new.clone()));
+        self.take_codings(new);
         checked
     }
 }
@@ -475,7 +484,7 @@ impl Blocks {
 mod tests {
     use super::*;
     use crate::fec::PlanCache;
-    use crate::limits::{MAX_JOBS, RECEIVER_BUFFER_BYTES};
+    use crate::limits::{MAX_JOBS, MAX_WINDOW_BYTES, RECEIVER_BUFFER_BYTES};
 
     #[test]
     fn a_block_is_stored_when_its_last_source_symbol_replaces_a_spilled_repair_symbol() {
@@ -517,6 +526,27 @@ mod tests {
             assert!(deficit <= 124 && blocks.partial[&block].has_buffer(), "block {block} lacks {deficit}");
         }
         assert!(blocks.partial[&8].deficit() <= 24, "{}", blocks.partial[&8].deficit());
+    }
+
+    #[test]
+    fn two_windows_of_a_session_without_feedback_fit_the_buffers() {
+        let layout = Layout::new(1 << 30, 20, 1024).unwrap();
+        let mut blocks = Blocks::new(layout, RECEIVER_BUFFER_BYTES);
+        let (symbol, window) = ([7; 1024], (MAX_WINDOW_BYTES >> 20) as u32);
+        // Each block of the first window lacks a symbol, and waits for its repair symbols while the second one arrives.
+        for first in [0, window] {
+            for id in 1..layout.most_source_symbols() {
+                for block in first..first + window {
+                    let (taken, job) = blocks.add(BlockIndex(block), Esi(id), &symbol);
+                    assert!(
+                        matches!(taken, Taken::New) && job.is_none(),
+                        "{block}, {id}: {taken:?}, {job:?}"
+                    );
+                }
+            }
+        }
+        assert!(blocks.partial.len() as u32 == 2 * window);
+        assert!(blocks.partial.values().all(|assembly| assembly.deficit() == 1 && assembly.has_buffer()));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::resume::Candidates;
 use super::{Receiver, State};
 use crate::protocol::job::ReceiverDone;
 use crate::time::Time;
+use crate::units::BlockIndex;
 use crate::wire::AbortCode;
 
 impl Receiver {
@@ -48,6 +49,9 @@ impl Receiver {
                 (ReceiverDone::Stored { block, value, buffer }, Some(blocks)) => {
                     blocks.stored(block, value, buffer);
                 }
+                (ReceiverDone::Zeroed { first, count, wrong }, Some(blocks)) => {
+                    blocks.zeroed(first, count, wrong);
+                }
                 (ReceiverDone::Committed(path), _) => return self.in_place(path, now),
                 (ReceiverDone::Failed(..), _) => self.report_interrupt(now),
                 _ => {}
@@ -79,6 +83,14 @@ impl Receiver {
                 self.sifted((block, right, agrees), buffer, now);
             }
             ReceiverDone::Written { block, buffer } => blocks.written(block, buffer),
+            ReceiverDone::Reserved => blocks.reserved(),
+            ReceiverDone::Zeroed { first, count, wrong } => {
+                if let Some(BlockIndex(block)) = blocks.zeroed(first, count, wrong) {
+                    let reason =
+                        format!("the sender says that block {block} is zeros, and its hash is another");
+                    self.fail(AbortCode::Mismatch, reason, now);
+                }
+            }
             ReceiverDone::Undecodable(assembly) => blocks.undecodable(assembly),
             ReceiverDone::Spilled { assembly, buffer } => blocks.spilled(assembly, buffer),
             ReceiverDone::Committed(path) => self.in_place(path, now),

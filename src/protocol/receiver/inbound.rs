@@ -66,6 +66,7 @@ impl Receiver {
                     self.block_checked(block, verdict, now);
                 }
                 self.check_candidates();
+                self.do_what_pages_say();
                 self.write_next();
                 self.inquire(now);
                 self.commit_if_whole(now);

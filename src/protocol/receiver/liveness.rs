@@ -142,7 +142,7 @@ impl Receiver {
     pub(super) fn report(&mut self, arrivals: Option<Arrivals>) {
         let (Some(session), Some(blocks)) = (&self.session, &self.blocks) else { return };
         let storage = self.storage_delay.backlog(blocks.buffer_count());
-        let block = blocks.layout().most_source_symbols();
+        let block = blocks.usual_symbols();
         let report = Progress {
             verified: blocks.verified(),
             received: session.group.received,

@@ -238,6 +238,7 @@ impl Receiver {
         if let Some(blocks) = self.blocks.as_ref().or(kept) {
             snapshot.verified_bytes = blocks.verified_bytes();
             snapshot.received_bytes = blocks.received_bytes();
+            snapshot.carried_bytes = blocks.carried_bytes();
             snapshot.resumed_bytes = blocks.resumed_bytes();
             snapshot.verified = blocks.verified();
             snapshot.forged_symbols = blocks.forged_symbols();
@@ -388,6 +389,16 @@ impl Receiver {
         }
     }
 
+    /// Requests the jobs that pages have brought about.
+    fn do_what_pages_say(&mut self) {
+        if !matches!(self.state, State::Receiving) || self.provisional.admitted().is_some() {
+            return;
+        }
+        while let Some(job) = self.blocks.as_mut().and_then(Blocks::next_coding_job) {
+            self.job(job);
+        }
+    }
+
     /// Requests that the next block be written, if the destination takes blocks in order.
     fn write_next(&mut self) {
         if let (State::Receiving, Some(blocks)) = (&self.state, &mut self.blocks)
@@ -445,6 +456,7 @@ impl Machine for Receiver {
         self.storage_delay.ends(&done, now);
         self.job_done(now, done);
         self.check_candidates();
+        self.do_what_pages_say();
         self.sift();
         self.write_next();
         self.inquire(now);

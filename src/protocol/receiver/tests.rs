@@ -120,6 +120,10 @@ impl Bench {
         while let Some(out) = self.receiver.poll(self.now) {
             match out {
                 Output::Transmit(Transmit { payload: Payload::Message(bytes), .. }) => self.sent.push(bytes),
+                // Of no interest here: it is done at once.
+                Output::Job(ReceiverJob::Reserve { .. }) => {
+                    self.receiver.handle_job_done(self.now, ReceiverDone::Reserved);
+                }
                 Output::Job(job) => self.jobs.push(job),
                 Output::Event(ReceiverEvent::Finished(outcome)) => self.outcome = Some(outcome),
                 Output::Event(event) => self.told.push(event),

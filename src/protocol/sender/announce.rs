@@ -94,6 +94,9 @@ impl Sender {
 
     fn announcement(&self, invitation: Invitation) -> Announce {
         Announce {
+            // Any block may turn out to be zeros.
+            required: Capabilities::CODED_BLOCKS,
+            optional: Capabilities::OURS.without(Capabilities::CODED_BLOCKS),
             phase: self.phase,
             position: BlockIndex(self.stream.position),
             invitation,

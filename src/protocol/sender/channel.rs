@@ -41,6 +41,8 @@ pub(super) enum Round {
 pub(super) enum Repair {
     /// Resends source symbols.
     Resend { block: BlockIndex, runs: VecDeque<(u32, u32)> },
+    /// Resends source symbols of a compressed block with `k` of them.
+    Packed { block: BlockIndex, k: u32, runs: VecDeque<(u32, u32)>, symbols: Encoded },
     /// Fresh repair symbols `first..first + count`, of which `sent` have been sent.
     Fresh { block: BlockIndex, first: Esi, count: u32, sent: u32, symbols: Encoded },
 }
@@ -61,6 +63,8 @@ pub(super) enum Encoded {
 pub(super) enum Batch {
     /// Source symbols.
     Source { block: BlockIndex, ids: Range<u32> },
+    /// Source symbols of a compressed block; `symbols` has all of them.
+    Packed { block: BlockIndex, ids: Range<u32>, symbols: Arc<Vec<u8>> },
     /// Repair symbols: byte range within `symbols`, the first of which has the id `first`.
     Repair { block: BlockIndex, first: Esi, symbols: Arc<Vec<u8>>, range: Range<usize> },
 }
@@ -191,11 +195,16 @@ impl Channel {
         self.pages.pop_first()
     }
 
-    /// Queues a repair; `first` is the first of the fresh ids set aside for it.
-    pub fn push(&mut self, block: BlockIndex, kind: PlanKind, first: Esi) {
-        self.queue.push_back(match kind {
-            PlanKind::Resend(runs) => Repair::Resend { block, runs: runs.into() },
-            PlanKind::Fresh(count) => Repair::Fresh { block, first, count, sent: 0, symbols: Encoded::Not },
+    /// Queues a repair; `first` is the first of the fresh ids set aside for it. `packed` is K' of a compressed block.
+    pub fn push(&mut self, block: BlockIndex, kind: PlanKind, first: Esi, packed: Option<u32>) {
+        self.queue.push_back(match (kind, packed) {
+            (PlanKind::Resend(runs), None) => Repair::Resend { block, runs: runs.into() },
+            (PlanKind::Resend(runs), Some(k)) => {
+                Repair::Packed { block, k, runs: runs.into(), symbols: Encoded::Not }
+            }
+            (PlanKind::Fresh(count), _) => {
+                Repair::Fresh { block, first, count, sent: 0, symbols: Encoded::Not }
+            }
         });
     }
 
@@ -204,18 +213,23 @@ impl Channel {
     pub fn clear(&mut self) -> u32 {
         self.pages.clear();
         let wasted = self.queue.drain(..).map(|repair| match repair {
-            Repair::Fresh { count, symbols: Encoded::Ready(_), .. } => count,
+            Repair::Fresh { count, symbols: Encoded::Ready(_), .. }
+            | Repair::Packed { k: count, symbols: Encoded::Ready(_), .. } => count,
             _ => 0,
         });
         wasted.sum()
     }
 
-    /// The next fresh repair to encode, if it is among the first `ahead` of the queue. Marks it as requested.
+    /// The next symbols to encode, if it is among the first `ahead` of the queue. Marks it as requested.
     pub fn next_to_encode(&mut self, ahead: usize) -> Option<(BlockIndex, Esi, u32)> {
         self.queue.iter_mut().take(ahead).find_map(|repair| match repair {
             Repair::Fresh { block, first, count, symbols: symbols @ Encoded::Not, .. } => {
                 *symbols = Encoded::Asked;
                 Some((*block, *first, *count))
+            }
+            Repair::Packed { block, k, symbols: symbols @ Encoded::Not, .. } => {
+                *symbols = Encoded::Asked;
+                Some((*block, Esi(0), *k))
             }
             _ => None,
         })
@@ -224,10 +238,12 @@ impl Channel {
     /// Takes encoded symbols. False if no repair here waits for them.
     pub fn encoded(&mut self, block: BlockIndex, first: Esi, bytes: &Arc<Vec<u8>>) -> bool {
         for repair in &mut self.queue {
-            if let Repair::Fresh { block: b, first: f, symbols: symbols @ Encoded::Asked, .. } = repair
-                && *b == block
-                && *f == first
-            {
+            let (b, f, symbols) = match repair {
+                Repair::Fresh { block, first, symbols, .. } => (*block, *first, symbols),
+                Repair::Packed { block, symbols, .. } => (*block, Esi(0), symbols),
+                Repair::Resend { .. } => continue,
+            };
+            if b == block && f == first && matches!(symbols, Encoded::Asked) {
                 *symbols = Encoded::Ready(Arc::clone(bytes));
                 return true;
             }
@@ -238,7 +254,11 @@ impl Channel {
     /// Whether [`Channel::next_batch`] would give something.
     pub fn is_ready(&self) -> bool {
         match self.queue.front() {
-            None | Some(Repair::Fresh { symbols: Encoded::Not | Encoded::Asked, .. }) => false,
+            None
+            | Some(
+                Repair::Fresh { symbols: Encoded::Not | Encoded::Asked, .. }
+                | Repair::Packed { symbols: Encoded::Not | Encoded::Asked, .. },
+            ) => false,
             Some(_) => true,
         }
     }
@@ -248,15 +268,12 @@ impl Channel {
     pub fn next_batch(&mut self, most: u32, symbol_size: u16) -> Option<(Batch, u32)> {
         let (batch, finished, freed) = match self.queue.front_mut()? {
             Repair::Resend { block, runs } => {
-                let run = runs.front_mut()?;
-                let n = run.1.min(most.max(1));
-                let ids = run.0..run.0 + n;
-                run.0 += n;
-                run.1 -= n;
-                if run.1 == 0 {
-                    runs.pop_front();
-                }
+                let ids = take_ids(runs, most)?;
                 (Batch::Source { block: *block, ids }, runs.is_empty(), 0)
+            }
+            Repair::Packed { block, k, runs, symbols: Encoded::Ready(symbols) } => {
+                let (ids, symbols) = (take_ids(runs, most)?, Arc::clone(symbols));
+                (Batch::Packed { block: *block, ids, symbols }, runs.is_empty(), *k)
             }
             Repair::Fresh { block, first, count, sent, symbols: Encoded::Ready(bytes) } => {
                 let n = (*count - *sent).min(most.max(1));
@@ -271,11 +288,24 @@ impl Channel {
                 *sent += n;
                 (batch, *sent == *count, *count)
             }
-            Repair::Fresh { .. } => return None,
+            Repair::Fresh { .. } | Repair::Packed { .. } => return None,
         };
         if finished {
             self.queue.pop_front();
         }
         Some((batch, if finished { freed } else { 0 }))
     }
+}
+
+/// Takes up to `most` symbols, at least one, from the first of `runs`.
+fn take_ids(runs: &mut VecDeque<(u32, u32)>, most: u32) -> Option<Range<u32>> {
+    let run = runs.front_mut()?;
+    let n = run.1.min(most.max(1));
+    let ids = run.0..run.0 + n;
+    run.0 += n;
+    run.1 -= n;
+    if run.1 == 0 {
+        runs.pop_front();
+    }
+    Some(ids)
 }

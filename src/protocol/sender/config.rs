@@ -1,5 +1,6 @@
 //! Configuration of a sender.
 
+use super::codings::Compression;
 use super::policy::RepairPolicy;
 use crate::crypto::derive::Secret;
 use crate::crypto::sign::SigningKey;
@@ -50,6 +51,8 @@ pub struct SenderConfig {
     pub rate: RateMode,
     /// The repair policy.
     pub repair: RepairPolicy,
+    /// Whether blocks are compressed.
+    pub compression: Compression,
     /// The longest time to gather.
     pub wait: Duration,
     /// If set, the longest time until the first device is ready; `wait` then counts from that moment. [`FOREVER`] for no
@@ -90,6 +93,7 @@ impl SenderConfig {
             rendezvous: Vec::new(),
             rate: RateMode::Auto(Rate(1_000_000_000)),
             repair: RepairPolicy::default(),
+            compression: Compression::Off,
             wait: Duration::from_secs(10),
             wait_first: None,
             settle: Duration::from_secs(1),

@@ -47,13 +47,14 @@ impl Sender {
         if self.stream.skipping { pause.min(PAUSE.max(self.rounds.grtt * 2)) } else { pause }
     }
 
-    /// How many blocks of a range a device has lost, given that it has nothing of them. A block that was not
+    /// How many symbols of a range of blocks a device has lost, given that it has nothing of them. A block that was not
     /// sent to the group is not lost.
-    pub(super) fn blocks_lost(&self, first: u32, end: u32) -> u64 {
+    pub(super) fn symbols_lost(&self, first: u32, end: u32) -> u64 {
         if !self.stream.skipping {
-            return u64::from(end.saturating_sub(first));
+            return self.symbols_between(first, end);
         }
-        (first..end).take(MAX_LOOK).filter(|&block| self.was_sent(block)).count() as u64
+        let lost = (first..end).take(MAX_LOOK).filter(|&block| self.was_sent(block));
+        lost.map(|block| u64::from(self.symbols_of(block))).sum()
     }
 
     /// Whether any symbol of a block was sent to the group.

@@ -133,9 +133,8 @@ impl Sender {
     /// Symbols that a summary names as missing, in blocks below `below`.
     pub(super) fn deficit(&self, nak: &Nak, below: u32) -> u64 {
         let blocks = self.config.layout.block_count().min(below);
-        let k = u64::from(self.config.layout.most_source_symbols());
         let deficits = nak.deficits.iter().map(|deficit| match deficit {
-            Deficit::Whole { first, .. } => u64::from(deficit.end().min(blocks).saturating_sub(first.0)) * k,
+            Deficit::Whole { first, .. } => self.symbols_between(first.0, deficit.end().min(blocks)),
             Deficit::Symbols { block, symbols, .. } if block.0 < below => u64::from(*symbols),
             Deficit::Sources { block, missing } if block.0 < below => {
                 missing.iter().map(|run| u64::from(run.1)).sum()

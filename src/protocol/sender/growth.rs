@@ -25,7 +25,7 @@ impl BlockInfo {
     /// A block of `k` source symbols, of which nothing is known and nothing was sent.
     pub(super) const fn new(k: u32) -> Self {
         let last_sent = PacketNumber::new(ChannelId::GROUP, 0);
-        Self { value: None, next_repair: Esi(k), streamed: 0, last_sent }
+        Self { value: None, recipe: None, next_repair: Esi(k), streamed: 0, last_sent }
     }
 }
 

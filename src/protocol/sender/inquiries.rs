@@ -132,7 +132,10 @@ impl Sender {
         }
         let count = self.config.layout.block_count();
         for &block in suspect.blocks.iter().filter(|block| block.0 < count) {
-            self.inquiries.ask(index, block);
+            // Nothing is sent of zeros.
+            if self.symbols_of(block.0) > 0 {
+                self.inquiries.ask(index, block);
+            }
         }
         // The device will soon know what it lacks.
         self.rounds.stir();
@@ -143,7 +146,8 @@ impl Sender {
     pub(super) fn ask_for_digests(&mut self) {
         while let Some(block) = self.inquiries.next_job() {
             let value = self.value_of(block);
-            self.job(SenderJob::Digest { block, layout: self.config.layout, value });
+            let (layout, recipe) = (self.config.layout, self.recipe_or_raw(block));
+            self.job(SenderJob::Digest { block, layout, recipe, value });
         }
     }
 

@@ -11,8 +11,8 @@
 //! - `announce`: announcements. `gather`: invitations, the start. `admission`: joins. `identity`: who a device
 //!   is. `strangers`: what one address may ask for.
 //! - `devices`: the state of each device. `service`: who serves a device. `records`: the store.
-//! - `growth`: an object that grows. `stream`: source symbols, hashes ahead of them, and the next datagram at the paced
-//!   rate. `delta`: sending only what is missing.
+//! - `codings`: how each block is coded. `growth`: an object that grows. `stream`: source symbols, hashes ahead of them,
+//!   and the next datagram at the paced rate. `delta`: sending only what is missing.
 //! - `feedback`: messages of devices. `rounds`: polls of the group and their answers. `round_trip`: how long answers
 //!   take. `planner`: the repairs of a round. `unicast_repair`: the same for one device. `inquiries`: digests of
 //!   suspect blocks.
@@ -22,6 +22,7 @@
 mod admission;
 mod announce;
 mod channel;
+mod codings;
 mod config;
 mod delta;
 mod devices;
@@ -47,6 +48,7 @@ mod stream;
 mod unicast_repair;
 mod view;
 
+pub use codings::Compression;
 pub use config::{FOREVER, SenderConfig};
 #[doc(hidden)]
 pub use planner::planned_symbols;
@@ -59,6 +61,7 @@ use super::packet_protection::{SenderSide, SymbolSeal};
 use super::{Control, Machine, Output, Payload, Sessions, Transmit};
 use crate::limits::MAX_DEVICES;
 use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, RateController, TokenBucket, udp_overhead};
+use crate::pack::Recipe;
 use crate::task::Task;
 use crate::time::Time;
 use crate::units::{AgreementKey, Arrival, BlockIndex, ChannelId, DeviceIndex, Digest, Esi, Rate, SessionId};
@@ -66,6 +69,7 @@ use crate::wire::{AbortCode, Header, Message, OriginProof, PacketNumber, Phase};
 use admission::PendingJoin;
 use announce::AnnounceTimer;
 use channel::Channel;
+use codings::Codings;
 use devices::Devices;
 use gather::Gather;
 use identity::Identities;
@@ -90,6 +94,8 @@ type Out = Output<SenderJob, SenderEvent>;
 struct BlockInfo {
     /// Its chaining value, once hashed.
     value: Option<Digest>,
+    /// Its coding, once settled.
+    recipe: Option<Recipe>,
     /// The ESI of the next fresh repair symbol. No ESI is used for two fresh symbols.
     next_repair: Esi,
     /// Source symbols below this ESI have been sent to the group.
@@ -128,6 +134,7 @@ pub struct Sender {
     strangers: Strangers,
     gather: Gather,
     stream: Stream,
+    codings: Codings,
     group: Channel,
     /// Channel of replies to addresses that have no channel of their own yet.
     replies: Channel,
@@ -183,6 +190,7 @@ impl Sender {
             strangers: Strangers::new(),
             gather: Gather::new(now + config.wait_first.unwrap_or(config.wait)),
             stream: Stream::new(config.layout.extent()),
+            codings: Codings::new(config.compression),
             group: Channel::new(ChannelId::GROUP, config.data),
             replies: Channel::new(ChannelId::REPLIES, config.data),
             rounds: GroupRounds::new(),
@@ -209,12 +217,12 @@ impl Sender {
         sender
     }
 
-    /// Supplies the blocks' chaining values, so that the source need not be hashed. Ignored unless there is
-    /// exactly one value for each block. Call before driving the machine.
+    /// Supplies the blocks' chaining values, and whether they are zeros, before the source is hashed. Ignored unless there
+    /// is exactly one value for each block. Call before driving the machine.
     #[must_use]
-    pub fn with_values(mut self, values: Vec<Digest>) -> Self {
-        if values.len() == self.blocks.len() && self.root.is_none() {
-            self.know_values(values);
+    pub fn with_values(mut self, blocks: Vec<(Digest, bool)>) -> Self {
+        if blocks.len() == self.blocks.len() && self.root.is_none() {
+            self.know_blocks(blocks);
         }
         self
     }
@@ -382,7 +390,9 @@ impl Machine for Sender {
             SenderDone::LookedUp(found) => self.looked_up(found, now),
             SenderDone::Recorded(kept) => self.recorded(kept, now),
             _ if self.shutdown.is_closing() => return,
-            SenderDone::Hashed(block, value) => self.hashed(block, value, now),
+            SenderDone::Hashed { block, value, recipe, packed } => {
+                self.hashed(block, value, (recipe, packed), now);
+            }
             SenderDone::Grown(extent) => self.grown(extent, now),
             SenderDone::Encoded { block, first, symbols } => self.encoded(block, first, symbols),
             SenderDone::Digested(block, digests) => self.inquiries.digested(block, digests),

@@ -119,12 +119,15 @@ impl Sender {
         }
         let count = self.config.layout.block_count();
         for block in (self.passes.next..count).take(AHEAD) {
-            let k = self.config.layout.source_symbols(BlockIndex(block));
+            self.passes.next = block + 1;
+            let k = self.symbols_of(block);
+            if k == 0 {
+                continue;
+            }
             let fresh = (u64::from(k) * u64::from(passes.per_mille)).div_ceil(1000).max(1);
             let kind = PlanKind::Fresh(u32::try_from(fresh).unwrap_or(k));
-            let (kind, first) = self.set_aside(block, kind);
-            self.group.push(BlockIndex(block), kind, first);
-            self.passes.next = block + 1;
+            let (kind, first, packed) = self.set_aside(block, kind);
+            self.group.push(BlockIndex(block), kind, first, packed);
         }
         if self.passes.next >= count {
             (self.passes.over, self.passes.next) = (self.passes.over + 1, 0);

@@ -9,7 +9,7 @@ use super::round_trip::RoundTrips;
 use super::service::Unlike;
 use crate::limits::{MAX_CONTROL, MAX_ESI, NAKS_PER_SECOND};
 use crate::time::Time;
-use crate::units::{BlockIndex, DeviceIndex, Esi};
+use crate::units::{BlockIndex, Coded, Coding, DeviceIndex, Esi};
 use crate::wire::{Deficit, Invitation, Message, Nak, Phase, Poll, RepairAdvertisement};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -242,7 +242,7 @@ impl Sender {
                     && device.service.group_repairs(block)
                     && !waits(block)
                     && info.last_sent <= nak.largest_received;
-                counts.then(|| self.config.layout.source_symbols(BlockIndex(block)))
+                (counts && self.symbols_of(block) > 0).then(|| self.symbols_of(block))
             });
         }
         needs
@@ -265,8 +265,8 @@ impl Sender {
         self.learn(answers.len(), &needs, &plans);
         let quiet = plans.is_empty() && !self.group.has_repairs();
         for plan in plans {
-            let (kind, first) = self.set_aside(plan.block, plan.kind);
-            self.group.push(BlockIndex(plan.block), kind, first);
+            let (kind, first, packed) = self.set_aside(plan.block, plan.kind);
+            self.group.push(BlockIndex(plan.block), kind, first, packed);
         }
         if quiet && (self.stream_rests() || self.stream_is_held()) {
             self.rounds.quiet += 1;
@@ -281,9 +281,9 @@ impl Sender {
         let fresh_from = self.rounds.polled_before;
         let shares: Vec<f64> = needs
             .maxima()
-            .map(|(block, max)| (block, max, self.config.layout.source_symbols(BlockIndex(block))))
+            .map(|(block, max)| (block, max, self.symbols_of(block)))
             // Before a block's first repair, its deficit is the loss on the path.
-            .filter(|&(block, _, k)| block >= fresh_from && self.blocks[block as usize].next_repair.0 == k)
+            .filter(|&(block, ..)| block >= fresh_from && !self.is_repaired(block))
             .filter(|&(block, ..)| self.was_sent(block))
             .map(|(_, max, k)| f64::from(max) / f64::from(k))
             .collect();
@@ -300,18 +300,25 @@ impl Sender {
         };
     }
 
-    /// Reserves the ESIs of a plan. Fresh symbols get ESIs that the block has never used.
-    pub(super) fn set_aside(&mut self, block: u32, kind: PlanKind) -> (PlanKind, Esi) {
-        let k = self.config.layout.source_symbols(BlockIndex(block));
+    /// Whether fresh symbols of a block were planned before.
+    fn is_repaired(&self, block: u32) -> bool {
+        self.blocks[block as usize].next_repair.0 > self.config.layout.source_symbols(BlockIndex(block))
+    }
+
+    /// Reserves the ESIs of a plan. Fresh symbols get ESIs that the block has never used. Returns K' of a compressed block
+    /// too.
+    pub(super) fn set_aside(&mut self, block: u32, kind: PlanKind) -> (PlanKind, Esi, Option<u32>) {
+        let Coded { coding, k } = self.coded(block);
+        let packed = (coding == Coding::Zstd).then_some(k);
         let info = &mut self.blocks[block as usize];
         match kind {
             PlanKind::Fresh(count) if info.next_repair.0 + count <= MAX_ESI => {
                 let first = info.next_repair;
                 info.next_repair.0 += count;
-                (PlanKind::Fresh(count), first)
+                (PlanKind::Fresh(count), first, packed)
             }
-            PlanKind::Fresh(_) => (PlanKind::Resend(vec![(0, k)]), Esi(0)),
-            resend @ PlanKind::Resend(_) => (resend, Esi(0)),
+            PlanKind::Fresh(_) => (PlanKind::Resend(vec![(0, k)]), Esi(0), packed),
+            resend @ PlanKind::Resend(_) => (resend, Esi(0), packed),
         }
     }
 
@@ -323,8 +330,7 @@ impl Sender {
         if polled < 2 || !self.config.repair.sets_apart() {
             return;
         }
-        let segment = u64::from(self.rounds.polled - self.rounds.polled_before).max(1);
-        let segment = segment * u64::from(self.config.layout.most_source_symbols());
+        let segment = self.symbols_between(self.rounds.polled_before, self.rounds.polled).max(1);
         let totals: BTreeMap<DeviceIndex, u64> =
             answers.iter().map(|(index, nak)| (*index, self.group_deficit(*index, nak))).collect();
         let everybody = self.rounds.probability >= 1.0;
@@ -373,8 +379,7 @@ impl Sender {
             Deficit::Whole { first, count } => {
                 let end = first.0.saturating_add(*count).min(self.rounds.polled);
                 let start = first.0.max(device.service.group_from());
-                let k = self.config.layout.most_source_symbols();
-                self.blocks_lost(start, end) * u64::from(k)
+                self.symbols_lost(start, end)
             }
             Deficit::Symbols { block, symbols, .. } if device.service.group_repairs(block.0) => {
                 u64::from(*symbols)

@@ -1,20 +1,21 @@
 //! The stream: source symbols block after block, with hashes ahead of them. Chooses the next datagram at the paced
 //! rate: repairs first, then the stream, and unicast repairs within their share.
 
+use super::Sender;
 use super::channel::Batch;
-use super::{BlockInfo, Sender};
 use crate::limits::{HASHES_PER_PAGE, MAX_BATCH, SENDER_REPAIR_BYTES};
 use crate::pacing::udp_overhead;
+use crate::pack::Recipe;
 use crate::protocol::event::SenderOutcome;
 use crate::protocol::job::SenderJob;
 use crate::protocol::{Payload, Transmit};
 use crate::time::Time;
-use crate::units::{BlockIndex, Digest, Esi, Extent};
+use crate::units::{BlockIndex, Coded, Coding, Digest, Esi, Extent};
 use crate::wire::{AbortCode, HashPage, Message, Phase};
 use std::sync::Arc;
 
 /// Most hash jobs at a time.
-const HASHES_IN_FLIGHT: u32 = 4;
+const HASHES_IN_FLIGHT: u32 = 16;
 /// Blocks that are hashed ahead of the stream: two pages, so that a page is complete before its blocks are
 /// sent.
 const HASH_AHEAD: u32 = 2 * HASHES_PER_PAGE;
@@ -41,8 +42,6 @@ pub(super) struct Stream {
     /// Blocks below this have been handed to the hash workers.
     hash_asked: u32,
     hashes_in_flight: u32,
-    /// The chaining values of the blocks below this are known.
-    hashed: u32,
     /// The chaining values of the blocks below this have been sent for the first time.
     pub told: u32,
     /// Pages below this have been sent a second time, after their blocks.
@@ -84,12 +83,21 @@ impl Sender {
         // The first pages are hashed while gathering, the rest just ahead of the stream.
         let ahead = if self.tells_values_first() { u32::MAX } else { HASH_AHEAD };
         let end = self.block_count().min(self.stream.position.saturating_add(ahead));
+        let (layout, level) = (self.config.layout, self.codings.level());
         while self.stream.hash_asked < end && self.stream.hashes_in_flight < HASHES_IN_FLIGHT {
+            let in_flight = self.stream.hashes_in_flight;
+            let room = self.codings.has_room(in_flight, 1 << layout.block_log2(), self.stream.position);
+            if !room && !self.tells_values_first() {
+                break;
+            }
             let block = BlockIndex(self.stream.hash_asked);
             self.stream.hash_asked += 1;
             self.stream.hashes_in_flight += 1;
-            self.job(SenderJob::Hash(block, self.config.layout));
+            // Nobody waits for a coding that is settled.
+            let level = level.filter(|_| self.recipe(block.0).is_none());
+            self.job(SenderJob::Hash { block, layout, level });
         }
+        self.ask_for_packed();
         self.ask_for_digests();
         let symbol_size = self.config.layout.symbol_size();
         let budget = (SENDER_REPAIR_BYTES / usize::from(symbol_size)) as u32;
@@ -104,12 +112,19 @@ impl Sender {
             });
             let Some((block, first, count)) = next else { return };
             self.encoded_symbols += count;
-            let value = self.value_of(block);
-            self.job(SenderJob::Encode { block, layout: self.config.layout, first, count, value });
+            let (layout, recipe, value) =
+                (self.config.layout, self.recipe_or_raw(block), self.value_of(block));
+            self.job(SenderJob::Encode { block, layout, recipe, first, count, value });
         }
     }
 
-    pub(super) fn hashed(&mut self, block: BlockIndex, value: Digest, now: Time) {
+    pub(super) fn hashed(
+        &mut self,
+        block: BlockIndex,
+        value: Digest,
+        (recipe, packed): (Recipe, Option<Arc<Vec<u8>>>),
+        now: Time,
+    ) {
         self.stream.hashes_in_flight = self.stream.hashes_in_flight.saturating_sub(1);
         if let Some(info) = self.blocks.get_mut(block.0 as usize)
             && info.value.replace(value).is_some_and(|known| known != value)
@@ -119,6 +134,7 @@ impl Sender {
             self.finish(outcome, AbortCode::Source, &text, now);
             return;
         }
+        self.choose_coding(block, recipe, packed);
         self.count_hashed();
         self.set_root_if_hashed(now);
     }
@@ -139,18 +155,9 @@ impl Sender {
         self.blocks.get(block.0 as usize).and_then(|info| info.value)
     }
 
-    /// Supplies the chaining values of an earlier run. They only decide which blocks devices need. The object
-    /// is hashed again before its root is announced, so nothing is committed before that.
-    pub(super) fn know_values(&mut self, values: Vec<Digest>) {
-        for (info, value) in self.blocks.iter_mut().zip(values) {
-            info.value = Some(value);
-        }
-        self.count_hashed();
-    }
-
     pub(super) fn encoded(&mut self, block: BlockIndex, first: Esi, symbols: Arc<Vec<u8>>) {
         let count = (symbols.len() / usize::from(self.config.layout.symbol_size())) as u32;
-        if self.group.encoded(block, first, &symbols) {
+        if self.take_packed(block, first, &symbols) || self.group.encoded(block, first, &symbols) {
             return;
         }
         // Where unicast repair has ended, what was planned was dropped.
@@ -172,7 +179,7 @@ impl Sender {
     fn page_end(&self, page: u32) -> Option<u32> {
         let first = page.saturating_mul(HASHES_PER_PAGE);
         let whole = first.saturating_add(HASHES_PER_PAGE).min(self.block_count());
-        let end = whole.min(self.stream.hashed);
+        let end = whole.min(self.hashed_below());
         let complete = end == whole || !self.config.layout.is_sealed();
         (first < end && complete).then_some(end)
     }
@@ -181,16 +188,9 @@ impl Sender {
     fn page(&self, page: u32) -> Option<HashPage> {
         let first = page.saturating_mul(HASHES_PER_PAGE);
         let blocks = first..self.page_end(page)?;
-        let values: Option<Vec<Digest>> = blocks.map(|block| self.blocks[block as usize].value).collect();
-        let symbols = (first..).map(|block| self.config.layout.source_symbols(BlockIndex(block)));
-        Some(HashPage::raw(BlockIndex(first), values?.into_iter().zip(symbols)))
-    }
-
-    /// Counts the first blocks whose chaining values are all known.
-    fn count_hashed(&mut self) {
-        let known = |block: &&BlockInfo| block.value.is_some();
-        let more = self.blocks.iter().skip(self.stream.hashed as usize).take_while(known).count();
-        self.stream.hashed += more as u32;
+        let known = |block| Some((self.value_of(BlockIndex(block))?, self.coded(block)));
+        let blocks: Option<Vec<(Digest, Coded)>> = blocks.map(known).collect();
+        Some(HashPage::of(BlockIndex(first), blocks?))
     }
 
     /// The next page to be sent for the first time, and its end. While more of the page is about to follow, it waits;
@@ -246,6 +246,10 @@ impl Sender {
         if !self.pace.bucket.ready(now) {
             return None;
         }
+        if self.may_stream() {
+            self.pass_zeros();
+            self.watch_queue(HASH_AHEAD);
+        }
         let group_has = self.group_can_send();
         if (!group_has || self.unicast_share.ready(now))
             && let Some(transmit) = self.next_digests(now).or_else(|| self.next_unicast(now))
@@ -271,7 +275,7 @@ impl Sender {
 
     /// Whether the group has something to send now.
     fn group_can_send(&self) -> bool {
-        let streams = self.may_stream();
+        let streams = self.may_stream() && self.is_coded();
         self.group.is_ready()
             || streams
             || ((self.phase != Phase::Gathering || self.tells_values_first())
@@ -287,25 +291,32 @@ impl Sender {
     }
 
     fn next_source(&mut self, most: u32, now: Time) -> Option<Batch> {
-        if !self.may_stream() {
+        if !self.may_stream() || !self.is_coded() {
             return None;
         }
         let block = BlockIndex(self.stream.position);
-        let k = self.config.layout.source_symbols(block);
+        let k = self.symbols_of(block.0);
         let first = self.stream.sent;
         let end = k.min(first + most);
         self.stream.sent = end;
         if end == k {
             self.stream.position += 1;
             self.stream.sent = 0;
+            self.pass_zeros();
             self.announce_growth(now);
         }
-        Some(Batch::Source { block, ids: first..end })
+        let ids = first..end;
+        Some(match self.packed(block).filter(|_| self.coded(block.0).coding == Coding::Zstd) {
+            Some(symbols) => Batch::Packed { block, ids, symbols: Arc::clone(symbols) },
+            None => Batch::Source { block, ids },
+        })
     }
 
     fn transmit_group(&mut self, batch: Batch, now: Time) -> Transmit {
         let first_time = match &batch {
-            Batch::Source { block, ids } => self.note_source(*block, ids.start, ids.end),
+            Batch::Source { block, ids } | Batch::Packed { block, ids, .. } => {
+                self.note_source(*block, ids.start, ids.end)
+            }
             Batch::Repair { .. } => false,
         };
         let (count, bytes, block) = self.size_of(&batch, self.config.data);
@@ -368,6 +379,10 @@ impl Sender {
                 let count = ids.end - ids.start;
                 (count, payload as u64 + each * u64::from(count), *block)
             }
+            Batch::Packed { block, ids, .. } => {
+                let count = ids.end - ids.start;
+                (count, (each + u64::from(layout.symbol_size())) * u64::from(count), *block)
+            }
             Batch::Repair { block, range, .. } => {
                 let count = range.len() / usize::from(layout.symbol_size());
                 (count as u32, range.len() as u64 + each * count as u64, *block)
@@ -379,6 +394,11 @@ impl Sender {
         match batch {
             Batch::Source { block, ids } => {
                 Payload::Source { packet_number, block, layout: self.config.layout, ids }
+            }
+            Batch::Packed { block, ids, symbols } => {
+                let size = usize::from(self.config.layout.symbol_size());
+                let range = ids.start as usize * size..ids.end as usize * size;
+                Payload::Repair { packet_number, block, first: Esi(ids.start), symbols, range }
             }
             Batch::Repair { block, first, symbols, range } => {
                 Payload::Repair { packet_number, block, first, symbols, range }

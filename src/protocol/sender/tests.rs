@@ -2,6 +2,7 @@
 
 mod admission;
 mod claims;
+mod codings;
 mod gathering;
 mod growth;
 mod hook;
@@ -15,6 +16,7 @@ use super::service::Service;
 use super::*;
 use crate::layout::Layout;
 use crate::pacing::RateMode;
+use crate::pack::Recipe;
 use crate::protocol::statistics::Activity;
 use crate::sim::fakes::{FakeDevice, any_join, any_report};
 use crate::sim::sham;
@@ -24,6 +26,7 @@ use crate::units::{BlockIndex, Rate, SymbolDigest, TaskId, Via};
 use crate::units::{ChannelId, Counter, DeviceId, DeviceIndex};
 use crate::wire::{Abort, Arrivals, Complete, Deficit, Holdings, Nak, Progress};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 const TASK: TaskId = TaskId([1; 16]);
@@ -36,6 +39,9 @@ enum StoreIs {
     Failing,
     Silent,
 }
+
+/// What a worker chooses for a block: its coding, and its packed bytes.
+type Chosen = (Recipe, Option<Arc<Vec<u8>>>);
 
 /// A sender whose jobs are done at once, and what it has sent.
 struct Bench {
@@ -60,6 +66,8 @@ struct Bench {
     held: Option<Vec<SenderJob>>,
     /// Whether it waits for its input.
     reading: bool,
+    /// The codings of blocks that are not raw.
+    recipes: BTreeMap<u32, Chosen>,
     /// Devices by number and run.
     runs: BTreeMap<(u8, u64), FakeDevice>,
     /// The run that each device is at.
@@ -74,6 +82,20 @@ impl Bench {
 
     /// The same with a store that may be failing from the start.
     fn with_store(store_is: StoreIs, blocks: u64, change: impl FnOnce(&mut SenderConfig)) -> Self {
+        let mut bench = Self::idle(store_is, blocks, change);
+        bench.drain();
+        bench
+    }
+
+    /// The same with these codings.
+    fn coded(blocks: u64, recipes: BTreeMap<u32, Chosen>) -> Self {
+        let mut bench = Self::idle(StoreIs::Sound, blocks, |_| {});
+        bench.recipes = recipes;
+        bench.drain();
+        bench
+    }
+
+    fn idle(store_is: StoreIs, blocks: u64, change: impl FnOnce(&mut SenderConfig)) -> Self {
         let mut config = SenderConfig::new(
             Task::copy(TASK, "f"),
             Layout::new(blocks << 10, 10, 64).unwrap(),
@@ -86,7 +108,7 @@ impl Bench {
         let sender = Sender::new(config, Time::ZERO);
         let (runs, current) = (BTreeMap::new(), BTreeMap::new());
         let (now, sent) = (Time::ZERO, vec![]);
-        let mut bench = Self {
+        Self {
             sender,
             now,
             sent,
@@ -100,11 +122,10 @@ impl Bench {
             store_told: vec![],
             held: None,
             reading: false,
+            recipes: BTreeMap::new(),
             runs,
             current,
-        };
-        bench.drain();
-        bench
+        }
     }
 
     fn drain(&mut self) {
@@ -158,7 +179,11 @@ impl Bench {
         match job {
             SenderJob::Read => panic!("the input is read by hand"),
             SenderJob::Vouch { .. } => panic!("only a sender without feedback asks for it"),
-            SenderJob::Hash(block, _) => SenderDone::Hashed(block, Digest([block.0 as u8; 32])),
+            SenderJob::Hash { block, .. } => {
+                let raw = || (Recipe::raw(K), None);
+                let (recipe, packed) = self.recipes.get(&block.0).cloned().unwrap_or_else(raw);
+                SenderDone::Hashed { block, value: Digest([block.0 as u8; 32]), recipe, packed }
+            }
             SenderJob::Encode { block, first, count, .. } => {
                 SenderDone::Encoded { block, first, symbols: vec![0; count as usize * 64].into() }
             }
@@ -497,9 +522,9 @@ fn symbols_encoded_for_nothing_are_given_back_once() {
     bench.held = Some(vec![]);
     let index = bench.sender.devices.index_of(id(2)).unwrap();
     for block in 0..2 {
-        let (kind, first) = bench.sender.set_aside(block, planner::PlanKind::Fresh(3));
+        let (kind, first, packed) = bench.sender.set_aside(block, planner::PlanKind::Fresh(3));
         let channel = if block == 0 { &mut bench.sender.group } else { bench.sender.device_channel(index) };
-        channel.push(BlockIndex(block), kind, first);
+        channel.push(BlockIndex(block), kind, first, packed);
     }
     bench.sender.unicast_repairs.push_back(index);
     bench.drain();
@@ -732,13 +757,13 @@ fn a_device_that_lacks_much_of_what_was_never_sent_stays_in_the_group() {
 
 #[test]
 fn known_values_are_told_at_once_and_checked_before_the_root_is() {
-    let values: Vec<Digest> = (0..100).map(|n| Digest([n; 32])).collect();
+    let values: Vec<(Digest, bool)> = (0..100).map(|n| (Digest([n; 32]), false)).collect();
     for changed in [None, Some(70)] {
         let mut bench = Bench::new(100, |config| config.task.options.expected = Some(1));
         let config = bench.sender.config.clone();
         let mut known = values.clone();
         // The file was written to since, without a trace in its times.
-        changed.iter().for_each(|&block: &usize| known[block] = Digest([200; 32]));
+        changed.iter().for_each(|&block: &usize| known[block].0 = Digest([200; 32]));
         bench.sender = Sender::new(config.clone(), Time::ZERO).with_values(known);
         assert!(bench.sender.root.is_none() && bench.sender.values().is_some());
         bench.join_with(1, 1, true);

@@ -94,9 +94,7 @@ impl Sender {
         let busy = self.group_is_busy();
         let pages = self.page_count();
         let mut needs = Needs::default();
-        needs.add(nak, pages, |block| {
-            (block < scope).then(|| self.config.layout.source_symbols(BlockIndex(block)))
-        });
+        needs.add(nak, pages, |block| (block < scope).then(|| self.symbols_of(block)).filter(|&k| k > 0));
         let position = self.stream.position;
         let device = self.devices.get_mut(index);
         if let Some(channel) = &mut device.channel {
@@ -141,8 +139,8 @@ impl Sender {
             }
             let kind = plan.kind.at_most(u32::try_from(room).unwrap_or(u32::MAX));
             room -= u64::from(kind.symbols());
-            let (kind, first) = self.set_aside(plan.block, kind);
-            self.device_channel(index).push(BlockIndex(plan.block), kind, first);
+            let (kind, first, packed) = self.set_aside(plan.block, kind);
+            self.device_channel(index).push(BlockIndex(plan.block), kind, first, packed);
         }
     }
 

@@ -175,7 +175,7 @@ fn is_blank(file: &File, size: u64) -> bool {
         let shift = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % stretch.max(1);
         let at = (n * stretch + shift) / LOOK as u64 * LOOK as u64;
         let len = size.saturating_sub(at).min(LOOK as u64) as usize;
-        file.read_exact_at(&mut bytes[..len], at).is_ok() && zeros::are_zero(&bytes[..len])
+        file.read_exact_at(&mut bytes[..len], at).is_ok() && crate::pack::are_zero(&bytes[..len])
     })
 }
 

@@ -8,8 +8,9 @@
 //! object is incomplete they are zeros on the device, and in memory. So what has broken off neither boots nor mounts (I1).
 
 use super::claim::{Claim, failed};
-use super::zeros::{Zeroing, are_zero};
+use super::zeros::Zeroing;
 use super::{DeviceNote, DeviceNotes, ioctl, rest_stays, table};
+use crate::pack::are_zero;
 use crate::storage::direct::PageAligned;
 use crate::storage::refusal::shown;
 use crate::storage::{Part, SinkError};
@@ -117,9 +118,9 @@ impl DevicePart {
         self.zeroing.zero((file, direct), *sector, offset, len)
     }
 
-    /// Writes to the object, whose ends stay in memory.
-    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
-        let end = offset.checked_add(bytes.len() as u64).filter(|&end| end <= self.size);
+    /// Checks that `len` bytes may be written at `offset`, and returns their end.
+    fn require_range(&self, offset: u64, len: u64) -> Result<u64, SinkError> {
+        let end = offset.checked_add(len).filter(|&end| end <= self.size);
         if end.is_none() && self.size == self.claim.size {
             return Err(SinkError::Disk(format!(
                 "{} is too small: it has {} bytes, and the stream is longer; give a larger device with -o",
@@ -127,27 +128,44 @@ impl DevicePart {
                 self.size
             )));
         }
-        let Some(end) = end.filter(|_| !self.closed.load(Ordering::Acquire)) else {
-            return Err(SinkError::Disk(format!(
-                "{} bytes at {offset} do not fit {} bytes on {}; please report this",
-                bytes.len(),
+        end.filter(|_| !self.closed.load(Ordering::Acquire)).ok_or_else(|| {
+            SinkError::Disk(format!(
+                "{len} bytes at {offset} do not fit {} bytes on {}; please report this",
                 self.size,
                 shown(&self.claim.path)
-            )));
-        };
+            ))
+        })
+    }
+
+    /// Writes to the object, whose ends stay in memory.
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
+        let end = self.require_range(offset, bytes.len() as u64)?;
         self.begin()?;
         let middle = {
             let mut ends = self.ends();
-            let head = ends.head.len() as u64;
-            let middle = offset.max(head).min(end)..end.min(ends.tail_start).max(offset);
             ends.put(offset, bytes);
-            middle
+            ends.between(offset, end)
         };
         if middle.start >= middle.end {
             return Ok(());
         }
         let bytes = &bytes[(middle.start - offset) as usize..(middle.end - offset) as usize];
         self.write_to_device(middle.start, bytes).map_err(|error| self.failed("write to", &error))
+    }
+
+    /// The same for zeros.
+    fn write_zeros_around_ends(&self, offset: u64, len: u64) -> Result<(), SinkError> {
+        let end = self.require_range(offset, len)?;
+        self.begin()?;
+        let middle = {
+            let mut ends = self.ends();
+            ends.clear(offset, len as usize);
+            ends.between(offset, end)
+        };
+        if middle.start >= middle.end {
+            return Ok(());
+        }
+        self.zero(middle.start, middle.end - middle.start).map_err(|error| self.failed("write to", &error))
     }
 
     /// Writes past the page cache as far as possible. There, a device that is full or fails says so at once.
@@ -226,6 +244,21 @@ impl Ends {
         }
     }
 
+    /// Zeroes what of `len` bytes at `offset` is in the ends.
+    fn clear(&mut self, offset: u64, len: usize) {
+        for (start, end) in [(0, &mut self.head), (self.tail_start, &mut self.tail)] {
+            if let Some((here, _)) = overlap(start, end.len(), offset, len) {
+                end[here].fill(0);
+            }
+        }
+    }
+
+    /// What of `offset..end` is in neither end; perhaps nothing.
+    fn between(&self, offset: u64, end: u64) -> Range<u64> {
+        let head = self.head.len() as u64;
+        offset.max(head).min(end)..end.min(self.tail_start).max(offset)
+    }
+
     /// Replaces what of `buf`, read at `offset`, is in the ends.
     fn get(&self, offset: u64, buf: &mut [u8]) {
         for (start, end) in [(0, &self.head), (self.tail_start, &self.tail)] {
@@ -246,6 +279,10 @@ fn overlap(a: u64, a_len: usize, b: u64, b_len: usize) -> Option<(Range<usize>, 
 impl Part for DevicePart {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         self.write(offset, bytes)
+    }
+
+    fn write_zeros(&self, offset: u64, len: u64) -> Result<(), SinkError> {
+        self.write_zeros_around_ends(offset, len)
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SinkError> {

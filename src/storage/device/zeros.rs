@@ -14,12 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Bytes of zeros written at a time, where they must be written.
 const PIECE: usize = 1 << 20;
 
-/// Whether all bytes are 0. Ends soon if they are not.
-pub(super) fn are_zero(bytes: &[u8]) -> bool {
-    // Equal to itself shifted by one, and beginning with 0: the comparison of slices is the fastest loop there is.
-    bytes.first().is_none_or(|&first| first == 0 && bytes[1..] == bytes[..bytes.len() - 1])
-}
-
 /// Zeroes ranges of one device, in the best way that it accepts.
 #[derive(Debug, Default)]
 pub(super) struct Zeroing {
@@ -85,19 +79,6 @@ mod tests {
     use super::*;
     use crate::storage::scratch::Scratch;
     use std::fs;
-
-    #[test]
-    fn zeros_are_told_from_everything_else() {
-        assert!(are_zero(&[]) && are_zero(&[0]) && are_zero(&[0; 5000]));
-        for len in [1, 2, 15, 16, 17, 4096, 5000] {
-            for at in [0, 1, len / 2, len - 1] {
-                let mut bytes = vec![0; len];
-                bytes[at.min(len - 1)] = 1;
-                assert!(!are_zero(&bytes), "{len} {at}");
-                assert!(!are_zero(&vec![7; len]));
-            }
-        }
-    }
 
     #[test]
     fn exactly_the_range_becomes_zero_in_each_way() {

@@ -377,27 +377,63 @@ fn sizes_beyond_the_file_system_are_refused() {
 #[test]
 fn a_full_disk_is_found_before_the_first_byte() {
     let Some(disk) = Scratch::mounted("size=1m") else { return };
-    let text = disk_error(create(disk.path(), false, "big", 2 << 20));
+    let create = |name: &str, size: u64| {
+        let part = into(disk.path(), false).create(name, Extent::sealed(size))?;
+        part.require_space(size).map(|()| part)
+    };
+    let text = disk_error(create("big", 2 << 20));
     assert!(text.contains("no room for") && text.contains("/big"), "{text}");
     assert!(text.contains("needs 2.00 MiB") && text.contains("has 1.00 MiB free"), "{text}");
     assert!(disk.names().is_empty());
     // A part file that is taken over keeps its bytes, even without room for the rest.
-    let part = create(disk.path(), false, "grows", 4096).unwrap();
+    let part = create("grows", 4096).unwrap();
     part.write_at(0, &[7; 4096]).unwrap();
     drop(part);
-    assert!(disk_error(create(disk.path(), false, "grows", 2 << 20)).contains("no room for"));
-    let part = create(disk.path(), false, "grows", 4096).unwrap();
+    assert!(disk_error(create("grows", 2 << 20)).contains("no room for"));
+    let part = create("grows", 4096).unwrap();
     assert_eq!(part.next_written(0), Some(0..4096));
     part.discard();
     drop(part);
     // Reserved space stays reserved, even if other files fill the rest.
-    let part = create(disk.path(), false, "fits", 512 << 10).unwrap();
-    let filler = create(disk.path(), false, "filler", 512 << 10).unwrap();
-    disk_error(create(disk.path(), false, "more", 4096));
+    let part = create("fits", 512 << 10).unwrap();
+    part.reserve(0, 512 << 10).unwrap();
+    let filler = create("filler", 512 << 10).unwrap();
+    filler.reserve(0, 512 << 10).unwrap();
+    disk_error(create("more", 4096));
+    let more = into(disk.path(), false).create("more", Extent::sealed(4096)).unwrap();
+    assert!(disk_error(more.reserve(0, 4096)).contains("no room for"));
+    more.discard();
     part.write_at(0, &vec![7; 512 << 10]).unwrap();
     part.commit().unwrap();
     filler.discard();
     assert_eq!(disk.names(), ["fits"]);
+}
+
+/// What is said to be zeros takes no space, on a disk that has none for it either.
+#[test]
+fn zeros_are_holes() {
+    let stored = |dir: &Scratch, name: &str| {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(dir.join(name)).unwrap().blocks() * 512
+    };
+    for dir in [Some(Scratch::new()), Scratch::mounted("size=1m")].into_iter().flatten() {
+        let part = create(dir.path(), false, "sparse", 64 << 20).unwrap();
+        part.require_space(256 << 10).unwrap();
+        part.write_zeros(0, 32 << 20).unwrap();
+        part.write_at(32 << 20, &[7; 128 << 10]).unwrap();
+        // What was spilled there, or is of an earlier run.
+        part.write_at(48 << 20, &[7; 512 << 10]).unwrap();
+        part.write_zeros(48 << 20, 16 << 20).unwrap();
+        let mut read = vec![1; 512 << 10];
+        part.read_at(48 << 20, &mut read).unwrap();
+        assert!(crate::pack::are_zero(&read));
+        disk_error(part.write_zeros(63 << 20, (1 << 20) + 1));
+        disk_error(part.reserve(63 << 20, (1 << 20) + 1));
+        part.commit().unwrap();
+        assert_eq!(fs::metadata(dir.join("sparse")).unwrap().len(), 64 << 20);
+        let stored = stored(&dir, "sparse");
+        assert!((128 << 10..256 << 10).contains(&stored), "{stored}");
+    }
 }
 
 #[test]

@@ -124,7 +124,7 @@ impl ReceiverView for ReceiverBars {
     }
 
     fn tick(&mut self, now: Time, s: &ReceiverSnapshot) {
-        self.memory.data.record(now, s.received_bytes);
+        self.memory.data.record(now, s.carried_bytes);
         if self.screen.due(now) {
             self.draw(now, s);
         }
@@ -192,6 +192,7 @@ mod tests {
         s.object_size = 100 << 20;
         view.tick(at(4_100), &s);
         (s.received_bytes, s.received, s.lost) = (50 << 20, 990, 10);
+        s.carried_bytes = s.received_bytes;
         view.tick(at(5_100), &s);
         let text = term.contents();
         assert!(

@@ -67,8 +67,6 @@ impl Blocks {
     pub fn spilled(&mut self, assembly: BlockAssembly, buffer: Buffer) {
         self.spilling = self.spilling.saturating_sub(1);
         self.free.push_back(buffer);
-        let block = assembly.block().0;
-        self.settled.remove(block);
-        self.partial.insert(block, assembly);
+        self.put_back(assembly);
     }
 }

@@ -85,14 +85,19 @@ impl Blocks {
 
     /// The job that writes the next block, if it is verified.
     pub fn next_write(&mut self) -> Option<ReceiverJob> {
-        let order = self.order.as_mut().filter(|order| !order.writing)?;
-        let block = order.written;
+        let block = self.order.as_ref().filter(|order| !order.writing)?.written;
         if !self.verified.contains(block) {
             return None;
         }
-        let buffer = if order.windowed { Some(order.held.remove(&block)?) } else { None };
+        let zeros = self.is_zero(block);
+        let order = self.order.as_mut()?;
+        let buffer = order.held.remove(&block);
+        if order.windowed && buffer.is_none() && !zeros {
+            return None;
+        }
         order.writing = true;
-        Some(ReceiverJob::Write { block: BlockIndex(block), layout: self.layout, buffer })
+        let zeros = zeros && buffer.is_none();
+        Some(ReceiverJob::Write { block: BlockIndex(block), layout: self.layout, buffer, zeros })
     }
 
     /// Takes the end of a write.
@@ -131,6 +136,11 @@ impl Blocks {
             order.held.retain(|block, _| known.contains_key(block));
             self.buffers = order.held.len() + usize::from(order.windowed && order.writing);
         }
+    }
+
+    /// Whether a block is zeros that wait for their turn: they are kept nowhere, and verified anew in another session.
+    pub(super) fn is_kept_nowhere(&self, block: u32) -> bool {
+        self.order.as_ref().is_some_and(|order| block >= order.taken()) && self.is_zero(block)
     }
 
     /// Whether a block that was handed over disagrees with the object of the present session.

@@ -167,7 +167,8 @@ impl Blocks {
         }
         self.suspects.sifting = true;
         let buffer = self.take_held(block);
-        Some(ReceiverJob::Sift { block, layout: self.layout, digests, expected, buffer })
+        let coded = self.coded(block);
+        Some(ReceiverJob::Sift { block, layout: self.layout, coded, digests, expected, buffer })
     }
 
     /// A block was sifted; what became of it, and how many symbols were thrown away as forged.
@@ -200,12 +201,13 @@ impl Blocks {
         self.suspects.forged += u64::from(forged);
         self.received_symbols += u64::from(right.count());
         self.settled.remove(block.0);
+        let coded = self.coded(block);
         let assembly = match self.take_held(block) {
             Some(buffer) => {
                 self.buffered.push_back(block.0);
-                BlockAssembly::holding(&self.layout, block, right, buffer)
+                BlockAssembly::holding(&self.layout, block, coded, (right, buffer))
             }
-            None => BlockAssembly::with_sources(&self.layout, block, right),
+            None => BlockAssembly::with_sources(&self.layout, block, coded, right),
         };
         self.partial.insert(block.0, assembly);
         (BlockCheck::Waiting, forged)

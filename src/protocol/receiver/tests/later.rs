@@ -70,7 +70,8 @@ fn what_an_announce_asks_for_is_told() {
     assert_eq!(needs(&bench), [Need::Version(2)]);
     let required = Capabilities(0x11);
     let bench = refuses(|announce| Announce { required, ..announce });
-    assert_eq!(needs(&bench), [Need::Capabilities(required)]);
+    // Coded blocks are known.
+    assert_eq!(needs(&bench), [Need::Capabilities(Capabilities(0x10))]);
     let objects = |objects: Vec<Object>| {
         let bench = refuses(|announce| Announce { objects, ..announce });
         assert!(matches!(needs(&bench)[..], [Need::Feature(_)]), "{:?}", needs(&bench));
