@@ -457,7 +457,7 @@ listening on lo
 still waiting for a sender on 239.1.1.1, 1m so far
 warning: {}
 sender unverified: ma3i-cc7u-6r2h-7k5c at 10.0.0.1; name the sender with --sender to be sure
-found a\\u{{a}}b (1.00 MiB) from 10.0.0.1:7418
+found a\\u{{a}}b (7 entries, 1.00 MiB) from 10.0.0.1:7418
 receiving
 receiving: 50 %, 839 kbit/s, loss 1.0 %, 6s left
 block 7 is not what the sender hashed; fetching it again

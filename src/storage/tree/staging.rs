@@ -109,24 +109,31 @@ fn open(target: &Target, name: &str) -> Result<OwnedFd, Errno> {
     open_beneath(&target.dir, name.as_bytes(), OFlags::RDONLY | OFlags::DIRECTORY, 0)
 }
 
-/// Takes over the directory that was written to last and belongs to no living receiver, and removes the other ones.
+/// Takes over the directory that belongs to no living receiver and has something of a tree, or of several such ones
+/// that which was written to last, and removes the others.
 fn adopt(target: &Target) -> Option<Staging> {
-    let mut found: Vec<((i64, i64), Staging)> = Vec::new();
+    let mut found: Vec<(bool, (i64, i64), Staging)> = Vec::new();
     for name in orphans(target)? {
         let Some(staging) = take(target, name) else { continue };
-        let modified =
-            staging.object.metadata().map(|meta| (meta.mtime(), meta.mtime_nsec())).unwrap_or_default();
+        let object = staging.object.metadata().ok();
+        let modified = object.as_ref().map(|meta| (meta.mtime(), meta.mtime_nsec())).unwrap_or_default();
+        let is_used = object.is_some_and(|meta| meta.len() > 0) || !is_empty(&staging.tree);
         let tree = rustix::fs::fstat(&staging.tree)
             .map_or((0, 0), |stat| (stat.st_mtime, stat.st_mtime_nsec as i64));
-        found.push((modified.max(tree), staging));
+        found.push((is_used, modified.max(tree), staging));
     }
-    found.sort_by_key(|(modified, _)| *modified);
-    let best = found.pop().map(|(_, staging)| staging);
-    for (_, other) in found {
+    found.sort_by_key(|(is_used, modified, _)| (*is_used, *modified));
+    let best = found.pop().map(|(_, _, staging)| staging);
+    for (_, _, other) in found {
         // If this fails too, there is nobody to report it to.
         let _ = remove_all(&target.dir, other.name.as_bytes());
     }
     best
+}
+
+fn is_empty(dir: &OwnedFd) -> bool {
+    let Ok(entries) = Dir::read_from(dir) else { return true };
+    entries.flatten().all(|entry| matches!(entry.file_name().to_bytes(), b"." | b".."))
 }
 
 fn take(target: &Target, name: String) -> Option<Staging> {
