@@ -2,11 +2,10 @@
 //! flat. Text from the network is escaped for JSON, not for a terminal.
 
 use super::memory::{ReceiverMemory, SenderMemory};
-use super::schema::{Counters, ReceiverCounters, Row, phase_word, seconds, told};
+use super::schema::{Counters, ReceiverCounters, Row, phase_word, seconds, sender_outcome, told};
 use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView};
 use crate::protocol::event::{
-    HookChange, ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOutcome, SenderOverview,
-    SenderSnapshot,
+    HookChange, ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOverview, SenderSnapshot,
 };
 use crate::protocol::trust::TrustDecision;
 use crate::time::Time;
@@ -314,15 +313,7 @@ impl SenderView for SenderJson {
         for row in &s.devices {
             self.stream.emit(now, Event::Device(row.into()));
         }
-        let (outcome, reason) = match self.memory.outcome.take() {
-            Some(SenderOutcome::Ended) => ("ended", None),
-            Some(SenderOutcome::SentOneWay(_)) => ("sent_one_way", None),
-            Some(SenderOutcome::Interrupted) => ("interrupted", None),
-            Some(SenderOutcome::SourceFailed(reason)) => ("source_failed", Some(reason)),
-            Some(SenderOutcome::StoreFailed(reason)) => ("store_failed", Some(reason)),
-            Some(SenderOutcome::Internal(reason)) => ("internal", Some(reason)),
-            None => ("internal", Some("the run ended without an outcome".to_owned())),
-        };
+        let (outcome, reason) = sender_outcome(self.memory.outcome.take());
         let event = Event::Finished {
             outcome,
             reason,

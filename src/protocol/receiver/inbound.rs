@@ -228,6 +228,16 @@ impl Receiver {
             self.send(&Message::Nak(nak));
         }
     }
+
+    /// Requests the jobs that pages have brought about.
+    pub(super) fn do_what_pages_say(&mut self) {
+        if !matches!(self.state, State::Receiving) || self.provisional.admitted().is_some() {
+            return;
+        }
+        while let Some(job) = self.blocks.as_mut().and_then(Blocks::next_coding_job) {
+            self.job(job);
+        }
+    }
 }
 
 /// Whether a symbol fits its block: a valid ESI, and the right length for it.

@@ -389,16 +389,6 @@ impl Receiver {
         }
     }
 
-    /// Requests the jobs that pages have brought about.
-    fn do_what_pages_say(&mut self) {
-        if !matches!(self.state, State::Receiving) || self.provisional.admitted().is_some() {
-            return;
-        }
-        while let Some(job) = self.blocks.as_mut().and_then(Blocks::next_coding_job) {
-            self.job(job);
-        }
-    }
-
     /// Requests that the next block be written, if the destination takes blocks in order.
     fn write_next(&mut self) {
         if let (State::Receiving, Some(blocks)) = (&self.state, &mut self.blocks)
