@@ -174,6 +174,11 @@ pub const UNICAST_SHARE_PERCENT: u64 = 10;
 pub const RECEIVER_BUFFER_BYTES: usize = 48 << 20;
 /// Most bytes of encoded repair symbols that a sender holds.
 pub const SENDER_REPAIR_BYTES: usize = 16 << 20;
+/// Most bytes of the blocks that a sender without feedback sends column by column. Receivers buffer two such windows: one
+/// that arrives, and one that waits for its repair symbols.
+pub const MAX_WINDOW_BYTES: u64 = 16 << 20;
+/// Most repair symbols for each thousand source symbols, in a session without feedback.
+pub const MAX_OVERHEAD_PER_MILLE: u16 = 5_000;
 /// Most bytes of compressed blocks that a sender holds, those that workers are compressing included. One is always
 /// allowed.
 pub const SENDER_PACKED_BYTES: usize = 32 << 20;
@@ -307,6 +312,9 @@ const _: () = {
     assert!(MAX_MANIFEST <= MAX_CONTROL / 2 && MAX_MANIFEST <= MAX_MANIFEST_OBJECT);
     assert!(MAX_CONTROL + MAX_TRAILER + 48 <= 1280);
     assert!(MAX_SOURCE_SYMBOLS < MAX_ESI);
+    assert!(2 * MAX_WINDOW_BYTES <= RECEIVER_BUFFER_BYTES as u64 * 3 / 4);
+    // A block of the largest kind has new repair symbols for many passes.
+    assert!(MAX_SOURCE_SYMBOLS * (2 + MAX_OVERHEAD_PER_MILLE as u32 / 1000) < MAX_ESI / 32);
     assert!(STRANGERS_SHARE_PERCENT <= UNICAST_SHARE_PERCENT && DEVICES_OF_ONE_ADDRESS < MAX_DEVICES);
     // Two pages of hashes are ahead of the stream.
     assert!(MAX_READ_AHEAD >> DEFAULT_BLOCK_LOG2 > 2 * HASHES_PER_PAGE as u64);

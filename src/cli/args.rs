@@ -7,10 +7,13 @@ pub use crate::session::RateChoice;
 use crate::storage::name_objection;
 use crate::units::{Rate, SenderKey};
 use clap::{Args, Parser, Subcommand};
+pub use one_way::{OneWayArgs, Repeat};
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub mod one_way;
 
 /// Policy for a device whose path carries less than half of what the others' paths carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -61,10 +64,11 @@ Examples:
   tar c lab | mcp send - --name lab.tar    what another program writes, while it is written
   mcp send /dev/sda2 --pipe 'partclone.ext4 -c -s - -o -'   complete only if the command succeeds
   mcp send image.iso --linger 10m --report done.json
+  mcp send --one-way -r 600M image.iso 239.1.1.1   over a line without a way back
   mcp send -- -odd-name                    a name that begins with a dash
 
 Exit codes:
-  0    every expected device is complete
+  0    every expected device is complete (with --one-way: all was sent)
   1    the file, the disk or the network failed, or a bug
   2    the command line is invalid
   3    some devices did not complete
@@ -81,6 +85,7 @@ const RECV_AFTER: &str = r#"Examples:
   mcp recv 239.1.1.1 --id lab-07 --json    from this group, under this name
   mcp recv --then 'tar -xf "$MCP_PATH"'    unpacks the file; its sender must be known
   mcp recv --loop --force                  takes each new version, until Ctrl-C
+  mcp recv --one-way 239.1.1.1             sends nothing, not one datagram
   mcp recv -o - | zstd -d > disk.img       passes it on in order; check the exit codes of both
   mcp recv -o - --pipe 'zstd -d > disk.img'   succeeds only if the command does
 
@@ -222,6 +227,9 @@ pub struct SendArgs {
     /// Write the final table of devices to FILE as JSON
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// Options for lines without a way back.
+    #[command(flatten)]
+    pub one_way: OneWayArgs,
     /// Output options.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -303,6 +311,15 @@ pub struct RecvArgs {
     /// After each transfer, wait for the next one
     #[arg(long = "loop")]
     pub again: bool,
+    /// Send nothing at all, and take only what is sent with 'mcp send --one-way'
+    #[arg(long)]
+    pub one_way: bool,
+    /// Take a one-way transfer that is no newer than the last one completed from its sender, too
+    #[arg(long = "again")]
+    pub retake: bool,
+    /// Write what is missing at the end, and the outcome, to FILE as JSON
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
     /// Output options.
     #[command(flatten)]
     pub show: OutputArgs,

@@ -1,7 +1,7 @@
 //! The resolved configuration of a command: plain data. Only choices that need the network or the disk are
 //! left open.
 
-use super::args::{OutputArgs, RateChoice, RecvArgs, SendArgs, Slow};
+use super::args::{OneWayArgs, OutputArgs, RateChoice, RecvArgs, SendArgs, Slow};
 use super::objects;
 use super::stream::STANDARD_INPUT;
 use crate::net::Marking;
@@ -64,6 +64,8 @@ pub struct SendConfig {
     pub spool: Option<PathBuf>,
     /// The file for the final table.
     pub report: Option<PathBuf>,
+    /// For lines without a way back.
+    pub one_way: OneWayArgs,
     /// The style of the output.
     pub style: Style,
 }
@@ -131,6 +133,12 @@ pub struct RecvConfig {
     pub then: Option<OsString>,
     /// Whether to wait for the next transfer after each one (`--loop`).
     pub again: bool,
+    /// Whether to send nothing at all.
+    pub one_way: bool,
+    /// Whether to take a one-way transfer that may be a recording.
+    pub retake: bool,
+    /// The file for the outcome.
+    pub report: Option<PathBuf>,
     /// The style of the output.
     pub style: Style,
 }
@@ -245,6 +253,7 @@ impl SendConfig {
             pipe: args.pipe,
             spool: args.spool,
             report: args.report,
+            one_way: args.one_way,
             style: style(args.output, surroundings),
         }
     }
@@ -290,6 +299,9 @@ impl RecvConfig {
             spool: args.spool,
             then: args.then,
             again: args.again,
+            one_way: args.one_way,
+            retake: args.retake,
+            report: args.report,
             style,
         }
     }

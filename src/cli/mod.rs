@@ -19,6 +19,7 @@ mod hardware;
 pub mod identity;
 pub mod key;
 pub mod objects;
+mod one_way;
 mod output;
 pub mod recv;
 pub mod report;

@@ -5,6 +5,7 @@ use super::config::RecvConfig;
 use super::console::{Asked, Console};
 use super::exit::Exit;
 use super::identity::{DeviceIdentity, StateDir};
+use super::one_way;
 use super::output::Output;
 use super::report::{self, Error};
 use super::trust::{self, Keys};
@@ -14,12 +15,14 @@ use crate::net::{AddressKind, Destination, is_source_specific};
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, ReceiverSnapshot};
 use crate::protocol::trust::TrustDecision;
 use crate::session::{Listen, ReceiveHandle, ReceiveOutcome, ReceiveSession, SessionEvent, Wanted, What};
-use crate::storage::{DeviceNote, DeviceNotes, Earlier, EarlierFile, FileTickets, Tickets};
+use crate::storage::{DeviceNote, DeviceNotes, Earlier, EarlierFile, FileTickets, Tickets, check_whole};
 use crate::time::Time;
+use crate::ui::receipt_file::Receipt;
 use crate::ui::{Mode, ReceiverIntro, ReceiverView, receiver_view, refused};
 use crate::units::{Digest, SenderKey, SessionId};
 use std::io::IsTerminal;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -96,6 +99,11 @@ pub(super) fn once(
     let ring = state.ring;
     let device_key = trust::device_key(ring.as_ref(), identity.slot, &mut warnings);
     let mut trust = trust::trust(&config.senders, config.strangers, ring.as_ref(), &mut warnings)?;
+    let completed = one_way::completed(config, ring.as_ref(), &mut warnings)?;
+    if let Some(path) = &config.report {
+        // Fail now, and not after an hour's transfer.
+        check_whole(path).map_err(|e| report_refused(path, &e))?;
+    }
     let output = Output::of(config).map_err(|e| environment(&e))?;
     if let Some(option) = config.needs_known_sender(output.is_device()) {
         trust = trust::known_only(trust, !keys.is_empty(), &option)?;
@@ -127,6 +135,8 @@ pub(super) fn once(
         .command(config.pipe.is_some())
         .name(config.name.clone())
         .ignored(past.ignored(Instant::now()))
+        .quiet(config.one_way)
+        .completed(completed)
         .start()
         .map_err(|e| environment(&e))?;
     let intro = intro(&session, config.name.clone());
@@ -160,7 +170,11 @@ pub(super) fn once(
         _ => report::of_receiver(&end.outcome, end.snapshot.kept_bytes).iter().for_each(report::error),
     }
     let (stopped, root) = (show.stopped, show.root);
-    let ReceiveOutcome { outcome, elapsed, snapshot } = end;
+    let ReceiveOutcome { outcome, elapsed, snapshot, missing } = end;
+    if let Some(path) = &config.report {
+        let document = Receipt { snapshot: &snapshot, root, missing: &missing, exit };
+        document.write(path).map_err(|e| report_refused(path, &e))?;
+    }
     Ok(End { exit, outcome, stopped, elapsed, session: snapshot.session, root })
 }
 
@@ -228,7 +242,7 @@ impl Show {
                 match event.what {
                     What::Changed(changed) => {
                         self.view.event(event.at, &changed, &snapshot);
-                        self.take_note(event.at, changed);
+                        self.take_note(event.at, changed, &snapshot);
                     }
                     What::Warning(text) => self.view.warn(event.at, &text),
                     What::Note(text) => self.view.note(event.at, &text),
@@ -253,7 +267,7 @@ impl Show {
         }
     }
 
-    fn take_note(&mut self, now: Time, event: ReceiverEvent) {
+    fn take_note(&mut self, now: Time, event: ReceiverEvent, snapshot: &ReceiverSnapshot) {
         match event {
             ReceiverEvent::SenderTrusted { key, address, decision: TrustDecision::FirstUse } => {
                 self.remember(now, key, address.ip());
@@ -264,7 +278,12 @@ impl Show {
             ReceiverEvent::OtherName { name, address } => {
                 self.other.get_or_insert((name, address.ip()));
             }
-            ReceiverEvent::Committed { root, .. } => self.root = Some(root),
+            ReceiverEvent::Committed { root, .. } => {
+                self.root = Some(root);
+                for warning in one_way::remember(self.ring.as_ref(), snapshot) {
+                    self.view.warn(now, &warning);
+                }
+            }
             _ => {}
         }
     }
@@ -285,6 +304,10 @@ impl Show {
             self.view.warn(now, warning);
         }
     }
+}
+
+fn report_refused(path: &Path, error: &std::io::Error) -> Error {
+    Error::Environment(format!("cannot write the report to {} ({error}); check --report", path.display()))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::exit::Exit;
 use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
+use crate::protocol::need::Need;
 use crate::protocol::statistics::DeviceRow;
 use crate::task::State;
 use crate::text::bytes;
@@ -69,6 +70,7 @@ pub fn warning(text: &str) {
 #[must_use]
 pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u32>) -> Option<Error> {
     match outcome {
+        SenderOutcome::SentOneWay(_) => None,
         SenderOutcome::Interrupted if rows.iter().all(|row| row.assignment.is_complete()) => {
             let who =
                 if rows.is_empty() { "no device had joined" } else { "every device that joined is complete" };
@@ -179,12 +181,29 @@ pub fn of_receiver(outcome: &ReceiverOutcome, kept: u64) -> Option<Error> {
             "no sender was found in time; start 'mcp send', or check the group, the interface and the firewall"
                 .into(),
         )),
+        ReceiverOutcome::SenderNeeds(Need::Answers) => Some(Error::Peer(
+            "no sender without feedback was found in time, but one that waits for answers; leave out --one-way to \
+             receive from it"
+                .into(),
+        )),
         ReceiverOutcome::SenderNeeds(need) => Some(Error::Peer(format!(
             "no sender that this mcp understands was found in time, but one that needs {need}; install the \
              release of mcp that it runs"
         ))),
         ReceiverOutcome::SenderSilent => {
             Some(Error::Peer(format!("the sender fell silent, {saved}; receive again when the sender is back")))
+        }
+        ReceiverOutcome::Lacking { blocks, of, end } => {
+            let how = match end {
+                None => "fell silent",
+                Some(AbortCode::Interrupted) => "was interrupted",
+                Some(AbortCode::Source) => "failed to read its file",
+                Some(_) => "has sent all that it had to send",
+            };
+            let of = if *of == 1 { "the only block".to_owned() } else { format!("{blocks} of {of} blocks") };
+            Some(Error::Peer(format!(
+                "the sender {how}, and this device lacks {of}; {saved}; receive again when it is sent again"
+            )))
         }
         ReceiverOutcome::SenderAborted(code, why) => Some(Error::Peer(match code {
             AbortCode::Finished => {
@@ -224,7 +243,6 @@ pub fn of_receiver(outcome: &ReceiverOutcome, kept: u64) -> Option<Error> {
 mod tests {
     use super::*;
     use crate::protocol::event::HookEnd;
-    use crate::protocol::need::Need;
     use crate::ui::testing::row;
 
     #[test]
@@ -299,6 +317,7 @@ mod tests {
             O::NoSender,
             O::SenderNeeds(Need::Version(2)),
             O::SenderSilent,
+            O::Lacking { blocks: 12, of: 4000, end: Some(AbortCode::Finished) },
             O::SenderAborted(AbortCode::Finished, String::new()),
             O::SenderAborted(AbortCode::Interrupted, String::new()),
             O::Refused,

@@ -6,6 +6,7 @@ use super::devices;
 use super::exit::Exit;
 use super::identity::StateDir;
 use super::objects::Objects;
+use super::one_way;
 use super::report::{self, Error};
 use super::stream;
 use super::trust::{self, Keys};
@@ -35,6 +36,7 @@ pub fn run(config: SendConfig) -> Exit {
 
 fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let environment = |e: &dyn std::fmt::Display| Error::Environment(e.to_string());
+    let passes = one_way::repetition(config)?;
     let streams = stream::is_wanted(config);
     if let (Some(address), false) = (config.file.to_str(), config.file.exists() || streams)
         && Destination::parse(address, config.port).is_ok()
@@ -90,6 +92,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         .group_key(group_key)
         .signing_key(signing_key, counter)
         .remember_in(state.dir)
+        .one_way(passes)
         .start()
         .map_err(|e| environment(&e))?;
     let intro = intro(&session, config.gather.enter);
@@ -116,7 +119,8 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let expected = snapshot.overview.expected;
     let exit = Exit::of_sender(&end.outcome, end.rows(), expected);
     view.finish(now, snapshot, exit);
-    if let Some(error) = report::of_sender(&end.outcome, end.rows(), expected) {
+    let interrupted = one_way::interrupted(&end.outcome, &snapshot.overview);
+    if let Some(error) = interrupted.or_else(|| report::of_sender(&end.outcome, end.rows(), expected)) {
         report::error(&error);
     }
     let Some(path) = &config.report else { return Ok(exit) };

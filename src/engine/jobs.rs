@@ -10,7 +10,7 @@ pub use manifest::manifest_of;
 
 use crate::command::Hook;
 use crate::content::{Entry, Extents, Modified, TreeHead};
-use crate::crypto::digest::{chaining_value, root};
+use crate::crypto::digest::{chaining_value, root, symbol_digest};
 use crate::fec::{BlockAssembly, Buffer, PlanCache};
 use crate::layout::Layout;
 use crate::limits::MAX_BLOCKS;
@@ -83,6 +83,10 @@ pub fn run_sender_job(
         }
         SenderJob::Digest { block, layout, recipe, value } => {
             coded::digest(source, (block, &layout), (recipe, value), buffer)
+        }
+        SenderJob::Vouch { block, first, symbols, symbol_size } => {
+            let symbols = symbols.chunks(usize::from(symbol_size));
+            Ok(SenderDone::Vouched(block, first, symbols.map(symbol_digest).collect()))
         }
         SenderJob::Read => source.read_on().map(SenderDone::Grown),
         SenderJob::CheckSource => source.check().map(|()| SenderDone::SourceChecked),

@@ -226,6 +226,7 @@ impl play::World for World {
                 SenderJob::Hash { .. }
                 | SenderJob::Encode { .. }
                 | SenderJob::Digest { .. }
+                | SenderJob::Vouch { .. }
                 | SenderJob::CheckSource,
             ) => SenderDone::SourceFailed("fuzzed".into()),
             (32..64, SenderJob::LookUp(_)) => SenderDone::LookedUp(Err("fuzzed".into())),
@@ -242,6 +243,7 @@ impl play::World for World {
                 }
                 SenderDone::Recorded(Ok(assignments))
             }
+            (_, SenderJob::Vouch { .. }) => panic!("only a sender without feedback asks for it"),
             (_, SenderJob::CheckSource) => SenderDone::SourceChecked,
             (_, SenderJob::Read) => SenderDone::Grown(self.object.layout.extent()),
             (_, SenderJob::Hash { block, .. }) => {

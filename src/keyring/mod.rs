@@ -7,6 +7,7 @@
 //!  keys/NAME.key     group keys (crypto::group has the format)               this file
 //!  known-senders     senders seen before: address, key, time                 senders.rs, seen.rs
 //!  known-devices     devices seen before: identifier, key, label             devices.rs, seen.rs
+//!  one-way-sessions  the last session completed from each sender             completed.rs, seen.rs
 //!  keyring.lock
 //! ```
 //! A damaged `sender.key`, `device.key` or list is set aside as `.bad`, and a new one is made. A damaged group
@@ -15,6 +16,7 @@
 //! A secret that others can read is used, with a warning, and its mode is restricted. Refusing it would not
 //! undo a leak and would stop a whole lab; the remedy is a new key.
 
+mod completed;
 mod counter;
 mod devices;
 mod own_keys;

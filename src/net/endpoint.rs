@@ -21,7 +21,7 @@ use super::rebind::Rebind;
 use super::registration::Registration;
 use super::send_errors::{SendErrors, is_passing};
 use super::share::{self, Sharing};
-use super::socket::{Role, Socket, is_unavailable};
+use super::socket::{BUFFER_BYTES, Role, Socket, is_unavailable};
 use super::transmit::transmit;
 use super::{Net, Segment};
 use crate::text::bytes;
@@ -237,6 +237,13 @@ impl UdpNet {
     #[must_use]
     pub fn send_errors(&self) -> &SendErrors {
         &self.send_errors
+    }
+
+    /// The `sysctl` line that gives a receiver a larger buffer, if the kernel has granted less than was requested.
+    #[must_use]
+    pub fn larger_buffer(&self) -> Option<String> {
+        let granted = self.sockets.iter().map(|c| c.receive_buffer).min()?;
+        (granted < BUFFER_BYTES).then(|| format!("sysctl -w net.core.rmem_max={BUFFER_BYTES}"))
     }
 
     /// Lines for `-v`: interfaces, ports, buffers, features.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Requested socket buffers in each direction: a tenth of a second at 640 Mbit/s. The system may grant less.
-const BUFFER_BYTES: usize = 8 << 20;
+pub(super) const BUFFER_BYTES: usize = 8 << 20;
 
 /// The purpose of a [`Socket`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use super::need::Need;
 use super::statistics::DeviceRow;
 use super::trust::TrustDecision;
 use crate::task::{Step, Summary};
-use crate::units::{DeviceId, DeviceKey, Digest, Extent, Rate, SenderKey, SessionId, TaskId};
+use crate::units::{Counter, DeviceId, DeviceKey, Digest, Extent, Rate, SenderKey, SessionId, TaskId};
 use crate::wire::{AbortCode, Phase};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -76,6 +76,8 @@ pub enum SenderEvent {
 pub enum SenderOutcome {
     /// It ended normally. The store says which devices have the object.
     Ended,
+    /// It has sent as told, in a session without feedback: so many whole passes. Nobody can say who has the object.
+    SentOneWay(u32),
     /// The user interrupted it.
     Interrupted,
     /// The source could not be read or changed.
@@ -130,6 +132,17 @@ pub struct SenderOverview {
     pub devices: Summary,
     /// How many of them are on the list and have not come: they are pending.
     pub missing: usize,
+    /// How far a session without feedback has come.
+    pub passes: Option<PassProgress>,
+}
+
+/// How far a session without feedback has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PassProgress {
+    /// The present pass, from 0.
+    pub pass: u32,
+    /// How many there are; `None` for no end.
+    pub of: Option<u32>,
 }
 
 impl SenderOverview {
@@ -217,6 +230,14 @@ pub enum ReceiverEvent {
         need: Need,
         /// The sender's address. If the requirement is a version of the wire format, anybody could have
         /// forged it.
+        address: SocketAddr,
+    },
+    /// A session without feedback is no newer than the last one that this device has completed from its sender. It may
+    /// be a recording, so the receiver goes on looking for others. Emitted once for each sender.
+    OldSession {
+        /// The sender's key.
+        key: SenderKey,
+        /// The sender's address.
         address: SocketAddr,
     },
     /// A session has an object of another name than the one to take. The receiver goes on looking for others. Emitted
@@ -323,6 +344,15 @@ pub enum ReceiverOutcome {
     SenderNeeds(Need),
     /// The sender fell silent.
     SenderSilent,
+    /// The session had no feedback, and has ended, or its sender has fallen silent, before the object was whole.
+    Lacking {
+        /// Blocks that are missing.
+        blocks: u32,
+        /// Blocks of the object.
+        of: u32,
+        /// How the sender ended; `None` if it fell silent.
+        end: Option<AbortCode>,
+    },
     /// The sender stopped, with its reason (untrusted text).
     SenderAborted(AbortCode, String),
     /// The session was full.
@@ -362,6 +392,8 @@ pub struct ReceiverSnapshot {
     pub kept_bytes: u64,
     /// Blocks of the object.
     pub blocks: u32,
+    /// Bytes of a block; the last one may be shorter.
+    pub block_size: u64,
     /// Blocks verified.
     pub verified: u32,
     /// Datagrams received on the group channel.
@@ -383,6 +415,8 @@ pub struct ReceiverSnapshot {
     pub forged_symbols: u64,
     /// The sender's phase.
     pub phase: Option<Phase>,
+    /// The counter of the session, if it has no feedback.
+    pub one_way: Option<Counter>,
     /// Bytes of block buffers in use.
     pub buffered: usize,
 }

@@ -53,6 +53,17 @@ pub enum SenderJob {
         /// Its chaining value, if it is known.
         value: Option<Digest>,
     },
+    /// Compute the digests of encoded symbols of a block.
+    Vouch {
+        /// The block.
+        block: BlockIndex,
+        /// ESI of the first symbol.
+        first: Esi,
+        /// The symbols, concatenated.
+        symbols: Arc<Vec<u8>>,
+        /// Bytes of a symbol.
+        symbol_size: u16,
+    },
     /// Wait until more of the object can be read, or its end; see [`SenderJob::is_for_input`].
     Read,
     /// Check that the source is unchanged (size and modification time).
@@ -102,6 +113,8 @@ pub enum SenderDone {
     },
     /// The digests of all source symbols of a block.
     Digested(BlockIndex, Vec<SymbolDigest>),
+    /// The digests of encoded symbols of a block, from this ESI on.
+    Vouched(BlockIndex, Esi, Vec<SymbolDigest>),
     /// More of the object can be read, or it is sealed.
     Grown(Extent),
     /// The source is unchanged.

@@ -1,6 +1,7 @@
 //! L2: the protocol, sans-IO. Two state machines take datagrams, times and finished jobs, and return datagrams,
 //! jobs and events. They read no clock, draw no randomness and do no I/O (I8).
 
+pub mod carousel;
 pub mod discovery;
 pub mod event;
 pub mod job;

@@ -15,6 +15,8 @@ pub enum Need {
     Capabilities(Capabilities),
     /// A field or an extension of the announcement that only a later program understands.
     Announce(DecodeError),
+    /// Answers, which this receiver does not send.
+    Answers,
     /// A specified feature that this program does not implement.
     Feature(&'static str),
 }
@@ -39,9 +41,6 @@ impl Need {
         let missing = announce.required.without(Capabilities::OURS);
         if !missing.is_empty() {
             return Some(Self::Capabilities(missing));
-        }
-        if announce.one_way.is_some() {
-            return Some(Self::Feature("one-way mode"));
         }
         match announce.objects[..] {
             [object] if matches!(object.kind, ObjectKind::File | ObjectKind::Stream | ObjectKind::Device) => {
@@ -69,6 +68,7 @@ impl fmt::Display for Need {
             }
             Self::Announce(DecodeError::NotSupported { field, number, .. }) => write!(f, "{field} {number}"),
             Self::Announce(error) => error.fmt(f),
+            Self::Answers => f.write_str("answers"),
             Self::Feature(feature) => f.write_str(feature),
         }
     }

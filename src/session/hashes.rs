@@ -2,7 +2,6 @@
 //! have it, and that is known before the file has been read.
 
 use crate::layout::Layout;
-use crate::protocol::sender::Sender;
 use crate::storage::{FileSource, HashCache, HashedBlock, Source};
 use crate::units::Digest;
 use std::io;
@@ -36,7 +35,12 @@ impl Hashes {
 
     /// Stores what the run has hashed. If the run used stored hashes, and the source or a device has failed,
     /// the stored hashes may be wrong: they are removed, and the next run hashes the file again.
-    pub fn keep(&self, from_cache: bool, failed: bool, machine: &Sender) -> io::Result<()> {
+    pub fn keep(
+        &self,
+        from_cache: bool,
+        failed: bool,
+        blocks: Option<Vec<(Digest, bool)>>,
+    ) -> io::Result<()> {
         let (Some(file), log2) = (self.source.file_id(), self.layout.block_log2()) else { return Ok(()) };
         if from_cache {
             if failed {
@@ -44,7 +48,7 @@ impl Hashes {
             }
             return Ok(());
         }
-        match machine.hashed_blocks().filter(|_| self.source.check().is_ok()) {
+        match blocks.filter(|_| self.source.check().is_ok()) {
             Some(blocks) => {
                 let kept = |(value, is_zero)| HashedBlock { value, is_zero };
                 let blocks: Vec<_> = blocks.into_iter().map(kept).collect();

@@ -50,6 +50,7 @@ pub mod events;
 mod handle;
 mod hashes;
 mod input;
+mod launch;
 mod listening;
 pub mod receive;
 pub mod send;

@@ -19,7 +19,7 @@ use crate::protocol::receiver::{HookRule, Receiver, ReceiverConfig};
 use crate::protocol::{Control, Machine};
 use crate::storage::{Earlier, Sink, Tickets};
 use crate::time::Time;
-use crate::units::{Arrival, DeviceId, SessionId, Via};
+use crate::units::{Arrival, Counter, DeviceId, SenderKey, SessionId, Via};
 use crate::wire::AbortCode;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -50,6 +50,8 @@ pub struct ReceiveSession {
     command: bool,
     name: Option<String>,
     ignored: BTreeMap<SessionId, Duration>,
+    quiet: bool,
+    completed: BTreeMap<SenderKey, Counter>,
 }
 
 /// The resolved properties of a receive session.
@@ -74,6 +76,8 @@ pub struct ReceiveOutcome {
     pub elapsed: Duration,
     /// The last snapshot.
     pub snapshot: ReceiverSnapshot,
+    /// The blocks that are missing, as ranges of first block and count.
+    pub missing: Vec<(u32, u32)>,
 }
 
 /// Handle of a running receive session; see [`ReceiveSession::start`]. Dropping it stops the session and
@@ -140,6 +144,8 @@ impl ReceiveSession {
             command: false,
             name: None,
             ignored: BTreeMap::new(),
+            quiet: false,
+            completed: BTreeMap::new(),
         }
     }
 
@@ -212,6 +218,19 @@ impl ReceiveSession {
         self.ignored = sessions;
         self
     }
+    /// Sends nothing at all, and so takes part in sessions without feedback only [default: answers where it is asked].
+    #[must_use]
+    pub const fn quiet(mut self, quiet: bool) -> Self {
+        self.quiet = quiet;
+        self
+    }
+    /// The counter of the last session without feedback that was completed from each sender. Sessions that are no newer
+    /// may be recordings, and do not count [default: none].
+    #[must_use]
+    pub fn completed(mut self, completed: BTreeMap<SenderKey, Counter>) -> Self {
+        self.completed = completed;
+        self
+    }
 
     /// Starts the session on a thread of its own.
     ///
@@ -230,6 +249,12 @@ impl ReceiveSession {
         let desk = Desk::new().map_err(StartError::cannot_wait)?;
         let net = listening.open(&desk)?;
         net.describe().into_iter().for_each(|note| desk.note(note));
+        if let (true, Some(command)) = (self.quiet, net.larger_buffer()) {
+            desk.warn(format!(
+                "the kernel grants a small receive buffer, and nobody sends again what does not fit; run '{command}' as \
+                 root"
+            ));
+        }
         let info = ReceiveInfo {
             device,
             label: label.clone(),
@@ -252,6 +277,7 @@ impl ReceiveSession {
         config.name = self.name;
         let now = desk.host.now();
         config.ignored = self.ignored.into_iter().map(|(session, time)| (session, now + time)).collect();
+        (config.quiet, config.completed) = (self.quiet, self.completed);
         let (hook, rule) = self.hook.unzip();
         config.hook = rule;
         config.intake = self.sink.intake();
@@ -295,6 +321,7 @@ impl ReceiveSession {
                     outcome: side.part.outcome.take().unwrap_or(ReceiverOutcome::Interrupted),
                     elapsed: now.since(Time::ZERO),
                     snapshot: engine.machine().snapshot(),
+                    missing: engine.machine().missing(),
                 })
             },
         );

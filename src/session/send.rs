@@ -1,30 +1,30 @@
 //! A send session: sends one file, or one stream, to the devices that join.
 
-use super::budget::{EgressBudget, EgressShare};
+use super::budget::EgressBudget;
 use super::events::Events;
 use super::handle::{Desk, Detail, Running};
 use super::hashes::Hashes;
-use super::sender_workers::sender_workers;
-use super::sent::{SendInfo, SendOutcome, SendSnapshot, SenderPart};
+use super::launch::Launch;
+use super::sent::{SendInfo, SendOutcome, SendSnapshot};
 use super::{StartError, Target, random_bytes, read_label};
 use crate::content::TreeHead;
 use crate::crypto::derive::Secret;
 use crate::crypto::group::GroupKey;
 use crate::crypto::seal::fastest;
 use crate::crypto::sign::SigningKey;
-use crate::engine::jobs::{final_snapshot, manifest_of};
+use crate::engine::jobs::manifest_of;
 use crate::engine::run::RunError;
-use crate::engine::{Egress, Engine, Stream};
 use crate::layout::Layout;
 use crate::limits::{DEFAULT_BLOCK_LOG2, DEFAULT_GROUP_V4, DEFAULT_GROUP_V6, MAX_BLOCKS};
 use crate::net::{AddressKind, Destination, Features, Interface, InterfaceError, Marking, UdpNet, choose};
 use crate::pacing::RateMode;
 use crate::protocol::Control;
-use crate::protocol::event::{SenderEvent, SenderOutcome, SenderOverview};
+use crate::protocol::carousel::{Carousel, Repetition};
+use crate::protocol::event::{SenderEvent, SenderOverview};
 use crate::protocol::sender::{Compression, RepairPolicy, Sender, SenderConfig, SlowPolicy};
 use crate::storage::{FileSource, Source, Spool, TreeSource};
 use crate::store::SharedStore;
-use crate::task::{DeviceList, State, Task, TaskOptions};
+use crate::task::{DeviceList, Task, TaskOptions};
 use crate::text;
 use crate::time::Time;
 use crate::units::{Counter, DeviceId, DeviceKey, Extent, Rate, TaskId};
@@ -79,12 +79,13 @@ pub struct SendSession {
     store: SharedStore,
     budget: Option<EgressBudget>,
     state_dir: Option<PathBuf>,
+    one_way: Option<Repetition>,
 }
 
 /// A send session that runs; see [`SendSession::start`]. Dropping it stops the session and waits for its end.
 pub struct SendHandle {
-    running: Running<SenderEvent, SendSnapshot, Result<SendOutcome, RunError>>,
-    info: SendInfo,
+    pub(super) running: Running<SenderEvent, SendSnapshot, Result<SendOutcome, RunError>>,
+    pub(super) info: SendInfo,
 }
 
 impl SendHandle {
@@ -191,6 +192,7 @@ impl SendSession {
             store: SharedStore::default(),
             budget: None,
             state_dir: None,
+            one_way: None,
         }
     }
 
@@ -305,6 +307,13 @@ impl SendSession {
         self.state_dir = state_dir;
         self
     }
+    /// Sends without feedback, so often, at a fixed rate. Whatever concerns single devices has no effect then
+    /// [default: with feedback].
+    #[must_use]
+    pub const fn one_way(mut self, passes: Option<Repetition>) -> Self {
+        self.one_way = passes;
+        self
+    }
 
     /// The destination and the interface: as requested, or the default group of a family that the interface
     /// has.
@@ -352,6 +361,11 @@ impl SendSession {
     pub fn start(self) -> Result<SendHandle, StartError> {
         let route = self.route()?;
         let (source, name) = (self.source, self.name);
+        if self.one_way.is_some() && !(source.extent().sealed && matches!(route.rate, RateMode::Fixed(_))) {
+            return Err(StartError::new(
+                "without feedback, only what does not grow can be sent, at a fixed rate",
+            ));
+        }
         let layout = match source.extent() {
             Extent { size, sealed: true } => match self.tree {
                 Some((_, block_log2)) => Layout::new(size, block_log2, route.symbol_size),
@@ -438,54 +452,11 @@ impl SendSession {
                     .into(),
             );
         }
-        let machine = Sender::new(config, desk.host.now()).with_values(known.unwrap_or_default());
-        let store = self.store;
-        let workers = sender_workers(desk.host.wake(), &source, (id, &store))?;
-        let input = Arc::clone(&source);
-        let stream = Stream {
-            session: info.session,
-            symbol_size: layout.symbol_size(),
-            source,
-            seal: machine.symbol_seal(),
-        };
-        let part = SenderPart { egress: egress.clone(), root: None, outcome: None };
-        let running = desk.run(
-            format!("send {}", info.name),
-            part,
-            move || {
-                let egress = egress.map(|share| Box::new(share) as Box<dyn Egress>);
-                Engine::new(machine, net, workers, Some(stream)).with_egress(egress)
-            },
-            move |now, run, engine, side| {
-                input.stop();
-                let errors = engine.net().send_errors();
-                if let Some(latest) = &errors.latest {
-                    side.tell(now, format!("{} datagrams not sent; last: {latest}", errors.datagrams));
-                }
-                let sender = final_snapshot(engine.machine(), id, &store, now);
-                if let Some(hashes) = hashes.filter(|_| run.is_ok()) {
-                    let mismatch = matches!(side.part.outcome, Some(SenderOutcome::SourceFailed(_)));
-                    let failed = mismatch
-                        || sender
-                            .devices
-                            .iter()
-                            .any(|row| matches!(row.assignment.state(), State::Failed(_)));
-                    if let Err(e) = hashes.keep(from_cache, failed, engine.machine()) {
-                        side.tell(now, format!("cannot remember the hashes of the file: {e}"));
-                    }
-                }
-                run.map(|()| SendOutcome {
-                    outcome: side.part.outcome.take().unwrap_or(SenderOutcome::Ended),
-                    root: side.part.root,
-                    elapsed: now.since(Time::ZERO),
-                    snapshot: SendSnapshot {
-                        sender,
-                        egress: side.part.egress.as_ref().map(EgressShare::view),
-                    },
-                })
-            },
-        );
-        let running = running.map_err(StartError::no_thread)?;
-        Ok(SendHandle { running, info })
+        let launch = Launch { desk, net, source, store: self.store, info, egress, hashes, from_cache };
+        let now = launch.desk.host.now();
+        match self.one_way {
+            None => launch.start(Sender::new(config, now), known, layout),
+            Some(passes) => launch.start(Carousel::new(config, passes, now), known, layout),
+        }
     }
 }

@@ -1,13 +1,10 @@
 //! Results of a send session: its parameters, its state while it runs, and its outcome.
 
-use super::budget::{EgressShare, EgressView};
-use super::handle::{Detail, Part};
+use super::budget::EgressView;
 use crate::content::TreeHead;
 use crate::net::Interface;
-use crate::protocol::event::{SenderEvent, SenderOutcome, SenderSnapshot};
-use crate::protocol::sender::Sender;
+use crate::protocol::event::{SenderOutcome, SenderSnapshot};
 use crate::protocol::statistics::DeviceRow;
-use crate::time::Time;
 use crate::units::{Digest, SenderKey, SessionId, TaskId};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -62,32 +59,5 @@ impl SendOutcome {
     #[must_use]
     pub fn rows(&self) -> &[DeviceRow] {
         &self.snapshot.sender.devices
-    }
-}
-
-/// Keeps the root hash and the outcome for the end of the session.
-pub(super) struct SenderPart {
-    pub egress: Option<EgressShare>,
-    pub root: Option<Digest>,
-    pub outcome: Option<SenderOutcome>,
-}
-
-impl Part<Sender> for SenderPart {
-    type Snapshot = SendSnapshot;
-
-    fn note(&mut self, event: &SenderEvent) {
-        match event {
-            SenderEvent::Hashed(root) => self.root = Some(*root),
-            SenderEvent::Finished(outcome) => self.outcome = Some(outcome.clone()),
-            _ => {}
-        }
-    }
-
-    fn snapshot(&self, now: Time, machine: &Sender, detail: Detail) -> SendSnapshot {
-        let sender = match detail {
-            Detail::Overview => SenderSnapshot { overview: machine.overview(), devices: Vec::new() },
-            Detail::All => machine.snapshot(now),
-        };
-        SendSnapshot { sender, egress: self.egress.as_ref().map(EgressShare::view) }
     }
 }

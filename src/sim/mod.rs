@@ -26,6 +26,7 @@ pub mod line;
 pub mod link;
 pub mod network;
 pub mod node;
+pub mod one_way;
 pub mod pages;
 pub mod pipe;
 pub mod planned;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 /// The result of a command for the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// 0: every expected device is complete; `recv`: the file is verified and in place.
+    /// 0: every expected device is complete, or all was sent one way, as told; `recv`: the file is verified and in place.
     Complete,
     /// 1: the environment (file, disk, network) failed, or a bug.
     Environment,
@@ -69,6 +69,7 @@ impl Exit {
     pub fn of_sender(outcome: &SenderOutcome, rows: &[DeviceRow], expected: Option<u32>) -> Self {
         match outcome {
             SenderOutcome::Interrupted => Self::Interrupted,
+            SenderOutcome::SentOneWay(_) => Self::Complete,
             SenderOutcome::SourceFailed(_) | SenderOutcome::StoreFailed(_) | SenderOutcome::Internal(_) => {
                 Self::Environment
             }
@@ -94,6 +95,7 @@ impl Exit {
             | ReceiverOutcome::Failed(AbortCode::Command, _) => Self::HookFailed,
             ReceiverOutcome::NoSender | ReceiverOutcome::SenderNeeds(_) => Self::NoSender,
             ReceiverOutcome::SenderSilent
+            | ReceiverOutcome::Lacking { .. }
             | ReceiverOutcome::SenderAborted(..)
             | ReceiverOutcome::Refused
             | ReceiverOutcome::NotListed
@@ -142,6 +144,7 @@ mod tests {
             (&ended, vec![], Some(3), Exit::NoDevice),
             (&ended, vec![Lost, Failed("x".into())], None, Exit::NoDevice),
             (&SenderOutcome::Interrupted, vec![Complete], None, Exit::Interrupted),
+            (&SenderOutcome::SentOneWay(2), vec![], None, Exit::Complete),
             (&SenderOutcome::SourceFailed("x".into()), vec![Complete], None, Exit::Environment),
             (&SenderOutcome::StoreFailed("x".into()), vec![Complete], None, Exit::Environment),
             (&SenderOutcome::Internal("x".into()), vec![Complete], None, Exit::Environment),
@@ -168,6 +171,7 @@ mod tests {
             (O::NoSender, Exit::NoSender),
             (O::SenderNeeds(Need::Version(2)), Exit::NoSender),
             (O::SenderSilent, Exit::BrokenOff),
+            (O::Lacking { blocks: 1, of: 2, end: None }, Exit::BrokenOff),
             (O::SenderAborted(AbortCode::Finished, text()), Exit::BrokenOff),
             (O::SenderAborted(AbortCode::Interrupted, text()), Exit::BrokenOff),
             (O::SenderAborted(AbortCode::Source, text()), Exit::BrokenOff),

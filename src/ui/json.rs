@@ -2,11 +2,10 @@
 //! flat. Text from the network is escaped for JSON, not for a terminal.
 
 use super::memory::{ReceiverMemory, SenderMemory};
-use super::schema::{Counters, ReceiverCounters, Row, phase_word, seconds, told};
+use super::schema::{Counters, ReceiverCounters, Row, phase_word, seconds, sender_outcome, told};
 use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView};
 use crate::protocol::event::{
-    HookChange, ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOutcome, SenderOverview,
-    SenderSnapshot,
+    HookChange, ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOverview, SenderSnapshot,
 };
 use crate::protocol::trust::TrustDecision;
 use crate::time::Time;
@@ -117,6 +116,10 @@ enum Event<'a> {
     SenderNeeds {
         address: String,
         need: String,
+    },
+    OldSession {
+        address: String,
+        key: String,
     },
     OtherName {
         address: String,
@@ -310,14 +313,7 @@ impl SenderView for SenderJson {
         for row in &s.devices {
             self.stream.emit(now, Event::Device(row.into()));
         }
-        let (outcome, reason) = match self.memory.outcome.take() {
-            Some(SenderOutcome::Ended) => ("ended", None),
-            Some(SenderOutcome::Interrupted) => ("interrupted", None),
-            Some(SenderOutcome::SourceFailed(reason)) => ("source_failed", Some(reason)),
-            Some(SenderOutcome::StoreFailed(reason)) => ("store_failed", Some(reason)),
-            Some(SenderOutcome::Internal(reason)) => ("internal", Some(reason)),
-            None => ("internal", Some("the run ended without an outcome".to_owned())),
-        };
+        let (outcome, reason) = sender_outcome(self.memory.outcome.take());
         let event = Event::Finished {
             outcome,
             reason,
@@ -428,6 +424,9 @@ impl ReceiverView for ReceiverJson {
             ReceiverEvent::OtherName { name, address } => {
                 Event::OtherName { address: address.to_string(), name }
             }
+            ReceiverEvent::OldSession { key, address } => {
+                Event::OldSession { address: address.to_string(), key: key.line() }
+            }
             ReceiverEvent::Hook(change) => match change {
                 HookChange::Started => Event::Hook { state: "started", status: None },
                 HookChange::Skipped => Event::Hook { state: "skipped", status: None },
@@ -466,6 +465,9 @@ impl ReceiverView for ReceiverJson {
             Some(ReceiverOutcome::NoSender) => ("no_sender", None),
             Some(ReceiverOutcome::SenderNeeds(need)) => ("no_sender", Some(format!("a sender needs {need}"))),
             Some(ReceiverOutcome::SenderSilent) => ("sender_silent", None),
+            Some(ReceiverOutcome::Lacking { blocks, of, .. }) => {
+                ("lacking", Some(format!("lacks {blocks} of {of} blocks")))
+            }
             Some(ReceiverOutcome::SenderAborted(code, reason)) => ("sender_aborted", told(code, &reason)),
             Some(ReceiverOutcome::Refused) => ("refused", None),
             Some(ReceiverOutcome::NotListed) => ("not_listed", None),

@@ -291,6 +291,7 @@ impl ReceiverMemory {
             | ReceiverEvent::SenderTrusted { .. }
             | ReceiverEvent::SenderRefused { .. }
             | ReceiverEvent::SenderNeeds { .. }
+            | ReceiverEvent::OldSession { .. }
             | ReceiverEvent::OtherName { .. } => {}
             ReceiverEvent::Receiving => {
                 self.stage = Stage::Receiving;
@@ -368,7 +369,9 @@ impl ReceiverMemory {
         if held > 0 {
             line.push_str(&format!("; {}", text::held(held, snapshot.total())));
         }
-        if let Some(ReceiverOutcome::Complete { acknowledged: false }) = self.outcome {
+        if let (Some(ReceiverOutcome::Complete { acknowledged: false }), None) =
+            (&self.outcome, snapshot.one_way)
+        {
             line.push_str("; the sender did not confirm that it knows");
         }
         Some(line)

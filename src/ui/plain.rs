@@ -2,7 +2,7 @@
 //! while waiting).
 
 use super::memory::{FORGERY, ReceiverMemory, SenderMemory, Stage};
-use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView, table, text, trust};
+use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView, one_way, table, text, trust};
 use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderOverview, SenderSnapshot};
 use crate::protocol::statistics::DeviceRow;
 use crate::task::State;
@@ -96,6 +96,9 @@ impl SenderPlain {
 
     fn progress(&self, s: &SenderSnapshot) -> String {
         let overview = &s.overview;
+        if let Some(progress) = one_way::progress(overview) {
+            return format!("{progress}, {}", text::rate(self.memory.wire.bits_per_second()));
+        }
         match overview.phase {
             Phase::Gathering => SenderMemory::gathered(overview),
             Phase::Streaming | Phase::Repairing => format!(
@@ -137,6 +140,16 @@ impl SenderView for SenderPlain {
         let size = text::object(self.intro.size, self.intro.entries);
         let name = text::escape(&self.intro.name);
         match event {
+            SenderEvent::Phase(phase) if s.passes.is_some() => {
+                let what = format!("{name} ({size})");
+                if let Some(line) = one_way::phase(*phase, &what, &self.intro.group, s) {
+                    self.lines.line(now, &line);
+                }
+                if *phase == Phase::Gathering {
+                    let sealed_with = self.intro.sealed_with.as_deref();
+                    self.lines.line(now, &trust::introduction(&self.intro.sender, sealed_with));
+                }
+            }
             SenderEvent::Phase(Phase::Gathering) => {
                 let group = &self.intro.group;
                 self.lines.line(now, &format!("waiting for devices on {group} to send {name} ({size})"));
@@ -296,6 +309,9 @@ impl ReceiverView for ReceiverPlain {
             }
             ReceiverEvent::OtherName { name, address } => {
                 self.lines.line(now, &text::other_name(name, address.ip()));
+            }
+            ReceiverEvent::OldSession { key, address } => {
+                self.warn(now, &trust::old_session(key, address.ip()));
             }
             ReceiverEvent::Hook(change) => self.lines.line(now, &text::hook(change)),
             ReceiverEvent::Admitted | ReceiverEvent::Finished(_) => {}

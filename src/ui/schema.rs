@@ -1,6 +1,6 @@
 //! The parts of the JSON schema (`docs/events.md`) that events and reports share.
 
-use crate::protocol::event::{ReceiverSnapshot, SenderOverview};
+use crate::protocol::event::{ReceiverSnapshot, SenderOutcome, SenderOverview};
 use crate::protocol::statistics::{Activity, Cause, DeviceRow};
 use crate::task::{State, Step};
 use crate::wire::{AbortCode, Phase};
@@ -21,6 +21,20 @@ pub const fn phase_word(phase: Phase) -> &'static str {
         Phase::Streaming => "streaming",
         Phase::Repairing => "repairing",
         Phase::Lingering => "lingering",
+    }
+}
+
+/// The name of a sender's outcome, and the reason of a failure.
+#[must_use]
+pub fn sender_outcome(outcome: Option<SenderOutcome>) -> (&'static str, Option<String>) {
+    match outcome {
+        Some(SenderOutcome::Ended) => ("ended", None),
+        Some(SenderOutcome::SentOneWay(_)) => ("sent_one_way", None),
+        Some(SenderOutcome::Interrupted) => ("interrupted", None),
+        Some(SenderOutcome::SourceFailed(reason)) => ("source_failed", Some(reason)),
+        Some(SenderOutcome::StoreFailed(reason)) => ("store_failed", Some(reason)),
+        Some(SenderOutcome::Internal(reason)) => ("internal", Some(reason)),
+        None => ("internal", Some("the run ended without an outcome".to_owned())),
     }
 }
 

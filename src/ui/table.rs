@@ -1,7 +1,7 @@
 //! The sender's final output: the task status table, one line for each device, and a summary.
 
 use super::memory::SenderMemory;
-use super::{SenderIntro, text};
+use super::{SenderIntro, one_way, text};
 use crate::protocol::event::SenderSnapshot;
 use crate::protocol::statistics::DeviceRow;
 use crate::task::State;
@@ -57,7 +57,7 @@ pub fn summary(
     let complete = snapshot.devices.complete;
     let time = memory.transfer_time(now);
     let wanted = snapshot.wanted();
-    let mut lines = Vec::new();
+    let mut lines = Vec::from_iter(one_way::summary(snapshot, memory.outcome.as_ref()));
     if wanted > 0 {
         let took = if time.is_zero() { String::new() } else { format!(" in {}", text::duration(time)) };
         lines.push(format!("{complete} of {wanted} devices complete{took}"));

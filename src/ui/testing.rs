@@ -53,6 +53,7 @@ pub fn snapshot(phase: Phase) -> SenderSnapshot {
         expected: None,
         devices: Summary::default(),
         missing: 0,
+        passes: None,
     };
     SenderSnapshot { overview, devices: Vec::new() }
 }

@@ -79,8 +79,24 @@ pub fn not_listed(label: &str, address: IpAddr, key: Option<&DeviceKey>, named: 
 /// Why nothing is taken from a sender that this program does not understand.
 #[must_use]
 pub fn needs(need: &Need, address: IpAddr) -> String {
+    if *need == Need::Answers {
+        return format!(
+            "the sender at {address} waits for answers, and --one-way sends none; leave it out to receive from there; \
+             still looking for others"
+        );
+    }
     format!(
         "the sender at {address} needs {need}: install the release of mcp that it runs; still looking for others"
+    )
+}
+
+/// Says that an announced session may be a recording.
+#[must_use]
+pub fn old_session(key: &SenderKey, address: IpAddr) -> String {
+    format!(
+        "ignored a one-way session of {} from {address}: it is no newer than the last one received from this sender, \
+         and may be a recording; to receive it all the same, add --again",
+        key.fingerprint()
     )
 }
 

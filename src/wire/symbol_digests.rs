@@ -1,11 +1,12 @@
-//! SYMBOL DIGESTS: signed digests of a block's source symbols, for devices that have received forged ones.
+//! SYMBOL DIGESTS: signed digests of a block's symbols, for devices that have received forged ones.
 
 use super::reader::{Reader, Result};
 use super::writer::Writer;
-use crate::limits::{DIGESTS_PER_MESSAGE, MAX_SOURCE_SYMBOLS};
+use crate::limits::{DIGESTS_PER_MESSAGE, MAX_ESI};
 use crate::units::{BlockIndex, Esi, SymbolDigest};
 
-/// Digests of source symbols `first_esi..` of a block; see [`SymbolDigest`].
+/// Digests of the symbols `first_esi..` of a block; see [`SymbolDigest`]. Those of repair symbols are sent in one-way
+/// sessions only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SymbolDigests {
     /// The block.
@@ -13,7 +14,7 @@ pub struct SymbolDigests {
     /// ESI of the first symbol.
     pub first_esi: Esi,
     /// Digests of this and the following symbols, 1 to [`DIGESTS_PER_MESSAGE`], none beyond
-    /// [`MAX_SOURCE_SYMBOLS`].
+    /// [`MAX_ESI`].
     pub digests: Vec<SymbolDigest>,
 }
 
@@ -24,7 +25,7 @@ impl SymbolDigests {
         let count = r.count(16, "digests")?;
         r.check((1..=DIGESTS_PER_MESSAGE).contains(&count), "digests")?;
         let end = first_esi.0.checked_add(count as u32);
-        r.check(end.is_some_and(|end| end <= MAX_SOURCE_SYMBOLS), "first esi")?;
+        r.check(end.is_some_and(|end| end <= MAX_ESI + 1), "first esi")?;
         let mut digests = Vec::with_capacity(count);
         for _ in 0..count {
             digests.push(SymbolDigest(r.array("digests")?));
@@ -67,7 +68,7 @@ mod tests {
         refuses(MessageKind::SymbolDigests, &body(0), 0, &[], "digests");
         refuses(MessageKind::SymbolDigests, &body(DIGESTS_PER_MESSAGE as u8 + 1), 0, &[], "digests");
         refuses(MessageKind::SymbolDigests, &body(2), 4, &[0xff; 4], "first esi");
-        let last = MAX_SOURCE_SYMBOLS - 2;
+        let last = MAX_ESI - 1;
         takes(MessageKind::SymbolDigests, &body(2), 4, &last.to_be_bytes());
         refuses(MessageKind::SymbolDigests, &body(2), 4, &(last + 1).to_be_bytes(), "first esi");
         let mut lying = body(2);

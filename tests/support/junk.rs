@@ -133,6 +133,38 @@ pub fn forge_number(group: Ipv4Addr, port: u16, ahead: u64, stop: &AtomicBool) -
     false
 }
 
+/// Sends a copy with a flipped bit, in the sender's name, for each symbol in the clear, until told to stop. Returns the
+/// number of copies. Needs root's rights.
+pub fn forge_clear_symbols(group: Ipv4Addr, port: u16, stop: &AtomicBool) -> u64 {
+    const UDP: i32 = 17;
+    let ear = ear(group, port);
+    let raw = Socket::new(Domain::IPV4, Type::RAW, Some(UDP.into())).expect("a raw socket");
+    raw.bind(&SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into()).expect("bind");
+    raw.set_multicast_if_v4(&Ipv4Addr::LOCALHOST).expect("send on lo");
+    let (mut heard, mut forged) = (vec![0; 9000], 0);
+    while !stop.load(Ordering::Relaxed) {
+        let Ok((n, from)) = ear.recv_from(&mut heard) else { continue };
+        // Its own copies have an odd number.
+        if !wire::head(&heard[..n]).is_ok_and(|head| head.kind == MessageKind::Symbol) || heard[20] % 8 != 0 {
+            continue;
+        }
+        heard[n - 1] ^= 4;
+        // A symbol of a block that comes later, and another number.
+        heard[20] |= 1;
+        heard[27] = heard[27].wrapping_add(40);
+        let len = u16::try_from(8 + n).expect("a datagram");
+        let mut udp = Vec::from(from.port().to_be_bytes());
+        udp.extend(port.to_be_bytes());
+        udp.extend(len.to_be_bytes());
+        // Without a checksum.
+        udp.extend([0, 0]);
+        udp.extend(&heard[..n]);
+        raw.send_to(&udp, &SocketAddrV4::new(group, port).into()).expect("send");
+        forged += 1;
+    }
+    forged
+}
+
 /// Listens to the group like a receiver. Sends noise, and damaged copies of the datagrams that it hears,
 /// to the group and to every port of the processes, until told to stop. Returns the number of datagrams.
 pub fn throw_junk(group: Ipv4Addr, port: u16, pids: &[u32], stop: &AtomicBool) -> u64 {

@@ -166,6 +166,17 @@ impl Lab {
             &format!("{udp} counter name \"seen\"\n {udp} {dice} counter name \"dropped\" drop"),
         );
     }
+    /// Drops everything that a host sends, group memberships included, and counts its UDP datagrams.
+    pub fn mute(&self, host: usize) {
+        let rules = "table inet mute {\n counter spoken { }\n chain output {\n type filter hook output priority 0; policy drop;\n \
+                     meta l4proto udp counter name \"spoken\" drop\n }\n}\n";
+        let script = format!("printf '%s' '{rules}' | nft -f -");
+        must("ip", &["netns", "exec", &self.ns(host), "sh", "-c", &script]);
+    }
+    /// The number of UDP datagrams that a mute host wanted to send.
+    pub fn spoken(&self, host: usize) -> u64 {
+        self.counter(host, "spoken")
+    }
     /// Counts the UDP datagrams to `host` that have another class than `dscp` as dropped, and lets them through.
     pub fn watch_class(&self, host: usize, dscp: u8) {
         let udp = "meta l4proto udp";
@@ -185,13 +196,14 @@ impl Lab {
     }
     /// The counters of the rule of [`Lab::lose`].
     pub fn loss(&self, host: usize) -> Loss {
+        Loss { seen: self.counter(host, "seen"), dropped: self.counter(host, "dropped") }
+    }
+    /// A counter of a host's rules, in packets.
+    fn counter(&self, host: usize, name: &str) -> u64 {
         let list = must("ip", &["netns", "exec", &self.ns(host), "nft", "list", "counters"]);
-        let packets = |name: &str| {
-            let from = list.find(&format!("counter {name}")).map_or("", |at| &list[at..]);
-            let mut words = from.split_whitespace().skip_while(|w| *w != "packets").skip(1);
-            words.next().and_then(|w| w.parse().ok()).unwrap_or_else(|| panic!("no counter {name}: {list}"))
-        };
-        Loss { seen: packets("seen"), dropped: packets("dropped") }
+        let from = list.find(&format!("counter {name}")).map_or("", |at| &list[at..]);
+        let mut words = from.split_whitespace().skip_while(|w| *w != "packets").skip(1);
+        words.next().and_then(|w| w.parse().ok()).unwrap_or_else(|| panic!("no counter {name}: {list}"))
     }
     /// Makes every datagram cross the wire by itself, with its own headers, as on a real network.
     pub fn single_packets(&self, host: usize) {

@@ -16,6 +16,7 @@ mod missing;
 mod order;
 mod provisional;
 mod suspects;
+mod vouched;
 
 use super::resume::{CandidateCheck, Candidates};
 use crate::fec::{Added, BlockAssembly, Buffer, Memory, OwnMemory};
@@ -32,6 +33,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use suspects::Suspects;
+use vouched::Vouched;
 
 /// Fewest buffers, whatever their size.
 const MIN_BUFFERS: usize = 4;
@@ -103,6 +105,8 @@ pub(super) struct Blocks {
     /// Of a destination that takes blocks in order.
     order: Option<Order>,
     codings: Codings,
+    /// Of a session without feedback.
+    vouched: Option<Vouched>,
 }
 
 impl Blocks {
@@ -134,6 +138,7 @@ impl Blocks {
             provisional: false,
             order: None,
             codings: Codings::default(),
+            vouched: None,
         };
         blocks.codings.resize(count);
         blocks
@@ -169,6 +174,9 @@ impl Blocks {
         self.verified.resize(layout.block_count());
         self.codings.resize(layout.block_count());
         self.resume.fit(&layout);
+        if let Some(vouched) = &mut self.vouched {
+            vouched.grow(&layout);
+        }
     }
 
     /// Continues with the same part file in another session of the same object and block size. Verified and
@@ -188,6 +196,7 @@ impl Blocks {
         next.received_symbols = received / u64::from(layout.symbol_size());
         next.memory = self.memory;
         next.suspects.forged = self.suspects.forged;
+        next.vouched = self.vouched.map(|vouched| vouched.anew(&layout));
         next
     }
 
@@ -260,7 +269,7 @@ impl Blocks {
         if self.settled.contains(block.0) || self.is_out_of_turn(block.0) {
             return (Taken::Needless, None);
         }
-        if !self.suspects.admits(block, id, payload) {
+        if !self.suspects.admits(block, id, payload) || !self.is_vouched_for(block, id, payload) {
             return (Taken::Forged, None);
         }
         let begun = self.partial.get(&block.0);
@@ -305,7 +314,7 @@ impl Blocks {
         self.settled.insert(block.0);
         self.resume.give_up(block.0);
         // While a worker reads a block, its place in the file stays unchanged.
-        let keep = !self.resume.is_checking(block.0);
+        let keep = !self.resume.is_checking(block.0) && self.vouched.is_none();
         let (expected, pressed) = (self.expected(block), self.is_pressed());
         Some(ReceiverJob::Store { assembly, expected, keep, pressed })
     }
@@ -423,6 +432,7 @@ impl Blocks {
         if k == 0 {
             return self.zero_after_all(block);
         }
+        let (kept, hopeless) = self.begin_anew(block, kept);
         match kept {
             // No symbol is added or requested until the wrong symbols are known.
             Some(mut received) => {
@@ -436,7 +446,7 @@ impl Blocks {
         self.received_symbols = self.received_symbols.saturating_sub(k.into());
         let rejections = self.rejections.entry(block.0).or_insert(0);
         *rejections += 1;
-        if *rejections < MAX_REJECTIONS { BlockCheck::Rejected } else { BlockCheck::Hopeless }
+        if *rejections < MAX_REJECTIONS && !hopeless { BlockCheck::Rejected } else { BlockCheck::Hopeless }
     }
 
     /// Adds a page. Ignores values that have arrived before. Returns the results of the blocks that waited for it.
@@ -474,7 +484,7 @@ impl Blocks {
 mod tests {
     use super::*;
     use crate::fec::PlanCache;
-    use crate::limits::{MAX_JOBS, RECEIVER_BUFFER_BYTES};
+    use crate::limits::{MAX_JOBS, MAX_WINDOW_BYTES, RECEIVER_BUFFER_BYTES};
 
     #[test]
     fn a_block_is_stored_when_its_last_source_symbol_replaces_a_spilled_repair_symbol() {
@@ -516,6 +526,27 @@ mod tests {
             assert!(deficit <= 124 && blocks.partial[&block].has_buffer(), "block {block} lacks {deficit}");
         }
         assert!(blocks.partial[&8].deficit() <= 24, "{}", blocks.partial[&8].deficit());
+    }
+
+    #[test]
+    fn two_windows_of_a_session_without_feedback_fit_the_buffers() {
+        let layout = Layout::new(1 << 30, 20, 1024).unwrap();
+        let mut blocks = Blocks::new(layout, RECEIVER_BUFFER_BYTES);
+        let (symbol, window) = ([7; 1024], (MAX_WINDOW_BYTES >> 20) as u32);
+        // Each block of the first window lacks a symbol, and waits for its repair symbols while the second one arrives.
+        for first in [0, window] {
+            for id in 1..layout.most_source_symbols() {
+                for block in first..first + window {
+                    let (taken, job) = blocks.add(BlockIndex(block), Esi(id), &symbol);
+                    assert!(
+                        matches!(taken, Taken::New) && job.is_none(),
+                        "{block}, {id}: {taken:?}, {job:?}"
+                    );
+                }
+            }
+        }
+        assert!(blocks.partial.len() as u32 == 2 * window);
+        assert!(blocks.partial.values().all(|assembly| assembly.deficit() == 1 && assembly.has_buffer()));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::fec::{Memory, OwnMemory};
 use crate::limits::RECEIVER_BUFFER_BYTES;
 use crate::protocol::trust::Trust;
 use crate::time::Time;
-use crate::units::{DeviceId, Digest, Intake, SessionId};
+use crate::units::{Counter, DeviceId, Digest, Intake, SenderKey, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -51,6 +51,10 @@ pub struct ReceiverConfig {
     pub name: Option<String>,
     /// Sessions that do not count before these times.
     pub ignored: BTreeMap<SessionId, Time>,
+    /// Whether to send nothing at all. Then only sessions without feedback count.
+    pub quiet: bool,
+    /// The counter of the last session without feedback that was completed from each sender. Older ones do not count.
+    pub completed: BTreeMap<SenderKey, Counter>,
     /// Whether a hook runs once the object is in place.
     pub hook: Option<HookRule>,
     /// How the destination takes blocks.
@@ -93,6 +97,8 @@ impl ReceiverConfig {
             wanted: None,
             name: None,
             ignored: BTreeMap::new(),
+            quiet: false,
+            completed: BTreeMap::new(),
             hook: None,
             intake: Intake::AnyOrder,
             command: false,

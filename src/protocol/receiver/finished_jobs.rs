@@ -23,7 +23,7 @@ impl Receiver {
             return;
         }
         if let ReceiverDone::Probed { session, holding, ticket } = done {
-            self.probed(session, holding, ticket);
+            self.probed(now, session, holding, ticket);
             self.discard_when_idle();
             return;
         }

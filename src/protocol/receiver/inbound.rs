@@ -162,6 +162,8 @@ impl Receiver {
             return false;
         }
         let (taken, job) = blocks.add(symbol.block, symbol.esi, symbol.payload);
+        // Without feedback, this is where forgeries show.
+        let forged = if taken == Taken::Forged { blocks.forged_symbols() } else { 0 };
         if taken == Taken::Overrun {
             self.counters.overrun_drops += 1;
             if let Some(session) = &mut self.session {
@@ -170,6 +172,9 @@ impl Receiver {
         }
         if let Some(job) = job {
             self.job(job);
+        }
+        if forged.is_power_of_two() && self.is_one_way() {
+            self.event(ReceiverEvent::ForgedSymbols { block: symbol.block.0, symbols: 1 });
         }
         if !self.received_any {
             self.received_any = true;
@@ -221,6 +226,16 @@ impl Receiver {
         let Some(blocks) = &self.blocks else { return };
         if let Some(nak) = answer.nak(blocks, now, always) {
             self.send(&Message::Nak(nak));
+        }
+    }
+
+    /// Requests the jobs that pages have brought about.
+    pub(super) fn do_what_pages_say(&mut self) {
+        if !matches!(self.state, State::Receiving) || self.provisional.admitted().is_some() {
+            return;
+        }
+        while let Some(job) = self.blocks.as_mut().and_then(Blocks::next_coding_job) {
+            self.job(job);
         }
     }
 }

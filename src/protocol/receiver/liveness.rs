@@ -22,12 +22,12 @@ impl Receiver {
         match &self.state {
             State::Finished => Time::NEVER,
             State::Seeking => timers.seek_until.min(timers.rejoin).min(provisional),
-            State::Opening => timers.report.min(timers.rejoin).min(silence),
+            State::Opening => timers.report.min(timers.rejoin).min(silence).min(self.last_words_due()),
             State::Committing | State::Hooking => timers.report.min(timers.rejoin),
             State::Receiving => {
                 let answer = self.answer.as_ref().map_or(Time::NEVER, |a| a.due);
                 let other = timers.inquiry.due().min(answer).min(silence).min(provisional);
-                timers.report.min(timers.rejoin).min(other)
+                timers.report.min(timers.rejoin).min(other).min(self.last_words_due())
             }
             State::Confirming(confirming) => confirming.due().min(timers.report),
             State::Leaving(leaving) => leaving.due(),
@@ -75,9 +75,11 @@ impl Receiver {
 
     fn receiving(&mut self, now: Time) {
         if now >= self.silence_ends() {
-            self.leave(ReceiverOutcome::SenderSilent, None, now);
+            let outcome = if self.is_one_way() { self.lacking(None) } else { ReceiverOutcome::SenderSilent };
+            self.leave(outcome, None, now);
             return;
         }
+        self.leave_after_last_words(now);
         if matches!(self.state, State::Opening) {
             return;
         }

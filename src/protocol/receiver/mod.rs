@@ -13,6 +13,7 @@
 //! - `inbound`: messages. `answer`: NAK summaries. `inquiry`: when to ask about suspect blocks.
 //! - `blocks`: incoming blocks. `resume`: blocks that may be on the disk already. `failover`: going over to another
 //!   session of the sender. `finished_jobs`: results of jobs. `storage_delay`: how long the disk takes.
+//! - `opening`: taking part, and opening the destination. `one_way`: sessions without feedback.
 //! - `hook`: the command that runs once the file is in place.
 //! - `liveness`, `timers`: timeouts, reports, the sender's silence. `shutdown`: confirming, leaving, interrupts.
 
@@ -25,6 +26,8 @@ mod hook;
 mod inbound;
 mod inquiry;
 mod liveness;
+mod one_way;
+mod opening;
 mod provisional;
 mod provisional_sessions;
 mod resume;
@@ -152,6 +155,10 @@ pub struct Receiver {
     resume_reported: bool,
     /// Bytes in the part file that are left for the next run.
     kept: u64,
+    /// The farewell of a sender without feedback.
+    last_words: Option<one_way::LastWords>,
+    /// Senders that have announced old sessions, of which the user was told.
+    old: Vec<SenderKey>,
     arranging: Arranging,
 }
 
@@ -193,6 +200,8 @@ impl Receiver {
             received_any: false,
             resume_reported: true,
             kept: 0,
+            last_words: None,
+            old: Vec::new(),
             arranging: Arranging::default(),
             config,
         }
@@ -219,9 +228,11 @@ impl Receiver {
             snapshot.object_size = session.layout.object_size();
             snapshot.growing = !session.layout.is_sealed();
             snapshot.blocks = session.layout.block_count();
+            snapshot.block_size = 1 << session.layout.block_log2();
             snapshot.received = session.group.received;
             snapshot.lost = session.group.lost();
             snapshot.phase = Some(session.phase);
+            snapshot.one_way = session.one_way.then_some(session.counter);
         }
         let kept = current.and_then(|current| current.blocks.as_ref());
         if let Some(blocks) = self.blocks.as_ref().or(kept) {
@@ -253,7 +264,7 @@ impl Receiver {
 
     /// Sends a message on the device's channel.
     fn send(&mut self, message: &Message<'_>) {
-        let Some(session) = &self.session else { return };
+        let Some(session) = self.session.as_ref().filter(|_| !self.is_quiet()) else { return };
         let bytes = session.side.message(self.counters.sent, message);
         self.counters.sent += 1;
         let to = session.sender;
@@ -304,13 +315,17 @@ impl Receiver {
     }
 
     fn send_join(&mut self, datagram: Transmit) {
-        self.counters.sent += 1;
-        self.out.push_back(Output::Transmit(datagram));
+        if !self.is_quiet() {
+            self.counters.sent += 1;
+            self.out.push_back(Output::Transmit(datagram));
+        }
     }
 
     /// Sends SUSPECT, if it is due.
     fn inquire(&mut self, now: Time) {
-        let (State::Receiving, Some(blocks), true) = (&self.state, &self.blocks, self.admitted) else {
+        let (State::Receiving, Some(blocks), true) =
+            (&self.state, &self.blocks, self.admitted && !self.is_quiet())
+        else {
             return;
         };
         let blocks = blocks.suspects();
@@ -371,16 +386,6 @@ impl Receiver {
         {
             let bytes = blocks.resumed_bytes();
             self.event(ReceiverEvent::Resumed { bytes });
-        }
-    }
-
-    /// Requests the jobs that pages have brought about.
-    fn do_what_pages_say(&mut self) {
-        if !matches!(self.state, State::Receiving) || self.provisional.admitted().is_some() {
-            return;
-        }
-        while let Some(job) = self.blocks.as_mut().and_then(Blocks::next_coding_job) {
-            self.job(job);
         }
     }
 
@@ -447,6 +452,7 @@ impl Machine for Receiver {
         self.inquire(now);
         self.commit_if_whole(now);
         self.go_over(now);
+        self.leave_after_last_words(now);
     }
 
     fn handle_absence(&mut self, now: Time, away: Duration) {

@@ -10,16 +10,15 @@ use crate::crypto::origin::Origin;
 use crate::crypto::primitives::Primitives;
 use crate::limits::join_ceiling;
 use crate::protocol::Output;
-use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
-use crate::protocol::job::ReceiverJob;
+use crate::protocol::event::ReceiverEvent;
 use crate::protocol::need::Need;
 use crate::protocol::packet_protection::{self, FindError, Found, ReceiverSide};
 use crate::protocol::trust::TrustDecision;
 use crate::time::Time;
 use crate::units::{Arrival, SenderKey, SessionId, Ticket};
 use crate::wire::{
-    AbortCode, Admit, AdmitVerdict, Announce, DecodeError, HashPage, Head, Holdings, Invitation, Message,
-    MessageKind, Retry, Symbol,
+    Admit, AdmitVerdict, Announce, DecodeError, HashPage, Head, Holdings, Invitation, Message, MessageKind,
+    Retry, Symbol,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,7 +44,7 @@ impl Receiver {
     }
 
     /// Tells the user, once for each address, about an unmet requirement of the session announced there.
-    fn tell_need(&mut self, need: Option<Need>, from: SocketAddr) {
+    pub(super) fn tell_need(&mut self, need: Option<Need>, from: SocketAddr) {
         let Some(need) = need.filter(|_| matches!(self.state, State::Seeking)) else { return };
         if self.needs.len() < MAX_REFUSED && self.needs.iter().all(|(ip, _)| *ip != from.ip()) {
             self.needs.push((from.ip(), need));
@@ -103,7 +102,7 @@ impl Receiver {
             self.tell_need(Some(need), from);
             return None;
         }
-        if !origin_is_sound(self.config.primitives, &announce) {
+        if !origin_is_sound(self.config.primitives, &announce) || !self.suits(&announce, from) {
             return None;
         }
         let id = head.header.session;
@@ -123,7 +122,7 @@ impl Receiver {
 
     /// Decides again whether to trust the sender of a session that has admitted the device: its address may now be
     /// proven. Drops the session of a refused sender. Remembers only a proven address.
-    fn decide_on_admission(&mut self, now: Time, id: SessionId) -> Option<TrustDecision> {
+    pub(super) fn decide_on_admission(&mut self, now: Time, id: SessionId) -> Option<TrustDecision> {
         let provisional = self.provisional.get_mut(id)?;
         let (key, address) = (provisional.session.side.sender(), provisional.session.sender);
         let proven = provisional.session.is_proven();
@@ -159,12 +158,12 @@ impl Receiver {
         let passing = self.config.intake.is_ordered();
         let holding = self.session.as_ref().map(|_| if passing { Holdings::Passing } else { Holdings::Some });
         if self.provisional.add(ProvisionalSession::new(session, holding, now), now) {
-            self.turn_begins();
+            self.turn_begins(now);
         }
     }
 
     /// Begins the turn of a provisional session.
-    fn turn_begins(&mut self) {
+    fn turn_begins(&mut self, now: Time) {
         let Some(ProvisionalSession { session, .. }) = self.provisional.current() else { return };
         self.out.push_back(Output::Listen(session.data));
         if self.session.is_none() && !self.found.contains(&session.id) {
@@ -176,6 +175,7 @@ impl Receiver {
             }
         }
         self.probe();
+        self.take_part_unasked(now);
     }
 
     /// Requests a look-up of the object's blocks that the device holds. At most one look-up runs at a time.
@@ -191,7 +191,13 @@ impl Receiver {
     }
 
     /// Takes the result of a look-up.
-    pub(super) fn probed(&mut self, session: SessionId, holding: Holdings, ticket: Option<Ticket>) {
+    pub(super) fn probed(
+        &mut self,
+        now: Time,
+        session: SessionId,
+        holding: Holdings,
+        ticket: Option<Ticket>,
+    ) {
         self.provisional.probing = None;
         if let Some(provisional) = self.provisional.get_mut(session) {
             provisional.holding = Some(holding);
@@ -199,13 +205,14 @@ impl Receiver {
         }
         if matches!(self.state, State::Seeking) {
             self.probe();
+            self.take_part_unasked(now);
         }
     }
 
     /// Ends a turn that is over, and sends the JOIN that is due.
     pub(super) fn tend_provisional(&mut self, now: Time) {
         if self.provisional.tend(now) {
-            self.turn_begins();
+            self.turn_begins(now);
         }
         if let Some(provisional) = self.provisional.current_mut()
             && now >= provisional.join
@@ -292,7 +299,7 @@ impl Receiver {
 
     pub(super) fn drop_provisional(&mut self, now: Time, id: SessionId) {
         if self.provisional.remove(id, now).is_some_and(|(_, begins)| begins) {
-            self.turn_begins();
+            self.turn_begins(now);
         }
     }
 
@@ -301,7 +308,7 @@ impl Receiver {
         let provisional = self.provisional.current_mut()?;
         Some(provisional.blocks.get_or_insert_with(|| {
             let blocks = Blocks::provisional(provisional.session.layout, self.config.buffer_bytes);
-            let mut blocks = blocks.for_intake(self.config.intake);
+            let mut blocks = blocks.for_intake(self.config.intake).for_session(&provisional.session);
             blocks.take_memory_from(Arc::clone(&self.config.memory));
             blocks
         }))
@@ -353,7 +360,11 @@ impl Receiver {
         let Some(provisional) = self.provisional.current_mut() else { return };
         let probability = invitation.probability.min(join_ceiling(provisional.invitations));
         provisional.invitations += 1;
-        if provisional.admitted || provisional.join_is_pending(now) || !self.draw(probability) {
+        if provisional.session.one_way
+            || provisional.admitted
+            || provisional.join_is_pending(now)
+            || !self.draw(probability)
+        {
             return;
         }
         let join = now + invitation.window.mul_f64(self.rng.f64());
@@ -402,88 +413,6 @@ impl Receiver {
                 self.go_over(now);
             }
             _ => self.drop_provisional(now, id),
-        }
-    }
-
-    /// Takes part in a session that has shown that it is live. Drops all others.
-    fn take_part(
-        &mut self,
-        now: Time,
-        provisional: ProvisionalSession,
-        decision: TrustDecision,
-        admit: &Admit,
-    ) {
-        self.provisional.clear();
-        let ProvisionalSession { mut session, holding, blocks, .. } = provisional;
-        let (key, address) = (session.side.sender(), session.sender);
-        self.trusted = Some((key, decision));
-        self.event(ReceiverEvent::SenderTrusted { key, address, decision });
-        self.known = true;
-        if admit.verdict == AdmitVerdict::Admitted {
-            session.side.admitted(admit.channel);
-            session.ticket = admit.ticket;
-            self.admitted = true;
-        }
-        let (bytes, intake) = (self.config.buffer_bytes, self.config.intake);
-        let blocks = blocks.unwrap_or_else(|| Blocks::provisional(session.layout, bytes).for_intake(intake));
-        self.blocks = Some(blocks);
-        if let Some(blocks) = &mut self.blocks {
-            blocks.take_memory_from(Arc::clone(&self.config.memory));
-        }
-        self.session = Some(session);
-        match admit.verdict {
-            AdmitVerdict::Admitted => {
-                self.timers.admitted(now);
-                self.event(ReceiverEvent::Admitted);
-                self.keep_ticket();
-                self.state = State::Opening;
-                if let Some(Holdings::All(root)) = holding {
-                    self.adoptable = Some(root);
-                }
-                self.open_or_adopt();
-            }
-            // What an earlier run passed on is gone.
-            AdmitVerdict::AlreadyComplete if self.config.intake.is_ordered() => {
-                let why = "it serves each device of its list once, and has this one as complete";
-                self.leave(ReceiverOutcome::SenderAborted(AbortCode::Finished, why.to_owned()), None, now);
-            }
-            AdmitVerdict::AlreadyComplete => self.leave(ReceiverOutcome::AlreadyComplete, None, now),
-            AdmitVerdict::Unsupported => {
-                let need = Need::Feature("a version or a capability");
-                self.leave(ReceiverOutcome::SenderNeeds(need), None, now);
-            }
-            AdmitVerdict::Full => self.leave(ReceiverOutcome::Refused, None, now),
-            AdmitVerdict::NotListed => self.leave(ReceiverOutcome::NotListed, None, now),
-        }
-    }
-
-    /// Keeps the ticket of the session for the next run, in case this one is killed. Until that is done, the sender
-    /// tells a restart by its silence.
-    pub(super) fn keep_ticket(&mut self) {
-        self.ticket_kept = false;
-        if let Some(Session { id: session, ticket: Some(ticket), .. }) = self.session {
-            self.job(ReceiverJob::KeepTicket { session, ticket });
-        }
-    }
-
-    /// Creates the part file. If a file with the object's hash is in place already, adopts that one. Waits
-    /// while the object's hash is unknown.
-    pub(super) fn open_or_adopt(&mut self) {
-        let Some(session) = &self.session else { return };
-        let (name, layout, open) = (session.name.clone(), session.layout, session.open_job());
-        let (own, root) = (self.adoptable, session.root);
-        if own.is_some() && root.is_none() {
-            return;
-        }
-        self.adoptable = None;
-        if own.is_some() && own == root {
-            self.state = State::Committing;
-            self.hook.adopted();
-            self.event(ReceiverEvent::Resumed { bytes: layout.object_size() });
-            self.event(ReceiverEvent::Committing);
-            self.job(ReceiverJob::Adopt { name });
-        } else {
-            self.job(open);
         }
     }
 }

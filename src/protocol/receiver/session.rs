@@ -56,6 +56,8 @@ pub(super) struct Session {
     pub elsewhere: Option<SocketAddr>,
     pub task: TaskId,
     kind: ObjectKind,
+    /// Whether it takes no feedback.
+    pub one_way: bool,
     /// The object's division into blocks, as far as it is announced. A stream grows.
     pub layout: Layout,
     pub name: String,
@@ -109,6 +111,7 @@ impl Session {
             elsewhere: None,
             task: announce.task,
             kind: object.kind,
+            one_way: announce.one_way.is_some(),
             layout,
             name: announce.name.clone(),
             entry: described(announce, object.size),
@@ -147,7 +150,7 @@ impl Session {
 
     /// Whether `announce` describes the same session.
     pub fn agrees(&self, announce: &Announce) -> bool {
-        self.side.agrees(announce)
+        self.side.agrees(announce) && self.one_way == announce.one_way.is_some()
     }
 
     /// Whether both sides offered the version and the capabilities of an ADMIT.
@@ -184,6 +187,8 @@ impl Session {
         self.side.sender() == old.side.sender()
             && self.name == old.name
             && self.kind == old.kind
+            && self.one_way == old.one_way
+            && (!self.one_way || self.counter > old.counter)
             // A stream that is sent again begins anew.
             && (self.kind == ObjectKind::Stream || self.layout.extent() == old.layout.extent())
             && self.layout.block_log2() == old.layout.block_log2()

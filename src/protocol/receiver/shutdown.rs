@@ -77,6 +77,9 @@ impl Leaving {
             | ReceiverOutcome::Refused
             | ReceiverOutcome::NotListed
             | ReceiverOutcome::Interrupted => true,
+            ReceiverOutcome::Lacking { end, .. } => {
+                !matches!(end, Some(AbortCode::Source | AbortCode::Mismatch))
+            }
             ReceiverOutcome::SenderAborted(AbortCode::Source, _) => growing,
             ReceiverOutcome::SenderAborted(code, _) => !matches!(code, AbortCode::Mismatch),
             ReceiverOutcome::Failed(code, _) => matches!(code, AbortCode::Internal),
@@ -138,6 +141,10 @@ impl Receiver {
     /// Tells the sender that the file is in place. A user who interrupts does not want to wait long (`hurried`).
     pub(super) fn confirm(&mut self, now: Time, hurried: bool) {
         let Some(session) = &self.session else { return };
+        if session.one_way {
+            self.finish(self.hook.outcome(false));
+            return;
+        }
         // Devices complete at the same time; their receipts must be spread (I10).
         let spread =
             Duration::from_secs(1) * session.gsize.saturating_sub(1) / session.feedback.completions();
@@ -163,6 +170,7 @@ impl Receiver {
 
     /// Handles the sender's ABORT.
     pub(super) fn sender_stopped(&mut self, now: Time, abort: Abort) {
+        let one_way = self.is_one_way();
         match &mut self.state {
             State::Finished | State::Seeking => {}
             // The sender's ABORT to the group may overtake the acknowledgement, which arrives at another
@@ -173,6 +181,7 @@ impl Receiver {
                 self.finish_leaving();
             }
             State::Committing | State::Hooking => {} // The file is verified: keep it.
+            State::Opening | State::Receiving if one_way => self.take_last_words(abort.code, now),
             State::Opening | State::Receiving => {
                 self.leave(ReceiverOutcome::SenderAborted(abort.code, abort.reason), None, now);
             }

@@ -4,6 +4,7 @@ mod growth;
 mod hook;
 mod later;
 mod lost;
+mod one_way;
 mod pipe;
 mod tree;
 

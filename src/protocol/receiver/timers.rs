@@ -35,6 +35,10 @@ impl Timers {
             told_room: u32::MAX,
         }
     }
+    /// Nothing is ever reported.
+    pub fn quiet(&mut self) {
+        (self.report, self.keepalive) = (Time::NEVER, Time::NEVER);
+    }
     /// Restarts the timers for a session that has admitted the device.
     pub fn admitted(&mut self, now: Time) {
         self.seek_until = Time::NEVER;

@@ -1,11 +1,16 @@
 //! Announcements: when they are sent, to whom, and their fields.
 
-use super::Sender;
+use super::{Sender, SenderConfig};
+use crate::crypto::origin::Origin;
 use crate::limits::{ANNOUNCE_INTERVAL, FEEDBACK_PER_SECOND};
+use crate::pacing::RateMode;
 use crate::protocol::Output;
+use crate::protocol::packet_protection::SenderSide;
 use crate::time::Time;
-use crate::units::{BlockIndex, DeviceIndex, Extent};
-use crate::wire::{Announce, Capabilities, Invitation, Message, Object, Phase, TaskKind, Versions};
+use crate::units::{BlockIndex, DeviceIndex, Digest, Extent};
+use crate::wire::{
+    Announce, Capabilities, Invitation, Message, Object, OriginProof, Phase, TaskKind, Versions,
+};
 use std::time::Duration;
 
 /// Interval between announcements while gathering: of the first [`HASTY_ANNOUNCES`], and of the others. Devices that wait
@@ -88,34 +93,65 @@ impl Sender {
     }
 
     fn announcement(&self, invitation: Invitation) -> Announce {
-        let layout = &self.config.layout;
-        let Extent { size, sealed } = layout.extent();
-        let (kind, block_log2) = (self.config.kind, layout.block_log2());
-        let object = Object { kind, block_log2, size, sealed, root: self.root };
         Announce {
-            versions: Versions::OURS,
             // Any block may turn out to be zeros.
             required: Capabilities::CODED_BLOCKS,
             optional: Capabilities::OURS.without(Capabilities::CODED_BLOCKS),
-            sender: self.side.key(),
-            agreement: self.side.agreement(),
-            counter: self.side.counter(),
-            suite: self.side.suite(),
-            task: self.config.task.id,
-            task_kind: TaskKind(self.config.task.kind.code()),
             phase: self.phase,
-            symbol_size: layout.symbol_size(),
-            data: self.config.data,
             position: BlockIndex(self.stream.position),
             invitation,
             gsize: self.devices.gsize(),
             rate: self.pace.rate(),
+            origin: self.origin.clone(),
+            ..self.config.announce(&self.side, self.root)
+        }
+    }
+}
+
+impl SenderConfig {
+    /// The announcement of a session with this configuration, and with the root hash as far as it is known. It invites
+    /// nobody, and nothing has been sent.
+    pub(in crate::protocol) fn announce(&self, side: &SenderSide, root: Option<Digest>) -> Announce {
+        let layout = &self.layout;
+        let (RateMode::Fixed(rate) | RateMode::Auto(rate)) = self.rate;
+        let Extent { size, sealed } = layout.extent();
+        let object = Object { kind: self.kind, block_log2: layout.block_log2(), size, sealed, root };
+        Announce {
+            versions: Versions::OURS,
+            required: Capabilities::default(),
+            optional: Capabilities::OURS,
+            sender: side.key(),
+            agreement: side.agreement(),
+            counter: side.counter(),
+            suite: side.suite(),
+            task: self.task.id,
+            task_kind: TaskKind(self.task.kind.code()),
+            phase: Phase::Gathering,
+            symbol_size: layout.symbol_size(),
+            data: self.data,
+            position: BlockIndex(0),
+            invitation: Invitation { probability: 0, window: Duration::ZERO },
+            gsize: 0,
+            rate,
             feedback_budget: FEEDBACK_PER_SECOND as u16,
             objects: vec![object],
-            name: self.config.task.name.clone(),
-            manifest: self.config.manifest.clone(),
+            name: self.task.name.clone(),
+            manifest: self.manifest.clone(),
             one_way: None,
-            origin: self.origin.clone(),
+            origin: None,
         }
+    }
+
+    /// The proof that this sender made the object with this root hash.
+    pub(in crate::protocol) fn origin(&self, root: Digest) -> Box<OriginProof> {
+        let (layout, key) = (&self.layout, &self.signing_key);
+        let origin = Origin {
+            block_log2: layout.block_log2(),
+            size: layout.object_size(),
+            root,
+            name: &self.task.name,
+            manifest: &self.manifest,
+        };
+        Box::new(OriginProof { key: key.public(), signature: origin.sign(key) })
     }
 }

@@ -114,12 +114,12 @@ impl SenderConfig {
     }
 
     /// Bytes of a symbol's datagram besides its payload, without the headers of the network.
-    pub(super) const fn symbol_overhead(&self) -> usize {
+    pub(in crate::protocol) const fn symbol_overhead(&self) -> usize {
         SYMBOL_HEADER_LEN + if self.group_key.is_some() { TAG_RESERVE } else { 0 }
     }
 
     /// Bytes of a symbol's datagram on the wire.
-    pub(super) fn datagram_on_wire(&self) -> u64 {
+    pub(in crate::protocol) fn datagram_on_wire(&self) -> u64 {
         let symbol = u64::from(self.layout.symbol_size());
         symbol + self.symbol_overhead() as u64 + udp_overhead(self.data)
     }

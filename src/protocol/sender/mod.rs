@@ -53,12 +53,12 @@ pub use config::{FOREVER, SenderConfig};
 #[doc(hidden)]
 pub use planner::planned_symbols;
 pub use policy::{Passes, PollPolicy, RepairPolicy, SlowPolicy};
+pub(in crate::protocol) use stream::SOURCE_CHANGED;
 
 use super::event::{SenderEvent, SenderOutcome};
 use super::job::{SenderDone, SenderJob};
 use super::packet_protection::{SenderSide, SymbolSeal};
 use super::{Control, Machine, Output, Payload, Sessions, Transmit};
-use crate::crypto::origin::Origin;
 use crate::limits::MAX_DEVICES;
 use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, RateController, TokenBucket, udp_overhead};
 use crate::pack::Recipe;
@@ -356,17 +356,7 @@ impl Sender {
         if let Some(values) = self.values() {
             let root = crate::crypto::digest::root(&values);
             self.root = Some(root);
-            let layout = &self.config.layout;
-            let origin = Origin {
-                block_log2: layout.block_log2(),
-                size: layout.object_size(),
-                root,
-                name: &self.config.task.name,
-                manifest: &self.config.manifest,
-            };
-            let key = &self.config.signing_key;
-            let proof = OriginProof { key: key.public(), signature: origin.sign(key) };
-            self.origin = Some(Box::new(proof));
+            self.origin = Some(self.config.origin(root));
             self.event(SenderEvent::Hashed(root));
         }
     }
@@ -406,6 +396,7 @@ impl Machine for Sender {
             SenderDone::Grown(extent) => self.grown(extent, now),
             SenderDone::Encoded { block, first, symbols } => self.encoded(block, first, symbols),
             SenderDone::Digested(block, digests) => self.inquiries.digested(block, digests),
+            SenderDone::Vouched(..) => {}
             SenderDone::SourceChecked => self.liveness.source_checked(now),
             SenderDone::SourceFailed(text) => {
                 self.finish(SenderOutcome::SourceFailed(text.clone()), AbortCode::Source, &text, now);

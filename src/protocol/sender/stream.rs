@@ -22,6 +22,10 @@ const HASH_AHEAD: u32 = 2 * HASHES_PER_PAGE;
 /// Fresh repairs at the head of a queue that are encoded ahead.
 const ENCODE_AHEAD: usize = 8;
 
+/// The error of a source that has other hashes than before. What writes through a map need not show in the file's times.
+pub(in crate::protocol) const SOURCE_CHANGED: &str =
+    "the file is not what it was when it was hashed last; send it again";
+
 /// The state of the stream.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
@@ -125,8 +129,7 @@ impl Sender {
         if let Some(info) = self.blocks.get_mut(block.0 as usize)
             && info.value.replace(value).is_some_and(|known| known != value)
         {
-            // What writes through a map need not show in the file's times.
-            let text = "the file is not what it was when it was hashed last; send it again".to_owned();
+            let text = SOURCE_CHANGED.to_owned();
             let outcome = SenderOutcome::SourceFailed(text.clone());
             self.finish(outcome, AbortCode::Source, &text, now);
             return;

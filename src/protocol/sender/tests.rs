@@ -178,6 +178,7 @@ impl Bench {
         let fails = (self.store_is == StoreIs::Failing).then(|| "disk full".to_owned());
         match job {
             SenderJob::Read => panic!("the input is read by hand"),
+            SenderJob::Vouch { .. } => panic!("only a sender without feedback asks for it"),
             SenderJob::Hash { block, .. } => {
                 let raw = || (Recipe::raw(K), None);
                 let (recipe, packed) = self.recipes.get(&block.0).cloned().unwrap_or_else(raw);

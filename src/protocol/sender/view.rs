@@ -36,6 +36,7 @@ impl Sender {
             expected: self.config.task.options.expected(),
             devices: self.devices.counts().recorded + self.records.absent.summary(),
             missing: self.records.absent.summary().open(),
+            passes: None,
         }
     }
 

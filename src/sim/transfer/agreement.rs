@@ -112,7 +112,7 @@ impl Transfer<'_, '_> {
         let code = match outcome {
             SenderOutcome::Ended if complete == 0 => 4,
             SenderOutcome::Ended if complete < wanted => 3,
-            SenderOutcome::Ended => 0,
+            SenderOutcome::Ended | SenderOutcome::SentOneWay(_) => 0,
             SenderOutcome::Interrupted => 130,
             SenderOutcome::SourceFailed(_) | SenderOutcome::StoreFailed(_) | SenderOutcome::Internal(_) => 1,
         };

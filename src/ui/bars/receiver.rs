@@ -108,6 +108,9 @@ impl ReceiverView for ReceiverBars {
             ReceiverEvent::SenderNeeds { need, address } => {
                 self.screen.warn(&trust::needs(need, address.ip()));
             }
+            ReceiverEvent::OldSession { key, address } => {
+                self.screen.warn(&trust::old_session(key, address.ip()));
+            }
             ReceiverEvent::OtherName { name, address } => {
                 self.screen.say(&text::other_name(name, address.ip()));
             }

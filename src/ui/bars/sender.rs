@@ -5,7 +5,7 @@ use crate::protocol::event::{SenderEvent, SenderOverview, SenderSnapshot};
 use crate::time::Time;
 use crate::ui::memory::SenderMemory;
 use crate::ui::plain::{STORE_ANSWERS, duplicate_id, status_line, store_fails};
-use crate::ui::{Exit, Notes, SenderIntro, SenderView, table, text, trust};
+use crate::ui::{Exit, Notes, SenderIntro, SenderView, one_way, table, text, trust};
 use crate::wire::Phase;
 
 /// Most devices named below the bar.
@@ -31,6 +31,11 @@ impl SenderBars {
         let overview = &s.overview;
         let failed = overview.devices.failed + overview.devices.lost;
         let columns = self.screen.columns();
+        if let Some(progress) = one_way::progress(overview) {
+            let rate = text::rate(self.memory.wire.bits_per_second());
+            self.screen.draw(&text::fit(&[progress, rate], columns), None, &[]);
+            return;
+        }
         let done = format!("{} of {} devices complete", overview.devices.complete, overview.wanted());
         let gone = if failed > 0 { format!("{failed} failed") } else { String::new() };
         match overview.phase {

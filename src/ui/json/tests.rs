@@ -1,5 +1,5 @@
 use super::*;
-use crate::protocol::event::{HookChange, HookEnd};
+use crate::protocol::event::{HookChange, HookEnd, SenderOutcome};
 use crate::protocol::statistics::Activity;
 use crate::task::State;
 use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};

@@ -115,8 +115,8 @@ impl Suspects {
 
 impl Blocks {
     /// Symbols that were thrown away because they did not have the digests that the sender has signed.
-    pub const fn forged_symbols(&self) -> u64 {
-        self.suspects.forged
+    pub fn forged_symbols(&self) -> u64 {
+        self.suspects.forged + self.vouched_against()
     }
 
     /// The blocks whose digests have to be asked for.
@@ -128,6 +128,9 @@ impl Blocks {
 
     /// Takes digests in; whether any of them was new.
     pub fn add_digests(&mut self, message: &SymbolDigests) -> bool {
+        if self.note_digests(message) {
+            return false;
+        }
         let Some(suspect) = self.suspects.open.get_mut(&message.block.0) else { return false };
         let Stage::Asking { digests, known } = &mut suspect.stage else { return false };
         let start = message.first_esi.0 as usize;

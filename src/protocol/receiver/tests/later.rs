@@ -6,8 +6,8 @@ use crate::crypto::origin::Origin;
 use crate::protocol::need::Need;
 use crate::units::{Counter, Digest, SymbolDigest};
 use crate::wire::{
-    Abort, AbortCode, Acknowledge, Capabilities, DecodeError, HashPage, MessageKind, ObjectKind, OneWay,
-    OriginProof, Poll, SymbolDigests, Versions,
+    Abort, AbortCode, Acknowledge, Capabilities, DecodeError, HashPage, MessageKind, ObjectKind, OriginProof,
+    Poll, SymbolDigests, Versions,
 };
 
 /// An extension that nobody knows, and the same if its reader must know it.
@@ -72,9 +72,6 @@ fn what_an_announce_asks_for_is_told() {
     let bench = refuses(|announce| Announce { required, ..announce });
     // Coded blocks are known.
     assert_eq!(needs(&bench), [Need::Capabilities(Capabilities(0x10))]);
-    let one_way = Some(OneWay { pass: 0, overhead_per_mille: 100 });
-    let bench = refuses(|announce| Announce { one_way, ..announce });
-    assert_eq!(needs(&bench), [Need::Feature("one-way mode")]);
     let objects = |objects: Vec<Object>| {
         let bench = refuses(|announce| Announce { objects, ..announce });
         assert!(matches!(needs(&bench)[..], [Need::Feature(_)]), "{:?}", needs(&bench));

@@ -1,0 +1,121 @@
+//! Lines without a way back: what `mcp send --one-way` repeats, and what `mcp recv` remembers of it.
+
+use super::args::Repeat;
+use super::config::{RecvConfig, SendConfig};
+use super::report::Error;
+use super::stream;
+use crate::keyring::Keyring;
+use crate::protocol::carousel::Repetition;
+use crate::protocol::event::{ReceiverSnapshot, SenderOutcome, SenderOverview};
+use crate::session::RateChoice;
+use crate::units::{Counter, SenderKey};
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+/// Repair symbols for each thousand source symbols: at 4 % loss, a block fails less than once in a billion times.
+const OVERHEAD_PER_MILLE: u16 = 100;
+/// Passes. A device that starts late, or meets a burst or a forged symbol, needs a second one; nobody can say how many
+/// more are of use.
+const PASSES: u32 = 2;
+
+/// How often the object is sent; `None` with feedback.
+///
+/// # Errors
+/// If the options do not go together.
+pub(super) fn repetition(config: &SendConfig) -> Result<Option<Repetition>, Error> {
+    let args = &config.one_way;
+    if !args.one_way {
+        return Ok(None);
+    }
+    if stream::is_wanted(config) {
+        return Err(Error::Usage(
+            "--one-way sends the same bytes in each pass, and so no stream; save it to a file, and send that"
+                .into(),
+        ));
+    }
+    if !matches!(config.rate, RateChoice::Fixed(_)) {
+        return Err(Error::Usage(
+            "--one-way needs a fixed --rate, since no answer tells what the line carries; add for example -r 600M".into(),
+        ));
+    }
+    Ok(Some(Repetition {
+        overhead_per_mille: args.repair.unwrap_or(OVERHEAD_PER_MILLE),
+        count: match args.repeat {
+            None => Some(PASSES),
+            Some(Repeat::Times(times)) => Some(times),
+            Some(Repeat::Forever) => None,
+        },
+        pause: args.every.unwrap_or(Duration::ZERO),
+    }))
+}
+
+/// The error of a sender that was interrupted; `None` with feedback, or if it was not.
+pub(super) fn interrupted(outcome: &SenderOutcome, overview: &SenderOverview) -> Option<Error> {
+    let progress = overview.passes.filter(|_| *outcome == SenderOutcome::Interrupted)?;
+    let passes = progress.pass;
+    Some(Error::Environment(format!(
+        "interrupted in pass {}; nobody could confirm what was sent",
+        passes.saturating_add(1)
+    )))
+}
+
+/// The last one-way session that was completed from each sender: older ones may be recordings.
+///
+/// # Errors
+/// If the list cannot be read.
+pub(super) fn completed(
+    config: &RecvConfig,
+    ring: Option<&Keyring>,
+    warnings: &mut Vec<String>,
+) -> Result<BTreeMap<SenderKey, Counter>, Error> {
+    match ring.filter(|_| !config.retake) {
+        Some(ring) => Ok(ring.completed_sessions(warnings)?),
+        None => Ok(BTreeMap::new()),
+    }
+}
+
+/// Remembers a completed one-way session. Returns warnings.
+pub(super) fn remember(ring: Option<&Keyring>, snapshot: &ReceiverSnapshot) -> Vec<String> {
+    let (Some(counter), Some((key, _))) = (snapshot.one_way, snapshot.trusted) else { return Vec::new() };
+    let when = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let mut warnings = Vec::new();
+    let kept = match ring {
+        Some(ring) => ring.complete_session(key, counter, when, &mut warnings).map_err(|e| e.to_string()),
+        None => Err("there is no state directory: HOME is not set (set MCP_STATE_DIR)".to_owned()),
+    };
+    warnings
+        .extend(kept.err().map(|why| format!("{why}; a recording of this transfer would be taken again")));
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+    use crate::cli::config::Surroundings;
+    use clap::Parser;
+
+    fn planned(line: &str) -> Result<Option<Repetition>, String> {
+        let surroundings = Surroundings { stdin_terminal: false, stderr_terminal: false };
+        let Command::Send(args) = Cli::try_parse_from(line.split_whitespace()).unwrap().command else {
+            panic!("{line}")
+        };
+        repetition(&SendConfig::new(args, surroundings)).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn passes_have_defaults_and_need_a_rate_and_a_file() {
+        assert_eq!(planned("mcp send f"), Ok(None));
+        let usual = Repetition { overhead_per_mille: 100, count: Some(2), pause: Duration::ZERO };
+        assert_eq!(planned("mcp send f --one-way -r 600M"), Ok(Some(usual)));
+        let forever = Repetition { overhead_per_mille: 25, count: None, pause: Duration::from_secs(60) };
+        let line = "mcp send f --one-way -r 600M --repair 2.5 --repeat forever --every 1m";
+        assert_eq!(planned(line), Ok(Some(forever)));
+        for line in
+            ["mcp send f --one-way", "mcp send f --one-way -r auto", "mcp send f --one-way -r auto:5M"]
+        {
+            assert!(planned(line).unwrap_err().contains("needs a fixed --rate"), "{line}");
+        }
+        assert!(planned("mcp send - --one-way -r 1M").unwrap_err().contains("save it to a file"));
+    }
+}
