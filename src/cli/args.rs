@@ -133,9 +133,9 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Send a file to every device that asks for it
+    /// Send files, a directory, a disk or a stream to every device that asks for it
     Send(SendArgs),
-    /// Receive a file
+    /// Receive what is sent
     Recv(RecvArgs),
     /// Make, install and list keys
     Key(KeyArgs),

@@ -102,14 +102,31 @@ pub fn forge_symbols(group: Ipv4Addr, port: u16, key: &Secret, stop: &AtomicBool
     forged
 }
 
-/// Waits for the first hundred symbols in the clear, then sends one of them again in the sender's name, as if so many
-/// datagrams had been sent meanwhile. Returns whether it did. Needs root's rights.
-pub fn forge_number(group: Ipv4Addr, port: u16, ahead: u64, stop: &AtomicBool) -> bool {
+/// A socket whose datagrams can have any source port. Needs root's rights.
+fn raw_mouth() -> Socket {
     const UDP: i32 = 17;
-    let ear = ear(group, port);
     let raw = Socket::new(Domain::IPV4, Type::RAW, Some(UDP.into())).expect("a raw socket");
     raw.bind(&SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into()).expect("bind");
     raw.set_multicast_if_v4(&Ipv4Addr::LOCALHOST).expect("send on lo");
+    raw
+}
+
+/// Sends a datagram to the group from this source port.
+fn say_as(raw: &Socket, from: u16, (group, port): (Ipv4Addr, u16), bytes: &[u8]) {
+    let len = u16::try_from(8 + bytes.len()).expect("a datagram");
+    let mut udp = Vec::from(from.to_be_bytes());
+    udp.extend(port.to_be_bytes());
+    udp.extend(len.to_be_bytes());
+    // Without a checksum.
+    udp.extend([0, 0]);
+    udp.extend(bytes);
+    raw.send_to(&udp, &SocketAddrV4::new(group, port).into()).expect("send");
+}
+
+/// Waits for the first hundred symbols in the clear, then sends one of them again in the sender's name, as if so many
+/// datagrams had been sent meanwhile. Returns whether it did. Needs root's rights.
+pub fn forge_number(group: Ipv4Addr, port: u16, ahead: u64, stop: &AtomicBool) -> bool {
+    let (ear, raw) = (ear(group, port), raw_mouth());
     let (mut heard, mut symbols) = (vec![0; 9000], 0);
     while !stop.load(Ordering::Relaxed) {
         let Ok((n, from)) = ear.recv_from(&mut heard) else { continue };
@@ -120,14 +137,7 @@ pub fn forge_number(group: Ipv4Addr, port: u16, ahead: u64, stop: &AtomicBool) -
         }
         let number = PacketNumber(head.header.packet_number.0 + ahead);
         heard[13..21].copy_from_slice(&number.0.to_be_bytes());
-        let len = u16::try_from(8 + n).expect("a datagram");
-        let mut udp = Vec::from(from.port().to_be_bytes());
-        udp.extend(port.to_be_bytes());
-        udp.extend(len.to_be_bytes());
-        // Without a checksum.
-        udp.extend([0, 0]);
-        udp.extend(&heard[..n]);
-        raw.send_to(&udp, &SocketAddrV4::new(group, port).into()).expect("send");
+        say_as(&raw, from.port(), (group, port), &heard[..n]);
         return true;
     }
     false
@@ -136,11 +146,7 @@ pub fn forge_number(group: Ipv4Addr, port: u16, ahead: u64, stop: &AtomicBool) -
 /// Sends a copy with a flipped bit, in the sender's name, for each symbol in the clear, until told to stop. Returns the
 /// number of copies. Needs root's rights.
 pub fn forge_clear_symbols(group: Ipv4Addr, port: u16, stop: &AtomicBool) -> u64 {
-    const UDP: i32 = 17;
-    let ear = ear(group, port);
-    let raw = Socket::new(Domain::IPV4, Type::RAW, Some(UDP.into())).expect("a raw socket");
-    raw.bind(&SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into()).expect("bind");
-    raw.set_multicast_if_v4(&Ipv4Addr::LOCALHOST).expect("send on lo");
+    let (ear, raw) = (ear(group, port), raw_mouth());
     let (mut heard, mut forged) = (vec![0; 9000], 0);
     while !stop.load(Ordering::Relaxed) {
         let Ok((n, from)) = ear.recv_from(&mut heard) else { continue };
@@ -152,14 +158,7 @@ pub fn forge_clear_symbols(group: Ipv4Addr, port: u16, stop: &AtomicBool) -> u64
         // A symbol of a block that comes later, and another number.
         heard[20] |= 1;
         heard[27] = heard[27].wrapping_add(40);
-        let len = u16::try_from(8 + n).expect("a datagram");
-        let mut udp = Vec::from(from.port().to_be_bytes());
-        udp.extend(port.to_be_bytes());
-        udp.extend(len.to_be_bytes());
-        // Without a checksum.
-        udp.extend([0, 0]);
-        udp.extend(&heard[..n]);
-        raw.send_to(&udp, &SocketAddrV4::new(group, port).into()).expect("send");
+        say_as(&raw, from.port(), (group, port), &heard[..n]);
         forged += 1;
     }
     forged

@@ -149,17 +149,23 @@ fn make_sample(dir: &Path) {
     }
 }
 
+/// Two scratch directories, the sample tree `lab` in the first one, and its object.
+fn sample() -> (Scratch, Scratch, PathBuf, Object) {
+    let (from, to) = (Scratch::new(), Scratch::new());
+    let tree = from.join("lab");
+    fs::create_dir(&tree).unwrap();
+    make_sample(&tree);
+    let object = Object::of(&send(&tree));
+    (from, to, tree, object)
+}
+
 fn error(result: Result<PathBuf, SinkError>) -> String {
     result.unwrap_err().to_string()
 }
 
 #[test]
 fn a_tree_arrives_as_it_was() {
-    let (from, to) = (Scratch::new(), Scratch::new());
-    let tree = from.join("lab");
-    fs::create_dir(&tree).unwrap();
-    make_sample(&tree);
-    let object = Object::of(&send(&tree));
+    let (_from, to, tree, object) = sample();
     assert!(object.bytes.len() < 8 << 20, "holes are not sent");
     assert_eq!(object.receive(&mut plain(to.path())).unwrap(), to.join("lab"));
     assert_eq!(look(&tree), look(&to.join("lab")));
@@ -217,11 +223,7 @@ fn several_files_get_their_own_names() {
 
 #[test]
 fn what_comes_before_the_manifest_waits_for_it_and_an_interrupted_run_is_taken_over() {
-    let (from, to) = (Scratch::new(), Scratch::new());
-    let tree = from.join("lab");
-    fs::create_dir(&tree).unwrap();
-    make_sample(&tree);
-    let object = Object::of(&send(&tree));
+    let (_from, to, tree, object) = sample();
     let part = object.open(&mut plain(to.path())).unwrap();
     let middle = object.payload() + (2 << 20);
     object.write(&*part, middle, object.bytes.len());
@@ -255,11 +257,7 @@ fn what_comes_before_the_manifest_waits_for_it_and_an_interrupted_run_is_taken_o
 
 #[test]
 fn discarding_removes_everything() {
-    let (from, to) = (Scratch::new(), Scratch::new());
-    let tree = from.join("lab");
-    fs::create_dir(&tree).unwrap();
-    make_sample(&tree);
-    let object = Object::of(&send(&tree));
+    let (_from, to, _, object) = sample();
     let part = object.open(&mut plain(to.path())).unwrap();
     object.write(&*part, 0, object.payload());
     part.arrange().unwrap();
@@ -270,11 +268,7 @@ fn discarding_removes_everything() {
 
 #[test]
 fn merging_replaces_files_one_by_one_and_leaves_others() {
-    let (from, to) = (Scratch::new(), Scratch::new());
-    let tree = from.join("lab");
-    fs::create_dir(&tree).unwrap();
-    make_sample(&tree);
-    let object = Object::of(&send(&tree));
+    let (_from, to, tree, object) = sample();
     let there = to.join("lab");
     fs::create_dir_all(there.join("sub")).unwrap();
     fs::write(there.join("sub/mine"), "mine").unwrap();
@@ -304,11 +298,7 @@ fn merging_replaces_files_one_by_one_and_leaves_others() {
 
 #[test]
 fn an_earlier_tree_has_what_is_unchanged() {
-    let (from, to) = (Scratch::new(), Scratch::new());
-    let tree = from.join("lab");
-    fs::create_dir(&tree).unwrap();
-    make_sample(&tree);
-    let object = Object::of(&send(&tree));
+    let (_from, to, tree, object) = sample();
     fs::remove_file(tree.join("block")).unwrap();
     let from_old =
         FileSink::new(Some(to.path().to_owned()), false).trees(TreeOptions::default(), Some(&tree)).unwrap();
