@@ -126,9 +126,13 @@ impl Sender {
         now: Time,
     ) {
         self.stream.hashes_in_flight = self.stream.hashes_in_flight.saturating_sub(1);
-        if let Some(info) = self.blocks.get_mut(block.0 as usize)
-            && info.value.replace(value).is_some_and(|known| known != value)
-        {
+        // The stored hashes may be wrong, and so may what they say of zeros.
+        let wrong = self.blocks.get_mut(block.0 as usize).is_some_and(|info| {
+            let zero = |recipe: Recipe| recipe == Recipe::ZERO;
+            info.value.replace(value).is_some_and(|known| known != value)
+                || info.recipe.is_some_and(|known| zero(known) != zero(recipe))
+        });
+        if wrong {
             let text = SOURCE_CHANGED.to_owned();
             let outcome = SenderOutcome::SourceFailed(text.clone());
             self.finish(outcome, AbortCode::Source, &text, now);
