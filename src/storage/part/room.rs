@@ -55,8 +55,8 @@ impl FilePart {
         let reserve = || fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, len);
         match retry_on_intr(reserve) {
             Err(Errno::NOSPC) => Err(self.no_room(len, Errno::NOSPC)),
-            // Writing fails too, and says why, if this is more than a missing ability.
-            _ => Ok(()),
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+            Err(errno) => Err(self.refused("write", &errno.into())),
         }
     }
 
