@@ -8,12 +8,14 @@ use crate::storage::name_objection;
 use crate::units::{Rate, SenderKey};
 use clap::{Args, Parser, Subcommand};
 pub use one_way::{OneWayArgs, Repeat};
+pub use show::OutputArgs;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub mod one_way;
+pub mod show;
 
 /// Policy for a device whose path carries less than half of what the others' paths carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -379,20 +381,6 @@ pub enum KeyCommand {
         #[arg(value_name = "ADDRESS|KEY")]
         sender: String,
     },
-}
-
-/// Output options of both commands.
-#[derive(Debug, Clone, Copy, Args)]
-pub struct OutputArgs {
-    /// Print one JSON event a line on stdout
-    #[arg(long)]
-    pub json: bool,
-    /// Print errors only
-    #[arg(short, long, conflicts_with_all = ["verbose", "json"])]
-    pub quiet: bool,
-    /// Print details: interface, buffers, features
-    #[arg(short, long)]
-    pub verbose: bool,
 }
 
 const RATE_FORM: &str = "write auto, auto:800M, or bits per second as 950k, 800M or 2.5G";

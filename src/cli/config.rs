@@ -66,6 +66,8 @@ pub struct SendConfig {
     pub report: Option<PathBuf>,
     /// For lines without a way back.
     pub one_way: OneWayArgs,
+    /// The file for the events, beside what is shown.
+    pub events: Option<PathBuf>,
     /// The style of the output.
     pub style: Style,
 }
@@ -139,6 +141,8 @@ pub struct RecvConfig {
     pub retake: bool,
     /// The file for the outcome.
     pub report: Option<PathBuf>,
+    /// The file for the events, beside what is shown.
+    pub events: Option<PathBuf>,
     /// The style of the output.
     pub style: Style,
 }
@@ -254,7 +258,8 @@ impl SendConfig {
             spool: args.spool,
             report: args.report,
             one_way: args.one_way,
-            style: style(args.output, surroundings),
+            style: style(&args.output, surroundings),
+            events: args.output.json.flatten(),
         }
     }
 }
@@ -263,7 +268,7 @@ impl RecvConfig {
     /// Resolves the arguments.
     #[must_use]
     pub fn new(args: RecvArgs, surroundings: Surroundings) -> Self {
-        let mut style = style(args.show, surroundings);
+        let mut style = style(&args.show, surroundings);
         if args.pipe.is_some() && style.mode == Mode::Bars {
             // The command shares the terminal.
             style.mode = Mode::Plain;
@@ -302,13 +307,14 @@ impl RecvConfig {
             one_way: args.one_way,
             retake: args.retake,
             report: args.report,
+            events: args.show.json.flatten(),
             style,
         }
     }
 }
 
-fn style(args: OutputArgs, surroundings: Surroundings) -> Style {
-    let mode = match (args.json, args.quiet, surroundings.stderr_terminal) {
+fn style(args: &OutputArgs, surroundings: Surroundings) -> Style {
+    let mode = match (args.json == Some(None), args.quiet, surroundings.stderr_terminal) {
         (true, _, _) => Mode::Json,
         (_, true, _) => Mode::Quiet,
         (_, _, true) => Mode::Bars,
@@ -343,6 +349,8 @@ mod tests {
             ("mcp recv -q", true, Mode::Quiet, false),
             ("mcp recv --json", true, Mode::Json, false),
             ("mcp recv --json -v", false, Mode::Json, true),
+            ("mcp recv --json=f", false, Mode::Plain, false),
+            ("mcp recv --json=f -q", true, Mode::Quiet, false),
         ];
         for (line, terminal, mode, verbose) in table {
             let style = resolve(line, terminal).1.unwrap().style;

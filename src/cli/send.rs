@@ -50,6 +50,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         // Fail now, and not after an hour's transfer.
         check_whole(path).map_err(|e| report_refused(path, &e))?;
     }
+    let events = config.events.as_deref().map(super::event_file).transpose()?;
     let target = match &config.group {
         None => Target::Rendezvous(config.port),
         Some(group) => {
@@ -96,7 +97,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         .start()
         .map_err(|e| environment(&e))?;
     let intro = intro(&session, config.gather.enter);
-    let mut view = sender_view(config.style, intro.clone());
+    let mut view = sender_view(config.style, intro.clone(), events.as_ref());
     for warning in &warnings {
         view.warn(session.now(), warning);
     }

@@ -1,9 +1,10 @@
-//! `--json`: one event a line on stdout, for programs. `docs/events.md` is the schema; every object is
+//! `--json`: one event a line on stdout or to a file, for programs. `docs/events.md` is the schema; every object is
 //! flat. Text from the network is escaped for JSON, not for a terminal.
 
+use super::event_file::EventLines;
 use super::memory::{ReceiverMemory, SenderMemory};
 use super::schema::{Counters, ReceiverCounters, Row, phase_word, seconds, sender_outcome, told};
-use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView};
+use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView, text};
 use crate::protocol::event::{
     HookChange, ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOverview, SenderSnapshot,
 };
@@ -154,12 +155,16 @@ enum Event<'a> {
         counters: Numbers,
     },
     Device(Row<'a>),
+    Missed {
+        events: u64,
+    },
     Finished {
         outcome: &'static str,
         reason: Option<String>,
         exit: &'static str,
         exit_code: u8,
         transfer_seconds: f64,
+        bits_per_second: u64,
         blake3: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<Option<String>>,
@@ -183,26 +188,58 @@ struct Line<'a> {
     time: f64,
 }
 
-/// The output for events. Ignores errors: a reader that has gone does not stop a transfer.
+/// Where lines go. Errors are ignored: a reader that has gone does not stop a transfer.
+pub enum Lines {
+    /// To an output that is written at once.
+    Direct(Box<dyn Write>),
+    /// To a file that may be slow.
+    File(EventLines),
+}
+
+impl Lines {
+    /// Lines that are written to `out` at once.
+    pub fn to(out: impl Write + 'static) -> Self {
+        Self::Direct(Box::new(out))
+    }
+
+    /// Writes lines. Returns false if there was no room for them; there is more for those that `must` be there.
+    fn put(&mut self, line: Vec<u8>, must: bool) -> bool {
+        match self {
+            Self::Direct(out) => {
+                let _ = out.write_all(&line).and_then(|()| out.flush());
+                true
+            }
+            Self::File(lines) => lines.put(line, must),
+        }
+    }
+}
+
+/// The output for events.
 pub struct Stream {
-    out: Box<dyn Write>,
+    lines: Lines,
     verbose: bool,
+    /// Events for which there was no room.
+    missed: u64,
     last_progress: Option<Time>,
 }
 
 impl Stream {
-    /// Prints events to `out`, with notes if `verbose`.
-    pub fn new(out: impl Write + 'static, verbose: bool) -> Self {
-        Self { out: Box::new(out), verbose, last_progress: None }
+    /// Writes events to `lines`, with notes if `verbose`.
+    pub const fn new(lines: Lines, verbose: bool) -> Self {
+        Self { lines, verbose, missed: 0, last_progress: None }
     }
 
     fn emit(&mut self, now: Time, event: Event<'_>) {
-        let line = Line { event, time: seconds(now.since(Time::ZERO)) };
-        // Plain data with text keys always serialises.
-        if let Ok(mut bytes) = serde_json::to_vec(&line) {
-            bytes.push(b'\n');
-            let _ = self.out.write_all(&bytes).and_then(|()| self.out.flush());
+        let last = matches!(event, Event::Finished { .. });
+        let missed = (self.missed > 0).then_some(Event::Missed { events: self.missed });
+        let mut lines = Vec::new();
+        for event in missed.into_iter().chain([event]) {
+            let line = Line { event, time: seconds(now.since(Time::ZERO)) };
+            // Plain data with text keys always serialises, and memory takes all that is written to it.
+            let _ = serde_json::to_writer(&mut lines, &line);
+            lines.push(b'\n');
         }
+        self.missed = if self.lines.put(lines, last) { 0 } else { self.missed + 1 };
     }
 
     fn note(&mut self, now: Time, text: &str) {
@@ -313,13 +350,15 @@ impl SenderView for SenderJson {
         for row in &s.devices {
             self.stream.emit(now, Event::Device(row.into()));
         }
+        let time = self.memory.transfer_time(now);
         let (outcome, reason) = sender_outcome(self.memory.outcome.take());
         let event = Event::Finished {
             outcome,
             reason,
             exit: exit.word(),
             exit_code: exit.code(),
-            transfer_seconds: seconds(self.memory.transfer_time(now)),
+            transfer_seconds: seconds(time),
+            bits_per_second: text::bits_per_second(s.overview.wire_bytes, time),
             blake3: self.memory.root.map(|root| root.to_string()),
             path: None,
             acknowledged: None,
@@ -385,7 +424,7 @@ impl ReceiverView for ReceiverJson {
             ReceiverEvent::Admitted => Event::Admitted,
             ReceiverEvent::Receiving => Event::Receiving,
             ReceiverEvent::Resumed { bytes } => {
-                let percent = s.total().map(|total| super::text::percent(*bytes, total.max(1)));
+                let percent = s.total().map(|total| text::percent(*bytes, total.max(1)));
                 let percent = percent.map(|percent| (percent * 10.0).round() / 10.0);
                 Event::Resumed { bytes: *bytes, percent }
             }
@@ -451,6 +490,7 @@ impl ReceiverView for ReceiverJson {
     }
 
     fn finish(&mut self, now: Time, s: &ReceiverSnapshot, exit: Exit) {
+        let time = self.memory.transfer_time(now);
         let mut acknowledged = None;
         let (outcome, reason) = match self.memory.outcome.take() {
             Some(ReceiverOutcome::Complete { acknowledged: known }) => {
@@ -480,7 +520,8 @@ impl ReceiverView for ReceiverJson {
             reason,
             exit: exit.word(),
             exit_code: exit.code(),
-            transfer_seconds: seconds(self.memory.transfer_time(now)),
+            transfer_seconds: seconds(time),
+            bits_per_second: text::bits_per_second(s.carried_bytes, time),
             blake3: self.memory.committed.as_ref().map(|(_, root)| root.to_string()),
             path: Some(self.memory.committed.as_ref().map(|(path, _)| path.to_string_lossy().into_owned())),
             acknowledged: Some(acknowledged),

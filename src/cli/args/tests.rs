@@ -56,7 +56,7 @@ fn send_defaults() {
     assert_eq!((args.more, args.interface, args.rate, args.receivers), (vec![], None, None, None));
     assert_eq!((args.port, args.ttl, args.symbol_size, args.report), (7417, 1, None, None));
     assert_eq!((args.wait, args.linger, args.slow), (None, Duration::ZERO, Slow::Defer));
-    assert!(!args.output.json && !args.output.quiet && !args.output.verbose);
+    assert!(args.output.json.is_none() && !args.output.quiet && !args.output.verbose);
 }
 
 #[test]
@@ -72,7 +72,10 @@ fn send_in_full() {
     assert_eq!(args.max_time, Some(Duration::from_secs(7200)));
     assert_eq!((args.port, args.ttl, args.symbol_size), (9000, 4, Some(1024)));
     assert_eq!(args.report, Some(PathBuf::from("done.json")));
-    assert!(args.output.json && args.output.verbose);
+    assert!(args.output.json == Some(None) && args.output.verbose);
+    // A word that follows is no file for the events.
+    assert_eq!(send("send f --json 239.1.1.1").more, ["239.1.1.1"]);
+    assert_eq!(recv("recv --json=/dev/fd/3 -q").show.json, Some(Some(PathBuf::from("/dev/fd/3"))));
 }
 
 #[test]
@@ -210,7 +213,6 @@ fn what_makes_no_sense_is_usage() {
         "send a --slow",
         "send a --wait soon",
         "send a -q -v",
-        "send a -q --json",
         "send a --force",
         "recv a b",
         "recv -q -v",
