@@ -140,6 +140,7 @@ fn intro(session: &SendHandle, enter_starts: bool) -> SenderIntro {
         session: info.session,
         name: info.name.clone(),
         size: info.size,
+        holes: info.holes.clone(),
         entries: info.tree.map(|tree| tree.entries),
         group: info.data.to_string(),
         enter_starts,

@@ -406,6 +406,7 @@ impl SendSession {
             session: SenderConfig::session(&signing_key, agreement, counter),
             name: name.clone(),
             size: layout.extent().total(),
+            holes: source.holes(),
             data: route.destination.addr,
             interface: route.interface.clone(),
             sender: signing_key.public(),

@@ -42,6 +42,7 @@ use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, Sende
 use crate::time::Time;
 use crate::units::{DeviceId, SenderKey, SessionId, TaskId};
 use std::io;
+use std::ops::Range;
 
 /// The kind of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub struct SenderIntro {
     pub name: String,
     /// Size of the object in bytes.
     pub size: Option<u64>,
+    /// The largest holes of the object, ascending: nothing of them is sent.
+    pub holes: Vec<Range<u64>>,
     /// Entries of a tree; `None` for other objects.
     pub entries: Option<u32>,
     /// Destination of the stream, for people.
