@@ -132,7 +132,7 @@ fn a_command_that_succeeds_is_a_stream_named_like_its_file() {
 
 #[test]
 fn a_command_that_fails_completes_nobody() {
-    for (end, why) in [("exit 3", "ended with status 3"), ("kill -9 $$", "killed by signal 9")] {
+    for (end, why) in [("exit 3", "exited with 3"), ("kill -9 $$", "was ended by signal 9")] {
         let tmp = TempDir::new();
         let source = tmp.file("image.bin", 4 * MIB + 1, 4);
         let network = Network::loopback();
@@ -218,7 +218,7 @@ fn a_command_that_reads_does_not_see_the_end_of_a_stream_whose_producer_dies() {
     sender.expect(1, SOON);
     for (receiver, _, whole) in &mut all {
         let end = receiver.expect(6, SOON);
-        assert!(end.stderr.contains("ended with status 3"), "{}", end.stderr);
+        assert!(end.stderr.contains("exited with 3"), "{}", end.stderr);
         assert!(!whole.exists());
     }
     assert_eq!(running(&format!("sleep {word}")), 0);
