@@ -114,6 +114,8 @@ pub const MAX_BLOCKS: u32 = 1 << 20;
 /// A stream's input is read at most this many bytes, and one block, ahead of what was sent. Beyond that it waits in its
 /// pipe.
 pub const MAX_READ_AHEAD: u64 = 256 << 20;
+/// Least bytes of a stream that `--window` keeps: what is repaired while more is sent.
+pub const MIN_WINDOW: u64 = 8 << 20;
 /// Most datagrams handed to the kernel in one call.
 pub const MAX_BATCH: usize = 64;
 /// Most jobs that a machine may have in progress.

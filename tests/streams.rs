@@ -344,3 +344,53 @@ fn nothing_is_sent_without_a_device() {
     assert!(help.lines.iter().any(|line| line.contains("--pipe")), "{:?}", help.lines);
     assert_empty(&tmp.dir("none"));
 }
+
+#[test]
+fn with_a_window_what_comes_late_is_refused_and_the_others_go_on() {
+    let tmp = TempDir::new();
+    let source = tmp.file("image.bin", 48 * MIB + 99, 41);
+    let (network, report) = (Network::loopback(), tmp.join("report.json"));
+    let mut all = receivers(&network, &tmp, 3);
+    let cmd = network.send("-", 3).args(RATE).args(["--window", "12M", "--pipe", "cat"]);
+    let mut sender = reading(cmd.arg("--report").arg(&report), &source).spawn();
+    // One is killed, so the window stays where it is, until the next run of it is refused.
+    let (mut killed, out) = all.pop().expect("three");
+    verified(&mut killed, 6 * MIB);
+    killed.signal("KILL");
+    killed.finish(SOON);
+    // Those that are left have all that the window has.
+    all.iter_mut().for_each(|(receiver, _)| verified(receiver, 14 * MIB));
+    for (id, out) in [("r2", &out), ("late", &tmp.dir("late"))] {
+        let end = network.recv(id, out).spawn().expect(6, SOON);
+        assert!(end.stderr.contains("came after the beginning"), "{}", end.stderr);
+        assert!(!out.join("stdin").exists());
+    }
+    sender.expect(3, SOON);
+    for (receiver, out) in &mut all {
+        receiver.expect(0, SOON);
+        assert_received(&source, out, "stdin");
+    }
+    let failed = Report::read(&report).reason("r2");
+    assert!(failed.contains("--window"), "{failed}");
+}
+
+#[test]
+fn a_command_that_reads_nothing_needs_no_file() {
+    let tmp = TempDir::new();
+    let network = Network::loopback();
+    let mut all = receivers(&network, &tmp, 1);
+    let command = "test -z \"$(cat)\" && echo hello";
+    let network = (network.group.expect("group"), network.port.expect("port").to_string());
+    let args = ["send", "--pipe", command, "--name", "greeting", "-i", "lo", "-n", "1", "-p", &network.1];
+    Cmd::new("sender", MCP).args(args).arg(&network.0).spawn().expect(0, SOON);
+    all[0].0.expect(0, SOON);
+    assert_eq!(fs::read(all[0].1.join("greeting")).expect("the file"), b"hello\n");
+    for (args, why) in [
+        (&["send", "--pipe", "true"][..], "--name"),
+        (&["send", "/dev/null", "--spool", "/tmp"], "--spool is for streams"),
+        (&["send", "/dev/null", "--window", "9M"], "--window is for streams"),
+    ] {
+        let end = Cmd::new("sender", MCP).args(args.iter().copied()).spawn().expect(2, SOON);
+        assert!(end.stderr.contains(why), "{}", end.stderr);
+    }
+}

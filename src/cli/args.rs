@@ -13,9 +13,11 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+pub use stream::StreamArgs;
 
 pub mod one_way;
 pub mod show;
+pub mod stream;
 
 /// Policy for a device whose path carries less than half of what the others' paths carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -148,7 +150,8 @@ pub enum Command {
 #[command(after_help = SEND_AFTER)]
 pub struct SendArgs {
     /// File, directory or block device to send; - sends standard input, whose end is taken as the end of the stream
-    pub file: PathBuf,
+    #[arg(required_unless_present = "pipe")]
+    pub file: Option<PathBuf>,
     /// More files and directories, which arrive together. The last one may be the multicast group, broadcast address or
     /// single host to send to, unless there is such a file [default: 239.255.74.17]
     #[arg(value_name = "FILE|GROUP")]
@@ -218,14 +221,9 @@ pub struct SendArgs {
     /// Refuse to send without a group key
     #[arg(long)]
     pub require_key: bool,
-    /// Send the output of this shell command as a stream. FILE, or with - this program's standard input, is its
-    /// standard input. The stream is complete only if the command ends with status 0 (of a pipeline, the shell takes
-    /// the status of the last command)
-    #[arg(long, value_name = "CMD")]
-    pub pipe: Option<OsString>,
-    /// Directory in which a stream is kept until the end; it needs room for all of it [default: TMPDIR or /tmp]
-    #[arg(long, value_name = "DIR")]
-    pub spool: Option<PathBuf>,
+    /// Options for streams.
+    #[command(flatten)]
+    pub stream: StreamArgs,
     /// Write the final table of devices to FILE as JSON
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,

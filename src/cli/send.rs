@@ -38,7 +38,8 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let environment = |e: &dyn std::fmt::Display| Error::Environment(e.to_string());
     let passes = one_way::repetition(config)?;
     let streams = stream::is_wanted(config);
-    if let (Some(address), false) = (config.file.to_str(), config.file.exists() || streams)
+    if let Some(file) = config.files.first().filter(|file| !streams && !file.exists())
+        && let Some(address) = file.to_str()
         && Destination::parse(address, config.port).is_ok()
     {
         return Err(Error::Usage(format!(

@@ -26,6 +26,8 @@ pub enum AbortCode {
     Command = 7,
     /// The object is not what its kind promises: a tree's manifest is unsound.
     Content = 8,
+    /// The device lacks a part of a stream that the sender does not keep any more.
+    Behind = 9,
 }
 
 impl AbortCode {
@@ -40,6 +42,7 @@ impl AbortCode {
             6 => Self::Internal,
             7 => Self::Command,
             8 => Self::Content,
+            9 => Self::Behind,
             _ => return None,
         })
     }
