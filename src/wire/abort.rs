@@ -88,8 +88,8 @@ mod tests {
 
     #[test]
     fn each_bad_field_is_named() {
-        (0..=8).for_each(|code| takes(MessageKind::Abort, &NO_REASON, 0, &[code]));
-        refuses(MessageKind::Abort, &NO_REASON, 0, &[9], "code");
+        (0..=9).for_each(|code| takes(MessageKind::Abort, &NO_REASON, 0, &[code]));
+        refuses(MessageKind::Abort, &NO_REASON, 0, &[10], "code");
         refuses(MessageKind::Abort, &DISK_FULL, 10, &[0x80], "reason");
         let mut long = vec![1, 200];
         long.extend([b'x'; 200]);

@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn each_bad_field_is_named() {
-        refuses(MessageKind::Admit, &BODY, 0, &[5], "verdict");
+        refuses(MessageKind::Admit, &BODY, 0, &[6], "verdict");
         refuses(MessageKind::Admit, &BODY, 1, &[0, 0], "channel");
         refuses(MessageKind::Admit, &BODY, 3, &[0], "version");
         let away = [1, 0, 0, 0, 0, 0, 0, 0];

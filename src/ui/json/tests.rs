@@ -6,6 +6,8 @@ use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};
 use crate::units::{DeviceKey, Digest, Extent, SenderKey, SessionId, TaskId};
 use crate::wire::{AbortCode, Phase};
 use serde_json::Value;
+use std::io::Write;
+use std::time::Duration;
 
 fn at(ms: u64) -> Time {
     Time::ZERO + Duration::from_millis(ms)

@@ -66,7 +66,7 @@ fn a_block_goes_once_all_devices_have_it_and_its_room_is_needed() {
     assert_eq!(bench.sender.window.unused(), 3);
     // A late summary asks for what is gone, and for what is there.
     let from = bench.sent.len();
-    bench.nak(2, [2, 3].map(|block| Deficit::Whole { first: BlockIndex(block), count: 1 }).into());
+    bench.nak(2, [2, 3].map(|block| lacks(block, 1, &[(1, 1)])).into());
     bench.pass(Duration::from_millis(500));
     assert!(bench.repaired(from, 3) && !bench.repaired(from, 2));
     // A lower figure is an older one.
@@ -91,8 +91,8 @@ fn a_device_that_comes_when_the_beginning_is_gone_is_turned_away() {
     bench.join(4, 1);
     assert_eq!(bench.verdict(4, 1), Some(AdmitVerdict::TooLate));
     // A device that was restarted has nothing, and holds nobody up.
-    bench.join(3, 2);
     bench.pass(Duration::from_secs(3));
+    bench.join(3, 2);
     assert_eq!(bench.verdict(3, 2), Some(AdmitVerdict::TooLate));
     assert!(matches!(bench.state(3), State::Failed(_)) && bench.sender.devices.len() == 3);
     let blocks = bench.read_on();
