@@ -131,7 +131,10 @@ impl Sender {
                 Some(Halt::Stalled) if waits => {
                     format!("passed nothing on to its reader for {} s", patience.as_secs())
                 }
-                Some(Halt::Stalled) => format!("came no closer to completion for {} s", patience.as_secs()),
+                Some(Halt::Stalled) => {
+                    let hint = self.size_hint(index);
+                    format!("came no closer to completion for {} s{hint}", patience.as_secs())
+                }
             };
             ended.push((index, State::Failed(what)));
         }

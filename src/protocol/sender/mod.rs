@@ -16,7 +16,7 @@
 //! - `feedback`: messages of devices. `rounds`: polls of the group and their answers. `round_trip`: how long answers
 //!   take. `planner`: the repairs of a round. `unicast_repair`: the same for one device. `inquiries`: digests of
 //!   suspect blocks.
-//! - `channel`: a destination with its repairs. `pace`: how fast it sends. `rate`: the rates that follow from reports.
+//! - `frames`: paths that do not carry large datagrams. `channel`: a destination with its repairs. `pace`: how fast it sends. `rate`: the rates that follow from reports.
 //! - `liveness`: devices that fall silent. `headway`: whether they make progress. `shutdown`: lingering, the end.
 
 mod admission;
@@ -27,6 +27,7 @@ mod config;
 mod delta;
 mod devices;
 mod feedback;
+mod frames;
 mod gather;
 mod growth;
 mod headway;
