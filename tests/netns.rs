@@ -534,7 +534,7 @@ fn full_size_6_gib() {
 #[test]
 fn a_path_that_does_not_carry_jumbo_frames_is_named() {
     let Some(lab) = Lab::new(3) else { return };
-    let (_turn, tmp) = (turn(), TempDir::new());
+    let (_turn, tmp) = (beside_others(), TempDir::new());
     lab.single_packets(0);
     // The sender and one receiver have large frames; the port of the other one drops them.
     [0, 1].iter().for_each(|&host| lab.mtu(host, 9000));
