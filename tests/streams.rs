@@ -348,10 +348,10 @@ fn nothing_is_sent_without_a_device() {
 #[test]
 fn with_a_window_what_comes_late_is_refused_and_the_others_go_on() {
     let tmp = TempDir::new();
-    let source = tmp.file("image.bin", 48 * MIB + 99, 41);
+    let source = tmp.file("image.bin", 40 * MIB + 99, 41);
     let (network, report) = (Network::loopback(), tmp.join("report.json"));
     let mut all = receivers(&network, &tmp, 3);
-    let cmd = network.send("-", 3).args(RATE).args(["--window", "12M", "--pipe", "cat"]);
+    let cmd = network.send("-", 3).args(["--rate", "100M", "--window", "10M", "--pipe", "cat"]);
     let mut sender = reading(cmd.arg("--report").arg(&report), &source).spawn();
     // One is killed, so the window stays where it is, until the next run of it is refused.
     let (mut killed, out) = all.pop().expect("three");
