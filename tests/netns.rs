@@ -530,3 +530,25 @@ fn full_size_6_gib() {
         assert!(own < 100, "{name} holds {own} MiB");
     }
 }
+
+#[test]
+fn a_path_that_does_not_carry_jumbo_frames_is_named() {
+    let Some(lab) = Lab::new(3) else { return };
+    let (_turn, tmp) = (beside_others(), TempDir::new());
+    lab.single_packets(0);
+    // The sender and one receiver have large frames; the port of the other one drops them.
+    [0, 1].iter().for_each(|&host| lab.mtu(host, 9000));
+    let report = tmp.join("report.json");
+    let transfer = Transfer { rate: Some("300M"), ..Transfer::new(&lab, &tmp, 32 * MIB) };
+    let mut large = transfer.receiver(1);
+    let mut small = transfer.receiver(2);
+    let cmd = network().send(&transfer.source, 2).args(["--rate", "300M", "--report"]).arg(&report);
+    let begun = Instant::now();
+    lab.on(0, cmd).spawn().expect(3, SOON);
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    large.expect(0, SOON);
+    assert_only_copy(&transfer.source, &transfer.dir(1));
+    assert_ne!(small.finish(SOON).code, Some(0));
+    let reason = Report::read(&report).reason("h2");
+    assert!(reason.contains("--symbol-size 1408"), "{reason}");
+}

@@ -145,6 +145,7 @@ impl play::World for World {
                     overrun_drops: 0,
                     storage_delay_us: 0,
                     room: BlockIndex(u32::MAX),
+                    below: BlockIndex(verified.into()),
                     ticket_kept: verified & 1 == 1,
                     // False packet numbers, used or never used.
                     arrivals: (drops & 1 == 1).then(|| Arrivals {
@@ -245,7 +246,7 @@ impl play::World for World {
             }
             (_, SenderJob::Vouch { .. }) => panic!("only a sender without feedback asks for it"),
             (_, SenderJob::CheckSource) => SenderDone::SourceChecked,
-            (_, SenderJob::Read) => SenderDone::Grown(self.object.layout.extent()),
+            (_, SenderJob::Read { .. }) => SenderDone::Grown(self.object.layout.extent()),
             (_, SenderJob::Hash { block, .. }) => {
                 let (value, recipe) = (self.value(block), self.object.recipe(block));
                 let packed = (recipe.coded.coding == Coding::Zstd)

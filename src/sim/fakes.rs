@@ -85,6 +85,7 @@ pub const fn any_report(verified: u32) -> Progress {
         overrun_drops: 0,
         storage_delay_us: 0,
         room: BlockIndex(u32::MAX),
+        below: BlockIndex(0),
         ticket_kept: false,
         arrivals: None,
     }

@@ -95,6 +95,13 @@ pub trait Source: Send + Sync {
     /// soon. A source too large for memory releases these pages. Reading them again still works, but is
     /// slower.
     fn leave_behind(&self, _offset: u64, _len: usize) {}
+    /// Most bytes of a stream that are kept; `None` for all.
+    fn keeps(&self) -> Option<u64> {
+        None
+    }
+    /// Tells the source that nobody needs the bytes below `offset` any more. One that keeps only a part of a stream
+    /// forgets them.
+    fn forget(&self, _offset: u64) {}
     /// Ends what the object is read from, because nobody needs more of it.
     fn stop(&self) {}
     /// Checks that the size and modification time of the file are unchanged.

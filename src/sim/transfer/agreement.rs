@@ -193,6 +193,7 @@ impl Transfer<'_, '_> {
 
     fn intro(&self) -> SenderIntro {
         SenderIntro {
+            holes: Vec::new(),
             task: TASK,
             session: SessionId(1),
             name: super::NAME.to_owned(),

@@ -192,6 +192,19 @@ impl Part for TreePart {
         self.write(offset, bytes, true)
     }
 
+    fn write_zeros(&self, offset: u64, len: u64) -> Result<(), SinkError> {
+        let fits = offset.checked_add(len).is_some_and(|end| end <= self.shape.size);
+        if let Some(plan) = self.plan().as_deref().filter(|plan| offset >= plan.placement.payload())
+            && fits
+            && !self.closed.load(Ordering::Acquire)
+        {
+            return plan.write_zeros(&self.staging, offset, len);
+        }
+        let zeros = vec![0; usize::try_from(len.min(PIECE)).unwrap_or_default()];
+        let steps = (0..len).step_by(PIECE as usize).map(|at| (offset + at, PIECE.min(len - at)));
+        steps.into_iter().try_for_each(|(at, piece)| self.write(at, &zeros[..piece as usize], false))
+    }
+
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SinkError> {
         self.read(offset, buf, false)
     }

@@ -10,7 +10,7 @@ use crate::storage::SinkError;
 use crate::storage::direct::Direct;
 use crate::storage::refusal::{refused, shown};
 use crate::text::escape;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
@@ -28,6 +28,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const OPEN_FILES: usize = 16;
 /// Locks under which files are created.
 const LOCKS: usize = 16;
+/// Zeros of this length are a hole.
+const HOLE_FROM: u64 = 64 << 10;
 /// From this size on, a file is written past the page cache.
 const DIRECT_FROM: u64 = 16 << 20;
 
@@ -232,6 +234,18 @@ impl Plan {
         Ok(())
     }
 
+    /// The same for zeros, which are holes where the file system has them.
+    pub fn write_zeros(&self, staging: &Staging, offset: u64, len: u64) -> Result<(), SinkError> {
+        for piece in self.placement.pieces(offset..offset + len) {
+            let entry = self.entry(piece.entry);
+            let open = self.open(staging, piece)?;
+            for (at, len) in entry.extents().into_iter().flat_map(|e| e.runs_of_data(piece.data, piece.len)) {
+                make_hole(&open.file, at, len).map_err(|error| self.refused("write", entry, &error))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads bytes of the object behind its manifest.
     pub fn read(&self, staging: &Staging, offset: u64, buf: &mut [u8], back: bool) -> Result<(), SinkError> {
         buf.fill(0);
@@ -340,6 +354,22 @@ fn same_here(parent: &OwnedFd, name: &[u8]) -> Option<Vec<u8>> {
     let listed = open_beneath(parent.as_fd(), b".", OFlags::RDONLY | OFlags::DIRECTORY, 0).ok()?;
     let names = Dir::new(listed).ok()?.flatten().filter(|entry| entry.ino() == there.st_ino);
     names.map(|entry| entry.file_name().to_bytes().to_owned()).find(|other| other != name)
+}
+
+/// Makes a run of a file zeros. The file gets no shorter than the end of the run.
+pub fn make_hole(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let end = offset + len;
+    if len < HOLE_FROM || retry_on_intr(|| rustix::fs::fallocate(file, punch, offset, len)).is_err() {
+        let zeros = vec![0; len.min(1 << 20) as usize];
+        for at in (offset..end).step_by(zeros.len().max(1)) {
+            file.write_all_at(&zeros[..zeros.len().min((end - at) as usize)], at)?;
+        }
+    } else if file.metadata()?.len() < end {
+        // Another worker may be making the file longer; this never makes it shorter.
+        file.write_all_at(&[0], end - 1)?;
+    }
+    Ok(())
 }
 
 /// Reads a piece of a file; `first` may read the beginning of each run in another way.

@@ -478,3 +478,49 @@ fn what_is_mounted_is_not_replaced() {
     assert!(text.contains("is mounted"), "{text}");
     assert_eq!(mounted.names(), ["x"]);
 }
+
+#[test]
+fn zeros_become_holes() {
+    let (from, to) = (Scratch::new(), Scratch::new());
+    let lab = from.join("lab");
+    fs::create_dir(&lab).unwrap();
+    // Dense at the sender: one that ends with zeros, one with zeros in its middle, and small ones.
+    let mut middle = vec![0; 5 << 20];
+    (middle[9], middle[(4 << 20) + 3]) = (1, 1);
+    let files =
+        [("zeros", vec![0; (4 << 20) + 100]), ("middle", middle), ("small", vec![0; 9]), ("a", vec![1; 7])];
+    for (name, bytes) in &files {
+        fs::write(lab.join(name), bytes).unwrap();
+    }
+    let object = Object::of(&send(&lab));
+    let part = object.open(&mut plain(to.path())).unwrap();
+    object.write(&*part, 0, object.payload());
+    part.arrange().unwrap();
+    for at in (object.payload()..object.bytes.len()).step_by(1 << object.shape.block_log2) {
+        let block = &object.bytes[at..object.bytes.len().min(at + (1 << object.shape.block_log2))];
+        if block.iter().all(|&byte| byte == 0) {
+            part.write_zeros(at as u64, block.len() as u64).unwrap();
+        } else {
+            part.write_through(at as u64, block).unwrap();
+        }
+    }
+    part.commit().unwrap();
+    assert_eq!(look(&lab), look(&to.join("lab")));
+    let stored = |name: &str| fs::metadata(to.join("lab").join(name)).unwrap().blocks() * 512;
+    assert!(
+        stored("zeros") <= 64 << 10 && stored("middle") < 3 << 20,
+        "{} {}",
+        stored("zeros"),
+        stored("middle")
+    );
+    // What an earlier run has left is zeros afterwards, too.
+    let file = fs::File::create_new(to.join("old")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[7; 300_000], 0).unwrap();
+    for (offset, len) in [(10, 70_000), (100_000, 10), (250_000, 90_000)] {
+        super::plan::make_hole(&file, offset, len).unwrap();
+    }
+    let now = fs::read(to.join("old")).unwrap();
+    let zeros = |at: usize| matches!(at, 10..70_010 | 100_000..100_010 | 250_000..340_000);
+    assert_eq!(now.len(), 340_000);
+    assert!(now.iter().enumerate().all(|(at, &byte)| byte == if zeros(at) { 0 } else { 7 }));
+}
