@@ -75,13 +75,15 @@ pub struct Ledger {
     accounts: HashMap<SocketAddr, Account>,
     /// RETRYs of the last second: time, address, and bytes on the wire.
     answers: VecDeque<(Time, SocketAddr, usize)>,
+    /// Their sums: their bytes, and how many went to each address.
+    answered: (usize, HashMap<SocketAddr, usize>),
 }
 
 impl Ledger {
     /// The ledger of a sender with these secrets.
     #[must_use]
     pub fn new(side: SenderSide) -> Self {
-        Self { side, accounts: HashMap::new(), answers: VecDeque::new() }
+        Self { side, accounts: HashMap::new(), answers: VecDeque::new(), answered: Default::default() }
     }
     /// Records a datagram that the sender has received.
     pub fn came(&mut self, from: SocketAddr, bytes: &[u8]) {
@@ -103,7 +105,10 @@ impl Ledger {
             return;
         }
         if wire::peek(bytes).is_some_and(|(_, kind)| kind == MessageKind::Retry) {
-            self.answers.push_back((now, to, bytes.len() + FRAMING));
+            let bytes = bytes.len() + FRAMING;
+            self.answers.push_back((now, to, bytes));
+            self.answered.0 += bytes;
+            *self.answered.1.entry(to).or_default() += 1;
         }
         let account = self.accounts.entry(to).or_default();
         account.went += bytes.len() as u64;
@@ -119,16 +124,22 @@ impl Ledger {
     /// # Panics
     /// If there are more than documented.
     pub fn check_answers(&mut self, now: Time, most: Option<u64>) {
-        while self.answers.front().is_some_and(|(at, ..)| *at + Duration::from_secs(1) <= now) {
-            self.answers.pop_front();
+        while let Some((_, to, bytes)) =
+            self.answers.pop_front_if(|(at, ..)| *at + Duration::from_secs(1) <= now)
+        {
+            self.answered.0 -= bytes;
+            match self.answered.1.get_mut(&to) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => drop(self.answered.1.remove(&to)),
+            }
         }
         let Some(&(_, latest, _)) = self.answers.back().filter(|(at, ..)| *at == now) else { return };
         // A burst of a tenth of a second is allowed, and some have waited for as long until the rate let them out.
         let allowed = |a_second: u32| (a_second + a_second / 5) as usize + 1;
-        let (all, own) = (self.answers.len(), self.answers.iter().filter(|(_, to, _)| *to == latest).count());
+        let (all, own) = (self.answers.len(), self.answered.1.get(&latest).copied().unwrap_or(0));
         assert!(all <= allowed(ANSWERS_TO_STRANGERS_PER_SECOND), "{all} RETRYs in a second");
         assert!(own <= allowed(ANSWERS_TO_STRANGERS_PER_SECOND / 4), "{own} RETRYs in a second to {latest}");
-        let bits: usize = self.answers.iter().map(|(.., bytes)| bytes * 8).sum();
+        let bits = self.answered.0 * 8;
         let most = most.map_or(u64::MAX, |most| most + most / 10 + 4_000);
         assert!(bits as u64 <= most, "{bits} bits of RETRYs in a second, beside the data");
     }

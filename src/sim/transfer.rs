@@ -96,6 +96,8 @@ struct Transfer<'a, 't> {
     checker: Checker,
     /// The ledger of the present sender.
     ledger: Rc<RefCell<Ledger>>,
+    /// Most rows that the sender may have.
+    most_rows: usize,
     /// The knowledge of hostile actors.
     air: Rc<RefCell<Air>>,
     cues: Vec<Cue>,
@@ -183,6 +185,7 @@ impl<'a, 't> Transfer<'a, 't> {
             checker: Checker::new(Arc::clone(&object), scenario.layout, NAME.to_owned())
                 .packing(scenario.content.compression != Compression::Off || scenario.content.lie.is_some()),
             ledger: attack::no_ledger(),
+            most_rows: 0,
             air: attack::air(scenario, &object),
             cues: Vec::new(),
             devices: devices.collect(),
@@ -199,6 +202,7 @@ impl<'a, 't> Transfer<'a, 't> {
 
     /// Runs all events of `world`, and checks the end.
     fn play(&mut self, mut world: World<SimActor>) -> World<SimActor> {
+        self.most_rows = self.most_rows();
         self.build(&mut world);
         let ended = world.run(self.scenario.deadline(), self);
         if !ended {
