@@ -3,7 +3,7 @@
 use super::disk::SimDisk;
 use super::hostile::is_nobody;
 use super::network::FRAMING;
-use super::pipe::SimPipe;
+use super::output::Output;
 use crate::crypto::digest::symbol_digest;
 use crate::layout::Layout;
 use crate::limits::{
@@ -317,16 +317,16 @@ impl Checker {
     ///
     /// # Panics
     /// When more was changed than `before`, and no session has admitted it.
-    pub fn check_untouched(&self, device: u32, disk: &SimDisk, before: Option<u64>) {
+    pub fn check_untouched(&self, device: u32, changes: u64, before: Option<u64>) {
         let Some(before) = before else { return };
-        assert_eq!(disk.changes(), before, "device {device} changes its disk before it is admitted");
+        assert_eq!(changes, before, "device {device} changes its disk before it is admitted");
     }
 
-    /// Whether the object is under its final name, or has gone through the pipe.
+    /// Whether the object is under its final name, or has gone to the other output.
     #[must_use]
-    pub fn has_object(&self, disk: &SimDisk, pipe: Option<&SimPipe>) -> bool {
-        if let Some(pipe) = pipe {
-            return pipe.is_whole();
+    pub fn has_object(&self, disk: &SimDisk, output: Option<&Output>) -> bool {
+        if let Some(output) = output {
+            return output.is_whole();
         }
         disk.with_file(&self.name, |file| file == Some(&self.object[..]))
     }
@@ -335,9 +335,9 @@ impl Checker {
     ///
     /// # Panics
     /// If it has not.
-    pub fn check_complete(&self, device: u32, disk: &SimDisk, pipe: Option<&SimPipe>) {
+    pub fn check_complete(&self, device: u32, disk: &SimDisk, output: Option<&Output>) {
         assert!(
-            self.has_object(disk, pipe),
+            self.has_object(disk, output),
             "I2: device {device} is complete in the table but has no object"
         );
         assert!(disk.is_settled(), "I2: device {device} is complete, and a power cut could undo it");
