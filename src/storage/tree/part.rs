@@ -7,6 +7,7 @@ use super::old::OldTree;
 use super::plan::Plan;
 use super::remove::remove_all;
 use super::staging::Staging;
+use super::steps::step;
 use super::{TreeOptions, TreeShape, finish, merge, publish};
 use crate::storage::refusal::{refused, shown};
 use crate::storage::sink::Target;
@@ -82,7 +83,8 @@ impl TreePart {
                 plan.write(&self.staging, offset, bytes, through)
             }
             _ => {
-                let written = self.staging.object.write_all_at(bytes, offset);
+                let written = step().map_err(Into::into);
+                let written = written.and_then(|()| self.staging.object.write_all_at(bytes, offset));
                 written.map_err(|error| refused("write", &self.target.path, &error))
             }
         }
@@ -144,6 +146,7 @@ impl TreePart {
             ranges.push(start..end);
             at = end;
         }
+        step().map_err(|errno| fail(&errno.into()))?;
         object.set_len(plan.placement.payload().min(self.shape.size)).map_err(|error| fail(&error))?;
         Ok(ranges)
     }
@@ -163,7 +166,8 @@ impl TreePart {
             finish.directories()?;
         }
         let sync = |fd: &std::os::fd::OwnedFd| {
-            rustix::fs::syncfs(fd).map_err(|errno| refused("write", &self.target.path, &errno.into()))
+            let synced = step().and_then(|()| rustix::fs::syncfs(fd));
+            synced.map_err(|errno| refused("write", &self.target.path, &errno.into()))
         };
         sync(&self.staging.dir)?;
         self.target.require_in_place()?;

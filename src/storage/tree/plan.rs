@@ -4,6 +4,7 @@
 
 use super::old::OldTree;
 use super::staging::Staging;
+use super::steps::step;
 use super::{TreeShape, open_beneath};
 use crate::content::{Entry, EntryKind, FilePiece, Manifest, Placement, TreeHead};
 use crate::storage::SinkError;
@@ -119,7 +120,8 @@ impl Plan {
         for entry in self.manifest.entries().iter().filter(|e| matches!(e.kind(), EntryKind::Directory)) {
             let fail = |errno: Errno| self.refused("create", entry, &errno.into());
             let (parent, name) = super::parent_of(&staging.tree, entry.path()).map_err(fail)?;
-            match retry_on_intr(|| rustix::fs::mkdirat(&parent, name, Mode::RWXU)) {
+            let make = || rustix::fs::mkdirat(&parent, name, Mode::RWXU);
+            match step().and_then(|()| retry_on_intr(make)) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => return Err(fail(errno)),
             }
@@ -145,6 +147,7 @@ impl Plan {
             }
             path.extend(name);
             let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            step()?;
             let found = FileType::from_raw_mode(stat.st_mode);
             match self.number_of(path).map(|number| (number, self.entry(number).kind())) {
                 Some((_, EntryKind::Directory)) if found == FileType::Directory => {
@@ -228,6 +231,7 @@ impl Plan {
         for (offset, len) in entry.extents().into_iter().flat_map(|e| e.runs_of_data(piece.data, piece.len)) {
             let (run, behind) = rest.split_at(len as usize);
             rest = behind;
+            step().map_err(|errno| fail(errno.into()))?;
             let direct = if through { open.direct.write_at(offset, run).map_err(fail)? } else { 0 };
             open.file.write_all_at(&run[direct..], offset + direct as u64).map_err(fail)?;
         }
@@ -317,6 +321,7 @@ impl Plan {
         if made.load(Ordering::Acquire) {
             return open();
         }
+        step().map_err(fail)?;
         let created = open_beneath(&staging.tree, entry.path(), flags | OFlags::CREATE | OFlags::EXCL, 0o600);
         let file = match created {
             Ok(fd) => File::from(fd),
@@ -329,6 +334,7 @@ impl Plan {
         let size = entry.size();
         let solid = entry.extents().is_none_or(crate::content::Extents::is_solid);
         if !solid || size >= DIRECT_FROM {
+            step().map_err(fail)?;
             file.set_len(size).map_err(|error| self.refused("write", entry, &error))?;
         }
         made.store(true, Ordering::Release);

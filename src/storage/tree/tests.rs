@@ -524,3 +524,99 @@ fn zeros_become_holes() {
     assert_eq!(now.len(), 340_000);
     assert!(now.iter().enumerate().all(|(at, &byte)| byte == if zeros(at) { 0 } else { 7 }));
 }
+
+/// A small tree with something of each kind.
+fn small_sample(dir: &Path, mark: u8) {
+    fs::create_dir_all(dir.join("sub/deep")).unwrap();
+    fs::write(dir.join("a"), [mark; 5000]).unwrap();
+    fs::write(dir.join("sub/b"), [mark; 10]).unwrap();
+    fs::write(dir.join("none"), "").unwrap();
+    symlink("a", dir.join("sub/link")).unwrap();
+    fs::hard_link(dir.join("a"), dir.join("sub/deep/hard")).unwrap();
+    let sparse = fs::File::create(dir.join("sparse")).unwrap();
+    sparse.set_len(1 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, &[mark; 100], 500_000).unwrap();
+}
+
+/// What a run does: it takes what is there for the object, or receives all of it.
+fn run(object: &Object, sink: &mut FileSink) -> Result<PathBuf, SinkError> {
+    match sink.probe_tree(&object.name, &object.shape) {
+        Found::Whole(part) => {
+            let mut bytes = vec![0; object.bytes.len()];
+            part.read_at(0, &mut bytes)?;
+            assert!(bytes == object.bytes, "it is another one");
+            part.commit()
+        }
+        _ => {
+            let part = object.open(sink)?;
+            let write = |from, to| {
+                let bytes = &object.bytes[from..to];
+                part.write_through(from as u64, bytes)
+            };
+            let received = write(0, object.payload())
+                .and_then(|()| part.arrange().map(drop))
+                .and_then(|()| write(object.payload(), object.bytes.len()));
+            received.inspect_err(|_| part.discard())?;
+            part.commit()
+        }
+    }
+}
+
+/// Lets each step of receiving a tree fail, and the program die before each. `existing` has the name before.
+fn at_each_step(existing: bool, options: TreeOptions) {
+    let (from, old) = (Scratch::new(), Scratch::new());
+    small_sample(&from.join("lab"), 7);
+    small_sample(&old.join("lab"), 8);
+    let (object, before) = (Object::of(&send(&from.join("lab"))), Object::of(&send(&old.join("lab"))));
+    let contents = |dir: &Path| -> BTreeMap<_, _> {
+        let entries = look(dir).into_iter();
+        entries.map(|(path, (mode, .., content))| (path, (mode & libc::S_IFMT, content))).collect()
+    };
+    let (new, old) = (contents(&from.join("lab")), contents(&old.join("lab")));
+    for fault in [steps::Fault::Death, steps::Fault::Error(libc::EIO), steps::Fault::Error(libc::ENOSPC)] {
+        let mut published = 0;
+        for nth in 0.. {
+            let to = Scratch::new();
+            if existing {
+                before.receive(&mut plain(to.path())).unwrap();
+            }
+            steps::fail(Some((nth, fault)));
+            let done = run(&object, &mut sink(to.path(), options));
+            let steps = steps::taken();
+            steps::fail(None);
+            let about = format!("{fault:?} at step {nth} of {steps}: {done:?}");
+            let names = to.names();
+            let there = to.join("lab").exists().then(|| contents(&to.join("lab")));
+            let whole = there.as_ref() == Some(&new);
+            assert!(whole || there.as_ref() == existing.then_some(&old), "{about}: {names:?}");
+            assert!(whole || done.is_err(), "{about}");
+            published += u32::from(whole);
+            if fault == steps::Fault::Death {
+                // The next run completes it, and leaves nothing behind.
+                let next = run(&object, &mut sink(to.path(), options));
+                next.unwrap_or_else(|error| panic!("{about}, and then {error}"));
+                assert!(contents(&to.join("lab")) == new, "{about}");
+                assert_eq!(to.names(), ["lab"], "{about}");
+            } else {
+                // What could not be removed is named.
+                let part = names.iter().any(|name| name != "lab");
+                assert!(!part || done.is_ok(), "{about}: {names:?}");
+            }
+            if steps <= nth {
+                assert!(done.is_ok() && nth > 30, "{about}");
+                break;
+            }
+        }
+        assert!(published > 1, "{fault:?}");
+    }
+}
+
+#[test]
+fn a_fault_at_any_step_leaves_a_whole_tree_or_none() {
+    at_each_step(false, TreeOptions::default());
+}
+
+#[test]
+fn a_fault_at_any_step_leaves_the_new_tree_or_the_old_one() {
+    at_each_step(true, TreeOptions { force: true, ..TreeOptions::default() });
+}
