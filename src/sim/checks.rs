@@ -124,9 +124,10 @@ impl Ledger {
     /// # Panics
     /// If there are more than documented.
     pub fn check_answers(&mut self, now: Time, most: Option<u64>) {
-        while let Some((_, to, bytes)) =
-            self.answers.pop_front_if(|(at, ..)| *at + Duration::from_secs(1) <= now)
+        while let Some(&(at, to, bytes)) = self.answers.front()
+            && at + Duration::from_secs(1) <= now
         {
+            self.answers.pop_front();
             self.answered.0 -= bytes;
             match self.answered.1.get_mut(&to) {
                 Some(count) if *count > 1 => *count -= 1,
