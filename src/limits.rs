@@ -171,8 +171,10 @@ pub const FEEDBACK_PER_SECOND: u32 = 1_000;
 /// Bits that the line carries for each datagram of feedback. They are 3,300 bits on average if each kind has its share:
 /// feedback takes a sixth of the line, in the other direction.
 pub const LINE_BITS_FOR_FEEDBACK: u64 = 20_000;
-/// Feedback datagrams a second for each core of the sender. All kinds at their shares take a fifth of a core.
+/// Feedback datagrams a second for each core of the sender: at their share, devices that join take 7 % of it.
 pub const FEEDBACK_PER_CORE: u32 = 5_000;
+/// A group of at most so many devices needs no more than [`FEEDBACK_PER_SECOND`]: all receipts come within a second.
+pub const SMALL_GROUP: u32 = 100;
 /// Most answers that one poll invites: they come within a tenth of a second.
 pub const ANSWERS_PER_POLL: u32 = 250;
 /// Share of the rate that unicast repairs may take while the group still has work (I3).

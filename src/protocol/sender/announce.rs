@@ -2,7 +2,7 @@
 
 use super::{Sender, SenderConfig};
 use crate::crypto::origin::Origin;
-use crate::limits::{ANNOUNCE_INTERVAL, FeedbackBudget};
+use crate::limits::{ANNOUNCE_INTERVAL, FeedbackBudget, SMALL_GROUP};
 use crate::pacing::RateMode;
 use crate::protocol::Output;
 use crate::protocol::packet_protection::SenderSide;
@@ -93,11 +93,13 @@ impl Sender {
     }
 
     /// The feedback budget as it is announced now. It follows the rate, because feedback takes its way back over the same
-    /// lines; while devices join, the rate is not known yet.
+    /// lines; while devices join, the rate is not known yet. A small group needs no more than the least, and the rate
+    /// control gets as many reports as ever.
     pub(super) fn budget(&self) -> FeedbackBudget {
         let most = self.config.feedback;
         match self.phase {
             Phase::Gathering => most,
+            _ if self.devices.gsize() <= SMALL_GROUP => most.min(FeedbackBudget::DEFAULT),
             _ => most.min(FeedbackBudget::of(self.pace.rate(), usize::MAX)),
         }
     }

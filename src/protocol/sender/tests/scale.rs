@@ -118,12 +118,18 @@ fn the_budget_follows_the_line_and_the_cores() {
     let most = FeedbackBudget::of(Rate(1_000_000_000), 4);
     let mut bench = Bench::new(4, |config| {
         config.rate = RateMode::Fixed(Rate(50_000_000));
+        config.task.options.expected = None;
+        config.settle = Duration::from_secs(10);
         config.feedback = most;
     });
     assert_eq!(bench.sender.announced().feedback_budget, 10_000);
-    bench.join(1, 1);
-    bench.pass(Duration::from_millis(20));
+    (1..=101).for_each(|device| bench.join(device, 1));
+    bench.sender.handle_control(bench.now, Control::StartNow);
+    bench.drain();
     assert_eq!(bench.sender.announced().feedback_budget, 2_500);
+    // Few devices need no more than the least.
+    bench.complete(1);
+    assert_eq!(bench.sender.announced().feedback_budget, 1_000);
     // A flood gets as many agreements as crowds need, and no more.
     assert_eq!([most.agreements(), FeedbackBudget::DEFAULT.agreements()], [2_000, 1_000]);
 }
