@@ -12,7 +12,8 @@
 //! with 10, 100, 1,000 and 10,000 devices.
 
 use clap::Parser;
-use mcp::sim::runner::{Summary, run_seed, run_seeds};
+use mcp::sim::one_way;
+use mcp::sim::runner::{Runs, Summary, run_seed, run_seeds};
 use mcp::sim::scenario::{Plain, Scenario};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -39,6 +40,9 @@ struct Args {
     /// Keep the ranges of seeds that ran without a failure in this file, and do not run them again
     #[arg(long)]
     finished: Option<PathBuf>,
+    /// Run lines without a way back only; otherwise one seed in ten stands for one
+    #[arg(long)]
+    one_way: bool,
     /// Plain runs with this many devices
     #[arg(long)]
     devices: Option<u32>,
@@ -85,14 +89,19 @@ fn main() -> ExitCode {
             rate: args.rate,
             disk: args.disk,
         });
+    let runs = match plain {
+        Some(plain) => Runs::Plain(plain),
+        None if args.one_way => Runs::OneWay,
+        None => Runs::Mixed,
+    };
     if args.trace {
-        return trace(args.seeds.start, plain.as_ref());
+        return trace(args.seeds.start, &runs);
     }
     if let Some(plain) = plain.filter(|_| args.curve) {
         return curve(args.seeds.start, &plain, args.devices.unwrap_or(10_000));
     }
     let start = Instant::now();
-    let summary = match run(&args, plain.as_ref(), start) {
+    let summary = match run(&args, runs, start) {
         Ok(summary) => summary,
         Err(e) => {
             eprintln!("cannot use the file of finished ranges: {e}");
@@ -104,7 +113,7 @@ fn main() -> ExitCode {
 }
 
 /// Runs the seeds that are not finished, a range at a time.
-fn run(args: &Args, plain: Option<&Plain>, start: Instant) -> io::Result<Summary> {
+fn run(args: &Args, runs: Runs, start: Instant) -> io::Result<Summary> {
     let finished = args.finished.as_deref().map_or(Ok(Vec::new()), read_finished)?;
     let ends = args.seeds.clone().step_by(RANGE as usize).map(|at| (at + RANGE).min(args.seeds.end));
     let ranges = args.seeds.clone().step_by(RANGE as usize).zip(ends).map(|(from, to)| from..to);
@@ -120,7 +129,7 @@ fn run(args: &Args, plain: Option<&Plain>, start: Instant) -> io::Result<Summary
             continue;
         }
         let mut failed = summary.failures.len();
-        let of_range = run_seeds(range.clone(), args.threads, plain.copied(), |seed, result| {
+        let of_range = run_seeds(range.clone(), args.threads, runs, |seed, result| {
             done += 1;
             if let Err(failure) = result {
                 failed += 1;
@@ -153,9 +162,13 @@ fn read_finished(path: &Path) -> io::Result<Vec<Range<u64>>> {
     text.lines().map(parse).collect()
 }
 
-fn trace(seed: u64, plain: Option<&Plain>) -> ExitCode {
-    println!("{:#?}", plain.map_or_else(|| Scenario::generate(seed), |plain| Scenario::plain(seed, plain)));
-    match run_seed(seed, plain, Some(&mut |line| println!("{line}"))) {
+fn trace(seed: u64, runs: &Runs) -> ExitCode {
+    match runs {
+        runs if runs.is_one_way(seed) => println!("{:#?}", one_way::Plan::generate(seed)),
+        Runs::Plain(plain) => println!("{:#?}", Scenario::plain(seed, plain)),
+        Runs::Mixed | Runs::OneWay => println!("{:#?}", Scenario::generate(seed)),
+    }
+    match run_seed(seed, runs, Some(&mut |line| println!("{line}"))) {
         Ok(report) => {
             println!("{report:#?}");
             ExitCode::SUCCESS
@@ -174,7 +187,7 @@ fn curve(seed: u64, plain: &Plain, most: u32) -> ExitCode {
     let steps = std::iter::successors(Some(10), |n| Some(n * 10)).take_while(|&n| n < most);
     for devices in steps.chain([most]) {
         let start = Instant::now();
-        match run_seed(seed, Some(&Plain { devices, ..*plain }), None) {
+        match run_seed(seed, &Runs::Plain(Plain { devices, ..*plain }), None) {
             Ok(t) => println!(
                 "{devices:7}  {:14.4}  {:15}  {:10.2}  {:11.1}  {:11.1}",
                 t.overhead(),

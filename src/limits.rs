@@ -114,6 +114,8 @@ pub const MAX_BLOCKS: u32 = 1 << 20;
 /// A stream's input is read at most this many bytes, and one block, ahead of what was sent. Beyond that it waits in its
 /// pipe.
 pub const MAX_READ_AHEAD: u64 = 256 << 20;
+/// Least bytes of a stream that `--window` keeps: what is repaired while more is sent.
+pub const MIN_WINDOW: u64 = 8 << 20;
 /// Most datagrams handed to the kernel in one call.
 pub const MAX_BATCH: usize = 64;
 /// Most jobs that a machine may have in progress.
@@ -212,6 +214,8 @@ pub const DEVICE_STALL: Duration = Duration::from_secs(60);
 pub const MAX_PAST_SESSIONS: usize = 1024;
 /// Most objects whose failed hooks `mcp recv --loop` remembers.
 pub const MAX_OWED_HOOKS: usize = 64;
+/// Most bytes of events that wait for the reader of `--json=FILE`: the rows of all devices at the end of a run.
+pub const MAX_EVENT_BACKLOG: usize = 16 << 20;
 /// Time in which a device may sync and rename a verified object, and run its hook.
 pub const DEVICE_SYNC: Duration = Duration::from_secs(15 * 60);
 /// Time for which a device is served after the stream, whatever progress it makes ...

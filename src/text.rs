@@ -35,6 +35,16 @@ pub fn escape(text: &str) -> String {
     out
 }
 
+/// How a command ended with `status`, which is not 0; a negative one is the number of the signal that ended it:
+/// `exited with 3`, `was ended by signal 9`.
+#[must_use]
+pub fn ended(status: i32) -> String {
+    match status {
+        0.. => format!("exited with {status}"),
+        _ => format!("was ended by signal {}", status.unsigned_abs()),
+    }
+}
+
 /// Formats a number of bytes with a binary unit: `512 B`, `1.20 GiB`.
 #[must_use]
 pub fn bytes(n: u64) -> String {

@@ -1,5 +1,5 @@
 //! The static binary where there is next to nothing: no library, no home, no state directory, no environment, a
-//! read-only root, closed standard input, and the same host name everywhere. `MCP_STATIC` names the binary, which `cargo
+//! read-only root, closed standard input, and the same host name everywhere; and a state directory that can only be read. `MCP_STATIC` names the binary, which `cargo
 //! static` builds; without it, or without root and namespaces, the test says so and passes.
 
 mod support;
@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use support::files::{TempDir, assert_only_copy, names};
 use support::lab::Lab;
 use support::mcp::{Network, Report, SOON, is_event};
-use support::process::Cmd;
-use support::skip;
+use support::process::{Cmd, End};
+use support::{is_root, skip};
 
 /// Prepares the root `$1`, with nothing in it but /sys, /dev/null (without which no Rust program starts with a closed
 /// standard input), the binary `$2`, and with the directory `$3` as `/data`. Then it runs the rest there.
@@ -61,4 +61,35 @@ fn one_file_is_all_that_is_needed() {
     // Nothing was written beside the file.
     assert_eq!(names(&data[1]), ["image.bin"]);
     assert!(roots.iter().all(|root| names(root).is_empty()));
+}
+
+/// Makes a command see the directory as read-only.
+fn read_only(cmd: Cmd, dir: &Path) -> Cmd {
+    let script = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && shift && exec \"$@\"";
+    let words = ["unshare", "--mount", "sh", "-c", script, "sh"].map(PathBuf::from).into_iter();
+    cmd.through(words.chain([dir.to_owned()])).env("MCP_STATE_DIR", dir)
+}
+
+#[test]
+fn a_state_directory_that_is_read_only_is_used_as_it_is() {
+    if !is_root() {
+        return skip("a read-only mount needs root");
+    }
+    let (tmp, network) = (TempDir::new(), Network::loopback());
+    let states = [tmp.dir("sender"), tmp.dir("receiver")];
+    let send = |source: &Path| network.send(source, 1).args(["--rate", "300M"]);
+    let key = |end: &End| end.events()[0]["key"].as_str().expect("the sender's key").to_owned();
+    let (first, second) = (tmp.file("a.bin", 3 << 20, 1), tmp.file("b.bin", 3 << 20, 2));
+    let out = tmp.dir("out");
+    // Both make what they keep.
+    let mut receiver = network.recv("r", &out).env("MCP_STATE_DIR", &states[1]).spawn();
+    let before = send(&first).env("MCP_STATE_DIR", &states[0]).spawn().expect(0, SOON);
+    receiver.expect(0, SOON);
+    // When it is read-only, the sender is still the same one, and nothing fails.
+    let known = ["--sender".to_owned(), key(&before)];
+    let mut receiver = read_only(network.recv("r", &out).args(&known), &states[1]).spawn();
+    let after = read_only(send(&second), &states[0]).spawn().expect(0, SOON);
+    receiver.expect(0, SOON);
+    assert_eq!(key(&before), key(&after));
+    assert!(std::fs::read(&second).expect("source") == std::fs::read(out.join("b.bin")).expect("copy"));
 }

@@ -10,23 +10,17 @@ mod support;
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, Socket, Type};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use support::files::{TempDir, assert_only_copy, names, seeded};
 use support::lab::Lab;
 use support::mcp::{MCP, Network, Report, SOON};
 use support::process::{Cmd, End, Proc};
+use support::{alone, beside_others};
 
 const MIB: u64 = 1 << 20;
 /// At this rate eight receivers on two busy cores, in a debug build, lose nothing of their own.
 const RATE: &str = "150M";
-
-/// These tests share two cores: one at a time, or they measure each other.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn network() -> Network {
     Network::new("239.77.0.1", 7417, "eth0")
@@ -105,7 +99,7 @@ fn assert_lossy(lab: &Lab, host: usize, per_mille: u64) {
 /// `size` bytes to `receivers` with independent loss at each.
 #[track_caller]
 fn lossy(size: u64, receivers: usize, per_mille: u32, rate: &str, within: Duration) -> Option<Outcome> {
-    let _turn = turn();
+    let _cores = alone();
     let lab = Lab::new(receivers + 1)?;
     let tmp = TempDir::new();
     if per_mille > 0 {
@@ -172,7 +166,7 @@ fn lab_role() {
 
 #[test]
 fn lab_loses_what_it_says() {
-    let _turn = turn();
+    let _cores = alone();
     let Some(lab) = Lab::new(4) else { return };
     lab.single_packets(0);
     lab.lose(2, 50);
@@ -231,7 +225,7 @@ fn four_receivers_at_30_percent() {
 
 #[test]
 fn lost_feedback_costs_no_correctness() {
-    let _turn = turn();
+    let _cores = alone();
     let Some(lab) = Lab::new(5) else { return };
     let tmp = TempDir::new();
     (1..5).for_each(|h| lab.lose(h, 20));
@@ -255,7 +249,7 @@ fn group_symbols(report: &Report) -> f64 {
 
 #[test]
 fn late_join_at_half() {
-    let _turn = turn();
+    let _cores = beside_others();
     let Some(lab) = Lab::new(5) else { return };
     let tmp = TempDir::new();
     let transfer = Transfer { rate: Some("80M"), ..Transfer::new(&lab, &tmp, 32 * MIB) };
@@ -276,12 +270,12 @@ fn late_join_at_half() {
 
 #[test]
 fn late_join_after_the_end() {
-    let _turn = turn();
+    let _cores = beside_others();
     let Some(lab) = Lab::new(3) else { return };
     let tmp = TempDir::new();
     let transfer = Transfer::new(&lab, &tmp, 16 * MIB);
     let mut early = transfer.receiver(1);
-    let mut sender = transfer.sender(1).args(["--linger", "15s"]).spawn();
+    let mut sender = transfer.sender(1).args(["--linger", "8s"]).spawn();
     early.expect(0, SOON);
     let mut late = transfer.receiver(2);
     late.expect(0, SOON);
@@ -294,13 +288,13 @@ fn late_join_after_the_end() {
 
 #[test]
 fn killed_and_back_again() {
-    let _turn = turn();
+    let _cores = beside_others();
     let Some(lab) = Lab::new(4) else { return };
     let tmp = TempDir::new();
     let transfer = Transfer { rate: Some("80M"), ..Transfer::new(&lab, &tmp, 32 * MIB) };
     let mut others: Vec<Proc> = (1..3).map(|h| transfer.receiver(h)).collect();
     let mut victim = transfer.receiver(3);
-    let mut sender = transfer.sender(3).args(["--linger", "30s"]).spawn();
+    let mut sender = transfer.sender(3).args(["--linger", "12s"]).spawn();
     victim.received(4 * MIB);
     victim.signal("KILL");
     victim.finish(SOON);
@@ -320,7 +314,7 @@ fn killed_and_back_again() {
 
 #[test]
 fn cut_off_for_a_while() {
-    let _turn = turn();
+    let _cores = beside_others();
     let Some(lab) = Lab::new(3) else { return };
     let tmp = TempDir::new();
     let transfer = Transfer { rate: Some("80M"), ..Transfer::new(&lab, &tmp, 32 * MIB) };
@@ -341,7 +335,7 @@ fn cut_off_for_a_while() {
 
 #[test]
 fn finds_the_rate_of_a_line_by_itself() {
-    let _turn = turn();
+    let _cores = alone();
     let Some(lab) = Lab::new(3) else { return };
     let tmp = TempDir::new();
     (1..3).for_each(|h| lab.bucket(h, 50));
@@ -356,7 +350,7 @@ fn finds_the_rate_of_a_line_by_itself() {
 /// The others complete; the last ends as `slow_exit` says, and so does the sender.
 #[track_caller]
 fn one_behind_a_tenth(policy: &str, sender_exit: i32, slow_exit: i32) -> Option<Report> {
-    let _turn = turn();
+    let _cores = beside_others();
     let lab = Lab::new(5)?;
     let tmp = TempDir::new();
     lab.single_packets(0);
@@ -412,7 +406,7 @@ fn everybody_waits_for_a_slow_device_if_asked_for() {
 
 #[test]
 fn broadcast_instead_of_a_group() {
-    let _turn = turn();
+    let _cores = beside_others();
     let Some(lab) = Lab::new(3) else { return };
     for address in ["10.77.0.255", "255.255.255.255"] {
         let tmp = TempDir::new();
@@ -431,7 +425,7 @@ fn broadcast_instead_of_a_group() {
 
 #[test]
 fn ipv6_group() {
-    let _turn = turn();
+    let _cores = beside_others();
     let Some(lab) = Lab::new(4) else { return };
     if !Path::new("/proc/net/if_inet6").exists() {
         return support::skip("no IPv6 on this machine");
@@ -444,7 +438,7 @@ fn ipv6_group() {
 
 #[test]
 fn sender_with_several_addresses() {
-    let _turn = turn();
+    let _cores = beside_others();
     let Some(lab) = Lab::new(2) else { return };
     let ip = |host, line: &str| {
         let end = lab.on(host, Cmd::new("ip", "ip").args(line.split(' '))).run(SOON);
@@ -461,7 +455,7 @@ fn sender_with_several_addresses() {
 
 #[test]
 fn one_host_instead_of_a_group() {
-    let _turn = turn();
+    let _cores = beside_others();
     let Some(lab) = Lab::new(2) else { return };
     lab.lose(1, 20);
     for address in [lab.address(1), lab.address6(1)] {
@@ -479,7 +473,7 @@ fn one_host_instead_of_a_group() {
 
 #[test]
 fn no_arguments_needed() {
-    let _turn = turn();
+    let _cores = beside_others();
     let Some(lab) = Lab::new(3) else { return };
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 4 * MIB, 1);
@@ -515,7 +509,7 @@ fn full_size_four_receivers_at_30_percent() {
 #[test]
 #[ignore = "full size: release build, idle machine, 14 GiB of disk"]
 fn full_size_6_gib() {
-    let _turn = turn();
+    let _cores = alone();
     let Some(lab) = Lab::new(2) else { return };
     lab.lose(1, 10);
     let tmp = TempDir::new();
@@ -535,4 +529,26 @@ fn full_size_6_gib() {
         println!("{name}: {own} MiB of its own, {all} MiB with mapped file pages");
         assert!(own < 100, "{name} holds {own} MiB");
     }
+}
+
+#[test]
+fn a_path_that_does_not_carry_jumbo_frames_is_named() {
+    let Some(lab) = Lab::new(3) else { return };
+    let (_turn, tmp) = (beside_others(), TempDir::new());
+    lab.single_packets(0);
+    // The sender and one receiver have large frames; the port of the other one drops them.
+    [0, 1].iter().for_each(|&host| lab.mtu(host, 9000));
+    let report = tmp.join("report.json");
+    let transfer = Transfer { rate: Some("300M"), ..Transfer::new(&lab, &tmp, 32 * MIB) };
+    let mut large = transfer.receiver(1);
+    let mut small = transfer.receiver(2);
+    let cmd = network().send(&transfer.source, 2).args(["--rate", "300M", "--report"]).arg(&report);
+    let begun = Instant::now();
+    lab.on(0, cmd).spawn().expect(3, SOON);
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    large.expect(0, SOON);
+    assert_only_copy(&transfer.source, &transfer.dir(1));
+    assert_ne!(small.finish(SOON).code, Some(0));
+    let reason = Report::read(&report).reason("h2");
+    assert!(reason.contains("--symbol-size 1408"), "{reason}");
 }

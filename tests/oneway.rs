@@ -6,22 +6,15 @@ mod support;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use support::files::{TempDir, assert_only_copy};
 use support::junk::forge_clear_symbols;
 use support::lab::Lab;
 use support::mcp::{MCP, Network, SOON, is_event};
 use support::process::{Cmd, Proc};
-use support::{is_root, skip};
+use support::{alone, beside_others, is_root, skip};
 
 const MIB: u64 = 1 << 20;
-
-/// These tests share two cores: one at a time.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Commands of one test, each with a state directory of its own.
 struct Line<'a> {
@@ -88,7 +81,7 @@ fn assert_silence(lab: &Lab) {
 /// Sends to eight mute receivers, some with loss.
 #[track_caller]
 fn eight(options: &[&str], key: bool) {
-    let _turn = turn();
+    let _cores = alone();
     let Some(lab) = mute_lab(9) else { return };
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 16 * MIB + 77, 1);
@@ -128,7 +121,7 @@ fn eight_receivers_with_a_group_key() {
 
 #[test]
 fn a_burst_and_an_outage_cost_a_pass() {
-    let _turn = turn();
+    let _cores = beside_others();
     let Some(lab) = mute_lab(3) else { return };
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 16 * MIB, 2);
@@ -163,7 +156,7 @@ fn forged_symbols_are_survived_without_a_way_back() {
     if !is_root() {
         return skip("only root can send in another's name");
     }
-    let _turn = turn();
+    let _cores = alone();
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 8 * MIB + 5, 3);
     let line = Line::new(Network::loopback(), &tmp);
@@ -190,7 +183,7 @@ fn forged_symbols_are_survived_without_a_way_back() {
 
 #[test]
 fn what_is_missing_is_told_and_the_next_run_goes_on() {
-    let _turn = turn();
+    let _cores = beside_others();
     let Some(lab) = mute_lab(2) else { return };
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 24 * MIB, 4);
@@ -215,7 +208,7 @@ fn what_is_missing_is_told_and_the_next_run_goes_on() {
     assert!(end.stderr.contains(&format!("lacks {missing} of 24 blocks")), "{}", end.stderr);
     // It is killed in the middle of the next one.
     let mut receiver = recv().spawn();
-    let mut sender = lab.on(0, line.send(&source, &["-r", "20M", "--repeat", "forever"])).spawn();
+    let mut sender = lab.on(0, line.send(&source, &["-r", "60M", "--repeat", "forever"])).spawn();
     receiver.event("resumed");
     receiver.signal("KILL");
     receiver.finish(SOON);
@@ -242,7 +235,7 @@ fn what_is_missing_is_told_and_the_next_run_goes_on() {
 
 #[test]
 fn a_plain_receiver_is_quiet_too_and_a_quiet_one_takes_nothing_else() {
-    let _turn = turn();
+    let _cores = beside_others();
     let Some(lab) = mute_lab(3) else { return };
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 2 * MIB, 5);
@@ -268,7 +261,7 @@ fn a_plain_receiver_is_quiet_too_and_a_quiet_one_takes_nothing_else() {
 
 #[test]
 fn a_directory_arrives_without_a_way_back() {
-    let _turn = turn();
+    let _cores = beside_others();
     let Some(lab) = mute_lab(2) else { return };
     let tmp = TempDir::new();
     let dir = tmp.dir("image");

@@ -273,3 +273,52 @@ fn files_and_pipes_are_served_together_over_lossy_lines() {
         assert_eq!(b3(&out.join(name)), want, "host {host}");
     }
 }
+
+/// The exit code and the bytes that the last line of events says, which is what a script reads.
+fn last_words(events: &str) -> (i64, i64) {
+    let last: serde_json::Value = serde_json::from_str(events.lines().last().expect("a line")).expect("JSON");
+    assert!(last["event"] == "finished" && last["bits_per_second"].as_u64() > Some(0), "{last}");
+    (last["exit_code"].as_i64().expect("a number"), last["verified_bytes"].as_i64().expect("a number"))
+}
+
+#[test]
+fn events_go_to_a_fifo_or_a_descriptor_beside_everything_else() {
+    let tmp = TempDir::new();
+    let source = tmp.file("image.bin", 6 * MIB, 17);
+    let (fifo, unread, network) = (tmp.join("fifo"), tmp.join("unread"), Network::loopback());
+    for path in [&fifo, &unread] {
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).expect("a fifo");
+    }
+    let to = |id: &str, file: &str, script: &str| {
+        let (port, group) = (network.port.expect("port").to_string(), network.group.clone().expect("group"));
+        let events = format!("--json={file}");
+        let args =
+            ["recv", "-i", "lo", "-p", &port, "--id", id, "--timeout", "60", "-o", "-", &events, &group];
+        Cmd::new(id, support::mcp::MCP).args(args).through(["bash", "-c", script])
+    };
+    let out = |id: &str| tmp.join(id);
+    let discard = |id: &str| format!("\"$0\" \"$@\" >'{}'", out(id).display());
+    let read = format!("cat '{}' >'{}' & {}", fifo.display(), out("read.json").display(), discard("read"));
+    let descriptor = format!("{} 3>'{}'", discard("fd"), out("fd.json").display());
+    // One reader takes the first line and goes away; nobody ever opens the other fifo.
+    let gone =
+        format!("head -n 1 '{}' >'{}' & {}", unread.display(), out("gone.json").display(), discard("gone"));
+    let mut all = [
+        to("read", fifo.to_str().expect("text"), &format!("{read}; code=$?; wait; exit $code")).spawn(),
+        to("fd", "/dev/fd/3", &descriptor).spawn(),
+        to("gone", unread.to_str().expect("text"), &gone).spawn(),
+    ];
+    network.send(&source, 3).args(RATE).spawn().expect(0, SOON);
+    for receiver in &mut all {
+        let end = receiver.expect(0, SOON);
+        assert!(end.stderr.contains("received 6.00 MiB"), "the screen is as ever: {}", end.stderr);
+    }
+    for id in ["read", "fd"] {
+        let events = fs::read_to_string(out(&format!("{id}.json"))).expect("events");
+        assert_eq!(last_words(&events), (0, 6 * MIB as i64));
+    }
+    for id in ["read", "fd", "gone"] {
+        assert!(same(&source, &out(id)), "{id}");
+    }
+}

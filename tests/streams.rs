@@ -132,7 +132,7 @@ fn a_command_that_succeeds_is_a_stream_named_like_its_file() {
 
 #[test]
 fn a_command_that_fails_completes_nobody() {
-    for (end, why) in [("exit 3", "ended with status 3"), ("kill -9 $$", "killed by signal 9")] {
+    for (end, why) in [("exit 3", "exited with 3"), ("kill -9 $$", "was ended by signal 9")] {
         let tmp = TempDir::new();
         let source = tmp.file("image.bin", 4 * MIB + 1, 4);
         let network = Network::loopback();
@@ -218,7 +218,7 @@ fn a_command_that_reads_does_not_see_the_end_of_a_stream_whose_producer_dies() {
     sender.expect(1, SOON);
     for (receiver, _, whole) in &mut all {
         let end = receiver.expect(6, SOON);
-        assert!(end.stderr.contains("ended with status 3"), "{}", end.stderr);
+        assert!(end.stderr.contains("exited with 3"), "{}", end.stderr);
         assert!(!whole.exists());
     }
     assert_eq!(running(&format!("sleep {word}")), 0);
@@ -343,4 +343,54 @@ fn nothing_is_sent_without_a_device() {
     let help = Cmd::new("help", MCP).args(["send", "--help"]).run(SOON);
     assert!(help.lines.iter().any(|line| line.contains("--pipe")), "{:?}", help.lines);
     assert_empty(&tmp.dir("none"));
+}
+
+#[test]
+fn with_a_window_what_comes_late_is_refused_and_the_others_go_on() {
+    let tmp = TempDir::new();
+    let source = tmp.file("image.bin", 40 * MIB + 99, 41);
+    let (network, report) = (Network::loopback(), tmp.join("report.json"));
+    let mut all = receivers(&network, &tmp, 3);
+    let cmd = network.send("-", 3).args(["--rate", "100M", "--window", "10M", "--pipe", "cat"]);
+    let mut sender = reading(cmd.arg("--report").arg(&report), &source).spawn();
+    // One is killed, so the window stays where it is, until the next run of it is refused.
+    let (mut killed, out) = all.pop().expect("three");
+    verified(&mut killed, 6 * MIB);
+    killed.signal("KILL");
+    killed.finish(SOON);
+    // Those that are left have all that the window has.
+    all.iter_mut().for_each(|(receiver, _)| verified(receiver, 14 * MIB));
+    for (id, out) in [("r2", &out), ("late", &tmp.dir("late"))] {
+        let end = network.recv(id, out).spawn().expect(6, SOON);
+        assert!(end.stderr.contains("came after the beginning"), "{}", end.stderr);
+        assert!(!out.join("stdin").exists());
+    }
+    sender.expect(3, SOON);
+    for (receiver, out) in &mut all {
+        receiver.expect(0, SOON);
+        assert_received(&source, out, "stdin");
+    }
+    let failed = Report::read(&report).reason("r2");
+    assert!(failed.contains("--window"), "{failed}");
+}
+
+#[test]
+fn a_command_that_reads_nothing_needs_no_file() {
+    let tmp = TempDir::new();
+    let network = Network::loopback();
+    let mut all = receivers(&network, &tmp, 1);
+    let command = "test -z \"$(cat)\" && echo hello";
+    let network = (network.group.expect("group"), network.port.expect("port").to_string());
+    let args = ["send", "--pipe", command, "--name", "greeting", "-i", "lo", "-n", "1", "-p", &network.1];
+    Cmd::new("sender", MCP).args(args).arg(&network.0).spawn().expect(0, SOON);
+    all[0].0.expect(0, SOON);
+    assert_eq!(fs::read(all[0].1.join("greeting")).expect("the file"), b"hello\n");
+    for (args, why) in [
+        (&["send", "--pipe", "true"][..], "--name"),
+        (&["send", "/dev/null", "--spool", "/tmp"], "--spool is for streams"),
+        (&["send", "/dev/null", "--window", "9M"], "--window is for streams"),
+    ] {
+        let end = Cmd::new("sender", MCP).args(args.iter().copied()).spawn().expect(2, SOON);
+        assert!(end.stderr.contains(why), "{}", end.stderr);
+    }
 }

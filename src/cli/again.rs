@@ -10,6 +10,7 @@ use super::report::{self, Error};
 use crate::limits::{MAX_OWED_HOOKS, MAX_PAST_SESSIONS};
 use crate::protocol::event::ReceiverOutcome;
 use crate::protocol::receiver::HookRule;
+use crate::ui::EventFile;
 use crate::units::{Digest, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -90,11 +91,16 @@ impl Past {
 ///
 /// # Errors
 /// If the first round cannot begin.
-pub fn run(config: &RecvConfig, identity: &DeviceIdentity, console: &mut Console) -> Result<Exit, Error> {
+pub fn run(
+    config: &RecvConfig,
+    identity: &DeviceIdentity,
+    console: &mut Console,
+    events: Option<&EventFile>,
+) -> Result<Exit, Error> {
     let mut past = Past::default();
     let mut begun = false;
     loop {
-        match recv::once(config, identity, console, &mut past) {
+        match recv::once(config, identity, console, &mut past, events) {
             Ok(End { stopped: true, .. }) => return Ok(Exit::Interrupted),
             Ok(end) if end.exit == Exit::NoSender && end.elapsed >= config.timeout => return Ok(end.exit),
             Ok(end) => past.note(end.session, end.root, &end.outcome, Instant::now()),

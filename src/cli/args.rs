@@ -8,12 +8,16 @@ use crate::storage::name_objection;
 use crate::units::{Rate, SenderKey};
 use clap::{Args, Parser, Subcommand};
 pub use one_way::{OneWayArgs, Repeat};
+pub use show::OutputArgs;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+pub use stream::StreamArgs;
 
 pub mod one_way;
+pub mod show;
+pub mod stream;
 
 /// Policy for a device whose path carries less than half of what the others' paths carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -146,7 +150,8 @@ pub enum Command {
 #[command(after_help = SEND_AFTER)]
 pub struct SendArgs {
     /// File, directory or block device to send; - sends standard input, whose end is taken as the end of the stream
-    pub file: PathBuf,
+    #[arg(required_unless_present = "pipe")]
+    pub file: Option<PathBuf>,
     /// More files and directories, which arrive together. The last one may be the multicast group, broadcast address or
     /// single host to send to, unless there is such a file [default: 239.255.74.17]
     #[arg(value_name = "FILE|GROUP")]
@@ -216,14 +221,9 @@ pub struct SendArgs {
     /// Refuse to send without a group key
     #[arg(long)]
     pub require_key: bool,
-    /// Send the output of this shell command as a stream. FILE, or with - this program's standard input, is its
-    /// standard input. The stream is complete only if the command ends with status 0 (of a pipeline, the shell takes
-    /// the status of the last command)
-    #[arg(long, value_name = "CMD")]
-    pub pipe: Option<OsString>,
-    /// Directory in which a stream is kept until the end; it needs room for all of it [default: TMPDIR or /tmp]
-    #[arg(long, value_name = "DIR")]
-    pub spool: Option<PathBuf>,
+    /// Options for streams.
+    #[command(flatten)]
+    pub stream: StreamArgs,
     /// Write the final table of devices to FILE as JSON
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -379,20 +379,6 @@ pub enum KeyCommand {
         #[arg(value_name = "ADDRESS|KEY")]
         sender: String,
     },
-}
-
-/// Output options of both commands.
-#[derive(Debug, Clone, Copy, Args)]
-pub struct OutputArgs {
-    /// Print one JSON event a line on stdout
-    #[arg(long)]
-    pub json: bool,
-    /// Print errors only
-    #[arg(short, long, conflicts_with_all = ["verbose", "json"])]
-    pub quiet: bool,
-    /// Print details: interface, buffers, features
-    #[arg(short, long)]
-    pub verbose: bool,
 }
 
 const RATE_FORM: &str = "write auto, auto:800M, or bits per second as 950k, 800M or 2.5G";

@@ -1,7 +1,7 @@
 //! The resolved configuration of a command: plain data. Only choices that need the network or the disk are
 //! left open.
 
-use super::args::{OneWayArgs, OutputArgs, RateChoice, RecvArgs, SendArgs, Slow};
+use super::args::{OneWayArgs, OutputArgs, RateChoice, RecvArgs, SendArgs, Slow, StreamArgs};
 use super::objects;
 use super::stream::STANDARD_INPUT;
 use crate::net::Marking;
@@ -22,10 +22,8 @@ const TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Configuration of `mcp send`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SendConfig {
-    /// The file to send.
-    pub file: PathBuf,
-    /// More files to send together with it.
-    pub more: Vec<PathBuf>,
+    /// The files to send together; none only if a command needs none.
+    pub files: Vec<PathBuf>,
     /// Whether to send what only root may restore.
     pub archive: bool,
     /// The name of the object, a safe one; `None` for the file's own.
@@ -58,14 +56,14 @@ pub struct SendConfig {
     pub key: Option<PathBuf>,
     /// Whether to refuse to send without a group key.
     pub require_key: bool,
-    /// The shell command whose output is sent.
-    pub pipe: Option<OsString>,
-    /// The directory for what was read of a stream.
-    pub spool: Option<PathBuf>,
+    /// For streams.
+    pub stream: StreamArgs,
     /// The file for the final table.
     pub report: Option<PathBuf>,
     /// For lines without a way back.
     pub one_way: OneWayArgs,
+    /// The file for the events, beside what is shown.
+    pub events: Option<PathBuf>,
     /// The style of the output.
     pub style: Style,
 }
@@ -139,6 +137,8 @@ pub struct RecvConfig {
     pub retake: bool,
     /// The file for the outcome.
     pub report: Option<PathBuf>,
+    /// The file for the events, beside what is shown.
+    pub events: Option<PathBuf>,
     /// The style of the output.
     pub style: Style,
 }
@@ -221,12 +221,12 @@ impl SendConfig {
     /// Resolves the arguments.
     #[must_use]
     pub fn new(args: SendArgs, surroundings: Surroundings) -> Self {
-        let (more, group) = objects::split(args.more, args.port);
+        let words = args.file.into_iter().map(PathBuf::into_os_string).chain(args.more).collect();
+        let (files, group) = objects::split(words, args.stream.pipe.is_some(), args.port);
         // Standard input may be the stream, or what its command reads.
-        let reads_input = args.file == Path::new(STANDARD_INPUT);
+        let reads_input = files.first().is_some_and(|file| file == Path::new(STANDARD_INPUT));
         Self {
-            file: args.file,
-            more,
+            files,
             archive: args.archive,
             name: args.name,
             group,
@@ -250,11 +250,11 @@ impl SendConfig {
             symbol_size: args.symbol_size,
             key: args.key,
             require_key: args.require_key,
-            pipe: args.pipe,
-            spool: args.spool,
+            stream: args.stream,
             report: args.report,
             one_way: args.one_way,
-            style: style(args.output, surroundings),
+            style: style(&args.output, surroundings),
+            events: args.output.json.flatten(),
         }
     }
 }
@@ -263,7 +263,7 @@ impl RecvConfig {
     /// Resolves the arguments.
     #[must_use]
     pub fn new(args: RecvArgs, surroundings: Surroundings) -> Self {
-        let mut style = style(args.show, surroundings);
+        let mut style = style(&args.show, surroundings);
         if args.pipe.is_some() && style.mode == Mode::Bars {
             // The command shares the terminal.
             style.mode = Mode::Plain;
@@ -302,13 +302,14 @@ impl RecvConfig {
             one_way: args.one_way,
             retake: args.retake,
             report: args.report,
+            events: args.show.json.flatten(),
             style,
         }
     }
 }
 
-fn style(args: OutputArgs, surroundings: Surroundings) -> Style {
-    let mode = match (args.json, args.quiet, surroundings.stderr_terminal) {
+fn style(args: &OutputArgs, surroundings: Surroundings) -> Style {
+    let mode = match (args.json == Some(None), args.quiet, surroundings.stderr_terminal) {
         (true, _, _) => Mode::Json,
         (_, true, _) => Mode::Quiet,
         (_, _, true) => Mode::Bars,
@@ -343,6 +344,8 @@ mod tests {
             ("mcp recv -q", true, Mode::Quiet, false),
             ("mcp recv --json", true, Mode::Json, false),
             ("mcp recv --json -v", false, Mode::Json, true),
+            ("mcp recv --json=f", false, Mode::Plain, false),
+            ("mcp recv --json=f -q", true, Mode::Quiet, false),
         ];
         for (line, terminal, mode, verbose) in table {
             let style = resolve(line, terminal).1.unwrap().style;
@@ -438,7 +441,10 @@ mod tests {
             true,
         );
         let c = c.0.unwrap();
-        assert_eq!((c.file, c.group.as_deref(), c.interface.as_deref()), ("f".into(), Some("g"), Some("e")));
+        assert_eq!(
+            (c.files, c.group.as_deref(), c.interface.as_deref()),
+            (vec!["f".into()], Some("g"), Some("e"))
+        );
         assert_eq!(
             (c.port, c.rate, c.marking, c.symbol_size),
             (9, RateChoice::Fixed(Rate(1_000_000)), Marking { ttl: 0, dscp: 46 }, Some(64))

@@ -29,10 +29,12 @@ pub mod trust;
 
 pub use crate::ui::exit;
 
+use crate::ui::EventFile;
 use args::{Cli, Command};
 use clap::Parser;
 use config::Surroundings;
 use exit::Exit;
+use std::path::Path;
 use zeroize::Zeroizing;
 
 /// Runs the program with the arguments and the terminal of this process.
@@ -53,6 +55,13 @@ pub fn main() -> Exit {
         Command::Recv(args) => recv::run(config::RecvConfig::new(args, surroundings)),
         Command::Key(args) => key::run(args),
     }
+}
+
+/// The file of `--json=FILE`, opened before anything takes long.
+fn event_file(path: &Path) -> Result<EventFile, report::Error> {
+    EventFile::open(path).map_err(|e| {
+        report::Error::Environment(format!("cannot write events to {} ({e}); check --json", path.display()))
+    })
 }
 
 /// Unpredictable bytes, for a key.

@@ -18,7 +18,7 @@ use crate::session::{Listen, ReceiveHandle, ReceiveOutcome, ReceiveSession, Sess
 use crate::storage::{DeviceNote, DeviceNotes, Earlier, EarlierFile, FileTickets, Tickets, check_whole};
 use crate::time::Time;
 use crate::ui::receipt_file::Receipt;
-use crate::ui::{Mode, ReceiverIntro, ReceiverView, receiver_view, refused};
+use crate::ui::{EventFile, Mode, ReceiverIntro, ReceiverView, receiver_view, refused};
 use crate::units::{Digest, SenderKey, SessionId};
 use std::io::IsTerminal;
 use std::net::IpAddr;
@@ -45,10 +45,11 @@ fn try_run(config: &RecvConfig) -> Result<Exit, Error> {
         .map_err(|e| Error::Environment(format!("no randomness from the system: {e}")))?;
     let mut console =
         Console::new(false).map_err(|e| Error::Environment(format!("cannot wait for signals: {e}")))?;
+    let events = config.events.as_deref().map(super::event_file).transpose()?;
     if config.again {
-        return again::run(config, &identity, &mut console);
+        return again::run(config, &identity, &mut console, events.as_ref());
     }
-    once(config, &identity, &mut console, &mut Past::default()).map(|end| end.exit)
+    once(config, &identity, &mut console, &mut Past::default(), events.as_ref()).map(|end| end.exit)
 }
 
 /// How one transfer ended.
@@ -71,6 +72,7 @@ pub(super) fn once(
     identity: &DeviceIdentity,
     console: &mut Console,
     past: &mut Past,
+    events: Option<&EventFile>,
 ) -> Result<End, Error> {
     let environment = |e: &dyn std::fmt::Display| Error::Environment(e.to_string());
     let group = match &config.group {
@@ -140,7 +142,7 @@ pub(super) fn once(
         .start()
         .map_err(|e| environment(&e))?;
     let intro = intro(&session, config.name.clone());
-    let mut view = receiver_view(config.style, intro, config.is_passed_on());
+    let mut view = receiver_view(config.style, intro, config.is_passed_on(), events);
     for warning in warnings.iter().filter(|warning| past.is_news(warning)) {
         view.warn(session.now(), warning);
     }
@@ -329,7 +331,7 @@ mod tests {
             group: "g".into(),
             sealed_with: None,
         };
-        let view = receiver_view(Style { mode: Mode::Quiet, verbose: false }, intro, false);
+        let view = receiver_view(Style { mode: Mode::Quiet, verbose: false }, intro, false, None);
         let (ring_too, notes) = (Some(ring.clone()), DeviceNotes::default());
         let mut show =
             Show { view, ring: ring_too, notes, refused: None, other: None, root: None, stopped: false };

@@ -211,6 +211,10 @@ pub fn of_receiver(outcome: &ReceiverOutcome, kept: u64) -> Option<Error> {
             }
             AbortCode::Interrupted => format!("the sender was interrupted, {saved}; send again"),
             AbortCode::Source => format!("the sender's file failed{}; {saved}, send again", told(why)),
+            AbortCode::Behind => format!(
+                "the sender keeps only a part of its stream (--window), and this device {why}; {saved}, receive again when \
+                 it is sent again"
+            ),
             _ => format!("the sender gave up{}; {saved}, send again", told(why)),
         })),
         ReceiverOutcome::Refused => {

@@ -38,7 +38,8 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let environment = |e: &dyn std::fmt::Display| Error::Environment(e.to_string());
     let passes = one_way::repetition(config)?;
     let streams = stream::is_wanted(config);
-    if let (Some(address), false) = (config.file.to_str(), config.file.exists() || streams)
+    if let Some(file) = config.files.first().filter(|file| !streams && !file.exists())
+        && let Some(address) = file.to_str()
         && Destination::parse(address, config.port).is_ok()
     {
         return Err(Error::Usage(format!(
@@ -50,6 +51,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         // Fail now, and not after an hour's transfer.
         check_whole(path).map_err(|e| report_refused(path, &e))?;
     }
+    let events = config.events.as_deref().map(super::event_file).transpose()?;
     let target = match &config.group {
         None => Target::Rendezvous(config.port),
         Some(group) => {
@@ -96,7 +98,7 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         .start()
         .map_err(|e| environment(&e))?;
     let intro = intro(&session, config.gather.enter);
-    let mut view = sender_view(config.style, intro.clone());
+    let mut view = sender_view(config.style, intro.clone(), events.as_ref());
     for warning in &warnings {
         view.warn(session.now(), warning);
     }
@@ -139,6 +141,7 @@ fn intro(session: &SendHandle, enter_starts: bool) -> SenderIntro {
         session: info.session,
         name: info.name.clone(),
         size: info.size,
+        holes: info.holes.clone(),
         entries: info.tree.map(|tree| tree.entries),
         group: info.data.to_string(),
         enter_starts,

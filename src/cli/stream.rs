@@ -15,26 +15,34 @@ pub(super) const STANDARD_INPUT: &str = "-";
 
 /// Whether the configuration sends a stream.
 pub(super) fn is_wanted(config: &SendConfig) -> bool {
-    config.pipe.is_some() || config.file == Path::new(STANDARD_INPUT)
+    config.stream.pipe.is_some() || config.files.first().is_some_and(|file| file == Path::new(STANDARD_INPUT))
 }
 
 /// The stream of the configuration, and its name: that of `--name`, of FILE, or `stdin`. The command is started.
 pub(super) fn open(config: &SendConfig) -> Result<(Spool, String), Error> {
     let environment = |e: &dyn std::fmt::Display| Error::Environment(e.to_string());
-    let from_file = config.file != Path::new(STANDARD_INPUT);
-    let name = if from_file { config.file.as_path() } else { Path::new("stdin") };
-    let name = sendable_name(name, config.name.as_deref()).map_err(|e| environment(&e))?;
-    let input: Box<dyn Input> = match &config.pipe {
+    let path = config.files.first().map(PathBuf::as_path);
+    let from_file = path.filter(|path| *path != Path::new(STANDARD_INPUT));
+    let name = sendable_name(from_file.unwrap_or(Path::new("stdin")), config.name.as_deref());
+    let name = name.map_err(|e| environment(&e))?;
+    let input: Box<dyn Input> = match &config.stream.pipe {
         None => Box::new(StandardInput),
         Some(command) => {
-            let stdin = if from_file { file(&config.file)? } else { Stdio::inherit() };
+            let stdin = match (from_file, path) {
+                (Some(path), _) => file(path)?,
+                (None, Some(_)) => Stdio::inherit(),
+                (None, None) => Stdio::null(),
+            };
             let started = Producer::start(command, stdin);
             Box::new(
                 started.map_err(|e| Error::Environment(format!("the --pipe command did not start: {e}")))?,
             )
         }
     };
-    let dir = config.spool.clone().unwrap_or_else(|| {
+    if let Some(window) = config.stream.window {
+        return Ok((Spool::in_memory(input, window).map_err(|e| environment(&e))?, name));
+    }
+    let dir = config.stream.spool.clone().unwrap_or_else(|| {
         std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty()).map_or_else(|| "/tmp".into(), PathBuf::from)
     });
     Ok((Spool::new(input, &dir).map_err(|e| environment(&e))?, name))

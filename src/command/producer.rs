@@ -1,6 +1,7 @@
 //! A command whose output is a stream (`send --pipe`).
 
 use super::PipedCommand;
+use crate::text::ended;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -36,12 +37,13 @@ impl Producer {
     /// # Errors
     /// If it did not succeed: one clause for people.
     pub fn finish(&self) -> Result<(), String> {
-        let how = match self.command.wait() {
-            0 => return Ok(()),
-            status @ 1.. => format!("ended with status {status}"),
-            signal => format!("was killed by signal {}", signal.unsigned_abs()),
-        };
-        Err(format!("the --pipe command {how}, so the stream is not whole; send it again"))
+        match self.command.wait() {
+            0 => Ok(()),
+            status => Err(format!(
+                "the --pipe command {}, so the stream is not whole; send it again",
+                ended(status)
+            )),
+        }
     }
 
     /// Ends it and all that it has started, unless it has ended by itself.
@@ -72,8 +74,7 @@ mod tests {
     fn only_a_command_that_succeeds_has_said_all() {
         let producer = start("echo abc; cat");
         assert_eq!((output(&producer), producer.finish()), (b"abc\n".to_vec(), Ok(())));
-        for (command, why) in
-            [("echo abc; exit 3", "ended with status 3"), ("kill -9 $$", "killed by signal 9")]
+        for (command, why) in [("echo abc; exit 3", "exited with 3"), ("kill -9 $$", "was ended by signal 9")]
         {
             let producer = start(command);
             output(&producer);

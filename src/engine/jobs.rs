@@ -88,7 +88,10 @@ pub fn run_sender_job(
             let symbols = symbols.chunks(usize::from(symbol_size));
             Ok(SenderDone::Vouched(block, first, symbols.map(symbol_digest).collect()))
         }
-        SenderJob::Read => source.read_on().map(SenderDone::Grown),
+        SenderJob::Read { unused } => {
+            source.forget(unused);
+            source.read_on().map(SenderDone::Grown)
+        }
         SenderJob::CheckSource => source.check().map(|()| SenderDone::SourceChecked),
         SenderJob::LookUp(_) => Ok(SenderDone::LookedUp(Err(NO_STORE.to_owned()))),
         SenderJob::Record(_) => Ok(SenderDone::Recorded(Err(NO_STORE.to_owned()))),

@@ -20,7 +20,7 @@ use crate::crypto::digest;
 use crate::fec::{self, PlanCache};
 use crate::layout::Layout;
 use crate::pack::{self, Recipe};
-use crate::units::{BlockIndex, Coded, Coding, Digest, Esi, SessionId, SymbolDigest};
+use crate::units::{BlockIndex, Coded, Coding, Digest, Esi, Extent, SessionId, SymbolDigest};
 use crate::wire::{self, Header, MessageKind, PacketNumber, decode_plain, encode_plain, peek};
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -141,6 +141,17 @@ impl Object {
             blocks.map(|block| value(&layout, block, slice(&layout, &bytes, block))).collect();
         let root = digest::root(&values);
         Some(Self { bytes, layout, values, recipes, root, plans: PlanCache::default() })
+    }
+
+    /// Its layout as a stream of which so many blocks are known; sealed when that is all.
+    fn grown(&self, blocks: u64) -> Layout {
+        let (log2, symbol_size) = (self.layout.block_log2(), self.layout.symbol_size());
+        let size = blocks << log2;
+        let extent = match self.layout.object_size() {
+            whole if whole <= size && blocks > 0 => Extent::sealed(whole),
+            _ => Extent { size, sealed: false },
+        };
+        Layout::of(extent, log2, symbol_size).expect("a part of a valid one")
     }
 
     fn block(&self, block: BlockIndex) -> &[u8] {

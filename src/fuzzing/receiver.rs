@@ -20,7 +20,7 @@ use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, ChannelId, Coded, Coding, DeviceId, Digest, Esi, TaskId, Via};
 use crate::wire::{
     self, Abort, AbortCode, Acknowledge, Admit, AdmitVerdict, Announce, HashPage, Invitation, Message,
-    MessageKind, PacketNumber, Phase, Poll, RepairAdvertisement, Symbol, SymbolDigests,
+    MessageKind, ObjectKind, PacketNumber, Phase, Poll, RepairAdvertisement, Symbol, SymbolDigests,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -287,8 +287,10 @@ impl World {
     fn announce(&mut self, input: &mut Input<'_>) -> Option<()> {
         let [phase, probability, flags] = input.array()?;
         let phases = [Phase::Gathering, Phase::Streaming, Phase::Repairing, Phase::Lingering];
-        let layout = self.object.layout;
-        let root = (flags & 1 == 1).then_some(self.object.root);
+        let stream = flags & 128 == 128;
+        // A stream of which a few blocks are announced, or all of it.
+        let layout = if stream { self.object.grown(u64::from(phase >> 2 & 7)) } else { self.object.layout };
+        let root = (flags & 1 == 1 && layout.is_sealed()).then_some(self.object.root);
         let announce = Announce {
             task: TaskId([3; 16]),
             phase: phases[usize::from(phase & 3)],
@@ -296,8 +298,10 @@ impl World {
             data: GROUP,
             position: BlockIndex(u32::from(phase >> 2)),
             invitation: invitation(probability),
-            gsize: u32::from(flags >> 2).pow(3),
+            gsize: u32::from(flags >> 2 & 31).pow(3),
             objects: vec![wire::Object {
+                kind: if stream { ObjectKind::Stream } else { ObjectKind::File },
+                sealed: layout.is_sealed(),
                 root,
                 ..wire::Object::file(layout.object_size(), layout.block_log2())
             }],

@@ -12,7 +12,9 @@ use crate::sim::fakes::{FakeDevice, any_join};
 use crate::sim::sham;
 use crate::task::{Assignment, State, Step, Task};
 use crate::time::Time;
-use crate::units::{Arrival, BlockIndex, ChannelId, Coding, Counter, DeviceId, Digest, Rate, TaskId, Via};
+use crate::units::{
+    Arrival, BlockIndex, ChannelId, Coding, Counter, DeviceId, Digest, Extent, Rate, TaskId, Via,
+};
 use crate::wire::{
     self, Abort, AbortCode, Announce, Arrivals, Complete, DecodeError, Deficit, Holdings, Message,
     MessageKind, Nak, PacketNumber, PageRange, Progress, Protection, Suspect,
@@ -28,6 +30,8 @@ const MAX_OUTPUTS: usize = 512;
 pub(super) struct World {
     pub(super) now: Time,
     object: Object,
+    /// How much of it was read; all, unless it is a stream.
+    read: Extent,
     damage: Damage,
     jobs: Vec<SenderJob>,
     /// The next counter of each channel.
@@ -76,6 +80,7 @@ impl play::World for World {
         let mut task = Task::copy(TASK, "object");
         task.options.expected = (people & 7 != 0).then_some(u32::from(people & 7));
         let who = (sham::signing_key(1), [1; 32], Counter(COUNTER));
+        let layout = if people & 128 == 0 { object.layout } else { object.grown(0) };
         let config = SenderConfig {
             rendezvous: vec![SocketAddr::from((Ipv4Addr::new(239, 255, 74, 17), 7417))],
             rate: match Rate(1_000_000 << (speed & 7)) {
@@ -88,9 +93,9 @@ impl play::World for World {
                 2 => SlowPolicy::Keep,
                 _ => SlowPolicy::Drop,
             }),
-            settle: Duration::from_millis(u64::from(people >> 3) * 50),
+            settle: Duration::from_millis(u64::from(people >> 3 & 15) * 50),
             linger: Duration::from_secs(u64::from(speed >> 5)),
-            ..SenderConfig::new(task, object.layout, GROUP, who)
+            ..SenderConfig::new(task, layout, GROUP, who)
         };
         let sender = Sender::new(config, Time::ZERO);
         Some(Self {
@@ -99,6 +104,7 @@ impl play::World for World {
             announce: sender.announced(),
             sender,
             now: Time::ZERO,
+            read: layout.extent(),
             object,
             damage: Damage::default(),
             jobs: Vec::new(),
@@ -145,6 +151,7 @@ impl play::World for World {
                     overrun_drops: 0,
                     storage_delay_us: 0,
                     room: BlockIndex(u32::MAX),
+                    below: BlockIndex(verified.into()),
                     ticket_kept: verified & 1 == 1,
                     // False packet numbers, used or never used.
                     arrivals: (drops & 1 == 1).then(|| Arrivals {
@@ -245,7 +252,13 @@ impl play::World for World {
             }
             (_, SenderJob::Vouch { .. }) => panic!("only a sender without feedback asks for it"),
             (_, SenderJob::CheckSource) => SenderDone::SourceChecked,
-            (_, SenderJob::Read) => SenderDone::Grown(self.object.layout.extent()),
+            (32..64, SenderJob::Read { .. }) => SenderDone::SourceFailed("fuzzed".into()),
+            // One block more, or a few.
+            (_, SenderJob::Read { .. }) => {
+                let blocks = (self.read.size >> self.object.layout.block_log2()) + u64::from(how & 3) + 1;
+                self.read = self.object.grown(blocks).extent();
+                SenderDone::Grown(self.read)
+            }
             (_, SenderJob::Hash { block, .. }) => {
                 let (value, recipe) = (self.value(block), self.object.recipe(block));
                 let packed = (recipe.coded.coding == Coding::Zstd)

@@ -20,6 +20,12 @@ fn clock() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The counter after `before` when the clock stands at `clock`, which may be in 1970.
+const fn following(before: u64, clock: u64) -> u64 {
+    let next = before.saturating_add(1);
+    if clock > next { clock } else { next }
+}
+
 /// Parses the file.
 fn parse(bytes: &[u8]) -> Option<u64> {
     let (heading, number) = std::str::from_utf8(bytes).ok()?.trim_end().split_once('\n')?;
@@ -47,7 +53,7 @@ impl Keyring {
                 0
             }),
         };
-        let next = clock().max(before.saturating_add(1));
+        let next = following(before, clock());
         at("write", &path, write_private(&path, text(next).as_bytes()))?;
         Ok(next)
     }
@@ -80,6 +86,17 @@ mod tests {
         assert_eq!(next(), second + 1_000_001);
         assert_eq!(parse(&fs::read(&path).unwrap()), Some(second + 1_000_001));
         assert!(warnings.is_empty(), "{warnings:?}");
+    }
+
+    #[test]
+    fn a_clock_in_1970_takes_nothing_back() {
+        assert_eq!(
+            [(0, 0), (0, 9), (9, 9), (9, 0)].map(|(before, clock)| following(before, clock)),
+            [1, 9, 10, 10]
+        );
+        let now = 1_763_740_800_000;
+        let reset = [30_000, 40_000].iter().fold(now, |before, &clock| following(before, clock));
+        assert_eq!((reset, following(reset, now + 60_000)), (now + 2, now + 60_000));
     }
 
     #[test]

@@ -65,7 +65,10 @@ pub enum SenderJob {
         symbol_size: u16,
     },
     /// Wait until more of the object can be read, or its end; see [`SenderJob::is_for_input`].
-    Read,
+    Read {
+        /// Nobody needs the bytes below this any more.
+        unused: u64,
+    },
     /// Check that the source is unchanged (size and modification time).
     CheckSource,
     /// Look these devices up in the store; see [`SenderJob::is_for_store`].
@@ -84,7 +87,7 @@ impl SenderJob {
     /// Whether the job waits for the source's input. It may take any time, and must not delay the others.
     #[must_use]
     pub const fn is_for_input(&self) -> bool {
-        matches!(self, Self::Read)
+        matches!(self, Self::Read { .. })
     }
 }
 

@@ -406,6 +406,7 @@ impl SendSession {
             session: SenderConfig::session(&signing_key, agreement, counter),
             name: name.clone(),
             size: layout.extent().total(),
+            holes: source.holes(),
             data: route.destination.addr,
             interface: route.interface.clone(),
             sender: signing_key.public(),
@@ -424,6 +425,7 @@ impl SendSession {
         config.repair = RepairPolicy::interactive(self.slow);
         config.compression = self.compression;
         config.manifest = manifest_of(&*source, &name);
+        config.window = source.keeps().map(|bytes| (bytes >> layout.block_log2()) as u32);
         if self.file.as_ref().is_some_and(|file| file.is_device()) {
             config.kind = ObjectKind::Device;
         }

@@ -7,6 +7,7 @@ use crate::protocol::event::{SenderOutcome, SenderSnapshot};
 use crate::protocol::statistics::DeviceRow;
 use crate::units::{Digest, SenderKey, SessionId, TaskId};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 /// The parameters of a send session, known once it is open.
@@ -20,6 +21,8 @@ pub struct SendInfo {
     pub name: String,
     /// The object's size in bytes; unknown if it is a stream.
     pub size: Option<u64>,
+    /// The largest holes of the object, ascending: nothing of them is sent.
+    pub holes: Vec<Range<u64>>,
     /// What it consists of, if it is a tree.
     pub tree: Option<TreeHead>,
     /// The destination of the data.

@@ -6,7 +6,7 @@ use super::disk::{SimDisk, SimEarlier, SimSink, SimSource, SimTickets};
 use super::hostile::{self, Hostile};
 use super::likely::Likely;
 use super::node::{Actor, JobDelay, Node, SimJobs, SimNet, Work};
-use super::pipe::{SimPipe, SimPipeSink};
+use super::output::Output;
 use super::scenario::{DevicePlan, Scenario};
 use super::store::{SimStore, StoreClock};
 use crate::command::{Facts, Hook};
@@ -28,6 +28,7 @@ use crate::store::SharedStore;
 use crate::task::{DeviceList, Listed, Task, TaskOptions};
 use crate::time::Time;
 use crate::units::{Counter, DeviceId, DeviceKey, Intake, Rate, TaskId};
+use crate::wire::ObjectKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -176,6 +177,7 @@ pub fn sender(
     let options = TaskOptions { expected: scenario.expected, devices };
     let task = Task { options, ..Task::copy(TASK, NAME) };
     let who = (sham::signing_key(1), random_bytes(work_seed), counter);
+    let head = scenario.tree().map(|tree| tree.head());
     let config = SenderConfig {
         rendezvous: vec![RENDEZVOUS],
         rate: scenario.rate_mode(),
@@ -187,7 +189,12 @@ pub fn sender(
         linger: scenario.linger,
         max_time: scenario.max_time,
         group_key: scenario.group_key.then(hostile::group_key),
+        manifest: head.map(|head| head.encode()).unwrap_or_default(),
         ..SenderConfig::new(task, layout, DATA, who)
+    };
+    let config = match head {
+        Some(_) => SenderConfig { kind: ObjectKind::Tree, ..config },
+        None => config,
     };
     let (signing_key, random) = (config.signing_key.clone(), *config.agreement.expose());
     let side = SenderSide::new(counter, signing_key, random, config.suite, config.group_key.as_ref());
@@ -197,6 +204,7 @@ pub fn sender(
     let mut buffer = Vec::new();
     let (plan, mut usual) = (scenario.sender.store, job_delay(work_seed, scenario.sender.job));
     let (content, object) = (scenario.content, sim_source.bytes());
+    let object_bytes = Arc::clone(&object);
     let (growth, mut read) = (scenario.sender.growth, 0..);
     let work = Work {
         run: Box::new(move |job: SenderJob, now| {
@@ -225,7 +233,8 @@ pub fn sender(
         source_unreadable: SenderDone::SourceFailed,
     };
     let net = SimNet::new(SENDER_SOCKET, Some(sim_source));
-    let machine = Sender::new(config, now);
+    let known = scenario.sender.known.map(|known| known.values(&object_bytes, &layout));
+    let machine = Sender::new(config, now).with_values(known.unwrap_or_default());
     let stream = Stream { session, symbol_size: layout.symbol_size(), source, seal: machine.symbol_seal() };
     let engine = Engine::new(machine, net, SimJobs::new(WORKERS, work), Some(stream)).with_egress(
         scenario.budget.map(|rate| {
@@ -261,7 +270,7 @@ pub fn receiver(
     plan: &DevicePlan,
     index: u32,
     [seed, work_seed]: [u64; 2],
-    (disk, earlier, pipe): (SimDisk, Option<Arc<Vec<u8>>>, Option<SimPipe>),
+    (disk, earlier, output): (SimDisk, Option<Arc<Vec<u8>>>, Option<Output>),
     buffer_bytes: usize,
     (plans, likely): (Rc<PlanCache>, Likely),
     (grouped, now): (bool, Time),
@@ -285,20 +294,18 @@ pub fn receiver(
     let earlier = earlier.map(|bytes| Box::new(SimEarlier(bytes)) as Box<dyn Earlier>);
     let hook = plan.hook.map(|(_, status)| Arc::new(SimHook(status)) as Arc<dyn Hook>);
     let tickets = keeps_tickets(index).then(|| Box::new(SimTickets(disk.clone())) as Box<dyn Tickets>);
-    let reader = plan.pipe.zip(pipe);
-    let sink: Box<dyn Sink> = match reader.clone() {
-        Some((plan, pipe)) => Box::new(SimPipeSink(pipe, plan)),
-        None => Box::new(SimSink::new(disk, plan.force)),
-    };
+    let reader = plan.pipe;
+    let file = || Box::new(SimSink::new(disk, plan.force)) as Box<dyn Sink>;
+    let sink = output.and_then(|output| output.sink(plan)).unwrap_or_else(file);
     let files = ReceiverFiles::new(sink).with_earlier(earlier).with_hook(hook).with_tickets_in(tickets);
     let (mut delay, hook_time) =
         (storage_delay(job_delay(work_seed, plan.job), plan.disk), plan.hook.map(|(time, _)| time));
     let work = Work {
         run: Box::new(move |job, _| run_receiver_job(job, &files, &plans)),
         lane: if reader.is_some() { |job| job.is_for_reader().then_some(0) } else { |_| None },
-        delay: Box::new(move |job, now| match (job, hook_time, &reader) {
+        delay: Box::new(move |job, now| match (job, hook_time, reader) {
             (ReceiverJob::Hook(_), Some(time), _) => time,
-            (ReceiverJob::Write { .. }, _, Some((plan, _))) => plan.each,
+            (ReceiverJob::Write { .. }, _, Some(pipe)) => pipe.each,
             _ => delay(job, now),
         }),
         source_unreadable: ReceiverDone::WorkerDied,

@@ -3,7 +3,7 @@
 use super::disk::SimDisk;
 use super::hostile::is_nobody;
 use super::network::FRAMING;
-use super::pipe::SimPipe;
+use super::output::Output;
 use crate::crypto::digest::symbol_digest;
 use crate::layout::Layout;
 use crate::limits::{FeedbackBudget, HEADER_LEN, JOIN_CLEAR, MAX_CONTROL, MAX_DATAGRAM, MAX_TRAILER};
@@ -72,13 +72,15 @@ pub struct Ledger {
     accounts: HashMap<SocketAddr, Account>,
     /// RETRYs of the last second: time, address, and bytes on the wire.
     answers: VecDeque<(Time, SocketAddr, usize)>,
+    /// Their sums: their bytes, and how many went to each address.
+    answered: (usize, HashMap<SocketAddr, usize>),
 }
 
 impl Ledger {
     /// The ledger of a sender with these secrets.
     #[must_use]
     pub fn new(side: SenderSide) -> Self {
-        Self { side, accounts: HashMap::new(), answers: VecDeque::new() }
+        Self { side, accounts: HashMap::new(), answers: VecDeque::new(), answered: Default::default() }
     }
     /// Records a datagram that the sender has received.
     pub fn came(&mut self, from: SocketAddr, bytes: &[u8]) {
@@ -100,7 +102,10 @@ impl Ledger {
             return;
         }
         if wire::peek(bytes).is_some_and(|(_, kind)| kind == MessageKind::Retry) {
-            self.answers.push_back((now, to, bytes.len() + FRAMING));
+            let bytes = bytes.len() + FRAMING;
+            self.answers.push_back((now, to, bytes));
+            self.answered.0 += bytes;
+            *self.answered.1.entry(to).or_default() += 1;
         }
         let account = self.accounts.entry(to).or_default();
         account.went += bytes.len() as u64;
@@ -116,16 +121,23 @@ impl Ledger {
     /// # Panics
     /// If there are more than documented.
     pub fn check_answers(&mut self, now: Time, a_second: u32, most: Option<u64>) {
-        while self.answers.front().is_some_and(|(at, ..)| *at + Duration::from_secs(1) <= now) {
+        while let Some(&(at, to, bytes)) = self.answers.front()
+            && at + Duration::from_secs(1) <= now
+        {
             self.answers.pop_front();
+            self.answered.0 -= bytes;
+            match self.answered.1.get_mut(&to) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => drop(self.answered.1.remove(&to)),
+            }
         }
         let Some(&(_, latest, _)) = self.answers.back().filter(|(at, ..)| *at == now) else { return };
         // A burst of a tenth of a second is allowed, and some have waited for as long until the rate let them out.
         let allowed = |a_second: u32| (a_second + a_second / 5) as usize + 1;
-        let (all, own) = (self.answers.len(), self.answers.iter().filter(|(_, to, _)| *to == latest).count());
+        let (all, own) = (self.answers.len(), self.answered.1.get(&latest).copied().unwrap_or(0));
         assert!(all <= allowed(a_second), "{all} RETRYs in a second");
         assert!(own <= allowed(a_second / 4), "{own} RETRYs in a second to {latest}");
-        let bits: usize = self.answers.iter().map(|(.., bytes)| bytes * 8).sum();
+        let bits = self.answered.0 * 8;
         let most = most.map_or(u64::MAX, |most| most + most / 10 + 4_000);
         assert!(bits as u64 <= most, "{bits} bits of RETRYs in a second, beside the data");
     }
@@ -312,16 +324,16 @@ impl Checker {
     ///
     /// # Panics
     /// When more was changed than `before`, and no session has admitted it.
-    pub fn check_untouched(&self, device: u32, disk: &SimDisk, before: Option<u64>) {
+    pub fn check_untouched(&self, device: u32, changes: u64, before: Option<u64>) {
         let Some(before) = before else { return };
-        assert_eq!(disk.changes(), before, "device {device} changes its disk before it is admitted");
+        assert_eq!(changes, before, "device {device} changes its disk before it is admitted");
     }
 
-    /// Whether the object is under its final name, or has gone through the pipe.
+    /// Whether the object is under its final name, or has gone to the other output.
     #[must_use]
-    pub fn has_object(&self, disk: &SimDisk, pipe: Option<&SimPipe>) -> bool {
-        if let Some(pipe) = pipe {
-            return pipe.is_whole();
+    pub fn has_object(&self, disk: &SimDisk, output: Option<&Output>) -> bool {
+        if let Some(output) = output {
+            return output.is_whole();
         }
         disk.with_file(&self.name, |file| file == Some(&self.object[..]))
     }
@@ -330,9 +342,9 @@ impl Checker {
     ///
     /// # Panics
     /// If it has not.
-    pub fn check_complete(&self, device: u32, disk: &SimDisk, pipe: Option<&SimPipe>) {
+    pub fn check_complete(&self, device: u32, disk: &SimDisk, output: Option<&Output>) {
         assert!(
-            self.has_object(disk, pipe),
+            self.has_object(disk, output),
             "I2: device {device} is complete in the table but has no object"
         );
         assert!(disk.is_settled(), "I2: device {device} is complete, and a power cut could undo it");

@@ -88,6 +88,14 @@ pub enum DiskError {
 }
 
 impl DiskError {
+    /// The system's number of it.
+    pub(super) const fn number(self) -> i32 {
+        match self {
+            Self::InputOutput => libc::EIO,
+            Self::Full => libc::ENOSPC,
+            Self::ReadOnly => libc::EROFS,
+        }
+    }
     /// The error text that the device reports.
     pub(super) fn text(self, op: Op) -> String {
         let why = match self {

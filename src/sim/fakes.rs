@@ -85,6 +85,7 @@ pub const fn any_report(verified: u32) -> Progress {
         overrun_drops: 0,
         storage_delay_us: 0,
         room: BlockIndex(u32::MAX),
+        below: BlockIndex(0),
         ticket_kept: false,
         arrivals: None,
     }
@@ -147,8 +148,17 @@ impl FakeDevice {
         group: Option<&Secret>,
         random: [u8; 32],
     ) -> Option<Self> {
-        let side = ReceiverSide::new(SHAM, session, announce, group, random)?;
-        Some(Self { side, sent: 0, cookie: Cookie::default(), admit: None, rounds: BTreeMap::new() })
+        ReceiverSide::new(SHAM, session, announce, group, random).map(Self::at)
+    }
+
+    const fn at(side: ReceiverSide) -> Self {
+        Self { side, sent: 0, cookie: Cookie([0; 16]), admit: None, rounds: BTreeMap::new() }
+    }
+
+    /// Another device of the same session. Cheaper than [`Self::of`]. `announce` is the session's.
+    #[must_use]
+    pub fn another(&self, announce: &Announce, random: [u8; 32]) -> Option<Self> {
+        self.side.another(&announce.agreement, random).map(Self::at)
     }
 
     /// The device's session.

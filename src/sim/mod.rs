@@ -15,6 +15,7 @@
 //! ```
 
 pub mod actors;
+pub mod block_device;
 pub mod checks;
 pub mod disk;
 pub mod disk_faults;
@@ -27,6 +28,7 @@ pub mod link;
 pub mod network;
 pub mod node;
 pub mod one_way;
+pub mod output;
 pub mod pages;
 pub mod pipe;
 pub mod planned;
@@ -37,6 +39,7 @@ pub mod shape;
 pub mod store;
 pub mod totals;
 pub mod transfer;
+pub mod tree;
 pub mod world;
 
 #[cfg(test)]

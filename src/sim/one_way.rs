@@ -4,13 +4,14 @@
 use super::actors::{DATA, NAME, RENDEZVOUS, TASK, random_bytes};
 use super::checks::{Checker, Ledger};
 use super::disk::{SimDisk, SimSink, SimSource};
-use super::disk_faults::DiskFaults;
 use super::hostile::group_key;
 use super::likely::Likely;
 use super::network::forger::Forger;
 use super::network::{Attachment, NodeId, address};
 use super::node::{Actor, JobDelay, Node, Sent, SimJobs, SimNet, Work};
+use super::planned::Planned;
 use super::sham;
+use super::totals::Totals;
 use super::world::{Director, Pace, World};
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job};
 use crate::engine::{Engine, EngineError, Step, Stream};
@@ -126,7 +127,7 @@ struct State {
 }
 
 /// What came of a session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ended {
     /// Devices that have the object.
     pub complete: usize,
@@ -134,6 +135,8 @@ pub struct Ended {
     pub lacking: usize,
     /// Forged symbols that were delivered.
     pub forged: u64,
+    /// Counters of the run.
+    pub totals: Totals,
 }
 
 struct Stage<'a> {
@@ -163,9 +166,10 @@ impl<'a> Stage<'a> {
         let mut rng = fastrand::Rng::with_seed(plan.seed);
         let mut object = vec![0; plan.layout.object_size() as usize];
         rng.fill(&mut object);
+        plan.content.shape(&mut object, &plan.layout, plan.seed);
         let object = Arc::new(object);
-        let state = |_: &Device| State {
-            disk: SimDisk::new(DiskFaults::default(), Arc::clone(&object)),
+        let state = |device: &Device| State {
+            disk: SimDisk::new(device.faults, Arc::clone(&object)),
             version: 0,
             completed: BTreeMap::new(),
             outcome: None,
@@ -270,7 +274,8 @@ impl<'a> Stage<'a> {
         self.cues.push(cue);
     }
 
-    fn play(&mut self) -> u64 {
+    /// Runs all events. Returns the counters of the network, the time and the steps.
+    fn play(&mut self) -> Totals {
         let plan = self.plan;
         let mut world = World::new(plan.seed ^ 0x0e_a417);
         if plan.forger > 0.0 && self.playing.is_none() {
@@ -294,7 +299,16 @@ impl<'a> Stage<'a> {
         for (index, state) in self.states.iter().enumerate() {
             assert!(state.outcome.is_some(), "device {index} does not end");
         }
-        world.network.counts.forged
+        let (network, steps) = (world.network.counts, world.steps);
+        let virtual_time = world.now().since(Time::ZERO);
+        Totals { network, steps, virtual_time, ..Totals::default() }
+    }
+
+    /// A device has lost power.
+    fn bury(&mut self, index: usize) {
+        let state = &mut self.states[index];
+        state.version = state.disk.version();
+        self.checker.check_disk(index as u32, &state.disk, None);
     }
 
     fn look_at_device(&mut self, index: usize, node: &Node<Receiver>) {
@@ -344,10 +358,8 @@ impl Director<Someone> for Stage<'_> {
             Cue::StartDevice(_) => {}
             Cue::Crash(index) => {
                 if world.is_running(index as NodeId + 1) && world.stop(index as NodeId + 1).is_some() {
-                    let state = &mut self.states[index];
-                    state.disk.crash(&mut self.rng);
-                    state.version = state.disk.version();
-                    self.checker.check_disk(index as u32, &state.disk, None);
+                    self.states[index].disk.crash(&mut self.rng);
+                    self.bury(index);
                 }
             }
         }
@@ -371,14 +383,20 @@ impl Director<Someone> for Stage<'_> {
                     }
                 }
             }
-            Someone::Device(device) => self.look_at_device(node as usize - 1, device),
+            Someone::Device(device) => {
+                let index = node as usize - 1;
+                self.look_at_device(index, device);
+                return !self.states[index].disk.take_power_loss();
+            }
             Someone::Player(_) => {}
         }
         true
     }
 
-    fn died(&mut self, _: &mut World<Someone>, node: NodeId) {
-        panic!("node {node} has no power cuts of its own");
+    fn died(&mut self, world: &mut World<Someone>, node: NodeId) {
+        let index = node as usize - 1;
+        self.bury(index);
+        self.cue_at(world, world.now() + self.plan.devices[index].back, Cue::StartDevice(index));
     }
 }
 
@@ -398,7 +416,8 @@ pub fn run(seed: u64) -> Ended {
 #[must_use]
 pub fn run_plan(plan: &Plan) -> Ended {
     let mut stage = Stage::new(plan);
-    let mut result = Ended { forged: stage.play(), ..Ended::default() };
+    let totals = stage.play();
+    let mut result = Ended { forged: totals.network.forged, totals, ..Ended::default() };
     let ended = stage.sender.clone().expect("the sender ends");
     let exit = Exit::of_sender(&ended, &[], None);
     match (&ended, plan.interrupt) {
@@ -421,6 +440,9 @@ pub fn run_plan(plan: &Plan) -> Ended {
             }
             // It began after the end, or had the object before a power cut.
             ReceiverOutcome::NoSender => assert!(exit == Exit::NoSender),
+            ReceiverOutcome::Failed(..) if device.faults.error.is_some() => {
+                assert!(!has && exit == Exit::Environment, "{outcome:?}");
+            }
             _ => panic!("device {index} ends with {outcome:?}"),
         }
         result.complete += usize::from(has);
@@ -429,13 +451,30 @@ pub fn run_plan(plan: &Plan) -> Ended {
             "device {index} lacks something: {outcome:?}, {device:?}"
         );
     }
-    play_again(&mut stage);
+    let of_players = play_again(&mut stage);
+    let totals = &mut result.totals;
+    totals.add(&of_players);
+    totals.runs = 1;
+    totals.devices = plan.devices.len() as u64;
+    totals.complete = result.complete as u64;
+    totals.source_symbols = plan.layout.total_source_symbols();
+    totals.symbols = stage.checker.symbols;
+    totals.planned = Planned { one_way: 1, ..Planned::default() };
+    totals.faults.of_network(&totals.network);
+    totals.faults.many("one-way: a device that lacks something", result.lacking as u64);
+    stage.states.iter().for_each(|state| totals.faults.add(&state.disk.struck()));
     result
+}
+
+/// Whether a seed stands for such a session: one in ten does, in runs of mixed faults.
+#[must_use]
+pub fn is_meant_by(seed: u64) -> bool {
+    fastrand::Rng::with_seed(seed ^ 0x0e_3a).u8(..10) == 0
 }
 
 /// Plays the recording of the session to the same devices. Those that have completed it do not take it again, and none
 /// is held by it.
-fn play_again(stage: &mut Stage<'_>) {
+fn play_again(stage: &mut Stage<'_>) -> Totals {
     let recording = Rc::new(std::mem::take(&mut stage.recorded));
     stage.playing = Some(recording);
     stage.cues.clear();
@@ -443,7 +482,7 @@ fn play_again(stage: &mut Stage<'_>) {
     for state in &mut stage.states {
         (state.outcome, state.refused) = (None, false);
     }
-    let _ = stage.play();
+    let totals = stage.play();
     for (index, (state, before)) in stage.states.iter().zip(before).enumerate() {
         let outcome = state.outcome.as_ref().expect("it has ended");
         if before {
@@ -452,6 +491,7 @@ fn play_again(stage: &mut Stage<'_>) {
         let has = stage.checker.has_object(&state.disk, None);
         assert!(has || !matches!(outcome, ReceiverOutcome::Complete { .. }));
     }
+    totals
 }
 
 #[cfg(test)]
@@ -460,7 +500,9 @@ mod tests {
     use crate::layout::Layout;
     use crate::limits::RECEIVER_BUFFER_BYTES;
     use crate::protocol::carousel::Repetition;
+    use crate::sim::disk_faults::DiskFaults;
     use crate::sim::link::Quality;
+    use crate::sim::scenario::ContentPlan;
     use crate::units::Rate;
 
     const SEEDS: std::ops::Range<u64> = 42_500_000..42_500_060;
@@ -469,7 +511,7 @@ mod tests {
     fn seeds() {
         let mut all = Ended::default();
         for seed in SEEDS {
-            let Ended { complete, lacking, forged } =
+            let Ended { complete, lacking, forged, .. } =
                 std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| panic!("seed {seed}"));
             all.complete += complete;
             all.lacking += lacking;
@@ -480,11 +522,19 @@ mod tests {
 
     fn plan(loss: f64, passes: u32, forger: f64) -> Plan {
         let down = Quality { loss, ..Quality::default() };
-        let device =
-            Device { down, start: Time::ZERO, crash: None, told: true, buffers: RECEIVER_BUFFER_BYTES };
+        let device = Device {
+            down,
+            start: Time::ZERO,
+            crash: None,
+            told: true,
+            buffers: RECEIVER_BUFFER_BYTES,
+            faults: DiskFaults::default(),
+            back: Duration::ZERO,
+        };
         Plan {
             seed: 42_500_100 + u64::from(passes),
             layout: Layout::new((2 << 20) + 77, 18, 1024).unwrap(),
+            content: ContentPlan::default(),
             rate: Rate(40_000_000),
             passes: Repetition { overhead_per_mille: 200, count: Some(passes), pause: Duration::ZERO },
             interrupt: None,

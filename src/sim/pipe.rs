@@ -139,14 +139,15 @@ impl DevicePlan {
         }
     }
 
-    /// Whether nothing of the plan is about the device's files.
-    fn has_no_files(&self) -> bool {
-        let Self { faults, existing, earlier, hook, disk, .. } = self;
+    /// Whether nothing of the plan is about the device's files, or about another output.
+    pub(super) fn has_no_files(&self) -> bool {
+        let Self { faults, existing, earlier, hook, disk, pipe, .. } = self;
         *faults == super::disk_faults::DiskFaults::default()
             && !existing
             && earlier.is_none()
             && hook.is_none()
             && disk.is_none()
+            && pipe.is_none()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Counts the planned faults of scenarios, so that a summary shows what a set of runs covers.
 
 use super::disk_faults::DiskFaults;
-use super::scenario::{DevicePlan, Scenario};
+use super::scenario::{DevicePlan, Known, Scenario};
 use crate::time::Time;
 use std::time::Duration;
 
@@ -33,6 +33,20 @@ pub struct Planned {
     pub lines: u64,
     /// Lines whose rate changes.
     pub changing_lines: u64,
+    /// Sessions without a way back.
+    pub one_way: u64,
+    /// Streams: objects that grow.
+    pub streams: u64,
+    /// Objects with blocks that need not be sent as they are.
+    pub coded: u64,
+    /// Senders that know the object from an earlier run, and those of them that know it wrongly.
+    pub known: [u64; 2],
+    /// Devices that pass the object on, and those of them whose reader goes away or fails.
+    pub pipes: [u64; 2],
+    /// Devices that receive a tree, and those of them that fail or die at a step.
+    pub trees: [u64; 2],
+    /// Devices that write to a block device, and those of them that fail or lose power at one of its operations.
+    pub block_devices: [u64; 2],
 }
 
 impl Planned {
@@ -55,6 +69,22 @@ impl Planned {
             source_changes: u64::from(sender.source_changes.is_some()),
             lines: lines.len() as u64,
             changing_lines: lines.iter().filter(|l| !l.changes.is_empty()).count() as u64,
+            one_way: 0,
+            streams: u64::from(sender.growth.is_some()),
+            coded: u64::from(scenario.content.is_coded()),
+            known: [
+                u64::from(sender.known.is_some()),
+                u64::from(matches!(sender.known, Some(Known::Stale(_)))),
+            ],
+            pipes: [
+                count(&|d| d.pipe.is_some()),
+                count(&|d| d.pipe.is_some_and(|pipe| pipe.dies.is_some() || pipe.status == Some(3))),
+            ],
+            trees: [count(&|d| d.tree.is_some()), count(&|d| d.tree.is_some_and(|t| t.fault.is_some()))],
+            block_devices: [
+                count(&|d| d.block.is_some()),
+                count(&|d| d.block.is_some_and(|b| b.error.is_some() || b.power_cut.is_some())),
+            ],
         }
     }
     /// Adds the counts of another run.
@@ -70,5 +100,13 @@ impl Planned {
         self.source_changes += other.source_changes;
         self.lines += other.lines;
         self.changing_lines += other.changing_lines;
+        self.one_way += other.one_way;
+        self.streams += other.streams;
+        self.coded += other.coded;
+        self.known = [self.known[0] + other.known[0], self.known[1] + other.known[1]];
+        self.pipes = [self.pipes[0] + other.pipes[0], self.pipes[1] + other.pipes[1]];
+        self.trees = [self.trees[0] + other.trees[0], self.trees[1] + other.trees[1]];
+        let [all, faulty] = other.block_devices;
+        self.block_devices = [self.block_devices[0] + all, self.block_devices[1] + faulty];
     }
 }

@@ -1,5 +1,6 @@
 //! Runs many seeds and adds up their results. Names a seed that fails, with the command that replays it.
 
+use super::one_way;
 use super::scenario::{Plain, Scenario};
 use super::totals::Totals;
 use super::transfer::{self, Trace};
@@ -7,6 +8,29 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
+
+/// What the seeds of a set of runs stand for.
+#[derive(Clone, Copy, Debug)]
+pub enum Runs {
+    /// Mixed faults, in one run of ten on a line without a way back.
+    Mixed,
+    /// Lines without a way back.
+    OneWay,
+    /// Plain runs.
+    Plain(Plain),
+}
+
+impl Runs {
+    /// Whether a seed stands for a line without a way back.
+    #[must_use]
+    pub fn is_one_way(&self, seed: u64) -> bool {
+        match self {
+            Self::Mixed => one_way::is_meant_by(seed),
+            Self::OneWay => true,
+            Self::Plain(_) => false,
+        }
+    }
+}
 
 /// A seed whose run failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,15 +52,18 @@ pub struct Summary {
     pub failures: Vec<Failure>,
 }
 
-/// Runs one seed, with mixed faults or as a plain run.
+/// Runs one seed. Lines without a way back have no trace.
 ///
 /// # Errors
 /// If an invariant is broken, a node hangs or an expectation is not met.
-pub fn run_seed(seed: u64, plain: Option<&Plain>, trace: Option<Trace<'_>>) -> Result<Totals, Failure> {
+pub fn run_seed(seed: u64, runs: &Runs, trace: Option<Trace<'_>>) -> Result<Totals, Failure> {
     let run = || {
-        let scenario = match plain {
-            Some(plain) => Scenario::plain(seed, plain),
-            None => Scenario::generate(seed),
+        if runs.is_one_way(seed) {
+            return one_way::run(seed).totals;
+        }
+        let scenario = match runs {
+            Runs::Plain(plain) => Scenario::plain(seed, plain),
+            Runs::Mixed | Runs::OneWay => Scenario::generate(seed),
         };
         transfer::run(&scenario, trace)
     };
@@ -45,7 +72,10 @@ pub fn run_seed(seed: u64, plain: Option<&Plain>, trace: Option<Trace<'_>>) -> R
         let message = message.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         let mut replay =
             format!("cargo run --release --features sim --example simulate -- --seeds {seed}..{}", seed + 1);
-        if let Some(Plain { devices, loss, size, symbol_size, rate, disk }) = plain {
+        if let Runs::OneWay = runs {
+            replay += " --one-way";
+        }
+        if let Runs::Plain(Plain { devices, loss, size, symbol_size, rate, disk }) = runs {
             replay += &format!(
                 " --devices {devices} --loss {loss} --size {size} --symbol-size {symbol_size} --rate {rate}"
             );
@@ -59,7 +89,7 @@ pub fn run_seed(seed: u64, plain: Option<&Plain>, trace: Option<Trace<'_>>) -> R
 pub fn run_seeds(
     seeds: Range<u64>,
     threads: usize,
-    plain: Option<Plain>,
+    runs: Runs,
     mut progress: impl FnMut(u64, &Result<Totals, Failure>),
 ) -> Summary {
     let next = AtomicU64::new(seeds.start);
@@ -71,7 +101,7 @@ pub fn run_seeds(
             scope.spawn(move || {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end || sender.send((seed, run_seed(seed, plain.as_ref(), None))).is_err() {
+                    if seed >= end || sender.send((seed, run_seed(seed, &runs, None))).is_err() {
                         return;
                     }
                 }

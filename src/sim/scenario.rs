@@ -1,6 +1,7 @@
 //! The plan of one run, drawn from a seed, or plain with given numbers. Each device has an expected
 //! result.
 
+use super::block_device::BlockPlan;
 use super::disk_faults::DiskFaults;
 use super::hostile::HostilePlan;
 use super::line::Line;
@@ -8,6 +9,7 @@ use super::link::{Burst, Quality};
 use super::network::Attachment;
 use super::pipe::PipePlan;
 use super::store::StorePlan;
+use super::tree::TreePlan;
 use crate::layout::Layout;
 use crate::limits::FeedbackBudget;
 use crate::pacing::RateMode;
@@ -20,7 +22,7 @@ mod content;
 mod devices;
 mod growth;
 
-pub use content::{ContentPlan, PageLie};
+pub use content::{ContentPlan, Known, PageLie};
 pub use growth::GrowthPlan;
 
 /// The expected result of a device.
@@ -64,6 +66,10 @@ pub struct DevicePlan {
     pub hook: Option<(Duration, i32)>,
     /// What reads the object, if it is passed on.
     pub pipe: Option<PipePlan>,
+    /// The block device that the object is written to, if it is.
+    pub block: Option<BlockPlan>,
+    /// What happens to it if the object is a tree: all devices have it, or none.
+    pub tree: Option<TreePlan>,
     /// Number of blocks that its buffers hold.
     pub buffer_blocks: usize,
     /// Time after which it gives up if it finds no sender.
@@ -97,6 +103,8 @@ pub struct SenderPlan {
     pub store: StorePlan,
     /// How the object grows, if it is a stream.
     pub growth: Option<GrowthPlan>,
+    /// What it knows of the object from an earlier run.
+    pub known: Option<Known>,
 }
 
 impl SenderPlan {
@@ -107,6 +115,7 @@ impl SenderPlan {
             && self.interrupt.is_none()
             && self.source_changes.is_none()
             && self.growth.is_none_or(|growth| growth.dies_after.is_none())
+            && !matches!(self.known, Some(Known::Stale(_)))
             && self.store.comes_back()
     }
 }
@@ -194,6 +203,8 @@ impl Scenario {
                 earlier: None,
                 hook: None,
                 pipe: None,
+                block: None,
+                tree: None,
                 buffer_blocks: 48,
                 timeout: Duration::from_secs(120),
                 crash: None,
@@ -237,7 +248,10 @@ impl Scenario {
         let scenario = scenario.with_some_hooks(fastrand::Rng::with_seed(seed ^ 0xd0_7e11));
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x57_4ea3) }.streams(scenario);
         let scenario = scenario.with_some_pipes(fastrand::Rng::with_seed(seed ^ 0x9_19e5));
-        Draw { rng: fastrand::Rng::with_seed(seed ^ 0xc0d_1465) }.content(scenario)
+        let scenario = scenario.with_some_block_devices(fastrand::Rng::with_seed(seed ^ 0xb_10cc));
+        let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0xc0d_1465) }.content(scenario);
+        let scenario = scenario.with_some_trees(fastrand::Rng::with_seed(seed ^ 0x7_4ee));
+        Draw { rng: fastrand::Rng::with_seed(seed ^ 0xcac4e) }.knowledge(scenario)
     }
 
     /// The layout with which the sender begins: that of a stream is empty.

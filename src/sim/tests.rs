@@ -184,7 +184,7 @@ fn a_node_that_is_switched_off_is_silent() {
 #[test]
 fn seeds_of_mixed_faults_break_nothing() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let summary = super::runner::run_seeds(0..100, threads, None, |_, _| {});
+    let summary = super::runner::run_seeds(0..100, threads, super::runner::Runs::Mixed, |_, _| {});
     let failures = &summary.failures;
     assert!(failures.is_empty(), "{failures:#?}");
 }

@@ -10,7 +10,7 @@ use super::likely::Likely;
 use super::network::forger::Forger;
 use super::network::{NodeId, address};
 use super::node::Node;
-use super::pipe::SimPipe;
+use super::output::Output;
 use super::planned::Planned;
 use super::scenario::Scenario;
 use super::store::StoreClock;
@@ -60,8 +60,8 @@ enum Cue {
 /// The state of one device.
 struct Device {
     disk: SimDisk,
-    /// Where it passes the object on to.
-    pipe: Option<SimPipe>,
+    /// Where the object goes, if not to a file.
+    output: Option<Output>,
     /// Number of its starts.
     incarnation: u32,
     /// Outcome of its last run.
@@ -79,7 +79,23 @@ struct Device {
 impl Device {
     /// Whether it has the object in place, or has passed it on.
     fn has_object(&self, checker: &Checker) -> bool {
-        checker.has_object(&self.disk, self.pipe.as_ref())
+        checker.has_object(&self.disk, self.output.as_ref())
+    }
+    /// Counts the changes of what it stores.
+    fn changes(&self) -> u64 {
+        self.disk.changes() + self.output.as_ref().map_or(0, Output::changes)
+    }
+    /// Whether its power failed at an operation of its storage.
+    fn take_power_loss(&self) -> bool {
+        let other = self.output.as_ref().is_some_and(Output::take_power_loss);
+        self.disk.take_power_loss() || other
+    }
+    /// Cuts its power.
+    fn crash(&self, rng: &mut fastrand::Rng) {
+        self.disk.crash(rng);
+        if let Some(output) = &self.output {
+            output.crash(rng);
+        }
     }
 }
 
@@ -96,6 +112,8 @@ struct Transfer<'a, 't> {
     checker: Checker,
     /// The ledger of the present sender.
     ledger: Rc<RefCell<Ledger>>,
+    /// Most rows that the sender may have.
+    most_rows: usize,
     /// The knowledge of hostile actors.
     air: Rc<RefCell<Air>>,
     cues: Vec<Cue>,
@@ -155,15 +173,17 @@ impl<'a, 't> Transfer<'a, 't> {
         let mut object = vec![0; scenario.layout.object_size() as usize];
         rng.fill(&mut object);
         scenario.content.shape(&mut object, &scenario.layout, scenario.seed);
+        let tree = scenario.tree();
+        tree.iter().for_each(|tree| tree.shape(&mut object));
         let object = Arc::new(object);
-        let devices = scenario.devices.iter().map(|plan| {
+        let devices = (0_u32..).zip(&scenario.devices).map(|(index, plan)| {
             let disk = SimDisk::new(plan.faults, Arc::clone(&object));
             if plan.existing {
                 disk.put(NAME, BEFORE.to_vec());
             }
             Device {
                 disk,
-                pipe: plan.pipe.map(|_| SimPipe::new(Arc::clone(&object))),
+                output: Output::of(plan, tree.as_ref(), &object, scenario.seed ^ u64::from(index)),
                 incarnation: 0,
                 outcome: None,
                 completed: None,
@@ -184,6 +204,7 @@ impl<'a, 't> Transfer<'a, 't> {
                 .bounding(scenario.feedback())
                 .packing(scenario.content.compression != Compression::Off || scenario.content.lie.is_some()),
             ledger: attack::no_ledger(),
+            most_rows: 0,
             air: attack::air(scenario, &object),
             cues: Vec::new(),
             devices: devices.collect(),
@@ -200,6 +221,7 @@ impl<'a, 't> Transfer<'a, 't> {
 
     /// Runs all events of `world`, and checks the end.
     fn play(&mut self, mut world: World<SimActor>) -> World<SimActor> {
+        self.most_rows = self.most_rows();
         self.build(&mut world);
         let ended = world.run(self.scenario.deadline(), self);
         if !ended {
@@ -267,7 +289,7 @@ impl<'a, 't> Transfer<'a, 't> {
                     let address = row.transfer.address.expect("it has joined");
                     let Some(index) = self.honest_at(address) else { continue };
                     let device = &self.devices[index as usize];
-                    self.checker.check_complete(index, &device.disk, device.pipe.as_ref());
+                    self.checker.check_complete(index, &device.disk, device.output.as_ref());
                 }
                 SenderEvent::Phase(Phase::Streaming) => {
                     self.started.get_or_insert(now);
@@ -309,7 +331,7 @@ impl<'a, 't> Transfer<'a, 't> {
             match event {
                 ReceiverEvent::Admitted => device.untouched = None,
                 ReceiverEvent::Committed { .. } => {
-                    self.checker.check_complete(index, &device.disk, device.pipe.as_ref());
+                    self.checker.check_complete(index, &device.disk, device.output.as_ref());
                     device.completed = Some(now);
                 }
                 ReceiverEvent::Finished(outcome) => {
@@ -319,13 +341,16 @@ impl<'a, 't> Transfer<'a, 't> {
                 _ => {}
             }
         }
-        self.checker.check_untouched(index, &device.disk, device.untouched);
+        self.checker.check_untouched(index, device.changes(), device.untouched);
     }
 
     /// All faults of the run.
     fn struck(&self, world: &World<SimActor>) -> Faults {
         let mut faults = self.faults.clone();
-        self.devices.iter().for_each(|device| faults.add(&device.disk.struck()));
+        for device in &self.devices {
+            faults.add(&device.disk.struck());
+            device.output.iter().for_each(|output| faults.add(&output.struck()));
+        }
         faults.of_network(&world.network.counts);
         faults.add(&self.air.borrow().struck);
         faults
@@ -392,7 +417,7 @@ impl Director<SimActor> for Transfer<'_, '_> {
                 world.start(index + 1, receiver);
             }
             Cue::CrashDevice(index) => {
-                self.devices[index as usize].disk.crash(&mut self.rng);
+                self.devices[index as usize].crash(&mut self.rng);
                 drop(world.stop(index + 1));
                 self.bury(index);
             }
@@ -455,7 +480,7 @@ impl Director<SimActor> for Transfer<'_, '_> {
             SimActor::Sender(sender) => self.look_at_sender(now, sender),
             SimActor::Receiver(receiver) => {
                 self.look_at_device(now, node - 1, receiver);
-                return !self.devices[node as usize - 1].disk.take_power_loss();
+                return !self.devices[node as usize - 1].take_power_loss();
             }
             SimActor::Hostile(_) => {}
         }

@@ -218,6 +218,19 @@ mod tests {
     }
 
     #[test]
+    fn with_a_clock_in_1970_no_hashes_are_believed_and_nothing_fails() {
+        let dir = Scratch::new();
+        fs::write(dir.join("a"), "abc").unwrap();
+        let meta = fs::metadata(dir.join("a")).unwrap();
+        let early = SystemTime::UNIX_EPOCH + Duration::from_secs(40);
+        let unsettled = FileId::new(&dir.join("a"), &meta, early);
+        assert!(!unsettled.settled && file(&dir, "a").settled);
+        let cache = HashCache::new(&dir.join("state"));
+        let _ = cache.store(&unsettled, 20, &values(3));
+        assert_eq!(cache.load(&unsettled, 20, 3), None);
+    }
+
+    #[test]
     fn values_come_back_for_the_very_file_only() {
         let dir = Scratch::new();
         let cache = HashCache::new(&dir.join("state"));

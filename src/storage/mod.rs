@@ -28,6 +28,8 @@ mod tree;
 pub use atomic_write::{check_whole, make_private_dir, set_aside, write_private, write_whole};
 pub use attributes::Attributes;
 pub use device::{DeviceNote, DeviceNotes, DeviceSink};
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use device::{DevicePart, Medium, PAGE as DEVICE_PAGE};
 pub use earlier::EarlierFile;
 pub use hashes::{FileId, HashCache, HashedBlock};
 pub use names::{PART_SUFFIX, name_objection, safe_name};
@@ -37,6 +39,8 @@ pub use sink::FileSink;
 pub use source::{FileSource, sendable_name};
 pub use spool::{Input, Spool};
 pub use tickets::FileTickets;
+#[cfg(any(test, feature = "sim"))]
+pub use tree::steps;
 pub use tree::{TreeOptions, TreeShape, TreeSource, is_tree};
 
 use crate::text::escape;
@@ -95,6 +99,13 @@ pub trait Source: Send + Sync {
     /// soon. A source too large for memory releases these pages. Reading them again still works, but is
     /// slower.
     fn leave_behind(&self, _offset: u64, _len: usize) {}
+    /// Most bytes of a stream that are kept; `None` for all.
+    fn keeps(&self) -> Option<u64> {
+        None
+    }
+    /// Tells the source that nobody needs the bytes below `offset` any more. One that keeps only a part of a stream
+    /// forgets them.
+    fn forget(&self, _offset: u64) {}
     /// Ends what the object is read from, because nobody needs more of it.
     fn stop(&self) {}
     /// Checks that the size and modification time of the file are unchanged.

@@ -7,6 +7,7 @@ use super::refusal::refused;
 use super::spool::nameless;
 use super::{Found, Part, Sink, SinkError, safe_name};
 use crate::command::PipedCommand;
+use crate::text::ended;
 use crate::units::{Extent, Intake};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FallocateFlags, FileType};
@@ -196,10 +197,7 @@ fn stopped() -> SinkError {
 
 /// What is said of a command that ended with `status`, which is not 0.
 fn failure(status: i32) -> String {
-    match status {
-        1.. => format!("the --pipe command exited with {status}"),
-        _ => format!("the --pipe command was ended by signal {}", status.unsigned_abs()),
-    }
+    format!("the --pipe command {}", ended(status))
 }
 
 impl Part for PipePart {

@@ -1,5 +1,5 @@
 //! The spool: a stream as the source of an object. What is read of the input is kept in a file without a name, so that
-//! all of it can be repaired, and sent to devices that join late.
+//! all of it can be repaired, and sent to devices that join late. A spool in memory keeps only the last part of it.
 //!
 //! A block counts as soon as something follows it: before, nobody knows whether it is the last one, and shorter.
 //! [`Spool::read_on`] reads up to the next such block. Whoever calls it decides how far the input is read ahead.
@@ -10,12 +10,13 @@ use super::{RawBytes, Source, SourceError};
 use crate::limits::{DEFAULT_BLOCK_LOG2, MAX_BLOCKS};
 use crate::text::{bytes, escape};
 use crate::units::Extent;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::{File, remove_file};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Length of a piece of the file that is mapped at a time. A symbol lies within one piece.
@@ -24,6 +25,10 @@ const PIECE: u64 = 1 << 30;
 const LONGEST: u64 = (MAX_BLOCKS as u64) << DEFAULT_BLOCK_LOG2;
 /// Bytes that are read at a time.
 const GULP: usize = 256 << 10;
+/// What to do if a directory cannot keep a stream.
+const ANOTHER_PLACE: &str = "name another place, with more room, with --spool";
+/// What to do if the memory cannot.
+const NO_WINDOW: &str = "give a smaller --window, or use --spool";
 
 const _: () = assert!(LONGEST.is_multiple_of(PIECE) && PIECE.is_multiple_of(1 << DEFAULT_BLOCK_LOG2));
 
@@ -55,8 +60,14 @@ struct Progress {
 pub struct Spool {
     input: Box<dyn Input>,
     file: File,
-    /// The directory of the file, escaped for messages.
-    dir: String,
+    /// Where the file is, for messages.
+    place: String,
+    /// What to do if the place fails.
+    advice: &'static str,
+    /// Most bytes that are kept of the stream.
+    keeps: Option<u64>,
+    /// The bytes below this are forgotten.
+    forgotten: AtomicU64,
     pieces: Vec<OnceLock<Mapping>>,
     progress: Mutex<Progress>,
     extent: Mutex<Extent>,
@@ -76,19 +87,39 @@ impl Spool {
     pub fn new(input: Box<dyn Input>, dir: &Path) -> Result<Self, SourceError> {
         let shown = escape(&dir.to_string_lossy());
         let file = nameless(dir).map_err(|e| {
-            SourceError::Read(format!(
-                "cannot create a spool in {shown} ({e}); name another place with --spool"
-            ))
+            SourceError::Read(format!("cannot create a spool in {shown} ({e}); {ANOTHER_PLACE}"))
         })?;
-        Ok(Self {
+        Ok(Self::of(input, file, (shown, ANOTHER_PLACE), None))
+    }
+
+    /// A spool in memory for `input` that keeps the last `window` bytes, and what is being read.
+    ///
+    /// # Errors
+    /// If the system has no such memory.
+    pub fn in_memory(input: Box<dyn Input>, window: u64) -> Result<Self, SourceError> {
+        let file = rustix::fs::memfd_create("mcp-window", MemfdFlags::CLOEXEC)
+            .map_err(|e| SourceError::Read(format!("cannot keep a stream in memory ({e}); {NO_WINDOW}")))?;
+        Ok(Self::of(input, File::from(file), ("memory".to_owned(), NO_WINDOW), Some(window)))
+    }
+
+    fn of(
+        input: Box<dyn Input>,
+        file: File,
+        (place, advice): (String, &'static str),
+        keeps: Option<u64>,
+    ) -> Self {
+        Self {
             input,
             file,
-            dir: shown,
+            place,
+            advice,
+            keeps,
+            forgotten: AtomicU64::new(0),
             pieces: (0..LONGEST / PIECE).map(|_| OnceLock::new()).collect(),
             progress: Mutex::default(),
             extent: Mutex::default(),
             large: kept_in_memory(),
-        })
+        }
     }
 
     /// Reads once, and keeps what was read. Returns whether that was the end.
@@ -117,14 +148,12 @@ impl Spool {
     }
 
     fn no_room(&self, read: u64, error: &io::Error) -> SourceError {
-        let (dir, read) = (&self.dir, bytes(read));
+        let (place, advice, read) = (&self.place, self.advice, bytes(read));
         SourceError::Read(match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                format!(
-                    "the spool in {dir} is full after {read} of the stream; name a larger place with --spool"
-                )
+                format!("the spool in {place} is full after {read} of the stream; {advice}")
             }
-            _ => format!("cannot write the spool in {dir} ({error}); name another place with --spool"),
+            _ => format!("cannot write the spool in {place} ({error}); {advice}"),
         })
     }
 
@@ -133,10 +162,8 @@ impl Spool {
         for (start, piece) in (0..size).step_by(PIECE as usize).zip(&self.pieces) {
             if piece.get().is_none() {
                 let map = Mapping::new(&self.file, start, PIECE).map_err(|e| {
-                    let dir = &self.dir;
-                    SourceError::Read(format!(
-                        "cannot map the spool in {dir} into memory ({e}); name another place with --spool"
-                    ))
+                    let (place, advice) = (&self.place, self.advice);
+                    SourceError::Read(format!("cannot map the spool in {place} ({e}); {advice}"))
                 })?;
                 // Only one job reads at a time.
                 let _ = piece.set(map);
@@ -180,7 +207,10 @@ impl Source for Spool {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
         self.file.read_exact_at(buf, offset).map_err(|e| {
-            SourceError::Read(format!("cannot read the spool in {} ({e}); check the disk it is on", self.dir))
+            SourceError::Read(format!(
+                "cannot read the spool in {} ({e}); check the disk it is on",
+                self.place
+            ))
         })
     }
 
@@ -199,6 +229,22 @@ impl Source for Spool {
             && let Some((piece, within)) = self.piece(offset)
         {
             release(&self.file, (piece, within), offset, len);
+        }
+    }
+
+    fn keeps(&self) -> Option<u64> {
+        self.keeps
+    }
+
+    fn forget(&self, offset: u64) {
+        let before = self.forgotten.load(Ordering::Relaxed);
+        if self.keeps.is_none() || offset <= before {
+            return;
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        // What cannot be forgotten now is forgotten with the next part.
+        if retry_on_intr(|| rustix::fs::fallocate(&self.file, flags, before, offset - before)).is_ok() {
+            self.forgotten.store(offset, Ordering::Relaxed);
         }
     }
 

@@ -84,10 +84,7 @@ impl Step {
             Self::Command(status) => ("its command", status),
             Self::Hook(status) => ("its --then command", status),
         };
-        Some(match status {
-            1.. => format!("{what} exited with {status}"),
-            _ => format!("{what} was ended by signal {}", status.unsigned_abs()),
-        })
+        Some(format!("{what} {}", crate::text::ended(status)))
     }
 }
 

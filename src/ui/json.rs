@@ -1,20 +1,18 @@
-//! `--json`: one event a line on stdout, for programs. `docs/events.md` is the schema; every object is
+//! `--json`: one event a line on stdout or to a file, for programs. `docs/events.md` is the schema; every object is
 //! flat. Text from the network is escaped for JSON, not for a terminal.
 
 use super::memory::{ReceiverMemory, SenderMemory};
 use super::schema::{Counters, ReceiverCounters, Row, phase_word, seconds, sender_outcome, told};
-use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView};
+use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView, text};
 use crate::protocol::event::{
     HookChange, ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOverview, SenderSnapshot,
 };
 use crate::protocol::trust::TrustDecision;
 use crate::time::Time;
 use serde::Serialize;
-use std::io::Write;
-use std::time::Duration;
+pub use stream::{Lines, Stream};
 
-/// Time between two `progress` events.
-const INTERVAL: Duration = Duration::from_secs(1);
+mod stream;
 
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -154,12 +152,16 @@ enum Event<'a> {
         counters: Numbers,
     },
     Device(Row<'a>),
+    Missed {
+        events: u64,
+    },
     Finished {
         outcome: &'static str,
         reason: Option<String>,
         exit: &'static str,
         exit_code: u8,
         transfer_seconds: f64,
+        bits_per_second: u64,
         blake3: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<Option<String>>,
@@ -174,50 +176,6 @@ enum Event<'a> {
         #[serde(flatten)]
         counters: Numbers,
     },
-}
-
-#[derive(Serialize)]
-struct Line<'a> {
-    #[serde(flatten)]
-    event: Event<'a>,
-    time: f64,
-}
-
-/// The output for events. Ignores errors: a reader that has gone does not stop a transfer.
-pub struct Stream {
-    out: Box<dyn Write>,
-    verbose: bool,
-    last_progress: Option<Time>,
-}
-
-impl Stream {
-    /// Prints events to `out`, with notes if `verbose`.
-    pub fn new(out: impl Write + 'static, verbose: bool) -> Self {
-        Self { out: Box::new(out), verbose, last_progress: None }
-    }
-
-    fn emit(&mut self, now: Time, event: Event<'_>) {
-        let line = Line { event, time: seconds(now.since(Time::ZERO)) };
-        // Plain data with text keys always serialises.
-        if let Ok(mut bytes) = serde_json::to_vec(&line) {
-            bytes.push(b'\n');
-            let _ = self.out.write_all(&bytes).and_then(|()| self.out.flush());
-        }
-    }
-
-    fn note(&mut self, now: Time, text: &str) {
-        if self.verbose {
-            self.emit(now, Event::Note { text });
-        }
-    }
-
-    fn due(&mut self, now: Time) -> bool {
-        let due = self.last_progress.is_none_or(|t| now.since(t) >= INTERVAL);
-        if due {
-            self.last_progress = Some(now);
-        }
-        due
-    }
 }
 
 /// A sender's events.
@@ -313,13 +271,15 @@ impl SenderView for SenderJson {
         for row in &s.devices {
             self.stream.emit(now, Event::Device(row.into()));
         }
+        let time = self.memory.transfer_time(now);
         let (outcome, reason) = sender_outcome(self.memory.outcome.take());
         let event = Event::Finished {
             outcome,
             reason,
             exit: exit.word(),
             exit_code: exit.code(),
-            transfer_seconds: seconds(self.memory.transfer_time(now)),
+            transfer_seconds: seconds(time),
+            bits_per_second: text::bits_per_second(s.overview.wire_bytes, time),
             blake3: self.memory.root.map(|root| root.to_string()),
             path: None,
             acknowledged: None,
@@ -385,7 +345,7 @@ impl ReceiverView for ReceiverJson {
             ReceiverEvent::Admitted => Event::Admitted,
             ReceiverEvent::Receiving => Event::Receiving,
             ReceiverEvent::Resumed { bytes } => {
-                let percent = s.total().map(|total| super::text::percent(*bytes, total.max(1)));
+                let percent = s.total().map(|total| text::percent(*bytes, total.max(1)));
                 let percent = percent.map(|percent| (percent * 10.0).round() / 10.0);
                 Event::Resumed { bytes: *bytes, percent }
             }
@@ -451,6 +411,7 @@ impl ReceiverView for ReceiverJson {
     }
 
     fn finish(&mut self, now: Time, s: &ReceiverSnapshot, exit: Exit) {
+        let time = self.memory.transfer_time(now);
         let mut acknowledged = None;
         let (outcome, reason) = match self.memory.outcome.take() {
             Some(ReceiverOutcome::Complete { acknowledged: known }) => {
@@ -480,7 +441,8 @@ impl ReceiverView for ReceiverJson {
             reason,
             exit: exit.word(),
             exit_code: exit.code(),
-            transfer_seconds: seconds(self.memory.transfer_time(now)),
+            transfer_seconds: seconds(time),
+            bits_per_second: text::bits_per_second(s.carried_bytes, time),
             blake3: self.memory.committed.as_ref().map(|(_, root)| root.to_string()),
             path: Some(self.memory.committed.as_ref().map(|(path, _)| path.to_string_lossy().into_owned())),
             acknowledged: Some(acknowledged),

@@ -10,11 +10,13 @@
 //!                       (memory.rs: state that      +-- plain   stderr, not a terminal
 //!                        all of them need)          +-- json    stdout, one event a line
 //!                                                   +-- quiet   nothing; errors are cli::report's
+//!                                                   +-- twice   one of these, and json to an EventFile
 //! ```
 //! A receiver's `b3sum` line goes to stdout (bars and plain), everything else to stderr. If the object itself goes to
 //! stdout (`recv -o -`), nothing else does.
 
 mod bars;
+mod event_file;
 pub mod exit;
 mod json;
 mod memory;
@@ -29,7 +31,9 @@ mod table;
 pub(crate) mod testing;
 mod text;
 mod trust;
+mod twice;
 
+pub use event_file::EventFile;
 pub use exit::Exit;
 pub use text::{device_name, escape};
 pub use trust::refused;
@@ -38,6 +42,7 @@ use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, Sende
 use crate::time::Time;
 use crate::units::{DeviceId, SenderKey, SessionId, TaskId};
 use std::io;
+use std::ops::Range;
 
 /// The kind of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +77,8 @@ pub struct SenderIntro {
     pub name: String,
     /// Size of the object in bytes.
     pub size: Option<u64>,
+    /// The largest holes of the object, ascending: nothing of them is sent.
+    pub holes: Vec<Range<u64>>,
     /// Entries of a tree; `None` for other objects.
     pub entries: Option<u32>,
     /// Destination of the stream, for people.
@@ -140,7 +147,7 @@ pub fn json_sender_view(
     verbose: bool,
     intro: SenderIntro,
 ) -> impl SenderView + 'static {
-    json::SenderJson::new(json::Stream::new(out, verbose), intro)
+    json::SenderJson::new(json::Stream::new(json::Lines::to(out), verbose), intro)
 }
 
 /// The view of a receiver for `--json`, which prints to `out`.
@@ -149,12 +156,19 @@ pub fn json_receiver_view(
     verbose: bool,
     intro: ReceiverIntro,
 ) -> impl ReceiverView + 'static {
-    json::ReceiverJson::new(json::Stream::new(out, verbose), intro)
+    json::ReceiverJson::new(json::Stream::new(json::Lines::to(out), verbose), intro)
 }
 
-/// The view of a sender.
+/// The view of a sender, whose events also go to `events`.
 #[must_use]
-pub fn sender_view(style: Style, intro: SenderIntro) -> Box<dyn SenderView> {
+pub fn sender_view(style: Style, intro: SenderIntro, events: Option<&EventFile>) -> Box<dyn SenderView> {
+    let Some(events) = events else { return sender_screen(style, intro) };
+    let stream = json::Stream::new(events.lines(), style.verbose);
+    let json = json::SenderJson::new(stream, intro.clone());
+    Box::new(twice::Twice(sender_screen(style, intro), Box::new(json)))
+}
+
+fn sender_screen(style: Style, intro: SenderIntro) -> Box<dyn SenderView> {
     match style.mode {
         Mode::Bars => Box::new(bars::SenderBars::new(bars::Screen::stderr(style.verbose), intro)),
         Mode::Plain => {
@@ -165,9 +179,22 @@ pub fn sender_view(style: Style, intro: SenderIntro) -> Box<dyn SenderView> {
     }
 }
 
-/// Makes the view of a receiver. What it would print on stdout goes to stderr if stdout is `taken`.
+/// The view of a receiver, whose events also go to `events`. What it would print on stdout goes to stderr if stdout is
+/// `taken`.
 #[must_use]
-pub fn receiver_view(style: Style, intro: ReceiverIntro, taken: bool) -> Box<dyn ReceiverView> {
+pub fn receiver_view(
+    style: Style,
+    intro: ReceiverIntro,
+    taken: bool,
+    events: Option<&EventFile>,
+) -> Box<dyn ReceiverView> {
+    let Some(events) = events else { return receiver_screen(style, intro, taken) };
+    let stream = json::Stream::new(events.lines(), style.verbose);
+    let json = json::ReceiverJson::new(stream, intro.clone());
+    Box::new(twice::Twice(receiver_screen(style, intro, taken), Box::new(json)))
+}
+
+fn receiver_screen(style: Style, intro: ReceiverIntro, taken: bool) -> Box<dyn ReceiverView> {
     let out: Box<dyn io::Write> = if taken { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
     match style.mode {
         Mode::Bars => Box::new(bars::ReceiverBars::new(bars::Screen::stderr(style.verbose), out, intro)),

@@ -58,6 +58,7 @@ pub const fn abort_word(code: AbortCode) -> &'static str {
         AbortCode::Internal => "internal",
         AbortCode::Command => "command",
         AbortCode::Content => "content",
+        AbortCode::Behind => "behind",
     }
 }
 

@@ -61,6 +61,7 @@ pub fn snapshot(phase: Phase) -> SenderSnapshot {
 /// The introduction for a sender's view.
 pub fn sender_intro() -> SenderIntro {
     SenderIntro {
+        holes: Vec::new(),
         task: TaskId([1; 16]),
         session: SessionId(2),
         name: "image.iso".into(),

@@ -26,6 +26,8 @@ pub enum AbortCode {
     Command = 7,
     /// The object is not what its kind promises: a tree's manifest is unsound.
     Content = 8,
+    /// The device lacks a part of a stream that the sender does not keep any more.
+    Behind = 9,
 }
 
 impl AbortCode {
@@ -40,6 +42,7 @@ impl AbortCode {
             6 => Self::Internal,
             7 => Self::Command,
             8 => Self::Content,
+            9 => Self::Behind,
             _ => return None,
         })
     }
@@ -85,8 +88,8 @@ mod tests {
 
     #[test]
     fn each_bad_field_is_named() {
-        (0..=8).for_each(|code| takes(MessageKind::Abort, &NO_REASON, 0, &[code]));
-        refuses(MessageKind::Abort, &NO_REASON, 0, &[9], "code");
+        (0..=9).for_each(|code| takes(MessageKind::Abort, &NO_REASON, 0, &[code]));
+        refuses(MessageKind::Abort, &NO_REASON, 0, &[10], "code");
         refuses(MessageKind::Abort, &DISK_FULL, 10, &[0x80], "reason");
         let mut long = vec![1, 200];
         long.extend([b'x'; 200]);

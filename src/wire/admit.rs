@@ -20,6 +20,8 @@ pub enum AdmitVerdict {
     Unsupported = 3,
     /// The session is for certain devices, and this is none of them.
     NotListed = 4,
+    /// The session keeps only the last part of its stream, and its beginning is gone.
+    TooLate = 5,
 }
 
 impl AdmitVerdict {
@@ -30,6 +32,7 @@ impl AdmitVerdict {
             2 => Self::Full,
             3 => Self::Unsupported,
             4 => Self::NotListed,
+            5 => Self::TooLate,
             _ => return None,
         })
     }
@@ -125,7 +128,7 @@ mod tests {
 
     #[test]
     fn each_bad_field_is_named() {
-        refuses(MessageKind::Admit, &BODY, 0, &[5], "verdict");
+        refuses(MessageKind::Admit, &BODY, 0, &[6], "verdict");
         refuses(MessageKind::Admit, &BODY, 1, &[0, 0], "channel");
         refuses(MessageKind::Admit, &BODY, 3, &[0], "version");
         let away = [1, 0, 0, 0, 0, 0, 0, 0];

@@ -5,7 +5,7 @@ use super::object;
 use super::reader::{Reader, Result};
 use super::writer::Writer;
 use super::{Capabilities, Invitation, Object, Versions};
-use crate::limits::{MAX_MANIFEST, MAX_NAME, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN};
+use crate::limits::{MAX_CONTROL, MAX_MANIFEST, MAX_NAME, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN};
 use crate::units::{AgreementKey, BlockIndex, Counter, Rate, SenderKey, Suite, TaskId};
 use std::net::SocketAddr;
 
@@ -238,7 +238,7 @@ impl Announce {
             origin: None,
             ..self.clone()
         };
-        let mut w = Writer::bare();
+        let mut w = Writer::bare(MAX_CONTROL);
         constant.encode(&mut w);
         w.into_bytes()
     }
@@ -258,7 +258,7 @@ pub fn signer(body: &[u8]) -> Option<SenderKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{HEADER_LEN, MAX_BLOCK_LOG2, MAX_CONTROL, MAX_OBJECT_SIZE};
+    use crate::limits::{HEADER_LEN, MAX_BLOCK_LOG2, MAX_OBJECT_SIZE};
     use crate::units::Digest;
     use crate::wire::testing::{HEADER, datagram, golden, refuses, takes};
     use crate::wire::{DecodeError, MessageKind, ObjectKind, decode_plain, encode_plain};

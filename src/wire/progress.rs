@@ -22,6 +22,8 @@ pub struct Progress {
     pub storage_delay_us: u32,
     /// It has room for the blocks below this one; `u32::MAX` for all.
     pub room: BlockIndex,
+    /// The blocks below this one are verified.
+    pub below: BlockIndex,
     /// Whether the device has stored its ticket: the next run of the same device will present it.
     pub ticket_kept: bool,
     /// How recent datagrams of the group's channel, or of its own, have arrived.
@@ -38,6 +40,7 @@ impl Progress {
             overrun_drops: r.u64("overrun drops")?,
             storage_delay_us: r.u32("storage delay")?,
             room: BlockIndex(r.u32("room")?),
+            below: BlockIndex(r.u32("below")?),
             ticket_kept: r.flag("ticket kept")?,
             arrivals: Arrivals::decode(r)?,
         })
@@ -51,6 +54,7 @@ impl Progress {
         w.u64(self.overrun_drops);
         w.u32(self.storage_delay_us);
         w.u32(self.room.0);
+        w.u32(self.below.0);
         w.u8(u8::from(self.ticket_kept));
         Arrivals::encode(self.arrivals.as_ref(), w);
     }
@@ -64,7 +68,7 @@ mod tests {
     use crate::wire::{DecodeError, MessageKind, PacketNumber, decode_plain};
 
     #[rustfmt::skip]
-    const BODY: [u8; 78] = [
+    const BODY: [u8; 82] = [
         0, 0, 1, 2,
         0, 0, 0, 0, 0, 1, 0, 0,
         0, 0, 0, 0, 0, 0, 2, 0,
@@ -72,13 +76,14 @@ mod tests {
         0, 0, 0, 0, 0, 0, 0, 4,
         0, 0, 0x07, 0xd0,                   // 36 storage delay 2 ms
         0, 0, 1, 4,                         // 40 room
-        1,                                  // 44 ticket kept
-        1,                                  // 45 arrivals
-        0, 0, 0, 0, 0, 0, 1, 0,             // 46 first
-        0, 0, 0, 0, 0, 0, 2, 0,             // 54 last
-        0, 0, 0, 200,                       // 62 received
-        0, 1, 0, 0,                         // 66 elapsed
-        0, 0, 0, 0, 0, 2, 0, 0,             // 70 last at
+        0, 0, 1, 0,                         // 44 below
+        1,                                  // 48 ticket kept
+        1,                                  // 49 arrivals
+        0, 0, 0, 0, 0, 0, 1, 0,             // 50 first
+        0, 0, 0, 0, 0, 0, 2, 0,             // 58 last
+        0, 0, 0, 200,                       // 66 received
+        0, 1, 0, 0,                         // 70 elapsed
+        0, 0, 0, 0, 0, 2, 0, 0,             // 74 last at
     ];
 
     #[test]
@@ -91,6 +96,7 @@ mod tests {
             overrun_drops: 4,
             storage_delay_us: 2000,
             room: BlockIndex(260),
+            below: BlockIndex(256),
             ticket_kept: true,
             arrivals: Some(Arrivals {
                 first: PacketNumber::new(ChannelId::GROUP, 256),
@@ -101,25 +107,25 @@ mod tests {
             }),
         };
         golden(progress, &BODY);
-        let mut without = BODY[..46].to_vec();
-        without[45] = 0;
+        let mut without = BODY[..50].to_vec();
+        without[49] = 0;
         golden(Progress { arrivals: None, ..progress }, &without);
     }
 
     #[test]
     fn impossible_arrivals_are_refused() {
         let no = |at, patch: &[u8]| refuses(MessageKind::Progress, &BODY, at, patch, "arrivals");
-        no(45, &[2]);
-        no(54, &[0, 0, 0, 0, 0, 0, 1, 0]);
-        no(62, &[0, 0, 0, 1]);
-        no(54, &[0, 1, 0, 0, 0, 0, 2, 0]);
+        no(49, &[2]);
+        no(58, &[0, 0, 0, 0, 0, 0, 1, 0]);
+        no(66, &[0, 0, 0, 1]);
+        no(58, &[0, 1, 0, 0, 0, 0, 2, 0]);
     }
 
     #[test]
     fn every_value_is_valid_and_each_missing_field_is_named() {
-        takes(MessageKind::Progress, &BODY, 0, &[0xff; 44]);
-        takes(MessageKind::Progress, &BODY, 44, &[0]);
-        refuses(MessageKind::Progress, &BODY, 44, &[2], "ticket kept");
+        takes(MessageKind::Progress, &BODY, 0, &[0xff; 48]);
+        takes(MessageKind::Progress, &BODY, 48, &[0]);
+        refuses(MessageKind::Progress, &BODY, 48, &[2], "ticket kept");
         for (len, field) in [
             (3, "verified blocks"),
             (11, "received datagrams"),
@@ -128,9 +134,10 @@ mod tests {
             (35, "overrun drops"),
             (39, "storage delay"),
             (43, "room"),
-            (44, "ticket kept"),
-            (45, "arrivals"),
-            (77, "arrivals"),
+            (47, "below"),
+            (48, "ticket kept"),
+            (49, "arrivals"),
+            (81, "arrivals"),
         ] {
             let error = DecodeError::Truncated { message: MessageKind::Progress, field };
             assert_eq!(decode_plain(&datagram(8, &BODY[..len])), Err(error));

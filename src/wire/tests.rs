@@ -274,9 +274,10 @@ fn random_message<'a>(rng: &mut Rng, kind: MessageKind, payload: &'a [u8]) -> Me
             .into()
         }
         MessageKind::Admit => {
-            use AdmitVerdict::{Admitted, AlreadyComplete, Full, NotListed, Unsupported};
-            let verdict =
-                rng.choice([Admitted, Admitted, AlreadyComplete, Full, Unsupported, NotListed]).unwrap();
+            use AdmitVerdict::{Admitted, AlreadyComplete, Full, NotListed, TooLate, Unsupported};
+            let verdict = rng
+                .choice([Admitted, Admitted, AlreadyComplete, Full, Unsupported, NotListed, TooLate])
+                .unwrap();
             if verdict != Admitted {
                 return Admit::turned_away(verdict).into();
             }
@@ -318,6 +319,7 @@ fn random_message<'a>(rng: &mut Rng, kind: MessageKind, payload: &'a [u8]) -> Me
             overrun_drops: rng.u64(..),
             storage_delay_us: rng.u32(..),
             room: BlockIndex(rng.u32(..)),
+            below: BlockIndex(rng.u32(..)),
             ticket_kept: rng.bool(),
             arrivals: None,
         }

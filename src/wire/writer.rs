@@ -18,9 +18,9 @@ impl Writer {
         Self { bytes }
     }
 
-    /// Bytes in the same encoding, without a datagram's header.
-    pub(super) const fn bare() -> Self {
-        Self { bytes: Vec::new() }
+    /// Bytes in the same encoding, without a datagram's header, and room for `len` of them.
+    pub(super) fn bare(len: usize) -> Self {
+        Self { bytes: Vec::with_capacity(len) }
     }
 
     /// The datagram.

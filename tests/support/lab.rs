@@ -210,6 +210,12 @@ impl Lab {
         let off = ["tx-udp-segmentation", "off", "gso", "off", "tso", "off", "gro", "off"];
         must("ip", &[&["netns", "exec", &self.ns(host), "ethtool", "-K", "eth0"][..], &off].concat());
     }
+    /// Sets the MTU of both ends of the line to a host.
+    pub fn mtu(&self, host: usize, mtu: u32) {
+        self.ip(host, &format!("link set eth0 mtu {mtu}"));
+        let (port, mtu) = (format!("p{host}"), mtu.to_string());
+        must("ip", &["-n", &self.bridge(), "link", "set", &port, "mtu", &mtu]);
+    }
     /// Limits the line to a host, with the queue of a small switch (`rate` in the format of `tc`).
     pub fn line_rate(&self, host: usize, rate: &str) {
         let port = format!("p{host}");

@@ -13,6 +13,20 @@ pub mod measure;
 pub mod process;
 
 use std::io::Write;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// The processor cores, which the tests of one program share.
+static CORES: RwLock<()> = RwLock::new(());
+
+/// Has all cores while the guard lives: for a test that would measure its neighbours too.
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
+    CORES.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Shares the cores with other tests that mostly wait.
+pub fn beside_others() -> RwLockReadGuard<'static, ()> {
+    CORES.read().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Reports that a test is skipped, and why, on standard error directly, which the test harness does not
 /// capture. With `MCP_TESTS_MUST_RUN` set, as in continuous integration, a skipped test fails.

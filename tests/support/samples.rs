@@ -40,6 +40,7 @@ pub fn progress() -> Progress {
         overrun_drops: 1,
         storage_delay_us: 1_500,
         room: BlockIndex(64),
+        below: BlockIndex(1),
         ticket_kept: true,
         arrivals: Some(Arrivals {
             first: PacketNumber::new(ChannelId::GROUP, 40),

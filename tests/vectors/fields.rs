@@ -130,6 +130,7 @@ pub fn fields(message: &Message<'_>) -> Value {
             "overrun_drops": p.overrun_drops,
             "storage_delay_us": p.storage_delay_us,
             "room": p.room.0,
+            "below": p.below.0,
             "ticket_kept": p.ticket_kept,
             "arrivals": p.arrivals.map(|a| json!({
                 "first": a.first.0,
@@ -290,9 +291,9 @@ pub fn message(kind: MessageKind, fields: &Value) -> Message<'static> {
         }
         .into(),
         MessageKind::Admit => {
-            use AdmitVerdict::{Admitted, AlreadyComplete, Full, NotListed, Unsupported};
+            use AdmitVerdict::{Admitted, AlreadyComplete, Full, NotListed, TooLate, Unsupported};
             Admit {
-                verdict: f.of("verdict", &[Admitted, AlreadyComplete, Full, Unsupported, NotListed]),
+                verdict: f.of("verdict", &[Admitted, AlreadyComplete, Full, Unsupported, NotListed, TooLate]),
                 channel: ChannelId(f.int("channel")),
                 version: f.int("version"),
                 capabilities: Capabilities(f.int("capabilities")),
@@ -345,6 +346,7 @@ pub fn message(kind: MessageKind, fields: &Value) -> Message<'static> {
             overrun_drops: f.int("overrun_drops"),
             storage_delay_us: f.int("storage_delay_us"),
             room: f.block("room"),
+            below: f.block("below"),
             ticket_kept: f.0["ticket_kept"].as_bool().expect("ticket_kept"),
             arrivals: f.option("arrivals").map(|a| Arrivals {
                 first: PacketNumber(a.int("first")),

@@ -52,11 +52,11 @@ fn clap_finds_no_fault() {
 #[test]
 fn send_defaults() {
     let args = send("send image.iso");
-    assert_eq!(args.file, PathBuf::from("image.iso"));
+    assert_eq!(args.file, Some(PathBuf::from("image.iso")));
     assert_eq!((args.more, args.interface, args.rate, args.receivers), (vec![], None, None, None));
     assert_eq!((args.port, args.ttl, args.symbol_size, args.report), (7417, 1, None, None));
     assert_eq!((args.wait, args.linger, args.slow), (None, Duration::ZERO, Slow::Defer));
-    assert!(!args.output.json && !args.output.quiet && !args.output.verbose);
+    assert!(args.output.json.is_none() && !args.output.quiet && !args.output.verbose);
 }
 
 #[test]
@@ -72,14 +72,17 @@ fn send_in_full() {
     assert_eq!(args.max_time, Some(Duration::from_secs(7200)));
     assert_eq!((args.port, args.ttl, args.symbol_size), (9000, 4, Some(1024)));
     assert_eq!(args.report, Some(PathBuf::from("done.json")));
-    assert!(args.output.json && args.output.verbose);
+    assert!(args.output.json == Some(None) && args.output.verbose);
+    // A word that follows is no file for the events.
+    assert_eq!(send("send f --json 239.1.1.1").more, ["239.1.1.1"]);
+    assert_eq!(recv("recv --json=/dev/fd/3 -q").show.json, Some(Some(PathBuf::from("/dev/fd/3"))));
 }
 
 #[test]
 fn names_with_leading_dashes() {
-    assert_eq!(send("send -- -file").file, PathBuf::from("-file"));
+    assert_eq!(send("send -- -file").file, Some(PathBuf::from("-file")));
     assert_eq!(send("send -- -file 239.1.1.1").more, ["239.1.1.1"]);
-    assert_eq!(send("send ./-file").file, PathBuf::from("./-file"));
+    assert_eq!(send("send ./-file").file, Some(PathBuf::from("./-file")));
     assert_eq!(recv("recv -o ./-dir").output, PathBuf::from("./-dir"));
     assert_eq!(recv("recv --output=-dir").output, PathBuf::from("-dir"));
     assert!(parse("send -file").is_err());
@@ -90,7 +93,7 @@ fn names_that_are_not_unicode() {
     use std::os::unix::ffi::OsStringExt;
     let name = std::ffi::OsString::from_vec(b"a\xff".to_vec());
     let cli = Cli::try_parse_from(["mcp".into(), "send".into(), name.clone()]).unwrap();
-    assert!(matches!(cli.command, Command::Send(args) if args.file == name));
+    assert!(matches!(cli.command, Command::Send(args) if args.file == Some(name.into())));
 }
 
 #[test]
@@ -209,8 +212,11 @@ fn what_makes_no_sense_is_usage() {
         "send a --slow x",
         "send a --slow",
         "send a --wait soon",
+        "send - --window 1M",
+        "send - --window 2T",
+        "send - --window all",
+        "send - --window 64M --spool d",
         "send a -q -v",
-        "send a -q --json",
         "send a --force",
         "recv a b",
         "recv -q -v",

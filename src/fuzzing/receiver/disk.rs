@@ -23,7 +23,29 @@ impl World {
         ReceiverDone::Opened { written, earlier: 0 }
     }
 
+    /// Lets the part file grow with a stream. False if the disk is full.
+    fn grow(&mut self, job: &ReceiverJob) -> bool {
+        let layout = match job {
+            ReceiverJob::Store { assembly, .. } | ReceiverJob::Spill(assembly) => assembly.layout(),
+            ReceiverJob::Zero { layout, .. }
+            | ReceiverJob::Check { layout, .. }
+            | ReceiverJob::Sift { layout, .. }
+            | ReceiverJob::Commit { layout, .. } => layout,
+            _ => return true,
+        };
+        let Some(part) = self.part.as_mut().filter(|part| part.layout != *layout) else { return true };
+        let room = layout.object_size() <= DISK;
+        if room && (layout.is_sealed() || layout.object_size() > part.layout.object_size()) {
+            part.layout = *layout;
+            part.bytes.resize(layout.object_size() as usize, 0);
+        }
+        room
+    }
+
     pub(super) fn run(&mut self, job: ReceiverJob) -> ReceiverDone {
+        if !self.grow(&job) {
+            return ReceiverDone::Failed(AbortCode::Disk, "no room".into());
+        }
         match (job, &mut self.part) {
             (ReceiverJob::Probe { session, .. }, _) => {
                 ReceiverDone::Probed { session, holding: Holdings::Nothing, ticket: None }

@@ -15,6 +15,7 @@ use crate::units::{AgreementKey, ChannelId, Cookie, SenderKey, SessionId, Suite}
 use crate::wire::{
     self, Announce, DecodeError, Head, Header, Join, Message, MessageKind, Protection, decode_body,
 };
+use std::sync::Arc;
 
 /// An announced session.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ pub struct ReceiverSide {
     sender: SenderKey,
     suite: Suite,
     agreement: AgreementKey,
-    membership: Membership,
+    membership: Arc<Membership>,
     keys: DeviceKeys,
     /// The replay windows of the group's channel, the device's own, and that of replies.
     windows: [ReplayWindow; 3],
@@ -149,7 +150,7 @@ impl ReceiverSide {
     ) -> Option<Self> {
         let agreement = Agreement::new(primitives, Secret::new(random));
         let shared = agreement.shared(&announce.agreement)?;
-        let membership = Membership::new(group, announce.suite, session, &announce.sender);
+        let membership = Arc::new(Membership::new(group, announce.suite, session, &announce.sender));
         let own = agreement.public();
         let transcript = transcript(announce);
         let keys =
@@ -166,6 +167,19 @@ impl ReceiverSide {
             transcript,
             own_channel: ChannelId::GROUP,
         })
+    }
+
+    /// Another device of the same session, whose sender has this half of the agreement. It does not derive anew what all
+    /// devices share: the simulated world makes them by the thousand.
+    #[cfg(any(test, feature = "sim"))]
+    #[must_use]
+    pub(crate) fn another(&self, sender: &AgreementKey, random: [u8; 32]) -> Option<Self> {
+        let agreement = Agreement::new(self.primitives, Secret::new(random));
+        let shared = agreement.shared(sender)?;
+        let (own, membership) = (agreement.public(), Arc::clone(&self.membership));
+        let keys = DeviceKeys::new(&shared, &membership, self.suite, (sender, &own), &self.transcript);
+        let (windows, own_channel) = (Default::default(), ChannelId::GROUP);
+        Some(Self { agreement: own, membership, keys, windows, own_channel, ..*self })
     }
 
     /// The session.
@@ -194,7 +208,7 @@ impl ReceiverSide {
 
     /// Whether the group's datagrams are sealed.
     #[must_use]
-    pub const fn is_sealed(&self) -> bool {
+    pub fn is_sealed(&self) -> bool {
         self.membership.seals.is_some()
     }
 

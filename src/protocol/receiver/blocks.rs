@@ -235,6 +235,10 @@ impl Blocks {
     pub const fn verified(&self) -> u32 {
         self.verified.count()
     }
+    /// The blocks below this are verified.
+    pub fn verified_below(&self) -> u32 {
+        self.verified.next(0, false).unwrap_or(self.verified.capacity())
+    }
     pub const fn verified_bytes(&self) -> u64 {
         self.verified_bytes
     }

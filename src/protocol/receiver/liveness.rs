@@ -151,6 +151,7 @@ impl Receiver {
             overrun_drops: self.counters.overrun_drops,
             storage_delay_us: storage.micros(),
             room: BlockIndex(blocks.room()),
+            below: BlockIndex(blocks.verified_below()),
             ticket_kept: self.ticket_kept,
             arrivals: arrivals.map(|arrivals| storage.delayed(arrivals, block)),
         };

@@ -61,6 +61,10 @@ impl Receiver {
                 let need = Need::Feature("a version or a capability");
                 self.leave(ReceiverOutcome::SenderNeeds(need), None, now);
             }
+            AdmitVerdict::TooLate => {
+                let why = "came after the beginning of its stream was gone".to_owned();
+                self.leave(ReceiverOutcome::SenderAborted(AbortCode::Behind, why), None, now);
+            }
             AdmitVerdict::Full => self.leave(ReceiverOutcome::Refused, None, now),
             AdmitVerdict::NotListed => self.leave(ReceiverOutcome::NotListed, None, now),
         }

@@ -253,6 +253,15 @@ impl Sender {
                 }
             },
         };
+        let complete = |index: DeviceIndex| self.devices.get(index).assignment.is_complete();
+        if self.window.floor() > 0 && !index.is_some_and(complete) {
+            // The new run has nothing, as far as anybody knows, and the earlier one has ended.
+            if let Some(index) = index {
+                self.leave_behind(index, now);
+            }
+            return self.turn_away(&pending, AdmitVerdict::TooLate, now);
+        }
+        self.window.joined();
         if index.is_none() && self.shutdown.lingered(now) {
             // After lingering, the sender serves only the devices that it has.
             return;
@@ -301,6 +310,7 @@ impl Sender {
         device.duplicate = None;
         if !device.assignment.is_complete() {
             device.reported.verified = 0;
+            device.reported.below = 0;
             device.reported.incomplete = None;
             device.reported.room = Room::unreported(pending.join.holdings == Holdings::Passing);
             device.regrouped = false;

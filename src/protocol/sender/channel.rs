@@ -58,6 +58,13 @@ pub(super) enum Encoded {
     Ready(Arc<Vec<u8>>),
 }
 
+impl Encoded {
+    /// `count`, if so many symbols are encoded.
+    const fn count(&self, count: u32) -> u32 {
+        if matches!(self, Self::Ready(_)) { count } else { 0 }
+    }
+}
+
 /// Symbols to be sent now.
 #[derive(Debug)]
 pub(super) enum Batch {
@@ -212,12 +219,23 @@ impl Channel {
     /// encodes are dropped when they are ready.
     pub fn clear(&mut self) -> u32 {
         self.pages.clear();
-        let wasted = self.queue.drain(..).map(|repair| match repair {
-            Repair::Fresh { count, symbols: Encoded::Ready(_), .. }
-            | Repair::Packed { k: count, symbols: Encoded::Ready(_), .. } => count,
-            _ => 0,
+        self.forget(u32::MAX)
+    }
+
+    /// Drops the repairs of blocks below `floor`. Returns how many symbols were encoded in vain.
+    pub fn forget(&mut self, floor: u32) -> u32 {
+        let mut wasted = 0;
+        self.queue.retain(|repair| {
+            let (block, encoded) = match repair {
+                Repair::Resend { block, .. } => (block, 0),
+                Repair::Packed { block, k, symbols, .. } => (block, symbols.count(*k)),
+                Repair::Fresh { block, count, symbols, .. } => (block, symbols.count(*count)),
+            };
+            let kept = block.0 >= floor;
+            wasted += if kept { 0 } else { encoded };
+            kept
         });
-        wasted.sum()
+        wasted
     }
 
     /// The next symbols to encode, if it is among the first `ahead` of the queue. Marks it as requested.

@@ -56,6 +56,8 @@ pub struct SenderConfig {
     pub repair: RepairPolicy,
     /// Whether blocks are compressed.
     pub compression: Compression,
+    /// Most blocks of a stream that its source keeps; `None` if it keeps all.
+    pub window: Option<u32>,
     /// The longest time to gather.
     pub wait: Duration,
     /// If set, the longest time until the first device is ready; `wait` then counts from that moment. [`FOREVER`] for no
@@ -98,6 +100,7 @@ impl SenderConfig {
             feedback: FeedbackBudget::default(),
             repair: RepairPolicy::default(),
             compression: Compression::Off,
+            window: None,
             wait: Duration::from_secs(10),
             wait_first: None,
             settle: Duration::from_secs(1),

@@ -145,6 +145,9 @@ impl Sender {
     }
 
     fn progress(&mut self, now: Time, index: DeviceIndex, report: Progress) -> bool {
+        if !self.keeps_up(index, report.below, now) || self.fails_by_size(index, &report, now) {
+            return true;
+        }
         let (blocks, k) = (self.config.layout.block_count(), self.config.layout.most_source_symbols());
         let sent = self.sent_to(index);
         let device = self.devices.get_mut(index);

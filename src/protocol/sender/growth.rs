@@ -44,9 +44,10 @@ impl Sender {
     pub(super) fn ask_for_input(&mut self) {
         let layout = &self.config.layout;
         let ahead = u64::from(layout.block_count() - self.stream.position) << layout.block_log2();
-        if !layout.is_sealed() && !self.stream.reading && ahead < MAX_READ_AHEAD {
+        if !layout.is_sealed() && !self.stream.reading && ahead < MAX_READ_AHEAD && self.has_room_to_read() {
             self.stream.reading = true;
-            self.job(SenderJob::Read);
+            let unused = self.config.layout.block_offset(BlockIndex(self.window.unused()));
+            self.job(SenderJob::Read { unused });
         }
     }
 

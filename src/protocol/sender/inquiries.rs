@@ -77,6 +77,11 @@ impl Inquiries {
         }
     }
 
+    /// Drops the blocks below `floor`.
+    pub fn forget(&mut self, floor: u32) {
+        self.queue.retain(|inquiry| inquiry.block.0 >= floor);
+    }
+
     /// The next block whose digests are to be computed. Marks it as requested.
     fn next_job(&mut self) -> Option<BlockIndex> {
         let mut ahead = self.queue.iter_mut().take(AHEAD);
@@ -131,7 +136,8 @@ impl Sender {
             return false;
         }
         let count = self.config.layout.block_count();
-        for &block in suspect.blocks.iter().filter(|block| block.0 < count) {
+        let kept = self.window.floor()..count;
+        for &block in suspect.blocks.iter().filter(|block| kept.contains(&block.0)) {
             // Nothing is sent of zeros.
             if self.symbols_of(block.0) > 0 {
                 self.inquiries.ask(index, block);

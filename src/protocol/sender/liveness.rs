@@ -86,6 +86,7 @@ impl Sender {
         self.liveness.streamed = (self.liveness.streamed + away).min(now);
         self.gather.until = self.gather.until + away;
         self.records.put_off(away);
+        self.window.put_off();
         self.shutdown.put_off(away);
     }
 
@@ -95,6 +96,7 @@ impl Sender {
         let (silence, done) = (self.budget().device_silence(open), self.stream_done());
         let blocks = self.config.layout.block_count();
         self.hold_stream();
+        self.watch_window(now);
         if !done && !self.stream_is_held() {
             self.liveness.streamed = now;
         }
@@ -129,7 +131,10 @@ impl Sender {
                 Some(Halt::Stalled) if waits => {
                     format!("passed nothing on to its reader for {} s", patience.as_secs())
                 }
-                Some(Halt::Stalled) => format!("came no closer to completion for {} s", patience.as_secs()),
+                Some(Halt::Stalled) => {
+                    let hint = self.size_hint(index);
+                    format!("came no closer to completion for {} s{hint}", patience.as_secs())
+                }
             };
             ended.push((index, State::Failed(what)));
         }

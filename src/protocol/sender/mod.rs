@@ -11,12 +11,12 @@
 //! - `announce`: announcements. `gather`: invitations, the start. `admission`: joins. `identity`: who a device
 //!   is. `strangers`: what one address may ask for.
 //! - `devices`: the state of each device. `service`: who serves a device. `records`: the store.
-//! - `codings`: how each block is coded. `growth`: an object that grows. `stream`: source symbols, hashes ahead of them,
+//! - `codings`: how each block is coded. `growth`: an object that grows. `window`: one of which only the end is kept. `stream`: source symbols, hashes ahead of them,
 //!   and the next datagram at the paced rate. `delta`: sending only what is missing.
 //! - `feedback`: messages of devices. `rounds`: polls of the group and their answers. `round_trip`: how long answers
 //!   take. `planner`: the repairs of a round. `unicast_repair`: the same for one device. `inquiries`: digests of
 //!   suspect blocks.
-//! - `channel`: a destination with its repairs. `pace`: how fast it sends. `rate`: the rates that follow from reports.
+//! - `frames`: paths that do not carry large datagrams. `channel`: a destination with its repairs. `pace`: how fast it sends. `rate`: the rates that follow from reports.
 //! - `liveness`: devices that fall silent. `headway`: whether they make progress. `shutdown`: lingering, the end.
 
 mod admission;
@@ -27,6 +27,7 @@ mod config;
 mod delta;
 mod devices;
 mod feedback;
+mod frames;
 mod gather;
 mod growth;
 mod headway;
@@ -47,6 +48,7 @@ mod strangers;
 mod stream;
 mod unicast_repair;
 mod view;
+mod window;
 
 pub use codings::Compression;
 pub use config::{FOREVER, SenderConfig};
@@ -86,6 +88,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use strangers::Strangers;
 use stream::Stream;
+use window::Window;
 
 type Out = Output<SenderJob, SenderEvent>;
 
@@ -134,6 +137,7 @@ pub struct Sender {
     strangers: Strangers,
     gather: Gather,
     stream: Stream,
+    window: Window,
     codings: Codings,
     group: Channel,
     /// Channel of replies to addresses that have no channel of their own yet.
@@ -190,6 +194,7 @@ impl Sender {
             strangers: Strangers::new(),
             gather: Gather::new(now + config.wait_first.unwrap_or(config.wait)),
             stream: Stream::new(config.layout.extent()),
+            window: Window::new(config.window),
             codings: Codings::new(config.compression),
             group: Channel::new(ChannelId::GROUP, config.data),
             replies: Channel::new(ChannelId::REPLIES, config.data),
@@ -340,6 +345,7 @@ impl Sender {
     }
 
     fn job(&mut self, job: SenderJob) {
+        self.window.begun(&job);
         self.out.push_back(Output::Job(job));
     }
 
@@ -386,6 +392,7 @@ impl Machine for Sender {
     }
 
     fn handle_job_done(&mut self, now: Time, done: SenderDone) {
+        self.window.ended(&done);
         match done {
             SenderDone::LookedUp(found) => self.looked_up(found, now),
             SenderDone::Recorded(kept) => self.recorded(kept, now),

@@ -36,6 +36,10 @@ pub(super) struct Reported {
     /// How long a block waits for its disk.
     pub storage_delay: Duration,
     pub room: Room,
+    /// The blocks below this are verified.
+    pub below: u32,
+    /// How long it has let the stream stand still (`sender::window`).
+    pub held: Duration,
 }
 
 impl Reported {

@@ -246,6 +246,7 @@ impl Sender {
             needs.add(nak, pages, |block| {
                 let info = self.blocks.get(block as usize)?;
                 let counts = block < self.rounds.polled
+                    && block >= self.window.floor()
                     && device.service.group_repairs(block)
                     && !waits(block)
                     && info.last_sent <= nak.largest_received;

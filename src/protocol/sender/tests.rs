@@ -11,6 +11,7 @@ mod later;
 mod scale;
 mod store;
 mod stubborn;
+mod window;
 
 use super::service::Service;
 use super::*;
@@ -146,7 +147,7 @@ impl Bench {
                     self.held.as_mut().unwrap().push(job);
                     continue;
                 }
-                Some(Output::Job(SenderJob::Read)) => {
+                Some(Output::Job(SenderJob::Read { .. })) => {
                     assert!(!std::mem::replace(&mut self.reading, true), "one job reads at a time");
                     continue;
                 }
@@ -177,7 +178,7 @@ impl Bench {
     fn done(&mut self, job: SenderJob) -> SenderDone {
         let fails = (self.store_is == StoreIs::Failing).then(|| "disk full".to_owned());
         match job {
-            SenderJob::Read => panic!("the input is read by hand"),
+            SenderJob::Read { .. } => panic!("the input is read by hand"),
             SenderJob::Vouch { .. } => panic!("only a sender without feedback asks for it"),
             SenderJob::Hash { block, .. } => {
                 let raw = || (Recipe::raw(K), None);
@@ -362,6 +363,7 @@ impl Bench {
             overrun_drops: 0,
             storage_delay_us: 0,
             room: BlockIndex(u32::MAX),
+            below: BlockIndex(0),
             ticket_kept: false,
             arrivals: Some(arrivals),
         };

@@ -94,7 +94,10 @@ impl Sender {
         let busy = self.group_is_busy();
         let pages = self.page_count();
         let mut needs = Needs::default();
-        needs.add(nak, pages, |block| (block < scope).then(|| self.symbols_of(block)).filter(|&k| k > 0));
+        let kept = self.window.floor()..scope;
+        needs.add(nak, pages, |block| {
+            kept.contains(&block).then(|| self.symbols_of(block)).filter(|&k| k > 0)
+        });
         let position = self.stream.position;
         let device = self.devices.get_mut(index);
         if let Some(channel) = &mut device.channel {

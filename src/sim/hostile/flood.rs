@@ -7,7 +7,7 @@ use crate::protocol::packet_protection::find;
 use crate::sim::fakes::{FakeDevice, any_join};
 use crate::sim::network::address;
 use crate::sim::sham;
-use crate::units::{Cookie, DeviceId, SessionId};
+use crate::units::{Cookie, DeviceId};
 use crate::wire::{self, Announce, Holdings, Join, MessageKind};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -43,7 +43,8 @@ pub(super) struct Flooder {
     joins: Joins,
     seed: u64,
     group: Option<Secret>,
-    session: Option<(SessionId, Announce)>,
+    /// The session that it has heard of, and a device in it.
+    session: Option<(Announce, FakeDevice)>,
     made: u64,
     /// The recorded join, and the address that it came from.
     recorded: Option<(SocketAddr, Rc<[u8]>)>,
@@ -108,19 +109,21 @@ impl Flooder {
     fn invent(&mut self, means: &mut Means) -> Option<(FakeDevice, Join)> {
         let heard = means.air.borrow().announce.clone()?;
         let head = wire::head(&heard).ok()?;
-        if self.session.as_ref().is_none_or(|(session, _)| *session != head.header.session) {
+        if self.session.as_ref().is_none_or(|(_, device)| device.session() != head.header.session) {
             let groups: Vec<_> = self.group.clone().into_iter().collect();
             let found = find(sham::SHAM, &groups, &head, &mut heard.to_vec())?;
-            self.session = Some((head.header.session, found.announce));
+            let (session, group) = (head.header.session, self.group.as_ref());
+            let device = FakeDevice::of(session, &found.announce, group, [0; 32])?;
+            self.session = Some((found.announce, device));
         }
-        let (session, announce) = self.session.as_ref()?;
+        let (announce, first) = self.session.as_ref()?;
         self.made += 1;
         let mut random = [0; 32];
         random[..8].copy_from_slice(&self.seed.to_be_bytes());
         random[8..16].copy_from_slice(&self.made.to_be_bytes());
         let mut id = [0xf1; 16];
         means.rng.fill(&mut id[4..]);
-        let device = FakeDevice::of(*session, announce, self.group.as_ref(), random)?;
+        let device = first.another(announce, random)?;
         Some((device, any_join(DeviceId(id), Holdings::Some)))
     }
 

@@ -225,6 +225,7 @@ impl Insider {
                     overrun_drops: rng.u64(..) >> rng.u8(..64),
                     storage_delay_us: rng.u32(..),
                     room: BlockIndex(rng.u32(..)),
+                    below: BlockIndex(rng.u32(..)),
                     ticket_kept: rng.bool(),
                     arrivals: rng.bool().then_some(arrivals),
                 })

@@ -250,7 +250,7 @@ pub struct Air {
     honest: NodeId,
     /// The division of the object into blocks and symbols.
     layout: Layout,
-    heard: VecDeque<Heard>,
+    heard: VecDeque<Rc<Heard>>,
     /// The newest announces of the sender: to its group and to the default group.
     announce: Option<Rc<[u8]>>,
     announce_before: Option<Rc<[u8]>>,
@@ -304,6 +304,6 @@ impl Air {
             let index = self.seen as usize % 7 * (KEPT / 8);
             self.heard.remove(index);
         }
-        self.heard.push_back(Heard { from, to, bytes });
+        self.heard.push_back(Rc::new(Heard { from, to, bytes }));
     }
 }

@@ -242,7 +242,9 @@ impl Outsider {
         let which = means.rng.u8(..6);
         let to = if means.rng.bool() { DATA } else { means.any_device() };
         let channel = if to == DATA { ChannelId::GROUP } else { ChannelId(1 + means.rng.u16(..40)) };
-        let key = (means.air.borrow().heard.iter().rev()).find_map(join_key).unwrap_or(AgreementKey([3; 32]));
+        let key = (means.air.borrow().heard.iter().rev())
+            .find_map(|heard| join_key(heard))
+            .unwrap_or(AgreementKey([3; 32]));
         let everybody = Invitation { probability: u16::MAX, window: Duration::ZERO };
         let sender = self.sender(Some(session));
         let bytes = match which {
@@ -401,7 +403,7 @@ fn headed(means: &mut Means, session: SessionId) {
     means.send(from, to, bytes);
 }
 
-fn heard(means: &mut Means) -> Option<Heard> {
+fn heard(means: &mut Means) -> Option<Rc<Heard>> {
     let air = means.air.borrow();
     let last = air.heard.len().checked_sub(1)?;
     // A recent datagram, or any.

@@ -3,7 +3,9 @@
 use crate::layout::Layout;
 use crate::limits::RECEIVER_BUFFER_BYTES;
 use crate::protocol::carousel::Repetition;
+use crate::sim::disk_faults::{DiskError, DiskFaults, Op, PowerCut};
 use crate::sim::link::{Burst, Quality};
+use crate::sim::scenario::ContentPlan;
 use crate::time::Time;
 use crate::units::Rate;
 use std::time::Duration;
@@ -21,6 +23,10 @@ pub struct Device {
     pub told: bool,
     /// Bytes of its block buffers.
     pub buffers: usize,
+    /// Faults of its disk.
+    pub faults: DiskFaults,
+    /// How long it is off after a power cut at an operation of its disk.
+    pub back: Duration,
 }
 
 /// A session.
@@ -30,6 +36,8 @@ pub struct Plan {
     pub seed: u64,
     /// The object.
     pub layout: Layout,
+    /// What it consists of.
+    pub content: ContentPlan,
     /// The rate on the wire.
     pub rate: Rate,
     /// What is repeated.
@@ -68,14 +76,19 @@ impl Plan {
         let interrupt = (count.is_none() || rng.u8(..12) == 0).then(|| Time(rng.u64(..20_000_000_000)));
         let group_key = rng.bool();
         let forger = if group_key || rng.bool() { 0.0 } else { rng.f64() / 4.0 };
-        let devices = (0..rng.usize(1..6)).map(|_| Device::generate(&mut rng)).collect();
-        Self { seed, layout, rate, passes, interrupt, group_key, forger, devices }
+        let mut devices: Vec<_> = (0..rng.usize(1..6)).map(|_| Device::generate(&mut rng)).collect();
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x0e_d15c);
+        devices.iter_mut().for_each(|device| device.draw_faults(&mut rng));
+        let mut share = || if rng.bool() { rng.u8(..=33) } else { 0 };
+        let content = ContentPlan { zeros: share(), short: share(), ..ContentPlan::default() };
+        Self { seed, layout, content, rate, passes, interrupt, group_key, forger, devices }
     }
 
     /// Whether a device must complete: nothing but independent loss and a forger meets it, and there are passes to spare.
     pub(super) fn must_complete(&self, device: &Device) -> bool {
-        let Device { down, crash, .. } = device;
-        let undisturbed = down.burst.is_none() && down.corrupt == 0.0 && crash.is_none();
+        let Device { down, crash, faults, .. } = device;
+        let safe = crash.is_none() && *faults == DiskFaults::default();
+        let undisturbed = down.burst.is_none() && down.corrupt == 0.0 && safe;
         let passes = if self.interrupt.is_some() { 0 } else { self.passes.count.unwrap_or(0) };
         // A forged symbol costs a pass, and so does a late start. A message with digests is worth 64 symbols.
         let spent = u32::from(self.forger > 0.0) * 2 + u32::from(device.start > Time::ZERO) * 2;
@@ -113,6 +126,23 @@ impl Device {
             crash: crashes.then_some((crash, again)),
             told,
             buffers: if small { 1 } else { RECEIVER_BUFFER_BYTES },
+            faults: DiskFaults::default(),
+            back: Duration::ZERO,
+        }
+    }
+
+    /// One disk in five fails, or loses power.
+    fn draw_faults(&mut self, rng: &mut fastrand::Rng) {
+        let op = Op::ALL[rng.usize(..Op::ALL.len())];
+        let nth = if op == Op::Write { rng.u64(..6) } else { 0 };
+        self.back = Duration::from_millis(rng.u64(20..2_000));
+        match rng.u8(..10) {
+            0 => self.faults.error = Some((op, nth, DiskError::InputOutput)),
+            1 => {
+                let (after, seed) = (rng.bool(), rng.u64(..));
+                self.faults.power_cut = Some(PowerCut { op, nth, after, seed });
+            }
+            _ => {}
         }
     }
 }

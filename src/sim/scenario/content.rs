@@ -1,14 +1,14 @@
 //! What the object consists of, and how it is coded: zeros, blocks that end in zeros, blocks that can be compressed; and
 //! pages that lie about one of them.
 
-use super::{Draw, Expectation, Scenario};
-use crate::crypto::digest::symbol_digest;
+use super::{DevicePlan, Draw, Expectation, Scenario};
+use crate::crypto::digest::{chaining_value, symbol_digest};
 use crate::fec;
 use crate::layout::Layout;
 use crate::pack::{self, Recipe};
 use crate::protocol::job::{SenderDone, SenderJob};
 use crate::protocol::sender::Compression;
-use crate::units::{BlockIndex, Coded, Coding, Esi};
+use crate::units::{BlockIndex, Coded, Coding, Digest, Esi};
 use std::sync::Arc;
 
 /// What a page says of a block, although it is not so.
@@ -20,6 +20,32 @@ pub enum PageLie {
     Symbols,
     /// It is compressed, and its frame holds far more than a block.
     Bomb,
+}
+
+/// What the sender knows of the object from an earlier run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// The values of all blocks, and which are zeros.
+    Right,
+    /// The same, but of this block as it is no longer.
+    Stale(u32),
+}
+
+impl Known {
+    /// What it knows of this object.
+    #[must_use]
+    pub fn values(self, object: &[u8], layout: &Layout) -> Vec<(Digest, bool)> {
+        let known = |block| {
+            let bytes = slice(object, layout, block);
+            let value = chaining_value(layout.block_offset(block), bytes, layout.extent());
+            (value, pack::are_zero(bytes))
+        };
+        let mut values: Vec<_> = (0..layout.block_count()).map(BlockIndex).map(known).collect();
+        if let Self::Stale(block) = self {
+            values[block as usize].0.0[0] ^= 1;
+        }
+        values
+    }
 }
 
 /// The content of the object.
@@ -38,6 +64,11 @@ pub struct ContentPlan {
 }
 
 impl ContentPlan {
+    /// Whether there are blocks that need not be sent as they are.
+    #[must_use]
+    pub fn is_coded(&self) -> bool {
+        self.zeros > 0 || self.short > 0 || self.text > 0 && self.compression != Compression::Off
+    }
     /// Makes an object of random bytes what it is to be.
     pub fn shape(&self, object: &mut [u8], layout: &Layout, seed: u64) {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0xc0_71e7);
@@ -84,7 +115,7 @@ impl ContentPlan {
         };
         Some(match job {
             SenderJob::Hash { .. } => {
-                let value = crate::crypto::digest::chaining_value(
+                let value = chaining_value(
                     layout.block_offset(*block),
                     slice(bytes, layout, *block),
                     layout.extent(),
@@ -133,6 +164,21 @@ impl Draw {
                     device.expectation = Expectation::Any;
                 }
             });
+        }
+        scenario
+    }
+
+    /// Lets some senders know the object from an earlier run, a few of them wrongly.
+    pub(super) fn knowledge(mut self, mut scenario: Scenario) -> Scenario {
+        let count = scenario.layout.block_count();
+        let fits = scenario.sender.growth.is_none() && scenario.content.lie.is_none();
+        if !fits || !self.chance(20) {
+            return scenario;
+        }
+        scenario.sender.known = Some(Known::Right);
+        if count > 0 && self.chance(10) {
+            scenario.sender.known = Some(Known::Stale(self.rng.u32(..count)));
+            scenario.devices.iter_mut().for_each(DevicePlan::fail);
         }
         scenario
     }

@@ -68,6 +68,8 @@ impl Draw {
             earlier: None,
             hook: None,
             pipe: None,
+            block: None,
+            tree: None,
             buffer_blocks: self.rng.usize(4..40),
             timeout: self.between(20_000, 120_000),
             crash: None,

@@ -16,6 +16,7 @@ use crate::ui::{
     json_sender_view,
 };
 use crate::units::{SenderKey, SessionId};
+use serde::Deserialize;
 use serde_json::Value;
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -25,6 +26,12 @@ use std::time::{Duration, SystemTime};
 /// What a view has printed.
 #[derive(Clone, Default)]
 struct Printed(Rc<RefCell<Vec<u8>>>);
+
+/// An event, by its name.
+#[derive(Deserialize)]
+struct Named<'a> {
+    event: &'a str,
+}
 
 impl Write for Printed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -36,10 +43,18 @@ impl Write for Printed {
 }
 
 impl Printed {
+    /// All lines are events. Only rows and the last one are taken apart further.
     fn events(&self) -> Vec<Value> {
         let bytes = self.0.borrow();
-        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        lines.map(|line| serde_json::from_slice(line).expect("an event is JSON")).collect()
+        let mut lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).peekable();
+        let mut events = Vec::new();
+        while let Some(line) = lines.next() {
+            let named: Named<'_> = serde_json::from_slice(line).expect("an event is JSON");
+            if named.event == "device" || lines.peek().is_none() {
+                events.push(serde_json::from_slice(line).expect("it is JSON"));
+            }
+        }
+        events
     }
 }
 
@@ -84,31 +99,31 @@ impl Transfer<'_, '_> {
         let (Some(word), Some(outcome)) = (self.last_word(world), &self.sender_outcome) else { return };
         let (rows, expected) = (&word.devices, self.scenario.expected);
         let exit = Exit::of_sender(outcome, rows, expected);
-        let about = format!("{outcome:?}, {exit:?}, expected {expected:?}, {rows:#?}");
+        let about = || format!("{outcome:?}, {exit:?}, expected {expected:?}, {rows:#?}");
         let report = self.report(&word, exit);
         let reported = report["devices"].as_array().expect("rows");
-        assert_eq!(reported.len(), rows.len(), "{about}");
+        assert_eq!(reported.len(), rows.len(), "{}", about());
         let table = final_table(&word);
         let complete = reported.iter().filter(|row| row["status"] == "complete").count();
         for (row, reported) in rows.iter().zip(reported) {
-            assert_eq!(reported["device"], row.assignment.device.to_string(), "{about}");
-            assert_eq!(reported["status"], row.word(), "{about}");
+            assert_eq!(reported["device"], row.assignment.device.to_string(), "{}", about());
+            assert_eq!(reported["status"], row.word(), "{}", about());
             let reason = match row.assignment.state() {
                 State::Failed(reason) => Value::from(reason.as_str()),
                 _ => Value::Null,
             };
-            assert_eq!(reported["reason"], reason, "{about}");
+            assert_eq!(reported["reason"], reason, "{}", about());
             let line = |line: &&str| {
                 let address = row.transfer.address.map_or(String::new(), |address| address.to_string());
                 line.contains(&address) && line.contains(row.word())
             };
-            assert!(rows.len() > 50 || table.lines().any(|l| line(&l)), "{about}\n{table}");
+            assert!(rows.len() > 50 || table.lines().any(|l| line(&l)), "{}\n{table}", about());
         }
         let wanted = rows.len().max(expected.map_or(0, |n| n as usize));
-        assert_eq!(report["counters"]["devices_complete"], complete, "{about}");
-        assert_eq!(report["counters"]["devices"], rows.len(), "{about}");
-        assert_eq!(report["wanted"], wanted, "{about}");
-        assert_eq!(report["exit_code"], exit.code(), "{about}");
+        assert_eq!(report["counters"]["devices_complete"], complete, "{}", about());
+        assert_eq!(report["counters"]["devices"], rows.len(), "{}", about());
+        assert_eq!(report["wanted"], wanted, "{}", about());
+        assert_eq!(report["exit_code"], exit.code(), "{}", about());
         let code = match outcome {
             SenderOutcome::Ended if complete == 0 => 4,
             SenderOutcome::Ended if complete < wanted => 3,
@@ -116,24 +131,24 @@ impl Transfer<'_, '_> {
             SenderOutcome::Interrupted => 130,
             SenderOutcome::SourceFailed(_) | SenderOutcome::StoreFailed(_) | SenderOutcome::Internal(_) => 1,
         };
-        assert_eq!(exit.code(), code, "{about}");
+        assert_eq!(exit.code(), code, "{}", about());
         self.check_events(world, &word, exit, &report);
         if self.scenario.listed {
             // Nobody can be added to the list, and nobody on it be spoken for.
-            assert!(rows.len() <= self.devices.len(), "{about}");
+            assert!(rows.len() <= self.devices.len(), "{}", about());
             let has = |device: &Device| device.has_object(&self.checker);
-            assert!(code != 0 || self.devices.iter().all(has), "{about}");
+            assert!(code != 0 || self.devices.iter().all(has), "{}", about());
         }
         let error = report::of_sender(outcome, rows, expected);
-        assert_eq!(error.is_none(), code == 0, "{about}: {error:?}");
+        assert_eq!(error.is_none(), code == 0, "{}: {error:?}", about());
         if let (SenderOutcome::StoreFailed(why), Some(error)) = (outcome, error) {
             assert!(error.line().contains(why), "{error:?}");
         }
         if *outcome == SenderOutcome::Ended {
             // An end as planned leaves nothing that the store does not have.
-            assert!(rows.iter().all(|row| row.transfer.activity.is_none()), "{about}");
+            assert!(rows.iter().all(|row| row.transfer.activity.is_none()), "{}", about());
             let open = |row: &DeviceRow| !row.assignment.state().is_final() && !row.is_missing();
-            assert!(!rows.iter().any(open), "{about}");
+            assert!(!rows.iter().any(open), "{}", about());
         }
     }
 
@@ -193,6 +208,7 @@ impl Transfer<'_, '_> {
 
     fn intro(&self) -> SenderIntro {
         SenderIntro {
+            holes: Vec::new(),
             task: TASK,
             session: SessionId(1),
             name: super::NAME.to_owned(),

@@ -69,6 +69,14 @@ impl Transfer<'_, '_> {
     /// I6: actors without keys take no row at the sender, and actors with keys take no more than a
     /// device, or as many as one address may agree on.
     pub(super) fn check_table_sizes(&self, [devices, joins, outputs]: [usize; 3]) {
+        let most = self.most_rows;
+        assert!(devices <= most, "I6: {devices} devices, and {} are there", self.devices.len());
+        assert!(joins <= MAX_PENDING_JOINS, "I6: {joins} joins wait");
+        assert!(outputs <= MAX_QUEUED_OUTPUTS * 2, "I6: {outputs} outputs wait");
+    }
+
+    /// Most rows at the sender.
+    pub(super) fn most_rows(&self) -> usize {
         let plans = || self.scenario.hostile.iter().filter(|plan| plan.attack.is_insider());
         // Duplicates of restarted devices have rows of their own, and so has each run that passes the object on.
         let passes_on = |index: u32| {
@@ -77,17 +85,14 @@ impl Transfer<'_, '_> {
         };
         let twice = |index: &u32| self.may_look_like_two(*index) || passes_on(*index);
         let restarted = (0..self.devices.len() as u32).filter(twice).count();
-        let most = if self.scenario.listed {
+        if self.scenario.listed {
             self.devices.len()
         } else if plans().count() == 0 {
             self.devices.len() + restarted
         } else {
             // A run with another device's identifier gets a row of its own, and such a host starts anew all the time.
             self.devices.len() * 4 + plans().map(most_rows).sum::<usize>()
-        };
-        assert!(devices <= most, "I6: {devices} devices, and {} are there", self.devices.len());
-        assert!(joins <= MAX_PENDING_JOINS, "I6: {joins} joins wait");
-        assert!(outputs <= MAX_QUEUED_OUTPUTS * 2, "I6: {outputs} outputs wait");
+        }
     }
 
     /// With a list, nobody else has a row, and the stream starts with all of them, or when the time to wait is over.

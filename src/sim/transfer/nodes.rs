@@ -60,10 +60,10 @@ impl Transfer<'_, '_> {
         device.incarnation += 1;
         device.outcome = None;
         device.seen = 0;
-        device.untouched = Some(device.disk.changes());
+        device.untouched = Some(device.changes());
         let seeds = [self.rng.u64(..), self.rng.u64(..)];
         let shared = (Rc::clone(&self.plans), self.likely.clone());
-        let disks = (device.disk.clone(), earlier, device.pipe.clone());
+        let disks = (device.disk.clone(), earlier, device.output.clone());
         actors::receiver(plan, index, seeds, disks, buffer_bytes, shared, (self.scenario.group_key, now))
     }
 }

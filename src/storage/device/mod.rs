@@ -1,13 +1,14 @@
 //! Block devices as destinations: an object is written in place, to a device that nobody else uses.
 //!
 //! - `claim`: the exclusive claim, and everything that forbids one; `users`: who uses a device.
-//! - `part`: the writes, and what is written last; `zeros`: ranges of zeros; `table`: partition tables that do not fit.
+//! - `part`: the writes, and what is written last; `medium`: what that needs of a device; `zeros`: ranges of zeros; `table`: partition tables that do not fit.
 //! - `ioctl`: system calls.
 //!
 //! A device is its own part file, so an interrupted run resumes from what it holds.
 
 mod claim;
 mod ioctl;
+mod medium;
 mod part;
 mod table;
 mod users;
@@ -18,10 +19,13 @@ pub(super) use ioctl::flush;
 
 use super::refusal::shown;
 use super::{Found, Part, Sink, SinkError};
-use crate::text::bytes;
 use crate::units::Extent;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use {medium::Medium, part::PAGE};
+
 use claim::{Claim, Identity};
-use part::DevicePart;
+use medium::Claimed;
+pub(crate) use part::DevicePart;
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -48,6 +52,11 @@ impl DeviceNotes {
     /// Adds a warning.
     pub(super) fn warn(&self, text: String) {
         self.add(DeviceNote::Warning(text));
+    }
+
+    /// Adds a detail.
+    fn note(&self, text: String) {
+        self.add(DeviceNote::Note(text));
     }
 
     fn add(&self, note: DeviceNote) {
@@ -127,38 +136,16 @@ impl Sink for DeviceSink {
     fn create(&mut self, _name: &str, extent: Extent) -> Result<Box<dyn Part>, SinkError> {
         let blank = self.is_blank();
         let claim = Claim::new(&self.path, self.force)?;
-        let device = shown(&claim.path);
         if claim.identity() != self.identity {
             return Err(SinkError::Disk(format!(
                 "{} is another device now than when mcp was started; check -o and start it again",
                 shown(&self.path)
             )));
         }
-        let size = extent.total().unwrap_or(claim.size);
-        if extent.size > claim.size {
-            let size = extent.size;
-            return Err(SinkError::Disk(format!(
-                "{device} is too small: it has {} bytes and {size} are needed; give a larger device with -o",
-                claim.size
-            )));
-        }
-        if size < claim.size {
-            self.notes.add(rest_stays(&claim, size));
-        }
         // The next look is for the next transfer.
         self.blank = None;
-        Ok(Box::new(DevicePart::new(claim, size, blank, self.notes.clone())?))
+        Ok(Box::new(DevicePart::new(Claimed::new(claim), extent, blank, self.notes.clone())?))
     }
-}
-
-/// What is said of a device that is larger than the object.
-fn rest_stays(claim: &Claim, size: u64) -> DeviceNote {
-    DeviceNote::Note(format!(
-        "{} is larger than the image ({} and {}); what is behind the image stays as it is",
-        shown(&claim.path),
-        bytes(claim.size),
-        bytes(size)
-    ))
 }
 
 /// Where a file system on this block device or one of its partitions is mounted read-write.

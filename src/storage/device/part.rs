@@ -7,27 +7,23 @@
 //! The *ends* are the first and the last MiB of the object: partition tables, superblocks, the copy of a GPT. While the
 //! object is incomplete they are zeros on the device, and in memory. So what has broken off neither boots nor mounts (I1).
 
-use super::claim::{Claim, failed};
-use super::zeros::Zeroing;
-use super::{DeviceNote, DeviceNotes, ioctl, rest_stays, table};
+use super::DeviceNotes;
+use super::claim::failed;
+use super::medium::Medium;
 use crate::pack::are_zero;
 use crate::storage::direct::PageAligned;
 use crate::storage::refusal::shown;
 use crate::storage::{Part, SinkError};
-use rustix::io::Errno;
+use crate::text::bytes;
+use crate::units::Extent;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Length of each end; the tail may be almost a page longer.
-const END: u64 = 1 << 20;
-/// What is written last of all: the page with the first sectors.
-const PAGE: u64 = 4096;
-/// Bytes in the page cache after which they are synced: an error must show soon, and closing must not take minutes.
-const SYNC_EVERY: u64 = 8 << 20;
+/// What is written last of all: the page with the first sectors. The tail begins with a page.
+pub(crate) const PAGE: u64 = 4096;
 
 /// The first and the last bytes of the object.
 struct Ends {
@@ -38,8 +34,8 @@ struct Ends {
 }
 
 /// A claimed device. Dropping it releases the device as it is.
-pub(super) struct DevicePart {
-    claim: Claim,
+pub(crate) struct DevicePart<M> {
+    medium: M,
     /// Size of the object; that of the device if the object may grow.
     size: u64,
     ends: Mutex<Ends>,
@@ -47,37 +43,38 @@ pub(super) struct DevicePart {
     begun: AtomicBool,
     /// Whether the device held nothing before.
     blank: bool,
-    zeroing: Zeroing,
-    /// Bytes written to the page cache since the last sync, about.
-    unsynced: AtomicU64,
     closed: AtomicBool,
     notes: DeviceNotes,
 }
 
-impl DevicePart {
-    pub fn new(claim: Claim, size: u64, blank: bool, notes: DeviceNotes) -> Result<Self, SinkError> {
-        let head = size.min(END);
-        let tail_start = size.saturating_sub(END);
+impl<M: Medium> DevicePart<M> {
+    /// An object of this extent on a device; one that still grows may take all of it.
+    ///
+    /// # Errors
+    /// If the device is too small, or fails.
+    pub fn new(medium: M, extent: Extent, blank: bool, notes: DeviceNotes) -> Result<Self, SinkError> {
+        let (device, whole) = (shown(medium.path()), medium.size());
+        if extent.size > whole {
+            let size = extent.size;
+            return Err(SinkError::Disk(format!(
+                "{device} is too small: it has {whole} bytes and {size} are needed; give a larger device with -o"
+            )));
+        }
+        let size = extent.total().unwrap_or(whole);
+        let head = size.min(medium.end());
+        let tail_start = size.saturating_sub(medium.end());
         let tail_start = (tail_start - tail_start % PAGE).max(head);
         let ends = Ends {
             head: PageAligned::zeroed(head as usize),
             tail: PageAligned::zeroed((size - tail_start) as usize),
             tail_start,
         };
-        let part = Self {
-            claim,
-            size,
-            ends: Mutex::new(ends),
-            begun: AtomicBool::new(false),
-            blank,
-            zeroing: Zeroing::default(),
-            unsynced: AtomicU64::new(0),
-            closed: AtomicBool::new(false),
-            notes,
-        };
+        let (ends, begun, closed) = (Mutex::new(ends), AtomicBool::new(false), AtomicBool::new(false));
+        let part = Self { medium, size, ends, begun, blank, closed, notes };
+        part.say_what_stays(size);
         let read = {
             let Ends { head, tail, tail_start } = &mut *part.ends();
-            part.read(0, head).and_then(|()| part.read(*tail_start, tail))
+            part.medium.read(0, head).and_then(|()| part.medium.read(*tail_start, tail))
         };
         if read.is_err() {
             // What is in memory is not what is on the device.
@@ -86,13 +83,25 @@ impl DevicePart {
         Ok(part)
     }
 
+    /// Tells the user what is behind an object of this size.
+    fn say_what_stays(&self, size: u64) {
+        let (device, whole) = (shown(self.medium.path()), self.medium.size());
+        if size < whole {
+            self.notes.note(format!(
+                "{device} is larger than the image ({} and {}); what is behind the image stays as it is",
+                bytes(whole),
+                bytes(size)
+            ));
+        }
+    }
+
     /// A panic leaves the ends consistent.
     fn ends(&self) -> MutexGuard<'_, Ends> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(&self, what: &str, error: &io::Error) -> SinkError {
-        failed(what, &self.claim.path, error)
+        failed(what, self.medium.path(), error)
     }
 
     /// Zeroes the ends on the device, once and before anything else is written.
@@ -104,27 +113,22 @@ impl DevicePart {
         if self.begun.load(Ordering::Acquire) {
             return Ok(());
         }
-        let zero = |offset, len| self.zero(offset, len);
+        let zero = |offset, len| self.medium.zero(offset, len);
         zero(0, ends.head.len() as u64)
             .and_then(|()| zero(ends.tail_start, ends.tail.len() as u64))
-            .and_then(|()| self.claim.file.sync_data())
+            .and_then(|()| self.medium.sync())
             .map_err(|error| self.failed("write to", &error))?;
         self.begun.store(true, Ordering::Release);
         Ok(())
     }
 
-    fn zero(&self, offset: u64, len: u64) -> io::Result<()> {
-        let Claim { file, direct, sector, .. } = &self.claim;
-        self.zeroing.zero((file, direct), *sector, offset, len)
-    }
-
     /// Checks that `len` bytes may be written at `offset`, and returns their end.
     fn require_range(&self, offset: u64, len: u64) -> Result<u64, SinkError> {
         let end = offset.checked_add(len).filter(|&end| end <= self.size);
-        if end.is_none() && self.size == self.claim.size {
+        if end.is_none() && self.size == self.medium.size() {
             return Err(SinkError::Disk(format!(
                 "{} is too small: it has {} bytes, and the stream is longer; give a larger device with -o",
-                shown(&self.claim.path),
+                shown(self.medium.path()),
                 self.size
             )));
         }
@@ -132,7 +136,7 @@ impl DevicePart {
             SinkError::Disk(format!(
                 "{len} bytes at {offset} do not fit {} bytes on {}; please report this",
                 self.size,
-                shown(&self.claim.path)
+                shown(self.medium.path())
             ))
         })
     }
@@ -165,72 +169,40 @@ impl DevicePart {
         if middle.start >= middle.end {
             return Ok(());
         }
-        self.zero(middle.start, middle.end - middle.start).map_err(|error| self.failed("write to", &error))
+        self.medium
+            .zero(middle.start, middle.end - middle.start)
+            .map_err(|error| self.failed("write to", &error))
     }
 
-    /// Writes past the page cache as far as possible. There, a device that is full or fails says so at once.
     fn write_to_device(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if bytes.len() as u64 >= PAGE && are_zero(bytes) {
-            return self.zero(offset, bytes.len() as u64);
+            return self.medium.zero(offset, bytes.len() as u64);
         }
-        let direct = self.claim.direct.write_at(offset, bytes)?;
-        let rest = &bytes[direct..];
-        self.claim.file.write_all_at(rest, offset + direct as u64)?;
-        let unsynced = self.unsynced.fetch_add(rest.len() as u64, Ordering::Relaxed);
-        if unsynced + rest.len() as u64 >= SYNC_EVERY {
-            self.unsynced.store(0, Ordering::Relaxed);
-            self.claim.file.sync_data()?;
-        }
-        Ok(())
-    }
-
-    /// Reads from the device, past the page cache as far as possible.
-    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let direct = self.claim.direct.read_at(offset, buf)?;
-        self.claim.file.read_exact_at(&mut buf[direct..], offset + direct as u64)
+        self.medium.write(offset, bytes)
     }
 
     /// Writes the ends, the first page last of all, and compares what the device then holds.
     fn finish(&self) -> io::Result<()> {
-        let file = &self.claim.file;
+        let medium = &self.medium;
         // Everything else is on the device before any of the ends.
-        file.sync_all()?;
+        medium.sync()?;
         let ends = self.ends();
         let first = ends.head.len().min(PAGE as usize);
         self.write_to_device(ends.tail_start, &ends.tail)?;
         self.write_to_device(first as u64, &ends.head[first..])?;
-        file.sync_all()?;
+        medium.sync()?;
         self.write_to_device(0, &ends.head[..first])?;
-        file.sync_all()?;
+        medium.sync()?;
         // The rest of a sector that was written through the cache.
-        let _ = ioctl::flush(file);
+        medium.forget();
         for (offset, end) in [(0, &ends.head), (ends.tail_start, &ends.tail)] {
             let mut held = PageAligned::zeroed(end.len());
-            self.read(offset, &mut held)?;
+            medium.read(offset, &mut held)?;
             if *held != **end {
                 return Err(io::Error::other("it does not hold what was written to it"));
             }
         }
         Ok(())
-    }
-
-    /// Tells the system of the new partitions, and the user of what does not fit the device.
-    fn announce(&self) {
-        let Claim { path, file, size, sector, is_disk, .. } = &self.claim;
-        let device = shown(path);
-        if *is_disk {
-            // Devices without partitions refuse this.
-            if let Err(errno) = ioctl::read_partitions(file)
-                && errno != Errno::INVAL
-            {
-                self.notes.add(DeviceNote::Warning(format!(
-                    "the system still uses the old partition table of {device} ({errno}); run partprobe, or restart \
-                     the machine"
-                )));
-            }
-            let remark = table::remark(&self.ends().head, *size, *sector, &device);
-            remark.into_iter().for_each(|text| self.notes.add(DeviceNote::Warning(text)));
-        }
     }
 }
 
@@ -276,7 +248,7 @@ fn overlap(a: u64, a_len: usize, b: u64, b_len: usize) -> Option<(Range<usize>, 
     (start < end).then(|| (within(a), within(b)))
 }
 
-impl Part for DevicePart {
+impl<M: Medium> Part for DevicePart<M> {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         self.write(offset, bytes)
     }
@@ -286,7 +258,7 @@ impl Part for DevicePart {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SinkError> {
-        self.read(offset, buf).map_err(|error| self.failed("read", &error))?;
+        self.medium.read(offset, buf).map_err(|error| self.failed("read", &error))?;
         self.ends().get(offset, buf);
         Ok(())
     }
@@ -301,14 +273,14 @@ impl Part for DevicePart {
 
     fn seal(&self, size: u64) -> Result<(), SinkError> {
         if size < self.size {
-            self.notes.add(rest_stays(&self.claim, size));
+            self.say_what_stays(size);
         }
         Ok(())
     }
 
     fn commit(&self) -> Result<PathBuf, SinkError> {
         if self.closed.swap(true, Ordering::AcqRel) {
-            let path = shown(&self.claim.path);
+            let path = shown(self.medium.path());
             return Err(SinkError::Disk(format!(
                 "cannot finish {path}: its transfer is over; start another one"
             )));
@@ -318,12 +290,12 @@ impl Part for DevicePart {
             self.finish().map_err(|error| {
                 // What has failed must not look whole. If the device fails here too, there is nobody left to be told.
                 let head = self.ends().head.len() as u64;
-                let _ = self.zero(0, head).and_then(|()| self.claim.file.sync_all());
+                let _ = self.medium.zero(0, head).and_then(|()| self.medium.sync());
                 self.failed("finish", &error)
             })?;
-            self.announce();
+            self.medium.finished(&self.ends().head, &self.notes);
         }
-        Ok(self.claim.path.clone())
+        Ok(self.medium.path().to_owned())
     }
 
     fn discard(&self) {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::storage::scratch::Scratch;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const BLOCK: usize = 1 << DEFAULT_BLOCK_LOG2;
@@ -83,4 +84,28 @@ fn a_spool_needs_a_directory() {
     let input = || Box::new(Given { len: 0, at_once: 1, read: AtomicUsize::new(0), end: Ok(()) });
     let error = Spool::new(input(), Path::new("/no/such/place")).err().unwrap().to_string();
     assert!(error.contains("/no/such/place") && error.contains("--spool"), "{error}");
+}
+
+#[test]
+fn a_spool_in_memory_forgets_what_nobody_needs() {
+    let input = Given { len: 3 * BLOCK + 7, at_once: usize::MAX, read: AtomicUsize::new(0), end: Ok(()) };
+    let spool = Spool::in_memory(Box::new(input), 8 << 20).unwrap();
+    while !spool.read_on().unwrap().sealed {}
+    let held = || spool.file.metadata().unwrap().blocks() * 512;
+    let all = held();
+    assert!(all >= 3 * BLOCK as u64, "{all}");
+    spool.forget(2 * BLOCK as u64);
+    spool.forget(BLOCK as u64);
+    assert_eq!(held(), all - 2 * BLOCK as u64);
+    let mut back = vec![0; BLOCK + 7];
+    spool.read_at(2 * BLOCK as u64, &mut back).unwrap();
+    assert!(back.iter().enumerate().all(|(at, &is)| is == byte(2 * BLOCK + at)));
+    assert_eq!(spool.keeps(), Some(8 << 20));
+    // One on a disk keeps all.
+    let dir = Scratch::new();
+    let disk = self::spool(&dir, 2 * BLOCK, usize::MAX, Ok(()));
+    while !disk.read_on().unwrap().sealed {}
+    disk.forget(BLOCK as u64);
+    disk.read_at(0, &mut back[..BLOCK]).unwrap();
+    assert!(back[..BLOCK].iter().enumerate().all(|(at, &is)| is == byte(at)) && disk.keeps().is_none());
 }

@@ -2,6 +2,7 @@
 
 use super::TreeShape;
 use super::source::TreeSource;
+use super::staging::remove_orphans;
 use crate::storage::part::sync_directory;
 use crate::storage::refusal::{refused, shown};
 use crate::storage::sink::Target;
@@ -10,7 +11,8 @@ use rustix::fs::OFlags;
 use std::ops::Range;
 use std::path::PathBuf;
 
-/// A directory under a final name. Committing it checks that it is as it was when it was listed.
+/// A directory under a final name. Committing it checks that it is as it was when it was listed, and removes what earlier
+/// runs have left for it.
 pub struct ExistingTree {
     source: TreeSource,
     target: Target,
@@ -59,6 +61,7 @@ impl Part for ExistingTree {
             .map_err(fail)?;
         rustix::fs::syncfs(&dir).map_err(fail)?;
         sync_directory(&self.target.dir).map_err(fail)?;
+        remove_orphans(&self.target);
         Ok(path.clone())
     }
 

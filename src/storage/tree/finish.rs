@@ -3,6 +3,7 @@
 use super::parent_of;
 use super::plan::Plan;
 use super::staging::Staging;
+use super::steps::step;
 use crate::content::{Entry, EntryKind, Modified, Owner, Xattr};
 use crate::storage::attributes::umask;
 use crate::storage::{DeviceNotes, SinkError};
@@ -100,7 +101,7 @@ impl<'a> Finish<'a> {
     ) -> Result<(), SinkError> {
         let fail = |errno: Errno| self.plan.refused("create", entry, &errno.into());
         let (parent, name) = parent_of(&self.staging.tree, entry.path()).map_err(fail)?;
-        match retry_on_intr(|| make(&parent, name)) {
+        match step().and_then(|()| retry_on_intr(|| make(&parent, name))) {
             Err(Errno::EXIST) => Err(self.plan.collision(entry, &parent, name)),
             done => done.map_err(fail),
         }
@@ -183,7 +184,8 @@ impl<'a> Finish<'a> {
         check(self.set_xattrs(dir, name, &users))?;
         if !matches!(entry.kind(), EntryKind::Symlink(_)) {
             let mode = Mode::from_raw_mode(self.mode(entry) | more);
-            check(retry_on_intr(|| rustix::fs::chmodat(dir, name, mode, AtFlags::empty())))?;
+            let change = || rustix::fs::chmodat(dir, name, mode, AtFlags::empty());
+            check(step().and_then(|()| retry_on_intr(change)))?;
         }
         if self.archive.wanted {
             check(self.set_xattrs(dir, name, &others))?;
@@ -191,7 +193,8 @@ impl<'a> Finish<'a> {
         let Modified { seconds, nanoseconds } = entry.modified();
         let at = Timespec { tv_sec: seconds, tv_nsec: i64::from(nanoseconds) };
         let times = Timestamps { last_access: at, last_modification: at };
-        check(retry_on_intr(|| rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)))
+        let change = || rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW);
+        check(step().and_then(|()| retry_on_intr(change)))
     }
 
     /// The mode that an entry gets here: as a copy would, or exactly that of the sender.

@@ -4,6 +4,7 @@
 use super::finish::Finish;
 use super::plan::Plan;
 use super::staging::Staging;
+use super::steps::step;
 use super::{open_beneath, parent_of};
 use crate::content::{Entry, EntryKind};
 use crate::storage::SinkError;
@@ -89,7 +90,8 @@ impl Merge<'_> {
         let path = self.place_of(entry);
         let (dir, name) = self.parent(entry, &path)?;
         if matches!(entry.kind(), EntryKind::Directory) {
-            return match retry_on_intr(|| rustix::fs::mkdirat(&dir, name, Mode::RWXU)) {
+            let make = || rustix::fs::mkdirat(&dir, name, Mode::RWXU);
+            return match step().and_then(|()| retry_on_intr(make)) {
                 Ok(()) | Err(Errno::EXIST) => {
                     // What was made meanwhile may be something else.
                     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -99,7 +101,8 @@ impl Merge<'_> {
             };
         }
         let (from, staged) = parent_of(&self.staging.tree, entry.path()).map_err(fail)?;
-        match retry_on_intr(|| rustix::fs::renameat(&from, staged, &dir, name)) {
+        let rename = || rustix::fs::renameat(&from, staged, &dir, name);
+        match step().and_then(|()| retry_on_intr(rename)) {
             // A device node that was left out.
             Err(Errno::NOENT) if matches!(entry.kind(), EntryKind::Device { .. }) => Ok(()),
             done => done.map_err(fail),

@@ -5,6 +5,7 @@
 //!   `plan`: where the object's bytes belong, once the manifest is known.
 //! - `finish`: links and attributes; `publish`: the tree under its name; `merge`: entry by entry into a directory.
 //! - `existing`: a tree that is in place already; `old`: an earlier tree; `remove`: removing a tree.
+//! - `steps`: where tests let the disk fail.
 //!
 //! ```text
 //! .NAME.<random>.mcp-part/object   the manifest, and what arrives before it is complete
@@ -23,6 +24,7 @@ mod remove;
 mod sink;
 mod source;
 mod staging;
+pub mod steps;
 
 pub(super) use sink::TreeSink;
 pub use source::{TreeSource, is_tree};

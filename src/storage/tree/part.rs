@@ -7,6 +7,7 @@ use super::old::OldTree;
 use super::plan::Plan;
 use super::remove::remove_all;
 use super::staging::Staging;
+use super::steps::step;
 use super::{TreeOptions, TreeShape, finish, merge, publish};
 use crate::storage::refusal::{refused, shown};
 use crate::storage::sink::Target;
@@ -82,7 +83,8 @@ impl TreePart {
                 plan.write(&self.staging, offset, bytes, through)
             }
             _ => {
-                let written = self.staging.object.write_all_at(bytes, offset);
+                let written = step().map_err(Into::into);
+                let written = written.and_then(|()| self.staging.object.write_all_at(bytes, offset));
                 written.map_err(|error| refused("write", &self.target.path, &error))
             }
         }
@@ -144,6 +146,7 @@ impl TreePart {
             ranges.push(start..end);
             at = end;
         }
+        step().map_err(|errno| fail(&errno.into()))?;
         object.set_len(plan.placement.payload().min(self.shape.size)).map_err(|error| fail(&error))?;
         Ok(ranges)
     }
@@ -163,7 +166,8 @@ impl TreePart {
             finish.directories()?;
         }
         let sync = |fd: &std::os::fd::OwnedFd| {
-            rustix::fs::syncfs(fd).map_err(|errno| refused("write", &self.target.path, &errno.into()))
+            let synced = step().and_then(|()| rustix::fs::syncfs(fd));
+            synced.map_err(|errno| refused("write", &self.target.path, &errno.into()))
         };
         sync(&self.staging.dir)?;
         self.target.require_in_place()?;
@@ -190,6 +194,19 @@ impl Part for TreePart {
 
     fn write_through(&self, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
         self.write(offset, bytes, true)
+    }
+
+    fn write_zeros(&self, offset: u64, len: u64) -> Result<(), SinkError> {
+        let fits = offset.checked_add(len).is_some_and(|end| end <= self.shape.size);
+        if let Some(plan) = self.plan().as_deref().filter(|plan| offset >= plan.placement.payload())
+            && fits
+            && !self.closed.load(Ordering::Acquire)
+        {
+            return plan.write_zeros(&self.staging, offset, len);
+        }
+        let zeros = vec![0; usize::try_from(len.min(PIECE)).unwrap_or_default()];
+        let steps = (0..len).step_by(PIECE as usize).map(|at| (offset + at, PIECE.min(len - at)));
+        steps.into_iter().try_for_each(|(at, piece)| self.write(at, &zeros[..piece as usize], false))
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SinkError> {

@@ -4,13 +4,14 @@
 
 use super::old::OldTree;
 use super::staging::Staging;
+use super::steps::step;
 use super::{TreeShape, open_beneath};
 use crate::content::{Entry, EntryKind, FilePiece, Manifest, Placement, TreeHead};
 use crate::storage::SinkError;
 use crate::storage::direct::Direct;
 use crate::storage::refusal::{refused, shown};
 use crate::text::escape;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
@@ -28,6 +29,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const OPEN_FILES: usize = 16;
 /// Locks under which files are created.
 const LOCKS: usize = 16;
+/// Zeros of this length are a hole.
+const HOLE_FROM: u64 = 64 << 10;
 /// From this size on, a file is written past the page cache.
 const DIRECT_FROM: u64 = 16 << 20;
 
@@ -117,7 +120,8 @@ impl Plan {
         for entry in self.manifest.entries().iter().filter(|e| matches!(e.kind(), EntryKind::Directory)) {
             let fail = |errno: Errno| self.refused("create", entry, &errno.into());
             let (parent, name) = super::parent_of(&staging.tree, entry.path()).map_err(fail)?;
-            match retry_on_intr(|| rustix::fs::mkdirat(&parent, name, Mode::RWXU)) {
+            let make = || rustix::fs::mkdirat(&parent, name, Mode::RWXU);
+            match step().and_then(|()| retry_on_intr(make)) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => return Err(fail(errno)),
             }
@@ -143,6 +147,7 @@ impl Plan {
             }
             path.extend(name);
             let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            step()?;
             let found = FileType::from_raw_mode(stat.st_mode);
             match self.number_of(path).map(|number| (number, self.entry(number).kind())) {
                 Some((_, EntryKind::Directory)) if found == FileType::Directory => {
@@ -226,8 +231,21 @@ impl Plan {
         for (offset, len) in entry.extents().into_iter().flat_map(|e| e.runs_of_data(piece.data, piece.len)) {
             let (run, behind) = rest.split_at(len as usize);
             rest = behind;
+            step().map_err(|errno| fail(errno.into()))?;
             let direct = if through { open.direct.write_at(offset, run).map_err(fail)? } else { 0 };
             open.file.write_all_at(&run[direct..], offset + direct as u64).map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    /// The same for zeros, which are holes where the file system has them.
+    pub fn write_zeros(&self, staging: &Staging, offset: u64, len: u64) -> Result<(), SinkError> {
+        for piece in self.placement.pieces(offset..offset + len) {
+            let entry = self.entry(piece.entry);
+            let open = self.open(staging, piece)?;
+            for (at, len) in entry.extents().into_iter().flat_map(|e| e.runs_of_data(piece.data, piece.len)) {
+                make_hole(&open.file, at, len).map_err(|error| self.refused("write", entry, &error))?;
+            }
         }
         Ok(())
     }
@@ -303,6 +321,7 @@ impl Plan {
         if made.load(Ordering::Acquire) {
             return open();
         }
+        step().map_err(fail)?;
         let created = open_beneath(&staging.tree, entry.path(), flags | OFlags::CREATE | OFlags::EXCL, 0o600);
         let file = match created {
             Ok(fd) => File::from(fd),
@@ -315,6 +334,7 @@ impl Plan {
         let size = entry.size();
         let solid = entry.extents().is_none_or(crate::content::Extents::is_solid);
         if !solid || size >= DIRECT_FROM {
+            step().map_err(fail)?;
             file.set_len(size).map_err(|error| self.refused("write", entry, &error))?;
         }
         made.store(true, Ordering::Release);
@@ -340,6 +360,22 @@ fn same_here(parent: &OwnedFd, name: &[u8]) -> Option<Vec<u8>> {
     let listed = open_beneath(parent.as_fd(), b".", OFlags::RDONLY | OFlags::DIRECTORY, 0).ok()?;
     let names = Dir::new(listed).ok()?.flatten().filter(|entry| entry.ino() == there.st_ino);
     names.map(|entry| entry.file_name().to_bytes().to_owned()).find(|other| other != name)
+}
+
+/// Makes a run of a file zeros. The file gets no shorter than the end of the run.
+pub fn make_hole(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let end = offset + len;
+    if len < HOLE_FROM || retry_on_intr(|| rustix::fs::fallocate(file, punch, offset, len)).is_err() {
+        let zeros = vec![0; len.min(1 << 20) as usize];
+        for at in (offset..end).step_by(zeros.len().max(1)) {
+            file.write_all_at(&zeros[..zeros.len().min((end - at) as usize)], at)?;
+        }
+    } else if file.metadata()?.len() < end {
+        // Another worker may be making the file longer; this never makes it shorter.
+        file.write_all_at(&[0], end - 1)?;
+    }
+    Ok(())
 }
 
 /// Reads a piece of a file; `first` may read the beginning of each run in another way.

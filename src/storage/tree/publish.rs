@@ -3,6 +3,7 @@
 use super::finish::Finish;
 use super::plan::Plan;
 use super::staging::Staging;
+use super::steps::step;
 use super::{TreeOptions, open_beneath};
 use crate::content::{Entry, EntryKind};
 use crate::storage::SinkError;
@@ -130,16 +131,18 @@ pub fn publish(
         })?;
         if let Some(moved) = moved {
             // A file system that does not keep modes still keeps the bytes.
-            let _ = retry_on_intr(|| rustix::fs::fchmod(&moved, Mode::from_raw_mode(finish.mode(entry))));
+            let change = || rustix::fs::fchmod(&moved, Mode::from_raw_mode(finish.mode(entry)));
+            let _ = step().and_then(|()| retry_on_intr(change));
             let _ = sync_directory(&moved);
         }
     }
-    sync_directory(&target.dir).map_err(|errno| refused("sync the directory of", &target.path, &errno.into()))
+    let synced = step().and_then(|()| sync_directory(&target.dir));
+    synced.map_err(|errno| refused("sync the directory of", &target.path, &errno.into()))
 }
 
 fn rename_free(target: &Target, staging: &Staging, (from, to): (&[u8], &OsStr)) -> Result<(), Errno> {
     let rename = || rustix::fs::renameat_with(&staging.tree, from, &target.dir, to, RenameFlags::NOREPLACE);
-    match retry_on_intr(rename) {
+    match step().and_then(|()| retry_on_intr(rename)) {
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
         done => return done,
     }
@@ -154,7 +157,7 @@ fn rename_free(target: &Target, staging: &Staging, (from, to): (&[u8], &OsStr)) 
 /// Puts what had the name into the staging directory, where it is removed afterwards.
 fn exchange(target: &Target, staging: &Staging, (from, to): (&[u8], &OsStr)) -> Result<(), Errno> {
     let exchange = || rustix::fs::renameat_with(&staging.tree, from, &target.dir, to, RenameFlags::EXCHANGE);
-    match retry_on_intr(exchange) {
+    match step().and_then(|()| retry_on_intr(exchange)) {
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
         done => return done,
     }

@@ -1,5 +1,6 @@
 //! Removing a tree of ours, or the one that it has replaced.
 
+use super::steps::step;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 /// # Errors
 /// If something stays.
 pub fn remove_all(dir: impl AsFd, name: &[u8]) -> Result<(), Errno> {
-    match retry_on_intr(|| rustix::fs::unlinkat(&dir, name, AtFlags::empty())) {
+    match step().and_then(|()| retry_on_intr(|| rustix::fs::unlinkat(&dir, name, AtFlags::empty()))) {
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(Errno::NOENT) => return Ok(()),
         done => return done,
@@ -22,6 +23,7 @@ pub fn remove_all(dir: impl AsFd, name: &[u8]) -> Result<(), Errno> {
         opened => opened?,
     };
     remove_contents(&below)?;
+    step()?;
     retry_on_intr(|| rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR))
 }
 

@@ -3,6 +3,7 @@
 
 use super::open_beneath;
 use super::remove::remove_all;
+use super::steps::step;
 use crate::limits::MAX_NAME;
 use crate::storage::SinkError;
 use crate::storage::names::shorten;
@@ -48,15 +49,19 @@ impl Staging {
             let random = getrandom::u64()
                 .map_err(|error| refused("draw a part name for", &target.path, &io::Error::other(error)))?;
             let name = part_name(&stem, random);
-            match retry_on_intr(|| rustix::fs::mkdirat(&target.dir, &name, PRIVATE)) {
+            match step().and_then(|()| retry_on_intr(|| rustix::fs::mkdirat(&target.dir, &name, PRIVATE))) {
                 Ok(()) => {}
                 Err(Errno::EXIST) => continue,
                 Err(errno) => return Err(refused("create", &target.path, &errno.into())),
             }
             match open(target, &name) {
                 Ok(dir) if lock(&dir) => {
-                    return Self::of(dir, name, false)
-                        .map_err(|e| refused("create", &target.path, &e.into()));
+                    let made = Self::of(dir, name.clone(), false);
+                    return made.map_err(|errno| {
+                        // If this fails too, there is nobody to report it to.
+                        let _ = remove_all(&target.dir, name.as_bytes());
+                        refused("create", &target.path, &errno.into())
+                    });
                 }
                 // Another receiver has taken it over already.
                 Ok(_) => {}
@@ -68,6 +73,7 @@ impl Staging {
 
     fn of(dir: OwnedFd, name: String, adopted: bool) -> Result<Self, Errno> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK;
+        step()?;
         let object = File::from(open_beneath(&dir, OBJECT, flags, 0o600)?);
         let stat = rustix::fs::fstat(&object)?;
         if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile
@@ -75,7 +81,7 @@ impl Staging {
         {
             return Err(Errno::EXIST);
         }
-        match retry_on_intr(|| rustix::fs::mkdirat(&dir, TREE, PRIVATE)) {
+        match step().and_then(|()| retry_on_intr(|| rustix::fs::mkdirat(&dir, TREE, PRIVATE))) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno),
         }
@@ -129,6 +135,17 @@ fn adopt(target: &Target) -> Option<Staging> {
         let _ = remove_all(&target.dir, other.name.as_bytes());
     }
     best
+}
+
+/// Removes what earlier runs have left for `target`, which has what is wanted: one that was killed after its tree had got
+/// its name, for example.
+pub fn remove_orphans(target: &Target) {
+    for name in orphans(target).into_iter().flatten() {
+        if let Some(orphan) = take(target, name) {
+            // What stays is found by the next run.
+            let _ = remove_all(&target.dir, orphan.name.as_bytes());
+        }
+    }
 }
 
 fn is_empty(dir: &OwnedFd) -> bool {

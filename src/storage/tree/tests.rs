@@ -478,3 +478,145 @@ fn what_is_mounted_is_not_replaced() {
     assert!(text.contains("is mounted"), "{text}");
     assert_eq!(mounted.names(), ["x"]);
 }
+
+#[test]
+fn zeros_become_holes() {
+    let (from, to) = (Scratch::new(), Scratch::new());
+    let lab = from.join("lab");
+    fs::create_dir(&lab).unwrap();
+    // Dense at the sender: one that ends with zeros, one with zeros in its middle, and small ones.
+    let mut middle = vec![0; 5 << 20];
+    (middle[9], middle[(4 << 20) + 3]) = (1, 1);
+    let files =
+        [("zeros", vec![0; (4 << 20) + 100]), ("middle", middle), ("small", vec![0; 9]), ("a", vec![1; 7])];
+    for (name, bytes) in &files {
+        fs::write(lab.join(name), bytes).unwrap();
+    }
+    let object = Object::of(&send(&lab));
+    let part = object.open(&mut plain(to.path())).unwrap();
+    object.write(&*part, 0, object.payload());
+    part.arrange().unwrap();
+    for at in (object.payload()..object.bytes.len()).step_by(1 << object.shape.block_log2) {
+        let block = &object.bytes[at..object.bytes.len().min(at + (1 << object.shape.block_log2))];
+        if block.iter().all(|&byte| byte == 0) {
+            part.write_zeros(at as u64, block.len() as u64).unwrap();
+        } else {
+            part.write_through(at as u64, block).unwrap();
+        }
+    }
+    part.commit().unwrap();
+    assert_eq!(look(&lab), look(&to.join("lab")));
+    let stored = |name: &str| fs::metadata(to.join("lab").join(name)).unwrap().blocks() * 512;
+    assert!(
+        stored("zeros") <= 64 << 10 && stored("middle") < 3 << 20,
+        "{} {}",
+        stored("zeros"),
+        stored("middle")
+    );
+    // What an earlier run has left is zeros afterwards, too.
+    let file = fs::File::create_new(to.join("old")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[7; 300_000], 0).unwrap();
+    for (offset, len) in [(10, 70_000), (100_000, 10), (250_000, 90_000)] {
+        super::plan::make_hole(&file, offset, len).unwrap();
+    }
+    let now = fs::read(to.join("old")).unwrap();
+    let zeros = |at: usize| matches!(at, 10..70_010 | 100_000..100_010 | 250_000..340_000);
+    assert_eq!(now.len(), 340_000);
+    assert!(now.iter().enumerate().all(|(at, &byte)| byte == if zeros(at) { 0 } else { 7 }));
+}
+
+/// A small tree with something of each kind.
+fn small_sample(dir: &Path, mark: u8) {
+    fs::create_dir_all(dir.join("sub/deep")).unwrap();
+    fs::write(dir.join("a"), [mark; 5000]).unwrap();
+    fs::write(dir.join("sub/b"), [mark; 10]).unwrap();
+    fs::write(dir.join("none"), "").unwrap();
+    symlink("a", dir.join("sub/link")).unwrap();
+    fs::hard_link(dir.join("a"), dir.join("sub/deep/hard")).unwrap();
+    let sparse = fs::File::create(dir.join("sparse")).unwrap();
+    sparse.set_len(1 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, &[mark; 100], 500_000).unwrap();
+}
+
+/// What a run does: it takes what is there for the object, or receives all of it.
+fn run(object: &Object, sink: &mut FileSink) -> Result<PathBuf, SinkError> {
+    match sink.probe_tree(&object.name, &object.shape) {
+        Found::Whole(part) => {
+            let mut bytes = vec![0; object.bytes.len()];
+            part.read_at(0, &mut bytes)?;
+            assert!(bytes == object.bytes, "it is another one");
+            part.commit()
+        }
+        _ => {
+            let part = object.open(sink)?;
+            let write = |from, to| {
+                let bytes = &object.bytes[from..to];
+                part.write_through(from as u64, bytes)
+            };
+            let received = write(0, object.payload())
+                .and_then(|()| part.arrange().map(drop))
+                .and_then(|()| write(object.payload(), object.bytes.len()));
+            received.inspect_err(|_| part.discard())?;
+            part.commit()
+        }
+    }
+}
+
+/// Lets each step of receiving a tree fail, and the program die before each. `existing` has the name before.
+fn at_each_step(existing: bool, options: TreeOptions) {
+    let (from, old) = (Scratch::new(), Scratch::new());
+    small_sample(&from.join("lab"), 7);
+    small_sample(&old.join("lab"), 8);
+    let (object, before) = (Object::of(&send(&from.join("lab"))), Object::of(&send(&old.join("lab"))));
+    let contents = |dir: &Path| -> BTreeMap<_, _> {
+        let entries = look(dir).into_iter();
+        entries.map(|(path, (mode, .., content))| (path, (mode & libc::S_IFMT, content))).collect()
+    };
+    let (new, old) = (contents(&from.join("lab")), contents(&old.join("lab")));
+    for fault in [steps::Fault::Death, steps::Fault::Error(libc::EIO), steps::Fault::Error(libc::ENOSPC)] {
+        let mut published = 0;
+        for nth in 0.. {
+            let to = Scratch::new();
+            if existing {
+                before.receive(&mut plain(to.path())).unwrap();
+            }
+            steps::fail(Some((nth, fault)));
+            let done = run(&object, &mut sink(to.path(), options));
+            let steps = steps::taken();
+            steps::fail(None);
+            let about = format!("{fault:?} at step {nth} of {steps}: {done:?}");
+            let names = to.names();
+            let there = to.join("lab").exists().then(|| contents(&to.join("lab")));
+            let whole = there.as_ref() == Some(&new);
+            assert!(whole || there.as_ref() == existing.then_some(&old), "{about}: {names:?}");
+            assert!(whole || done.is_err(), "{about}");
+            published += u32::from(whole);
+            if fault == steps::Fault::Death {
+                // The next run completes it, and leaves nothing behind.
+                let next = run(&object, &mut sink(to.path(), options));
+                next.unwrap_or_else(|error| panic!("{about}, and then {error}"));
+                assert!(contents(&to.join("lab")) == new, "{about}");
+                assert_eq!(to.names(), ["lab"], "{about}");
+            } else {
+                // What could not be removed is named.
+                let part = names.iter().any(|name| name != "lab");
+                assert!(!part || done.is_ok(), "{about}: {names:?}");
+            }
+            if steps <= nth {
+                assert!(done.is_ok() && nth > 30, "{about}");
+                break;
+            }
+        }
+        assert!(published > 1, "{fault:?}");
+    }
+}
+
+#[test]
+fn a_fault_at_any_step_leaves_a_whole_tree_or_none() {
+    at_each_step(false, TreeOptions::default());
+}
+
+#[test]
+fn a_fault_at_any_step_leaves_the_new_tree_or_the_old_one() {
+    at_each_step(true, TreeOptions { force: true, ..TreeOptions::default() });
+}

@@ -7,6 +7,7 @@ use crate::ui::memory::SenderMemory;
 use crate::ui::plain::{STORE_ANSWERS, duplicate_id, status_line, store_fails};
 use crate::ui::{Exit, Notes, SenderIntro, SenderView, one_way, table, text, trust};
 use crate::wire::Phase;
+use std::ops::Range;
 
 /// Most devices named below the bar.
 const MOST_BEHIND: usize = 4;
@@ -72,7 +73,7 @@ impl SenderBars {
     /// What is left to stream at the present speed.
     fn time_left(&self, s: &SenderOverview) -> String {
         if s.phase == Phase::Streaming && !s.growing {
-            self.memory.wire.time_for(s.object_size.saturating_sub(s.streamed))
+            self.memory.wire.time_for(left_to_send(s.streamed..s.object_size, &self.intro.holes))
         } else {
             String::new()
         }
@@ -162,6 +163,12 @@ impl SenderView for SenderBars {
     }
 }
 
+/// Bytes of a range of the object that are not in `holes`, which are ascending.
+fn left_to_send(range: Range<u64>, holes: &[Range<u64>]) -> u64 {
+    let within = |hole: &Range<u64>| hole.end.min(range.end).saturating_sub(hole.start.max(range.start));
+    range.end.saturating_sub(range.start).saturating_sub(holes.iter().map(within).sum())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +187,15 @@ mod tests {
         let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
         let screen = Screen::new(target, Some(usize::from(columns)), false, false);
         (term, SenderBars::new(screen, sender_intro()))
+    }
+
+    #[test]
+    fn holes_take_no_time() {
+        let holes = [10..20, 50..90];
+        for (range, left) in [(0..100, 50), (15..100, 45), (20..50, 30), (60..80, 0), (95..100, 5), (5..5, 0)]
+        {
+            assert_eq!(left_to_send(range.clone(), &holes), left, "{range:?}");
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@ use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};
 use crate::units::{DeviceKey, Digest, Extent, SenderKey, SessionId, TaskId};
 use crate::wire::{AbortCode, Phase};
 use serde_json::Value;
+use std::io::Write;
+use std::time::Duration;
 
 fn at(ms: u64) -> Time {
     Time::ZERO + Duration::from_millis(ms)
@@ -50,7 +52,7 @@ fn same_keys(a: &Value, b: &Value) -> bool {
 #[test]
 fn a_senders_events() {
     let out = Shared::default();
-    let mut view = SenderJson::new(Stream::new(out.clone(), true), sender_intro());
+    let mut view = SenderJson::new(Stream::new(Lines::to(out.clone()), true), sender_intro());
     let mut s = snapshot(Phase::Streaming);
     view.note(at(1), "interface lo");
     view.warn(at(2), "small buffers");
@@ -127,7 +129,7 @@ fn a_senders_events() {
 #[test]
 fn a_receivers_events() {
     let out = Shared::default();
-    let mut view = ReceiverJson::new(Stream::new(out.clone(), false), receiver_intro());
+    let mut view = ReceiverJson::new(Stream::new(Lines::to(out.clone()), false), receiver_intro());
     let (known, stranger) = (SenderKey([7; 32]), SenderKey([8; 32]));
     let s = ReceiverSnapshot {
         object_size: 5,
@@ -210,7 +212,7 @@ fn a_receivers_events() {
 #[test]
 fn a_receivers_failure_has_its_reason() {
     let out = Shared::default();
-    let mut view = ReceiverJson::new(Stream::new(out.clone(), false), receiver_intro());
+    let mut view = ReceiverJson::new(Stream::new(Lines::to(out.clone()), false), receiver_intro());
     let s = ReceiverSnapshot::default();
     let outcome = ReceiverOutcome::SenderAborted(AbortCode::Source, "the file shrank".into());
     view.event(at(1), &ReceiverEvent::Finished(outcome), &s);
@@ -219,4 +221,27 @@ fn a_receivers_failure_has_its_reason() {
     assert_eq!(lines[1]["outcome"], "sender_aborted");
     assert_eq!(lines[1]["reason"], "source: the file shrank");
     assert_eq!(lines[1]["exit_code"], 6);
+}
+
+#[test]
+fn a_reader_is_told_how_much_it_has_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fifo");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let file = crate::ui::EventFile::open(&path).unwrap();
+    let mut view = ReceiverJson::new(Stream::new(file.lines(), false), receiver_intro());
+    let large = "x".repeat(crate::limits::MAX_EVENT_BACKLOG / 2 - 1000);
+    for at_ms in 0..5 {
+        view.warn(at(at_ms), &large);
+    }
+    let reader = std::thread::spawn(move || std::fs::read_to_string(path).unwrap());
+    view.finish(at(9), &ReceiverSnapshot::default(), Exit::Interrupted);
+    drop(file);
+    let out = Shared::default();
+    out.clone().write_all(reader.join().unwrap().as_bytes()).unwrap();
+    let lines = lines(&out);
+    assert_eq!(names(&lines), ["start", "warning", "warning", "missed", "finished"]);
+    assert_eq!((&lines[3]["events"], &lines[4]["exit_code"]), (&3.into(), &130.into()));
+    check_documented(&lines[3..], "recv");
 }

@@ -2,6 +2,29 @@
 
 use super::*;
 
+#[test]
+fn a_device_whose_path_does_not_carry_large_datagrams_fails_and_the_reason_says_so() {
+    for (size, lost, received, fails) in
+        [(8896, 499, 1, false), (8896, 600, 20, true), (8896, 600, 30, false), (1408, 90_000, 1, false)]
+    {
+        let mut bench = Bench::new(0, |config| {
+            config.layout = Layout::new(64 << 20, 20, size).unwrap();
+            config.task.options.expected = Some(2);
+        });
+        bench.join(1, 1);
+        bench.join(2, 1);
+        bench.pass(Duration::from_millis(100));
+        bench.hear(2, &Message::Progress(Progress { lost, received, ..any_report(0) }));
+        bench.hear(1, &Message::Progress(Progress { lost: 0, received: 900, ..any_report(0) }));
+        let State::Failed(why) = bench.state(2) else {
+            assert!(!fails, "{size} {lost} {received}");
+            continue;
+        };
+        assert!(fails && why.contains("--symbol-size 1408"), "{size} {lost} {received}: {why}");
+        assert_eq!(bench.state(1), State::Active);
+    }
+}
+
 /// The group's round-trip time, with one device of four that answers as `lies` says, and others that lack
 /// something now and then.
 fn round_trip(lies: impl Fn(u32) -> u32) -> Duration {
