@@ -122,12 +122,11 @@ pub const MAX_BATCH: usize = 64;
 pub const MAX_JOBS: usize = 1024;
 /// Most block buffers of a receiver, for any block size. Each buffer may be inside a job.
 pub const MAX_BLOCK_BUFFERS: usize = MAX_JOBS / 2;
-/// Most key agreements that a sender makes a second, each some 40 us. Bounds the cost of joins.
+/// Most key agreements that a sender makes a second, each some 40 us, or twice the joins that its feedback budget has
+/// room for ([`FeedbackBudget::agreements`]). Bounds the cost of joins.
 pub const AGREEMENTS_PER_SECOND: u32 = 1_000;
-/// Most answers a second that a sender sends to devices that it does not admit: RETRY to addresses that are not
-/// validated, and refusals.
-pub const ANSWERS_TO_STRANGERS_PER_SECOND: u32 = FEEDBACK_PER_SECOND;
-/// Largest share of the rate for these answers while data is sent.
+/// Largest share of the rate, while data is sent, for answers to devices that are not admitted: RETRY to addresses that
+/// are not validated, and refusals. There are no more of them a second than agreements.
 pub const STRANGERS_SHARE_PERCENT: u64 = 5;
 /// Number of places that a sender hashes addresses to. Each place gets at most a quarter of the answers and agreements.
 pub const STRANGER_PLACES: usize = 1024;
@@ -168,8 +167,18 @@ pub const STORE_PATIENCE: Duration = Duration::from_secs(60);
 pub const MAX_DEVICES: usize = 16_384;
 /// Most ended runs of devices that a sender remembers. It searches them at each new join.
 pub const MAX_FORMER_RUNS: usize = 1024;
-/// Feedback datagrams per second that all devices together may send (I10).
+/// Feedback datagrams per second that all devices together may send (I10), on a slow line. The shares below are of so
+/// many; see [`FeedbackBudget::of`].
 pub const FEEDBACK_PER_SECOND: u32 = 1_000;
+/// Bits that the line carries for each datagram of feedback. They are 3,300 bits on average if each kind has its share:
+/// feedback takes a sixth of the line, in the other direction.
+pub const LINE_BITS_FOR_FEEDBACK: u64 = 20_000;
+/// Feedback datagrams a second for each core of the sender: at their share, devices that join take 7 % of it.
+pub const FEEDBACK_PER_CORE: u32 = 5_000;
+/// A group of at most so many devices needs no more than [`FEEDBACK_PER_SECOND`]: all receipts come within a second.
+pub const SMALL_GROUP: u32 = 100;
+/// Most answers that one poll invites: they come within a tenth of a second.
+pub const ANSWERS_PER_POLL: u32 = 250;
 /// Share of the rate that unicast repairs may take while the group still has work (I3).
 pub const UNICAST_SHARE_PERCENT: u64 = 10;
 /// Most bytes of block buffers that a receiver holds, buffers inside jobs included.
@@ -237,7 +246,7 @@ pub const MAX_FEEDBACK_BUDGET: u32 = 10_000;
 
 /// The announced number of feedback datagrams a second that all devices of a session may send. Each kind of feedback
 /// has a fixed share of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FeedbackBudget(u32);
 
 impl Default for FeedbackBudget {
@@ -247,8 +256,23 @@ impl Default for FeedbackBudget {
 }
 
 impl FeedbackBudget {
-    /// The budget that this program's sender announces.
+    /// The least that this program's sender announces.
     pub const DEFAULT: Self = Self(FEEDBACK_PER_SECOND);
+
+    /// The budget of a sender with so many cores on a line of this rate: as much as both can take, at least
+    /// [`Self::DEFAULT`].
+    #[must_use]
+    pub fn of(line: Rate, cores: usize) -> Self {
+        let by_line = u32::try_from(line.0 / LINE_BITS_FOR_FEEDBACK).unwrap_or(u32::MAX);
+        let by_cores = u32::try_from(cores).unwrap_or(u32::MAX).saturating_mul(FEEDBACK_PER_CORE);
+        Self(by_line.min(by_cores).clamp(FEEDBACK_PER_SECOND, MAX_FEEDBACK_BUDGET))
+    }
+
+    /// The number of datagrams a second.
+    #[must_use]
+    pub const fn per_second(self) -> u32 {
+        self.0
+    }
 
     /// An announced budget, clamped to the accepted range.
     #[must_use]
@@ -259,6 +283,25 @@ impl FeedbackBudget {
     const fn share(self, of_default: u32) -> u32 {
         // At most 10,000 times 1,000.
         self.0 * of_default / FEEDBACK_PER_SECOND
+    }
+
+    /// NAK summaries a second.
+    #[must_use]
+    pub const fn naks(self) -> u32 {
+        self.share(NAKS_PER_SECOND)
+    }
+
+    /// First joins a second; each device joins once more with its cookie.
+    #[must_use]
+    pub const fn joins(self) -> u32 {
+        self.share(JOINS_PER_SECOND)
+    }
+
+    /// Key agreements a second, and answers a second to devices that are not admitted: twice the joins, at least
+    /// [`AGREEMENTS_PER_SECOND`].
+    #[must_use]
+    pub fn agreements(self) -> u32 {
+        (2 * self.joins()).max(AGREEMENTS_PER_SECOND)
     }
 
     /// Receipts a second.
@@ -278,12 +321,12 @@ impl FeedbackBudget {
     pub fn report_interval(self, devices: u32) -> Duration {
         REPORT_INTERVAL.max(Duration::from_secs(1) * devices / self.share(REPORTS_PER_SECOND))
     }
-}
 
-/// How often each of `devices` of this program's sender reports its progress while data arrives.
-#[must_use]
-pub fn report_interval(devices: u32) -> Duration {
-    FeedbackBudget::default().report_interval(devices)
+    /// Time of silence after which one of `devices` devices is lost.
+    #[must_use]
+    pub fn device_silence(self, devices: u32) -> Duration {
+        DEVICE_SILENCE.max(self.report_interval(devices) * 4)
+    }
 }
 
 /// Highest probability, in units of 1/65535, with which a device joins on an announcement after it has heard
@@ -296,12 +339,6 @@ pub const fn join_ceiling(announces: u32) -> u16 {
         2 => u16::MAX >> 2,
         _ => u16::MAX,
     }
-}
-
-/// Time of silence after which one of `devices` devices is lost.
-#[must_use]
-pub fn device_silence(devices: u32) -> Duration {
-    DEVICE_SILENCE.max(report_interval(devices) * 4)
 }
 
 const _: () = {
@@ -319,6 +356,9 @@ const _: () = {
     assert!(2 * MAX_WINDOW_BYTES <= RECEIVER_BUFFER_BYTES as u64 * 3 / 4);
     // A block of the largest kind has new repair symbols for many passes.
     assert!(MAX_SOURCE_SYMBOLS * (2 + MAX_OVERHEAD_PER_MILLE as u32 / 1000) < MAX_ESI / 32);
+    // The largest budget fits the announcement, and its agreements a tenth of a core.
+    assert!(MAX_FEEDBACK_BUDGET <= u16::MAX as u32);
+    assert!(2 * MAX_FEEDBACK_BUDGET * JOINS_PER_SECOND / FEEDBACK_PER_SECOND <= 2 * AGREEMENTS_PER_SECOND);
     assert!(STRANGERS_SHARE_PERCENT <= UNICAST_SHARE_PERCENT && DEVICES_OF_ONE_ADDRESS < MAX_DEVICES);
     // Two pages of hashes are ahead of the stream.
     assert!(MAX_READ_AHEAD >> DEFAULT_BLOCK_LOG2 > 2 * HASHES_PER_PAGE as u64);

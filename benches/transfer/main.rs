@@ -1,8 +1,9 @@
 //! Whole transfers, from the start of the sender to its end, in network namespaces on this machine:
-//! `mcp`, UDPcast and UFTP (if installed), and a bare datagram blaster, in turn. No traffic leaves the
+//! `mcp`, UDPcast, UFTP and rsync (if installed), and a bare datagram blaster, in turn. No traffic leaves the
 //! machine. Needs root.
 //!
 //! ```text
+//! cargo bench --bench transfer -- --peers --svg peers.svg                          (the comparison, about two minutes)
 //! cargo bench --bench transfer -- --rounds 5 --receivers 1,4,8 --size 256 --rate none --offload off
 //! cargo bench --bench transfer -- --rate auto --line 200 --loss 50 --receivers 8
 //! cargo bench --bench transfer -- --rate auto --receivers 1 --tools mcp,sealed                 (cost of a group key)
@@ -40,6 +41,8 @@
 mod support;
 
 mod blaster;
+mod packages;
+mod picture;
 mod run;
 mod table;
 mod tools;
@@ -57,9 +60,16 @@ use support::{has_program, is_root, skip};
 use table::Series;
 use tools::{Pace, Tool};
 
-/// Compares whole transfers of mcp, UDPcast, UFTP and a bare datagram blaster in network namespaces.
+/// Compares whole transfers of mcp, UDPcast, UFTP, rsync and a bare datagram blaster in network namespaces.
 #[derive(Parser)]
 pub struct Options {
+    /// Compares mcp with the other tools as they are: no limit, segmentation offload on. Prints the table of
+    /// docs/performance.md
+    #[arg(long)]
+    peers: bool,
+    /// Also draws the goodputs into this file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// Rounds; each runs every tool once for every number of receivers
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -74,10 +84,10 @@ pub struct Options {
     small: Option<u64>,
     /// Rate of every tool: Mbit/s, "none" (no limit), or "auto" (mcp's own choice, no limit for the
     /// others)
-    #[arg(long, default_value = "none")]
+    #[arg(long, default_value = "none", default_value_if("peers", "true", "auto"))]
     rate: Pace,
     /// Segmentation offload at the sender's interface
-    #[arg(long, default_value = "off")]
+    #[arg(long, default_value = "off", default_value_if("peers", "true", "on"))]
     offload: Offload,
     /// A line of this many Mbit/s in front of every receiver
     #[arg(long, value_name = "MBIT")]
@@ -90,6 +100,7 @@ pub struct Options {
     loss: u32,
     /// Tools to measure
     #[arg(long, value_delimiter = ',', default_value = "mcp,udpcast,uftp,blaster")]
+    #[arg(default_value_if("peers", "true", "mcp,udpcast,uftp,rsync"))]
     tools: Vec<Tool>,
     /// The mcp to measure
     #[arg(long, value_name = "PATH", env = "MCP_BENCH_BINARY", default_value = MCP)]
@@ -195,19 +206,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         return role.play();
     }
     if is_root() {
-        compare(&options);
+        compare(&options)?;
     } else {
         skip("network namespaces need root");
     }
     Ok(())
 }
 
-fn compare(options: &Options) {
+fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
     let wanted = options.tools.iter().chain(options.other.is_some().then_some(&Tool::Other));
     let (tools, missing): (Vec<Tool>, Vec<Tool>) = wanted.partition(|tool| has_program(tool.program()));
-    for tool in missing {
-        skip(&format!("{tool}: {} is not installed", tool.program()));
-    }
+    packages::report(&missing);
     let most = options.receivers.iter().max().copied().unwrap_or(0) as u64;
     let place = TempDir::within(&roomy(options.bytes() * (most + 1)));
     let source = place.file("image.bin", options.bytes(), 1);
@@ -215,7 +224,7 @@ fn compare(options: &Options) {
     println!("{}\n", options.describe(&place));
     let mut all = Vec::new();
     for &receivers in &options.receivers {
-        let Some(lab) = options.lab(receivers) else { return };
+        let Some(lab) = options.lab(receivers) else { return Ok(()) };
         let setting = Setting {
             lab: &lab,
             source: &source,
@@ -235,4 +244,12 @@ fn compare(options: &Options) {
         all.push(series);
     }
     table::print_growth(&all);
+    if options.peers {
+        println!("{}", picture::markdown(&all));
+    }
+    if let Some(path) = &options.svg {
+        std::fs::write(path, picture::svg(&all, &options.describe(&place)))
+            .map_err(|e| format!("write {}: {e}", path.display()))?;
+    }
+    Ok(())
 }

@@ -115,13 +115,14 @@ impl Setting<'_> {
             }
             _ => (mbit(size, took), f64::NAN, size * self.receivers as f64),
         };
+        let own = |cpu| if tool.is_one_process() { cpu } else { f64::NAN };
         Ok(Figures {
             goodput,
             stream,
             took,
-            all: if tool == Tool::Uftp { f64::NAN } else { all },
-            sender_cpu: end.cpu / gib,
-            receiver_cpu: ends.iter().map(|e| e.cpu).sum::<f64>() / (received / f64::from(1 << 30)),
+            all: if tool.has_daemons() { f64::NAN } else { all },
+            sender_cpu: own(end.cpu / gib),
+            receiver_cpu: own(ends.iter().map(|e| e.cpu).sum::<f64>() / (received / f64::from(1 << 30))),
             sender_memory: sender.memory(),
             receiver_memory: receivers[0].memory(),
             wire: if self.whole_packets { bytes as f64 / size } else { f64::NAN },
@@ -130,15 +131,15 @@ impl Setting<'_> {
         })
     }
 
-    /// Waits for the ends of the receivers. UFTP's are daemons and have to be stopped.
+    /// Waits for the ends of the receivers. Daemons have to be stopped.
     fn ends(&self, tool: Tool, receivers: &mut [Proc], deadline: Instant) -> Result<Vec<End>, String> {
-        if tool == Tool::Uftp {
+        if tool.has_daemons() {
             receivers.iter().for_each(|r| r.signal("TERM"));
         }
         let end = |receiver: &mut Proc| {
             let left = deadline.saturating_duration_since(Instant::now());
             let end = receiver.try_finish(left.max(Duration::from_secs(1))).ok_or("receiver hung")?;
-            if tool != Tool::Uftp && end.code != Some(0) {
+            if !tool.has_daemons() && end.code != Some(0) {
                 return Err(format!("receiver: {}: {}", end.status, end.stderr.trim_end()));
             }
             Ok(end)

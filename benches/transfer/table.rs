@@ -139,7 +139,7 @@ fn pairs_of(ours: &[Option<Figures>], theirs: &[Option<Figures>]) -> Vec<String>
 }
 
 /// Formats a number; a dash for NaN.
-fn shown(value: f64, digits: usize) -> String {
+pub fn shown(value: f64, digits: usize) -> String {
     if value.is_finite() { format!("{value:.digits$}") } else { "-".into() }
 }
 

@@ -19,6 +19,8 @@ pub enum Tool {
     Other,
     Udpcast,
     Uftp,
+    /// rsync, to one receiver after the other.
+    Rsync,
     /// Datagrams without a protocol: the capacity of the machine.
     Blaster,
 }
@@ -31,7 +33,18 @@ impl Tool {
             Self::Mcp | Self::Sealed | Self::Other | Self::Blaster => "ip",
             Self::Udpcast => "udp-sender",
             Self::Uftp => "uftp",
+            Self::Rsync => "rsync",
         }
+    }
+
+    /// Whether its receivers are daemons, which have to be stopped.
+    pub fn has_daemons(self) -> bool {
+        matches!(self, Self::Uftp | Self::Rsync)
+    }
+
+    /// Whether the processes that the bench starts do the work themselves. rsync's children do it.
+    pub fn is_one_process(self) -> bool {
+        self != Self::Rsync
     }
 }
 
@@ -43,6 +56,7 @@ impl fmt::Display for Tool {
             Self::Other => "other",
             Self::Udpcast => "udpcast",
             Self::Uftp => "uftp",
+            Self::Rsync => "rsync",
             Self::Blaster => "blaster",
         })
     }
@@ -146,6 +160,16 @@ impl Setting<'_> {
                 let words = "-d -t -I eth0 -D";
                 self.on(host, "uftpd", words).arg(self.out(host)).args(["-B", "4194304"])
             }
+            Tool::Rsync => {
+                let config = self.place.join(format!("rsyncd-{host}.conf"));
+                let text = format!(
+                    "use chroot = no\nuid = {0}\ngid = {0}\npid file =\n[copy]\npath = {1}\nread only = no\n",
+                    0,
+                    self.out(host).display()
+                );
+                std::fs::write(&config, text).expect("write the daemon's configuration");
+                self.on(host, "rsync", "--daemon --no-detach --config").arg(config)
+            }
             Tool::Blaster => self.blaster(host, "catch"),
         };
         cmd.spawn()
@@ -178,6 +202,17 @@ impl Setting<'_> {
                 let limit = rate.map_or("-1".into(), |mbit| (mbit * 1000).to_string());
                 let words = format!("-I eth0 -r 0.1 -B 4194304 -R {limit} -H {}", clients.join(","));
                 self.on(0, "uftp", &words).tail(self.source)
+            }
+            Tool::Rsync => {
+                // --whole-file: there is no earlier copy to compare with.
+                let limit =
+                    rate.map_or(String::new(), |mbit| format!("--bwlimit={}K", mbit * 1_000_000 / 8 / 1024));
+                let hosts: Vec<String> = (1..=n).map(|h| self.lab.address(h)).collect();
+                let script = format!(
+                    "for host in {}; do rsync --whole-file {limit} \"$0\" rsync://$host/copy/ || exit 1; done",
+                    hosts.join(" ")
+                );
+                self.lab.on(0, Cmd::new("rsync", "sh").args(["-c", &script])).tail(self.source)
             }
             Tool::Blaster => {
                 let mbit = rate.unwrap_or(0).to_string();

@@ -133,8 +133,13 @@ fn random_bytes() -> Result<Zeroizing<[u8; 32]>, StartError> {
     Ok(bytes)
 }
 
+/// Number of processors.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// Number of worker threads for hashing, coding and the disk: one for each processor, but only a few, because
 /// decoding takes several times its block in memory.
 fn worker_count() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).clamp(1, 4)
+    cores().clamp(1, 4)
 }

@@ -181,6 +181,7 @@ pub fn sender(
     let config = SenderConfig {
         rendezvous: vec![RENDEZVOUS],
         rate: scenario.rate_mode(),
+        feedback: scenario.feedback(),
         repair: RepairPolicy::interactive(scenario.slow),
         compression: scenario.content.compression,
         wait: scenario.wait,

@@ -6,10 +6,7 @@ use super::network::FRAMING;
 use super::output::Output;
 use crate::crypto::digest::symbol_digest;
 use crate::layout::Layout;
-use crate::limits::{
-    ANSWERS_TO_STRANGERS_PER_SECOND, FEEDBACK_PER_SECOND, HEADER_LEN, JOIN_CLEAR, MAX_CONTROL, MAX_DATAGRAM,
-    MAX_TRAILER,
-};
+use crate::limits::{FeedbackBudget, HEADER_LEN, JOIN_CLEAR, MAX_CONTROL, MAX_DATAGRAM, MAX_TRAILER};
 use crate::protocol::packet_protection::SenderSide;
 use crate::time::Time;
 use crate::units::{SessionId, SymbolDigest};
@@ -118,12 +115,12 @@ impl Ledger {
             "amplification: {went} bytes to {to}, which has sent {came} and given back no cookie"
         );
     }
-    /// Checks the RETRYs of the last second: of all, those to one address, and, while data is sent, `most` bits a
+    /// Checks the RETRYs of the last second, of which `a_second` are allowed: of all, those to one address, and, while data is sent, `most` bits a
     /// second of them.
     ///
     /// # Panics
     /// If there are more than documented.
-    pub fn check_answers(&mut self, now: Time, most: Option<u64>) {
+    pub fn check_answers(&mut self, now: Time, a_second: u32, most: Option<u64>) {
         while let Some(&(at, to, bytes)) = self.answers.front()
             && at + Duration::from_secs(1) <= now
         {
@@ -138,8 +135,8 @@ impl Ledger {
         // A burst of a tenth of a second is allowed, and some have waited for as long until the rate let them out.
         let allowed = |a_second: u32| (a_second + a_second / 5) as usize + 1;
         let (all, own) = (self.answers.len(), self.answered.1.get(&latest).copied().unwrap_or(0));
-        assert!(all <= allowed(ANSWERS_TO_STRANGERS_PER_SECOND), "{all} RETRYs in a second");
-        assert!(own <= allowed(ANSWERS_TO_STRANGERS_PER_SECOND / 4), "{own} RETRYs in a second to {latest}");
+        assert!(all <= allowed(a_second), "{all} RETRYs in a second");
+        assert!(own <= allowed(a_second / 4), "{own} RETRYs in a second to {latest}");
         let bits = self.answered.0 * 8;
         let most = most.map_or(u64::MAX, |most| most + most / 10 + 4_000);
         assert!(bits as u64 <= most, "{bits} bits of RETRYs in a second, beside the data");
@@ -163,6 +160,7 @@ pub struct Checker {
     layout: Layout,
     name: String,
     packs: bool,
+    bound: FeedbackBudget,
     sessions: HashMap<SessionId, Session>,
     /// Counters of the devices' own channels, by node and run.
     device_counters: HashMap<(u32, u32), (u64, u64)>,
@@ -186,6 +184,13 @@ impl Checker {
         self
     }
 
+    /// Holds the devices to this budget.
+    #[must_use]
+    pub const fn bounding(mut self, feedback: FeedbackBudget) -> Self {
+        self.bound = feedback;
+        self
+    }
+
     /// A checker for the sending of `object`, called `name`.
     #[must_use]
     pub fn new(object: Arc<Vec<u8>>, layout: Layout, name: String) -> Self {
@@ -194,6 +199,7 @@ impl Checker {
             layout,
             name,
             packs: false,
+            bound: FeedbackBudget::DEFAULT,
             sessions: HashMap::new(),
             device_counters: HashMap::new(),
             feedback: VecDeque::new(),
@@ -271,7 +277,7 @@ impl Checker {
             self.feedback.pop_front();
         }
         self.feedback_max = self.feedback_max.max(self.feedback.len());
-        let bound = FEEDBACK_PER_SECOND as usize;
+        let bound = self.bound.per_second() as usize;
         if self.feedback.len() > bound {
             let mut kinds = Vec::new();
             for &(_, kind) in &self.feedback {

@@ -11,6 +11,7 @@ use super::pipe::PipePlan;
 use super::store::StorePlan;
 use super::tree::TreePlan;
 use crate::layout::Layout;
+use crate::limits::FeedbackBudget;
 use crate::pacing::RateMode;
 use crate::protocol::sender::SlowPolicy;
 use crate::time::Time;
@@ -273,6 +274,12 @@ impl Scenario {
     pub const fn rate_mode(&self) -> RateMode {
         let rate = Rate(self.rate);
         if self.finds_rate { RateMode::Auto(rate) } else { RateMode::Fixed(rate) }
+    }
+
+    /// The feedback budget of the sender, which has two cores.
+    #[must_use]
+    pub fn feedback(&self) -> FeedbackBudget {
+        FeedbackBudget::of(Rate(self.rate), 2)
     }
 
     /// Virtual time by which all nodes must have ended.

@@ -201,6 +201,7 @@ impl<'a, 't> Transfer<'a, 't> {
             likely: Likely::new(Arc::clone(&object)),
             store: actors::new_store(scenario),
             checker: Checker::new(Arc::clone(&object), scenario.layout, NAME.to_owned())
+                .bounding(scenario.feedback())
                 .packing(scenario.content.compression != Compression::Off || scenario.content.lie.is_some()),
             ledger: attack::no_ledger(),
             most_rows: 0,

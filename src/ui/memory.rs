@@ -1,7 +1,7 @@
 //! State that every view needs between events: phases, hashes, outcomes and the speed.
 
 use super::text;
-use crate::limits::report_interval;
+use crate::limits::FeedbackBudget;
 use crate::protocol::event::{
     HookChange, ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOutcome, SenderOverview,
     SenderSnapshot,
@@ -125,7 +125,7 @@ impl SenderMemory {
     /// How long a device has verified no block, if longer than the reports take; otherwise `None`.
     fn stands_still(&self, row: &DeviceRow, snapshot: &SenderSnapshot, now: Time) -> Option<Duration> {
         let devices = u32::try_from(snapshot.devices.len()).unwrap_or(u32::MAX);
-        let patience = NO_HEADWAY + 2 * report_interval(devices);
+        let patience = NO_HEADWAY + 2 * FeedbackBudget::default().report_interval(devices);
         let (_, since) = self.headway.get(&row.assignment.device)?;
         Some(now.since(*since)).filter(|still| *still > patience)
     }

@@ -14,7 +14,6 @@ use super::{Sender, SenderEvent};
 use crate::crypto::window::ReplayWindow;
 use crate::limits::{
     DEVICE_MESSAGES_PER_SECOND, HEADER_LEN, KEEPALIVE_INTERVAL, MAX_QUEUED_OUTPUTS, TAG_RESERVE,
-    report_interval,
 };
 use crate::pacing::Path;
 use crate::protocol::packet_protection::{DeviceKeys, SenderSide};
@@ -341,7 +340,7 @@ impl Sender {
         pending: &PendingJoin,
         now: Time,
     ) -> Claim {
-        let gsize = self.devices.gsize();
+        let interval = self.budget().report_interval(self.devices.gsize());
         // A listed device cannot get another row, so messages of its former run that are still on the way must not
         // make it a duplicate.
         let listed = self.list().is_some();
@@ -358,7 +357,7 @@ impl Sender {
         if other || moved && !same || ticket_lacks {
             return Claim::DuplicateId;
         }
-        let silence = KEEPALIVE_INTERVAL.max(report_interval(gsize)) * 2;
+        let silence = KEEPALIVE_INTERVAL.max(interval) * 2;
         if device.is_final() || now.since(device.last_heard) >= silence {
             return Claim::Successor;
         }

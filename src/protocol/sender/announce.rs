@@ -2,7 +2,7 @@
 
 use super::{Sender, SenderConfig};
 use crate::crypto::origin::Origin;
-use crate::limits::{ANNOUNCE_INTERVAL, FEEDBACK_PER_SECOND};
+use crate::limits::{ANNOUNCE_INTERVAL, FeedbackBudget, SMALL_GROUP};
 use crate::pacing::RateMode;
 use crate::protocol::Output;
 use crate::protocol::packet_protection::SenderSide;
@@ -56,7 +56,7 @@ impl Sender {
         let news = std::mem::replace(&mut self.stream.announced, extent) != extent;
         let next = if news { NEWS_AGAIN } else { interval };
         (self.announces.last, self.announces.next) = (now, now + next);
-        let invitation = self.gather.invite(since);
+        let invitation = self.gather.invite(since, self.budget());
         let announce = self.announcement(invitation);
         let message = Message::Announce(announce);
         self.send_to_group(&message, now);
@@ -92,6 +92,18 @@ impl Sender {
         }
     }
 
+    /// The feedback budget as it is announced now. It follows the rate, because feedback takes its way back over the same
+    /// lines; while devices join, the rate is not known yet. A small group needs no more than the least, and the rate
+    /// control gets as many reports as ever.
+    pub(super) fn budget(&self) -> FeedbackBudget {
+        let most = self.config.feedback;
+        match self.phase {
+            Phase::Gathering => most,
+            _ if self.devices.gsize() <= SMALL_GROUP => most.min(FeedbackBudget::DEFAULT),
+            _ => most.min(FeedbackBudget::of(self.pace.rate(), usize::MAX)),
+        }
+    }
+
     fn announcement(&self, invitation: Invitation) -> Announce {
         Announce {
             // Any block may turn out to be zeros.
@@ -102,10 +114,16 @@ impl Sender {
             invitation,
             gsize: self.devices.gsize(),
             rate: self.pace.rate(),
+            feedback_budget: announced(self.budget()),
             origin: self.origin.clone(),
             ..self.config.announce(&self.side, self.root)
         }
     }
+}
+
+/// A budget as the announcement has it.
+fn announced(feedback: FeedbackBudget) -> u16 {
+    u16::try_from(feedback.per_second()).unwrap_or(u16::MAX)
 }
 
 impl SenderConfig {
@@ -133,7 +151,7 @@ impl SenderConfig {
             invitation: Invitation { probability: 0, window: Duration::ZERO },
             gsize: 0,
             rate,
-            feedback_budget: FEEDBACK_PER_SECOND as u16,
+            feedback_budget: announced(self.feedback),
             objects: vec![object],
             name: self.task.name.clone(),
             manifest: self.manifest.clone(),

@@ -5,7 +5,7 @@ use super::policy::RepairPolicy;
 use crate::crypto::derive::Secret;
 use crate::crypto::sign::SigningKey;
 use crate::layout::Layout;
-use crate::limits::{SYMBOL_HEADER_LEN, TAG_RESERVE};
+use crate::limits::{FeedbackBudget, SYMBOL_HEADER_LEN, TAG_RESERVE};
 use crate::pacing::{RateMode, udp_overhead};
 use crate::protocol::packet_protection::SenderSide;
 use crate::task::Task;
@@ -49,6 +49,9 @@ pub struct SenderConfig {
     pub rendezvous: Vec<SocketAddr>,
     /// The rate, in bits per second on the wire.
     pub rate: RateMode,
+    /// Feedback datagrams a second that all devices together may send, while the line may carry what `rate` says. As the
+    /// rate falls, so does what is announced.
+    pub feedback: FeedbackBudget,
     /// The repair policy.
     pub repair: RepairPolicy,
     /// Whether blocks are compressed.
@@ -94,6 +97,7 @@ impl SenderConfig {
             data,
             rendezvous: Vec::new(),
             rate: RateMode::Auto(Rate(1_000_000_000)),
+            feedback: FeedbackBudget::default(),
             repair: RepairPolicy::default(),
             compression: Compression::Off,
             window: None,

@@ -9,7 +9,7 @@
 //! that share, and the probability has a floor, at which the largest possible group keeps to its share.
 
 use super::Sender;
-use crate::limits::{JOINS_PER_SECOND, MAX_DEVICES};
+use crate::limits::{ANNOUNCE_INTERVAL, FeedbackBudget, MAX_DEVICES};
 use crate::protocol::event::SenderOutcome;
 use crate::task::State;
 use crate::time::Time;
@@ -17,8 +17,8 @@ use crate::wire::{AbortCode, Invitation, Phase};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Longest delay over which the answers to one announcement are spread. It is also at most two thirds of the interval
-/// between announcements, so that the sender sees how many answered before it announces again.
+/// Longest delay over which the answers to one announcement are spread, unless a crowd answers. It is also at most two
+/// thirds of the interval between announcements, so that the sender sees how many answered before it announces again.
 const WINDOW: Duration = Duration::from_millis(20);
 
 /// Chooses the invitation of each announcement.
@@ -55,8 +55,8 @@ impl Gather {
     }
 
     /// The invitation of an announcement that is sent `interval` after the one before.
-    pub fn invite(&mut self, interval: Duration) -> Invitation {
-        let target = f64::from(JOINS_PER_SECOND) * interval.as_secs_f64();
+    pub fn invite(&mut self, interval: Duration, feedback: FeedbackBudget) -> Invitation {
+        let target = f64::from(feedback.joins()) * interval.as_secs_f64();
         let most = (target / 2.0).max(1.0);
         let joins: f64 = self.joins.values().map(|&joins| f64::from(joins).min(most)).sum();
         self.joins.clear();
@@ -64,7 +64,11 @@ impl Gather {
         let least = (target / MAX_DEVICES as f64).max(1.0 / f64::from(u16::MAX));
         self.probability = (self.probability * factor).clamp(least, 1.0);
         let probability = (self.probability * f64::from(u16::MAX)).ceil() as u16;
-        Invitation { probability, window: WINDOW.min(interval * 2 / 3) }
+        // The answers of a crowd must not arrive at once.
+        let crowd = probability < u16::MAX;
+        let window =
+            if crowd { interval.min(ANNOUNCE_INTERVAL) * 2 / 3 } else { WINDOW.min(interval * 2 / 3) };
+        Invitation { probability, window }
     }
 }
 
@@ -117,12 +121,12 @@ impl Sender {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{FEEDBACK_PER_SECOND, join_ceiling};
+    use crate::limits::join_ceiling;
     use crate::time::Time;
 
     /// Plays `devices` devices, which start within `spread`, against the invitations; returns the
     /// most joins in any second and the time until all had joined.
-    fn crowd(devices: usize, spread: Duration, seed: u64) -> (usize, Duration) {
+    fn crowd(devices: usize, spread: Duration, feedback: FeedbackBudget, seed: u64) -> (usize, Duration) {
         let mut rng = fastrand::Rng::with_seed(seed);
         let (mut gather, mut now) = (Gather::new(Time::NEVER), Time::ZERO);
         let starts: Vec<Time> = (0..devices).map(|_| Time::ZERO + spread.mul_f64(rng.f64())).collect();
@@ -131,7 +135,7 @@ mod tests {
         for announcement in 0_u64.. {
             // The first ones follow one another more closely.
             let step = Duration::from_millis(if announcement < 30 { 10 } else { 50 });
-            let invitation = gather.invite(step);
+            let invitation = gather.invite(step, feedback);
             for i in 0..devices {
                 if at[i].is_none() && starts[i] <= now {
                     let probability = invitation.probability.min(join_ceiling(heard[i]));
@@ -164,7 +168,7 @@ mod tests {
     #[test]
     fn a_few_devices_are_in_at_once() {
         for seed in 0..50 {
-            let (_, time) = crowd(4, Duration::ZERO, seed);
+            let (_, time) = crowd(4, Duration::ZERO, FeedbackBudget::DEFAULT, seed);
             assert!(time <= Duration::from_millis(50), "seed {seed}: {time:?}");
         }
     }
@@ -174,12 +178,19 @@ mod tests {
         let (mut gather, step) = (Gather::new(Time::NEVER), Duration::from_millis(50));
         for _ in 0..200 {
             (0..10).for_each(|_| gather.joined(7, Time::ZERO));
-            assert_eq!(gather.invite(step).probability, u16::MAX, "200 a second from one host");
+            assert_eq!(
+                gather.invite(step, FeedbackBudget::DEFAULT).probability,
+                u16::MAX,
+                "200 a second from one host"
+            );
         }
         // A hundred hosts that do so bring it down, but not to nothing.
         for _ in 0..200 {
             (0..1_000).for_each(|n| gather.joined(n % 100, Time::ZERO));
-            assert!(u64::from(gather.invite(step).probability) * MAX_DEVICES as u64 >= 5 * 65_535);
+            assert!(
+                u64::from(gather.invite(step, FeedbackBudget::DEFAULT).probability) * MAX_DEVICES as u64
+                    >= 5 * 65_535
+            );
         }
     }
 
@@ -188,10 +199,16 @@ mod tests {
         for devices in [50, 300, 1_000, 10_000] {
             for (seed, spread) in [0, 1, 500, 3_000].into_iter().enumerate() {
                 let spread = Duration::from_millis(spread);
-                let (most, time) = crowd(devices, spread, seed as u64);
-                let bound = FEEDBACK_PER_SECOND as usize;
-                assert!(most <= bound, "{spread:?}, {devices}: {most}/s");
-                assert!(time <= Duration::from_secs(4 + devices as u64 / 50), "{devices}: {time:?}");
+                for budget in [1_000, 5_000, 10_000] {
+                    let feedback = FeedbackBudget::announced(budget);
+                    let (most, time) = crowd(devices, spread, feedback, seed as u64);
+                    // Each device joins twice.
+                    assert!(2 * most <= budget.into(), "{spread:?}, {devices}: {most}/s of {budget}");
+                    let joins = u64::from(feedback.joins());
+                    let most =
+                        Duration::from_secs(4) + Duration::from_secs(2) * devices as u32 / joins as u32;
+                    assert!(time <= most, "{devices}, {budget}: {time:?}");
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::Sender;
 use super::devices::Class;
 use super::headway::Halt;
-use crate::limits::{DEVICE_STALL, DEVICE_SYNC, device_silence};
+use crate::limits::{DEVICE_STALL, DEVICE_SYNC};
 use crate::protocol::job::SenderJob;
 use crate::task::State;
 use crate::time::Time;
@@ -93,7 +93,7 @@ impl Sender {
     /// Checks some devices for silence and lack of progress.
     fn sweep(&mut self, now: Time) {
         let open = self.devices.gsize();
-        let (silence, done) = (device_silence(open), self.stream_done());
+        let (silence, done) = (self.budget().device_silence(open), self.stream_done());
         let blocks = self.config.layout.block_count();
         self.hold_stream();
         self.watch_window(now);

@@ -3,7 +3,7 @@
 
 use super::Sender;
 use super::planner::PlanKind;
-use crate::limits::{NAKS_PER_SECOND, RECEIVER_BUFFER_BYTES};
+use crate::limits::RECEIVER_BUFFER_BYTES;
 use crate::units::BlockIndex;
 use std::time::Duration;
 
@@ -29,19 +29,12 @@ pub struct PollPolicy {
     pub blocks: u32,
     /// Most bytes between two polls. Devices hold the blocks that wait for repair in memory.
     pub bytes: usize,
-    /// Answers that one poll may invite.
-    pub answers: u32,
 }
 
 impl PollPolicy {
-    /// Devices need at most half of their buffers during a round, and a poll invites half a second's worth of
-    /// answers.
-    pub const USUAL: Self = Self {
-        every: Duration::from_millis(50),
-        blocks: 4,
-        bytes: RECEIVER_BUFFER_BYTES / 4,
-        answers: NAKS_PER_SECOND / 2,
-    };
+    /// Devices need at most half of their buffers during a round.
+    pub const USUAL: Self =
+        Self { every: Duration::from_millis(50), blocks: 4, bytes: RECEIVER_BUFFER_BYTES / 4 };
 
     /// Blocks between two polls at this rate in bits per second.
     pub(super) fn step(&self, rate: u64, block_log2: u8) -> u32 {

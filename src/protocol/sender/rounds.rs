@@ -7,7 +7,7 @@ use super::devices::SILENCE_MEANS_NOTHING_LACKS;
 use super::planner::{Needs, Plan, PlanKind};
 use super::round_trip::RoundTrips;
 use super::service::Unlike;
-use crate::limits::{MAX_CONTROL, MAX_ESI, NAKS_PER_SECOND};
+use crate::limits::{ANSWERS_PER_POLL, MAX_CONTROL, MAX_ESI};
 use crate::time::Time;
 use crate::units::{BlockIndex, Coded, Coding, DeviceIndex, Esi};
 use crate::wire::{Deficit, Invitation, Message, Nak, Phase, Poll, RepairAdvertisement};
@@ -41,8 +41,10 @@ pub(super) struct GroupRounds {
     polled_before: u32,
     /// Estimated number of devices that need something.
     needy: f64,
+    /// Number of devices that were polled last.
+    devices: usize,
     /// The share of devices that the last poll invited, 0 to 1.
-    probability: f64,
+    pub probability: f64,
     /// Polls in a row without a result.
     quiet: u32,
     /// Number of rounds that invited every device.
@@ -60,6 +62,7 @@ impl GroupRounds {
             polled: 0,
             polled_before: 0,
             needy: 0.0,
+            devices: 0,
             probability: 1.0,
             quiet: 0,
             everybody: 0,
@@ -169,8 +172,12 @@ impl Sender {
             self.rounds.needy = devices as f64;
             self.rounds.quiet = 0;
         }
+        // Devices that are new to the group lack all that was sent before.
+        self.rounds.needy += devices.saturating_sub(self.rounds.devices) as f64;
+        self.rounds.devices = devices;
         let needy = self.rounds.needy.clamp(1.0, devices.max(1) as f64);
-        let most = self.config.repair.polls.map_or(0, |polls| polls.answers);
+        // Half a second's worth of answers at most.
+        let most = (self.budget().naks() / 2).min(ANSWERS_PER_POLL);
         let probability = (f64::from(most) / needy).min(1.0);
         let answers = (needy * probability).ceil() as u32;
         // Half a millisecond for each answer keeps a small group's answers from filling one queue.
@@ -252,7 +259,7 @@ impl Sender {
     fn close_group_round(&mut self, now: Time) {
         let Round::Open { sent, .. } = self.group.round else { return };
         // The answers of rounds must stay within their share of the feedback bound.
-        let spacing = Duration::from_secs(1) * (self.group.answers().len() as u32) / NAKS_PER_SECOND;
+        let spacing = Duration::from_secs(1) * (self.group.answers().len() as u32) / self.budget().naks();
         let answers = self.group.close((sent + spacing).max(now));
         let (polled, devices) = (self.polled_devices(), &self.devices);
         let counts = |index| devices.get(index).service.shapes_group();

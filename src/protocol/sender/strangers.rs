@@ -4,8 +4,8 @@
 
 use super::Sender;
 use crate::limits::{
-    AGREEMENTS_PER_SECOND, ANSWERS_TO_STRANGERS_PER_SECOND, DEVICES_OF_ONE_ADDRESS, MAX_DEVICES,
-    MAX_PENDING_JOINS, MAX_QUEUED_OUTPUTS, STRANGER_PLACES, STRANGERS_SHARE_PERCENT,
+    DEVICES_OF_ONE_ADDRESS, MAX_DEVICES, MAX_PENDING_JOINS, MAX_QUEUED_OUTPUTS, STRANGER_PLACES,
+    STRANGERS_SHARE_PERCENT,
 };
 use crate::pacing::udp_overhead;
 use crate::protocol::rate_limit::Quota;
@@ -59,9 +59,10 @@ impl Sender {
     pub(super) fn may_answer_stranger(&mut self, to: SocketAddr, now: Time) -> bool {
         let share =
             self.pace.rate().0 * STRANGERS_SHARE_PERCENT / 100 / (8 * (ANSWER_LEN + udp_overhead(to)));
+        let answers = self.budget().agreements();
         let most = match self.phase {
-            Phase::Gathering => ANSWERS_TO_STRANGERS_PER_SECOND,
-            _ => ANSWERS_TO_STRANGERS_PER_SECOND.min(u32::try_from(share).unwrap_or(u32::MAX)),
+            Phase::Gathering => answers,
+            _ => answers.min(u32::try_from(share).unwrap_or(u32::MAX)),
         };
         let place = self.place(to.ip());
         self.out.len() < MAX_QUEUED_OUTPUTS && self.strangers.answers.allow(place, most, now)
@@ -70,11 +71,11 @@ impl Sender {
     /// Whether the sender may now agree on keys with a new device at an address. If so, counts the agreement.
     pub(super) fn may_agree(&mut self, with: SocketAddr, now: Time) -> bool {
         let place = self.place(with.ip());
-        let waiting = self.pending_joins.len();
+        let (waiting, most) = (self.pending_joins.len(), self.budget().agreements());
         let own = || self.pending_joins.values().filter(|pending| pending.is_from(with.ip())).count();
         waiting < MAX_PENDING_JOINS
             && (waiting < MAX_PENDING_JOINS / 4 || own() < MAX_PENDING_JOINS / 4)
-            && self.strangers.agreements.allow(place, AGREEMENTS_PER_SECOND, now)
+            && self.strangers.agreements.allow(place, most, now)
     }
 
     /// Whether a row is available for one more device at an address.

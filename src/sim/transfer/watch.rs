@@ -67,7 +67,11 @@ impl Transfer<'_, '_> {
     pub(super) fn check_answers(&self, now: Time) {
         let streams = self.watch.streaming.is_some_and(|since| now > since + Duration::from_secs(1));
         let most = self.scenario.rate * STRANGERS_SHARE_PERCENT / 100;
-        self.ledger.borrow_mut().check_answers(now, streams.then_some(most));
+        self.ledger.borrow_mut().check_answers(
+            now,
+            self.scenario.feedback().agreements(),
+            streams.then_some(most),
+        );
     }
 
     /// A slow liar keeps the sender no longer than it can; `--max-time` ends it in any case.

@@ -2,6 +2,7 @@
 //! however many there are.
 
 use super::*;
+use crate::limits::FeedbackBudget;
 
 /// Looks and outputs for each of `count` devices: as they join, and as they report and complete.
 #[derive(Debug)]
@@ -82,4 +83,53 @@ fn ten_thousand_joins_and_receipts_cost_as_much_each_as_a_thousand() {
     for (few, many) in pairs.into_iter().flat_map(|(a, b)| [(a.0, b.0), (a.1, b.1)]) {
         assert!(many < few * 1.5 + 1.0 && many < 60.0, "{few} of a thousand, {many} of ten thousand");
     }
+}
+
+#[test]
+fn devices_that_join_late_are_invited_as_few_at_a_time_as_the_others() {
+    // A budget that has room for 25 summaries a second, and so for 12 answers to a poll.
+    let mut bench = Bench::new(4, |config| {
+        config.task.options.expected = Some(2);
+        config.feedback = FeedbackBudget::announced(100);
+    });
+    (1..=2).for_each(|device| bench.join(device, 1));
+    for _ in 0..20 {
+        // The group's polls find that one device lacks nothing for a while.
+        bench.report(1, 1);
+        bench.pass(Duration::from_millis(500));
+    }
+    bench.complete(2);
+    assert!(bench.sender.stream_done() && bench.sender.group_is_busy());
+    (3..=102).for_each(|device| bench.join(device, 1));
+    let round = bench.sender.group.round_number;
+    while bench.sender.group.round_number == round {
+        bench.pass(Duration::from_millis(10));
+    }
+    let invited = bench.sender.rounds.probability * 101.0;
+    assert!(invited <= 13.0, "{invited:.1} of 101 devices");
+}
+
+#[test]
+fn the_budget_follows_the_line_and_the_cores() {
+    let of = |mbit: u64, cores| FeedbackBudget::of(Rate(mbit * 1_000_000), cores).per_second();
+    assert_eq!([of(1, 2), of(20, 2), of(100, 2), of(1_000, 2)], [1_000, 1_000, 5_000, 10_000]);
+    assert_eq!([of(1_000, 1), of(20, 1)], [5_000, 1_000]);
+    // While devices join, what the line may carry counts; then what it does carry.
+    let most = FeedbackBudget::of(Rate(1_000_000_000), 4);
+    let mut bench = Bench::new(4, |config| {
+        config.rate = RateMode::Fixed(Rate(50_000_000));
+        config.task.options.expected = None;
+        config.settle = Duration::from_secs(10);
+        config.feedback = most;
+    });
+    assert_eq!(bench.sender.announced().feedback_budget, 10_000);
+    (1..=101).for_each(|device| bench.join(device, 1));
+    bench.sender.handle_control(bench.now, Control::StartNow);
+    bench.drain();
+    assert_eq!(bench.sender.announced().feedback_budget, 2_500);
+    // Few devices need no more than the least.
+    bench.complete(1);
+    assert_eq!(bench.sender.announced().feedback_budget, 1_000);
+    // A flood gets as many agreements as crowds need, and no more.
+    assert_eq!([most.agreements(), FeedbackBudget::DEFAULT.agreements()], [2_000, 1_000]);
 }
