@@ -286,7 +286,7 @@ pub fn transfer(kib: usize, devices: usize, lose: u64) -> Traffic {
                     }
                     // Each device loses others than its neighbour.
                     symbols[n] += 1;
-                    if lose == 0 || to != GROUP || (symbols[n] + 7 * n as u64) % lose != 0 {
+                    if lose == 0 || to != GROUP || !(symbols[n] + 7 * n as u64).is_multiple_of(lose) {
                         engine.net_mut().inbox.push_back((now + DELAY, address(0), via, bytes.clone()));
                     }
                 }
