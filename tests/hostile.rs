@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use support::files::{TempDir, assert_only_copy};
 use support::junk::{forge_number, forge_symbols};
 use support::mcp::{Network, Report, SOON, is_event};
-use support::{is_root, skip};
+use support::{StopOnDrop, is_root, skip};
 
 const MIB: u64 = 1 << 20;
 
@@ -30,6 +30,7 @@ fn a_member_that_forges_symbols_costs_time_and_nothing_else() {
     let port = network.port.expect("a port");
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
         let forger = scope.spawn(|| forge_symbols(group, port, &secret, &stop));
         let with_key = |cmd: support::process::Cmd| cmd.arg("--key").arg(&file);
         let mut receivers =
@@ -63,6 +64,7 @@ fn a_forged_number_far_ahead_is_not_counted_from() {
     let port = network.port.expect("a port");
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
         let forger = scope.spawn(|| forge_number(group, port, 1 << 31, &stop));
         let mut receiver = network.recv("a", &out).spawn();
         let mut sender =

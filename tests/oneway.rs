@@ -12,7 +12,7 @@ use support::junk::forge_clear_symbols;
 use support::lab::Lab;
 use support::mcp::{MCP, Network, SOON, is_event};
 use support::process::{Cmd, Proc};
-use support::{alone, beside_others, is_root, skip};
+use support::{StopOnDrop, alone, beside_others, is_root, skip};
 
 const MIB: u64 = 1 << 20;
 
@@ -164,6 +164,7 @@ fn forged_symbols_are_survived_without_a_way_back() {
     let port = line.network.port.expect("a port");
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
         let forger = scope.spawn(|| forge_clear_symbols(group, port, &stop));
         // Whatever fails here, the forger ends.
         let _stop = StopAtEnd(&stop);

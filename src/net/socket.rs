@@ -235,10 +235,10 @@ pub(super) fn is_unavailable(e: &io::Error) -> bool {
 fn explain_bind(e: io::Error, port: u16) -> io::Error {
     let text = match e.kind() {
         io::ErrorKind::AddrInUse => {
-            format!("udp port {port} is taken by another program; choose another with --port")
+            format!("udp port {port} is taken by another program; choose another on both sides with --port")
         }
         io::ErrorKind::PermissionDenied => {
-            format!("udp port {port} needs privileges; choose one above 1023 with --port")
+            format!("udp port {port} needs privileges; choose one above 1023 on both sides with --port")
         }
         _ => return e,
     };

@@ -112,12 +112,8 @@ impl Listening {
             self.families,
             (Features::default(), Some(read_label)),
         );
-        let mut net = net.map_err(|e| {
-            StartError::new(format!(
-                "cannot listen on port {}: {e}; use another one on both sides with --port",
-                self.port
-            ))
-        })?;
+        let mut net =
+            net.map_err(|e| StartError::new(format!("cannot listen on port {}: {e}", self.port)))?;
         if let (Some(group), Some(source)) = (&self.group, self.source) {
             net.only_from(group.addr.ip(), source);
         }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Long enough for any short operation on a busy two-core machine.
@@ -71,11 +72,14 @@ impl Network {
 }
 
 /// A UDP port that was free a moment ago. It is below the range of ephemeral ports: otherwise the sockets
-/// of another test's processes could take it in the meantime.
+/// of another test's processes could take it in the meantime. No two calls look at the same port, because a look
+/// takes it for a moment.
 pub fn free_port() -> u16 {
-    let spread = std::process::id().wrapping_mul(97).wrapping_add(unique().wrapping_mul(3));
-    (0..1000u32)
-        .map(|n| 10_000 + (spread.wrapping_add(n * 3) % 20_000) as u16)
+    static LOOKED_AT: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(97);
+    let next = || begin.wrapping_add(LOOKED_AT.fetch_add(3, Ordering::Relaxed)) % 20_000;
+    std::iter::repeat_with(|| 10_000 + next() as u16)
+        .take(1000)
         .find(|port| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok())
         .expect("a free UDP port")
 }

@@ -13,6 +13,7 @@ pub mod measure;
 pub mod process;
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The processor cores, which the tests of one program share.
@@ -26,6 +27,15 @@ pub fn alone() -> RwLockWriteGuard<'static, ()> {
 /// Shares the cores with other tests that mostly wait.
 pub fn beside_others() -> RwLockReadGuard<'static, ()> {
     CORES.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells a thread to stop when it is dropped, also by a panic: a scope would wait for the thread for ever.
+pub struct StopOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Reports that a test is skipped, and why, on standard error directly, which the test harness does not

@@ -160,6 +160,11 @@ impl Channel {
     }
 
     /// Whether `number` is one this channel has used.
+    /// Datagrams that were sent so far.
+    pub const fn sent(&self) -> u64 {
+        self.next_counter
+    }
+
     pub fn has_sent(&self, number: PacketNumber) -> bool {
         number.channel() == self.id && number.counter() < self.next_counter
     }

@@ -9,6 +9,7 @@
 use super::Sender;
 use super::channel::Round;
 use super::devices::Class;
+use super::frames::Stretch;
 use super::service::Unlike;
 use crate::protocol::statistics::Cause;
 use crate::time::Time;
@@ -40,6 +41,8 @@ pub(super) struct Reported {
     pub below: u32,
     /// How long it has let the stream stand still (`sender::window`).
     pub held: Duration,
+    /// Since when its datagrams are counted (`sender::frames`).
+    pub stretch: Option<Stretch>,
 }
 
 impl Reported {
