@@ -115,8 +115,8 @@ impl Ledger {
             "amplification: {went} bytes to {to}, which has sent {came} and given back no cookie"
         );
     }
-    /// Checks the RETRYs of the last second, of which `a_second` are allowed: of all, those to one address, and, while data is sent, `most` bits a
-    /// second of them.
+    /// Checks the RETRYs of the last second, of which `a_second` are allowed: all of them, those to one address, and,
+    /// while data is sent, that they have at most `most` bits.
     ///
     /// # Panics
     /// If there are more than documented.
