@@ -230,6 +230,12 @@ fn an_error_in_one_session_leaves_the_others_alone() {
     let failing = send(&shrinks, bad).rate(rate).start().unwrap();
     until_streaming(&sender);
     until_streaming(&failing);
+    // One that is not admitted would wait for another sender.
+    let end = Instant::now() + PATIENCE;
+    while receivers[1].snapshot().is_none_or(|s| s.verified_bytes == 0) {
+        assert!(Instant::now() < end && !receivers[1].is_over(), "nothing arrives");
+        thread::sleep(Duration::from_millis(5));
+    }
     fs::File::options().write(true).open(&shrinks).unwrap().set_len(0).unwrap();
     let failed = failing.wait().unwrap();
     assert!(matches!(failed.outcome, SenderOutcome::SourceFailed(_)), "{:?}", failed.outcome);
