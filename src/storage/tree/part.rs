@@ -95,10 +95,27 @@ impl TreePart {
         match &*plan {
             Some(plan) if offset >= plan.placement.payload() => plan.read(&self.staging, offset, buf, back),
             _ => {
-                let read = self.staging.object.read_exact_at(buf, offset);
-                read.map_err(|error| refused("read back", &self.target.path, &error))
+                self.read_object(offset, buf).map_err(|error| refused("read back", &self.target.path, &error))
             }
         }
+    }
+
+    /// Reads what is not in the tree's files. Behind the end of its file are zeros, as in a hole: of a block that was
+    /// rejected, the last symbols may not have been stored.
+    fn read_object(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        let mut done = 0;
+        while done < buf.len() {
+            match self.staging.object.read_at(&mut buf[done..], offset + done as u64) {
+                Ok(0) => {
+                    buf[done..].fill(0);
+                    break;
+                }
+                Ok(n) => done += n,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Checks that the disk has room for what is not there yet.

@@ -480,6 +480,19 @@ fn what_is_mounted_is_not_replaced() {
 }
 
 #[test]
+fn a_block_that_was_stored_in_part_can_be_read_back() {
+    let (from, to) = (Scratch::new(), Scratch::new());
+    fs::create_dir(from.join("lab")).unwrap();
+    fs::write(from.join("lab/a"), [1; 5000]).unwrap();
+    let object = Object::of(&send(&from.join("lab")));
+    let part = object.open(&mut plain(to.path())).unwrap();
+    part.write_at(0, &object.bytes[..7]).unwrap();
+    let mut block = vec![9; object.bytes.len()];
+    part.read_back(0, &mut block).unwrap();
+    assert!(block[..7] == object.bytes[..7] && block[7..].iter().all(|&byte| byte == 0));
+}
+
+#[test]
 fn zeros_become_holes() {
     let (from, to) = (Scratch::new(), Scratch::new());
     let lab = from.join("lab");
