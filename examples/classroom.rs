@@ -6,19 +6,18 @@
 //! It makes a file, sends it to all receivers at once, and compares every copy's BLAKE3 hash with the
 //! source's. It exits with 0 only if all copies are right.
 
+mod support;
+
 use clap::Parser;
-use std::error::Error;
 use std::fs::{self, File};
-use std::io::Write;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+use support::{Guard, Result, Scratch, build_mcp, hash_file, line, make_file};
 
 /// Sends one file to several receivers on this machine and checks every copy.
 #[derive(Parser)]
@@ -43,7 +42,7 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    match Scratch::new(options.keep).and_then(|scratch| run(&options, &scratch)) {
+    match Scratch::new("classroom", options.keep).and_then(|scratch| run(&options, &scratch)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("classroom: {error}");
@@ -184,85 +183,6 @@ fn wait(child: &mut Guard, deadline: Instant, interrupted: &AtomicBool) -> Resul
     }
 }
 
-/// A child that does not outlive this program.
-struct Guard(Child);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A temporary directory, removed at the end.
-struct Scratch {
-    path: PathBuf,
-    keep: bool,
-}
-
-impl Scratch {
-    fn new(keep: bool) -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("mcp-classroom-{}", std::process::id()));
-        fs::create_dir(&path).map_err(|e| format!("make the directory {}: {e}", path.display()))?;
-        Ok(Self { path, keep })
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if !self.keep {
-            let _ = fs::remove_dir_all(&self.path);
-        }
-    }
-}
-
-/// Builds the `mcp` binary in the profile of this example, if needed, and returns its path: `cargo run
-/// --example` builds only the example.
-fn build_mcp() -> Result<PathBuf> {
-    let example = std::env::current_exe()?;
-    let profile_dir = example.parent().and_then(Path::parent);
-    let profile = match profile_dir.and_then(Path::file_name).and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(name) => name,
-    };
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| env!("CARGO").into());
-    let output = Command::new(&cargo)
-        .args(["build", "--bin", "mcp", "--profile", profile])
-        .args(["--message-format", "json-render-diagnostics", "--manifest-path"])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|e| format!("run {cargo}: {e}"))?;
-    if !output.status.success() {
-        return Err(format!("cargo build --bin mcp failed: {}", output.status).into());
-    }
-    String::from_utf8(output.stdout)?
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "mcp")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .ok_or_else(|| "cargo build did not say where the mcp binary is".into())
-}
-
-fn make_file(path: &Path, size: u64) -> Result<()> {
-    let mut file = File::create(path)?;
-    let mut rng = fastrand::Rng::with_seed(7417);
-    let mut chunk = vec![0; 1 << 20];
-    let mut left = size;
-    while left > 0 {
-        let n = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
-        rng.fill(&mut chunk[..n]);
-        file.write_all(&chunk[..n]).map_err(|e| format!("write {}: {e}", path.display()))?;
-        left -= n as u64;
-    }
-    Ok(())
-}
-
-fn hash_file(path: &Path) -> Result<blake3::Hash> {
-    let file = File::open(path).map_err(|e| format!("open {}: {e}", path.display()))?;
-    Ok(blake3::Hasher::new().update_reader(file)?.finalize())
-}
-
 /// The last lines of a receiver's log.
 fn tail_of(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
@@ -273,12 +193,6 @@ fn tail_of(log: &Path) -> String {
 
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
-}
-
-/// A command as typed in a shell.
-fn line(command: &Command) -> String {
-    let words = command.get_args().map(|arg| arg.to_string_lossy());
-    std::iter::once("mcp".into()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 fn parse_size(text: &str) -> std::result::Result<u64, String> {

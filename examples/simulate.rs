@@ -12,6 +12,7 @@
 //! with 10, 100, 1,000 and 10,000 devices.
 
 use clap::Parser;
+use mcp::agreement::Agreement;
 use mcp::sim::one_way;
 use mcp::sim::runner::{Runs, Summary, run_seed, run_seeds};
 use mcp::sim::scenario::{Plain, Scenario};
@@ -129,7 +130,7 @@ fn run(args: &Args, runs: Runs, start: Instant) -> io::Result<Summary> {
             continue;
         }
         let mut failed = summary.failures.len();
-        let of_range = run_seeds(range.clone(), args.threads, runs, |seed, result| {
+        let of_range = run_seeds(range.clone(), args.threads, runs, &Agreement, |seed, result| {
             done += 1;
             if let Err(failure) = result {
                 failed += 1;
@@ -168,7 +169,7 @@ fn trace(seed: u64, runs: &Runs) -> ExitCode {
         Runs::Plain(plain) => println!("{:#?}", Scenario::plain(seed, plain)),
         Runs::Mixed | Runs::OneWay => println!("{:#?}", Scenario::generate(seed)),
     }
-    match run_seed(seed, runs, Some(&mut |line| println!("{line}"))) {
+    match run_seed(seed, runs, &Agreement, Some(&mut |line| println!("{line}"))) {
         Ok(report) => {
             println!("{report:#?}");
             ExitCode::SUCCESS
@@ -187,7 +188,7 @@ fn curve(seed: u64, plain: &Plain, most: u32) -> ExitCode {
     let steps = std::iter::successors(Some(10), |n| Some(n * 10)).take_while(|&n| n < most);
     for devices in steps.chain([most]) {
         let start = Instant::now();
-        match run_seed(seed, &Runs::Plain(Plain { devices, ..*plain }), None) {
+        match run_seed(seed, &Runs::Plain(Plain { devices, ..*plain }), &Agreement, None) {
             Ok(t) => println!(
                 "{devices:7}  {:14.4}  {:15}  {:10.2}  {:11.1}  {:11.1}",
                 t.overhead(),

@@ -1,41 +1,16 @@
-//! `mcp` copies the same bytes to many machines at once, by multicast. `docs/architecture.md` has the layers of these
-//! modules; [`session`] is the way to use them from another program.
+//! `mcp` copies the same bytes to many machines at once, by multicast. This crate is what a user touches: arguments,
+//! bars, events and exit codes. The copying is done by [`mcp_transfer`], whose modules it offers under its own name;
+//! `docs/architecture.md` has the layers, and [`session`] is the way to use them from another program.
 
-#[cfg(not(target_os = "linux"))]
-compile_error!(
-    "mcp runs on Linux; docs/decisions/0019-what-earns-its-lines.md says where a port would begin"
-);
-
-pub mod limits;
-pub mod ranges;
-pub mod text;
-pub mod time;
-pub mod units;
-
-pub mod content;
-pub mod crypto;
-pub mod fec;
-pub mod layout;
-pub mod pacing;
-pub mod pack;
-pub mod task;
-pub mod wire;
-
-pub mod protocol;
-
-pub mod command;
-pub mod keyring;
-pub mod net;
-pub mod storage;
-pub mod store;
-
-pub mod engine;
-pub mod session;
+pub use mcp_transfer::{
+    command, content, crypto, engine, fec, keyring, layout, limits, net, pacing, pack, protocol, ranges,
+    session, storage, store, task, text, time, units, wire,
+};
 
 pub mod cli;
 pub mod ui;
 
 #[cfg(any(test, feature = "sim"))]
-pub mod fuzzing;
+pub mod agreement;
 #[cfg(any(test, feature = "sim"))]
-pub mod sim;
+pub use mcp_transfer::{fuzzing, sim};

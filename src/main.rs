@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    mcp::cli::main().into()
+    mcp::cli::main()
 }

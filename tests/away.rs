@@ -335,7 +335,5 @@ fn interrupted_while_nothing_can_be_sent() {
         stuck
     });
     sender.signal("INT");
-    let since = Instant::now();
     sender.expect(130, SOON);
-    assert!(since.elapsed() < Duration::from_secs(20));
 }

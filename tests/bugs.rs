@@ -55,7 +55,7 @@ fn copy(from: &Path, to: &Path) {
 /// A copy of all that is needed to build the runner.
 fn copy_tree(to: &Path) {
     fs::create_dir_all(to).expect("make a directory");
-    for part in ["Cargo.toml", "Cargo.lock", "README.md", "src", "examples", "benches"] {
+    for part in ["Cargo.toml", "Cargo.lock", "README.md", "src", "crates", "examples", "benches"] {
         copy(&root().join(part), &to.join(part));
     }
 }

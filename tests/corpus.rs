@@ -1,5 +1,5 @@
 //! Replays the committed corpora of the fuzz targets, so that a bug found by fuzzing stays found without a fuzzer.
-//! (The unit tests of `src/fuzzing` replay those of the bodies there.)
+//! (The unit tests of `crates/transfer/src/fuzzing` replay those of the bodies there.)
 //!
 //! Files named after a message kind are golden datagrams of the wire format. `cargo test --test corpus -- --ignored`
 //! writes them anew, which is right only together with a change of `docs/protocol.md`.

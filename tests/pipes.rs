@@ -160,22 +160,21 @@ fn a_slow_consumer_delays_nobody_and_is_served() {
     let (source, out, copy) = (tmp.file("image.bin", 96 * MIB, 6), tmp.dir("out"), tmp.join("copy"));
     let report = tmp.join("report.json");
     let network = Network::loopback();
-    // 16 MiB a second, where the others take 25.
+    // At most 10 MiB a second, where the others take 25.
     let consumer = format!(
         "while dd bs=1M count=4 iflag=fullblock status=none >>{0}.part && test -s {0}.part; do cat {0}.part >>{0}; \
-         rm {0}.part; sleep 0.25; done",
+         rm {0}.part; sleep 0.4; done",
         copy.display()
     );
     let mut slow = piped(network.recv("slow", "-"), &consumer).spawn();
     let mut file = network.recv("file", &out).spawn();
     let mut sender = network.send(&source, 2).args(RATE).arg("--report").arg(&report).spawn();
-    let end = file.expect(0, SOON * 2);
+    file.expect(0, SOON * 2);
+    assert!(slow.try_finish(Duration::ZERO).is_none(), "the slow one holds up the other");
     sender.expect(0, SOON * 4);
     slow.expect(0, SOON);
     assert_only_copy(&source, &out);
     assert!(same(&source, &copy));
-    let row = Report::read(&report).row("slow").clone();
-    assert!(end.elapsed < Duration::from_secs(12), "{:?}: {row:#}", end.elapsed);
 }
 
 #[test]

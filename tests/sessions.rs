@@ -172,18 +172,17 @@ fn a_handle_that_is_dropped_ends_its_session_and_tells_the_other_side() {
     let receiver = receive(&out, group).start().unwrap();
     let sender = send(&source, group).rate(RateChoice::Fixed(Rate(100_000_000))).start().unwrap();
     until_streaming(&sender);
-    let (dropped, events) = (Instant::now(), sender.events());
+    let events = sender.events();
     drop(sender);
-    assert!(dropped.elapsed() < Duration::from_secs(10));
     let last = std::iter::from_fn(|| events.next()).last().expect("there was something to read");
     assert_eq!(last.what, What::Changed(SenderEvent::Finished(SenderOutcome::Interrupted)));
     let told = receiver.wait().unwrap().outcome;
     assert!(matches!(told, ReceiverOutcome::SenderAborted(..)), "{told:?}");
 
     let waiting = receive(&out, group).start().unwrap();
-    let (events, begun) = (waiting.events(), Instant::now());
+    let events = waiting.events();
     drop(waiting);
-    assert!(begun.elapsed() < Duration::from_secs(10) && std::iter::from_fn(|| events.next()).count() > 0);
+    assert!(std::iter::from_fn(|| events.next()).count() > 0);
 }
 
 #[test]

@@ -242,10 +242,8 @@ fn an_interrupt_ends_the_command_and_all_it_has_started() {
     let mut sender = network.send(&source, 1).args(RATE).args(["--pipe", &command]).spawn();
     verified(&mut all[0].0, 4 * MIB);
     assert!(running(&format!("sleep {word}")) > 0);
-    let started = Instant::now();
     sender.signal("INT");
     sender.expect(130, SOON);
-    assert!(started.elapsed() < Duration::from_secs(10));
     assert_eq!(running(&format!("sleep {word}")), 0);
     all[0].0.expect(6, SOON);
     assert_only_part(&all[0].1);

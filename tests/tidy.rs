@@ -12,29 +12,78 @@ use std::path::{Component, Path, PathBuf};
 // ---------------------------------------------------------------------------------------------
 // The table of layers
 
-/// A layer: its modules, and the layers (by index into [`LAYERS`]) whose modules it may import.
+/// A crate of the workspace.
+struct Member {
+    /// Where its sources are.
+    dir: &'static str,
+    /// Its name in paths.
+    name: &'static str,
+    /// The other crates of the workspace that it may name. The binary names its own library.
+    may_name: &'static [&'static str],
+}
+
+/// The crates, from the lowest one up.
+const MEMBERS: &[Member] = &[
+    Member { dir: "crates/transfer/src/", name: "mcp_transfer", may_name: &[] },
+    Member { dir: "crates/fleet/src/", name: "mcp_fleet", may_name: &["mcp_transfer"] },
+    Member { dir: "src/", name: "mcp", may_name: &["mcp_transfer", "mcp_fleet", "mcp"] },
+];
+
+/// A layer: the crate that it is in, its modules, and the layers (by index into [`LAYERS`]) whose modules it may
+/// import.
 struct Layer {
     name: &'static str,
+    home: &'static str,
     modules: &'static [&'static str],
     may_import: &'static [usize],
 }
 
 const LAYERS: &[Layer] = &[
-    Layer { name: "L0 words", modules: &["limits", "units", "time", "ranges", "text"], may_import: &[0] },
+    Layer {
+        name: "L0 words",
+        home: "mcp_transfer",
+        modules: &["limits", "units", "time", "ranges", "text"],
+        may_import: &[0],
+    },
     Layer {
         name: "L1 pure parts",
+        home: "mcp_transfer",
         modules: &["content", "layout", "wire", "crypto", "fec", "pack", "pacing", "task"],
         may_import: &[0],
     },
-    Layer { name: "L2 protocol", modules: &["protocol"], may_import: &[0, 1] },
+    Layer { name: "L2 protocol", home: "mcp_transfer", modules: &["protocol"], may_import: &[0, 1] },
     Layer {
         name: "L3 effects",
+        home: "mcp_transfer",
         modules: &["storage", "store", "net", "keyring", "command"],
         may_import: &[0],
     },
-    Layer { name: "L4 sessions", modules: &["engine", "session"], may_import: &[0, 1, 2, 3, 4] },
-    Layer { name: "L5 surface", modules: &["ui", "cli", "main"], may_import: &[0, 1, 2, 3, 4, 5] },
-    Layer { name: "test-bed", modules: &["sim", "fuzzing"], may_import: &[0, 1, 2, 3, 4, 5, 6] },
+    Layer {
+        name: "L4 sessions",
+        home: "mcp_transfer",
+        modules: &["engine", "session"],
+        may_import: &[0, 1, 2, 3, 4],
+    },
+    Layer {
+        name: "L5 surface",
+        home: "mcp",
+        modules: &["ui", "cli", "main"],
+        may_import: &[0, 1, 2, 3, 4, 5],
+    },
+    // The whole crate counts as one module: it may import everything that the data plane has.
+    Layer { name: "L6 fleet", home: "mcp_fleet", modules: &["fleet"], may_import: &[0, 1, 2, 3, 4, 6] },
+    Layer {
+        name: "test-bed",
+        home: "mcp_transfer",
+        modules: &["sim", "fuzzing"],
+        may_import: &[0, 1, 2, 3, 4, 7],
+    },
+    Layer {
+        name: "test-bed of the surface",
+        home: "mcp",
+        modules: &["agreement"],
+        may_import: &[0, 1, 2, 3, 4, 5, 7, 8],
+    },
 ];
 
 /// Imports between modules of layers that otherwise do not see each other, each with its reason.
@@ -47,18 +96,32 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("storage", "content", "a tree is read and written by its manifest"),
     ("storage", "pack", "zeros are recognised in one place"),
     ("net", "storage", "RawBytes: bytes of the map that only the kernel may read"),
+    ("cli", "fleet", "the program runs the commands of the standing half"),
 ];
 
 /// The last layer that does no I/O (I8).
 const LAST_PURE: usize = 2;
 
 /// Crates with a single home.
-const HOMES: &[(&str, &str)] =
-    &[("raptorq", "fec"), ("memmap2", "storage"), ("minicbor", "content"), ("zstd", "pack")];
+const HOMES: &[(&str, &str)] = &[
+    ("raptorq", "fec"),
+    ("memmap2", "storage"),
+    ("minicbor", "content"),
+    ("zstd", "pack"),
+    ("tokio", "fleet"),
+];
+
+/// Dependencies that the manifest of the data plane must not name, not even for its tests: an async runtime, and the
+/// crates above.
+const BARRED: &[&str] = &["tokio", "mcp", "mcp-fleet"];
 
 /// The only files in which `unsafe` may stand.
-const UNSAFE_FILES: &[&str] =
-    &["src/storage/mmap.rs", "src/storage/device/ioctl.rs", "src/net/sys.rs", "src/fec/simd.rs"];
+const UNSAFE_FILES: &[&str] = &[
+    "crates/transfer/src/storage/mmap.rs",
+    "crates/transfer/src/storage/device/ioctl.rs",
+    "crates/transfer/src/net/sys.rs",
+    "crates/transfer/src/fec/simd.rs",
+];
 
 /// Most lines of a file, its tests not counted.
 const MAX_LINES: usize = 500;
@@ -74,7 +137,7 @@ fn layer_of(module: &str) -> Option<usize> {
 struct Tree(BTreeMap<String, String>);
 
 impl Tree {
-    /// The repository's Rust and Markdown files, and the names of all others.
+    /// The repository's Rust and Markdown files and manifests, and the names of all others.
     fn repository() -> Self {
         fn walk(root: &Path, dir: &Path, files: &mut BTreeMap<String, String>) {
             for entry in fs::read_dir(dir).expect("a readable directory") {
@@ -86,7 +149,7 @@ impl Tree {
                     }
                     continue;
                 }
-                let read = name.ends_with(".rs") || name.ends_with(".md");
+                let read = name.ends_with(".rs") || name.ends_with(".md") || name == "Cargo.toml";
                 let text = if read { fs::read_to_string(&path).expect("UTF-8 text") } else { String::new() };
                 let relative = path.strip_prefix(root).expect("below the root");
                 files.insert(relative.to_string_lossy().replace('\\', "/"), text);
@@ -114,7 +177,7 @@ impl Tree {
 
     /// The Rust files of the program: those which are tests as a whole are left out.
     fn program(&self) -> Vec<Source<'_>> {
-        let all: Vec<_> = self.rust("src/").collect();
+        let all: Vec<_> = MEMBERS.iter().flat_map(|member| self.rust(member.dir)).collect();
         let tests: BTreeSet<String> =
             all.iter().flat_map(|s| s.test_modules.iter().map(|m| join(&s.module, m))).collect();
         let is_test = |module: &[String]| {
@@ -247,7 +310,10 @@ fn string_end(c: &[char], mut i: usize) -> Option<usize> {
 /// A Rust file, its tests told apart from the rest.
 struct Source<'a> {
     path: &'a str,
-    /// Module path within the crate: `["fec", "codec"]`; `["main"]` for the binary.
+    /// The crate that it is in; none for tests, benches and the like.
+    member: Option<&'static Member>,
+    /// Module path within the crate: `["fec", "codec"]`; `["main"]` for the binary. Those of the crate `mcp_fleet` begin
+    /// with `fleet`.
     module: Vec<String>,
     /// Every token.
     all: Vec<Token>,
@@ -288,14 +354,20 @@ impl<'a> Source<'a> {
                 i += 1;
             }
         }
-        let module = path
-            .trim_start_matches("src/")
-            .trim_end_matches(".rs")
-            .split('/')
-            .filter(|&part| part != "mod" && part != "lib")
-            .map(str::to_owned)
-            .collect();
-        Self { path, module, all, live, lines: text.lines().count().saturating_sub(tested), test_modules }
+        let member = MEMBERS.iter().find(|member| path.starts_with(member.dir));
+        let within = path.trim_start_matches(member.map_or("", |member| member.dir)).trim_end_matches(".rs");
+        let fleet = member.is_some_and(|member| member.name == "mcp_fleet").then_some("fleet");
+        let parts = within.split('/').filter(|&part| part != "mod" && part != "lib");
+        let module = fleet.into_iter().chain(parts).map(str::to_owned).collect();
+        Self {
+            path,
+            member,
+            module,
+            all,
+            live,
+            lines: text.lines().count().saturating_sub(tested),
+            test_modules,
+        }
     }
 
     /// The top-level module that the file belongs to.
@@ -325,12 +397,13 @@ impl<'a> Source<'a> {
         out
     }
 
-    /// The top-level module that a path of this file leads to; none if it leads out of the crate.
+    /// The top-level module that a path of this file leads to; none if it leads out of the workspace.
     fn target(&self, path: &[String]) -> Option<String> {
         let ups = path.iter().take_while(|p| *p == "super").count();
         match path[0].as_str() {
-            "crate" => path.get(1).cloned(),
-            "mcp" if self.top() == "main" => path.get(1).cloned(),
+            "crate" if self.top() == "fleet" => Some("fleet".to_owned()),
+            "crate" | "mcp" | "mcp_transfer" => path.get(1).cloned(),
+            "mcp_fleet" => Some("fleet".to_owned()),
             "super" if ups >= self.module.len() => path.get(ups).cloned(),
             _ => None,
         }
@@ -422,9 +495,20 @@ fn layers(tree: &Tree) -> Vec<String> {
             ));
             continue;
         };
+        let Some(member) = source.member else { continue };
+        if LAYERS[layer].home != member.name {
+            let home = LAYERS[layer].home;
+            bad.push(at(source.path, 1, &format!("module `{from}` belongs to the crate `{home}`")));
+        }
         for (line, path) in source.paths() {
             if let Some((name, home)) = HOMES.iter().find(|(c, home)| path[0] == *c && from != *home) {
-                bad.push(at(source.path, line, &format!("crate `{name}` is used in src/{home} only")));
+                bad.push(at(source.path, line, &format!("crate `{name}` is used in `{home}` only")));
+            }
+            let other = MEMBERS.iter().find(|other| path[0] == other.name);
+            if let Some(other) = other.filter(|other| !member.may_name.contains(&other.name)) {
+                let says = format!("`{}` may not name the crate `{}`", member.name, other.name);
+                bad.push(at(source.path, line, &says));
+                continue;
             }
             let Some(to) = source.target(&path) else { continue };
             let says = match layer_of(&to) {
@@ -442,6 +526,19 @@ fn layers(tree: &Tree) -> Vec<String> {
         }
     }
     bad
+}
+
+/// The data plane's manifest names no async runtime, and no crate above it.
+fn manifest(tree: &Tree) -> Vec<String> {
+    const PATH: &str = "crates/transfer/Cargo.toml";
+    let Some(text) = tree.0.get(PATH) else { return vec![at(PATH, 1, "no data plane")] };
+    let key = |line: &str| line.split(['.', '=', ' ']).next().unwrap_or("").trim_matches('"').to_owned();
+    let lines = (1..).zip(text.lines());
+    lines
+        .map(|(line, text)| (line, key(text)))
+        .filter(|(_, key)| BARRED.contains(&key.as_str()))
+        .map(|(line, key)| at(PATH, line, &format!("the data plane does without `{key}`")))
+        .collect()
 }
 
 /// L0 to L2 touch no clock, socket, file, thread, environment, terminal or source of randomness.
@@ -506,7 +603,8 @@ fn purity(tree: &Tree) -> Vec<String> {
 /// `unsafe` stands in four files only, each with its argument; lints are not switched off.
 fn unsafety(tree: &Tree) -> Vec<String> {
     let mut bad = Vec::new();
-    for source in ["src/", "tests/", "examples/", "benches/", "fuzz/"].iter().flat_map(|d| tree.rust(d)) {
+    const DIRS: [&str; 6] = ["src/", "crates/", "tests/", "examples/", "benches/", "fuzz/"];
+    for source in DIRS.iter().flat_map(|d| tree.rust(d)) {
         let home = UNSAFE_FILES.contains(&source.path);
         let code: Vec<&Token> = source.all.iter().filter(|t| !matches!(t.kind, Kind::Comment(_))).collect();
         for (i, token) in code.iter().enumerate() {
@@ -515,7 +613,7 @@ fn unsafety(tree: &Tree) -> Vec<String> {
                 bad.push(at(
                     source.path,
                     token.line,
-                    "`unsafe` stands only in storage/mmap.rs, net/sys.rs and fec/simd.rs",
+                    &format!("`unsafe` stands only in {}", UNSAFE_FILES.join(", ")),
                 ));
             } else if token.code() == "unsafe"
                 && matches!(next(1), "{" | "impl")
@@ -576,8 +674,9 @@ fn length(tree: &Tree) -> Vec<String> {
 
 /// Every message has a file of its own with golden vectors, so that the format cannot drift.
 fn golden(tree: &Tree) -> Vec<String> {
-    const HOME: &str = "src/wire/header.rs";
-    let sources: BTreeMap<&str, Source<'_>> = tree.rust("src/wire/").map(|s| (s.path, s)).collect();
+    const HOME: &str = "crates/transfer/src/wire/header.rs";
+    let sources: BTreeMap<&str, Source<'_>> =
+        tree.rust("crates/transfer/src/wire/").map(|s| (s.path, s)).collect();
     let Some(home) = sources.get(HOME) else { return vec![at(HOME, 1, "no wire format")] };
     let code: Vec<&str> = home.live.iter().map(Token::code).collect();
     let named = |name: &str| code.windows(2).position(|w| w == ["enum", name]);
@@ -615,12 +714,23 @@ fn golden(tree: &Tree) -> Vec<String> {
                 s.all.windows(2).any(|w| w[0].code() == "fn" && w[1].code().contains("golden"))
             })
         };
-        let files = [format!("src/wire/{stem}.rs"), format!("src/wire/{stem}/mod.rs")];
+        let files = [
+            format!("crates/transfer/src/wire/{stem}.rs"),
+            format!("crates/transfer/src/wire/{stem}/mod.rs"),
+        ];
         if !files.iter().any(|f| sources.contains_key(f.as_str())) {
-            bad.push(at(HOME, line, &format!("message `{message}` has no file src/wire/{stem}.rs")));
-        } else if !files.into_iter().chain([format!("src/wire/{stem}/tests.rs")]).any(has_golden) {
             bad.push(at(
-                &format!("src/wire/{stem}.rs"),
+                HOME,
+                line,
+                &format!("message `{message}` has no file crates/transfer/src/wire/{stem}.rs"),
+            ));
+        } else if !files
+            .into_iter()
+            .chain([format!("crates/transfer/src/wire/{stem}/tests.rs")])
+            .any(has_golden)
+        {
+            bad.push(at(
+                &format!("crates/transfer/src/wire/{stem}.rs"),
                 1,
                 "no test `*golden*`: pin the message's bytes in both directions",
             ));
@@ -708,11 +818,11 @@ fn resolve(from: &str, link: &str) -> Option<String> {
 /// Nothing is left for later without a trace outside the code.
 fn unfinished(tree: &Tree) -> Vec<String> {
     let mut bad = Vec::new();
-    for source in tree.rust("src/") {
+    for source in MEMBERS.iter().flat_map(|member| tree.rust(member.dir)) {
         for pair in source.all.windows(2) {
             let word = pair[0].code();
             if matches!(word, "todo" | "unimplemented" | "dbg") && pair[1].code() == "!" {
-                bad.push(at(source.path, pair[0].line, &format!("`{word}!` in src: finish it")));
+                bad.push(at(source.path, pair[0].line, &format!("`{word}!` in the program: finish it")));
             }
         }
         for token in &source.all {
@@ -722,7 +832,7 @@ fn unfinished(tree: &Tree) -> Vec<String> {
                 bad.push(at(
                     source.path,
                     token.line,
-                    &format!("`{mark}` in src: finish it, or write an issue"),
+                    &format!("`{mark}` in the program: finish it, or write an issue"),
                 ));
             }
         }
@@ -742,6 +852,11 @@ fn holds(rule: fn(&Tree) -> Vec<String>) {
 #[test]
 fn imports_point_downwards() {
     holds(layers);
+}
+
+#[test]
+fn the_data_plane_names_nothing_above_it() {
+    holds(manifest);
 }
 
 #[test]
@@ -796,20 +911,79 @@ fn bites(rule: fn(&Tree) -> Vec<String>, files: &[(&str, &str)], wanted: &[&str]
 #[test]
 fn the_layer_rule_bites() {
     let net = "use std::io;\nuse crate::{\n    storage::RawBytes,\n    protocol::{job, event},\n};\n";
-    bites(layers, &[("src/net/batch.rs", net)], &["src/net/batch.rs:4", "src/net/batch.rs:4"]);
-    bites(layers, &[("src/fec/codec.rs", "fn f() -> super::super::wire::Nak {}")], &["src/fec/codec.rs:1"]);
-    bites(layers, &[("src/fec/codec.rs", "use super::PlanCache;\nuse crate::layout::Layout;")], &[]);
-    bites(layers, &[("src/engine/mod.rs", "\nfn f(x: &crate::sim::World) {}")], &["src/engine/mod.rs:2"]);
-    bites(layers, &[("src/main.rs", "use mcp::sim::World;")], &["src/main.rs:1"]);
-    bites(layers, &[("src/sim/mod.rs", "use crate::cli::exit;")], &[]);
-    bites(layers, &[("src/stray.rs", "")], &["src/stray.rs:1"]);
-    bites(layers, &[("src/layout.rs", "use crate::Stray;")], &["src/layout.rs:1"]);
-    bites(layers, &[("src/wire/mod.rs", "use raptorq::Encoder;")], &["src/wire/mod.rs:1"]);
     bites(
         layers,
-        &[("src/units.rs", "#[cfg(any(test, feature = \"sim\"))]\nuse crate::fuzzing;")],
-        &["src/units.rs:2"],
+        &[("crates/transfer/src/net/batch.rs", net)],
+        &["crates/transfer/src/net/batch.rs:4", "crates/transfer/src/net/batch.rs:4"],
     );
+    bites(
+        layers,
+        &[("crates/transfer/src/fec/codec.rs", "fn f() -> super::super::wire::Nak {}")],
+        &["crates/transfer/src/fec/codec.rs:1"],
+    );
+    bites(
+        layers,
+        &[("crates/transfer/src/fec/codec.rs", "use super::PlanCache;\nuse crate::layout::Layout;")],
+        &[],
+    );
+    bites(
+        layers,
+        &[("crates/transfer/src/engine/mod.rs", "\nfn f(x: &crate::sim::World) {}")],
+        &["crates/transfer/src/engine/mod.rs:2"],
+    );
+    bites(layers, &[("src/main.rs", "use mcp::sim::World;")], &["src/main.rs:1"]);
+    bites(layers, &[("crates/transfer/src/sim/mod.rs", "use crate::engine::Engine;")], &[]);
+    bites(layers, &[("crates/transfer/src/stray.rs", "")], &["crates/transfer/src/stray.rs:1"]);
+    bites(
+        layers,
+        &[("crates/transfer/src/layout.rs", "use crate::Stray;")],
+        &["crates/transfer/src/layout.rs:1"],
+    );
+    bites(
+        layers,
+        &[("crates/transfer/src/wire/mod.rs", "use raptorq::Encoder;")],
+        &["crates/transfer/src/wire/mod.rs:1"],
+    );
+    bites(
+        layers,
+        &[("crates/transfer/src/units.rs", "#[cfg(any(test, feature = \"sim\"))]\nuse crate::fuzzing;")],
+        &["crates/transfer/src/units.rs:2"],
+    );
+}
+
+#[test]
+fn the_walls_between_crates_bite() {
+    let up = "use mcp::wire::Nak;\nuse mcp_fleet::ddi;\nuse tokio::net;";
+    let net = "crates/transfer/src/net/mod.rs";
+    let places = [
+        "crates/transfer/src/net/mod.rs:1",
+        "crates/transfer/src/net/mod.rs:2",
+        "crates/transfer/src/net/mod.rs:3",
+    ];
+    bites(layers, &[(net, up)], &places);
+    let cli =
+        "use mcp_transfer::session::Send;\nuse mcp_fleet::commands::Command;\nuse mcp_transfer::sim::World;";
+    bites(layers, &[("src/cli/mod.rs", cli)], &["src/cli/mod.rs:3"]);
+    bites(
+        layers,
+        &[("src/ui/mod.rs", "use tokio::time;\nuse mcp_fleet::ddi;")],
+        &["src/ui/mod.rs:1", "src/ui/mod.rs:2"],
+    );
+    let fleet = "use crate::ddi::Poll;\nuse mcp_transfer::net::share;\nuse tokio::net;\nuse mcp::cli::Args;";
+    bites(layers, &[("crates/fleet/src/server/mod.rs", fleet)], &["crates/fleet/src/server/mod.rs:4"]);
+    bites(layers, &[("src/wire/mod.rs", "")], &["src/wire/mod.rs:1"]);
+    bites(layers, &[("src/agreement.rs", "use mcp_transfer::sim::World;\nuse crate::cli::report;")], &[]);
+    bites(
+        length,
+        &[("crates/fleet/src/lib.rs", &"fn f() {}\n".repeat(501))],
+        &["crates/fleet/src/lib.rs:501"],
+    );
+    let bare = "fn f() { unsafe { g() } }";
+    bites(unsafety, &[("crates/fleet/tests/x.rs", bare)], &["crates/fleet/tests/x.rs:1"]);
+    let manifests =
+        "[dependencies]\nmio.workspace = true\n[dev-dependencies]\ntokio = \"1\"\nmcp.workspace = true\n";
+    let path = "crates/transfer/Cargo.toml";
+    bites(manifest, &[(path, manifests)], &["crates/transfer/Cargo.toml:4", "crates/transfer/Cargo.toml:5"]);
 }
 
 #[test]
@@ -824,15 +998,19 @@ use crate::cli::Args;
 mod tests { use crate::cli; fn f() { println!("}"); } }
 use crate::engine::Loop;
 "##;
-    bites(layers, &[("src/wire/mod.rs", text)], &["src/wire/mod.rs:9"]);
-    bites(purity, &[("src/wire/mod.rs", text)], &[]);
+    bites(layers, &[("crates/transfer/src/wire/mod.rs", text)], &["crates/transfer/src/wire/mod.rs:9"]);
+    bites(purity, &[("crates/transfer/src/wire/mod.rs", text)], &[]);
     let tests = "use crate::cli; fn f() { std::fs::read(\"x\"); }";
     let parent = "#[cfg(test)]\nmod world;\n#[cfg(test)] pub(crate) mod tests;";
-    let files = [("src/wire/mod.rs", parent), ("src/wire/world/mod.rs", tests), ("src/wire/tests.rs", tests)];
+    let files = [
+        ("crates/transfer/src/wire/mod.rs", parent),
+        ("crates/transfer/src/wire/world/mod.rs", tests),
+        ("crates/transfer/src/wire/tests.rs", tests),
+    ];
     bites(layers, &files, &[]);
     bites(purity, &files, &[]);
     let field = "struct S {\n#[cfg(test)]\nclock: std::time::Instant,\nlast: std::time::Instant }";
-    bites(purity, &[("src/layout.rs", field)], &["src/layout.rs:4"]);
+    bites(purity, &[("crates/transfer/src/layout.rs", field)], &["crates/transfer/src/layout.rs:4"]);
 }
 
 #[test]
@@ -847,22 +1025,34 @@ fn the_purity_rule_bites() {
         "use std::collections::HashMap;",
         "use socket2::Socket;",
     ] {
-        bites(purity, &[("src/protocol/sender/mod.rs", line)], &["src/protocol/sender/mod.rs:1"]);
-        bites(purity, &[("src/engine/mod.rs", line)], &[]);
+        bites(
+            purity,
+            &[("crates/transfer/src/protocol/sender/mod.rs", line)],
+            &["crates/transfer/src/protocol/sender/mod.rs:1"],
+        );
+        bites(purity, &[("crates/transfer/src/engine/mod.rs", line)], &[]);
     }
     let fine = "use std::time::Duration;\nfn f(seed: u64) { let r = fastrand::Rng::with_seed(seed); }";
-    bites(purity, &[("src/protocol/timer.rs", fine)], &[]);
+    bites(purity, &[("crates/transfer/src/protocol/timer.rs", fine)], &[]);
 }
 
 #[test]
 fn the_unsafe_rule_bites() {
     let bare = "fn f() {\n    unsafe { g() }\n}";
     let argued = "#![allow(unsafe_code)]\nfn f() {\n    // SAFETY: g is called once,\n    // right here.\n    unsafe { g() }\n}";
-    bites(unsafety, &[("src/net/batch.rs", argued)], &["src/net/batch.rs:1", "src/net/batch.rs:5"]);
-    bites(unsafety, &[("src/net/sys.rs", bare)], &["src/net/sys.rs:2"]);
-    bites(unsafety, &[("src/net/sys.rs", argued)], &[]);
+    bites(
+        unsafety,
+        &[("crates/transfer/src/net/batch.rs", argued)],
+        &["crates/transfer/src/net/batch.rs:1", "crates/transfer/src/net/batch.rs:5"],
+    );
+    bites(unsafety, &[("crates/transfer/src/net/sys.rs", bare)], &["crates/transfer/src/net/sys.rs:2"]);
+    bites(unsafety, &[("crates/transfer/src/net/sys.rs", argued)], &[]);
     bites(unsafety, &[("tests/x.rs", "unsafe impl Send for X {}")], &["tests/x.rs:1"]);
-    bites(unsafety, &[("src/net/sys.rs", "#[allow(clippy::all)]\nfn f() {}")], &["src/net/sys.rs:1"]);
+    bites(
+        unsafety,
+        &[("crates/transfer/src/net/sys.rs", "#[allow(clippy::all)]\nfn f() {}")],
+        &["crates/transfer/src/net/sys.rs:1"],
+    );
     bites(unsafety, &[("tests/support/mod.rs", "#![allow(dead_code, reason = \"shared\")]")], &[]);
 }
 
@@ -871,23 +1061,31 @@ fn the_length_rule_bites() {
     let body = "fn f() {}\n".repeat(MAX_LINES);
     let tests = format!("{body}#[cfg(test)]\nmod tests {{\n{body}}}\n");
     let long = format!("{body}// One more.\n");
-    bites(length, &[("src/engine/a.rs", &tests), ("src/engine/tests.rs", &long)], &[]);
-    bites(length, &[("src/engine/b.rs", &long)], &["src/engine/b.rs:501"]);
+    bites(
+        length,
+        &[("crates/transfer/src/engine/a.rs", &tests), ("crates/transfer/src/engine/tests.rs", &long)],
+        &[],
+    );
+    bites(length, &[("crates/transfer/src/engine/b.rs", &long)], &["crates/transfer/src/engine/b.rs:501"]);
 }
 
 #[test]
 fn the_golden_rule_bites() {
     let messages = "pub enum Message<'a> {\n    Poll(Poll),\n    HashPage(HashPage),\n    Nak(Nak<'a>),\n}";
     let files = [
-        ("src/wire/header.rs", messages),
-        ("src/wire/poll.rs", "#[test]\nfn golden_bytes() {}"),
-        ("src/wire/nak.rs", "#[test]\nfn round_trip() {}"),
+        ("crates/transfer/src/wire/header.rs", messages),
+        ("crates/transfer/src/wire/poll.rs", "#[test]\nfn golden_bytes() {}"),
+        ("crates/transfer/src/wire/nak.rs", "#[test]\nfn round_trip() {}"),
     ];
-    bites(golden, &files, &["src/wire/header.rs:1", "src/wire/nak.rs:1"]);
+    bites(golden, &files, &["crates/transfer/src/wire/header.rs:1", "crates/transfer/src/wire/nak.rs:1"]);
     let kinds =
         "\npub enum MessageKind {\n    /// A.\n    Poll = 1,\n    Nak = 2,\n}\nmessages! { Poll(Poll), }";
-    bites(golden, &[("src/wire/header.rs", kinds), files[1]], &["src/wire/header.rs:2"]);
-    bites(golden, &[("src/wire/header.rs", "")], &["src/wire/header.rs:1"]);
+    bites(
+        golden,
+        &[("crates/transfer/src/wire/header.rs", kinds), files[1]],
+        &["crates/transfer/src/wire/header.rs:2"],
+    );
+    bites(golden, &[("crates/transfer/src/wire/header.rs", "")], &["crates/transfer/src/wire/header.rs:1"]);
 }
 
 #[test]

@@ -188,6 +188,40 @@ fn several_files_arrive_under_their_own_names() {
 }
 
 #[test]
+fn several_files_that_are_in_place_are_not_sent_again() {
+    let (tmp, network) = (TempDir::new(), Network::loopback());
+    let files = [tmp.file("a.iso", 2 * MIB + 5, 1), tmp.file("b.iso", 3 * MIB, 2)];
+    let out = tmp.dir("out");
+    let send = || {
+        let sender = Network { group: None, ..network.clone() }.send(&files[0], 1).args(RATE);
+        sender.tail(files[1].as_os_str()).tail(network.group.clone().unwrap()).spawn()
+    };
+    // The first time, the second time, and after one of them was removed.
+    for most in [1.2, 0.2, 0.6] {
+        let mut receiver = network.recv("r", &out).spawn();
+        send().expect(0, SOON);
+        let end = receiver.expect(0, SOON);
+        let last = end.last_event();
+        let (received, size) = (last["received_bytes"].as_f64().unwrap(), last["size"].as_f64().unwrap());
+        assert!(received < size * most, "{received} of {size}, at most {most}");
+        assert_eq!(names(&out), ["a.iso", "b.iso"]);
+        for file in &files {
+            assert_eq!(fs::read(file).unwrap(), fs::read(out.join(file.file_name().unwrap())).unwrap());
+        }
+        if most < 0.5 {
+            fs::remove_file(out.join("a.iso")).unwrap();
+        }
+    }
+    // A changed one is refused.
+    fs::write(out.join("a.iso"), "mine").unwrap();
+    let mut receiver = network.recv("r", &out).spawn();
+    send().expect(4, SOON);
+    let end = receiver.expect(1, SOON);
+    assert!(end.stderr.contains("a.iso exists already; use --force"), "{}", end.stderr);
+    assert_eq!(fs::read_to_string(out.join("a.iso")).unwrap(), "mine");
+}
+
+#[test]
 fn a_killed_receiver_goes_on_with_its_tree() {
     let (tmp, network) = (TempDir::new(), Network::loopback());
     let tree = tmp.dir("lab");

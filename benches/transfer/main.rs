@@ -10,6 +10,8 @@
 //! cargo bench --bench transfer -- --small 1024 --receivers 4 --tools mcp
 //! cargo bench --bench transfer -- --rate 400 --receivers 1,8 --tools mcp,blaster   (cost of a receiver)
 //! cargo bench --bench transfer -- --rounds 11 --tools mcp --other OLD/mcp          (against another build)
+//! cargo bench --bench transfer -- --tree 2000 --size 64 --tools mcp,udpcast,rsync  (a directory; UDPcast from tar)
+//! cargo bench --bench transfer -- --rate 400 --loss 20 --tools one-way,udpcast-fec (nothing comes back)
 //! ```
 //!
 //! Each round runs every tool once, so that a busy period of the machine affects all of them. A run fails
@@ -35,7 +37,7 @@
 //! With a line, the goodput is also shown as a share of the limit: the line's rate, times the share of
 //! payload in mcp's packets (1408 of 1478 bytes), times the share of datagrams that are not lost.
 //!
-//! Ratios are mcp's figure divided by the tool's, as medians over the rounds in which both succeeded.
+//! Ratios are the first tool's figure divided by the other's, as medians over the rounds in which both succeeded.
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -52,7 +54,7 @@ use run::Setting;
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
-use support::files::{TempDir, b3};
+use support::files::{TempDir, seeded};
 use support::lab::Lab;
 use support::mcp::MCP;
 use support::measure::{payload_share, roomy};
@@ -82,6 +84,9 @@ pub struct Options {
     /// Size of the file in KiB, in place of --size: 1024 for the cost of starting and ending
     #[arg(long, value_name = "KIB")]
     small: Option<u64>,
+    /// Copies a directory with this many files of equal size, in place of one file
+    #[arg(long, value_name = "FILES")]
+    tree: Option<u64>,
     /// Rate of every tool: Mbit/s, "none" (no limit), or "auto" (mcp's own choice, no limit for the
     /// others)
     #[arg(long, default_value = "none", default_value_if("peers", "true", "auto"))]
@@ -149,6 +154,7 @@ impl Options {
     /// Describes the measurement in one line.
     fn describe(&self, place: &TempDir) -> String {
         let size = self.small.map_or(format!("{} MiB", self.size), |kib| format!("{kib} KiB"));
+        let size = self.tree.map_or(size.clone(), |files| format!("{size} in {files} files"));
         let offload = if self.offload == Offload::On { "on" } else { "off" };
         let line =
             |name: &str, mbit: Option<u64>| mbit.map_or(String::new(), |m| format!(", {name} {m} Mbit/s"));
@@ -161,6 +167,21 @@ impl Options {
             self.rounds,
             place.path().parent().map_or_else(String::new, |p| p.display().to_string()),
         )
+    }
+
+    /// Makes what is copied.
+    fn source(&self, place: &TempDir) -> PathBuf {
+        let Some(files) = self.tree.map(|files| files.max(1)) else {
+            return place.file("image.bin", self.bytes(), 1);
+        };
+        let tree = place.dir("tree");
+        for number in 0..files {
+            // A hundred to a directory.
+            let dir = tree.join((number / 100).to_string());
+            std::fs::create_dir_all(&dir).expect("create a directory");
+            seeded(&dir.join(number.to_string()), self.bytes() / files, number);
+        }
+        tree
     }
 
     /// A network for this number of receivers.
@@ -214,13 +235,16 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
+    if options.tools.iter().any(|tool| tool.is_one_way()) && !matches!(options.rate, Pace::Mbit(_)) {
+        return Err("nothing tells a one-way sender its rate: give one with --rate".into());
+    }
     let wanted = options.tools.iter().chain(options.other.is_some().then_some(&Tool::Other));
     let (tools, missing): (Vec<Tool>, Vec<Tool>) = wanted.partition(|tool| has_program(tool.program()));
     packages::report(&missing);
     let most = options.receivers.iter().max().copied().unwrap_or(0) as u64;
     let place = TempDir::within(&roomy(options.bytes() * (most + 1)));
-    let source = place.file("image.bin", options.bytes(), 1);
-    let hash = b3(&source);
+    let source = options.source(&place);
+    let hash = run::hash(&source);
     println!("{}\n", options.describe(&place));
     let mut all = Vec::new();
     for &receivers in &options.receivers {
@@ -228,6 +252,7 @@ fn compare(options: &Options) -> Result<(), Box<dyn Error>> {
         let setting = Setting {
             lab: &lab,
             source: &source,
+            bytes: options.bytes(),
             hash: &hash,
             place: &place,
             receivers,

@@ -11,10 +11,10 @@ const LAB: [(&str, &str); 4] =
 /// The package of a tool.
 fn package(tool: Tool) -> &'static str {
     match tool {
-        Tool::Udpcast => "udpcast",
+        Tool::Udpcast | Tool::UdpcastFec => "udpcast",
         Tool::Uftp => "uftp",
         Tool::Rsync => "rsync",
-        Tool::Mcp | Tool::Sealed | Tool::Other | Tool::Blaster => "iproute2",
+        Tool::Mcp | Tool::Sealed | Tool::Other | Tool::OneWay | Tool::Blaster => "iproute2",
     }
 }
 

@@ -1,7 +1,7 @@
 //! One run of one tool.
 
 use super::blaster::DATAGRAM;
-use super::support::files::{TempDir, b3};
+use super::support::files::{TempDir, b3, names};
 use super::support::lab::Lab;
 use super::support::process::{End, Memory, Proc};
 use super::tools::{Pace, Tool};
@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 pub struct Setting<'a> {
     /// Host 0 sends, the others receive.
     pub lab: &'a Lab,
-    /// The file to copy.
+    /// The file or directory to copy.
     pub source: &'a Path,
+    /// Bytes in it.
+    pub bytes: u64,
     /// Its hash.
     pub hash: &'a str,
     /// The directory for the copies.
@@ -76,7 +78,7 @@ impl Setting<'_> {
     pub fn measure(&self, tool: Tool) -> Result<Figures, String> {
         for host in 1..=self.receivers {
             // A failed run may have left its copies.
-            let _ = fs::remove_file(self.copy(host));
+            remove(&self.copy(host));
         }
         let mut receivers: Vec<Proc> = (1..=self.receivers).map(|h| self.receiver(tool, h)).collect();
         // The receivers must listen before their sender starts.
@@ -99,7 +101,7 @@ impl Setting<'_> {
         if tool != Tool::Blaster {
             self.check_copies()?;
         }
-        let size = self.source.metadata().map_err(|e| e.to_string())?.len() as f64;
+        let size = self.bytes as f64;
         let gib = size / f64::from(1 << 30);
         let mbit = |bytes: f64, seconds: f64| bytes * 8.0 / 1e6 / seconds;
         let took = end.elapsed.as_secs_f64();
@@ -115,7 +117,7 @@ impl Setting<'_> {
             }
             _ => (mbit(size, took), f64::NAN, size * self.receivers as f64),
         };
-        let own = |cpu| if tool.is_one_process() { cpu } else { f64::NAN };
+        let own = |cpu| if self.is_one_process(tool) { cpu } else { f64::NAN };
         Ok(Figures {
             goodput,
             stream,
@@ -151,14 +153,28 @@ impl Setting<'_> {
     fn check_copies(&self) -> Result<(), String> {
         let copies = (1..=self.receivers).map(|host| self.copy(host));
         let right = copies.map(|copy| {
-            let right = copy.exists() && b3(&copy) == self.hash;
-            let _ = fs::remove_file(copy);
+            let right = copy.exists() && hash(&copy) == self.hash;
+            remove(&copy);
             right
         });
         // All of them, because a leftover copy would disturb the next run.
         let wrong = right.filter(|right| !right).count();
         if wrong == 0 { Ok(()) } else { Err(format!("{wrong} wrong copies")) }
     }
+}
+
+/// Removes a file or a directory, if it is there.
+fn remove(path: &Path) {
+    let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+}
+
+/// The hash of a file; of a directory, that of its names and its files.
+pub fn hash(path: &Path) -> String {
+    if !path.is_dir() {
+        return b3(path);
+    }
+    let inside = names(path).into_iter().map(|name| format!("{name} {}\n", hash(&path.join(&name))));
+    blake3::hash(inside.collect::<String>().as_bytes()).to_string()
 }
 
 /// The last lines of the blaster's receivers.

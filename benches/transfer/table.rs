@@ -95,10 +95,10 @@ impl Series {
         println!();
     }
 
-    /// mcp's figures divided by those of every other tool.
+    /// The first tool's figures divided by those of every other tool.
     fn print_ratios(&self) {
-        let Some(ours) = self.of(Tool::Mcp) else { return };
-        for (tool, theirs) in self.tools.iter().zip(&self.runs).filter(|(t, _)| **t != Tool::Mcp) {
+        let Some((first, ours)) = self.tools.first().zip(self.runs.first()) else { return };
+        for (tool, theirs) in self.tools.iter().zip(&self.runs).skip(1) {
             let ratios: Vec<String> = RATIOS
                 .iter()
                 .map(|(name, figure)| {
@@ -106,9 +106,9 @@ impl Series {
                     format!("{name} {}", shown(median(pairs.map(|(a, b)| figure(a) / figure(b))), 3))
                 })
                 .collect();
-            println!("mcp : {tool:<9}{}", ratios.join(", "));
+            println!("{first} : {tool:<9}{}", ratios.join(", "));
             if *tool == Tool::Other {
-                println!("goodput of each pair, mcp/other: {}", pairs_of(ours, theirs).join(" "));
+                println!("goodput of each pair, {first}/other: {}", pairs_of(ours, theirs).join(" "));
             }
         }
     }

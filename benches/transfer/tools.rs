@@ -17,7 +17,11 @@ pub enum Tool {
     Sealed,
     /// Another build of mcp.
     Other,
+    /// mcp on a line without a way back.
+    OneWay,
     Udpcast,
+    /// UDPcast on a line without a way back, with as many repair packets.
+    UdpcastFec,
     Uftp,
     /// rsync, to one receiver after the other.
     Rsync,
@@ -30,8 +34,8 @@ impl Tool {
     pub fn program(self) -> &'static str {
         match self {
             // Part of the bench.
-            Self::Mcp | Self::Sealed | Self::Other | Self::Blaster => "ip",
-            Self::Udpcast => "udp-sender",
+            Self::Mcp | Self::Sealed | Self::Other | Self::OneWay | Self::Blaster => "ip",
+            Self::Udpcast | Self::UdpcastFec => "udp-sender",
             Self::Uftp => "uftp",
             Self::Rsync => "rsync",
         }
@@ -42,9 +46,9 @@ impl Tool {
         matches!(self, Self::Uftp | Self::Rsync)
     }
 
-    /// Whether the processes that the bench starts do the work themselves. rsync's children do it.
-    pub fn is_one_process(self) -> bool {
-        self != Self::Rsync
+    /// Whether it needs a rate, because nothing comes back.
+    pub fn is_one_way(self) -> bool {
+        matches!(self, Self::OneWay | Self::UdpcastFec)
     }
 }
 
@@ -54,7 +58,9 @@ impl fmt::Display for Tool {
             Self::Mcp => "mcp",
             Self::Sealed => "sealed",
             Self::Other => "other",
+            Self::OneWay => "one-way",
             Self::Udpcast => "udpcast",
+            Self::UdpcastFec => "udpc-fec",
             Self::Uftp => "uftp",
             Self::Rsync => "rsync",
             Self::Blaster => "blaster",
@@ -126,7 +132,17 @@ impl Setting<'_> {
         self.place.dir(&format!("h{host}"))
     }
 
-    /// The path of a host's copy of the file.
+    /// Whether a directory is copied.
+    pub fn is_tree(&self) -> bool {
+        self.source.is_dir()
+    }
+
+    /// Whether the processes that the bench starts do the work themselves: not a shell, nor children of rsync.
+    pub fn is_one_process(&self, tool: Tool) -> bool {
+        tool != Tool::Rsync && !(tool == Tool::Udpcast && self.is_tree())
+    }
+
+    /// The path of a host's copy of the file or directory.
     pub fn copy(&self, host: usize) -> PathBuf {
         self.out(host).join(self.source.file_name().expect("a file's name"))
     }
@@ -134,6 +150,12 @@ impl Setting<'_> {
     /// The build of mcp for a tool.
     fn program(&self, tool: Tool) -> &Path {
         if tool == Tool::Other { self.other } else { self.mcp }
+    }
+
+    /// Commands of mcp for a line without a way back. The receiver answers nothing, so each has a state directory.
+    fn one_way(&self, name: &str, command: &str) -> Cmd {
+        let words = [command, "--json", "--one-way", "-i", "eth0"];
+        Cmd::new(name, self.mcp).args(words).env("MCP_STATE_DIR", self.place.dir(&format!("state-{name}")))
     }
 
     fn on(&self, host: usize, program: &str, words: &str) -> Cmd {
@@ -153,7 +175,15 @@ impl Setting<'_> {
                 let cmd = network().recv(&format!("h{host}"), self.out(host)).program(self.program(tool));
                 self.lab.on(host, with_key(tool, cmd))
             }
-            Tool::Udpcast => {
+            Tool::OneWay => {
+                let cmd = self.one_way(&format!("h{host}"), "recv").arg("-o").arg(self.out(host));
+                self.lab.on(host, cmd.args(["--timeout", "30s"]).tail("239.77.0.1"))
+            }
+            Tool::Udpcast if self.is_tree() => {
+                let script = "udp-receiver --nokbd --interface eth0 | tar x -C \"$0\"";
+                self.lab.on(host, Cmd::new("udp-receiver", "sh").args(["-c", script])).tail(self.out(host))
+            }
+            Tool::Udpcast | Tool::UdpcastFec => {
                 self.on(host, "udp-receiver", "--nokbd --interface eth0 --file").tail(self.copy(host))
             }
             Tool::Uftp => {
@@ -189,11 +219,29 @@ impl Setting<'_> {
                 let cmd = cmd.args(rate).args(self.mcp_args.split_whitespace());
                 self.lab.on(0, with_key(tool, cmd))
             }
+            Tool::OneWay => {
+                let rate = format!("{}M", rate.unwrap_or(0));
+                let cmd = self.one_way("sender", "send").args(["--rate", &rate, "--repair", "20%"]);
+                self.lab.on(0, cmd.args(["--repeat", "1"]).tail(self.source).tail("239.77.0.1"))
+            }
+            Tool::UdpcastFec => {
+                let words = format!(
+                    "--nokbd --async --fec 8x26/128 --max-bitrate {}m --interface eth0 --file",
+                    rate.unwrap_or(0)
+                );
+                self.on(0, "udp-sender", &words).tail(self.source)
+            }
             Tool::Udpcast => {
                 let limit = rate.map_or(String::new(), |mbit| format!("--max-bitrate {mbit}m"));
-                let words =
-                    format!("--nokbd --min-receivers {n} --full-duplex --interface eth0 {limit} --file");
-                self.on(0, "udp-sender", &words).tail(self.source)
+                let words = format!("--nokbd --min-receivers {n} --full-duplex --interface eth0 {limit}");
+                if self.is_tree() {
+                    let script = format!("tar c -C \"$0\" \"$1\" | udp-sender {words}");
+                    let (dir, name) = (self.source.parent(), self.source.file_name());
+                    let cmd = Cmd::new("udp-sender", "sh").args(["-c", &script]);
+                    self.lab.on(0, cmd.tail(dir.expect("a parent")).tail(name.expect("a name")))
+                } else {
+                    self.on(0, "udp-sender", &format!("{words} --file")).tail(self.source)
+                }
             }
             Tool::Uftp => {
                 // UFTP names its clients by their addresses. It paces its announcements by the round trip
@@ -209,7 +257,7 @@ impl Setting<'_> {
                     rate.map_or(String::new(), |mbit| format!("--bwlimit={}K", mbit * 1_000_000 / 8 / 1024));
                 let hosts: Vec<String> = (1..=n).map(|h| self.lab.address(h)).collect();
                 let script = format!(
-                    "for host in {}; do rsync --whole-file {limit} \"$0\" rsync://$host/copy/ || exit 1; done",
+                    "for host in {}; do rsync -r --whole-file {limit} \"$0\" rsync://$host/copy/ || exit 1; done",
                     hosts.join(" ")
                 );
                 self.lab.on(0, Cmd::new("rsync", "sh").args(["-c", &script])).tail(self.source)

@@ -7,11 +7,11 @@ use super::exit::Exit;
 use super::identity::DeviceIdentity;
 use super::recv::{self, End};
 use super::report::{self, Error};
-use crate::limits::{MAX_OWED_HOOKS, MAX_PAST_SESSIONS};
-use crate::protocol::event::ReceiverOutcome;
-use crate::protocol::receiver::HookRule;
 use crate::ui::EventFile;
-use crate::units::{Digest, SessionId};
+use mcp_transfer::limits::{MAX_OWED_HOOKS, MAX_PAST_SESSIONS};
+use mcp_transfer::protocol::event::ReceiverOutcome;
+use mcp_transfer::protocol::receiver::HookRule;
+use mcp_transfer::units::{Digest, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -119,7 +119,7 @@ pub fn run(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::event::HookEnd;
+    use mcp_transfer::protocol::event::HookEnd;
 
     const DONE: ReceiverOutcome = ReceiverOutcome::Complete { acknowledged: true };
     const ROOT: Option<Digest> = Some(Digest([1; 32]));

@@ -1,12 +1,14 @@
 //! Arguments as typed, each checked by itself. `config` derives the configuration from all of them.
 
 use super::compression::parse_compression;
-use crate::limits::{DEFAULT_PORT, MAX_DEVICES, MAX_LABEL, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN};
-use crate::protocol::sender::{Compression, FOREVER, SlowPolicy};
-pub use crate::session::RateChoice;
-use crate::storage::name_objection;
-use crate::units::{Rate, SenderKey};
 use clap::{Args, Parser, Subcommand};
+use mcp_transfer::limits::{
+    DEFAULT_PORT, MAX_DEVICES, MAX_LABEL, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN,
+};
+use mcp_transfer::protocol::sender::{Compression, FOREVER, SlowPolicy};
+pub use mcp_transfer::session::RateChoice;
+use mcp_transfer::storage::name_objection;
+use mcp_transfer::units::{Rate, SenderKey};
 pub use one_way::{OneWayArgs, Repeat};
 pub use show::OutputArgs;
 use std::ffi::OsString;
@@ -143,6 +145,10 @@ pub enum Command {
     Recv(RecvArgs),
     /// Make, install and list keys
     Key(KeyArgs),
+    /// The standing half.
+    #[cfg(feature = "fleet")]
+    #[command(flatten)]
+    Fleet(mcp_fleet::commands::Command),
 }
 
 /// `mcp send`.

@@ -1,7 +1,7 @@
 //! The argument of `--compress`.
 
-use crate::pack::LEVELS;
-use crate::protocol::sender::Compression;
+use mcp_transfer::pack::LEVELS;
+use mcp_transfer::protocol::sender::Compression;
 
 /// Parses `off`, `auto` or a level from 1 on.
 ///

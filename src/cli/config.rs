@@ -4,12 +4,12 @@
 use super::args::{OneWayArgs, OutputArgs, RateChoice, RecvArgs, SendArgs, Slow, StreamArgs};
 use super::objects;
 use super::stream::STANDARD_INPUT;
-use crate::net::Marking;
-use crate::protocol::sender::Compression;
-use crate::protocol::trust::Strangers;
-use crate::session::send::{SETTLE, WAIT};
 use crate::ui::{Mode, Style};
-use crate::units::SenderKey;
+use mcp_transfer::net::Marking;
+use mcp_transfer::protocol::sender::Compression;
+use mcp_transfer::protocol::trust::Strangers;
+use mcp_transfer::session::send::{SETTLE, WAIT};
+use mcp_transfer::units::SenderKey;
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::net::IpAddr;
@@ -322,16 +322,16 @@ fn style(args: &OutputArgs, surroundings: Surroundings) -> Style {
 mod tests {
     use super::*;
     use crate::cli::args::{Cli, Command};
-    use crate::protocol::sender::FOREVER;
-    use crate::units::Rate;
     use clap::Parser;
+    use mcp_transfer::protocol::sender::FOREVER;
+    use mcp_transfer::units::Rate;
 
     fn resolve(line: &str, terminal: bool) -> (Option<SendConfig>, Option<RecvConfig>) {
         let surroundings = Surroundings { stdin_terminal: terminal, stderr_terminal: terminal };
         match Cli::try_parse_from(line.split_whitespace()).unwrap().command {
             Command::Send(args) => (Some(SendConfig::new(args, surroundings)), None),
             Command::Recv(args) => (None, Some(RecvConfig::new(args, surroundings))),
-            Command::Key(_) => panic!("{line}: no transfer"),
+            _ => panic!("{line}: no transfer"),
         }
     }
 

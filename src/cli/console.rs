@@ -4,7 +4,7 @@
 //! that the shell sees status 130 and restores its terminal. After a console is dropped, SIGINT kills the
 //! process at once.
 
-use crate::session::events::{Events, SessionEvent, Weigh};
+use mcp_transfer::session::events::{Events, SessionEvent, Weigh};
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token, Waker};

@@ -9,9 +9,9 @@
 use super::args::parse_name;
 use super::identity::DeviceIdentity;
 use super::report::Error;
-use crate::limits::{MAX_DEVICES, MAX_LIST_LINE};
-use crate::task::{DeviceList, Listed};
-use crate::units::DeviceKey;
+use mcp_transfer::limits::{MAX_DEVICES, MAX_LIST_LINE};
+use mcp_transfer::task::{DeviceList, Listed};
+use mcp_transfer::units::DeviceKey;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_with_its_line() {
-        let (line, other) = (key(1).line(), crate::units::SenderKey([1; 32]).line());
+        let (line, other) = (key(1).line(), mcp_transfer::units::SenderKey([1; 32]).line());
         for (text, says) in [
             (String::new(), " lists no device"),
             ("# nobody\n\n".into(), " lists no device"),

@@ -9,10 +9,10 @@
 //! file that was locked.
 
 use super::hardware::{self, Hardware};
-use crate::keyring::{Keyring, KeyringError};
-use crate::limits::MAX_LABEL;
-use crate::storage::{make_private_dir, set_aside, write_private};
-use crate::units::DeviceId;
+use mcp_transfer::keyring::{Keyring, KeyringError};
+use mcp_transfer::limits::MAX_LABEL;
+use mcp_transfer::storage::{make_private_dir, set_aside, write_private};
+use mcp_transfer::units::DeviceId;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::linux::net::SocketAddrExt;
@@ -38,7 +38,7 @@ pub struct DeviceIdentity {
     pub device: DeviceId,
     /// Its name for people, 1 to 64 bytes, without control characters.
     pub label: String,
-    /// Which of the machine's keys belongs to this device ([`crate::keyring::Keyring::device`]); `None` if nothing is
+    /// Which of the machine's keys belongs to this device ([`mcp_transfer::keyring::Keyring::device`]); `None` if nothing is
     /// kept.
     pub slot: Option<u32>,
     /// Warnings for the user (escape before printing).
@@ -134,7 +134,7 @@ impl StateDir {
 
 /// The state directory: `$MCP_STATE_DIR`, else for root `/var/lib/mcp`, else `$XDG_STATE_HOME/mcp`, else
 /// `~/.local/state/mcp`.
-fn state_dir() -> Option<PathBuf> {
+pub fn state_dir() -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     choose_dir(rustix::process::geteuid().is_root(), variable)
 }

@@ -8,6 +8,8 @@
 //!                |              |  trust.rs (which keys)
 //!             keyring         identity.rs (which device, and where state is kept)
 //! ```
+//!
+//! The commands of the standing half come from the crate `mcp_fleet`, with arguments of their own.
 
 pub mod again;
 pub mod args;
@@ -35,26 +37,29 @@ use clap::Parser;
 use config::Surroundings;
 use exit::Exit;
 use std::path::Path;
+use std::process::ExitCode;
 use zeroize::Zeroizing;
 
 /// Runs the program with the arguments and the terminal of this process.
 #[must_use]
-pub fn main() -> Exit {
+pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are errors to clap, but not to a shell. A closed terminal cannot be told
             // anything.
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Complete };
+            return if error.use_stderr() { Exit::Usage } else { Exit::Complete }.into();
         }
     };
-    let surroundings = Surroundings::detect();
-    match cli.command {
-        Command::Send(args) => send::run(config::SendConfig::new(args, surroundings)),
-        Command::Recv(args) => recv::run(config::RecvConfig::new(args, surroundings)),
+    let exit = match cli.command {
+        Command::Send(args) => send::run(config::SendConfig::new(args, Surroundings::detect())),
+        Command::Recv(args) => recv::run(config::RecvConfig::new(args, Surroundings::detect())),
         Command::Key(args) => key::run(args),
-    }
+        #[cfg(feature = "fleet")]
+        Command::Fleet(command) => return command.run(identity::state_dir()),
+    };
+    exit.into()
 }
 
 /// The file of `--json=FILE`, opened before anything takes long.

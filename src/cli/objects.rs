@@ -3,10 +3,10 @@
 use super::config::SendConfig;
 use super::report::Error;
 use super::stream;
-use crate::net::Destination;
-use crate::session::{SendSession, Target};
-use crate::storage::{FileSource, TreeSource, is_tree};
-use crate::text::escape;
+use mcp_transfer::net::Destination;
+use mcp_transfer::session::{SendSession, Target};
+use mcp_transfer::storage::{FileSource, TreeSource, is_tree};
+use mcp_transfer::text::escape;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 

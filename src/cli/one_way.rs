@@ -4,11 +4,11 @@ use super::args::Repeat;
 use super::config::{RecvConfig, SendConfig};
 use super::report::Error;
 use super::stream;
-use crate::keyring::Keyring;
-use crate::protocol::carousel::Repetition;
-use crate::protocol::event::{ReceiverSnapshot, SenderOutcome, SenderOverview};
-use crate::session::RateChoice;
-use crate::units::{Counter, SenderKey};
+use mcp_transfer::keyring::Keyring;
+use mcp_transfer::protocol::carousel::Repetition;
+use mcp_transfer::protocol::event::{ReceiverSnapshot, SenderOutcome, SenderOverview};
+use mcp_transfer::session::RateChoice;
+use mcp_transfer::units::{Counter, SenderKey};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 

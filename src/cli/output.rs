@@ -1,7 +1,9 @@
 //! Where `mcp recv` puts what it receives: files, a block device, or a pipe.
 
 use super::config::RecvConfig;
-use crate::storage::{DeviceNotes, DeviceSink, FileSink, PipeSink, Reader, Sink, SinkError, TreeOptions};
+use mcp_transfer::storage::{
+    DeviceNotes, DeviceSink, FileSink, PipeSink, Reader, Sink, SinkError, TreeOptions,
+};
 
 /// The destination that the user chose with `-o`.
 pub enum Output {

@@ -9,17 +9,21 @@ use super::one_way;
 use super::output::Output;
 use super::report::{self, Error};
 use super::trust::{self, Keys};
-use crate::command::{Hook, ShellHook};
-use crate::keyring::{Keyring, KnownSender};
-use crate::net::{AddressKind, Destination, is_source_specific};
-use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, ReceiverSnapshot};
-use crate::protocol::trust::TrustDecision;
-use crate::session::{Listen, ReceiveHandle, ReceiveOutcome, ReceiveSession, SessionEvent, Wanted, What};
-use crate::storage::{DeviceNote, DeviceNotes, Earlier, EarlierFile, FileTickets, Tickets, check_whole};
-use crate::time::Time;
 use crate::ui::receipt_file::Receipt;
 use crate::ui::{EventFile, Mode, ReceiverIntro, ReceiverView, receiver_view, refused};
-use crate::units::{Digest, SenderKey, SessionId};
+use mcp_transfer::command::{Hook, ShellHook};
+use mcp_transfer::keyring::{Keyring, KnownSender};
+use mcp_transfer::net::{AddressKind, Destination, is_source_specific};
+use mcp_transfer::protocol::event::{ReceiverEvent, ReceiverOutcome, ReceiverSnapshot};
+use mcp_transfer::protocol::trust::TrustDecision;
+use mcp_transfer::session::{
+    Listen, ReceiveHandle, ReceiveOutcome, ReceiveSession, SessionEvent, Wanted, What,
+};
+use mcp_transfer::storage::{
+    DeviceNote, DeviceNotes, Earlier, EarlierFile, FileTickets, Tickets, check_whole,
+};
+use mcp_transfer::time::Time;
+use mcp_transfer::units::{Digest, SenderKey, SessionId};
 use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::Path;
@@ -315,9 +319,9 @@ fn report_refused(path: &Path, error: &std::io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::trust::Strangers;
     use crate::ui::Style;
-    use crate::units::DeviceId;
+    use mcp_transfer::protocol::trust::Strangers;
+    use mcp_transfer::units::DeviceId;
 
     #[test]
     fn a_sender_that_is_seen_for_the_first_time_is_known_the_next() {

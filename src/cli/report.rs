@@ -1,13 +1,13 @@
 //! Prints every error as one line on stderr, `mcp: <one clause>`, and classifies errors by their cause.
 
 use super::exit::Exit;
-use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
-use crate::protocol::need::Need;
-use crate::protocol::statistics::DeviceRow;
-use crate::task::State;
-use crate::text::bytes;
 use crate::ui::{device_name, escape};
-use crate::wire::AbortCode;
+use mcp_transfer::protocol::event::{ReceiverOutcome, SenderOutcome};
+use mcp_transfer::protocol::need::Need;
+use mcp_transfer::protocol::statistics::DeviceRow;
+use mcp_transfer::task::State;
+use mcp_transfer::text::bytes;
+use mcp_transfer::wire::AbortCode;
 use std::io::Write;
 use std::net::IpAddr;
 
@@ -246,8 +246,8 @@ pub fn of_receiver(outcome: &ReceiverOutcome, kept: u64) -> Option<Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::event::HookEnd;
     use crate::ui::testing::row;
+    use mcp_transfer::protocol::event::HookEnd;
 
     #[test]
     fn lines() {
@@ -278,7 +278,7 @@ mod tests {
             let mut row = row(name, State::Pending);
             row.transfer.address = None;
             row.assignment =
-                crate::task::Assignment::new(row.assignment.task, row.assignment.device, name.into());
+                mcp_transfer::task::Assignment::new(row.assignment.task, row.assignment.device, name.into());
             row
         };
         let listed = [rows[0].clone(), absent("lab-5")];

@@ -2,10 +2,10 @@
 
 use super::config::SendConfig;
 use super::report::Error;
-use crate::command::Producer;
-use crate::session::StandardInput;
-use crate::storage::{Input, Spool, sendable_name};
-use crate::text::escape;
+use mcp_transfer::command::Producer;
+use mcp_transfer::session::StandardInput;
+use mcp_transfer::storage::{Input, Spool, sendable_name};
+use mcp_transfer::text::escape;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -3,13 +3,13 @@
 
 use super::identity::StateDir;
 use super::report::Error;
-use crate::crypto::derive::Secret;
-use crate::crypto::group::{GroupKey, GroupKeys, check_name};
-use crate::crypto::sign::SigningKey;
-use crate::keyring::{Keyring, KeyringError, KnownDevice, read_private, unrecorded_session_counter};
-use crate::limits::{MAX_GROUP_KEYS, MAX_KEY_FILE};
-use crate::protocol::trust::{NobodyKnown, Strangers, Trust};
-use crate::units::{DeviceId, DeviceKey, SenderKey};
+use mcp_transfer::crypto::derive::Secret;
+use mcp_transfer::crypto::group::{GroupKey, GroupKeys, check_name};
+use mcp_transfer::crypto::sign::SigningKey;
+use mcp_transfer::keyring::{Keyring, KeyringError, KnownDevice, read_private, unrecorded_session_counter};
+use mcp_transfer::limits::{MAX_GROUP_KEYS, MAX_KEY_FILE};
+use mcp_transfer::protocol::trust::{NobodyKnown, Strangers, Trust};
+use mcp_transfer::units::{DeviceId, DeviceKey, SenderKey};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -3,7 +3,7 @@
 //! but not the last one of a run.
 
 use super::json::Lines;
-use crate::limits::MAX_EVENT_BACKLOG;
+use mcp_transfer::limits::MAX_EVENT_BACKLOG;
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

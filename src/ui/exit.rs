@@ -1,9 +1,9 @@
 //! The exit codes of the commands. They are part of the interface, so they are typed, documented and
 //! tested.
 
-use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
-use crate::protocol::statistics::DeviceRow;
-use crate::wire::AbortCode;
+use mcp_transfer::protocol::event::{ReceiverOutcome, SenderOutcome};
+use mcp_transfer::protocol::statistics::DeviceRow;
+use mcp_transfer::wire::AbortCode;
 use std::process::ExitCode;
 
 /// The result of a command for the shell.
@@ -117,10 +117,10 @@ impl From<Exit> for ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::event::HookEnd;
-    use crate::protocol::need::Need;
-    use crate::task::State;
     use crate::ui::testing::row;
+    use mcp_transfer::protocol::event::HookEnd;
+    use mcp_transfer::protocol::need::Need;
+    use mcp_transfer::task::State;
 
     fn rows(states: &[State]) -> Vec<DeviceRow> {
         states.iter().map(|s| row("d", s.clone())).collect()

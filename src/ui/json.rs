@@ -4,11 +4,11 @@
 use super::memory::{ReceiverMemory, SenderMemory};
 use super::schema::{Counters, ReceiverCounters, Row, phase_word, seconds, sender_outcome, told};
 use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView, text};
-use crate::protocol::event::{
+use mcp_transfer::protocol::event::{
     HookChange, ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOverview, SenderSnapshot,
 };
-use crate::protocol::trust::TrustDecision;
-use crate::time::Time;
+use mcp_transfer::protocol::trust::TrustDecision;
+use mcp_transfer::time::Time;
 use serde::Serialize;
 pub use stream::{Lines, Stream};
 

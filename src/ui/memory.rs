@@ -1,16 +1,16 @@
 //! State that every view needs between events: phases, hashes, outcomes and the speed.
 
 use super::text;
-use crate::limits::FeedbackBudget;
-use crate::protocol::event::{
+use mcp_transfer::limits::FeedbackBudget;
+use mcp_transfer::protocol::event::{
     HookChange, ReceiverEvent, ReceiverOutcome, ReceiverSnapshot, SenderEvent, SenderOutcome, SenderOverview,
     SenderSnapshot,
 };
-use crate::protocol::statistics::{Activity, DeviceRow};
-use crate::task::State;
-use crate::time::Time;
-use crate::units::{DeviceId, Digest, SenderKey};
-use crate::wire::Phase;
+use mcp_transfer::protocol::statistics::{Activity, DeviceRow};
+use mcp_transfer::task::State;
+use mcp_transfer::time::Time;
+use mcp_transfer::units::{DeviceId, Digest, SenderKey};
+use mcp_transfer::wire::Phase;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;

@@ -38,9 +38,11 @@ pub use exit::Exit;
 pub use text::{device_name, escape};
 pub use trust::refused;
 
-use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderOverview, SenderSnapshot};
-use crate::time::Time;
-use crate::units::{DeviceId, SenderKey, SessionId, TaskId};
+use mcp_transfer::protocol::event::{
+    ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderOverview, SenderSnapshot,
+};
+use mcp_transfer::time::Time;
+use mcp_transfer::units::{DeviceId, SenderKey, SessionId, TaskId};
 use std::io;
 use std::ops::Range;
 

@@ -1,8 +1,8 @@
 //! What a sender without feedback tells its user: nobody answers, so there is no table of devices.
 
 use super::text;
-use crate::protocol::event::{PassProgress, SenderOutcome, SenderOverview};
-use crate::wire::Phase;
+use mcp_transfer::protocol::event::{PassProgress, SenderOutcome, SenderOverview};
+use mcp_transfer::wire::Phase;
 
 /// How far it has come; `None` if the session has feedback.
 pub fn progress(overview: &SenderOverview) -> Option<String> {

@@ -3,12 +3,14 @@
 
 use super::memory::{FORGERY, ReceiverMemory, SenderMemory, Stage};
 use super::{Exit, Notes, ReceiverIntro, ReceiverView, SenderIntro, SenderView, one_way, table, text, trust};
-use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderOverview, SenderSnapshot};
-use crate::protocol::statistics::DeviceRow;
-use crate::task::State;
-use crate::time::Time;
-use crate::units::DeviceId;
-use crate::wire::Phase;
+use mcp_transfer::protocol::event::{
+    ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderOverview, SenderSnapshot,
+};
+use mcp_transfer::protocol::statistics::DeviceRow;
+use mcp_transfer::task::State;
+use mcp_transfer::time::Time;
+use mcp_transfer::units::DeviceId;
+use mcp_transfer::wire::Phase;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -341,10 +343,10 @@ impl ReceiverView for ReceiverPlain {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
-    use crate::protocol::trust::TrustDecision;
     use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};
-    use crate::units::{Digest, Extent, SenderKey, SessionId, TaskId};
+    use mcp_transfer::protocol::event::{ReceiverOutcome, SenderOutcome};
+    use mcp_transfer::protocol::trust::TrustDecision;
+    use mcp_transfer::units::{Digest, Extent, SenderKey, SessionId, TaskId};
 
     fn at(seconds: u64) -> Time {
         Time::ZERO + Duration::from_secs(seconds)

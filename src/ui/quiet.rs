@@ -1,8 +1,10 @@
 //! `--quiet`: no output. `cli::report` prints errors.
 
 use super::{Exit, Notes, ReceiverView, SenderView};
-use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderOverview, SenderSnapshot};
-use crate::time::Time;
+use mcp_transfer::protocol::event::{
+    ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderOverview, SenderSnapshot,
+};
+use mcp_transfer::time::Time;
 
 /// Shows nothing.
 pub struct Quiet;

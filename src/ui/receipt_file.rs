@@ -2,9 +2,9 @@
 //! where nothing goes back over the line.
 
 use super::Exit;
-use crate::protocol::event::ReceiverSnapshot;
-use crate::storage::write_whole;
-use crate::units::Digest;
+use mcp_transfer::protocol::event::ReceiverSnapshot;
+use mcp_transfer::storage::write_whole;
+use mcp_transfer::units::Digest;
 use serde::Serialize;
 use std::io;
 use std::path::Path;

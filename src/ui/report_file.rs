@@ -2,9 +2,9 @@
 
 use super::schema::{Counters, Row, seconds};
 use super::{Exit, SenderIntro};
-use crate::protocol::event::SenderSnapshot;
-use crate::storage::write_whole;
-use crate::units::Digest;
+use mcp_transfer::protocol::event::SenderSnapshot;
+use mcp_transfer::storage::write_whole;
+use mcp_transfer::units::Digest;
 use serde::Serialize;
 use std::io;
 use std::path::Path;
@@ -100,9 +100,9 @@ impl Report<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::State;
     use crate::ui::testing::{row, sender_intro, snapshot};
-    use crate::wire::Phase;
+    use mcp_transfer::task::State;
+    use mcp_transfer::wire::Phase;
 
     #[test]
     fn says_what_became_of_every_device() {

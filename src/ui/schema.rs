@@ -1,9 +1,9 @@
 //! The parts of the JSON schema (`docs/events.md`) that events and reports share.
 
-use crate::protocol::event::{ReceiverSnapshot, SenderOutcome, SenderOverview};
-use crate::protocol::statistics::{Activity, Cause, DeviceRow};
-use crate::task::{State, Step};
-use crate::wire::{AbortCode, Phase};
+use mcp_transfer::protocol::event::{ReceiverSnapshot, SenderOutcome, SenderOverview};
+use mcp_transfer::protocol::statistics::{Activity, Cause, DeviceRow};
+use mcp_transfer::task::{State, Step};
+use mcp_transfer::wire::{AbortCode, Phase};
 use serde::Serialize;
 use std::time::Duration;
 

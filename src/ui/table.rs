@@ -2,11 +2,11 @@
 
 use super::memory::SenderMemory;
 use super::{SenderIntro, one_way, text};
-use crate::protocol::event::SenderSnapshot;
-use crate::protocol::statistics::DeviceRow;
-use crate::task::State;
-use crate::time::Time;
 use console::{Style, pad_str};
+use mcp_transfer::protocol::event::SenderSnapshot;
+use mcp_transfer::protocol::statistics::DeviceRow;
+use mcp_transfer::task::State;
+use mcp_transfer::time::Time;
 
 /// Most devices in the table; the others are only counted.
 const MOST_ROWS: usize = 50;
@@ -175,8 +175,8 @@ fn line(cells: &[String; 6], widths: &[usize; 6], columns: usize, status: &Style
 mod tests {
     use super::*;
     use crate::ui::testing::{row, sender_intro, snapshot};
-    use crate::units::DeviceId;
-    use crate::wire::Phase;
+    use mcp_transfer::units::DeviceId;
+    use mcp_transfer::wire::Phase;
     use std::time::Duration;
 
     fn example() -> SenderSnapshot {
@@ -233,7 +233,8 @@ lab-10                        complete
 
     #[test]
     fn names_the_missing() {
-        let missing = crate::task::Assignment::new(Default::default(), DeviceId([9; 16]), "lab-3".into());
+        let missing =
+            mcp_transfer::task::Assignment::new(Default::default(), DeviceId([9; 16]), "lab-3".into());
         let rows = vec![row("lab-1", State::Complete), DeviceRow::of_absent(missing)];
         let s = snapshot(Phase::Repairing).with_devices(rows);
         assert_eq!((s.overview.missing, s.overview.present(), s.overview.wanted()), (1, 0, 2));
@@ -268,9 +269,9 @@ lab-10                        complete
     #[test]
     fn sums_up() {
         let mut memory = SenderMemory::default();
-        let event = crate::protocol::event::SenderEvent::Phase(Phase::Streaming);
+        let event = mcp_transfer::protocol::event::SenderEvent::Phase(Phase::Streaming);
         memory.event(Time::ZERO, &event);
-        memory.root = Some(crate::units::Digest([0xab; 32]));
+        memory.root = Some(mcp_transfer::units::Digest([0xab; 32]));
         let mut s = example();
         s.overview.wire_bytes = 112 << 20;
         let lines = summary(&memory, &sender_intro(), &s, Time::ZERO + Duration::from_secs(2));

@@ -1,11 +1,11 @@
 //! Rows and snapshots for the tests of the views.
 
-use crate::protocol::event::{SenderOverview, SenderSnapshot};
-use crate::protocol::statistics::{DeviceRow, TransferStatistics};
-use crate::task::{Assignment, State, Summary};
 use crate::ui::{ReceiverIntro, SenderIntro};
-use crate::units::{DeviceId, Rate, SenderKey, SessionId, TaskId};
-use crate::wire::Phase;
+use mcp_transfer::protocol::event::{SenderOverview, SenderSnapshot};
+use mcp_transfer::protocol::statistics::{DeviceRow, TransferStatistics};
+use mcp_transfer::task::{Assignment, State, Summary};
+use mcp_transfer::units::{DeviceId, Rate, SenderKey, SessionId, TaskId};
+use mcp_transfer::wire::Phase;
 use std::cell::RefCell;
 use std::io::{self, Write};
 use std::rc::Rc;

@@ -1,10 +1,10 @@
 //! Formats values for people: durations, shares, counts, widths. Sizes, rates and the escaping of
-//! untrusted text are in [`crate::text`].
+//! untrusted text are in [`mcp_transfer::text`].
 
-pub use crate::text::{bytes, escape, rate};
+pub use mcp_transfer::text::{bytes, escape, rate};
 
-use crate::protocol::event::{HookChange, HookEnd};
-use crate::units::DeviceId;
+use mcp_transfer::protocol::event::{HookChange, HookEnd};
+use mcp_transfer::units::DeviceId;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! Messages to people about the keys of senders and devices.
 
-use crate::protocol::need::Need;
-use crate::protocol::trust::TrustDecision;
-use crate::text::escape;
 use crate::ui::text::device_name;
-use crate::units::{DeviceId, DeviceKey, SenderKey};
+use mcp_transfer::protocol::need::Need;
+use mcp_transfer::protocol::trust::TrustDecision;
+use mcp_transfer::text::escape;
+use mcp_transfer::units::{DeviceId, DeviceKey, SenderKey};
 use std::net::IpAddr;
 
 /// Describes a trusted sender and the reason for the trust.

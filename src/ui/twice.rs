@@ -1,8 +1,10 @@
 //! Two views of one run: what the user sees, and the events for a program (`--json=FILE`).
 
 use super::{Exit, Notes, ReceiverView, SenderView};
-use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderOverview, SenderSnapshot};
-use crate::time::Time;
+use mcp_transfer::protocol::event::{
+    ReceiverEvent, ReceiverSnapshot, SenderEvent, SenderOverview, SenderSnapshot,
+};
+use mcp_transfer::time::Time;
 
 /// Shows everything in both views, in this order.
 pub struct Twice<V: ?Sized>(pub Box<V>, pub Box<V>);

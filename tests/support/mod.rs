@@ -5,12 +5,14 @@
 #![allow(dead_code, reason = "every test binary compiles this module and uses its own part of it")]
 
 pub mod files;
+pub mod fleet;
 pub mod inject;
 pub mod junk;
 pub mod lab;
 pub mod mcp;
 pub mod measure;
 pub mod process;
+pub mod traced;
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -237,6 +237,23 @@ impl Proc {
             }
         }
     }
+    /// Waits for the next output line, whatever it is.
+    #[track_caller]
+    pub fn next_line(&mut self, within: Duration) -> String {
+        self.line_or_end(within).unwrap_or_else(|| panic!("ended without output\n{}", self.transcript()))
+    }
+    /// The same; `None` if there will be none any more.
+    #[track_caller]
+    pub fn line_or_end(&mut self, within: Duration) -> Option<String> {
+        match self.lines.recv_timeout(within) {
+            Ok(line) => {
+                self.seen.push(line.clone());
+                Some(line)
+            }
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("no output within {within:?}\n{}", self.transcript()),
+        }
+    }
     /// Whether such a line has arrived. Reads the present lines and does not wait.
     #[track_caller]
     pub fn has(&mut self, wanted: impl Fn(&Value) -> bool) -> bool {

@@ -1,7 +1,7 @@
 //! Arguments for lines without a way back.
 
-use crate::limits::MAX_OVERHEAD_PER_MILLE;
 use clap::Args;
+use mcp_transfer::limits::MAX_OVERHEAD_PER_MILLE;
 use std::time::Duration;
 
 /// Options of `mcp send` for lines without a way back.

@@ -1,7 +1,7 @@
 //! Arguments for streams.
 
-use crate::limits::{DEFAULT_BLOCK_LOG2, MAX_BLOCKS, MIN_WINDOW};
 use clap::Args;
+use mcp_transfer::limits::{DEFAULT_BLOCK_LOG2, MAX_BLOCKS, MIN_WINDOW};
 use std::ffi::OsString;
 use std::path::PathBuf;
 

@@ -9,10 +9,10 @@ pub use receiver::ReceiverBars;
 pub use sender::SenderBars;
 
 use super::text;
-use crate::time::Time;
 use console::Term;
 use echo::NoEcho;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mcp_transfer::time::Time;
 use std::time::Duration;
 
 /// Time between two drawings.

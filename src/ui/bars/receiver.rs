@@ -1,10 +1,10 @@
 //! The receiver's bars: waiting, one bar, and the hash at the end.
 
 use super::Screen;
-use crate::protocol::event::{ReceiverEvent, ReceiverSnapshot};
-use crate::time::Time;
 use crate::ui::memory::{FORGERY, ReceiverMemory, Stage};
 use crate::ui::{Exit, Notes, ReceiverIntro, ReceiverView, text, trust};
+use mcp_transfer::protocol::event::{ReceiverEvent, ReceiverSnapshot};
+use mcp_transfer::time::Time;
 use std::io::{IsTerminal, Write};
 
 /// A receiver's bars, and its `b3sum` line on another stream.
@@ -148,11 +148,11 @@ impl ReceiverView for ReceiverBars {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::event::ReceiverOutcome;
-    use crate::protocol::trust::TrustDecision;
     use crate::ui::testing::{Shared, receiver_intro};
-    use crate::units::{Digest, Extent, SenderKey, SessionId, TaskId};
     use indicatif::{InMemoryTerm, ProgressDrawTarget};
+    use mcp_transfer::protocol::event::ReceiverOutcome;
+    use mcp_transfer::protocol::trust::TrustDecision;
+    use mcp_transfer::units::{Digest, Extent, SenderKey, SessionId, TaskId};
     use std::time::Duration;
 
     #[test]

@@ -1,12 +1,12 @@
 //! The sender's bars: gathering, one bar for the whole transfer, and the devices furthest behind.
 
 use super::Screen;
-use crate::protocol::event::{SenderEvent, SenderOverview, SenderSnapshot};
-use crate::time::Time;
 use crate::ui::memory::SenderMemory;
 use crate::ui::plain::{STORE_ANSWERS, duplicate_id, status_line, store_fails};
 use crate::ui::{Exit, Notes, SenderIntro, SenderView, one_way, table, text, trust};
-use crate::wire::Phase;
+use mcp_transfer::protocol::event::{SenderEvent, SenderOverview, SenderSnapshot};
+use mcp_transfer::time::Time;
+use mcp_transfer::wire::Phase;
 use std::ops::Range;
 
 /// Most devices named below the bar.
@@ -172,10 +172,10 @@ fn left_to_send(range: Range<u64>, holes: &[Range<u64>]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::statistics::Activity;
-    use crate::task::State;
     use crate::ui::testing::{row, sender_intro, snapshot};
     use indicatif::{InMemoryTerm, ProgressDrawTarget};
+    use mcp_transfer::protocol::statistics::Activity;
+    use mcp_transfer::task::State;
     use std::time::Duration;
 
     fn at(ms: u64) -> Time {

@@ -1,9 +1,9 @@
 //! The output for events: one line each.
 
 use super::Event;
-use crate::time::Time;
 use crate::ui::event_file::EventLines;
 use crate::ui::schema::seconds;
+use mcp_transfer::time::Time;
 use serde::Serialize;
 use std::io::Write;
 use std::time::Duration;

@@ -1,10 +1,10 @@
 use super::*;
-use crate::protocol::event::{HookChange, HookEnd, SenderOutcome};
-use crate::protocol::statistics::Activity;
-use crate::task::State;
 use crate::ui::testing::{Shared, receiver_intro, row, sender_intro, snapshot};
-use crate::units::{DeviceKey, Digest, Extent, SenderKey, SessionId, TaskId};
-use crate::wire::{AbortCode, Phase};
+use mcp_transfer::protocol::event::{HookChange, HookEnd, SenderOutcome};
+use mcp_transfer::protocol::statistics::Activity;
+use mcp_transfer::task::State;
+use mcp_transfer::units::{DeviceKey, Digest, Extent, SenderKey, SessionId, TaskId};
+use mcp_transfer::wire::{AbortCode, Phase};
 use serde_json::Value;
 use std::io::Write;
 use std::time::Duration;
@@ -231,7 +231,7 @@ fn a_reader_is_told_how_much_it_has_missed() {
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
     let file = crate::ui::EventFile::open(&path).unwrap();
     let mut view = ReceiverJson::new(Stream::new(file.lines(), false), receiver_intro());
-    let large = "x".repeat(crate::limits::MAX_EVENT_BACKLOG / 2 - 1000);
+    let large = "x".repeat(mcp_transfer::limits::MAX_EVENT_BACKLOG / 2 - 1000);
     for at_ms in 0..5 {
         view.warn(at(at_ms), &large);
     }

@@ -1,0 +1,437 @@
+//! The check-in loop: polls the server, takes what it offers, and tells it how tasks end. Nothing here waits for a download or an install.
+
+mod confirming;
+mod telling;
+
+pub(crate) use confirming::{Answer as PersonsAnswer, Waiting};
+
+use super::api::{Api, ApiError};
+use super::core::Core;
+use super::work::{Content, Work, unsigned};
+use super::{at_least, clock, jittered, log, runner};
+use crate::ddi::{
+    Cancel, ConfigData, ControllerBase, Deployment, DeploymentBase, Execution, Feedback, Finished, Handling,
+    Mode, Session, task_from_metadata,
+};
+use crate::documents::{Envelope, Hash, Kind, Listing, Refusal, Task, Trusted};
+use crate::limits::{MAX_MIRRORS, MAX_NAME, MAX_ROOT_STEPS, MIN_SLEEP};
+use confirming::Answer;
+use reqwest::Url;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The time between polls if the server names none.
+const SLEEP: Duration = Duration::from_secs(300);
+/// The first pause after a failure, and the longest.
+const BACK_OFF: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(1800)];
+/// How long to wait before feedback that failed is sent again.
+const AGAIN: Duration = Duration::from_secs(30);
+/// How often newer roots are asked for.
+const ROOTS: Duration = Duration::from_secs(3600);
+
+/// What `mcp agent status` shows of the loop.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Polls {
+    /// The server.
+    pub server: String,
+    /// When the last poll succeeded, in seconds since 1970.
+    pub last: Option<u64>,
+    /// When the next one is due.
+    pub next: Option<u64>,
+    /// Why the last one failed.
+    pub error: Option<String>,
+    /// What was refused last.
+    pub refused: Option<String>,
+    /// What each open task does.
+    pub phases: BTreeMap<String, String>,
+    /// The action that waits for a confirmation.
+    pub waiting: Option<Waiting>,
+}
+
+/// The loop's own state.
+pub(crate) struct CheckIn {
+    core: Arc<Core>,
+    polls: Polls,
+    failures: u32,
+    attributes_sent: bool,
+    roots: Option<Instant>,
+    /// A person's answer that was found, and not yet taken to the server.
+    answer: Option<Answer>,
+}
+
+impl Drop for CheckIn {
+    /// Ends the runners where they are: what is stored is enough to go on.
+    fn drop(&mut self) {
+        self.core
+            .lock()
+            .running
+            .values()
+            .filter_map(|running| running.abort.as_ref())
+            .for_each(|abort| abort.abort());
+    }
+}
+
+impl CheckIn {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        // What was denied before stays so. A status that cannot be read is written anew.
+        let waiting = core.state.read::<Polls>("status.json").ok().flatten().and_then(|polls| polls.waiting);
+        let polls = Polls { server: core.api.net.server().to_string(), waiting, ..Polls::default() };
+        Self { core, polls, failures: 0, attributes_sent: false, roots: None, answer: None }
+    }
+
+    /// Runs until `stop`.
+    pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        let open: Vec<_> = {
+            let inner = self.core.lock();
+            inner.works.values().filter(|work| work.is_open()).map(|work| work.id).collect()
+        };
+        open.into_iter().for_each(|id| runner::spawn(&self.core, id));
+        let steps = Arc::clone(&self.core.steps);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = steps.recover() {
+                log(&format!("cannot settle what was interrupted ({error}); restart the agent"));
+            }
+        });
+        loop {
+            let result = tokio::select! {
+                () = &mut stop => return,
+                result = self.check_in() => result,
+            };
+            let pause = self.pause(result);
+            self.polls.next = Some(clock() + pause.as_secs());
+            self.write_status().await;
+            let mut until = Instant::now() + pause;
+            loop {
+                let core = Arc::clone(&self.core);
+                tokio::select! {
+                    () = &mut stop => return,
+                    () = tokio::time::sleep_until(until.into()) => break,
+                    () = self.answered() => break,
+                    () = core.changed.notified() => {
+                        if !self.deliver().await {
+                            until = until.min(Instant::now() + jittered(AGAIN));
+                        }
+                        self.write_status().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// How long to wait after a poll.
+    fn pause(&mut self, result: Result<Duration, ApiError>) -> Duration {
+        let error = match result {
+            Ok(sleep) => {
+                (self.failures, self.polls.last, self.polls.error) = (0, Some(clock()), None);
+                return jittered(sleep);
+            }
+            Err(error) => error,
+        };
+        if self.polls.error.as_deref() != Some(&error.to_string()) {
+            log(&error.to_string());
+        }
+        self.polls.error = Some(error.to_string());
+        let [first, longest] = BACK_OFF;
+        let back_off = (first * 2_u32.pow(self.failures.min(9))).min(longest);
+        self.failures += 1;
+        match error {
+            ApiError::Later { after: Some(after), .. } => at_least(after),
+            // Slowly: an operator has to do something first.
+            ApiError::Unauthorized(_) => jittered(back_off.max(Duration::from_secs(60))),
+            _ => jittered(back_off),
+        }
+    }
+
+    /// One check-in. Returns the time until the next one.
+    pub(crate) async fn check_in(&mut self) -> Result<Duration, ApiError> {
+        self.deliver().await;
+        let core = Arc::clone(&self.core);
+        if core.listing == Listing::Required && self.roots.is_none_or(|at| at.elapsed() >= ROOTS) {
+            self.take_roots().await?;
+        }
+        if !self.attributes_sent {
+            self.put_attributes().await?;
+        }
+        let answer: ControllerBase = core.api.get(core.api.base().clone()).await?;
+        let link = |rel| answer.links.get(rel).and_then(|href| core.api.link(href));
+        if core.listing == Listing::Required {
+            let taken = self.take_list().await;
+            self.note(taken, "the list");
+        }
+        if link("configData").is_some() {
+            self.put_attributes().await?;
+        }
+        if let Some(link) = link("cancelAction") {
+            self.cancel(link).await?;
+        }
+        let busy = link("cancelAction").or(link("deploymentBase")).is_some();
+        if self.confirming(link("confirmationBase"), busy).await? {
+            return Ok(MIN_SLEEP);
+        }
+        if let Some(link) = link("deploymentBase") {
+            match self.deployment(link).await {
+                // It was taken back in between.
+                Err(ApiError::Gone(_)) => {}
+                other => other?,
+            }
+        }
+        Ok(answer.config.polling.sleep.map_or(SLEEP, |sleep| sleep.get()))
+    }
+
+    /// Tells of a refusal or a failure that does not end the check-in.
+    fn note<T>(&mut self, result: Result<T, String>, what: &str) {
+        if let Err(why) = result {
+            let text = format!("{what} was refused: {why}");
+            if self.polls.refused.as_ref() != Some(&text) {
+                log(&text);
+            }
+            self.polls.refused = Some(text);
+        }
+    }
+
+    async fn take_roots(&mut self) -> Result<(), ApiError> {
+        let Some(trusted) = self.core.lock().trusted.clone() else { return Ok(()) };
+        let mut roots = Vec::new();
+        let mut version = trusted.root().version;
+        while (roots.len() as u64) < MAX_ROOT_STEPS {
+            version += 1;
+            match self.core.api.root(version).await? {
+                Some(root) => roots.push(root),
+                None => break,
+            }
+        }
+        self.roots = Some(Instant::now());
+        if !roots.is_empty() {
+            let taken = match trusted.take_roots(&roots, clock()) {
+                Ok(next) => self.core.trust(next).await.map_err(|error| error.to_string()),
+                Err(refusal) => Err(refusal.to_string()),
+            };
+            self.note(taken, "the root");
+        }
+        Ok(())
+    }
+
+    async fn take_list(&mut self) -> Result<(), String> {
+        let Some(trusted) = self.core.lock().trusted.clone() else { return Ok(()) };
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).map_err(|error| error.to_string())?;
+        let nonce = data_encoding::HEXLOWER.encode(&nonce);
+        let list =
+            self.core.api.envelope(self.core.api.list(&nonce)).await.map_err(|error| error.to_string())?;
+        match trusted.take_list(&list, Some(&nonce), clock()) {
+            Ok(next) => self.core.trust(next).await.map_err(|error| error.to_string()),
+            Err(refusal) => {
+                if matches!(refusal, Refusal::Signatures { .. } | Refusal::Expired { kind: Kind::Root, .. }) {
+                    // Perhaps a newer root explains it.
+                    self.roots = None;
+                }
+                Err(format!("{refusal} (code {})", refusal.code()))
+            }
+        }
+    }
+
+    async fn put_attributes(&mut self) -> Result<(), ApiError> {
+        let settings = &self.core.settings;
+        let mut data: BTreeMap<String, String> = settings.attributes.clone();
+        data.insert("mcp.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+        data.extend(settings.multicast.then(|| ("mcp.multicast".to_owned(), "1".to_owned())));
+        data.extend(settings.key.clone().map(|key| ("mcp.key".to_owned(), key)));
+        for (name, completed) in &self.core.lock().completed {
+            data.insert(format!("mcp.has.{name}"), completed.version.clone());
+        }
+        data.retain(|key, value| key.len() <= MAX_NAME && value.len() <= MAX_NAME);
+        let data = data.into_iter().map(|(key, value)| (key, Some(value))).collect();
+        match self.core.api.put_attributes(&ConfigData { mode: Mode::Merge, data }).await {
+            // A server that does not take them is no reason not to work.
+            Ok(()) | Err(ApiError::Status(_) | ApiError::Gone(_)) => {
+                self.attributes_sent = true;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Answers a cancellation: the task ends here, unless it is past the point of no return.
+    async fn cancel(&mut self, link: Url) -> Result<(), ApiError> {
+        let cancel: Cancel = match self.core.api.get(link.clone()).await {
+            Err(ApiError::Gone(_)) => return Ok(()),
+            other => other?,
+        };
+        let action = cancel.cancel_action.stop_id;
+        let canceled = {
+            let mut inner = self.core.lock();
+            let work =
+                inner.works.values().find(|work| work.action == action && work.is_open()).map(|work| work.id);
+            match work.and_then(|id| inner.running.get_mut(&id)) {
+                Some(running) if !running.cancellable => {
+                    running.canceller.as_ref().is_some_and(|canceller| canceller.cancel())
+                }
+                Some(running) => {
+                    // A receiver that is gone has ended by itself.
+                    let _ = running.cancel.send(true);
+                    true
+                }
+                None => true,
+            }
+        };
+        let (execution, finished, why) = if canceled {
+            (Execution::Closed, Finished::Success, "canceled")
+        } else {
+            (Execution::Rejected, Finished::None, "it is past its point of no return")
+        };
+        let feedback = Feedback::new(&action, execution, finished, vec![why.to_owned()]);
+        match self.core.api.feedback(Api::feedback_url(link), &feedback).await {
+            Ok(()) | Err(ApiError::Gone(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn deployment(&mut self, link: Url) -> Result<(), ApiError> {
+        let answer: DeploymentBase = self.core.api.get(link.clone()).await?;
+        let feedback = Api::feedback_url(link);
+        let Some(deployment) = answer.deployment else { return Ok(()) };
+        let mut text = deployment.chunks.iter().find_map(|chunk| task_from_metadata(&chunk.metadata));
+        if text.is_none()
+            && let Some(link) = answer.links.get("mcp-task").and_then(|href| self.core.api.link(href))
+        {
+            text = Some(self.core.api.envelope(link).await?.to_metadata());
+        }
+        let taken = match text {
+            Some(text) => self.take_task(&text).await,
+            None => self.take_unsigned(&deployment, &feedback),
+        };
+        let (id, content) = match taken {
+            Ok(taken) => taken,
+            Err((code, why)) => {
+                let held = matches!(code, 4081 | 4092);
+                self.note(Err::<(), _>(why.clone()), &format!("action {}", answer.id));
+                let (execution, finished) = match held {
+                    true => (Execution::Rejected, Finished::None),
+                    false => (Execution::Closed, Finished::Failure),
+                };
+                let mut report = Feedback::new(&answer.id, execution, finished, vec![why]);
+                report.status.code = Some(code.into());
+                return match self.core.api.feedback(feedback, &report).await {
+                    Ok(()) | Err(ApiError::Gone(_)) => Ok(()),
+                    Err(error) => Err(error),
+                };
+            }
+        };
+        let stored = self.accept(id, &answer.id, &feedback, content, &deployment).await;
+        self.note(stored.map_err(|error| error.to_string()), &format!("action {}", answer.id));
+        Ok(())
+    }
+
+    /// Checks a signed task. Returns what the device trusts once it has taken it.
+    fn check_task(&self, text: &str, listing: Listing) -> Result<(Envelope, Trusted, Task), (i32, String)> {
+        let refuse = |refusal: Refusal| (refusal.code(), refusal.to_string());
+        let envelope = Envelope::from_metadata(text).map_err(|error| refuse(error.into()))?;
+        let trusted = self.core.lock().trusted.clone();
+        let trusted = trusted
+            .ok_or_else(|| (4011, "this device has joined no fleet, so it trusts no key".to_owned()))?;
+        let attributes = &self.core.settings.attributes;
+        let (next, task) = trusted.take_task(&envelope, attributes, listing, clock()).map_err(refuse)?;
+        Ok((envelope, next, task))
+    }
+
+    /// Checks a signed task, and stores what follows from it for the trusted state.
+    async fn take_task(&mut self, text: &str) -> Result<(Hash, Content), (i32, String)> {
+        let (envelope, next, _) = self.check_task(text, self.core.listing)?;
+        self.core
+            .trust(next)
+            .await
+            .map_err(|error| (5007, format!("cannot store what is trusted ({error})")))?;
+        let json = String::from_utf8(envelope.to_bytes()).map_err(|error| (4000, error.to_string()))?;
+        Ok((envelope.hash(), Content::Signed(json)))
+    }
+
+    /// Checks an unsigned deployment against the policy of this device.
+    fn take_unsigned(
+        &self,
+        deployment: &Deployment,
+        feedback: &Url,
+    ) -> Result<(Hash, Content), (i32, String)> {
+        let settings = &self.core.settings;
+        if settings.unsigned_copies.is_none() {
+            return Err((4010, "nobody signed this, and this device takes signed tasks only".to_owned()));
+        }
+        if feedback.scheme() != "https" && !settings.plain {
+            return Err((4010, "nobody signed this, and the server is not authenticated by TLS".to_owned()));
+        }
+        unsigned(deployment).ok_or_else(|| (4001, "the deployment has no files".to_owned()))
+    }
+
+    /// Stores what the server offers, and starts it if there is something to do.
+    async fn accept(
+        &self,
+        id: Hash,
+        action: &str,
+        feedback: &Url,
+        content: Content,
+        deployment: &Deployment,
+    ) -> io::Result<()> {
+        let sources = self.sources(deployment);
+        let session = deployment.chunks.iter().find_map(|chunk| Session::from_metadata(&chunk.metadata));
+        let session = session.filter(|_| self.core.settings.multicast);
+        let offered = |known: Option<Work>| {
+            let mut work = known.unwrap_or_else(|| Work::new(id, action, content));
+            let again = work.ended.as_ref().is_some_and(|ended| !ended.success) && work.action != action;
+            if again {
+                // The operator tries once more.
+                (work.attempt, work.ended) = (work.attempt + 1, None);
+            }
+            // Offered although it has ended: the server does not know yet.
+            work.reported = false;
+            (work.action, work.feedback) = (action.to_owned(), feedback.to_string());
+            work.hold_download = deployment.download == Handling::Skip;
+            work.hold_update = deployment.update == Handling::Skip;
+            work.sources = sources;
+            // Only its wait is another, and the task is stored when it changes.
+            let same = |known: &Session| session.as_ref().is_some_and(|new| new.sender == known.sender);
+            if !work.session.as_ref().is_some_and(same) {
+                work.session = session;
+            }
+            work
+        };
+        if self.core.update(id, offered).await?.is_open() {
+            runner::spawn(&self.core, id);
+        }
+        self.core.changed.notify_one();
+        Ok(())
+    }
+
+    /// Where the server says that the files are: its mirrors, then its own links.
+    fn sources(&self, deployment: &Deployment) -> BTreeMap<String, Vec<String>> {
+        let mut sources = BTreeMap::new();
+        for chunk in &deployment.chunks {
+            let hint =
+                |key: &str| chunk.metadata.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
+            let mirrors = hint("mcp.mirrors").map(|urls| urls.split_whitespace().take(MAX_MIRRORS).collect());
+            let mirrors: Vec<&str> = mirrors.unwrap_or_default();
+            for artifact in &chunk.artifacts {
+                let hash =
+                    artifact.hashes.blake3.as_deref().or_else(|| hint("mcp.object").map(String::as_str));
+                let mirror = |base: &&str| match (base.ends_with('/'), hash) {
+                    // As `mcp mirror export` writes it.
+                    (true, Some(hash)) => Some(format!("{base}objects/{hash}")),
+                    (true, None) => Some(format!("{base}{}", artifact.filename)),
+                    (false, _) => Some((*base).to_owned()),
+                };
+                let mut urls: Vec<String> = mirrors.iter().filter_map(mirror).collect();
+                let strong = artifact.hashes.blake3.is_some() || artifact.hashes.sha256.is_some();
+                let secure = artifact.links.get("download");
+                let plain = artifact
+                    .links
+                    .get("download-http")
+                    .filter(|_| secure.is_none() && self.core.settings.plain || strong);
+                urls.extend(secure.into_iter().chain(plain).map(str::to_owned));
+                sources.insert(artifact.filename.clone(), urls);
+            }
+        }
+        sources
+    }
+}

@@ -1,0 +1,205 @@
+//! Actions that wait for this device's word: that of its policy, or of a person who runs `mcp agent confirm` or `deny`.
+//!
+//! The command leaves the answer in a file of the state directory. The loop looks for the file while something waits, takes it to the server,
+//! and removes it.
+
+use super::CheckIn;
+use crate::agent::Confirm;
+use crate::agent::api::{Api, ApiError};
+use crate::agent::state::{StateDir, StateError};
+use crate::ddi::{Confirmation, ConfirmationFeedback, Deployment, DeploymentBase};
+use crate::documents::{Listing, Task};
+use crate::limits::MAX_NAME;
+use mcp_transfer::storage;
+use reqwest::Url;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// The file with a person's answer.
+const FILE: &str = "answer.json";
+/// How often it is looked for while something waits.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// An action that waits for a confirmation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Waiting {
+    /// The action at the server.
+    pub action: String,
+    /// Where it is at the server.
+    pub link: String,
+    /// What it would do, for people.
+    pub what: String,
+    /// Why the server was told that it may not begin; `None`: nobody has decided.
+    pub denied: Option<String>,
+}
+
+/// A person's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Answer {
+    action: String,
+    confirmation: Confirmation,
+}
+
+impl Answer {
+    /// Leaves an answer for the agent.
+    pub(crate) fn leave(
+        state: &StateDir,
+        action: &str,
+        confirmation: Confirmation,
+    ) -> Result<(), StateError> {
+        let (path, answer) = (state.path(FILE), Self { action: action.to_owned(), confirmation });
+        let bytes = serde_json::to_vec(&answer).unwrap_or_default();
+        storage::write_private(&path, &bytes).map_err(|source| StateError::File { path, source })
+    }
+
+    /// The answer that nobody has taken to the server yet. One that cannot be read is none.
+    pub(crate) fn left(state: &StateDir) -> Option<Self> {
+        state.read(FILE).ok().flatten()
+    }
+
+    fn remove(state: &StateDir) {
+        // A file that stays is found again, and the server says that it is over.
+        let _ = std::fs::remove_file(state.path(FILE));
+    }
+}
+
+impl CheckIn {
+    /// Waits until a person has left an answer that the loop does not know yet; for ever, if nothing waits for one.
+    pub(super) fn answered(&self) -> impl Future<Output = ()> + use<> {
+        let core = self.polls.waiting.as_ref().map(|_| std::sync::Arc::clone(&self.core));
+        let known = self.answer.clone();
+        async move {
+            let Some(core) = core else { return std::future::pending().await };
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let left = Answer::left(&core.state);
+                if left.is_some() && left != known {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sees to what waits for a confirmation. Returns whether it may begin now. `link` is what the poll offers; a server that is `busy` with
+    /// another action of this device offers none, and what waited goes on waiting.
+    pub(super) async fn confirming(&mut self, link: Option<Url>, busy: bool) -> Result<bool, ApiError> {
+        self.answer = Answer::left(&self.core.state);
+        let known = self.polls.waiting.as_ref().and_then(|waiting| waiting.link.parse().ok());
+        match (link, known) {
+            (Some(link), _) => self.confirmation(link).await,
+            (None, Some(_)) if busy && self.answer.is_none() => Ok(false),
+            (None, Some(link)) if busy => self.confirmation(link).await,
+            _ => {
+                self.forget();
+                Ok(false)
+            }
+        }
+    }
+
+    /// Nothing waits any more.
+    fn forget(&mut self) {
+        self.polls.waiting = None;
+        self.forget_answer();
+    }
+
+    fn forget_answer(&mut self) {
+        let taken = self.answer.take();
+        // A person may have thought better of it meanwhile.
+        if taken.is_some() && Answer::left(&self.core.state) == taken {
+            Answer::remove(&self.core.state);
+        }
+    }
+
+    /// Answers for the action of this link, if somebody has decided.
+    async fn confirmation(&mut self, link: Url) -> Result<bool, ApiError> {
+        let asked: DeploymentBase = match self.core.api.get(link.clone()).await {
+            Err(ApiError::Gone(_)) => {
+                self.forget();
+                return Ok(false);
+            }
+            other => other?,
+        };
+        if self.answer.as_ref().is_some_and(|answer| answer.action != asked.id) {
+            self.forget_answer();
+        }
+        let Some(terms) = asked.confirmation else { return Ok(false) };
+        let denied = self.polls.waiting.take().filter(|known| known.action == asked.id);
+        let denied = denied.and_then(|known| known.denied);
+        let wait =
+            |what, denied| Some(Waiting { action: asked.id.clone(), link: link.to_string(), what, denied });
+        let feedback = Api::feedback_url(link.clone());
+        let (what, refused) = match self.would_take(&terms, &feedback) {
+            Ok(Some(task)) => (describe(&task), None),
+            Ok(None) => (describe_unsigned(&terms), None),
+            Err((code, why)) => {
+                (describe_unsigned(&terms), Some((code, format!("refused by this device: {why}"))))
+            }
+        };
+        let by_hand = self.answer.as_ref().map(|answer| answer.confirmation);
+        let mut said =
+            ConfirmationFeedback { confirmation: Confirmation::Denied, code: None, details: Vec::new() };
+        let why = match (refused, by_hand, self.core.settings.confirm) {
+            // Confirming it would only make it fail.
+            (Some((code, why)), ..) => {
+                said.code = Some(code.into());
+                why
+            }
+            (None, Some(answer), _) => {
+                said.confirmation = answer;
+                "by hand".to_owned()
+            }
+            (None, None, Confirm::Auto) => {
+                said.confirmation = Confirmation::Confirmed;
+                "by this device's policy".to_owned()
+            }
+            (None, None, Confirm::Ask) => {
+                self.polls.waiting = wait(what, denied);
+                return Ok(false);
+            }
+        };
+        let confirmed = said.confirmation == Confirmation::Confirmed;
+        if confirmed || denied.as_ref() != Some(&why) {
+            said.details.push(why.clone());
+            match self.core.api.feedback(feedback, &said).await {
+                Ok(()) | Err(ApiError::Gone(_)) => {}
+                Err(error) => {
+                    self.polls.waiting = wait(what, denied);
+                    return Err(error);
+                }
+            }
+        }
+        self.forget_answer();
+        if !confirmed {
+            self.polls.waiting = wait(what, Some(why));
+        }
+        Ok(confirmed)
+    }
+
+    /// What this device would do, if it takes what is offered; `None` for files that nobody signed. No list names a task that waits for a
+    /// confirmation, so the list is not asked; it is when the task begins.
+    fn would_take(&self, terms: &Deployment, feedback: &Url) -> Result<Option<Task>, (i32, String)> {
+        let Some(text) =
+            terms.chunks.iter().find_map(|chunk| crate::ddi::task_from_metadata(&chunk.metadata))
+        else {
+            return self.take_unsigned(terms, feedback).map(|_| None);
+        };
+        let (_, _, task) = self.check_task(&text, Listing::Absent)?;
+        Ok(Some(task))
+    }
+}
+
+fn describe(task: &Task) -> String {
+    let how = match (&task.handler, &task.at) {
+        (Some(handler), _) => format!(" by {handler}"),
+        (None, Some(at)) => format!(" to {at}"),
+        (None, None) => String::new(),
+    };
+    let files: Vec<_> = task.objects.iter().map(|object| object.filename.as_str()).collect();
+    let version = if task.version.is_empty() { String::new() } else { format!(" {}", task.version) };
+    format!("{}{version}: {}{how}: {}", task.name, task.kind.as_str(), files.join(", "))
+}
+
+fn describe_unsigned(terms: &Deployment) -> String {
+    let names = terms.chunks.iter().take(1).map(|chunk| format!("{} {}", chunk.name, chunk.version));
+    names.collect::<String>().chars().take(2 * MAX_NAME).collect()
+}

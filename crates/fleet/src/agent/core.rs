@@ -1,0 +1,248 @@
+//! What the check-in loop and the runners share: the stored state, and what runs at the moment.
+
+use super::api::Api;
+use super::fetch::{Pace, blocking};
+use super::state::{Completed, Identity, StateDir};
+use super::steps::Steps;
+use super::work::{Ended, Work};
+use super::{Settings, clock, log};
+use crate::documents::{Hash, Listing, Trusted};
+use crate::handlers::Canceller;
+use crate::limits::{MAX_FEEDBACK_LINE, MAX_FEEDBACK_LINES, MAX_WORKS};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::AbortHandle;
+
+/// What runs for a task at the moment.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// What it does, for people.
+    pub phase: String,
+    /// Bytes there, and bytes in all.
+    pub bytes: (u64, u64),
+    /// Whether the server was told of the phase.
+    pub told: bool,
+    /// Whether it can still be cancelled.
+    pub cancellable: bool,
+    /// Cancels it.
+    pub cancel: watch::Sender<bool>,
+    /// Ends it where it is, when the agent ends.
+    pub abort: Option<AbortHandle>,
+    /// Ends the handler, if one runs and may be ended.
+    pub canceller: Option<Arc<Canceller>>,
+}
+
+/// What changes.
+#[derive(Debug, Default)]
+pub(crate) struct Inner {
+    pub trusted: Option<Trusted>,
+    pub works: BTreeMap<Hash, Work>,
+    pub completed: BTreeMap<String, Completed>,
+    pub running: BTreeMap<Hash, Running>,
+}
+
+/// What the agent's parts share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub api: Api,
+    /// The name of this device.
+    pub device: String,
+    pub settings: Settings,
+    pub listing: Listing,
+    pub state: StateDir,
+    pub pace: Pace,
+    inner: Mutex<Inner>,
+    /// Held while what is stored of tasks is read, changed and written: the loop and the runners do so.
+    writing: tokio::sync::Mutex<()>,
+    /// Something is to be told to the server.
+    pub changed: Notify,
+    /// How many tasks may load or run at a time.
+    pub slots: Semaphore,
+    /// What runs handlers.
+    pub steps: Arc<Steps>,
+}
+
+impl Core {
+    /// Reads what is stored.
+    pub(crate) fn new(
+        state: StateDir,
+        identity: &Identity,
+        settings: Settings,
+    ) -> Result<Arc<Self>, Box<dyn std::error::Error + Send + Sync>> {
+        let inner = Inner {
+            trusted: state.trusted()?,
+            works: state.works()?,
+            completed: state.read("completed.json")?.unwrap_or_default(),
+            running: BTreeMap::new(),
+        };
+        let known = inner.works.keys().copied().collect();
+        let (steps, damage) = Steps::open(&state.path("journal"), settings.handlers.clone(), &known)?;
+        if let Some(damage) = damage {
+            log(&format!("the journal was damaged: {damage}"));
+        }
+        let listing = if identity.fleet.is_some() { Listing::Required } else { Listing::Absent };
+        Ok(Arc::new(Self {
+            api: Api::new(identity)?,
+            device: identity.device.clone(),
+            listing,
+            pace: Pace { least: settings.least_speed, ..Pace::default() },
+            slots: Semaphore::new(settings.jobs),
+            steps: Arc::new(steps),
+            settings,
+            state,
+            inner: Mutex::new(inner),
+            writing: tokio::sync::Mutex::default(),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// The changing part. Never held across a wait.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores what is trusted, and then trusts it.
+    pub(crate) async fn trust(self: &Arc<Self>, next: Trusted) -> io::Result<()> {
+        if self.lock().trusted.as_ref() == Some(&next) {
+            return Ok(());
+        }
+        let (core, bytes) = (Arc::clone(self), next.to_bytes());
+        blocking(move || core.state.write("trusted.json", &bytes).map_err(io::Error::other)).await?;
+        self.lock().trusted = Some(next);
+        Ok(())
+    }
+
+    /// Stores a task as `change` makes it of what is known, and then has it, and returns it. Most offers are the same as at the last poll, and
+    /// need no write.
+    pub(crate) async fn update(
+        self: &Arc<Self>,
+        id: Hash,
+        change: impl FnOnce(Option<Work>) -> Work,
+    ) -> io::Result<Work> {
+        let _writing = self.writing.lock().await;
+        let known = self.lock().works.get(&id).cloned();
+        let work = change(known.clone());
+        if known.as_ref() != Some(&work) {
+            self.store(work.clone()).await?;
+        }
+        Ok(work)
+    }
+
+    /// Makes room by forgetting the oldest that are over.
+    async fn store(self: &Arc<Self>, work: Work) -> io::Result<()> {
+        let core = Arc::clone(self);
+        let kept = work.clone();
+        blocking(move || core.state.put_work(&kept).map_err(io::Error::other)).await?;
+        let surplus: Vec<_> = {
+            let mut inner = self.lock();
+            inner.works.insert(work.id, work);
+            let mut over: Vec<_> = inner.works.values().filter(|work| work.reported).collect();
+            over.sort_by_key(|work| work.ended.as_ref().map_or(0, |ended| ended.at));
+            let surplus = inner.works.len().saturating_sub(MAX_WORKS);
+            let surplus: Vec<_> = over.into_iter().take(surplus).map(|work| work.id).collect();
+            surplus.iter().for_each(|id| drop(inner.works.remove(id)));
+            surplus
+        };
+        let core = Arc::clone(self);
+        blocking(move || {
+            surplus.into_iter().for_each(|id| core.state.forget_work(id));
+            Ok(())
+        })
+        .await
+    }
+
+    /// Changes a task that is stored, and stores it again.
+    pub(crate) async fn change(self: &Arc<Self>, id: Hash, change: impl FnOnce(&mut Work)) -> io::Result<()> {
+        let _writing = self.writing.lock().await;
+        let work = self.lock().works.get(&id).cloned();
+        let Some(mut work) = work else { return Ok(()) };
+        let before = work.clone();
+        change(&mut work);
+        if work == before { Ok(()) } else { self.store(work).await }
+    }
+
+    /// Notes how a task ended, for good.
+    pub(crate) async fn end(self: &Arc<Self>, id: Hash, mut ended: Ended) -> io::Result<()> {
+        bound(&mut ended.details);
+        let plan = self.lock().works.get(&id).map(Work::plan);
+        if let Some(Ok(plan)) = plan.filter(|_| ended.success) {
+            let _writing = self.writing.lock().await;
+            let completed = {
+                let mut inner = self.lock();
+                let entry = Completed { version: plan.version, serial: plan.serial, at: clock() };
+                inner.completed.insert(plan.name, entry);
+                inner.completed.clone()
+            };
+            let core = Arc::clone(self);
+            blocking(move || core.state.put("completed.json", &completed).map_err(io::Error::other)).await?;
+        }
+        self.change(id, |work| work.ended = Some(ended)).await?;
+        let parts = self.state.path(&format!("parts/{id}"));
+        // What stays behind goes with the task.
+        let _ = blocking(move || std::fs::remove_dir_all(parts)).await;
+        self.lock().running.remove(&id);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Says what a task does now.
+    pub(crate) fn phase(&self, id: Hash, phase: &str) {
+        if let Some(running) = self.lock().running.get_mut(&id) {
+            if running.phase == phase {
+                return;
+            }
+            (running.phase, running.told, running.bytes) = (phase.to_owned(), false, (0, 0));
+        }
+        self.changed.notify_one();
+    }
+}
+
+/// Cuts details to what a feedback may have.
+pub(crate) fn bound(details: &mut Vec<String>) {
+    details.truncate(MAX_FEEDBACK_LINES);
+    for line in details {
+        let mut end = line.len().min(MAX_FEEDBACK_LINE);
+        while !line.is_char_boundary(end) {
+            end -= 1;
+        }
+        line.truncate(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::work::Content;
+
+    #[tokio::test]
+    async fn changes_at_the_same_time_are_all_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity {
+            server: "http://127.0.0.1:1".into(),
+            tenant: "DEFAULT".into(),
+            device: "d".into(),
+            authorization: None,
+            pin: None,
+            fleet: None,
+        };
+        let state = StateDir::open(&dir.path().join("agent")).unwrap();
+        let core = Core::new(state, &identity, Settings::default()).unwrap();
+        let id = Hash([7; 32]);
+        let content = Content::Unsigned { name: "n".into(), version: String::new(), files: Vec::new() };
+        let work = Work::new(id, "1", content);
+        core.update(id, |_| work).await.unwrap();
+        // A poll changes the terms of a task that ends.
+        let ended = Ended { success: true, canceled: false, code: 0, details: Vec::new(), at: 1 };
+        let (offered, over) = tokio::join!(
+            core.update(id, |known| Work { hold_update: true, ..known.unwrap() }),
+            core.end(id, ended)
+        );
+        offered.unwrap();
+        over.unwrap();
+        let stored = core.state.works().unwrap().remove(&id).unwrap();
+        assert!(stored.hold_update && stored.ended.is_some(), "{stored:?}");
+        assert_eq!(core.lock().works.get(&id), Some(&stored));
+    }
+}

@@ -1,0 +1,373 @@
+//! Carries out one task: waits for what must come before, loads the objects, waits for the window, and puts them in place.
+
+use super::clock;
+use super::core::{Core, Running};
+use super::fetch::{self, FetchError, Wanted, blocking, is_object};
+use super::place::{Place, PlaceError};
+use super::schedule::opening;
+use super::session;
+use super::steps;
+use super::work::{Ended, File, Plan, Work};
+use crate::documents::{Hash, Kind, Refusal, Task, TaskKind};
+use crate::handlers::ObjectFile;
+use jiff::tz::TimeZone;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How often what a task waits for is looked at again, at the latest.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Why a task ends without success.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The server took it back.
+    Canceled,
+    /// It cannot be done.
+    Failed(i32, Vec<String>),
+}
+
+impl Stop {
+    pub(super) fn failed(code: i32, why: impl ToString) -> Self {
+        Self::Failed(code, vec![why.to_string()])
+    }
+}
+
+/// Codes of failures, beside those of refusals.
+pub(super) mod code {
+    pub(in crate::agent) const DESTINATION: i32 = 4033;
+    pub(in crate::agent) const NO_SOURCE: i32 = 4060;
+    pub(in crate::agent) const REPLACED: i32 = 4090;
+    pub(in crate::agent) const OBJECTS: i32 = 4041;
+    pub(in crate::agent) const HANDLER: i32 = 5001;
+    pub(in crate::agent) const INTERRUPTED: i32 = 5002;
+    pub(in crate::agent) const DISK: i32 = 5007;
+    pub(in crate::agent) const STORED: i32 = 5000;
+}
+
+/// Starts a task on the runtime, unless it runs.
+pub(crate) fn spawn(core: &Arc<Core>, id: Hash) {
+    let (cancel, canceled) = watch::channel(false);
+    {
+        let mut inner = core.lock();
+        if inner.running.contains_key(&id) || !inner.works.get(&id).is_some_and(Work::is_open) {
+            return;
+        }
+        let running = Running {
+            phase: "accepted".to_owned(),
+            bytes: (0, 0),
+            told: false,
+            cancellable: !core.steps.was_interrupted(id),
+            cancel,
+            abort: None,
+            canceller: None,
+        };
+        inner.running.insert(id, running);
+    }
+    let runner = tokio::spawn(carry_out(Arc::clone(core), id, canceled));
+    if let Some(running) = core.lock().running.get_mut(&id) {
+        running.abort = Some(runner.abort_handle());
+    }
+}
+
+async fn carry_out(core: Arc<Core>, id: Hash, canceled: watch::Receiver<bool>) {
+    let (success, canceled, code, details) = match perform(&core, id, canceled).await {
+        Ok(details) => (true, false, 0, details),
+        Err(Stop::Canceled) => (false, true, 0, vec!["canceled by the server".to_owned()]),
+        Err(Stop::Failed(code, details)) => (false, false, code, details),
+    };
+    if let Err(error) = core.end(id, Ended { success, canceled, code, details, at: clock() }).await {
+        // It is done again after a restart: a copy is put in place twice, which changes nothing.
+        super::log(&format!("cannot store how a task ended ({error})"));
+        core.lock().running.remove(&id);
+    }
+}
+
+async fn perform(
+    core: &Arc<Core>,
+    id: Hash,
+    mut canceled: watch::Receiver<bool>,
+) -> Result<Vec<String>, Stop> {
+    let work = core.lock().works.get(&id).cloned().ok_or(Stop::Canceled)?;
+    let plan = work.plan().map_err(|why| Stop::failed(code::STORED, why))?;
+    let until_canceled = async {
+        // A sender that is gone means that the task is over anyway.
+        let _ = canceled.wait_for(|canceled| *canceled).await;
+    };
+    let result = tokio::select! {
+        biased;
+        () = until_canceled => Err(Stop::Canceled),
+        result = run(core, &work, &plan) => result,
+    };
+    if result.is_err() && plan.kind() == TaskKind::Copy {
+        discard(core, id, &plan).await;
+    }
+    result
+}
+
+async fn run(core: &Arc<Core>, work: &Work, plan: &Plan) -> Result<Vec<String>, Stop> {
+    let id = work.id;
+    if let Some(task) = plan.task.as_ref().filter(|task| task.kind != TaskKind::Copy)
+        && steps::settled(core, work).await
+    {
+        // Its conditions held when it began.
+        return steps::handle(core, work, plan, task, None).await;
+    }
+    let after = plan.task.as_ref().map_or(&[][..], |task| &task.after);
+    while let Some(name) = after.iter().find(|name| !core.lock().completed.contains_key(*name)) {
+        core.phase(id, &format!("waits for task {name}"));
+        wait(core, id, plan, LOOK).await?;
+    }
+    if let Some(task) = &plan.task {
+        let mut attributes: BTreeMap<_, _> = core.settings.attributes.clone();
+        let version = core.lock().completed.get(&plan.name).map(|completed| completed.version.clone());
+        attributes.extend(version.map(|version| ("version".to_owned(), version)));
+        if let Some(term) = task.when.iter().find(|term| !term.holds(&attributes)) {
+            return Ok(vec![format!("not needed: '{term}' does not hold here")]);
+        }
+        if task.kind != TaskKind::Copy {
+            return run_handler(core, work, plan, task).await;
+        }
+    }
+    let (mut details, mut loaded) = (Vec::new(), Vec::new());
+    let mut ready = Vec::new();
+    for file in &plan.files {
+        let place = open_place(core, plan, file).await?;
+        if has(&place, file).await? {
+            details.push(format!("{} is there already", place.path.display()));
+        } else {
+            let part = place.part(id).map_err(|error| Stop::failed(code::DISK, error))?;
+            loaded.extend(load(core, work, plan, file, part, place.existing()).await?);
+            ready.push(place);
+        }
+    }
+    may_begin(core, id, plan).await?;
+    // From here on it is a matter of milliseconds, and a canceled copy must not be half in place.
+    if let Some(running) = core.lock().running.get_mut(&id) {
+        if *running.cancel.borrow() {
+            return Err(Stop::Canceled);
+        }
+        running.cancellable = false;
+    }
+    for place in ready {
+        let path = place.path.display().to_string();
+        let put = blocking(move || place.put(id)).await;
+        put.map_err(|error| Stop::failed(code::DISK, format!("cannot put {path} in place ({error})")))?;
+        details.push(format!("{path} is in place"));
+    }
+    // The last one stands in the server's table: where the bytes came from.
+    details.extend(loaded);
+    Ok(details)
+}
+
+/// Loads the object of a task into the state directory, and gives it to the handler.
+async fn run_handler(core: &Arc<Core>, work: &Work, plan: &Plan, task: &Task) -> Result<Vec<String>, Stop> {
+    let done = core.lock().completed.get(&plan.name).is_some_and(|completed| completed.serial == plan.serial);
+    if done {
+        return Ok(vec!["completed before".to_owned()]);
+    }
+    let mut details = Vec::new();
+    let object = match (&plan.files[..], &task.objects[..]) {
+        ([], _) => None,
+        ([file], [object]) => {
+            let name = format!("parts/{}", work.id);
+            let (path, dir) = (core.state.path(&format!("{name}/object")), core.state.path(&name));
+            let made = path.clone();
+            let part = blocking(move || {
+                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+                let options = &mut std::fs::OpenOptions::new();
+                options.read(true).write(true).create(true).truncate(false).mode(0o600).open(made)
+            });
+            let part = part.await.map_err(|error| Stop::failed(code::DISK, error))?;
+            details.extend(load(core, work, plan, file, part, None).await?);
+            Some(ObjectFile {
+                path,
+                name: object.filename.clone(),
+                size: object.size,
+                blake3: object.blake3.0,
+            })
+        }
+        _ => return Err(Stop::failed(code::OBJECTS, "a handler takes one object; make a task for each")),
+    };
+    details.extend(steps::handle(core, work, plan, task, object).await?);
+    Ok(details)
+}
+
+async fn open_place(core: &Arc<Core>, plan: &Plan, file: &File) -> Result<Place, Stop> {
+    let unsigned = || {
+        let dir = core.settings.unsigned_copies.as_ref()?;
+        Some((vec![dir.clone()], format!("{}/", dir.display())))
+    };
+    let (allowed, at) = match &plan.task {
+        Some(task) => (core.settings.destinations.clone(), task.at.clone().unwrap_or_default()),
+        None => unsigned()
+            .ok_or_else(|| Stop::failed(code::DESTINATION, "unsigned copies are not allowed here"))?,
+    };
+    let name = file.filename.clone();
+    let opened = blocking(move || Ok(Place::open(&allowed, &at, &name))).await;
+    opened.map_err(|error| Stop::failed(code::DISK, error))?.map_err(|error| match &error {
+        PlaceError::Forbidden(_) => Stop::failed(code::DESTINATION, error),
+        PlaceError::File { .. } => Stop::failed(code::DISK, error),
+    })
+}
+
+/// Whether the destination already has the file.
+async fn has(place: &Place, file: &File) -> Result<bool, Stop> {
+    let Some(existing) = place.existing() else { return Ok(false) };
+    let (size, digests) = (file.size, file.digests.clone());
+    let read = blocking(move || is_object(&existing, size, &digests)).await;
+    read.map_err(|error| Stop::failed(code::DISK, error))
+}
+
+/// Loads a file into its part file.
+async fn load(
+    core: &Arc<Core>,
+    work: &Work,
+    plan: &Plan,
+    file: &File,
+    part: std::fs::File,
+    earlier: Option<std::fs::File>,
+) -> Result<Vec<String>, Stop> {
+    let id = work.id;
+    loop {
+        let held = core.lock().works.get(&id).is_some_and(|work| work.hold_download);
+        if !held {
+            break;
+        }
+        core.phase(id, "waits until the server lets it load");
+        wait(core, id, plan, LOOK).await?;
+    }
+    core.phase(id, "waits for its turn");
+    let _slot = core.slots.acquire().await.map_err(|_| Stop::Canceled)?;
+    let mut heard = Vec::new();
+    let session = core.lock().works.get(&id).and_then(|work| work.session.clone());
+    if let Some(session) = session.filter(|_| file.digests.strong()) {
+        let own = part.try_clone().map_err(|error| Stop::failed(code::DISK, error))?;
+        // What it brings counts once it is hashed again, like a part file from before.
+        heard.push(while_allowed(core, id, plan, session::take_part(core, id, session, file, own)).await?);
+    }
+    core.phase(id, &format!("loads {}", file.filename));
+    let mut hints = work.sources.get(&file.filename).cloned().unwrap_or_default();
+    // Where neither a hash nor TLS vouches for the bytes, the policy of this device must.
+    hints.retain(|url| file.digests.strong() || core.settings.plain || url.starts_with("https:"));
+    let mut wanted = Wanted {
+        size: file.size,
+        digests: file.digests.clone(),
+        sources: hints.iter().filter_map(|url| url.parse().ok()).collect(),
+        values: Vec::new(),
+        pace: core.pace,
+    };
+    if let Some(hash) = file.digests.blake3 {
+        // A mirror has the list of values beside the object.
+        let hex = hash.to_string();
+        let lists = hints.iter().filter(|url| url.ends_with(&hex)).map(|url| format!("{url}.hashes"));
+        wanted.values.extend(lists.filter_map(|url| url.parse().ok()));
+        let [object, values] = core.api.object(hash);
+        if plan.task.is_some() && core.listing == crate::documents::Listing::Required {
+            wanted.sources.push(object);
+            wanted.values.push(values);
+        }
+    }
+    let disk = |error: io::Error| Stop::failed(code::DISK, FetchError::Disk(error));
+    let total = file.size;
+    let progress = |bytes| {
+        if let Some(running) = core.lock().running.get_mut(&id) {
+            running.bytes = (bytes, total);
+        }
+    };
+    let loading = fetch::fetch(&core.api.net, &wanted, part, earlier, progress);
+    match while_allowed(core, id, plan, loading).await? {
+        Ok(report) => {
+            let mut details = vec![format!("{} is loaded and verified", file.filename)];
+            details.extend(report.details());
+            details.extend(heard);
+            Ok(details)
+        }
+        Err(FetchError::Disk(error)) => Err(disk(error)),
+        Err(error @ FetchError::NoSource(_)) => {
+            let mut details = vec![error.to_string()];
+            if let FetchError::NoSource(report) = &error {
+                details.extend(report.details());
+            }
+            Err(Stop::Failed(code::NO_SOURCE, details))
+        }
+    }
+}
+
+/// Does `work`, which may take days, and gives it up when the task ends.
+async fn while_allowed<T>(
+    core: &Arc<Core>,
+    id: Hash,
+    plan: &Plan,
+    work: impl Future<Output = T>,
+) -> Result<T, Stop> {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return Ok(done),
+            () = tokio::time::sleep(LOOK) => { allowed(core, id, plan)?; }
+        }
+    }
+}
+
+/// Waits until the step may begin: the task is still wanted, and the window is open.
+pub(super) async fn may_begin(core: &Arc<Core>, id: Hash, plan: &Plan) -> Result<(), Stop> {
+    loop {
+        let held = core.lock().works.get(&id).is_some_and(|work| work.hold_update);
+        let now = clock();
+        let (start, window) = plan.task.as_ref().map_or((None, None), |task| (task.start, task.window));
+        let opens = opening(start, window, now, &TimeZone::system());
+        let paused = allowed(core, id, plan)?;
+        if !held && opens <= now && paused.is_none() {
+            return Ok(());
+        }
+        core.phase(
+            id,
+            &match paused {
+                Some(refusal) => format!("holds: {refusal}"),
+                None if held => "waits until the server lets it install".to_owned(),
+                None => format!("waits until {}", super::time_text(opens)),
+            },
+        );
+        wait(core, id, plan, LOOK.min(Duration::from_secs(opens.saturating_sub(now).max(1)))).await?;
+    }
+}
+
+/// Waits, and then fails if the task may not go on.
+pub(super) async fn wait(core: &Arc<Core>, id: Hash, plan: &Plan, time: Duration) -> Result<(), Stop> {
+    tokio::time::sleep(time).await;
+    allowed(core, id, plan).map(drop)
+}
+
+/// Whether the task is still wanted: fails if it never will be again, and returns what holds it for now.
+fn allowed(core: &Arc<Core>, id: Hash, plan: &Plan) -> Result<Option<Refusal>, Stop> {
+    let Some(task) = &plan.task else { return Ok(None) };
+    let inner = core.lock();
+    let Some(trusted) = &inner.trusted else { return Ok(Some(Refusal::NoList)) };
+    match trusted.may_begin(task, id, core.listing, clock()) {
+        Ok(()) => Ok(None),
+        Err(refusal @ (Refusal::Rollback { .. } | Refusal::Changed { .. })) => {
+            Err(Stop::Failed(code::REPLACED, vec![format!("replaced by a newer task ({refusal})")]))
+        }
+        Err(refusal @ Refusal::Expired { kind: Kind::Task, .. }) => {
+            Err(Stop::failed(refusal.code(), refusal))
+        }
+        Err(refusal) => Ok(Some(refusal)),
+    }
+}
+
+/// Removes the part files of a copy that has ended.
+async fn discard(core: &Arc<Core>, id: Hash, plan: &Plan) {
+    for file in &plan.files {
+        if let Ok(place) = open_place(core, plan, file).await {
+            let removed = blocking(move || {
+                place.discard(id);
+                Ok(())
+            });
+            let _ = removed.await;
+        }
+    }
+}

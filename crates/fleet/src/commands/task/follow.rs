@@ -1,0 +1,147 @@
+//! Following a task until no device is at it any more.
+
+use super::super::output::{json, line};
+use super::super::remote::{Remote, RemoteError};
+use super::{CommandError, Exit};
+use crate::server::TaskView;
+use crate::store::{ActionState, Counts};
+use mcp_transfer::text::escape;
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// How often the server is asked.
+const EVERY: Duration = Duration::from_secs(1);
+/// How long the server may be away meanwhile.
+const AWAY: Duration = Duration::from_secs(120);
+
+/// Devices in this state.
+fn count(counts: &Counts, state: ActionState) -> u64 {
+    counts.get(state.as_str()).copied().unwrap_or(0)
+}
+
+/// `12 of 30 done, 3 running`.
+pub(super) fn summary(counts: &Counts) -> String {
+    use ActionState as S;
+    let all: u64 = counts.values().sum();
+    let done = count(counts, S::Finished) + count(counts, S::Unneeded);
+    let mut text = format!("{done} of {all} done");
+    for state in [S::Running, S::Cancelling, S::Confirming, S::Failed, S::Cancelled] {
+        let n = count(counts, state);
+        if n > 0 {
+            text += &format!(", {n} {}", state.as_str());
+        }
+    }
+    text
+}
+
+/// How a task ended by its counts; `None` while a device is at it.
+fn ended(counts: &Counts) -> Option<Exit> {
+    use ActionState as S;
+    let all: u64 = counts.values().sum();
+    let done = count(counts, S::Finished) + count(counts, S::Unneeded);
+    let open: u64 =
+        [S::Waiting, S::Confirming, S::Running, S::Cancelling].iter().map(|s| count(counts, *s)).sum();
+    if open > 0 {
+        return None;
+    }
+    Some(if all > 0 && done == all {
+        Exit::Complete
+    } else if done == 0 {
+        Exit::NoDevice
+    } else {
+        Exit::Incomplete
+    })
+}
+
+/// Prints what changes, until no device is at the task any more; at most for `wait`.
+pub(super) async fn until_done(
+    remote: &Remote,
+    id: i64,
+    wait: Option<Duration>,
+    as_json: bool,
+) -> Result<Exit, CommandError> {
+    let (begun, mut heard) = (Instant::now(), Instant::now());
+    let mut known = BTreeMap::new();
+    let live = std::io::stderr().is_terminal() && !as_json;
+    loop {
+        match remote.get::<TaskView>(&format!("/tasks/{id}")).await {
+            Ok(view) => {
+                heard = Instant::now();
+                for action in view.actions.iter().flatten() {
+                    let now = (action.state, action.attempt);
+                    if known.insert(action.device.clone(), now) != Some(now) {
+                        if as_json {
+                            json(action);
+                        } else if action.state != ActionState::Waiting {
+                            let text =
+                                format!("{}: {} {}", action.device, action.state.as_str(), action.message);
+                            clear(live);
+                            line(&escape(text.trim_end()));
+                        }
+                    }
+                }
+                if live {
+                    eprint!("\r\x1b[K{}", bar(&view.counts));
+                    let _ = std::io::stderr().flush();
+                }
+                let over = wait.is_some_and(|wait| begun.elapsed() >= wait);
+                if let Some(exit) = ended(&view.counts).or(over.then_some(Exit::Incomplete)) {
+                    clear(live);
+                    if !as_json {
+                        line(&format!("task {id}: {}", summary(&view.counts)));
+                    }
+                    return Ok(exit);
+                }
+            }
+            // The server may be started anew meanwhile.
+            Err(RemoteError::Unreachable { .. }) if heard.elapsed() < AWAY && !known.is_empty() => {}
+            Err(error) => {
+                clear(live);
+                return Err(error.into());
+            }
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+fn clear(live: bool) {
+    if live {
+        eprint!("\r\x1b[K");
+    }
+}
+
+/// A bar of the devices that are done, with the counts.
+fn bar(counts: &Counts) -> String {
+    const WIDTH: u64 = 30;
+    let all = counts.values().sum::<u64>().max(1);
+    let done = count(counts, ActionState::Finished) + count(counts, ActionState::Unneeded);
+    let full = usize::try_from(WIDTH * done / all).unwrap_or(0);
+    format!("[{:<30}] {}", "#".repeat(full), summary(counts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(of: &[(&str, u64)]) -> Counts {
+        of.iter().map(|(state, n)| ((*state).to_owned(), *n)).collect()
+    }
+
+    #[test]
+    fn the_exit_code_is_that_of_a_transfer() {
+        for (of, want) in [
+            (&[("finished", 3), ("unneeded", 1)][..], Some(Exit::Complete)),
+            (&[("finished", 3), ("waiting", 1)], None),
+            (&[("finished", 3), ("cancelling", 1)], None),
+            (&[("finished", 3), ("failed", 1)], Some(Exit::Incomplete)),
+            (&[("failed", 1), ("cancelled", 1)], Some(Exit::NoDevice)),
+            (&[], Some(Exit::NoDevice)),
+        ] {
+            assert_eq!(ended(&counts(of)), want, "{of:?}");
+        }
+        let text = summary(&counts(&[("finished", 2), ("running", 1), ("failed", 1)]));
+        assert_eq!(text, "2 of 4 done, 1 running, 1 failed");
+        assert!(bar(&counts(&[])).contains("0 of 0"));
+    }
+}

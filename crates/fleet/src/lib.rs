@@ -1,0 +1,16 @@
+//! The standing half of `mcp`: `mcp serve`, which knows what each device should have, `mcp agent` on every device, and
+//! the operator's commands. The async runtime lives in this crate only, so the data plane cannot come to depend on it.
+
+pub mod agent;
+pub mod commands;
+pub mod ddi;
+pub mod documents;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+pub mod handlers;
+pub mod journal;
+pub mod limits;
+pub mod objects;
+mod pin;
+pub mod server;
+pub mod store;

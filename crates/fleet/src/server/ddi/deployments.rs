@@ -1,0 +1,244 @@
+//! Deployments, their cancellation, and what is installed.
+
+use super::super::auth::{Caller, SEGMENT};
+use super::super::clock;
+use super::super::deciding::{Verdict, verdict};
+use super::super::error::{ApiError, ApiResult};
+use super::{App, action_of, body, document, done, number};
+use crate::ddi::{
+    ActionHistory, Artifact, Cancel, Chunk, Deployment, DeploymentBase, Feedback, Handling, Hashes,
+    Installed, Links, Metadata, task_to_metadata,
+};
+use crate::limits::MAX_HISTORY;
+use crate::store::{Action, ActionState, Answer, Begun, Report, TaskDocument};
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use percent_encoding::utf8_percent_encode;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+pub(super) struct Segments {
+    action: String,
+}
+
+impl Segments {
+    pub(super) fn action(&self) -> &str {
+        &self.action
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct HistoryQuery {
+    #[serde(rename = "actionHistory", default)]
+    messages: i64,
+}
+
+/// The history that was asked for: none at 0, the newest at n, as many as there may be below 0.
+pub(super) async fn history(
+    app: &App,
+    action: &Action,
+    query: &HistoryQuery,
+) -> ApiResult<Option<ActionHistory>> {
+    let most = match query.messages {
+        0 => return Ok(None),
+        n if n < 0 => MAX_HISTORY,
+        n => usize::try_from(n).unwrap_or(MAX_HISTORY),
+    };
+    let messages = app.store.history(action.id, most).await?;
+    Ok(Some(ActionHistory { status: action.state.in_hawkbit().into(), messages }))
+}
+
+pub(super) async fn deployment(
+    State(app): State<App>,
+    caller: Caller,
+    Path(segments): Path<Segments>,
+    Query(query): Query<HistoryQuery>,
+    headers: HeaderMap,
+) -> ApiResult {
+    let action = action_of(&app, &caller.device.id, &segments.action).await?;
+    let task = app.store.document(action.task).await?;
+    match action.state {
+        ActionState::Confirming | ActionState::Cancelling | ActionState::Cancelled => {
+            return Err(ApiError::no_such("deployment"));
+        }
+        ActionState::Waiting => {
+            let may = verdict(&app, &caller.device, &action, &task).await? == Verdict::Now;
+            if !may || app.store.begin(&action, task.terms.at_once, clock::now()).await? == Begun::No {
+                return Err(ApiError::no_such("deployment"));
+            }
+        }
+        _ => {}
+    }
+    let mut deployment = what(&app, &caller, &action, &task);
+    if let Some(chunk) = deployment.chunks.first_mut() {
+        chunk.metadata.extend(app.invite(&caller, &action, &task).await);
+    }
+    let base = DeploymentBase {
+        id: action.id.to_string(),
+        deployment: Some(deployment),
+        confirmation: None,
+        action_history: history(&app, &action, &query).await?,
+        links: our_links(&caller, &action),
+    };
+    document(&headers, &base)
+}
+
+/// What a device is to do.
+pub(super) fn what(app: &App, caller: &Caller, action: &Action, task: &TaskDocument) -> Deployment {
+    let update = if task.terms.download_only { Handling::Skip } else { task.terms.update };
+    let download = if task.terms.download_only { Handling::Forced } else { task.terms.update };
+    Deployment {
+        download,
+        update,
+        maintenance_window: None,
+        chunks: vec![chunk(app, caller, action.task, task)],
+    }
+}
+
+fn chunk(app: &App, caller: &Caller, module: i64, document: &TaskDocument) -> Chunk {
+    let task = &document.task;
+    let version = if task.version.is_empty() { task.serial.to_string() } else { task.version.clone() };
+    let mut metadata = Vec::new();
+    // Other clients have no use for it, and some only little room.
+    if caller.device.is_ours() {
+        metadata = task_to_metadata(&document.envelope.to_metadata());
+        let mirrors = &app.config.mirrors;
+        if !mirrors.is_empty() {
+            metadata.push(Metadata { key: "mcp.mirrors".into(), value: mirrors.join(" ") });
+        }
+    }
+    Chunk {
+        part: document.terms.part.clone(),
+        version,
+        name: task.name.clone(),
+        encrypted: None,
+        artifacts: artifacts(caller, module, document),
+        metadata,
+    }
+}
+
+/// The files of a task, with their links.
+pub(super) fn artifacts(caller: &Caller, module: i64, document: &TaskDocument) -> Vec<Artifact> {
+    let artifact = |object: &crate::store::StoredObject| {
+        let name = utf8_percent_encode(&object.filename, SEGMENT);
+        let url = format!("{}/softwaremodules/{module}/artifacts/{name}", caller.base);
+        let sum = format!("{url}.MD5SUM");
+        let links = if caller.secure {
+            Links::from([("download", url), ("md5sum", sum)])
+        } else {
+            Links::from([("download-http", url), ("md5sum-http", sum)])
+        };
+        let hashes = Hashes {
+            sha1: Some(object.hashes.sha1.clone()),
+            md5: Some(object.hashes.md5.clone()),
+            sha256: Some(object.hashes.sha256.clone()),
+            blake3: Some(object.hashes.blake3.to_string()),
+        };
+        Artifact { filename: object.filename.clone(), hashes, size: object.hashes.size, links }
+    };
+    document.objects.iter().map(artifact).collect()
+}
+
+fn our_links(caller: &Caller, action: &Action) -> Links {
+    if !caller.device.is_ours() {
+        return Links::default();
+    }
+    let device = utf8_percent_encode(&caller.device.id, SEGMENT);
+    let base = format!("{}/mcp/v1/devices/{device}", caller.origin);
+    Links::from([("mcp-list", format!("{base}/list")), ("mcp-task", format!("{base}/tasks/{}", action.task))])
+}
+
+pub(super) async fn feedback(
+    State(app): State<App>,
+    caller: Caller,
+    Path(segments): Path<Segments>,
+    headers: HeaderMap,
+    request: Body,
+) -> ApiResult {
+    let said: Feedback = body(&headers, request).await?;
+    let action = action_of(&app, &caller.device.id, &segments.action).await?;
+    let download_only = app.store.document(action.task).await?.terms.download_only;
+    answer(&app, &caller, action.id, Report::Deployment { download_only }, said).await
+}
+
+pub(super) async fn cancel(
+    State(app): State<App>,
+    caller: Caller,
+    Path(segments): Path<Segments>,
+    headers: HeaderMap,
+) -> ApiResult {
+    let action = action_of(&app, &caller.device.id, &segments.action).await?;
+    if action.state != ActionState::Cancelling {
+        return Err(ApiError::no_such("cancellation"));
+    }
+    document(&headers, &Cancel::new(&action.id.to_string()))
+}
+
+pub(super) async fn cancel_feedback(
+    State(app): State<App>,
+    caller: Caller,
+    Path(segments): Path<Segments>,
+    headers: HeaderMap,
+    request: Body,
+) -> ApiResult {
+    let said: Feedback = body(&headers, request).await?;
+    let id = number(&segments.action)?;
+    answer(&app, &caller, id, Report::Cancellation, said).await
+}
+
+async fn answer(app: &App, caller: &Caller, action: i64, on: Report, said: Feedback) -> ApiResult {
+    let answer = app.store.feedback(&caller.device.id, action, on, said, clock::now()).await?;
+    match answer.ok_or_else(|| ApiError::no_such("action"))? {
+        Answer::Taken(_) => Ok(done()),
+        Answer::Gone => Err(ApiError::bare(StatusCode::GONE)),
+        Answer::Hidden => Err(ApiError::no_such("deployment")),
+        Answer::NotCancelling => {
+            let text = "nobody asked to cancel this action";
+            Err(ApiError::coded(StatusCode::METHOD_NOT_ALLOWED, "action.notCancelable", text))
+        }
+    }
+}
+
+pub(super) async fn installed(
+    State(app): State<App>,
+    caller: Caller,
+    Path(segments): Path<Segments>,
+    Query(query): Query<HistoryQuery>,
+    headers: HeaderMap,
+) -> ApiResult {
+    let action = action_of(&app, &caller.device.id, &segments.action).await?;
+    if action.state.is_open() || action.state == ActionState::Cancelled {
+        return Err(ApiError::no_such("installation"));
+    }
+    let task = app.store.document(action.task).await?;
+    let base = DeploymentBase {
+        id: action.id.to_string(),
+        deployment: Some(what(&app, &caller, &action, &task)),
+        confirmation: None,
+        action_history: history(&app, &action, &query).await?,
+        links: Links::default(),
+    };
+    document(&headers, &base)
+}
+
+/// A device says what it runs already. Its action for that task ends as one that it does not need.
+pub(super) async fn put_installed(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    request: Body,
+) -> ApiResult {
+    let Installed { name, version } = body(&headers, request).await?;
+    let open = app.store.open_actions(&caller.device.id).await?;
+    for action in open.into_iter().filter(|action| !action.state.has_begun()) {
+        let task = app.store.document(action.task).await?;
+        if task.task.name == name && task.task.version == version {
+            let why = "the device says that it runs this version";
+            app.store.settle(action.id, ActionState::Unneeded, why, clock::now()).await?;
+            return Ok(done());
+        }
+    }
+    let known = app.store.completed_version(&caller.device.id, &name).await?;
+    if known.as_deref() == Some(&*version) { Ok(done()) } else { Err(ApiError::no_such("software")) }
+}

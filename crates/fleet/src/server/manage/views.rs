@@ -1,0 +1,171 @@
+//! What the operators' interface says and is told; the commands use the same types.
+
+use super::super::campaign::SessionView;
+use crate::documents::{FleetId, Hash, Task};
+use crate::store::{Action, Counts, DeviceState, LineKind, OperatorRole, TaskState, Terms};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What an operator signs for a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestPayload {
+    /// The fleet.
+    pub fleet: FleetId,
+    /// `GET`, `POST`...
+    pub method: String,
+    /// The path, with its query.
+    pub path: String,
+    /// BLAKE3 of the body; of no bytes, if there is none.
+    pub body: Hash,
+    /// In seconds since 1970.
+    pub time: u64,
+    /// Random, so that no two requests are the same.
+    pub nonce: String,
+}
+
+/// The body of `POST /tasks`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRequest {
+    /// The signed task, in base64url.
+    pub envelope: String,
+    /// What the server alone decides.
+    #[serde(default)]
+    pub terms: Terms,
+}
+
+/// The answer to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskResponse {
+    /// The task's number.
+    pub id: i64,
+}
+
+/// A task in answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TaskView {
+    /// Its number.
+    pub id: i64,
+    /// Whether it is offered.
+    pub state: TaskState,
+    /// When it was added.
+    pub created: u64,
+    /// By whom.
+    pub by: String,
+    /// What was signed.
+    pub task: Task,
+    /// What the server alone decides.
+    pub terms: Terms,
+    /// Devices by state.
+    pub counts: Counts,
+    /// The last multicast session for its object; only if one task is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionView>,
+    /// Each device's action; only if one task is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actions: Option<Vec<Action>>,
+}
+
+/// The highest serial of a name.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct SerialView {
+    /// 0 if there is no task of the name.
+    pub serial: u64,
+}
+
+/// An object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectView {
+    /// In bytes.
+    pub size: u64,
+    /// As `b3sum` prints it.
+    pub blake3: Hash,
+    /// As `sha256sum` prints it.
+    pub sha256: Hash,
+}
+
+/// A device in answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeviceView {
+    /// Its name.
+    pub id: String,
+    /// Whether it is one of the fleet.
+    pub state: DeviceState,
+    /// Its own key.
+    pub key: Option<String>,
+    /// What it said of itself.
+    pub attributes: BTreeMap<String, String>,
+    /// What the operator said of it.
+    pub tags: BTreeSet<String>,
+    /// When it was first heard of.
+    pub created: u64,
+    /// When it was last heard of.
+    pub last_seen: Option<u64>,
+    /// From where.
+    pub last_address: Option<String>,
+    /// Its newest actions; only if one device is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actions: Option<Vec<Action>>,
+}
+
+/// The body of `POST /devices/{id}/accept`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptRequest {
+    /// Whether the device gets a new target token.
+    #[serde(default)]
+    pub token: bool,
+}
+
+/// The answer to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenResponse {
+    /// The new target token. It is shown once.
+    pub target_token: Option<String>,
+}
+
+/// The body of `POST /devices/{id}/tag`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagRequest {
+    /// Tags that it gets.
+    #[serde(default)]
+    pub add: Vec<String>,
+    /// Tags that it loses.
+    #[serde(default)]
+    pub remove: Vec<String>,
+}
+
+/// The body of `POST /enrolments`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolmentRequest {
+    /// What the token does.
+    pub kind: LineKind,
+    /// For people.
+    #[serde(default)]
+    pub label: String,
+    /// Devices that it may enrol; absent: any number.
+    pub uses: Option<u64>,
+    /// Seconds until it ends.
+    pub valid: u64,
+    /// Tags of the devices that it enrols.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Whether they are accepted at once.
+    pub accepts: bool,
+}
+
+/// The answer to it. It is shown once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolmentResponse {
+    /// Its number.
+    pub id: i64,
+    /// The enrolment line, or the gateway token.
+    pub line: String,
+}
+
+/// The body of `PUT /operators/{name}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorRequest {
+    /// The Ed25519 key, in hexadecimal.
+    pub key: String,
+    /// What the operator may do.
+    pub role: OperatorRole,
+}

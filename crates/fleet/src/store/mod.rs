@@ -1,0 +1,259 @@
+//! What the server knows, and keeps: devices, objects, tasks, the action of each device for each task, what devices said,
+//! enrolment lines, operators, and who did what. SQLite, in WAL mode; the queries are also those of PostgreSQL.
+//!
+//! - One thread of control writes. Changes that are requested at the same time are committed together (`writer`), so a
+//!   thousand devices that report cost a few syncs and not a thousand. A change is answered once it is on the disk.
+//! - A database that is full, locked or away is [`StoreError::Away`]: nothing was changed, and the caller says "later".
+//! - Which state may follow which is in [`ActionState`], which is pure.
+//!
+//! Times are seconds since 1970 and come from the caller.
+
+mod action;
+mod actions;
+mod audit;
+mod devices;
+mod enrolments;
+mod feedback;
+mod operators;
+mod schema;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use action::{ActionState, Answer, Report};
+pub use actions::{Action, Begun};
+pub use audit::AuditEntry;
+pub use devices::{Device, DeviceState};
+pub use enrolments::{Enrolled, EnrolmentLine, EnrolmentUse, LineKind, NewLine};
+pub use operators::{Operator, OperatorRole};
+pub use tasks::{Counts, NewTask, StoredObject, StoredTask, TaskDocument, TaskState, Terms};
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{Connection as _, Row as _};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How long a reader waits for a connection, and SQLite for a lock, until the database counts as away.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Connections that read at the same time.
+const READERS: u32 = 4;
+
+/// Error of the store: a lowercase clause with the next step. Holds no secret.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database is full, locked, slow or gone. Nothing was changed; the same request may succeed later.
+    #[error("the database is away ({0}); check its disk")]
+    Away(Arc<str>),
+    /// A later version of the program made the database.
+    #[error(
+        "the database {} has schema {found}, and this mcp knows only {known}; run the newer mcp, or restore a backup",
+        path.display()
+    )]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The newest that is known.
+        known: i64,
+    },
+    /// A row holds what the program never writes.
+    #[error("the database is damaged ({0}); restore a backup")]
+    Damaged(Arc<str>),
+    /// There is no such thing.
+    #[error("there is no {0}")]
+    Missing(Arc<str>),
+    /// The request contradicts what is known.
+    #[error("{0}")]
+    Conflict(Arc<str>),
+}
+
+impl StoreError {
+    fn missing(what: impl AsRef<str>) -> Self {
+        Self::Missing(what.as_ref().into())
+    }
+    fn conflict(why: impl AsRef<str>) -> Self {
+        Self::Conflict(why.as_ref().into())
+    }
+    fn damaged(what: impl std::fmt::Display) -> Self {
+        Self::Damaged(what.to_string().into())
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::ColumnDecode { .. }
+            | sqlx::Error::ColumnNotFound(_)
+            | sqlx::Error::TypeNotFound { .. } => Self::damaged(error),
+            sqlx::Error::Database(inner) if inner.is_unique_violation() => {
+                Self::conflict("it exists already; choose another name")
+            }
+            _ => Self::Away(error.to_string().into()),
+        }
+    }
+}
+
+/// The store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    readers: SqlitePool,
+    writer: writer::Writer,
+    /// Signed documents of tasks by number. They never change.
+    documents: Arc<Mutex<HashMap<i64, Arc<TaskDocument>>>>,
+    /// What each change is noted as in the audit trail.
+    audit: Option<AuditEntry>,
+}
+
+impl Store {
+    /// Opens the database at `path`, creates it if it is missing, and brings its schema up to date.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be opened, or a later version of the program made it.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(PATIENCE)
+            .foreign_keys(true)
+            .optimize_on_close(true, None);
+        let pool = |most| {
+            SqlitePoolOptions::new()
+                .max_connections(most)
+                .acquire_timeout(PATIENCE)
+                .test_before_acquire(false)
+                .idle_timeout(None)
+                .max_lifetime(None)
+        };
+        let writer = pool(1).connect_with(options.clone()).await?;
+        schema::migrate(&writer, path).await?;
+        let readers = pool(READERS).connect_with(options).await?;
+        Ok(Self { readers, writer: writer::Writer::start(writer), documents: Arc::default(), audit: None })
+    }
+
+    /// Writes a consistent copy of the database at `from` to `path`, which must not exist, while a server uses it. The
+    /// schema stays what it is.
+    ///
+    /// # Errors
+    ///
+    /// If there is no database, it is damaged, or the copy exists or cannot be written. What was written is left for a look.
+    pub async fn backup(from: &Path, path: &Path) -> Result<(), StoreError> {
+        let options = SqliteConnectOptions::new().filename(from).busy_timeout(PATIENCE);
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        let name = path.to_str().ok_or_else(|| StoreError::conflict("the backup's path is not UTF-8"))?;
+        if path.exists() {
+            return Err(StoreError::conflict(format!("{name} exists; choose another name for the backup")));
+        }
+        // A copy would look whole: it is built anew from the rows that are found.
+        let (found,): (String,) =
+            sqlx::query_as("PRAGMA integrity_check(1)").fetch_one(&mut connection).await?;
+        if found != "ok" {
+            return Err(StoreError::damaged(found.replace('\n', " ")));
+        }
+        sqlx::query("VACUUM INTO $1").bind(name).execute(&mut connection).await?;
+        let copy = std::fs::File::open(path).and_then(|file| file.sync_all());
+        copy.map_err(|error| StoreError::Away(error.to_string().into()))
+    }
+
+    /// Waits for changes under way, and closes the database.
+    pub async fn close(&self) {
+        self.writer.close().await;
+        self.readers.close().await;
+    }
+
+    /// Runs `change` in a transaction. Its error undoes what it did.
+    async fn write<T, F>(&self, change: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Change<'c, T> + Send + 'static,
+    {
+        let Some(entry) = self.audit.clone() else { return self.writer.run(change).await };
+        self.writer
+            .run(move |connection| {
+                Box::pin(async move {
+                    let value = change(&mut *connection).await?;
+                    audit::note(connection, entry).await?;
+                    Ok(value)
+                })
+            })
+            .await
+    }
+}
+
+/// A change under way.
+type Change<'c, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'c>>;
+
+/// A column of a row.
+fn column<'r, T>(row: &'r SqliteRow, name: &str) -> Result<T, StoreError>
+where
+    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+{
+    row.try_get(name).map_err(StoreError::from)
+}
+
+/// A time or a count of a row. Never negative in the database.
+fn unsigned(row: &SqliteRow, name: &str) -> Result<u64, StoreError> {
+    let value: i64 = column(row, name)?;
+    u64::try_from(value).map_err(|_| StoreError::damaged(format!("{name} is negative")))
+}
+
+/// The same, which may be null.
+fn optional_unsigned(row: &SqliteRow, name: &str) -> Result<Option<u64>, StoreError> {
+    let value: Option<i64> = column(row, name)?;
+    value
+        .map(|v| u64::try_from(v).map_err(|_| StoreError::damaged(format!("{name} is negative"))))
+        .transpose()
+}
+
+/// A time or a count as SQL has it. What is beyond 2^63 is taken as that.
+fn sql(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// JSON of a column.
+fn json<T: serde::de::DeserializeOwned>(text: &str, what: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|_| StoreError::damaged(what))
+}
+
+/// A value as JSON for a column. Maps with text keys and lists always have one.
+fn to_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// Makes an enum whose values are words in the database and in answers.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+        pub enum $name { $($(#[$doc])* #[serde(rename = $word)] $variant,)* }
+
+        impl $name {
+            /// Its word.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = $crate::store::StoreError;
+
+            fn from_str(word: &str) -> Result<Self, Self::Err> {
+                match word {
+                    $($word => Ok(Self::$variant),)*
+                    _ => Err($crate::store::StoreError::Damaged(word.into())),
+                }
+            }
+        }
+    };
+}
+use words;

@@ -1,0 +1,40 @@
+//! The schema and its versions.
+
+use super::StoreError;
+use sqlx::migrate::{Migrate, Migration, MigrationType};
+use sqlx::sqlite::SqlitePool;
+use std::borrow::Cow;
+use std::path::Path;
+
+/// The migrations, oldest first. One that was released never changes.
+const MIGRATIONS: [(i64, &str, &str); 1] =
+    [(1, "first", include_str!("../../migrations/sqlite/0001_first.sql"))];
+
+/// Applies the migrations that are missing, each in a transaction of its own.
+pub(super) async fn migrate(pool: &SqlitePool, path: &Path) -> Result<(), StoreError> {
+    let away = |error: sqlx::migrate::MigrateError| StoreError::Away(error.to_string().into());
+    let mut connection = pool.acquire().await?;
+    connection.ensure_migrations_table().await.map_err(away)?;
+    if let Some(version) = connection.dirty_version().await.map_err(away)? {
+        return Err(StoreError::damaged(format!("migration {version} was not completed")));
+    }
+    let applied = connection.list_applied_migrations().await.map_err(away)?;
+    let known = MIGRATIONS[MIGRATIONS.len() - 1].0;
+    if let Some(newest) = applied.iter().map(|m| m.version).max().filter(|newest| *newest > known) {
+        return Err(StoreError::Newer { path: path.to_owned(), found: newest, known });
+    }
+    for (version, name, text) in MIGRATIONS {
+        let migration =
+            Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, Cow::Borrowed(text), false);
+        match applied.iter().find(|m| m.version == version) {
+            None => drop(connection.apply(&migration).await.map_err(away)?),
+            Some(m) if m.checksum != migration.checksum => {
+                return Err(StoreError::damaged(format!(
+                    "its schema {version} is not the one of this program"
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}

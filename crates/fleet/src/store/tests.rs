@@ -1,0 +1,390 @@
+use super::*;
+use crate::ddi::{Execution, Feedback, Finished};
+use crate::documents::{FleetId, Hash, Object, SecretKey, Task};
+use crate::objects::ObjectHashes;
+use std::collections::BTreeMap;
+
+const NOW: u64 = 1_800_000_000;
+
+struct Fixture {
+    store: Store,
+    dir: tempfile::TempDir,
+}
+
+async fn fixture() -> Fixture {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::open(&dir.path().join("fleet.db")).await.expect("opened");
+    Fixture { store, dir }
+}
+
+fn object() -> ObjectHashes {
+    let blake3 = blake3::hash(b"firmware");
+    ObjectHashes { size: 8, blake3, sha256: "11".repeat(32), sha1: "22".repeat(20), md5: "33".repeat(16) }
+}
+
+fn task(name: &str, serial: u64, change: impl FnOnce(&mut Task)) -> NewTask {
+    let mut task = Task::new(FleetId([1; 16]), name, serial, (NOW, NOW + 1000));
+    let sha256 = Hash([0x11; 32]);
+    let blake3 = Hash(*object().blake3.as_bytes());
+    task.objects = vec![Object { filename: "f.swu".into(), size: 8, blake3, sha256 }];
+    task.at = Some("/srv/".into());
+    change(&mut task);
+    let envelope = task.sign(&[&SecretKey::from_seed(&[7; 32])]).expect("signed");
+    NewTask { task, envelope, terms: Terms::default(), by: "first".into() }
+}
+
+impl Fixture {
+    async fn accept(&self, id: &str) {
+        self.store.decide_device(id, DeviceState::Accepted, None, NOW).await.expect("accepted");
+    }
+
+    async fn add(&self, new: NewTask) -> i64 {
+        self.store.add_object(&object(), NOW).await.expect("noted");
+        self.store.add_task(new, NOW).await.expect("added")
+    }
+
+    async fn only_action(&self, device: &str) -> Action {
+        let open = self.store.open_actions(device).await.expect("read");
+        assert_eq!(open.len(), 1, "{open:?}");
+        open[0].clone()
+    }
+
+    async fn say(&self, action: &Action, execution: Execution, finished: Finished) -> Answer {
+        let feedback = Feedback::new(&action.id.to_string(), execution, finished, vec!["said so".into()]);
+        let on = Report::Deployment { download_only: false };
+        let answer = self.store.feedback(&action.device, action.id, on, feedback, NOW).await;
+        answer.expect("taken").expect("known")
+    }
+}
+
+#[tokio::test]
+async fn a_task_goes_through_its_states_and_can_be_tried_again() {
+    let f = fixture().await;
+    f.accept("a").await;
+    let id = f.add(task("app", 1, |_| {})).await;
+    let first = f.only_action("a").await;
+    assert_eq!((first.state, first.task, first.attempt), (ActionState::Waiting, id, 1));
+    assert_eq!(f.store.begin(&first, 0, NOW).await.expect("begun"), Begun::Running);
+    assert_eq!(f.store.begin(&first, 0, NOW).await.expect("again"), Begun::Running);
+    let failed = f.say(&first, Execution::Closed, Finished::Failure).await;
+    assert_eq!(failed, Answer::Taken(ActionState::Failed));
+    assert_eq!(f.say(&first, Execution::Closed, Finished::Failure).await, Answer::Gone);
+
+    assert_eq!(f.store.retry(id, Some("b"), NOW).await.expect("none there"), 0);
+    assert_eq!(f.store.retry(id, None, NOW).await.expect("retried"), 1);
+    let second = f.only_action("a").await;
+    assert!(second.id > first.id && second.attempt == 2);
+    let done = f.say(&second, Execution::Closed, Finished::Success).await;
+    assert_eq!(done, Answer::Taken(ActionState::Finished));
+    let device = f.store.device("a").await.expect("read").expect("known");
+    assert_eq!(device.installed, Some(second.id));
+    assert_eq!(
+        f.store.tasks(Some(id)).await.expect("read")[0].counts,
+        Counts::from([("finished".into(), 1)])
+    );
+    let history = f.store.history(second.id, 100).await.expect("read");
+    assert_eq!(history, ["said so", "closed, success"]);
+    // Another device's action is not this one's.
+    assert_eq!(f.store.action("b", second.id).await.expect("read"), None);
+}
+
+#[tokio::test]
+async fn numbers_of_actions_are_never_used_again() {
+    let f = fixture().await;
+    f.accept("a").await;
+    f.add(task("app", 1, |_| {})).await;
+    let first = f.only_action("a").await.id;
+    assert!(f.store.forget_device("a").await.expect("forgotten"));
+    assert!(!f.store.forget_device("a").await.expect("not known"));
+    f.accept("a").await;
+    assert!(f.only_action("a").await.id > first);
+}
+
+#[tokio::test]
+async fn a_newer_task_of_a_name_replaces_the_older() {
+    let f = fixture().await;
+    f.accept("begun").await;
+    f.accept("idle").await;
+    let old = f.add(task("app", 1, |_| {})).await;
+    let begun = f.only_action("begun").await;
+    f.store.begin(&begun, 0, NOW).await.expect("begun");
+    let new = f.add(task("app", 2, |_| {})).await;
+    let states: Vec<_> =
+        f.store.open_actions("begun").await.expect("read").iter().map(|a| (a.task, a.state)).collect();
+    assert_eq!(states, [(old, ActionState::Cancelling), (new, ActionState::Waiting)]);
+    assert_eq!(f.only_action("idle").await.task, new);
+    // The same task again is the same task; another one of an old serial is refused.
+    assert_eq!(f.add(task("app", 2, |_| {})).await, new);
+    let replay = f.store.add_task(task("app", 1, |t| t.version = "x".into()), NOW).await;
+    assert!(matches!(replay, Err(StoreError::Conflict(_))), "{replay:?}");
+    // Beyond the task's own words: what the object is.
+    let wrong = f.store.add_task(task("other", 1, |t| t.objects[0].size = 9), NOW).await;
+    assert!(matches!(wrong, Err(StoreError::Conflict(_))), "{wrong:?}");
+    let missing = f.store.add_task(task("other", 1, |t| t.objects[0].blake3 = Hash([0; 32])), NOW).await;
+    assert!(matches!(missing, Err(StoreError::Missing(_))), "{missing:?}");
+    assert_eq!(f.store.serial("other").await.expect("read"), 0, "nothing is left of a refused task");
+}
+
+#[tokio::test]
+async fn devices_get_the_tasks_that_are_meant_for_them_whenever_they_come() {
+    let f = fixture().await;
+    f.add(task("names", 1, |t| t.to = crate::documents::Audience::Devices(["bench-*".into()].into()))).await;
+    f.add(task("terms", 1, |t| {
+        t.to = crate::documents::Audience::Terms(vec!["hw = b".parse().expect("a term")])
+    }))
+    .await;
+    f.store.register("bench-1", 10, NOW).await.expect("registered");
+    assert!(f.store.open_actions("bench-1").await.expect("read").is_empty(), "nobody has accepted it");
+    f.accept("bench-1").await;
+    f.accept("shop-1").await;
+    assert_eq!(f.store.open_actions("bench-1").await.expect("read").len(), 1);
+    assert!(f.store.open_actions("shop-1").await.expect("read").is_empty());
+    let attributes = BTreeMap::from([("hw".to_owned(), "b".to_owned())]);
+    f.store.set_attributes("shop-1", &attributes, NOW).await.expect("set");
+    f.store.set_attributes("shop-1", &attributes, NOW).await.expect("set again");
+    assert_eq!(f.only_action("shop-1").await.attempt, 1);
+    assert!(!f.store.device("shop-1").await.expect("read").expect("known").wants_attributes);
+}
+
+#[tokio::test]
+async fn a_task_is_under_way_at_so_many_devices_at_once() {
+    let f = fixture().await;
+    for id in ["a", "b", "c"] {
+        f.accept(id).await;
+    }
+    let id = f.add(task("app", 1, |_| {})).await;
+    let mut begun = Vec::new();
+    for device in ["a", "b", "c"] {
+        let action = f.only_action(device).await;
+        begun.push(f.store.begin(&action, 2, NOW).await.expect("asked"));
+    }
+    assert_eq!(begun, [Begun::Running, Begun::Running, Begun::No]);
+    assert_eq!(f.store.under_way(id).await.expect("read"), 2);
+    f.store.cancel_task(id, NOW).await.expect("cancelled");
+    assert_eq!(f.only_action("a").await.state, ActionState::Cancelling);
+    assert!(f.store.open_actions("c").await.expect("read").is_empty());
+    assert!(matches!(f.store.retry(id, None, NOW).await, Err(StoreError::Conflict(_))));
+    assert!(matches!(f.store.pause_task(id, true).await, Err(StoreError::Conflict(_))));
+    assert!(matches!(f.store.cancel_task(99, NOW).await, Err(StoreError::Missing(_))));
+}
+
+#[tokio::test]
+async fn a_session_is_for_agents_that_wait_and_were_heard_of() {
+    let f = fixture().await;
+    let able = BTreeMap::from([("mcp.multicast".to_owned(), "1".to_owned())]);
+    for id in ["a", "b", "silent", "other"] {
+        f.accept(id).await;
+        if id != "other" {
+            f.store.set_attributes(id, &able, NOW).await.expect("set");
+        }
+    }
+    let heard = ["a", "b", "other"].map(|id| (id.to_owned(), NOW, "10.0.0.1".to_owned()));
+    f.store.seen(heard.to_vec()).await.expect("noted");
+    let id = f.add(task("app", 1, |_| {})).await;
+    assert_eq!(f.store.could_join(id, NOW).await.expect("read"), 2);
+    assert_eq!(f.store.could_join(id, NOW + 1).await.expect("read"), 0, "not lately");
+    f.store.begin(&f.only_action("a").await, 0, NOW).await.expect("begun");
+    assert_eq!(f.store.could_join(id, NOW).await.expect("read"), 1, "one has begun");
+}
+
+#[tokio::test]
+async fn what_expired_before_it_began_is_over() {
+    let f = fixture().await;
+    f.accept("a").await;
+    f.accept("b").await;
+    f.add(task("app", 1, |_| {})).await;
+    f.store.begin(&f.only_action("a").await, 0, NOW).await.expect("begun");
+    f.store.expire(NOW + 999).await.expect("looked");
+    assert_eq!(f.only_action("b").await.state, ActionState::Waiting);
+    f.store.expire(NOW + 1000).await.expect("looked");
+    assert!(f.store.open_actions("b").await.expect("read").is_empty());
+    assert_eq!(f.only_action("a").await.state, ActionState::Running, "what began goes on");
+}
+
+#[tokio::test]
+async fn a_line_enrols_as_many_devices_as_it_says() {
+    let f = fixture().await;
+    let token = blake3::hash(b"token");
+    let line = NewLine {
+        kind: LineKind::Line,
+        label: String::new(),
+        token,
+        uses: Some(1),
+        expires: NOW + 10,
+        tags: vec!["lab3".into()],
+        accepts: true,
+        by: "first".into(),
+    };
+    let id = f.store.add_line(line, NOW).await.expect("added");
+    let using = |device: &str, key: &str| EnrolmentUse {
+        token,
+        device: device.into(),
+        public_key: key.into(),
+        target: blake3::hash(device.as_bytes()),
+        time: NOW,
+    };
+    let enrol =
+        async |device: &str, key: &str, now| f.store.enrol(using(device, key), now).await.expect("asked");
+    assert_eq!(enrol("a", "key a", NOW + 10).await, Enrolled::NoLine, "expired");
+    assert_eq!(enrol("a", "key a", NOW).await, Enrolled::As(DeviceState::Accepted));
+    assert_eq!(enrol("a", "key a", NOW).await, Enrolled::As(DeviceState::Accepted), "the answer was lost");
+    assert_eq!(enrol("a", "key b", NOW).await, Enrolled::Taken);
+    assert_eq!(enrol("b", "key b", NOW).await, Enrolled::NoLine, "used up");
+    assert_eq!(f.store.tags(Some("a")).await.expect("read")["a"], ["lab3".to_owned()].into());
+    let found = f.store.device_of_token(&blake3::hash(b"a")).await.expect("read").expect("known");
+    assert_eq!((found.id.as_str(), found.public_key.as_deref()), ("a", Some("key a")));
+    f.store.decide_device("a", DeviceState::Refused, None, NOW).await.expect("refused");
+    assert_eq!(enrol("a", "key a", NOW).await, Enrolled::Refused);
+    f.store.revoke_line(id).await.expect("revoked");
+    assert_eq!(enrol("a", "key a", NOW).await, Enrolled::NoLine);
+    assert!(matches!(f.store.revoke_line(99).await, Err(StoreError::Missing(_))));
+    // A line's token is not a gateway's.
+    assert_eq!(f.store.gateway(&token, NOW).await.expect("asked"), None);
+}
+
+#[tokio::test]
+async fn an_admin_is_always_left() {
+    let f = fixture().await;
+    let operator =
+        |name: &str, role| Operator { name: name.into(), public_key: name.into(), role, created: NOW };
+    f.store.put_operator(operator("a", OperatorRole::Admin)).await.expect("put");
+    f.store.put_operator(operator("b", OperatorRole::Read)).await.expect("put");
+    assert!(f.store.remove_operator("a").await.is_err());
+    assert!(f.store.put_operator(operator("a", OperatorRole::Operate)).await.is_err());
+    assert_eq!(f.store.operator("a").await.expect("read").expect("there").role, OperatorRole::Admin);
+    let other = Operator { name: "c".into(), ..operator("a", OperatorRole::Read) };
+    assert!(
+        matches!(f.store.put_operator(other).await, Err(StoreError::Conflict(_))),
+        "one key, one operator"
+    );
+    f.store.remove_operator("b").await.expect("removed");
+}
+
+#[tokio::test]
+async fn a_list_has_a_version_that_only_grows() {
+    let f = fixture().await;
+    f.accept("a").await;
+    let version = async |tasks: &[u8], now| {
+        f.store.list_version("a", blake3::hash(tasks), now).await.expect("a version")
+    };
+    let first = version(b"1", NOW).await;
+    assert_eq!(first, NOW);
+    assert_eq!(version(b"1", NOW + 5).await, first, "the same tasks");
+    assert_eq!(version(b"2", NOW - 50).await, first + 1, "the clock went back");
+    assert_eq!(version(b"1", NOW + 100).await, NOW + 100);
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_and_the_own_one_is_kept() {
+    let f = fixture().await;
+    let path = f.dir.path().join("fleet.db");
+    f.accept("a").await;
+    f.store.close().await;
+    let again = Store::open(&path).await.expect("opened again");
+    assert!(again.device("a").await.expect("read").is_some());
+    sqlx::query("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (99, 'x', 1, x'00', 0)")
+        .execute(&again.readers)
+        .await
+        .expect("written");
+    again.close().await;
+    let newer = Store::open(&path).await;
+    assert!(matches!(newer, Err(StoreError::Newer { found: 99, known: 1, .. })), "{newer:?}");
+}
+
+#[tokio::test]
+async fn a_backup_is_a_database_of_its_own() {
+    let f = fixture().await;
+    f.accept("a").await;
+    let copy = f.dir.path().join("copy.db");
+    let path = f.dir.path().join("fleet.db");
+    Store::backup(&path, &copy).await.expect("copied");
+    f.accept("b").await;
+    assert!(
+        matches!(Store::backup(&path, &copy).await, Err(StoreError::Conflict(_))),
+        "nothing is overwritten"
+    );
+    let restored = Store::open(&copy).await.expect("opened");
+    let devices: Vec<String> =
+        restored.devices("", 10).await.expect("read").into_iter().map(|d| d.id).collect();
+    assert_eq!(devices, ["a"]);
+
+    // One that is damaged is not copied: the copy would be built anew from the rows that are left.
+    restored.close().await;
+    let mut bytes = std::fs::read(&copy).expect("read");
+    bytes.chunks_mut(4096).skip(2).for_each(|page| page[..64].fill(0xff));
+    std::fs::write(&copy, bytes).expect("written");
+    let second = f.dir.path().join("second.db");
+    let refused = Store::backup(&copy, &second).await;
+    assert!(matches!(refused, Err(StoreError::Damaged(_) | StoreError::Away(_))), "{refused:?}");
+    assert!(!second.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_at_the_same_time_are_all_kept_and_a_bad_one_undoes_only_itself() {
+    let f = fixture().await;
+    let mut changes = tokio::task::JoinSet::new();
+    for n in 0..300 {
+        let store = f.store.clone();
+        changes.spawn(async move {
+            if n % 3 == 0 {
+                store.tag_device(&format!("nobody-{n}"), vec!["x".into()], vec![]).await.is_err()
+            } else {
+                store.decide_device(&format!("d-{n}"), DeviceState::Accepted, None, NOW).await.is_ok()
+            }
+        });
+    }
+    while let Some(change) = changes.join_next().await {
+        assert!(change.expect("no panic"));
+    }
+    assert_eq!(f.store.devices("", 1000).await.expect("read").len(), 200);
+}
+
+/// SQLite waits for a lock for five seconds, and then the database counts as away.
+#[tokio::test]
+async fn a_locked_database_is_away_and_comes_back() {
+    let f = fixture().await;
+    f.accept("a").await;
+    let options = SqliteConnectOptions::new().filename(f.dir.path().join("fleet.db"));
+    let other = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.expect("opened");
+    let mut lock = other.acquire().await.expect("a connection");
+    sqlx::query("BEGIN EXCLUSIVE").execute(&mut *lock).await.expect("locked");
+    let away = f.store.decide_device("b", DeviceState::Accepted, None, NOW).await;
+    assert!(matches!(away, Err(StoreError::Away(_))), "{away:?}");
+    assert!(f.store.device("a").await.expect("readers go on in WAL mode").is_some());
+    sqlx::query("ROLLBACK").execute(&mut *lock).await.expect("unlocked");
+    assert!(f.store.device("b").await.expect("read").is_none(), "nothing was claimed");
+    f.accept("b").await;
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let run = |args: &[&str]| {
+        std::process::Command::new(args[0]).args(&args[1..]).status().is_ok_and(|s| s.success())
+    };
+    let path = dir.path().to_str().expect("UTF-8").to_owned();
+    if !run(&["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", &path]) {
+        eprintln!("skipped: no right to mount a small file system");
+        return;
+    }
+    let outcome = tokio::spawn(async move {
+        let dir = std::path::PathBuf::from(path);
+        let store = Store::open(&dir.join("fleet.db")).await.expect("opened");
+        store.decide_device("kept", DeviceState::Accepted, None, NOW).await.expect("accepted");
+        // Fill what is left.
+        let mut filler = std::fs::File::create(dir.join("filler")).expect("created");
+        while std::io::Write::write_all(&mut filler, &[0; 4096]).is_ok() {}
+        let attributes = BTreeMap::from([("a".to_owned(), "x".repeat(100_000))]);
+        let full = store.set_attributes("kept", &attributes, NOW).await;
+        assert!(matches!(full, Err(StoreError::Away(_))), "{full:?}");
+        let kept = store.device("kept").await.expect("read").expect("there");
+        assert!(kept.attributes.is_empty() && kept.wants_attributes, "nothing is claimed");
+        drop(filler);
+        std::fs::remove_file(dir.join("filler")).expect("removed");
+        store.set_attributes("kept", &attributes, NOW).await.expect("there is room again");
+        store.close().await;
+    })
+    .await;
+    assert!(run(&["umount", dir.path().to_str().expect("UTF-8")]));
+    outcome.expect("no panic");
+}

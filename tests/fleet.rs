@@ -1,0 +1,126 @@
+//! The standing half with real processes: a server, and agents that each have a `/srv` and handlers of their own.
+
+mod support;
+
+use serde_json::Value;
+use std::fs;
+use std::time::Duration;
+use support::beside_others;
+use support::files::b3;
+use support::fleet::{Device, Fleet, NOTE, SOON, id, manifest};
+use support::mcp::MCP;
+use support::process::{Cmd, Proc};
+
+#[test]
+fn a_fleet_performs_every_kind_of_task_and_one_that_was_off_completes_later() {
+    let _cores = beside_others();
+    let Some((fleet, _server)) = Fleet::start() else { return };
+    let devices: Vec<Device> = (1..=5).map(|n| fleet.device(&format!("bench-{n}"))).collect();
+    devices.iter().for_each(|device| device.handler("note", NOTE, &manifest("note", "report", "")));
+    let version = |n: usize| format!("version={}", if n < 3 { "2.0" } else { "2.1" });
+    let start = |n: usize| devices[n].run(&["--attribute", &version(n)]);
+    let mut agents: Vec<Proc> = (0..4).map(start).collect();
+
+    // A copy, while one is off.
+    let image = fleet.tmp.file("image.iso", 5_000_000, 1);
+    let file = image.to_str().expect("UTF-8");
+    let task = id(&fleet.operate(&["task", "add", "copy", file, "--to", "all", "--at", "/srv/images/"]));
+    let mut watch = fleet.command(&["task", "show", &task.to_string(), "--watch", "--json"]).spawn();
+    for _ in 0..4 {
+        watch.until("a copy", SOON, |action| action["state"] == "finished");
+    }
+    assert_eq!(fleet.action(task, "bench-5")["state"], "waiting");
+    agents.push(start(4));
+    watch.expect(0, SOON);
+    for device in &devices {
+        assert_eq!(b3(&device.path("images/image.iso")), b3(&image), "{}", device.name);
+    }
+
+    // The other kinds run a handler, each once at each device.
+    let package = fleet.tmp.file("package.bin", 70_000, 2);
+    let add = |words: &[&str]| {
+        let common = ["--handler", "note", "--wait=60s"];
+        let file = package.to_str().expect("UTF-8");
+        fleet.command(&["task", "add", words[0], file]).args(&words[1..]).args(common).spawn()
+    };
+    add(&["install", "--to", "all", "--arg", "word=install"]).expect(0, SOON * 2);
+    let update =
+        ["update", "--version", "2.1", "--when", "version < 2.1", "--to", "all", "--arg", "word=update"];
+    add(&update).expect(0, SOON * 2);
+    add(&["batch", "--to", "bench-*", "--expires", "1h", "--arg", "word=batch"]).expect(0, SOON * 2);
+    for (n, device) in devices.iter().enumerate() {
+        let old = ["install 70000", "update 70000", "batch 70000"];
+        let new = ["install 70000", "batch 70000"];
+        let expected: &[&str] = if n < 3 { &old } else { &new };
+        assert_eq!(device.notes(), expected, "{}", device.name);
+    }
+
+    // Arguments that the manifest does not allow, and a handler that fails.
+    let mut wrong = add(&["batch", "--to", "bench-1", "--arg", "word=--now"]);
+    wrong.expect(4, SOON * 2);
+    fs::write(devices[1].dir.join("handlers/note"), "#!/bin/sh\necho no paper >&2\nexit 9\n").expect("write");
+    let end = add(&["batch", "--to", "all", "--arg", "word=again", "--name", "again"]).expect(3, SOON * 2);
+    assert!(
+        end.lines.iter().any(|line| line.contains("bench-2: failed") && line.contains("no paper")),
+        "{end:?}"
+    );
+}
+
+#[test]
+fn a_server_that_is_killed_goes_on_where_it_was() {
+    let _cores = beside_others();
+    let Some((fleet, mut server)) = Fleet::start() else { return };
+    let devices: Vec<Device> = (1..=2).map(|n| fleet.device(&format!("bench-{n}"))).collect();
+    devices.iter().for_each(|device| device.handler("note", NOTE, &manifest("note", "report", "")));
+    let _agents: Vec<Proc> = devices.iter().map(|device| device.run(&[])).collect();
+    for round in 0..5 {
+        let name = format!("round-{round}.bin");
+        let file = fleet.tmp.file(&name, 3_000_000, round);
+        let words = ["task", "add", "batch", file.to_str().expect("UTF-8"), "--handler", "note"];
+        let words = [&words[..], &["--to", "all", "--arg", "word=round"]].concat();
+        let task = id(&fleet.operate(&words));
+        let mut watch = fleet.command(&["task", "show", &task.to_string(), "--watch", "--json"]).spawn();
+        watch.until("the task", SOON, |action| action["state"] == "waiting" || action["state"] == "running");
+        server.signal("KILL");
+        server.finish(SOON);
+        server = fleet.serve();
+        watch.expect(0, SOON * 2);
+    }
+    for device in &devices {
+        assert_eq!(device.notes().len(), 5, "{}: {:?}", device.name, device.notes());
+    }
+}
+
+#[test]
+fn a_person_at_a_device_confirms_and_its_key_is_that_of_mcp_key_device() {
+    let _cores = beside_others();
+    let Some((fleet, _server)) = Fleet::start() else { return };
+    let device = fleet.device("bench-1");
+    let key = Cmd::new("key", MCP).args(["key", "device"]).env("MCP_STATE_DIR", device.dir.join("state"));
+    let key = key.spawn().expect(0, SOON).lines.concat();
+    let shown = fleet.operate(&["device", "show", "bench-1", "--json"]).lines.join("\n");
+    let shown: Value = serde_json::from_str(&shown).expect("a device");
+    assert_eq!(key.split(' ').next_back(), shown["key"].as_str());
+
+    let _agent = device.run(&[]);
+    let file = fleet.tmp.file("image.iso", 100_000, 1);
+    let path = file.to_str().expect("UTF-8");
+    let task =
+        id(&fleet.operate(&["task", "add", "copy", path, "--to", "all", "--at", "/srv/", "--confirm"]));
+    let action = fleet.action(task, "bench-1")["id"].as_i64().expect("a number").to_string();
+    let status = || device.mcp(&["status"]).spawn().expect(0, SOON).lines;
+    let asks = |line: &String| line.contains(&format!("mcp agent confirm {action}"));
+    let begun = std::time::Instant::now();
+    while !status().iter().any(asks) {
+        assert!(begun.elapsed() < SOON, "{:?}", status());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    device.mcp(&["confirm", "4711"]).spawn().expect(1, SOON);
+    device.mcp(&["deny", &action]).spawn().expect(0, SOON);
+    assert_eq!(fleet.action(task, "bench-1")["message"], "denied by the device");
+    assert!(!device.path("image.iso").exists());
+    device.mcp(&["confirm", &action]).spawn().expect(0, SOON);
+    let mut watch = fleet.command(&["task", "show", &task.to_string(), "--watch"]).spawn();
+    watch.expect(0, SOON);
+    assert_eq!(b3(&device.path("image.iso")), b3(&file));
+}
