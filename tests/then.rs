@@ -170,11 +170,16 @@ fn a_name_is_never_a_part_of_the_command() {
 fn an_interrupt_ends_the_command_and_the_sender_is_told() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", MIB, 4);
-    let (out, report) = (tmp.dir("out"), tmp.join("report.json"));
+    let (out, report, begun) = (tmp.dir("out"), tmp.join("report.json"), tmp.join("begun"));
     let network = Network::loopback();
-    let mut receiver = then(network.recv("r", &out), "exec sleep 100").spawn();
+    let command = format!(": >{}; exec sleep 100", begun.display());
+    let mut receiver = then(network.recv("r", &out), &command).spawn();
     let mut sender = network.send(&source, 1).args(RATE).arg("--report").arg(&report).spawn();
-    receiver.event("hook");
+    let until = Instant::now() + SOON;
+    while !begun.exists() {
+        assert!(Instant::now() < until, "the command does not begin");
+        thread::sleep(Duration::from_millis(5));
+    }
     receiver.signal("INT");
     let end = receiver.expect(130, Duration::from_secs(20));
     assert_eq!(end.last_event()["hook"], -15);

@@ -10,6 +10,7 @@ pub mod fuzzing;
 pub mod handlers;
 pub mod journal;
 pub mod limits;
+mod lock;
 pub mod objects;
 mod pin;
 pub mod server;

@@ -3,8 +3,8 @@
 
 use super::work::Work;
 use crate::documents::{FleetId, Hash, Trusted};
+use crate::lock::Lock;
 use mcp_transfer::storage;
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -74,7 +74,7 @@ pub(crate) struct Completed {
 #[derive(Debug)]
 pub(crate) struct StateDir {
     dir: PathBuf,
-    lock: Option<File>,
+    lock: Option<Lock>,
 }
 
 impl StateDir {
@@ -101,11 +101,8 @@ impl StateDir {
         }
         fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(failed(dir))?;
         let path = dir.join("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-        let lock = lock.map_err(failed(&path))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(StateError::InUse(dir.to_owned()));
-        }
+        let lock = Lock::take(&path).map_err(failed(&path))?;
+        let lock = lock.ok_or_else(|| StateError::InUse(dir.to_owned()))?;
         for dir in [dir.to_owned(), dir.join("tasks")] {
             // What an agent that was killed did not come to rename.
             for entry in fs::read_dir(&dir).map_err(failed(&dir))?.flatten() {

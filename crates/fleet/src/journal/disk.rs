@@ -2,19 +2,14 @@
 
 use super::Error;
 use crate::limits::MAX_JOURNAL;
+use crate::lock::Lock;
 use rustix::fs::FallocateFlags;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// How often the lock is tried.
-const LOCK_TRIES: u32 = 200;
-/// The time between two tries.
-const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
 /// A few files in one directory. What is written is durable only after [`Disk::sync`], a name only after
 /// [`Disk::sync_names`].
@@ -45,22 +40,12 @@ pub(super) struct Directory {
     path: PathBuf,
     handle: File,
     files: BTreeMap<String, File>,
-    /// Locked as long as it is open.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Directory {
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let lock = private().write(true).create(true).truncate(false).open(path.join("journal.lock"))?;
-        // A killed agent may have forked a process that has not executed its program yet, and holds the lock until then.
-        for patience in (0..LOCK_TRIES).rev() {
-            match lock.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if patience > 0 => std::thread::sleep(LOCK_PAUSE),
-                Err(TryLockError::WouldBlock) => return Err(Error::InUse),
-                Err(TryLockError::Error(error)) => return Err(error.into()),
-            }
-        }
+        let lock = Lock::take(&path.join("journal.lock"))?.ok_or(Error::InUse)?;
         let handle = File::open(path)?;
         Ok(Self { path: path.to_owned(), handle, files: BTreeMap::new(), _lock: lock })
     }

@@ -41,6 +41,7 @@ pub use tls::{OwnCertificate, TlsError};
 
 use crate::documents::{DocumentError, Enrolment, Envelope, FleetId, Hash, Role, Root, SecretKey};
 use crate::limits::{DEVICE_RATE, MAX_COUNTED_DEVICES};
+use crate::lock::Lock;
 use crate::objects::{ObjectError, Objects};
 use crate::store::{Operator, OperatorRole, Store, StoreError};
 use campaign::Campaigns;
@@ -155,7 +156,7 @@ pub struct Running {
     pub plain: Option<SocketAddr>,
     /// How its clients reach and know it.
     pub reach: Address,
-    _lock: std::fs::File,
+    _lock: Lock,
 }
 
 /// What all handlers share.
@@ -322,15 +323,10 @@ async fn housekeeping(app: App, mut stop: watch::Receiver<bool>) {
 }
 
 /// Makes sure that only one server uses the directory.
-fn lock(dir: &Path) -> Result<std::fs::File, ServeError> {
+fn lock(dir: &Path) -> Result<Lock, ServeError> {
     let path = dir.join("lock");
-    let file = std::fs::File::create(&path).map_err(|source| StateError::File {
-        doing: "create",
-        path: path.clone(),
-        source,
-    })?;
-    file.try_lock().map_err(|_| ServeError::Busy(dir.to_owned()))?;
-    Ok(file)
+    let lock = Lock::take(&path).map_err(|source| StateError::File { doing: "lock", path, source })?;
+    lock.ok_or_else(|| ServeError::Busy(dir.to_owned()))
 }
 
 /// The fleet, and the hash of its first root. At the first start they are made, with the first operator.

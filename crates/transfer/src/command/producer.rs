@@ -85,15 +85,14 @@ mod tests {
 
     #[test]
     fn stopping_ends_all_of_a_pipeline() {
-        let started = Instant::now();
         let producer = start("sleep 1000 | sleep 1000");
         producer.stop();
-        assert!(started.elapsed() < GRACE);
         // Nobody has its output open any more.
         assert_eq!(output(&producer), b"");
         assert!(producer.finish().unwrap_err().contains("signal 15"));
         let stubborn = start("trap '' TERM; echo; while :; do sleep 0.01; done");
         assert_eq!(stubborn.read(&mut [0; 10]).unwrap(), 1);
+        let started = Instant::now();
         drop(stubborn);
         assert!(started.elapsed() >= GRACE);
     }

@@ -346,7 +346,7 @@ async fn retry_after_is_obeyed() {
     assert_eq!(problem(&report), &Problem::Later(Duration::from_secs(2)));
     let turns = turns.lock().unwrap();
     let pause = turns[2] - turns[1];
-    assert!(pause >= Duration::from_millis(1500) && pause < Duration::from_secs(4), "{pause:?}");
+    assert!(pause >= Duration::from_millis(1500), "{pause:?}");
 }
 
 #[tokio::test]
