@@ -436,6 +436,8 @@ pub fn run_plan(plan: &Plan) -> Ended {
             }
             // It began after the end, or had the object before a power cut.
             ReceiverOutcome::NoSender => {}
+            // The same, and a damaged announcement that it heard seemed to be of another version.
+            ReceiverOutcome::SenderNeeds(_) if device.down.corrupt > 0.0 => {}
             ReceiverOutcome::Failed(code, _) if device.faults.error.is_some() => {
                 use AbortCode::{Command, Content, Interrupted, Mismatch};
                 assert!(!has && !matches!(code, Command | Content | Interrupted | Mismatch), "{outcome:?}");

@@ -85,10 +85,12 @@ impl Scenario {
     /// In a quarter of the runs with a steady sender, gives half of the devices hooks, of which one in three fails.
     #[must_use]
     pub fn with_some_hooks(mut self, mut rng: fastrand::Rng) -> Self {
-        // If all devices have failed before the stream begins, as they can with an empty object, nobody is waited for.
-        let may_fail = self.layout.object_size() > 0;
+        // If all devices have failed before the stream begins, nobody is waited for. So the first device, for which there
+        // is a session, may not have the object already, and nobody can with an empty one.
+        let empty = self.layout.object_size() == 0;
         if rng.u8(..4) == 0 && self.sender.is_steady() {
-            self.devices.iter_mut().for_each(|plan| {
+            self.devices.iter_mut().enumerate().for_each(|(index, plan)| {
+                let may_fail = !empty && (index > 0 || plan.earlier.is_none());
                 // Some outlast every deadline of a silent device.
                 let most = if rng.u8(..8) == 0 { 60_000 } else { 3_000 };
                 let hook = (Duration::from_millis(rng.u64(..most)), i32::from(rng.u8(..3) == 0 && may_fail));
