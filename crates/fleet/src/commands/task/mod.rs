@@ -105,6 +105,9 @@ pub struct AddArgs {
     /// Devices load the files and install nothing
     #[arg(long)]
     download_only: bool,
+    /// Devices load the files not before --start-in and within --window only, in the server's time zone, and not ahead
+    #[arg(long)]
+    load_in_window: bool,
     /// Each device confirms it first
     #[arg(long)]
     confirm: bool,
@@ -231,6 +234,7 @@ async fn add(args: AddArgs, state: Option<&PathBuf>) -> Result<Exit, CommandErro
         confirm: args.confirm,
         at_once: args.at_once,
         weight: args.weight,
+        load_in_window: args.load_in_window,
     };
     let request = TaskRequest { envelope: envelope.to_metadata(), terms };
     let TaskResponse { id } = remote.send(Method::POST, "/tasks", &request).await?;
