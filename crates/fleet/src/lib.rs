@@ -9,6 +9,7 @@ pub mod documents;
 pub mod fuzzing;
 pub mod handlers;
 pub mod journal;
+pub mod lacking;
 pub mod limits;
 mod lock;
 pub mod objects;

@@ -67,6 +67,14 @@ pub const MAX_VALUES: u64 = 32 << 20;
 pub const MAX_DOCUMENT: usize = MAX_ENVELOPE;
 /// Bytes of the smallest object that is worth a multicast session: smaller ones take one answer of HTTP.
 pub const MIN_SESSION_OBJECT: u64 = 1 << 20;
+/// Bytes that the start of one more session counts as, beside what it sends: announcements, joins, and the time of the devices.
+pub const SESSION_START: u64 = 1 << 20;
+/// Ranges in what a device says it lacks of an object.
+pub const MAX_LACKING: usize = 1024;
+/// Longest time that a device waits for its turn in a multicast session, however often it is told to ask again.
+pub const MAX_SESSION_QUEUE: Duration = Duration::from_secs(24 * 3600);
+/// How long a device that could load from a mirror asks a server that does not answer for a session.
+pub const SESSION_PATIENCE: Duration = Duration::from_secs(60);
 /// Longest time that a device waits for a multicast session to begin.
 pub const MAX_SESSION_WAIT: Duration = Duration::from_secs(3600);
 /// Mirrors of one object that are taken from a server's hint.
@@ -113,6 +121,8 @@ pub const MAX_SLEEP: Duration = Duration::from_secs(24 * 3600 - 1);
 // An envelope in base64 fits into the metadata of one chunk, with half of the entries left for others.
 const _: () = assert!(MAX_ENVELOPE * 4 / 3 + 4 < MAX_METADATA_VALUE * MAX_METADATA / 2);
 const _: () = assert!(MAX_ENVELOPE * 8 < MAX_DDI_ANSWER);
+// Ranges of numbers below 2^50, with their commas and brackets.
+const _: () = assert!(MAX_LACKING * (2 * 16 + 4) < MAX_DDI_BODY);
 
 // --- The server's connections and requests ---------------------------------------------------------------------
 

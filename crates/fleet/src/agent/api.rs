@@ -3,8 +3,9 @@
 use super::fetch::retry_after;
 use super::net::{Net, NetError, classify};
 use super::state::Identity;
-use crate::ddi::{ConfigData, parse};
+use crate::ddi::{ConfigData, SessionOffer, parse};
 use crate::documents::{Envelope, Hash};
+use crate::lacking::Lacking;
 use crate::limits::{MAX_DDI_ANSWER, MAX_DOCUMENT};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, HeaderName, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
@@ -153,6 +154,19 @@ impl Api {
         let mut url = self.ours(&["devices", &self.device, "list"]);
         url.query_pairs_mut().append_pair("nonce", nonce);
         url
+    }
+
+    /// Says what this device lacks of an object of an action; nothing: it has all of it. Returns how to get it.
+    pub(crate) async fn lacking(
+        &self,
+        action: &str,
+        object: Hash,
+        lacking: &Lacking,
+    ) -> Result<SessionOffer, ApiError> {
+        let url = self.ours(&["devices", &self.device, "actions", action, "lacking"]);
+        let body = serde_json::json!({ "object": object, "lacking": lacking });
+        let bytes = self.send(Method::POST, url, &body).await?;
+        parse(&bytes).map_err(|error| ApiError::Unreadable(error.to_string()))
     }
 
     /// Sends attributes.

@@ -16,6 +16,7 @@ mod checkin;
 mod core;
 mod fetch;
 mod join;
+mod multicast;
 mod net;
 mod place;
 mod runner;

@@ -3,9 +3,9 @@
 use super::clock;
 use super::core::{Core, Running};
 use super::fetch::{self, FetchError, Wanted, blocking, is_object};
+use super::multicast;
 use super::place::{Place, PlaceError};
 use super::schedule::opening;
-use super::session;
 use super::steps;
 use super::work::{Ended, File, Plan, Work};
 use crate::documents::{Hash, Kind, Refusal, Task, TaskKind};
@@ -242,14 +242,6 @@ async fn load(
     }
     core.phase(id, "waits for its turn");
     let _slot = core.slots.acquire().await.map_err(|_| Stop::Canceled)?;
-    let mut heard = Vec::new();
-    let session = core.lock().works.get(&id).and_then(|work| work.session.clone());
-    if let Some(session) = session.filter(|_| file.digests.strong()) {
-        let own = part.try_clone().map_err(|error| Stop::failed(code::DISK, error))?;
-        // What it brings counts once it is hashed again, like a part file from before.
-        heard.push(while_allowed(core, id, plan, session::take_part(core, id, session, file, own)).await?);
-    }
-    core.phase(id, &format!("loads {}", file.filename));
     let mut hints = work.sources.get(&file.filename).cloned().unwrap_or_default();
     // Where neither a hash nor TLS vouches for the bytes, the policy of this device must.
     hints.retain(|url| file.digests.strong() || core.settings.plain || url.starts_with("https:"));
@@ -271,6 +263,13 @@ async fn load(
             wanted.values.push(values);
         }
     }
+    // What it brings counts once it is hashed again, like a part file from before.
+    let own = part.try_clone().map_err(|error| Stop::failed(code::DISK, error))?;
+    let bringing = multicast::bring(core, work, plan, file, &wanted, own);
+    let heard = while_allowed(core, id, plan, bringing)
+        .await?
+        .map_err(|error| Stop::failed(code::DISK, FetchError::Disk(error)))?;
+    core.phase(id, &format!("loads {}", file.filename));
     let disk = |error: io::Error| Stop::failed(code::DISK, FetchError::Disk(error));
     let total = file.size;
     let progress = |bytes| {
@@ -283,7 +282,10 @@ async fn load(
         Ok(report) => {
             let mut details = vec![format!("{} is loaded and verified", file.filename)];
             details.extend(report.details());
-            details.extend(heard);
+            if let Some(clauses) = heard {
+                multicast::has_it(core, work, file).await;
+                details.extend(clauses);
+            }
             Ok(details)
         }
         Err(FetchError::Disk(error)) => Err(disk(error)),

@@ -1,6 +1,6 @@
 //! Takes part in a multicast session that brings an object. What arrives goes into the part file of the task. What is then
-//! missing is loaded by HTTP, and all of it is checked against the hash that the operator signed: nobody has to trust the
-//! session.
+//! missing is loaded by HTTP or by another session (`multicast`), and all of it is checked against the hash that the operator
+//! signed: nobody has to trust the session.
 
 use super::core::Core;
 use super::work::File as Wanted;
@@ -35,15 +35,32 @@ impl Drop for Stop {
     }
 }
 
-/// Takes part in `session` until it is over, or until it is clear that it does not come. Returns a clause for people.
-/// Dropping the future ends the device's part in it.
+/// What a session brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Brought {
+    /// Bytes of verified blocks.
+    pub bytes: u64,
+    /// Whether that was all that was missing.
+    pub all: bool,
+    /// For people.
+    pub clause: String,
+}
+
+impl Brought {
+    fn nothing(why: impl std::fmt::Display) -> Self {
+        Self { bytes: 0, all: false, clause: format!("no multicast: {why}") }
+    }
+}
+
+/// Takes part in `session` until it is over, or until it is clear that it does not come. Dropping the future ends the
+/// device's part in it.
 pub(super) async fn take_part(
     core: &Arc<Core>,
     id: Hash,
     session: Session,
     file: &Wanted,
     part: File,
-) -> String {
+) -> Brought {
     core.phase(id, &format!("waits for {} by multicast", file.filename));
     let stopped = Arc::new(AtomicBool::new(false));
     let stop = Stop(Arc::clone(&stopped));
@@ -51,9 +68,9 @@ pub(super) async fn take_part(
     let done = tokio::task::spawn_blocking(move || run.until_over(&session, part)).await;
     drop(stop);
     match done {
-        Ok(Ok(text)) => text,
-        Ok(Err(why)) => format!("no multicast: {why}"),
-        Err(error) => format!("no multicast: {error}; please report this"),
+        Ok(Ok(brought)) => brought,
+        Ok(Err(why)) => Brought::nothing(why),
+        Err(error) => Brought::nothing(format!("{error}; please report this")),
     }
 }
 
@@ -66,7 +83,7 @@ struct Run {
 }
 
 impl Run {
-    fn until_over(&self, session: &Session, part: File) -> Result<String, String> {
+    fn until_over(&self, session: &Session, part: File) -> Result<Brought, String> {
         let (sender, seal) = session.keys().ok_or("its keys cannot be read")?;
         let group = Destination::group(session.group.ip(), session.group.port());
         let listen = Listen {
@@ -78,11 +95,11 @@ impl Run {
         };
         let sink = PartFile { file: Arc::new(part), size: self.size };
         let label: String = self.core.device.chars().take(64).collect();
+        // Whatever the file is called there: another task may have the same object.
         let handle = ReceiveSession::builder(Which::First, sink)
             .listen(listen)
             .device(device_id(&self.core.device), label)
             .timeout(session.patience())
-            .name(Some(self.name.clone()))
             .start()
             .map_err(|error| error.to_string())?;
         let (events, begun) = (handle.events(), Instant::now());
@@ -102,7 +119,10 @@ impl Run {
         }
         let outcome = handle.wait().map_err(|error| error.to_string())?;
         let bytes = outcome.snapshot.verified_bytes.saturating_sub(outcome.snapshot.resumed_bytes);
+        let all =
+            matches!(outcome.outcome, ReceiverOutcome::Complete { .. } | ReceiverOutcome::AlreadyComplete);
         let how = match &outcome.outcome {
+            _ if all && outcome.snapshot.resumed_bytes > 0 => "all that was missing".to_owned(),
             ReceiverOutcome::Complete { .. } | ReceiverOutcome::AlreadyComplete => "all of it".to_owned(),
             ReceiverOutcome::NoSender | ReceiverOutcome::SenderNeeds(_) => {
                 return Err(format!("no sender was heard in {} s", begun.elapsed().as_secs()));
@@ -116,7 +136,7 @@ impl Run {
             | ReceiverOutcome::Lacking { .. }
             | ReceiverOutcome::HookFailed { .. } => "then it ended".to_owned(),
         };
-        Ok(format!("{bytes} bytes by multicast, {how}"))
+        Ok(Brought { bytes, all, clause: format!("{bytes} bytes by multicast, {how}") })
     }
 }
 

@@ -21,8 +21,8 @@ pub(crate) struct Work {
     pub content: Content,
     /// Where its objects are to be had, by file name: mirrors first.
     pub sources: BTreeMap<String, Vec<String>>,
-    /// The multicast session that brings its object.
-    #[serde(default)]
+    /// The multicast session that brings its first object. Not stored: after a restart, the server is asked.
+    #[serde(skip)]
     pub session: Option<Session>,
     /// Whether the server asks not to load now.
     #[serde(default)]

@@ -28,6 +28,18 @@ pub struct Session {
     pub wait: u64,
 }
 
+/// What `mcp serve` answers an agent that says what it lacks of an object: join this session, ask again after so many
+/// seconds, or, with neither, load it by HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionOffer {
+    /// The session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session>,
+    /// After how many seconds the agent asks again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<u64>,
+}
+
 impl Session {
     /// The metadata of a chunk that say it.
     #[must_use]
@@ -51,13 +63,19 @@ impl Session {
             seal: value(SEAL)?.to_owned(),
             wait: value(WAIT)?.parse::<u64>().ok()?.min(MAX_SESSION_WAIT.as_secs()),
         };
-        (session.group.ip().is_multicast() && session.keys().is_some()).then_some(session)
+        session.is_usable().then_some(session)
+    }
+
+    /// Whether it is in a multicast group, and its keys can be read.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.group.ip().is_multicast() && self.keys().is_some()
     }
 
     /// How long a device waits for it to begin.
     #[must_use]
-    pub const fn patience(&self) -> Duration {
-        Duration::from_secs(self.wait)
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.wait).min(MAX_SESSION_WAIT)
     }
 
     /// The key of its sender and the key that it is sealed with.

@@ -89,14 +89,10 @@ pub(super) async fn verdict(
     {
         return Ok(Verdict::Later(None));
     }
-    // Our agent may load before, and keeps to the times itself, in its own time zone.
-    if !ours {
-        if let Some(wait) = opens(task, now) {
-            return Ok(Verdict::Later(Some(wait)));
-        }
-        if app.stock.load(Ordering::Relaxed) >= app.config.stock_downloads {
-            return Ok(Verdict::Later(None));
-        }
+    // Our agent may load before, unless the operator says otherwise, and keeps to the times itself, in its own time zone.
+    let opens = opens(task, now).filter(|_| !ours || document.terms.load_in_window);
+    if opens.is_some() || !ours && app.stock.load(Ordering::Relaxed) >= app.config.stock_downloads {
+        return Ok(Verdict::Later(opens));
     }
     let at_once = u64::from(document.terms.at_once);
     if at_once > 0 && app.store.under_way(action.task).await? >= at_once {

@@ -240,6 +240,7 @@ pub async fn start(config: ServeConfig) -> Result<Running, ServeError> {
         .merge(ddi::routes())
         .nest("/mcp/v1", ours::routes().nest("/manage", manage::routes()))
         .with_state(Arc::clone(&app));
+    app.take_up_sessions().await?;
     let acceptor = tokio_rustls::TlsAcceptor::from(tls.config);
     let bounds = listen::Bounds::default();
     let mut tasks =
@@ -304,7 +305,8 @@ async fn housekeeping(app: App, mut stop: watch::Receiver<bool>) {
             _ = every.tick() => {}
         }
         app.note_seen().await;
-        app.campaigns.tell();
+        // If the database is away, the next look notes it.
+        let _ = app.look_after_sessions().await;
         let now = clock::now();
         app.taken.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, until| *until > now);
         match app.store.expire(now).await {

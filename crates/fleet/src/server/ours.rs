@@ -6,8 +6,9 @@ use super::error::{ApiError, ApiResult};
 use super::manage::audit;
 use super::{App, clock};
 use crate::documents::{Entry, Envelope, Hash, JoinRequest, List, PublicKey, Refusal};
+use crate::lacking::{Lacking, is_valid};
 use crate::limits::{LIST_VALIDITY, MAX_CLOCK_DIFFERENCE, MAX_DDI_BODY, MAX_LISTED, MAX_NONCE, MAX_TOKEN};
-use crate::store::{ActionState, Device, DeviceState, Enrolled, EnrolmentUse, TaskState};
+use crate::store::{ActionState, Device, DeviceState, Enrolled, EnrolmentUse, StoredObject, TaskState};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Query, State};
@@ -25,6 +26,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/enrol", post(enrol))
         .route("/devices/{device}/list", get(list))
         .route("/devices/{device}/tasks/{task}", get(task))
+        .route("/devices/{device}/actions/{action}/lacking", post(lacking))
         .route("/objects/{hash}", get(object))
         .route("/objects/{hash}/hashes", get(hashes))
 }
@@ -176,6 +178,37 @@ struct TaskPath {
 async fn task(State(app): State<App>, caller: Caller, Path(path): Path<TaskPath>) -> ApiResult {
     app.store.action_for(&caller.device.id, path.task).await?.ok_or_else(ApiError::not_found)?;
     Ok(envelope(app.store.document(path.task).await?.envelope.to_bytes()))
+}
+
+#[derive(Deserialize)]
+struct ActionPath {
+    action: i64,
+}
+
+/// The body of `POST /devices/{device}/actions/{action}/lacking`.
+#[derive(Deserialize)]
+struct LackingBody {
+    object: Hash,
+    lacking: Lacking,
+}
+
+/// A device says what it lacks of an object of its task, and is told how to get it.
+async fn lacking(
+    State(app): State<App>,
+    caller: Caller,
+    Path(path): Path<ActionPath>,
+    body: Body,
+) -> ApiResult {
+    let said: LackingBody =
+        serde_json::from_slice(&read_body(body, MAX_DDI_BODY).await?).map_err(ApiError::unreadable)?;
+    let action = app.store.action(&caller.device.id, path.action).await?.ok_or_else(ApiError::not_found)?;
+    let document = app.store.document(action.task).await?;
+    let same = |object: &StoredObject| object.hashes.blake3.as_bytes() == &said.object.0;
+    let position = document.objects.iter().position(same).ok_or_else(ApiError::not_found)?;
+    if !is_valid(&said.lacking, document.objects[position].hashes.size) {
+        return Err(ApiError::unreadable("what is lacking are at most 1024 ascending ranges of the object"));
+    }
+    json(&app.offer(&caller, &action, &document, (position, said.lacking)).await?)
 }
 
 /// A device known by its target token alone, which may load an object.

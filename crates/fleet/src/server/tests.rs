@@ -1,5 +1,6 @@
 //! The server over real sockets of this machine, as its clients see it.
 
+mod campaigns;
 mod hostile;
 
 use super::*;

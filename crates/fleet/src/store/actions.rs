@@ -166,24 +166,6 @@ impl Store {
         row.as_ref().map(Action::read).transpose()
     }
 
-    /// How many devices could join a session for a task: agents that it waits for, and that were heard of since `since`.
-    ///
-    /// # Errors
-    ///
-    /// If the database fails.
-    pub async fn could_join(&self, task: i64, since: u64) -> Result<u64, StoreError> {
-        let (count,): (i64,) = sqlx::query_as(
-            "SELECT COUNT(*) FROM actions a JOIN devices d ON d.id = a.device \
-             WHERE a.task = $1 AND a.newest = 1 AND a.state = 'waiting' AND d.state = 'accepted' AND d.last_seen >= $2 \
-             AND d.attributes LIKE '%\"mcp.multicast\"%'",
-        )
-        .bind(task)
-        .bind(sql(since))
-        .fetch_one(&self.readers)
-        .await?;
-        Ok(count.unsigned_abs())
-    }
-
     /// How many devices are at a task.
     ///
     /// # Errors

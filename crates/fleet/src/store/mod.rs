@@ -16,6 +16,7 @@ mod enrolments;
 mod feedback;
 mod operators;
 mod schema;
+mod sessions;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use audit::AuditEntry;
 pub use devices::{Device, DeviceState};
 pub use enrolments::{Enrolled, EnrolmentLine, EnrolmentUse, LineKind, NewLine};
 pub use operators::{Operator, OperatorRole};
+pub use sessions::{Candidate, StoredSession, Where};
 pub use tasks::{Counts, NewTask, StoredObject, StoredTask, TaskDocument, TaskState, Terms};
 
 use sqlx::sqlite::{
@@ -125,6 +127,8 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(PATIENCE)
             .foreign_keys(true)
+            // Keys of sessions that are over are not left in free pages.
+            .pragma("secure_delete", "ON")
             .optimize_on_close(true, None);
         let pool = |most| {
             SqlitePoolOptions::new()
@@ -160,6 +164,7 @@ impl Store {
             return Err(StoreError::damaged(found.replace('\n', " ")));
         }
         sqlx::query("VACUUM INTO $1").bind(name).execute(&mut connection).await?;
+        forget_secrets(path).await?;
         let copy = std::fs::File::open(path).and_then(|file| file.sync_all());
         copy.map_err(|error| StoreError::Away(error.to_string().into()))
     }
@@ -187,6 +192,22 @@ impl Store {
             })
             .await
     }
+}
+
+/// Takes the keys of sessions out of a backup: they are of use to the present server alone.
+async fn forget_secrets(backup: &Path) -> Result<(), StoreError> {
+    let options = SqliteConnectOptions::new().filename(backup).pragma("secure_delete", "ON");
+    let mut connection = SqliteConnection::connect_with(&options).await?;
+    // An older schema has no sessions.
+    let has: Option<(i64,)> = sqlx::query_as("SELECT 1 FROM sqlite_master WHERE name = 'sessions'")
+        .fetch_optional(&mut connection)
+        .await?;
+    if has.is_some() {
+        sqlx::query("UPDATE sessions SET secret = NULL WHERE secret IS NOT NULL")
+            .execute(&mut connection)
+            .await?;
+    }
+    Ok(connection.close().await?)
 }
 
 /// A change under way.

@@ -38,6 +38,9 @@ pub struct Terms {
     pub at_once: u32,
     /// Tasks of higher weight are offered first.
     pub weight: u16,
+    /// Whether devices also load only from the task's earliest start on and in its window, in the server's time zone.
+    #[serde(default)]
+    pub load_in_window: bool,
 }
 
 impl Default for Terms {
@@ -49,6 +52,7 @@ impl Default for Terms {
             confirm: false,
             at_once: 0,
             weight: 1000,
+            load_in_window: false,
         }
     }
 }

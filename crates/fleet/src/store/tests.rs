@@ -3,6 +3,7 @@ use crate::ddi::{Execution, Feedback, Finished};
 use crate::documents::{FleetId, Hash, Object, SecretKey, Task};
 use crate::objects::ObjectHashes;
 use std::collections::BTreeMap;
+use zeroize::Zeroizing;
 
 const NOW: u64 = 1_800_000_000;
 
@@ -181,10 +182,68 @@ async fn a_session_is_for_agents_that_wait_and_were_heard_of() {
     let heard = ["a", "b", "other"].map(|id| (id.to_owned(), NOW, "10.0.0.1".to_owned()));
     f.store.seen(heard.to_vec()).await.expect("noted");
     let id = f.add(task("app", 1, |_| {})).await;
-    assert_eq!(f.store.could_join(id, NOW).await.expect("read"), 2);
-    assert_eq!(f.store.could_join(id, NOW + 1).await.expect("read"), 0, "not lately");
-    f.store.begin(&f.only_action("a").await, 0, NOW).await.expect("begun");
-    assert_eq!(f.store.could_join(id, NOW).await.expect("read"), 1, "one has begun");
+    let at = Where { task: id, position: 0, heard: NOW, ended: 0 };
+    let waiting = Candidate { waits: true, lacks: None };
+    assert_eq!(f.store.candidates(at).await.expect("read"), [waiting.clone(), waiting.clone()]);
+    let one_waits = std::slice::from_ref(&waiting);
+    let later = Where { heard: NOW + 1, ..at };
+    assert_eq!(f.store.candidates(later).await.expect("read"), [], "not lately");
+    let action = f.only_action("a").await;
+    f.store.begin(&action, 0, NOW).await.expect("begun");
+    let taken = Candidate { waits: false, lacks: None };
+    assert_eq!(f.store.candidates(at).await.expect("read"), [taken, waiting.clone()], "it has just taken it");
+    f.store.lacks(action.id, None, NOW).await.expect("noted");
+    assert_eq!(f.store.candidates(at).await.expect("read"), one_waits, "one loads by itself");
+    // It says what it lacks: of this object, and all of the next one.
+    f.store.lacks(action.id, Some((0, vec![[3, 7]])), NOW).await.expect("noted");
+    let lacks = Candidate { waits: false, lacks: Some(vec![[3, 7]]) };
+    assert_eq!(f.store.candidates(at).await.expect("read"), [lacks.clone(), waiting.clone()]);
+    let next = Where { position: 1, ..at };
+    let all = Candidate { waits: false, lacks: None };
+    assert_eq!(f.store.candidates(next).await.expect("read"), [all, waiting.clone()]);
+    // After a session, only who asks again counts.
+    let after = Where { ended: NOW + 5, ..at };
+    assert_eq!(f.store.candidates(after).await.expect("read"), one_waits);
+    assert_eq!(f.store.unheard(after).await.expect("read"), 1);
+    f.store.give_up_unheard(after).await.expect("noted");
+    assert_eq!(f.store.unheard(after).await.expect("read"), 0);
+    f.store.lacks(action.id, Some((0, vec![[3, 7]])), NOW + 5).await.expect("noted");
+    assert_eq!(f.store.candidates(after).await.expect("read"), [lacks, waiting.clone()]);
+    f.store.give_up_unheard(after).await.expect("noted");
+    assert_eq!(f.store.candidates(after).await.expect("read").len(), 2, "it was heard");
+    // It has all, or loads the rest by itself.
+    f.store.lacks(action.id, None, NOW).await.expect("noted");
+    assert_eq!(f.store.candidates(at).await.expect("read"), one_waits);
+}
+
+#[tokio::test]
+async fn a_session_is_taken_up_until_it_is_over_and_then_its_keys_are_gone() {
+    let f = fixture().await;
+    let id = f.add(task("app", 1, |_| {})).await;
+    let secret = Zeroizing::new(b"the secret of session one, 32 bytes.".to_vec());
+    let called = f.store.call_session((id, 1), 4, secret.clone(), NOW).await.expect("noted");
+    assert_eq!((called.task, called.position, called.expected, called.runs), (id, 1, 4, 1));
+    assert_eq!(f.store.last_session(id, 1).await.expect("read"), None);
+    // Each server that takes it up counts on, so that its announcements are newer.
+    for runs in [2, 3] {
+        let again = f.store.take_up_sessions().await.expect("read");
+        assert_eq!(again, [StoredSession { runs, ..called.clone() }]);
+        assert_eq!(again[0].secret.as_ref(), Some(&secret));
+    }
+    let backup = f.dir.path().join("backup.db");
+    Store::backup(&f.dir.path().join("fleet.db"), &backup).await.expect("copied");
+    f.store.end_session(called.id, "{}".into(), NOW + 9).await.expect("noted");
+    f.store.end_session(called.id, "later".into(), NOW + 10).await.expect("noted");
+    assert_eq!(f.store.take_up_sessions().await.expect("read"), []);
+    assert_eq!(f.store.last_session(id, 1).await.expect("read"), Some((NOW, NOW + 9)));
+    assert_eq!(f.store.last_session(id, 0).await.expect("read"), None);
+    let over = StoredSession { runs: 3, secret: None, ended: Some(NOW + 9), figures: "{}".into(), ..called };
+    assert_eq!(f.store.sessions_of_task(id).await.expect("read"), [over]);
+    f.store.close().await;
+    for file in ["fleet.db", "backup.db"] {
+        let bytes = std::fs::read(f.dir.path().join(file)).expect("read");
+        assert!(!bytes.windows(secret.len()).any(|window| window == &secret[..]), "{file}");
+    }
 }
 
 #[tokio::test]
@@ -288,7 +347,28 @@ async fn a_newer_schema_is_refused_and_the_own_one_is_kept() {
         .expect("written");
     again.close().await;
     let newer = Store::open(&path).await;
-    assert!(matches!(newer, Err(StoreError::Newer { found: 99, known: 1, .. })), "{newer:?}");
+    assert!(matches!(newer, Err(StoreError::Newer { found: 99, known: 2, .. })), "{newer:?}");
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_schema_is_brought_up_to_date() {
+    let f = fixture().await;
+    f.accept("a").await;
+    let id = f.add(task("app", 1, |_| {})).await;
+    f.store.close().await;
+    let path = f.dir.path().join("fleet.db");
+    let mut old =
+        SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&path)).await.expect("opened");
+    let back = "DROP TABLE sessions; ALTER TABLE actions DROP COLUMN position; ALTER TABLE actions DROP COLUMN lacks; \
+                ALTER TABLE actions DROP COLUMN said; DELETE FROM _sqlx_migrations WHERE version = 2";
+    sqlx::raw_sql(back).execute(&mut old).await.expect("taken back");
+    old.close().await.expect("closed");
+    let copy = f.dir.path().join("copy.db");
+    Store::backup(&path, &copy).await.expect("an old one is copied as it is");
+    let store = Store::open(&path).await.expect("opened");
+    let open = store.open_actions("a").await.expect("read");
+    store.lacks(open[0].id, Some((0, vec![[0, 8]])), NOW).await.expect("noted");
+    assert_eq!((open[0].task, store.take_up_sessions().await.expect("read").len()), (id, 0));
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ pub(crate) use whole::{Digests, is_object};
 
 use super::net::Net;
 use crate::documents::Hash;
+use crate::lacking::{Lacking, told, whole};
 use crate::limits::{MAX_SOURCE_PAUSE, MAX_VALUES};
 use reqwest::Url;
 use std::fs::File;
@@ -132,7 +133,7 @@ pub(crate) async fn fetch(
             .collect(),
     };
     let blocks = match wanted.digests.blake3 {
-        Some(root) => load.blocks(root).await,
+        Some(root) => blocks_of(net, wanted, root).await,
         None => None,
     };
     match blocks {
@@ -142,6 +143,49 @@ pub(crate) async fn fetch(
     let part = Arc::clone(&load.part);
     blocking(move || part.sync_all()).await?;
     Ok(load.report())
+}
+
+/// What a part file lacks of `wanted`; `None` if nobody gives the values that its blocks are checked by.
+///
+/// # Errors
+/// If the disk fails.
+pub(crate) async fn missing(net: &Net, wanted: &Wanted, part: File) -> io::Result<Option<Lacking>> {
+    let Some(root) = wanted.digests.blake3 else { return Ok(None) };
+    if part.metadata()?.len() == 0 {
+        return Ok(Some(whole(wanted.size)));
+    }
+    let Some(blocks) = blocks_of(net, wanted, root).await else { return Ok(None) };
+    let (blocks, ..) = blocking(move || local(blocks, &part, None)).await?;
+    let lacks = (0..blocks.count()).filter(|index| !blocks.has(*index)).map(|index| blocks.range(index));
+    Ok(Some(told(lacks.map(|range| [range.start, range.end]))))
+}
+
+/// The blocks of an object, if their values are to be had.
+async fn blocks_of(net: &Net, wanted: &Wanted, root: Hash) -> Option<Blocks> {
+    let size = wanted.size;
+    if size <= BLOCK {
+        return Blocks::single(size, root);
+    }
+    for url in &wanted.values {
+        if let Some(blocks) = list(net, url, wanted).await.and_then(|list| Blocks::new(size, root, &list)) {
+            return Some(blocks);
+        }
+    }
+    None
+}
+
+/// The list of values at `url`.
+async fn list(net: &Net, url: &Url, wanted: &Wanted) -> Option<Vec<u8>> {
+    let len = Blocks::list_len(wanted.size);
+    if len > MAX_VALUES {
+        return None;
+    }
+    let mut body = source::open(net, url, 0..len, len, wanted.pace).await.ok()?;
+    let mut list = Vec::new();
+    while let Some(bytes) = body.next().await.ok()? {
+        list.extend_from_slice(&bytes);
+    }
+    Some(list)
 }
 
 struct Load<'a, P> {
@@ -158,34 +202,6 @@ impl<P: Fn(u64)> Load<'_, P> {
     fn report(&self) -> Report {
         let sources = self.candidates.iter().map(|candidate| candidate.report.clone()).collect();
         Report { sources, resumed: self.resumed, reused: self.reused }
-    }
-
-    /// The blocks, if their values are to be had.
-    async fn blocks(&self, root: Hash) -> Option<Blocks> {
-        let size = self.wanted.size;
-        if size <= BLOCK {
-            return Blocks::single(size, root);
-        }
-        for url in &self.wanted.values {
-            if let Some(blocks) = self.list(url).await.and_then(|list| Blocks::new(size, root, &list)) {
-                return Some(blocks);
-            }
-        }
-        None
-    }
-
-    /// The list of values at `url`.
-    async fn list(&self, url: &Url) -> Option<Vec<u8>> {
-        let len = Blocks::list_len(self.wanted.size);
-        if len > MAX_VALUES {
-            return None;
-        }
-        let mut body = source::open(self.net, url, 0..len, len, self.wanted.pace).await.ok()?;
-        let mut list = Vec::new();
-        while let Some(bytes) = body.next().await.ok()? {
-            list.extend_from_slice(&bytes);
-        }
-        Some(list)
     }
 
     async fn by_blocks(&mut self, blocks: Blocks, earlier: Option<File>) -> Result<(), FetchError> {

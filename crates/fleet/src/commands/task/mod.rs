@@ -6,6 +6,7 @@ mod signing;
 use super::output::{ago, json, line, span, table};
 use super::remote::Remote;
 use super::{CommandError, Exit, ServerOptions};
+use crate::ddi::Session;
 use crate::documents::{Envelope, SecretKey, Task};
 use crate::server::state_dir::read_key;
 use crate::server::{ObjectView, SerialView, SessionView, TaskRequest, TaskResponse, TaskView, clock};
@@ -36,6 +37,14 @@ pub enum TaskCommand {
         /// Follow it until no device is at it any more
         #[arg(long)]
         watch: bool,
+        #[command(flatten)]
+        server: ServerOptions,
+    },
+    /// Print the command by which 'mcp recv' takes part in the session of a task that runs now. It contains the session's
+    /// secret key
+    Session {
+        /// Its number
+        id: i64,
         #[command(flatten)]
         server: ServerOptions,
     },
@@ -96,6 +105,9 @@ pub struct AddArgs {
     /// Devices load the files and install nothing
     #[arg(long)]
     download_only: bool,
+    /// Devices load the files not before --start-in and within --window only, in the server's time zone, and not ahead
+    #[arg(long)]
+    load_in_window: bool,
     /// Each device confirms it first
     #[arg(long)]
     confirm: bool,
@@ -141,6 +153,22 @@ pub(super) async fn run(command: TaskCommand, state: Option<&PathBuf>) -> Result
             }
             let view: TaskView = remote.get(&format!("/tasks/{id}")).await?;
             if server.json { json(&view) } else { show(view) }
+        }
+        TaskCommand::Session { id, server } => {
+            let session: Session = server.remote(state)?.get(&format!("/tasks/{id}/session")).await?;
+            if server.json {
+                json(&session);
+            } else {
+                let unreadable =
+                    || CommandError::Environment("the server's keys cannot be read; update mcp".into());
+                let (sender, seal) = session.keys().ok_or_else(unreadable)?;
+                let (seal, address, port) = (seal.line(), session.group.ip(), session.group.port());
+                line(&format!(
+                    "MCP_KEY={} mcp recv {address} --port {port} --sender {}",
+                    *seal,
+                    sender.line()
+                ));
+            }
         }
         TaskCommand::Pause { id, server } => change(&server, state, id, "pause").await?,
         TaskCommand::Resume { id, server } => change(&server, state, id, "resume").await?,
@@ -206,6 +234,7 @@ async fn add(args: AddArgs, state: Option<&PathBuf>) -> Result<Exit, CommandErro
         confirm: args.confirm,
         at_once: args.at_once,
         weight: args.weight,
+        load_in_window: args.load_in_window,
     };
     let request = TaskRequest { envelope: envelope.to_metadata(), terms };
     let TaskResponse { id } = remote.send(Method::POST, "/tasks", &request).await?;
@@ -316,14 +345,13 @@ fn show(view: TaskView) {
     for object in &task.objects {
         optional("file", Some(format!("{} ({} bytes, {})", object.filename, object.size, object.blake3)));
     }
-    optional(
-        "multicast",
-        view.session.map(|session| {
-            let SessionView { expected, complete, streamed, size, wire, over } = session;
-            let state = if over { "over".to_owned() } else { format!("{streamed} of {size} bytes streamed") };
-            format!("{complete} devices complete ({expected} expected), {wire} bytes sent, {state}")
-        }),
-    );
+    for session in view.sessions {
+        let SessionView { file, expected, complete, streamed, size, wire, over, .. } = session;
+        let state = if over { "over".to_owned() } else { format!("{streamed} of {size} bytes streamed") };
+        let text =
+            format!("{file}: {complete} devices complete ({expected} expected), {wire} bytes sent, {state}");
+        optional("multicast", Some(text));
+    }
     table(&rows);
     let actions = view.actions.unwrap_or_default();
     if !actions.is_empty() {

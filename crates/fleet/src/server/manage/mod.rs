@@ -38,6 +38,7 @@ pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/tasks", get(tasks::list).post(tasks::add))
         .route("/tasks/{task}", get(tasks::show))
+        .route("/tasks/{task}/session", get(tasks::session))
         .route("/tasks/{task}/{change}", post(tasks::change))
         .route("/serials/{name}", get(tasks::serial))
         .route("/objects/{hash}", get(tasks::object).put(tasks::upload))

@@ -28,7 +28,7 @@ impl From<StoredTask> for TaskView {
             task: stored.document.task.clone(),
             terms: stored.document.terms.clone(),
             counts: stored.counts,
-            session: None,
+            sessions: Vec::new(),
             actions: None,
         }
     }
@@ -44,11 +44,19 @@ pub(super) async fn show(State(app): State<App>, Path(id): Path<i64>, request: R
     signed(&app, request, OperatorRole::Read).await?;
     let stored = app.store.tasks(Some(id)).await?.pop();
     let stored = stored.ok_or_else(|| ApiError::no_such("task"))?;
-    let object = stored.document.objects.first().map(|object| object.hashes.blake3);
     let mut view = TaskView::from(stored);
-    view.session = object.and_then(|object| app.campaigns.view(&object));
+    view.sessions = app.sessions(id).await?;
     view.actions = Some(app.store.actions_of_task(id).await?);
     json(&view)
+}
+
+/// Where the session of a task is that runs now, with its keys: who has them can read the object on its way.
+pub(super) async fn session(State(app): State<App>, Path(id): Path<i64>, request: Request) -> ApiResult {
+    let signed = signed(&app, request, OperatorRole::Operate).await?;
+    let session =
+        app.session_of(&*app.store.document(id).await?).ok_or_else(|| ApiError::no_such("session"))?;
+    signed.audit(&app, "read session keys of task", &id.to_string()).await?;
+    json(&session)
 }
 
 pub(super) async fn serial(State(app): State<App>, Path(name): Path<String>, request: Request) -> ApiResult {

@@ -57,9 +57,9 @@ pub struct TaskView {
     pub terms: Terms,
     /// Devices by state.
     pub counts: Counts,
-    /// The last multicast session for its object; only if one task is asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session: Option<SessionView>,
+    /// Its newest multicast sessions, the oldest of them first; only if one task is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sessions: Vec<SessionView>,
     /// Each device's action; only if one task is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actions: Option<Vec<Action>>,

@@ -1,0 +1,203 @@
+//! The sessions that run: how they start, where they are, how they ended.
+
+use super::queue::Queue;
+use super::{LINGER, MARGIN, Multicast, SEAL, SessionView};
+use crate::ddi::Session;
+use crate::limits::MAX_SESSION_WAIT;
+use crate::store::StoredSession;
+use mcp_transfer::crypto::derive::Secret;
+use mcp_transfer::crypto::group::GroupKey;
+use mcp_transfer::crypto::sign::SigningKey;
+use mcp_transfer::session::send::SETTLE;
+use mcp_transfer::session::{EgressBudget, RateChoice, SendHandle, SendSession};
+use mcp_transfer::storage::FileSource;
+use mcp_transfer::units::{Counter, Rate};
+use mcp_transfer::wire::Phase;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The sessions of the server.
+#[derive(Debug)]
+pub(in crate::server) struct Campaigns {
+    /// By object.
+    running: Mutex<HashMap<blake3::Hash, Campaign>>,
+    /// What all of them may send together, if the operator has said so.
+    budget: Option<EgressBudget>,
+    /// Held while it is decided whether a session is called, and until it has begun.
+    pub(super) deciding: tokio::sync::Mutex<Deciding>,
+}
+
+/// What is remembered from one decision to the next.
+#[derive(Debug, Default)]
+pub(super) struct Deciding {
+    pub(super) queue: Queue,
+    /// When an object of a task was first asked for after its last session.
+    pub(super) asked: BTreeMap<(i64, usize), Instant>,
+    /// Objects of tasks that are not worth a session for now, and until when.
+    pub(super) alone: BTreeMap<(i64, usize), Instant>,
+}
+
+/// A session that runs, or has ended and is not yet noted as such.
+pub(super) struct Campaign {
+    handle: SendHandle,
+    pub(super) stored: StoredSession,
+    invitation: Session,
+    /// When it begins at the latest.
+    begins: Instant,
+}
+
+impl std::fmt::Debug for Campaign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Campaign").field("invitation", &self.invitation).finish_non_exhaustive()
+    }
+}
+
+impl Campaign {
+    /// The session as operators see it; `None` if its thread has panicked.
+    pub(super) fn view(&self) -> Option<SessionView> {
+        let overview = self.handle.overview()?;
+        Some(SessionView {
+            file: self.handle.info().name.clone(),
+            called: self.stored.called,
+            runs: self.stored.runs,
+            expected: overview.expected.unwrap_or_default().into(),
+            complete: overview.devices.complete as u64,
+            streamed: overview.streamed,
+            size: overview.object_size,
+            wire: overview.wire_bytes,
+            over: self.handle.is_over(),
+        })
+    }
+
+    /// The invitation as it is now: late devices wait only a moment for a session that has begun.
+    fn invitation(&self) -> Session {
+        let left = self.begins.saturating_duration_since(Instant::now()) + MARGIN;
+        Session { wait: left.min(MAX_SESSION_WAIT).as_secs(), ..self.invitation.clone() }
+    }
+}
+
+impl Campaigns {
+    /// No sessions yet.
+    pub(in crate::server) fn new(multicast: Option<&Multicast>) -> Self {
+        let rate = multicast.and_then(|multicast| multicast.rate);
+        Self {
+            running: Mutex::default(),
+            budget: rate.map(|rate| EgressBudget::new(Rate(rate))),
+            deciding: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<blake3::Hash, Campaign>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session for an object, while one runs.
+    pub(super) fn invitation(&self, object: &blake3::Hash) -> Option<Session> {
+        let running = self.lock();
+        running.get(object).filter(|campaign| !campaign.handle.is_over()).map(Campaign::invitation)
+    }
+
+    /// Whether a session runs.
+    pub(super) fn is_busy(&self) -> bool {
+        self.lock().values().any(|campaign| !campaign.handle.is_over())
+    }
+
+    /// The session of this number as it is now, while one runs.
+    pub(super) fn view(&self, id: i64) -> Option<SessionView> {
+        self.lock().values().find(|campaign| campaign.stored.id == id).and_then(Campaign::view)
+    }
+
+    /// Starts a session. Waits for the disk and the system.
+    pub(super) fn start(&self, new: New) -> Result<Session, Box<dyn std::error::Error + Send + Sync>> {
+        let object = new.object;
+        let campaign = new.start(self.budget.clone())?;
+        let invitation = campaign.invitation();
+        self.lock().insert(object, campaign);
+        Ok(invitation)
+    }
+
+    /// Takes the sessions that have ended.
+    pub(super) fn ended(&self) -> Vec<(blake3::Hash, Campaign)> {
+        self.lock().extract_if(|_, campaign| campaign.handle.is_over()).collect()
+    }
+
+    /// Puts one back whose end could not be noted.
+    pub(super) fn put_back(&self, object: blake3::Hash, campaign: Campaign) {
+        self.lock().entry(object).or_insert(campaign);
+    }
+
+    /// The sessions that wait for devices, and how many have come.
+    pub(super) fn gathering(&self) -> Vec<(blake3::Hash, StoredSession, u64)> {
+        let running = self.lock();
+        let gathering = running.iter().filter_map(|(object, campaign)| {
+            let overview = campaign.handle.overview()?;
+            let joined = overview.devices.total() as u64;
+            (overview.phase == Phase::Gathering).then(|| (*object, campaign.stored.clone(), joined))
+        });
+        gathering.collect()
+    }
+
+    /// Lets the session for an object begin with the devices that are there.
+    pub(super) fn begin(&self, object: &blake3::Hash) {
+        if let Some(campaign) = self.lock().get(object) {
+            campaign.handle.start_now();
+        }
+    }
+
+    /// Ends the session for an object, if there is one.
+    pub(in crate::server) fn cancel(&self, object: &blake3::Hash) {
+        if let Some(campaign) = self.lock().get(object) {
+            campaign.handle.stop();
+        }
+    }
+
+    /// Ends all sessions. They stay open in the store, so the next server takes them up.
+    pub(in crate::server) fn stop(&self) {
+        std::mem::take(&mut *self.lock()).into_values().for_each(|campaign| campaign.handle.stop());
+    }
+}
+
+/// A session to be started.
+pub(super) struct New {
+    pub(super) object: blake3::Hash,
+    pub(super) path: PathBuf,
+    pub(super) name: String,
+    pub(super) multicast: Multicast,
+    pub(super) stored: StoredSession,
+    pub(super) expected: u64,
+    pub(super) gather: Duration,
+}
+
+impl New {
+    fn start(
+        self,
+        budget: Option<EgressBudget>,
+    ) -> Result<Campaign, Box<dyn std::error::Error + Send + Sync>> {
+        let secret = self.stored.secret.as_ref().and_then(|bytes| <[u8; 32]>::try_from(&bytes[..]).ok());
+        let secret = Secret::new(secret.ok_or("the session has no keys")?);
+        let key = secret.derive("mcp 2026-11-22 sender key of a server's session v1", &[]);
+        let seal = secret.derive("mcp 2026-11-22 group key of a server's session v1", &[]);
+        let seal = GroupKey::new(SEAL, seal)?;
+        let source = FileSource::open_as(&self.path, Some(&self.name))?;
+        let mut session = SendSession::builder(source, self.multicast.target)
+            .interface(self.multicast.interface)
+            .expected(Some(u32::try_from(self.expected).unwrap_or(u32::MAX)))
+            .gather(self.gather, SETTLE)
+            .linger(LINGER)
+            .group_key(Some(seal.clone()))
+            .signing_key(SigningKey::new(&key), Counter(self.stored.runs));
+        if let Some(budget) = budget {
+            session = session.rate(RateChoice::Auto(Some(budget.rate()))).budget(budget);
+        }
+        let handle = session.start()?;
+        let invitation = Session {
+            group: handle.info().data,
+            sender: handle.info().sender.line(),
+            seal: seal.line().to_string(),
+            wait: 0,
+        };
+        Ok(Campaign { handle, stored: self.stored, invitation, begins: Instant::now() + self.gather })
+    }
+}
