@@ -4,10 +4,10 @@ mod support;
 
 use serde_json::Value;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use support::beside_others;
 use support::files::b3;
-use support::fleet::{Device, Fleet, NOTE, SOON, id, manifest};
+use support::fleet::{Device, Fleet, NOTE, SOON, id, manifest, wait_for};
 use support::mcp::MCP;
 use support::process::{Cmd, Proc};
 
@@ -64,6 +64,48 @@ fn a_fleet_performs_every_kind_of_task_and_one_that_was_off_completes_later() {
         end.lines.iter().any(|line| line.contains("bench-2: failed") && line.contains("no paper")),
         "{end:?}"
     );
+}
+
+/// A daily window that is closed now and for hours, in UTC.
+fn closed_window() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs();
+    let hour = |hours: u64| (now / 3600 + hours) % 24;
+    format!("{:02}:00-{:02}:00", hour(6), hour(7))
+}
+
+#[test]
+fn tasks_that_wait_hold_back_no_other_and_keep_their_order() {
+    let _cores = beside_others();
+    let Some((fleet, _server)) = Fleet::start() else { return };
+    let device = fleet.device("bench-1");
+    device.handler("note", NOTE, &manifest("note", "report", ""));
+    let _agent = device.running(&[]).env("TZ", "UTC").spawn();
+    let file = fleet.tmp.file("firmware.bin", 70_000, 1);
+    let add = |words: &[&str]| {
+        let common = [words[0], file.to_str().expect("UTF-8"), "--to", "all"];
+        fleet.operate(&[&["task", "add"][..], &common, &words[1..]].concat())
+    };
+    let window = closed_window();
+    let firmware = ["update", "--name", "firmware", "--handler", "note", "--arg", "word=firmware"];
+    let night = id(&add(&[&firmware[..], &["--window", &window]].concat()));
+    let after =
+        id(&add(&["copy", "--name", "notes", "--at", "/srv/notes.bin", "--after", &night.to_string()]));
+    // The first wait, for the night and for each other, and this one does not.
+    add(&["install", "--name", "editor", "--handler", "note", "--arg", "word=editor", "--wait=60s"]);
+    assert_eq!(device.notes(), ["editor 70000"]);
+    let says = |task, text: &str| {
+        fleet.action(task, "bench-1")["message"].as_str().is_some_and(|said| said.starts_with(text))
+    };
+    wait_for("wait for the window", || says(night, "waits until"));
+    wait_for("wait for the earlier task", || says(after, "waits for task firmware"));
+    assert!(!device.path("notes.bin").exists());
+    // A newer one takes the place of the one that waits, and what comes after it goes on.
+    add(&[&firmware[..], &["--wait=60s"]].concat());
+    let mut watch = fleet.command(&["task", "show", &after.to_string(), "--watch"]).spawn();
+    watch.expect(0, SOON);
+    assert_eq!(device.notes(), ["editor 70000", "firmware 70000"]);
+    assert_eq!(b3(&device.path("notes.bin")), b3(&file));
+    assert_eq!(fleet.action(night, "bench-1")["state"], "cancelled");
 }
 
 #[test]

@@ -81,6 +81,8 @@ pub const MAX_SESSION_WAIT: Duration = Duration::from_secs(3600);
 pub const MAX_MIRRORS: usize = 8;
 /// Tasks that a device keeps, those that are over included.
 pub const MAX_WORKS: usize = 256;
+/// Refusals that a device shows, the newest.
+pub const MAX_REFUSED: usize = 16;
 /// How often a handler may ask to be tried again later, for one attempt.
 pub const MAX_RETRIES: u32 = 10;
 /// Lines of details in one feedback.
@@ -126,6 +128,8 @@ const _: () = assert!(MAX_LACKING * (2 * 16 + 4) < MAX_DDI_BODY);
 
 // --- The server's connections and requests ---------------------------------------------------------------------
 
+/// Most actions that one poll offers to our agents.
+pub const MAX_OFFERED: usize = 16;
 /// Most connections that are open at once.
 pub const MAX_CONNECTIONS: usize = 16_384;
 /// Most connections of one address: a fleet behind one address is large, but leaves room for others.

@@ -4,6 +4,7 @@ mod confirming;
 mod telling;
 
 pub(crate) use confirming::{Answer as PersonsAnswer, Waiting};
+pub(crate) use telling::Refused;
 
 use super::api::{Api, ApiError};
 use super::core::Core;
@@ -14,7 +15,7 @@ use crate::ddi::{
     Mode, Session, task_from_metadata,
 };
 use crate::documents::{Envelope, Hash, Kind, Listing, Refusal, Task, Trusted};
-use crate::limits::{MAX_MIRRORS, MAX_NAME, MAX_ROOT_STEPS, MIN_SLEEP};
+use crate::limits::{MAX_MIRRORS, MAX_NAME, MAX_OFFERED, MAX_ROOT_STEPS, MIN_SLEEP};
 use confirming::Answer;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
@@ -43,12 +44,12 @@ pub(crate) struct Polls {
     pub next: Option<u64>,
     /// Why the last one failed.
     pub error: Option<String>,
-    /// What was refused last.
-    pub refused: Option<String>,
+    /// What was refused last, the newest at the end.
+    pub refused: Vec<Refused>,
     /// What each open task does.
     pub phases: BTreeMap<String, String>,
-    /// The action that waits for a confirmation.
-    pub waiting: Option<Waiting>,
+    /// The actions that wait for a confirmation.
+    pub waiting: Vec<Waiting>,
 }
 
 /// The loop's own state.
@@ -58,6 +59,8 @@ pub(crate) struct CheckIn {
     failures: u32,
     attributes_sent: bool,
     roots: Option<Instant>,
+    /// Something new was left for later, because enough tasks load.
+    left: bool,
     /// A person's answer that was found, and not yet taken to the server.
     answer: Option<Answer>,
 }
@@ -77,9 +80,10 @@ impl Drop for CheckIn {
 impl CheckIn {
     pub(crate) fn new(core: Arc<Core>) -> Self {
         // What was denied before stays so. A status that cannot be read is written anew.
-        let waiting = core.state.read::<Polls>("status.json").ok().flatten().and_then(|polls| polls.waiting);
+        let known = core.state.read::<Polls>("status.json").ok().flatten();
+        let waiting = known.map(|polls| polls.waiting).unwrap_or_default();
         let polls = Polls { server: core.api.net.server().to_string(), waiting, ..Polls::default() };
-        Self { core, polls, failures: 0, attributes_sent: false, roots: None, answer: None }
+        Self { core, polls, failures: 0, attributes_sent: false, roots: None, left: false, answer: None }
     }
 
     /// Runs until `stop`.
@@ -89,9 +93,12 @@ impl CheckIn {
             let inner = self.core.lock();
             inner.works.values().filter(|work| work.is_open()).map(|work| work.id).collect()
         };
+        // No other handler runs before what was interrupted is settled.
+        let turn = Arc::clone(&self.core.handlers).try_acquire_owned();
         open.into_iter().for_each(|id| runner::spawn(&self.core, id));
         let steps = Arc::clone(&self.core.steps);
         tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             if let Err(error) = steps.recover() {
                 log(&format!("cannot settle what was interrupted ({error}); restart the agent"));
             }
@@ -116,6 +123,9 @@ impl CheckIn {
                             until = until.min(Instant::now() + jittered(AGAIN));
                         }
                         self.write_status().await;
+                        if self.left && !core.is_loading_enough() {
+                            break;
+                        }
                     }
                 }
             }
@@ -148,6 +158,7 @@ impl CheckIn {
 
     /// One check-in. Returns the time until the next one.
     pub(crate) async fn check_in(&mut self) -> Result<Duration, ApiError> {
+        self.left = false;
         self.deliver().await;
         let core = Arc::clone(&self.core);
         if core.listing == Listing::Required && self.roots.is_none_or(|at| at.elapsed() >= ROOTS) {
@@ -157,39 +168,60 @@ impl CheckIn {
             self.put_attributes().await?;
         }
         let answer: ControllerBase = core.api.get(core.api.base().clone()).await?;
-        let link = |rel| answer.links.get(rel).and_then(|href| core.api.link(href));
         if core.listing == Listing::Required {
             let taken = self.take_list().await;
-            self.note(taken, "the list");
+            self.note("the list", taken);
         }
-        if link("configData").is_some() {
+        if answer.links.get("configData").is_some() {
             self.put_attributes().await?;
         }
-        if let Some(link) = link("cancelAction") {
+        let mut offers = answer.offers;
+        if offers.is_empty() {
+            // A server that is not ours has one at a time.
+            offers.push(answer.links);
+        }
+        offers.truncate(MAX_OFFERED);
+        let links =
+            |rel| -> Vec<Url> { offers.iter().filter_map(|links| core.api.link(links.get(rel)?)).collect() };
+        let (cancellations, deployments) = (links("cancelAction"), links("deploymentBase"));
+        let busy = !(cancellations.is_empty() && deployments.is_empty());
+        for link in cancellations {
             self.cancel(link).await?;
         }
-        let busy = link("cancelAction").or(link("deploymentBase")).is_some();
-        if self.confirming(link("confirmationBase"), busy).await? {
-            return Ok(MIN_SLEEP);
+        let confirmed = self.confirming(links("confirmationBase"), busy).await?;
+        for link in deployments {
+            self.offered(link).await?;
         }
-        if let Some(link) = link("deploymentBase") {
-            match self.deployment(link).await {
-                // It was taken back in between.
-                Err(ApiError::Gone(_)) => {}
-                other => other?,
-            }
-        }
-        Ok(answer.config.polling.sleep.map_or(SLEEP, |sleep| sleep.get()))
+        let sleep = answer.config.polling.sleep.map_or(SLEEP, |sleep| sleep.get());
+        // What was confirmed may begin.
+        Ok(if confirmed { MIN_SLEEP } else { sleep })
     }
 
-    /// Tells of a refusal or a failure that does not end the check-in.
-    fn note<T>(&mut self, result: Result<T, String>, what: &str) {
-        if let Err(why) = result {
-            let text = format!("{what} was refused: {why}");
-            if self.polls.refused.as_ref() != Some(&text) {
-                log(&text);
-            }
-            self.polls.refused = Some(text);
+    /// Sees to a deployment that the server offers. One that is wrong holds back no other.
+    async fn offered(&mut self, link: Url) -> Result<(), ApiError> {
+        let feedback = Api::feedback_url(link.clone());
+        let known = {
+            let inner = self.core.lock();
+            inner.works.values().any(|work| work.is_open() && work.feedback == feedback.as_str())
+        };
+        if !known && self.core.is_loading_enough() {
+            self.left = true;
+            return Ok(());
+        }
+        let taken = match self.deployment(link.clone()).await {
+            Err(error @ (ApiError::Status(_) | ApiError::Unreadable(_))) => Err((0, error.to_string())),
+            // It was taken back in between.
+            Ok(()) | Err(ApiError::Gone(_)) => Ok(()),
+            Err(error) => return Err(error),
+        };
+        self.note(link.path(), taken);
+        Ok(())
+    }
+
+    /// Notes whether something was refused, or failed without ending the check-in. Says so once, until the reason is another.
+    fn note<T>(&mut self, what: &str, result: Result<T, (i32, String)>) {
+        if let Some(line) = self.polls.note(what, result.err()) {
+            log(&line);
         }
     }
 
@@ -207,29 +239,29 @@ impl CheckIn {
         self.roots = Some(Instant::now());
         if !roots.is_empty() {
             let taken = match trusted.take_roots(&roots, clock()) {
-                Ok(next) => self.core.trust(next).await.map_err(|error| error.to_string()),
-                Err(refusal) => Err(refusal.to_string()),
+                Ok(next) => self.core.trust(next).await.map_err(|error| (0, error.to_string())),
+                Err(refusal) => Err((refusal.code(), refusal.to_string())),
             };
-            self.note(taken, "the root");
+            self.note("the root", taken);
         }
         Ok(())
     }
 
-    async fn take_list(&mut self) -> Result<(), String> {
+    async fn take_list(&mut self) -> Result<(), (i32, String)> {
         let Some(trusted) = self.core.lock().trusted.clone() else { return Ok(()) };
         let mut nonce = [0; 16];
-        getrandom::fill(&mut nonce).map_err(|error| error.to_string())?;
+        getrandom::fill(&mut nonce).map_err(|error| (0, error.to_string()))?;
         let nonce = data_encoding::HEXLOWER.encode(&nonce);
-        let list =
-            self.core.api.envelope(self.core.api.list(&nonce)).await.map_err(|error| error.to_string())?;
+        let list = self.core.api.envelope(self.core.api.list(&nonce)).await;
+        let list = list.map_err(|error| (0, error.to_string()))?;
         match trusted.take_list(&list, Some(&nonce), clock()) {
-            Ok(next) => self.core.trust(next).await.map_err(|error| error.to_string()),
+            Ok(next) => self.core.trust(next).await.map_err(|error| (0, error.to_string())),
             Err(refusal) => {
                 if matches!(refusal, Refusal::Signatures { .. } | Refusal::Expired { kind: Kind::Root, .. }) {
                     // Perhaps a newer root explains it.
                     self.roots = None;
                 }
-                Err(format!("{refusal} (code {})", refusal.code()))
+                Err((refusal.code(), refusal.to_string()))
             }
         }
     }
@@ -308,7 +340,7 @@ impl CheckIn {
             Ok(taken) => taken,
             Err((code, why)) => {
                 let held = matches!(code, 4081 | 4092);
-                self.note(Err::<(), _>(why.clone()), &format!("action {}", answer.id));
+                self.note(&format!("action {}", answer.id), Err::<(), _>((code, why.clone())));
                 let (execution, finished) = match held {
                     true => (Execution::Rejected, Finished::None),
                     false => (Execution::Closed, Finished::Failure),
@@ -322,7 +354,7 @@ impl CheckIn {
             }
         };
         let stored = self.accept(id, &answer.id, &feedback, content, &deployment).await;
-        self.note(stored.map_err(|error| error.to_string()), &format!("action {}", answer.id));
+        self.note(&format!("action {}", answer.id), stored.map_err(|error| (0, error.to_string())));
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use super::state::{Completed, Identity, StateDir};
 use super::steps::Steps;
 use super::work::{Ended, Work};
 use super::{Settings, clock, log};
+use crate::ddi::UNNEEDED;
 use crate::documents::{Hash, Listing, Trusted};
 use crate::handlers::Canceller;
 use crate::limits::{MAX_FEEDBACK_LINE, MAX_FEEDBACK_LINES, MAX_WORKS};
@@ -24,6 +25,8 @@ pub(crate) struct Running {
     pub bytes: (u64, u64),
     /// Whether the server was told of the phase.
     pub told: bool,
+    /// Whether it loads its objects, or will soon.
+    pub loading: bool,
     /// Whether it can still be cancelled.
     pub cancellable: bool,
     /// Cancels it.
@@ -58,8 +61,12 @@ pub(crate) struct Core {
     writing: tokio::sync::Mutex<()>,
     /// Something is to be told to the server.
     pub changed: Notify,
-    /// How many tasks may load or run at a time.
+    /// What tasks wait for may have changed: the terms of one, how one ended, or what is trusted.
+    pub news: watch::Sender<()>,
+    /// How many tasks may load at a time.
     pub slots: Semaphore,
+    /// One handler runs at a time: most of them change the same system.
+    pub handlers: Arc<Semaphore>,
     /// What runs handlers.
     pub steps: Arc<Steps>,
 }
@@ -88,7 +95,9 @@ impl Core {
             device: identity.device.clone(),
             listing,
             pace: Pace { least: settings.least_speed, ..Pace::default() },
+            news: watch::channel(()).0,
             slots: Semaphore::new(settings.jobs),
+            handlers: Arc::new(Semaphore::new(1)),
             steps: Arc::new(steps),
             settings,
             state,
@@ -111,7 +120,28 @@ impl Core {
         let (core, bytes) = (Arc::clone(self), next.to_bytes());
         blocking(move || core.state.write("trusted.json", &bytes).map_err(io::Error::other)).await?;
         self.lock().trusted = Some(next);
+        self.news.send_replace(());
         Ok(())
+    }
+
+    /// Whether the newest task of this name, as far as the device knows, is completed here.
+    pub(crate) fn has_completed(&self, name: &str) -> bool {
+        let inner = self.lock();
+        let newest = inner.trusted.as_ref().and_then(|trusted| trusted.newest_serial(name));
+        inner.completed.get(name).is_some_and(|completed| Some(completed.serial) >= newest)
+    }
+
+    /// Whether as many tasks load, or wait for it, as may load at a time.
+    pub(crate) fn is_loading_enough(&self) -> bool {
+        self.lock().running.values().filter(|running| running.loading).count() >= self.settings.jobs
+    }
+
+    /// Notes that a task has its objects, or may not load them yet.
+    pub(crate) fn loaded(&self, id: Hash) {
+        if let Some(running) = self.lock().running.get_mut(&id) {
+            running.loading = false;
+        }
+        self.changed.notify_one();
     }
 
     /// Stores a task as `change` makes it of what is known, and then has it, and returns it. Most offers are the same as at the last poll, and
@@ -126,6 +156,7 @@ impl Core {
         let work = change(known.clone());
         if known.as_ref() != Some(&work) {
             self.store(work.clone()).await?;
+            self.news.send_replace(());
         }
         Ok(work)
     }
@@ -171,7 +202,10 @@ impl Core {
             let _writing = self.writing.lock().await;
             let completed = {
                 let mut inner = self.lock();
-                let entry = Completed { version: plan.version, serial: plan.serial, at: clock() };
+                let before = inner.completed.get(&plan.name).map(|completed| completed.version.clone());
+                // What was not needed has not changed the version.
+                let version = if ended.code == UNNEEDED { before.unwrap_or_default() } else { plan.version };
+                let entry = Completed { version, serial: plan.serial, at: clock() };
                 inner.completed.insert(plan.name, entry);
                 inner.completed.clone()
             };
@@ -183,6 +217,7 @@ impl Core {
         // What stays behind goes with the task.
         let _ = blocking(move || std::fs::remove_dir_all(parts)).await;
         self.lock().running.remove(&id);
+        self.news.send_replace(());
         self.changed.notify_one();
         Ok(())
     }

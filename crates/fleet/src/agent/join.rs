@@ -98,7 +98,8 @@ pub(crate) async fn join(
         }
         ApiError::Unauthorized(_) => said("the operator has refused this device; ask for 'mcp device accept'"),
         ApiError::Later { status: 409, .. } => JoinError::Server(format!(
-            "another device is named '{device}'; choose another name with --id, or ask for 'mcp device forget'"
+            "another device is named '{device}', or this one has lost its key; choose another name with --id, or ask for 'mcp device \
+             forget {device}'"
         )),
         ApiError::Later { status: 429, after } => JoinError::Server(format!(
             "too many failures came from this address; try again in {} s",

@@ -70,7 +70,7 @@ pub struct Settings {
     pub plain: bool,
     /// Who confirms what must be confirmed.
     pub confirm: Confirm,
-    /// How many tasks may load or run at a time; at least 1.
+    /// How many tasks may load at a time; at least 1.
     pub jobs: usize,
     /// What the device says of itself, and what tasks may be bound to.
     pub attributes: BTreeMap<String, String>,
@@ -161,6 +161,7 @@ pub async fn run(
     settings.jobs = settings.jobs.max(1);
     let core = Core::new(state, &identity, settings)?;
     log(&format!("device {} checks in with {}", identity.device, identity.server));
+    core.steps.shortfalls().iter().for_each(|text| log(text));
     CheckIn::new(core).run(stop).await;
     Ok(())
 }
@@ -177,7 +178,7 @@ pub async fn confirm(
 ) -> Result<bool, Box<dyn Error + Send + Sync>> {
     const LOOKS: u32 = 50;
     let state = StateDir::read_only(dir);
-    if Status::read(&state)?.waiting().is_none_or(|waiting| waiting.action != action) {
+    if !Status::read(&state)?.waiting().iter().any(|waiting| waiting.action == action) {
         return Err(format!(
             "action {action} does not wait for a confirmation; 'mcp agent status' shows what does"
         )

@@ -8,6 +8,7 @@ use super::place::{Place, PlaceError};
 use super::schedule::opening;
 use super::steps;
 use super::work::{Ended, File, Plan, Work};
+use crate::ddi::UNNEEDED;
 use crate::documents::{Hash, Kind, Refusal, Task, TaskKind};
 use crate::handlers::ObjectFile;
 use jiff::tz::TimeZone;
@@ -16,7 +17,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 /// How often what a task waits for is looked at again, at the latest.
 const LOOK: Duration = Duration::from_secs(30);
@@ -60,6 +61,7 @@ pub(crate) fn spawn(core: &Arc<Core>, id: Hash) {
             phase: "accepted".to_owned(),
             bytes: (0, 0),
             told: false,
+            loading: !core.steps.was_interrupted(id),
             cancellable: !core.steps.was_interrupted(id),
             cancel,
             abort: None,
@@ -75,7 +77,7 @@ pub(crate) fn spawn(core: &Arc<Core>, id: Hash) {
 
 async fn carry_out(core: Arc<Core>, id: Hash, canceled: watch::Receiver<bool>) {
     let (success, canceled, code, details) = match perform(&core, id, canceled).await {
-        Ok(details) => (true, false, 0, details),
+        Ok((code, details)) => (true, false, code, details),
         Err(Stop::Canceled) => (false, true, 0, vec!["canceled by the server".to_owned()]),
         Err(Stop::Failed(code, details)) => (false, false, code, details),
     };
@@ -90,7 +92,7 @@ async fn perform(
     core: &Arc<Core>,
     id: Hash,
     mut canceled: watch::Receiver<bool>,
-) -> Result<Vec<String>, Stop> {
+) -> Result<(i32, Vec<String>), Stop> {
     let work = core.lock().works.get(&id).cloned().ok_or(Stop::Canceled)?;
     let plan = work.plan().map_err(|why| Stop::failed(code::STORED, why))?;
     let until_canceled = async {
@@ -108,30 +110,48 @@ async fn perform(
     result
 }
 
-async fn run(core: &Arc<Core>, work: &Work, plan: &Plan) -> Result<Vec<String>, Stop> {
+/// Returns a code and clauses for people.
+async fn run(core: &Arc<Core>, work: &Work, plan: &Plan) -> Result<(i32, Vec<String>), Stop> {
     let id = work.id;
-    if let Some(task) = plan.task.as_ref().filter(|task| task.kind != TaskKind::Copy)
+    let handled = plan.task.as_ref().filter(|task| task.kind != TaskKind::Copy);
+    if let Some(task) = handled
         && steps::settled(core, work).await
     {
         // Its conditions held when it began.
-        return steps::handle(core, work, plan, task, None).await;
+        core.loaded(id);
+        return Ok((0, steps::handle(core, work, plan, task, None).await?));
     }
-    let after = plan.task.as_ref().map_or(&[][..], |task| &task.after);
-    while let Some(name) = after.iter().find(|name| !core.lock().completed.contains_key(*name)) {
-        core.phase(id, &format!("waits for task {name}"));
-        wait(core, id, plan, LOOK).await?;
-    }
-    if let Some(task) = &plan.task {
-        let mut attributes: BTreeMap<_, _> = core.settings.attributes.clone();
-        let version = core.lock().completed.get(&plan.name).map(|completed| completed.version.clone());
-        attributes.extend(version.map(|version| ("version".to_owned(), version)));
-        if let Some(term) = task.when.iter().find(|term| !term.holds(&attributes)) {
-            return Ok(vec![format!("not needed: '{term}' does not hold here")]);
+    if let Some(why) = unneeded(core, plan) {
+        core.loaded(id);
+        let mut news = core.news.subscribe();
+        // What comes after it comes after all that is before it.
+        while let Some(name) = earlier(core, plan) {
+            core.phase(id, &format!("waits for task {name}"));
+            hear(&mut news, LOOK).await;
+            allowed(core, id, plan)?;
         }
-        if task.kind != TaskKind::Copy {
-            return run_handler(core, work, plan, task).await;
-        }
+        return Ok((UNNEEDED, vec![why]));
     }
+    let details = match handled {
+        Some(task) => run_handler(core, work, plan, task).await?,
+        None => copy(core, work, plan).await?,
+    };
+    Ok((0, details))
+}
+
+/// Why the device has what the task brings, if one of its conditions says so.
+fn unneeded(core: &Core, plan: &Plan) -> Option<String> {
+    let mut attributes: BTreeMap<_, _> = core.settings.attributes.clone();
+    let version = core.lock().completed.get(&plan.name).map(|completed| completed.version.clone());
+    let version = version.filter(|version| !version.is_empty());
+    attributes.extend(version.map(|version| ("version".to_owned(), version)));
+    let term = plan.task.as_ref()?.when.iter().find(|term| !term.holds(&attributes))?;
+    Some(format!("not needed: '{term}' does not hold here"))
+}
+
+/// Loads the files, and puts them in place.
+async fn copy(core: &Arc<Core>, work: &Work, plan: &Plan) -> Result<Vec<String>, Stop> {
+    let id = work.id;
     let (mut details, mut loaded) = (Vec::new(), Vec::new());
     let mut ready = Vec::new();
     for file in &plan.files {
@@ -144,6 +164,7 @@ async fn run(core: &Arc<Core>, work: &Work, plan: &Plan) -> Result<Vec<String>, 
             ready.push(place);
         }
     }
+    core.loaded(id);
     may_begin(core, id, plan).await?;
     // From here on it is a matter of milliseconds, and a canceled copy must not be half in place.
     if let Some(running) = core.lock().running.get_mut(&id) {
@@ -192,6 +213,7 @@ async fn run_handler(core: &Arc<Core>, work: &Work, plan: &Plan, task: &Task) ->
         }
         _ => return Err(Stop::failed(code::OBJECTS, "a handler takes one object; make a task for each")),
     };
+    core.loaded(work.id);
     details.extend(steps::handle(core, work, plan, task, object).await?);
     Ok(details)
 }
@@ -232,16 +254,15 @@ async fn load(
     earlier: Option<std::fs::File>,
 ) -> Result<Vec<String>, Stop> {
     let id = work.id;
-    loop {
-        let held = core.lock().works.get(&id).is_some_and(|work| work.hold_download);
-        if !held {
-            break;
-        }
+    let mut news = core.news.subscribe();
+    while core.lock().works.get(&id).is_some_and(|work| work.hold_download) {
+        // Others may load meanwhile.
+        core.loaded(id);
         core.phase(id, "waits until the server lets it load");
-        wait(core, id, plan, LOOK).await?;
+        hear(&mut news, LOOK).await;
+        allowed(core, id, plan)?;
     }
-    core.phase(id, "waits for its turn");
-    let _slot = core.slots.acquire().await.map_err(|_| Stop::Canceled)?;
+    let _slot = turn(core, id, &core.slots).await?;
     let mut hints = work.sources.get(&file.filename).cloned().unwrap_or_default();
     // Where neither a hash nor TLS vouches for the bytes, the policy of this device must.
     hints.retain(|url| file.digests.strong() || core.settings.plain || url.starts_with("https:"));
@@ -315,27 +336,68 @@ async fn while_allowed<T>(
     }
 }
 
-/// Waits until the step may begin: the task is still wanted, and the window is open.
+/// Waits until the step may begin: the task is still wanted, what comes before it is completed, and the window is open.
 pub(super) async fn may_begin(core: &Arc<Core>, id: Hash, plan: &Plan) -> Result<(), Stop> {
-    loop {
-        let held = core.lock().works.get(&id).is_some_and(|work| work.hold_update);
-        let now = clock();
-        let (start, window) = plan.task.as_ref().map_or((None, None), |task| (task.start, task.window));
-        let opens = opening(start, window, now, &TimeZone::system());
-        let paused = allowed(core, id, plan)?;
-        if !held && opens <= now && paused.is_none() {
-            return Ok(());
-        }
-        core.phase(
-            id,
-            &match paused {
-                Some(refusal) => format!("holds: {refusal}"),
-                None if held => "waits until the server lets it install".to_owned(),
-                None => format!("waits until {}", super::time_text(opens)),
-            },
-        );
-        wait(core, id, plan, LOOK.min(Duration::from_secs(opens.saturating_sub(now).max(1)))).await?;
+    let mut news = core.news.subscribe();
+    while let Some((why, time)) = held(core, id, plan)? {
+        core.phase(id, &why);
+        hear(&mut news, time).await;
     }
+    Ok(())
+}
+
+/// Waits until the task's handler may run: as [`may_begin`], and no other handler runs.
+pub(super) async fn may_run<'a>(
+    core: &'a Arc<Core>,
+    id: Hash,
+    plan: &Plan,
+) -> Result<SemaphorePermit<'a>, Stop> {
+    loop {
+        may_begin(core, id, plan).await?;
+        let turn = turn(core, id, &core.handlers).await?;
+        // The window may have closed meanwhile.
+        if held(core, id, plan)?.is_none() {
+            return Ok(turn);
+        }
+    }
+}
+
+/// What keeps a step of the task from beginning, for people, and when to look again at the latest. Fails if it never will begin.
+fn held(core: &Arc<Core>, id: Hash, plan: &Plan) -> Result<Option<(String, Duration)>, Stop> {
+    let refusal = allowed(core, id, plan)?;
+    let now = clock();
+    let (start, window) = plan.task.as_ref().map_or((None, None), |task| (task.start, task.window));
+    let opens = opening(start, window, now, &TimeZone::system());
+    let asked = core.lock().works.get(&id).is_some_and(|work| work.hold_update);
+    let why = match (refusal, earlier(core, plan)) {
+        (Some(refusal), _) => format!("holds: {refusal}"),
+        (None, Some(name)) => format!("waits for task {name}"),
+        (None, None) if asked => "waits until the server lets it install".to_owned(),
+        (None, None) if opens > now => format!("waits until {}", super::time_text(opens)),
+        (None, None) => return Ok(None),
+    };
+    let wait = if opens > now { LOOK.min(Duration::from_secs(opens - now)) } else { LOOK };
+    Ok(Some((why, wait)))
+}
+
+/// A task that must be completed before, and is not.
+fn earlier<'a>(core: &Core, plan: &'a Plan) -> Option<&'a String> {
+    plan.task.iter().flat_map(|task| &task.after).find(|name| !core.has_completed(name))
+}
+
+/// Waits for its turn at something that only so many tasks may do at a time.
+async fn turn<'a>(core: &Core, id: Hash, slots: &'a Semaphore) -> Result<SemaphorePermit<'a>, Stop> {
+    if let Ok(slot) = slots.try_acquire() {
+        return Ok(slot);
+    }
+    core.phase(id, "waits for its turn");
+    slots.acquire().await.map_err(|_| Stop::Canceled)
+}
+
+/// Waits for news, at most so long.
+async fn hear(news: &mut watch::Receiver<()>, time: Duration) {
+    // Their sender lives as long as any runner.
+    let _ = tokio::time::timeout(time, news.changed()).await;
 }
 
 /// Waits, and then fails if the task may not go on.

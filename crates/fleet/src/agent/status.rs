@@ -1,6 +1,6 @@
 //! `mcp agent status`: what the agent does, why, and when next. Reads the state directory, so it works beside an agent that runs, and without one.
 
-use super::checkin::{Polls, Waiting};
+use super::checkin::{Polls, Refused, Waiting};
 use super::clock;
 use super::state::{Completed, Identity, StateDir, StateError};
 use super::time_text;
@@ -21,8 +21,8 @@ pub struct Status {
     last_poll: Option<u64>,
     next_poll: Option<u64>,
     error: Option<String>,
-    refused: Option<String>,
-    waiting: Option<Waiting>,
+    refused: Vec<String>,
+    waiting: Vec<Waiting>,
     tasks: Vec<TaskStatus>,
     completed: BTreeMap<String, Completed>,
 }
@@ -81,16 +81,16 @@ impl Status {
             last_poll: polls.last,
             next_poll: polls.next,
             error: polls.error,
-            refused: polls.refused,
+            refused: polls.refused.iter().map(Refused::text).collect(),
             waiting: polls.waiting,
             tasks: works.into_iter().map(task).collect(),
             completed: state.read("completed.json")?.unwrap_or_default(),
         })
     }
 
-    /// The action that waits for a confirmation.
-    pub(crate) const fn waiting(&self) -> Option<&Waiting> {
-        self.waiting.as_ref()
+    /// The actions that wait for a confirmation.
+    pub(crate) fn waiting(&self) -> &[Waiting] {
+        &self.waiting
     }
 
     /// As text for people.
@@ -108,12 +108,11 @@ impl Status {
             let frozen = if self.frozen { " (expired: nothing is started)" } else { "" };
             let _ = writeln!(out, "list until {}{frozen}", time(self.list_expires));
         }
-        for (what, text) in [("error", &self.error), ("refused", &self.refused)] {
-            if let Some(text) = text {
-                let _ = writeln!(out, "{what:<10} {}", escape(text));
-            }
+        let refused = self.refused.iter().map(|text| ("refused", text));
+        for (what, text) in self.error.iter().map(|text| ("error", text)).chain(refused) {
+            let _ = writeln!(out, "{what:<10} {}", escape(text));
         }
-        if let Some(Waiting { action, what, denied, .. }) = &self.waiting {
+        for Waiting { action, what, denied, .. } in &self.waiting {
             let (action, what) = (escape(action), escape(what));
             let _ = match denied {
                 None => {

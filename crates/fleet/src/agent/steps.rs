@@ -2,7 +2,7 @@
 
 use super::core::Core;
 use super::fetch::blocking;
-use super::runner::{Stop, code, may_begin, wait};
+use super::runner::{Stop, code, may_run, wait};
 use super::work::{Plan, Work};
 use crate::documents::{Argument, Hash, Task};
 use crate::handlers::{Canceller, Config, Job, ObjectFile, Report, Runner, Values};
@@ -49,6 +49,12 @@ impl Steps {
             recovered: watch::channel(false).0,
         };
         Ok((steps, damage))
+    }
+
+    /// Which limits this machine does not have for its handlers; nothing if it has no handlers.
+    pub(crate) fn shortfalls(&self) -> Vec<String> {
+        let some = self.runner.list().is_ok_and(|handlers| !handlers.is_empty());
+        if some { self.runner.shortfalls() } else { Vec::new() }
     }
 
     /// Decides about the steps that were interrupted, as their manifests say. Blocks as long as handlers run.
@@ -109,12 +115,12 @@ pub(super) async fn handle(
     for part in 0..MAX_RETRIES {
         let step = StepId { task: id.0, attempt: work.attempt, part, action: Action::Run };
         let known = steps.journal().outcome(&step).map(|outcome| outcome.verdict);
-        match known {
-            None => may_begin(core, id, plan).await?,
+        let turn = match known {
+            None => Some(may_run(core, id, plan).await?),
             // Long ago, or before the agent was started.
             Some(Verdict::Retry) => continue,
-            Some(_) => {}
-        }
+            Some(_) => None,
+        };
         let failed = |error: &dyn Error| Stop::failed(code::STORED, error);
         let canceller = Arc::new(Canceller::new().map_err(|error| failed(&error))?);
         bind(core, id, Some(Arc::clone(&canceller)))?;
@@ -124,6 +130,7 @@ pub(super) async fn handle(
             steps.runner.perform(&steps.journal, step, &job, &canceller).map_err(io::Error::other)
         });
         let Report { outcome, output } = ran.await.map_err(|error| failed(&error))?;
+        drop(turn);
         let mut details = vec![outcome.text];
         details
             .extend(output.lines().rev().take(10).map(str::to_owned).collect::<Vec<_>>().into_iter().rev());

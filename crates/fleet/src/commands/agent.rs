@@ -86,7 +86,7 @@ pub struct Run {
     /// Who answers when an operator asks this device to confirm a task first
     #[arg(long, value_name = "WHO", value_enum, default_value_t)]
     confirm: Confirm,
-    /// Load or run at most this many tasks at a time
+    /// Load the files of at most this many tasks at a time
     #[arg(long, value_name = "N", default_value_t = 2)]
     jobs: usize,
     /// Say this of the device, for conditions of tasks; may be repeated

@@ -15,6 +15,9 @@ pub struct Feedback {
     pub status: Status,
 }
 
+/// The code with which our agents close an action with success because the device has what the task brings.
+pub const UNNEEDED: i32 = 2080;
+
 /// The state of an action at the device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {

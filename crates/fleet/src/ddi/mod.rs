@@ -36,7 +36,7 @@ pub use deployment::{
 };
 pub use error::ErrorBody;
 pub use feedback::{
-    Confirmation, ConfirmationFeedback, Execution, Feedback, Finished, Outcome, Progress, Status,
+    Confirmation, ConfirmationFeedback, Execution, Feedback, Finished, Outcome, Progress, Status, UNNEEDED,
 };
 pub use lenient::{ParseError, parse};
 pub use links::{Link, Links};

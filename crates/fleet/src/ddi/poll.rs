@@ -16,6 +16,14 @@ pub struct ControllerBase {
     /// What waits for the device.
     #[serde(rename = "_links", default, skip_serializing_if = "Links::is_empty")]
     pub links: Links,
+    /// From `mcp serve` to our agents: all that waits for the device, each as `links` would have it alone.
+    #[serde(
+        rename = "mcp.offers",
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub offers: Vec<Links>,
 }
 
 /// Settings of a device.
@@ -44,6 +52,6 @@ impl ControllerBase {
     #[must_use]
     pub fn new(sleep: Sleep) -> Self {
         let polling = Polling { sleep: Some(sleep) };
-        Self { config: Config { polling }, links: Links::default() }
+        Self { config: Config { polling }, ..Self::default() }
     }
 }

@@ -130,6 +130,13 @@ impl Trusted {
         self.list.as_ref().map_or(&[], |list| &list.tasks)
     }
 
+    /// The highest serial of a task of this name that the device has taken, or that the newest list names.
+    #[must_use]
+    pub fn newest_serial(&self, name: &str) -> Option<u64> {
+        let listed = self.listed().iter().find(|entry| entry.name == name).map(|entry| entry.serial);
+        listed.max(self.tasks.get(name).map(|task| task.serial))
+    }
+
     /// The time that counts while the device's clock says `clock`, in seconds since 1970.
     #[must_use]
     pub fn time(&self, clock: u64) -> u64 {

@@ -3,8 +3,8 @@
 
 use super::quiet;
 use crate::documents::{
-    Enrolment, Entry, Envelope, FleetId, Hash, Kind, List, Listing, Refusal, Role, Root, SecretKey, Task,
-    Trusted,
+    Enrolment, Entry, Envelope, FleetId, Hash, JoinRequest, Kind, List, Listing, Refusal, Role, Root,
+    SecretKey, Task, Trusted,
 };
 use crate::limits::{MAX_ENVELOPE, MAX_LISTED, MAX_OBJECTS, MAX_REMEMBERED, MAX_SIGNATURES};
 use std::collections::BTreeMap;
@@ -42,6 +42,7 @@ fn device() -> Trusted {
 ///
 /// - `t`, `l`, `r`: the payload of a task, list or root, for the device that the lines before it have made;
 /// - `e`: an envelope; `m`: one as metadata carry it; `n`: an enrolment line; `s`: a file of what a device trusts;
+/// - `j`: the payload of a request to join;
 /// - `c`: how many seconds the device's clock goes on, or back.
 ///
 /// # Panics
@@ -57,6 +58,10 @@ pub fn fuzz_documents(bytes: &[u8]) {
             b'c' => {
                 let by: i32 = String::from_utf8_lossy(rest).trim().parse().unwrap_or(0);
                 clock = clock.saturating_add_signed(by.into());
+                None
+            }
+            b'j' => {
+                join(rest);
                 None
             }
             _ => {
@@ -154,6 +159,34 @@ fn take_root(trusted: &Trusted, payload: &[u8], clock: u64) -> Result<Trusted, R
     let next = trusted.take_roots(&[envelope], clock)?;
     assert_eq!((next.root().version, next.fleet()), (trusted.root().version + 1, fleet()));
     Ok(next)
+}
+
+/// Opens the payload as a request to join, signed by nobody, by each key alone, and by two.
+fn join(payload: &[u8]) {
+    let unsigned = Envelope::unsigned(payload.to_vec());
+    assert!(JoinRequest::open(&unsigned).is_err(), "nobody signed it");
+    for key in keys() {
+        let mut envelope = unsigned.clone();
+        envelope.sign(Kind::Join, key);
+        match JoinRequest::open(&envelope) {
+            Ok(request) => {
+                assert_eq!(request.key, key.public(), "it belongs to the key that it names");
+                let written = request.sign(key).expect("what was read can be written");
+                assert_eq!(JoinRequest::open(&written), Ok(request));
+                envelope.sign(Kind::Join, &keys()[0]);
+                envelope.sign(Kind::Join, &keys()[1]);
+                assert!(JoinRequest::open(&envelope).is_err(), "somebody else signed it too");
+                // A signature of another kind of document is none.
+                let mut other = unsigned.clone();
+                other.sign(Kind::Task, key);
+                assert!(JoinRequest::open(&other).is_err());
+            }
+            Err(refusal) => {
+                quiet(&refusal.to_string());
+                assert!((4000..5000).contains(&refusal.code()));
+            }
+        }
+    }
 }
 
 /// What is read from text alone.

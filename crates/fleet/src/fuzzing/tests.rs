@@ -1,7 +1,7 @@
 use super::documents::{NOW, fleet, keys};
 use super::*;
 use crate::documents::{
-    Argument, Audience, Enrolment, Entry, Hash, List, Object, Role, Root, Task, TaskKind,
+    Argument, Audience, Enrolment, Entry, Hash, JoinRequest, List, Object, Role, Root, Task, TaskKind,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,6 +60,17 @@ fn list(version: u64, tasks: &[&Task]) -> String {
     line('l', &list)
 }
 
+/// Requests to join, a line each.
+fn joins(changes: &[fn(&mut JoinRequest)]) -> String {
+    let sound = JoinRequest::new(fleet(), "desk-07", keys()[2].public(), ("one-time", "target"), NOW);
+    let changed = changes.iter().map(|change| {
+        let mut request = sound.clone();
+        change(&mut request);
+        line('j', &request)
+    });
+    changed.collect::<Vec<_>>().join("\n")
+}
+
 /// The first files of the corpora: what is sound, and what is nearly so.
 fn seeds() -> Vec<(&'static str, Vec<String>)> {
     let [root, _, server, later] = keys().each_ref().map(|key| Role::of(key.public()));
@@ -98,6 +109,16 @@ fn seeds() -> Vec<(&'static str, Vec<String>)> {
         format!("n {}", enrolment.replace("enrol1", "enrol2")),
         "s{\"format\":1,\"device\":\"desk-07\"}".into(),
         "t{\"format\":2}\nt{}\nl[]\nr7".into(),
+        joins(&[|_| ()]),
+        joins(&[
+            |request| request.device = "desk 07".into(),
+            |request| request.device = "x".repeat(200),
+            |request| request.device = "../desk-07\n".into(),
+            |request| request.key = keys()[3].public(),
+            |request| request.time = u64::MAX,
+        ]),
+        joins(&[|_| ()]).replace("\"format\":1", "\"format\":2"),
+        joins(&[|_| ()]).replace("\"time\":", "\"time\":-").replace("\"key\":\"", "\"key\":\"00"),
     ];
     let ddi = [
         r#"{"config":{"polling":{"sleep":"00:05:00"}},"_links":{"deploymentBase":{"href":"https://h/DEFAULT/controller/v1/d/deploymentBase/8?c=-2"},"configData":{"href":"https://h/x"}}}"#,
@@ -122,6 +143,8 @@ fn seeds() -> Vec<(&'static str, Vec<String>)> {
     // An error quotes what it does not understand.
     let long = "x\\n".repeat(2000);
     ddi.push(format!(r#"{{"id":"8","deployment":{{"download":"forced","update":"forced","maintenanceWindow":"{long}","chunks":"{long}"}}}}"#));
+    let offers = r#"{"mcp.offers":[{"deploymentBase":{"href":"https://h/deploymentBase/8?c=1"}},{"cancelAction":{"href":"https://h/x"}},7,{}]}"#;
+    ddi.push(offers.into());
 
     let manifest = r#"description = "Says hello"
 user = "root"

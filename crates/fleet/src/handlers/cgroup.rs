@@ -75,6 +75,22 @@ fn remove(dir: &Path) {
     }
 }
 
+/// What is missing in `parent` for limits of a handler as a whole: a clause for people.
+pub(super) fn shortfall(parent: Option<&Path>) -> Option<String> {
+    let each = "memory and processes of handlers are limited for each process alone";
+    let Some(parent) = parent else {
+        return Some(format!(
+            "{each}: the agent has no control group; run it as a service with Delegate=yes"
+        ));
+    };
+    let there = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
+    let missing = |name: &&str| !there.split_whitespace().any(|controller| controller == *name);
+    let missing: Vec<_> = ["memory", "pids"].into_iter().filter(missing).collect();
+    (!missing.is_empty()).then(|| {
+        format!("{each}: {} lacks the controllers {}; delegate them", parent.display(), missing.join(", "))
+    })
+}
+
 /// Ends and removes what an agent that was killed has left in `parent`.
 pub(super) fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
@@ -99,4 +115,28 @@ pub(super) fn delegated() -> Option<PathBuf> {
     })?;
     let own = Path::new(mount).join(path);
     (own.file_name()? == "agent").then(|| own.parent().map(Path::to_owned))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_group_cannot_limit_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = |parent| shortfall(parent).unwrap_or_default();
+        assert!(said(None).contains("no control group"), "{}", said(None));
+        for (controllers, missing) in [
+            ("", Some("lacks the controllers memory, pids;")),
+            ("cpuset cpu pids\n", Some("lacks the controllers memory;")),
+            ("cpu memory pids\n", None),
+        ] {
+            fs::write(dir.path().join("cgroup.controllers"), controllers).unwrap();
+            let text = said(Some(dir.path()));
+            assert!(
+                missing.map_or(text.is_empty(), |missing| text.contains(missing)),
+                "{controllers}: {text}"
+            );
+        }
+    }
 }

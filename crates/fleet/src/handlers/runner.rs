@@ -8,7 +8,7 @@ use super::arguments::{Checked, Values};
 use super::launch::{Canceller, End, Ended, Helper, Launch};
 use super::manifest::{Cancel, Command, Interrupted, Manifest, Object};
 use super::object::{self, ObjectFile};
-use super::{DIRECTORY, cgroup, trusted};
+use super::{DIRECTORY, cgroup, sandbox, trusted};
 use crate::journal::{Action, Begin, Error, Journal, Outcome, Started, StepId, Unfinished, Verdict};
 use crate::limits::MAX_RUNS;
 use data_encoding::HEXLOWER;
@@ -104,6 +104,14 @@ impl Runner {
             cgroup::sweep(parent);
         }
         Self { config }
+    }
+
+    /// Which limits of the sandbox this machine does not have: clauses for people. What a handler cannot do without keeps it from running
+    /// instead.
+    #[must_use]
+    pub fn shortfalls(&self) -> Vec<String> {
+        let group = cgroup::shortfall(self.config.cgroups.as_deref());
+        group.into_iter().chain(sandbox::shortfalls().map(str::to_owned)).collect()
     }
 
     /// The manifest of a handler.

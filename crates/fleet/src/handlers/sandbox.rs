@@ -205,6 +205,19 @@ pub(super) fn landlock(sandbox: &Sandbox, own: &[BorrowedFd<'_>]) -> Result<bool
     Ok(truncate)
 }
 
+/// What Landlock of this kernel does not govern, beyond what the other layers make up for: clauses for people. Without Landlock itself no
+/// handler runs.
+pub(super) fn shortfalls() -> impl Iterator<Item = &'static str> {
+    let ruleset = || Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    let ioctl = ruleset().handle_access(AccessFs::IoctlDev).is_err().then_some(
+        "the kernel does not govern what handlers do to devices that they may open; Linux 6.10 does",
+    );
+    let scope = ruleset().scope(Scope::from_all(ABI::V6)).is_err().then_some(
+        "handlers with the host's network reach abstract sockets of its services; Linux 6.12 keeps them from that",
+    );
+    ioctl.into_iter().chain(scope)
+}
+
 /// Refuses the system calls that no handler needs: EPERM, or ENOSYS where libraries then use an older call.
 pub(super) fn seccomp(sandbox: &Sandbox, truncate: bool) -> Result<(), String> {
     let failed = |e: &dyn std::fmt::Display| format!("seccomp cannot be set up ({e})");

@@ -1,9 +1,10 @@
-//! What a device is offered now. At most one action: one that it has begun, else the first that may begin, else the first that it is to
-//! confirm.
+//! What a device is offered now. Other clients get at most one action: one that they have begun, else the first that may begin, else the
+//! first that they are to confirm. Our agents get all that waits for them, up to a bound.
 
 use super::error::ApiResult;
 use super::{App, clock};
 use crate::documents::{Comparison, Task, Window};
+use crate::limits::MAX_OFFERED;
 use crate::store::{Action, ActionState, Device, DeviceState, StoreError, TaskDocument, TaskState};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,8 +14,6 @@ use std::time::Duration;
 /// What a device is offered.
 #[derive(Debug)]
 pub(super) enum Offer {
-    /// Nothing. With a time: something may begin then.
-    Nothing(Option<Duration>),
     /// To stop this action.
     Cancel(i64),
     /// To confirm this action.
@@ -34,34 +33,48 @@ pub(super) enum Verdict {
     Over(ActionState, &'static str),
 }
 
-/// Chooses what `device` is offered.
-pub(super) async fn choose(app: &App, device: &Device) -> ApiResult<Offer> {
+/// Chooses what `device` is offered, most urgent first. If that is nothing, also how long until something may begin, if that is known.
+pub(super) async fn choose(app: &App, device: &Device) -> ApiResult<(Vec<Offer>, Option<Duration>)> {
     if device.state != DeviceState::Accepted {
-        return Ok(Offer::Nothing(None));
+        return Ok((Vec::new(), None));
     }
+    let most = if device.is_ours() { MAX_OFFERED } else { 1 };
     let open = app.store.open_actions(&device.id).await?;
-    if let Some(begun) = open.iter().find(|action| action.state.has_begun()) {
-        return Ok(if begun.state == ActionState::Cancelling {
-            Offer::Cancel(begun.id)
-        } else {
-            Offer::Deploy(begun.clone(), app.store.document(begun.task).await?)
-        });
+    let (mut begun, waiting): (Vec<_>, Vec<_>) =
+        open.into_iter().partition(|action| action.state.has_begun());
+    if !device.is_ours() {
+        begun.truncate(1);
     }
-    let (mut soonest, mut confirm) = (None::<Duration>, None);
-    for action in open {
+    let (cancelling, begun): (Vec<_>, Vec<_>) =
+        begun.into_iter().partition(|action| action.state == ActionState::Cancelling);
+    let mut offers: Vec<_> = cancelling.iter().map(|action| Offer::Cancel(action.id)).collect();
+    let (mut soonest, mut confirm) = (None::<Duration>, Vec::new());
+    // Other clients end what they have begun before they hear of anything else.
+    let idle = device.is_ours() || offers.is_empty() && begun.is_empty();
+    for action in waiting.into_iter().filter(|_| idle) {
+        if offers.len() >= most {
+            break;
+        }
         let document = app.store.document(action.task).await?;
         if action.state == ActionState::Confirming && document.task.expires > clock::now() {
-            // Nobody may ever answer, so it holds up nothing else.
-            confirm.get_or_insert(Offer::Confirm(action.id, document));
+            confirm.push(Offer::Confirm(action.id, document));
             continue;
         }
         match verdict(app, device, &action, &document).await? {
-            Verdict::Now => return Ok(Offer::Deploy(action, document)),
+            Verdict::Now => offers.push(Offer::Deploy(action, document)),
             Verdict::Later(when) => soonest = [soonest, when].into_iter().flatten().min(),
             Verdict::Over(state, why) => app.store.settle(action.id, state, why, clock::now()).await?,
         }
     }
-    Ok(confirm.unwrap_or(Offer::Nothing(soonest)))
+    // Nobody may ever confirm, so what waits for that holds up nothing new. What has begun the device knows already, unless it lost its
+    // state.
+    offers.extend(confirm);
+    for action in begun {
+        let document = app.store.document(action.task).await?;
+        offers.push(Offer::Deploy(action, document));
+    }
+    offers.truncate(most);
+    Ok((offers, soonest))
 }
 
 /// Whether `action`, which waits, may begin at `device`.
@@ -78,18 +91,22 @@ pub(super) async fn verdict(
     if action.task_state != TaskState::Running {
         return Ok(Verdict::Later(None));
     }
-    match need(app, device, task).await? {
-        Need::Yes => {}
-        // Our agent knows more of itself than it has told.
-        Need::Unknown if ours => {}
-        Need::Unknown => return Ok(Verdict::Later(None)),
-        Need::No => return Ok(Verdict::Over(ActionState::Unneeded, "the device has it already")),
+    for name in &task.after {
+        let earlier = app.store.action_named(&device.id, name).await?;
+        let done = |action: &Action| matches!(action.state, ActionState::Finished | ActionState::Unneeded);
+        if !earlier.is_some_and(|action| done(&action) || ours && action.is_live()) {
+            return Ok(Verdict::Later(None));
+        }
     }
-    if !task.after.is_empty() && app.store.completed(&device.id, &task.after).await?.len() < task.after.len()
-    {
-        return Ok(Verdict::Later(None));
+    // Our agent keeps to the order, the conditions and the times itself, in its own time zone.
+    if !ours {
+        match need(app, device, task).await? {
+            Need::Yes => {}
+            Need::Unknown => return Ok(Verdict::Later(None)),
+            Need::No => return Ok(Verdict::Over(ActionState::Unneeded, "the device has it already")),
+        }
     }
-    // Our agent may load before, unless the operator says otherwise, and keeps to the times itself, in its own time zone.
+    // It may load before, unless the operator says otherwise.
     let opens = opens(task, now).filter(|_| !ours || document.terms.load_in_window);
     if opens.is_some() || !ours && app.stock.load(Ordering::Relaxed) >= app.config.stock_downloads {
         return Ok(Verdict::Later(opens));

@@ -8,7 +8,7 @@ use super::{App, clock};
 use crate::documents::{Entry, Envelope, Hash, JoinRequest, List, PublicKey, Refusal};
 use crate::lacking::{Lacking, is_valid};
 use crate::limits::{LIST_VALIDITY, MAX_CLOCK_DIFFERENCE, MAX_DDI_BODY, MAX_LISTED, MAX_NONCE, MAX_TOKEN};
-use crate::store::{ActionState, Device, DeviceState, Enrolled, EnrolmentUse, StoredObject, TaskState};
+use crate::store::{Device, DeviceState, Enrolled, EnrolmentUse, StoredObject};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Query, State};
@@ -131,12 +131,7 @@ async fn list(State(app): State<App>, caller: Caller, Query(query): Query<ListQu
     let mut live = BTreeMap::<String, Entry>::new();
     if caller.device.state == DeviceState::Accepted {
         for action in app.store.open_actions(&caller.device.id).await? {
-            let listed = match action.state {
-                ActionState::Running => true,
-                ActionState::Waiting => action.task_state == TaskState::Running,
-                _ => false,
-            };
-            if !listed {
+            if !action.is_live() {
                 continue;
             }
             let document = app.store.document(action.task).await?;

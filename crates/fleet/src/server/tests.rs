@@ -6,8 +6,8 @@ mod hostile;
 use super::*;
 use crate::commands::remote::{Remote, RemoteError};
 use crate::ddi::{self, ControllerBase, DeploymentBase};
-use crate::documents::{Audience, JoinRequest, Kind, List, Object, Task, Trusted};
-use crate::limits::MAX_DDI_BODY;
+use crate::documents::{Audience, JoinRequest, Kind, List, Object, Task, Trusted, Window};
+use crate::limits::{MAX_DDI_BODY, MAX_OFFERED};
 use crate::store::{ActionState, Terms};
 use mcp_transfer::crypto::digest;
 use mcp_transfer::units::{Digest, Extent};
@@ -421,6 +421,67 @@ async fn tasks_wait_for_their_time_and_their_order() {
     let link = f.poll("d", &auth).await.links.get("deploymentBase").expect("the second").to_owned();
     let next: DeploymentBase = f.read(&link, &auth).await;
     assert_eq!(next.deployment.expect("a deployment").chunks[0].name, "second");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_clients_get_one_action_at_a_time_and_our_agents_all_that_wait() {
+    let f = fleet().await;
+    let (stock, ours) = (f.accept("stock").await, f.accept("ours").await);
+    let attributes = json!({"data": {"mcp.version": "1"}}).to_string();
+    let told = f.send(Method::PUT, &f.ddi("ours", "/configData"), &ours, attributes).await;
+    assert_eq!(told.status(), 200);
+    let night = |t: &mut Task| {
+        let minute = clock::minute_of_day(clock::now()).0;
+        t.window = Window::new((minute + 360) % 1440, (minute + 420) % 1440);
+    };
+    let night = f.task("night", b"n", Terms::default(), night).await;
+    let confirm = Terms { confirm: true, ..Terms::default() };
+    let asked = f.task("asked", b"a", confirm, |_| {}).await;
+    let first = f.task("first", b"f", Terms::default(), |_| {}).await;
+    let second = f.task("second", b"s", Terms::default(), |t| t.after = vec!["first".into()]).await;
+    let lost = f.task("lost", b"l", Terms::default(), |t| t.after = vec!["asked".into()]).await;
+    let offers = async |device: &str, auth: &str| -> Vec<(String, i64)> {
+        let poll = f.poll(device, auth).await;
+        let all = if poll.offers.is_empty() { vec![poll.links] } else { poll.offers };
+        let mut named = Vec::new();
+        for (rel, href) in all.iter().flat_map(crate::ddi::Links::iter) {
+            if matches!(rel, "deploymentBase" | "confirmationBase" | "cancelAction") {
+                let id = href.rsplit('/').next().and_then(|id| id.split('?').next()).expect("a number");
+                let action = f.running.store().action(device, id.parse().expect("a number")).await;
+                named.push((rel.to_owned(), action.expect("a store").expect("an action").task));
+            }
+        }
+        named
+    };
+    let offer = |rel: &str, task: i64| (rel.to_owned(), task);
+    // The window of the first one is closed, which holds back nothing.
+    assert_eq!(offers("stock", &stock).await, [offer("deploymentBase", first)]);
+    let mut all = vec![
+        offer("deploymentBase", night),
+        offer("deploymentBase", first),
+        offer("deploymentBase", second),
+        offer("confirmationBase", asked),
+    ];
+    assert_eq!(offers("ours", &ours).await, all, "nothing that waits for {lost} is live");
+    // What has begun comes last, and is offered again: the agent may have lost its state.
+    let link = f.poll("ours", &ours).await.links.get("deploymentBase").expect("a link").to_owned();
+    let _: DeploymentBase = f.read(&link, &ours).await;
+    all.rotate_left(1);
+    assert_eq!(offers("ours", &ours).await, all);
+    f.remote.order(Method::POST, &format!("/tasks/{night}/cancel"), vec![]).await.expect("cancelled");
+    all.rotate_right(1);
+    all[0].0 = "cancelAction".into();
+    assert_eq!(offers("ours", &ours).await, all);
+    // One that has what the task brings says so by a code.
+    let action = f.running.store().action_for("ours", first).await.expect("a store").expect("an action");
+    let has = json!({"status": {"execution": "closed", "result": {"finished": "success"}, "code": 2080}});
+    let url = f.ddi("ours", &format!("/deploymentBase/{}/feedback", action.id));
+    assert_eq!(f.send(Method::POST, &url, &ours, has.to_string()).await.status(), 200);
+    assert_eq!(f.state(first, "ours").await, ActionState::Unneeded);
+    for n in 0..20 {
+        f.task(&format!("more-{n}"), b"m", Terms::default(), |_| {}).await;
+    }
+    assert_eq!(offers("ours", &ours).await.len(), MAX_OFFERED);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,6 +46,16 @@ const SELECT: &str = "SELECT a.id, a.task, a.device, a.attempt, a.state, t.state
                       a.updated, a.message, a.code, a.done, a.of FROM actions a JOIN tasks t ON t.id = a.task";
 
 impl Action {
+    /// Whether the device may begin it, or has: a signed list names its task.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        match self.state {
+            ActionState::Running => true,
+            ActionState::Waiting => self.task_state == TaskState::Running,
+            _ => false,
+        }
+    }
+
     fn read(row: &SqliteRow) -> Result<Self, StoreError> {
         let (done, of) = (optional_unsigned(row, "done")?, optional_unsigned(row, "of")?);
         Ok(Self {
@@ -181,27 +191,20 @@ impl Store {
         Ok(count.unsigned_abs())
     }
 
-    /// Names of tasks, of those given, that the device has completed or did not need, in their newest serial.
+    /// The device's newest action for the newest task of this name; `None` if no task of the name was ever for it.
     ///
     /// # Errors
     ///
     /// If the database fails.
-    pub async fn completed(&self, device: &str, names: &[String]) -> Result<Vec<String>, StoreError> {
-        let mut completed = Vec::new();
-        for name in names {
-            let state: Option<(String,)> = sqlx::query_as(
-                "SELECT a.state FROM tasks t JOIN actions a ON a.task = t.id AND a.device = $1 AND a.newest = 1 \
-                 WHERE t.name = $2 ORDER BY t.serial DESC LIMIT 1",
-            )
-            .bind(device)
-            .bind(name)
-            .fetch_optional(&self.readers)
-            .await?;
-            if state.is_some_and(|(state,)| matches!(state.as_str(), "finished" | "unneeded")) {
-                completed.push(name.clone());
-            }
-        }
-        Ok(completed)
+    pub async fn action_named(&self, device: &str, name: &str) -> Result<Option<Action>, StoreError> {
+        let row = sqlx::query(&format!(
+            "{SELECT} WHERE a.device = $1 AND a.newest = 1 AND t.name = $2 ORDER BY t.serial DESC LIMIT 1"
+        ))
+        .bind(device)
+        .bind(name)
+        .fetch_optional(&self.readers)
+        .await?;
+        row.as_ref().map(Action::read).transpose()
     }
 
     /// The version of the task of this name that the device completed last; `None` if there is none.

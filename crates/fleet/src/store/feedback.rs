@@ -2,7 +2,7 @@
 
 use super::actions::{action_of, note};
 use super::{ActionState, Answer, Report, Store, StoreError, sql};
-use crate::ddi::{Confirmation, ConfirmationFeedback, Feedback};
+use crate::ddi::{Confirmation, ConfirmationFeedback, Feedback, UNNEEDED};
 use crate::limits::{MAX_DETAIL_TEXT, MAX_DETAILS, MAX_HISTORY};
 use sqlx::sqlite::SqliteConnection;
 
@@ -30,7 +30,10 @@ impl Store {
                 let Some(known) = action_of(connection, &device, action).await? else { return Ok(None) };
                 let status = &feedback.status;
                 let answer = on.answer(known.state, status.execution, status.result.finished);
-                let Answer::Taken(state) = answer else { return Ok(Some(answer)) };
+                let Answer::Taken(mut state) = answer else { return Ok(Some(answer)) };
+                if state == ActionState::Finished && status.code == Some(UNNEEDED.into()) {
+                    state = ActionState::Unneeded;
+                }
                 let details: Vec<String> = status.details.iter().take(MAX_DETAILS).map(|text| printable(text)).collect();
                 let message = details.last().filter(|text| !text.is_empty());
                 let downloaded = status.execution == crate::ddi::Execution::Downloaded;

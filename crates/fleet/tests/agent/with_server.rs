@@ -124,6 +124,25 @@ async fn copies_and_installs_from_a_real_server_on_line_and_off() {
     let server = serve(&lab, address).await;
     let again = served.add("again.bin", b"again", |task| task.at = Some(at.clone())).await;
     assert_eq!(served.ends(again).await, ActionState::Finished);
+
+    // Tasks go on side by side, and their handlers one after the other.
+    lab.handler(
+        "slow",
+        "echo begins >>$OUT/turns; sleep 0.5; echo ends >>$OUT/turns",
+        "interrupted = \"report\"",
+    );
+    let mut installs = Vec::new();
+    for name in ["a", "b", "c"] {
+        let install = served.add(name, name.as_bytes(), |task| {
+            (task.kind, task.handler) = (TaskKind::Install, Some("slow".to_owned()));
+            task.arguments = key_word("word", Argument::Text("abc".to_owned()));
+        });
+        installs.push(install.await);
+    }
+    for install in installs {
+        assert_eq!(served.ends(install).await, ActionState::Finished);
+    }
+    assert_eq!(lab.out("turns"), "begins\nends\n".repeat(3));
     let _ = stop.send(());
     running.await.unwrap();
     assert_eq!(lab.out("runs"), "abc\n");

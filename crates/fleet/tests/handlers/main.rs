@@ -3,6 +3,7 @@
 mod hostile;
 mod interrupted;
 mod kinds;
+mod layers;
 #[path = "../support/place.rs"]
 mod place;
 mod runs;

@@ -25,7 +25,8 @@ const SENDER: Role = Role {
 };
 const DEVICE: Role = Role {
     what: "device",
-    lost: "senders that list this device with its key refuse the new one until they are told ('mcp key device')",
+    lost: "senders that list this device with its key refuse the new one until they are told ('mcp key device'), and so \
+           does the server of its fleet ('mcp device forget NAME')",
 };
 
 impl Keyring {

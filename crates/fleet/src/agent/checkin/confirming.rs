@@ -66,7 +66,7 @@ impl Answer {
 impl CheckIn {
     /// Waits until a person has left an answer that the loop does not know yet; for ever, if nothing waits for one.
     pub(super) fn answered(&self) -> impl Future<Output = ()> + use<> {
-        let core = self.polls.waiting.as_ref().map(|_| std::sync::Arc::clone(&self.core));
+        let core = (!self.polls.waiting.is_empty()).then(|| std::sync::Arc::clone(&self.core));
         let known = self.answer.clone();
         async move {
             let Some(core) = core else { return std::future::pending().await };
@@ -80,26 +80,39 @@ impl CheckIn {
         }
     }
 
-    /// Sees to what waits for a confirmation. Returns whether it may begin now. `link` is what the poll offers; a server that is `busy` with
-    /// another action of this device offers none, and what waited goes on waiting.
-    pub(super) async fn confirming(&mut self, link: Option<Url>, busy: bool) -> Result<bool, ApiError> {
+    /// Sees to what waits for a confirmation. Returns whether something may begin now. `links` are what the poll offers; a server that is
+    /// `busy` with another action of this device may offer none, and what waited goes on waiting.
+    pub(super) async fn confirming(&mut self, mut links: Vec<Url>, busy: bool) -> Result<bool, ApiError> {
         self.answer = Answer::left(&self.core.state);
-        let known = self.polls.waiting.as_ref().and_then(|waiting| waiting.link.parse().ok());
-        match (link, known) {
-            (Some(link), _) => self.confirmation(link).await,
-            (None, Some(_)) if busy && self.answer.is_none() => Ok(false),
-            (None, Some(link)) if busy => self.confirmation(link).await,
-            _ => {
-                self.forget();
-                Ok(false)
+        let known = std::mem::take(&mut self.polls.waiting);
+        if links.is_empty() && busy {
+            if self.answer.is_none() {
+                self.polls.waiting = known;
+                return Ok(false);
+            }
+            links.extend(known.iter().filter_map(|waiting| waiting.link.parse().ok()));
+        }
+        let mut result = Ok(false);
+        for link in links {
+            let before = known.iter().find(|waiting| waiting.link == link.as_str());
+            let Ok(confirmed) = &mut result else {
+                self.polls.waiting.extend(before.cloned());
+                continue;
+            };
+            match self.confirmation(link, before).await {
+                Ok(answered) => *confirmed |= answered,
+                Err(error) => {
+                    self.polls.waiting.extend(before.cloned());
+                    result = Err(error);
+                }
             }
         }
-    }
-
-    /// Nothing waits any more.
-    fn forget(&mut self) {
-        self.polls.waiting = None;
-        self.forget_answer();
+        let waits =
+            |answer: &Answer| self.polls.waiting.iter().any(|waiting| waiting.action == answer.action);
+        if result.is_ok() && !self.answer.as_ref().is_some_and(waits) {
+            self.forget_answer();
+        }
+        result
     }
 
     fn forget_answer(&mut self) {
@@ -110,23 +123,14 @@ impl CheckIn {
         }
     }
 
-    /// Answers for the action of this link, if somebody has decided.
-    async fn confirmation(&mut self, link: Url) -> Result<bool, ApiError> {
+    /// Answers for the action of this link, if somebody has decided. Returns whether it may begin; else it goes on waiting.
+    async fn confirmation(&mut self, link: Url, before: Option<&Waiting>) -> Result<bool, ApiError> {
         let asked: DeploymentBase = match self.core.api.get(link.clone()).await {
-            Err(ApiError::Gone(_)) => {
-                self.forget();
-                return Ok(false);
-            }
+            Err(ApiError::Gone(_)) => return Ok(false),
             other => other?,
         };
-        if self.answer.as_ref().is_some_and(|answer| answer.action != asked.id) {
-            self.forget_answer();
-        }
         let Some(terms) = asked.confirmation else { return Ok(false) };
-        let denied = self.polls.waiting.take().filter(|known| known.action == asked.id);
-        let denied = denied.and_then(|known| known.denied);
-        let wait =
-            |what, denied| Some(Waiting { action: asked.id.clone(), link: link.to_string(), what, denied });
+        let denied = before.filter(|known| known.action == asked.id).and_then(|known| known.denied.clone());
         let feedback = Api::feedback_url(link.clone());
         let (what, refused) = match self.would_take(&terms, &feedback) {
             Ok(Some(task)) => (describe(&task), None),
@@ -135,7 +139,9 @@ impl CheckIn {
                 (describe_unsigned(&terms), Some((code, format!("refused by this device: {why}"))))
             }
         };
-        let by_hand = self.answer.as_ref().map(|answer| answer.confirmation);
+        let waiting = Waiting { action: asked.id, link: link.into(), what, denied };
+        let answer = self.answer.as_ref().filter(|answer| answer.action == waiting.action);
+        let by_hand = answer.map(|answer| answer.confirmation);
         let mut said =
             ConfirmationFeedback { confirmation: Confirmation::Denied, code: None, details: Vec::new() };
         let why = match (refused, by_hand, self.core.settings.confirm) {
@@ -153,24 +159,23 @@ impl CheckIn {
                 "by this device's policy".to_owned()
             }
             (None, None, Confirm::Ask) => {
-                self.polls.waiting = wait(what, denied);
+                self.polls.waiting.push(waiting);
                 return Ok(false);
             }
         };
         let confirmed = said.confirmation == Confirmation::Confirmed;
-        if confirmed || denied.as_ref() != Some(&why) {
+        if confirmed || waiting.denied.as_ref() != Some(&why) {
             said.details.push(why.clone());
             match self.core.api.feedback(feedback, &said).await {
                 Ok(()) | Err(ApiError::Gone(_)) => {}
-                Err(error) => {
-                    self.polls.waiting = wait(what, denied);
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             }
         }
-        self.forget_answer();
+        if by_hand.is_some() {
+            self.forget_answer();
+        }
         if !confirmed {
-            self.polls.waiting = wait(what, Some(why));
+            self.polls.waiting.push(Waiting { denied: Some(why), ..waiting });
         }
         Ok(confirmed)
     }

@@ -1,6 +1,6 @@
 //! What the loop tells: the server, how tasks end and what they do; `mcp agent status`, all of it.
 
-use super::CheckIn;
+use super::{CheckIn, Polls};
 use crate::agent::api::ApiError;
 use crate::agent::core::{Running, bound};
 use crate::agent::fetch::blocking;
@@ -8,8 +8,46 @@ use crate::agent::log;
 use crate::agent::work::Work;
 use crate::ddi::{Execution, Feedback, Finished, Progress};
 use crate::documents::Hash;
+use crate::limits::MAX_REFUSED;
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::Arc;
+
+/// Something that was refused, or that failed without ending the check-in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Refused {
+    /// What it was.
+    pub what: String,
+    /// The refusal's code; 0 if it has none.
+    pub code: i32,
+    /// Why.
+    pub why: String,
+}
+
+impl Polls {
+    /// Notes why something was refused, or that it was not. Returns what is to be said: each reason once, until it is another.
+    pub(super) fn note(&mut self, what: &str, refusal: Option<(i32, String)>) -> Option<String> {
+        let known = self.refused.iter().position(|refused| refused.what == what);
+        let known = known.map(|at| self.refused.remove(at));
+        let (code, why) = refusal?;
+        let refused = Refused { what: what.to_owned(), code, why };
+        // The text of a refusal with a code may say what time it is.
+        let said = known.is_some_and(|known| known.code == code && (code > 0 || known.why == refused.why));
+        let line = (!said).then(|| refused.text());
+        self.refused.push(refused);
+        let surplus = self.refused.len().saturating_sub(MAX_REFUSED);
+        self.refused.drain(..surplus);
+        line
+    }
+}
+
+impl Refused {
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        let code = if self.code > 0 { format!(" (code {})", self.code) } else { String::new() };
+        format!("{} was refused: {}{code}", self.what, self.why)
+    }
+}
 
 impl CheckIn {
     /// Tells the server what it does not know yet. Returns whether it now knows all.
@@ -85,5 +123,31 @@ impl CheckIn {
         if let Err(error) = written.await {
             log(&format!("cannot write the status ({error})"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_said_once_until_its_reason_is_another() {
+        let mut polls = Polls::default();
+        let mut said = |what, refusal: Option<(i32, &str)>| {
+            polls.note(what, refusal.map(|(code, why)| (code, why.to_owned()))).is_some()
+        };
+        // Two that are refused at each poll, one with a text that says the time.
+        assert!(said("the list", Some((4081, "it is 1"))) && said("action 2", Some((4092, "unlisted"))));
+        assert!(!said("the list", Some((4081, "it is 2"))) && !said("action 2", Some((4092, "unlisted"))));
+        assert!(said("the list", Some((4090, "it is 3"))), "another reason");
+        assert!(
+            !said("the list", None) && said("the list", Some((4090, "it is 3"))),
+            "once more, after a success"
+        );
+        assert!(said("action 3", Some((0, "full"))) && said("action 3", Some((0, "away"))));
+        let many: Vec<_> = (0..100).map(|n| format!("action {n}00")).collect();
+        assert!(many.iter().all(|what| said(what, Some((4000, "unreadable")))));
+        assert_eq!(polls.refused.len(), MAX_REFUSED);
+        assert_eq!(polls.refused.pop().unwrap().text(), "action 9900 was refused: unreadable (code 4000)");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::commands::remote::Remote;
+use crate::documents::Window;
 use crate::server::{
     EnrolmentRequest, EnrolmentResponse, ObjectView, Running, ServeConfig, TaskRequest, TaskResponse,
     TaskView, start,
@@ -20,9 +21,13 @@ struct Fleet {
 
 impl Fleet {
     async fn new() -> Self {
+        Self::polling(Duration::from_secs(1)).await
+    }
+
+    async fn polling(poll: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (serve, local) = (dir.path().join("serve"), "127.0.0.1:0".parse().unwrap());
-        let config = ServeConfig { poll: Duration::from_secs(1), ..ServeConfig::new(serve.clone(), local) };
+        let config = ServeConfig { poll, ..ServeConfig::new(serve.clone(), local) };
         let running = start(config).await.unwrap();
         let remote = Remote::new(&serve.join("address.json"), None, &serve.join("operator.key")).unwrap();
         Self { dir, running, remote }
@@ -52,16 +57,22 @@ impl Fleet {
     }
 
     async fn copy(&self, name: &str, confirm: bool) -> i64 {
+        self.add(name, 1, Terms { confirm, ..Terms::default() }, |_| ()).await
+    }
+
+    /// Adds a copy of a file that has the same name as the task.
+    async fn add(&self, name: &str, serial: u64, terms: Terms, change: impl FnOnce(&mut Task)) -> i64 {
         let (path, bytes) = (self.path(name), name.as_bytes());
         std::fs::write(&path, bytes).unwrap();
         let blake3 = Hash::of(bytes);
         let view: ObjectView = self.remote.upload(blake3, std::fs::File::open(&path).unwrap()).await.unwrap();
-        let mut task = Task::new(self.remote.address.fleet, name, 1, (clock(), clock() + HOUR));
+        let mut task = Task::new(self.remote.address.fleet, name, serial, (clock(), clock() + HOUR));
         task.at = Some(format!("{}/", self.path("srv").display()));
         let filename = name.to_owned();
         task.objects = vec![Object { filename, size: view.size, blake3, sha256: view.sha256 }];
+        change(&mut task);
         let envelope = task.sign(&[&self.remote.key]).unwrap().to_metadata();
-        let asked = TaskRequest { envelope, terms: Terms { confirm, ..Terms::default() } };
+        let asked = TaskRequest { envelope, terms };
         let answer: TaskResponse = self.remote.send(Method::POST, "/tasks", &asked).await.unwrap();
         answer.id
     }
@@ -83,9 +94,24 @@ impl Fleet {
         panic!("task {task} is {:?}, not {state:?}", self.action(task).await);
     }
 
+    /// Waits until the device has said this of the task last.
+    async fn says(&self, task: i64, message: &str) {
+        for _ in 0..600 {
+            if self.action(task).await.2.starts_with(message) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{:?} says not '{message}'", self.action(task).await);
+    }
+
     fn agent(&self, confirm: Confirm) -> Agent {
+        self.agent_with(Settings { confirm, ..Settings::default() })
+    }
+
+    fn agent_with(&self, settings: Settings) -> Agent {
         let (stop, stopped) = oneshot::channel();
-        let mut settings = Settings { destinations: vec![self.path("srv")], confirm, ..Settings::default() };
+        let mut settings = Settings { destinations: vec![self.path("srv")], ..settings };
         settings.handlers.directory = self.path("handlers.d");
         let dir = self.path("state");
         let done = tokio::spawn(async move {
@@ -98,7 +124,7 @@ impl Fleet {
     async fn waits(&self, wanted: impl Fn(Option<&checkin::Waiting>) -> bool) -> Status {
         for _ in 0..600 {
             let status = status(&self.path("state")).unwrap();
-            if wanted(status.waiting()) {
+            if wanted(status.waiting().first()) {
                 return status;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -169,7 +195,7 @@ async fn a_person_confirms_and_denies() {
     agent.stop().await;
     let agent = fleet.agent(Confirm::Ask);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(fleet.waits(|waiting| waiting.is_some()).await.waiting().unwrap().denied.is_some());
+    assert!(fleet.waits(|waiting| waiting.is_some()).await.waiting()[0].denied.is_some());
 
     assert!(confirm(&dir, &action, true).await.unwrap());
     fleet.reaches(asking, ActionState::Finished).await;
@@ -200,6 +226,132 @@ async fn a_machine_without_people_confirms_by_itself() {
     fleet.reaches(task, ActionState::Finished).await;
     let history = fleet.running.store().history(fleet.action(task).await.0, 100).await.unwrap();
     assert!(history.iter().any(|text| text == "by this device's policy"), "{history:?}");
+    agent.stop().await;
+    fleet.running.shut_down().await;
+}
+
+/// A window that is closed now, and for hours.
+fn closed() -> Window {
+    let now = jiff::Zoned::now();
+    let minute = now.hour() as u16 * 60 + now.minute() as u16;
+    Window::new((minute + 360) % 1440, (minute + 420) % 1440).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_its_window_is_loaded_and_holds_back_nothing_else() {
+    let fleet = Fleet::new().await;
+    std::fs::create_dir(fleet.path("srv")).unwrap();
+    fleet.join("state", &fleet.line(1).await, "ring", false).await.unwrap();
+    let night = fleet.add("night.bin", 1, Terms::default(), |task| task.window = Some(closed())).await;
+    let later =
+        fleet.add("later.bin", 1, Terms::default(), |task| task.start = Some(clock() + HOUR / 2)).await;
+    let now = fleet.copy("now.bin", false).await;
+    let agent = fleet.agent(Confirm::Ask);
+    fleet.reaches(now, ActionState::Finished).await;
+    fleet.says(night, "waits until").await;
+    fleet.says(later, "waits until").await;
+    let part = |name: &str| {
+        let files = std::fs::read_dir(fleet.path("srv")).unwrap().flatten();
+        files.map(|file| file.path()).find(|path| path.to_string_lossy().contains(&format!(".{name}.")))
+    };
+    assert_eq!(std::fs::read(part("night.bin").unwrap()).unwrap(), b"night.bin", "it is there for the night");
+    // Both are ended together, at one poll.
+    for task in [night, later] {
+        fleet.remote.order(Method::POST, &format!("/tasks/{task}/cancel"), vec![]).await.unwrap();
+    }
+    for task in [night, later] {
+        fleet.reaches(task, ActionState::Cancelled).await;
+    }
+    agent.stop().await;
+    assert_eq!((part("night.bin"), part("later.bin")), (None, None));
+    fleet.running.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_begins_after_the_newest_one_of_the_name_that_it_waits_for() {
+    let fleet = Fleet::new().await;
+    std::fs::create_dir(fleet.path("srv")).unwrap();
+    fleet.join("state", &fleet.line(1).await, "ring", false).await.unwrap();
+    let base = |serial, change: fn(&mut Task)| fleet.add("base.bin", serial, Terms::default(), change);
+    let first = base(1, |_| ()).await;
+    let agent = fleet.agent(Confirm::Ask);
+    fleet.reaches(first, ActionState::Finished).await;
+    // An earlier serial is done, and does not count.
+    let second = base(2, |task| task.window = Some(closed())).await;
+    let after = |name: &'static str| move |task: &mut Task| task.after = vec![name.to_owned()];
+    let top = fleet.add("top.bin", 1, Terms::default(), after("base.bin")).await;
+    let roof = fleet.add("roof.bin", 1, Terms::default(), after("top.bin")).await;
+    fleet.says(top, "waits for task base.bin").await;
+    fleet.says(roof, "waits for task top.bin").await;
+    fleet.remote.order(Method::POST, &format!("/tasks/{second}/cancel"), vec![]).await.unwrap();
+    fleet.reaches(second, ActionState::Cancelled).await;
+    assert_eq!(fleet.action(top).await.1, ActionState::Running);
+    assert!(!fleet.path("srv/top.bin").exists() && !fleet.path("srv/roof.bin").exists());
+    base(3, |_| ()).await;
+    fleet.reaches(roof, ActionState::Finished).await;
+    assert_eq!(fleet.action(top).await.1, ActionState::Finished);
+    agent.stop().await;
+    fleet.running.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_not_needed_counts_as_completed_and_changes_no_version() {
+    let fleet = Fleet::new().await;
+    std::fs::create_dir(fleet.path("srv")).unwrap();
+    fleet.join("state", &fleet.line(1).await, "ring", false).await.unwrap();
+    let version = BTreeMap::from([("version".to_owned(), "3.0".to_owned())]);
+    let agent = fleet.agent_with(Settings { attributes: version, ..Settings::default() });
+    let when = |version: &'static str| {
+        move |task: &mut Task| {
+            task.version = version.to_owned();
+            task.when = vec![format!("version < {version}").parse().unwrap()];
+        }
+    };
+    let old = fleet.add("fw.bin", 1, Terms::default(), when("2.0")).await;
+    let top = fleet.add("top.bin", 1, Terms::default(), |task| task.after = vec!["fw.bin".to_owned()]).await;
+    fleet.reaches(top, ActionState::Finished).await;
+    assert_eq!(fleet.action(old).await.1, ActionState::Unneeded);
+    let old = fleet.add("fw.bin", 2, Terms::default(), when("2.5")).await;
+    fleet.reaches(old, ActionState::Unneeded).await;
+    assert!(!fleet.path("srv/fw.bin").exists());
+    let new = fleet.add("fw.bin", 3, Terms::default(), when("3.1")).await;
+    fleet.reaches(new, ActionState::Finished).await;
+    agent.stop().await;
+    fleet.running.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_tasks_than_may_load_at_a_time_are_all_taken_before_the_next_poll_is_due() {
+    let fleet = Fleet::polling(Duration::from_secs(3600)).await;
+    std::fs::create_dir(fleet.path("srv")).unwrap();
+    fleet.join("state", &fleet.line(1).await, "ring", false).await.unwrap();
+    let mut tasks = Vec::new();
+    for n in 0..5 {
+        tasks.push(fleet.copy(&format!("{n}.bin"), false).await);
+    }
+    let agent = fleet.agent_with(Settings { jobs: 1, ..Settings::default() });
+    for task in tasks {
+        fleet.reaches(task, ActionState::Finished).await;
+    }
+    agent.stop().await;
+    fleet.running.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denied_task_holds_back_no_other_that_is_to_be_confirmed() {
+    let fleet = Fleet::new().await;
+    std::fs::create_dir(fleet.path("srv")).unwrap();
+    fleet.join("state", &fleet.line(1).await, "ring", false).await.unwrap();
+    let (no, yes) = (fleet.copy("no.bin", true).await, fleet.copy("yes.bin", true).await);
+    let agent = fleet.agent(Confirm::Ask);
+    let (denied, confirmed) = (fleet.action(no).await.0.to_string(), fleet.action(yes).await.0.to_string());
+    fleet.waits(|waiting| waiting.is_some()).await;
+    assert!(confirm(&fleet.path("state"), &denied, false).await.unwrap());
+    assert!(confirm(&fleet.path("state"), &confirmed, true).await.unwrap());
+    fleet.reaches(yes, ActionState::Finished).await;
+    let left = fleet.waits(|waiting| waiting.is_some_and(|waiting| waiting.denied.is_some())).await;
+    let left: Vec<_> = left.waiting().iter().map(|waiting| waiting.action.clone()).collect();
+    assert_eq!((left, fleet.action(no).await.1), (vec![denied], ActionState::Confirming));
     agent.stop().await;
     fleet.running.shut_down().await;
 }

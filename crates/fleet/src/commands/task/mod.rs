@@ -206,13 +206,15 @@ async fn add(args: AddArgs, state: Option<&PathBuf>) -> Result<Exit, CommandErro
             Envelope::parse(&bytes).map_err(|error| unusable(error.to_string()))?
         }
         None => {
-            let name = args.task.name()?;
-            let serial = match args.task.serial {
+            let mut asked = args.task;
+            asked.after = named(&remote, asked.after).await?;
+            let name = asked.name()?;
+            let serial = match asked.serial {
                 Some(serial) => serial,
                 None => remote.get::<SerialView>(&format!("/serials/{name}")).await?.serial + 1,
             };
-            let to = signing::audience(&args.task.to, Some(&remote)).await?;
-            let task = args.task.build(remote.address.fleet, serial, to, &files)?;
+            let to = signing::audience(&asked.to, Some(&remote)).await?;
+            let task = asked.build(remote.address.fleet, serial, to, &files)?;
             task.sign(&[&remote.key]).map_err(|error| CommandError::Usage(error.to_string()))?
         }
     };
@@ -251,6 +253,16 @@ async fn add(args: AddArgs, state: Option<&PathBuf>) -> Result<Exit, CommandErro
     }
 }
 
+/// The names of tasks that are given by number or by name. What is signed has names: numbers are the server's.
+async fn named(remote: &Remote, mut tasks: Vec<String>) -> Result<Vec<String>, CommandError> {
+    for task in &mut tasks {
+        if let Ok(id) = task.parse::<i64>() {
+            *task = remote.get::<TaskView>(&format!("/tasks/{id}")).await?.task.name;
+        }
+    }
+    Ok(tasks)
+}
+
 /// Uploads a file, unless the server has it.
 async fn upload(
     remote: &Remote,
@@ -281,6 +293,10 @@ fn sign(args: SignArgs) -> Result<(), CommandError> {
     })?;
     let files = args.task.files.iter().map(|path| signing::hash_file(path)).collect::<Result<Vec<_>, _>>()?;
     // Without the server, the time is a number that grows.
+    if let Some(number) = args.task.after.iter().find(|task| task.parse::<i64>().is_ok()) {
+        let why = format!("--after {number}: numbers are known at the server only; give the task's name");
+        return Err(CommandError::Usage(why));
+    }
     let serial = args.task.serial.unwrap_or_else(clock::now);
     let to = signing::audience_offline(&args.task.to)?;
     let task = args.task.build(args.fleet, serial, to, &files)?;

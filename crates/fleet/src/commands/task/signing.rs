@@ -63,9 +63,9 @@ pub struct TaskArgs {
     /// After this time nothing of it begins any more
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = humantime::parse_duration)]
     expires: Duration,
-    /// The name of a task that must be completed before
-    #[arg(long, value_name = "NAME")]
-    after: Vec<String>,
+    /// A task that must be completed before, by its number or name; may be repeated
+    #[arg(long, value_name = "TASK")]
+    pub(super) after: Vec<String>,
     /// Its serial [default: one more than the last of its name]
     #[arg(long, value_name = "N")]
     pub(super) serial: Option<u64>,

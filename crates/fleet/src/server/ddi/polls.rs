@@ -4,28 +4,27 @@ use super::super::auth::Caller;
 use super::super::deciding::{Offer, choose, sleep};
 use super::super::error::ApiResult;
 use super::{App, document};
-use crate::ddi::{ControllerBase, Sleep};
+use crate::ddi::{ControllerBase, Links, Sleep};
 use axum::extract::State;
 use axum::http::HeaderMap;
 
 pub(super) async fn poll(State(app): State<App>, caller: Caller, headers: HeaderMap) -> ApiResult {
     let Caller { device, origin, base, .. } = &caller;
-    let offer = choose(&app, device).await?;
-    let begins_in = if let Offer::Nothing(when) = offer { when } else { None };
+    let (offers, soonest) = choose(&app, device).await?;
+    let begins_in = soonest.filter(|_| offers.is_empty());
     let mut answer = ControllerBase::new(Sleep::new(sleep(app.config.poll, begins_in, fastrand::f64())));
-    match &offer {
-        Offer::Nothing(_) => {}
-        Offer::Cancel(id) => answer.links.set("cancelAction", format!("{base}/cancelAction/{id}")),
+    let link = |offer: &Offer| match offer {
+        Offer::Cancel(id) => ("cancelAction", format!("{base}/cancelAction/{id}")),
         Offer::Confirm(id, task) => {
-            answer
-                .links
-                .set("confirmationBase", format!("{base}/confirmationBase/{id}?c={}", terms_of(task)));
+            ("confirmationBase", format!("{base}/confirmationBase/{id}?c={}", terms_of(task)))
         }
         Offer::Deploy(action, task) => {
-            answer
-                .links
-                .set("deploymentBase", format!("{base}/deploymentBase/{}?c={}", action.id, terms_of(task)));
+            ("deploymentBase", format!("{base}/deploymentBase/{}?c={}", action.id, terms_of(task)))
         }
+    };
+    if let Some(offer) = offers.first() {
+        let (rel, href) = link(offer);
+        answer.links.set(rel, href);
     }
     if let Some(installed) = device.installed {
         answer.links.set("installedBase", format!("{base}/installedBase/{installed}"));
@@ -34,6 +33,7 @@ pub(super) async fn poll(State(app): State<App>, caller: Caller, headers: Header
         answer.links.set("configData", format!("{base}/configData"));
     }
     if device.is_ours() {
+        answer.offers = offers.iter().map(|offer| Links::from([link(offer)])).collect();
         let id = percent_encoding::utf8_percent_encode(&device.id, super::super::auth::SEGMENT);
         answer.links.set("mcp-list", format!("{origin}/mcp/v1/devices/{id}/list"));
     }
