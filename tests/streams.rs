@@ -387,6 +387,7 @@ fn a_command_that_reads_nothing_needs_no_file() {
         (&["send", "--pipe", "true"][..], "--name"),
         (&["send", "/dev/null", "--spool", "/tmp"], "--spool is for streams"),
         (&["send", "/dev/null", "--window", "9M"], "--window is for streams"),
+        (&["send", "-", "--one-way", "-r", "1M"], "write the stream to a file, and send that"),
     ] {
         let end = Cmd::new("sender", MCP).args(args.iter().copied()).spawn().expect(2, SOON);
         assert!(end.stderr.contains(why), "{}", end.stderr);

@@ -29,7 +29,7 @@ pub(super) fn repetition(config: &SendConfig) -> Result<Option<Repetition>, Erro
     }
     if stream::is_wanted(config) {
         return Err(Error::Usage(
-            "--one-way sends the same bytes in each pass, and so no stream; save it to a file, and send that"
+            "--one-way sends the same bytes in each pass, and so no stream; write the stream to a file, and send that"
                 .into(),
         ));
     }

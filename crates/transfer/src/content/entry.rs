@@ -9,6 +9,8 @@ const MAX_PATH: usize = 4096;
 const MODE_BITS: u16 = 0o7777;
 /// Longest value of an extended attribute, in bytes: what Linux takes.
 const MAX_XATTR_VALUE: usize = 64 << 10;
+/// The optional field of a file that says how many bytes are stored of it: a u64, big-endian.
+const STORED: u16 = 0;
 
 /// When a file was last modified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -175,6 +177,28 @@ impl Entry {
         Ok(self)
     }
 
+    /// Says how many bytes are stored of a file at the sender, if its extents do not tell all of its holes.
+    #[must_use]
+    pub fn with_stored(mut self, bytes: u64) -> Self {
+        self.optional.retain(|field| field.number != STORED);
+        if bytes < self.data_len() {
+            self.optional.insert(0, OptionalField { number: STORED, value: bytes.to_be_bytes().to_vec() });
+        }
+        self
+    }
+
+    fn data_len(&self) -> u64 {
+        self.extents().map_or(0, Extents::data_len)
+    }
+
+    /// Bytes that are stored of a file at the sender, as it says. An estimate of what it takes here.
+    #[must_use]
+    pub fn stored(&self) -> u64 {
+        let told = self.optional.iter().find(|field| field.number == STORED);
+        let told = told.and_then(|field| Some(u64::from_be_bytes(field.value.as_slice().try_into().ok()?)));
+        told.unwrap_or(u64::MAX).min(self.data_len())
+    }
+
     /// Gives it an owner. A hard link has none of its own.
     #[must_use]
     pub fn with_owner(mut self, owner: Option<Owner>) -> Self {
@@ -252,7 +276,7 @@ impl Entry {
     pub fn xattrs(&self) -> &[Xattr] {
         &self.xattrs
     }
-    /// Fields that this version does not know.
+    /// Fields that a device need not know.
     #[must_use]
     pub fn optional(&self) -> &[OptionalField] {
         &self.optional

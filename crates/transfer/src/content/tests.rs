@@ -237,3 +237,20 @@ fn data_is_found_between_the_holes() {
     let begins_with_a_hole = Extents::from_lengths(vec![0, 7, 4]).unwrap();
     assert_eq!(begins_with_a_hole.runs_of_data(1, 3).collect::<Vec<_>>(), [(8, 3)]);
 }
+
+#[test]
+fn a_file_says_how_much_of_it_is_stored() {
+    let extents = || Extents::from_lengths(vec![100, 50, 200]).unwrap();
+    let file = || Entry::file(b"a", 0o644, Modified::default(), extents()).unwrap();
+    assert_eq!(file().stored(), 300);
+    assert_eq!(file().with_stored(300), file());
+    let told = file().with_stored(17);
+    let manifest = Manifest::new(vec![told.clone()]).unwrap();
+    assert_eq!(Manifest::decode(manifest.encoded()).unwrap().entries()[0].stored(), 17);
+    assert_eq!(told.with_stored(18).stored(), 18);
+    // No more than all of it, and nothing from a field of another form.
+    for (value, stored) in [(u64::MAX.to_be_bytes().to_vec(), 300), (vec![1], 300), (vec![0; 8], 0)] {
+        let entry = file().with_optional(vec![OptionalField { number: 0, value }]).unwrap();
+        assert_eq!(entry.stored(), stored);
+    }
+}

@@ -9,7 +9,7 @@ mod tree;
 pub use manifest::manifest_of;
 
 use crate::command::Hook;
-use crate::content::{Entry, Extents, Modified, TreeHead};
+use crate::content::{Entry, Modified, TreeHead};
 use crate::crypto::digest::{chaining_value, root, symbol_digest};
 use crate::fec::{BlockAssembly, Buffer, PlanCache};
 use crate::layout::Layout;
@@ -337,8 +337,7 @@ fn open(
     };
     drop(sink);
     // What is not stored at the sender takes no space here either.
-    let stored = entry.and_then(Entry::extents).map_or(0, Extents::data_len);
-    part.require_space(stored)?;
+    part.require_space(entry.map_or(0, Entry::stored))?;
     if let Some(entry) = entry {
         let Modified { seconds, nanoseconds } = entry.modified();
         part.describe(Attributes { mode: entry.mode(), modified: (seconds, nanoseconds) });

@@ -4,7 +4,7 @@ use super::*;
 use crate::layout::Layout;
 use crate::net::{Body, Segment};
 use crate::protocol::Payload;
-use crate::sim::disk::SimSource;
+use crate::sim::source::SimSource;
 use crate::units::{Arrival, BlockIndex, Esi, SessionId, Via};
 use crate::wire::{Message, PacketNumber, decode_plain};
 use std::collections::VecDeque;

@@ -406,7 +406,7 @@ impl SendSession {
             session: SenderConfig::session(&signing_key, agreement, counter),
             name: name.clone(),
             size: layout.extent().total(),
-            holes: source.holes(),
+            holes: source.holes().0,
             data: route.destination.addr,
             interface: route.interface.clone(),
             sender: signing_key.public(),

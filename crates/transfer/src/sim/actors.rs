@@ -2,12 +2,13 @@
 //! engine on virtual ports.
 
 use super::checks::Ledger;
-use super::disk::{SimDisk, SimEarlier, SimSink, SimSource, SimTickets};
+use super::disk::{SimDisk, SimEarlier, SimSink, SimTickets};
 use super::hostile::{self, Hostile};
 use super::likely::Likely;
 use super::node::{Actor, JobDelay, Node, SimJobs, SimNet, Work};
 use super::output::Output;
 use super::scenario::{DevicePlan, Scenario};
+use super::source::SimSource;
 use super::store::{SimStore, StoreClock};
 use crate::command::{Facts, Hook};
 use crate::crypto::sign::SigningKey;
@@ -184,6 +185,7 @@ pub fn sender(
         feedback: scenario.feedback(),
         repair: RepairPolicy::interactive(scenario.slow),
         compression: scenario.content.compression,
+        window: scenario.sender.growth.and_then(|growth| growth.window),
         wait: scenario.wait,
         settle: scenario.settle,
         linger: scenario.linger,

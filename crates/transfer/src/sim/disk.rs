@@ -1,110 +1,17 @@
-//! Virtual files: a source for the sender, and a disk for each device. A disk outlives its device's
-//! crashes. It records which bytes and names are synced; a crash loses or tears the rest. [`DiskFaults`]
-//! sets in advance which operations fail, and at which operation the device loses power.
+//! Virtual files: a disk for each device. A disk outlives its device's crashes. It records which bytes and names are
+//! synced; a crash loses or tears the rest. [`DiskFaults`] sets in advance which operations fail, and at which operation
+//! the device loses power.
 
 use super::disk_faults::{DiskError, DiskFaults, Op};
 use super::faults::Faults;
 use super::pages::Pages;
-use crate::pack::are_zero;
-use crate::storage::{Earlier, Found, Part, RawBytes, Sink, SinkError, Source, SourceError, Tickets};
+use crate::storage::{Earlier, Found, Part, Sink, SinkError, Tickets};
 use crate::units::{Extent, SessionId, Ticket};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// An object in memory that can change while the sender reads it, and that may grow.
-#[derive(Clone)]
-pub struct SimSource {
-    bytes: Arc<Vec<u8>>,
-    changed: Arc<AtomicBool>,
-    growth: Option<Growth>,
-}
-
-/// How far a stream has been read.
-#[derive(Clone)]
-struct Growth {
-    block_log2: u8,
-    extent: Arc<Mutex<Extent>>,
-    /// The producer dies when this many blocks were read.
-    dies_after: Option<u32>,
-}
-
-impl SimSource {
-    /// A source of `bytes`.
-    #[must_use]
-    pub fn new(bytes: Arc<Vec<u8>>) -> Self {
-        Self { bytes, changed: Arc::new(AtomicBool::new(false)), growth: None }
-    }
-    /// The same bytes as a stream, read from its beginning. Its producer dies after so many blocks, if it does.
-    #[must_use]
-    pub fn growing(&self, block_log2: u8, dies_after: Option<u32>) -> Self {
-        let growth = Growth { block_log2, extent: Arc::default(), dies_after };
-        Self { growth: Some(growth), ..self.clone() }
-    }
-    /// All of its bytes.
-    #[must_use]
-    pub fn bytes(&self) -> Arc<Vec<u8>> {
-        Arc::clone(&self.bytes)
-    }
-    /// Changes the file: from now on it cannot be read, checked or sent.
-    pub fn change(&self) {
-        self.changed.store(true, Ordering::SeqCst);
-    }
-    /// The bytes that `raw` stands for, as the kernel would read them; `None` if they no longer exist.
-    #[must_use]
-    pub fn resolve(&self, raw: RawBytes) -> Option<&[u8]> {
-        if self.changed.load(Ordering::SeqCst) {
-            return None;
-        }
-        let start = (raw.address as usize).checked_sub(self.bytes.as_ptr() as usize)?;
-        self.bytes.get(start..start.checked_add(raw.len)?)
-    }
-}
-
-impl Source for SimSource {
-    fn extent(&self) -> Extent {
-        let growth = self.growth.as_ref().map(|g| *g.extent.lock().unwrap_or_else(PoisonError::into_inner));
-        growth.unwrap_or_else(|| Extent::sealed(self.bytes.len() as u64))
-    }
-    fn read_on(&self) -> Result<Extent, SourceError> {
-        let Some(growth) = &self.growth else { return Ok(self.extent()) };
-        let mut extent = growth.extent.lock().unwrap_or_else(PoisonError::into_inner);
-        let (size, block) = (self.bytes.len() as u64, 1_u64 << growth.block_log2);
-        if growth.dies_after.is_some_and(|blocks| extent.size >= u64::from(blocks) * block) {
-            return Err(SourceError::Read("the producer died".to_owned()));
-        }
-        let next = extent.size + block;
-        *extent = if next < size { Extent { size: next, sealed: false } } else { Extent::sealed(size) };
-        Ok(*extent)
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
-        self.check()?;
-        let offset = offset as usize;
-        let end = offset.checked_add(buf.len()).filter(|&end| end <= self.bytes.len());
-        let end = end.ok_or_else(|| SourceError::Read("read beyond the end of the source".to_owned()))?;
-        buf.copy_from_slice(&self.bytes[offset..end]);
-        Ok(())
-    }
-    fn is_hole(&self, offset: u64, len: usize) -> bool {
-        // Every second range of zeros was never written.
-        let zeros = self.check().is_ok() && are_zero(&self.bytes[offset as usize..][..len]);
-        zeros && (offset / len.max(1) as u64).is_multiple_of(2)
-    }
-    fn raw(&self, offset: u64, len: usize) -> Option<RawBytes> {
-        assert!(offset + len as u64 <= self.extent().size, "what is sent was read before");
-        let bytes = &self.bytes[offset as usize..][..len];
-        Some(RawBytes { address: bytes.as_ptr(), len })
-    }
-    fn check(&self) -> Result<(), SourceError> {
-        if self.changed.load(Ordering::SeqCst) {
-            return Err(SourceError::Changed("the source changed while it was being sent".to_owned()));
-        }
-        Ok(())
-    }
-}
 
 /// A change of a name that is not durable yet, because the directory was not synced.
 struct Change {
@@ -596,15 +503,5 @@ mod tests {
         assert!(file.commit().is_err());
         disk.with_file("x", |file| assert_eq!(file, Some(&b"contents"[..])));
         assert!(!disk.is_settled());
-    }
-
-    #[test]
-    fn a_changed_source_cannot_be_used() {
-        let source = SimSource::new(Arc::new((0..100).collect()));
-        let raw = source.raw(10, 5).unwrap();
-        assert_eq!(source.resolve(raw), Some(&[10, 11, 12, 13, 14][..]));
-        source.change();
-        assert!(source.resolve(raw).is_none() && source.check().is_err());
-        assert!(source.read_at(0, &mut [0]).is_err());
     }
 }

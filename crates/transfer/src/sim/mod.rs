@@ -36,6 +36,7 @@ pub mod runner;
 pub mod scenario;
 pub mod sham;
 pub mod shape;
+pub mod source;
 pub mod store;
 pub mod surface;
 pub mod totals;
@@ -57,3 +58,5 @@ mod recordings;
 mod resume;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod windows;

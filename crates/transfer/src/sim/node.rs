@@ -1,8 +1,8 @@
 //! The engine's ports in the virtual world, and a node: an engine with its ports and its log.
 
 use super::checks::Ledger;
-use super::disk::SimSource;
 use super::network::{Arrival, FRAMING, bits};
+use super::source::SimSource;
 use crate::engine::{Engine, EngineError, Jobs, Step};
 use crate::net::{Body, Net, Segment};
 use crate::protocol::Machine;

@@ -3,7 +3,7 @@
 
 use super::actors::{DATA, NAME, RENDEZVOUS, TASK, random_bytes};
 use super::checks::{Checker, Ledger};
-use super::disk::{SimDisk, SimSink, SimSource};
+use super::disk::{SimDisk, SimSink};
 use super::hostile::group_key;
 use super::likely::Likely;
 use super::network::forger::Forger;
@@ -11,6 +11,7 @@ use super::network::{Attachment, NodeId, address};
 use super::node::{Actor, JobDelay, Node, Sent, SimJobs, SimNet, Work};
 use super::planned::Planned;
 use super::sham;
+use super::source::SimSource;
 use super::totals::Totals;
 use super::world::{Director, Pace, World};
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job, run_sender_job};

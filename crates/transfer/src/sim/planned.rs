@@ -35,8 +35,8 @@ pub struct Planned {
     pub changing_lines: u64,
     /// Sessions without a way back.
     pub one_way: u64,
-    /// Streams: objects that grow.
-    pub streams: u64,
+    /// Streams: objects that grow, and those of which only the last blocks are kept.
+    pub streams: [u64; 2],
     /// Objects with blocks that need not be sent as they are.
     pub coded: u64,
     /// Senders that know the object from an earlier run, and those of them that know it wrongly.
@@ -70,7 +70,7 @@ impl Planned {
             lines: lines.len() as u64,
             changing_lines: lines.iter().filter(|l| !l.changes.is_empty()).count() as u64,
             one_way: 0,
-            streams: u64::from(sender.growth.is_some()),
+            streams: [u64::from(sender.growth.is_some()), u64::from(sender.is_windowed())],
             coded: u64::from(scenario.content.is_coded()),
             known: [
                 u64::from(sender.known.is_some()),
@@ -101,7 +101,7 @@ impl Planned {
         self.lines += other.lines;
         self.changing_lines += other.changing_lines;
         self.one_way += other.one_way;
-        self.streams += other.streams;
+        self.streams = [self.streams[0] + other.streams[0], self.streams[1] + other.streams[1]];
         self.coded += other.coded;
         self.known = [self.known[0] + other.known[0], self.known[1] + other.known[1]];
         self.pipes = [self.pipes[0] + other.pipes[0], self.pipes[1] + other.pipes[1]];

@@ -247,6 +247,7 @@ impl Scenario {
         let scenario = scenario.with_some_earlier(fastrand::Rng::with_seed(seed ^ 0x01d_f11e));
         let scenario = scenario.with_some_hooks(fastrand::Rng::with_seed(seed ^ 0xd0_7e11));
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x57_4ea3) }.streams(scenario);
+        let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0x71d_005) }.windows(scenario);
         let scenario = scenario.with_some_pipes(fastrand::Rng::with_seed(seed ^ 0x9_19e5));
         let scenario = scenario.with_some_block_devices(fastrand::Rng::with_seed(seed ^ 0xb_10cc));
         let scenario = Draw { rng: fastrand::Rng::with_seed(seed ^ 0xc0d_1465) }.content(scenario);

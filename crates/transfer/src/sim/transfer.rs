@@ -3,7 +3,7 @@
 
 use super::actors::{self, NAME, SimActor};
 use super::checks::{Checker, Ledger};
-use super::disk::{SimDisk, SimSource};
+use super::disk::SimDisk;
 use super::faults::Faults;
 use super::hostile::Air;
 use super::likely::Likely;
@@ -13,6 +13,7 @@ use super::node::Node;
 use super::output::Output;
 use super::planned::Planned;
 use super::scenario::Scenario;
+use super::source::SimSource;
 use super::store::StoreClock;
 use super::surface::Surface;
 use super::totals::{Measured, MeasuredDevice, Totals};
@@ -135,7 +136,7 @@ struct Transfer<'a, 't> {
     trace: Option<Trace<'t>>,
 }
 
-/// Callback for a line of text for each event and each control message.
+/// Takes a line of text for each event and each control message.
 pub type Trace<'a> = &'a mut (dyn FnMut(std::fmt::Arguments<'_>) + 'a);
 
 /// Runs `scenario` to its end.
@@ -159,10 +160,9 @@ pub fn measure(scenario: &Scenario) -> Measured {
     let mut world = transfer.play(world);
     let totals = transfer.totals(&world);
     let mut meters = |node| world.network.take_meters(node).unwrap_or_default();
-    let devices = (1..)
-        .zip(&transfer.devices)
-        .map(|(node, device)| MeasuredDevice { meters: meters(node), completed: device.completed });
-    let devices = devices.collect();
+    let of =
+        |(node, device): (_, &Device)| MeasuredDevice { meters: meters(node), completed: device.completed };
+    let devices = (1..).zip(&transfer.devices).map(of).collect();
     Measured { totals, started: transfer.started, sender: meters(SENDER), devices }
 }
 
@@ -346,18 +346,6 @@ impl<'a, 't> Transfer<'a, 't> {
             }
         }
         self.checker.check_untouched(index, device.changes(), device.untouched);
-    }
-
-    /// All faults of the run.
-    fn struck(&self, world: &World<SimActor>) -> Faults {
-        let mut faults = self.faults.clone();
-        for device in &self.devices {
-            faults.add(&device.disk.struck());
-            device.output.iter().for_each(|output| faults.add(&output.struck()));
-        }
-        faults.of_network(&world.network.counts);
-        faults.add(&self.air.borrow().struck);
-        faults
     }
 
     fn totals(&self, world: &World<SimActor>) -> Totals {

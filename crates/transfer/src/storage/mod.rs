@@ -87,9 +87,9 @@ pub trait Source: Send + Sync {
     fn is_hole(&self, _offset: u64, _len: usize) -> bool {
         false
     }
-    /// The largest holes, ascending: those of which a few make up most of what is not stored.
-    fn holes(&self) -> Vec<Range<u64>> {
-        Vec::new()
+    /// A few large holes, ascending, and the bytes of all holes.
+    fn holes(&self) -> (Vec<Range<u64>>, u64) {
+        (Vec::new(), 0)
     }
     /// The bytes `offset..offset + len`, to pass to the kernel, which returns EFAULT for a page that no
     /// longer exists. No other code may read them: a file that shrank would end the program. `None` if the source is not

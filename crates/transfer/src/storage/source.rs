@@ -162,8 +162,8 @@ impl Source for FileSource {
         !self.is_device() && is_hole(&self.file, offset, len as u64) && whole()
     }
 
-    fn holes(&self) -> Vec<Range<u64>> {
-        if self.is_device() { Vec::new() } else { holes(&self.file, self.size) }
+    fn holes(&self) -> (Vec<Range<u64>>, u64) {
+        if self.is_device() { (Vec::new(), 0) } else { holes(&self.file, self.size) }
     }
 
     fn raw(&self, offset: u64, len: usize) -> Option<RawBytes> {
@@ -209,16 +209,17 @@ pub(super) fn release(file: &File, (map, mapped): (&Mapping, u64), offset: u64, 
 const HOLES: usize = 8;
 const LOOKS: usize = 4096;
 
-/// Holes of a file that are large in comparison with it.
-fn holes(file: &File, size: u64) -> Vec<Range<u64>> {
+/// Holes of a file that are large in comparison with it, and the bytes of all that were looked at.
+fn holes(file: &File, size: u64) -> (Vec<Range<u64>>, u64) {
     use rustix::fs::{SeekFrom, seek};
-    let (mut holes, mut at) = (Vec::new(), 0);
+    let (mut holes, mut all, mut at) = (Vec::new(), 0, 0);
     for _ in 0..LOOKS {
         let data = match seek(file, SeekFrom::Data(at)) {
             Ok(data) => data.min(size),
             Err(rustix::io::Errno::NXIO) => size,
             Err(_) => break,
         };
+        all += data.saturating_sub(at);
         if data > at && data - at >= (size / 64).max(1 << 20) && holes.len() < HOLES {
             holes.push(at..data);
         }
@@ -227,7 +228,7 @@ fn holes(file: &File, size: u64) -> Vec<Range<u64>> {
             break;
         }
     }
-    holes
+    (holes, all)
 }
 
 /// Whether nothing is stored of a range of a file. Where the file system cannot tell, something is.

@@ -12,9 +12,10 @@ pub fn manifest_of(source: &dyn Source, name: &str) -> Vec<u8> {
         return Vec::new();
     };
     let modified = Modified { seconds, nanoseconds };
-    let extents = Extents::from_lengths(lengths(&source.holes(), source.extent().size)).ok();
-    let extents = extents.unwrap_or_else(|| Extents::solid(source.extent().size));
+    let (size, (holes, all)) = (source.extent().size, source.holes());
+    let extents = Extents::from_lengths(lengths(&holes, size)).unwrap_or_else(|_| Extents::solid(size));
     let entry = Entry::file(name.as_bytes(), mode, modified, extents);
+    let entry = entry.map(|entry| entry.with_stored(size.saturating_sub(all)));
     let manifest = entry.map_err(Into::into).and_then(|entry| Manifest::new(vec![entry]));
     manifest.map_or_else(|_| Vec::new(), |manifest| manifest.encoded().to_vec())
 }

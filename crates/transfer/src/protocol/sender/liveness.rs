@@ -96,7 +96,7 @@ impl Sender {
         let (silence, done) = (self.budget().device_silence(open), self.stream_done());
         let blocks = self.config.layout.block_count();
         self.hold_stream();
-        self.watch_window(now);
+        self.charge_for_window(now);
         if !done && !self.stream_is_held() {
             self.liveness.streamed = now;
         }

@@ -455,6 +455,7 @@ impl Machine for Sender {
             return self.out.pop_front();
         }
         self.ask_for_jobs();
+        self.watch_window(now);
         if let Some(out) = self.out.pop_front() {
             return Some(out);
         }

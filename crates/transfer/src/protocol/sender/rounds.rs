@@ -70,6 +70,11 @@ impl GroupRounds {
         }
     }
 
+    /// Time that a round takes, and the pause before it, while devices lack something.
+    pub fn usual(&self) -> Duration {
+        answers_take(self.devices as u32) + self.grtt.mul_f64(2.5) + REACTION * 2
+    }
+
     /// Shortens the pause: a device will soon have something to report.
     pub fn stir(&mut self) {
         self.quiet = 0;
@@ -78,6 +83,12 @@ impl GroupRounds {
     pub fn pause(&self) -> Duration {
         (self.grtt + REACTION).saturating_mul(1 << self.quiet.min(6)).min(MAX_PAUSE.max(self.grtt * 2))
     }
+}
+
+/// Time over which so many answers are spread: half a millisecond for each keeps those of a small group from filling one
+/// queue.
+fn answers_take(answers: u32) -> Duration {
+    Duration::from_micros(500) * answers.saturating_sub(1).min(200)
 }
 
 impl Sender {
@@ -180,8 +191,7 @@ impl Sender {
         let most = (self.budget().naks() / 2).min(ANSWERS_PER_POLL);
         let probability = (f64::from(most) / needy).min(1.0);
         let answers = (needy * probability).ceil() as u32;
-        // Half a millisecond for each answer keeps a small group's answers from filling one queue.
-        let window = Duration::from_micros(500) * answers.saturating_sub(1).min(200);
+        let window = answers_take(answers);
         let echo = if devices > ECHO_ABOVE { now + window / 2 + self.rounds.grtt } else { Time::NEVER };
         let closes = now + window + self.rounds.grtt.mul_f64(1.5) + REACTION;
         self.rounds.probability = probability;

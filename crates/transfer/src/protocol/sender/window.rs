@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A block goes once all devices have verified it, and the input needs its room. So no device that is served lacks a
-//! block that is gone. If the stream stands still because a device lacks one that should go, the device has
-//! [`PATIENCE`] in all. After that it fails.
+//! block that is gone. If the stream stands still because a device lacks one that should go, and for longer than two
+//! rounds take, the device has [`PATIENCE`] in all. After that it fails.
 
 use super::devices::Class;
 use super::{Sender, SlowPolicy};
@@ -37,10 +37,29 @@ pub(super) struct Window {
     verified: u32,
     /// A device that had verified only the blocks below this, when they were last compared.
     last: Option<(DeviceIndex, u32)>,
-    /// When the stream was last seen to stand still.
-    still: Option<Time>,
+    /// Where the stream stands still, if it does.
+    still: Option<Still>,
     /// How many jobs read each block.
     jobs: BTreeMap<u32, u32>,
+}
+
+/// A stream that stands still.
+#[derive(Clone, Copy, Debug)]
+struct Still {
+    /// The blocks below this have to go.
+    wanted: u32,
+    since: Time,
+    /// The time before this was charged to devices.
+    charged: Time,
+    /// A device that lacks one of them.
+    by: Option<DeviceIndex>,
+}
+
+impl Still {
+    /// The time that is to be charged: all but what is usual, and what was charged already.
+    fn spent(&self, usual: Duration, now: Time) -> Duration {
+        now.since(self.charged.max(self.since + usual))
+    }
 }
 
 impl Window {
@@ -144,21 +163,47 @@ impl Sender {
         self.window.verified = last.map_or(u32::MAX, |(_, below)| below);
     }
 
-    /// Looks after the devices that let the stream stand still: they fail once their time is over, or if nobody serves
-    /// them before the stream's end.
-    pub(super) fn watch_window(&mut self, now: Time) {
-        let stands = self.window.blocks.is_some()
+    /// How long the stream stands still for devices that are not slow: until they have answered, been repaired and
+    /// reported. A window that is smaller than what is sent meanwhile makes the stream stop and go.
+    fn usual_stand_still(&self) -> Duration {
+        self.rounds.usual() * 2 + self.budget().report_interval(self.devices.gsize()) * 2
+    }
+
+    /// Whether the input has to wait for devices.
+    fn stands_still(&mut self) -> bool {
+        self.window.blocks.is_some()
             && self.phase == Phase::Streaming
             && !self.config.layout.is_sealed()
             && !self.stream.reading
             && self.stream_rests()
-            && !self.has_room_to_read();
-        if !stands {
-            self.window.still = None;
+            && !self.has_room_to_read()
+    }
+
+    /// Notes where the stream stands still. Where it did until now is charged to the device that it waited for last.
+    pub(super) fn watch_window(&mut self, now: Time) {
+        if self.window.blocks.is_none() {
             return;
         }
-        let spent = self.window.still.replace(now).map_or(Duration::ZERO, |before| now.since(before));
-        let wanted = self.in_the_way();
+        let stands = self.stands_still();
+        let (wanted, by) = (self.in_the_way(), self.window.last.map(|(index, _)| index));
+        let before = self.window.still.take_if(|still| !stands || still.wanted != wanted);
+        if let Some((before, by)) = before.and_then(|before| Some((before, before.by?))) {
+            let spent = before.spent(self.usual_stand_still(), now);
+            self.devices.get_mut(by).reported.held += spent;
+        }
+        if stands {
+            self.window.still.get_or_insert(Still { wanted, since: now, charged: now, by }).by = by;
+        }
+    }
+
+    /// Looks after the devices that let the stream stand still: they fail once their time is over, or if nobody serves
+    /// them before the stream's end.
+    pub(super) fn charge_for_window(&mut self, now: Time) {
+        self.watch_window(now);
+        let usual = self.usual_stand_still();
+        let Some(still) = &mut self.window.still else { return };
+        let (wanted, spent) = (still.wanted, still.spent(usual, now));
+        still.charged = now;
         let open = self.devices.of(Class::Open).clone();
         for index in open {
             let device = self.devices.get_mut(index);

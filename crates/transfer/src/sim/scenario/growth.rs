@@ -1,7 +1,19 @@
 //! Objects of streams: how they grow.
 
-use super::{DevicePlan, Draw, Scenario};
+use super::{DevicePlan, Draw, Scenario, SenderPlan};
+use crate::layout::Layout;
+use crate::sim::link::Quality;
+use crate::time::Time;
 use std::time::Duration;
+
+/// Of the blocks of a stream with a window, so that there are many.
+const LEAST_BLOCK_LOG2: u8 = 13;
+/// Least blocks of a window.
+const LEAST_WINDOW: u32 = 3;
+/// Longest delay of a link over which windows are repaired in time.
+const NEARBY: Duration = Duration::from_millis(50);
+/// Time in which a device on a calm link has joined.
+const JOINING: Duration = Duration::from_secs(6);
 
 /// How a stream grows.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +24,8 @@ pub struct GrowthPlan {
     pub pause: (u32, Duration),
     /// The number of blocks after which its producer dies, if it does.
     pub dies_after: Option<u32>,
+    /// The number of its last blocks that the sender keeps, if not all.
+    pub window: Option<u32>,
 }
 
 impl GrowthPlan {
@@ -36,6 +50,7 @@ impl Draw {
             each: if self.chance(50) { self.between(0, 5) } else { self.between(0, 300) },
             pause: (self.rng.u32(..=count), pause),
             dies_after: self.chance(15).then(|| self.rng.u32(..=count)),
+            window: None,
         };
         scenario.sender.growth = Some(growth);
         // After its last block, the stream has ended before its producer can die.
@@ -43,5 +58,51 @@ impl Draw {
             scenario.devices.iter_mut().for_each(DevicePlan::fail);
         }
         scenario
+    }
+
+    /// Lets half of the senders of streams keep only the last blocks.
+    pub(super) fn windows(mut self, mut scenario: Scenario) -> Scenario {
+        let before = scenario.layout.block_count();
+        let Some(growth) = scenario.sender.growth.as_mut().filter(|_| self.chance(50)) else {
+            return scenario;
+        };
+        growth.window = Some(self.rng.u32(LEAST_WINDOW..12));
+        // Most objects are shorter than any window.
+        let (size, symbol_size) = (self.rng.u64(1..=512 << 10), scenario.layout.symbol_size());
+        let size = size.min(u64::from(symbol_size) * 2_000);
+        scenario.layout = Layout::new(size, LEAST_BLOCK_LOG2, symbol_size).expect("a valid layout");
+        let (before, count) = (before.max(1), scenario.layout.block_count());
+        // A producer that was to die dies.
+        growth.dies_after = growth.dies_after.filter(|&blocks| blocks < before);
+        growth.dies_after = growth.dies_after.map(|blocks| blocks.min(count - 1));
+        // Enemies can join in the place of others, or spoil blocks, which takes time to find out.
+        let calm =
+            scenario.hostile.is_empty() && scenario.forger == 0.0 && scenario.sender.start_now.is_none();
+        let gathered = if calm && scenario.expected.is_some() { scenario.wait } else { Duration::ZERO };
+        scenario.devices.iter_mut().filter(|plan| !plan.keeps_up(gathered)).for_each(DevicePlan::hope);
+        scenario
+    }
+}
+
+impl SenderPlan {
+    /// Whether it keeps only the last blocks of a stream.
+    #[must_use]
+    pub fn is_windowed(&self) -> bool {
+        self.growth.is_some_and(|growth| growth.window.is_some())
+    }
+}
+
+impl DevicePlan {
+    /// Whether the device surely joins before gathering ends, and then lets nobody wait for long.
+    fn keeps_up(&self, gathered: Duration) -> bool {
+        let (down, up) = (&self.attachment.down, &self.attachment.up);
+        let is_calm = |link: &Quality| {
+            link.loss <= 0.05
+                && link.burst.is_none()
+                && link.partitions.is_empty()
+                && link.delay + link.jitter <= NEARBY
+        };
+        let joined = self.start + JOINING <= Time::ZERO + gathered;
+        joined && is_calm(down) && is_calm(up) && self.crash.is_none() && self.back.is_none()
     }
 }

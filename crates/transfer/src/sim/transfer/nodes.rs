@@ -20,7 +20,8 @@ impl Transfer<'_, '_> {
         self.store = actors::new_store(self.scenario);
         let counter = Counter(self.scenario.seed << 8 | self.sender_incarnation);
         let log2 = self.scenario.layout.block_log2();
-        let source = self.scenario.sender.growth.map(|growth| self.source.growing(log2, growth.dies_after));
+        let growth = self.scenario.sender.growth;
+        let source = growth.map(|growth| self.source.growing(log2, growth.dies_after, growth.window));
         let (source, plans) = (source.unwrap_or_else(|| self.source.clone()), Rc::clone(&self.plans));
         let seed = self.rng.u64(..);
         let (mut actor, ledger) =

@@ -1,12 +1,14 @@
 //! Checks the end of a transfer: all nodes have ended, both sides agree, and expectations are met.
 
 use super::super::actors::SimActor;
+use super::super::faults::Faults;
 use super::super::network::NodeId;
 use super::super::scenario::Expectation;
 use super::super::world::World;
 use super::{BEFORE, SENDER, Transfer};
 use crate::protocol::event::{ReceiverOutcome, SenderOutcome};
 use crate::task::State;
+use crate::wire::AbortCode;
 
 impl Transfer<'_, '_> {
     /// I5: names the nodes that have not ended.
@@ -71,6 +73,9 @@ impl Transfer<'_, '_> {
                         assert!(matches!(state, Some(State::Failed(_))), "{}", about());
                     }
                 }
+                Some(ReceiverOutcome::SenderAborted(AbortCode::Behind, _)) => {
+                    assert!(scenario.sender.is_windowed(), "nothing of the object is gone: {}", about());
+                }
                 Some(ReceiverOutcome::AlreadyComplete) => assert!(has, "I2: {}", about()),
                 _ => {}
             }
@@ -92,5 +97,20 @@ impl Transfer<'_, '_> {
                 Expectation::Any => {}
             }
         }
+    }
+
+    /// All faults of the run.
+    pub(super) fn struck(&self, world: &World<SimActor>) -> Faults {
+        let mut faults = self.faults.clone();
+        for device in &self.devices {
+            faults.add(&device.disk.struck());
+            device.output.iter().for_each(|output| faults.add(&output.struck()));
+            if matches!(&device.outcome, Some(ReceiverOutcome::SenderAborted(AbortCode::Behind, _))) {
+                faults.count("window: device behind, or too late");
+            }
+        }
+        faults.of_network(&world.network.counts);
+        faults.add(&self.air.borrow().struck);
+        faults
     }
 }
