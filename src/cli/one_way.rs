@@ -116,6 +116,6 @@ mod tests {
         {
             assert!(planned(line).unwrap_err().contains("needs a fixed --rate"), "{line}");
         }
-        assert!(planned("mcp send - --one-way -r 1M").unwrap_err().contains("save it to a file"));
+        assert!(planned("mcp send - --one-way -r 1M").unwrap_err().contains("write the stream to a file"));
     }
 }
