@@ -298,5 +298,9 @@ fn options_that_need_answers_are_refused() {
         assert!(end.stderr.contains(says), "{options:?}: {}", end.stderr);
     }
     let end = line.send(Path::new("-"), &["-r", "1M"]).run(SOON);
-    assert!(end.status.code() == Some(2) && end.stderr.contains("write the stream to a file"), "{}", end.stderr);
+    assert!(
+        end.status.code() == Some(2) && end.stderr.contains("write the stream to a file"),
+        "{}",
+        end.stderr
+    );
 }

@@ -123,11 +123,12 @@ impl Sender {
         (self.config.layout.block_count() + 2).saturating_sub(most)
     }
 
-    /// Whether there is room for another block. Lets go of those that all devices have verified, if not.
+    /// Whether there is room for another block. Lets go of those that all devices have verified, if not, and waits until no
+    /// job reads them.
     pub(super) fn has_room_to_read(&mut self) -> bool {
         let wanted = self.in_the_way();
         if wanted <= self.window.floor {
-            return true;
+            return wanted <= self.window.unused();
         }
         if self.stream.position < wanted {
             return false;
@@ -145,7 +146,7 @@ impl Sender {
         }
         self.encoded_symbols = self.encoded_symbols.saturating_sub(wasted);
         self.inquiries.forget(wanted);
-        true
+        wanted <= self.window.unused()
     }
 
     /// Finds out which blocks all devices have verified. One look is enough while the last device has not moved.

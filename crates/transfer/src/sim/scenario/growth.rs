@@ -1,7 +1,8 @@
 //! Objects of streams: how they grow.
 
-use super::{DevicePlan, Draw, Scenario, SenderPlan};
+use super::{DevicePlan, Draw, Expectation, Scenario, SenderPlan};
 use crate::layout::Layout;
+use crate::sim::disk_faults::DiskFaults;
 use crate::sim::link::Quality;
 use crate::time::Time;
 use std::time::Duration;
@@ -80,6 +81,11 @@ impl Draw {
             scenario.hostile.is_empty() && scenario.forger == 0.0 && scenario.sender.start_now.is_none();
         let gathered = if calm && scenario.expected.is_some() { scenario.wait } else { Duration::ZERO };
         scenario.devices.iter_mut().filter(|plan| !plan.keeps_up(gathered)).for_each(DevicePlan::hope);
+        // A disk that was too small for the object before may be large enough now.
+        let by_disk = |plan: &&mut DevicePlan| {
+            plan.expectation == Expectation::Fails && plan.faults != DiskFaults::default()
+        };
+        scenario.devices.iter_mut().filter(by_disk).for_each(|plan| plan.expectation = Expectation::Any);
         scenario
     }
 }

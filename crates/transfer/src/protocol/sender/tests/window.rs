@@ -1,6 +1,7 @@
 //! A stream of which only the last blocks are kept.
 
 use super::*;
+use crate::pack::Recipe;
 use crate::protocol::sender::window::PATIENCE;
 use crate::units::Extent;
 use crate::wire::{self, AdmitVerdict, ObjectKind};
@@ -75,6 +76,24 @@ fn a_block_goes_once_all_devices_have_it_and_its_room_is_needed() {
     bench.has(1, 10);
     bench.has(2, 10);
     assert_eq!(bench.read_on(), 17);
+}
+
+#[test]
+fn a_block_that_a_job_reads_keeps_its_room() {
+    let mut bench = windowed(SlowPolicy::Defer);
+    bench.join(1, 1);
+    bench.join(2, 1);
+    let (block, layout) = (BlockIndex(1), bench.sender.config.layout);
+    assert_eq!(bench.read_on(), 7);
+    bench.sender.window.begun(&SenderJob::Digest { block, layout, recipe: Recipe::raw(16), value: None });
+    bench.has(1, 7);
+    bench.has(2, 7);
+    // The blocks 0 and 1 are needed by nobody else.
+    assert_eq!(bench.read_on(), 8);
+    bench.sender.handle_job_done(bench.now, SenderDone::Digested(block, Vec::new()));
+    bench.drain();
+    bench.pass(Duration::from_millis(20));
+    assert_eq!(bench.read_on(), 14);
 }
 
 #[test]
