@@ -385,10 +385,12 @@ impl Scenario {
         if !draw.chance(12) {
             return self;
         }
-        let (size, steady, linger) = (self.layout.object_size(), self.sender.is_steady(), self.linger);
+        let size = self.layout.object_size();
+        let awaited =
+            self.sender.is_steady() && self.linger >= Duration::from_secs(30) && !self.sender.is_windowed();
         for plan in self.devices.iter_mut().skip(1).filter(|plan| plan.has_no_files()) {
             if draw.chance(67) {
-                draw.block_device(plan, size, steady && linger >= Duration::from_secs(30));
+                draw.block_device(plan, size, awaited);
             }
         }
         self

@@ -104,11 +104,14 @@ impl DevicePlan {
         let (down, up) = (&self.attachment.down, &self.attachment.up);
         let is_calm = |link: &Quality| {
             link.loss <= 0.05
+                && link.corrupt == 0.0
                 && link.burst.is_none()
                 && link.partitions.is_empty()
                 && link.delay + link.jitter <= NEARBY
         };
         let joined = self.start + JOINING <= Time::ZERO + gathered;
-        joined && is_calm(down) && is_calm(up) && self.crash.is_none() && self.back.is_none()
+        // Whoever is started again has nothing that it could go on with.
+        let stays = self.crash.is_none() && self.back.is_none() && self.faults.power_cut.is_none();
+        joined && stays && is_calm(down) && is_calm(up)
     }
 }
