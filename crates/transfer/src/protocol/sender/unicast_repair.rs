@@ -22,7 +22,7 @@ impl Sender {
         if self.unicast_repairs.len() < room {
             let free = room - self.unicast_repairs.len();
             let mut wanting = self.without_unicast(Class::Unicast, free);
-            if self.stream_done() {
+            if self.stream_done() || self.window.waits() {
                 wanting.extend(self.without_unicast(Class::SlowUnicast, free - wanting.len()));
             }
             for index in wanting {

@@ -9,7 +9,8 @@
 //!
 //! A block goes once all devices have verified it, and the input needs its room. So no device that is served lacks a
 //! block that is gone. If the stream stands still because a device lacks one that should go, and for longer than two
-//! rounds take, the device has [`PATIENCE`] in all. After that it fails.
+//! rounds take, the device has [`PATIENCE`] in all. After that it fails. A slow device is served meanwhile: nothing else
+//! needs its path.
 
 use super::devices::Class;
 use super::{Sender, SlowPolicy};
@@ -109,6 +110,11 @@ impl Window {
         (self.verified, self.last) = (0, None);
     }
 
+    /// Whether the stream stands still for devices.
+    pub const fn waits(&self) -> bool {
+        self.still.is_some()
+    }
+
     /// Time does not count in which the process was stopped, or nothing could be sent.
     pub const fn put_off(&mut self) {
         self.still = None;
@@ -197,8 +203,7 @@ impl Sender {
         }
     }
 
-    /// Looks after the devices that let the stream stand still: they fail once their time is over, or if nobody serves
-    /// them before the stream's end.
+    /// Looks after the devices that let the stream stand still: they fail once their time is over.
     pub(super) fn charge_for_window(&mut self, now: Time) {
         self.watch_window(now);
         let usual = self.usual_stand_still();
@@ -212,7 +217,7 @@ impl Sender {
                 continue;
             }
             device.reported.held += spent;
-            if device.reported.held >= PATIENCE || device.service.is_slow() {
+            if device.reported.held >= PATIENCE {
                 self.leave_behind(index, now);
             }
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::pack::Recipe;
+use crate::protocol::sender::service::Unlike;
 use crate::protocol::sender::window::PATIENCE;
 use crate::units::Extent;
 use crate::wire::{self, AdmitVerdict, ObjectKind};
@@ -118,6 +119,24 @@ fn a_device_that_comes_when_the_beginning_is_gone_is_turned_away() {
     bench.has(1, blocks);
     bench.has(2, blocks);
     assert!(bench.read_on() > blocks);
+}
+
+#[test]
+fn a_slow_device_is_served_while_the_stream_stands_still() {
+    let mut bench = windowed(SlowPolicy::Defer);
+    bench.join(1, 1);
+    bench.join(2, 1);
+    bench.read_on();
+    let index = bench.sender.devices.index_of(id(2)).unwrap();
+    bench.sender.devices.get_mut(index).move_to_unicast(Unlike::Slow);
+    bench.has(1, 7);
+    bench.has(2, 3);
+    // Three blocks more are read, and device 2 lacks the next that has to go.
+    assert_eq!(bench.read_on(), 10);
+    bench.has(1, 10);
+    bench.pass(Duration::from_secs(2));
+    assert_eq!(bench.state(2), State::Active);
+    assert_eq!(bench.sender.unicast_repairs, [index]);
 }
 
 #[test]
