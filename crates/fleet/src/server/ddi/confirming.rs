@@ -3,15 +3,14 @@
 use super::super::auth::Caller;
 use super::super::error::{ApiError, ApiResult};
 use super::super::{auth, clock};
-use super::deployments::{HistoryQuery, Segments, history, what};
-use super::{App, action_of, body, document, done, number};
-use crate::ddi::{
-    AutoConfirm, AutoConfirmRequest, ConfirmationBase, ConfirmationFeedback, DeploymentBase, Links, parse,
-};
+use super::about::{About, Said, taken};
+use super::deployments::what;
+use super::{App, document, done};
+use crate::ddi::{AutoConfirm, AutoConfirmRequest, ConfirmationBase, ConfirmationFeedback, Links, parse};
 use crate::limits::MAX_DDI_BODY;
-use crate::store::{ActionState, Answer};
+use crate::store::ActionState;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 
 pub(super) async fn base(State(app): State<App>, caller: Caller, headers: HeaderMap) -> ApiResult {
@@ -55,41 +54,16 @@ pub(super) async fn deactivate(State(app): State<App>, caller: Caller, request: 
     Ok(done())
 }
 
-pub(super) async fn waiting(
-    State(app): State<App>,
-    caller: Caller,
-    Path(segments): Path<Segments>,
-    Query(query): Query<HistoryQuery>,
-    headers: HeaderMap,
-) -> ApiResult {
-    let action = action_of(&app, &caller.device.id, segments.action()).await?;
+pub(super) async fn waiting(about: About) -> ApiResult {
+    let About { app, caller, action, .. } = &about;
     if action.state != ActionState::Confirming {
         return Err(ApiError::no_such("confirmation"));
     }
-    let task = app.store.document(action.task).await?;
-    let base = DeploymentBase {
-        id: action.id.to_string(),
-        deployment: None,
-        confirmation: Some(what(&app, &caller, &action, &task)),
-        action_history: history(&app, &action, &query).await?,
-        links: Links::default(),
-    };
-    document(&headers, &base)
+    let task = about.task().await?;
+    about.answer(None, Some(what(app, caller, action, &task)), Links::default()).await
 }
 
-pub(super) async fn feedback(
-    State(app): State<App>,
-    caller: Caller,
-    Path(segments): Path<Segments>,
-    headers: HeaderMap,
-    request: Body,
-) -> ApiResult {
-    let said: ConfirmationFeedback = body(&headers, request).await?;
-    let id = number(segments.action())?;
-    let answer = app.store.confirm(&caller.device.id, id, said, clock::now()).await?;
-    match answer.ok_or_else(|| ApiError::no_such("action"))? {
-        Answer::Taken(_) => Ok(done()),
-        Answer::Gone => Err(ApiError::bare(StatusCode::GONE)),
-        Answer::Hidden | Answer::NotCancelling => Err(ApiError::no_such("confirmation")),
-    }
+pub(super) async fn feedback(said: Said<ConfirmationFeedback>) -> ApiResult {
+    let Said { app, caller, action, said } = said;
+    taken(app.store.confirm(&caller.device.id, action, said, clock::now()).await?, "confirmation")
 }

@@ -4,84 +4,38 @@ use super::super::auth::{Caller, SEGMENT};
 use super::super::clock;
 use super::super::deciding::{Verdict, verdict};
 use super::super::error::{ApiError, ApiResult};
-use super::{App, action_of, body, document, done, number};
+use super::about::{About, Said, taken};
+use super::{App, body, document, done};
 use crate::ddi::{
-    ActionHistory, Artifact, Cancel, Chunk, Deployment, DeploymentBase, Feedback, Handling, Hashes,
-    Installed, Links, Metadata, task_to_metadata,
+    Artifact, Cancel, Chunk, Deployment, Feedback, Handling, Hashes, Installed, Links, Metadata,
+    task_to_metadata,
 };
-use crate::limits::MAX_HISTORY;
-use crate::store::{Action, ActionState, Answer, Begun, Report, TaskDocument};
+use crate::store::{Action, ActionState, Begun, Report, TaskDocument};
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::State;
+use axum::http::HeaderMap;
 use percent_encoding::utf8_percent_encode;
-use serde::Deserialize;
 
-#[derive(Deserialize)]
-pub(super) struct Segments {
-    action: String,
-}
-
-impl Segments {
-    pub(super) fn action(&self) -> &str {
-        &self.action
-    }
-}
-
-#[derive(Deserialize)]
-pub(super) struct HistoryQuery {
-    #[serde(rename = "actionHistory", default)]
-    messages: i64,
-}
-
-/// The history that was asked for: none at 0, the newest at n, as many as there may be below 0.
-pub(super) async fn history(
-    app: &App,
-    action: &Action,
-    query: &HistoryQuery,
-) -> ApiResult<Option<ActionHistory>> {
-    let most = match query.messages {
-        0 => return Ok(None),
-        n if n < 0 => MAX_HISTORY,
-        n => usize::try_from(n).unwrap_or(MAX_HISTORY),
-    };
-    let messages = app.store.history(action.id, most).await?;
-    Ok(Some(ActionHistory { status: action.state.in_hawkbit().into(), messages }))
-}
-
-pub(super) async fn deployment(
-    State(app): State<App>,
-    caller: Caller,
-    Path(segments): Path<Segments>,
-    Query(query): Query<HistoryQuery>,
-    headers: HeaderMap,
-) -> ApiResult {
-    let action = action_of(&app, &caller.device.id, &segments.action).await?;
-    let task = app.store.document(action.task).await?;
+pub(super) async fn deployment(about: About) -> ApiResult {
+    let About { app, caller, action, .. } = &about;
+    let task = about.task().await?;
     match action.state {
         ActionState::Confirming | ActionState::Cancelling | ActionState::Cancelled => {
             return Err(ApiError::no_such("deployment"));
         }
         ActionState::Waiting => {
-            let may = verdict(&app, &caller.device, &action, &task).await? == Verdict::Now;
-            if !may || app.store.begin(&action, task.terms.at_once, clock::now()).await? == Begun::No {
+            let may = verdict(app, &caller.device, action, &task).await? == Verdict::Now;
+            if !may || app.store.begin(action, task.terms.at_once, clock::now()).await? == Begun::No {
                 return Err(ApiError::no_such("deployment"));
             }
         }
         _ => {}
     }
-    let mut deployment = what(&app, &caller, &action, &task);
+    let mut deployment = what(app, caller, action, &task);
     if let Some(chunk) = deployment.chunks.first_mut() {
-        chunk.metadata.extend(app.invite(&caller, &action, &task).await);
+        chunk.metadata.extend(app.invite(caller, action, &task).await);
     }
-    let base = DeploymentBase {
-        id: action.id.to_string(),
-        deployment: Some(deployment),
-        confirmation: None,
-        action_history: history(&app, &action, &query).await?,
-        links: our_links(&caller, &action),
-    };
-    document(&headers, &base)
+    about.answer(Some(deployment), None, our_links(caller, action)).await
 }
 
 /// What a device is to do.
@@ -149,77 +103,33 @@ fn our_links(caller: &Caller, action: &Action) -> Links {
     Links::from([("mcp-list", format!("{base}/list")), ("mcp-task", format!("{base}/tasks/{}", action.task))])
 }
 
-pub(super) async fn feedback(
-    State(app): State<App>,
-    caller: Caller,
-    Path(segments): Path<Segments>,
-    headers: HeaderMap,
-    request: Body,
-) -> ApiResult {
-    let said: Feedback = body(&headers, request).await?;
-    let action = action_of(&app, &caller.device.id, &segments.action).await?;
-    let download_only = app.store.document(action.task).await?.terms.download_only;
-    answer(&app, &caller, action.id, Report::Deployment { download_only }, said).await
+pub(super) async fn feedback(said: Said<Feedback>) -> ApiResult {
+    let download_only = said.app.store.document(said.action().await?.task).await?.terms.download_only;
+    report(said, Report::Deployment { download_only }).await
 }
 
-pub(super) async fn cancel(
-    State(app): State<App>,
-    caller: Caller,
-    Path(segments): Path<Segments>,
-    headers: HeaderMap,
-) -> ApiResult {
-    let action = action_of(&app, &caller.device.id, &segments.action).await?;
-    if action.state != ActionState::Cancelling {
+pub(super) async fn cancel(about: About) -> ApiResult {
+    if about.action.state != ActionState::Cancelling {
         return Err(ApiError::no_such("cancellation"));
     }
-    document(&headers, &Cancel::new(&action.id.to_string()))
+    document(&about.headers, &Cancel::new(&about.action.id.to_string()))
 }
 
-pub(super) async fn cancel_feedback(
-    State(app): State<App>,
-    caller: Caller,
-    Path(segments): Path<Segments>,
-    headers: HeaderMap,
-    request: Body,
-) -> ApiResult {
-    let said: Feedback = body(&headers, request).await?;
-    let id = number(&segments.action)?;
-    answer(&app, &caller, id, Report::Cancellation, said).await
+pub(super) async fn cancel_feedback(said: Said<Feedback>) -> ApiResult {
+    report(said, Report::Cancellation).await
 }
 
-async fn answer(app: &App, caller: &Caller, action: i64, on: Report, said: Feedback) -> ApiResult {
-    let answer = app.store.feedback(&caller.device.id, action, on, said, clock::now()).await?;
-    match answer.ok_or_else(|| ApiError::no_such("action"))? {
-        Answer::Taken(_) => Ok(done()),
-        Answer::Gone => Err(ApiError::bare(StatusCode::GONE)),
-        Answer::Hidden => Err(ApiError::no_such("deployment")),
-        Answer::NotCancelling => {
-            let text = "nobody asked to cancel this action";
-            Err(ApiError::coded(StatusCode::METHOD_NOT_ALLOWED, "action.notCancelable", text))
-        }
-    }
+async fn report(Said { app, caller, action, said }: Said<Feedback>, on: Report) -> ApiResult {
+    taken(app.store.feedback(&caller.device.id, action, on, said, clock::now()).await?, "deployment")
 }
 
-pub(super) async fn installed(
-    State(app): State<App>,
-    caller: Caller,
-    Path(segments): Path<Segments>,
-    Query(query): Query<HistoryQuery>,
-    headers: HeaderMap,
-) -> ApiResult {
-    let action = action_of(&app, &caller.device.id, &segments.action).await?;
+pub(super) async fn installed(about: About) -> ApiResult {
+    let About { app, caller, action, .. } = &about;
     if action.state.is_open() || action.state == ActionState::Cancelled {
         return Err(ApiError::no_such("installation"));
     }
-    let task = app.store.document(action.task).await?;
-    let base = DeploymentBase {
-        id: action.id.to_string(),
-        deployment: Some(what(&app, &caller, &action, &task)),
-        confirmation: None,
-        action_history: history(&app, &action, &query).await?,
-        links: Links::default(),
-    };
-    document(&headers, &base)
+    let task = about.task().await?;
+    about.answer(Some(what(app, caller, action, &task)), None, Links::default()).await
 }
 
 /// A device says what it runs already. Its action for that task ends as one that it does not need.

@@ -1,5 +1,6 @@
 //! The device interface: hawkBit's DDI, version 1.
 
+mod about;
 mod artifacts;
 mod attributes;
 mod confirming;
@@ -8,7 +9,6 @@ mod polls;
 
 use super::error::{ApiError, ApiResult};
 use super::{App, auth};
-use crate::store::Action;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -87,16 +87,11 @@ async fn body<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> ApiResult
     crate::ddi::parse(&bytes).map_err(ApiError::unreadable)
 }
 
-/// The number of an action in a path.
+/// The number of an action or a module in a path.
 fn number(text: &str) -> ApiResult<i64> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| {
         ApiError::coded(StatusCode::BAD_REQUEST, "rest.param.notReadable", "the identifier is no number")
     })
-}
-
-/// The device's action of this number.
-async fn action_of(app: &App, device: &str, text: &str) -> ApiResult<Action> {
-    app.store.action(device, number(text)?).await?.ok_or_else(|| ApiError::no_such("action"))
 }
 
 #[cfg(test)]
