@@ -21,13 +21,9 @@ use mcp::wire::{
     Message, MessageKind, Nak, Object, ObjectKind, OneWay, OriginProof, PacketNumber, PageRange, Phase, Poll,
     RepairAdvertisement, Retry, Suspect, Symbol, TaskKind, Versions, decode_plain, encode_plain,
 };
+use mcp_transfer::fuzzing::corpus::{folder, replay, write};
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-fn folder(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
-}
 
 const HEADER: Header =
     Header { session: SessionId(0x6d63_0001), packet_number: PacketNumber::new(ChannelId::GROUP, 42) };
@@ -111,18 +107,6 @@ fn goldens() -> Vec<Message<'static>> {
         Suspect { blocks: vec![BlockIndex(3), BlockIndex(9)] }.into(),
         samples::symbol_digests().into(),
     ]
-}
-
-#[track_caller]
-fn replay(target: &str, body: fn(&[u8])) {
-    let mut files = 0;
-    for entry in fs::read_dir(folder(target)).unwrap() {
-        let path = entry.unwrap().path();
-        println!("{}", path.display());
-        body(&fs::read(path).unwrap());
-        files += 1;
-    }
-    assert!(files > 0);
 }
 
 #[test]
@@ -260,9 +244,8 @@ fn all_seeds_keep_their_promises() {
 #[ignore = "writes the first files of the corpora"]
 fn write_seeds() {
     for (target, seeds) in seeds() {
-        fs::create_dir_all(folder(target)).unwrap();
         for (n, seed) in seeds.iter().enumerate() {
-            fs::write(folder(target).join(format!("seed_{n:02}")), seed).unwrap();
+            write(target, &format!("seed_{n:02}"), seed);
         }
     }
 }
@@ -282,6 +265,6 @@ fn golden_datagrams_are_as_they_were() {
 #[ignore = "writes the golden datagrams; only for a new version of the wire format"]
 fn write_golden_datagrams() {
     for message in goldens() {
-        fs::write(folder("datagram").join(message.kind().name()), encode_plain(HEADER, &message)).unwrap();
+        write("datagram", message.kind().name(), &encode_plain(HEADER, &message));
     }
 }

@@ -3,24 +3,7 @@ use super::*;
 use crate::documents::{
     Argument, Audience, Enrolment, Entry, Hash, JoinRequest, List, Object, Role, Root, Task, TaskKind,
 };
-use std::fs;
-use std::path::{Path, PathBuf};
-
-fn folder(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target)
-}
-
-#[track_caller]
-fn replay(target: &str, body: fn(&[u8])) {
-    let mut files = 0;
-    for entry in fs::read_dir(folder(target)).unwrap() {
-        let path = entry.unwrap().path();
-        println!("{}", path.display());
-        body(&fs::read(path).unwrap());
-        files += 1;
-    }
-    assert!(files > 0);
-}
+use mcp_transfer::fuzzing::corpus::{replay, write};
 
 #[test]
 fn the_corpora_of_the_standing_half_replay() {
@@ -221,9 +204,8 @@ fn all_seeds_keep_their_promises() {
 #[ignore = "writes the first files of the corpora"]
 fn write_seeds() {
     for (target, seeds) in seeds() {
-        fs::create_dir_all(folder(target)).unwrap();
         for (n, seed) in seeds.iter().enumerate() {
-            fs::write(folder(target).join(format!("seed_{n:02}")), seed).unwrap();
+            write(target, &format!("seed_{n:02}"), seed.as_ref());
         }
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! The bodies live here rather than in `fuzz/`, so that `cargo test` replays the committed corpus.
 
+pub mod corpus;
 mod layouts;
 mod packet_protection;
 mod play;

@@ -1,27 +1,9 @@
+use super::corpus::{replay, write};
 use super::play::World as _;
 use super::*;
 use crate::fuzzing::packet_protection::play;
 use crate::limits::MAX_BLOCKS;
 use crate::protocol::event::ReceiverOutcome;
-use std::fs;
-use std::path::{Path, PathBuf};
-
-fn folder(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target)
-}
-
-#[track_caller]
-fn replay(target: &str, body: fn(&[u8])) -> usize {
-    let mut files = 0;
-    for entry in fs::read_dir(folder(target)).unwrap() {
-        let path = entry.unwrap().path();
-        println!("{}", path.display());
-        body(&fs::read(path).unwrap());
-        files += 1;
-    }
-    assert!(files > 0);
-    files
-}
 
 #[test]
 fn every_datagram_replays() {
@@ -367,9 +349,8 @@ fn write_seeds() {
         ("hash_page", hash_page_seeds()),
     ];
     for (target, seeds) in all {
-        fs::create_dir_all(folder(target)).unwrap();
         for (name, input) in seeds {
-            fs::write(folder(target).join(name), input).unwrap();
+            write(target, name, input.as_ref());
         }
     }
 }

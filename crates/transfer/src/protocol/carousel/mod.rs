@@ -122,13 +122,7 @@ impl Carousel {
         let RateMode::Fixed(rate) = config.rate else { panic!("a line without a way back has a fixed rate") };
         let blocks = 0..layout.block_count();
         let mut carousel = Self {
-            side: SenderSide::new(
-                config.counter,
-                config.signing_key.clone(),
-                *config.agreement.expose(),
-                config.suite,
-                config.group_key.as_ref(),
-            ),
+            side: config.side(),
             bucket: TokenBucket::new(rate, config.datagram_on_wire(), now),
             rate,
             stage: Stage::WarmingUp { until: now + WARM_UP, next: now },

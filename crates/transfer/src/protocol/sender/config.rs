@@ -116,6 +116,18 @@ impl SenderConfig {
         side.session()
     }
 
+    /// The sender's side of packet protection, with these keys and this counter.
+    pub(crate) fn side(&self) -> SenderSide {
+        let agreement = *self.agreement.expose();
+        SenderSide::new(
+            self.counter,
+            self.signing_key.clone(),
+            agreement,
+            self.suite,
+            self.group_key.as_ref(),
+        )
+    }
+
     pub(super) fn lingers_forever(&self) -> bool {
         self.linger == FOREVER
     }
