@@ -24,6 +24,15 @@ pub enum RateMode {
     Auto(Rate),
 }
 
+impl RateMode {
+    /// The fixed rate, or the ceiling.
+    #[must_use]
+    pub const fn most(self) -> Rate {
+        let (Self::Fixed(rate) | Self::Auto(rate)) = self;
+        rate
+    }
+}
+
 /// Initial rate, unless the ceiling is lower. Useful at once on a LAN.
 pub const START: Rate = Rate(100_000_000);
 /// Lowest rate of the controller. A device that needs less is served alone.

@@ -420,8 +420,7 @@ impl SendSession {
         config.rendezvous = route.rendezvous;
         config.known_devices = self.known_devices;
         config.rate = route.rate;
-        let (RateMode::Fixed(line) | RateMode::Auto(line)) = route.rate;
-        config.feedback = FeedbackBudget::of(line, cores());
+        config.feedback = FeedbackBudget::of(route.rate.most(), cores());
         config.repair = RepairPolicy::interactive(self.slow);
         config.compression = self.compression;
         config.manifest = manifest_of(&*source, &name);

@@ -3,7 +3,6 @@
 use super::{Sender, SenderConfig};
 use crate::crypto::origin::Origin;
 use crate::limits::{ANNOUNCE_INTERVAL, FeedbackBudget, SMALL_GROUP};
-use crate::pacing::RateMode;
 use crate::protocol::Output;
 use crate::protocol::packet_protection::SenderSide;
 use crate::time::Time;
@@ -131,7 +130,7 @@ impl SenderConfig {
     /// nobody, and nothing has been sent.
     pub(in crate::protocol) fn announce(&self, side: &SenderSide, root: Option<Digest>) -> Announce {
         let layout = &self.layout;
-        let (RateMode::Fixed(rate) | RateMode::Auto(rate)) = self.rate;
+        let rate = self.rate.most();
         let Extent { size, sealed } = layout.extent();
         let object = Object { kind: self.kind, block_log2: layout.block_log2(), size, sealed, root };
         Announce {

@@ -7,14 +7,17 @@
 //! A worker chooses the coding of a block when it hashes it, some blocks ahead of the stream, and the stream waits for that.
 //! The coding never changes after that, so packed bytes that are gone are made again from the block.
 //!
-//! With [`Compression::Auto`], the level follows the queue of blocks between the workers and the stream: it falls when the
-//! stream has to wait, until nothing is compressed, and rises while the queue is full.
+//! With [`Compression::Auto`], the level is the highest at which the stream is not slower ([`level`]).
+
+mod level;
 
 use super::{BlockInfo, Sender};
 use crate::limits::SENDER_PACKED_BYTES;
 use crate::pack::Recipe;
 use crate::protocol::job::SenderJob;
-use crate::units::{BlockIndex, Coded, Coding, Digest, Esi};
+use crate::time::Time;
+use crate::units::{BlockIndex, Coded, Coding, Digest, Esi, Rate};
+use level::Level;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -24,19 +27,11 @@ pub enum Compression {
     /// They are not.
     #[default]
     Off,
-    /// At the level that the stream leaves time for, or not at all.
+    /// As strongly as the stream leaves time for, or not at all.
     Auto,
     /// At this level, one of [`crate::pack::LEVELS`]. The stream waits for it.
     Level(i8),
 }
-
-/// The levels of [`Compression::Auto`].
-const LADDER: [Option<i8>; 5] = [None, Some(-5), Some(-1), Some(1), Some(3)];
-/// The queue is full for so many blocks before the level rises.
-const FULL_BEFORE_RISE: u32 = 32;
-/// After a level was too high, the queue must be full for so many times as many blocks, up to a maximum.
-const BACKOFF: u32 = 4;
-const MAX_BACKOFF: u32 = 4096;
 
 /// Packed bytes ahead of the stream that are made again.
 const REMADE_AHEAD: u32 = 2;
@@ -45,13 +40,9 @@ const REMADE_AHEAD: u32 = 2;
 #[derive(Debug)]
 pub(super) struct Codings {
     compression: Compression,
-    /// Index of the level in [`LADDER`].
-    step: usize,
-    /// Blocks in a row for which the queue was full, and how many it takes to rise.
-    full: u32,
-    full_before_rise: u32,
-    /// The block for which the stream has waited last, and the one that it has begun last.
-    waited_for: Option<u32>,
+    /// Of [`Compression::Auto`].
+    auto: Level,
+    /// The block that the stream has begun last.
     begun: Option<u32>,
     /// Symbols of all blocks below each block, as far as the codings of all of them are known.
     sums: Vec<u64>,
@@ -63,13 +54,11 @@ pub(super) struct Codings {
 }
 
 impl Codings {
-    pub fn new(compression: Compression) -> Self {
+    /// For a line of at most this rate.
+    pub fn new(compression: Compression, line: Rate) -> Self {
         Self {
             compression,
-            step: LADDER.len() - 1,
-            full: 0,
-            full_before_rise: FULL_BEFORE_RISE,
-            waited_for: None,
+            auto: Level::new(line),
             begun: None,
             sums: vec![0],
             packed: BTreeMap::new(),
@@ -86,7 +75,7 @@ impl Codings {
     pub fn level(&self) -> Option<i8> {
         match self.compression {
             Compression::Off => None,
-            Compression::Auto => LADDER[self.step],
+            Compression::Auto => self.auto.level(),
             Compression::Level(level) => Some(level),
         }
     }
@@ -119,30 +108,6 @@ impl Codings {
             && let Some((_, bytes)) = self.packed.pop_last()
         {
             self.packed_bytes -= bytes.len();
-        }
-    }
-
-    /// The stream waits for the coding of a block: the workers are too slow.
-    fn waits_for(&mut self, block: u32) {
-        if self.compression != Compression::Auto || self.waited_for.replace(block) == Some(block) {
-            return;
-        }
-        self.full = 0;
-        if self.step > 0 {
-            self.step -= 1;
-            self.full_before_rise = (self.full_before_rise * BACKOFF).min(MAX_BACKOFF);
-        }
-    }
-
-    /// The stream has begun a block, and `full` blocks were ready.
-    fn begins(&mut self, full: bool) {
-        if self.compression != Compression::Auto {
-            return;
-        }
-        self.full = if full { self.full + 1 } else { 0 };
-        if self.full >= self.full_before_rise && self.step + 1 < LADDER.len() {
-            self.full = 0;
-            self.step += 1;
         }
     }
 }
@@ -242,15 +207,16 @@ impl Sender {
         })
     }
 
-    /// Notes that the stream waits for the block at its position, or begins it.
-    pub(super) fn watch_queue(&mut self, queue: u32) {
+    /// Notes that the stream begins the block at its position, or waits for it.
+    pub(super) fn time_blocks(&mut self, now: Time) {
         let position = self.stream.position;
+        if self.codings.compression != Compression::Auto {
+            return;
+        }
         if !self.is_coded() {
-            self.codings.waits_for(position);
+            self.codings.auto.waits_for(position);
         } else if self.codings.begun.replace(position) != Some(position) {
-            let ready = self.hashed_below().saturating_sub(position);
-            let all = self.hashed_below() == self.blocks.len() as u32;
-            self.codings.begins(all || ready + 8 >= queue);
+            self.codings.auto.begins(now);
         }
     }
 

@@ -189,7 +189,7 @@ impl Sender {
             gather: Gather::new(now + config.wait_first.unwrap_or(config.wait)),
             stream: Stream::new(config.layout.extent()),
             window: Window::new(config.window),
-            codings: Codings::new(config.compression),
+            codings: Codings::new(config.compression, config.rate.most()),
             group: Channel::new(ChannelId::GROUP, config.data),
             replies: Channel::new(ChannelId::REPLIES, config.data),
             rounds: GroupRounds::new(),

@@ -203,7 +203,6 @@ impl Sender {
 
     /// The controller with which unicast repair of the device begins.
     pub(super) fn unicast_controller(&self, index: DeviceIndex, now: Time) -> RateController {
-        let (RateMode::Fixed(most) | RateMode::Auto(most)) = self.pace.mode();
         let device = self.devices.get(index);
         let known = device
             .path
@@ -211,7 +210,7 @@ impl Sender {
             .filter(|_| device.service.is_slow())
             .map(|carried| self.pace.in_bits(carried));
         let rate = known.map_or(self.pace.rate(), |rate| Rate(rate as u64));
-        RateController::knowing(RateMode::Auto(most), rate, now)
+        RateController::knowing(RateMode::Auto(self.pace.mode().most()), rate, now)
     }
 
     /// Handles the arrivals on a device's own channel.

@@ -252,7 +252,7 @@ impl Sender {
         }
         if self.may_stream() {
             self.pass_zeros();
-            self.watch_queue(HASH_AHEAD);
+            self.time_blocks(now);
         }
         let group_has = self.group_can_send();
         if (!group_has || self.unicast_share.ready(now))

@@ -1,42 +1,17 @@
 use super::*;
 
+fn of(compression: Compression) -> Codings {
+    Codings::new(compression, Rate(1_000_000_000))
+}
+
 fn auto() -> Codings {
-    Codings::new(Compression::Auto)
+    of(Compression::Auto)
 }
 
 #[test]
-fn the_level_falls_when_the_stream_waits_and_rises_while_the_queue_is_full() {
-    let mut codings = auto();
-    assert_eq!(codings.level(), Some(3));
-    codings.waits_for(0);
-    codings.waits_for(0);
-    assert_eq!(codings.level(), Some(1), "once for each block");
-    (1..10).for_each(|block| codings.waits_for(block));
-    assert_eq!(codings.level(), None, "nothing is compressed any more");
-    // It takes ever longer until it is tried again.
-    let rises = |codings: &mut Codings| {
-        let before = codings.level();
-        (1..).find(|_| {
-            codings.begins(true);
-            codings.level() != before
-        })
-    };
-    assert_eq!((rises(&mut codings), codings.level()), (Some(MAX_BACKOFF), Some(-5)));
-    codings.begins(false);
-    assert_eq!(codings.full, 0);
-    let mut fresh = auto();
-    fresh.waits_for(7);
-    assert_eq!((rises(&mut fresh), fresh.level()), (Some(FULL_BEFORE_RISE * BACKOFF), Some(3)));
-    (0..10_000).for_each(|_| fresh.begins(true));
-    assert_eq!(fresh.level(), Some(3), "there is no higher one");
-}
-
-#[test]
-fn a_level_that_was_asked_for_stays() {
-    let mut codings = Codings::new(Compression::Level(9));
-    (0..100).for_each(|block| codings.waits_for(block));
-    (0..100).for_each(|_| codings.begins(true));
-    assert_eq!((codings.level(), Codings::new(Compression::Off).level()), (Some(9), None));
+fn only_what_was_asked_for_is_compressed() {
+    assert_eq!(of(Compression::Level(9)).level(), Some(9));
+    assert_eq!(of(Compression::Off).level(), None);
 }
 
 #[test]
@@ -69,5 +44,5 @@ fn workers_pack_no_more_than_there_is_room_for() {
     assert!(codings.has_room(7, block, 6), "it was streamed");
     // One block is always packed, however large.
     assert!(auto().has_room(0, block * 100, 0) && !auto().has_room(1, block * 100, 0));
-    assert!(Codings::new(Compression::Off).has_room(1000, block, 0));
+    assert!(of(Compression::Off).has_room(1000, block, 0));
 }
