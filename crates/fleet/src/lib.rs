@@ -13,6 +13,6 @@ pub mod lacking;
 pub mod limits;
 mod lock;
 pub mod objects;
-mod pin;
+pub mod pin;
 pub mod server;
 pub mod store;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// # Errors
 ///
 /// If the TLS library cannot be set up.
-pub(crate) fn client_config(pin: Hash) -> Result<ClientConfig, rustls::Error> {
+pub fn client_config(pin: Hash) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Arc::new(Pinned { pin, provider: Arc::clone(&provider) });
     Ok(ClientConfig::builder_with_provider(provider)
