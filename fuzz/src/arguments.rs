@@ -47,7 +47,7 @@ fn sender(config: &SendConfig, around: Surroundings) {
     assert!(expected.is_none_or(|n| n > 0 && n as usize <= MAX_DEVICES), "{config:?}");
     assert!(config.gather.settle <= config.gather.at_most, "{config:?}");
     // What is typed is the content if that comes from standard input.
-    let typed = around.stdin_terminal && !config.files.first().is_some_and(|file| file.as_os_str() == "-");
+    let typed = around.stdin_terminal && config.files.first().is_none_or(|file| file.as_os_str() != "-");
     assert_eq!(config.gather.enter, typed, "{config:?}");
     // A time that is added to another may be long, but must not overflow.
     for time in [config.gather.at_most, config.gather.settle, config.linger] {
