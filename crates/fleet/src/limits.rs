@@ -95,6 +95,12 @@ pub const TOKEN_KEY_LIFE: Duration = Duration::from_secs(3600);
 pub const MAX_NEIGHBOUR_CONNECTIONS: usize = 16;
 /// Downloads of neighbours at once.
 pub const MAX_NEIGHBOUR_DOWNLOADS: usize = 4;
+/// Bytes a second below which a neighbour is left for the next source: far more than of mirrors, because nobody chose it.
+pub const MIN_NEIGHBOUR_SPEED: u64 = 200_000;
+/// Least bytes a second of all downloads of neighbours together.
+pub const MIN_NEIGHBOUR_RATE: u64 = 1_000_000;
+/// The longest silence of a neighbour, also before its answer.
+pub const NEIGHBOUR_PATIENCE: Duration = Duration::from_secs(5);
 /// Tasks that a device keeps, those that are over included.
 pub const MAX_WORKS: usize = 256;
 /// Refusals that a device shows, the newest.
@@ -141,6 +147,8 @@ const _: () = assert!(MAX_ENVELOPE * 4 / 3 + 4 < MAX_METADATA_VALUE * MAX_METADA
 const _: () = assert!(MAX_ENVELOPE * 8 < MAX_DDI_ANSWER);
 // Ranges of numbers below 2^50, with their commas and brackets.
 const _: () = assert!(MAX_LACKING * (2 * 16 + 4) < MAX_DDI_BODY);
+// With a fifth of room, so that a neighbour at its bound is not left as a slow one.
+const _: () = assert!(MIN_NEIGHBOUR_SPEED * MAX_NEIGHBOUR_DOWNLOADS as u64 * 5 / 4 <= MIN_NEIGHBOUR_RATE);
 // Hashes in quotes, with their commas.
 const _: () = assert!(MAX_SHARED * 67 < MAX_DDI_BODY / 2);
 const _: () =

@@ -5,6 +5,7 @@ use super::{CommandError, Exit};
 use crate::agent::{self, Confirm, Settings, SharePolicy, Stock};
 use crate::documents::Enrolment;
 use crate::handlers::{self, Config as HandlerConfig};
+use crate::limits::MIN_NEIGHBOUR_RATE;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Read as _;
@@ -107,8 +108,8 @@ pub struct Run {
     /// Give loaded files to neighbours that the server sends here: listen on this address and port, with TLS
     #[arg(long, value_name = "ADDR:PORT", conflicts_with = "server")]
     serve_neighbours: Option<SocketAddr>,
-    /// Give neighbours at most this many bytes a second
-    #[arg(long, value_name = "BYTES", default_value = "10M", value_parser = bytes, requires = "serve_neighbours")]
+    /// Give neighbours at most this many bytes a second; at least 1M
+    #[arg(long, value_name = "BYTES", default_value = "10M", value_parser = neighbour_rate, requires = "serve_neighbours")]
     neighbour_rate: u64,
     /// Keep copies of at most this many bytes for neighbours
     #[arg(long, value_name = "BYTES", default_value = "4G", value_parser = bytes, requires = "serve_neighbours")]
@@ -271,6 +272,12 @@ fn host_name() -> Result<String, &'static str> {
     } else {
         Err("the host name is no name for a device; give --id NAME")
     }
+}
+
+/// Below this, neighbours would leave the device as too slow.
+fn neighbour_rate(text: &str) -> Result<u64, String> {
+    let rate = bytes(text)?;
+    if rate >= MIN_NEIGHBOUR_RATE { Ok(rate) } else { Err("expected at least 1M".into()) }
 }
 
 fn attribute(text: &str) -> Result<(String, String), &'static str> {

@@ -2,6 +2,7 @@
 
 mod campaigns;
 mod hostile;
+mod neighbours;
 
 use super::*;
 use crate::commands::remote::{Remote, RemoteError};

@@ -109,6 +109,7 @@ pub(crate) enum FetchError {
 /// A source, and when to ask it again.
 struct Candidate {
     net: Net,
+    pace: Pace,
     report: SourceReport,
     failures: u32,
     rest: Option<Instant>,
@@ -134,7 +135,11 @@ pub(crate) async fn fetch(
         progress,
         resumed: 0,
         reused: 0,
-        candidates: wanted.sources.iter().map(|url| Candidate::new(net.clone(), url.clone())).collect(),
+        candidates: wanted
+            .sources
+            .iter()
+            .map(|url| Candidate::new(net.clone(), wanted.pace, url.clone()))
+            .collect(),
         neighbours: 0,
     };
     let blocks = match wanted.digests.blake3 {
@@ -235,8 +240,8 @@ impl<P: Fn(u64)> Load<'_, P> {
         missing: std::ops::Range<usize>,
     ) -> Result<Result<(), Problem>, io::Error> {
         let bytes = blocks.range(missing.start).start..blocks.range(missing.end - 1).end;
-        let Candidate { net, report, .. } = &self.candidates[chosen];
-        let mut body = match source::open(net, &report.url, bytes, blocks.size(), self.wanted.pace).await {
+        let Candidate { net, pace, report, .. } = &self.candidates[chosen];
+        let mut body = match source::open(net, &report.url, bytes, blocks.size(), *pace).await {
             Ok(body) => body,
             Err(problem) => return Ok(Err(problem)),
         };
@@ -305,8 +310,8 @@ impl<P: Fn(u64)> Load<'_, P> {
 }
 
 impl Candidate {
-    const fn new(net: Net, url: Url) -> Self {
-        Self { net, report: SourceReport { url, bytes: 0, problem: None }, failures: 0, rest: None }
+    const fn new(net: Net, pace: Pace, url: Url) -> Self {
+        Self { net, pace, report: SourceReport { url, bytes: 0, problem: None }, failures: 0, rest: None }
     }
 
     fn lied(&self) -> bool {

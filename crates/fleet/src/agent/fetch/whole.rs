@@ -128,9 +128,9 @@ impl<P: Fn(u64)> Load<'_, P> {
         chosen: usize,
         running: &mut Running,
     ) -> Result<Result<(), Problem>, io::Error> {
-        let Candidate { net, report, .. } = &self.candidates[chosen];
+        let Candidate { net, pace, report, .. } = &self.candidates[chosen];
         let size = self.wanted.size;
-        let mut body = match source::open(net, &report.url, running.len..size, size, self.wanted.pace).await {
+        let mut body = match source::open(net, &report.url, running.len..size, size, *pace).await {
             Ok(body) => body,
             Err(problem) => return Ok(Err(problem)),
         };

@@ -252,6 +252,17 @@ async fn a_neighbour_that_goes_in_the_middle_costs_only_what_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_slow_neighbour_is_left_for_the_server() {
+    let two = Two::new(true, SharePolicy { rate: 100_000, ..policy() }).await;
+    let neighbour = two.named().await;
+    let (said, sent) = two.second().await;
+    assert!(said.contains(&neighbour.address.to_string()), "{said}");
+    assert!(said.contains("is slower than 200000 bytes per second"), "{said}");
+    assert!(sent > 4 << 20, "{sent} bytes of the server");
+    two.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_does_not_allow_it_names_nobody_and_nothing_is_kept() {
     let two = Two::new(false, policy()).await;
     let (said, sent) = two.second().await;
