@@ -12,6 +12,7 @@ pub mod journal;
 pub mod lacking;
 pub mod limits;
 mod lock;
+pub mod neighbour;
 pub mod objects;
 pub mod pin;
 pub mod server;

@@ -79,6 +79,28 @@ pub const SESSION_PATIENCE: Duration = Duration::from_secs(60);
 pub const MAX_SESSION_WAIT: Duration = Duration::from_secs(3600);
 /// Mirrors of one object that are taken from a server's hint.
 pub const MAX_MIRRORS: usize = 8;
+/// Neighbours that a device is sent to for an object.
+pub const MAX_NEIGHBOURS: usize = 3;
+/// Neighbours, those heard of last, of which these are drawn.
+pub const MAX_DRAWN: usize = 16;
+/// Devices that the server knows to serve others.
+pub const MAX_SERVING: usize = 16_384;
+/// Objects that one device offers to its neighbours.
+pub const MAX_SHARED: usize = 64;
+/// Bytes of the smallest object that is loaded from neighbours: to ask for them costs about as much as smaller ones.
+pub const MIN_SHARED: u64 = 1 << 20;
+/// How long a key counts that a neighbour's tokens are made with, before and after it is replaced.
+pub const TOKEN_KEY_LIFE: Duration = Duration::from_secs(3600);
+/// Connections at once of neighbours, of which half may come from one address.
+pub const MAX_NEIGHBOUR_CONNECTIONS: usize = 16;
+/// Downloads of neighbours at once.
+pub const MAX_NEIGHBOUR_DOWNLOADS: usize = 4;
+/// Bytes a second below which a neighbour is left for the next source: far more than of mirrors, because nobody chose it.
+pub const MIN_NEIGHBOUR_SPEED: u64 = 200_000;
+/// Least bytes a second of all downloads of neighbours together.
+pub const MIN_NEIGHBOUR_RATE: u64 = 1_000_000;
+/// The longest silence of a neighbour, also before its answer.
+pub const NEIGHBOUR_PATIENCE: Duration = Duration::from_secs(5);
 /// Tasks that a device keeps, those that are over included.
 pub const MAX_WORKS: usize = 256;
 /// Refusals that a device shows, the newest.
@@ -125,6 +147,12 @@ const _: () = assert!(MAX_ENVELOPE * 4 / 3 + 4 < MAX_METADATA_VALUE * MAX_METADA
 const _: () = assert!(MAX_ENVELOPE * 8 < MAX_DDI_ANSWER);
 // Ranges of numbers below 2^50, with their commas and brackets.
 const _: () = assert!(MAX_LACKING * (2 * 16 + 4) < MAX_DDI_BODY);
+// With a fifth of room, so that a neighbour at its bound is not left as a slow one.
+const _: () = assert!(MIN_NEIGHBOUR_SPEED * MAX_NEIGHBOUR_DOWNLOADS as u64 * 5 / 4 <= MIN_NEIGHBOUR_RATE);
+// Hashes in quotes, with their commas.
+const _: () = assert!(MAX_SHARED * 67 < MAX_DDI_BODY / 2);
+const _: () =
+    assert!(MAX_NEIGHBOURS <= MAX_DRAWN && MAX_NEIGHBOUR_DOWNLOADS <= MAX_NEIGHBOUR_CONNECTIONS / 2);
 
 // --- The server's connections and requests ---------------------------------------------------------------------
 

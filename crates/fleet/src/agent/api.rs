@@ -6,7 +6,8 @@ use super::state::Identity;
 use crate::ddi::{ConfigData, SessionOffer, parse};
 use crate::documents::{Envelope, Hash};
 use crate::lacking::Lacking;
-use crate::limits::{MAX_DDI_ANSWER, MAX_DOCUMENT};
+use crate::limits::{MAX_DDI_ANSWER, MAX_DOCUMENT, MAX_NEIGHBOURS};
+use crate::neighbour::{Near, Neighbour, Offer};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, HeaderName, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
 use serde::Serialize;
@@ -167,6 +168,20 @@ impl Api {
         let body = serde_json::json!({ "object": object, "lacking": lacking });
         let bytes = self.send(Method::POST, url, &body).await?;
         parse(&bytes).map_err(|error| ApiError::Unreadable(error.to_string()))
+    }
+
+    /// Says what this device offers to its neighbours.
+    pub(crate) async fn offer(&self, offer: &Offer) -> Result<(), ApiError> {
+        let url = self.ours(&["devices", &self.device, "neighbour"]);
+        self.send(Method::PUT, url, offer).await.map(drop)
+    }
+
+    /// The neighbours that have an object, as far as the server names any.
+    pub(crate) async fn neighbours(&self, object: Hash) -> Result<Vec<Neighbour>, ApiError> {
+        let url = self.ours(&["devices", &self.device, "objects", &object.to_string(), "neighbours"]);
+        let mut near: Near = self.get(url).await?;
+        near.neighbours.truncate(MAX_NEIGHBOURS);
+        Ok(near.neighbours)
     }
 
     /// Sends attributes.

@@ -122,6 +122,7 @@ impl CheckIn {
                         if !self.deliver().await {
                             until = until.min(Instant::now() + jittered(AGAIN));
                         }
+                        core.tell_offering(false).await;
                         self.write_status().await;
                         if self.left && !core.is_loading_enough() {
                             break;
@@ -167,6 +168,7 @@ impl CheckIn {
         if !self.attributes_sent {
             self.put_attributes().await?;
         }
+        core.tell_offering(true).await;
         let answer: ControllerBase = core.api.get(core.api.base().clone()).await?;
         if core.listing == Listing::Required {
             let taken = self.take_list().await;

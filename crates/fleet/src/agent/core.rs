@@ -2,6 +2,7 @@
 
 use super::api::Api;
 use super::fetch::{Pace, blocking};
+use super::offering::Offering;
 use super::state::{Completed, Identity, StateDir};
 use super::steps::Steps;
 use super::work::{Ended, Work};
@@ -56,6 +57,8 @@ pub(crate) struct Core {
     pub listing: Listing,
     pub state: StateDir,
     pub pace: Pace,
+    /// What this device gives to its neighbours.
+    pub offering: Option<Arc<Offering>>,
     inner: Mutex<Inner>,
     /// Held while what is stored of tasks is read, changed and written: the loop and the runners do so.
     writing: tokio::sync::Mutex<()>,
@@ -77,6 +80,7 @@ impl Core {
         state: StateDir,
         identity: &Identity,
         settings: Settings,
+        offering: Option<Arc<Offering>>,
     ) -> Result<Arc<Self>, Box<dyn std::error::Error + Send + Sync>> {
         let inner = Inner {
             trusted: state.trusted()?,
@@ -100,6 +104,7 @@ impl Core {
             handlers: Arc::new(Semaphore::new(1)),
             steps: Arc::new(steps),
             settings,
+            offering,
             state,
             inner: Mutex::new(inner),
             writing: tokio::sync::Mutex::default(),
@@ -263,7 +268,7 @@ mod tests {
             fleet: None,
         };
         let state = StateDir::open(&dir.path().join("agent")).unwrap();
-        let core = Core::new(state, &identity, Settings::default()).unwrap();
+        let core = Core::new(state, &identity, Settings::default(), None).unwrap();
         let id = Hash([7; 32]);
         let content = Content::Unsigned { name: "n".into(), version: String::new(), files: Vec::new() };
         let work = Work::new(id, "1", content);

@@ -6,6 +6,7 @@
 //! | HTTP: clients with and without the token, the interfaces of a server | `net`, `api` |
 //! | the loop of check-ins, confirmations | `checkin` |
 //! | one task: its order, its objects, its window, its destination | `runner`, `session`, `fetch`, `schedule`, `place` |
+//! | what it gives to neighbours | `offering` |
 //! | its handler, and the journal of its steps | `steps` |
 //! | what loop and runners share | `core` |
 //!
@@ -18,6 +19,7 @@ mod fetch;
 mod join;
 mod multicast;
 mod net;
+mod offering;
 mod place;
 mod runner;
 mod schedule;
@@ -32,6 +34,7 @@ mod tests;
 mod work;
 
 pub use join::{JoinError, pin_of};
+pub use offering::SharePolicy;
 pub use state::StateError;
 pub use status::Status;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -43,11 +46,14 @@ use crate::handlers::Config as HandlerConfig;
 use checkin::{CheckIn, PersonsAnswer};
 use core::Core;
 use fetch::Pace;
+use offering::Offering;
 use state::{Identity, StateDir};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// Who answers when an operator asks this device to confirm a task first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -82,6 +88,8 @@ pub struct Settings {
     pub interface: Option<String>,
     /// The least speed of a source in bytes per second, before the next one is tried.
     pub least_speed: u64,
+    /// What this device gives to its neighbours; `None`: nothing, and nothing listens.
+    pub share: Option<SharePolicy>,
     /// Where handlers are described, and how they are run.
     pub handlers: HandlerConfig,
 }
@@ -99,6 +107,7 @@ impl Default for Settings {
             multicast: true,
             interface: None,
             least_speed: Pace::default().least,
+            share: None,
             handlers: HandlerConfig::default(),
         }
     }
@@ -159,10 +168,27 @@ pub async fn run(
             .ok_or("this device has not joined a fleet; run 'mcp agent join LINE'")?,
     };
     settings.jobs = settings.jobs.max(1);
-    let core = Core::new(state, &identity, settings)?;
+    let kept = state.path("offered");
+    let offered = match settings.share {
+        // Only a server of ours names neighbours.
+        Some(policy) if identity.fleet.is_some() => Some(Offering::open(&kept, policy)?),
+        _ => {
+            offering::remove(&kept);
+            None
+        }
+    };
+    let (offering, listening) = offered.map(|(offering, listener, tls)| (offering, (listener, tls))).unzip();
+    let core = Core::new(state, &identity, settings, offering.clone())?;
     log(&format!("device {} checks in with {}", identity.device, identity.server));
     core.steps.shortfalls().iter().for_each(|text| log(text));
+    let (_over, is_over) = watch::channel(false);
+    let serving = offering.zip(listening).map(|(offering, listening)| {
+        log(&format!("gives to neighbours on {}", offering.address));
+        tokio::spawn(offering.serve(listening, is_over))
+    });
     CheckIn::new(core).run(stop).await;
+    // Neighbours that load go on elsewhere.
+    serving.inspect(JoinHandle::abort);
     Ok(())
 }
 

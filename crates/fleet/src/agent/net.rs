@@ -1,4 +1,4 @@
-//! HTTP clients: one for the server of this device, with its token, and one for all others, without.
+//! HTTP clients: one for the server of this device, with its token, and one for all others, without. A neighbour has clients of its own.
 //!
 //! The token goes to the server's own origin only (scheme, host and port), whatever a link or a redirect says.
 
@@ -39,6 +39,7 @@ pub(crate) struct Net {
     web: Client,
     server: Url,
     authorization: Option<HeaderValue>,
+    redirects: usize,
 }
 
 impl Net {
@@ -63,7 +64,15 @@ impl Net {
                 builder().https_only(true).tls_backend_preconfigured(config).build().map_err(failed)?
             }
         };
-        Ok(Self { own, web, server, authorization })
+        Ok(Self { own, web, server, authorization, redirects: MAX_REDIRECTS })
+    }
+
+    /// For the neighbour at `url`, with the key of `pin` and the token that the server gave. Redirects are not followed.
+    ///
+    /// # Errors
+    /// If the TLS library cannot be set up.
+    pub(crate) fn of_neighbour(url: Url, pin: Hash, authorization: HeaderValue) -> Result<Self, NetError> {
+        Ok(Self { redirects: 0, ..Self::new(url, Some(pin), Some(authorization))? })
     }
 
     /// The server's URL.
@@ -96,7 +105,7 @@ impl Net {
         within: Duration,
     ) -> Result<Response, NetError> {
         let headers: HeaderMap = headers.iter().cloned().collect();
-        for _ in 0..=MAX_REDIRECTS {
+        for _ in 0..=self.redirects {
             let request = self.request(Method::GET, url.clone()).headers(headers.clone());
             let sent = tokio::time::timeout(within, request.send()).await.map_err(|_| NetError::Timeout)?;
             let response = sent.map_err(|error| classify(&error))?;
@@ -147,4 +156,37 @@ fn cause(error: &reqwest::Error) -> String {
         inner = source;
     }
     inner.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Server;
+    use super::*;
+    use crate::server::{listen, tls};
+    use axum::Router;
+    use axum::response::Redirect;
+    use tokio::sync::watch;
+
+    #[tokio::test]
+    async fn a_neighbour_is_known_by_its_key_and_sends_nobody_elsewhere() {
+        let elsewhere = Server::start(|_, _| async {}).await;
+        let target = elsewhere.url.clone();
+        let router = Router::new().fallback(move || async move { Redirect::temporary(&target) });
+        let dir = tempfile::tempdir().unwrap();
+        let tls = tls::server_tls(dir.path(), &["127.0.0.1".to_owned()], None).unwrap();
+        let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let url: Url = format!("https://{}/x", listener.local_addr().unwrap()).parse().unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        let acceptor = Some(tokio_rustls::TlsAcceptor::from(tls.config));
+        tokio::spawn(listen::serve(listener, acceptor, router, listen::Bounds::default(), stopped));
+
+        let get = async |pin| {
+            let net =
+                Net::of_neighbour(url.clone(), pin, HeaderValue::from_static("NeighbourToken x")).unwrap();
+            net.get(url.clone(), &[], CONNECT).await.unwrap_err()
+        };
+        assert_eq!(get(tls.pin).await, NetError::Redirects);
+        assert!(elsewhere.requests().is_empty());
+        assert!(matches!(get(Hash([0; 32])).await, NetError::Tls(_)), "another key");
+    }
 }

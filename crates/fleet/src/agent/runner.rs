@@ -271,6 +271,7 @@ async fn load(
         digests: file.digests.clone(),
         sources: hints.iter().filter_map(|url| url.parse().ok()).collect(),
         values: Vec::new(),
+        near: None,
         pace: core.pace,
     };
     if let Some(hash) = file.digests.blake3 {
@@ -282,10 +283,12 @@ async fn load(
         if plan.task.is_some() && core.listing == crate::documents::Listing::Required {
             wanted.sources.push(object);
             wanted.values.push(values);
+            wanted.near = Some(core.api.clone());
         }
     }
     // What it brings counts once it is hashed again, like a part file from before.
-    let own = part.try_clone().map_err(|error| Stop::failed(code::DISK, error))?;
+    let copy = || part.try_clone().map_err(|error| Stop::failed(code::DISK, error));
+    let (own, shared) = (copy()?, copy()?);
     let bringing = multicast::bring(core, work, plan, file, &wanted, own);
     let heard = while_allowed(core, id, plan, bringing)
         .await?
@@ -301,6 +304,9 @@ async fn load(
     let loading = fetch::fetch(&core.api.net, &wanted, part, earlier, progress);
     match while_allowed(core, id, plan, loading).await? {
         Ok(report) => {
+            if let (Some(_), Some(hash)) = (&wanted.near, file.digests.blake3) {
+                core.share(hash, file.size, &shared);
+            }
             let mut details = vec![format!("{} is loaded and verified", file.filename)];
             details.extend(report.details());
             if let Some(clauses) = heard {

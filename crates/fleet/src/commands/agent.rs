@@ -1,13 +1,17 @@
 //! `mcp agent`: join a fleet, run, show the status.
 
+use super::serve::bytes;
 use super::{CommandError, Exit};
-use crate::agent::{self, Confirm, Settings, Stock};
+use crate::agent::{self, Confirm, Settings, SharePolicy, Stock};
 use crate::documents::Enrolment;
 use crate::handlers::{self, Config as HandlerConfig};
+use crate::limits::MIN_NEIGHBOUR_RATE;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Read as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// What `mcp agent` does.
@@ -16,7 +20,7 @@ pub enum Agent {
     /// Join the fleet of an enrolment line, which 'mcp enrol' on the server prints
     Join(Join),
     /// Check in with the server, and carry out what it offers, until it is stopped
-    Run(Run),
+    Run(Box<Run>),
     /// Show what the agent does, why, and when next
     Status(Show),
     /// Let a task begin that waits for a confirmation of this device
@@ -101,6 +105,18 @@ pub struct Run {
     /// Bytes per second below which a source is left for the next one
     #[arg(long, value_name = "BYTES", default_value_t = Settings::default().least_speed)]
     least_speed: u64,
+    /// Give loaded files to neighbours that the server sends here: listen on this address and port, with TLS
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "server")]
+    serve_neighbours: Option<SocketAddr>,
+    /// Give neighbours at most this many bytes a second; at least 1M
+    #[arg(long, value_name = "BYTES", default_value = "10M", value_parser = neighbour_rate, requires = "serve_neighbours")]
+    neighbour_rate: u64,
+    /// Keep copies of at most this many bytes for neighbours
+    #[arg(long, value_name = "BYTES", default_value = "4G", value_parser = bytes, requires = "serve_neighbours")]
+    neighbour_space: u64,
+    /// Keep each copy this long
+    #[arg(long, value_name = "TIME", default_value = "1d", value_parser = humantime::parse_duration, requires = "serve_neighbours")]
+    neighbour_keep: Duration,
     /// Directory with the manifests of the handlers that tasks may run
     #[arg(long, value_name = "DIR", default_value = handlers::DIRECTORY)]
     handlers: PathBuf,
@@ -188,6 +204,12 @@ impl Run {
             multicast: !self.no_multicast,
             interface: self.interface,
             least_speed: self.least_speed,
+            share: self.serve_neighbours.map(|listen| SharePolicy {
+                listen,
+                rate: self.neighbour_rate,
+                space: self.neighbour_space,
+                keep: self.neighbour_keep,
+            }),
             handlers: HandlerConfig { directory: self.handlers, ..HandlerConfig::default() },
         };
         agent::run(&dir, stock, settings, stopped()).await
@@ -250,6 +272,12 @@ fn host_name() -> Result<String, &'static str> {
     } else {
         Err("the host name is no name for a device; give --id NAME")
     }
+}
+
+/// Below this, neighbours would leave the device as too slow.
+fn neighbour_rate(text: &str) -> Result<u64, String> {
+    let rate = bytes(text)?;
+    if rate >= MIN_NEIGHBOUR_RATE { Ok(rate) } else { Err("expected at least 1M".into()) }
 }
 
 fn attribute(text: &str) -> Result<(String, String), &'static str> {

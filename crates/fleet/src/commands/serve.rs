@@ -46,6 +46,9 @@ pub struct ServeArgs {
     /// Where agents may get files instead: a URL with '/' at its end, below which 'mcp mirror export' wrote them
     #[arg(long = "mirror", value_name = "URL", value_parser = mirror_url)]
     mirrors: Vec<String>,
+    /// Send devices for files to others of their segment that offer them ('mcp agent run --serve-neighbours')
+    #[arg(long)]
+    neighbours: bool,
     /// Send nothing by multicast: each device loads by itself
     #[arg(long)]
     no_multicast: bool,
@@ -138,6 +141,7 @@ pub(super) async fn run(args: ServeArgs, state: Option<&PathBuf>) -> Result<Exit
         downloads: args.downloads,
         stock_downloads: args.downloads,
         mirrors: args.mirrors,
+        neighbours: args.neighbours,
         multicast,
         trusted_proxies: args.trusted_proxies,
         authorities: args.authorities,

@@ -25,6 +25,8 @@ pub(super) struct Caller {
     pub base: String,
     /// Whether the device asked over an encrypted connection.
     pub secure: bool,
+    /// The address that it asked from.
+    pub client: IpAddr,
 }
 
 impl FromRequestParts<App> for Caller {
@@ -57,7 +59,7 @@ impl FromRequestParts<App> for Caller {
         let (origin, secure) = origin(&parts.headers, peer, trusted);
         let encode = |text: &str| percent_encoding::utf8_percent_encode(text, SEGMENT).to_string();
         let base = format!("{origin}/{}/controller/v1/{}", encode(tenant), encode(&device.id));
-        Ok(Self { device, origin, base, secure })
+        Ok(Self { device, origin, base, secure, client })
     }
 }
 

@@ -108,7 +108,7 @@ pub(super) async fn verdict(
     }
     // It may load before, unless the operator says otherwise.
     let opens = opens(task, now).filter(|_| !ours || document.terms.load_in_window);
-    if opens.is_some() || !ours && app.stock.load(Ordering::Relaxed) >= app.config.stock_downloads {
+    if opens.is_some() || !ours && app.downloads.stock.load(Ordering::Relaxed) >= app.config.stock_downloads {
         return Ok(Verdict::Later(opens));
     }
     let at_once = u64::from(document.terms.at_once);

@@ -1,8 +1,9 @@
-//! Objects by HTTP: whole or a range, from the directory of objects, paced over all downloads.
+//! Objects by HTTP: whole or a range, from a directory of objects, paced over all downloads. The server answers with it, and an agent that
+//! serves its neighbours.
 
 use super::error::{ApiError, ApiResult};
-use super::{App, Shared};
-use crate::objects::{ObjectError, ObjectHashes};
+use super::rate::Pacer;
+use crate::objects::{ObjectError, Objects};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,19 +13,43 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Bytes that are read and paced at once.
 const PIECE: usize = 128 * 1024;
 
+/// The objects that are served, and what bounds their downloads.
+#[derive(Debug)]
+pub(crate) struct Downloads {
+    objects: Arc<Objects>,
+    pub(crate) pacer: Pacer,
+    /// For agents of ours.
+    pub(crate) slots: Arc<Semaphore>,
+    /// Downloads of other clients that are under way.
+    pub(crate) stock: AtomicUsize,
+}
+
+impl Downloads {
+    /// Downloads from `objects`, of at most `rate` bytes a second together; `most` of agents of ours at once.
+    pub(crate) fn new(objects: Arc<Objects>, rate: Option<u64>, most: usize) -> Arc<Self> {
+        let (pacer, slots) = (Pacer::new(rate), Arc::new(Semaphore::new(most)));
+        Arc::new(Self { objects, pacer, slots, stock: AtomicUsize::default() })
+    }
+}
+
 /// Who downloads.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind<'a> {
-    /// A client of the device interface, an artifact of this name. It is never refused: clients fail then.
-    Artifact(&'a str),
+pub(crate) enum Kind<'a> {
+    /// A client of the device interface, an artifact of this name and with this tag. It is never refused: clients fail then.
+    Artifact {
+        /// The file's name.
+        name: &'a str,
+        /// Its SHA-1, which clients compare.
+        sha1: &'a str,
+    },
     /// An agent of ours. Beyond the bound it is told to come later.
     Object,
 }
@@ -33,13 +58,13 @@ pub(super) enum Kind<'a> {
 #[derive(Debug)]
 enum Slot {
     Ours { _permit: OwnedSemaphorePermit },
-    Stock(Arc<Shared>),
+    Stock(Arc<Downloads>),
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Self::Stock(app) = self {
-            app.stock.fetch_sub(1, Ordering::Relaxed);
+        if let Self::Stock(downloads) = self {
+            downloads.stock.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -54,19 +79,18 @@ enum Wanted {
     Unsatisfiable,
 }
 
-/// Answers a GET or a HEAD of an object.
-pub(super) async fn respond(
-    app: &App,
+/// Answers a GET or a HEAD of the object `hash`, which has `size` bytes.
+pub(crate) async fn respond(
+    downloads: &Arc<Downloads>,
     method: &Method,
     headers: &HeaderMap,
-    hashes: &ObjectHashes,
+    (hash, size): (blake3::Hash, u64),
     kind: Kind<'_>,
 ) -> ApiResult {
     let tag = match kind {
-        Kind::Artifact(_) => hashes.sha1.clone(),
-        Kind::Object => hashes.blake3.to_string(),
+        Kind::Artifact { sha1, .. } => sha1.to_owned(),
+        Kind::Object => hash.to_string(),
     };
-    let size = hashes.size;
     let wanted = match wanted(headers, &tag, size) {
         Ok(wanted) => wanted,
         Err(status) => return Err(ApiError::bare(status)),
@@ -85,15 +109,15 @@ pub(super) async fn respond(
         let slot = match kind {
             Kind::Object => {
                 let permit =
-                    Arc::clone(&app.downloads).try_acquire_owned().map_err(|_| ApiError::later(10))?;
+                    Arc::clone(&downloads.slots).try_acquire_owned().map_err(|_| ApiError::later(10))?;
                 Slot::Ours { _permit: permit }
             }
-            Kind::Artifact(_) => {
-                app.stock.fetch_add(1, Ordering::Relaxed);
-                Slot::Stock(Arc::clone(app))
+            Kind::Artifact { .. } => {
+                downloads.stock.fetch_add(1, Ordering::Relaxed);
+                Slot::Stock(Arc::clone(downloads))
             }
         };
-        let (objects, hash) = (Arc::clone(&app.objects), hashes.blake3);
+        let objects = Arc::clone(&downloads.objects);
         let opened = tokio::task::spawn_blocking(move || objects.open_object(&hash)).await;
         let (file, length) = match opened {
             Ok(Ok(opened)) => opened,
@@ -110,7 +134,7 @@ pub(super) async fn respond(
             return Err(ApiError::coded(StatusCode::GONE, "artifact.binaryDeleted", "the file is damaged"));
         }
         let (sender, receiver) = mpsc::channel(2);
-        tokio::spawn(send(Arc::clone(app), file, from, to, sender, slot));
+        tokio::spawn(send(Arc::clone(downloads), file, from, to, sender, slot));
         Body::from_stream(Pieces(receiver))
     };
     let mut response = (status, body).into_response();
@@ -142,7 +166,7 @@ fn fill(
     if status == StatusCode::PARTIAL_CONTENT {
         set(header::CONTENT_RANGE, format!("bytes {from}-{}/{size}", to - 1));
     }
-    if let Kind::Artifact(name) = kind {
+    if let Kind::Artifact { name, .. } = kind {
         let name = percent_encoding::utf8_percent_encode(name, super::auth::SEGMENT);
         set(header::CONTENT_DISPOSITION, format!("attachment;filename={name}"));
     }
@@ -200,7 +224,7 @@ fn parse(range: &str, size: u64) -> Wanted {
 
 /// Reads the range and hands it on, as fast as the client takes it and the pacer lets it.
 async fn send(
-    app: App,
+    downloads: Arc<Downloads>,
     file: File,
     mut at: u64,
     to: u64,
@@ -211,7 +235,7 @@ async fn send(
     let file = Arc::new(file);
     while at < to {
         let length = usize::try_from(to - at).unwrap_or(PIECE).min(PIECE);
-        let wait = app.pacer.reserve(length, Instant::now());
+        let wait = downloads.pacer.reserve(length, Instant::now());
         if !wait.is_zero() {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}

@@ -40,7 +40,7 @@ pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Listens at `address`, with room for a whole fleet that connects at once.
-pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     /// Connections that wait to be accepted; the system bounds it too (`net.core.somaxconn`).
     const WAITING: u32 = 16_384;
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;

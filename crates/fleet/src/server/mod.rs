@@ -8,6 +8,7 @@
 //! | `deciding` | what a device is offered now |
 //! | `campaign` | multicast sessions for tasks of many devices |
 //! | `auth`, `failures` | which device asks; what becomes of those who cannot say |
+//! | `neighbours` | which devices serve others |
 //! | `download` | ranges of objects |
 //! | `listen`, `tls`, `rate` | connections, certificate, bounds |
 //! | `state_dir`, `clock`, `error` | files beside the database; the time; errors as answers |
@@ -19,15 +20,16 @@ mod campaign;
 pub mod clock;
 mod ddi;
 mod deciding;
-mod download;
-mod error;
+pub(crate) mod download;
+pub(crate) mod error;
 mod failures;
-mod listen;
+pub(crate) mod listen;
 mod manage;
+mod neighbours;
 mod ours;
 mod rate;
 pub mod state_dir;
-mod tls;
+pub(crate) mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -45,17 +47,18 @@ use crate::lock::Lock;
 use crate::objects::{ObjectError, Objects};
 use crate::store::{Operator, OperatorRole, Store, StoreError};
 use campaign::Campaigns;
+use download::Downloads;
 use failures::Failures;
-use rate::{Beyond, Buckets, Pacer};
+use neighbours::Neighbours;
+use rate::{Beyond, Buckets};
 use state_dir::{Address, StateError};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
@@ -82,6 +85,8 @@ pub struct ServeConfig {
     pub stock_downloads: usize,
     /// Where our agents may get objects instead: URLs below which `mcp mirror export` wrote them, with `/` at their end.
     pub mirrors: Vec<String>,
+    /// Whether devices that offer it serve others of their segment.
+    pub neighbours: bool,
     /// How objects are sent to many devices at once; `None`: each device loads them by itself.
     pub multicast: Option<Multicast>,
     /// Proxies that are believed about the device, the protocol and the host of a request.
@@ -106,6 +111,7 @@ impl ServeConfig {
             downloads: 64,
             stock_downloads: 64,
             mirrors: Vec::new(),
+            neighbours: false,
             multicast: None,
             trusted_proxies: Vec::new(),
             authorities: Vec::new(),
@@ -174,9 +180,8 @@ pub(crate) struct Shared {
     requests: Buckets<String>,
     failures: Failures,
     started: Instant,
-    pacer: Pacer,
-    downloads: Arc<Semaphore>,
-    stock: Arc<AtomicUsize>,
+    pub(crate) downloads: Arc<Downloads>,
+    neighbours: Neighbours,
     /// Devices heard of since they were last noted.
     seen: Mutex<HashMap<String, (u64, String)>>,
     /// Requests of operators that were taken, and when they may be forgotten.
@@ -222,9 +227,8 @@ pub async fn start(config: ServeConfig) -> Result<Running, ServeError> {
         requests: Buckets::new(DEVICE_RATE.0, DEVICE_RATE.1, MAX_COUNTED_DEVICES, Beyond::Serve),
         failures: Failures::new(),
         started: Instant::now(),
-        pacer: Pacer::new(config.http_rate),
-        downloads: Arc::new(Semaphore::new(config.downloads)),
-        stock: Arc::default(),
+        downloads: Downloads::new(Arc::clone(&objects), config.http_rate, config.downloads),
+        neighbours: Neighbours::default(),
         seen: Mutex::default(),
         taken: Mutex::default(),
         campaigns: Campaigns::new(config.multicast.as_ref()),

@@ -4,7 +4,7 @@ use super::auth::{Caller, client, read_body};
 use super::download::{Kind, octets, respond};
 use super::error::{ApiError, ApiResult};
 use super::manage::audit;
-use super::{App, clock};
+use super::{App, clock, neighbours};
 use crate::documents::{Entry, Envelope, Hash, JoinRequest, List, PublicKey, Refusal};
 use crate::lacking::{Lacking, is_valid};
 use crate::limits::{LIST_VALIDITY, MAX_CLOCK_DIFFERENCE, MAX_DDI_BODY, MAX_LISTED, MAX_NONCE, MAX_TOKEN};
@@ -15,7 +15,7 @@ use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -29,9 +29,11 @@ pub(super) fn routes() -> Router<App> {
         .route("/devices/{device}/actions/{action}/lacking", post(lacking))
         .route("/objects/{hash}", get(object))
         .route("/objects/{hash}/hashes", get(hashes))
+        .route("/devices/{device}/neighbour", put(neighbours::offer))
+        .route("/devices/{device}/objects/{hash}/neighbours", get(neighbours::near))
 }
 
-fn json<T: Serialize>(value: &T) -> ApiResult {
+pub(super) fn json<T: Serialize>(value: &T) -> ApiResult {
     let text = serde_json::to_vec(value).map_err(|_| ApiError::bare(StatusCode::INTERNAL_SERVER_ERROR))?;
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
@@ -248,7 +250,7 @@ async fn device_of_token(app: &App, headers: &HeaderMap) -> ApiResult<Device> {
 
 async fn object(State(app): State<App>, loader: Loader, method: Method, headers: HeaderMap) -> ApiResult {
     let hashes = app.store.object(&loader.hash).await?.ok_or_else(ApiError::not_found)?;
-    respond(&app, &method, &headers, &hashes, Kind::Object).await
+    respond(&app.downloads, &method, &headers, (hashes.blake3, hashes.size), Kind::Object).await
 }
 
 /// The chaining values of the object's blocks, 32 bytes each.

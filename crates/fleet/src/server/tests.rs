@@ -2,6 +2,7 @@
 
 mod campaigns;
 mod hostile;
+mod neighbours;
 
 use super::*;
 use crate::commands::remote::{Remote, RemoteError};
@@ -612,7 +613,7 @@ async fn an_agent_enrols_and_can_check_what_it_gets() {
     assert_eq!(f.get(&object, "").await.status(), 401);
 
     // One download at a time: the next is told to come later. The first one's bytes are not taken from the socket.
-    let held = f.running.app.downloads.clone().acquire_owned().await.expect("a slot");
+    let held = f.running.app.downloads.slots.clone().acquire_owned().await.expect("a slot");
     let later = f.get(&object, &auth).await;
     assert_eq!(later.status(), 503);
     let wait: u64 = later.headers()["retry-after"].to_str().expect("a text").parse().expect("seconds");

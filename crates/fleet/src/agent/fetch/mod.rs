@@ -1,12 +1,13 @@
 //! Loads an object: from mirrors and the server, block by block, into a part file that holds only verified blocks.
 //!
-//! Mirrors are tried in their order, then the server. Whoever fails is left alone for a while that doubles; whoever gives wrong bytes
+//! Neighbours that the server names are tried first, then mirrors in their order, then the server. Whoever fails is left alone for a while that doubles; whoever gives wrong bytes
 //! is not asked again for this object, and the report names it. A part file from before, and an earlier version of the file, give the blocks
 //! that they have.
 //!
 //! Without chaining values (a server that is not ours), an object of more than one block is checked as a whole at its end.
 
 mod blocks;
+mod near;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ pub(crate) use blocks::{BLOCK, Blocks};
 pub(crate) use source::{Pace, Problem, retry_after};
 pub(crate) use whole::{Digests, is_object};
 
+use super::api::Api;
 use super::net::Net;
 use crate::documents::Hash;
 use crate::lacking::{Lacking, told, whole};
@@ -38,6 +40,8 @@ pub(crate) struct Wanted {
     pub digests: Digests,
     /// Where it is to be had: mirrors first, in their order.
     pub sources: Vec<Url>,
+    /// Who names neighbours that have it, which come before all of these.
+    pub near: Option<Api>,
     /// Where its list of chaining values is to be had, if anywhere. Any list that merges to the hash is right.
     pub values: Vec<Url>,
     /// What is expected of a source.
@@ -60,6 +64,8 @@ pub(crate) struct SourceReport {
 pub(crate) struct Report {
     /// The sources in their order.
     pub sources: Vec<SourceReport>,
+    /// How many of these, at the beginning, are neighbours.
+    pub neighbours: usize,
     /// Bytes that a part file had from before.
     pub resumed: u64,
     /// Bytes that an earlier version of the file had.
@@ -79,8 +85,13 @@ impl Report {
             Some(format!("{url} {lied}{problem}"))
         });
         let from = |bytes: u64, what: &str| (bytes > 0).then(|| format!("{bytes} bytes from {what}"));
-        let local = [from(self.resumed, "a part file"), from(self.reused, "the earlier version")];
-        problems.chain(local.into_iter().flatten()).collect()
+        let near = self.sources.iter().take(self.neighbours).map(|source| source.bytes).sum();
+        let counts = [
+            from(self.resumed, "a part file"),
+            from(self.reused, "the earlier version"),
+            from(near, "neighbours"),
+        ];
+        problems.chain(counts.into_iter().flatten()).collect()
     }
 }
 
@@ -97,6 +108,8 @@ pub(crate) enum FetchError {
 
 /// A source, and when to ask it again.
 struct Candidate {
+    net: Net,
+    pace: Pace,
     report: SourceReport,
     failures: u32,
     rest: Option<Instant>,
@@ -117,7 +130,6 @@ pub(crate) async fn fetch(
     progress: impl Fn(u64),
 ) -> Result<Report, FetchError> {
     let mut load = Load {
-        net,
         wanted,
         part: Arc::new(part),
         progress,
@@ -126,11 +138,9 @@ pub(crate) async fn fetch(
         candidates: wanted
             .sources
             .iter()
-            .map(|url| {
-                let report = SourceReport { url: url.clone(), bytes: 0, problem: None };
-                Candidate { report, failures: 0, rest: None }
-            })
+            .map(|url| Candidate::new(net.clone(), wanted.pace, url.clone()))
             .collect(),
+        neighbours: 0,
     };
     let blocks = match wanted.digests.blake3 {
         Some(root) => blocks_of(net, wanted, root).await,
@@ -189,25 +199,28 @@ async fn list(net: &Net, url: &Url, wanted: &Wanted) -> Option<Vec<u8>> {
 }
 
 struct Load<'a, P> {
-    net: &'a Net,
     wanted: &'a Wanted,
     part: Arc<File>,
     progress: P,
     resumed: u64,
     reused: u64,
     candidates: Vec<Candidate>,
+    neighbours: usize,
 }
 
 impl<P: Fn(u64)> Load<'_, P> {
     fn report(&self) -> Report {
         let sources = self.candidates.iter().map(|candidate| candidate.report.clone()).collect();
-        Report { sources, resumed: self.resumed, reused: self.reused }
+        Report { sources, neighbours: self.neighbours, resumed: self.resumed, reused: self.reused }
     }
 
     async fn by_blocks(&mut self, blocks: Blocks, earlier: Option<File>) -> Result<(), FetchError> {
         let part = Arc::clone(&self.part);
         let (mut blocks, resumed, reused) = blocking(move || local(blocks, &part, earlier)).await?;
         (self.resumed, self.reused) = (resumed, reused);
+        if blocks.missing().is_some() {
+            self.add_neighbours(blocks.size()).await;
+        }
         while let Some(missing) = blocks.missing() {
             (self.progress)(blocks.bytes());
             let chosen = self.choose().await?;
@@ -227,8 +240,8 @@ impl<P: Fn(u64)> Load<'_, P> {
         missing: std::ops::Range<usize>,
     ) -> Result<Result<(), Problem>, io::Error> {
         let bytes = blocks.range(missing.start).start..blocks.range(missing.end - 1).end;
-        let url = &self.candidates[chosen].report.url;
-        let mut body = match source::open(self.net, url, bytes, blocks.size(), self.wanted.pace).await {
+        let Candidate { net, pace, report, .. } = &self.candidates[chosen];
+        let mut body = match source::open(net, &report.url, bytes, blocks.size(), *pace).await {
             Ok(body) => body,
             Err(problem) => return Ok(Err(problem)),
         };
@@ -297,6 +310,10 @@ impl<P: Fn(u64)> Load<'_, P> {
 }
 
 impl Candidate {
+    const fn new(net: Net, pace: Pace, url: Url) -> Self {
+        Self { net, pace, report: SourceReport { url, bytes: 0, problem: None }, failures: 0, rest: None }
+    }
+
     fn lied(&self) -> bool {
         self.report.problem.as_ref().is_some_and(Problem::is_lie)
     }

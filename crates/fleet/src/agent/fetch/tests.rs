@@ -69,6 +69,7 @@ impl Bed {
             digests: Digests { blake3: Some(Hash::of(&bytes)), ..Digests::default() },
             sources: sources.iter().map(|url| format!("{url}/object").parse().unwrap()).collect(),
             values: vec![format!("{}/values", self.values.url).parse().unwrap()],
+            near: None,
             pace: PACE,
         }
     }

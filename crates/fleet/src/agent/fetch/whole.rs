@@ -1,7 +1,7 @@
 //! Loading an object that can be checked only as a whole: its bytes come in order, and its hash decides at the end.
 
 use super::source::{self, Problem};
-use super::{FetchError, Load, blocking};
+use super::{Candidate, FetchError, Load, blocking};
 use crate::documents::Hash;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
@@ -128,8 +128,9 @@ impl<P: Fn(u64)> Load<'_, P> {
         chosen: usize,
         running: &mut Running,
     ) -> Result<Result<(), Problem>, io::Error> {
-        let (size, url) = (self.wanted.size, &self.candidates[chosen].report.url);
-        let mut body = match source::open(self.net, url, running.len..size, size, self.wanted.pace).await {
+        let Candidate { net, pace, report, .. } = &self.candidates[chosen];
+        let size = self.wanted.size;
+        let mut body = match source::open(net, &report.url, running.len..size, size, *pace).await {
             Ok(body) => body,
             Err(problem) => return Ok(Err(problem)),
         };

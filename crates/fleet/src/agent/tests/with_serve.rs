@@ -1,5 +1,7 @@
 //! Agents against a real `mcp serve` in the same process: joining, and confirming.
 
+mod neighbours;
+
 use super::*;
 use crate::commands::remote::Remote;
 use crate::documents::Window;
@@ -25,9 +27,14 @@ impl Fleet {
     }
 
     async fn polling(poll: Duration) -> Self {
+        Self::with(|config| config.poll = poll).await
+    }
+
+    async fn with(change: impl FnOnce(&mut ServeConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (serve, local) = (dir.path().join("serve"), "127.0.0.1:0".parse().unwrap());
-        let config = ServeConfig { poll, ..ServeConfig::new(serve.clone(), local) };
+        let mut config = ServeConfig::new(serve.clone(), local);
+        change(&mut config);
         let running = start(config).await.unwrap();
         let remote = Remote::new(&serve.join("address.json"), None, &serve.join("operator.key")).unwrap();
         Self { dir, running, remote }
@@ -62,7 +69,18 @@ impl Fleet {
 
     /// Adds a copy of a file that has the same name as the task.
     async fn add(&self, name: &str, serial: u64, terms: Terms, change: impl FnOnce(&mut Task)) -> i64 {
-        let (path, bytes) = (self.path(name), name.as_bytes());
+        self.add_bytes(name, name.as_bytes(), serial, terms, change).await
+    }
+
+    async fn add_bytes(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        serial: u64,
+        terms: Terms,
+        change: impl FnOnce(&mut Task),
+    ) -> i64 {
+        let path = self.path(name);
         std::fs::write(&path, bytes).unwrap();
         let blake3 = Hash::of(bytes);
         let view: ObjectView = self.remote.upload(blake3, std::fs::File::open(&path).unwrap()).await.unwrap();

@@ -51,7 +51,9 @@ pub(super) async fn file(
     let task = app.store.document(module).await?;
     let named = |name: &str| task.objects.iter().find(|object| object.filename == name);
     if let Some(object) = named(&path.file) {
-        return respond(&app, &method, &headers, &object.hashes, Kind::Artifact(&object.filename)).await;
+        let kind = Kind::Artifact { name: &object.filename, sha1: &object.hashes.sha1 };
+        let hashes = (object.hashes.blake3, object.hashes.size);
+        return respond(&app.downloads, &method, &headers, hashes, kind).await;
     }
     let summed = path.file.strip_suffix(".MD5SUM").and_then(named).ok_or_else(ApiError::not_found)?;
     let text = format!("{}  {}", summed.hashes.md5, summed.filename);
