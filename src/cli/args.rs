@@ -2,6 +2,7 @@
 
 use super::compression::parse_compression;
 use clap::{Args, Parser, Subcommand};
+pub use doctor::DoctorArgs;
 use mcp_transfer::limits::{
     DEFAULT_PORT, MAX_DEVICES, MAX_LABEL, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN,
 };
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 pub use stream::StreamArgs;
 
+pub mod doctor;
 pub mod one_way;
 pub mod show;
 pub mod stream;
@@ -145,6 +147,8 @@ pub enum Command {
     Recv(RecvArgs),
     /// Make, install and list keys
     Key(KeyArgs),
+    /// Find out why a transfer does not work, or is slow
+    Doctor(DoctorArgs),
     /// The standing half.
     #[cfg(feature = "fleet")]
     #[command(flatten)]

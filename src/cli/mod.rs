@@ -17,6 +17,7 @@ pub mod compression;
 pub mod config;
 pub mod console;
 pub mod devices;
+mod doctor;
 mod hardware;
 pub mod identity;
 pub mod key;
@@ -56,6 +57,7 @@ pub fn main() -> ExitCode {
         Command::Send(args) => send::run(config::SendConfig::new(args, Surroundings::detect())),
         Command::Recv(args) => recv::run(config::RecvConfig::new(args, Surroundings::detect())),
         Command::Key(args) => key::run(args),
+        Command::Doctor(args) => doctor::run(args),
         #[cfg(feature = "fleet")]
         Command::Fleet(command) => return command.run(identity::state_dir()),
     };
