@@ -10,8 +10,8 @@ use std::process::Command;
 use support::files::TempDir;
 use support::lab::Lab;
 use support::mcp::{MCP, SOON};
-use support::process::{Cmd, End};
-use support::{has_program, skip};
+use support::process::{Cmd, End, Proc};
+use support::{alone, has_program, skip};
 
 /// A doctor with a state directory and an output directory of its own.
 fn doctor(tmp: &TempDir, args: &[&str]) -> Cmd {
@@ -282,4 +282,191 @@ fn a_table_for_people() {
     assert_eq!(end.code, Some(0), "{}", end.stderr);
     assert!(end.lines[0].starts_with("CHECK      VERDICT  FINDING"), "{:?}", end.lines);
     assert!(end.lines.last().is_some_and(|line| line.ends_with(" 0 broken")), "{:?}", end.lines);
+}
+
+/// A doctor that listens at a host of a lab. It is told to end by [`heard`].
+fn listening(lab: &Lab, host: usize, tmp: &TempDir) -> Proc {
+    lab.on(host, doctor(tmp, &["--listen", "-i", "eth0"])).spawn()
+}
+
+/// Ends a doctor that listens.
+#[track_caller]
+fn heard(mut listener: Proc) -> Findings {
+    listener.signal("INT");
+    Findings::of(&listener.finish(SOON))
+}
+
+/// Measures the path from host 0. The first time, the listener may take a while to start.
+#[track_caller]
+fn measure(lab: &Lab, to: &str, wait: &str, more: &[&str]) -> Findings {
+    let tmp = TempDir::new();
+    let args = [&["--to", to, "--listen-for", wait][..], more].concat();
+    Findings::of(&lab.on(0, doctor(&tmp, &args)).run(SOON))
+}
+
+const GROUP: &str = "239.255.74.17";
+
+#[test]
+fn a_healthy_pair() {
+    let Some(lab) = Lab::new(2) else { return };
+    let _cores = alone();
+    let tmp = TempDir::new();
+    let listener = listening(&lab, 1, &tmp);
+    for to in [GROUP, &lab.address(1), "ff15::4d43:7417"] {
+        let findings = measure(&lab, to, "1m", &["--long=2s"]);
+        for check in ["multicast", "datagram", "loss", "rate", "membership"] {
+            findings.healthy(check);
+        }
+        findings.has("datagram", "ok", "1500 bytes");
+    }
+    let findings = heard(listener);
+    findings.healthy("multicast");
+    findings.healthy("unicast");
+}
+
+#[test]
+fn multicast_that_is_dropped_on_the_way() {
+    let Some(lab) = Lab::new(2) else { return };
+    let tmp = TempDir::new();
+    let host = lab.address(1);
+    let listener = listening(&lab, 1, &tmp);
+    measure(&lab, &host, "1m", &[]).healthy("multicast");
+    assert_eq!(heard(listener).0.len(), 2);
+    lab.no_groups(1);
+    let listener = listening(&lab, 1, &tmp);
+    measure(&lab, &host, "1m", &[]).has(
+        "multicast",
+        "broken",
+        "reached by unicast, but datagrams to the group do not",
+    );
+    heard(listener).has("multicast", "broken", "but none to the group");
+    // Of the group alone, nothing is left.
+    let listener = listening(&lab, 1, &tmp);
+    let finding = measure(&lab, GROUP, "1s", &[]);
+    assert_eq!(finding.has("answer", "broken", "no doctor answers")["remedy"], "mcp doctor --listen");
+    heard(listener).has("multicast", "broken", "no other doctor was heard");
+}
+
+#[test]
+fn answers_that_are_blocked() {
+    let Some(lab) = Lab::new(2) else { return };
+    let tmp = TempDir::new();
+    let listener = listening(&lab, 1, &tmp);
+    measure(&lab, GROUP, "1m", &[]).healthy("multicast");
+    run(
+        &lab,
+        0,
+        &[
+            "nft",
+            "table inet fault {\nchain in { type filter hook input priority 0; udp dport 7418 drop; }\n}",
+        ],
+    );
+    measure(&lab, GROUP, "1s", &[]).has("answer", "broken", "no doctor answers");
+    // The doctor alone finds the rule.
+    examine(&lab, &[]).has("firewall", "broken", "arrives at UDP port 7418");
+    let findings = heard(listener);
+    findings.has("unicast", "broken", "10.77.0.1 does not confirm answers");
+    findings.has("unicast", "ok", "answers reach 10.77.0.1");
+}
+
+#[test]
+fn unicast_that_is_blocked() {
+    let Some(lab) = Lab::new(2) else { return };
+    let tmp = TempDir::new();
+    let listener = listening(&lab, 1, &tmp);
+    measure(&lab, GROUP, "1m", &[]).healthy("multicast");
+    // What the listener sends passes, and nothing to its own address.
+    run(
+        &lab,
+        1,
+        &[
+            "nft",
+            "table inet fault {\nchain in { type filter hook input priority 0; udp dport 1-65535 ip daddr 10.77.0.2 drop; }\n}",
+        ],
+    );
+    let findings = measure(&lab, GROUP, "1m", &[]);
+    findings.healthy("multicast");
+    findings.has("answer", "broken", "what is sent to it alone is blocked");
+    heard(listener).has("unicast", "broken", "does not confirm answers");
+}
+
+#[test]
+fn an_mtu_that_is_too_small_on_the_way() {
+    let Some(lab) = Lab::new(2) else { return };
+    let tmp = TempDir::new();
+    lab.mtu(1, 1300);
+    let listener = listening(&lab, 1, &tmp);
+    let findings = measure(&lab, GROUP, "1m", &[]);
+    let finding = findings.has("datagram", "broken", "IP packets of 1280 bytes arrive");
+    // 1252 bytes of UDP, less the headers, in steps of 64.
+    assert_eq!(finding["remedy"], "mcp send --symbol-size 1152");
+    listener.signal("INT");
+}
+
+#[test]
+fn loss_is_told_by_its_way() {
+    let Some(lab) = Lab::new(2) else { return };
+    let tmp = TempDir::new();
+    for host in [0, 1] {
+        lab.single_packets(host);
+    }
+    lab.lose(1, 200);
+    let listener = listening(&lab, 1, &tmp);
+    let findings = measure(&lab, GROUP, "1m", &[]);
+    findings.has("loss", "warning", "to the group");
+    findings.has("loss", "warning", "to 10.77.0.2");
+    findings.has("loss", "ok", "from 10.77.0.2");
+    listener.signal("INT");
+}
+
+#[test]
+fn a_group_that_is_forgotten_after_a_while() {
+    let Some(lab) = Lab::new(2) else { return };
+    let tmp = TempDir::new();
+    let listener = listening(&lab, 1, &tmp);
+    // Like a switch that forgets its member: the datagrams of the long train that have a number of 2 or more.
+    let rule = "@th,104,8 5 @th,344,8 >= 2 drop";
+    run(
+        &lab,
+        1,
+        &[
+            "nft",
+            &format!("table inet fault {{\nchain in {{ type filter hook input priority 0; {rule}; }}\n}}"),
+        ],
+    );
+    let findings = measure(&lab, GROUP, "1m", &["--long=8s"]);
+    findings.has("membership", "broken", "after 2 s");
+    findings.has("loss", "ok", "to the group");
+    listener.signal("INT");
+}
+
+#[test]
+fn two_machines_with_one_address() {
+    let Some(lab) = Lab::new(3) else { return };
+    let tmp = TempDir::new();
+    lab.ip(2, "address delete 10.77.0.3/24 dev eth0");
+    lab.ip(2, "address add 10.77.0.2/24 dev eth0");
+    let listeners = [1, 2].map(|host| listening(&lab, host, &tmp));
+    // The second one may start later than the first.
+    let both = (0..20).any(|_| {
+        let findings = measure(&lab, GROUP, "1m", &[]);
+        findings.0.iter().any(|f| {
+            f["check"] == "duplicate" && f["sentence"].as_str().is_some_and(|s| s.contains("10.77.0.2"))
+        })
+    });
+    assert!(both, "nobody noticed");
+    listeners.iter().for_each(|listener| listener.signal("INT"));
+}
+
+#[test]
+fn arguments_that_do_not_go_together() {
+    for args in [
+        &["--listen", "--to", "10.0.0.1"][..],
+        &["--long"],
+        &["239.1.1.1", "--to", "10.0.0.1"],
+        &["--to", "nowhere"],
+    ] {
+        let end = Cmd::new("doctor", MCP).arg("doctor").args(args).run(SOON);
+        assert_eq!(end.code, Some(2), "{args:?}: {}", end.stderr);
+    }
 }

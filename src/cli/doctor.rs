@@ -3,10 +3,17 @@
 use super::args::DoctorArgs;
 use super::exit::Exit;
 use super::report::{self, Error};
-use crate::doctor::{Finding, Question, Verdict, examine, show, worst};
+use crate::doctor::{Finding, Question, Verdict, examine, pairs, show, worst};
 use mcp_transfer::limits::DEFAULT_GROUP_V4;
 use mcp_transfer::net::Destination;
+use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+/// Longer than a switch remembers a member without a querier: 260 s (RFC 3376, section 8.4).
+const LONG: Duration = Duration::from_secs(300);
 
 /// Runs `mcp doctor`.
 #[must_use]
@@ -23,16 +30,34 @@ pub fn run(args: DoctorArgs) -> Exit {
 }
 
 fn find(args: DoctorArgs) -> Result<Vec<Finding>, Error> {
-    let destination = match &args.group {
-        None => Destination::group(DEFAULT_GROUP_V4.into(), args.port),
-        Some(text) => Destination::parse(text, args.port).map_err(|e| Error::Usage(e.to_string()))?,
-    };
+    let parse = |text: &str| Destination::parse(text, args.port).map_err(|e| Error::Usage(e.to_string()));
+    let environment = |e: io::Error| Error::Environment(e.to_string());
+    let interface = args.interface.as_deref();
+    if let Some(to) = &args.to {
+        let long = args.long.map(|time| time.unwrap_or(LONG));
+        return pairs::probe::run(&parse(to)?, interface, args.listen_for, long).map_err(environment);
+    }
+    let group = args.group.as_deref().map(parse).transpose()?;
+    if args.listen {
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(environment)?;
+        }
+        tell("listening for 'mcp doctor --to' of another machine; Ctrl-C ends it and prints what was heard");
+        return pairs::listen::run(group.as_ref(), interface, args.port, args.listen_for, &stop)
+            .map_err(environment);
+    }
     Ok(examine(&Question {
-        destination,
+        destination: group.unwrap_or_else(|| Destination::group(DEFAULT_GROUP_V4.into(), args.port)),
         interface: args.interface,
         output: args.output,
         listen_for: args.listen_for.unwrap_or_default(),
     }))
+}
+
+/// A line for the user. A closed terminal cannot be told anything.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn print(findings: &[Finding], json: bool) -> Result<(), Error> {

@@ -1,12 +1,13 @@
 //! L5: `mcp doctor`: why a transfer does not work, or why it is slow. Each check looks at one family of causes and
 //! yields [`Finding`]s. Checks read; they change nothing. `cli::doctor` runs them, [`show`] prints what they found.
 //!
-//! [`examine`] looks at this machine.
+//! [`examine`] looks at this machine. [`pairs`] looks at the path between two machines.
 
 mod buffers;
 mod disk;
 mod firewall;
 mod network;
+pub mod pairs;
 mod ports;
 mod querier;
 pub mod show;

@@ -13,7 +13,10 @@ without a name, which is gone afterwards.
 Examples:
   mcp doctor                        this machine
   mcp doctor -o /srv/images         the same, for a directory to receive into
-  sudo mcp doctor --listen-for 130s    also waits for a querier, which asks every two minutes
+  mcp doctor --listen-for 130s      also waits for a querier, which asks every two minutes
+  mcp doctor --listen               on one machine, until Ctrl-C, for the doctor of another one:
+  mcp doctor --to 10.0.0.7          measures the path to it: multicast, unicast, lengths, loss, order
+  mcp doctor --to 239.255.74.17     the same for all that listen
 
 Exit codes:
   0    nothing is broken
@@ -25,7 +28,17 @@ Exit codes:
 #[command(after_help = AFTER)]
 pub struct DoctorArgs {
     /// Multicast group or address that transfers use [default: 239.255.74.17]
+    #[arg(conflicts_with = "to")]
     pub group: Option<String>,
+    /// Listen for the doctor of another machine, and answer it
+    #[arg(long)]
+    pub listen: bool,
+    /// Measure the path to the machines on which a doctor listens
+    #[arg(long, value_name = "HOST|GROUP", conflicts_with = "listen")]
+    pub to: Option<String>,
+    /// With --to: see for so long whether the group still arrives, because switches may forget members [default: 5m]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, requires = "to", value_parser = parse_duration)]
+    pub long: Option<Option<Duration>>,
     /// Network interface, by name or by one of its addresses [default: as for send and recv]
     #[arg(short, long, value_name = "NAME|ADDR")]
     pub interface: Option<String>,
@@ -35,7 +48,8 @@ pub struct DoctorArgs {
     /// What 'mcp recv -o' would write to
     #[arg(short, long, value_name = "PATH", default_value = ".")]
     pub output: PathBuf,
-    /// Listen so long for a querier of group members
+    /// How long to listen: for a querier of group members [default: not at all], with --listen [default: until
+    /// Ctrl-C], with --to for the first answer [default: 5s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub listen_for: Option<Duration>,
     /// Print one JSON object on stdout
