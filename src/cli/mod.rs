@@ -13,6 +13,7 @@
 
 pub mod again;
 pub mod args;
+mod book;
 pub mod compression;
 pub mod config;
 pub mod console;
@@ -58,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::Recv(args) => recv::run(config::RecvConfig::new(args, Surroundings::detect())),
         Command::Key(args) => key::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Book(command) => book::run(command),
         #[cfg(feature = "fleet")]
         Command::Fleet(command) => return command.run(identity::state_dir()),
     };
