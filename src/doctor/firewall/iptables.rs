@@ -48,6 +48,8 @@ fn rule<'a>(words: &mut impl Iterator<Item = &'a str>) -> Rule {
             }
             "-p" => Condition::Is((value() == "udp") == same),
             "-i" | "-o" => Condition::Interface(value().replace('+', "*"), same),
+            // The first datagram of a transfer belongs to no connection: multicast never does.
+            "--ctstate" | "--state" => Condition::Is(value().split(',').any(|state| state == "NEW") == same),
             "--dport" | "--dports" => {
                 let ranges: Option<Vec<_>> = value().split(',').map(range).collect();
                 ranges.map_or(Condition::Unknown, |ranges| Condition::Port(ranges, same))
@@ -57,7 +59,7 @@ fn rule<'a>(words: &mut impl Iterator<Item = &'a str>) -> Rule {
             }
             // It names what follows, or says no more than -p.
             "-m" => match value() {
-                "udp" | "multiport" | "comment" => continue,
+                "udp" | "multiport" | "comment" | "conntrack" | "state" => continue,
                 _ => Condition::Unknown,
             },
             "--comment" => {
@@ -121,7 +123,7 @@ mod tests {
             ),
             (
                 ":INPUT DROP [0:0]\n-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT\n",
-                "unknown",
+                "dropped",
                 "accepted",
             ),
             (
@@ -135,6 +137,7 @@ mod tests {
                 "accepted",
             ),
             (":OUTPUT ACCEPT [0:0]\n-A OUTPUT -p tcp -j DROP\n", "accepted", "accepted"),
+            (":INPUT DROP [0:0]\n-A INPUT -m mark --mark 0x7 -j ACCEPT\n", "unknown", "accepted"),
         ] {
             let set = parse(&format!("{head}{rules}COMMIT\n"));
             let packet =

@@ -5,7 +5,7 @@ mod iptables;
 mod nft;
 mod rules;
 
-use super::{Finding, Question, fact};
+use super::{Finding, Question, Verdict, fact};
 use mcp_transfer::net::Interface;
 use mcp_transfer::net::endpoint::FEEDBACK_PORT;
 use rules::{Fate, Hook, Packet, Ruleset};
@@ -46,29 +46,24 @@ pub fn check(question: &Question, interfaces: &[Interface]) -> Vec<Finding> {
         ];
     }
     let port = question.destination.addr.port();
+    // Devices get data at the one port, and senders feedback at the other. Most machines are devices.
     let cases = [
-        (Hook::Input, port, "arrives at UDP port"),
-        (Hook::Input, FEEDBACK_PORT, "arrives at UDP port"),
-        (Hook::Output, port, "is sent to UDP port"),
-        (Hook::Output, FEEDBACK_PORT, "is sent to UDP port"),
+        (Hook::Input, port, Verdict::Broken, "arrives at", "devices need it"),
+        (Hook::Input, FEEDBACK_PORT, Verdict::Warning, "arrives at", "only senders need it"),
+        (Hook::Output, port, Verdict::Warning, "is sent to", "only senders need it"),
+        (Hook::Output, FEEDBACK_PORT, Verdict::Broken, "is sent to", "devices need it"),
     ];
     for interface in interfaces {
-        for (hook, port, what) in cases {
+        for (hook, port, verdict, what, role) in cases {
             let daddr = if port == FEEDBACK_PORT { None } else { question.group_v4() };
             let packet = Packet { interface: &interface.name, port, daddr, v6: question.destination.is_v6() };
-            let fates = sets.iter().map(|set| set.fate(hook, &packet)).max();
-            let (verb, finding) = match fates {
-                Some(Fate::Dropped(ref rule)) => {
-                    (rule, Finding::broken as fn(&'static str, String) -> Finding)
-                }
-                Some(Fate::Unknown(ref rule)) => {
-                    (rule, Finding::warning as fn(&'static str, String) -> Finding)
-                }
+            let (rule, does, verdict) = match sets.iter().map(|set| set.fate(hook, &packet)).max() {
+                Some(Fate::Dropped(rule)) => (rule, "drops", verdict),
+                Some(Fate::Unknown(rule)) => (rule, "may drop", Verdict::Warning),
                 _ => continue,
             };
-            let may = if matches!(fates, Some(Fate::Dropped(_))) { "drops" } else { "may drop" };
-            let sentence = format!("{verb} {may} what {what} {port} ({})", interface.name);
-            findings.push(finding(CHECK, sentence).mend(remedy(hook, port)));
+            let sentence = format!("{rule} {does} what {what} UDP port {port} ({}); {role}", interface.name);
+            findings.push(Finding { verdict, ..Finding::ok(CHECK, sentence) }.mend(remedy(hook, port)));
         }
     }
     if findings.is_empty() {

@@ -81,6 +81,10 @@ fn condition(value: &Value) -> Condition {
     };
     let (left, right) = (&value["left"], &value["right"]);
     let words = words(right);
+    if left["ct"]["key"] == "state" {
+        // The first datagram of a transfer belongs to no connection: multicast never does.
+        return Condition::Is(words.iter().any(|word| word == "new") == same);
+    }
     let any = |known: &[&str]| words.iter().any(|word| known.contains(&word.as_str()));
     match left["meta"]["key"].as_str() {
         Some("l4proto") => return Condition::Is(any(&UDP) == same),
@@ -108,14 +112,14 @@ fn condition(value: &Value) -> Condition {
     }
 }
 
-/// A word, or all words of an anonymous set.
+/// A word, or all words of a list or an anonymous set.
 fn words(right: &Value) -> Vec<String> {
     let one = |value: &Value| match value {
         Value::String(word) => Some(word.clone()),
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     };
-    match right.get("set").and_then(Value::as_array) {
+    match right.as_array().or_else(|| right.get("set")?.as_array()) {
         Some(set) => set.iter().filter_map(one).collect(),
         None => one(right).into_iter().collect(),
     }
@@ -170,6 +174,7 @@ mod tests {
         r#"{"match":{"op":"==","left":{"payload":{"protocol":"tcp","field":"dport"}},"right":22}}"#;
     const LOOP: &str = r#"{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"lo"}}"#;
     const GROUPS: &str = r#"{"match":{"op":"==","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":{"prefix":{"addr":"224.0.0.0","len":4}}}}"#;
+    const MARK: &str = r#"{"match":{"op":"==","left":{"meta":{"key":"mark"}},"right":7}}"#;
     const KNOWN: &str = r#"{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":["established"]}}"#;
 
     #[test]
@@ -181,11 +186,13 @@ mod tests {
             ("accept", vec![], "accepted"),
             ("drop", vec![], "dropped"),
             ("drop", vec![with(UDP_7417, "accept")], "accepted"),
-            ("drop", vec![with(KNOWN, "accept")], "unknown"),
+            ("drop", vec![with(KNOWN, "accept")], "dropped"),
+            ("drop", vec![with(MARK, "accept")], "unknown"),
             ("drop", vec![with(TCP, "accept"), with(LOOP, "accept")], "dropped"),
             ("accept", vec![with(GROUPS, "drop")], "dropped"),
             ("accept", vec![with(LOOP, "drop")], "accepted"),
-            ("accept", vec![with(KNOWN, "drop")], "unknown"),
+            ("accept", vec![with(KNOWN, "drop")], "accepted"),
+            ("accept", vec![with(MARK, "drop")], "unknown"),
             ("accept", vec![jump(UDP_7417)], "dropped"),
             ("accept", vec![jump(TCP)], "accepted"),
             ("accept", vec![with(UDP_7417, "return"), jump(UDP_7417)], "accepted"),
