@@ -21,7 +21,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// The time after the first answer in which other listeners answer.
 const OTHERS: Duration = Duration::from_millis(500);
 /// Most listeners that are examined.
-const MAX_LISTENERS: usize = 16;
+const MAX_LISTENERS: usize = 64;
 /// How often each listener is asked what arrived.
 const ATTEMPTS: usize = 20;
 /// Datagrams of an even train: enough to see a loss of one in a hundred.
@@ -113,7 +113,11 @@ pub fn run(
 impl Probe {
     /// Sends hellos until listeners have answered, or the time is over.
     fn greet(&mut self, host: Option<SocketAddr>, wait: Duration) -> io::Result<()> {
-        let mut until = Instant::now().checked_add(wait);
+        // A host may answer from another one of its addresses.
+        let wanted = |from: &SocketAddr, listener: &Listener| {
+            host.is_none_or(|host| listener.heard[0] || host.ip() == from.ip())
+        };
+        let (mut until, mut found) = (Instant::now().checked_add(wait), false);
         let hello = |train| Message { kind: Kind::Hello, train, run: self.run, cookie: [0; 16], number: 0 };
         let (to_group, to_host) = (wire::encode(&hello(1), &[], HELLO), wire::encode(&hello(0), &[], HELLO));
         while until.is_none_or(|until| Instant::now() < until) {
@@ -121,25 +125,24 @@ impl Probe {
             if let Some(host) = host {
                 self.endpoint.send(host, &to_host)?;
             }
-            let before = self.listeners.is_empty();
-            let listeners = &mut self.listeners;
-            let run = self.run;
+            let (run, listeners) = (self.run, &mut self.listeners);
             self.endpoint.receive(Instant::now() + AGAIN, |from, bytes, _| {
                 let Some((message, _)) = wire::decode(bytes) else { return };
-                let wanted = host.is_none_or(|host| host.ip() == from.ip());
-                let known = listeners.len() < MAX_LISTENERS || listeners.contains_key(&from);
-                if message.kind == Kind::Here && message.run == run && wanted && known {
+                let room = listeners.len() < MAX_LISTENERS || listeners.contains_key(&from);
+                if message.kind == Kind::Here && message.run == run && room {
                     let (number, cookie) = (message.number, message.cookie);
                     let listener =
                         listeners.entry(from).or_insert(Listener { number, cookie, heard: [false; 2] });
                     listener.heard[usize::from(message.train == 1)] = true;
                 }
             })?;
-            if before && !self.listeners.is_empty() {
+            if !found && self.listeners.iter().any(|(from, listener)| wanted(from, listener)) {
                 // The rest of them, or the other way, takes no longer.
+                found = true;
                 until = Some(Instant::now() + OTHERS);
             }
         }
+        self.listeners.retain(|from, listener| wanted(from, listener));
         Ok(())
     }
 
