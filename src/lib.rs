@@ -8,6 +8,7 @@ pub use mcp_transfer::{
 };
 
 pub mod cli;
+pub mod doctor;
 pub mod ui;
 
 #[cfg(any(test, feature = "sim"))]

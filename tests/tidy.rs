@@ -67,7 +67,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "L5 surface",
         home: "mcp",
-        modules: &["ui", "cli", "main"],
+        modules: &["ui", "cli", "doctor", "main"],
         may_import: &[0, 1, 2, 3, 4, 5],
     },
     // The whole crate counts as one module: it may import everything that the data plane has.

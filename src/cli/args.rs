@@ -2,6 +2,7 @@
 
 use super::compression::parse_compression;
 use clap::{Args, Parser, Subcommand};
+pub use doctor::DoctorArgs;
 use mcp_transfer::limits::{
     DEFAULT_PORT, MAX_DEVICES, MAX_LABEL, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN,
 };
@@ -17,6 +18,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 pub use stream::StreamArgs;
 
+pub mod book;
+pub mod doctor;
 pub mod one_way;
 pub mod show;
 pub mod stream;
@@ -52,7 +55,8 @@ Quick start:
   mcp recv                     on each machine that wants the file
   mcp send image.iso           on the machine that has it
 
-'mcp help send', 'mcp help recv' and 'mcp help key' say more.";
+'mcp help send', 'mcp help recv' and 'mcp help key' say more, and so do
+'mcp help exit-codes' and 'mcp help rates'. 'mcp doctor' finds out what is wrong.";
 
 const SEND_AFTER: &str = "\
 The stream starts when N devices are ready (-n) or all that are listed (--devices),
@@ -145,6 +149,11 @@ pub enum Command {
     Recv(RecvArgs),
     /// Make, install and list keys
     Key(KeyArgs),
+    /// Find out why a transfer does not work, or is slow
+    Doctor(DoctorArgs),
+    /// What is for reading.
+    #[command(flatten)]
+    Book(book::BookCommand),
     /// The standing half.
     #[cfg(feature = "fleet")]
     #[command(flatten)]

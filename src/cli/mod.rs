@@ -13,10 +13,12 @@
 
 pub mod again;
 pub mod args;
+mod book;
 pub mod compression;
 pub mod config;
 pub mod console;
 pub mod devices;
+mod doctor;
 mod hardware;
 pub mod identity;
 pub mod key;
@@ -56,6 +58,8 @@ pub fn main() -> ExitCode {
         Command::Send(args) => send::run(config::SendConfig::new(args, Surroundings::detect())),
         Command::Recv(args) => recv::run(config::RecvConfig::new(args, Surroundings::detect())),
         Command::Key(args) => key::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Book(command) => book::run(command),
         #[cfg(feature = "fleet")]
         Command::Fleet(command) => return command.run(identity::state_dir()),
     };

@@ -4,7 +4,7 @@ use super::memory::SenderMemory;
 use super::{SenderIntro, one_way, text};
 use console::{Style, pad_str};
 use mcp_transfer::protocol::event::SenderSnapshot;
-use mcp_transfer::protocol::statistics::DeviceRow;
+use mcp_transfer::protocol::statistics::{Cause, DeviceRow};
 use mcp_transfer::task::State;
 use mcp_transfer::time::Time;
 
@@ -110,7 +110,7 @@ fn cells(memory: &SenderMemory, snapshot: &SenderSnapshot, row: &DeviceRow) -> [
     let (overview, transfer) = (&snapshot.overview, &row.transfer);
     let label = text::device_name(&row.assignment.label, row.assignment.device);
     let sent = overview.source_symbols + overview.repair_symbols;
-    let reason = match row.assignment.state() {
+    let mut reason = match row.assignment.state() {
         State::Failed(reason) => text::escape(reason),
         State::Pending if row.is_missing() => "never joined".to_owned(),
         State::Complete => transfer.cause.map_or_else(String::new, |c| format!("slow by its {}", c.word())),
@@ -120,6 +120,9 @@ fn cells(memory: &SenderMemory, snapshot: &SenderSnapshot, row: &DeviceRow) -> [
             if hold.is_empty() { verified } else { format!("{verified}, {hold}") }
         }
     };
+    if let Some(check) = check(row) {
+        reason.push_str(&format!(" (mcp doctor: {check})"));
+    }
     [
         label,
         transfer.address.map_or_else(String::new, |address| address.to_string()),
@@ -128,6 +131,20 @@ fn cells(memory: &SenderMemory, snapshot: &SenderSnapshot, row: &DeviceRow) -> [
         if row.is_missing() { String::new() } else { text::share(transfer.lost_datagrams, sent) },
         reason,
     ]
+}
+
+/// The check of `mcp doctor` that would tell more.
+fn check(row: &DeviceRow) -> Option<&'static str> {
+    match (row.assignment.state(), row.transfer.cause) {
+        (State::Failed(_), _) => None,
+        (State::Pending, _) if row.is_missing() => Some("multicast"),
+        (_, Some(Cause::Network)) => Some("loss"),
+        (_, Some(Cause::Cpu)) => Some("buffers"),
+        (_, Some(Cause::Disk)) => Some("disk"),
+        (_, Some(Cause::Feedback)) => Some("unicast"),
+        (State::Lost, _) => Some("unicast"),
+        _ => None,
+    }
 }
 
 /// Column widths; 0 for a hidden column. On a narrow terminal the address is hidden first, then the time
@@ -214,7 +231,7 @@ mod tests {
             "\
 DEVICE                                   ADDRESS         STATUS    TIME   LOSS  REASON
 evil\\u{1b}[2J                            10.0.0.7:40000  failed     12s    0 %  disk full: 3 GiB are missing on /srv/im…
-a-label-that-is-rather-long-for-a-table  10.0.0.7:40000  lost       12s    0 %  0 of 100 blocks, silent
+a-label-that-is-rather-long-for-a-table  10.0.0.7:40000  lost       12s    0 %  0 of 100 blocks, silent (mcp doctor: un…
 lab-2                                    10.0.0.7:40000  complete   12s    0 %
 lab-10                                   10.0.0.7:40000  complete   12s  5.0 %
 "
@@ -241,7 +258,9 @@ lab-10                        complete
         let text = table(&SenderMemory::default(), &s, 100, false);
         let line = text.lines().nth(1).unwrap();
         assert!(
-            line.starts_with("lab-3 ") && line.contains("missing") && line.ends_with("never joined"),
+            line.starts_with("lab-3 ")
+                && line.contains("missing")
+                && line.ends_with("never joined (mcp doctor: multicast)"),
             "{text}"
         );
     }

@@ -123,6 +123,14 @@ impl Lab {
             ["mcast_igmp_version", "3", "mcast_query_response_interval", "10", "mcast_querier", "1"];
         must("ip", &[&link[..], &querier].concat());
     }
+    /// Makes a bridge that snoops ask for members every second.
+    pub fn query_often(&self) {
+        let link = ["-n", &self.bridge(), "link", "set", "br0", "type", "bridge"];
+        must(
+            "ip",
+            &[&link[..], &["mcast_query_interval", "100", "mcast_startup_query_interval", "100"]].concat(),
+        );
+    }
     /// Makes the bridge forget that a host is a member of `group`. Returns whether it was one.
     pub fn forget(&self, host: usize, group: &str) -> bool {
         let (bridge, port) = (self.bridge(), format!("p{host}"));
