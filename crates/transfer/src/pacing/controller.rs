@@ -53,6 +53,9 @@ const QUEUE_SHOWS: Duration = Duration::from_millis(2);
 /// where random loss must be distinguished from congestion.
 const DRAINING_START: f64 = 0.75;
 const DRAINING_STEP: f64 = 0.9;
+/// While a queue drains, each further report lowers what is taken for the capacity to this share at the most. A device whose
+/// storage stands still for a moment carries next to nothing, which says little of what it carries otherwise.
+const LEAST_FALL: f64 = 0.5;
 /// A queue below `DRAINED` counts as empty. Draining ends after the time `DRAINING` in any case.
 const DRAINED: Duration = Duration::from_millis(5);
 const DRAINING: Duration = Duration::from_millis(400);
@@ -182,7 +185,9 @@ impl RateController {
         // The held rate includes SHARE already.
         let target = if holding { carried } else { carried * SHARE };
         let (carried, starting) = match self.state {
-            State::Draining { carried, starting, .. } => (carried.min(target), starting),
+            State::Draining { carried, starting, .. } => {
+                (carried.min(target.max(carried * LEAST_FALL)), starting)
+            }
             // Never raises the rate: the stretch may have been sent faster than the present rate.
             _ => (target.min(self.rate), self.state == State::Starting),
         };

@@ -138,3 +138,18 @@ fn what_cannot_be_sent_is_not_aimed_at() {
     assert!(controller.congested(Time::ZERO, Rate(150_000_000), 0.5), "the way's limits hold all the same");
     assert!(controller.rate() < Rate(80_000_000));
 }
+
+#[test]
+fn storage_that_stands_still_for_a_moment_does_not_stop_the_stream() {
+    let mut controller = RateController::new(RateMode::Auto(Rate(10_000_000_000)));
+    (0..5).for_each(|_| assert!(controller.clear(Time::ZERO, Clear::default())));
+    assert!(controller.rate() > Rate(3_000_000_000));
+    assert!(controller.congested(Time::ZERO, controller.rate(), 0.6));
+    let before = controller.rate();
+    // Nearly nothing of what came meanwhile could be stored.
+    assert!(controller.congested(Time::ZERO, controller.rate(), 0.01));
+    assert!(controller.rate().0 >= before.0 / 2 - 1, "{:?}", controller.rate());
+    // A device that carries so little needs no more than a few reports to say so.
+    (0..10).for_each(|_| _ = controller.congested(Time::ZERO, controller.rate(), 0.01));
+    assert!(controller.rate() < Rate(5_000_000));
+}
