@@ -351,14 +351,14 @@ fn with_a_window_what_comes_late_is_refused_and_the_others_go_on() {
     let mut all = receivers(&network, &tmp, 3);
     let cmd = network.send("-", 3).args(["--rate", "100M", "--window", "10M", "--pipe", "cat"]);
     let mut sender = reading(cmd.arg("--report").arg(&report), &source).spawn();
-    // One is killed, so the window stays where it is, until the next run of it is refused.
+    // One is killed, so the window stays where it is for ten seconds, or until the next run of it is refused.
     let (mut killed, out) = all.pop().expect("three");
     verified(&mut killed, 6 * MIB);
     killed.signal("KILL");
     killed.finish(SOON);
     // Those that are left have all that the window has.
     all.iter_mut().for_each(|(receiver, _)| verified(receiver, 14 * MIB));
-    for (id, out) in [("r2", &out), ("late", &tmp.dir("late"))] {
+    for (id, out) in [("late", &tmp.dir("late")), ("r2", &out)] {
         let end = network.recv(id, out).spawn().expect(6, SOON);
         assert!(end.stderr.contains("came after the beginning"), "{}", end.stderr);
         assert!(!out.join("stdin").exists());

@@ -95,7 +95,7 @@ fn senders(path: &Path) -> Option<Finding> {
     let mut list = Vec::new();
     fs::File::open(path).ok()?.take(MAX_LIST).read_to_end(&mut list).ok()?;
     Some(match parse_known_senders(&list) {
-        Some(known) => Finding::ok("senders", format!("{} known senders", known.len())),
+        Some(known) => Finding::ok("senders", format!("known senders: {}", known.len())),
         None => Finding::warning(
             "senders",
             format!("{} is damaged: every sender is new to this machine", path.display()),
