@@ -125,7 +125,8 @@ impl Receiver {
             return;
         }
         let arrivals = session.group.take_arrivals(false);
-        if arrivals.is_some() || now >= self.timers.keepalive || self.has_more_room() {
+        let news = self.has_more_room() || self.has_verified_more();
+        if arrivals.is_some() || now >= self.timers.keepalive || news {
             self.timers.keepalive = now + KEEPALIVE_INTERVAL;
             self.report(arrivals);
         }
@@ -136,6 +137,12 @@ impl Receiver {
         let (Some(session), Some(blocks)) = (&self.session, &self.blocks) else { return false };
         let told = self.timers.told_room;
         told <= session.position().0 && blocks.room() > told
+    }
+
+    /// Whether the sender of a stream, which may wait for it, does not know of a block that is verified.
+    fn has_verified_more(&self) -> bool {
+        let Some(blocks) = &self.blocks else { return false };
+        !blocks.layout().is_sealed() && blocks.verified_below() > self.timers.told_below
     }
 
     /// Sends a report, with arrivals if there are any.
@@ -155,7 +162,7 @@ impl Receiver {
             ticket_kept: self.ticket_kept,
             arrivals: arrivals.map(|arrivals| storage.delayed(arrivals, block)),
         };
-        self.timers.told_room = report.room.0;
+        (self.timers.told_room, self.timers.told_below) = (report.room.0, report.below.0);
         self.send(&Message::Progress(report));
     }
 }

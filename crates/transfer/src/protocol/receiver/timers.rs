@@ -21,6 +21,8 @@ pub(super) struct Timers {
     pub inquiry: Inquiry,
     /// The room of the last report.
     pub told_room: u32,
+    /// The blocks below this were verified in the last report.
+    pub told_below: u32,
 }
 
 impl Timers {
@@ -33,6 +35,7 @@ impl Timers {
             report_interval: REPORT_INTERVAL,
             inquiry: Inquiry::default(),
             told_room: u32::MAX,
+            told_below: 0,
         }
     }
     /// Nothing is ever reported.
@@ -44,7 +47,7 @@ impl Timers {
         self.seek_until = Time::NEVER;
         self.rejoin = now + REJOIN;
         self.inquiry = Inquiry::default();
-        self.told_room = u32::MAX;
+        (self.told_room, self.told_below) = (u32::MAX, 0);
         self.report = now + REPORT_INTERVAL;
         self.keepalive = now + KEEPALIVE_INTERVAL / 4;
         self.report_interval = REPORT_INTERVAL;

@@ -138,3 +138,23 @@ fn a_stream_that_broke_off_is_kept() {
         assert_eq!(matches!(bench.jobs[..], [ReceiverJob::Keep]), kept, "{:?}", bench.jobs);
     }
 }
+
+#[test]
+fn the_sender_of_a_stream_hears_soon_of_a_block_that_is_verified_late() {
+    let mut bench = Bench::streaming(2);
+    bench.page();
+    whole_block(&mut bench, 0);
+    // What has arrived is reported while the disk is still busy with it.
+    bench.pass(Duration::from_millis(500));
+    bench.sent.clear();
+    let value = Digest([0; 32]);
+    bench.done(ReceiverDone::Stored { block: BlockIndex(0), value, buffer: Buffer::default() });
+    bench.pass(Duration::from_millis(60));
+    let said = bench.said();
+    let below = said.iter().filter_map(|plain| match wire::decode_plain(plain) {
+        Ok((_, Message::Progress(report))) => Some(report.below.0),
+        _ => None,
+    });
+    // Once, as it is no news later.
+    assert_eq!(below.collect::<Vec<_>>(), [1]);
+}
