@@ -64,6 +64,13 @@ fn run(lab: &Lab, host: usize, words: &[&str]) {
     assert!(done.status.success(), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
+/// Makes a host's firewall drop what arrives under these conditions.
+#[track_caller]
+fn drop_arrivals(lab: &Lab, host: usize, conditions: &str) {
+    let chain = format!("chain in {{ type filter hook input priority 0; {conditions} drop; }}");
+    run(lab, host, &["nft", &format!("table inet fault {{\n{chain}\n}}")]);
+}
+
 #[test]
 fn a_healthy_machine() {
     let Some(lab) = Lab::new(1) else { return };
@@ -363,14 +370,7 @@ fn answers_that_are_blocked() {
     let tmp = TempDir::new();
     let listener = listening(&lab, 1, &tmp);
     measure(&lab, GROUP, "1m", &[]).healthy("multicast");
-    run(
-        &lab,
-        0,
-        &[
-            "nft",
-            "table inet fault {\nchain in { type filter hook input priority 0; udp dport 7418 drop; }\n}",
-        ],
-    );
+    drop_arrivals(&lab, 0, "udp dport 7418");
     measure(&lab, GROUP, "1s", &[]).has("answer", "broken", "no doctor answers");
     // The doctor alone finds the rule.
     examine(&lab, &[]).has("firewall", "warning", "drops what arrives at UDP port 7418");
@@ -386,14 +386,7 @@ fn unicast_that_is_blocked() {
     let listener = listening(&lab, 1, &tmp);
     measure(&lab, GROUP, "1m", &[]).healthy("multicast");
     // What the listener sends passes, and nothing to its own address.
-    run(
-        &lab,
-        1,
-        &[
-            "nft",
-            "table inet fault {\nchain in { type filter hook input priority 0; udp dport 1-65535 ip daddr 10.77.0.2 drop; }\n}",
-        ],
-    );
+    drop_arrivals(&lab, 1, "udp dport 1-65535 ip daddr 10.77.0.2");
     let findings = measure(&lab, GROUP, "1m", &[]);
     findings.healthy("multicast");
     findings.has("answer", "broken", "what is sent to it alone is blocked");
@@ -435,15 +428,7 @@ fn a_group_that_is_forgotten_after_a_while() {
     let tmp = TempDir::new();
     let listener = listening(&lab, 1, &tmp);
     // Like a switch that forgets its member: the datagrams of the long train that have a number of 2 or more.
-    let rule = "@th,104,8 5 @th,344,8 >= 2 drop";
-    run(
-        &lab,
-        1,
-        &[
-            "nft",
-            &format!("table inet fault {{\nchain in {{ type filter hook input priority 0; {rule}; }}\n}}"),
-        ],
-    );
+    drop_arrivals(&lab, 1, "@th,104,8 5 @th,344,8 >= 2");
     let findings = measure(&lab, GROUP, "1m", &["--long=8s"]);
     findings.has("membership", "broken", "after 2 s");
     findings.has("loss", "ok", "to the group");
