@@ -31,7 +31,7 @@ decimal, and may be written in either case. 64k is the least.
   mcp send --rate auto:800M FILE   the same, but never above 800 Mbit/s
   mcp send --rate 800M FILE        sends at 800 Mbit/s, whatever is lost
 
-auto is the default. The sender starts slowly, doubles the rate while all paths carry it,
+auto is the default. The sender starts slowly, raises the rate while all paths carry it,
 and holds it below the point where queues grow. A path that carries less than half of what
 the others carry does not slow them down: --slow says whether its device is served alone
 afterwards (defer), waited for (keep) or given up (drop).
