@@ -9,7 +9,7 @@
 //! that share, and the probability has a floor, at which the largest possible group keeps to its share.
 
 use super::Sender;
-use crate::limits::{ANNOUNCE_INTERVAL, FeedbackBudget, MAX_DEVICES};
+use crate::limits::{ANNOUNCE_INTERVAL, FeedbackBudget, MAX_DEVICES, STORE_PATIENCE};
 use crate::protocol::event::SenderOutcome;
 use crate::task::State;
 use crate::time::Time;
@@ -90,18 +90,24 @@ impl Sender {
             }
         }
         let over = now >= self.gather.until;
-        let enough = match (self.config.task.options.expected(), self.gather.last_join) {
-            (Some(n), _) => ready + counts.failed >= n as usize,
-            (None, Some(last)) => ready > 0 && now >= last + self.config.settle,
-            (None, None) => false,
-        };
-        if ready > 0 && (enough || over) {
+        let (expected, last_join) = (self.config.task.options.expected(), self.gather.last_join);
+        let all = expected.is_some_and(|n| ready + counts.failed >= n as usize);
+        let settled = expected.is_none() && last_join.is_some_and(|last| now >= last + self.config.settle);
+        if ready > 0 && (all || (settled || over) && !self.waits_for_store(now)) {
             self.start(now);
         } else if ready == 0 && self.end_without_store(now) {
             // No device that joins can be looked up.
         } else if over && !self.config.lingers_forever() && !self.records.is_looking_up() {
             self.finish(SenderOutcome::Ended, AbortCode::Finished, "no device came in time", now);
         }
+    }
+
+    /// Whether devices that came in time wait for the store, and would miss the beginning of a stream of which only the last
+    /// blocks are kept.
+    fn waits_for_store(&self, now: Time) -> bool {
+        self.window.blocks.is_some()
+            && self.records.is_looking_up()
+            && now < self.gather.until + STORE_PATIENCE
     }
 
     pub(super) fn start(&mut self, now: Time) {

@@ -122,6 +122,32 @@ fn a_device_that_comes_when_the_beginning_is_gone_is_turned_away() {
 }
 
 #[test]
+fn the_beginning_is_kept_for_a_device_that_the_store_is_still_asked_about() {
+    for window in [Some(8), None] {
+        let mut bench = Bench::new(0, |config| {
+            config.layout = Layout::of(Extent::default(), 10, 64).unwrap();
+            config.kind = ObjectKind::Stream;
+            config.window = window;
+            config.wait = Duration::from_secs(5);
+            config.task.options.expected = Some(3);
+        });
+        bench.join(1, 1);
+        bench.pass(Duration::from_secs(4));
+        bench.store_is = StoreIs::Failing;
+        bench.join(2, 1);
+        bench.pass(Duration::from_secs(2));
+        // Without a window, the device loses nothing.
+        let expected = if window.is_some() { Phase::Gathering } else { Phase::Streaming };
+        assert_eq!(bench.sender.phase, expected, "{window:?}");
+        bench.store_is = StoreIs::Sound;
+        bench.pass(Duration::from_secs(6));
+        assert_eq!((bench.sender.phase, bench.sender.devices.len()), (Phase::Streaming, 2));
+        bench.report(1, 0);
+        assert_eq!((bench.state(1), bench.state(2)), (State::Active, State::Active));
+    }
+}
+
+#[test]
 fn a_slow_device_is_served_while_the_stream_stands_still() {
     let mut bench = windowed(SlowPolicy::Defer);
     bench.join(1, 1);
