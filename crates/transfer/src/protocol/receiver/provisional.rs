@@ -275,6 +275,7 @@ impl Receiver {
         if head.protection.is_device() {
             provisional.spoke(now);
         }
+        self.provisional.heard(at);
         match message {
             Message::Symbol(symbol) => self.keep_symbol(&symbol),
             Message::HashPage(page) => self.keep_page(page),
@@ -289,8 +290,10 @@ impl Receiver {
                 true
             }
             Message::Poll(poll) => {
-                provisional.session.gsize = sound_group_size(poll.gsize);
-                provisional.session.is_at(poll.position);
+                if let Some(provisional) = self.provisional.get_mut(id) {
+                    provisional.session.gsize = sound_group_size(poll.gsize);
+                    provisional.session.is_at(poll.position);
+                }
                 true
             }
             _ => true,

@@ -6,13 +6,14 @@
 //!
 //! One session at a time has its *turn*. During the turn the device looks up what it holds of the object, sends a
 //! JOIN when an invitation selects it, and keeps the session's symbols. If another session waits, the turn ends a
-//! second after the first JOIN, or after two seconds without an invitation. Messages that can be replayed do not
+//! second after the first JOIN, after two seconds without an invitation, or after a second in which the session was not
+//! heard at all: it has probably ended, and each turn that it takes keeps the device from a live one. Messages that can be replayed do not
 //! extend a session: it is dropped [`PATIENCE`] after its first announcement or its last datagram sealed for
 //! this device. A later announcement adds it again.
 
 use super::blocks::Blocks;
 use super::session::Session;
-use crate::limits::{MAX_PROVISIONAL_SESSIONS, SENDER_SILENCE};
+use crate::limits::{ANNOUNCE_INTERVAL, MAX_PROVISIONAL_SESSIONS, SENDER_SILENCE};
 use crate::time::Time;
 use crate::units::SessionId;
 use crate::wire::Holdings;
@@ -23,6 +24,8 @@ use std::time::Duration;
 const TURN_AFTER_JOIN: Duration = Duration::from_secs(1);
 /// Length of a turn without a JOIN.
 const TURN: Duration = Duration::from_secs(2);
+/// Length of a turn of a session that is not heard.
+const SILENT_TURN: Duration = ANNOUNCE_INTERVAL;
 /// A session without a datagram sealed for this device is dropped after this time.
 const PATIENCE: Duration = SENDER_SILENCE;
 /// Shortest interval between unanswered JOINs: at first below that of the announcements, and longer after
@@ -93,8 +96,9 @@ impl ProvisionalSession {
 #[derive(Debug)]
 pub(super) struct ProvisionalSessions {
     list: VecDeque<ProvisionalSession>,
-    /// When the turn began, and when its first JOIN was sent.
+    /// When the turn began, whether its session has been heard since, and when its first JOIN was sent.
     began: Time,
+    heard: bool,
     joined: Option<Time>,
     /// The session for which a look-up is in progress.
     pub probing: Option<SessionId>,
@@ -102,7 +106,7 @@ pub(super) struct ProvisionalSessions {
 
 impl Default for ProvisionalSessions {
     fn default() -> Self {
-        Self { list: VecDeque::new(), began: Time::ZERO, joined: None, probing: None }
+        Self { list: VecDeque::new(), began: Time::ZERO, heard: false, joined: None, probing: None }
     }
 }
 
@@ -173,6 +177,11 @@ impl ProvisionalSessions {
         self.list.clear();
     }
 
+    /// Notes a message of the session at this position.
+    pub const fn heard(&mut self, position: usize) {
+        self.heard |= position == 0;
+    }
+
     /// Notes a JOIN to the session that has its turn.
     pub fn joined(&mut self, now: Time) {
         self.joined.get_or_insert(now);
@@ -198,7 +207,7 @@ impl ProvisionalSessions {
     }
 
     fn begin_turn(&mut self, now: Time) -> bool {
-        (self.began, self.joined) = (now, None);
+        (self.began, self.heard, self.joined) = (now, false, None);
         let Some(provisional) = self.list.front_mut() else { return false };
         provisional.turns += 1;
         provisional.session.listen_anew();
@@ -206,7 +215,7 @@ impl ProvisionalSessions {
     }
 
     fn turn_ends(&self) -> Time {
-        let without = self.began + TURN;
+        let without = self.began + if self.heard { TURN } else { SILENT_TURN };
         self.joined.map_or(without, |at| at + TURN_AFTER_JOIN)
     }
 
