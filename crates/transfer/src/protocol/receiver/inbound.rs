@@ -2,15 +2,16 @@
 
 use super::answer::PendingAnswer;
 use super::blocks::{Blocks, Taken};
+use super::liveness::SOON;
 use super::provisional::origin_is_sound;
 use super::session::sound_group_size;
 use super::{Receiver, State};
-use crate::limits::MAX_ESI;
+use crate::limits::{MAX_ESI, SMALL_GROUP};
 use crate::protocol::event::ReceiverEvent;
 use crate::time::Time;
 use crate::units::{Arrival, ChannelId, Esi};
 use crate::wire::{
-    self, Admit, AdmitVerdict, Announce, Head, Message, MessageKind, PacketNumber, Poll, Retry, Symbol,
+    self, Admit, AdmitVerdict, Announce, Head, Message, MessageKind, PacketNumber, Phase, Poll, Retry, Symbol,
 };
 
 impl Receiver {
@@ -117,15 +118,22 @@ impl Receiver {
         if session.origin != announce.origin && !origin_is_sound(self.config.primitives, announce) {
             return false;
         }
+        let gathered = session.phase == Phase::Gathering;
         session.update(announce);
         if let Some(blocks) = &mut self.blocks {
             blocks.grow(session.layout);
         }
+        let begins = gathered && session.phase == Phase::Streaming;
         // In a group that has shrunk, a report time drawn for a large group would come after the sender has
         // given the device up.
         let interval = session.report_interval();
         if self.timers.report != Time::NEVER && self.timers.report > now + interval * 2 {
             self.timers.report = now + interval.mul_f64(0.5 + self.rng.f64());
+        }
+        if begins && session.gsize <= SMALL_GROUP && self.timers.report != Time::NEVER {
+            // The sender raises its rate as soon as it has heard of the first datagrams of the stream alone.
+            session.group.begin_stretch();
+            self.timers.report = now + SOON + (interval / 4).mul_f64(self.rng.f64());
         }
         if matches!(self.state, State::Opening) && self.adoptable.is_some() {
             self.open_or_adopt();

@@ -460,6 +460,16 @@ impl ChannelLoss {
         }
     }
 
+    /// Begins a new stretch with the next datagram.
+    pub const fn begin_stretch(&mut self) {
+        (self.stretch, self.before) = (None, None);
+    }
+
+    /// Whether datagrams have arrived since the last report, too few to report.
+    pub fn is_arriving(&self) -> bool {
+        self.stretch.is_some_and(|stretch| stretch.received > 1)
+    }
+
     /// The latest stretch of arrivals that is long enough. It is returned only once: the next stretch begins
     /// with the last datagram, or, with `anew`, with the next one.
     pub fn take_arrivals(&mut self, anew: bool) -> Option<Arrivals> {

@@ -1,7 +1,7 @@
 //! Shutdown: confirming that the file is in place, leaving without it, and interrupts.
 
 use super::{Receiver, State};
-use crate::limits::SENDER_SILENCE;
+use crate::limits::{COMPLETIONS_PER_SECOND, SENDER_SILENCE, SMALL_GROUP};
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::job::ReceiverJob;
 use crate::time::Time;
@@ -12,6 +12,9 @@ use std::time::Duration;
 /// waits for the last receipt. It doubles with each one after the first [`HASTY_TRIES`].
 const REPEAT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 const HASTY_TRIES: u32 = 4;
+/// Mean distance between the receipts of a small group that completes at once.
+const RECEIPT_EVERY: Duration = Duration::from_micros(500);
+const _: () = assert!(SMALL_GROUP <= COMPLETIONS_PER_SECOND);
 /// How long to wait for the acknowledgement of a receipt after the sender's last ABORT.
 const LAST_WORD: Duration = Duration::from_millis(300);
 /// Most ABORTs that a leaving device sends.
@@ -145,10 +148,12 @@ impl Receiver {
             self.finish(self.hook.outcome(false));
             return;
         }
-        // Devices complete at the same time; their receipts must be spread (I10).
-        let spread =
-            Duration::from_secs(1) * session.gsize.saturating_sub(1) / session.feedback.completions();
-        let next = now + spread.mul_f64(self.rng.f64());
+        // Devices complete at the same time; their receipts must be spread (I10). A small group's are too few to exceed
+        // their share, however soon they come.
+        let others = session.gsize.saturating_sub(1);
+        let spread = Duration::from_secs(1) * others / session.feedback.completions();
+        let first = if session.gsize <= SMALL_GROUP { spread.min(RECEIPT_EVERY * others) } else { spread };
+        let next = now + first.mul_f64(self.rng.f64());
         let until = next + SENDER_SILENCE.max(spread * 4);
         let (next, until) = if hurried { (now, until.min(now + REPEAT.1)) } else { (next, until) };
         self.state = State::Confirming(Confirming { next, distance: REPEAT.0.max(spread), tries: 0, until });

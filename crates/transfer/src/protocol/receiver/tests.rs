@@ -1,5 +1,6 @@
 //! The receiver driven by hand: failing workers, impatient users, senders with odd messages.
 
+mod arrivals;
 mod growth;
 mod hook;
 mod later;

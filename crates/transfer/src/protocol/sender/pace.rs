@@ -15,6 +15,9 @@ const SPACING: Duration = Duration::from_micros(250);
 const REALLY_SENT: f64 = 0.6;
 /// A stretch can be sent at more than this share of the rate only for moments, while the bucket catches up.
 const MOST_SENT: f64 = 1.25;
+/// A stretch tells of the present rate if at most one in this many of its datagrams was sent before: a device begins a
+/// stretch with the end of the one before, whose report brings the change of the rate.
+const MOSTLY: u64 = 5;
 /// Approximate shortest time that the symbols of a unicast repair's round take.
 const ROUND: Duration = Duration::from_millis(250);
 /// Fewest symbols of a round. The answer to a shorter one would tell nothing about the rate.
@@ -93,15 +96,15 @@ impl Pace {
         Some(at + (then - at).min(SPACING * 2).mul_f64(share))
     }
 
-    /// Compares a device's report with the times of sending. `None` if part of the stretch was not sent at
-    /// the present rate, or is forgotten.
+    /// Compares a device's report with the times of sending. `None` if more than a small part of the stretch was not
+    /// sent at the present rate, or if it is forgotten.
     pub fn sample(&self, arrivals: &Arrivals, overflowed: bool) -> Option<Sample> {
         let (first, last) = (arrivals.first.counter(), arrivals.last.counter());
-        if first < self.since {
+        let sent = last.checked_sub(first)?;
+        if self.since.saturating_sub(first) > sent / MOSTLY {
             return None;
         }
         let (first_at, last_at) = (self.sent_at(first)?, self.sent_at(last)?);
-        let sent = last.checked_sub(first)?;
         // A few datagrams that were sent at once after a late wake-up do not make the path faster.
         let least = self.in_bits(sent as f64) / (MOST_SENT * self.rate().0.max(1) as f64);
         Some(Sample {
@@ -153,5 +156,30 @@ impl Pace {
     pub fn symbols_a_round(&self, rtt: Duration) -> u64 {
         let bytes = u128::from(self.rate().0 / 8) * ROUND.max(rtt * 2).as_millis() / 1000;
         (u64::try_from(bytes).unwrap_or(u64::MAX) / self.datagram).max(FEWEST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::PacketNumber;
+
+    #[test]
+    fn a_stretch_tells_of_the_present_rate_if_it_was_nearly_all_sent_at_it() {
+        let mut pace = Pace::new(RateController::new(RateMode::Auto(Rate(10_000_000_000))), 1500, Time::ZERO);
+        let at = |counter: u64| Time::ZERO + Duration::from_micros(120) * counter as u32;
+        (0..500).for_each(|counter| pace.note_sent(counter, at(counter)));
+        let tells = |pace: &Pace, first, last| {
+            let number = |counter| PacketNumber::new(crate::units::ChannelId::GROUP, counter);
+            let (received, elapsed_us) = ((last - first + 1) as u32, 120 * (last - first) as u32);
+            let (first, last) = (number(first), number(last));
+            let arrivals = Arrivals { first, last, received, elapsed_us, last_at_us: 0 };
+            pace.sample(&arrivals, false).is_some()
+        };
+        assert!(tells(&pace, 0, 99));
+        assert!(pace.clear(100e6, Clear::default(), 104, at(104)), "the rate rises");
+        // The next stretch begins with the end of the one that was reported.
+        assert!(tells(&pace, 99, 200) && tells(&pace, 104, 150));
+        assert!(!tells(&pace, 99, 120) && !tells(&pace, 50, 200), "much of it is older");
     }
 }
