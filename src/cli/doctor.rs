@@ -2,7 +2,7 @@
 
 use super::args::DoctorArgs;
 use super::exit::Exit;
-use super::report::{self, Error};
+use super::report::{self, Error, tell};
 use crate::doctor::{Finding, Question, Verdict, examine, pairs, show, worst};
 use mcp_transfer::limits::DEFAULT_GROUP_V4;
 use mcp_transfer::net::Destination;
@@ -55,16 +55,16 @@ fn find(args: DoctorArgs) -> Result<Vec<Finding>, Error> {
     }))
 }
 
-/// A line for the user. A closed terminal cannot be told anything.
-fn tell(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
-}
-
 fn print(findings: &[Finding], json: bool) -> Result<(), Error> {
     let text = if json {
         format!("{}\n", show::json(findings))
     } else {
-        show::table(findings, console::colors_enabled())
+        {
+            // 0 if it is no terminal: a line is as long as it gets.
+            let columns =
+                console::Term::stdout().size_checked().map_or(0, |(_, columns)| usize::from(columns));
+            show::table(findings, columns, console::colors_enabled())
+        }
     };
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())

@@ -4,7 +4,7 @@
 use super::args::{KeyArgs, KeyCommand};
 use super::exit::Exit;
 use super::identity::{StateDir, host_label};
-use super::report::{self, Error};
+use super::report::{self, Error, tell};
 use super::trust::refuse_key_line;
 use crate::ui::escape;
 use mcp_transfer::crypto::group::{GroupKey, GroupKeys};
@@ -173,11 +173,6 @@ fn print(line: &str) -> Result<(), Error> {
     writeln!(out, "{line}")
         .and_then(|()| out.flush())
         .map_err(|e| Error::Environment(format!("cannot write to standard output ({e})")))
-}
-
-/// Prints a message for people. A closed stderr is no reason to fail.
-fn tell(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
 }
 
 impl From<SendersError> for Error {

@@ -1,7 +1,8 @@
 //! Prints every error as one line on stderr, `mcp: <one clause>`, and classifies errors by their cause.
 
+use super::config::Surroundings;
 use super::exit::Exit;
-use crate::ui::{device_name, escape};
+use crate::ui::{device_name, escape, wrapped};
 use mcp_transfer::protocol::event::{ReceiverOutcome, SenderOutcome};
 use mcp_transfer::protocol::need::Need;
 use mcp_transfer::protocol::statistics::DeviceRow;
@@ -58,12 +59,18 @@ impl Error {
 
 /// Prints the error. If stderr is closed, only the exit code reports the error.
 pub fn error(error: &Error) {
-    let _ = writeln!(std::io::stderr(), "{}", error.line());
+    tell(&error.line());
 }
 
 /// Prints a warning. For use before there is a view.
 pub fn warning(text: &str) {
-    let _ = writeln!(std::io::stderr(), "mcp: warning: {}", escape(text));
+    tell(&format!("mcp: warning: {}", escape(text)));
+}
+
+/// Prints a sentence on stderr; on a terminal, broken between words. A closed stderr is no reason to fail.
+pub fn tell(sentence: &str) {
+    let terminal = Surroundings::detect().stderr_terminal;
+    let _ = writeln!(std::io::stderr(), "{}", wrapped(sentence, terminal));
 }
 
 /// The error to print after a sender's table; `None` on success.

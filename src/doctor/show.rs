@@ -1,7 +1,7 @@
 //! Prints findings: a table for people, one JSON object for programs.
 
 use super::{Finding, Verdict, worst};
-use crate::ui::escape;
+use crate::ui::{escape, wrap};
 use console::{Alignment, Style, pad_str};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -21,9 +21,10 @@ pub fn json(findings: &[Finding]) -> String {
     serde_json::to_string(&report).unwrap_or_default()
 }
 
-/// The findings as a table, and how many there are of each kind. `colour` marks the verdicts.
+/// The findings as a table, and how many there are of each kind. Sentences are broken between words to fit into
+/// `columns` (0: no limit); commands are not. `colour` marks the verdicts.
 #[must_use]
-pub fn table(findings: &[Finding], colour: bool) -> String {
+pub fn table(findings: &[Finding], columns: usize, colour: bool) -> String {
     let widest = findings.iter().map(|f| f.check.len()).max().unwrap_or(0).max("CHECK".len());
     let mut out = format!("{}  VERDICT  FINDING\n", pad_str("CHECK", widest, Alignment::Left, None));
     for finding in findings {
@@ -36,9 +37,13 @@ pub fn table(findings: &[Finding], colour: bool) -> String {
         };
         let check = pad_str(finding.check, widest, Alignment::Left, None);
         // Writing to a string does not fail.
-        let _ = writeln!(out, "{check}  {}  {}", style.apply_to(word), escape(&finding.sentence));
+        let indent = widest + 11;
+        let room = if columns == 0 { 0 } else { columns.saturating_sub(indent).max(20) };
+        let sentence = wrap(&escape(&finding.sentence), room, 0).replace('\n', &format!("\n{:indent$}", ""));
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{check}  {}  {sentence}", style.apply_to(word));
         if let Some(remedy) = &finding.remedy {
-            let _ = writeln!(out, "{:widest$}           run: {}", "", escape(remedy));
+            let _ = writeln!(out, "{:indent$}run: {}", "", escape(remedy));
         }
     }
     let count = |verdict| findings.iter().filter(|f| f.verdict == verdict).count();
@@ -59,9 +64,19 @@ mod tests {
     fn a_table() {
         let wanted = "CHECK  VERDICT  FINDING\nclock  ok       it is 2026\nport   broken   taken by \\u{1b}[2J\n\
                       \u{20}               run: kill 7\n1 ok, 0 to look at, 1 broken\n";
-        assert_eq!(table(&findings(), false), wanted);
-        assert_eq!(console::strip_ansi_codes(&table(&findings(), true)), wanted);
-        assert!(table(&findings(), true).contains("\x1b[31mbroken"));
+        assert_eq!(table(&findings(), 0, false), wanted);
+        assert_eq!(console::strip_ansi_codes(&table(&findings(), 80, true)), wanted);
+        assert!(table(&findings(), 80, true).contains("\x1b[31mbroken"));
+    }
+
+    #[test]
+    fn a_narrow_table() {
+        let findings =
+            [Finding::warning("querier", "no querier was heard for a minute").mend("ip link set br0 up")];
+        let wanted = "CHECK    VERDICT  FINDING\nquerier  warning  no querier was heard\n\
+                      \u{20}                 for a minute\n                  run: ip link set br0 up\n\
+                      0 ok, 1 to look at, 0 broken\n";
+        assert_eq!(table(&findings, 40, false), wanted);
     }
 
     #[test]

@@ -35,7 +35,7 @@ mod twice;
 
 pub use event_file::EventFile;
 pub use exit::Exit;
-pub use text::{device_name, escape};
+pub use text::{device_name, escape, wrap};
 pub use trust::refused;
 
 use mcp_transfer::protocol::event::{
@@ -135,6 +135,13 @@ pub trait ReceiverView: Notes {
     fn tick(&mut self, now: Time, snapshot: &ReceiverSnapshot);
     /// Ends the view: restores the terminal and prints the results. Call once.
     fn finish(&mut self, now: Time, snapshot: &ReceiverSnapshot, exit: Exit);
+}
+
+/// A sentence for stderr: broken between words if that is a `terminal`.
+#[must_use]
+pub fn wrapped(sentence: &str, terminal: bool) -> String {
+    let columns = console::Term::stderr().size_checked().filter(|_| terminal);
+    wrap(sentence, columns.map_or(0, |(_, columns)| usize::from(columns)), text::INDENT)
 }
 
 /// The status table as a finished sender's views print it, as wide as it gets.

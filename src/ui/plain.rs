@@ -212,7 +212,8 @@ impl SenderView for SenderPlain {
         for line in table::table(&self.memory, s, 0, false).lines() {
             self.lines.line(now, line);
         }
-        for line in table::summary(&self.memory, &self.intro, s, now) {
+        let summary = table::summary(&self.memory, s, now);
+        for line in summary.into_iter().chain(table::sum(&self.memory, &self.intro)) {
             self.lines.line(now, &line);
         }
     }

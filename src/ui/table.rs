@@ -8,7 +8,7 @@ use mcp_transfer::protocol::statistics::{Cause, DeviceRow};
 use mcp_transfer::task::State;
 use mcp_transfer::time::Time;
 
-/// Most devices in the table; the others are only counted.
+/// Most devices in the table; the others are only counted, and of more the complete ones are not shown.
 const MOST_ROWS: usize = 50;
 const HEADINGS: [&str; 6] = ["DEVICE", "ADDRESS", "STATUS", "TIME", "LOSS", "REASON"];
 const GAP: usize = 2;
@@ -24,8 +24,17 @@ pub fn table(memory: &SenderMemory, snapshot: &SenderSnapshot, columns: usize, c
     rows.sort_by(|a, b| {
         rank(a).cmp(&rank(b)).then_with(|| natural(&a.assignment.label).cmp(&natural(&b.assignment.label)))
     });
-    let more = rows.len().saturating_sub(MOST_ROWS);
+    let all = rows.len();
+    if all > MOST_ROWS {
+        // Of so many, only those matter with which something is amiss.
+        rows.retain(|row| !row.assignment.is_complete() || row.transfer.cause.is_some());
+    }
+    let rest_is_complete = rows.len() <= MOST_ROWS;
     rows.truncate(MOST_ROWS);
+    let more = all - rows.len();
+    if rows.is_empty() {
+        return String::new();
+    }
     let cells: Vec<[String; 6]> = rows.iter().map(|row| cells(memory, snapshot, row)).collect();
     let widths = widths(&cells, columns);
     let mut out = line(&HEADINGS.map(str::to_owned), &widths, columns, &Style::new());
@@ -40,19 +49,17 @@ pub fn table(memory: &SenderMemory, snapshot: &SenderSnapshot, columns: usize, c
         out.push_str(&line(cells, &widths, columns, &style));
     }
     if more > 0 {
-        out.push_str(&format!("and {more} more\n"));
+        out.push_str(&format!(
+            "and {more} more{}\n",
+            if rest_is_complete { ", which are complete" } else { "" }
+        ));
     }
     out
 }
 
 /// The lines of the summary.
 #[must_use]
-pub fn summary(
-    memory: &SenderMemory,
-    intro: &SenderIntro,
-    snapshot: &SenderSnapshot,
-    now: Time,
-) -> Vec<String> {
+pub fn summary(memory: &SenderMemory, snapshot: &SenderSnapshot, now: Time) -> Vec<String> {
     let snapshot = &snapshot.overview;
     let complete = snapshot.devices.complete;
     let time = memory.transfer_time(now);
@@ -73,10 +80,14 @@ pub fn summary(
     if snapshot.skipped > 0 {
         lines.push(format!("{} were not sent: every device had them", text::bytes(snapshot.skipped)));
     }
-    if let Some(root) = memory.root.filter(|_| intro.entries.is_none()) {
-        lines.push(text::b3sum_line(&root, std::path::Path::new(&text::escape(&intro.name))));
-    }
     lines
+}
+
+/// The line of the object's hash, if it is a file.
+#[must_use]
+pub fn sum(memory: &SenderMemory, intro: &SenderIntro) -> Option<String> {
+    let root = memory.root.filter(|_| intro.entries.is_none())?;
+    Some(text::b3sum_line(&root, std::path::Path::new(&text::escape(&intro.name))))
 }
 
 /// Sorts devices that need attention first.
@@ -278,8 +289,12 @@ lab-10                        complete
         s.devices = (0..60).map(|n| row(&format!("lab-{n}"), State::Complete)).collect();
         s.devices.push(row("z", State::Lost));
         let text = table(&SenderMemory::default(), &s, 80, false);
-        assert_eq!(text.lines().count(), 52);
+        assert_eq!(text.lines().count(), 3);
         assert!(text.lines().nth(1).unwrap().starts_with("z "));
+        assert!(text.ends_with("and 60 more, which are complete\n"));
+        s.devices.iter_mut().take(58).for_each(|row| *row = self::row("lost", State::Lost));
+        let text = table(&SenderMemory::default(), &s, 80, false);
+        assert_eq!(text.lines().count(), 52);
         assert!(text.ends_with("and 11 more\n"));
         s.devices.clear();
         assert_eq!(table(&SenderMemory::default(), &s, 80, false), "");
@@ -293,16 +308,16 @@ lab-10                        complete
         memory.root = Some(mcp_transfer::units::Digest([0xab; 32]));
         let mut s = example();
         s.overview.wire_bytes = 112 << 20;
-        let lines = summary(&memory, &sender_intro(), &s, Time::ZERO + Duration::from_secs(2));
+        let lines = summary(&memory, &s, Time::ZERO + Duration::from_secs(2));
         assert_eq!(lines[0], "2 of 5 devices complete in 2.0s");
         assert_eq!(lines[1], "100.00 MiB, 419 Mbit/s goodput, 1.120 bytes on the wire per byte");
-        assert_eq!(lines[2], format!("{}  image.iso", "ab".repeat(32)));
+        assert_eq!(sum(&memory, &sender_intro()), Some(format!("{}  image.iso", "ab".repeat(32))));
         let mut idle = snapshot(Phase::Gathering);
         (idle.overview.streamed, idle.overview.wire_bytes) = (0, 0);
-        let lines = summary(&SenderMemory::default(), &sender_intro(), &idle, Time::ZERO);
+        let lines = summary(&SenderMemory::default(), &idle, Time::ZERO);
         assert_eq!(lines, [""; 0]);
         idle.overview.expected = Some(3);
-        let lines = summary(&SenderMemory::default(), &sender_intro(), &idle, Time::ZERO);
+        let lines = summary(&SenderMemory::default(), &idle, Time::ZERO);
         assert_eq!(lines, ["0 of 3 devices complete"]);
     }
 }

@@ -9,6 +9,9 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+/// Blanks before all but the first line of a sentence that is broken.
+pub const INDENT: usize = 2;
+
 /// The display name of a device: its escaped label, or its identifier if the label is empty.
 #[must_use]
 pub fn device_name(label: &str, device: DeviceId) -> String {
@@ -104,6 +107,30 @@ pub fn width(text: &str) -> usize {
 #[must_use]
 pub fn cut(text: &str, columns: usize) -> String {
     console::truncate_str(text, columns, "…").into_owned()
+}
+
+/// Breaks `text` between words into lines of at most `columns` (0: no limit). All but the first begin with `indent` blanks.
+/// A longer word has a line of its own.
+#[must_use]
+pub fn wrap(text: &str, columns: usize, indent: usize) -> String {
+    if columns == 0 || width(text) <= columns {
+        return text.to_owned();
+    }
+    let (mut out, mut used) = (String::new(), 0);
+    for word in text.split(' ') {
+        let width = width(word);
+        if out.is_empty() {
+            used = width;
+        } else if used + 1 + width <= columns {
+            out.push(' ');
+            used += 1 + width;
+        } else {
+            out.push_str(&format!("\n{:indent$}", ""));
+            used = indent + width;
+        }
+        out.push_str(word);
+    }
+    out
 }
 
 /// Joins as many of the first `parts` as fit into `columns`, with middle dots.
@@ -203,6 +230,16 @@ mod tests {
         assert_eq!(fit(&parts, 20), "42 % · 812 Mbit/s");
         assert_eq!(fit(&parts, 3), "42…");
         assert_eq!(cut("机机机", 5), "机机…");
+    }
+
+    #[test]
+    fn wrapping() {
+        let text = "mcp: no sender answers; check --interface";
+        assert_eq!(wrap(text, 41, 2), text);
+        assert_eq!(wrap(text, 0, 2), text);
+        assert_eq!(wrap(text, 40, 2), "mcp: no sender answers; check\n  --interface");
+        assert_eq!(wrap(text, 12, 2), "mcp: no\n  sender\n  answers;\n  check\n  --interface");
+        assert_eq!(wrap("机机 机机", 6, 0), "机机\n机机");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 mod echo;
 mod receiver;
+#[cfg(test)]
+mod screens;
 mod sender;
 
 pub use receiver::ReceiverBars;
@@ -82,8 +84,13 @@ impl Screen {
         due
     }
 
-    /// Prints a permanent line. Ignores errors: a closed terminal does not stop the transfer.
-    fn say(&mut self, line: &str) {
+    /// Prints a permanent sentence, broken between words. Ignores errors: a closed terminal does not stop the transfer.
+    fn say(&mut self, sentence: &str) {
+        self.exact(&text::wrap(sentence, self.columns(), text::INDENT));
+    }
+
+    /// Prints a permanent line that a program may be given.
+    fn exact(&mut self, line: &str) {
         let _ = self.multi.println(line);
         // The next drawing must not be delayed: the line has just moved the bars.
         self.drawn = None;

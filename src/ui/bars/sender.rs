@@ -14,7 +14,7 @@ const MOST_BEHIND: usize = 4;
 
 /// A sender's bars.
 pub struct SenderBars {
-    screen: Screen,
+    pub(super) screen: Screen,
     intro: SenderIntro,
     memory: SenderMemory,
 }
@@ -155,10 +155,13 @@ impl SenderView for SenderBars {
         self.screen.clear();
         let (columns, colour) = (self.screen.columns(), self.screen.colour);
         for line in table::table(&self.memory, s, columns, colour).lines() {
-            self.screen.say(line);
+            self.screen.exact(line);
         }
-        for line in table::summary(&self.memory, &self.intro, s, now) {
+        for line in table::summary(&self.memory, s, now) {
             self.screen.say(&line);
+        }
+        if let Some(line) = table::sum(&self.memory, &self.intro) {
+            self.screen.exact(&line);
         }
     }
 }
