@@ -201,8 +201,10 @@ impl RecvConfig {
 pub struct Surroundings {
     /// Whether a user may press Enter.
     pub stdin_terminal: bool,
-    /// Whether bars can be drawn on stderr.
+    /// Whether a user sees what is said on stderr.
     pub stderr_terminal: bool,
+    /// Whether bars can be drawn there: not with `TERM=dumb`, as a screen reader has it.
+    pub draws: bool,
 }
 
 impl Surroundings {
@@ -210,9 +212,11 @@ impl Surroundings {
     #[must_use]
     pub fn detect() -> Self {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let stderr_terminal = std::io::stderr().is_terminal();
         Self {
             stdin_terminal: std::io::stdin().is_terminal(),
-            stderr_terminal: std::io::stderr().is_terminal() && !dumb,
+            stderr_terminal,
+            draws: stderr_terminal && !dumb,
         }
     }
 }
@@ -309,7 +313,7 @@ impl RecvConfig {
 }
 
 fn style(args: &OutputArgs, surroundings: Surroundings) -> Style {
-    let mode = match (args.json == Some(None), args.quiet, surroundings.stderr_terminal) {
+    let mode = match (args.json == Some(None), args.quiet, surroundings.draws) {
         (true, _, _) => Mode::Json,
         (_, true, _) => Mode::Quiet,
         (_, _, true) => Mode::Bars,
@@ -327,12 +331,21 @@ mod tests {
     use mcp_transfer::units::Rate;
 
     fn resolve(line: &str, terminal: bool) -> (Option<SendConfig>, Option<RecvConfig>) {
-        let surroundings = Surroundings { stdin_terminal: terminal, stderr_terminal: terminal };
+        let surroundings =
+            Surroundings { stdin_terminal: terminal, stderr_terminal: terminal, draws: terminal };
         match Cli::try_parse_from(line.split_whitespace()).unwrap().command {
             Command::Send(args) => (Some(SendConfig::new(args, surroundings)), None),
             Command::Recv(args) => (None, Some(RecvConfig::new(args, surroundings))),
             _ => panic!("{line}: no transfer"),
         }
+    }
+
+    #[test]
+    fn a_terminal_without_bars_has_a_user_all_the_same() {
+        let surroundings = Surroundings { stdin_terminal: true, stderr_terminal: true, draws: false };
+        let Command::Recv(args) = Cli::try_parse_from(["mcp", "recv"]).unwrap().command else { panic!() };
+        let config = RecvConfig::new(args, surroundings);
+        assert_eq!((config.style.mode, config.strangers), (Mode::Plain, Strangers::Pin));
     }
 
     #[test]

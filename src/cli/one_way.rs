@@ -96,7 +96,7 @@ mod tests {
     use clap::Parser;
 
     fn planned(line: &str) -> Result<Option<Repetition>, String> {
-        let surroundings = Surroundings { stdin_terminal: false, stderr_terminal: false };
+        let surroundings = Surroundings { stdin_terminal: false, stderr_terminal: false, draws: false };
         let Command::Send(args) = Cli::try_parse_from(line.split_whitespace()).unwrap().command else {
             panic!("{line}")
         };

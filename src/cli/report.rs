@@ -69,7 +69,7 @@ pub fn warning(text: &str) {
 
 /// Prints a sentence on stderr; on a terminal, broken between words. A closed stderr is no reason to fail.
 pub fn tell(sentence: &str) {
-    let terminal = Surroundings::detect().stderr_terminal;
+    let terminal = Surroundings::detect().draws;
     let _ = writeln!(std::io::stderr(), "{}", wrapped(sentence, terminal));
 }
 
