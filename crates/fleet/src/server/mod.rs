@@ -5,6 +5,7 @@
 //! | `ddi` | the device interface, version 1: polls, deployments, feedback, artifacts |
 //! | `ours` | what it lacks: enrolment, roots, signed lists and tasks, objects by their hash |
 //! | `manage` | the operators' interface, with signed requests |
+//! | `page` | the page for browsers |
 //! | `deciding` | what a device is offered now |
 //! | `campaign` | multicast sessions for tasks of many devices |
 //! | `auth`, `failures` | which device asks; what becomes of those who cannot say |
@@ -27,6 +28,7 @@ pub(crate) mod listen;
 mod manage;
 mod neighbours;
 mod ours;
+mod page;
 mod rate;
 pub mod state_dir;
 pub(crate) mod tls;
@@ -36,8 +38,8 @@ mod tests;
 
 pub use campaign::{Multicast, SessionView};
 pub use manage::{
-    AcceptRequest, DeviceView, EnrolmentRequest, EnrolmentResponse, ObjectView, OperatorRequest,
-    RequestPayload, SerialView, TagRequest, TaskRequest, TaskResponse, TaskView, TokenResponse,
+    AcceptRequest, DeviceView, EnrolmentRequest, EnrolmentResponse, LinkResponse, ObjectView,
+    OperatorRequest, RequestPayload, SerialView, TagRequest, TaskRequest, TaskResponse, TaskView, TokenResponse,
 };
 pub use tls::{OwnCertificate, TlsError};
 
@@ -187,6 +189,7 @@ pub(crate) struct Shared {
     /// Requests of operators that were taken, and when they may be forgotten.
     taken: Mutex<HashMap<Hash, u64>>,
     campaigns: Campaigns,
+    live: page::Live,
 }
 
 /// How long the first root is valid: the operator renews it with `mcp operator`.
@@ -232,6 +235,7 @@ pub async fn start(config: ServeConfig) -> Result<Running, ServeError> {
         seen: Mutex::default(),
         taken: Mutex::default(),
         campaigns: Campaigns::new(config.multicast.as_ref()),
+        live: page::Live::new(stopped.clone()),
         reach: reach.clone(),
         store,
         objects,
@@ -242,6 +246,7 @@ pub async fn start(config: ServeConfig) -> Result<Running, ServeError> {
     });
     let router = axum::Router::new()
         .merge(ddi::routes())
+        .merge(page::routes())
         .nest("/mcp/v1", ours::routes().nest("/manage", manage::routes()))
         .with_state(Arc::clone(&app));
     app.take_up_sessions().await?;
@@ -253,6 +258,7 @@ pub async fn start(config: ServeConfig) -> Result<Running, ServeError> {
         tasks.push(tokio::spawn(listen::serve(listener, None, router, bounds, stopped.clone())));
         address
     });
+    tasks.push(tokio::spawn(page::produce(Arc::clone(&app))));
     tasks.push(tokio::spawn(housekeeping(Arc::clone(&app), stopped)));
     Ok(Running { app, stop, tasks, address, plain, reach, _lock: lock })
 }

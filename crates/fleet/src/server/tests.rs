@@ -3,6 +3,7 @@
 mod campaigns;
 mod hostile;
 mod neighbours;
+mod page;
 
 use super::*;
 use crate::commands::remote::{Remote, RemoteError};

@@ -14,9 +14,11 @@ mod audit;
 mod devices;
 mod enrolments;
 mod feedback;
+mod logins;
 mod operators;
 mod schema;
 mod sessions;
+mod summary;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,7 @@ pub use devices::{Device, DeviceState};
 pub use enrolments::{Enrolled, EnrolmentLine, EnrolmentUse, LineKind, NewLine};
 pub use operators::{Operator, OperatorRole};
 pub use sessions::{Candidate, StoredSession, Where};
+pub use summary::{DeviceSummary, Standing};
 pub use tasks::{Counts, NewTask, StoredObject, StoredTask, TaskDocument, TaskState, Terms};
 
 use sqlx::sqlite::{
