@@ -2,6 +2,7 @@
 
 mod campaigns;
 mod hostile;
+mod metrics;
 mod neighbours;
 mod page;
 

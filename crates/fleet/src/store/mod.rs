@@ -172,6 +172,12 @@ impl Store {
         copy.map_err(|error| StoreError::Away(error.to_string().into()))
     }
 
+    /// How many changes there were since it was opened, and how long they took to be on the disk, all together.
+    #[must_use]
+    pub fn changes(&self) -> (u64, Duration) {
+        self.writer.took()
+    }
+
     /// Waits for changes under way, and closes the database.
     pub async fn close(&self) {
         self.writer.close().await;

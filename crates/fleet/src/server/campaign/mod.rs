@@ -346,6 +346,7 @@ impl Shared {
                 self.campaigns.put_back(object, campaign);
                 return Err(error);
             }
+            self.metrics.session_over(&view);
             let SessionView { file, expected, complete, wire, .. } = view;
             eprintln!("{file}: {complete} of {expected} devices by multicast, {wire} bytes sent");
         }

@@ -36,11 +36,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The fleet at a moment.
 #[derive(Debug)]
-pub(super) struct Snapshot {
+pub(in crate::server) struct Snapshot {
     /// All devices, by name.
-    pub(super) devices: Vec<DeviceSummary>,
+    pub(in crate::server) devices: Vec<DeviceSummary>,
     /// All tasks, the newest first, each with the sessions that run.
-    pub(super) tasks: Vec<TaskView>,
+    pub(in crate::server) tasks: Vec<TaskView>,
     /// Tasks that somebody looked at.
     details: Mutex<BTreeMap<i64, Arc<TaskView>>>,
     /// Of all that somebody could see change.
@@ -85,11 +85,16 @@ impl Live {
             stop,
         }
     }
+
+    /// How many viewers there are.
+    pub(in crate::server) fn viewers(&self) -> usize {
+        self.changes.receiver_count()
+    }
 }
 
 impl Shared {
     /// The fleet, as it was at most a moment ago.
-    pub(super) async fn snapshot(&self) -> Result<Arc<Snapshot>, StoreError> {
+    pub(in crate::server) async fn snapshot(&self) -> Result<Arc<Snapshot>, StoreError> {
         // Whoever comes meanwhile waits for the same one.
         let mut latest = self.live.latest.lock().await;
         if let Some(known) = latest.as_ref().filter(|known| Instant::now() < known.until) {
@@ -99,9 +104,13 @@ impl Shared {
         let heard = clock::now().saturating_sub(self.config.poll.as_secs() * 2 + 30);
         self.note_seen().await;
         let devices = self.store.summaries(heard).await?;
-        let mut tasks: Vec<TaskView> = self.store.tasks(None).await?.into_iter().map(TaskView::from).collect();
+        let mut tasks: Vec<TaskView> =
+            self.store.tasks(None).await?.into_iter().map(TaskView::from).collect();
         let mut running = BTreeMap::<i64, Vec<SessionView>>::new();
-        self.campaigns.views().into_iter().for_each(|(task, view)| running.entry(task).or_default().push(view));
+        self.campaigns
+            .views()
+            .into_iter()
+            .for_each(|(task, view)| running.entry(task).or_default().push(view));
         for task in &mut tasks {
             task.sessions = running.remove(&task.id).unwrap_or_default();
         }
@@ -116,7 +125,7 @@ impl Shared {
     }
 
     /// After a change by a viewer, who wants to see it.
-    pub(super) async fn forget_snapshot(&self) {
+    pub(in crate::server) async fn forget_snapshot(&self) {
         *self.live.latest.lock().await = None;
     }
 }
@@ -134,7 +143,7 @@ pub(in crate::server) async fn produce(app: App) {
     let mut stop = app.live.stop.clone();
     loop {
         let came = app.live.came.notified();
-        if app.live.changes.receiver_count() == 0 {
+        if app.live.viewers() == 0 {
             tokio::select! {
                 () = listen::stopped(&mut stop) => return,
                 () = came => {}

@@ -58,16 +58,12 @@ async function refresh() {
   if (stale) setTimeout(refresh, 1000);
 }
 
-let first = true;
+// The first number too: something may have changed since the page was made.
 const news = new EventSource("/events");
 news.onopen = () => say("Live", true);
-news.onmessage = () => {
-  if (first) first = false;
-  else refresh();
-};
+news.onmessage = refresh;
 news.onerror = () => {
   // After a pause the browser tries again by itself, and what it missed is looked up then.
-  first = false;
   say(news.readyState === EventSource.CLOSED ? "Not live; load the page again" : "Connecting…", false);
 };
 document.addEventListener("visibilitychange", () => {
