@@ -25,7 +25,11 @@ pub fn fuzz_arguments(bytes: &[u8]) {
     let Some((&choice, typed)) = bytes.split_first() else { return };
     let typed = typed.split(|byte| matches!(byte, 0 | b'\n')).map(OsStr::from_bytes);
     let typed = [OsStr::new("mcp")].into_iter().chain(typed).take(MAX_ARGUMENTS);
-    let around = Surroundings { stdin_terminal: choice & 1 == 1, stderr_terminal: choice & 2 == 2 };
+    let around = Surroundings {
+        stdin_terminal: choice & 1 == 1,
+        stderr_terminal: choice & 2 == 2,
+        draws: choice & 6 == 6,
+    };
     match Cli::try_parse_from(typed) {
         Err(error) => assert!(!error.render().ansi().to_string().is_empty()),
         Ok(Cli { command: Command::Send(args) }) => sender(&SendConfig::new(args, around), around),

@@ -191,6 +191,20 @@ pub const MAX_MANAGE_BODY: usize = 256 * 1024;
 pub const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(300);
 /// Most requests of operators that are remembered, so that none is taken twice.
 pub const MAX_REMEMBERED_REQUESTS: usize = 100_000;
+/// Links and sessions of the page of one operator, each; the oldest make room.
+pub const MAX_LOGINS: u32 = 16;
+/// How long a link to the page can be used.
+pub const LINK_VALIDITY: Duration = Duration::from_secs(300);
+/// How long a session of the page lasts.
+pub const LOGIN_VALIDITY: Duration = Duration::from_secs(12 * 3600);
+/// Largest body of a form of the page.
+pub const MAX_FORM: usize = 4096;
+/// Browsers that are told of changes at once.
+pub const MAX_VIEWERS: usize = 64;
+/// How many of them may be one operator's.
+pub const MAX_VIEWERS_OF_OPERATOR: usize = MAX_VIEWERS / 4;
+/// Devices that the page knows of.
+pub const MAX_WATCHED: u32 = 100_000;
 /// How long a signed list is valid.
 pub const LIST_VALIDITY: Duration = Duration::from_secs(24 * 3600);
 

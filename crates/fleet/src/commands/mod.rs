@@ -21,7 +21,7 @@ use std::time::Duration;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the server that knows what each device should have
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Run the agent of this machine, join a fleet, or show what the agent does
     #[command(subcommand)]
     Agent(agent::Agent),
@@ -162,7 +162,7 @@ impl Command {
         let state = state.as_ref();
         let outcome = runtime.block_on(async {
             match self {
-                Self::Serve(args) => serve::run(args, state).await,
+                Self::Serve(args) => serve::run(*args, state).await,
                 Self::Agent(command) => agent::run(command, state).await,
                 Self::Enrol(command) => enrol::run(command, state).await,
                 Self::Task(command) => task::run(command, state).await,

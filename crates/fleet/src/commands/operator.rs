@@ -5,7 +5,7 @@ use super::remote::Remote;
 use super::{CommandError, Exit, ServerOptions};
 use crate::documents::{Envelope, PublicKey, Root};
 use crate::server::state_dir::{own_key, read_key};
-use crate::server::{OperatorRequest, clock};
+use crate::server::{LinkResponse, OperatorRequest, clock};
 use crate::store::{Operator, OperatorRole};
 use clap::Subcommand;
 use reqwest::Method;
@@ -49,6 +49,11 @@ pub enum OperatorCommand {
         /// The key that signs roots [default: root.key beside address.json]
         #[arg(long, value_name = "FILE")]
         root_key: Option<PathBuf>,
+        #[command(flatten)]
+        server: ServerOptions,
+    },
+    /// Print a link that opens the server's page in a browser; it works once, within 5 minutes
+    Link {
         #[command(flatten)]
         server: ServerOptions,
     },
@@ -96,6 +101,16 @@ pub(super) async fn run(command: OperatorCommand, state: Option<&PathBuf>) -> Re
             remote.order(Method::DELETE, &format!("/operators/{name}"), Vec::new()).await?;
             if let Ok(key) = known.public_key.parse::<PublicKey>() {
                 change_root(&remote, &server, state, root_key, |keys| keys.remove(&key)).await?;
+            }
+        }
+        OperatorCommand::Link { server } => {
+            let remote = server.remote(state)?;
+            let answer: LinkResponse = remote.send(Method::POST, "/links", &()).await?;
+            let link = remote.link(&answer.path)?;
+            if server.json {
+                json(&serde_json::json!({ "link": link, "expires": answer.expires }));
+            } else {
+                line(&link);
             }
         }
         OperatorCommand::Audit { server } => {

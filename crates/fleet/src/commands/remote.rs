@@ -106,6 +106,15 @@ impl Remote {
         self.json(method, path, body).await
     }
 
+    /// The URL of a path of the server's page.
+    ///
+    /// # Errors
+    ///
+    /// If the path makes no URL.
+    pub fn link(&self, path: &str) -> Result<String, RemoteError> {
+        self.url.join(path).map(String::from).map_err(|_| RemoteError::Answer)
+    }
+
     /// Sends `body`, if any, to `path`, where there is no answer to read.
     ///
     /// # Errors

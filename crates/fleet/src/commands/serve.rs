@@ -25,6 +25,9 @@ pub struct ServeArgs {
     /// Listen here too, without TLS: for clients of the device interface on a trusted network
     #[arg(long, value_name = "ADDR:PORT")]
     listen_plain: Option<SocketAddr>,
+    /// Tell what the server counts here, for Prometheus: without TLS, to everybody who reaches it
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics_listen: Option<SocketAddr>,
     /// Name or address by which devices reach this server, the most usual first [default: the host's name]
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
@@ -134,6 +137,7 @@ pub(super) async fn run(args: ServeArgs, state: Option<&PathBuf>) -> Result<Exit
         dir,
         listen: args.listen,
         listen_plain: args.listen_plain,
+        listen_metrics: args.metrics_listen,
         names,
         certificate: args.tls_cert.zip(args.tls_key).map(|(chain, key)| OwnCertificate { chain, key }),
         poll: args.poll,

@@ -97,7 +97,7 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 /// The start of links, from what the client asked for: clients behind a name or a proxy depend on it.
-fn origin(headers: &HeaderMap, peer: Peer, trusted: bool) -> (String, bool) {
+pub(super) fn origin(headers: &HeaderMap, peer: Peer, trusted: bool) -> (String, bool) {
     let forwarded = |name| text(headers, name).filter(|_| trusted);
     let secure =
         forwarded("x-forwarded-proto").map_or(peer.secure, |proto| proto.eq_ignore_ascii_case("https"));

@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -30,13 +30,16 @@ pub(crate) struct Downloads {
     pub(crate) slots: Arc<Semaphore>,
     /// Downloads of other clients that are under way.
     pub(crate) stock: AtomicUsize,
+    /// Bytes sent since the start.
+    pub(crate) sent: AtomicU64,
 }
 
 impl Downloads {
     /// Downloads from `objects`, of at most `rate` bytes a second together; `most` of agents of ours at once.
     pub(crate) fn new(objects: Arc<Objects>, rate: Option<u64>, most: usize) -> Arc<Self> {
         let (pacer, slots) = (Pacer::new(rate), Arc::new(Semaphore::new(most)));
-        Arc::new(Self { objects, pacer, slots, stock: AtomicUsize::default() })
+        let (stock, sent) = (AtomicUsize::default(), AtomicU64::default());
+        Arc::new(Self { objects, pacer, slots, stock, sent })
     }
 }
 
@@ -253,6 +256,7 @@ async fn send(
         if sender.send(piece).await.is_err() || failed {
             return;
         }
+        downloads.sent.fetch_add(length as u64, Ordering::Relaxed);
         at += length as u64;
     }
 }

@@ -50,6 +50,12 @@ impl ApiError {
         self.status == StatusCode::UNAUTHORIZED
     }
 
+    /// What it says to people, if it says something.
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
+        self.body.as_ref().map(|body| body.message.as_str())
+    }
+
     /// The same as 429: too much of this came from one address. Come again after `wait`.
     #[must_use]
     pub fn slowed(self, wait: Duration) -> Self {

@@ -5,6 +5,7 @@
 //! | `ddi` | the device interface, version 1: polls, deployments, feedback, artifacts |
 //! | `ours` | what it lacks: enrolment, roots, signed lists and tasks, objects by their hash |
 //! | `manage` | the operators' interface, with signed requests |
+//! | `page`, `metrics` | the page for browsers; counts for Prometheus |
 //! | `deciding` | what a device is offered now |
 //! | `campaign` | multicast sessions for tasks of many devices |
 //! | `auth`, `failures` | which device asks; what becomes of those who cannot say |
@@ -25,8 +26,10 @@ pub(crate) mod error;
 mod failures;
 pub(crate) mod listen;
 mod manage;
+mod metrics;
 mod neighbours;
 mod ours;
+mod page;
 mod rate;
 pub mod state_dir;
 pub(crate) mod tls;
@@ -36,8 +39,9 @@ mod tests;
 
 pub use campaign::{Multicast, SessionView};
 pub use manage::{
-    AcceptRequest, DeviceView, EnrolmentRequest, EnrolmentResponse, ObjectView, OperatorRequest,
-    RequestPayload, SerialView, TagRequest, TaskRequest, TaskResponse, TaskView, TokenResponse,
+    AcceptRequest, DeviceView, EnrolmentRequest, EnrolmentResponse, LinkResponse, ObjectView,
+    OperatorRequest, RequestPayload, SerialView, TagRequest, TaskRequest, TaskResponse, TaskView,
+    TokenResponse,
 };
 pub use tls::{OwnCertificate, TlsError};
 
@@ -71,6 +75,8 @@ pub struct ServeConfig {
     pub listen: SocketAddr,
     /// Where it listens without.
     pub listen_plain: Option<SocketAddr>,
+    /// Where it tells what it counts, without TLS and to everybody.
+    pub listen_metrics: Option<SocketAddr>,
     /// Names and addresses in the certificate. Devices are told the first.
     pub names: Vec<String>,
     /// The user's certificate instead of one of its own.
@@ -104,6 +110,7 @@ impl ServeConfig {
             dir,
             listen,
             listen_plain: None,
+            listen_metrics: None,
             names: vec![listen.ip().to_string()],
             certificate: None,
             poll: Duration::from_secs(300),
@@ -160,6 +167,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// Where it listens without.
     pub plain: Option<SocketAddr>,
+    /// Where it tells what it counts.
+    pub metrics: Option<SocketAddr>,
     /// How its clients reach and know it.
     pub reach: Address,
     _lock: Lock,
@@ -187,6 +196,8 @@ pub(crate) struct Shared {
     /// Requests of operators that were taken, and when they may be forgotten.
     taken: Mutex<HashMap<Hash, u64>>,
     campaigns: Campaigns,
+    live: page::Live,
+    metrics: metrics::Metrics,
 }
 
 /// How long the first root is valid: the operator renews it with `mcp operator`.
@@ -215,6 +226,7 @@ pub async fn start(config: ServeConfig) -> Result<Running, ServeError> {
         Some(address) => Some(bind(address)?),
         None => None,
     };
+    let counts = config.listen_metrics.map(bind).transpose()?;
     let host = config.names.first().cloned().unwrap_or_else(|| address.ip().to_string());
     let host = if host.contains(':') { format!("[{host}]") } else { host };
     let reach = Address { url: format!("https://{host}:{}", address.port()), pin: tls.pin, fleet };
@@ -232,6 +244,8 @@ pub async fn start(config: ServeConfig) -> Result<Running, ServeError> {
         seen: Mutex::default(),
         taken: Mutex::default(),
         campaigns: Campaigns::new(config.multicast.as_ref()),
+        live: page::Live::new(stopped.clone()),
+        metrics: metrics::Metrics::default(),
         reach: reach.clone(),
         store,
         objects,
@@ -242,7 +256,9 @@ pub async fn start(config: ServeConfig) -> Result<Running, ServeError> {
     });
     let router = axum::Router::new()
         .merge(ddi::routes())
+        .merge(page::routes())
         .nest("/mcp/v1", ours::routes().nest("/manage", manage::routes()))
+        .layer(axum::middleware::map_response_with_state(Arc::clone(&app), metrics::count))
         .with_state(Arc::clone(&app));
     app.take_up_sessions().await?;
     let acceptor = tokio_rustls::TlsAcceptor::from(tls.config);
@@ -253,8 +269,14 @@ pub async fn start(config: ServeConfig) -> Result<Running, ServeError> {
         tasks.push(tokio::spawn(listen::serve(listener, None, router, bounds, stopped.clone())));
         address
     });
+    let counts = counts.map(|(address, listener)| {
+        let router = metrics::routes().with_state(Arc::clone(&app));
+        tasks.push(tokio::spawn(listen::serve(listener, None, router, bounds, stopped.clone())));
+        address
+    });
+    tasks.push(tokio::spawn(page::produce(Arc::clone(&app))));
     tasks.push(tokio::spawn(housekeeping(Arc::clone(&app), stopped)));
-    Ok(Running { app, stop, tasks, address, plain, reach, _lock: lock })
+    Ok(Running { app, stop, tasks, address, plain, metrics: counts, reach, _lock: lock })
 }
 
 impl Running {

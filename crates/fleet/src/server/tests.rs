@@ -2,7 +2,9 @@
 
 mod campaigns;
 mod hostile;
+mod metrics;
 mod neighbours;
+mod page;
 
 use super::*;
 use crate::commands::remote::{Remote, RemoteError};

@@ -45,7 +45,16 @@ impl Store {
     ///
     /// If the database fails.
     pub async fn audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        self.audited(entry).write(|_| Box::pin(async { Ok(()) })).await
+        self.audited(entry).noted().await
+    }
+
+    /// Adds the entry of this store, for what changes nothing in the database.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails.
+    pub async fn noted(&self) -> Result<(), StoreError> {
+        self.write(|_| Box::pin(async { Ok(()) })).await
     }
 
     /// The newest entries, newest first.

@@ -14,9 +14,11 @@ mod audit;
 mod devices;
 mod enrolments;
 mod feedback;
+mod logins;
 mod operators;
 mod schema;
 mod sessions;
+mod summary;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,7 @@ pub use devices::{Device, DeviceState};
 pub use enrolments::{Enrolled, EnrolmentLine, EnrolmentUse, LineKind, NewLine};
 pub use operators::{Operator, OperatorRole};
 pub use sessions::{Candidate, StoredSession, Where};
+pub use summary::{DeviceSummary, Standing};
 pub use tasks::{Counts, NewTask, StoredObject, StoredTask, TaskDocument, TaskState, Terms};
 
 use sqlx::sqlite::{
@@ -167,6 +170,12 @@ impl Store {
         forget_secrets(path).await?;
         let copy = std::fs::File::open(path).and_then(|file| file.sync_all());
         copy.map_err(|error| StoreError::Away(error.to_string().into()))
+    }
+
+    /// How many changes there were since it was opened, and how long they took to be on the disk, all together.
+    #[must_use]
+    pub fn changes(&self) -> (u64, Duration) {
+        self.writer.took()
     }
 
     /// Waits for changes under way, and closes the database.

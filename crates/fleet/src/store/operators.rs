@@ -2,7 +2,7 @@
 
 use super::{Store, StoreError, column, sql, unsigned, words};
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 words! {
     /// What an operator may do. Each may do what those before may.
@@ -29,6 +29,8 @@ pub struct Operator {
     pub created: u64,
 }
 
+const SELECT: &str = "SELECT name, public_key, role, created FROM operators WHERE public_key = $1";
+
 impl Operator {
     fn read(row: &SqliteRow) -> Result<Self, StoreError> {
         Ok(Self {
@@ -37,6 +39,15 @@ impl Operator {
             role: column::<String>(row, "role")?.parse()?,
             created: unsigned(row, "created")?,
         })
+    }
+
+    /// The operator with this key, inside a change.
+    pub(super) async fn with_key(
+        connection: &mut SqliteConnection,
+        public_key: &str,
+    ) -> Result<Option<Self>, StoreError> {
+        let row = sqlx::query(SELECT).bind(public_key).fetch_optional(connection).await?;
+        row.as_ref().map(Self::read).transpose()
     }
 }
 
@@ -47,10 +58,7 @@ impl Store {
     ///
     /// If the database fails.
     pub async fn operator(&self, public_key: &str) -> Result<Option<Operator>, StoreError> {
-        let row = sqlx::query("SELECT name, public_key, role, created FROM operators WHERE public_key = $1")
-            .bind(public_key)
-            .fetch_optional(&self.readers)
-            .await?;
+        let row = sqlx::query(SELECT).bind(public_key).fetch_optional(&self.readers).await?;
         row.as_ref().map(Operator::read).transpose()
     }
 
@@ -163,7 +171,7 @@ impl Store {
     }
 }
 
-async fn an_admin_is_left(connection: &mut sqlx::sqlite::SqliteConnection) -> Result<(), StoreError> {
+async fn an_admin_is_left(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     let (admins,): (i64,) =
         sqlx::query_as("SELECT COUNT(*) FROM operators WHERE role = 'admin'").fetch_one(connection).await?;
     if admins == 0 {

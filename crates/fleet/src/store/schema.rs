@@ -7,9 +7,10 @@ use std::borrow::Cow;
 use std::path::Path;
 
 /// The migrations, oldest first. One that was released never changes.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "first", include_str!("../../migrations/sqlite/0001_first.sql")),
     (2, "sessions", include_str!("../../migrations/sqlite/0002_sessions.sql")),
+    (3, "logins", include_str!("../../migrations/sqlite/0003_logins.sql")),
 ];
 
 /// Applies the migrations that are missing, each in a transaction of its own.

@@ -347,7 +347,7 @@ async fn a_newer_schema_is_refused_and_the_own_one_is_kept() {
         .expect("written");
     again.close().await;
     let newer = Store::open(&path).await;
-    assert!(matches!(newer, Err(StoreError::Newer { found: 99, known: 2, .. })), "{newer:?}");
+    assert!(matches!(newer, Err(StoreError::Newer { found: 99, known: 3, .. })), "{newer:?}");
 }
 
 #[tokio::test]

@@ -4,6 +4,9 @@ use super::{Change, StoreError};
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Changes that may wait.
@@ -26,6 +29,14 @@ struct Done {
 pub(super) struct Writer {
     jobs: mpsc::Sender<Job>,
     pool: SqlitePool,
+    took: Arc<Took>,
+}
+
+/// What changes took, since the start.
+#[derive(Debug, Default)]
+struct Took {
+    changes: AtomicU64,
+    micros: AtomicU64,
 }
 
 impl Writer {
@@ -39,7 +50,7 @@ impl Writer {
                 commit(&connections, batch.drain(..)).await;
             }
         });
-        Self { jobs, pool }
+        Self { jobs, pool, took: Arc::default() }
     }
 
     /// Runs `change`, and returns when it is on the disk.
@@ -48,6 +59,7 @@ impl Writer {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Change<'c, T> + Send + 'static,
     {
+        let began = Instant::now();
         let (answer, result) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
             let change = change(connection);
@@ -64,7 +76,17 @@ impl Writer {
         let away = |why: &str| StoreError::Away(why.into());
         let sent = tokio::time::timeout(super::PATIENCE, self.jobs.send(job)).await;
         sent.map_err(|_| away("too many changes wait"))?.map_err(|_| away("it is closed"))?;
-        result.await.map_err(|_| away("the change could not begin"))?
+        let result = result.await.map_err(|_| away("the change could not begin"))?;
+        self.took.changes.fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.took.micros.fetch_add(micros, Ordering::Relaxed);
+        result
+    }
+
+    /// How many changes there were, and how long they took from their request to the disk, all together.
+    pub(super) fn took(&self) -> (u64, Duration) {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (of(&self.took.changes), Duration::from_micros(of(&self.took.micros)))
     }
 
     pub(super) async fn close(&self) {

@@ -79,6 +79,18 @@ pub struct SessionView {
     pub size: u64,
     /// Bytes sent on the wire.
     pub wire: u64,
+    /// Symbols of the object sent once.
+    #[serde(default)]
+    pub symbols: u64,
+    /// Symbols sent beyond that, to make up for losses.
+    #[serde(default)]
+    pub repairs: u64,
+    /// Bits per second that it sends now.
+    #[serde(default)]
+    pub rate: u64,
+    /// Whether it waits for its devices, and can be started.
+    #[serde(default)]
+    pub gathering: bool,
     /// Whether it is over.
     pub over: bool,
 }
@@ -334,6 +346,7 @@ impl Shared {
                 self.campaigns.put_back(object, campaign);
                 return Err(error);
             }
+            self.metrics.session_over(&view);
             let SessionView { file, expected, complete, wire, .. } = view;
             eprintln!("{file}: {complete} of {expected} devices by multicast, {wire} bytes sent");
         }

@@ -67,6 +67,10 @@ impl Campaign {
             streamed: overview.streamed,
             size: overview.object_size,
             wire: overview.wire_bytes,
+            symbols: overview.source_symbols,
+            repairs: overview.repair_symbols + overview.unicast_symbols,
+            rate: overview.rate.0,
+            gathering: overview.phase == Phase::Gathering && !self.handle.is_over(),
             over: self.handle.is_over(),
         })
     }
@@ -109,6 +113,13 @@ impl Campaigns {
         self.lock().values().find(|campaign| campaign.stored.id == id).and_then(Campaign::view)
     }
 
+    /// The sessions that run, with the number of their task.
+    pub(in crate::server) fn views(&self) -> Vec<(i64, SessionView)> {
+        let running = self.lock();
+        let views = running.values().filter_map(|campaign| Some((campaign.stored.task, campaign.view()?)));
+        views.filter(|(_, view)| !view.over).collect()
+    }
+
     /// Starts a session. Waits for the disk and the system.
     pub(super) fn start(&self, new: New) -> Result<Session, Box<dyn std::error::Error + Send + Sync>> {
         let object = new.object;
@@ -140,7 +151,7 @@ impl Campaigns {
     }
 
     /// Lets the session for an object begin with the devices that are there.
-    pub(super) fn begin(&self, object: &blake3::Hash) {
+    pub(in crate::server) fn begin(&self, object: &blake3::Hash) {
         if let Some(campaign) = self.lock().get(object) {
             campaign.handle.start_now();
         }

@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 
 pub(super) async fn poll(State(app): State<App>, caller: Caller, headers: HeaderMap) -> ApiResult {
+    app.metrics.check_in();
     let Caller { device, origin, base, .. } = &caller;
     let (offers, soonest) = choose(&app, device).await?;
     let begins_in = soonest.filter(|_| offers.is_empty());

@@ -48,11 +48,16 @@ pub(super) async fn list(State(app): State<App>, request: Request) -> ApiResult 
 
 pub(super) async fn show(State(app): State<App>, Path(id): Path<String>, request: Request) -> ApiResult {
     signed(&app, request, OperatorRole::Read).await?;
-    let device = app.store.device(&id).await?.ok_or_else(|| ApiError::no_such("device"))?;
-    let tags = app.store.tags(Some(&id)).await?.remove(&id);
+    json(&device_view(&app, &id).await?)
+}
+
+/// A device with its tags and actions.
+pub(in crate::server) async fn device_view(app: &App, id: &str) -> ApiResult<DeviceView> {
+    let device = app.store.device(id).await?.ok_or_else(|| ApiError::no_such("device"))?;
+    let tags = app.store.tags(Some(id)).await?.remove(id);
     let mut view = view(device, tags);
-    view.actions = Some(app.store.actions_of_device(&id, PAGE).await?);
-    json(&view)
+    view.actions = Some(app.store.actions_of_device(id, PAGE).await?);
+    Ok(view)
 }
 
 #[derive(Deserialize)]

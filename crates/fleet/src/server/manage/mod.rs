@@ -8,9 +8,13 @@ mod tasks;
 mod views;
 
 pub use views::{
-    AcceptRequest, DeviceView, EnrolmentRequest, EnrolmentResponse, ObjectView, OperatorRequest,
-    RequestPayload, SerialView, TagRequest, TaskRequest, TaskResponse, TaskView, TokenResponse,
+    AcceptRequest, DeviceView, EnrolmentRequest, EnrolmentResponse, LinkResponse, ObjectView,
+    OperatorRequest, RequestPayload, SerialView, TagRequest, TaskRequest, TaskResponse, TaskView,
+    TokenResponse,
 };
+
+pub(super) use devices::device_view;
+pub(super) use tasks::{change_task, task_view};
 
 use super::auth::{client, read_body};
 use super::error::{ApiError, ApiResult};
@@ -49,6 +53,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/enrolments/{line}/revoke", post(people::revoke))
         .route("/operators", get(people::operators))
         .route("/operators/{name}", put(people::put_operator).delete(people::remove_operator))
+        .route("/links", post(people::new_link))
         .route("/roots", get(people::newest_root).post(people::add_root))
         .route("/audit", get(people::trail))
 }
@@ -142,7 +147,7 @@ impl Signed {
     }
 }
 
-fn entry(who: &str, address: IpAddr, what: &str, subject: &str) -> AuditEntry {
+pub(super) fn entry(who: &str, address: IpAddr, what: &str, subject: &str) -> AuditEntry {
     AuditEntry {
         at: clock::now(),
         who: who.into(),

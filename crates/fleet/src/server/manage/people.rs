@@ -3,10 +3,10 @@
 use super::super::error::{ApiError, ApiResult};
 use super::super::ours::public_key;
 use super::super::{App, clock, state_dir};
-use super::views::{EnrolmentRequest, EnrolmentResponse, OperatorRequest};
+use super::views::{EnrolmentRequest, EnrolmentResponse, LinkResponse, OperatorRequest};
 use super::{done, json, signed};
 use crate::documents::{Envelope, Root, Trusted};
-use crate::limits::MAX_NAME;
+use crate::limits::{LINK_VALIDITY, MAX_NAME};
 use crate::store::{LineKind, NewLine, Operator, OperatorRole};
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
@@ -14,6 +14,16 @@ use axum::http::StatusCode;
 pub(super) async fn lines(State(app): State<App>, request: Request) -> ApiResult {
     signed(&app, request, OperatorRole::Admin).await?;
     json(&app.store.lines().await?)
+}
+
+/// A link that logs the operator in once.
+pub(super) async fn new_link(State(app): State<App>, request: Request) -> ApiResult {
+    let signed = signed(&app, request, OperatorRole::Read).await?;
+    let token = state_dir::new_token().map_err(|_| ApiError::later(30))?;
+    let expires = clock::now() + LINK_VALIDITY.as_secs();
+    let store = signed.store(&app, "make link of operator", &signed.operator.name);
+    store.add_link(blake3::hash(token.as_bytes()), &signed.operator.public_key, expires).await?;
+    json(&LinkResponse { path: format!("/login/{}", *token), expires })
 }
 
 pub(super) async fn new_line(State(app): State<App>, request: Request) -> ApiResult {

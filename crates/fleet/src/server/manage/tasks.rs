@@ -7,7 +7,7 @@ use super::{authorise, body_of, done, entry, json, signed};
 use crate::documents::{Envelope, Hash, Kind, Root, Task};
 use crate::limits::{MAX_METADATA_VALUE, MAX_NAME};
 use crate::objects::{ObjectError, ObjectHashes};
-use crate::store::{NewTask, OperatorRole, StoredTask};
+use crate::store::{NewTask, OperatorRole, Store, StoredTask};
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
@@ -42,12 +42,17 @@ pub(super) async fn list(State(app): State<App>, request: Request) -> ApiResult 
 
 pub(super) async fn show(State(app): State<App>, Path(id): Path<i64>, request: Request) -> ApiResult {
     signed(&app, request, OperatorRole::Read).await?;
+    json(&task_view(&app, id).await?)
+}
+
+/// A task with its sessions and actions.
+pub(in crate::server) async fn task_view(app: &App, id: i64) -> ApiResult<TaskView> {
     let stored = app.store.tasks(Some(id)).await?.pop();
     let stored = stored.ok_or_else(|| ApiError::no_such("task"))?;
     let mut view = TaskView::from(stored);
     view.sessions = app.sessions(id).await?;
     view.actions = Some(app.store.actions_of_task(id).await?);
-    json(&view)
+    Ok(view)
 }
 
 /// Where the session of a task is that runs now, with its keys: who has them can read the object on its way.
@@ -111,9 +116,24 @@ struct RetryRequest {
 
 pub(super) async fn change(State(app): State<App>, Path(path): Path<Change>, request: Request) -> ApiResult {
     let signed = signed(&app, request, OperatorRole::Operate).await?;
-    let id = path.task;
-    let store = signed.store(&app, &format!("{} task", path.change), &id.to_string());
-    match path.change.as_str() {
+    let asked: RetryRequest = if signed.body.is_empty() { RetryRequest::default() } else { signed.json()? };
+    let store = signed.store(&app, &format!("{} task", path.change), &path.task.to_string());
+    match change_task(&app, &store, path.task, &path.change, asked.device.as_deref()).await? {
+        Some(devices) => json(&std::collections::BTreeMap::from([("devices", devices)])),
+        None => done(),
+    }
+}
+
+/// Changes a task, through a store that names the operator in the audit trail. Returns at how many devices it is tried
+/// again, if that is the change.
+pub(in crate::server) async fn change_task(
+    app: &App,
+    store: &Store,
+    id: i64,
+    change: &str,
+    device: Option<&str>,
+) -> ApiResult<Option<u64>> {
+    match change {
         "pause" => store.pause_task(id, true).await?,
         "resume" => store.pause_task(id, false).await?,
         "cancel" => {
@@ -121,15 +141,15 @@ pub(super) async fn change(State(app): State<App>, Path(path): Path<Change>, req
             let document = app.store.document(id).await?;
             document.objects.iter().for_each(|object| app.campaigns.cancel(&object.hashes.blake3));
         }
-        "retry" => {
-            let asked: RetryRequest =
-                if signed.body.is_empty() { RetryRequest::default() } else { signed.json()? };
-            let devices = store.retry(id, asked.device.as_deref(), clock::now()).await?;
-            return json(&std::collections::BTreeMap::from([("devices", devices)]));
+        "start" => {
+            let document = app.store.document(id).await?;
+            store.noted().await?;
+            document.objects.iter().for_each(|object| app.campaigns.begin(&object.hashes.blake3));
         }
+        "retry" => return Ok(Some(store.retry(id, device, clock::now()).await?)),
         _ => return Err(ApiError::not_found()),
     }
-    done()
+    Ok(None)
 }
 
 fn view(hashes: &ObjectHashes) -> ApiResult<ObjectView> {

@@ -169,3 +169,12 @@ pub struct OperatorRequest {
     /// What the operator may do.
     pub role: OperatorRole,
 }
+
+/// The answer to `POST /links`. It is shown once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkResponse {
+    /// The path of the page that logs the operator in.
+    pub path: String,
+    /// Until when, in seconds since 1970.
+    pub expires: u64,
+}
