@@ -2,27 +2,29 @@
 
 mod confirming;
 mod telling;
+mod trusting;
 
 pub(crate) use confirming::{Answer as PersonsAnswer, Waiting};
 pub(crate) use telling::Refused;
 
 use super::api::{Api, ApiError};
 use super::core::Core;
-use super::work::{Content, Work, unsigned};
+use super::work::{Content, Work};
 use super::{at_least, clock, jittered, log, runner};
 use crate::ddi::{
     Cancel, ConfigData, ControllerBase, Deployment, DeploymentBase, Execution, Feedback, Finished, Handling,
     Mode, Session, task_from_metadata,
 };
-use crate::documents::{Envelope, Hash, Kind, Listing, Refusal, Task, Trusted};
-use crate::limits::{MAX_MIRRORS, MAX_NAME, MAX_OFFERED, MAX_ROOT_STEPS, MIN_SLEEP};
+use crate::documents::{Hash, Listing};
+use crate::limits::{MAX_MIRRORS, MAX_OFFERED, MIN_SLEEP};
 use confirming::Answer;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use trusting::TakeError;
 
 /// The time between polls if the server names none.
 const SLEEP: Duration = Duration::from_secs(300);
@@ -57,8 +59,10 @@ pub(crate) struct CheckIn {
     core: Arc<Core>,
     polls: Polls,
     failures: u32,
-    attributes_sent: bool,
+    attributes_sent: Option<BTreeMap<String, String>>,
     roots: Option<Instant>,
+    /// The tasks because of which newer roots were asked for.
+    strangers: BTreeSet<Hash>,
     /// Something new was left for later, because enough tasks load.
     left: bool,
     /// A person's answer that was found, and not yet taken to the server.
@@ -83,7 +87,16 @@ impl CheckIn {
         let known = core.state.read::<Polls>("status.json").ok().flatten();
         let waiting = known.map(|polls| polls.waiting).unwrap_or_default();
         let polls = Polls { server: core.api.net.server().to_string(), waiting, ..Polls::default() };
-        Self { core, polls, failures: 0, attributes_sent: false, roots: None, left: false, answer: None }
+        Self {
+            core,
+            polls,
+            failures: 0,
+            attributes_sent: None,
+            roots: None,
+            strangers: BTreeSet::new(),
+            left: false,
+            answer: None,
+        }
     }
 
     /// Runs until `stop`.
@@ -165,7 +178,7 @@ impl CheckIn {
         if core.listing == Listing::Required && self.roots.is_none_or(|at| at.elapsed() >= ROOTS) {
             self.take_roots().await?;
         }
-        if !self.attributes_sent {
+        if self.attributes_sent.as_ref() != Some(&core.attributes()) {
             self.put_attributes().await?;
         }
         core.tell_offering(true).await;
@@ -227,62 +240,13 @@ impl CheckIn {
         }
     }
 
-    async fn take_roots(&mut self) -> Result<(), ApiError> {
-        let Some(trusted) = self.core.lock().trusted.clone() else { return Ok(()) };
-        let mut roots = Vec::new();
-        let mut version = trusted.root().version;
-        while (roots.len() as u64) < MAX_ROOT_STEPS {
-            version += 1;
-            match self.core.api.root(version).await? {
-                Some(root) => roots.push(root),
-                None => break,
-            }
-        }
-        self.roots = Some(Instant::now());
-        if !roots.is_empty() {
-            let taken = match trusted.take_roots(&roots, clock()) {
-                Ok(next) => self.core.trust(next).await.map_err(|error| (0, error.to_string())),
-                Err(refusal) => Err((refusal.code(), refusal.to_string())),
-            };
-            self.note("the root", taken);
-        }
-        Ok(())
-    }
-
-    async fn take_list(&mut self) -> Result<(), (i32, String)> {
-        let Some(trusted) = self.core.lock().trusted.clone() else { return Ok(()) };
-        let mut nonce = [0; 16];
-        getrandom::fill(&mut nonce).map_err(|error| (0, error.to_string()))?;
-        let nonce = data_encoding::HEXLOWER.encode(&nonce);
-        let list = self.core.api.envelope(self.core.api.list(&nonce)).await;
-        let list = list.map_err(|error| (0, error.to_string()))?;
-        match trusted.take_list(&list, Some(&nonce), clock()) {
-            Ok(next) => self.core.trust(next).await.map_err(|error| (0, error.to_string())),
-            Err(refusal) => {
-                if matches!(refusal, Refusal::Signatures { .. } | Refusal::Expired { kind: Kind::Root, .. }) {
-                    // Perhaps a newer root explains it.
-                    self.roots = None;
-                }
-                Err((refusal.code(), refusal.to_string()))
-            }
-        }
-    }
-
     async fn put_attributes(&mut self) -> Result<(), ApiError> {
-        let settings = &self.core.settings;
-        let mut data: BTreeMap<String, String> = settings.attributes.clone();
-        data.insert("mcp.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-        data.extend(settings.multicast.then(|| ("mcp.multicast".to_owned(), "1".to_owned())));
-        data.extend(settings.key.clone().map(|key| ("mcp.key".to_owned(), key)));
-        for (name, completed) in &self.core.lock().completed {
-            data.insert(format!("mcp.has.{name}"), completed.version.clone());
-        }
-        data.retain(|key, value| key.len() <= MAX_NAME && value.len() <= MAX_NAME);
-        let data = data.into_iter().map(|(key, value)| (key, Some(value))).collect();
+        let sent = self.core.attributes();
+        let data = sent.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
         match self.core.api.put_attributes(&ConfigData { mode: Mode::Merge, data }).await {
-            // A server that does not take them is no reason not to work.
-            Ok(()) | Err(ApiError::Status(_) | ApiError::Gone(_)) => {
-                self.attributes_sent = true;
+            // A server that does not take them, or no more of them, is no reason not to work.
+            Ok(()) | Err(ApiError::Status(_) | ApiError::Gone(_) | ApiError::Later { status: 429, .. }) => {
+                self.attributes_sent = Some(sent);
                 Ok(())
             }
             Err(error) => Err(error),
@@ -336,12 +300,12 @@ impl CheckIn {
         }
         let taken = match text {
             Some(text) => self.take_task(&text).await,
-            None => self.take_unsigned(&deployment, &feedback),
+            None => self.take_unsigned(&deployment, &feedback).map_err(TakeError::from),
         };
         let (id, content) = match taken {
             Ok(taken) => taken,
-            Err((code, why)) => {
-                let held = matches!(code, 4081 | 4092);
+            Err(TakeError::Unasked(error)) => return Err(error),
+            Err(TakeError::Refused { code, why, held }) => {
                 self.note(&format!("action {}", answer.id), Err::<(), _>((code, why.clone())));
                 let (execution, finished) = match held {
                     true => (Execution::Rejected, Finished::None),
@@ -358,45 +322,6 @@ impl CheckIn {
         let stored = self.accept(id, &answer.id, &feedback, content, &deployment).await;
         self.note(&format!("action {}", answer.id), stored.map_err(|error| (0, error.to_string())));
         Ok(())
-    }
-
-    /// Checks a signed task. Returns what the device trusts once it has taken it.
-    fn check_task(&self, text: &str, listing: Listing) -> Result<(Envelope, Trusted, Task), (i32, String)> {
-        let refuse = |refusal: Refusal| (refusal.code(), refusal.to_string());
-        let envelope = Envelope::from_metadata(text).map_err(|error| refuse(error.into()))?;
-        let trusted = self.core.lock().trusted.clone();
-        let trusted = trusted
-            .ok_or_else(|| (4011, "this device has joined no fleet, so it trusts no key".to_owned()))?;
-        let attributes = &self.core.settings.attributes;
-        let (next, task) = trusted.take_task(&envelope, attributes, listing, clock()).map_err(refuse)?;
-        Ok((envelope, next, task))
-    }
-
-    /// Checks a signed task, and stores what follows from it for the trusted state.
-    async fn take_task(&mut self, text: &str) -> Result<(Hash, Content), (i32, String)> {
-        let (envelope, next, _) = self.check_task(text, self.core.listing)?;
-        self.core
-            .trust(next)
-            .await
-            .map_err(|error| (5007, format!("cannot store what is trusted ({error})")))?;
-        let json = String::from_utf8(envelope.to_bytes()).map_err(|error| (4000, error.to_string()))?;
-        Ok((envelope.hash(), Content::Signed(json)))
-    }
-
-    /// Checks an unsigned deployment against the policy of this device.
-    fn take_unsigned(
-        &self,
-        deployment: &Deployment,
-        feedback: &Url,
-    ) -> Result<(Hash, Content), (i32, String)> {
-        let settings = &self.core.settings;
-        if settings.unsigned_copies.is_none() {
-            return Err((4010, "nobody signed this, and this device takes signed tasks only".to_owned()));
-        }
-        if feedback.scheme() != "https" && !settings.plain {
-            return Err((4010, "nobody signed this, and the server is not authenticated by TLS".to_owned()));
-        }
-        unsigned(deployment).ok_or_else(|| (4001, "the deployment has no files".to_owned()))
     }
 
     /// Stores what the server offers, and starts it if there is something to do.
@@ -418,11 +343,16 @@ impl CheckIn {
                 // The operator tries once more.
                 (work.attempt, work.ended) = (work.attempt + 1, None);
             }
+            work.hold_download = deployment.download == Handling::Skip;
+            work.hold_update = deployment.update == Handling::Skip;
+            work.only_load = work.hold_update && deployment.maintenance_window.is_none();
+            if work.is_downloaded() && !work.only_load {
+                // Now the rest of it is wanted.
+                work.ended = None;
+            }
             // Offered although it has ended: the server does not know yet.
             work.reported = false;
             (work.action, work.feedback) = (action.to_owned(), feedback.to_string());
-            work.hold_download = deployment.download == Handling::Skip;
-            work.hold_update = deployment.update == Handling::Skip;
             work.sources = sources;
             // Only its wait is another, and the task is stored when it changes.
             let same = |known: &Session| session.as_ref().is_some_and(|new| new.sender == known.sender);
@@ -467,5 +397,49 @@ impl CheckIn {
             }
         }
         sources
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::Settings;
+    use crate::agent::state::{Identity, StateDir};
+
+    #[tokio::test]
+    async fn a_server_that_is_away_is_asked_ever_more_rarely_up_to_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity {
+            server: "http://127.0.0.1:1".into(),
+            tenant: "DEFAULT".into(),
+            device: "d".into(),
+            authorization: None,
+            pin: None,
+            fleet: None,
+        };
+        let state = StateDir::open(&dir.path().join("agent")).unwrap();
+        let mut checks = CheckIn::new(Core::new(state, &identity, Settings::default(), None).unwrap());
+        let about = |seconds: u64| {
+            Duration::from_secs(seconds).mul_f64(0.8)..=Duration::from_secs(seconds).mul_f64(1.2)
+        };
+        // Weeks of them.
+        let mut pauses = Vec::new();
+        for n in 0..2000_u32 {
+            let pause = checks.pause(Err(ApiError::Status(500)));
+            let expected = about((5 * 2_u64.pow(n.min(9))).min(1800));
+            assert!(expected.contains(&pause), "{n}: {pause:?}");
+            pauses.push(pause);
+        }
+        pauses.dedup();
+        assert!(pauses.len() > 1900, "devices do not come together");
+        let later =
+            checks.pause(Err(ApiError::Later { status: 503, after: Some(Duration::from_secs(3600)) }));
+        assert!(
+            (3600..=4500).contains(&later.as_secs()),
+            "what the server asks for is a lower bound: {later:?}"
+        );
+        assert!(about(300).contains(&checks.pause(Ok(Duration::from_secs(300)))));
+        assert!(about(60).contains(&checks.pause(Err(ApiError::Unauthorized(401)))), "slowly from the start");
+        assert!(about(10).contains(&checks.pause(Err(ApiError::Status(500)))));
     }
 }

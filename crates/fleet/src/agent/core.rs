@@ -8,9 +8,9 @@ use super::steps::Steps;
 use super::work::{Ended, Work};
 use super::{Settings, clock, log};
 use crate::ddi::UNNEEDED;
-use crate::documents::{Hash, Listing, Trusted};
+use crate::documents::{Hash, Listing, TaskKind, Trusted};
 use crate::handlers::Canceller;
-use crate::limits::{MAX_FEEDBACK_LINE, MAX_FEEDBACK_LINES, MAX_WORKS};
+use crate::limits::{MAX_FEEDBACK_LINE, MAX_FEEDBACK_LINES, MAX_NAME, MAX_WORKS};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -129,6 +129,26 @@ impl Core {
         Ok(())
     }
 
+    /// What the device says of itself, and by what it checks whether a task is meant for it and needed.
+    pub(crate) fn attributes(&self) -> BTreeMap<String, String> {
+        let settings = &self.settings;
+        let mut data = settings.attributes.clone();
+        data.insert("mcp.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+        data.extend(settings.multicast.then(|| ("mcp.multicast".to_owned(), "1".to_owned())));
+        data.extend(settings.key.clone().map(|key| ("mcp.key".to_owned(), key)));
+        let inner = self.lock();
+        for (name, completed) in &inner.completed {
+            data.insert(format!("mcp.has.{name}"), completed.version.clone());
+        }
+        // Newer than what the administrator has said.
+        let completed = inner.completed.values().filter(|completed| completed.software);
+        if let Some(newest) = completed.max_by_key(|completed| completed.at) {
+            data.insert("sw_version".to_owned(), newest.version.clone());
+        }
+        data.retain(|key, value| key.len() <= MAX_NAME && value.len() <= MAX_NAME);
+        data
+    }
+
     /// Whether the newest task of this name, as far as the device knows, is completed here.
     pub(crate) fn has_completed(&self, name: &str) -> bool {
         let inner = self.lock();
@@ -203,24 +223,29 @@ impl Core {
     pub(crate) async fn end(self: &Arc<Self>, id: Hash, mut ended: Ended) -> io::Result<()> {
         bound(&mut ended.details);
         let plan = self.lock().works.get(&id).map(Work::plan);
-        if let Some(Ok(plan)) = plan.filter(|_| ended.success) {
+        if let Some(Ok(plan)) = plan.filter(|_| ended.success && !ended.downloaded) {
             let _writing = self.writing.lock().await;
             let completed = {
                 let mut inner = self.lock();
                 let before = inner.completed.get(&plan.name).map(|completed| completed.version.clone());
                 // What was not needed has not changed the version.
                 let version = if ended.code == UNNEEDED { before.unwrap_or_default() } else { plan.version };
-                let entry = Completed { version, serial: plan.serial, at: clock() };
+                let update = plan.task.as_ref().is_none_or(|task| task.kind == TaskKind::Update);
+                let software = update && !version.is_empty();
+                let entry = Completed { version, serial: plan.serial, at: clock(), software };
                 inner.completed.insert(plan.name, entry);
                 inner.completed.clone()
             };
             let core = Arc::clone(self);
             blocking(move || core.state.put("completed.json", &completed).map_err(io::Error::other)).await?;
         }
+        let kept = ended.downloaded;
         self.change(id, |work| work.ended = Some(ended)).await?;
-        let parts = self.state.path(&format!("parts/{id}"));
-        // What stays behind goes with the task.
-        let _ = blocking(move || std::fs::remove_dir_all(parts)).await;
+        if !kept {
+            let parts = self.state.path(&format!("parts/{id}"));
+            // What stays behind goes with the task.
+            let _ = blocking(move || std::fs::remove_dir_all(parts)).await;
+        }
         self.lock().running.remove(&id);
         self.news.send_replace(());
         self.changed.notify_one();
@@ -274,7 +299,7 @@ mod tests {
         let work = Work::new(id, "1", content);
         core.update(id, |_| work).await.unwrap();
         // A poll changes the terms of a task that ends.
-        let ended = Ended { success: true, canceled: false, code: 0, details: Vec::new(), at: 1 };
+        let ended = Ended { success: true, at: 1, ..Ended::default() };
         let (offered, over) = tokio::join!(
             core.update(id, |known| Work { hold_update: true, ..known.unwrap() }),
             core.end(id, ended)

@@ -83,6 +83,12 @@ impl Place {
         Ok(File::from(openat(&self.dir, self.part_name(task), flags, Mode::from_raw_mode(0o600))?))
     }
 
+    /// Makes the part file of an earlier task that of `task`, if there is one.
+    pub(crate) fn take_over(&self, earlier: Hash, task: Hash) {
+        // Whatever it is, it is hashed again.
+        let _ = renameat(&self.dir, self.part_name(earlier), &self.dir, self.part_name(task));
+    }
+
     /// Gives the part file, which is complete and synced, the destination's name.
     ///
     /// # Errors

@@ -12,7 +12,6 @@ use crate::ddi::UNNEEDED;
 use crate::documents::{Hash, Kind, Refusal, Task, TaskKind};
 use crate::handlers::ObjectFile;
 use jiff::tz::TimeZone;
-use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::sync::Arc;
@@ -34,6 +33,21 @@ pub(super) enum Stop {
 impl Stop {
     pub(super) fn failed(code: i32, why: impl ToString) -> Self {
         Self::Failed(code, vec![why.to_string()])
+    }
+}
+
+/// How a task ends with success.
+struct Done {
+    code: i32,
+    /// For people.
+    details: Vec<String>,
+    /// It was only to be loaded, and is.
+    downloaded: bool,
+}
+
+impl Done {
+    const fn of(details: Vec<String>) -> Self {
+        Self { code: 0, details, downloaded: false }
     }
 }
 
@@ -76,23 +90,23 @@ pub(crate) fn spawn(core: &Arc<Core>, id: Hash) {
 }
 
 async fn carry_out(core: Arc<Core>, id: Hash, canceled: watch::Receiver<bool>) {
-    let (success, canceled, code, details) = match perform(&core, id, canceled).await {
-        Ok((code, details)) => (true, false, code, details),
-        Err(Stop::Canceled) => (false, true, 0, vec!["canceled by the server".to_owned()]),
-        Err(Stop::Failed(code, details)) => (false, false, code, details),
+    let ended = match perform(&core, id, canceled).await {
+        Ok(Done { code, details, downloaded }) => {
+            Ended { success: true, downloaded, code, details, ..Ended::default() }
+        }
+        Err(Stop::Canceled) => {
+            Ended { canceled: true, details: vec!["canceled by the server".to_owned()], ..Ended::default() }
+        }
+        Err(Stop::Failed(code, details)) => Ended { code, details, ..Ended::default() },
     };
-    if let Err(error) = core.end(id, Ended { success, canceled, code, details, at: clock() }).await {
+    if let Err(error) = core.end(id, Ended { at: clock(), ..ended }).await {
         // It is done again after a restart: a copy is put in place twice, which changes nothing.
         super::log(&format!("cannot store how a task ended ({error})"));
         core.lock().running.remove(&id);
     }
 }
 
-async fn perform(
-    core: &Arc<Core>,
-    id: Hash,
-    mut canceled: watch::Receiver<bool>,
-) -> Result<(i32, Vec<String>), Stop> {
+async fn perform(core: &Arc<Core>, id: Hash, mut canceled: watch::Receiver<bool>) -> Result<Done, Stop> {
     let work = core.lock().works.get(&id).cloned().ok_or(Stop::Canceled)?;
     let plan = work.plan().map_err(|why| Stop::failed(code::STORED, why))?;
     let until_canceled = async {
@@ -110,8 +124,7 @@ async fn perform(
     result
 }
 
-/// Returns a code and clauses for people.
-async fn run(core: &Arc<Core>, work: &Work, plan: &Plan) -> Result<(i32, Vec<String>), Stop> {
+async fn run(core: &Arc<Core>, work: &Work, plan: &Plan) -> Result<Done, Stop> {
     let id = work.id;
     let handled = plan.task.as_ref().filter(|task| task.kind != TaskKind::Copy);
     if let Some(task) = handled
@@ -119,7 +132,7 @@ async fn run(core: &Arc<Core>, work: &Work, plan: &Plan) -> Result<(i32, Vec<Str
     {
         // Its conditions held when it began.
         core.loaded(id);
-        return Ok((0, steps::handle(core, work, plan, task, None).await?));
+        return Ok(Done::of(steps::handle(core, work, plan, task, None).await?));
     }
     if let Some(why) = unneeded(core, plan) {
         core.loaded(id);
@@ -130,18 +143,31 @@ async fn run(core: &Arc<Core>, work: &Work, plan: &Plan) -> Result<(i32, Vec<Str
             hear(&mut news, LOOK).await;
             allowed(core, id, plan)?;
         }
-        return Ok((UNNEEDED, vec![why]));
+        return Ok(Done { code: UNNEEDED, ..Done::of(vec![why]) });
     }
-    let details = match handled {
-        Some(task) => run_handler(core, work, plan, task).await?,
-        None => copy(core, work, plan).await?,
-    };
-    Ok((0, details))
+    match handled {
+        Some(task) => run_handler(core, work, plan, task).await,
+        None => copy(core, work, plan).await,
+    }
+}
+
+/// Notes that the files of a task are there. Whether no more than that is asked for.
+fn has_loaded(core: &Core, id: Hash) -> bool {
+    core.loaded(id);
+    core.lock().works.get(&id).is_some_and(|work| work.only_load)
+}
+
+/// Tasks of this name that are loaded, and of which no more was asked for. What they have loaded serves this one.
+fn loaded_before(core: &Core, plan: &Plan, id: Hash) -> Vec<Hash> {
+    let inner = core.lock();
+    let loaded = inner.works.values().filter(|work| work.id != id && work.is_downloaded());
+    let named = loaded.filter(|work| work.plan().is_ok_and(|other| other.name == plan.name));
+    named.map(|work| work.id).collect()
 }
 
 /// Why the device has what the task brings, if one of its conditions says so.
 fn unneeded(core: &Core, plan: &Plan) -> Option<String> {
-    let mut attributes: BTreeMap<_, _> = core.settings.attributes.clone();
+    let mut attributes = core.attributes();
     let version = core.lock().completed.get(&plan.name).map(|completed| completed.version.clone());
     let version = version.filter(|version| !version.is_empty());
     attributes.extend(version.map(|version| ("version".to_owned(), version)));
@@ -150,21 +176,26 @@ fn unneeded(core: &Core, plan: &Plan) -> Option<String> {
 }
 
 /// Loads the files, and puts them in place.
-async fn copy(core: &Arc<Core>, work: &Work, plan: &Plan) -> Result<Vec<String>, Stop> {
+async fn copy(core: &Arc<Core>, work: &Work, plan: &Plan) -> Result<Done, Stop> {
     let id = work.id;
     let (mut details, mut loaded) = (Vec::new(), Vec::new());
+    let before = loaded_before(core, plan, id);
     let mut ready = Vec::new();
     for file in &plan.files {
         let place = open_place(core, plan, file).await?;
         if has(&place, file).await? {
             details.push(format!("{} is there already", place.path.display()));
         } else {
+            before.iter().for_each(|earlier| place.take_over(*earlier, id));
             let part = place.part(id).map_err(|error| Stop::failed(code::DISK, error))?;
             loaded.extend(load(core, work, plan, file, part, place.existing()).await?);
             ready.push(place);
         }
     }
-    core.loaded(id);
+    if has_loaded(core, id) {
+        details.extend(loaded);
+        return Ok(Done { downloaded: true, ..Done::of(details) });
+    }
     may_begin(core, id, plan).await?;
     // From here on it is a matter of milliseconds, and a canceled copy must not be half in place.
     if let Some(running) = core.lock().running.get_mut(&id) {
@@ -181,14 +212,14 @@ async fn copy(core: &Arc<Core>, work: &Work, plan: &Plan) -> Result<Vec<String>,
     }
     // The last one stands in the server's table: where the bytes came from.
     details.extend(loaded);
-    Ok(details)
+    Ok(Done::of(details))
 }
 
 /// Loads the object of a task into the state directory, and gives it to the handler.
-async fn run_handler(core: &Arc<Core>, work: &Work, plan: &Plan, task: &Task) -> Result<Vec<String>, Stop> {
+async fn run_handler(core: &Arc<Core>, work: &Work, plan: &Plan, task: &Task) -> Result<Done, Stop> {
     let done = core.lock().completed.get(&plan.name).is_some_and(|completed| completed.serial == plan.serial);
     if done {
-        return Ok(vec!["completed before".to_owned()]);
+        return Ok(Done::of(vec!["completed before".to_owned()]));
     }
     let mut details = Vec::new();
     let object = match (&plan.files[..], &task.objects[..]) {
@@ -197,8 +228,13 @@ async fn run_handler(core: &Arc<Core>, work: &Work, plan: &Plan, task: &Task) ->
             let name = format!("parts/{}", work.id);
             let (path, dir) = (core.state.path(&format!("{name}/object")), core.state.path(&name));
             let made = path.clone();
+            let before = loaded_before(core, plan, work.id);
+            let before: Vec<_> =
+                before.iter().map(|id| core.state.path(&format!("parts/{id}/object"))).collect();
             let part = blocking(move || {
                 std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+                // Whether there is one shows below.
+                before.iter().for_each(|earlier| drop(std::fs::rename(earlier, &made)));
                 let options = &mut std::fs::OpenOptions::new();
                 options.read(true).write(true).create(true).truncate(false).mode(0o600).open(made)
             });
@@ -213,9 +249,11 @@ async fn run_handler(core: &Arc<Core>, work: &Work, plan: &Plan, task: &Task) ->
         }
         _ => return Err(Stop::failed(code::OBJECTS, "a handler takes one object; make a task for each")),
     };
-    core.loaded(work.id);
+    if has_loaded(core, work.id) {
+        return Ok(Done { downloaded: true, ..Done::of(details) });
+    }
     details.extend(steps::handle(core, work, plan, task, object).await?);
-    Ok(details)
+    Ok(Done::of(details))
 }
 
 async fn open_place(core: &Arc<Core>, plan: &Plan, file: &File) -> Result<Place, Stop> {

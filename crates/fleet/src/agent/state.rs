@@ -68,6 +68,9 @@ pub(crate) struct Completed {
     pub serial: u64,
     /// When, in seconds since 1970.
     pub at: u64,
+    /// Whether the version is that of the device's software: of an update, or of files of a server that is not ours.
+    #[serde(default)]
+    pub software: bool,
 }
 
 /// The directory.

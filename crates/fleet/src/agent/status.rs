@@ -59,6 +59,7 @@ impl Status {
                 serial: plan.map_or(0, |plan| plan.serial),
                 state: match &work.ended {
                     None => "open",
+                    Some(ended) if ended.downloaded => "loaded",
                     Some(ended) if ended.success => "done",
                     Some(ended) if ended.canceled => "canceled",
                     Some(_) => "failed",

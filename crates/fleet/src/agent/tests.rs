@@ -1,6 +1,7 @@
 //! Whole agents against a server that is played by the test: an `mcp serve`, or a stock one.
 
 mod hostile;
+mod terms;
 mod with_serve;
 
 use super::state::StateDir;
@@ -61,6 +62,13 @@ struct World {
     /// Gives objects slowly.
     slow: bool,
     skip: bool,
+    /// Nothing is to be installed now; with a window that is closed, or without one.
+    skip_update: Option<bool>,
+    /// The device has told as many attributes as it may.
+    full: bool,
+    /// The root after the first, and how often it was asked for.
+    next_root: Option<Envelope>,
+    roots: usize,
     feedback: Vec<(String, Value)>,
     attributes: Vec<Value>,
     polls: usize,
@@ -101,7 +109,13 @@ fn decide(request: &Request, world: &Shared) -> Answer {
         }
         let segments: Vec<_> = path.split('/').skip(1).collect();
         match (&*request.method, &segments[..]) {
-            ("GET", ["mcp", "v1", "roots", _]) => ("404 Not Found".to_owned(), Vec::new()),
+            ("GET", ["mcp", "v1", "roots", version]) => {
+                world.roots += 1;
+                match world.next_root.as_ref().filter(|_| *version == "2") {
+                    Some(root) => ("200 OK".to_owned(), root.to_bytes()),
+                    None => ("404 Not Found".to_owned(), Vec::new()),
+                }
+            }
             ("GET", ["mcp", "v1", "devices", "desk-07", "list"]) => {
                 let offered = world.offer.iter().filter_map(|(_, task)| task.clone()).collect();
                 let tasks: Vec<Envelope> = world.listed.clone().unwrap_or(offered);
@@ -168,15 +182,22 @@ fn decide(request: &Request, world: &Shared) -> Answer {
                     })
                     .collect();
                 let terms = if *what == "deploymentBase" { "deployment" } else { "confirmation" };
-                ok(&json!({"id": id, terms: {"download": handling, "update": handling, "chunks": [{
+                let mut deployment = json!({"download": handling, "update": handling, "chunks": [{
                     "part": "bApp", "name": "image", "version": "1.0", "metadata": metadata,
                     "artifacts": artifacts,
-                }]}}))
+                }]});
+                if let Some(closed) = world.skip_update {
+                    deployment["update"] = json!("skip");
+                    if closed {
+                        deployment["maintenanceWindow"] = json!("unavailable");
+                    }
+                }
+                ok(&json!({"id": id, terms: deployment}))
             }
             ("GET", [.., "cancelAction", id]) => ok(&json!({"id": id, "cancelAction": {"stopId": id}})),
             ("PUT", [.., "configData"]) => {
                 world.attributes.push(serde_json::from_slice(&request.body).unwrap());
-                ("200 OK".to_owned(), Vec::new())
+                (if world.full { "429 Too Many Requests" } else { "200 OK" }.to_owned(), Vec::new())
             }
             ("POST", [.., what, _, "feedback"]) => {
                 let said: Value = serde_json::from_slice(&request.body).unwrap();

@@ -30,6 +30,9 @@ pub(crate) struct Work {
     /// Whether the server asks not to install now.
     #[serde(default)]
     pub hold_update: bool,
+    /// Whether the server asks to load, and does not wait for a time to install.
+    #[serde(default)]
+    pub only_load: bool,
     /// How it ended.
     #[serde(default)]
     pub ended: Option<Ended>,
@@ -39,13 +42,16 @@ pub(crate) struct Work {
 }
 
 /// How a task ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ended {
     /// Whether the device now has what the task wanted.
     pub success: bool,
     /// Whether the server took it back.
     #[serde(default)]
     pub canceled: bool,
+    /// Whether it was only to be loaded, and is: nothing is in place.
+    #[serde(default)]
+    pub downloaded: bool,
     /// `status.code` of the feedback; 0 for none.
     pub code: i32,
     /// For people.
@@ -123,6 +129,7 @@ impl Work {
             session: None,
             hold_download: false,
             hold_update: false,
+            only_load: false,
             ended: None,
             reported: false,
         }
@@ -157,6 +164,11 @@ impl Work {
                 Ok(Plan { name: name.clone(), version: version.clone(), serial: 0, files, task: None })
             }
         }
+    }
+
+    /// Whether the task is loaded, and no more was asked for.
+    pub(crate) fn is_downloaded(&self) -> bool {
+        self.ended.as_ref().is_some_and(|ended| ended.downloaded)
     }
 
     /// Whether there is something left to do here.

@@ -48,7 +48,7 @@ struct State {
 /// `mcp agent join`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Join {
-    /// The line; without it, it is read from standard input, where other users of this machine cannot see it
+    /// The line. Other users of this machine can see it here, and it holds a token; without it, the line is read from standard input
     line: Option<String>,
     /// Name of this device in the fleet [default: the host name]
     #[arg(long, value_name = "NAME")]

@@ -56,6 +56,10 @@ pub(super) async fn choose(app: &App, device: &Device) -> ApiResult<(Vec<Offer>,
             break;
         }
         let document = app.store.document(action.task).await?;
+        if let Some(why) = unfit(device, &document) {
+            app.store.settle(action.id, ActionState::Failed, why, clock::now()).await?;
+            continue;
+        }
         if action.state == ActionState::Confirming && document.task.expires > clock::now() {
             confirm.push(Offer::Confirm(action.id, document));
             continue;
@@ -77,6 +81,13 @@ pub(super) async fn choose(app: &App, device: &Device) -> ApiResult<(Vec<Offer>,
     Ok((offers, soonest))
 }
 
+/// Why the device can never carry out the task, if so.
+fn unfit(device: &Device, document: &TaskDocument) -> Option<&'static str> {
+    // They refuse more, or take any of them.
+    let several = !device.is_ours() && document.objects.len() > 1;
+    several.then_some("clients other than mcp agent take one file; add a task for each")
+}
+
 /// Whether `action`, which waits, may begin at `device`.
 pub(super) async fn verdict(
     app: &App,
@@ -87,6 +98,9 @@ pub(super) async fn verdict(
     let (task, now, ours) = (&document.task, clock::now(), device.is_ours());
     if task.expires <= now {
         return Ok(Verdict::Over(ActionState::Cancelled, "the task expired before it began"));
+    }
+    if let Some(why) = unfit(device, document) {
+        return Ok(Verdict::Over(ActionState::Failed, why));
     }
     if action.task_state != TaskState::Running {
         return Ok(Verdict::Later(None));

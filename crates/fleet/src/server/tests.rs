@@ -825,3 +825,33 @@ async fn downloads_are_paced_over_all() {
     let took = begun.elapsed();
     assert!(took >= Duration::from_millis(800), "2 MB at 2 MB/s took {took:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_our_agents_see_a_task_of_several_files() {
+    let f = fleet().await;
+    let stock = f.accept("stock").await;
+    let ours = f.accept("ours").await;
+    let attributes = json!({"data": {"mcp.version": "0.1.0"}}).to_string();
+    assert_eq!(f.send(Method::PUT, &f.ddi("ours", "/configData"), &ours, attributes).await.status(), 200);
+    for confirm in [false, true] {
+        let two = |task: &mut Task| {
+            let mut more = task.objects[0].clone();
+            more.filename = "more.swu".to_owned();
+            task.objects.push(more);
+        };
+        let name = if confirm { "asked" } else { "app" };
+        let task = f.task(name, b"x", Terms { confirm, ..Terms::default() }, two).await;
+        let links = f.poll("stock", &stock).await.links;
+        assert!(links.get("deploymentBase").is_none() && links.get("confirmationBase").is_none());
+        assert_eq!(f.state(task, "stock").await, ActionState::Failed);
+        let view: TaskView = f.remote.get(&format!("/tasks/{task}")).await.expect("a task");
+        let actions = view.actions.expect("actions");
+        let action = actions.iter().find(|action| action.device == "stock").expect("its action");
+        assert_eq!(action.message, "clients other than mcp agent take one file; add a task for each");
+        if !confirm {
+            let link = f.poll("ours", &ours).await.links.get("deploymentBase").expect("a link").to_owned();
+            let answer: ddi::DeploymentBase = f.get(&link, &ours).await.json_body().await;
+            assert_eq!(answer.deployment.expect("a deployment").chunks[0].artifacts.len(), 2);
+        }
+    }
+}

@@ -207,7 +207,7 @@ impl Store {
         row.as_ref().map(Action::read).transpose()
     }
 
-    /// The version of the task of this name that the device completed last; `None` if there is none.
+    /// The version of the task of this name that the device completed last; `None` if there is none. What it was only to load does not count.
     ///
     /// # Errors
     ///
@@ -215,10 +215,12 @@ impl Store {
     pub async fn completed_version(&self, device: &str, name: &str) -> Result<Option<String>, StoreError> {
         let row: Option<(String,)> = sqlx::query_as(
             "SELECT t.version FROM actions a JOIN tasks t ON t.id = a.task \
-             WHERE a.device = $1 AND t.name = $2 AND a.state = 'finished' ORDER BY t.serial DESC LIMIT 1",
+             WHERE a.device = $1 AND t.name = $2 AND a.state = 'finished' \
+             AND t.terms NOT LIKE $3 ORDER BY t.serial DESC LIMIT 1",
         )
         .bind(device)
         .bind(name)
+        .bind("%\"download_only\":true%")
         .fetch_optional(&self.readers)
         .await?;
         Ok(row.map(|(version,)| version).filter(|version| !version.is_empty()))

@@ -444,6 +444,10 @@ async fn a_full_disk_loses_nothing() {
     };
     let path = dir.path().to_str().expect("UTF-8").to_owned();
     if !run(&["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", &path]) {
+        assert!(
+            std::env::var_os("MCP_TESTS_MUST_RUN").is_none(),
+            "would be skipped: no right to mount a small file system"
+        );
         eprintln!("skipped: no right to mount a small file system");
         return;
     }
@@ -467,4 +471,66 @@ async fn a_full_disk_loses_nothing() {
     .await;
     assert!(run(&["umount", dir.path().to_str().expect("UTF-8")]));
     outcome.expect("no panic");
+}
+
+#[tokio::test]
+async fn the_heaviest_task_comes_first_and_then_the_oldest() {
+    let f = fixture().await;
+    f.accept("a").await;
+    let mut ids = Vec::new();
+    for (name, weight) in [("light", 1), ("usual", 1000), ("heavy", 1001), ("late", 1000)] {
+        let new = task(name, 1, |_| {});
+        ids.push(f.add(NewTask { terms: Terms { weight, ..Terms::default() }, ..new }).await);
+    }
+    let order: Vec<_> =
+        f.store.open_actions("a").await.expect("read").iter().map(|action| action.task).collect();
+    assert_eq!(order, [2, 1, 3, 0].map(|n| ids[n]));
+}
+
+#[tokio::test]
+async fn messages_beyond_the_quota_are_dropped_and_the_feedback_is_taken() {
+    let f = fixture().await;
+    f.accept("a").await;
+    f.add(task("app", 1, |_| {})).await;
+    let action = f.only_action("a").await;
+    f.store.begin(&action, 0, NOW).await.expect("begun");
+    let on = Report::Deployment { download_only: false };
+    let say = async |execution, finished, details: Vec<String>| {
+        let feedback = Feedback::new(&action.id.to_string(), execution, finished, details);
+        f.store.feedback("a", action.id, on, feedback, NOW).await.expect("taken").expect("known")
+    };
+    // More lines than one feedback may have.
+    for _ in 0..30 {
+        let many = (0..200).map(|n| format!("line {n}")).collect();
+        assert_eq!(
+            say(Execution::Proceeding, Finished::None, many).await,
+            Answer::Taken(ActionState::Running)
+        );
+    }
+    let kept = f.store.history(action.id, usize::MAX >> 1).await.expect("read");
+    assert!(!kept.contains(&"line 199".to_owned()), "{kept:?}");
+    let end = say(Execution::Closed, Finished::Success, vec!["the end".into()]).await;
+    assert_eq!(end, Answer::Taken(ActionState::Finished));
+    assert_eq!(f.store.history(action.id, usize::MAX >> 1).await.expect("read"), kept);
+}
+
+#[tokio::test]
+async fn what_a_device_has_only_loaded_is_not_its_version() {
+    let f = fixture().await;
+    f.accept("a").await;
+    for (serial, download_only) in [(1, false), (2, true)] {
+        let new = task("app", serial, |task| task.version = format!("{serial}.0"));
+        f.add(NewTask { terms: Terms { download_only, ..Terms::default() }, ..new }).await;
+        let action = f.only_action("a").await;
+        let feedback =
+            Feedback::new(&action.id.to_string(), Execution::Downloaded, Finished::Success, vec![]);
+        if download_only {
+            let on = Report::Deployment { download_only };
+            let answer = f.store.feedback("a", action.id, on, feedback, NOW).await.expect("taken");
+            assert_eq!(answer, Some(Answer::Taken(ActionState::Finished)));
+        } else {
+            f.say(&action, Execution::Closed, Finished::Success).await;
+        }
+    }
+    assert_eq!(f.store.completed_version("a", "app").await.expect("read").as_deref(), Some("1.0"));
 }

@@ -277,3 +277,37 @@ fn the_unit_bounds_the_agent_to_copies_and_its_addition_leaves_what_handlers_nee
         assert_eq!(lab.path("out/other").exists(), runs, "{unit}");
     }
 }
+
+#[test]
+fn systemd_takes_the_units_and_rates_their_exposure_as_documented() {
+    let analyze = |words: &[&str]| Command::new("systemd-analyze").args(words).output();
+    if analyze(&["--version"]).is_err() {
+        assert!(std::env::var_os("MCP_TESTS_MUST_RUN").is_none(), "would be skipped: needs systemd-analyze");
+        let _ = writeln!(std::io::stderr(), "skipped: needs systemd-analyze");
+        return;
+    }
+    let units = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/systemd");
+    let addition = "mcp-agent.service.d/handlers.conf";
+    // Tenths, and no more than docs/operating.md says.
+    for (unit, addition, exposure) in [
+        ("mcp-agent.service", None, "--threshold=23"),
+        ("mcp-agent.service", Some(addition), "--threshold=57"),
+        ("mcp-serve.service", None, "--threshold=12"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(unit);
+        // It is not installed on this machine.
+        let text = fs::read_to_string(format!("{units}/{unit}")).unwrap();
+        assert!(text.contains("\nExecStart=/usr/bin/mcp "), "{text}");
+        fs::write(&path, text.replace("/usr/bin/mcp ", "/bin/true ")).unwrap();
+        if let Some(addition) = addition {
+            fs::create_dir(dir.path().join("mcp-agent.service.d")).unwrap();
+            fs::copy(format!("{units}/{addition}"), dir.path().join(addition)).unwrap();
+        }
+        let path = path.to_str().unwrap();
+        for words in [&["verify", "--man=no", path][..], &["security", "--offline=true", exposure, path]] {
+            let output = analyze(words).unwrap();
+            assert!(output.status.success(), "{words:?}: {output:?}");
+        }
+    }
+}

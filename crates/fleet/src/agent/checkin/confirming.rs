@@ -4,6 +4,7 @@
 //! and removes it.
 
 use super::CheckIn;
+use super::trusting::TakeError;
 use crate::agent::Confirm;
 use crate::agent::api::{Api, ApiError};
 use crate::agent::state::{StateDir, StateError};
@@ -132,10 +133,17 @@ impl CheckIn {
         let Some(terms) = asked.confirmation else { return Ok(false) };
         let denied = before.filter(|known| known.action == asked.id).and_then(|known| known.denied.clone());
         let feedback = Api::feedback_url(link.clone());
-        let (what, refused) = match self.would_take(&terms, &feedback) {
+        let (what, refused) = match self.would_take(&terms, &feedback).await {
             Ok(Some(task)) => (describe(&task), None),
             Ok(None) => (describe_unsigned(&terms), None),
-            Err((code, why)) => {
+            Err(TakeError::Unasked(error)) => return Err(error),
+            Err(TakeError::Refused { code, why, held: true }) => {
+                self.note(&format!("action {}", asked.id), Err::<(), _>((code, why)));
+                let what = describe_unsigned(&terms);
+                self.polls.waiting.push(Waiting { action: asked.id, link: link.into(), what, denied });
+                return Ok(false);
+            }
+            Err(TakeError::Refused { code, why, held: false }) => {
                 (describe_unsigned(&terms), Some((code, format!("refused by this device: {why}"))))
             }
         };
@@ -182,13 +190,13 @@ impl CheckIn {
 
     /// What this device would do, if it takes what is offered; `None` for files that nobody signed. No list names a task that waits for a
     /// confirmation, so the list is not asked; it is when the task begins.
-    fn would_take(&self, terms: &Deployment, feedback: &Url) -> Result<Option<Task>, (i32, String)> {
+    async fn would_take(&mut self, terms: &Deployment, feedback: &Url) -> Result<Option<Task>, TakeError> {
         let Some(text) =
             terms.chunks.iter().find_map(|chunk| crate::ddi::task_from_metadata(&chunk.metadata))
         else {
-            return self.take_unsigned(terms, feedback).map(|_| None);
+            return Ok(self.take_unsigned(terms, feedback).map(|_| None)?);
         };
-        let (_, _, task) = self.check_task(&text, Listing::Absent)?;
+        let (_, _, task) = self.check_task(&text, Listing::Absent).await?;
         Ok(Some(task))
     }
 }

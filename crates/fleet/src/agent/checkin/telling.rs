@@ -60,6 +60,7 @@ impl CheckIn {
         for work in ended {
             let Some(ended) = &work.ended else { continue };
             let (execution, finished) = match (ended.success, ended.canceled) {
+                (true, _) if ended.downloaded => (Execution::Downloaded, Finished::Success),
                 (true, _) => (Execution::Closed, Finished::Success),
                 (_, true) => (Execution::Canceled, Finished::None),
                 _ => (Execution::Closed, Finished::Failure),

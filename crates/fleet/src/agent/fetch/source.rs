@@ -186,6 +186,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_time_that_an_answer_asks_to_wait_is_clamped() {
+        let asked = |value: &str| {
+            let answer = axum::http::Response::builder().header(RETRY_AFTER, value).body("").unwrap();
+            retry_after(&Response::from(answer))
+        };
+        assert_eq!(asked("0"), Some(MIN_RETRY_AFTER));
+        assert_eq!(asked(" 30 "), Some(Duration::from_secs(30)));
+        assert_eq!(asked("1000000000"), Some(MAX_RETRY_AFTER));
+        for none in ["", "soon", "-1", "1e3", "99999999999999999999", "Wed, 21 Oct 2026 07:28:00 GMT"] {
+            assert_eq!(asked(none), None, "{none}");
+        }
+    }
+
+    #[test]
     fn content_ranges() {
         assert_eq!(content_range("bytes 0-9/100"), Some((0..10, Some(100))));
         assert_eq!(content_range("bytes 5-5/*"), Some((5..6, None)));

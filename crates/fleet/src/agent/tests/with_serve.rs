@@ -4,10 +4,10 @@ mod neighbours;
 
 use super::*;
 use crate::commands::remote::Remote;
-use crate::documents::Window;
+use crate::documents::{Audience, TaskKind, Window};
 use crate::server::{
     EnrolmentRequest, EnrolmentResponse, ObjectView, Running, ServeConfig, TaskRequest, TaskResponse,
-    TaskView, start,
+    TaskView, start, state_dir,
 };
 use crate::store::{ActionState, LineKind, Terms};
 use mcp_transfer::crypto::sign::SigningKey;
@@ -89,10 +89,25 @@ impl Fleet {
         let filename = name.to_owned();
         task.objects = vec![Object { filename, size: view.size, blake3, sha256: view.sha256 }];
         change(&mut task);
-        let envelope = task.sign(&[&self.remote.key]).unwrap().to_metadata();
+        self.publish(&task, &self.remote.key, terms).await
+    }
+
+    async fn publish(&self, task: &Task, key: &SecretKey, terms: Terms) -> i64 {
+        let envelope = task.sign(&[key]).unwrap().to_metadata();
         let asked = TaskRequest { envelope, terms };
         let answer: TaskResponse = self.remote.send(Method::POST, "/tasks", &asked).await.unwrap();
         answer.id
+    }
+
+    /// Names one more operator whose tasks devices take.
+    async fn name_operator(&self, key: &SecretKey) {
+        let newest = Envelope::parse(&self.remote.newest_root().await.unwrap()).unwrap();
+        let mut root = Root::parse(newest.payload()).unwrap();
+        root.version += 1;
+        root.tasks.keys.insert(key.public());
+        let root_key = state_dir::read_key(&self.path("serve/root.key")).unwrap().unwrap();
+        let signed = root.sign(&[&root_key]).unwrap().to_bytes();
+        self.remote.order(Method::POST, "/roots", signed).await.unwrap();
     }
 
     async fn action(&self, task: i64) -> (i64, ActionState, String) {
@@ -370,6 +385,86 @@ async fn a_denied_task_holds_back_no_other_that_is_to_be_confirmed() {
     let left = fleet.waits(|waiting| waiting.is_some_and(|waiting| waiting.denied.is_some())).await;
     let left: Vec<_> = left.waiting().iter().map(|waiting| waiting.action.clone()).collect();
     assert_eq!((left, fleet.action(no).await.1), (vec![denied], ActionState::Confirming));
+    agent.stop().await;
+    fleet.running.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_agent_takes_the_tasks_of_an_operator_named_since() {
+    let fleet = Fleet::new().await;
+    std::fs::create_dir(fleet.path("srv")).unwrap();
+    fleet.join("state", &fleet.line(1).await, "ring", false).await.unwrap();
+    let before = fleet.copy("before.bin", false).await;
+    let agent = fleet.agent(Confirm::Auto);
+    fleet.reaches(before, ActionState::Finished).await;
+    for (seed, confirm) in [(8, false), (9, true)] {
+        let ann = key(seed);
+        fleet.name_operator(&ann).await;
+        let mut task = Task::new(fleet.remote.address.fleet, "hers", seed.into(), (clock(), clock() + HOUR));
+        task.at = Some(format!("{}/hers-{seed}/", fleet.path("srv").display()));
+        let bytes = std::fs::read(fleet.path("before.bin")).unwrap();
+        task.objects = vec![Object {
+            filename: "before.bin".to_owned(),
+            size: bytes.len() as u64,
+            blake3: Hash::of(&bytes),
+            sha256: Hash(<sha2::Sha256 as sha2::Digest>::digest(&bytes).into()),
+        }];
+        let hers = fleet.publish(&task, &ann, Terms { confirm, ..Terms::default() }).await;
+        fleet.reaches(hers, ActionState::Finished).await;
+    }
+    agent.stop().await;
+    fleet.running.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_for_loading_only_ends_when_it_is_loaded() {
+    let fleet = Fleet::new().await;
+    std::fs::create_dir(fleet.path("srv")).unwrap();
+    fleet.join("state", &fleet.line(1).await, "ring", false).await.unwrap();
+    let terms = || Terms { download_only: true, ..Terms::default() };
+    let only = fleet.add("only.bin", 1, terms(), |_| ()).await;
+    // Nobody has the handler, so it would fail if it were run.
+    let update = fleet
+        .add("update.bin", 1, terms(), |task| {
+            (task.kind, task.handler, task.at) = (TaskKind::Install, Some("deb".to_owned()), None);
+        })
+        .await;
+    let agent = fleet.agent(Confirm::Ask);
+    for task in [only, update] {
+        fleet.reaches(task, ActionState::Finished).await;
+        assert!(fleet.action(task).await.2.ends_with("is loaded and verified"));
+    }
+    assert!(!fleet.path("srv/only.bin").exists());
+    agent.stop().await;
+    let text = status(&fleet.path("state")).unwrap().text();
+    assert!(text.contains("loaded"), "{text}");
+    fleet.running.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_is_chosen_by_what_it_says_of_itself() {
+    let fleet = Fleet::new().await;
+    std::fs::create_dir(fleet.path("srv")).unwrap();
+    fleet.join("state", &fleet.line(1).await, "ring", false).await.unwrap();
+    let first = fleet.add("first.bin", 1, Terms::default(), |task| task.version = "1.5".to_owned()).await;
+    let agent = fleet.agent(Confirm::Ask);
+    fleet.reaches(first, ActionState::Finished).await;
+    let to = |terms: [&str; 2]| Audience::Terms(terms.map(|term| term.parse().unwrap()).to_vec());
+    let terms = ["mcp.version >= 0", "mcp.has.first.bin = 1.5"];
+    // The attributes that follow an end come with the next poll.
+    for _ in 0..600 {
+        let known = fleet.running.store().device("desk-07").await.unwrap().unwrap();
+        if known.attributes.contains_key("mcp.has.first.bin") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let chosen = fleet.add("chosen.bin", 1, Terms::default(), |task| task.to = to(terms)).await;
+    fleet.reaches(chosen, ActionState::Finished).await;
+    let not = fleet
+        .add("not.bin", 1, Terms::default(), |task| task.when = vec!["mcp.version < 0".parse().unwrap()])
+        .await;
+    fleet.reaches(not, ActionState::Unneeded).await;
     agent.stop().await;
     fleet.running.shut_down().await;
 }

@@ -102,7 +102,7 @@ pub struct AddArgs {
     /// Devices may put it off until it suits them
     #[arg(long)]
     soft: bool,
-    /// Devices load the files and install nothing
+    /// Devices load the files and install nothing; a later task of the same name need not load them again
     #[arg(long)]
     download_only: bool,
     /// Devices load the files not before --start-in and within --window only, in the server's time zone, and not ahead
