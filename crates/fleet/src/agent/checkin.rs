@@ -403,22 +403,11 @@ impl CheckIn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::Settings;
-    use crate::agent::state::{Identity, StateDir};
 
     #[tokio::test]
     async fn a_server_that_is_away_is_asked_ever_more_rarely_up_to_a_bound() {
         let dir = tempfile::tempdir().unwrap();
-        let identity = Identity {
-            server: "http://127.0.0.1:1".into(),
-            tenant: "DEFAULT".into(),
-            device: "d".into(),
-            authorization: None,
-            pin: None,
-            fleet: None,
-        };
-        let state = StateDir::open(&dir.path().join("agent")).unwrap();
-        let mut checks = CheckIn::new(Core::new(state, &identity, Settings::default(), None).unwrap());
+        let mut checks = CheckIn::new(Core::alone(dir.path()));
         let about = |seconds: u64| {
             Duration::from_secs(seconds).mul_f64(0.8)..=Duration::from_secs(seconds).mul_f64(1.2)
         };

@@ -277,13 +277,9 @@ pub(crate) fn bound(details: &mut Vec<String>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::agent::work::Content;
-
-    #[tokio::test]
-    async fn changes_at_the_same_time_are_all_stored() {
-        let dir = tempfile::tempdir().unwrap();
+impl Core {
+    /// One that keeps its state below `dir`, and whose server does not answer.
+    pub(crate) fn alone(dir: &std::path::Path) -> Arc<Self> {
         let identity = Identity {
             server: "http://127.0.0.1:1".into(),
             tenant: "DEFAULT".into(),
@@ -292,8 +288,20 @@ mod tests {
             pin: None,
             fleet: None,
         };
-        let state = StateDir::open(&dir.path().join("agent")).unwrap();
-        let core = Core::new(state, &identity, Settings::default(), None).unwrap();
+        let state = StateDir::open(&dir.join("agent")).unwrap();
+        Self::new(state, &identity, Settings::default(), None).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::work::Content;
+
+    #[tokio::test]
+    async fn changes_at_the_same_time_are_all_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let core = Core::alone(dir.path());
         let id = Hash([7; 32]);
         let content = Content::Unsigned { name: "n".into(), version: String::new(), files: Vec::new() };
         let work = Work::new(id, "1", content);
