@@ -62,7 +62,11 @@ fn goldens() -> Vec<Message<'static>> {
             name: "image.iso".into(),
             manifest: Vec::new(),
             one_way: Some(OneWay { pass: 1, overhead_per_mille: 250 }),
-            origin: Some(Box::new(OriginProof { key: SenderKey([0x56; 32]), signature: [0x57; 64] })),
+            origin: Some(Box::new(OriginProof {
+                key: SenderKey([0x56; 32]),
+                counter: Counter(0x58),
+                signature: [0x57; 64],
+            })),
         }
         .into(),
         samples::join(device, root).into(),

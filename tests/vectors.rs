@@ -69,7 +69,8 @@ fn suite(name: &str) -> Suite {
 fn announce(sender: &SenderSide) -> Announce {
     let root = Digest([0x66; 32]);
     let (name, manifest) = ("image.iso", vec![0xa0]);
-    let origin = Origin { block_log2: 20, size: 5_000_000, root, name, manifest: &manifest };
+    let origin =
+        Origin { counter: COUNTER, block_log2: 20, size: 5_000_000, root, name, manifest: &manifest };
     let key = SigningKey::new(&Secret::new(SEED));
     Announce {
         versions: Versions { min: 1, max: 2 },
@@ -93,7 +94,11 @@ fn announce(sender: &SenderSide) -> Announce {
         name: name.into(),
         manifest: manifest.clone(),
         one_way: None,
-        origin: Some(Box::new(OriginProof { key: key.public(), signature: origin.sign(&key) })),
+        origin: Some(Box::new(OriginProof {
+            key: key.public(),
+            counter: COUNTER,
+            signature: origin.sign(&key),
+        })),
     }
 }
 
@@ -355,6 +360,7 @@ fn each_vector_holds_both_ways() {
             assert_eq!(found.announce, announce);
             let (object, proof) = (announce.objects[0], announce.origin.expect("a proof"));
             let origin = Origin {
+                counter: proof.counter,
                 block_log2: object.block_log2,
                 size: object.size,
                 root: object.root.expect("a root"),

@@ -3,6 +3,7 @@
 use super::compression::parse_compression;
 use clap::{Args, Parser, Subcommand};
 pub use doctor::DoctorArgs;
+pub use key::{KeyArgs, KeyCommand};
 use mcp_transfer::limits::{
     DEFAULT_PORT, MAX_DEVICES, MAX_LABEL, MAX_SYMBOL_SIZE, MIN_SYMBOL_SIZE, SYMBOL_ALIGN,
 };
@@ -11,6 +12,7 @@ pub use mcp_transfer::session::RateChoice;
 use mcp_transfer::storage::name_objection;
 use mcp_transfer::units::{Rate, SenderKey};
 pub use one_way::{OneWayArgs, Repeat};
+pub use relay::RelayArgs;
 pub use show::OutputArgs;
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -20,7 +22,9 @@ pub use stream::StreamArgs;
 
 pub mod book;
 pub mod doctor;
+pub mod key;
 pub mod one_way;
+pub mod relay;
 pub mod show;
 pub mod stream;
 
@@ -110,21 +114,6 @@ Exit codes:
 
 With --loop, the code says why the loop ended, and errors of a transfer do not end it."#;
 
-const KEY_AFTER: &str = "\
-A group key seals a transfer: nobody without the key can read or disturb it.
-
-Examples:
-  mcp key new lab              makes a group key and prints its line
-  mcp key add                  on each other machine: paste the line
-  mcp key show                 this machine's own key as a sender
-  mcp key device               this machine's line for 'mcp send --devices'
-  mcp key forget 10.0.0.5      after the sender at this address was reinstalled
-
-Exit codes:
-  0    done
-  1    the disk failed, or a file is damaged
-  2    the command line, or the key's line, is invalid";
-
 /// Copies one file to many machines at once, by multicast.
 #[derive(Debug, Parser)]
 #[command(
@@ -147,6 +136,8 @@ pub enum Command {
     Send(SendArgs),
     /// Receive what is sent
     Recv(RecvArgs),
+    /// Receive one file and send it on, as its origin signed it
+    Relay(RelayArgs),
     /// Make, install and list keys
     Key(KeyArgs),
     /// Find out why a transfer does not work, or is slow
@@ -329,7 +320,10 @@ pub struct RecvArgs {
     /// Send nothing at all, and take only what is sent with 'mcp send --one-way'
     #[arg(long)]
     pub one_way: bool,
-    /// Take a one-way transfer that is no newer than the last one completed from its sender, too
+    /// Take files that a known sender, or one of --sender, has signed from whoever sends them, as 'mcp relay' does
+    #[arg(long, conflicts_with_all = ["any_sender", "one_way", "pipe"])]
+    pub relayed: bool,
+    /// Take a one-way or relayed transfer that is no newer than the last one completed from its sender, too
     #[arg(long = "again")]
     pub retake: bool,
     /// Write what is missing at the end, and the outcome, to FILE as JSON
@@ -338,62 +332,6 @@ pub struct RecvArgs {
     /// Output options.
     #[command(flatten)]
     pub show: OutputArgs,
-}
-
-/// `mcp key`.
-#[derive(Debug, Args)]
-#[command(after_help = KEY_AFTER)]
-pub struct KeyArgs {
-    /// The subcommand.
-    #[command(subcommand)]
-    pub command: KeyCommand,
-}
-
-/// The subcommands of `mcp key`.
-#[derive(Debug, Subcommand)]
-pub enum KeyCommand {
-    /// Make a group key, install it, and print the line to carry
-    New {
-        /// Name of the key
-        name: String,
-    },
-    /// Install a group key from its line
-    Add {
-        /// File with the line [default: -, standard input]
-        file: Option<PathBuf>,
-    },
-    /// List the keys, known senders and known devices of this machine, without secrets
-    List,
-    /// Print a group key's line; without NAME, this machine's own public key as a sender
-    Show {
-        /// Name of the group key
-        name: Option<String>,
-    },
-    /// Print this machine's line for a list of devices: its name and its public key as a device
-    Device {
-        /// Name that the device is to have on the list [default: the host name]
-        #[arg(long, value_name = "NAME", value_parser = parse_name)]
-        id: Option<String>,
-    },
-    /// Remove a group key from this machine
-    Remove {
-        /// Name of the key
-        name: String,
-        /// Remove only its previous versions, from before it was renewed
-        #[arg(long)]
-        older: bool,
-    },
-    /// Renew a group key and print the line to carry; receiving still accepts the previous key
-    Rotate {
-        /// Name of the key
-        name: String,
-    },
-    /// Forget a sender that this machine has seen
-    Forget {
-        /// Its address, its key or its fingerprint
-        #[arg(value_name = "ADDRESS|KEY")]
-        sender: String,
-    },
 }
 
 const RATE_FORM: &str = "write auto, auto:800M, or bits per second as 950k, 800M or 2.5G";

@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// The date of the pages: of the last change of a command.
-const DATE: &str = "2026-11-22";
+const DATE: &str = "2026-11-23";
 /// Sections of all pages.
 const SECTIONS: [&str; 3] = [
     include_str!("../../docs/man/environment.roff"),

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long one `mcp recv` looks for a sender.
-const TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Configuration of `mcp send`.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,6 +111,8 @@ pub struct RecvConfig {
     pub senders: Vec<SenderKey>,
     /// What happens to unknown senders.
     pub strangers: Strangers,
+    /// Whether files of accepted senders are taken from whoever sends them.
+    pub relayed: bool,
     /// Whether `then`, `again` and a device may take files from unknown senders.
     pub any_sender: bool,
     /// Whether an existing file may be replaced, or a device be written to that is in use.
@@ -185,6 +187,9 @@ impl RecvConfig {
             Self { merge: true, .. } => Err("--merge does not go with -o -; receive into a directory"),
             Self { archive: true, .. } => Err("--archive does not go with -o -; receive into a directory"),
             Self { force: true, .. } => Err("--force does not go with -o -, which replaces nothing"),
+            Self { relayed: true, .. } => Err(
+                "--relayed does not go with -o -, which passes on what is not known to be whole; receive into a file",
+            ),
             Self { again: true, pipe: None, .. } => {
                 Err("--loop would run objects together on standard output; use --pipe, which runs for each")
             }
@@ -272,14 +277,11 @@ impl RecvConfig {
             // The command shares the terminal.
             style.mode = Mode::Plain;
         }
-        // A sender is remembered only if a user can see the message.
-        let remembers = surroundings.stderr_terminal && !args.any_sender;
-        let strangers = match (args.require_signed || !args.sender.is_empty(), remembers) {
-            (true, _) => Strangers::Refuse,
-            (false, true) => Strangers::Pin,
-            // What is allowed for this run does not make a sender known for the next one.
-            (false, false) => Strangers::Unverified,
-        };
+        // What is allowed for this run does not make a sender known for the next one.
+        let strangers = strangers(
+            args.require_signed || !args.sender.is_empty(),
+            surroundings.stderr_terminal && !args.any_sender,
+        );
         Self {
             group: args.group,
             name: args.name,
@@ -293,6 +295,7 @@ impl RecvConfig {
             require_key: args.require_key,
             senders: args.sender,
             strangers,
+            relayed: args.relayed,
             any_sender: args.any_sender,
             force: args.force,
             merge: args.merge,
@@ -312,7 +315,16 @@ impl RecvConfig {
     }
 }
 
-fn style(args: &OutputArgs, surroundings: Surroundings) -> Style {
+/// What happens to unknown senders, if only certain ones are taken, and if a user sees that one is remembered.
+pub(super) const fn strangers(certain: bool, seen: bool) -> Strangers {
+    match (certain, seen) {
+        (true, _) => Strangers::Refuse,
+        (false, true) => Strangers::Pin,
+        (false, false) => Strangers::Unverified,
+    }
+}
+
+pub(super) fn style(args: &OutputArgs, surroundings: Surroundings) -> Style {
     let mode = match (args.json == Some(None), args.quiet, surroundings.draws) {
         (true, _, _) => Mode::Json,
         (_, true, _) => Mode::Quiet,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   args.rs --> config.rs --> send.rs / recv.rs --> session --> ui
-//!        \                      |  |  |  |-- again.rs (recv --loop)
+//!        \                      |  |  |  |-- again.rs (recv --loop), relay.rs (recv, then send)
 //!         |                     |  |  |  `-- console.rs (signals, Enter, time to draw)
 //!         `--> key.rs           |  |  report.rs (every error and warning)
 //!                |              |  trust.rs (which keys)
@@ -26,6 +26,7 @@ pub mod objects;
 mod one_way;
 mod output;
 pub mod recv;
+mod relay;
 pub mod report;
 pub mod send;
 mod stream;
@@ -57,6 +58,7 @@ pub fn main() -> ExitCode {
     let exit = match cli.command {
         Command::Send(args) => send::run(config::SendConfig::new(args, Surroundings::detect())),
         Command::Recv(args) => recv::run(config::RecvConfig::new(args, Surroundings::detect())),
+        Command::Relay(args) => relay::run(args, Surroundings::detect()),
         Command::Key(args) => key::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Book(command) => book::run(command),

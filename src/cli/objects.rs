@@ -1,9 +1,10 @@
-//! What `mcp send` sends: one file or device, a tree of directories and several files, or a stream.
+//! What is sent: one file or device, a tree of directories and several files, a file to be passed on, or a stream.
 
 use super::config::SendConfig;
 use super::report::Error;
 use super::stream;
 use mcp_transfer::net::Destination;
+use mcp_transfer::protocol::provenance::Provenance;
 use mcp_transfer::session::{SendSession, Target};
 use mcp_transfer::storage::{FileSource, TreeSource, is_tree};
 use mcp_transfer::text::escape;
@@ -16,6 +17,8 @@ pub enum Objects {
     File(FileSource),
     /// A tree.
     Tree(TreeSource),
+    /// A file of another origin, to be passed on.
+    Relayed(FileSource, Provenance),
     /// A stream, which is opened when it is sent.
     Stream,
 }
@@ -86,7 +89,7 @@ impl Objects {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         match self {
-            Self::File(file) => Vec::from_iter(file.warning()),
+            Self::File(file) | Self::Relayed(file, _) => Vec::from_iter(file.warning()),
             Self::Tree(tree) => tree.warnings().to_vec(),
             Self::Stream => Vec::new(),
         }
@@ -100,6 +103,7 @@ impl Objects {
         Ok(match self {
             Self::File(file) => SendSession::builder(file, target),
             Self::Tree(tree) => SendSession::tree(tree, target),
+            Self::Relayed(file, origin) => SendSession::relaying(file, origin, target),
             Self::Stream => {
                 let (spool, name) = stream::open(config)?;
                 SendSession::stream(spool, name, target)

@@ -1,15 +1,17 @@
-//! Lines without a way back: what `mcp send --one-way` repeats, and what `mcp recv` remembers of it.
+//! Lines without a way back: what `mcp send --one-way` repeats. What `mcp recv` remembers of such transfers, and of relayed
+//! ones: nothing else tells a new one from a recording.
 
 use super::args::Repeat;
 use super::config::{RecvConfig, SendConfig};
 use super::report::Error;
 use super::stream;
-use mcp_transfer::keyring::Keyring;
+use mcp_transfer::keyring::{CompletedOf, CompletedSessions, Keyring};
 use mcp_transfer::protocol::carousel::Repetition;
 use mcp_transfer::protocol::event::{ReceiverSnapshot, SenderOutcome, SenderOverview};
+use mcp_transfer::protocol::provenance::Provenance;
+use mcp_transfer::protocol::trust::TrustDecision;
 use mcp_transfer::session::RateChoice;
-use mcp_transfer::units::{Counter, SenderKey};
-use std::collections::BTreeMap;
+use mcp_transfer::units::Counter;
 use std::time::{Duration, SystemTime};
 
 /// Repair symbols for each thousand source symbols: at 4 % loss, a block fails less than once in a billion times.
@@ -59,7 +61,8 @@ pub(super) fn interrupted(outcome: &SenderOutcome, overview: &SenderOverview) ->
     )))
 }
 
-/// The last one-way session that was completed from each sender: older ones may be recordings.
+/// The last one-way session that was completed from each sender, and the last one of each object: older ones may be
+/// recordings.
 ///
 /// # Errors
 /// If the list cannot be read.
@@ -67,20 +70,39 @@ pub(super) fn completed(
     config: &RecvConfig,
     ring: Option<&Keyring>,
     warnings: &mut Vec<String>,
-) -> Result<BTreeMap<SenderKey, Counter>, Error> {
+) -> Result<CompletedSessions, Error> {
     match ring.filter(|_| !config.retake) {
         Some(ring) => Ok(ring.completed_sessions(warnings)?),
-        None => Ok(BTreeMap::new()),
+        None => Ok(CompletedSessions::default()),
     }
 }
 
 /// Remembers a completed one-way session. Returns warnings.
 pub(super) fn remember(ring: Option<&Keyring>, snapshot: &ReceiverSnapshot) -> Vec<String> {
     let (Some(counter), Some((key, _))) = (snapshot.one_way, snapshot.trusted) else { return Vec::new() };
+    remember_session(ring, CompletedOf::OneWay(key), counter)
+}
+
+/// Remembers a completed object of an origin that is not just anybody. Returns warnings.
+pub(super) fn remember_object(
+    ring: Option<&Keyring>,
+    provenance: &Provenance,
+    snapshot: &ReceiverSnapshot,
+) -> Vec<String> {
+    let sure = snapshot
+        .trusted
+        .is_some_and(|(key, decision)| key == provenance.proof.key && decision != TrustDecision::Unverified);
+    if !sure {
+        return Vec::new();
+    }
+    remember_session(ring, CompletedOf::Object(provenance.origin_name()), provenance.proof.counter)
+}
+
+fn remember_session(ring: Option<&Keyring>, of: CompletedOf, counter: Counter) -> Vec<String> {
     let when = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let mut warnings = Vec::new();
     let kept = match ring {
-        Some(ring) => ring.complete_session(key, counter, when, &mut warnings).map_err(|e| e.to_string()),
+        Some(ring) => ring.complete_session(of, counter, when, &mut warnings).map_err(|e| e.to_string()),
         None => Err("there is no state directory: HOME is not set (set MCP_STATE_DIR)".to_owned()),
     };
     warnings

@@ -12,9 +12,10 @@ use super::trust::{self, Keys};
 use crate::ui::receipt_file::Receipt;
 use crate::ui::{EventFile, Mode, ReceiverIntro, ReceiverView, receiver_view, refused};
 use mcp_transfer::command::{Hook, ShellHook};
-use mcp_transfer::keyring::{Keyring, KnownSender};
+use mcp_transfer::keyring::{CompletedSessions, Keyring, KnownSender};
 use mcp_transfer::net::{AddressKind, Destination, is_source_specific};
 use mcp_transfer::protocol::event::{ReceiverEvent, ReceiverOutcome, ReceiverSnapshot};
+use mcp_transfer::protocol::provenance::Provenance;
 use mcp_transfer::protocol::trust::TrustDecision;
 use mcp_transfer::session::{
     Listen, ReceiveHandle, ReceiveOutcome, ReceiveSession, SessionEvent, Wanted, What,
@@ -26,7 +27,7 @@ use mcp_transfer::time::Time;
 use mcp_transfer::units::{Digest, SenderKey, SessionId};
 use std::io::IsTerminal;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -68,6 +69,8 @@ pub(super) struct End {
     pub session: Option<SessionId>,
     /// The object that is in place.
     pub root: Option<Digest>,
+    /// Its path, and where it comes from.
+    pub saved: Option<(PathBuf, Provenance)>,
 }
 
 /// Receives one file. `past` has the earlier rounds of a loop.
@@ -105,7 +108,7 @@ pub(super) fn once(
     let ring = state.ring;
     let device_key = trust::device_key(ring.as_ref(), identity.slot, &mut warnings);
     let mut trust = trust::trust(&config.senders, config.strangers, ring.as_ref(), &mut warnings)?;
-    let completed = one_way::completed(config, ring.as_ref(), &mut warnings)?;
+    let CompletedSessions { one_way, objects } = one_way::completed(config, ring.as_ref(), &mut warnings)?;
     if let Some(path) = &config.report {
         // Fail now, and not after an hour's transfer.
         check_whole(path).map_err(|e| report_refused(path, &e))?;
@@ -113,6 +116,13 @@ pub(super) fn once(
     let output = Output::of(config).map_err(|e| environment(&e))?;
     if let Some(option) = config.needs_known_sender(output.is_device()) {
         trust = trust::known_only(trust, !keys.is_empty(), &option)?;
+    }
+    if config.relayed && output.is_device() {
+        return Err(Error::Usage(
+            "--relayed does not go with a device, which is written to before the whole is known to be sound; receive into a \
+             file"
+                .to_owned(),
+        ));
     }
     if let Err(e) = output.check() {
         // The user may correct it before a sender comes; otherwise the sender is told too.
@@ -142,7 +152,8 @@ pub(super) fn once(
         .name(config.name.clone())
         .ignored(past.ignored(Instant::now()))
         .quiet(config.one_way)
-        .completed(completed)
+        .completed(one_way)
+        .relayed(config.relayed.then_some(objects))
         .start()
         .map_err(|e| environment(&e))?;
     let intro = intro(&session, config.name.clone());
@@ -150,7 +161,8 @@ pub(super) fn once(
     for warning in warnings.iter().filter(|warning| past.is_news(warning)) {
         view.warn(session.now(), warning);
     }
-    let mut show = Show { view, ring, notes, refused: None, other: None, root: None, stopped: false };
+    let mut show =
+        Show { view, ring, notes, refused: None, other: None, root: None, path: None, stopped: false };
     show.watch(&session, console)?;
     show.tell_notes(session.now());
     let last = session.snapshot();
@@ -165,6 +177,13 @@ pub(super) fn once(
         }
     };
     let exit = Exit::of_receiver(&end.outcome);
+    if config.relayed
+        && let Some(provenance) = &end.provenance
+    {
+        for warning in one_way::remember_object(show.ring.as_ref(), provenance, &end.snapshot) {
+            show.view.warn(now, &warning);
+        }
+    }
     show.view.finish(now, &end.snapshot, exit);
     let nobody = end.outcome == ReceiverOutcome::NoSender;
     match (&show.refused, &show.other) {
@@ -176,12 +195,13 @@ pub(super) fn once(
         _ => report::of_receiver(&end.outcome, end.snapshot.kept_bytes).iter().for_each(report::error),
     }
     let (stopped, root) = (show.stopped, show.root);
-    let ReceiveOutcome { outcome, elapsed, snapshot, missing } = end;
+    let ReceiveOutcome { outcome, elapsed, snapshot, missing, provenance } = end;
     if let Some(path) = &config.report {
         let document = Receipt { snapshot: &snapshot, root, missing: &missing, exit };
         document.write(path).map_err(|e| report_refused(path, &e))?;
     }
-    Ok(End { exit, outcome, stopped, elapsed, session: snapshot.session, root })
+    let saved = show.path.zip(provenance);
+    Ok(End { exit, outcome, stopped, elapsed, session: snapshot.session, root, saved })
 }
 
 /// Checks that the group and the only source of its datagrams fit.
@@ -229,6 +249,8 @@ struct Show {
     other: Option<(String, IpAddr)>,
     /// The object that is in place.
     root: Option<Digest>,
+    /// Where it is.
+    path: Option<PathBuf>,
     /// Whether the user asked to stop.
     stopped: bool,
 }
@@ -275,7 +297,7 @@ impl Show {
 
     fn take_note(&mut self, now: Time, event: ReceiverEvent, snapshot: &ReceiverSnapshot) {
         match event {
-            ReceiverEvent::SenderTrusted { key, address, decision: TrustDecision::FirstUse } => {
+            ReceiverEvent::SenderTrusted { key, address, decision: TrustDecision::FirstUse, .. } => {
                 self.remember(now, key, address.ip());
             }
             ReceiverEvent::SenderRefused { key, address, decision } => {
@@ -284,8 +306,8 @@ impl Show {
             ReceiverEvent::OtherName { name, address } => {
                 self.other.get_or_insert((name, address.ip()));
             }
-            ReceiverEvent::Committed { root, .. } => {
-                self.root = Some(root);
+            ReceiverEvent::Committed { root, path } => {
+                (self.root, self.path) = (Some(root), Some(path));
                 for warning in one_way::remember(self.ring.as_ref(), snapshot) {
                     self.view.warn(now, &warning);
                 }
@@ -337,8 +359,16 @@ mod tests {
         };
         let view = receiver_view(Style { mode: Mode::Quiet, verbose: false }, intro, false, None);
         let (ring_too, notes) = (Some(ring.clone()), DeviceNotes::default());
-        let mut show =
-            Show { view, ring: ring_too, notes, refused: None, other: None, root: None, stopped: false };
+        let mut show = Show {
+            view,
+            ring: ring_too,
+            notes,
+            refused: None,
+            other: None,
+            root: None,
+            path: None,
+            stopped: false,
+        };
         let (key, other, at) = (SenderKey([1; 32]), SenderKey([2; 32]), IpAddr::from([10, 0, 0, 5]));
         assert_eq!(trust().decide(&key, at), TrustDecision::FirstUse);
         show.remember(Time::ZERO, key, at);

@@ -11,9 +11,10 @@ use super::report::{self, Error};
 use super::stream;
 use super::trust::{self, Keys};
 use crate::ui::report_file::Report;
-use crate::ui::{SenderIntro, SenderView, sender_view};
+use crate::ui::{EventFile, SenderIntro, SenderView, sender_view};
 use mcp_transfer::keyring::KnownDevice;
 use mcp_transfer::net::Destination;
+use mcp_transfer::protocol::carousel::Repetition;
 use mcp_transfer::protocol::event::{SenderEvent, SenderSnapshot};
 use mcp_transfer::session::{SendHandle, SessionEvent, Target, What};
 use mcp_transfer::storage::check_whole;
@@ -35,7 +36,6 @@ pub fn run(config: SendConfig) -> Exit {
 }
 
 fn try_run(config: &SendConfig) -> Result<Exit, Error> {
-    let environment = |e: &dyn std::fmt::Display| Error::Environment(e.to_string());
     let passes = one_way::repetition(config)?;
     let streams = stream::is_wanted(config);
     if let Some(file) = config.files.first().filter(|file| !streams && !file.exists())
@@ -47,11 +47,27 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         )));
     }
     let objects = Objects::open(config)?;
+    let events = config.events.as_deref().map(super::event_file).transpose()?;
+    let mut console = Console::new(config.gather.enter)
+        .map_err(|e| Error::Environment(format!("cannot wait for signals: {e}")))?;
+    send(config, (objects, passes), &mut console, events.as_ref())
+}
+
+/// Sends what was opened, so often if nothing comes back, and returns the exit code.
+///
+/// # Errors
+/// If the session cannot begin, or the network fails for good.
+pub(super) fn send(
+    config: &SendConfig,
+    (objects, passes): (Objects, Option<Repetition>),
+    console: &mut Console,
+    events: Option<&EventFile>,
+) -> Result<Exit, Error> {
+    let environment = |e: &dyn std::fmt::Display| Error::Environment(e.to_string());
     if let Some(path) = &config.report {
         // Fail now, and not after an hour's transfer.
         check_whole(path).map_err(|e| report_refused(path, &e))?;
     }
-    let events = config.events.as_deref().map(super::event_file).transpose()?;
     let target = match &config.group {
         None => Target::Rendezvous(config.port),
         Some(group) => {
@@ -74,8 +90,6 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
     let signing_key = trust::signing_key(ring.as_ref(), &mut warnings)?;
     let counter = Counter(trust::session_counter(ring.as_ref(), &mut warnings));
     let started = SystemTime::now();
-    let mut console = Console::new(config.gather.enter)
-        .map_err(|e| Error::Environment(format!("cannot wait for signals: {e}")))?;
     let session = objects
         .session(config, target)?
         .interface(config.interface.clone())
@@ -98,11 +112,11 @@ fn try_run(config: &SendConfig) -> Result<Exit, Error> {
         .start()
         .map_err(|e| environment(&e))?;
     let intro = intro(&session, config.gather.enter);
-    let mut view = sender_view(config.style, intro.clone(), events.as_ref());
+    let mut view = sender_view(config.style, intro.clone(), events);
     for warning in &warnings {
         view.warn(session.now(), warning);
     }
-    let seen = watch(&session, &mut console, &mut *view)?;
+    let seen = watch(&session, console, &mut *view)?;
     for warning in trust::remember_devices(ring.as_ref(), seen) {
         view.warn(session.now(), &warning);
     }

@@ -103,6 +103,9 @@ enum Event<'a> {
         fingerprint: String,
         address: String,
         decision: &'static str,
+        /// Whether the key is the origin's, and another machine at the address sends the object.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        relayed: bool,
     },
     SenderRefused {
         key: String,
@@ -357,11 +360,12 @@ impl ReceiverView for ReceiverJson {
             ReceiverEvent::Committed { path, root } => {
                 Event::Committed { path: path.to_string_lossy().into_owned(), blake3: root.to_string() }
             }
-            ReceiverEvent::SenderTrusted { key, address, decision } => Event::SenderTrusted {
+            ReceiverEvent::SenderTrusted { key, address, decision, relayed } => Event::SenderTrusted {
                 key: key.line(),
                 fingerprint: key.fingerprint(),
                 address: address.to_string(),
                 decision: decision.word(),
+                relayed: *relayed,
             },
             ReceiverEvent::SenderRefused { key, address, decision } => {
                 if !self.memory.tells_refusal(key) {

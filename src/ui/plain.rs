@@ -299,8 +299,8 @@ impl ReceiverView for ReceiverPlain {
             ReceiverEvent::Committed { path, .. } => {
                 self.lines.line(now, &format!("saved {}", text::escape(&path.to_string_lossy())));
             }
-            ReceiverEvent::SenderTrusted { key, address, decision } => {
-                self.lines.line(now, &trust::trusted(key, address.ip(), *decision));
+            ReceiverEvent::SenderTrusted { key, address, decision, relayed } => {
+                self.lines.line(now, &trust::trusted(key, address.ip(), *decision, *relayed));
             }
             ReceiverEvent::SenderRefused { key, address, decision } => {
                 if self.memory.tells_refusal(key) {
@@ -438,7 +438,7 @@ lab\\u{{7}}  10.0.0.7:40000  complete   12s   0 %
             view.event(at(66), &ReceiverEvent::SenderRefused { key, address, decision }, &s);
         }
         let (key, decision) = (SenderKey([7; 32]), TrustDecision::Unverified);
-        view.event(at(67), &ReceiverEvent::SenderTrusted { key, address, decision }, &s);
+        view.event(at(67), &ReceiverEvent::SenderTrusted { key, address, decision, relayed: false }, &s);
         view.event(at(67), &found, &s);
         s.object_size = 1 << 20;
         view.event(at(68), &ReceiverEvent::Receiving, &s);

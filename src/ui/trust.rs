@@ -9,9 +9,13 @@ use std::net::IpAddr;
 
 /// Describes a trusted sender and the reason for the trust.
 #[must_use]
-pub fn trusted(key: &SenderKey, address: IpAddr, decision: TrustDecision) -> String {
+pub fn trusted(key: &SenderKey, address: IpAddr, decision: TrustDecision, relayed: bool) -> String {
     let fingerprint = key.fingerprint();
     match decision {
+        TrustDecision::Pinned if relayed => {
+            format!("signed by {fingerprint}, given with --sender, and relayed by {address}")
+        }
+        _ if relayed => format!("signed by {fingerprint}, known, and relayed by {address}"),
         TrustDecision::Pinned => format!("sender {fingerprint} at {address}, given with --sender"),
         TrustDecision::Known => format!("sender {fingerprint} at {address}, known"),
         TrustDecision::FirstUse => format!(
@@ -94,8 +98,8 @@ pub fn needs(need: &Need, address: IpAddr) -> String {
 #[must_use]
 pub fn old_session(key: &SenderKey, address: IpAddr) -> String {
     format!(
-        "ignored a one-way session of {} from {address}: it is no newer than the last one received from this sender, \
-         and may be a recording; to receive it all the same, add --again",
+        "ignored a transfer signed by {} from {address}: what was last received from this sender is as new or newer, so \
+         it may be a recording; to receive it all the same, add --again",
         key.fingerprint()
     )
 }
@@ -121,8 +125,12 @@ mod tests {
             [TrustDecision::Pinned, TrustDecision::Known, TrustDecision::FirstUse, TrustDecision::Unverified];
         for (decision, words) in all.into_iter().zip(["--sender", "known", "first time", "sender unverified"])
         {
-            let line = trusted(&key, at, decision);
+            let line = trusted(&key, at, decision, false);
             assert!(line.contains(words) && line.contains(&key.fingerprint()), "{line}");
+        }
+        for (decision, words) in [(TrustDecision::Pinned, "--sender"), (TrustDecision::Known, "known")] {
+            let line = trusted(&key, at, decision, true);
+            assert!(line.contains(words) && line.contains("relayed by 10.0.0.5"), "{line}");
         }
         let changed = refused(&key, at, TrustDecision::Changed { expected });
         for part in [&key.fingerprint(), &expected.fingerprint(), "mcp key forget 10.0.0.5"] {

@@ -96,6 +96,21 @@ impl Lab {
         let address = format!("{}/64", self.address6(host));
         let _ = run("ip", &["-n", &ns, "address", "add", &address, "dev", "eth0", "nodad"]);
     }
+    /// Gives a host a second interface, `eth1`, on the segment of another lab, with the address 10.78.0.(n+1)/24. The hosts of
+    /// that lab get the addresses 10.78.0.(n+101)/24 instead of their own.
+    pub fn reach(&self, host: usize, other: &Self) {
+        let (bridge, ns, port) = (other.bridge(), self.ns(host), format!("u{host}"));
+        let pair = ["link", "add", &port, "netns", &bridge, "type", "veth", "peer", "name", "eth1"];
+        must("ip", &[&pair[..], &["netns", &ns]].concat());
+        must("ip", &["-n", &bridge, "link", "set", &port, "master", "br0", "up"]);
+        self.ip(host, "link set eth1 up");
+        self.single_packets_of(host, "eth1");
+        self.ip(host, &format!("address add 10.78.0.{}/24 broadcast + dev eth1", host + 1));
+        for far in 0..other.hosts {
+            other.ip(far, "address flush dev eth0 scope global");
+            other.ip(far, &format!("address add 10.78.0.{}/24 broadcast + dev eth0", far + 101));
+        }
+    }
     /// Removes a host's `eth0`.
     pub fn unplug(&self, host: usize) {
         self.ip(host, "link delete eth0");
@@ -215,8 +230,11 @@ impl Lab {
     }
     /// Makes every datagram cross the wire by itself, with its own headers, as on a real network.
     pub fn single_packets(&self, host: usize) {
+        self.single_packets_of(host, "eth0");
+    }
+    fn single_packets_of(&self, host: usize, interface: &str) {
         let off = ["tx-udp-segmentation", "off", "gso", "off", "tso", "off", "gro", "off"];
-        must("ip", &[&["netns", "exec", &self.ns(host), "ethtool", "-K", "eth0"][..], &off].concat());
+        must("ip", &[&["netns", "exec", &self.ns(host), "ethtool", "-K", interface][..], &off].concat());
     }
     /// Sets the MTU of both ends of the line to a host.
     pub fn mtu(&self, host: usize, mtu: u32) {

@@ -68,7 +68,7 @@ fn announce(a: &Announce) -> Value {
         "objects": a.objects.iter().map(object).collect::<Vec<_>>(),
         "name": a.name,
         "manifest": hex(&a.manifest),
-        "origin": a.origin.as_ref().map(|origin| json!({ "key": hex(&origin.key.0), "signature": hex(&origin.signature) })),
+        "origin": a.origin.as_ref().map(|origin| json!({ "key": hex(&origin.key.0), "counter": origin.counter.0, "signature": hex(&origin.signature) })),
     })
 }
 
@@ -262,6 +262,7 @@ fn announce_of(f: &Fields<'_>) -> Announce {
         origin: f.option("origin").map(|origin| {
             Box::new(OriginProof {
                 key: SenderKey(origin.array("key")),
+                counter: Counter(origin.int("counter")),
                 signature: origin.array("signature"),
             })
         }),

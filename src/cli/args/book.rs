@@ -20,7 +20,8 @@ Exit codes of mcp:
        --then failed
   130  interrupted; the other side was told, and no incomplete file has a final name
 
-With 'recv --loop', the code says why the loop ended.";
+With 'recv --loop', the code says why the loop ended. relay ends as recv does if it gets no
+file, and else as send does.";
 
 /// `mcp help rates`.
 pub const RATES: &str = "\

@@ -5,7 +5,7 @@ use mcp_transfer::limits::MAX_OVERHEAD_PER_MILLE;
 use std::time::Duration;
 
 /// Options of `mcp send` for lines without a way back.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct OneWayArgs {
     /// Send over a line without a way back: nobody joins or answers, all is sent several times with repair symbols,
     /// at a fixed --rate. Exit code 0 means: sent, and nobody can confirm

@@ -97,8 +97,8 @@ impl ReceiverView for ReceiverBars {
             ReceiverEvent::Receiving | ReceiverEvent::Committing | ReceiverEvent::Committed { .. } => {
                 self.draw(now, s);
             }
-            ReceiverEvent::SenderTrusted { key, address, decision } => {
-                self.screen.say(&trust::trusted(key, address.ip(), *decision));
+            ReceiverEvent::SenderTrusted { key, address, decision, relayed } => {
+                self.screen.say(&trust::trusted(key, address.ip(), *decision, *relayed));
             }
             ReceiverEvent::SenderRefused { key, address, decision } => {
                 if self.memory.tells_refusal(key) {
@@ -176,7 +176,7 @@ mod tests {
         };
         let address = "10.0.0.1:7418".parse().unwrap();
         let (key, decision) = (SenderKey([7; 32]), TrustDecision::FirstUse);
-        view.event(at(3_500), &ReceiverEvent::SenderTrusted { key, address, decision }, &s);
+        view.event(at(3_500), &ReceiverEvent::SenderTrusted { key, address, decision, relayed: false }, &s);
         assert!(
             term.contents().contains("sender ma3i-cc7u-6r2h-7k5c at 10.0.0.1, seen for"),
             "{}",

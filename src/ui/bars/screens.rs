@@ -142,7 +142,7 @@ fn receive(view: &mut dyn ReceiverView, name: &str, mut take: impl FnMut(&str)) 
     take("waiting");
     let address = "10.0.0.1:7418".parse().unwrap();
     let (key, decision) = (SenderKey([7; 32]), TrustDecision::FirstUse);
-    view.event(at(3_500), &ReceiverEvent::SenderTrusted { key, address, decision }, &s);
+    view.event(at(3_500), &ReceiverEvent::SenderTrusted { key, address, decision, relayed: false }, &s);
     let found = ReceiverEvent::Found {
         session: SessionId(1),
         task: TaskId([0; 16]),

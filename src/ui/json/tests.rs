@@ -145,7 +145,7 @@ fn a_receivers_events() {
         view.event(at(1), &ReceiverEvent::SenderRefused { key: stranger, address, decision }, &s);
     }
     let decision = TrustDecision::Known;
-    view.event(at(2), &ReceiverEvent::SenderTrusted { key: known, address, decision }, &s);
+    view.event(at(2), &ReceiverEvent::SenderTrusted { key: known, address, decision, relayed: false }, &s);
     let found = ReceiverEvent::Found {
         session: SessionId(1),
         task: TaskId([0; 16]),

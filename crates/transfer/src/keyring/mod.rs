@@ -7,7 +7,7 @@
 //!  keys/NAME.key     group keys (crypto::group has the format)               this file
 //!  known-senders     senders seen before: address, key, time                 senders.rs, seen.rs
 //!  known-devices     devices seen before: identifier, key, label             devices.rs, seen.rs
-//!  one-way-sessions  the last session completed from each sender             completed.rs, seen.rs
+//!  completed-sessions  the last one completed of each sender and object      completed.rs, seen.rs
 //!  keyring.lock
 //! ```
 //! A damaged `sender.key`, `device.key` or list is set aside as `.bad`, and a new one is made. A damaged group
@@ -23,6 +23,7 @@ mod own_keys;
 mod seen;
 mod senders;
 
+pub use completed::{CompletedOf, CompletedSessions};
 pub use counter::unrecorded_session_counter;
 pub use devices::KnownDevice;
 pub use senders::{KnownSender, SendersError, parse as parse_known_senders};

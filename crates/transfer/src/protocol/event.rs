@@ -205,14 +205,16 @@ pub enum ReceiverEvent {
         /// Entries of a tree; `None` for other objects.
         entries: Option<u32>,
     },
-    /// The receiver trusts the key of a session's sender.
+    /// The receiver trusts the key of a session's sender, or of the origin of what it passes on.
     SenderTrusted {
-        /// Its key.
+        /// The key.
         key: SenderKey,
         /// The sender's address.
         address: SocketAddr,
         /// Why the key is trusted; an accepting decision.
         decision: TrustDecision,
+        /// Whether it is the origin's, and somebody else sends the object.
+        relayed: bool,
     },
     /// The receiver does not trust the key of a session's sender.
     SenderRefused {

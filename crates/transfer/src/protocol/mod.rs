@@ -7,6 +7,7 @@ pub mod event;
 pub mod job;
 pub mod need;
 pub mod packet_protection;
+pub mod provenance;
 mod rate_limit;
 pub mod receiver;
 pub mod sender;

@@ -110,6 +110,17 @@ impl Trust {
         }
     }
 
+    /// Decides about the origin with the key `key`, whose object somebody else sends. The address says nothing about an
+    /// origin, and nobody becomes known by what others tell: `None` if it is neither pinned nor known.
+    #[must_use]
+    pub fn decide_origin(&self, key: &SenderKey) -> Option<TrustDecision> {
+        if self.pinned.contains(key) {
+            return Some(TrustDecision::Pinned);
+        }
+        let known = self.pinned.is_empty() && self.known.values().any(|known| known == key);
+        known.then_some(TrustDecision::Known)
+    }
+
     /// Requires a known sender. Apply it to whatever runs a command on a receiver, or overwrites a device there: a
     /// sender that is trusted on first use, or accepted unverified, is not enough for that. A sender is known if the
     /// session is sealed with a group key (`sealed`), or if its key is pinned or was remembered earlier.
@@ -179,6 +190,18 @@ mod tests {
         // Given by hand is more than seen before.
         assert_eq!(trust.decide(&B, ip(2)), TrustDecision::Pinned);
         assert_eq!(trust.decide(&C, ip(1)), TrustDecision::Pinned);
+    }
+
+    #[test]
+    fn an_origin_is_known_wherever_its_object_comes_from_and_never_by_hearsay() {
+        for strangers in [Strangers::Pin, Strangers::Unverified, Strangers::Refuse, Strangers::Unknown] {
+            let trust = trust(strangers);
+            assert_eq!(trust.decide_origin(&A), Some(TrustDecision::Known));
+            assert_eq!(trust.decide_origin(&C), None);
+            let trust = Trust { pinned: vec![C], ..trust };
+            assert_eq!(trust.decide_origin(&C), Some(TrustDecision::Pinned));
+            assert_eq!(trust.decide_origin(&A), None, "given by hand, only those are taken");
+        }
     }
 
     #[test]

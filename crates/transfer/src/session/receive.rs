@@ -6,6 +6,7 @@ use super::handle::{Desk, Detail, Part, Running};
 use super::listening::{Listen, Listening};
 use super::{StartError, random_bytes, worker_count};
 use crate::command::Hook;
+use crate::crypto::origin::OriginName;
 use crate::crypto::sign::SigningKey;
 use crate::engine::Engine;
 use crate::engine::jobs::{ReceiverFiles, run_receiver_job};
@@ -15,6 +16,7 @@ use crate::fec::PlanCache;
 use crate::net::UdpNet;
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome, ReceiverSnapshot};
 use crate::protocol::job::{ReceiverDone, ReceiverJob};
+use crate::protocol::provenance::Provenance;
 use crate::protocol::receiver::{HookRule, Receiver, ReceiverConfig};
 use crate::protocol::{Control, Machine};
 use crate::storage::{Earlier, Sink, Tickets};
@@ -52,6 +54,7 @@ pub struct ReceiveSession {
     ignored: BTreeMap<SessionId, Duration>,
     quiet: bool,
     completed: BTreeMap<SenderKey, Counter>,
+    relayed: Option<BTreeMap<OriginName, Counter>>,
 }
 
 /// The resolved properties of a receive session.
@@ -78,6 +81,8 @@ pub struct ReceiveOutcome {
     pub snapshot: ReceiverSnapshot,
     /// The blocks that are missing, as ranges of first block and count.
     pub missing: Vec<(u32, u32)>,
+    /// Where the object comes from, if it is in place: what is needed to pass it on.
+    pub provenance: Option<Provenance>,
 }
 
 /// Handle of a running receive session; see [`ReceiveSession::start`]. Dropping it stops the session and
@@ -146,6 +151,7 @@ impl ReceiveSession {
             ignored: BTreeMap::new(),
             quiet: false,
             completed: BTreeMap::new(),
+            relayed: None,
         }
     }
 
@@ -232,6 +238,15 @@ impl ReceiveSession {
         self
     }
 
+    /// Takes objects of pinned and known origins from whoever sends them, too, unless they are older than the last one of
+    /// that name that was completed, by the counter of its session [default: takes objects from trusted senders only]. Not
+    /// for devices and pipes: they take blocks before the object is known to be what the origin has signed.
+    #[must_use]
+    pub fn relayed(mut self, completed: Option<BTreeMap<OriginName, Counter>>) -> Self {
+        self.relayed = completed;
+        self
+    }
+
     /// Starts the session on a thread of its own.
     ///
     /// # Errors
@@ -277,7 +292,7 @@ impl ReceiveSession {
         config.name = self.name;
         let now = desk.host.now();
         config.ignored = self.ignored.into_iter().map(|(session, time)| (session, now + time)).collect();
-        (config.quiet, config.completed) = (self.quiet, self.completed);
+        (config.quiet, config.completed, config.relayed) = (self.quiet, self.completed, self.relayed);
         let (hook, rule) = self.hook.unzip();
         config.hook = rule;
         config.intake = self.sink.intake();
@@ -322,6 +337,7 @@ impl ReceiveSession {
                     elapsed: now.since(Time::ZERO),
                     snapshot: engine.machine().snapshot(),
                     missing: engine.machine().missing(),
+                    provenance: engine.machine().provenance(),
                 })
             },
         );

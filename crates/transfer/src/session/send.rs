@@ -21,6 +21,7 @@ use crate::pacing::RateMode;
 use crate::protocol::Control;
 use crate::protocol::carousel::{Carousel, Repetition};
 use crate::protocol::event::{SenderEvent, SenderOverview};
+use crate::protocol::provenance::Provenance;
 use crate::protocol::sender::{Compression, RepairPolicy, Sender, SenderConfig, SlowPolicy};
 use crate::storage::{FileSource, Source, Spool, TreeSource};
 use crate::store::SharedStore;
@@ -80,6 +81,7 @@ pub struct SendSession {
     budget: Option<EgressBudget>,
     state_dir: Option<PathBuf>,
     one_way: Option<Repetition>,
+    relayed: Option<Provenance>,
 }
 
 /// A send session that runs; see [`SendSession::start`]. Dropping it stops the session and waits for its end.
@@ -153,6 +155,14 @@ impl SendSession {
         Self { file: Some(Arc::clone(&file)), ..Self::of(file, name, target) }
     }
 
+    /// A session that passes on `source`, which is an object of another origin, to `target`. It fails if the source is not
+    /// what the origin has signed.
+    #[must_use]
+    pub fn relaying(source: FileSource, relayed: Provenance, target: Target) -> Self {
+        let name = relayed.name.clone();
+        Self { relayed: Some(relayed), name, ..Self::builder(source, target) }
+    }
+
     /// A session that sends a stream under this name to `target`.
     #[must_use]
     pub fn stream(spool: Spool, name: String, target: Target) -> Self {
@@ -193,6 +203,7 @@ impl SendSession {
             budget: None,
             state_dir: None,
             one_way: None,
+            relayed: None,
         }
     }
 
@@ -367,10 +378,13 @@ impl SendSession {
             ));
         }
         let layout = match source.extent() {
-            Extent { size, sealed: true } => match self.tree {
-                Some((_, block_log2)) => Layout::new(size, block_log2, route.symbol_size),
-                None => Layout::choose(size, route.symbol_size),
-            },
+            Extent { size, sealed: true } => {
+                let given = self.tree.map(|(_, block_log2)| block_log2);
+                match given.or(self.relayed.as_ref().map(|relayed| relayed.block_log2)) {
+                    Some(block_log2) => Layout::new(size, block_log2, route.symbol_size),
+                    None => Layout::choose(size, route.symbol_size),
+                }
+            }
             growing => Layout::of(growing, DEFAULT_BLOCK_LOG2, route.symbol_size),
         };
         let layout = layout.map_err(StartError::new)?;
@@ -423,7 +437,11 @@ impl SendSession {
         config.feedback = FeedbackBudget::of(route.rate.most(), cores());
         config.repair = RepairPolicy::interactive(self.slow);
         config.compression = self.compression;
-        config.manifest = manifest_of(&*source, &name);
+        config.manifest = match &self.relayed {
+            Some(relayed) => relayed.manifest.clone(),
+            None => manifest_of(&*source, &name),
+        };
+        config.relayed = self.relayed;
         config.window = source.keeps().map(|bytes| (bytes >> layout.block_log2()) as u32);
         if self.file.as_ref().is_some_and(|file| file.is_device()) {
             config.kind = ObjectKind::Device;

@@ -350,7 +350,11 @@ mod tests {
             name: "\u{20ac}".into(),
             manifest: Vec::new(),
             one_way: Some(OneWay { pass: 2, overhead_per_mille: 150 }),
-            origin: Some(Box::new(OriginProof { key: SenderKey([0x53; 32]), signature: [0x54; 64] })),
+            origin: Some(Box::new(OriginProof {
+                key: SenderKey([0x53; 32]),
+                counter: Counter(0x55),
+                signature: [0x54; 64],
+            })),
             ..v4()
         };
         let mut body = body()[..REST + 24].to_vec();
@@ -366,8 +370,9 @@ mod tests {
         body.extend([4, 20, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0]);
         body.extend([3, 0xe2, 0x82, 0xac, 0, 0]);
         body.extend([0x80, 1, 0, 6, 0, 0, 0, 2, 0, 150]);
-        body.extend([0, 2, 0, 96]);
+        body.extend([0, 2, 0, 104]);
         body.extend([0x53; 32]);
+        body.extend([0, 0, 0, 0, 0, 0, 0, 0x55]);
         body.extend([0x54; 64]);
         (announce, body)
     }
@@ -431,8 +436,8 @@ mod tests {
         no(first + 45, &[2], "object state");
         no(first + 45, &sealed(0), "object kind");
         takes(MessageKind::Announce, &body, first + 45, &sealed(2));
-        no(body.len() - 110, &[0], "extensions");
-        no(body.len() - 100, &[0x80], "extensions");
+        no(body.len() - 118, &[0], "extensions");
+        no(body.len() - 108, &[0x80], "extensions");
     }
 
     #[test]
@@ -467,7 +472,11 @@ mod tests {
             name: "n".repeat(255),
             manifest: vec![0; MAX_MANIFEST],
             one_way: Some(OneWay { pass: 0, overhead_per_mille: 0 }),
-            origin: Some(Box::new(OriginProof { key: SenderKey([0x53; 32]), signature: [0x54; 64] })),
+            origin: Some(Box::new(OriginProof {
+                key: SenderKey([0x53; 32]),
+                counter: Counter(0x55),
+                signature: [0x54; 64],
+            })),
             ..v4()
         };
         let bytes = encode_plain(HEADER, &full.into());

@@ -12,7 +12,7 @@ use super::reader::{Reader, Result};
 use super::writer::Writer;
 use super::{DecodeError, Header, MessageKind};
 use crate::limits::{HEADER_LEN, MAX_CONTROL};
-use crate::units::{DeviceKey, SenderKey, Ticket};
+use crate::units::{Counter, DeviceKey, SenderKey, Ticket};
 
 /// The bit of an extension's type that makes it critical.
 const CRITICAL: u16 = 1 << 15;
@@ -27,7 +27,7 @@ pub(super) const ORIGIN: u16 = 2;
 pub(super) const TICKET: u16 = 3;
 /// JOIN: the device's own key, and its signature.
 pub(super) const DEVICE_KEY: u16 = 4;
-// Reserved: 5 a relay, 6 a fragment of a larger key.
+// Reserved: 6 a fragment of a larger key.
 
 /// Whether a reader must know the extension with this number.
 const fn is_critical(number: u16) -> bool {
@@ -55,6 +55,8 @@ pub struct OneWay {
 pub struct OriginProof {
     /// The key of the origin.
     pub key: SenderKey,
+    /// The counter of the origin's session.
+    pub counter: Counter,
     /// Its signature.
     pub signature: [u8; 64],
 }
@@ -96,12 +98,17 @@ impl OneWay {
 
 impl OriginProof {
     pub(super) fn decode(r: &mut Reader<'_>) -> Result<Self> {
-        Ok(Self { key: SenderKey(r.array("origin key")?), signature: r.array("origin signature")? })
+        Ok(Self {
+            key: SenderKey(r.array("origin key")?),
+            counter: Counter(r.u64("origin counter")?),
+            signature: r.array("origin signature")?,
+        })
     }
 
     pub(super) fn encode(&self, w: &mut Writer) {
         write(w, ORIGIN, |w| {
             w.bytes(&self.key.0);
+            w.u64(self.counter.0);
             w.bytes(&self.signature);
         });
     }

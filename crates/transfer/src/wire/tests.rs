@@ -180,9 +180,13 @@ fn random_announce(rng: &mut Rng) -> Announce {
         name,
         manifest: vec![rng.u8(..); rng.usize(..=most.min(MAX_MANIFEST))],
         one_way: rng.bool().then(|| OneWay { pass: rng.u32(..), overhead_per_mille: rng.u16(..) }),
-        origin: rng
-            .bool()
-            .then(|| Box::new(OriginProof { key: SenderKey(bytes(rng)), signature: bytes(rng) })),
+        origin: rng.bool().then(|| {
+            Box::new(OriginProof {
+                key: SenderKey(bytes(rng)),
+                counter: Counter(rng.u64(..)),
+                signature: bytes(rng),
+            })
+        }),
     }
 }
 

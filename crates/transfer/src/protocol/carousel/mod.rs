@@ -21,7 +21,7 @@ pub use schedule::Repetition;
 use super::event::{SenderEvent, SenderOutcome};
 use super::job::{SenderDone, SenderJob};
 use super::packet_protection::{SenderSide, SymbolSeal};
-use super::sender::{SOURCE_CHANGED, SenderConfig};
+use super::sender::{NOT_AS_SIGNED, SOURCE_CHANGED, SenderConfig};
 use super::{Control, Machine, Output, Payload, Sessions, Transmit};
 use crate::limits::ANNOUNCE_INTERVAL;
 use crate::pacing::{ETHERNET_HEADER, ETHERNET_OVERHEAD, RateMode, TokenBucket, udp_overhead};
@@ -276,8 +276,13 @@ impl Carousel {
         if let (None, true, Some(values)) = (self.root, all, values) {
             let root = crate::crypto::digest::root(&values);
             self.root = Some(root);
-            self.origin = Some(self.config.origin(root));
+            self.origin = self.config.origin(root);
             self.event(SenderEvent::Hashed(root));
+            if self.origin.is_none() {
+                let outcome = SenderOutcome::SourceFailed(NOT_AS_SIGNED.to_owned());
+                self.end(outcome, AbortCode::Source, NOT_AS_SIGNED, now);
+                return;
+            }
             if matches!(self.stage, Stage::Passing | Stage::Pausing { .. }) {
                 self.announce_at = now;
             }

@@ -1,6 +1,7 @@
 //! Configuration of a receiver.
 
 use crate::crypto::derive::Secret;
+use crate::crypto::origin::OriginName;
 use crate::crypto::primitives::{Primitives, REAL};
 use crate::crypto::sign::SigningKey;
 use crate::fec::{Memory, OwnMemory};
@@ -55,6 +56,10 @@ pub struct ReceiverConfig {
     pub quiet: bool,
     /// The counter of the last session without feedback that was completed from each sender. Older ones do not count.
     pub completed: BTreeMap<SenderKey, Counter>,
+    /// If set, objects of pinned and known origins count too, whoever sends them. It has the counter of the last session of
+    /// which each object of an origin was completed; older ones do not count. The destination takes blocks before the
+    /// object is known to be whole, so it must be one that appears only then: no device, and no pipe.
+    pub relayed: Option<BTreeMap<OriginName, Counter>>,
     /// Whether a hook runs once the object is in place.
     pub hook: Option<HookRule>,
     /// How the destination takes blocks.
@@ -99,6 +104,7 @@ impl ReceiverConfig {
             ignored: BTreeMap::new(),
             quiet: false,
             completed: BTreeMap::new(),
+            relayed: None,
             hook: None,
             intake: Intake::AnyOrder,
             command: false,

@@ -69,7 +69,7 @@ impl Receiver {
             root,
             size: session.layout.object_size(),
             sender: session.sender.ip(),
-            key: session.side.sender(),
+            key: session.trusted(),
         };
         self.state = State::Hooking;
         self.event(ReceiverEvent::Hook(HookChange::Started));

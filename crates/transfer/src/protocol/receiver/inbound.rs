@@ -115,7 +115,7 @@ impl Receiver {
     fn announced(&mut self, now: Time, announce: &Announce) -> bool {
         let Some(session) = self.session.as_mut().filter(|s| s.agrees(announce)) else { return false };
         // A proof that has been checked is not checked again.
-        if session.origin != announce.origin && !origin_is_sound(self.config.primitives, announce) {
+        if !session.knows_proof_of(announce) && !origin_is_sound(self.config.primitives, announce) {
             return false;
         }
         let gathered = session.phase == Phase::Gathering;

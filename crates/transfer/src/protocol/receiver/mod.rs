@@ -13,7 +13,8 @@
 //! - `inbound`: messages. `answer`: NAK summaries. `inquiry`: when to ask about suspect blocks.
 //! - `blocks`: incoming blocks. `resume`: blocks that may be on the disk already. `failover`: going over to another
 //!   session of the sender. `finished_jobs`: results of jobs. `storage_delay`: how long the disk takes.
-//! - `opening`: taking part, and opening the destination. `one_way`: sessions without feedback.
+//! - `opening`: taking part, and opening the destination. `one_way`: sessions without feedback. `relayed`: objects of a
+//!   trusted origin that somebody else sends.
 //! - `hook`: the command that runs once the file is in place.
 //! - `liveness`, `timers`: timeouts, reports, the sender's silence. `shutdown`: confirming, leaving, interrupts.
 
@@ -30,6 +31,7 @@ mod one_way;
 mod opening;
 mod provisional;
 mod provisional_sessions;
+mod relayed;
 mod resume;
 mod session;
 mod shutdown;

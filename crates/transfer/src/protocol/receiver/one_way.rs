@@ -8,7 +8,7 @@ use super::{Receiver, State};
 use crate::protocol::event::{ReceiverEvent, ReceiverOutcome};
 use crate::protocol::need::Need;
 use crate::time::Time;
-use crate::units::ChannelId;
+use crate::units::{ChannelId, SenderKey};
 use crate::wire::{AbortCode, Admit, AdmitVerdict, Announce, Capabilities, Versions};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -47,15 +47,20 @@ impl Receiver {
         }
         let key = announce.sender;
         let old = self.config.completed.get(&key).is_some_and(|last| announce.counter <= *last);
-        if old
-            && matches!(self.state, State::Seeking)
-            && !self.old.contains(&key)
-            && self.old.len() < MAX_TOLD
-        {
-            self.old.push(key);
+        if old && self.tells_of_old(key) {
             self.event(ReceiverEvent::OldSession { key, address: from });
         }
         !old
+    }
+
+    /// Whether to tell the user that an old object of this sender or origin is announced: once for each, while it matters.
+    pub(super) fn tells_of_old(&mut self, key: SenderKey) -> bool {
+        let tells =
+            matches!(self.state, State::Seeking) && !self.old.contains(&key) && self.old.len() < MAX_TOLD;
+        if tells {
+            self.old.push(key);
+        }
+        tells
     }
 
     /// Takes part in the session that has its turn, if that takes no JOIN, and what the device holds is known.

@@ -23,9 +23,9 @@ impl Receiver {
     ) {
         self.provisional.clear();
         let ProvisionalSession { mut session, holding, blocks, .. } = provisional;
-        let (key, address) = (session.side.sender(), session.sender);
+        let (key, address, relayed) = (session.trusted(), session.sender, session.relayed);
         self.trusted = Some((key, decision));
-        self.event(ReceiverEvent::SenderTrusted { key, address, decision });
+        self.event(ReceiverEvent::SenderTrusted { key, address, decision, relayed });
         self.known = true;
         if admit.verdict == AdmitVerdict::Admitted {
             session.side.admitted(admit.channel);

@@ -6,13 +6,13 @@ use super::inbound::is_sound;
 use super::provisional_sessions::ProvisionalSession;
 use super::session::{Session, sound_group_size};
 use super::{Receiver, State};
-use crate::crypto::origin::Origin;
 use crate::crypto::primitives::Primitives;
 use crate::limits::join_ceiling;
 use crate::protocol::Output;
 use crate::protocol::event::ReceiverEvent;
 use crate::protocol::need::Need;
 use crate::protocol::packet_protection::{self, FindError, Found, ReceiverSide};
+use crate::protocol::provenance::Provenance;
 use crate::protocol::trust::TrustDecision;
 use crate::time::Time;
 use crate::units::{Arrival, SenderKey, SessionId, Ticket};
@@ -90,7 +90,8 @@ impl Receiver {
             return None;
         }
         let (key, decision) = (announce.sender, self.config.trust.decide(&announce.sender, from.ip()));
-        if !decision.accepted() {
+        let relayed = !decision.accepted();
+        if relayed && !self.trusts_origin(&announce, from) {
             self.tell_refused(key, from, decision);
             return None;
         }
@@ -109,7 +110,9 @@ impl Receiver {
         let random = self.config.agreement.derive(AGREEMENT, &[&id.0.to_be_bytes()]);
         let group = group_key.map(|i| &self.config.group_keys[i]);
         let side = ReceiverSide::new(self.config.primitives, id, &announce, group, *random.expose())?;
-        Session::latch(side, from, &announce, now)
+        let mut session = Session::latch(side, from, &announce, now)?;
+        session.relayed = relayed;
+        Some(session)
     }
 
     /// Tells the user, once for each sender, that it is refused.
@@ -126,7 +129,12 @@ impl Receiver {
         let provisional = self.provisional.get_mut(id)?;
         let (key, address) = (provisional.session.side.sender(), provisional.session.sender);
         let proven = provisional.session.is_proven();
+        let origin = provisional.session.trusted();
         let decision = match self.config.trust.decide(&key, address.ip()) {
+            // The origin is trusted wherever its object comes from.
+            decision if provisional.session.relayed => {
+                self.config.trust.decide_origin(&origin).unwrap_or(decision)
+            }
             TrustDecision::FirstUse if !proven => TrustDecision::Unverified,
             decision => decision,
         };
@@ -344,7 +352,7 @@ impl Receiver {
             return false;
         };
         // A proof that has been checked is not checked again.
-        if provisional.session.origin != announce.origin && !origin_is_sound(self.config.primitives, announce)
+        if !provisional.session.knows_proof_of(announce) && !origin_is_sound(self.config.primitives, announce)
         {
             return false;
         }
@@ -422,11 +430,5 @@ impl Receiver {
 
 /// Whether an announcement has a valid proof of its origin, or none. A proof needs a known root.
 pub(super) fn origin_is_sound(primitives: &dyn Primitives, announce: &Announce) -> bool {
-    let Some(proof) = &announce.origin else { return true };
-    let [object] = announce.objects[..] else { return false };
-    object.root.is_some_and(|root| {
-        let (name, manifest) = (&announce.name, &announce.manifest);
-        let origin = Origin { block_log2: object.block_log2, size: object.size, root, name, manifest };
-        origin.verify(primitives, &proof.key, &proof.signature)
-    })
+    announce.origin.is_none() || Provenance::of(announce).is_some_and(|object| object.holds(primitives))
 }

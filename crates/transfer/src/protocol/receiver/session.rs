@@ -10,11 +10,12 @@ use crate::limits::{
 };
 use crate::protocol::event::ReceiverEvent;
 use crate::protocol::packet_protection::ReceiverSide;
+use crate::protocol::provenance::Provenance;
 use crate::time::Time;
 use crate::units::{Arrival, BlockIndex, ChannelId, Cookie, Counter, Digest, SessionId, TaskId, Ticket};
 use crate::wire::{
     self, Admit, Announce, Arrivals, Capabilities, DecodeError, Head, Message, MessageKind, ObjectKind,
-    OriginProof, PacketNumber, Phase, Retry, Versions,
+    PacketNumber, Phase, Retry, Versions,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -79,8 +80,10 @@ pub(super) struct Session {
     pub ticket: Option<Ticket>,
     /// The announced capabilities: required, optional.
     capabilities: [Capabilities; 2],
-    /// The verified proof of the object's origin.
-    pub origin: Option<Box<OriginProof>>,
+    /// Where the object comes from, verified.
+    pub provenance: Option<Box<Provenance>>,
+    /// Whether the device takes part because it trusts the object's origin, and not the sender.
+    pub relayed: bool,
     /// When the sender was last heard on any channel; below, on the group's channel.
     pub last_heard: Time,
     pub last_group: Time,
@@ -126,7 +129,8 @@ impl Session {
             feedback: FeedbackBudget::announced(announce.feedback_budget),
             ticket: None,
             capabilities: [announce.required, announce.optional],
-            origin: announce.origin.clone(),
+            provenance: Provenance::of(announce).map(Box::new),
+            relayed: false,
             last_heard: now,
             last_group: now,
             group: ChannelLoss::default(),
@@ -182,9 +186,12 @@ impl Session {
         }
     }
 
-    /// Whether this is another session of the same sender, probably of the same object, with the same blocks.
+    /// Whether this is another session of the same sender, or of the same origin, probably of the same object, with the
+    /// same blocks.
     pub fn continues(&self, old: &Self) -> bool {
-        self.side.sender() == old.side.sender()
+        self.trusted() == old.trusted()
+            // Only the root tells the objects of an origin apart, whoever sends them.
+            && (!(self.relayed || old.relayed) || self.root == old.root)
             && self.name == old.name
             && self.kind == old.kind
             && self.one_way == old.one_way
@@ -343,8 +350,8 @@ impl Session {
         self.is_at(announce.position);
         self.phase = announce.phase;
         self.gsize = sound_group_size(announce.gsize);
-        if self.origin.is_none() {
-            self.origin.clone_from(&announce.origin);
+        if self.provenance.is_none() {
+            self.provenance = Provenance::of(announce).map(Box::new);
         }
         self.feedback = FeedbackBudget::announced(announce.feedback_budget);
         if let Some(object) = announce.objects.first()

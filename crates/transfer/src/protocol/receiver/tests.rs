@@ -7,6 +7,7 @@ mod later;
 mod lost;
 mod one_way;
 mod pipe;
+mod relayed;
 mod tree;
 
 use super::*;

@@ -19,6 +19,10 @@ const HASTY_ANNOUNCES: u32 = 30;
 /// Interval between announcements after gathering.
 const LATER_ANNOUNCES: Duration = Duration::from_millis(250);
 
+/// Why an object cannot be relayed.
+pub(in crate::protocol) const NOT_AS_SIGNED: &str =
+    "the file is not what its origin has signed; receive it again, and do not change it";
+
 /// Interval to the announcement after one of growth, which may have been lost.
 const NEWS_AGAIN: Duration = Duration::from_millis(25);
 
@@ -51,6 +55,11 @@ impl Sender {
             _ => LATER_ANNOUNCES,
         };
         let since = now.since(self.announces.last).clamp(GATHER_ANNOUNCES.0, interval);
+        if self.config.relayed.is_some() && self.root.is_none() {
+            // Nobody trusts a relay before it shows the origin's proof.
+            self.announces.next = now + interval;
+            return;
+        }
         let extent = self.config.layout.extent();
         let news = std::mem::replace(&mut self.stream.announced, extent) != extent;
         let next = if news { NEWS_AGAIN } else { interval };
@@ -159,16 +168,21 @@ impl SenderConfig {
         }
     }
 
-    /// The proof that this sender made the object with this root hash.
-    pub(in crate::protocol) fn origin(&self, root: Digest) -> Box<OriginProof> {
-        let (layout, key) = (&self.layout, &self.signing_key);
+    /// The proof of who made the object with this root hash: this sender, or the origin whose object it relays. `None` if
+    /// that has signed another one.
+    pub(in crate::protocol) fn origin(&self, root: Digest) -> Option<Box<OriginProof>> {
+        if let Some(relayed) = &self.relayed {
+            return (relayed.root == root).then(|| Box::new(relayed.proof));
+        }
+        let (layout, key, counter) = (&self.layout, &self.signing_key, self.counter);
         let origin = Origin {
+            counter,
             block_log2: layout.block_log2(),
             size: layout.object_size(),
             root,
             name: &self.task.name,
             manifest: &self.manifest,
         };
-        Box::new(OriginProof { key: key.public(), signature: origin.sign(key) })
+        Some(Box::new(OriginProof { key: key.public(), counter, signature: origin.sign(key) }))
     }
 }

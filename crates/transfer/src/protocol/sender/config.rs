@@ -8,6 +8,7 @@ use crate::layout::Layout;
 use crate::limits::{FeedbackBudget, SYMBOL_HEADER_LEN, TAG_RESERVE};
 use crate::pacing::{RateMode, udp_overhead};
 use crate::protocol::packet_protection::SenderSide;
+use crate::protocol::provenance::Provenance;
 use crate::task::Task;
 use crate::units::{Counter, DeviceId, DeviceKey, Rate, SessionId, Suite};
 use crate::wire::ObjectKind;
@@ -39,6 +40,9 @@ pub struct SenderConfig {
     pub known_devices: BTreeMap<DeviceId, DeviceKey>,
     /// The object's manifest, if it fits in the announcement; at most [`crate::limits::MAX_MANIFEST`] bytes.
     pub manifest: Vec<u8>,
+    /// The object of another origin that the session passes on, with its name, manifest and block size. Without it, this
+    /// sender is the origin.
+    pub relayed: Option<Provenance>,
     /// What the object is.
     pub kind: ObjectKind,
     /// The object's division into blocks and symbols, as far as it is known. That of a stream grows.
@@ -87,6 +91,7 @@ impl SenderConfig {
             counter,
             known_devices: BTreeMap::new(),
             manifest: Vec::new(),
+            relayed: None,
             signing_key,
             agreement: Secret::new(agreement),
             group_key: None,

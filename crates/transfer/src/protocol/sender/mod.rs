@@ -50,6 +50,7 @@ mod unicast_repair;
 mod view;
 mod window;
 
+pub(in crate::protocol) use announce::NOT_AS_SIGNED;
 pub use codings::Compression;
 pub use config::{FOREVER, SenderConfig};
 #[doc(hidden)]
@@ -352,12 +353,15 @@ impl Sender {
     }
 
     /// Sets the root hash once all chaining values are known.
-    fn set_root(&mut self) {
-        if let Some(values) = self.values() {
-            let root = crate::crypto::digest::root(&values);
-            self.root = Some(root);
-            self.origin = Some(self.config.origin(root));
-            self.event(SenderEvent::Hashed(root));
+    fn set_root(&mut self, now: Time) {
+        let Some(values) = self.values() else { return };
+        let root = crate::crypto::digest::root(&values);
+        self.root = Some(root);
+        self.origin = self.config.origin(root);
+        self.event(SenderEvent::Hashed(root));
+        if self.origin.is_none() {
+            let outcome = SenderOutcome::SourceFailed(NOT_AS_SIGNED.to_owned());
+            self.finish(outcome, AbortCode::Source, NOT_AS_SIGNED, now);
         }
     }
 

@@ -147,7 +147,7 @@ impl Sender {
     pub(super) fn set_root_if_hashed(&mut self, now: Time) {
         let all_hashed = self.stream.hash_asked == self.block_count() && self.stream.hashes_in_flight == 0;
         if self.root.is_none() && all_hashed {
-            self.set_root();
+            self.set_root(now);
             if self.root.is_some() && self.phase != Phase::Gathering {
                 self.announce(now);
             }

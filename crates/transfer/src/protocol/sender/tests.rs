@@ -8,6 +8,7 @@ mod growth;
 mod hook;
 mod identity;
 mod later;
+mod relayed;
 mod scale;
 mod store;
 mod stubborn;

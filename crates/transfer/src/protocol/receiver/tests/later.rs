@@ -206,13 +206,18 @@ fn an_announce_with_a_false_proof_of_its_origin_is_refused() {
         let mut announce = bench.announce_now();
         let object = announce.objects[0];
         let origin = Origin {
+            counter: Counter(7),
             block_log2: object.block_log2,
             size: object.size,
             root: object.root.unwrap(),
             name: &announce.name,
             manifest: &announce.manifest,
         };
-        announce.origin = Some(Box::new(OriginProof { key: key.public(), signature: origin.sign(&key) }));
+        announce.origin = Some(Box::new(OriginProof {
+            key: key.public(),
+            counter: Counter(7),
+            signature: origin.sign(&key),
+        }));
         change(&mut announce);
         bench.hear(&Message::Announce(announce));
         takes_part(&bench)
@@ -225,6 +230,7 @@ fn an_announce_with_a_false_proof_of_its_origin_is_refused() {
     assert!(!hear(|announce| announce.objects[0].size -= 1));
     assert!(!hear(|announce| announce.objects[0].block_log2 += 1));
     assert!(!hear(|announce| announce.origin.as_mut().unwrap().signature[3] ^= 1));
+    assert!(!hear(|announce| announce.origin.as_mut().unwrap().counter = Counter(8)));
     assert!(!hear(|announce| announce.origin.as_mut().unwrap().key = SenderKey([3; 32])));
 }
 
