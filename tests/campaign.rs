@@ -19,6 +19,8 @@ const SOON: Duration = Duration::from_secs(60);
 /// A server on host 0, and a device on each other one.
 struct Fleet {
     lab: Lab,
+    /// A segment behind host 1, which forwards no multicast. Its hosts have the numbers after those of the lab.
+    far: Option<Lab>,
     tmp: TempDir,
     server: Proc,
 }
@@ -26,20 +28,38 @@ struct Fleet {
 impl Fleet {
     /// `None`, said out loud, where there are no namespaces.
     fn start(hosts: usize, words: &[&str]) -> Option<Self> {
+        Self::start_with(hosts, 0, words)
+    }
+
+    /// The same with so many hosts in a segment that multicast does not reach.
+    fn start_with(hosts: usize, far: usize, words: &[&str]) -> Option<Self> {
         if !has_program("unshare") {
             skip("agents with directories of their own need unshare");
             return None;
         }
         let lab = Lab::new(hosts)?;
+        let far = if far > 0 { Some(Lab::new(far)?) } else { None };
+        if let Some(far) = &far {
+            lab.reach(1, far);
+            let forward = Cmd::new("router", "sh").args(["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]);
+            lab.on(1, forward).spawn().expect(0, SOON);
+            lab.ip(0, &format!("route add 10.78.0.0/24 via {}", lab.address(1)));
+            (0..far.hosts()).for_each(|host| drop(far.ip(host, "route add default via 10.78.0.2")));
+        }
         let tmp = TempDir::new();
         let server = Self::serve(&lab, &tmp, words);
-        let fleet = Self { lab, tmp, server };
-        for host in 1..hosts {
+        let fleet = Self { lab, far, tmp, server };
+        for host in 1..fleet.hosts() {
             let line = fleet.operate(&["enrol", "new"]).lines.concat();
             fs::create_dir_all(fleet.srv(host)).expect("make a directory");
             fleet.agent(host, &["join", &line, "--id", &format!("desk-{host}")]).spawn().expect(0, SOON);
         }
         Some(fleet)
+    }
+
+    /// The number of hosts, the server's among them.
+    fn hosts(&self) -> usize {
+        self.lab.hosts() + self.far.as_ref().map_or(0, Lab::hosts)
     }
 
     fn serve(lab: &Lab, tmp: &TempDir, words: &[&str]) -> Proc {
@@ -78,7 +98,10 @@ impl Fleet {
         let srv = self.srv(host);
         let script = "mount --bind \"$0\" /srv && exec \"$@\"";
         let cmd = cmd.through(["unshare", "--mount", "sh", "-c", script, srv.to_str().expect("UTF-8")]);
-        self.lab.on(host, cmd)
+        match &self.far {
+            Some(far) if host >= self.lab.hosts() => far.on(host - self.lab.hosts(), cmd),
+            _ => self.lab.on(host, cmd),
+        }
     }
 
     fn run(&self, host: usize) -> Proc {
@@ -287,5 +310,68 @@ fn devices_that_lack_much_after_a_session_get_another_one_and_one_that_lacks_lit
     assert!(lacked < SIZE / 4 && sent < lacked * 11 / 10 + (4 << 20), "{lacked} {sent}");
     for host in 1..6 {
         assert_eq!(b3(&fleet.srv(host).join("image.iso")), b3(&image), "desk-{host}");
+    }
+}
+
+/// The device of this host gives others of its segment what it has, at so many bytes a second.
+fn serving(fleet: &Fleet, host: usize, rate: &str) -> Proc {
+    let words = ["run", "--serve-neighbours", "0.0.0.0:7444", "--neighbour-rate", rate];
+    fleet.agent(host, &words).spawn()
+}
+
+#[test]
+fn where_multicast_does_not_reach_a_device_sends_to_its_segment() {
+    const SIZE: u64 = 20_000_000;
+    let _cores = beside_others();
+    let Some(fleet) = Fleet::start_with(3, 3, &["--rate", "100M", "--neighbours"]) else { return };
+    let mut agents: Vec<Proc> = [1, 2, 4, 5].map(|host| fleet.run(host)).into();
+    agents.push(serving(&fleet, 3, "20M"));
+    fleet.until_heard(5);
+    fleet.lab.single_packets(0);
+    let image = fleet.tmp.file("image.iso", SIZE, 1);
+    let before = fleet.lab.tx_bytes(0);
+    let task = fleet.copy(&image);
+    fleet.watch(task).expect(0, SOON * 3);
+    for host in 1..6 {
+        assert_eq!(b3(&fleet.srv(host).join("image.iso")), b3(&image), "desk-{host}");
+    }
+    let view = fleet.show(task);
+    let words = format!("{SIZE} bytes by multicast, all of it");
+    for device in ["desk-1", "desk-2", "desk-4", "desk-5"] {
+        let said = message(&view, device);
+        assert!(said.contains(&words), "{device}: {said}; {view:#}");
+    }
+    // Once by multicast, and one copy for the other segment.
+    let sent = fleet.lab.tx_bytes(0) - before;
+    assert!(sent < SIZE * 225 / 100, "{sent} bytes");
+    eprintln!("{:.2} bytes on the server's line for each byte of the file", sent as f64 / SIZE as f64);
+}
+
+#[test]
+fn when_the_device_that_sends_to_its_segment_dies_another_one_does() {
+    const SIZE: u64 = 12_000_000;
+    let _cores = beside_others();
+    let Some(fleet) = Fleet::start_with(2, 4, &["--rate", "100M", "--neighbours"]) else { return };
+    // Slow enough to be killed in the middle.
+    let mut serve = [2, 3].map(|host| serving(&fleet, host, "2M"));
+    let _agents: Vec<Proc> = [1, 4, 5].map(|host| fleet.run(host)).into();
+    fleet.until_heard(5);
+    let image = fleet.tmp.file("image.iso", SIZE, 2);
+    let task = fleet.copy(&image);
+    fleet.until_phase(4, "receives image.iso by multicast");
+    let there = |host: usize| fleet.srv(host).join("image.iso").exists();
+    // The one that has it all sends it.
+    let first = usize::from(!there(2));
+    serve[first].signal("KILL");
+    serve[first].finish(SOON);
+    let others = [3 - first, 4, 5];
+    wait_for("copies", || others.iter().all(|host| there(*host)));
+    for host in others {
+        assert_eq!(b3(&fleet.srv(host).join("image.iso")), b3(&image), "desk-{host}");
+    }
+    let view = fleet.show(task);
+    for device in ["desk-4", "desk-5"] {
+        let said = message(&view, device);
+        assert!(said.ends_with("bytes by multicast, all that was missing"), "{device}: {said}");
     }
 }

@@ -157,15 +157,17 @@ impl Api {
         url
     }
 
-    /// Says what this device lacks of an object of an action; nothing: it has all of it. Returns how to get it.
+    /// Says what this device lacks of an object of an action; nothing: it has all of it. `unreached`: it heard nobody in the
+    /// last session. Returns how to get it.
     pub(crate) async fn lacking(
         &self,
         action: &str,
         object: Hash,
         lacking: &Lacking,
+        unreached: bool,
     ) -> Result<SessionOffer, ApiError> {
         let url = self.ours(&["devices", &self.device, "actions", action, "lacking"]);
-        let body = serde_json::json!({ "object": object, "lacking": lacking });
+        let body = serde_json::json!({ "object": object, "lacking": lacking, "unreached": unreached });
         let bytes = self.send(Method::POST, url, &body).await?;
         parse(&bytes).map_err(|error| ApiError::Unreadable(error.to_string()))
     }

@@ -6,7 +6,7 @@
 //! | HTTP: clients with and without the token, the interfaces of a server | `net`, `api` |
 //! | the loop of check-ins, confirmations | `checkin` |
 //! | one task: its order, its objects, its window, its destination | `runner`, `session`, `fetch`, `schedule`, `place` |
-//! | what it gives to neighbours | `offering` |
+//! | what it gives to neighbours | `offering`, `performing` |
 //! | its handler, and the journal of its steps | `steps` |
 //! | what loop and runners share | `core` |
 //!
@@ -20,6 +20,7 @@ mod join;
 mod multicast;
 mod net;
 mod offering;
+mod performing;
 mod place;
 mod runner;
 mod schedule;

@@ -5,7 +5,7 @@ use super::api::ApiError;
 use super::core::Core;
 use super::fetch::{self, Wanted};
 use super::work::{File, Plan, Work};
-use super::{at_least, jittered, session};
+use super::{at_least, jittered, log, performing, session};
 use crate::ddi::{Session, SessionOffer};
 use crate::documents::Listing;
 use crate::lacking::Lacking;
@@ -39,16 +39,17 @@ pub(super) async fn bring(
     let told = core.lock().works.get(&work.id).and_then(|work| work.session.clone());
     let mut next = told.filter(|_| plan.files.first() == Some(file));
     let mut heard = next.is_some().then(Vec::new);
-    let mut barren = 0;
+    let (mut barren, mut unreached) = (0, false);
     loop {
         let session = match next.take() {
             Some(session) => session,
-            None => match ask(core, work, plan, file, wanted, &part).await? {
+            None => match ask(core, (work, plan, file), wanted, &part, unreached).await? {
                 Some(session) => session,
                 None => return Ok(heard),
             },
         };
         let brought = session::take_part(core, work.id, session, file, part.try_clone()?).await;
+        unreached = brought.unreached;
         heard.get_or_insert_default().push(brought.clause);
         barren = if brought.bytes > 0 { 0 } else { barren + 1 };
         if brought.all || barren >= MAX_BARREN {
@@ -57,14 +58,14 @@ pub(super) async fn bring(
     }
 }
 
-/// Asks the server whether there is a session for what is lacking, and waits until it says so. `None`: load it by HTTP.
+/// Asks the server whether there is a session for what is lacking, and waits until it says so. `unreached`: nobody was heard in
+/// the last one. `None`: load it by HTTP.
 async fn ask(
     core: &Arc<Core>,
-    work: &Work,
-    plan: &Plan,
-    file: &File,
+    (work, plan, file): (&Work, &Plan, &File),
     wanted: &Wanted,
     part: &std::fs::File,
+    unreached: bool,
 ) -> io::Result<Option<Session>> {
     let (Some(object), Listing::Required) = (file.digests.blake3, core.listing) else { return Ok(None) };
     if file.size < MIN_SESSION_OBJECT || plan.task.is_none() {
@@ -80,7 +81,7 @@ async fn ask(
             lacks = fetch::missing(&core.api.net, wanted, part.try_clone()?).await?;
         }
         let offer = match &lacks {
-            Some(lacks) => offer(core, work, object, lacks).await,
+            Some(lacks) => offer(core, work, object, (lacks, unreached)).await,
             // Whoever gives no values is not there.
             None => Err(None),
         };
@@ -115,17 +116,34 @@ async fn offer(
     core: &Arc<Core>,
     work: &Work,
     object: crate::documents::Hash,
-    lacks: &Lacking,
+    (lacks, unreached): (&Lacking, bool),
 ) -> Result<SessionOffer, Option<ApiError>> {
     // The number of an operator's further attempt is another one.
     let action =
         core.lock().works.get(&work.id).map_or_else(|| work.action.clone(), |work| work.action.clone());
-    core.api.lacking(&action, object, lacks).await.map_err(Some)
+    core.api.lacking(&action, object, lacks, unreached).await.map_err(Some)
 }
 
 /// Tells the server that nothing is lacking any more. It is a courtesy: a server that does not hear it waits a moment longer.
-pub(super) async fn has_it(core: &Arc<Core>, work: &Work, file: &File) {
-    if let Some(object) = file.digests.blake3.filter(|_| core.listing == Listing::Required) {
-        let _ = offer(core, work, object, &Lacking::new()).await;
-    }
+/// The server may ask this device to send the object to others of its segment; it does so while it goes on with the task.
+pub(super) async fn has_it(core: &Arc<Core>, work: &Work, file: &File, part: &std::fs::File) {
+    let Some(object) = file.digests.blake3.filter(|_| core.listing == Listing::Required) else { return };
+    let Ok(mut told) = offer(core, work, object, (&Lacking::new(), false)).await else { return };
+    let (Some(offering), Ok(part)) = (core.offering.clone(), part.try_clone()) else { return };
+    let (core, work, name, size) = (Arc::clone(core), work.clone(), file.filename.clone(), file.size);
+    tokio::spawn(async move {
+        let begun = Instant::now();
+        while let Some(again) = told.again.filter(|_| begun.elapsed() < SESSION_PATIENCE) {
+            tokio::time::sleep(Duration::from_secs(again).clamp(BACK_OFF[0], BACK_OFF[1])).await;
+            let Ok(next) = offer(&core, &work, object, (&Lacking::new(), false)).await else { return };
+            told = next;
+        }
+        let Some(perform) = told.perform else { return };
+        match performing::perform(&core, &offering, &perform, (object, &name, size), part).await {
+            Ok(said) => log(&said),
+            Err(why) => log(&format!("cannot send {name} to the devices of this segment ({why})")),
+        }
+        // Whether it went well or not: it is over.
+        let _ = offer(&core, &work, object, (&Lacking::new(), false)).await;
+    });
 }

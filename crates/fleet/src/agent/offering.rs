@@ -27,7 +27,7 @@ use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -163,6 +163,16 @@ impl Offering {
         self.objects.import_from(file.take(size), Some(blake3::Hash::from_bytes(hash.0)))?;
         lock(&self.copies).insert(hash, Copy { size, since: clock() });
         Ok(())
+    }
+
+    /// Most bits per second of what neighbours get.
+    pub(super) const fn bits_per_second(&self) -> u64 {
+        self.policy.rate.saturating_mul(8)
+    }
+
+    /// Where the copy of an object is.
+    pub(super) fn path(&self, hash: &Hash) -> PathBuf {
+        self.objects.path(&blake3::Hash::from_bytes(hash.0))
     }
 
     /// Removes copies until `size` bytes more fit, those that were kept long enough first.

@@ -347,10 +347,10 @@ async fn load(
             }
             let mut details = vec![format!("{} is loaded and verified", file.filename)];
             details.extend(report.details());
-            if let Some(clauses) = heard {
-                multicast::has_it(core, work, file).await;
-                details.extend(clauses);
+            if heard.is_some() || core.offering.is_some() {
+                multicast::has_it(core, work, file, &shared).await;
             }
+            details.extend(heard.into_iter().flatten());
             Ok(details)
         }
         Err(FetchError::Disk(error)) => Err(disk(error)),

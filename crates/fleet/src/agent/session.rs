@@ -42,13 +42,15 @@ pub(super) struct Brought {
     pub bytes: u64,
     /// Whether that was all that was missing.
     pub all: bool,
+    /// Whether nobody was heard.
+    pub unreached: bool,
     /// For people.
     pub clause: String,
 }
 
 impl Brought {
     fn nothing(why: impl std::fmt::Display) -> Self {
-        Self { bytes: 0, all: false, clause: format!("no multicast: {why}") }
+        Self { bytes: 0, all: false, unreached: false, clause: format!("no multicast: {why}") }
     }
 }
 
@@ -125,7 +127,8 @@ impl Run {
             _ if all && outcome.snapshot.resumed_bytes > 0 => "all that was missing".to_owned(),
             ReceiverOutcome::Complete { .. } | ReceiverOutcome::AlreadyComplete => "all of it".to_owned(),
             ReceiverOutcome::NoSender | ReceiverOutcome::SenderNeeds(_) => {
-                return Err(format!("no sender was heard in {} s", begun.elapsed().as_secs()));
+                let why = format!("no sender was heard in {} s", begun.elapsed().as_secs());
+                return Ok(Brought { unreached: true, ..Brought::nothing(why) });
             }
             ReceiverOutcome::SenderSilent => "then its sender fell silent".to_owned(),
             ReceiverOutcome::SenderAborted(_, why) | ReceiverOutcome::Failed(_, why) => why.clone(),
@@ -136,7 +139,7 @@ impl Run {
             | ReceiverOutcome::Lacking { .. }
             | ReceiverOutcome::HookFailed { .. } => "then it ended".to_owned(),
         };
-        Ok(Brought { bytes, all, clause: format!("{bytes} bytes by multicast, {how}") })
+        Ok(Brought { bytes, all, unreached: false, clause: format!("{bytes} bytes by multicast, {how}") })
     }
 }
 

@@ -41,5 +41,5 @@ pub use feedback::{
 pub use lenient::{ParseError, parse};
 pub use links::{Link, Links};
 pub use poll::{Config, ControllerBase, Polling};
-pub use session::{Session, SessionOffer};
+pub use session::{Perform, Session, SessionKeys, SessionOffer};
 pub use sleep::Sleep;

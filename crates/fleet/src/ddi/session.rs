@@ -2,7 +2,11 @@
 
 use super::Metadata;
 use crate::limits::MAX_SESSION_WAIT;
+use data_encoding::HEXLOWER;
+use mcp_transfer::crypto::LineError;
+use mcp_transfer::crypto::derive::Secret;
 use mcp_transfer::crypto::group::GroupKey;
+use mcp_transfer::crypto::sign::SigningKey;
 use mcp_transfer::units::SenderKey;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -14,6 +18,8 @@ const GROUP: &str = "mcp.group";
 const SENDER: &str = "mcp.sender";
 const SEAL: &str = "mcp.seal";
 const WAIT: &str = "mcp.wait";
+/// Name of the keys that sessions are sealed with.
+const SEAL_NAME: &str = "session";
 
 /// A multicast session that brings an object. It is a hint: what it brings is checked like everything else.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +44,76 @@ pub struct SessionOffer {
     /// After how many seconds the agent asks again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub again: Option<u64>,
+    /// What an agent does that has the object now: send it to others of its segment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perform: Option<Perform>,
+}
+
+/// A session that an agent performs for its segment, where the server's multicast does not reach.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Perform {
+    /// What its keys are derived from, 32 bytes in hexadecimal. Secret.
+    secret: String,
+    /// The multicast group to send to.
+    pub group: SocketAddr,
+    /// How many devices wait for it.
+    pub devices: u64,
+    /// How long it waits for them, in seconds.
+    gather: u64,
+}
+
+/// The keys of a session that is performed for a fleet.
+#[derive(Clone)]
+pub struct SessionKeys {
+    /// Its sender signs with it.
+    pub sender: SigningKey,
+    /// It is sealed with it.
+    pub seal: GroupKey,
+}
+
+impl SessionKeys {
+    /// The keys that follow from a session's secret.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be made, which would be a bug.
+    pub fn of(secret: &Secret) -> Result<Self, LineError> {
+        let sender = secret.derive("mcp 2026-11-22 sender key of a server's session v1", &[]);
+        let seal = secret.derive("mcp 2026-11-22 group key of a server's session v1", &[]);
+        Ok(Self { sender: SigningKey::new(&sender), seal: GroupKey::new(SEAL_NAME, seal)? })
+    }
+}
+
+impl Perform {
+    /// A session with keys that follow from `secret`, in a group, for so many devices.
+    #[must_use]
+    pub fn new(secret: &[u8; 32], group: SocketAddr, devices: u64, gather: Duration) -> Self {
+        Self { secret: HEXLOWER.encode(secret), group, devices, gather: gather.as_secs() }
+    }
+
+    /// The session's secret; `None` if it cannot be read.
+    #[must_use]
+    pub fn secret(&self) -> Option<Secret> {
+        let bytes = Zeroizing::new(HEXLOWER.decode(self.secret.as_bytes()).ok()?);
+        Some(Secret::new(bytes.as_slice().try_into().ok()?))
+    }
+
+    /// How long it waits for its devices.
+    #[must_use]
+    pub fn gather(&self) -> Duration {
+        Duration::from_secs(self.gather).min(MAX_SESSION_WAIT)
+    }
+}
+
+impl fmt::Debug for Perform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { secret: _, group, devices, gather } = self;
+        f.debug_struct("Perform")
+            .field("group", group)
+            .field("devices", devices)
+            .field("gather", gather)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Session {
@@ -100,7 +176,6 @@ impl fmt::Debug for Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mcp_transfer::crypto::derive::Secret;
 
     fn example() -> Session {
         Session {
@@ -119,6 +194,24 @@ mod tests {
         let read = Session::from_metadata(&endless.to_metadata()).unwrap();
         assert_eq!(read.patience(), MAX_SESSION_WAIT);
         assert!(!format!("{session:?}").contains(&session.seal));
+    }
+
+    #[test]
+    fn who_performs_a_session_has_its_keys() {
+        let perform =
+            Perform::new(&[8; 32], "239.77.1.2:7417".parse().unwrap(), 3, Duration::from_secs(u64::MAX));
+        let text = serde_json::to_string(&perform).unwrap();
+        let read: Perform = serde_json::from_str(&text).unwrap();
+        assert_eq!((&read, read.gather()), (&perform, MAX_SESSION_WAIT));
+        let (told, own) = (SessionKeys::of(&read.secret().unwrap()), SessionKeys::of(&Secret::new([8; 32])));
+        let (told, own) = (told.unwrap(), own.unwrap());
+        assert_eq!(
+            (told.sender.public(), told.seal.line().to_string()),
+            (own.sender.public(), own.seal.line().to_string())
+        );
+        assert!(!format!("{perform:?}").contains("0808"));
+        let broken = Perform { secret: "08".into(), ..perform };
+        assert!(broken.secret().is_none());
     }
 
     #[test]

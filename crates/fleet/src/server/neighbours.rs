@@ -22,8 +22,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Devices that are near each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Segment {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Segment {
     /// Those whose administrator says so: their attribute `segment`.
     Named(String),
     /// Those of one network: 24 bits of an IPv4 address, 64 of an IPv6 address.
@@ -31,7 +31,8 @@ enum Segment {
 }
 
 impl Segment {
-    fn of(device: &Device, client: IpAddr) -> Self {
+    /// Where a device is that asks from this address.
+    pub(super) fn of(device: &Device, client: IpAddr) -> Self {
         match device.attributes.get("segment").filter(|name| !name.is_empty()) {
             Some(name) => Self::Named(name.clone()),
             None => Self::Network(match network(client) {

@@ -1,6 +1,7 @@
 //! What the device interface lacks: enrolment, roots, signed lists and tasks, objects by their hash.
 
 use super::auth::{Caller, client, read_body};
+use super::campaign::Said;
 use super::download::{Kind, octets, respond};
 use super::error::{ApiError, ApiResult};
 use super::manage::audit;
@@ -187,6 +188,8 @@ struct ActionPath {
 struct LackingBody {
     object: Hash,
     lacking: Lacking,
+    #[serde(default)]
+    unreached: bool,
 }
 
 /// A device says what it lacks of an object of its task, and is told how to get it.
@@ -205,7 +208,8 @@ async fn lacking(
     if !is_valid(&said.lacking, document.objects[position].hashes.size) {
         return Err(ApiError::unreadable("what is lacking are at most 1024 ascending ranges of the object"));
     }
-    json(&app.offer(&caller, &action, &document, (position, said.lacking)).await?)
+    let said = Said { position, lacking: said.lacking, unreached: said.unreached };
+    json(&app.offer(&caller, &action, &document, said).await?)
 }
 
 /// A device known by its target token alone, which may load an object.

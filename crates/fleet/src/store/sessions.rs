@@ -34,6 +34,8 @@ pub struct StoredSession {
 /// A device that could take part in a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
+    /// Its name.
+    pub device: String,
     /// Whether it has yet to check in for its task.
     pub waits: bool,
     /// What it said it lacks of this object; `None`: nothing of it is known to be there.
@@ -223,8 +225,8 @@ impl Store {
     ///
     /// If the database fails.
     pub async fn candidates(&self, at: Where) -> Result<Vec<Candidate>, StoreError> {
-        let rows: Vec<(String, Option<i64>, Option<String>)> = sqlx::query_as(&format!(
-            "SELECT a.state, a.position, a.lacks {AGENTS} \
+        let rows: Vec<(String, String, Option<i64>, Option<String>)> = sqlx::query_as(&format!(
+            "SELECT a.device, a.state, a.position, a.lacks {AGENTS} \
              AND (a.state = 'waiting' OR (a.state = 'running' AND \
              (a.said IS NULL OR a.position < $3 OR (a.position = $3 AND a.said >= $4))))"
         ))
@@ -235,10 +237,10 @@ impl Store {
         .fetch_all(&self.readers)
         .await?;
         rows.into_iter()
-            .map(|(state, position, lacks)| {
+            .map(|(device, state, position, lacks)| {
                 let lacks = lacks.filter(|_| position == Some(place(at.position)));
                 let lacks = lacks.map(|text| json(&text, "what a device lacks")).transpose()?;
-                Ok(Candidate { waits: state == "waiting", lacks })
+                Ok(Candidate { device, waits: state == "waiting", lacks })
             })
             .collect()
     }

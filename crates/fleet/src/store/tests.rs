@@ -183,24 +183,24 @@ async fn a_session_is_for_agents_that_wait_and_were_heard_of() {
     f.store.seen(heard.to_vec()).await.expect("noted");
     let id = f.add(task("app", 1, |_| {})).await;
     let at = Where { task: id, position: 0, heard: NOW, ended: 0 };
-    let waiting = Candidate { waits: true, lacks: None };
-    assert_eq!(f.store.candidates(at).await.expect("read"), [waiting.clone(), waiting.clone()]);
-    let one_waits = std::slice::from_ref(&waiting);
+    let waiting = |device: &str| Candidate { device: device.into(), waits: true, lacks: None };
+    assert_eq!(f.store.candidates(at).await.expect("read"), [waiting("a"), waiting("b")]);
+    let one_waits = [waiting("b")];
     let later = Where { heard: NOW + 1, ..at };
     assert_eq!(f.store.candidates(later).await.expect("read"), [], "not lately");
     let action = f.only_action("a").await;
     f.store.begin(&action, 0, NOW).await.expect("begun");
-    let taken = Candidate { waits: false, lacks: None };
-    assert_eq!(f.store.candidates(at).await.expect("read"), [taken, waiting.clone()], "it has just taken it");
+    let taken = Candidate { waits: false, ..waiting("a") };
+    assert_eq!(f.store.candidates(at).await.expect("read"), [taken, waiting("b")], "it has just taken it");
     f.store.lacks(action.id, None, NOW).await.expect("noted");
     assert_eq!(f.store.candidates(at).await.expect("read"), one_waits, "one loads by itself");
     // It says what it lacks: of this object, and all of the next one.
     f.store.lacks(action.id, Some((0, vec![[3, 7]])), NOW).await.expect("noted");
-    let lacks = Candidate { waits: false, lacks: Some(vec![[3, 7]]) };
-    assert_eq!(f.store.candidates(at).await.expect("read"), [lacks.clone(), waiting.clone()]);
+    let lacks = Candidate { waits: false, lacks: Some(vec![[3, 7]]), ..waiting("a") };
+    assert_eq!(f.store.candidates(at).await.expect("read"), [lacks.clone(), waiting("b")]);
     let next = Where { position: 1, ..at };
-    let all = Candidate { waits: false, lacks: None };
-    assert_eq!(f.store.candidates(next).await.expect("read"), [all, waiting.clone()]);
+    let all = Candidate { waits: false, ..waiting("a") };
+    assert_eq!(f.store.candidates(next).await.expect("read"), [all, waiting("b")]);
     // After a session, only who asks again counts.
     let after = Where { ended: NOW + 5, ..at };
     assert_eq!(f.store.candidates(after).await.expect("read"), one_waits);
@@ -208,7 +208,7 @@ async fn a_session_is_for_agents_that_wait_and_were_heard_of() {
     f.store.give_up_unheard(after).await.expect("noted");
     assert_eq!(f.store.unheard(after).await.expect("read"), 0);
     f.store.lacks(action.id, Some((0, vec![[3, 7]])), NOW + 5).await.expect("noted");
-    assert_eq!(f.store.candidates(after).await.expect("read"), [lacks, waiting.clone()]);
+    assert_eq!(f.store.candidates(after).await.expect("read"), [lacks, waiting("b")]);
     f.store.give_up_unheard(after).await.expect("noted");
     assert_eq!(f.store.candidates(after).await.expect("read").len(), 2, "it was heard");
     // It has all, or loads the rest by itself.

@@ -9,19 +9,22 @@
 //! |---|---|
 //! | `running` | the sessions that run |
 //! | `queue` | whose turn it is: one session at a time |
+//! | `segments`, `out_of_reach` | devices that perform a session for their segment, where the server's multicast does not reach |
 //!
 //! A session has keys of its own, which devices learn over their authenticated connection. It is sealed, so nobody else on
 //! the network can read or join it.
 
+mod out_of_reach;
 mod queue;
 mod running;
+mod segments;
 
 pub(super) use running::Campaigns;
 
 use super::auth::Caller;
 use super::state_dir::random;
 use super::{App, Shared, clock};
-use crate::ddi::{Metadata, Session, SessionOffer};
+use crate::ddi::{Metadata, Perform, Session, SessionOffer};
 use crate::lacking::{Lacking, pays, whole};
 use crate::limits::{MAX_SESSION_WAIT, MIN_SESSION_OBJECT};
 use crate::store::{
@@ -46,8 +49,6 @@ const NOTICE: Duration = Duration::from_secs(SENDER_SILENCE.as_secs() + MARGIN.a
 const AGAIN: Duration = Duration::from_secs(5);
 /// How long it stays decided that an object is not worth a session: many devices may ask at the same time.
 const KEPT: Duration = Duration::from_secs(1);
-/// Name of the keys that sessions are sealed with.
-const SEAL: &str = "session";
 
 /// How objects are sent by multicast.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -104,6 +105,19 @@ enum Verdict {
     Again(Duration),
     /// To load it by HTTP.
     Alone,
+    /// To send it to others of its segment.
+    Perform(Perform),
+}
+
+/// What a device says of an object of its task.
+#[derive(Debug)]
+pub(super) struct Said {
+    /// Which of the task's objects.
+    pub(super) position: usize,
+    /// What it lacks of it.
+    pub(super) lacking: Lacking,
+    /// Whether it heard nobody in the session that it was told of last.
+    pub(super) unreached: bool,
 }
 
 impl StoredSession {
@@ -126,10 +140,14 @@ impl Shared {
         document: &TaskDocument,
     ) -> Vec<Metadata> {
         let Some(object) = document.objects.first().filter(|_| caller.secure) else { return Vec::new() };
+        if self.segment_of(caller, false).is_some() {
+            return Vec::new();
+        }
         let session = if action.state == ActionState::Waiting {
-            match self.decide(caller, action, document, 0, whole(object.hashes.size)).await {
+            let said = Said { position: 0, lacking: whole(object.hashes.size), unreached: false };
+            match self.decide(caller, action, document, said).await {
                 Ok(Verdict::Join(session)) => Some(session),
-                Ok(Verdict::Again(_) | Verdict::Alone) => None,
+                Ok(_) => None,
                 Err(error) => {
                     // The device asks again, or loads the object by HTTP.
                     eprintln!("warning: no multicast session ({error})");
@@ -148,9 +166,9 @@ impl Shared {
         caller: &Caller,
         action: &Action,
         document: &TaskDocument,
-        (position, lacking): (usize, Lacking),
+        said: Said,
     ) -> Result<SessionOffer, StoreError> {
-        let verdict = match self.decide(caller, action, document, position, lacking).await {
+        let verdict = match self.decide(caller, action, document, said).await {
             Ok(verdict) => verdict,
             Err(error) => match error.downcast::<StoreError>() {
                 Ok(error) => return Err(*error),
@@ -161,8 +179,9 @@ impl Shared {
             },
         };
         Ok(match verdict {
-            Verdict::Join(session) => SessionOffer { session: Some(session), again: None },
-            Verdict::Again(time) => SessionOffer { session: None, again: Some(time.as_secs()) },
+            Verdict::Join(session) => SessionOffer { session: Some(session), ..SessionOffer::default() },
+            Verdict::Again(time) => SessionOffer { again: Some(time.as_secs()), ..SessionOffer::default() },
+            Verdict::Perform(perform) => SessionOffer { perform: Some(perform), ..SessionOffer::default() },
             Verdict::Alone => SessionOffer::default(),
         })
     }
@@ -172,8 +191,7 @@ impl Shared {
         caller: &Caller,
         action: &Action,
         document: &TaskDocument,
-        position: usize,
-        lacking: Lacking,
+        Said { position, lacking, unreached }: Said,
     ) -> Result<Verdict, Failure> {
         let (Some(multicast), Some(object)) = (&self.config.multicast, document.objects.get(position)) else {
             return Ok(Verdict::Alone);
@@ -182,6 +200,12 @@ impl Shared {
         let able = caller.secure && caller.device.attributes.contains_key("mcp.multicast");
         let live = matches!(action.state, ActionState::Waiting | ActionState::Running);
         let live = live && action.task_state == TaskState::Running;
+        let segment = self.segment_of(caller, unreached);
+        // A device that sends to its segment may be done with the task itself.
+        if let (true, Some(segment)) = (lacking.is_empty(), &segment) {
+            self.store.lacks(action.id, None, clock::now()).await?;
+            return self.has_it(caller, (action.task, position), document, segment.clone()).await;
+        }
         // The keys of senders that a task names are not this server's.
         if small || !able || !live || !document.task.senders.is_empty() {
             return Ok(Verdict::Alone);
@@ -191,6 +215,12 @@ impl Shared {
             return Ok(Verdict::Alone);
         }
         let lacks = Some((position, lacking));
+        if let Some(segment) = segment {
+            let verdict = self.ask_segment(caller, object, segment);
+            let lacks = lacks.filter(|_| !matches!(verdict, Verdict::Alone));
+            self.store.lacks(action.id, lacks, clock::now()).await?;
+            return Ok(verdict);
+        }
         if let Some(session) = self.campaigns.invitation(&object.hashes.blake3) {
             self.store.lacks(action.id, lacks, clock::now()).await?;
             return Ok(Verdict::Join(session));
@@ -225,7 +255,7 @@ impl Shared {
                 deciding.asked.remove(&key);
                 self.store.give_up_unheard(at).await?;
             }
-            self.store.candidates(at).await?
+            self.reached(at).await?
         };
         deciding.queue.leave(place);
         let all = whole(object.hashes.size);
@@ -291,6 +321,14 @@ impl Shared {
         Where { task, position, heard, ended: 0 }
     }
 
+    /// The devices that could take part in a session of this server.
+    async fn reached(&self, at: Where) -> Result<Vec<Candidate>, StoreError> {
+        let mut candidates = self.store.candidates(at).await?;
+        let (segments, now) = (self.campaigns.segments(), Instant::now());
+        candidates.retain(|candidate| segments.away(&candidate.device, now).is_none());
+        Ok(candidates)
+    }
+
     /// Begins the sessions anew that an earlier server left open, if they still pay.
     pub(super) async fn take_up_sessions(self: &App) -> Result<(), StoreError> {
         for stored in self.store.take_up_sessions().await? {
@@ -330,7 +368,7 @@ impl Shared {
         self.note_ends().await?;
         for (object, stored, joined) in self.campaigns.gathering() {
             let at = self.lately((stored.task, stored.position)).await;
-            let wanted = self.store.candidates(at).await?.len() as u64;
+            let wanted = self.reached(at).await?.len() as u64;
             if joined > 0 && joined >= wanted {
                 self.campaigns.begin(&object);
             }

@@ -1,13 +1,12 @@
 //! The sessions that run: how they start, where they are, how they ended.
 
 use super::queue::Queue;
-use super::{LINGER, MARGIN, Multicast, SEAL, SessionView};
-use crate::ddi::Session;
+use super::segments::Segments;
+use super::{LINGER, MARGIN, Multicast, SessionView};
+use crate::ddi::{Session, SessionKeys};
 use crate::limits::MAX_SESSION_WAIT;
 use crate::store::StoredSession;
 use mcp_transfer::crypto::derive::Secret;
-use mcp_transfer::crypto::group::GroupKey;
-use mcp_transfer::crypto::sign::SigningKey;
 use mcp_transfer::session::send::SETTLE;
 use mcp_transfer::session::{EgressBudget, RateChoice, SendHandle, SendSession};
 use mcp_transfer::storage::FileSource;
@@ -27,6 +26,8 @@ pub(in crate::server) struct Campaigns {
     budget: Option<EgressBudget>,
     /// Held while it is decided whether a session is called, and until it has begun.
     pub(super) deciding: tokio::sync::Mutex<Deciding>,
+    /// Who is out of reach, and who performs sessions there.
+    segments: Mutex<Segments>,
 }
 
 /// What is remembered from one decision to the next.
@@ -90,7 +91,12 @@ impl Campaigns {
             running: Mutex::default(),
             budget: rate.map(|rate| EgressBudget::new(Rate(rate))),
             deciding: tokio::sync::Mutex::default(),
+            segments: Mutex::default(),
         }
+    }
+
+    pub(super) fn segments(&self) -> MutexGuard<'_, Segments> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<blake3::Hash, Campaign>> {
@@ -188,9 +194,7 @@ impl New {
     ) -> Result<Campaign, Box<dyn std::error::Error + Send + Sync>> {
         let secret = self.stored.secret.as_ref().and_then(|bytes| <[u8; 32]>::try_from(&bytes[..]).ok());
         let secret = Secret::new(secret.ok_or("the session has no keys")?);
-        let key = secret.derive("mcp 2026-11-22 sender key of a server's session v1", &[]);
-        let seal = secret.derive("mcp 2026-11-22 group key of a server's session v1", &[]);
-        let seal = GroupKey::new(SEAL, seal)?;
+        let SessionKeys { sender, seal } = SessionKeys::of(&secret)?;
         let source = FileSource::open_as(&self.path, Some(&self.name))?;
         let mut session = SendSession::builder(source, self.multicast.target)
             .interface(self.multicast.interface)
@@ -198,7 +202,7 @@ impl New {
             .gather(self.gather, SETTLE)
             .linger(LINGER)
             .group_key(Some(seal.clone()))
-            .signing_key(SigningKey::new(&key), Counter(self.stored.runs));
+            .signing_key(sender, Counter(self.stored.runs));
         if let Some(budget) = budget {
             session = session.rate(RateChoice::Auto(Some(budget.rate()))).budget(budget);
         }

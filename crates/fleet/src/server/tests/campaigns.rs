@@ -175,3 +175,88 @@ async fn what_a_device_says_it_lacks_is_checked() {
     assert!(f.sessions(task).await.is_empty());
     f.running.shut_down().await;
 }
+
+impl Fleet {
+    /// Says more of a device.
+    async fn describes(&self, agent: &Agent, data: Value) {
+        let body = json!({"mode": "merge", "data": data});
+        let url = self.ddi(agent.name, "/configData");
+        assert_eq!(self.send(Method::PUT, &url, &agent.auth, body.to_string()).await.status(), 200);
+    }
+
+    /// The device has carried out its task.
+    async fn finishes(&self, agent: &Agent, task: i64) {
+        let action = self.action(task, agent.name).await;
+        let body = json!({"status": {"execution": "closed", "result": {"finished": "success"}}});
+        let url = self.ddi(agent.name, &format!("/deploymentBase/{action}/feedback"));
+        assert_eq!(self.send(Method::POST, &url, &agent.auth, body.to_string()).await.status(), 200);
+    }
+
+    /// What a device is told that heard nobody in the session that it was told of.
+    async fn unreached(&self, agent: &Agent, task: i64, lacking: Lacking) -> SessionOffer {
+        let action = self.action(task, agent.name).await;
+        let object = Hash::of(&bytes(SIZE as usize));
+        let body = json!({"object": object, "lacking": lacking, "unreached": true});
+        let answer = self.lacks(agent, action, body).await;
+        assert_eq!(answer.status(), 200);
+        ddi::parse(&answer.bytes().await.expect("a body")).expect("an offer")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_out_of_reach_get_an_object_from_one_of_their_segment() {
+    let f = fleet_with(|config| {
+        by_multicast(config);
+        config.neighbours = true;
+    })
+    .await;
+    let (near, handler) = (f.agent("near").await, f.agent("handler").await);
+    let (a, b) = (f.agent("a").await, f.agent("b").await);
+    for agent in [&handler, &a, &b] {
+        f.describes(agent, json!({"segment": "far"})).await;
+    }
+    f.describes(&handler, json!({"mcp.serves": "1"})).await;
+    let task = f.task("image", &bytes(SIZE as usize), Terms::default(), |_| {}).await;
+    for agent in [&near, &handler, &a, &b] {
+        assert!(f.takes(agent, task).await.is_some());
+    }
+    let all = || vec![[0, SIZE]];
+    let again = SessionOffer { again: Some(5), ..SessionOffer::default() };
+    assert_eq!(f.unreached(&a, task, all()).await, again, "another one may load it");
+    assert_eq!(f.unreached(&handler, task, all()).await, SessionOffer::default(), "it is the one");
+    assert_eq!(f.unreached(&b, task, all()).await, again);
+    assert!(f.offer(&near, task, all()).await.session.is_some(), "it is in reach");
+    // It has loaded the object, and is done with the task. It is told to send it.
+    f.finishes(&handler, task).await;
+    let offer = f.offer(&handler, task, vec![]).await;
+    let perform = offer.perform.expect("two wait for it");
+    assert_eq!(perform.devices, 2);
+    let keys = crate::ddi::SessionKeys::of(&perform.secret().expect("a secret")).expect("keys");
+    for agent in [&a, &b] {
+        let session = f.offer(agent, task, all()).await.session.expect("it is performed");
+        assert_eq!((session.group, session.sender.clone()), (perform.group, keys.sender.public().line()));
+        assert!(session.is_usable());
+    }
+    // It is over, and the next task goes to the segment without asking whether they hear the server.
+    assert_eq!(f.offer(&handler, task, vec![]).await, SessionOffer::default());
+    let only = Audience::Devices(["a".to_owned(), "handler".to_owned()].into());
+    let next = f.task("next", &bytes(SIZE as usize), Terms::default(), |task| task.to = only).await;
+    assert_eq!(f.takes(&a, next).await, None);
+    assert_eq!(f.offer(&a, next, all()).await, again);
+    assert_eq!(f.offer(&handler, next, all()).await, SessionOffer::default());
+    // It is not worth it for one, but others may find out that they hear nobody.
+    assert_eq!(f.offer(&handler, next, vec![]).await, again);
+    f.running.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_operators_leave_no_device_sends_to_its_segment() {
+    let f = fleet_with(by_multicast).await;
+    let (a, b) = (f.agent("a").await, f.agent("b").await);
+    f.describes(&a, json!({"mcp.serves": "1"})).await;
+    let task = f.task("image", &bytes(SIZE as usize), Terms::default(), |_| {}).await;
+    assert!(f.takes(&a, task).await.is_some() && f.takes(&b, task).await.is_some());
+    assert!(f.unreached(&a, task, vec![[0, SIZE]]).await.session.is_some(), "it is told of the server's");
+    assert_eq!(f.offer(&a, task, vec![]).await, SessionOffer::default());
+    f.running.shut_down().await;
+}

@@ -111,7 +111,12 @@ impl DevicePlan {
         };
         let joined = self.start + JOINING <= Time::ZERO + gathered;
         // Whoever is started again has nothing that it could go on with.
-        let stays = self.crash.is_none() && self.back.is_none() && self.faults.power_cut.is_none();
-        joined && stays && is_calm(down) && is_calm(up)
+        joined && !self.loses_power() && is_calm(down) && is_calm(up)
+    }
+
+    /// Whether the device loses power, at a time or at an operation of its disk, and may be started again.
+    pub(in crate::sim) fn loses_power(&self) -> bool {
+        let at_an_operation = self.back.is_some() || self.faults.power_cut.is_some();
+        self.crash.is_some() || at_an_operation || self.block.is_some_and(|block| block.power_cut.is_some())
     }
 }

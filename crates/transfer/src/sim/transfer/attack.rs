@@ -81,7 +81,7 @@ impl Transfer<'_, '_> {
         // Duplicates of restarted devices have rows of their own, and so has each run that passes the object on.
         let passes_on = |index: u32| {
             let plan = &self.scenario.devices[index as usize];
-            plan.crash.is_some() && plan.pipe.is_some()
+            plan.loses_power() && plan.pipe.is_some()
         };
         let twice = |index: &u32| self.may_look_like_two(*index) || passes_on(*index);
         let restarted = (0..self.devices.len() as u32).filter(twice).count();
@@ -117,7 +117,7 @@ impl Transfer<'_, '_> {
 
     /// Whether a device may look like two: it was restarted, and an enemy may have held back what it said before.
     fn may_look_like_two(&self, index: u32) -> bool {
-        self.scenario.devices[index as usize].crash.is_some() && !self.scenario.hostile.is_empty()
+        self.scenario.devices[index as usize].loses_power() && !self.scenario.hostile.is_empty()
     }
 
     /// Checks that a duplicate identifier is reported only in runs that may have one.

@@ -1,0 +1,100 @@
+//! Devices that the server's multicast does not reach get an object from a device of their segment; see `segments`.
+
+use super::segments::Told;
+use super::{AGAIN, Failure, MARGIN, NOTICE, Verdict};
+use crate::ddi::{Perform, Session, SessionKeys};
+use crate::lacking::{pays, whole};
+use crate::server::auth::Caller;
+use crate::server::neighbours::Segment;
+use crate::server::state_dir::random;
+use crate::server::{App, Shared};
+use crate::store::{StoredObject, TaskDocument};
+use mcp_transfer::crypto::derive::Secret;
+use mcp_transfer::limits::DEFAULT_GROUP_V4;
+use mcp_transfer::session::Target;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// How long a session in a segment waits for the devices that were told of it: they ask again every [`AGAIN`].
+const GATHER: Duration = Duration::from_secs(3 * AGAIN.as_secs());
+
+impl Shared {
+    /// The segment of a device that this server's multicast does not reach. With `unreached`, the device says that it has
+    /// heard nobody in the session that it was told of.
+    pub(super) fn segment_of(&self, caller: &Caller, unreached: bool) -> Option<Segment> {
+        if !self.config.neighbours || !caller.secure {
+            return None;
+        }
+        let (device, now) = (&caller.device, Instant::now());
+        let mut segments = self.campaigns.segments();
+        if unreached {
+            segments.note_away(&device.id, Segment::of(device, caller.client), now);
+        }
+        segments.away(&device.id, now)
+    }
+
+    /// What a device does that lacks an object and is out of reach.
+    pub(super) fn ask_segment(&self, caller: &Caller, object: &StoredObject, segment: Segment) -> Verdict {
+        let serves = caller.device.attributes.contains_key("mcp.serves");
+        let key = (object.hashes.blake3, segment);
+        let asking = (caller.device.id.as_str(), serves);
+        match self.campaigns.segments().ask(key, asking, object.hashes.size, Instant::now()) {
+            Told::Join(session) => Verdict::Join(session),
+            Told::Again => Verdict::Again(AGAIN),
+            Told::Alone => Verdict::Alone,
+        }
+    }
+
+    /// A device out of reach has an object: if others of its segment wait for it there, it performs a session for them. Nobody
+    /// waits for one of a task that is paused or over.
+    pub(super) async fn has_it(
+        self: &App,
+        caller: &Caller,
+        (task, position): (i64, usize),
+        document: &TaskDocument,
+        segment: Segment,
+    ) -> Result<Verdict, Failure> {
+        let (Some(multicast), Some(object)) = (&self.config.multicast, document.objects.get(position)) else {
+            return Ok(Verdict::Alone);
+        };
+        let (key, device) = ((object.hashes.blake3, segment), &caller.device.id);
+        let now = Instant::now();
+        let Some(waited) = self.campaigns.segments().has_it(&key, device, now) else {
+            return Ok(Verdict::Alone);
+        };
+        let at = self.lately((task, position)).await;
+        let mut others = self.store.candidates(at).await?;
+        {
+            let segments = self.campaigns.segments();
+            others.retain(|other| {
+                other.device != *device && segments.away(&other.device, now) == Some(key.1.clone())
+            });
+        }
+        let all = whole(object.hashes.size);
+        let group = match multicast.target {
+            Target::At(destination) => destination.addr,
+            Target::Rendezvous(port) => SocketAddr::from((DEFAULT_GROUP_V4, port)),
+        };
+        let worth = pays(others.iter().map(|other| other.lacks.as_ref().unwrap_or(&all).as_slice()));
+        if !worth && waited < NOTICE {
+            // Others may find out later that they hear nobody.
+            return Ok(Verdict::Again(AGAIN));
+        }
+        if !worth || !group.ip().is_multicast() {
+            self.campaigns.segments().drop_call(&key);
+            return Ok(Verdict::Alone);
+        }
+        let secret = random::<32>()?;
+        let keys = SessionKeys::of(&Secret::new(*secret))?;
+        let session = Session {
+            group,
+            sender: keys.sender.public().line(),
+            seal: keys.seal.line().to_string(),
+            wait: (GATHER + MARGIN).as_secs(),
+        };
+        self.campaigns.segments().perform(&key, device, session);
+        let devices = others.len() as u64;
+        eprintln!("{}: {device} sends it to {devices} devices of its segment", object.filename);
+        Ok(Verdict::Perform(Perform::new(&secret, group, devices, GATHER)))
+    }
+}
