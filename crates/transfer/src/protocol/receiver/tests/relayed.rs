@@ -109,7 +109,7 @@ fn who_is_trusted_is_the_origin_and_a_stranger_stays_one() {
 fn receiving(values: [Digest; 2]) -> Bench {
     let mut bench = admitted();
     bench.done(opened());
-    bench.hear(&Message::HashPage(HashPage::raw(BlockIndex(0), values.map(|value| (value, 1)).into_iter())));
+    bench.hear(&Message::HashPage(HashPage::raw(BlockIndex(0), values.map(|value| (value, 1)))));
     for (block, value) in (0..).zip(values) {
         whole_block(&mut bench, block);
         bench.done(ReceiverDone::Stored {
