@@ -59,7 +59,11 @@ impl Transfer<'_, '_> {
             };
             own = rows.iter().filter(is_its).collect();
         }
-        own.sort_by_key(|row| (!row.assignment.is_complete(), row.assignment.device != device_id(index)));
+        // Of several runs, the last one that came to an end.
+        own.sort_by_key(|row| {
+            let failed = matches!(row.assignment.state(), State::Failed(_));
+            (!row.assignment.is_complete(), !failed, row.assignment.device != device_id(index))
+        });
         own.first().map(|row| row.assignment.state().clone())
     }
 
