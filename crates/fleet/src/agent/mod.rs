@@ -43,6 +43,7 @@ pub(crate) use work::{Work, unsigned};
 use crate::ddi::Confirmation;
 use crate::documents::{Enrolment, SecretKey};
 use crate::handlers::Config as HandlerConfig;
+use crate::limits::MAX_ATTRIBUTES;
 use checkin::{CheckIn, PersonsAnswer};
 use core::Core;
 use fetch::Pace;
@@ -168,6 +169,9 @@ pub async fn run(
             .ok_or("this device has not joined a fleet; run 'mcp agent join LINE'")?,
     };
     settings.jobs = settings.jobs.max(1);
+    if settings.attributes.len() > MAX_ATTRIBUTES - OWN_ATTRIBUTES {
+        return Err(format!("at most {} --attribute", MAX_ATTRIBUTES - OWN_ATTRIBUTES).into());
+    }
     let kept = state.path("offered");
     let offered = match settings.share {
         // Only a server of ours names neighbours.
@@ -228,6 +232,9 @@ pub async fn confirm(
 pub fn status(dir: &Path) -> Result<Status, StateError> {
     Status::read(&StateDir::read_only(dir))
 }
+
+/// Attributes that the agent says by itself.
+const OWN_ATTRIBUTES: usize = 4;
 
 /// `time`, changed at random by at most a fifth, so that devices that were told the same do not come together.
 fn jittered(time: Duration) -> Duration {
