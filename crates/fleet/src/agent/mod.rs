@@ -93,6 +93,9 @@ pub struct Settings {
     pub share: Option<SharePolicy>,
     /// Where handlers are described, and how they are run.
     pub handlers: HandlerConfig,
+    /// The first pause before a handler runs that asked to be tried again later. Each is twice as long as the one before, up
+    /// to 64 times this.
+    pub retry: Duration,
 }
 
 impl Default for Settings {
@@ -110,6 +113,7 @@ impl Default for Settings {
             least_speed: Pace::default().least,
             share: None,
             handlers: HandlerConfig::default(),
+            retry: Duration::from_secs(60),
         }
     }
 }

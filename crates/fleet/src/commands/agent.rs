@@ -212,6 +212,7 @@ impl Run {
                 keep: self.neighbour_keep,
             }),
             handlers: HandlerConfig { directory: self.handlers, ..HandlerConfig::default() },
+            ..Settings::default()
         };
         agent::run(&dir, stock, settings, stopped()).await
     }
