@@ -2,6 +2,7 @@
 
 mod bounds;
 mod campaigns;
+mod documented;
 mod hostile;
 mod metrics;
 mod neighbours;
