@@ -57,7 +57,8 @@ mod tests {
         let rows =
             [&["device", "state", "said"][..], &["bench-1", "", "\x1b[2J\n"], &["b", "pending", "Größe"]];
         let rows = rows.map(|row| row.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>());
-        let wanted = ["device   state    said", "bench-1           \\u{1b}[2J\\n", "b        pending  Größe"];
+        let wanted =
+            ["device   state    said", "bench-1           \\u{1b}[2J\\u{a}", "b        pending  Größe"];
         assert_eq!(aligned(&rows), wanted);
         assert_eq!(aligned(&[]), Vec::<String>::new());
     }
