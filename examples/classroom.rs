@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::{Guard, Result, Scratch, build_mcp, hash_file, line, make_file};
+use support::{Guard, Result, Scratch, hash_file, line, make_file, mcp};
 
 /// Sends one file to several receivers on this machine and checks every copy.
 #[derive(Parser)]
@@ -35,6 +35,9 @@ struct Options {
     /// Give up after this number of seconds
     #[arg(long, default_value_t = 120)]
     timeout: u64,
+    /// Use this mcp program, instead of building one
+    #[arg(long, value_name = "FILE")]
+    mcp: Option<PathBuf>,
     /// Keep the files and logs
     #[arg(long)]
     keep: bool,
@@ -56,7 +59,7 @@ fn run(options: &Options, scratch: &Scratch) -> Result<()> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
-    let mcp = build_mcp()?;
+    let mcp = mcp(options.mcp.as_deref())?;
 
     let source = scratch.path.join("lesson.img");
     println!("making a file of {:.1} MiB of pseudo-random bytes", mib(options.size));

@@ -15,7 +15,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use support::{Guard, Result, Scratch, build_mcp, hash_file, line, make_file};
+use support::{Guard, Result, Scratch, hash_file, line, make_file, mcp};
 
 /// Rolls a file out to a fleet on this machine.
 #[derive(Parser)]
@@ -24,6 +24,9 @@ struct Options {
     /// Number of devices
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(2..=50))]
     devices: u8,
+    /// Use this mcp program, instead of building one
+    #[arg(long, value_name = "FILE")]
+    mcp: Option<PathBuf>,
     /// Keep the files and logs
     #[arg(long)]
     keep: bool,
@@ -41,7 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options, scratch: &Scratch) -> Result<()> {
-    let place = Place { mcp: build_mcp()?, dir: scratch.path.clone() };
+    let place = Place { mcp: mcp(options.mcp.as_deref())?, dir: scratch.path.clone() };
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let listen = format!("127.0.0.1:{port}");
     let words = ["serve", "--listen", &listen, "--poll", "1s", "--interface", "lo"];

@@ -43,9 +43,13 @@ impl Drop for Scratch {
     }
 }
 
-/// Builds the `mcp` binary in the profile of the example, if needed, and returns its path: `cargo run
-/// --example` builds only the example.
-pub fn build_mcp() -> Result<PathBuf> {
+/// The `mcp` binary that was given, or one that is built in the profile of the example: `cargo run --example` builds
+/// only the example.
+pub fn mcp(given: Option<&Path>) -> Result<PathBuf> {
+    given.map_or_else(build_mcp, |path| Ok(path.to_owned()))
+}
+
+fn build_mcp() -> Result<PathBuf> {
     let example = std::env::current_exe()?;
     let profile_dir = example.parent().and_then(Path::parent);
     let profile = match profile_dir.and_then(Path::file_name).and_then(|name| name.to_str()) {

@@ -74,9 +74,13 @@ impl Fleet {
 
     /// The command line of the server.
     pub fn serving(&self) -> Cmd {
+        self.serving_by(&["--poll", "1s", "--interface", "lo"])
+    }
+
+    /// The same, with these words instead of the usual ones.
+    pub fn serving_by(&self, words: &[&str]) -> Cmd {
         let listen = format!("127.0.0.1:{}", self.port);
-        let cmd =
-            Cmd::new("server", MCP).args(["serve", "--listen", &listen, "--poll", "1s", "--interface", "lo"]);
+        let cmd = Cmd::new("server", MCP).args(["serve", "--listen", &listen]).args(words);
         cmd.env("MCP_STATE_DIR", self.tmp.dir("server"))
     }
 

@@ -243,7 +243,10 @@ fn checked(response: Response) -> Result<Response, ApiError> {
     Err(match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ApiError::Unauthorized(status.as_u16()),
         StatusCode::NOT_FOUND | StatusCode::GONE => ApiError::Gone(status.as_u16()),
-        StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+        StatusCode::REQUEST_TIMEOUT
+        | StatusCode::CONFLICT
+        | StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::SERVICE_UNAVAILABLE => {
             ApiError::Later { status: status.as_u16(), after: retry_after(&response) }
         }
         other => ApiError::Status(other.as_u16()),

@@ -12,8 +12,8 @@ use super::core::Core;
 use super::work::{Content, Work};
 use super::{at_least, clock, jittered, log, runner};
 use crate::ddi::{
-    Cancel, ConfigData, ControllerBase, Deployment, DeploymentBase, Execution, Feedback, Finished, Handling,
-    Mode, Session, task_from_metadata,
+    Cancel, ControllerBase, Deployment, DeploymentBase, Execution, Feedback, Finished, Handling, Session,
+    task_from_metadata,
 };
 use crate::documents::{Hash, Listing};
 use crate::limits::{MAX_MIRRORS, MAX_OFFERED, MIN_SLEEP};
@@ -242,8 +242,11 @@ impl CheckIn {
 
     async fn put_attributes(&mut self) -> Result<(), ApiError> {
         let sent = self.core.attributes();
-        let data = sent.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
-        match self.core.api.put_attributes(&ConfigData { mode: Mode::Merge, data }).await {
+        let change = self.core.attributes_change(&sent);
+        if change.data.len() > sent.len() {
+            log("more tasks are completed than there are attributes: the server knows of the newest");
+        }
+        match self.core.api.put_attributes(&change).await {
             // A server that does not take them, or no more of them, is no reason not to work.
             Ok(()) | Err(ApiError::Status(_) | ApiError::Gone(_) | ApiError::Later { status: 429, .. }) => {
                 self.attributes_sent = Some(sent);

@@ -7,10 +7,10 @@ use super::state::{Completed, Identity, StateDir};
 use super::steps::Steps;
 use super::work::{Ended, Work};
 use super::{Settings, clock, log};
-use crate::ddi::UNNEEDED;
+use crate::ddi::{ConfigData, Mode, UNNEEDED, is_attribute};
 use crate::documents::{Hash, Listing, TaskKind, Trusted};
 use crate::handlers::Canceller;
-use crate::limits::{MAX_FEEDBACK_LINE, MAX_FEEDBACK_LINES, MAX_NAME, MAX_WORKS};
+use crate::limits::{MAX_ATTRIBUTES, MAX_FEEDBACK_LINE, MAX_FEEDBACK_LINES, MAX_WORKS};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,6 +45,21 @@ pub(crate) struct Inner {
     pub works: BTreeMap<Hash, Work>,
     pub completed: BTreeMap<String, Completed>,
     pub running: BTreeMap<Hash, Running>,
+}
+
+impl Inner {
+    /// The tasks that are completed as attributes, the newest first.
+    fn newest(&self) -> impl Iterator<Item = (String, String)> {
+        let mut completed: Vec<_> = self.completed.iter().collect();
+        completed.sort_by_key(|(_, completed)| std::cmp::Reverse(completed.at));
+        let said = completed.into_iter().map(|(name, completed)| (has(name), completed.version.clone()));
+        said.filter(|(key, value)| is_attribute(key) && is_attribute(value))
+    }
+}
+
+/// The attribute that says which version of a task the device has.
+fn has(name: &str) -> String {
+    format!("mcp.has.{name}")
 }
 
 /// What the agent's parts share.
@@ -129,7 +144,8 @@ impl Core {
         Ok(())
     }
 
-    /// What the device says of itself, and by what it checks whether a task is meant for it and needed.
+    /// What the device says of itself, and by what it checks whether a task is meant for it and needed. Of what it has
+    /// completed, the newest for which there is room.
     pub(crate) fn attributes(&self) -> BTreeMap<String, String> {
         let settings = &self.settings;
         let mut data = settings.attributes.clone();
@@ -138,16 +154,30 @@ impl Core {
         data.extend(settings.share.map(|_| ("mcp.serves".to_owned(), "1".to_owned())));
         data.extend(settings.key.clone().map(|key| ("mcp.key".to_owned(), key)));
         let inner = self.lock();
-        for (name, completed) in &inner.completed {
-            data.insert(format!("mcp.has.{name}"), completed.version.clone());
-        }
         // Newer than what the administrator has said.
         let completed = inner.completed.values().filter(|completed| completed.software);
         if let Some(newest) = completed.max_by_key(|completed| completed.at) {
             data.insert("sw_version".to_owned(), newest.version.clone());
         }
-        data.retain(|key, value| key.len() <= MAX_NAME && value.len() <= MAX_NAME);
+        data.retain(|key, value| is_attribute(key) && is_attribute(value));
+        for (key, value) in inner.newest() {
+            if data.len() >= MAX_ATTRIBUTES {
+                break;
+            }
+            data.insert(key, value);
+        }
         data
+    }
+
+    /// The change to what the server knows, so that it knows `attributes`: those of completed tasks for which there is no room
+    /// any more are taken back, so that there is room at the server too.
+    pub(crate) fn attributes_change(&self, attributes: &BTreeMap<String, String>) -> ConfigData {
+        let inner = self.lock();
+        let older = inner.newest().map(|(key, _)| key).filter(|key| !attributes.contains_key(key));
+        // No more than the server may know.
+        let older = older.take(MAX_ATTRIBUTES).map(|key| (key, None)).collect::<BTreeMap<_, _>>();
+        let said = attributes.iter().map(|(key, value)| (key.clone(), Some(value.clone())));
+        ConfigData { mode: Mode::Merge, data: said.chain(older).collect() }
     }
 
     /// Whether the newest task of this name, as far as the device knows, is completed here.
@@ -318,5 +348,27 @@ mod tests {
         let stored = core.state.works().unwrap().remove(&id).unwrap();
         assert!(stored.hold_update && stored.ended.is_some(), "{stored:?}");
         assert_eq!(core.lock().works.get(&id), Some(&stored));
+    }
+    #[tokio::test]
+    async fn a_device_that_has_completed_much_says_the_newest_and_takes_the_oldest_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let core = Core::alone(dir.path());
+        let mut known = BTreeMap::new();
+        for n in 0..250_u64 {
+            let version = n.to_string();
+            let completed = Completed { version, serial: 1, at: 1_000 + n, software: false };
+            core.lock().completed.insert(format!("task-{}", 999 - n), completed);
+            let said = core.attributes();
+            core.attributes_change(&said).apply(&mut known);
+            assert_eq!(known, said, "after {n} tasks");
+            assert!(known.len() <= MAX_ATTRIBUTES);
+            assert_eq!(known.get(&has(&format!("task-{}", 999 - n))), Some(&n.to_string()), "the newest");
+        }
+        assert_eq!(known.len(), MAX_ATTRIBUTES);
+        assert!(known.contains_key("mcp.version") && !known.contains_key(&has("task-999")), "{known:?}");
+        // What no server takes would keep it from all the others.
+        let odd = Completed { version: "1".into(), serial: 1, at: 9_000, software: false };
+        core.lock().completed.insert("Größe".into(), odd);
+        assert_eq!(core.attributes(), known);
     }
 }

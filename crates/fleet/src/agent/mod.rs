@@ -44,6 +44,7 @@ pub(crate) use work::{Work, unsigned};
 use crate::ddi::Confirmation;
 use crate::documents::{Enrolment, SecretKey};
 use crate::handlers::Config as HandlerConfig;
+use crate::limits::MAX_ATTRIBUTES;
 use checkin::{CheckIn, PersonsAnswer};
 use core::Core;
 use fetch::Pace;
@@ -93,6 +94,9 @@ pub struct Settings {
     pub share: Option<SharePolicy>,
     /// Where handlers are described, and how they are run.
     pub handlers: HandlerConfig,
+    /// The first pause before a handler runs that asked to be tried again later. Each is twice as long as the one before, up
+    /// to 64 times this.
+    pub retry: Duration,
 }
 
 impl Default for Settings {
@@ -110,6 +114,7 @@ impl Default for Settings {
             least_speed: Pace::default().least,
             share: None,
             handlers: HandlerConfig::default(),
+            retry: Duration::from_secs(60),
         }
     }
 }
@@ -169,6 +174,9 @@ pub async fn run(
             .ok_or("this device has not joined a fleet; run 'mcp agent join LINE'")?,
     };
     settings.jobs = settings.jobs.max(1);
+    if settings.attributes.len() > MAX_ATTRIBUTES - OWN_ATTRIBUTES {
+        return Err(format!("at most {} --attribute", MAX_ATTRIBUTES - OWN_ATTRIBUTES).into());
+    }
     let kept = state.path("offered");
     let offered = match settings.share {
         // Only a server of ours names neighbours.
@@ -229,6 +237,9 @@ pub async fn confirm(
 pub fn status(dir: &Path) -> Result<Status, StateError> {
     Status::read(&StateDir::read_only(dir))
 }
+
+/// Attributes that the agent says by itself.
+const OWN_ATTRIBUTES: usize = 4;
 
 /// `time`, changed at random by at most a fifth, so that devices that were told the same do not come together.
 fn jittered(time: Duration) -> Duration {

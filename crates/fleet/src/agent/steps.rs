@@ -14,7 +14,6 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::watch;
 
 /// What runs handlers, and remembers what has run.
@@ -147,7 +146,7 @@ pub(super) async fn handle(
             Verdict::Retry => {
                 release(core, id);
                 core.phase(id, &format!("is tried again later: {}", details[0]));
-                wait(core, id, plan, Duration::from_secs(60 << part.min(6))).await?;
+                wait(core, id, plan, core.settings.retry * (1 << part.min(6))).await?;
             }
         }
     }

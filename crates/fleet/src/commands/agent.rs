@@ -3,6 +3,7 @@
 use super::serve::bytes;
 use super::{CommandError, Exit};
 use crate::agent::{self, Confirm, Settings, SharePolicy, Stock};
+use crate::ddi::is_attribute;
 use crate::documents::Enrolment;
 use crate::handlers::{self, Config as HandlerConfig};
 use crate::limits::MIN_NEIGHBOUR_RATE;
@@ -211,6 +212,7 @@ impl Run {
                 keep: self.neighbour_keep,
             }),
             handlers: HandlerConfig { directory: self.handlers, ..HandlerConfig::default() },
+            ..Settings::default()
         };
         agent::run(&dir, stock, settings, stopped()).await
     }
@@ -282,5 +284,8 @@ fn neighbour_rate(text: &str) -> Result<u64, String> {
 
 fn attribute(text: &str) -> Result<(String, String), &'static str> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    if name.is_empty() || !is_attribute(name) || !is_attribute(value) {
+        return Err("names and values have at most 128 letters, digits, blanks and common punctuation");
+    }
     Ok((name.to_owned(), value.to_owned()))
 }

@@ -165,13 +165,17 @@ pub(super) async fn run(args: ServeArgs, state: Option<&PathBuf>) -> Result<Exit
     Ok(exit)
 }
 
-/// Says where the server listens, and prints an enrolment line for a day.
+/// Says where the server listens, and prints an enrolment line for a day. No journal gets one: it holds a token.
 async fn greet(running: &Running) -> Result<(), CommandError> {
     eprintln!("listening on {} as {}", running.address, running.reach.url);
     if let Some(plain) = running.plain {
         eprintln!(
             "warning: listening on {plain} WITHOUT encryption: tokens and files can be read and changed there"
         );
+    }
+    if journal_takes_output() {
+        eprintln!("'mcp enrol new' prints a line with which devices enrol");
+        return Ok(());
     }
     const DAY: u64 = 24 * 3600;
     let (token, now) = (new_token()?, clock::now());
@@ -193,6 +197,13 @@ async fn greet(running: &Running) -> Result<(), CommandError> {
     eprintln!("for 24 hours, devices enrol with the following line, and wait for 'mcp device accept':");
     println!("{}", *line);
     Ok(())
+}
+
+/// Whether what this process prints goes to the system's journal, which keeps it and shows it to others.
+fn journal_takes_output() -> bool {
+    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    rustix::fs::fstat(std::io::stdout())
+        .is_ok_and(|file| stream == format!("{}:{}", file.st_dev, file.st_ino))
 }
 
 fn host_name(listen: IpAddr) -> String {

@@ -1,6 +1,7 @@
 //! What a device says of itself: its attributes.
 
 use super::lenient::scalar;
+use crate::limits::MAX_NAME;
 use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -52,6 +53,17 @@ fn data<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Option<St
             value => Ok((key, scalar(value))),
         })
         .collect()
+}
+
+/// Whether `text` may be the name or the value of an attribute: short plain ASCII, without control characters, `~` and
+/// backtick.
+pub(crate) fn is_attribute(text: &str) -> bool {
+    text.len() <= MAX_NAME && is_plain(text)
+}
+
+/// Whether `text` has only what an attribute may consist of.
+pub(crate) fn is_plain(text: &str) -> bool {
+    text.bytes().all(|b| (b' '..=b'}').contains(&b) && b != b'`')
 }
 
 impl ConfigData {

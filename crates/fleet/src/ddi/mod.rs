@@ -31,6 +31,7 @@ mod tests;
 pub use action::{AutoConfirm, AutoConfirmRequest, Cancel, CancelAction, ConfirmationBase, Installed};
 pub use carried::{task_from_metadata, task_to_metadata};
 pub use config_data::{ConfigData, Mode};
+pub(crate) use config_data::{is_attribute, is_plain};
 pub use deployment::{
     ActionHistory, Artifact, Chunk, Deployment, DeploymentBase, Handling, Hashes, MaintenanceWindow, Metadata,
 };

@@ -1,6 +1,8 @@
 //! The server over real sockets of this machine, as its clients see it.
 
+mod bounds;
 mod campaigns;
+mod documented;
 mod hostile;
 mod metrics;
 mod neighbours;
@@ -647,6 +649,18 @@ async fn operators_may_do_what_their_role_says_and_nothing_is_taken_twice() {
         assert!(
             matches!(&denied, Err(RemoteError::Refused(why)) if why.contains("may only read")),
             "{path} {denied:?}"
+        );
+    }
+    // Said also to who sends a file meanwhile.
+    let file = f.dir.path().join("file");
+    std::fs::write(&file, bytes(200_000)).expect("written");
+    let hash = Hash::of(&bytes(200_000));
+    for _ in 0..20 {
+        let opened = std::fs::File::open(&file).expect("opened");
+        let denied = other.upload::<ObjectView>(hash, opened).await;
+        assert!(
+            matches!(&denied, Err(RemoteError::Refused(why)) if why.contains("may only read")),
+            "{denied:?}"
         );
     }
     assert!(other.get::<Vec<crate::store::EnrolmentLine>>("/enrolments").await.is_err());

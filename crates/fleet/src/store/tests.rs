@@ -534,3 +534,48 @@ async fn what_a_device_has_only_loaded_is_not_its_version() {
     }
     assert_eq!(f.store.completed_version("a", "app").await.expect("read").as_deref(), Some("1.0"));
 }
+
+#[tokio::test]
+async fn changes_that_cannot_wait_are_refused_and_the_others_are_done() {
+    const CHANGES: usize = 1400;
+    let f = fixture().await;
+    let (release, held) = tokio::sync::oneshot::channel::<()>();
+    let store = f.store.clone();
+    let slow = tokio::spawn(async move {
+        // Whoever holds it up lets it go.
+        store.write(|_| Box::pin(async { Ok(held.await.is_ok()) })).await
+    });
+    let mut changes = tokio::task::JoinSet::new();
+    for n in 0..CHANGES {
+        let store = f.store.clone();
+        let entry = AuditEntry {
+            at: NOW,
+            who: "first".into(),
+            address: String::new(),
+            what: "change".into(),
+            subject: n.to_string(),
+        };
+        changes.spawn(async move { (n, store.audit(entry).await) });
+    }
+    let mut done = std::collections::BTreeSet::new();
+    let mut refused = 0;
+    let mut release = Some(release);
+    while let Some(change) = changes.join_next().await {
+        match change.expect("a task") {
+            (n, Ok(())) => drop(done.insert(n.to_string())),
+            (_, Err(StoreError::Away(why))) => {
+                assert_eq!(&*why, "too many changes wait");
+                refused += 1;
+                // The writer goes on once the first was refused.
+                release.take().map(|release| release.send(()));
+            }
+            (_, other) => panic!("{other:?}"),
+        }
+    }
+    assert!(slow.await.expect("a task").expect("done"));
+    assert!(refused > 0 && done.len() > 500, "{refused} {}", done.len());
+    // What was answered is there, and nothing else.
+    let trail = f.store.audit_trail(u32::MAX).await.expect("read");
+    let written: std::collections::BTreeSet<_> = trail.into_iter().map(|entry| entry.subject).collect();
+    assert_eq!(written, done);
+}

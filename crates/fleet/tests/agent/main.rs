@@ -145,6 +145,7 @@ impl Lab {
         let helper = Helper { program: env!("CARGO_BIN_EXE_mcp-exec-handler").into(), args: Vec::new() };
         let settings = Settings {
             handlers: Config { directory: self.path("handlers.d"), helper, cgroups: None },
+            retry: Duration::from_millis(2),
             ..Settings::default()
         };
         let stock = Stock {
@@ -348,6 +349,44 @@ async fn a_cancel_ends_a_handler_that_allows_it_and_is_rejected_by_one_that_does
     assert!(success(&lab.closed().await), "the second one ends by itself");
     assert_eq!((&*lab.out("end-soft"), &*lab.out("end-hard")), ("", "x\n"));
     agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_handler_is_run_again_later_as_often_as_it_may_ask() {
+    let Some(lab) = Lab::new().await else { return };
+    // Ready at its third run.
+    lab.handler(
+        "busy",
+        "echo x >> $OUT/runs; test $(wc -l <$OUT/runs) = 3 || exit 75",
+        "interrupted = \"report\"",
+    );
+    lab.handler("never", "echo x >> $OUT/vain; echo still busy; exit 75", "interrupted = \"report\"");
+    let agent = lab.start();
+    lab.offer("1", &lab.task("busy", "abc").sign(&[&key(2)]).unwrap());
+    let said = lab.closed().await;
+    assert!(success(&said), "{said}");
+    assert_eq!(lab.out("runs"), "x\n".repeat(3));
+    let waited = lab
+        .hears(|_, status| status["details"][0].as_str().is_some_and(|d| d.contains("tried again later")))
+        .await;
+    assert_eq!(waited["execution"], "proceeding");
+
+    lab.world().feedback.clear();
+    lab.offer("2", &lab.task("never", "abc").sign(&[&key(2)]).unwrap());
+    let said = lab.closed().await;
+    assert_eq!(
+        (success(&said), &said["details"][0]),
+        (false, &"it asked too often to be tried again later".into())
+    );
+    assert_eq!(lab.out("vain"), "x\n".repeat(10));
+    agent.stop().await;
+    // An agent that starts again knows that it is over.
+    lab.world().feedback.clear();
+    lab.offer("2", &lab.task("never", "abc").sign(&[&key(2)]).unwrap());
+    let agent = lab.start();
+    assert!(!success(&lab.closed().await));
+    agent.stop().await;
+    assert_eq!(lab.out("vain"), "x\n".repeat(10));
 }
 
 /// One argument.

@@ -74,8 +74,9 @@ impl CheckIn {
                 Err(_) => Ok(()),
             };
             match sent {
-                // Over there it is over as well; or the server will never take it.
-                Ok(()) | Err(ApiError::Gone(_) | ApiError::Status(_)) => {
+                // Over there it is over as well; or the server will never take it. One that fails may be well again later, and what
+                // stands before one that is away answers like that too.
+                Ok(()) | Err(ApiError::Gone(_) | ApiError::Status(..500)) => {
                     let known = self.core.change(work.id, |work| work.reported = true).await;
                     all &= known.is_ok();
                 }
@@ -130,6 +131,51 @@ impl CheckIn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::core::Core;
+    use crate::agent::testing::{Server, send};
+    use crate::agent::work::{Content, Ended};
+    use std::sync::Mutex;
+
+    #[tokio::test]
+    async fn what_ended_is_told_when_the_server_is_back_after_weeks() {
+        let answer = Arc::new(Mutex::new(""));
+        let given = Arc::clone(&answer);
+        let server = Server::start(move |_, stream| {
+            let head = *given.lock().unwrap();
+            async move {
+                if !head.is_empty() {
+                    send(stream, &format!("{head}\r\nContent-Length: 0"), b"").await;
+                }
+            }
+        })
+        .await;
+        let dir = tempfile::tempdir().unwrap();
+        let core = Core::alone(dir.path());
+        let id = Hash([7; 32]);
+        let content = Content::Unsigned { name: "n".into(), version: String::new(), files: Vec::new() };
+        let feedback = format!("{}/feedback", server.url);
+        core.update(id, |_| Work { feedback, ..Work::new(id, "4", content) }).await.unwrap();
+        let details = vec!["it is installed".to_owned()];
+        core.end(id, Ended { success: true, at: 1, details, ..Ended::default() }).await.unwrap();
+        let mut checks = CheckIn::new(Arc::clone(&core));
+        // A server that hangs up, that fails, and what stands before one that is away.
+        let away = ["", "500 Bad", "502 Bad", "503 Busy", "504 Late", "408 Late", "429 Busy", "401 Who"];
+        for n in 0..200 {
+            *answer.lock().unwrap() = away[n % away.len()];
+            assert!(!checks.deliver().await, "{n}");
+            assert!(!core.lock().works[&id].reported);
+        }
+        // Also after a restart meanwhile.
+        assert!(!core.state.works().unwrap()[&id].reported);
+        *answer.lock().unwrap() = "200 OK";
+        assert!(checks.deliver().await);
+        let requests = server.requests();
+        let said: serde_json::Value = serde_json::from_slice(&requests.last().unwrap().body).unwrap();
+        assert_eq!((&said["id"], &said["status"]["result"]["finished"]), (&"4".into(), &"success".into()));
+        assert_eq!(said["status"]["details"][0], "it is installed");
+        assert!(checks.deliver().await && server.requests().len() == requests.len(), "once");
+        assert!(core.state.works().unwrap()[&id].reported);
+    }
 
     #[test]
     fn a_refusal_is_said_once_until_its_reason_is_another() {

@@ -3,6 +3,9 @@
 use super::super::testing::{Request, Server, good, send};
 use super::blocks::list_of;
 use super::*;
+use crate::agent::net::NetError;
+use crate::server::{listen, tls};
+use axum::Router;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::io::AsyncWriteExt as _;
@@ -360,4 +363,19 @@ async fn a_server_without_tls_or_with_another_key_is_passed_over() {
     let report = bed.fetch(&bed.wanted(&[&https, &server.url])).await.unwrap();
     assert!(bed.kept() == object());
     assert!(matches!(problem(&report), Problem::Net(_)), "{report:?}");
+    // The right bytes, from one whose certificate nobody vouches for.
+    let router = Router::new().fallback(async || object());
+    let tls = tls::server_tls(bed.dir.path(), &["127.0.0.1".to_owned()], None).unwrap();
+    let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let stranger = format!("https://{}", listener.local_addr().unwrap());
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    let acceptor = Some(tokio_rustls::TlsAcceptor::from(tls.config));
+    tokio::spawn(listen::serve(listener, acceptor, router, listen::Bounds::default(), stopped));
+    bed.part().set_len(0).unwrap();
+    let before = server.requests().len();
+    let report = bed.fetch(&bed.wanted(&[&stranger, &server.url])).await.unwrap();
+    assert!(bed.kept() == object() && server.requests().len() > before);
+    assert!(matches!(problem(&report), Problem::Net(NetError::Tls(_))), "{report:?}");
+    assert_eq!(report.sources[0].bytes, 0);
+    assert!(report.details()[0].contains("TLS failed"), "{:?}", report.details());
 }

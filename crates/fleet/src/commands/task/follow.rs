@@ -82,7 +82,7 @@ pub(super) async fn until_done(
                     }
                 }
                 if live {
-                    eprint!("\r\x1b[K{}", bar(&view.counts));
+                    eprint!("\r\x1b[K{}", bar(&view.counts, columns()));
                     let _ = std::io::stderr().flush();
                 }
                 let over = wait.is_some_and(|wait| begun.elapsed() >= wait);
@@ -111,13 +111,25 @@ fn clear(live: bool) {
     }
 }
 
-/// A bar of the devices that are done, with the counts.
-fn bar(counts: &Counts) -> String {
-    const WIDTH: u64 = 30;
+/// How wide the terminal is.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr());
+    size.ok().map_or(80, |size| usize::from(size.ws_col)).max(1)
+}
+
+/// A bar of the devices that are done, with the counts, in one line of a terminal: what is drawn over it would leave the
+/// rest of a second line.
+fn bar(counts: &Counts, columns: usize) -> String {
+    // Some terminals begin a new line after the last column.
+    let (text, room) = (summary(counts), columns - 1);
+    let width = room.saturating_sub("[] ".len() + text.len()).min(30);
+    if width < 5 {
+        return text.chars().take(room).collect();
+    }
     let all = counts.values().sum::<u64>().max(1);
     let done = count(counts, ActionState::Finished) + count(counts, ActionState::Unneeded);
-    let full = usize::try_from(WIDTH * done / all).unwrap_or(0);
-    format!("[{:<30}] {}", "#".repeat(full), summary(counts))
+    let full = usize::try_from(width as u64 * done / all).unwrap_or(0);
+    format!("[{:<width$}] {text}", "#".repeat(full))
 }
 
 #[cfg(test)]
@@ -142,6 +154,16 @@ mod tests {
         }
         let text = summary(&counts(&[("finished", 2), ("running", 1), ("failed", 1)]));
         assert_eq!(text, "2 of 4 done, 1 running, 1 failed");
-        assert!(bar(&counts(&[])).contains("0 of 0"));
+    }
+
+    #[test]
+    fn a_bar_has_one_line_on_any_terminal() {
+        assert_eq!(bar(&counts(&[]), 80), format!("[{:30}] 0 of 0 done", ""));
+        let some = counts(&[("finished", 1), ("unneeded", 1), ("waiting", 2)]);
+        assert_eq!(bar(&some, 80), format!("[{:<30}] 2 of 4 done", "#".repeat(15)));
+        assert_eq!(bar(&some, 30), "[#######        ] 2 of 4 done");
+        assert_eq!(bar(&some, 19), "2 of 4 done");
+        assert_eq!(bar(&some, 8), "2 of 4 ");
+        assert_eq!(bar(&some, 1), "");
     }
 }

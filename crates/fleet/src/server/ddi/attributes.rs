@@ -4,7 +4,7 @@ use super::super::auth::Caller;
 use super::super::clock;
 use super::super::error::{ApiError, ApiResult};
 use super::{App, body, done};
-use crate::ddi::ConfigData;
+use crate::ddi::{ConfigData, is_plain};
 use crate::limits::{MAX_ATTRIBUTES, MAX_NAME};
 use axum::body::Body;
 use axum::extract::State;
@@ -29,7 +29,7 @@ pub(super) async fn put(
         if key.is_empty() || !length(key) || !value.as_deref().is_none_or(length) {
             return invalid("names and values have at most 128 characters");
         }
-        if !plain(key) || !value.as_deref().is_none_or(plain) {
+        if !is_plain(key) || !value.as_deref().is_none_or(is_plain) {
             return invalid("only letters, digits, blanks and common punctuation");
         }
     }
@@ -41,9 +41,4 @@ pub(super) async fn put(
     }
     app.store.set_attributes(&caller.device.id, &attributes, clock::now()).await?;
     Ok(done())
-}
-
-/// Plain ASCII: no control characters, `~` or backtick.
-fn plain(text: &str) -> bool {
-    text.bytes().all(|b| (b' '..=b'}').contains(&b) && b != b'`')
 }

@@ -5,7 +5,7 @@ use super::super::{App, auth, clock};
 use super::views::{ObjectView, SerialView, TaskRequest, TaskResponse, TaskView};
 use super::{authorise, body_of, done, entry, json, signed};
 use crate::documents::{Envelope, Hash, Kind, Root, Task};
-use crate::limits::{MAX_METADATA_VALUE, MAX_NAME};
+use crate::limits::{MAX_MANAGE_BODY, MAX_METADATA_VALUE, MAX_NAME};
 use crate::objects::{ObjectError, ObjectHashes};
 use crate::store::{NewTask, OperatorRole, Store, StoredTask};
 use axum::body::{Body, Bytes};
@@ -167,7 +167,14 @@ pub(super) async fn object(State(app): State<App>, Path(hash): Path<Hash>, reque
 /// Takes an object. The signature is for the hash in the path, so the bytes are checked against it as they come.
 pub(super) async fn upload(State(app): State<App>, Path(hash): Path<Hash>, request: Request) -> ApiResult {
     let (parts, body) = body_of(request);
-    let operator = authorise(&app, &parts, hash, OperatorRole::Operate).await?;
+    let operator = match authorise(&app, &parts, hash, OperatorRole::Operate).await {
+        Ok(operator) => operator,
+        Err(why) => {
+            // Whoever still sends when the connection ends never reads why.
+            let _ = auth::read_body(body, MAX_MANAGE_BODY).await;
+            return Err(why);
+        }
+    };
     let address = auth::client(&app, &parts)?;
     let (pieces, mut queue) = mpsc::channel::<Bytes>(4);
     let objects = Arc::clone(&app.objects);
