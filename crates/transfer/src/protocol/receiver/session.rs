@@ -350,9 +350,7 @@ impl Session {
         self.is_at(announce.position);
         self.phase = announce.phase;
         self.gsize = sound_group_size(announce.gsize);
-        if self.provenance.is_none() {
-            self.provenance = Provenance::of(announce).map(Box::new);
-        }
+        self.provenance = self.provenance.take().or_else(|| Provenance::of(announce).map(Box::new));
         self.feedback = FeedbackBudget::announced(announce.feedback_budget);
         if let Some(object) = announce.objects.first()
             && let Ok(layout) = self.layout.grown(object.extent())
