@@ -11,6 +11,7 @@
 //! counts for itself alone. All this is in memory: after a restart, devices say it again.
 
 use super::super::neighbours::Segment;
+use super::NOTICE;
 use crate::ddi::Session;
 use crate::limits::MAX_COUNTED_DEVICES;
 use std::collections::{BTreeSet, HashMap};
@@ -28,7 +29,7 @@ const MAX_CALLS: usize = 4096;
 /// Who performs an object for a segment, and how far that is.
 #[derive(Debug)]
 enum State {
-    /// Nobody yet, since then.
+    /// Nobody yet, and devices wait for one until then.
     Wanted(Instant),
     /// This device loads it, or has it by now: since then, and at the latest until then.
     Loading(String, [Instant; 2]),
@@ -97,7 +98,7 @@ impl Segments {
                 return Told::Alone;
             }
         }
-        let new = || Call { state: State::Wanted(now), failed: BTreeSet::new(), touched: now };
+        let new = || Call { state: State::Wanted(now + GRACE), failed: BTreeSet::new(), touched: now };
         let call = self.calls.entry(key).or_insert_with(new);
         // Nobody remembers for how long it did not matter.
         if now.saturating_duration_since(call.touched) > GRACE * 6 && matches!(call.state, State::Wanted(_)) {
@@ -111,11 +112,12 @@ impl Segments {
                 }
                 // It comes back from the session, which did not bring it all; or it performs it no longer.
                 call.failed.insert(handler.clone());
-                call.state = State::Wanted(now);
+                // The others notice it at their own time.
+                call.state = State::Wanted(now + NOTICE);
             }
             State::Loading(handler, [_, until]) if now >= *until && handler != device => {
                 call.failed.insert(handler.clone());
-                call.state = State::Wanted(now);
+                call.state = State::Wanted(now + GRACE);
             }
             State::Loading(handler, _) => {
                 // It asks once more before it begins to load.
@@ -129,7 +131,7 @@ impl Segments {
             return Told::Alone;
         }
         match call.state {
-            State::Wanted(since) if now.saturating_duration_since(since) < GRACE => Told::Again,
+            State::Wanted(until) if now < until => Told::Again,
             _ => Told::Alone,
         }
     }
@@ -250,6 +252,8 @@ mod tests {
         // It dies: those who come back wait for another one, and not for the same.
         assert_eq!(bench.ask("a"), Told::Again);
         assert_eq!(bench.ask("h2"), Told::Again);
+        bench.pass(29);
+        assert_eq!(bench.ask("a"), Told::Again, "others take longer to notice it");
         assert_eq!(bench.ask("h3"), Told::Alone);
         bench.performs("h3", 3);
         assert_eq!([bench.ask("b"), bench.ask("a")], [Told::Join(session(3)), Told::Join(session(3))]);
