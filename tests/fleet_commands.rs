@@ -530,7 +530,7 @@ fn what_is_exported_any_web_server_gives_to_agents() {
     let _agent = device.run(&[]);
     watch(&fleet, task);
     assert_eq!(b3(&device.path("image.iso")), b3(&file));
-    web.signal("INT");
+    web.signal("TERM");
     let said = web.finish(SOON).stderr;
     let asked = format!("\"GET /tree/objects/{} HTTP/1.1\" 200", b3(&file));
     assert!(said.contains(&asked), "{said}");
