@@ -320,7 +320,7 @@ pub struct RecvArgs {
     /// Send nothing at all, and take only what is sent with 'mcp send --one-way'
     #[arg(long)]
     pub one_way: bool,
-    /// Take files that a known sender, or one of --sender, has signed from whoever sends them, as 'mcp relay' does
+    /// Also take files from relays and other senders, if a known sender or one of --sender has signed them
     #[arg(long, conflicts_with_all = ["any_sender", "one_way", "pipe"])]
     pub relayed: bool,
     /// Take a one-way or relayed transfer that is no newer than the last one completed from its sender, too

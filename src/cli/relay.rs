@@ -44,7 +44,7 @@ fn try_run(args: RelayArgs, surroundings: Surroundings) -> Result<Exit, Error> {
     let end = recv::once(&receiving, &identity, &mut console, &mut Past::default(), events.as_ref())?;
     let End { exit: Exit::Complete, saved, .. } = end else { return Ok(end.exit) };
     let Some((path, provenance)) = saved else {
-        return Err(Error::Peer("the sender gave no proof of the file's origin, so nobody could check it here; send it again with this version of mcp".to_owned()));
+        return Err(Error::Peer("the sender gave no proof of the file's origin, so it cannot be relayed; send it with this version of mcp".to_owned()));
     };
     if path.is_dir() {
         return Err(Error::Environment(format!(

@@ -89,7 +89,7 @@ pub struct RelayArgs {
     /// Take files only from known senders and those given with --sender
     #[arg(long)]
     pub require_signed: bool,
-    /// Take files that a known sender, or one of --sender, has signed from whoever sends them: from another relay
+    /// Also take files from relays and other senders, if a known sender or one of --sender has signed them
     #[arg(long)]
     pub relayed: bool,
     /// Output options.

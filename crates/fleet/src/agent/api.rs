@@ -58,6 +58,19 @@ pub(crate) struct Api {
     within: Duration,
 }
 
+/// What a device says of an object of its task.
+#[derive(Debug, Serialize)]
+pub(crate) struct Said<'a> {
+    /// The object.
+    pub object: Hash,
+    /// What the device lacks of it; nothing: it has all of it.
+    pub lacking: &'a Lacking,
+    /// Whether it heard nobody in the last session.
+    pub unreached: bool,
+    /// Whether it would give the object to its neighbours.
+    pub serves: bool,
+}
+
 impl Api {
     /// The client of this identity.
     ///
@@ -157,18 +170,10 @@ impl Api {
         url
     }
 
-    /// Says what this device lacks of an object of an action; nothing: it has all of it. `unreached`: it heard nobody in the
-    /// last session. Returns how to get it.
-    pub(crate) async fn lacking(
-        &self,
-        action: &str,
-        object: Hash,
-        lacking: &Lacking,
-        unreached: bool,
-    ) -> Result<SessionOffer, ApiError> {
+    /// Says what this device lacks of an object of an action. Returns how to get it.
+    pub(crate) async fn lacking(&self, action: &str, said: &Said<'_>) -> Result<SessionOffer, ApiError> {
         let url = self.ours(&["devices", &self.device, "actions", action, "lacking"]);
-        let body = serde_json::json!({ "object": object, "lacking": lacking, "unreached": unreached });
-        let bytes = self.send(Method::POST, url, &body).await?;
+        let bytes = self.send(Method::POST, url, said).await?;
         parse(&bytes).map_err(|error| ApiError::Unreadable(error.to_string()))
     }
 

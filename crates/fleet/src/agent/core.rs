@@ -151,7 +151,6 @@ impl Core {
         let mut data = settings.attributes.clone();
         data.insert("mcp.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
         data.extend(settings.multicast.then(|| ("mcp.multicast".to_owned(), "1".to_owned())));
-        data.extend(settings.share.map(|_| ("mcp.serves".to_owned(), "1".to_owned())));
         data.extend(settings.key.clone().map(|key| ("mcp.key".to_owned(), key)));
         let inner = self.lock();
         // Newer than what the administrator has said.

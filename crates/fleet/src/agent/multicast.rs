@@ -1,13 +1,13 @@
 //! Gets an object by multicast as far as the server offers that: says what is lacking, and takes part in the sessions that
 //! it names, until it is told to load the rest by HTTP. Nothing here is trusted, and nothing is waited for without end.
 
-use super::api::ApiError;
+use super::api::{ApiError, Said};
 use super::core::Core;
 use super::fetch::{self, Wanted};
 use super::work::{File, Plan, Work};
 use super::{at_least, jittered, log, performing, session};
 use crate::ddi::{Session, SessionOffer};
-use crate::documents::Listing;
+use crate::documents::{Hash, Listing};
 use crate::lacking::Lacking;
 use crate::limits::{MAX_SESSION_QUEUE, MAX_SESSION_WAIT, MIN_SESSION_OBJECT, SESSION_PATIENCE};
 use std::io;
@@ -81,7 +81,7 @@ async fn ask(
             lacks = fetch::missing(&core.api.net, wanted, part.try_clone()?).await?;
         }
         let offer = match &lacks {
-            Some(lacks) => offer(core, work, object, (lacks, unreached)).await,
+            Some(lacks) => offer(core, work, (object, file.size), (lacks, unreached)).await,
             // Whoever gives no values is not there.
             None => Err(None),
         };
@@ -115,35 +115,48 @@ async fn ask(
 async fn offer(
     core: &Arc<Core>,
     work: &Work,
-    object: crate::documents::Hash,
-    (lacks, unreached): (&Lacking, bool),
+    (object, size): (Hash, u64),
+    (lacking, unreached): (&Lacking, bool),
 ) -> Result<SessionOffer, Option<ApiError>> {
     // The number of an operator's further attempt is another one.
     let action =
         core.lock().works.get(&work.id).map_or_else(|| work.action.clone(), |work| work.action.clone());
-    core.api.lacking(&action, object, lacks, unreached).await.map_err(Some)
+    let serves = core.offering.as_ref().is_some_and(|offering| offering.wants(size));
+    core.api.lacking(&action, &Said { object, lacking, unreached, serves }).await.map_err(Some)
 }
 
 /// Tells the server that nothing is lacking any more. It is a courtesy: a server that does not hear it waits a moment longer.
 /// The server may ask this device to send the object to others of its segment; it does so while it goes on with the task.
 pub(super) async fn has_it(core: &Arc<Core>, work: &Work, file: &File, part: &std::fs::File) {
     let Some(object) = file.digests.blake3.filter(|_| core.listing == Listing::Required) else { return };
-    let Ok(mut told) = offer(core, work, object, (&Lacking::new(), false)).await else { return };
-    let (Some(offering), Ok(part)) = (core.offering.clone(), part.try_clone()) else { return };
-    let (core, work, name, size) = (Arc::clone(core), work.clone(), file.filename.clone(), file.size);
+    let (which, nothing) = ((object, file.size), Lacking::new());
+    let serving = core.offering.clone().filter(|offering| offering.wants(file.size));
+    let (Some(offering), Ok(part)) = (serving, part.try_clone()) else {
+        let _ = offer(core, work, which, (&nothing, false)).await;
+        return;
+    };
+    let (core, work, name) = (Arc::clone(core), work.clone(), file.filename.clone());
     tokio::spawn(async move {
+        // First, because it may take minutes: others of the segment are told to join as soon as this device says that it has
+        // the object.
+        let copy = performing::copy(&offering, which, part).await;
+        let Ok(mut told) = offer(&core, &work, which, (&nothing, false)).await else { return };
         let begun = Instant::now();
         while let Some(again) = told.again.filter(|_| begun.elapsed() < SESSION_PATIENCE) {
             tokio::time::sleep(Duration::from_secs(again).clamp(BACK_OFF[0], BACK_OFF[1])).await;
-            let Ok(next) = offer(&core, &work, object, (&Lacking::new(), false)).await else { return };
+            let Ok(next) = offer(&core, &work, which, (&nothing, false)).await else { return };
             told = next;
         }
         let Some(perform) = told.perform else { return };
-        match performing::perform(&core, &offering, &perform, (object, &name, size), part).await {
+        let sent = match copy {
+            Ok(path) => performing::perform(&core, &offering, &perform, (&path, &name)).await,
+            Err(why) => Err(why),
+        };
+        match sent {
             Ok(said) => log(&said),
             Err(why) => log(&format!("cannot send {name} to the devices of this segment ({why})")),
         }
         // Whether it went well or not: it is over.
-        let _ = offer(&core, &work, object, (&Lacking::new(), false)).await;
+        let _ = offer(&core, &work, which, (&nothing, false)).await;
     });
 }

@@ -12,10 +12,11 @@ use crate::documents::Hash;
 use mcp_transfer::net::Destination;
 use mcp_transfer::session::send::SETTLE;
 use mcp_transfer::session::{RateChoice, SendHandle, SendSession, Target};
-use mcp_transfer::storage::FileSource;
+use mcp_transfer::storage::{FileSource, Source as _};
 use mcp_transfer::units::{Counter, Rate};
 use std::fs::File;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,27 +27,39 @@ const MAX_TIME: (Duration, u64) = (Duration::from_secs(600), 100_000);
 /// How often the end of the session is looked for.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Performs a session, and waits for its end. Returns what came of it, for people. Dropping the future ends the session.
+/// The copy of an object of `size` bytes that is kept for neighbours. Waits until it is there.
 ///
 /// # Errors
-/// If the copy or the session cannot be made: a clause.
+/// If the copy cannot be made: a clause.
+pub(super) async fn copy(
+    offering: &Arc<Offering>,
+    (object, size): (Hash, u64),
+    part: File,
+) -> Result<PathBuf, String> {
+    let copying = Arc::clone(offering);
+    let copied = blocking(move || copying.copy(object, size, part).map_err(io::Error::other)).await;
+    copied.map(|()| offering.path(&object)).map_err(|error| error.to_string())
+}
+
+/// Performs a session with a copy, and waits for its end. Returns what came of it, for people. Dropping the future ends the
+/// session.
+///
+/// # Errors
+/// If the session cannot be made, or the network fails: a clause.
 pub(super) async fn perform(
     core: &Arc<Core>,
     offering: &Arc<Offering>,
     perform: &Perform,
-    (object, name, size): (Hash, &str, u64),
-    part: File,
+    (path, name): (&Path, &str),
 ) -> Result<String, String> {
     let session = {
-        let (offering, name, perform) = (Arc::clone(offering), name.to_owned(), perform.clone());
+        let (path, name, perform) = (path.to_owned(), name.to_owned(), perform.clone());
         let interface = core.settings.interface.clone();
-        // It may be copied already; then this waits until it is.
+        let rate = RateChoice::Auto(Some(Rate(offering.bits_per_second())));
+        // Opening the copy and the sockets waits for the disk and the system.
         blocking(move || {
-            offering.copy(object, size, part).map_err(io::Error::other)?;
-            let source =
-                FileSource::open_as(&offering.path(&object), Some(&name)).map_err(io::Error::other)?;
-            let rate = RateChoice::Auto(Some(Rate(offering.bits_per_second())));
-            start(source, &perform, interface, rate, size).map_err(io::Error::other)
+            let source = FileSource::open_as(&path, Some(&name)).map_err(io::Error::other)?;
+            start(source, &perform, interface, rate).map_err(io::Error::other)
         })
         .await
         .map_err(|error| error.to_string())?
@@ -66,13 +79,13 @@ fn start(
     perform: &Perform,
     interface: Option<String>,
     rate: RateChoice,
-    size: u64,
 ) -> Result<SendHandle, Box<dyn std::error::Error + Send + Sync>> {
     let secret = perform.secret().ok_or("its keys cannot be read")?;
     let SessionKeys { sender, seal } = SessionKeys::of(&secret)?;
     if !perform.group.ip().is_multicast() {
         return Err("its group is none".into());
     }
+    let size = source.extent().size;
     let group = Destination::group(perform.group.ip(), perform.group.port());
     let devices = u32::try_from(perform.devices).unwrap_or(u32::MAX);
     let session = SendSession::builder(source, Target::At(group))

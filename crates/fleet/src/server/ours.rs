@@ -190,6 +190,8 @@ struct LackingBody {
     lacking: Lacking,
     #[serde(default)]
     unreached: bool,
+    #[serde(default)]
+    serves: bool,
 }
 
 /// A device says what it lacks of an object of its task, and is told how to get it.
@@ -208,7 +210,8 @@ async fn lacking(
     if !is_valid(&said.lacking, document.objects[position].hashes.size) {
         return Err(ApiError::unreadable("what is lacking are at most 1024 ascending ranges of the object"));
     }
-    let said = Said { position, lacking: said.lacking, unreached: said.unreached };
+    let LackingBody { lacking, unreached, serves, .. } = said;
+    let said = Said { position, lacking, unreached, serves };
     json(&app.offer(&caller, &action, &document, said).await?)
 }
 

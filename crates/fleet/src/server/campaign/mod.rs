@@ -118,6 +118,8 @@ pub(super) struct Said {
     pub(super) lacking: Lacking,
     /// Whether it heard nobody in the session that it was told of last.
     pub(super) unreached: bool,
+    /// Whether it would give the object to its neighbours.
+    pub(super) serves: bool,
 }
 
 impl StoredSession {
@@ -144,7 +146,8 @@ impl Shared {
             return Vec::new();
         }
         let session = if action.state == ActionState::Waiting {
-            let said = Said { position: 0, lacking: whole(object.hashes.size), unreached: false };
+            let lacking = whole(object.hashes.size);
+            let said = Said { position: 0, lacking, unreached: false, serves: false };
             match self.decide(caller, action, document, said).await {
                 Ok(Verdict::Join(session)) => Some(session),
                 Ok(_) => None,
@@ -191,7 +194,7 @@ impl Shared {
         caller: &Caller,
         action: &Action,
         document: &TaskDocument,
-        Said { position, lacking, unreached }: Said,
+        Said { position, lacking, unreached, serves }: Said,
     ) -> Result<Verdict, Failure> {
         let (Some(multicast), Some(object)) = (&self.config.multicast, document.objects.get(position)) else {
             return Ok(Verdict::Alone);
@@ -216,7 +219,7 @@ impl Shared {
         }
         let lacks = Some((position, lacking));
         if let Some(segment) = segment {
-            let verdict = self.ask_segment(caller, object, segment);
+            let verdict = self.ask_segment((caller, serves), object, segment);
             let lacks = lacks.filter(|_| !matches!(verdict, Verdict::Alone));
             self.store.lacks(action.id, lacks, clock::now()).await?;
             return Ok(verdict);

@@ -30,12 +30,16 @@ impl Shared {
         if unreached {
             segments.note_away(&device.id, Segment::of(device, caller.client), now);
         }
-        segments.away(&device.id, now)
+        segments.away(&device.id, now).cloned()
     }
 
-    /// What a device does that lacks an object and is out of reach.
-    pub(super) fn ask_segment(&self, caller: &Caller, object: &StoredObject, segment: Segment) -> Verdict {
-        let serves = caller.device.attributes.contains_key("mcp.serves");
+    /// What a device does that lacks an object and is out of reach. One that `serves` would give it to its neighbours.
+    pub(super) fn ask_segment(
+        &self,
+        (caller, serves): (&Caller, bool),
+        object: &StoredObject,
+        segment: Segment,
+    ) -> Verdict {
         let key = (object.hashes.blake3, segment);
         let asking = (caller.device.id.as_str(), serves);
         match self.campaigns.segments().ask(key, asking, object.hashes.size, Instant::now()) {
@@ -66,9 +70,8 @@ impl Shared {
         let mut others = self.store.candidates(at).await?;
         {
             let segments = self.campaigns.segments();
-            others.retain(|other| {
-                other.device != *device && segments.away(&other.device, now) == Some(key.1.clone())
-            });
+            others
+                .retain(|other| other.device != *device && segments.away(&other.device, now) == Some(&key.1));
         }
         let all = whole(object.hashes.size);
         let group = match multicast.target {

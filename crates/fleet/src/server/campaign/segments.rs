@@ -78,9 +78,9 @@ impl Segments {
     }
 
     /// The segment of a device that the server's multicast does not reach.
-    pub(super) fn away(&self, device: &str, now: Instant) -> Option<Segment> {
+    pub(super) fn away(&self, device: &str, now: Instant) -> Option<&Segment> {
         let (segment, since) = self.away.get(device)?;
-        (now.saturating_duration_since(*since) < REMEMBERED).then(|| segment.clone())
+        (now.saturating_duration_since(*since) < REMEMBERED).then_some(segment)
     }
 
     /// What a device is to do that lacks an object of `size` bytes. One that serves others (`serves`) may become the handler.
@@ -100,7 +100,7 @@ impl Segments {
         }
         let new = || Call { state: State::Wanted(now + GRACE), failed: BTreeSet::new(), touched: now };
         let call = self.calls.entry(key).or_insert_with(new);
-        // Nobody remembers for how long it did not matter.
+        // A call for which nobody has asked for a while begins anew.
         if now.saturating_duration_since(call.touched) > GRACE * 6 && matches!(call.state, State::Wanted(_)) {
             *call = new();
         }
@@ -264,7 +264,7 @@ mod tests {
         let (mut segments, now) = (Segments::default(), Instant::now());
         let far = Segment::Named("far".into());
         segments.note_away("a", far.clone(), now);
-        assert_eq!(segments.away("a", now), Some(far.clone()));
+        assert_eq!(segments.away("a", now), Some(&far));
         assert_eq!(segments.away("b", now), None);
         assert_eq!(segments.away("a", now + REMEMBERED), None);
         for n in 0..MAX_COUNTED_DEVICES + 10 {

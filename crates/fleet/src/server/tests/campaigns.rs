@@ -18,11 +18,13 @@ struct Agent {
     name: &'static str,
     auth: String,
     proto: &'static str,
+    /// Whether it would give objects to its neighbours.
+    serves: bool,
 }
 
 impl Fleet {
     async fn agent(&self, name: &'static str) -> Agent {
-        let agent = Agent { name, auth: self.accept(name).await, proto: "https" };
+        let agent = Agent { name, auth: self.accept(name).await, proto: "https", serves: false };
         let body = json!({"mode": "merge", "data": {"mcp.version": "1", "mcp.multicast": "1"}});
         let url = self.ddi(name, "/configData");
         assert_eq!(self.send(Method::PUT, &url, &agent.auth, body.to_string()).await.status(), 200);
@@ -56,7 +58,8 @@ impl Fleet {
     async fn offer(&self, agent: &Agent, task: i64, lacking: Lacking) -> SessionOffer {
         let action = self.action(task, agent.name).await;
         let object = Hash::of(&bytes(SIZE as usize));
-        let answer = self.lacks(agent, action, json!({"object": object, "lacking": lacking})).await;
+        let body = json!({"object": object, "lacking": lacking, "serves": agent.serves});
+        let answer = self.lacks(agent, action, body).await;
         assert_eq!(answer.status(), 200);
         ddi::parse(&answer.bytes().await.expect("a body")).expect("an offer")
     }
@@ -196,7 +199,7 @@ impl Fleet {
     async fn unreached(&self, agent: &Agent, task: i64, lacking: Lacking) -> SessionOffer {
         let action = self.action(task, agent.name).await;
         let object = Hash::of(&bytes(SIZE as usize));
-        let body = json!({"object": object, "lacking": lacking, "unreached": true});
+        let body = json!({"object": object, "lacking": lacking, "unreached": true, "serves": agent.serves});
         let answer = self.lacks(agent, action, body).await;
         assert_eq!(answer.status(), 200);
         ddi::parse(&answer.bytes().await.expect("a body")).expect("an offer")
@@ -210,12 +213,12 @@ async fn devices_out_of_reach_get_an_object_from_one_of_their_segment() {
         config.neighbours = true;
     })
     .await;
-    let (near, handler) = (f.agent("near").await, f.agent("handler").await);
+    let (near, mut handler) = (f.agent("near").await, f.agent("handler").await);
+    handler.serves = true;
     let (a, b) = (f.agent("a").await, f.agent("b").await);
     for agent in [&handler, &a, &b] {
         f.describes(agent, json!({"segment": "far"})).await;
     }
-    f.describes(&handler, json!({"mcp.serves": "1"})).await;
     let task = f.task("image", &bytes(SIZE as usize), Terms::default(), |_| {}).await;
     for agent in [&near, &handler, &a, &b] {
         assert!(f.takes(agent, task).await.is_some());
@@ -252,8 +255,8 @@ async fn devices_out_of_reach_get_an_object_from_one_of_their_segment() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_operators_leave_no_device_sends_to_its_segment() {
     let f = fleet_with(by_multicast).await;
-    let (a, b) = (f.agent("a").await, f.agent("b").await);
-    f.describes(&a, json!({"mcp.serves": "1"})).await;
+    let (mut a, b) = (f.agent("a").await, f.agent("b").await);
+    a.serves = true;
     let task = f.task("image", &bytes(SIZE as usize), Terms::default(), |_| {}).await;
     assert!(f.takes(&a, task).await.is_some() && f.takes(&b, task).await.is_some());
     assert!(f.unreached(&a, task, vec![[0, SIZE]]).await.session.is_some(), "it is told of the server's");
