@@ -4,12 +4,12 @@ use super::*;
 use crate::limits::MAX_DETAILS;
 
 /// Holds the database of a fleet for itself: nobody else writes.
-struct Locked {
+pub(super) struct Locked {
     connection: sqlx::pool::PoolConnection<sqlx::Sqlite>,
 }
 
 impl Locked {
-    async fn of(f: &Fleet) -> Self {
+    pub(super) async fn of(f: &Fleet) -> Self {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(f.dir.path().join("serve/fleet.db"));
         let other = sqlx::sqlite::SqlitePool::connect_with(options).await.expect("opened");
         let mut connection = other.acquire().await.expect("a connection");
@@ -17,7 +17,7 @@ impl Locked {
         Self { connection }
     }
 
-    async fn release(mut self) {
+    pub(super) async fn release(mut self) {
         sqlx::query("ROLLBACK").execute(&mut *self.connection).await.expect("unlocked");
     }
 }

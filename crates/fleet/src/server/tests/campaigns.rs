@@ -3,6 +3,11 @@
 use super::*;
 use crate::ddi::{Session, SessionOffer};
 use crate::lacking::Lacking;
+use mcp_transfer::crypto::group::GroupKeys;
+use mcp_transfer::net::Destination;
+use mcp_transfer::protocol::trust::Trust;
+use mcp_transfer::session::{Listen, ReceiveSession, Target, Wanted};
+use mcp_transfer::storage::FileSink;
 
 const SIZE: u64 = 3_000_000;
 /// The proxy of these tests says that a device came over TLS.
@@ -261,5 +266,49 @@ async fn without_the_operators_leave_no_device_sends_to_its_segment() {
     assert!(f.takes(&a, task).await.is_some() && f.takes(&b, task).await.is_some());
     assert!(f.unreached(&a, task, vec![[0, SIZE]]).await.session.is_some(), "it is told of the server's");
     assert_eq!(f.offer(&a, task, vec![]).await, SessionOffer::default());
+    f.running.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_goes_on_while_the_database_is_locked() {
+    // A group and a port of this test's own: other tests send to the default ones.
+    let port = std::net::UdpSocket::bind("127.0.0.1:0")
+        .and_then(|socket| socket.local_addr())
+        .expect("a port")
+        .port();
+    let group = Destination::parse("239.255.74.98", port).expect("a group");
+    let f = fleet_with(|config| {
+        by_multicast(config);
+        if let Some(multicast) = &mut config.multicast {
+            multicast.target = Target::At(group);
+        }
+    })
+    .await;
+    let (a, b) = (f.agent("a").await, f.agent("b").await);
+    let task = f.task("image", &bytes(SIZE as usize), Terms::default(), |_| {}).await;
+    let session = f.takes(&a, task).await.expect("two devices wait for it");
+    assert!(f.takes(&b, task).await.is_some());
+    let locked = super::bounds::Locked::of(&f).await;
+    let receive = |name: &str| {
+        let (sender, seal) = session.keys().expect("keys");
+        let listen = Listen {
+            group: Some(group),
+            interface: Some("lo".into()),
+            group_keys: vec![GroupKeys::new(seal)],
+            trust: Trust { pinned: vec![sender], ..Trust::default() },
+            ..Listen::default()
+        };
+        let path = f.dir.path().join(name);
+        let handle =
+            ReceiveSession::builder(Wanted::First, FileSink::new(Some(path.clone()), false)).listen(listen);
+        (path, handle.timeout(session.patience()).start().expect("a receiver"))
+    };
+    let receivers = ["copy-a", "copy-b"].map(receive);
+    for (path, handle) in receivers {
+        tokio::task::spawn_blocking(|| handle.wait()).await.expect("a thread").expect("it ended");
+        assert!(std::fs::read(path).expect("a copy") == bytes(SIZE as usize));
+    }
+    locked.release().await;
+    assert_eq!(f.sessions(task).await[0].complete, 2);
     f.running.shut_down().await;
 }
