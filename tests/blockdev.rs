@@ -10,9 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 use support::files::{TempDir, b3, seeded};
 use support::inject::{Call, calls, can_inject};
+use support::loops::Loop;
 use support::mcp::{Network, Report, SOON, is_event, number};
 use support::process::{Cmd, End, Proc};
-use support::{has_program, is_root, skip};
+use support::{has_program, skip};
 
 const MIB: u64 = 1 << 20;
 const RATE: [&str; 2] = ["--rate", "300M"];
@@ -33,44 +34,14 @@ fn must(program: &str, args: &[&str]) -> String {
 
 /// Whether this machine has loop devices and these programs.
 fn can(programs: &[&str]) -> bool {
-    if !is_root() {
-        skip("loop devices need root");
-        return false;
+    let missing = programs.iter().find(|program| !has_program(program));
+    if let Some(program) = missing {
+        skip(&format!("no program {program}"));
     }
-    for program in ["losetup"].iter().chain(programs) {
-        if !has_program(program) {
-            skip(&format!("no program {program}"));
-            return false;
-        }
-    }
-    if let Err(why) = run("losetup", &["-f"]) {
-        skip(&format!("no loop devices: {why}"));
-        return false;
-    }
-    true
-}
-
-/// A loop device. It is detached on drop, also by a panic.
-struct Loop {
-    device: PathBuf,
-    file: PathBuf,
+    missing.is_none() && Loop::possible()
 }
 
 impl Loop {
-    #[track_caller]
-    fn over(file: &Path, options: &[&str]) -> Self {
-        let args = [options, &["-f", "--show", file.to_str().expect("UTF-8")]].concat();
-        Self { device: must("losetup", &args).into(), file: file.to_owned() }
-    }
-    /// A device of zeros, which takes no space.
-    fn blank(tmp: &TempDir, name: &str, size: u64) -> Self {
-        let file = tmp.join(name);
-        File::create(&file).expect("create").set_len(size).expect("size");
-        Self::over(&file, &[])
-    }
-    fn path(&self) -> &str {
-        self.device.to_str().expect("UTF-8")
-    }
     /// The bytes of the device, from its file.
     fn bytes(&self, offset: u64, len: u64) -> Vec<u8> {
         must("sync", &[self.file.to_str().expect("UTF-8")]);
@@ -87,14 +58,6 @@ impl Loop {
     /// Bytes that its file takes.
     fn stored(&self) -> u64 {
         fs::metadata(&self.file).expect("metadata").blocks() * 512
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        // The kernel keeps partitions of a loop device without a file.
-        let _ = run("delpart", &[self.path(), "1"]);
-        let _ = run("losetup", &["-d", self.path()]);
     }
 }
 
@@ -158,8 +121,8 @@ fn a_whole_disk_is_copied_to_disks_and_to_a_file() {
     let tmp = TempDir::new();
     let source = Loop::over(&image(&tmp, 1), &[]);
     let size = fs::metadata(&source.file).expect("metadata").len();
-    let same = Loop::blank(&tmp, "same", size);
-    let larger = Loop::blank(&tmp, "larger", 64 * MIB);
+    let same = Loop::sized(&tmp.join("same"), size);
+    let larger = Loop::sized(&tmp.join("larger"), 64 * MIB);
     // What is behind the image stays, and what is in the place of its zeros does not.
     seeded(&larger.file, 64 * MIB, 2);
     let behind = larger.bytes(size, 64 * MIB - size);
@@ -206,7 +169,7 @@ fn a_file_system_arrives_sound() {
     let image = tmp.join("fs");
     File::create(&image).expect("create").set_len(64 * MIB).expect("size");
     must("mkfs.ext4", &["-q", "-d", tree.to_str().expect("UTF-8"), image.to_str().expect("UTF-8")]);
-    let (source, target) = (Loop::over(&image, &[]), Loop::blank(&tmp, "target", 64 * MIB));
+    let (source, target) = (Loop::over(&image, &[]), Loop::sized(&tmp.join("target"), 64 * MIB));
     let network = Network::loopback();
     let told = tmp.join("told");
     // The device is released when the command runs: it can be checked and mounted.
@@ -224,7 +187,7 @@ fn a_file_system_arrives_sound() {
     // A mounted source is warned of; this one is at rest. Without that, the file system may write its superblock.
     let rest = Mount::new(&tmp, "rest", &[source.path()]);
     let frozen = Frozen::new(&rest.0);
-    let copy = Loop::blank(&tmp, "copy", 64 * MIB);
+    let copy = Loop::sized(&tmp.join("copy"), 64 * MIB);
     let mut receiver = onto(&network, "r", copy.path()).spawn();
     let end = network.send(source.path(), 1).args(RATE).spawn().expect(0, SOON);
     receiver.expect(0, SOON);
@@ -234,7 +197,7 @@ fn a_file_system_arrives_sound() {
 
 /// A disk of 8 MiB with one partition from its second MiB to its end, and the partition's device.
 fn partitioned(tmp: &TempDir, name: &str) -> (Loop, PathBuf) {
-    let disk = Loop::blank(tmp, name, 8 * MIB);
+    let disk = Loop::sized(&tmp.join(name), 8 * MIB);
     let file = OpenOptions::new().write(true).open(&disk.device).expect("open");
     let mut entry = [0; 16];
     entry[4] = 0x83;
@@ -269,7 +232,7 @@ fn what_must_not_be_written_to_is_refused_with_its_reason() {
     }
     let tmp = TempDir::new();
     let source = tmp.file("image", 6 * MIB + 17, 3);
-    let blank = |name| Loop::blank(&tmp, name, 8 * MIB);
+    let blank = |name| Loop::sized(&tmp.join(name), 8 * MIB);
 
     let mounted = blank("mounted");
     must("mkfs.ext4", &["-q", mounted.path()]);
@@ -284,12 +247,12 @@ fn what_must_not_be_written_to_is_refused_with_its_reason() {
     must("swapon", &[swap.path()]);
     let swapped = Swap(swap.path().to_owned());
     let covered = blank("covered");
-    let above = Loop::over(&covered.device, &[]);
+    let above = Loop::over(covered.path().as_ref(), &[]);
     let held = blank("held");
     let holder =
         OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&held.device).expect("exclusive");
     let read_only = Loop::over(&tmp.file("read-only", 8 * MIB, 4), &["-r"]);
-    let small = Loop::blank(&tmp, "small", 6 * MIB);
+    let small = Loop::sized(&tmp.join("small"), 6 * MIB);
     let fine = blank("fine");
     let busy = blank("forced");
     must("mkfs.ext4", &["-q", busy.path()]);
@@ -357,7 +320,8 @@ fn a_stream_whose_length_nobody_knows_goes_to_devices() {
     let tmp = TempDir::new();
     let source = tmp.file("image.bin", 24 * MIB + 512, 20);
     // What is behind the stream is in the last MiB of the device.
-    let (large, small) = (Loop::blank(&tmp, "large", 25 * MIB), Loop::blank(&tmp, "small", 16 * MIB));
+    let (large, small) =
+        (Loop::sized(&tmp.join("large"), 25 * MIB), Loop::sized(&tmp.join("small"), 16 * MIB));
     let end = [7; 512];
     let device = OpenOptions::new().write(true).open(&large.device).expect("open");
     device.write_all_at(&end, 25 * MIB - 512).expect("write");
@@ -393,7 +357,7 @@ fn a_device_that_runs_out_of_space_fails_alone() {
     let file = disk.0.join("thin");
     File::create(&file).unwrap().set_len(24 * MIB).unwrap();
     let thin = Loop::over(&file, &[]);
-    let fine = Loop::blank(&tmp, "fine", 24 * MIB);
+    let fine = Loop::sized(&tmp.join("fine"), 24 * MIB);
     let (network, report) = (Network::loopback(), tmp.join("report.json"));
     let mut bad = onto(&network, "thin", thin.path()).spawn();
     let mut good = onto(&network, "fine", fine.path()).spawn();
@@ -415,7 +379,7 @@ fn a_killed_receiver_leaves_no_head_and_goes_on_where_it_was() {
     }
     let tmp = TempDir::new();
     let source = tmp.file("image", 24 * MIB + 1000, 6);
-    let device = Loop::blank(&tmp, "disk", 32 * MIB);
+    let device = Loop::sized(&tmp.join("disk"), 32 * MIB);
     seeded(&device.file, 32 * MIB, 7);
     let old = device.bytes(0, 32 * MIB);
     let network = Network::loopback();
@@ -465,7 +429,7 @@ fn a_source_that_changes_ends_the_task() {
     }
     let tmp = TempDir::new();
     let source = Loop::over(&tmp.file("image", 12 * MIB, 8), &[]);
-    let (target, out) = (Loop::blank(&tmp, "target", 12 * MIB), tmp.dir("out"));
+    let (target, out) = (Loop::sized(&tmp.join("target"), 12 * MIB), tmp.dir("out"));
     let network = Network::loopback();
     let mut receivers = [onto(&network, "a", target.path()).spawn(), network.recv("b", &out).spawn()];
     let mut sender = network.send(source.path(), 2).args(SLOW).spawn();
@@ -492,7 +456,8 @@ fn reading_back_finds_what_the_disk_has_lost() {
     }
     let tmp = TempDir::new();
     let source = tmp.file("image", 8 * MIB, 9);
-    let (checked, trusting) = (Loop::blank(&tmp, "checked", 8 * MIB), Loop::blank(&tmp, "trusting", 8 * MIB));
+    let (checked, trusting) =
+        (Loop::sized(&tmp.join("checked"), 8 * MIB), Loop::sized(&tmp.join("trusting"), 8 * MIB));
     let network = Network::loopback();
     let mut a = onto(&network, "checked", checked.path()).arg("--verify").spawn();
     let mut b = onto(&network, "trusting", trusting.path()).spawn();
@@ -519,7 +484,7 @@ fn a_device_needs_a_known_sender() {
         return;
     }
     let tmp = TempDir::new();
-    let device = Loop::blank(&tmp, "disk", 8 * MIB);
+    let device = Loop::sized(&tmp.join("disk"), 8 * MIB);
     let network = Network::loopback();
     let end = network.recv("r", device.path()).env("MCP_STATE_DIR", tmp.dir("state")).run(SOON);
     assert_eq!(end.code, Some(2), "{}", end.stderr);
@@ -536,7 +501,7 @@ fn a_loop_writes_each_image_to_the_device() {
         return;
     }
     let tmp = TempDir::new();
-    let (device, log) = (Loop::blank(&tmp, "disk", 8 * MIB), tmp.join("log"));
+    let (device, log) = (Loop::sized(&tmp.join("disk"), 8 * MIB), tmp.join("log"));
     let network = Network::loopback();
     let command = format!("echo $MCP_NAME $MCP_PATH >>{}", log.display());
     let mut receiver = onto(&network, "r", device.path()).args(["--loop", "--then", &command]).spawn();
@@ -561,7 +526,7 @@ fn another_device_under_the_same_name_is_refused() {
     }
     let tmp = TempDir::new();
     let (source, link) = (tmp.file("image", MIB, 12), tmp.join("link"));
-    let [meant, other] = ["meant", "other"].map(|name| Loop::blank(&tmp, name, 2 * MIB));
+    let [meant, other] = ["meant", "other"].map(|name| Loop::sized(&tmp.join(name), 2 * MIB));
     std::os::unix::fs::symlink(&meant.device, &link).expect("link");
     let network = Network::loopback();
     let mut receiver = onto(&network, "r", link.to_str().unwrap()).spawn();
@@ -587,7 +552,7 @@ struct Fate {
 impl Fate {
     fn new(tmp: &TempDir, network: &Network, call: &Call, fate: &str) -> Self {
         let what = format!("{}-{}-{}", call.name, call.nth, fate.rsplit('=').next().unwrap_or(fate));
-        let device = Loop::blank(tmp, &what, DISK);
+        let device = Loop::sized(&tmp.join(&what), DISK);
         seeded(&device.file, DISK, 21);
         let log = tmp.join(format!("{what}.log"));
         let command = onto(network, &what, device.path());
@@ -622,7 +587,7 @@ fn killed_or_failing_at_each_call_the_device_never_looks_whole_without_being_so(
     file.write_all_at(&vec![0; MIB as usize], MIB).expect("zeros");
     let image = fs::read(&source).expect("read");
 
-    let clean = Loop::blank(&tmp, "clean", DISK);
+    let clean = Loop::sized(&tmp.join("clean"), DISK);
     seeded(&clean.file, DISK, 21);
     let (network, log) = (Network::loopback(), tmp.join("clean.log"));
     let mut receiver = onto(&network, "clean", clean.path()).injected(&log, &[]).spawn();

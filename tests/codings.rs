@@ -10,9 +10,10 @@ use std::process::Command;
 use std::time::Duration;
 use support::files::{TempDir, assert_only_copy, names};
 use support::lab::Lab;
+use support::loops::Loop;
 use support::mcp::{Network, Report, SOON};
 use support::process::Proc;
-use support::{has_program, is_root, skip};
+use support::{is_root, skip};
 
 const MIB: u64 = 1 << 20;
 const RATE: [&str; 2] = ["--rate", "200M"];
@@ -156,28 +157,21 @@ fn a_sparse_file_goes_through_a_pipe() {
 
 #[test]
 fn a_sparse_image_zeroes_what_was_on_a_device() {
-    if !is_root() || !has_program("losetup") {
-        skip("loop devices need root and losetup");
+    if !Loop::possible() {
         return;
     }
     let tmp = TempDir::new();
     let (source, image) = (tmp.join("image.bin"), tmp.join("disk"));
     file(&source, 32 * MIB, &[(2 * MIB, 3 * MIB)]);
     fs::write(&image, vec![9; 32 << 20]).expect("a disk with something on it");
-    let output = Command::new("losetup").args(["-f", "--show"]).arg(&image).output().expect("losetup");
-    if !output.status.success() {
-        skip("no loop devices");
-        return;
-    }
-    let device = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let device = Loop::over(&image, &[]);
     let network = Network::loopback();
-    let mut receiver = network.recv("r", &device).arg("--any-sender").spawn();
+    let mut receiver = network.recv("r", device.path()).arg("--any-sender").spawn();
     let report = tmp.join("report.json");
     let mut sender = network.send(&source, 1).args(RATE).arg("--report").arg(&report).spawn();
     let (sent, received) = (sender.finish(SOON), receiver.finish(SOON));
-    let detached =
-        Command::new("losetup").args(["-d", &device]).status().is_ok_and(|status| status.success());
-    assert!(detached && sent.code == Some(0) && received.code == Some(0), "{}", received.stderr);
+    drop(device);
+    assert!(sent.code == Some(0) && received.code == Some(0), "{}", received.stderr);
     assert!(Command::new("cmp").arg(&source).arg(&image).status().is_ok_and(|status| status.success()));
     assert!(Report::read(&report).counter("wire_bytes") < 5.0 * MIB as f64);
 }

@@ -4,10 +4,11 @@
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use support::files::TempDir;
 use support::lab::Lab;
+use support::loops::Loop;
 use support::mcp::{MCP, SOON};
 use support::process::{Cmd, Proc};
 use support::{has_program, is_root, skip};
@@ -22,22 +23,6 @@ fn must(script: &str) -> String {
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     assert!(output.status.success(), "{script}: {text} {}", String::from_utf8_lossy(&output.stderr));
     text
-}
-
-/// A loop device of zeros. It is detached on drop, also by a panic.
-struct Loop(String);
-
-impl Loop {
-    fn new(file: &Path, mib: u64) -> Self {
-        let file = file.display();
-        Self(must(&format!("truncate -s {mib}M '{file}'; losetup -f --show '{file}'")))
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").args(["-d", &self.0]).status();
-    }
 }
 
 /// An image of a file system with some files in it, and what partclone makes of it.
@@ -71,7 +56,7 @@ impl Image {
         must(&format!(
             "e2fsck -fn {0} >/dev/null 2>&1; mount -o ro {0} '{1}'; \
              diff -r --exclude=lost+found '{2}' '{1}' && umount '{1}' || {{ umount '{1}'; false; }}",
-            device.0,
+            device.path(),
             at.display(),
             self.tree.display()
         ));
@@ -127,8 +112,8 @@ fn what_imaging_systems_run_restores_file_systems() {
     let Some(site) = Site::new(&programs) else { return };
     let (tmp, image) = (&site.tmp, Image::new(&site.tmp));
     let clone = image.clone.display().to_string();
-    let targets =
-        ["fog-fifo", "fog", "clonezilla"].map(|name| Loop::new(&tmp.join(format!("{name}.disk")), 16));
+    let targets = ["fog-fifo", "fog", "clonezilla"]
+        .map(|name| Loop::sized(&tmp.join(format!("{name}.disk")), 16 * MIB));
     must(&format!(
         "cd '{}'; split -b 1M d1p2.img d1p1.img.; split -b 1M d1p2.img IMG.",
         tmp.path().display()
@@ -143,7 +128,7 @@ fn what_imaging_systems_run_restores_file_systems() {
             "fog-fifo-client",
             "mcp recv -p $port -o - --name \"$name\" >/tmp/pigz1 &\n\
              zstdmt -dc </tmp/pigz1 | partclone.restore --ignore_crc -O $target -Nf 1",
-            &[("$port", "63100"), ("$name", "d1p2.img"), ("/tmp/pigz1", &fifo), ("$target", &targets[0].0)],
+            &[("$port", "63100"), ("$name", "d1p2.img"), ("/tmp/pigz1", &fifo), ("$target", targets[0].path())],
         ),
         site.run(
             0,
@@ -156,7 +141,7 @@ fn what_imaging_systems_run_restores_file_systems() {
             1,
             "fog-client",
             "mcp recv -p $port -o - --name d1p2.img --any-sender --pipe \"zstdmt -dc | partclone.restore -O $target -Nf 1\"",
-            &[("$port", "63110"), ("d1p2.img", "d1p1.img"), ("$target", &targets[1].0)],
+            &[("$port", "63110"), ("d1p2.img", "d1p1.img"), ("$target", targets[1].path())],
         ),
         site.run(
             0,
@@ -169,7 +154,7 @@ fn what_imaging_systems_run_restores_file_systems() {
             1,
             "clonezilla-client",
             "mcp recv -o - -p 2232 --name sda1 | zstd -dc | partclone.ext4 -r -s - -o /dev/sda1",
-            &[("/dev/sda1", &targets[2].0)],
+            &[("/dev/sda1", targets[2].path())],
         ),
         site.run(
             0,
@@ -219,13 +204,14 @@ fn whole_disks_and_directories_go_as_they_are() {
         return;
     };
     let (tmp, image) = (&site.tmp, Image::new(&site.tmp));
-    let (from, to) = (Loop::new(&image.disk, 16), Loop::new(&tmp.join("to.disk"), 16));
-    let mut client = site.run(1, "disk-client", "mcp recv -o /dev/sda --any-sender", &[("/dev/sda", &to.0)]);
-    let mut server = site.run(0, "disk-server", "mcp send /dev/sda", &[("/dev/sda", &from.0)]);
+    let (from, to) = (Loop::sized(&image.disk, 16 * MIB), Loop::sized(&tmp.join("to.disk"), 16 * MIB));
+    let mut client =
+        site.run(1, "disk-client", "mcp recv -o /dev/sda --any-sender", &[("/dev/sda", to.path())]);
+    let mut server = site.run(0, "disk-server", "mcp send /dev/sda", &[("/dev/sda", from.path())]);
     client.expect(0, SOON);
     server.expect(0, SOON);
     image.assert_restored(&to, tmp);
-    must(&format!("cmp {} {}", from.0, to.0));
+    must(&format!("cmp {} {}", from.path(), to.path()));
     let tree = tmp.dir("directory-server").join("lab-image");
     must(&format!("cp -a '{}' '{}'", image.tree.display(), tree.display()));
     let srv = tmp.dir("srv").display().to_string();

@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod inject;
 pub mod junk;
 pub mod lab;
+pub mod loops;
 pub mod mcp;
 pub mod measure;
 pub mod process;
