@@ -53,8 +53,9 @@ const QUEUE_SHOWS: Duration = Duration::from_millis(2);
 /// where random loss must be distinguished from congestion.
 const DRAINING_START: f64 = 0.75;
 const DRAINING_STEP: f64 = 0.9;
-/// While a queue drains, each further report lowers what is taken for the capacity to this share at the most. A device whose
-/// storage stands still for a moment carries next to nothing, which says little of what it carries otherwise.
+/// The capacity is taken for no less than this share of the rate that was carried just before, and each report lowers the rate
+/// to no less than this share. A device whose storage stands still for a moment carries next to nothing, which says
+/// little of what it carries otherwise.
 const LEAST_FALL: f64 = 0.5;
 /// A queue below `DRAINED` counts as empty. Draining ends after the time `DRAINING` in any case.
 const DRAINED: Duration = Duration::from_millis(5);
@@ -65,12 +66,14 @@ const PROBE_STEPS: [f64; 5] = [1.05, 1.05, 1.15, 1.3, 1.5];
 /// Index of the probe step after a loss has proved to be random.
 const BOLD: usize = 3;
 
+/// `known` is the rate that was held before the congestion, or what its first report showed at the start.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     Starting,
     /// Below the capacity until the queue is empty, or until `until`; then at the rate `carried`.
     Draining {
         carried: f64,
+        known: f64,
         starting: bool,
         until: Time,
     },
@@ -79,6 +82,7 @@ enum State {
     },
     Probing {
         steps: usize,
+        known: f64,
     },
 }
 
@@ -151,8 +155,8 @@ impl RateController {
                 self.state = State::Starting;
                 STARTING_STEP
             }
-            State::Draining { .. } if random => {
-                self.state = State::Probing { steps: BOLD };
+            State::Draining { known, .. } if random => {
+                self.state = State::Probing { steps: BOLD, known };
                 1.0 / DRAINING_STEP
             }
             State::Draining { until, .. } if queue > DRAINED && now < until => return false,
@@ -162,11 +166,11 @@ impl RateController {
             }
             State::Holding { until } if now < until => return false,
             State::Holding { .. } => {
-                self.state = State::Probing { steps: 1 };
+                self.state = State::Probing { steps: 1, known: self.rate };
                 PROBE_STEPS[0]
             }
-            State::Probing { steps } => {
-                self.state = State::Probing { steps: steps + 1 };
+            State::Probing { steps, known } => {
+                self.state = State::Probing { steps: steps + 1, known };
                 PROBE_STEPS[steps.min(PROBE_STEPS.len() - 1)]
             }
         };
@@ -184,16 +188,20 @@ impl RateController {
         }
         // The held rate includes SHARE already.
         let target = if holding { carried } else { carried * SHARE };
-        let (carried, starting) = match self.state {
-            State::Draining { carried, starting, .. } => {
-                (carried.min(target.max(carried * LEAST_FALL)), starting)
-            }
-            // Never raises the rate: the stretch may have been sent faster than the present rate.
-            _ => (target.min(self.rate), self.state == State::Starting),
+        // Never raises the rate: the stretch may have been sent faster than the present rate.
+        let target = target.min(self.rate);
+        let (most, known, starting) = match self.state {
+            State::Draining { carried, known, starting, .. } => (carried, known, starting),
+            State::Starting => (target, target, true),
+            State::Probing { known, .. } => (self.rate, known.max(target), false),
+            State::Holding { .. } => (self.rate, self.rate, false),
         };
-        self.state = State::Draining { carried, starting, until: now + DRAINING };
+        let carried = target.max(known * LEAST_FALL).min(most);
+        self.state = State::Draining { carried, known, starting, until: now + DRAINING };
         let step = if starting { DRAINING_START } else { DRAINING_STEP };
-        self.set((carried * step).min(self.rate))
+        // While it stands still, there is no use in sending at what it carries otherwise.
+        let rate = (target * step).max(self.rate * LEAST_FALL).min(carried * step);
+        self.set(rate.min(self.rate))
     }
 
     fn set(&mut self, rate: f64) -> bool {

@@ -144,6 +144,7 @@ fn storage_that_stands_still_for_a_moment_does_not_stop_the_stream() {
     let mut controller = RateController::new(RateMode::Auto(Rate(10_000_000_000)));
     (0..5).for_each(|_| assert!(controller.clear(Time::ZERO, Clear::default())));
     assert!(controller.rate() > Rate(3_000_000_000));
+    let known = controller.rate().0 as f64 * 0.6 * SHARE;
     assert!(controller.congested(Time::ZERO, controller.rate(), 0.6));
     let before = controller.rate();
     // Nearly nothing of what came meanwhile could be stored.
@@ -152,4 +153,18 @@ fn storage_that_stands_still_for_a_moment_does_not_stop_the_stream() {
     // A device that carries so little needs no more than a few reports to say so.
     (0..10).for_each(|_| _ = controller.congested(Time::ZERO, controller.rate(), 0.01));
     assert!(controller.rate() < Rate(5_000_000));
+    // It goes on from half of what it carried before, and not from there.
+    assert!(controller.clear(Time::ZERO, Clear::default()));
+    assert!((controller.rate().0 as f64 - known * LEAST_FALL).abs() < 10.0, "{:?}", controller.rate());
+    // If it carries as little as it said, each time costs one report.
+    let mut reports = 0;
+    while controller.rate() > Rate(10_000_000) {
+        assert!(controller.congested(Time::ZERO, controller.rate(), 0.001));
+        while controller.rate() > Rate(5_000_000) {
+            assert!(controller.congested(Time::ZERO, controller.rate(), 0.001));
+        }
+        assert!(controller.clear(Time::ZERO, Clear::default()));
+        reports += 1;
+    }
+    assert!(reports <= 10, "{reports}");
 }
