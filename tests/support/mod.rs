@@ -12,6 +12,7 @@ pub mod lab;
 pub mod mcp;
 pub mod measure;
 pub mod process;
+pub mod site;
 pub mod traced;
 
 use std::io::Write;
