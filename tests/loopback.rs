@@ -464,9 +464,14 @@ fn wrong_usage_is_told_apart_from_a_wrong_environment() {
         let named = args.iter().any(|a| a.len() > 5 && end.stderr.contains(a));
         assert!(named, "{args:?} names the thing: {}", end.stderr);
     }
-    for args in
-        [&["--help"][..], &["--version"], &["send", "--help"], &["recv", "--help"], &["key", "--help"]]
-    {
+    for args in [
+        &["--help"][..],
+        &["--version"],
+        &["--version", "-v"],
+        &["send", "--help"],
+        &["recv", "--help"],
+        &["key", "--help"],
+    ] {
         assert_eq!(Cmd::new("help", MCP).args(args).run(SOON).code, Some(0), "{args:?}");
     }
 }

@@ -771,6 +771,23 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
+/// The table of contents of the book names each document below `docs` once.
+fn contents(tree: &Tree) -> Vec<String> {
+    const SUMMARY: &str = "docs/SUMMARY.md";
+    let Some(summary) = tree.0.get(SUMMARY) else { return vec![at(SUMMARY, 1, "no such file")] };
+    let mut left: BTreeSet<&str> = tree.0.keys().map(String::as_str).collect();
+    left.retain(|path| path.starts_with("docs/") && path.ends_with(".md") && *path != SUMMARY);
+    let mut bad = Vec::new();
+    for (line, target) in link_targets(summary) {
+        let path = resolve(SUMMARY, &target).unwrap_or_default();
+        if !left.remove(&*path) {
+            bad.push(at(SUMMARY, line, &format!("`{target}` is no document of docs, or is named twice")));
+        }
+    }
+    bad.extend(left.iter().map(|path| at(path, 1, "docs/SUMMARY.md does not name it")));
+    bad
+}
+
 /// The targets of `[text](target)` and of `[name]: target`, with their lines.
 fn link_targets(text: &str) -> Vec<(usize, String)> {
     let mut out = Vec::new();
@@ -882,6 +899,11 @@ fn every_message_has_golden_bytes() {
 #[test]
 fn every_link_leads_somewhere() {
     holds(links);
+}
+
+#[test]
+fn the_book_has_every_document() {
+    holds(contents);
 }
 
 #[test]
@@ -1094,6 +1116,20 @@ fn the_link_rule_bites() {
                 [e](#a-title-here) [f](docs/b.md#three) [g](https://h.example/i) [j](docs) [k](../l.md)\n";
     let files = [("README.md", text), ("docs/b.md", "## Two words\n[r](../README.md)\n")];
     bites(links, &files, &["README.md:2", "README.md:6", "README.md:6"]);
+}
+
+#[test]
+fn the_contents_rule_bites() {
+    let summary = "# Summary\n- [A](a.md)\n- [A `x`](a.md)\n  - [B](sub/b.md)\n- [C](../README.md)\n";
+    let files = [
+        ("docs/SUMMARY.md", summary),
+        ("docs/a.md", ""),
+        ("docs/sub/b.md", ""),
+        ("docs/d.md", ""),
+        ("README.md", ""),
+    ];
+    bites(contents, &files, &["docs/SUMMARY.md:3", "docs/SUMMARY.md:5", "docs/d.md:1"]);
+    bites(contents, &files[1..2], &["docs/SUMMARY.md:1"]);
 }
 
 #[test]

@@ -5,25 +5,13 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use support::files::TempDir;
-use support::lab::Lab;
 use support::loops::Loop;
-use support::mcp::{MCP, SOON};
-use support::process::{Cmd, Proc};
-use support::{has_program, is_root, skip};
+use support::mcp::SOON;
+use support::site::{Site, must};
 
 const DOCUMENT: &str = include_str!("../docs/from-udpcast.md");
 const MIB: u64 = 1 << 20;
-
-#[track_caller]
-fn must(script: &str) -> String {
-    let output =
-        Command::new("bash").args(["-c", &format!("set -euo pipefail; {script}")]).output().expect("bash");
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    assert!(output.status.success(), "{script}: {text} {}", String::from_utf8_lossy(&output.stderr));
-    text
-}
 
 /// An image of a file system with some files in it, and what partclone makes of it.
 struct Image {
@@ -63,45 +51,6 @@ impl Image {
     }
 }
 
-/// Two hosts, and a directory with `mcp` in it.
-struct Site {
-    lab: Lab,
-    tmp: TempDir,
-}
-
-impl Site {
-    fn new(programs: &[&str]) -> Option<Self> {
-        if let Some(missing) = programs.iter().find(|program| !has_program(program)) {
-            skip(&format!("no program {missing}"));
-            return None;
-        }
-        if !is_root() {
-            skip("namespaces and loop devices need root");
-            return None;
-        }
-        let (lab, tmp) = (Lab::new(2)?, TempDir::new());
-        std::os::unix::fs::symlink(MCP, tmp.dir("bin").join("mcp")).expect("link");
-        Some(Self { lab, tmp })
-    }
-
-    /// Runs a line of the document on a host, in a directory of its own, with some words replaced.
-    #[track_caller]
-    fn run(&self, host: usize, name: &str, line: &str, replaced: &[(&str, &str)]) -> Proc {
-        for line in line.lines() {
-            assert!(DOCUMENT.contains(line), "the document has no line {line:?}");
-        }
-        let mut script = line.to_owned();
-        for (from, to) in replaced {
-            assert!(script.contains(from), "{line:?} has no {from:?}");
-            script = script.replace(from, to);
-        }
-        let path =
-            format!("{}:{}", self.tmp.join("bin").display(), std::env::var("PATH").unwrap_or_default());
-        let cmd = Cmd::new(name, "bash").args(["-c", &format!("set -o pipefail; {script}")]);
-        self.lab.on(host, cmd.env("PATH", path).env("TERM", "linux").dir(&self.tmp.dir(name))).spawn()
-    }
-}
-
 /// Options with which a test does not wait.
 const NOW: (&str, &str) = ("-n 30 -w 600s", "-n 1 -w 60s");
 
@@ -109,7 +58,7 @@ const NOW: (&str, &str) = ("-n 30 -w 600s", "-n 1 -w 60s");
 fn what_imaging_systems_run_restores_file_systems() {
     let programs =
         ["losetup", "partclone.ext4", "partclone.restore", "mkfs.ext4", "e2fsck", "zstdmt", "bash"];
-    let Some(site) = Site::new(&programs) else { return };
+    let Some(site) = Site::new(DOCUMENT, 2, &programs) else { return };
     let (tmp, image) = (&site.tmp, Image::new(&site.tmp));
     let clone = image.clone.display().to_string();
     let targets = ["fog-fifo", "fog", "clonezilla"]
@@ -200,7 +149,9 @@ fn what_imaging_systems_run_restores_file_systems() {
 
 #[test]
 fn whole_disks_and_directories_go_as_they_are() {
-    let Some(site) = Site::new(&["losetup", "partclone.ext4", "mkfs.ext4", "e2fsck", "zstd", "bash"]) else {
+    let Some(site) =
+        Site::new(DOCUMENT, 2, &["losetup", "partclone.ext4", "mkfs.ext4", "e2fsck", "zstd", "bash"])
+    else {
         return;
     };
     let (tmp, image) = (&site.tmp, Image::new(&site.tmp));

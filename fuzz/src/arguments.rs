@@ -32,8 +32,8 @@ pub fn fuzz_arguments(bytes: &[u8]) {
     };
     match Cli::try_parse_from(typed) {
         Err(error) => assert!(!error.render().ansi().to_string().is_empty()),
-        Ok(Cli { command: Command::Send(args) }) => sender(&SendConfig::new(args, around), around),
-        Ok(Cli { command: Command::Recv(args) }) => receiver(&RecvConfig::new(args, around), around),
+        Ok(Cli { command: Command::Send(args), .. }) => sender(&SendConfig::new(args, around), around),
+        Ok(Cli { command: Command::Recv(args), .. }) => receiver(&RecvConfig::new(args, around), around),
         Ok(_) => {}
     }
 }

@@ -127,6 +127,9 @@ pub struct Cli {
     /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
+    /// With --version: also the commit, the features, and what the kernel offers of what mcp uses
+    #[arg(short, long, requires = "version")]
+    pub verbose: bool,
 }
 
 /// The commands.

@@ -31,14 +31,17 @@ pub mod report;
 pub mod send;
 mod stream;
 pub mod trust;
+mod version;
 
 pub use crate::ui::exit;
 
 use crate::ui::EventFile;
 use args::{Cli, Command};
 use clap::Parser;
+use clap::error::ErrorKind;
 use config::Surroundings;
 use exit::Exit;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use zeroize::Zeroizing;
@@ -52,6 +55,9 @@ pub fn main() -> ExitCode {
             // Help and version are errors to clap, but not to a shell. A closed terminal cannot be told
             // anything.
             let _ = error.print();
+            if error.kind() == ErrorKind::DisplayVersion && version::is_verbose(std::env::args_os()) {
+                let _ = io::stdout().write_all(version::details().as_bytes());
+            }
             return if error.use_stderr() { Exit::Usage } else { Exit::Complete }.into();
         }
     };

@@ -13,6 +13,7 @@ pub mod loops;
 pub mod mcp;
 pub mod measure;
 pub mod process;
+pub mod site;
 pub mod traced;
 
 use std::io::Write;

@@ -226,6 +226,8 @@ fn what_makes_no_sense_is_usage() {
         "recv --any-sender --require-signed",
         "recv --timeout forever",
         "send a --linger ever",
+        "-v",
+        "-v recv",
     ];
     for line in table {
         let error = parse(line).unwrap_err();
@@ -240,6 +242,8 @@ fn what_makes_no_sense_is_usage() {
 fn help_and_version_are_no_errors() {
     for (line, kind) in [
         ("--version", ErrorKind::DisplayVersion),
+        ("--version -v", ErrorKind::DisplayVersion),
+        ("-vV", ErrorKind::DisplayVersion),
         ("--help", ErrorKind::DisplayHelp),
         ("help send", ErrorKind::DisplayHelp),
         ("recv -h", ErrorKind::DisplayHelp),

@@ -26,6 +26,7 @@ pub use launch::{Canceller, Helper};
 pub use manifest::{Cancel, Interrupted, Manifest, is_name};
 pub use object::ObjectFile;
 pub use runner::{Config, Job, Listed, Recovered, Report, Runner};
+pub use sandbox::{has_landlock, has_seccomp};
 
 /// Where handlers are described by default.
 pub const DIRECTORY: &str = "/etc/mcp/handlers.d";

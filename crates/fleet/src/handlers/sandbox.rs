@@ -218,6 +218,19 @@ pub(super) fn shortfalls() -> impl Iterator<Item = &'static str> {
     ioctl.into_iter().chain(scope)
 }
 
+/// Whether this kernel has Landlock, without which no handler runs. Confines nothing.
+#[must_use]
+pub fn has_landlock() -> bool {
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    ruleset.handle_access(AccessFs::from_all(ABI::V1)).is_ok_and(|ruleset| ruleset.create().is_ok())
+}
+
+/// Whether this kernel filters system calls, without which no handler runs.
+#[must_use]
+pub fn has_seccomp() -> bool {
+    Path::new("/proc/sys/kernel/seccomp/actions_avail").exists()
+}
+
 /// Refuses the system calls that no handler needs: EPERM, or ENOSYS where libraries then use an older call.
 pub(super) fn seccomp(sandbox: &Sandbox, truncate: bool) -> Result<(), String> {
     let failed = |e: &dyn std::fmt::Display| format!("seccomp cannot be set up ({e})");

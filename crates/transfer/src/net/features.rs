@@ -1,6 +1,9 @@
 //! Optional features of the kernel for speed, and what to use without them.
 
+use super::sys;
 use std::fmt;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsFd;
 
 /// The optional features in use. Start with [`Features::default`]: each feature is switched off at run time
 /// when the kernel refuses it. Tests start with fewer.
@@ -15,6 +18,15 @@ pub struct Features {
 impl Features {
     /// No optional feature: `sendmmsg` and `recvmmsg`, with one message for each datagram.
     pub const NONE: Self = Self { gso: false, gro: false };
+
+    /// The features that this kernel has, as a socket of its own tells that sends nothing. A network card or its driver
+    /// may still refuse. None, if there is no such socket.
+    #[must_use]
+    pub fn of_kernel() -> Self {
+        let Ok(socket) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) else { return Self::NONE };
+        let takes = |name, value| sys::set_int(socket.as_fd(), libc::SOL_UDP, name, value).is_ok();
+        Self { gso: takes(libc::UDP_SEGMENT, 1200), gro: takes(libc::UDP_GRO, 1) }
+    }
 }
 
 /// All features that the kernel may have.
