@@ -217,6 +217,36 @@ fn partitioned(tmp: &TempDir, name: &str) -> (Loop, PathBuf) {
     (disk, partition)
 }
 
+#[test]
+fn a_disk_is_locked_while_it_is_written_and_its_table_is_read_again() {
+    if !can(&["partx", "flock", "strace"]) {
+        return;
+    }
+    let (tmp, network) = (TempDir::new(), Network::loopback());
+    let image = OpenOptions::new().write(true).open(tmp.file("source", 8 * MIB, 31)).expect("an image");
+    image.write_all_at(&[0; 512], 0).expect("room for a table");
+    let (source, _) = partitioned(&tmp, "source");
+    let blank = tmp.join("target");
+    File::create(&blank).and_then(|file| file.set_len(8 * MIB)).expect("a blank disk");
+    // Without the option, the kernel refuses to look for partitions.
+    let (target, log) = (Loop::over(&blank, &["-P"]), tmp.join("ioctls"));
+    let locked = || run("flock", &["-n", target.path(), "true"]).is_err();
+    assert!(!locked());
+    let traced = ["strace", "-f", "-e", "trace=ioctl", "-o", log.to_str().expect("UTF-8")];
+    let mut receiver = onto(&network, "r", target.path()).through(traced).spawn();
+    let mut sender = network.send(source.path(), 1).args(SLOW).spawn();
+    receiver.received(2 * MIB);
+    assert!(locked(), "udev and other programs could open it meanwhile");
+    sender.expect(0, SOON);
+    receiver.expect(0, SOON);
+    assert!(!locked());
+    target.assert_holds(&source.file);
+    // Whether partitions appear depends on the kernel, which may know no tables.
+    let calls = fs::read_to_string(&log).expect("a log");
+    let again = calls.lines().any(|call| call.contains("BLKRRPART") && call.ends_with("= 0"));
+    assert!(again, "{calls}");
+}
+
 struct Swap(String);
 
 impl Drop for Swap {

@@ -34,18 +34,19 @@ fn all_datagrams_of_a_sender_have_the_class_that_was_asked_for() {
 #[test]
 fn of_a_source_specific_group_the_device_takes_what_its_source_sends() {
     let Some(lab) = Lab::new(3) else { return };
-    let (tmp, network) = (TempDir::new(), Network::new("232.77.3.1", 7417, "eth0"));
-    let (wrong, right, out) =
-        (tmp.file("wrong.bin", MIB, 1), tmp.file("right.bin", 3 * MIB, 2), tmp.dir("out"));
-    let mut impostor = lab.on(0, network.send(&wrong, 1)).spawn();
-    impostor.event("phase");
-    let source = lab.address(1);
-    let mut receiver = lab.on(2, network.recv("d", &out)).args(["--source", &source]).spawn();
-    lab.on(1, network.send(&right, 1)).spawn().expect(0, SOON);
-    receiver.expect(0, SOON);
-    assert_only_copy(&right, &out);
-    impostor.signal("INT");
-    impostor.expect(130, SOON);
+    for (group, source) in [("232.77.3.1", lab.address(1)), ("ff3e::7703:1", lab.address6(1))] {
+        let (tmp, network) = (TempDir::new(), Network::new(group, 7417, "eth0"));
+        let (wrong, right, out) =
+            (tmp.file("wrong.bin", MIB, 1), tmp.file("right.bin", 3 * MIB, 2), tmp.dir("out"));
+        let mut impostor = lab.on(0, network.send(&wrong, 1)).spawn();
+        impostor.event("phase");
+        let mut receiver = lab.on(2, network.recv("d", &out)).args(["--source", &source]).spawn();
+        lab.on(1, network.send(&right, 1)).spawn().expect(0, SOON);
+        receiver.expect(0, SOON);
+        assert_only_copy(&right, &out);
+        impostor.signal("INT");
+        impostor.expect(130, SOON);
+    }
 }
 
 #[test]

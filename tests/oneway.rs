@@ -6,7 +6,7 @@ mod support;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::files::{TempDir, assert_only_copy};
 use support::junk::forge_clear_symbols;
 use support::lab::Lab;
@@ -180,6 +180,23 @@ fn forged_symbols_are_survived_without_a_way_back() {
         let forged = forger.join().expect("the forger");
         assert!(forged >= 100, "only {forged} forged symbols");
     });
+}
+
+#[test]
+fn passes_begin_no_sooner_than_they_may() {
+    let _cores = beside_others();
+    let Some(lab) = mute_lab(2) else { return };
+    let tmp = TempDir::new();
+    let source = tmp.file("image.bin", MIB, 9);
+    let line = Line::new(Network::new("239.77.1.9", 7417, "eth0"), &tmp);
+    let mut receiver = lab.on(1, line.recv("h1")).spawn();
+    let begun = Instant::now();
+    let options = ["-r", "200M", "--repeat", "3", "--every", "2s"];
+    lab.on(0, line.send(&source, &options)).spawn().expect(0, SOON);
+    // The last of three passes began four seconds after the first. How long a pass takes is not judged.
+    assert!(begun.elapsed() >= Duration::from_secs(4));
+    receiver.expect(0, SOON);
+    line.assert_copy(&source, "h1");
 }
 
 #[test]

@@ -373,6 +373,33 @@ fn with_a_window_what_comes_late_is_refused_and_the_others_go_on() {
 }
 
 #[test]
+fn an_endless_stream_goes_through_a_window_until_it_is_interrupted() {
+    let tmp = TempDir::new();
+    let network = Network::loopback();
+    let ended = |n: usize| tmp.join(format!("ended{n}"));
+    let receiver = |n: usize| {
+        let command = format!("cat >/dev/null; echo >'{}'", ended(n).display());
+        network.recv(&format!("r{n}"), "-").args(["--any-sender", "--pipe", &command]).spawn()
+    };
+    let mut all = [1, 2].map(receiver);
+    let (group, port) = (network.group.clone().expect("group"), network.port.expect("port").to_string());
+    let args = ["send", "--json", "--pipe", "yes", "--name", "endless", "--window", "8M", "--rate", "400M"];
+    let sender = Cmd::new("sender", MCP).args(args).args(["-i", "lo", "-n", "2", "-p", &port, &group]);
+    let mut sender = sender.spawn();
+    sender.watch_memory();
+    let enough = |e: &Value| e["streamed_bytes"].as_u64().is_some_and(|bytes| bytes >= 128 * MIB);
+    sender.until("128 MiB of the stream", SOON, enough);
+    let memory = sender.memory().anonymous;
+    assert!(memory < 64 * MIB, "{memory} bytes of memory for a window of 8 MiB");
+    sender.signal("INT");
+    sender.expect(130, SOON);
+    for (n, receiver) in (1..).zip(&mut all) {
+        receiver.expect(6, SOON);
+        assert!(!ended(n).exists(), "the command took the cut stream for a whole one");
+    }
+}
+
+#[test]
 fn a_command_that_reads_nothing_needs_no_file() {
     let tmp = TempDir::new();
     let network = Network::loopback();
