@@ -1,5 +1,6 @@
 //! The packages: what `packaging/deb` and `packaging/rpm` make of the built program is accepted by `lintian` and `rpm`, and
-//! in a root with nothing but a minimal Debian it is installed, used, upgraded, removed and purged.
+//! in a root with nothing but a minimal Debian the first is installed, used, upgraded, removed and purged. The second is installed and
+//! erased in a layer over this system.
 
 mod support;
 
@@ -189,4 +190,33 @@ fn rpm_accepts_the_package() {
     assert_eq!(must(&format!("rpm -qp --qf '%{{VERSION}}' '{package}'")), env!("CARGO_PKG_VERSION"));
     // A database of its own, which has none of what a system provides.
     must(&format!("rpm --dbpath '{}' --nodeps --test -i '{package}'", tmp.dir("db").display()));
+}
+
+#[test]
+fn an_rpm_comes_and_goes() {
+    if !have(&["rpmbuild", "rpm", "useradd"]) {
+        return;
+    }
+    if !is_root() {
+        return skip("a root of its own needs root");
+    }
+    let tmp = TempDir::new();
+    let (package, layer) = (package("rpm", &tmp), tmp.dir("layer"));
+    // A layer over this system, since the scripts of the package need programs. What they write is thrown away with the mount.
+    let script = "set -eu; rpm=$1 layer=$2
+        mount -t tmpfs none $layer; mkdir $layer/upper $layer/work $layer/root
+        mount -t overlay none -o lowerdir=/,upperdir=$layer/upper,workdir=$layer/work $layer/root
+        written() { (cd $layer/upper; find usr etc -type f -printf \"%p \"); }
+        run() { rpm --root $layer/root --dbpath /db --nodeps \"$@\" 2>$layer/log || { cat $layer/log >&2; exit 1; }; }
+        run -i $rpm; written; echo; grep ^mcp-serve: $layer/root/etc/passwd; run -e mcp; written";
+    let output =
+        must(&format!("unshare --mount sh -c '{script}' sh '{}' '{}'", package.display(), layer.display()));
+    let [installed, user, erased] = output.lines().collect::<Vec<_>>()[..] else { panic!("{output}") };
+    for path in ["usr/bin/mcp", "usr/lib/systemd/system/mcp-agent.service", "etc/ufw/applications.d/mcp"] {
+        assert!(installed.split(' ').any(|name| name == path), "{path}: {installed}");
+    }
+    assert!(user.contains(":mcp serve:/var/lib/mcp-serve:"), "{user}");
+    // Users stay.
+    let left: Vec<_> = erased.split(' ').filter(|path| path.contains("mcp")).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
