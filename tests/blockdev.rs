@@ -247,6 +247,34 @@ fn a_disk_is_locked_while_it_is_written_and_its_table_is_read_again() {
     assert!(again, "{calls}");
 }
 
+/// A device that cannot unmap has the kernel write its zeros.
+#[test]
+fn zeros_are_left_to_the_kernel_where_nothing_can_be_unmapped() {
+    if !can(&["strace", "mount"]) {
+        return;
+    }
+    let (tmp, network) = (TempDir::new(), Network::loopback());
+    let source = tmp.file("image", 2 * MIB, 41);
+    File::options()
+        .write(true)
+        .open(&source)
+        .and_then(|file| file.set_len(12 * MIB))
+        .expect("zeros behind it");
+    // Files there have no holes.
+    let memory = Mount::new(&tmp, "memory", &["-t", "ramfs", "none"]);
+    let (disk, log) = (memory.0.join("disk"), tmp.join("ioctls"));
+    fs::write(&disk, vec![9; 12 << 20]).expect("a disk with something on it");
+    let target = Loop::over(&disk, &[]);
+    let traced = ["strace", "-f", "-e", "trace=ioctl", "-o", log.to_str().expect("UTF-8")];
+    let mut receiver = onto(&network, "r", target.path()).through(traced).spawn();
+    network.send(&source, 1).args(RATE).spawn().expect(0, SOON);
+    receiver.expect(0, SOON);
+    target.assert_holds(&source);
+    let calls = fs::read_to_string(&log).expect("a log");
+    let zeroed = calls.lines().any(|call| call.contains("BLKZEROOUT") && call.ends_with("= 0"));
+    assert!(zeroed, "{calls}");
+}
+
 struct Swap(String);
 
 impl Drop for Swap {

@@ -13,7 +13,7 @@ use support::lab::Lab;
 use support::loops::Loop;
 use support::mcp::{Network, Report, SOON};
 use support::process::Proc;
-use support::{is_root, skip};
+use support::{has_program, is_root, skip};
 
 const MIB: u64 = 1 << 20;
 const RATE: [&str; 2] = ["--rate", "200M"];
@@ -68,6 +68,33 @@ fn a_sparse_file_takes_its_data_on_the_wire_and_on_the_disk() {
     }
     let report = Report::read(&report);
     assert!((1..5).all(|host| report.status(&format!("h{host}")) == "complete"));
+}
+
+/// What was read is in the page cache, holes too.
+#[test]
+fn holes_are_not_read() {
+    if !has_program("fincore") {
+        return skip("no program fincore");
+    }
+    let (tmp, network) = (TempDir::new(), Network::loopback());
+    let source = tmp.join("image.bin");
+    file(&source, 256 * MIB, &[(100 * MIB, MIB)]);
+    let cached = |file: &Path| -> u64 {
+        let output = Command::new("fincore").args(["-b", "-n", "-o", "RES"]).arg(file).output();
+        let text = String::from_utf8(output.expect("fincore").stdout).expect("a number");
+        text.trim().parse().unwrap_or_else(|e| panic!("fincore says {text:?}: {e}"))
+    };
+    let read = tmp.join("read.bin");
+    file(&read, 256 * MIB, &[(100 * MIB, MIB)]);
+    fs::read(&read).expect("the file");
+    if cached(&read) < 200 * MIB {
+        eprintln!("this file system keeps no holes in memory, so the test says nothing here");
+    }
+    let mut receiver = network.recv("r", tmp.dir("out")).spawn();
+    network.send(&source, 1).args(RATE).spawn().expect(0, SOON);
+    receiver.expect(0, SOON);
+    let sent = cached(&source);
+    assert!(sent < 16 * MIB, "{sent} bytes of a file with 1 MiB were read");
 }
 
 /// Lines of a log: they shrink to a fifth.
