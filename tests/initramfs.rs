@@ -1,15 +1,16 @@
 //! The static binary where there is next to nothing: no library, no home, no state directory, no environment, a
-//! read-only root, closed standard input, and the same host name everywhere; and a state directory that can only be read. `MCP_STATIC` names the binary, which `cargo
+//! read-only root, closed standard input, and the same host name everywhere; a state directory that can only be read; a clock in 1970. `MCP_STATIC` names the binary, which `cargo
 //! static` builds; without it, or without root and namespaces, the test says so and passes.
 
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use support::files::{TempDir, assert_only_copy, names};
 use support::lab::Lab;
 use support::mcp::{Network, Report, SOON, is_event};
 use support::process::{Cmd, End};
-use support::{is_root, skip};
+use support::{has_program, is_root, skip};
 
 /// Prepares the root `$1`, with nothing in it but /sys, /dev/null (without which no Rust program starts with a closed
 /// standard input), the binary `$2`, and with the directory `$3` as `/data`. Then it runs the rest there.
@@ -92,4 +93,48 @@ fn a_state_directory_that_is_read_only_is_used_as_it_is() {
     receiver.expect(0, SOON);
     assert_eq!(key(&before), key(&after));
     assert!(std::fs::read(&second).expect("source") == std::fs::read(out.join("b.bin")).expect("copy"));
+}
+
+/// A machine whose clock begins in 1970 at each start. Only the program's clock does here: the machine's own is not touched.
+const CLOCK: &str = "#define _GNU_SOURCE
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t id, struct timespec *at) {
+    int failed = syscall(SYS_clock_gettime, id, at);
+    if (id == CLOCK_REALTIME && !failed) at->tv_sec %= 1000;
+    return failed;
+}
+";
+
+#[test]
+fn a_clock_in_1970_is_no_obstacle() {
+    if !has_program("cc") {
+        return skip("no program cc");
+    }
+    let (tmp, network) = (TempDir::new(), Network::loopback());
+    let (code, library) = (tmp.join("clock.c"), tmp.join("clock.so"));
+    std::fs::write(&code, CLOCK).expect("the code");
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &code]).status();
+    assert!(built.is_ok_and(|status| status.success()));
+    let date = Command::new("date").args(["-u", "+%Y"]).env("LD_PRELOAD", &library).output().expect("date");
+    assert_eq!(String::from_utf8_lossy(&date.stdout), "1970\n");
+    let (states, out) = ([tmp.dir("sender"), tmp.dir("receiver")], tmp.dir("out"));
+    let early = |cmd: Cmd, state: &Path| cmd.env("LD_PRELOAD", &library).env("MCP_STATE_DIR", state);
+    // The second run of the sender is newer than the first although its clock is not.
+    for (name, seed) in [("a.bin", 1), ("b.bin", 2)] {
+        let source = tmp.file(name, 3 << 20, seed);
+        let mut receiver = early(network.recv("r", &out), &states[1]).spawn();
+        let send = network.send(&source, 1).args(["--rate", "300M"]);
+        early(send, &states[0]).spawn().expect(0, SOON);
+        receiver.expect(0, SOON);
+        assert!(std::fs::read(&source).expect("source") == std::fs::read(out.join(name)).expect("copy"));
+    }
+    // Nor does it matter when the clock is set.
+    let source = tmp.file("c.bin", 3 << 20, 3);
+    let mut receiver = network.recv("r", &out).env("MCP_STATE_DIR", &states[1]).spawn();
+    let send = network.send(&source, 1).args(["--rate", "auto"]).env("MCP_STATE_DIR", &states[0]);
+    send.spawn().expect(0, SOON);
+    receiver.expect(0, SOON);
+    assert!(std::fs::read(&source).expect("source") == std::fs::read(out.join("c.bin")).expect("copy"));
 }
