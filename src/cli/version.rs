@@ -20,7 +20,7 @@ pub fn details() -> String {
     let kernel = rustix::system::uname();
     let offered = Features::of_kernel();
     let features = if cfg!(feature = "fleet") { "fleet" } else { "none" };
-    let mut lines = vec![
+    let lines = [
         ("commit", option_env!("MCP_BUILD_COMMIT").unwrap_or("unknown").to_owned()),
         ("features", features.to_owned()),
         ("wire version", WIRE_VERSION.to_string()),
@@ -30,12 +30,14 @@ pub fn details() -> String {
         ("UDP_GRO (receives batches)", yes(offered.gro).to_owned()),
     ];
     #[cfg(feature = "fleet")]
-    lines.extend([
+    let handlers = [
         ("Landlock (handlers' files)", yes(mcp_fleet::handlers::has_landlock()).to_owned()),
         ("seccomp (handlers' calls)", yes(mcp_fleet::handlers::has_seccomp()).to_owned()),
-    ]);
+    ];
+    #[cfg(not(feature = "fleet"))]
+    let handlers = [];
     let mut text = String::new();
-    for (name, value) in lines {
+    for (name, value) in lines.into_iter().chain(handlers) {
         // A string takes everything.
         let _ = writeln!(text, "{name}: {value}");
     }

@@ -32,7 +32,7 @@ pub fn table(findings: &[Finding], columns: usize, colour: bool) -> String {
         let style = match finding.verdict {
             _ if !colour => Style::new(),
             Verdict::Ok => Style::new().green().force_styling(true),
-            Verdict::Warning => Style::new().yellow().force_styling(true),
+            Verdict::Warning => Style::new().magenta().force_styling(true),
             Verdict::Broken => Style::new().red().force_styling(true),
         };
         let check = pad_str(finding.check, widest, Alignment::Left, None);

@@ -44,7 +44,7 @@ pub fn table(memory: &SenderMemory, snapshot: &SenderSnapshot, columns: usize, c
             State::Pending if row.is_missing() => Style::new().red().force_styling(true),
             State::Complete => Style::new().green().force_styling(true),
             State::Failed(_) | State::Lost => Style::new().red().force_styling(true),
-            _ => Style::new().yellow().force_styling(true),
+            _ => Style::new().magenta().force_styling(true),
         };
         out.push_str(&line(cells, &widths, columns, &style));
     }
