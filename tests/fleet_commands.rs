@@ -248,6 +248,63 @@ fn tasks_are_paused_and_devices_are_refused_and_forgotten() {
     assert!(!second.path("without.bin").exists());
 }
 
+/// The receiver of web hooks that the documents print, in Python, which checks signatures by itself.
+#[test]
+fn a_program_hears_what_happens_by_a_web_hook() {
+    let _cores = beside_others();
+    if !has_program("python3") {
+        return skip("python3 is missing");
+    }
+    let Some((fleet, _server)) = Fleet::start() else { return };
+    let device = fleet.device("bench-1");
+    let _agent = device.run(&[]);
+    let (good, bad) = (port(), port());
+    let url = format!("http://127.0.0.1:{good}/");
+    let secret = fleet.operate(&["hook", "add", &url]).lines.concat();
+    let other = fleet.operate(&["hook", "add", &format!("http://127.0.0.1:{bad}/"), "--event", "task.over"]);
+    // Nobody is there yet.
+    wait_for("failure", || {
+        cells(&fleet.operate(&["hook", "list"])).iter().any(|row| row.contains("failed: "))
+    });
+    let document = include_str!("../docs/operating.md").split("```python\n").nth(1).expect("a program");
+    let program = document.split("```").next().expect("its end");
+    let receiver = |secret: &str, port: u16| {
+        let file = fleet.tmp.join(format!("receiver-{port}.py"));
+        fs::write(&file, program.replace("8080", &port.to_string())).expect("written");
+        Cmd::new("receiver", "python3").arg(file.as_os_str()).env("HOOK_SECRET", secret).spawn()
+    };
+    let mut hears = receiver(&secret, good);
+    // This one has another's secret, so it believes nothing.
+    let _deaf = receiver(&secret, bad);
+    assert_ne!(secret, other.lines.concat());
+    let file = fleet.tmp.file("image.iso", 50_000, 1);
+    let task = id(&fleet.operate(&["task", "add", "copy", text(&file), "--to", "all", "--at", "/srv/"]));
+    watch(&fleet, task);
+    let mut heard = Vec::new();
+    while heard.last().is_none_or(|last| last != "task.over") {
+        let line = hears.next_line(SOON);
+        let (event, body) = line.split_once(' ').expect("an event");
+        assert!(event.starts_with("evt_"), "{line}");
+        let body: Value = serde_json::from_str(body).expect("JSON");
+        heard.push(body["type"].as_str().expect("a type").to_owned());
+    }
+    assert_eq!(heard, ["hook.added", "task.added", "device.finished", "task.over"]);
+    let rows = || cells(&fleet.operate(&["hook", "list"]));
+    wait_for("answer", || rows()[2].contains("it answers 401 Unauthorized"));
+    let rows = rows();
+    assert_eq!(rows[0], "id | url | events | since | waiting | missed | state");
+    assert_eq!(rows[1], format!("1 | {url} | all | TIME ago | 0 | 0 | ok"));
+    assert!(rows[2].contains("| task.over | TIME ago | ") && rows[2].contains("; again in TIME"), "{rows:?}");
+    fleet.operate(&["hook", "remove", "2"]);
+    assert_eq!(cells(&fleet.operate(&["hook", "list"])).len(), 2);
+    let end = fleet.command(&["hook", "remove", "2"]).spawn().expect(1, SOON);
+    assert!(end.stderr.contains("there is no web hook 2; 'mcp hook list' shows them"), "{end:?}");
+    let end = fleet.command(&["hook", "add", &url, "--event", "x"]).spawn().expect(2, SOON);
+    assert!(end.stderr.contains("expected one of task.added, "), "{end:?}");
+    let trail = fleet.operate(&["operator", "audit", "--json"]).lines.concat();
+    assert!(trail.contains("add web hook") && !trail.contains(&secret), "{trail}");
+}
+
 /// The machine of an operator, with nothing of the server's but `address.json`.
 struct Desk {
     dir: PathBuf,

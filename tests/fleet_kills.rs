@@ -139,18 +139,18 @@ impl Mortal {
         let common = ["task", "add", "batch", &file, "--handler", "note", "--to", "all", "--name", name];
         let words = [&common[..], &["--arg", &arg], words].concat();
         self.insist(name, |mortal| {
-            let there = mortal.tasks(name);
+            let there = mortal.tasks(name)?;
             assert!(there.len() <= 1, "added twice: {there:?}");
             there.first().copied().or_else(|| mortal.ask(&words).map(|end| id(&end)))
         })
     }
 
-    /// The tasks of a name.
-    fn tasks(&mut self, name: &str) -> Vec<i64> {
-        let all = self.operate(&["task", "list", "--json"]);
+    /// The tasks of a name, unless the server has died.
+    fn tasks(&mut self, name: &str) -> Option<Vec<i64>> {
+        let all = self.ask(&["task", "list", "--json"])?;
         let all = json(&all).as_array().cloned().unwrap_or_default();
         let named = all.iter().filter(|task| task["task"]["name"] == name);
-        named.map(|task| task["id"].as_i64().expect("a number")).collect()
+        Some(named.map(|task| task["id"].as_i64().expect("a number")).collect())
     }
 
     /// Waits until a task is so at the device.
@@ -227,7 +227,8 @@ fn killed_at_every_change_of_the_first_start_and_every_commit_after_it() {
         assert!(entries.iter().any(told), "{what} {subject} is missing in {trail:#}");
     }
     for name in ["done", "held", "broken"] {
-        assert_eq!(mortal.tasks(name).len(), 1, "{name}");
+        let tasks = mortal.insist("list", |mortal| mortal.tasks(name));
+        assert_eq!(tasks.len(), 1, "{name}");
     }
     eprintln!("{first} first starts; servers that died: {:?}", mortal.deaths);
     assert!(MOMENTS.iter().all(|moment| mortal.deaths[moment] >= 10), "{:?}", mortal.deaths);

@@ -176,7 +176,7 @@ fn kill_at_each_call(fleet: &Fleet, policy: &str) -> Vec<&'static str> {
             break;
         }
     }
-    assert!(found.len() > 8, "the calls were not seen");
+    assert!(found.len() > 8, "the calls were not seen: {found:?}");
 
     for (moment, note) in [("begun", "begin 1"), ("ended", "end 1")] {
         for last in 1.. {

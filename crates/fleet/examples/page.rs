@@ -23,8 +23,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         Some(_) if !installed() => return Err("pictures need Chromium; install the package chromium".into()),
         Some(file) => {
-            let (pin, url, task) = (fleet.pin(), fleet.url(), fleet.task);
-            tokio::task::spawn_blocking(move || pictures(&pin, &link, &url, task, &file)).await?;
+            let (pin, url, tasks) = (fleet.pin(), fleet.url(), [fleet.task, fleet.rollout]);
+            tokio::task::spawn_blocking(move || pictures(&pin, &link, &url, tasks, &file)).await?;
         }
     }
     fleet.running.shut_down().await;
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Takes the picture `file`; with a directory in its place, of all pages in all ways to look at them.
-fn pictures(pin: &str, link: &str, url: &str, task: i64, file: &std::path::Path) {
+fn pictures(pin: &str, link: &str, url: &str, tasks: [i64; 2], file: &std::path::Path) {
     let mut browser = Browser::start(pin);
     browser.look(1280, 900, false);
     browser.open(link);
@@ -44,7 +44,8 @@ fn pictures(pin: &str, link: &str, url: &str, task: i64, file: &std::path::Path)
     }
     let pages = [
         ("fleet", "/".to_owned()),
-        ("task", format!("/tasks/{task}")),
+        ("task", format!("/tasks/{}", tasks[0])),
+        ("rollout", format!("/tasks/{}", tasks[1])),
         ("device", format!("/devices/{}", name(7 % 5))),
     ];
     for (name, path) in pages {

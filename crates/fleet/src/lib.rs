@@ -2,6 +2,7 @@
 //! the operator's commands. The async runtime lives in this crate only, so the data plane cannot come to depend on it.
 
 pub mod agent;
+mod cause;
 pub mod commands;
 pub mod ddi;
 pub mod documents;

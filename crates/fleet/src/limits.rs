@@ -189,8 +189,12 @@ pub const MAX_PENDING_DEVICES: u64 = 10_000;
 pub const MAX_MANAGE_BODY: usize = 256 * 1024;
 /// How far an operator's clock may be from the server's.
 pub const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(300);
-/// Most requests of operators that are remembered, so that none is taken twice.
-pub const MAX_REMEMBERED_REQUESTS: usize = 100_000;
+/// Web hooks of a server.
+pub const MAX_HOOKS: u32 = 32;
+/// Events that are kept for web hooks; the oldest make room.
+pub const MAX_EVENTS: u32 = 100_000;
+/// How long an event is kept for web hooks: a weekend.
+pub const EVENT_VALIDITY: Duration = Duration::from_secs(3 * 24 * 3600);
 /// Links and sessions of the page of one operator, each; the oldest make room.
 pub const MAX_LOGINS: u32 = 16;
 /// How long a link to the page can be used.

@@ -64,7 +64,7 @@ impl Fleet {
         task.version = "1.0".into();
         task.objects = vec![Object { filename: name.into(), size: view.size, blake3, sha256: view.sha256 }];
         let envelope = task.sign(&[&self.remote.key]).expect("signed").to_metadata();
-        let asked = TaskRequest { envelope, terms: Terms::default() };
+        let asked = TaskRequest { envelope, terms: Terms::default(), rollback: None };
         let answer: TaskResponse = self.remote.send(Method::POST, "/tasks", &asked).await.expect("added");
         answer.id
     }

@@ -29,7 +29,7 @@ mod state;
 mod status;
 mod steps;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod work;

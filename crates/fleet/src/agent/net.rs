@@ -2,6 +2,7 @@
 //!
 //! The token goes to the server's own origin only (scheme, host and port), whatever a link or a redirect says.
 
+use crate::cause::cause;
 use crate::documents::Hash;
 use crate::limits::MAX_REDIRECTS;
 use crate::pin::client_config;
@@ -148,14 +149,6 @@ pub(crate) fn classify(error: &reqwest::Error) -> NetError {
         };
     }
     if error.is_timeout() { NetError::Timeout } else { NetError::Unreachable(cause(error)) }
-}
-
-fn cause(error: &reqwest::Error) -> String {
-    let mut inner: &dyn std::error::Error = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner.to_string()
 }
 
 #[cfg(test)]

@@ -4,12 +4,16 @@
 mod agent;
 mod device;
 mod enrol;
+mod hook;
 mod mirror;
+mod names;
 mod operator;
 mod output;
 pub mod remote;
 mod serve;
 mod task;
+
+pub use names::{Named, names};
 
 use clap::Subcommand;
 use remote::{Remote, RemoteError};
@@ -37,6 +41,9 @@ pub enum Command {
     /// Name operators, and say what they may do
     #[command(subcommand)]
     Operator(operator::OperatorCommand),
+    /// Send what happens to tasks to web hooks
+    #[command(subcommand)]
+    Hook(hook::HookCommand),
     /// Write files that any web server can serve to devices
     #[command(subcommand)]
     Mirror(mirror::MirrorCommand),
@@ -168,6 +175,7 @@ impl Command {
                 Self::Task(command) => task::run(command, state).await,
                 Self::Device(command) => device::run(command, state).await,
                 Self::Operator(command) => operator::run(command, state).await,
+                Self::Hook(command) => hook::run(command, state).await,
                 Self::Mirror(command) => mirror::run(command, state).await,
             }
         });

@@ -1,5 +1,6 @@
 //! The server, as an operator's commands ask it: over TLS with its pin, each request signed.
 
+use crate::cause::cause;
 use crate::documents::{Envelope, Hash, Kind, SecretKey};
 use crate::server::state_dir::{Address, StateError, random, read_key};
 use crate::server::{RequestPayload, clock};
@@ -202,15 +203,6 @@ impl Remote {
             _ => format!("it answered {status}"),
         }))
     }
-}
-
-/// The innermost cause: the library's own text repeats the URL.
-fn cause(error: &reqwest::Error) -> String {
-    let mut inner: &dyn std::error::Error = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner.to_string()
 }
 
 /// A file as the body of a request.

@@ -2,8 +2,8 @@
 
 use super::{CommandError, Exit, no_state};
 use crate::server::state_dir::new_token;
-use crate::server::{Multicast, OwnCertificate, Running, ServeConfig, clock, start};
-use crate::store::{LineKind, NewLine, Store};
+use crate::server::{BucketUrl, Multicast, OwnCertificate, Running, ServeConfig, clock, start};
+use crate::store::{Database, LineKind, NewLine, Store};
 use clap::{Args, Subcommand};
 use mcp_transfer::limits::DEFAULT_PORT;
 use mcp_transfer::net::{AddressKind, Destination};
@@ -31,6 +31,14 @@ pub struct ServeArgs {
     /// Name or address by which devices reach this server, the most usual first [default: the host's name]
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
+    /// Keep devices and tasks in this database of PostgreSQL, postgres://USER@HOST/DATABASE, instead of a file. Others can
+    /// read the command line, so a password belongs into ~/.pgpass
+    #[arg(long, value_name = "URL")]
+    store: Option<Database>,
+    /// Share files with other servers of the fleet here: s3://BUCKET/PREFIX, with the AWS_* variables of the environment, or
+    /// file:///DIRECTORY
+    #[arg(long, value_name = "URL")]
+    objects: Option<BucketUrl>,
     /// Your own certificate chain (PEM) instead of one made here
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -134,6 +142,8 @@ pub(super) async fn run(args: ServeArgs, state: Option<&PathBuf>) -> Result<Exit
     let multicast = Multicast { target, interface: args.interface, rate: args.rate };
     let multicast = Some(multicast).filter(|_| !args.no_multicast);
     let config = ServeConfig {
+        database: args.store.unwrap_or_else(|| Database::File(dir.join("fleet.db"))),
+        bucket: args.objects,
         dir,
         listen: args.listen,
         listen_plain: args.listen_plain,

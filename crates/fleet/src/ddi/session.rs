@@ -82,6 +82,13 @@ impl SessionKeys {
         let seal = secret.derive("mcp 2026-11-22 group key of a server's session v1", &[]);
         Ok(Self { sender: SigningKey::new(&sender), seal: GroupKey::new(SEAL_NAME, seal)? })
     }
+
+    /// The session in the group `group` that has these keys, and for which a device waits so long.
+    #[must_use]
+    pub fn session(&self, group: SocketAddr, wait: Duration) -> Session {
+        let (sender, seal) = (self.sender.public().line(), self.seal.line().to_string());
+        Session { group, sender, seal, wait: wait.min(MAX_SESSION_WAIT).as_secs() }
+    }
 }
 
 impl Perform {

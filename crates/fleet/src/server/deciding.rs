@@ -125,8 +125,9 @@ pub(super) async fn verdict(
     if opens.is_some() || !ours && app.downloads.stock.load(Ordering::Relaxed) >= app.config.stock_downloads {
         return Ok(Verdict::Later(opens));
     }
-    let at_once = u64::from(document.terms.at_once);
-    if at_once > 0 && app.store.under_way(action.task).await? >= at_once {
+    if let Some(most) = app.store.most_at_once(action.task, document.terms.at_once).await?
+        && app.store.under_way(action.task).await? >= most
+    {
         return Ok(Verdict::Later(None));
     }
     Ok(Verdict::Now)

@@ -22,6 +22,9 @@ pub(super) struct Metrics {
     symbols: AtomicU64,
     repairs: AtomicU64,
     wire: AtomicU64,
+    /// Events that were sent to web hooks: taken, failed.
+    hook_tries: [AtomicU64; 2],
+    hook_missed: AtomicU64,
 }
 
 fn add(to: &AtomicU64, n: u64) {
@@ -36,6 +39,16 @@ impl Metrics {
     /// Counts a device that asks what to do.
     pub(super) fn check_in(&self) {
         add(&self.check_ins, 1);
+    }
+
+    /// Counts an event that a web hook took, or not.
+    pub(super) fn hook_tried(&self, taken: bool) {
+        add(&self.hook_tries[usize::from(!taken)], 1);
+    }
+
+    /// Counts events that were dropped before a web hook took them.
+    pub(super) fn hook_missed(&self, events: u64) {
+        add(&self.hook_missed, events);
     }
 
     /// Counts a multicast session that is over.
@@ -153,6 +166,14 @@ impl Shared {
             counter,
             "Bytes on the wire of sessions that are over",
             of(&m.wire),
+        );
+        let tries = ["taken", "failed"].into_iter().zip(m.hook_tries.iter().map(of));
+        page.each(("mcp_hook_tries_total", "outcome"), counter, "Events sent to web hooks", tries);
+        page.one(
+            "mcp_hook_missed_total",
+            counter,
+            "Events dropped before a web hook took them",
+            of(&m.hook_missed),
         );
         page.one("mcp_viewers", gauge, "Browsers that follow the page", self.live.viewers());
         ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.0).into_response()

@@ -11,12 +11,15 @@
 //! | `auth`, `failures` | which device asks; what becomes of those who cannot say |
 //! | `neighbours` | which devices serve others |
 //! | `download` | ranges of objects |
+//! | `hooks` | sends what happens to tasks to web hooks |
+//! | `bucket` | where several servers share objects |
 //! | `listen`, `tls`, `rate` | connections, certificate, bounds |
 //! | `state_dir`, `clock`, `error` | files beside the database; the time; errors as answers |
 //!
 //! A multicast session runs on threads of its own: no request and no database holds it up.
 
 mod auth;
+mod bucket;
 mod campaign;
 pub mod clock;
 mod ddi;
@@ -24,6 +27,7 @@ mod deciding;
 pub(crate) mod download;
 pub(crate) mod error;
 mod failures;
+mod hooks;
 pub(crate) mod listen;
 mod manage;
 mod metrics;
@@ -37,11 +41,12 @@ pub(crate) mod tls;
 #[cfg(test)]
 mod tests;
 
+pub use bucket::{BucketError, BucketUrl};
 pub use campaign::{Multicast, SessionView};
 pub use manage::{
-    AcceptRequest, DeviceView, EnrolmentRequest, EnrolmentResponse, LinkResponse, ObjectView,
-    OperatorRequest, RequestPayload, SerialView, TagRequest, TaskRequest, TaskResponse, TaskView,
-    TokenResponse,
+    AcceptRequest, ChangeResponse, DeviceView, EnrolmentRequest, EnrolmentResponse, HookRequest,
+    HookResponse, LinkResponse, ObjectView, OperatorRequest, RequestPayload, SerialView, TagRequest,
+    TaskRequest, TaskResponse, TaskView, TokenResponse,
 };
 pub use tls::{OwnCertificate, TlsError};
 
@@ -49,7 +54,8 @@ use crate::documents::{DocumentError, Enrolment, Envelope, FleetId, Hash, Role, 
 use crate::limits::{DEVICE_RATE, MAX_COUNTED_DEVICES};
 use crate::lock::Lock;
 use crate::objects::{ObjectError, Objects};
-use crate::store::{Operator, OperatorRole, Store, StoreError};
+use crate::store::{Database, Operator, OperatorRole, Store, StoreError};
+use bucket::Bucket;
 use campaign::Campaigns;
 use download::Downloads;
 use failures::Failures;
@@ -61,7 +67,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
@@ -71,6 +77,10 @@ use zeroize::Zeroizing;
 pub struct ServeConfig {
     /// The server's directory (`STATE/serve`).
     pub dir: PathBuf,
+    /// Where devices and tasks are kept.
+    pub database: Database,
+    /// Where several servers share objects.
+    pub bucket: Option<BucketUrl>,
     /// Where it listens with TLS.
     pub listen: SocketAddr,
     /// Where it listens without.
@@ -107,6 +117,8 @@ impl ServeConfig {
     #[must_use]
     pub fn new(dir: PathBuf, listen: SocketAddr) -> Self {
         Self {
+            database: Database::File(dir.join("fleet.db")),
+            bucket: None,
             dir,
             listen,
             listen_plain: None,
@@ -135,6 +147,9 @@ pub enum ServeError {
     /// The directory of objects.
     #[error(transparent)]
     Objects(#[from] ObjectError),
+    /// Where several servers share objects.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
     /// A file of the state directory.
     #[error(transparent)]
     State(#[from] StateError),
@@ -152,6 +167,11 @@ pub enum ServeError {
         /// The system's error.
         source: io::Error,
     },
+    /// The database is that of a fleet whose devices take no lists from this server.
+    #[error(
+        "{} is not the key of the fleet in the database; copy the files *.key and tls.* of {} from a server of the fleet", .0.join("lists.key").display(), .0.display()
+    )]
+    Stranger(PathBuf),
     /// Another server uses the directory.
     #[error("another 'mcp serve' uses {}; stop it, or set MCP_STATE_DIR", .0.display())]
     Busy(PathBuf),
@@ -181,20 +201,20 @@ pub(crate) type App = Arc<Shared>;
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) objects: Arc<Objects>,
+    bucket: Option<Bucket>,
     pub(crate) config: ServeConfig,
+    /// What tells this server from others that use the same database.
+    pub(crate) name: String,
     pub(crate) fleet: FleetId,
     pub(crate) root_hash: Hash,
     pub(crate) reach: Address,
     lists: SecretKey,
     requests: Buckets<String>,
     failures: Failures,
-    started: Instant,
     pub(crate) downloads: Arc<Downloads>,
     neighbours: Neighbours,
     /// Devices heard of since they were last noted.
     seen: Mutex<HashMap<String, (u64, String)>>,
-    /// Requests of operators that were taken, and when they may be forgotten.
-    taken: Mutex<HashMap<Hash, u64>>,
     campaigns: Campaigns,
     live: page::Live,
     metrics: metrics::Metrics,
@@ -212,8 +232,9 @@ pub async fn start(config: ServeConfig) -> Result<Running, ServeError> {
     state_dir::make_dir(&config.dir)?;
     let lock = lock(&config.dir)?;
     let tls = tls::server_tls(&config.dir, &config.names, config.certificate.as_ref())?;
-    let store = Store::open(&config.dir.join("fleet.db")).await?;
+    let store = Store::open(&config.database).await?;
     let objects = Arc::new(Objects::open(&config.dir.join("objects"))?);
+    let bucket = config.bucket.clone().map(Bucket::open).transpose()?;
     let lists = state_dir::own_key(&config.dir.join("lists.key"))?;
     let (fleet, root_hash) = first_root(&store, &config.dir, &lists).await?;
 
@@ -238,17 +259,17 @@ pub async fn start(config: ServeConfig) -> Result<Running, ServeError> {
         // They are authenticated, so there are no more of them than there are devices.
         requests: Buckets::new(DEVICE_RATE.0, DEVICE_RATE.1, MAX_COUNTED_DEVICES, Beyond::Serve),
         failures: Failures::new(),
-        started: Instant::now(),
         downloads: Downloads::new(Arc::clone(&objects), config.http_rate, config.downloads),
         neighbours: Neighbours::default(),
         seen: Mutex::default(),
-        taken: Mutex::default(),
         campaigns: Campaigns::new(config.multicast.as_ref()),
         live: page::Live::new(stopped.clone()),
         metrics: metrics::Metrics::default(),
         reach: reach.clone(),
         store,
         objects,
+        bucket,
+        name: name(&config.dir),
         config,
         fleet,
         root_hash,
@@ -260,7 +281,7 @@ pub async fn start(config: ServeConfig) -> Result<Running, ServeError> {
         .nest("/mcp/v1", ours::routes().nest("/manage", manage::routes()))
         .layer(axum::middleware::map_response_with_state(Arc::clone(&app), metrics::count))
         .with_state(Arc::clone(&app));
-    app.take_up_sessions().await?;
+    app.take_up_own_sessions().await?;
     let acceptor = tokio_rustls::TlsAcceptor::from(tls.config);
     let bounds = listen::Bounds::default();
     let mut tasks =
@@ -275,6 +296,8 @@ pub async fn start(config: ServeConfig) -> Result<Running, ServeError> {
         address
     });
     tasks.push(tokio::spawn(page::produce(Arc::clone(&app))));
+    tasks.push(tokio::spawn(bucket::keep_up(Arc::clone(&app), stopped.clone())));
+    tasks.push(tokio::spawn(hooks::tell(Arc::clone(&app), stopped.clone())));
     tasks.push(tokio::spawn(housekeeping(Arc::clone(&app), stopped)));
     Ok(Running { app, stop, tasks, address, plain, metrics: counts, reach, _lock: lock })
 }
@@ -299,6 +322,8 @@ impl Running {
             let _ = task.await;
         }
         self.app.campaigns.stop();
+        // If the database is away, others notice by themselves.
+        let _ = self.app.store.release_sessions(&self.app.name).await;
         self.app.note_seen().await;
         self.app.store.close().await;
     }
@@ -321,26 +346,44 @@ impl Shared {
     }
 }
 
-/// What is done now and then: notes who was heard, ends what expired.
+/// What is done now and then: gives tasks to further groups, notes who was heard, ends what expired.
 async fn housekeeping(app: App, mut stop: watch::Receiver<bool>) {
     let mut every = tokio::time::interval(Duration::from_secs(5));
-    let mut away = false;
+    let mut often = tokio::time::interval(Duration::from_secs(1));
+    let (mut away, mut seen) = (false, None);
     loop {
         tokio::select! {
             () = listen::stopped(&mut stop) => return,
             _ = every.tick() => {}
+            _ = often.tick() => {
+                // If the database is away, the next look notes it.
+                let _ = app.watch_sessions().await;
+                // It counts devices, so only if anything has changed.
+                let changes = app.store.changes().0;
+                if seen != Some(changes) && app.store.roll_out(clock::now()).await.is_ok() {
+                    seen = Some(changes);
+                }
+                continue;
+            }
         }
         app.note_seen().await;
         // If the database is away, the next look notes it.
         let _ = app.look_after_sessions().await;
         let now = clock::now();
-        app.taken.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, until| *until > now);
+        // Other servers may have changed something.
+        seen = None;
         match app.store.expire(now).await {
-            Ok(()) if away => {
-                eprintln!("the database is back");
-                away = false;
+            Ok(missed) => {
+                if std::mem::take(&mut away) {
+                    eprintln!("the database is back");
+                }
+                for (hook, events) in missed {
+                    eprintln!(
+                        "warning: web hook {hook} missed {events} events: it has not taken any for too long"
+                    );
+                    app.metrics.hook_missed(events);
+                }
             }
-            Ok(()) => {}
             Err(error) if !away => {
                 eprintln!("warning: {error}; devices are told to come later");
                 away = true;
@@ -348,6 +391,12 @@ async fn housekeeping(app: App, mut stop: watch::Receiver<bool>) {
             Err(_) => {}
         }
     }
+}
+
+/// The host, and the directory, which one server uses at a time.
+fn name(dir: &Path) -> String {
+    let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    format!("{}:{}", rustix::system::uname().nodename().to_string_lossy(), dir.display())
 }
 
 /// Makes sure that only one server uses the directory.
@@ -361,6 +410,10 @@ fn lock(dir: &Path) -> Result<Lock, ServeError> {
 async fn first_root(store: &Store, dir: &Path, lists: &SecretKey) -> Result<(FleetId, Hash), ServeError> {
     if let Some(bytes) = store.root(1).await? {
         let envelope = Envelope::parse(&bytes)?;
+        let newest = store.root(store.newest_root().await?).await?.unwrap_or(bytes);
+        if !Root::parse(Envelope::parse(&newest)?.payload())?.lists.keys.contains(&lists.public()) {
+            return Err(ServeError::Stranger(dir.to_owned()));
+        }
         return Ok((Root::parse(envelope.payload())?.fleet, envelope.hash()));
     }
     let root_key = state_dir::own_key(&dir.join("root.key"))?;

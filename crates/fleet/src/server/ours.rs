@@ -23,6 +23,7 @@ use std::time::Instant;
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
+        .route("/openapi.json", get(openapi))
         .route("/roots/{version}", get(root))
         .route("/enrol", post(enrol))
         .route("/devices/{device}/list", get(list))
@@ -41,6 +42,13 @@ pub(super) fn json<T: Serialize>(value: &T) -> ApiResult {
 
 fn envelope(bytes: Vec<u8>) -> axum::response::Response {
     ([(header::CONTENT_TYPE, "application/json")], bytes).into_response()
+}
+
+/// What this interface and that of operators are, for programs. `docs/http-api.md` tells people.
+pub(super) const OPENAPI: &str = include_str!("../../openapi.json");
+
+async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
 async fn root(State(app): State<App>, Path(version): Path<u64>) -> ApiResult {
@@ -256,12 +264,14 @@ async fn device_of_token(app: &App, headers: &HeaderMap) -> ApiResult<Device> {
 }
 
 async fn object(State(app): State<App>, loader: Loader, method: Method, headers: HeaderMap) -> ApiResult {
+    app.here_or_later(&loader.hash)?;
     let hashes = app.store.object(&loader.hash).await?.ok_or_else(ApiError::not_found)?;
     respond(&app.downloads, &method, &headers, (hashes.blake3, hashes.size), Kind::Object).await
 }
 
 /// The chaining values of the object's blocks, 32 bytes each.
 async fn hashes(State(app): State<App>, loader: Loader) -> ApiResult {
+    app.here_or_later(&loader.hash)?;
     let (objects, hash) = (std::sync::Arc::clone(&app.objects), loader.hash);
     match tokio::task::spawn_blocking(move || objects.block_values(&hash)).await {
         Ok(Ok(values)) => Ok(octets(values)),

@@ -1,8 +1,10 @@
 //! The actions of devices: what waits for one, how it begins, how it is tried again.
 
-use super::{ActionState, Store, StoreError, TaskState, column, optional_unsigned, sql, unsigned};
+use super::database::{Connection, Row};
+use super::events;
+use super::rollouts::drop_later;
+use super::{ActionState, Amount, Store, StoreError, TaskState, column, optional_unsigned, sql, unsigned};
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 /// An action: one attempt of a device at a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +58,7 @@ impl Action {
         }
     }
 
-    fn read(row: &SqliteRow) -> Result<Self, StoreError> {
+    fn read(row: &Row) -> Result<Self, StoreError> {
         let (done, of) = (optional_unsigned(row, "done")?, optional_unsigned(row, "of")?);
         Ok(Self {
             id: column(row, "id")?,
@@ -77,7 +79,7 @@ impl Action {
 
 /// The action of this number, if it is the device's.
 pub(super) async fn action_of(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     device: &str,
     id: i64,
 ) -> Result<Option<Action>, StoreError> {
@@ -191,6 +193,28 @@ impl Store {
         Ok(count.unsigned_abs())
     }
 
+    /// At how many devices a task may be under way at once; `None`: at any number. A share of the devices that have the
+    /// task or will get it is rounded down, but one may always.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails.
+    pub async fn most_at_once(&self, task: i64, at_once: Amount) -> Result<Option<u64>, StoreError> {
+        let share = match at_once {
+            Amount::Devices(0) => return Ok(None),
+            Amount::Devices(n) => return Ok(Some(n.into())),
+            Amount::Share(share) => share,
+        };
+        let (all,): (i64,) = sqlx::query_as(
+            "SELECT COUNT(*) + (SELECT COUNT(*) FROM grouped g JOIN tasks t ON t.id = g.task \
+             WHERE g.task = $1 AND g.position > t.open_group) FROM actions WHERE task = $1 AND newest = 1",
+        )
+        .bind(task)
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(Some(share.within(all.unsigned_abs()).max(1)))
+    }
+
     /// The device's newest action for the newest task of this name; `None` if no task of the name was ever for it.
     ///
     /// # Errors
@@ -226,23 +250,22 @@ impl Store {
         Ok(row.map(|(version,)| version).filter(|version| !version.is_empty()))
     }
 
-    /// Begins an action, unless `at_once` (0: no bound) devices are at its task already: from now on the device knows its
-    /// terms.
+    /// Begins an action, unless `most` devices are at its task already: from now on the device knows its terms.
     ///
     /// # Errors
     ///
     /// If the database fails.
-    pub async fn begin(&self, action: &Action, at_once: u32, now: u64) -> Result<Begun, StoreError> {
+    pub async fn begin(&self, action: &Action, most: Option<u64>, now: u64) -> Result<Begun, StoreError> {
         let (id, task) = (action.id, action.task);
         self.write(move |connection| {
             Box::pin(async move {
                 let changed = sqlx::query(
                     "UPDATE actions SET state = 'running', begun = $2, updated = $2 WHERE id = $1 AND state = 'waiting' \
-                     AND ($3 = 0 OR (SELECT COUNT(*) FROM actions WHERE task = $4 AND state IN ('running', 'cancelling')) < $3)",
+                     AND ($3 IS NULL OR (SELECT COUNT(*) FROM actions WHERE task = $4 AND state IN ('running', 'cancelling')) < $3)",
                 )
                 .bind(id)
                 .bind(sql(now))
-                .bind(i64::from(at_once))
+                .bind(most.map(sql))
                 .bind(task)
                 .execute(&mut *connection)
                 .await?;
@@ -269,7 +292,7 @@ impl Store {
         let why = why.to_owned();
         self.write(move |connection| {
             Box::pin(async move {
-                sqlx::query(
+                let changed = sqlx::query(
                     "UPDATE actions SET state = $2, updated = $3, message = $4 \
                      WHERE id = $1 AND state IN ('waiting', 'confirming')",
                 )
@@ -279,28 +302,41 @@ impl Store {
                 .bind(&why)
                 .execute(&mut *connection)
                 .await?;
-                note(connection, id, &format!("Update Server: {why}"), now).await
+                note(connection, id, &format!("Update Server: {why}"), now).await?;
+                if changed.rows_affected() > 0 {
+                    events::of_action(connection, id, now).await
+                } else {
+                    Ok(())
+                }
             })
         })
         .await
     }
 
-    /// Ends all actions that have not begun and whose task expired.
+    /// Ends all actions that have not begun and whose task expired, and forgets what is too old. Returns which web hooks
+    /// missed how many events thereby.
     ///
     /// # Errors
     ///
     /// If the database fails.
-    pub async fn expire(&self, now: u64) -> Result<(), StoreError> {
+    pub async fn expire(&self, now: u64) -> Result<Vec<(i64, u64)>, StoreError> {
         self.write(move |connection| {
             Box::pin(async move {
-                sqlx::query(
+                let ended: Vec<(i64,)> = sqlx::query_as(
                     "UPDATE actions SET state = 'cancelled', updated = $1, message = 'the task expired before it began' \
-                     WHERE state IN ('waiting', 'confirming') AND task IN (SELECT id FROM tasks WHERE expires <= $1)",
+                     WHERE state IN ('waiting', 'confirming') AND task IN (SELECT id FROM tasks WHERE expires <= $1) \
+                     RETURNING task",
                 )
                 .bind(sql(now))
-                .execute(connection)
+                .fetch_all(&mut *connection)
                 .await?;
-                Ok(())
+                sqlx::query("DELETE FROM requests WHERE until <= $1")
+                    .bind(sql(now))
+                    .execute(&mut *connection)
+                    .await?;
+                drop_later(connection, None, now).await?;
+                events::of_expiry(connection, ended.into_iter().map(|(task,)| task).collect(), now).await?;
+                events::drop_old(connection, now).await
             })
         })
         .await
@@ -335,6 +371,13 @@ impl Store {
                 .await?;
                 for (id,) in &again {
                     sqlx::query(
+                        "UPDATE grouped SET counts = 1 WHERE task = $1 AND device = (SELECT device FROM actions WHERE id = $2)",
+                    )
+                    .bind(task)
+                    .bind(id)
+                    .execute(&mut *connection)
+                    .await?;
+                    sqlx::query(
                         "INSERT INTO actions (task, device, attempt, newest, state, created, updated) \
                          SELECT task, device, attempt + 1, 1, 'waiting', $2, $2 FROM actions WHERE id = $1",
                     )
@@ -352,7 +395,7 @@ impl Store {
 
 /// Adds a message to an action's history.
 pub(super) async fn note(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     action: i64,
     text: &str,
     now: u64,

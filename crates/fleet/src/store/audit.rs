@@ -1,8 +1,8 @@
 //! Who did what.
 
+use super::database::Connection;
 use super::{Store, StoreError, column, sql, unsigned};
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteConnection;
 
 /// An entry of the audit trail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +20,7 @@ pub struct AuditEntry {
 }
 
 /// Adds an entry.
-pub(super) async fn note(connection: &mut SqliteConnection, entry: AuditEntry) -> Result<(), StoreError> {
+pub(super) async fn note(connection: &mut Connection, entry: AuditEntry) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO audit (at, who, address, what, subject) VALUES ($1, $2, $3, $4, $5)")
         .bind(sql(entry.at))
         .bind(entry.who)

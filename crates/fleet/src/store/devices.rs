@@ -1,8 +1,8 @@
 //! Devices: who they are, what they said of themselves, and what the operator says of them.
 
+use super::database::{Connection, Row};
 use super::{Store, StoreError, column, json, optional_unsigned, sql, to_json, unsigned, words};
 use crate::ddi::AutoConfirm;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use std::collections::{BTreeMap, BTreeSet};
 
 words! {
@@ -51,7 +51,7 @@ impl Device {
         self.attributes.contains_key("mcp.version")
     }
 
-    fn read(row: &SqliteRow) -> Result<Self, StoreError> {
+    fn read(row: &Row) -> Result<Self, StoreError> {
         let token: Option<Vec<u8>> = column(row, "token")?;
         let token = token.map(|bytes| <[u8; 32]>::try_from(bytes).map(blake3::Hash::from_bytes));
         let auto_confirm: Option<String> = column(row, "auto_confirm")?;
@@ -75,10 +75,7 @@ const COLUMNS: &str = "id, state, token, public_key, attributes, wants_attribute
                        last_seen, last_address";
 
 /// The device of this name, inside a change.
-pub(super) async fn device_of(
-    connection: &mut SqliteConnection,
-    id: &str,
-) -> Result<Option<Device>, StoreError> {
+pub(super) async fn device_of(connection: &mut Connection, id: &str) -> Result<Option<Device>, StoreError> {
     let row = sqlx::query(&format!("SELECT {COLUMNS} FROM devices WHERE id = $1"))
         .bind(id)
         .fetch_optional(connection)
@@ -88,7 +85,7 @@ pub(super) async fn device_of(
 
 /// Adds a device, or changes state, token and key of one that is known. `None` leaves a value as it is.
 pub(super) async fn put_device(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     id: &str,
     state: DeviceState,
     token: Option<blake3::Hash>,
@@ -111,7 +108,7 @@ pub(super) async fn put_device(
 }
 
 /// Fails if `most` devices are pending.
-pub(super) async fn room_for_one(connection: &mut SqliteConnection, most: u64) -> Result<(), StoreError> {
+pub(super) async fn room_for_one(connection: &mut Connection, most: u64) -> Result<(), StoreError> {
     let (pending,): (i64,) =
         sqlx::query_as("SELECT COUNT(*) FROM devices WHERE state = 'pending'").fetch_one(connection).await?;
     if pending >= sql(most) {

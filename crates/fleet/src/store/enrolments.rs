@@ -1,10 +1,10 @@
 //! Enrolment lines and gateway tokens. Only hashes of their tokens are kept.
 
+use super::database::Row;
 use super::devices::{device_of, put_device, room_for_one};
 use super::{DeviceState, Store, StoreError, column, json, optional_unsigned, sql, to_json, unsigned, words};
 use crate::limits::MAX_PENDING_DEVICES;
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteRow;
 
 words! {
     /// What a token does.
@@ -93,7 +93,7 @@ pub enum Enrolled {
 }
 
 impl EnrolmentLine {
-    fn read(row: &SqliteRow) -> Result<Self, StoreError> {
+    fn read(row: &Row) -> Result<Self, StoreError> {
         Ok(Self {
             id: column(row, "id")?,
             kind: column::<String>(row, "kind")?.parse()?,

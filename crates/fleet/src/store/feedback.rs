@@ -1,10 +1,11 @@
 //! What devices say of their actions: taken into the table in one change, with its history.
 
 use super::actions::{action_of, note};
+use super::database::Connection;
+use super::events;
 use super::{ActionState, Answer, Report, Store, StoreError, sql};
 use crate::ddi::{Confirmation, ConfirmationFeedback, Feedback, UNNEEDED};
 use crate::limits::{MAX_DETAIL_TEXT, MAX_DETAILS, MAX_HISTORY};
-use sqlx::sqlite::SqliteConnection;
 
 /// Messages that are kept of one action. Later ones are dropped, and the feedback is taken all the same.
 const MAX_MESSAGES: i64 = 1000;
@@ -62,6 +63,9 @@ impl Store {
                 }
                 let head = format!("{}, {}", status.execution.as_str(), status.result.finished.as_str());
                 remember(connection, action, std::iter::once(head).chain(details), now).await?;
+                if !state.is_open() {
+                    events::of_action(connection, action, now).await?;
+                }
                 Ok(Some(answer))
             })
         })
@@ -128,7 +132,7 @@ impl Store {
 }
 
 async fn remember(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     action: i64,
     texts: impl Iterator<Item = String>,
     now: u64,

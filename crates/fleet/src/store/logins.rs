@@ -1,9 +1,9 @@
 //! How operators reach the page: links that log in once, and sessions of browsers. Only hashes of their tokens are kept.
 
+use super::database::Connection;
 use super::operators::Operator;
 use super::{Store, StoreError, sql, words};
 use crate::limits::MAX_LOGINS;
-use sqlx::sqlite::SqliteConnection;
 
 words! {
     /// What a token is for.
@@ -16,7 +16,7 @@ words! {
 }
 
 async fn add(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     token: blake3::Hash,
     kind: LoginKind,
     public_key: &str,
@@ -36,7 +36,7 @@ async fn add(
     )
     .bind(public_key)
     .bind(kind.as_str())
-    .bind(MAX_LOGINS)
+    .bind(i64::from(MAX_LOGINS))
     .execute(connection)
     .await?;
     Ok(())

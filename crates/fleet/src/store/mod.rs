@@ -1,5 +1,6 @@
 //! What the server knows, and keeps: devices, objects, tasks, the action of each device for each task, what devices said,
-//! enrolment lines, operators, and who did what. SQLite, in WAL mode; the queries are also those of PostgreSQL.
+//! enrolment lines, operators, and who did what. In a file of SQLite, in WAL mode, or in PostgreSQL, which several servers
+//! may use (`database`).
 //!
 //! - One thread of control writes. Changes that are requested at the same time are committed together (`writer`), so a
 //!   thousand devices that report cost a few syncs and not a thousand. A change is answered once it is on the disk.
@@ -10,16 +11,24 @@
 
 mod action;
 mod actions;
+mod assign;
 mod audit;
+mod database;
 mod devices;
 mod enrolments;
+mod events;
 mod feedback;
+mod hooks;
 mod logins;
 mod operators;
+#[cfg(test)]
+pub(crate) mod postgres;
+mod rollouts;
 mod schema;
 mod sessions;
 mod summary;
 mod tasks;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -27,24 +36,28 @@ mod writer;
 pub use action::{ActionState, Answer, Report};
 pub use actions::{Action, Begun};
 pub use audit::AuditEntry;
+pub use database::Database;
 pub use devices::{Device, DeviceState};
 pub use enrolments::{Enrolled, EnrolmentLine, EnrolmentUse, LineKind, NewLine};
+pub use events::{Event, EventKind};
+pub use hooks::{Claim, DueHook, Hook, NewHook};
 pub use operators::{Operator, OperatorRole};
-pub use sessions::{Candidate, StoredSession, Where};
+pub use rollouts::{GroupCounts, Rollout};
+pub use sessions::{Candidate, Order, StoredSession, Where};
 pub use summary::{DeviceSummary, Standing};
-pub use tasks::{Counts, NewTask, StoredObject, StoredTask, TaskDocument, TaskState, Terms};
+pub use tasks::{Counts, LATER, NewTask, StoredObject, StoredTask, TaskDocument, TaskState};
+pub(crate) use terms::is_tag;
+pub use terms::{Amount, Group, Percent, Terms};
 
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
-    SqliteSynchronous,
-};
-use sqlx::{Connection as _, Row as _};
+use database::{Connection, Pool, Row};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How long a reader waits for a connection, and SQLite for a lock, until the database counts as away.
+/// How long a reader waits for a connection, SQLite for a lock, and PostgreSQL takes for a statement, until the database
+/// counts as away.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Connections that read at the same time.
 const READERS: u32 = 4;
@@ -53,16 +66,15 @@ const READERS: u32 = 4;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database is full, locked, slow or gone. Nothing was changed; the same request may succeed later.
-    #[error("the database is away ({0}); check its disk")]
+    #[error("the database is away ({0}); check that it runs, and that its disk has room")]
     Away(Arc<str>),
     /// A later version of the program made the database.
     #[error(
-        "the database {} has schema {found}, and this mcp knows only {known}; run the newer mcp, or restore a backup",
-        path.display()
+        "the database {database} has schema {found}, and this mcp knows only {known}; run the newer mcp, or restore a backup"
     )]
     Newer {
         /// The database.
-        path: PathBuf,
+        database: Database,
         /// Its schema.
         found: i64,
         /// The newest that is known.
@@ -97,6 +109,7 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::ColumnDecode { .. }
             | sqlx::Error::ColumnNotFound(_)
             | sqlx::Error::TypeNotFound { .. } => Self::damaged(error),
+            sqlx::Error::Configuration(why) => Self::conflict(format!("the database cannot be used: {why}")),
             sqlx::Error::Database(inner) if inner.is_unique_violation() => {
                 Self::conflict("it exists already; choose another name")
             }
@@ -108,7 +121,7 @@ impl From<sqlx::Error> for StoreError {
 /// The store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    readers: SqlitePool,
+    readers: Pool,
     writer: writer::Writer,
     /// Signed documents of tasks by number. They never change.
     documents: Arc<Mutex<HashMap<i64, Arc<TaskDocument>>>>,
@@ -117,34 +130,16 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the database at `path`, creates it if it is missing, and brings its schema up to date.
+    /// Opens a database, creates it if it is a file that is missing, and brings its schema up to date.
     ///
     /// # Errors
     ///
     /// If it cannot be opened, or a later version of the program made it.
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(PATIENCE)
-            .foreign_keys(true)
-            // Keys of sessions that are over are not left in free pages.
-            .pragma("secure_delete", "ON")
-            .optimize_on_close(true, None);
-        let pool = |most| {
-            SqlitePoolOptions::new()
-                .max_connections(most)
-                .acquire_timeout(PATIENCE)
-                .test_before_acquire(false)
-                .idle_timeout(None)
-                .max_lifetime(None)
-        };
-        let writer = pool(1).connect_with(options.clone()).await?;
-        schema::migrate(&writer, path).await?;
-        let readers = pool(READERS).connect_with(options).await?;
-        Ok(Self { readers, writer: writer::Writer::start(writer), documents: Arc::default(), audit: None })
+    pub async fn open(database: &Database) -> Result<Self, StoreError> {
+        let (writer, readers) = database.connect().await?;
+        schema::migrate(&writer, database).await?;
+        let documents = Arc::default();
+        Ok(Self { readers, writer: writer::Writer::start(writer), documents, audit: None })
     }
 
     /// Writes a consistent copy of the database at `from` to `path`, which must not exist, while a server uses it. The
@@ -154,8 +149,12 @@ impl Store {
     ///
     /// If there is no database, it is damaged, or the copy exists or cannot be written. What was written is left for a look.
     pub async fn backup(from: &Path, path: &Path) -> Result<(), StoreError> {
-        let options = SqliteConnectOptions::new().filename(from).busy_timeout(PATIENCE);
-        let mut connection = SqliteConnection::connect_with(&options).await?;
+        sqlx::any::install_default_drivers();
+        if !from.exists() {
+            let why = format!("there is no {}; 'pg_dump' copies a database of PostgreSQL", from.display());
+            return Err(StoreError::conflict(why));
+        }
+        let mut connection = database::sqlite(from, "rw")?.connect().await?;
         let name = path.to_str().ok_or_else(|| StoreError::conflict("the backup's path is not UTF-8"))?;
         if path.exists() {
             return Err(StoreError::conflict(format!("{name} exists; choose another name for the backup")));
@@ -184,11 +183,16 @@ impl Store {
         self.readers.close().await;
     }
 
+    /// Because of whom something changes.
+    fn by(&self) -> String {
+        self.audit.as_ref().map_or("server", |entry| entry.who.as_str()).to_owned()
+    }
+
     /// Runs `change` in a transaction. Its error undoes what it did.
     async fn write<T, F>(&self, change: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Change<'c, T> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut Connection) -> Change<'c, T> + Send + 'static,
     {
         let Some(entry) = self.audit.clone() else { return self.writer.run(change).await };
         self.writer
@@ -205,8 +209,8 @@ impl Store {
 
 /// Takes the keys of sessions out of a backup: they are of use to the present server alone.
 async fn forget_secrets(backup: &Path) -> Result<(), StoreError> {
-    let options = SqliteConnectOptions::new().filename(backup).pragma("secure_delete", "ON");
-    let mut connection = SqliteConnection::connect_with(&options).await?;
+    let mut connection = database::sqlite(backup, "rw")?.connect().await?;
+    sqlx::query("PRAGMA secure_delete = ON").execute(&mut connection).await?;
     // An older schema has no sessions.
     let has: Option<(i64,)> = sqlx::query_as("SELECT 1 FROM sqlite_master WHERE name = 'sessions'")
         .fetch_optional(&mut connection)
@@ -223,21 +227,21 @@ async fn forget_secrets(backup: &Path) -> Result<(), StoreError> {
 type Change<'c, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'c>>;
 
 /// A column of a row.
-fn column<'r, T>(row: &'r SqliteRow, name: &str) -> Result<T, StoreError>
+fn column<'r, T>(row: &'r Row, name: &str) -> Result<T, StoreError>
 where
-    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+    T: sqlx::Decode<'r, sqlx::Any> + sqlx::Type<sqlx::Any>,
 {
     row.try_get(name).map_err(StoreError::from)
 }
 
 /// A time or a count of a row. Never negative in the database.
-fn unsigned(row: &SqliteRow, name: &str) -> Result<u64, StoreError> {
+fn unsigned(row: &Row, name: &str) -> Result<u64, StoreError> {
     let value: i64 = column(row, name)?;
     u64::try_from(value).map_err(|_| StoreError::damaged(format!("{name} is negative")))
 }
 
 /// The same, which may be null.
-fn optional_unsigned(row: &SqliteRow, name: &str) -> Result<Option<u64>, StoreError> {
+fn optional_unsigned(row: &Row, name: &str) -> Result<Option<u64>, StoreError> {
     let value: Option<i64> = column(row, name)?;
     value
         .map(|v| u64::try_from(v).map_err(|_| StoreError::damaged(format!("{name} is negative"))))

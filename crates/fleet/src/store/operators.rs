@@ -1,8 +1,9 @@
 //! Operators and their roles; the chain of roots.
 
+use super::database::{Connection, Row};
 use super::{Store, StoreError, column, sql, unsigned, words};
+use crate::documents::Hash;
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 words! {
     /// What an operator may do. Each may do what those before may.
@@ -32,7 +33,7 @@ pub struct Operator {
 const SELECT: &str = "SELECT name, public_key, role, created FROM operators WHERE public_key = $1";
 
 impl Operator {
-    fn read(row: &SqliteRow) -> Result<Self, StoreError> {
+    fn read(row: &Row) -> Result<Self, StoreError> {
         Ok(Self {
             name: column(row, "name")?,
             public_key: column(row, "public_key")?,
@@ -43,7 +44,7 @@ impl Operator {
 
     /// The operator with this key, inside a change.
     pub(super) async fn with_key(
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         public_key: &str,
     ) -> Result<Option<Self>, StoreError> {
         let row = sqlx::query(SELECT).bind(public_key).fetch_optional(connection).await?;
@@ -72,6 +73,27 @@ impl Store {
             .fetch_all(&self.readers)
             .await?;
         rows.iter().map(Operator::read).collect()
+    }
+
+    /// Notes a request of an operator until it may be forgotten. Returns whether it is the first time.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails.
+    pub async fn take_request(&self, request: Hash, until: u64) -> Result<bool, StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                let taken = sqlx::query(
+                    "INSERT INTO requests (hash, until) VALUES ($1, $2) ON CONFLICT (hash) DO NOTHING",
+                )
+                .bind(request.0.to_vec())
+                .bind(sql(until))
+                .execute(connection)
+                .await?;
+                Ok(taken.rows_affected() == 1)
+            })
+        })
+        .await
     }
 
     /// Adds an operator, or changes key and role of one.
@@ -171,7 +193,7 @@ impl Store {
     }
 }
 
-async fn an_admin_is_left(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+async fn an_admin_is_left(connection: &mut Connection) -> Result<(), StoreError> {
     let (admins,): (i64,) =
         sqlx::query_as("SELECT COUNT(*) FROM operators WHERE role = 'admin'").fetch_one(connection).await?;
     if admins == 0 {

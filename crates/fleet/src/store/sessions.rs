@@ -1,8 +1,9 @@
 //! Multicast sessions, and what devices lack of the objects that they wait for.
 
+use super::database::Row;
 use super::{Store, StoreError, column, json, sql, to_json, unsigned};
 use crate::lacking::Lacking;
-use sqlx::sqlite::SqliteRow;
+use std::net::SocketAddr;
 use zeroize::Zeroizing;
 
 /// Sessions of a task that are shown.
@@ -27,8 +28,27 @@ pub struct StoredSession {
     pub secret: Option<Zeroizing<Vec<u8>>>,
     /// When it was over.
     pub ended: Option<u64>,
-    /// What came of it, as its server wrote it; empty until it is over.
+    /// How it stands, or what came of it, as its server wrote it.
     pub figures: String,
+    /// The server that sends it; `None`: none, and any may take it up.
+    pub server: Option<String>,
+    /// It counts up while that server lives.
+    pub beat: u64,
+    /// Where it is sent to; `None` until it is known.
+    pub destination: Option<SocketAddr>,
+    /// When it begins at the latest.
+    pub begins: u64,
+}
+
+/// What the server of a session is to do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Go on.
+    GoOn,
+    /// Begin with the devices that are there.
+    Begin,
+    /// End it: its task is cancelled, or another server has taken it up.
+    End,
 }
 
 /// A device that could take part in a session.
@@ -55,8 +75,8 @@ pub struct Where {
     pub ended: u64,
 }
 
-const SELECT: &str =
-    "SELECT id, task, position, called, expected, runs, secret, ended, figures FROM sessions";
+const SELECT: &str = "SELECT id, task, position, called, expected, runs, secret, ended, figures, server, beat, destination, \
+                      begins FROM sessions";
 
 /// Agents of a task that were heard of.
 const AGENTS: &str = "FROM actions a JOIN devices d ON d.id = a.device \
@@ -68,7 +88,7 @@ fn place(position: usize) -> i64 {
 }
 
 impl StoredSession {
-    fn read(row: &SqliteRow) -> Result<Self, StoreError> {
+    fn read(row: &Row) -> Result<Self, StoreError> {
         Ok(Self {
             id: column(row, "id")?,
             task: column(row, "task")?,
@@ -79,12 +99,20 @@ impl StoredSession {
             secret: column::<Option<Vec<u8>>>(row, "secret")?.map(Zeroizing::new),
             ended: super::optional_unsigned(row, "ended")?,
             figures: column(row, "figures")?,
+            server: column(row, "server")?,
+            beat: unsigned(row, "beat")?,
+            destination: destination(column(row, "destination")?)?,
+            begins: unsigned(row, "begins")?,
         })
     }
 }
 
+fn destination(text: Option<String>) -> Result<Option<SocketAddr>, StoreError> {
+    text.map(|text| text.parse().map_err(|_| StoreError::damaged("where a session is sent to"))).transpose()
+}
+
 impl Store {
-    /// Notes a session before it begins.
+    /// Notes a session that `server` calls, before it begins. `None`: another one is open, and there is one at a time.
     ///
     /// # Errors
     ///
@@ -94,62 +122,189 @@ impl Store {
         (task, position): (i64, usize),
         expected: u64,
         secret: Zeroizing<Vec<u8>>,
-        now: u64,
-    ) -> Result<StoredSession, StoreError> {
-        let id = self
-            .write(move |connection| {
-                Box::pin(async move {
-                    let (id,): (i64,) = sqlx::query_as(
-                        "INSERT INTO sessions (task, position, called, expected, runs, secret) \
-                         VALUES ($1, $2, $3, $4, 1, $5) RETURNING id",
-                    )
-                    .bind(task)
-                    .bind(place(position))
-                    .bind(sql(now))
-                    .bind(sql(expected))
-                    .bind(secret.as_slice())
-                    .fetch_one(connection)
-                    .await?;
-                    Ok(id)
-                })
-            })
-            .await?;
-        let row = sqlx::query(&format!("{SELECT} WHERE id = $1")).bind(id).fetch_one(&self.readers).await?;
-        StoredSession::read(&row)
-    }
-
-    /// Notes that sessions which a server left open begin once more, and returns them, the oldest first.
-    ///
-    /// # Errors
-    ///
-    /// If the database fails.
-    pub async fn take_up_sessions(&self) -> Result<Vec<StoredSession>, StoreError> {
-        self.write(|connection| {
+        (server, now): (&str, u64),
+    ) -> Result<Option<StoredSession>, StoreError> {
+        let server = server.to_owned();
+        self.write(move |connection| {
             Box::pin(async move {
-                sqlx::query("UPDATE sessions SET runs = runs + 1 WHERE ended IS NULL")
-                    .execute(&mut *connection)
+                let (open,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM sessions WHERE ended IS NULL")
+                    .fetch_one(&mut *connection)
                     .await?;
-                let rows = sqlx::query(&format!("{SELECT} WHERE ended IS NULL ORDER BY id"))
-                    .fetch_all(connection)
-                    .await?;
-                rows.iter().map(StoredSession::read).collect()
+                if open > 0 {
+                    return Ok(None);
+                }
+                let (id,): (i64,) = sqlx::query_as(
+                    "INSERT INTO sessions (task, position, called, expected, runs, secret, server) \
+                     VALUES ($1, $2, $3, $4, 1, $5, $6) RETURNING id",
+                )
+                .bind(task)
+                .bind(place(position))
+                .bind(sql(now))
+                .bind(sql(expected))
+                .bind(secret.as_slice())
+                .bind(server)
+                .fetch_one(&mut *connection)
+                .await?;
+                let row =
+                    sqlx::query(&format!("{SELECT} WHERE id = $1")).bind(id).fetch_one(connection).await?;
+                StoredSession::read(&row).map(Some)
             })
         })
         .await
     }
 
-    /// Notes that a session is over, and forgets its keys.
+    /// The sessions that are not over, the oldest first.
     ///
     /// # Errors
     ///
     /// If the database fails.
-    pub async fn end_session(&self, id: i64, figures: String, now: u64) -> Result<(), StoreError> {
+    pub async fn open_sessions(&self) -> Result<Vec<StoredSession>, StoreError> {
+        let open = format!("{SELECT} WHERE ended IS NULL ORDER BY id");
+        let rows = sqlx::query(&open).fetch_all(&self.readers).await?;
+        rows.iter().map(StoredSession::read).collect()
+    }
+
+    /// Notes that a session begins once more, at `server`. `None`: it is over, or another server was faster.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails.
+    pub async fn take_up_session(
+        &self,
+        session: &StoredSession,
+        server: &str,
+    ) -> Result<Option<StoredSession>, StoreError> {
+        let (id, runs, server) = (session.id, sql(session.runs), server.to_owned());
+        self.write(move |connection| {
+            Box::pin(async move {
+                let taken = sqlx::query(
+                    "UPDATE sessions SET runs = runs + 1, server = $3, destination = NULL, begin_now = 0 \
+                     WHERE id = $1 AND runs = $2 AND ended IS NULL",
+                )
+                .bind(id)
+                .bind(runs)
+                .bind(server)
+                .execute(&mut *connection)
+                .await?;
+                if taken.rows_affected() == 0 {
+                    return Ok(None);
+                }
+                let row =
+                    sqlx::query(&format!("{SELECT} WHERE id = $1")).bind(id).fetch_one(connection).await?;
+                StoredSession::read(&row).map(Some)
+            })
+        })
+        .await
+    }
+
+    /// Notes where a session is sent to, and when it begins at the latest: devices may be told of it now.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails.
+    pub async fn session_starts(
+        &self,
+        session: &StoredSession,
+        destination: SocketAddr,
+        begins: u64,
+    ) -> Result<(), StoreError> {
+        let (id, runs) = (session.id, sql(session.runs));
+        self.write(move |connection| {
+            Box::pin(async move {
+                sqlx::query("UPDATE sessions SET destination = $3, begins = $4 WHERE id = $1 AND runs = $2")
+                    .bind(id)
+                    .bind(runs)
+                    .bind(destination.to_string())
+                    .bind(sql(begins))
+                    .execute(connection)
+                    .await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Notes that the server of a session lives, and how the session stands. Returns what the server is to do.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails.
+    pub async fn beat(&self, session: &StoredSession, figures: String) -> Result<Order, StoreError> {
+        let (id, runs) = (session.id, sql(session.runs));
+        self.write(move |connection| {
+            Box::pin(async move {
+                let row: Option<(i64, String)> = sqlx::query_as(
+                    "UPDATE sessions SET beat = beat + 1, figures = $3 WHERE id = $1 AND runs = $2 AND ended IS NULL \
+                     RETURNING begin_now, (SELECT state FROM tasks WHERE tasks.id = sessions.task)",
+                )
+                .bind(id)
+                .bind(runs)
+                .bind(figures)
+                .fetch_optional(connection)
+                .await?;
+                Ok(match row {
+                    Some((_, state)) if state == "cancelled" => Order::End,
+                    Some((begin, _)) if begin != 0 => Order::Begin,
+                    Some(_) => Order::GoOn,
+                    None => Order::End,
+                })
+            })
+        })
+        .await
+    }
+
+    /// Lets the sessions of a task begin with the devices that are there, whichever server sends them.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails.
+    pub async fn begin_sessions(&self, task: i64) -> Result<(), StoreError> {
+        self.change_sessions("SET begin_now = 1 WHERE task = $1", task).await
+    }
+
+    /// Gives the sessions of a server to any other one: it ends.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails.
+    pub async fn release_sessions(&self, server: &str) -> Result<(), StoreError> {
+        self.change_sessions("SET server = NULL WHERE server = $1", server.to_owned()).await
+    }
+
+    async fn change_sessions<T>(&self, change: &'static str, of: T) -> Result<(), StoreError>
+    where
+        T: for<'q> sqlx::Encode<'q, sqlx::Any> + sqlx::Type<sqlx::Any> + Send + 'static,
+    {
+        self.write(move |connection| {
+            Box::pin(async move {
+                let change = format!("UPDATE sessions {change} AND ended IS NULL");
+                sqlx::query(&change).bind(of).execute(connection).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Notes that a session is over, and forgets its keys, unless another server has taken it up.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails.
+    pub async fn end_session(
+        &self,
+        session: &StoredSession,
+        figures: String,
+        now: u64,
+    ) -> Result<(), StoreError> {
+        let (id, runs) = (session.id, sql(session.runs));
         self.write(move |connection| {
             Box::pin(async move {
                 sqlx::query(
-                    "UPDATE sessions SET ended = $2, secret = NULL, figures = $3 WHERE id = $1 AND ended IS NULL",
+                    "UPDATE sessions SET ended = $3, secret = NULL, figures = $4 \
+                     WHERE id = $1 AND runs = $2 AND ended IS NULL",
                 )
                 .bind(id)
+                .bind(runs)
                 .bind(sql(now))
                 .bind(figures)
                 .execute(connection)

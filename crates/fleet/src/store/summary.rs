@@ -92,7 +92,7 @@ impl Store {
             }
         }
         let rows = sqlx::query("SELECT id, state, last_seen FROM devices ORDER BY id LIMIT $1")
-            .bind(MAX_WATCHED)
+            .bind(i64::from(MAX_WATCHED))
             .fetch_all(&self.readers)
             .await?;
         rows.iter()

@@ -1,12 +1,13 @@
 //! Tasks as operators signed them, what the server alone decides about them, and their objects.
 
-use super::devices::device_of;
-use super::{DeviceState, Store, StoreError, column, json, sql, to_json, unsigned, words};
-use crate::ddi::Handling;
+use super::assign::{Receiver, Receivers, insert_action, receivers};
+use super::database::{Connection, Row};
+use super::events::{self, EventKind};
+use super::rollouts::{GroupCounts, Rollout, divide, drop_later, excuse, rollouts};
+use super::terms::Terms;
+use super::{Store, StoreError, column, json, sql, to_json, unsigned, words};
 use crate::documents::{Envelope, Task};
 use crate::objects::ObjectHashes;
-use serde::{Deserialize, Serialize};
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
@@ -19,41 +20,6 @@ words! {
         Paused = "paused",
         /// None is offered any more.
         Cancelled = "cancelled",
-    }
-}
-
-/// What the server alone decides about a task. Not signed: it says when the task is offered and how it is presented to
-/// clients of the device interface, and cannot change what a device does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Terms {
-    /// The chunk's part: `bApp`, `os`...
-    pub part: String,
-    /// How the installation is handled: forced, or attempted when it suits the device.
-    pub update: Handling,
-    /// Whether devices only load the objects, and install nothing.
-    pub download_only: bool,
-    /// Whether each device must confirm first.
-    pub confirm: bool,
-    /// At how many devices the task may be under way at once; 0: at any number.
-    pub at_once: u32,
-    /// Tasks of higher weight are offered first.
-    pub weight: u16,
-    /// Whether devices also load only from the task's earliest start on and in its window, in the server's time zone.
-    #[serde(default)]
-    pub load_in_window: bool,
-}
-
-impl Default for Terms {
-    fn default() -> Self {
-        Self {
-            part: "bApp".into(),
-            update: Handling::Forced,
-            download_only: false,
-            confirm: false,
-            at_once: 0,
-            weight: 1000,
-            load_in_window: false,
-        }
     }
 }
 
@@ -88,6 +54,8 @@ pub struct NewTask {
     pub envelope: Envelope,
     /// What the server alone decides.
     pub terms: Terms,
+    /// The signed task that undoes it, if there is one. The caller has checked it too.
+    pub rollback: Option<Envelope>,
     /// The operator.
     pub by: String,
 }
@@ -105,15 +73,22 @@ pub struct StoredTask {
     pub by: String,
     /// What was signed.
     pub document: Arc<TaskDocument>,
-    /// Its devices by the state of their newest action.
+    /// Its devices by the state of their newest action; those whose group does not have it yet are [`LATER`].
     pub counts: Counts,
+    /// How far it is, if it is given out in groups.
+    pub rollout: Option<Rollout>,
+    /// Whether there is a task that undoes it.
+    pub rollback: bool,
 }
 
 /// How many devices are in each state, by the state's word.
 pub type Counts = BTreeMap<String, u64>;
 
+/// The word for devices whose group does not have the task yet.
+pub const LATER: &str = "later";
+
 /// The hash of an object as the database has it.
-fn object_hashes(row: &SqliteRow) -> Result<ObjectHashes, StoreError> {
+fn object_hashes(row: &Row) -> Result<ObjectHashes, StoreError> {
     let hash: String = column(row, "hash")?;
     Ok(ObjectHashes {
         size: unsigned(row, "size")?,
@@ -165,6 +140,25 @@ impl Store {
         row.as_ref().map(object_hashes).transpose()
     }
 
+    /// The objects of the tasks that are neither cancelled nor expired, in no order.
+    ///
+    /// # Errors
+    ///
+    /// If the database fails.
+    pub async fn wanted_objects(&self, now: u64) -> Result<Vec<blake3::Hash>, StoreError> {
+        let rows: Vec<(String,)> = sqlx::query_as(
+            "SELECT DISTINCT o.object FROM task_objects o JOIN tasks t ON t.id = o.task \
+             WHERE t.state <> 'cancelled' AND t.expires > $1",
+        )
+        .bind(sql(now))
+        .fetch_all(&self.readers)
+        .await?;
+        let hash = |(hash,): (String,)| {
+            blake3::Hash::from_hex(&hash).map_err(|_| StoreError::damaged("an object's hash"))
+        };
+        rows.into_iter().map(hash).collect()
+    }
+
     /// Adds a task, and an action for each accepted device that it is meant for. Earlier tasks of the same name end: what
     /// has not begun is cancelled, and devices that have begun are asked to stop. Returns the task's number; the same
     /// task added again is not added twice.
@@ -174,7 +168,7 @@ impl Store {
     /// If an object was not noted or has another size, the serial is not higher than those of the name, or the database
     /// fails.
     pub async fn add_task(&self, new: NewTask, now: u64) -> Result<i64, StoreError> {
-        self.write(move |connection| Box::pin(add_task(connection, new, now))).await
+        self.write(move |connection| Box::pin(add_task(connection, new, Receivers::Audience, now))).await
     }
 
     /// The document of a task.
@@ -196,7 +190,7 @@ impl Store {
 
     pub(super) async fn load_document(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut Connection,
         id: i64,
     ) -> Result<Arc<TaskDocument>, StoreError> {
         /// Documents kept in memory. Tasks that are over are not asked for any more, so it is emptied now and then.
@@ -239,7 +233,8 @@ impl Store {
     /// If the database fails.
     pub async fn tasks(&self, only: Option<i64>) -> Result<Vec<StoredTask>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, state, created, created_by FROM tasks WHERE $1 IS NULL OR id = $1 ORDER BY id DESC LIMIT 1000",
+            "SELECT id, state, created, created_by, CASE WHEN rollback IS NULL THEN 0 ELSE 1 END AS rollback FROM tasks \
+             WHERE $1 IS NULL OR id = $1 ORDER BY id DESC LIMIT 1000",
         )
         .bind(only)
         .fetch_all(&self.readers)
@@ -254,16 +249,32 @@ impl Store {
         for (task, state, count) in counted {
             counts.entry(task).or_default().insert(state, count.unsigned_abs());
         }
+        let mut rollouts = rollouts(&mut *self.readers.acquire().await?, only).await?;
         let mut tasks = Vec::with_capacity(rows.len());
         for row in &rows {
             let id = column(row, "id")?;
+            let document = self.document(id).await?;
+            let mut counts = counts.remove(&id).unwrap_or_default();
+            let groups = document.terms.groups.len();
+            let rollout = rollouts.remove(&id).filter(|_| groups > 0).map(|mut rollout| {
+                rollout.groups.resize(groups + 1, GroupCounts::default());
+                rollout
+            });
+            let later =
+                |rollout: &Rollout| rollout.groups.iter().skip(rollout.open + 1).map(|g| g.devices).sum();
+            let later: u64 = rollout.as_ref().map_or(0, later);
+            if later > 0 {
+                counts.insert(LATER.into(), later);
+            }
             tasks.push(StoredTask {
                 id,
                 state: column::<String>(row, "state")?.parse()?,
                 created: unsigned(row, "created")?,
                 by: column(row, "created_by")?,
-                document: self.document(id).await?,
-                counts: counts.remove(&id).unwrap_or_default(),
+                document,
+                counts,
+                rollout,
+                rollback: column::<i64>(row, "rollback")? == 1,
             });
         }
         Ok(tasks)
@@ -282,24 +293,35 @@ impl Store {
         Ok(serial.unwrap_or(0).unsigned_abs())
     }
 
-    /// Pauses a task or lets it go on.
+    /// Pauses a task or lets it go on, in spite of the devices where it has failed so far.
     ///
     /// # Errors
     ///
     /// If there is no such task, it was cancelled, or the database fails.
-    pub async fn pause_task(&self, id: i64, paused: bool) -> Result<(), StoreError> {
-        let state = if paused { TaskState::Paused } else { TaskState::Running };
+    pub async fn pause_task(&self, id: i64, paused: bool, now: u64) -> Result<(), StoreError> {
+        let (state, event) = match paused {
+            true => (TaskState::Paused, EventKind::TaskPaused),
+            false => (TaskState::Running, EventKind::TaskResumed),
+        };
+        let by = self.by();
         self.write(move |connection| {
             Box::pin(async move {
-                if task_state(connection, id).await? == TaskState::Cancelled {
+                let before = task_state(connection, id).await?;
+                if before == TaskState::Cancelled {
                     return Err(StoreError::conflict(format!("task {id} was cancelled; add it again")));
                 }
-                sqlx::query("UPDATE tasks SET state = $2 WHERE id = $1")
+                sqlx::query("UPDATE tasks SET state = $2, held = NULL WHERE id = $1")
                     .bind(id)
                     .bind(state.as_str())
-                    .execute(connection)
+                    .execute(&mut *connection)
                     .await?;
-                Ok(())
+                if !paused {
+                    excuse(connection, id).await?;
+                }
+                if before == state {
+                    return Ok(());
+                }
+                events::of_task(connection, event, id, (&by, ""), now).await
             })
         })
         .await
@@ -311,111 +333,58 @@ impl Store {
     ///
     /// If there is no such task, or the database fails.
     pub async fn cancel_task(&self, id: i64, now: u64) -> Result<(), StoreError> {
+        let by = self.by();
         self.write(move |connection| {
             Box::pin(async move {
                 task_state(connection, id).await?;
-                end_task(connection, id, "cancelled by the operator", now).await
+                end_task(connection, id, (&by, "cancelled by the operator"), now).await
             })
         })
         .await
     }
-
-    /// Gives the device the tasks that are meant for it and that it has no action for, and looks again at those that it
-    /// had no need for.
-    pub(super) async fn assign_to_device(
-        &self,
-        connection: &mut SqliteConnection,
-        id: &str,
-        now: u64,
-    ) -> Result<(), StoreError> {
-        let Some(device) = device_of(connection, id).await? else { return Ok(()) };
-        if device.state != DeviceState::Accepted {
-            return Ok(());
-        }
-        let live: Vec<(i64, Option<String>)> = sqlx::query_as(
-            "SELECT t.id, a.state FROM tasks t LEFT JOIN actions a ON a.task = t.id AND a.device = $1 AND a.newest = 1 \
-             WHERE t.state <> 'cancelled' AND t.expires > $2 AND (a.state IS NULL OR a.state = 'unneeded') ORDER BY t.id",
-        )
-        .bind(id)
-        .bind(sql(now))
-        .fetch_all(&mut *connection)
-        .await?;
-        for (task, state) in live {
-            let document = self.load_document(connection, task).await?;
-            if !document.task.to.includes(id, &device.attributes) {
-                continue;
-            }
-            if state.is_none() {
-                insert_action(
-                    connection,
-                    task,
-                    id,
-                    document.terms.confirm && device.auto_confirm.is_none(),
-                    now,
-                )
-                .await?;
-            } else if document.task.when.iter().all(|term| term.holds(&device.attributes)) {
-                sqlx::query(
-                    "UPDATE actions SET state = 'waiting', updated = $3 WHERE task = $1 AND device = $2 AND newest = 1",
-                )
-                .bind(task)
-                .bind(id)
-                .bind(sql(now))
-                .execute(&mut *connection)
-                .await?;
-            }
-        }
-        Ok(())
-    }
 }
 
-async fn task_state(connection: &mut SqliteConnection, id: i64) -> Result<TaskState, StoreError> {
+pub(super) async fn task_state(connection: &mut Connection, id: i64) -> Result<TaskState, StoreError> {
     let row: Option<(String,)> =
         sqlx::query_as("SELECT state FROM tasks WHERE id = $1").bind(id).fetch_optional(connection).await?;
     row.ok_or_else(|| StoreError::missing(format!("task {id}; 'mcp task list' shows them")))?.0.parse()
 }
 
 /// Ends a task: it offers nothing any more.
-async fn end_task(connection: &mut SqliteConnection, id: i64, why: &str, now: u64) -> Result<(), StoreError> {
-    sqlx::query("UPDATE tasks SET state = 'cancelled' WHERE id = $1")
+async fn end_task(
+    connection: &mut Connection,
+    id: i64,
+    (by, why): (&str, &str),
+    now: u64,
+) -> Result<(), StoreError> {
+    let ended = sqlx::query("UPDATE tasks SET state = 'cancelled' WHERE id = $1 AND state <> 'cancelled'")
         .bind(id)
         .execute(&mut *connection)
         .await?;
     // What was begun is the device's to end.
-    sqlx::query(
+    let changed = sqlx::query(
         "UPDATE actions SET state = CASE state WHEN 'running' THEN 'cancelling' ELSE 'cancelled' END, updated = $2, \
          message = $3 WHERE task = $1 AND state IN ('waiting', 'confirming', 'running')",
     )
     .bind(id)
     .bind(sql(now))
     .bind(why)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
-    Ok(())
+    drop_later(connection, Some(id), now).await?;
+    if ended.rows_affected() > 0 {
+        events::of_task(connection, EventKind::TaskCancelled, id, (by, why), now).await?;
+    }
+    if changed.rows_affected() > 0 { events::if_over(connection, id, now).await } else { Ok(()) }
 }
 
-/// Adds the first action of a device for a task.
-async fn insert_action(
-    connection: &mut SqliteConnection,
-    task: i64,
-    device: &str,
-    confirm: bool,
+pub(super) async fn add_task(
+    connection: &mut Connection,
+    new: NewTask,
+    to: Receivers,
     now: u64,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO actions (task, device, attempt, newest, state, created, updated) VALUES ($1, $2, 1, 1, $3, $4, $4)",
-    )
-    .bind(task)
-    .bind(device)
-    .bind(if confirm { "confirming" } else { "waiting" })
-    .bind(sql(now))
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-async fn add_task(connection: &mut SqliteConnection, new: NewTask, now: u64) -> Result<i64, StoreError> {
-    let NewTask { task, envelope, terms, by } = new;
+) -> Result<i64, StoreError> {
+    let NewTask { task, envelope, terms, rollback, by } = new;
     let earlier: Vec<(i64, i64, Vec<u8>)> =
         sqlx::query_as("SELECT id, serial, hash FROM tasks WHERE name = $1 ORDER BY serial")
             .bind(&task.name)
@@ -433,19 +402,20 @@ async fn add_task(connection: &mut SqliteConnection, new: NewTask, now: u64) -> 
         )));
     }
     let (id,): (i64,) = sqlx::query_as(
-        "INSERT INTO tasks (name, serial, envelope, hash, version, expires, terms, weight, state, created, created_by) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'running', $9, $10) RETURNING id",
+        "INSERT INTO tasks (name, serial, envelope, hash, version, expires, terms, weight, state, created, created_by, \
+         rollback) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'running', $9, $10, $11) RETURNING id",
     )
     .bind(&task.name)
     .bind(serial)
     .bind(envelope.to_bytes())
-    .bind(hash)
+    .bind(&hash)
     .bind(&task.version)
     .bind(sql(task.expires))
     .bind(to_json(&terms))
     .bind(i64::from(terms.weight))
     .bind(sql(now))
-    .bind(by)
+    .bind(&by)
+    .bind(rollback.map(|envelope| envelope.to_bytes()))
     .fetch_one(&mut *connection)
     .await?;
     for (position, object) in (0_i64..).zip(&task.objects) {
@@ -469,18 +439,21 @@ async fn add_task(connection: &mut SqliteConnection, new: NewTask, now: u64) -> 
             .execute(&mut *connection)
             .await?;
     }
+    let why = match to {
+        Receivers::Audience => "replaced by a newer task of this name",
+        Receivers::Begun(_) => "rolled back by the operator",
+    };
     for (older, _, _) in earlier {
-        end_task(connection, older, "replaced by a newer task of this name", now).await?;
+        end_task(connection, older, (&by, why), now).await?;
     }
-    let devices: Vec<(String, String, Option<String>)> =
-        sqlx::query_as("SELECT id, attributes, auto_confirm FROM devices WHERE state = 'accepted'")
-            .fetch_all(&mut *connection)
-            .await?;
-    for (device, attributes, auto_confirm) in devices {
-        let attributes = json(&attributes, "a device's attributes")?;
-        if task.to.includes(&device, &attributes) {
-            insert_action(connection, id, &device, terms.confirm && auto_confirm.is_none(), now).await?;
+    let receivers = receivers(connection, &task, &terms, &to).await?;
+    if terms.groups.is_empty() && matches!(to, Receivers::Audience) {
+        for Receiver { device, confirm } in receivers {
+            insert_action(connection, id, &device, confirm, now).await?;
         }
+    } else {
+        divide(connection, (id, &hash), &terms.groups, receivers, now).await?;
     }
+    events::of_task(connection, EventKind::TaskAdded, id, (&by, ""), now).await?;
     Ok(id)
 }

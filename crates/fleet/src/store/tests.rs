@@ -1,3 +1,8 @@
+mod file;
+mod hooks;
+mod postgres;
+mod rollouts;
+
 use super::*;
 use crate::ddi::{Execution, Feedback, Finished};
 use crate::documents::{FleetId, Hash, Object, SecretKey, Task};
@@ -9,13 +14,15 @@ const NOW: u64 = 1_800_000_000;
 
 struct Fixture {
     store: Store,
+    database: Database,
     dir: tempfile::TempDir,
 }
 
 async fn fixture() -> Fixture {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = Store::open(&dir.path().join("fleet.db")).await.expect("opened");
-    Fixture { store, dir }
+    let database = Database::of_tests(dir.path()).await;
+    let store = Store::open(&database).await.expect("opened");
+    Fixture { store, database, dir }
 }
 
 fn object() -> ObjectHashes {
@@ -31,7 +38,7 @@ fn task(name: &str, serial: u64, change: impl FnOnce(&mut Task)) -> NewTask {
     task.at = Some("/srv/".into());
     change(&mut task);
     let envelope = task.sign(&[&SecretKey::from_seed(&[7; 32])]).expect("signed");
-    NewTask { task, envelope, terms: Terms::default(), by: "first".into() }
+    NewTask { task, envelope, terms: Terms::default(), rollback: None, by: "first".into() }
 }
 
 impl Fixture {
@@ -56,6 +63,12 @@ impl Fixture {
         let answer = self.store.feedback(&action.device, action.id, on, feedback, NOW).await;
         answer.expect("taken").expect("known")
     }
+
+    async fn ends(&self, device: &str, how: Finished) {
+        let action = self.only_action(device).await;
+        assert_eq!(self.store.begin(&action, None, NOW).await.expect("begun"), Begun::Running);
+        self.say(&action, Execution::Closed, how).await;
+    }
 }
 
 #[tokio::test]
@@ -65,8 +78,8 @@ async fn a_task_goes_through_its_states_and_can_be_tried_again() {
     let id = f.add(task("app", 1, |_| {})).await;
     let first = f.only_action("a").await;
     assert_eq!((first.state, first.task, first.attempt), (ActionState::Waiting, id, 1));
-    assert_eq!(f.store.begin(&first, 0, NOW).await.expect("begun"), Begun::Running);
-    assert_eq!(f.store.begin(&first, 0, NOW).await.expect("again"), Begun::Running);
+    assert_eq!(f.store.begin(&first, None, NOW).await.expect("begun"), Begun::Running);
+    assert_eq!(f.store.begin(&first, None, NOW).await.expect("again"), Begun::Running);
     let failed = f.say(&first, Execution::Closed, Finished::Failure).await;
     assert_eq!(failed, Answer::Taken(ActionState::Failed));
     assert_eq!(f.say(&first, Execution::Closed, Finished::Failure).await, Answer::Gone);
@@ -108,7 +121,7 @@ async fn a_newer_task_of_a_name_replaces_the_older() {
     f.accept("idle").await;
     let old = f.add(task("app", 1, |_| {})).await;
     let begun = f.only_action("begun").await;
-    f.store.begin(&begun, 0, NOW).await.expect("begun");
+    f.store.begin(&begun, None, NOW).await.expect("begun");
     let new = f.add(task("app", 2, |_| {})).await;
     let states: Vec<_> =
         f.store.open_actions("begun").await.expect("read").iter().map(|a| (a.task, a.state)).collect();
@@ -157,7 +170,7 @@ async fn a_task_is_under_way_at_so_many_devices_at_once() {
     let mut begun = Vec::new();
     for device in ["a", "b", "c"] {
         let action = f.only_action(device).await;
-        begun.push(f.store.begin(&action, 2, NOW).await.expect("asked"));
+        begun.push(f.store.begin(&action, Some(2), NOW).await.expect("asked"));
     }
     assert_eq!(begun, [Begun::Running, Begun::Running, Begun::No]);
     assert_eq!(f.store.under_way(id).await.expect("read"), 2);
@@ -165,7 +178,7 @@ async fn a_task_is_under_way_at_so_many_devices_at_once() {
     assert_eq!(f.only_action("a").await.state, ActionState::Cancelling);
     assert!(f.store.open_actions("c").await.expect("read").is_empty());
     assert!(matches!(f.store.retry(id, None, NOW).await, Err(StoreError::Conflict(_))));
-    assert!(matches!(f.store.pause_task(id, true).await, Err(StoreError::Conflict(_))));
+    assert!(matches!(f.store.pause_task(id, true, NOW).await, Err(StoreError::Conflict(_))));
     assert!(matches!(f.store.cancel_task(99, NOW).await, Err(StoreError::Missing(_))));
 }
 
@@ -189,7 +202,7 @@ async fn a_session_is_for_agents_that_wait_and_were_heard_of() {
     let later = Where { heard: NOW + 1, ..at };
     assert_eq!(f.store.candidates(later).await.expect("read"), [], "not lately");
     let action = f.only_action("a").await;
-    f.store.begin(&action, 0, NOW).await.expect("begun");
+    f.store.begin(&action, None, NOW).await.expect("begun");
     let taken = Candidate { waits: false, ..waiting("a") };
     assert_eq!(f.store.candidates(at).await.expect("read"), [taken, waiting("b")], "it has just taken it");
     f.store.lacks(action.id, None, NOW).await.expect("noted");
@@ -221,28 +234,58 @@ async fn a_session_is_taken_up_until_it_is_over_and_then_its_keys_are_gone() {
     let f = fixture().await;
     let id = f.add(task("app", 1, |_| {})).await;
     let secret = Zeroizing::new(b"the secret of session one, 32 bytes.".to_vec());
-    let called = f.store.call_session((id, 1), 4, secret.clone(), NOW).await.expect("noted");
+    let called = f.store.call_session((id, 1), 4, secret.clone(), ("a", NOW)).await.expect("noted");
+    let called = called.expect("no other is open");
     assert_eq!((called.task, called.position, called.expected, called.runs), (id, 1, 4, 1));
     assert_eq!(f.store.last_session(id, 1).await.expect("read"), None);
-    // Each server that takes it up counts on, so that its announcements are newer.
-    for runs in [2, 3] {
-        let again = f.store.take_up_sessions().await.expect("read");
-        assert_eq!(again, [StoredSession { runs, ..called.clone() }]);
-        assert_eq!(again[0].secret.as_ref(), Some(&secret));
-    }
+    let second = f.store.call_session((id, 0), 4, secret.clone(), ("b", NOW)).await.expect("asked");
+    assert_eq!(second, None, "one at a time, whichever server calls it");
+    let destination = "239.255.74.1:7418".parse().expect("an address");
+    f.store.session_starts(&called, destination, NOW + 5).await.expect("noted");
+    assert_eq!(f.store.beat(&called, "so far".into()).await.expect("noted"), Order::GoOn);
+    let open = f.store.open_sessions().await.expect("read");
+    let told = StoredSession { beat: 1, destination: Some(destination), begins: NOW + 5, ..called.clone() };
+    assert_eq!(open, [StoredSession { figures: "so far".into(), ..told }]);
+    f.store.begin_sessions(id).await.expect("noted");
+    assert_eq!(f.store.beat(&called, "so far".into()).await.expect("noted"), Order::Begin);
+    f.store.release_sessions("another").await.expect("none");
+    assert_eq!(f.store.open_sessions().await.expect("read")[0].server.as_deref(), Some("a"));
+    f.store.release_sessions("a").await.expect("noted");
+    assert_eq!(f.store.open_sessions().await.expect("read")[0].server, None);
+    // Each server that takes it up counts on, so that its announcements are newer. One does it.
+    let again = f.store.take_up_session(&called, "b").await.expect("read").expect("it is open");
+    assert_eq!((again.runs, again.server.as_deref(), again.destination), (2, Some("b"), None));
+    assert_eq!(again.secret.as_ref(), Some(&secret));
+    assert_eq!(f.store.take_up_session(&called, "c").await.expect("read"), None);
+    assert_eq!(f.store.beat(&called, "late".into()).await.expect("noted"), Order::End, "it is another's");
+    f.store.end_session(&called, "late".into(), NOW + 8).await.expect("no error");
+    assert_eq!(f.store.beat(&again, "so far".into()).await.expect("noted"), Order::GoOn);
+    f.store.session_starts(&called, destination, NOW).await.expect("no error");
+    assert_eq!(f.store.open_sessions().await.expect("read")[0].destination, None);
     let backup = f.dir.path().join("backup.db");
-    Store::backup(&f.dir.path().join("fleet.db"), &backup).await.expect("copied");
-    f.store.end_session(called.id, "{}".into(), NOW + 9).await.expect("noted");
-    f.store.end_session(called.id, "later".into(), NOW + 10).await.expect("noted");
-    assert_eq!(f.store.take_up_sessions().await.expect("read"), []);
+    if let Database::File(path) = &f.database {
+        Store::backup(path, &backup).await.expect("copied");
+    }
+    f.store.end_session(&again, "{}".into(), NOW + 9).await.expect("noted");
+    f.store.end_session(&again, "later".into(), NOW + 10).await.expect("noted");
+    assert_eq!(f.store.open_sessions().await.expect("read"), []);
     assert_eq!(f.store.last_session(id, 1).await.expect("read"), Some((NOW, NOW + 9)));
     assert_eq!(f.store.last_session(id, 0).await.expect("read"), None);
-    let over = StoredSession { runs: 3, secret: None, ended: Some(NOW + 9), figures: "{}".into(), ..called };
-    assert_eq!(f.store.sessions_of_task(id).await.expect("read"), [over]);
+    let ended = f.store.sessions_of_task(id).await.expect("read");
+    assert_eq!((ended.len(), ended[0].ended, ended[0].secret.clone()), (1, Some(NOW + 9), None));
+    assert_eq!(ended[0].figures, "{}");
+    // A cancelled task ends its sessions.
+    let called = f.store.call_session((id, 0), 4, secret.clone(), ("b", NOW)).await.expect("noted");
+    let called = called.expect("no other is open");
+    f.store.cancel_task(id, NOW).await.expect("cancelled");
+    assert_eq!(f.store.beat(&called, String::new()).await.expect("noted"), Order::End);
+    f.store.end_session(&called, String::new(), NOW).await.expect("noted");
     f.store.close().await;
-    for file in ["fleet.db", "backup.db"] {
-        let bytes = std::fs::read(f.dir.path().join(file)).expect("read");
-        assert!(!bytes.windows(secret.len()).any(|window| window == &secret[..]), "{file}");
+    if let Database::File(path) = &f.database {
+        for file in [path, &backup] {
+            let bytes = std::fs::read(file).expect("read");
+            assert!(!bytes.windows(secret.len()).any(|window| window == &secret[..]), "{}", file.display());
+        }
     }
 }
 
@@ -252,7 +295,7 @@ async fn what_expired_before_it_began_is_over() {
     f.accept("a").await;
     f.accept("b").await;
     f.add(task("app", 1, |_| {})).await;
-    f.store.begin(&f.only_action("a").await, 0, NOW).await.expect("begun");
+    f.store.begin(&f.only_action("a").await, None, NOW).await.expect("begun");
     f.store.expire(NOW + 999).await.expect("looked");
     assert_eq!(f.only_action("b").await.state, ActionState::Waiting);
     f.store.expire(NOW + 1000).await.expect("looked");
@@ -333,72 +376,6 @@ async fn a_list_has_a_version_that_only_grows() {
     assert_eq!(version(b"1", NOW + 100).await, NOW + 100);
 }
 
-#[tokio::test]
-async fn a_newer_schema_is_refused_and_the_own_one_is_kept() {
-    let f = fixture().await;
-    let path = f.dir.path().join("fleet.db");
-    f.accept("a").await;
-    f.store.close().await;
-    let again = Store::open(&path).await.expect("opened again");
-    assert!(again.device("a").await.expect("read").is_some());
-    sqlx::query("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (99, 'x', 1, x'00', 0)")
-        .execute(&again.readers)
-        .await
-        .expect("written");
-    again.close().await;
-    let newer = Store::open(&path).await;
-    assert!(matches!(newer, Err(StoreError::Newer { found: 99, known: 3, .. })), "{newer:?}");
-}
-
-#[tokio::test]
-async fn a_database_of_the_first_schema_is_brought_up_to_date() {
-    let f = fixture().await;
-    f.accept("a").await;
-    let id = f.add(task("app", 1, |_| {})).await;
-    f.store.close().await;
-    let path = f.dir.path().join("fleet.db");
-    let mut old =
-        SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&path)).await.expect("opened");
-    let back = "DROP TABLE sessions; ALTER TABLE actions DROP COLUMN position; ALTER TABLE actions DROP COLUMN lacks; \
-                ALTER TABLE actions DROP COLUMN said; DELETE FROM _sqlx_migrations WHERE version = 2";
-    sqlx::raw_sql(back).execute(&mut old).await.expect("taken back");
-    old.close().await.expect("closed");
-    let copy = f.dir.path().join("copy.db");
-    Store::backup(&path, &copy).await.expect("an old one is copied as it is");
-    let store = Store::open(&path).await.expect("opened");
-    let open = store.open_actions("a").await.expect("read");
-    store.lacks(open[0].id, Some((0, vec![[0, 8]])), NOW).await.expect("noted");
-    assert_eq!((open[0].task, store.take_up_sessions().await.expect("read").len()), (id, 0));
-}
-
-#[tokio::test]
-async fn a_backup_is_a_database_of_its_own() {
-    let f = fixture().await;
-    f.accept("a").await;
-    let copy = f.dir.path().join("copy.db");
-    let path = f.dir.path().join("fleet.db");
-    Store::backup(&path, &copy).await.expect("copied");
-    f.accept("b").await;
-    assert!(
-        matches!(Store::backup(&path, &copy).await, Err(StoreError::Conflict(_))),
-        "nothing is overwritten"
-    );
-    let restored = Store::open(&copy).await.expect("opened");
-    let devices: Vec<String> =
-        restored.devices("", 10).await.expect("read").into_iter().map(|d| d.id).collect();
-    assert_eq!(devices, ["a"]);
-
-    // One that is damaged is not copied: the copy would be built anew from the rows that are left.
-    restored.close().await;
-    let mut bytes = std::fs::read(&copy).expect("read");
-    bytes.chunks_mut(4096).skip(2).for_each(|page| page[..64].fill(0xff));
-    std::fs::write(&copy, bytes).expect("written");
-    let second = f.dir.path().join("second.db");
-    let refused = Store::backup(&copy, &second).await;
-    assert!(matches!(refused, Err(StoreError::Damaged(_) | StoreError::Away(_))), "{refused:?}");
-    assert!(!second.exists());
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_at_the_same_time_are_all_kept_and_a_bad_one_undoes_only_itself() {
     let f = fixture().await;
@@ -417,60 +394,6 @@ async fn changes_at_the_same_time_are_all_kept_and_a_bad_one_undoes_only_itself(
         assert!(change.expect("no panic"));
     }
     assert_eq!(f.store.devices("", 1000).await.expect("read").len(), 200);
-}
-
-/// SQLite waits for a lock for five seconds, and then the database counts as away.
-#[tokio::test]
-async fn a_locked_database_is_away_and_comes_back() {
-    let f = fixture().await;
-    f.accept("a").await;
-    let options = SqliteConnectOptions::new().filename(f.dir.path().join("fleet.db"));
-    let other = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.expect("opened");
-    let mut lock = other.acquire().await.expect("a connection");
-    sqlx::query("BEGIN EXCLUSIVE").execute(&mut *lock).await.expect("locked");
-    let away = f.store.decide_device("b", DeviceState::Accepted, None, NOW).await;
-    assert!(matches!(away, Err(StoreError::Away(_))), "{away:?}");
-    assert!(f.store.device("a").await.expect("readers go on in WAL mode").is_some());
-    sqlx::query("ROLLBACK").execute(&mut *lock).await.expect("unlocked");
-    assert!(f.store.device("b").await.expect("read").is_none(), "nothing was claimed");
-    f.accept("b").await;
-}
-
-#[tokio::test]
-async fn a_full_disk_loses_nothing() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let run = |args: &[&str]| {
-        std::process::Command::new(args[0]).args(&args[1..]).status().is_ok_and(|s| s.success())
-    };
-    let path = dir.path().to_str().expect("UTF-8").to_owned();
-    if !run(&["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", &path]) {
-        assert!(
-            std::env::var_os("MCP_TESTS_MUST_RUN").is_none(),
-            "would be skipped: no right to mount a small file system"
-        );
-        eprintln!("skipped: no right to mount a small file system");
-        return;
-    }
-    let outcome = tokio::spawn(async move {
-        let dir = std::path::PathBuf::from(path);
-        let store = Store::open(&dir.join("fleet.db")).await.expect("opened");
-        store.decide_device("kept", DeviceState::Accepted, None, NOW).await.expect("accepted");
-        // Fill what is left.
-        let mut filler = std::fs::File::create(dir.join("filler")).expect("created");
-        while std::io::Write::write_all(&mut filler, &[0; 4096]).is_ok() {}
-        let attributes = BTreeMap::from([("a".to_owned(), "x".repeat(100_000))]);
-        let full = store.set_attributes("kept", &attributes, NOW).await;
-        assert!(matches!(full, Err(StoreError::Away(_))), "{full:?}");
-        let kept = store.device("kept").await.expect("read").expect("there");
-        assert!(kept.attributes.is_empty() && kept.wants_attributes, "nothing is claimed");
-        drop(filler);
-        std::fs::remove_file(dir.join("filler")).expect("removed");
-        store.set_attributes("kept", &attributes, NOW).await.expect("there is room again");
-        store.close().await;
-    })
-    .await;
-    assert!(run(&["umount", dir.path().to_str().expect("UTF-8")]));
-    outcome.expect("no panic");
 }
 
 #[tokio::test]
@@ -493,7 +416,7 @@ async fn messages_beyond_the_quota_are_dropped_and_the_feedback_is_taken() {
     f.accept("a").await;
     f.add(task("app", 1, |_| {})).await;
     let action = f.only_action("a").await;
-    f.store.begin(&action, 0, NOW).await.expect("begun");
+    f.store.begin(&action, None, NOW).await.expect("begun");
     let on = Report::Deployment { download_only: false };
     let say = async |execution, finished, details: Vec<String>| {
         let feedback = Feedback::new(&action.id.to_string(), execution, finished, details);

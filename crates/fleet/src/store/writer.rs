@@ -1,7 +1,7 @@
 //! The one thread of control that writes. Changes that wait are committed together.
 
+use super::database::{Connection, Pool, begin};
 use super::{Change, StoreError};
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,14 +11,15 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Changes that may wait.
 const WAITING: usize = 1024;
+/// How long a database may say nothing while changes are committed. PostgreSQL ends a statement sooner, if it is there.
+const SILENCE: Duration = Duration::from_secs(15);
 /// Changes of one commit.
 const TOGETHER: usize = 256;
 
 /// Delivers the result of a change once its commit succeeded or failed.
 type Deliver = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-type Job = Box<
-    dyn for<'c> FnOnce(&'c mut SqliteConnection) -> Pin<Box<dyn Future<Output = Done> + Send + 'c>> + Send,
->;
+type Job =
+    Box<dyn for<'c> FnOnce(&'c mut Connection) -> Pin<Box<dyn Future<Output = Done> + Send + 'c>> + Send>;
 
 struct Done {
     succeeded: bool,
@@ -28,7 +29,7 @@ struct Done {
 #[derive(Clone, Debug)]
 pub(super) struct Writer {
     jobs: mpsc::Sender<Job>,
-    pool: SqlitePool,
+    pool: Pool,
     took: Arc<Took>,
 }
 
@@ -41,7 +42,7 @@ struct Took {
 
 impl Writer {
     /// Starts the writer; `pool` has one connection.
-    pub(super) fn start(pool: SqlitePool) -> Self {
+    pub(super) fn start(pool: Pool) -> Self {
         let (jobs, mut queue) = mpsc::channel::<Job>(WAITING);
         let connections = pool.clone();
         tokio::spawn(async move {
@@ -57,7 +58,7 @@ impl Writer {
     pub(super) async fn run<T, F>(&self, change: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Change<'c, T> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut Connection) -> Change<'c, T> + Send + 'static,
     {
         let began = Instant::now();
         let (answer, result) = oneshot::channel();
@@ -100,11 +101,11 @@ impl Writer {
 ///
 /// The statements are written out: a full disk makes SQLite roll back by itself, and a guard that counts transactions would
 /// count wrong from then on. For the same reason, a connection on which something failed is not used again.
-async fn commit(pool: &SqlitePool, jobs: impl Iterator<Item = Job>) {
+async fn commit(pool: &Pool, jobs: impl Iterator<Item = Job>) {
     let Ok(mut connection) = pool.acquire().await else { return };
     let mut done = Vec::new();
-    let outcome = async {
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+    let work = async {
+        begin(&mut connection).await?;
         for job in jobs {
             sqlx::query("SAVEPOINT change").execute(&mut *connection).await?;
             let one = job(&mut connection).await;
@@ -117,12 +118,21 @@ async fn commit(pool: &SqlitePool, jobs: impl Iterator<Item = Job>) {
         }
         sqlx::query("COMMIT").execute(&mut *connection).await.map(drop)
     };
-    let outcome: Result<(), sqlx::Error> = outcome.await;
-    if outcome.is_err() {
-        // It may be rolled back already. Closed before anybody is told: what they ask next has a connection that works.
-        let _ = sqlx::query("ROLLBACK").execute(&mut *connection).await;
-        let _ = connection.close().await;
-    }
-    let outcome = outcome.map_err(StoreError::from);
+    let outcome: Result<(), StoreError> = match tokio::time::timeout(SILENCE, work).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => {
+            // It may be rolled back already. Closed before anybody is told: what they ask next has a connection that works.
+            let close = async {
+                let _ = sqlx::query("ROLLBACK").execute(&mut *connection).await;
+                let _ = connection.close().await;
+            };
+            let _ = tokio::time::timeout(super::PATIENCE, close).await;
+            Err(error.into())
+        }
+        Err(_) => {
+            drop(connection.detach());
+            Err(StoreError::Away("it does not answer".into()))
+        }
+    };
     done.into_iter().for_each(|deliver| deliver(outcome.clone()));
 }

@@ -36,7 +36,7 @@ impl Served<'_> {
             vec![Object { filename: name.to_owned(), size: view.size, blake3, sha256: view.sha256 }];
         change(&mut task);
         let envelope = task.sign(&[&self.remote.key]).unwrap().to_metadata();
-        let asked = TaskRequest { envelope, terms: Terms::default() };
+        let asked = TaskRequest { envelope, terms: Terms::default(), rollback: None };
         let answer: TaskResponse = self.remote.send(Method::POST, "/tasks", &asked).await.unwrap();
         answer.id
     }

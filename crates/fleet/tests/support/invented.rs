@@ -15,6 +15,8 @@ pub struct Invented {
     pub running: Running,
     /// The task that is under way.
     pub task: i64,
+    /// One that is given out in groups.
+    pub rollout: i64,
     dir: tempfile::TempDir,
 }
 
@@ -45,7 +47,7 @@ impl Invented {
         let dir = tempfile::tempdir().expect("a directory");
         let local = "127.0.0.1:0".parse().expect("an address");
         let running = start(ServeConfig::new(dir.path().join("serve"), local)).await.expect("started");
-        let mut made = Self { running, task: 0, dir };
+        let mut made = Self { running, task: 0, rollout: 0, dir };
         let store = made.running.store().clone();
         made.devices(&store, devices).await;
         let (iso, _) = made.task("image.iso", "copy", 4_700_000_000, Terms::default()).await;
@@ -54,9 +56,14 @@ impl Invented {
         finish(&store, id, devices, fate).await;
         made.session(&store, id, devices as u64).await;
         made.task = id;
-        let (editor, _) = made.task("editor", "7.4", 52_428_800, Terms::default()).await;
-        finish(&store, editor, devices, |n| if n % 50 == 13 { Fate::Waits } else { Fate::Done }).await;
-        store.pause_task(editor, true).await.expect("paused");
+        let groups = ["tag:hall-1", "25%"].map(|group| group.parse().expect("a group")).to_vec();
+        let few = "5%".parse().expect("a per cent");
+        let terms = Terms { groups, failures: few, ..Terms::default() };
+        (made.rollout, _) = made.task("editor", "7.4", 52_428_800, terms).await;
+        finish(&store, made.rollout, devices, |n| if n == 13 { Fate::Fails } else { Fate::Done }).await;
+        store.roll_out(clock::now()).await.expect("went on");
+        finish(&store, made.rollout, devices, |n| if n % 7 == 3 { Fate::Fails } else { fate(n) }).await;
+        store.roll_out(clock::now()).await.expect("paused");
         made
     }
 
@@ -134,12 +141,16 @@ impl Invented {
         task.objects = vec![object];
         let envelope = task.sign(&[&key]).expect("signed");
         assert!(envelope.signers(Kind::Task).contains(&key.public()));
-        let new = NewTask { task, envelope, terms, by: "first".into() };
+        let mut back = task.clone();
+        back.serial += 1;
+        let rollback = (!terms.groups.is_empty()).then(|| back.sign(&[&key]).expect("signed"));
+        let new = NewTask { task, envelope, terms, rollback, by: "first".into() };
         (store.add_task(new, now - 1800).await.expect("added"), key)
     }
 
     async fn session(&self, store: &Store, task: i64, devices: u64) {
-        let called = store.call_session((task, 0), devices, vec![0; 32].into(), clock::now() - 1500).await;
+        let by = ("lab", clock::now() - 1500);
+        let called = store.call_session((task, 0), devices, vec![0; 32].into(), by).await.expect("called");
         let view = SessionView {
             file: "firmware.bin".into(),
             called: clock::now() - 1500,
@@ -155,7 +166,8 @@ impl Invented {
             ..SessionView::default()
         };
         let figures = serde_json::to_string(&view).expect("JSON");
-        store.end_session(called.expect("called").id, figures, clock::now() - 1400).await.expect("ended");
+        let called = called.expect("no other is open");
+        store.end_session(&called, figures, clock::now() - 1400).await.expect("ended");
     }
 }
 
@@ -171,7 +183,7 @@ async fn finish(store: &Store, task: i64, devices: usize, fate: fn(usize) -> Fat
         let store = store.clone();
         waiting.spawn(async move {
             let (id, now) = (name(n), clock::now());
-            let action = store.action_for(&id, task).await.expect("read").expect("an action");
+            let Some(action) = store.action_for(&id, task).await.expect("read") else { return };
             let (execution, finished, said, progress) = match fate(n) {
                 Fate::Waits | Fate::Silent => return,
                 Fate::Done => ("closed", "success", "268435456 bytes by multicast, all of it".into(), (1, 1)),
@@ -180,7 +192,7 @@ async fn finish(store: &Store, task: i64, devices: usize, fate: fn(usize) -> Fat
                     ("closed", "failure", "the disk is full: 268435456 bytes needed, 91226112 free in /srv".into(), (0, 1))
                 }
             };
-            store.begin(&action, 0, now - 900).await.expect("begun");
+            store.begin(&action, None, now - 900).await.expect("begun");
             let body = json!({"status": {"execution": execution,
                 "result": {"finished": finished, "progress": {"cnt": progress.0, "of": progress.1}}, "details": [said]}});
             let feedback = ddi::parse(body.to_string().as_bytes()).expect("feedback");

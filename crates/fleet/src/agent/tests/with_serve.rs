@@ -94,7 +94,7 @@ impl Fleet {
 
     async fn publish(&self, task: &Task, key: &SecretKey, terms: Terms) -> i64 {
         let envelope = task.sign(&[key]).unwrap().to_metadata();
-        let asked = TaskRequest { envelope, terms };
+        let asked = TaskRequest { envelope, terms, rollback: None };
         let answer: TaskResponse = self.remote.send(Method::POST, "/tasks", &asked).await.unwrap();
         answer.id
     }

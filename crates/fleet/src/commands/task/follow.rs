@@ -4,7 +4,7 @@ use super::super::output::{json, line};
 use super::super::remote::{Remote, RemoteError};
 use super::{CommandError, Exit};
 use crate::server::TaskView;
-use crate::store::{ActionState, Counts};
+use crate::store::{ActionState, Counts, LATER, Rollout, Terms};
 use mcp_transfer::text::escape;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -20,6 +20,11 @@ fn count(counts: &Counts, state: ActionState) -> u64 {
     counts.get(state.as_str()).copied().unwrap_or(0)
 }
 
+/// Devices whose group does not have the task yet.
+fn later(counts: &Counts) -> u64 {
+    counts.get(LATER).copied().unwrap_or(0)
+}
+
 /// `12 of 30 done, 3 running`.
 pub(super) fn summary(counts: &Counts) -> String {
     use ActionState as S;
@@ -32,6 +37,10 @@ pub(super) fn summary(counts: &Counts) -> String {
             text += &format!(", {n} {}", state.as_str());
         }
     }
+    let later = later(counts);
+    if later > 0 {
+        text += &format!(", {later} {LATER}");
+    }
     text
 }
 
@@ -42,7 +51,7 @@ fn ended(counts: &Counts) -> Option<Exit> {
     let done = count(counts, S::Finished) + count(counts, S::Unneeded);
     let open: u64 =
         [S::Waiting, S::Confirming, S::Running, S::Cancelling].iter().map(|s| count(counts, *s)).sum();
-    if open > 0 {
+    if open + later(counts) > 0 {
         return None;
     }
     Some(if all > 0 && done == all {
@@ -62,7 +71,7 @@ pub(super) async fn until_done(
     as_json: bool,
 ) -> Result<Exit, CommandError> {
     let (begun, mut heard) = (Instant::now(), Instant::now());
-    let mut known = BTreeMap::new();
+    let (mut known, mut stands) = (BTreeMap::new(), String::new());
     let live = std::io::stderr().is_terminal() && !as_json;
     loop {
         match remote.get::<TaskView>(&format!("/tasks/{id}")).await {
@@ -81,6 +90,13 @@ pub(super) async fn until_done(
                         }
                     }
                 }
+                let now =
+                    view.rollout.as_ref().map(|rollout| standing(rollout, &view.terms)).unwrap_or_default();
+                if now != stands && !as_json {
+                    clear(live);
+                    line(&escape(&now));
+                }
+                stands = now;
                 if live {
                     eprint!("\r\x1b[K{}", bar(&view.counts, columns()));
                     let _ = std::io::stderr().flush();
@@ -103,6 +119,14 @@ pub(super) async fn until_done(
         }
         tokio::time::sleep(EVERY).await;
     }
+}
+
+/// `group 2 of 3 (10%); paused: 1 of 4 devices of group 2 failed...`.
+pub(super) fn standing(rollout: &Rollout, terms: &Terms) -> String {
+    let (open, all) = (rollout.open, rollout.groups.len());
+    let name = terms.names().nth(open).unwrap_or_default();
+    let held = rollout.held.as_ref().map(|why| format!("; paused: {why}")).unwrap_or_default();
+    format!("group {} of {all} ({name}){held}", open + 1)
 }
 
 fn clear(live: bool) {
@@ -147,6 +171,7 @@ mod tests {
             (&[("finished", 3), ("waiting", 1)], None),
             (&[("finished", 3), ("cancelling", 1)], None),
             (&[("finished", 3), ("failed", 1)], Some(Exit::Incomplete)),
+            (&[("finished", 3), ("later", 1)], None),
             (&[("failed", 1), ("cancelled", 1)], Some(Exit::NoDevice)),
             (&[], Some(Exit::NoDevice)),
         ] {
@@ -154,6 +179,7 @@ mod tests {
         }
         let text = summary(&counts(&[("finished", 2), ("running", 1), ("failed", 1)]));
         assert_eq!(text, "2 of 4 done, 1 running, 1 failed");
+        assert_eq!(summary(&counts(&[("finished", 1), ("later", 9)])), "1 of 10 done, 9 later");
     }
 
     #[test]

@@ -4,13 +4,15 @@ mod follow;
 mod signing;
 
 use super::output::{ago, json, line, span, table};
-use super::remote::Remote;
+use super::remote::{Remote, RemoteError};
 use super::{CommandError, Exit, ServerOptions};
 use crate::ddi::Session;
 use crate::documents::{Envelope, SecretKey, Task};
 use crate::server::state_dir::read_key;
-use crate::server::{ObjectView, SerialView, SessionView, TaskRequest, TaskResponse, TaskView, clock};
-use crate::store::Terms;
+use crate::server::{
+    ChangeResponse, ObjectView, SerialView, SessionView, TaskRequest, TaskResponse, TaskView, clock,
+};
+use crate::store::{Amount, Group, Percent, Terms};
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use signing::TaskArgs;
@@ -69,6 +71,13 @@ pub enum TaskCommand {
         #[command(flatten)]
         server: ServerOptions,
     },
+    /// End a task, and undo it where it has begun by the task that '--rollback' named
+    Rollback {
+        /// Its number
+        id: i64,
+        #[command(flatten)]
+        server: ServerOptions,
+    },
     /// Try a task again where it failed or was cancelled
     Retry {
         /// Its number
@@ -86,7 +95,8 @@ Examples:
   mcp task add copy image.iso --to all --at /srv/images/
   mcp task add install editor.deb --handler deb --to tag:lab3 --window 22:00-05:00
   mcp task add update firmware.bin --handler fw --version 2.1 --when 'version < 2.1' --to 'bench-*'
-  mcp task add batch prices.csv --handler load-prices --to 'shop-*' --expires 7d";
+  mcp task add batch prices.csv --handler load-prices --to 'shop-*' --expires 7d
+  mcp task add update firmware.bin --handler fw --version 2.2 --to all --groups tag:canary,10% --failures 5% --rollback 7";
 
 /// Arguments of `mcp task add`.
 #[derive(Debug, Args)]
@@ -96,9 +106,22 @@ pub struct AddArgs {
     /// A task that 'mcp task sign' wrote, instead of signing one; the files are given as they were there
     #[arg(long, value_name = "FILE", conflicts_with_all = ["to", "at", "handler", "when", "window", "expires", "after", "arguments"])]
     signed: Option<PathBuf>,
-    /// At how many devices it may be under way at once
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    at_once: u32,
+    /// At how many devices it may be under way at once: a number, or a per cent of its devices
+    #[arg(long, value_name = "N|N%", default_value = "0", hide_default_value = true)]
+    at_once: Amount,
+    /// Give it to these groups one after the other, and to all other devices last: tag:TAG, a number of devices, or a per
+    /// cent of them, as in tag:canary,10%
+    #[arg(long, value_name = "GROUPS", value_delimiter = ',')]
+    groups: Vec<Group>,
+    /// How much of a group must be done before the next one gets it [default: all but what may fail]
+    #[arg(long, value_name = "N%", requires = "groups")]
+    success: Option<Percent>,
+    /// Pause it when more than this much of a group fails
+    #[arg(long, value_name = "N%", default_value = "0%", requires = "groups")]
+    failures: Percent,
+    /// What 'mcp task rollback' does: an earlier task, by its number, or a file that 'mcp task sign' wrote
+    #[arg(long, value_name = "TASK")]
+    rollback: Option<String>,
     /// Devices may put it off until it suits them
     #[arg(long)]
     soft: bool,
@@ -175,12 +198,19 @@ pub(super) async fn run(command: TaskCommand, state: Option<&PathBuf>) -> Result
         TaskCommand::Cancel { id, server } => change(&server, state, id, "cancel").await?,
         TaskCommand::Retry { id, device, server } => {
             let body = serde_json::json!({ "device": device });
-            let answer: serde_json::Value =
+            let answer: ChangeResponse =
                 server.remote(state)?.send(Method::POST, &format!("/tasks/{id}/retry"), &body).await?;
-            if server.json {
-                json(&answer)
-            } else {
-                line(&format!("{} devices try again", answer["devices"]))
+            if server.json { json(&answer) } else { line(&format!("{} devices try again", answer.devices)) }
+        }
+        TaskCommand::Rollback { id, server } => {
+            let path = format!("/tasks/{id}/rollback");
+            let answer: ChangeResponse =
+                server.remote(state)?.send(Method::POST, &path, &serde_json::json!({})).await?;
+            match answer.task {
+                Some(task) if !server.json => {
+                    line(&format!("task {task} undoes it at {} devices", answer.devices));
+                }
+                _ => json(&answer),
             }
         }
     }
@@ -200,11 +230,7 @@ async fn add(args: AddArgs, state: Option<&PathBuf>) -> Result<Exit, CommandErro
     let remote = args.server.remote(state)?;
     let files = signing::hash_files(&args.task.files).await?;
     let envelope = match &args.signed {
-        Some(path) => {
-            let unusable = |why: String| CommandError::Usage(format!("{}: {why}", path.display()));
-            let bytes = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
-            Envelope::parse(&bytes).map_err(|error| unusable(error.to_string()))?
-        }
+        Some(path) => signing::read_signed(path)?,
         None => {
             let mut asked = args.task;
             asked.after = named(&remote, asked.after).await?;
@@ -229,6 +255,10 @@ async fn add(args: AddArgs, state: Option<&PathBuf>) -> Result<Exit, CommandErro
         })?;
         upload(&remote, file, &args.server).await?;
     }
+    let rollback = match &args.rollback {
+        Some(back) => Some(signing::rollback(back, &task, &remote).await?.to_metadata()),
+        None => None,
+    };
     let terms = Terms {
         part: args.part,
         update: if args.soft { crate::ddi::Handling::Attempt } else { crate::ddi::Handling::Forced },
@@ -237,8 +267,11 @@ async fn add(args: AddArgs, state: Option<&PathBuf>) -> Result<Exit, CommandErro
         at_once: args.at_once,
         weight: args.weight,
         load_in_window: args.load_in_window,
+        groups: args.groups,
+        success: args.success,
+        failures: args.failures,
     };
-    let request = TaskRequest { envelope: envelope.to_metadata(), terms };
+    let request = TaskRequest { envelope: envelope.to_metadata(), terms, rollback };
     let TaskResponse { id } = remote.send(Method::POST, "/tasks", &request).await?;
     match args.wait {
         Some(wait) => follow::until_done(&remote, id, Some(wait), args.server.json).await,
@@ -257,10 +290,21 @@ async fn add(args: AddArgs, state: Option<&PathBuf>) -> Result<Exit, CommandErro
 async fn named(remote: &Remote, mut tasks: Vec<String>) -> Result<Vec<String>, CommandError> {
     for task in &mut tasks {
         if let Ok(id) = task.parse::<i64>() {
-            *task = remote.get::<TaskView>(&format!("/tasks/{id}")).await?.task.name;
+            *task = earlier(remote, id).await?.name;
         }
     }
     Ok(tasks)
+}
+
+/// A task that the server has.
+async fn earlier(remote: &Remote, id: i64) -> Result<Task, CommandError> {
+    match remote.get::<TaskView>(&format!("/tasks/{id}")).await {
+        Ok(view) => Ok(view.task),
+        Err(RemoteError::Refused(why)) => {
+            Err(CommandError::Usage(format!("task {id}: {why}; 'mcp task list' shows them")))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Uploads a file, unless the server has it.
@@ -358,6 +402,16 @@ fn show(view: TaskView) {
     optional("window", task.window.map(|window| window.to_string()));
     optional("when", Some(task.when.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")));
     optional("after", Some(task.after.join(", ")));
+    if let Some(rollout) = &view.rollout {
+        optional("rollout", Some(follow::standing(rollout, &view.terms)));
+        for (at, (name, group)) in view.terms.names().zip(&rollout.groups).enumerate() {
+            let (all, done, failed) = (group.devices, group.done, group.failed);
+            let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+            let text = format!("{} {name}: {}, {done} of {all} done{failed}", at + 1, rollout.state(at));
+            optional("group", Some(text));
+        }
+    }
+    optional("rollback", view.rollback.then(|| format!("mcp task rollback {}", view.id)));
     for object in &task.objects {
         optional("file", Some(format!("{} ({} bytes, {})", object.filename, object.size, object.blake3)));
     }

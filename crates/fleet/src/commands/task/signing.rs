@@ -3,7 +3,7 @@
 use super::super::device;
 use super::super::remote::Remote;
 use super::{CommandError, file_name};
-use crate::documents::{Argument, Audience, FleetId, Hash, Object, Task, TaskKind, Term, Window};
+use crate::documents::{Argument, Audience, Envelope, FleetId, Hash, Object, Task, TaskKind, Term, Window};
 use crate::server::clock;
 use clap::{Args, ValueEnum};
 use sha2::{Digest as _, Sha256};
@@ -214,6 +214,31 @@ impl TaskArgs {
         task.after.clone_from(&self.after);
         Ok(task)
     }
+}
+
+/// The signed task that undoes `task`: a file that 'mcp task sign' wrote, or what an earlier task of this number brought,
+/// signed anew for the devices of `task`.
+pub(super) async fn rollback(back: &str, task: &Task, remote: &Remote) -> Result<Envelope, CommandError> {
+    let Ok(id) = back.parse::<i64>() else {
+        return read_signed(Path::new(back));
+    };
+    let mut undo = super::earlier(remote, id).await?;
+    undo.name.clone_from(&task.name);
+    undo.serial = task.serial.saturating_add(1);
+    (undo.issued, undo.expires) = (task.issued, task.expires);
+    undo.to = task.to.clone();
+    // It is done wherever the task has begun, and without delay.
+    (undo.when, undo.after, undo.start, undo.window) = (Vec::new(), Vec::new(), None, None);
+    undo.sign(&[&remote.key]).map_err(|error| CommandError::Usage(error.to_string()))
+}
+
+/// Reads a task that 'mcp task sign' wrote.
+pub(super) fn read_signed(path: &Path) -> Result<Envelope, CommandError> {
+    let unusable = |why: String| {
+        CommandError::Usage(format!("{}: {why}; expected a file that 'mcp task sign' wrote", path.display()))
+    };
+    let bytes = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    Envelope::parse(&bytes).map_err(|error| unusable(error.to_string()))
 }
 
 fn argument(text: &str) -> Result<(String, Argument), CommandError> {

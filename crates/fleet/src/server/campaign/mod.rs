@@ -8,12 +8,14 @@
 //! | part | contents |
 //! |---|---|
 //! | `running` | the sessions that run |
+//! | `others` | the sessions of other servers on the same database |
 //! | `queue` | whose turn it is: one session at a time |
 //! | `segments`, `out_of_reach` | devices that perform a session for their segment, where the server's multicast does not reach |
 //!
 //! A session has keys of its own, which devices learn over their authenticated connection. It is sealed, so nobody else on
 //! the network can read or join it.
 
+mod others;
 mod out_of_reach;
 mod queue;
 mod running;
@@ -28,7 +30,7 @@ use crate::ddi::{Metadata, Perform, Session, SessionOffer};
 use crate::lacking::{Lacking, pays, whole};
 use crate::limits::{MAX_SESSION_WAIT, MIN_SESSION_OBJECT};
 use crate::store::{
-    Action, ActionState, Candidate, StoreError, StoredSession, TaskDocument, TaskState, Where,
+    Action, ActionState, Candidate, Order, StoreError, StoredSession, TaskDocument, TaskState, Where,
 };
 use mcp_transfer::limits::SENDER_SILENCE;
 use mcp_transfer::session::Target;
@@ -235,6 +237,9 @@ impl Shared {
         if let Some(session) = self.campaigns.invitation(&object.hashes.blake3) {
             return Ok(Verdict::Join(session));
         }
+        if self.is_under_way(&object.hashes.blake3) {
+            return Ok(Verdict::Again(AGAIN));
+        }
         let place = Place::new(document.terms.weight, action.task, position);
         let first = deciding.queue.is_first(place, Instant::now());
         if !first || self.campaigns.is_busy() {
@@ -267,31 +272,34 @@ impl Shared {
             self.store.lacks(action.id, None, clock::now()).await?;
             return Ok(Verdict::Alone);
         }
-        self.call(multicast, key, document, &candidates).await.map(Verdict::Join)
+        let session = self.call(multicast, key, document, &candidates).await?;
+        Ok(session.map_or(Verdict::Again(AGAIN), Verdict::Join))
     }
 
-    /// Calls a session for these devices.
+    /// Calls a session for these devices. `None`: another server was faster.
     async fn call(
         self: &App,
         multicast: &Multicast,
         (task, position): (i64, usize),
         document: &TaskDocument,
         candidates: &[Candidate],
-    ) -> Result<Session, Failure> {
-        let (devices, most) = (candidates.len() as u64, u64::from(document.terms.at_once));
-        let expected = if most > 0 { devices.min(most) } else { devices };
+    ) -> Result<Option<Session>, Failure> {
+        let most = self.store.most_at_once(task, document.terms.at_once).await?;
+        let expected = most.unwrap_or(u64::MAX).min(candidates.len() as u64);
         let gather = match candidates.iter().any(|candidate| candidate.waits) {
             true => (self.config.poll.mul_f64(1.25) + MARGIN).min(MAX_SESSION_WAIT),
             false => MARGIN,
         };
         let secret = Zeroizing::new(random::<32>()?.to_vec());
-        let stored = self.store.call_session((task, position), expected, secret, clock::now()).await?;
-        let id = stored.id;
-        let started = self.start_session(multicast, stored, document, (expected, gather)).await;
+        let by = (self.name.as_str(), clock::now());
+        let Some(stored) = self.store.call_session((task, position), expected, secret, by).await? else {
+            return Ok(None);
+        };
+        let started = self.start_session(multicast, stored.clone(), document, (expected, gather)).await;
         if started.is_err() {
-            self.store.end_session(id, String::new(), clock::now()).await?;
+            self.store.end_session(&stored, String::new(), clock::now()).await?;
         }
-        started
+        started.map(Some)
     }
 
     /// Starts a session that is noted in the store.
@@ -308,13 +316,16 @@ impl Shared {
             path: self.objects.path(&object.hashes.blake3),
             name: object.filename.clone(),
             multicast: multicast.clone(),
-            stored,
+            stored: stored.clone(),
             expected,
             gather,
         };
         let app = Arc::clone(self);
         // Opening the object and the sockets waits for the disk and the system.
-        tokio::task::spawn_blocking(move || app.campaigns.start(new)).await?
+        let (session, left) = tokio::task::spawn_blocking(move || app.campaigns.start(new)).await??;
+        // Devices that ask here are told at once. If the database is away, the next server that looks knows of no group yet.
+        let _ = self.store.session_starts(&stored, session.group, clock::now() + left.as_secs()).await;
+        Ok(session)
     }
 
     /// Who was heard of lately.
@@ -332,18 +343,53 @@ impl Shared {
         Ok(candidates)
     }
 
-    /// Begins the sessions anew that an earlier server left open, if they still pay.
-    pub(super) async fn take_up_sessions(self: &App) -> Result<(), StoreError> {
-        for stored in self.store.take_up_sessions().await? {
-            let id = stored.id;
-            if let Err(error) = self.take_up(stored).await {
-                eprintln!("warning: session {id} is not taken up ({error})");
+    /// Begins the sessions anew that this server left open, if they still pay.
+    pub(super) async fn take_up_own_sessions(self: &App) -> Result<(), StoreError> {
+        let mut open = self.store.open_sessions().await?;
+        open.retain(|stored| stored.server.as_ref().is_none_or(|server| *server == self.name));
+        self.take_up_sessions(open).await
+    }
+
+    async fn take_up_sessions(self: &App, open: Vec<StoredSession>) -> Result<(), StoreError> {
+        for stored in open {
+            let Some(stored) = self.store.take_up_session(&stored, &self.name).await? else { continue };
+            if let Err(error) = self.take_up(stored.clone()).await {
+                eprintln!("warning: session {} is not taken up ({error})", stored.id);
             }
-            if self.campaigns.view(id).is_none() {
-                self.store.end_session(id, String::new(), clock::now()).await?;
+            if self.campaigns.view(stored.id).is_none() {
+                self.store.end_session(&stored, String::new(), clock::now()).await?;
             }
         }
         Ok(())
+    }
+
+    /// Tells other servers that the sessions of this one go on, does what operators want of them, and takes up the sessions
+    /// of servers that are gone.
+    pub(super) async fn watch_sessions(self: &App) -> Result<(), StoreError> {
+        let here = self.campaigns.stored();
+        for (object, stored, view) in &here {
+            let figures = serde_json::to_string(view).unwrap_or_default();
+            match self.store.beat(stored, figures).await? {
+                Order::GoOn => {}
+                Order::Begin => self.campaigns.begin(object),
+                Order::End => self.campaigns.cancel(object),
+            }
+        }
+        let mut others = Vec::new();
+        for stored in self.store.open_sessions().await? {
+            if stored.server.as_ref() != Some(&self.name) {
+                let document = self.store.document(stored.task).await?;
+                others.extend(
+                    document.objects.get(stored.position).map(|object| (object.hashes.blake3, stored)),
+                );
+            }
+        }
+        let gone = self.campaigns.others().note(others, Instant::now());
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let _deciding = self.campaigns.deciding.lock().await;
+        self.take_up_sessions(gone).await
     }
 
     async fn take_up(self: &App, stored: StoredSession) -> Result<(), Failure> {
@@ -383,7 +429,7 @@ impl Shared {
         for (object, campaign) in self.campaigns.ended() {
             let view = campaign.view().unwrap_or_default();
             let figures = serde_json::to_string(&view).unwrap_or_default();
-            if let Err(error) = self.store.end_session(campaign.stored.id, figures, clock::now()).await {
+            if let Err(error) = self.store.end_session(&campaign.stored, figures, clock::now()).await {
                 self.campaigns.put_back(object, campaign);
                 return Err(error);
             }

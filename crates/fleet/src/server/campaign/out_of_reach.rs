@@ -2,7 +2,7 @@
 
 use super::segments::Told;
 use super::{AGAIN, Failure, MARGIN, NOTICE, Verdict};
-use crate::ddi::{Perform, Session, SessionKeys};
+use crate::ddi::{Perform, SessionKeys};
 use crate::lacking::{pays, whole};
 use crate::server::auth::Caller;
 use crate::server::neighbours::Segment;
@@ -88,13 +88,7 @@ impl Shared {
             return Ok(Verdict::Alone);
         }
         let secret = random::<32>()?;
-        let keys = SessionKeys::of(&Secret::new(*secret))?;
-        let session = Session {
-            group,
-            sender: keys.sender.public().line(),
-            seal: keys.seal.line().to_string(),
-            wait: (GATHER + MARGIN).as_secs(),
-        };
+        let session = SessionKeys::of(&Secret::new(*secret))?.session(group, GATHER + MARGIN);
         self.campaigns.segments().perform(&key, device, session);
         let devices = others.len() as u64;
         eprintln!("{}: {device} sends it to {devices} devices of its segment", object.filename);

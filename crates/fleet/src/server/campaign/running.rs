@@ -1,10 +1,11 @@
 //! The sessions that run: how they start, where they are, how they ended.
 
+use super::others::Others;
 use super::queue::Queue;
 use super::segments::Segments;
 use super::{LINGER, MARGIN, Multicast, SessionView};
 use crate::ddi::{Session, SessionKeys};
-use crate::limits::MAX_SESSION_WAIT;
+use crate::server::clock;
 use crate::store::StoredSession;
 use mcp_transfer::crypto::derive::Secret;
 use mcp_transfer::session::send::SETTLE;
@@ -28,6 +29,8 @@ pub(in crate::server) struct Campaigns {
     pub(super) deciding: tokio::sync::Mutex<Deciding>,
     /// Who is out of reach, and who performs sessions there.
     segments: Mutex<Segments>,
+    /// Those of other servers.
+    others: Mutex<Others>,
 }
 
 /// What is remembered from one decision to the next.
@@ -44,14 +47,14 @@ pub(super) struct Deciding {
 pub(super) struct Campaign {
     handle: SendHandle,
     pub(super) stored: StoredSession,
-    invitation: Session,
+    keys: SessionKeys,
     /// When it begins at the latest.
     begins: Instant,
 }
 
 impl std::fmt::Debug for Campaign {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Campaign").field("invitation", &self.invitation).finish_non_exhaustive()
+        f.debug_struct("Campaign").field("stored", &self.stored).finish_non_exhaustive()
     }
 }
 
@@ -78,8 +81,12 @@ impl Campaign {
 
     /// The invitation as it is now: late devices wait only a moment for a session that has begun.
     fn invitation(&self) -> Session {
-        let left = self.begins.saturating_duration_since(Instant::now()) + MARGIN;
-        Session { wait: left.min(MAX_SESSION_WAIT).as_secs(), ..self.invitation.clone() }
+        self.keys.session(self.handle.info().data, self.left() + MARGIN)
+    }
+
+    /// How long until it begins at the latest.
+    fn left(&self) -> Duration {
+        self.begins.saturating_duration_since(Instant::now())
     }
 }
 
@@ -92,6 +99,7 @@ impl Campaigns {
             budget: rate.map(|rate| EgressBudget::new(Rate(rate))),
             deciding: tokio::sync::Mutex::default(),
             segments: Mutex::default(),
+            others: Mutex::default(),
         }
     }
 
@@ -99,19 +107,26 @@ impl Campaigns {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn others(&self) -> MutexGuard<'_, Others> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<blake3::Hash, Campaign>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The session for an object, while one runs.
+    /// The session for an object, while one runs, here or at another server.
     pub(super) fn invitation(&self, object: &blake3::Hash) -> Option<Session> {
-        let running = self.lock();
-        running.get(object).filter(|campaign| !campaign.handle.is_over()).map(Campaign::invitation)
+        let here = {
+            let running = self.lock();
+            running.get(object).filter(|campaign| !campaign.handle.is_over()).map(Campaign::invitation)
+        };
+        here.or_else(|| self.others().invitation(object, clock::now()))
     }
 
-    /// Whether a session runs.
+    /// Whether a session runs, here or at another server.
     pub(super) fn is_busy(&self) -> bool {
-        self.lock().values().any(|campaign| !campaign.handle.is_over())
+        self.lock().values().any(|campaign| !campaign.handle.is_over()) || !self.others().is_empty()
     }
 
     /// The session of this number as it is now, while one runs.
@@ -119,20 +134,39 @@ impl Campaigns {
         self.lock().values().find(|campaign| campaign.stored.id == id).and_then(Campaign::view)
     }
 
-    /// The sessions that run, with the number of their task.
+    /// The sessions that run here, with the number of their task.
     pub(in crate::server) fn views(&self) -> Vec<(i64, SessionView)> {
         let running = self.lock();
         let views = running.values().filter_map(|campaign| Some((campaign.stored.task, campaign.view()?)));
         views.filter(|(_, view)| !view.over).collect()
     }
 
-    /// Starts a session. Waits for the disk and the system.
-    pub(super) fn start(&self, new: New) -> Result<Session, Box<dyn std::error::Error + Send + Sync>> {
+    /// The sessions that run here or at other servers, with the number of their task.
+    pub(in crate::server) fn all_views(&self) -> Vec<(i64, SessionView)> {
+        let mut views = self.views();
+        views.extend(self.others().views());
+        views
+    }
+
+    /// The sessions that are here, and how they stand.
+    pub(super) fn stored(&self) -> Vec<(blake3::Hash, StoredSession, SessionView)> {
+        let running = self.lock();
+        let all = running.iter().filter(|(_, campaign)| !campaign.handle.is_over());
+        all.filter_map(|(object, campaign)| Some((*object, campaign.stored.clone(), campaign.view()?)))
+            .collect()
+    }
+
+    /// Starts a session. Waits for the disk and the system. Returns what devices are told, and how long it is until it
+    /// begins at the latest.
+    pub(super) fn start(
+        &self,
+        new: New,
+    ) -> Result<(Session, Duration), Box<dyn std::error::Error + Send + Sync>> {
         let object = new.object;
         let campaign = new.start(self.budget.clone())?;
-        let invitation = campaign.invitation();
+        let told = (campaign.invitation(), campaign.left());
         self.lock().insert(object, campaign);
-        Ok(invitation)
+        Ok(told)
     }
 
     /// Takes the sessions that have ended.
@@ -194,25 +228,19 @@ impl New {
     ) -> Result<Campaign, Box<dyn std::error::Error + Send + Sync>> {
         let secret = self.stored.secret.as_ref().and_then(|bytes| <[u8; 32]>::try_from(&bytes[..]).ok());
         let secret = Secret::new(secret.ok_or("the session has no keys")?);
-        let SessionKeys { sender, seal } = SessionKeys::of(&secret)?;
+        let keys = SessionKeys::of(&secret)?;
         let source = FileSource::open_as(&self.path, Some(&self.name))?;
         let mut session = SendSession::builder(source, self.multicast.target)
             .interface(self.multicast.interface)
             .expected(Some(u32::try_from(self.expected).unwrap_or(u32::MAX)))
             .gather(self.gather, SETTLE)
             .linger(LINGER)
-            .group_key(Some(seal.clone()))
-            .signing_key(sender, Counter(self.stored.runs));
+            .group_key(Some(keys.seal.clone()))
+            .signing_key(keys.sender.clone(), Counter(self.stored.runs));
         if let Some(budget) = budget {
             session = session.rate(RateChoice::Auto(Some(budget.rate()))).budget(budget);
         }
         let handle = session.start()?;
-        let invitation = Session {
-            group: handle.info().data,
-            sender: handle.info().sender.line(),
-            seal: seal.line().to_string(),
-            wait: 0,
-        };
-        Ok(Campaign { handle, stored: self.stored, invitation, begins: Instant::now() + self.gather })
+        Ok(Campaign { handle, stored: self.stored, keys, begins: Instant::now() + self.gather })
     }
 }

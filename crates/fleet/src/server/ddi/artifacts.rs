@@ -52,6 +52,7 @@ pub(super) async fn file(
     let named = |name: &str| task.objects.iter().find(|object| object.filename == name);
     if let Some(object) = named(&path.file) {
         let kind = Kind::Artifact { name: &object.filename, sha1: &object.hashes.sha1 };
+        app.here_or_later(&object.hashes.blake3)?;
         let hashes = (object.hashes.blake3, object.hashes.size);
         return respond(&app.downloads, &method, &headers, hashes, kind).await;
     }

@@ -25,7 +25,8 @@ pub(super) async fn deployment(about: About) -> ApiResult {
         }
         ActionState::Waiting => {
             let may = verdict(app, &caller.device, action, &task).await? == Verdict::Now;
-            if !may || app.store.begin(action, task.terms.at_once, clock::now()).await? == Begun::No {
+            let most = app.store.most_at_once(action.task, task.terms.at_once).await?;
+            if !may || app.store.begin(action, most, clock::now()).await? == Begun::No {
                 return Err(ApiError::no_such("deployment"));
             }
         }

@@ -4,8 +4,8 @@ use super::super::error::{ApiError, ApiResult};
 use super::super::{App, clock, state_dir};
 use super::views::{AcceptRequest, DeviceView, TagRequest, TokenResponse};
 use super::{done, json, signed};
-use crate::limits::{MAX_CONTROLLER_ID, MAX_NAME};
-use crate::store::{Device, DeviceState, OperatorRole};
+use crate::limits::MAX_CONTROLLER_ID;
+use crate::store::{Device, DeviceState, OperatorRole, is_tag};
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
@@ -92,8 +92,7 @@ pub(super) async fn change(State(app): State<App>, Path(path): Path<Change>, req
         }
         "tag" => {
             let TagRequest { add, remove } = signed.json()?;
-            let good = |tag: &String| (1..=MAX_NAME).contains(&tag.len()) && !tag.contains(blank);
-            if add.len() > 100 || !add.iter().all(good) {
+            if add.len() > 100 || !add.iter().all(|tag| is_tag(tag)) {
                 return Err(ApiError::unreadable("a tag has 1 to 128 characters without blanks"));
             }
             store.tag_device(&id, add, remove).await?;

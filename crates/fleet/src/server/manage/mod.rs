@@ -3,14 +3,15 @@
 //! once. What changed is in the audit trail.
 
 mod devices;
+mod hooks;
 mod people;
 mod tasks;
 mod views;
 
 pub use views::{
-    AcceptRequest, DeviceView, EnrolmentRequest, EnrolmentResponse, LinkResponse, ObjectView,
-    OperatorRequest, RequestPayload, SerialView, TagRequest, TaskRequest, TaskResponse, TaskView,
-    TokenResponse,
+    AcceptRequest, ChangeResponse, DeviceView, EnrolmentRequest, EnrolmentResponse, HookRequest,
+    HookResponse, LinkResponse, ObjectView, OperatorRequest, RequestPayload, SerialView, TagRequest,
+    TaskRequest, TaskResponse, TaskView, TokenResponse,
 };
 
 pub(super) use devices::device_view;
@@ -20,20 +21,18 @@ use super::auth::{client, read_body};
 use super::error::{ApiError, ApiResult};
 use super::{App, clock};
 use crate::documents::{Envelope, Hash, Kind};
-use crate::limits::{MAX_CLOCK_DIFFERENCE, MAX_MANAGE_BODY, MAX_REMEMBERED_REQUESTS};
+use crate::limits::{MAX_CLOCK_DIFFERENCE, MAX_MANAGE_BODY};
 use crate::store::{AuditEntry, Operator, OperatorRole, Store};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::net::IpAddr;
-use std::sync::PoisonError;
-use std::time::Duration;
 
 /// The scheme of the Authorization header.
 pub const SCHEME: &str = "McpRequest";
@@ -53,6 +52,8 @@ pub(super) fn routes() -> Router<App> {
         .route("/enrolments/{line}/revoke", post(people::revoke))
         .route("/operators", get(people::operators))
         .route("/operators/{name}", put(people::put_operator).delete(people::remove_operator))
+        .route("/hooks", get(hooks::list).post(hooks::add))
+        .route("/hooks/{hook}", delete(hooks::remove))
         .route("/links", post(people::new_link))
         .route("/roots", get(people::newest_root).post(people::add_root))
         .route("/audit", get(people::trail))
@@ -103,11 +104,6 @@ async fn operator_of(app: &App, parts: &Parts, body: Hash, role: OperatorRole) -
             "the clocks of this machine and of the server differ by more than five minutes; set them",
         ));
     }
-    // What was taken before a restart is not remembered, so what was made before it counts no more. Both times are whole seconds.
-    let age = Duration::from_secs(now.saturating_sub(payload.time));
-    if age > app.started.elapsed() + Duration::from_secs(2) {
-        return Err(no("the request is older than the server's last start; send it again"));
-    }
     let key = envelope.sole_signer(Kind::Request).ok_or_else(|| no("the signature is wrong"))?;
     let operator =
         app.store.operator(&key.to_string()).await?.ok_or_else(|| no("the key is no operator's"))?;
@@ -120,14 +116,13 @@ async fn operator_of(app: &App, parts: &Parts, body: Hash, role: OperatorRole) -
         );
         return Err(ApiError::coded(StatusCode::FORBIDDEN, "mcp.role", why));
     }
-    let mut taken = app.taken.lock().unwrap_or_else(PoisonError::into_inner);
-    if taken.len() >= MAX_REMEMBERED_REQUESTS {
-        return Err(ApiError::later(60));
-    }
-    // From the request's own time: until then it could be sent again.
-    let until = payload.time.saturating_add(MAX_CLOCK_DIFFERENCE.as_secs() + 1);
-    if taken.insert(envelope.hash(), until).is_some() {
-        return Err(no("the request was sent before"));
+    // What is only read may be read again.
+    if parts.method != Method::GET {
+        // From the request's own time: until then it could be sent again.
+        let until = payload.time.saturating_add(MAX_CLOCK_DIFFERENCE.as_secs() + 1);
+        if !app.store.take_request(envelope.hash(), until).await? {
+            return Err(no("the request was sent before"));
+        }
     }
     Ok(operator)
 }

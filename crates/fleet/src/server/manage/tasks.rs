@@ -2,7 +2,7 @@
 
 use super::super::error::{ApiError, ApiResult};
 use super::super::{App, auth, clock};
-use super::views::{ObjectView, SerialView, TaskRequest, TaskResponse, TaskView};
+use super::views::{ChangeResponse, ObjectView, SerialView, TaskRequest, TaskResponse, TaskView};
 use super::{authorise, body_of, done, entry, json, signed};
 use crate::documents::{Envelope, Hash, Kind, Root, Task};
 use crate::limits::{MAX_MANAGE_BODY, MAX_METADATA_VALUE, MAX_NAME};
@@ -28,6 +28,8 @@ impl From<StoredTask> for TaskView {
             task: stored.document.task.clone(),
             terms: stored.document.terms.clone(),
             counts: stored.counts,
+            rollout: stored.rollout,
+            rollback: stored.rollback,
             sessions: Vec::new(),
             actions: None,
         }
@@ -71,20 +73,46 @@ pub(super) async fn serial(State(app): State<App>, Path(name): Path<String>, req
 
 pub(super) async fn add(State(app): State<App>, request: Request) -> ApiResult {
     let signed = signed(&app, request, OperatorRole::Operate).await?;
-    let TaskRequest { envelope, terms } = signed.json()?;
-    let bad = |why: String| ApiError::coded(StatusCode::BAD_REQUEST, "mcp.task", why);
-    let envelope = Envelope::from_metadata(&envelope).map_err(|why| bad(why.to_string()))?;
+    let TaskRequest { envelope, terms, rollback } = signed.json()?;
+    if let Some(why) = terms.wrong() {
+        return Err(bad(why));
+    }
+    let (task, envelope) = read_task(&app, &envelope).await?;
+    let rollback = match rollback {
+        None => None,
+        Some(text) => {
+            let (back, envelope) = read_task(&app, &text).await?;
+            if back.name != task.name || back.serial <= task.serial {
+                return Err(bad("a rollback has the name of its task and a higher serial"));
+            }
+            for object in &back.objects {
+                let known = app.store.object(&blake3::Hash::from_bytes(object.blake3.0)).await?;
+                known
+                    .ok_or_else(|| bad(format!("the rollback needs {}; upload it first", object.filename)))?;
+            }
+            Some(envelope)
+        }
+    };
+    let name = format!("{} {}", task.name, task.serial);
+    let new = NewTask { task, envelope, terms, rollback, by: signed.operator.name.clone() };
+    let id = signed.store(&app, "add task", &name).add_task(new, clock::now()).await?;
+    json(&TaskResponse { id })
+}
+
+fn bad(why: impl Into<String>) -> ApiError {
+    ApiError::coded(StatusCode::BAD_REQUEST, "mcp.task", why.into())
+}
+
+/// A signed task in base64url. What devices would refuse is refused here, where somebody reads why.
+async fn read_task(app: &App, text: &str) -> ApiResult<(Task, Envelope)> {
+    let envelope = Envelope::from_metadata(text).map_err(|why| bad(why.to_string()))?;
     let task = Task::parse(envelope.payload()).map_err(|why| bad(why.to_string()))?;
     if task.fleet != app.fleet {
-        return Err(bad("the task is for another fleet".into()));
+        return Err(bad("the task is for another fleet"));
     }
     if task.expires <= clock::now() {
-        return Err(bad("the task has expired; sign it again".into()));
+        return Err(bad("the task has expired; sign it again"));
     }
-    if terms.part.is_empty() || terms.part.len() > MAX_NAME || terms.part.chars().any(char::is_control) {
-        return Err(bad("a part has 1 to 128 characters".into()));
-    }
-    // Devices would refuse it; said here, where somebody reads it.
     let newest = app.store.newest_root().await?;
     let root = app.store.root(newest).await?.ok_or_else(|| ApiError::no_such("root"))?;
     let root = Envelope::parse(&root).and_then(|root| Root::parse(root.payload()));
@@ -96,10 +124,7 @@ pub(super) async fn add(State(app): State<App>, request: Request) -> ApiResult {
             role.threshold
         )));
     }
-    let name = format!("{} {}", task.name, task.serial);
-    let new = NewTask { task, envelope, terms, by: signed.operator.name.clone() };
-    let id = signed.store(&app, "add task", &name).add_task(new, clock::now()).await?;
-    json(&TaskResponse { id })
+    Ok((task, envelope))
 }
 
 #[derive(Deserialize)]
@@ -118,38 +143,53 @@ pub(super) async fn change(State(app): State<App>, Path(path): Path<Change>, req
     let signed = signed(&app, request, OperatorRole::Operate).await?;
     let asked: RetryRequest = if signed.body.is_empty() { RetryRequest::default() } else { signed.json()? };
     let store = signed.store(&app, &format!("{} task", path.change), &path.task.to_string());
-    match change_task(&app, &store, path.task, &path.change, asked.device.as_deref()).await? {
-        Some(devices) => json(&std::collections::BTreeMap::from([("devices", devices)])),
+    let by = (&store, signed.operator.name.as_str());
+    match change_task(&app, by, path.task, &path.change, asked.device.as_deref()).await? {
+        Some(changed) => json(&changed),
         None => done(),
     }
 }
 
-/// Changes a task, through a store that names the operator in the audit trail. Returns at how many devices it is tried
-/// again, if that is the change.
+/// Changes a task for an operator, through a store that names the operator in the audit trail. Returns at how many devices
+/// it is tried again or undone, if that is the change.
 pub(in crate::server) async fn change_task(
     app: &App,
-    store: &Store,
+    (store, operator): (&Store, &str),
     id: i64,
     change: &str,
     device: Option<&str>,
-) -> ApiResult<Option<u64>> {
+) -> ApiResult<Option<ChangeResponse>> {
     match change {
-        "pause" => store.pause_task(id, true).await?,
-        "resume" => store.pause_task(id, false).await?,
+        "pause" => store.pause_task(id, true, clock::now()).await?,
+        "resume" => store.pause_task(id, false, clock::now()).await?,
         "cancel" => {
             store.cancel_task(id, clock::now()).await?;
-            let document = app.store.document(id).await?;
-            document.objects.iter().for_each(|object| app.campaigns.cancel(&object.hashes.blake3));
+            end_sessions(app, id).await?;
+        }
+        "rollback" => {
+            let (task, devices) = store.roll_back(id, operator, clock::now()).await?;
+            end_sessions(app, id).await?;
+            return Ok(Some(ChangeResponse { task: Some(task), devices }));
         }
         "start" => {
             let document = app.store.document(id).await?;
-            store.noted().await?;
+            store.begin_sessions(id).await?;
             document.objects.iter().for_each(|object| app.campaigns.begin(&object.hashes.blake3));
         }
-        "retry" => return Ok(Some(store.retry(id, device, clock::now()).await?)),
+        "retry" => {
+            let devices = store.retry(id, device, clock::now()).await?;
+            return Ok(Some(ChangeResponse { task: None, devices }));
+        }
         _ => return Err(ApiError::not_found()),
     }
     Ok(None)
+}
+
+/// Ends the sessions of a task that is over.
+async fn end_sessions(app: &App, id: i64) -> ApiResult<()> {
+    let document = app.store.document(id).await?;
+    document.objects.iter().for_each(|object| app.campaigns.cancel(&object.hashes.blake3));
+    Ok(())
 }
 
 fn view(hashes: &ObjectHashes) -> ApiResult<ObjectView> {
@@ -160,7 +200,8 @@ fn view(hashes: &ObjectHashes) -> ApiResult<ObjectView> {
 pub(super) async fn object(State(app): State<App>, Path(hash): Path<Hash>, request: Request) -> ApiResult {
     signed(&app, request, OperatorRole::Read).await?;
     let hash = blake3::Hash::from_bytes(hash.0);
-    let known = app.store.object(&hash).await?.filter(|_| app.objects.contains(&hash));
+    let known =
+        app.store.object(&hash).await?.filter(|_| app.objects.contains(&hash) || app.is_under_way(&hash));
     json(&view(&known.ok_or_else(|| ApiError::no_such("object"))?)?)
 }
 
@@ -199,6 +240,13 @@ pub(super) async fn upload(State(app): State<App>, Path(hash): Path<Hash>, reque
             return Err(ApiError::coded(StatusCode::BAD_REQUEST, "mcp.objects", error.to_string()));
         }
     };
+    if let Some(bucket) = &app.bucket {
+        // The database knows it once every server can have it.
+        bucket
+            .put(&app.objects, hashes.blake3)
+            .await
+            .map_err(|error| ApiError::coded(StatusCode::BAD_GATEWAY, "mcp.objects", error.to_string()))?;
+    }
     let entry = entry(&operator.name, address, "upload object", &hashes.blake3.to_string());
     app.store.audited(entry).add_object(&hashes, clock::now()).await?;
     json(&view(&hashes)?)

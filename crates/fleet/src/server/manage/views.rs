@@ -2,7 +2,9 @@
 
 use super::super::campaign::SessionView;
 use crate::documents::{FleetId, Hash, Task};
-use crate::store::{Action, Counts, DeviceState, LineKind, OperatorRole, TaskState, Terms};
+use crate::store::{
+    Action, Counts, DeviceState, EventKind, LineKind, OperatorRole, Rollout, TaskState, Terms,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +33,9 @@ pub struct TaskRequest {
     /// What the server alone decides.
     #[serde(default)]
     pub terms: Terms,
+    /// A signed task of the same name with a higher serial, which undoes this one; in base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<String>,
 }
 
 /// The answer to it.
@@ -55,14 +60,30 @@ pub struct TaskView {
     pub task: Task,
     /// What the server alone decides.
     pub terms: Terms,
-    /// Devices by state.
+    /// Devices by state; those whose group does not have the task yet are `later`.
     pub counts: Counts,
+    /// How far it is, if it is given out in groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+    /// Whether it can be rolled back.
+    #[serde(default)]
+    pub rollback: bool,
     /// Its newest multicast sessions, the oldest of them first; only if one task is asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sessions: Vec<SessionView>,
     /// Each device's action; only if one task is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actions: Option<Vec<Action>>,
+}
+
+/// The answer to `POST /tasks/{id}/retry` and `/rollback`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeResponse {
+    /// The task that undoes this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<i64>,
+    /// How many devices have something to do now.
+    pub devices: u64,
 }
 
 /// The highest serial of a name.
@@ -177,4 +198,23 @@ pub struct LinkResponse {
     pub path: String,
     /// Until when, in seconds since 1970.
     pub expires: u64,
+}
+
+/// The body of `POST /hooks`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookRequest {
+    /// Where events are sent to.
+    pub url: String,
+    /// Which ones; none: all.
+    #[serde(default)]
+    pub kinds: Vec<EventKind>,
+}
+
+/// The answer to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookResponse {
+    /// The hook's number.
+    pub id: i64,
+    /// Signs what is sent: `whsec_` and base64. It is not told again.
+    pub secret: String,
 }

@@ -7,7 +7,7 @@ use super::html::{
 use super::login::Viewer;
 use super::{PAGE, Selection, can_retry};
 use crate::server::{DeviceView, TaskView};
-use crate::store::{Action, ActionState, DeviceState, Standing, TaskState};
+use crate::store::{Action, ActionState, DeviceState, LATER, Rollout, Standing, TaskState, Terms};
 use maud::{Markup, html};
 use std::collections::BTreeMap;
 
@@ -44,6 +44,13 @@ fn controls(view: &TaskView, viewer: &Viewer) -> Markup {
                     p { "Devices that have begun are asked to stop. This cannot be undone." }
                     (button(viewer, &to("cancel"), "Cancel the task", "danger", None))
                 }
+                @if view.rollback {
+                    details.confirm {
+                        summary { "Roll back…" }
+                        p { "The task ends, and devices that have begun it get the task that undoes it." }
+                        (button(viewer, &to("rollback"), "Roll back", "danger", None))
+                    }
+                }
             }
         }
     }
@@ -70,7 +77,11 @@ pub(super) fn task(view: &TaskView, viewer: &Viewer, selection: &Selection) -> M
             h1 { (task.name) " " (badge(task_word(view))) }
             (bar(&view.counts))
             p { (counted(&view.counts)) }
+            @if let Some(why) = view.rollout.as_ref().and_then(|rollout| rollout.held.as_ref()) {
+                p.held role="status" { "Paused: " (why) "." }
+            }
             (controls(view, viewer))
+            @if let Some(rollout) = &view.rollout { (groups(rollout, &view.terms)) }
             @if wanted.len() > IN_FULL && !failures.is_empty() {
                 h2 { "Why it failed" }
                 (table(failures.iter().copied().take(FAILURES), viewer, &path))
@@ -87,7 +98,9 @@ pub(super) fn task(view: &TaskView, viewer: &Viewer, selection: &Selection) -> M
                     @for (state, count) in &view.counts {
                         @let (class, mark) = mark(state);
                         @let here = (selection.show == *state).then_some("true");
-                        li { a class={ "tile " (class) } href={ (path) "?show=" (state) } aria-current=[here] {
+                        // What has no action yet is in no list.
+                        @let link = (state != LATER).then(|| format!("{path}?show={state}"));
+                        li { a class={ "tile " (class) } href=[link] aria-current=[here] {
                             b { (number(*count)) } span { i aria-hidden="true" { (mark) } " " (state) }
                         } }
                     }
@@ -120,6 +133,27 @@ pub(super) fn task(view: &TaskView, viewer: &Viewer, selection: &Selection) -> M
                     (fact("File", format!("{}, {}", object.filename, size(object.size))))
                 }
                 @if task.objects.len() > FILES { (fact("Files", number(task.objects.len() as u64))) }
+            }
+        }
+    }
+}
+
+/// The groups that get a task one after the other.
+fn groups(rollout: &Rollout, terms: &Terms) -> Markup {
+    html! {
+        table {
+            thead { tr { th scope="col" { "Group" } th scope="col" { "State" } th scope="col" { "Devices" } } }
+            tbody {
+                @for (at, (name, group)) in terms.names().zip(&rollout.groups).enumerate() {
+                    tr {
+                        th scope="row" { (at + 1) " " (name) }
+                        td { (badge(rollout.state(at))) }
+                        td.said {
+                            (number(group.done)) " of " (number(group.devices)) " done"
+                            @if group.failed > 0 { " · " (number(group.failed)) " failed" }
+                        }
+                    }
+                }
             }
         }
     }

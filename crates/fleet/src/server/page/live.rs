@@ -108,7 +108,7 @@ impl Shared {
             self.store.tasks(None).await?.into_iter().map(TaskView::from).collect();
         let mut running = BTreeMap::<i64, Vec<SessionView>>::new();
         self.campaigns
-            .views()
+            .all_views()
             .into_iter()
             .for_each(|(task, view)| running.entry(task).or_default().push(view));
         for task in &mut tasks {

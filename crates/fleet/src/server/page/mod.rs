@@ -226,11 +226,12 @@ async fn change(State(app): State<App>, Path(path): Path<Change<i64>>, request: 
     let (viewer, form) = login::acting(&app, request, OperatorRole::Operate).await?;
     let device = form.get("device").map(String::as_str);
     let store = audited(&app, &viewer, &format!("{} task", path.change), &path.of.to_string());
-    change_task(&app, &store, path.of, &path.change, device).await?;
+    let by = (&store, viewer.operator.name.as_str());
+    let changed = change_task(&app, by, path.of, &path.change, device).await?;
     app.forget_snapshot().await;
     let back = match device {
         Some(device) => html::device_path(device),
-        None => format!("/tasks/{}", path.of),
+        None => format!("/tasks/{}", changed.and_then(|changed| changed.task).unwrap_or(path.of)),
     };
     Ok(Redirect::to(&back).into_response())
 }

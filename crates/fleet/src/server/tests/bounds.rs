@@ -24,7 +24,7 @@ impl Locked {
 
 impl Fleet {
     /// The link of the deployment that a device is offered.
-    async fn offered(&self, device: &str, auth: &str) -> Option<String> {
+    pub(super) async fn offered(&self, device: &str, auth: &str) -> Option<String> {
         self.poll(device, auth).await.links.get("deploymentBase").map(str::to_owned)
     }
 
@@ -49,7 +49,7 @@ impl Fleet {
 }
 
 /// Where feedback on a link goes.
-fn feedback(link: &str) -> String {
+pub(super) fn feedback(link: &str) -> String {
     format!("{}/feedback", link.split('?').next().expect("a link"))
 }
 
@@ -166,7 +166,7 @@ async fn a_task_is_at_no_more_devices_at_once_than_it_says() {
     for name in ["a", "b", "c"] {
         devices.push((name, f.accept(name).await));
     }
-    f.task("app", b"x", Terms { at_once: 2, ..Terms::default() }, |_| {}).await;
+    f.task("app", b"x", Terms { at_once: super::Amount::Devices(2), ..Terms::default() }, |_| {}).await;
     let mut links = Vec::new();
     for (name, auth) in &devices {
         links.push(f.offered(name, auth).await.expect("none has begun"));

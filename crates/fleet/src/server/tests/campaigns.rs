@@ -6,20 +6,20 @@ use crate::lacking::Lacking;
 use mcp_transfer::crypto::group::GroupKeys;
 use mcp_transfer::net::Destination;
 use mcp_transfer::protocol::trust::Trust;
-use mcp_transfer::session::{Listen, ReceiveSession, Target, Wanted};
+use mcp_transfer::session::{Listen, ReceiveHandle, ReceiveSession, Target, Wanted};
 use mcp_transfer::storage::FileSink;
 
-const SIZE: u64 = 3_000_000;
+pub(super) const SIZE: u64 = 3_000_000;
 /// The proxy of these tests says that a device came over TLS.
 const PROXY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-fn by_multicast(config: &mut ServeConfig) {
+pub(super) fn by_multicast(config: &mut ServeConfig) {
     config.multicast = Some(Multicast { interface: Some("lo".into()), ..Multicast::default() });
     config.trusted_proxies = vec![PROXY];
 }
 
 /// A device that asks over TLS, as the proxy says, or not.
-struct Agent {
+pub(super) struct Agent {
     name: &'static str,
     auth: String,
     proto: &'static str,
@@ -28,7 +28,7 @@ struct Agent {
 }
 
 impl Fleet {
-    async fn agent(&self, name: &'static str) -> Agent {
+    pub(super) async fn agent(&self, name: &'static str) -> Agent {
         let agent = Agent { name, auth: self.accept(name).await, proto: "https", serves: false };
         let body = json!({"mode": "merge", "data": {"mcp.version": "1", "mcp.multicast": "1"}});
         let url = self.ddi(name, "/configData");
@@ -37,14 +37,14 @@ impl Fleet {
         agent
     }
 
-    async fn action(&self, task: i64, device: &str) -> i64 {
+    pub(super) async fn action(&self, task: i64, device: &str) -> i64 {
         let view: TaskView = self.remote.get(&format!("/tasks/{task}")).await.expect("a task");
         let actions = view.actions.expect("actions");
         actions.iter().find(|action| action.device == device).expect("an action").id
     }
 
     /// Takes the task, and returns the session that the deployment names.
-    async fn takes(&self, agent: &Agent, task: i64) -> Option<Session> {
+    pub(super) async fn takes(&self, agent: &Agent, task: i64) -> Option<Session> {
         let action = self.action(task, agent.name).await;
         let url = self.ddi(agent.name, &format!("/deploymentBase/{action}"));
         let request = self.http.get(url).header("Authorization", &agent.auth);
@@ -60,7 +60,7 @@ impl Fleet {
         request.body(body.to_string()).send().await.expect("an answer")
     }
 
-    async fn offer(&self, agent: &Agent, task: i64, lacking: Lacking) -> SessionOffer {
+    pub(super) async fn offer(&self, agent: &Agent, task: i64, lacking: Lacking) -> SessionOffer {
         let action = self.action(task, agent.name).await;
         let object = Hash::of(&bytes(SIZE as usize));
         let body = json!({"object": object, "lacking": lacking, "serves": agent.serves});
@@ -69,10 +69,30 @@ impl Fleet {
         ddi::parse(&answer.bytes().await.expect("a body")).expect("an offer")
     }
 
-    async fn sessions(&self, task: i64) -> Vec<SessionView> {
+    pub(super) async fn sessions(&self, task: i64) -> Vec<SessionView> {
         let view: TaskView = self.remote.get(&format!("/tasks/{task}")).await.expect("a task");
         view.sessions
     }
+}
+
+/// A group and a port of a test's own: other tests send to the default ones.
+pub(super) fn own_group() -> Destination {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+    Destination::parse("239.255.74.98", socket.expect("a port").port()).expect("a group")
+}
+
+/// A receiver of a session, as an agent has it.
+pub(super) fn receiver(session: &Session, group: Destination, path: PathBuf) -> ReceiveHandle {
+    let (sender, seal) = session.keys().expect("keys");
+    let listen = Listen {
+        group: Some(group),
+        interface: Some("lo".into()),
+        group_keys: vec![GroupKeys::new(seal)],
+        trust: Trust { pinned: vec![sender], ..Trust::default() },
+        ..Listen::default()
+    };
+    let builder = ReceiveSession::builder(Wanted::First, FileSink::new(Some(path), false)).listen(listen);
+    builder.timeout(session.patience()).start().expect("a receiver")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,12 +291,7 @@ async fn without_the_operators_leave_no_device_sends_to_its_segment() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_goes_on_while_the_database_is_locked() {
-    // A group and a port of this test's own: other tests send to the default ones.
-    let port = std::net::UdpSocket::bind("127.0.0.1:0")
-        .and_then(|socket| socket.local_addr())
-        .expect("a port")
-        .port();
-    let group = Destination::parse("239.255.74.98", port).expect("a group");
+    let group = own_group();
     let f = fleet_with(|config| {
         by_multicast(config);
         if let Some(multicast) = &mut config.multicast {
@@ -289,21 +304,10 @@ async fn a_session_goes_on_while_the_database_is_locked() {
     let session = f.takes(&a, task).await.expect("two devices wait for it");
     assert!(f.takes(&b, task).await.is_some());
     let locked = super::bounds::Locked::of(&f).await;
-    let receive = |name: &str| {
-        let (sender, seal) = session.keys().expect("keys");
-        let listen = Listen {
-            group: Some(group),
-            interface: Some("lo".into()),
-            group_keys: vec![GroupKeys::new(seal)],
-            trust: Trust { pinned: vec![sender], ..Trust::default() },
-            ..Listen::default()
-        };
+    let receivers = ["copy-a", "copy-b"].map(|name| {
         let path = f.dir.path().join(name);
-        let handle =
-            ReceiveSession::builder(Wanted::First, FileSink::new(Some(path.clone()), false)).listen(listen);
-        (path, handle.timeout(session.patience()).start().expect("a receiver"))
-    };
-    let receivers = ["copy-a", "copy-b"].map(receive);
+        (path.clone(), receiver(&session, group, path))
+    });
     for (path, handle) in receivers {
         tokio::task::spawn_blocking(|| handle.wait()).await.expect("a thread").expect("it ended");
         assert!(std::fs::read(path).expect("a copy") == bytes(SIZE as usize));

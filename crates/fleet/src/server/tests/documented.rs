@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+const OURS: &str = "/mcp/v1";
+const MANAGE: &str = "/mcp/v1/manage";
+
 type Requests = BTreeSet<(String, String)>;
 
 fn read(path: &str) -> String {
@@ -84,6 +87,20 @@ fn documented(part: &str, base: &str) -> Requests {
     found
 }
 
+/// The requests that operators and agents of ours can make.
+pub(super) fn all_routes() -> Requests {
+    let changes = |begin: &str| match begin {
+        "/tasks/{task}/" => arms(&read("src/server/manage/tasks.rs")),
+        "/devices/{device}/" => arms(&read("src/server/manage/devices.rs")),
+        other => panic!("{other}"),
+    };
+    let manage = routes(&read("src/server/manage/mod.rs"), MANAGE, changes);
+    assert!(manage.len() > 25, "{manage:#?}");
+    let ours = routes(&read("src/server/ours.rs"), OURS, |_| Vec::new());
+    assert!(ours.len() > 8, "{ours:#?}");
+    manage.into_iter().chain(ours).collect()
+}
+
 #[test]
 fn the_document_and_the_routes_have_the_same_requests() {
     let document = read("../../docs/http-api.md");
@@ -91,15 +108,6 @@ fn the_document_and_the_routes_have_the_same_requests() {
         let begin = document.split(&format!("\n## {heading}\n")).nth(1).expect("a heading");
         begin.split("\n## ").next().expect("a part").to_owned()
     };
-    let changes = |begin: &str| match begin {
-        "/tasks/{task}/" => arms(&read("src/server/manage/tasks.rs")),
-        "/devices/{device}/" => arms(&read("src/server/manage/devices.rs")),
-        other => panic!("{other}"),
-    };
-    let manage = routes(&read("src/server/manage/mod.rs"), "", changes);
-    assert!(manage.len() > 25, "{manage:#?}");
-    assert_eq!(documented(&part("Operators"), ""), manage);
-    let ours = routes(&read("src/server/ours.rs"), "/mcp/v1", |_| Vec::new());
-    assert!(ours.len() > 8, "{ours:#?}");
-    assert_eq!(documented(&part("Our agents"), ""), ours);
+    let told = documented(&part("Operators"), MANAGE).into_iter().chain(documented(&part("Our agents"), ""));
+    assert_eq!(told.collect::<Requests>(), all_routes());
 }

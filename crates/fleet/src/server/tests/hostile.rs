@@ -211,7 +211,7 @@ async fn one_who_may_operate_administers_nothing() {
     let mut task = Task::new(f.remote.address.fleet, "t", 1, (now, now + 100));
     (task.kind, task.handler) = (crate::documents::TaskKind::Batch, Some("h".into()));
     let envelope = task.sign(&[&f.remote.key]).expect("signed").to_metadata();
-    let added = TaskRequest { envelope, terms: Terms::default() };
+    let added = TaskRequest { envelope, terms: Terms::default(), rollback: None };
     let denied = other.send::<TaskResponse>(Method::POST, "/tasks", &added).await;
     assert!(matches!(&denied, Err(RemoteError::Refused(why)) if why.contains("may only read")), "{denied:?}");
     assert!(f.remote.get::<Vec<TaskView>>("/tasks").await.expect("may look").is_empty());

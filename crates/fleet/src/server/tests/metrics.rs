@@ -3,7 +3,7 @@
 use super::*;
 
 impl Fleet {
-    async fn counts(&self) -> String {
+    pub(super) async fn counts(&self) -> String {
         let url = format!("http://{}/metrics", self.running.metrics.expect("it listens"));
         let answer = self.http.get(url).send().await.expect("an answer");
         assert_eq!(

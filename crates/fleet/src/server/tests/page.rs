@@ -6,7 +6,7 @@ use crate::store::{DeviceState, OperatorRole};
 use reqwest::header::{CONTENT_TYPE, COOKIE, LOCATION, ORIGIN, SET_COOKIE};
 
 /// A browser without scripts.
-struct Browser {
+pub(super) struct Browser {
     http: Client,
     origin: String,
     cookie: String,
@@ -25,7 +25,7 @@ impl Browser {
     }
 
     /// One that is logged in with a link of the first operator.
-    async fn of(f: &Fleet) -> Self {
+    pub(super) async fn of(f: &Fleet) -> Self {
         let link: LinkResponse = f.remote.send(Method::POST, "/links", &()).await.expect("a link");
         let mut browser = Self::new(f);
         assert_eq!(browser.log_in(&link.path).await.status(), 303);
@@ -37,7 +37,7 @@ impl Browser {
         request.send().await.expect("an answer")
     }
 
-    async fn text(&self, path: &str) -> String {
+    pub(super) async fn text(&self, path: &str) -> String {
         let answer = self.get(path).await;
         assert_eq!(answer.status(), 200, "{path}");
         answer.text().await.expect("a text")
@@ -60,12 +60,12 @@ impl Browser {
         request.send().await.expect("an answer")
     }
 
-    async fn post(&self, path: &str, form: &[(&str, &str)]) -> Response {
+    pub(super) async fn post(&self, path: &str, form: &[(&str, &str)]) -> Response {
         let headers = [(ORIGIN.as_str(), self.origin.as_str()), ("sec-fetch-site", "same-origin")];
         self.post_with(path, form, &headers).await
     }
 
-    async fn log_in(&mut self, link: &str) -> Response {
+    pub(super) async fn log_in(&mut self, link: &str) -> Response {
         let answer = self.post("/login", &[("token", link)]).await;
         if let Some(cookie) = answer.headers().get(SET_COOKIE) {
             self.cookie = cookie.to_str().expect("text").split(';').next().expect("a pair").to_owned();
@@ -74,14 +74,14 @@ impl Browser {
     }
 
     /// What this session's forms say.
-    async fn word(&self) -> String {
+    pub(super) async fn word(&self) -> String {
         let page = self.text("/").await;
         let at = page.split("name=\"word\" value=\"").nth(1).expect("a form");
         at.split('"').next().expect("a value").to_owned()
     }
 }
 
-fn went(answer: &Response) -> (u16, &str) {
+pub(super) fn went(answer: &Response) -> (u16, &str) {
     let to = answer.headers().get(LOCATION).map_or("", |to| to.to_str().expect("text"));
     (answer.status().as_u16(), to)
 }
