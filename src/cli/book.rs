@@ -4,6 +4,7 @@
 //! what no definition has is in `docs/man`.
 
 use super::args::{Cli, book};
+use super::completing;
 use super::exit::Exit;
 use super::report::{self, Error};
 use book::BookCommand;
@@ -28,11 +29,7 @@ const HEADINGS: [(&str, &str); 3] =
 #[must_use]
 pub fn run(command: BookCommand) -> Exit {
     let done = match command {
-        BookCommand::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "mcp", &mut script);
-            print(&script)
-        }
+        BookCommand::Completions { shell } => completing::script(shell).and_then(|script| print(&script)),
         BookCommand::ExitCodes => print(format!("{}\n", book::EXIT_CODES).as_bytes()),
         BookCommand::Rates => print(format!("{}\n", book::RATES).as_bytes()),
         BookCommand::Manual { dir } => write(&dir),

@@ -14,6 +14,7 @@
 pub mod again;
 pub mod args;
 mod book;
+mod completing;
 pub mod compression;
 pub mod config;
 pub mod console;
@@ -49,6 +50,9 @@ use zeroize::Zeroizing;
 /// Runs the program with the arguments and the terminal of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    if completing::answered() {
+        return Exit::Complete.into();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
