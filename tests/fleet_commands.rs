@@ -640,21 +640,36 @@ fn a_task_is_followed_with_a_bar_on_a_terminal() {
     assert_eq!(*last, wanted, "{screens:#?}");
 }
 
-#[test]
-fn the_example_of_a_fleet_runs() {
+/// Runs an example with these options, and returns what it printed; `None`, said out loud, if it cannot run.
+fn example(name: &str, words: &[&str]) -> Option<End> {
     let _cores = beside_others();
     let own = std::env::current_exe().expect("this program");
-    let example = own.parent().and_then(Path::parent).expect("a directory").join("examples/fleet");
+    let example = own.parent().and_then(Path::parent).expect("a directory").join("examples").join(name);
     if !example.exists() {
-        return skip(
-            "the example is built by 'cargo test' without --test, or by 'cargo build --example fleet'",
-        );
+        skip("examples are built by 'cargo test' without --test, or by 'cargo build --examples'");
+        return None;
     }
-    let Some(fleet) = Fleet::new() else { return };
-    let run =
-        Cmd::new("example", &example).args(["--devices", "2", "--mcp", MCP]).env("TMPDIR", fleet.tmp.path());
-    let end = run.spawn().expect(0, SOON * 2);
-    let verified =
-        end.lines.iter().filter(|line| line.starts_with("bench-") && line.ends_with("  verified")).count();
-    assert_eq!(verified, 2, "{end:?}");
+    let fleet = Fleet::new()?;
+    let run = Cmd::new("example", &example).args(words).args(["--mcp", MCP]).env("TMPDIR", fleet.tmp.path());
+    Some(run.spawn().expect(0, SOON * 2))
+}
+
+fn verified(end: &End) -> usize {
+    end.lines.iter().filter(|line| line.starts_with("bench-") && line.ends_with("  verified")).count()
+}
+
+#[test]
+fn the_example_of_a_fleet_runs() {
+    let Some(end) = example("fleet", &["--devices", "2"]) else { return };
+    assert_eq!(verified(&end), 2, "{end:?}");
+}
+
+#[test]
+fn the_example_of_a_campaign_runs() {
+    let Some(end) = example("campaign", &["--devices", "5"]) else { return };
+    assert_eq!(verified(&end), 5, "{end:?}");
+    let has = |text: &str| end.lines.iter().any(|line| line.contains(text));
+    assert!(has("the server is killed in the middle") && has("begun 2 times"), "{end:?}");
+    let last = end.lines.iter().find(|line| line.starts_with("bench-5  finished")).expect("the last device");
+    assert!(!last.contains("by multicast"), "{last}");
 }
