@@ -81,7 +81,10 @@ async fn ask(
             lacks = fetch::missing(&core.api.net, wanted, part.try_clone()?).await?;
         }
         let offer = match &lacks {
-            Some(lacks) => offer(core, work, (object, file.size), (lacks, unreached)).await,
+            Some(lacks) => {
+                let serves = core.offering.as_ref().is_some_and(|offering| offering.wants(file.size));
+                offer(core, work, Said { object, lacking: lacks, unreached, serves }).await
+            }
             // Whoever gives no values is not there.
             None => Err(None),
         };
@@ -112,43 +115,42 @@ async fn ask(
     }
 }
 
-async fn offer(
-    core: &Arc<Core>,
-    work: &Work,
-    (object, size): (Hash, u64),
-    (lacking, unreached): (&Lacking, bool),
-) -> Result<SessionOffer, Option<ApiError>> {
-    // The number of an operator's further attempt is another one.
-    let action =
-        core.lock().works.get(&work.id).map_or_else(|| work.action.clone(), |work| work.action.clone());
-    let serves = core.offering.as_ref().is_some_and(|offering| offering.wants(size));
-    core.api.lacking(&action, &Said { object, lacking, unreached, serves }).await.map_err(Some)
-}
-
 /// Tells the server that nothing is lacking any more. It is a courtesy: a server that does not hear it waits a moment longer.
 /// The server may ask this device to send the object to others of its segment; it does so while it goes on with the task.
 pub(super) async fn has_it(core: &Arc<Core>, work: &Work, file: &File, part: &std::fs::File) {
     let Some(object) = file.digests.blake3.filter(|_| core.listing == Listing::Required) else { return };
-    let (which, nothing) = ((object, file.size), Lacking::new());
     let serving = core.offering.clone().filter(|offering| offering.wants(file.size));
     let (Some(offering), Ok(part)) = (serving, part.try_clone()) else {
-        let _ = offer(core, work, which, (&nothing, false)).await;
+        let _ = nothing_lacks(core, work, object, false).await;
         return;
     };
-    let (core, work, name) = (Arc::clone(core), work.clone(), file.filename.clone());
+    let (core, work, name, size) = (Arc::clone(core), work.clone(), file.filename.clone(), file.size);
     tokio::spawn(async move {
-        // First, because it may take minutes: others of the segment are told to join as soon as this device says that it has
-        // the object.
-        let copy = performing::copy(&offering, which, part).await;
-        let Ok(mut told) = offer(&core, &work, which, (&nothing, false)).await else { return };
-        let begun = Instant::now();
-        while let Some(again) = told.again.filter(|_| begun.elapsed() < SESSION_PATIENCE) {
-            tokio::time::sleep(Duration::from_secs(again).clamp(BACK_OFF[0], BACK_OFF[1])).await;
-            let Ok(next) = offer(&core, &work, which, (&nothing, false)).await else { return };
-            told = next;
-        }
-        let Some(perform) = told.perform else { return };
-        let sent = match copy {
+        // It may take minutes. Meanwhile the server hears that this device is there; once it says that it serves, others are
+        // told to join.
+        let copying = performing::copy(&offering, (object, size), part);
+        tokio::pin!(copying);
+        let (mut copy, mut begun) = (None, Instant::now());
+        let perform = loop {
+            let Ok(told) = nothing_lacks(&core, &work, object, copy.is_some()).await else { return };
+            if let Some(perform) = told.perform {
+                break perform;
+            }
+            let Some(again) = told.again.filter(|_| copy.is_none() || begun.elapsed() < SESSION_PATIENCE)
+            else {
+                return;
+            };
+            let wait = tokio::time::sleep(Duration::from_secs(again).clamp(BACK_OFF[0], BACK_OFF[1]));
+            if copy.is_some() {
+                wait.await;
+                continue;
+            }
+            tokio::select! {
+                done = &mut copying => (copy, begun) = (Some(done), Instant::now()),
+                () = wait => {}
+            }
+        };
+        let sent = match copy.unwrap_or_else(|| Err("there is no copy".into())) {
             Ok(path) => performing::perform(&core, &offering, &perform, (&path, &name)).await,
             Err(why) => Err(why),
         };
@@ -157,6 +159,22 @@ pub(super) async fn has_it(core: &Arc<Core>, work: &Work, file: &File, part: &st
             Err(why) => log(&format!("cannot send {name} to the devices of this segment ({why})")),
         }
         // Whether it went well or not: it is over.
-        let _ = offer(&core, &work, which, (&nothing, false)).await;
+        let _ = nothing_lacks(&core, &work, object, true).await;
     });
+}
+
+async fn nothing_lacks(
+    core: &Arc<Core>,
+    work: &Work,
+    object: Hash,
+    serves: bool,
+) -> Result<SessionOffer, Option<ApiError>> {
+    offer(core, work, Said { object, lacking: &Lacking::new(), unreached: false, serves }).await
+}
+
+async fn offer(core: &Arc<Core>, work: &Work, said: Said<'_>) -> Result<SessionOffer, Option<ApiError>> {
+    // The number of an operator's further attempt is another one.
+    let action =
+        core.lock().works.get(&work.id).map_or_else(|| work.action.clone(), |work| work.action.clone());
+    core.api.lacking(&action, &said).await.map_err(Some)
 }

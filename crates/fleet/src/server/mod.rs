@@ -335,6 +335,11 @@ impl Shared {
         Enrolment { fleet, pin, root: self.root_hash, token: token.clone(), url }.line()
     }
 
+    /// Devices that were heard last before this time are silent: they have missed two polls.
+    fn silent_before(&self) -> u64 {
+        clock::now().saturating_sub(self.config.poll.as_secs() * 2 + 30)
+    }
+
     /// Writes down who was heard since the last time.
     async fn note_seen(&self) {
         let seen = std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));

@@ -209,7 +209,7 @@ impl Shared {
         // A device that sends to its segment may be done with the task itself.
         if let (true, Some(segment)) = (lacking.is_empty(), &segment) {
             self.store.lacks(action.id, None, clock::now()).await?;
-            return self.has_it(caller, (action.task, position), document, segment.clone()).await;
+            return self.has_it((caller, serves), (action.task, position), document, segment.clone()).await;
         }
         // The keys of senders that a task names are not this server's.
         if small || !able || !live || !document.task.senders.is_empty() {
@@ -221,7 +221,7 @@ impl Shared {
         }
         let lacks = Some((position, lacking));
         if let Some(segment) = segment {
-            let verdict = self.ask_segment((caller, serves), object, segment);
+            let verdict = self.ask_segment((caller, serves), object, segment).await?;
             let lacks = lacks.filter(|_| !matches!(verdict, Verdict::Alone));
             self.store.lacks(action.id, lacks, clock::now()).await?;
             return Ok(verdict);
@@ -331,7 +331,7 @@ impl Shared {
     /// Who was heard of lately.
     async fn lately(&self, (task, position): (i64, usize)) -> Where {
         self.note_seen().await;
-        let heard = clock::now().saturating_sub(self.config.poll.as_secs() * 2 + 30);
+        let heard = self.silent_before();
         Where { task, position, heard, ended: 0 }
     }
 

@@ -8,7 +8,7 @@ use crate::server::auth::Caller;
 use crate::server::neighbours::Segment;
 use crate::server::state_dir::random;
 use crate::server::{App, Shared};
-use crate::store::{StoredObject, TaskDocument};
+use crate::store::{StoreError, StoredObject, TaskDocument};
 use mcp_transfer::crypto::derive::Secret;
 use mcp_transfer::limits::DEFAULT_GROUP_V4;
 use mcp_transfer::session::Target;
@@ -34,26 +34,40 @@ impl Shared {
     }
 
     /// What a device does that lacks an object and is out of reach. One that `serves` would give it to its neighbours.
-    pub(super) fn ask_segment(
+    pub(super) async fn ask_segment(
         &self,
         (caller, serves): (&Caller, bool),
         object: &StoredObject,
         segment: Segment,
-    ) -> Verdict {
+    ) -> Result<Verdict, StoreError> {
         let key = (object.hashes.blake3, segment);
         let asking = (caller.device.id.as_str(), serves);
-        match self.campaigns.segments().ask(key, asking, object.hashes.size, Instant::now()) {
+        let doubtful = self.campaigns.segments().doubtful(&key, asking.0, Instant::now());
+        if let Some(handler) = doubtful
+            && !self.still_loads(&handler, &key.0).await?
+        {
+            self.campaigns.segments().note_gone(&key, &handler, Instant::now());
+        }
+        Ok(match self.campaigns.segments().ask(key, asking, object.hashes.size, Instant::now()) {
             Told::Join(session) => Verdict::Join(session),
             Told::Again => Verdict::Again(AGAIN),
             Told::Alone => Verdict::Alone,
-        }
+        })
     }
 
-    /// A device out of reach has an object: if others of its segment wait for it there, it performs a session for them. Nobody
-    /// waits for one of a task that is paused or over.
+    /// Whether a device checks in, and has a task that needs this object.
+    async fn still_loads(&self, device: &str, object: &blake3::Hash) -> Result<bool, StoreError> {
+        self.note_seen().await;
+        let known = self.store.device(device).await?;
+        let there = known.is_some_and(|known| known.last_seen >= Some(self.silent_before()));
+        Ok(there && self.store.may_load(device, object).await?)
+    }
+
+    /// A device out of reach has an object: if others of its segment wait for it there, it performs a session for them, once it
+    /// `serves`. Nobody waits for one of a task that is paused or over.
     pub(super) async fn has_it(
         self: &App,
-        caller: &Caller,
+        (caller, serves): (&Caller, bool),
         (task, position): (i64, usize),
         document: &TaskDocument,
         segment: Segment,
@@ -66,6 +80,10 @@ impl Shared {
         let Some(waited) = self.campaigns.segments().has_it(&key, device, now) else {
             return Ok(Verdict::Alone);
         };
+        if !serves {
+            // It makes the copy that it will send.
+            return Ok(Verdict::Again(AGAIN));
+        }
         let at = self.lately((task, position)).await;
         let mut others = self.store.candidates(at).await?;
         {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  a device that serves others asks ──► loading ──others wait for it───► performing ──it says that it is done──► over
-//!                                         │ too slow                      │ somebody comes back
+//!                                         │ gone, or too slow             │ somebody comes back
 //!                                         └──────► another handler ◄──────┘
 //! ```
 //!
@@ -31,8 +31,8 @@ const MAX_CALLS: usize = 4096;
 enum State {
     /// Nobody yet, and devices wait for one until then.
     Wanted(Instant),
-    /// This device loads it, or has it by now: since then, and at the latest until then.
-    Loading(String, [Instant; 2]),
+    /// This device loads it, or has it by now.
+    Loading { handler: String, since: Instant, until: Instant, heard: Instant },
     /// This device performs this session, to which these devices were invited.
     Performing(String, Session, BTreeSet<String>),
 }
@@ -115,11 +115,11 @@ impl Segments {
                 // The others notice it at their own time.
                 call.state = State::Wanted(now + NOTICE);
             }
-            State::Loading(handler, [_, until]) if now >= *until && handler != device => {
+            State::Loading { handler, until, .. } if now >= *until && handler != device => {
                 call.failed.insert(handler.clone());
                 call.state = State::Wanted(now + GRACE);
             }
-            State::Loading(handler, _) => {
+            State::Loading { handler, .. } => {
                 // It asks once more before it begins to load.
                 return if handler == device { Told::Alone } else { Told::Again };
             }
@@ -127,7 +127,8 @@ impl Segments {
         }
         if serves && !call.failed.contains(device) {
             let time = LOADING.0 + Duration::from_secs(size / LOADING.1);
-            call.state = State::Loading(device.to_owned(), [now, now + time]);
+            call.state =
+                State::Loading { handler: device.to_owned(), since: now, until: now + time, heard: now };
             return Told::Alone;
         }
         match call.state {
@@ -144,8 +145,9 @@ impl Segments {
         device: &str,
         now: Instant,
     ) -> Option<Duration> {
-        match self.calls.get(key).map(|call| &call.state) {
-            Some(State::Loading(handler, [since, _])) if handler == device => {
+        match self.calls.get_mut(key).map(|call| &mut call.state) {
+            Some(State::Loading { handler, since, heard, .. }) if handler == device => {
+                *heard = now;
                 Some(now.saturating_duration_since(*since))
             }
             Some(State::Performing(handler, ..)) if handler == device => {
@@ -153,6 +155,33 @@ impl Segments {
                 None
             }
             _ => None,
+        }
+    }
+
+    /// The handler that `device` waits for, if it has said nothing for a while.
+    pub(super) fn doubtful(
+        &self,
+        key: &(blake3::Hash, Segment),
+        device: &str,
+        now: Instant,
+    ) -> Option<String> {
+        match &self.calls.get(key)?.state {
+            State::Loading { handler, heard, .. }
+                if handler != device && now.saturating_duration_since(*heard) >= NOTICE =>
+            {
+                Some(handler.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// This device is found to load the object no longer.
+    pub(super) fn note_gone(&mut self, key: &(blake3::Hash, Segment), device: &str, now: Instant) {
+        if let Some(call) = self.calls.get_mut(key)
+            && matches!(&call.state, State::Loading { handler, .. } if handler == device)
+        {
+            call.failed.insert(device.to_owned());
+            call.state = State::Wanted(now + GRACE);
         }
     }
 
@@ -257,6 +286,27 @@ mod tests {
         assert_eq!(bench.ask("h3"), Told::Alone);
         bench.performs("h3", 3);
         assert_eq!([bench.ask("b"), bench.ask("a")], [Told::Join(session(3)), Told::Join(session(3))]);
+    }
+
+    #[test]
+    fn a_handler_of_which_nothing_is_heard_is_doubted() {
+        let mut bench = Bench::new();
+        let doubtful = |bench: &Bench, device| bench.segments.doubtful(&bench.key, device, bench.now);
+        assert_eq!(bench.ask("h1"), Told::Alone);
+        bench.pass(29);
+        assert_eq!(doubtful(&bench, "a"), None);
+        bench.pass(1);
+        assert_eq!([doubtful(&bench, "a"), doubtful(&bench, "h1")], [Some("h1".into()), None]);
+        // It is there.
+        assert!(bench.segments.has_it(&bench.key, "h1", bench.now).is_some());
+        assert_eq!(doubtful(&bench, "a"), None);
+        bench.pass(30);
+        bench.segments.note_gone(&bench.key, "a", bench.now);
+        assert_eq!([bench.ask("h2"), bench.ask("a")], [Told::Again, Told::Again], "it was not the handler");
+        bench.segments.note_gone(&bench.key, "h1", bench.now);
+        assert_eq!([bench.ask("h1"), bench.ask("a")], [Told::Again, Told::Again]);
+        assert_eq!(bench.ask("h2"), Told::Alone);
+        assert_eq!(bench.ask("h1"), Told::Again);
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Shared {
             return Ok(Arc::clone(known));
         }
         let began = Instant::now();
-        let heard = clock::now().saturating_sub(self.config.poll.as_secs() * 2 + 30);
+        let heard = self.silent_before();
         self.note_seen().await;
         let devices = self.store.summaries(heard).await?;
         let mut tasks: Vec<TaskView> =
