@@ -49,6 +49,9 @@ pub(super) async fn bring(
             },
         };
         let brought = session::take_part(core, work.id, session, file, part.try_clone()?).await;
+        if brought.disk_failed {
+            return Err(io::Error::other(brought.clause));
+        }
         unreached = brought.unreached;
         heard.get_or_insert_default().push(brought.clause);
         barren = if brought.bytes > 0 { 0 } else { barren + 1 };

@@ -2,8 +2,9 @@
 //! that is in the directory leads out of it.
 
 use crate::documents::Hash;
-use rustix::fs::{AtFlags, Mode, OFlags, fsync, mkdirat, open, openat, renameat, unlinkat};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
+use rustix::fs::{fallocate, fsync, mkdirat, open, openat, renameat, unlinkat};
+use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -116,6 +117,19 @@ impl Place {
     }
 }
 
+/// Reserves the space of a part file of `size` bytes, where the file system can, so that a full disk is noticed before
+/// anything is loaded. It keeps what it has.
+///
+/// # Errors
+/// If there is no room.
+pub(crate) fn reserve(part: &File, size: u64) -> io::Result<()> {
+    match retry_on_intr(|| fallocate(part, FallocateFlags::KEEP_SIZE, 0, size)) {
+        // Where it cannot be reserved, writing will tell.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,5 +170,18 @@ mod tests {
         over.put(task).unwrap();
         assert_eq!(std::fs::read(root.join("file")).unwrap(), b"copy");
         assert!(!std::fs::symlink_metadata(root.join("file")).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn space_is_reserved_beside_what_is_there() {
+        use std::os::unix::fs::MetadataExt as _;
+        let mut part = tempfile::tempfile().unwrap();
+        part.write_all(b"some").unwrap();
+        reserve(&part, 1 << 20).unwrap();
+        let meta = part.metadata().unwrap();
+        assert_eq!(meta.len(), 4);
+        assert!(meta.blocks() * 512 >= 1 << 20, "{}", meta.blocks());
+        reserve(&part, 0).unwrap();
+        reserve(&part, u64::MAX / 2).unwrap_err();
     }
 }

@@ -4,7 +4,7 @@ use super::clock;
 use super::core::{Core, Running};
 use super::fetch::{self, FetchError, Wanted, blocking, is_object};
 use super::multicast;
-use super::place::{Place, PlaceError};
+use super::place::{self, Place, PlaceError};
 use super::schedule::opening;
 use super::steps;
 use super::work::{Ended, File, Plan, Work};
@@ -326,7 +326,10 @@ async fn load(
     }
     // What it brings counts once it is hashed again, like a part file from before.
     let copy = || part.try_clone().map_err(|error| Stop::failed(code::DISK, error));
-    let (own, shared) = (copy()?, copy()?);
+    let (own, shared, reserved) = (copy()?, copy()?, copy()?);
+    let size = file.size;
+    let room = blocking(move || place::reserve(&reserved, size)).await;
+    room.map_err(|error| Stop::failed(code::DISK, FetchError::Disk(error)))?;
     let bringing = multicast::bring(core, work, plan, file, &wanted, own);
     let heard = while_allowed(core, id, plan, bringing)
         .await?

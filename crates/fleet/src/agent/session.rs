@@ -13,6 +13,7 @@ use mcp_transfer::protocol::trust::{Strangers, Trust};
 use mcp_transfer::session::{Listen, ReceiveSession, Wanted as Which};
 use mcp_transfer::storage::{Found, Part, Sink, SinkError};
 use mcp_transfer::units::{DeviceId, Extent};
+use mcp_transfer::wire::AbortCode;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -36,7 +37,7 @@ impl Drop for Stop {
 }
 
 /// What a session brought.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Brought {
     /// Bytes of verified blocks.
     pub bytes: u64,
@@ -44,13 +45,15 @@ pub(super) struct Brought {
     pub all: bool,
     /// Whether nobody was heard.
     pub unreached: bool,
+    /// Whether the disk of this device failed.
+    pub disk_failed: bool,
     /// For people.
     pub clause: String,
 }
 
 impl Brought {
     fn nothing(why: impl std::fmt::Display) -> Self {
-        Self { bytes: 0, all: false, unreached: false, clause: format!("no multicast: {why}") }
+        Self { clause: format!("no multicast: {why}"), ..Self::default() }
     }
 }
 
@@ -139,7 +142,11 @@ impl Run {
             | ReceiverOutcome::Lacking { .. }
             | ReceiverOutcome::HookFailed { .. } => "then it ended".to_owned(),
         };
-        Ok(Brought { bytes, all, unreached: false, clause: format!("{bytes} bytes by multicast, {how}") })
+        if let ReceiverOutcome::Failed(AbortCode::Disk, why) = outcome.outcome {
+            return Ok(Brought { disk_failed: true, clause: why, ..Brought::default() });
+        }
+        let clause = format!("{bytes} bytes by multicast, {how}");
+        Ok(Brought { bytes, all, clause, ..Brought::default() })
     }
 }
 
@@ -186,7 +193,7 @@ struct OpenPart {
 }
 
 fn failed(error: io::Error) -> SinkError {
-    SinkError::Disk(format!("cannot use the part file ({error}); free or repair the disk"))
+    SinkError::Disk(format!("cannot use the part file ({error})"))
 }
 
 impl Part for OpenPart {

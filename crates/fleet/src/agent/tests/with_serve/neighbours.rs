@@ -5,7 +5,6 @@ use super::super::super::api::Api;
 use super::super::super::state::Identity;
 use super::*;
 use crate::neighbour::Neighbour;
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -234,11 +233,13 @@ async fn a_neighbour_that_goes_in_the_middle_costs_only_what_is_left() {
     two.named().await;
     let before = two.way.bytes();
     let second = agent(&two.fleet, "two", None);
+    let (bytes, third) = (content(), (2 << 20) + 1000);
     let part = || {
         let files = std::fs::read_dir(two.fleet.path("srv")).unwrap().flatten();
-        files.map(|file| file.metadata().unwrap().blocks() * 512).sum::<u64>()
+        files.map(|file| std::fs::read(file.path()).unwrap()).any(|part| part.get(third) == bytes.get(third))
     };
-    while part() < 2 << 20 {
+    assert_ne!(bytes[third], 0);
+    while !part() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     two.first.take().unwrap().stop().await;
