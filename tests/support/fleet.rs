@@ -211,10 +211,16 @@ pub fn json(end: &End) -> Value {
 
 /// Waits until something is so, which another process brings about.
 #[track_caller]
-pub fn wait_for(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + SOON;
+pub fn wait_for(what: &str, so: impl FnMut() -> bool) {
+    wait_at_most(SOON, what, so);
+}
+
+/// The same for what takes long.
+#[track_caller]
+pub fn wait_at_most(limit: Duration, what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !so() {
-        assert!(Instant::now() < deadline, "no {what} within {SOON:?}");
+        assert!(Instant::now() < deadline, "no {what} within {limit:?}");
         thread::sleep(Duration::from_millis(10));
     }
 }

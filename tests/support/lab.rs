@@ -208,6 +208,42 @@ impl Lab {
             &format!("{udp} counter name \"seen\"\n {udp} ip dscp != {dscp} counter name \"dropped\""),
         );
     }
+    /// Counts the bytes that a host sends to each of these networks, by name; see [`Lab::sent`].
+    pub fn count_sent(&self, host: usize, networks: &[(&str, &str)]) {
+        let counters: String = networks.iter().map(|(name, _)| format!(" counter {name} {{ }}\n")).collect();
+        let rule = |(name, to): &(&str, &str)| format!(" ip daddr {to} counter name \"{name}\"\n");
+        let rules: String = networks.iter().map(rule).collect();
+        let chain = "type filter hook output priority 0; policy accept;";
+        let rules = format!("table inet sent {{\n{counters} chain output {{\n {chain}\n{rules} }}\n}}\n");
+        let script = format!("printf '%s' '{rules}' | nft -f -");
+        must("ip", &["netns", "exec", &self.ns(host), "sh", "-c", &script]);
+    }
+    /// The bytes that a host has sent to one of them, IP headers included.
+    pub fn sent(&self, host: usize, name: &str) -> u64 {
+        let script = format!("nft -j list counter inet sent {name}");
+        let text = must("ip", &["netns", "exec", &self.ns(host), "sh", "-c", &script]);
+        let list: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("nft: {e}: {text}"));
+        let counter = list["nftables"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find_map(|entry| entry["counter"]["bytes"].as_u64());
+        counter.unwrap_or_else(|| panic!("no counter in {text}"))
+    }
+    /// Puts hosts behind a second switch, which has a line of its own to the first.
+    pub fn second_switch(&self, hosts: &[usize]) {
+        let bridge = self.bridge();
+        let link = ["-n", &bridge, "link", "add", "br1", "type", "bridge"];
+        must("ip", &[&link[..], &["mcast_snooping", "0", "stp_state", "0", "forward_delay", "0"]].concat());
+        must("ip", &["-n", &bridge, "link", "add", "up0", "type", "veth", "peer", "name", "up1"]);
+        for (port, of) in [("up0", "br0"), ("up1", "br1")] {
+            must("ip", &["-n", &bridge, "link", "set", port, "master", of, "up"]);
+        }
+        must("ip", &["-n", &bridge, "link", "set", "br1", "up"]);
+        for host in hosts {
+            must("ip", &["-n", &bridge, "link", "set", &format!("p{host}"), "master", "br1"]);
+        }
+    }
     /// Replaces the rules for traffic to `host`.
     fn ingress(&self, host: usize, rules: &str) {
         let rules = format!(
