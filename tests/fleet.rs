@@ -166,3 +166,38 @@ fn a_person_at_a_device_confirms_and_its_key_is_that_of_mcp_key_device() {
     watch.expect(0, SOON);
     assert_eq!(b3(&device.path("image.iso")), b3(&file));
 }
+
+#[test]
+fn programs_read_from_the_log_who_asked_for_what() {
+    let _cores = beside_others();
+    let Some(fleet) = Fleet::new() else { return };
+    let mut server = fleet.serving().args(["--log", "json"]).spawn();
+    server.next_line(SOON);
+    let device = fleet.device("bench-1");
+    let mut agent = device.run(&["--log", "json"]);
+    let image = fleet.tmp.file("image.iso", 70_000, 1);
+    let file = image.to_str().expect("UTF-8");
+    fleet
+        .command(&["task", "add", "copy", file, "--to", "all", "--at", "/srv/", "--wait=60s"])
+        .spawn()
+        .expect(0, SOON);
+    let logged = |process: &mut Proc| {
+        process.signal("TERM");
+        let lines = process.finish(SOON).stderr;
+        let objects =
+            lines.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{lines}")));
+        objects.collect::<Vec<Value>>()
+    };
+    let events = logged(&mut agent);
+    assert!(events.iter().any(|event| event["task"] == "image" && event["level"] == "INFO"), "{events:#?}");
+    let events = logged(&mut server);
+    let of = |message: &str| events.iter().filter(|event| event["message"] == message).collect::<Vec<_>>();
+    let [ended] = of("bench-1 ended action 1: finished")[..] else { panic!("{events:#?}") };
+    assert_eq!((&ended["span"]["device"], &ended["span"]["method"]), (&"bench-1".into(), &"POST".into()));
+    let answered = |route: &str, who: &str, name: &str| {
+        let of_route = |event: &&Value| event["span"]["route"] == route && event["status"] == 200;
+        of("answered").into_iter().filter(of_route).any(|event| event["span"][who] == name)
+    };
+    assert!(answered("/{tenant}/controller/v1/{device}", "device", "bench-1"), "{events:#?}");
+    assert!(answered("/mcp/v1/manage/tasks", "operator", "first"), "{events:#?}");
+}

@@ -13,6 +13,7 @@ pub mod journal;
 pub mod lacking;
 pub mod limits;
 mod lock;
+mod log;
 pub mod neighbour;
 pub mod objects;
 pub mod pin;

@@ -10,7 +10,7 @@ pub(crate) use telling::Refused;
 use super::api::{Api, ApiError};
 use super::core::Core;
 use super::work::{Content, Work};
-use super::{at_least, clock, jittered, log, runner};
+use super::{at_least, clock, jittered, runner};
 use crate::ddi::{
     Cancel, ControllerBase, Deployment, DeploymentBase, Execution, Feedback, Finished, Handling, Session,
     task_from_metadata,
@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tracing::{error, warn};
 use trusting::TakeError;
 
 /// The time between polls if the server names none.
@@ -113,7 +114,7 @@ impl CheckIn {
         tokio::task::spawn_blocking(move || {
             let _turn = turn;
             if let Err(error) = steps.recover() {
-                log(&format!("cannot settle what was interrupted ({error}); restart the agent"));
+                error!(%error, "cannot settle what was interrupted ({error}); restart the agent");
             }
         });
         loop {
@@ -156,7 +157,7 @@ impl CheckIn {
             Err(error) => error,
         };
         if self.polls.error.as_deref() != Some(&error.to_string()) {
-            log(&error.to_string());
+            warn!("{error}");
         }
         self.polls.error = Some(error.to_string());
         let [first, longest] = BACK_OFF;
@@ -236,7 +237,7 @@ impl CheckIn {
     /// Notes whether something was refused, or failed without ending the check-in. Says so once, until the reason is another.
     fn note<T>(&mut self, what: &str, result: Result<T, (i32, String)>) {
         if let Some(line) = self.polls.note(what, result.err()) {
-            log(&line);
+            warn!("{line}");
         }
     }
 
@@ -244,7 +245,7 @@ impl CheckIn {
         let sent = self.core.attributes();
         let change = self.core.attributes_change(&sent);
         if change.data.len() > sent.len() {
-            log("more tasks are completed than there are attributes: the server knows of the newest");
+            warn!("more tasks are completed than there are attributes: the server knows of the newest");
         }
         match self.core.api.put_attributes(&change).await {
             // A server that does not take them, or no more of them, is no reason not to work.

@@ -6,7 +6,7 @@ use super::offering::Offering;
 use super::state::{Completed, Identity, StateDir};
 use super::steps::Steps;
 use super::work::{Ended, Work};
-use super::{Settings, clock, log};
+use super::{Settings, clock};
 use crate::ddi::{ConfigData, Mode, UNNEEDED, is_attribute};
 use crate::documents::{Hash, Listing, TaskKind, Trusted};
 use crate::handlers::Canceller;
@@ -16,6 +16,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
+use tracing::warn;
 
 /// What runs for a task at the moment.
 #[derive(Debug)]
@@ -106,7 +107,7 @@ impl Core {
         let known = inner.works.keys().copied().collect();
         let (steps, damage) = Steps::open(&state.path("journal"), settings.handlers.clone(), &known)?;
         if let Some(damage) = damage {
-            log(&format!("the journal was damaged: {damage}"));
+            warn!("the journal was damaged: {damage}");
         }
         let listing = if identity.fleet.is_some() { Listing::Required } else { Listing::Absent };
         Ok(Arc::new(Self {
@@ -253,6 +254,9 @@ impl Core {
     pub(crate) async fn end(self: &Arc<Self>, id: Hash, mut ended: Ended) -> io::Result<()> {
         bound(&mut ended.details);
         let plan = self.lock().works.get(&id).map(Work::plan);
+        if let Some(Ok(plan)) = &plan {
+            ended.log(&plan.name);
+        }
         if let Some(Ok(plan)) = plan.filter(|_| ended.success && !ended.downloaded) {
             let _writing = self.writing.lock().await;
             let completed = {

@@ -126,6 +126,6 @@ pub(crate) fn device_key(dir: &Path) -> Result<SecretKey, JoinError> {
         warnings.push(why);
     }
     let seed = ring.device(1, &mut warnings);
-    warnings.iter().for_each(|warning| super::log(&format!("warning: {warning}")));
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(SecretKey::from_seed(seed?.expose()))
 }

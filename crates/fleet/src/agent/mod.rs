@@ -56,6 +56,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tracing::{info, warn};
 
 /// Who answers when an operator asks this device to confirm a task first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -188,11 +189,12 @@ pub async fn run(
     };
     let (offering, listening) = offered.map(|(offering, listener, tls)| (offering, (listener, tls))).unzip();
     let core = Core::new(state, &identity, settings, offering.clone())?;
-    log(&format!("device {} checks in with {}", identity.device, identity.server));
-    core.steps.shortfalls().iter().for_each(|text| log(text));
+    let (device, server) = (&identity.device, &identity.server);
+    info!(device, server, "device {device} checks in with {server}");
+    core.steps.shortfalls().iter().for_each(|text| warn!("{text}"));
     let (_over, is_over) = watch::channel(false);
     let serving = offering.zip(listening).map(|(offering, listening)| {
-        log(&format!("gives to neighbours on {}", offering.address));
+        info!(address = %offering.address, "gives to neighbours on {}", offering.address);
         tokio::spawn(offering.serve(listening, is_over))
     });
     CheckIn::new(core).run(stop).await;
@@ -263,10 +265,4 @@ fn time_text(at: u64) -> String {
         || "never".to_owned(),
         |time| time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
     )
-}
-
-/// One line for the journal of the machine, which adds the time.
-fn log(text: &str) {
-    let printable: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    eprintln!("mcp agent: {printable}");
 }

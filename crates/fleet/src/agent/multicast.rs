@@ -5,7 +5,7 @@ use super::api::{ApiError, Said};
 use super::core::Core;
 use super::fetch::{self, Wanted};
 use super::work::{File, Plan, Work};
-use super::{at_least, jittered, log, performing, session};
+use super::{at_least, jittered, performing, session};
 use crate::ddi::{Session, SessionOffer};
 use crate::documents::{Hash, Listing};
 use crate::lacking::Lacking;
@@ -13,6 +13,7 @@ use crate::limits::{MAX_SESSION_QUEUE, MAX_SESSION_WAIT, MIN_SESSION_OBJECT, SES
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tracing::{info, warn};
 
 /// The first pause after the server gave no answer, and the longest.
 const BACK_OFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
@@ -158,8 +159,8 @@ pub(super) async fn has_it(core: &Arc<Core>, work: &Work, file: &File, part: &st
             Err(why) => Err(why),
         };
         match sent {
-            Ok(said) => log(&said),
-            Err(why) => log(&format!("cannot send {name} to the devices of this segment ({why})")),
+            Ok(said) => info!("{said}"),
+            Err(why) => warn!("cannot send {name} to the devices of this segment ({why})"),
         }
         // Whether it went well or not: it is over.
         let _ = nothing_lacks(&core, &work, object, true).await;

@@ -5,9 +5,9 @@
 //! bytes a second, bytes on the disk, and how long an object is kept.
 
 use super::api::{Api, ApiError};
+use super::clock;
 use super::core::Core;
 use super::fetch::blocking;
-use super::{clock, log};
 use crate::documents::Hash;
 use crate::limits::{
     HEADER_PATIENCE, MAX_NEIGHBOUR_CONNECTIONS, MAX_NEIGHBOUR_DOWNLOADS, MAX_SHARED, MIN_SHARED,
@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tracing::warn;
 
 /// The scheme of the token in `Authorization`.
 pub(super) const SCHEME: &str = "NeighbourToken";
@@ -88,7 +89,7 @@ pub(super) fn remove(dir: &Path) {
     if let Err(error) = std::fs::remove_dir_all(dir)
         && error.kind() != io::ErrorKind::NotFound
     {
-        log(&format!("cannot remove {} ({error})", dir.display()));
+        warn!(%error, "cannot remove {} ({error})", dir.display());
     }
 }
 
@@ -285,7 +286,7 @@ impl Core {
             let copied = blocking(move || offering.copy(hash, size, file).map_err(io::Error::other)).await;
             match copied {
                 Ok(()) => core.changed.notify_one(),
-                Err(error) => log(&format!("cannot keep an object for neighbours ({error})")),
+                Err(error) => warn!(%error, "cannot keep an object for neighbours ({error})"),
             }
         });
     }
@@ -295,7 +296,7 @@ impl Core {
         let Some(offering) = self.offering.clone() else { return };
         let tidied = Arc::clone(&offering);
         if let Err(error) = blocking(move || tidied.make_room(0).map_err(io::Error::other)).await {
-            log(&format!("cannot remove what was kept for neighbours ({error})"));
+            warn!(%error, "cannot remove what was kept for neighbours ({error})");
         }
         if !always && !offering.has_news() {
             return;

@@ -101,7 +101,7 @@ async fn carry_out(core: Arc<Core>, id: Hash, canceled: watch::Receiver<bool>) {
     };
     if let Err(error) = core.end(id, Ended { at: clock(), ..ended }).await {
         // It is done again after a restart: a copy is put in place twice, which changes nothing.
-        super::log(&format!("cannot store how a task ended ({error})"));
+        tracing::error!(%error, "cannot store how a task ended ({error})");
         core.lock().running.remove(&id);
     }
 }

@@ -5,6 +5,7 @@ use crate::ddi::{Artifact, Deployment, Session};
 use crate::documents::{Envelope, Hash, Object, Task, TaskKind};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use tracing::{info, warn};
 
 /// A task that the device has taken. Stored before anything is done for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +59,19 @@ pub(crate) struct Ended {
     pub details: Vec<String>,
     /// When, in seconds since 1970.
     pub at: u64,
+}
+
+impl Ended {
+    /// Logs the end of the task of this name.
+    pub(crate) fn log(&self, task: &str) {
+        let (code, why) = (self.code, self.details.last().map_or("", String::as_str));
+        match self {
+            Self { canceled: true, .. } => info!(task, code, why, "task {task} was cancelled: {why}"),
+            Self { success: false, .. } => warn!(task, code, why, "task {task} failed: {why}"),
+            Self { downloaded: true, .. } => info!(task, code, why, "task {task} is loaded: {why}"),
+            _ => info!(task, code, why, "task {task} is done: {why}"),
+        }
+    }
 }
 
 /// What is to be done.

@@ -7,6 +7,7 @@ use crate::ddi::is_attribute;
 use crate::documents::Enrolment;
 use crate::handlers::{self, Config as HandlerConfig};
 use crate::limits::MIN_NEIGHBOUR_RATE;
+use crate::log::LogFormat;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Read as _;
@@ -121,6 +122,9 @@ pub struct Run {
     /// Directory with the manifests of the handlers that tasks may run
     #[arg(long, value_name = "DIR", default_value = handlers::DIRECTORY)]
     handlers: PathBuf,
+    /// How to log
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(super) log: LogFormat,
     #[command(flatten)]
     state: State,
 }

@@ -15,6 +15,7 @@ mod task;
 
 pub use names::{Named, names};
 
+use crate::log::LogFormat;
 use clap::Subcommand;
 use remote::{Remote, RemoteError};
 use std::path::PathBuf;
@@ -154,6 +155,12 @@ impl Command {
             // Before there is a second thread.
             return crate::handlers::exec_main();
         }
+        match &self {
+            Self::Serve(args) => args.log,
+            Self::Agent(agent::Agent::Run(run)) => run.log,
+            _ => LogFormat::Text,
+        }
+        .start();
         // An agent has little to do at a time, and all the time to do it.
         let mut builder = match self {
             Self::Agent(_) => tokio::runtime::Builder::new_current_thread(),

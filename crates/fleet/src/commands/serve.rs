@@ -1,6 +1,7 @@
 //! `mcp serve`.
 
 use super::{CommandError, Exit, no_state};
+use crate::log::LogFormat;
 use crate::server::state_dir::new_token;
 use crate::server::{BucketUrl, Multicast, OwnCertificate, Running, ServeConfig, clock, start};
 use crate::store::{Database, LineKind, NewLine, Store};
@@ -12,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
 
 /// Arguments of `mcp serve`.
 #[derive(Debug, Args)]
@@ -75,6 +77,9 @@ pub struct ServeArgs {
     /// Address of a proxy that is believed about client, protocol and host
     #[arg(long = "trust-proxy", value_name = "ADDR")]
     trusted_proxies: Vec<IpAddr>,
+    /// How to log
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(super) log: LogFormat,
     /// Issuer of client certificates, as the proxy names it in X-Authority
     #[arg(long = "authority", value_name = "HASH", requires = "trusted_proxies")]
     authorities: Vec<String>,
@@ -177,20 +182,21 @@ pub(super) async fn run(args: ServeArgs, state: Option<&PathBuf>) -> Result<Exit
 
 /// Says where the server listens, and prints an enrolment line for a day. No journal gets one: it holds a token.
 async fn greet(running: &Running) -> Result<(), CommandError> {
-    eprintln!("listening on {} as {}", running.address, running.reach.url);
+    info!(address = %running.address, url = running.reach.url, "listening on {} as {}", running.address, running.reach.url);
     if let Some(plain) = running.plain {
-        eprintln!(
-            "warning: listening on {plain} WITHOUT encryption: tokens and files can be read and changed there"
+        warn!(
+            address = %plain,
+            "listening on {plain} WITHOUT encryption: tokens and files can be read and changed there"
         );
     }
     if journal_takes_output() {
-        eprintln!("'mcp enrol new' prints a line with which devices enrol");
+        info!("'mcp enrol new' prints a line with which devices enrol");
         return Ok(());
     }
     const DAY: u64 = 24 * 3600;
     let (token, now) = (new_token()?, clock::now());
     let Some(line) = running.line(&token) else {
-        eprintln!("no enrolment line can say this server's name; give another with --name");
+        warn!("no enrolment line can say this server's name; give another with --name");
         return Ok(());
     };
     let new = NewLine {
@@ -204,7 +210,7 @@ async fn greet(running: &Running) -> Result<(), CommandError> {
         by: "server".into(),
     };
     running.store().add_line(new, now).await.map_err(crate::server::ServeError::from)?;
-    eprintln!("for 24 hours, devices enrol with the following line, and wait for 'mcp device accept':");
+    info!("for 24 hours, devices enrol with the following line, and wait for 'mcp device accept':");
     println!("{}", *line);
     Ok(())
 }

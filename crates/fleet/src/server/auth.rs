@@ -2,7 +2,7 @@
 
 use super::error::{ApiError, ApiResult};
 use super::listen::Peer;
-use super::{App, Shared, clock};
+use super::{App, Shared, clock, requests};
 use crate::limits::{BODY_PATIENCE, MAX_CONTROLLER_ID, MAX_PENDING_DEVICES, MAX_TOKEN};
 use crate::store::{Device, DeviceState};
 use axum::body::{Body, Bytes};
@@ -49,6 +49,7 @@ impl FromRequestParts<App> for Caller {
         let trusted = app.config.trusted_proxies.contains(&peer.address.ip().to_canonical());
         let client = client(app, parts)?;
         let device = app.counted(client, authenticate(app, &parts.headers, &id, trusted).await)?;
+        requests::by_device(&device.id);
         if device.state == DeviceState::Refused {
             return Err(ApiError::bare(StatusCode::FORBIDDEN));
         }
@@ -79,7 +80,7 @@ pub(super) fn client(app: &App, parts: &Parts) -> ApiResult<IpAddr> {
     Ok(client_of(peer, &parts.headers, &app.config.trusted_proxies))
 }
 
-fn client_of(peer: IpAddr, headers: &HeaderMap, proxies: &[IpAddr]) -> IpAddr {
+pub(super) fn client_of(peer: IpAddr, headers: &HeaderMap, proxies: &[IpAddr]) -> IpAddr {
     let mut client = peer.to_canonical();
     let values = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
     for named in values.flat_map(|list| list.split(',')).rev() {

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, watch};
+use tracing::warn;
 
 /// How often a server looks for objects that it lacks.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -199,7 +200,7 @@ pub(super) async fn keep_up(app: App, mut stop: watch::Receiver<bool>) {
         };
         let error = done.err().map(|error| error.to_string());
         if let Some(error) = error.as_ref().filter(|error| failed.as_ref() != Some(*error)) {
-            eprintln!("warning: {error}; devices are told to come later");
+            warn!(%error, "{error}; devices are told to come later");
         }
         failed = error;
     }

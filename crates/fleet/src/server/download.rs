@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tracing::error;
 
 /// Bytes that are read and paced at once.
 const PIECE: usize = 128 * 1024;
@@ -125,15 +126,13 @@ pub(crate) async fn respond(
         let (file, length) = match opened {
             Ok(Ok(opened)) => opened,
             Ok(Err(ObjectError::Missing(_))) => {
-                eprintln!(
-                    "error: object {hash} is in the database and not in the directory; add its task again"
-                );
+                error!(object = %hash, "object {hash} is in the database and not in the directory; add its task again");
                 return Err(ApiError::coded(StatusCode::GONE, "artifact.binaryDeleted", "the file is gone"));
             }
             _ => return Err(ApiError::later(30)),
         };
         if length != size {
-            eprintln!("error: object {hash} has {length} bytes on the disk, not {size}; add its task again");
+            error!(object = %hash, length, size, "object {hash} has {length} bytes on the disk, not {size}; add its task again");
             return Err(ApiError::coded(StatusCode::GONE, "artifact.binaryDeleted", "the file is damaged"));
         }
         let (sender, receiver) = mpsc::channel(2);

@@ -5,6 +5,7 @@ use crate::store::StoreError;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::time::Duration;
+use tracing::error;
 
 /// An answer that is no success.
 #[derive(Debug)]
@@ -94,7 +95,7 @@ impl From<StoreError> for ApiError {
                 Self::coded(StatusCode::CONFLICT, "repo.constraintViolation", error.to_string())
             }
             StoreError::Damaged(_) | StoreError::Newer { .. } => {
-                eprintln!("error: {error}");
+                error!(%error, "{error}");
                 Self::coded(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "internal",

@@ -11,6 +11,7 @@ use crate::limits::{FAILURE_RATE, FAILURE_WARNING, MAX_COUNTED_ADDRESSES};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tracing::warn;
 
 /// The failures of all addresses. IPv6 addresses count by their network of 64 bits, which is what one host has.
 #[derive(Debug)]
@@ -35,8 +36,9 @@ impl Failures {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             if told.is_none_or(|at| now.saturating_duration_since(at) >= FAILURE_WARNING) {
                 *told = Some(now);
-                eprintln!(
-                    "warning: {address} fails to authenticate again and again; its failures are answered with 429"
+                warn!(
+                    %address,
+                    "{address} fails to authenticate again and again; its failures are answered with 429"
                 );
             }
         }

@@ -18,6 +18,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::{error, info, warn};
 
 /// How long a hook has to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -55,8 +56,7 @@ pub(super) async fn tell(app: App, mut stop: watch::Receiver<bool>) {
         let Ok(due) = app.store.claim_hooks(app.claim(), clock::now()).await else { continue };
         for hook in due {
             if client.is_none() {
-                client =
-                    new_client().map_err(|error| eprintln!("warning: web hooks are not told: {error}")).ok();
+                client = new_client().map_err(|error| error!(%error, "web hooks are not told: {error}")).ok();
             }
             if let Some(client) = client.clone().filter(|_| busy.insert(hook.id)) {
                 let app = App::clone(&app);
@@ -121,7 +121,7 @@ impl Shared {
                         return self.hook_refused(hook, &refusal).await;
                     }
                     if hook.failures > 0 {
-                        eprintln!("web hook {} takes events again", hook.id);
+                        info!(hook = hook.id, "web hook {} takes events again", hook.id);
                         hook.failures = 0;
                     }
                 }
@@ -146,10 +146,8 @@ impl Shared {
             // A path may hold a secret.
             let place =
                 hook.url.parse::<Url>().map(|url| url.origin().ascii_serialization()).unwrap_or_default();
-            eprintln!(
-                "warning: web hook {} ({place}) failed: {}; it is tried again later",
-                hook.id, refusal.why
-            );
+            let (hook, why) = (hook.id, &refusal.why);
+            warn!(hook, place, why, "web hook {hook} ({place}) failed: {why}; it is tried again later");
         }
         hook.failures += 1;
         let pause = pause(hook.failures);

@@ -41,6 +41,12 @@ impl Metrics {
         add(&self.check_ins, 1);
     }
 
+    /// Counts an answer with this HTTP status.
+    pub(super) fn answered(&self, status: u16) {
+        let class = usize::from(status / 100).clamp(1, 5);
+        add(&self.answers[class - 1], 1);
+    }
+
     /// Counts an event that a web hook took, or not.
     pub(super) fn hook_tried(&self, taken: bool) {
         add(&self.hook_tries[usize::from(!taken)], 1);
@@ -58,13 +64,6 @@ impl Metrics {
         add(&self.repairs, view.repairs);
         add(&self.wire, view.wire);
     }
-}
-
-/// Counts an answer.
-pub(super) async fn count(State(app): State<App>, response: Response) -> Response {
-    let class = usize::from(response.status().as_u16() / 100).clamp(1, 5);
-    add(&app.metrics.answers[class - 1], 1);
-    response
 }
 
 pub(super) fn routes() -> Router<App> {

@@ -6,6 +6,7 @@
 //! | `ours` | what it lacks: enrolment, roots, signed lists and tasks, objects by their hash |
 //! | `manage` | the operators' interface, with signed requests |
 //! | `page`, `metrics` | the page for browsers; counts for Prometheus |
+//! | `requests` | counts and logs each request |
 //! | `deciding` | what a device is offered now |
 //! | `campaign` | multicast sessions for tasks of many devices |
 //! | `auth`, `failures` | which device asks; what becomes of those who cannot say |
@@ -35,6 +36,7 @@ mod neighbours;
 mod ours;
 mod page;
 mod rate;
+mod requests;
 pub mod state_dir;
 pub(crate) mod tls;
 
@@ -70,6 +72,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 /// How a server is set up.
@@ -279,7 +282,7 @@ pub async fn start(config: ServeConfig) -> Result<Running, ServeError> {
         .merge(ddi::routes())
         .merge(page::routes())
         .nest("/mcp/v1", ours::routes().nest("/manage", manage::routes()))
-        .layer(axum::middleware::map_response_with_state(Arc::clone(&app), metrics::count))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), requests::note))
         .with_state(Arc::clone(&app));
     app.take_up_own_sessions().await?;
     let acceptor = tokio_rustls::TlsAcceptor::from(tls.config);
@@ -380,17 +383,18 @@ async fn housekeeping(app: App, mut stop: watch::Receiver<bool>) {
         match app.store.expire(now).await {
             Ok(missed) => {
                 if std::mem::take(&mut away) {
-                    eprintln!("the database is back");
+                    info!("the database is back");
                 }
                 for (hook, events) in missed {
-                    eprintln!(
-                        "warning: web hook {hook} missed {events} events: it has not taken any for too long"
+                    warn!(
+                        hook,
+                        events, "web hook {hook} missed {events} events: it has not taken any for too long"
                     );
                     app.metrics.hook_missed(events);
                 }
             }
             Err(error) if !away => {
-                eprintln!("warning: {error}; devices are told to come later");
+                warn!(%error, "{error}; devices are told to come later");
                 away = true;
             }
             Err(_) => {}

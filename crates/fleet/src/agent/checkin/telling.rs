@@ -4,7 +4,6 @@ use super::{CheckIn, Polls};
 use crate::agent::api::ApiError;
 use crate::agent::core::{Running, bound};
 use crate::agent::fetch::blocking;
-use crate::agent::log;
 use crate::agent::work::Work;
 use crate::ddi::{Execution, Feedback, Finished, Progress};
 use crate::documents::Hash;
@@ -12,6 +11,7 @@ use crate::limits::MAX_REFUSED;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::Arc;
+use tracing::warn;
 
 /// Something that was refused, or that failed without ending the check-in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,7 +123,7 @@ impl CheckIn {
         let (core, polls) = (Arc::clone(&self.core), self.polls.clone());
         let written = blocking(move || core.state.put("status.json", &polls).map_err(io::Error::other));
         if let Err(error) = written.await {
-            log(&format!("cannot write the status ({error})"));
+            warn!(%error, "cannot write the status ({error})");
         }
     }
 }

@@ -39,6 +39,7 @@ use running::New;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 /// How long a session waits for devices that join late.
@@ -155,7 +156,7 @@ impl Shared {
                 Ok(_) => None,
                 Err(error) => {
                     // The device asks again, or loads the object by HTTP.
-                    eprintln!("warning: no multicast session ({error})");
+                    warn!(%error, "no multicast session ({error})");
                     None
                 }
             }
@@ -178,7 +179,7 @@ impl Shared {
             Err(error) => match error.downcast::<StoreError>() {
                 Ok(error) => return Err(*error),
                 Err(error) => {
-                    eprintln!("warning: no multicast session ({error})");
+                    warn!(%error, "no multicast session ({error})");
                     Verdict::Alone
                 }
             },
@@ -354,7 +355,7 @@ impl Shared {
         for stored in open {
             let Some(stored) = self.store.take_up_session(&stored, &self.name).await? else { continue };
             if let Err(error) = self.take_up(stored.clone()).await {
-                eprintln!("warning: session {} is not taken up ({error})", stored.id);
+                warn!(session = stored.id, %error, "session {} is not taken up ({error})", stored.id);
             }
             if self.campaigns.view(stored.id).is_none() {
                 self.store.end_session(&stored, String::new(), clock::now()).await?;
@@ -404,8 +405,14 @@ impl Shared {
         devices.retain(|device| !device.waits);
         let all = whole(object.hashes.size);
         if pays(devices.iter().map(|device| device.lacks.as_ref().unwrap_or(&all).as_slice())) {
-            let name = &object.filename;
-            eprintln!("{name}: the session for {} devices is taken up again", devices.len());
+            let (file, expected) = (object.filename.as_str(), devices.len());
+            info!(
+                task = stored.task,
+                session = stored.id,
+                file,
+                expected,
+                "{file}: the session for {expected} devices is taken up again"
+            );
             self.start_session(multicast, stored, &document, (devices.len() as u64, NOTICE)).await?;
         }
         Ok(())
@@ -434,8 +441,20 @@ impl Shared {
                 return Err(error);
             }
             self.metrics.session_over(&view);
-            let SessionView { file, expected, complete, wire, .. } = view;
-            eprintln!("{file}: {complete} of {expected} devices by multicast, {wire} bytes sent");
+            let SessionView { file, expected, complete, size, wire, symbols, repairs, .. } = view;
+            let StoredSession { id: session, task, .. } = campaign.stored;
+            info!(
+                task,
+                session,
+                file,
+                expected,
+                complete,
+                size,
+                wire,
+                symbols,
+                repairs,
+                "{file}: {complete} of {expected} devices by multicast, {wire} bytes sent"
+            );
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use mcp_transfer::limits::DEFAULT_GROUP_V4;
 use mcp_transfer::session::Target;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use tracing::info;
 
 /// How long a session in a segment waits for the devices that were told of it: they ask again every [`AGAIN`].
 const GATHER: Duration = Duration::from_secs(3 * AGAIN.as_secs());
@@ -109,7 +110,14 @@ impl Shared {
         let session = SessionKeys::of(&Secret::new(*secret))?.session(group, GATHER + MARGIN);
         self.campaigns.segments().perform(&key, device, session);
         let devices = others.len() as u64;
-        eprintln!("{}: {device} sends it to {devices} devices of its segment", object.filename);
+        let file = object.filename.as_str();
+        info!(
+            task,
+            file,
+            device,
+            expected = devices,
+            "{file}: {device} sends it to {devices} devices of its segment"
+        );
         Ok(Verdict::Perform(Perform::new(&secret, group, devices, GATHER)))
     }
 }

@@ -10,11 +10,12 @@ use crate::ddi::{
     Artifact, Cancel, Chunk, Deployment, Feedback, Handling, Hashes, Installed, Links, Metadata,
     task_to_metadata,
 };
-use crate::store::{Action, ActionState, Begun, Report, TaskDocument};
+use crate::store::{Action, ActionState, Answer, Begun, Report, TaskDocument};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use percent_encoding::utf8_percent_encode;
+use tracing::debug;
 
 pub(super) async fn deployment(about: About) -> ApiResult {
     let About { app, caller, action, .. } = &about;
@@ -121,7 +122,14 @@ pub(super) async fn cancel_feedback(said: Said<Feedback>) -> ApiResult {
 }
 
 async fn report(Said { app, caller, action, said }: Said<Feedback>, on: Report) -> ApiResult {
-    taken(app.store.feedback(&caller.device.id, action, on, said, clock::now()).await?, "deployment")
+    let answer = app.store.feedback(&caller.device.id, action, on, said, clock::now()).await?;
+    if let Some(Answer::Taken(state)) = answer
+        && !state.is_open()
+    {
+        let (device, state) = (&caller.device.id, state.as_str());
+        debug!(action, state, "{device} ended action {action}: {state}");
+    }
+    taken(answer, "deployment")
 }
 
 pub(super) async fn installed(about: About) -> ApiResult {

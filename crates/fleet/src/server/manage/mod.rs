@@ -19,7 +19,7 @@ pub(super) use tasks::{change_task, task_view};
 
 use super::auth::{client, read_body};
 use super::error::{ApiError, ApiResult};
-use super::{App, clock};
+use super::{App, clock, requests};
 use crate::documents::{Envelope, Hash, Kind};
 use crate::limits::{MAX_CLOCK_DIFFERENCE, MAX_MANAGE_BODY};
 use crate::store::{AuditEntry, Operator, OperatorRole, Store};
@@ -107,6 +107,7 @@ async fn operator_of(app: &App, parts: &Parts, body: Hash, role: OperatorRole) -
     let key = envelope.sole_signer(Kind::Request).ok_or_else(|| no("the signature is wrong"))?;
     let operator =
         app.store.operator(&key.to_string()).await?.ok_or_else(|| no("the key is no operator's"))?;
+    requests::by_operator(&operator.name);
     if operator.role < role {
         let why = format!(
             "operator {} may only {}; this needs {}",

@@ -6,7 +6,7 @@
 
 use super::super::auth::{self, client, read_body};
 use super::super::error::ApiError;
-use super::super::{App, clock, state_dir};
+use super::super::{App, clock, requests, state_dir};
 use super::{PageResult, Refusal, audited, html};
 use crate::limits::{LOGIN_VALIDITY, MAX_FORM, MAX_TOKEN};
 use crate::store::{Operator, OperatorRole};
@@ -48,6 +48,7 @@ impl FromRequestParts<App> for Viewer {
         let token = cookie(&parts.headers).ok_or(Refusal::Login)?;
         let session = blake3::hash(token.as_bytes());
         let operator = app.store.logged_in(session, clock::now()).await?.ok_or(Refusal::Login)?;
+        requests::by_operator(&operator.name);
         Ok(Self { operator, address: client(app, parts)?, word: word(token), session })
     }
 }
